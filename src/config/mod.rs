@@ -1,0 +1,1 @@
+//! The configuration: typed sections, environment overlay, errors that name file and line, secrets masked.

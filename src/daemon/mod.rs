@@ -1,0 +1,1 @@
+//! Lifecycle, schedule, workers, shutdown, telemetry.

@@ -1,0 +1,1 @@
+//! A work item becomes blobs in memory, by git protocol v2, within budgets.

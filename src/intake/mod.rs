@@ -1,0 +1,1 @@
+//! Reports that others send us: verified on their raw bytes, parsed leniently, handed on.

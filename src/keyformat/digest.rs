@@ -1,0 +1,124 @@
+//! What is kept of a key instead of the key: its digest, with or without a pepper.
+
+use std::fmt;
+
+use hmac::{Hmac, KeyInit, Mac};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+
+/// Plain SHA-256 of a key. It is not a secret by itself (a key has at least 128 bits of entropy), but
+/// with peppers in use it is not what the database holds: see [`Peppers`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Sha256Digest(pub [u8; 32]);
+
+impl Sha256Digest {
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// Reads 64 hexadecimal digits of either case.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+
+    /// 64 lower-case hexadecimal digits, the form in which partners ask for it.
+    pub fn to_hex(self) -> String {
+        hex::encode(self.0)
+    }
+}
+
+impl fmt::Debug for Sha256Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.to_hex())
+    }
+}
+
+/// What the key store holds of a key: `SHA-256(key)`, or with a pepper
+/// `HMAC-SHA-256(pepper, SHA-256(key))`. Either way a plain SHA-256 digest can be imported.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StoredDigest(pub [u8; 32]);
+
+impl fmt::Debug for StoredDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stored:{}", hex::encode(self.0))
+    }
+}
+
+/// The secrets mixed into stored digests: the current one first, then the retired ones, under which
+/// keys are still found until they are rewritten.
+#[derive(Clone, Default)]
+pub struct Peppers(Vec<SecretString>);
+
+impl Peppers {
+    /// Peppers in the order of the configuration: current first.
+    pub fn new(peppers: Vec<SecretString>) -> Self {
+        Self(peppers)
+    }
+
+    /// The form in which a key is stored now.
+    pub fn stored(&self, digest: &Sha256Digest) -> StoredDigest {
+        match self.0.first() {
+            Some(pepper) => peppered(pepper, digest),
+            None => StoredDigest(digest.0),
+        }
+    }
+
+    /// Every form under which a key may be stored, the current one first. The unpeppered form comes
+    /// last, since peppers may have been introduced after keys were.
+    pub fn lookups(&self, digest: &Sha256Digest) -> Vec<StoredDigest> {
+        self.0
+            .iter()
+            .map(|pepper| peppered(pepper, digest))
+            .chain([StoredDigest(digest.0)])
+            .collect()
+    }
+}
+
+impl fmt::Debug for Peppers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Peppers({} …)", self.0.len())
+    }
+}
+
+fn peppered(pepper: &SecretString, digest: &Sha256Digest) -> StoredDigest {
+    let mut mac = Hmac::<Sha256>::new_from_slice(pepper.expose_secret().as_bytes())
+        .expect("HMAC takes a key of any length");
+    mac.update(&digest.0);
+    StoredDigest(mac.finalize().into_bytes().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_up_current_retired_and_plain_forms() {
+        let digest = Sha256Digest::of(b"key");
+        assert_eq!(Peppers::default().stored(&digest).0, digest.0);
+        let old = Peppers::new(vec!["old".into()]);
+        let new = Peppers::new(vec!["new".into(), "old".into()]);
+        assert_ne!(new.stored(&digest), old.stored(&digest));
+        assert_eq!(
+            new.lookups(&digest),
+            [
+                new.stored(&digest),
+                old.stored(&digest),
+                StoredDigest(digest.0)
+            ]
+        );
+        assert!(!format!("{new:?}").contains("old"));
+    }
+
+    #[test]
+    fn pepper_is_hmac_sha256_of_the_plain_digest() {
+        // Computed independently: printf key | openssl dgst -sha256 -binary | openssl dgst -sha256 -hmac pepper
+        let stored = Peppers::new(vec!["pepper".into()]).stored(&Sha256Digest::of(b"key"));
+        assert_eq!(
+            hex::encode(stored.0),
+            "16b578f3eb2545a0602655f78929c1d4c419bd132ca9a29f24323a108ee8461e"
+        );
+    }
+}

@@ -1,0 +1,15 @@
+//! Rescind mints API keys that scanners can find, watches the public places where keys leak, and revokes
+//! leaked secret keys.
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod daemon;
+pub mod fetch;
+pub mod intake;
+pub mod keyformat;
+pub mod respond;
+pub mod scan;
+pub mod server;
+pub mod source;
+pub mod store;

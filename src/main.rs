@@ -1,0 +1,3 @@
+//! The `rescind` command: everything is in the library.
+
+fn main() {}

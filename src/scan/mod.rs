@@ -1,0 +1,1 @@
+//! Text in, candidates out. Pure: no clock, no runtime, no database, no network.

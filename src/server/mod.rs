@@ -1,0 +1,1 @@
+//! HTTP: router, access tokens, errors, the API.

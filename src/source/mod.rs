@@ -1,0 +1,1 @@
+//! What is polled: cursors, gaps, work items.

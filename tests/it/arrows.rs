@@ -1,0 +1,1 @@
+//! The rooms of the house depend on each other in one direction only.

@@ -1,0 +1,19 @@
+//! The one integration-test binary: every test here runs against the real thing.
+
+mod support;
+
+mod api;
+mod arrows;
+mod canary;
+mod cli;
+mod config;
+mod crash;
+mod demo;
+mod fetch;
+mod formats;
+mod intake;
+mod respond;
+mod scan;
+mod serve;
+mod source;
+mod store;
