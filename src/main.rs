@@ -1,3 +1,7 @@
 //! The `rescind` command: everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rescind::cli::main()
+}

@@ -1,1 +1,97 @@
 //! One file per command: read the arguments, call the house, print the result.
+
+mod config;
+mod exit;
+mod logging;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Environment};
+
+pub use exit::{DONE, FOUND, UsageError};
+pub use logging::LogFormat;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rescind",
+    version,
+    about,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done, 1 leaks found or verification failed, 2 usage or configuration error, 3 could not run.
+
+Examples:
+  rescind serve
+  rescind --config /etc/rescind/config.toml --log json serve"
+)]
+pub struct Cli {
+    /// Configuration file [default: config.toml in the current folder, if it is there]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "RESCIND_CONFIG",
+        hide_env_values = true
+    )]
+    config: Option<PathBuf>,
+    /// How log lines are written, to standard error
+    #[arg(long, global = true, value_enum, default_value_t)]
+    log: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the effective configuration
+    Config(config::ConfigArgs),
+}
+
+/// What every command starts from.
+#[derive(Debug)]
+pub struct Context {
+    /// The file named with `--config` or `RESCIND_CONFIG`.
+    pub config_path: Option<PathBuf>,
+    /// The form of log lines.
+    pub log: LogFormat,
+    /// The process's environment.
+    pub environment: Environment,
+}
+
+impl Context {
+    /// The configuration, read anew and checked.
+    ///
+    /// # Errors
+    /// When it cannot be read or has problems.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        Config::load(self.config_path.as_deref(), &self.environment)
+    }
+}
+
+/// Parses the command line of this process and runs its command.
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => run(cli),
+        Err(error) => exit::refused_arguments(&error),
+    }
+}
+
+/// Runs one command and reports its error, if any, on standard error.
+pub fn run(cli: Cli) -> ExitCode {
+    let context = Context {
+        config_path: cli.config,
+        log: cli.log,
+        environment: Environment::of_process(),
+    };
+    let result = logging::start(&context).and_then(|()| dispatch(cli.command, &context));
+    result.unwrap_or_else(|error| exit::report(&error))
+}
+
+fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Config(args) => config::run(&args, context),
+    }
+}

@@ -1,1 +1,113 @@
 //! The configuration: typed sections, environment overlay, errors that name file and line, secrets masked.
+//!
+//! [`Config::load`] reads the file, lays the variables `RESCIND__SECTION__KEY` over it, and either returns
+//! a configuration that was checked through and through or every problem it found.
+
+mod cron;
+mod problem;
+mod read;
+mod sections;
+mod show;
+mod size;
+mod tree;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use cron::CronSchedule;
+pub use problem::{ConfigError, Place, Problem};
+pub use sections::{
+    Config, Database, Encodings, Formats, GithubPartner, Issuer, Keys, OnLeak, Partners, Policy,
+    Scan, Schedule, Scope, Server, Source, SourceKind,
+};
+
+use problem::Problems;
+use read::{Reader, Section};
+
+/// The file that is read when none is named and it is there.
+pub const DEFAULT_FILE: &str = "config.toml";
+
+/// The variables of the environment that the configuration may refer to.
+#[derive(Clone, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// The environment of this process. Variables that are not UTF-8 cannot be referred to.
+    pub fn of_process() -> Self {
+        std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect()
+    }
+
+    /// The value of a variable.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+impl FromIterator<(String, String)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
+        Self(variables.into_iter().collect())
+    }
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Environment({} variables)", self.0.len())
+    }
+}
+
+impl Config {
+    /// Reads the configuration from `file`, or from [`DEFAULT_FILE`] if that exists, and the environment.
+    ///
+    /// # Errors
+    /// When `file` cannot be read, or with all problems of the configuration at once.
+    pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
+        let (path, text) = match file {
+            Some(path) => (path.to_owned(), read(path, NAMED)?),
+            None if Path::new(DEFAULT_FILE).exists() => (
+                PathBuf::from(DEFAULT_FILE),
+                read(Path::new(DEFAULT_FILE), FOUND)?,
+            ),
+            None => (PathBuf::from(DEFAULT_FILE), String::new()),
+        };
+        Self::parse(&path, &text, environment)
+    }
+
+    /// Reads the configuration from the text of a file; `path` is what problems call it.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn parse(path: &Path, text: &str, environment: &Environment) -> Result<Self, ConfigError> {
+        let problems = Problems::default();
+        let mut table = tree::parse_file(path, text, &problems);
+        let variables = environment.0.iter();
+        let variables = variables.map(|(name, value)| (name.as_str(), value.as_str()));
+        tree::overlay(&mut table, variables, &problems);
+        let reader = Reader {
+            problems: &problems,
+            environment,
+            warnings: RefCell::default(),
+            origins: RefCell::default(),
+        };
+        let mut config = sections::read(Section::root(&reader, table));
+        config.warnings = reader.warnings.into_inner();
+        config.origins = reader.origins.into_inner();
+        problems.into_result()?;
+        Ok(config)
+    }
+}
+
+const NAMED: &str =
+    "name an existing file with --config or RESCIND_CONFIG, or use neither for the defaults";
+const FOUND: &str =
+    "it is read because it is in the current folder; name another one with --config";
+
+fn read(path: &Path, hint: &'static str) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        path: path.to_owned(),
+        source,
+        hint,
+    })
+}

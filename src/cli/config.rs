@@ -1,0 +1,33 @@
+//! `rescind config show`
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::{Context, DONE};
+
+/// `rescind config`
+#[derive(Debug, Args)]
+pub(super) struct ConfigArgs {
+    #[command(subcommand)]
+    command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print the effective configuration as TOML, secrets masked, with the place each value comes from
+    #[command(after_help = "Example:
+  RESCIND__SERVER__BIND=0.0.0.0:8787 rescind config show")]
+    Show,
+}
+
+pub(super) fn run(args: &ConfigArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    let ConfigCommand::Show = args.command;
+    let config = context.config()?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    io::stdout().write_all(config.to_masked_toml().as_bytes())?;
+    Ok(DONE)
+}

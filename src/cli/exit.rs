@@ -1,0 +1,106 @@
+//! How a command ends: its exit code, and its error on standard error.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::config::ConfigError;
+
+/// The command did what it was asked to.
+pub const DONE: ExitCode = ExitCode::SUCCESS;
+
+/// Leaks or candidates were found, or a verification failed.
+pub const FOUND: u8 = 1;
+
+const USAGE: u8 = 2;
+const COULD_NOT_RUN: u8 = 3;
+
+/// The command was called in a way that cannot work.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// Prints an error with its causes and tells the exit code it stands for.
+pub(super) fn report(error: &anyhow::Error) -> ExitCode {
+    if is_broken_pipe(error) {
+        // Whoever read our output has seen enough.
+        return DONE;
+    }
+    let mut stderr = io::stderr().lock();
+    let _ = writeln!(stderr, "error: {error:#}");
+    ExitCode::from(code(error))
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    let usage =
+        |cause: &(dyn Error + 'static)| cause.is::<ConfigError>() || cause.is::<UsageError>();
+    if error.chain().any(usage) {
+        USAGE
+    } else {
+        COULD_NOT_RUN
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// Prints what clap says about the arguments, which may be the help that was asked for. Long arguments
+/// are not repeated: one of them may be a key that does not belong on a command line.
+pub(super) fn refused_arguments(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return DONE;
+    }
+    let arguments = std::env::args_os().skip(1);
+    let arguments = arguments.map(|argument| argument.to_string_lossy().into_owned());
+    let text = without_long_words(&error.to_string(), arguments);
+    let _ = write!(io::stderr(), "{text}");
+    ExitCode::from(USAGE)
+}
+
+fn without_long_words(text: &str, arguments: impl Iterator<Item = String>) -> String {
+    let mut text = text.to_owned();
+    for argument in arguments {
+        let value = argument
+            .split_once('=')
+            .map_or(&*argument, |(_, value)| value);
+        if value.chars().count() >= 16 {
+            text = text.replace(value, "…");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn does_not_repeat_long_arguments() {
+        let key = "rsc_sk_0123456789abcdefghijklmnopqrstuvwxyz";
+        let text = format!("error: unexpected argument '{key}' found");
+        for argument in [key.to_owned(), format!("--key={key}")] {
+            assert_eq!(
+                without_long_words(&text, [argument].into_iter()),
+                "error: unexpected argument '…' found"
+            );
+        }
+        let short = "error: unexpected argument '--jsn' found";
+        assert_eq!(
+            without_long_words(short, ["--jsn".to_owned()].into_iter()),
+            short
+        );
+    }
+
+    #[test]
+    fn tells_usage_from_failure() {
+        let usage = anyhow::Error::new(UsageError("no".to_owned())).context("while reading");
+        assert_eq!(code(&usage), USAGE);
+        assert_eq!(code(&anyhow::anyhow!("disk full")), COULD_NOT_RUN);
+    }
+}

@@ -1,0 +1,68 @@
+//! Log lines on standard error.
+
+use std::io::{self, IsTerminal};
+use std::panic::{self, PanicHookInfo};
+
+use clap::ValueEnum;
+use tracing::Level;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, Registry, fmt};
+
+use super::{Context, UsageError};
+
+/// The variable that says how much is logged.
+const LEVEL: &str = "RESCIND_LOG";
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LogFormat {
+    /// One line of text per event
+    #[default]
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+/// Starts logging for the rest of the process, at the level of `RESCIND_LOG` (default `info`).
+///
+/// # Errors
+/// When the level is none.
+pub(super) fn start(context: &Context) -> anyhow::Result<()> {
+    let level = match context.environment.get(LEVEL).unwrap_or("") {
+        "" => LevelFilter::INFO,
+        text => text.parse().map_err(|_| {
+            UsageError(format!(
+                "{LEVEL} has to be off, error, warn, info, debug or trace"
+            ))
+        })?,
+    };
+    // Other crates log headers and bodies below `warn`, and those may hold keys.
+    let targets = Targets::new()
+        .with_target("rescind", level)
+        .with_default(level.min(LevelFilter::from_level(Level::WARN)));
+    let lines = fmt::layer().with_writer(io::stderr);
+    let lines = match context.log {
+        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let subscriber = Registry::default().with(lines.with_filter(targets));
+    // Only a second start in the same process can fail, and then logging works already.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// A panic becomes a log line like any other. Its message is shown only when it is a constant: a message
+/// that was put together at run time may quote data.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let location = panic.location().map(ToString::to_string);
+    let message = panic.payload().downcast_ref::<&'static str>();
+    tracing::error!(
+        location = location.unwrap_or_default(),
+        message = message
+            .copied()
+            .unwrap_or("withheld, since it may quote data"),
+        "a task panicked; this is a bug, please report it"
+    );
+}

@@ -1,0 +1,163 @@
+//! What is wrong with a configuration, and where. No problem ever shows the value it complains about:
+//! the value may be a secret, or a secret in the wrong place.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where a part of the configuration was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Nowhere: it is the built-in default.
+    Default,
+    /// In a file; line and column count from 1, columns in characters.
+    File {
+        /// The file as it was named on the command line.
+        path: Arc<Path>,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+    },
+    /// In an environment variable of this name.
+    Environment(Arc<str>),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("built-in default"),
+            Self::File { path, line, column } => {
+                write!(f, "{}:{line}:{column}", path.display())
+            }
+            Self::Environment(name) => write!(f, "environment variable {name}"),
+        }
+    }
+}
+
+/// One thing that has to be mended before the configuration can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it was written.
+    pub place: Place,
+    /// The key's path, such as `sources[0].schedule`; empty when it concerns the file as a whole.
+    pub key: String,
+    /// What is wrong.
+    pub what: String,
+    /// How to mend it.
+    pub hint: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.place != Place::Default {
+            write!(f, "{}: ", self.place)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        write!(f, "{}\n    hint: {}", self.what, self.hint)
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file that was asked for cannot be read.
+    #[error("cannot read the configuration {}: {source}\n    hint: {hint}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// Everything that is wrong with it, in the order of the file.
+    #[error("{}", list(.0))]
+    Invalid(Vec<Problem>),
+}
+
+fn list(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    lines.join("\n")
+}
+
+/// Collects problems while the configuration is read, so that all are reported at once.
+#[derive(Debug, Default)]
+pub(super) struct Problems(RefCell<Vec<Problem>>);
+
+impl Problems {
+    pub(super) fn add(
+        &self,
+        place: &Place,
+        key: impl Into<String>,
+        what: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.0.borrow_mut().push(Problem {
+            place: place.clone(),
+            key: key.into(),
+            what: what.into(),
+            hint: hint.into(),
+        });
+    }
+
+    /// An error when anything was collected: the file's problems by line, then the environment's.
+    pub(super) fn into_result(self) -> Result<(), ConfigError> {
+        let mut problems = self.0.into_inner();
+        if problems.is_empty() {
+            return Ok(());
+        }
+        problems.sort_by_key(|problem| match &problem.place {
+            Place::File { line, column, .. } => (0, *line, *column),
+            Place::Environment(_) => (1, 0, 0),
+            Place::Default => (2, 0, 0),
+        });
+        Err(ConfigError::Invalid(problems))
+    }
+}
+
+/// The word of `known` that `typed` was probably meant to be.
+pub(super) fn nearest<'a>(
+    typed: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|word| (edits(typed, word), word))
+        .filter(|(edits, word)| *edits <= 1 + word.len() / 4)
+        .min()
+        .map(|(_, word)| word)
+}
+
+/// Levenshtein distance.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guesses_the_word_that_was_meant() {
+        let known = ["bind", "public_url", "token"];
+        assert_eq!(nearest("tokn", known), Some("token"));
+        assert_eq!(nearest("publicurl", known), Some("public_url"));
+        assert_eq!(nearest("retention", known), None);
+        assert_eq!(edits("kitten", "sitting"), 3);
+    }
+}

@@ -1,0 +1,356 @@
+//! Reads typed values out of the tree, noting which keys exist so that all others are refused.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::Environment;
+use super::problem::{Place, Problems, nearest};
+use super::tree::{Node, Table, Value, parse_raw};
+
+/// What every section shares while it is read.
+pub(super) struct Reader<'a> {
+    pub(super) problems: &'a Problems,
+    pub(super) environment: &'a Environment,
+    pub(super) warnings: RefCell<Vec<String>>,
+    pub(super) origins: RefCell<BTreeMap<String, Place>>,
+}
+
+/// A value and where it was written, for the checks that come after its type.
+pub(super) struct Found<T> {
+    pub(super) value: T,
+    pub(super) place: Place,
+}
+
+/// One table of the configuration. `finish` reports the keys that nobody asked for.
+pub(super) struct Section<'a> {
+    reader: &'a Reader<'a>,
+    path: String,
+    place: Place,
+    table: Table,
+    known: RefCell<Vec<&'static str>>,
+}
+
+impl<'a> Section<'a> {
+    pub(super) fn root(reader: &'a Reader<'a>, table: Table) -> Self {
+        Self {
+            reader,
+            path: String::new(),
+            place: Place::Default,
+            table,
+            known: RefCell::default(),
+        }
+    }
+
+    /// The key's path from the root, such as `server.bind`.
+    pub(super) fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Reports what is wrong with the value of `key`.
+    pub(super) fn refuse(&self, place: &Place, key: &str, what: &str, hint: &str) {
+        self.reader
+            .problems
+            .add(place, self.path_of(key), what, hint);
+    }
+
+    /// Whether `key` has a value, be it a wrong one.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.0.contains_key(key)
+    }
+
+    fn take(&self, key: &'static str) -> Option<Node> {
+        self.known.borrow_mut().push(key);
+        let (_, node) = self.table.0.get(key)?;
+        self.reader
+            .origins
+            .borrow_mut()
+            .insert(self.path_of(key), node.place.clone());
+        Some(node.clone())
+    }
+
+    /// The value of `key`, parsed as TOML where it is the text of an environment variable.
+    fn take_parsed(&self, key: &'static str, expected: &str, example: &str) -> Option<Node> {
+        let node = self.take(key)?;
+        let Value::Raw(text) = &node.value else {
+            return Some(node);
+        };
+        let parsed = parse_raw(text, &node.place);
+        if parsed.is_none() {
+            self.wrong_type(&node.place, key, expected, example);
+        }
+        parsed
+    }
+
+    fn wrong_type(&self, place: &Place, key: &str, expected: &str, example: &str) {
+        self.refuse(
+            place,
+            key,
+            &format!("has to be {expected}"),
+            &format!("for example {example}"),
+        );
+    }
+
+    pub(super) fn section(&self, key: &'static str) -> Section<'a> {
+        let path = self.path_of(key);
+        let example = format!("[{path}] on a line of its own, its keys below");
+        let mut place = self.place.clone();
+        let mut table = Table::default();
+        if let Some(node) = self.take_parsed(key, "a section", &example) {
+            place = node.place.clone();
+            match node.value {
+                Value::Table(inner) => table = inner,
+                _ => self.wrong_type(&node.place, key, "a section", &example),
+            }
+        }
+        Section {
+            reader: self.reader,
+            path,
+            place,
+            table,
+            known: RefCell::default(),
+        }
+    }
+
+    /// A list of sections, such as `[[sources]]`.
+    pub(super) fn sections(&self, key: &'static str) -> Vec<Section<'a>> {
+        let example = format!("[[{key}]] on a line of its own, its keys below");
+        let items = self.list(key, "a list of sections", &example);
+        let sections = items.into_iter().flatten().enumerate();
+        let sections = sections.filter_map(|(index, node)| {
+            let Value::Table(table) = node.value else {
+                self.wrong_type(&node.place, key, "a list of sections", &example);
+                return None;
+            };
+            Some(Section {
+                reader: self.reader,
+                path: format!("{}[{index}]", self.path_of(key)),
+                place: node.place,
+                table,
+                known: RefCell::default(),
+            })
+        });
+        sections.collect()
+    }
+
+    fn list(&self, key: &'static str, expected: &str, example: &str) -> Option<Vec<Node>> {
+        let node = self.take_parsed(key, expected, example)?;
+        let Value::List(items) = node.value else {
+            self.wrong_type(&node.place, key, expected, example);
+            return None;
+        };
+        Some(items)
+    }
+
+    pub(super) fn text(&self, key: &'static str, example: &str) -> Option<Found<String>> {
+        let node = self.take(key)?;
+        let (Value::Text(value) | Value::Raw(value)) = node.value else {
+            self.wrong_type(&node.place, key, "a text", example);
+            return None;
+        };
+        if value.trim().is_empty() {
+            self.wrong_type(&node.place, key, "a text that is not empty", example);
+            return None;
+        }
+        Some(Found {
+            value,
+            place: node.place,
+        })
+    }
+
+    pub(super) fn texts(&self, key: &'static str, example: &str) -> Option<Vec<Found<String>>> {
+        let items = self.list(key, "a list of texts", example)?;
+        let texts = items.into_iter().filter_map(|node| {
+            let Value::Text(value) = node.value else {
+                self.wrong_type(&node.place, key, "a list of texts", example);
+                return None;
+            };
+            let place = node.place;
+            Some(Found { value, place })
+        });
+        Some(texts.collect())
+    }
+
+    pub(super) fn flag(&self, key: &'static str) -> Option<bool> {
+        let node = self.take_parsed(key, "true or false", "true")?;
+        let Value::Flag(flag) = node.value else {
+            self.wrong_type(&node.place, key, "true or false", "true");
+            return None;
+        };
+        Some(flag)
+    }
+
+    /// A number of bytes: a whole number, or a text such as `"32MiB"`.
+    pub(super) fn size(&self, key: &'static str, example: &str) -> Option<Found<u64>> {
+        let node = self.take(key)?;
+        let size = match &node.value {
+            Value::Integer(Some(number)) => u64::try_from(*number).ok(),
+            Value::Text(text) | Value::Raw(text) => super::size::parse(text),
+            _ => None,
+        };
+        let Some(value) = size.filter(|size| *size > 0) else {
+            self.wrong_type(
+                &node.place,
+                key,
+                "a number of bytes, at least 1, with or without a unit (kB, MB, GB, KiB, MiB, GiB)",
+                example,
+            );
+            return None;
+        };
+        Some(Found {
+            value,
+            place: node.place,
+        })
+    }
+
+    /// A secret that has to have a value when its key is there.
+    pub(super) fn secret(&self, key: &'static str) -> Option<Found<SecretString>> {
+        let node = self.take(key)?;
+        self.resolve(&node, key, false)
+    }
+
+    /// A secret whose environment variable may be unset, which leaves a warning.
+    pub(super) fn optional_secret(&self, key: &'static str) -> Option<Found<SecretString>> {
+        let node = self.take(key)?;
+        self.resolve(&node, key, true)
+    }
+
+    pub(super) fn secrets(&self, key: &'static str) -> Vec<Found<SecretString>> {
+        let example = r#"["…", { env = "NAME" }, { file = "PATH" }]"#;
+        let items = self.list(key, "a list of secrets", example);
+        let items = items.into_iter().flatten().enumerate();
+        items
+            .filter_map(|(index, node)| self.resolve(&node, &format!("{key}[{index}]"), false))
+            .collect()
+    }
+
+    fn resolve(&self, node: &Node, key: &str, optional: bool) -> Option<Found<SecretString>> {
+        let place = &node.place;
+        let secret = match &node.value {
+            Value::Text(text) => SecretString::from(text.as_str()),
+            Value::Raw(text) => match parse_raw(text, place).map(|node| node.value) {
+                Some(Value::Table(table)) => self.referred(&table, place, key, optional)?,
+                _ => SecretString::from(text.as_str()),
+            },
+            Value::Table(table) => self.referred(table, place, key, optional)?,
+            _ => {
+                self.wrong_type(place, key, "a secret", r#"{ env = "NAME" }"#);
+                return None;
+            }
+        };
+        if secret.expose_secret().is_empty() {
+            self.refuse(place, key, "is empty", "give it a value or remove the key");
+            return None;
+        }
+        Some(Found {
+            value: secret,
+            place: place.clone(),
+        })
+    }
+
+    /// `{ env = "NAME" }` or `{ file = "PATH" }`.
+    fn referred(
+        &self,
+        table: &Table,
+        place: &Place,
+        key: &str,
+        optional: bool,
+    ) -> Option<SecretString> {
+        let mut entries = table.0.iter();
+        let (Some((kind, (_, node))), None) = (entries.next(), entries.next()) else {
+            self.wrong_reference(place, key);
+            return None;
+        };
+        let (Value::Text(target) | Value::Raw(target)) = &node.value else {
+            self.wrong_reference(place, key);
+            return None;
+        };
+        match kind.as_str() {
+            "env" => self.read_variable(target, place, key, optional),
+            "file" => self.read_secret_file(Path::new(target), place, key),
+            _ => {
+                self.wrong_reference(place, key);
+                None
+            }
+        }
+    }
+
+    fn wrong_reference(&self, place: &Place, key: &str) {
+        let example = r#"{ env = "NAME" } or { file = "PATH" }"#;
+        self.wrong_type(place, key, "a text or a reference to one", example);
+    }
+
+    fn read_variable(
+        &self,
+        name: &str,
+        place: &Place,
+        key: &str,
+        optional: bool,
+    ) -> Option<SecretString> {
+        let value = self.reader.environment.get(name);
+        let value = value.filter(|value| !value.is_empty());
+        if value.is_none() && optional {
+            self.reader.warnings.borrow_mut().push(format!(
+                "{}: the environment variable {name} is not set, going on without",
+                self.path_of(key)
+            ));
+        } else if value.is_none() {
+            self.refuse(
+                place,
+                key,
+                &format!("the environment variable {name} is not set, or is empty"),
+                &format!("set {name}, or remove the key"),
+            );
+        }
+        value.map(SecretString::from)
+    }
+
+    fn read_secret_file(&self, path: &Path, place: &Place, key: &str) -> Option<SecretString> {
+        match std::fs::read_to_string(path) {
+            Ok(mut text) => {
+                let trimmed = text.trim_end_matches(['\r', '\n']).len();
+                text.truncate(trimmed);
+                Some(SecretString::from(text))
+            }
+            Err(error) => {
+                self.refuse(
+                    place,
+                    key,
+                    &format!("cannot read the file {}: {error}", path.display()),
+                    "the file holds the secret and nothing else, as UTF-8 text",
+                );
+                None
+            }
+        }
+    }
+
+    /// Reports the keys that this version does not know.
+    pub(super) fn finish(self) {
+        let known = self.known.borrow();
+        for (key, (place, _)) in &self.table.0 {
+            if known.contains(&key.as_str()) {
+                continue;
+            }
+            let hint = match nearest(key, known.iter().copied()) {
+                Some(word) => format!("did you mean `{word}`?"),
+                None => format!("known here: {}", known.join(", ")),
+            };
+            let what = if self.path.is_empty() {
+                "this version knows no such section"
+            } else {
+                "this version knows no such key"
+            };
+            self.refuse(place, key, what, &hint);
+        }
+    }
+}

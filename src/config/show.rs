@@ -1,0 +1,159 @@
+//! The effective configuration as text, secrets masked.
+
+use std::fmt::Write as _;
+
+use reqwest::Url;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::problem::Place;
+use super::sections::{Config, OnLeak, Source, SourceKind};
+use super::size;
+
+const MASK: &str = "********";
+
+impl Config {
+    /// The configuration as TOML in which secrets are masked; behind each value stands where it was
+    /// written, unless it is the built-in default.
+    pub fn to_masked_toml(&self) -> String {
+        let mut out = Writer {
+            config: self,
+            text: String::new(),
+        };
+        out.section("server");
+        out.line("server", "bind", &quoted(&self.server.bind.to_string()));
+        out.line(
+            "server",
+            "public_url",
+            &quoted(&self.public_url(self.server.bind)),
+        );
+        out.section("database");
+        out.line("database", "url", &quoted(&masked_url(&self.database.url)));
+        out.section("formats");
+        match &self.formats.dir {
+            Some(dir) => out.line("formats", "dir", &quoted(&dir.display().to_string())),
+            None => out
+                .text
+                .push_str("# dir: the formats built into the binary\n"),
+        }
+        out.section("keys");
+        let peppers = vec![quoted(MASK); self.keys.peppers.len()];
+        out.line("keys", "peppers", &format!("[{}]", peppers.join(", ")));
+        out.section("issuer");
+        out.line("issuer", "secret", &quoted(&self.issuer.secret));
+        out.line("issuer", "public", &quoted(&self.issuer.public));
+        out.section("policy");
+        let OnLeak::Revoke = self.policy.on_leak;
+        out.line("policy", "on_leak", &quoted("revoke"));
+        out.section("partners.github");
+        let github = &self.partners.github;
+        out.line("partners.github", "enabled", &github.enabled.to_string());
+        let url = quoted(&github.public_keys_url);
+        out.line("partners.github", "public_keys_url", &url);
+        for (index, source) in self.sources.iter().enumerate() {
+            out.source(&format!("sources[{index}]"), source);
+        }
+        out.section("scan");
+        let limit = |bytes| quoted(&size::format(bytes));
+        out.line("scan", "max_blob_bytes", &limit(self.scan.max_blob_bytes));
+        out.line("scan", "max_fetch_bytes", &limit(self.scan.max_fetch_bytes));
+        let encodings = self.scan.encodings;
+        let encodings = [
+            ("utf8", true),
+            ("utf16", encodings.utf16),
+            ("base64", encodings.base64),
+        ];
+        let encodings = encodings.iter().filter(|(_, on)| *on);
+        let encodings: Vec<String> = encodings.map(|(name, _)| quoted(name)).collect();
+        out.line("scan", "encodings", &format!("[{}]", encodings.join(", ")));
+        out.text.trim_start().to_owned()
+    }
+
+    /// The URL under which this server is reached when it listens on `address`: the configured one, or
+    /// one made of the address.
+    pub fn public_url(&self, address: std::net::SocketAddr) -> String {
+        let configured = self.server.public_url.clone();
+        configured.unwrap_or_else(|| format!("http://{address}"))
+    }
+}
+
+struct Writer<'a> {
+    config: &'a Config,
+    text: String,
+}
+
+impl Writer<'_> {
+    fn section(&mut self, name: &str) {
+        let _ = writeln!(self.text, "\n[{name}]");
+    }
+
+    fn line(&mut self, section: &str, key: &str, value: &str) {
+        let origin = self.config.origins.get(&format!("{section}.{key}"));
+        let origin = match origin {
+            None | Some(Place::Default) => String::new(),
+            Some(Place::File { path, line, .. }) => format!("  # {}:{line}", path.display()),
+            Some(Place::Environment(name)) => format!("  # {name}"),
+        };
+        let _ = writeln!(self.text, "{key} = {value}{origin}");
+    }
+
+    fn source(&mut self, path: &str, source: &Source) {
+        self.text.push_str("\n[[sources]]\n");
+        self.line(path, "name", &quoted(&source.name));
+        let SourceKind::GithubEvents = source.kind;
+        self.line(path, "kind", &quoted("github_events"));
+        self.line(path, "scope", &quoted(&source.scope.to_string()));
+        self.line(path, "api_url", &quoted(&source.api_url));
+        self.line(path, "clone_url", &quoted(&source.clone_url));
+        if source.token.is_some() {
+            self.line(path, "token", &quoted(MASK));
+        }
+        self.line(path, "schedule", &quoted(&source.schedule.to_string()));
+    }
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// A database URL without its password. What is no URL that can be taken apart is masked as a whole.
+fn masked_url(url: &SecretString) -> String {
+    let text = url.expose_secret();
+    if text.starts_with("sqlite:") {
+        return text.to_owned();
+    }
+    let Ok(mut url) = Url::parse(text) else {
+        return MASK.to_owned();
+    };
+    if url.password().is_some() && url.set_password(Some(MASK)).is_err() {
+        return MASK.to_owned();
+    }
+    // Options such as `password=` or `sslpassword=` may stand in the query too.
+    if url.query().is_some_and(|query| query.contains("password")) {
+        url.set_query(Some(MASK));
+    }
+    url.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_passwords_of_databases() {
+        for (url, shown) in [
+            ("sqlite://data/rescind.db", "sqlite://data/rescind.db"),
+            ("postgres://me@host/db", "postgres://me@host/db"),
+            (
+                "postgres://me:hunter2@host/db",
+                "postgres://me:********@host/db",
+            ),
+            (
+                "postgres://host/db?password=hunter2",
+                "postgres://host/db?********",
+            ),
+            ("postgres://me:hunter2@[", "********"),
+        ] {
+            assert_eq!(masked_url(&url.into()), shown);
+        }
+    }
+}
