@@ -1,8 +1,31 @@
 //! What a key looks like, described once in `patterns/*.toml` and used everywhere: minting, checksums,
 //! digests, redaction, scanning. Pure: no clock, no runtime, no database, no network.
+//!
+//! A [`FormatSet`] is loaded from pattern files, which are checked as a whole before any of them is used.
+//! Each [`KeyFormat`] in it can then mint a key, judge a string, and look around a literal in a text.
 
+mod alphabet;
+mod checksum;
 mod digest;
+mod explain;
+mod fields;
+mod format;
+mod load;
+mod mint;
+mod overlap;
+mod problem;
+mod set;
+mod shape;
 mod value;
+#[cfg(test)]
+mod vectors;
 
+pub use alphabet::Alphabet;
+pub use checksum::{Checksum, ChecksumEncoding, Coverage};
 pub use digest::{Peppers, Sha256Digest, StoredDigest};
+pub use explain::Step;
+pub use format::{ChecksumState, KeyFormat, Verdict, Visibility};
+pub use mint::MintError;
+pub use problem::{FormatsError, Problem};
+pub use set::FormatSet;
 pub use value::KeyValue;

@@ -1,0 +1,236 @@
+//! Reads the fields of one TOML table, and notes everything that is not as it should be with its line.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{Fault, Problem};
+
+/// A value and the line it stands on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Located<T> {
+    pub(super) value: T,
+    pub(super) line: usize,
+}
+
+/// One file under reading.
+pub(super) struct Source<'a> {
+    pub(super) file: &'a str,
+    /// Offsets at which lines start.
+    line_starts: Vec<usize>,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn new(file: &'a str, text: &str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let line_starts = std::iter::once(0)
+            .chain(ends.map(|(at, _)| at + 1))
+            .collect();
+        Self { file, line_starts }
+    }
+
+    /// The line of the start of `span`, counted from 1.
+    pub(super) fn line(&self, span: &Range<usize>) -> usize {
+        self.line_starts
+            .partition_point(|start| *start <= span.start)
+    }
+
+    pub(super) fn problem(&self, line: usize, format: Option<&str>, fault: Fault) -> Problem {
+        Problem {
+            file: self.file.to_owned(),
+            line: Some(line),
+            format: format.map(str::to_owned),
+            message: fault.message,
+            remedy: fault.remedy,
+        }
+    }
+}
+
+/// The fields of one table.
+pub(super) struct Fields<'a, 't> {
+    source: &'a Source<'a>,
+    table: &'a DeTable<'t>,
+    /// What the table is called in messages: empty for a format, `body.` for its body.
+    path: &'static str,
+    /// Where the table starts, for fields that are missing.
+    pub(super) line: usize,
+    /// The format's identifier, as soon as it is known.
+    pub(super) format: Option<String>,
+    pub(super) problems: Vec<Problem>,
+}
+
+impl<'a, 't> Fields<'a, 't> {
+    pub(super) fn new(
+        source: &'a Source<'a>,
+        table: &'a DeTable<'t>,
+        path: &'static str,
+        line: usize,
+        format: Option<String>,
+    ) -> Self {
+        Self {
+            source,
+            table,
+            path,
+            line,
+            format,
+            problems: Vec::new(),
+        }
+    }
+
+    /// Notes a problem at `line`.
+    pub(super) fn fault(&mut self, line: usize, fault: Fault) {
+        self.problems
+            .push(self.source.problem(line, self.format.as_deref(), fault));
+    }
+
+    /// Notes the problem, if it is one, at `line`.
+    pub(super) fn check<T>(&mut self, line: usize, result: Result<T, Fault>) -> Option<T> {
+        result.map_err(|fault| self.fault(line, fault)).ok()
+    }
+
+    /// Refuses every key that is not in `known`.
+    pub(super) fn refuse_unknown(&mut self, known: &[&str]) {
+        for key in self.table.keys() {
+            let name = key.get_ref().as_ref();
+            if !known.contains(&name) {
+                let fault = Fault::new(
+                    format!("unknown key `{}{}`", self.path, shortened(name)),
+                    format!("the keys known here are {}", listed(known)),
+                );
+                self.fault(self.source.line(&key.span()), fault);
+            }
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<Located<&'a DeValue<'t>>> {
+        let value = self.table.get(name)?;
+        Some(Located {
+            value: value.get_ref(),
+            line: self.source.line(&value.span()),
+        })
+    }
+
+    /// Whether the key is there, of whatever type.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.table.contains_key(name)
+    }
+
+    /// A string, if the key is there. Another type is noted.
+    pub(super) fn string(&mut self, name: &str) -> Option<Located<&'a str>> {
+        self.typed(name, "a string in quotes", DeValue::as_str)
+    }
+
+    /// A table, if the key is there. Another type is noted.
+    pub(super) fn table(&mut self, name: &str) -> Option<Located<&'a DeTable<'t>>> {
+        self.typed(
+            name,
+            "a table such as { key = \"value\" }",
+            DeValue::as_table,
+        )
+    }
+
+    /// A count, if the key is there. Another type is noted.
+    pub(super) fn count(&mut self, name: &str) -> Option<Located<usize>> {
+        self.typed(name, "a whole number", |value| {
+            let number = value.as_integer()?;
+            usize::from_str_radix(number.as_str(), number.radix()).ok()
+        })
+    }
+
+    fn typed<T>(
+        &mut self,
+        name: &str,
+        wanted: &str,
+        read: impl Fn(&'a DeValue<'t>) -> Option<T>,
+    ) -> Option<Located<T>> {
+        let Located { value, line } = self.get(name)?;
+        let read = read(value).map(|value| Located { value, line });
+        if read.is_none() {
+            let fault = Fault::new(
+                format!(
+                    "`{}{name}` is not {wanted}, but {}",
+                    self.path,
+                    value.type_str()
+                ),
+                format!("write {wanted}"),
+            );
+            self.fault(line, fault);
+        }
+        read
+    }
+
+    /// Notes that the key is missing, unless it is there.
+    pub(super) fn require(&mut self, name: &str, example: &str) {
+        if !self.has(name) {
+            let fault = Fault::new(
+                format!("`{}{name}` is missing", self.path),
+                format!("add for example {name} = {example}"),
+            );
+            self.fault(self.line, fault);
+        }
+    }
+
+    /// One of a few words. Another word is noted.
+    pub(super) fn word<T>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<Located<T>>
+    where
+        T: Copy,
+    {
+        let found = self.string(name)?;
+        if let Some((_, value)) = choices.iter().find(|(word, _)| *word == found.value) {
+            return Some(Located {
+                value: *value,
+                line: found.line,
+            });
+        }
+        let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+        let fault = Fault::new(
+            format!("`{}{name}` is \"{}\"", self.path, shortened(found.value)),
+            format!("this version knows {}", listed(&words)),
+        );
+        self.fault(found.line, fault);
+        None
+    }
+}
+
+/// Reads a whole document. Everything that is not TOML is noted.
+pub(super) fn parse<'t>(
+    source: &Source<'_>,
+    text: &'t str,
+) -> Result<Spanned<DeTable<'t>>, Vec<Problem>> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        return Ok(document);
+    }
+    Err(errors
+        .iter()
+        .map(|error| {
+            let fault = Fault::new(
+                format!("not TOML: {}", error.message().replace('\n', ", ")),
+                "mend the syntax; docs/key-formats.md shows a whole file",
+            );
+            source.problem(
+                error.span().map_or(1, |span| source.line(&span)),
+                None,
+                fault,
+            )
+        })
+        .collect())
+}
+
+/// `text` on one line and short enough for a message.
+pub(super) fn shortened(text: &str) -> String {
+    let mut shown: String = text.escape_debug().take(40).collect();
+    if text.escape_debug().count() > 40 {
+        shown.push('…');
+    }
+    shown
+}
+
+fn listed(words: &[&str]) -> String {
+    words
+        .iter()
+        .map(|word| format!("`{word}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}

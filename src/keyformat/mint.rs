@@ -1,0 +1,75 @@
+//! Minting: a body of the operating system's randomness and the checksum that belongs to it.
+
+use rand::TryRng as _;
+use rand::rngs::SysRng;
+use zeroize::Zeroizing;
+
+use super::KeyValue;
+use super::checksum::Checksum;
+use super::format::Body;
+
+/// Why no key was minted.
+#[derive(Debug, thiserror::Error)]
+pub enum MintError {
+    /// The format is described by a regular expression.
+    #[error(
+        "format `{format}` cannot mint keys because it has no `prefix` and `body`; choose another format in [issuer]"
+    )]
+    NotMintable {
+        /// Its identifier.
+        format: String,
+    },
+    /// The operating system gave no randomness.
+    #[error("the operating system gave no randomness to mint a key with: {0}; try again")]
+    NoRandomness(#[from] rand::rngs::SysError),
+}
+
+/// Fills a buffer from the operating system's randomness.
+pub(super) fn system_randomness(buffer: &mut [u8]) -> Result<(), MintError> {
+    Ok(SysRng.try_fill_bytes(buffer)?)
+}
+
+/// A key of `literal`, a random body, and the checksum if there is one.
+pub(super) fn mint(
+    literal: &str,
+    body: Body,
+    checksum: Option<Checksum>,
+    randomness: impl FnMut(&mut [u8]) -> Result<(), MintError>,
+) -> Result<KeyValue, MintError> {
+    let checksum_len = checksum.map_or(0, |checksum| checksum.encoding.length());
+    // The full capacity at once: growing would leave a copy of the body behind in freed memory.
+    let mut key = String::with_capacity(literal.len() + body.length + checksum_len);
+    key.push_str(literal);
+    push_random(&mut key, body, randomness)?;
+    if let Some(checksum) = checksum {
+        let sum = checksum.compute(key.as_bytes(), literal.len());
+        key.push_str(&checksum.encoding.encode(sum));
+    }
+    Ok(KeyValue::new(key))
+}
+
+/// Draws every character evenly: bytes beyond the greatest multiple of the alphabet's size are thrown
+/// away, since folding them in would favour the first characters.
+fn push_random(
+    key: &mut String,
+    body: Body,
+    mut randomness: impl FnMut(&mut [u8]) -> Result<(), MintError>,
+) -> Result<(), MintError> {
+    let chars = body.alphabet.chars();
+    let evenly = 256 - 256 % chars.len();
+    let mut buffer = Zeroizing::new([0; 64]);
+    let full = key.len() + body.length;
+    while key.len() < full {
+        randomness(buffer.as_mut_slice())?;
+        let wanted = full - key.len();
+        key.extend(
+            buffer
+                .iter()
+                .map(|byte| usize::from(*byte))
+                .filter(|byte| *byte < evenly)
+                .take(wanted)
+                .map(|byte| char::from(chars[byte % chars.len()])),
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,292 @@
+//! All formats that are in force together.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use super::KeyFormat;
+use super::checksum::{ChecksumEncoding, Coverage};
+use super::format::{Shape, Verdict, Visibility};
+use super::load::{self, Draft};
+use super::overlap;
+use super::problem::{FormatsError, Problem};
+
+/// Raised whenever the engine finds other candidates with the same formats, so that contents which were
+/// scanned before are scanned again.
+const ENGINE_REVISION: u32 = 1;
+
+const MAX_FILE_BYTES: u64 = 1 << 20;
+const MAX_FILES: usize = 256;
+const MAX_FORMATS: usize = 1000;
+
+/// The formats that are in force together. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct FormatSet(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    formats: Vec<KeyFormat>,
+    ruleset_version: String,
+}
+
+static BUILTIN: LazyLock<FormatSet> = LazyLock::new(|| {
+    FormatSet::parse(&[
+        ("rescind.toml", include_str!("../../patterns/rescind.toml")),
+        (
+            "stack_auth.toml",
+            include_str!("../../patterns/stack_auth.toml"),
+        ),
+    ])
+    .expect("a test loads the pattern files that are built in")
+});
+
+impl FormatSet {
+    /// The copy of `patterns/` that is built into the program.
+    pub fn builtin() -> Self {
+        BUILTIN.clone()
+    }
+
+    /// Reads all `*.toml` files of a folder, in the order of their names.
+    ///
+    /// # Errors
+    /// Every problem in any of the files, not only the first.
+    pub fn load_dir(dir: &Path) -> Result<Self, FormatsError> {
+        let mut problems = Vec::new();
+        let mut files = Vec::new();
+        match pattern_files(dir) {
+            Ok(paths) => {
+                for path in paths {
+                    match read_bounded(&path) {
+                        Ok(text) => files.push((path.display().to_string(), text)),
+                        Err(problem) => problems.push(problem),
+                    }
+                }
+            }
+            Err(problem) => problems.push(problem),
+        }
+        let files: Vec<_> = files
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str()))
+            .collect();
+        Self::assemble(&files, problems, &dir.display().to_string())
+    }
+
+    /// Reads files that are already in memory, given as name and text. The names appear in errors.
+    ///
+    /// # Errors
+    /// Every problem in any of the files, not only the first.
+    pub fn parse(files: &[(&str, &str)]) -> Result<Self, FormatsError> {
+        let place = files.first().map_or("patterns", |(name, _)| name);
+        Self::assemble(files, Vec::new(), place)
+    }
+
+    fn assemble(
+        files: &[(&str, &str)],
+        mut problems: Vec<Problem>,
+        place: &str,
+    ) -> Result<Self, FormatsError> {
+        let mut drafts = Vec::new();
+        for (name, text) in files {
+            drafts.extend(load::read_file(name, text, &mut problems));
+        }
+        if drafts.is_empty() && problems.is_empty() {
+            problems.push(whole_file(
+                place,
+                "there is no format in it".to_owned(),
+                "add a [[format]] to a file *.toml; docs/key-formats.md shows one",
+            ));
+        }
+        if drafts.len() > MAX_FORMATS {
+            problems.push(whole_file(
+                place,
+                format!("there are {} formats", drafts.len()),
+                "keep to 1000 formats",
+            ));
+            return Err(FormatsError { problems });
+        }
+        refuse_repeated_ids(&drafts, &mut problems);
+        overlap::refuse_overlaps(&drafts, &mut problems);
+        if !problems.is_empty() {
+            return Err(FormatsError { problems });
+        }
+        let formats: Vec<_> = drafts
+            .into_iter()
+            .filter_map(|draft| Some(draft.format?.value))
+            .collect();
+        let ruleset_version = ruleset_version(&formats);
+        Ok(Self(Arc::new(Inner {
+            formats,
+            ruleset_version,
+        })))
+    }
+
+    /// All formats, in the order of files and lines.
+    pub fn iter(&self) -> impl Iterator<Item = &KeyFormat> {
+        self.0.formats.iter()
+    }
+
+    /// The format of that identifier.
+    pub fn get(&self, id: &str) -> Option<&KeyFormat> {
+        self.iter().find(|format| format.id() == id)
+    }
+
+    /// The formats whose keys are hunted, each with its position in [`Self::iter`].
+    pub fn secret(&self) -> impl Iterator<Item = (usize, &KeyFormat)> {
+        self.iter()
+            .enumerate()
+            .filter(|(_, format)| format.visibility() == Visibility::Secret)
+    }
+
+    /// The format, secret or public, that the whole string is a key of: its shape is right, and so is
+    /// its checksum if the format has one. No two formats claim the same string.
+    pub fn identify(&self, whole: &str) -> Option<&KeyFormat> {
+        self.iter()
+            .find(|format| matches!(format.judge(whole.as_bytes()), Verdict::Match { .. }))
+    }
+
+    /// Changes whenever the same contents could give other candidates: 16 hexadecimal digits.
+    pub fn ruleset_version(&self) -> &str {
+        &self.0.ruleset_version
+    }
+}
+
+fn whole_file(file: &str, message: String, remedy: &str) -> Problem {
+    Problem {
+        file: file.to_owned(),
+        line: None,
+        format: None,
+        message,
+        remedy: remedy.to_owned(),
+    }
+}
+
+/// The pattern files of a folder, sorted by name.
+fn pattern_files(dir: &Path) -> Result<Vec<PathBuf>, Problem> {
+    let unreadable = |error: std::io::Error| {
+        whole_file(
+            &dir.display().to_string(),
+            format!("the folder of pattern files cannot be read: {error}"),
+            "create it, or point `formats.dir` to where it is",
+        )
+    };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            paths.push(path);
+        }
+    }
+    if paths.len() > MAX_FILES {
+        return Err(whole_file(
+            &dir.display().to_string(),
+            format!("there are {} pattern files", paths.len()),
+            "keep to 256 files; one file holds many formats",
+        ));
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn read_bounded(path: &Path) -> Result<String, Problem> {
+    let problem =
+        |message: String, remedy| whole_file(&path.display().to_string(), message, remedy);
+    let unreadable = |error: std::io::Error| {
+        problem(
+            format!("cannot be read: {error}"),
+            "mend its permissions or remove it",
+        )
+    };
+    // Looked at before it is opened: opening a pipe would wait for a writer.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(problem(
+            "is not a regular file".to_owned(),
+            "remove or rename it",
+        ));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(problem(
+            "is larger than 1 MiB".to_owned(),
+            "is it a pattern file? split it",
+        ));
+    }
+    String::from_utf8(bytes).map_err(|error| Problem {
+        line: Some(line_after(
+            &error.as_bytes()[..error.utf8_error().valid_up_to()],
+        )),
+        ..problem("is not UTF-8 text".to_owned(), "save it as UTF-8")
+    })
+}
+
+/// The line, counted from 1, that what follows `text` stands on.
+fn line_after(text: &[u8]) -> usize {
+    1 + memchr::memchr_iter(b'\n', text).count()
+}
+
+fn refuse_repeated_ids(drafts: &[Draft], problems: &mut Vec<Problem>) {
+    let mut first_uses = HashMap::new();
+    for draft in drafts {
+        let Some(id) = &draft.id else { continue };
+        match first_uses.entry(id.value.as_str()) {
+            std::collections::hash_map::Entry::Vacant(free) => {
+                free.insert((draft.file.as_str(), id.line));
+            }
+            std::collections::hash_map::Entry::Occupied(taken) => {
+                let (file, line) = taken.get();
+                problems.push(Problem {
+                    file: draft.file.clone(),
+                    line: Some(id.line),
+                    format: Some(id.value.clone()),
+                    message: format!("the id is used twice: {file}:{line} has it too"),
+                    remedy: "give each format an id of its own".to_owned(),
+                });
+            }
+        }
+    }
+}
+
+/// A digest over everything that decides what the engine finds: the secret formats, in whatever order.
+fn ruleset_version(formats: &[KeyFormat]) -> String {
+    let mut rules: Vec<String> = formats
+        .iter()
+        .filter(|format| format.visibility() == Visibility::Secret)
+        .map(|format| {
+            let shape = match &format.shape {
+                Shape::Prefix(body) => format!("{} {}", body.alphabet.name(), body.length),
+                Shape::Regex(regex) => regex.source.clone(),
+            };
+            let checksum = format.checksum.map(|checksum| {
+                let encoding = match checksum.encoding {
+                    ChecksumEncoding::Base62 => "base62",
+                    ChecksumEncoding::Hex => "hex",
+                };
+                let over = match checksum.over {
+                    Coverage::Body => "body",
+                    Coverage::Preceding => "preceding",
+                };
+                format!("crc32 {encoding} {over}")
+            });
+            // Debug output quotes strings, so that no two different lists look the same.
+            format!(
+                "{:?}",
+                [
+                    &format.id,
+                    &format.literal,
+                    &shape,
+                    &checksum.unwrap_or_default()
+                ]
+            )
+        })
+        .collect();
+    rules.sort();
+    let text = format!("{ENGINE_REVISION}\n{}", rules.join("\n"));
+    super::Sha256Digest::of(text.as_bytes()).to_hex()[..16].to_owned()
+}
