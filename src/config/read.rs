@@ -350,7 +350,9 @@ impl<'a> Section<'a> {
             } else {
                 "this version knows no such key"
             };
-            self.refuse(place, key, what, &hint);
+            // No key of ours is that long: it may be a value that slipped to the left of the equals sign.
+            let shown = if key.len() > 40 { "…" } else { key };
+            self.refuse(place, shown, what, &hint);
         }
     }
 }

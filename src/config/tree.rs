@@ -187,8 +187,7 @@ fn set_in_node(node: &mut Node, path: &[&str], value: Node, place: &Place) -> Re
                 .map_err(|_| "this is a list: an element's number has to follow".to_owned())?;
             if index > items.len() {
                 return Err(format!(
-                    "the list has {} elements, so the next number is {}",
-                    items.len(),
+                    "the next free number in this list is {}",
                     items.len()
                 ));
             }

@@ -1,1 +1,399 @@
 //! Tests of config.
+
+use std::path::Path;
+
+use rescind::config::{Config, ConfigError, Environment, Schedule, Scope};
+use secrecy::ExposeSecret;
+
+const SOURCE: &str = "[[sources]]\nname = \"a\"\nkind = \"github_events\"\n";
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    let variables = variables.iter();
+    variables
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    Config::parse(Path::new("config.toml"), text, &environment(variables))
+}
+
+fn valid(text: &str, variables: &[(&str, &str)]) -> Config {
+    parse(text, variables).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The problems of a configuration, each as one line of place, key and sentence, and one of the hint.
+fn problems(text: &str, variables: &[(&str, &str)]) -> String {
+    match parse(text, variables) {
+        Ok(_) => panic!("accepted: {text}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// A table with ` | ` between the columns; lines beginning with `#` are remarks, `⏎` is a line break.
+fn rows<const N: usize>(table: &str) -> Vec<[String; N]> {
+    let lines = table.lines().filter(|line| !line.is_empty());
+    let lines = lines.filter(|line| !line.starts_with('#'));
+    let cells = lines.map(|line| line.split(" | ").map(|cell| cell.trim().replace('⏎', "\n")));
+    cells
+        .map(|cells| cells.collect::<Vec<_>>().try_into().expect("every column"))
+        .collect()
+}
+
+#[test]
+fn shipped_file_is_the_defaults_and_one_source() {
+    let shipped = valid(include_str!("../../config.toml"), &[]);
+    let defaults = Config::default();
+    assert_eq!(shipped.sources.len(), 1);
+    assert_eq!(shipped.sources[0].name, "github-public");
+    assert_eq!(shipped.sources[0].scope, Scope::Public);
+    assert_eq!(shipped.sources[0].schedule, Schedule::Poll);
+    assert!(shipped.sources[0].token.is_none());
+    assert_eq!(
+        shipped.warnings,
+        ["sources[0].token: the environment variable GITHUB_TOKEN is not set, going on without"]
+    );
+    // The folder is the one that is built in; everything else is the default to the letter.
+    assert_eq!(shipped.formats.dir.as_deref(), Some(Path::new("patterns")));
+    let mut rest = shipped.clone();
+    rest.sources.clear();
+    rest.formats.dir = None;
+    let without_places = |config: &Config| {
+        let text = config.to_masked_toml();
+        let lines = text.lines().map(|line| line.split("  # ").next());
+        lines.flatten().collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(without_places(&rest), without_places(&defaults));
+    assert_eq!(
+        rest.database.url.expose_secret(),
+        defaults.database.url.expose_secret()
+    );
+}
+
+#[test]
+fn every_key_of_the_shipped_file_exists_and_no_key_is_missing_from_it() {
+    let shipped = include_str!("../../config.toml");
+    let masked = valid(shipped, &[("GITHUB_TOKEN", "t")]).to_masked_toml();
+    for line in masked.lines().filter(|line| line.contains(" = ")) {
+        let key = line.split(" = ").next().unwrap_or_default();
+        assert!(shipped.contains(&format!("{key} = ")), "{key}");
+    }
+}
+
+#[test]
+fn no_file_and_no_variables_give_the_defaults() {
+    let config = valid("", &[]);
+    assert_eq!(config.server.bind.to_string(), "127.0.0.1:8787");
+    assert_eq!(
+        config.public_url(config.server.bind),
+        "http://127.0.0.1:8787"
+    );
+    assert_eq!(
+        config.database.url.expose_secret(),
+        "sqlite://data/rescind.db"
+    );
+    assert!(config.formats.dir.is_none() && config.sources.is_empty());
+    assert!(config.partners.github.enabled);
+    assert_eq!(config.scan.max_fetch_bytes, 256 << 20);
+}
+
+const MISTAKES: &str = r#"
+# Syntax.
+[server⏎bind = 1 | config.toml:1:8: not valid TOML: unclosed table | double quotes
+⏎[server]⏎bind = oops | config.toml:3:8: not valid TOML | double quotes
+[server]⏎bind = "a"⏎bind = "b" | config.toml:3:1: not valid TOML: duplicate key | double
+# Unknown keys, those of later versions among them.
+[sever]⏎ | config.toml:1:2: sever: this version knows no such section | did you mean `server`?
+[server]⏎bnd = "" | config.toml:2:1: server.bnd: this version knows no such key | did you mean `bind`?
+[policy]⏎dry_run = true | config.toml:2:1: policy.dry_run:  | known here: on_leak
+[log]⏎retention = "7y" | config.toml:1:2: log:  | known here: server, database
+[webhooks.github]⏎secrets = [] | config.toml:1:2: webhooks:  | known here
+[[notify.email]]⏎ | config.toml:1:3: notify:  | known here
+[partners.gitlab]⏎enabled = true | config.toml:1:11: partners.gitlab:  | did you mean `github`?
+server = 3 | config.toml:1:10: server: has to be a section | [server]
+[sources]⏎name = "a" | config.toml:1:1: sources: has to be a list of sections | [[sources]]
+# Wrong types and values.
+[server]⏎bind = 8787 | config.toml:2:8: server.bind: has to be a text | 127.0.0.1:8787
+[server]⏎bind = "localhost:1" | config.toml:2:8: server.bind: has to be an IP | [::]:8787
+[server]⏎public_url = "rescind" | config.toml:2:14: server.public_url: is not a URL | https://
+[server]⏎public_url = "ftp://a" | server.public_url: has to begin with https:// | https://
+[server]⏎public_url = "http://u:p@a" | server.public_url: holds a user name | https://
+[server]⏎public_url = "http://a/?q" | server.public_url: has a query | https://
+[database]⏎url = "mysql://a" | config.toml:2:7: database.url: has to be the URL | postgres://
+[database]⏎url = "" | config.toml:2:7: database.url: is empty | remove the key
+[formats]⏎dir = "" | formats.dir: has to be a text that is not empty | patterns
+[policy]⏎on_leak = "notify" | config.toml:2:11: policy.on_leak: this version only revokes | revoke
+[policy]⏎on_leak = "grace:24h" | policy.on_leak: this version only revokes | revoke
+[partners.github]⏎enabled = "yes" | config.toml:2:11: partners.github.enabled: has to be true or false | true
+[scan]⏎max_blob_bytes = "1 MEG" | config.toml:2:18: scan.max_blob_bytes: has to be a number of bytes | 32MiB
+[scan]⏎max_blob_bytes = 0 | scan.max_blob_bytes: has to be a number of bytes | 32MiB
+[scan]⏎max_blob_bytes = "1GiB" | scan.max_blob_bytes: is larger than | raise
+[scan]⏎encodings = ["utf16"] | config.toml:2:14: scan.encodings: lacks utf8 | add "utf8"
+[scan]⏎encodings = ["utf8", "latin1"] | config.toml:2:22: scan.encodings: is not an encoding | base64
+[scan]⏎encodings = "utf8" | scan.encodings: has to be a list of texts | base64
+# Secrets.
+[keys]⏎peppers = [{ env = "P" }] | config.toml:2:12: keys.peppers[0]: the environment variable P is not set | set P
+[keys]⏎peppers = [{ file = "/no/such" }] | config.toml:2:12: keys.peppers[0]: cannot read the file /no/such | UTF-8
+[keys]⏎peppers = [{ vault = "a" }] | keys.peppers[0]: has to be a text or a reference | env
+[keys]⏎peppers = [{ env = "A", file = "b" }] | keys.peppers[0]: has to be a text or a reference | env
+[keys]⏎peppers = [7] | keys.peppers[0]: has to be a secret | env
+[keys]⏎peppers = [""] | keys.peppers[0]: is empty | value
+[keys]⏎peppers = ["a", "a"] | config.toml:2:17: keys.peppers: the same pepper twice | once
+"#;
+
+#[test]
+fn each_mistake_is_named_with_its_line_and_a_hint() {
+    for row in rows(MISTAKES) {
+        let [text, place_and_key, hint] = row.each_ref().map(String::as_str);
+        let found = problems(text, &[]);
+        assert!(found.contains(place_and_key), "{text}\n{found}");
+        let after = found.split("hint: ").nth(1).unwrap_or_default();
+        assert!(after.contains(hint), "{text}\n{found}");
+    }
+}
+
+const MISTAKES_IN_A_SOURCE: &str = r#"
+schedule = "* * * *" | config.toml:4:12: sources[0].schedule: a cron expression has five fields | poll
+schedule = "61 * * * *" | sources[0].schedule: minute: has to be | poll
+scope = "everything" | config.toml:4:9: sources[0].scope: is not a scope | org:NAME
+scope = "org:" | sources[0].scope: is not a scope | org:NAME
+scope = "repo:a/../b" | sources[0].scope: is not a scope | repo:OWNER/NAME
+scope = "user:.." | sources[0].scope: is not a scope | repo:OWNER/NAME
+token = "a\nb" | sources[0].token: holds characters | line breaks
+tokn = "a" | config.toml:4:1: sources[0].tokn:  | did you mean `token`?
+api_url = "api.github.com" | sources[0].api_url: is not a URL | https://api.github.com
+[[sources]]⏎name = "a"⏎kind = "github_events" | config.toml:5:8: sources[1].name: another source | of its own
+[[sources]]⏎name = "b" | config.toml:4:1: sources[1].kind: is missing | github_events
+[[sources]]⏎kind = "github_events" | config.toml:4:1: sources[1].name: is missing | github-public
+[[sources]]⏎name = "b"⏎kind = "gharchive" | config.toml:6:8: sources[1].kind: this version | github_events
+[[sources]]⏎name = "b c"⏎kind = "github_events" | sources[1].name: has to be at most | github-public
+"#;
+
+#[test]
+fn each_mistake_in_a_source_is_named() {
+    for row in rows(MISTAKES_IN_A_SOURCE) {
+        let [lines, place_and_key, hint] = row.each_ref().map(String::as_str);
+        let found = problems(&format!("{SOURCE}{lines}"), &[]);
+        assert!(found.contains(place_and_key), "{lines}\n{found}");
+        assert!(found.contains(hint), "{lines}\n{found}");
+    }
+}
+
+#[test]
+fn all_problems_are_reported_at_once_in_the_order_of_the_file() {
+    let text = "[server]\nbind = 1\nbnd = 2\n[scan]\nencodings = 3\n[database]\nurl = \"x:y\"";
+    let found = problems(text, &[("RESCIND__ISSUER__SECERT", "x")]);
+    let places: Vec<&str> = found
+        .lines()
+        .filter(|line| !line.starts_with(' '))
+        .map(|line| line.split(": ").next().unwrap_or_default())
+        .collect();
+    assert_eq!(
+        places,
+        [
+            "config.toml:2:8",
+            "config.toml:3:1",
+            "config.toml:5:13",
+            "config.toml:7:7",
+            "environment variable RESCIND__ISSUER__SECERT"
+        ]
+    );
+}
+
+#[test]
+fn variables_override_the_file() {
+    let text = format!("[server]\nbind = \"127.0.0.1:1\"\n{SOURCE}token = \"from-file\"");
+    let config = valid(
+        &text,
+        &[
+            ("RESCIND__SERVER__BIND", "0.0.0.0:2"),
+            ("RESCIND__DATABASE__URL", "postgres://me@host/db"),
+            (
+                "RESCIND__PARTNERS__GITHUB__PUBLIC_KEYS_URL",
+                "http://127.0.0.1:3/keys",
+            ),
+            ("RESCIND__PARTNERS__GITHUB__ENABLED", "false"),
+            ("RESCIND__KEYS__PEPPERS", r#"["new", { env = "OLD" }]"#),
+            ("RESCIND__SCAN__MAX_BLOB_BYTES", "1048576"),
+            ("RESCIND__SCAN__ENCODINGS", r#"["utf8"]"#),
+            ("RESCIND__SOURCES__0__TOKEN", "from-variable"),
+            ("RESCIND__SOURCES__0__SCOPE", "repo:rust-lang/rust"),
+            ("RESCIND__SOURCES__1__NAME", "second"),
+            ("RESCIND__SOURCES__1__KIND", "github_events"),
+            ("RESCIND__SOURCES__1__SCHEDULE", "0 3 * * 7"),
+            ("OLD", "old"),
+            // Neither is an override: one underscore.
+            ("RESCIND_TEST_POSTGRES", "x"),
+            ("RESCIND_CONFIG", "x"),
+        ],
+    );
+    assert_eq!(config.server.bind.to_string(), "0.0.0.0:2");
+    assert_eq!(config.database.url.expose_secret(), "postgres://me@host/db");
+    assert_eq!(
+        config.partners.github.public_keys_url,
+        "http://127.0.0.1:3/keys"
+    );
+    assert!(!config.partners.github.enabled);
+    let peppers: Vec<&str> = config
+        .keys
+        .peppers
+        .iter()
+        .map(ExposeSecret::expose_secret)
+        .collect();
+    assert_eq!(peppers, ["new", "old"]);
+    assert_eq!(config.scan.max_blob_bytes, 1 << 20);
+    assert!(!config.scan.encodings.utf16 && !config.scan.encodings.base64);
+    let token = config.sources[0]
+        .token
+        .as_ref()
+        .map(ExposeSecret::expose_secret);
+    assert_eq!(token, Some("from-variable"));
+    assert_eq!(config.sources[0].scope.to_string(), "repo:rust-lang/rust");
+    assert_eq!(config.sources[1].schedule.to_string(), "0 3 * * 7");
+}
+
+#[test]
+fn lists_and_references_may_come_from_variables_as_a_whole() {
+    let config = valid(
+        "",
+        &[
+            (
+                "RESCIND__SOURCES",
+                r#"[{ name = "a", kind = "github_events" }]"#,
+            ),
+            ("RESCIND__SOURCES__0__TOKEN", r#"{ env = "T" }"#),
+            ("RESCIND__KEYS__PEPPERS__0", "p"),
+            ("T", "secret"),
+        ],
+    );
+    let token = config.sources[0]
+        .token
+        .as_ref()
+        .map(ExposeSecret::expose_secret);
+    assert_eq!(token, Some("secret"));
+    assert_eq!(config.keys.peppers[0].expose_secret(), "p");
+}
+
+const MISTAKES_IN_VARIABLES: &str = r#"
+RESCIND__SERVER__BND | x | server.bnd:  | did you mean `bind`?
+RESCIND__SEVER__BIND | x | sever:  | did you mean `server`?
+RESCIND__LOG__RETENTION | 7y | log:  | known here
+RESCIND__SERVER__BIND | 8787 | server.bind: has to be an IP | 127.0.0.1
+RESCIND__SERVER__BIND__X | 1 | server.bind.x: this is a single value | config show
+RESCIND__SOURCES__1__NAME | a | sources.1.name: the next free number | config show
+RESCIND__SOURCES__X__NAME | a | sources | config show
+RESCIND__ | a | does not name a key | RESCIND__SECTION__KEY
+RESCIND__SERVER____BIND | a | does not name a key | RESCIND__SECTION__KEY
+RESCIND__PARTNERS__GITHUB__ENABLED | maybe | partners.github.enabled: has to be true | true
+RESCIND__SCAN__ENCODINGS | utf8,utf16 | scan.encodings: has to be a list | base64
+RESCIND__KEYS__PEPPERS | [ | keys.peppers: has to be a list of secrets | env
+# A line break must not smuggle a second key in.
+RESCIND__SCAN__ENCODINGS | ["utf8"]⏎x = 1 | scan.encodings: has to be a list | base64
+"#;
+
+#[test]
+fn mistakes_in_variables_name_the_variable() {
+    for row in rows(MISTAKES_IN_VARIABLES) {
+        let [name, value, key, hint] = row.each_ref().map(String::as_str);
+        let text =
+            "[server]\nbind = \"127.0.0.1:1\"\n[[sources]]\nname = \"a\"\nkind = \"github_events\"";
+        let text = if name.contains("SOURCES__1") {
+            "sources = []"
+        } else {
+            text
+        };
+        let found = problems(text, &[(name, value)]);
+        assert!(
+            found.starts_with(&format!("environment variable {name}: ")),
+            "{found}"
+        );
+        assert!(found.contains(key), "{name}\n{found}");
+        assert!(found.contains(hint), "{name}\n{found}");
+    }
+}
+
+#[test]
+fn secrets_come_from_variables_and_files() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("pepper");
+    std::fs::write(&file, "from file\r\n").expect("a file");
+    let text = format!(
+        "[keys]\npeppers = [\"text\", {{ file = \"{}\" }}]",
+        file.display()
+    );
+    let config = valid(&text, &[]);
+    assert_eq!(config.keys.peppers[1].expose_secret(), "from file");
+    std::fs::write(&file, "\n").expect("a file");
+    assert!(problems(&text, &[]).contains("keys.peppers[1]: is empty"));
+    std::fs::write(&file, b"\xff\xfe").expect("a file");
+    assert!(problems(&text, &[]).contains("cannot read the file"));
+    // An optional token whose variable is there but empty is no token.
+    let config = valid(&format!("{SOURCE}token = {{ env = \"T\" }}"), &[("T", "")]);
+    assert!(config.sources[0].token.is_none());
+    assert_eq!(config.warnings.len(), 1);
+}
+
+#[test]
+fn no_problem_and_no_output_shows_a_value() {
+    const VALUE: &str = "hunter2hunter2hunter2";
+    for text in [
+        VALUE.to_owned(),
+        format!("{VALUE} = 1"),
+        format!("[keys]\npeppers = [{VALUE}]"),
+        format!("[keys]\npeppers = [\"{VALUE}]"),
+        format!("[keys]\npeppers = [\"{VALUE}\", \"{VALUE}\"]"),
+        format!("[keys]\npeppers = \"{VALUE}\""),
+        format!("[database]\nurl = \"mysql://me:{VALUE}@host\""),
+        format!("[server]\nbind = \"{VALUE}\"\npublic_url = \"http://a:{VALUE}@b\""),
+        format!("[policy]\non_leak = \"{VALUE}\""),
+        format!("[scan]\nencodings = [\"{VALUE}\"]\nmax_blob_bytes = \"{VALUE}\""),
+        format!("{SOURCE}token = \"{VALUE}\nscope = 1"),
+        format!("{SOURCE}token = \"{VALUE} {VALUE}\""),
+        format!("{SOURCE}scope = \"{VALUE}\"\nschedule = \"{VALUE}\"\napi_url = \"{VALUE}\""),
+        format!("[[sources]]\nname = \"{VALUE} x\"\nkind = \"{VALUE}\""),
+    ] {
+        let text = text.replacen(&format!("{VALUE} = 1"), &format!("{VALUE}{VALUE} = 1"), 1);
+        let found = problems(&text, &[]);
+        assert!(!found.contains(VALUE), "{found}");
+    }
+    let found = problems("", &[("RESCIND__KEYS__PEPPERS", &format!("[{VALUE}"))]);
+    assert!(!found.contains(VALUE), "{found}");
+
+    let text = format!(
+        "[keys]\npeppers = [\"{VALUE}\"]\n[database]\nurl = \"postgres://me:{VALUE}@host/db\"\n{SOURCE}token = \"{VALUE}\""
+    );
+    let config = valid(&text, &[]);
+    assert!(!format!("{config:?}").contains(VALUE));
+    let shown = config.to_masked_toml();
+    assert!(!shown.contains(VALUE), "{shown}");
+    assert!(shown.contains("postgres://me:********@host/db"), "{shown}");
+}
+
+#[test]
+fn what_is_shown_can_be_read_back() {
+    let text = format!("[server]\nbind = \"[::]:1\"\n{SOURCE}schedule = \"0 1 * * mon\"");
+    let config = valid(&text, &[("RESCIND__ISSUER__SECRET", "acme")]);
+    let shown = config.to_masked_toml();
+    assert!(
+        shown.contains("bind = \"[::]:1\"  # config.toml:2\n"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("secret = \"acme\"  # RESCIND__ISSUER__SECRET\n"),
+        "{shown}"
+    );
+    let again = valid(&shown, &[]);
+    assert_eq!(again.server.bind, config.server.bind);
+    assert_eq!(again.sources[0].schedule, config.sources[0].schedule);
+}
+
+#[test]
+fn a_named_file_has_to_exist() {
+    let error = Config::load(Some(Path::new("/no/such/config.toml")), &environment(&[]));
+    let error = error
+        .err()
+        .map(|error| error.to_string())
+        .unwrap_or_default();
+    assert!(error.contains("/no/such/config.toml"), "{error}");
+    assert!(error.contains("--config or RESCIND_CONFIG"), "{error}");
+}
