@@ -29,5 +29,7 @@ pub(super) fn run(args: &ConfigArgs, context: &Context) -> anyhow::Result<ExitCo
         tracing::warn!("{warning}");
     }
     io::stdout().write_all(config.to_masked_toml().as_bytes())?;
+    // What the file says may be right and yet name formats that are not there.
+    config.check_issuer(&context.formats(&config)?)?;
     Ok(DONE)
 }

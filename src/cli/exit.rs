@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::config::ConfigError;
+use crate::keyformat::FormatsError;
 
 /// The command did what it was asked to.
 pub const DONE: ExitCode = ExitCode::SUCCESS;
@@ -32,8 +33,9 @@ pub(super) fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    let usage =
-        |cause: &(dyn Error + 'static)| cause.is::<ConfigError>() || cause.is::<UsageError>();
+    let usage = |cause: &(dyn Error + 'static)| {
+        cause.is::<ConfigError>() || cause.is::<FormatsError>() || cause.is::<UsageError>()
+    };
     if error.chain().any(usage) {
         USAGE
     } else {

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Environment};
+use crate::keyformat::{FormatSet, FormatsError};
 
 pub use exit::{DONE, FOUND, UsageError};
 pub use logging::LogFormat;
@@ -68,6 +69,14 @@ impl Context {
     /// When it cannot be read or has problems.
     pub fn config(&self) -> Result<Config, ConfigError> {
         Config::load(self.config_path.as_deref(), &self.environment)
+    }
+
+    /// The key formats that `config` names.
+    ///
+    /// # Errors
+    /// Every problem of the pattern files.
+    pub fn formats(&self, config: &Config) -> Result<FormatSet, FormatsError> {
+        config.load_formats()
     }
 }
 

@@ -4,6 +4,7 @@
 //! a configuration that was checked through and through or every problem it found.
 
 mod cron;
+mod issuer;
 mod problem;
 mod read;
 mod sections;

@@ -397,3 +397,62 @@ fn a_named_file_has_to_exist() {
     assert!(error.contains("/no/such/config.toml"), "{error}");
     assert!(error.contains("--config or RESCIND_CONFIG"), "{error}");
 }
+
+#[test]
+fn the_issuers_formats_have_to_be_fit_for_minting() {
+    let formats = Config::default().load_formats().expect("built-in formats");
+    assert!(Config::default().check_issuer(&formats).is_ok());
+    for (key, id, what, hint) in [
+        (
+            "secret",
+            "rescind_secert",
+            "is not the id of a key format",
+            "did you mean `rescind_secret`?",
+        ),
+        (
+            "secret",
+            "acme",
+            "is not the id of a key format",
+            "usable here: rescind_secret",
+        ),
+        (
+            "secret",
+            "rescind_public",
+            "names a format that is not secret",
+            "rescind_secret",
+        ),
+        (
+            "public",
+            "rescind_secret",
+            "names a format that is not public",
+            "rescind_public",
+        ),
+        (
+            "secret",
+            "stack_auth_secret",
+            "keys cannot be minted in",
+            "usable here: rescind_secret",
+        ),
+    ] {
+        let config = valid(&format!("[issuer]\n{key} = \"{id}\""), &[]);
+        let error = config
+            .check_issuer(&formats)
+            .err()
+            .map(|error| error.to_string());
+        let error = error.unwrap_or_default();
+        assert!(
+            error.starts_with(&format!("config.toml:2:10: issuer.{key}: ")),
+            "{error}"
+        );
+        assert!(error.contains(what) && error.contains(hint), "{error}");
+    }
+}
+
+#[test]
+fn the_shipped_folder_of_formats_is_the_one_built_in() {
+    let shipped = valid(include_str!("../../config.toml"), &[]).load_formats();
+    let built_in = Config::default().load_formats();
+    let versions = [shipped, built_in].map(|set| set.map(|set| set.ruleset_version().to_owned()));
+    assert_eq!(versions[0], versions[1]);
+    assert!(versions[0].is_ok());
+}

@@ -1,0 +1,58 @@
+//! What the configuration says about key formats, checked against the formats themselves.
+
+use super::problem::{ConfigError, Problems, nearest};
+use super::{Config, Place};
+use crate::keyformat::{FormatSet, FormatsError, KeyFormat, Visibility};
+
+impl Config {
+    /// The key formats that the configuration names: those of `formats.dir`, or the built-in ones.
+    ///
+    /// # Errors
+    /// Every problem of the pattern files.
+    pub fn load_formats(&self) -> Result<FormatSet, FormatsError> {
+        match &self.formats.dir {
+            Some(dir) => FormatSet::load_dir(dir),
+            None => Ok(FormatSet::builtin()),
+        }
+    }
+
+    /// Whether keys can be minted in the formats that `[issuer]` names.
+    ///
+    /// # Errors
+    /// When one is not in `formats`, has the wrong visibility or cannot be minted.
+    pub fn check_issuer(&self, formats: &FormatSet) -> Result<(), ConfigError> {
+        let problems = Problems::default();
+        for (key, id, visibility) in [
+            ("issuer.secret", &self.issuer.secret, Visibility::Secret),
+            ("issuer.public", &self.issuer.public, Visibility::Public),
+        ] {
+            let usable = formats
+                .iter()
+                .filter(|format| format.visibility() == visibility && format.can_mint());
+            let usable: Vec<&str> = usable.map(KeyFormat::id).collect();
+            if usable.contains(&id.as_str()) {
+                continue;
+            }
+            let what = match formats.get(id) {
+                None => "is not the id of a key format".to_owned(),
+                Some(format) if format.visibility() != visibility => {
+                    format!("names a format that is not {}", visibility.name())
+                }
+                Some(_) => "names a format that keys cannot be minted in".to_owned(),
+            };
+            let hint = match nearest(id, usable.iter().copied()) {
+                Some(word) => format!("did you mean `{word}`?"),
+                None if usable.is_empty() => {
+                    format!(
+                        "add a {} format with a body to formats.dir",
+                        visibility.name()
+                    )
+                }
+                None => format!("usable here: {}", usable.join(", ")),
+            };
+            let place = self.origins.get(key).unwrap_or(&Place::Default);
+            problems.add(place, key, what, hint);
+        }
+        problems.into_result()
+    }
+}
