@@ -1,1 +1,5 @@
 //! Lifecycle, schedule, workers, shutdown, telemetry.
+
+mod lifecycle;
+
+pub use lifecycle::{Ended, Lifecycle, Signals};

@@ -1,0 +1,160 @@
+//! The tasks of the daemon, and how they end together.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Runs tasks and stops them: on a signal, or when one that must not end has ended.
+#[derive(Debug, Clone, Default)]
+pub struct Lifecycle {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    died: Arc<Mutex<Option<&'static str>>>,
+}
+
+/// How the daemon came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// As it was asked to, everything under way finished.
+    Cleanly,
+    /// As it was asked to, but some tasks did not finish in time or a second signal came. Nothing is lost:
+    /// what they had not committed is done again.
+    InAHurry,
+    /// Because this task ended or panicked, which it must not.
+    TaskDied(&'static str),
+}
+
+impl Lifecycle {
+    /// Cancelled when the daemon is to stop: take no new work, finish or give back what is begun.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Runs a task that lasts as long as the daemon. Should it end earlier or panic, the daemon stops.
+    pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let lifecycle = self.clone();
+        self.tasks.spawn(async move {
+            // The panic itself was logged where it happened.
+            let panicked = AssertUnwindSafe(task).catch_unwind().await.is_err();
+            if panicked || !lifecycle.stop.is_cancelled() {
+                let mut died = lifecycle
+                    .died
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                died.get_or_insert(name);
+                lifecycle.stop.cancel();
+            }
+        });
+    }
+
+    /// Waits for a signal or the death of a task, then at most `patience` for all tasks to finish.
+    pub async fn run(&self, mut signals: Signals, patience: Duration) -> Ended {
+        tokio::select! {
+            name = signals.next() => {
+                tracing::info!(signal = name, "stopping: requests and work items under way are finished");
+            }
+            () = self.stop.cancelled() => {}
+        }
+        self.stop.cancel();
+        self.tasks.close();
+        let in_time = tokio::select! {
+            () = self.tasks.wait() => true,
+            name = signals.next() => {
+                tracing::warn!(signal = name, "second signal, stopping at once");
+                false
+            }
+            () = tokio::time::sleep(patience) => {
+                tracing::warn!(tasks = self.tasks.len(), "tasks did not finish in time, stopping anyway");
+                false
+            }
+        };
+        let died = *self.died.lock().unwrap_or_else(PoisonError::into_inner);
+        match died {
+            Some(name) => Ended::TaskDied(name),
+            None if in_time => Ended::Cleanly,
+            None => Ended::InAHurry,
+        }
+    }
+}
+
+/// The signals that stop the daemon: SIGTERM and SIGINT.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From here on the signals no longer end the process by themselves.
+    ///
+    /// # Errors
+    /// When the operating system refuses a handler.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_mins(10);
+
+    #[tokio::test]
+    async fn a_dead_task_stops_the_others_and_is_named() {
+        for panics in [true, false] {
+            let lifecycle = Lifecycle::default();
+            let stop = lifecycle.stop_token();
+            lifecycle.spawn("patient", async move { stop.cancelled().await });
+            lifecycle.spawn("mortal", async move { assert!(!panics, "on purpose") });
+            let ended = lifecycle.run(Signals::listen().unwrap(), LONG).await;
+            assert_eq!(ended, Ended::TaskDied("mortal"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_while_stopping_is_no_clean_end() {
+        let lifecycle = Lifecycle::default();
+        let stop = lifecycle.stop_token();
+        lifecycle.spawn("clumsy", async move {
+            stop.cancelled().await;
+            panic!("on purpose");
+        });
+        lifecycle.stop_token().cancel();
+        let ended = lifecycle.run(Signals::listen().unwrap(), LONG).await;
+        assert_eq!(ended, Ended::TaskDied("clumsy"));
+    }
+
+    #[tokio::test]
+    async fn waits_for_tasks_but_not_for_ever() {
+        let lifecycle = Lifecycle::default();
+        lifecycle.spawn("stuck", std::future::pending());
+        lifecycle.stop_token().cancel();
+        let ended = lifecycle
+            .run(Signals::listen().unwrap(), Duration::from_millis(1))
+            .await;
+        assert_eq!(ended, Ended::InAHurry);
+
+        let lifecycle = Lifecycle::default();
+        let stop = lifecycle.stop_token();
+        lifecycle.spawn("obedient", async move { stop.cancelled().await });
+        lifecycle.stop_token().cancel();
+        let ended = lifecycle.run(Signals::listen().unwrap(), LONG).await;
+        assert_eq!(ended, Ended::Cleanly);
+    }
+}
