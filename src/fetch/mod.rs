@@ -1,1 +1,29 @@
-//! A work item becomes blobs in memory, by git protocol v2, within budgets.
+//! A pushed range becomes texts in memory: git protocol v2 over smart HTTP, nothing on disk.
+//!
+//! [`GitFetcher::fetch`] asks a server for what a push added and returns a [`Fetched`], the packs as they
+//! came. [`Fetched::visit`] then hands every text in them to a closure, one at a time: commits, annotated
+//! tags, trees (their names are text too) and blobs with a path. It is all computation, so it belongs on a
+//! thread that may block.
+//!
+//! Everything that comes from a server is bounded by [`FetchLimits`]: bytes received, bytes inflated, size
+//! and number of objects, time without a byte, time in all. What was left out because of a bound is
+//! counted, never passed over in silence.
+
+mod budget;
+mod error;
+mod git;
+mod http;
+mod names;
+mod pack;
+mod paths;
+mod protocol;
+mod texts;
+
+pub use budget::FetchLimits;
+pub use error::FetchError;
+pub use git::{GitFetcher, RangeRequest};
+pub use gix_hash::ObjectId;
+pub use http::{HttpClientError, http_client};
+pub(crate) use http::{describe, rate_limit_wait, retry_after};
+pub use names::{BadName, RepositoryName};
+pub use texts::{Fetched, LeftOut, Text, TextKind};

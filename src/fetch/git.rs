@@ -1,0 +1,309 @@
+//! Asks a git server for what one push added.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use gix_hash::ObjectId;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Client, Response, Url};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
+
+use super::budget::{Admission, Budget};
+use super::http::{check_status, describe, send};
+use super::pack::{Pack, PackError};
+use super::protocol::{self, FetchAnswer, Head, HeadAnswer};
+use super::texts::{self, Fetched};
+use super::{FetchError, FetchLimits};
+
+/// The longest answer to `ls-refs HEAD` that is read.
+const MAX_LIST: usize = 64 << 10;
+
+/// A pushed range, and where to fetch it.
+#[derive(Debug, Clone)]
+pub struct RangeRequest {
+    /// The repository, `https://host/owner/name.git`; see [`super::RepositoryName::clone_url`].
+    pub clone_url: Url,
+    /// An access token, sent with the first request already. GitHub takes its tokens as a password.
+    pub token: Option<SecretString>,
+    /// The reference that was pushed, `refs/heads/…`.
+    pub reference: String,
+    /// Where the reference pointed before. All zeros: it is new.
+    pub before: ObjectId,
+    /// Where it points now. All zeros: it was deleted.
+    pub after: ObjectId,
+}
+
+/// Fetches pushed ranges. Cheap to clone; clones share their memory budget.
+#[derive(Debug, Clone)]
+pub struct GitFetcher {
+    client: Client,
+    limits: Arc<FetchLimits>,
+    budget: Arc<Budget>,
+}
+
+/// What the server made of a request.
+enum Answered {
+    /// It sent a pack, whole or cut off at the byte limit.
+    Pack { bytes: Vec<u8>, whole: bool },
+    /// It knows the commit that was named as `have`, but sent nothing yet.
+    Acknowledged,
+    /// It does not know it, and sent nothing.
+    Unknown,
+}
+
+/// One fetch under way.
+struct Session<'f> {
+    fetcher: &'f GitFetcher,
+    request: &'f RangeRequest,
+    admission: Admission,
+    /// Pack bytes received so far.
+    received: usize,
+}
+
+impl GitFetcher {
+    /// A fetcher that uses `client` (see [`super::http_client`]) within `limits`.
+    pub fn new(client: Client, limits: FetchLimits) -> Self {
+        Self {
+            client,
+            budget: Arc::new(Budget::new(limits.concurrent)),
+            limits: Arc::new(limits),
+        }
+    }
+
+    /// The bounds it keeps to.
+    pub fn limits(&self) -> &FetchLimits {
+        &self.limits
+    }
+
+    /// Fetches what the push added.
+    ///
+    /// Usually this is one request. The server is asked for `after` and told that we have `before`, without
+    /// insisting on a pack, so that it answers whether it knows `before`:
+    /// - it does, and the two are related: the pack comes in the same answer;
+    /// - it does, and they are not: a second request insists;
+    /// - it does not, or `before` is all zeros: we say that we have what `HEAD` points to, unless the pushed
+    ///   reference is `HEAD`'s own, whose whole history is new to us.
+    ///
+    /// If `after` does not lead back to `before`, the push dropped commits: those are fetched too, as long
+    /// as the server still has them.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn fetch(&self, request: &RangeRequest) -> Result<Fetched, FetchError> {
+        if request.after.is_null() || request.after == request.before {
+            return Ok(self.fetched(Vec::new(), None));
+        }
+        let mut session = Session {
+            fetcher: self,
+            request,
+            admission: self.budget.admit().await?,
+            received: 0,
+        };
+        let packs = session.range().await?;
+        Ok(self.fetched(packs, Some(session.admission)))
+    }
+
+    fn fetched(&self, packs: Vec<Pack>, admission: Option<Admission>) -> Fetched {
+        let (limits, budget) = (Arc::clone(&self.limits), Arc::clone(&self.budget));
+        Fetched::new(packs, limits, budget, admission)
+    }
+}
+
+impl Session<'_> {
+    async fn range(&mut self) -> Result<Vec<Pack>, FetchError> {
+        let RangeRequest { before, after, .. } = *self.request;
+        if before.is_null() {
+            return Ok(vec![self.without_before().await?]);
+        }
+        let (bytes, whole) = match self.ask(&after, Some(&before), false).await? {
+            Answered::Pack { bytes, whole } => (bytes, whole),
+            Answered::Acknowledged => self.insist(&after, Some(&before)).await?,
+            Answered::Unknown => return Ok(vec![self.without_before().await?]),
+        };
+        let (added, connected) = self.parse_range(bytes, whole).await?;
+        if connected {
+            return Ok(vec![added]);
+        }
+        match self.insist(&before, Some(&after)).await {
+            Ok((bytes, whole)) => Ok(vec![added, self.parse(bytes, whole).await?]),
+            Err(FetchError::CommitGone) => Ok(vec![added]),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The range of a new reference, or of one whose former commit is unknown.
+    async fn without_before(&mut self) -> Result<Pack, FetchError> {
+        let head = self.head().await?;
+        let is_pushed = |head: &Head| head.branch.as_ref() == Some(&self.request.reference);
+        let have = head.filter(|head| !is_pushed(head)).map(|head| head.id);
+        let (bytes, whole) = self.insist(&self.request.after, have.as_ref()).await?;
+        self.parse(bytes, whole).await
+    }
+
+    async fn insist(
+        &mut self,
+        want: &ObjectId,
+        have: Option<&ObjectId>,
+    ) -> Result<(Vec<u8>, bool), FetchError> {
+        match self.ask(want, have, true).await? {
+            Answered::Pack { bytes, whole } => Ok((bytes, whole)),
+            _ => Err(FetchError::Protocol("it sent no pack")),
+        }
+    }
+
+    async fn ask(
+        &mut self,
+        want: &ObjectId,
+        have: Option<&ObjectId>,
+        done: bool,
+    ) -> Result<Answered, FetchError> {
+        let deadline = Instant::now() + self.fetcher.limits.total;
+        let mut response = self.post(protocol::fetch(want, have, done)).await?;
+        let mut answer = FetchAnswer::new();
+        let mut pack = Vec::new();
+        let room = usize::try_from(self.fetcher.limits.max_fetch_bytes).unwrap_or(usize::MAX);
+        let room = room.saturating_sub(self.received);
+        while let Some(chunk) = self.chunk(&mut response, deadline).await? {
+            answer.feed(&chunk, &mut pack)?;
+            if pack.len() > room {
+                pack.truncate(room);
+                self.received += room;
+                return Ok(Answered::Pack {
+                    bytes: pack,
+                    whole: false,
+                });
+            }
+            let (limits, budget) = (&self.fetcher.limits, &self.fetcher.budget);
+            let held = self.received + pack.len();
+            self.admission.cover(budget, held, limits.total).await?;
+        }
+        answer.finish()?;
+        self.received += pack.len();
+        match answer {
+            FetchAnswer { has_pack: true, .. } => Ok(Answered::Pack {
+                bytes: pack,
+                whole: true,
+            }),
+            FetchAnswer {
+                acknowledged: true, ..
+            } => Ok(Answered::Acknowledged),
+            _ => Ok(Answered::Unknown),
+        }
+    }
+
+    async fn head(&self) -> Result<Option<Head>, FetchError> {
+        let deadline = Instant::now() + self.fetcher.limits.total;
+        let mut response = self.post(protocol::ls_head()).await?;
+        let mut answer = HeadAnswer::default();
+        let mut read = 0;
+        while let Some(chunk) = self.chunk(&mut response, deadline).await? {
+            read += chunk.len();
+            if read > MAX_LIST {
+                return Err(FetchError::Protocol("its list of references is too long"));
+            }
+            answer.feed(&chunk)?;
+        }
+        answer.finish()
+    }
+
+    async fn post(&self, body: Vec<u8>) -> Result<Response, FetchError> {
+        let mut url = self.request.clone_url.clone();
+        url.path_segments_mut()
+            .map_err(|()| FetchError::BadRequest("the clone address cannot carry a path"))?
+            .push("git-upload-pack");
+        let authorization = self.request.token.as_ref().map(basic).transpose()?;
+        let client = &self.fetcher.client;
+        let response = send(&url, self.fetcher.limits.stall, |url| {
+            let request = client
+                .post(url)
+                .header("Git-Protocol", "version=2")
+                .header(CONTENT_TYPE, "application/x-git-upload-pack-request")
+                .header(ACCEPT, "application/x-git-upload-pack-result")
+                .body(body.clone());
+            match &authorization {
+                Some(value) => request.header(AUTHORIZATION, value.clone()),
+                None => request,
+            }
+        })
+        .await?;
+        check_status(&response)?;
+        let kind = response.headers().get(CONTENT_TYPE);
+        if kind.is_none_or(|kind| kind != "application/x-git-upload-pack-result") {
+            return Err(FetchError::Protocol(
+                "its answer is not from git-upload-pack",
+            ));
+        }
+        Ok(response)
+    }
+
+    /// The next bytes, or nothing at the end.
+    async fn chunk(
+        &self,
+        response: &mut Response,
+        deadline: Instant,
+    ) -> Result<Option<impl Deref<Target = [u8]> + use<>>, FetchError> {
+        let FetchLimits { stall, total, .. } = *self.fetcher.limits;
+        let left = deadline.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(stall.min(left), response.chunk()).await {
+            Ok(chunk) => chunk.map_err(|error| FetchError::Network(describe(&error.without_url()))),
+            Err(_) if left < stall => Err(too_slow(total)),
+            Err(_) => Err(FetchError::Stalled {
+                seconds: stall.as_secs(),
+            }),
+        }
+    }
+
+    async fn parse(&self, bytes: Vec<u8>, whole: bool) -> Result<Pack, FetchError> {
+        let limits = Arc::clone(&self.fetcher.limits);
+        compute(move || Ok(Pack::parse(bytes, whole, &limits)?)).await
+    }
+
+    /// Parses the pack of the range, and tells whether `after` leads back to `before`. One that is cut
+    /// cannot tell; it counts as connected.
+    async fn parse_range(&self, bytes: Vec<u8>, whole: bool) -> Result<(Pack, bool), FetchError> {
+        let limits = Arc::clone(&self.fetcher.limits);
+        let budget = Arc::clone(&self.fetcher.budget);
+        let RangeRequest { before, after, .. } = *self.request;
+        compute(move || {
+            let pack = Pack::parse(bytes, whole, &limits)?;
+            let connected =
+                pack.is_cut() || texts::connects(&pack, after, before, &limits, &budget)?;
+            Ok((pack, connected))
+        })
+        .await
+    }
+}
+
+/// Runs a computation where it may take its time.
+async fn compute<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, FetchError> + Send + 'static,
+) -> Result<T, FetchError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| FetchError::Corrupt("reading it was given up"))?
+}
+
+fn too_slow(total: Duration) -> FetchError {
+    FetchError::TooSlow {
+        seconds: total.as_secs(),
+    }
+}
+
+/// `Authorization: Basic`, with the token as the password: what GitHub and GitLab take for git over HTTP.
+fn basic(token: &SecretString) -> Result<HeaderValue, FetchError> {
+    let pair = format!("x-access-token:{}", token.expose_secret());
+    let mut value = HeaderValue::try_from(format!("Basic {}", BASE64.encode(pair)))
+        .map_err(|_| FetchError::BadRequest("the source's token cannot be sent"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+impl From<PackError> for FetchError {
+    fn from(error: PackError) -> Self {
+        Self::Corrupt(error.0)
+    }
+}

@@ -1,0 +1,235 @@
+//! The one HTTP client, and what its answers mean.
+
+use std::error::Error;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use reqwest::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, redirect};
+use thiserror::Error as ThisError;
+
+use super::FetchError;
+
+/// Redirects followed for one request.
+const MAX_REDIRECTS: usize = 3;
+
+/// The longest wait that a server is taken at its word for.
+const MAX_WAIT: Duration = Duration::from_hours(24);
+
+/// The longest description of a network error, in bytes.
+const MAX_DESCRIPTION: usize = 300;
+
+/// The HTTP client could not be set up.
+#[derive(Debug, ThisError)]
+#[error(
+    "cannot set up the HTTP client: {0}; on a minimal system, install the package ca-certificates"
+)]
+pub struct HttpClientError(String);
+
+/// The HTTP client of the whole program: TLS by rustls with ring, a connect timeout, and our name and
+/// version as user agent. It follows no redirect by itself: a redirected POST would lose its body, and a
+/// redirect to another host would carry a request where nobody meant it to go.
+///
+/// # Errors
+/// When the system's root certificates cannot be loaded.
+pub fn http_client() -> Result<Client, HttpClientError> {
+    // Only the first call installs; a provider that is there already is this one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .user_agent(concat!("rescind/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(Duration::from_secs(10))
+        .pool_idle_timeout(Duration::from_mins(1))
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        .build()
+        .map_err(|error| HttpClientError(describe(&error)))
+}
+
+/// Sends what `request` builds for a URL, and again for each redirect that stays on the same host, waiting
+/// up to `patience` for the headers of each answer.
+pub(crate) async fn send(
+    url: &Url,
+    patience: Duration,
+    request: impl Fn(Url) -> RequestBuilder,
+) -> Result<Response, FetchError> {
+    let mut at = url.clone();
+    for _ in 0..=MAX_REDIRECTS {
+        let response = tokio::time::timeout(patience, request(at.clone()).send())
+            .await
+            .map_err(|_| FetchError::Stalled {
+                seconds: patience.as_secs(),
+            })?
+            .map_err(|error| FetchError::Network(describe(&error.without_url())))?;
+        if !is_moved(response.status()) {
+            return Ok(response);
+        }
+        at = target(&at, response.headers())?;
+    }
+    Err(FetchError::Protocol("it redirects too often"))
+}
+
+fn is_moved(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 307 | 308)
+}
+
+fn target(from: &Url, headers: &HeaderMap) -> Result<Url, FetchError> {
+    let to = headers
+        .get(LOCATION)
+        .and_then(|location| location.to_str().ok())
+        .and_then(|location| from.join(location).ok())
+        .ok_or(FetchError::Protocol("it redirects to no valid address"))?;
+    let upgraded = from.scheme() == "http" && to.scheme() == "https";
+    let same_host = from.host() == to.host()
+        && (upgraded || from.origin() == to.origin())
+        && to.username().is_empty();
+    if same_host {
+        Ok(to)
+    } else {
+        Err(FetchError::Protocol("it redirects to another host"))
+    }
+}
+
+/// Turns an HTTP status other than 200 into the error that it stands for.
+pub(super) fn check_status(response: &Response) -> Result<(), FetchError> {
+    let status = response.status().as_u16();
+    let wait = retry_after(response.headers()).or_else(|| rate_limit_wait(response.headers()));
+    match status {
+        200 => Ok(()),
+        404 | 410 | 451 => Err(FetchError::Gone { status }),
+        429 => Err(FetchError::RateLimited {
+            status,
+            retry_after: wait,
+        }),
+        403 if wait.is_some() => Err(FetchError::RateLimited {
+            status,
+            retry_after: wait,
+        }),
+        401 | 403 => Err(FetchError::Unauthorized { status }),
+        _ => Err(FetchError::Server { status }),
+    }
+}
+
+/// The wait that `Retry-After` asks for: seconds, or a date that is compared with the server's own `Date`
+/// (RFC 9110 §10.2.3), at most a day.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match value.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => until(headers, parse_date(value)?)?,
+    };
+    Some(wait.min(MAX_WAIT))
+}
+
+/// The wait until GitHub's quota is filled again, when `x-ratelimit-remaining` is 0: `x-ratelimit-reset`
+/// (epoch seconds) compared with the server's own `Date`, at most a day.
+pub(crate) fn rate_limit_wait(headers: &HeaderMap) -> Option<Duration> {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
+    if number("x-ratelimit-remaining")? > 0 {
+        return None;
+    }
+    let reset = Timestamp::from_second(number("x-ratelimit-reset")?).ok()?;
+    Some(until(headers, reset)?.min(MAX_WAIT))
+}
+
+/// From the moment of the answer, by the server's clock, to `at`. Zero when that is past.
+fn until(headers: &HeaderMap, at: Timestamp) -> Option<Duration> {
+    let sent = parse_date(headers.get(DATE)?.to_str().ok()?)?;
+    let wait = at.duration_since(sent);
+    Some(Duration::try_from(wait).unwrap_or(Duration::ZERO))
+}
+
+fn parse_date(text: &str) -> Option<Timestamp> {
+    rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
+}
+
+/// An error with its causes on one line, cut to a length that can be stored.
+pub(crate) fn describe(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    if text.len() > MAX_DESCRIPTION {
+        text.truncate(text.floor_char_boundary(MAX_DESCRIPTION));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn waits_as_told() {
+        let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+        let cases: [(HeaderMap, Option<u64>); 6] = [
+            (headers(&[("retry-after", "17")]), Some(17)),
+            (
+                headers(&[("retry-after", "Sun, 06 Nov 1994 08:50:37 GMT"), date]),
+                Some(60),
+            ),
+            (
+                headers(&[("retry-after", "Sun, 06 Nov 1994 08:00:00 GMT"), date]),
+                Some(0),
+            ),
+            (headers(&[("retry-after", "99999999999")]), Some(86_400)),
+            (headers(&[("retry-after", "soon")]), None),
+            (headers(&[]), None),
+        ];
+        for (headers, seconds) in cases {
+            assert_eq!(
+                retry_after(&headers),
+                seconds.map(Duration::from_secs),
+                "{headers:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn waits_for_the_quota_only_when_it_is_used_up() {
+        let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+        let reset = ("x-ratelimit-reset", "784111807");
+        let used_up = headers(&[("x-ratelimit-remaining", "0"), reset, date]);
+        assert_eq!(rate_limit_wait(&used_up), Some(Duration::from_secs(30)));
+        let some_left = headers(&[("x-ratelimit-remaining", "1"), reset, date]);
+        assert_eq!(rate_limit_wait(&some_left), None);
+    }
+
+    #[test]
+    fn follows_redirects_on_the_same_host_only() {
+        let from = Url::parse("http://git.example/old.git/git-upload-pack").unwrap();
+        let to = |location: &'static str| target(&from, &headers(&[("location", location)]));
+        assert_eq!(
+            to("/new.git").unwrap().as_str(),
+            "http://git.example/new.git"
+        );
+        assert_eq!(
+            to("https://git.example/x").unwrap().as_str(),
+            "https://git.example/x"
+        );
+        for elsewhere in [
+            "http://other.example/x",
+            "http://git.example:81/x",
+            "http://user@git.example/x",
+            "http:///",
+            "ftp://git.example/x",
+        ] {
+            assert!(to(elsewhere).is_err(), "{elsewhere}");
+        }
+        let secure = Url::parse("https://git.example/x").unwrap();
+        assert!(target(&secure, &headers(&[("location", "http://git.example/x")])).is_err());
+    }
+}

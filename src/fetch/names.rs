@@ -1,0 +1,121 @@
+//! Names that become part of a URL are checked before they get there.
+
+use std::fmt;
+
+use reqwest::Url;
+use thiserror::Error;
+
+/// The longest owner or repository name that is accepted, in bytes. GitHub allows 39 and 100; names of
+/// managed users with their suffix are longer.
+const MAX_NAME: usize = 100;
+
+/// A name that no forge would give to a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "the repository's name is not OWNER/NAME in letters, digits, '-', '_' and '.', with at most 100 of \
+     them on each side"
+)]
+pub struct BadName;
+
+/// A repository's `owner/name`, known to be harmless inside a URL's path.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RepositoryName {
+    owner: String,
+    name: String,
+}
+
+impl RepositoryName {
+    /// Checks `owner/name`.
+    ///
+    /// # Errors
+    /// [`BadName`] for anything but letters, digits, `-`, `_` and `.` around one slash, for an empty or
+    /// overlong part, and for the parts `.` and `..`.
+    pub fn parse(full: &str) -> Result<Self, BadName> {
+        let (owner, name) = full.split_once('/').ok_or(BadName)?;
+        if is_plain(owner) && is_plain(name) {
+            Ok(Self {
+                owner: owner.to_owned(),
+                name: name.to_owned(),
+            })
+        } else {
+            Err(BadName)
+        }
+    }
+
+    /// The user or organisation.
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// The repository's own name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where the repository is cloned from: `{base}/{owner}/{name}.git`.
+    ///
+    /// # Errors
+    /// [`BadName`] when `base` cannot carry a path, such as `mailto:`.
+    pub fn clone_url(&self, base: &Url) -> Result<Url, BadName> {
+        let mut url = base.clone();
+        url.path_segments_mut()
+            .map_err(|()| BadName)?
+            .pop_if_empty()
+            .push(&self.owner)
+            .push(&format!("{}.git", self.name));
+        Ok(url)
+    }
+}
+
+impl fmt::Display for RepositoryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.owner, self.name)
+    }
+}
+
+fn is_plain(part: &str) -> bool {
+    !part.is_empty()
+        && part.len() <= MAX_NAME
+        && part != "."
+        && part != ".."
+        && part
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn builds_a_clone_url_under_any_base() {
+        let name = RepositoryName::parse("octocat/Hello-World").unwrap();
+        for (base, url) in [
+            (
+                "https://github.com",
+                "https://github.com/octocat/Hello-World.git",
+            ),
+            (
+                "http://127.0.0.1:80/git/",
+                "http://127.0.0.1/git/octocat/Hello-World.git",
+            ),
+        ] {
+            let base = Url::parse(base).unwrap();
+            assert_eq!(name.clone_url(&base).unwrap().as_str(), url);
+        }
+    }
+
+    #[test]
+    fn refuses_what_could_leave_the_path() {
+        for bad in [
+            "", "octocat", "/x", "x/", "../x", "x/..", "./x", "a/b/c", "a/b?c", "a/b#c", "a/b%2f",
+            "a b/c", "a/b\n", "ä/b", "a\\b/c", "a@b/c",
+        ] {
+            assert_eq!(RepositoryName::parse(bad), Err(BadName), "{bad:?}");
+        }
+        assert_eq!(
+            RepositoryName::parse(&format!("a/{}", "b".repeat(101))),
+            Err(BadName)
+        );
+    }
+}

@@ -1,0 +1,420 @@
+//! Git protocol v2, the part that a reader of ranges needs: `ls-refs` for `HEAD`, and `fetch`.
+//!
+//! Source: `Documentation/gitprotocol-v2.adoc` and `gitprotocol-common.adoc` of git.
+
+use gix_hash::ObjectId;
+use gix_packetline::PacketLineRef;
+use gix_packetline::decode::{self, Stream};
+
+use super::FetchError;
+
+const FLUSH: &str = "0000";
+const DELIMITER: &str = "0001";
+
+/// The longest part of a server's own error message that is kept, in characters.
+const MAX_MESSAGE: usize = 200;
+
+fn line(text: &str) -> String {
+    format!("{:04x}{text}\n", text.len() + 5)
+}
+
+fn request(command: &str, arguments: impl Iterator<Item = String>) -> Vec<u8> {
+    let mut body = line(&format!("command={command}"));
+    body += &line(concat!("agent=rescind/", env!("CARGO_PKG_VERSION")));
+    body += &line("object-format=sha1");
+    body += DELIMITER;
+    body.extend(arguments.map(|argument| line(&argument)));
+    body += FLUSH;
+    body.into_bytes()
+}
+
+/// The body that asks where `HEAD` points to.
+pub(super) fn ls_head() -> Vec<u8> {
+    let arguments = ["symrefs", "ref-prefix HEAD"].map(str::to_owned);
+    request("ls-refs", arguments.into_iter())
+}
+
+/// The body that asks for `want` and all that it needs, except what `have` needs.
+///
+/// With `done` the server sends a pack in any case, all of history if it does not know `have`. Without, it
+/// first says whether it knows `have`, and sends the pack in the same answer if the two are related.
+///
+/// No `thin-pack`: every delta's base comes along. No `include-tag`: only what was asked for.
+pub(super) fn fetch(want: &ObjectId, have: Option<&ObjectId>, done: bool) -> Vec<u8> {
+    let arguments = ["no-progress".to_owned(), "ofs-delta".to_owned()]
+        .into_iter()
+        .chain([format!("want {want}")])
+        .chain(have.map(|have| format!("have {have}")))
+        .chain(done.then(|| "done".to_owned()));
+    request("fetch", arguments)
+}
+
+/// A line of a protocol v2 answer.
+#[derive(Debug, PartialEq, Eq)]
+enum Line<'a> {
+    Data(&'a [u8]),
+    Delimiter,
+    Flush,
+}
+
+/// Cuts the bytes of an answer, in whatever pieces they come, into lines.
+#[derive(Debug, Default)]
+struct Lines {
+    held: Vec<u8>,
+}
+
+impl Lines {
+    /// Calls `each` with every line that `bytes` completes.
+    fn feed(
+        &mut self,
+        bytes: &[u8],
+        mut each: impl FnMut(Line<'_>) -> Result<(), FetchError>,
+    ) -> Result<(), FetchError> {
+        // A held rest is shorter than one line; the copy spares a second code path.
+        self.held.extend_from_slice(bytes);
+        let mut at = 0;
+        loop {
+            let rest = &self.held[at..];
+            // git itself takes a line of length 4 for an empty one; the decoder would call it an error.
+            if rest.starts_with(b"0004") {
+                each(Line::Data(b""))?;
+                at += 4;
+                continue;
+            }
+            match decode::streaming(rest) {
+                Ok(Stream::Complete {
+                    line,
+                    bytes_consumed,
+                }) => {
+                    each(match line {
+                        PacketLineRef::Data(data) => Line::Data(data),
+                        PacketLineRef::Delimiter => Line::Delimiter,
+                        PacketLineRef::Flush | PacketLineRef::ResponseEnd => Line::Flush,
+                    })?;
+                    at += bytes_consumed;
+                }
+                Ok(Stream::Incomplete { .. }) => break,
+                Err(_) => return Err(FetchError::Protocol("a line has no valid length")),
+            }
+        }
+        self.held.drain(..at);
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+}
+
+/// `HEAD` of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Head {
+    /// The commit.
+    pub(super) id: ObjectId,
+    /// The branch, `refs/heads/…`; none when detached.
+    pub(super) branch: Option<String>,
+}
+
+/// Reads the answer to [`ls_head`]: nothing when the repository is empty.
+#[derive(Debug, Default)]
+pub(super) struct HeadAnswer {
+    lines: Lines,
+    head: Option<Head>,
+    ended: bool,
+}
+
+impl HeadAnswer {
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
+        let Self { lines, head, ended } = self;
+        lines.feed(bytes, |line| {
+            match line {
+                _ if *ended => {}
+                Line::Flush => *ended = true,
+                Line::Delimiter => {}
+                Line::Data(data) => {
+                    refuse_error(data)?;
+                    *head = head.take().or(parse_head(data));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn finish(self) -> Result<Option<Head>, FetchError> {
+        if self.ended {
+            Ok(self.head)
+        } else {
+            Err(FetchError::Protocol("the list of references is cut short"))
+        }
+    }
+}
+
+/// `<id> HEAD symref-target:<branch>`
+fn parse_head(line: &[u8]) -> Option<Head> {
+    let line = std::str::from_utf8(line).ok()?;
+    let mut words = line.trim_end().split(' ');
+    let id = ObjectId::from_hex(words.next()?.as_bytes()).ok()?;
+    if words.next()? != "HEAD" {
+        return None;
+    }
+    let branch = words
+        .find_map(|word| word.strip_prefix("symref-target:"))
+        .map(str::to_owned);
+    Some(Head { id, branch })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Section {
+    Header,
+    Acknowledgments,
+    Packfile,
+    Skipped,
+    Ended,
+}
+
+/// Reads the answer to [`fetch`] as it comes.
+#[derive(Debug)]
+pub(super) struct FetchAnswer {
+    lines: Lines,
+    section: Section,
+    /// The server knows what was named as `have`.
+    pub(super) acknowledged: bool,
+    /// A pack began.
+    pub(super) has_pack: bool,
+}
+
+impl FetchAnswer {
+    pub(super) fn new() -> Self {
+        Self {
+            lines: Lines::default(),
+            section: Section::Header,
+            acknowledged: false,
+            has_pack: false,
+        }
+    }
+
+    /// Takes the next bytes of the answer and appends to `pack` what of them is pack data.
+    pub(super) fn feed(&mut self, bytes: &[u8], pack: &mut Vec<u8>) -> Result<(), FetchError> {
+        let Self {
+            lines,
+            section,
+            acknowledged,
+            has_pack,
+        } = self;
+        lines.feed(bytes, |line| {
+            *section = match (*section, line) {
+                (Section::Ended, _) | (_, Line::Flush) => Section::Ended,
+                (_, Line::Delimiter) => Section::Header,
+                (Section::Packfile, Line::Data(data)) => {
+                    demultiplex(data, pack)?;
+                    Section::Packfile
+                }
+                (current, Line::Data(data)) => {
+                    refuse_error(data)?;
+                    let text = data.trim_ascii_end();
+                    match current {
+                        Section::Header => {
+                            let section = section_named(text)?;
+                            *has_pack |= section == Section::Packfile;
+                            section
+                        }
+                        Section::Acknowledgments => {
+                            *acknowledged |= text.starts_with(b"ACK ") || text == b"ready";
+                            Section::Acknowledgments
+                        }
+                        other => other,
+                    }
+                }
+            };
+            Ok(())
+        })
+    }
+
+    /// Checks that the answer ended where it may.
+    pub(super) fn finish(&self) -> Result<(), FetchError> {
+        if self.section == Section::Ended && self.lines.is_empty() {
+            Ok(())
+        } else {
+            Err(FetchError::Network("the answer is cut short".to_owned()))
+        }
+    }
+}
+
+fn section_named(text: &[u8]) -> Result<Section, FetchError> {
+    match text {
+        b"acknowledgments" => Ok(Section::Acknowledgments),
+        b"packfile" => Ok(Section::Packfile),
+        b"shallow-info" | b"wanted-refs" => Ok(Section::Skipped),
+        _ => Err(FetchError::Protocol("an unknown section in the answer")),
+    }
+}
+
+/// Side-band: 1 is pack data, 2 progress, 3 a fatal error.
+fn demultiplex(data: &[u8], pack: &mut Vec<u8>) -> Result<(), FetchError> {
+    match data.split_first() {
+        Some((1, data)) => pack.extend_from_slice(data),
+        Some((3, message)) => return Err(refused(message)),
+        // Progress that was not asked for, and keep-alives.
+        Some((2, _)) | None => {}
+        Some(_) => return Err(FetchError::Protocol("an unknown side band")),
+    }
+    Ok(())
+}
+
+fn refuse_error(line: &[u8]) -> Result<(), FetchError> {
+    match line.strip_prefix(b"ERR ") {
+        Some(message) => Err(refused(message)),
+        None => Ok(()),
+    }
+}
+
+fn refused(message: &[u8]) -> FetchError {
+    let message = String::from_utf8_lossy(message);
+    if message.contains("not our ref") {
+        return FetchError::CommitGone;
+    }
+    let plain = message
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MAX_MESSAGE)
+        .collect();
+    FetchError::Refused(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id(digit: char) -> ObjectId {
+        ObjectId::from_hex(digit.to_string().repeat(40).as_bytes()).unwrap()
+    }
+
+    fn packet(data: &[u8]) -> Vec<u8> {
+        [format!("{:04x}", data.len() + 4).as_bytes(), data].concat()
+    }
+
+    fn answer(lines: &[&[u8]]) -> Vec<u8> {
+        lines
+            .iter()
+            .flat_map(|line| match *line {
+                b"0000" | b"0001" | b"0002" => line.to_vec(),
+                data => packet(data),
+            })
+            .collect()
+    }
+
+    fn read(bytes: &[u8], step: usize) -> Result<(FetchAnswer, Vec<u8>), FetchError> {
+        let mut answer = FetchAnswer::new();
+        let mut pack = Vec::new();
+        for piece in bytes.chunks(step) {
+            answer.feed(piece, &mut pack)?;
+        }
+        answer.finish()?;
+        Ok((answer, pack))
+    }
+
+    #[test]
+    fn asks_in_one_request() {
+        let body = String::from_utf8(fetch(&id('a'), Some(&id('b')), false)).unwrap();
+        let want = format!("0032want {}\n", id('a'));
+        let have = format!("0032have {}\n", id('b'));
+        assert!(body.starts_with("0012command=fetch\n"), "{body}");
+        assert!(body.contains(&want) && body.contains(&have), "{body}");
+        assert!(
+            !body.contains("thin-pack") && !body.contains("done"),
+            "{body}"
+        );
+        assert!(body.ends_with("0000"), "{body}");
+    }
+
+    #[test]
+    fn reads_an_answer_in_pieces_of_any_size() {
+        let ack = format!("ACK {}\n", id('b'));
+        let bytes = answer(&[
+            b"acknowledgments\n",
+            ack.as_bytes(),
+            b"ready\n",
+            b"0001",
+            b"packfile\n",
+            b"\x02Counting objects\n",
+            b"\x01PA",
+            b"\x01",
+            b"\x01CK",
+            b"0000",
+        ]);
+        for step in 1..=bytes.len() {
+            let (answer, pack) = read(&bytes, step).unwrap();
+            assert!(answer.acknowledged && answer.has_pack);
+            assert_eq!(pack, b"PACK");
+        }
+    }
+
+    #[test]
+    fn an_unknown_have_is_no_acknowledgment() {
+        let bytes = answer(&[b"acknowledgments\n", b"NAK\n", b"0000"]);
+        let (answer, pack) = read(&bytes, 7).unwrap();
+        assert!(!answer.acknowledged && !answer.has_pack && pack.is_empty());
+    }
+
+    #[test]
+    fn names_the_servers_own_errors() {
+        let fatal = answer(&[b"packfile\n", b"\x03out of\x07 cheese\n", b"0000"]);
+        let error = read(&fatal, 5).unwrap_err();
+        assert_eq!(error.to_string(), "the git server reports: out of  cheese");
+        let gone = answer(&[b"ERR upload-pack: not our ref aaaa"]);
+        assert!(matches!(read(&gone, 99), Err(FetchError::CommitGone)));
+    }
+
+    #[test]
+    fn a_cut_answer_is_an_error() {
+        let bytes = answer(&[b"packfile\n", b"\x01PACK", b"0000"]);
+        for end in 0..bytes.len() {
+            assert!(read(&bytes[..end], 99).is_err(), "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn reads_where_head_points_to() {
+        let line = format!("{} HEAD symref-target:refs/heads/main\n", id('c'));
+        let mut symbolic = HeadAnswer::default();
+        symbolic.feed(&answer(&[line.as_bytes(), b"0000"])).unwrap();
+        let head = symbolic.finish().unwrap().unwrap();
+        assert_eq!(head.id, id('c'));
+        assert_eq!(head.branch.as_deref(), Some("refs/heads/main"));
+
+        let mut empty = HeadAnswer::default();
+        empty.feed(b"0000").unwrap();
+        assert_eq!(empty.finish().unwrap(), None);
+
+        let mut cut = HeadAnswer::default();
+        cut.feed(&packet(line.as_bytes())).unwrap();
+        assert!(cut.finish().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn survives_arbitrary_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400), step in 1usize..64) {
+            let _ = read(&bytes, step);
+            let mut head = HeadAnswer::default();
+            let _ = head.feed(&bytes).and_then(|()| head.finish().map(|_| ()));
+        }
+
+        #[test]
+        fn survives_arbitrary_lines(
+            lines in proptest::collection::vec(
+                prop_oneof![
+                    Just(b"0000".to_vec()), Just(b"0001".to_vec()), Just(b"0004".to_vec()),
+                    Just(packet(b"packfile\n")), Just(packet(b"acknowledgments\n")),
+                    proptest::collection::vec(any::<u8>(), 1..40).prop_map(|data| packet(&data)),
+                ],
+                0..20,
+            ),
+            step in 1usize..64,
+        ) {
+            let _ = read(&lines.concat(), step);
+        }
+    }
+}
