@@ -1,6 +1,7 @@
 //! One file per command: read the arguments, call the house, print the result.
 
 mod config;
+pub mod demo;
 mod exit;
 mod logging;
 

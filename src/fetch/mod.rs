@@ -24,6 +24,5 @@ pub use error::FetchError;
 pub use git::{GitFetcher, RangeRequest};
 pub use gix_hash::ObjectId;
 pub use http::{HttpClientError, http_client};
-pub(crate) use http::{describe, rate_limit_wait, retry_after};
 pub use names::{BadName, RepositoryName};
 pub use texts::{Fetched, LeftOut, Text, TextKind};

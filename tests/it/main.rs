@@ -1,5 +1,7 @@
 //! The one integration-test binary: every test here runs against the real thing.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod support;
 
 mod api;

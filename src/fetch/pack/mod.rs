@@ -5,6 +5,8 @@
 mod delta;
 mod entry;
 mod objects;
+#[cfg(test)]
+mod tests;
 
 use gix_hash::ObjectId;
 use thiserror::Error;

@@ -1,0 +1,413 @@
+//! A small forge: real bare repositories in a folder, served over smart HTTP by the real `git upload-pack`.
+//!
+//! What it serves is what git serves: it only starts the process and passes bytes on, as
+//! `Documentation/gitprotocol-http.adoc` of git describes. It lets anybody read and nobody write, and
+//! listens on the loopback interface only.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context as _, bail};
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use futures_util::stream;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio_util::io::ReaderStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::fetch::{ObjectId, RepositoryName};
+
+/// The longest request that is handed to git.
+const MAX_REQUEST: usize = 1 << 20;
+
+/// How many bytes of a process's output go into one piece of the answer.
+const PIECE: usize = 64 << 10;
+
+/// Variables that would lead git to other repositories or settings than it is told of.
+const FOREIGN: [&str; 10] = [
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_NAMESPACE",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_CONFIG_COUNT",
+    "GIT_TEMPLATE_DIR",
+];
+
+/// A forge that runs until it is dropped.
+#[derive(Debug)]
+pub struct Forge {
+    root: PathBuf,
+    address: SocketAddr,
+    requests: Arc<AtomicUsize>,
+    _stop: DropGuard,
+}
+
+impl Forge {
+    /// Serves the repositories under `root` on a free port of the loopback interface, as a task of `tracker`.
+    ///
+    /// # Errors
+    /// When the port cannot be opened.
+    pub async fn start(root: &Path, tracker: &TaskTracker) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let requests = Arc::new(AtomicUsize::new(0));
+        let app = router(Served {
+            root: root.to_owned(),
+            requests: Arc::clone(&requests),
+        });
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        tracker.spawn(async move {
+            let server = axum::serve(listener, app).with_graceful_shutdown(stopped);
+            if let Err(error) = server.await {
+                tracing::error!(%error, "the demo's forge stopped");
+            }
+        });
+        Ok(Self {
+            root: root.to_owned(),
+            address,
+            requests,
+            _stop: stop.drop_guard(),
+        })
+    }
+
+    /// The address under which repositories are cloned, without a slash at the end.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// How many requests were answered.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Makes an empty repository `owner/name`, with a work tree to fill it from. Blocks on git.
+    ///
+    /// # Errors
+    /// When the name is not fit for a URL, or git fails.
+    pub fn create(&self, name: &str) -> anyhow::Result<Repository> {
+        Repository::create(&self.root, name)
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Served {
+    root: PathBuf,
+    requests: Arc<AtomicUsize>,
+}
+
+fn router(served: Served) -> Router {
+    Router::new()
+        .route("/{owner}/{name}/info/refs", get(advertise))
+        .route("/{owner}/{name}/git-upload-pack", post(upload_pack))
+        .layer(DefaultBodyLimit::max(MAX_REQUEST))
+        .with_state(served)
+}
+
+impl Served {
+    /// The folder of `{owner}/{name}.git`, if that is a repository here.
+    fn find(&self, owner: &str, name: &str) -> Option<PathBuf> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{owner}/{}", name.strip_suffix(".git")?);
+        let folder = bare_folder(&self.root, &RepositoryName::parse(&name).ok()?);
+        folder.join("HEAD").is_file().then_some(folder)
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Advertise {
+    service: String,
+}
+
+async fn advertise(
+    State(served): State<Served>,
+    UrlPath((owner, name)): UrlPath<(String, String)>,
+    Query(query): Query<Advertise>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(folder) = served.find(&owner, &name) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    if query.service != "git-upload-pack" {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    // Protocol v2 does without the line that names the service.
+    let is_v2 = protocol(&headers).is_some_and(|version| version.contains("version=2"));
+    let greeting: &[u8] = if is_v2 {
+        b""
+    } else {
+        b"001e# service=git-upload-pack\n0000"
+    };
+    let arguments = ["--http-backend-info-refs"];
+    let kind = "application/x-git-upload-pack-advertisement";
+    run(&folder, &arguments, &headers, &[], greeting, kind).await
+}
+
+async fn upload_pack(
+    State(served): State<Served>,
+    UrlPath((owner, name)): UrlPath<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let Some(folder) = served.find(&owner, &name) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
+    }
+    let kind = "application/x-git-upload-pack-result";
+    run(&folder, &[], &headers, &body, b"", kind).await
+}
+
+fn protocol(headers: &HeaderMap) -> Option<&str> {
+    headers.get("git-protocol")?.to_str().ok()
+}
+
+/// Answers with `greeting` and then what `git upload-pack` writes when it reads `input`.
+async fn run(
+    folder: &Path,
+    arguments: &[&str],
+    headers: &HeaderMap,
+    input: &[u8],
+    greeting: &'static [u8],
+    kind: &'static str,
+) -> Response {
+    let mut command = git();
+    command.args(["upload-pack", "--strict", "--stateless-rpc"]);
+    command.args(arguments).arg(folder);
+    if let Some(version) = protocol(headers) {
+        command.env("GIT_PROTOCOL", version);
+    }
+    match start(command, input).await {
+        Ok(output) => {
+            let headers = [
+                (header::CONTENT_TYPE, kind),
+                (header::CACHE_CONTROL, "no-cache"),
+            ];
+            let greeting = stream::iter([Ok(Bytes::from_static(greeting))]);
+            let whole = futures_util::StreamExt::chain(greeting, output);
+            (headers, Body::from_stream(whole)).into_response()
+        }
+        Err(error) => {
+            tracing::error!(%error, "cannot run git upload-pack");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// Starts a process, gives it its input and returns its output as it comes. The process ends with the stream.
+async fn start(
+    mut command: Command,
+    input: &[u8],
+) -> io::Result<impl stream::Stream<Item = io::Result<Bytes>> + use<>> {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut child = tokio::process::Command::from(command)
+        .kill_on_drop(true)
+        .spawn()?;
+    let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+        return Err(io::Error::other("the process has no input or output"));
+    };
+    // git reads its whole request before it answers. One that ended early says why in its answer.
+    match stdin.write_all(input).await {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+        _ => drop(stdin),
+    }
+    let output = ReaderStream::with_capacity(stdout, PIECE);
+    Ok(stream::unfold(
+        (child, output),
+        |(child, mut output)| async {
+            let piece = futures_util::StreamExt::next(&mut output).await?;
+            Some((piece, (child, output)))
+        },
+    ))
+}
+
+/// `git`, shielded from the settings of the machine and of whoever runs this.
+fn git() -> Command {
+    let mut command = Command::new("git");
+    for name in FOREIGN {
+        command.env_remove(name);
+    }
+    command
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_AUTHOR_NAME", "Demo")
+        .env("GIT_AUTHOR_EMAIL", "demo@example.com")
+        .env("GIT_COMMITTER_NAME", "Demo")
+        .env("GIT_COMMITTER_EMAIL", "demo@example.com")
+        .env("LC_ALL", "C");
+    command
+}
+
+fn bare_folder(root: &Path, name: &RepositoryName) -> PathBuf {
+    root.join(name.owner()).join(format!("{}.git", name.name()))
+}
+
+/// What a push did to a reference, as a `PushEvent` tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// The reference, `refs/…`.
+    pub reference: String,
+    /// Where it pointed before; all zeros: nowhere.
+    pub before: ObjectId,
+    /// Where it points now; all zeros: nowhere.
+    pub after: ObjectId,
+}
+
+/// A bare repository that the forge serves, with a work tree to fill it from. Every method blocks on git.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    name: String,
+    bare: PathBuf,
+    work: PathBuf,
+}
+
+impl Repository {
+    fn create(root: &Path, name: &str) -> anyhow::Result<Self> {
+        let checked = RepositoryName::parse(name)?;
+        let bare = bare_folder(root, &checked);
+        let work = root
+            .join(".work")
+            .join(checked.owner())
+            .join(checked.name());
+        std::fs::create_dir_all(&bare)?;
+        std::fs::create_dir_all(&work)?;
+        let repository = Self {
+            name: checked.to_string(),
+            bare,
+            work,
+        };
+        let init = ["init", "--quiet", "--initial-branch=main"];
+        repository.run_in(&repository.bare, &[&init[..], &["--bare"]].concat())?;
+        repository.run_in(&repository.work, &init)?;
+        Ok(repository)
+    }
+
+    /// `owner/name`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The folder of the bare repository.
+    pub fn bare(&self) -> &Path {
+        &self.bare
+    }
+
+    /// The folder of the work tree.
+    pub fn work(&self) -> &Path {
+        &self.work
+    }
+
+    /// Runs git in the work tree and returns what it printed, without white space around it.
+    ///
+    /// # Errors
+    /// When git cannot be run or fails; with what it wrote to standard error.
+    pub fn git(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.run_in(&self.work, arguments)
+    }
+
+    /// Writes a file of the work tree, with the folders it needs.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, path: impl AsRef<Path>, contents: &[u8]) -> anyhow::Result<()> {
+        let path = self.work.join(path);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(&path, contents).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Commits all of the work tree as it is.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub fn commit(&self, message: &str) -> anyhow::Result<ObjectId> {
+        self.git(&["add", "--all"])?;
+        self.git(&["commit", "--quiet", "--allow-empty", "--message", message])?;
+        self.resolve("HEAD")
+    }
+
+    /// Pushes the work tree's `HEAD` to a branch of the bare repository, by force if need be.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub fn push(&self, branch: &str) -> anyhow::Result<Pushed> {
+        self.push_to("HEAD", &format!("refs/heads/{branch}"))
+    }
+
+    /// Pushes what `revision` names in the work tree to a reference of the bare repository, by force if need
+    /// be. An empty revision deletes the reference.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub fn push_to(&self, revision: &str, reference: &str) -> anyhow::Result<Pushed> {
+        let before = self.tip(reference)?;
+        let bare = self.bare.to_string_lossy();
+        let refspec = format!("+{revision}:{reference}");
+        self.git(&["push", "--quiet", &bare, &refspec])?;
+        Ok(Pushed {
+            reference: reference.to_owned(),
+            before,
+            after: self.tip(reference)?,
+        })
+    }
+
+    /// Where a revision of the work tree points to.
+    ///
+    /// # Errors
+    /// When there is no such revision.
+    pub fn resolve(&self, revision: &str) -> anyhow::Result<ObjectId> {
+        parse_id(&self.git(&["rev-parse", "--verify", revision])?)
+    }
+
+    /// Where a reference of the bare repository points to; all zeros when it is not there.
+    fn tip(&self, reference: &str) -> anyhow::Result<ObjectId> {
+        let pattern = ["for-each-ref", "--format=%(objectname)", reference];
+        let found = self.run_in(&self.bare, &pattern)?;
+        if found.is_empty() {
+            return Ok(ObjectId::null(gix_hash::Kind::Sha1));
+        }
+        parse_id(&found)
+    }
+
+    fn run_in(&self, folder: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = git()
+            .current_dir(folder)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .context("cannot run git; is it installed?")?;
+        if !output.status.success() {
+            bail!(
+                "git {} failed in {}: {}",
+                arguments.first().copied().unwrap_or_default(),
+                self.name,
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}
+
+fn parse_id(hex: &str) -> anyhow::Result<ObjectId> {
+    ObjectId::from_hex(hex.as_bytes()).with_context(|| format!("git names no object id: {hex}"))
+}

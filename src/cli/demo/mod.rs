@@ -1,0 +1,3 @@
+//! `rescind demo`: the whole main job on real input, in a temporary folder.
+
+pub mod forge;

@@ -1,0 +1,399 @@
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use proptest::prelude::*;
+
+use super::*;
+use crate::fetch::budget::{Budget, Weight};
+
+const COMMIT: u8 = 1;
+const BLOB: u8 = 3;
+const OFFSET_DELTA: u8 = 6;
+const REF_DELTA: u8 = 7;
+
+/// Writes packs entry by entry, sound or not.
+struct Builder {
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+impl Builder {
+    fn new() -> Self {
+        Self {
+            bytes: b"PACK\0\0\0\x02\0\0\0\0".to_vec(),
+            count: 0,
+        }
+    }
+
+    /// Appends an entry and returns where it starts. `size` is what it claims to inflate to.
+    fn raw(&mut self, kind: u8, size: u64, base: &[u8], data: &[u8]) -> usize {
+        let start = self.bytes.len();
+        let mut rest = size >> 4;
+        let low = u8::try_from(size & 15).unwrap();
+        let more = |rest| if rest > 0 { 0x80 } else { 0 };
+        self.bytes.push(more(rest) | kind << 4 | low);
+        while rest > 0 {
+            let byte = u8::try_from(rest & 0x7f).unwrap();
+            rest >>= 7;
+            self.bytes.push(more(rest) | byte);
+        }
+        self.bytes.extend_from_slice(base);
+        let mut encoder = ZlibEncoder::new(&mut self.bytes, Compression::fast());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap();
+        self.count += 1;
+        start
+    }
+
+    fn object(&mut self, kind: u8, data: &[u8]) -> usize {
+        self.raw(kind, data.len() as u64, b"", data)
+    }
+
+    fn offset_delta(&mut self, base: usize, delta: &[u8]) -> usize {
+        let mut distance = self.bytes.len() - base;
+        let mut encoded = vec![u8::try_from(distance & 0x7f).unwrap()];
+        while distance >= 0x80 {
+            distance = (distance >> 7) - 1;
+            encoded.insert(0, 0x80 | u8::try_from(distance & 0x7f).unwrap());
+        }
+        self.raw(OFFSET_DELTA, delta.len() as u64, &encoded, delta)
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.bytes[8..12].copy_from_slice(&self.count.to_be_bytes());
+        seal(&mut self.bytes);
+        self.bytes
+    }
+}
+
+/// Appends the checksum.
+fn seal(bytes: &mut Vec<u8>) {
+    let mut hasher = gix_hash::hasher(gix_hash::Kind::Sha1);
+    hasher.update(bytes);
+    let id = hasher.try_finalize().unwrap();
+    bytes.extend_from_slice(id.as_slice());
+}
+
+fn varint(mut value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let byte = u8::try_from(value & 0x7f).unwrap();
+        value >>= 7;
+        if value == 0 {
+            bytes.push(byte);
+            return bytes;
+        }
+        bytes.push(byte | 0x80);
+    }
+}
+
+/// A delta that inserts `text` and then copies `copies` times the first 64 KiB of its base.
+fn delta(base: u64, text: &[u8], copies: u64) -> Vec<u8> {
+    let result = text.len() as u64 + copies * 0x10000;
+    let mut bytes = [varint(base), varint(result)].concat();
+    if !text.is_empty() {
+        bytes.push(u8::try_from(text.len()).unwrap());
+        bytes.extend_from_slice(text);
+    }
+    bytes.extend(std::iter::repeat_n(0x80, usize::try_from(copies).unwrap()));
+    bytes
+}
+
+fn limits() -> FetchLimits {
+    FetchLimits::default()
+}
+
+#[derive(Debug, Default)]
+struct Walked {
+    objects: Vec<Vec<u8>>,
+    skipped: objects::Skipped,
+}
+
+fn walk(pack: &Pack, limits: &FetchLimits) -> Result<Walked, PackError> {
+    let budget = Budget::new(1);
+    let mut objects = Objects::new(pack, limits);
+    let mut walked = Walked::default();
+    objects.walk(|_| true, &mut Weight::new(&budget), &mut |object, _| {
+        walked.objects.push(object.data.to_vec());
+    })?;
+    walked.skipped = objects.skipped();
+    walked.objects.sort();
+    Ok(walked)
+}
+
+fn read(bytes: Vec<u8>, limits: &FetchLimits) -> Result<Walked, PackError> {
+    walk(&Pack::parse(bytes, true, limits)?, limits)
+}
+
+fn blob_id(data: &[u8]) -> Vec<u8> {
+    let mut hasher = gix_hash::hasher(gix_hash::Kind::Sha1);
+    hasher.update(format!("blob {}\0", data.len()).as_bytes());
+    hasher.update(data);
+    hasher.try_finalize().unwrap().as_slice().to_vec()
+}
+
+#[test]
+fn reads_whole_objects_and_deltas_of_both_kinds() {
+    let mut pack = Builder::new();
+    let base = pack.object(BLOB, b"base");
+    let middle = pack.offset_delta(base, &delta(4, b"middle", 0));
+    pack.offset_delta(middle, &delta(6, b"leaf", 0));
+    let by_id = delta(4, b"by id", 0);
+    pack.raw(REF_DELTA, by_id.len() as u64, &blob_id(b"leaf"), &by_id);
+    pack.object(COMMIT, b"");
+    let walked = read(pack.finish(), &limits()).unwrap();
+    let expected: [&[u8]; 5] = [b"", b"base", b"by id", b"leaf", b"middle"];
+    assert_eq!(walked.objects, expected);
+    assert_eq!(walked.skipped, objects::Skipped::default());
+}
+
+#[test]
+fn a_delta_by_id_may_stand_before_its_base() {
+    let mut pack = Builder::new();
+    let first = delta(4, b"first", 0);
+    pack.raw(REF_DELTA, first.len() as u64, &blob_id(b"base"), &first);
+    pack.object(BLOB, b"base");
+    let walked = read(pack.finish(), &limits()).unwrap();
+    assert_eq!(walked.objects, [b"base".as_slice(), b"first"]);
+}
+
+#[test]
+fn a_delta_without_its_base_is_counted() {
+    let mut pack = Builder::new();
+    pack.object(BLOB, b"here");
+    let thin = delta(4, b"thin", 0);
+    let start = pack.raw(REF_DELTA, thin.len() as u64, &[9; 20], &thin);
+    pack.offset_delta(start, &delta(4, b"on top", 0));
+    let walked = read(pack.finish(), &limits()).unwrap();
+    assert_eq!(walked.objects, [b"here"]);
+    assert_eq!(walked.skipped.without_base, 2);
+}
+
+#[test]
+fn two_deltas_to_each_other_are_counted_too() {
+    let mut pack = Builder::new();
+    for (own, other) in [(b"one", b"two"), (b"two", b"one")] {
+        let bytes = delta(3, own, 0);
+        pack.raw(REF_DELTA, bytes.len() as u64, &blob_id(other), &bytes);
+    }
+    let walked = read(pack.finish(), &limits()).unwrap();
+    assert!(walked.objects.is_empty());
+    assert_eq!(walked.skipped.without_base, 2);
+}
+
+#[test]
+fn a_wide_and_deep_family_is_walked() {
+    let mut pack = Builder::new();
+    let root = pack.object(BLOB, b"root");
+    let mut tip = root;
+    let mut size = 4;
+    for n in 0..300u32 {
+        let text = format!("chain {n}");
+        tip = pack.offset_delta(tip, &delta(size, text.as_bytes(), 0));
+        size = text.len() as u64;
+        pack.offset_delta(root, &delta(4, format!("fan {n}").as_bytes(), 0));
+    }
+    let walked = read(pack.finish(), &limits()).unwrap();
+    assert_eq!(walked.objects.len(), 601);
+}
+
+#[test]
+fn a_chain_deeper_than_git_writes_is_cut_and_counted() {
+    let mut pack = Builder::new();
+    let mut tip = pack.object(BLOB, b"root");
+    for _ in 0..5000 {
+        tip = pack.offset_delta(tip, &delta(4, b"next", 0));
+    }
+    let walked = read(pack.finish(), &limits()).unwrap();
+    assert_eq!(walked.objects.len(), 4096);
+    assert_eq!(walked.skipped.too_big, 905);
+}
+
+/// Each level is made of sixteen copies of 64 KiB: a few bytes in the pack, 14 MiB outside.
+#[test]
+fn a_delta_bomb_stops_at_the_size_limit() {
+    let mut pack = Builder::new();
+    let mut tip = pack.object(BLOB, &vec![b'x'; 0x10000]);
+    let mut size = 0x10000u64;
+    for _ in 0..14 {
+        tip = pack.offset_delta(tip, &delta(size, b"", 16));
+        size = 16 * 0x10000;
+    }
+    // The size limit lets every level pass, the limit on all bytes does not.
+    let tight = FetchLimits {
+        max_inflated_bytes: 5 << 20,
+        ..limits()
+    };
+    let bytes = pack.finish();
+    let walked = read(bytes.clone(), &tight).unwrap();
+    assert_eq!(walked.objects.len(), 5);
+    assert_eq!(walked.skipped.over_budget, 10);
+    let small = FetchLimits {
+        max_blob_bytes: 0x10000,
+        ..limits()
+    };
+    let walked = read(bytes, &small).unwrap();
+    assert_eq!(walked.objects.len(), 1);
+    assert_eq!(walked.skipped.too_big, 14);
+}
+
+#[test]
+fn a_compression_bomb_stops_at_the_limit() {
+    let mut pack = Builder::new();
+    pack.object(BLOB, b"before");
+    pack.object(BLOB, &vec![0; 3 << 20]);
+    pack.object(BLOB, b"after");
+    let tight = FetchLimits {
+        max_inflated_bytes: 1 << 20,
+        ..limits()
+    };
+    let parsed = Pack::parse(pack.finish(), true, &tight).unwrap();
+    assert!(parsed.is_cut());
+    assert_eq!(walk(&parsed, &tight).unwrap().objects, [b"before"]);
+}
+
+#[test]
+fn claims_of_size_are_not_believed() {
+    for claimed in [0, 4, 6, 1 << 20] {
+        let mut pack = Builder::new();
+        pack.raw(BLOB, claimed, b"", b"hello");
+        let error = read(pack.finish(), &limits()).unwrap_err();
+        assert!(error.0.contains("size"), "{claimed}: {error}");
+    }
+    let mut huge = Builder::new();
+    huge.raw(BLOB, 1 << 56, b"", b"hello");
+    let parsed = Pack::parse(huge.finish(), true, &limits()).unwrap();
+    assert!(parsed.is_cut() && parsed.count() == 0);
+}
+
+#[test]
+fn claims_of_number_are_not_believed() {
+    for count in [0u32, 1, 3, u32::MAX] {
+        let mut pack = Builder::new();
+        pack.object(BLOB, b"one");
+        pack.object(BLOB, b"two");
+        pack.count = count;
+        assert!(
+            Pack::parse(pack.finish(), true, &limits()).is_err(),
+            "{count}"
+        );
+    }
+}
+
+#[test]
+fn deltas_that_do_not_fit_their_base_are_errors() {
+    for wrong in [
+        delta(5, b"other size", 0),
+        delta(4, b"", 1),
+        b"\x04\x09\x02ab".to_vec(),
+        b"\x04".to_vec(),
+        Vec::new(),
+    ] {
+        let mut pack = Builder::new();
+        let base = pack.object(BLOB, b"base");
+        pack.offset_delta(base, &wrong);
+        assert!(read(pack.finish(), &limits()).is_err(), "{wrong:?}");
+    }
+    for distance in [0u8, 1, 0x7f] {
+        let mut pack = Builder::new();
+        pack.object(BLOB, b"base");
+        let bytes = delta(4, b"x", 0);
+        pack.raw(OFFSET_DELTA, bytes.len() as u64, &[distance], &bytes);
+        assert!(read(pack.finish(), &limits()).is_err(), "{distance}");
+    }
+}
+
+#[test]
+fn a_cut_pack_gives_the_objects_that_came_whole() {
+    let mut pack = Builder::new();
+    let ends: Vec<_> = (0..10)
+        .map(|n| {
+            pack.object(BLOB, format!("object {n}").as_bytes());
+            pack.bytes.len()
+        })
+        .collect();
+    let bytes = pack.finish();
+    for end in 0..bytes.len() {
+        let whole = ends.iter().filter(|at| **at <= end).count();
+        let cut = Pack::parse(bytes[..end].to_vec(), false, &limits()).unwrap();
+        assert!(cut.is_cut());
+        assert_eq!(walk(&cut, &limits()).unwrap().objects.len(), whole, "{end}");
+        assert!(Pack::parse(bytes[..end].to_vec(), true, &limits()).is_err());
+    }
+}
+
+fn sample() -> Vec<u8> {
+    let mut pack = Builder::new();
+    let base = pack.object(BLOB, b"some text that is the base of others");
+    let next = pack.offset_delta(base, &delta(36, b"a first change", 0));
+    pack.offset_delta(next, &delta(14, b"a second change", 0));
+    let by_id = delta(36, b"by id", 0);
+    let id = blob_id(b"some text that is the base of others");
+    pack.raw(REF_DELTA, by_id.len() as u64, &id, &by_id);
+    pack.object(
+        COMMIT,
+        b"tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\n\nmessage",
+    );
+    pack.finish()
+}
+
+#[test]
+fn every_flipped_bit_is_noticed() {
+    let sound = sample();
+    assert_eq!(read(sound.clone(), &limits()).unwrap().objects.len(), 5);
+    for at in 0..sound.len() * 8 {
+        let mut damaged = sound.clone();
+        damaged[at / 8] ^= 1 << (at % 8);
+        let error = Pack::parse(damaged, true, &limits()).unwrap_err();
+        assert!(error.0.contains("checksum"), "{error}");
+    }
+}
+
+/// Damage under a checksum that fits: whatever comes of it, no panic, no hang, nothing out of bounds.
+#[test]
+fn damage_that_the_checksum_misses_is_survived() {
+    let sound = sample();
+    let body = &sound[..sound.len() - TRAILER];
+    for at in 0..body.len() * 8 {
+        let mut damaged = body.to_vec();
+        damaged[at / 8] ^= 1 << (at % 8);
+        seal(&mut damaged);
+        if let Ok(walked) = read(damaged, &limits()) {
+            assert!(walked.objects.len() <= 5);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn survives_arbitrary_bytes(body in proptest::collection::vec(any::<u8>(), 0..300), whole in any::<bool>()) {
+        let mut bytes = [b"PACK\0\0\0\x02\0\0\0\x05".as_slice(), &body].concat();
+        seal(&mut bytes);
+        if let Ok(pack) = Pack::parse(bytes, whole, &limits()) {
+            let _ = walk(&pack, &limits());
+        }
+    }
+
+    #[test]
+    fn survives_arbitrary_entries(
+        entries in proptest::collection::vec(
+            (1u8..8, 0u64..40, proptest::collection::vec(any::<u8>(), 0..30), any::<bool>()),
+            0..12,
+        ),
+    ) {
+        let mut pack = Builder::new();
+        for (kind, claimed, data, honest) in &entries {
+            let size = if *honest { data.len() as u64 } else { *claimed };
+            let base: &[u8] = match *kind {
+                OFFSET_DELTA => &[12],
+                REF_DELTA => &[0; 20],
+                _ => b"",
+            };
+            pack.raw(*kind, size, base, data);
+        }
+        if let Ok(walked) = read(pack.finish(), &limits()) {
+            prop_assert!(walked.objects.len() <= entries.len());
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Servers that refuse, stall, cut the connection, or send what is no pack.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rescind::cli::demo::forge::Pushed;
+use rescind::fetch::{FetchError, FetchLimits, Fetched, ObjectId};
+use secrecy::SecretString;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::task::TaskTracker;
+
+use super::{fetcher, limits, range};
+
+/// What a server does with a connection after it has read the request.
+#[derive(Clone)]
+enum Then {
+    Close,
+    Hold,
+    /// Sends these bytes again and again, with a pause between.
+    Drip(&'static [u8]),
+}
+
+struct Server {
+    url: String,
+    seen: Arc<std::sync::Mutex<Vec<String>>>,
+    _tasks: tokio::task::JoinSet<()>,
+}
+
+/// Answers every connection with `answer` and then does `then`.
+async fn serve(answer: Vec<u8>, then: Then) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut tasks = tokio::task::JoinSet::new();
+    let log = Arc::clone(&seen);
+    tasks.spawn(async move {
+        let connections = TaskTracker::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (answer, then, log) = (answer.clone(), then.clone(), Arc::clone(&log));
+            connections.spawn(async move {
+                let _ = connection(stream, &answer, then, &log).await;
+            });
+        }
+    });
+    Server {
+        url,
+        seen,
+        _tasks: tasks,
+    }
+}
+
+async fn connection(
+    mut stream: TcpStream,
+    answer: &[u8],
+    then: Then,
+    log: &std::sync::Mutex<Vec<String>>,
+) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    let mut buffer = [0; 4096];
+    // A protocol v2 request ends with a flush packet.
+    while !request.ends_with(b"0000") {
+        let read = stream.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        request.extend_from_slice(&buffer[..read]);
+    }
+    log.lock()
+        .unwrap()
+        .push(String::from_utf8_lossy(&request).into_owned());
+    stream.write_all(answer).await?;
+    match then {
+        Then::Close => {}
+        Then::Hold => std::future::pending().await,
+        Then::Drip(bytes) => loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            stream.write_all(bytes).await?;
+        },
+    }
+    Ok(())
+}
+
+fn status(line: &str, headers: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {line}\r\n{headers}content-length: 0\r\nconnection: close\r\n\r\n")
+        .into_bytes()
+}
+
+fn result(body: &[u8]) -> Vec<u8> {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-git-upload-pack-result\r\nconnection: close\r\n";
+    [
+        format!("{head}content-length: {}\r\n\r\n", body.len()).as_bytes(),
+        body,
+    ]
+    .concat()
+}
+
+fn endless() -> Vec<u8> {
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/x-git-upload-pack-result\r\n\r\n".to_vec()
+}
+
+fn line(data: &[u8]) -> Vec<u8> {
+    [format!("{:04x}", data.len() + 4).as_bytes(), data].concat()
+}
+
+/// An answer with these bytes as its pack.
+fn packed(pack: &[u8]) -> Vec<u8> {
+    let mut body = line(b"packfile\n");
+    for piece in pack.chunks(60_000) {
+        body.extend(line(&[&[1], piece].concat()));
+    }
+    body.extend(b"0000");
+    result(&body)
+}
+
+fn pushed() -> Pushed {
+    let id = |digit: &str| ObjectId::from_hex(digit.repeat(40).as_bytes()).unwrap();
+    Pushed {
+        reference: "refs/heads/main".to_owned(),
+        before: id("1"),
+        after: id("2"),
+    }
+}
+
+async fn fetch_with(server: &Server, limits: FetchLimits) -> Result<Fetched, FetchError> {
+    fetcher(limits).fetch(&range(&server.url, &pushed())).await
+}
+
+async fn error_of(answer: Vec<u8>) -> FetchError {
+    let server = serve(answer, Then::Close).await;
+    fetch_with(&server, limits()).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn each_status_is_told_apart() {
+    for (answer, expected) in [
+        (status("404 Not Found", ""), "gone"),
+        (status("410 Gone", ""), "gone"),
+        (status("451 Unavailable", ""), "gone"),
+        (status("401 Unauthorized", ""), "refuses access (HTTP 401)"),
+        (status("403 Forbidden", ""), "refuses access (HTTP 403)"),
+        (status("500 Oops", ""), "HTTP 500"),
+        (status("502 Oops", ""), "HTTP 502"),
+        (status("204 No Content", ""), "HTTP 204"),
+        (status("302 Found", ""), "redirects to no valid address"),
+        (
+            status("302 Found", "location: http://localhost:1/x\r\n"),
+            "redirects to another host",
+        ),
+        (
+            status("301 Moved", "location: /acme/shop.git/git-upload-pack\r\n"),
+            "redirects too often",
+        ),
+    ] {
+        let error = error_of(answer).await.to_string();
+        assert!(
+            error.contains(expected),
+            "{error} should contain {expected}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn waits_are_taken_from_the_answer() {
+    let wait = |error| match error {
+        FetchError::RateLimited { retry_after, .. } => retry_after,
+        other => panic!("not rate-limited: {other}"),
+    };
+    let seconds = |n| Some(Duration::from_secs(n));
+    let told = status("429 Too Many", "retry-after: 17\r\n");
+    assert_eq!(wait(error_of(told).await), seconds(17));
+    let untold = status("429 Too Many", "");
+    assert_eq!(wait(error_of(untold).await), None);
+    let secondary = status("403 Forbidden", "retry-after: 60\r\n");
+    assert_eq!(wait(error_of(secondary).await), seconds(60));
+}
+
+/// A renamed repository, as GitHub answers for it.
+#[tokio::test]
+async fn a_redirect_on_the_same_host_is_followed_with_the_body() {
+    let app = axum::Router::new()
+        .route(
+            "/acme/shop.git/git-upload-pack",
+            axum::routing::post(|| async {
+                let to = [("location", "/acme/store.git/git-upload-pack")];
+                (axum::http::StatusCode::MOVED_PERMANENTLY, to)
+            }),
+        )
+        .route(
+            "/acme/store.git/git-upload-pack",
+            axum::routing::post(|body: String| async move {
+                let message = line(format!("ERR got {} bytes", body.len()).as_bytes());
+                let kind = [("content-type", "application/x-git-upload-pack-result")];
+                (kind, message)
+            }),
+        );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let error = fetcher(limits())
+        .fetch(&range(&url, &pushed()))
+        .await
+        .unwrap_err();
+    let FetchError::Refused(message) = error else {
+        panic!("not followed: {error}");
+    };
+    let bytes = message.split(' ').nth(1).unwrap().parse::<usize>().unwrap();
+    assert!(bytes > 100, "{message}");
+}
+
+#[tokio::test]
+async fn the_token_is_sent_with_the_first_request() {
+    let server = serve(status("401 Unauthorized", ""), Then::Close).await;
+    let mut request = range(&server.url, &pushed());
+    request.token = Some(SecretString::from("sesame"));
+    let error = fetcher(limits()).fetch(&request).await.unwrap_err();
+    assert!(!format!("{error} {error:?} {request:?}").contains("sesame"));
+    let seen = server.seen.lock().unwrap().join("\n").to_lowercase();
+    // base64("x-access-token:sesame")
+    assert!(
+        seen.contains("authorization: basic ec1hy2nlc3mtdg9rzw46c2vzyw1l"),
+        "{seen}"
+    );
+    assert!(seen.contains("git-protocol: version=2"), "{seen}");
+}
+
+#[tokio::test]
+async fn what_is_no_git_answer_is_named() {
+    let html = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 5\r\n\r\nhello";
+    let error = error_of(html.to_vec()).await.to_string();
+    assert!(error.contains("not from git-upload-pack"), "{error}");
+    for body in [
+        b"zzzz".as_slice(),
+        b"0003",
+        b"fff5xxxx",
+        b"000ehello\n0000",
+        b"000dpackfile\n0006\x09x0000",
+    ] {
+        let error = error_of(result(body)).await;
+        assert!(matches!(error, FetchError::Protocol(_)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_servers_own_error_is_passed_on() {
+    let body = [
+        line(b"packfile\n"),
+        line(b"\x03no space left"),
+        b"0000".to_vec(),
+    ]
+    .concat();
+    let error = error_of(result(&body)).await.to_string();
+    assert_eq!(error, "the git server reports: no space left");
+}
+
+#[tokio::test]
+async fn a_server_that_stalls_is_left() {
+    let quick = FetchLimits {
+        stall: Duration::from_millis(50),
+        ..limits()
+    };
+    for answer in [
+        Vec::new(),
+        endless(),
+        [endless(), line(b"packfile\n")].concat(),
+    ] {
+        let server = serve(answer, Then::Hold).await;
+        let error = fetch_with(&server, quick.clone()).await.unwrap_err();
+        assert!(matches!(error, FetchError::Stalled { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_only_keeps_alive_is_left_in_the_end() {
+    let quick = FetchLimits {
+        total: Duration::from_millis(200),
+        ..limits()
+    };
+    let answer = [endless(), line(b"packfile\n")].concat();
+    let server = serve(answer, Then::Drip(b"0005\x02")).await;
+    let error = fetch_with(&server, quick).await.unwrap_err();
+    assert!(matches!(error, FetchError::TooSlow { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_cut_connection_is_no_short_pack() {
+    let whole = packed(&[7; 1000]);
+    for keep in [0, 20, whole.len() / 2, whole.len() - 1] {
+        let error = error_of(whole[..keep].to_vec()).await;
+        assert!(matches!(error, FetchError::Network(_)), "{keep}: {error}");
+    }
+    // Also when the end of the body is the end of the connection.
+    let open_ended = [endless(), line(b"packfile\n"), line(b"\x01PACK")].concat();
+    let error = error_of(open_ended).await;
+    assert!(matches!(error, FetchError::Network(_)), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_listening_is_a_network_error() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let error = fetcher(limits())
+        .fetch(&range(&url, &pushed()))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, FetchError::Network(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_damaged_pack_is_named() {
+    for (pack, expected) in [
+        (b"".as_slice(), "shorter"),
+        (b"PACK\0\0\0\x02\0\0\0\x01", "shorter"),
+        (&[0; 64], "checksum"),
+    ] {
+        let error = error_of(packed(pack)).await;
+        assert!(matches!(error, FetchError::Corrupt(_)), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_endless_answer_ends_at_the_byte_limit() {
+    let tight = FetchLimits {
+        max_fetch_bytes: 10_000,
+        ..limits()
+    };
+    let noise: &'static [u8] = Box::leak(line(&[1; 5000]).into_boxed_slice());
+    let answer = [
+        endless(),
+        line(b"packfile\n"),
+        line(b"\x01PACK\0\0\0\x02\xff\xff\xff\xff"),
+    ]
+    .concat();
+    let server = serve(answer, Then::Drip(noise)).await;
+    // What follows the header is no object, and that is said instead of guessed.
+    let error = fetch_with(&server, tight).await.unwrap_err();
+    assert!(matches!(error, FetchError::Corrupt(_)), "{error}");
+}
