@@ -103,6 +103,15 @@ impl KeyFormat {
         matches!(self.shape, Shape::Prefix(_))
     }
 
+    /// The bytes that can follow a prefix, which is where the body starts. Nothing is known of what
+    /// follows an anchor.
+    pub fn byte_after_prefix(&self) -> Option<&'static [u8]> {
+        match &self.shape {
+            Shape::Prefix(body) => Some(body.alphabet.chars()),
+            Shape::Regex(_) => None,
+        }
+    }
+
     /// What of a key is shown before the ellipsis when it is redacted: the prefix, or what all keys of
     /// an anchored format start with (which may be nothing).
     pub fn display_prefix(&self) -> &str {

@@ -1,0 +1,213 @@
+//! The forms in which a format's literal stands in a text.
+
+use crate::keyformat::KeyFormat;
+use crate::scan::Encodings;
+
+/// The characters of base64 by value, RFC 4648 section 4.
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/// The last two characters in the URL-safe alphabet, section 5.
+const URL_SAFE: [u8; 2] = *b"-_";
+
+/// One of the forms of a format's literal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Literal {
+    /// The position of its format among the engine's.
+    pub(super) format: usize,
+    pub(super) form: Form,
+    /// For each byte of the form, the values it can have there. Mostly that is one value; several at the
+    /// ends, where part of what stands there is known, and where the alphabets of base64 differ.
+    pub(super) bytes: Vec<Vec<u8>>,
+    /// How many of `bytes` stand before the place by which a hit is known: the literal's first
+    /// character, or in base64 the first character that is wholly the literal's.
+    pub(super) lead: usize,
+}
+
+/// How the literal is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Plain,
+    /// Of either byte order: without its last zero byte, the low-byte-first form is part of the other.
+    Utf16,
+    Base64(Alignment),
+}
+
+/// Where the literal starts in its group of three bytes, which base64 writes as four characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Alignment {
+    bytes_before: usize,
+}
+
+impl Alignment {
+    const ALL: [Self; 3] = [
+        Self { bytes_before: 0 },
+        Self { bytes_before: 1 },
+        Self { bytes_before: 2 },
+    ];
+
+    /// The place in its group of the first character that is wholly the literal's.
+    pub(super) fn first_whole_character(self) -> usize {
+        (self.bytes_before * 8).div_ceil(6)
+    }
+
+    /// The place in its group of the literal's first byte.
+    pub(super) fn first_byte(self) -> usize {
+        self.bytes_before
+    }
+}
+
+/// The forms of the literal of `format`, which is the engine's `index`th.
+pub(super) fn forms(index: usize, format: &KeyFormat, encodings: Encodings) -> Vec<Literal> {
+    let literal = format.literal().as_bytes();
+    let next = format.byte_after_prefix();
+    let mut forms = vec![plain(index, literal, next)];
+    if encodings.base64 {
+        forms.extend(Alignment::ALL.map(|alignment| base64(index, literal, next, alignment)));
+    }
+    if encodings.utf16 {
+        forms.push(utf16(index, literal));
+    }
+    forms
+}
+
+fn plain(format: usize, literal: &[u8], next: Option<&[u8]>) -> Literal {
+    let mut bytes: Vec<_> = literal.iter().map(|byte| vec![*byte]).collect();
+    bytes.extend(next.map(<[u8]>::to_vec));
+    Literal {
+        format,
+        form: Form::Plain,
+        bytes,
+        lead: 0,
+    }
+}
+
+fn utf16(format: usize, literal: &[u8]) -> Literal {
+    let mut bytes: Vec<_> = literal
+        .iter()
+        .flat_map(|byte| [vec![*byte], vec![0]])
+        .collect();
+    bytes.pop();
+    Literal {
+        format,
+        form: Form::Utf16,
+        bytes,
+        lead: 0,
+    }
+}
+
+fn base64(format: usize, literal: &[u8], next: Option<&[u8]>, alignment: Alignment) -> Literal {
+    let any: Vec<u8> = (0..=u8::MAX).collect();
+    // Three bytes hold four characters: each character's bits lie in one byte or in two neighbours.
+    let mut bytes: Vec<&[u8]> = vec![&any; alignment.bytes_before];
+    bytes.extend(literal.iter().map(std::slice::from_ref));
+    let literal_ends = bytes.len();
+    bytes.push(next.unwrap_or(&any));
+    let first = alignment.bytes_before * 8 / 6;
+    let last = (literal_ends * 8 - 1) / 6;
+    Literal {
+        format,
+        form: Form::Base64(alignment),
+        bytes: (first..=last).map(|at| characters(&bytes, at)).collect(),
+        lead: alignment.first_whole_character() - first,
+    }
+}
+
+/// The base64 characters that the `at`th one can be, if the bytes can be any of `bytes`.
+fn characters(bytes: &[&[u8]], at: usize) -> Vec<u8> {
+    let byte = at * 6 / 8;
+    let shift = 10 - at * 6 % 8;
+    let second = bytes.get(byte + 1).copied().unwrap_or(&[0]);
+    let mut characters: Vec<u8> = bytes[byte]
+        .iter()
+        .flat_map(|high| {
+            second
+                .iter()
+                .map(move |low| u16::from_be_bytes([*high, *low]))
+        })
+        .flat_map(|pair| {
+            let value = usize::from(pair >> shift & 0x3f);
+            let url_safe = value.checked_sub(62).map(|at| URL_SAFE[at]);
+            [Some(BASE64[value]), url_safe]
+        })
+        .flatten()
+        .collect();
+    characters.sort_unstable();
+    characters.dedup();
+    characters
+}
+
+/// The six bits that a character of either base64 alphabet stands for.
+pub(super) fn base64_value(character: u8) -> Option<u8> {
+    match character {
+        b'A'..=b'Z' => Some(character - b'A'),
+        b'a'..=b'z' => Some(character - b'a' + 26),
+        b'0'..=b'9' => Some(character - b'0' + 52),
+        b'+' | b'-' => Some(62),
+        b'/' | b'_' => Some(63),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+
+    fn matches(literal: &Literal, text: &[u8]) -> Vec<usize> {
+        text.windows(literal.bytes.len())
+            .enumerate()
+            .filter(|(_, window)| {
+                window
+                    .iter()
+                    .zip(&literal.bytes)
+                    .all(|(byte, known)| known.contains(byte))
+            })
+            .map(|(at, _)| at + literal.lead)
+            .collect()
+    }
+
+    #[test]
+    fn base64_forms_are_what_an_encoder_writes() {
+        // With characters whose base64 differs between the alphabets.
+        for prefix in ["rsc_sk_", "a?>", "~~~?o>_"] {
+            for before in 0..7 {
+                let text = format!("{}{prefix}0aZ", &"\u{7f}x~ 1?z"[..before]);
+                let aligned = Alignment::ALL[before % 3];
+                let expected = before / 3 * 4 + aligned.first_whole_character();
+                for encoded in [STANDARD.encode(&text), URL_SAFE.encode(&text)] {
+                    for next in [None, Some(b"0aZ".as_slice())] {
+                        for alignment in Alignment::ALL {
+                            let form = base64(0, prefix.as_bytes(), next, alignment);
+                            let found = matches(&form, encoded.as_bytes());
+                            let wanted: &[usize] = if alignment == aligned {
+                                &[expected]
+                            } else {
+                                &[]
+                            };
+                            assert_eq!(found, wanted, "{text} {encoded} {alignment:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn knows_the_characters_at_the_ends() {
+        let form = base64(0, b"rsc_sk_", Some(b"0aZ"), Alignment::ALL[1]);
+        // The first holds two bits of any byte, the last two bits of `0`, `a` or `Z`.
+        assert_eq!(form.bytes[0], b"3HXn");
+        assert_eq!(form.bytes[9], b"89");
+        assert!(form.bytes[1..9].iter().all(|known| known.len() == 1));
+        assert_eq!(form.lead, 1);
+    }
+
+    #[test]
+    fn values_are_the_places_in_the_alphabet() {
+        for (value, character) in BASE64.iter().enumerate() {
+            assert_eq!(base64_value(*character).map(usize::from), Some(value));
+        }
+        assert_eq!(base64_value(b'-').zip(base64_value(b'_')), Some((62, 63)));
+        assert_eq!(base64_value(b'='), None);
+    }
+}

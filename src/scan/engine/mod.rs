@@ -1,0 +1,208 @@
+//! The engine: where in a text stand candidates of which format.
+//!
+//! One pass finds the formats' literals in every form that encodings give them ([`literal`], [`sieve`]).
+//! Only around such a hit the text is decoded and matched, within fixed bounds, so that it makes no
+//! difference whether a text is scanned as a whole or in pieces that overlap by those bounds.
+
+mod decode;
+mod literal;
+mod sieve;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::scanner::Scanner;
+use super::{Candidate, Encoding, Encodings};
+use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
+use literal::Form;
+use sieve::{Hit, Sieve};
+
+/// Finds candidates of all secret formats of a set. Public formats are not even looked for.
+#[derive(Debug)]
+pub struct Engine {
+    formats: Vec<Hunted>,
+    sieve: Option<Sieve>,
+    /// The longest key of all formats, in bytes.
+    longest_key: usize,
+    /// How far from a hit the text is looked at, in bytes to either side.
+    reach: usize,
+}
+
+#[derive(Debug)]
+struct Hunted {
+    id: Arc<str>,
+    format: KeyFormat,
+}
+
+/// A candidate's place in a text, before its line and column are known.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) place: Range<usize>,
+    pub(super) encoding: Encoding,
+    pub(super) format: usize,
+    pub(super) value: KeyValue,
+}
+
+impl Engine {
+    /// An engine that looks for the secret formats of `formats` in UTF-8 and the given encodings.
+    pub fn new(formats: &FormatSet, encodings: Encodings) -> Self {
+        let formats: Vec<_> = formats
+            .secret()
+            .map(|(_, format)| Hunted {
+                id: format.id().into(),
+                format: format.clone(),
+            })
+            .collect();
+        let literals: Vec<_> = formats
+            .iter()
+            .enumerate()
+            .flat_map(|(index, hunted)| literal::forms(index, &hunted.format, encodings))
+            .collect();
+        let longest_key = formats
+            .iter()
+            .map(|hunted| hunted.format.max_len())
+            .max()
+            .unwrap_or(0);
+        Self {
+            sieve: (!literals.is_empty()).then(|| Sieve::new(literals)),
+            formats,
+            longest_key,
+            // Twice a key's length in UTF-16, a neighbour on either side, and as much room in base64
+            // for line breaks and what they cut off.
+            reach: longest_key * 2 + 64,
+        }
+    }
+
+    /// The length of the longest stretch of text that can be one candidate, in bytes.
+    pub fn longest_match(&self) -> usize {
+        self.reach
+    }
+
+    /// All candidates in `text`, in the order in which they start.
+    pub fn scan(&self, text: &[u8]) -> Vec<Candidate> {
+        let mut candidates = Vec::new();
+        Scanner::new(self).scan_slice(text, &mut |candidate| candidates.push(candidate));
+        candidates
+    }
+
+    /// `text` with every candidate in it redacted: for messages that quote what somebody else wrote.
+    pub fn redact(&self, text: &str) -> String {
+        let mut redacted = text.to_owned();
+        for candidate in self.scan(text.as_bytes()) {
+            if candidate.encoding == Encoding::Utf8 {
+                redacted = redacted.replace(candidate.value.expose(), &candidate.display);
+            }
+        }
+        redacted
+    }
+
+    /// How far from a hit the text is looked at, in bytes to either side.
+    pub(super) fn reach(&self) -> usize {
+        self.reach
+    }
+
+    /// The candidates of those hits in `window` that are in `decided`, in the order of their places.
+    /// `window` starts `base` bytes into the text. Its hits are right if it goes on for [`Self::reach`]
+    /// bytes to either side of them, or as far as the text does.
+    pub(super) fn find(&self, window: &[u8], base: u64, decided: &Range<usize>) -> Vec<Found> {
+        let mut all = Vec::new();
+        if let Some(sieve) = &self.sieve {
+            sieve.search(window, &mut |hit| {
+                if decided.contains(&hit.at) {
+                    all.extend(self.decide(window, base, hit));
+                }
+            });
+        }
+        // The same string is found twice if its anchor stands in it twice.
+        all.sort_unstable_by_key(Found::key);
+        all.dedup_by_key(|found| found.key());
+        all
+    }
+
+    /// The report of what was found.
+    pub(super) fn candidate(&self, found: Found, offset: u64, line: u64, column: u64) -> Candidate {
+        let hunted = &self.formats[found.format];
+        Candidate {
+            format: Arc::clone(&hunted.id),
+            display: found.value.redacted(hunted.format.display_prefix()),
+            value: found.value,
+            offset,
+            line,
+            column,
+            encoding: found.encoding,
+        }
+    }
+
+    /// What stands around a hit, if it is a candidate.
+    fn decide(&self, window: &[u8], base: u64, hit: Hit<'_>) -> Option<Found> {
+        let start = hit.at.saturating_sub(self.reach);
+        let end = window.len().min(hit.at.saturating_add(self.reach));
+        let near = &window[start..end];
+        let at = hit.at - start;
+        let index = hit.literal.format;
+        let format = &self.formats[index].format;
+        let (range, encoding, value) = match hit.literal.form {
+            Form::Plain => {
+                let range = format.match_at(near, at)?;
+                (range.clone(), Encoding::Utf8, value(&near[range])?)
+            }
+            Form::Utf16 => self.utf16(format, near, at, base + start as u64)?,
+            Form::Base64(alignment) => {
+                let decoded = decode::base64(near, at, alignment)?;
+                let (range, value) = matching(format, &decoded)?;
+                (range, Encoding::Base64, value)
+            }
+        };
+        Some(Found {
+            place: range.start + start..range.end + start,
+            encoding,
+            format: index,
+            value,
+        })
+    }
+
+    /// Both byte orders read the same string out of UTF-16. They differ in where it starts, and in whether
+    /// its last character or the one before its first is complete. Code units start at even places of a
+    /// text, which tells the right one; unless that one gives nothing.
+    fn utf16(
+        &self,
+        format: &KeyFormat,
+        near: &[u8],
+        at: usize,
+        base: u64,
+    ) -> Option<(Range<usize>, Encoding, KeyValue)> {
+        let low_first = (Encoding::Utf16Le, Some(at));
+        let high_first = (Encoding::Utf16Be, at.checked_sub(1));
+        let orders = if (base + at as u64).is_multiple_of(2) {
+            [low_first, high_first]
+        } else {
+            [high_first, low_first]
+        };
+        orders.into_iter().find_map(|(encoding, unit)| {
+            let low_byte_first = encoding == Encoding::Utf16Le;
+            let decoded = decode::utf16(near, unit?, low_byte_first, self.longest_key + 1);
+            let (range, value) = matching(format, &decoded)?;
+            Some((range, encoding, value))
+        })
+    }
+}
+
+impl Found {
+    fn key(&self) -> (usize, usize, usize, Encoding) {
+        (self.place.start, self.place.end, self.format, self.encoding)
+    }
+}
+
+fn matching(format: &KeyFormat, decoded: &decode::Decoded) -> Option<(Range<usize>, KeyValue)> {
+    let range = format.match_at(&decoded.bytes, decoded.literal_at)?;
+    let value = value(&decoded.bytes[range.clone()])?;
+    Some((
+        decoded.origins[range.start]..decoded.origins[range.end],
+        value,
+    ))
+}
+
+/// Keys are ASCII in every format; what is not UTF-8 is none.
+fn value(key: &[u8]) -> Option<KeyValue> {
+    std::str::from_utf8(key).ok().map(KeyValue::new)
+}

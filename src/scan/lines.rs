@@ -1,0 +1,175 @@
+//! Line and column of places in a text that is seen through a moving window.
+
+use memchr::{memchr_iter, memrchr};
+
+/// Counts line breaks, only as far as somebody asks.
+///
+/// Lines end in a line feed. In a text that is UTF-16 as a whole, that is a code unit, and columns are
+/// code units too; else a column is a byte. A byte order mark at the start of a text is not counted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lines {
+    unit: Unit,
+    /// Line breaks before `counted_to`.
+    breaks: u64,
+    /// How far was counted, in bytes from the start of the text.
+    counted_to: u64,
+    /// Where the line starts that `counted_to` stands on.
+    line_start: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Byte,
+    LowByteFirst,
+    HighByteFirst,
+}
+
+impl Lines {
+    /// For a text that starts with `start`.
+    pub(super) fn of(start: &[u8]) -> Self {
+        let (unit, mark) = match start {
+            [0xff, 0xfe, ..] => (Unit::LowByteFirst, 2),
+            [0xfe, 0xff, ..] => (Unit::HighByteFirst, 2),
+            [0xef, 0xbb, 0xbf, ..] => (Unit::Byte, 3),
+            // Without a mark, a text in UTF-16 mostly starts with two ASCII characters.
+            [1..=0xff, 0, 1..=0xff, 0, ..] => (Unit::LowByteFirst, 0),
+            [0, 1..=0xff, 0, 1..=0xff, ..] => (Unit::HighByteFirst, 0),
+            _ => (Unit::Byte, 0),
+        };
+        Self {
+            unit,
+            breaks: 0,
+            counted_to: 0,
+            line_start: mark,
+        }
+    }
+
+    /// Counts on up to the place `to` of the window, which starts `base` bytes into the text.
+    pub(super) fn count_to(&mut self, window: &[u8], base: u64, to: usize) {
+        let from = usize::try_from(self.counted_to.saturating_sub(base)).unwrap_or(usize::MAX);
+        if from >= to {
+            return;
+        }
+        let passed = &window[from..to];
+        let (breaks, last) = match self.unit {
+            Unit::Byte => (
+                memchr_iter(b'\n', passed).count(),
+                memrchr(b'\n', passed).map(|at| at + 1),
+            ),
+            Unit::LowByteFirst | Unit::HighByteFirst => self.unit_breaks(window, base, from, to),
+        };
+        self.breaks += breaks as u64;
+        self.counted_to = base + to as u64;
+        if let Some(after) = last {
+            self.line_start = base + (from + after) as u64;
+        }
+    }
+
+    /// The number of line breaks that start in `from..to`, and where the last one ends, from `from`.
+    fn unit_breaks(
+        self,
+        window: &[u8],
+        base: u64,
+        from: usize,
+        to: usize,
+    ) -> (usize, Option<usize>) {
+        let (low, high) = if self.unit == Unit::LowByteFirst {
+            (0, 1)
+        } else {
+            (1, 0)
+        };
+        let mut breaks = 0;
+        let mut last = None;
+        for at in memchr_iter(b'\n', &window[from..(to + low).min(window.len())]) {
+            let Some(unit) = (from + at).checked_sub(low) else {
+                continue;
+            };
+            if unit >= from
+                && (base + unit as u64).is_multiple_of(2)
+                && window.get(unit + high) == Some(&0)
+            {
+                breaks += 1;
+                last = Some(unit + 2 - from);
+            }
+        }
+        (breaks, last)
+    }
+
+    /// Line and column of the place `at` of the window, both from 1. Places must be asked for in
+    /// ascending order.
+    pub(super) fn locate(&mut self, window: &[u8], base: u64, at: usize) -> (u64, u64) {
+        self.count_to(window, base, at);
+        let bytes = (base + at as u64).saturating_sub(self.line_start);
+        let column = match self.unit {
+            Unit::Byte => bytes,
+            Unit::LowByteFirst | Unit::HighByteFirst => bytes / 2,
+        };
+        (self.breaks + 1, column + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn locate_all(text: &[u8], split: usize) -> Vec<(u64, u64)> {
+        let mut lines = Lines::of(text);
+        lines.count_to(text, 0, split);
+        (split..text.len())
+            .map(|at| lines.locate(&text[split..], split as u64, at - split))
+            .collect()
+    }
+
+    #[test]
+    fn counts_lines_and_bytes_from_one() {
+        let text = b"ab\n\ncd\r\ne";
+        let expected = [
+            (1, 1),
+            (1, 2),
+            (1, 3),
+            (2, 1),
+            (3, 1),
+            (3, 2),
+            (3, 3),
+            (3, 4),
+            (4, 1),
+        ];
+        for split in 0..text.len() {
+            assert_eq!(locate_all(text, split), expected[split..]);
+        }
+        assert_eq!(locate_all(b"\xef\xbb\xbfab", 3), [(1, 1), (1, 2)]);
+    }
+
+    #[test]
+    fn utf16_line_breaks_are_code_units() {
+        // U+4E0A and U+0A4E have a byte in common with a line feed.
+        let text: Vec<u16> = "\u{feff}a\u{4e0a}\u{0a4e}\nb\n\n\u{4e0a}c"
+            .encode_utf16()
+            .collect();
+        let low: Vec<u8> = text.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+        let high: Vec<u8> = text.iter().flat_map(|unit| unit.to_be_bytes()).collect();
+        for text in [low, high] {
+            for split in (2..text.len()).step_by(2) {
+                let places = locate_all(&text, split);
+                assert_eq!(places.last(), Some(&(4, 2)));
+                if split == 2 {
+                    assert_eq!(places[0], (1, 1));
+                    assert_eq!(places[8], (2, 1));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn guesses_utf16_without_a_mark() {
+        for (text, unit) in [
+            (b"a\0b\0".as_slice(), Unit::LowByteFirst),
+            (b"\0a\0b", Unit::HighByteFirst),
+            (b"\0\0\0b", Unit::Byte),
+            (b"a\0", Unit::Byte),
+            (b"", Unit::Byte),
+        ] {
+            assert_eq!(Lines::of(text).unit, unit, "{text:?}");
+        }
+    }
+}

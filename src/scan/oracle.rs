@@ -1,0 +1,255 @@
+//! The engine against an oracle: the plainest program that finds the same, by reading the whole text in
+//! every encoding at every place and asking a regular expression.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::sync::LazyLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
+use proptest::prelude::*;
+use regex::bytes::Regex;
+
+use super::{Candidate, Encoding, Encodings, Engine, Scanner};
+use crate::keyformat::{FormatSet, KeyFormat, Verdict};
+
+/// Offset, encoding, value.
+type Place = (u64, Encoding, String);
+
+const PATTERNS: &str = r#"
+[[format]]
+id = "checked"
+visibility = "secret"
+prefix = "rsc_sk_"
+body = { alphabet = "base62", length = 22 }
+checksum = { algorithm = "crc32", encoding = "base62", length = 6, over = "body" }
+
+[[format]]
+id = "bare"
+visibility = "secret"
+prefix = "a?>"
+body = { alphabet = "hex", length = 32 }
+
+[[format]]
+id = "anchored"
+visibility = "secret"
+anchor = "mid"
+regex = 'k[0-9a-f]{4,8}mid[0-9a-z]{3}'
+
+[[format]]
+id = "public"
+visibility = "public"
+prefix = "rsc_pk_"
+body = { alphabet = "base62", length = 22 }
+checksum = { algorithm = "crc32", encoding = "base62", length = 6, over = "body" }
+"#;
+
+static FORMATS: LazyLock<FormatSet> =
+    LazyLock::new(|| FormatSet::parse(&[("oracle.toml", PATTERNS)]).unwrap());
+static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(&FORMATS, Encodings::ALL));
+
+/// The same shapes once more, written by hand.
+static SHAPES: LazyLock<[(&KeyFormat, Regex); 3]> = LazyLock::new(|| {
+    [
+        ("checked", r"(?-u)rsc_sk_[0-9A-Za-z]{28}"),
+        ("bare", r"(?-u)a\?>[0-9a-f]{32}"),
+        ("anchored", r"(?-u)k[0-9a-f]{4,8}mid[0-9a-z]{3}"),
+    ]
+    .map(|(id, shape)| (FORMATS.get(id).unwrap(), Regex::new(shape).unwrap()))
+});
+static BASE64: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"(?-u)[0-9A-Za-z+/_-]+(?:\r?\n[ \t]*[0-9A-Za-z+/_-]+)*").unwrap());
+
+/// All candidates in a text that is not encoded, overlapping ones too.
+fn plain(text: &[u8]) -> Vec<(usize, String)> {
+    let mut all = Vec::new();
+    for (format, shape) in &*SHAPES {
+        let mut from = 0;
+        while let Some(found) = shape.find_at(text, from) {
+            from = found.start() + 1;
+            let alone = format.checksum().is_some() || {
+                let part = |byte: &u8| match format.id() {
+                    "bare" => b"0123456789abcdef".contains(byte),
+                    _ => byte.is_ascii_lowercase() || byte.is_ascii_digit(),
+                };
+                !text[..found.start()].last().is_some_and(part)
+                    && !text[found.end()..].first().is_some_and(part)
+            };
+            if alone && matches!(format.judge(found.as_bytes()), Verdict::Match { .. }) {
+                let value = String::from_utf8(found.as_bytes().to_vec()).unwrap();
+                all.push((found.start(), value));
+            }
+        }
+    }
+    all
+}
+
+fn utf16(text: &[u8]) -> BTreeSet<Place> {
+    let mut all = BTreeSet::new();
+    for (encoding, low) in [(Encoding::Utf16Le, 0), (Encoding::Utf16Be, 1)] {
+        for start in [0, 1] {
+            let bytes: Vec<u8> = text[start.min(text.len())..]
+                .chunks_exact(2)
+                .map(|unit| if unit[1 - low] == 0 { unit[low] } else { 0xff })
+                .collect();
+            for (at, value) in plain(&bytes) {
+                all.insert(((start + at * 2) as u64, encoding, value));
+            }
+        }
+    }
+    // The same string read in the other byte order: code units start at even places.
+    let doubled = |(offset, encoding, value): &Place| {
+        let other = match encoding {
+            Encoding::Utf16Le => (offset.checked_sub(1), Encoding::Utf16Be),
+            _ => (Some(offset + 1), Encoding::Utf16Le),
+        };
+        offset % 2 == 1
+            && other
+                .0
+                .is_some_and(|at| all.contains(&(at, other.1, value.clone())))
+    };
+    all.iter()
+        .filter(|place| !doubled(place))
+        .cloned()
+        .collect()
+}
+
+fn in_base64(text: &[u8]) -> BTreeSet<Place> {
+    let mut all = BTreeSet::new();
+    for run in BASE64.find_iter(text) {
+        let characters: Vec<(usize, u8)> = run
+            .as_bytes()
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| !byte.is_ascii_whitespace())
+            .map(|(at, byte)| {
+                let standard = match byte {
+                    b'-' => b'+',
+                    b'_' => b'/',
+                    byte => *byte,
+                };
+                (run.start() + at, standard)
+            })
+            .collect();
+        for skip in 0..4.min(characters.len()) {
+            let mut encoded: Vec<u8> = characters[skip..].iter().map(|(_, byte)| *byte).collect();
+            // A last character alone, and bits beyond the last byte, are nothing.
+            if encoded.len() % 4 == 1 {
+                encoded.pop();
+            }
+            let padding = (4 - encoded.len() % 4) % 4;
+            encoded.extend(std::iter::repeat_n(b'A', padding));
+            let mut bytes = STANDARD.decode(&encoded).unwrap();
+            bytes.truncate(bytes.len() - padding);
+            for (at, value) in plain(&bytes) {
+                let origin = characters[skip + at * 8 / 6].0;
+                all.insert((origin as u64, Encoding::Base64, value));
+            }
+        }
+    }
+    all
+}
+
+fn oracle(text: &[u8]) -> BTreeSet<Place> {
+    let mut all: BTreeSet<_> = plain(text)
+        .into_iter()
+        .map(|(at, value)| (at as u64, Encoding::Utf8, value))
+        .collect();
+    all.extend(utf16(text));
+    all.extend(in_base64(text));
+    all
+}
+
+fn places(candidates: &[Candidate]) -> BTreeSet<Place> {
+    candidates
+        .iter()
+        .map(|found| {
+            (
+                found.offset,
+                found.encoding,
+                found.value.expose().to_owned(),
+            )
+        })
+        .collect()
+}
+
+/// Yields the text in pieces of that size.
+struct Pieces<'a>(&'a [u8], usize);
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let piece = self.1.min(buffer.len());
+        self.0.read(&mut buffer[..piece])
+    }
+}
+
+fn key() -> impl Strategy<Value = String> {
+    let minted = |id: &'static str| {
+        Just(id).prop_map(|id| FORMATS.get(id).unwrap().mint().unwrap().expose().to_owned())
+    };
+    prop_oneof![
+        minted("checked"),
+        minted("bare"),
+        minted("public"),
+        "k[0-9a-f]{4,8}mid[0-9a-z]{3}",
+        // Nearly.
+        "rsc_sk_[0-9A-Za-z]{0,30}",
+        "a\\?>[0-9a-f]{31,33}",
+        "k[0-9a-f]{2,9}midmid[0-9a-z]{0,4}",
+    ]
+}
+
+fn encoded() -> impl Strategy<Value = Vec<u8>> {
+    let around = "[ -~]{0,5}";
+    (around, key(), around, 0..6u8).prop_map(|(before, key, after, encoding)| {
+        let text = format!("{before}{key}{after}");
+        match encoding {
+            0 => text.into_bytes(),
+            1 => text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+            2 => text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+            3 => STANDARD.encode(text).into_bytes(),
+            4 => STANDARD_NO_PAD.encode(text).into_bytes(),
+            _ => URL_SAFE.encode(text).into_bytes(),
+        }
+    })
+}
+
+fn text() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        4 => encoded(),
+        2 => "[ \n\t]{1,3}".prop_map(String::into_bytes),
+        1 => "(\r\n|\n  |=|==|\\PC|[A-Za-z0-9+/]{1,9})".prop_map(String::into_bytes),
+        1 => prop::collection::vec(any::<u8>(), 0..300),
+        1 => (0..9usize).prop_map(|count| vec![0; count]),
+    ];
+    prop::collection::vec(piece, 0..9).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn finds_what_the_oracle_finds(text in text()) {
+        let found = ENGINE.scan(&text);
+        prop_assert_eq!(found.len(), places(&found).len(), "something was found twice");
+        prop_assert_eq!(places(&found), oracle(&text));
+    }
+
+    #[test]
+    fn pieces_make_no_difference(text in text(), piece in 1..700usize, more in 0..700usize, times in 1..6usize) {
+        let text = text.repeat(times);
+        let mut pieces = Vec::new();
+        let read = Scanner::with_small_buffer(&ENGINE, more)
+            .scan(&mut Pieces(&text, piece), &mut |candidate| pieces.push(candidate))
+            .unwrap();
+        prop_assert_eq!(read, text.len() as u64);
+        let at = |candidate: &Candidate| {
+            (candidate.offset, candidate.encoding, candidate.line, candidate.column, candidate.value.expose().to_owned())
+        };
+        let mut pieces: Vec<_> = pieces.iter().map(at).collect();
+        pieces.sort();
+        let mut whole: Vec<_> = ENGINE.scan(&text).iter().map(at).collect();
+        whole.sort();
+        prop_assert_eq!(pieces, whole);
+    }
+}

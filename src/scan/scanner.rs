@@ -1,0 +1,163 @@
+//! Scans texts of any size through a buffer of fixed size.
+
+use std::io::{self, Read};
+use std::ops::Range;
+
+use super::engine::{Engine, Found};
+use super::lines::Lines;
+use super::{Candidate, Encoding};
+
+/// What is read at once, in bytes: it stays in the second-level cache between reading and scanning, and
+/// most files are smaller.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// Scans one text after the other with an engine and a buffer of its own: one per thread.
+#[derive(Debug)]
+pub struct Scanner<'a> {
+    engine: &'a Engine,
+    buffer: Vec<u8>,
+    buffer_bytes: usize,
+}
+
+/// What tells a candidate from the others of one text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    start: u64,
+    end: u64,
+    format: usize,
+    encoding: Encoding,
+}
+
+/// How far the current text was scanned.
+struct Progress {
+    /// Where the window starts, in bytes from the start of the text.
+    base: u64,
+    /// Hits before this place were dealt with.
+    decided: u64,
+    /// Counted up to `base`.
+    lines: Lines,
+    /// Candidates that hits after `decided` could find again.
+    seen: Vec<Identity>,
+}
+
+impl<'a> Scanner<'a> {
+    /// A scanner whose buffer is allocated when it is first needed.
+    pub fn new(engine: &'a Engine) -> Self {
+        Self {
+            engine,
+            buffer: Vec::new(),
+            // Each window starts with a copy of the end of the last one.
+            buffer_bytes: BUFFER_BYTES.max(engine.reach() * 8),
+        }
+    }
+
+    /// The same with the smallest buffer that can work and `more` bytes.
+    #[cfg(test)]
+    pub(super) fn with_small_buffer(engine: &'a Engine, more: usize) -> Self {
+        Self {
+            engine,
+            buffer: Vec::new(),
+            buffer_bytes: engine.reach() * 2 + 2 + more,
+        }
+    }
+
+    /// Gives `found` the candidates in all that `text` yields, piece by piece, and returns how many bytes
+    /// that was.
+    ///
+    /// # Errors
+    /// When `text` cannot be read to its end. What could be read was scanned.
+    pub fn scan(
+        &mut self,
+        text: &mut impl Read,
+        found: &mut dyn FnMut(Candidate),
+    ) -> io::Result<u64> {
+        self.buffer.resize(self.buffer_bytes, 0);
+        let (mut filled, mut outcome) = fill(text, &mut self.buffer, 0);
+        let mut progress = Progress::of(&self.buffer[..filled]);
+        while filled == self.buffer.len() {
+            let window = &self.buffer[..filled];
+            let end = filled - self.engine.reach();
+            progress.pass(self.engine, window, end, found);
+            let keep = progress.slide(self.engine, window, end);
+            self.buffer.copy_within(keep.clone(), 0);
+            (filled, outcome) = fill(text, &mut self.buffer, keep.len());
+        }
+        progress.pass(self.engine, &self.buffer[..filled], filled, found);
+        outcome.map(|()| progress.base + filled as u64)
+    }
+
+    /// The same for a text that is in memory.
+    pub fn scan_slice(&self, text: &[u8], found: &mut dyn FnMut(Candidate)) {
+        Progress::of(text).pass(self.engine, text, text.len(), found);
+    }
+}
+
+impl Progress {
+    fn of(start: &[u8]) -> Self {
+        Self {
+            base: 0,
+            decided: 0,
+            lines: Lines::of(start),
+            seen: Vec::new(),
+        }
+    }
+
+    /// Deals with the hits in `window` that were not dealt with and stand before `end`.
+    fn pass(
+        &mut self,
+        engine: &Engine,
+        window: &[u8],
+        end: usize,
+        found: &mut dyn FnMut(Candidate),
+    ) {
+        let from = usize::try_from(self.decided - self.base).unwrap_or(usize::MAX);
+        self.decided = self.base + end as u64;
+        let mut lines = self.lines;
+        let mut seen = Vec::new();
+        for new in engine.find(window, self.base, &(from..end)) {
+            let identity = self.identify(&new);
+            if self.seen.contains(&identity) {
+                continue;
+            }
+            if identity.end > self.decided {
+                seen.push(identity);
+            }
+            let (line, column) = lines.locate(window, self.base, new.place.start);
+            found(engine.candidate(new, identity.start, line, column));
+        }
+        self.seen = seen;
+    }
+
+    /// Moves the window on so that the hits from `decided_to` on have what stands before them in it.
+    /// Returns what of it remains.
+    fn slide(&mut self, engine: &Engine, window: &[u8], decided_to: usize) -> Range<usize> {
+        // Code units of UTF-16 are not torn apart.
+        let start = decided_to.saturating_sub(engine.reach()) / 2 * 2;
+        self.lines.count_to(window, self.base, start);
+        self.base += start as u64;
+        start..window.len()
+    }
+
+    fn identify(&self, found: &Found) -> Identity {
+        Identity {
+            start: self.base + found.place.start as u64,
+            end: self.base + found.place.end as u64,
+            format: found.format,
+            encoding: found.encoding,
+        }
+    }
+}
+
+/// Reads until `buffer`, which is filled up to `filled`, is full or the text ends. Returns how far, and
+/// whether without an error.
+fn fill(text: &mut impl Read, buffer: &mut [u8], mut filled: usize) -> (usize, io::Result<()>) {
+    while filled < buffer.len() {
+        match text.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (filled, Err(error)),
+        }
+    }
+    (filled, Ok(()))
+}
