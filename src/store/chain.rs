@@ -1,0 +1,287 @@
+//! The chain that binds the revocation log's entries. Pure: the same code verifies the database and an
+//! exported file.
+//!
+//! Each entry's `hash` is the lower-case hexadecimal SHA-256 of the 64 hexadecimal characters of
+//! `prev_hash` followed by the RFC 8785 canonical JSON of the entry without `prev_hash` and `hash`.
+//! The first `prev_hash` is 64 zeros; `seq` starts at 1 and has no gaps.
+
+use std::fmt::{self, Write as _};
+use std::io::BufRead;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::LogEntry;
+
+/// `prev_hash` of the first entry.
+pub(super) const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The longest line that is read from a file. An entry's texts are bounded well below it.
+const LINE_MAX: u64 = 1024 * 1024;
+
+/// The hash of an entry whose canonical JSON this is.
+pub(super) fn entry_hash(prev_hash: &str, canonical: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(prev_hash);
+    hash.update(canonical);
+    hex::encode(hash.finalize())
+}
+
+/// `value` in the canonical form of RFC 8785: no white space, members sorted by the UTF-16 code units
+/// of their names, shortest escapes. The numbers of a log entry are whole; others are written as
+/// `serde_json` writes them, which differs from the RFC for very large and very small ones.
+pub fn canonical_json(value: &Value) -> String {
+    let mut text = String::new();
+    write_value(value, &mut text);
+    text
+}
+
+fn write_value(value: &Value, text: &mut String) {
+    match value {
+        Value::Object(members) => {
+            let mut members: Vec<_> = members.iter().collect();
+            members.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
+            text.push('{');
+            for (at, (name, value)) in members.into_iter().enumerate() {
+                if at > 0 {
+                    text.push(',');
+                }
+                write_string(name, text);
+                text.push(':');
+                write_value(value, text);
+            }
+            text.push('}');
+        }
+        Value::Array(items) => {
+            text.push('[');
+            for (at, item) in items.iter().enumerate() {
+                if at > 0 {
+                    text.push(',');
+                }
+                write_value(item, text);
+            }
+            text.push(']');
+        }
+        Value::String(string) => write_string(string, text),
+        other => {
+            // Writing into a String cannot fail.
+            let _ = write!(text, "{other}");
+        }
+    }
+}
+
+/// RFC 8785, 3.2.2.2: two-character escapes where JSON has them, `\u00xx` in lower case for the
+/// other control characters, everything else as it is.
+fn write_string(string: &str, text: &mut String) {
+    text.push('"');
+    for c in string.chars() {
+        match c {
+            '"' => text.push_str("\\\""),
+            '\\' => text.push_str("\\\\"),
+            '\u{8}' => text.push_str("\\b"),
+            '\t' => text.push_str("\\t"),
+            '\n' => text.push_str("\\n"),
+            '\u{c}' => text.push_str("\\f"),
+            '\r' => text.push_str("\\r"),
+            c if c < ' ' => {
+                let _ = write!(text, "\\u{:04x}", u32::from(c));
+            }
+            c => text.push(c),
+        }
+    }
+    text.push('"');
+}
+
+/// What a chain that holds amounts to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// How many entries there are; also the last one's `seq`.
+    pub entries: u64,
+    /// The last entry's hash, 64 zeros if there is none. Entries cut off the end of a file can only
+    /// be noticed by comparing this with the database's.
+    pub head: String,
+}
+
+/// Where a chain breaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// The bad entry's place: the line in a file, or the row in the order of `seq`; from 1.
+    pub position: u64,
+    /// The `seq` that it claims, if that can be read.
+    pub seq: Option<u64>,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "entry {}", self.position)?;
+        if let Some(seq) = self.seq {
+            write!(f, " (seq {seq})")?;
+        }
+        write!(f, ": {}", self.problem)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// What is wrong with an entry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// The text is no JSON, or not that of an entry: a field too many, missing, twice, or of the
+    /// wrong kind.
+    #[error("it is not an entry of a revocation log: {0}")]
+    NotAnEntry(String),
+    /// The number does not follow the one before.
+    #[error("its seq should be {expected}: an entry is missing, repeated or out of order")]
+    Seq {
+        /// The number that comes next.
+        expected: u64,
+    },
+    /// It was not written after the entry that stands before it.
+    #[error("its prev_hash is not the hash {expected} of the entry before")]
+    Link {
+        /// The hash of the entry before.
+        expected: String,
+    },
+    /// It is not what was hashed.
+    #[error("its contents hash to {computed}, not to its hash: it was changed after it was written")]
+    Hash {
+        /// The hash of what stands there.
+        computed: String,
+    },
+    /// The database row's columns say something else than the entry in it.
+    #[error("the database column {0} differs from the entry")]
+    Column(&'static str),
+    /// The database's note of the chain's end says something else than the last row.
+    #[error(
+        "the log ends here, but the database noted an end at seq {seq} with hash {hash}: entries at the end were removed or added"
+    )]
+    Head {
+        /// The noted number of the last entry.
+        seq: u64,
+        /// The noted hash of the last entry.
+        hash: String,
+    },
+}
+
+/// A chain being verified, entry after entry from the first.
+#[derive(Debug, Clone)]
+pub struct Chain {
+    entries: u64,
+    head: String,
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self {
+            entries: 0,
+            head: GENESIS.to_owned(),
+        }
+    }
+}
+
+impl Chain {
+    /// A chain without entries.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The entries so far.
+    pub fn verified(&self) -> Verified {
+        Verified {
+            entries: self.entries,
+            head: self.head.clone(),
+        }
+    }
+
+    /// Takes the next entry, as JSON text on one line without its end. What is hashed is the JSON that
+    /// stands there, so the order of its members and the space between them do not matter.
+    ///
+    /// # Errors
+    /// [`Broken`] when the entry is not the one that belongs there.
+    pub fn push(&mut self, line: &str) -> Result<LogEntry, Broken> {
+        let position = self.entries + 1;
+        let broken = |seq, problem| Broken {
+            position,
+            seq,
+            problem,
+        };
+        let bad = |message: String| broken(None, Problem::NotAnEntry(message));
+        if line.trim() != line {
+            return Err(bad("white space around it".to_owned()));
+        }
+        // Read twice: strictly, which refuses unknown, missing and repeated members, and as it
+        // stands, which is what is hashed.
+        let entry: LogEntry = serde_json::from_str(line).map_err(|error| bad(error.to_string()))?;
+        let mut raw: Value = serde_json::from_str(line).map_err(|error| bad(error.to_string()))?;
+        if let Value::Object(members) = &mut raw {
+            members.remove("prev_hash");
+            members.remove("hash");
+        }
+        let canonical = canonical_json(&raw);
+        self.link(&entry, &canonical)
+            .map_err(|problem| broken(Some(entry.seq), problem))?;
+        Ok(entry)
+    }
+
+    /// Checks an entry against the chain, given the text that was hashed.
+    pub(super) fn link(&mut self, entry: &LogEntry, canonical: &str) -> Result<(), Problem> {
+        let expected = self.entries + 1;
+        if entry.seq != expected {
+            return Err(Problem::Seq { expected });
+        }
+        let computed = entry_hash(&entry.prev_hash, canonical);
+        if computed != entry.hash {
+            return Err(Problem::Hash { computed });
+        }
+        if entry.prev_hash != self.head {
+            return Err(Problem::Link {
+                expected: self.head.clone(),
+            });
+        }
+        self.entries = expected;
+        self.head.clone_from(&entry.hash);
+        Ok(())
+    }
+}
+
+/// Why an exported log was not verified.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// An entry is not the one that belongs there.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    /// The file cannot be read.
+    #[error("the log cannot be read: {0}")]
+    Read(#[from] std::io::Error),
+}
+
+/// Verifies an exported log: one entry per line, in the order of `seq` from the first.
+///
+/// # Errors
+/// [`VerifyError::Broken`] names the first bad entry.
+pub fn verify_lines(mut from: impl BufRead) -> Result<Verified, VerifyError> {
+    let mut chain = Chain::new();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = std::io::Read::take(&mut from, LINE_MAX).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok(chain.verified());
+        }
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        }
+        let bad = |message: &str| Broken {
+            position: chain.entries + 1,
+            seq: None,
+            problem: Problem::NotAnEntry(message.to_owned()),
+        };
+        if line.len() as u64 >= LINE_MAX {
+            return Err(bad("it is longer than a megabyte").into());
+        }
+        let text = str::from_utf8(&line).map_err(|_| bad("it is not UTF-8"))?;
+        chain.push(text)?;
+    }
+}

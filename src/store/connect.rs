@@ -1,0 +1,282 @@
+//! Opening the database: URLs, files, pools, migrations.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Executor, PgPool, SqlitePool, SqlSafeStr};
+
+use super::StoreError;
+use super::sql::Dialect;
+
+/// How long a statement waits for another process's lock.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// How long an operation waits for a connection. A partner waits 10 s for an answer.
+const CONNECTION_WAIT: Duration = Duration::from_secs(8);
+/// An open transaction whose client has gone silent holds locks; the server ends it after this.
+const IDLE_TRANSACTION: Duration = Duration::from_mins(1);
+/// SQLite's readers. They never wait for the writer.
+const SQLITE_READERS: u32 = 4;
+
+/// The pools of either database.
+#[derive(Debug)]
+pub(super) enum Db {
+    /// WAL lets readers go on while the one writer works.
+    Sqlite { read: SqlitePool, write: SqlitePool },
+    Postgres(PgPool),
+}
+
+impl Db {
+    pub(super) fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite { .. } => Dialect::Sqlite,
+            Self::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        match self {
+            Self::Sqlite { read, write } => {
+                read.close().await;
+                write.close().await;
+            }
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+/// Connects, and gives the name under which errors speak of the database.
+pub(super) async fn connect(
+    url: &SecretString,
+    max_connections: u32,
+) -> Result<(Db, String), StoreError> {
+    let text = url.expose_secret();
+    match text.split_once(':').map(|(scheme, _)| scheme) {
+        Some("sqlite") => sqlite(text).await,
+        Some("postgres" | "postgresql") => postgres(text, max_connections).await,
+        Some(scheme) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => Err(StoreError::Url(
+            format!("{scheme} is no database that rescind speaks"),
+        )),
+        _ => Err(StoreError::Url("it names no database system".to_owned())),
+    }
+}
+
+async fn sqlite(url: &str) -> Result<(Db, String), StoreError> {
+    let options = SqliteConnectOptions::from_str(url)
+        .map_err(|error| StoreError::Url(error.to_string()))?
+        .foreign_keys(true)
+        .busy_timeout(LOCK_WAIT)
+        .disable_statement_logging();
+    let path = options.get_filename().to_owned();
+    if url.contains(":memory:") || url.contains("mode=memory") || path.as_os_str().is_empty() {
+        return Err(StoreError::Url(
+            "a database in memory would forget revocations".to_owned(),
+        ));
+    }
+    let name = path.display().to_string();
+    create_file(&path).map_err(|error| StoreError::Disk {
+        database: name.clone(),
+        cause: error.to_string(),
+    })?;
+    let failed = |error: sqlx::Error| StoreError::from_driver(&name, &error);
+    let writer = options
+        .clone()
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        // 32 MiB: imports touch the whole index of digests in random order.
+        .pragma("cache_size", "-32768");
+    let write = SqlitePoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(CONNECTION_WAIT)
+        .connect_with(writer)
+        .await
+        .map_err(failed)?;
+    let read = SqlitePoolOptions::new()
+        .max_connections(SQLITE_READERS)
+        .acquire_timeout(CONNECTION_WAIT)
+        .connect_with(options.read_only(true))
+        .await
+        .map_err(failed)?;
+    Ok((Db::Sqlite { read, write }, name))
+}
+
+/// Creates the file and its folder so that only their owner can read them. SQLite gives the WAL and
+/// the shared memory file the permissions of the main file.
+fn create_file(path: &Path) -> std::io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    if let Some(folder) = path.parent()
+        && !folder.as_os_str().is_empty()
+        && !folder.exists()
+    {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(folder)?;
+    }
+    let mut file = std::fs::OpenOptions::new();
+    file.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
+    file.open(path).map(drop)
+}
+
+async fn postgres(url: &str, max_connections: u32) -> Result<(Db, String), StoreError> {
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|error| StoreError::Url(without_url(&error, url)))?
+        .application_name("rescind")
+        .disable_statement_logging();
+    let name = format!(
+        "postgres://{}@{}:{}/{}",
+        options.get_username(),
+        options.get_host(),
+        options.get_port(),
+        options.get_database().unwrap_or_default()
+    );
+    let pool = PgPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(CONNECTION_WAIT)
+        .after_connect(|connection, _| {
+            let limits = format!(
+                "SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}",
+                LOCK_WAIT.as_millis(),
+                IDLE_TRANSACTION.as_millis()
+            );
+            Box::pin(async move {
+                connection
+                    .execute(sqlx::raw_sql(sqlx::AssertSqlSafe(limits)))
+                    .await
+                    .map(drop)
+            })
+        })
+        .connect_with(options)
+        .await
+        .map_err(|error| StoreError::from_driver(&name, &error))?;
+    Ok((Db::Postgres(pool), name))
+}
+
+/// A parser's message, unless it repeats a part of the URL that could be a password.
+fn without_url(error: &sqlx::Error, url: &str) -> String {
+    let message = error.to_string();
+    let secret = url
+        .split_once('@')
+        .and_then(|(before, _)| before.rsplit_once(':'))
+        .map_or("", |(_, password)| password);
+    if !secret.is_empty() && message.contains(secret) {
+        "it is malformed".to_owned()
+    } else {
+        message
+    }
+}
+
+const SQLITE_MIGRATIONS: &[(i64, &str, &str)] =
+    &[(1, "first", include_str!("migrations/sqlite/0001_first.sql"))];
+const POSTGRES_MIGRATIONS: &[(i64, &str, &str)] = &[(
+    1,
+    "first",
+    include_str!("migrations/postgres/0001_first.sql"),
+)];
+
+/// The newest schema version this program knows.
+pub(super) fn known_version() -> i64 {
+    SQLITE_MIGRATIONS.last().map_or(0, |(version, ..)| *version)
+}
+
+fn migrator(dialect: Dialect) -> Migrator {
+    let migrations = match dialect {
+        Dialect::Sqlite => SQLITE_MIGRATIONS,
+        Dialect::Postgres => POSTGRES_MIGRATIONS,
+    };
+    let mut migrator = Migrator::with_migrations(
+        migrations
+            .iter()
+            .map(|(version, name, sql)| {
+                let sql = sql.into_sql_str();
+                Migration::new(*version, (*name).into(), MigrationType::Simple, sql, false)
+            })
+            .collect(),
+    );
+    // The transaction around it is the lock: on PostgreSQL a session's lock would outlive a failure.
+    migrator.set_locking(false);
+    migrator
+}
+
+/// Applies what is missing, all or nothing, one process at a time.
+pub(super) async fn migrate(db: &Db, name: &str) -> Result<(), StoreError> {
+    let failed = |error: sqlx::Error| StoreError::from_driver(name, &error);
+    let migrator = migrator(db.dialect());
+    let outcome = match db {
+        Db::Sqlite { write, .. } => {
+            let mut tx = write.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+            let outcome = migrator.run_direct(None, &mut *tx, false).await;
+            if outcome.is_ok() {
+                tx.commit().await.map_err(failed)?;
+            }
+            outcome
+        }
+        Db::Postgres(pool) => {
+            let mut tx = pool.begin().await.map_err(failed)?;
+            // Any constant does, as long as every version of this program uses the same.
+            sqlx::query("SELECT pg_advisory_xact_lock(7234615531)")
+                .execute(&mut *tx)
+                .await
+                .map_err(failed)?;
+            let outcome = migrator.run_direct(None, &mut *tx, false).await;
+            if outcome.is_ok() {
+                tx.commit().await.map_err(failed)?;
+            }
+            outcome
+        }
+    };
+    outcome.map_err(|error| migration_failed(name, error))
+}
+
+fn migration_failed(name: &str, error: MigrateError) -> StoreError {
+    let database = name.to_owned();
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+            StoreError::from_driver(name, &error)
+        }
+        MigrateError::VersionMissing(found) => StoreError::NewerDatabase {
+            database,
+            found,
+            known: known_version(),
+        },
+        other => StoreError::Corrupt {
+            database,
+            cause: other.to_string(),
+        },
+    }
+}
+
+/// The schema version of the database; 0 when it is empty.
+pub(super) async fn version(db: &Db, name: &str) -> Result<i64, StoreError> {
+    const VERSION: &str = "SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations";
+    let version = match db {
+        Db::Sqlite { read, .. } => {
+            let exists = "SELECT COUNT(*) FROM sqlite_master WHERE name = '_sqlx_migrations'";
+            match sqlx::query_scalar::<_, i64>(exists).fetch_one(read).await {
+                Ok(0) => Ok(0),
+                Ok(_) => sqlx::query_scalar(VERSION).fetch_one(read).await,
+                Err(error) => Err(error),
+            }
+        }
+        Db::Postgres(pool) => {
+            let exists = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
+            match sqlx::query_scalar::<_, bool>(exists).fetch_one(pool).await {
+                Ok(false) => Ok(0),
+                Ok(true) => sqlx::query_scalar(VERSION).fetch_one(pool).await,
+                Err(error) => Err(error),
+            }
+        }
+    };
+    version.map_err(|error| StoreError::from_driver(name, &error))
+}

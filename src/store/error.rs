@@ -1,0 +1,202 @@
+//! What can go wrong with the database, named so that a caller can act and a person can mend.
+
+/// A database operation failed. Nothing of it remains: every change happens in a transaction.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database does not answer now. HTTP callers get 503 and try again.
+    #[error(
+        "the database {database} cannot be reached: {cause}; check that it is running and that database.url is right"
+    )]
+    Unavailable {
+        /// File path or URL without password.
+        database: String,
+        /// What the driver said.
+        cause: String,
+    },
+    /// Somebody else holds what the operation needs; the same operation may succeed right away.
+    #[error("the database {database} is busy: {cause}; try again")]
+    Busy {
+        /// File path or URL without password.
+        database: String,
+        /// What the driver said.
+        cause: String,
+    },
+    /// A newer binary has migrated this database.
+    #[error(
+        "the database {database} has schema version {found}, this program knows versions up to {known}: run the newer rescind that migrated it, or restore a backup from before (nothing was changed)"
+    )]
+    NewerDatabase {
+        /// File path or URL without password.
+        database: String,
+        /// The version the database has.
+        found: i64,
+        /// The newest version this program knows.
+        known: i64,
+    },
+    /// Migrations are missing.
+    #[error(
+        "the database {database} has schema version {found} and needs {known}: run `rescind migrate`"
+    )]
+    NotMigrated {
+        /// File path or URL without password.
+        database: String,
+        /// The version the database has; 0 for an empty one.
+        found: i64,
+        /// The version this program needs.
+        known: i64,
+    },
+    /// The database accepts no changes.
+    #[error(
+        "the database {database} is read-only: {cause}; give rescind write permission to the file and its folder, or name a primary server in database.url"
+    )]
+    ReadOnly {
+        /// File path or URL without password.
+        database: String,
+        /// What the driver said.
+        cause: String,
+    },
+    /// No space is left. Nothing was changed.
+    #[error(
+        "the disk of the database {database} is full: {cause}; free some space and try again, nothing was changed"
+    )]
+    Full {
+        /// File path or URL without password.
+        database: String,
+        /// What the driver said.
+        cause: String,
+    },
+    /// The file or its folder cannot be opened or created, or the disk fails.
+    #[error(
+        "the database {database} cannot be read or written: {cause}; check the folder, its permissions and the disk"
+    )]
+    Disk {
+        /// File path or URL without password.
+        database: String,
+        /// What the operating system or the driver said.
+        cause: String,
+    },
+    /// The database's contents are not what this program writes.
+    #[error(
+        "the database {database} holds something this program did not write: {cause}; restore a backup, or name another database in database.url"
+    )]
+    Corrupt {
+        /// File path or URL without password.
+        database: String,
+        /// What was found.
+        cause: String,
+    },
+    /// `database.url` is not one that is understood. The URL itself is not repeated: it may hold a password.
+    #[error(
+        "database.url is not understood: {0}; use sqlite://path/to/file.db or postgres://user@host/database"
+    )]
+    Url(String),
+    /// A `cursor` that no list gave out.
+    #[error(
+        "the cursor is not one that this list gave out; leave it away to start at the first page"
+    )]
+    Cursor,
+    /// A row with the same identity exists already.
+    #[error("{0} exists already")]
+    Exists(&'static str),
+    /// The change is refused because of the state of the thing it would change.
+    #[error("{0}")]
+    Refused(&'static str),
+    /// Anything else the driver reports: a defect of this program.
+    #[error("the database {database} refused a statement: {cause}")]
+    Other {
+        /// File path or URL without password.
+        database: String,
+        /// What the driver said.
+        cause: String,
+    },
+}
+
+impl StoreError {
+    /// Whether the operation may succeed when the caller tries again later, without any change of
+    /// the request: HTTP answers 503 then, and a work item goes back to the queue.
+    pub fn is_temporary(&self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable { .. }
+                | Self::Busy { .. }
+                | Self::Full { .. }
+                | Self::ReadOnly { .. }
+                | Self::Disk { .. }
+                | Self::NotMigrated { .. }
+        )
+    }
+
+    /// A row that does not decode. The database's name is added by [`StoreError::in_database`].
+    pub(super) fn row(cause: String) -> Self {
+        Self::Corrupt {
+            database: String::new(),
+            cause,
+        }
+    }
+
+    pub(super) fn in_database(mut self, name: &str) -> Self {
+        if let Self::Corrupt { database, .. } = &mut self
+            && database.is_empty()
+        {
+            name.clone_into(database);
+        }
+        self
+    }
+
+    /// Sorts a driver's error by what can be done about it.
+    pub(super) fn from_driver(database: &str, error: &sqlx::Error) -> Self {
+        let database = database.to_owned();
+        let cause = error.to_string();
+        match error {
+            sqlx::Error::Database(reported) => {
+                let code = reported.code().unwrap_or_default().into_owned();
+                let cause = reported.message().to_owned();
+                match reported.try_downcast_ref::<sqlx::sqlite::SqliteError>() {
+                    Some(_) => from_sqlite(database, &code, cause),
+                    None => from_postgres(database, &code, cause),
+                }
+            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::Protocol(_) => Self::Unavailable { database, cause },
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
+                Self::Corrupt { database, cause }
+            }
+            _ => Self::Other { database, cause },
+        }
+    }
+}
+
+/// SQLite's primary result codes: <https://sqlite.org/rescode.html>.
+fn from_sqlite(database: String, code: &str, cause: String) -> StoreError {
+    let primary = code.parse::<i32>().unwrap_or(0) & 0xff;
+    match primary {
+        5 | 6 => StoreError::Busy { database, cause },
+        8 => StoreError::ReadOnly { database, cause },
+        13 => StoreError::Full { database, cause },
+        3 | 10 | 14 | 22 | 23 => StoreError::Disk { database, cause },
+        11 | 26 => StoreError::Corrupt { database, cause },
+        _ => StoreError::Other { database, cause },
+    }
+}
+
+/// PostgreSQL's error codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+fn from_postgres(database: String, code: &str, cause: String) -> StoreError {
+    match code {
+        "53100" => StoreError::Full { database, cause },
+        "25006" => StoreError::ReadOnly { database, cause },
+        "40001" | "40P01" | "55P03" => StoreError::Busy { database, cause },
+        "58030" => StoreError::Disk { database, cause },
+        "XX001" | "XX002" => StoreError::Corrupt { database, cause },
+        _ if ["08", "28", "3D", "53", "57"]
+            .iter()
+            .any(|class| code.starts_with(class)) =>
+        {
+            StoreError::Unavailable { database, cause }
+        }
+        _ => StoreError::Other { database, cause },
+    }
+}

@@ -1,0 +1,569 @@
+//! Keys: what is kept of each, and how one is found again.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::page::{Conditions, Page, PageRequest, position};
+use super::sql::{Arg, Fields, LIST_MAX, Sql, args, pad, statements, one};
+use super::{Read, Store, StoreError, Tx};
+use crate::keyformat::{Peppers, Sha256Digest, StoredDigest};
+
+/// Whether a key belongs to a user or to a team: exactly one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OwnerType {
+    /// A single user.
+    User,
+    /// A team of users.
+    Team,
+}
+
+impl OwnerType {
+    /// `user` or `team`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Team => "team",
+        }
+    }
+
+    /// Reads `user` or `team`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "user" => Some(Self::User),
+            "team" => Some(Self::Team),
+            _ => None,
+        }
+    }
+}
+
+/// Whom a key belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// User or team.
+    pub kind: OwnerType,
+    /// The provider's identifier of the user or team; any text.
+    pub id: String,
+}
+
+impl Owner {
+    /// The user with this identifier.
+    pub fn user(id: impl Into<String>) -> Self {
+        Self {
+            kind: OwnerType::User,
+            id: id.into(),
+        }
+    }
+
+    /// The team with this identifier.
+    pub fn team(id: impl Into<String>) -> Self {
+        Self {
+            kind: OwnerType::Team,
+            id: id.into(),
+        }
+    }
+}
+
+/// Why a key is no longer accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhyInvalid {
+    /// It was revoked: by its owner, an operator, or because it leaked.
+    ManuallyRevoked,
+    /// Its time is over, be it the end of a rotation's overlap.
+    Expired,
+}
+
+/// A key as the database knows it: everything but its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// The project it belongs to.
+    pub project: String,
+    /// The identifier of its key format.
+    pub format: String,
+    /// Whom it belongs to.
+    pub owner: Owner,
+    /// What its owner calls it.
+    pub description: String,
+    /// Meant for client-side code: never scanned for, never revoked by a report.
+    pub is_public: bool,
+    /// What a redacted key shows before the `…`.
+    pub prefix: String,
+    /// The value's last four characters.
+    pub last_four: String,
+    /// What happens on a leak, where the key has a policy of its own.
+    pub policy: Option<String>,
+    /// Who is told of a leak besides the operators.
+    pub notify_emails: Vec<String>,
+    /// When it was issued.
+    pub created_at: Timestamp,
+    /// When it ends; never, if absent.
+    pub expires_at: Option<Timestamp>,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// When it was first seen in public. Checks from then on are uses after exposure.
+    pub exposed_at: Option<Timestamp>,
+    /// The key that took its place in a rotation.
+    pub replaced_by: Option<Uuid>,
+}
+
+impl Key {
+    /// Why the key is not accepted at `now`; `None` when it is. Revocation outweighs expiry.
+    pub fn why_invalid(&self, now: Timestamp) -> Option<WhyInvalid> {
+        if self.revoked_at.is_some() {
+            return Some(WhyInvalid::ManuallyRevoked);
+        }
+        self.expires_at
+            .is_some_and(|end| end <= now)
+            .then_some(WhyInvalid::Expired)
+    }
+}
+
+/// A key to be stored.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// The project it belongs to, made if need be.
+    pub project: String,
+    /// SHA-256 of its value.
+    pub digest: Sha256Digest,
+    /// The identifier of its key format.
+    pub format: String,
+    /// Whom it belongs to.
+    pub owner: Owner,
+    /// What its owner calls it.
+    pub description: String,
+    /// Meant for client-side code.
+    pub is_public: bool,
+    /// What a redacted key shows before the `…`.
+    pub prefix: String,
+    /// The value's last four characters.
+    pub last_four: String,
+    /// What happens on a leak, where the key has a policy of its own.
+    pub policy: Option<String>,
+    /// Who is told of a leak besides the operators.
+    pub notify_emails: Vec<String>,
+    /// When it was issued.
+    pub created_at: Timestamp,
+    /// When it ends; never, if absent.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl NewKey {
+    /// The key as it will be read back.
+    pub(super) fn stored(self) -> Key {
+        Key {
+            id: self.id,
+            project: self.project,
+            format: self.format,
+            owner: self.owner,
+            description: self.description,
+            is_public: self.is_public,
+            prefix: self.prefix,
+            last_four: self.last_four,
+            policy: self.policy,
+            notify_emails: self.notify_emails,
+            created_at: micros(self.created_at),
+            expires_at: self.expires_at.map(micros),
+            revoked_at: None,
+            exposed_at: None,
+            replaced_by: None,
+        }
+    }
+}
+
+/// Cuts a time to what the database keeps.
+pub(super) fn micros(at: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
+}
+
+/// What may be changed of a key.
+#[derive(Debug, Clone, Default)]
+pub struct KeyPatch {
+    /// A new description.
+    pub description: Option<String>,
+    /// A new end; `Some(None)` for never.
+    pub expires_at: Option<Option<Timestamp>>,
+}
+
+/// Which keys are listed.
+#[derive(Debug, Clone, Default)]
+pub struct KeyFilter {
+    /// Of this project only.
+    pub project: Option<String>,
+    /// Of this owner only.
+    pub owner: Option<Owner>,
+    /// Of this owner type only.
+    pub owner_type: Option<OwnerType>,
+    /// Of this key format only.
+    pub format: Option<String>,
+}
+
+/// The columns that [`key`] reads, in its order.
+macro_rules! key_columns {
+    () => {
+        "k.id, k.project, k.format, k.owner_type, k.owner_id, k.description, k.is_public, k.prefix, \
+         k.last_four, k.policy, k.notify_emails, k.created_at, k.expires_at, k.revoked_at, \
+         k.exposed_at, k.replaced_by"
+    };
+}
+pub(super) use key_columns;
+
+statements! {
+    BY_ID = concat!("SELECT ", key_columns!(), " FROM keys k WHERE k.id = $1");
+    BY_IDS = concat!("SELECT ", key_columns!(), " FROM keys k WHERE k.id IN ({list:1})");
+    LOCK = concat!(
+        "SELECT ", key_columns!(), " FROM keys k WHERE k.id IN ({list:1}) ORDER BY k.id {for update}"
+    );
+    BY_DIGESTS = concat!(
+        "SELECT k.digest, ", key_columns!(), " FROM keys k WHERE k.digest IN ({list:1})"
+    );
+    /// Not when another row has the new form already: two programs with different peppers may have
+    /// imported the same key.
+    REWRITE = "UPDATE keys SET digest = $1 WHERE id = $2 AND digest = $3
+        AND NOT EXISTS (SELECT 1 FROM keys WHERE digest = $1)";
+    UPDATE = "UPDATE keys SET description = $1, expires_at = $2 WHERE id = $3";
+    REVOKE = "UPDATE keys SET revoked_at = $1 WHERE revoked_at IS NULL AND id IN ({list:2})";
+    /// The first sighting stays.
+    EXPOSE = "UPDATE keys SET exposed_at = $1 WHERE id = $2 AND exposed_at IS NULL";
+    REPLACE = "UPDATE keys SET expires_at = $1, replaced_by = $2
+        WHERE id = $3 AND revoked_at IS NULL AND replaced_by IS NULL";
+    COUNT = "SELECT COUNT(*) FROM keys";
+}
+
+pub(super) fn key(row: &mut Fields<'_>) -> Result<Key, StoreError> {
+    Ok(Key {
+        id: row.uuid()?,
+        project: row.next()?,
+        format: row.next()?,
+        owner: Owner {
+            kind: row.word(OwnerType::parse)?,
+            id: row.next()?,
+        },
+        description: row.next()?,
+        is_public: row.next()?,
+        prefix: row.next()?,
+        last_four: row.next()?,
+        policy: row.next()?,
+        notify_emails: emails(row.next()?)?,
+        created_at: row.time()?,
+        expires_at: row.optional_time()?,
+        revoked_at: row.optional_time()?,
+        exposed_at: row.optional_time()?,
+        replaced_by: row.optional_uuid()?,
+    })
+}
+
+/// The list is kept as JSON; most keys have none, which costs no parser.
+fn emails(json: &str) -> Result<Vec<String>, StoreError> {
+    if json == "[]" {
+        return Ok(Vec::new());
+    }
+    serde_json::from_str(json).map_err(|error| StoreError::row(error.to_string()))
+}
+
+fn list(filter: &KeyFilter, request: &PageRequest) -> Result<(Sql, Vec<Arg>), StoreError> {
+    let mut conditions = Conditions::new();
+    if let Some(project) = &filter.project {
+        conditions.and("k.project = ?", args![project]);
+    }
+    if let Some(owner) = &filter.owner {
+        let kind = owner.kind.as_str();
+        conditions.and("k.owner_id = ? AND k.owner_type = ?", args![&owner.id, kind]);
+    }
+    if let Some(kind) = filter.owner_type {
+        conditions.and("k.owner_type = ?", args![kind.as_str()]);
+    }
+    if let Some(format) = &filter.format {
+        conditions.and("k.format = ?", args![format]);
+    }
+    if let Some((at, id)) = request.after()? {
+        conditions.and("(k.created_at, k.id) < (?, ?)", args![at, id]);
+    }
+    Ok(conditions.finish(
+        concat!("SELECT ", key_columns!(), " FROM keys k"),
+        "ORDER BY k.created_at DESC, k.id DESC",
+        request.fetch(),
+    ))
+}
+
+/// The list with every condition, for [`Store::check_statements`].
+pub(super) fn every_filter() -> (&'static str, Sql) {
+    let filter = KeyFilter {
+        project: Some(String::new()),
+        owner: Some(Owner::user("")),
+        owner_type: Some(OwnerType::User),
+        format: Some(String::new()),
+    };
+    let (sql, _) = list(&filter, &PageRequest::sample()).unwrap_or((COUNT, Vec::new()));
+    ("LIST_KEYS", sql)
+}
+
+/// A key that was found under a form of its digest that is not the current one.
+struct Stale {
+    id: Uuid,
+    found: StoredDigest,
+    current: StoredDigest,
+}
+
+/// Looks digests up in the current form and every older one.
+async fn find(
+    read: &mut impl Read,
+    peppers: &Peppers,
+    digests: &[Sha256Digest],
+) -> Result<(HashMap<Sha256Digest, Key>, Vec<Stale>), StoreError> {
+    let mut forms = HashMap::with_capacity(digests.len());
+    for digest in digests {
+        for (rank, form) in peppers.lookups(digest).into_iter().enumerate() {
+            forms.insert(form, (rank, *digest));
+        }
+    }
+    let all: Vec<StoredDigest> = forms.keys().copied().collect();
+    let mut found: HashMap<Sha256Digest, (usize, StoredDigest, Key)> = HashMap::new();
+    for chunk in all.chunks(LIST_MAX) {
+        let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
+        let n = pad(&mut args, 0);
+        let rows = read
+            .fetch(BY_DIGESTS.of(n), args, |row| {
+                Ok((StoredDigest(row.digest()?), key(row)?))
+            })
+            .await?;
+        for (form, key) in rows {
+            let Some((rank, digest)) = forms.get(&form) else {
+                continue;
+            };
+            let better = found.get(digest).is_none_or(|(other, ..)| rank < other);
+            if better {
+                found.insert(*digest, (*rank, form, key));
+            }
+        }
+    }
+    let mut stale = Vec::new();
+    for (digest, (rank, form, key)) in &found {
+        if *rank > 0 {
+            stale.push(Stale {
+                id: key.id,
+                found: *form,
+                current: peppers.stored(digest),
+            });
+        }
+    }
+    stale.sort_by_key(|stale| stale.id);
+    let keys = found
+        .into_iter()
+        .map(|(digest, (_, _, key))| (digest, key))
+        .collect();
+    Ok((keys, stale))
+}
+
+impl Store {
+    /// The key with this identifier.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read.
+    pub async fn key(&self, id: Uuid) -> Result<Option<Key>, StoreError> {
+        let mut read = self;
+        read.fetch_first(BY_ID, args![id], key).await
+    }
+
+    /// The key whose value has this digest, whichever pepper it was stored under.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read.
+    pub async fn find_key(&self, digest: &Sha256Digest) -> Result<Option<Key>, StoreError> {
+        Ok(self
+            .find_keys(std::slice::from_ref(digest))
+            .await?
+            .remove(digest))
+    }
+
+    /// The keys whose values have these digests. One that was stored under a retired pepper, or
+    /// before there were peppers, is rewritten to the current one.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read. A rewrite that fails is left to the next look-up.
+    pub async fn find_keys(
+        &self,
+        digests: &[Sha256Digest],
+    ) -> Result<HashMap<Sha256Digest, Key>, StoreError> {
+        let mut read = self;
+        let (keys, stale) = find(&mut read, &self.0.peppers, digests).await?;
+        if !stale.is_empty()
+            && let Err(error) = self.rewrite(&stale).await
+        {
+            tracing::warn!(%error, keys = stale.len(), "keys stay under a retired pepper");
+        }
+        Ok(keys)
+    }
+
+    async fn rewrite(&self, stale: &[Stale]) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        tx.rewrite(stale).await?;
+        tx.commit().await
+    }
+
+    /// Keys, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Cursor`], and any [`StoreError`] of a read.
+    pub async fn list_keys(
+        &self,
+        filter: &KeyFilter,
+        request: &PageRequest,
+    ) -> Result<Page<Key>, StoreError> {
+        let (sql, args) = list(filter, request)?;
+        let mut read = self;
+        let keys = read.fetch(sql, args, key).await?;
+        Ok(request.page(keys, |key| position(key.created_at, key.id)))
+    }
+
+    /// How many keys there are, valid or not.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read.
+    pub async fn count_keys(&self) -> Result<u64, StoreError> {
+        let mut read = self;
+        let count = read.fetch_first(COUNT, args![], one::count).await?;
+        Ok(count.unwrap_or(0))
+    }
+}
+
+impl Tx {
+    /// Stores a new key.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when the same value is stored already, under any pepper.
+    pub async fn insert_key(&mut self, new: NewKey) -> Result<Key, StoreError> {
+        let outcomes = self.import_keys(std::slice::from_ref(&new)).await?;
+        if outcomes.contains(&super::ImportOutcome::Imported) {
+            Ok(new.stored())
+        } else {
+            Err(StoreError::Exists("a key with this value"))
+        }
+    }
+
+    /// Changes a key's description or end; gives the key as it is now, or `None` when there is none
+    /// with this identifier.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when an expired key that leaked would become valid again.
+    pub async fn update_key(
+        &mut self,
+        id: Uuid,
+        patch: KeyPatch,
+        now: Timestamp,
+    ) -> Result<Option<Key>, StoreError> {
+        let Some(mut key) = self.lock_keys(&[id]).await?.pop() else {
+            return Ok(None);
+        };
+        let was_invalid = key.why_invalid(now).is_some();
+        if let Some(description) = patch.description {
+            key.description = description;
+        }
+        if let Some(expires_at) = patch.expires_at {
+            key.expires_at = expires_at.map(micros);
+        }
+        let revived = was_invalid && key.why_invalid(now).is_none();
+        if revived && key.exposed_at.is_some() {
+            return Err(StoreError::Refused(
+                "the key has leaked and cannot become valid again: issue a new one",
+            ));
+        }
+        let args = args![&key.description, key.expires_at, id];
+        self.execute(UPDATE, args).await?;
+        Ok(Some(key))
+    }
+
+    /// The keys with these identifiers, locked until the transaction ends, in the order of the
+    /// identifiers: the same in every transaction, so that two never wait for each other.
+    pub(crate) async fn lock_keys(&mut self, ids: &[Uuid]) -> Result<Vec<Key>, StoreError> {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut keys = Vec::with_capacity(ids.len());
+        for chunk in ids.chunks(LIST_MAX) {
+            let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
+            let n = pad(&mut args, 0);
+            keys.extend(self.fetch(LOCK.of(n), args, key).await?);
+        }
+        Ok(keys)
+    }
+
+    /// The keys whose values have these digests, locked until the transaction ends.
+    pub(crate) async fn find_and_lock_keys(
+        &mut self,
+        digests: &[Sha256Digest],
+    ) -> Result<HashMap<Sha256Digest, Key>, StoreError> {
+        let peppers = self.store.0.peppers.clone();
+        let (found, stale) = find(self, &peppers, digests).await?;
+        let ids: Vec<Uuid> = found.values().map(|key| key.id).collect();
+        let locked = self.lock_keys(&ids).await?;
+        self.rewrite(&stale).await?;
+        let locked: HashMap<Uuid, Key> = locked.into_iter().map(|key| (key.id, key)).collect();
+        Ok(found
+            .into_iter()
+            .filter_map(|(digest, key)| Some((digest, locked.get(&key.id)?.clone())))
+            .collect())
+    }
+
+    async fn rewrite(&mut self, stale: &[Stale]) -> Result<(), StoreError> {
+        for Stale { id, found, current } in stale {
+            self.execute(REWRITE, args![*current, *id, *found]).await?;
+        }
+        Ok(())
+    }
+
+    /// Revokes those of the keys that are not revoked yet; gives how many that were. Whoever calls
+    /// this appends to the revocation log in the same transaction.
+    pub(crate) async fn revoke_keys(
+        &mut self,
+        ids: &[Uuid],
+        at: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let mut revoked = 0;
+        for chunk in ids.chunks(LIST_MAX) {
+            let mut args = args![at];
+            args.extend(chunk.iter().copied().map(Arg::from));
+            let n = pad(&mut args, 1);
+            revoked += self.execute(REVOKE.of(n), args).await?;
+        }
+        Ok(revoked)
+    }
+
+    /// Notes when a key was first seen in public.
+    pub(crate) async fn expose_key(&mut self, id: Uuid, at: Timestamp) -> Result<(), StoreError> {
+        self.execute(EXPOSE, args![at, id]).await.map(drop)
+    }
+
+    /// Lets a key end because another takes its place; `false` when it was revoked or replaced
+    /// meanwhile.
+    pub(crate) async fn replace_key(
+        &mut self,
+        id: Uuid,
+        expires_at: Timestamp,
+        by: Uuid,
+    ) -> Result<bool, StoreError> {
+        let changed = self.execute(REPLACE, args![expires_at, by, id]).await?;
+        Ok(changed == 1)
+    }
+}
+
+/// The keys with these identifiers, in no order.
+pub(super) async fn by_ids(
+    read: &mut impl Read,
+    ids: &[Uuid],
+) -> Result<HashMap<Uuid, Key>, StoreError> {
+    let mut keys = HashMap::with_capacity(ids.len());
+    for chunk in ids.chunks(LIST_MAX) {
+        let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
+        let n = pad(&mut args, 0);
+        let rows = read.fetch(BY_IDS.of(n), args, key).await?;
+        keys.extend(rows.into_iter().map(|key| (key.id, key)));
+    }
+    Ok(keys)
+}

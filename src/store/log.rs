@@ -1,0 +1,402 @@
+//! The revocation log in the database: appending, listing, exporting, verifying.
+
+use jiff::Timestamp;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::chain::{Broken, Chain, Problem, Verified, entry_hash};
+use super::entry::{LogAction, LogEntry, LogOccurrence, LogReason};
+use super::keys::{Key, micros};
+use super::page::{Conditions, Page, PageRequest};
+use super::sql::{Arg, Fields, Sql, args, runs, statements};
+use super::{Read, Store, StoreError, Tx};
+
+/// Rows of one statement.
+const ROWS_MAX: usize = 128;
+
+/// What is to be written into the revocation log about a key.
+#[derive(Debug, Clone)]
+pub struct LogDraft {
+    /// When it was done.
+    pub at: Timestamp,
+    /// What was done.
+    pub action: LogAction,
+    /// The key, as it was then.
+    pub key: Key,
+    /// Why it was done.
+    pub reason: LogReason,
+    /// The policy that decided; none where a person did.
+    pub policy: Option<String>,
+    /// Who did it.
+    pub actor: String,
+    /// The key's incident.
+    pub incident_id: Option<Uuid>,
+    /// Where the key was seen.
+    pub occurrence: Option<LogOccurrence>,
+    /// When it was seen.
+    pub detected_at: Option<Timestamp>,
+}
+
+impl LogDraft {
+    fn entry(&self, seq: u64, prev_hash: &str) -> (LogEntry, String) {
+        let mut entry = LogEntry {
+            seq,
+            at: micros(self.at),
+            action: self.action,
+            key_id: self.key.id,
+            format: self.key.format.clone(),
+            owner_type: self.key.owner.kind,
+            owner_id: self.key.owner.id.clone(),
+            last_four: self.key.last_four.clone(),
+            description: self.key.description.clone(),
+            reason: self.reason,
+            policy: self.policy.clone(),
+            actor: self.actor.clone(),
+            incident_id: self.incident_id,
+            occurrence: self.occurrence.clone(),
+            detected_at: self.detected_at.map(micros),
+            prev_hash: prev_hash.to_owned(),
+            hash: String::new(),
+        };
+        let canonical = entry.canonical();
+        entry.hash = entry_hash(prev_hash, &canonical);
+        (entry, canonical)
+    }
+}
+
+/// The end of the chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogHead {
+    /// The last entry's number; 0 when there is none.
+    pub seq: u64,
+    /// The last entry's hash; 64 zeros when there is none.
+    pub hash: String,
+}
+
+/// Which entries are listed.
+#[derive(Debug, Clone, Default)]
+pub struct LogFilter {
+    /// About keys of this project only.
+    pub project: Option<String>,
+    /// About this key only.
+    pub key_id: Option<Uuid>,
+    /// With this action only.
+    pub action: Option<LogAction>,
+    /// With this reason only.
+    pub reason: Option<LogReason>,
+    /// Done at this time or later.
+    pub since: Option<Timestamp>,
+    /// Done before this time.
+    pub until: Option<Timestamp>,
+}
+
+macro_rules! log_columns {
+    () => {
+        "seq, at, action, reason, key_id, incident_id, prev_hash, hash, entry"
+    };
+}
+
+statements! {
+    LOCK_HEAD = "SELECT seq, hash FROM log_head WHERE id = 1 {for update}";
+    HEAD = "SELECT seq, hash FROM log_head WHERE id = 1";
+    MOVE_HEAD = "UPDATE log_head SET seq = $1, hash = $2 WHERE id = 1 AND seq = $3";
+    INSERT = "INSERT INTO revocation_log (seq, project, at, action, reason, key_id, incident_id,
+            prev_hash, hash, entry)
+        VALUES {rows:10}";
+    AFTER = concat!(
+        "SELECT ", log_columns!(), " FROM revocation_log WHERE seq > $1 ORDER BY seq LIMIT $2"
+    );
+    BY_SEQ = concat!("SELECT ", log_columns!(), " FROM revocation_log WHERE seq = $1");
+    OF_KEY = concat!(
+        "SELECT ", log_columns!(), " FROM revocation_log WHERE key_id = $1 ORDER BY seq LIMIT $2"
+    );
+}
+
+/// A row of the log: the entry's text and the columns beside it.
+struct StoredEntry {
+    seq: u64,
+    at: Timestamp,
+    action: String,
+    reason: String,
+    key_id: Uuid,
+    incident_id: Option<Uuid>,
+    prev_hash: String,
+    hash: String,
+    text: String,
+}
+
+impl StoredEntry {
+    fn read(row: &mut Fields<'_>) -> Result<Self, StoreError> {
+        Ok(Self {
+            seq: row.count()?,
+            at: row.time()?,
+            action: row.next()?,
+            reason: row.next()?,
+            key_id: row.uuid()?,
+            incident_id: row.optional_uuid()?,
+            prev_hash: row.next()?,
+            hash: row.next()?,
+            text: row.next()?,
+        })
+    }
+
+    /// The entry as it is exported: its text with the two hashes added.
+    fn line(&self) -> Result<String, String> {
+        let mut value: Value =
+            serde_json::from_str(&self.text).map_err(|error| error.to_string())?;
+        let Value::Object(members) = &mut value else {
+            return Err("it is no JSON object".to_owned());
+        };
+        members.insert("prev_hash".to_owned(), self.prev_hash.clone().into());
+        members.insert("hash".to_owned(), self.hash.clone().into());
+        Ok(value.to_string())
+    }
+
+    fn entry(&self) -> Result<LogEntry, StoreError> {
+        self.line()
+            .and_then(|line| serde_json::from_str(&line).map_err(|error| error.to_string()))
+            .map_err(|cause| StoreError::row(format!("entry {} of the log: {cause}", self.seq)))
+    }
+
+    /// Takes the row into the chain.
+    fn verify(&self, chain: &mut Chain) -> Result<(), Problem> {
+        let entry: LogEntry = self
+            .line()
+            .and_then(|line| serde_json::from_str(&line).map_err(|error| error.to_string()))
+            .map_err(Problem::NotAnEntry)?;
+        // The text itself is what was hashed, so a change of its writing shows too.
+        chain.link(&entry, &self.text)?;
+        let columns = [
+            ("seq", self.seq == entry.seq),
+            ("at", self.at == entry.at),
+            ("action", self.action == entry.action.as_str()),
+            ("reason", self.reason == entry.reason.as_str()),
+            ("key_id", self.key_id == entry.key_id),
+            ("incident_id", self.incident_id == entry.incident_id),
+        ];
+        match columns.into_iter().find(|(_, agrees)| !agrees) {
+            Some((column, _)) => Err(Problem::Column(column)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn list(filter: &LogFilter, request: &PageRequest) -> Result<(Sql, Vec<Arg>), StoreError> {
+    let mut conditions = Conditions::new();
+    if let Some(project) = &filter.project {
+        conditions.and("project = ?", args![project]);
+    }
+    if let Some(key_id) = filter.key_id {
+        conditions.and("key_id = ?", args![key_id]);
+    }
+    if let Some(action) = filter.action {
+        conditions.and("action = ?", args![action.as_str()]);
+    }
+    if let Some(reason) = filter.reason {
+        conditions.and("reason = ?", args![reason.as_str()]);
+    }
+    if let Some(since) = filter.since {
+        conditions.and("at >= ?", args![since]);
+    }
+    if let Some(until) = filter.until {
+        conditions.and("at < ?", args![until]);
+    }
+    if let Some(seq) = request.after_number()? {
+        conditions.and("seq < ?", args![seq]);
+    }
+    Ok(conditions.finish(
+        concat!("SELECT ", log_columns!(), " FROM revocation_log"),
+        "ORDER BY seq DESC",
+        request.fetch(),
+    ))
+}
+
+/// The list with every condition, for [`Store::check_statements`].
+pub(super) fn every_filter() -> (&'static str, Sql) {
+    let filter = LogFilter {
+        project: Some(String::new()),
+        key_id: Some(Uuid::nil()),
+        action: Some(LogAction::Revoked),
+        reason: Some(LogReason::Leaked),
+        since: Some(Timestamp::UNIX_EPOCH),
+        until: Some(Timestamp::UNIX_EPOCH),
+    };
+    let (sql, _) = list(&filter, &PageRequest::sample_number()).unwrap_or((HEAD, Vec::new()));
+    ("LIST_LOG", sql)
+}
+
+fn head(row: &mut Fields<'_>) -> Result<LogHead, StoreError> {
+    Ok(LogHead {
+        seq: row.count()?,
+        hash: row.next()?,
+    })
+}
+
+impl Store {
+    /// Entries of the revocation log, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Cursor`], and any [`StoreError`] of a read.
+    pub async fn list_log(
+        &self,
+        filter: &LogFilter,
+        request: &PageRequest,
+    ) -> Result<Page<LogEntry>, StoreError> {
+        let (sql, args) = list(filter, request)?;
+        let mut read = self;
+        let entries = read
+            .fetch(sql, args, |row| StoredEntry::read(row)?.entry())
+            .await?;
+        Ok(request.page(entries, |entry| entry.seq.to_string()))
+    }
+
+    /// The entries after number `seq`, oldest first, at most `limit`: what an export goes through,
+    /// starting with 0, until none come.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read.
+    pub async fn log_after(&self, seq: u64, limit: u32) -> Result<Vec<LogEntry>, StoreError> {
+        let mut read = self;
+        read.fetch(AFTER, args![seq, limit], |row| {
+            StoredEntry::read(row)?.entry()
+        })
+        .await
+    }
+
+    /// The entry with this number.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read.
+    pub async fn log_entry(&self, seq: u64) -> Result<Option<LogEntry>, StoreError> {
+        let mut read = self;
+        read.fetch_first(BY_SEQ, args![seq], |row| StoredEntry::read(row)?.entry())
+            .await
+    }
+
+    /// The entries about a key, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read.
+    pub async fn log_of_key(&self, key: Uuid, limit: u32) -> Result<Vec<LogEntry>, StoreError> {
+        let mut read = self;
+        read.fetch(OF_KEY, args![key, limit], |row| {
+            StoredEntry::read(row)?.entry()
+        })
+        .await
+    }
+
+    /// The end of the chain as the database noted it.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read.
+    pub async fn log_head(&self) -> Result<LogHead, StoreError> {
+        let mut read = self;
+        read.fetch_first(HEAD, args![], head)
+            .await?
+            .ok_or_else(|| StoreError::row("the log has no head".to_owned()))
+            .map_err(|error| error.in_database(self.name()))
+    }
+
+    /// Verifies the whole log in the database: every entry's hash and link, the columns beside it, and
+    /// that it ends where the database noted. Entries may be appended meanwhile.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read. The inner result names the first bad entry.
+    pub async fn verify_log(&self) -> Result<Result<Verified, Broken>, StoreError> {
+        let mut chain = Chain::new();
+        let mut read = self;
+        loop {
+            let at = chain.verified();
+            let rows = read
+                .fetch(AFTER, args![at.entries, 1000_u32], StoredEntry::read)
+                .await?;
+            for row in &rows {
+                let position = chain.verified().entries + 1;
+                if let Err(problem) = row.verify(&mut chain) {
+                    let seq = Some(row.seq);
+                    return Ok(Err(Broken {
+                        position,
+                        seq,
+                        problem,
+                    }));
+                }
+            }
+            if !rows.is_empty() {
+                continue;
+            }
+            let LogHead { seq, hash } = self.log_head().await?;
+            let appended = seq > at.entries && self.log_entry(at.entries + 1).await?.is_some();
+            if appended {
+                continue;
+            }
+            if seq == at.entries && hash == at.head {
+                return Ok(Ok(at));
+            }
+            return Ok(Err(Broken {
+                position: at.entries,
+                seq: None,
+                problem: Problem::Head { seq, hash },
+            }));
+        }
+    }
+}
+
+impl Tx {
+    /// Appends entries to the revocation log; gives them as written. The head's row is locked until
+    /// the transaction ends, so this comes last in it.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub(crate) async fn append_log(
+        &mut self,
+        drafts: &[LogDraft],
+    ) -> Result<Vec<LogEntry>, StoreError> {
+        if drafts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Some(start) = self.fetch_first(LOCK_HEAD, args![], head).await? else {
+            let error = StoreError::row("the log has no head".to_owned());
+            return Err(error.in_database(self.store.name()));
+        };
+        let mut end = start.clone();
+        let mut entries = Vec::with_capacity(drafts.len());
+        for run in runs(drafts.len(), ROWS_MAX) {
+            let drafts = &drafts[run];
+            let mut values = Vec::with_capacity(drafts.len() * 10);
+            for draft in drafts {
+                let (entry, canonical) = draft.entry(end.seq + 1, &end.hash);
+                end.seq = entry.seq;
+                end.hash.clone_from(&entry.hash);
+                values.extend(columns(&draft.key.project, &entry, canonical));
+                entries.push(entry);
+            }
+            self.execute(INSERT.of(drafts.len()), values).await?;
+        }
+        let moved = self
+            .execute(MOVE_HEAD, args![end.seq, end.hash, start.seq])
+            .await?;
+        if moved == 1 {
+            Ok(entries)
+        } else {
+            Err(StoreError::Busy {
+                database: self.store.name().to_owned(),
+                cause: "the revocation log was appended to meanwhile".to_owned(),
+            })
+        }
+    }
+}
+
+fn columns(project: &str, entry: &LogEntry, canonical: String) -> Vec<Arg> {
+    args![
+        entry.seq,
+        project,
+        entry.at,
+        entry.action.as_str(),
+        entry.reason.as_str(),
+        entry.key_id,
+        entry.incident_id,
+        &entry.prev_hash,
+        &entry.hash,
+        canonical,
+    ]
+}

@@ -1,0 +1,135 @@
+//! Where each polled source stands.
+
+use jiff::Timestamp;
+
+use super::sql::{Fields, args, statements};
+use super::{Read, Store, StoreError, Tx};
+
+/// What is known of a source. Counts are totals since it was first polled.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SourceState {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its kind in the configuration.
+    pub kind: String,
+    /// How far it has been read, in the source's own writing (JSON); never contents.
+    pub cursor: String,
+    /// When it was last polled, successfully or not.
+    pub polled_at: Option<Timestamp>,
+    /// When it was last polled successfully.
+    pub succeeded_at: Option<Timestamp>,
+    /// When it will be polled next.
+    pub next_poll_at: Option<Timestamp>,
+    /// The time of the newest event seen: the distance to it is the source's lag.
+    pub newest_event_at: Option<Timestamp>,
+    /// What went wrong at the last poll.
+    pub error: Option<String>,
+    /// Polls.
+    pub polls: u64,
+    /// Events seen, repeated ones not counted.
+    pub events: u64,
+    /// Work items that they became.
+    pub items: u64,
+    /// Times that two polls did not overlap, so that events in between may have been missed.
+    pub gaps: u64,
+    /// Events that could not be read.
+    pub malformed: u64,
+    /// How many requests its server allows per period.
+    pub rate_limit: Option<u64>,
+    /// How many of them are left.
+    pub rate_remaining: Option<u64>,
+    /// When the period ends.
+    pub rate_resets_at: Option<Timestamp>,
+}
+
+macro_rules! source_columns {
+    () => {
+        "name, kind, cursor, polled_at, succeeded_at, next_poll_at, newest_event_at, error, polls, \
+         events, items, gaps, malformed, rate_limit, rate_remaining, rate_resets_at"
+    };
+}
+
+statements! {
+    LOAD = concat!("SELECT ", source_columns!(), " FROM sources WHERE name = $1");
+    LIST = concat!("SELECT ", source_columns!(), " FROM sources ORDER BY name");
+    SAVE = concat!(
+        "INSERT INTO sources (", source_columns!(), ") VALUES {rows:16}
+        ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, cursor = excluded.cursor,
+            polled_at = excluded.polled_at, succeeded_at = excluded.succeeded_at,
+            next_poll_at = excluded.next_poll_at, newest_event_at = excluded.newest_event_at,
+            error = excluded.error, polls = excluded.polls, events = excluded.events,
+            items = excluded.items, gaps = excluded.gaps, malformed = excluded.malformed,
+            rate_limit = excluded.rate_limit, rate_remaining = excluded.rate_remaining,
+            rate_resets_at = excluded.rate_resets_at"
+    );
+}
+
+fn source(row: &mut Fields<'_>) -> Result<SourceState, StoreError> {
+    Ok(SourceState {
+        name: row.next()?,
+        kind: row.next()?,
+        cursor: row.next()?,
+        polled_at: row.optional_time()?,
+        succeeded_at: row.optional_time()?,
+        next_poll_at: row.optional_time()?,
+        newest_event_at: row.optional_time()?,
+        error: row.next()?,
+        polls: row.count()?,
+        events: row.count()?,
+        items: row.count()?,
+        gaps: row.count()?,
+        malformed: row.count()?,
+        rate_limit: row.optional_count()?,
+        rate_remaining: row.optional_count()?,
+        rate_resets_at: row.optional_time()?,
+    })
+}
+
+impl Store {
+    /// Where a source stands; `None` before its first poll.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read.
+    pub async fn load_source(&self, name: &str) -> Result<Option<SourceState>, StoreError> {
+        let mut read = self;
+        read.fetch_first(LOAD, args![name], source).await
+    }
+
+    /// Where every source stands that was ever polled, by name.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read.
+    pub async fn list_sources(&self) -> Result<Vec<SourceState>, StoreError> {
+        let mut read = self;
+        read.fetch(LIST, args![], source).await
+    }
+}
+
+impl Tx {
+    /// Notes where a source stands: in the transaction that adds the work items found by the poll, so
+    /// that none is lost and none is looked for twice.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn save_source(&mut self, state: &SourceState) -> Result<(), StoreError> {
+        let args = args![
+            &state.name,
+            &state.kind,
+            &state.cursor,
+            state.polled_at,
+            state.succeeded_at,
+            state.next_poll_at,
+            state.newest_event_at,
+            state.error.clone(),
+            state.polls,
+            state.events,
+            state.items,
+            state.gaps,
+            state.malformed,
+            state.rate_limit,
+            state.rate_remaining,
+            state.rate_resets_at,
+        ];
+        self.execute(SAVE.of(1), args).await.map(drop)
+    }
+}

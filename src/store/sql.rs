@@ -1,0 +1,425 @@
+//! One way to run one SQL text on either database: typed arguments in, decoded rows out.
+//!
+//! A statement is declared once, in a [`statements!`] block of its table family. Where the two
+//! databases differ it has a hole that is filled before the statement is sent:
+//!
+//! | hole | SQLite | PostgreSQL |
+//! | --- | --- | --- |
+//! | `{now}` | the database's clock in microseconds | likewise |
+//! | `{for update}` | nothing: the transaction holds the only write lock | `FOR UPDATE` |
+//! | `{for update skip locked}` | nothing | `FOR UPDATE SKIP LOCKED` |
+//! | `{list:3}` | `$3, $4, …` for the items of a list | likewise |
+//! | `{rows:5}` | `($1, …, $5), ($6, …, $10), …` for several rows | likewise |
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Arguments as _, Decode, Postgres, Row as _, Sqlite, Type};
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::keyformat::StoredDigest;
+
+/// The most items of one list, and so the most placeholders a list takes.
+pub(super) const LIST_MAX: usize = 1024;
+
+/// Which of the two databases a statement is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+/// A statement, possibly with holes.
+#[derive(Debug, Clone)]
+pub(super) struct Sql {
+    text: Cow<'static, str>,
+    repeat: usize,
+}
+
+impl Sql {
+    pub(super) const fn new(text: &'static str) -> Self {
+        Self {
+            text: Cow::Borrowed(text),
+            repeat: 1,
+        }
+    }
+
+    pub(super) fn built(text: String) -> Self {
+        Self {
+            text: Cow::Owned(text),
+            repeat: 1,
+        }
+    }
+
+    /// The statement for a list of `n` items, or for `n` rows.
+    pub(super) fn of(mut self, n: usize) -> Self {
+        self.repeat = n;
+        self
+    }
+
+    /// The text that is sent, every hole filled.
+    pub(super) fn text(&self, dialect: Dialect) -> Cow<'static, str> {
+        if !self.text.contains('{') {
+            return self.text.clone();
+        }
+        let mut text = String::with_capacity(self.text.len() + 6 * self.repeat);
+        let mut rest = &*self.text;
+        while let Some((before, from)) = rest.split_once('{') {
+            let (hole, after) = from.split_once('}').unwrap_or((from, ""));
+            text.push_str(before);
+            self.fill(&mut text, hole, dialect);
+            rest = after;
+        }
+        text.push_str(rest);
+        Cow::Owned(text)
+    }
+
+    fn fill(&self, text: &mut String, hole: &str, dialect: Dialect) {
+        let postgres = dialect == Dialect::Postgres;
+        match hole.split_once(':') {
+            Some(("list", first)) => {
+                placeholders(text, first.parse().unwrap_or(1), self.repeat);
+            }
+            Some(("rows", columns)) => {
+                let columns = columns.parse().unwrap_or(1);
+                for row in 0..self.repeat {
+                    text.push_str(if row == 0 { "(" } else { ", (" });
+                    placeholders(text, row * columns + 1, columns);
+                    text.push(')');
+                }
+            }
+            _ => text.push_str(match (hole, postgres) {
+                ("now", true) => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+                ("now", false) => "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
+                ("for update", true) => "FOR UPDATE",
+                ("for update skip locked", true) => "FOR UPDATE SKIP LOCKED",
+                _ => "",
+            }),
+        }
+    }
+}
+
+fn placeholders(text: &mut String, first: usize, count: usize) {
+    for at in first..first + count {
+        let comma = if at == first { "" } else { ", " };
+        // Writing into a String cannot fail.
+        let _ = write!(text, "{comma}${at}");
+    }
+}
+
+/// Declares the statements of a table family, and the list of all of them that
+/// [`Store::check_statements`](super::Store::check_statements) prepares.
+macro_rules! statements {
+    ($($(#[$meta:meta])* $name:ident = $text:expr;)*) => {
+        $($(#[$meta])* const $name: $crate::store::sql::Sql = $crate::store::sql::Sql::new($text);)*
+        /// Every statement of this family by name.
+        pub(super) const ALL: &[(&str, $crate::store::sql::Sql)] = &[$((stringify!($name), $name)),*];
+    };
+}
+pub(super) use statements;
+
+/// One value of a statement.
+#[derive(Debug, Clone)]
+pub(super) enum Arg {
+    Text(Option<String>),
+    Int(Option<i64>),
+    Bytes(Vec<u8>),
+    Bool(bool),
+}
+
+/// The values of a statement, in the order of its placeholders.
+macro_rules! args {
+    ($($value:expr),* $(,)?) => { vec![$($crate::store::sql::Arg::from($value)),*] };
+}
+pub(super) use args;
+
+impl From<&str> for Arg {
+    fn from(value: &str) -> Self {
+        Self::Text(Some(value.to_owned()))
+    }
+}
+impl From<&String> for Arg {
+    fn from(value: &String) -> Self {
+        Self::Text(Some(value.clone()))
+    }
+}
+impl From<String> for Arg {
+    fn from(value: String) -> Self {
+        Self::Text(Some(value))
+    }
+}
+impl From<Option<String>> for Arg {
+    fn from(value: Option<String>) -> Self {
+        Self::Text(value)
+    }
+}
+impl From<Uuid> for Arg {
+    fn from(value: Uuid) -> Self {
+        Self::Text(Some(value.to_string()))
+    }
+}
+impl From<Option<Uuid>> for Arg {
+    fn from(value: Option<Uuid>) -> Self {
+        Self::Text(value.map(|id| id.to_string()))
+    }
+}
+impl From<i64> for Arg {
+    fn from(value: i64) -> Self {
+        Self::Int(Some(value))
+    }
+}
+impl From<Option<i64>> for Arg {
+    fn from(value: Option<i64>) -> Self {
+        Self::Int(value)
+    }
+}
+impl From<u64> for Arg {
+    fn from(value: u64) -> Self {
+        Self::Int(Some(i64::try_from(value).unwrap_or(i64::MAX)))
+    }
+}
+impl From<Option<u64>> for Arg {
+    fn from(value: Option<u64>) -> Self {
+        Self::Int(value.map(|value| i64::try_from(value).unwrap_or(i64::MAX)))
+    }
+}
+impl From<u32> for Arg {
+    fn from(value: u32) -> Self {
+        Self::Int(Some(i64::from(value)))
+    }
+}
+impl From<Timestamp> for Arg {
+    fn from(value: Timestamp) -> Self {
+        Self::Int(Some(value.as_microsecond()))
+    }
+}
+impl From<Option<Timestamp>> for Arg {
+    fn from(value: Option<Timestamp>) -> Self {
+        Self::Int(value.map(Timestamp::as_microsecond))
+    }
+}
+impl From<StoredDigest> for Arg {
+    fn from(value: StoredDigest) -> Self {
+        Self::Bytes(value.0.to_vec())
+    }
+}
+impl From<[u8; 32]> for Arg {
+    fn from(value: [u8; 32]) -> Self {
+        Self::Bytes(value.to_vec())
+    }
+}
+impl From<bool> for Arg {
+    fn from(value: bool) -> Self {
+        Self::Bool(value)
+    }
+}
+
+pub(super) fn sqlite_args(args: Vec<Arg>) -> Result<SqliteArguments, sqlx::Error> {
+    let mut all = SqliteArguments::default();
+    for arg in args {
+        match arg {
+            Arg::Text(value) => all.add(value),
+            Arg::Int(value) => all.add(value),
+            Arg::Bytes(value) => all.add(value),
+            Arg::Bool(value) => all.add(value),
+        }
+        .map_err(sqlx::Error::Encode)?;
+    }
+    Ok(all)
+}
+
+pub(super) fn postgres_args(args: Vec<Arg>) -> Result<PgArguments, sqlx::Error> {
+    let mut all = PgArguments::default();
+    for arg in args {
+        match arg {
+            Arg::Text(value) => all.add(value),
+            Arg::Int(value) => all.add(value),
+            Arg::Bytes(value) => all.add(value),
+            Arg::Bool(value) => all.add(value),
+        }
+        .map_err(sqlx::Error::Encode)?;
+    }
+    Ok(all)
+}
+
+/// A row, read column after column in the order of the statement's list.
+pub(super) struct Fields<'r> {
+    row: RowOf<'r>,
+    at: usize,
+}
+
+enum RowOf<'r> {
+    Sqlite(&'r SqliteRow),
+    Postgres(&'r PgRow),
+}
+
+impl<'r> Fields<'r> {
+    pub(super) fn sqlite(row: &'r SqliteRow) -> Self {
+        Self {
+            row: RowOf::Sqlite(row),
+            at: 0,
+        }
+    }
+
+    pub(super) fn postgres(row: &'r PgRow) -> Self {
+        Self {
+            row: RowOf::Postgres(row),
+            at: 0,
+        }
+    }
+
+    /// The next column's value.
+    pub(super) fn next<T>(&mut self) -> Result<T, StoreError>
+    where
+        T: Decode<'r, Sqlite> + Type<Sqlite> + Decode<'r, Postgres> + Type<Postgres>,
+    {
+        let at = self.at;
+        self.at += 1;
+        match self.row {
+            RowOf::Sqlite(row) => row.try_get(at),
+            RowOf::Postgres(row) => row.try_get(at),
+        }
+        .map_err(|error| StoreError::row(error.to_string()))
+    }
+
+    pub(super) fn uuid(&mut self) -> Result<Uuid, StoreError> {
+        let text: &str = self.next()?;
+        Uuid::try_parse(text).map_err(|_| StoreError::row(format!("{text:?} is not a UUID")))
+    }
+
+    pub(super) fn optional_uuid(&mut self) -> Result<Option<Uuid>, StoreError> {
+        let text: Option<&str> = self.next()?;
+        text.map(|text| {
+            Uuid::try_parse(text).map_err(|_| StoreError::row(format!("{text:?} is not a UUID")))
+        })
+        .transpose()
+    }
+
+    pub(super) fn time(&mut self) -> Result<Timestamp, StoreError> {
+        let micros: i64 = self.next()?;
+        timestamp(micros)
+    }
+
+    pub(super) fn optional_time(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        let micros: Option<i64> = self.next()?;
+        micros.map(timestamp).transpose()
+    }
+
+    pub(super) fn count(&mut self) -> Result<u64, StoreError> {
+        let count: i64 = self.next()?;
+        u64::try_from(count).map_err(|_| StoreError::row(format!("{count} is negative")))
+    }
+
+    pub(super) fn optional_count(&mut self) -> Result<Option<u64>, StoreError> {
+        let count: Option<i64> = self.next()?;
+        count
+            .map(|n| u64::try_from(n).map_err(|_| StoreError::row(format!("{n} is negative"))))
+            .transpose()
+    }
+
+    pub(super) fn digest(&mut self) -> Result<[u8; 32], StoreError> {
+        let bytes: &[u8] = self.next()?;
+        bytes
+            .try_into()
+            .map_err(|_| StoreError::row(format!("a digest of {} bytes", bytes.len())))
+    }
+
+    /// A word of a closed set, such as a role.
+    pub(super) fn word<T>(&mut self, parse: fn(&str) -> Option<T>) -> Result<T, StoreError> {
+        let text: &str = self.next()?;
+        parse(text).ok_or_else(|| StoreError::row(format!("{text:?} is a word from elsewhere")))
+    }
+}
+
+/// Decoders of rows that have one column.
+pub(super) mod one {
+    use super::{Fields, StoreError, Timestamp, Uuid};
+
+    pub(in crate::store) fn count(row: &mut Fields<'_>) -> Result<u64, StoreError> {
+        row.count()
+    }
+
+    pub(in crate::store) fn uuid(row: &mut Fields<'_>) -> Result<Uuid, StoreError> {
+        row.uuid()
+    }
+
+    pub(in crate::store) fn time(row: &mut Fields<'_>) -> Result<Timestamp, StoreError> {
+        row.time()
+    }
+
+    pub(in crate::store) fn digest(row: &mut Fields<'_>) -> Result<[u8; 32], StoreError> {
+        row.digest()
+    }
+}
+
+fn timestamp(micros: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_microsecond(micros)
+        .map_err(|_| StoreError::row(format!("{micros} is no time in microseconds")))
+}
+
+/// Lengthens a list to a power of two by repeating its last item, so that few different
+/// statements are prepared whatever the lengths of the lists.
+pub(super) fn pad(args: &mut Vec<Arg>, fixed: usize) -> usize {
+    let length = args.len() - fixed;
+    let padded = length.next_power_of_two();
+    if let Some(last) = args.last().cloned() {
+        args.resize(fixed + padded, last);
+    }
+    padded
+}
+
+/// Cuts `len` rows into runs whose lengths are `largest` or a smaller power of two, for the same
+/// reason: rows that are inserted cannot be repeated.
+pub(super) fn runs(len: usize, largest: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let left = len - at;
+        if left == 0 {
+            return None;
+        }
+        let run = if left >= largest {
+            largest
+        } else {
+            1 << left.ilog2()
+        };
+        at += run;
+        Some(at - run..at)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fills_the_holes() {
+        let sql = Sql::new("SELECT x FROM t WHERE a = $1 AND id IN ({list:2}) {for update}");
+        assert_eq!(
+            sql.clone().of(3).text(Dialect::Postgres),
+            "SELECT x FROM t WHERE a = $1 AND id IN ($2, $3, $4) FOR UPDATE"
+        );
+        assert_eq!(
+            sql.text(Dialect::Sqlite),
+            "SELECT x FROM t WHERE a = $1 AND id IN ($2) "
+        );
+        let rows = Sql::new("INSERT INTO t VALUES {rows:2} RETURNING a");
+        assert_eq!(
+            rows.of(2).text(Dialect::Sqlite),
+            "INSERT INTO t VALUES ($1, $2), ($3, $4) RETURNING a"
+        );
+    }
+
+    #[test]
+    fn lists_and_rows_come_in_few_lengths() {
+        let mut list = args![1_i64, 7_i64, 8_i64, 9_i64, 10_i64, 11_i64];
+        assert_eq!(pad(&mut list, 1), 8);
+        assert_eq!(list.len(), 9);
+        let runs: Vec<_> = runs(300, 128).collect();
+        assert_eq!(runs, [0..128, 128..256, 256..288, 288..296, 296..300]);
+        assert_eq!(super::runs(0, 128).count(), 0);
+    }
+}
