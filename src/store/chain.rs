@@ -145,7 +145,9 @@ pub enum Problem {
         expected: String,
     },
     /// It is not what was hashed.
-    #[error("its contents hash to {computed}, not to its hash: it was changed after it was written")]
+    #[error(
+        "its contents hash to {computed}, not to its hash: it was changed after it was written"
+    )]
     Hash {
         /// The hash of what stands there.
         computed: String,

@@ -11,14 +11,14 @@ use super::chain::canonical_json;
 /// What was done to a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum LogAction {
+pub enum Action {
     /// The key was revoked.
     Revoked,
     /// A new key took its place; it ends with the overlap.
     Rotated,
 }
 
-impl LogAction {
+impl Action {
     /// The action's word in the log.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -38,7 +38,7 @@ impl LogAction {
 /// Why it was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum LogReason {
+pub enum Reason {
     /// The key was seen in public.
     Leaked,
     /// A person or the provider's back end asked for it.
@@ -49,7 +49,7 @@ pub enum LogReason {
     Rotated,
 }
 
-impl LogReason {
+impl Reason {
     const ALL: [Self; 4] = [Self::Leaked, Self::Manual, Self::SelfReport, Self::Rotated];
 
     /// The reason's word in the log.
@@ -71,7 +71,7 @@ impl LogReason {
 /// Where a key was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LogOccurrence {
+pub struct Place {
     /// The way it came in: a source's name, or a partner's.
     pub source: String,
     /// A link to the place.
@@ -101,7 +101,7 @@ pub struct LogEntry {
     #[serde(with = "six_decimals")]
     pub at: Timestamp,
     /// What was done.
-    pub action: LogAction,
+    pub action: Action,
     /// The key.
     pub key_id: Uuid,
     /// The key's format.
@@ -115,7 +115,7 @@ pub struct LogEntry {
     /// The key's description at that time.
     pub description: String,
     /// Why it was done.
-    pub reason: LogReason,
+    pub reason: Reason,
     /// The policy that decided; absent where a person did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
@@ -126,7 +126,7 @@ pub struct LogEntry {
     pub incident_id: Option<Uuid>,
     /// Where the key was seen, if that is why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub occurrence: Option<LogOccurrence>,
+    pub occurrence: Option<Place>,
     /// When it was seen.
     #[serde(
         default,
@@ -203,7 +203,8 @@ impl LogEntry {
             self.reason.as_str().to_owned(),
             text(self.policy.as_ref()),
             cell(&self.actor),
-            self.incident_id.map_or_else(String::new, |id| id.to_string()),
+            self.incident_id
+                .map_or_else(String::new, |id| id.to_string()),
             text(place.map(|place| &place.source)),
             text(place.and_then(|place| place.url.as_ref())),
             text(place.and_then(|place| place.repository.as_ref())),
@@ -237,7 +238,6 @@ mod six_decimals {
     use jiff::Timestamp;
     use serde::{Deserialize as _, Deserializer, Serializer, de};
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it by reference")]
     pub(super) fn serialize<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&super::log_time(*at))
     }
@@ -247,7 +247,9 @@ mod six_decimals {
         text.parse()
             .ok()
             .filter(|at| super::log_time(*at) == text)
-            .ok_or_else(|| de::Error::custom("a time is not written as 2026-11-22T20:46:15.123456Z"))
+            .ok_or_else(|| {
+                de::Error::custom("a time is not written as 2026-11-22T20:46:15.123456Z")
+            })
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use uuid::Uuid;
 
 use super::keys::NewKey;
-use super::sql::{Arg, LIST_MAX, args, pad, runs, statements, one};
+use super::sql::{Arg, LIST_MAX, args, one, pad, runs, statements};
 use super::{Read, StoreError, Tx};
 use crate::keyformat::StoredDigest;
 
@@ -110,9 +110,7 @@ impl Tx {
     ) -> Result<(), StoreError> {
         let mut args: Vec<Arg> = rows.iter().map(|&row| Arg::from(new[row].id)).collect();
         let n = pad(&mut args, 0);
-        let ids = self
-            .fetch(ARRIVED.of(n), args, one::uuid)
-            .await?;
+        let ids = self.fetch(ARRIVED.of(n), args, one::uuid).await?;
         let ids: HashSet<Uuid> = ids.into_iter().collect();
         for &row in rows {
             if ids.contains(&new[row].id) {

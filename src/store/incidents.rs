@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::entry::LogOccurrence;
+use super::entry::Place;
 use super::keys::{Key, key, key_columns};
 use super::page::{Conditions, Page, PageRequest, anywhere, position};
-use super::sql::{Arg, Fields, LIST_MAX, Sql, args, pad, runs, statements, one};
+use super::sql::{Arg, Fields, LIST_MAX, Sql, args, one, pad, runs, statements};
 use super::{Read, Store, StoreError, Tx};
 
 /// Rows of one statement.
@@ -45,7 +45,7 @@ impl IncidentStatus {
 /// A key of ours that leaked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incident {
-    /// UUIDv7.
+    /// A version 7 UUID.
     pub id: Uuid,
     /// How far it has been worked on.
     pub status: IncidentStatus,
@@ -66,12 +66,12 @@ pub struct Incident {
 /// One place where a key was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Occurrence {
-    /// UUIDv7.
+    /// A version 7 UUID.
     pub id: Uuid,
     /// The key.
     pub key_id: Uuid,
     /// The place.
-    pub place: LogOccurrence,
+    pub place: Place,
     /// When the key was first seen there.
     pub detected_at: Timestamp,
     /// When the key was last seen there.
@@ -85,7 +85,7 @@ pub struct Occurrence {
 pub(crate) struct NewOccurrence {
     pub(crate) key_id: Uuid,
     pub(crate) incident_id: Option<Uuid>,
-    pub(crate) place: LogOccurrence,
+    pub(crate) place: Place,
     pub(crate) detected_at: Timestamp,
 }
 
@@ -155,7 +155,7 @@ macro_rules! occurrence_columns {
 statements! {
     BY_ID = concat!(incident_columns!(), " WHERE i.id = $1");
     BY_KEY = concat!(incident_columns!(), " WHERE i.key_id = $1");
-    OF_KEYS = "SELECT key_id, id, occurrences FROM incidents WHERE key_id IN ({list:1})";
+    OF_KEYS = "SELECT key_id, id FROM incidents WHERE key_id IN ({list:1})";
     OPEN = "INSERT INTO incidents (id, project, key_id, status, opened_at, last_seen_at, sightings,
             occurrences, uses)
         VALUES {rows:9}";
@@ -193,7 +193,7 @@ fn occurrence(row: &mut Fields<'_>) -> Result<Occurrence, StoreError> {
     Ok(Occurrence {
         id: row.uuid()?,
         key_id: row.uuid()?,
-        place: LogOccurrence {
+        place: Place {
             source: row.next()?,
             url: row.next()?,
             repository: row.next()?,
@@ -219,7 +219,8 @@ fn list(filter: &IncidentFilter, request: &PageRequest) -> Result<(Sql, Vec<Arg>
         conditions.and("k.format = ?", args![format]);
     }
     if let Some(source) = &filter.source {
-        let seen = "EXISTS (SELECT 1 FROM occurrences o WHERE o.key_id = i.key_id AND o.source = ?)";
+        let seen =
+            "EXISTS (SELECT 1 FROM occurrences o WHERE o.key_id = i.key_id AND o.source = ?)";
         conditions.and(seen, args![source]);
     }
     if let Some(owner) = &filter.owner {
@@ -295,7 +296,9 @@ impl Store {
         let (sql, args) = list(filter, request)?;
         let mut read = self;
         let incidents = read.fetch(sql, args, incident).await?;
-        Ok(request.page(incidents, |incident| position(incident.opened_at, incident.id)))
+        Ok(request.page(incidents, |incident| {
+            position(incident.opened_at, incident.id)
+        }))
     }
 
     /// The places where a key was seen, in the order in which they were found, at most `limit`. Public
@@ -362,6 +365,14 @@ impl Tx {
         Ok(incidents)
     }
 
+    /// The incident of a key, if it has one.
+    pub(crate) async fn incident_id_of(&mut self, key: Uuid) -> Result<Option<Uuid>, StoreError> {
+        let row = self.fetch_first(OF_KEYS.of(1), args![key], |row| {
+            Ok((row.uuid()?, row.uuid()?))
+        });
+        Ok(row.await?.map(|(_, incident)| incident))
+    }
+
     /// Adds a batch's sightings to an incident.
     pub(crate) async fn extend_incident(
         &mut self,
@@ -379,13 +390,13 @@ impl Tx {
         &mut self,
         sightings: &[NewOccurrence],
     ) -> Result<HashMap<Uuid, u64>, StoreError> {
-        let mut places: HashMap<[u8; 32], Place<'_>> = HashMap::with_capacity(sightings.len());
+        let mut places: HashMap<[u8; 32], SeenPlace<'_>> = HashMap::with_capacity(sightings.len());
         let mut order = Vec::new();
         for sighting in sightings {
             let print = sighting.fingerprint();
             let place = places.entry(print).or_insert_with(|| {
                 order.push(print);
-                Place::new(sighting)
+                SeenPlace::new(sighting)
             });
             place.add(sighting.detected_at);
         }
@@ -401,7 +412,8 @@ impl Tx {
         for run in runs(new.len(), ROWS_MAX) {
             let rows = &new[run];
             let values = rows.iter().flat_map(|(print, place)| place.columns(*print));
-            self.execute(INSERT.of(rows.len()), values.collect()).await?;
+            self.execute(INSERT.of(rows.len()), values.collect())
+                .await?;
         }
         Ok(counts)
     }
@@ -419,7 +431,7 @@ impl Tx {
     /// Drops the places beyond what is kept of one key; gives the number of those left by key.
     async fn keep_to_the_limit(
         &mut self,
-        new: &mut Vec<([u8; 32], &Place<'_>)>,
+        new: &mut Vec<([u8; 32], &SeenPlace<'_>)>,
     ) -> Result<HashMap<Uuid, u64>, StoreError> {
         let mut room = HashMap::new();
         for (_, place) in &*new {
@@ -444,14 +456,14 @@ impl Tx {
 }
 
 /// The sightings of one place within a batch.
-struct Place<'a> {
+struct SeenPlace<'a> {
     first: &'a NewOccurrence,
     earliest: Timestamp,
     last: Timestamp,
     sightings: u64,
 }
 
-impl<'a> Place<'a> {
+impl<'a> SeenPlace<'a> {
     fn new(first: &'a NewOccurrence) -> Self {
         Self {
             first,

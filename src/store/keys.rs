@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::page::{Conditions, Page, PageRequest, position};
-use super::sql::{Arg, Fields, LIST_MAX, Sql, args, pad, statements, one};
+use super::sql::{Arg, Fields, LIST_MAX, Sql, args, one, pad, statements};
 use super::{Read, Store, StoreError, Tx};
 use crate::keyformat::{Peppers, Sha256Digest, StoredDigest};
 
@@ -79,7 +79,7 @@ pub enum WhyInvalid {
 /// A key as the database knows it: everything but its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// UUIDv7.
+    /// A version 7 UUID.
     pub id: Uuid,
     /// The project it belongs to.
     pub project: String,
@@ -126,7 +126,7 @@ impl Key {
 /// A key to be stored.
 #[derive(Debug, Clone)]
 pub struct NewKey {
-    /// UUIDv7.
+    /// A version 7 UUID.
     pub id: Uuid,
     /// The project it belongs to, made if need be.
     pub project: String,
@@ -216,7 +216,6 @@ pub(super) use key_columns;
 
 statements! {
     BY_ID = concat!("SELECT ", key_columns!(), " FROM keys k WHERE k.id = $1");
-    BY_IDS = concat!("SELECT ", key_columns!(), " FROM keys k WHERE k.id IN ({list:1})");
     LOCK = concat!(
         "SELECT ", key_columns!(), " FROM keys k WHERE k.id IN ({list:1}) ORDER BY k.id {for update}"
     );
@@ -230,7 +229,7 @@ statements! {
     UPDATE = "UPDATE keys SET description = $1, expires_at = $2 WHERE id = $3";
     REVOKE = "UPDATE keys SET revoked_at = $1 WHERE revoked_at IS NULL AND id IN ({list:2})";
     /// The first sighting stays.
-    EXPOSE = "UPDATE keys SET exposed_at = $1 WHERE id = $2 AND exposed_at IS NULL";
+    EXPOSE = "UPDATE keys SET exposed_at = $1 WHERE exposed_at IS NULL AND id IN ({list:2})";
     REPLACE = "UPDATE keys SET expires_at = $1, replaced_by = $2
         WHERE id = $3 AND revoked_at IS NULL AND replaced_by IS NULL";
     COUNT = "SELECT COUNT(*) FROM keys";
@@ -274,7 +273,10 @@ fn list(filter: &KeyFilter, request: &PageRequest) -> Result<(Sql, Vec<Arg>), St
     }
     if let Some(owner) = &filter.owner {
         let kind = owner.kind.as_str();
-        conditions.and("k.owner_id = ? AND k.owner_type = ?", args![&owner.id, kind]);
+        conditions.and(
+            "k.owner_id = ? AND k.owner_type = ?",
+            args![&owner.id, kind],
+        );
     }
     if let Some(kind) = filter.owner_type {
         conditions.and("k.owner_type = ?", args![kind.as_str()]);
@@ -535,9 +537,19 @@ impl Tx {
         Ok(revoked)
     }
 
-    /// Notes when a key was first seen in public.
-    pub(crate) async fn expose_key(&mut self, id: Uuid, at: Timestamp) -> Result<(), StoreError> {
-        self.execute(EXPOSE, args![at, id]).await.map(drop)
+    /// Notes when keys were first seen in public.
+    pub(crate) async fn expose_keys(
+        &mut self,
+        ids: &[Uuid],
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        for chunk in ids.chunks(LIST_MAX) {
+            let mut args = args![at];
+            args.extend(chunk.iter().copied().map(Arg::from));
+            let n = pad(&mut args, 1);
+            self.execute(EXPOSE.of(n), args).await?;
+        }
+        Ok(())
     }
 
     /// Lets a key end because another takes its place; `false` when it was revoked or replaced
@@ -551,19 +563,4 @@ impl Tx {
         let changed = self.execute(REPLACE, args![expires_at, by, id]).await?;
         Ok(changed == 1)
     }
-}
-
-/// The keys with these identifiers, in no order.
-pub(super) async fn by_ids(
-    read: &mut impl Read,
-    ids: &[Uuid],
-) -> Result<HashMap<Uuid, Key>, StoreError> {
-    let mut keys = HashMap::with_capacity(ids.len());
-    for chunk in ids.chunks(LIST_MAX) {
-        let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
-        let n = pad(&mut args, 0);
-        let rows = read.fetch(BY_IDS.of(n), args, key).await?;
-        keys.extend(rows.into_iter().map(|key| (key.id, key)));
-    }
-    Ok(keys)
 }

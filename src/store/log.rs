@@ -5,7 +5,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::chain::{Broken, Chain, Problem, Verified, entry_hash};
-use super::entry::{LogAction, LogEntry, LogOccurrence, LogReason};
+use super::entry::{Action, LogEntry, Place, Reason};
 use super::keys::{Key, micros};
 use super::page::{Conditions, Page, PageRequest};
 use super::sql::{Arg, Fields, Sql, args, runs, statements};
@@ -16,25 +16,25 @@ const ROWS_MAX: usize = 128;
 
 /// What is to be written into the revocation log about a key.
 #[derive(Debug, Clone)]
-pub struct LogDraft {
+pub(crate) struct LogDraft {
     /// When it was done.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
     /// What was done.
-    pub action: LogAction,
+    pub(crate) action: Action,
     /// The key, as it was then.
-    pub key: Key,
+    pub(crate) key: Key,
     /// Why it was done.
-    pub reason: LogReason,
+    pub(crate) reason: Reason,
     /// The policy that decided; none where a person did.
-    pub policy: Option<String>,
+    pub(crate) policy: Option<String>,
     /// Who did it.
-    pub actor: String,
+    pub(crate) actor: String,
     /// The key's incident.
-    pub incident_id: Option<Uuid>,
+    pub(crate) incident_id: Option<Uuid>,
     /// Where the key was seen.
-    pub occurrence: Option<LogOccurrence>,
+    pub(crate) occurrence: Option<Place>,
     /// When it was seen.
-    pub detected_at: Option<Timestamp>,
+    pub(crate) detected_at: Option<Timestamp>,
 }
 
 impl LogDraft {
@@ -81,9 +81,9 @@ pub struct LogFilter {
     /// About this key only.
     pub key_id: Option<Uuid>,
     /// With this action only.
-    pub action: Option<LogAction>,
+    pub action: Option<Action>,
     /// With this reason only.
-    pub reason: Option<LogReason>,
+    pub reason: Option<Reason>,
     /// Done at this time or later.
     pub since: Option<Timestamp>,
     /// Done before this time.
@@ -216,8 +216,8 @@ pub(super) fn every_filter() -> (&'static str, Sql) {
     let filter = LogFilter {
         project: Some(String::new()),
         key_id: Some(Uuid::nil()),
-        action: Some(LogAction::Revoked),
-        reason: Some(LogReason::Leaked),
+        action: Some(Action::Revoked),
+        reason: Some(Reason::Leaked),
         since: Some(Timestamp::UNIX_EPOCH),
         until: Some(Timestamp::UNIX_EPOCH),
     };

@@ -28,13 +28,14 @@ use secrecy::SecretString;
 use sqlx::{Postgres, Sqlite, Transaction};
 
 pub use chain::{Broken, Chain, Problem, Verified, VerifyError, canonical_json, verify_lines};
-pub use entry::{CSV_HEADER, LogAction, LogEntry, LogOccurrence, LogReason, log_time};
+pub use entry::{Action, CSV_HEADER, LogEntry, Place, Reason, log_time};
 pub use error::StoreError;
 pub use import::ImportOutcome;
-pub(crate) use incidents::{IncidentUpdate, NewOccurrence};
 pub use incidents::{Incident, IncidentFilter, IncidentStatus, Occurrence};
+pub(crate) use incidents::{IncidentUpdate, NewOccurrence};
 pub use keys::{Key, KeyFilter, KeyPatch, NewKey, Owner, OwnerType, WhyInvalid};
-pub use log::{LogDraft, LogFilter, LogHead};
+pub(crate) use log::LogDraft;
+pub use log::{LogFilter, LogHead};
 pub use lookup::{Lookup, LookupTask};
 pub use page::{Page, PageRequest};
 pub use sources::SourceState;
@@ -42,9 +43,9 @@ pub use tokens::{NewToken, Role, Token};
 pub use uses::UseAfterExposure;
 pub use work::{DeadItem, Fetched, NewWorkItem, Priority, Retry, WorkCounts, WorkItem};
 
+use crate::keyformat::Peppers;
 use connect::Db;
 use sql::{Arg, Dialect, Fields, Sql, postgres_args, sqlite_args};
-use crate::keyformat::Peppers;
 
 /// How to open a [`Store`].
 #[derive(Debug, Clone)]
@@ -194,14 +195,20 @@ impl Store {
             work::ALL,
             sources::ALL,
         ];
-        let lists = [keys::every_filter(), incidents::every_filter(), log::every_filter()];
+        let lists = [
+            keys::every_filter(),
+            incidents::every_filter(),
+            log::every_filter(),
+        ];
         let fixed = families.into_iter().flatten().cloned();
         let mut count = 0;
         for (name, sql) in fixed.chain(lists) {
-            self.prepare(&sql.of(2)).await.map_err(|error| StoreError::Other {
-                database: self.0.name.clone(),
-                cause: format!("{name}: {error}"),
-            })?;
+            self.prepare(&sql.of(2))
+                .await
+                .map_err(|error| StoreError::Other {
+                    database: self.0.name.clone(),
+                    cause: format!("{name}: {error}"),
+                })?;
             count += 1;
         }
         Ok(count)
@@ -238,9 +245,6 @@ trait Read: Send {
         args: Vec<Arg>,
         decode: impl Fn(&mut Fields<'_>) -> Result<T, StoreError> + Send,
     ) -> impl Future<Output = Result<Vec<T>, StoreError>> + Send;
-
-    /// The secrets mixed into digests.
-    fn peppers(&self) -> &Peppers;
 
     /// The first row of a query, decoded.
     fn fetch_first<T: Send>(
@@ -280,10 +284,6 @@ impl Read for &Store {
                     .collect()
             }
         }
-    }
-
-    fn peppers(&self) -> &Peppers {
-        &self.0.peppers
     }
 }
 
@@ -382,9 +382,5 @@ impl Read for Tx {
                     .collect()
             }
         }
-    }
-
-    fn peppers(&self) -> &Peppers {
-        &self.store.0.peppers
     }
 }

@@ -124,8 +124,11 @@ impl Conditions {
     /// Adds a condition; each `?` in it becomes the placeholder of the next of `args`. A `?` that
     /// follows another one in the same condition stands for the same value when there is one only.
     pub(super) fn and(&mut self, condition: &str, args: Vec<super::sql::Arg>) {
-        self.text
-            .push_str(if self.text.is_empty() { "WHERE " } else { " AND " });
+        self.text.push_str(if self.text.is_empty() {
+            "WHERE "
+        } else {
+            " AND "
+        });
         let first = self.args.len() + 1;
         let single = args.len() == 1;
         for (at, part) in condition.split('?').enumerate() {
@@ -174,7 +177,9 @@ mod tests {
         let id = Uuid::now_v7();
         let at = Timestamp::from_microsecond(1_700_000_000_123_456).unwrap();
         let request = PageRequest::new(1, None);
-        let page = request.page(vec![(at, id), (at, Uuid::nil())], |row| position(row.0, row.1));
+        let page = request.page(vec![(at, id), (at, Uuid::nil())], |row| {
+            position(row.0, row.1)
+        });
         assert_eq!(page.items.len(), 1);
         let next = PageRequest::new(500, page.next_cursor);
         assert_eq!(next.after().unwrap(), Some((at, id)));

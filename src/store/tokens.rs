@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::page::{Conditions, Page, PageRequest, position};
-use super::sql::{Arg, Fields, LIST_MAX, args, pad, statements, one};
+use super::sql::{Arg, Fields, LIST_MAX, args, one, pad, statements};
 use super::{Read, Store, StoreError, Tx};
 use crate::keyformat::{Sha256Digest, StoredDigest};
 
@@ -57,7 +57,7 @@ impl Role {
 /// An access token as the database knows it: everything but its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// UUIDv7.
+    /// A version 7 UUID.
     pub id: Uuid,
     /// The project it acts in.
     pub project: String,
@@ -87,7 +87,7 @@ impl Token {
 /// An access token to be stored.
 #[derive(Debug, Clone)]
 pub struct NewToken {
-    /// UUIDv7.
+    /// A version 7 UUID.
     pub id: Uuid,
     /// The project it acts in, made if need be.
     pub project: String,
@@ -121,7 +121,7 @@ statements! {
     REWRITE = "UPDATE tokens SET digest = $1 WHERE id = $2 AND digest = $3";
     BY_ID = concat!("SELECT ", token_columns!(), " FROM tokens WHERE id = $1");
     REVOKE = "UPDATE tokens SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL";
-    ANY = "SELECT COUNT(*) FROM (SELECT 1 FROM tokens LIMIT 1) AS some";
+    ANY = "SELECT COUNT(*) FROM (SELECT 1 FROM tokens LIMIT 1) AS first";
     /// Two first starts at once take turns here, since both write this row.
     BOOTSTRAP_LOCK = "UPDATE log_head SET seq = seq WHERE id = 1";
 }

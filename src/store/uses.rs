@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::sql::{Fields, args, statements, one};
+use super::sql::{args, one, statements};
 use super::{Read, Store, StoreError, Tx};
 
 /// The most uses kept of one key. Beyond it only the incident's count goes up.

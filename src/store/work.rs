@@ -11,13 +11,13 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::page::{Conditions, Page, PageRequest, position};
-use super::sql::{Arg, Fields, LIST_MAX, args, pad, runs, statements, one};
+use super::sql::{Arg, Fields, LIST_MAX, args, one, pad, runs, statements};
 use super::{Read, Store, StoreError, Tx};
 
 /// Rows of one statement.
 const ROWS_MAX: usize = 128;
 /// How often an item is tried before it is put aside.
-pub const TRIES_MAX: u32 = 8;
+const TRIES_MAX: u32 = 8;
 /// The wait after the first failed try; each further one doubles it.
 const BACK_OFF: Duration = Duration::from_secs(5);
 /// The longest wait between two tries.
@@ -60,7 +60,9 @@ impl Priority {
     }
 
     fn from_number(number: i64) -> Option<Self> {
-        Self::ALL.into_iter().find(|priority| priority.number() == number)
+        Self::ALL
+            .into_iter()
+            .find(|priority| priority.number() == number)
     }
 }
 
@@ -90,7 +92,7 @@ pub struct NewWorkItem {
 /// A work item that this worker holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkItem {
-    /// UUIDv7.
+    /// A version 7 UUID.
     pub id: Uuid,
     /// What is to be fetched.
     pub range: NewWorkItem,
@@ -224,14 +226,18 @@ fn item(row: &mut Fields<'_>) -> Result<WorkItem, StoreError> {
 }
 
 fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
+    i64::try_from(duration.as_micros())
+        .unwrap_or(i64::MAX / 4)
+        .min(i64::MAX / 4)
 }
 
 /// The wait after the given number of failed tries: doubled each time, up to half more or less by
 /// chance, so that items which failed together are not all tried together again.
 fn back_off(tries: u32) -> Duration {
     let doubled = BACK_OFF.saturating_mul(1 << tries.saturating_sub(1).min(16));
-    doubled.min(BACK_OFF_MAX).mul_f64(rand::random_range(0.5..1.5))
+    doubled
+        .min(BACK_OFF_MAX)
+        .mul_f64(rand::random_range(0.5..1.5))
 }
 
 impl Store {
@@ -248,7 +254,9 @@ impl Store {
         lease: Duration,
     ) -> Result<Vec<WorkItem>, StoreError> {
         let mut tx = self.begin().await?;
-        let mut items = tx.fetch(CLAIM, args![worker, micros(lease), n], item).await?;
+        let mut items = tx
+            .fetch(CLAIM, args![worker, micros(lease), n], item)
+            .await?;
         let mut dead = false;
         for item in items.iter().filter(|item| item.tries > TRIES_MAX) {
             let error = "the worker died in each try, without an error";
@@ -398,7 +406,11 @@ impl Store {
         if let Some((at, id)) = request.after()? {
             conditions.and("(finished_at, id) < (?, ?)", args![at, id]);
         }
-        let select = concat!("SELECT ", item_columns!(), ", last_error, finished_at FROM work_items");
+        let select = concat!(
+            "SELECT ",
+            item_columns!(),
+            ", last_error, finished_at FROM work_items"
+        );
         let order = "ORDER BY finished_at DESC, id DESC";
         let (sql, args) = conditions.finish(select, order, request.fetch());
         let mut read = self;
@@ -435,7 +447,9 @@ impl Tx {
         for run in runs(items.len(), ROWS_MAX) {
             let rows = &items[run];
             let values = rows.iter().flat_map(|item| columns(item, now));
-            added += self.execute(INSERT.of(rows.len()), values.collect()).await?;
+            added += self
+                .execute(INSERT.of(rows.len()), values.collect())
+                .await?;
         }
         Ok(added)
     }

@@ -1,0 +1,148 @@
+//! A fresh database of either kind for every test: a real SQLite file, or a database of its own in the
+//! PostgreSQL cluster that `./test.sh` starts.
+
+use rescind::keyformat::Peppers;
+use rescind::store::{Store, StoreOptions};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+/// The two kinds of database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sqlite,
+    Postgres,
+}
+
+/// An empty database that goes away with [`TestDatabase::remove`].
+pub(crate) struct TestDatabase {
+    pub(crate) kind: Kind,
+    pub(crate) url: String,
+    name: String,
+    folder: TempDir,
+}
+
+impl TestDatabase {
+    /// Makes an empty database.
+    pub(crate) async fn new(kind: Kind) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let name = format!("rescind_{}", Uuid::now_v7().simple());
+        let url = match kind {
+            Kind::Sqlite => format!("sqlite://{}/rescind.db", folder.path().display()),
+            Kind::Postgres => {
+                let mut admin = admin().await;
+                admin
+                    .execute(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+                    .await
+                    .expect("a new database");
+                let (cluster, _) = admin_url_parts();
+                format!("{cluster}/{name}")
+            }
+        };
+        Self {
+            kind,
+            url,
+            name,
+            folder,
+        }
+    }
+
+    /// The folder of the SQLite file; an empty one for PostgreSQL.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Opens the database, migrated, without peppers.
+    pub(crate) async fn store(&self) -> Store {
+        self.store_with(&[]).await
+    }
+
+    /// Opens the database, migrated, with these peppers, the current one first.
+    pub(crate) async fn store_with(&self, peppers: &[&str]) -> Store {
+        let mut options = StoreOptions::new(self.url.clone());
+        options.peppers = Peppers::new(peppers.iter().map(|&pepper| pepper.into()).collect());
+        let store = Store::open(options).await.expect("an open database");
+        store.migrate().await.expect("a migrated database");
+        store
+    }
+
+    /// Runs a statement behind the program's back.
+    pub(crate) async fn run(&self, sql: &str) -> Result<u64, sqlx::Error> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        Ok(match self.kind {
+            Kind::Sqlite => {
+                let mut connection = sqlx::SqliteConnection::connect(&self.url).await?;
+                connection.execute(sql).await?.rows_affected()
+            }
+            Kind::Postgres => {
+                let mut connection = PgConnection::connect(&self.url).await?;
+                connection.execute(sql).await?.rows_affected()
+            }
+        })
+    }
+
+    /// Removes the database. After a failed test it stays until the cluster goes.
+    pub(crate) async fn remove(self) {
+        if self.kind == Kind::Postgres {
+            let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+            admin()
+                .await
+                .execute(AssertSqlSafe(drop))
+                .await
+                .expect("the database goes");
+        }
+    }
+}
+
+fn admin_url() -> String {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "tests have no configuration: the script hands them the cluster in the environment"
+    )]
+    std::env::var("RESCIND_TEST_POSTGRES").expect(
+        "RESCIND_TEST_POSTGRES names no PostgreSQL cluster: run ./test.sh, which starts one",
+    )
+}
+
+/// The cluster's URL, and the database to connect to for making others.
+fn admin_url_parts() -> (String, String) {
+    let url = admin_url();
+    let (cluster, database) = url.rsplit_once('/').expect("a URL that ends in a database");
+    (cluster.to_owned(), database.to_owned())
+}
+
+async fn admin() -> PgConnection {
+    PgConnection::connect(&admin_url())
+        .await
+        .expect("the PostgreSQL cluster of ./test.sh answers")
+}
+
+/// Declares test cases that run on both kinds of database, as `case::sqlite` and `case::postgres`.
+macro_rules! on_both_databases {
+    ($($(#[$meta:meta])* async fn $case:ident($database:ident) $body:block)*) => {$(
+        mod $case {
+            #[allow(clippy::wildcard_imports, unused_imports, clippy::allow_attributes, reason = "a case sees what its file sees")]
+            use super::*;
+
+            $(#[$meta])*
+            async fn case($database: &$crate::support::databases::TestDatabase) $body
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                let database = $crate::support::databases::TestDatabase::new(
+                    $crate::support::databases::Kind::Sqlite).await;
+                case(&database).await;
+                database.remove().await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                let database = $crate::support::databases::TestDatabase::new(
+                    $crate::support::databases::Kind::Postgres).await;
+                case(&database).await;
+                database.remove().await;
+            }
+        }
+    )*};
+}
+pub(crate) use on_both_databases;
