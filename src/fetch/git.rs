@@ -2,7 +2,6 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -13,7 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
 use super::budget::{Admission, Budget};
-use super::http::{check_status, describe, send};
+use super::http::{check_status, read_chunk, send};
 use super::pack::{Pack, PackError};
 use super::protocol::{self, FetchAnswer, Head, HeadAnswer};
 use super::texts::{self, Fetched};
@@ -248,12 +247,11 @@ impl Session<'_> {
     ) -> Result<Option<impl Deref<Target = [u8]> + use<>>, FetchError> {
         let FetchLimits { stall, total, .. } = *self.fetcher.limits;
         let left = deadline.saturating_duration_since(Instant::now());
-        match tokio::time::timeout(stall.min(left), response.chunk()).await {
-            Ok(chunk) => chunk.map_err(|error| FetchError::Network(describe(&error.without_url()))),
-            Err(_) if left < stall => Err(too_slow(total)),
-            Err(_) => Err(FetchError::Stalled {
-                seconds: stall.as_secs(),
+        match read_chunk(response, stall.min(left)).await {
+            Err(FetchError::Stalled { .. }) if left < stall => Err(FetchError::TooSlow {
+                seconds: total.as_secs(),
             }),
+            chunk => chunk,
         }
     }
 
@@ -285,12 +283,6 @@ async fn compute<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|_| FetchError::Corrupt("reading it was given up"))?
-}
-
-fn too_slow(total: Duration) -> FetchError {
-    FetchError::TooSlow {
-        seconds: total.as_secs(),
-    }
 }
 
 /// `Authorization: Basic`, with the token as the password: what GitHub and GitLab take for git over HTTP.

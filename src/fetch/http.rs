@@ -1,6 +1,7 @@
 //! The one HTTP client, and what its answers mean.
 
 use std::error::Error;
+use std::ops::Deref;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -67,6 +68,19 @@ pub(crate) async fn send(
         at = target(&at, response.headers())?;
     }
     Err(FetchError::Protocol("it redirects too often"))
+}
+
+/// The next bytes of an answer, waited for up to `patience`; nothing at its end.
+pub(crate) async fn read_chunk(
+    response: &mut Response,
+    patience: Duration,
+) -> Result<Option<impl Deref<Target = [u8]> + use<>>, FetchError> {
+    match tokio::time::timeout(patience, response.chunk()).await {
+        Ok(chunk) => chunk.map_err(|error| FetchError::Network(describe(&error.without_url()))),
+        Err(_) => Err(FetchError::Stalled {
+            seconds: patience.as_secs(),
+        }),
+    }
 }
 
 fn is_moved(status: StatusCode) -> bool {
@@ -144,7 +158,7 @@ fn parse_date(text: &str) -> Option<Timestamp> {
 }
 
 /// An error with its causes on one line, cut to a length that can be stored.
-pub(crate) fn describe(error: &dyn Error) -> String {
+pub(super) fn describe(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -109,7 +109,6 @@ impl FormatSet {
         refuse_repeated_ids(&drafts, &mut problems);
         overlap::refuse_overlaps(&drafts, &mut problems);
         if !problems.is_empty() {
-            problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
             return Err(FormatsError { problems });
         }
         let formats: Vec<_> = drafts

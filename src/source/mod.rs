@@ -1,1 +1,30 @@
-//! What is polled: cursors, gaps, work items.
+//! What is polled: a [`Source`] reads a feed and turns what is new in it into work items, committed together
+//! with its cursor.
+
+mod api;
+mod cursor;
+mod event;
+mod github;
+mod items;
+mod poll;
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+pub use github::{GitHubEvents, GitHubOptions, Scope, SourceParts};
+pub use poll::{PollError, PollFailure, PollOutcome};
+
+/// A feed that is polled.
+pub trait Source: Send + Sync {
+    /// Its name in the configuration, in the log and in incidents.
+    fn name(&self) -> &str;
+
+    /// How long to wait before the next poll, from what the last one left in the database: a restart does
+    /// not poll sooner than the server allows.
+    fn due_in(&self) -> BoxFuture<'_, Result<Duration, PollError>>;
+
+    /// Polls once: reads what is new and commits it together with the cursor. A failure leaves the cursor
+    /// where it is, is noted in the source's state, and says when to try again.
+    fn poll_once(&self) -> BoxFuture<'_, Result<PollOutcome, PollFailure>>;
+}

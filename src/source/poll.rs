@@ -1,0 +1,71 @@
+//! How a poll ended.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::fetch::FetchError;
+use crate::store::StoreError;
+
+/// A poll that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PollOutcome {
+    /// When to poll next at the earliest, from now.
+    pub next_after: Duration,
+    /// Events that were not seen before.
+    pub events: u64,
+    /// Work items that they became.
+    pub items: u64,
+    /// Events that could not be read.
+    pub malformed: u64,
+    /// Nothing of what was read was seen before, though there was a poll before: something may have been
+    /// missed in between.
+    pub gap: bool,
+}
+
+/// A poll that failed.
+#[derive(Debug, Error)]
+#[error("{error}")]
+pub struct PollFailure {
+    /// Why.
+    pub error: PollError,
+    /// When to try again, from now.
+    pub next_after: Duration,
+}
+
+/// Why a poll failed.
+#[derive(Debug, Error)]
+pub enum PollError {
+    /// The connection failed, stalled, or was redirected elsewhere.
+    #[error("cannot read the events: {0}")]
+    Connection(FetchError),
+    /// The server refuses: 401, 403, 404 and their like.
+    #[error("the events API answers HTTP {status}: check the source's scope, api_url and token")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// Asked too often.
+    #[error("the events API asks to slow down (HTTP {status})")]
+    RateLimited {
+        /// The HTTP status.
+        status: u16,
+        /// How long it said to wait, if it said.
+        retry_after: Option<Duration>,
+    },
+    /// The server has trouble of its own.
+    #[error("the events API answers HTTP {status}")]
+    Server {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The answer is not a list of events.
+    #[error("the events API sent no list of events ({0}): check the source's api_url")]
+    NotAList(&'static str),
+    /// The source's address is not one.
+    #[error("the source's api_url cannot be used: {0}")]
+    Address(&'static str),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
