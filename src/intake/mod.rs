@@ -1,1 +1,36 @@
 //! Reports that others send us: verified on their raw bytes, parsed leniently, handed on.
+//!
+//! A report of GitHub goes through [`GithubPartner`]: [`ReportSignature`] and [`PublicKeys`] say whether
+//! it is genuine, [`parse_report`] cuts it into rows, and the rows become sightings for
+//! [`Responder`](crate::respond::Responder). [`self_report`] does the same for one key that somebody
+//! presents. [`parse_rows`] reads digests of keys that were issued elsewhere.
+
+mod github;
+mod import;
+mod place;
+mod public_keys;
+mod rows;
+mod self_report;
+mod signature;
+
+pub use github::{
+    Answered, Feedback, GithubPartner, KEY_IDENTIFIER_HEADER, Label, MAX_REPORT, PartnerError,
+    SIGNATURE_HEADER,
+};
+pub use import::{COLUMNS, ImportRow, RowError, RowFormat, UNNAMED_FORMAT, parse_rows};
+pub use place::MAX_URL;
+pub use public_keys::{NoKey, PublicKeyTimings, PublicKeys};
+pub use rows::{MAX_ROWS, ReportError, Row, UNKNOWN_TYPE, parse_report};
+pub use self_report::{SelfReport, self_report};
+pub use signature::{ReportKey, ReportSignature, SignatureError};
+
+use crate::keyformat::FormatSet;
+
+/// Whether some part of `text` is, by shape and checksum, a key of a loaded format, secret or public.
+/// Texts that people choose are refused then rather than stored.
+pub fn holds_key(formats: &FormatSet, text: &str) -> bool {
+    matches!(
+        crate::respond::redact(formats, text),
+        std::borrow::Cow::Owned(_)
+    )
+}

@@ -1,1 +1,126 @@
 //! HTTP: router, access tokens, errors, the API.
+//!
+//! A request passes `layers` (identifier, time limit, log line), finds its handler in `router`, shows its
+//! access token to [`Caller`], has its body read field by field by `fields`, and is answered by one file
+//! of [`api`]. Whatever goes wrong becomes an [`ApiError`]. The caller of [`router`] builds an
+//! [`AppState`], runs the task behind its [`Lookup`], and hands the router to [`serve`].
+
+mod access;
+pub mod api;
+mod body;
+mod error;
+mod fields;
+mod layers;
+mod limit;
+mod openapi;
+mod query;
+mod router;
+mod serve;
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::Request;
+use jiff::Timestamp;
+
+pub use access::{Caller, DEFAULT_PROJECT, Permission};
+pub use error::{ApiError, ApiResult};
+pub use query::{MAX_LIMIT, Query};
+pub use router::router;
+pub use serve::serve;
+
+use crate::intake::GithubPartner;
+use crate::keyformat::FormatSet;
+use crate::respond::Responder;
+use crate::store::{Lookup, Store};
+use fields::Fields;
+use layers::RequestIds;
+use limit::SharedLimit;
+
+/// How much of everything is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The longest a request may take until its answer begins.
+    pub request_time: Duration,
+    /// Self-reports per minute and client address, all of which may come at once.
+    pub self_reports_per_minute: NonZeroU32,
+    /// Uses after exposure that are recorded per minute and key.
+    pub uses_per_minute: NonZeroU32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const THIRTY: NonZeroU32 = NonZeroU32::new(30).unwrap();
+        const SIXTY: NonZeroU32 = NonZeroU32::new(60).unwrap();
+        Self {
+            request_time: Duration::from_secs(30),
+            self_reports_per_minute: THIRTY,
+            uses_per_minute: SIXTY,
+        }
+    }
+}
+
+/// What every handler works with. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AppState(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    responder: Responder,
+    lookup: Lookup,
+    github: Option<GithubPartner>,
+    limits: Limits,
+    self_reports: SharedLimit,
+    uses: SharedLimit,
+    request_ids: RequestIds,
+}
+
+impl AppState {
+    /// A server that acts through `responder`, answers checks through `lookup` (whose task the caller
+    /// runs), and, where there is a `github`, receives GitHub's reports.
+    pub fn new(
+        responder: Responder,
+        lookup: Lookup,
+        github: Option<GithubPartner>,
+        limits: Limits,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            responder,
+            lookup,
+            github,
+            limits,
+            self_reports: SharedLimit::per_minute(limits.self_reports_per_minute),
+            uses: SharedLimit::per_minute(limits.uses_per_minute),
+            request_ids: RequestIds::new(),
+        }))
+    }
+
+    fn responder(&self) -> &Responder {
+        &self.0.responder
+    }
+
+    fn store(&self) -> &Store {
+        self.0.responder.store()
+    }
+
+    fn formats(&self) -> &FormatSet {
+        self.0.responder.formats()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.responder.clock().now()
+    }
+
+    fn lookup(&self) -> &Lookup {
+        &self.0.lookup
+    }
+
+    /// Reads a request's body as a JSON object.
+    async fn fields(&self, request: Request) -> ApiResult<Fields<'_>> {
+        let (parts, body) = request.into_parts();
+        body::require_json(&parts.headers)?;
+        let body = body::read_bounded(&parts.headers, body, body::MAX_JSON).await?;
+        Ok(Fields::new(body::parse_object(&body)?, self.formats()))
+    }
+}

@@ -1,0 +1,629 @@
+//! Digests of keys that were issued elsewhere, read from CSV or JSON Lines row by row: a row that is
+//! wrong is reported with its line and costs no other row.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::io::{self, BufRead, Read as _};
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::holds_key;
+use crate::keyformat::{FormatSet, Sha256Digest, Visibility};
+use crate::store::{NewKey, Owner, OwnerType};
+
+/// The longest row that is read, in bytes.
+const MAX_ROW: u64 = 64 << 10;
+
+/// The longest identifier of an owner or a format, in characters.
+const MAX_ID: usize = 255;
+
+/// The longest description, in characters.
+const MAX_DESCRIPTION: usize = 1000;
+
+/// The columns of a row, in the order of the documentation. The first three have to be there.
+pub const COLUMNS: [&str; 8] = [
+    "sha256",
+    "owner_type",
+    "owner_id",
+    "description",
+    "format",
+    "last_four",
+    "created_at",
+    "expires_at",
+];
+
+const REQUIRED: usize = 3;
+
+/// How rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowFormat {
+    /// RFC 4180 with a first line that names the columns, in any order.
+    Csv,
+    /// One JSON object per line, with the columns as its fields.
+    JsonLines,
+}
+
+/// A key to be imported.
+#[derive(Debug, Clone)]
+pub struct ImportRow {
+    /// Where the row begins in its file, counted from 1.
+    pub line: u64,
+    /// SHA-256 of the key.
+    pub digest: Sha256Digest,
+    /// Whose key it is.
+    pub owner: Owner,
+    /// What it is for; empty when not given.
+    pub description: String,
+    /// The key format's id, which need not be a loaded one.
+    pub format: Option<String>,
+    /// Its last characters, at most four.
+    pub last_four: Option<String>,
+    /// When it was issued.
+    pub created_at: Option<Timestamp>,
+    /// When it ends; `None` means never.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// The format of an imported key whose row names none.
+pub const UNNAMED_FORMAT: &str = "imported";
+
+impl ImportRow {
+    /// The key as the store takes it. A row of a format that is loaded here as a public one makes a
+    /// public key, any other a secret one.
+    pub fn into_new_key(self, project: &str, formats: &FormatSet, now: Timestamp) -> NewKey {
+        let format = self.format.as_deref().and_then(|id| formats.get(id));
+        NewKey {
+            id: Uuid::now_v7(),
+            project: project.to_owned(),
+            digest: self.digest,
+            is_public: format.is_some_and(|format| format.visibility() == Visibility::Public),
+            prefix: format.map_or_else(String::new, |format| format.display_prefix().to_owned()),
+            format: self.format.unwrap_or_else(|| UNNAMED_FORMAT.to_owned()),
+            owner: self.owner,
+            description: self.description,
+            last_four: self.last_four.unwrap_or_default(),
+            policy: None,
+            notify_emails: Vec::new(),
+            created_at: self.created_at.unwrap_or(now),
+            expires_at: self.expires_at,
+        }
+    }
+}
+
+/// Why a row was not read. Never repeats what the row says: people paste keys into the wrong column.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {}{problem}", .field.map(|field| format!("`{field}` ")).unwrap_or_default())]
+pub struct RowError {
+    /// Where the row begins, counted from 1.
+    pub line: u64,
+    /// The column, when it is about one.
+    pub field: Option<&'static str>,
+    /// What is wrong and what has to be there instead.
+    pub problem: Cow<'static, str>,
+}
+
+/// Reads rows one after the other. Ends early only when reading itself fails, or when the first line of
+/// a CSV file does not name its columns.
+pub fn parse_rows<R: BufRead>(
+    input: R,
+    format: RowFormat,
+    formats: &FormatSet,
+) -> impl Iterator<Item = Result<ImportRow, RowError>> {
+    Rows {
+        lines: Lines::new(input),
+        format,
+        columns: None,
+        formats,
+        ended: false,
+    }
+}
+
+struct Rows<'a, R> {
+    lines: Lines<R>,
+    format: RowFormat,
+    columns: Option<Vec<usize>>,
+    formats: &'a FormatSet,
+    ended: bool,
+}
+
+/// A row's values in the order of [`COLUMNS`].
+type Values = [Option<String>; COLUMNS.len()];
+
+impl<R: BufRead> Iterator for Rows<'_, R> {
+    type Item = Result<ImportRow, RowError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let row = self.next_values()?;
+        let read = row.and_then(|(line, values)| read_row(line, values, self.formats));
+        Some(read)
+    }
+}
+
+impl<R: BufRead> Rows<'_, R> {
+    fn next_values(&mut self) -> Option<Result<(u64, Values), RowError>> {
+        loop {
+            let record = match self.format {
+                RowFormat::Csv => self.lines.next_csv_record(),
+                RowFormat::JsonLines => self.lines.next_line(),
+            };
+            let (line, record) = match record? {
+                Ok(record) => record,
+                Err(error) => {
+                    self.ended = error.is_last;
+                    return Some(Err(error.row));
+                }
+            };
+            let text = record.trim_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
+            if text.is_empty() {
+                continue;
+            }
+            match (self.format, &self.columns) {
+                (RowFormat::JsonLines, _) => {
+                    return Some(json_values(line, text).map(|values| (line, values)));
+                }
+                (RowFormat::Csv, Some(columns)) => {
+                    return Some(csv_values(line, text, columns).map(|values| (line, values)));
+                }
+                (RowFormat::Csv, None) => match csv_columns(line, text) {
+                    Ok(columns) => self.columns = Some(columns),
+                    Err(error) => {
+                        self.ended = true;
+                        return Some(Err(error));
+                    }
+                },
+            }
+        }
+    }
+}
+
+fn wrong(
+    line: u64,
+    field: Option<&'static str>,
+    problem: impl Into<Cow<'static, str>>,
+) -> RowError {
+    RowError {
+        line,
+        field,
+        problem: problem.into(),
+    }
+}
+
+fn csv_fields(line: u64, text: &str) -> Result<csv::StringRecord, RowError> {
+    let mut record = csv::StringRecord::new();
+    csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .trim(csv::Trim::All)
+        .buffer_capacity(text.len().max(64))
+        .from_reader(text.as_bytes())
+        .read_record(&mut record)
+        .map_err(|_| wrong(line, None, "is not a row of comma-separated values"))?;
+    Ok(record)
+}
+
+/// Which of [`COLUMNS`] each field of the file is.
+fn csv_columns(line: u64, text: &str) -> Result<Vec<usize>, RowError> {
+    let hint = || {
+        format!(
+            "the first line has to name the columns: {}",
+            COLUMNS.join(",")
+        )
+    };
+    let mut columns = Vec::new();
+    for name in &csv_fields(line, text)? {
+        let column = COLUMNS
+            .iter()
+            .position(|column| name.eq_ignore_ascii_case(column));
+        match column {
+            Some(column) if !columns.contains(&column) => columns.push(column),
+            _ => return Err(wrong(line, None, hint())),
+        }
+    }
+    if (0..REQUIRED).any(|column| !columns.contains(&column)) {
+        return Err(wrong(line, None, hint()));
+    }
+    Ok(columns)
+}
+
+fn csv_values(line: u64, text: &str, columns: &[usize]) -> Result<Values, RowError> {
+    let record = csv_fields(line, text)?;
+    if record.len() != columns.len() {
+        let problem = format!(
+            "has {} fields where the first line names {}",
+            record.len(),
+            columns.len()
+        );
+        return Err(wrong(line, None, problem));
+    }
+    let mut values = Values::default();
+    for (field, &column) in record.iter().zip(columns) {
+        values[column] = Some(field)
+            .filter(|field| !field.is_empty())
+            .map(str::to_owned);
+    }
+    Ok(values)
+}
+
+fn json_values(line: u64, text: &str) -> Result<Values, RowError> {
+    let mut fields: Map<String, Value> =
+        serde_json::from_str(text).map_err(|_| wrong(line, None, "is not a JSON object"))?;
+    let mut values = Values::default();
+    for (value, name) in values.iter_mut().zip(COLUMNS) {
+        *value = match fields.remove(name) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => Some(text).filter(|text| !text.is_empty()),
+            Some(_) => return Err(wrong(line, Some(name), "has to be a string or null")),
+        };
+    }
+    if fields.is_empty() {
+        Ok(values)
+    } else {
+        let problem = format!("has a field that is none of {}", COLUMNS.join(", "));
+        Err(wrong(line, None, problem))
+    }
+}
+
+fn read_row(line: u64, values: Values, formats: &FormatSet) -> Result<ImportRow, RowError> {
+    for (value, name) in values.iter().zip(COLUMNS) {
+        if value
+            .as_deref()
+            .is_some_and(|value| holds_key(formats, value))
+        {
+            return Err(wrong(
+                line,
+                Some(name),
+                "contains an API key; import its SHA-256 only, and treat that key as leaked",
+            ));
+        }
+    }
+    let [
+        sha256,
+        owner_type,
+        owner_id,
+        description,
+        format,
+        last_four,
+        created_at,
+        expires_at,
+    ] = values;
+    let digest = sha256
+        .as_deref()
+        .and_then(Sha256Digest::from_hex)
+        .ok_or_else(|| wrong(line, Some("sha256"), "has to be 64 hexadecimal digits"))?;
+    let kind = match owner_type.as_deref() {
+        Some("user") => OwnerType::User,
+        Some("team") => OwnerType::Team,
+        _ => {
+            return Err(wrong(
+                line,
+                Some("owner_type"),
+                "has to be `user` or `team`",
+            ));
+        }
+    };
+    let id = text(line, "owner_id", owner_id, MAX_ID)?
+        .ok_or_else(|| wrong(line, Some("owner_id"), "is required"))?;
+    let last_four = text(line, "last_four", last_four, 4)?;
+    Ok(ImportRow {
+        line,
+        digest,
+        owner: Owner { kind, id },
+        description: text(line, "description", description, MAX_DESCRIPTION)?.unwrap_or_default(),
+        format: text(line, "format", format, MAX_ID)?,
+        last_four,
+        created_at: time(line, "created_at", created_at.as_deref())?,
+        expires_at: time(
+            line,
+            "expires_at",
+            expires_at.as_deref().filter(|end| *end != "never"),
+        )?,
+    })
+}
+
+fn text(
+    line: u64,
+    field: &'static str,
+    value: Option<String>,
+    longest: usize,
+) -> Result<Option<String>, RowError> {
+    let Some(value) = value else { return Ok(None) };
+    if value.chars().count() > longest {
+        return Err(wrong(
+            line,
+            Some(field),
+            format!("has more than {longest} characters"),
+        ));
+    }
+    if value
+        .chars()
+        .any(|c| c.is_control() && c != '\n' && c != '\t')
+    {
+        return Err(wrong(line, Some(field), "has control characters"));
+    }
+    Ok(Some(value))
+}
+
+fn time(
+    line: u64,
+    field: &'static str,
+    value: Option<&str>,
+) -> Result<Option<Timestamp>, RowError> {
+    let Some(value) = value else { return Ok(None) };
+    value
+        .parse::<Timestamp>()
+        .ok()
+        .filter(|at| *at >= Timestamp::UNIX_EPOCH)
+        // The database keeps whole microseconds.
+        .and_then(|at| Timestamp::from_microsecond(at.as_microsecond()).ok())
+        .map(Some)
+        .ok_or_else(|| {
+            wrong(
+                line,
+                Some(field),
+                "has to be a time such as 2026-11-22T20:46:15Z",
+            )
+        })
+}
+
+/// A row that could not even be cut out of the file.
+struct LineError {
+    row: RowError,
+    is_last: bool,
+}
+
+type LineResult = Result<(u64, String), LineError>;
+
+/// Lines of bounded length, counted.
+struct Lines<R> {
+    input: R,
+    line: u64,
+    put_back: VecDeque<LineResult>,
+}
+
+impl<R: BufRead> Lines<R> {
+    fn new(input: R) -> Self {
+        Self {
+            input,
+            line: 0,
+            put_back: VecDeque::new(),
+        }
+    }
+
+    fn next_line(&mut self) -> Option<LineResult> {
+        if let Some(line) = self.put_back.pop_front() {
+            return Some(line);
+        }
+        self.line += 1;
+        let mut bytes = Vec::new();
+        match (&mut self.input)
+            .take(MAX_ROW + 1)
+            .read_until(b'\n', &mut bytes)
+        {
+            Ok(0) => return None,
+            Ok(_) => {}
+            Err(error) => return Some(Err(self.unreadable(&error))),
+        }
+        if bytes.len() as u64 > MAX_ROW && bytes.last() != Some(&b'\n') {
+            return Some(Err(self.skip_long_line()));
+        }
+        Some(
+            String::from_utf8(bytes)
+                .map(|text| (self.line, text))
+                .map_err(|_| LineError {
+                    row: wrong(self.line, None, "is not UTF-8"),
+                    is_last: false,
+                }),
+        )
+    }
+
+    /// A line, or several when a quoted field goes over their ends (RFC 4180, 2.6). A quote that nobody
+    /// closes costs its own line only.
+    fn next_csv_record(&mut self) -> Option<LineResult> {
+        let (first, mut record) = match self.next_line()? {
+            Ok(line) => line,
+            Err(error) => return Some(Err(error)),
+        };
+        let mut taken = Vec::new();
+        while quotes_open(&record) {
+            let next = (record.len() as u64 <= MAX_ROW)
+                .then(|| self.next_line())
+                .flatten();
+            let Some(Ok((line, text))) = next else {
+                if let Some(error) = next {
+                    self.put_back.push_front(error);
+                }
+                for line in taken.into_iter().rev() {
+                    self.put_back.push_front(Ok(line));
+                }
+                return Some(Err(LineError {
+                    row: wrong(first, None, "has a quotation mark that is never closed"),
+                    is_last: false,
+                }));
+            };
+            record.push_str(&text);
+            taken.push((line, text));
+        }
+        Some(Ok((first, record)))
+    }
+
+    fn skip_long_line(&mut self) -> LineError {
+        let mut is_last = false;
+        loop {
+            match self.input.fill_buf() {
+                Ok([]) => break,
+                Ok(buffer) => {
+                    let end = memchr::memchr(b'\n', buffer);
+                    let used = end.map_or(buffer.len(), |at| at + 1);
+                    self.input.consume(used);
+                    if end.is_some() {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    is_last = true;
+                    break;
+                }
+            }
+        }
+        LineError {
+            row: wrong(self.line, None, format!("is longer than {MAX_ROW} bytes")),
+            is_last,
+        }
+    }
+
+    fn unreadable(&self, error: &io::Error) -> LineError {
+        LineError {
+            row: wrong(self.line, None, format!("cannot be read: {}", error.kind())),
+            is_last: true,
+        }
+    }
+}
+
+fn quotes_open(record: &str) -> bool {
+    memchr::memchr_iter(b'"', record.as_bytes()).count() % 2 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyformat::FormatSet;
+
+    const DIGEST: &str = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
+
+    fn rows(format: RowFormat, text: impl AsRef<[u8]>) -> Vec<Result<ImportRow, RowError>> {
+        let formats = FormatSet::builtin();
+        parse_rows(text.as_ref(), format, &formats).collect()
+    }
+
+    fn lines_and_problems(rows: Vec<Result<ImportRow, RowError>>) -> Vec<String> {
+        rows.into_iter()
+            .map(|row| match row {
+                Ok(row) => format!("{} ok", row.line),
+                Err(error) => error.to_string(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_full_row_is_read_from_either_format() {
+        let csv = format!(
+            "\u{feff}owner_id,owner_type,sha256,description,format,last_four,created_at,expires_at\r\n\
+             u1,user,{DIGEST},\"a, \"\"b\"\"\nc\",acme_secret,wxyz,2026-01-02T03:04:05.123456789Z,never\r\n"
+        );
+        let json = format!(
+            r#"{{"sha256":"{DIGEST}","owner_type":"user","owner_id":"u1","description":"a, \"b\"\nc","format":"acme_secret","last_four":"wxyz","created_at":"2026-01-02T03:04:05.123456Z","expires_at":null}}"#
+        );
+        for (format, text, line) in [(RowFormat::Csv, csv, 2), (RowFormat::JsonLines, json, 1)] {
+            let mut rows = rows(format, text);
+            let row = rows.remove(0).unwrap();
+            assert!(rows.is_empty());
+            assert_eq!((row.line, row.digest.to_hex().as_str()), (line, DIGEST));
+            assert_eq!(
+                (row.owner.kind, row.owner.id.as_str()),
+                (OwnerType::User, "u1")
+            );
+            assert_eq!(row.description, "a, \"b\"\nc");
+            assert_eq!(row.format.as_deref(), Some("acme_secret"));
+            assert_eq!(row.last_four.as_deref(), Some("wxyz"));
+            assert_eq!(
+                row.created_at.unwrap().to_string(),
+                "2026-01-02T03:04:05.123456Z"
+            );
+            assert_eq!(row.expires_at, None);
+        }
+    }
+
+    #[test]
+    fn each_wrong_row_is_named_and_costs_no_other() {
+        let good = format!("{DIGEST},team,t1,\n");
+        let csv = format!(
+            "sha256,owner_type,owner_id,expires_at\n\
+             {good}abc,user,u,\n\
+             {good}{DIGEST},robot,u,\n\
+             {good}{DIGEST},user,,\n\
+             {good}{DIGEST},user,u\n\
+             {good}{DIGEST},user,u,tomorrow\n\
+             {good}\"{DIGEST},user,u,\n\
+             {good}\n{good}"
+        );
+        let read = lines_and_problems(rows(RowFormat::Csv, csv));
+        let bad: Vec<_> = read.iter().filter(|row| !row.ends_with(" ok")).collect();
+        assert_eq!(
+            bad,
+            [
+                "line 3: `sha256` has to be 64 hexadecimal digits",
+                "line 5: `owner_type` has to be `user` or `team`",
+                "line 7: `owner_id` is required",
+                "line 9: has 3 fields where the first line names 4",
+                "line 11: `expires_at` has to be a time such as 2026-11-22T20:46:15Z",
+                "line 13: has a quotation mark that is never closed",
+            ]
+        );
+        let good: Vec<_> = read.iter().filter(|row| row.ends_with(" ok")).collect();
+        assert_eq!(
+            good,
+            [
+                "2 ok", "4 ok", "6 ok", "8 ok", "10 ok", "12 ok", "14 ok", "16 ok"
+            ]
+        );
+    }
+
+    #[test]
+    fn long_and_undecodable_lines_are_skipped_over() {
+        let good = format!(r#"{{"sha256":"{DIGEST}","owner_type":"user","owner_id":"u"}}"#);
+        let mut text = format!("{good}\n{}\n{good}\n", "x".repeat(200_000)).into_bytes();
+        text.extend_from_slice(b"\xff\xfe\n[]\n");
+        text.extend_from_slice(good.as_bytes());
+        assert_eq!(
+            lines_and_problems(rows(RowFormat::JsonLines, text)),
+            [
+                "1 ok",
+                "line 2: is longer than 65536 bytes",
+                "3 ok",
+                "line 4: is not UTF-8",
+                "line 5: is not a JSON object",
+                "6 ok"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_csv_file_without_column_names_is_refused_at_once() {
+        for first in [
+            "",
+            &format!("{DIGEST},user,u"),
+            "sha256,owner_id",
+            "sha256,sha256",
+        ] {
+            let read = rows(RowFormat::Csv, format!("\n{first}\n{DIGEST},user,u\n"));
+            assert_eq!(read.len(), 1, "{first}");
+            assert!(read[0].is_err(), "{first}");
+        }
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_column_is_refused_and_not_repeated() {
+        let key = FormatSet::builtin()
+            .get("rescind_secret")
+            .unwrap()
+            .mint()
+            .unwrap();
+        let key = key.expose();
+        for row in [
+            format!("{key},user,u,"),
+            format!("{DIGEST},user,{key},"),
+            format!("{DIGEST},user,u,for {key}"),
+        ] {
+            let csv = format!("sha256,owner_type,owner_id,description\n{row}\n");
+            let error = rows(RowFormat::Csv, csv).remove(0).unwrap_err().to_string();
+            assert!(error.contains("contains an API key"), "{error}");
+            assert!(!error.contains(key));
+        }
+    }
+}

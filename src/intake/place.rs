@@ -1,0 +1,202 @@
+//! Where a partner or a stranger says a key was seen, cut down to what may be stored.
+
+use crate::keyformat::{FormatSet, KeyValue};
+use crate::respond;
+use crate::store::Place;
+
+use super::holds_key;
+
+/// The longest URL that is kept, in bytes.
+pub const MAX_URL: usize = 2048;
+
+/// The longest part of a partner's `source` that is kept, in bytes.
+const MAX_SOURCE: usize = 40;
+
+/// The place that a row of GitHub's report describes. Whatever of it cannot be used is left out.
+pub(super) fn github_place(
+    url: Option<&str>,
+    source: Option<&str>,
+    token: &KeyValue,
+    formats: &FormatSet,
+) -> Place {
+    let url = url.and_then(|url| clean_url(url, token, formats));
+    let (repository, commit, path, line) = url.as_deref().map(blob_of).unwrap_or_default();
+    Place {
+        source: source_name(source, token, formats),
+        url,
+        repository,
+        commit,
+        path,
+        line,
+    }
+}
+
+/// The place that a stranger names. `None` when the URL is not one that can be kept and linked to.
+pub(super) fn reported_place(
+    url: Option<&str>,
+    token: &KeyValue,
+    formats: &FormatSet,
+) -> Option<Place> {
+    let url = match url {
+        Some(url) => Some(clean_url(url, token, formats)?),
+        None => None,
+    };
+    let (repository, commit, path, line) = url.as_deref().map(blob_of).unwrap_or_default();
+    Some(Place {
+        source: "self-report".to_owned(),
+        url,
+        repository,
+        commit,
+        path,
+        line,
+    })
+}
+
+/// `partner:github`, with GitHub's own word for where it looked behind it. There are 19 of those words,
+/// capitalised in the documentation and lower-case in practice, and there will be more.
+fn source_name(source: Option<&str>, token: &KeyValue, formats: &FormatSet) -> String {
+    let word: String = source
+        .filter(|source| !holds_key(formats, source) && !source.contains(token.expose()))
+        .unwrap_or_default()
+        .chars()
+        .take(MAX_SOURCE)
+        .map(|c| match c.to_ascii_lowercase() {
+            c @ ('a'..='z' | '0'..='9' | '_' | '-') => c,
+            _ => '_',
+        })
+        .collect();
+    if word.is_empty() {
+        "partner:github".to_owned()
+    } else {
+        format!("partner:github:{word}")
+    }
+}
+
+/// An http(s) URL of sensible length without control characters, and without the key in it.
+fn clean_url(url: &str, token: &KeyValue, formats: &FormatSet) -> Option<String> {
+    let scheme = url.split_once("://")?.0;
+    let usable = url.len() <= MAX_URL
+        && (scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http"))
+        && !url.chars().any(|c| c.is_control() || c.is_whitespace());
+    if !usable {
+        return None;
+    }
+    // The responder takes out keys of the loaded formats; an imported key may have another one.
+    let url = respond::redact(formats, url);
+    Some(url.replace(token.expose(), "…"))
+}
+
+/// Repository, commit, path and line.
+type Blob = (Option<String>, Option<String>, Option<String>, Option<u64>);
+
+/// Takes `https://github.com/OWNER/NAME/blob/COMMIT/PATH#L7` apart. Other shapes give less, or nothing.
+fn blob_of(url: &str) -> Blob {
+    let Some(rest) = url.strip_prefix("https://github.com/") else {
+        return Blob::default();
+    };
+    let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+    let rest = rest.split_once('?').map_or(rest, |(rest, _)| rest);
+    let mut parts = rest.splitn(5, '/');
+    let (Some(owner), Some(name)) = (parts.next(), parts.next()) else {
+        return Blob::default();
+    };
+    if owner.is_empty() || name.is_empty() {
+        return Blob::default();
+    }
+    let repository = Some(format!("{owner}/{name}"));
+    let (kind, commit, path) = (parts.next(), parts.next(), parts.next());
+    let is_commit = |text: &str| text.len() >= 40 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let Some(commit) = commit.filter(|commit| is_commit(commit)) else {
+        return (repository, None, None, None);
+    };
+    let line = fragment
+        .strip_prefix('L')
+        .and_then(|line| line.split('-').next()?.parse().ok());
+    match kind {
+        Some("blob") => (
+            repository,
+            Some(commit.to_owned()),
+            path.map(str::to_owned),
+            line,
+        ),
+        Some("commit") => (repository, Some(commit.to_owned()), None, None),
+        _ => (repository, None, None, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(url: &str, source: &str) -> Place {
+        let formats = FormatSet::builtin();
+        github_place(
+            Some(url),
+            Some(source),
+            &KeyValue::new("foreign-key-1234"),
+            &formats,
+        )
+    }
+
+    #[test]
+    fn a_blob_url_names_repository_commit_path_and_line() {
+        let commit = "12345600b9cbe38a219f39a9941c9319b600c002";
+        let place = place(
+            &format!("https://github.com/octocat/Hello-World/blob/{commit}/foo/bar.txt#L12-L14"),
+            "Commit",
+        );
+        assert_eq!(place.source, "partner:github:commit");
+        assert_eq!(place.repository.as_deref(), Some("octocat/Hello-World"));
+        assert_eq!(place.commit.as_deref(), Some(commit));
+        assert_eq!(place.path.as_deref(), Some("foo/bar.txt"));
+        assert_eq!(place.line, Some(12));
+    }
+
+    #[test]
+    fn other_urls_give_what_they_have() {
+        for (url, repository) in [
+            (
+                "https://github.com/octocat/Hello-World/issues/7",
+                Some("octocat/Hello-World"),
+            ),
+            ("https://github.com/octocat", None),
+            ("https://github.com//x", None),
+            ("https://gist.github.com/octocat/1", None),
+        ] {
+            let place = place(url, "");
+            assert_eq!(place.repository.as_deref(), repository, "{url}");
+            assert_eq!((place.commit, place.path, place.line), (None, None, None));
+            assert_eq!(place.url.as_deref(), Some(url));
+            assert_eq!(place.source, "partner:github");
+        }
+    }
+
+    #[test]
+    fn what_is_no_link_is_left_out() {
+        let long = format!("https://example.com/{}", "x".repeat(MAX_URL));
+        for url in [
+            "",
+            "some_url",
+            "javascript://%0aalert(1)",
+            "https://a b",
+            "ftp://x",
+            &long,
+        ] {
+            assert_eq!(place(url, "x").url, None, "{url:.40}");
+        }
+    }
+
+    #[test]
+    fn neither_known_nor_foreign_keys_stay_in_a_place() {
+        let formats = FormatSet::builtin();
+        let key = formats.get("rescind_secret").unwrap().mint().unwrap();
+        let url = format!("https://x.example/{}?key=foreign-key-1234", key.expose());
+        let place = place(&url, key.expose());
+        let url = place.url.unwrap();
+        assert!(
+            !url.contains(key.expose()) && !url.contains("foreign-key-1234"),
+            "{url}"
+        );
+        assert!(!place.source.contains(key.expose()));
+    }
+}

@@ -1,0 +1,297 @@
+//! The public keys of one origin that signs reports, fetched when needed and kept.
+//!
+//! Rules (contract: the intake endpoints): an identifier that is not known leads to one fetch that all
+//! waiting requests share, then none for a while; a list that cannot be refreshed stays in use; keys
+//! that are no longer current still verify.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+
+use super::signature::ReportKey;
+use crate::clock::SharedClock;
+
+/// The largest list of keys that is read, in bytes. GitHub's is about 1 KiB.
+const MAX_LIST: usize = 1 << 20;
+
+/// How often, and how patiently, keys are fetched.
+#[derive(Debug, Clone, Copy)]
+pub struct PublicKeyTimings {
+    /// A list older than this is fetched anew when it is next needed.
+    pub ttl: Duration,
+    /// After a fetch that worked, unknown identifiers lead to no other one for this long.
+    pub cool_down: Duration,
+    /// After a fetch that failed, none is tried for this long.
+    pub retry_after_failure: Duration,
+    /// How long one fetch may take. A sender of reports waits 10 seconds in all.
+    pub timeout: Duration,
+}
+
+impl Default for PublicKeyTimings {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_hours(1),
+            cool_down: Duration::from_mins(1),
+            retry_after_failure: Duration::from_secs(10),
+            timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Why there is no key to verify with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoKey {
+    /// The origin's list, freshly fetched, does not have it.
+    #[error("the origin publishes no key with this identifier")]
+    Unknown,
+    /// The origin cannot be asked at present, so nobody can say.
+    #[error("the origin's public keys cannot be fetched at present")]
+    Unavailable {
+        /// When to try again.
+        retry_after: Duration,
+    },
+}
+
+/// The key list of one origin. Share it: the cache and the single flight are per value.
+#[derive(Debug)]
+pub struct PublicKeys {
+    url: String,
+    client: reqwest::Client,
+    clock: SharedClock,
+    timings: PublicKeyTimings,
+    known: RwLock<Arc<Known>>,
+    flight: tokio::sync::Mutex<()>,
+}
+
+/// What the last fetches brought.
+#[derive(Debug, Default, Clone)]
+struct Known {
+    /// Counts fetches, failed ones too, so that a request that waited sees that somebody else fetched.
+    fetches: u64,
+    keys: HashMap<String, ReportKey>,
+    fetched_at: Option<Timestamp>,
+    tried_at: Option<Timestamp>,
+    last_failed: bool,
+}
+
+/// Why a fetch failed, for the log.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("no answer: {0}")]
+    Http(#[from] reqwest::Error),
+    #[error("answered {0}")]
+    Status(reqwest::StatusCode),
+    #[error("the list is larger than {MAX_LIST} bytes")]
+    TooLarge,
+    #[error("the list is not of the form {{\"public_keys\": [{{\"key_identifier\", \"key\"}}]}}")]
+    Shape,
+    #[error("the list has no usable P-256 key")]
+    Empty,
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+}
+
+#[derive(Deserialize)]
+struct KeyList {
+    public_keys: Vec<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct ListedKey {
+    key_identifier: String,
+    key: String,
+}
+
+impl PublicKeys {
+    /// Keys published at `url`. Nothing is fetched before the first report arrives.
+    pub fn new(
+        url: impl Into<String>,
+        client: reqwest::Client,
+        clock: SharedClock,
+        timings: PublicKeyTimings,
+    ) -> Self {
+        Self {
+            url: url.into(),
+            client,
+            clock,
+            timings,
+            known: RwLock::default(),
+            flight: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// The key with this identifier, fetching the list if that is due.
+    pub async fn find(&self, identifier: &str) -> Result<ReportKey, NoKey> {
+        let known = self.known();
+        if let Some(answer) = self.settled(&known, identifier) {
+            return answer;
+        }
+        let _flight = self.flight.lock().await;
+        let before_us = self.known();
+        if before_us.fetches == known.fetches {
+            self.fetch_and_keep(&before_us).await;
+        }
+        self.after_fetch(&self.known(), identifier)
+    }
+
+    /// The answer that needs no fetch, if there is one.
+    fn settled(&self, known: &Known, identifier: &str) -> Option<Result<ReportKey, NoKey>> {
+        let now = self.clock.now();
+        let fetch_allowed = self.wait(known, now).is_zero();
+        match known.keys.get(identifier) {
+            Some(key) if !fetch_allowed || !self.outdated(known, now) => Some(Ok(key.clone())),
+            None if !fetch_allowed => Some(self.after_fetch(known, identifier)),
+            _ => None,
+        }
+    }
+
+    /// The answer once no further fetch will be made.
+    fn after_fetch(&self, known: &Known, identifier: &str) -> Result<ReportKey, NoKey> {
+        if let Some(key) = known.keys.get(identifier) {
+            return Ok(key.clone());
+        }
+        if known.last_failed {
+            let wait = self.wait(known, self.clock.now());
+            return Err(NoKey::Unavailable {
+                retry_after: wait.max(Duration::from_secs(1)),
+            });
+        }
+        Err(NoKey::Unknown)
+    }
+
+    fn outdated(&self, known: &Known, now: Timestamp) -> bool {
+        known
+            .fetched_at
+            .is_none_or(|at| elapsed(at, now) >= self.timings.ttl)
+    }
+
+    /// How long until the next fetch is allowed.
+    fn wait(&self, known: &Known, now: Timestamp) -> Duration {
+        let pause = if known.last_failed {
+            self.timings.retry_after_failure
+        } else {
+            self.timings.cool_down
+        };
+        known
+            .tried_at
+            .map_or(Duration::ZERO, |at| pause.saturating_sub(elapsed(at, now)))
+    }
+
+    async fn fetch_and_keep(&self, previous: &Known) {
+        let fetched = tokio::time::timeout(self.timings.timeout, self.fetch())
+            .await
+            .unwrap_or(Err(FetchError::Timeout(self.timings.timeout)));
+        let now = self.clock.now();
+        let mut next = previous.clone();
+        next.fetches += 1;
+        next.tried_at = Some(now);
+        next.last_failed = fetched.is_err();
+        match fetched {
+            Ok(keys) => {
+                next.keys = keys;
+                next.fetched_at = Some(now);
+            }
+            Err(error) => tracing::warn!(
+                url = %self.url,
+                %error,
+                keys_kept = next.keys.len(),
+                "public keys of a partner could not be fetched"
+            ),
+        }
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+    }
+
+    async fn fetch(&self) -> Result<HashMap<String, ReportKey>, FetchError> {
+        let mut response = self
+            .client
+            .get(&self.url)
+            .header("accept", "application/json")
+            .header("user-agent", concat!("rescind/", env!("CARGO_PKG_VERSION")))
+            .send()
+            .await
+            .map_err(reqwest::Error::without_url)?;
+        if !response.status().is_success() {
+            return Err(FetchError::Status(response.status()));
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(reqwest::Error::without_url)?
+        {
+            if body.len() + chunk.len() > MAX_LIST {
+                return Err(FetchError::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        read_list(&body)
+    }
+
+    fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Reads the list leniently: entries that are no P-256 key are left out, whatever else they are.
+fn read_list(body: &[u8]) -> Result<HashMap<String, ReportKey>, FetchError> {
+    let list: KeyList = serde_json::from_slice(body).map_err(|_| FetchError::Shape)?;
+    let keys: HashMap<_, _> = list
+        .public_keys
+        .into_iter()
+        .filter_map(|entry| {
+            let listed: ListedKey = serde_json::from_value(entry).ok()?;
+            Some((listed.key_identifier, ReportKey::from_pem(&listed.key)?))
+        })
+        .collect();
+    if keys.is_empty() {
+        return Err(FetchError::Empty);
+    }
+    Ok(keys)
+}
+
+/// Time since `at`. A clock that was set back counts as if all of it had passed: better one fetch too
+/// many than none until the clock has caught up.
+fn elapsed(at: Timestamp, now: Timestamp) -> Duration {
+    let since: SignedDuration = now.duration_since(at);
+    Duration::try_from(since).unwrap_or(Duration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_keeps_its_usable_keys_only() {
+        let vectors = include_str!("../../fixtures/vectors/github_partner.json");
+        let mut list: serde_json::Value = serde_json::from_str(vectors).unwrap();
+        let keys = list["public_keys"].as_array_mut().unwrap();
+        keys.insert(0, serde_json::json!({"key_identifier": 7}));
+        keys.insert(
+            1,
+            serde_json::json!({"key_identifier": "p384", "key": "-----BEGIN"}),
+        );
+        keys.push(serde_json::json!(null));
+        let read = read_list(list.to_string().as_bytes()).unwrap();
+        assert_eq!(read.len(), 3);
+        assert!(!read.contains_key("p384"));
+    }
+
+    #[test]
+    fn a_list_without_a_usable_key_is_no_list() {
+        for body in ["", "[]", "{}", r#"{"public_keys":{}}"#] {
+            assert!(
+                matches!(read_list(body.as_bytes()), Err(FetchError::Shape)),
+                "{body}"
+            );
+        }
+        for body in [r#"{"public_keys":[]}"#, r#"{"public_keys":[1]}"#] {
+            assert!(
+                matches!(read_list(body.as_bytes()), Err(FetchError::Empty)),
+                "{body}"
+            );
+        }
+    }
+}

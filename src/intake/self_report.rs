@@ -1,0 +1,60 @@
+//! Self-reports: whoever presents a key has proved enough to have it revoked.
+
+use super::place::reported_place;
+use crate::keyformat::KeyValue;
+use crate::respond::{Answer, Responder, Sighting};
+use crate::store::{Reason, StoreError};
+
+/// Who does what a self-report leads to, in the revocation log.
+const ACTOR: &str = "self_report";
+
+/// What became of a self-report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SelfReport {
+    /// The key is revoked, by this report or before.
+    Revoked,
+    /// There is no such key.
+    Unknown,
+    /// The key is public by design and stays as it is.
+    Public,
+    /// The key's time was over before.
+    Expired,
+    /// The URL is not one that can be kept: not http(s), or too long. Nothing was done.
+    BadUrl,
+}
+
+/// Revokes the key that a stranger presents. Stack Auth's order decides when several answers fit:
+/// public, then expired, then revoked.
+///
+/// # Errors
+/// Any [`StoreError`]; nothing was changed then.
+pub async fn self_report(
+    responder: &Responder,
+    value: KeyValue,
+    url: Option<&str>,
+) -> Result<SelfReport, StoreError> {
+    let Some(place) = reported_place(url, &value, responder.formats()) else {
+        return Ok(SelfReport::BadUrl);
+    };
+    let now = responder.clock().now();
+    let sighting = Sighting {
+        value,
+        place,
+        detected_at: now,
+    };
+    let mut answers = responder
+        .report(vec![sighting], Reason::SelfReport, ACTOR)
+        .await?;
+    Ok(match answers.pop() {
+        None | Some(Answer::Unknown) => SelfReport::Unknown,
+        Some(Answer::Public(_)) => SelfReport::Public,
+        Some(Answer::Revoked(_)) => SelfReport::Revoked,
+        Some(Answer::AlreadyInvalid(key)) => {
+            if key.expires_at.is_some_and(|end| end <= now) {
+                SelfReport::Expired
+            } else {
+                SelfReport::Revoked
+            }
+        }
+    })
+}

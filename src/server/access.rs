@@ -1,0 +1,167 @@
+//! Who may do what: one table for roles, and the access token behind every request.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::AppState;
+use super::error::{ApiError, ApiResult};
+use crate::keyformat::Sha256Digest;
+use crate::store::Role;
+
+/// The project whose tokens may read what belongs to no project: the revocation log is one chain over
+/// all of them, and half a chain proves nothing.
+pub const DEFAULT_PROJECT: &str = "default";
+
+/// The longest access token that is looked up, in bytes.
+const MAX_TOKEN: usize = 1024;
+
+/// Something that a role allows or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permission {
+    /// Create keys, change and rotate them.
+    WriteKeys,
+    /// Revoke a key by its identifier.
+    RevokeKeys,
+    /// See keys (never their values).
+    ReadKeys,
+    /// Ask whether a key is valid.
+    CheckKeys,
+    /// Import digests of keys that were issued elsewhere.
+    ImportKeys,
+    /// See incidents.
+    ReadIncidents,
+    /// See, verify and export the revocation log.
+    ReadLog,
+    /// See the loaded key formats.
+    ReadFormats,
+}
+
+impl Permission {
+    /// All of them, in the order of the documentation.
+    pub const ALL: [Self; 8] = [
+        Self::WriteKeys,
+        Self::RevokeKeys,
+        Self::ReadKeys,
+        Self::CheckKeys,
+        Self::ImportKeys,
+        Self::ReadIncidents,
+        Self::ReadLog,
+        Self::ReadFormats,
+    ];
+
+    /// The roles that have it. `docs/api.md` shows the same table.
+    pub fn roles(self) -> &'static [Role] {
+        match self {
+            Self::WriteKeys | Self::CheckKeys | Self::ImportKeys => &[Role::Admin, Role::Issuer],
+            Self::RevokeKeys => &[Role::Admin, Role::Issuer, Role::Operator],
+            Self::ReadKeys => &[Role::Admin, Role::Issuer, Role::Operator, Role::Viewer],
+            Self::ReadIncidents | Self::ReadLog => &[Role::Admin, Role::Operator, Role::Viewer],
+            Self::ReadFormats => &[
+                Role::Admin,
+                Role::Issuer,
+                Role::Operator,
+                Role::Viewer,
+                Role::Reporter,
+            ],
+        }
+    }
+}
+
+/// Whoever sent the request: a valid access token of some project.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The token's identifier.
+    pub token_id: Uuid,
+    /// The project whose keys and incidents this caller sees; those of others do not exist for it.
+    pub project: String,
+    /// What the token may do.
+    pub role: Role,
+}
+
+impl Caller {
+    /// 403 unless the caller's role has this permission.
+    pub fn require(&self, permission: Permission) -> ApiResult<()> {
+        let roles = permission.roles();
+        if roles.contains(&self.role) {
+            return Ok(());
+        }
+        let allowed: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
+        let message = format!(
+            "An access token of the role `{}` may not do this; it takes one of: {}.",
+            self.role.as_str(),
+            allowed.join(", ")
+        );
+        let details = json!({ "role": self.role.as_str(), "allowed_roles": allowed });
+        Err(
+            ApiError::new(StatusCode::FORBIDDEN, "INSUFFICIENT_ROLE", message)
+                .with_details(details),
+        )
+    }
+
+    /// 403 unless the caller belongs to the project that may see what all projects share.
+    pub fn require_default_project(&self) -> ApiResult<()> {
+        if self.project == DEFAULT_PROJECT {
+            return Ok(());
+        }
+        let message = "The revocation log is one chain over all projects; it takes an access token of \
+             the project `default`.";
+        Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "WRONG_PROJECT",
+            message,
+        ))
+    }
+
+    /// How the revocation log names this caller.
+    pub fn actor(&self) -> String {
+        format!("token:{}", self.token_id)
+    }
+}
+
+impl FromRequestParts<AppState> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> ApiResult<Self> {
+        let text = presented(&parts.headers).ok_or_else(|| {
+            ApiError::new(
+                StatusCode::UNAUTHORIZED,
+                "ACCESS_TOKEN_REQUIRED",
+                "This needs an access token in the header `authorization: Bearer …` or \
+                 `x-stack-secret-server-key`.",
+            )
+        })?;
+        let token = state.lookup().token(Sha256Digest::of(text)).await?;
+        token
+            .filter(|token| token.is_valid(state.now()))
+            .map(|token| Self {
+                token_id: token.id,
+                project: token.project,
+                role: token.role,
+            })
+            .ok_or_else(|| {
+                ApiError::new(
+                    StatusCode::UNAUTHORIZED,
+                    "ACCESS_TOKEN_INVALID",
+                    "This access token is unknown, expired or revoked.",
+                )
+            })
+    }
+}
+
+/// The token as sent, in one of the three headers; the first one present counts.
+fn presented(headers: &HeaderMap) -> Option<&[u8]> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, token) = value.as_bytes().split_at_checked(7)?;
+        scheme
+            .eq_ignore_ascii_case(b"Bearer ")
+            .then(|| token.trim_ascii())
+    });
+    let other = |name: &str| headers.get(name).map(|value| value.as_bytes().trim_ascii());
+    bearer
+        .or_else(|| other("x-stack-secret-server-key"))
+        .or_else(|| other("x-hexclave-secret-server-key"))
+        .filter(|token| !token.is_empty() && token.len() <= MAX_TOKEN)
+}

@@ -1,0 +1,89 @@
+//! The loaded key formats.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::views::List;
+use crate::keyformat::{KeyFormat, Visibility};
+use crate::server::AppState;
+use crate::server::access::{Caller, Permission};
+use crate::server::error::{ApiError, ApiResult};
+use crate::server::query::Query;
+use crate::store::Page;
+
+/// A key format.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FormatView {
+    id: String,
+    description: String,
+    /// `secret` formats are scanned for, `public` ones are not.
+    visibility: &'static str,
+    /// The literal that the key begins with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefix: Option<String>,
+    /// The literal that stands inside the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anchor: Option<String>,
+    min_length: usize,
+    max_length: usize,
+    /// Whether keys carry a checksum.
+    checksum: bool,
+    /// Whether new keys can be minted in it.
+    can_mint: bool,
+}
+
+/// List the loaded key formats.
+#[utoipa::path(
+    get, path = "/api/v1/formats", operation_id = "list_formats", tag = "Operators",
+    responses((status = 200, body = List<FormatView>), (status = "4XX", description = "Refused; see the codes")),
+)]
+pub async fn list(
+    State(state): State<AppState>,
+    caller: Caller,
+    mut query: Query,
+) -> ApiResult<Json<List<FormatView>>> {
+    caller.require(Permission::ReadFormats)?;
+    let limit = query.limit()? as usize;
+    let cursor = query.text("cursor")?;
+    query.finish()?;
+    let mut left = state.formats().iter();
+    if let Some(cursor) = &cursor
+        && !left.any(|format| format.id() == cursor)
+    {
+        return Err(ApiError::schema(
+            "cursor",
+            "is not one that this list gave out",
+        ));
+    }
+    let mut items: Vec<_> = left.take(limit + 1).map(view).collect();
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next_cursor = items.last().filter(|_| more).map(|last| last.id.clone());
+    let page = Page { items, next_cursor };
+    Ok(Json(List::of(page, |format| format)))
+}
+
+fn view(format: &KeyFormat) -> FormatView {
+    let literal = format.literal().to_owned();
+    let (prefix, anchor) = if format.literal_is_prefix() {
+        (Some(literal), None)
+    } else {
+        (None, Some(literal))
+    };
+    FormatView {
+        id: format.id().to_owned(),
+        description: format.description().to_owned(),
+        visibility: match format.visibility() {
+            Visibility::Secret => "secret",
+            Visibility::Public => "public",
+        },
+        prefix,
+        anchor,
+        min_length: format.min_len(),
+        max_length: format.max_len(),
+        checksum: format.checksum().is_some(),
+        can_mint: format.can_mint(),
+    }
+}

@@ -1,0 +1,290 @@
+//! Incidents: keys of the caller's project that leaked, where, and what was done about it.
+
+use axum::Json;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use jiff::Timestamp;
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::path_id;
+use super::views::{List, rfc3339, rfc3339_option};
+use crate::respond::{IncidentDetail, Moment, What};
+use crate::server::AppState;
+use crate::server::access::{Caller, Permission};
+use crate::server::error::{ApiError, ApiResult};
+use crate::server::query::Query;
+use crate::store::{Incident, IncidentFilter, IncidentStatus, Occurrence, UseAfterExposure};
+
+/// A leaked key.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IncidentView {
+    id: Uuid,
+    /// `open` (the others come with a later version).
+    status: &'static str,
+    key_id: Uuid,
+    format: String,
+    /// `user` or `team`.
+    owner_type: &'static str,
+    owner_id: String,
+    last_four: String,
+    description: String,
+    /// When the key was first seen in public.
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String)]
+    opened_at: Timestamp,
+    /// When it was last seen.
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String)]
+    last_seen_at: Timestamp,
+    /// When the key was revoked.
+    #[serde(
+        serialize_with = "rfc3339_option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<String>)]
+    revoked_at: Option<Timestamp>,
+    /// When the key ends or ended by itself.
+    #[serde(
+        serialize_with = "rfc3339_option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<String>)]
+    expires_at: Option<Timestamp>,
+    /// How often it was seen, repeated sightings of one place included.
+    sighting_count: u64,
+    /// At how many places it was seen.
+    occurrence_count: u64,
+    /// How often it was checked after it had been seen.
+    use_count: u64,
+}
+
+impl IncidentView {
+    fn of(incident: Incident) -> Self {
+        let key = incident.key;
+        Self {
+            id: incident.id,
+            status: incident.status.as_str(),
+            key_id: key.id,
+            format: key.format,
+            owner_type: key.owner.kind.as_str(),
+            owner_id: key.owner.id,
+            last_four: key.last_four,
+            description: key.description,
+            opened_at: incident.opened_at,
+            last_seen_at: incident.last_seen_at,
+            revoked_at: key.revoked_at,
+            expires_at: key.expires_at,
+            sighting_count: incident.sightings,
+            occurrence_count: incident.occurrences,
+            use_count: incident.uses,
+        }
+    }
+}
+
+/// An incident with everything known about it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DetailedIncidentView {
+    #[serde(flatten)]
+    incident: IncidentView,
+    /// Where the key was seen, first place first; at most 500.
+    occurrences: Vec<OccurrenceView>,
+    /// Checks of the key after it was seen, oldest first; at most 500.
+    uses_after_exposure: Vec<UseView>,
+    /// What happened, in order.
+    timeline: Vec<TimelineEvent>,
+}
+
+impl DetailedIncidentView {
+    fn of(detail: IncidentDetail) -> Self {
+        Self {
+            incident: IncidentView::of(detail.incident),
+            occurrences: detail
+                .occurrences
+                .into_iter()
+                .map(OccurrenceView::of)
+                .collect(),
+            uses_after_exposure: detail.uses.into_iter().map(UseView::of).collect(),
+            timeline: detail.timeline.into_iter().map(TimelineEvent::of).collect(),
+        }
+    }
+}
+
+/// One place where the key was seen.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OccurrenceView {
+    id: Uuid,
+    source: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repository: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String)]
+    detected_at: Timestamp,
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String)]
+    last_seen_at: Timestamp,
+    sighting_count: u64,
+}
+
+impl OccurrenceView {
+    fn of(occurrence: Occurrence) -> Self {
+        let place = occurrence.place;
+        Self {
+            id: occurrence.id,
+            source: place.source,
+            url: place.url,
+            repository: place.repository,
+            commit: place.commit,
+            path: place.path,
+            line: place.line,
+            detected_at: occurrence.detected_at,
+            last_seen_at: occurrence.last_seen_at,
+            sighting_count: occurrence.sightings,
+        }
+    }
+}
+
+/// A check of the key after it had been seen in public.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UseView {
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String)]
+    at: Timestamp,
+    /// Who presented the key, if the provider's back end forwarded it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_address: Option<String>,
+}
+
+impl UseView {
+    fn of(used: UseAfterExposure) -> Self {
+        Self {
+            at: used.at,
+            client_address: used.client_address,
+        }
+    }
+}
+
+/// Something that happened to the key.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TimelineEvent {
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String)]
+    at: Timestamp,
+    /// `issued`, `seen`, `used`, or the action of a log entry such as `revoked`.
+    event: &'static str,
+    /// The source of an occurrence, or who acted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
+    /// The log entry's number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_seq: Option<u64>,
+}
+
+impl TimelineEvent {
+    fn of(moment: Moment) -> Self {
+        let (event, by, log_seq) = match moment.what {
+            What::Issued => ("issued", None, None),
+            What::Seen(occurrence) => ("seen", Some(occurrence.place.source), None),
+            What::Used(used) => ("used", used.client_address, None),
+            What::Logged(entry) => (entry.action.as_str(), Some(entry.actor), Some(entry.seq)),
+        };
+        Self {
+            at: moment.at,
+            event,
+            by,
+            log_seq,
+        }
+    }
+}
+
+/// List incidents, newest first.
+#[utoipa::path(
+    get, path = "/api/v1/incidents", operation_id = "list_incidents", tag = "Operators",
+    params(
+        ("status" = Option<String>, Query, description = "`open`, `acknowledged`, `resolved` or `held`"),
+        ("format" = Option<String>, Query, description = "Of keys of this format"),
+        ("source" = Option<String>, Query, description = "With an occurrence from this source"),
+        ("owner" = Option<String>, Query, description = "Of keys of this user or team"),
+        ("q" = Option<String>, Query, description = "Text in description, owner, last four characters or repository"),
+        ("since" = Option<String>, Query, description = "Opened at this time or later, RFC 3339"),
+        ("until" = Option<String>, Query, description = "Opened before this time, RFC 3339"),
+        ("limit" = Option<u32>, Query, description = "At most 200, which is also the default"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses((status = 200, body = List<IncidentView>), (status = "4XX", description = "Refused; see the codes")),
+)]
+pub async fn list(
+    State(state): State<AppState>,
+    caller: Caller,
+    mut query: Query,
+) -> ApiResult<Json<List<IncidentView>>> {
+    caller.require(Permission::ReadIncidents)?;
+    let status = query.text("status")?;
+    let filter = IncidentFilter {
+        project: Some(caller.project),
+        status: status.as_deref().and_then(IncidentStatus::parse),
+        format: query.text("format")?,
+        source: query.text("source")?,
+        owner: query.text("owner")?,
+        q: query.text("q")?,
+        since: query.time("since")?,
+        until: query.time("until")?,
+    };
+    let page = query.page()?;
+    query.finish()?;
+    match (status.as_deref(), filter.status) {
+        // Nothing gives an incident these states in this version, so none has them.
+        (Some("acknowledged" | "resolved" | "held"), None) => return Ok(Json(List::empty())),
+        (Some(_), None) => {
+            let problem = "has to be open, acknowledged, resolved or held";
+            return Err(ApiError::schema("status", problem));
+        }
+        _ => {}
+    }
+    let incidents = state.store().list_incidents(&filter, &page).await?;
+    Ok(Json(List::of(incidents, IncidentView::of)))
+}
+
+/// Show an incident with its occurrences, uses after exposure and timeline.
+#[utoipa::path(
+    get, path = "/api/v1/incidents/{id}", operation_id = "get_incident", tag = "Operators",
+    params(("id" = Uuid, Path, description = "The incident's identifier")),
+    responses((status = 200, body = DetailedIncidentView), (status = "4XX", description = "Refused; see the codes")),
+)]
+pub async fn show(
+    State(state): State<AppState>,
+    caller: Caller,
+    IncidentId(id): IncidentId,
+) -> ApiResult<Json<DetailedIncidentView>> {
+    caller.require(Permission::ReadIncidents)?;
+    let detail = state
+        .responder()
+        .incident(id)
+        .await?
+        .filter(|detail| detail.incident.key.project == caller.project)
+        .ok_or_else(|| ApiError::not_found("Incident"))?;
+    Ok(Json(DetailedIncidentView::of(detail)))
+}
+
+/// The identifier in the path; anything else is an incident that does not exist.
+pub struct IncidentId(Uuid);
+
+impl FromRequestParts<AppState> for IncidentId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> ApiResult<Self> {
+        path_id(parts, state)
+            .await
+            .map(Self)
+            .ok_or_else(|| ApiError::not_found("Incident"))
+    }
+}

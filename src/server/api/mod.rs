@@ -1,0 +1,25 @@
+//! One file per family of endpoints.
+
+pub mod formats;
+pub mod health;
+pub mod import;
+pub mod incidents;
+pub mod intake;
+pub mod keys;
+pub mod revocations;
+mod uses;
+pub mod views;
+
+use axum::extract::{FromRequestParts as _, Path};
+use axum::http::request::Parts;
+use uuid::Uuid;
+
+use super::AppState;
+
+/// The UUID in a path, if it is one.
+async fn path_id(parts: &mut Parts, state: &AppState) -> Option<Uuid> {
+    let Path(text) = Path::<String>::from_request_parts(parts, state)
+        .await
+        .ok()?;
+    Uuid::try_parse(&text).ok()
+}

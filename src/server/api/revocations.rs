@@ -1,0 +1,230 @@
+//! The revocation log: list, verify, export.
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::views::List;
+use crate::server::AppState;
+use crate::server::access::{Caller, DEFAULT_PROJECT, Permission};
+use crate::server::error::{ApiError, ApiResult};
+use crate::server::query::Query;
+use crate::store::{Action, CSV_HEADER, LogEntry, LogFilter, Reason, Store, StoreError};
+
+/// Entries that an export reads at a time.
+const BATCH: u32 = 1000;
+
+/// List entries of the log, newest first, in exactly the shape that is hashed.
+#[utoipa::path(
+    get, path = "/api/v1/revocations", operation_id = "list_revocations", tag = "Operators",
+    params(
+        ("key_id" = Option<Uuid>, Query, description = "About this key"),
+        ("action" = Option<String>, Query, description = "`revoked` or `rotated`"),
+        ("reason" = Option<String>, Query, description = "`leaked`, `manual`, `self_report`, `rotated` or `expired_policy`"),
+        ("since" = Option<String>, Query, description = "Done at this time or later, RFC 3339"),
+        ("until" = Option<String>, Query, description = "Done before this time, RFC 3339"),
+        ("limit" = Option<u32>, Query, description = "At most 200, which is also the default"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses((status = 200, description = "A page of log entries", body = Object), (status = "4XX", description = "Refused; see the codes")),
+)]
+pub async fn list(
+    State(state): State<AppState>,
+    caller: Caller,
+    mut query: Query,
+) -> ApiResult<Json<List<LogEntry>>> {
+    caller.require(Permission::ReadLog)?;
+    let word = |name: &str| ApiError::schema(name, "is not a word of the log");
+    let filter = LogFilter {
+        // The tokens of the default project see the whole chain, others what is about their keys.
+        project: Some(caller.project).filter(|project| project != DEFAULT_PROJECT),
+        key_id: query
+            .text("key_id")?
+            .map(|id| {
+                Uuid::try_parse(&id).map_err(|_| ApiError::schema("key_id", "has to be a UUID"))
+            })
+            .transpose()?,
+        action: query
+            .text("action")?
+            .map(|action| Action::parse(&action).ok_or_else(|| word("action")))
+            .transpose()?,
+        reason: query
+            .text("reason")?
+            .map(|reason| Reason::parse(&reason).ok_or_else(|| word("reason")))
+            .transpose()?,
+        since: query.time("since")?,
+        until: query.time("until")?,
+    };
+    let page = query.page()?;
+    query.finish()?;
+    let entries = state.store().list_log(&filter, &page).await?;
+    Ok(Json(List::of(entries, |entry| entry)))
+}
+
+/// What verifying the chain found.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Verification {
+    /// Whether the whole chain holds.
+    valid: bool,
+    /// How many entries hold, from the first on.
+    entries: u64,
+    /// The hash of the last entry; compare it with what you noted elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head: Option<String>,
+    /// The first entry that does not belong where it stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_bad: Option<FirstBad>,
+}
+
+/// The first bad entry.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FirstBad {
+    /// Its place in the chain, from 1.
+    position: u64,
+    /// The number it claims.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    /// What is wrong with it.
+    problem: String,
+}
+
+/// Re-compute the whole chain in the database and name the first bad entry.
+#[utoipa::path(
+    get, path = "/api/v1/revocations/verify", operation_id = "verify_revocations", tag = "Operators",
+    responses((status = 200, body = Verification), (status = "4XX", description = "Refused; see the codes")),
+)]
+pub async fn verify(
+    State(state): State<AppState>,
+    caller: Caller,
+    query: Query,
+) -> ApiResult<Json<Verification>> {
+    caller.require(Permission::ReadLog)?;
+    caller.require_default_project()?;
+    query.finish()?;
+    Ok(Json(match state.store().verify_log().await? {
+        Ok(verified) => Verification {
+            valid: true,
+            entries: verified.entries,
+            head: Some(verified.head),
+            first_bad: None,
+        },
+        Err(broken) => Verification {
+            valid: false,
+            entries: broken.position.saturating_sub(1),
+            head: None,
+            first_bad: Some(FirstBad {
+                position: broken.position,
+                seq: broken.seq,
+                problem: broken.problem.to_string(),
+            }),
+        },
+    }))
+}
+
+/// Export the whole chain, oldest entry first. The JSON Lines verify offline.
+#[utoipa::path(
+    get, path = "/api/v1/revocations/export", operation_id = "export_revocations", tag = "Operators",
+    params(("format" = Option<String>, Query, description = "`jsonl` (default) or `csv`")),
+    responses((status = 200, description = "The log", content_type = "application/x-ndjson", body = String), (status = "4XX", description = "Refused; see the codes")),
+)]
+pub async fn export(
+    State(state): State<AppState>,
+    caller: Caller,
+    mut query: Query,
+) -> ApiResult<Response> {
+    caller.require(Permission::ReadLog)?;
+    caller.require_default_project()?;
+    let format = match query.text("format")?.as_deref() {
+        None | Some("jsonl") => Format::JsonLines,
+        Some("csv") => Format::Csv,
+        Some(_) => return Err(ApiError::schema("format", "has to be `csv` or `jsonl`")),
+    };
+    query.finish()?;
+    // The first batch is read before the answer begins, so that a database that is down is a 503.
+    let first = state.store().log_after(0, BATCH).await?;
+    let (content_type, disposition) = match format {
+        Format::JsonLines => (
+            "application/x-ndjson",
+            "attachment; filename=\"revocation-log.jsonl\"",
+        ),
+        Format::Csv => (
+            "text/csv; charset=utf-8",
+            "attachment; filename=\"revocation-log.csv\"",
+        ),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
+        (
+            header::CONTENT_DISPOSITION,
+            HeaderValue::from_static(disposition),
+        ),
+    ];
+    let body = Body::from_stream(batches(state.store().clone(), format, first));
+    Ok((headers, body).into_response())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    JsonLines,
+    Csv,
+}
+
+/// Where an export stands.
+enum Step {
+    Begin(Vec<LogEntry>),
+    After(u64),
+    End,
+}
+
+/// The export in pieces. An error while it is under way breaks the answer off, so that nobody takes
+/// half a log for a whole one.
+fn batches(
+    store: Store,
+    format: Format,
+    first: Vec<LogEntry>,
+) -> impl stream::Stream<Item = Result<Bytes, StoreError>> + Send {
+    stream::try_unfold(Step::Begin(first), move |step| {
+        let store = store.clone();
+        async move {
+            let (entries, head) = match step {
+                Step::Begin(entries) => (entries, format == Format::Csv),
+                Step::After(seq) => (store.log_after(seq, BATCH).await?, false),
+                Step::End => return Ok(None),
+            };
+            let next = entries
+                .last()
+                .map_or(Step::End, |last| Step::After(last.seq));
+            let text = match format {
+                Format::JsonLines => json_lines(&entries),
+                Format::Csv => csv_rows(&entries, head),
+            };
+            Ok(Some((Bytes::from(text), next)))
+        }
+    })
+}
+
+fn json_lines(entries: &[LogEntry]) -> Vec<u8> {
+    let lines: String = entries
+        .iter()
+        .map(|entry| entry.to_json_line() + "\n")
+        .collect();
+    lines.into_bytes()
+}
+
+fn csv_rows(entries: &[LogEntry], head: bool) -> Vec<u8> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    // Writing into memory cannot fail, and all rows have the width of the head.
+    if head {
+        let _ = writer.write_record(CSV_HEADER);
+    }
+    for entry in entries {
+        let _ = writer.write_record(entry.to_csv_row());
+    }
+    writer.into_inner().unwrap_or_default()
+}

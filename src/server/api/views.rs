@@ -1,0 +1,144 @@
+//! What the API answers with: Stack Auth's view of a key, and lists.
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::keyformat::KeyValue;
+use crate::store::{Key, OwnerType, Page};
+
+/// A key as Stack Auth shows it. What is not set is absent, never null.
+#[derive(Serialize, ToSchema)]
+pub struct KeyView {
+    id: Uuid,
+    /// `user` or `team`.
+    #[serde(rename = "type")]
+    #[schema(example = "user")]
+    kind: &'static str,
+    /// Of a user's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<String>,
+    /// Of a team's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    team_id: Option<String>,
+    description: String,
+    is_public: bool,
+    created_at_millis: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at_millis: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manually_revoked_at_millis: Option<i64>,
+    value: ValueView,
+}
+
+/// The value of a key: whole in the answer that creates it, the last four characters ever after.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum ValueView {
+    /// The first view.
+    #[schema(value_type = String)]
+    Whole(WholeValue),
+    /// Every later view.
+    Short {
+        /// The last four characters.
+        last_four: String,
+    },
+}
+
+/// A key's value on its one way out: it is wiped from memory once the answer is written.
+pub struct WholeValue(KeyValue);
+
+impl Serialize for WholeValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.expose())
+    }
+}
+
+impl KeyView {
+    /// Every view but the first.
+    pub fn short(key: Key) -> Self {
+        let value = ValueView::Short {
+            last_four: key.last_four.clone(),
+        };
+        Self::with_value(key, value)
+    }
+
+    /// The first view, of a key that was just made.
+    pub fn first(key: Key, value: KeyValue) -> Self {
+        Self::with_value(key, ValueView::Whole(WholeValue(value)))
+    }
+
+    fn with_value(key: Key, value: ValueView) -> Self {
+        let (user_id, team_id) = match key.owner.kind {
+            OwnerType::User => (Some(key.owner.id), None),
+            OwnerType::Team => (None, Some(key.owner.id)),
+        };
+        Self {
+            id: key.id,
+            kind: key.owner.kind.as_str(),
+            user_id,
+            team_id,
+            description: key.description,
+            is_public: key.is_public,
+            created_at_millis: key.created_at.as_millisecond(),
+            expires_at_millis: key.expires_at.map(Timestamp::as_millisecond),
+            manually_revoked_at_millis: key.revoked_at.map(Timestamp::as_millisecond),
+            value,
+        }
+    }
+}
+
+/// One page of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct List<T> {
+    items: Vec<T>,
+    /// Always true: every list has pages, if only one.
+    is_paginated: bool,
+    pagination: Pagination,
+}
+
+/// How to go on in a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Pagination {
+    /// The `cursor` of the next page; null on the last one.
+    next_cursor: Option<String>,
+}
+
+impl<T> List<T> {
+    /// A page of what the store gave, each entry turned into its view.
+    pub fn of<S>(page: Page<S>, view: impl FnMut(S) -> T) -> Self {
+        Self {
+            items: page.items.into_iter().map(view).collect(),
+            is_paginated: true,
+            pagination: Pagination {
+                next_cursor: page.next_cursor,
+            },
+        }
+    }
+
+    /// A page without entries.
+    pub fn empty() -> Self {
+        let page = Page {
+            items: Vec::new(),
+            next_cursor: None,
+        };
+        Self::of(page, |entry| entry)
+    }
+}
+
+/// Writes a time as everywhere in our own JSON: `2026-11-22T20:46:15.123456Z`.
+pub fn rfc3339<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{at:.6}"))
+}
+
+/// [`rfc3339`] of a time that may be absent.
+pub fn rfc3339_option<S: Serializer>(
+    at: &Option<Timestamp>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => rfc3339(at, serializer),
+        None => serializer.serialize_none(),
+    }
+}

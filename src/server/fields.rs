@@ -1,0 +1,205 @@
+//! The fields of a JSON body, taken one by one: each is checked as it is taken, and what is left over at
+//! the end was never asked for. Errors name the field and the remedy, never the value.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::error::{ApiError, ApiResult};
+use crate::intake::holds_key;
+use crate::keyformat::{FormatSet, KeyValue};
+
+/// The last millisecond that is accepted as a time: the end of the year 9999, as far as RFC 3339 goes.
+const LAST_MILLIS: i64 = 253_402_207_200_000 - 1;
+
+/// The fields of a body that have not been taken yet.
+#[derive(Debug)]
+pub(super) struct Fields<'a> {
+    left: Map<String, Value>,
+    formats: &'a FormatSet,
+}
+
+impl<'a> Fields<'a> {
+    /// Fields of a parsed body; texts among them are checked with `formats`.
+    pub(super) fn new(body: Map<String, Value>, formats: &'a FormatSet) -> Self {
+        Self {
+            left: body,
+            formats,
+        }
+    }
+
+    /// A field in which a key is expected. It goes into a `KeyValue` at once.
+    pub(super) fn key(&mut self, name: &str) -> ApiResult<KeyValue> {
+        match self.left.get_mut(name).map(Value::take) {
+            Some(Value::String(text)) if !text.is_empty() => {
+                self.left.remove(name);
+                Ok(KeyValue::new(text))
+            }
+            Some(Value::String(_)) => Err(ApiError::schema(name, "must not be empty")),
+            Some(_) => Err(ApiError::schema(name, "has to be a string")),
+            None => Err(ApiError::schema(name, "is required")),
+        }
+    }
+
+    /// A text that has to be there.
+    pub(super) fn required_text(&mut self, name: &str, longest: usize) -> ApiResult<String> {
+        self.text(name, longest)?
+            .ok_or_else(|| ApiError::schema(name, "is required"))
+    }
+
+    /// A text that may be absent, of 1 to `longest` characters, free of control characters and of keys.
+    pub(super) fn text(&mut self, name: &str, longest: usize) -> ApiResult<Option<String>> {
+        match self.left.remove(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => {
+                check_text(self.formats, name, &text, longest)?;
+                Ok(Some(text))
+            }
+            Some(_) => Err(ApiError::schema(name, "has to be a string")),
+        }
+    }
+
+    /// A text that is cleaned before it is stored and may therefore have anything in it; absent and
+    /// `null` are the same.
+    pub(super) fn uncleaned_text(&mut self, name: &str) -> ApiResult<Option<String>> {
+        match self.left.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(ApiError::schema(name, "has to be a string")),
+        }
+    }
+
+    /// `true` or `false`, or absent.
+    pub(super) fn flag(&mut self, name: &str) -> ApiResult<Option<bool>> {
+        match self.left.remove(name) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(flag)),
+            Some(_) => Err(ApiError::schema(name, "has to be true or false")),
+        }
+    }
+
+    /// A whole number of at least 0, or absent.
+    pub(super) fn count(&mut self, name: &str) -> ApiResult<Option<u64>> {
+        match self.left.remove(name) {
+            None => Ok(None),
+            Some(value) => whole_number(&value)
+                .and_then(|number| u64::try_from(number).ok())
+                .map(Some)
+                .ok_or_else(|| ApiError::schema(name, "has to be a whole number of at least 0")),
+        }
+    }
+
+    /// A time in milliseconds since 1970, `null`, or absent: three different things.
+    #[expect(
+        clippy::option_option,
+        reason = "absent, null and a time are three things"
+    )]
+    pub(super) fn millis(&mut self, name: &str) -> ApiResult<Option<Option<Timestamp>>> {
+        match self.left.remove(name) {
+            None => Ok(None),
+            Some(Value::Null) => Ok(Some(None)),
+            Some(value) => whole_number(&value)
+                .filter(|millis| (0..=LAST_MILLIS).contains(millis))
+                .and_then(|millis| Timestamp::from_millisecond(millis).ok())
+                .map(|at| Some(Some(at)))
+                .ok_or_else(|| {
+                    ApiError::schema(
+                        name,
+                        "has to be null or a time in whole milliseconds since 1970, up to the year 9999",
+                    )
+                }),
+        }
+    }
+
+    /// A list of texts, each as in [`Fields::text`]; empty when absent.
+    pub(super) fn texts(
+        &mut self,
+        name: &str,
+        most: usize,
+        longest: usize,
+    ) -> ApiResult<Vec<String>> {
+        let list = match self.left.remove(name) {
+            None => return Ok(Vec::new()),
+            Some(Value::Array(list)) => list,
+            Some(_) => return Err(ApiError::schema(name, "has to be a list of strings")),
+        };
+        if list.len() > most {
+            return Err(ApiError::schema(
+                name,
+                &format!("has more than {most} entries"),
+            ));
+        }
+        list.into_iter()
+            .map(|entry| match entry {
+                Value::String(text) => {
+                    check_text(self.formats, name, &text, longest).map(|()| text)
+                }
+                _ => Err(ApiError::schema(name, "has to be a list of strings")),
+            })
+            .collect()
+    }
+
+    /// Refuses the body if it has a field that nobody asked for.
+    pub(super) fn finish(self) -> ApiResult<()> {
+        match self.left.keys().next() {
+            None => Ok(()),
+            Some(name) => Err(unknown_name(self.formats, name, "field")),
+        }
+    }
+}
+
+/// Checks a text that will be stored.
+pub(super) fn check_text(
+    formats: &FormatSet,
+    name: &str,
+    text: &str,
+    longest: usize,
+) -> ApiResult<()> {
+    let length = text.chars().count();
+    if length == 0 || length > longest {
+        let problem = format!("has to have 1 to {longest} characters");
+        return Err(ApiError::schema(name, &problem));
+    }
+    if text
+        .chars()
+        .any(|c| c.is_control() && c != '\n' && c != '\t')
+    {
+        return Err(ApiError::schema(name, "must not have control characters"));
+    }
+    if holds_key(formats, text) {
+        return Err(ApiError::schema(
+            name,
+            "contains an API key; nothing was stored. Treat that key as leaked and leave it out",
+        ));
+    }
+    Ok(())
+}
+
+/// 400 for a name that is not one of ours. It is repeated only if it cannot be a key.
+pub(super) fn unknown_name(formats: &FormatSet, name: &str, what: &str) -> ApiError {
+    let harmless = name.len() <= 64
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+        && !holds_key(formats, name);
+    if harmless {
+        ApiError::schema(name, &format!("is not a {what} of this request"))
+    } else {
+        ApiError::schema_without_field(format!(
+            "The request has a {what} that does not belong to it."
+        ))
+    }
+}
+
+/// JavaScript has one kind of number, and some clients send whole ones as `1.0` or `1e3`.
+fn whole_number(value: &Value) -> Option<i64> {
+    /// The largest integer up to which every `f64` is exact (ECMA-262, `Number.MAX_SAFE_INTEGER`).
+    const LARGEST_EXACT: f64 = 9_007_199_254_740_991.0;
+    value.as_i64().or_else(|| {
+        let number = value.as_f64()?;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "checked to be whole and in range"
+        )]
+        (number.fract() == 0.0 && number.abs() <= LARGEST_EXACT).then_some(number as i64)
+    })
+}

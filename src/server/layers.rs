@@ -1,0 +1,105 @@
+//! What surrounds every request: its identifier, a time limit, a net under panics, and one log line that
+//! knows the route but neither path nor query, which may have a key in them.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt as _;
+
+use super::AppState;
+use super::error::ApiError;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Makes the identifiers of requests: a random part per process and a running number.
+#[derive(Debug)]
+pub(super) struct RequestIds {
+    process: u32,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    pub(super) fn new() -> Self {
+        Self {
+            process: rand::random(),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    /// Identifiers that clients propose are not taken over: they would be logged.
+    fn next(&self) -> HeaderValue {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        HeaderValue::try_from(format!("{:08x}-{number:x}", self.process))
+            .unwrap_or(HeaderValue::from_static("-"))
+    }
+}
+
+/// The one middleware around all routes.
+pub(super) async fn surround(
+    State(state): State<AppState>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let started = Instant::now();
+    let id = state.0.request_ids.next();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let mut response = match tokio::time::timeout(state.0.limits.request_time, answer).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_panic)) => ApiError::internal().into_response(),
+        Err(_elapsed) => timed_out(state.0.limits.request_time).into_response(),
+    };
+
+    let status = response.status();
+    log(&method, route.as_ref(), status, &id, started.elapsed());
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+fn timed_out(limit: Duration) -> ApiError {
+    let message = format!(
+        "The request took longer than {limit:?}. Whether it took effect is uncertain; try again."
+    );
+    ApiError::unavailable(message, Duration::from_secs(1))
+}
+
+fn log(
+    method: &axum::http::Method,
+    route: Option<&MatchedPath>,
+    status: StatusCode,
+    id: &HeaderValue,
+    took: Duration,
+) {
+    let route = route.map_or("(no route)", MatchedPath::as_str);
+    // Extension methods are text of the client's choice.
+    let method = if method.as_str().len() <= 7 {
+        method.as_str()
+    } else {
+        "(other)"
+    };
+    let id = id.to_str().unwrap_or_default();
+    let status = status.as_u16();
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    if status >= 500 {
+        tracing::error!(method, route, status, id, micros, "request failed");
+    } else if status >= 400 {
+        tracing::info!(method, route, status, id, micros, "request refused");
+    } else {
+        tracing::debug!(method, route, status, id, micros, "request");
+    }
+}

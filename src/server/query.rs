@@ -1,0 +1,94 @@
+//! The query of a request, taken parameter by parameter like the fields of a body.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use jiff::Timestamp;
+
+use super::AppState;
+use super::error::{ApiError, ApiResult};
+use super::fields::{check_text, unknown_name};
+use crate::keyformat::FormatSet;
+use crate::store::PageRequest;
+
+/// The most entries of one page.
+pub const MAX_LIMIT: u32 = 200;
+
+/// The page size when none is asked for: clients of Stack Auth ask for none and expect every key.
+const DEFAULT_LIMIT: u32 = MAX_LIMIT;
+
+/// The longest value of a parameter, in characters.
+const MAX_VALUE: usize = 512;
+
+/// The parameters that have not been taken yet.
+#[derive(Debug)]
+pub struct Query {
+    left: Vec<(String, String)>,
+    formats: FormatSet,
+}
+
+impl Query {
+    /// The value of `name`, if it is given and not empty.
+    pub fn text(&mut self, name: &str) -> ApiResult<Option<String>> {
+        let Some(at) = self.left.iter().position(|(given, _)| given == name) else {
+            return Ok(None);
+        };
+        let (_, value) = self.left.remove(at);
+        if self.left.iter().any(|(given, _)| given == name) {
+            return Err(ApiError::schema(name, "is given more than once"));
+        }
+        if value.is_empty() {
+            return Ok(None);
+        }
+        check_text(&self.formats, name, &value, MAX_VALUE)?;
+        Ok(Some(value))
+    }
+
+    /// `limit`: how many entries a page has, 1 to [`MAX_LIMIT`].
+    pub fn limit(&mut self) -> ApiResult<u32> {
+        let Some(text) = self.text("limit")? else {
+            return Ok(DEFAULT_LIMIT);
+        };
+        text.parse()
+            .ok()
+            .filter(|limit| (1..=MAX_LIMIT).contains(limit))
+            .ok_or_else(|| ApiError::schema("limit", "has to be a whole number from 1 to 200"))
+    }
+
+    /// `limit` and `cursor`.
+    pub fn page(&mut self) -> ApiResult<PageRequest> {
+        let limit = self.limit()?;
+        Ok(PageRequest::new(limit as usize, self.text("cursor")?))
+    }
+
+    /// A time in RFC 3339.
+    pub fn time(&mut self, name: &str) -> ApiResult<Option<Timestamp>> {
+        self.text(name)?
+            .map(|text| {
+                text.parse().map_err(|_| {
+                    ApiError::schema(name, "has to be a time such as 2026-11-22T20:46:15Z")
+                })
+            })
+            .transpose()
+    }
+
+    /// Refuses the request if it has a parameter that nobody asked for.
+    pub fn finish(self) -> ApiResult<()> {
+        match self.left.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(unknown_name(&self.formats, name, "query parameter")),
+        }
+    }
+}
+
+impl FromRequestParts<AppState> for Query {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> ApiResult<Self> {
+        let axum::extract::Query(left) = axum::extract::Query::try_from_uri(&parts.uri)
+            .map_err(|_| ApiError::schema_without_field("The query cannot be read."))?;
+        Ok(Self {
+            left,
+            formats: state.formats().clone(),
+        })
+    }
+}

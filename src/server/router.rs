@@ -1,0 +1,73 @@
+//! Which request goes where.
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+
+use super::api::keys::{self, Kind, Team, User};
+use super::api::{formats, health, import, incidents, intake, revocations};
+use super::error::ApiError;
+use super::{AppState, layers, openapi};
+
+/// The whole HTTP interface. Give it to [`serve`](super::serve), or to a server that passes on the
+/// client's address as [`ConnectInfo`](axum::extract::ConnectInfo).
+pub fn router(state: AppState) -> Router {
+    let api = Router::new()
+        .merge(key_routes::<User>("user-api-keys"))
+        .merge(key_routes::<Team>("team-api-keys"))
+        .route("/keys/import", post(import::import))
+        .route("/incidents", get(incidents::list))
+        .route("/incidents/{id}", get(incidents::show))
+        .route("/revocations", get(revocations::list))
+        .route("/revocations/verify", get(revocations::verify))
+        .route("/revocations/export", get(revocations::export))
+        .route("/formats", get(formats::list))
+        .route(
+            "/integrations/credential-scanning/revoke",
+            post(intake::self_report),
+        )
+        .route("/openapi.json", get(openapi::serve));
+    let mut router = Router::new()
+        .nest("/api/v1", api)
+        .route("/openapi.json", get(openapi::serve))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz));
+    if state.0.github.is_some() {
+        router = router.route("/webhooks/github/secret-scanning", post(intake::github));
+    }
+    router
+        .fallback(no_route)
+        .method_not_allowed_fallback(wrong_method)
+        // Bodies are bounded where they are read, each by what its endpoint takes.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(state.clone(), layers::surround))
+        .with_state(state)
+}
+
+fn key_routes<K: Kind>(name: &str) -> Router<AppState> {
+    Router::new()
+        .route(
+            &format!("/{name}"),
+            post(keys::create::<K>).get(keys::list::<K>),
+        )
+        .route(&format!("/{name}/check"), post(keys::check::<K>))
+        .route(
+            &format!("/{name}/{{id}}"),
+            get(keys::show::<K>).patch(keys::update::<K>),
+        )
+        .route(&format!("/{name}/{{id}}/rotate"), post(keys::rotate::<K>))
+}
+
+async fn no_route() -> ApiError {
+    ApiError::not_found("Route")
+}
+
+async fn wrong_method() -> ApiError {
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "METHOD_NOT_ALLOWED",
+        "This route does not take this method; the header `allow` lists those it takes.",
+    )
+}
