@@ -3,7 +3,15 @@
 mod config;
 pub mod demo;
 mod exit;
+mod house;
+mod keys;
+mod log;
 mod logging;
+mod migrate;
+mod output;
+mod text;
+mod tokens;
+mod when;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,9 +56,20 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Issue, list, check, revoke, rotate and import keys
+    Keys(keys::KeysArgs),
+    /// Make, list and revoke access tokens of Rescind itself
+    Tokens(tokens::TokensArgs),
+    /// Read, export and verify the revocation log
+    Log(log::LogArgs),
+    /// Apply the database migrations that are missing
+    Migrate(migrate::MigrateArgs),
     /// Print the effective configuration
     Config(config::ConfigArgs),
 }
+
+/// What the revocation log calls whoever types a command.
+const ACTOR: &str = "cli";
 
 /// What every command starts from.
 #[derive(Debug)]
@@ -102,6 +121,10 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Keys(args) => keys::run(args, context),
+        Command::Tokens(args) => tokens::run(args, context),
+        Command::Log(args) => log::run(args, context),
+        Command::Migrate(args) => migrate::run(args, context),
         Command::Config(args) => config::run(&args, context),
     }
 }

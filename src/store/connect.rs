@@ -4,14 +4,14 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Executor, PgPool, SqlSafeStr, SqlitePool};
 
-use super::StoreError;
 use super::sql::Dialect;
+use super::{StoreError, StoreOptions};
 
 /// How long a statement waits for another process's lock.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -53,14 +53,11 @@ impl Db {
 }
 
 /// Connects, and gives the name under which errors speak of the database.
-pub(super) async fn connect(
-    url: &SecretString,
-    max_connections: u32,
-) -> Result<(Db, String), StoreError> {
-    let text = url.expose_secret();
+pub(super) async fn connect(options: &StoreOptions) -> Result<(Db, String), StoreError> {
+    let text = options.url.expose_secret();
     match text.split_once(':').map(|(scheme, _)| scheme) {
-        Some("sqlite") => sqlite(text).await,
-        Some("postgres" | "postgresql") => postgres(text, max_connections).await,
+        Some("sqlite") => sqlite(text, options.create).await,
+        Some("postgres" | "postgresql") => postgres(text, options.max_connections).await,
         Some(scheme) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => Err(StoreError::Url(
             format!("{scheme} is no database that rescind speaks"),
         )),
@@ -68,7 +65,7 @@ pub(super) async fn connect(
     }
 }
 
-async fn sqlite(url: &str) -> Result<(Db, String), StoreError> {
+async fn sqlite(url: &str, create: bool) -> Result<(Db, String), StoreError> {
     let options = SqliteConnectOptions::from_str(url)
         .map_err(|error| StoreError::Url(error.to_string()))?
         .foreign_keys(true)
@@ -81,6 +78,9 @@ async fn sqlite(url: &str) -> Result<(Db, String), StoreError> {
         ));
     }
     let name = path.display().to_string();
+    if !create && !path.exists() {
+        return Err(StoreError::Missing { database: name });
+    }
     create_file(&path).map_err(|error| StoreError::Disk {
         database: name.clone(),
         cause: error.to_string(),

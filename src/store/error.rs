@@ -33,6 +33,14 @@ pub enum StoreError {
         /// The newest version this program knows.
         known: i64,
     },
+    /// There is no such file, and it was not to be created.
+    #[error(
+        "there is no database {database}: `rescind serve` or `rescind migrate` makes it, or name another one in database.url"
+    )]
+    Missing {
+        /// File path.
+        database: String,
+    },
     /// Migrations are missing.
     #[error(
         "the database {database} has schema version {found} and needs {known}: run `rescind migrate`"

@@ -56,15 +56,18 @@ pub struct StoreOptions {
     pub peppers: Peppers,
     /// The most connections to PostgreSQL at a time. SQLite needs no limit.
     pub max_connections: u32,
+    /// Whether a SQLite file that does not exist is created together with its folder.
+    pub create: bool,
 }
 
 impl StoreOptions {
-    /// Options with the defaults: no peppers, 16 connections.
+    /// Options with the defaults: no peppers, 16 connections, a file is created.
     pub fn new(url: impl Into<SecretString>) -> Self {
         Self {
             url: url.into(),
             peppers: Peppers::default(),
             max_connections: 16,
+            create: true,
         }
     }
 }
@@ -86,15 +89,15 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Connects. A SQLite file that does not exist is created together with its folder; the schema
-    /// is made by [`Store::migrate`].
+    /// Connects. A SQLite file that does not exist is created together with its folder, if the options
+    /// say so; the schema is made by [`Store::migrate`].
     ///
     /// # Errors
-    /// [`StoreError::Url`], [`StoreError::Unavailable`], [`StoreError::Disk`],
+    /// [`StoreError::Url`], [`StoreError::Unavailable`], [`StoreError::Missing`], [`StoreError::Disk`],
     /// [`StoreError::ReadOnly`], and [`StoreError::NewerDatabase`] when a newer program has migrated
     /// the database.
     pub async fn open(options: StoreOptions) -> Result<Self, StoreError> {
-        let (db, name) = connect::connect(&options.url, options.max_connections).await?;
+        let (db, name) = connect::connect(&options).await?;
         let store = Self(Arc::new(Inner {
             db,
             name,

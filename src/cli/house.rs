@@ -1,0 +1,111 @@
+//! What the commands that work on the database need: configuration, formats, the open store.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+
+use super::{Context, UsageError};
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::Config;
+use crate::keyformat::{FormatSet, Peppers};
+use crate::respond::{IssuerFormats, Responder, redact};
+use crate::store::{Store, StoreError, StoreOptions};
+
+/// The open database and everything that explains it.
+pub(super) struct House {
+    pub(super) config: Config,
+    pub(super) formats: FormatSet,
+    pub(super) store: Store,
+    pub(super) clock: SharedClock,
+}
+
+/// What to do with a database that has no tables yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Empty {
+    /// Make them: the command is about to store the first thing.
+    SetUp,
+    /// Refuse: an answer from an empty database would mislead, the URL is probably wrong.
+    Refuse,
+}
+
+impl House {
+    /// Reads the configuration and the formats and opens the database.
+    pub(super) async fn open(context: &Context, empty: Empty) -> anyhow::Result<Self> {
+        let config = context.config()?;
+        let formats = context.formats(&config)?;
+        config.check_issuer(&formats)?;
+        let store = open_store(&config, empty == Empty::SetUp).await?;
+        match store.check_ready().await {
+            Err(StoreError::NotMigrated { found: 0, .. }) if empty == Empty::SetUp => {
+                store.migrate().await?;
+            }
+            ready => ready?,
+        }
+        Ok(Self {
+            config,
+            formats,
+            store,
+            clock: Arc::new(SystemClock),
+        })
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(super) fn responder(&self) -> Responder {
+        Responder::new(
+            self.store.clone(),
+            self.formats.clone(),
+            issuer_formats(&self.config),
+            Arc::clone(&self.clock),
+        )
+    }
+
+    /// Checks texts that are about to be stored: keys do not belong in them.
+    pub(super) fn check_texts<'a>(
+        &self,
+        texts: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<(), UsageError> {
+        for (name, text) in texts {
+            if let Cow::Owned(_) = redact(&self.formats, text) {
+                return Err(UsageError(format!(
+                    "{name} contains an API key; nothing was stored. Treat that key as leaked and leave it out"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The formats that new keys are minted in.
+pub(super) fn issuer_formats(config: &Config) -> IssuerFormats {
+    IssuerFormats {
+        secret: config.issuer.secret.clone(),
+        public: config.issuer.public.clone(),
+    }
+}
+
+/// Opens the database of the configuration, without looking at what is in it.
+pub(super) async fn open_store(config: &Config, create: bool) -> anyhow::Result<Store> {
+    let options = StoreOptions {
+        peppers: Peppers::new(config.keys.peppers.clone()),
+        create,
+        ..StoreOptions::new(config.database.url.clone())
+    };
+    Ok(Store::open(options).await?)
+}
+
+/// Runs the asynchronous part of a command.
+pub(super) fn block_on<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
+    let result = runtime.block_on(task);
+    // Whatever still blocks a thread must not keep the process from ending.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,99 @@
+//! `rescind keys revoke` and `rotate`
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use jiff::SignedDuration;
+use uuid::Uuid;
+
+use super::list::no_such_key;
+use super::view::{KeyJson, lines, redacted, status};
+use crate::cli::house::{Empty, House};
+use crate::cli::{ACTOR, Context, DONE, UsageError, output, text, when};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rescind keys revoke 0199c3a2-6b1e-7d3f-8a51-2f0c9b7e4d10
+  pbpaste | rescind keys revoke --value-stdin")]
+pub(super) struct RevokeArgs {
+    /// The key's identifier
+    #[arg(required_unless_present = "value_stdin")]
+    id: Option<Uuid>,
+    /// Read the key itself from standard input instead
+    #[arg(long, conflicts_with = "id")]
+    value_stdin: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn revoke(args: RevokeArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    let house = House::open(context, Empty::Refuse).await?;
+    let id = if let Some(id) = args.id {
+        id
+    } else {
+        let value = text::key_from_stdin()?;
+        let key = house.store.find_key(&value.sha256()).await?;
+        let unknown = "this is not a key of ours; nothing was revoked";
+        key.ok_or_else(|| UsageError(unknown.to_owned()))?.id
+    };
+    let key = house.responder().revoke(id, ACTOR).await?;
+    let key = key.ok_or_else(|| no_such_key(id))?;
+    let now = house.now();
+    output::show(args.json, &KeyJson::new(&key, now), &lines(&key, now))?;
+    Ok(DONE)
+}
+
+/// The longest overlap of a rotation.
+const MAX_OVERLAP: SignedDuration = SignedDuration::from_hours(365 * 24);
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The new value alone goes to standard output and is never shown again.
+
+Example:
+  rescind keys rotate 0199c3a2-6b1e-7d3f-8a51-2f0c9b7e4d10 --overlap 24h"
+)]
+pub(super) struct RotateArgs {
+    /// The identifier of the key to replace
+    id: Uuid,
+    /// How long the old key stays valid beside the new one, at most a year; 0s ends it at once
+    #[arg(long, value_name = "DURATION", value_parser = overlap)]
+    overlap: SignedDuration,
+}
+
+fn overlap(text: &str) -> Result<SignedDuration, String> {
+    let overlap = when::duration(text)?;
+    if overlap > MAX_OVERLAP {
+        return Err("may be at most a year".to_owned());
+    }
+    Ok(overlap)
+}
+
+pub(super) async fn rotate(args: RotateArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    let house = House::open(context, Empty::Refuse).await?;
+    let key = house.store.key(args.id).await?;
+    let key = key.ok_or_else(|| no_such_key(args.id))?;
+    let now = house.now();
+    if key.why_invalid(now).is_some() {
+        let message = format!(
+            "the key {} is {}; create a new one",
+            key.id,
+            status(&key, now)
+        );
+        return Err(UsageError(message).into());
+    }
+    let overlap = Duration::try_from(args.overlap).unwrap_or_default();
+    let rotated = house.responder().rotate(key.id, overlap, ACTOR).await?;
+    let (old, new) = (&rotated.old, &rotated.new);
+    output::note(&format!(
+        "key {} ends at {}",
+        old.id,
+        output::time(old.expires_at)
+    ));
+    output::note(&format!("created key {} ({})", new.id, redacted(new)));
+    output::note("the value follows and is never shown again:");
+    output::line(rotated.value.expose())?;
+    Ok(DONE)
+}

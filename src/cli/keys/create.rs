@@ -1,0 +1,75 @@
+//! `rescind keys create`
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use super::OwnerArgs;
+use super::view::redacted;
+use crate::cli::house::{Empty, House};
+use crate::cli::when::{self, Expiry};
+use crate::cli::{Context, DONE, UsageError, output, text};
+use crate::respond::IssueRequest;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The value alone goes to standard output and is never shown again.
+
+Examples:
+  rescind keys create --user u_42 --description \"CI of the docs\" --expires 90d
+  rescind keys create --team acme --description \"browser\" --public"
+)]
+pub(super) struct CreateArgs {
+    #[command(flatten)]
+    owner: OwnerArgs,
+    /// What the key is for
+    #[arg(long, value_name = "TEXT", value_parser = text::description)]
+    description: String,
+    /// When it ends: never, 90d, a date or a time
+    #[arg(long, value_name = "WHEN", default_value = "never", value_parser = when::expiry)]
+    expires: Expiry,
+    /// For client-side code: never scanned for, never revoked by a report
+    #[arg(long)]
+    public: bool,
+    /// The project it belongs to
+    #[arg(long, value_name = "PROJECT", default_value = "default", value_parser = text::project)]
+    project: String,
+    /// What happens when it leaks [default: as configured]
+    #[arg(long, value_enum)]
+    policy: Option<PolicyArg>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PolicyArg {
+    /// It is revoked at once
+    Revoke,
+}
+
+pub(super) async fn run(args: CreateArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    let owner = args.owner.owner();
+    let owner =
+        owner.ok_or_else(|| UsageError("name the owner with --user ID or --team ID".to_owned()))?;
+    let house = House::open(context, Empty::SetUp).await?;
+    house.check_texts([
+        ("--description", args.description.as_str()),
+        ("the owner", owner.id.as_str()),
+        ("--project", args.project.as_str()),
+    ])?;
+    let expires_at = args.expires.from(house.now());
+    let expires_at = expires_at.map_err(|wrong| UsageError(format!("--expires {wrong}")))?;
+    let policy = args.policy.map(|PolicyArg::Revoke| "revoke".to_owned());
+    let new = IssueRequest {
+        project: args.project,
+        owner,
+        description: args.description,
+        expires_at,
+        is_public: args.public,
+        policy,
+        notify_emails: Vec::new(),
+    };
+    let (key, value) = house.responder().issue(new).await?;
+    output::note(&format!("created key {} ({})", key.id, redacted(&key)));
+    output::note("the value follows and is never shown again:");
+    output::line(value.expose())?;
+    Ok(DONE)
+}

@@ -1,0 +1,68 @@
+//! `rescind keys`
+
+mod change;
+mod create;
+mod list;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::Context;
+use super::house::block_on;
+
+/// `rescind keys`
+#[derive(Debug, Args)]
+pub(super) struct KeysArgs {
+    #[command(subcommand)]
+    command: KeysCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Mint a key and print its value, once
+    Create(create::CreateArgs),
+    /// List keys, newest first
+    List(list::ListArgs),
+    /// Show one key
+    Show(list::ShowArgs),
+    /// Tell whether the key on standard input is one of ours, and valid
+    Check(list::CheckArgs),
+    /// Revoke a key
+    Revoke(change::RevokeArgs),
+    /// Replace a key by a new one for the same owner and print the new value, once
+    Rotate(change::RotateArgs),
+}
+
+pub(super) fn run(args: KeysArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    block_on(async {
+        match args.command {
+            KeysCommand::Create(args) => create::run(args, context).await,
+            KeysCommand::List(args) => list::list(args, context).await,
+            KeysCommand::Show(args) => list::show(args, context).await,
+            KeysCommand::Check(args) => list::check(args, context).await,
+            KeysCommand::Revoke(args) => change::revoke(args, context).await,
+            KeysCommand::Rotate(args) => change::rotate(args, context).await,
+        }
+    })
+}
+
+/// What every command about one owner's keys takes.
+#[derive(Debug, Args)]
+struct OwnerArgs {
+    /// The user who owns the key
+    #[arg(long, value_name = "ID", value_parser = super::text::id)]
+    user: Option<String>,
+    /// The team that owns the key
+    #[arg(long, value_name = "ID", conflicts_with = "user", value_parser = super::text::id)]
+    team: Option<String>,
+}
+
+impl OwnerArgs {
+    fn owner(&self) -> Option<crate::store::Owner> {
+        use crate::store::Owner;
+        let user = self.user.as_ref().map(Owner::user);
+        user.or_else(|| self.team.as_ref().map(Owner::team))
+    }
+}

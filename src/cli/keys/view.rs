@@ -1,0 +1,134 @@
+//! How keys are printed.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::cli::output::time;
+use crate::store::{Key, WhyInvalid};
+
+/// A key in JSON. What is not set is absent.
+#[derive(Debug, Serialize)]
+pub(super) struct KeyJson<'a> {
+    id: Uuid,
+    project: &'a str,
+    status: &'static str,
+    format: &'a str,
+    owner_type: &'static str,
+    owner_id: &'a str,
+    description: &'a str,
+    is_public: bool,
+    redacted: String,
+    last_four: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<&'a str>,
+    created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exposed_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced_by: Option<Uuid>,
+}
+
+impl<'a> KeyJson<'a> {
+    pub(super) fn new(key: &'a Key, now: Timestamp) -> Self {
+        Self {
+            id: key.id,
+            project: &key.project,
+            status: status(key, now),
+            format: &key.format,
+            owner_type: key.owner.kind.as_str(),
+            owner_id: &key.owner.id,
+            description: &key.description,
+            is_public: key.is_public,
+            redacted: redacted(key),
+            last_four: &key.last_four,
+            policy: key.policy.as_deref(),
+            created_at: key.created_at,
+            expires_at: key.expires_at,
+            revoked_at: key.revoked_at,
+            exposed_at: key.exposed_at,
+            replaced_by: key.replaced_by,
+        }
+    }
+}
+
+/// `valid`, `revoked` or `expired`.
+pub(super) fn status(key: &Key, now: Timestamp) -> &'static str {
+    match key.why_invalid(now) {
+        None => "valid",
+        Some(WhyInvalid::ManuallyRevoked) => "revoked",
+        Some(WhyInvalid::Expired) => "expired",
+    }
+}
+
+/// The key as people may see it: `rsc_sk_…wxyz`.
+pub(super) fn redacted(key: &Key) -> String {
+    format!("{}…{}", key.prefix, key.last_four)
+}
+
+/// The columns of [`row`].
+pub(super) const HEADER: &[&str] = &[
+    "ID",
+    "KEY",
+    "STATUS",
+    "KIND",
+    "OWNER",
+    "CREATED",
+    "EXPIRES",
+    "DESCRIPTION",
+];
+
+/// A key as a line of a table.
+pub(super) fn row(key: &Key, now: Timestamp) -> Vec<String> {
+    vec![
+        key.id.to_string(),
+        redacted(key),
+        status(key, now).to_owned(),
+        kind(key).to_owned(),
+        owner(key),
+        time(Some(key.created_at)),
+        time(key.expires_at),
+        key.description.clone(),
+    ]
+}
+
+/// A key as lines of name and value.
+pub(super) fn lines(key: &Key, now: Timestamp) -> Vec<(&'static str, String)> {
+    let mut lines = vec![
+        ("id", key.id.to_string()),
+        ("key", redacted(key)),
+        ("status", status(key, now).to_owned()),
+        ("kind", kind(key).to_owned()),
+        ("format", key.format.clone()),
+        ("project", key.project.clone()),
+        ("owner", owner(key)),
+        ("description", key.description.clone()),
+        ("created", time(Some(key.created_at))),
+        (
+            "expires",
+            key.expires_at
+                .map_or_else(|| "never".to_owned(), |at| time(Some(at))),
+        ),
+    ];
+    let optional = [
+        ("revoked", key.revoked_at),
+        ("first seen in public", key.exposed_at),
+    ];
+    let set = optional.into_iter().filter(|(_, at)| at.is_some());
+    lines.extend(set.map(|(name, at)| (name, time(at))));
+    lines.extend(key.policy.clone().map(|policy| ("policy", policy)));
+    lines.extend(key.replaced_by.map(|id| ("replaced by", id.to_string())));
+    lines
+}
+
+fn kind(key: &Key) -> &'static str {
+    if key.is_public { "public" } else { "secret" }
+}
+
+fn owner(key: &Key) -> String {
+    format!("{} {}", key.owner.kind.as_str(), key.owner.id)
+}

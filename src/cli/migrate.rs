@@ -1,0 +1,32 @@
+//! `rescind migrate`
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::house::{block_on, open_store};
+use super::{Context, DONE, output};
+
+/// `rescind migrate`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "`rescind serve` does this too. Run it by itself to upgrade the database before the new version is started.
+
+Example:
+  rescind --config /etc/rescind/config.toml migrate"
+)]
+pub(super) struct MigrateArgs {}
+
+pub(super) fn run(MigrateArgs {}: MigrateArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    let config = context.config()?;
+    block_on(async {
+        let store = open_store(&config, true).await?;
+        let steps = store.migrate().await?;
+        output::line(&match steps {
+            0 => format!("{} is up to date", store.name()),
+            steps => format!("{}: applied {steps} migrations", store.name()),
+        })?;
+        store.close().await;
+        Ok(DONE)
+    })
+}

@@ -1,0 +1,117 @@
+//! Times on the command line.
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+/// When a key or an access token ends, as `--expires` says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expiry {
+    /// Never.
+    Never,
+    /// So long after its creation.
+    After(SignedDuration),
+    /// At a moment.
+    At(Timestamp),
+}
+
+impl Expiry {
+    /// The moment, for something made at `now`; `None` is never.
+    ///
+    /// # Errors
+    /// When it does not lie in the future, or too far in it.
+    pub(super) fn from(self, now: Timestamp) -> Result<Option<Timestamp>, String> {
+        let at = match self {
+            Self::Never => return Ok(None),
+            Self::After(duration) => now
+                .checked_add(duration)
+                .map_err(|_| "lies too far in the future".to_owned())?,
+            Self::At(at) => at,
+        };
+        if at <= now {
+            return Err("lies in the past".to_owned());
+        }
+        Ok(Some(at))
+    }
+}
+
+/// Reads `never`, a duration such as `90d`, a date (its first moment in UTC) or an RFC 3339 time.
+pub(super) fn expiry(text: &str) -> Result<Expiry, String> {
+    if text == "never" {
+        return Ok(Expiry::Never);
+    }
+    if let Ok(duration) = duration(text) {
+        return Ok(Expiry::After(duration));
+    }
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return Ok(Expiry::At(at));
+    }
+    let date: Date = text.parse().map_err(|_| WRONG_EXPIRY.to_owned())?;
+    let midnight = date
+        .to_zoned(TimeZone::UTC)
+        .map_err(|_| WRONG_EXPIRY.to_owned())?;
+    Ok(Expiry::At(midnight.timestamp()))
+}
+
+const WRONG_EXPIRY: &str =
+    "write never, a duration (90d, 12h), a date (2027-01-31) or a time (2027-01-31T08:00:00Z)";
+
+/// Reads a whole number and a unit: s, m, h, d, w or y (365 days).
+pub(super) fn duration(text: &str) -> Result<SignedDuration, String> {
+    const WRONG: &str = "write a whole number and a unit: s, m, h, d, w or y, such as 24h";
+    let (at, unit) = text.char_indices().next_back().ok_or(WRONG)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        'w' => 7 * 86_400,
+        'y' => 365 * 86_400,
+        _ => return Err(WRONG.to_owned()),
+    };
+    let number = &text[..at];
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(WRONG.to_owned());
+    }
+    let number: i64 = number.parse().map_err(|_| WRONG)?;
+    let seconds = number.checked_mul(seconds).ok_or(WRONG)?;
+    Ok(SignedDuration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_every_way_to_say_when() {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        for (text, at) in [
+            ("90d", "2027-02-20T12:00:00Z"),
+            ("1y", "2027-11-22T12:00:00Z"),
+            ("15m", "2026-11-22T12:15:00Z"),
+            ("2027-01-31", "2027-01-31T00:00:00Z"),
+            ("2027-01-31T08:00:00+01:00", "2027-01-31T07:00:00Z"),
+        ] {
+            let read = expiry(text).unwrap().from(now).unwrap().unwrap();
+            assert_eq!(read.to_string(), at, "{text}");
+        }
+        assert_eq!(expiry("never").unwrap().from(now), Ok(None));
+        for wrong in [
+            "",
+            "d",
+            "90",
+            "1.5d",
+            "-1d",
+            "soon",
+            "2027-13-01",
+            "1D",
+            "9é",
+        ] {
+            assert!(expiry(wrong).is_err(), "{wrong}");
+        }
+        for past in ["0s", "2020-01-01"] {
+            assert!(expiry(past).unwrap().from(now).is_err(), "{past}");
+        }
+        assert!(expiry("99999y").unwrap().from(now).is_err());
+    }
+}

@@ -1,0 +1,71 @@
+//! Access tokens: how they are minted, and the first one of an empty database.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::config::Issuer;
+use crate::keyformat::{FormatSet, KeyValue, MintError};
+use crate::store::{NewToken, Role, Store, StoreError};
+
+/// An access token could not be minted.
+#[derive(Debug, thiserror::Error)]
+pub enum MintTokenError {
+    /// The configured format is not loaded.
+    #[error("issuer.secret names the key format `{0}`, which is not loaded")]
+    NoFormat(String),
+    /// The format cannot mint, or the operating system gives no randomness.
+    #[error("cannot mint an access token: {0}")]
+    Mint(#[from] MintError),
+    /// The database refused it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Mints an access token of the project `default` that never ends, in the format of secret keys.
+///
+/// # Errors
+/// When the configured format cannot mint.
+pub fn mint_token(
+    formats: &FormatSet,
+    issuer: &Issuer,
+    role: Role,
+    now: Timestamp,
+) -> Result<(NewToken, KeyValue), MintTokenError> {
+    let format = formats.get(&issuer.secret);
+    let format = format.ok_or_else(|| MintTokenError::NoFormat(issuer.secret.clone()))?;
+    let value = format.mint()?;
+    let token = NewToken {
+        id: Uuid::now_v7(),
+        project: "default".to_owned(),
+        digest: value.sha256(),
+        role,
+        description: String::new(),
+        prefix: format.display_prefix().to_owned(),
+        last_four: value.last_four().to_owned(),
+        created_at: now,
+        expires_at: None,
+    };
+    Ok((token, value))
+}
+
+/// Mints the first administrator's token; `None` when the database has a token already. Of several
+/// first starts at once, one gets it.
+///
+/// # Errors
+/// When it cannot be minted or stored.
+pub async fn bootstrap_token(
+    store: &Store,
+    formats: &FormatSet,
+    issuer: &Issuer,
+    now: Timestamp,
+) -> Result<Option<KeyValue>, MintTokenError> {
+    if store.any_token_exists().await? {
+        return Ok(None);
+    }
+    let (mut token, value) = mint_token(formats, issuer, Role::Admin, now)?;
+    "made by the first start".clone_into(&mut token.description);
+    let mut tx = store.begin().await?;
+    let stored = tx.bootstrap_token(token).await?;
+    tx.commit().await?;
+    Ok(stored.map(|_| value))
+}
