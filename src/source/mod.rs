@@ -1,5 +1,8 @@
-//! What is polled: a [`Source`] reads a feed and turns what is new in it into work items, committed together
-//! with its cursor.
+//! What is polled, and the worker that turns what it found into responses.
+//!
+//! A [`Source`] reads a feed and turns what is new in it into work items, committed together with its
+//! cursor. A [`Worker`] takes work items, fetches their contents, scans them and hands what it found to the
+//! responder, committed together with the end of the item.
 
 mod api;
 mod cursor;
@@ -7,6 +10,7 @@ mod event;
 mod github;
 mod items;
 mod poll;
+mod worker;
 
 use std::time::Duration;
 
@@ -14,6 +18,7 @@ use futures_util::future::BoxFuture;
 
 pub use github::{GitHubEvents, GitHubOptions, Scope, SourceParts};
 pub use poll::{PollError, PollFailure, PollOutcome};
+pub use worker::{Origin, Worker, WorkerOptions, WorkerParts};
 
 /// A feed that is polled.
 pub trait Source: Send + Sync {

@@ -1,0 +1,454 @@
+//! The worker: takes work items, fetches and scans them, and commits what it found with the item's end.
+//!
+//! Several items are under way at a time. While one transaction commits, others finish; the next one takes
+//! all of them along, so that the database's cost per item falls as the load rises.
+
+mod clean;
+mod findings;
+mod pauses;
+mod place;
+mod task;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Url;
+use secrecy::SecretString;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::clock::SharedClock;
+use crate::fetch::GitFetcher;
+use crate::respond::{Answer, Responder, Sighting, announce};
+use crate::scan::Engine;
+use crate::store::{Reason, Retry, Store, StoreError, WorkItem};
+use clean::CleanBlobs;
+use pauses::Pauses;
+use task::{End, Tried, actor};
+
+/// The most items that end in one transaction.
+const MAX_GROUP: usize = 64;
+
+/// How long to wait for the database between two attempts to commit while winding down.
+const RECOVER: Duration = Duration::from_millis(100);
+
+/// Where the contents of a host's repositories come from.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The host, as work items name it.
+    pub host: String,
+    /// The base of clone addresses: `{clone_url}/{owner}/{name}.git`.
+    pub clone_url: Url,
+    /// An access token for them.
+    pub token: Option<SecretString>,
+}
+
+impl Origin {
+    /// The host of a clone address, with its port unless it is the scheme's own.
+    pub fn host_of(clone_url: &Url) -> String {
+        let host = clone_url.host_str().unwrap_or_default();
+        match clone_url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        }
+    }
+}
+
+/// What a worker works with.
+#[derive(Debug)]
+pub struct WorkerParts {
+    /// Where work items are kept.
+    pub store: Store,
+    /// Responds to what is found.
+    pub responder: Responder,
+    /// Finds candidates.
+    pub engine: Arc<Engine>,
+    /// Fetches contents.
+    pub fetcher: GitFetcher,
+    /// The time.
+    pub clock: SharedClock,
+    /// Tells of new work items, so that they need not be waited for.
+    pub wake: Arc<Notify>,
+}
+
+/// How a worker behaves.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// Items under way at a time. The fetcher may admit fewer at once; the others wait their turn.
+    pub concurrent: usize,
+    /// How long an item belongs to a worker that does not say that it is alive.
+    pub lease: Duration,
+    /// How often to look for work when none is announced.
+    pub idle: Duration,
+    /// How long items under way may take to end after the worker was told to stop.
+    pub patience: Duration,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        Self {
+            concurrent: 16,
+            lease: Duration::from_mins(1),
+            idle: Duration::from_secs(1),
+            patience: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Turns work items into responses.
+#[derive(Debug)]
+pub struct Worker {
+    shared: Arc<Shared>,
+    origins: HashMap<String, Origin>,
+    options: WorkerOptions,
+    id: String,
+}
+
+/// What all items under way share.
+#[derive(Debug)]
+struct Shared {
+    parts: WorkerParts,
+    clean: CleanBlobs,
+    pauses: Pauses,
+}
+
+/// The state of a running worker.
+struct Run<'w> {
+    worker: &'w Worker,
+    tasks: JoinSet<Tried>,
+    /// The items under way, by their task.
+    under_way: HashMap<tokio::task::Id, WorkItem>,
+    /// Tries that ended and are not committed yet.
+    ended: VecDeque<Tried>,
+    /// How many of them go into the next transaction.
+    group: usize,
+    /// How many were committed.
+    committed: usize,
+    /// No database before this moment: the last operation failed.
+    rest_until: Option<Instant>,
+}
+
+impl Worker {
+    /// A worker for the hosts of `origins`.
+    pub fn new(
+        parts: WorkerParts,
+        origins: impl IntoIterator<Item = Origin>,
+        options: WorkerOptions,
+    ) -> Self {
+        let origins = origins.into_iter();
+        Self {
+            shared: Arc::new(Shared {
+                parts,
+                clean: CleanBlobs::default(),
+                pauses: Pauses::default(),
+            }),
+            origins: origins
+                .map(|origin| (origin.host.clone(), origin))
+                .collect(),
+            options,
+            id: Uuid::now_v7().to_string(),
+        }
+    }
+
+    /// Works until `stop` is cancelled. Then no new item is taken, those under way may end within the
+    /// configured patience, and the others are given back.
+    pub async fn run(&self, stop: &CancellationToken) {
+        let mut run = Run::new(self);
+        let mut heartbeat = self.heartbeat();
+        while !stop.is_cancelled() {
+            let full = run.turn_over().await;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = heartbeat.tick() => run.stay_alive().await,
+                () = run.next_end(), if !run.tasks.is_empty() => {}
+                () = self.wait_for_work(), if !full => {}
+            }
+        }
+        run.wind_down(heartbeat).await;
+    }
+
+    /// Works until nothing is ready to be taken and nothing is under way; says how many items ended.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn drain(&self) -> Result<usize, StoreError> {
+        let mut run = Run::new(self);
+        let mut heartbeat = self.heartbeat();
+        loop {
+            run.claim().await?;
+            if run.tasks.is_empty() {
+                return Ok(run.committed);
+            }
+            tokio::select! {
+                _ = heartbeat.tick() => run.stay_alive().await,
+                () = run.next_end() => {}
+            }
+            run.commit().await?;
+        }
+    }
+
+    fn heartbeat(&self) -> Interval {
+        let mut interval = tokio::time::interval(self.options.lease / 3);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        interval
+    }
+
+    async fn wait_for_work(&self) {
+        let idle = tokio::time::sleep(self.options.idle);
+        tokio::select! {
+            () = self.shared.parts.wake.notified() => {}
+            () = idle => {}
+        }
+    }
+}
+
+impl<'w> Run<'w> {
+    fn new(worker: &'w Worker) -> Self {
+        Self {
+            worker,
+            tasks: JoinSet::new(),
+            under_way: HashMap::new(),
+            ended: VecDeque::new(),
+            group: MAX_GROUP,
+            committed: 0,
+            rest_until: None,
+        }
+    }
+
+    /// Commits what ended and claims new items; says whether all places are taken now.
+    async fn turn_over(&mut self) -> bool {
+        if self.rest_until.is_some_and(|until| until > Instant::now()) {
+            return false;
+        }
+        let turned = match self.commit().await {
+            Ok(()) => self.claim().await,
+            Err(error) => Err(error),
+        };
+        turned.unwrap_or_else(|error| {
+            self.rest(&error);
+            false
+        })
+    }
+
+    /// Claims items for the free places; says whether all places are taken now.
+    async fn claim(&mut self) -> Result<bool, StoreError> {
+        let worker = self.worker;
+        let free = worker.options.concurrent.saturating_sub(self.tasks.len());
+        // Claiming costs a transaction, so it is not done for a single place among many.
+        let few = worker.options.concurrent / 4;
+        if free == 0 || (free < few && !self.tasks.is_empty()) {
+            return Ok(true);
+        }
+        let number = u32::try_from(free).unwrap_or(u32::MAX);
+        let store = &worker.shared.parts.store;
+        let items = store
+            .claim(number, &worker.id, worker.options.lease)
+            .await?;
+        let full = items.len() == free;
+        for item in items {
+            let origin = worker.origins.get(&item.range.host).cloned();
+            let task = Arc::clone(&worker.shared).work_on(origin, item.clone());
+            let handle = self.tasks.spawn(task);
+            self.under_way.insert(handle.id(), item);
+        }
+        Ok(full)
+    }
+
+    /// Waits for a try to end, and takes along the others that have ended meanwhile.
+    async fn next_end(&mut self) {
+        let mut next = self.tasks.join_next_with_id().await;
+        while let Some(joined) = next {
+            match joined {
+                Ok((id, tried)) => {
+                    self.under_way.remove(&id);
+                    self.ended.push_back(tried);
+                }
+                // It panicked, which was logged; its lease ends by itself, and it is tried again.
+                Err(error) => drop(self.under_way.remove(&error.id())),
+            }
+            next = self.tasks.try_join_next_with_id();
+        }
+    }
+
+    /// Commits everything that ended.
+    async fn commit(&mut self) -> Result<(), StoreError> {
+        while !self.ended.is_empty() {
+            self.commit_group().await?;
+        }
+        Ok(())
+    }
+
+    /// One transaction: what was found by several items, and their ends. On an error nothing of it has
+    /// happened, and all of it is still to be done.
+    ///
+    /// When the database refuses a group for what is in it, the items are committed one by one, and the one
+    /// that it refuses again counts as failed: it must not hold up the others for ever.
+    async fn commit_group(&mut self) -> Result<(), StoreError> {
+        let count = self.ended.len().min(self.group);
+        let mut group: Vec<Tried> = self.ended.drain(..count).collect();
+        let committed = match self.worker.commit_group(&group).await {
+            Ok(()) => {
+                self.committed += count;
+                self.group = MAX_GROUP.min(self.group * 2);
+                return Ok(());
+            }
+            Err(error) if error.is_temporary() => Err(error),
+            Err(error) => match group.as_mut_slice() {
+                // It could not even be given back.
+                [
+                    Tried {
+                        end: End::Failed(_),
+                        ..
+                    },
+                ] => Err(error),
+                [single] => {
+                    single.fail(self.worker.shared.words(&error));
+                    Ok(())
+                }
+                _ => {
+                    self.group = 1;
+                    Ok(())
+                }
+            },
+        };
+        for tried in group.into_iter().rev() {
+            self.ended.push_front(tried);
+        }
+        committed
+    }
+
+    fn rest(&mut self, error: &StoreError) {
+        tracing::error!(%error, "the worker waits for the database");
+        self.rest_until = Some(Instant::now() + self.worker.options.idle);
+    }
+
+    /// Keeps the leases of all items that are held.
+    async fn stay_alive(&mut self) {
+        let held = self.under_way.values().map(|item| item.id);
+        let ended = self.ended.iter().map(|tried| tried.item.id);
+        let ids: Vec<Uuid> = held.chain(ended).collect();
+        if ids.is_empty() {
+            return;
+        }
+        let worker = self.worker;
+        let store = &worker.shared.parts.store;
+        // An item that is somebody else's by now is noticed when it ends.
+        match store
+            .heartbeat(&ids, &worker.id, worker.options.lease)
+            .await
+        {
+            Ok(_) => {}
+            Err(error) => self.rest(&error),
+        }
+    }
+
+    /// Lets the items under way end, and gives back those that do not.
+    async fn wind_down(mut self, mut heartbeat: Interval) {
+        let deadline = tokio::time::sleep(self.worker.options.patience);
+        tokio::pin!(deadline);
+        while !self.tasks.is_empty() || !self.ended.is_empty() {
+            let busy = !self.tasks.is_empty();
+            tokio::select! {
+                () = &mut deadline => break,
+                _ = heartbeat.tick() => self.stay_alive().await,
+                () = self.next_end(), if busy => {}
+                () = tokio::time::sleep(RECOVER), if !busy => {}
+            }
+            if let Err(error) = self.commit().await {
+                self.rest(&error);
+            }
+        }
+        self.tasks.abort_all();
+        let worker = self.worker;
+        match worker.shared.parts.store.release(&worker.id).await {
+            Ok(0) => {}
+            Ok(items) => tracing::info!(items, "work items were given back"),
+            Err(error) => tracing::warn!(%error, "work items are given back when their leases end"),
+        }
+    }
+}
+
+impl Worker {
+    async fn commit_group(&self, group: &[Tried]) -> Result<(), StoreError> {
+        let found = self.commit_ends(group).await?;
+        for (source, answers) in &found {
+            announce(answers, &actor(source));
+        }
+        for tried in group {
+            self.give_back(tried).await?;
+        }
+        Ok(())
+    }
+
+    /// Responds to what was found and finishes the items that are done.
+    async fn commit_ends<'g>(
+        &self,
+        group: &'g [Tried],
+    ) -> Result<Vec<(&'g str, Vec<Answer>)>, StoreError> {
+        let ours = self.only_ours(group).await?;
+        let is_done = |tried: &Tried| matches!(tried.end, End::Done(_));
+        if ours.iter().all(Vec::is_empty) && !group.iter().any(is_done) {
+            return Ok(Vec::new());
+        }
+        let mut tx = self.shared.parts.store.begin().await?;
+        let mut found = Vec::new();
+        for (tried, sightings) in group.iter().zip(ours) {
+            if let End::Done(fetched) = tried.end
+                && !tx.finish(tried.item.id, &self.id, fetched).await?
+            {
+                let item = tried.item.id;
+                tracing::warn!(%item, "the lease ended before the item did; somebody else has it");
+                continue;
+            }
+            if !sightings.is_empty() {
+                let source = tried.item.range.source.as_str();
+                let responder = &self.shared.parts.responder;
+                let answers = responder
+                    .report_in(&mut tx, &sightings, Reason::Leaked, &actor(source))
+                    .await?;
+                found.push((source, answers));
+            }
+        }
+        tx.commit().await?;
+        Ok(found)
+    }
+
+    /// The sightings of each try that are of keys of ours. Most candidates are nobody's; they are sorted out
+    /// without the write lock.
+    async fn only_ours(&self, group: &[Tried]) -> Result<Vec<Vec<Sighting>>, StoreError> {
+        let sightings = group.iter().flat_map(|tried| &tried.sightings);
+        let digests: HashSet<_> = sightings.map(|sighting| sighting.value.sha256()).collect();
+        let digests: Vec<_> = digests.into_iter().collect();
+        let known = self.shared.parts.store.find_keys(&digests).await?;
+        let is_ours = |sighting: &&Sighting| known.contains_key(&sighting.value.sha256());
+        let ours = |tried: &Tried| tried.sightings.iter().filter(is_ours).cloned().collect();
+        Ok(group.iter().map(ours).collect())
+    }
+
+    /// Puts an item that did not end well back into the queue.
+    async fn give_back(&self, tried: &Tried) -> Result<(), StoreError> {
+        let store = &self.shared.parts.store;
+        let (id, repository) = (tried.item.id, &tried.item.range.repository);
+        match &tried.end {
+            End::Done(_) => {}
+            End::Later { at, why } => {
+                tracing::info!(item = %id, repository, why, until = %at, "a work item is put off");
+                store.postpone(id, &self.id, *at, why).await?;
+            }
+            End::Failed(error) => match store.retry(id, &self.id, error).await? {
+                Retry::Again(at) => {
+                    tracing::warn!(item = %id, repository, error, again = %at, "a work item failed");
+                }
+                Retry::Dead => {
+                    tracing::error!(item = %id, repository, error, "a work item was put aside");
+                }
+                Retry::Lost => {}
+            },
+        }
+        Ok(())
+    }
+}
