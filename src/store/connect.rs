@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Executor, PgPool, SqlSafeStr, SqlitePool};
+use sqlx::{ConnectOptions, Connection, Executor, PgPool, SqlSafeStr, SqlitePool};
 
 use super::sql::Dialect;
 use super::{StoreError, StoreOptions};
@@ -16,9 +16,11 @@ use super::{StoreError, StoreOptions};
 /// How long a statement waits for another process's lock.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// How long an operation waits for a connection. A partner waits 10 s for an answer.
-const CONNECTION_WAIT: Duration = Duration::from_secs(8);
+const CONNECTION_WAIT: Duration = Duration::from_secs(5);
 /// An open transaction whose client has gone silent holds locks; the server ends it after this.
 const IDLE_TRANSACTION: Duration = Duration::from_mins(1);
+/// Prepared statements kept per connection: all fixed ones, and the usual lengths of the others.
+const STATEMENTS: usize = 256;
 /// SQLite's readers. They never wait for the writer.
 const SQLITE_READERS: u32 = 4;
 
@@ -70,6 +72,7 @@ async fn sqlite(url: &str, create: bool) -> Result<(Db, String), StoreError> {
         .map_err(|error| StoreError::Url(error.to_string()))?
         .foreign_keys(true)
         .busy_timeout(LOCK_WAIT)
+        .statement_cache_capacity(STATEMENTS)
         .disable_statement_logging();
     let path = options.get_filename().to_owned();
     if url.contains(":memory:") || url.contains("mode=memory") || path.as_os_str().is_empty() {
@@ -134,6 +137,7 @@ async fn postgres(url: &str, max_connections: u32) -> Result<(Db, String), Store
     let options = PgConnectOptions::from_str(url)
         .map_err(|error| StoreError::Url(without_url(&error, url)))?
         .application_name("rescind")
+        .statement_cache_capacity(STATEMENTS)
         .disable_statement_logging();
     let name = format!(
         "postgres://{}@{}:{}/{}",
@@ -142,6 +146,14 @@ async fn postgres(url: &str, max_connections: u32) -> Result<(Db, String), Store
         options.get_port(),
         options.get_database().unwrap_or_default()
     );
+    // The pool would go on trying a server that refuses until its wait is over, and then say no more
+    // than that the wait is over.
+    let failed = |error: sqlx::Error| StoreError::from_driver(&name, &error);
+    let first = tokio::time::timeout(CONNECTION_WAIT, options.connect())
+        .await
+        .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        .map_err(failed)?;
+    first.close().await.map_err(failed)?;
     let pool = PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(CONNECTION_WAIT)
@@ -158,9 +170,7 @@ async fn postgres(url: &str, max_connections: u32) -> Result<(Db, String), Store
                     .map(drop)
             })
         })
-        .connect_with(options)
-        .await
-        .map_err(|error| StoreError::from_driver(&name, &error))?;
+        .connect_lazy_with(options);
     Ok((Db::Postgres(pool), name))
 }
 

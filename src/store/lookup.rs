@@ -91,20 +91,26 @@ impl LookupTask {
             keys,
             tokens,
         } = self;
-        let answer_keys = serve(keys, async |digests: &[Sha256Digest]| {
-            store.find_keys(digests).await
+        let token_store = store.clone();
+        let answer_keys = serve(keys, move |digests: Vec<Sha256Digest>| {
+            let store = store.clone();
+            async move { store.find_keys(&digests).await }
         });
-        let answer_tokens = serve(tokens, async |digests: &[Sha256Digest]| {
-            store.find_tokens(digests).await
+        let answer_tokens = serve(tokens, move |digests: Vec<Sha256Digest>| {
+            let store = token_store.clone();
+            async move { store.find_tokens(&digests).await }
         });
         futures_util::future::join(answer_keys, answer_tokens).await;
     }
 }
 
-async fn serve<T: Clone>(
+async fn serve<T, F>(
     mut requests: mpsc::Receiver<Request<T>>,
-    find: impl AsyncFn(&[Sha256Digest]) -> Result<HashMap<Sha256Digest, T>, StoreError>,
-) {
+    find: impl Fn(Vec<Sha256Digest>) -> F,
+) where
+    T: Clone,
+    F: Future<Output = Result<HashMap<Sha256Digest, T>, StoreError>>,
+{
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while requests.recv_many(&mut batch, BATCH_MAX).await > 0 {
         // A caller that went away, be it by a timeout, needs no answer.
@@ -115,7 +121,7 @@ async fn serve<T: Clone>(
         if digests.is_empty() {
             continue;
         }
-        let found = find(&digests).await.map_err(Arc::new);
+        let found = find(digests).await.map_err(Arc::new);
         for request in batch.drain(..) {
             let answer = match &found {
                 Ok(found) => Ok(found.get(&request.digest).cloned()),

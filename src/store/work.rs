@@ -165,10 +165,14 @@ statements! {
             bytes, blobs)
         VALUES {rows:17}
         ON CONFLICT (host, repository_id, ref_name, before_id, after_id) DO NOTHING";
+    /// Picked first and changed then: within the update itself, PostgreSQL's planner may run the
+    /// selection more than once and take more than it was to.
     CLAIM = concat!(
-        "UPDATE work_items SET leased_by = $1, ready_at = {now} + $2, tries = tries + 1
-        WHERE id IN (SELECT id FROM work_items WHERE state = 'waiting' AND ready_at <= {now}
+        "WITH picked AS (SELECT id AS picked_id FROM work_items
+            WHERE state = 'waiting' AND ready_at <= {now}
             ORDER BY priority, event_at, id LIMIT $3 {for update skip locked})
+        UPDATE work_items SET leased_by = $1, ready_at = {now} + $2, tries = tries + 1
+        WHERE id IN (SELECT picked_id FROM picked)
         RETURNING ", item_columns!()
     );
     HEARTBEAT = "UPDATE work_items SET ready_at = {now} + $1
@@ -506,4 +510,32 @@ fn columns(item: &NewWorkItem, now: Timestamp) -> Vec<Arg> {
         0_i64,
         0_i64,
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_an_hour_and_differ() {
+        for (tries, middle) in [
+            (1, 5),
+            (2, 10),
+            (7, 320),
+            (8, 640),
+            (12, 3_600),
+            (u32::MAX, 3_600),
+        ] {
+            let waits: Vec<Duration> = (0..100).map(|_| back_off(tries)).collect();
+            let (least, most) = (
+                Duration::from_secs(middle) / 2,
+                Duration::from_secs(middle) * 3 / 2,
+            );
+            assert!(
+                waits.iter().all(|wait| (least..=most).contains(wait)),
+                "{tries}"
+            );
+            assert!(waits.iter().any(|wait| *wait != waits[0]), "{tries}");
+        }
+    }
 }

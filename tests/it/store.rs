@@ -1,33 +1,51 @@
 //! The store does the same on a SQLite file and on PostgreSQL.
 
-use crate::support::databases::{Kind, TestDatabase, on_both_databases};
+mod failures;
+mod incidents;
+mod keys;
+mod log;
+mod lookup;
+mod schema;
+mod tokens;
+mod work;
 
-on_both_databases! {
-    async fn every_statement_fits_the_schema(database) {
-        let store = database.store().await;
-        store.check_ready().await.unwrap();
-        assert!(store.check_statements().await.unwrap() > 40);
-    }
+use jiff::Timestamp;
+use rescind::keyformat::Sha256Digest;
+use rescind::store::{ImportOutcome, NewKey, Owner, Store};
+use uuid::Uuid;
 
-    async fn a_statement_that_no_longer_fits_is_named(database) {
-        let store = database.store().await;
-        database.run("ALTER TABLE sources RENAME COLUMN gaps TO holes").await.unwrap();
-        let error = store.check_statements().await.unwrap_err().to_string();
-        assert!(error.contains("LOAD") && error.contains("gaps"), "{error}");
+/// A time in whole microseconds, `second` seconds into the tests' day.
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_microsecond(1_790_000_000_123_456 + second * 1_000_000).unwrap()
+}
+
+/// The digest of the value that the tests' key number `n` has.
+fn digest(n: u64) -> Sha256Digest {
+    Sha256Digest::of(format!("value {n}").as_bytes())
+}
+
+/// The tests' key number `n`, of the user `user-<n % 10>`.
+fn new_key(n: u64) -> NewKey {
+    NewKey {
+        id: Uuid::now_v7(),
+        project: "default".to_owned(),
+        digest: digest(n),
+        format: "rescind_secret".to_owned(),
+        owner: Owner::user(format!("user-{}", n % 10)),
+        description: format!("key {n}"),
+        is_public: false,
+        prefix: "rsc_sk_".to_owned(),
+        last_four: format!("{n:04}"),
+        policy: None,
+        notify_emails: Vec::new(),
+        created_at: at(n.try_into().unwrap()),
+        expires_at: None,
     }
 }
 
-#[cfg(unix)]
-#[tokio::test]
-async fn sqlite_file_and_folder_are_their_owners_alone() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let database = TestDatabase::new(Kind::Sqlite).await;
-    let path = database.folder().join("made/for/it.db");
-    let options = rescind::store::StoreOptions::new(format!("sqlite://{}", path.display()));
-    let store = rescind::store::Store::open(options).await.unwrap();
-    store.migrate().await.unwrap();
-    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&path), 0o600);
-    assert_eq!(mode(&path.with_extension("db-wal")), 0o600);
-    assert_eq!(mode(path.parent().unwrap()), 0o700);
+async fn import(store: &Store, keys: &[NewKey]) -> Vec<ImportOutcome> {
+    let mut tx = store.begin().await.unwrap();
+    let outcomes = tx.import_keys(keys).await.unwrap();
+    tx.commit().await.unwrap();
+    outcomes
 }

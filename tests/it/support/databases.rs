@@ -81,6 +81,22 @@ impl TestDatabase {
         })
     }
 
+    /// The number that a query gives, asked behind the program's back.
+    pub(crate) async fn count(&self, sql: &str) -> i64 {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match self.kind {
+            Kind::Sqlite => {
+                let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
+                sqlx::query_scalar(sql).fetch_one(&mut connection).await
+            }
+            Kind::Postgres => {
+                let mut connection = PgConnection::connect(&self.url).await.unwrap();
+                sqlx::query_scalar(sql).fetch_one(&mut connection).await
+            }
+        }
+        .expect("a number")
+    }
+
     /// Removes the database. After a failed test it stays until the cluster goes.
     pub(crate) async fn remove(self) {
         if self.kind == Kind::Postgres {

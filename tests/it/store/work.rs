@@ -1,0 +1,256 @@
+//! Work items: each range once, each item with one worker at a time, none lost.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use rescind::clock::{Clock as _, SystemClock};
+use rescind::store::{
+    Fetched, NewWorkItem, PageRequest, Priority, Retry, SourceState, Store, WorkItem,
+};
+use uuid::Uuid;
+
+use super::at;
+use crate::support::databases::{TestDatabase, on_both_databases};
+
+const LEASE: Duration = Duration::from_mins(1);
+
+fn item(n: i64, priority: Priority) -> NewWorkItem {
+    NewWorkItem {
+        host: "github.com".to_owned(),
+        repository_id: n.to_string(),
+        repository: format!("acme/app-{n}"),
+        ref_name: "refs/heads/main".to_owned(),
+        before: "0".repeat(40),
+        after: "1".repeat(40),
+        source: "github-public".to_owned(),
+        priority,
+        event_at: at(n),
+    }
+}
+
+async fn add(store: &Store, items: &[NewWorkItem]) -> u64 {
+    let mut tx = store.begin().await.unwrap();
+    let added = tx.add_work_items(items, at(0)).await.unwrap();
+    tx.commit().await.unwrap();
+    added
+}
+
+async fn claim_one(store: &Store, worker: &str) -> Option<WorkItem> {
+    store.claim(1, worker, LEASE).await.unwrap().pop()
+}
+
+/// Lets every wait and every lease end now.
+async fn pass_time(database: &TestDatabase) {
+    database
+        .run("UPDATE work_items SET ready_at = 0 WHERE state = 'waiting'")
+        .await
+        .unwrap();
+}
+
+on_both_databases! {
+    async fn a_range_is_added_once_whoever_sees_it(database) {
+        let store = database.store().await;
+        let mut items: Vec<_> = (0..300).map(|n| item(n, Priority::Firehose)).collect();
+        assert_eq!(add(&store, &items).await, 300);
+        for item in &mut items {
+            "webhook".clone_into(&mut item.source);
+            item.priority = Priority::Webhook;
+        }
+        let mut other_ref = item(0, Priority::Firehose);
+        "refs/heads/other".clone_into(&mut other_ref.ref_name);
+        items.push(other_ref.clone());
+        items.push(other_ref);
+        assert_eq!(add(&store, &items).await, 1);
+        let counts = store.work_counts().await.unwrap();
+        assert_eq!((counts.waiting, counts.oldest_event_at), (301, Some(at(0))));
+    }
+
+    async fn items_and_cursor_are_kept_together_or_not_at_all(database) {
+        let store = database.store().await;
+        let mut state = SourceState {
+            name: "github-public".to_owned(),
+            kind: "github_events".to_owned(),
+            cursor: "{\"etag\":\"abc\"}".to_owned(),
+            polled_at: Some(at(1)),
+            events: 30,
+            rate_remaining: Some(59),
+            ..SourceState::default()
+        };
+        let mut tx = store.begin().await.unwrap();
+        tx.add_work_items(&[item(1, Priority::Firehose)], at(1)).await.unwrap();
+        tx.save_source(&state).await.unwrap();
+        drop(tx);
+        assert_eq!(store.load_source("github-public").await.unwrap(), None);
+        assert_eq!(store.work_counts().await.unwrap().waiting, 0);
+        for cursor in ["first", "second"] {
+            cursor.clone_into(&mut state.cursor);
+            state.error = (cursor == "first").then(|| "503".to_owned());
+            let mut tx = store.begin().await.unwrap();
+            tx.add_work_items(&[item(1, Priority::Firehose)], at(1)).await.unwrap();
+            tx.save_source(&state).await.unwrap();
+            tx.commit().await.unwrap();
+            assert_eq!(store.load_source("github-public").await.unwrap().as_ref(), Some(&state));
+        }
+        assert_eq!(store.list_sources().await.unwrap(), [state]);
+        assert_eq!(store.work_counts().await.unwrap().waiting, 1);
+    }
+
+    async fn the_most_urgent_come_first_and_the_oldest_among_equals(database) {
+        let store = database.store().await;
+        let items = [
+            item(5, Priority::Firehose),
+            item(9, Priority::Backfill),
+            item(4, Priority::Firehose),
+            item(8, Priority::Webhook),
+            item(7, Priority::Partner),
+            item(6, Priority::Watched),
+        ];
+        add(&store, &items).await;
+        let mut order = Vec::new();
+        for n in [2, 1, 10] {
+            let claimed = store.claim(n, "w", LEASE).await.unwrap();
+            assert!(claimed.len() <= n as usize);
+            order.extend(claimed.into_iter().map(|item| item.range.repository_id));
+        }
+        assert_eq!(order, ["7", "8", "6", "4", "5", "9"]);
+        assert_eq!(claim_one(&store, "w").await, None);
+        let counts = store.work_counts().await.unwrap();
+        assert_eq!((counts.waiting, counts.leased), (0, 6));
+    }
+
+    async fn concurrent_workers_never_hold_the_same_item(database) {
+        let store = database.store().await;
+        let items: Vec<_> = (0..200).map(|n| item(n, Priority::Firehose)).collect();
+        add(&store, &items).await;
+        let mut workers = tokio::task::JoinSet::new();
+        for worker in 0..8 {
+            let store = store.clone();
+            workers.spawn(async move {
+                let name = format!("worker-{worker}");
+                let mut mine = Vec::new();
+                loop {
+                    let claimed = store.claim(7, &name, LEASE).await.unwrap();
+                    if claimed.is_empty() {
+                        return mine;
+                    }
+                    for item in claimed {
+                        let mut tx = store.begin().await.unwrap();
+                        assert!(tx.finish(item.id, &name, Fetched::default()).await.unwrap());
+                        tx.commit().await.unwrap();
+                        mine.push(item.id);
+                    }
+                }
+            });
+        }
+        let all: Vec<Uuid> = workers.join_all().await.into_iter().flatten().collect();
+        assert_eq!(all.len(), 200);
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), 200);
+        assert_eq!(store.work_counts().await.unwrap().done, 200);
+    }
+
+    async fn an_item_whose_worker_died_is_taken_again(database) {
+        let store = database.store().await;
+        add(&store, &[item(1, Priority::Firehose)]).await;
+        let first = store.claim(1, "dies", Duration::ZERO).await.unwrap().pop().unwrap();
+        let second = claim_one(&store, "lives").await.unwrap();
+        assert_eq!((first.id, second.tries), (second.id, 2));
+        // What the dead one would still do is refused.
+        assert!(store.heartbeat(&[first.id], "dies", LEASE).await.unwrap().is_empty());
+        assert_eq!(store.retry(first.id, "dies", "late").await.unwrap(), Retry::Lost);
+        assert!(!store.postpone(first.id, "dies", at(0), "late").await.unwrap());
+        let mut tx = store.begin().await.unwrap();
+        assert!(!tx.finish(first.id, "dies", Fetched::default()).await.unwrap());
+        drop(tx);
+        assert_eq!(store.heartbeat(&[first.id, Uuid::nil()], "lives", LEASE).await.unwrap(), HashSet::from([first.id]));
+        let fetched = Fetched { truncated: true, bytes: 12, blobs: 3 };
+        let mut tx = store.begin().await.unwrap();
+        assert!(tx.finish(second.id, "lives", fetched).await.unwrap());
+        tx.commit().await.unwrap();
+        let counts = store.work_counts().await.unwrap();
+        assert_eq!((counts.done, counts.truncated, counts.leased), (1, 1, 0));
+        // The same push announced again is still known.
+        assert_eq!(add(&store, &[item(1, Priority::Firehose)]).await, 0);
+    }
+
+    async fn a_heartbeat_keeps_an_item(database) {
+        let store = database.store().await;
+        add(&store, &[item(1, Priority::Firehose)]).await;
+        let held = store.claim(1, "w", Duration::ZERO).await.unwrap().pop().unwrap();
+        assert_eq!(store.heartbeat(&[held.id], "w", LEASE).await.unwrap().len(), 1);
+        assert_eq!(claim_one(&store, "other").await, None);
+    }
+
+    async fn a_failed_item_waits_longer_each_time_and_ends_aside(database) {
+        let store = database.store().await;
+        add(&store, &[item(1, Priority::Firehose)]).await;
+        let mut waits = Vec::new();
+        for n in 1..=8 {
+            pass_time(database).await;
+            let item = claim_one(&store, "w").await.unwrap();
+            assert_eq!(item.tries, n);
+            let before = SystemClock.now();
+            match store.retry(item.id, "w", &format!("failure {n}")).await.unwrap() {
+                Retry::Again(ready) => {
+                    waits.push(ready.duration_since(before).as_secs());
+                    assert_eq!(claim_one(&store, "w").await, None);
+                }
+                Retry::Dead => assert_eq!(n, 8),
+                Retry::Lost => panic!("the item was held"),
+            }
+        }
+        // 5 s doubled each time, less half of it at most, and a second for the clocks' edges.
+        for (n, wait) in waits.iter().enumerate() {
+            assert!(*wait >= 5 * (1 << n) / 2 - 1, "{waits:?}");
+        }
+        assert_eq!(waits.len(), 7);
+        pass_time(database).await;
+        assert_eq!(claim_one(&store, "w").await, None);
+        let dead = store.dead_items(&PageRequest::first()).await.unwrap().items.pop().unwrap();
+        assert_eq!((&*dead.error, dead.item.tries), ("failure 8", 8));
+        assert!(store.revive(dead.item.id).await.unwrap());
+        assert!(!store.revive(dead.item.id).await.unwrap());
+        assert_eq!(claim_one(&store, "w").await.unwrap().tries, 1);
+    }
+
+    async fn an_item_that_kills_every_worker_ends_aside(database) {
+        let store = database.store().await;
+        add(&store, &[item(1, Priority::Partner), item(2, Priority::Firehose)]).await;
+        for _ in 0..8 {
+            let claimed = store.claim(1, "dies", Duration::ZERO).await.unwrap();
+            assert_eq!(claimed[0].range.repository_id, "1");
+        }
+        let claimed = store.claim(2, "lives", LEASE).await.unwrap();
+        assert_eq!(claimed.len(), 1);
+        assert_eq!(claimed[0].range.repository_id, "2");
+        let counts = store.work_counts().await.unwrap();
+        assert_eq!((counts.dead, counts.leased), (1, 1));
+    }
+
+    async fn waiting_for_a_server_and_shutting_down_cost_no_try(database) {
+        let store = database.store().await;
+        add(&store, &[item(1, Priority::Firehose), item(2, Priority::Firehose)]).await;
+        let held = store.claim(2, "w", LEASE).await.unwrap();
+        assert!(store.postpone(held[0].id, "w", at(1_000_000_000), "429").await.unwrap());
+        assert_eq!(store.release("w").await.unwrap(), 1);
+        assert_eq!(store.release("w").await.unwrap(), 0);
+        let again = store.claim(2, "other", LEASE).await.unwrap();
+        assert_eq!(again.len(), 1);
+        assert_eq!((again[0].id, again[0].tries), (held[1].id, 1));
+        pass_time(database).await;
+        let again = store.claim(2, "third", LEASE).await.unwrap();
+        assert_eq!(again.iter().find(|item| item.id == held[0].id).unwrap().tries, 1);
+    }
+
+    async fn done_items_are_forgotten_after_their_time(database) {
+        let store = database.store().await;
+        add(&store, &[item(1, Priority::Firehose), item(2, Priority::Firehose)]).await;
+        let held = claim_one(&store, "w").await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        tx.finish(held.id, "w", Fetched::default()).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(store.forget_done(Duration::from_hours(1)).await.unwrap(), 0);
+        database.run("UPDATE work_items SET finished_at = 0 WHERE state = 'done'").await.unwrap();
+        assert_eq!(store.forget_done(Duration::from_hours(1)).await.unwrap(), 1);
+        assert_eq!(store.work_counts().await.unwrap().waiting, 1);
+    }
+}

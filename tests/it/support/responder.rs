@@ -1,0 +1,49 @@
+//! A responder on a store, with the built-in key formats and a clock that stands still.
+
+use std::sync::Arc;
+
+use rescind::clock::{Clock, ManualClock};
+use rescind::keyformat::{FormatSet, KeyValue};
+use rescind::respond::{IssueRequest, IssuerFormats, Responder, Sighting};
+use rescind::store::{Owner, Place, Store};
+
+/// The responder and its clock.
+pub(crate) fn responder(store: &Store) -> (Responder, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::new("2026-11-22T20:46:15Z".parse().unwrap()));
+    let issuer = IssuerFormats {
+        secret: "rescind_secret".to_owned(),
+        public: "rescind_public".to_owned(),
+    };
+    let shared: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
+    let responder = Responder::new(store.clone(), FormatSet::builtin(), issuer, shared);
+    (responder, clock)
+}
+
+/// A secret key of `user-1` that never ends.
+pub(crate) fn request(description: &str) -> IssueRequest {
+    IssueRequest {
+        project: "default".to_owned(),
+        owner: Owner::user("user-1"),
+        description: description.to_owned(),
+        expires_at: None,
+        is_public: false,
+        policy: None,
+        notify_emails: Vec::new(),
+    }
+}
+
+/// The value, seen now in a line of a file on GitHub.
+pub(crate) fn sighting(responder: &Responder, value: &KeyValue, line: u64) -> Sighting {
+    Sighting {
+        value: value.clone(),
+        place: Place {
+            source: "github-public".to_owned(),
+            url: Some("https://github.com/acme/app".to_owned()),
+            repository: Some("acme/app".to_owned()),
+            commit: Some("b2c4".repeat(10)),
+            path: Some("config/prod.env".to_owned()),
+            line: Some(line),
+        },
+        detected_at: responder.clock().now(),
+    }
+}
