@@ -32,7 +32,22 @@ pub enum Coverage {
     Preceding,
 }
 
+impl Coverage {
+    /// The word that pattern files use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Body => "body",
+            Self::Preceding => "preceding",
+        }
+    }
+}
+
 impl ChecksumEncoding {
+    /// The word that pattern files use.
+    pub const fn name(self) -> &'static str {
+        self.alphabet().name()
+    }
+
     /// The number of characters, and of bytes.
     pub const fn length(self) -> usize {
         match self {

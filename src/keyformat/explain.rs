@@ -89,7 +89,7 @@ impl KeyFormat {
                 format!("it does not contain `{literal}`"),
             )];
         };
-        let fits = regex.fits(candidate.as_bytes(), literal.as_bytes());
+        let fits = regex.fits(candidate.as_bytes());
         let fitting = regex.fitting_prefix(candidate.as_bytes());
         let detail = if fits {
             "all of it fits the regular expression".to_owned()

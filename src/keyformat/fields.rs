@@ -132,9 +132,11 @@ impl<'a, 't> Fields<'a, 't> {
 
     /// A count, if the key is there. Another type is noted.
     pub(super) fn count(&mut self, name: &str) -> Option<Located<usize>> {
-        self.typed(name, "a whole number", |value| {
+        self.typed(name, "a whole number from 1 on", |value| {
             let number = value.as_integer()?;
-            usize::from_str_radix(number.as_str(), number.radix()).ok()
+            usize::from_str_radix(number.as_str(), number.radix())
+                .ok()
+                .filter(|count| *count > 0)
         })
     }
 
@@ -147,12 +149,12 @@ impl<'a, 't> Fields<'a, 't> {
         let Located { value, line } = self.get(name)?;
         let read = read(value).map(|value| Located { value, line });
         if read.is_none() {
+            let found = match value {
+                DeValue::Integer(number) => shortened(&number.to_string()),
+                other => format!("of the type {}", other.type_str()),
+            };
             let fault = Fault::new(
-                format!(
-                    "`{}{name}` is not {wanted}, but {}",
-                    self.path,
-                    value.type_str()
-                ),
+                format!("`{}{name}` is {found}", self.path),
                 format!("write {wanted}"),
             );
             self.fault(line, fault);

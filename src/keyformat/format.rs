@@ -233,7 +233,7 @@ impl KeyFormat {
                 candidate.len() == self.prefix_key_len(*body)
                     && self.has_prefix_shape(candidate, *body)
             }
-            Shape::Regex(regex) => regex.fits(candidate, self.literal.as_bytes()),
+            Shape::Regex(regex) => regex.fits(candidate),
         }
     }
 

@@ -8,7 +8,7 @@ use super::checksum::{Checksum, ChecksumEncoding, Coverage};
 use super::fields::{self, Fields, Located, Source, shortened};
 use super::format::{Body, KeyFormat, Shape, Visibility};
 use super::problem::{Fault, Problem};
-use super::shape::{Automaton, MAX_KEY_LEN, RegexShape};
+use super::shape::{self, MAX_KEY_LEN, RegexShape};
 
 const MIN_LITERAL_LEN: usize = 3;
 const MAX_LITERAL_LEN: usize = 64;
@@ -135,7 +135,7 @@ fn read_format(source: &Source<'_>, fields: &mut Fields<'_, '_>) -> Option<Locat
         Shape::Prefix(_) => literal.value.clone(),
         Shape::Regex(regex) => {
             let shown = MAX_DISPLAY_PREFIX_LEN.min(regex.min_len / 4);
-            regex.common_start().chars().take(shown).collect()
+            regex.common_start(shown)
         }
     };
     Some(Located {
@@ -195,18 +195,11 @@ fn read_checksum(source: &Source<'_>, fields: &mut Fields<'_, '_>) -> Option<Loc
     inner.require("length", "6");
     inner.require("over", "\"body\"");
     let algorithm = inner.word("algorithm", &[("crc32", ())]);
-    let encoding = inner.word(
-        "encoding",
-        &[
-            ("base62", ChecksumEncoding::Base62),
-            ("hex", ChecksumEncoding::Hex),
-        ],
-    );
+    let encodings = [ChecksumEncoding::Base62, ChecksumEncoding::Hex];
+    let encoding = inner.word("encoding", &encodings.map(|choice| (choice.name(), choice)));
     let length = inner.count("length");
-    let over = inner.word(
-        "over",
-        &[("body", Coverage::Body), ("preceding", Coverage::Preceding)],
-    );
+    let coverages = [Coverage::Body, Coverage::Preceding];
+    let over = inner.word("over", &coverages.map(|choice| (choice.name(), choice)));
     if let (Some(encoding), Some(length)) = (&encoding, &length) {
         let needed = encoding.value.length();
         if length.value != needed {
@@ -242,7 +235,7 @@ fn read_shape(
         (false, true) => read_regex_shape(fields, checksum),
         (both, _) => {
             let message = if both {
-                "the format has keys of both ways to describe it"
+                "the format is described in two ways at once"
             } else {
                 "the format does not say what its keys look like"
             };
@@ -394,8 +387,8 @@ fn check_regex_room(shape: &RegexShape, checksum: Checksum) -> Result<(), Fault>
         ChecksumEncoding::Base62 => "[0-9A-Za-z]",
         ChecksumEncoding::Hex => "[0-9a-f]",
     };
-    let ends_in_one = Automaton::from_regex(&format!("(?s:.)+{class}{{{length}}}"))?;
-    if shape.min_len <= length || !shape.intersects(&ends_in_one) {
+    let ends_in_one = shape::compile(&format!("(?s:.)+{class}{{{length}}}"))?;
+    if shape.min_len <= length || !shape.automaton().intersects(&ends_in_one) {
         return Err(Fault::new(
             "`regex` leaves no room for the checksum",
             format!("end it in {class}{{{length}}}, which is where the checksum stands"),

@@ -5,6 +5,7 @@
 //! Each [`KeyFormat`] in it can then mint a key, judge a string, and look around a literal in a text.
 
 mod alphabet;
+mod automaton;
 mod checksum;
 mod digest;
 mod explain;
@@ -14,6 +15,10 @@ mod load;
 mod mint;
 mod overlap;
 mod problem;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod refusals;
 mod set;
 mod shape;
 mod value;

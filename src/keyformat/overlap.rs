@@ -8,11 +8,12 @@
 use std::borrow::Cow;
 
 use super::KeyFormat;
+use super::automaton::Automaton;
 use super::fields::Located;
 use super::format::{Body, Shape};
 use super::load::Draft;
 use super::problem::Problem;
-use super::shape::Automaton;
+use super::shape;
 
 /// Adds a problem for every format that could claim a string which an earlier one could claim too.
 pub(super) fn refuse_overlaps(drafts: &[Draft], problems: &mut Vec<Problem>) {
@@ -68,7 +69,7 @@ fn could_claim_the_same(a: &KeyFormat, b: &KeyFormat) -> bool {
 
 fn automaton(format: &KeyFormat) -> Option<Cow<'_, Automaton>> {
     match &format.shape {
-        Shape::Prefix(body) => Automaton::from_regex(&prefix_regex(format, *body))
+        Shape::Prefix(body) => shape::compile(&prefix_regex(format, *body))
             .ok()
             .map(Cow::Owned),
         Shape::Regex(regex) => Some(Cow::Borrowed(regex.automaton())),

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use super::KeyFormat;
-use super::checksum::{ChecksumEncoding, Coverage};
 use super::format::{Shape, Verdict, Visibility};
 use super::load::{self, Draft};
 use super::overlap;
@@ -109,6 +108,7 @@ impl FormatSet {
         refuse_repeated_ids(&drafts, &mut problems);
         overlap::refuse_overlaps(&drafts, &mut problems);
         if !problems.is_empty() {
+            problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
             return Err(FormatsError { problems });
         }
         let formats: Vec<_> = drafts
@@ -264,15 +264,11 @@ fn ruleset_version(formats: &[KeyFormat]) -> String {
                 Shape::Regex(regex) => regex.source.clone(),
             };
             let checksum = format.checksum.map(|checksum| {
-                let encoding = match checksum.encoding {
-                    ChecksumEncoding::Base62 => "base62",
-                    ChecksumEncoding::Hex => "hex",
-                };
-                let over = match checksum.over {
-                    Coverage::Body => "body",
-                    Coverage::Preceding => "preceding",
-                };
-                format!("crc32 {encoding} {over}")
+                format!(
+                    "crc32 {} {}",
+                    checksum.encoding.name(),
+                    checksum.over.name()
+                )
             });
             // Debug output quotes strings, so that no two different lists look the same.
             format!(

@@ -1,0 +1,375 @@
+//! A regular expression over whole keys as a table of states.
+//!
+//! The table answers three questions exactly, which a regex engine's search interface cannot: where the
+//! literal can stand inside a key, which bytes keys are made of, and whether two formats have a key in
+//! common. It is also what the scanner runs around a literal: it needs no scratch memory and stops at
+//! the first byte that does not fit.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use regex_automata::nfa::thompson::{self, NFA, WhichCaptures};
+use regex_automata::util::primitives::StateID;
+use regex_syntax::hir::Hir;
+
+use super::alphabet::ByteTable;
+use super::problem::Fault;
+
+/// Far more than any real key needs, and few enough to compare two formats fast.
+const MAX_STATES: usize = 4096;
+const MAX_COMPILER_BYTES: usize = 2 << 20;
+/// How much may be written down while the table is made, in states of the compiler's graph.
+const MAX_EFFORT: usize = 1 << 18;
+
+/// No key starts with what was read so far.
+const DEAD: u32 = 0;
+const START: u32 = 1;
+
+/// A deterministic automaton over bytes, with numbered states.
+#[derive(Clone)]
+pub(super) struct Automaton {
+    /// The column of each byte in `next`: bytes that are treated alike everywhere share one.
+    columns: [u8; 256],
+    width: usize,
+    /// The successor of each state under each column.
+    next: Vec<u32>,
+    /// Whether a key ends in this state.
+    accepts: Vec<bool>,
+}
+
+/// Where in a key its literal stands.
+pub(super) enum Places {
+    /// In every key at this distance from the start.
+    Fixed(usize),
+    /// At one or more of these distances, if at all. Ascending.
+    Possible(Vec<usize>),
+}
+
+impl Automaton {
+    /// Compiles a regular expression that has no assertions.
+    pub(super) fn new(hir: &Hir) -> Result<Self, Fault> {
+        let config = thompson::Config::new()
+            .utf8(false)
+            .which_captures(WhichCaptures::None)
+            .nfa_size_limit(Some(MAX_COMPILER_BYTES));
+        let graph = thompson::Compiler::new()
+            .configure(config)
+            .build_from_hir(hir);
+        graph
+            .ok()
+            .and_then(|graph| Self::from_graph(&graph))
+            .ok_or_else(|| {
+                Fault::new(
+                    "`regex` is too complex to be compiled",
+                    "use fewer alternatives and repetitions, or split it into several formats",
+                )
+            })
+    }
+
+    /// The subset construction: a state for every set of the graph's states that some text leads to.
+    fn from_graph(graph: &NFA) -> Option<Self> {
+        let classes = graph.byte_classes();
+        let mut columns = [0; 256];
+        for byte in 0..=u8::MAX {
+            columns[usize::from(byte)] = classes.get(byte);
+        }
+        let representatives = representatives(&columns);
+        let width = representatives.len();
+        let first = closure(graph, &[graph.start_anchored()]);
+        let mut effort = 0;
+        let mut numbers = HashMap::from([(Vec::new(), DEAD), (first.clone(), START)]);
+        let mut sets = vec![Vec::new(), first];
+        let mut next = vec![DEAD; width];
+        let mut number = START as usize;
+        while number < sets.len() {
+            // Most columns of a state lead nowhere or where another one leads.
+            let mut row: Vec<(Vec<StateID>, u32)> = vec![(Vec::new(), DEAD)];
+            for &byte in &representatives {
+                let ways = sets[number]
+                    .iter()
+                    .filter_map(|state| after(graph, *state, byte));
+                let targets: Vec<StateID> = ways.collect();
+                if let Some((_, known)) = row.iter().find(|(other, _)| *other == targets) {
+                    next.push(*known);
+                    continue;
+                }
+                let set = closure(graph, &targets);
+                effort += set.len();
+                let new = u32::try_from(sets.len()).ok()?;
+                let successor = *numbers.entry(set).or_insert_with_key(|set| {
+                    sets.push(set.clone());
+                    new
+                });
+                if sets.len() > MAX_STATES || effort > MAX_EFFORT {
+                    return None;
+                }
+                next.push(successor);
+                row.push((targets, successor));
+            }
+            number += 1;
+        }
+        let is_match =
+            |state: &StateID| matches!(graph.state(*state), thompson::State::Match { .. });
+        let accepts = sets.iter().map(|set| set.iter().any(is_match)).collect();
+        let mut automaton = Self {
+            columns,
+            width,
+            next,
+            accepts,
+        };
+        automaton.cut_dead_ends();
+        Some(automaton)
+    }
+
+    /// Removes the ways into states from which no match can be reached any more.
+    fn cut_dead_ends(&mut self) {
+        let mut live = self.accepts.clone();
+        loop {
+            let mut changed = false;
+            for state in (0..live.len()).rev() {
+                if !live[state] && self.row(state).iter().any(|next| live[*next as usize]) {
+                    live[state] = true;
+                    changed = true;
+                }
+            }
+            if !changed {
+                break;
+            }
+        }
+        for next in &mut self.next {
+            if !live[*next as usize] {
+                *next = DEAD;
+            }
+        }
+    }
+
+    fn row(&self, state: usize) -> &[u32] {
+        &self.next[state * self.width..(state + 1) * self.width]
+    }
+
+    #[inline]
+    fn step(&self, state: u32, byte: u8) -> u32 {
+        let column = usize::from(self.columns[usize::from(byte)]);
+        self.next[state as usize * self.width + column]
+    }
+
+    /// Whether all of `text` is a match.
+    pub(super) fn accepts_whole(&self, text: &[u8]) -> bool {
+        let mut state = START;
+        for &byte in text {
+            state = self.step(state, byte);
+            if state == DEAD {
+                return false;
+            }
+        }
+        self.accepts[state as usize]
+    }
+
+    /// The length of the longest match at the start of `text` that `check`, given a length, lets pass.
+    pub(super) fn longest(&self, text: &[u8], check: impl Fn(usize) -> bool) -> Option<usize> {
+        let mut state = START;
+        let mut longest = None;
+        for (at, &byte) in text.iter().enumerate() {
+            state = self.step(state, byte);
+            if state == DEAD {
+                break;
+            }
+            if self.accepts[state as usize] && check(at + 1) {
+                longest = Some(at + 1);
+            }
+        }
+        longest
+    }
+
+    /// How many bytes of `text` from its start could be the start of a match.
+    pub(super) fn fitting_prefix(&self, text: &[u8]) -> usize {
+        let mut state = START;
+        text.iter()
+            .take_while(|byte| {
+                state = self.step(state, **byte);
+                state != DEAD
+            })
+            .count()
+    }
+
+    /// The bytes that occur in matches.
+    pub(super) fn alphabet(&self) -> ByteTable {
+        let mut used = vec![false; self.width];
+        for (at, next) in self.next.iter().enumerate() {
+            used[at % self.width] |= *next != DEAD;
+        }
+        self.columns.map(|column| used[usize::from(column)])
+    }
+
+    /// Where `literal` stands in matches of at most `max_len` bytes.
+    pub(super) fn places_of(&self, literal: &[u8], max_len: usize) -> Places {
+        let mut possible = Vec::new();
+        let mut layer = vec![START];
+        for offset in 0..=max_len.saturating_sub(literal.len()) {
+            let stands_here = layer.iter().any(|&state| {
+                literal
+                    .iter()
+                    .fold(state, |state, byte| self.step(state, *byte))
+                    != DEAD
+            });
+            if stands_here {
+                if self.allow_nothing_but(literal, &layer) {
+                    return Places::Fixed(offset);
+                }
+                possible.push(offset);
+            }
+            layer = self.successors(&layer);
+        }
+        Places::Possible(possible)
+    }
+
+    /// Whether every match that leads through one of `states` goes on with `literal`.
+    fn allow_nothing_but(&self, literal: &[u8], states: &[u32]) -> bool {
+        let mut layer = states.to_vec();
+        for &byte in literal {
+            let column = usize::from(self.columns[usize::from(byte)]);
+            // The byte has to be the only one of its column, too.
+            let alone = self
+                .columns
+                .iter()
+                .filter(|other| usize::from(**other) == column)
+                .count()
+                == 1;
+            let only_this = layer.iter().all(|&state| {
+                let mut row = self.row(state as usize).iter().enumerate();
+                !self.accepts[state as usize]
+                    && row.all(|(other, next)| other == column || *next == DEAD)
+            });
+            if !alone || !only_this {
+                return false;
+            }
+            layer = self.successors(&layer);
+        }
+        true
+    }
+
+    fn successors(&self, states: &[u32]) -> Vec<u32> {
+        let rows = states.iter().flat_map(|state| self.row(*state as usize));
+        let mut successors: Vec<u32> = rows.copied().filter(|state| *state != DEAD).collect();
+        successors.sort_unstable();
+        successors.dedup();
+        successors
+    }
+
+    /// What all matches start with, of at most `max_len` characters.
+    pub(super) fn common_start(&self, max_len: usize) -> String {
+        let mut text = String::new();
+        let mut state = START;
+        while !self.accepts[state as usize] && text.len() < max_len {
+            let mut ways = (0..=u8::MAX).filter(|byte| self.step(state, *byte) != DEAD);
+            let (Some(byte), None) = (ways.next(), ways.next()) else {
+                break;
+            };
+            text.push(char::from(byte));
+            state = self.step(state, byte);
+        }
+        text
+    }
+
+    /// Whether some string is accepted by both.
+    pub(super) fn intersects(&self, other: &Self) -> bool {
+        self.some_string(other, |mine, theirs| mine && theirs)
+    }
+
+    /// Whether some string is accepted by this one but not by `other`.
+    pub(super) fn leaves_out(&self, other: &Self) -> bool {
+        self.some_string(other, |mine, theirs| mine && !theirs)
+    }
+
+    /// Whether there is a string of which `wanted` holds, given whether each of the two accepts it: a
+    /// search through the pairs of states that a string can lead to, bounded by the product of the two
+    /// sizes. Strings that this automaton cannot accept any more are not followed.
+    fn some_string(&self, other: &Self, wanted: impl Fn(bool, bool) -> bool) -> bool {
+        // One byte for each pair of columns that occurs is enough.
+        let mut pairs: Vec<(u8, u8)> = self
+            .columns
+            .iter()
+            .copied()
+            .zip(other.columns.iter().copied())
+            .collect();
+        pairs.sort_unstable();
+        pairs.dedup();
+        let mut seen = vec![false; self.accepts.len() * other.accepts.len()];
+        let mut waiting = vec![(START, START)];
+        while let Some((mine, theirs)) = waiting.pop() {
+            if wanted(self.accepts[mine as usize], other.accepts[theirs as usize]) {
+                return true;
+            }
+            let (my_row, their_row) = (self.row(mine as usize), other.row(theirs as usize));
+            for &(my_column, their_column) in &pairs {
+                let pair = (
+                    my_row[usize::from(my_column)],
+                    their_row[usize::from(their_column)],
+                );
+                let place = pair.0 as usize * other.accepts.len() + pair.1 as usize;
+                if pair.0 != DEAD && !seen[place] {
+                    seen[place] = true;
+                    waiting.push(pair);
+                }
+            }
+        }
+        false
+    }
+}
+
+impl fmt::Debug for Automaton {
+    /// Its size only: the tables say nothing to people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Automaton({} states)", self.accepts.len())
+    }
+}
+
+/// One byte of each column, in the order of the columns: the classes are numbered as their first bytes
+/// come.
+fn representatives(columns: &[u8; 256]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (byte, column) in (0..=u8::MAX).zip(columns) {
+        if usize::from(*column) == bytes.len() {
+            bytes.push(byte);
+        }
+    }
+    bytes
+}
+
+/// Where `byte` leads from one state of the graph.
+fn after(graph: &NFA, state: StateID, byte: u8) -> Option<StateID> {
+    match graph.state(state) {
+        thompson::State::ByteRange { trans } => trans.matches_byte(byte).then_some(trans.next),
+        thompson::State::Sparse(ways) => ways.matches_byte(byte),
+        thompson::State::Dense(ways) => ways.matches_byte(byte),
+        _ => None,
+    }
+}
+
+/// The states that are reached from `states` without reading anything, and that read something or end a
+/// match, sorted.
+fn closure(graph: &NFA, states: &[StateID]) -> Vec<StateID> {
+    let mut waiting = states.to_vec();
+    let mut seen = vec![false; graph.states().len()];
+    let mut reached = Vec::new();
+    while let Some(state) = waiting.pop() {
+        let ways: &[StateID] = match graph.state(state) {
+            thompson::State::Union { alternates } => alternates,
+            thompson::State::BinaryUnion { alt1, alt2 } => &[*alt1, *alt2],
+            thompson::State::Look { next, .. } | thompson::State::Capture { next, .. } => &[*next],
+            thompson::State::Fail => &[],
+            _ => {
+                reached.push(state);
+                &[]
+            }
+        };
+        for way in ways {
+            if !std::mem::replace(&mut seen[way.as_usize()], true) {
+                waiting.push(*way);
+            }
+        }
+    }
+    reached.sort_unstable();
+    reached.dedup();
+    reached
+}

@@ -1,0 +1,586 @@
+//! Everything that the loader refuses: what it says, and where.
+
+use std::fs;
+
+use super::FormatSet;
+
+const SOUND: &str = r#"[[format]]
+id = "acme"
+visibility = "secret"
+prefix = "acme_sk_"
+body = { alphabet = "base62", length = 30 }
+checksum = { algorithm = "crc32", encoding = "base62", length = 6, over = "body" }
+on_leak = "revoke"
+"#;
+
+const SOUND_REGEX: &str = r#"[[format]]
+id = "other"
+visibility = "secret"
+anchor = "anchor7"
+regex = 'k_[0-9a-z]{20}anchor7[0-9a-f]{8}'
+checksum = { algorithm = "crc32", encoding = "hex", length = 8, over = "preceding" }
+"#;
+
+/// What is said about one file, a line per problem.
+fn said(text: &str) -> String {
+    FormatSet::parse(&[("f.toml", text)])
+        .expect_err("it is to be refused")
+        .to_string()
+}
+
+/// Replaces `from` by `to` in a sound file and compares the start of what is said about it.
+fn assert_said(sound: &str, from: &str, to: &str, expected: &str) {
+    assert!(sound.contains(from), "{from} is not in the file");
+    let said = said(&sound.replacen(from, to, 1));
+    assert!(
+        said.starts_with(expected),
+        "{to:.80}\n  said:     {said}\n  expected: {expected}"
+    );
+    for line in said.lines() {
+        assert!(line.contains("; "), "there is no remedy in: {line}");
+    }
+}
+
+#[test]
+fn sound_files_load() {
+    let formats = FormatSet::parse(&[("a.toml", SOUND), ("b.toml", SOUND_REGEX)]).unwrap();
+    assert_eq!(
+        formats.iter().map(super::KeyFormat::id).collect::<Vec<_>>(),
+        ["acme", "other"]
+    );
+    assert_eq!(formats.get("acme").unwrap().description(), "acme");
+    assert_eq!(formats.get("other").unwrap().display_prefix(), "k_");
+    assert_eq!(formats.get("third").map(super::KeyFormat::id), None);
+}
+
+#[test]
+fn literals() {
+    for (from, to, expected) in [
+        (
+            "acme_sk_",
+            "ac",
+            "f.toml:4: acme: `prefix` is \"ac\", a literal under 3 characters; ",
+        ),
+        (
+            "acme_sk_",
+            "",
+            "f.toml:4: acme: `prefix` is \"\", a literal under 3 characters; ",
+        ),
+        (
+            "acme_sk_",
+            "acmé",
+            "f.toml:4: acme: `prefix` is \"acmé\", which is not all printable",
+        ),
+        (
+            "acme_sk_",
+            "ac me",
+            "f.toml:4: acme: `prefix` is \"ac me\", which is not all printable",
+        ),
+    ] {
+        assert_said(SOUND, from, to, expected);
+    }
+    assert_said(
+        SOUND_REGEX,
+        "\"anchor7\"",
+        "\"a7\"",
+        "f.toml:4: other: `anchor` is \"a7\", a literal under 3 characters; ",
+    );
+    let long = "a".repeat(65);
+    assert_said(
+        SOUND,
+        "acme_sk_",
+        &long,
+        "f.toml:4: acme: `prefix` is 65 characters long; ",
+    );
+}
+
+#[test]
+fn regexes() {
+    for (from, to, expected) in [
+        (
+            "{20}",
+            "+",
+            "`regex` is unbounded: it matches strings of any length; ",
+        ),
+        ("{20}", "{20,}", "`regex` is unbounded"),
+        (
+            "{20}",
+            "{2000}",
+            "`regex` matches strings of up to 2017 characters; ",
+        ),
+        (
+            "{20}",
+            "{1000000000}",
+            "`regex` matches strings of up to 1000000017 characters; ",
+        ),
+        (
+            "[0-9a-z]{20}anchor7",
+            "[0-9]{20}anchr7",
+            "`regex` matches no string that contains the anchor `anchor7`; ",
+        ),
+        (
+            "anchor7[",
+            "anchr7[",
+            "`regex` also matches strings without the anchor `anchor7`",
+        ),
+        (
+            "anchor7[",
+            "(?:anchor7|lost)[",
+            "`regex` also matches strings without the anchor `anchor7`",
+        ),
+        ("'k_", "'^k_", "`regex` contains an assertion"),
+        ("'k_", r"'\bk_", "`regex` contains an assertion"),
+        (
+            "'k_",
+            "'(k_",
+            "`regex` is not a regular expression: unclosed group (at its character 1); ",
+        ),
+        (
+            "[0-9a-z]",
+            r"\p{Greek}",
+            "`regex` is not a regular expression: Unicode not allowed here",
+        ),
+        ("'k_", "'[a&&b]k_", "`regex` matches no string at all; "),
+        (
+            "[0-9a-z]",
+            ".",
+            "`regex` lets a key contain the control character 0x00; ",
+        ),
+        (
+            "[0-9a-z]",
+            r"[\n-z]",
+            "`regex` lets a key contain a line break; ",
+        ),
+        (
+            "[0-9a-z]",
+            r"[a-z ]",
+            "`regex` lets a key contain a space; ",
+        ),
+        (
+            "[0-9a-z]",
+            "ä",
+            "`regex` lets a key contain characters outside ASCII; ",
+        ),
+        (
+            "k_[0-9a-z]{20}",
+            "(?:[ab]{0,400}a[ab]{400})",
+            "`regex` is too complex to be compiled; ",
+        ),
+        (
+            "k_",
+            "((((((((((((((((((((((((((((((((((k_))))))))))))))))))))))))))))))))))",
+            "`regex` is not a regular expression: exceed the maximum number",
+        ),
+        (
+            "[0-9a-f]{8}",
+            "[0-9a-f]{6}",
+            "`regex` leaves no room for the checksum; end it in [0-9a-f]{8}",
+        ),
+        (
+            "[0-9a-f]{8}",
+            "[0-9A-F]{8}g",
+            "`regex` leaves no room for the checksum; ",
+        ),
+    ] {
+        assert_said(
+            SOUND_REGEX,
+            from,
+            to,
+            &format!("f.toml:5: other: {expected}"),
+        );
+    }
+    let long = format!("'{}k_", "(?:)".repeat(1100));
+    assert_said(
+        SOUND_REGEX,
+        "'k_",
+        &long,
+        "f.toml:5: other: `regex` is 4432 characters long; ",
+    );
+}
+
+#[test]
+fn entropy_and_length() {
+    for (from, to, expected) in [
+        (
+            "length = 30",
+            "length = 21",
+            "21 characters of base62 have 125 bits of entropy, under 128; set body.length to 22 or more",
+        ),
+        (
+            "\"base62\", length = 30",
+            "\"hex\", length = 31",
+            "31 characters of hex have 124 bits of entropy, under 128; set body.length to 32",
+        ),
+        (
+            "length = 30",
+            "length = 1011",
+            "a key would be 1025 characters long; ",
+        ),
+        (
+            "length = 30",
+            "length = 0",
+            "`body.length` is 0; write a whole number from 1 on",
+        ),
+        ("length = 30", "length = -30", "`body.length` is -30; "),
+        (
+            "length = 30",
+            "length = 99999999999999999999999",
+            "`body.length` is 99999999999999999999999; ",
+        ),
+        (
+            "length = 30",
+            "length = 30.5",
+            "`body.length` is of the type float; ",
+        ),
+        (
+            "\"base62\", l",
+            "\"base63\", l",
+            "`body.alphabet` is \"base63\"; this version knows `base62`, `base58`, `base32_crockford`, `hex`, `base64url`",
+        ),
+    ] {
+        assert_said(SOUND, from, to, &format!("f.toml:5: acme: {expected}"));
+    }
+}
+
+#[test]
+fn checksums() {
+    for (from, to, expected) in [
+        (
+            "length = 6",
+            "length = 7",
+            "`checksum.length` is 7; CRC-32 in this encoding takes exactly 6 characters",
+        ),
+        (
+            "\"base62\", length = 6",
+            "\"hex\", length = 6",
+            "`checksum.length` is 6; CRC-32 in this encoding takes exactly 8 characters",
+        ),
+        (
+            "crc32",
+            "crc16",
+            "`checksum.algorithm` is \"crc16\"; this version knows `crc32`",
+        ),
+        (
+            "\"base62\", length = 6",
+            "\"base58\", length = 6",
+            "`checksum.encoding` is \"base58\"; this version knows `base62`, `hex`",
+        ),
+        (
+            "over = \"body\"",
+            "over = \"all\"",
+            "`checksum.over` is \"all\"; this version knows `body`, `preceding`",
+        ),
+        (
+            ", over = \"body\"",
+            "",
+            "`checksum.over` is missing; add for example over = \"body\"",
+        ),
+        (
+            "length = 6, ",
+            "length = 6, salt = 1, ",
+            "unknown key `checksum.salt`; the keys known here are `algorithm`",
+        ),
+        (
+            "{ algorithm = \"crc32\", encoding = \"base62\", length = 6, over = \"body\" }",
+            "6",
+            "`checksum` is 6; write a table",
+        ),
+    ] {
+        assert_said(SOUND, from, to, &format!("f.toml:6: acme: {expected}"));
+    }
+    assert_said(
+        SOUND_REGEX,
+        "preceding",
+        "body",
+        "f.toml:6: other: `checksum.over` is \"body\", but a format with `regex` has no body; ",
+    );
+}
+
+#[test]
+fn keys_that_are_missing_unknown_or_wrong() {
+    for (from, to, expected) in [
+        ("id = \"acme\"\n", "", "f.toml:1: `id` is missing; "),
+        (
+            "\"acme\"",
+            "\"Acme Key\"",
+            "f.toml:2: `id` is \"Acme Key\"; use 1 to 64 characters of a-z",
+        ),
+        (
+            "\"acme\"",
+            "7",
+            "f.toml:2: `id` is 7; write a string in quotes",
+        ),
+        (
+            "visibility = \"secret\"\n",
+            "",
+            "f.toml:1: acme: `visibility` is missing; ",
+        ),
+        (
+            "\"secret\"",
+            "\"hidden\"",
+            "f.toml:3: acme: `visibility` is \"hidden\"; this version knows `secret`, `public`",
+        ),
+        (
+            "visibility",
+            "visiblity",
+            "f.toml:1: acme: `visibility` is missing; add for example visibility = \"secret\"\nf.toml:3: acme: unknown key `visiblity`; the keys known here are `id`",
+        ),
+        (
+            "prefix = \"acme_sk_\"\n",
+            "",
+            "f.toml:1: acme: `prefix` is missing; ",
+        ),
+        (
+            "body = { alphabet = \"base62\", length = 30 }\n",
+            "",
+            "f.toml:1: acme: `body` is missing; ",
+        ),
+        (
+            "on_leak",
+            "regex = 'x'\non_leak",
+            "f.toml:1: acme: the format is described in two ways at once; give either",
+        ),
+        (
+            "\"revoke\"",
+            "\"grace:24h\"",
+            "f.toml:7: acme: `on_leak` is \"grace:24h\"; this version knows `revoke`",
+        ),
+        (
+            "\"secret\"",
+            "\"public\"",
+            "f.toml:7: acme: `on_leak` is given for a public format",
+        ),
+        (
+            "on_leak",
+            "description = \"a\\nb\"\non_leak",
+            "f.toml:7: acme: `description` is too long or has control characters; ",
+        ),
+        (
+            "[[format]]",
+            "[format]",
+            "f.toml:1: `format` is not a list of tables; start every format with a line [[format]]",
+        ),
+        (
+            "[[format]]",
+            "[[formats]]",
+            "f.toml:1: unknown key `formats`; the keys known here are `format`",
+        ),
+        (
+            SOUND,
+            "format = [1]",
+            "f.toml:1: `format` is not a list of tables; ",
+        ),
+        (SOUND, "", "f.toml: there is no format in it; "),
+        (
+            SOUND,
+            "[[format]]\nid = \"bare\"\nvisibility = \"public\"",
+            "f.toml:1: bare: the format does not say what its keys look like; ",
+        ),
+        (
+            "prefix = \"acme_sk_\"",
+            "prefix = \"acme_sk_",
+            "f.toml:4: not TOML: ",
+        ),
+        (
+            "\"secret\"",
+            "\"secret\"\nvisibility = \"secret\"",
+            "f.toml:4: not TOML: duplicate key; ",
+        ),
+        (SOUND, "# \u{e4}\n\n= 1\n[x", "f.toml:3: not TOML: "),
+    ] {
+        assert_said(SOUND, from, to, expected);
+    }
+}
+
+#[test]
+fn all_problems_of_all_files_are_said_at_once() {
+    let broken = SOUND
+        .replace("acme_sk_", "ac")
+        .replace("length = 6", "length = 5");
+    let error = FormatSet::parse(&[
+        ("a.toml", &broken),
+        ("b.toml", "x = 1"),
+        ("c.toml", &SOUND_REGEX.replace("{20}", "*")),
+    ])
+    .unwrap_err();
+    let places: Vec<_> = error
+        .problems
+        .iter()
+        .map(|problem| (problem.file.as_str(), problem.line))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            ("a.toml", Some(4)),
+            ("a.toml", Some(6)),
+            ("b.toml", Some(1)),
+            ("c.toml", Some(5))
+        ]
+    );
+}
+
+#[test]
+fn an_id_used_twice() {
+    let again = SOUND_REGEX.replace("\"other\"", "\"acme\"");
+    let error = FormatSet::parse(&[("a.toml", SOUND), ("b.toml", &again)]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "b.toml:2: acme: the id is used twice: a.toml:2 has it too; give each format an id of its own"
+    );
+}
+
+/// The second format may have any id but the first one's.
+fn with_another(change: &[(&str, &str)]) -> Result<FormatSet, String> {
+    let another = change.iter().fold(
+        SOUND.replace("\"acme\"", "\"another\""),
+        |text, (from, to)| text.replace(from, to),
+    );
+    FormatSet::parse(&[("a.toml", SOUND), ("b.toml", &another)]).map_err(|error| error.to_string())
+}
+
+#[test]
+fn formats_that_could_claim_the_same_string() {
+    let refusal = "b.toml:4: another: it could claim the same string as `acme` (a.toml:4); make their literals or lengths differ, or remove one";
+    for change in [
+        &[][..],
+        // Another alphabet, checksum or visibility does not help: the shapes have strings in common.
+        &[("\"base62\", length = 30", "\"base64url\", length = 30")],
+        &[("over = \"body\"", "over = \"preceding\"")],
+        &[("\"secret\"", "\"public\""), ("on_leak = \"revoke\"", "")],
+        // One literal continues the other, and the total length is the same.
+        &[("acme_sk_", "acme_sk_live"), ("length = 30", "length = 26")],
+        &[
+            ("\"acme_sk_\"", "\"acme_s\""),
+            ("\"base62\", length = 30", "\"base64url\", length = 32"),
+        ],
+        // A regular expression of the same form.
+        &[
+            ("prefix = \"acme_sk_\"", "anchor = \"sk_\""),
+            (
+                "body = { alphabet = \"base62\", length = 30 }",
+                "regex = '[a-z]+?_sk_[0-9a-zA-Z]{36}'",
+            ),
+            ("+?", "{1,8}"),
+            ("over = \"body\"", "over = \"preceding\""),
+        ],
+    ] {
+        assert_eq!(
+            with_another(change).expect_err(&format!("{change:?}")),
+            refusal
+        );
+    }
+}
+
+#[test]
+fn formats_that_only_look_alike_live_together() {
+    for change in [
+        &[("acme_sk_", "acme_pk_")][..],
+        &[("length = 30", "length = 31")],
+        // The underscore of the longer literal is not in the shorter one's alphabet.
+        &[
+            ("acme_sk_", "acme_sk_live_"),
+            ("length = 30", "length = 25"),
+        ],
+        // A key of one may stand inside a key of the other: they are different strings.
+        &[("acme_sk_", "my_acme_sk_")],
+        &[
+            ("prefix = \"acme_sk_\"", "anchor = \"sk_\""),
+            (
+                "body = { alphabet = \"base62\", length = 30 }",
+                "regex = '[A-Z]{1,8}_sk_[0-9a-zA-Z]{36}'",
+            ),
+            ("over = \"body\"", "over = \"preceding\""),
+        ],
+    ] {
+        with_another(change).unwrap_or_else(|error| panic!("{change:?}: {error}"));
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |what: &str| {
+        let said = FormatSet::load_dir(dir.path()).expect_err(what).to_string();
+        said.replace(&format!("{}/", dir.path().display()), "")
+            .replace(&dir.path().display().to_string(), "DIR")
+    };
+    assert_eq!(
+        said("it is empty"),
+        "DIR: there is no format in it; add a [[format]] to a file *.toml; docs/key-formats.md shows one"
+    );
+    fs::write(dir.path().join("a.toml"), b"# caf\xe9\n").unwrap();
+    fs::write(dir.path().join("b.toml"), b"#\n# \xff\n").unwrap();
+    fs::create_dir(dir.path().join("c.toml")).unwrap();
+    fs::write(dir.path().join("d.toml"), "#\n".repeat(600_000)).unwrap();
+    fs::write(dir.path().join("e.txt"), b"\xff").unwrap();
+    assert_eq!(
+        said("files are broken"),
+        "a.toml:1: is not UTF-8 text; save it as UTF-8\n\
+         b.toml:2: is not UTF-8 text; save it as UTF-8\n\
+         c.toml: is not a regular file; remove or rename it\n\
+         d.toml: is larger than 1 MiB; is it a pattern file? split it"
+    );
+    let missing = FormatSet::load_dir(&dir.path().join("none"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        missing.contains("/none: the folder of pattern files cannot be read: "),
+        "{missing}"
+    );
+    assert!(
+        missing.ends_with("create it, or point `formats.dir` to where it is"),
+        "{missing}"
+    );
+}
+
+#[test]
+fn a_folder_loads_in_the_order_of_names() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("2.toml"), SOUND).unwrap();
+    fs::write(dir.path().join("1.toml"), SOUND_REGEX).unwrap();
+    let formats = FormatSet::load_dir(dir.path()).unwrap();
+    assert_eq!(
+        formats.iter().map(super::KeyFormat::id).collect::<Vec<_>>(),
+        ["other", "acme"]
+    );
+    let positions: Vec<_> = formats
+        .secret()
+        .map(|(at, format)| (at, format.id()))
+        .collect();
+    assert_eq!(positions, [(0, "other"), (1, "acme")]);
+}
+
+#[test]
+fn ruleset_version_follows_what_is_scanned_for() {
+    let version = |text: &str| {
+        FormatSet::parse(&[("f.toml", text)])
+            .unwrap()
+            .ruleset_version()
+            .to_owned()
+    };
+    let base = version(SOUND);
+    assert_eq!(base.len(), 16);
+    let public = SOUND_REGEX.replace("\"secret\"", "\"public\"");
+    assert_eq!(
+        version(&format!("{SOUND}{public}")),
+        base,
+        "public formats are not scanned for"
+    );
+    assert_eq!(
+        version(&SOUND.replace("visibility", "description = \"d\"\nvisibility")),
+        base
+    );
+    assert_eq!(
+        version(&format!("{SOUND}{SOUND_REGEX}")),
+        version(&format!("{SOUND_REGEX}{SOUND}"))
+    );
+    for changed in [
+        SOUND.replace("\"acme\"", "\"acme2\""),
+        SOUND.replace("acme_sk_", "acme_s2_"),
+        SOUND.replace("length = 30", "length = 31"),
+        SOUND.replace("over = \"body\"", "over = \"preceding\""),
+        format!("{SOUND}{SOUND_REGEX}"),
+    ] {
+        assert_ne!(version(&changed), base, "{changed}");
+    }
+}
