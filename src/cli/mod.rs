@@ -3,6 +3,7 @@
 mod config;
 pub mod demo;
 mod exit;
+mod formats;
 mod house;
 mod keys;
 mod log;
@@ -66,6 +67,8 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     /// Print the effective configuration
     Config(config::ConfigArgs),
+    /// Show, check and try key formats
+    Formats(formats::FormatsArgs),
 }
 
 /// What the revocation log calls whoever types a command.
@@ -126,5 +129,6 @@ fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
         Command::Log(args) => log::run(args, context),
         Command::Migrate(args) => migrate::run(args, context),
         Command::Config(args) => config::run(&args, context),
+        Command::Formats(args) => formats::run(&args, context),
     }
 }

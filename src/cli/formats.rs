@@ -1,0 +1,416 @@
+//! `rescind formats list|check|test`
+
+use std::fmt::Write as _;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::output::List;
+use super::{Context, DONE, FOUND, UsageError};
+use crate::keyformat::{
+    ChecksumState, FormatSet, FormatsError, KeyFormat, KeyValue, Problem, Verdict, Visibility,
+};
+use crate::scan::{Encoding, Encodings, Engine};
+
+/// The longest string that is tried. Keys are far shorter, and files are for `scan`.
+const MAX_TRIED_BYTES: u64 = 64 << 10;
+
+/// `rescind formats`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rescind formats list
+  rescind formats check patterns
+  rescind formats test - < suspect.txt")]
+pub(super) struct FormatsArgs {
+    #[command(subcommand)]
+    command: FormatsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum FormatsCommand {
+    /// List the key formats in force
+    #[command(after_help = "Examples:
+  rescind formats list
+  rescind formats list --json")]
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check a folder of pattern files and say everything that is wrong with it
+    #[command(after_help = "Examples:
+  rescind formats check
+  rescind formats check my-patterns && echo sound
+
+Exit codes: 0 sound, 2 something is wrong.")]
+    Check {
+        /// The folder [default: the configured one, or the formats that are built in]
+        dir: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Explain step by step why a string is or is not a candidate
+    #[command(after_help = "Examples:
+  rescind formats test - < suspect.txt
+  rescind formats test --json rsc_sk_0123456789
+
+A real key belongs on standard input: other users of the machine can read arguments.
+Exit codes: 0 a candidate, 1 not.")]
+    Test {
+        /// The string, or `-` for standard input
+        #[arg(value_parser = as_key)]
+        string: KeyValue,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs `rescind formats`.
+///
+/// # Errors
+/// When configuration or pattern files have problems, or the string cannot be read.
+pub(super) fn run(args: &FormatsArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        FormatsCommand::List { json } => list(&configured(context)?, *json),
+        FormatsCommand::Check { dir, json } => check(dir.as_deref(), context, *json),
+        FormatsCommand::Test { string, json } => test(&configured(context)?, string, *json),
+    }
+}
+
+/// The argument may be a key, and is treated as one from the start.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "a parser of arguments returns a result"
+)]
+fn as_key(argument: &str) -> Result<KeyValue, std::convert::Infallible> {
+    Ok(KeyValue::new(argument))
+}
+
+fn configured(context: &Context) -> anyhow::Result<FormatSet> {
+    Ok(context.formats(&context.config()?)?)
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+}
+
+fn print_json(value: &Value) -> anyhow::Result<()> {
+    print(&format!("{value:#}\n"))
+}
+
+// ---- list
+
+const COLUMNS: &[&str] = &[
+    "id",
+    "visibility",
+    "literal",
+    "length",
+    "checksum",
+    "entropy",
+    "description",
+];
+
+fn list(formats: &FormatSet, json: bool) -> anyhow::Result<ExitCode> {
+    let mut list = List::new(COLUMNS, json);
+    for format in formats.iter() {
+        let row = [
+            format.id().to_owned(),
+            format.visibility().name().to_owned(),
+            format.literal().to_owned(),
+            length(format),
+            checksum_text(format),
+            entropy_text(format),
+            format.description().to_owned(),
+        ];
+        list.add(&format_as_json(format), &row)?;
+    }
+    list.finish()?;
+    Ok(DONE)
+}
+
+fn length(format: &KeyFormat) -> String {
+    if format.min_len() == format.max_len() {
+        return format.min_len().to_string();
+    }
+    format!("{}-{}", format.min_len(), format.max_len())
+}
+
+fn checksum_text(format: &KeyFormat) -> String {
+    format.checksum().map_or_else(
+        || "none".to_owned(),
+        |checksum| {
+            format!(
+                "crc32 {} over {}",
+                checksum.encoding.name(),
+                checksum.over.name()
+            )
+        },
+    )
+}
+
+fn entropy_text(format: &KeyFormat) -> String {
+    format.entropy_bits().map_or_else(
+        || "does not mint".to_owned(),
+        |bits| format!("{bits:.0} bits"),
+    )
+}
+
+fn format_as_json(format: &KeyFormat) -> Value {
+    let mut value = json!({
+        "id": format.id(),
+        "description": format.description(),
+        "visibility": format.visibility().name(),
+        "min_length": format.min_len(),
+        "max_length": format.max_len(),
+        "mints": format.can_mint(),
+    });
+    let literal = if format.literal_is_prefix() {
+        "prefix"
+    } else {
+        "anchor"
+    };
+    value[literal] = format.literal().into();
+    if let Some(bits) = format.entropy_bits() {
+        value["entropy_bits"] = bits.into();
+    }
+    if let Some(checksum) = format.checksum() {
+        value["checksum"] = json!({
+            "algorithm": "crc32",
+            "encoding": checksum.encoding.name(),
+            "length": checksum.encoding.length(),
+            "over": checksum.over.name(),
+        });
+    }
+    value
+}
+
+// ---- check
+
+fn check(dir: Option<&Path>, context: &Context, json: bool) -> anyhow::Result<ExitCode> {
+    let (place, loaded) = if let Some(dir) = dir {
+        (dir.display().to_string(), FormatSet::load_dir(dir))
+    } else {
+        let config = context.config()?;
+        let dir = config.formats.dir.as_ref();
+        let place = dir.map_or_else(|| "built in".to_owned(), |dir| dir.display().to_string());
+        (place, context.formats(&config))
+    };
+    match loaded {
+        Ok(formats) => {
+            if json {
+                print_json(
+                    &json!({ "ok": true, "ruleset_version": formats.ruleset_version(), "problems": [] }),
+                )?;
+            } else {
+                let (all, hunted) = (formats.iter().count(), formats.secret().count());
+                let noun = if all == 1 { "format" } else { "formats" };
+                print(&format!(
+                    "{place}: {all} {noun}, {hunted} of them secret: all is well\n"
+                ))?;
+            }
+            Ok(DONE)
+        }
+        Err(FormatsError { problems }) => {
+            if json {
+                let problems: Vec<Value> = problems.iter().map(problem_as_json).collect();
+                print_json(&json!({ "ok": false, "problems": problems }))?;
+            } else {
+                let mut stderr = io::stderr().lock();
+                for problem in &problems {
+                    writeln!(stderr, "{problem}")?;
+                }
+            }
+            let count = problems.len();
+            let noun = if count == 1 { "problem" } else { "problems" };
+            Err(UsageError(format!("{place}: {count} {noun} to mend")).into())
+        }
+    }
+}
+
+fn problem_as_json(problem: &Problem) -> Value {
+    let mut value = json!({
+        "file": problem.file,
+        "message": problem.message,
+        "remedy": problem.remedy,
+    });
+    if let Some(line) = problem.line {
+        value["line"] = line.into();
+    }
+    if let Some(format) = &problem.format {
+        value["format"] = format.as_str().into();
+    }
+    value
+}
+
+// ---- test
+
+fn test(formats: &FormatSet, argument: &KeyValue, json: bool) -> anyhow::Result<ExitCode> {
+    let input;
+    let string = if argument.expose() == "-" {
+        input = read_string()?;
+        &input
+    } else {
+        argument
+    };
+    let trial = Trial::new(formats, string.expose());
+    if json {
+        print_json(&trial.as_json())?;
+    } else {
+        print(&trial.as_text())?;
+    }
+    Ok(if trial.is_candidate() {
+        DONE
+    } else {
+        ExitCode::from(FOUND)
+    })
+}
+
+/// Standard input without the line break at its end.
+fn read_string() -> anyhow::Result<KeyValue> {
+    let mut bytes = zeroize::Zeroizing::new(Vec::new());
+    io::stdin()
+        .lock()
+        .take(MAX_TRIED_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .context("cannot read standard input")?;
+    if bytes.len() as u64 > MAX_TRIED_BYTES {
+        let text = format!(
+            "standard input is longer than {MAX_TRIED_BYTES} bytes; use `rescind scan -` for texts"
+        );
+        return Err(UsageError(text).into());
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| {
+        UsageError(
+            "standard input is not UTF-8 text; use `rescind scan -` for other encodings".to_owned(),
+        )
+    })?;
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    Ok(KeyValue::new(line.strip_suffix('\r').unwrap_or(line)))
+}
+
+/// One string held against all formats.
+struct Trial<'a> {
+    formats: &'a FormatSet,
+    string: &'a str,
+    /// The formats whose literal is in the string.
+    touched: Vec<&'a KeyFormat>,
+    matched: Option<(&'a KeyFormat, ChecksumState)>,
+}
+
+impl<'a> Trial<'a> {
+    fn new(formats: &'a FormatSet, string: &'a str) -> Self {
+        let touched = formats
+            .iter()
+            .filter(|format| string.contains(format.literal()))
+            .collect();
+        let matched = formats
+            .iter()
+            .find_map(|format| match format.judge(string.as_bytes()) {
+                Verdict::Match { checksum } => Some((format, checksum)),
+                Verdict::WrongShape | Verdict::WrongChecksum => None,
+            });
+        Self {
+            formats,
+            string,
+            touched,
+            matched,
+        }
+    }
+
+    fn is_candidate(&self) -> bool {
+        self.matched
+            .is_some_and(|(format, _)| format.visibility() == Visibility::Secret)
+    }
+
+    /// What comes out of it, in one sentence that shows no more than a redacted key.
+    fn verdict(&self) -> String {
+        let Some((format, checksum)) = self.matched else {
+            return self.inside().map_or_else(
+                || "not a candidate".to_owned(),
+                |inside| format!("not a candidate as a whole, but {inside}"),
+            );
+        };
+        let id = format.id();
+        let redacted = KeyValue::new(self.string).redacted(format.display_prefix());
+        match (format.visibility(), checksum) {
+            (Visibility::Public, _) => {
+                format!(
+                    "not a candidate: {redacted} is a key of {id}, which is public and never scanned for"
+                )
+            }
+            (Visibility::Secret, ChecksumState::Valid) => {
+                format!("a candidate of {id}: {redacted}")
+            }
+            (Visibility::Secret, ChecksumState::None) => {
+                format!("a candidate of {id}, by its shape alone: {redacted}")
+            }
+        }
+    }
+
+    /// What the scanner finds in the string, which may be a line of a file or base64.
+    fn inside(&self) -> Option<String> {
+        let engine = Engine::new(self.formats, Encodings::ALL);
+        let found = engine.scan(self.string.as_bytes()).into_iter().next()?;
+        let encoding = match found.encoding {
+            Encoding::Utf8 => String::new(),
+            other => format!(" in {}", other.name()),
+        };
+        Some(format!(
+            "a candidate of {} stands in it at byte {}{encoding}: {}",
+            found.format,
+            found.offset + 1,
+            found.display
+        ))
+    }
+
+    fn as_text(&self) -> String {
+        let mut text = String::new();
+        if self.string.trim() != self.string {
+            text.push_str("note: there is white space around it, which belongs to no key\n");
+        }
+        if self.touched.is_empty() {
+            let mut literals: Vec<_> = self.formats.iter().map(KeyFormat::literal).collect();
+            literals.dedup();
+            let _ = writeln!(
+                text,
+                "no format's literal stands in it: {}",
+                literals.join(", ")
+            );
+        }
+        for format in &self.touched {
+            let _ = writeln!(text, "{} ({})", format.id(), format.visibility().name());
+            for step in format.explain(self.string) {
+                let mark = if step.ok { "ok" } else { "no" };
+                let _ = writeln!(text, "  {mark}  {:8}  {}", step.what, step.detail);
+            }
+        }
+        let _ = writeln!(text, "{}", self.verdict());
+        text
+    }
+
+    fn as_json(&self) -> Value {
+        let formats: Vec<Value> = self.touched.iter().map(|format| {
+            let steps: Vec<Value> = format
+                .explain(self.string)
+                .iter()
+                .map(|step| json!({ "what": step.what, "ok": step.ok, "detail": step.detail }))
+                .collect();
+            json!({ "id": format.id(), "visibility": format.visibility().name(), "steps": steps })
+        }).collect();
+        let mut value = json!({
+            "candidate": self.is_candidate(),
+            "verdict": self.verdict(),
+            "formats": formats,
+        });
+        if let Some((format, _)) = self.matched {
+            value["format"] = format.id().into();
+        }
+        value
+    }
+}
