@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::output::List;
 use super::{Context, DONE, FOUND, UsageError};
+use crate::config::Config;
 use crate::keyformat::{
     ChecksumState, FormatSet, FormatsError, KeyFormat, KeyValue, Problem, Verdict, Visibility,
 };
@@ -18,6 +19,9 @@ use crate::scan::{Encoding, Encodings, Engine};
 
 /// The longest string that is tried. Keys are far shorter, and files are for `scan`.
 const MAX_TRIED_BYTES: u64 = 64 << 10;
+
+/// The folder that pattern files usually are in.
+const USUAL_DIR: &str = "patterns";
 
 /// `rescind formats`
 #[derive(Debug, Args)]
@@ -48,7 +52,7 @@ enum FormatsCommand {
 
 Exit codes: 0 sound, 2 something is wrong.")]
     Check {
-        /// The folder [default: the configured one, or the formats that are built in]
+        /// The folder [default: the configured one, or else `patterns`, or else the built-in formats]
         dir: Option<PathBuf>,
         /// Print JSON
         #[arg(long)]
@@ -193,13 +197,9 @@ fn format_as_json(format: &KeyFormat) -> Value {
 // ---- check
 
 fn check(dir: Option<&Path>, context: &Context, json: bool) -> anyhow::Result<ExitCode> {
-    let (place, loaded) = if let Some(dir) = dir {
-        (dir.display().to_string(), FormatSet::load_dir(dir))
-    } else {
-        let config = context.config()?;
-        let dir = config.formats.dir.as_ref();
-        let place = dir.map_or_else(|| "built in".to_owned(), |dir| dir.display().to_string());
-        (place, context.formats(&config))
+    let (place, loaded) = match dir {
+        Some(dir) => (dir.display().to_string(), FormatSet::load_dir(dir)),
+        None => configured_or_found(&context.config()?),
     };
     match loaded {
         Ok(formats) => {
@@ -231,6 +231,22 @@ fn check(dir: Option<&Path>, context: &Context, json: bool) -> anyhow::Result<Ex
             Err(UsageError(format!("{place}: {count} {noun} to mend")).into())
         }
     }
+}
+
+/// The configured folder; or else the one that is called as it usually is, since whoever has one means
+/// that; or else the formats that are built in.
+fn configured_or_found(config: &Config) -> (String, Result<FormatSet, FormatsError>) {
+    let usual = Path::new(USUAL_DIR);
+    if let Some(dir) = &config.formats.dir {
+        return (dir.display().to_string(), config.load_formats());
+    }
+    if usual.is_dir() {
+        tracing::warn!(
+            "the folder {USUAL_DIR} is checked, but the built-in formats are in force; set formats.dir = \"{USUAL_DIR}\" to use it"
+        );
+        return (USUAL_DIR.to_owned(), FormatSet::load_dir(usual));
+    }
+    ("built in".to_owned(), config.load_formats())
 }
 
 fn problem_as_json(problem: &Problem) -> Value {

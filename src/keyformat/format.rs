@@ -310,4 +310,39 @@ mod tests {
         assert_eq!(format.match_at(text.as_bytes(), 0), None);
         assert_eq!(format.match_at(text.as_bytes(), usize::MAX), None);
     }
+
+    #[test]
+    fn without_checksum_a_key_has_to_stand_alone() {
+        let text = "[[format]]\nid = \"bare\"\nvisibility = \"secret\"\nprefix = \"bare_\"\n\
+                    body = { alphabet = \"hex\", length = 32 }\n";
+        let formats = FormatSet::parse(&[("f.toml", text)]).unwrap();
+        let format = formats.get("bare").unwrap();
+        let key = format.mint().unwrap();
+        let key = key.expose();
+        let verdict = format.judge(key.as_bytes());
+        assert_eq!(
+            verdict,
+            Verdict::Match {
+                checksum: ChecksumState::None
+            }
+        );
+        for (before, after, stands_alone) in [
+            ("", "", true),
+            ("\"", "\"", true),
+            ("x_", "-x", true),
+            // Capitals are not of the alphabet.
+            ("A", "A", true),
+            ("a", "", false),
+            ("", "0", false),
+        ] {
+            let text = format!("{before}{key}{after}");
+            let at = before.len();
+            let expected = stands_alone.then_some(at..at + key.len());
+            assert_eq!(
+                format.match_at(text.as_bytes(), at),
+                expected,
+                "{before:?} {after:?}"
+            );
+        }
+    }
 }

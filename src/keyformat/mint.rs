@@ -73,3 +73,52 @@ fn push_random(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyformat::Alphabet;
+
+    const ALPHABET: Alphabet = Alphabet::Base62;
+
+    fn body(length: usize) -> Body {
+        Body {
+            alphabet: ALPHABET,
+            length,
+        }
+    }
+
+    #[test]
+    fn every_character_is_equally_likely() {
+        // All 256 bytes in turn: 62 characters share 248 of them evenly, and 8 are thrown away.
+        let mut byte = u8::MAX;
+        let all_bytes = |buffer: &mut [u8]| {
+            for place in buffer {
+                byte = byte.wrapping_add(1);
+                *place = byte;
+            }
+            Ok(())
+        };
+        let key = mint("", body(248), None, all_bytes).unwrap();
+        for char in ALPHABET.chars() {
+            let count = key.expose().bytes().filter(|byte| byte == char).count();
+            assert_eq!(count, 4, "{}", char::from(*char));
+        }
+    }
+
+    #[test]
+    fn no_key_without_randomness() {
+        let mut calls = 0;
+        let fails_later = |buffer: &mut [u8]| {
+            calls += 1;
+            buffer.fill(7);
+            match calls {
+                1 => Ok(()),
+                _ => Err(MintError::NotMintable {
+                    format: "f".to_owned(),
+                }),
+            }
+        };
+        assert!(mint("key_", body(65), None, fails_later).is_err());
+    }
+}

@@ -131,6 +131,7 @@ fn check_says_that_all_is_well() {
         "{}",
         run.stdout
     );
+    assert_eq!(run.stderr, "");
 }
 
 #[test]
@@ -192,6 +193,24 @@ fn check_lists_everything_that_is_wrong_with_file_and_line() {
     assert_eq!(json["problems"][1]["file"], "./b.toml");
     assert_eq!(json["problems"][1]["line"], 3);
     assert_eq!(json["problems"][1]["format"], "acme_secret");
+}
+
+#[test]
+fn check_looks_into_the_usual_folder_without_configuration() {
+    let dir = folder(&[]);
+    fs::create_dir(dir.path().join("patterns")).unwrap();
+    fs::write(dir.path().join("patterns/a.toml"), SOUND.replace("24", "2")).unwrap();
+    let run = formats(dir.path(), &["check"], b"");
+    assert_eq!(run.code, Some(2));
+    assert!(
+        run.stderr
+            .contains("patterns/a.toml:5: acme_secret: 2 characters of base58")
+    );
+    assert!(
+        run.stderr.contains("the built-in formats are in force"),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]
