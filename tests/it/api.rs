@@ -1,1 +1,9 @@
-//! Tests of api.
+//! The HTTP interface: the real router on a real port, over a real database.
+
+mod bad_input;
+pub(crate) mod harness;
+mod keys;
+mod operators;
+mod roles;
+mod self_report;
+mod service;

@@ -1,1 +1,5 @@
-//! Tests of intake.
+//! Reports of partners: the real endpoint on a real port; only GitHub's list of keys is played by wiremock.
+
+mod github;
+mod public_keys;
+mod signer;

@@ -1,0 +1,152 @@
+//! Whoever presents a key has it revoked.
+
+use std::num::NonZeroU32;
+
+use jiff::SignedDuration;
+use rescind::clock::Clock as _;
+use rescind::server::Limits;
+use serde_json::json;
+
+use super::harness::{Setup, TestServer, millis};
+use crate::support::databases::on_both_databases;
+
+const REVOKE: &str = "/api/v1/integrations/credential-scanning/revoke";
+
+on_both_databases! {
+    /// Once or a hundred times: one revocation, one log entry, one incident.
+    async fn a_presented_key_is_revoked_once(database) {
+        let server = TestServer::on(database, Setup::default()).await;
+        let admin = server.admin().await;
+        let key = admin.create(json!({})).await;
+        let body = json!({"api_key": key["value"], "url": "https://paste.example/7"});
+        let stranger = server.anonymous();
+        let replies = futures_util::future::join_all((0..20).map(|_| stranger.post(REVOKE, body.clone()))).await;
+        for reply in replies {
+            assert_eq!((reply.status, reply.json()), (200, json!({"success": true})));
+        }
+        server.clock.advance(SignedDuration::from_secs(9));
+        assert_eq!(stranger.post(REVOKE, body).await.status, 200);
+        let log = admin.get("/api/v1/revocations").await.json();
+        let entries = log["items"].as_array().unwrap();
+        assert_eq!(entries.len(), 1);
+        assert_eq!((&entries[0]["reason"], &entries[0]["actor"]), (&json!("self_report"), &json!("self_report")));
+        assert_eq!(entries[0]["occurrence"]["url"], "https://paste.example/7");
+        let incidents = admin.get("/api/v1/incidents").await.json();
+        assert_eq!(incidents["items"][0]["sighting_count"], 21);
+        assert_eq!(incidents["items"][0]["occurrence_count"], 1);
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn answers_are_stack_auths() {
+    let server = TestServer::start().await;
+    let admin = server.admin().await;
+    let stranger = server.anonymous();
+    let report = |value: &serde_json::Value| stranger.post(REVOKE, json!({"api_key": value}));
+    report(&json!(server.mint().expose()))
+        .await
+        .error(404, "API_KEY_NOT_FOUND");
+    let public = admin.create(json!({"is_public": true})).await;
+    report(&public["value"])
+        .await
+        .error(400, "PUBLIC_API_KEY_CANNOT_BE_REVOKED");
+    let checked = admin
+        .post(
+            "/api/v1/user-api-keys/check",
+            json!({"api_key": public["value"]}),
+        )
+        .await;
+    assert_eq!(checked.status, 200);
+    let end = millis(server.clock.now()) + 1000;
+    let short = admin.create(json!({"expires_at_millis": end})).await;
+    let revoked_then_expired = admin.create(json!({"expires_at_millis": end})).await;
+    assert_eq!(report(&revoked_then_expired["value"]).await.status, 200);
+    server.clock.advance(SignedDuration::from_secs(1));
+    report(&short["value"]).await.error(401, "API_KEY_EXPIRED");
+    report(&revoked_then_expired["value"])
+        .await
+        .error(401, "API_KEY_EXPIRED");
+    let revoked = admin.create(json!({})).await;
+    let path = format!("/api/v1/user-api-keys/{}", revoked["id"].as_str().unwrap());
+    admin.patch(&path, json!({"revoked": true})).await;
+    assert_eq!(report(&revoked["value"]).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_of_a_url_is_refused_or_cleaned() {
+    let server = TestServer::start().await;
+    let admin = server.admin().await;
+    let stranger = server.anonymous();
+    let key = admin.create(json!({})).await;
+    let value = key["value"].as_str().unwrap();
+    for url in [
+        "javascript:alert(1)",
+        "ftp://x",
+        "",
+        "x",
+        &format!("https://{}", "x".repeat(2048)),
+        "https://a b",
+    ] {
+        let error = stranger
+            .post(REVOKE, json!({"api_key": value, "url": url}))
+            .await
+            .error(400, "SCHEMA_ERROR");
+        assert_eq!(error["details"]["field"], "url");
+    }
+    for body in [
+        json!({"api_key": value, "url": 7}),
+        json!({"api_key": 7}),
+        json!({}),
+        json!({"api_key": ""}),
+        json!({"api_key": value, "x": 1}),
+    ] {
+        stranger.post(REVOKE, body).await.error(400, "SCHEMA_ERROR");
+    }
+    assert_eq!(server.store.log_head().await.unwrap().seq, 0);
+    let with_key = format!("https://paste.example/?key={value}");
+    assert_eq!(
+        stranger
+            .post(REVOKE, json!({"api_key": value, "url": with_key}))
+            .await
+            .status,
+        200
+    );
+    let log = admin.get("/api/v1/revocations").await;
+    assert!(
+        !log.text.contains(value) && log.text.contains("paste.example"),
+        "{}",
+        log.text
+    );
+}
+
+#[tokio::test]
+async fn one_client_cannot_try_without_end() {
+    let limits = Limits {
+        self_reports_per_minute: NonZeroU32::new(5).unwrap(),
+        ..Limits::default()
+    };
+    let server = TestServer::start_with(Setup {
+        limits,
+        ..Setup::default()
+    })
+    .await;
+    let stranger = server.anonymous();
+    let body = json!({"api_key": server.mint().expose()});
+    for _ in 0..5 {
+        stranger
+            .post(REVOKE, body.clone())
+            .await
+            .error(404, "API_KEY_NOT_FOUND");
+    }
+    let refused = stranger.post(REVOKE, body.clone()).await;
+    refused.error(429, "RATE_LIMITED");
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=12).contains(&wait), "{wait}");
+    // A header that anybody can set makes nobody another client.
+    let request = stranger
+        .request("POST", REVOKE)
+        .header("x-forwarded-for", "192.0.2.1")
+        .json(&body);
+    assert_eq!(request.send().await.unwrap().status(), 429);
+}

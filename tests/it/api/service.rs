@@ -1,0 +1,234 @@
+//! Health, self-description, and what every answer has.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::harness::{Setup, TestServer};
+use crate::support::databases::{Kind, TestDatabase};
+
+#[tokio::test]
+async fn health_and_readiness() {
+    let server = TestServer::start().await;
+    let client = server.anonymous();
+    assert_eq!(client.get("/healthz").await.json(), json!({"status": "ok"}));
+    assert_eq!(client.get("/readyz").await.json(), json!({"status": "ok"}));
+    server.store.close().await;
+    let down = client.get("/readyz").await;
+    down.error(503, "SERVICE_UNAVAILABLE");
+    assert!(down.header("retry-after").is_some());
+    assert_eq!(client.get("/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_database_that_is_down_is_a_503_everywhere() {
+    let server = TestServer::start().await;
+    let admin = server.admin().await;
+    server.store.close().await;
+    let key = server.mint();
+    for (path, body) in [
+        (
+            "/api/v1/user-api-keys/check",
+            json!({"api_key": key.expose()}),
+        ),
+        (
+            "/api/v1/integrations/credential-scanning/revoke",
+            json!({"api_key": key.expose()}),
+        ),
+    ] {
+        let reply = admin.post(path, body).await;
+        reply.error(503, "SERVICE_UNAVAILABLE");
+        assert!(!reply.text.contains("rescind.db"), "{}", reply.text);
+    }
+    admin
+        .get("/api/v1/revocations/export")
+        .await
+        .error(503, "SERVICE_UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn unmigrated_is_not_ready_and_says_what_to_do() {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let server = TestServer::on(&database, Setup::default()).await;
+    // As if a newer program with one more migration had been installed before `rescind migrate`.
+    database.run("DELETE FROM _sqlx_migrations").await.unwrap();
+    let error = server
+        .anonymous()
+        .get("/readyz")
+        .await
+        .error(503, "SERVICE_UNAVAILABLE");
+    assert!(
+        error["error"].as_str().unwrap().contains("rescind migrate"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn every_answer_has_an_identifier_and_is_not_stored() {
+    let server = TestServer::start().await;
+    let admin = server.admin().await;
+    let mut ids = BTreeSet::new();
+    for path in [
+        "/healthz",
+        "/api/v1/formats",
+        "/nothing",
+        "/api/v1/incidents/x",
+    ] {
+        let request = admin.request("GET", path).header("x-request-id", "mine");
+        let reply = super::harness::Reply::of(request).await;
+        assert!(ids.insert(reply.header("x-request-id").unwrap().to_owned()));
+        assert_eq!(reply.header("cache-control"), Some("no-store"));
+        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"));
+    }
+    assert!(!ids.contains("mine"));
+}
+
+#[tokio::test]
+async fn unknown_routes_and_methods_are_answered_in_json() {
+    let server = TestServer::start().await;
+    let admin = server.admin().await;
+    let value = server.mint();
+    for path in [
+        "/",
+        "/api",
+        "/api/v1",
+        "/api/v1/nothing",
+        "/api/v1/sources",
+        "/metrics",
+        "/api/v1/user-api-keys/x/y/z",
+    ] {
+        admin.get(path).await.error(404, "NOT_FOUND");
+    }
+    let reply = admin
+        .get(&format!("/{}?{}", value.expose(), value.expose()))
+        .await;
+    reply.error(404, "NOT_FOUND");
+    assert!(!reply.text.contains(value.expose()));
+    // No partner is configured, so their endpoint does not exist.
+    admin
+        .post("/webhooks/github/secret-scanning", json!([]))
+        .await
+        .error(404, "NOT_FOUND");
+    for (method, path) in [
+        ("DELETE", "/api/v1/user-api-keys"),
+        ("PUT", "/api/v1/user-api-keys/x"),
+        ("GET", "/api/v1/user-api-keys/x/rotate"),
+        ("POST", "/healthz"),
+        ("BREW", "/api/v1/revocations"),
+    ] {
+        let reply = super::harness::Reply::of(admin.request(method, path)).await;
+        reply.error(405, "METHOD_NOT_ALLOWED");
+        assert!(reply.header("allow").is_some(), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn the_description_names_every_endpoint() {
+    let server = TestServer::start().await;
+    let client = server.anonymous();
+    let description = client.get("/openapi.json").await.json();
+    assert_eq!(client.get("/api/v1/openapi.json").await.json(), description);
+    assert_eq!(description["info"]["title"], "Rescind");
+    assert!(description["openapi"].as_str().unwrap().starts_with("3."));
+    let paths = description["paths"].as_object().unwrap();
+    let mut described = BTreeSet::new();
+    for (path, item) in paths {
+        for method in item.as_object().unwrap().keys() {
+            described.insert(format!("{} {path}", method.to_uppercase()));
+        }
+    }
+    let mut expected = BTreeSet::new();
+    for kind in ["user", "team"] {
+        for route in [
+            "POST ",
+            "GET ",
+            "POST /check",
+            "GET /{id}",
+            "PATCH /{id}",
+            "POST /{id}/rotate",
+        ] {
+            let (method, rest) = route.split_once(' ').unwrap();
+            expected.insert(format!("{method} /api/v1/{kind}-api-keys{rest}"));
+        }
+    }
+    for route in [
+        "POST /api/v1/keys/import",
+        "GET /api/v1/incidents",
+        "GET /api/v1/incidents/{id}",
+        "GET /api/v1/revocations",
+        "GET /api/v1/revocations/verify",
+        "GET /api/v1/revocations/export",
+        "GET /api/v1/formats",
+        "POST /api/v1/integrations/credential-scanning/revoke",
+        "POST /webhooks/github/secret-scanning",
+        "GET /healthz",
+        "GET /readyz",
+    ] {
+        expected.insert(route.to_owned());
+    }
+    assert_eq!(described, expected);
+    // Every described route exists: it asks for a token or answers, but is never unknown.
+    for route in &described {
+        let (method, path) = route.split_once(' ').unwrap();
+        let path = path.replace("{id}", "x");
+        let reply = super::harness::Reply::of(client.request(method, &path)).await;
+        assert!(
+            path.starts_with("/webhooks") || reply.status != 405,
+            "{route}"
+        );
+        assert!(
+            path.starts_with("/webhooks") || !reply.text.contains("Route not found"),
+            "{route}"
+        );
+    }
+    assert_references_resolve(&description, &description);
+    let team = &description["paths"]["/api/v1/team-api-keys"]["post"]["requestBody"];
+    assert!(team.to_string().contains("CreateTeamKey"), "{team}");
+    assert!(
+        description["components"]["schemas"]["CreateTeamKey"]["properties"]
+            .get("team_id")
+            .is_some()
+    );
+}
+
+fn assert_references_resolve(value: &Value, document: &Value) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(reference) = fields.get("$ref").and_then(Value::as_str) {
+                let pointer = reference.strip_prefix('#').unwrap();
+                assert!(document.pointer(pointer).is_some(), "{reference}");
+            }
+            fields
+                .values()
+                .for_each(|value| assert_references_resolve(value, document));
+        }
+        Value::Array(items) => items
+            .iter()
+            .for_each(|value| assert_references_resolve(value, document)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn requests_under_way_finish_when_the_server_stops() {
+    let server = TestServer::start().await;
+    let token = server.token(rescind::store::Role::Viewer).await;
+    let mut stream = tokio::net::TcpStream::connect(server.address)
+        .await
+        .unwrap();
+    let request =
+        format!("GET /api/v1/formats HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    // The answer has begun before the server is told to stop.
+    let mut first = [0];
+    stream.read_exact(&mut first).await.unwrap();
+    server.stop().await;
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    let text = String::from_utf8(rest).unwrap();
+    assert!(
+        text.starts_with("TTP/1.1 200") && text.trim_end().ends_with('}'),
+        "{text}"
+    );
+}

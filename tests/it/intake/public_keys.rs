@@ -1,0 +1,276 @@
+//! Whose signature counts, and what happens while nobody can say.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::SignedDuration;
+use p256::ecdsa::Signature;
+use rescind::intake::PublicKeyTimings;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use wiremock::ResponseTemplate;
+
+use super::signer::{Origin, Signer, partnership, send};
+use crate::api::harness::{Setup, TestServer};
+
+#[derive(Deserialize)]
+struct Vectors {
+    public_keys: Vec<Value>,
+    vectors: Vec<Vector>,
+}
+
+#[derive(Deserialize)]
+struct Vector {
+    id: String,
+    key_identifier: String,
+    signature_b64: String,
+    payload: String,
+    expected_valid: bool,
+}
+
+/// GitHub's own signatures over GitHub's own bodies, one of them with spaces, one by a retired key.
+#[tokio::test]
+async fn published_reports_are_accepted_over_http() {
+    let vectors = include_str!("../../../fixtures/vectors/github_partner.json");
+    let vectors: Vectors = serde_json::from_str(vectors).unwrap();
+    let origin = Origin::start(&vectors.public_keys).await;
+    let server = TestServer::start_with(origin.setup()).await;
+    for vector in vectors.vectors {
+        let (key, signature) = (vector.key_identifier, vector.signature_b64);
+        let body = vector.payload.clone();
+        let reply = send(&server, Some(&key), Some(&signature), body).await;
+        if vector.expected_valid {
+            let token_hash = rescind::keyformat::Sha256Digest::of(b"some_token").to_hex();
+            let row = json!({"token_hash": token_hash, "token_type": "some_type", "label": "false_positive"});
+            assert_eq!(reply.json(), json!([row]), "{}", vector.id);
+        } else {
+            reply.error(401, "SIGNATURE_INVALID");
+        }
+        let changed = format!("{} ", vector.payload);
+        let reply = send(&server, Some(&key), Some(&signature), changed).await;
+        reply.error(401, "SIGNATURE_INVALID");
+    }
+    assert_eq!(origin.fetches().await, 1);
+}
+
+#[tokio::test]
+async fn proof_is_needed_and_taken_strictly() {
+    let (server, origin, signer) = partnership().await;
+    let body = "[]";
+    let good = signer.sign(body.as_bytes());
+    for (identifier, signature) in [
+        (None, None),
+        (Some("k1"), None),
+        (None, Some(good.as_str())),
+        (Some(""), Some(&good)),
+        (Some("k1"), Some("")),
+    ] {
+        send(&server, identifier, signature, body)
+            .await
+            .error(401, "SIGNATURE_INVALID");
+    }
+    let der = STANDARD.decode(&good).unwrap();
+    let trailing = STANDARD.encode([&der[..], &[0]].concat());
+    let long_form = STANDARD.encode([&[0x30, 0x81], &der[1..]].concat());
+    let raw = STANDARD.encode(signer.raw_signature(body.as_bytes()).to_bytes());
+    let cut = good
+        .trim_end_matches('=')
+        .get(..good.len() - 4)
+        .unwrap()
+        .to_owned();
+    for bad in [
+        trailing,
+        long_form,
+        raw,
+        cut,
+        "!".to_owned(),
+        "A".repeat(10_000),
+        hex::encode(&der),
+    ] {
+        send(&server, Some("k1"), Some(&bad), body)
+            .await
+            .error(401, "SIGNATURE_INVALID");
+    }
+    // None of that was worth asking the origin for.
+    assert_eq!(origin.fetches().await, 0);
+    let other_body = signer.sign(b"[ ]");
+    send(&server, Some("k1"), Some(&other_body), body)
+        .await
+        .error(401, "SIGNATURE_INVALID");
+    let reply = send(&server, Some("k1"), Some(&good), body).await;
+    assert_eq!((reply.status, reply.text.as_str()), (200, "[]"));
+}
+
+/// ECDSA signatures have two forms; neither is told from the other, and none is remembered.
+#[tokio::test]
+async fn both_forms_of_a_signature_are_one_report() {
+    let (server, _origin, signer) = partnership().await;
+    let admin = server.admin().await;
+    let key = admin.create(json!({})).await;
+    let body = json!([{"token": key["value"], "type": "t", "url": null}]).to_string();
+    let one = signer.raw_signature(body.as_bytes());
+    let (r, s) = one.split_scalars();
+    let other = Signature::from_scalars(r, -s).unwrap();
+    assert_ne!(one, other);
+    for signature in [one, other, one] {
+        let encoded = STANDARD.encode(signature.to_der());
+        let reply = send(&server, Some("k1"), Some(&encoded), body.clone()).await;
+        assert_eq!(reply.json()[0]["label"], "true_positive");
+    }
+    assert_eq!(server.store.log_head().await.unwrap().seq, 1);
+}
+
+#[tokio::test]
+async fn only_p256_keys_of_the_list_count() {
+    let signer = Signer::new("p256");
+    let p384 = "-----BEGIN PUBLIC KEY-----\n\
+        MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAEiRkzVKuXjWPHYkANUcw5Fs/haYR3N4eK\n\
+        flNiYNvZwbb1Zw+IZvpFJXAvQMcsyq0G5I7Bi2nqZICdnLYOlZR1sRoD3+DoRCsb\n\
+        4iJlZNgl2LfnPUm9eAOnNb6x3onKAOb1\n\
+        -----END PUBLIC KEY-----\n";
+    let mut retired = signer.listed();
+    retired["is_current"] = json!(false);
+    let origin = Origin::start(&[
+        json!({"key_identifier": "p384", "key": p384, "is_current": true}),
+        json!({"key_identifier": 7}),
+        json!(null),
+        retired,
+    ])
+    .await;
+    let server = TestServer::start_with(origin.setup()).await;
+    assert_eq!(signer.send(&server, "[]").await.status, 200);
+    send(&server, Some("p384"), Some(&signer.sign(b"[]")), "[]")
+        .await
+        .error(401, "SIGNATURE_INVALID");
+}
+
+#[tokio::test]
+async fn fifty_unknown_identifiers_are_one_fetch_then_a_pause() {
+    let (server, origin, signer) = partnership().await;
+    assert_eq!(signer.send(&server, "[]").await.status, 200);
+    server.clock.advance(SignedDuration::from_secs(60));
+    origin.answer_with(
+        ResponseTemplate::new(200)
+            .set_body_json(json!({"public_keys": [signer.listed()]}))
+            .set_delay(Duration::from_millis(200)),
+    );
+    let strangers: Vec<_> = (0..50)
+        .map(|n| Signer::new(&format!("stranger-{n}")))
+        .collect();
+    let replies = strangers
+        .iter()
+        .map(|stranger| stranger.send(&server, "[]"));
+    for reply in futures_util::future::join_all(replies).await {
+        reply.error(401, "SIGNATURE_INVALID");
+    }
+    assert_eq!(origin.fetches().await, 2);
+    // Within the pause nobody asks again, not even for a key that is published meanwhile.
+    origin.publish(&[signer.listed(), strangers[0].listed()]);
+    server.clock.advance(SignedDuration::from_secs(59));
+    strangers[0]
+        .send(&server, "[]")
+        .await
+        .error(401, "SIGNATURE_INVALID");
+    assert_eq!(origin.fetches().await, 2);
+    server.clock.advance(SignedDuration::from_secs(1));
+    assert_eq!(strangers[0].send(&server, "[]").await.status, 200);
+    assert_eq!(signer.send(&server, "[]").await.status, 200);
+    assert_eq!(origin.fetches().await, 3);
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_fetched_are_a_503_until_they_can() {
+    let (server, origin, signer) = partnership().await;
+    for answer in [
+        ResponseTemplate::new(500),
+        ResponseTemplate::new(403),
+        ResponseTemplate::new(200).set_body_string("<html>"),
+        ResponseTemplate::new(200).set_body_json(json!({"public_keys": []})),
+        ResponseTemplate::new(200).set_body_bytes(vec![b' '; 2 << 20]),
+    ] {
+        origin.answer_with(answer);
+        let reply = signer.send(&server, "[]").await;
+        reply.error(503, "SERVICE_UNAVAILABLE");
+        assert_eq!(reply.header("retry-after"), Some("10"));
+        server.clock.advance(SignedDuration::from_secs(10));
+    }
+    assert_eq!(origin.fetches().await, 5);
+    origin.answer_with(ResponseTemplate::new(500));
+    server.clock.advance(SignedDuration::from_secs(-4));
+    let reply = signer.send(&server, "[]").await;
+    assert_eq!(reply.header("retry-after"), Some("4"));
+    assert_eq!(origin.fetches().await, 5);
+    origin.publish(&[signer.listed()]);
+    server.clock.advance(SignedDuration::from_secs(4));
+    assert_eq!(signer.send(&server, "[]").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_refreshed_stays_in_use() {
+    let (server, origin, signer) = partnership().await;
+    assert_eq!(signer.send(&server, "[]").await.status, 200);
+    origin.answer_with(ResponseTemplate::new(500));
+    server.clock.advance(SignedDuration::from_hours(1));
+    for _ in 0..3 {
+        assert_eq!(signer.send(&server, "[]").await.status, 200);
+    }
+    assert_eq!(origin.fetches().await, 2);
+    // An identifier that is not in it may be a new one: nobody can say, so the sender tries again.
+    let reply = Signer::new("new").send(&server, "[]").await;
+    reply.error(503, "SERVICE_UNAVAILABLE");
+    server.clock.advance(SignedDuration::from_secs(10));
+    origin.publish(&[Signer::new("new").listed()]);
+    // After the refresh the old key is gone from the list, and from ours.
+    signer
+        .send(&server, "[]")
+        .await
+        .error(401, "SIGNATURE_INVALID");
+    assert_eq!(origin.fetches().await, 3);
+}
+
+#[tokio::test]
+async fn a_fresh_list_is_not_fetched_again() {
+    let (server, origin, signer) = partnership().await;
+    for _ in 0..10 {
+        assert_eq!(signer.send(&server, "[]").await.status, 200);
+        server.clock.advance(SignedDuration::from_secs(300));
+    }
+    assert_eq!(origin.fetches().await, 1);
+    server.clock.advance(SignedDuration::from_secs(600));
+    assert_eq!(signer.send(&server, "[]").await.status, 200);
+    assert_eq!(origin.fetches().await, 2);
+}
+
+#[tokio::test]
+async fn an_origin_that_stalls_is_given_up() {
+    let signer = Signer::new("k1");
+    let origin = Origin::start(&[signer.listed()]).await;
+    origin.answer_with(ResponseTemplate::new(200).set_delay(Duration::from_mins(10)));
+    let timings = PublicKeyTimings {
+        timeout: Duration::from_millis(50),
+        ..PublicKeyTimings::default()
+    };
+    let setup = Setup {
+        timings,
+        ..origin.setup()
+    };
+    let server = TestServer::start_with(setup).await;
+    signer
+        .send(&server, "[]")
+        .await
+        .error(503, "SERVICE_UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn an_origin_that_is_not_there_is_a_503() {
+    let setup = Setup {
+        public_keys_url: Some("http://127.0.0.1:1/".to_owned()),
+        ..Setup::default()
+    };
+    let server = TestServer::start_with(setup).await;
+    Signer::new("k1")
+        .send(&server, "[]")
+        .await
+        .error(503, "SERVICE_UNAVAILABLE");
+}

@@ -1,0 +1,141 @@
+//! A partner that signs reports with keys of its own.
+
+use std::sync::Mutex;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use p256::ecdsa::signature::Signer as _;
+use p256::ecdsa::{Signature, SigningKey};
+use p256::pkcs8::{EncodePublicKey as _, LineEnding};
+use serde_json::{Value, json};
+use wiremock::matchers::{method, path};
+use wiremock::{Mock, MockServer, Request, ResponseTemplate};
+
+use std::sync::Arc;
+
+use crate::api::harness::{Reply, Setup, TestServer};
+
+pub(super) const ENDPOINT: &str = "/webhooks/github/secret-scanning";
+pub(super) const IDENTIFIER: &str = "Github-Public-Key-Identifier";
+pub(super) const SIGNATURE: &str = "Github-Public-Key-Signature";
+
+/// A key pair with its identifier.
+pub(super) struct Signer {
+    pub(super) identifier: String,
+    key: SigningKey,
+}
+
+impl Signer {
+    pub(super) fn new(identifier: &str) -> Self {
+        let key = loop {
+            if let Ok(key) = SigningKey::from_slice(&rand::random::<[u8; 32]>()) {
+                break key;
+            }
+        };
+        Self {
+            identifier: identifier.to_owned(),
+            key,
+        }
+    }
+
+    pub(super) fn pem(&self) -> String {
+        self.key
+            .verifying_key()
+            .to_public_key_pem(LineEnding::LF)
+            .unwrap()
+    }
+
+    pub(super) fn listed(&self) -> Value {
+        json!({"key_identifier": self.identifier, "key": self.pem(), "is_current": true})
+    }
+
+    pub(super) fn raw_signature(&self, body: &[u8]) -> Signature {
+        self.key.sign(body)
+    }
+
+    pub(super) fn sign(&self, body: &[u8]) -> String {
+        STANDARD.encode(self.raw_signature(body).to_der())
+    }
+
+    /// Sends a signed body.
+    pub(super) async fn send(&self, server: &TestServer, body: impl Into<Vec<u8>>) -> Reply {
+        let body = body.into();
+        let signature = self.sign(&body);
+        send(server, Some(&self.identifier), Some(&signature), body).await
+    }
+}
+
+pub(super) async fn send(
+    server: &TestServer,
+    identifier: Option<&str>,
+    signature: Option<&str>,
+    body: impl Into<reqwest::Body>,
+) -> Reply {
+    let mut request = server
+        .http
+        .post(server.url(ENDPOINT))
+        .header("content-type", "application/json");
+    if let Some(identifier) = identifier {
+        request = request.header(IDENTIFIER, identifier);
+    }
+    if let Some(signature) = signature {
+        request = request.header(SIGNATURE, signature);
+    }
+    Reply::of(request.body(body)).await
+}
+
+/// Where GitHub publishes its keys. What it answers can be changed at any time.
+pub(super) struct Origin {
+    server: MockServer,
+    answer: Arc<Mutex<ResponseTemplate>>,
+}
+
+impl Origin {
+    pub(super) async fn start(keys: &[Value]) -> Self {
+        let server = MockServer::start().await;
+        let answer = Arc::new(Mutex::new(list(keys)));
+        let current = Arc::clone(&answer);
+        Mock::given(method("GET"))
+            .and(path("/meta/public_keys/secret_scanning"))
+            .respond_with(move |_: &Request| current.lock().unwrap().clone())
+            .mount(&server)
+            .await;
+        Self { server, answer }
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("{}/meta/public_keys/secret_scanning", self.server.uri())
+    }
+
+    pub(super) fn publish(&self, keys: &[Value]) {
+        self.answer_with(list(keys));
+    }
+
+    pub(super) fn answer_with(&self, answer: ResponseTemplate) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    /// How often the list was fetched.
+    pub(super) async fn fetches(&self) -> usize {
+        self.server.received_requests().await.unwrap().len()
+    }
+
+    pub(super) fn setup(&self) -> Setup {
+        Setup {
+            public_keys_url: Some(self.url()),
+            ..Setup::default()
+        }
+    }
+}
+
+fn list(keys: &[Value]) -> ResponseTemplate {
+    ResponseTemplate::new(200).set_body_json(json!({ "public_keys": keys }))
+}
+
+/// A server, the origin of its partner's keys, and the partner.
+pub(super) async fn partnership() -> (TestServer, Origin, Signer) {
+    let signer = Signer::new("k1");
+    let origin = Origin::start(&[signer.listed()]).await;
+    let server = TestServer::start_with(origin.setup()).await;
+    (server, origin, signer)
+}
