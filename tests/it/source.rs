@@ -1,1 +1,96 @@
-//! Tests of source.
+//! The events feed, and the worker behind it.
+
+mod feed;
+mod work;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use reqwest::Url;
+use rescind::clock::{Clock, ManualClock, SharedClock};
+use rescind::fetch::http_client;
+use rescind::keyformat::{FormatSet, KeyValue};
+use rescind::respond::{IssueRequest, IssuerFormats, Responder};
+use rescind::scan::{Encodings, Engine};
+use rescind::source::{GitHubEvents, GitHubOptions, Scope, SourceParts};
+use rescind::store::{Key, Owner, Store};
+use tokio::sync::Notify;
+
+/// Everything around a database that a source or a worker needs.
+struct House {
+    store: Store,
+    responder: Responder,
+    engine: Arc<Engine>,
+    clock: Arc<ManualClock>,
+    wake: Arc<Notify>,
+}
+
+impl House {
+    fn new(store: &Store) -> Self {
+        let formats = FormatSet::builtin();
+        let clock = Arc::new(ManualClock::new(
+            Timestamp::from_second(1_780_000_000).unwrap(),
+        ));
+        let issuer = IssuerFormats {
+            secret: "rescind_secret".to_owned(),
+            public: "rescind_public".to_owned(),
+        };
+        Self {
+            store: store.clone(),
+            engine: Arc::new(Engine::new(&formats, Encodings::ALL)),
+            responder: Responder::new(store.clone(), formats, issuer, shared(&clock)),
+            clock,
+            wake: Arc::new(Notify::new()),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    async fn issue(&self, is_public: bool) -> (Key, KeyValue) {
+        let request = IssueRequest {
+            project: "default".to_owned(),
+            owner: Owner::user("user-1"),
+            description: "deploys".to_owned(),
+            expires_at: None,
+            is_public,
+            policy: None,
+            notify_emails: Vec::new(),
+        };
+        self.responder.issue(request).await.unwrap()
+    }
+
+    async fn is_revoked(&self, key: &Key) -> bool {
+        let key = self.store.key(key.id).await.unwrap().unwrap();
+        key.revoked_at.is_some()
+    }
+
+    fn source(&self, api_url: &str) -> GitHubEvents {
+        self.source_of(api_url, Scope::Public, None)
+    }
+
+    fn source_of(&self, api_url: &str, scope: Scope, token: Option<&str>) -> GitHubEvents {
+        let options = GitHubOptions {
+            name: "feed".to_owned(),
+            scope,
+            api_url: Url::parse(api_url).unwrap(),
+            host: "git.example".to_owned(),
+            token: token.map(Into::into),
+        };
+        let parts = SourceParts {
+            client: http_client().unwrap(),
+            store: self.store.clone(),
+            responder: self.responder.clone(),
+            engine: Arc::clone(&self.engine),
+            clock: shared(&self.clock),
+            wake: Arc::clone(&self.wake),
+        };
+        GitHubEvents::new(options, parts).unwrap()
+    }
+}
+
+fn shared(clock: &Arc<ManualClock>) -> SharedClock {
+    let clock: SharedClock = Arc::<ManualClock>::clone(clock);
+    clock
+}

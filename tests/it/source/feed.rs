@@ -1,0 +1,449 @@
+//! Polling a GitHub-shaped feed.
+
+use std::time::Duration;
+
+use rescind::source::{GitHubEvents, PollError, PollOutcome, Scope, Source};
+use rescind::store::{Priority, SourceState, WorkItem};
+use serde_json::{Value, json};
+use wiremock::matchers::{header, method, path, query_param};
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+use super::House;
+use crate::support::databases::{Kind, TestDatabase, on_both_databases};
+
+const PAGE_2013: &str = include_str!("../../../fixtures/github/events_page_2013.json");
+const PAGE_2026: &str = include_str!("../../../fixtures/github/events_page_2026.json");
+const LEASE: Duration = Duration::from_mins(1);
+
+fn hex(number: usize) -> String {
+    format!("{number:040x}")
+}
+
+/// The push number `n`, with an id that tells it.
+fn push(n: usize) -> Value {
+    json!({
+        "id": format!("{}", 40_000_000_000 + n), "type": "PushEvent",
+        "actor": {"id": 1, "login": "octocat"},
+        "repo": {"id": 1_296_269, "name": "octocat/Hello-World"},
+        "payload": {"repository_id": 1_296_269, "push_id": n, "ref": "refs/heads/master",
+            "head": hex(n + 1), "before": hex(n)},
+        "public": true, "created_at": "2026-11-22T07:50:26Z",
+    })
+}
+
+/// Pushes from `newest` down to `oldest`, as a page shows them.
+fn pushes(newest: usize, oldest: usize) -> Vec<Value> {
+    (oldest..=newest).rev().map(push).collect()
+}
+
+fn answer(events: &[Value]) -> ResponseTemplate {
+    ResponseTemplate::new(200)
+        .set_body_json(events)
+        .insert_header("x-poll-interval", "60")
+}
+
+fn page(number: &str) -> wiremock::MockBuilder {
+    Mock::given(method("GET"))
+        .and(path("/events"))
+        .and(query_param("per_page", "100"))
+        .and(query_param("page", number))
+}
+
+async fn feed(events: &[Value]) -> MockServer {
+    let server = MockServer::start().await;
+    page("1").respond_with(answer(events)).mount(&server).await;
+    server
+}
+
+async fn swap(server: &MockServer, answers: &[(&str, ResponseTemplate)]) {
+    server.reset().await;
+    for (number, answer) in answers {
+        page(number)
+            .respond_with(answer.clone())
+            .mount(server)
+            .await;
+    }
+}
+
+async fn poll(source: &GitHubEvents) -> PollOutcome {
+    source.poll_once().await.unwrap()
+}
+
+impl House {
+    async fn state(&self) -> SourceState {
+        self.store.load_source("feed").await.unwrap().unwrap()
+    }
+
+    async fn items(&self) -> Vec<WorkItem> {
+        self.store.claim(1000, "test", LEASE).await.unwrap()
+    }
+}
+
+async fn sqlite() -> (TestDatabase, House) {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let house = House::new(&database.store().await);
+    (database, house)
+}
+
+on_both_databases! {
+    async fn pages_of_2013_and_2026_become_work_items(database) {
+        let house = House::new(&database.store().await);
+        let old: Vec<Value> = serde_json::from_str(PAGE_2013).unwrap();
+        let new: Vec<Value> = serde_json::from_str(PAGE_2026).unwrap();
+        let server = feed(&[new, old].concat()).await;
+        let source = house.source(&server.uri());
+        let outcome = poll(&source).await;
+        assert_eq!((outcome.events, outcome.items, outcome.malformed), (32, 14, 0));
+        assert!(!outcome.gap);
+
+        let items = house.items().await;
+        assert_eq!(items.len(), 14);
+        let modern = items.iter().find(|item| item.range.repository_id == "1296269").unwrap();
+        assert_eq!(modern.range.repository, "octocat/Hello-World");
+        assert_eq!(modern.range.ref_name, "refs/heads/master");
+        assert_eq!(modern.range.before, "883efe034920928c47fe18598c01249d1a9fdabd");
+        assert_eq!(modern.range.after, "7a8f3ac80e2ad2f6842cb86f576d4bfe2c03e300");
+        assert_eq!(modern.range.event_at.to_string(), "2022-06-07T07:50:26Z");
+        assert_eq!((modern.range.host.as_str(), modern.range.source.as_str()), ("git.example", "feed"));
+        assert_eq!(modern.range.priority, Priority::Firehose);
+        assert!(items.iter().any(|item| item.range.repository == "jathanism/trigger"));
+
+        let state = house.state().await;
+        assert_eq!((state.polls, state.events, state.items, state.gaps), (1, 32, 14, 0));
+        assert_eq!(state.newest_event_at.unwrap().to_string(), "2022-06-09T12:47:28Z");
+        assert_eq!((state.polled_at, state.succeeded_at), (Some(house.now()), Some(house.now())));
+    }
+
+    async fn a_second_poll_adds_only_what_is_new(database) {
+        let house = House::new(&database.store().await);
+        let server = feed(&pushes(5, 1)).await;
+        let source = house.source(&server.uri());
+        assert_eq!(poll(&source).await.items, 5);
+        swap(&server, &[("1", answer(&pushes(7, 3)))]).await;
+        let outcome = poll(&source).await;
+        assert_eq!((outcome.events, outcome.items, outcome.gap), (2, 2, false));
+        assert_eq!(house.items().await.len(), 7);
+    }
+
+    async fn a_key_in_the_name_of_a_branch_is_revoked_and_not_kept(database) {
+        let house = House::new(&database.store().await);
+        let (key, value) = house.issue(false).await;
+        let (in_name, name_value) = house.issue(false).await;
+        let mut branch = push(1);
+        branch["payload"]["ref"] = json!(format!("refs/heads/{}", value.expose()));
+        let mut repository = push(2);
+        repository["repo"]["name"] = json!(format!("octocat/{}", name_value.expose()));
+        let server = feed(&[branch, repository]).await;
+        let outcome = poll(&house.source(&server.uri())).await;
+        assert_eq!((outcome.items, outcome.malformed), (1, 1));
+        assert!(house.is_revoked(&key).await && house.is_revoked(&in_name).await);
+        let items = house.items().await;
+        assert!(items[0].range.ref_name.starts_with("refs/heads/rsc_sk_…"), "{items:?}");
+        let occurrences = house.store.occurrences(in_name.id, 10).await.unwrap();
+        assert!(!format!("{occurrences:?}").contains(name_value.expose()));
+    }
+}
+
+#[tokio::test]
+async fn an_unchanged_feed_costs_one_request_and_keeps_everything() {
+    let (_database, house) = sqlite().await;
+    let server = MockServer::start().await;
+    let tagged = answer(&pushes(5, 1)).insert_header("etag", "W/\"abc\"");
+    page("1").respond_with(tagged).mount(&server).await;
+    let source = house.source(&server.uri());
+    poll(&source).await;
+    let cursor = house.state().await.cursor;
+
+    server.reset().await;
+    let unchanged = ResponseTemplate::new(304).insert_header("x-poll-interval", "90");
+    page("1")
+        .and(header("if-none-match", "W/\"abc\""))
+        .respond_with(unchanged)
+        .expect(2)
+        .mount(&server)
+        .await;
+    for _ in 0..2 {
+        let outcome = poll(&source).await;
+        assert_eq!(outcome.next_after, Duration::from_secs(90));
+        assert_eq!((outcome.events, outcome.gap), (0, false));
+    }
+    assert_eq!(house.state().await.cursor, cursor);
+}
+
+#[tokio::test]
+async fn reads_three_pages_and_no_more() {
+    let (_database, house) = sqlite().await;
+    let server = MockServer::start().await;
+    // Events that come while the pages are read push others to the next page.
+    let answers = [
+        ("1", answer(&pushes(300, 201))),
+        ("2", answer(&pushes(205, 106))),
+        ("3", answer(&pushes(110, 11))),
+    ];
+    swap(&server, &answers).await;
+    let outcome = poll(&house.source(&server.uri())).await;
+    assert_eq!((outcome.events, outcome.items), (290, 290));
+    assert_eq!(server.received_requests().await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn stops_at_the_page_that_was_seen_before() {
+    let (_database, house) = sqlite().await;
+    let server = MockServer::start().await;
+    let source = house.source(&server.uri());
+    swap(&server, &[("1", answer(&pushes(50, 1)))]).await;
+    poll(&source).await;
+    let answers = [
+        ("1", answer(&pushes(240, 141))),
+        ("2", answer(&pushes(140, 41))),
+    ];
+    swap(&server, &answers).await;
+    let outcome = poll(&source).await;
+    assert_eq!((outcome.events, outcome.gap), (190, false));
+    assert_eq!(server.received_requests().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn the_link_header_says_whether_there_is_more() {
+    let (_database, house) = sqlite().await;
+    let server = MockServer::start().await;
+    let next = "<https://api.example/events?page=2>; rel=\"next\"";
+    let last = "<https://api.example/events?page=1>; rel=\"prev\"";
+    let answers = [
+        ("1", answer(&pushes(9, 5)).insert_header("link", next)),
+        ("2", answer(&pushes(4, 1)).insert_header("link", last)),
+    ];
+    swap(&server, &answers).await;
+    assert_eq!(poll(&house.source(&server.uri())).await.items, 9);
+}
+
+#[tokio::test]
+async fn polls_that_do_not_overlap_are_a_gap() {
+    let (_database, house) = sqlite().await;
+    let server = feed(&pushes(5, 1)).await;
+    let source = house.source(&server.uri());
+    assert!(!poll(&source).await.gap);
+    swap(&server, &[("1", answer(&pushes(20, 11)))]).await;
+    assert!(poll(&source).await.gap);
+    swap(&server, &[("1", answer(&pushes(21, 12)))]).await;
+    assert!(!poll(&source).await.gap);
+    // An empty feed tells nothing.
+    swap(&server, &[("1", answer(&[]))]).await;
+    assert!(!poll(&source).await.gap);
+    assert_eq!(house.state().await.gaps, 1);
+}
+
+#[tokio::test]
+async fn one_malformed_event_never_loses_its_page() {
+    let (_database, house) = sqlite().await;
+    let mut odd = vec![
+        json!(null),
+        json!(7),
+        json!("x"),
+        json!([]),
+        json!({"id": "9", "type": "PushEvent"}),
+    ];
+    let mut bad_name = push(3);
+    bad_name["repo"]["name"] = json!("../../etc/passwd");
+    odd.extend([
+        push(1),
+        bad_name,
+        push(2),
+        json!({"id": "8", "type": "NewKindOfEvent", "payload": {}}),
+    ]);
+    let deep = format!(
+        "{{\"id\":\"77\",\"type\":\"X\",\"payload\":{}{}}}",
+        "[".repeat(50_000),
+        "]".repeat(50_000)
+    );
+    let body = serde_json::to_string(&odd).unwrap();
+    let body = format!("{},{deep}]", body.strip_suffix(']').unwrap());
+    let server = MockServer::start().await;
+    let raw = ResponseTemplate::new(200).set_body_raw(body, "application/json");
+    page("1").respond_with(raw).mount(&server).await;
+    let outcome = poll(&house.source(&server.uri())).await;
+    assert_eq!((outcome.items, outcome.malformed), (2, 6));
+    assert_eq!(house.state().await.malformed, 6);
+}
+
+#[tokio::test]
+async fn what_is_no_list_fails_loudly_and_keeps_the_cursor() {
+    let (_database, house) = sqlite().await;
+    let server = feed(&pushes(5, 1)).await;
+    let source = house.source(&server.uri());
+    poll(&source).await;
+    let before = house.state().await;
+    let mut waits = Vec::new();
+    for body in [
+        "{\"message\":\"x\"}",
+        "<html>",
+        "",
+        "[{\"id\":1}, ",
+        "\"[]\"",
+    ] {
+        let raw = ResponseTemplate::new(200).set_body_raw(body, "application/json");
+        swap(&server, &[("1", raw)]).await;
+        let failure = source.poll_once().await.unwrap_err();
+        assert!(
+            matches!(failure.error, PollError::NotAList(_)),
+            "{body}: {failure}"
+        );
+        waits.push(failure.next_after);
+    }
+    assert!(waits.is_sorted() && waits[0] < waits[4], "{waits:?}");
+    let after = house.state().await;
+    assert_eq!(after.cursor, before.cursor);
+    assert_eq!((after.polls, after.events), (6, 5));
+    assert!(after.error.unwrap().contains("api_url"));
+
+    swap(&server, &[("1", answer(&pushes(6, 2)))]).await;
+    assert_eq!(poll(&source).await.items, 1);
+    assert_eq!(house.state().await.error, None);
+}
+
+#[tokio::test]
+async fn a_failing_later_page_keeps_the_first_one() {
+    let (_database, house) = sqlite().await;
+    let server = MockServer::start().await;
+    let first = answer(&pushes(200, 101)).insert_header("etag", "\"one\"");
+    swap(&server, &[("1", first), ("2", ResponseTemplate::new(502))]).await;
+    let source = house.source(&server.uri());
+    assert_eq!(poll(&source).await.items, 100);
+    let state = house.state().await;
+    assert!(state.error.unwrap().contains("502"));
+    // The first page is asked for again even if it did not change, for the sake of the others.
+    poll(&source).await;
+    let requests = server.received_requests().await.unwrap();
+    assert!(
+        requests
+            .iter()
+            .all(|request| !request.headers.contains_key("if-none-match"))
+    );
+}
+
+#[tokio::test]
+async fn waits_as_the_server_says() {
+    let (_database, house) = sqlite().await;
+    let server = MockServer::start().await;
+    let source = house.source(&server.uri());
+    let fail = async |answer: ResponseTemplate| {
+        swap(&server, &[("1", answer)]).await;
+        source.poll_once().await.unwrap_err()
+    };
+    let told = fail(ResponseTemplate::new(429).insert_header("retry-after", "1800")).await;
+    assert_eq!(told.next_after, Duration::from_mins(30));
+    assert!(matches!(
+        told.error,
+        PollError::RateLimited { status: 429, .. }
+    ));
+    let used_up = ResponseTemplate::new(403)
+        .insert_header("date", "Sun, 06 Nov 1994 08:49:37 GMT")
+        .insert_header("x-ratelimit-remaining", "0")
+        .insert_header("x-ratelimit-reset", "784112977");
+    assert_eq!(fail(used_up).await.next_after, Duration::from_mins(20));
+    let untold = fail(ResponseTemplate::new(403)).await;
+    assert!(untold.next_after >= Duration::from_mins(1));
+    assert!(matches!(untold.error, PollError::Refused { status: 403 }));
+    let trouble = fail(ResponseTemplate::new(500)).await;
+    assert!(matches!(trouble.error, PollError::Server { status: 500 }));
+}
+
+#[tokio::test]
+async fn slows_down_before_the_quota_is_used_up() {
+    let (_database, house) = sqlite().await;
+    let server = MockServer::start().await;
+    let resets_at = house.now().as_second() + 600;
+    let nearly = answer(&pushes(2, 1))
+        .insert_header("x-ratelimit-limit", "60")
+        .insert_header("x-ratelimit-remaining", "2")
+        .insert_header("x-ratelimit-reset", resets_at.to_string().as_str());
+    swap(&server, &[("1", nearly)]).await;
+    let source = house.source(&server.uri());
+    assert_eq!(poll(&source).await.next_after, Duration::from_mins(10));
+    let state = house.state().await;
+    assert_eq!(
+        (state.rate_limit, state.rate_remaining),
+        (Some(60), Some(2))
+    );
+    assert_eq!(state.rate_resets_at.unwrap().as_second(), resets_at);
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_where_it_was_and_not_too_soon() {
+    let (_database, house) = sqlite().await;
+    let server = feed(&pushes(5, 1)).await;
+    poll(&house.source(&server.uri())).await;
+    let again = house.source(&server.uri());
+    assert_eq!(again.due_in().await.unwrap(), Duration::from_mins(1));
+    house
+        .clock
+        .advance(Duration::from_mins(2).try_into().unwrap());
+    assert_eq!(again.due_in().await.unwrap(), Duration::ZERO);
+    swap(&server, &[("1", answer(&pushes(6, 1)))]).await;
+    let outcome = poll(&again).await;
+    assert_eq!((outcome.events, outcome.items, outcome.gap), (1, 1, false));
+}
+
+#[tokio::test]
+async fn another_scope_under_the_same_name_starts_anew() {
+    let (_database, house) = sqlite().await;
+    let server = feed(&pushes(5, 1)).await;
+    poll(&house.source(&server.uri())).await;
+    let repository = Scope::Repository {
+        owner: "octocat".to_owned(),
+        name: "Hello-World".to_owned(),
+    };
+    for (scope, at) in [
+        (repository, "/repos/octocat/Hello-World/events"),
+        (Scope::Organization("acme".to_owned()), "/orgs/acme/events"),
+        (Scope::User("octocat".to_owned()), "/users/octocat/events"),
+    ] {
+        server.reset().await;
+        Mock::given(path(at))
+            .respond_with(answer(&pushes(9, 6)))
+            .mount(&server)
+            .await;
+        let outcome = poll(&house.source_of(&server.uri(), scope, None)).await;
+        assert_eq!((outcome.events, outcome.gap), (4, false), "{at}");
+    }
+    let items = house.items().await;
+    assert!(
+        items
+            .iter()
+            .any(|item| item.range.priority == Priority::Watched)
+    );
+}
+
+#[tokio::test]
+async fn the_token_goes_to_the_server_and_nowhere_else() {
+    let (_database, house) = sqlite().await;
+    let server = MockServer::start().await;
+    page("1")
+        .and(header("authorization", "Bearer sesame-open"))
+        .respond_with(ResponseTemplate::new(401))
+        .expect(1)
+        .mount(&server)
+        .await;
+    let source = house.source_of(&server.uri(), Scope::Public, Some("sesame-open"));
+    let failure = source.poll_once().await.unwrap_err();
+    assert!(
+        matches!(failure.error, PollError::Refused { status: 401 }),
+        "{failure}"
+    );
+    let state = house.state().await;
+    assert!(!format!("{failure:?} {state:?} {source:?}").contains("sesame-open"));
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named() {
+    let (_database, house) = sqlite().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let failure = house.source(&address).poll_once().await.unwrap_err();
+    assert!(
+        matches!(failure.error, PollError::Connection(_)),
+        "{failure}"
+    );
+    assert!(house.state().await.error.unwrap().contains("connection"));
+}

@@ -1,0 +1,451 @@
+//! Work items: fetched, scanned, responded to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use reqwest::Url;
+use rescind::cli::demo::forge::{Forge, Pushed, Repository};
+use rescind::fetch::{FetchLimits, GitFetcher, http_client};
+use rescind::keyformat::KeyValue;
+use rescind::source::{Origin, Worker, WorkerOptions, WorkerParts};
+use rescind::store::{Key, NewWorkItem, PageRequest, Priority, WorkCounts};
+use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wiremock::matchers::any;
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+use super::{House, shared};
+use crate::support::databases::{Kind, TestDatabase, on_both_databases};
+
+struct Shop {
+    forge: Forge,
+    repository: Repository,
+    _folder: TempDir,
+}
+
+impl Shop {
+    async fn open() -> Self {
+        let folder = TempDir::new().unwrap();
+        let tracker = TaskTracker::new();
+        let forge = Forge::start(folder.path(), &tracker).await.unwrap();
+        let repository = forge.create("acme/shop").unwrap();
+        repository.write("README", b"A shop.").unwrap();
+        repository.commit("Begin").unwrap();
+        repository.push("main").unwrap();
+        Self {
+            forge,
+            repository,
+            _folder: folder,
+        }
+    }
+
+    /// Commits files and pushes them.
+    fn push(&self, files: &[(&str, Vec<u8>)]) -> Pushed {
+        for (path, contents) in files {
+            self.repository.write(path, contents).unwrap();
+        }
+        self.repository.commit("Change").unwrap();
+        self.repository.push("main").unwrap()
+    }
+}
+
+fn limits() -> FetchLimits {
+    FetchLimits {
+        stall: Duration::from_mins(1),
+        ..FetchLimits::default()
+    }
+}
+
+impl House {
+    fn worker(&self, base: &str) -> Worker {
+        self.worker_with(base, limits(), WorkerOptions::default(), None)
+    }
+
+    fn worker_with(
+        &self,
+        base: &str,
+        limits: FetchLimits,
+        options: WorkerOptions,
+        token: Option<&str>,
+    ) -> Worker {
+        let parts = WorkerParts {
+            store: self.store.clone(),
+            responder: self.responder.clone(),
+            engine: Arc::clone(&self.engine),
+            fetcher: GitFetcher::new(http_client().unwrap(), limits),
+            clock: shared(&self.clock),
+            wake: Arc::clone(&self.wake),
+        };
+        let origin = Origin {
+            host: "git.example".to_owned(),
+            clone_url: Url::parse(base).unwrap(),
+            token: token.map(Into::into),
+        };
+        Worker::new(parts, [origin], options)
+    }
+
+    async fn add(&self, pushes: &[Pushed]) {
+        let items: Vec<_> = pushes.iter().map(|pushed| self.item(pushed)).collect();
+        let mut tx = self.store.begin().await.unwrap();
+        tx.add_work_items(&items, self.now()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    fn item(&self, pushed: &Pushed) -> NewWorkItem {
+        NewWorkItem {
+            host: "git.example".to_owned(),
+            repository_id: "7".to_owned(),
+            repository: "acme/shop".to_owned(),
+            ref_name: pushed.reference.clone(),
+            before: pushed.before.to_string(),
+            after: pushed.after.to_string(),
+            source: "feed".to_owned(),
+            priority: Priority::Firehose,
+            event_at: self.now(),
+        }
+    }
+
+    async fn counts(&self) -> WorkCounts {
+        self.store.work_counts().await.unwrap()
+    }
+
+    /// Where a key was seen, as `path:line`.
+    async fn places(&self, key: &Key) -> Vec<String> {
+        let seen = self.store.occurrences(key.id, 100).await.unwrap();
+        let mut places: Vec<_> = seen
+            .iter()
+            .map(|seen| {
+                let path = seen.place.path.as_deref().unwrap_or("-");
+                let line = seen
+                    .place
+                    .line
+                    .map_or("-".to_owned(), |line| line.to_string());
+                format!("{path}:{line}")
+            })
+            .collect();
+        places.sort();
+        places
+    }
+}
+
+fn made_up(digit: char) -> Pushed {
+    let id = |digit: char| digit.to_string().repeat(40).parse_id();
+    Pushed {
+        reference: "refs/heads/main".to_owned(),
+        before: id('a'),
+        after: id(digit),
+    }
+}
+
+trait ParseId {
+    fn parse_id(&self) -> rescind::fetch::ObjectId;
+}
+
+impl ParseId for String {
+    fn parse_id(&self) -> rescind::fetch::ObjectId {
+        rescind::fetch::ObjectId::from_hex(self.as_bytes()).unwrap()
+    }
+}
+
+fn utf16(value: &KeyValue) -> Vec<u8> {
+    let text = format!("\u{feff}key={}\r\n", value.expose());
+    text.encode_utf16().flat_map(u16::to_le_bytes).collect()
+}
+
+on_both_databases! {
+    async fn leaked_keys_are_revoked_and_public_ones_are_not_touched(database) {
+        let house = House::new(&database.store().await);
+        let shop = Shop::open().await;
+        let mut keys = Vec::new();
+        for _ in 0..6 {
+            keys.push(house.issue(false).await);
+        }
+        let (public, public_value) = house.issue(true).await;
+        let [plain, kubernetes, windows, passing, message, name] = &keys[..] else { unreachable!() };
+
+        let before = shop.repository.push("main").unwrap().after;
+        shop.repository.write("passing.env", format!("\nK={}", passing.1.expose()).as_bytes()).unwrap();
+        shop.repository.commit("Add").unwrap();
+        std::fs::remove_file(shop.repository.work().join("passing.env")).unwrap();
+        let secret = format!("data:\n  key: {}\n", BASE64.encode(kubernetes.1.expose()));
+        shop.repository.write("k8s/secret.yaml", secret.as_bytes()).unwrap();
+        shop.repository.write("win.txt", &utf16(&windows.1)).unwrap();
+        let text = format!("a\nb\n{} {}\n", plain.1.expose(), public_value.expose());
+        shop.repository.write("deep/down/config.py", text.as_bytes()).unwrap();
+        shop.repository.write(name.1.expose(), b"empty").unwrap();
+        shop.repository.commit(&format!("Rotate {}", message.1.expose())).unwrap();
+        let pushed = Pushed { before, ..shop.repository.push("main").unwrap() };
+
+        house.add(&[pushed]).await;
+        let worker = house.worker(&shop.forge.url());
+        assert_eq!(worker.drain().await.unwrap(), 1);
+        for (key, _) in &keys {
+            assert!(house.is_revoked(key).await, "{key:?}");
+        }
+        assert!(!house.is_revoked(&public).await);
+        assert!(house.store.occurrences(public.id, 10).await.unwrap().is_empty());
+        assert_eq!(house.places(&plain.0).await, ["deep/down/config.py:3"]);
+        assert_eq!(house.places(&kubernetes.0).await, ["k8s/secret.yaml:2"]);
+        assert_eq!(house.places(&windows.0).await, ["win.txt:1"]);
+        assert_eq!(house.places(&passing.0).await, ["passing.env:2"]);
+        assert_eq!(house.places(&message.0).await, ["-:-"]);
+        let seen = house.store.occurrences(plain.0.id, 10).await.unwrap();
+        let place = &seen[0].place;
+        let commit = place.commit.as_deref().unwrap();
+        let url = format!("{}/acme/shop/blob/{commit}/deep/down/config.py#L3", shop.forge.url());
+        assert_eq!(place.url.as_deref(), Some(url.as_str()));
+        assert_eq!((place.source.as_str(), place.repository.as_deref()), ("feed", Some("acme/shop")));
+        let in_name = house.store.occurrences(name.0.id, 10).await.unwrap();
+        assert!(!format!("{in_name:?}").contains(name.1.expose()));
+
+        let counts = house.counts().await;
+        assert_eq!((counts.done, counts.waiting, counts.leased, counts.truncated), (1, 0, 0, 0));
+        let log = house.store.verify_log().await.unwrap().unwrap();
+        assert_eq!(log.entries, 6);
+    }
+
+    async fn many_items_end_together_and_each_key_once(database) {
+        let house = House::new(&database.store().await);
+        let shop = Shop::open().await;
+        let (key, value) = house.issue(false).await;
+        let leak = value.expose().as_bytes();
+        let pushes: Vec<_> = (0..40).map(|n| shop.push(&[(&format!("f{n}"), leak.to_vec())])).collect();
+        house.add(&pushes).await;
+        let worker = house.worker(&shop.forge.url());
+        assert_eq!(worker.drain().await.unwrap(), 40);
+        assert_eq!(house.counts().await.done, 40);
+        // One blob, seen in forty pushes under forty names: only new blobs are in a push.
+        assert_eq!(house.places(&key).await, ["f0:1"]);
+        assert_eq!(house.store.verify_log().await.unwrap().unwrap().entries, 1);
+    }
+
+    async fn what_is_gone_is_done(database) {
+        let house = House::new(&database.store().await);
+        let shop = Shop::open().await;
+        let mut elsewhere = house.item(&made_up('b'));
+        elsewhere.repository = "acme/not-there".to_owned();
+        let mut tx = house.store.begin().await.unwrap();
+        tx.add_work_items(&[elsewhere, house.item(&made_up('c'))], house.now()).await.unwrap();
+        tx.commit().await.unwrap();
+        house.worker(&shop.forge.url()).drain().await.unwrap();
+        assert_eq!(house.counts().await.done, 2);
+    }
+
+    async fn a_host_that_asks_to_slow_down_is_left_alone(database) {
+        let house = House::new(&database.store().await);
+        let server = MockServer::start().await;
+        let slow = ResponseTemplate::new(429).insert_header("retry-after", "600");
+        Mock::given(any()).respond_with(slow).mount(&server).await;
+        house.add(&[made_up('b')]).await;
+        let worker = house.worker(&server.uri());
+        worker.drain().await.unwrap();
+        house.add(&[made_up('c'), made_up('d')]).await;
+        worker.drain().await.unwrap();
+        assert_eq!(server.received_requests().await.unwrap().len(), 1);
+        let counts = house.counts().await;
+        assert_eq!((counts.waiting, counts.leased), (3, 0));
+        // The tries did not count.
+        database.run("UPDATE work_items SET ready_at = 0").await.unwrap();
+        let items = house.store.claim(10, "test", Duration::from_secs(60)).await.unwrap();
+        assert!(items.iter().all(|item| item.tries == 1), "{items:?}");
+    }
+
+    async fn a_failing_item_is_put_aside_after_eight_tries(database) {
+        let house = House::new(&database.store().await);
+        let server = MockServer::start().await;
+        Mock::given(any()).respond_with(ResponseTemplate::new(500)).expect(8).mount(&server).await;
+        house.add(&[made_up('b')]).await;
+        let worker = house.worker(&server.uri());
+        for _ in 0..10 {
+            worker.drain().await.unwrap();
+            database.run("UPDATE work_items SET ready_at = 0").await.unwrap();
+        }
+        let dead = house.store.dead_items(&PageRequest::first()).await.unwrap();
+        assert_eq!(dead.items.len(), 1);
+        assert_eq!(dead.items[0].error, "the server answered HTTP 500");
+        server.verify().await;
+    }
+}
+
+async fn sqlite() -> (TestDatabase, House) {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let house = House::new(&database.store().await);
+    (database, house)
+}
+
+#[tokio::test]
+async fn a_private_repository_is_gone_without_a_token_and_an_error_with_one() {
+    let (_database, house) = sqlite().await;
+    let server = MockServer::start().await;
+    Mock::given(any())
+        .respond_with(ResponseTemplate::new(401))
+        .mount(&server)
+        .await;
+    house.add(&[made_up('b')]).await;
+    house.worker(&server.uri()).drain().await.unwrap();
+    assert_eq!(house.counts().await.done, 1);
+    house.add(&[made_up('c')]).await;
+    let options = WorkerOptions::default();
+    let worker = house.worker_with(&server.uri(), limits(), options, Some("sesame"));
+    worker.drain().await.unwrap();
+    let counts = house.counts().await;
+    assert_eq!((counts.done, counts.waiting), (1, 1));
+}
+
+#[tokio::test]
+async fn an_item_of_an_unknown_host_fails_with_a_remedy() {
+    let (database, house) = sqlite().await;
+    let mut item = house.item(&made_up('b'));
+    item.host = "elsewhere.example".to_owned();
+    let mut tx = house.store.begin().await.unwrap();
+    tx.add_work_items(&[item], house.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    let worker = house.worker("http://127.0.0.1:1");
+    for _ in 0..8 {
+        worker.drain().await.unwrap();
+        database
+            .run("UPDATE work_items SET ready_at = 0")
+            .await
+            .unwrap();
+    }
+    let dead = house.store.dead_items(&PageRequest::first()).await.unwrap();
+    assert!(
+        dead.items[0].error.contains("elsewhere.example"),
+        "{dead:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_was_left_out_is_recorded() {
+    let (_database, house) = sqlite().await;
+    let shop = Shop::open().await;
+    let (key, value) = house.issue(false).await;
+    let pushed = shop.push(&[
+        ("small", value.expose().as_bytes().to_vec()),
+        ("big", vec![b'x'; 50_000]),
+    ]);
+    house.add(&[pushed]).await;
+    let tight = FetchLimits {
+        max_blob_bytes: 10_000,
+        ..limits()
+    };
+    let worker = house.worker_with(&shop.forge.url(), tight, WorkerOptions::default(), None);
+    worker.drain().await.unwrap();
+    let counts = house.counts().await;
+    assert_eq!((counts.done, counts.truncated), (1, 1));
+    assert!(house.is_revoked(&key).await);
+}
+
+#[tokio::test]
+async fn a_million_copies_of_a_key_are_not_a_million_rows() {
+    let (_database, house) = sqlite().await;
+    let shop = Shop::open().await;
+    let (key, value) = house.issue(false).await;
+    let line = format!("{}\n", value.expose());
+    // Strangers with the right shape and checksum between them, more than are held at a time.
+    let format = rescind::keyformat::FormatSet::builtin();
+    let format = format.get("rescind_secret").unwrap();
+    let mut text = line.repeat(20_000).into_bytes();
+    for _ in 0..6_000 {
+        text.extend_from_slice(format.mint().unwrap().expose().as_bytes());
+        text.push(b'\n');
+    }
+    house.add(&[shop.push(&[("copies", text)])]).await;
+    house.worker(&shop.forge.url()).drain().await.unwrap();
+    assert!(house.is_revoked(&key).await);
+    assert_eq!(house.places(&key).await.len(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_worker_takes_new_items_at_once_and_stops_when_told() {
+    let (_database, house) = sqlite().await;
+    let shop = Shop::open().await;
+    let (key, value) = house.issue(false).await;
+    let options = WorkerOptions {
+        idle: Duration::from_hours(1),
+        ..WorkerOptions::default()
+    };
+    let worker = house.worker_with(&shop.forge.url(), limits(), options, None);
+    let stop = CancellationToken::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    let stopped = stop.clone();
+    tasks.spawn(async move { worker.run(&stopped).await });
+    house
+        .add(&[shop.push(&[("a", value.expose().as_bytes().to_vec())])])
+        .await;
+    house.wake.notify_one();
+    while !house.is_revoked(&key).await {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stop.cancel();
+    tasks.join_next().await.unwrap().unwrap();
+    assert_eq!(house.counts().await.done, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_worker_gives_back_what_it_could_not_end() {
+    let (_database, house) = sqlite().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    house.add(&[made_up('b'), made_up('c')]).await;
+    let options = WorkerOptions {
+        patience: Duration::from_millis(50),
+        ..WorkerOptions::default()
+    };
+    let worker = house.worker_with(&url, limits(), options, None);
+    let stop = CancellationToken::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    let stopped = stop.clone();
+    tasks.spawn(async move { worker.run(&stopped).await });
+    // A server that takes requests and never answers.
+    let (mut first, _) = listener.accept().await.unwrap();
+    first.read_exact(&mut [0; 10]).await.unwrap();
+    assert_eq!(house.counts().await.leased, 2);
+    stop.cancel();
+    tasks.join_next().await.unwrap().unwrap();
+    let items = house
+        .store
+        .claim(10, "another", Duration::from_secs(60))
+        .await
+        .unwrap();
+    assert_eq!(items.len(), 2);
+    assert!(items.iter().all(|item| item.tries == 1), "the try counted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_item_that_somebody_else_took_is_not_ended_twice() {
+    let (database, house) = sqlite().await;
+    let shop = Shop::open().await;
+    let (key, value) = house.issue(false).await;
+    house
+        .add(&[shop.push(&[("a", value.expose().as_bytes().to_vec())])])
+        .await;
+    // The forge stands behind a server that holds the request until the item has changed hands.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let worker = house.worker(&url);
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move { worker.drain().await });
+    let (mut client, _) = listener.accept().await.unwrap();
+    database
+        .run("UPDATE work_items SET leased_by = 'another'")
+        .await
+        .unwrap();
+    let forge = shop.forge.url();
+    let mut server = tokio::net::TcpStream::connect(forge.trim_start_matches("http://"))
+        .await
+        .unwrap();
+    tasks.spawn(async move {
+        let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+        Ok(0)
+    });
+    tasks.join_next().await.unwrap().unwrap().unwrap();
+    let counts = house.counts().await;
+    assert_eq!((counts.done, counts.leased), (0, 1));
+    assert!(!house.is_revoked(&key).await);
+}
