@@ -435,9 +435,10 @@ impl Worker {
         let (id, repository) = (tried.item.id, &tried.item.range.repository);
         match &tried.end {
             End::Done(_) => {}
-            End::Later { at, why } => {
-                tracing::info!(item = %id, repository, why, until = %at, "a work item is put off");
-                store.postpone(id, &self.id, *at, why).await?;
+            End::Later { wait, why } => {
+                let seconds = wait.as_secs();
+                tracing::info!(item = %id, repository, why, seconds, "a work item is put off");
+                store.postpone(id, &self.id, *wait, why).await?;
             }
             End::Failed(error) => match store.retry(id, &self.id, error).await? {
                 Retry::Again(at) => {

@@ -188,7 +188,7 @@ statements! {
             finished_at = {now}
         WHERE id = $2 AND leased_by = $3 AND state = 'waiting'";
     POSTPONE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, last_error = $1,
-            ready_at = $2
+            ready_at = {now} + $2
         WHERE id = $3 AND leased_by = $4 AND state = 'waiting'";
     RELEASE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, ready_at = {now}
         WHERE leased_by = $1 AND state = 'waiting'";
@@ -323,7 +323,7 @@ impl Store {
         Ok(outcome)
     }
 
-    /// Gives an item back until `not_before`, because its server asked to wait. The try does not
+    /// Gives an item back for as long as `wait`, because its server asked for it. The try does not
     /// count. `false` when it was not this worker's any more.
     ///
     /// # Errors
@@ -332,12 +332,12 @@ impl Store {
         &self,
         id: Uuid,
         worker: &str,
-        not_before: Timestamp,
+        wait: Duration,
         why: &str,
     ) -> Result<bool, StoreError> {
         let why: String = why.chars().take(ERROR_MAX).collect();
         let mut tx = self.begin().await?;
-        let args = args![why, not_before, id, worker];
+        let args = args![why, micros(wait), id, worker];
         let changed = tx.execute(POSTPONE, args).await?;
         tx.commit().await?;
         Ok(changed == 1)

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::runtime::Handle;
 
 use super::findings::Findings;
@@ -35,7 +34,7 @@ pub(super) enum End {
     /// It is done.
     Done(Fetched),
     /// It is taken again later; the try does not count.
-    Later { at: Timestamp, why: String },
+    Later { wait: Duration, why: String },
     /// It is tried again, unless that was the last try.
     Failed(String),
 }
@@ -57,9 +56,9 @@ impl Shared {
             );
             return Tried::failed(item, why);
         };
-        if let Some(at) = self.pauses.until(&range.host, self.parts.clock.now()) {
+        if let Some(wait) = self.pauses.left(&range.host) {
             let why = "its host asked to slow down".to_owned();
-            return Tried::ended(item, End::Later { at, why });
+            return Tried::ended(item, End::Later { wait, why });
         }
         match plan(range, &origin) {
             Ok(plan) => self.carry_out(plan, item).await,
@@ -155,21 +154,16 @@ impl Shared {
     /// What becomes of an item that could not be fetched.
     fn end_of(&self, item: WorkItem, has_token: bool, error: &FetchError) -> Tried {
         let why = self.words(error);
-        let now = self.parts.clock.now();
-        let after = |wait: Duration| now.checked_add(wait).unwrap_or(now);
         let end = match error {
             FetchError::Gone { .. } | FetchError::CommitGone => gone(&item, &why),
             // What is public needs no credentials, so it is not public any more.
             FetchError::Unauthorized { status: 401 } if !has_token => gone(&item, &why),
             FetchError::RateLimited { retry_after, .. } => {
-                let at = after(retry_after.unwrap_or(SLOW_DOWN));
-                self.pauses.pause(&item.range.host, at);
-                End::Later { at, why }
+                let wait = retry_after.unwrap_or(SLOW_DOWN);
+                self.pauses.pause(&item.range.host, wait);
+                End::Later { wait, why }
             }
-            FetchError::Busy => End::Later {
-                at: after(BUSY),
-                why,
-            },
+            FetchError::Busy => End::Later { wait: BUSY, why },
             _ => End::Failed(why),
         };
         Tried::ended(item, end)

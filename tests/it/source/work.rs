@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::Url;
 use rescind::cli::demo::forge::{Forge, Pushed, Repository};
-use rescind::fetch::{FetchLimits, GitFetcher, http_client};
+use rescind::fetch::{FetchLimits, GitFetcher, ObjectId, http_client};
 use rescind::keyformat::KeyValue;
 use rescind::source::{Origin, Worker, WorkerOptions, WorkerParts};
 use rescind::store::{Key, NewWorkItem, PageRequest, Priority, WorkCounts};
@@ -133,22 +133,13 @@ impl House {
     }
 }
 
+/// A push that no server has.
 fn made_up(digit: char) -> Pushed {
-    let id = |digit: char| digit.to_string().repeat(40).parse_id();
+    let id = |digit: char| ObjectId::from_hex(digit.to_string().repeat(40).as_bytes()).unwrap();
     Pushed {
         reference: "refs/heads/main".to_owned(),
         before: id('a'),
         after: id(digit),
-    }
-}
-
-trait ParseId {
-    fn parse_id(&self) -> rescind::fetch::ObjectId;
-}
-
-impl ParseId for String {
-    fn parse_id(&self) -> rescind::fetch::ObjectId {
-        rescind::fetch::ObjectId::from_hex(self.as_bytes()).unwrap()
     }
 }
 
@@ -227,8 +218,10 @@ on_both_databases! {
     async fn what_is_gone_is_done(database) {
         let house = House::new(&database.store().await);
         let shop = Shop::open().await;
-        let mut elsewhere = house.item(&made_up('b'));
-        elsewhere.repository = "acme/not-there".to_owned();
+        let elsewhere = NewWorkItem {
+            repository: "acme/not-there".to_owned(),
+            ..house.item(&made_up('b'))
+        };
         let mut tx = house.store.begin().await.unwrap();
         tx.add_work_items(&[elsewhere, house.item(&made_up('c'))], house.now()).await.unwrap();
         tx.commit().await.unwrap();
@@ -251,7 +244,7 @@ on_both_databases! {
         assert_eq!((counts.waiting, counts.leased), (3, 0));
         // The tries did not count.
         database.run("UPDATE work_items SET ready_at = 0").await.unwrap();
-        let items = house.store.claim(10, "test", Duration::from_secs(60)).await.unwrap();
+        let items = house.store.claim(10, "test", Duration::from_mins(1)).await.unwrap();
         assert!(items.iter().all(|item| item.tries == 1), "{items:?}");
     }
 
@@ -371,9 +364,9 @@ async fn a_running_worker_takes_new_items_at_once_and_stops_when_told() {
         ..WorkerOptions::default()
     };
     let worker = house.worker_with(&shop.forge.url(), limits(), options, None);
-    let stop = CancellationToken::new();
+    let token = CancellationToken::new();
     let mut tasks = tokio::task::JoinSet::new();
-    let stopped = stop.clone();
+    let stopped = token.clone();
     tasks.spawn(async move { worker.run(&stopped).await });
     house
         .add(&[shop.push(&[("a", value.expose().as_bytes().to_vec())])])
@@ -382,7 +375,7 @@ async fn a_running_worker_takes_new_items_at_once_and_stops_when_told() {
     while !house.is_revoked(&key).await {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    stop.cancel();
+    token.cancel();
     tasks.join_next().await.unwrap().unwrap();
     assert_eq!(house.counts().await.done, 1);
 }
@@ -410,7 +403,7 @@ async fn a_stopped_worker_gives_back_what_it_could_not_end() {
     tasks.join_next().await.unwrap().unwrap();
     let items = house
         .store
-        .claim(10, "another", Duration::from_secs(60))
+        .claim(10, "another", Duration::from_mins(1))
         .await
         .unwrap();
     assert_eq!(items.len(), 2);

@@ -157,7 +157,7 @@ on_both_databases! {
         // What the dead one would still do is refused.
         assert!(store.heartbeat(&[first.id], "dies", LEASE).await.unwrap().is_empty());
         assert_eq!(store.retry(first.id, "dies", "late").await.unwrap(), Retry::Lost);
-        assert!(!store.postpone(first.id, "dies", at(0), "late").await.unwrap());
+        assert!(!store.postpone(first.id, "dies", Duration::ZERO, "late").await.unwrap());
         let mut tx = store.begin().await.unwrap();
         assert!(!tx.finish(first.id, "dies", Fetched::default()).await.unwrap());
         drop(tx);
@@ -230,7 +230,7 @@ on_both_databases! {
         let store = database.store().await;
         add(&store, &[item(1, Priority::Firehose), item(2, Priority::Firehose)]).await;
         let held = store.claim(2, "w", LEASE).await.unwrap();
-        assert!(store.postpone(held[0].id, "w", at(1_000_000_000), "429").await.unwrap());
+        assert!(store.postpone(held[0].id, "w", LEASE, "429").await.unwrap());
         assert_eq!(store.release("w").await.unwrap(), 1);
         assert_eq!(store.release("w").await.unwrap(), 0);
         let again = store.claim(2, "other", LEASE).await.unwrap();
