@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use super::redact::redact;
+use super::redact::{clean_key, redact};
 use super::{RespondError, Responder};
 use crate::keyformat::{KeyFormat, KeyValue};
 use crate::store::{
@@ -93,8 +93,8 @@ impl Responder {
         tx.replace_key(id, end, new.id).await?;
         old.expires_at = Some(end);
         old.replaced_by = Some(new.id);
-        tx.append_log(&[by_hand(&old, now, Action::Rotated, Reason::Rotated, actor)])
-            .await?;
+        let draft = self.by_hand(&old, now, Action::Rotated, Reason::Rotated, actor);
+        tx.append_log(&[draft]).await?;
         tx.commit().await?;
         tracing::info!(key = %old.id, successor = %new.id, actor, "a key was rotated");
         Ok(Rotation { old, new, value })
@@ -116,7 +116,7 @@ impl Responder {
         }
         tx.revoke_keys(&[id], now).await?;
         key.revoked_at = Some(now);
-        let mut draft = by_hand(&key, now, Action::Revoked, Reason::Manual, actor);
+        let mut draft = self.by_hand(&key, now, Action::Revoked, Reason::Manual, actor);
         draft.incident_id = tx.incident_id_of(id).await?;
         tx.append_log(&[draft]).await?;
         tx.commit().await?;
@@ -185,6 +185,28 @@ impl Responder {
         key
     }
 
+    /// What the log is told of something a person asked for.
+    fn by_hand(
+        &self,
+        key: &Key,
+        at: Timestamp,
+        action: Action,
+        reason: Reason,
+        actor: &str,
+    ) -> LogDraft {
+        LogDraft {
+            at,
+            action,
+            key: clean_key(&self.formats, key),
+            reason,
+            policy: None,
+            actor: actor.to_owned(),
+            incident_id: None,
+            occurrence: None,
+            detected_at: None,
+        }
+    }
+
     /// Takes keys out of the texts that a caller chose.
     fn without_keys(&self, key: &mut NewKey) {
         for text in [&mut key.description, &mut key.owner.id]
@@ -217,18 +239,4 @@ fn later(now: Timestamp, by: Duration) -> Timestamp {
         .ok()
         .and_then(|by| now.checked_add(by).ok())
         .unwrap_or(Timestamp::MAX)
-}
-
-fn by_hand(key: &Key, at: Timestamp, action: Action, reason: Reason, actor: &str) -> LogDraft {
-    LogDraft {
-        at,
-        action,
-        key: key.clone(),
-        reason,
-        policy: None,
-        actor: actor.to_owned(),
-        incident_id: None,
-        occurrence: None,
-        detected_at: None,
-    }
 }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use memchr::memmem;
 
 use crate::keyformat::{FormatSet, KeyFormat};
-use crate::store::Place;
+use crate::store::{Key, Place};
 
 /// The longest texts that are kept, in bytes.
 const SOURCE_MAX: usize = 128;
@@ -14,6 +14,8 @@ const URL_MAX: usize = 2_048;
 const REPOSITORY_MAX: usize = 512;
 const COMMIT_MAX: usize = 128;
 const PATH_MAX: usize = 4_096;
+const DESCRIPTION_MAX: usize = 4_096;
+const OWNER_MAX: usize = 1_024;
 
 /// `text` with every key in it, of any format, shortened to what may be shown: `rsc_sk_…wxyz`.
 pub fn redact<'a>(formats: &FormatSet, text: &'a str) -> Cow<'a, str> {
@@ -71,8 +73,16 @@ pub(super) fn clean_place(formats: &FormatSet, place: &Place) -> Place {
     }
 }
 
+/// A key as the log tells of it.
+pub(super) fn clean_key(formats: &FormatSet, key: &Key) -> Key {
+    let mut key = key.clone();
+    key.description = clean(formats, &key.description, DESCRIPTION_MAX);
+    key.owner.id = clean(formats, &key.owner.id, OWNER_MAX);
+    key
+}
+
 /// Keys out, control characters replaced, the rest cut after `max` bytes.
-pub(super) fn clean(formats: &FormatSet, text: &str, max: usize) -> String {
+fn clean(formats: &FormatSet, text: &str, max: usize) -> String {
     let redacted = redact(formats, text);
     let end = redacted.floor_char_boundary(max);
     let mut kept: String = redacted[..end]

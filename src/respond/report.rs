@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::redact::clean_place;
+use super::redact::{clean_key, clean_place};
 use super::{POLICY_REVOKE, Responder};
 use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::store::{
@@ -176,7 +176,7 @@ impl Responder {
         LogDraft {
             at: now,
             action: Action::Revoked,
-            key: hit.key.clone(),
+            key: clean_key(&self.formats, &hit.key),
             reason,
             policy: Some(POLICY_REVOKE.to_owned()),
             actor: actor.to_owned(),

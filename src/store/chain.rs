@@ -287,3 +287,135 @@ pub fn verify_lines(mut from: impl BufRead) -> Result<Verified, VerifyError> {
         chain.push(text)?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn canonical_json_is_that_of_rfc_8785() {
+        // Section 3.2.3: members are sorted by UTF-16 code units, not by characters.
+        let sorted = json!({
+            "\u{20ac}": "Euro Sign",
+            "\r": "Carriage Return",
+            "\u{fb33}": "Hebrew Letter Dalet With Dagesh",
+            "1": "One",
+            "\u{1f600}": "Emoji: Grinning Face",
+            "\u{80}": "Control",
+            "\u{f6}": "Latin Small Letter O With Diaeresis"
+        });
+        assert_eq!(
+            canonical_json(&sorted),
+            "{\"\\r\":\"Carriage Return\",\"1\":\"One\",\"\u{80}\":\"Control\",\
+             \"\u{f6}\":\"Latin Small Letter O With Diaeresis\",\"\u{20ac}\":\"Euro Sign\",\
+             \"\u{1f600}\":\"Emoji: Grinning Face\",\"\u{fb33}\":\"Hebrew Letter Dalet With Dagesh\"}"
+        );
+        // Section 3.2.2, without its floating-point numbers.
+        let sample: Value = serde_json::from_str(
+            r#"{"string": "\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/", "literals": [null, true, false]}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            canonical_json(&sample),
+            r#"{"literals":[null,true,false],"string":"€$\u000f\nA'B\"\\\\\"/"}"#
+        );
+        let nested =
+            json!({"b": {}, "a": [], "c": [{"y": 1, "x": -2}], "": 9_007_199_254_740_991_u64});
+        assert_eq!(
+            canonical_json(&nested),
+            r#"{"":9007199254740991,"a":[],"b":{},"c":[{"x":-2,"y":1}]}"#
+        );
+    }
+
+    /// Made by a program of some twenty lines that shares nothing with this one (Python's `json` and
+    /// `hashlib`): the chain is the same for everybody, and stays the same.
+    #[test]
+    fn a_chain_made_elsewhere_verifies() {
+        let chain = concat!(
+            r#"{"seq": 1, "key_id": "01a2055b-92a2-7171-a8b6-eaa58ea3bb2f", "format": "rescind_secret", "owner_type": "team", "owner_id": "\u00fcn\u00ef \"1\"", "last_four": "p50K", "at": "2026-11-22T20:46:15.000001Z", "action": "rotated", "description": "deploy", "reason": "rotated", "actor": "cli", "prev_hash": "0000000000000000000000000000000000000000000000000000000000000000", "hash": "4222edd4eecd7f24c42f08a64ac6c30b7e337d773e9c05a7e8d1e9e4d6b34fe3"}"#,
+            "\n",
+            r#"{"seq": 2, "key_id": "01a2055b-92a2-7171-a8b6-eaa58ea3bb2f", "format": "rescind_secret", "owner_type": "team", "owner_id": "\u00fcn\u00ef \"1\"", "last_four": "p50K", "at": "2026-11-22T20:46:16.100000Z", "action": "revoked", "description": "\u20ac \ud83d\ude00 \\", "reason": "leaked", "policy": "revoke", "actor": "source:github-public", "incident_id": "01a2055b-92cc-70c6-9258-16edb91a689c", "occurrence": {"source": "github-public", "path": "a/b", "line": 12}, "detected_at": "2026-11-22T20:46:16.000000Z", "prev_hash": "4222edd4eecd7f24c42f08a64ac6c30b7e337d773e9c05a7e8d1e9e4d6b34fe3", "hash": "d19dba56f791c6f61bc0161e400455a18b19415e790e3196cad9bb0ddc52e3dd"}"#,
+            "\n"
+        );
+        let verified = verify_lines(chain.as_bytes()).unwrap();
+        assert_eq!(verified.entries, 2);
+        assert_eq!(
+            verified.head,
+            "d19dba56f791c6f61bc0161e400455a18b19415e790e3196cad9bb0ddc52e3dd"
+        );
+        let lines: Vec<&str> = chain.lines().collect();
+        let mut again = Chain::new();
+        for line in lines {
+            let entry = again.push(line).unwrap();
+            let hash = entry_hash(&entry.prev_hash, &entry.canonical());
+            assert_eq!(hash, entry.hash);
+            assert_eq!(
+                serde_json::from_str::<LogEntry>(&entry.to_json_line()).unwrap(),
+                entry
+            );
+        }
+    }
+
+    /// The same rule put together from other parts.
+    fn oracle(value: &Value) -> String {
+        match value {
+            Value::Object(members) => {
+                let mut members: Vec<(Vec<u8>, String)> = members
+                    .iter()
+                    .map(|(name, value)| {
+                        let order = name.encode_utf16().flat_map(u16::to_be_bytes).collect();
+                        let name = serde_json::to_string(name).unwrap();
+                        (order, format!("{name}:{}", oracle(value)))
+                    })
+                    .collect();
+                members.sort();
+                let members: Vec<String> = members.into_iter().map(|(_, member)| member).collect();
+                format!("{{{}}}", members.join(","))
+            }
+            Value::Array(items) => {
+                let items: Vec<String> = items.iter().map(oracle).collect();
+                format!("[{}]", items.join(","))
+            }
+            other => serde_json::to_string(other).unwrap(),
+        }
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let text = prop::collection::vec(
+            prop_oneof![
+                any::<char>(),
+                prop::char::range('\0', '\u{ff}'),
+                prop::char::range('\u{e000}', '\u{10ffff}'),
+                Just('"'),
+                Just('\\'),
+            ],
+            0..8,
+        )
+        .prop_map(String::from_iter);
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            (-(1_i64 << 53)..1 << 53).prop_map(Value::from),
+            text.clone().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 6, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::vec((text.clone(), inner), 0..6)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_json_agrees_with_another_way_to_it(value in any_value()) {
+            let canonical = canonical_json(&value);
+            prop_assert_eq!(&canonical, &oracle(&value));
+            prop_assert_eq!(serde_json::from_str::<Value>(&canonical).unwrap(), value);
+        }
+    }
+}

@@ -208,3 +208,49 @@ fn from_postgres(database: String, code: &str, cause: String) -> StoreError {
         _ => StoreError::Other { database, cause },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drivers_codes_are_sorted_by_what_can_be_done() {
+        let kind = |error: &StoreError| {
+            let text = format!("{error:?}");
+            text.split(' ').next().unwrap_or_default().to_owned()
+        };
+        for (code, expected) in [
+            ("5", "Busy"),
+            ("517", "Busy"),
+            ("8", "ReadOnly"),
+            ("1032", "ReadOnly"),
+            ("13", "Full"),
+            ("778", "Disk"),
+            ("4874", "Disk"),
+            ("14", "Disk"),
+            ("11", "Corrupt"),
+            ("26", "Corrupt"),
+            ("1", "Other"),
+        ] {
+            let error = from_sqlite("x.db".to_owned(), code, "said".to_owned());
+            assert_eq!(kind(&error), expected, "{code}");
+            let text = error.to_string();
+            assert!(text.contains("x.db") && text.contains("said"), "{text}");
+        }
+        for (code, expected) in [
+            ("53100", "Full"),
+            ("25006", "ReadOnly"),
+            ("40P01", "Busy"),
+            ("55P03", "Busy"),
+            ("53300", "Unavailable"),
+            ("57P01", "Unavailable"),
+            ("28P01", "Unavailable"),
+            ("3D000", "Unavailable"),
+            ("08006", "Unavailable"),
+            ("42P01", "Other"),
+        ] {
+            let error = from_postgres("postgres://u@h:1/d".to_owned(), code, "said".to_owned());
+            assert_eq!(kind(&error), expected, "{code}");
+        }
+    }
+}
