@@ -166,16 +166,29 @@ impl Automaton {
     }
 
     /// The length of the longest match at the start of `text` that `check`, given a length, lets pass.
-    pub(super) fn longest(&self, text: &[u8], check: impl Fn(usize) -> bool) -> Option<usize> {
+    /// No match has fewer than `min_len` bytes, which spares looking for its end before.
+    pub(super) fn longest(
+        &self,
+        text: &[u8],
+        min_len: usize,
+        check: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let (inner, rest) = text.split_at_checked(min_len.saturating_sub(1))?;
         let mut state = START;
+        for &byte in inner {
+            state = self.step(state, byte);
+            if state == DEAD {
+                return None;
+            }
+        }
         let mut longest = None;
-        for (at, &byte) in text.iter().enumerate() {
+        for (len, &byte) in (inner.len() + 1..).zip(rest) {
             state = self.step(state, byte);
             if state == DEAD {
                 break;
             }
-            if self.accepts[state as usize] && check(at + 1) {
-                longest = Some(at + 1);
+            if self.accepts[state as usize] && check(len) {
+                longest = Some(len);
             }
         }
         longest

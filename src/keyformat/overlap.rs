@@ -91,3 +91,77 @@ fn prefix_regex(format: &KeyFormat, body: Body) -> String {
         checksum.unwrap_or_default()
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::keyformat::FormatSet;
+    use crate::keyformat::refusals::SOUND;
+
+    /// The second format may have any id but the first one's.
+    fn with_another(change: &[(&str, &str)]) -> Result<FormatSet, String> {
+        let another = change.iter().fold(
+            SOUND.replace("\"acme\"", "\"another\""),
+            |text, (from, to)| text.replace(from, to),
+        );
+        FormatSet::parse(&[("a.toml", SOUND), ("b.toml", &another)])
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn formats_that_could_claim_the_same_string() {
+        let refusal = "b.toml:4: another: it could claim the same string as `acme` (a.toml:4); make their literals or lengths differ, or remove one";
+        for change in [
+            &[][..],
+            // Another alphabet, checksum or visibility does not help: the shapes have strings in common.
+            &[("\"base62\", length = 30", "\"base64url\", length = 30")],
+            &[("over = \"body\"", "over = \"preceding\"")],
+            &[("\"secret\"", "\"public\""), ("on_leak = \"revoke\"", "")],
+            // One literal continues the other, and the total length is the same.
+            &[("acme_sk_", "acme_sk_live"), ("length = 30", "length = 26")],
+            &[
+                ("\"acme_sk_\"", "\"acme_s\""),
+                ("\"base62\", length = 30", "\"base64url\", length = 32"),
+            ],
+            // A regular expression of the same form.
+            &[
+                ("prefix = \"acme_sk_\"", "anchor = \"sk_\""),
+                (
+                    "body = { alphabet = \"base62\", length = 30 }",
+                    "regex = '[a-z]+?_sk_[0-9a-zA-Z]{36}'",
+                ),
+                ("+?", "{1,8}"),
+                ("over = \"body\"", "over = \"preceding\""),
+            ],
+        ] {
+            assert_eq!(
+                with_another(change).expect_err(&format!("{change:?}")),
+                refusal
+            );
+        }
+    }
+
+    #[test]
+    fn formats_that_only_look_alike_live_together() {
+        for change in [
+            &[("acme_sk_", "acme_pk_")][..],
+            &[("length = 30", "length = 31")],
+            // The underscore of the longer literal is not in the shorter one's alphabet.
+            &[
+                ("acme_sk_", "acme_sk_live_"),
+                ("length = 30", "length = 25"),
+            ],
+            // A key of one may stand inside a key of the other: they are different strings.
+            &[("acme_sk_", "my_acme_sk_")],
+            &[
+                ("prefix = \"acme_sk_\"", "anchor = \"sk_\""),
+                (
+                    "body = { alphabet = \"base62\", length = 30 }",
+                    "regex = '[A-Z]{1,8}_sk_[0-9a-zA-Z]{36}'",
+                ),
+                ("over = \"body\"", "over = \"preceding\""),
+            ],
+        ] {
+            with_another(change).unwrap_or_else(|error| panic!("{change:?}: {error}"));
+        }
+    }
+}

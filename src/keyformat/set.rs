@@ -286,3 +286,44 @@ fn ruleset_version(formats: &[KeyFormat]) -> String {
     let text = format!("{ENGINE_REVISION}\n{}", rules.join("\n"));
     super::Sha256Digest::of(text.as_bytes()).to_hex()[..16].to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyformat::refusals::{SOUND, SOUND_REGEX};
+
+    #[test]
+    fn ruleset_version_follows_what_is_scanned_for() {
+        let version = |text: &str| {
+            FormatSet::parse(&[("f.toml", text)])
+                .unwrap()
+                .ruleset_version()
+                .to_owned()
+        };
+        let base = version(SOUND);
+        assert_eq!(base.len(), 16);
+        let public = SOUND_REGEX.replace("\"secret\"", "\"public\"");
+        assert_eq!(
+            version(&format!("{SOUND}{public}")),
+            base,
+            "public formats are not scanned for"
+        );
+        assert_eq!(
+            version(&SOUND.replace("visibility", "description = \"d\"\nvisibility")),
+            base
+        );
+        assert_eq!(
+            version(&format!("{SOUND}{SOUND_REGEX}")),
+            version(&format!("{SOUND_REGEX}{SOUND}"))
+        );
+        for changed in [
+            SOUND.replace("\"acme\"", "\"acme2\""),
+            SOUND.replace("acme_sk_", "acme_s2_"),
+            SOUND.replace("length = 30", "length = 31"),
+            SOUND.replace("over = \"body\"", "over = \"preceding\""),
+            format!("{SOUND}{SOUND_REGEX}"),
+        ] {
+            assert_ne!(version(&changed), base, "{changed}");
+        }
+    }
+}

@@ -78,9 +78,11 @@ impl RegexShape {
     ) -> Option<(usize, usize)> {
         self.literal_offsets.iter().rev().find_map(|&before| {
             let start = literal_at.checked_sub(before)?;
-            let end = self.automaton.longest(&text[start..], |len| {
-                len >= before + literal_len && check(start, start + len)
-            })?;
+            let end = self
+                .automaton
+                .longest(&text[start..], self.min_len, |len| {
+                    len >= before + literal_len && check(start, start + len)
+                })?;
             Some((start, start + end))
         })
     }
