@@ -1,6 +1,5 @@
 //! What the commands that work on the database need: configuration, formats, the open store.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -9,8 +8,9 @@ use jiff::Timestamp;
 use super::{Context, UsageError};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
+use crate::intake::holds_key;
 use crate::keyformat::{FormatSet, Peppers};
-use crate::respond::{IssuerFormats, Responder, redact};
+use crate::respond::{IssuerFormats, Responder};
 use crate::store::{Store, StoreError, StoreOptions};
 
 /// The open database and everything that explains it.
@@ -70,7 +70,7 @@ impl House {
         texts: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<(), UsageError> {
         for (name, text) in texts {
-            if let Cow::Owned(_) = redact(&self.formats, text) {
+            if holds_key(&self.formats, text) {
                 return Err(UsageError(format!(
                     "{name} contains an API key; nothing was stored. Treat that key as leaked and leave it out"
                 )));

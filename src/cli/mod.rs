@@ -10,6 +10,7 @@ mod log;
 mod logging;
 mod migrate;
 mod output;
+mod serve;
 mod text;
 mod tokens;
 mod when;
@@ -57,6 +58,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the daemon: the API and the sources that are configured
+    Serve(serve::ServeArgs),
     /// Issue, list, check, revoke, rotate and import keys
     Keys(keys::KeysArgs),
     /// Make, list and revoke access tokens of Rescind itself
@@ -124,6 +127,7 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Serve(serve::ServeArgs {}) => serve::run(context),
         Command::Keys(args) => keys::run(args, context),
         Command::Tokens(args) => tokens::run(args, context),
         Command::Log(args) => log::run(args, context),

@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 pub use cron::CronSchedule;
 pub use problem::{ConfigError, Place, Problem};
 pub use sections::{
-    Config, Database, Encodings, Formats, GithubPartner, Issuer, Keys, OnLeak, Partners, Policy,
-    Scan, Schedule, Scope, Server, Source, SourceKind,
+    Config, Database, Formats, GithubPartner, Issuer, Keys, OnLeak, Partners, Policy, Scan,
+    Schedule, Scope, Server, Source, SourceKind,
 };
 
 use problem::Problems;

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::cron::CronSchedule;
 use super::problem::{Place, nearest};
 use super::read::{Found, Section};
+use crate::scan::Encodings;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default)]
@@ -173,15 +174,6 @@ pub struct Scan {
     pub encodings: Encodings,
 }
 
-/// The encodings that keys are looked for in, besides UTF-8.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Encodings {
-    /// UTF-16, of either byte order.
-    pub utf16: bool,
-    /// Base64.
-    pub base64: bool,
-}
-
 impl Default for Server {
     fn default() -> Self {
         Self {
@@ -222,10 +214,7 @@ impl Default for Scan {
         Self {
             max_blob_bytes: 32 << 20,
             max_fetch_bytes: 256 << 20,
-            encodings: Encodings {
-                utf16: true,
-                base64: true,
-            },
+            encodings: Encodings::ALL,
         }
     }
 }

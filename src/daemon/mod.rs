@@ -1,7 +1,205 @@
 //! Lifecycle, schedule, workers, shutdown, telemetry.
+//!
+//! [`Daemon::start`] opens everything, [`Daemon::run`] serves until a signal comes.
 
 mod lifecycle;
 mod token;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
 pub use lifecycle::{Ended, Lifecycle, Signals};
 pub use token::{MintTokenError, bootstrap_token, mint_token};
+
+use crate::clock::SharedClock;
+use crate::config::Config;
+use crate::fetch::{HttpClientError, http_client};
+use crate::intake::{GithubPartner, PublicKeyTimings, PublicKeys};
+use crate::keyformat::{FormatSet, KeyValue, Peppers};
+use crate::respond::{IssuerFormats, Responder};
+use crate::server::{self, AppState, Limits};
+use crate::store::{Lookup, Store, StoreError, StoreOptions};
+
+/// How long requests and work items under way may take to finish after a signal. Service managers
+/// commonly kill after 90 s, container runtimes after 10 to 30 s.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// The daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; {remedy}")]
+    Bind {
+        /// `server.bind`.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: std::io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The database cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The first access token could not be made.
+    #[error(transparent)]
+    Token(#[from] MintTokenError),
+    /// No HTTP client.
+    #[error(transparent)]
+    HttpClient(#[from] HttpClientError),
+}
+
+/// A started daemon: listening, its database open, its tasks running.
+#[derive(Debug)]
+pub struct Daemon {
+    address: SocketAddr,
+    url: String,
+    admin_token: Option<KeyValue>,
+    store: Store,
+    lifecycle: Lifecycle,
+}
+
+/// What the tasks share.
+#[derive(Debug)]
+struct Parts<'a> {
+    config: &'a Config,
+    formats: FormatSet,
+    clock: SharedClock,
+    http: reqwest::Client,
+    responder: Responder,
+    lifecycle: &'a Lifecycle,
+}
+
+impl Daemon {
+    /// Listens, opens the database, migrates it, makes the first access token on an empty one, and
+    /// starts serving.
+    ///
+    /// # Errors
+    /// When the address is taken or the database cannot be used. Nothing keeps running then.
+    pub async fn start(
+        config: &Config,
+        formats: FormatSet,
+        clock: SharedClock,
+    ) -> Result<Self, DaemonError> {
+        // Before anything is written: a token that is made and then not shown would be lost.
+        let listener = bind(config.server.bind).await?;
+        let address = listener.local_addr().unwrap_or(config.server.bind);
+        let http = http_client()?;
+        let store = open(config).await?;
+        let lifecycle = Lifecycle::default();
+        let issuer = IssuerFormats {
+            secret: config.issuer.secret.clone(),
+            public: config.issuer.public.clone(),
+        };
+        let parts = Parts {
+            config,
+            http,
+            responder: Responder::new(store.clone(), formats.clone(), issuer, Arc::clone(&clock)),
+            formats,
+            clock,
+            lifecycle: &lifecycle,
+        };
+        let admin_token =
+            bootstrap_token(&store, &parts.formats, &config.issuer, parts.clock.now()).await?;
+        serve(&parts, listener);
+        let url = config.public_url(address);
+        tracing::info!(%address, url, "listening on http://{address}");
+        Ok(Self {
+            address,
+            url,
+            admin_token,
+            store,
+            lifecycle,
+        })
+    }
+
+    /// The address it listens on; the port is the real one where 0 was configured.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL under which others reach it.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The administrator's token, if this start was the first one on its database. To be shown once.
+    pub fn take_admin_token(&mut self) -> Option<KeyValue> {
+        self.admin_token.take()
+    }
+
+    /// The tasks, to add others or to stop all.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
+    }
+
+    /// Serves until a signal comes or a task dies, then finishes what is under way.
+    pub async fn run(self, signals: Signals) -> Ended {
+        let ended = self.lifecycle.run(signals, PATIENCE).await;
+        if ended == Ended::Cleanly {
+            self.store.close().await;
+            tracing::info!("stopped");
+        }
+        ended
+    }
+}
+
+async fn open(config: &Config) -> Result<Store, StoreError> {
+    let options = StoreOptions {
+        peppers: Peppers::new(config.keys.peppers.clone()),
+        ..StoreOptions::new(config.database.url.clone())
+    };
+    let store = Store::open(options).await?;
+    let steps = store.migrate().await?;
+    if steps > 0 {
+        tracing::info!(database = store.name(), steps, "the database was migrated");
+    }
+    Ok(store)
+}
+
+/// Starts the API.
+fn serve(parts: &Parts<'_>, listener: TcpListener) {
+    let (lookup, task) = Lookup::new(parts.responder.store().clone());
+    parts.lifecycle.spawn("lookup", task.run());
+    let github = &parts.config.partners.github;
+    let github = github.enabled.then(|| {
+        let keys = PublicKeys::new(
+            github.public_keys_url.clone(),
+            parts.http.clone(),
+            Arc::clone(&parts.clock),
+            PublicKeyTimings::default(),
+        );
+        GithubPartner::new(keys, parts.responder.clone())
+    });
+    let state = AppState::new(parts.responder.clone(), lookup, github, Limits::default());
+    let router = server::router(state);
+    let stop = parts.lifecycle.stop_token();
+    parts
+        .lifecycle
+        .spawn("api", server::serve(listener, router, stop));
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, DaemonError> {
+    use std::io::ErrorKind;
+    TcpListener::bind(address).await.map_err(|source| {
+        let remedy = match source.kind() {
+            ErrorKind::AddrInUse => {
+                "another program uses this port: stop it, or set server.bind to another one (port 0 takes a free one)"
+            }
+            ErrorKind::AddrNotAvailable => {
+                "this machine does not have that address: set server.bind to one it has, or to 0.0.0.0"
+            }
+            ErrorKind::PermissionDenied => {
+                "ports below 1024 need a privilege: set server.bind to a higher one and put a proxy in front"
+            }
+            _ => "check server.bind",
+        };
+        DaemonError::Bind {
+            address,
+            source,
+            remedy,
+        }
+    })
+}

@@ -10,6 +10,8 @@
 //! | `{for update skip locked}` | nothing | `FOR UPDATE SKIP LOCKED` |
 //! | `{list:3}` | `$3, $4, …` for the items of a list | likewise |
 //! | `{rows:5}` | `($1, …, $5), ($6, …, $10), …` for several rows | likewise |
+//!
+//! A statement has at most one list or block of rows. If it has no other placeholders, SQLite gets `?`.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -80,15 +82,19 @@ impl Sql {
 
     fn fill(&self, text: &mut String, hole: &str, dialect: Dialect) {
         let postgres = dialect == Dialect::Postgres;
+        // To bind `$n`, SQLite goes through the names of all placeholders before it: with thousands of
+        // them that costs more than the rest. A statement whose placeholders all stand in one hole
+        // does without names.
+        let named = postgres || self.text.contains('$');
         match hole.split_once(':') {
             Some(("list", first)) => {
-                placeholders(text, first.parse().unwrap_or(1), self.repeat);
+                placeholders(text, first.parse().unwrap_or(1), self.repeat, named);
             }
             Some(("rows", columns)) => {
                 let columns = columns.parse().unwrap_or(1);
                 for row in 0..self.repeat {
                     text.push_str(if row == 0 { "(" } else { ", (" });
-                    placeholders(text, row * columns + 1, columns);
+                    placeholders(text, row * columns + 1, columns, named);
                     text.push(')');
                 }
             }
@@ -103,11 +109,15 @@ impl Sql {
     }
 }
 
-fn placeholders(text: &mut String, first: usize, count: usize) {
+fn placeholders(text: &mut String, first: usize, count: usize, named: bool) {
     for at in first..first + count {
-        let comma = if at == first { "" } else { ", " };
-        // Writing into a String cannot fail.
-        let _ = write!(text, "{comma}${at}");
+        text.push_str(if at == first { "" } else { ", " });
+        if named {
+            // Writing into a String cannot fail.
+            let _ = write!(text, "${at}");
+        } else {
+            text.push('?');
+        }
     }
 }
 
@@ -408,8 +418,12 @@ mod tests {
         );
         let rows = Sql::new("INSERT INTO t VALUES {rows:2} RETURNING a");
         assert_eq!(
-            rows.of(2).text(Dialect::Sqlite),
+            rows.clone().of(2).text(Dialect::Postgres),
             "INSERT INTO t VALUES ($1, $2), ($3, $4) RETURNING a"
+        );
+        assert_eq!(
+            rows.of(2).text(Dialect::Sqlite),
+            "INSERT INTO t VALUES (?, ?), (?, ?) RETURNING a"
         );
     }
 

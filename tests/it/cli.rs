@@ -1,1 +1,156 @@
 //! Tests of cli.
+
+mod binary;
+mod database;
+mod import;
+mod keys;
+mod log;
+
+pub(crate) use binary::{Binary, Ran};
+
+#[test]
+fn help_on_every_level_ends_well_and_shows_an_example() {
+    let binary = Binary::new();
+    for line in [
+        "--help",
+        "serve --help",
+        "migrate --help",
+        "config show --help",
+        "keys create --help",
+        "keys list --help",
+        "keys show --help",
+        "keys check --help",
+        "keys revoke --help",
+        "keys rotate --help",
+        "keys import --help",
+        "tokens create --help",
+        "tokens list --help",
+        "tokens revoke --help",
+        "log list --help",
+        "log show --help",
+        "log export --help",
+        "log verify --help",
+    ] {
+        let help = binary.run(line).ok();
+        assert!(help.contains("Example"), "{line}: {help}");
+        assert!(help.contains("rescind"), "{line}: {help}");
+    }
+    // None of it touched anything.
+    let left = std::fs::read_dir(binary.folder()).expect("the folder");
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn wrong_usage_is_2_and_says_so_on_standard_error() {
+    let binary = Binary::new();
+    for line in [
+        "",
+        "frobnicate",
+        "keys",
+        "keys create --description x",
+        "keys create --user u --team t --description x",
+        "keys create --user u",
+        "keys create --user u --description x --expires tomorrow",
+        "keys create --user u --description x --expires 2020-01-01",
+        "keys create --user u --description x --policy notify",
+        "keys create --user u --description x --project a/b",
+        "keys show 17",
+        "keys revoke",
+        "keys rotate 0199c3a2-6b1e-7d3f-8a51-2f0c9b7e4d10",
+        "keys rotate 0199c3a2-6b1e-7d3f-8a51-2f0c9b7e4d10 --overlap 2y",
+        "tokens create",
+        "tokens create --role king",
+        "log export --format xml",
+        "keys import no-such-file.csv",
+        "log verify no-such-file.jsonl",
+        "--config no-such-file.toml config show",
+        "--log xml config show",
+    ] {
+        let ran = binary.run(line);
+        ran.fails(2, &[]);
+        assert!(
+            ran.stdout.is_empty() && !ran.stderr.is_empty(),
+            "{line}: {ran:?}"
+        );
+    }
+    Binary::new()
+        .with("RESCIND_LOG", "loud")
+        .run("config show")
+        .fails(2, &["RESCIND_LOG", "off, error, warn"]);
+}
+
+#[test]
+fn configuration_errors_are_2_and_name_file_and_line() {
+    let binary = Binary::new();
+    binary.write("config.toml", "[server]\nbnd = \"x\"\n");
+    for line in ["config show", "keys list", "migrate", "serve"] {
+        binary
+            .run(line)
+            .fails(2, &["config.toml:2:1: server.bnd", "did you mean `bind`?"]);
+    }
+    // A file that is named wins over the one in the folder; the variable names one too.
+    let other = binary.write("other.toml", "[server]\nbind = \"127.0.0.1:1\"\n");
+    let shown = binary.run("--config other.toml config show").ok();
+    assert!(shown.contains("127.0.0.1:1"), "{shown}");
+    let by_variable = binary
+        .command(["config", "show"])
+        .env("RESCIND_CONFIG", &other)
+        .output()
+        .map(Ran::from);
+    assert!(
+        by_variable
+            .expect("the binary runs")
+            .ok()
+            .contains("127.0.0.1:1")
+    );
+    binary.write("other.toml", "[formats]\ndir = \"nowhere\"\n");
+    binary
+        .run("--config other.toml config show")
+        .fails(2, &["nowhere"]);
+    binary.write("other.toml", "[issuer]\nsecret = \"rescind_public\"\n");
+    binary
+        .run("--config other.toml config show")
+        .fails(2, &["other.toml:2:10: issuer.secret"]);
+}
+
+#[test]
+fn a_key_among_the_arguments_is_not_repeated() {
+    let binary = Binary::new();
+    let key = binary
+        .run("keys create --user u --description x")
+        .ok()
+        .trim()
+        .to_owned();
+    for arguments in [
+        vec!["keys", "check", &key],
+        vec!["keys", "show", &key],
+        vec!["keys", "revoke", &key],
+        vec!["keys", "create", "--user", &key, "--description", "x"],
+        vec!["keys", "create", "--user", "u", "--description", &key],
+        vec!["tokens", "create", "--role", &key],
+        vec!["tokens", "create", "--role", "admin", "--description", &key],
+        vec!["keys", "list", "--limit", &key],
+        vec![&key],
+    ] {
+        let ran = binary.run_with(&arguments, "");
+        ran.fails(2, &[]);
+        assert!(!ran.stderr.contains(&key), "{arguments:?}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let binary = Binary::new();
+    let lines = (0..3000).map(|n| format!("{n:064x},user,u{n}\n"));
+    let csv = format!("sha256,owner_type,owner_id\n{}", lines.collect::<String>());
+    binary.run_with(["keys", "import", "-"], &csv).ok();
+    let mut child = binary
+        .command(["keys", "list", "--all"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    drop(child.stdout.take());
+    let ran = Ran::from(child.wait_with_output().expect("the binary ends"));
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+}

@@ -2,6 +2,7 @@
 
 mod change;
 mod create;
+mod import;
 mod list;
 mod view;
 
@@ -33,6 +34,8 @@ enum KeysCommand {
     Revoke(change::RevokeArgs),
     /// Replace a key by a new one for the same owner and print the new value, once
     Rotate(change::RotateArgs),
+    /// Import digests of keys that were issued elsewhere
+    Import(import::ImportArgs),
 }
 
 pub(super) fn run(args: KeysArgs, context: &Context) -> anyhow::Result<ExitCode> {
@@ -44,6 +47,7 @@ pub(super) fn run(args: KeysArgs, context: &Context) -> anyhow::Result<ExitCode>
             KeysCommand::Check(args) => list::check(args, context).await,
             KeysCommand::Revoke(args) => change::revoke(args, context).await,
             KeysCommand::Rotate(args) => change::rotate(args, context).await,
+            KeysCommand::Import(args) => import::run(args, context).await,
         }
     })
 }

@@ -1,0 +1,49 @@
+//! `rescind serve`
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use super::house::block_on;
+use super::{Context, DONE, output};
+use crate::clock::SystemClock;
+use crate::daemon::{Daemon, Ended, Signals};
+
+/// `rescind serve`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The first start on an empty database prints an administrator's access token on standard output, once.
+SIGTERM and SIGINT finish what is under way and end with exit code 0; a second one ends at once.
+
+Examples:
+  rescind serve
+  RESCIND__SERVER__BIND=0.0.0.0:8787 rescind --log json serve"
+)]
+pub(super) struct ServeArgs {}
+
+pub(super) fn run(context: &Context) -> anyhow::Result<ExitCode> {
+    let config = context.config()?;
+    let formats = context.formats(&config)?;
+    config.check_issuer(&formats)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    block_on(async {
+        // First, so that a signal during the start ends it in order too.
+        let signals = Signals::listen().context("cannot listen for signals")?;
+        let mut daemon = Daemon::start(&config, formats, Arc::new(SystemClock)).await?;
+        if let Some(token) = daemon.take_admin_token() {
+            let lost = "the administrator's token was made but could not be printed: make another with `rescind tokens create --role admin`";
+            output::line(&format!("admin token (shown once): {}", token.expose())).context(lost)?;
+            output::line(&format!("API: {}", daemon.url())).context(lost)?;
+        }
+        match daemon.run(signals).await {
+            Ended::Cleanly | Ended::InAHurry => Ok(DONE),
+            Ended::TaskDied(name) => {
+                bail!("the task `{name}` ended unexpectedly; the log says why")
+            }
+        }
+    })
+}

@@ -1,0 +1,90 @@
+//! Databases that cannot be used, on the command line.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::Binary;
+
+#[test]
+fn reading_commands_do_not_make_a_database() {
+    let binary = Binary::new();
+    for line in [
+        "keys list",
+        "log list",
+        "log verify",
+        "tokens list",
+        "log export",
+    ] {
+        binary
+            .run(line)
+            .fails(3, &["data/rescind.db", "rescind migrate"]);
+        assert!(!binary.path("data").exists(), "{line}");
+    }
+    let made = binary.run("migrate").ok();
+    assert!(made.contains("applied"), "{made}");
+    let again = binary.run("migrate").ok();
+    assert!(again.contains("up to date"), "{again}");
+    binary.run("keys list").ok();
+}
+
+#[tokio::test]
+async fn a_database_newer_than_the_binary_is_left_alone() {
+    use sqlx::Connection as _;
+    let binary = Binary::new();
+    binary.run("migrate").ok();
+    let url = format!("sqlite://{}", binary.path("data/rescind.db").display());
+    let mut connection = sqlx::SqliteConnection::connect(&url)
+        .await
+        .expect("the file");
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, installed_on, success, checksum, execution_time)
+         VALUES (9999, 'future', '2030-01-01', 1, x'00', 0)",
+    )
+    .execute(&mut connection)
+    .await
+    .expect("a migration of the future");
+    connection.close().await.expect("closed");
+    for line in [
+        "migrate",
+        "keys list",
+        "keys create --user u --description x",
+        "serve",
+    ] {
+        binary
+            .run(line)
+            .fails(3, &["data/rescind.db", "9999", "newer"]);
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named() {
+    let binary = Binary::new();
+    let folder = binary.path("locked");
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o500)).expect("locked");
+    if std::fs::write(folder.join("probe"), "").is_ok() {
+        // Nothing is locked for this user (root): a path below a file cannot be made by anybody.
+        std::fs::remove_dir_all(&folder).expect("removed");
+        std::fs::write(&folder, "").expect("a file");
+    }
+    let binary = binary.with("RESCIND__DATABASE__URL", "sqlite://locked/rescind.db");
+    for line in ["migrate", "tokens create --role admin", "serve"] {
+        binary
+            .run(line)
+            .fails(3, &["locked/rescind.db", "permissions"]);
+    }
+}
+
+#[test]
+fn what_is_no_database_is_refused() {
+    let binary = Binary::new().with("RESCIND__DATABASE__URL", "sqlite://notes.txt");
+    binary.write("notes.txt", "milk, eggs, bread\n".repeat(1000));
+    for line in ["migrate", "keys list"] {
+        binary.run(line).fails(3, &["notes.txt"]);
+    }
+    let unreachable = "postgres://me:hunter2@127.0.0.1:1/db";
+    let ran = Binary::new()
+        .with("RESCIND__DATABASE__URL", unreachable)
+        .run("keys list");
+    ran.fails(3, &["127.0.0.1:1", "database.url"]);
+    assert!(!ran.stderr.contains("hunter2"), "{ran:?}");
+}

@@ -1,0 +1,75 @@
+//! Importing digests on the command line.
+
+use std::fmt::Write as _;
+
+use super::Binary;
+
+#[test]
+fn a_hundred_thousand_rows_with_errors_among_them() {
+    let binary = Binary::new();
+    let mut csv = String::from("sha256,owner_type,owner_id,description\n");
+    for n in 0..100_000 {
+        // Every ten thousandth row is wrong: line numbers 2, 10002, …
+        let kind = if n % 10_000 == 0 { "robot" } else { "user" };
+        let _ = writeln!(csv, "{n:064x},{kind},u{n},imported");
+    }
+    binary.write("keys.csv", &csv);
+    let ran = binary.run("keys import keys.csv");
+    ran.fails(1, &["imported 99990, already stored 0, refused 10"]);
+    let errors: Vec<&str> = ran
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("line "))
+        .collect();
+    assert_eq!(errors.len(), 10, "{errors:?}");
+    assert!(errors[0].starts_with("line 2: "), "{errors:?}");
+    assert!(errors[9].starts_with("line 90002: "), "{errors:?}");
+    assert!(
+        errors.iter().all(|line| line.contains("owner_type")),
+        "{errors:?}"
+    );
+
+    // Again: everything is there already, and stays as it was.
+    let ran = binary.run("keys import keys.csv");
+    ran.fails(1, &["imported 0, already stored 99990, refused 10"]);
+}
+
+#[test]
+fn imported_keys_are_found_by_their_value() {
+    let binary = Binary::new().with("RESCIND__KEYS__PEPPERS", r#"["a pepper"]"#);
+    let digest = rescind::keyformat::KeyValue::new("acme_live_1")
+        .sha256()
+        .to_hex();
+    let row = format!(
+        r#"{{"sha256":"{digest}","owner_type":"team","owner_id":"acme","last_four":"ve_1","expires_at":"2031-01-01T00:00:00Z"}}"#
+    );
+    binary
+        .run_with(["keys", "import", "-", "--project", "web"], &row)
+        .ok();
+    let checked = binary
+        .run_with(["keys", "check", "--json"], "acme_live_1")
+        .ok();
+    let checked: serde_json::Value = serde_json::from_str(&checked).expect("JSON");
+    assert_eq!(checked["project"], "web");
+    assert_eq!(checked["expires_at"], "2031-01-01T00:00:00Z");
+}
+
+#[test]
+fn files_that_are_no_import_are_refused() {
+    let binary = Binary::new();
+    for (text, said) in [
+        ("a,b,c\n1,2,3\n", "the first line has to name the columns"),
+        ("{\"sha256\": 1}\n", "sha256"),
+        ("{broken\n", "line 1"),
+    ] {
+        let ran = binary.run_with(["keys", "import", "-"], text);
+        ran.fails(1, &[said, "imported 0"]);
+    }
+    // Nothing in, nothing wrong; a folder is no file.
+    binary
+        .run_with(["keys", "import", "-"], "")
+        .fails(0, &["imported 0"]);
+    binary
+        .run_with(["keys", "import", "."], "")
+        .fails(2, &["cannot read ."]);
+}

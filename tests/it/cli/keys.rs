@@ -1,0 +1,234 @@
+//! Keys and access tokens on the command line.
+
+use serde_json::Value;
+
+use super::Binary;
+
+#[track_caller]
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(json).collect()
+}
+
+/// Creates a key and gives its value.
+fn create(binary: &Binary, options: &str) -> String {
+    let line = format!("keys create {options}");
+    let stdout = binary.run(&line).ok();
+    assert_eq!(stdout.lines().count(), 1, "the value alone: {stdout}");
+    stdout.trim().to_owned()
+}
+
+fn list(binary: &Binary, options: &str) -> Vec<Value> {
+    lines(&binary.run(&format!("keys list --json {options}")).ok())
+}
+
+#[test]
+fn a_key_lives_and_dies() {
+    let binary = Binary::new();
+    let value = create(&binary, "--user u_1 --description laptop --expires 90d");
+    assert!(value.starts_with("rsc_sk_"), "{value}");
+
+    let keys = list(&binary, "");
+    assert_eq!(keys.len(), 1);
+    let key = &keys[0];
+    assert_eq!(key["status"], "valid");
+    assert_eq!(key["owner_type"], "user");
+    assert_eq!(key["owner_id"], "u_1");
+    assert_eq!(key["description"], "laptop");
+    assert_eq!(key["project"], "default");
+    assert_eq!(key["is_public"], false);
+    assert_eq!(key["last_four"], value[value.len() - 4..]);
+    assert!(key["expires_at"].is_string() && key["revoked_at"].is_null());
+    let id = key["id"].as_str().expect("an id");
+
+    let checked = binary.run_with(["keys", "check", "--json"], &format!("{value}\n"));
+    assert_eq!(json(&checked.ok())["id"], *id);
+    let shown = binary.run(&format!("keys show {id}")).ok();
+    assert!(
+        shown.contains("status") && shown.contains("valid"),
+        "{shown}"
+    );
+
+    let revoked = binary
+        .run_with(["keys", "revoke", "--value-stdin", "--json"], &value)
+        .ok();
+    let revoked = json(&revoked);
+    assert_eq!(revoked["status"], "revoked");
+    // Again, by its identifier: the first time stays.
+    let again = json(&binary.run(&format!("keys revoke {id} --json")).ok());
+    assert_eq!(again["revoked_at"], revoked["revoked_at"]);
+
+    let checked = binary.run_with(["keys", "check", "--json"], &value);
+    checked.fails(1, &[]);
+    assert_eq!(json(&checked.stdout)["status"], "revoked");
+    let log = lines(&binary.run("log list --json").ok());
+    assert_eq!(log.len(), 1);
+    assert_eq!(
+        (&log[0]["reason"], &log[0]["actor"]),
+        (&"manual".into(), &"cli".into())
+    );
+
+    // The value itself is nowhere in what was printed or kept, but for the first view.
+    let written = walk(binary.folder());
+    assert!(!written.is_empty());
+    for (path, contents) in written {
+        let found = memchr::memmem::find(&contents, value.as_bytes());
+        assert!(found.is_none(), "{}", path.display());
+    }
+}
+
+fn walk(folder: &std::path::Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let entries = std::fs::read_dir(folder).expect("a folder").flatten();
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(walk(&path));
+        } else {
+            files.push((path.clone(), std::fs::read(&path).expect("a file")));
+        }
+    }
+    files
+}
+
+#[test]
+fn a_rotated_key_overlaps_with_its_successor() {
+    let binary = Binary::new();
+    let old = create(&binary, "--team acme --description ci --project web");
+    let id = list(&binary, "")[0]["id"].clone();
+    let id = id.as_str().expect("an id");
+    let new = binary.run(&format!("keys rotate {id} --overlap 24h")).ok();
+    let new = new.trim();
+    assert_ne!(old, new);
+    for value in [&old, new] {
+        binary.run_with(["keys", "check"], value).ok();
+    }
+    let keys = list(&binary, "--project web --team acme");
+    assert_eq!(keys.len(), 2);
+    assert_eq!(keys[1]["replaced_by"], keys[0]["id"]);
+    assert!(keys[1]["expires_at"].is_string() && keys[0]["expires_at"].is_null());
+    let log = lines(&binary.run("log list --json").ok());
+    assert_eq!(log[0]["action"], "rotated");
+
+    binary.run(&format!("keys revoke {id}")).ok();
+    let ran = binary.run(&format!("keys rotate {id} --overlap 1h"));
+    ran.fails(2, &["is revoked", "create a new one"]);
+}
+
+#[test]
+fn an_overlap_of_nothing_ends_the_old_key_at_once() {
+    let binary = Binary::new();
+    let old = create(&binary, "--user u --description x");
+    let id = list(&binary, "")[0]["id"].clone();
+    let id = id.as_str().expect("an id");
+    binary.run(&format!("keys rotate {id} --overlap 0s")).ok();
+    binary.run_with(["keys", "check"], &old).fails(1, &[]);
+}
+
+#[test]
+fn lists_are_filtered_and_bounded() {
+    let binary = Binary::new();
+    create(&binary, "--user a --description one");
+    create(&binary, "--user a --description two --public");
+    create(&binary, "--team a --description three --project web");
+    assert_eq!(list(&binary, "").len(), 3);
+    let by_user = list(&binary, "--user a");
+    let descriptions: Vec<_> = by_user
+        .iter()
+        .map(|key| key["description"].clone())
+        .collect();
+    assert_eq!(descriptions, ["two", "one"], "newest first");
+    assert_eq!(list(&binary, "--team a").len(), 1);
+    assert_eq!(list(&binary, "--project default").len(), 2);
+    assert_eq!(list(&binary, "--format rescind_public").len(), 1);
+    assert_eq!(list(&binary, "--user nobody").len(), 0);
+    let limited = binary.run("keys list --json --limit 2");
+    assert!(limited.stderr.contains("--limit"), "{limited:?}");
+    assert_eq!(lines(&limited.ok()).len(), 2);
+    // Into a pipe the same as tab-separated lines under a header.
+    let tabs = binary.run("keys list --all").ok();
+    let rows: Vec<Vec<&str>> = tabs
+        .lines()
+        .map(|line| line.split('\t').collect())
+        .collect();
+    assert_eq!(rows.len(), 4);
+    assert!(rows.iter().all(|row| row.len() == rows[0].len()), "{tabs}");
+}
+
+#[test]
+fn public_keys_are_minted_in_the_public_format() {
+    let binary = Binary::new();
+    let value = create(&binary, "--user u --description browser --public");
+    assert!(value.starts_with("rsc_pk_"), "{value}");
+    assert_eq!(list(&binary, "")[0]["is_public"], true);
+}
+
+#[test]
+fn what_is_no_key_of_ours_is_unknown() {
+    let binary = Binary::new();
+    create(&binary, "--user u --description x");
+    let ran = binary.run_with(["keys", "check", "--json"], "rsc_sk_nobody");
+    ran.fails(1, &[]);
+    assert_eq!(json(&ran.stdout)["status"], "unknown");
+    for (input, code) in [("", 2), ("two keys", 2), (&"x".repeat(10_000), 2)] {
+        binary
+            .run_with(["keys", "check"], input)
+            .fails(code, &["one key"]);
+    }
+    let ran = binary.run_with(["keys", "revoke", "--value-stdin"], "rsc_sk_nobody");
+    ran.fails(2, &["not a key of ours"]);
+    let nobody = "0199c3a2-6b1e-7d3f-8a51-2f0c9b7e4d10";
+    for line in ["keys show", "keys revoke", "tokens revoke"] {
+        binary
+            .run(&format!("{line} {nobody}"))
+            .fails(2, &["there is no", nobody]);
+    }
+}
+
+#[test]
+fn descriptions_cannot_steer_a_terminal() {
+    let binary = Binary::new();
+    let sha256 = "ab".repeat(32);
+    let row = serde_json::json!({
+        "sha256": sha256, "owner_type": "user", "owner_id": "u", "description": "a\nb\tc"
+    });
+    binary
+        .run_with(["keys", "import", "-"], &row.to_string())
+        .ok();
+    let tabs = binary.run("keys list").ok();
+    assert_eq!(tabs.lines().count(), 2, "{tabs}");
+    assert!(tabs.contains("a\u{fffd}b\u{fffd}c"), "{tabs}");
+    // JSON keeps them as they are.
+    assert_eq!(list(&binary, "")[0]["description"], "a\nb\tc");
+}
+
+#[test]
+fn access_tokens_are_minted_listed_and_revoked() {
+    let binary = Binary::new();
+    for role in ["admin", "issuer", "operator", "viewer", "reporter"] {
+        let token = binary
+            .run(&format!("tokens create --role {role} --expires 1y"))
+            .ok();
+        assert!(
+            token.starts_with("rsc_sk_") && token.lines().count() == 1,
+            "{token}"
+        );
+    }
+    let text = binary.run("tokens list --json").ok();
+    let tokens = lines(&text);
+    assert_eq!(tokens.len(), 5);
+    assert_eq!(tokens[0]["role"], "reporter", "newest first");
+    assert_eq!(tokens[0]["status"], "valid");
+    let id = tokens[0]["id"].as_str().expect("an id");
+    let revoked = json(&binary.run(&format!("tokens revoke {id} --json")).ok());
+    assert_eq!(revoked["status"], "revoked");
+    let again = json(&binary.run(&format!("tokens revoke {id} --json")).ok());
+    assert_eq!(again["revoked_at"], revoked["revoked_at"]);
+    assert_eq!(
+        binary.run("tokens list --project web").ok().lines().count(),
+        1
+    );
+}

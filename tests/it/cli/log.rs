@@ -1,0 +1,107 @@
+//! The revocation log on the command line.
+
+use super::Binary;
+
+/// A database with three entries in its log.
+fn with_entries() -> Binary {
+    let binary = Binary::new();
+    for user in ["u1", "u2", "u3"] {
+        let value = binary
+            .run(&format!("keys create --user {user} --description x"))
+            .ok();
+        binary
+            .run_with(["keys", "revoke", "--value-stdin"], &value)
+            .ok();
+    }
+    binary
+}
+
+#[test]
+fn an_export_verifies_offline_and_a_flipped_byte_is_named() {
+    let binary = with_entries();
+    let database = binary.run("log verify").ok();
+    assert!(database.starts_with("ok: 3 entries, head "), "{database}");
+
+    binary
+        .run("log export --format jsonl --output log.jsonl")
+        .ok();
+    let export = std::fs::read_to_string(binary.path("log.jsonl")).expect("the export");
+    assert_eq!(
+        binary.run("log export").ok(),
+        export,
+        "the same on standard output"
+    );
+    assert_eq!(export.lines().count(), 3);
+
+    // Offline: in a folder without database, from a file and from standard input.
+    let elsewhere = Binary::new();
+    elsewhere.write("log.jsonl", &export);
+    assert_eq!(elsewhere.run("log verify log.jsonl").ok(), database);
+    assert_eq!(
+        elsewhere.run_with(["log", "verify", "-"], &export).ok(),
+        database
+    );
+    assert!(!elsewhere.path("data").exists());
+
+    let flipped = export.replacen("\"u2\"", "\"u7\"", 1);
+    let ran = elsewhere.run_with(["log", "verify", "-"], &flipped);
+    ran.fails(1, &[]);
+    assert!(ran.stdout.contains("entry 2"), "{ran:?}");
+    let (_, missing) = export.split_once('\n').expect("lines");
+    elsewhere
+        .run_with(["log", "verify", "-"], missing)
+        .fails(1, &[]);
+    elsewhere
+        .run_with(["log", "verify", "-"], "not a log\n")
+        .fails(1, &[]);
+}
+
+#[test]
+fn entries_are_listed_shown_and_exported() {
+    let binary = with_entries();
+    let entries: Vec<serde_json::Value> = binary
+        .run("log list --json --limit 2")
+        .ok()
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let numbers: Vec<_> = entries.iter().map(|entry| entry["seq"].clone()).collect();
+    assert_eq!(numbers, [3, 2]);
+    let key = entries[0]["key_id"].as_str().expect("an id");
+    let of_key = binary.run(&format!("log list --key {key}")).ok();
+    assert_eq!(
+        of_key.lines().count(),
+        2,
+        "a header and one entry: {of_key}"
+    );
+
+    let shown = binary.run("log show 3").ok();
+    assert!(shown.contains(key) && shown.contains("manual"), "{shown}");
+    let shown: serde_json::Value =
+        serde_json::from_str(&binary.run("log show 3 --json").ok()).expect("JSON");
+    assert_eq!(shown, entries[0]);
+    binary.run("log show 4").fails(2, &["no entry 4"]);
+
+    let csv = binary.run("log export --format csv").ok();
+    let mut reader = csv::Reader::from_reader(csv.as_bytes());
+    assert_eq!(reader.headers().expect("a header").get(0), Some("seq"));
+    assert_eq!(reader.records().filter_map(Result::ok).count(), 3);
+}
+
+#[test]
+fn an_export_that_cannot_be_written_leaves_nothing() {
+    let binary = with_entries();
+    binary
+        .run("log export --output nowhere/log.jsonl")
+        .fails(2, &["nowhere/log.jsonl"]);
+    assert!(!binary.path("nowhere").exists());
+}
+
+#[test]
+fn an_empty_log_holds() {
+    let binary = Binary::new();
+    binary.run("migrate").ok();
+    let verified = binary.run("log verify").ok();
+    assert!(verified.starts_with("ok: 0 entries"), "{verified}");
+    assert_eq!(binary.run("log export").ok(), "");
+}

@@ -1,0 +1,154 @@
+//! The real daemon as a child process.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::cli::Binary;
+
+/// Longer than any of this takes on a busy machine; a test that waits so long has failed.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A running `rescind serve`, killed when dropped.
+pub(crate) struct Daemon {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    lines: Receiver<String>,
+    log: Vec<String>,
+    stdout: Option<JoinHandle<String>>,
+}
+
+/// How a daemon ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) log: Vec<String>,
+}
+
+impl Daemon {
+    /// Starts the daemon on a free port and waits until it listens.
+    pub(crate) fn start(binary: &Binary, arguments: &[&str]) -> Self {
+        let mut child = binary
+            .command(arguments)
+            .env("RESCIND__SERVER__BIND", "127.0.0.1:0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let (send, lines) = channel();
+        let stderr = BufReader::new(child.stderr.take().expect("standard error"));
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let _ = send.send(line);
+            }
+        });
+        let mut stdout = child.stdout.take().expect("standard output");
+        let stdout = std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = stdout.read_to_string(&mut text);
+            text
+        });
+        let mut daemon = Self {
+            child,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            lines,
+            log: Vec::new(),
+            stdout: Some(stdout),
+        };
+        let line = daemon.wait_for("listening on http://");
+        let address = line.split("http://").nth(1).unwrap_or_default();
+        let address: String = address
+            .chars()
+            .take_while(|c| c.is_ascii_digit() || ".:".contains(*c))
+            .collect();
+        daemon.address = address.parse().expect("an address");
+        daemon
+    }
+
+    /// Waits for a log line that contains `text`.
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|_| panic!("no `{text}` in {:#?}", self.log));
+            self.log.push(line.clone());
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// Sends a signal, such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Waits for the end of the process.
+    pub(crate) fn wait(mut self) -> Ended {
+        // Standard error is closed when the process has ended.
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => self.log.push(line),
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(error) => panic!("still running ({error}): {:#?}", self.log),
+            }
+        }
+        let status = self.child.wait().expect("the process ends");
+        let stdout = self.stdout.take().expect("read once").join();
+        Ended {
+            code: status.code(),
+            stdout: stdout.expect("standard output"),
+            log: std::mem::take(&mut self.log),
+        }
+    }
+
+    /// Stops the daemon as a service manager does.
+    pub(crate) fn stop(self) -> Ended {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    /// A connection to the API.
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream
+    }
+
+    /// Sends a request without body; gives the status and the body.
+    pub(crate) fn get(&self, path: &str, token: Option<&str>) -> (u16, String) {
+        let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n"));
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: rescind\r\nconnection: close\r\n{}\r\n",
+            authorization.unwrap_or_default()
+        );
+        let mut stream = self.connect();
+        stream.write_all(request.as_bytes()).expect("sent");
+        answer(stream)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads an answer to its end.
+pub(crate) fn answer(mut stream: TcpStream) -> (u16, String) {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    (status.expect("a status"), body.to_owned())
+}
