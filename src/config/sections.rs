@@ -375,10 +375,9 @@ fn sources(sections: Vec<Section<'_>>) -> Vec<Source> {
             base_url(&section, "clone_url", github).unwrap_or_else(|| github.to_owned());
         let token = source_token(&section);
         let schedule = source_schedule(&section);
-        section.finish();
         names.extend(name.clone());
         if let (Some(name), Some(kind)) = (name, kind) {
-            sources.push(Source {
+            let source = Source {
                 name,
                 kind,
                 scope,
@@ -386,10 +385,41 @@ fn sources(sections: Vec<Section<'_>>) -> Vec<Source> {
                 clone_url,
                 token,
                 schedule,
-            });
+            };
+            refuse_second_origin(&section, &source, &sources);
+            sources.push(source);
         }
+        section.finish();
     }
     sources
+}
+
+/// Contents of one host are fetched in one way, whichever source told of them: a push that two sources
+/// see is one work item.
+fn refuse_second_origin(section: &Section<'_>, source: &Source, others: &[Source]) {
+    let host = |source: &Source| {
+        let url = Url::parse(&source.clone_url).ok()?;
+        Some((url.host_str()?.to_owned(), url.port_or_known_default()))
+    };
+    let token = |source: &Source| {
+        let token = source.token.as_ref();
+        token.map(|token| token.expose_secret().to_owned())
+    };
+    for other in others.iter().filter(|other| host(other) == host(source)) {
+        if other.clone_url != source.clone_url {
+            let what = "another source has the same host with a different clone_url";
+            let hint = "give sources of one host the same clone_url";
+            section.refuse(section.place(), "clone_url", what, hint);
+        }
+        let tokens = (token(source), token(other));
+        if let (Some(token), Some(other)) = tokens
+            && token != other
+        {
+            let what = "another source of the same host has a different token";
+            let hint = "give sources of one host the same token, one that may read all of them";
+            section.refuse(section.place(), "token", what, hint);
+        }
+    }
 }
 
 fn source_name(section: &Section<'_>, taken: &[String]) -> Option<String> {

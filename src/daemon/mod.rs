@@ -3,6 +3,8 @@
 //! [`Daemon::start`] opens everything, [`Daemon::run`] serves until a signal comes.
 
 mod lifecycle;
+mod poller;
+mod sources;
 mod token;
 
 use std::net::SocketAddr;
@@ -21,6 +23,7 @@ use crate::intake::{GithubPartner, PublicKeyTimings, PublicKeys};
 use crate::keyformat::{FormatSet, KeyValue, Peppers};
 use crate::respond::{IssuerFormats, Responder};
 use crate::server::{self, AppState, Limits};
+use crate::source::PollError;
 use crate::store::{Lookup, Store, StoreError, StoreOptions};
 
 /// How long requests and work items under way may take to finish after a signal. Service managers
@@ -49,6 +52,14 @@ pub enum DaemonError {
     /// No HTTP client.
     #[error(transparent)]
     HttpClient(#[from] HttpClientError),
+    /// A source's address cannot be used.
+    #[error("source {name}: {error}")]
+    Source {
+        /// The source's name.
+        name: String,
+        /// What is wrong.
+        error: PollError,
+    },
 }
 
 /// A started daemon: listening, its database open, its tasks running.
@@ -101,9 +112,11 @@ impl Daemon {
             clock,
             lifecycle: &lifecycle,
         };
+        let sources = sources::make(&parts)?;
         let admin_token =
             bootstrap_token(&store, &parts.formats, &config.issuer, parts.clock.now()).await?;
         serve(&parts, listener);
+        sources.start(&parts);
         let url = config.public_url(address);
         tracing::info!(%address, url, "listening on http://{address}");
         Ok(Self {

@@ -165,6 +165,8 @@ api_url = "api.github.com" | sources[0].api_url: is not a URL | https://api.gith
 [[sources]]⏎name = "a"⏎kind = "github_events" | config.toml:5:8: sources[1].name: another source | of its own
 [[sources]]⏎name = "b" | config.toml:4:1: sources[1].kind: is missing | github_events
 [[sources]]⏎kind = "github_events" | config.toml:4:1: sources[1].name: is missing | github-public
+clone_url = "https://a.example/x"⏎[[sources]]⏎name = "b"⏎kind = "github_events"⏎clone_url = "https://a.example/y" | config.toml:5:1: sources[1].clone_url: another source | same clone_url
+token = "s"⏎[[sources]]⏎name = "b"⏎kind = "github_events"⏎token = "t" | config.toml:5:1: sources[1].token: another source | same token
 [[sources]]⏎name = "b"⏎kind = "gharchive" | config.toml:6:8: sources[1].kind: this version | github_events
 [[sources]]⏎name = "b c"⏎kind = "github_events" | sources[1].name: has to be at most | github-public
 "#;

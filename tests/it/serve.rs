@@ -1,6 +1,7 @@
 //! Tests of serve.
 
 mod daemon;
+mod leak;
 
 use std::io::Write as _;
 use std::net::TcpListener;

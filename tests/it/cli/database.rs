@@ -29,7 +29,7 @@ fn reading_commands_do_not_make_a_database() {
 #[tokio::test]
 async fn a_database_newer_than_the_binary_is_left_alone() {
     use sqlx::Connection as _;
-    let binary = Binary::new();
+    let binary = Binary::new().with("RESCIND__SERVER__BIND", "127.0.0.1:0");
     binary.run("migrate").ok();
     let url = format!("sqlite://{}", binary.path("data/rescind.db").display());
     let mut connection = sqlx::SqliteConnection::connect(&url)
@@ -66,7 +66,9 @@ fn a_folder_that_cannot_be_written_is_named() {
         std::fs::remove_dir_all(&folder).expect("removed");
         std::fs::write(&folder, "").expect("a file");
     }
-    let binary = binary.with("RESCIND__DATABASE__URL", "sqlite://locked/rescind.db");
+    let binary = binary
+        .with("RESCIND__DATABASE__URL", "sqlite://locked/rescind.db")
+        .with("RESCIND__SERVER__BIND", "127.0.0.1:0");
     for line in ["migrate", "tokens create --role admin", "serve"] {
         binary
             .run(line)
