@@ -219,9 +219,19 @@ impl Store {
 
     async fn prepare(&self, sql: &Sql) -> Result<(), sqlx::Error> {
         use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
-        let text = AssertSqlSafe(sql.text(self.0.db.dialect())).into_sql_str();
+        // As an explanation the text differs from that of a statement that was prepared before, which
+        // would be given back from the connection's cache, unchecked.
+        let text = format!("EXPLAIN {}", sql.text(self.0.db.dialect()));
+        let text = AssertSqlSafe(text).into_sql_str();
         match &self.0.db {
-            Db::Sqlite { write, .. } => write.prepare(text).await.map(drop),
+            Db::Sqlite { write, .. } => {
+                let mut connection = write.acquire().await?;
+                // SQLite compares the schema it has in memory with the file's when a statement runs.
+                connection
+                    .execute("SELECT COUNT(*) FROM sqlite_master")
+                    .await?;
+                connection.prepare(text).await.map(drop)
+            }
             Db::Postgres(pool) => pool.prepare(text).await.map(drop),
         }
     }
