@@ -92,7 +92,7 @@ impl Default for WorkerOptions {
     fn default() -> Self {
         Self {
             concurrent: 16,
-            lease: Duration::from_mins(1),
+            lease: Duration::from_secs(30),
             idle: Duration::from_secs(1),
             patience: Duration::from_secs(20),
         }
