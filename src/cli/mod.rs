@@ -58,6 +58,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See the whole main job with no set-up: mint keys, leak them, watch them being revoked
+    Demo(demo::DemoArgs),
     /// Run the daemon: the API and the sources that are configured
     Serve(serve::ServeArgs),
     /// Issue, list, check, revoke, rotate and import keys
@@ -127,6 +129,7 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Demo(args) => demo::run(&args),
         Command::Serve(serve::ServeArgs {}) => serve::run(context),
         Command::Keys(args) => keys::run(args, context),
         Command::Tokens(args) => tokens::run(args, context),

@@ -1,1 +1,43 @@
-//! Tests of demo.
+//! The demo is what a newcomer sees first.
+
+use std::process::Command;
+
+#[test]
+fn demo_tells_the_whole_story_and_ends_well() {
+    let output = Command::new(env!("CARGO_BIN_EXE_rescind"))
+        .args(["demo", "--exit"])
+        .output()
+        .expect("the rescind binary runs");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stdout}\n{stderr}");
+    for word in [
+        "plain text in deploy/.env",
+        "base64 in a Kubernetes secret",
+        "UTF-16 in windows/settings.ini",
+        "added and removed within one push",
+        "in a signed partner report",
+        "public key in web/app.js",
+        "leak to revocation",
+        "revoked",
+    ] {
+        assert!(stdout.contains(word), "the story lacks {word:?}:\n{stdout}");
+    }
+    assert!(!stdout.contains("FAILED"), "{stdout}");
+}
+
+#[test]
+fn demo_refuses_a_port_that_is_taken() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_rescind"))
+        .args(["demo", "--exit", "--port", &port])
+        .output()
+        .expect("the rescind binary runs");
+    assert_eq!(output.status.code(), Some(3));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stderr.contains(&port),
+        "the message names the port: {stderr}"
+    );
+}

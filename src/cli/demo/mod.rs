@@ -1,3 +1,340 @@
-//! `rescind demo`: the whole main job on real input, in a temporary folder.
+//! `rescind demo`: the whole main job with no set-up. Everything in it is real: a git repository behind
+//! smart HTTP, a GitHub-shaped events feed, a signed partner report, and the daemon as a process of its own.
 
+mod api;
+mod feed;
 pub mod forge;
+mod leaks;
+mod partner;
+mod served;
+mod timeline;
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use self::served::Served;
+pub use feed::Feed;
+pub use partner::Partner;
+
+use self::api::{Api, Checked, Revocation};
+use self::forge::{Forge, Repository};
+use self::leaks::Leak;
+use self::timeline::Timeline;
+use super::{DONE, FOUND};
+use crate::clock::{Clock as _, SystemClock};
+use crate::keyformat::KeyValue;
+
+/// How long every leaked key has to be revoked.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How often the demo asks whether a key was revoked.
+const ASK_EVERY: Duration = Duration::from_millis(20);
+const REPOSITORY: &str = "acme/webshop";
+const REPOSITORY_ID: u64 = 4711;
+
+/// Arguments of `rescind demo`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Needs nothing but `git`; everything happens in a temporary folder, on the loopback interface.
+
+Examples:
+  rescind demo               leaves the daemon running, to be looked at, until Ctrl-C
+  rescind demo --exit        ends; non-zero unless each leaked secret key was revoked and nothing else"
+)]
+pub struct DemoArgs {
+    /// End when the story is told; exit code 1 if any step went wrong
+    #[arg(long)]
+    exit: bool,
+    /// Port of the API on 127.0.0.1 [default: a free one]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    port: u16,
+}
+
+/// Tells the whole story.
+///
+/// # Errors
+/// When a part of the stage cannot be set up: no `git`, a taken port, a full disk.
+pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    runtime.block_on(tell(args))
+}
+
+async fn tell(args: &DemoArgs) -> anyhow::Result<ExitCode> {
+    let tracker = TaskTracker::new();
+    let mut stage = Stage::set_up(&tracker, args.port).await?;
+    let failures = stage.play().await?;
+    for failure in &failures {
+        println!("FAILED: {failure}");
+    }
+    if failures.is_empty() {
+        println!(
+            "\nEvery leaked secret key was revoked; the public key and the one that never leaked are valid."
+        );
+    }
+    if !args.exit {
+        stage.stay_open().await?;
+    }
+    stage.served.stop().await?;
+    Ok(if failures.is_empty() {
+        DONE
+    } else {
+        ExitCode::from(FOUND)
+    })
+}
+
+/// A key of the demo.
+struct Minted {
+    leak: Leak,
+    id: String,
+    value: KeyValue,
+}
+
+/// Everything that runs while the story is told.
+struct Stage {
+    folder: TempDir,
+    partner: Partner,
+    feed: Feed,
+    forge: Forge,
+    repository: Repository,
+    served: Served,
+    api: Api,
+}
+
+impl Stage {
+    async fn set_up(tracker: &TaskTracker, port: u16) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("rescind-demo-").tempdir()?;
+        let root = folder.path();
+        let forge = Forge::start(&root.join("forge"), tracker).await?;
+        let repository = forge.create(REPOSITORY)?;
+        repository.write("README", b"A web shop.\n")?;
+        repository.commit("Begin")?;
+        repository.push(leaks::BRANCH)?;
+        let partner = Partner::new()?;
+        let feed = Feed::start(tracker, 1, partner.public_keys()).await?;
+        let config = root.join("config.toml");
+        std::fs::write(&config, configuration(root, port, &feed, &forge)?)?;
+        let binary = served::own_binary()?;
+        let served = Served::start(&binary, &config, &root.join("rescind.log")).await?;
+        let client = crate::fetch::http_client()?;
+        let api = Api::new(client, &served.url, served.admin_token.clone());
+        println!(
+            "Rescind listens on {}, its data is in {}\n",
+            served.url,
+            root.display()
+        );
+        Ok(Self {
+            folder,
+            partner,
+            feed,
+            forge,
+            repository,
+            served,
+            api,
+        })
+    }
+
+    /// Mints, leaks, waits, and gives what went wrong.
+    async fn play(&mut self) -> anyhow::Result<Vec<String>> {
+        let mut timeline = Timeline::starting_at(SystemClock.now());
+        let keys = self.mint(&mut timeline).await?;
+        self.leak_by_push(&keys, &mut timeline)?;
+        let mut failures = self.leak_by_report(&keys, &mut timeline).await?;
+        self.wait_for_revocations(&keys, &mut timeline).await?;
+        println!("{timeline}");
+        failures.extend(self.judge(&keys).await?);
+        println!("The revocation log (rescind log list):\n");
+        self.rescind(&["log", "list"])?;
+        println!("\nIts chain, computed anew (rescind log verify):\n");
+        if !self.rescind(&["log", "verify"])? {
+            failures.push("the revocation log does not verify".to_owned());
+        }
+        Ok(failures)
+    }
+
+    async fn mint(&self, timeline: &mut Timeline) -> anyhow::Result<Vec<Minted>> {
+        let mut keys = Vec::new();
+        for (number, leak) in Leak::ALL.into_iter().enumerate() {
+            let public = leak == Leak::PublicKey;
+            let user = format!("user-{}", number + 1);
+            let (id, value) = self.api.mint(&user, leak.description(), public).await?;
+            timeline.minted(&id, leak, &value, SystemClock.now());
+            keys.push(Minted { leak, id, value });
+        }
+        Ok(keys)
+    }
+
+    fn leak_by_push(&self, keys: &[Minted], timeline: &mut Timeline) -> anyhow::Result<()> {
+        let leaking: Vec<(Leak, &KeyValue)> =
+            keys.iter().map(|key| (key.leak, &key.value)).collect();
+        let pushed = leaks::push(&self.repository, &leaking)?;
+        let at = SystemClock.now();
+        self.feed.push(REPOSITORY_ID, REPOSITORY, &pushed, at);
+        for key in keys.iter().filter(|key| key.leak.is_pushed()) {
+            timeline.leaked(&key.id, at);
+        }
+        Ok(())
+    }
+
+    /// Sends one report with a key of ours (twice), a string that nobody minted and a row without a token.
+    async fn leak_by_report(
+        &self,
+        keys: &[Minted],
+        timeline: &mut Timeline,
+    ) -> anyhow::Result<Vec<String>> {
+        let key = keys
+            .iter()
+            .find(|key| key.leak == Leak::PartnerReport)
+            .context("no key to report")?;
+        let row = |token: &str| {
+            json!({
+                "token": token,
+                "type": "rescind_secret",
+                "url": "https://example.com/acme/webshop/issues/1",
+                "source": "issue_body",
+            })
+        };
+        let stranger = "not-one-of-our-keys";
+        let ours = key.value.expose();
+        let rows = json!([row(ours), row(stranger), { "type": "rescind_secret" }, row(ours)]);
+        let body = serde_json::to_vec(&rows)?;
+        let signature = self.partner.sign(&body);
+        timeline.leaked(&key.id, SystemClock.now());
+        let feedback = self
+            .api
+            .partner_report(body, self.partner.identifier(), &signature)
+            .await?;
+        let expected = [
+            (ours, "true_positive"),
+            (stranger, "false_positive"),
+            ("", "false_positive"),
+            (ours, "true_positive"),
+        ];
+        Ok(wrong_feedback(&feedback, &expected))
+    }
+
+    /// Waits until each key that must be revoked is, or patience ends.
+    async fn wait_for_revocations(
+        &self,
+        keys: &[Minted],
+        timeline: &mut Timeline,
+    ) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        for key in keys.iter().filter(|key| key.leak.must_be_revoked()) {
+            loop {
+                if let Some(Revocation {
+                    detected_at,
+                    at,
+                    source,
+                }) = self.api.revocation(&key.id).await?
+                {
+                    timeline.revoked(&key.id, detected_at, at, source);
+                    break;
+                }
+                if Instant::now() > deadline {
+                    break;
+                }
+                tokio::time::sleep(ASK_EVERY).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks every key the way a backend does.
+    async fn judge(&self, keys: &[Minted]) -> anyhow::Result<Vec<String>> {
+        let mut failures = Vec::new();
+        for key in keys {
+            let expected = if key.leak.must_be_revoked() {
+                Checked::Refused("API_KEY_REVOKED".to_owned())
+            } else {
+                Checked::Valid
+            };
+            let found = self.api.check(&key.value).await?;
+            if found != expected {
+                let what = key.leak.description();
+                failures.push(format!("{what}: expected {expected:?}, found {found:?}"));
+            }
+        }
+        Ok(failures)
+    }
+
+    /// Runs a command of this binary on the demo's data; tells whether it ended with 0.
+    fn rescind(&self, arguments: &[&str]) -> anyhow::Result<bool> {
+        let status = Command::new(served::own_binary()?)
+            .arg("--config")
+            .arg(self.folder.path().join("config.toml"))
+            .args(arguments)
+            .status()?;
+        Ok(status.success())
+    }
+
+    async fn stay_open(&mut self) -> anyhow::Result<()> {
+        println!("\nRescind goes on running until Ctrl-C. Look around:\n");
+        println!(
+            "  curl -H 'Authorization: Bearer {}' \\",
+            self.served.admin_token.expose()
+        );
+        println!("    {}/api/v1/incidents", self.served.url);
+        println!("  the events feed:  {}/events", self.feed.url());
+        println!(
+            "  the repository:   git clone {}/{REPOSITORY}.git",
+            self.forge.url()
+        );
+        tokio::select! {
+            ended = self.served.wait() => ended,
+            interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+        }
+    }
+}
+
+/// The daemon's configuration: everything in the temporary folder, everything on the loopback interface.
+fn configuration(root: &Path, port: u16, feed: &Feed, forge: &Forge) -> anyhow::Result<String> {
+    let database = root.join("rescind.db");
+    let database = database
+        .to_str()
+        .context("the temporary folder's path is not UTF-8")?;
+    let (api_url, clone_url) = (feed.url(), forge.url());
+    let value = json!({
+        "server": { "bind": format!("127.0.0.1:{port}") },
+        "database": { "url": format!("sqlite://{database}") },
+        "partners": { "github": {
+            "enabled": true,
+            "public_keys_url": format!("{api_url}/meta/public_keys/secret_scanning"),
+        }},
+        "sources": [{
+            "name": "demo-feed",
+            "kind": "github_events",
+            "scope": "public",
+            "api_url": api_url,
+            "clone_url": clone_url,
+            "schedule": "poll",
+        }],
+    });
+    Ok(toml::to_string(&value)?)
+}
+
+/// Compares the feedback to what a partner must be told.
+fn wrong_feedback(feedback: &[Value], expected: &[(&str, &str)]) -> Vec<String> {
+    use crate::keyformat::Sha256Digest;
+    let mut failures = Vec::new();
+    if feedback.len() != expected.len() {
+        failures.push(format!(
+            "{} rows were answered with {}",
+            expected.len(),
+            feedback.len()
+        ));
+    }
+    for (number, (row, (token, label))) in feedback.iter().zip(expected).enumerate() {
+        let digest = Sha256Digest::of(token.as_bytes()).to_hex();
+        if row["token_hash"] != digest.as_str() || row["label"] != *label {
+            failures.push(format!("feedback row {} is not `{label}`", number + 1));
+        }
+    }
+    failures
+}

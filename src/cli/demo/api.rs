@@ -1,0 +1,144 @@
+//! The few calls of the HTTP API that the demo makes, as any backend would make them.
+
+use anyhow::{Context as _, bail, ensure};
+use jiff::Timestamp;
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+
+use crate::keyformat::KeyValue;
+
+/// A client of one running daemon.
+#[derive(Debug)]
+pub(super) struct Api {
+    client: Client,
+    url: String,
+    token: KeyValue,
+}
+
+/// What `check` says of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Checked {
+    /// The key is valid.
+    Valid,
+    /// It is not; the error code says why.
+    Refused(String),
+}
+
+/// An entry of the revocation log, as far as the timeline shows it.
+#[derive(Debug, Clone)]
+pub(super) struct Revocation {
+    /// When the key was seen.
+    pub(super) detected_at: Timestamp,
+    /// When it was revoked.
+    pub(super) at: Timestamp,
+    /// Who saw it.
+    pub(super) source: String,
+}
+
+impl Api {
+    /// Talks to the daemon at `url` with an access token.
+    pub(super) fn new(client: Client, url: &str, token: KeyValue) -> Self {
+        Self {
+            client,
+            url: url.to_owned(),
+            token,
+        }
+    }
+
+    /// Mints a key for a user and gives its id and value.
+    pub(super) async fn mint(
+        &self,
+        user: &str,
+        description: &str,
+        public: bool,
+    ) -> anyhow::Result<(String, KeyValue)> {
+        let body = json!({
+            "user_id": user,
+            "description": description,
+            "expires_at_millis": null,
+            "is_public": public,
+        });
+        let (status, answer) = self.post("/api/v1/user-api-keys", &body).await?;
+        ensure!(
+            status.is_success(),
+            "minting a key was refused with {status}: {}",
+            answer["code"]
+        );
+        let id = answer["id"]
+            .as_str()
+            .context("a new key has no id")?
+            .to_owned();
+        let value = answer["value"].as_str().context("a new key has no value")?;
+        Ok((id, KeyValue::new(value)))
+    }
+
+    /// Asks whether a key is valid.
+    pub(super) async fn check(&self, key: &KeyValue) -> anyhow::Result<Checked> {
+        let body = json!({ "api_key": key.expose() });
+        let (status, answer) = self.post("/api/v1/user-api-keys/check", &body).await?;
+        if status.is_success() {
+            return Ok(Checked::Valid);
+        }
+        match answer["code"].as_str() {
+            Some(code) => Ok(Checked::Refused(code.to_owned())),
+            None => bail!("a check was answered with {status} and no error code"),
+        }
+    }
+
+    /// The entry of the revocation log that revoked this key, if it is there yet.
+    pub(super) async fn revocation(&self, key_id: &str) -> anyhow::Result<Option<Revocation>> {
+        let url = format!("{}/api/v1/revocations?limit=200", self.url);
+        let request = self.client.get(url).bearer_auth(self.token.expose());
+        let answer: Value = request.send().await?.error_for_status()?.json().await?;
+        let items = answer["items"]
+            .as_array()
+            .context("the revocation log has no items")?;
+        let Some(entry) = items
+            .iter()
+            .find(|entry| entry["key_id"] == key_id && entry["action"] == "revoked")
+        else {
+            return Ok(None);
+        };
+        let time = |name: &str| -> anyhow::Result<Timestamp> {
+            let text = entry[name]
+                .as_str()
+                .with_context(|| format!("an entry has no {name}"))?;
+            Ok(text.parse()?)
+        };
+        Ok(Some(Revocation {
+            detected_at: time("detected_at")?,
+            at: time("at")?,
+            source: entry["occurrence"]["source"]
+                .as_str()
+                .unwrap_or("?")
+                .to_owned(),
+        }))
+    }
+
+    /// Sends a signed partner report and gives the feedback rows.
+    pub(super) async fn partner_report(
+        &self,
+        body: Vec<u8>,
+        identifier: &str,
+        signature: &str,
+    ) -> anyhow::Result<Vec<Value>> {
+        let request = self
+            .client
+            .post(format!("{}/webhooks/github/secret-scanning", self.url))
+            .header("content-type", "application/json")
+            .header("github-public-key-identifier", identifier)
+            .header("github-public-key-signature", signature)
+            .body(body);
+        Ok(request.send().await?.error_for_status()?.json().await?)
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> anyhow::Result<(StatusCode, Value)> {
+        let request = self
+            .client
+            .post(format!("{}{path}", self.url))
+            .bearer_auth(self.token.expose())
+            .json(body);
+        let answer = request.send().await?;
+        Ok((answer.status(), answer.json().await?))
+    }
+}

@@ -1,0 +1,124 @@
+//! The real daemon as a process of its own, in a temporary folder: what `rescind serve` does for everybody.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+use crate::keyformat::KeyValue;
+
+/// How long the first start may take: it creates the database.
+const START: Duration = Duration::from_mins(1);
+/// How often the log is looked at for the address.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long a shutdown may take before the process is killed.
+const STOP: Duration = Duration::from_secs(30);
+
+/// A running daemon. It is killed when dropped; [`Served::stop`] is the polite way.
+#[derive(Debug)]
+pub(super) struct Served {
+    child: Child,
+    /// The address of the API, without a slash at the end.
+    pub(super) url: String,
+    /// The admin token that the first start on an empty database prints.
+    pub(super) admin_token: KeyValue,
+}
+
+impl Served {
+    /// Starts `binary --config CONFIG serve` with its log in `log` and waits until it has printed the
+    /// admin token and listens.
+    pub(super) async fn start(binary: &Path, config: &Path, log: &Path) -> anyhow::Result<Self> {
+        let stderr = std::fs::File::create(log).context("cannot create the daemon's log file")?;
+        let mut child = Command::new(binary)
+            .arg("--config")
+            .arg(config)
+            .arg("serve")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            // Ctrl-C reaches the demo only, which then ends the daemon politely.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start `rescind serve`")?;
+        let stdout = child
+            .stdout
+            .take()
+            .context("the daemon has no standard output")?;
+        let announced = async { tokio::try_join!(admin_token(stdout), address(log)) };
+        let (admin_token, url) = match timeout(START, announced).await {
+            Ok(Ok(announced)) => announced,
+            Ok(Err(error)) => return Err(error.context(tail_of(log))),
+            Err(_) => bail!(
+                "the daemon did not listen within {START:?}: {}",
+                tail_of(log)
+            ),
+        };
+        Ok(Self {
+            child,
+            url,
+            admin_token,
+        })
+    }
+
+    /// Asks the daemon to end and waits until it has.
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
+            let pid =
+                rustix::process::Pid::from_raw(pid).context("the daemon has no process id")?;
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+                .context("cannot end the daemon")?;
+        }
+        let ended = timeout(STOP, self.child.wait()).await;
+        match ended {
+            Ok(status) if status.as_ref().is_ok_and(std::process::ExitStatus::success) => Ok(()),
+            Ok(status) => bail!("the daemon ended with {:?}", status?.code()),
+            Err(_) => bail!("the daemon did not end within {STOP:?} of SIGTERM"),
+        }
+    }
+
+    /// Waits until the daemon ends by itself.
+    pub(super) async fn wait(&mut self) -> anyhow::Result<()> {
+        self.child.wait().await?;
+        Ok(())
+    }
+}
+
+/// Reads the admin token, which `serve` prints on standard output.
+async fn admin_token(stdout: ChildStdout) -> anyhow::Result<KeyValue> {
+    let mut lines = BufReader::new(stdout).lines();
+    while let Some(line) = lines.next_line().await? {
+        if let Some((_, token)) = line.split_once("admin token (shown once): ") {
+            return Ok(KeyValue::new(token.trim()));
+        }
+    }
+    bail!("the daemon ended before it listened")
+}
+
+/// Reads the address, which `serve` tells in its log.
+async fn address(log: &Path) -> anyhow::Result<String> {
+    loop {
+        let text = tokio::fs::read_to_string(log).await?;
+        if let Some((_, rest)) = text.split_once("listening on ")
+            && let Some((address, _)) = rest.split_once(char::is_whitespace)
+        {
+            return Ok(address.to_owned());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn tail_of(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(5)..].join("\n")
+}
+
+/// This very binary.
+pub(super) fn own_binary() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("cannot find the path of the running rescind binary")
+}
