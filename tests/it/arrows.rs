@@ -1,1 +1,148 @@
 //! The rooms of the house depend on each other in one direction only.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which rooms each room may use. `docs/architecture.md` shows the same picture.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("clock", &[]),
+    ("keyformat", &[]),
+    ("scan", &["keyformat"]),
+    ("store", &["clock", "keyformat"]),
+    ("fetch", &["clock"]),
+    ("respond", &["clock", "keyformat", "scan", "store"]),
+    (
+        "intake",
+        &["clock", "keyformat", "scan", "store", "respond"],
+    ),
+    (
+        "source",
+        &["clock", "keyformat", "scan", "store", "fetch", "respond"],
+    ),
+    ("config", &["clock", "keyformat", "scan"]),
+    (
+        "server",
+        &[
+            "clock",
+            "keyformat",
+            "scan",
+            "store",
+            "fetch",
+            "config",
+            "respond",
+            "intake",
+            "source",
+        ],
+    ),
+    (
+        "daemon",
+        &[
+            "clock",
+            "keyformat",
+            "scan",
+            "store",
+            "fetch",
+            "config",
+            "respond",
+            "intake",
+            "source",
+            "server",
+        ],
+    ),
+];
+
+#[test]
+fn dependencies_run_one_way() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let rooms: BTreeSet<&str> = MAY_USE
+        .iter()
+        .map(|(room, _)| *room)
+        .chain(["cli"])
+        .collect();
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for (room, allowed) in MAY_USE {
+        for file in sources_of(&src, room) {
+            let text = fs::read_to_string(&file).expect("a source file is readable");
+            for (number, line) in text
+                .lines()
+                .enumerate()
+                .filter(|(_, line)| !is_comment(line))
+            {
+                for used in rooms
+                    .iter()
+                    .filter(|used| line.contains(&format!("crate::{used}")))
+                {
+                    seen += 1;
+                    if used != room && !allowed.contains(used) {
+                        wrong.push(format!(
+                            "{}:{}: {room} uses {used}",
+                            file.display(),
+                            number + 1
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "against the direction:\n{}",
+        wrong.join("\n")
+    );
+    assert!(
+        seen > 20,
+        "only {seen} uses were found: does the test still read the sources?"
+    );
+}
+
+#[test]
+fn key_formats_and_scanner_know_no_runtime_no_database_and_no_network() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for room in ["keyformat", "scan"] {
+        for file in sources_of(&src, room) {
+            let text = fs::read_to_string(&file).expect("a source file is readable");
+            for (number, line) in text
+                .lines()
+                .enumerate()
+                .filter(|(_, line)| !is_comment(line))
+            {
+                for foreign in ["tokio::", "sqlx::", "axum::", "reqwest::", "hyper::"] {
+                    assert!(
+                        !line.contains(foreign),
+                        "{}:{}: {room} uses {foreign}",
+                        file.display(),
+                        number + 1
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn is_comment(line: &str) -> bool {
+    line.trim_start().starts_with("//")
+}
+
+/// The files of a room: `src/room.rs` or everything below `src/room/`.
+fn sources_of(src: &Path, room: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![src.join(room)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten() {
+            let path = entry.expect("a folder entry is readable").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ext| ext == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    let single = src.join(format!("{room}.rs"));
+    if single.exists() {
+        files.push(single);
+    }
+    assert!(!files.is_empty(), "no sources for {room}");
+    files
+}

@@ -2,3 +2,4 @@
 
 pub(crate) mod databases;
 pub(crate) mod responder;
+pub(crate) mod world;

@@ -1,0 +1,230 @@
+//! The outside world of a test: a forge with a real repository, its events feed, a partner who signs reports,
+//! and the `rescind` binary as a process that can be killed.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rescind::cli::demo::forge::{Forge, Repository};
+use rescind::cli::demo::{Feed, Partner};
+use rescind::clock::{Clock as _, SystemClock};
+use tempfile::TempDir;
+use tokio_util::task::TaskTracker;
+
+pub(crate) const REPOSITORY: &str = "acme/webshop";
+const REPOSITORY_ID: u64 = 4711;
+
+/// Everything outside Rescind. Nothing in it is ever seen by Rescind but over HTTP.
+pub(crate) struct World {
+    folder: TempDir,
+    tracker: TaskTracker,
+    pub(crate) feed: Feed,
+    pub(crate) forge: Forge,
+    pub(crate) partner: Partner,
+    pub(crate) repository: Repository,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let tracker = TaskTracker::new();
+        let root = folder.path().join("forge");
+        let forge = Forge::start(&root, &tracker).await.expect("a forge");
+        let repository = forge.create(REPOSITORY).expect("a repository");
+        repository
+            .write("README", b"A web shop.\n")
+            .expect("a file");
+        repository.commit("Begin").expect("a commit");
+        repository.push("main").expect("a push");
+        let partner = Partner::new().expect("a key pair");
+        let feed = Feed::start(&tracker, 1, partner.public_keys())
+            .await
+            .expect("a feed");
+        Self {
+            folder,
+            tracker,
+            feed,
+            forge,
+            partner,
+            repository,
+        }
+    }
+
+    /// Where the world keeps its repositories.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A configuration that points at this world.
+    pub(crate) fn config(&self, database_url: &str) -> String {
+        format!(
+            r#"
+[server]
+bind = "127.0.0.1:0"
+[database]
+url = "{database_url}"
+[partners.github]
+enabled = true
+public_keys_url = "{api}/meta/public_keys/secret_scanning"
+[[sources]]
+name = "world"
+kind = "github_events"
+scope = "public"
+api_url = "{api}"
+clone_url = "{forge}"
+schedule = "poll"
+"#,
+            api = self.feed.url(),
+            forge = self.forge.url(),
+        )
+    }
+
+    /// Commits files, pushes them, and tells the feed.
+    pub(crate) fn push(&self, files: &[(&str, Vec<u8>)], message: &str) {
+        for (name, content) in files {
+            self.repository.write(name, content).expect("a file");
+        }
+        self.repository.commit(message).expect("a commit");
+        let pushed = self.repository.push("main").expect("a push");
+        self.feed
+            .push(REPOSITORY_ID, REPOSITORY, &pushed, SystemClock.now());
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.tracker.close();
+    }
+}
+
+/// A running `rescind serve`. Killed when dropped.
+pub(crate) struct Daemon {
+    child: Child,
+    pub(crate) url: String,
+    /// The admin token, if this was the first start on an empty database.
+    pub(crate) token: Option<String>,
+}
+
+/// Where a daemon keeps its things: configuration, database, logs.
+pub(crate) struct Home {
+    pub(crate) folder: TempDir,
+}
+
+impl Home {
+    pub(crate) fn new(config: impl FnOnce(&str) -> String) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let database = format!("sqlite://{}", folder.path().join("rescind.db").display());
+        fs::write(folder.path().join("config.toml"), config(&database)).expect("a file");
+        Self { folder }
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.path().join("config.toml")
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn rescind(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_rescind"))
+            .arg("--config")
+            .arg(self.config())
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .output()
+            .expect("the rescind binary runs")
+    }
+
+    /// Starts the daemon with everything that it can log, and waits until it listens.
+    pub(crate) fn serve(&self) -> Daemon {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log())
+            .expect("a log file");
+        let start = fs::metadata(self.log()).expect("a log file").len();
+        let start = usize::try_from(start).expect("a small log");
+        let child = Command::new(env!("CARGO_BIN_EXE_rescind"))
+            .args(["--log", "json", "--config"])
+            .arg(self.config())
+            .arg("serve")
+            .env("RESCIND_LOG", "trace")
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("the rescind binary starts");
+        let mut daemon = Daemon {
+            child,
+            url: String::new(),
+            token: None,
+        };
+        let (tokens, token) = mpsc::channel();
+        let stdout = daemon.child.stdout.take().expect("a standard output");
+        let stdout = BufReader::new(stdout);
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if let Some((_, token)) = line.split_once("admin token (shown once): ") {
+                    // Read on when nobody listens any more, so that the daemon never meets a full pipe.
+                    let _ = tokens.send(token.trim().to_owned());
+                }
+            }
+        });
+        daemon.url = self.address(start);
+        // The first start prints a token just after it listens; later ones, none.
+        let patience = match start {
+            0 => Duration::from_mins(1),
+            _ => Duration::from_millis(300),
+        };
+        daemon.token = token.recv_timeout(patience).ok();
+        daemon
+    }
+
+    /// Waits until the log, from byte `start` on, tells an address.
+    fn address(&self, start: usize) -> String {
+        for _ in 0..3000 {
+            let log = fs::read_to_string(self.log()).expect("a log");
+            if let Some((_, rest)) = log[start..].split_once("listening on ")
+                && let Some(end) = rest.find(['"', ' '])
+            {
+                return rest[..end].to_owned();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let log = fs::read_to_string(self.log()).expect("a log");
+        panic!("the daemon does not listen: {}", &log[start..]);
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("serve.log")
+    }
+}
+
+impl Daemon {
+    /// SIGKILL: no goodbye.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("the daemon can be killed");
+        self.child.wait().expect("the daemon has ended");
+    }
+
+    /// SIGTERM, and how it ended.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .expect("`kill` runs");
+        assert!(sent.success(), "SIGTERM could not be sent");
+        self.child.wait().expect("the daemon has ended")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
