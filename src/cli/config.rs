@@ -1,11 +1,10 @@
 //! `rescind config show`
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::{Context, DONE};
+use super::{Context, DONE, output};
 
 /// `rescind config`
 #[derive(Debug, Args)]
@@ -28,7 +27,7 @@ pub(super) fn run(args: &ConfigArgs, context: &Context) -> anyhow::Result<ExitCo
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    io::stdout().write_all(config.to_masked_toml().as_bytes())?;
+    output::line(config.to_masked_toml().trim_end())?;
     // What the file says may be right and yet name formats that are not there.
     config.check_issuer(&context.formats(&config)?)?;
     Ok(DONE)

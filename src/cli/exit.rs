@@ -4,8 +4,12 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use super::{Context, LogFormat};
 use crate::config::ConfigError;
-use crate::keyformat::FormatsError;
+use crate::daemon::DaemonError;
+use crate::keyformat::{FormatSet, FormatsError};
+use crate::respond::{RespondError, redact};
+use crate::store::StoreError;
 
 /// The command did what it was asked to.
 pub const DONE: ExitCode = ExitCode::SUCCESS;
@@ -21,26 +25,52 @@ const COULD_NOT_RUN: u8 = 3;
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-/// Prints an error with its causes and tells the exit code it stands for.
-pub(super) fn report(error: &anyhow::Error) -> ExitCode {
+/// Prints an error with its causes and tells the exit code it stands for. A key in it, because it stood
+/// where a path or a name belongs, is redacted.
+pub(super) fn report(error: &anyhow::Error, context: &Context) -> ExitCode {
     if is_broken_pipe(error) {
         // Whoever read our output has seen enough.
         return DONE;
     }
-    let mut stderr = io::stderr().lock();
-    let _ = writeln!(stderr, "error: {error:#}");
+    let formats = context.config().map(|config| config.load_formats());
+    let formats = match formats {
+        Ok(Ok(formats)) => formats,
+        _ => FormatSet::builtin(),
+    };
+    let text = format!("{error:#}");
+    let text = redact(&formats, &text);
+    match context.log {
+        LogFormat::Text => {
+            let _ = writeln!(io::stderr().lock(), "error: {text}");
+        }
+        LogFormat::Json => tracing::error!(error = %text, "could not run"),
+    }
     ExitCode::from(code(error))
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    let usage = |cause: &(dyn Error + 'static)| {
-        cause.is::<ConfigError>() || cause.is::<FormatsError>() || cause.is::<UsageError>()
-    };
-    if error.chain().any(usage) {
+    if error.chain().any(is_usage) {
         USAGE
     } else {
         COULD_NOT_RUN
     }
+}
+
+/// Whether the command line or the configuration has to change before it can work.
+fn is_usage(cause: &(dyn Error + 'static)) -> bool {
+    if let Some(error) = cause.downcast_ref::<StoreError>() {
+        return matches!(error, StoreError::Url(_));
+    }
+    if let Some(error) = cause.downcast_ref::<DaemonError>() {
+        return matches!(
+            error,
+            DaemonError::Store(StoreError::Url(_)) | DaemonError::Source { .. }
+        );
+    }
+    if let Some(error) = cause.downcast_ref::<RespondError>() {
+        return !matches!(error, RespondError::Store(_) | RespondError::Mint(_));
+    }
+    cause.is::<ConfigError>() || cause.is::<FormatsError>() || cause.is::<UsageError>()
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -104,5 +134,10 @@ mod tests {
         let usage = anyhow::Error::new(UsageError("no".to_owned())).context("while reading");
         assert_eq!(code(&usage), USAGE);
         assert_eq!(code(&anyhow::anyhow!("disk full")), COULD_NOT_RUN);
+        let url = || StoreError::Url("no".to_owned());
+        assert_eq!(code(&url().into()), USAGE);
+        assert_eq!(code(&DaemonError::from(url()).into()), USAGE);
+        assert_eq!(code(&RespondError::NotFound.into()), USAGE);
+        assert_eq!(code(&RespondError::from(url()).into()), COULD_NOT_RUN);
     }
 }

@@ -24,13 +24,13 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging for the rest of the process, at the level of `RESCIND_LOG` (default `info`).
+/// Starts logging for the rest of the process, at the level of `RESCIND_LOG` or else at `default`.
 ///
 /// # Errors
 /// When the level is none.
-pub(super) fn start(context: &Context) -> anyhow::Result<()> {
+pub(super) fn start(context: &Context, default: LevelFilter) -> anyhow::Result<()> {
     let level = match context.environment.get(LEVEL).unwrap_or("") {
-        "" => LevelFilter::INFO,
+        "" => default,
         text => text.parse().map_err(|_| {
             UsageError(format!(
                 "{LEVEL} has to be off, error, warn, info, debug or trace"

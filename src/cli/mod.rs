@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{Config, ConfigError, Environment};
 use crate::keyformat::{FormatSet, FormatsError};
@@ -76,6 +77,17 @@ enum Command {
     Formats(formats::FormatsArgs),
 }
 
+impl Command {
+    /// How much is logged unless `RESCIND_LOG` says otherwise: the daemon tells what it does, other
+    /// commands print their result and log only what is wrong.
+    fn log_level(&self) -> LevelFilter {
+        match self {
+            Self::Serve(_) => LevelFilter::INFO,
+            _ => LevelFilter::WARN,
+        }
+    }
+}
+
 /// What the revocation log calls whoever types a command.
 const ACTOR: &str = "cli";
 
@@ -119,12 +131,14 @@ pub fn main() -> ExitCode {
 /// Runs one command and reports its error, if any, on standard error.
 pub fn run(cli: Cli) -> ExitCode {
     let context = Context {
-        config_path: cli.config,
+        // A variable that is set to nothing counts as not set.
+        config_path: cli.config.filter(|path| !path.as_os_str().is_empty()),
         log: cli.log,
         environment: Environment::of_process(),
     };
-    let result = logging::start(&context).and_then(|()| dispatch(cli.command, &context));
-    result.unwrap_or_else(|error| exit::report(&error))
+    let result = logging::start(&context, cli.command.log_level());
+    let result = result.and_then(|()| dispatch(cli.command, &context));
+    result.unwrap_or_else(|error| exit::report(&error, &context))
 }
 
 fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {

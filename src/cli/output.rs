@@ -2,6 +2,7 @@
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 
+use anyhow::Context as _;
 use comfy_table::{Table, presets};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -14,13 +15,15 @@ enum Form {
     Json,
 }
 
+/// Rows of a table that are laid out together.
+const TABLE_ROWS: usize = 1000;
+
 /// Prints a list page by page, so that it may be of any length.
 pub(super) struct List {
     form: Form,
-    header: &'static [&'static str],
+    header: Option<&'static [&'static str]>,
     rows: Vec<Vec<String>>,
     out: BufWriter<io::Stdout>,
-    started: bool,
 }
 
 impl List {
@@ -33,75 +36,80 @@ impl List {
         };
         Self {
             form,
-            header,
+            header: Some(header),
             rows: Vec::new(),
             out: BufWriter::new(io::stdout()),
-            started: false,
         }
     }
 
     /// Adds one item: as `item` in JSON, as `row` otherwise.
-    pub(super) fn add(&mut self, item: &impl Serialize, row: &[String]) -> io::Result<()> {
-        let cells = row.iter().map(|cell| printable(cell));
-        match self.form {
-            Form::Table => self.rows.push(cells.collect()),
-            Form::Tabs => {
-                let cells: Vec<String> = cells.collect();
-                self.start()?;
-                writeln!(self.out, "{}", cells.join("\t"))?;
-            }
-            Form::Json => {
-                serde_json::to_writer(&mut self.out, item)?;
-                self.out.write_all(b"\n")?;
-            }
+    pub(super) fn add(&mut self, item: &impl Serialize, row: &[String]) -> anyhow::Result<()> {
+        if self.form == Form::Json {
+            serde_json::to_writer(&mut self.out, item).map_err(io::Error::from)?;
+            return self.out.write_all(b"\n").context(UNWRITABLE);
+        }
+        self.rows
+            .push(row.iter().map(|cell| printable(cell)).collect());
+        if self.rows.len() == TABLE_ROWS {
+            self.print_rows().context(UNWRITABLE)?;
         }
         Ok(())
     }
 
-    fn start(&mut self) -> io::Result<()> {
-        if !std::mem::replace(&mut self.started, true) {
-            writeln!(self.out, "{}", self.header.join("\t"))?;
+    fn print_rows(&mut self) -> io::Result<()> {
+        let header = self.header.take();
+        let rows = std::mem::take(&mut self.rows);
+        if self.form == Form::Table {
+            let mut table = Table::new();
+            table.load_style(presets::NOTHING);
+            if let Some(header) = header {
+                table.set_header(header.to_vec());
+            }
+            table.add_rows(rows);
+            return writeln!(self.out, "{}", table.trim_fmt());
+        }
+        if let Some(header) = header {
+            writeln!(self.out, "{}", header.join("\t"))?;
+        }
+        for row in rows {
+            writeln!(self.out, "{}", row.join("\t"))?;
         }
         Ok(())
     }
 
     /// Prints what is left.
-    pub(super) fn finish(mut self) -> io::Result<()> {
-        match self.form {
-            Form::Table => {
-                let mut table = Table::new();
-                table.load_style(presets::NOTHING);
-                table.set_header(self.header.to_vec());
-                table.add_rows(std::mem::take(&mut self.rows));
-                writeln!(self.out, "{}", table.trim_fmt())?;
-            }
-            Form::Tabs => self.start()?,
-            Form::Json => {}
+    pub(super) fn finish(mut self) -> anyhow::Result<()> {
+        if self.form != Form::Json && (self.header.is_some() || !self.rows.is_empty()) {
+            self.print_rows().context(UNWRITABLE)?;
         }
-        self.out.flush()
+        self.out.flush().context(UNWRITABLE)
     }
 }
 
+const UNWRITABLE: &str = "cannot write to standard output";
+
 /// Prints one item: as JSON, or as lines of name and value.
-pub(super) fn show(json: bool, item: &impl Serialize, lines: &[(&str, String)]) -> io::Result<()> {
-    let mut out = BufWriter::new(io::stdout());
+pub(super) fn show(
+    json: bool,
+    item: &impl Serialize,
+    lines: &[(&str, String)],
+) -> anyhow::Result<()> {
     if json {
-        serde_json::to_writer_pretty(&mut out, item)?;
-        writeln!(out)?;
-    } else {
-        let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        for (name, value) in lines {
-            writeln!(out, "{name:width$}  {}", printable(value))?;
-        }
+        return line(&serde_json::to_string_pretty(item)?);
     }
-    out.flush()
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines = lines.iter();
+    let lines: Vec<String> = lines
+        .map(|(name, value)| format!("{name:width$}  {}", printable(value)))
+        .collect();
+    line(&lines.join("\n"))
 }
 
 /// Prints one line and flushes it.
-pub(super) fn line(text: &str) -> io::Result<()> {
+pub(super) fn line(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{text}")?;
-    out.flush()
+    let written = writeln!(out, "{text}").and_then(|()| out.flush());
+    written.context(UNWRITABLE)
 }
 
 /// A time, or a dash.
@@ -109,10 +117,15 @@ pub(super) fn time(at: Option<Timestamp>) -> String {
     at.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"))
 }
 
-/// Descriptions come from strangers: nothing in them may steer a terminal or break a line.
+/// Descriptions come from strangers: nothing in them may steer a terminal, break a line or turn the
+/// direction of what follows.
 pub(super) fn printable(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .map(|c| if steers(c) { '\u{fffd}' } else { c })
         .collect()
 }
 

@@ -106,9 +106,9 @@ const FOUND: &str =
     "it is read because it is in the current folder; name another one with --config";
 
 fn read(path: &Path, hint: &'static str) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+    std::fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable {
         path: path.to_owned(),
-        source,
+        cause,
         hint,
     })
 }

@@ -65,12 +65,12 @@ impl fmt::Display for Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file that was asked for cannot be read.
-    #[error("cannot read the configuration {}: {source}\n    hint: {hint}", path.display())]
+    #[error("cannot read the configuration {}: {cause}\n    hint: {hint}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
         /// What to do.
         hint: &'static str,
     },

@@ -34,12 +34,12 @@ const PATIENCE: Duration = Duration::from_secs(25);
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; {remedy}")]
+    #[error("cannot listen on {address}: {cause}; {remedy}")]
     Bind {
         /// `server.bind`.
         address: SocketAddr,
         /// What the operating system said.
-        source: std::io::Error,
+        cause: std::io::Error,
         /// What to do.
         remedy: &'static str,
     },
@@ -196,8 +196,8 @@ fn serve(parts: &Parts<'_>, listener: TcpListener) {
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, DaemonError> {
     use std::io::ErrorKind;
-    TcpListener::bind(address).await.map_err(|source| {
-        let remedy = match source.kind() {
+    TcpListener::bind(address).await.map_err(|cause| {
+        let remedy = match cause.kind() {
             ErrorKind::AddrInUse => {
                 "another program uses this port: stop it, or set server.bind to another one (port 0 takes a free one)"
             }
@@ -211,7 +211,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, DaemonError> {
         };
         DaemonError::Bind {
             address,
-            source,
+            cause,
             remedy,
         }
     })

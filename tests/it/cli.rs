@@ -130,6 +130,9 @@ fn a_key_among_the_arguments_is_not_repeated() {
         vec!["tokens", "create", "--role", &key],
         vec!["tokens", "create", "--role", "admin", "--description", &key],
         vec!["keys", "list", "--limit", &key],
+        vec!["keys", "import", &key],
+        vec!["log", "verify", &key],
+        vec!["--config", &key, "config", "show"],
         vec![&key],
     ] {
         let ran = binary.run_with(&arguments, "");
@@ -153,4 +156,21 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(child.stdout.take());
     let ran = Ran::from(child.wait_with_output().expect("the binary ends"));
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn an_error_of_the_daemon_is_a_log_line_in_json() {
+    let binary = Binary::new().with("RESCIND__SERVER__BIND", "192.0.2.1:1");
+    let ran = binary.run("--log json serve");
+    ran.fails(3, &["192.0.2.1:1", "server.bind"]);
+    let line: serde_json::Value = serde_json::from_str(&ran.stderr).expect("one JSON line");
+    assert_eq!(line["level"], "ERROR");
+}
+
+#[test]
+fn a_full_disk_behind_standard_output_is_named() {
+    let binary = Binary::new();
+    let full = std::fs::File::create("/dev/full").expect("the device");
+    let ran = binary.command(["config", "show"]).stdout(full).output();
+    Ran::from(ran.expect("the binary runs")).fails(3, &["standard output", "No space left"]);
 }
