@@ -8,9 +8,7 @@ use uuid::Uuid;
 use super::redact::{clean_key, clean_place};
 use super::{POLICY_REVOKE, Responder};
 use crate::keyformat::{KeyValue, Sha256Digest};
-use crate::store::{
-    Action, IncidentUpdate, Key, LogDraft, NewOccurrence, Place, Reason, StoreError, Tx,
-};
+use crate::store::{Action, Key, LogDraft, NewSighting, Place, Reason, StoreError, Tx};
 
 /// The value of a key, seen somewhere in public.
 #[derive(Debug, Clone)]
@@ -60,17 +58,6 @@ impl Hit<'_> {
     fn first_seen(&self) -> Timestamp {
         let times = self.sightings.iter().map(|sighting| sighting.detected_at);
         times.min().unwrap_or(self.key.created_at)
-    }
-
-    fn update(&self) -> IncidentUpdate {
-        let times = self.sightings.iter().map(|sighting| sighting.detected_at);
-        IncidentUpdate {
-            key_id: self.key.id,
-            project: self.key.project.clone(),
-            first_seen: self.first_seen(),
-            last_seen: times.max().unwrap_or(self.key.created_at),
-            sightings: self.sightings.len() as u64,
-        }
     }
 }
 
@@ -146,27 +133,19 @@ impl Responder {
         tx: &mut Tx,
         hits: &mut BTreeMap<Uuid, Hit<'_>>,
     ) -> Result<(), StoreError> {
-        let secret = hits.values().filter(|hit| !hit.key.is_public);
-        let updates: Vec<IncidentUpdate> = secret.map(Hit::update).collect();
-        let incidents = tx.open_incidents(&updates).await?;
-        let mut occurrences = Vec::new();
-        for hit in hits.values_mut() {
-            hit.incident = incidents.get(&hit.key.id).copied();
+        let mut sightings = Vec::new();
+        for hit in hits.values() {
             for sighting in &hit.sightings {
-                occurrences.push(NewOccurrence {
-                    key_id: hit.key.id,
-                    incident_id: hit.incident,
+                sightings.push(NewSighting {
+                    key: &hit.key,
                     place: clean_place(&self.formats, &sighting.place),
                     detected_at: sighting.detected_at,
                 });
             }
         }
-        let new_places = tx.add_occurrences(&occurrences).await?;
-        for update in &updates {
-            if let Some(incident) = incidents.get(&update.key_id) {
-                let places = new_places.get(&update.key_id).copied().unwrap_or(0);
-                tx.extend_incident(*incident, update, places).await?;
-            }
+        let incidents = tx.add_sightings(&sightings).await?;
+        for hit in hits.values_mut() {
+            hit.incident = incidents.get(&hit.key.id).copied();
         }
         Ok(())
     }

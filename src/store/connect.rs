@@ -15,6 +15,8 @@ use super::{StoreError, StoreOptions};
 
 /// How long a statement waits for another process's lock.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// How long to pause before asking for a lock again that SQLite does not wait for by itself.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// How long an operation waits for a connection. A partner waits 10 s for an answer.
 const CONNECTION_WAIT: Duration = Duration::from_secs(5);
 /// An open transaction whose client has gone silent holds locks; the server ends it after this.
@@ -88,26 +90,39 @@ async fn sqlite(url: &str, create: bool) -> Result<(Db, String), StoreError> {
         database: name.clone(),
         cause: error.to_string(),
     })?;
-    let failed = |error: sqlx::Error| StoreError::from_driver(&name, &error);
     let writer = options
         .clone()
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         // 32 MiB: imports touch the whole index of digests in random order.
         .pragma("cache_size", "-32768");
-    let write = SqlitePoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(CONNECTION_WAIT)
-        .connect_with(writer)
-        .await
-        .map_err(failed)?;
-    let read = SqlitePoolOptions::new()
-        .max_connections(SQLITE_READERS)
-        .acquire_timeout(CONNECTION_WAIT)
-        .connect_with(options.read_only(true))
-        .await
-        .map_err(failed)?;
+    let write = sqlite_pool(&name, 1, writer).await?;
+    let read = sqlite_pool(&name, SQLITE_READERS, options.read_only(true)).await?;
     Ok((Db::Sqlite { read, write }, name))
+}
+
+/// Connects to a SQLite file. While another process turns a new file into one with a WAL, SQLite
+/// answers that it is locked at once, without waiting as it does for every other lock.
+async fn sqlite_pool(
+    name: &str,
+    connections: u32,
+    options: SqliteConnectOptions,
+) -> Result<SqlitePool, StoreError> {
+    let mut tries = LOCK_WAIT.as_millis() / LOCK_PAUSE.as_millis();
+    loop {
+        let pool = SqlitePoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(CONNECTION_WAIT);
+        let failed = match pool.connect_with(options.clone()).await {
+            Ok(pool) => return Ok(pool),
+            Err(error) => StoreError::from_driver(name, &error),
+        };
+        if tries == 0 || !matches!(failed, StoreError::Busy { .. }) {
+            return Err(failed);
+        }
+        tries -= 1;
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
 }
 
 /// Creates the file and its folder so that only their owner can read them. SQLite gives the WAL and

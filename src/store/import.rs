@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use uuid::Uuid;
 
-use super::keys::NewKey;
+use super::key::NewKey;
 use super::sql::{Arg, LIST_MAX, args, one, pad, runs, statements};
 use super::{Read, StoreError, Tx};
 use crate::keyformat::StoredDigest;

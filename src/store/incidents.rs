@@ -1,24 +1,14 @@
-//! Incidents, one per leaked key, and the occurrences that they consist of.
-
-use std::collections::{HashMap, HashSet};
+//! Incidents: one per leaked key.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::entry::Place;
-use super::keys::{Key, key, key_columns};
+use super::key::Key;
+use super::keys::{key, key_columns};
 use super::page::{Conditions, Page, PageRequest, anywhere, position};
-use super::sql::{Arg, Fields, LIST_MAX, Sql, args, one, pad, runs, statements};
+use super::sql::{Arg, Fields, Sql, args, one, statements};
 use super::{Read, Store, StoreError, Tx};
-
-/// Rows of one statement.
-const ROWS_MAX: usize = 128;
-
-/// The most places kept of one key. Whoever holds a leaked key can report it with ever new places;
-/// beyond this only the count of sightings goes up.
-pub(super) const OCCURRENCES_MAX: u64 = 10_000;
 
 /// How far an incident has been worked on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -63,56 +53,6 @@ pub struct Incident {
     pub key: Key,
 }
 
-/// One place where a key was seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Occurrence {
-    /// A version 7 UUID.
-    pub id: Uuid,
-    /// The key.
-    pub key_id: Uuid,
-    /// The place.
-    pub place: Place,
-    /// When the key was first seen there.
-    pub detected_at: Timestamp,
-    /// When the key was last seen there.
-    pub last_seen_at: Timestamp,
-    /// How many times the key was seen there.
-    pub sightings: u64,
-}
-
-/// A sighting of a key, to be recorded.
-#[derive(Debug, Clone)]
-pub(crate) struct NewOccurrence {
-    pub(crate) key_id: Uuid,
-    pub(crate) incident_id: Option<Uuid>,
-    pub(crate) place: Place,
-    pub(crate) detected_at: Timestamp,
-}
-
-impl NewOccurrence {
-    /// What makes two sightings the same occurrence: the key and the place.
-    fn fingerprint(&self) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        let line = self.place.line.map(|line| line.to_string());
-        let parts = [
-            Some(&self.key_id.to_string()),
-            Some(&self.place.source),
-            self.place.url.as_ref(),
-            self.place.repository.as_ref(),
-            self.place.commit.as_ref(),
-            self.place.path.as_ref(),
-            line.as_ref(),
-        ];
-        for part in parts {
-            // Lengths keep neighbouring parts apart, and an absent part from an empty one.
-            let length = part.map_or(u64::MAX, |part| part.len() as u64);
-            hash.update(length.to_be_bytes());
-            hash.update(part.map_or("", |part| part.as_str()));
-        }
-        hash.finalize().into()
-    }
-}
-
 /// Which incidents are listed.
 #[derive(Debug, Clone, Default)]
 pub struct IncidentFilter {
@@ -145,35 +85,10 @@ macro_rules! incident_columns {
     };
 }
 
-macro_rules! occurrence_columns {
-    () => {
-        "id, key_id, source, url, repository, commit_id, path, line, detected_at, last_seen_at, \
-         sightings"
-    };
-}
-
 statements! {
     BY_ID = concat!(incident_columns!(), " WHERE i.id = $1");
     BY_KEY = concat!(incident_columns!(), " WHERE i.key_id = $1");
-    OF_KEYS = "SELECT key_id, id FROM incidents WHERE key_id IN ({list:1})";
-    OPEN = "INSERT INTO incidents (id, project, key_id, status, opened_at, last_seen_at, sightings,
-            occurrences, uses)
-        VALUES {rows:9}";
-    EXTEND = "UPDATE incidents SET sightings = sightings + $1, occurrences = occurrences + $2,
-            last_seen_at = CASE WHEN last_seen_at < $3 THEN $3 ELSE last_seen_at END
-        WHERE id = $4";
-    KNOWN = "SELECT fingerprint FROM occurrences WHERE fingerprint IN ({list:1})";
-    SEEN_AGAIN = "UPDATE occurrences SET sightings = sightings + $1,
-            last_seen_at = CASE WHEN last_seen_at < $2 THEN $2 ELSE last_seen_at END
-        WHERE fingerprint = $3";
-    INSERT = "INSERT INTO occurrences (id, fingerprint, key_id, incident_id, source, url, repository,
-            commit_id, path, line, detected_at, last_seen_at, sightings)
-        VALUES {rows:13}";
-    COUNT_OF_KEY = "SELECT COUNT(*) FROM occurrences WHERE key_id = $1";
-    OF_KEY = concat!(
-        "SELECT ", occurrence_columns!(), " FROM occurrences WHERE key_id = $1
-        ORDER BY detected_at, id LIMIT $2"
-    );
+    ID_OF_KEY = "SELECT id FROM incidents WHERE key_id = $1";
 }
 
 fn incident(row: &mut Fields<'_>) -> Result<Incident, StoreError> {
@@ -186,24 +101,6 @@ fn incident(row: &mut Fields<'_>) -> Result<Incident, StoreError> {
         occurrences: row.count()?,
         uses: row.count()?,
         key: key(row)?,
-    })
-}
-
-fn occurrence(row: &mut Fields<'_>) -> Result<Occurrence, StoreError> {
-    Ok(Occurrence {
-        id: row.uuid()?,
-        key_id: row.uuid()?,
-        place: Place {
-            source: row.next()?,
-            url: row.next()?,
-            repository: row.next()?,
-            commit: row.next()?,
-            path: row.next()?,
-            line: row.optional_count()?,
-        },
-        detected_at: row.time()?,
-        last_seen_at: row.time()?,
-        sightings: row.count()?,
     })
 }
 
@@ -300,201 +197,11 @@ impl Store {
             position(incident.opened_at, incident.id)
         }))
     }
-
-    /// The places where a key was seen, in the order in which they were found, at most `limit`. Public
-    /// keys have occurrences too, where somebody reported one.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a read.
-    pub async fn occurrences(&self, key: Uuid, limit: u32) -> Result<Vec<Occurrence>, StoreError> {
-        let mut read = self;
-        read.fetch(OF_KEY, args![key, limit], occurrence).await
-    }
-}
-
-/// What the sightings of a batch add to an incident.
-#[derive(Debug, Clone)]
-pub(crate) struct IncidentUpdate {
-    pub(crate) key_id: Uuid,
-    pub(crate) project: String,
-    pub(crate) first_seen: Timestamp,
-    pub(crate) last_seen: Timestamp,
-    pub(crate) sightings: u64,
 }
 
 impl Tx {
-    /// Opens the incidents that the keys do not have yet; gives all by key, each with the number of
-    /// its occurrences so far. The keys must be locked.
-    pub(crate) async fn open_incidents(
-        &mut self,
-        updates: &[IncidentUpdate],
-    ) -> Result<HashMap<Uuid, Uuid>, StoreError> {
-        let mut incidents = HashMap::with_capacity(updates.len());
-        for chunk in updates.chunks(LIST_MAX) {
-            let mut args: Vec<Arg> = chunk.iter().map(|update| update.key_id.into()).collect();
-            let n = pad(&mut args, 0);
-            let rows = self
-                .fetch(OF_KEYS.of(n), args, |row| Ok((row.uuid()?, row.uuid()?)))
-                .await?;
-            incidents.extend(rows);
-        }
-        let missing: Vec<&IncidentUpdate> = updates
-            .iter()
-            .filter(|update| !incidents.contains_key(&update.key_id))
-            .collect();
-        for run in runs(missing.len(), ROWS_MAX) {
-            let rows = &missing[run];
-            let mut values = Vec::with_capacity(rows.len() * 9);
-            for update in rows {
-                let id = Uuid::now_v7();
-                incidents.insert(update.key_id, id);
-                values.extend(args![
-                    id,
-                    &update.project,
-                    update.key_id,
-                    IncidentStatus::Open.as_str(),
-                    update.first_seen,
-                    update.first_seen,
-                    0_u64,
-                    0_u64,
-                    0_u64,
-                ]);
-            }
-            self.execute(OPEN.of(rows.len()), values).await?;
-        }
-        Ok(incidents)
-    }
-
     /// The incident of a key, if it has one.
     pub(crate) async fn incident_id_of(&mut self, key: Uuid) -> Result<Option<Uuid>, StoreError> {
-        let row = self.fetch_first(OF_KEYS.of(1), args![key], |row| {
-            Ok((row.uuid()?, row.uuid()?))
-        });
-        Ok(row.await?.map(|(_, incident)| incident))
-    }
-
-    /// Adds a batch's sightings to an incident.
-    pub(crate) async fn extend_incident(
-        &mut self,
-        id: Uuid,
-        update: &IncidentUpdate,
-        new_places: u64,
-    ) -> Result<(), StoreError> {
-        let args = args![update.sightings, new_places, update.last_seen, id];
-        self.execute(EXTEND, args).await.map(drop)
-    }
-
-    /// Records sightings: a place that is known is seen again, a new one becomes an occurrence. Gives
-    /// the number of new occurrences by key. The keys must be locked.
-    pub(crate) async fn add_occurrences(
-        &mut self,
-        sightings: &[NewOccurrence],
-    ) -> Result<HashMap<Uuid, u64>, StoreError> {
-        let mut places: HashMap<[u8; 32], SeenPlace<'_>> = HashMap::with_capacity(sightings.len());
-        let mut order = Vec::new();
-        for sighting in sightings {
-            let print = sighting.fingerprint();
-            let place = places.entry(print).or_insert_with(|| {
-                order.push(print);
-                SeenPlace::new(sighting)
-            });
-            place.add(sighting.detected_at);
-        }
-        let known = self.known_places(&order).await?;
-        for print in order.iter().filter(|print| known.contains(*print)) {
-            let place = &places[print];
-            let args = args![place.sightings, place.last, *print];
-            self.execute(SEEN_AGAIN, args).await?;
-        }
-        order.retain(|print| !known.contains(print));
-        let mut new: Vec<_> = order.iter().map(|print| (*print, &places[print])).collect();
-        let counts = self.keep_to_the_limit(&mut new).await?;
-        for run in runs(new.len(), ROWS_MAX) {
-            let rows = &new[run];
-            let values = rows.iter().flat_map(|(print, place)| place.columns(*print));
-            self.execute(INSERT.of(rows.len()), values.collect())
-                .await?;
-        }
-        Ok(counts)
-    }
-
-    async fn known_places(&mut self, prints: &[[u8; 32]]) -> Result<HashSet<[u8; 32]>, StoreError> {
-        let mut known = HashSet::new();
-        for chunk in prints.chunks(LIST_MAX) {
-            let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
-            let n = pad(&mut args, 0);
-            known.extend(self.fetch(KNOWN.of(n), args, one::digest).await?);
-        }
-        Ok(known)
-    }
-
-    /// Drops the places beyond what is kept of one key; gives the number of those left by key.
-    async fn keep_to_the_limit(
-        &mut self,
-        new: &mut Vec<([u8; 32], &SeenPlace<'_>)>,
-    ) -> Result<HashMap<Uuid, u64>, StoreError> {
-        let mut room = HashMap::new();
-        for (_, place) in &*new {
-            let key = place.first.key_id;
-            if room.contains_key(&key) {
-                continue;
-            }
-            let stored = self.fetch_first(COUNT_OF_KEY, args![key], one::count);
-            let left = OCCURRENCES_MAX.saturating_sub(stored.await?.unwrap_or(0));
-            room.insert(key, left);
-        }
-        let mut counts: HashMap<Uuid, u64> = HashMap::new();
-        new.retain(|(_, place)| {
-            let key = place.first.key_id;
-            let count = counts.entry(key).or_default();
-            let fits = *count < room.get(&key).copied().unwrap_or(0);
-            *count += u64::from(fits);
-            fits
-        });
-        Ok(counts)
-    }
-}
-
-/// The sightings of one place within a batch.
-struct SeenPlace<'a> {
-    first: &'a NewOccurrence,
-    earliest: Timestamp,
-    last: Timestamp,
-    sightings: u64,
-}
-
-impl<'a> SeenPlace<'a> {
-    fn new(first: &'a NewOccurrence) -> Self {
-        Self {
-            first,
-            earliest: first.detected_at,
-            last: first.detected_at,
-            sightings: 0,
-        }
-    }
-
-    fn add(&mut self, at: Timestamp) {
-        self.earliest = self.earliest.min(at);
-        self.last = self.last.max(at);
-        self.sightings += 1;
-    }
-
-    fn columns(&self, fingerprint: [u8; 32]) -> Vec<Arg> {
-        let place = self.first.place.clone();
-        args![
-            Uuid::now_v7(),
-            fingerprint,
-            self.first.key_id,
-            self.first.incident_id,
-            place.source,
-            place.url,
-            place.repository,
-            place.commit,
-            place.path,
-            place.line,
-            self.earliest,
-            self.last,
-            self.sightings,
-        ]
+        self.fetch_first(ID_OF_KEY, args![key], one::uuid).await
     }
 }

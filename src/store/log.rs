@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::chain::{Broken, Chain, Problem, Verified, entry_hash};
 use super::entry::{Action, LogEntry, Place, Reason};
-use super::keys::{Key, micros};
+use super::key::{Key, micros};
 use super::page::{Conditions, Page, PageRequest};
 use super::sql::{Arg, Fields, Sql, args, runs, statements};
 use super::{Read, Store, StoreError, Tx};

@@ -11,10 +11,13 @@ mod entry;
 mod error;
 mod import;
 mod incidents;
+mod key;
 mod keys;
 mod log;
 mod lookup;
+mod occurrences;
 mod page;
+mod queue;
 mod sources;
 mod sql;
 mod tokens;
@@ -31,12 +34,14 @@ pub use chain::{Broken, Chain, Problem, Verified, VerifyError, canonical_json, v
 pub use entry::{Action, CSV_HEADER, LogEntry, Place, Reason, log_time};
 pub use error::StoreError;
 pub use import::ImportOutcome;
-pub use incidents::{Incident, IncidentFilter, IncidentStatus, Occurrence};
-pub(crate) use incidents::{IncidentUpdate, NewOccurrence};
-pub use keys::{Key, KeyFilter, KeyPatch, NewKey, Owner, OwnerType, WhyInvalid};
+pub use incidents::{Incident, IncidentFilter, IncidentStatus};
+pub use key::{Key, KeyPatch, NewKey, Owner, OwnerType, WhyInvalid};
+pub use keys::KeyFilter;
 pub(crate) use log::LogDraft;
 pub use log::{LogFilter, LogHead};
 pub use lookup::{Lookup, LookupTask};
+pub(crate) use occurrences::NewSighting;
+pub use occurrences::Occurrence;
 pub use page::{Page, PageRequest};
 pub use sources::SourceState;
 pub use tokens::{NewToken, Role, Token};
@@ -193,9 +198,10 @@ impl Store {
             import::ALL,
             tokens::ALL,
             incidents::ALL,
+            occurrences::ALL,
             uses::ALL,
             log::ALL,
-            work::ALL,
+            queue::ALL,
             sources::ALL,
         ];
         let lists = [

@@ -275,8 +275,8 @@ impl Tx {
             description: new.description,
             prefix: new.prefix,
             last_four: new.last_four,
-            created_at: super::keys::micros(new.created_at),
-            expires_at: new.expires_at.map(super::keys::micros),
+            created_at: super::key::micros(new.created_at),
+            expires_at: new.expires_at.map(super::key::micros),
             revoked_at: None,
         })
     }

@@ -1,0 +1,415 @@
+//! The queue of work items in the database.
+//!
+//! An item is `waiting`, `done` or `dead`. A waiting item may be claimed once its `ready_at` has
+//! passed on the database's clock; a lease and a back-off both put `ready_at` into the future, so an
+//! item whose worker died comes back by itself.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::page::{Conditions, Page, PageRequest, position};
+use super::sql::{Arg, Fields, LIST_MAX, args, one, pad, runs, statements};
+use super::work::{DeadItem, Fetched, NewWorkItem, Priority, Retry, WorkCounts, WorkItem};
+use super::{Read, Store, StoreError, Tx};
+
+/// Rows of one statement.
+const ROWS_MAX: usize = 128;
+/// How often an item is tried before it is put aside.
+const TRIES_MAX: u32 = 8;
+/// The wait after the first failed try; each further one doubles it.
+const BACK_OFF: Duration = Duration::from_secs(5);
+/// The longest wait between two tries.
+const BACK_OFF_MAX: Duration = Duration::from_hours(1);
+/// The longest error text that is kept, in characters.
+const ERROR_MAX: usize = 1_000;
+
+macro_rules! item_columns {
+    () => {
+        "id, host, repository_id, repository, ref_name, before_id, after_id, source, priority, \
+         event_at, created_at, tries"
+    };
+}
+
+statements! {
+    INSERT = "INSERT INTO work_items (id, host, repository_id, repository, ref_name, before_id,
+            after_id, source, priority, event_at, created_at, state, ready_at, tries, truncated,
+            bytes, blobs)
+        VALUES {rows:17}
+        ON CONFLICT (host, repository_id, ref_name, before_id, after_id) DO NOTHING";
+    /// Picked first and changed then: within the update itself, PostgreSQL's planner may run the
+    /// selection more than once and take more than it was to.
+    CLAIM = concat!(
+        "WITH picked AS (SELECT id AS picked_id FROM work_items
+            WHERE state = 'waiting' AND ready_at <= {now}
+            ORDER BY priority, event_at, id LIMIT $3 {for update skip locked})
+        UPDATE work_items SET leased_by = $1, ready_at = {now} + $2, tries = tries + 1
+        WHERE id IN (SELECT picked_id FROM picked)
+        RETURNING ", item_columns!()
+    );
+    HEARTBEAT = "UPDATE work_items SET ready_at = {now} + $1
+        WHERE leased_by = $2 AND state = 'waiting' AND id IN ({list:3}) RETURNING id";
+    FINISH = "UPDATE work_items SET state = 'done', leased_by = NULL, last_error = NULL,
+            finished_at = {now}, truncated = $1, bytes = $2, blobs = $3
+        WHERE id = $4 AND leased_by = $5 AND state = 'waiting'";
+    RETRY = "UPDATE work_items SET leased_by = NULL, last_error = $1, ready_at = {now} + $2
+        WHERE id = $3 AND leased_by = $4 AND state = 'waiting' RETURNING ready_at";
+    TRIES = "SELECT tries FROM work_items WHERE id = $1 AND leased_by = $2 AND state = 'waiting'
+        {for update}";
+    DIE = "UPDATE work_items SET state = 'dead', leased_by = NULL, last_error = $1,
+            finished_at = {now}
+        WHERE id = $2 AND leased_by = $3 AND state = 'waiting'";
+    POSTPONE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, last_error = $1,
+            ready_at = {now} + $2
+        WHERE id = $3 AND leased_by = $4 AND state = 'waiting'";
+    RELEASE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, ready_at = {now}
+        WHERE leased_by = $1 AND state = 'waiting'";
+    REVIVE = "UPDATE work_items SET state = 'waiting', tries = 0, ready_at = {now},
+            finished_at = NULL
+        WHERE id = $1 AND state = 'dead'";
+    FORGET = "DELETE FROM work_items WHERE state = 'done' AND finished_at < {now} - $1";
+    COUNTS = "SELECT
+            COUNT(CASE WHEN state = 'waiting' AND leased_by IS NULL THEN 1 END),
+            COUNT(CASE WHEN state = 'waiting' AND leased_by IS NOT NULL THEN 1 END),
+            COUNT(CASE WHEN state = 'done' THEN 1 END),
+            COUNT(CASE WHEN state = 'done' AND truncated THEN 1 END),
+            COUNT(CASE WHEN state = 'dead' THEN 1 END),
+            MIN(CASE WHEN state = 'waiting' THEN event_at END)
+        FROM work_items";
+}
+
+fn item(row: &mut Fields<'_>) -> Result<WorkItem, StoreError> {
+    Ok(WorkItem {
+        id: row.uuid()?,
+        range: NewWorkItem {
+            host: row.next()?,
+            repository_id: row.next()?,
+            repository: row.next()?,
+            ref_name: row.next()?,
+            before: row.next()?,
+            after: row.next()?,
+            source: row.next()?,
+            priority: {
+                let number = row.next()?;
+                Priority::from_number(number)
+                    .ok_or_else(|| StoreError::row(format!("{number} is no priority")))?
+            },
+            event_at: row.time()?,
+        },
+        created_at: row.time()?,
+        tries: u32::try_from(row.count()?).unwrap_or(u32::MAX),
+    })
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros())
+        .unwrap_or(i64::MAX / 4)
+        .min(i64::MAX / 4)
+}
+
+/// The wait after the given number of failed tries: doubled each time, up to half more or less by
+/// chance, so that items which failed together are not all tried together again.
+fn back_off(tries: u32) -> Duration {
+    let doubled = BACK_OFF.saturating_mul(1 << tries.saturating_sub(1).min(16));
+    doubled
+        .min(BACK_OFF_MAX)
+        .mul_f64(rand::random_range(0.5..1.5))
+}
+
+impl Store {
+    /// Takes up to `n` items for `worker`, most urgent first and oldest first among equals. They are
+    /// its own for the length of the lease; [`Store::heartbeat`] makes it longer. Items whose last
+    /// try ended with the death of its worker are put aside here.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn claim(
+        &self,
+        n: u32,
+        worker: &str,
+        lease: Duration,
+    ) -> Result<Vec<WorkItem>, StoreError> {
+        let mut tx = self.begin().await?;
+        let mut items = tx
+            .fetch(CLAIM, args![worker, micros(lease), n], item)
+            .await?;
+        let mut dead = false;
+        for item in items.iter().filter(|item| item.tries > TRIES_MAX) {
+            let error = "the worker died in each try, without an error";
+            dead = true;
+            tx.execute(DIE, args![error, item.id, worker]).await?;
+            tracing::error!(item = %item.id, repository = %item.range.repository, "work item put aside: {error}");
+        }
+        tx.commit().await?;
+        if dead {
+            items.retain(|item| item.tries <= TRIES_MAX);
+        }
+        items.sort_by_key(|item| (item.range.priority, item.range.event_at, item.id));
+        Ok(items)
+    }
+
+    /// Makes the leases of these items last `lease` from now on; gives those that are still the
+    /// worker's. The others were taken by somebody else: work on them is to stop.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn heartbeat(
+        &self,
+        ids: &[Uuid],
+        worker: &str,
+        lease: Duration,
+    ) -> Result<HashSet<Uuid>, StoreError> {
+        let mut tx = self.begin().await?;
+        let mut held = HashSet::new();
+        for chunk in ids.chunks(LIST_MAX) {
+            let mut args = args![micros(lease), worker];
+            args.extend(chunk.iter().copied().map(Arg::from));
+            let n = pad(&mut args, 2);
+            held.extend(tx.fetch(HEARTBEAT.of(n), args, one::uuid).await?);
+        }
+        tx.commit().await?;
+        Ok(held)
+    }
+
+    /// Gives an item back after a failed try, for a later one, or puts it aside after the last.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn retry(&self, id: Uuid, worker: &str, error: &str) -> Result<Retry, StoreError> {
+        let error: String = error.chars().take(ERROR_MAX).collect();
+        let mut tx = self.begin().await?;
+        let Some(tries) = tx.fetch_first(TRIES, args![id, worker], one::count).await? else {
+            return Ok(Retry::Lost);
+        };
+        let tries = u32::try_from(tries).unwrap_or(u32::MAX);
+        let outcome = if tries >= TRIES_MAX {
+            tx.execute(DIE, args![&error, id, worker]).await?;
+            Retry::Dead
+        } else {
+            let wait = micros(back_off(tries));
+            let args = args![&error, wait, id, worker];
+            let ready = tx.fetch_first(RETRY, args, one::time).await?;
+            ready.map_or(Retry::Lost, Retry::Again)
+        };
+        tx.commit().await?;
+        Ok(outcome)
+    }
+
+    /// Gives an item back for as long as `wait`, because its server asked for it. The try does not
+    /// count. `false` when it was not this worker's any more.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn postpone(
+        &self,
+        id: Uuid,
+        worker: &str,
+        wait: Duration,
+        why: &str,
+    ) -> Result<bool, StoreError> {
+        let why: String = why.chars().take(ERROR_MAX).collect();
+        let mut tx = self.begin().await?;
+        let args = args![why, micros(wait), id, worker];
+        let changed = tx.execute(POSTPONE, args).await?;
+        tx.commit().await?;
+        Ok(changed == 1)
+    }
+
+    /// Gives back everything a worker holds, when it shuts down; says how many items. The tries do
+    /// not count.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn release(&self, worker: &str) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
+        let released = tx.execute(RELEASE, args![worker]).await?;
+        tx.commit().await?;
+        Ok(released)
+    }
+
+    /// Puts an item that was put aside back into the queue with all its tries; `false` when there is
+    /// none such.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn revive(&self, id: Uuid) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        let revived = tx.execute(REVIVE, args![id]).await?;
+        tx.commit().await?;
+        Ok(revived == 1)
+    }
+
+    /// Forgets items that were done longer ago than `age`; says how many. An event that comes again
+    /// after that is scanned again.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn forget_done(&self, age: Duration) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
+        let forgotten = tx.execute(FORGET, args![micros(age)]).await?;
+        tx.commit().await?;
+        Ok(forgotten)
+    }
+
+    /// How many items there are in each state.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read.
+    pub async fn work_counts(&self) -> Result<WorkCounts, StoreError> {
+        let mut read = self;
+        let counts = read
+            .fetch_first(COUNTS, args![], |row| {
+                Ok(WorkCounts {
+                    waiting: row.count()?,
+                    leased: row.count()?,
+                    done: row.count()?,
+                    truncated: row.count()?,
+                    dead: row.count()?,
+                    oldest_event_at: row.optional_time()?,
+                })
+            })
+            .await?;
+        Ok(counts.unwrap_or_default())
+    }
+
+    /// Items that were put aside, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Cursor`], and any [`StoreError`] of a read.
+    pub async fn dead_items(&self, request: &PageRequest) -> Result<Page<DeadItem>, StoreError> {
+        let mut conditions = Conditions::new();
+        conditions.and("state = 'dead'", args![]);
+        if let Some((at, id)) = request.after()? {
+            conditions.and("(finished_at, id) < (?, ?)", args![at, id]);
+        }
+        let select = concat!(
+            "SELECT ",
+            item_columns!(),
+            ", last_error, finished_at FROM work_items"
+        );
+        let order = "ORDER BY finished_at DESC, id DESC";
+        let (sql, args) = conditions.finish(select, order, request.fetch());
+        let mut read = self;
+        let dead = read
+            .fetch(sql, args, |row| {
+                Ok(DeadItem {
+                    item: item(row)?,
+                    error: row.next()?,
+                    died_at: row.time()?,
+                })
+            })
+            .await?;
+        Ok(request.page(dead, |dead| position(dead.died_at, dead.item.id)))
+    }
+}
+
+impl Tx {
+    /// Adds work items; says how many were new. A range that is known is left as it is, whichever
+    /// source saw it first.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn add_work_items(
+        &mut self,
+        items: &[NewWorkItem],
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        // In one order in all transactions, so that two sources never wait for each other; and each
+        // range once, since one statement cannot meet its own conflict on every database.
+        let mut items: Vec<&NewWorkItem> = items.iter().collect();
+        items.sort_by_key(|item| identity(item));
+        items.dedup_by_key(|item| identity(item));
+        let mut added = 0;
+        for run in runs(items.len(), ROWS_MAX) {
+            let rows = &items[run];
+            let values = rows.iter().flat_map(|item| columns(item, now));
+            added += self
+                .execute(INSERT.of(rows.len()), values.collect())
+                .await?;
+        }
+        Ok(added)
+    }
+
+    /// Notes that an item was fetched and scanned: in the transaction that responds to what was
+    /// found. `false` when it was not this worker's any more; the transaction is to be dropped then,
+    /// since somebody else does the same work.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn finish(
+        &mut self,
+        id: Uuid,
+        worker: &str,
+        fetched: Fetched,
+    ) -> Result<bool, StoreError> {
+        let Fetched {
+            truncated,
+            bytes,
+            blobs,
+        } = fetched;
+        let args = args![truncated, bytes, blobs, id, worker];
+        Ok(self.execute(FINISH, args).await? == 1)
+    }
+}
+
+fn identity(item: &NewWorkItem) -> [&str; 5] {
+    [
+        &item.host,
+        &item.repository_id,
+        &item.ref_name,
+        &item.before,
+        &item.after,
+    ]
+}
+
+fn columns(item: &NewWorkItem, now: Timestamp) -> Vec<Arg> {
+    args![
+        Uuid::now_v7(),
+        &item.host,
+        &item.repository_id,
+        &item.repository,
+        &item.ref_name,
+        &item.before,
+        &item.after,
+        &item.source,
+        item.priority.number(),
+        item.event_at,
+        now,
+        "waiting",
+        0_i64,
+        0_i64,
+        false,
+        0_i64,
+        0_i64,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_an_hour_and_differ() {
+        for (tries, middle) in [
+            (1, 5),
+            (2, 10),
+            (7, 320),
+            (8, 640),
+            (12, 3_600),
+            (u32::MAX, 3_600),
+        ] {
+            let waits: Vec<Duration> = (0..100).map(|_| back_off(tries)).collect();
+            let (least, most) = (
+                Duration::from_secs(middle) / 2,
+                Duration::from_secs(middle) * 3 / 2,
+            );
+            assert!(
+                waits.iter().all(|wait| (least..=most).contains(wait)),
+                "{tries}"
+            );
+            assert!(waits.iter().any(|wait| *wait != waits[0]), "{tries}");
+        }
+    }
+}
