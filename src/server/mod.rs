@@ -28,7 +28,7 @@ pub use access::{Caller, DEFAULT_PROJECT, Permission};
 pub use error::{ApiError, ApiResult};
 pub use query::{MAX_LIMIT, Query};
 pub use router::router;
-pub use serve::serve;
+pub use serve::{Finisher, serve};
 
 use crate::intake::GithubPartner;
 use crate::keyformat::FormatSet;

@@ -11,8 +11,8 @@ use super::api::{formats, health, import, incidents, intake, revocations};
 use super::error::ApiError;
 use super::{AppState, layers, openapi};
 
-/// The whole HTTP interface. Give it to [`serve`](super::serve), or to a server that passes on the
-/// client's address as [`ConnectInfo`](axum::extract::ConnectInfo).
+/// The whole HTTP interface, for [`serve`](super::serve): handlers need what that adds to a request, the
+/// client's address and a [`Finisher`](super::Finisher).
 pub fn router(state: AppState) -> Router {
     let api = Router::new()
         .merge(key_routes::<User>("user-api-keys"))

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::{ConnectInfo, FromRequestParts, Request};
+use axum::http::request::Parts;
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -17,6 +18,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
+
+use super::error::{ApiError, ApiResult};
 
 /// The most connections at once. Further ones wait in the operating system's queue.
 const MAX_CONNECTIONS: usize = 4096;
@@ -29,6 +32,33 @@ const MAX_HEAD: usize = 64 << 10;
 
 /// Pause after the operating system refused a connection, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Finishes work whose client may be gone. Dropping a request also drops what its handler was doing;
+/// for a revocation that would mean that a sender with little patience prevents it.
+#[derive(Debug, Clone)]
+pub struct Finisher(TaskTracker);
+
+impl Finisher {
+    /// Runs `work` to its end, whatever becomes of the request. The server waits for it when it stops.
+    ///
+    /// # Errors
+    /// [`ApiError::internal`] when the work panicked.
+    pub async fn finish<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> ApiResult<T> {
+        self.0.spawn(work).await.map_err(|_| ApiError::internal())
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Finisher {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> ApiResult<Self> {
+        let finisher = parts.extensions.get().cloned();
+        finisher.ok_or_else(ApiError::internal)
+    }
+}
 
 /// Serves `router` (HTTP/1.1) on `listener` until `shutdown` is cancelled, then waits for the requests
 /// that are under way. Give the wait its own deadline: a client may be slow to read an export.
@@ -46,7 +76,9 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = connection(stream, peer, router.clone(), shutdown.clone());
+                let finisher = Finisher(connections.clone());
+                let connection =
+                    connection(stream, peer, router.clone(), finisher, shutdown.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(place);
@@ -67,15 +99,18 @@ async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
+    finisher: Finisher,
     shutdown: CancellationToken,
 ) {
     // Answers are small and complete: waiting to fill a packet would only delay them.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
         let mut router = router.clone();
+        let finisher = finisher.clone();
         async move {
             let mut request = request.map(axum::body::Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
+            request.extensions_mut().insert(finisher);
             let answer: Result<Response, Infallible> = router.call(request).await;
             answer
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use axum::Json;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -12,10 +12,10 @@ use crate::intake::{
     self, Feedback, KEY_IDENTIFIER_HEADER, MAX_REPORT, PartnerError, ReportError, SIGNATURE_HEADER,
     SelfReport,
 };
-use crate::server::AppState;
 use crate::server::body::read_bounded;
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::limit::client_of;
+use crate::server::{AppState, Finisher};
 
 /// Receive a secret-scanning report of GitHub.
 #[utoipa::path(
@@ -35,22 +35,22 @@ use crate::server::limit::client_of;
 )]
 pub async fn github(
     State(state): State<AppState>,
+    finisher: Finisher,
     request: Request,
 ) -> ApiResult<Json<Vec<Feedback>>> {
-    let Some(partner) = &state.0.github else {
-        return Err(ApiError::not_found("Route"));
-    };
     let (parts, body) = request.into_parts();
     // The content type is GitHub's business: the signature says what the bytes are.
     let body = read_bounded(&parts.headers, body, MAX_REPORT).await?;
-    let header = |name: &str| value_of(&parts.headers, name);
-    let answered = partner
-        .receive(
-            header(KEY_IDENTIFIER_HEADER),
-            header(SIGNATURE_HEADER),
-            body,
-        )
-        .await?;
+    let answered = finisher
+        .finish(async move {
+            let Some(partner) = &state.0.github else {
+                return Err(ApiError::not_found("Route"));
+            };
+            let header = |name: &str| parts.headers.get(name).map(HeaderValue::as_bytes);
+            let (identifier, signature) = (header(KEY_IDENTIFIER_HEADER), header(SIGNATURE_HEADER));
+            Ok(partner.receive(identifier, signature, body).await?)
+        })
+        .await??;
     tracing::info!(
         rows = answered.feedback.len(),
         malformed = answered.malformed,
@@ -58,10 +58,6 @@ pub async fn github(
         "GitHub reported leaks"
     );
     Ok(Json(answered.feedback))
-}
-
-fn value_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    headers.get(name).map(HeaderValue::as_bytes)
 }
 
 impl From<PartnerError> for ApiError {
@@ -117,6 +113,7 @@ pub struct Success {
 pub async fn self_report(
     State(state): State<AppState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    finisher: Finisher,
     request: Request,
 ) -> ApiResult<Json<Success>> {
     state
@@ -128,8 +125,9 @@ pub async fn self_report(
     let value = fields.key("api_key")?;
     let url = fields.uncleaned_text("url")?;
     fields.finish()?;
-    let report = intake::self_report(state.responder(), value, url.as_deref());
-    match report.await? {
+    let report = finisher
+        .finish(async move { intake::self_report(state.responder(), value, url.as_deref()).await });
+    match report.await?? {
         SelfReport::Revoked => Ok(Json(Success { success: true })),
         SelfReport::Unknown => Err(ApiError::api_key_not_found()),
         SelfReport::Public => Err(ApiError::public_api_key_cannot_be_revoked()),

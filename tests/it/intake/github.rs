@@ -5,7 +5,9 @@ use rescind::clock::Clock as _;
 use rescind::keyformat::Sha256Digest;
 use serde_json::{Value, json};
 
-use super::signer::{Origin, Signer, partnership, send};
+use tokio::io::AsyncWriteExt as _;
+
+use super::signer::{ENDPOINT, IDENTIFIER, Origin, SIGNATURE, Signer, partnership, send};
 use crate::api::harness::{TestServer, millis};
 use crate::support::databases::on_both_databases;
 
@@ -262,4 +264,44 @@ async fn a_database_that_is_down_is_a_503_and_nothing_is_lost() {
     assert_eq!(server.store.log_head().await.unwrap().seq, 0);
     assert_eq!(labels(&signer.send(&server, body).await), [TRUE]);
     assert_eq!(server.store.log_head().await.unwrap().seq, 1);
+}
+
+/// A sender that hangs up before it was answered has reported all the same.
+#[tokio::test]
+async fn a_sender_without_patience_prevents_nothing() {
+    let (server, origin, signer) = partnership().await;
+    let admin = server.admin().await;
+    let key = admin.create(json!({})).await;
+    let body = json!([{"token": key["value"]}]).to_string();
+    let list = json!({"public_keys": [signer.listed()]});
+    let slow = wiremock::ResponseTemplate::new(200).set_body_json(list);
+    origin.answer_with(slow.set_delay(std::time::Duration::from_millis(300)));
+    let request = format!(
+        "POST {ENDPOINT} HTTP/1.1\r\nhost: x\r\n{IDENTIFIER}: k1\r\n{SIGNATURE}: {}\r\ncontent-length: {}\r\n\r\n{body}",
+        signer.sign(body.as_bytes()),
+        body.len()
+    );
+    let mut stream = tokio::net::TcpStream::connect(server.address)
+        .await
+        .unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    // Once the keys are being fetched, the report is being worked on.
+    while origin.fetches().await == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(stream);
+    let check = json!({"api_key": key["value"]});
+    let revoked = async {
+        while admin
+            .post("/api/v1/user-api-keys/check", check.clone())
+            .await
+            .status
+            == 200
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(30), revoked).await;
+    assert!(waited.is_ok(), "the key is still valid");
+    server.stop().await;
 }
