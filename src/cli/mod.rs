@@ -10,6 +10,7 @@ mod log;
 mod logging;
 mod migrate;
 mod output;
+mod scan;
 mod serve;
 mod text;
 mod tokens;
@@ -73,6 +74,8 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     /// Print the effective configuration
     Config(config::ConfigArgs),
+    /// Find keys in files, folders, standard input and git histories
+    Scan(scan::ScanArgs),
     /// Show, check and try key formats
     Formats(formats::FormatsArgs),
 }
@@ -150,6 +153,7 @@ fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
         Command::Log(args) => log::run(args, context),
         Command::Migrate(args) => migrate::run(args, context),
         Command::Config(args) => config::run(&args, context),
+        Command::Scan(args) => scan::run(&args, context),
         Command::Formats(args) => formats::run(&args, context),
     }
 }

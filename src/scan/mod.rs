@@ -5,11 +5,19 @@
 
 mod candidate;
 mod engine;
+mod files;
+mod finding;
+mod git;
 mod lines;
 #[cfg(test)]
 mod oracle;
+mod report;
 mod scanner;
 
 pub use candidate::{Candidate, Encoding, Encodings};
 pub use engine::Engine;
+pub use files::{FilesError, scan_path, scan_stream};
+pub use finding::{Counters, Event, Finding, GitKind, GitObject, Unread};
+pub use git::{HistoryError, scan_history};
+pub use report::{KnownKey, Match, Report, ReportFormat, Summary, printable};
 pub use scanner::Scanner;

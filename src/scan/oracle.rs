@@ -131,18 +131,17 @@ fn in_base64(text: &[u8]) -> BTreeSet<Place> {
                 (run.start() + at, standard)
             })
             .collect();
-        for skip in 0..4.min(characters.len()) {
-            let mut encoded: Vec<u8> = characters[skip..].iter().map(|(_, byte)| *byte).collect();
-            // A last character alone, and bits beyond the last byte, are nothing.
-            if encoded.len() % 4 == 1 {
-                encoded.pop();
-            }
+        for missing in 0..4 {
+            // What stands before and after to make whole groups of four, and bytes of that.
+            let mut encoded = vec![b'A'; missing];
+            encoded.extend(characters.iter().map(|(_, byte)| *byte));
             let padding = (4 - encoded.len() % 4) % 4;
             encoded.extend(std::iter::repeat_n(b'A', padding));
-            let mut bytes = STANDARD.decode(&encoded).unwrap();
-            bytes.truncate(bytes.len() - padding);
-            for (at, value) in plain(&bytes) {
-                let origin = characters[skip + at * 8 / 6].0;
+            let bytes = STANDARD.decode(&encoded).unwrap();
+            let first = (missing * 6).div_ceil(8);
+            let last = (bytes.len() - padding).max(first);
+            for (at, value) in plain(&bytes[first..last]) {
+                let origin = characters[(first + at) * 8 / 6 - missing].0;
                 all.insert((origin as u64, Encoding::Base64, value));
             }
         }

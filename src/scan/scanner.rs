@@ -23,7 +23,7 @@ pub struct Scanner<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
     start: u64,
-    end: u64,
+    length: usize,
     format: usize,
     encoding: Encoding,
 }
@@ -36,7 +36,7 @@ struct Progress {
     decided: u64,
     /// Counted up to `base`.
     lines: Lines,
-    /// Candidates that hits after `decided` could find again.
+    /// Candidates that hits from `decided` on could find again.
     seen: Vec<Identity>,
 }
 
@@ -113,18 +113,19 @@ impl Progress {
         let from = usize::try_from(self.decided - self.base).unwrap_or(usize::MAX);
         self.decided = self.base + end as u64;
         let mut lines = self.lines;
-        let mut seen = Vec::new();
+        let mut seen = std::mem::take(&mut self.seen);
+        let old = seen.len();
         for new in engine.find(window, self.base, &(from..end)) {
             let identity = self.identify(&new);
-            if self.seen.contains(&identity) {
+            if seen[..old].contains(&identity) {
                 continue;
             }
-            if identity.end > self.decided {
-                seen.push(identity);
-            }
+            seen.push(identity);
             let (line, column) = lines.locate(window, self.base, new.place.start);
             found(engine.candidate(new, identity.start, line, column));
         }
+        // The hits of a candidate lie in it, and it is shorter than the reach.
+        seen.retain(|identity| identity.start + engine.reach() as u64 > self.decided);
         self.seen = seen;
     }
 
@@ -141,7 +142,7 @@ impl Progress {
     fn identify(&self, found: &Found) -> Identity {
         Identity {
             start: self.base + found.place.start as u64,
-            end: self.base + found.place.end as u64,
+            length: found.value.expose().len(),
             format: found.format,
             encoding: found.encoding,
         }

@@ -39,8 +39,8 @@ pub(super) fn utf16(text: &[u8], at: usize, low_byte_first: bool, reach: usize) 
 }
 
 /// Decodes base64 of either alphabet around the literal whose first whole character stands at `at`, with
-/// that alignment: all of `text` that belongs together. Padding is not needed. Line breaks, with white
-/// space after them, are passed over.
+/// that alignment: all of `text` that belongs together. Padding is not needed. Single line breaks, with
+/// indentation after them, are passed over.
 pub(super) fn base64(text: &[u8], at: usize, alignment: Alignment) -> Option<Decoded> {
     let mut characters = characters_before(text, at);
     let before = characters.len();
@@ -74,22 +74,13 @@ pub(super) fn base64(text: &[u8], at: usize, alignment: Alignment) -> Option<Dec
 
 /// The base64 characters from `at` on: their values and places.
 fn characters_from(text: &[u8], at: usize) -> impl Iterator<Item = (u8, usize)> {
-    let mut line_start = false;
-    text.iter()
-        .enumerate()
-        .skip(at)
-        .map_while(move |(at, byte)| match byte {
-            b'\n' | b'\r' => {
-                line_start = true;
-                Some(None)
-            }
-            b' ' | b'\t' if line_start => Some(None),
-            byte => {
-                line_start = false;
-                Some(Some((base64_value(*byte)?, at)))
-            }
-        })
-        .flatten()
+    let mut at = at;
+    std::iter::from_fn(move || {
+        at += fold(&text[at..]);
+        let value = base64_value(*text.get(at)?)?;
+        at += 1;
+        Some((value, at - 1))
+    })
 }
 
 /// The base64 characters before `at`, in the order of the text.
@@ -97,26 +88,47 @@ fn characters_before(text: &[u8], at: usize) -> Vec<(u8, usize)> {
     let mut characters = Vec::new();
     let mut rest = &text[..at];
     loop {
-        while let Some((last, before)) = rest.split_last()
-            && let Some(value) = base64_value(*last)
-        {
-            characters.push((value, before.len()));
-            rest = before;
-        }
-        // White space in front of them belongs to them if it starts with a line break.
-        let blank = rest
-            .iter()
-            .rev()
-            .take_while(|byte| b" \t\r\n".contains(byte))
-            .count();
-        let (before, blanks) = rest.split_at(rest.len() - blank);
-        if !blanks.starts_with(b"\n") && !blanks.starts_with(b"\r\n") {
+        rest = &rest[..rest.len() - fold_before(rest)];
+        let Some((last, before)) = rest.split_last() else {
             break;
-        }
+        };
+        let Some(value) = base64_value(*last) else {
+            break;
+        };
+        characters.push((value, before.len()));
         rest = before;
     }
     characters.reverse();
     characters
+}
+
+/// The length of the line break, with the white space that indents the next line, at the start of `text`.
+fn fold(text: &[u8]) -> usize {
+    let line_break = match text {
+        [b'\n', ..] => 1,
+        [b'\r', b'\n', ..] => 2,
+        _ => return 0,
+    };
+    let indent = text[line_break..].iter();
+    line_break + indent.take_while(|byte| is_blank(**byte)).count()
+}
+
+/// The same at the end of `text`.
+fn fold_before(text: &[u8]) -> usize {
+    let indent = text
+        .iter()
+        .rev()
+        .take_while(|byte| is_blank(**byte))
+        .count();
+    match &text[..text.len() - indent] {
+        [.., b'\r', b'\n'] => indent + 2,
+        [.., b'\n'] => indent + 1,
+        _ => 0,
+    }
+}
+
+fn is_blank(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t'
 }
 
 #[cfg(test)]
@@ -183,7 +195,11 @@ mod tests {
             assert_eq!(value, "rsc_sk_01234567");
             assert_eq!(origin, 8 + line_break.len());
         }
-        // A space alone ends it.
+        // A space alone or an empty line ends it.
         assert_eq!(decode("cnNjX3NrXzAx MjM0").0, "rsc_sk_01");
+        assert_eq!(
+            decode("MDEw\n\ncnNjX3NrXzAx\r\n\nMjM0"),
+            ("rsc_sk_01".to_owned(), 6)
+        );
     }
 }

@@ -188,8 +188,11 @@ impl Engine {
 }
 
 impl Found {
+    /// What tells it from the other candidates of the window. The end is not it: in base64 that depends
+    /// on how much of what follows was decoded.
     fn key(&self) -> (usize, usize, usize, Encoding) {
-        (self.place.start, self.place.end, self.format, self.encoding)
+        let length = self.value.expose().len();
+        (self.place.start, length, self.format, self.encoding)
     }
 }
 

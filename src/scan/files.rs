@@ -1,0 +1,221 @@
+//! Scans a file, a stream, or all files of a folder.
+
+use std::cell::Cell;
+use std::fs::{self, File, FileType};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::SyncSender;
+use std::thread;
+
+use ignore::{DirEntry, WalkBuilder, WalkState};
+
+use super::finding::{Closed, Outlet};
+use super::{Counters, Engine, Event, Finding, Scanner};
+
+/// Why a path cannot be scanned at all.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// There is nothing of that name.
+    #[error("there is no such file or folder")]
+    Missing,
+    /// It is something that has no contents, or no end.
+    #[error("it is {0}, not a file or folder")]
+    NotAFile(&'static str),
+    /// It cannot be looked at.
+    #[error("it cannot be read: {0}")]
+    Unreadable(#[source] io::Error),
+}
+
+/// Scans `path`, which may be a folder, a file or a named pipe, and reports to `counters` and `events`. A
+/// folder's files are scanned by as many threads as there are processors, hidden ones too, but not those
+/// that ignore files (`.gitignore`, `.ignore`, …) list, unless `all` is set. Whatever cannot be read is
+/// reported, symbolic links are not followed, and folders named `.git` are left to
+/// [`scan_history`](super::scan_history).
+///
+/// Ends early, without an error, when nobody listens to `events` any more.
+///
+/// # Errors
+/// When there is nothing to scan at `path`.
+pub fn scan_path(
+    path: &Path,
+    all: bool,
+    engine: &Engine,
+    counters: &Counters,
+    events: &SyncSender<Event>,
+) -> Result<(), FilesError> {
+    let outlet = Outlet { counters, events };
+    // Links are followed here, and only here: this is the one path that somebody named.
+    let kind = fs::metadata(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => FilesError::Missing,
+        _ => FilesError::Unreadable(error),
+    })?;
+    if kind.is_dir() {
+        fs::read_dir(path).map_err(FilesError::Unreadable)?;
+        scan_folder(path, all, engine, outlet);
+        return Ok(());
+    }
+    if let Some(what) = endless(kind.file_type()) {
+        return Err(FilesError::NotAFile(what));
+    }
+    let mut file = File::open(path).map_err(FilesError::Unreadable)?;
+    // That nobody listens any more is no error.
+    let _ = scan_text(&mut file, path, &mut Scanner::new(engine), outlet);
+    Ok(())
+}
+
+/// Scans a stream, which reports call `name`.
+pub fn scan_stream(
+    text: &mut impl Read,
+    name: &Path,
+    engine: &Engine,
+    counters: &Counters,
+    events: &SyncSender<Event>,
+) {
+    let outlet = Outlet { counters, events };
+    let _ = scan_text(text, name, &mut Scanner::new(engine), outlet);
+}
+
+fn scan_folder(root: &Path, all: bool, engine: &Engine, outlet: Outlet<'_>) {
+    let mut walk = WalkBuilder::new(root);
+    // Leaks live in hidden files such as .env. A .gitignore counts without a repository around it too:
+    // an unpacked archive or an export has one as well.
+    walk.standard_filters(!all)
+        .hidden(false)
+        .require_git(false)
+        .threads(thread::available_parallelism().map_or(1, usize::from));
+    thread::scope(|scope| {
+        // The walk wants closures that own what they use or borrow it for longer than itself.
+        scope.spawn(|| {
+            walk.build_parallel().run(|| {
+                let mut scanner = Scanner::new(engine);
+                Box::new(
+                    move |entry| match visit(entry, root, &mut scanner, outlet) {
+                        Ok(state) => state,
+                        Err(Closed) => WalkState::Quit,
+                    },
+                )
+            });
+        });
+    });
+}
+
+fn visit(
+    entry: Result<DirEntry, ignore::Error>,
+    root: &Path,
+    scanner: &mut Scanner<'_>,
+    outlet: Outlet<'_>,
+) -> Result<WalkState, Closed> {
+    let entry = match entry {
+        Ok(entry) => entry,
+        Err(error) => {
+            let (path, reason) = explain(&error);
+            outlet.unread(path.unwrap_or(root), reason)?;
+            return Ok(WalkState::Continue);
+        }
+    };
+    if let Some(error) = entry.error() {
+        let (path, reason) = explain(error);
+        outlet.unread(path.unwrap_or(entry.path()), reason)?;
+    }
+    let Some(kind) = entry.file_type() else {
+        return Ok(WalkState::Continue);
+    };
+    if kind.is_dir() {
+        if entry.depth() > 0 && entry.file_name() == ".git" {
+            Counters::count(&outlet.counters.git_folders);
+            return Ok(WalkState::Skip);
+        }
+    } else if kind.is_file() {
+        match File::open(entry.path()) {
+            Ok(mut file) => scan_text(&mut file, entry.path(), scanner, outlet)?,
+            Err(error) => outlet.unread(entry.path(), error.to_string())?,
+        }
+    } else if kind.is_symlink() {
+        Counters::count(&outlet.counters.links);
+        if let Err(error) = fs::metadata(entry.path()) {
+            outlet.unread(entry.path(), format!("broken link: {error}"))?;
+        }
+    } else {
+        // To open a pipe would wait for a writer.
+        let what = endless(kind).unwrap_or("a named pipe");
+        outlet.unread(entry.path(), format!("{what}, not opened"))?;
+    }
+    Ok(WalkState::Continue)
+}
+
+/// The path that an error of the walk is about, and the error without it.
+fn explain(error: &ignore::Error) -> (Option<&Path>, String) {
+    match error {
+        ignore::Error::WithPath { path, err } => {
+            let (inner, reason) = explain(err);
+            (inner.or(Some(path)), reason)
+        }
+        ignore::Error::WithDepth { err, .. } => explain(err),
+        ignore::Error::WithLineNumber { line, err } => {
+            let (path, reason) = explain(err);
+            (path, format!("line {line}: {reason}"))
+        }
+        ignore::Error::Partial(errors) if errors.len() == 1 => explain(&errors[0]),
+        error => (None, error.to_string()),
+    }
+}
+
+/// What a file is that cannot be scanned, if it is not a regular file, a folder, a link or a named pipe.
+#[cfg(unix)]
+fn endless(kind: FileType) -> Option<&'static str> {
+    use std::os::unix::fs::FileTypeExt as _;
+
+    match kind {
+        kind if kind.is_socket() => Some("a socket"),
+        kind if kind.is_char_device() || kind.is_block_device() => Some("a device"),
+        _ => None,
+    }
+}
+
+#[cfg(not(unix))]
+fn endless(_: FileType) -> Option<&'static str> {
+    None
+}
+
+fn scan_text(
+    text: &mut impl Read,
+    path: &Path,
+    scanner: &mut Scanner<'_>,
+    outlet: Outlet<'_>,
+) -> Result<(), Closed> {
+    let listening = Cell::new(Ok(()));
+    let mut text = WhileListening {
+        text,
+        listening: &listening,
+    };
+    let read = scanner.scan(&mut text, &mut |candidate| {
+        if listening.get().is_ok() {
+            listening.set(outlet.found(Finding {
+                path: Some(PathBuf::from(path)),
+                object: None,
+                candidate,
+            }));
+        }
+    });
+    listening.get()?;
+    match read {
+        Ok(bytes) => outlet.counters.scanned(bytes),
+        Err(error) => outlet.unread(path, error.to_string())?,
+    }
+    Ok(())
+}
+
+/// A text that ends when nobody wants to know what is in the rest of it, which may have no end.
+struct WhileListening<'a, R> {
+    text: &'a mut R,
+    listening: &'a Cell<Result<(), Closed>>,
+}
+
+impl<R: Read> Read for WhileListening<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.listening.get() {
+            Ok(()) => self.text.read(buffer),
+            Err(Closed) => Ok(0),
+        }
+    }
+}

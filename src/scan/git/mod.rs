@@ -1,0 +1,138 @@
+//! Scans all that a repository's history holds, through the `git` program: each file's contents once,
+//! however many commits have it, and the messages of commits and annotated tags.
+//!
+//! History is what branches, tags, stashes, notes and every other reference lead to. Git lists the
+//! objects and writes them out one after the other; nothing is checked out.
+
+mod command;
+mod objects;
+mod origins;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::SyncSender;
+
+use super::finding::{Closed, Outlet};
+use super::{Counters, Engine, Event, Finding, GitKind, GitObject, Scanner};
+use command::Repository;
+use objects::{Contents, Entry, Kind};
+
+/// Why a history cannot be scanned, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// There is no program `git`.
+    #[error("the program `git` was not found: install git, or scan the files without --git")]
+    NoGit,
+    /// Git cannot be run.
+    #[error("the program `git` cannot be run: {0}")]
+    CannotRun(#[source] io::Error),
+    /// The path cannot be looked at.
+    #[error("it cannot be read: {0}")]
+    Unreadable(#[source] io::Error),
+    /// There is no repository at the path.
+    #[error(
+        "it is not the top folder of a git repository, nor a bare one; without --git its files are scanned ({complaint})"
+    )]
+    NotARepository {
+        /// What git says.
+        complaint: String,
+    },
+    /// Git ended with an error.
+    #[error("git failed to {what}: {complaint}; `git fsck` tells more")]
+    Failed {
+        /// What it was asked to do.
+        what: &'static str,
+        /// What it says.
+        complaint: String,
+    },
+    /// The connection to git broke.
+    #[error("git stopped while it had to {what}: {source}")]
+    Broken {
+        /// What it was asked to do.
+        what: &'static str,
+        /// How that was noticed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl HistoryError {
+    fn from_start(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::NoGit,
+            _ => Self::CannotRun(error),
+        }
+    }
+}
+
+/// Scans the whole history of the repository at `path` and reports to `counters` and `events`.
+///
+/// Ends early, without an error, when nobody listens to `events` any more.
+///
+/// # Errors
+/// When git is not there, `path` is no repository, or git fails on the way; what was found before that
+/// has been reported.
+pub fn scan_history(
+    path: &Path,
+    engine: &Engine,
+    counters: &Counters,
+    events: &SyncSender<Event>,
+) -> Result<(), HistoryError> {
+    let outlet = Outlet { counters, events };
+    let repository = Repository::open(path)?;
+    let mut findings = Vec::new();
+    // That git fails on the way must not hide what was found until then.
+    let read = scan_objects(&repository, engine, outlet, &mut findings);
+    if let Err(error) = origins::trace(&repository, &mut findings) {
+        let _ = outlet.unread(path, error.to_string());
+    }
+    for finding in findings {
+        if outlet.found(finding) == Err(Closed) {
+            break;
+        }
+    }
+    read
+}
+
+/// Scans every object. What is found in files still lacks its commit.
+fn scan_objects(
+    repository: &Repository,
+    engine: &Engine,
+    outlet: Outlet<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), HistoryError> {
+    let mut scanner = Scanner::new(engine);
+    let mut contents = Contents::start(repository)?;
+    while let Some(Entry { kind, id, path }) = contents.next()? {
+        let Kind::Text(kind) = kind else {
+            if outlet.unread(id, "the repository lacks this object") == Err(Closed) {
+                return Ok(());
+            }
+            continue;
+        };
+        let read = scanner.scan(&mut contents, &mut |candidate| {
+            findings.push(Finding {
+                path: path.clone().filter(|_| kind == GitKind::Blob),
+                object: Some(GitObject {
+                    kind,
+                    id: id.clone(),
+                    commit: (kind == GitKind::Commit).then(|| id.clone()),
+                }),
+                candidate,
+            });
+        });
+        outlet.counters.scanned(read.map_err(objects::broken)?);
+    }
+    contents.finish()
+}
+
+/// A path inside a repository, which is bytes.
+fn path_of(bytes: &[u8]) -> PathBuf {
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt as _;
+        PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
+    }
+    #[cfg(not(unix))]
+    PathBuf::from(String::from_utf8_lossy(bytes).into_owned())
+}

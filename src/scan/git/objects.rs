@@ -1,0 +1,204 @@
+//! Lists the objects of a history and reads their contents.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::thread::{self, JoinHandle};
+
+use super::command::{Repository, Running};
+use super::{HistoryError, path_of};
+use crate::scan::GitKind;
+
+const LIST: &str = "list the objects of the history";
+const READ: &str = "read an object";
+
+/// One object of a history.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) kind: Kind,
+    /// Its name, a hash in hexadecimal.
+    pub(super) id: String,
+    /// A path at which some commit has it.
+    pub(super) path: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text(GitKind),
+    /// Something refers to it, but the repository does not have it: a partial clone, or a broken one.
+    Missing,
+}
+
+/// The objects of a history one after the other. Reading it reads the current one's contents.
+///
+/// Three processes do the work: one lists all objects, one says which of them are folders, which have no
+/// text, and one writes out the others. A thread passes names from the second to the third.
+pub(super) struct Contents {
+    output: BufReader<ChildStdout>,
+    /// How much of the current object was not read.
+    left: u64,
+    /// Whether an object was read, after whose contents comes a line feed.
+    started: bool,
+    line: Vec<u8>,
+    feeder: JoinHandle<io::Result<()>>,
+    processes: [Running; 3],
+}
+
+impl Contents {
+    pub(super) fn start(repository: &Repository) -> Result<Self, HistoryError> {
+        let mut list = list_objects(repository)?;
+        let objects = list.stdout().map_err(broken)?;
+        let arguments = [
+            "cat-file",
+            "--batch-check=%(objectname) %(objecttype) %(rest)",
+            "--buffer",
+        ];
+        let mut check = repository.start(LIST, &arguments, Stdio::from(objects))?;
+        let kinds = BufReader::new(check.stdout().map_err(broken)?);
+        let arguments = [
+            "cat-file",
+            "--batch=%(objectname) %(objecttype) %(objectsize) %(rest)",
+            "--buffer",
+        ];
+        let mut read = repository.start(READ, &arguments, Stdio::piped())?;
+        let output = BufReader::with_capacity(128 << 10, read.stdout().map_err(broken)?);
+        let wanted = read.stdin();
+        Ok(Self {
+            output,
+            left: 0,
+            started: false,
+            line: Vec::new(),
+            feeder: thread::spawn(move || wanted.map_or(Ok(()), |wanted| feed(kinds, wanted))),
+            processes: [list, check, read],
+        })
+    }
+
+    /// The next object, whose contents can be read from `self` then.
+    pub(super) fn next(&mut self) -> Result<Option<Entry>, HistoryError> {
+        self.skip_rest().map_err(broken)?;
+        self.line.clear();
+        let read = self.output.read_until(b'\n', &mut self.line);
+        if read.map_err(broken)? == 0 {
+            return Ok(None);
+        }
+        let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
+        let mut words = line.splitn(4, |byte| *byte == b' ');
+        let id = words.next().unwrap_or_default();
+        let kind = words.next().unwrap_or_default();
+        let size = words.next().map(String::from_utf8_lossy);
+        let path = words.next().filter(|path| !path.is_empty()).map(path_of);
+        let id = String::from_utf8_lossy(id)
+            .trim_start_matches('?')
+            .to_owned();
+        let kind = match (kind_of(kind), size.and_then(|size| size.parse().ok())) {
+            (Some(kind), Some(size)) => {
+                (self.left, self.started) = (size, true);
+                Kind::Text(kind)
+            }
+            _ => Kind::Missing,
+        };
+        Ok(Some(Entry { kind, id, path }))
+    }
+
+    fn skip_rest(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.started) {
+            let rest = std::mem::take(&mut self.left) + 1;
+            io::copy(&mut self.output.by_ref().take(rest), &mut io::sink())?;
+        }
+        Ok(())
+    }
+
+    /// Whether all processes came to a good end, and so whether those were all objects.
+    pub(super) fn finish(self) -> Result<(), HistoryError> {
+        let fed = self.feeder.join();
+        for process in self.processes {
+            process.finish()?;
+        }
+        fed.unwrap_or_else(|_| Err(io::Error::other("the thread between them panicked")))
+            .map_err(broken)
+    }
+}
+
+impl Read for Contents {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.output.by_ref().take(self.left).read(buffer)?;
+        if read == 0 && self.left > 0 && !buffer.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+/// Starts listing every object that a reference leads to, with a path for those that have one.
+fn list_objects(repository: &Repository) -> Result<Running, HistoryError> {
+    let arguments = [
+        "rev-list",
+        "--objects",
+        "--all",
+        "--missing=print",
+        "--stdin",
+    ];
+    let mut list = repository.start(LIST, &arguments, Stdio::piped())?;
+    if let Some(mut input) = list.stdin() {
+        // Should git not read it, then it failed, and says why at the end.
+        let _ = input.write_all(&stashes(repository)?);
+    }
+    Ok(list)
+}
+
+/// The commits of all stashes, one a line. The reference `refs/stash` is only the newest of them.
+pub(super) fn stashes(repository: &Repository) -> Result<Vec<u8>, HistoryError> {
+    let output = repository
+        .git(&["rev-list", "--walk-reflogs", "refs/stash"])
+        .output()
+        .map_err(HistoryError::from_start)?;
+    // It fails when there is none.
+    Ok(if output.status.success() {
+        output.stdout
+    } else {
+        Vec::new()
+    })
+}
+
+/// Passes on the names of the objects that have a text, and of those that are missing.
+fn feed(mut kinds: BufReader<ChildStdout>, wanted: ChildStdin) -> io::Result<()> {
+    let mut wanted = io::BufWriter::new(wanted);
+    let mut line = Vec::new();
+    while kinds.read_until(b'\n', &mut line)? > 0 {
+        let mut words = line.splitn(3, |byte| *byte == b' ');
+        let id = words.next().unwrap_or_default();
+        let kind = words.next().unwrap_or_default().trim_ascii_end();
+        let sent = match kind {
+            b"tree" => Ok(()),
+            b"missing" => wanted.write_all(&[id, b"\n"].concat()),
+            _ => {
+                let path = words.next().unwrap_or(b"\n");
+                wanted.write_all(&[id, b" ", path].concat())
+            }
+        };
+        match sent {
+            // The reader stopped, and will say why if it was not told to.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            sent => sent?,
+        }
+        line.clear();
+    }
+    match wanted.flush() {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        flushed => flushed,
+    }
+}
+
+fn kind_of(name: &[u8]) -> Option<GitKind> {
+    match name {
+        b"blob" => Some(GitKind::Blob),
+        b"commit" => Some(GitKind::Commit),
+        b"tag" => Some(GitKind::Tag),
+        _ => None,
+    }
+}
+
+pub(super) fn broken(source: io::Error) -> HistoryError {
+    HistoryError::Broken { what: READ, source }
+}

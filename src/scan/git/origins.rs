@@ -1,0 +1,123 @@
+//! Tells which commit introduced a file's contents, and under which path.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+
+use super::command::{Repository, Running};
+use super::objects::{broken, stashes};
+use super::{HistoryError, path_of};
+use crate::scan::{Finding, GitKind};
+
+const TRACE: &str = "trace candidates to their commits";
+
+/// By object, the findings in it.
+type Wanted<'a> = HashMap<String, Vec<&'a mut Finding>>;
+
+/// Gives each finding in a file the oldest commit that has its contents. Only commits are looked at that
+/// touch a path where such contents are known to be, so that it is cheap where findings are few.
+pub(super) fn trace(repository: &Repository, findings: &mut [Finding]) -> Result<(), HistoryError> {
+    let mut wanted = Wanted::new();
+    for finding in findings {
+        if let (Some(object), Some(_)) = (&finding.object, &finding.path)
+            && object.kind == GitKind::Blob
+        {
+            wanted.entry(object.id.clone()).or_default().push(finding);
+        }
+    }
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let mut commits = list_commits(repository, &wanted)?;
+    let arguments = [
+        "diff-tree",
+        "--stdin",
+        "-r",
+        "-m",
+        "--root",
+        "--raw",
+        "-z",
+        "--no-renames",
+    ];
+    let listed = Stdio::from(commits.stdout().map_err(broken)?);
+    let mut changes = repository.start(TRACE, &arguments, listed)?;
+    assign(
+        BufReader::new(changes.stdout().map_err(broken)?),
+        &mut wanted,
+    )?;
+    if wanted.is_empty() {
+        // The rest of the history is not needed.
+        return Ok(());
+    }
+    commits.finish()?;
+    changes.finish()
+}
+
+/// Starts listing the commits that touch the paths of `wanted`, oldest first.
+fn list_commits(repository: &Repository, wanted: &Wanted<'_>) -> Result<Running, HistoryError> {
+    let paths: BTreeSet<_> = wanted
+        .values()
+        .flatten()
+        .filter_map(|finding| finding.path.as_ref())
+        .collect();
+    let mut input = stashes(repository)?;
+    input.extend(b"--\n");
+    for path in paths {
+        input.extend(path.as_os_str().as_encoded_bytes());
+        input.push(b'\n');
+    }
+    let arguments = [
+        "rev-list",
+        "--all",
+        "--full-history",
+        "--topo-order",
+        "--reverse",
+        "--stdin",
+    ];
+    let mut commits = repository.start(TRACE, &arguments, Stdio::piped())?;
+    if let Some(mut stdin) = commits.stdin() {
+        // Should git not read it, then it failed, and says why at the end.
+        let _ = stdin.write_all(&input);
+    }
+    Ok(commits)
+}
+
+/// Takes out of `wanted` what the changes, commit by commit, introduce.
+fn assign(mut changes: impl BufRead, wanted: &mut Wanted<'_>) -> Result<(), HistoryError> {
+    let mut commit = String::new();
+    let mut token = Vec::new();
+    while !wanted.is_empty() && next(&mut changes, &mut token)? {
+        let Some(change) = token.strip_prefix(b":") else {
+            let id = token.split(|byte| *byte == b' ').next();
+            commit = text(id);
+            continue;
+        };
+        // Old mode, new mode, old object, new object, kind of change; then the path.
+        let object = text(change.split(|byte| *byte == b' ').nth(3));
+        next(&mut changes, &mut token)?;
+        for finding in wanted.remove(&object).into_iter().flatten() {
+            finding.path = Some(path_of(&token));
+            if let Some(object) = &mut finding.object {
+                object.commit = Some(commit.clone());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn text(token: Option<&[u8]>) -> String {
+    String::from_utf8_lossy(token.unwrap_or_default()).into_owned()
+}
+
+/// Reads up to the next zero byte; false at the end.
+fn next(output: &mut impl BufRead, token: &mut Vec<u8>) -> Result<bool, HistoryError> {
+    token.clear();
+    let read = output
+        .read_until(0, token)
+        .map_err(|source| HistoryError::Broken {
+            what: TRACE,
+            source,
+        })?;
+    token.pop_if(|byte| *byte == 0);
+    Ok(read > 0)
+}

@@ -1,0 +1,246 @@
+//! Writes findings for people and for programs. Never a key: see [`Candidate::display`](super::Candidate).
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+
+use super::{Counters, Engine, Finding};
+
+/// How findings are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportFormat {
+    /// A line each, as compilers write them.
+    Text,
+    /// One document.
+    Json,
+    /// One JSON object a line.
+    JsonLines,
+}
+
+/// What the key store knows of a candidate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KnownKey {
+    /// The key's identifier.
+    pub id: String,
+    /// What kind of owner it has.
+    pub owner_type: &'static str,
+    /// Its owner's identifier.
+    pub owner_id: String,
+    /// `valid`, `revoked` or `expired`.
+    pub state: &'static str,
+}
+
+/// What is known of a candidate beyond where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Match {
+    /// Nobody asked the key store.
+    NotAsked,
+    /// The key store does not know it.
+    Unknown,
+    /// It is a key.
+    Known(KnownKey),
+}
+
+/// The totals of a scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Files, or a repository's objects, that were scanned.
+    pub scanned: u64,
+    /// Their size in bytes.
+    pub bytes: u64,
+    /// Candidates that were found, each place counted.
+    pub candidates: u64,
+    /// Files, folders and the like that could not be read.
+    pub unread: u64,
+    /// Symbolic links, which are not followed.
+    pub links_not_followed: u64,
+    /// Folders named `.git`, which were left out.
+    pub git_folders_left_out: u64,
+}
+
+impl Summary {
+    /// The totals so far.
+    pub fn of(counters: &Counters, candidates: u64) -> Self {
+        Self {
+            scanned: counters.texts.load(Ordering::Relaxed),
+            bytes: counters.bytes.load(Ordering::Relaxed),
+            candidates,
+            unread: counters.unread.load(Ordering::Relaxed),
+            links_not_followed: counters.links.load(Ordering::Relaxed),
+            git_folders_left_out: counters.git_folders.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Writes findings one after the other.
+pub struct Report<'a, W> {
+    out: W,
+    format: ReportFormat,
+    engine: &'a Engine,
+    written: u64,
+}
+
+/// One finding as programs see it.
+#[derive(Serialize)]
+struct Row<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    /// The path's bytes, where they are not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_base64: Option<String>,
+    line: u64,
+    column: u64,
+    offset: u64,
+    format: &'a str,
+    encoding: &'a str,
+    candidate: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    object: Option<Object<'a>>,
+    /// Null if the key store does not know it; absent if nobody asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a Match>,
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    kind: &'a str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<&'a str>,
+}
+
+impl<'a, W: Write> Report<'a, W> {
+    /// A report that goes to `out`. The engine finds keys in file names, which are redacted too.
+    pub fn new(out: W, format: ReportFormat, engine: &'a Engine) -> Self {
+        Self {
+            out,
+            format,
+            engine,
+            written: 0,
+        }
+    }
+
+    /// Writes one finding.
+    ///
+    /// # Errors
+    /// When the output cannot be written to.
+    pub fn add(&mut self, finding: &Finding, known: &Match) -> io::Result<()> {
+        match self.format {
+            ReportFormat::Text => self.add_text(finding, known)?,
+            ReportFormat::Json => {
+                let before = if self.written == 0 {
+                    "{\"candidates\":[\n"
+                } else {
+                    ",\n"
+                };
+                self.out.write_all(before.as_bytes())?;
+                self.add_json(finding, known)?;
+            }
+            ReportFormat::JsonLines => {
+                self.add_json(finding, known)?;
+                self.out.write_all(b"\n")?;
+            }
+        }
+        self.written += 1;
+        Ok(())
+    }
+
+    /// Ends the report and passes it on.
+    ///
+    /// # Errors
+    /// When the output cannot be written to.
+    pub fn finish(mut self, summary: &Summary) -> io::Result<()> {
+        if self.format == ReportFormat::Json {
+            let start = if self.written == 0 {
+                "{\"candidates\":["
+            } else {
+                ""
+            };
+            write!(self.out, "{start}\n],\"summary\":")?;
+            serde_json::to_writer(&mut self.out, summary)?;
+            self.out.write_all(b"}\n")?;
+        }
+        self.out.flush()
+    }
+
+    fn add_text(&mut self, finding: &Finding, known: &Match) -> io::Result<()> {
+        let candidate = &finding.candidate;
+        let place = match (&finding.path, &finding.object) {
+            (Some(path), _) => printable(self.engine, path),
+            (None, Some(object)) => format!("{} {}", object.kind.name(), object.id),
+            (None, None) => String::new(),
+        };
+        write!(
+            self.out,
+            "{place}:{}:{}: {} {} {}",
+            candidate.line,
+            candidate.column,
+            candidate.display,
+            candidate.format,
+            candidate.encoding.name()
+        )?;
+        if let (Some(_), Some(object)) = (&finding.path, &finding.object) {
+            match &object.commit {
+                Some(commit) => write!(self.out, " commit {commit}")?,
+                None => write!(self.out, " {} {}", object.kind.name(), object.id)?,
+            }
+        }
+        match known {
+            Match::NotAsked => {}
+            Match::Unknown => write!(self.out, " unknown")?,
+            Match::Known(key) => write!(
+                self.out,
+                " {} key {} of {} {}",
+                key.state,
+                key.id,
+                key.owner_type,
+                printable(self.engine, Path::new(&key.owner_id))
+            )?,
+        }
+        self.out.write_all(b"\n")
+    }
+
+    fn add_json(&mut self, finding: &Finding, known: &Match) -> io::Result<()> {
+        let candidate = &finding.candidate;
+        let bytes = finding
+            .path
+            .as_ref()
+            .map(|path| path.as_os_str().as_encoded_bytes());
+        let odd = bytes.filter(|bytes| std::str::from_utf8(bytes).is_err());
+        let path = bytes.map(String::from_utf8_lossy);
+        let path = path.map(|path| self.engine.redact(&path));
+        let row = Row {
+            // The bytes would show a key that the text does not.
+            path_base64: odd
+                .filter(|bytes| self.engine.scan(bytes).is_empty())
+                .map(|bytes| STANDARD.encode(bytes)),
+            path,
+            line: candidate.line,
+            column: candidate.column,
+            offset: candidate.offset,
+            format: &candidate.format,
+            encoding: candidate.encoding.name(),
+            candidate: &candidate.display,
+            object: finding.object.as_ref().map(|object| Object {
+                kind: object.kind.name(),
+                id: &object.id,
+                commit: object.commit.as_deref(),
+            }),
+            key: (*known != Match::NotAsked).then_some(known),
+        };
+        Ok(serde_json::to_writer(&mut self.out, &row)?)
+    }
+}
+
+/// A path as a terminal may show it: on one line, without anything that steers it, and without keys.
+pub fn printable(engine: &Engine, path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let redacted = engine.redact(&text);
+    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    redacted.chars().map(visible).collect()
+}
