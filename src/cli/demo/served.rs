@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
@@ -22,6 +22,8 @@ const STOP: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Served {
     child: Child,
+    /// Kept open: a daemon that cannot print ends.
+    _stdout: Lines<BufReader<ChildStdout>>,
     /// The address of the API, without a slash at the end.
     pub(super) url: String,
     /// The admin token that the first start on an empty database prints.
@@ -49,7 +51,8 @@ impl Served {
             .stdout
             .take()
             .context("the daemon has no standard output")?;
-        let announced = async { tokio::try_join!(admin_token(stdout), address(log)) };
+        let mut stdout = BufReader::new(stdout).lines();
+        let announced = async { tokio::try_join!(admin_token(&mut stdout), address(log)) };
         let (admin_token, url) = match timeout(START, announced).await {
             Ok(Ok(announced)) => announced,
             Ok(Err(error)) => return Err(error.context(tail_of(log))),
@@ -60,6 +63,7 @@ impl Served {
         };
         Ok(Self {
             child,
+            _stdout: stdout,
             url,
             admin_token,
         })
@@ -89,8 +93,7 @@ impl Served {
 }
 
 /// Reads the admin token, which `serve` prints on standard output.
-async fn admin_token(stdout: ChildStdout) -> anyhow::Result<KeyValue> {
-    let mut lines = BufReader::new(stdout).lines();
+async fn admin_token(lines: &mut Lines<BufReader<ChildStdout>>) -> anyhow::Result<KeyValue> {
     while let Some(line) = lines.next_line().await? {
         if let Some((_, token)) = line.split_once("admin token (shown once): ") {
             return Ok(KeyValue::new(token.trim()));
