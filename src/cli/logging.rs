@@ -40,6 +40,8 @@ pub(super) fn start(context: &Context, default: LevelFilter) -> anyhow::Result<(
     // Other crates log headers and bodies below `warn`, and those may hold keys.
     let targets = Targets::new()
         .with_target("rescind", level)
+        // It warns of parameters of the database's URL with their values.
+        .with_target("sqlx_postgres::options", LevelFilter::OFF)
         .with_default(level.min(LevelFilter::from_level(Level::WARN)));
     let lines = fmt::layer().with_writer(io::stderr);
     let lines = match context.log {
