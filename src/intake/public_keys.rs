@@ -172,6 +172,9 @@ impl PublicKeys {
     fn wait(&self, known: &Known, now: Timestamp) -> Duration {
         let pause = if known.last_failed {
             self.timings.retry_after_failure
+        } else if known.fetches <= 1 {
+            // The first fetch was made for no unknown key: it does not start the cool-down.
+            Duration::ZERO
         } else {
             self.timings.cool_down
         };

@@ -23,8 +23,8 @@ pub enum SelfReport {
     BadUrl,
 }
 
-/// Revokes the key that a stranger presents. Stack Auth's order decides when several answers fit:
-/// public, then expired, then revoked.
+/// Revokes the key that a stranger presents. A key that is revoked stays so when its time is over too:
+/// the answer does not change while the world goes on.
 ///
 /// # Errors
 /// Any [`StoreError`]; nothing was changed then.
@@ -50,7 +50,7 @@ pub async fn self_report(
         Some(Answer::Public(_)) => SelfReport::Public,
         Some(Answer::Revoked(_)) => SelfReport::Revoked,
         Some(Answer::AlreadyInvalid(key)) => {
-            if key.expires_at.is_some_and(|end| end <= now) {
+            if key.revoked_at.is_none() && key.expires_at.is_some_and(|end| end <= now) {
                 SelfReport::Expired
             } else {
                 SelfReport::Revoked

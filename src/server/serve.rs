@@ -25,7 +25,7 @@ use super::error::{ApiError, ApiResult};
 const MAX_CONNECTIONS: usize = 4096;
 
 /// How long a client may take to send the head of a request, which also ends idle connections.
-const HEADER_TIME: Duration = Duration::from_mins(1);
+const HEADER_TIME: Duration = Duration::from_secs(15);
 
 /// The most bytes of a request's head.
 const MAX_HEAD: usize = 64 << 10;

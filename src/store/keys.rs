@@ -284,11 +284,18 @@ impl Tx {
             return Ok(None);
         };
         let was_invalid = key.why_invalid(now).is_some();
+        let old_end = key.expires_at;
         if let Some(description) = patch.description {
             key.description = description;
         }
         if let Some(expires_at) = patch.expires_at {
             key.expires_at = expires_at.map(micros);
+        }
+        let end = |at: Option<Timestamp>| at.unwrap_or(Timestamp::MAX);
+        if key.replaced_by.is_some() && end(key.expires_at) > end(old_end) {
+            return Err(StoreError::Refused(
+                "the key was rotated and ends with its overlap: use its successor",
+            ));
         }
         let revived = was_invalid && key.why_invalid(now).is_none();
         if revived && key.exposed_at.is_some() {

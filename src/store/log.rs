@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::chain::{Broken, Chain, Problem, Verified, entry_hash, unread};
+use super::chain::{Broken, Chain, Problem, Verified, entry_hash};
 use super::entry::{Action, LogEntry, Place, Reason};
 use super::key::{Key, micros};
 use super::page::{Conditions, Page, PageRequest};
@@ -142,7 +142,8 @@ impl StoredEntry {
 
     /// The entry as it is exported: its text with the two hashes added.
     fn line(&self) -> Result<String, String> {
-        let mut value: Value = serde_json::from_str(&self.text).map_err(|error| unread(&error))?;
+        let mut value: Value =
+            serde_json::from_str(&self.text).map_err(|error| error.to_string())?;
         let Value::Object(members) = &mut value else {
             return Err("it is no JSON object".to_owned());
         };
@@ -153,7 +154,7 @@ impl StoredEntry {
 
     fn entry(&self) -> Result<LogEntry, StoreError> {
         self.line()
-            .and_then(|line| serde_json::from_str(&line).map_err(|error| unread(&error)))
+            .and_then(|line| serde_json::from_str(&line).map_err(|error| error.to_string()))
             .map_err(|cause| StoreError::row(format!("entry {} of the log: {cause}", self.seq)))
     }
 
@@ -161,7 +162,7 @@ impl StoredEntry {
     fn verify(&self, chain: &mut Chain) -> Result<(), Problem> {
         let entry: LogEntry = self
             .line()
-            .and_then(|line| serde_json::from_str(&line).map_err(|error| unread(&error)))
+            .and_then(|line| serde_json::from_str(&line).map_err(|error| error.to_string()))
             .map_err(Problem::NotAnEntry)?;
         // The text itself is what was hashed, so a change of its writing shows too.
         chain.link(&entry, &self.text)?;

@@ -96,7 +96,7 @@ fn row_format(headers: &HeaderMap) -> ApiResult<RowFormat> {
         | "application/json-lines"
         | "application/jsonlines"
         | "application/x-jsonlines" => Ok(RowFormat::JsonLines),
-        _ => Err(ApiError::media_type("text/csv` or `application/x-ndjson")),
+        _ => Err(ApiError::media_type("text/csv or application/x-ndjson")),
     }
 }
 
