@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use reqwest::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, redirect};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, Url, redirect};
 use thiserror::Error as ThisError;
 
 use super::FetchError;
@@ -23,28 +23,36 @@ const MAX_DESCRIPTION: usize = 300;
 
 /// The HTTP client could not be set up.
 #[derive(Debug, ThisError)]
-#[error(
-    "cannot set up the HTTP client: {0}; on a minimal system, install the package ca-certificates"
-)]
+#[error("cannot set up the HTTP client: {0}")]
 pub struct HttpClientError(String);
 
 /// The HTTP client of the whole program: TLS by rustls with ring, a connect timeout, and our name and
 /// version as user agent. It follows no redirect by itself: a redirected POST would lose its body, and a
 /// redirect to another host would carry a request where nobody meant it to go.
 ///
+/// On a system without root certificates it still reaches servers over plain HTTP, which is all that a demo
+/// or a forge on the same machine needs; every HTTPS server is refused, and a warning says what to install.
+///
 /// # Errors
-/// When the system's root certificates cannot be loaded.
+/// When the operating system does not let it be set up.
 pub fn http_client() -> Result<Client, HttpClientError> {
     // Only the first call installs; a provider that is there already is this one.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = builder().build().or_else(|error| {
+        let error = describe(&error);
+        tracing::warn!(%error, "no HTTPS server can be trusted; install the package ca-certificates");
+        builder().tls_certs_only([]).build()
+    });
+    client.map_err(|error| HttpClientError(describe(&error)))
+}
+
+fn builder() -> ClientBuilder {
     Client::builder()
         .user_agent(concat!("rescind/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(Duration::from_secs(10))
         .pool_idle_timeout(Duration::from_mins(1))
         .redirect(redirect::Policy::none())
         .referer(false)
-        .build()
-        .map_err(|error| HttpClientError(describe(&error)))
 }
 
 /// Sends what `request` builds for a URL, and again for each redirect that stays on the same host, waiting

@@ -108,12 +108,14 @@ impl Answer {
 }
 
 impl Quota {
-    /// How long to wait until another poll may use all its pages.
+    /// How long to wait until another poll may use all its pages. A period lasts an hour at most, whatever
+    /// the difference between the server's clock and ours.
     pub(super) fn wait(&self, now: Timestamp) -> Option<Duration> {
         if self.remaining? >= u64::from(PAGES) {
             return None;
         }
-        self.resets_at?.duration_since(now).try_into().ok()
+        let wait: Duration = self.resets_at?.duration_since(now).try_into().ok()?;
+        Some(wait.min(MAX_INTERVAL))
     }
 
     /// Notes it in the source's state.
