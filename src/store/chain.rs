@@ -215,8 +215,8 @@ impl Chain {
         }
         // Read twice: strictly, which refuses unknown, missing and repeated members, and as it
         // stands, which is what is hashed.
-        let entry: LogEntry = serde_json::from_str(line).map_err(|error| bad(error.to_string()))?;
-        let mut raw: Value = serde_json::from_str(line).map_err(|error| bad(error.to_string()))?;
+        let entry: LogEntry = serde_json::from_str(line).map_err(|error| bad(unread(&error)))?;
+        let mut raw: Value = serde_json::from_str(line).map_err(|error| bad(unread(&error)))?;
         if let Value::Object(members) = &mut raw {
             members.remove("prev_hash");
             members.remove("hash");
@@ -246,6 +246,22 @@ impl Chain {
         self.head.clone_from(&entry.hash);
         Ok(())
     }
+}
+
+/// What is wrong with a text that is no entry, without quoting it: a file that somebody takes for a log may
+/// hold anything, keys too.
+pub(super) fn unread(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    // These two name a field of ours; the others repeat what they found.
+    if text.starts_with("missing field") || text.starts_with("duplicate field") {
+        return text;
+    }
+    let what = if error.is_data() {
+        "a field that is unknown or has a wrong value"
+    } else {
+        "not JSON"
+    };
+    format!("{what} at column {}", error.column())
 }
 
 /// Why an exported log was not verified.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::chain::{Broken, Chain, Problem, Verified, entry_hash};
+use super::chain::{Broken, Chain, Problem, Verified, entry_hash, unread};
 use super::entry::{Action, LogEntry, Place, Reason};
 use super::key::{Key, micros};
 use super::page::{Conditions, Page, PageRequest};
@@ -142,8 +142,7 @@ impl StoredEntry {
 
     /// The entry as it is exported: its text with the two hashes added.
     fn line(&self) -> Result<String, String> {
-        let mut value: Value =
-            serde_json::from_str(&self.text).map_err(|error| error.to_string())?;
+        let mut value: Value = serde_json::from_str(&self.text).map_err(|error| unread(&error))?;
         let Value::Object(members) = &mut value else {
             return Err("it is no JSON object".to_owned());
         };
@@ -154,7 +153,7 @@ impl StoredEntry {
 
     fn entry(&self) -> Result<LogEntry, StoreError> {
         self.line()
-            .and_then(|line| serde_json::from_str(&line).map_err(|error| error.to_string()))
+            .and_then(|line| serde_json::from_str(&line).map_err(|error| unread(&error)))
             .map_err(|cause| StoreError::row(format!("entry {} of the log: {cause}", self.seq)))
     }
 
@@ -162,7 +161,7 @@ impl StoredEntry {
     fn verify(&self, chain: &mut Chain) -> Result<(), Problem> {
         let entry: LogEntry = self
             .line()
-            .and_then(|line| serde_json::from_str(&line).map_err(|error| error.to_string()))
+            .and_then(|line| serde_json::from_str(&line).map_err(|error| unread(&error)))
             .map_err(Problem::NotAnEntry)?;
         // The text itself is what was hashed, so a change of its writing shows too.
         chain.link(&entry, &self.text)?;

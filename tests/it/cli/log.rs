@@ -105,3 +105,23 @@ fn an_empty_log_holds() {
     assert!(verified.starts_with("ok: 0 entries"), "{verified}");
     assert_eq!(binary.run("log export").ok(), "");
 }
+
+#[test]
+fn a_key_in_what_is_no_log_is_not_repeated() {
+    let binary = Binary::new();
+    let key = binary.run("keys create --user u --description x").ok();
+    let key = key.trim();
+    for text in [
+        format!("{{\"seq\":\"{key}\"}}"),
+        format!("{{\"{key}\":1}}"),
+        format!("\"{key}\""),
+        key.to_owned(),
+    ] {
+        let ran = binary.run_with(["log", "verify", "-"], &text);
+        ran.fails(1, &[]);
+        assert!(
+            ran.stdout.contains("entry 1") && !ran.stdout.contains(key),
+            "{ran:?}"
+        );
+    }
+}
