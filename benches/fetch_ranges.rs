@@ -22,7 +22,7 @@ use rescind::keyformat::{FormatSet, KeyValue};
 use rescind::respond::{IssueRequest, IssuerFormats, Responder};
 use rescind::scan::{Encodings, Engine};
 use rescind::source::{Origin, Worker, WorkerOptions, WorkerParts};
-use rescind::store::{Key, NewWorkItem, Owner, Priority, Store, StoreOptions};
+use rescind::store::{Key, NewWorkItem, Owner, Priority, Store, StoreOptions, WorkKind};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
@@ -145,6 +145,8 @@ impl House {
         let items: Vec<_> = pushes
             .iter()
             .map(|push| NewWorkItem {
+                kind: WorkKind::Range,
+                clone_url: None,
                 host: host.clone(),
                 repository_id: push.repository.to_string(),
                 repository: repositories[push.repository].name().to_owned(),

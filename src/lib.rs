@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod fetch;
+pub mod forge;
 pub mod intake;
 pub mod keyformat;
 pub mod respond;

@@ -6,6 +6,7 @@ mod lifecycle;
 mod poller;
 mod sources;
 mod token;
+mod work;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio::net::TcpListener;
 
 pub use lifecycle::{Ended, Lifecycle, Signals};
 pub use token::{MintTokenError, bootstrap_token, mint_token};
+use work::Work;
 
 use crate::clock::SharedClock;
 use crate::config::Config;
@@ -112,10 +114,12 @@ impl Daemon {
             clock,
             lifecycle: &lifecycle,
         };
-        let sources = sources::make(&parts)?;
+        let work = Work::new(&parts);
+        let mut sources = sources::make(&parts, &work)?;
         let admin_token =
             bootstrap_token(&store, &parts.formats, &config.issuer, parts.clock.now()).await?;
         serve(&parts, listener);
+        work.start(&parts, std::mem::take(&mut sources.origins));
         sources.start(&parts);
         let url = config.public_url(address);
         tracing::info!(%address, url, "listening on http://{address}");

@@ -1,39 +1,31 @@
-//! The configured sources and the worker for what they find.
+//! The configured sources.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use reqwest::Url;
-use tokio::sync::Notify;
 
 use super::poller::poll;
-use super::{DaemonError, Parts};
+use super::{DaemonError, Parts, Work};
 use crate::config::{self, Schedule, SourceKind};
-use crate::fetch::{FetchLimits, GitFetcher};
-use crate::scan::Engine;
-use crate::source::{
-    GitHubEvents, GitHubOptions, Origin, PollError, Scope, Source, SourceParts, Worker,
-    WorkerOptions, WorkerParts,
-};
+use crate::source::{GitHubEvents, GitHubOptions, Origin, PollError, Scope, Source, SourceParts};
 
-/// Sources that are ready to be polled, and the worker.
+/// Sources that are ready to be polled, and where the contents of what they find come from.
 pub(super) struct Sources {
     sources: Vec<(Arc<dyn Source>, Schedule)>,
-    worker: Worker,
+    /// By host.
+    pub(super) origins: HashMap<String, Origin>,
 }
 
 /// Makes what the configuration names.
-pub(super) fn make(parts: &Parts<'_>) -> Result<Sources, DaemonError> {
-    let scan = &parts.config.scan;
-    let engine = Arc::new(Engine::new(&parts.formats, scan.encodings));
-    let wake = Arc::new(Notify::new());
+pub(super) fn make(parts: &Parts<'_>, work: &Work) -> Result<Sources, DaemonError> {
     let source_parts = SourceParts {
         client: parts.http.clone(),
         store: parts.responder.store().clone(),
         responder: parts.responder.clone(),
-        engine: Arc::clone(&engine),
+        engine: Arc::clone(&work.engine),
         clock: Arc::clone(&parts.clock),
-        wake: Arc::clone(&wake),
+        wake: Arc::clone(&work.wake),
     };
     let mut sources: Vec<(Arc<dyn Source>, Schedule)> = Vec::new();
     let mut origins: HashMap<String, Origin> = HashMap::new();
@@ -51,32 +43,11 @@ pub(super) fn make(parts: &Parts<'_>) -> Result<Sources, DaemonError> {
         let known = origins.entry(origin.host.clone()).or_insert(origin.clone());
         known.token = known.token.take().or(origin.token);
     }
-    let limits = FetchLimits {
-        max_fetch_bytes: scan.max_fetch_bytes,
-        max_blob_bytes: scan.max_blob_bytes,
-        ..FetchLimits::default()
-    };
-    let worker_parts = WorkerParts {
-        store: parts.responder.store().clone(),
-        responder: parts.responder.clone(),
-        engine,
-        fetcher: GitFetcher::new(parts.http.clone(), limits),
-        clock: Arc::clone(&parts.clock),
-        wake,
-    };
-    Ok(Sources {
-        sources,
-        worker: Worker::new(
-            worker_parts,
-            origins.into_values(),
-            WorkerOptions::default(),
-        ),
-    })
+    Ok(Sources { sources, origins })
 }
 
 impl Sources {
-    /// Starts polling, and working on what is found. The worker runs without sources too: an earlier
-    /// configuration may have left work.
+    /// Starts polling.
     pub(super) fn start(self, parts: &Parts<'_>) {
         for (source, schedule) in self.sources {
             tracing::info!(source = source.name(), %schedule, "polling");
@@ -86,11 +57,6 @@ impl Sources {
                 .lifecycle
                 .spawn("poller", poll(source, schedule, clock, stop));
         }
-        let stop = parts.lifecycle.stop_token();
-        let worker = self.worker;
-        parts
-            .lifecycle
-            .spawn("worker", async move { worker.run(&stop).await });
     }
 }
 

@@ -9,15 +9,18 @@ use thiserror::Error;
 /// managed users with their suffix are longer.
 const MAX_NAME: usize = 100;
 
+/// The most parts of a name. GitLab nests groups up to 20 deep.
+const MAX_PARTS: usize = 21;
+
 /// A name that no forge would give to a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
     "the repository's name is not OWNER/NAME in letters, digits, '-', '_' and '.', with at most 100 of \
-     them on each side"
+     them in each part"
 )]
 pub struct BadName;
 
-/// A repository's `owner/name`, known to be harmless inside a URL's path.
+/// A repository's `owner/name`, or `group/subgroup/name`, known to be harmless inside a URL's path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RepositoryName {
     owner: String,
@@ -28,11 +31,12 @@ impl RepositoryName {
     /// Checks `owner/name`.
     ///
     /// # Errors
-    /// [`BadName`] for anything but letters, digits, `-`, `_` and `.` around one slash, for an empty or
-    /// overlong part, and for the parts `.` and `..`.
+    /// [`BadName`] for anything but letters, digits, `-`, `_` and `.` between slashes, for an empty or
+    /// overlong part, for the parts `.` and `..`, and for fewer than 2 or more than 21 parts.
     pub fn parse(full: &str) -> Result<Self, BadName> {
-        let (owner, name) = full.split_once('/').ok_or(BadName)?;
-        if is_plain(owner) && is_plain(name) {
+        let (owner, name) = full.rsplit_once('/').ok_or(BadName)?;
+        let parts = full.split('/');
+        if parts.clone().count() <= MAX_PARTS && parts.clone().all(is_plain) {
             Ok(Self {
                 owner: owner.to_owned(),
                 name: name.to_owned(),
@@ -42,7 +46,7 @@ impl RepositoryName {
         }
     }
 
-    /// The user or organisation.
+    /// The user, organisation or groups.
     pub fn owner(&self) -> &str {
         &self.owner
     }
@@ -61,7 +65,7 @@ impl RepositoryName {
         url.path_segments_mut()
             .map_err(|()| BadName)?
             .pop_if_empty()
-            .push(&self.owner)
+            .extend(self.owner.split('/'))
             .push(&format!("{}.git", self.name));
         Ok(url)
     }
@@ -106,10 +110,23 @@ mod tests {
     }
 
     #[test]
+    fn takes_nested_groups() {
+        let name = RepositoryName::parse("group/sub/project").unwrap();
+        assert_eq!((name.owner(), name.name()), ("group/sub", "project"));
+        let base = Url::parse("https://gitlab.example").unwrap();
+        let url = "https://gitlab.example/group/sub/project.git";
+        assert_eq!(name.clone_url(&base).unwrap().as_str(), url);
+        assert_eq!(
+            RepositoryName::parse(&vec!["a"; 22].join("/")),
+            Err(BadName)
+        );
+    }
+
+    #[test]
     fn refuses_what_could_leave_the_path() {
         for bad in [
-            "", "octocat", "/x", "x/", "../x", "x/..", "./x", "a/b/c", "a/b?c", "a/b#c", "a/b%2f",
-            "a b/c", "a/b\n", "ä/b", "a\\b/c", "a@b/c",
+            "", "octocat", "/x", "x/", "../x", "x/..", "./x", "a//c", "a/../c", "a/b?c", "a/b#c",
+            "a/b%2f", "a b/c", "a/b\n", "ä/b", "a\\b/c", "a@b/c",
         ] {
             assert_eq!(RepositoryName::parse(bad), Err(BadName), "{bad:?}");
         }

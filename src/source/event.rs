@@ -12,9 +12,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::fetch::{ObjectId, RepositoryName};
-
-/// The longest reference name that is taken. GitHub and file systems stop at 255 bytes per part.
-const MAX_REFERENCE: usize = 1000;
+use crate::forge::{Push, Remote, is_reference, object_id};
 
 /// The longest event id that is taken; GitHub's have 11 digits.
 const MAX_ID: usize = 64;
@@ -26,7 +24,7 @@ const OLD_TIME: &str = "%Y/%m/%d %H:%M:%S %z";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// A branch or tag was pushed to, or deleted.
-    Push(Push),
+    Push(Box<Push>),
     /// Some other event.
     Other,
     /// No event that can be read; says what is wrong with it.
@@ -42,18 +40,6 @@ pub(super) struct Event {
     pub(super) at: Option<Timestamp>,
     /// What it tells.
     pub(super) meaning: Meaning,
-}
-
-/// A push.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Push {
-    pub(super) repository_id: u64,
-    pub(super) repository: RepositoryName,
-    pub(super) reference: String,
-    /// All zeros when new, and when the event does not tell.
-    pub(super) before: ObjectId,
-    /// All zeros when deleted.
-    pub(super) after: ObjectId,
 }
 
 #[derive(Deserialize)]
@@ -92,8 +78,8 @@ struct Payload {
     before: Option<String>,
 }
 
-/// Reads one event of a page.
-pub(super) fn read(raw: &RawValue) -> Event {
+/// Reads one event of a page; the repositories it names are cloned from `host`.
+pub(super) fn read(raw: &RawValue, host: &str) -> Event {
     let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(raw.get()) else {
         return Event {
             id: None,
@@ -102,8 +88,8 @@ pub(super) fn read(raw: &RawValue) -> Event {
         };
     };
     let meaning = match envelope.kind.as_deref() {
-        Some("PushEvent") => match push(&envelope) {
-            Ok(push) => Meaning::Push(push),
+        Some("PushEvent") => match push(&envelope, host) {
+            Ok(push) => Meaning::Push(Box::new(push)),
             Err(wrong) => Meaning::Malformed(wrong),
         },
         Some(_) => Meaning::Other,
@@ -116,7 +102,7 @@ pub(super) fn read(raw: &RawValue) -> Event {
     }
 }
 
-fn push(envelope: &Envelope<'_>) -> Result<Push, &'static str> {
+fn push(envelope: &Envelope<'_>, host: &str) -> Result<Push, &'static str> {
     let payload = envelope.payload.ok_or("it has no payload")?;
     let payload: Payload = serde_json::from_str(payload.get())
         .map_err(|_| "its payload has no ref and head, or they are no text")?;
@@ -128,13 +114,18 @@ fn push(envelope: &Envelope<'_>) -> Result<Push, &'static str> {
         Some(owner) if !repository.name.contains('/') => format!("{owner}/{}", repository.name),
         _ => repository.name,
     };
-    if payload.reference.is_empty() || payload.reference.len() > MAX_REFERENCE {
+    if !is_reference(&payload.reference) {
         return Err("its ref is empty or too long");
     }
+    let repository_id = payload.repository_id.unwrap_or(repository.id);
     Ok(Push {
-        repository_id: payload.repository_id.unwrap_or(repository.id),
-        repository: RepositoryName::parse(&name)
-            .map_err(|_| "its repository's name is not OWNER/NAME")?,
+        remote: Remote {
+            host: host.to_owned(),
+            repository_id: repository_id.to_string(),
+            repository: RepositoryName::parse(&name)
+                .map_err(|_| "its repository's name is not OWNER/NAME")?,
+            clone_url: None,
+        },
         reference: payload.reference,
         before: match payload.before.as_deref() {
             None | Some("") => ObjectId::null(gix_hash::Kind::Sha1),
@@ -142,11 +133,6 @@ fn push(envelope: &Envelope<'_>) -> Result<Push, &'static str> {
         },
         after: object_id(&payload.head)?,
     })
-}
-
-fn object_id(hex: &str) -> Result<ObjectId, &'static str> {
-    ObjectId::from_hex(hex.as_bytes())
-        .map_err(|_| "its head or before is no object id of 40 digits")
 }
 
 fn time(text: &str) -> Option<Timestamp> {
@@ -184,12 +170,15 @@ mod tests {
     const BEFORE: &str = "883efe034920928c47fe18598c01249d1a9fdabd";
 
     fn event(value: &Value) -> Event {
-        read(&serde_json::value::to_raw_value(value).unwrap())
+        read(
+            &serde_json::value::to_raw_value(value).unwrap(),
+            "github.com",
+        )
     }
 
     fn push_of(value: &Value) -> Push {
         match event(value).meaning {
-            Meaning::Push(push) => push,
+            Meaning::Push(push) => *push,
             other => panic!("no push: {other:?}"),
         }
     }
@@ -222,7 +211,7 @@ mod tests {
             before: ObjectId::null(gix_hash::Kind::Sha1),
             ..push_of(&modern())
         };
-        assert_eq!(old.meaning, Meaning::Push(expected));
+        assert_eq!(old.meaning, Meaning::Push(Box::new(expected)));
     }
 
     #[test]

@@ -20,9 +20,9 @@ use tokio::sync::Notify;
 use super::api::{Api, INTERVAL, PAGES, Quota};
 use super::cursor::Cursor;
 use super::event::{self, Event, Meaning};
-use super::items::Items;
 use super::{PollError, PollFailure, PollOutcome, Source};
 use crate::clock::SharedClock;
+use crate::forge::{Gathered, Gatherer};
 use crate::respond::{Answer, Responder, announce, redact};
 use crate::scan::Engine;
 use crate::store::{Priority, Reason, SourceState, Store, Tx};
@@ -224,7 +224,10 @@ impl GitHubEvents {
             serde_json::from_slice(body).map_err(|error| PollError::NotAList(kind_of(&error)))?;
         let count = events.len();
         let before = reading.ids.len();
-        for event in events.into_iter().map(event::read) {
+        for event in events
+            .into_iter()
+            .map(|raw| event::read(raw, &self.options.host))
+        {
             match &event.id {
                 Some(id) if seen.contains(id) => reading.overlaps = true,
                 // Events that came between two requests move others to the next page.
@@ -253,7 +256,7 @@ impl GitHubEvents {
         let next_after = reading.interval.max(wait);
         let events = reading.events.len() as u64;
         let newest = reading.events.iter().filter_map(|event| event.at).max();
-        let items = self.items(&reading.events, now);
+        let gathered = self.gather(&reading.events, now);
 
         cursor.remember(reading.ids);
         // After an incomplete reading the first page is wanted again, changed or not.
@@ -267,60 +270,59 @@ impl GitHubEvents {
         state.polls += 1;
         state.events += events;
         state.gaps += u64::from(gap);
-        state.malformed += items.malformed;
+        state.malformed += gathered.malformed;
         reading.quota.note(&mut state);
 
         let mut tx = store.begin().await?;
-        let added = tx.add_work_items(&items.new, now).await?;
+        let added = tx.add_work_items(&gathered.items, now).await?;
         state.items += added;
-        let answers = self.respond_to_names(&mut tx, &items).await?;
+        let answers = self.respond_to_names(&mut tx, &gathered).await?;
         tx.save_source(&state).await?;
         tx.commit().await?;
         announce(&answers, &self.actor());
-        self.tell(added, gap, &items, &state);
+        self.tell(added, gap, &gathered, &state);
         Ok(PollOutcome {
             next_after,
             events,
             items: added,
-            malformed: items.malformed,
+            malformed: gathered.malformed,
             gap,
         })
     }
 
-    fn items(&self, events: &[Event], now: Timestamp) -> Items<'_> {
+    fn gather(&self, events: &[Event], now: Timestamp) -> Gathered {
         let SourceParts {
             responder, engine, ..
         } = &self.parts;
-        let formats = responder.formats();
-        let mut items = Items::new(&self.options.name, &self.options.host, formats, engine);
+        let source = &self.options.name;
+        let mut gatherer = Gatherer::new(source, responder.formats(), engine, now);
         for event in events {
             match &event.meaning {
                 Meaning::Push(push) => {
                     let at = event.at.unwrap_or(now);
-                    items.add(push, self.options.scope.priority(), at, now);
+                    gatherer.push(push, self.options.scope.priority(), at);
                 }
                 Meaning::Other => {}
                 Meaning::Malformed(wrong) => {
-                    items.malformed += 1;
-                    let source = &self.options.name;
+                    gatherer.gathered.malformed += 1;
                     tracing::warn!(%source, event = event.id, wrong, "an event cannot be read");
                 }
             }
         }
-        items
+        gatherer.gathered
     }
 
     async fn respond_to_names(
         &self,
         tx: &mut Tx,
-        items: &Items<'_>,
+        gathered: &Gathered,
     ) -> Result<Vec<Answer>, PollError> {
-        if items.sightings.is_empty() {
+        if gathered.sightings.is_empty() {
             return Ok(Vec::new());
         }
         let responder = &self.parts.responder;
         let actor = self.actor();
-        let sightings = &items.sightings;
+        let sightings = &gathered.sightings;
         Ok(responder
             .report_in(tx, sightings, Reason::Leaked, &actor)
             .await?)
@@ -330,7 +332,7 @@ impl GitHubEvents {
         format!("source:{}", self.options.name)
     }
 
-    fn tell(&self, added: u64, gap: bool, items: &Items<'_>, state: &SourceState) {
+    fn tell(&self, added: u64, gap: bool, gathered: &Gathered, state: &SourceState) {
         let source = &self.options.name;
         if gap {
             tracing::warn!(%source, gaps = state.gaps, "events between two polls may have been missed");
@@ -339,7 +341,7 @@ impl GitHubEvents {
             tracing::warn!(%source, %error, "not all pages could be read");
         }
         if added > 0 {
-            tracing::info!(%source, items = added, malformed = items.malformed, "new work items");
+            tracing::info!(%source, items = added, malformed = gathered.malformed, "new work items");
             self.parts.wake.notify_one();
         }
     }

@@ -8,7 +8,6 @@ mod api;
 mod cursor;
 mod event;
 mod github;
-mod items;
 mod poll;
 mod worker;
 

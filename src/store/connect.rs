@@ -192,13 +192,26 @@ async fn postgres(url: &str, max_connections: u32) -> Result<(Db, String), Store
     Ok((Db::Postgres(pool), name))
 }
 
-const SQLITE_MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "first", include_str!("migrations/sqlite/0001_first.sql"))];
-const POSTGRES_MIGRATIONS: &[(i64, &str, &str)] = &[(
-    1,
-    "first",
-    include_str!("migrations/postgres/0001_first.sql"),
-)];
+const SQLITE_MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "first", include_str!("migrations/sqlite/0001_first.sql")),
+    (
+        2,
+        "sources",
+        include_str!("migrations/sqlite/0002_sources.sql"),
+    ),
+];
+const POSTGRES_MIGRATIONS: &[(i64, &str, &str)] = &[
+    (
+        1,
+        "first",
+        include_str!("migrations/postgres/0001_first.sql"),
+    ),
+    (
+        2,
+        "sources",
+        include_str!("migrations/postgres/0002_sources.sql"),
+    ),
+];
 
 /// The newest schema version this program knows.
 pub(super) fn known_version() -> i64 {

@@ -46,7 +46,7 @@ pub use page::{Page, PageRequest};
 pub use sources::SourceState;
 pub use tokens::{NewToken, Role, Token};
 pub use uses::UseAfterExposure;
-pub use work::{DeadItem, Fetched, NewWorkItem, Priority, Retry, WorkCounts, WorkItem};
+pub use work::{DeadItem, Fetched, NewWorkItem, Priority, Retry, WorkCounts, WorkItem, WorkKind};
 
 use crate::keyformat::Peppers;
 use connect::Db;

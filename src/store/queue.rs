@@ -12,7 +12,9 @@ use uuid::Uuid;
 
 use super::page::{Conditions, Page, PageRequest, position};
 use super::sql::{Arg, Fields, LIST_MAX, args, one, pad, runs, statements};
-use super::work::{DeadItem, Fetched, NewWorkItem, Priority, Retry, WorkCounts, WorkItem};
+use super::work::{
+    DeadItem, Fetched, NewWorkItem, Priority, Retry, WorkCounts, WorkItem, WorkKind,
+};
 use super::{Read, Store, StoreError, Tx};
 
 /// Rows of one statement.
@@ -28,16 +30,16 @@ const ERROR_MAX: usize = 1_000;
 
 macro_rules! item_columns {
     () => {
-        "id, host, repository_id, repository, ref_name, before_id, after_id, source, priority, \
-         event_at, created_at, tries"
+        "id, kind, host, repository_id, repository, clone_url, ref_name, before_id, after_id, source, \
+         priority, event_at, created_at, tries"
     };
 }
 
 statements! {
-    INSERT = "INSERT INTO work_items (id, host, repository_id, repository, ref_name, before_id,
-            after_id, source, priority, event_at, created_at, state, ready_at, tries, truncated,
-            bytes, blobs)
-        VALUES {rows:17}
+    INSERT = "INSERT INTO work_items (id, kind, host, repository_id, repository, clone_url,
+            ref_name, before_id, after_id, source, priority, event_at, created_at, state, ready_at,
+            tries, truncated, bytes, blobs)
+        VALUES {rows:19}
         ON CONFLICT (host, repository_id, ref_name, before_id, after_id) DO NOTHING";
     /// Picked first and changed then: within the update itself, PostgreSQL's planner may run the
     /// selection more than once and take more than it was to.
@@ -84,9 +86,16 @@ fn item(row: &mut Fields<'_>) -> Result<WorkItem, StoreError> {
     Ok(WorkItem {
         id: row.uuid()?,
         range: NewWorkItem {
+            kind: {
+                let name: String = row.next()?;
+                WorkKind::from_name(&name).ok_or_else(|| {
+                    StoreError::row("a work item is of an unknown kind".to_owned())
+                })?
+            },
             host: row.next()?,
             repository_id: row.next()?,
             repository: row.next()?,
+            clone_url: row.next()?,
             ref_name: row.next()?,
             before: row.next()?,
             after: row.next()?,
@@ -367,9 +376,11 @@ fn identity(item: &NewWorkItem) -> [&str; 5] {
 fn columns(item: &NewWorkItem, now: Timestamp) -> Vec<Arg> {
     args![
         Uuid::now_v7(),
+        item.kind.as_str(),
         &item.host,
         &item.repository_id,
         &item.repository,
+        item.clone_url.clone(),
         &item.ref_name,
         &item.before,
         &item.after,

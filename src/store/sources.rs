@@ -34,6 +34,14 @@ pub struct SourceState {
     pub gaps: u64,
     /// Events that could not be read.
     pub malformed: u64,
+    /// Events whose texts were scanned.
+    pub texts: u64,
+    /// Events of a type that this version does not know.
+    pub unknown: u64,
+    /// Pushes that the feed had missed and a repair found.
+    pub repaired: u64,
+    /// What it could not see lately, in words for an operator.
+    pub unseen: Option<String>,
     /// How many requests its server allows per period.
     pub rate_limit: Option<u64>,
     /// How many of them are left.
@@ -45,7 +53,8 @@ pub struct SourceState {
 macro_rules! source_columns {
     () => {
         "name, kind, cursor, polled_at, succeeded_at, next_poll_at, newest_event_at, error, polls, \
-         events, items, gaps, malformed, rate_limit, rate_remaining, rate_resets_at"
+         events, items, gaps, malformed, texts, unknown, repaired, unseen, rate_limit, \
+         rate_remaining, rate_resets_at"
     };
 }
 
@@ -53,13 +62,14 @@ statements! {
     LOAD = concat!("SELECT ", source_columns!(), " FROM sources WHERE name = $1");
     LIST = concat!("SELECT ", source_columns!(), " FROM sources ORDER BY name");
     SAVE = concat!(
-        "INSERT INTO sources (", source_columns!(), ") VALUES {rows:16}
+        "INSERT INTO sources (", source_columns!(), ") VALUES {rows:20}
         ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, cursor = excluded.cursor,
             polled_at = excluded.polled_at, succeeded_at = excluded.succeeded_at,
             next_poll_at = excluded.next_poll_at, newest_event_at = excluded.newest_event_at,
             error = excluded.error, polls = excluded.polls, events = excluded.events,
             items = excluded.items, gaps = excluded.gaps, malformed = excluded.malformed,
-            rate_limit = excluded.rate_limit, rate_remaining = excluded.rate_remaining,
+            texts = excluded.texts, unknown = excluded.unknown, repaired = excluded.repaired,
+            unseen = excluded.unseen, rate_limit = excluded.rate_limit, rate_remaining = excluded.rate_remaining,
             rate_resets_at = excluded.rate_resets_at"
     );
 }
@@ -79,6 +89,10 @@ fn source(row: &mut Fields<'_>) -> Result<SourceState, StoreError> {
         items: row.count()?,
         gaps: row.count()?,
         malformed: row.count()?,
+        texts: row.count()?,
+        unknown: row.count()?,
+        repaired: row.count()?,
+        unseen: row.next()?,
         rate_limit: row.optional_count()?,
         rate_remaining: row.optional_count()?,
         rate_resets_at: row.optional_time()?,
@@ -126,6 +140,10 @@ impl Tx {
             state.items,
             state.gaps,
             state.malformed,
+            state.texts,
+            state.unknown,
+            state.repaired,
+            state.unseen.clone(),
             state.rate_limit,
             state.rate_remaining,
             state.rate_resets_at,

@@ -44,20 +44,48 @@ impl Priority {
     }
 }
 
-/// A range of a repository to be fetched and scanned.
+/// What a work item asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WorkKind {
+    /// A pushed range is to be fetched and scanned.
+    Range,
+    /// The branches and tags of a repository are to be listed; each becomes a range.
+    References,
+}
+
+impl WorkKind {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Range => "range",
+            Self::References => "references",
+        }
+    }
+
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        [Self::Range, Self::References]
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
+    }
+}
+
+/// A range of a repository to be fetched and scanned, or references to be listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewWorkItem {
+    /// What is asked for.
+    pub kind: WorkKind,
     /// The forge's host name.
     pub host: String,
     /// The forge's identifier of the repository, which survives renaming.
     pub repository_id: String,
     /// `owner/name`.
     pub repository: String,
-    /// The full name of the branch or tag that was pushed.
+    /// Where it is cloned from, when that is not where the host's configured source says.
+    pub clone_url: Option<String>,
+    /// The full name of the branch or tag that was pushed. Empty: all of the repository's.
     pub ref_name: String,
-    /// The commit before the push; all zeros for a new branch.
+    /// The commit before the push; all zeros for a new branch. Empty for references.
     pub before: String,
-    /// The commit after the push.
+    /// The commit after the push. For references what tells two announcements of them apart.
     pub after: String,
     /// The name of the source that saw it first.
     pub source: String,

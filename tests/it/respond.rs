@@ -7,7 +7,7 @@ use rescind::keyformat::KeyValue;
 use rescind::respond::{Answer, IssueRequest, RespondError, What};
 use rescind::store::{
     Action, Fetched, KeyPatch, LogFilter, NewWorkItem, PageRequest, Priority, Reason, StoreError,
-    WhyInvalid,
+    WhyInvalid, WorkKind,
 };
 use uuid::Uuid;
 
@@ -196,6 +196,8 @@ on_both_databases! {
         let (responder, _) = responder(&store);
         let (key, value) = responder.issue(request("deploys")).await.unwrap();
         let range = NewWorkItem {
+            kind: WorkKind::Range,
+            clone_url: None,
             host: "github.com".to_owned(),
             repository_id: "1".to_owned(),
             repository: "acme/app".to_owned(),

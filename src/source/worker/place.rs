@@ -79,13 +79,15 @@ mod tests {
 
     use super::*;
     use crate::fetch::ObjectId;
-    use crate::store::Priority;
+    use crate::store::{Priority, WorkKind};
 
     const AFTER: &str = "7a8f3ac80e2ad2f6842cb86f576d4bfe2c03e300";
     const COMMIT: &str = "883efe034920928c47fe18598c01249d1a9fdabd";
 
     fn places() -> Places {
         let range = NewWorkItem {
+            kind: WorkKind::Range,
+            clone_url: None,
             host: "git.example".to_owned(),
             repository_id: "1".to_owned(),
             repository: "acme/shop".to_owned(),

@@ -10,7 +10,7 @@ use rescind::cli::demo::forge::{Forge, Pushed, Repository};
 use rescind::fetch::{FetchLimits, GitFetcher, ObjectId, http_client};
 use rescind::keyformat::KeyValue;
 use rescind::source::{Origin, Worker, WorkerOptions, WorkerParts};
-use rescind::store::{Key, NewWorkItem, PageRequest, Priority, WorkCounts};
+use rescind::store::{Key, NewWorkItem, PageRequest, Priority, WorkCounts, WorkKind};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
@@ -98,6 +98,8 @@ impl House {
 
     fn item(&self, pushed: &Pushed) -> NewWorkItem {
         NewWorkItem {
+            kind: WorkKind::Range,
+            clone_url: None,
             host: "git.example".to_owned(),
             repository_id: "7".to_owned(),
             repository: "acme/shop".to_owned(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rescind::clock::{Clock as _, SystemClock};
 use rescind::store::{
-    Fetched, NewWorkItem, PageRequest, Priority, Retry, SourceState, Store, WorkItem,
+    Fetched, NewWorkItem, PageRequest, Priority, Retry, SourceState, Store, WorkItem, WorkKind,
 };
 use uuid::Uuid;
 
@@ -16,6 +16,8 @@ const LEASE: Duration = Duration::from_mins(1);
 
 fn item(n: i64, priority: Priority) -> NewWorkItem {
     NewWorkItem {
+        kind: WorkKind::Range,
+        clone_url: None,
         host: "github.com".to_owned(),
         repository_id: n.to_string(),
         repository: format!("acme/app-{n}"),

@@ -1,0 +1,13 @@
+//! What forges tell, by feed, archive or webhook: pushes and texts, read leniently.
+//!
+//! A message of a forge becomes [`Push`]es and [`Announcement`]s, which become work items, and JSON whose
+//! texts are scanned on the spot. [`Gatherer`] collects both for one commit to the database; texts never
+//! leave memory.
+
+mod gather;
+mod push;
+mod texts;
+
+pub use gather::{Gathered, Gatherer};
+pub use push::{Announcement, Push, Remote, is_reference, object_id};
+pub use texts::{MAX_DEPTH, scan_texts};
