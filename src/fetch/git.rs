@@ -14,12 +14,15 @@ use tokio::time::Instant;
 use super::budget::{Admission, Budget};
 use super::http::{check_status, read_chunk, send};
 use super::pack::{Pack, PackError};
-use super::protocol::{self, FetchAnswer, Head, HeadAnswer};
+use super::protocol::{self, FetchAnswer, Head, HeadAnswer, ReferencesAnswer};
 use super::texts::{self, Fetched};
 use super::{FetchError, FetchLimits};
 
 /// The longest answer to `ls-refs HEAD` that is read.
 const MAX_LIST: usize = 64 << 10;
+
+/// The longest list of references that is read.
+const MAX_REFERENCES: usize = 16 << 20;
 
 /// A pushed range, and where to fetch it.
 #[derive(Debug, Clone)]
@@ -54,8 +57,26 @@ enum Answered {
     Unknown,
 }
 
+/// The branches and tags of a repository.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct References {
+    /// Full names, `refs/heads/…` and `refs/tags/…`, and what they point to.
+    pub list: Vec<(String, ObjectId)>,
+    /// What `HEAD` points to: a full name, unless it is detached or the repository is empty.
+    pub head: Option<String>,
+}
+
+/// A repository on a server.
+#[derive(Clone, Copy)]
+struct Peer<'f> {
+    fetcher: &'f GitFetcher,
+    clone_url: &'f Url,
+    token: Option<&'f SecretString>,
+}
+
 /// One fetch under way.
 struct Session<'f> {
+    peer: Peer<'f>,
     fetcher: &'f GitFetcher,
     request: &'f RangeRequest,
     admission: Admission,
@@ -97,6 +118,11 @@ impl GitFetcher {
             return Ok(self.fetched(Vec::new(), None));
         }
         let mut session = Session {
+            peer: Peer {
+                fetcher: self,
+                clone_url: &request.clone_url,
+                token: request.token.as_ref(),
+            },
             fetcher: self,
             request,
             admission: self.budget.admit().await?,
@@ -104,6 +130,28 @@ impl GitFetcher {
         };
         let packs = session.range().await?;
         Ok(self.fetched(packs, Some(session.admission)))
+    }
+
+    /// Lists the branches and tags of a repository, at most 16 MiB of them.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn references(
+        &self,
+        clone_url: &Url,
+        token: Option<&SecretString>,
+    ) -> Result<References, FetchError> {
+        let peer = Peer {
+            fetcher: self,
+            clone_url,
+            token,
+        };
+        let mut answer = ReferencesAnswer::default();
+        peer.list(protocol::ls_all(), MAX_REFERENCES, |chunk| {
+            answer.feed(chunk)
+        })
+        .await?;
+        answer.finish()
     }
 
     fn fetched(&self, packs: Vec<Pack>, admission: Option<Admission>) -> Fetched {
@@ -161,12 +209,12 @@ impl Session<'_> {
         done: bool,
     ) -> Result<Answered, FetchError> {
         let deadline = Instant::now() + self.fetcher.limits.total;
-        let mut response = self.post(protocol::fetch(want, have, done)).await?;
+        let mut response = self.peer.post(protocol::fetch(want, have, done)).await?;
         let mut answer = FetchAnswer::new();
         let mut pack = Vec::new();
         let room = usize::try_from(self.fetcher.limits.max_fetch_bytes).unwrap_or(usize::MAX);
         let room = room.saturating_sub(self.received);
-        while let Some(chunk) = self.chunk(&mut response, deadline).await? {
+        while let Some(chunk) = self.peer.chunk(&mut response, deadline).await? {
             answer.feed(&chunk, &mut pack)?;
             if pack.len() > room {
                 pack.truncate(room);
@@ -195,26 +243,61 @@ impl Session<'_> {
     }
 
     async fn head(&self) -> Result<Option<Head>, FetchError> {
-        let deadline = Instant::now() + self.fetcher.limits.total;
-        let mut response = self.post(protocol::ls_head()).await?;
         let mut answer = HeadAnswer::default();
-        let mut read = 0;
-        while let Some(chunk) = self.chunk(&mut response, deadline).await? {
-            read += chunk.len();
-            if read > MAX_LIST {
-                return Err(FetchError::Protocol("its list of references is too long"));
-            }
-            answer.feed(&chunk)?;
-        }
+        self.peer
+            .list(protocol::ls_head(), MAX_LIST, |chunk| answer.feed(chunk))
+            .await?;
         answer.finish()
     }
 
+    async fn parse(&self, bytes: Vec<u8>, whole: bool) -> Result<Pack, FetchError> {
+        let limits = Arc::clone(&self.fetcher.limits);
+        compute(move || Ok(Pack::parse(bytes, whole, &limits)?)).await
+    }
+
+    /// Parses the pack of the range, and tells whether `after` leads back to `before`. One that is cut
+    /// cannot tell; it counts as connected.
+    async fn parse_range(&self, bytes: Vec<u8>, whole: bool) -> Result<(Pack, bool), FetchError> {
+        let limits = Arc::clone(&self.fetcher.limits);
+        let budget = Arc::clone(&self.fetcher.budget);
+        let RangeRequest { before, after, .. } = *self.request;
+        compute(move || {
+            let pack = Pack::parse(bytes, whole, &limits)?;
+            let connected =
+                pack.is_cut() || texts::connects(&pack, after, before, &limits, &budget)?;
+            Ok((pack, connected))
+        })
+        .await
+    }
+}
+
+impl Peer<'_> {
+    /// Asks for a list of references and hands it to `feed`, at most `limit` bytes.
+    async fn list(
+        &self,
+        body: Vec<u8>,
+        limit: usize,
+        mut feed: impl FnMut(&[u8]) -> Result<(), FetchError>,
+    ) -> Result<(), FetchError> {
+        let deadline = Instant::now() + self.fetcher.limits.total;
+        let mut response = self.post(body).await?;
+        let mut read = 0;
+        while let Some(chunk) = self.chunk(&mut response, deadline).await? {
+            read += chunk.len();
+            if read > limit {
+                return Err(FetchError::Protocol("its list of references is too long"));
+            }
+            feed(&chunk)?;
+        }
+        Ok(())
+    }
+
     async fn post(&self, body: Vec<u8>) -> Result<Response, FetchError> {
-        let mut url = self.request.clone_url.clone();
+        let mut url = self.clone_url.clone();
         url.path_segments_mut()
             .map_err(|()| FetchError::BadRequest("the clone address cannot carry a path"))?
             .push("git-upload-pack");
-        let authorization = self.request.token.as_ref().map(basic).transpose()?;
+        let authorization = self.token.map(basic).transpose()?;
         let client = &self.fetcher.client;
         let response = send(&url, self.fetcher.limits.stall, |url| {
             let request = client
@@ -253,26 +336,6 @@ impl Session<'_> {
             }),
             chunk => chunk,
         }
-    }
-
-    async fn parse(&self, bytes: Vec<u8>, whole: bool) -> Result<Pack, FetchError> {
-        let limits = Arc::clone(&self.fetcher.limits);
-        compute(move || Ok(Pack::parse(bytes, whole, &limits)?)).await
-    }
-
-    /// Parses the pack of the range, and tells whether `after` leads back to `before`. One that is cut
-    /// cannot tell; it counts as connected.
-    async fn parse_range(&self, bytes: Vec<u8>, whole: bool) -> Result<(Pack, bool), FetchError> {
-        let limits = Arc::clone(&self.fetcher.limits);
-        let budget = Arc::clone(&self.fetcher.budget);
-        let RangeRequest { before, after, .. } = *self.request;
-        compute(move || {
-            let pack = Pack::parse(bytes, whole, &limits)?;
-            let connected =
-                pack.is_cut() || texts::connects(&pack, after, before, &limits, &budget)?;
-            Ok((pack, connected))
-        })
-        .await
     }
 }
 

@@ -21,9 +21,9 @@ mod texts;
 
 pub use budget::FetchLimits;
 pub use error::FetchError;
-pub use git::{GitFetcher, RangeRequest};
+pub use git::{GitFetcher, RangeRequest, References};
 pub use gix_hash::ObjectId;
 pub use http::{HttpClientError, http_client};
 pub(crate) use http::{rate_limit_wait, read_chunk, retry_after, send};
 pub use names::{BadName, RepositoryName};
-pub use texts::{Fetched, LeftOut, Text, TextKind};
+pub use texts::{Fetched, LeftOut, Text, TextKind, Visited};

@@ -70,6 +70,12 @@ impl History {
         false
     }
 
+    /// A commit with about half of the others behind it; none if there is but one.
+    pub(super) fn middle(&self) -> Option<ObjectId> {
+        let last = self.commits.len().checked_sub(2)?;
+        Some(self.oldest_first().get(last / 2)?.id)
+    }
+
     /// The commits, each after its parents, so that a blob is found in the commit that brought it.
     fn oldest_first(&self) -> Vec<&Commit> {
         let index: HashMap<_, _> = (0..).zip(&self.commits).map(|(at, c)| (c.id, at)).collect();

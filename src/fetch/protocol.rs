@@ -6,7 +6,7 @@ use gix_hash::ObjectId;
 use gix_packetline::PacketLineRef;
 use gix_packetline::decode::{self, Stream};
 
-use super::FetchError;
+use super::{FetchError, References};
 
 const FLUSH: &str = "0000";
 const DELIMITER: &str = "0001";
@@ -32,6 +32,17 @@ fn request(command: &str, arguments: impl Iterator<Item = String>) -> Vec<u8> {
 pub(super) fn ls_head() -> Vec<u8> {
     let arguments = ["symrefs", "ref-prefix HEAD"].map(str::to_owned);
     request("ls-refs", arguments.into_iter())
+}
+
+/// The body that asks for all branches and tags, and which of them `HEAD` is.
+pub(super) fn ls_all() -> Vec<u8> {
+    let arguments = [
+        "symrefs",
+        "ref-prefix HEAD",
+        "ref-prefix refs/heads/",
+        "ref-prefix refs/tags/",
+    ];
+    request("ls-refs", arguments.map(str::to_owned).into_iter())
 }
 
 /// The body that asks for `want` and all that it needs, except what `have` needs.
@@ -147,6 +158,56 @@ impl HeadAnswer {
             Err(FetchError::Protocol("the list of references is cut short"))
         }
     }
+}
+
+/// Reads the answer to [`ls_all`].
+#[derive(Debug, Default)]
+pub(super) struct ReferencesAnswer {
+    lines: Lines,
+    references: References,
+    ended: bool,
+}
+
+impl ReferencesAnswer {
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
+        let Self {
+            lines,
+            references,
+            ended,
+        } = self;
+        lines.feed(bytes, |line| {
+            match line {
+                _ if *ended => {}
+                Line::Flush => *ended = true,
+                Line::Delimiter => {}
+                Line::Data(data) => {
+                    refuse_error(data)?;
+                    match parse_head(data) {
+                        Some(head) => references.head = head.branch,
+                        None => references.list.extend(parse_reference(data)),
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn finish(self) -> Result<References, FetchError> {
+        if self.ended {
+            Ok(self.references)
+        } else {
+            Err(FetchError::Protocol("the list of references is cut short"))
+        }
+    }
+}
+
+/// `<id> refs/…`; names that are not UTF-8 cannot be asked for and are passed over.
+fn parse_reference(line: &[u8]) -> Option<(String, ObjectId)> {
+    let line = std::str::from_utf8(line).ok()?;
+    let (id, rest) = line.trim_end().split_once(' ')?;
+    let name = rest.split(' ').next()?;
+    let id = ObjectId::from_hex(id.as_bytes()).ok()?;
+    name.starts_with("refs/").then(|| (name.to_owned(), id))
 }
 
 /// `<id> HEAD symref-target:<branch>`

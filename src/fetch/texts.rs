@@ -58,6 +58,16 @@ impl LeftOut {
     }
 }
 
+/// How a visit ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Visited {
+    /// What was not shown.
+    pub left_out: LeftOut,
+    /// Of a range that the limits cut: a commit in its middle. What is between it and the two ends can be
+    /// asked for apart. None when the range is a single commit.
+    pub middle: Option<ObjectId>,
+}
+
 /// The packs of one pushed range, in memory until dropped.
 #[derive(Debug)]
 pub struct Fetched {
@@ -97,25 +107,29 @@ impl Fetched {
     ///
     /// # Errors
     /// [`FetchError::Corrupt`] when an object cannot be decoded. What was shown before is still true.
-    pub fn visit(&self, mut each: impl FnMut(Text<'_>)) -> Result<LeftOut, FetchError> {
-        let mut left_out = LeftOut::default();
+    pub fn visit(&self, mut each: impl FnMut(Text<'_>)) -> Result<Visited, FetchError> {
+        let mut visited = Visited::default();
+        let left_out = &mut visited.left_out;
         for pack in &self.packs {
             let mut objects = Objects::new(pack, &self.limits);
-            self.visit_pack(&mut objects, &mut each)?;
+            let history = self.visit_pack(&mut objects, &mut each)?;
             let skipped = objects.skipped();
+            if pack.is_cut() || skipped.over_budget > 0 {
+                visited.middle = visited.middle.or_else(|| history.middle());
+            }
             left_out.cut |= pack.is_cut();
             left_out.too_big += skipped.too_big;
             left_out.without_base += skipped.without_base;
             left_out.over_budget += skipped.over_budget;
         }
-        Ok(left_out)
+        Ok(visited)
     }
 
     fn visit_pack(
         &self,
         objects: &mut Objects<'_>,
         each: &mut impl FnMut(Text<'_>),
-    ) -> Result<(), FetchError> {
+    ) -> Result<History, FetchError> {
         let mut weight = Weight::new(&self.budget);
         let mut history = History::default();
         let mut trees = Trees::default();
@@ -146,7 +160,7 @@ impl Fetched {
                 data: object.data,
             });
         })?;
-        Ok(())
+        Ok(history)
     }
 }
 

@@ -4,12 +4,13 @@
 //! all of them along, so that the database's cost per item falls as the load rises.
 
 mod clean;
+mod commit;
 mod findings;
 mod pauses;
 mod place;
 mod task;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,13 +23,13 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::clock::SharedClock;
-use crate::fetch::GitFetcher;
-use crate::respond::{Answer, Responder, Sighting, announce};
+use crate::fetch::{GitFetcher, ObjectId};
+use crate::respond::Responder;
 use crate::scan::Engine;
-use crate::store::{Reason, Retry, Store, StoreError, WorkItem};
-use clean::CleanBlobs;
+use crate::store::{Shedding, Store, StoreError, WorkItem};
+use clean::{CleanBlobs, GENERATION};
 use pauses::Pauses;
-use task::{End, Tried, actor};
+use task::{End, Tried};
 
 /// The most items that end in one transaction.
 const MAX_GROUP: usize = 64;
@@ -86,6 +87,8 @@ pub struct WorkerOptions {
     pub idle: Duration,
     /// How long items under way may take to end after the worker was told to stop.
     pub patience: Duration,
+    /// When there is more of the firehose than can be read.
+    pub shedding: Shedding,
 }
 
 impl Default for WorkerOptions {
@@ -95,6 +98,10 @@ impl Default for WorkerOptions {
             lease: Duration::from_secs(30),
             idle: Duration::from_secs(1),
             patience: Duration::from_secs(20),
+            shedding: Shedding {
+                max_waiting: 10_000,
+                max_wait: Duration::from_mins(10),
+            },
         }
     }
 }
@@ -106,6 +113,8 @@ pub struct Worker {
     origins: HashMap<String, Origin>,
     options: WorkerOptions,
     id: String,
+    /// What blobs are scanned for: the formats' version, and the encodings.
+    ruleset: String,
 }
 
 /// What all items under way share.
@@ -140,7 +149,9 @@ impl Worker {
         options: WorkerOptions,
     ) -> Self {
         let origins = origins.into_iter();
+        let ruleset = parts.engine.ruleset().to_owned();
         Self {
+            ruleset,
             shared: Arc::new(Shared {
                 parts,
                 clean: CleanBlobs::default(),
@@ -159,11 +170,15 @@ impl Worker {
     pub async fn run(&self, stop: &CancellationToken) {
         let mut run = Run::new(self);
         let mut heartbeat = self.heartbeat();
+        let mut shedding = tokio::time::interval(self.options.idle);
+        shedding.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.remember_clean_blobs().await;
         while !stop.is_cancelled() {
             let full = run.turn_over().await;
             tokio::select! {
                 () = stop.cancelled() => break,
                 _ = heartbeat.tick() => run.stay_alive().await,
+                _ = shedding.tick() => run.shed().await,
                 () = run.next_end(), if !run.tasks.is_empty() => {}
                 () = self.wait_for_work(), if !full => {}
             }
@@ -177,6 +192,7 @@ impl Worker {
     /// When the database fails.
     pub async fn drain(&self) -> Result<usize, StoreError> {
         let mut run = Run::new(self);
+        self.remember_clean_blobs().await;
         let mut heartbeat = self.heartbeat();
         loop {
             run.claim().await?;
@@ -188,6 +204,20 @@ impl Worker {
                 () = run.next_end() => {}
             }
             run.commit().await?;
+        }
+    }
+
+    /// Reads which blobs were scanned before this process began. Without them some are scanned again.
+    async fn remember_clean_blobs(&self) {
+        let store = &self.shared.parts.store;
+        let limit = u32::try_from(GENERATION).unwrap_or(u32::MAX);
+        match store.scanned_blobs(&self.ruleset, limit).await {
+            Ok(ids) => {
+                for id in ids.iter().filter_map(|id| ObjectId::try_from(&**id).ok()) {
+                    self.shared.clean.add(id);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "it is not known which blobs were scanned before"),
         }
     }
 
@@ -245,8 +275,9 @@ impl<'w> Run<'w> {
         }
         let number = u32::try_from(free).unwrap_or(u32::MAX);
         let store = &worker.shared.parts.store;
+        let paused = worker.shared.pauses.hosts();
         let items = store
-            .claim(number, &worker.id, worker.options.lease)
+            .claim_except(number, &worker.id, worker.options.lease, &paused)
             .await?;
         let full = items.len() == free;
         for item in items {
@@ -346,6 +377,17 @@ impl<'w> Run<'w> {
         }
     }
 
+    /// Sheds what cannot be read in time.
+    async fn shed(&mut self) {
+        let worker = self.worker;
+        let WorkerParts { store, clock, .. } = &worker.shared.parts;
+        match store.shed(&worker.options.shedding, clock.now()).await {
+            Ok(0) => {}
+            Ok(items) => tracing::warn!(items, "more is pushed than can be read: items were shed"),
+            Err(error) => self.rest(&error),
+        }
+    }
+
     /// Lets the items under way end, and gives back those that do not.
     async fn wind_down(mut self, mut heartbeat: Interval) {
         let deadline = tokio::time::sleep(self.worker.options.patience);
@@ -369,87 +411,5 @@ impl<'w> Run<'w> {
             Ok(items) => tracing::info!(items, "work items were given back"),
             Err(error) => tracing::warn!(%error, "work items are given back when their leases end"),
         }
-    }
-}
-
-impl Worker {
-    async fn commit_group(&self, group: &[Tried]) -> Result<(), StoreError> {
-        let found = self.commit_ends(group).await?;
-        for (source, answers) in &found {
-            announce(answers, &actor(source));
-        }
-        for tried in group {
-            self.give_back(tried).await?;
-        }
-        Ok(())
-    }
-
-    /// Responds to what was found and finishes the items that are done.
-    async fn commit_ends<'g>(
-        &self,
-        group: &'g [Tried],
-    ) -> Result<Vec<(&'g str, Vec<Answer>)>, StoreError> {
-        let ours = self.only_ours(group).await?;
-        let is_done = |tried: &Tried| matches!(tried.end, End::Done(_));
-        if ours.iter().all(Vec::is_empty) && !group.iter().any(is_done) {
-            return Ok(Vec::new());
-        }
-        let mut tx = self.shared.parts.store.begin().await?;
-        let mut found = Vec::new();
-        for (tried, sightings) in group.iter().zip(ours) {
-            if let End::Done(fetched) = tried.end
-                && !tx.finish(tried.item.id, &self.id, fetched).await?
-            {
-                let item = tried.item.id;
-                tracing::warn!(%item, "the lease ended before the item did; somebody else has it");
-                continue;
-            }
-            if !sightings.is_empty() {
-                let source = tried.item.range.source.as_str();
-                let responder = &self.shared.parts.responder;
-                let answers = responder
-                    .report_in(&mut tx, &sightings, Reason::Leaked, &actor(source))
-                    .await?;
-                found.push((source, answers));
-            }
-        }
-        tx.commit().await?;
-        Ok(found)
-    }
-
-    /// The sightings of each try that are of keys of ours. Most candidates are nobody's; they are sorted out
-    /// without the write lock.
-    async fn only_ours(&self, group: &[Tried]) -> Result<Vec<Vec<Sighting>>, StoreError> {
-        let sightings = group.iter().flat_map(|tried| &tried.sightings);
-        let digests: HashSet<_> = sightings.map(|sighting| sighting.value.sha256()).collect();
-        let digests: Vec<_> = digests.into_iter().collect();
-        let known = self.shared.parts.store.find_keys(&digests).await?;
-        let is_ours = |sighting: &&Sighting| known.contains_key(&sighting.value.sha256());
-        let ours = |tried: &Tried| tried.sightings.iter().filter(is_ours).cloned().collect();
-        Ok(group.iter().map(ours).collect())
-    }
-
-    /// Puts an item that did not end well back into the queue.
-    async fn give_back(&self, tried: &Tried) -> Result<(), StoreError> {
-        let store = &self.shared.parts.store;
-        let (id, repository) = (tried.item.id, &tried.item.range.repository);
-        match &tried.end {
-            End::Done(_) => {}
-            End::Later { wait, why } => {
-                let seconds = wait.as_secs();
-                tracing::info!(item = %id, repository, why, seconds, "a work item is put off");
-                store.postpone(id, &self.id, *wait, why).await?;
-            }
-            End::Failed(error) => match store.retry(id, &self.id, error).await? {
-                Retry::Again(at) => {
-                    tracing::warn!(item = %id, repository, error, again = %at, "a work item failed");
-                }
-                Retry::Dead => {
-                    tracing::error!(item = %id, repository, error, "a work item was put aside");
-                }
-                Retry::Lost => {}
-            },
-        }
-        Ok(())
     }
 }

@@ -5,6 +5,8 @@
 //! never comes here: callers pass its [`Sha256Digest`](crate::keyformat::Sha256Digest), and the
 //! database holds that digest mixed with the current pepper.
 
+mod backlog;
+mod blobs;
 mod chain;
 mod connect;
 mod entry;
@@ -18,6 +20,7 @@ mod lookup;
 mod occurrences;
 mod page;
 mod queue;
+mod source_work;
 mod sources;
 mod sql;
 mod tokens;
@@ -46,7 +49,10 @@ pub use page::{Page, PageRequest};
 pub use sources::SourceState;
 pub use tokens::{NewToken, Role, Token};
 pub use uses::UseAfterExposure;
-pub use work::{DeadItem, Fetched, NewWorkItem, Priority, Retry, WorkCounts, WorkItem, WorkKind};
+pub use work::{
+    DeadItem, Fetched, NewWorkItem, Priority, Retry, Shedding, SourceWork, WorkCounts, WorkDone,
+    WorkItem, WorkKind,
+};
 
 use crate::keyformat::Peppers;
 use connect::Db;
@@ -202,7 +208,10 @@ impl Store {
             uses::ALL,
             log::ALL,
             queue::ALL,
+            backlog::ALL,
             sources::ALL,
+            source_work::ALL,
+            blobs::ALL,
         ];
         let lists = [
             keys::every_filter(),

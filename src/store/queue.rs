@@ -10,11 +10,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::page::{Conditions, Page, PageRequest, position};
 use super::sql::{Arg, Fields, LIST_MAX, args, one, pad, runs, statements};
-use super::work::{
-    DeadItem, Fetched, NewWorkItem, Priority, Retry, WorkCounts, WorkItem, WorkKind,
-};
+use super::work::{Fetched, NewWorkItem, Priority, Retry, WorkItem, WorkKind};
 use super::{Read, Store, StoreError, Tx};
 
 /// Rows of one statement.
@@ -35,6 +32,8 @@ macro_rules! item_columns {
     };
 }
 
+pub(super) use item_columns;
+
 statements! {
     INSERT = "INSERT INTO work_items (id, kind, host, repository_id, repository, clone_url,
             ref_name, before_id, after_id, source, priority, event_at, created_at, state, ready_at,
@@ -45,7 +44,7 @@ statements! {
     /// selection more than once and take more than it was to.
     CLAIM = concat!(
         "WITH picked AS (SELECT id AS picked_id FROM work_items
-            WHERE state = 'waiting' AND ready_at <= {now}
+            WHERE state = 'waiting' AND ready_at <= {now} AND host NOT IN ({list:4})
             ORDER BY priority, event_at, id LIMIT $3 {for update skip locked})
         UPDATE work_items SET leased_by = $1, ready_at = {now} + $2, tries = tries + 1
         WHERE id IN (SELECT picked_id FROM picked)
@@ -68,21 +67,14 @@ statements! {
         WHERE id = $3 AND leased_by = $4 AND state = 'waiting'";
     RELEASE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, ready_at = {now}
         WHERE leased_by = $1 AND state = 'waiting'";
-    REVIVE = "UPDATE work_items SET state = 'waiting', tries = 0, ready_at = {now},
-            finished_at = NULL
-        WHERE id = $1 AND state = 'dead'";
-    FORGET = "DELETE FROM work_items WHERE state = 'done' AND finished_at < {now} - $1";
-    COUNTS = "SELECT
-            COUNT(CASE WHEN state = 'waiting' AND leased_by IS NULL THEN 1 END),
-            COUNT(CASE WHEN state = 'waiting' AND leased_by IS NOT NULL THEN 1 END),
-            COUNT(CASE WHEN state = 'done' THEN 1 END),
-            COUNT(CASE WHEN state = 'done' AND truncated THEN 1 END),
-            COUNT(CASE WHEN state = 'dead' THEN 1 END),
-            MIN(CASE WHEN state = 'waiting' THEN event_at END)
-        FROM work_items";
+    KNOWN = "SELECT id, state, priority, source FROM work_items
+        WHERE state IN ('waiting', 'shed')
+            AND (host, repository_id, ref_name, before_id, after_id) IN (VALUES {rows:5})";
+    RAISE = "UPDATE work_items SET priority = $1, state = 'waiting', finished_at = NULL
+        WHERE state IN ('waiting', 'shed') AND priority > $1 AND id IN ({list:2})";
 }
 
-fn item(row: &mut Fields<'_>) -> Result<WorkItem, StoreError> {
+pub(super) fn item(row: &mut Fields<'_>) -> Result<WorkItem, StoreError> {
     Ok(WorkItem {
         id: row.uuid()?,
         range: NewWorkItem {
@@ -112,7 +104,7 @@ fn item(row: &mut Fields<'_>) -> Result<WorkItem, StoreError> {
     })
 }
 
-fn micros(duration: Duration) -> i64 {
+pub(super) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros())
         .unwrap_or(i64::MAX / 4)
         .min(i64::MAX / 4)
@@ -140,10 +132,29 @@ impl Store {
         worker: &str,
         lease: Duration,
     ) -> Result<Vec<WorkItem>, StoreError> {
+        self.claim_except(n, worker, lease, &[]).await
+    }
+
+    /// As [`Store::claim`], but items of the `paused` hosts stay where they are.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn claim_except(
+        &self,
+        n: u32,
+        worker: &str,
+        lease: Duration,
+        paused: &[String],
+    ) -> Result<Vec<WorkItem>, StoreError> {
+        let mut args = args![worker, micros(lease), n];
+        args.extend(paused.iter().take(LIST_MAX).map(Arg::from));
+        if paused.is_empty() {
+            // No host has an empty name.
+            args.extend(args![""]);
+        }
+        let hosts = pad(&mut args, 3);
         let mut tx = self.begin().await?;
-        let mut items = tx
-            .fetch(CLAIM, args![worker, micros(lease), n], item)
-            .await?;
+        let mut items = tx.fetch(CLAIM.of(hosts), args, item).await?;
         let mut dead = false;
         for item in items.iter().filter(|item| item.tries > TRIES_MAX) {
             let error = "the worker died in each try, without an error";
@@ -237,86 +248,11 @@ impl Store {
         tx.commit().await?;
         Ok(released)
     }
-
-    /// Puts an item that was put aside back into the queue with all its tries; `false` when there is
-    /// none such.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a change.
-    pub async fn revive(&self, id: Uuid) -> Result<bool, StoreError> {
-        let mut tx = self.begin().await?;
-        let revived = tx.execute(REVIVE, args![id]).await?;
-        tx.commit().await?;
-        Ok(revived == 1)
-    }
-
-    /// Forgets items that were done longer ago than `age`; says how many. An event that comes again
-    /// after that is scanned again.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a change.
-    pub async fn forget_done(&self, age: Duration) -> Result<u64, StoreError> {
-        let mut tx = self.begin().await?;
-        let forgotten = tx.execute(FORGET, args![micros(age)]).await?;
-        tx.commit().await?;
-        Ok(forgotten)
-    }
-
-    /// How many items there are in each state.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a read.
-    pub async fn work_counts(&self) -> Result<WorkCounts, StoreError> {
-        let mut read = self;
-        let counts = read
-            .fetch_first(COUNTS, args![], |row| {
-                Ok(WorkCounts {
-                    waiting: row.count()?,
-                    leased: row.count()?,
-                    done: row.count()?,
-                    truncated: row.count()?,
-                    dead: row.count()?,
-                    oldest_event_at: row.optional_time()?,
-                })
-            })
-            .await?;
-        Ok(counts.unwrap_or_default())
-    }
-
-    /// Items that were put aside, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError::Cursor`], and any [`StoreError`] of a read.
-    pub async fn dead_items(&self, request: &PageRequest) -> Result<Page<DeadItem>, StoreError> {
-        let mut conditions = Conditions::new();
-        conditions.and("state = 'dead'", args![]);
-        if let Some((at, id)) = request.after()? {
-            conditions.and("(finished_at, id) < (?, ?)", args![at, id]);
-        }
-        let select = concat!(
-            "SELECT ",
-            item_columns!(),
-            ", last_error, finished_at FROM work_items"
-        );
-        let order = "ORDER BY finished_at DESC, id DESC";
-        let (sql, args) = conditions.finish(select, order, request.fetch());
-        let mut read = self;
-        let dead = read
-            .fetch(sql, args, |row| {
-                Ok(DeadItem {
-                    item: item(row)?,
-                    error: row.next()?,
-                    died_at: row.time()?,
-                })
-            })
-            .await?;
-        Ok(request.page(dead, |dead| position(dead.died_at, dead.item.id)))
-    }
 }
 
 impl Tx {
     /// Adds work items; says how many were new. A range that is known is left as it is, whichever
-    /// source saw it first.
+    /// source saw it first, except that one which still waits, or was shed, takes the more urgent place.
     ///
     /// # Errors
     /// Any [`StoreError`] of a change.
@@ -334,11 +270,45 @@ impl Tx {
         for run in runs(items.len(), ROWS_MAX) {
             let rows = &items[run];
             let values = rows.iter().flat_map(|item| columns(item, now));
-            added += self
+            let inserted = self
                 .execute(INSERT.of(rows.len()), values.collect())
                 .await?;
+            added += inserted;
+            if inserted < rows.len() as u64 {
+                self.raise(rows).await?;
+            }
         }
         Ok(added)
+    }
+
+    /// Gives known items that still wait, or were shed, the priority of those that came again.
+    async fn raise(&mut self, items: &[&NewWorkItem]) -> Result<(), StoreError> {
+        let urgent = items.iter().map(|item| item.priority).min();
+        let Some(priority) = urgent.filter(|priority| *priority < Priority::Backfill) else {
+            return Ok(());
+        };
+        let priority = priority.number();
+        let values = items.iter().flat_map(|item| identity(item)).map(Arg::from);
+        let known = self
+            .fetch(KNOWN.of(items.len()), values.collect(), |row| {
+                let (id, state) = (row.uuid()?, row.next::<String>()?);
+                Ok((id, state, row.next::<i64>()?, row.next::<String>()?))
+            })
+            .await?;
+        let lower: Vec<_> = known
+            .into_iter()
+            .filter(|(.., of, _)| *of > priority)
+            .collect();
+        if lower.is_empty() {
+            return Ok(());
+        }
+        let mut args = args![priority];
+        args.extend(lower.iter().map(|(id, ..)| Arg::from(*id)));
+        let n = pad(&mut args, 1);
+        self.execute(RAISE.of(n), args).await?;
+        let shed = lower.into_iter().filter(|(_, state, ..)| state == "shed");
+        self.count_shed(shed.map(|(.., source)| source).collect(), -1)
+            .await
     }
 
     /// Notes that an item was fetched and scanned: in the transaction that responds to what was

@@ -357,6 +357,14 @@ pub(super) mod one {
         row.uuid()
     }
 
+    pub(in crate::store) fn text(row: &mut Fields<'_>) -> Result<String, StoreError> {
+        row.next()
+    }
+
+    pub(in crate::store) fn bytes(row: &mut Fields<'_>) -> Result<Vec<u8>, StoreError> {
+        row.next()
+    }
+
     pub(in crate::store) fn time(row: &mut Fields<'_>) -> Result<Timestamp, StoreError> {
         row.time()
     }

@@ -1,5 +1,7 @@
 //! Work items: pushed ranges still to be fetched and scanned. Coordinates only, never contents.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -154,6 +156,56 @@ pub struct WorkCounts {
     pub truncated: u64,
     /// Put aside after the last of their tries.
     pub dead: u64,
+    /// Not read because there was more than could be.
+    pub shed: u64,
     /// When the oldest waiting item was pushed.
     pub oldest_event_at: Option<Timestamp>,
+}
+
+/// When items of the firehose are shed: there are more of them than can be read in time.
+///
+/// Only items of [`Priority::Firehose`] are, the oldest first: what a partner, a webhook or a watched
+/// repository named is read however late, and what was asked for from an archive can wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shedding {
+    /// The most of them that wait.
+    pub max_waiting: u64,
+    /// The longest that one waits, from when it was added.
+    pub max_wait: Duration,
+}
+
+/// What a worker did with the items of one source, to be added to the totals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WorkDone {
+    /// Items that were read to their end.
+    pub scanned: u64,
+    /// Blobs in them that were scanned.
+    pub blobs: u64,
+    /// Blobs in them that had been scanned before and hold nothing.
+    pub known_blobs: u64,
+    /// Items of which something was left out.
+    pub truncated: u64,
+    /// Items whose repository or commit was gone.
+    pub gone: u64,
+    /// The time of the oldest push among them.
+    pub oldest_event_at: Option<Timestamp>,
+}
+
+/// What was done with the items of one source, and what is left.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SourceWork {
+    /// The source's name.
+    pub source: String,
+    /// Totals since the first item. `oldest_event_at` is not kept.
+    pub done: WorkDone,
+    /// Items that were shed.
+    pub shed: u64,
+    /// From the push to the end of its scan, for the items that ended last.
+    pub lag: Option<Duration>,
+    /// When they ended.
+    pub scanned_at: Option<Timestamp>,
+    /// Items that wait or are held by a worker.
+    pub waiting: u64,
+    /// Items that were put aside.
+    pub dead: u64,
 }

@@ -85,7 +85,7 @@ struct Shown {
 
 fn shown(fetched: &Fetched) -> Shown {
     let mut texts = Vec::new();
-    let left_out = fetched
+    let visited = fetched
         .visit(|text| {
             texts.push(Seen {
                 kind: text.kind,
@@ -95,6 +95,7 @@ fn shown(fetched: &Fetched) -> Shown {
             });
         })
         .unwrap();
+    let left_out = visited.left_out;
     Shown { texts, left_out }
 }
 

@@ -6,6 +6,7 @@ mod keys;
 mod log;
 mod lookup;
 mod schema;
+mod sources;
 mod tokens;
 mod work;
 

@@ -17,6 +17,9 @@ use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
 use literal::Form;
 use sieve::{Hit, Sieve};
 
+/// Goes up when the engine finds what it did not find before in the same text.
+const REVISION: u32 = 1;
+
 /// Finds candidates of all secret formats of a set. Public formats are not even looked for.
 #[derive(Debug)]
 pub struct Engine {
@@ -26,6 +29,7 @@ pub struct Engine {
     longest_key: usize,
     /// How far from a hit the text is looked at, in bytes to either side.
     reach: usize,
+    ruleset: String,
 }
 
 #[derive(Debug)]
@@ -46,6 +50,12 @@ pub(super) struct Found {
 impl Engine {
     /// An engine that looks for the secret formats of `formats` in UTF-8 and the given encodings.
     pub fn new(formats: &FormatSet, encodings: Encodings) -> Self {
+        let ruleset = format!(
+            "{}+{REVISION}{}{}",
+            formats.ruleset_version(),
+            if encodings.utf16 { "u" } else { "" },
+            if encodings.base64 { "b" } else { "" },
+        );
         let formats: Vec<_> = formats
             .secret()
             .map(|(_, format)| Hunted {
@@ -70,7 +80,14 @@ impl Engine {
             // Twice a key's length in UTF-16, a neighbour on either side, and as much room in base64
             // for line breaks and what they cut off.
             reach: longest_key * 2 + 64,
+            ruleset,
         }
+    }
+
+    /// What the engine looks for, as a version: two engines of the same one find the same in a text. It
+    /// changes with the formats, with the encodings, and when the engine itself learns to see more.
+    pub fn ruleset(&self) -> &str {
+        &self.ruleset
     }
 
     /// The length of the longest stretch of text that can be one candidate, in bytes.

@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::fetch::ObjectId;
 
-/// How many blobs a generation remembers. Two of them take about 4 MiB.
-const GENERATION: usize = 50_000;
+/// How many blobs a generation remembers. Two of them take about 8 MiB.
+pub(super) const GENERATION: usize = 100_000;
 
 /// The ids of blobs without a candidate, those seen last. They hold for one engine, that is for one set of
 /// formats; an engine with other formats starts with an empty list. A blob with a candidate is never
@@ -26,16 +26,17 @@ impl CleanBlobs {
         generations.young.contains(id) || generations.old.contains(id)
     }
 
-    pub(super) fn add(&self, id: ObjectId) {
+    /// Adds a blob; says whether it is new here.
+    pub(super) fn add(&self, id: ObjectId) -> bool {
         // Objects that were made to collide have no id of their own.
         if id.is_null() {
-            return;
+            return false;
         }
         let mut generations = self.lock();
         if generations.young.len() >= GENERATION {
             generations.old = std::mem::take(&mut generations.young);
         }
-        generations.young.insert(id);
+        generations.young.insert(id)
     }
 
     fn lock(&self) -> MutexGuard<'_, Generations> {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::clean::CleanBlobs;
 use super::place::Places;
-use crate::fetch::{Text, TextKind};
+use crate::fetch::{ObjectId, Text, TextKind};
 use crate::keyformat::Sha256Digest;
 use crate::respond::Sighting;
 use crate::scan::{Candidate, Engine};
@@ -27,8 +27,12 @@ pub(super) struct Findings<'a> {
     now: Timestamp,
     counted: HashMap<Sha256Digest, u32>,
     sightings: Vec<Sighting>,
-    /// Blobs looked at.
+    /// Blobs scanned, or known.
     pub(super) blobs: u64,
+    /// Of those, blobs that were scanned before and hold no candidate.
+    pub(super) known_blobs: u64,
+    /// Blobs that were scanned now and hold no candidate.
+    pub(super) clean_blobs: Vec<ObjectId>,
     /// Bytes looked at.
     pub(super) bytes: u64,
 }
@@ -48,15 +52,20 @@ impl<'a> Findings<'a> {
             counted: HashMap::new(),
             sightings: Vec::new(),
             blobs: 0,
+            known_blobs: 0,
+            clean_blobs: Vec::new(),
             bytes: 0,
         }
     }
 
     /// Scans a text, and its path.
     pub(super) fn look_at(&mut self, text: &Text<'_>) {
-        self.blobs += u64::from(text.kind == TextKind::Blob);
+        let is_blob = text.kind == TextKind::Blob;
+        self.blobs += u64::from(is_blob);
         self.bytes += text.data.len() as u64;
-        if text.kind != TextKind::Blob || !self.clean.contains(&text.id) {
+        if is_blob && self.clean.contains(&text.id) {
+            self.known_blobs += 1;
+        } else {
             self.look_inside(text);
         }
         if let Some(path) = text.path {
@@ -68,8 +77,8 @@ impl<'a> Findings<'a> {
 
     fn look_inside(&mut self, text: &Text<'_>) {
         let candidates = self.engine.scan(text.data);
-        if candidates.is_empty() && text.kind == TextKind::Blob {
-            self.clean.add(text.id);
+        if candidates.is_empty() && text.kind == TextKind::Blob && self.clean.add(text.id) {
+            self.clean_blobs.push(text.id);
         }
         for candidate in candidates {
             let place = self.places.of(text, candidate.line);

@@ -4,14 +4,53 @@ use std::fmt::Write as _;
 
 use reqwest::Url;
 
-use crate::fetch::{RepositoryName, Text, TextKind};
+use crate::fetch::{Text, TextKind};
 use crate::store::{NewWorkItem, Place};
+
+/// How a forge writes the address of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Links {
+    GitHub,
+    GitLab,
+    Gitea,
+    Bitbucket,
+}
+
+impl Links {
+    /// The forge is known by whoever sent its webhook, or by its host.
+    fn of(source: &str, host: &str) -> Self {
+        match (source, host) {
+            ("webhook:gitlab", _) | (_, "gitlab.com") => Self::GitLab,
+            ("webhook:gitea", _) | (_, "codeberg.org" | "gitea.com") => Self::Gitea,
+            ("webhook:bitbucket", _) | (_, "bitbucket.org") => Self::Bitbucket,
+            _ => Self::GitHub,
+        }
+    }
+
+    fn blob(self, commit: &str, path: &str, line: u64) -> String {
+        match self {
+            Self::GitHub => format!("blob/{commit}/{path}#L{line}"),
+            Self::GitLab => format!("-/blob/{commit}/{path}#L{line}"),
+            Self::Gitea => format!("src/commit/{commit}/{path}#L{line}"),
+            Self::Bitbucket => format!("src/{commit}/{path}#lines-{line}"),
+        }
+    }
+
+    fn commit(self, commit: &str) -> String {
+        match self {
+            Self::GitHub | Self::Gitea => format!("commit/{commit}"),
+            Self::GitLab => format!("-/commit/{commit}"),
+            Self::Bitbucket => format!("commits/{commit}"),
+        }
+    }
+}
 
 /// Makes the places of one work item.
 #[derive(Debug, Clone)]
 pub(super) struct Places {
     source: String,
-    repository: RepositoryName,
+    repository: String,
+    links: Links,
     /// The repository's page, `https://host/owner/name`.
     page: String,
     /// What was pushed: the place of texts that no commit of the range is known for.
@@ -19,12 +58,14 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub(super) fn new(range: &NewWorkItem, repository: RepositoryName, clone_url: &Url) -> Self {
-        let base = clone_url.as_str().trim_end_matches('/');
+    /// The places of a range of the repository that is cloned from `clone_url`.
+    pub(super) fn new(range: &NewWorkItem, clone_url: &Url) -> Self {
+        let page = clone_url.as_str().trim_end_matches('/');
         Self {
             source: range.source.clone(),
-            page: format!("{base}/{repository}"),
-            repository,
+            links: Links::of(&range.source, &range.host),
+            page: page.strip_suffix(".git").unwrap_or(page).to_owned(),
+            repository: range.repository.clone(),
             after: range.after.clone(),
         }
     }
@@ -34,13 +75,14 @@ impl Places {
         let commit = text.commit.map(|commit| commit.to_string());
         let commit = commit.unwrap_or_else(|| self.after.clone());
         let url = match text.path {
-            Some(path) => format!("{}/blob/{commit}/{}#L{line}", self.page, encode(path)),
-            None => format!("{}/commit/{commit}", self.page),
+            Some(path) => self.links.blob(&commit, &encode(path), line),
+            None => self.links.commit(&commit),
         };
+        let url = format!("{}/{url}", self.page);
         Place {
             source: self.source.clone(),
             url: Some(url),
-            repository: Some(self.repository.to_string()),
+            repository: Some(self.repository.clone()),
             commit: Some(commit),
             path: text
                 .path
@@ -85,6 +127,10 @@ mod tests {
     const COMMIT: &str = "883efe034920928c47fe18598c01249d1a9fdabd";
 
     fn places() -> Places {
+        places_of("feed")
+    }
+
+    fn places_of(source: &str) -> Places {
         let range = NewWorkItem {
             kind: WorkKind::Range,
             clone_url: None,
@@ -94,12 +140,14 @@ mod tests {
             ref_name: "refs/heads/main".to_owned(),
             before: COMMIT.to_owned(),
             after: AFTER.to_owned(),
-            source: "feed".to_owned(),
+            source: source.to_owned(),
             priority: Priority::Firehose,
             event_at: Timestamp::UNIX_EPOCH,
         };
-        let name = RepositoryName::parse("acme/shop").unwrap();
-        Places::new(&range, name, &Url::parse("https://git.example").unwrap())
+        Places::new(
+            &range,
+            &Url::parse("https://git.example/acme/shop.git").unwrap(),
+        )
     }
 
     fn text(kind: TextKind, commit: Option<ObjectId>, path: Option<&[u8]>) -> Text<'_> {
@@ -125,6 +173,23 @@ mod tests {
             (Some(COMMIT), Some(7))
         );
         assert_eq!(places().of_name(&blob).line, None);
+    }
+
+    #[test]
+    fn each_forge_has_its_own_links() {
+        let commit = ObjectId::from_hex(COMMIT.as_bytes()).unwrap();
+        let blob = text(TextKind::Blob, Some(commit), Some(b"a.txt"));
+        for (source, url) in [
+            ("webhook:gitlab", format!("-/blob/{COMMIT}/a.txt#L7")),
+            ("webhook:gitea", format!("src/commit/{COMMIT}/a.txt#L7")),
+            ("webhook:bitbucket", format!("src/{COMMIT}/a.txt#lines-7")),
+        ] {
+            let place = places_of(source).of(&blob, 7);
+            assert_eq!(
+                place.url,
+                Some(format!("https://git.example/acme/shop/{url}"))
+            );
+        }
     }
 
     #[test]

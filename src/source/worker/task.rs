@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::Url;
+use secrecy::SecretString;
 use tokio::runtime::Handle;
 
 use super::findings::Findings;
 use super::place::Places;
 use super::{Origin, Shared};
-use crate::fetch::{FetchError, LeftOut, ObjectId, RangeRequest, RepositoryName};
+use crate::fetch::{FetchError, ObjectId, RangeRequest, RepositoryName, Visited};
 use crate::respond::{Sighting, redact};
-use crate::store::{Fetched, NewWorkItem, Reason, StoreError, WorkItem};
+use crate::store::{Fetched, NewWorkItem, Priority, Reason, StoreError, WorkItem, WorkKind};
 
 /// Sightings that are held before they are looked up, in the middle of an item if need be.
 const MAX_HELD: usize = 4096;
@@ -21,68 +23,129 @@ const SLOW_DOWN: Duration = Duration::from_mins(1);
 /// The wait when the memory for large pushes is taken.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// How long an item may wait for a host in trouble without its tries being counted.
+const HOST_PATIENCE: Duration = Duration::from_hours(24);
+
+/// The most references of one repository that become items. The others are left out, which is counted.
+const MAX_REFERENCES: usize = 10_000;
+
 /// How one try of a work item ended.
 pub(super) struct Tried {
     pub(super) item: WorkItem,
     /// What was found and is not reported yet, whatever the end.
     pub(super) sightings: Vec<Sighting>,
+    /// Blobs that hold nothing.
+    pub(super) clean_blobs: Vec<ObjectId>,
     pub(super) end: End,
 }
 
 /// What becomes of the item.
 pub(super) enum End {
     /// It is done.
-    Done(Fetched),
+    Done(Done),
     /// It is taken again later; the try does not count.
     Later { wait: Duration, why: String },
     /// It is tried again, unless that was the last try.
     Failed(String),
 }
 
+/// What was done about an item.
+#[derive(Default)]
+pub(super) struct Done {
+    pub(super) fetched: Fetched,
+    pub(super) known_blobs: u64,
+    /// Its repository or its commit was gone.
+    pub(super) gone: bool,
+    /// What is to be fetched instead, or besides.
+    pub(super) more: Vec<NewWorkItem>,
+}
+
 /// Everything about an item that can be known before anything is sent.
 struct Plan {
-    request: RangeRequest,
-    places: Places,
+    clone_url: Url,
+    token: Option<SecretString>,
 }
 
 impl Shared {
-    /// Fetches and scans one item.
+    /// Does what one item asks for.
     pub(super) async fn work_on(self: Arc<Self>, origin: Option<Origin>, item: WorkItem) -> Tried {
         let range = &item.range;
-        let Some(origin) = origin else {
-            let why = format!(
-                "no source is configured for the host {}: add one, or the item is put aside",
-                range.host
-            );
-            return Tried::failed(item, why);
-        };
         if let Some(wait) = self.pauses.left(&range.host) {
-            let why = "its host asked to slow down".to_owned();
+            let why = "its host is left alone for a while".to_owned();
             return Tried::ended(item, End::Later { wait, why });
         }
-        match plan(range, &origin) {
-            Ok(plan) => self.carry_out(plan, item).await,
-            Err(wrong) => Tried::failed(item, wrong.to_owned()),
+        match (plan(range, origin.as_ref()), range.kind) {
+            (Err(wrong), _) => Tried::failed(item, wrong),
+            (Ok(plan), WorkKind::Range) => self.read(plan, item).await,
+            (Ok(plan), WorkKind::References) => self.list(plan, item).await,
         }
     }
 
-    async fn carry_out(self: Arc<Self>, plan: Plan, item: WorkItem) -> Tried {
-        let has_token = plan.request.token.is_some();
-        let fetched = match self.parts.fetcher.fetch(&plan.request).await {
+    /// Fetches and scans a range.
+    async fn read(self: Arc<Self>, plan: Plan, item: WorkItem) -> Tried {
+        let places = Places::new(&item.range, &plan.clone_url);
+        let has_token = plan.token.is_some();
+        let request = match request(&item.range, plan) {
+            Ok(request) => request,
+            Err(wrong) => return Tried::failed(item, wrong.to_owned()),
+        };
+        let fetched = match self.parts.fetcher.fetch(&request).await {
             Ok(fetched) => fetched,
             Err(error) => return self.end_of(item, has_token, &error),
         };
+        self.pauses.answered(&item.range.host);
         let runtime = Handle::current();
         let shared = Arc::clone(&self);
         let actor = actor(&item.range.source);
-        let scanned = tokio::task::spawn_blocking(move || {
-            shared.scan(&fetched, &plan.places, &actor, &runtime)
-        });
+        let scanned =
+            tokio::task::spawn_blocking(move || shared.scan(&fetched, &places, &actor, &runtime));
         match scanned.await {
             Ok(scanned) => self.after_scan(item, scanned),
             // The panic itself was logged where it happened.
             Err(_) => Tried::failed(item, "reading its contents panicked".to_owned()),
         }
+    }
+
+    /// Lists references; each becomes a range.
+    async fn list(&self, plan: Plan, item: WorkItem) -> Tried {
+        let Plan { clone_url, token } = plan;
+        let fetcher = &self.parts.fetcher;
+        let references = match fetcher.references(&clone_url, token.as_ref()).await {
+            Ok(references) => references,
+            Err(error) => return self.end_of(item, token.is_some(), &error),
+        };
+        self.pauses.answered(&item.range.host);
+        let wanted = |name: &str| item.range.ref_name.is_empty() || item.range.ref_name == name;
+        let (head, list) = (references.head, references.list.into_iter());
+        let mut found: Vec<_> = list.filter(|(name, _)| wanted(name)).collect();
+        // First what most of the others are made from, so that they add little to it.
+        found.sort_by_key(|(name, _)| head.as_ref() != Some(name));
+        let end = if found.is_empty() {
+            gone(
+                &item,
+                "the repository does not have these references any more",
+            )
+        } else {
+            End::Done(Done {
+                fetched: Fetched {
+                    truncated: found.len() > MAX_REFERENCES,
+                    ..Fetched::default()
+                },
+                more: found
+                    .into_iter()
+                    .take(MAX_REFERENCES)
+                    .map(|(name, id)| NewWorkItem {
+                        kind: WorkKind::Range,
+                        ref_name: redact(self.parts.responder.formats(), &name).into_owned(),
+                        before: ObjectId::null(id.kind()).to_string(),
+                        after: id.to_string(),
+                        ..item.range.clone()
+                    })
+                    .collect(),
+                ..Done::default()
+            })
+        };
+        Tried::ended(item, end)
     }
 
     /// Scans everything that was fetched. Blocks the thread.
@@ -117,36 +180,37 @@ impl Shared {
         });
         Scanned {
             sightings: findings.take(),
+            clean_blobs: std::mem::take(&mut findings.clean_blobs),
+            known_blobs: findings.known_blobs,
             bytes: findings.bytes,
             blobs: findings.blobs,
-            left_out: visited,
+            visited,
             reported: failed,
         }
     }
 
     fn after_scan(&self, item: WorkItem, scanned: Scanned) -> Tried {
-        let Scanned {
-            sightings,
-            bytes,
-            blobs,
-            left_out,
-            reported,
-        } = scanned;
-        let end = match (left_out, reported) {
+        let end = match (scanned.visited, scanned.reported) {
             (_, Err(error)) => End::Failed(self.words(&error)),
             (Err(error), _) => End::Failed(self.words(&error)),
-            (Ok(left_out), Ok(())) => {
-                tell_left_out(&item, left_out);
-                End::Done(Fetched {
-                    truncated: !left_out.is_nothing(),
-                    bytes,
-                    blobs,
+            (Ok(visited), Ok(())) => {
+                tell_left_out(&item, visited);
+                End::Done(Done {
+                    fetched: Fetched {
+                        truncated: !visited.left_out.is_nothing(),
+                        bytes: scanned.bytes,
+                        blobs: scanned.blobs,
+                    },
+                    known_blobs: scanned.known_blobs,
+                    gone: false,
+                    more: halves(&item.range, visited.middle),
                 })
             }
         };
         Tried {
             item,
-            sightings,
+            sightings: scanned.sightings,
+            clean_blobs: scanned.clean_blobs,
             end,
         }
     }
@@ -164,6 +228,26 @@ impl Shared {
                 End::Later { wait, why }
             }
             FetchError::Busy => End::Later { wait: BUSY, why },
+            FetchError::Network(_)
+            | FetchError::Stalled { .. }
+            | FetchError::Unauthorized { status: 403 }
+            | FetchError::Server { status: 500.. } => {
+                return self.without_answer(item, why);
+            }
+            _ => End::Failed(why),
+        };
+        self.pauses.answered(&item.range.host);
+        Tried::ended(item, end)
+    }
+
+    /// What becomes of an item whose host did not answer in good health. When others have no luck with it
+    /// either, it is the host's trouble, and no try of the item's: an hour without a network must not put
+    /// everything aside.
+    fn without_answer(&self, item: WorkItem, why: String) -> Tried {
+        let age = self.parts.clock.now().duration_since(item.created_at);
+        let patient = Duration::try_from(age).is_ok_and(|age| age < HOST_PATIENCE);
+        let end = match self.pauses.failed(&item.range.host, item.id) {
+            Some(wait) if patient => End::Later { wait, why },
             _ => End::Failed(why),
         };
         Tried::ended(item, end)
@@ -177,9 +261,11 @@ impl Shared {
 
 struct Scanned {
     sightings: Vec<Sighting>,
+    clean_blobs: Vec<ObjectId>,
+    known_blobs: u64,
     bytes: u64,
     blobs: u64,
-    left_out: Result<LeftOut, FetchError>,
+    visited: Result<Visited, FetchError>,
     reported: Result<(), StoreError>,
 }
 
@@ -188,6 +274,7 @@ impl Tried {
         Self {
             item,
             sightings: Vec::new(),
+            clean_blobs: Vec::new(),
             end,
         }
     }
@@ -208,18 +295,51 @@ pub(super) fn actor(source: &str) -> String {
     format!("source:{source}")
 }
 
-fn plan(range: &NewWorkItem, origin: &Origin) -> Result<Plan, &'static str> {
-    let bad_name = "its repository's name is not OWNER/NAME";
-    let name = RepositoryName::parse(&range.repository).map_err(|_| bad_name)?;
-    let request = RangeRequest {
-        clone_url: name.clone_url(&origin.clone_url).map_err(|_| bad_name)?,
-        token: origin.token.clone(),
+/// Where an item is fetched from: its own address, or what the configuration says of its host. A token is
+/// sent to no other server than the one it is configured for.
+fn plan(range: &NewWorkItem, origin: Option<&Origin>) -> Result<Plan, String> {
+    let clone_url = match (&range.clone_url, origin) {
+        (Some(url), _) => {
+            Url::parse(url).map_err(|_| "its clone address is not a URL".to_owned())?
+        }
+        (None, Some(origin)) => RepositoryName::parse(&range.repository)
+            .and_then(|name| name.clone_url(&origin.clone_url))
+            .map_err(|_| "its repository's name is not OWNER/NAME".to_owned())?,
+        (None, None) => {
+            return Err(format!(
+                "no source is configured for the host {}: add one, or the item is put aside",
+                range.host
+            ));
+        }
+    };
+    let token = origin
+        .filter(|origin| origin.clone_url.origin() == clone_url.origin())
+        .and_then(|origin| origin.token.clone());
+    Ok(Plan { clone_url, token })
+}
+
+fn request(range: &NewWorkItem, plan: Plan) -> Result<RangeRequest, &'static str> {
+    Ok(RangeRequest {
+        clone_url: plan.clone_url,
+        token: plan.token,
         reference: range.ref_name.clone(),
         before: object_id(&range.before)?,
         after: object_id(&range.after)?,
+    })
+}
+
+/// The two parts of a range that was too large to be read whole, to be read when nothing else waits.
+fn halves(range: &NewWorkItem, middle: Option<ObjectId>) -> Vec<NewWorkItem> {
+    let Some(middle) = middle.map(|id| id.to_string()) else {
+        return Vec::new();
     };
-    let places = Places::new(range, name, &origin.clone_url);
-    Ok(Plan { request, places })
+    let half = |before: &String, after: &String| NewWorkItem {
+        before: before.clone(),
+        after: after.clone(),
+        priority: Priority::Backfill,
+        ..range.clone()
+    };
+    vec![half(&range.before, &middle), half(&middle, &range.after)]
 }
 
 fn object_id(hex: &str) -> Result<ObjectId, &'static str> {
@@ -229,15 +349,20 @@ fn object_id(hex: &str) -> Result<ObjectId, &'static str> {
 
 fn gone(item: &WorkItem, why: &str) -> End {
     tracing::info!(item = %item.id, repository = item.range.repository, why, "nothing left to read");
-    End::Done(Fetched::default())
+    End::Done(Done {
+        gone: true,
+        ..Done::default()
+    })
 }
 
-fn tell_left_out(item: &WorkItem, left_out: LeftOut) {
+fn tell_left_out(item: &WorkItem, visited: Visited) {
+    let left_out = visited.left_out;
     if !left_out.is_nothing() {
+        let halved = visited.middle.is_some();
         tracing::warn!(
             item = %item.id, repository = item.range.repository, cut = left_out.cut,
             too_big = left_out.too_big, without_base = left_out.without_base,
-            over_budget = left_out.over_budget, "not everything of a push was read"
+            over_budget = left_out.over_budget, halved, "not everything of a push was read"
         );
     }
 }

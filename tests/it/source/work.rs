@@ -136,6 +136,18 @@ impl House {
 }
 
 /// A push that no server has.
+/// Bytes that do not compress.
+fn noise(seed: u32, length: usize) -> Vec<u8> {
+    let mut state = u64::from(seed) + 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        u8::try_from(state >> 56).unwrap()
+    };
+    (0..length).map(|_| next()).collect()
+}
+
 fn made_up(digit: char) -> Pushed {
     let id = |digit: char| ObjectId::from_hex(digit.to_string().repeat(40).as_bytes()).unwrap();
     Pushed {
@@ -260,10 +272,125 @@ on_both_databases! {
             worker.drain().await.unwrap();
             database.run("UPDATE work_items SET ready_at = 0").await.unwrap();
         }
-        let dead = house.store.dead_items(&PageRequest::first()).await.unwrap();
+        let dead = house.store.dead_items(None, &PageRequest::first()).await.unwrap();
         assert_eq!(dead.items.len(), 1);
         assert_eq!(dead.items[0].error, "the server answered HTTP 500");
         server.verify().await;
+    }
+
+    async fn a_host_in_trouble_costs_its_items_no_tries(database) {
+        let house = House::new(&database.store().await);
+        let server = MockServer::start().await;
+        Mock::given(any()).respond_with(ResponseTemplate::new(502)).mount(&server).await;
+        let pushes: Vec<_> = "bcdef".chars().map(made_up).collect();
+        house.add(&pushes).await;
+        let worker = house.worker(&server.uri());
+        for _ in 0..10 {
+            worker.drain().await.unwrap();
+            database.run("UPDATE work_items SET ready_at = 0").await.unwrap();
+        }
+        let counts = house.counts().await;
+        assert_eq!((counts.waiting, counts.dead), (5, 0));
+        // While it is left alone nothing is asked, and nothing is taken either.
+        let asked = server.received_requests().await.unwrap().len();
+        assert!(asked <= 5, "{asked}");
+        let tries = database.count("SELECT MAX(tries) FROM work_items").await;
+        assert!(tries <= 1, "{tries}");
+    }
+
+    async fn announced_references_become_ranges(database) {
+        let house = House::new(&database.store().await);
+        let shop = Shop::open().await;
+        let (key, value) = house.issue(false).await;
+        let leak = value.expose().as_bytes().to_vec();
+        shop.push(&[("a.txt", leak)]);
+        shop.repository.git(&["rm", "-q", "a.txt"]).unwrap();
+        shop.repository.commit("Remove").unwrap();
+        shop.repository.push("main").unwrap();
+        shop.repository.push_to("HEAD~1", "refs/heads/feature").unwrap();
+        shop.repository.push_to("HEAD", "refs/tags/v1").unwrap();
+        let all = NewWorkItem {
+            kind: WorkKind::References,
+            ref_name: String::new(),
+            before: String::new(),
+            after: "event-1".to_owned(),
+            ..house.item(&made_up('b'))
+        };
+        let one = NewWorkItem { ref_name: "refs/heads/feature".to_owned(), after: "event-2".to_owned(), ..all.clone() };
+        let none = NewWorkItem { ref_name: "refs/heads/gone".to_owned(), after: "event-3".to_owned(), ..all.clone() };
+        let mut tx = house.store.begin().await.unwrap();
+        tx.add_work_items(&[all, one, none], house.now()).await.unwrap();
+        tx.commit().await.unwrap();
+        house.worker(&shop.forge.url()).drain().await.unwrap();
+        assert!(house.is_revoked(&key).await);
+        // Three announcements, and three references of which one was announced twice.
+        let counts = house.counts().await;
+        assert_eq!((counts.done, counts.waiting, counts.dead), (6, 0, 0));
+        let ranges = "SELECT COUNT(*) FROM work_items WHERE kind = 'range' AND state = 'done'";
+        assert_eq!(database.count(ranges).await, 3);
+        let work = house.store.source_work().await.unwrap().remove(0);
+        assert_eq!((work.done.scanned, work.done.gone), (3, 1));
+    }
+
+    async fn what_is_too_large_is_read_in_parts(database) {
+        let house = House::new(&database.store().await);
+        let shop = Shop::open().await;
+        let before = shop.push(&[]).after;
+        let (key, value) = house.issue(false).await;
+        let mut pushed = None;
+        for n in 0..8_u32 {
+            let mut noise = noise(n, 100_000);
+            if n == 5 {
+                noise.extend_from_slice(b"\n");
+                noise.extend_from_slice(value.expose().as_bytes());
+            }
+            pushed = Some(shop.push(&[(&format!("f{n}"), noise)]));
+        }
+        let pushed = Pushed { before, ..pushed.unwrap() };
+        house.add(&[pushed]).await;
+        let limits = FetchLimits { max_fetch_bytes: 250_000, ..limits() };
+        let worker = house.worker_with(&shop.forge.url(), limits, WorkerOptions::default(), None);
+        worker.drain().await.unwrap();
+        assert!(house.is_revoked(&key).await);
+        let counts = house.counts().await;
+        assert!(counts.truncated > 0 && counts.done > 3 && counts.waiting == 0, "{counts:?}");
+        let low = "SELECT COUNT(*) FROM work_items WHERE priority = 4";
+        assert_eq!(u64::try_from(database.count(low).await).unwrap(), counts.done - 1);
+    }
+
+    async fn a_blob_is_scanned_once_for_the_same_formats(database) {
+        let house = House::new(&database.store().await);
+        let shop = Shop::open().await;
+        let other = Shop::open().await;
+        let pushed = shop.push(&[("a.txt", b"nothing to see".to_vec())]);
+        house.add(&[pushed]).await;
+        house.worker(&shop.forge.url()).drain().await.unwrap();
+        assert_eq!(database.count("SELECT COUNT(*) FROM scanned_blobs").await, 1);
+        // Another worker, another repository: what is known was kept.
+        house.add(&[other.push(&[("b.txt", b"nothing to see".to_vec()), ("c", b"new".to_vec())])]).await;
+        house.worker(&other.forge.url()).drain().await.unwrap();
+        let work = house.store.source_work().await.unwrap().remove(0);
+        assert_eq!((work.done.blobs, work.done.known_blobs), (2, 1));
+        assert_eq!(database.count("SELECT COUNT(*) FROM scanned_blobs").await, 2);
+    }
+
+    async fn an_address_of_its_own_is_cloned_without_anybodys_token(database) {
+        let house = House::new(&database.store().await);
+        let shop = Shop::open().await;
+        let (key, value) = house.issue(false).await;
+        let pushed = shop.push(&[("a.txt", value.expose().as_bytes().to_vec())]);
+        let own = NewWorkItem {
+            host: "127.0.0.1:1".to_owned(),
+            clone_url: Some(format!("{}/acme/shop.git", shop.forge.url())),
+            ..house.item(&pushed)
+        };
+        let mut tx = house.store.begin().await.unwrap();
+        tx.add_work_items(&[own], house.now()).await.unwrap();
+        tx.commit().await.unwrap();
+        let options = WorkerOptions::default();
+        let worker = house.worker_with("https://git.example", limits(), options, Some("sesame"));
+        worker.drain().await.unwrap();
+        assert!(house.is_revoked(&key).await);
     }
 }
 
@@ -308,7 +435,11 @@ async fn an_item_of_an_unknown_host_fails_with_a_remedy() {
             .await
             .unwrap();
     }
-    let dead = house.store.dead_items(&PageRequest::first()).await.unwrap();
+    let dead = house
+        .store
+        .dead_items(None, &PageRequest::first())
+        .await
+        .unwrap();
     assert!(
         dead.items[0].error.contains("elsewhere.example"),
         "{dead:?}"

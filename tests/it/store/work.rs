@@ -14,7 +14,7 @@ use crate::support::databases::{TestDatabase, on_both_databases};
 
 const LEASE: Duration = Duration::from_mins(1);
 
-fn item(n: i64, priority: Priority) -> NewWorkItem {
+pub(super) fn item(n: i64, priority: Priority) -> NewWorkItem {
     NewWorkItem {
         kind: WorkKind::Range,
         clone_url: None,
@@ -30,14 +30,14 @@ fn item(n: i64, priority: Priority) -> NewWorkItem {
     }
 }
 
-async fn add(store: &Store, items: &[NewWorkItem]) -> u64 {
+pub(super) async fn add(store: &Store, items: &[NewWorkItem]) -> u64 {
     let mut tx = store.begin().await.unwrap();
     let added = tx.add_work_items(items, at(0)).await.unwrap();
     tx.commit().await.unwrap();
     added
 }
 
-async fn claim_one(store: &Store, worker: &str) -> Option<WorkItem> {
+pub(super) async fn claim_one(store: &Store, worker: &str) -> Option<WorkItem> {
     store.claim(1, worker, LEASE).await.unwrap().pop()
 }
 
@@ -207,7 +207,7 @@ on_both_databases! {
         assert_eq!(waits.len(), 7);
         pass_time(database).await;
         assert_eq!(claim_one(&store, "w").await, None);
-        let dead = store.dead_items(&PageRequest::first()).await.unwrap().items.pop().unwrap();
+        let dead = store.dead_items(None, &PageRequest::first()).await.unwrap().items.pop().unwrap();
         assert_eq!((&*dead.error, dead.item.tries), ("failure 8", 8));
         assert!(store.revive(dead.item.id).await.unwrap());
         assert!(!store.revive(dead.item.id).await.unwrap());

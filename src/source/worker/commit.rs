@@ -1,0 +1,132 @@
+//! What ended is committed: findings, ends of items, and what follows from them, together.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::Worker;
+use super::task::{Done, End, Tried, actor};
+use crate::fetch::ObjectId;
+use crate::respond::{Answer, Sighting, announce};
+use crate::store::{NewWorkItem, Reason, Retry, StoreError, Tx, WorkDone, WorkKind};
+
+/// What the items of one transaction add to what is known.
+#[derive(Default)]
+struct Gains<'g> {
+    /// By source.
+    work: BTreeMap<&'g str, WorkDone>,
+    clean_blobs: Vec<ObjectId>,
+    more: Vec<NewWorkItem>,
+}
+
+impl<'g> Gains<'g> {
+    fn add(&mut self, tried: &'g Tried, done: &Done) {
+        self.clean_blobs.extend(&tried.clean_blobs);
+        self.more.extend(done.more.iter().cloned());
+        let range = &tried.item.range;
+        let work = self.work.entry(&range.source).or_default();
+        work.scanned += u64::from(range.kind == WorkKind::Range && !done.gone);
+        work.blobs += done.fetched.blobs - done.known_blobs;
+        work.known_blobs += done.known_blobs;
+        work.truncated += u64::from(done.fetched.truncated);
+        work.gone += u64::from(done.gone);
+        let at = range.event_at;
+        work.oldest_event_at = Some(work.oldest_event_at.map_or(at, |oldest| oldest.min(at)));
+    }
+}
+
+impl Worker {
+    pub(super) async fn commit_group(&self, group: &[Tried]) -> Result<(), StoreError> {
+        let found = self.commit_ends(group).await?;
+        for (source, answers) in &found {
+            announce(answers, &actor(source));
+        }
+        for tried in group {
+            self.give_back(tried).await?;
+        }
+        Ok(())
+    }
+
+    /// Responds to what was found and finishes the items that are done.
+    async fn commit_ends<'g>(
+        &self,
+        group: &'g [Tried],
+    ) -> Result<Vec<(&'g str, Vec<Answer>)>, StoreError> {
+        let ours = self.only_ours(group).await?;
+        let is_done = |tried: &Tried| matches!(tried.end, End::Done(_));
+        if ours.iter().all(Vec::is_empty) && !group.iter().any(is_done) {
+            return Ok(Vec::new());
+        }
+        let mut tx = self.shared.parts.store.begin().await?;
+        let mut found = Vec::new();
+        let mut gains = Gains::default();
+        for (tried, sightings) in group.iter().zip(ours) {
+            if let End::Done(done) = &tried.end {
+                if !tx.finish(tried.item.id, &self.id, done.fetched).await? {
+                    let item = tried.item.id;
+                    tracing::warn!(%item, "the lease ended before the item did; somebody else has it");
+                    continue;
+                }
+                gains.add(tried, done);
+            }
+            if !sightings.is_empty() {
+                let source = tried.item.range.source.as_str();
+                let responder = &self.shared.parts.responder;
+                let answers = responder
+                    .report_in(&mut tx, &sightings, Reason::Leaked, &actor(source))
+                    .await?;
+                found.push((source, answers));
+            }
+        }
+        self.keep(&mut tx, gains).await?;
+        tx.commit().await?;
+        Ok(found)
+    }
+
+    async fn keep(&self, tx: &mut Tx, gains: Gains<'_>) -> Result<(), StoreError> {
+        let now = self.shared.parts.clock.now();
+        for (source, done) in gains.work {
+            tx.add_work_done(source, done).await?;
+        }
+        let blobs: Vec<&[u8]> = gains.clean_blobs.iter().map(ObjectId::as_slice).collect();
+        tx.add_scanned_blobs(&self.ruleset, blobs, now).await?;
+        if !gains.more.is_empty() {
+            tx.add_work_items(&gains.more, now).await?;
+        }
+        Ok(())
+    }
+
+    /// The sightings of each try that are of keys of ours. Most candidates are nobody's; they are sorted out
+    /// without the write lock.
+    async fn only_ours(&self, group: &[Tried]) -> Result<Vec<Vec<Sighting>>, StoreError> {
+        let sightings = group.iter().flat_map(|tried| &tried.sightings);
+        let digests: HashSet<_> = sightings.map(|sighting| sighting.value.sha256()).collect();
+        let digests: Vec<_> = digests.into_iter().collect();
+        let known = self.shared.parts.store.find_keys(&digests).await?;
+        let is_ours = |sighting: &&Sighting| known.contains_key(&sighting.value.sha256());
+        let ours = |tried: &Tried| tried.sightings.iter().filter(is_ours).cloned().collect();
+        Ok(group.iter().map(ours).collect())
+    }
+
+    /// Puts an item that did not end well back into the queue.
+    async fn give_back(&self, tried: &Tried) -> Result<(), StoreError> {
+        let store = &self.shared.parts.store;
+        let (id, repository) = (tried.item.id, &tried.item.range.repository);
+        match &tried.end {
+            End::Done(_) => {}
+            End::Later { wait, why } => {
+                let seconds = wait.as_secs();
+                tracing::info!(item = %id, repository, why, seconds, "a work item is put off");
+                store.postpone(id, &self.id, *wait, why).await?;
+            }
+            End::Failed(error) => match store.retry(id, &self.id, error).await? {
+                Retry::Again(at) => {
+                    tracing::warn!(item = %id, repository, error, again = %at, "a work item failed");
+                }
+                Retry::Dead => {
+                    tracing::error!(item = %id, repository, error, "a work item was put aside");
+                }
+                Retry::Lost => {}
+            },
+        }
+        Ok(())
+    }
+}

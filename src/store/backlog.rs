@@ -1,0 +1,175 @@
+//! The queue as operators see it: how much there is, what was put aside, what is shed and forgotten.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::page::{Conditions, Page, PageRequest, position};
+use super::queue::{item, item_columns, micros};
+use super::sql::{args, one, statements};
+use super::work::{DeadItem, Priority, Shedding, WorkCounts};
+use super::{Read, Store, StoreError};
+
+statements! {
+    REVIVE = "UPDATE work_items SET state = 'waiting', tries = 0, ready_at = {now},
+            finished_at = NULL
+        WHERE id = $1 AND state = 'dead'";
+    REVIVE_ALL = "UPDATE work_items SET state = 'waiting', tries = 0, ready_at = {now},
+            finished_at = NULL
+        WHERE state = 'dead' AND source = $1";
+    FORGET = "DELETE FROM work_items WHERE state IN ('done', 'shed') AND finished_at < {now} - $1";
+    EXCESS = "SELECT COUNT(*) FROM work_items
+        WHERE state = 'waiting' AND leased_by IS NULL AND priority = $1";
+    /// Picked first, as in `CLAIM`.
+    SHED_EXCESS = "WITH picked AS (SELECT id AS picked_id FROM work_items
+            WHERE state = 'waiting' AND leased_by IS NULL AND priority = $1
+            ORDER BY event_at, id LIMIT $2 {for update skip locked})
+        UPDATE work_items SET state = 'shed', finished_at = {now}
+        WHERE id IN (SELECT picked_id FROM picked) RETURNING source";
+    SHED_LATE = "UPDATE work_items SET state = 'shed', finished_at = {now}
+        WHERE state = 'waiting' AND leased_by IS NULL AND priority = $1 AND created_at < $2
+        RETURNING source";
+    COUNTS = "SELECT
+            COUNT(CASE WHEN state = 'waiting' AND leased_by IS NULL THEN 1 END),
+            COUNT(CASE WHEN state = 'waiting' AND leased_by IS NOT NULL THEN 1 END),
+            COUNT(CASE WHEN state = 'done' THEN 1 END),
+            COUNT(CASE WHEN state = 'done' AND truncated THEN 1 END),
+            COUNT(CASE WHEN state = 'dead' THEN 1 END),
+            COUNT(CASE WHEN state = 'shed' THEN 1 END),
+            MIN(CASE WHEN state = 'waiting' THEN event_at END)
+        FROM work_items";
+}
+
+impl Store {
+    /// Puts an item that was put aside back into the queue with all its tries; `false` when there is
+    /// none such.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn revive(&self, id: Uuid) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        let revived = tx.execute(REVIVE, args![id]).await?;
+        tx.commit().await?;
+        Ok(revived == 1)
+    }
+
+    /// Puts all items of a source that were put aside back into the queue; says how many.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn revive_all(&self, source: &str) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
+        let revived = tx.execute(REVIVE_ALL, args![source]).await?;
+        tx.commit().await?;
+        Ok(revived)
+    }
+
+    /// Sheds items of the firehose, and counts them with their sources; says how many. Looking costs no
+    /// write lock.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn shed(&self, limits: &Shedding, now: Timestamp) -> Result<u64, StoreError> {
+        let firehose = Priority::Firehose.number();
+        let mut read = self;
+        let waiting = read
+            .fetch_first(EXCESS, args![firehose], one::count)
+            .await?
+            .unwrap_or_default();
+        if waiting == 0 {
+            return Ok(0);
+        }
+        let latest = now.checked_sub(limits.max_wait).unwrap_or(Timestamp::MIN);
+        let mut tx = self.begin().await?;
+        let args = args![firehose, latest];
+        let mut shed: Vec<String> = tx.fetch(SHED_LATE, args, one::text).await?;
+        let excess = waiting
+            .saturating_sub(shed.len() as u64)
+            .saturating_sub(limits.max_waiting);
+        if excess > 0 {
+            let args = args![firehose, excess];
+            shed.extend(tx.fetch(SHED_EXCESS, args, one::text).await?);
+        }
+        if shed.is_empty() {
+            tx.rollback().await?;
+            return Ok(0);
+        }
+        let total = shed.len() as u64;
+        tx.count_shed(shed, 1).await?;
+        tx.commit().await?;
+        Ok(total)
+    }
+
+    /// Forgets items that were done or shed longer ago than `age`; says how many. An event that comes
+    /// again after that is scanned again.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn forget_done(&self, age: Duration) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
+        let forgotten = tx.execute(FORGET, args![micros(age)]).await?;
+        tx.commit().await?;
+        Ok(forgotten)
+    }
+
+    /// How many items there are in each state.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read.
+    pub async fn work_counts(&self) -> Result<WorkCounts, StoreError> {
+        let mut read = self;
+        let counts = read
+            .fetch_first(COUNTS, args![], |row| {
+                Ok(WorkCounts {
+                    waiting: row.count()?,
+                    leased: row.count()?,
+                    done: row.count()?,
+                    truncated: row.count()?,
+                    dead: row.count()?,
+                    shed: row.count()?,
+                    oldest_event_at: row.optional_time()?,
+                })
+            })
+            .await?;
+        Ok(counts.unwrap_or_default())
+    }
+
+    /// Items that were put aside, newest first; those of one source, or of all.
+    ///
+    /// # Errors
+    /// [`StoreError::Cursor`], and any [`StoreError`] of a read.
+    pub async fn dead_items(
+        &self,
+        source: Option<&str>,
+        request: &PageRequest,
+    ) -> Result<Page<DeadItem>, StoreError> {
+        let mut conditions = Conditions::new();
+        // The second condition is what lets SQLite use the index of finished items.
+        conditions.and("state = 'dead' AND state <> 'waiting'", args![]);
+        if let Some(source) = source {
+            conditions.and("source = ?", args![source]);
+        }
+        if let Some((at, id)) = request.after()? {
+            conditions.and("(finished_at, id) < (?, ?)", args![at, id]);
+        }
+        let select = concat!(
+            "SELECT ",
+            item_columns!(),
+            ", last_error, finished_at FROM work_items"
+        );
+        let order = "ORDER BY finished_at DESC, id DESC";
+        let (sql, args) = conditions.finish(select, order, request.fetch());
+        let mut read = self;
+        let dead = read
+            .fetch(sql, args, |row| {
+                Ok(DeadItem {
+                    item: item(row)?,
+                    error: row.next()?,
+                    died_at: row.time()?,
+                })
+            })
+            .await?;
+        Ok(request.page(dead, |dead| position(dead.died_at, dead.item.id)))
+    }
+}

@@ -1,0 +1,74 @@
+//! Blobs that were scanned and hold no candidate: they need not be scanned again with the same formats.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::sql::{Arg, args, one, runs, statements};
+use super::{Read, Store, StoreError, Tx};
+
+/// Rows of one statement.
+const ROWS_MAX: usize = 256;
+
+statements! {
+    NEWEST = "SELECT blob FROM scanned_blobs WHERE ruleset = $1 ORDER BY scanned_at DESC LIMIT $2";
+    ADD = "INSERT INTO scanned_blobs (ruleset, blob, scanned_at) VALUES {rows:3}
+        ON CONFLICT (ruleset, blob) DO NOTHING";
+    FORGET = "DELETE FROM scanned_blobs WHERE scanned_at < $1";
+}
+
+impl Store {
+    /// The object ids of the blobs that were scanned last with this set of formats, at most `limit`.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read.
+    pub async fn scanned_blobs(
+        &self,
+        ruleset: &str,
+        limit: u32,
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut read = self;
+        read.fetch(NEWEST, args![ruleset, limit], one::bytes).await
+    }
+
+    /// Forgets blobs that were scanned longer ago than `age`; says how many.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn forget_scanned_blobs(
+        &self,
+        age: Duration,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let oldest = now.checked_sub(age).unwrap_or(Timestamp::MIN);
+        let mut tx = self.begin().await?;
+        let forgotten = tx.execute(FORGET, args![oldest]).await?;
+        tx.commit().await?;
+        Ok(forgotten)
+    }
+}
+
+impl Tx {
+    /// Notes the object ids of blobs that were scanned with this set of formats and hold no candidate.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn add_scanned_blobs(
+        &mut self,
+        ruleset: &str,
+        mut ids: Vec<&[u8]>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        // In one order in all transactions, so that two workers never wait for each other.
+        ids.sort_unstable();
+        ids.dedup();
+        for run in runs(ids.len(), ROWS_MAX) {
+            let rows = &ids[run];
+            let values = rows
+                .iter()
+                .flat_map(|id| args![ruleset, Arg::Bytes(id.to_vec()), now]);
+            self.execute(ADD.of(rows.len()), values.collect()).await?;
+        }
+        Ok(())
+    }
+}

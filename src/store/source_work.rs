@@ -1,0 +1,122 @@
+//! What workers did with the items of each source.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::sql::{Fields, args, statements};
+use super::work::{SourceWork, WorkDone};
+use super::{Read, Store, StoreError, Tx};
+
+macro_rules! work_columns {
+    () => {
+        "source, scanned, blobs, known_blobs, truncated, gone, shed"
+    };
+}
+
+statements! {
+    /// The lag is measured on the database's clock, as leases are.
+    ADD = concat!(
+        "INSERT INTO source_work (", work_columns!(), ", lag, scanned_at)
+            VALUES ($1, $2, $3, $4, $5, $6, 0, {now} - $7, {now})
+        ON CONFLICT (source) DO UPDATE SET scanned = source_work.scanned + excluded.scanned,
+            blobs = source_work.blobs + excluded.blobs,
+            known_blobs = source_work.known_blobs + excluded.known_blobs,
+            truncated = source_work.truncated + excluded.truncated,
+            gone = source_work.gone + excluded.gone, lag = excluded.lag,
+            scanned_at = excluded.scanned_at"
+    );
+    ADD_SHED = "INSERT INTO source_work (source, scanned, blobs, known_blobs, truncated, gone, shed)
+            VALUES ($1, 0, 0, 0, 0, 0, $2)
+        ON CONFLICT (source) DO UPDATE SET shed = source_work.shed + excluded.shed";
+    LIST = concat!("SELECT ", work_columns!(), ", lag, scanned_at FROM source_work");
+    /// The condition that says nothing new is what lets SQLite use the index of finished items.
+    LEFT = "SELECT source, COUNT(*), 0 FROM work_items WHERE state = 'waiting' GROUP BY source
+        UNION ALL SELECT source, 0, COUNT(*) FROM work_items
+        WHERE state = 'dead' AND state <> 'waiting' GROUP BY source";
+}
+
+fn work(row: &mut Fields<'_>) -> Result<SourceWork, StoreError> {
+    Ok(SourceWork {
+        source: row.next()?,
+        done: WorkDone {
+            scanned: row.count()?,
+            blobs: row.count()?,
+            known_blobs: row.count()?,
+            truncated: row.count()?,
+            gone: row.count()?,
+            oldest_event_at: None,
+        },
+        shed: row.count()?,
+        lag: {
+            let lag: Option<i64> = row.next()?;
+            // The forge's clock may be ahead of the database's.
+            lag.map(|lag| Duration::from_micros(u64::try_from(lag).unwrap_or_default()))
+        },
+        scanned_at: row.optional_time()?,
+        waiting: 0,
+        dead: 0,
+    })
+}
+
+impl Store {
+    /// What was done for each source and what is left, by name.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read.
+    pub async fn source_work(&self) -> Result<Vec<SourceWork>, StoreError> {
+        let mut read = self;
+        let done = read.fetch(LIST, args![], work).await?;
+        let left = read
+            .fetch(LEFT, args![], |row| {
+                Ok((row.next::<String>()?, row.count()?, row.count()?))
+            })
+            .await?;
+        let done = done.into_iter().map(|work| (work.source.clone(), work));
+        let mut by_name: BTreeMap<String, SourceWork> = done.collect();
+        for (source, waiting, dead) in left {
+            let work = by_name.entry(source.clone()).or_default();
+            work.source = source;
+            work.waiting += waiting;
+            work.dead += dead;
+        }
+        Ok(by_name.into_values().collect())
+    }
+}
+
+impl Tx {
+    /// Adds to the totals of a source: in the transaction that ends the items.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn add_work_done(&mut self, source: &str, done: WorkDone) -> Result<(), StoreError> {
+        let WorkDone {
+            scanned,
+            blobs,
+            known_blobs,
+            truncated,
+            gone,
+            oldest_event_at,
+        } = done;
+        let oldest = oldest_event_at.map_or(0, Timestamp::as_microsecond);
+        let args = args![source, scanned, blobs, known_blobs, truncated, gone, oldest];
+        self.execute(ADD, args).await.map(drop)
+    }
+
+    /// Counts items of these sources as shed, or with -1 as shed no more.
+    pub(super) async fn count_shed(
+        &mut self,
+        sources: Vec<String>,
+        each: i64,
+    ) -> Result<(), StoreError> {
+        let mut counts: BTreeMap<String, i64> = BTreeMap::new();
+        for source in sources {
+            *counts.entry(source).or_default() += each;
+        }
+        for (source, count) in counts {
+            self.execute(ADD_SHED, args![source, count]).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,193 @@
+//! What is known of sources: what was shed, what was scanned, what is urgent now.
+
+use std::time::Duration;
+
+use rescind::store::{
+    Fetched, NewWorkItem, Priority, Shedding, SourceWork, Store, StoreOptions, WorkDone,
+};
+
+use super::at;
+use super::work::{add, claim_one, item};
+use crate::support::databases::{Kind, TestDatabase, on_both_databases};
+
+fn from(source: &str, item: NewWorkItem) -> NewWorkItem {
+    NewWorkItem {
+        source: source.to_owned(),
+        ..item
+    }
+}
+
+async fn work_of(store: &Store, source: &str) -> SourceWork {
+    let all = store.source_work().await.unwrap();
+    let found = all.into_iter().find(|work| work.source == source);
+    found.unwrap_or_default()
+}
+
+const NEVER: Shedding = Shedding {
+    max_waiting: 1_000_000,
+    max_wait: Duration::from_hours(1),
+};
+
+on_both_databases! {
+    async fn the_oldest_of_the_firehose_are_shed_and_counted(database) {
+        let store = database.store().await;
+        let mut items: Vec<_> = (0..10).map(|n| item(n, Priority::Firehose)).collect();
+        items.extend((10..20).map(|n| from("hook", item(n, Priority::Webhook))));
+        items.extend((20..30).map(|n| from("archive", item(n, Priority::Backfill))));
+        add(&store, &items).await;
+        assert_eq!(store.shed(&NEVER, at(0)).await.unwrap(), 0);
+        let few = Shedding { max_waiting: 3, ..NEVER };
+        assert_eq!(store.shed(&few, at(0)).await.unwrap(), 7);
+        assert_eq!(store.shed(&few, at(0)).await.unwrap(), 0);
+        let counts = store.work_counts().await.unwrap();
+        assert_eq!((counts.waiting, counts.shed), (23, 7));
+        let left = store.claim(100, "w", Duration::from_mins(1)).await.unwrap();
+        let firehose = left.iter().filter(|item| item.range.priority == Priority::Firehose);
+        let ids: Vec<_> = firehose.map(|item| item.range.repository_id.as_str()).collect();
+        assert_eq!(ids, ["7", "8", "9"]);
+        let work = work_of(&store, "github-public").await;
+        assert_eq!((work.shed, work.waiting), (7, 3));
+        assert_eq!(work_of(&store, "hook").await.shed, 0);
+    }
+
+    async fn what_waited_too_long_is_shed_unless_somebody_has_it(database) {
+        let store = database.store().await;
+        add(&store, &(0..4).map(|n| item(n, Priority::Firehose)).collect::<Vec<_>>()).await;
+        let held = claim_one(&store, "w").await.unwrap();
+        let late = at(0).checked_add(Duration::from_mins(90)).unwrap();
+        assert_eq!(store.shed(&NEVER, late).await.unwrap(), 3);
+        let mut tx = store.begin().await.unwrap();
+        assert!(tx.finish(held.id, "w", Fetched::default()).await.unwrap());
+        tx.commit().await.unwrap();
+        let counts = store.work_counts().await.unwrap();
+        assert_eq!((counts.waiting, counts.shed, counts.done), (0, 3, 1));
+    }
+
+    async fn what_comes_again_from_a_better_source_takes_the_better_place(database) {
+        let store = database.store().await;
+        add(&store, &(0..3).map(|n| item(n, Priority::Firehose)).collect::<Vec<_>>()).await;
+        let one = Shedding { max_waiting: 1, ..NEVER };
+        assert_eq!(store.shed(&one, at(0)).await.unwrap(), 2);
+        // Once as urgent as before, once as a webhook's: one that was shed, one that waits, one new.
+        add(&store, &(0..3).map(|n| item(n, Priority::Firehose)).collect::<Vec<_>>()).await;
+        assert_eq!(store.work_counts().await.unwrap().shed, 2);
+        let again: Vec<_> = [0, 2, 9].map(|n| from("hook", item(n, Priority::Webhook))).into();
+        assert_eq!(add(&store, &again).await, 1);
+        let counts = store.work_counts().await.unwrap();
+        assert_eq!((counts.waiting, counts.shed), (3, 1));
+        assert_eq!(work_of(&store, "github-public").await.shed, 1);
+        let claimed = store.claim(9, "w", Duration::from_mins(1)).await.unwrap();
+        assert!(claimed.iter().all(|item| item.range.priority == Priority::Webhook), "{claimed:?}");
+        // Less urgent news change nothing.
+        add(&store, &[item(0, Priority::Backfill)]).await;
+        assert!(claim_one(&store, "v").await.is_none());
+    }
+
+    async fn items_of_paused_hosts_stay(database) {
+        let store = database.store().await;
+        let elsewhere = NewWorkItem { host: "git.example".to_owned(), ..item(1, Priority::Webhook) };
+        add(&store, &[elsewhere, item(2, Priority::Firehose)]).await;
+        let paused = ["git.example".to_owned()];
+        let lease = Duration::from_mins(1);
+        let claimed = store.claim_except(5, "w", lease, &paused).await.unwrap();
+        let hosts: Vec<_> = claimed.iter().map(|item| item.range.host.as_str()).collect();
+        assert_eq!(hosts, ["github.com"]);
+        assert_eq!(claim_one(&store, "w").await.unwrap().range.host, "git.example");
+    }
+
+    async fn what_was_done_adds_up_by_source(database) {
+        let store = database.store().await;
+        add(&store, &[item(1, Priority::Firehose), from("hook", item(2, Priority::Webhook))]).await;
+        let done = WorkDone { scanned: 2, blobs: 5, known_blobs: 1, truncated: 1, gone: 1, oldest_event_at: Some(at(0)) };
+        let mut tx = store.begin().await.unwrap();
+        tx.add_work_done("hook", done).await.unwrap();
+        tx.add_work_done("hook", done).await.unwrap();
+        tx.commit().await.unwrap();
+        let work = work_of(&store, "hook").await;
+        let twice = WorkDone { scanned: 4, blobs: 10, known_blobs: 2, truncated: 2, gone: 2, oldest_event_at: None };
+        assert_eq!((work.done, work.waiting, work.dead), (twice, 1, 0));
+        assert!(work.lag.unwrap() > Duration::from_secs(1) && work.scanned_at.is_some());
+        let work = work_of(&store, "github-public").await;
+        assert_eq!((work.done, work.waiting, work.lag), (WorkDone::default(), 1, None));
+    }
+
+    async fn clean_blobs_are_remembered_for_their_formats(database) {
+        let store = database.store().await;
+        let ids: Vec<[u8; 20]> = (0..700_u16).map(|n| std::array::from_fn(|i| n.to_be_bytes()[i % 2])).collect();
+        let mut tx = store.begin().await.unwrap();
+        for _ in 0..2 {
+            let ids = ids.iter().chain(&ids).map(<[u8; 20]>::as_slice).collect();
+            tx.add_scanned_blobs("v1", ids, at(0)).await.unwrap();
+        }
+        tx.add_scanned_blobs("v2", vec![&ids[0]], at(5)).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut known = store.scanned_blobs("v1", 10_000).await.unwrap();
+        known.sort();
+        assert_eq!(known, ids);
+        assert_eq!(store.scanned_blobs("v1", 10).await.unwrap().len(), 10);
+        assert_eq!(store.scanned_blobs("v2", 10).await.unwrap(), [ids[0]]);
+        assert_eq!(store.forget_scanned_blobs(Duration::ZERO, at(1)).await.unwrap(), 700);
+        assert_eq!(store.scanned_blobs("v2", 10).await.unwrap().len(), 1);
+    }
+
+    async fn all_dead_items_of_a_source_are_revived(database) {
+        let store = database.store().await;
+        add(&store, &[item(1, Priority::Firehose), from("hook", item(2, Priority::Webhook))]).await;
+        database.run("UPDATE work_items SET state = 'dead', finished_at = 1, tries = 8, last_error = 'x'").await.unwrap();
+        assert_eq!(work_of(&store, "hook").await.dead, 1);
+        let page = rescind::store::PageRequest::first();
+        assert_eq!(store.dead_items(Some("hook"), &page).await.unwrap().items.len(), 1);
+        assert_eq!(store.dead_items(None, &page).await.unwrap().items.len(), 2);
+        assert_eq!(store.revive_all("hook").await.unwrap(), 1);
+        assert_eq!(store.revive_all("hook").await.unwrap(), 0);
+        assert_eq!(claim_one(&store, "w").await.unwrap().tries, 1);
+    }
+}
+
+/// Work that an older version left is taken over, not lost.
+#[tokio::test]
+async fn the_first_schema_is_brought_up_with_its_work() {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let first = include_str!("../../../src/store/migrations/sqlite/0001_first.sql");
+    database.store().await.close().await;
+    let file = database.folder().join("old.db");
+    let old = format!("sqlite://{}", file.display());
+    make_old(&old, first).await;
+    let store = Store::open(StoreOptions::new(old)).await.unwrap();
+    assert_eq!(store.migrate().await.unwrap(), 1);
+    assert_eq!(add(&store, &[item(1, Priority::Firehose)]).await, 0);
+    assert_eq!(
+        claim_one(&store, "w").await.unwrap().range,
+        item(1, Priority::Firehose)
+    );
+    store.check_statements().await.unwrap();
+}
+
+/// A database as the first version made it, with one work item.
+async fn make_old(url: &str, schema: &'static str) {
+    use sqlx::migrate::{Migration, MigrationType, Migrator};
+    use sqlx::sqlite::SqliteConnectOptions;
+    use sqlx::{ConnectOptions as _, Executor as _, SqlSafeStr as _};
+    let options: SqliteConnectOptions = url.parse().unwrap();
+    let mut connection = options.create_if_missing(true).connect().await.unwrap();
+    let schema = schema.into_sql_str();
+    let first = Migration::new(1, "first".into(), MigrationType::Simple, schema, false);
+    let migrator = Migrator::with_migrations(vec![first]);
+    migrator
+        .run_direct(None, &mut connection, false)
+        .await
+        .unwrap();
+    let zeros = "0".repeat(40);
+    let ones = "1".repeat(40);
+    let at = at(1).as_microsecond();
+    let insert = format!(
+        "INSERT INTO work_items (id, host, repository_id, repository, ref_name, before_id, after_id, source,
+            priority, event_at, created_at, state, ready_at, tries, truncated, bytes, blobs)
+        VALUES ('0198f000-0000-7000-8000-000000000001', 'github.com', '1', 'acme/app-1', 'refs/heads/main',
+            '{zeros}', '{ones}', 'github-public', 3, {at}, {at}, 'waiting', 0, 0, 0, 0, 0)"
+    );
+    connection
+        .execute(sqlx::AssertSqlSafe(insert))
+        .await
+        .unwrap();
+}
