@@ -4,6 +4,8 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::config::parse_duration;
+
 /// When a key or an access token ends, as `--expires` says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expiry {
@@ -59,23 +61,9 @@ const WRONG_EXPIRY: &str =
 /// Reads a whole number and a unit: s, m, h, d, w or y (365 days).
 pub(super) fn duration(text: &str) -> Result<SignedDuration, String> {
     const WRONG: &str = "write a whole number and a unit: s, m, h, d, w or y, such as 24h";
-    let (at, unit) = text.char_indices().next_back().ok_or(WRONG)?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        'd' => 86_400,
-        'w' => 7 * 86_400,
-        'y' => 365 * 86_400,
-        _ => return Err(WRONG.to_owned()),
-    };
-    let number = &text[..at];
-    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(WRONG.to_owned());
-    }
-    let number: i64 = number.parse().map_err(|_| WRONG)?;
-    let seconds = number.checked_mul(seconds).ok_or(WRONG)?;
-    Ok(SignedDuration::from_secs(seconds))
+    parse_duration(text)
+        .and_then(|duration| duration.try_into().ok())
+        .ok_or_else(|| WRONG.to_owned())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! a configuration that was checked through and through or every problem it found.
 
 mod cron;
+mod duration;
 mod issuer;
 mod problem;
 mod read;
@@ -17,10 +18,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use cron::CronSchedule;
+pub use duration::parse_duration;
 pub use problem::{ConfigError, Place, Problem};
 pub use sections::{
     Config, Database, Formats, GithubPartner, Issuer, Keys, OnLeak, Partners, Policy, Scan,
-    Schedule, Scope, Server, Source, SourceKind,
+    Schedule, Scope, Server, Source, SourceKind, Work,
 };
 
 use problem::Problems;

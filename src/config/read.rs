@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -211,6 +212,33 @@ impl<'a> Section<'a> {
             value,
             place: node.place,
         })
+    }
+
+    /// A whole number, at least 1.
+    pub(super) fn count(&self, key: &'static str, example: &str) -> Option<Found<u64>> {
+        let node = self.take_parsed(key, "a whole number, at least 1", example)?;
+        let number = match &node.value {
+            Value::Integer(Some(number)) => u64::try_from(*number).ok(),
+            _ => None,
+        };
+        let Some(value) = number.filter(|number| *number > 0) else {
+            self.wrong_type(&node.place, key, "a whole number, at least 1", example);
+            return None;
+        };
+        let place = node.place;
+        Some(Found { value, place })
+    }
+
+    /// A length of time: a whole number and a unit.
+    pub(super) fn duration(&self, key: &'static str, example: &str) -> Option<Found<Duration>> {
+        let found = self.text(key, example)?;
+        let Some(value) = super::duration::parse_duration(&found.value) else {
+            let expected = "a whole number and a unit (s, m, h, d, w, y)";
+            self.wrong_type(&found.place, key, expected, example);
+            return None;
+        };
+        let place = found.place;
+        Some(Found { value, place })
     }
 
     /// A secret that has to have a value when its key is there.

@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::problem::Place;
 use super::sections::{Config, OnLeak, Source, SourceKind};
-use super::size;
+use super::{duration, size};
 
 const MASK: &str = "********";
 
@@ -65,6 +65,12 @@ impl Config {
         let encodings = encodings.iter().filter(|(_, on)| *on);
         let encodings: Vec<String> = encodings.map(|(name, _)| quoted(name)).collect();
         out.line("scan", "encodings", &format!("[{}]", encodings.join(", ")));
+        out.section("work");
+        let work = &self.work;
+        out.line("work", "max_waiting", &work.max_waiting.to_string());
+        let span = |length| quoted(&duration::format(length));
+        out.line("work", "max_wait", &span(work.max_wait));
+        out.line("work", "remember", &span(work.remember));
         out.text.trim_start().to_owned()
     }
 

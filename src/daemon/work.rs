@@ -2,13 +2,22 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
 
 use super::Parts;
 use crate::fetch::{FetchLimits, GitFetcher};
 use crate::scan::Engine;
 use crate::source::{Origin, Worker, WorkerOptions, WorkerParts};
+use crate::store::{Shedding, Store, StoreError};
+
+/// How often it is looked for what can be forgotten.
+const HOUSEKEEPING: Duration = Duration::from_hours(1);
+
+/// How many scanned blobs are kept for the next start; a worker remembers about as many.
+const KNOWN_BLOBS: u32 = 200_000;
 
 /// What those who find work share with those who do it.
 #[derive(Debug)]
@@ -45,11 +54,47 @@ impl Work {
             clock: Arc::clone(&parts.clock),
             wake: self.wake,
         };
-        let options = WorkerOptions::default();
+        let work = &parts.config.work;
+        let options = WorkerOptions {
+            shedding: Shedding {
+                max_waiting: work.max_waiting,
+                max_wait: work.max_wait,
+            },
+            ..WorkerOptions::default()
+        };
         let worker = Worker::new(worker_parts, origins.into_values(), options);
         let stop = parts.lifecycle.stop_token();
         parts
             .lifecycle
             .spawn("worker", async move { worker.run(&stop).await });
+        let store = parts.responder.store().clone();
+        let (remember, stop) = (work.remember, parts.lifecycle.stop_token());
+        parts.lifecycle.spawn("housekeeping", async move {
+            tokio::select! {
+                () = keep_house(&store, remember) => {}
+                () = stop.cancelled() => {}
+            }
+        });
     }
+}
+
+/// Forgets what was done long ago, every hour.
+async fn keep_house(store: &Store, remember: Duration) {
+    let mut hourly = tokio::time::interval(HOUSEKEEPING);
+    hourly.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        hourly.tick().await;
+        if let Err(error) = forget(store, remember).await {
+            tracing::warn!(%error, "what was done long ago is forgotten later");
+        }
+    }
+}
+
+async fn forget(store: &Store, age: Duration) -> Result<(), StoreError> {
+    let items = store.forget_done(age).await?;
+    let blobs = store.forget_scanned_blobs(KNOWN_BLOBS).await?;
+    if items + blobs > 0 {
+        tracing::info!(items, blobs, "work that was done long ago was forgotten");
+    }
+    Ok(())
 }

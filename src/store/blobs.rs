@@ -1,7 +1,5 @@
 //! Blobs that were scanned and hold no candidate: they need not be scanned again with the same formats.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 
 use super::sql::{Arg, args, one, runs, statements};
@@ -14,7 +12,8 @@ statements! {
     NEWEST = "SELECT blob FROM scanned_blobs WHERE ruleset = $1 ORDER BY scanned_at DESC LIMIT $2";
     ADD = "INSERT INTO scanned_blobs (ruleset, blob, scanned_at) VALUES {rows:3}
         ON CONFLICT (ruleset, blob) DO NOTHING";
-    FORGET = "DELETE FROM scanned_blobs WHERE scanned_at < $1";
+    FORGET = "DELETE FROM scanned_blobs WHERE scanned_at < (SELECT scanned_at FROM scanned_blobs
+        ORDER BY scanned_at DESC LIMIT 1 OFFSET $1)";
 }
 
 impl Store {
@@ -31,18 +30,13 @@ impl Store {
         read.fetch(NEWEST, args![ruleset, limit], one::bytes).await
     }
 
-    /// Forgets blobs that were scanned longer ago than `age`; says how many.
+    /// Forgets all but about `keep` of the blobs, those that were scanned last; says how many.
     ///
     /// # Errors
     /// Any [`StoreError`] of a change.
-    pub async fn forget_scanned_blobs(
-        &self,
-        age: Duration,
-        now: Timestamp,
-    ) -> Result<u64, StoreError> {
-        let oldest = now.checked_sub(age).unwrap_or(Timestamp::MIN);
+    pub async fn forget_scanned_blobs(&self, keep: u32) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
-        let forgotten = tx.execute(FORGET, args![oldest]).await?;
+        let forgotten = tx.execute(FORGET, args![keep]).await?;
         tx.commit().await?;
         Ok(forgotten)
     }

@@ -2,6 +2,7 @@
 
 mod partners;
 mod sources;
+mod work;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,6 +17,7 @@ use crate::scan::Encodings;
 
 pub use partners::{GithubPartner, Partners};
 pub use sources::{Schedule, Scope, Source, SourceKind};
+pub use work::Work;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +40,8 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// Limits of scanning and fetching.
     pub scan: Scan,
+    /// How much waits to be scanned.
+    pub work: Work,
     /// What is odd but no error, to be logged once.
     pub warnings: Vec<String>,
     pub(super) origins: BTreeMap<String, Place>,
@@ -157,6 +161,7 @@ pub(super) fn read(root: Section<'_>) -> Config {
         partners: partners::partners(root.section("partners")),
         sources: sources::sources(root.sections("sources")),
         scan: scan(root.section("scan")),
+        work: work::work(root.section("work")),
         ..Config::default()
     };
     root.finish();

@@ -1,0 +1,50 @@
+//! `[work]`: how much waits, and how long what is done is remembered.
+
+use std::time::Duration;
+
+use crate::config::read::Section;
+
+/// `[work]`
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// The most work items of the firehose that wait to be read. The oldest beyond it are shed.
+    pub max_waiting: u64,
+    /// The longest that one of them waits.
+    pub max_wait: Duration,
+    /// How long it is remembered what was scanned. An event that comes again after that is scanned again.
+    pub remember: Duration,
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self {
+            max_waiting: 10_000,
+            max_wait: Duration::from_mins(10),
+            remember: Duration::from_hours(3 * 24),
+        }
+    }
+}
+
+pub(super) fn work(section: Section<'_>) -> Work {
+    let mut work = Work::default();
+    if let Some(found) = section.count("max_waiting", "10000") {
+        work.max_waiting = found.value;
+    }
+    if let Some(found) = section.duration("max_wait", r#""10m""#) {
+        work.max_wait = found.value;
+    }
+    if let Some(found) = section.duration("remember", r#""3d""#) {
+        work.remember = found.value;
+        // Feeds repeat events for hours; GitHub's are up to 6 h late.
+        if found.value < Duration::from_hours(24) {
+            section.refuse(
+                &found.place,
+                "remember",
+                "is too short: what a feed repeats would be scanned again",
+                "at least 1d",
+            );
+        }
+    }
+    section.finish();
+    work
+}
