@@ -15,7 +15,7 @@ const MAX_PARTS: usize = 21;
 /// A name that no forge would give to a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
-    "the repository's name is not OWNER/NAME in letters, digits, '-', '_' and '.', with at most 100 of \
+    "the repository's name is not OWNER/NAME in letters, digits, '-', '_', '~' and '.', with at most 100 of \
      them in each part"
 )]
 pub struct BadName;
@@ -31,7 +31,7 @@ impl RepositoryName {
     /// Checks `owner/name`.
     ///
     /// # Errors
-    /// [`BadName`] for anything but letters, digits, `-`, `_` and `.` between slashes, for an empty or
+    /// [`BadName`] for anything but letters, digits, `-`, `_`, `~` and `.` between slashes, for an empty or
     /// overlong part, for the parts `.` and `..`, and for fewer than 2 or more than 21 parts.
     pub fn parse(full: &str) -> Result<Self, BadName> {
         let (owner, name) = full.rsplit_once('/').ok_or(BadName)?;
@@ -84,7 +84,7 @@ fn is_plain(part: &str) -> bool {
         && part != ".."
         && part
             .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~'))
 }
 
 #[cfg(test)]

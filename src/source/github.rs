@@ -5,27 +5,23 @@
 //! `X-Poll-Interval` says how often one may ask.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use reqwest::{Client, Url};
+use reqwest::Url;
 use secrecy::SecretString;
 use serde_json::value::RawValue;
-use tokio::sync::Notify;
 
 use super::api::{Api, INTERVAL, PAGES, Quota};
 use super::cursor::Cursor;
 use super::event::{self, Event, Meaning};
-use super::{PollError, PollFailure, PollOutcome, Source};
-use crate::clock::SharedClock;
+use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 use crate::forge::{Gathered, Gatherer};
-use crate::respond::{Answer, Responder, announce, redact};
-use crate::scan::Engine;
-use crate::store::{Priority, Reason, SourceState, Store, Tx};
+use crate::respond::{Answer, announce, redact};
+use crate::store::{Priority, Reason, SourceState, Tx};
 
 /// The wait after a first failure; it doubles with each further one.
 const BACK_OFF: Duration = Duration::from_secs(15);
@@ -83,23 +79,6 @@ pub struct GitHubOptions {
     pub host: String,
     /// An access token; sent with every request.
     pub token: Option<SecretString>,
-}
-
-/// What a source works with.
-#[derive(Debug, Clone)]
-pub struct SourceParts {
-    /// The HTTP client; see [`crate::fetch::http_client`].
-    pub client: Client,
-    /// Where work items and cursors are kept.
-    pub store: Store,
-    /// Responds to keys that stand in a name.
-    pub responder: Responder,
-    /// Finds keys that stand in a name.
-    pub engine: Arc<Engine>,
-    /// The time.
-    pub clock: SharedClock,
-    /// Told when there are new work items.
-    pub wake: Arc<Notify>,
 }
 
 /// Polls GitHub's events API.

@@ -7,15 +7,26 @@
 mod api;
 mod cursor;
 mod event;
+mod git;
 mod github;
+mod keeper;
 mod poll;
 mod worker;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use reqwest::Client;
+use tokio::sync::Notify;
 
-pub use github::{GitHubEvents, GitHubOptions, Scope, SourceParts};
+use crate::clock::SharedClock;
+use crate::respond::Responder;
+use crate::scan::Engine;
+use crate::store::Store;
+
+pub use git::{GitRemote, GitRemoteOptions};
+pub use github::{GitHubEvents, GitHubOptions, Scope};
 pub use poll::{PollError, PollFailure, PollOutcome};
 pub use worker::{Origin, Worker, WorkerOptions, WorkerParts};
 
@@ -31,4 +42,21 @@ pub trait Source: Send + Sync {
     /// Polls once: reads what is new and commits it together with the cursor. A failure leaves the cursor
     /// where it is, is noted in the source's state, and says when to try again.
     fn poll_once(&self) -> BoxFuture<'_, Result<PollOutcome, PollFailure>>;
+}
+
+/// What a source works with.
+#[derive(Debug, Clone)]
+pub struct SourceParts {
+    /// The HTTP client; see [`crate::fetch::http_client`].
+    pub client: Client,
+    /// Where work items and cursors are kept.
+    pub store: Store,
+    /// Responds to keys that stand in a text or a name.
+    pub responder: Responder,
+    /// Finds keys that stand in a text or a name.
+    pub engine: Arc<Engine>,
+    /// The time.
+    pub clock: SharedClock,
+    /// Told when there are new work items.
+    pub wake: Arc<Notify>,
 }

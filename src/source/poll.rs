@@ -39,6 +39,9 @@ pub enum PollError {
     /// The connection failed, stalled, or was redirected elsewhere.
     #[error("cannot read the events: {0}")]
     Connection(FetchError),
+    /// A repository's references cannot be listed.
+    #[error("cannot list the branches and tags: {0}")]
+    Remote(FetchError),
     /// The server refuses: 401, 403, 404 and their like.
     #[error("the events API answers HTTP {status}: check the source's scope, api_url and token")]
     Refused {

@@ -1,6 +1,7 @@
 //! The events feed, and the worker behind it.
 
 mod feed;
+mod remote;
 mod work;
 
 use std::sync::Arc;

@@ -22,14 +22,14 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 use super::{House, shared};
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 
-struct Shop {
-    forge: Forge,
-    repository: Repository,
+pub(super) struct Shop {
+    pub(super) forge: Forge,
+    pub(super) repository: Repository,
     _folder: TempDir,
 }
 
 impl Shop {
-    async fn open() -> Self {
+    pub(super) async fn open() -> Self {
         let folder = TempDir::new().unwrap();
         let tracker = TaskTracker::new();
         let forge = Forge::start(folder.path(), &tracker).await.unwrap();
@@ -45,7 +45,7 @@ impl Shop {
     }
 
     /// Commits files and pushes them.
-    fn push(&self, files: &[(&str, Vec<u8>)]) -> Pushed {
+    pub(super) fn push(&self, files: &[(&str, Vec<u8>)]) -> Pushed {
         for (path, contents) in files {
             self.repository.write(path, contents).unwrap();
         }
@@ -62,7 +62,7 @@ fn limits() -> FetchLimits {
 }
 
 impl House {
-    fn worker(&self, base: &str) -> Worker {
+    pub(super) fn worker(&self, base: &str) -> Worker {
         self.worker_with(base, limits(), WorkerOptions::default(), None)
     }
 
@@ -112,7 +112,7 @@ impl House {
         }
     }
 
-    async fn counts(&self) -> WorkCounts {
+    pub(super) async fn counts(&self) -> WorkCounts {
         self.store.work_counts().await.unwrap()
     }
 

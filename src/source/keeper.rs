@@ -1,0 +1,210 @@
+//! What every source does with its state: load it, commit it with what was found, note a failure.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{PollError, PollFailure, SourceParts};
+use crate::forge::{Gathered, Gatherer};
+use crate::respond::{Sighting, announce, redact};
+use crate::store::{Reason, SourceState};
+
+/// The wait after a first failure; it doubles with each further one.
+const BACK_OFF: Duration = Duration::from_secs(15);
+
+/// The wait after a server that asks to slow down and does not say for how long, and after one that refuses.
+/// GitHub wants at least a minute, and more after each further time:
+/// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>.
+const SLOWER: Duration = Duration::from_mins(1);
+
+/// The longest wait after a failure, unless the server asks for more.
+const MAX_BACK_OFF: Duration = Duration::from_mins(15);
+
+/// The state of one source, and what it works with.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    /// The source's name in the configuration.
+    pub(super) name: String,
+    /// Its kind in the configuration.
+    kind: &'static str,
+    pub(super) parts: SourceParts,
+    failures: AtomicU32,
+}
+
+impl Keeper {
+    pub(super) fn new(name: String, kind: &'static str, parts: SourceParts) -> Self {
+        Self {
+            name,
+            kind,
+            parts,
+            failures: AtomicU32::new(0),
+        }
+    }
+
+    /// The present moment.
+    pub(super) fn now(&self) -> Timestamp {
+        self.parts.clock.now()
+    }
+
+    /// Where the source stands; the beginning if it was never polled.
+    pub(super) async fn state(&self) -> Result<SourceState, PollError> {
+        self.state_of(&self.name).await
+    }
+
+    /// Where what is kept under another name stands.
+    pub(super) async fn state_of(&self, name: &str) -> Result<SourceState, PollError> {
+        let state = self.parts.store.load_source(name).await?;
+        Ok(state.unwrap_or_else(|| SourceState {
+            name: name.to_owned(),
+            kind: self.kind.to_owned(),
+            ..SourceState::default()
+        }))
+    }
+
+    /// How long to wait before the next poll, from what the last one noted.
+    pub(super) async fn due_in(&self) -> Result<Duration, PollError> {
+        let next = self.state().await?.next_poll_at;
+        let wait = next.map(|at| at.duration_since(self.now()));
+        Ok(wait
+            .and_then(|wait| wait.try_into().ok())
+            .unwrap_or_default())
+    }
+
+    /// Collects what messages amount to, in the source's name.
+    pub(super) fn gatherer(&self) -> Gatherer<'_> {
+        let formats = self.parts.responder.formats();
+        Gatherer::new(&self.name, formats, &self.parts.engine, self.now())
+    }
+
+    /// Commits work items, what texts and names gave away, and the state, all or nothing. Adds the counts to
+    /// the state; says how many items were new.
+    pub(super) async fn commit(
+        &self,
+        state: &mut SourceState,
+        gathered: &Gathered,
+    ) -> Result<u64, PollError> {
+        let SourceParts {
+            store, responder, ..
+        } = &self.parts;
+        let sightings = self.only_ours(&gathered.sightings).await?;
+        let mut tx = store.begin().await?;
+        let added = tx.add_work_items(&gathered.items, self.now()).await?;
+        state.items += added;
+        state.texts += gathered.texts;
+        state.malformed += gathered.malformed;
+        let mut answers = Vec::new();
+        if !sightings.is_empty() {
+            answers = responder
+                .report_in(&mut tx, &sightings, Reason::Leaked, &self.actor())
+                .await?;
+        }
+        tx.save_source(state).await?;
+        tx.commit().await?;
+        announce(&answers, &self.actor());
+        if added > 0 {
+            self.parts.wake.notify_one();
+        }
+        Ok(added)
+    }
+
+    /// The sightings of keys of ours. Most candidates are nobody's; they are sorted out without the write
+    /// lock.
+    async fn only_ours(&self, sightings: &[Sighting]) -> Result<Vec<Sighting>, PollError> {
+        if sightings.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut digests: Vec<_> = sightings.iter().map(|seen| seen.value.sha256()).collect();
+        digests.sort_unstable();
+        digests.dedup();
+        let known = self.parts.store.find_keys(&digests).await?;
+        let ours = sightings
+            .iter()
+            .filter(|seen| known.contains_key(&seen.value.sha256()));
+        Ok(ours.cloned().collect())
+    }
+
+    fn actor(&self) -> String {
+        format!("source:{}", self.name)
+    }
+
+    /// The last poll succeeded.
+    pub(super) fn succeeded(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+    }
+
+    /// Notes a failure in the source's state, and works out when to try again.
+    pub(super) async fn failed(&self, error: PollError) -> PollFailure {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed);
+        let next_after = wait_after(&error, failures);
+        let source = &self.name;
+        let words = self.words(&error);
+        let seconds = next_after.as_secs();
+        tracing::warn!(%source, error = %words, next_in_seconds = seconds, "the poll failed");
+        if let Err(error) = self.note_failure(words, next_after).await {
+            tracing::warn!(%source, %error, "the failure could not be noted");
+        }
+        PollFailure { error, next_after }
+    }
+
+    async fn note_failure(&self, words: String, next_after: Duration) -> Result<(), PollError> {
+        let now = self.now();
+        let mut state = self.state().await?;
+        state.polls += 1;
+        state.polled_at = Some(now);
+        state.next_poll_at = after(now, next_after);
+        state.error = Some(words);
+        let mut tx = self.parts.store.begin().await?;
+        tx.save_source(&state).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// A text for the state or the log, without keys that a server may have put there.
+    pub(super) fn words(&self, text: &impl ToString) -> String {
+        redact(self.parts.responder.formats(), &text.to_string()).into_owned()
+    }
+}
+
+/// `wait` after `now`, unless that is beyond the end of time.
+pub(super) fn after(now: Timestamp, wait: Duration) -> Option<Timestamp> {
+    now.checked_add(wait).ok()
+}
+
+/// The wait before the next try, after that many failures in a row before this one.
+fn wait_after(error: &PollError, failures: u32) -> Duration {
+    let doubled = |first: Duration| {
+        let wait = first.saturating_mul(1 << failures.min(16));
+        wait.min(MAX_BACK_OFF)
+    };
+    match error {
+        PollError::RateLimited {
+            retry_after: Some(told),
+            ..
+        } => doubled(BACK_OFF).max(*told),
+        PollError::RateLimited { .. } | PollError::Refused { .. } => doubled(SLOWER),
+        _ => doubled(BACK_OFF),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_quarter_of_an_hour() {
+        let waits = |error: &PollError| -> Vec<u64> {
+            let tries = [0, 1, 2, 3, 4, 5, 6, 40];
+            tries.map(|n| wait_after(error, n).as_secs()).to_vec()
+        };
+        let trouble = PollError::Server { status: 502 };
+        assert_eq!(waits(&trouble), [15, 30, 60, 120, 240, 480, 900, 900]);
+        let limited = |seconds: Option<u64>| PollError::RateLimited {
+            status: 403,
+            retry_after: seconds.map(Duration::from_secs),
+        };
+        let untold = [60, 120, 240, 480, 900, 900, 900, 900];
+        assert_eq!(waits(&limited(None)), untold);
+        assert_eq!(wait_after(&limited(Some(7000)), 3).as_secs(), 7000);
+    }
+}

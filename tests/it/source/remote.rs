@@ -1,0 +1,163 @@
+//! One repository that is looked at on a schedule.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Url;
+use rescind::fetch::{FetchLimits, GitFetcher, http_client};
+use rescind::source::{GitRemote, GitRemoteOptions, PollError, Source as _, SourceParts};
+use rescind::store::Priority;
+use wiremock::matchers::{any, header};
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+use super::work::Shop;
+use super::{House, shared};
+use crate::support::databases::{Kind, TestDatabase, on_both_databases};
+
+impl House {
+    fn remote(&self, url: &str) -> GitRemote {
+        self.remote_with(url, None)
+    }
+
+    fn remote_with(&self, url: &str, token: Option<&str>) -> GitRemote {
+        let client = http_client().unwrap();
+        let parts = SourceParts {
+            client: client.clone(),
+            store: self.store.clone(),
+            responder: self.responder.clone(),
+            engine: Arc::clone(&self.engine),
+            clock: shared(&self.clock),
+            wake: Arc::clone(&self.wake),
+        };
+        let options = GitRemoteOptions {
+            name: "docs".to_owned(),
+            url: Url::parse(url).unwrap(),
+            token: token.map(Into::into),
+        };
+        GitRemote::new(
+            options,
+            parts,
+            GitFetcher::new(client, FetchLimits::default()),
+        )
+        .unwrap()
+    }
+
+    async fn work_off(&self) -> usize {
+        self.worker("http://127.0.0.1:1").drain().await.unwrap()
+    }
+}
+
+fn address(shop: &Shop) -> String {
+    format!("{}/acme/shop.git", shop.forge.url())
+}
+
+on_both_databases! {
+    async fn what_moved_since_the_last_look_is_read(database) {
+        let house = House::new(&database.store().await);
+        let shop = Shop::open().await;
+        let (old, value) = house.issue(false).await;
+        shop.push(&[("old.txt", value.expose().as_bytes().to_vec())]);
+        shop.repository.push_to("HEAD~1", "refs/heads/side").unwrap();
+        let remote = house.remote(&address(&shop));
+
+        // At first all that there is, when nothing else waits.
+        let first = remote.poll_once().await.unwrap();
+        assert_eq!((first.events, first.items), (2, 2));
+        let low = format!("SELECT COUNT(*) FROM work_items WHERE priority = {}", Priority::Backfill as i64);
+        assert_eq!(database.count(&low).await, 2);
+        assert_eq!(house.work_off().await, 2);
+        assert!(house.is_revoked(&old).await);
+        let again = remote.poll_once().await.unwrap();
+        assert_eq!((again.events, again.items), (0, 0));
+
+        // Then what is new: a push, a branch; what was pushed over as well.
+        let (new, value) = house.issue(false).await;
+        let base = shop.repository.resolve("HEAD").unwrap().to_string();
+        shop.push(&[("new.txt", value.expose().as_bytes().to_vec())]);
+        shop.repository.push_to("HEAD", "refs/tags/v1").unwrap();
+        assert_eq!(remote.poll_once().await.unwrap().items, 2);
+        assert_eq!(database.count(&low).await, 2);
+        house.work_off().await;
+        assert!(house.is_revoked(&new).await);
+
+        let (dropped, value) = house.issue(false).await;
+        shop.push(&[("dropped.txt", value.expose().as_bytes().to_vec())]);
+        assert_eq!(remote.poll_once().await.unwrap().items, 1);
+        shop.repository.git(&["reset", "-q", "--hard", &base]).unwrap();
+        shop.push(&[("other.txt", b"nothing".to_vec())]);
+        assert_eq!(remote.poll_once().await.unwrap().items, 1);
+        house.work_off().await;
+        assert!(house.is_revoked(&dropped).await);
+        assert_eq!(house.counts().await.dead, 0);
+    }
+}
+
+async fn sqlite() -> (TestDatabase, House) {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let house = House::new(&database.store().await);
+    (database, house)
+}
+
+#[tokio::test]
+async fn a_key_in_the_name_of_a_branch_is_revoked_and_not_kept() {
+    let (database, house) = sqlite().await;
+    let shop = Shop::open().await;
+    let (key, value) = house.issue(false).await;
+    let remote = house.remote(&address(&shop));
+    let name = format!("refs/heads/{}", value.expose());
+    shop.repository.push_to("HEAD", &name).unwrap();
+    remote.poll_once().await.unwrap();
+    assert!(house.is_revoked(&key).await);
+    assert_eq!(remote.poll_once().await.unwrap().events, 0);
+    let kept = format!(
+        "SELECT (SELECT COUNT(*) FROM sources WHERE cursor LIKE '%{0}%')
+            + (SELECT COUNT(*) FROM work_items WHERE ref_name LIKE '%{0}%')",
+        value.expose()
+    );
+    assert_eq!(database.count(&kept).await, 0);
+}
+
+#[tokio::test]
+async fn a_server_in_trouble_is_noted_and_the_cursor_stays() {
+    let (_database, house) = sqlite().await;
+    let server = MockServer::start().await;
+    let remote = house.remote(&format!("{}/acme/shop.git", server.uri()));
+    for (status, wait) in [(404, 15), (401, 30), (500, 60)] {
+        server.reset().await;
+        let answer = ResponseTemplate::new(status);
+        Mock::given(any()).respond_with(answer).mount(&server).await;
+        let failure = remote.poll_once().await.unwrap_err();
+        assert!(matches!(failure.error, PollError::Remote(_)), "{failure}");
+        assert_eq!(failure.next_after, Duration::from_secs(wait));
+        let state = house.store.load_source("docs").await.unwrap().unwrap();
+        assert!(state.error.unwrap().contains(&status.to_string()));
+        assert_eq!((state.kind.as_str(), state.succeeded_at), ("git", None));
+    }
+    server.reset().await;
+    let slow = ResponseTemplate::new(429).insert_header("retry-after", "3600");
+    Mock::given(any()).respond_with(slow).mount(&server).await;
+    let failure = remote.poll_once().await.unwrap_err();
+    assert_eq!(failure.next_after, Duration::from_hours(1));
+    assert_eq!(remote.due_in().await.unwrap(), Duration::from_hours(1));
+}
+
+#[tokio::test]
+async fn the_token_goes_along() {
+    let (_database, house) = sqlite().await;
+    let server = MockServer::start().await;
+    // x-access-token:sesame
+    let expected = header("authorization", "Basic eC1hY2Nlc3MtdG9rZW46c2VzYW1l");
+    let answer = ResponseTemplate::new(200)
+        .set_body_raw(b"0000".to_vec(), "application/x-git-upload-pack-result");
+    Mock::given(expected)
+        .respond_with(answer)
+        .mount(&server)
+        .await;
+    let url = format!("{}/shop.git", server.uri());
+    let empty = house
+        .remote_with(&url, Some("sesame"))
+        .poll_once()
+        .await
+        .unwrap();
+    assert_eq!((empty.events, empty.items), (0, 0));
+}
