@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use rescind::clock::{Clock as _, SharedClock, SystemClock};
-use rescind::intake::{GithubPartner, PublicKeyTimings, PublicKeys};
+use rescind::intake::{Partner, PartnerOptions, PublicKeyTimings, PublicKeys};
 use rescind::keyformat::{FormatSet, KeyValue, Sha256Digest};
 use rescind::respond::{IssuerFormats, Responder};
-use rescind::server::{AppState, Limits, router, serve};
+use rescind::server::{AppState, Intake, Limits, router, serve};
 use rescind::store::{Lookup, NewKey, NewToken, Owner, Role, Store, StoreOptions};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -62,10 +62,19 @@ impl Server {
                 .build()
                 .expect("a client");
             let keys = PublicKeys::new(url, client, clock, PublicKeyTimings::default());
-            GithubPartner::new(keys, responder.clone())
+            let options = PartnerOptions {
+                name: "github",
+                key_identifier_header: "Github-Public-Key-Identifier".to_owned(),
+                signature_header: "Github-Public-Key-Signature".to_owned(),
+            };
+            Partner::new(options, keys, responder.clone())
         });
+        let intake = Intake {
+            partners: github.into_iter().collect(),
+            ..Intake::default()
+        };
         let (lookup, task) = Lookup::new(store.clone());
-        let state = AppState::new(responder, lookup, github, Limits::default());
+        let state = AppState::new(responder, lookup, intake, Limits::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let tasks = TaskTracker::new();

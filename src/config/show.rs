@@ -36,19 +36,15 @@ impl Config {
                 .push_str("# dir: the formats built into the binary\n"),
         }
         out.section("keys");
-        let peppers = vec![quoted(MASK); self.keys.peppers.len()];
-        out.line("keys", "peppers", &format!("[{}]", peppers.join(", ")));
+        out.line("keys", "peppers", &masks(&self.keys.peppers));
         out.section("issuer");
         out.line("issuer", "secret", &quoted(&self.issuer.secret));
         out.line("issuer", "public", &quoted(&self.issuer.public));
         out.section("policy");
         let OnLeak::Revoke = self.policy.on_leak;
         out.line("policy", "on_leak", &quoted("revoke"));
-        out.section("partners.github");
-        let github = &self.partners.github;
-        out.line("partners.github", "enabled", &github.enabled.to_string());
-        let url = quoted(&github.public_keys_url);
-        out.line("partners.github", "public_keys_url", &url);
+        out.partners();
+        out.webhooks();
         for (index, source) in self.sources.iter().enumerate() {
             out.source(&format!("sources[{index}]"), source);
         }
@@ -102,6 +98,54 @@ impl Writer<'_> {
         let _ = writeln!(self.text, "{key} = {value}{origin}");
     }
 
+    fn partners(&mut self) {
+        let partners = &self.config.partners;
+        for (name, partner) in partners.each() {
+            let path = format!("partners.{name}");
+            self.section(&path);
+            self.line(&path, "enabled", &partner.enabled.to_string());
+            if let Some(url) = &partner.public_keys_url {
+                self.line(&path, "public_keys_url", &quoted(url));
+            }
+            let header = quoted(&partner.key_identifier_header);
+            self.line(&path, "key_identifier_header", &header);
+            let header = quoted(&partner.signature_header);
+            self.line(&path, "signature_header", &header);
+            if name == "gitlab" {
+                let tokens = masks(&partners.revocation_tokens);
+                self.line(&path, "revocation_tokens", &tokens);
+            }
+        }
+    }
+
+    fn webhooks(&mut self) {
+        for (name, webhook) in self.config.webhooks.each() {
+            let path = format!("webhooks.{name}");
+            self.section(&path);
+            self.line(&path, "secrets", &masks(&webhook.secrets));
+            if let Some(url) = &webhook.clone_url {
+                self.line(&path, "clone_url", &quoted(url));
+            }
+            if webhook.token.is_some() {
+                self.line(&path, "token", &quoted(MASK));
+            }
+            if let Some(redelivery) = &webhook.redelivery {
+                let path = format!("{path}.redelivery");
+                self.section(&path);
+                let hooks = redelivery
+                    .hooks
+                    .iter()
+                    .map(|hook| quoted(&hook.to_string()));
+                let hooks: Vec<String> = hooks.collect();
+                self.line(&path, "hooks", &format!("[{}]", hooks.join(", ")));
+                self.line(&path, "token", &quoted(MASK));
+                self.line(&path, "api_url", &quoted(&redelivery.api_url));
+                let schedule = quoted(&redelivery.schedule.to_string());
+                self.line(&path, "schedule", &schedule);
+            }
+        }
+    }
+
     fn source(&mut self, path: &str, source: &Source) {
         self.text.push_str("\n[[sources]]\n");
         self.line(path, "name", &quoted(&source.name));
@@ -115,6 +159,11 @@ impl Writer<'_> {
         }
         self.line(path, "schedule", &quoted(&source.schedule.to_string()));
     }
+}
+
+/// A list of secrets, of which only their number is told.
+fn masks(secrets: &[SecretString]) -> String {
+    format!("[{}]", vec![quoted(MASK); secrets.len()].join(", "))
 }
 
 fn quoted(text: &str) -> String {

@@ -2,6 +2,7 @@
 //!
 //! [`Daemon::start`] opens everything, [`Daemon::run`] serves until a signal comes.
 
+mod intake;
 mod lifecycle;
 mod poller;
 mod sources;
@@ -21,10 +22,10 @@ use work::Work;
 use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::fetch::{HttpClientError, http_client};
-use crate::intake::{GithubPartner, PublicKeyTimings, PublicKeys};
+use crate::intake::webhook::InboxTask;
 use crate::keyformat::{FormatSet, KeyValue, Peppers};
 use crate::respond::{IssuerFormats, Responder};
-use crate::server::{self, AppState, Limits};
+use crate::server::{self, AppState, Intake, Limits};
 use crate::source::PollError;
 use crate::store::{Lookup, Store, StoreError, StoreOptions};
 
@@ -118,7 +119,8 @@ impl Daemon {
         let mut sources = sources::make(&parts, &work)?;
         let admin_token =
             bootstrap_token(&store, &parts.formats, &config.issuer, parts.clock.now()).await?;
-        serve(&parts, listener);
+        let intake = intake::make(&parts, &work, &mut sources.origins);
+        serve(&parts, intake, listener);
         work.start(&parts, std::mem::take(&mut sources.origins));
         sources.start(&parts);
         let url = config.public_url(address);
@@ -176,21 +178,15 @@ async fn open(config: &Config) -> Result<Store, StoreError> {
     Ok(store)
 }
 
-/// Starts the API.
-fn serve(parts: &Parts<'_>, listener: TcpListener) {
+/// Starts the API, and the tasks that its requests wait for. Those end when the API has.
+fn serve(parts: &Parts<'_>, (intake, inbox): (Intake, InboxTask), listener: TcpListener) {
     let (lookup, task) = Lookup::new(parts.responder.store().clone());
     parts.lifecycle.spawn("lookup", task.run());
-    let github = &parts.config.partners.github;
-    let github = github.enabled.then(|| {
-        let keys = PublicKeys::new(
-            github.public_keys_url.clone(),
-            parts.http.clone(),
-            Arc::clone(&parts.clock),
-            PublicKeyTimings::default(),
-        );
-        GithubPartner::new(keys, parts.responder.clone())
-    });
-    let state = AppState::new(parts.responder.clone(), lookup, github, Limits::default());
+    let limits = Limits::default();
+    if !intake.webhooks.is_empty() {
+        parts.lifecycle.spawn("inbox", inbox.run());
+    }
+    let state = AppState::new(parts.responder.clone(), lookup, intake, limits);
     let router = server::router(state);
     let stop = parts.lifecycle.stop_token();
     parts

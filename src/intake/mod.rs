@@ -1,25 +1,26 @@
 //! Reports that others send us: verified on their raw bytes, parsed leniently, handed on.
 //!
-//! A report of GitHub goes through [`GithubPartner`]: [`ReportSignature`] and [`PublicKeys`] say whether
-//! it is genuine, [`parse_report`] cuts it into rows, and the rows become sightings for
-//! [`Responder`](crate::respond::Responder). [`self_report`] does the same for one key that somebody
-//! presents. [`parse_rows`] reads digests of keys that were issued elsewhere.
+//! A report of GitHub, GitLab or deps.dev goes through its [`Partner`]: [`ReportSignature`] and
+//! [`PublicKeys`] say whether it is genuine, [`parse_report`] cuts it into rows, and the rows become
+//! sightings for [`Responder`](crate::respond::Responder). [`self_report`] does the same for one key that
+//! somebody presents. What forges tell of pushes and texts goes through a [`webhook::Webhook`].
+//! [`parse_rows`] reads digests of keys that were issued elsewhere.
 
-mod github;
 mod import;
+mod partner;
 mod place;
 mod public_keys;
+mod revocation;
 mod rows;
 mod self_report;
 mod signature;
+pub mod webhook;
 
-pub use github::{
-    Answered, Feedback, GithubPartner, KEY_IDENTIFIER_HEADER, Label, MAX_REPORT, PartnerError,
-    SIGNATURE_HEADER,
-};
 pub use import::{COLUMNS, ImportRow, RowError, RowFormat, UNNAMED_FORMAT, parse_rows};
+pub use partner::{Answered, Feedback, Label, MAX_REPORT, Partner, PartnerError, PartnerOptions};
 pub use place::MAX_URL;
 pub use public_keys::{NoKey, PublicKeyTimings, PublicKeys};
+pub use revocation::RevocationApi;
 pub use rows::{MAX_ROWS, ReportError, Row, UNKNOWN_TYPE, parse_report};
 pub use self_report::{SelfReport, self_report};
 pub use signature::{ReportKey, ReportSignature, SignatureError};

@@ -12,8 +12,9 @@ pub const MAX_URL: usize = 2048;
 /// The longest part of a partner's `source` that is kept, in bytes.
 const MAX_SOURCE: usize = 40;
 
-/// The place that a row of GitHub's report describes. Whatever of it cannot be used is left out.
-pub(super) fn github_place(
+/// The place that a row of a partner's report describes. Whatever of it cannot be used is left out.
+pub(super) fn partner_place(
+    partner: &str,
     url: Option<&str>,
     source: Option<&str>,
     token: &KeyValue,
@@ -22,7 +23,7 @@ pub(super) fn github_place(
     let url = url.and_then(|url| clean_url(url, token, formats));
     let (repository, commit, path, line) = url.as_deref().map(blob_of).unwrap_or_default();
     Place {
-        source: source_name(source, token, formats),
+        source: source_name(partner, source, token, formats),
         url,
         repository,
         commit,
@@ -52,9 +53,14 @@ pub(super) fn reported_place(
     })
 }
 
-/// `partner:github`, with GitHub's own word for where it looked behind it. There are 19 of those words,
-/// capitalised in the documentation and lower-case in practice, and there will be more.
-fn source_name(source: Option<&str>, token: &KeyValue, formats: &FormatSet) -> String {
+/// `partner:github`, with the partner's own word for where it looked behind it. GitHub has 19 of those
+/// words, capitalised in the documentation and lower-case in practice, and there will be more.
+fn source_name(
+    partner: &str,
+    source: Option<&str>,
+    token: &KeyValue,
+    formats: &FormatSet,
+) -> String {
     let word: String = source
         .filter(|source| !holds_key(formats, source) && !source.contains(token.expose()))
         .unwrap_or_default()
@@ -66,9 +72,9 @@ fn source_name(source: Option<&str>, token: &KeyValue, formats: &FormatSet) -> S
         })
         .collect();
     if word.is_empty() {
-        "partner:github".to_owned()
+        partner.to_owned()
     } else {
-        format!("partner:github:{word}")
+        format!("{partner}:{word}")
     }
 }
 
@@ -89,13 +95,14 @@ fn clean_url(url: &str, token: &KeyValue, formats: &FormatSet) -> Option<String>
 /// Repository, commit, path and line.
 type Blob = (Option<String>, Option<String>, Option<String>, Option<u64>);
 
-/// Takes `https://github.com/OWNER/NAME/blob/COMMIT/PATH#L7` apart. Other shapes give less, or nothing.
+/// Takes `https://github.com/OWNER/NAME/blob/COMMIT/PATH#L7` apart, and GitLab's
+/// `https://HOST/GROUP/NAME/-/raw/COMMIT/PATH`. Other shapes give less, or nothing.
 fn blob_of(url: &str) -> Blob {
-    let Some(rest) = url.strip_prefix("https://github.com/") else {
-        return Blob::default();
-    };
-    let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+    let (rest, fragment) = url.split_once('#').unwrap_or((url, ""));
     let rest = rest.split_once('?').map_or(rest, |(rest, _)| rest);
+    let Some(rest) = rest.strip_prefix("https://github.com/") else {
+        return gitlab_blob_of(rest, fragment);
+    };
     let mut parts = rest.splitn(5, '/');
     let (Some(owner), Some(name)) = (parts.next(), parts.next()) else {
         return Blob::default();
@@ -105,13 +112,10 @@ fn blob_of(url: &str) -> Blob {
     }
     let repository = Some(format!("{owner}/{name}"));
     let (kind, commit, path) = (parts.next(), parts.next(), parts.next());
-    let is_commit = |text: &str| text.len() >= 40 && text.bytes().all(|b| b.is_ascii_hexdigit());
     let Some(commit) = commit.filter(|commit| is_commit(commit)) else {
         return (repository, None, None, None);
     };
-    let line = fragment
-        .strip_prefix('L')
-        .and_then(|line| line.split('-').next()?.parse().ok());
+    let line = line_of(fragment);
     match kind {
         Some("blob") => (
             repository,
@@ -124,13 +128,50 @@ fn blob_of(url: &str) -> Blob {
     }
 }
 
+/// GitLab puts `/-/` between the project, however deep in groups, and what is seen of it.
+fn gitlab_blob_of(url: &str, fragment: &str) -> Blob {
+    let Some((project, view)) = url.split_once("/-/") else {
+        return Blob::default();
+    };
+    let project = project.split_once("://").map_or(project, |(_, rest)| rest);
+    let Some((_host, project)) = project.split_once('/').filter(|(_, p)| p.contains('/')) else {
+        return Blob::default();
+    };
+    let repository = Some(project.to_owned());
+    let mut parts = view.splitn(3, '/');
+    let (kind, commit, path) = (parts.next(), parts.next(), parts.next());
+    let Some(commit) = commit.filter(|commit| is_commit(commit)) else {
+        return (repository, None, None, None);
+    };
+    let commit = Some(commit.to_owned());
+    match kind {
+        Some("blob" | "raw") => {
+            let path = path.map(str::to_owned);
+            (repository, commit, path, line_of(fragment))
+        }
+        Some("commit") => (repository, commit, None, None),
+        _ => (repository, None, None, None),
+    }
+}
+
+fn is_commit(text: &str) -> bool {
+    text.len() >= 40 && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// `L12` or `L12-L14`
+fn line_of(fragment: &str) -> Option<u64> {
+    let line = fragment.strip_prefix('L')?;
+    line.split('-').next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn place(url: &str, source: &str) -> Place {
         let formats = FormatSet::builtin();
-        github_place(
+        partner_place(
+            "partner:github",
             Some(url),
             Some(source),
             &KeyValue::new("foreign-key-1234"),
@@ -169,6 +210,35 @@ mod tests {
             assert_eq!(place.url.as_deref(), Some(url));
             assert_eq!(place.source, "partner:github");
         }
+    }
+
+    #[test]
+    fn gitlabs_urls_name_projects_in_groups() {
+        let commit = "12345600b9cbe38a219f39a9941c9319b600c002";
+        for (view, path, line) in [
+            (format!("raw/{commit}/a/b.txt"), Some("a/b.txt"), None),
+            (
+                format!("blob/{commit}/a/b.txt?x=1#L7-9"),
+                Some("a/b.txt"),
+                Some(7),
+            ),
+            (format!("commit/{commit}"), None, None),
+        ] {
+            let url = format!("https://gitlab.example:8443/group/sub/app/-/{view}");
+            let place = place(&url, "");
+            assert_eq!(place.repository.as_deref(), Some("group/sub/app"), "{url}");
+            assert_eq!(place.commit.as_deref(), Some(commit), "{url}");
+            assert_eq!((place.path.as_deref(), place.line), (path, line), "{url}");
+        }
+        let branch = place("https://gitlab.example/g/app/-/raw/main/x", "");
+        assert_eq!(
+            (branch.repository.as_deref(), branch.commit),
+            (Some("g/app"), None)
+        );
+        assert_eq!(
+            place("https://gitlab.example/-/raw/main/x", "").repository,
+            None
+        );
     }
 
     #[test]

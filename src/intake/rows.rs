@@ -66,7 +66,10 @@ impl Row {
     fn read(json: &str) -> Self {
         // Not an object, nesting deeper than serde_json follows, a lone surrogate, a number out of range.
         let Ok(mut fields) = serde_json::from_str::<Map<String, Value>>(json) else {
-            return Self::malformed();
+            return Self {
+                token_type: type_alone(json).unwrap_or_else(|| UNKNOWN_TYPE.to_owned()),
+                ..Self::malformed()
+            };
         };
         let mut text = |name: &str| match fields.get_mut(name).map(Value::take) {
             Some(Value::String(text)) if !text.is_empty() => Some(text),
@@ -76,10 +79,25 @@ impl Row {
             token: text("token").map(KeyValue::new),
             token_type: text("type")
                 .map_or_else(|| UNKNOWN_TYPE.to_owned(), |kind| bounded(kind, MAX_TYPE)),
-            url: text("url"),
+            // The token revocation API of GitLab calls it `location`.
+            url: text("url").or_else(|| text("location")),
             source: text("source"),
         }
     }
+}
+
+/// The `type` of a row whose other fields cannot be read, so that the answer names it all the same.
+fn type_alone(json: &str) -> Option<String> {
+    let fields: Fields<'_> = serde_json::from_str(json).ok()?;
+    let kind: String = serde_json::from_str(fields.kind?.get()).ok()?;
+    Some(bounded(kind, MAX_TYPE)).filter(|kind| !kind.is_empty())
+}
+
+/// The fields of a row, none of them read further than to its end.
+#[derive(serde::Deserialize)]
+struct Fields<'j> {
+    #[serde(rename = "type", borrow)]
+    kind: Option<&'j RawValue>,
 }
 
 /// Reads a whole report. Rows are cut out of the array first and parsed each on its own afterwards, so
@@ -193,6 +211,21 @@ mod tests {
             );
         }
         assert!(parse_report(b" [ ] ").unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_type_is_kept_when_something_else_cannot_be_read() {
+        for (row, expected) in [
+            (r#"{"token":"\ud800","type":"named"}"#, "named"),
+            (r#"{"type":"named","url":1e999,"token":"x"}"#, "named"),
+            (r#"{"token":"\ud800","type":"\ud800"}"#, UNKNOWN_TYPE),
+            (r#"{"token":"\ud800","type":7}"#, UNKNOWN_TYPE),
+            (r#"{"token":"\ud800"}"#, UNKNOWN_TYPE),
+        ] {
+            let rows = parse_report(format!("[{row}]").as_bytes()).unwrap();
+            assert_eq!(rows[0].token_type, expected, "{row}");
+            assert!(rows[0].token.is_none(), "{row}");
+        }
     }
 
     #[test]

@@ -50,6 +50,11 @@ impl ApiError {
         }
     }
 
+    /// The status that it is answered with.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// The same error with details for programs.
     #[must_use]
     pub fn with_details(mut self, details: Value) -> Self {

@@ -30,7 +30,8 @@ pub use query::{MAX_LIMIT, Query};
 pub use router::router;
 pub use serve::{Finisher, serve};
 
-use crate::intake::GithubPartner;
+use crate::intake::webhook::Webhook;
+use crate::intake::{Partner, RevocationApi};
 use crate::keyformat::FormatSet;
 use crate::respond::Responder;
 use crate::store::{Lookup, Store};
@@ -45,6 +46,8 @@ pub struct Limits {
     pub request_time: Duration,
     /// Self-reports per minute and client address, all of which may come at once.
     pub self_reports_per_minute: NonZeroU32,
+    /// Requests of the token revocation API per minute and client address.
+    pub revocations_per_minute: NonZeroU32,
     /// Uses after exposure that are recorded per minute and key.
     pub uses_per_minute: NonZeroU32,
 }
@@ -53,12 +56,25 @@ impl Default for Limits {
     fn default() -> Self {
         const THIRTY: NonZeroU32 = NonZeroU32::new(30).unwrap();
         const SIXTY: NonZeroU32 = NonZeroU32::new(60).unwrap();
+        const SIX_HUNDRED: NonZeroU32 = NonZeroU32::new(600).unwrap();
         Self {
             request_time: Duration::from_secs(30),
             self_reports_per_minute: THIRTY,
+            revocations_per_minute: SIX_HUNDRED,
             uses_per_minute: SIXTY,
         }
     }
+}
+
+/// Who sends reports and deliveries. What is not configured has no route.
+#[derive(Debug, Default)]
+pub struct Intake {
+    /// Partners who sign their reports.
+    pub partners: Vec<Partner>,
+    /// GitLab instances that ask for revocations.
+    pub revocation: Option<RevocationApi>,
+    /// Forges that tell of pushes and texts.
+    pub webhooks: Vec<Arc<Webhook>>,
 }
 
 /// What every handler works with. Cheap to clone.
@@ -69,28 +85,25 @@ pub struct AppState(Arc<Inner>);
 struct Inner {
     responder: Responder,
     lookup: Lookup,
-    github: Option<GithubPartner>,
+    intake: Intake,
     limits: Limits,
     self_reports: SharedLimit,
+    revocations: SharedLimit,
     uses: SharedLimit,
     request_ids: RequestIds,
 }
 
 impl AppState {
     /// A server that acts through `responder`, answers checks through `lookup` (whose task the caller
-    /// runs), and, where there is a `github`, receives GitHub's reports.
-    pub fn new(
-        responder: Responder,
-        lookup: Lookup,
-        github: Option<GithubPartner>,
-        limits: Limits,
-    ) -> Self {
+    /// runs), and receives what `intake` is configured for.
+    pub fn new(responder: Responder, lookup: Lookup, intake: Intake, limits: Limits) -> Self {
         Self(Arc::new(Inner {
             responder,
             lookup,
-            github,
+            intake,
             limits,
             self_reports: SharedLimit::per_minute(limits.self_reports_per_minute),
+            revocations: SharedLimit::per_minute(limits.revocations_per_minute),
             uses: SharedLimit::per_minute(limits.uses_per_minute),
             request_ids: RequestIds::new(),
         }))

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::api::{formats, health, import, incidents, intake, keys, revocations};
+use super::api::{formats, health, import, incidents, intake, keys, revocations, webhooks};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -24,7 +24,10 @@ use super::api::{formats, health, import, incidents, intake, keys, revocations};
         keys::create, keys::list, keys::check, keys::show, keys::update, keys::rotate,
         import::import, incidents::list, incidents::show,
         revocations::list, revocations::verify, revocations::export, formats::list,
-        intake::self_report, intake::github, health::healthz, health::readyz,
+        intake::self_report, intake::github, intake::gitlab, intake::depsdev,
+        intake::revocable_types, intake::revoke_tokens,
+        webhooks::github, webhooks::gitlab, webhooks::gitea, webhooks::bitbucket,
+        health::healthz, health::readyz,
     ),
     tags(
         (name = "Keys", description = "Issue, change and check keys"),
@@ -92,11 +95,16 @@ fn add_team_paths(document: &mut Value) {
 
 /// What needs no access token says so.
 fn open_to_all(document: &mut Value) {
-    for path in ["/healthz", "/readyz", "/webhooks/github/secret-scanning"] {
-        if let Some(operations) = document["paths"][path].as_object_mut() {
-            for operation in operations.values_mut() {
-                operation["security"] = json!([]);
-            }
+    let Some(paths) = document["paths"].as_object_mut() else {
+        return;
+    };
+    let open = |path: &str| {
+        let shown = ["/webhooks/", "/v1/"];
+        path == "/healthz" || path == "/readyz" || shown.iter().any(|start| path.starts_with(start))
+    };
+    for (_, operations) in paths.iter_mut().filter(|(path, _)| open(path)) {
+        for operation in operations.as_object_mut().into_iter().flatten() {
+            operation.1["security"] = json!([]);
         }
     }
 }

@@ -7,9 +7,10 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
 use super::api::keys::{self, Kind, Team, User};
-use super::api::{formats, health, import, incidents, intake, revocations};
+use super::api::{formats, health, import, incidents, intake, revocations, webhooks};
 use super::error::ApiError;
 use super::{AppState, layers, openapi};
+use crate::intake::webhook::Forge;
 
 /// The whole HTTP interface, for [`serve`](super::serve): handlers need what that adds to a request, the
 /// client's address and a [`Finisher`](super::Finisher).
@@ -34,8 +35,30 @@ pub fn router(state: AppState) -> Router {
         .route("/openapi.json", get(openapi::serve))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz));
-    if state.0.github.is_some() {
-        router = router.route("/webhooks/github/secret-scanning", post(intake::github));
+    for partner in &state.0.intake.partners {
+        router = match partner.name() {
+            "github" => router.route("/webhooks/github/secret-scanning", post(intake::github)),
+            "gitlab" => router.route("/webhooks/gitlab/secret-detection", post(intake::gitlab)),
+            "depsdev" => router.route("/webhooks/depsdev/secret-scanning", post(intake::depsdev)),
+            _ => router,
+        };
+    }
+    if state.0.intake.revocation.is_some() {
+        router = router
+            .route("/v1/revocable_token_types", get(intake::revocable_types))
+            .route("/v1/revoke_tokens", post(intake::revoke_tokens));
+    }
+    for webhook in &state.0.intake.webhooks {
+        let path = format!("/webhooks/{}", webhook.forge().name());
+        router = router.route(
+            &path,
+            match webhook.forge() {
+                Forge::GitHub => post(webhooks::github),
+                Forge::GitLab => post(webhooks::gitlab),
+                Forge::Gitea => post(webhooks::gitea),
+                Forge::Bitbucket => post(webhooks::bitbucket),
+            },
+        );
     }
     router
         .fallback(no_route)

@@ -9,6 +9,7 @@ mod backlog;
 mod blobs;
 mod chain;
 mod connect;
+mod deliveries;
 mod entry;
 mod error;
 mod import;
@@ -34,6 +35,7 @@ use secrecy::SecretString;
 use sqlx::{Postgres, Sqlite, Transaction};
 
 pub use chain::{Broken, Chain, Problem, Verified, VerifyError, canonical_json, verify_lines};
+pub use deliveries::{Delivery, WebhookCounts};
 pub use entry::{Action, CSV_HEADER, LogEntry, Place, Reason, log_time};
 pub use error::StoreError;
 pub use import::ImportOutcome;
@@ -210,6 +212,7 @@ impl Store {
             queue::ALL,
             backlog::ALL,
             sources::ALL,
+            deliveries::ALL,
             source_work::ALL,
             blobs::ALL,
         ];

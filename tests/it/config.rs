@@ -105,11 +105,29 @@ const MISTAKES: &str = r#"
 # Unknown keys, those of later versions among them.
 [sever]⏎ | config.toml:1:2: sever: this version knows no such section | did you mean `server`?
 [server]⏎bnd = "" | config.toml:2:1: server.bnd: this version knows no such key | did you mean `bind`?
+[webhooks.github]⏎secret = ["x"] | config.toml:2:1: webhooks.github.secret: this version knows no such key | did you mean `secrets`?
+[webhooks.github]⏎clone_url = "https://a.example" | config.toml:1:1: webhooks.github.secrets: is missing | WEBHOOK_SECRET
+[webhooks.github]⏎secrets = ["a", "a"] | config.toml:2:17: webhooks.github.secrets: the same secret twice | once
+[webhooks.github]⏎secrets = [{ env = "S" }] | config.toml:2:12: webhooks.github.secrets[0]: the environment variable S is not set | set S
+[webhooks.gitlab]⏎secrets = ["whsec_?"] | config.toml:2:12: webhooks.gitlab.secrets: begins with whsec_ | copy
+[webhooks.gitlab]⏎secrets = ["a"]⏎token = "t" | config.toml:1:1: webhooks.gitlab.token: is for clones | no other
+[webhooks.gitlab]⏎secrets = ["a"]⏎redelivery = {} | config.toml:3:1: webhooks.gitlab.redelivery: this version knows no such key | known here
+[webhooks.gitea]⏎secrets = ["a"]⏎clone_url = "ssh://git@a.example" | config.toml:3:13: webhooks.gitea.clone_url: has to begin with https:// | gitea
+[[sources]]⏎name = "a"⏎kind = "github_events"⏎[webhooks.github]⏎secrets = ["a"]⏎clone_url = "https://github.com/x" | config.toml:4:1: webhooks.github.clone_url: a source or webhook of the same host | same clone_url
+[webhooks.github.redelivery]⏎token = "t"⏎hooks = ["repo:a/b:1"] | config.toml:1:11: webhooks.github.secrets: is missing | WEBHOOK
+[webhooks.github]⏎secrets = ["a"]⏎[webhooks.github.redelivery]⏎token = "t" | config.toml:3:1: webhooks.github.redelivery.hooks: is missing | org:acme:9
+[webhooks.github]⏎secrets = ["a"]⏎[webhooks.github.redelivery]⏎hooks = ["org:a:1"] | config.toml:3:1: webhooks.github.redelivery.token: is missing | token =
+[webhooks.github]⏎secrets = ["a"]⏎[webhooks.github.redelivery]⏎token = "t"⏎hooks = ["user:a:1"] | config.toml:5:10: webhooks.github.redelivery.hooks: is no webhook | settings page
+[webhooks.github]⏎secrets = ["a"]⏎[webhooks.github.redelivery]⏎token = "t"⏎hooks = ["app"] | config.toml:5:10: webhooks.github.redelivery.hooks: is no webhook | settings page
+[webhooks.bitbuket]⏎secrets = [] | config.toml:1:11: webhooks.bitbuket: | did you mean `bitbucket`?
+[partners.gitlab]⏎enabled = true | config.toml:1:1: partners.gitlab.public_keys_url: is missing | programme
+[partners.depsdev]⏎signature_header = "a b" | config.toml:2:20: partners.depsdev.signature_header: is not the name of a header | Gitlab-Public-Key-Signature
+[partners.depsdev]⏎signature_header = "Gosst-Public-Key-Identifier" | config.toml:1:1: partners.depsdev.signature_header: is the same header | names the key
+[partners.gitlab]⏎revocation_tokens = ["a", "a"] | config.toml:2:27: partners.gitlab.revocation_tokens: the same token twice | once
 [policy]⏎dry_run = true | config.toml:2:1: policy.dry_run:  | known here: on_leak
-[log]⏎retention = "7y" | config.toml:1:2: log:  | known here: server, database
-[webhooks.github]⏎secrets = [] | config.toml:1:2: webhooks:  | known here
+[log]⏎retention = "7y" | config.toml:1:2: log:  | known here: sources, server
 [[notify.email]]⏎ | config.toml:1:3: notify:  | known here
-[partners.gitlab]⏎enabled = true | config.toml:1:11: partners.gitlab:  | did you mean `github`?
+[partners.gitlb]⏎enabled = true | config.toml:1:11: partners.gitlb:  | did you mean `gitlab`?
 server = 3 | config.toml:1:10: server: has to be a section | [server]
 [sources]⏎name = "a" | config.toml:1:1: sources: has to be a list of sections | [[sources]]
 # Wrong types and values.
@@ -232,8 +250,8 @@ fn variables_override_the_file() {
     assert_eq!(config.server.bind.to_string(), "0.0.0.0:2");
     assert_eq!(config.database.url.expose_secret(), "postgres://me@host/db");
     assert_eq!(
-        config.partners.github.public_keys_url,
-        "http://127.0.0.1:3/keys"
+        config.partners.github.public_keys_url.as_deref(),
+        Some("http://127.0.0.1:3/keys")
     );
     assert!(!config.partners.github.enabled);
     let peppers: Vec<&str> = config

@@ -19,3 +19,4 @@ mod scan;
 mod serve;
 mod source;
 mod store;
+mod webhooks;

@@ -2,6 +2,7 @@
 
 mod partners;
 mod sources;
+mod webhooks;
 mod work;
 
 use std::collections::BTreeMap;
@@ -15,8 +16,9 @@ use super::problem::Place;
 use super::read::{Found, Section};
 use crate::scan::Encodings;
 
-pub use partners::{GithubPartner, Partners};
+pub use partners::{Partner, Partners};
 pub use sources::{Schedule, Scope, Source, SourceKind};
+pub use webhooks::{Hook, Redelivery, Webhook, Webhooks};
 pub use work::Work;
 
 /// The whole configuration.
@@ -36,6 +38,8 @@ pub struct Config {
     pub policy: Policy,
     /// Who sends signed leak reports.
     pub partners: Partners,
+    /// Which forges tell of pushes and texts by themselves.
+    pub webhooks: Webhooks,
     /// What is polled.
     pub sources: Vec<Source>,
     /// Limits of scanning and fetching.
@@ -151,6 +155,7 @@ impl Default for Scan {
 
 /// Reads every section. Problems are collected by the reader; what could not be read keeps its default.
 pub(super) fn read(root: Section<'_>) -> Config {
+    let sources = sources::sources(root.sections("sources"));
     let config = Config {
         server: server(root.section("server")),
         database: database(root.section("database")),
@@ -159,7 +164,8 @@ pub(super) fn read(root: Section<'_>) -> Config {
         issuer: issuer(root.section("issuer")),
         policy: policy(root.section("policy")),
         partners: partners::partners(root.section("partners")),
-        sources: sources::sources(root.sections("sources")),
+        webhooks: webhooks::webhooks(root.section("webhooks"), &sources),
+        sources,
         scan: scan(root.section("scan")),
         work: work::work(root.section("work")),
         ..Config::default()

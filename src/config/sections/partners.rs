@@ -1,43 +1,169 @@
 //! `[partners]`: who sends signed leak reports.
 
+use secrecy::{ExposeSecret, SecretString};
+
 use super::base_url;
-use crate::config::read::Section;
+use crate::config::read::{Found, Section};
 
 /// `[partners]`
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Partners {
     /// GitHub's secret scanning partner programme.
-    pub github: GithubPartner,
+    pub github: Partner,
+    /// GitLab's partner programme for leaked credentials.
+    pub gitlab: Partner,
+    /// The values of `Authorization` that GitLab instances may present to the token revocation API.
+    /// Without one there is no such API.
+    pub revocation_tokens: Vec<SecretString>,
+    /// Google's deps.dev, which scans packages.
+    pub depsdev: Partner,
 }
 
-/// `[partners.github]`
+/// `[partners.NAME]`
 #[derive(Debug, Clone)]
-pub struct GithubPartner {
+pub struct Partner {
     /// Whether its reports are taken.
     pub enabled: bool,
-    /// Where GitHub lists the public keys that it signs reports with.
-    pub public_keys_url: String,
+    /// Where it lists the public keys that it signs reports with. `None`: the configuration has to say.
+    pub public_keys_url: Option<String>,
+    /// The header that names the key.
+    pub key_identifier_header: String,
+    /// The header with the signature.
+    pub signature_header: String,
 }
 
-impl Default for GithubPartner {
-    fn default() -> Self {
+impl Partner {
+    fn new(enabled: bool, public_keys_url: Option<&str>, prefix: &str) -> Self {
         Self {
-            enabled: true,
-            public_keys_url: "https://api.github.com/meta/public_keys/secret_scanning".to_owned(),
+            enabled,
+            public_keys_url: public_keys_url.map(str::to_owned),
+            key_identifier_header: format!("{prefix}-Public-Key-Identifier"),
+            signature_header: format!("{prefix}-Public-Key-Signature"),
         }
     }
 }
 
+impl Default for Partners {
+    fn default() -> Self {
+        Self {
+            // https://docs.github.com/en/code-security/secret-scanning/secret-scanning-partnership-program
+            github: Partner::new(
+                true,
+                Some("https://api.github.com/meta/public_keys/secret_scanning"),
+                "Github",
+            ),
+            // https://docs.gitlab.com/user/application_security/secret_detection/automatic_response/: GitLab
+            // tells the address to its partners only.
+            gitlab: Partner::new(false, None, "Gitlab"),
+            revocation_tokens: Vec::new(),
+            // As the Python package index has it: warehouse/integrations/secrets/config.py in
+            // https://github.com/pypi/warehouse.
+            depsdev: Partner::new(
+                false,
+                Some("https://storage.googleapis.com/depsdev-gcp-public-keys/secret_scanning"),
+                "Gosst",
+            ),
+        }
+    }
+}
+
+impl Partners {
+    /// Every partner with its name in the configuration.
+    pub fn each(&self) -> [(&'static str, &Partner); 3] {
+        [
+            ("github", &self.github),
+            ("gitlab", &self.gitlab),
+            ("depsdev", &self.depsdev),
+        ]
+    }
+}
+
 pub(super) fn partners(section: Section<'_>) -> Partners {
-    let mut github = GithubPartner::default();
-    let inner = section.section("github");
-    if let Some(enabled) = inner.flag("enabled") {
-        github.enabled = enabled;
-    }
-    if let Some(url) = base_url(&inner, "public_keys_url", &github.public_keys_url) {
-        github.public_keys_url = url;
-    }
-    inner.finish();
+    let Partners {
+        github,
+        gitlab,
+        depsdev,
+        ..
+    } = Partners::default();
+    let gitlab_section = section.section("gitlab");
+    let revocation_tokens = revocation_tokens(&gitlab_section);
+    let partners = Partners {
+        github: partner(section.section("github"), github),
+        gitlab: partner(gitlab_section, gitlab),
+        revocation_tokens,
+        depsdev: partner(section.section("depsdev"), depsdev),
+    };
     section.finish();
-    Partners { github }
+    partners
+}
+
+fn partner(section: Section<'_>, mut partner: Partner) -> Partner {
+    if let Some(enabled) = section.flag("enabled") {
+        partner.enabled = enabled;
+    }
+    let example = "https://api.github.com/meta/public_keys/secret_scanning";
+    if let Some(url) = base_url(&section, "public_keys_url", example) {
+        partner.public_keys_url = Some(url);
+    }
+    if partner.enabled && partner.public_keys_url.is_none() && !section.has("public_keys_url") {
+        section.refuse(
+            section.place(),
+            "public_keys_url",
+            "is missing: without it no report could be verified",
+            "the partner tells the address of its public keys when you join its programme",
+        );
+    }
+    let headers = [
+        ("key_identifier_header", &mut partner.key_identifier_header),
+        ("signature_header", &mut partner.signature_header),
+    ];
+    for (key, header) in headers {
+        if let Some(found) = header_name(&section, key) {
+            *header = found;
+        }
+    }
+    if partner
+        .key_identifier_header
+        .eq_ignore_ascii_case(&partner.signature_header)
+    {
+        let hint = "one names the key, the other has the signature made with it";
+        let what = "is the same header as key_identifier_header";
+        section.refuse(section.place(), "signature_header", what, hint);
+    }
+    section.finish();
+    partner
+}
+
+fn header_name(section: &Section<'_>, key: &'static str) -> Option<String> {
+    let example = r#""Gitlab-Public-Key-Signature""#;
+    let Found { value, place } = section.text(key, example)?;
+    // RFC 9110, 5.6.2: a token.
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    if value.len() <= 100 && value.chars().all(allowed) {
+        return Some(value);
+    }
+    let hint = format!("for example {example}");
+    section.refuse(&place, key, "is not the name of a header", &hint);
+    None
+}
+
+fn revocation_tokens(section: &Section<'_>) -> Vec<SecretString> {
+    let mut tokens: Vec<SecretString> = Vec::new();
+    for Found { value, place } in section.secrets("revocation_tokens") {
+        let text = value.expose_secret();
+        if tokens.iter().any(|known| known.expose_secret() == text) {
+            let hint = "each token stands in the list once";
+            section.refuse(&place, "revocation_tokens", "the same token twice", hint);
+        }
+        if !text
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() || byte == b' ')
+        {
+            let what = "holds characters that no header has";
+            let hint = "only printable ASCII; check for line breaks";
+            section.refuse(&place, "revocation_tokens", what, hint);
+        }
+        tokens.push(value);
+    }
+    tokens
 }

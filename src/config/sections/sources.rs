@@ -188,7 +188,7 @@ fn source_scope(section: &Section<'_>) -> Scope {
     })
 }
 
-fn scope(text: &str) -> Option<Scope> {
+pub(super) fn scope(text: &str) -> Option<Scope> {
     // What may stand in a name on GitHub; nothing else may, since names become parts of URLs.
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let name = |text: &str| {
@@ -212,7 +212,7 @@ fn scope(text: &str) -> Option<Scope> {
     }
 }
 
-fn source_token(section: &Section<'_>) -> Option<SecretString> {
+pub(super) fn source_token(section: &Section<'_>) -> Option<SecretString> {
     let found = section.optional_secret("token")?;
     // It travels in a header: anything else would fail at the first request, far from its cause.
     if found
@@ -232,7 +232,7 @@ fn source_token(section: &Section<'_>) -> Option<SecretString> {
     None
 }
 
-fn source_schedule(section: &Section<'_>) -> Schedule {
+pub(super) fn source_schedule(section: &Section<'_>) -> Schedule {
     let example = r#""poll", or five cron fields in UTC such as "*/5 * * * *""#;
     let Some(found) = section.text("schedule", example) else {
         return Schedule::Poll;

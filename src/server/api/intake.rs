@@ -1,16 +1,15 @@
-//! Reports from outside: GitHub's, and of strangers who hold a key.
+//! Reports from outside: of partners, of GitLab instances, and of strangers who hold a key.
 
 use std::net::SocketAddr;
 
 use axum::Json;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::intake::{
-    self, Feedback, KEY_IDENTIFIER_HEADER, MAX_REPORT, PartnerError, ReportError, SIGNATURE_HEADER,
-    SelfReport,
+    self, Answered, Feedback, MAX_REPORT, PartnerError, ReportError, RevocationApi, SelfReport,
 };
 use crate::server::body::read_bounded;
 use crate::server::error::{ApiError, ApiResult};
@@ -38,26 +37,171 @@ pub async fn github(
     finisher: Finisher,
     request: Request,
 ) -> ApiResult<Json<Vec<Feedback>>> {
+    report(state, finisher, request, "github").await
+}
+
+/// Receive a secret-detection report of GitLab's partner programme.
+#[utoipa::path(
+    post, path = "/webhooks/gitlab/secret-detection", operation_id = "gitlab_secret_detection", tag = "Intake",
+    params(
+        ("Gitlab-Public-Key-Identifier" = String, Header, description = "Which key signed"),
+        ("Gitlab-Public-Key-Signature" = String, Header, description = "Base64 of DER: ECDSA P-256, SHA-256 over the raw body"),
+    ),
+    request_body(content = String, description = "An array of `{token, type, url}`, at most 25 MiB", content_type = "application/json"),
+    responses(
+        (status = 200, body = Vec<Feedback>, description = "One row per row, in order"),
+        (status = 400, description = "No JSON array"),
+        (status = 401, description = "Missing or wrong signature, or an unknown key"),
+        (status = 413, description = "Too large"),
+        (status = 503, description = "Send it again: GitLab's keys or the database cannot be had"),
+    ),
+)]
+pub async fn gitlab(
+    State(state): State<AppState>,
+    finisher: Finisher,
+    request: Request,
+) -> ApiResult<Json<Vec<Feedback>>> {
+    report(state, finisher, request, "gitlab").await
+}
+
+/// Receive a secret-scanning report of deps.dev.
+#[utoipa::path(
+    post, path = "/webhooks/depsdev/secret-scanning", operation_id = "depsdev_secret_scanning", tag = "Intake",
+    params(
+        ("Gosst-Public-Key-Identifier" = String, Header, description = "Which key signed"),
+        ("Gosst-Public-Key-Signature" = String, Header, description = "Base64 of DER: ECDSA P-256, SHA-256 over the raw body"),
+    ),
+    request_body(content = String, description = "An array of `{token, type, url, source}`, at most 25 MiB", content_type = "application/json"),
+    responses(
+        (status = 200, body = Vec<Feedback>, description = "One row per row, in order"),
+        (status = 400, description = "No JSON array"),
+        (status = 401, description = "Missing or wrong signature, or an unknown key"),
+        (status = 413, description = "Too large"),
+        (status = 503, description = "Send it again: the keys of deps.dev or the database cannot be had"),
+    ),
+)]
+pub async fn depsdev(
+    State(state): State<AppState>,
+    finisher: Finisher,
+    request: Request,
+) -> ApiResult<Json<Vec<Feedback>>> {
+    report(state, finisher, request, "depsdev").await
+}
+
+async fn report(
+    state: AppState,
+    finisher: Finisher,
+    request: Request,
+    partner: &'static str,
+) -> ApiResult<Json<Vec<Feedback>>> {
     let (parts, body) = request.into_parts();
-    // The content type is GitHub's business: the signature says what the bytes are.
+    // The content type is the partner's business: the signature says what the bytes are.
     let body = read_bounded(&parts.headers, body, MAX_REPORT).await?;
     let answered = finisher
         .finish(async move {
-            let Some(partner) = &state.0.github else {
+            let mut partners = state.0.intake.partners.iter();
+            let Some(partner) = partners.find(|known| known.name() == partner) else {
                 return Err(ApiError::not_found("Route"));
             };
-            let header = |name: &str| parts.headers.get(name).map(HeaderValue::as_bytes);
-            let (identifier, signature) = (header(KEY_IDENTIFIER_HEADER), header(SIGNATURE_HEADER));
-            Ok(partner.receive(identifier, signature, body).await?)
+            Ok(partner.receive(&parts.headers, body).await?)
         })
         .await??;
+    tell(partner, &answered);
+    Ok(Json(answered.feedback))
+}
+
+fn tell(partner: &str, answered: &Answered) {
     tracing::info!(
+        partner,
         rows = answered.feedback.len(),
         malformed = answered.malformed,
         revoked = answered.revoked,
-        "GitHub reported leaks"
+        "leaks were reported"
     );
-    Ok(Json(answered.feedback))
+}
+
+/// What GitLab may ask to revoke.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RevocableTypes {
+    /// For each secret key format its id, plain and as GitLab names findings of a rule of that id.
+    types: Vec<String>,
+}
+
+/// List the types of tokens that a GitLab instance may report (token revocation API).
+#[utoipa::path(
+    get, path = "/v1/revocable_token_types", operation_id = "revocable_token_types", tag = "Intake",
+    params(("Authorization" = String, Header, description = "The pre-shared token as it is")),
+    responses(
+        (status = 200, body = RevocableTypes),
+        (status = 401, description = "Missing or wrong token"),
+        (status = 429, description = "`RATE_LIMITED`"),
+    ),
+)]
+pub async fn revocable_types(
+    State(state): State<AppState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> ApiResult<Json<RevocableTypes>> {
+    let api = admitted(&state, peer, request.headers())?;
+    let types = api.types();
+    Ok(Json(RevocableTypes { types }))
+}
+
+/// Revoke what GitLab's secret detection found (token revocation API).
+#[utoipa::path(
+    post, path = "/v1/revoke_tokens", operation_id = "revoke_tokens", tag = "Intake",
+    params(("Authorization" = String, Header, description = "The pre-shared token as it is")),
+    request_body(content = String, description = "An array of `{type, token, location}`, at most 25 MiB", content_type = "application/json"),
+    responses(
+        (status = 204, description = "What is a key of ours is revoked"),
+        (status = 400, description = "No JSON array; do not send it again"),
+        (status = 401, description = "Missing or wrong token"),
+        (status = 413, description = "Too large"),
+        (status = 429, description = "`RATE_LIMITED`"),
+        (status = 503, description = "Send it again: the database cannot be had"),
+    ),
+)]
+pub async fn revoke_tokens(
+    State(state): State<AppState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    finisher: Finisher,
+    request: Request,
+) -> ApiResult<StatusCode> {
+    admitted(&state, peer, request.headers())?;
+    let (parts, body) = request.into_parts();
+    let body = read_bounded(&parts.headers, body, MAX_REPORT).await?;
+    let answered = finisher
+        .finish(async move {
+            let api = state.0.intake.revocation.as_ref();
+            let api = api.ok_or_else(|| ApiError::not_found("Route"))?;
+            Ok::<_, ApiError>(api.revoke(body).await?)
+        })
+        .await??;
+    tell("gitlab", &answered);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The token revocation API, for whoever presents its token, not too often.
+fn admitted<'s>(
+    state: &'s AppState,
+    peer: SocketAddr,
+    headers: &HeaderMap,
+) -> ApiResult<&'s RevocationApi> {
+    let api = state.0.intake.revocation.as_ref();
+    let api = api.ok_or_else(|| ApiError::not_found("Route"))?;
+    let authorization = headers.get(header::AUTHORIZATION);
+    if !api.admits(authorization.map(HeaderValue::as_bytes)) {
+        return Err(ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "AUTHORIZATION_INVALID",
+            "The header `authorization` has to be the token that was agreed on, and nothing else.",
+        ));
+    }
+    let limit = &state.0.revocations;
+    limit
+        .check(&client_of(peer.ip()))
+        .map_err(ApiError::rate_limited)?;
+    Ok(api)
 }
 
 impl From<PartnerError> for ApiError {
@@ -95,6 +239,12 @@ pub struct SelfReportBody {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Success {
     success: bool,
+}
+
+impl Success {
+    pub(super) fn new() -> Self {
+        Self { success: true }
+    }
 }
 
 /// Revoke a key by presenting it. Needs no access token; limited per client address.

@@ -9,6 +9,7 @@ pub mod keys;
 pub mod revocations;
 mod uses;
 pub mod views;
+pub mod webhooks;
 
 use axum::extract::{FromRequestParts as _, Path};
 use axum::http::request::Parts;

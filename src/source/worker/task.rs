@@ -290,8 +290,11 @@ impl Tried {
     }
 }
 
-/// Who acts, for the revocation log.
+/// Who acts, for the revocation log. What webhooks tell of is found in their own name.
 pub(super) fn actor(source: &str) -> String {
+    if source.starts_with("webhook:") {
+        return source.to_owned();
+    }
     format!("source:{source}")
 }
 

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rescind::clock::{Clock as _, ManualClock, SharedClock};
-use rescind::intake::{GithubPartner, PublicKeyTimings, PublicKeys};
+use rescind::intake::webhook::{InboxParts, Webhook, WebhookOptions};
+use rescind::intake::{Partner, PartnerOptions, PublicKeyTimings, PublicKeys, RevocationApi};
 use rescind::keyformat::{FormatSet, KeyValue};
 use rescind::respond::{IssuerFormats, Responder};
-use rescind::server::{AppState, Limits, router, serve};
+use rescind::scan::{Encodings, Engine};
+use rescind::server::{AppState, Intake, Limits, router, serve};
 use rescind::store::{Lookup, NewToken, Role, Store};
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -25,7 +28,12 @@ pub(crate) const START: &str = "2026-11-22T20:46:15.123456Z";
 
 /// What a test may want to be different.
 pub(crate) struct Setup {
+    /// Of GitHub.
     pub(crate) public_keys_url: Option<String>,
+    /// Other partners, and where their keys are.
+    pub(crate) partners: Vec<(&'static str, String)>,
+    pub(crate) revocation_tokens: Vec<&'static str>,
+    pub(crate) webhooks: Vec<WebhookOptions>,
     pub(crate) timings: PublicKeyTimings,
     pub(crate) limits: Limits,
 }
@@ -35,9 +43,13 @@ impl Default for Setup {
         let many = NonZeroU32::new(10_000).unwrap();
         Self {
             public_keys_url: None,
+            partners: Vec::new(),
+            revocation_tokens: Vec::new(),
+            webhooks: Vec::new(),
             timings: PublicKeyTimings::default(),
             limits: Limits {
                 self_reports_per_minute: many,
+                revocations_per_minute: many,
                 uses_per_minute: many,
                 ..Limits::default()
             },
@@ -91,17 +103,33 @@ impl TestServer {
         };
         let responder = Responder::new(store.clone(), formats.clone(), issuer, Arc::clone(&shared));
         let http = http_client();
-        let github = setup.public_keys_url.map(|url| {
-            let keys = PublicKeys::new(url, http.clone(), shared, setup.timings);
-            GithubPartner::new(keys, responder.clone())
+        let github = setup.public_keys_url.map(|url| ("github", url));
+        let partners = github.into_iter().chain(setup.partners).map(|(name, url)| {
+            let keys = PublicKeys::new(url, http.clone(), Arc::clone(&shared), setup.timings);
+            Partner::new(partner_options(name), keys, responder.clone())
         });
+        let tokens = setup.revocation_tokens.into_iter().map(Into::into);
+        let tokens: Vec<_> = tokens.collect();
+        let wake = Arc::new(Notify::new());
+        let inbox = InboxParts::new(responder.clone(), wake);
+        let engine = Arc::new(Engine::new(&formats, Encodings::ALL));
+        let webhooks = setup.webhooks.into_iter().map(|options| {
+            let engine = Arc::clone(&engine);
+            Arc::new(Webhook::new(options, responder.clone(), engine, &inbox))
+        });
+        let intake = Intake {
+            partners: partners.collect(),
+            revocation: (!tokens.is_empty()).then(|| RevocationApi::new(tokens, responder.clone())),
+            webhooks: webhooks.collect(),
+        };
         let (lookup, task) = Lookup::new(store.clone());
-        let state = AppState::new(responder.clone(), lookup, github, setup.limits);
+        let state = AppState::new(responder.clone(), lookup, intake, setup.limits);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(task.run());
+        tasks.spawn(inbox.task.run());
         tasks.spawn(serve(listener, router(state), shutdown.clone()));
         Self {
             address,
@@ -246,6 +274,18 @@ impl Client<'_> {
         let reply = self.post("/api/v1/user-api-keys", body).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
         reply.json()
+    }
+}
+
+/// A partner with the headers that it has by default.
+fn partner_options(name: &'static str) -> PartnerOptions {
+    let config = rescind::config::Partners::default();
+    let mut partners = config.each().into_iter();
+    let (_, partner) = partners.find(|(known, _)| *known == name).unwrap();
+    PartnerOptions {
+        name,
+        key_identifier_header: partner.key_identifier_header.clone(),
+        signature_header: partner.signature_header.clone(),
     }
 }
 

@@ -1,11 +1,15 @@
-//! GitHub's partner reports: verify the raw bytes, read the rows, hand them on, answer every row.
+//! Reports of partners: verify the raw bytes, read the rows, hand them on, answer every row.
+//!
+//! GitHub began it; GitLab and deps.dev do the same with headers and keys of their own. A [`Partner`] knows
+//! the keys of one of them only, so that nobody's key verifies somebody else's report.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
+use reqwest::header::{HeaderMap, HeaderValue};
 use serde::Serialize;
 
-use super::place::github_place;
+use super::place::partner_place;
 use super::public_keys::{NoKey, PublicKeys};
 use super::rows::{ReportError, Row, parse_report};
 use super::signature::{ReportSignature, SignatureError};
@@ -15,24 +19,26 @@ use crate::store::{Reason, StoreError};
 /// The largest report that is read, in bytes.
 pub const MAX_REPORT: usize = 25 << 20;
 
-/// Names the key that signed the report.
-pub const KEY_IDENTIFIER_HEADER: &str = "github-public-key-identifier";
-
-/// The signature over the raw body.
-pub const SIGNATURE_HEADER: &str = "github-public-key-signature";
-
 /// The longest key identifier that is looked up. GitHub's have 64 characters.
 const MAX_IDENTIFIER: usize = 128;
 
-/// Who does what a report leads to, in the revocation log.
-const ACTOR: &str = "partner:github";
+/// Who reports, and how its headers are called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartnerOptions {
+    /// Its name, such as `github`: who acts in the revocation log is `partner:github`.
+    pub name: &'static str,
+    /// The header that names the key which signed the report.
+    pub key_identifier_header: String,
+    /// The header with the signature over the raw body.
+    pub signature_header: String,
+}
 
 /// Why a report is not answered row by row.
 #[derive(Debug, thiserror::Error)]
 pub enum PartnerError {
     /// 401: a header that carries the proof is missing.
     #[error("the header `{0}` is missing or empty")]
-    MissingHeader(&'static str),
+    MissingHeader(String),
     /// 401: no such key, even after asking the origin again.
     #[error("the key that the report names is not among the published ones")]
     UnknownKey,
@@ -88,42 +94,56 @@ pub struct Answered {
     pub revoked: usize,
 }
 
-/// The receiving end of GitHub's partner programme.
+/// The receiving end of one partner's programme.
 #[derive(Debug)]
-pub struct GithubPartner {
+pub struct Partner {
+    options: PartnerOptions,
+    actor: String,
     keys: PublicKeys,
     responder: Responder,
 }
 
-impl GithubPartner {
+impl Partner {
     /// Verifies with `keys` and hands what was reported to `responder`.
-    pub fn new(keys: PublicKeys, responder: Responder) -> Self {
-        Self { keys, responder }
+    pub fn new(options: PartnerOptions, keys: PublicKeys, responder: Responder) -> Self {
+        Self {
+            actor: format!("partner:{}", options.name),
+            options,
+            keys,
+            responder,
+        }
     }
 
-    /// Takes a report as it arrived: the two headers and the untouched bytes of the body.
+    /// Its name, such as `github`.
+    pub fn name(&self) -> &'static str {
+        self.options.name
+    }
+
+    /// Takes a report as it arrived: its headers and the untouched bytes of the body.
+    ///
+    /// # Errors
+    /// [`PartnerError`]; nothing was changed then.
     pub async fn receive(
         &self,
-        identifier: Option<&[u8]>,
-        signature: Option<&[u8]>,
+        headers: &HeaderMap,
         body: impl AsRef<[u8]> + Send + 'static,
     ) -> Result<Answered, PartnerError> {
-        let rows = self.verified_rows(identifier, signature, body).await?;
+        let rows = self.verified_rows(headers, body).await?;
         self.answer(rows).await
     }
 
     async fn verified_rows(
         &self,
-        identifier: Option<&[u8]>,
-        signature: Option<&[u8]>,
+        headers: &HeaderMap,
         body: impl AsRef<[u8]> + Send + 'static,
     ) -> Result<Vec<Row>, PartnerError> {
-        let identifier = identifier
-            .filter(|value| !value.is_empty())
-            .ok_or(PartnerError::MissingHeader(KEY_IDENTIFIER_HEADER))?;
-        let signature = signature
-            .filter(|value| !value.is_empty())
-            .ok_or(PartnerError::MissingHeader(SIGNATURE_HEADER))?;
+        let needed = |name: &str| {
+            let value = headers.get(name).map(HeaderValue::as_bytes);
+            let value = value.filter(|value| !value.is_empty());
+            value.ok_or_else(|| PartnerError::MissingHeader(name.to_owned()))
+        };
+        let identifier = needed(&self.options.key_identifier_header)?;
+        let signature = needed(&self.options.signature_header)?;
         // What cannot be right leads to no fetch of keys.
         let signature = ReportSignature::parse(signature)?;
         let identifier = str::from_utf8(identifier)
@@ -147,52 +167,60 @@ impl GithubPartner {
         .map_err(|_| PartnerError::Died)?
     }
 
+    /// Responds to rows, whoever has verified them.
     async fn answer(&self, rows: Vec<Row>) -> Result<Answered, PartnerError> {
-        let detected_at = self.responder.clock().now();
-        let mut sightings = Vec::new();
-        let mut feedback = Vec::with_capacity(rows.len());
-        let mut reported = Vec::new();
-        for row in rows {
-            feedback.push(Feedback {
-                token_hash: row.token_hash().to_hex(),
-                token_type: row.token_type,
-                label: Label::FalsePositive,
-            });
-            if let Some(value) = row.token {
-                let place = github_place(
-                    row.url.as_deref(),
-                    row.source.as_deref(),
-                    &value,
-                    self.responder.formats(),
-                );
-                reported.push(feedback.len() - 1);
-                sightings.push(Sighting {
-                    value,
-                    place,
-                    detected_at,
-                });
-            }
-        }
-        let malformed = feedback.len() - sightings.len();
-        let answers = self
-            .responder
-            .report(sightings, Reason::Leaked, ACTOR)
-            .await?;
-        let mut revoked = HashSet::new();
-        for (row, answer) in reported.into_iter().zip(answers) {
-            feedback[row].label = match answer {
-                Answer::Unknown | Answer::Public(_) => Label::FalsePositive,
-                Answer::AlreadyInvalid(_) => Label::TruePositive,
-                Answer::Revoked(key) => {
-                    revoked.insert(key.id);
-                    Label::TruePositive
-                }
-            };
-        }
-        Ok(Answered {
-            feedback,
-            malformed,
-            revoked: revoked.len(),
-        })
+        answer(&self.responder, &self.actor, rows).await
     }
+}
+
+/// Responds to the rows of a report of `actor`.
+pub(super) async fn answer(
+    responder: &Responder,
+    actor: &str,
+    rows: Vec<Row>,
+) -> Result<Answered, PartnerError> {
+    let detected_at = responder.clock().now();
+    let mut sightings = Vec::new();
+    let mut feedback = Vec::with_capacity(rows.len());
+    let mut reported = Vec::new();
+    for row in rows {
+        feedback.push(Feedback {
+            token_hash: row.token_hash().to_hex(),
+            token_type: row.token_type,
+            label: Label::FalsePositive,
+        });
+        if let Some(value) = row.token {
+            let place = partner_place(
+                actor,
+                row.url.as_deref(),
+                row.source.as_deref(),
+                &value,
+                responder.formats(),
+            );
+            reported.push(feedback.len() - 1);
+            sightings.push(Sighting {
+                value,
+                place,
+                detected_at,
+            });
+        }
+    }
+    let malformed = feedback.len() - sightings.len();
+    let answers = responder.report(sightings, Reason::Leaked, actor).await?;
+    let mut revoked = HashSet::new();
+    for (row, answer) in reported.into_iter().zip(answers) {
+        feedback[row].label = match answer {
+            Answer::Unknown | Answer::Public(_) => Label::FalsePositive,
+            Answer::AlreadyInvalid(_) => Label::TruePositive,
+            Answer::Revoked(key) => {
+                revoked.insert(key.id);
+                Label::TruePositive
+            }
+        };
+    }
+    Ok(Answered {
+        feedback,
+        malformed,
+        revoked: revoked.len(),
+    })
 }

@@ -1,0 +1,277 @@
+//! `[webhooks]`: forges that tell of pushes and texts by themselves.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Url;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::base_url;
+use super::sources::{Schedule, Scope, Source, scope, source_schedule, source_token};
+use crate::config::cron::CronSchedule;
+use crate::config::read::{Found, Section};
+
+/// What a signing token of GitLab begins with (Standard Webhooks).
+const SIGNING_TOKEN: &str = "whsec_";
+
+/// When failed deliveries are looked for, unless the configuration says otherwise.
+const SWEEPS: &str = "*/30 * * * *";
+
+/// `[webhooks]`
+#[derive(Debug, Clone, Default)]
+pub struct Webhooks {
+    /// GitHub and GitHub Enterprise Server.
+    pub github: Webhook,
+    /// GitLab.
+    pub gitlab: Webhook,
+    /// Gitea, Forgejo and Gogs.
+    pub gitea: Webhook,
+    /// Bitbucket Cloud and Data Center.
+    pub bitbucket: Webhook,
+}
+
+/// `[webhooks.FORGE]`
+#[derive(Debug, Clone, Default)]
+pub struct Webhook {
+    /// The secrets that deliveries may be signed with. Without one the forge has no endpoint.
+    pub secrets: Vec<SecretString>,
+    /// The base URL of repositories over smart HTTP, without a slash at the end. `None`: as the payload
+    /// says.
+    pub clone_url: Option<String>,
+    /// The access token for clones from `clone_url`.
+    pub token: Option<SecretString>,
+    /// The search for deliveries that failed; GitHub only.
+    pub redelivery: Option<Redelivery>,
+}
+
+/// `[webhooks.github.redelivery]`
+#[derive(Debug, Clone)]
+pub struct Redelivery {
+    /// Whose deliveries are looked at.
+    pub hooks: Vec<Hook>,
+    /// The access token, which may read and redeliver the deliveries of all hooks.
+    pub token: SecretString,
+    /// The REST API's base URL, without a slash at the end.
+    pub api_url: String,
+    /// When it is looked.
+    pub schedule: Schedule,
+}
+
+/// A webhook on GitHub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hook {
+    /// `repo:OWNER/NAME:ID`
+    Repo {
+        /// The repository's owner.
+        owner: String,
+        /// The repository's own name.
+        name: String,
+        /// The webhook's number.
+        id: u64,
+    },
+    /// `org:NAME:ID`
+    Org {
+        /// The organization.
+        name: String,
+        /// The webhook's number.
+        id: u64,
+    },
+}
+
+impl std::fmt::Display for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Repo { owner, name, id } => write!(f, "repo:{owner}/{name}:{id}"),
+            Self::Org { name, id } => write!(f, "org:{name}:{id}"),
+        }
+    }
+}
+
+impl Webhooks {
+    /// Every forge's webhook, with the forge's name in the configuration.
+    pub fn each(&self) -> [(&'static str, &Webhook); 4] {
+        [
+            ("github", &self.github),
+            ("gitlab", &self.gitlab),
+            ("gitea", &self.gitea),
+            ("bitbucket", &self.bitbucket),
+        ]
+    }
+}
+
+pub(super) fn webhooks(section: Section<'_>, sources: &[Source]) -> Webhooks {
+    let mut known = Vec::new();
+    for source in sources {
+        known.extend(ClonePlace::of(&source.clone_url, source.token.as_ref()));
+    }
+    let mut webhook = |forge| webhook(section.section(forge), forge, &mut known);
+    let webhooks = Webhooks {
+        github: webhook("github"),
+        gitlab: webhook("gitlab"),
+        gitea: webhook("gitea"),
+        bitbucket: webhook("bitbucket"),
+    };
+    section.finish();
+    webhooks
+}
+
+fn webhook(section: Section<'_>, forge: &str, known: &mut Vec<ClonePlace>) -> Webhook {
+    let mut webhook = Webhook {
+        secrets: secrets(&section, forge),
+        clone_url: base_url(&section, "clone_url", example_of(forge)),
+        token: source_token(&section),
+        redelivery: None,
+    };
+    if forge == "github" {
+        webhook.redelivery = redelivery(section.section("redelivery"), section.has("redelivery"));
+    }
+    check_clone_place(&section, &webhook, known);
+    let asks_for_more = ["clone_url", "token", "redelivery"].iter();
+    if asks_for_more.clone().any(|key| section.has(key)) && !section.has("secrets") {
+        section.refuse(
+            section.place(),
+            "secrets",
+            "is missing, so no delivery could be verified",
+            r#"add a line such as secrets = [{ env = "WEBHOOK_SECRET" }]"#,
+        );
+    }
+    section.finish();
+    webhook
+}
+
+fn example_of(forge: &str) -> &'static str {
+    match forge {
+        "github" => "https://github.com",
+        "gitlab" => "https://gitlab.com",
+        "bitbucket" => "https://bitbucket.org",
+        _ => "https://gitea.example.com",
+    }
+}
+
+fn secrets(section: &Section<'_>, forge: &str) -> Vec<SecretString> {
+    let mut secrets: Vec<SecretString> = Vec::new();
+    for Found { value, place } in section.secrets("secrets") {
+        let text = value.expose_secret();
+        if secrets.iter().any(|known| known.expose_secret() == text) {
+            let hint = "each secret stands in the list once";
+            section.refuse(&place, "secrets", "the same secret twice", hint);
+        }
+        if forge == "gitlab" && text.starts_with(SIGNING_TOKEN) && !is_signing_token(text) {
+            let what = "begins with whsec_ like a signing token, but no base64 follows";
+            let hint = "copy the signing token as GitLab shows it";
+            section.refuse(&place, "secrets", what, hint);
+        }
+        secrets.push(value);
+    }
+    secrets
+}
+
+fn is_signing_token(text: &str) -> bool {
+    let key = text.strip_prefix(SIGNING_TOKEN).unwrap_or_default();
+    !key.is_empty() && STANDARD.decode(key).is_ok()
+}
+
+/// Where contents of a host come from.
+struct ClonePlace {
+    host: (String, Option<u16>),
+    url: String,
+    token: Option<String>,
+}
+
+impl ClonePlace {
+    fn of(url: &str, token: Option<&SecretString>) -> Option<Self> {
+        let parsed = Url::parse(url).ok()?;
+        Some(Self {
+            host: (
+                parsed.host_str()?.to_owned(),
+                parsed.port_or_known_default(),
+            ),
+            url: url.to_owned(),
+            token: token.map(|token| token.expose_secret().to_owned()),
+        })
+    }
+}
+
+/// Contents of one host are fetched in one way, whoever told of them: a push that a webhook and a source
+/// see is one work item. And a token needs a host that it belongs to.
+fn check_clone_place(section: &Section<'_>, webhook: &Webhook, known: &mut Vec<ClonePlace>) {
+    let Some(clone_url) = &webhook.clone_url else {
+        if section.has("token") && !section.has("clone_url") {
+            let what = "is for clones, and nothing says from where";
+            let hint = "add clone_url: the token is sent to that host and to no other";
+            section.refuse(section.place(), "token", what, hint);
+        }
+        return;
+    };
+    let Some(here) = ClonePlace::of(clone_url, webhook.token.as_ref()) else {
+        return;
+    };
+    for other in known.iter().filter(|other| other.host == here.host) {
+        if other.url != here.url {
+            let what = "a source or webhook of the same host has a different clone_url";
+            let hint = "give sources and webhooks of one host the same clone_url";
+            section.refuse(section.place(), "clone_url", what, hint);
+        }
+        if let (Some(token), Some(other)) = (&here.token, &other.token)
+            && token != other
+        {
+            let what = "a source or webhook of the same host has a different token";
+            let hint = "give sources and webhooks of one host the same token";
+            section.refuse(section.place(), "token", what, hint);
+        }
+    }
+    known.push(here);
+}
+
+fn redelivery(section: Section<'_>, wanted: bool) -> Option<Redelivery> {
+    let hooks = hooks(&section);
+    let token = source_token(&section);
+    let github = "https://api.github.com";
+    let api_url = base_url(&section, "api_url", github).unwrap_or_else(|| github.to_owned());
+    let schedule = if section.has("schedule") {
+        source_schedule(&section)
+    } else {
+        CronSchedule::parse(SWEEPS).map_or(Schedule::Poll, Schedule::Cron)
+    };
+    let missing = |key: &str, hint: &str| {
+        if wanted && !section.has(key) {
+            section.refuse(section.place(), key, "is missing", hint);
+        }
+    };
+    missing("hooks", r#"add a line such as hooks = ["org:acme:9"]"#);
+    missing(
+        "token",
+        r#"add a line such as token = { env = "GITHUB_HOOKS_TOKEN" }"#,
+    );
+    section.finish();
+    Some(Redelivery {
+        hooks: Some(hooks).filter(|hooks| !hooks.is_empty())?,
+        token: token?,
+        api_url,
+        schedule,
+    })
+}
+
+fn hooks(section: &Section<'_>) -> Vec<Hook> {
+    let example = r#"["repo:acme/shop:123", "org:acme:9"]"#;
+    let mut hooks = Vec::new();
+    for Found { value, place } in section.texts("hooks", example).into_iter().flatten() {
+        let known = hook(&value).filter(|hook| !hooks.contains(hook));
+        if known.is_none() {
+            let what = "is no webhook of a repository or organization, or stands in the list twice";
+            let hint = format!("its number is in the address of its settings page: {example}");
+            section.refuse(&place, "hooks", what, &hint);
+        }
+        hooks.extend(known);
+    }
+    hooks
+}
+
+fn hook(text: &str) -> Option<Hook> {
+    let (rest, id) = text.rsplit_once(':')?;
+    let id = id.parse().ok().filter(|id| *id > 0)?;
+    match scope(rest)? {
+        Scope::Org(name) => Some(Hook::Org { name, id }),
+        Scope::Repo { owner, name } => Some(Hook::Repo { owner, name, id }),
+        _ => None,
+    }
+}

@@ -1,0 +1,120 @@
+//! The configured partners and webhooks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use reqwest::Url;
+
+use super::{Parts, Work};
+use crate::config::{self, Config, SourceKind};
+use crate::intake::webhook::{ClonePlaces, Forge, InboxParts, InboxTask, Webhook, WebhookOptions};
+use crate::intake::{Partner, PartnerOptions, PublicKeyTimings, PublicKeys, RevocationApi};
+use crate::server::Intake;
+use crate::source::Origin;
+
+/// Makes what the configuration names, and adds to `origins` where contents of webhooks come from. The task
+/// has to run for the webhooks.
+pub(super) fn make(
+    parts: &Parts<'_>,
+    work: &Work,
+    origins: &mut HashMap<String, Origin>,
+) -> (Intake, InboxTask) {
+    let bases = clone_bases(parts.config, origins);
+    let known: Vec<Url> = origins
+        .values()
+        .map(|origin| origin.clone_url.clone())
+        .collect();
+    let inbox = InboxParts::new(parts.responder.clone(), Arc::clone(&work.wake));
+    let configured = configured(parts.config).into_iter();
+    let configured = configured.filter(|(_, webhook)| !webhook.secrets.is_empty());
+    let webhooks = configured.map(|(forge, webhook)| {
+        let options = WebhookOptions {
+            forge,
+            secrets: webhook.secrets.clone(),
+            places: ClonePlaces {
+                base: bases.get(&forge).cloned(),
+                known: known.clone(),
+            },
+        };
+        tracing::info!(webhook = forge.source(), "receiving");
+        let engine = Arc::clone(&work.engine);
+        Arc::new(Webhook::new(
+            options,
+            parts.responder.clone(),
+            engine,
+            &inbox,
+        ))
+    });
+    let tokens = parts.config.partners.revocation_tokens.clone();
+    let revocation =
+        (!tokens.is_empty()).then(|| RevocationApi::new(tokens, parts.responder.clone()));
+    let intake = Intake {
+        partners: partners(parts),
+        revocation,
+        webhooks: webhooks.collect(),
+    };
+    (intake, inbox.task)
+}
+
+fn configured(config: &Config) -> [(Forge, &config::Webhook); 4] {
+    let webhooks = &config.webhooks;
+    [
+        (Forge::GitHub, &webhooks.github),
+        (Forge::GitLab, &webhooks.gitlab),
+        (Forge::Gitea, &webhooks.gitea),
+        (Forge::Bitbucket, &webhooks.bitbucket),
+    ]
+}
+
+/// Where the repositories of each forge's payloads are cloned from, when the configuration says so. GitHub's
+/// are those of the events feed, so that a push is one work item whoever tells of it.
+fn clone_bases(config: &Config, origins: &mut HashMap<String, Origin>) -> HashMap<Forge, Url> {
+    let mut bases = HashMap::new();
+    for (forge, webhook) in configured(config) {
+        // The configuration was checked: these are URLs, and those of one host agree.
+        let Some(clone_url) = webhook
+            .clone_url
+            .as_deref()
+            .and_then(|url| Url::parse(url).ok())
+        else {
+            continue;
+        };
+        let host = Origin::host_of(&clone_url);
+        let origin = origins.entry(host.clone()).or_insert_with(|| Origin {
+            host,
+            clone_url: clone_url.clone(),
+            token: None,
+        });
+        origin.token = origin.token.take().or_else(|| webhook.token.clone());
+        bases.insert(forge, clone_url);
+    }
+    let mut sources = config.sources.iter();
+    let feed = sources.find(|source| source.kind == SourceKind::GithubEvents);
+    let feed = feed.and_then(|feed| Url::parse(&feed.clone_url).ok());
+    if let Some(feed) = feed {
+        bases.entry(Forge::GitHub).or_insert(feed);
+    }
+    bases
+}
+
+fn partners(parts: &Parts<'_>) -> Vec<Partner> {
+    let configured = parts.config.partners.each().into_iter();
+    let enabled = configured.filter(|(_, partner)| partner.enabled);
+    let partners = enabled.filter_map(|(name, partner)| {
+        // The configuration was checked: a partner without an address is not enabled.
+        let url = partner.public_keys_url.clone()?;
+        let keys = PublicKeys::new(
+            url,
+            parts.http.clone(),
+            Arc::clone(&parts.clock),
+            PublicKeyTimings::default(),
+        );
+        let options = PartnerOptions {
+            name,
+            key_identifier_header: partner.key_identifier_header.clone(),
+            signature_header: partner.signature_header.clone(),
+        };
+        Some(Partner::new(options, keys, parts.responder.clone()))
+    });
+    partners.collect()
+}

@@ -1,0 +1,77 @@
+//! GitLab's token revocation API: what a GitLab instance asks of whoever can revoke what its secret detection
+//! finds.
+//!
+//! Source: <https://docs.gitlab.com/development/sec/token_revocation_api/>. The pre-shared token stands in
+//! `Authorization` as it is. `type` is a finding's identifier, such as
+//! `gitleaks_rule_id_` and the id of a rule; here it decides nothing.
+
+use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest as _, Sha256};
+use subtle::{Choice, ConstantTimeEq as _};
+
+use super::partner::{Answered, PartnerError, answer};
+use super::rows::parse_report;
+use crate::keyformat::Visibility;
+use crate::respond::Responder;
+
+/// What GitLab puts in front of the id of a rule.
+const RULE: &str = "gitleaks_rule_id_";
+
+/// Who does what a request leads to, in the revocation log. The findings are GitLab's, as those of its
+/// partner programme.
+const ACTOR: &str = "partner:gitlab";
+
+/// The receiving end of the token revocation API.
+#[derive(Debug)]
+pub struct RevocationApi {
+    tokens: Vec<SecretString>,
+    responder: Responder,
+}
+
+impl RevocationApi {
+    /// Whoever presents one of `tokens` may report; `responder` revokes.
+    pub fn new(tokens: Vec<SecretString>, responder: Responder) -> Self {
+        Self { tokens, responder }
+    }
+
+    /// Whether the value of `Authorization` is one of the tokens. Digests are compared, so that the time it
+    /// takes tells nothing, not even a length.
+    pub fn admits(&self, authorization: Option<&[u8]>) -> bool {
+        let digest = Sha256::digest(authorization.unwrap_or_default());
+        let mut admitted = Choice::from(0);
+        for token in &self.tokens {
+            let ours = Sha256::digest(token.expose_secret().as_bytes());
+            admitted |= ours.as_slice().ct_eq(digest.as_slice());
+        }
+        admitted.into()
+    }
+
+    /// The types that may be sent: for each secret format its id, and the identifier under which GitLab
+    /// knows the findings of a rule of that id.
+    pub fn types(&self) -> Vec<String> {
+        let formats = self.responder.formats().iter();
+        let secret = formats.filter(|format| format.visibility() == Visibility::Secret);
+        let types = secret.flat_map(|format| {
+            let id = format.id().to_owned();
+            [format!("{RULE}{id}"), id]
+        });
+        let mut types: Vec<String> = types.collect();
+        types.sort();
+        types
+    }
+
+    /// Revokes what a verified request names and is a key of ours.
+    ///
+    /// # Errors
+    /// [`PartnerError::Report`] when the body is no list, and any failure of the database; nothing was changed
+    /// then.
+    pub async fn revoke(
+        &self,
+        body: impl AsRef<[u8]> + Send + 'static,
+    ) -> Result<Answered, PartnerError> {
+        let rows = tokio::task::spawn_blocking(move || parse_report(body.as_ref()))
+            .await
+            .map_err(|_| PartnerError::Died)??;
+        answer(&self.responder, ACTOR, rows).await
+    }
+}

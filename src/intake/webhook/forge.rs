@@ -1,0 +1,196 @@
+//! The forges, and how each of them names things in its headers.
+
+use reqwest::header::HeaderMap;
+use sha2::{Digest as _, Sha256};
+
+/// The longest identifier of a delivery that is kept, in bytes. GitHub's have 36.
+const MAX_DELIVERY: usize = 128;
+
+/// The longest name of an event that is looked at, in bytes.
+const MAX_EVENT: usize = 100;
+
+/// Who sends webhooks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Forge {
+    /// GitHub and GitHub Enterprise Server.
+    GitHub,
+    /// GitLab.
+    GitLab,
+    /// Gitea, Forgejo and Gogs.
+    Gitea,
+    /// Bitbucket Cloud and Bitbucket Data Center.
+    Bitbucket,
+}
+
+impl Forge {
+    /// Every forge.
+    pub const ALL: [Self; 4] = [Self::GitHub, Self::GitLab, Self::Gitea, Self::Bitbucket];
+
+    /// Its name in the configuration and in the path of its endpoint.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::GitHub => "github",
+            Self::GitLab => "gitlab",
+            Self::Gitea => "gitea",
+            Self::Bitbucket => "bitbucket",
+        }
+    }
+
+    /// The name of its source, in occurrences, in the list of sources, and as who acts in the revocation
+    /// log.
+    pub fn source(self) -> &'static str {
+        match self {
+            Self::GitHub => "webhook:github",
+            Self::GitLab => "webhook:gitlab",
+            Self::Gitea => "webhook:gitea",
+            Self::Bitbucket => "webhook:bitbucket",
+        }
+    }
+
+    /// The headers of which one names the event, the preferred one first.
+    fn event_headers(self) -> &'static [&'static str] {
+        match self {
+            Self::GitHub => &["X-GitHub-Event"],
+            Self::GitLab => &["X-Gitlab-Event"],
+            Self::Gitea => &["X-Gitea-Event", "X-Forgejo-Event", "X-Gogs-Event"],
+            Self::Bitbucket => &["X-Event-Key"],
+        }
+    }
+
+    /// The header that names the event.
+    pub(super) fn event_header(self) -> &'static str {
+        self.event_headers().first().copied().unwrap_or_default()
+    }
+
+    /// The headers of which one identifies the delivery, the preferred one first.
+    fn delivery_headers(self) -> &'static [&'static str] {
+        match self {
+            Self::GitHub => &["X-GitHub-Delivery"],
+            // `webhook-id` is the same as `Idempotency-Key`, which is the same for each try.
+            Self::GitLab => &["webhook-id", "Idempotency-Key"],
+            Self::Gitea => &["X-Gitea-Delivery", "X-Forgejo-Delivery", "X-Gogs-Delivery"],
+            // The same for each try on Cloud; Data Center has the other one.
+            Self::Bitbucket => &["X-Request-UUID", "X-Request-Id"],
+        }
+    }
+
+    /// What the delivery is about.
+    ///
+    /// # Errors
+    /// [`NoEvent`] when the header is missing or unreadable, or when it is another forge's delivery.
+    pub(super) fn event(self, headers: &HeaderMap) -> Result<String, NoEvent> {
+        let names = self.event_headers();
+        if let Some(event) = first(headers, names, MAX_EVENT) {
+            // Gitea imitates GitHub's headers beside its own.
+            let imitates = self == Self::GitHub
+                && first(headers, Self::Gitea.event_headers(), MAX_EVENT).is_some();
+            if imitates {
+                return Err(NoEvent::Foreign(Self::Gitea));
+            }
+            return Ok(event.to_owned());
+        }
+        let others = Self::ALL.into_iter().filter(|other| *other != self);
+        let mut others =
+            others.filter(|other| first(headers, other.event_headers(), MAX_EVENT).is_some());
+        Err(match others.next() {
+            Some(other) => NoEvent::Foreign(other),
+            None => NoEvent::Missing(self.event_header()),
+        })
+    }
+
+    /// What the forge calls the delivery. `None` when it does not say, or not in a way that can be kept:
+    /// such a delivery cannot be told from its repetition, which does no harm.
+    pub(super) fn delivery(self, headers: &HeaderMap, body: &[u8]) -> Option<String> {
+        let plain = |text: &&str| {
+            text.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.:{}".contains(&b))
+        };
+        if let Some(id) = first(headers, self.delivery_headers(), MAX_DELIVERY).filter(plain) {
+            return Some(id.to_owned());
+        }
+        if self != Self::GitLab {
+            return None;
+        }
+        // Old versions send the event's only, which several deliveries share: an event that leads to
+        // further ones hands its identifier down to them.
+        let event = first(headers, &["X-Gitlab-Event-UUID"], MAX_DELIVERY / 2).filter(plain)?;
+        let digest = hex::encode(Sha256::digest(body));
+        Some(format!("{event}:{}", &digest[..32]))
+    }
+}
+
+/// Why a verified delivery cannot be read: its headers do not say what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoEvent {
+    /// This header is missing, empty or overlong.
+    Missing(&'static str),
+    /// It is another forge's.
+    Foreign(Forge),
+}
+
+/// The first of these headers that has a readable value of at most `max` bytes.
+fn first<'h>(headers: &'h HeaderMap, names: &[&str], max: usize) -> Option<&'h str> {
+    let values = names.iter().filter_map(|name| headers.get(*name));
+    let mut texts = values.filter_map(|value| value.to_str().ok());
+    texts.find(|text| !text.is_empty() && text.len() <= max)
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(name, value)| {
+                let name: HeaderName = name.parse().unwrap();
+                (name, HeaderValue::from_static(value))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_event_is_the_forges_own() {
+        let github = headers(&[("x-github-event", "push")]);
+        assert_eq!(Forge::GitHub.event(&github), Ok("push".to_owned()));
+        assert_eq!(
+            Forge::GitLab.event(&github),
+            Err(NoEvent::Foreign(Forge::GitHub))
+        );
+        let gitea = headers(&[("x-github-event", "push"), ("x-gitea-event", "push")]);
+        assert_eq!(Forge::Gitea.event(&gitea), Ok("push".to_owned()));
+        assert_eq!(
+            Forge::GitHub.event(&gitea),
+            Err(NoEvent::Foreign(Forge::Gitea))
+        );
+        assert_eq!(
+            Forge::Bitbucket.event(&headers(&[("x-event-key", "")])),
+            Err(NoEvent::Missing("X-Event-Key"))
+        );
+    }
+
+    #[test]
+    fn a_delivery_has_the_name_that_stays_the_same_for_each_try() {
+        let guid = "72d3162e-cc78-11e3-81ab-4c9367dc0958";
+        let github = headers(&[("x-github-delivery", guid)]);
+        assert_eq!(
+            Forge::GitHub.delivery(&github, b"{}"),
+            Some(guid.to_owned())
+        );
+        for odd in ["", "a b", "a\tb"] {
+            let headers = headers(&[("x-github-delivery", odd)]);
+            assert_eq!(Forge::GitHub.delivery(&headers, b"{}"), None, "{odd:?}");
+        }
+        let new = headers(&[("idempotency-key", "i"), ("x-gitlab-event-uuid", "e")]);
+        assert_eq!(Forge::GitLab.delivery(&new, b"{}"), Some("i".to_owned()));
+        // One event of old GitLabs is the same delivery only with the same body.
+        let old = headers(&[("x-gitlab-event-uuid", "e")]);
+        let ids: Vec<_> = [b"{}".as_slice(), b"{}", b"[]"]
+            .into_iter()
+            .map(|body| Forge::GitLab.delivery(&old, body).unwrap())
+            .collect();
+        assert!(ids[0] == ids[1] && ids[1] != ids[2], "{ids:?}");
+    }
+}

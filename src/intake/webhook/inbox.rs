@@ -1,0 +1,303 @@
+//! Where deliveries wait to be committed, many in one transaction.
+//!
+//! A delivery is answered only when what it amounts to is in the database. While one transaction commits,
+//! others arrive; the next one takes all of them along. The inbox is bounded: when the database is slower
+//! than the forges for long, they are told to come again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Interval, MissedTickBehavior};
+
+use super::Forge;
+use super::tally::Tally;
+use crate::respond::{Answer, Responder, Sighting, announce};
+use crate::store::{Delivery, NewWorkItem, Reason, StoreError, Tx};
+
+/// How many deliveries may wait.
+const WAITING_MAX: usize = 2_048;
+
+/// The most deliveries of one transaction.
+const GROUP_MAX: usize = 128;
+
+/// How often counts are written down.
+const TALLY_EVERY: Duration = Duration::from_secs(2);
+
+/// After how many of those deliveries are forgotten that are too old to be repeated: an hour.
+const FORGET_EVERY: u32 = 1_800;
+
+/// How long deliveries are remembered. GitHub repeats them for 3 days.
+const REMEMBERED: Duration = Duration::from_hours(24 * 7);
+
+/// Takes what deliveries amount to. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    entries: mpsc::Sender<Entry>,
+}
+
+/// The work behind an [`Inbox`]. Its owner runs [`InboxTask::run`] until every [`Inbox`] is gone.
+#[derive(Debug)]
+pub struct InboxTask {
+    responder: Responder,
+    wake: Arc<Notify>,
+    entries: mpsc::Receiver<Entry>,
+    tallies: mpsc::UnboundedReceiver<Arc<Tally>>,
+}
+
+/// Makes an inbox, before it is known which webhooks there are.
+#[derive(Debug)]
+pub struct InboxParts {
+    /// For webhooks.
+    pub inbox: Inbox,
+    /// To be run.
+    pub task: InboxTask,
+    pub(super) tallies: mpsc::UnboundedSender<Arc<Tally>>,
+}
+
+/// What one delivery amounts to.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) tally: Arc<Tally>,
+    /// What the forge calls it.
+    pub(super) id: Option<String>,
+    pub(super) items: Vec<NewWorkItem>,
+    /// Of keys of ours.
+    pub(super) sightings: Vec<Sighting>,
+    pub(super) answer: oneshot::Sender<Result<Taken, Arc<StoreError>>>,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It is in the database.
+    New,
+    /// It was before.
+    Repeated,
+}
+
+/// Why a delivery was not taken. Nothing of it has happened.
+#[derive(Debug)]
+pub(super) enum NotTaken {
+    /// Too many are waiting, or the program is shutting down.
+    Busy,
+    /// The database refused.
+    Store(Arc<StoreError>),
+}
+
+impl InboxParts {
+    /// An inbox whose deliveries `responder` responds to; `wake` tells workers of new items.
+    pub fn new(responder: Responder, wake: Arc<Notify>) -> Self {
+        let (sender, entries) = mpsc::channel(WAITING_MAX);
+        let (tallies, known) = mpsc::unbounded_channel();
+        Self {
+            inbox: Inbox { entries: sender },
+            task: InboxTask {
+                responder,
+                wake,
+                entries,
+                tallies: known,
+            },
+            tallies,
+        }
+    }
+}
+
+impl Inbox {
+    /// Hands over what a delivery amounts to, and waits until it is committed.
+    pub(super) async fn take(
+        &self,
+        entry: impl FnOnce(oneshot::Sender<Result<Taken, Arc<StoreError>>>) -> Entry,
+    ) -> Result<Taken, NotTaken> {
+        let (answer, answered) = oneshot::channel();
+        self.entries
+            .try_send(entry(answer))
+            .map_err(|_| NotTaken::Busy)?;
+        answered
+            .await
+            .map_err(|_| NotTaken::Busy)?
+            .map_err(NotTaken::Store)
+    }
+}
+
+impl InboxTask {
+    /// Commits deliveries until every [`Inbox`] is gone and everything handed over before is answered.
+    pub async fn run(mut self) {
+        let mut tallies = Vec::new();
+        let mut ticks = ticks();
+        let mut ticked = 0_u32;
+        let mut group = Vec::with_capacity(GROUP_MAX);
+        loop {
+            tokio::select! {
+                received = self.entries.recv_many(&mut group, GROUP_MAX) => {
+                    if received == 0 {
+                        break;
+                    }
+                    self.commit_and_answer(std::mem::take(&mut group)).await;
+                }
+                _ = ticks.tick() => {
+                    self.write_down(&mut tallies).await;
+                    ticked += 1;
+                    if ticked % FORGET_EVERY == 1 {
+                        self.forget().await;
+                    }
+                }
+            }
+        }
+        self.write_down(&mut tallies).await;
+    }
+
+    /// Commits a group, and answers each of it. When the database refuses it for what is in it, each is
+    /// committed alone: a delivery that nobody can store must not take others along.
+    async fn commit_and_answer(&self, mut group: Vec<Entry>) {
+        match self.commit(&mut group).await {
+            Ok(taken) => {
+                for (entry, taken) in group.into_iter().zip(taken) {
+                    answer(entry, Ok(taken));
+                }
+            }
+            Err(error) if group.len() == 1 || error.is_temporary() => {
+                let error = Arc::new(error);
+                for entry in group {
+                    answer(entry, Err(Arc::clone(&error)));
+                }
+            }
+            Err(_) => {
+                for entry in group {
+                    let mut alone = [entry];
+                    let taken = self.commit(&mut alone).await;
+                    let taken = taken.map_err(Arc::new);
+                    let [entry] = alone;
+                    answer(entry, taken.map(|taken| taken[0]));
+                }
+            }
+        }
+    }
+
+    /// One transaction for all of them, or nothing. What became of each stands in their order.
+    async fn commit(&self, group: &mut [Entry]) -> Result<Vec<Taken>, StoreError> {
+        let now = self.responder.clock().now();
+        let mut tx = self.responder.store().begin().await?;
+        let named: Vec<Delivery> = group.iter().filter_map(Entry::delivery).collect();
+        let mut new = tx.record_deliveries(&named, now).await?;
+        let taken: Vec<Taken> = group
+            .iter()
+            .map(|entry| match entry.delivery() {
+                // Of two that came at once, the first.
+                Some(delivery) if !new.remove(&delivery) => Taken::Repeated,
+                _ => Taken::New,
+            })
+            .collect();
+        let fresh = group.iter().zip(&taken);
+        let fresh = fresh.filter(|(_, taken)| **taken == Taken::New);
+        let fresh: Vec<&Entry> = fresh.map(|(entry, _)| entry).collect();
+        let done = self.add(&mut tx, &fresh).await?;
+        tx.commit().await?;
+        for Done {
+            forge,
+            tally,
+            items,
+            answers,
+        } in done
+        {
+            announce(&answers, forge.source());
+            tally.items(items);
+            if items > 0 {
+                self.wake.notify_one();
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Adds work items and responds to sightings, webhook after webhook.
+    async fn add(&self, tx: &mut Tx, fresh: &[&Entry]) -> Result<Vec<Done>, StoreError> {
+        let now = self.responder.clock().now();
+        let mut by_forge: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+        for entry in fresh {
+            let source = entry.tally.forge().source();
+            by_forge.entry(source).or_default().push(entry);
+        }
+        let mut done = Vec::new();
+        for (source, entries) in by_forge {
+            let Some(first) = entries.first() else {
+                continue;
+            };
+            let items = entries.iter().flat_map(|entry| entry.items.iter().cloned());
+            let items: Vec<NewWorkItem> = items.collect();
+            let added = tx.add_work_items(&items, now).await?;
+            let sightings = entries.iter().flat_map(|entry| &entry.sightings);
+            let sightings: Vec<Sighting> = sightings.cloned().collect();
+            let answers = if sightings.is_empty() {
+                Vec::new()
+            } else {
+                self.responder
+                    .report_in(tx, &sightings, Reason::Leaked, source)
+                    .await?
+            };
+            done.push(Done {
+                forge: first.tally.forge(),
+                tally: Arc::clone(&first.tally),
+                items: added,
+                answers,
+            });
+        }
+        Ok(done)
+    }
+
+    /// Writes down what was counted.
+    async fn write_down(&mut self, tallies: &mut Vec<Arc<Tally>>) {
+        while let Ok(tally) = self.tallies.try_recv() {
+            tallies.push(tally);
+        }
+        for tally in tallies {
+            let Some(counts) = tally.take() else {
+                continue;
+            };
+            let name = tally.forge().source();
+            let store = self.responder.store();
+            if let Err(error) = store.count_webhook(name, &counts).await {
+                tracing::warn!(source = name, %error, "the counts of a webhook are written down later");
+                tally.put_back(&counts);
+            }
+        }
+    }
+
+    async fn forget(&self) {
+        match self.responder.store().forget_deliveries(REMEMBERED).await {
+            Ok(0) => {}
+            Ok(deliveries) => tracing::debug!(deliveries, "old deliveries were forgotten"),
+            Err(error) => tracing::warn!(%error, "old deliveries are forgotten later"),
+        }
+    }
+}
+
+/// What a transaction did for one webhook.
+struct Done {
+    forge: Forge,
+    tally: Arc<Tally>,
+    /// New work items.
+    items: u64,
+    answers: Vec<Answer>,
+}
+
+impl Entry {
+    fn delivery(&self) -> Option<Delivery> {
+        let id = self.id.clone()?;
+        Some(Delivery {
+            source: self.tally.forge().source().to_owned(),
+            id,
+        })
+    }
+}
+
+fn answer(entry: Entry, taken: Result<Taken, Arc<StoreError>>) {
+    // Nobody is left to tell when the sender went away meanwhile.
+    let _ = entry.answer.send(taken);
+}
+
+fn ticks() -> Interval {
+    let mut ticks = tokio::time::interval(TALLY_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

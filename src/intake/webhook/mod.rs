@@ -1,0 +1,319 @@
+//! Webhooks of forges: verify the raw bytes, scan every text on the spot, and note what was pushed.
+//!
+//! A delivery passes [`Webhook::receive`]: its proof is checked over the bytes as they came (`verify`), the
+//! event is told by a header (`forge`), the body is read (`payload`), and what it tells of pushes (`meaning`,
+//! one file per shape of payloads) becomes work items. Keys that stand in the payload itself become sightings
+//! at once; the text is kept nowhere. What that amounts to is committed by the [`Inbox`], many deliveries in
+//! one transaction, and only then is the delivery answered. A delivery that amounts to nothing, as most do,
+//! does not touch the database.
+
+mod bitbucket;
+mod forge;
+mod gitlab;
+mod hub;
+mod inbox;
+mod meaning;
+mod payload;
+mod places;
+mod tally;
+mod verify;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reqwest::header::HeaderMap;
+use secrecy::SecretString;
+use sha2::{Digest as _, Sha256};
+
+pub use forge::{Forge, NoEvent};
+pub use inbox::{Inbox, InboxParts, InboxTask};
+pub use payload::BodyError;
+pub use places::ClonePlaces;
+pub use verify::Unverified;
+
+use super::holds_key;
+use crate::forge::{Gathered, Gatherer};
+use crate::keyformat::Sha256Digest;
+use crate::respond::Responder;
+use crate::scan::Engine;
+use crate::store::{Priority, StoreError};
+use inbox::{Entry, NotTaken, Taken};
+use meaning::{Delivered, Meaning};
+use tally::{Good, Refusal, Tally};
+use verify::Verifier;
+
+/// The largest delivery that is read, in bytes. GitHub cuts payloads off at 25 MB.
+pub const MAX_DELIVERY: usize = 25 << 20;
+
+/// Larger bodies are read on a thread of their own, so that other requests need not wait.
+const LARGE: usize = 64 << 10;
+
+/// The places of one key that one delivery adds.
+const PLACES_PER_KEY: u32 = 100;
+
+/// When to send a delivery again that found the inbox full.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Why a delivery is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookError {
+    /// 401
+    #[error(transparent)]
+    Unverified(#[from] Unverified),
+    /// 400: the header that names the event.
+    #[error("the header `{0}` is missing, empty or too long: it names the event")]
+    NoEvent(&'static str),
+    /// 400: another forge's delivery.
+    #[error(
+        "the headers are those of another forge; send this delivery to `/webhooks/{}`, with a header `{header}` \
+         for this endpoint", forge.name()
+    )]
+    Foreign {
+        /// Whose it is.
+        forge: Forge,
+        /// The header that this endpoint needs.
+        header: &'static str,
+    },
+    /// 400
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// 503: too many deliveries wait already.
+    #[error("too many deliveries wait to be stored; send this one again later")]
+    Busy {
+        /// When to send it again.
+        retry_after: Duration,
+    },
+    /// 503 mostly: nothing was changed.
+    #[error(transparent)]
+    Store(#[from] Arc<StoreError>),
+    /// 500: a task of this program died.
+    #[error("reading the delivery failed inside the program")]
+    Died,
+}
+
+/// One forge's webhook, as configured.
+#[derive(Debug, Clone)]
+pub struct WebhookOptions {
+    /// Who sends.
+    pub forge: Forge,
+    /// What deliveries may be signed with, at least one.
+    pub secrets: Vec<SecretString>,
+    /// Where repositories are cloned from.
+    pub places: ClonePlaces,
+}
+
+/// The receiving end of one forge's webhooks.
+#[derive(Debug)]
+pub struct Webhook {
+    forge: Forge,
+    verifier: Verifier,
+    places: ClonePlaces,
+    responder: Responder,
+    engine: Arc<Engine>,
+    inbox: Inbox,
+    tally: Arc<Tally>,
+}
+
+/// What was read of a delivery.
+struct Read {
+    id: Option<String>,
+    gathered: Gathered,
+    good: Good,
+}
+
+impl Webhook {
+    /// A webhook whose deliveries go into the inbox of `parts`.
+    pub fn new(
+        options: WebhookOptions,
+        responder: Responder,
+        engine: Arc<Engine>,
+        parts: &InboxParts,
+    ) -> Self {
+        let tally = Arc::new(Tally::new(options.forge, responder.clock().now()));
+        // The task is there until the last inbox is gone.
+        let _ = parts.tallies.send(Arc::clone(&tally));
+        Self {
+            forge: options.forge,
+            verifier: Verifier::new(options.forge, options.secrets),
+            places: options.places,
+            responder,
+            engine,
+            inbox: parts.inbox.clone(),
+            tally,
+        }
+    }
+
+    /// Whose deliveries it takes.
+    pub fn forge(&self) -> Forge {
+        self.forge
+    }
+
+    /// Notes a delivery that was too large to be read.
+    pub fn refused_as_too_large(&self) {
+        self.tally.refused(Refusal::TooLarge);
+    }
+
+    /// Takes a delivery as it arrived: headers, and the untouched bytes of the body. When this returns, what
+    /// it amounts to is in the database.
+    ///
+    /// # Errors
+    /// [`WebhookError`]; nothing has happened then, and the delivery can be repeated.
+    pub async fn receive(
+        self: &Arc<Self>,
+        headers: HeaderMap,
+        body: impl AsRef<[u8]> + Send + 'static,
+    ) -> Result<(), WebhookError> {
+        let outcome = match self.read_anywhere(headers, body).await {
+            Ok(read) => self.keep(read).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &outcome {
+            self.tally.refused(match error {
+                WebhookError::Unverified(_) => Refusal::Unproved,
+                WebhookError::NoEvent(_) | WebhookError::Foreign { .. } | WebhookError::Body(_) => {
+                    Refusal::Unreadable
+                }
+                WebhookError::Busy { .. } | WebhookError::Store(_) | WebhookError::Died => {
+                    Refusal::Unavailable
+                }
+            });
+        }
+        outcome
+    }
+
+    async fn read_anywhere(
+        self: &Arc<Self>,
+        headers: HeaderMap,
+        body: impl AsRef<[u8]> + Send + 'static,
+    ) -> Result<Read, WebhookError> {
+        if body.as_ref().len() <= LARGE {
+            return self.read(&headers, body.as_ref());
+        }
+        let webhook = Arc::clone(self);
+        tokio::task::spawn_blocking(move || webhook.read(&headers, body.as_ref()))
+            .await
+            .map_err(|_| WebhookError::Died)?
+    }
+
+    fn read(&self, headers: &HeaderMap, body: &[u8]) -> Result<Read, WebhookError> {
+        let now = self.responder.clock().now();
+        self.verifier.verify(headers, body, now)?;
+        let event = self.forge.event(headers).map_err(|none| match none {
+            NoEvent::Missing(header) => WebhookError::NoEvent(header),
+            NoEvent::Foreign(forge) => WebhookError::Foreign {
+                forge,
+                header: self.forge.event_header(),
+            },
+        })?;
+        let json = payload::json(headers, body)?;
+        let fields = payload::fields(&json)?;
+        // It is kept, so it must not be what we look for.
+        let id = self.forge.delivery(headers, body);
+        let id = id.filter(|id| !holds_key(self.responder.formats(), id));
+        let digest = id.is_none().then(|| hex::encode(Sha256::digest(body)));
+        let delivered = Delivered {
+            event: &event,
+            fields: &fields,
+            id: id.as_deref().or(digest.as_deref()).unwrap_or_default(),
+            places: &self.places,
+        };
+        self.gather(&delivered, &json, now)
+            .map(|(gathered, good)| Read { id, gathered, good })
+    }
+
+    /// Scans every text of a delivery and notes what it tells of pushes.
+    fn gather(
+        &self,
+        delivered: &Delivered<'_>,
+        json: &[u8],
+        now: Timestamp,
+    ) -> Result<(Gathered, Good), WebhookError> {
+        let source = self.forge.source();
+        let formats = self.responder.formats();
+        let mut found = Gatherer::new(source, formats, &self.engine, now);
+        let repository = ["/repository/full_name", "/project/path_with_namespace"];
+        let repository = repository.iter().find_map(|path| delivered.text(path));
+        found
+            .texts(json, repository)
+            .map_err(|error| BodyError::NotJson {
+                line: error.line(),
+                column: error.column(),
+            })?;
+        let meaning = Meaning::of(self.forge, delivered);
+        for push in &meaning.pushes {
+            found.push(push, Priority::Webhook, now);
+        }
+        for announced in &meaning.announcements {
+            found.announce(announced, Priority::Webhook, now);
+        }
+        for wrong in &meaning.malformed {
+            tracing::warn!(
+                source,
+                wrong,
+                "a delivery tells of a push that cannot be read"
+            );
+        }
+        let gathered = found.gathered;
+        let good = Good {
+            unknown: meaning.unknown,
+            malformed: gathered.malformed > 0 || !meaning.malformed.is_empty(),
+            at: now,
+        };
+        Ok((gathered, good))
+    }
+
+    async fn keep(&self, read: Read) -> Result<(), WebhookError> {
+        let Read { id, gathered, good } = read;
+        let Gathered {
+            items, sightings, ..
+        } = self.only_ours(gathered).await?;
+        if items.is_empty() && sightings.is_empty() {
+            self.tally.good(good);
+            return Ok(());
+        }
+        let tally = Arc::clone(&self.tally);
+        let taken = self.inbox.take(|answer| Entry {
+            tally,
+            id,
+            items,
+            sightings,
+            answer,
+        });
+        match taken.await {
+            Ok(Taken::New) => self.tally.good(good),
+            Ok(Taken::Repeated) => {
+                tracing::debug!(source = self.forge.source(), "a delivery was repeated");
+            }
+            Err(NotTaken::Busy) => {
+                return Err(WebhookError::Busy {
+                    retry_after: RETRY_AFTER,
+                });
+            }
+            Err(NotTaken::Store(error)) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Leaves the sightings that are of keys of ours, of each key a bounded number. Most candidates are
+    /// nobody's; they are sorted out before anything waits for the write lock.
+    async fn only_ours(&self, mut gathered: Gathered) -> Result<Gathered, Arc<StoreError>> {
+        if gathered.sightings.is_empty() {
+            return Ok(gathered);
+        }
+        let mut places: HashMap<Sha256Digest, u32> = HashMap::new();
+        gathered.sightings.retain(|sighting| {
+            let count = places.entry(sighting.value.sha256()).or_default();
+            *count += 1;
+            *count <= PLACES_PER_KEY
+        });
+        let digests: Vec<Sha256Digest> = places.into_keys().collect();
+        let known = self.responder.store().find_keys(&digests).await?;
+        let is_ours = |value: Sha256Digest| known.contains_key(&value);
+        gathered
+            .sightings
+            .retain(|sighting| is_ours(sighting.value.sha256()));
+        Ok(gathered)
+    }
+}

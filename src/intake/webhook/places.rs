@@ -1,0 +1,188 @@
+//! Where the repositories of payloads are cloned from, and which host that is.
+//!
+//! A push that a webhook and a feed tell of is one work item, so both have to name the same host, and the
+//! token of a host is sent to no other. So an address of the configuration comes first; what a payload says
+//! counts where the configuration says nothing.
+
+use reqwest::Url;
+use serde_json::Value;
+
+use crate::fetch::RepositoryName;
+use crate::forge::Remote;
+
+/// The longest clone address that is taken, in bytes.
+const MAX_URL: usize = 2048;
+
+/// The longest identifier of a repository, in bytes.
+const MAX_ID: usize = 64;
+
+/// What the configuration says of clone addresses.
+#[derive(Debug, Clone, Default)]
+pub struct ClonePlaces {
+    /// The base of all repositories of this webhook: `{base}/{owner}/{name}.git`.
+    pub base: Option<Url>,
+    /// The bases that workers know by the host.
+    pub known: Vec<Url>,
+}
+
+impl ClonePlaces {
+    /// The repository `name`, which the payload says is cloned from `told`.
+    ///
+    /// # Errors
+    /// What is wrong with the name or the address, without quoting it.
+    pub(super) fn remote(
+        &self,
+        id: Option<String>,
+        name: Option<&str>,
+        told: Option<&str>,
+    ) -> Result<Remote, &'static str> {
+        let name = name.ok_or("its repository has no name")?;
+        let name =
+            RepositoryName::parse(name).map_err(|_| "its repository's name is not OWNER/NAME")?;
+        let repository_id = id.ok_or("its repository has no usable id")?;
+        if let Some(base) = &self.base {
+            return Ok(Remote {
+                host: host_of(base),
+                repository_id,
+                repository: name,
+                clone_url: None,
+            });
+        }
+        let told = address(told.ok_or("its repository has no clone address")?)?;
+        let known = self.known.iter();
+        let is_known = known
+            .flat_map(|base| name.clone_url(base))
+            .any(|url| url == told);
+        Ok(Remote {
+            host: host_of(&told),
+            repository_id,
+            repository: name,
+            clone_url: (!is_known).then_some(told),
+        })
+    }
+}
+
+/// An address that may be cloned from: http or https, and nothing in it but the place.
+fn address(told: &str) -> Result<Url, &'static str> {
+    let url = Some(told).filter(|told| told.len() <= MAX_URL);
+    let url = url.and_then(|told| Url::parse(told).ok());
+    let url = url.ok_or("its clone address is no URL")?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err("its clone address is not of http or https");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("its clone address holds credentials");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("its clone address has a query or a fragment");
+    }
+    Ok(url)
+}
+
+/// The host of an address as work items name it: with its port unless that is the scheme's own.
+fn host_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
+}
+
+/// A number or a UUID that identifies a repository. Nothing else that is text: it is kept.
+pub(super) fn id(value: &Value) -> Option<String> {
+    match value {
+        Value::Number(number) => number.as_u64().map(|number| number.to_string()),
+        Value::String(text) => {
+            let plain = |b: u8| b.is_ascii_hexdigit() || b"-{}".contains(&b);
+            let usable = !text.is_empty() && text.len() <= MAX_ID && text.bytes().all(plain);
+            usable.then(|| text.clone())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    fn remote(places: &ClonePlaces, told: &str) -> Result<(String, Option<String>), &'static str> {
+        let remote = places.remote(Some("1".to_owned()), Some("acme/app"), Some(told))?;
+        Ok((remote.host, remote.clone_url.map(String::from)))
+    }
+
+    #[test]
+    fn the_configuration_comes_first() {
+        let mut places = ClonePlaces {
+            base: Some(url("https://git.example:8443/scm")),
+            known: Vec::new(),
+        };
+        let told = "https://other.example/acme/app.git";
+        let here = ("git.example:8443".to_owned(), None);
+        assert_eq!(remote(&places, told), Ok(here));
+        places.base = None;
+        places.known = vec![url("https://other.example/"), url("https://third.example")];
+        assert_eq!(
+            remote(&places, told),
+            Ok(("other.example".to_owned(), None))
+        );
+        for told in [
+            "https://other.example/git/acme/app.git",
+            "https://other.example:444/acme/app.git",
+            "http://other.example/acme/app.git",
+        ] {
+            let (_, kept) = remote(&places, told).unwrap();
+            assert_eq!(kept.as_deref(), Some(told));
+        }
+    }
+
+    #[test]
+    fn odd_addresses_are_refused() {
+        let places = ClonePlaces::default();
+        for told in [
+            "",
+            "acme/app.git",
+            "git@forge.example:acme/app.git",
+            "ssh://git@forge.example/acme/app.git",
+            "file:///etc/passwd",
+            "https://user@forge.example/acme/app.git",
+            "https://user:pass@forge.example/acme/app.git",
+            "https://forge.example/acme/app.git?x=1",
+            "https://forge.example/acme/app.git#x",
+        ] {
+            assert!(remote(&places, told).is_err(), "{told}");
+        }
+        let none = places.remote(Some("1".to_owned()), Some("a/b"), None);
+        assert!(none.is_err());
+        let none = places.remote(
+            Some("1".to_owned()),
+            Some("../b"),
+            Some("https://x.example"),
+        );
+        assert!(none.is_err());
+    }
+
+    #[test]
+    fn ids_are_numbers_or_plain_texts() {
+        assert_eq!(id(&json!(15)).as_deref(), Some("15"));
+        let uuid = "{673a6070-3421-46c9-9d48-90745f7bfe8e}";
+        assert_eq!(id(&json!(uuid)).as_deref(), Some(uuid));
+        for odd in [
+            json!(null),
+            json!(-1),
+            json!(1.5),
+            json!(""),
+            json!("a\u{0}b"),
+            json!("a b"),
+            json!("rsc_sk_x"),
+            json!([]),
+        ] {
+            assert_eq!(id(&odd), None, "{odd}");
+        }
+    }
+}

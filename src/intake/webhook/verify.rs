@@ -1,0 +1,367 @@
+//! Whether a delivery comes from somebody who knows the secret.
+//!
+//! GitHub, Gitea and Bitbucket sign the raw body with HMAC-SHA-256. GitLab sends its secret token as it is, or
+//! signs identifier, time and body as Standard Webhooks have it. Sources:
+//! <https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries>,
+//! <https://docs.gitlab.com/user/project/integrations/webhooks/>,
+//! <https://docs.gitea.com/usage/webhooks>,
+//! <https://support.atlassian.com/bitbucket-cloud/docs/manage-webhooks/>,
+//! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use jiff::Timestamp;
+use reqwest::header::HeaderMap;
+use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
+use sha2::Sha256;
+use subtle::{Choice, ConstantTimeEq as _};
+
+use super::Forge;
+use super::payload::{form_payload, is_form};
+
+/// How far the time of a signed delivery may be from ours, in seconds (Standard Webhooks: 5 minutes).
+const TOLERANCE: i64 = 300;
+
+/// The most signatures of one header that are looked at.
+const MAX_SIGNATURES: usize = 8;
+
+/// Why a delivery is refused. All of it is 401.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unverified {
+    /// The header that carries the proof is missing or empty.
+    #[error("the header `{0}` is missing or empty; give the webhook a secret")]
+    Missing(&'static str),
+    /// GitHub's older signature alone.
+    #[error("`X-Hub-Signature` (SHA-1) alone is no proof; `X-Hub-Signature-256` is missing")]
+    Sha1Only,
+    /// The proof is malformed, or made with no secret that is configured, or over another body.
+    #[error("the header `{0}` does not fit the body and any configured secret")]
+    Mismatch(&'static str),
+    /// The signature fits, but it is old or from the future.
+    #[error(
+        "the delivery was signed more than 5 minutes away from this server's time (`webhook-timestamp`); \
+         check both clocks"
+    )]
+    ClockSkew,
+}
+
+/// Knows the secrets of one forge's webhooks.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    forge: Forge,
+    secrets: Vec<SecretString>,
+    /// Those of them that are signing tokens of Standard Webhooks, decoded.
+    signing_keys: Vec<SecretSlice<u8>>,
+}
+
+impl Verifier {
+    pub(super) fn new(forge: Forge, secrets: Vec<SecretString>) -> Self {
+        let signing_keys = secrets.iter().filter_map(|secret| {
+            let key = secret.expose_secret().strip_prefix("whsec_")?;
+            Some(SecretSlice::from(STANDARD.decode(key).ok()?))
+        });
+        Self {
+            forge,
+            signing_keys: signing_keys.collect(),
+            secrets,
+        }
+    }
+
+    /// Checks the proof over the bytes of the body exactly as they arrived.
+    pub(super) fn verify(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<(), Unverified> {
+        match self.forge {
+            Forge::GitHub => {
+                let header = "X-Hub-Signature-256";
+                if value(headers, header).is_none() && value(headers, "X-Hub-Signature").is_some() {
+                    return Err(Unverified::Sha1Only);
+                }
+                self.hub(headers, header, body)
+            }
+            Forge::GitLab if value(headers, "webhook-signature").is_some() => {
+                self.standard(headers, body, now)
+            }
+            Forge::GitLab => self.token(headers),
+            Forge::Gitea => self.gitea(headers, body),
+            Forge::Bitbucket => self.hub(headers, "X-Hub-Signature", body),
+        }
+    }
+
+    /// `sha256=` and 64 hexadecimal digits.
+    fn hub(
+        &self,
+        headers: &HeaderMap,
+        header: &'static str,
+        body: &[u8],
+    ) -> Result<(), Unverified> {
+        let signature = value(headers, header).ok_or(Unverified::Missing(header))?;
+        let digits = signature.strip_prefix(b"sha256=");
+        self.hex(digits.unwrap_or_default(), header, &[body])
+    }
+
+    /// The hexadecimal digits alone, or GitHub's header, which newer versions send too. A form is signed
+    /// over the JSON in it (`services/webhook/deliver.go` in <https://github.com/go-gitea/gitea>), unlike
+    /// GitHub's.
+    fn gitea(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Unverified> {
+        let form = if is_form(headers) {
+            form_payload(body)
+        } else {
+            None
+        };
+        let body = form.as_deref().unwrap_or(body);
+        let own = [
+            "X-Gitea-Signature",
+            "X-Forgejo-Signature",
+            "X-Gogs-Signature",
+        ];
+        for header in own {
+            if let Some(digits) = value(headers, header) {
+                return self.hex(digits, header, &[body]);
+            }
+        }
+        if value(headers, "X-Hub-Signature-256").is_none() {
+            return Err(Unverified::Missing("X-Gitea-Signature"));
+        }
+        self.hub(headers, "X-Hub-Signature-256", body)
+    }
+
+    fn hex(&self, digits: &[u8], header: &'static str, parts: &[&[u8]]) -> Result<(), Unverified> {
+        let mut claimed = [0; 32];
+        hex::decode_to_slice(digits, &mut claimed).map_err(|_| Unverified::Mismatch(header))?;
+        let mut fits = Choice::from(0);
+        for secret in &self.secrets {
+            fits |= hmac(secret.expose_secret().as_bytes(), parts).ct_eq(&claimed);
+        }
+        accept(fits, header)
+    }
+
+    /// GitLab's secret token. Digests are compared, so that nothing tells how long a secret is.
+    fn token(&self, headers: &HeaderMap) -> Result<(), Unverified> {
+        let header = "X-Gitlab-Token";
+        let token = value(headers, header).ok_or(Unverified::Missing(header))?;
+        let mut fits = Choice::from(0);
+        for secret in &self.secrets {
+            let ours = hmac(b"", &[secret.expose_secret().as_bytes()]);
+            fits |= ours.ct_eq(&hmac(b"", &[token]));
+        }
+        accept(fits, header)
+    }
+
+    /// Standard Webhooks: `v1,` and base64 of the HMAC over `{id}.{timestamp}.{body}`, several of them apart
+    /// by spaces.
+    fn standard(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<(), Unverified> {
+        let needed = |header| value(headers, header).ok_or(Unverified::Missing(header));
+        let header = "webhook-signature";
+        let (id, signed_at) = (needed("webhook-id")?, needed("webhook-timestamp")?);
+        let signatures = needed(header)?;
+        let mut fits = Choice::from(0);
+        for signature in signatures.split(|b| *b == b' ').take(MAX_SIGNATURES) {
+            let signature = signature.strip_prefix(b"v1,").unwrap_or_default();
+            let Some(claimed) = STANDARD
+                .decode(signature)
+                .ok()
+                .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+            else {
+                continue;
+            };
+            for key in &self.signing_keys {
+                let parts: [&[u8]; 5] = [id, b".", signed_at, b".", body];
+                fits |= hmac(key.expose_secret(), &parts).ct_eq(&claimed);
+            }
+        }
+        accept(fits, header)?;
+        // Told only to those who have proved that they know the secret.
+        let signed_at = str::from_utf8(signed_at).ok();
+        let signed_at = signed_at.and_then(|text| text.parse::<i64>().ok());
+        let distance = signed_at.and_then(|at| at.checked_sub(now.as_second()));
+        match distance {
+            Some(distance) if distance.unsigned_abs() <= TOLERANCE.unsigned_abs() => Ok(()),
+            _ => Err(Unverified::ClockSkew),
+        }
+    }
+}
+
+fn accept(fits: Choice, header: &'static str) -> Result<(), Unverified> {
+    if fits.into() {
+        Ok(())
+    } else {
+        Err(Unverified::Mismatch(header))
+    }
+}
+
+fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    // HMAC takes keys of any length.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else {
+        return [0; 32];
+    };
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+fn value<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    let value = headers.get(name)?.as_bytes();
+    (!value.is_empty()).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::{HeaderName, HeaderValue};
+    use serde_json::Value;
+
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(name, value)| {
+                let name: HeaderName = name.parse().unwrap();
+                (name, HeaderValue::from_str(value).unwrap())
+            })
+            .collect()
+    }
+
+    fn verifier(forge: Forge, secrets: &[&str]) -> Verifier {
+        Verifier::new(forge, secrets.iter().map(|&secret| secret.into()).collect())
+    }
+
+    fn now() -> Timestamp {
+        "2026-11-22T20:46:15Z".parse().unwrap()
+    }
+
+    #[test]
+    fn published_vectors_behave() {
+        let text = include_str!("../../../fixtures/vectors/webhook_hmac.json");
+        let vectors: Value = serde_json::from_str(text).unwrap();
+        let vectors = vectors["x_hub_signature_256"].as_array().unwrap();
+        assert_eq!(vectors.len(), 3);
+        for vector in vectors {
+            let text = |name: &str| vector[name].as_str().unwrap();
+            let expected = vector["expected_valid"].as_bool().unwrap_or(true);
+            let signed = headers(&[("x-hub-signature-256", text("signature"))]);
+            for secrets in [[text("secret"), "another"], ["another", text("secret")]] {
+                let receiver = verifier(Forge::GitHub, &secrets);
+                let verified = receiver.verify(&signed, text("body").as_bytes(), now());
+                assert_eq!(verified.is_ok(), expected, "{vector}");
+            }
+            let other = verifier(Forge::GitHub, &["another"]);
+            let verified = other.verify(&signed, text("body").as_bytes(), now());
+            assert_eq!(
+                verified,
+                Err(Unverified::Mismatch("X-Hub-Signature-256")),
+                "{vector}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_bit_of_body_and_signature_counts() {
+        let receiver = verifier(Forge::Gitea, &["s"]);
+        let signature = hex::encode(hmac(b"s", &[b"{}"]));
+        let check = |body: &[u8], header: &str, value: &str| {
+            receiver.verify(&headers(&[(header, value)]), body, now())
+        };
+        for header in [
+            "x-gitea-signature",
+            "x-forgejo-signature",
+            "x-gogs-signature",
+        ] {
+            assert_eq!(check(b"{}", header, &signature), Ok(()));
+            assert!(check(b"{} ", header, &signature).is_err());
+            assert!(check(b"{}", header, &format!("sha256={signature}")).is_err());
+            assert!(check(b"{}", header, &signature[..62]).is_err());
+            assert!(check(b"{}", header, &format!("{signature}00")).is_err());
+        }
+        let hub = format!("sha256={signature}");
+        assert_eq!(check(b"{}", "x-hub-signature-256", &hub), Ok(()));
+        assert_eq!(
+            check(b"{}", "x-gitea-signature", ""),
+            Err(Unverified::Missing("X-Gitea-Signature"))
+        );
+    }
+
+    #[test]
+    fn sha1_is_no_proof() {
+        let receiver = verifier(Forge::GitHub, &["s"]);
+        let sha1 = headers(&[(
+            "x-hub-signature",
+            "sha1=f75efc0f29bf50c23f99b30b86f7c78fdaf5f11d",
+        )]);
+        assert_eq!(
+            receiver.verify(&sha1, b"{}", now()),
+            Err(Unverified::Sha1Only)
+        );
+        let none = headers(&[]);
+        let missing = Unverified::Missing("X-Hub-Signature-256");
+        assert_eq!(receiver.verify(&none, b"{}", now()), Err(missing));
+        let bitbucket = Verifier::new(Forge::Bitbucket, vec!["s".into()]);
+        assert!(bitbucket.verify(&sha1, b"{}", now()).is_err());
+    }
+
+    #[test]
+    fn gitlab_tokens_are_equal_or_not() {
+        let receiver = verifier(Forge::GitLab, &["first", "second"]);
+        for (token, expected) in [
+            ("first", true),
+            ("second", true),
+            ("firs", false),
+            ("first ", false),
+            ("FIRST", false),
+        ] {
+            let headers = headers(&[("x-gitlab-token", token)]);
+            let verified = receiver.verify(&headers, b"{}", now());
+            assert_eq!(verified.is_ok(), expected, "{token}");
+        }
+    }
+
+    #[test]
+    fn gitlab_signatures_follow_standard_webhooks() {
+        // The example of https://github.com/standard-webhooks/standard-webhooks (libraries/javascript).
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let (id, body) = ("msg_p5jXN8AQM9LWM0D4loKWxJek", r#"{"test": 2432232314}"#);
+        let signature = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+        let receiver = verifier(Forge::GitLab, &["plain", secret]);
+        let check = |id: &str, signature: &str, now: i64| {
+            let headers = headers(&[
+                ("webhook-id", id),
+                ("webhook-timestamp", "1614265330"),
+                ("webhook-signature", signature),
+                ("x-gitlab-token", "plain"),
+            ]);
+            let now = Timestamp::from_second(now).unwrap();
+            receiver.verify(&headers, body.as_bytes(), now)
+        };
+        let at = 1_614_265_330;
+        assert_eq!(check(id, signature, at), Ok(()));
+        assert_eq!(check(id, &format!("v1,AAAA v2,x {signature}"), at), Ok(()));
+        assert_eq!(check(id, signature, at + 300), Ok(()));
+        for away in [301, -301, 100_000] {
+            let skewed = check(id, signature, at + away);
+            assert_eq!(skewed, Err(Unverified::ClockSkew));
+        }
+        let wrong = Err(Unverified::Mismatch("webhook-signature"));
+        assert_eq!(check("msg_other", signature, at), wrong);
+        // A wrong signature is refused though the plain token beside it is right.
+        assert_eq!(check(id, "v1,AAAA", at), wrong);
+        assert_eq!(check(id, &signature.replace("v1,", ""), at), wrong);
+    }
+
+    #[test]
+    fn gitea_signs_the_json_inside_a_form() {
+        let receiver = verifier(Forge::Gitea, &["s"]);
+        let signature = hex::encode(hmac(b"s", &[br#"{"a":"b c"}"#]));
+        let headers = headers(&[
+            ("content-type", "application/x-www-form-urlencoded"),
+            ("x-gitea-signature", &signature),
+        ]);
+        let body = b"payload=%7B%22a%22%3A%22b+c%22%7D";
+        assert_eq!(receiver.verify(&headers, body, now()), Ok(()));
+        assert!(receiver.verify(&headers, b"payload=%7B%7D", now()).is_err());
+    }
+}

@@ -1,0 +1,156 @@
+//! Webhooks of forges. Each is answered with 202 when what it amounts to is in the database.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+
+use super::intake::Success;
+use crate::intake::webhook::{Forge, MAX_DELIVERY, Webhook, WebhookError};
+use crate::server::body::read_bounded;
+use crate::server::error::{ApiError, ApiResult};
+use crate::server::{AppState, Finisher};
+
+/// The answer to a delivery that was accepted.
+type Accepted = (StatusCode, Json<Success>);
+
+/// Receive a delivery of GitHub.
+#[utoipa::path(
+    post, path = "/webhooks/github", operation_id = "github_webhook", tag = "Intake",
+    params(
+        ("X-Hub-Signature-256" = String, Header, description = "`sha256=` and the HMAC-SHA-256 of the raw body"),
+        ("X-GitHub-Event" = String, Header, description = "Any event"),
+        ("X-GitHub-Delivery" = Option<String>, Header, description = "A repeated one has no second effect"),
+    ),
+    request_body(content = String, description = "The payload, or a form with it in `payload`; at most 25 MiB", content_type = "application/json"),
+    responses(
+        (status = 202, body = Success, description = "Accepted, and everything it amounts to is stored"),
+        (status = 400, description = "No JSON object, or another forge's delivery"),
+        (status = 401, description = "Missing or wrong signature"),
+        (status = 413, description = "Too large"),
+        (status = 503, description = "Send it again: the database cannot be had, or too many deliveries wait"),
+    ),
+)]
+pub async fn github(
+    State(state): State<AppState>,
+    finisher: Finisher,
+    request: Request,
+) -> ApiResult<Accepted> {
+    receive(state, finisher, request, Forge::GitHub).await
+}
+
+/// Receive a delivery of GitLab: of a project, a group, or the whole instance.
+#[utoipa::path(
+    post, path = "/webhooks/gitlab", operation_id = "gitlab_webhook", tag = "Intake",
+    params(
+        ("X-Gitlab-Token" = Option<String>, Header, description = "The secret token, unless the delivery is signed"),
+        ("webhook-signature" = Option<String>, Header, description = "Standard Webhooks, with `webhook-id` and `webhook-timestamp`"),
+        ("X-Gitlab-Event" = String, Header, description = "Any hook"),
+    ),
+    request_body(content = String, description = "The payload, at most 25 MiB", content_type = "application/json"),
+    responses(
+        (status = 202, body = Success, description = "Accepted, and everything it amounts to is stored"),
+        (status = 400, description = "No JSON object, or another forge's delivery"),
+        (status = 401, description = "Missing or wrong token or signature"),
+        (status = 413, description = "Too large"),
+        (status = 503, description = "Send it again: the database cannot be had, or too many deliveries wait"),
+    ),
+)]
+pub async fn gitlab(
+    State(state): State<AppState>,
+    finisher: Finisher,
+    request: Request,
+) -> ApiResult<Accepted> {
+    receive(state, finisher, request, Forge::GitLab).await
+}
+
+/// Receive a delivery of Gitea, Forgejo or Gogs.
+#[utoipa::path(
+    post, path = "/webhooks/gitea", operation_id = "gitea_webhook", tag = "Intake",
+    params(
+        ("X-Gitea-Signature" = Option<String>, Header, description = "HMAC-SHA-256 of the raw body; likewise `X-Forgejo-Signature`, `X-Gogs-Signature`, `X-Hub-Signature-256`"),
+        ("X-Gitea-Event" = Option<String>, Header, description = "Any event; likewise `X-Forgejo-Event`, `X-Gogs-Event`"),
+    ),
+    request_body(content = String, description = "The payload, or a form with it in `payload`; at most 25 MiB", content_type = "application/json"),
+    responses(
+        (status = 202, body = Success, description = "Accepted, and everything it amounts to is stored"),
+        (status = 400, description = "No JSON object, or another forge's delivery"),
+        (status = 401, description = "Missing or wrong signature"),
+        (status = 413, description = "Too large"),
+        (status = 503, description = "Send it again: the database cannot be had, or too many deliveries wait"),
+    ),
+)]
+pub async fn gitea(
+    State(state): State<AppState>,
+    finisher: Finisher,
+    request: Request,
+) -> ApiResult<Accepted> {
+    receive(state, finisher, request, Forge::Gitea).await
+}
+
+/// Receive a delivery of Bitbucket Cloud or Data Center.
+#[utoipa::path(
+    post, path = "/webhooks/bitbucket", operation_id = "bitbucket_webhook", tag = "Intake",
+    params(
+        ("X-Hub-Signature" = String, Header, description = "`sha256=` and the HMAC-SHA-256 of the raw body"),
+        ("X-Event-Key" = String, Header, description = "Any event"),
+    ),
+    request_body(content = String, description = "The payload, at most 25 MiB", content_type = "application/json"),
+    responses(
+        (status = 202, body = Success, description = "Accepted, and everything it amounts to is stored"),
+        (status = 400, description = "No JSON object, or another forge's delivery"),
+        (status = 401, description = "Missing or wrong signature"),
+        (status = 413, description = "Too large"),
+        (status = 503, description = "Send it again: the database cannot be had, or too many deliveries wait"),
+    ),
+)]
+pub async fn bitbucket(
+    State(state): State<AppState>,
+    finisher: Finisher,
+    request: Request,
+) -> ApiResult<Accepted> {
+    receive(state, finisher, request, Forge::Bitbucket).await
+}
+
+async fn receive(
+    state: AppState,
+    finisher: Finisher,
+    request: Request,
+    forge: Forge,
+) -> ApiResult<Accepted> {
+    let webhooks = &state.0.intake.webhooks;
+    let webhook = webhooks.iter().find(|webhook| webhook.forge() == forge);
+    let webhook: Arc<Webhook> = Arc::clone(webhook.ok_or_else(|| ApiError::not_found("Route"))?);
+    let (parts, body) = request.into_parts();
+    let body = read_bounded(&parts.headers, body, MAX_DELIVERY).await;
+    let body = body.inspect_err(|error| {
+        if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            webhook.refused_as_too_large();
+        }
+    })?;
+    // A forge that hangs up has told all the same.
+    finisher
+        .finish(async move { webhook.receive(parts.headers, body).await })
+        .await??;
+    Ok((StatusCode::ACCEPTED, Json(Success::new())))
+}
+
+impl From<WebhookError> for ApiError {
+    fn from(error: WebhookError) -> Self {
+        let message = format!("{error}.");
+        let message = message[..1].to_uppercase() + &message[1..];
+        match error {
+            WebhookError::Unverified(_) => {
+                Self::new(StatusCode::UNAUTHORIZED, "SIGNATURE_INVALID", message)
+            }
+            WebhookError::NoEvent(_) | WebhookError::Foreign { .. } => {
+                Self::schema_without_field(message)
+            }
+            WebhookError::Body(_) => Self::body_parsing(message),
+            WebhookError::Busy { retry_after } => Self::unavailable(message, retry_after),
+            WebhookError::Store(error) => error.into(),
+            WebhookError::Died => Self::internal(),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Deliveries of webhooks that changed something, and what their sources add up to.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::sql::{Arg, Fields, args, runs, statements};
+use super::{Read, Store, StoreError, Tx};
+
+/// Rows of one statement.
+const ROWS_MAX: usize = 128;
+
+statements! {
+    RECORD = "INSERT INTO webhook_deliveries (source, delivery, received_at) VALUES {rows:3}
+        ON CONFLICT (source, delivery) DO NOTHING RETURNING source, delivery";
+    FORGET = "DELETE FROM webhook_deliveries WHERE received_at < {now} - $1";
+    COUNT = "INSERT INTO sources (name, kind, cursor, succeeded_at, newest_event_at, error, unseen,
+            polls, events, items, gaps, malformed, texts, unknown, repaired)
+        VALUES ($1, $2, '', $3, $3, $4, $5, 0, $6, $7, 0, $8, $9, $10, 0)
+        ON CONFLICT (name) DO UPDATE SET kind = excluded.kind,
+            succeeded_at = COALESCE(excluded.succeeded_at, sources.succeeded_at),
+            newest_event_at = COALESCE(excluded.newest_event_at, sources.newest_event_at),
+            error = excluded.error, unseen = excluded.unseen,
+            events = sources.events + excluded.events, items = sources.items + excluded.items,
+            malformed = sources.malformed + excluded.malformed,
+            texts = sources.texts + excluded.texts, unknown = sources.unknown + excluded.unknown";
+}
+
+/// A delivery of a webhook. Forges repeat them, and people make them do so.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Delivery {
+    /// The webhook's name, such as `webhook:github`.
+    pub source: String,
+    /// What the forge calls the delivery.
+    pub id: String,
+}
+
+/// What a webhook saw since this was last added to its source.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WebhookCounts {
+    /// Deliveries that were verified and read.
+    pub deliveries: u64,
+    /// Work items that they became.
+    pub items: u64,
+    /// Deliveries of which something could not be used.
+    pub malformed: u64,
+    /// Deliveries whose texts were scanned.
+    pub texts: u64,
+    /// Deliveries of a type that this version does not know.
+    pub unknown: u64,
+    /// When the last of them arrived. `None` when there was none.
+    pub last_at: Option<Timestamp>,
+    /// What is wrong at present, in words for an operator.
+    pub error: Option<String>,
+    /// What was refused, in words for an operator.
+    pub refused: Option<String>,
+}
+
+impl Tx {
+    /// Notes deliveries; gives those that were not noted before. In the transaction of their effects, so
+    /// that a delivery that failed can be repeated.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn record_deliveries(
+        &mut self,
+        deliveries: &[Delivery],
+        now: Timestamp,
+    ) -> Result<HashSet<Delivery>, StoreError> {
+        // In one order in all transactions, so that two of them never wait for each other.
+        let mut rows: Vec<&Delivery> = deliveries.iter().collect();
+        rows.sort();
+        rows.dedup();
+        let mut new = HashSet::with_capacity(rows.len());
+        for run in runs(rows.len(), ROWS_MAX) {
+            let rows = &rows[run];
+            let values = rows
+                .iter()
+                .flat_map(|row| args![&row.source, &row.id, now])
+                .collect::<Vec<Arg>>();
+            new.extend(self.fetch(RECORD.of(rows.len()), values, delivery).await?);
+        }
+        Ok(new)
+    }
+}
+
+fn delivery(row: &mut Fields<'_>) -> Result<Delivery, StoreError> {
+    Ok(Delivery {
+        source: row.next()?,
+        id: row.next()?,
+    })
+}
+
+impl Store {
+    /// Adds to the state of a webhook's source, which is made when it is not there. Several processes may
+    /// do so for one webhook.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn count_webhook(
+        &self,
+        name: &str,
+        counts: &WebhookCounts,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let args = args![
+            name,
+            "webhook",
+            counts.last_at,
+            counts.error.clone(),
+            counts.refused.clone(),
+            counts.deliveries,
+            counts.items,
+            counts.malformed,
+            counts.texts,
+            counts.unknown,
+        ];
+        tx.execute(COUNT, args).await?;
+        tx.commit().await
+    }
+
+    /// Forgets deliveries that were noted longer ago than `age`; says how many.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn forget_deliveries(&self, age: Duration) -> Result<u64, StoreError> {
+        let micros = i64::try_from(age.as_micros()).unwrap_or(i64::MAX / 4);
+        let mut tx = self.begin().await?;
+        let forgotten = tx.execute(FORGET, args![micros.min(i64::MAX / 4)]).await?;
+        tx.commit().await?;
+        Ok(forgotten)
+    }
+}

@@ -1,0 +1,7 @@
+//! Webhooks of forges, as the forges send them.
+
+mod bodies;
+mod daemon;
+mod effects;
+mod load;
+mod sender;
