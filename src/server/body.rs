@@ -19,12 +19,21 @@ const DRAIN: usize = 64 << 20;
 /// How long that may take.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
-/// Reads a body of at most `limit` bytes. More is 413, also when it arrives in chunks of unknown total.
+/// Reads a body of at most `limit` bytes. More is 413, also when it arrives in chunks of unknown total; a
+/// client that takes longer than `patience` gets 408.
 pub(super) async fn read_bounded(
     headers: &HeaderMap,
     body: Body,
     limit: usize,
+    patience: Duration,
 ) -> ApiResult<Bytes> {
+    let reading = read_up_to(headers, body, limit);
+    tokio::time::timeout(patience, reading)
+        .await
+        .map_err(|_| ApiError::body_timeout())?
+}
+
+async fn read_up_to(headers: &HeaderMap, body: Body, limit: usize) -> ApiResult<Bytes> {
     let declared = content_length(headers);
     let mut chunks = body.into_data_stream();
     let mut whole: Vec<u8> = Vec::new();

@@ -89,6 +89,15 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "BODY_PARSING_ERROR", message).with_details(details)
     }
 
+    /// 408: the client began a body and did not go on.
+    pub fn body_timeout() -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "REQUEST_TIMEOUT",
+            "The body took too long to arrive. Nothing was changed; send the request again.",
+        )
+    }
+
     /// 413: the body is larger than `limit` bytes.
     pub fn body_too_large(limit: usize) -> Self {
         let message =

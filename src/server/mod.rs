@@ -21,7 +21,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
+use axum::http::HeaderMap;
 use jiff::Timestamp;
 
 pub use access::{Caller, DEFAULT_PROJECT, Permission};
@@ -44,6 +46,9 @@ use limit::SharedLimit;
 pub struct Limits {
     /// The longest a request may take until its answer begins.
     pub request_time: Duration,
+    /// The longest a client may take to send its body. Less than `request_time`, so that the answer to a
+    /// client that is too slow is not that of a server that is.
+    pub body_time: Duration,
     /// Self-reports per minute and client address, all of which may come at once.
     pub self_reports_per_minute: NonZeroU32,
     /// Requests of the token revocation API per minute and client address.
@@ -59,6 +64,7 @@ impl Default for Limits {
         const SIX_HUNDRED: NonZeroU32 = NonZeroU32::new(600).unwrap();
         Self {
             request_time: Duration::from_secs(30),
+            body_time: Duration::from_secs(25),
             self_reports_per_minute: THIRTY,
             revocations_per_minute: SIX_HUNDRED,
             uses_per_minute: SIXTY,
@@ -129,11 +135,16 @@ impl AppState {
         &self.0.lookup
     }
 
+    /// Reads a body of at most `limit` bytes.
+    async fn read(&self, headers: &HeaderMap, body: Body, limit: usize) -> ApiResult<Bytes> {
+        body::read_bounded(headers, body, limit, self.0.limits.body_time).await
+    }
+
     /// Reads a request's body as a JSON object.
     async fn fields(&self, request: Request) -> ApiResult<Fields<'_>> {
         let (parts, body) = request.into_parts();
         body::require_json(&parts.headers)?;
-        let body = body::read_bounded(&parts.headers, body, body::MAX_JSON).await?;
+        let body = self.read(&parts.headers, body, body::MAX_JSON).await?;
         Ok(Fields::new(body::parse_object(&body)?, self.formats()))
     }
 }

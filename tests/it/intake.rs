@@ -1,5 +1,7 @@
 //! Reports of partners: the real endpoint on a real port; only GitHub's list of keys is played by wiremock.
 
 mod github;
+mod partners;
 mod public_keys;
+mod revocation;
 mod signer;

@@ -4,4 +4,4 @@ mod bodies;
 mod daemon;
 mod effects;
 mod load;
-mod sender;
+pub(crate) mod sender;

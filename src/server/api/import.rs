@@ -10,7 +10,6 @@ use utoipa::ToSchema;
 use crate::intake::{ImportRow, RowError, RowFormat, parse_rows};
 use crate::server::AppState;
 use crate::server::access::{Caller, Permission};
-use crate::server::body::read_bounded;
 use crate::server::error::{ApiError, ApiResult};
 use crate::store::{ImportOutcome, NewKey};
 
@@ -64,7 +63,7 @@ pub async fn import(
     caller.require(Permission::ImportKeys)?;
     let (parts, body) = request.into_parts();
     let format = row_format(&parts.headers)?;
-    let body = read_bounded(&parts.headers, body, MAX_IMPORT).await?;
+    let body = state.read(&parts.headers, body, MAX_IMPORT).await?;
     let (keys, mut result) = read_rows(&state, body, format, caller.project).await?;
     let mut keys = keys.into_iter();
     loop {

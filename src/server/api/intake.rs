@@ -11,7 +11,6 @@ use utoipa::ToSchema;
 use crate::intake::{
     self, Answered, Feedback, MAX_REPORT, PartnerError, ReportError, RevocationApi, SelfReport,
 };
-use crate::server::body::read_bounded;
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::limit::client_of;
 use crate::server::{AppState, Finisher};
@@ -96,7 +95,7 @@ async fn report(
 ) -> ApiResult<Json<Vec<Feedback>>> {
     let (parts, body) = request.into_parts();
     // The content type is the partner's business: the signature says what the bytes are.
-    let body = read_bounded(&parts.headers, body, MAX_REPORT).await?;
+    let body = state.read(&parts.headers, body, MAX_REPORT).await?;
     let answered = finisher
         .finish(async move {
             let mut partners = state.0.intake.partners.iter();
@@ -169,7 +168,7 @@ pub async fn revoke_tokens(
 ) -> ApiResult<StatusCode> {
     admitted(&state, peer, request.headers())?;
     let (parts, body) = request.into_parts();
-    let body = read_bounded(&parts.headers, body, MAX_REPORT).await?;
+    let body = state.read(&parts.headers, body, MAX_REPORT).await?;
     let answered = finisher
         .finish(async move {
             let api = state.0.intake.revocation.as_ref();

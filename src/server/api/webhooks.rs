@@ -8,7 +8,6 @@ use axum::http::StatusCode;
 
 use super::intake::Success;
 use crate::intake::webhook::{Forge, MAX_DELIVERY, Webhook, WebhookError};
-use crate::server::body::read_bounded;
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::{AppState, Finisher};
 
@@ -123,7 +122,7 @@ async fn receive(
     let webhook = webhooks.iter().find(|webhook| webhook.forge() == forge);
     let webhook: Arc<Webhook> = Arc::clone(webhook.ok_or_else(|| ApiError::not_found("Route"))?);
     let (parts, body) = request.into_parts();
-    let body = read_bounded(&parts.headers, body, MAX_DELIVERY).await;
+    let body = state.read(&parts.headers, body, MAX_DELIVERY).await;
     let body = body.inspect_err(|error| {
         if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
             webhook.refused_as_too_large();

@@ -190,9 +190,9 @@ async fn imports_take_anything_row_by_row() {
 }
 
 #[tokio::test]
-async fn a_request_that_takes_too_long_is_given_up() {
+async fn a_body_that_does_not_come_is_given_up() {
     let limits = rescind::server::Limits {
-        request_time: std::time::Duration::from_millis(50),
+        body_time: std::time::Duration::from_millis(50),
         ..rescind::server::Limits::default()
     };
     let server = TestServer::start_with(Setup {
@@ -211,7 +211,7 @@ async fn a_request_that_takes_too_long_is_given_up() {
     let _ = stream.read_to_end(&mut answer).await;
     let answer = String::from_utf8_lossy(&answer);
     assert!(
-        answer.starts_with("HTTP/1.1 503") && answer.contains("SERVICE_UNAVAILABLE"),
+        answer.starts_with("HTTP/1.1 408") && answer.contains("REQUEST_TIMEOUT"),
         "{answer}"
     );
 }

@@ -18,7 +18,7 @@ pub(super) fn options(forge: Forge) -> WebhookOptions {
 }
 
 /// All forges are configured.
-pub(super) fn all() -> Setup {
+pub(crate) fn all() -> Setup {
     Setup {
         webhooks: Forge::ALL.into_iter().map(options).collect(),
         ..Setup::default()

@@ -1,0 +1,136 @@
+//! GitLab and deps.dev report as GitHub does, each with headers and keys of its own.
+
+use serde_json::json;
+
+use super::signer::{Origin, Signer};
+use crate::api::harness::{Reply, Setup, TestServer};
+use crate::support::databases::on_both_databases;
+
+const ENDPOINTS: [(&str, &str, &str); 3] = [
+    ("github", "/webhooks/github/secret-scanning", "Github"),
+    ("gitlab", "/webhooks/gitlab/secret-detection", "Gitlab"),
+    ("depsdev", "/webhooks/depsdev/secret-scanning", "Gosst"),
+];
+
+/// Sends a body to a partner's endpoint, with its headers, signed by anybody.
+async fn send(server: &TestServer, to: &str, signer: &Signer, body: &str) -> Reply {
+    let (_, path, prefix) = ENDPOINTS.iter().find(|(name, ..)| *name == to).unwrap();
+    let signature = signer.sign(body.as_bytes());
+    let request = server.http.post(server.url(path)).body(body.to_owned());
+    let request = request.header(
+        format!("{prefix}-Public-Key-Identifier"),
+        &signer.identifier,
+    );
+    Reply::of(request.header(format!("{prefix}-Public-Key-Signature"), signature)).await
+}
+
+on_both_databases! {
+    async fn each_partner_reports_in_its_own_name(database) {
+        let mut setup = Setup::default();
+        let mut origins = Vec::new();
+        for (name, ..) in ENDPOINTS {
+            let signer = Signer::new(&format!("key of {name}").replace(' ', "-"));
+            let origin = Origin::start(&[signer.listed()]).await;
+            if name == "github" {
+                setup.public_keys_url = Some(origin.url());
+            } else {
+                setup.partners.push((name, origin.url()));
+            }
+            origins.push((name, signer, origin));
+        }
+        let server = TestServer::on(database, setup).await;
+        let admin = server.admin().await;
+        let commit = "12345600b9cbe38a219f39a9941c9319b600c002";
+        for (name, signer, _) in &origins {
+            let key = admin.create(json!({})).await;
+            let url = format!("https://gitlab.example/group/sub/app/-/raw/{commit}/a/b.env");
+            let rows = json!([7, {"token": key["value"], "type": "their_word", "url": url}, {"token": "x"}]);
+            for _ in 0..2 {
+                let reply = send(&server, name, signer, &rows.to_string()).await;
+                assert_eq!(reply.status, 200, "{}", reply.text);
+                let answer = reply.json();
+                let labels: Vec<_> = answer.as_array().unwrap().iter().map(|row| row["label"].clone()).collect();
+                assert_eq!(labels, ["false_positive", "true_positive", "false_positive"]);
+                assert_eq!(answer[1]["token_type"], "their_word");
+            }
+            let log = admin.get("/api/v1/revocations").await.json();
+            let entry = &log["items"][0];
+            assert_eq!(entry["key_id"], key["id"]);
+            assert_eq!(entry["actor"], format!("partner:{name}"));
+            let place = json!({"source": format!("partner:{name}"), "url": url, "repository": "group/sub/app",
+                "commit": commit, "path": "a/b.env"});
+            assert_eq!(entry["occurrence"], place);
+        }
+        assert_eq!(server.store.log_head().await.unwrap().seq, 3);
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn one_partners_key_never_verifies_anothers_report() {
+    let mut setup = Setup::default();
+    let mut origins = Vec::new();
+    for (name, ..) in ENDPOINTS {
+        // Under the same identifier, so that nothing but the key itself tells them apart.
+        let signer = Signer::new("k1");
+        let origin = Origin::start(&[signer.listed()]).await;
+        if name == "github" {
+            setup.public_keys_url = Some(origin.url());
+        } else {
+            setup.partners.push((name, origin.url()));
+        }
+        origins.push((name, signer, origin));
+    }
+    let server = TestServer::start_with(setup).await;
+    for (name, signer, _) in &origins {
+        for (other, ..) in ENDPOINTS {
+            let reply = send(&server, other, signer, "[]").await;
+            if other == *name {
+                assert_eq!((reply.status, reply.text.as_str()), (200, "[]"));
+            } else {
+                reply.error(401, "SIGNATURE_INVALID");
+            }
+        }
+    }
+    // GitHub's headers are none at GitLab's endpoint.
+    let (_, github, _) = &origins[0];
+    let request = server
+        .http
+        .post(server.url("/webhooks/gitlab/secret-detection"));
+    let request = request.header("Github-Public-Key-Identifier", "k1");
+    let request = request.header("Github-Public-Key-Signature", github.sign(b"[]"));
+    let error = Reply::of(request.body("[]"))
+        .await
+        .error(401, "SIGNATURE_INVALID");
+    assert!(
+        error["error"]
+            .as_str()
+            .unwrap()
+            .contains("Gitlab-Public-Key-Identifier")
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_partner_whose_keys_cannot_be_fetched_is_told_to_come_again() {
+    let signer = Signer::new("k1");
+    let origin = Origin::start(&[signer.listed()]).await;
+    origin.answer_with(wiremock::ResponseTemplate::new(500));
+    let setup = Setup {
+        partners: vec![("gitlab", origin.url()), ("depsdev", origin.url())],
+        ..Setup::default()
+    };
+    let server = TestServer::start_with(setup).await;
+    for partner in ["gitlab", "depsdev"] {
+        let reply = send(&server, partner, &signer, "[]").await;
+        reply.error(503, "SERVICE_UNAVAILABLE");
+        assert!(reply.header("retry-after").is_some());
+    }
+    // GitHub's reports are not taken here.
+    assert_eq!(send(&server, "github", &signer, "[]").await.status, 404);
+    let large = " ".repeat((25 << 20) + 1);
+    send(&server, "gitlab", &signer, &large)
+        .await
+        .error(413, "PAYLOAD_TOO_LARGE");
+    server.stop().await;
+}
