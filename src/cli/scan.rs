@@ -18,7 +18,8 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::keyformat::Sha256Digest;
 use crate::scan::{
     Counters, Engine, Event, FilesError, Finding, HistoryError, KnownKey, Match, Report,
-    ReportFormat, Summary, Unread, printable, scan_history, scan_path, scan_stream,
+    ReportFormat, STANDARD_INPUT, Summary, printable, scan_history, scan_path, scan_since,
+    scan_staged, scan_stream,
 };
 use crate::store::{Key, WhyInvalid};
 
@@ -31,6 +32,10 @@ const LOOKED_UP: usize = 500;
 const TICK: Duration = Duration::from_millis(200);
 
 /// `rescind scan`
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line, which checks how they go together"
+)]
 #[derive(Debug, Args)]
 #[command(
     after_help = "Candidates are shown redacted, such as rsc_sk_…wxyz. No database is needed, unless with --match.
@@ -39,17 +44,28 @@ Examples:
   rescind scan .                          files, hidden ones too, but not those that ignore files list
   rescind scan --no-ignore --report jsonl /srv/www
   rescind scan --git .                    the whole history: every file's contents once, and messages
+  rescind scan --staged                   what the next commit would add: for .git/hooks/pre-commit
+  rescind scan --since origin/main        what every commit since then added, and their messages
+  rescind scan --report sarif . > rescind.sarif
   git log -p | rescind scan -
   rescind scan --match leaked-folder      which of the candidates are keys of ours, and whose
 
 Exit codes: 0 nothing found, 1 candidates found, 2 wrong usage, 3 the scan could not be done or not to its end."
 )]
 pub(super) struct ScanArgs {
-    /// File or folder, or `-` for standard input
-    path: PathBuf,
+    /// File or folder, or `-` for standard input; with --staged and --since anything in the repository
+    /// [default there: the current folder]
+    #[arg(required_unless_present_any = ["staged", "since"])]
+    path: Option<PathBuf>,
     /// Scan the history of the repository at PATH instead of its files
     #[arg(long)]
     git: bool,
+    /// Scan what is staged for the next commit in the repository around PATH
+    #[arg(long, conflicts_with_all = ["git", "since"])]
+    staged: bool,
+    /// Scan what each commit that HEAD has and REV has not added, in the repository around PATH
+    #[arg(long, value_name = "REV", value_parser = revision)]
+    since: Option<String>,
     /// How candidates are reported, on standard output
     #[arg(long, value_enum, value_name = "FORM", default_value_t = Form::Text)]
     report: Form,
@@ -57,7 +73,7 @@ pub(super) struct ScanArgs {
     #[arg(long = "match")]
     look_up: bool,
     /// Scan files too that ignore files list
-    #[arg(long, conflicts_with = "git")]
+    #[arg(long, conflicts_with_all = ["git", "staged", "since"])]
     no_ignore: bool,
 }
 
@@ -66,21 +82,52 @@ enum Form {
     Text,
     Json,
     Jsonl,
+    Sarif,
+}
+
+/// What a scan is to look at.
+enum Target<'a> {
+    /// Standard input.
+    Stream,
+    /// A file or a folder, and whether ignore files are not to count.
+    Files(&'a Path, bool),
+    /// A repository's whole history.
+    History(&'a Path),
+    /// What is staged in the repository around a path.
+    Staged(Option<&'a Path>),
+    /// What was committed since a revision there.
+    Since(Option<&'a Path>, &'a str),
+}
+
+/// A revision, which must not look like an option to git.
+fn revision(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.starts_with('-') {
+        return Err("is no commit, branch or tag".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// Runs `rescind scan`.
 pub(super) fn run(args: &ScanArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    let target = target(args)?;
     let config = context.config()?;
     let formats = context.formats(&config)?;
     let engine = Engine::new(&formats, config.scan.encodings);
     let counters = Counters::default();
     let (events, found) = sync_channel(WAITING);
     let bar = progress();
+    let form = match args.report {
+        Form::Text => ReportFormat::Text,
+        Form::Json => ReportFormat::Json,
+        Form::Jsonl => ReportFormat::JsonLines,
+        Form::Sarif => ReportFormat::Sarif,
+    };
+    let mut report = Report::new(BufWriter::new(io::stdout()), form, &engine);
     let (scanned, written) = thread::scope(|scope| {
-        let (engine, counters) = (&engine, &counters);
+        let (engine, counters, target) = (&engine, &counters, &target);
         // The sender lives in the scanning thread: the channel closes with the scan's end.
-        let scanning = scope.spawn(move || scan(args, engine, counters, &events));
-        let written = write(args, context, engine, counters, found, &bar);
+        let scanning = scope.spawn(move || scan(target, engine, counters, &events));
+        let written = write(args, context, engine, counters, &mut report, found, &bar);
         let scanned = scanning
             .join()
             .unwrap_or_else(|_| Err(anyhow::anyhow!("the scan broke off")));
@@ -88,46 +135,96 @@ pub(super) fn run(args: &ScanArgs, context: &Context) -> anyhow::Result<ExitCode
     });
     bar.finish_and_clear();
     let candidates = written?;
+    let summary = Summary::of(&counters, candidates);
+    let failure = scanned.as_ref().err().map(|error| format!("{error:#}"));
+    report
+        .finish(&summary, failure.as_deref())
+        .context(UNWRITABLE)?;
     scanned?;
-    tell(&Summary::of(&counters, candidates));
-    Ok(match candidates {
-        0 => DONE,
-        _ => ExitCode::from(FOUND),
-    })
+    tell(&summary);
+    if candidates == 0 {
+        return Ok(DONE);
+    }
+    if args.staged {
+        note(STAGED);
+    }
+    Ok(ExitCode::from(FOUND))
+}
+
+/// What to do about candidates that are staged.
+const STAGED: &str = "take the candidates out of these files and stage them again, \
+                      or leave the files out with `git reset -- FILE`";
+
+fn target(args: &ScanArgs) -> Result<Target<'_>, UsageError> {
+    let path = args.path.as_deref();
+    if path != Some(Path::new("-")) {
+        return Ok(match (path, &args.since) {
+            _ if args.staged => Target::Staged(path),
+            (_, Some(revision)) => Target::Since(path, revision),
+            (Some(path), None) if args.git => Target::History(path),
+            (path, None) => Target::Files(path.unwrap_or(Path::new(".")), args.no_ignore),
+        });
+    }
+    let of_git = [
+        (args.git, "--git"),
+        (args.staged, "--staged"),
+        (args.since.is_some(), "--since"),
+    ];
+    match of_git.iter().find(|(is_set, _)| *is_set) {
+        Some((_, flag)) => Err(UsageError(format!(
+            "{flag} needs a repository, not standard input"
+        ))),
+        None => Ok(Target::Stream),
+    }
 }
 
 fn scan(
-    args: &ScanArgs,
+    target: &Target<'_>,
     engine: &Engine,
     counters: &Counters,
     events: &SyncSender<Event>,
 ) -> anyhow::Result<()> {
-    let path = &args.path;
-    let named = |what: String| format!("{}: {what}", printable(engine, path));
-    if path.as_os_str() == "-" {
-        if args.git {
-            return Err(
-                UsageError("--git needs a repository, not standard input".to_owned()).into(),
-            );
+    let named = |path: &Path| printable(engine, path);
+    let around = |path: Option<&Path>| named(path.unwrap_or(Path::new(".")));
+    match target {
+        Target::Stream => {
+            let name = Path::new(STANDARD_INPUT);
+            scan_stream(&mut io::stdin().lock(), name, engine, counters, events);
+            Ok(())
         }
-        let name = Path::new("(standard input)");
-        scan_stream(&mut io::stdin().lock(), name, engine, counters, events);
-        return Ok(());
+        Target::Files(path, all) => scan_path(path, *all, engine, counters, events)
+            .map_err(|error| refused_files(&named(path), &error)),
+        Target::History(path) => scan_history(path, engine, counters, events)
+            .map_err(|error| refused_repository(named(path), error)),
+        Target::Staged(path) => scan_staged(*path, engine, counters, events)
+            .map_err(|error| refused_repository(around(*path), error)),
+        Target::Since(path, revision) => scan_since(*path, revision, engine, counters, events)
+            .map_err(|error| refused_repository(around(*path), error)),
     }
-    if args.git {
-        return scan_history(path, engine, counters, events).map_err(|error| match error {
-            HistoryError::NotARepository { .. } | HistoryError::Unreadable(_) => {
-                UsageError(named(error.to_string())).into()
-            }
-            error => anyhow::Error::new(error).context(printable(engine, path)),
-        });
-    }
-    scan_path(path, args.no_ignore, engine, counters, events).map_err(|error| match error {
+}
+
+fn refused_files(path: &str, error: &FilesError) -> anyhow::Error {
+    match error {
         FilesError::Missing | FilesError::NotAFile(_) => {
-            UsageError(named(error.to_string())).into()
+            UsageError(format!("{path}: {error}")).into()
         }
-        FilesError::Unreadable(_) => anyhow::anyhow!(named(error.to_string())),
-    })
+        FilesError::Unreadable(_) => anyhow::anyhow!("{path}: {error}"),
+    }
+}
+
+fn refused_repository(path: String, error: HistoryError) -> anyhow::Error {
+    match error {
+        HistoryError::NotARepository { .. }
+        | HistoryError::NoRepository { .. }
+        | HistoryError::NothingStaged
+        | HistoryError::UnknownRevision { .. }
+        | HistoryError::NoCommits
+        | HistoryError::Unreadable(_) => UsageError(format!("{path}: {error}")).into(),
+        HistoryError::NoGit
+        | HistoryError::CannotRun(_)
+        | HistoryError::Failed { .. }
+        | HistoryError::Broken { .. } => anyhow::Error::new(error).context(path),
+    }
 }
 
 /// Writes what the scan finds, as it comes; says how many candidates that were.
@@ -136,15 +233,10 @@ fn write(
     context: &Context,
     engine: &Engine,
     counters: &Counters,
+    report: &mut Report<'_, impl Write>,
     found: Receiver<Event>,
     bar: &ProgressBar,
 ) -> anyhow::Result<u64> {
-    let form = match args.report {
-        Form::Text => ReportFormat::Text,
-        Form::Json => ReportFormat::Json,
-        Form::Jsonl => ReportFormat::JsonLines,
-    };
-    let mut report = Report::new(BufWriter::new(io::stdout()), form, engine);
     let mut candidates = 0;
     let mut unknown = Vec::new();
     loop {
@@ -157,12 +249,11 @@ fn write(
             Err(RecvTimeoutError::Disconnected) => break,
         };
         match event {
-            Event::Unread(Unread { path, reason }) => bar.suspend(|| {
-                note(&format!(
-                    "not scanned: {}: {reason}",
-                    printable(engine, &path)
-                ));
-            }),
+            Event::Unread(unread) => {
+                let path = printable(engine, &unread.path);
+                bar.suspend(|| note(&format!("not scanned: {path}: {}", unread.reason)));
+                report.unread(&unread);
+            }
             Event::Found(finding) => {
                 candidates += 1;
                 if args.look_up {
@@ -174,16 +265,14 @@ fn write(
             }
         }
         if unknown.len() == LOOKED_UP {
-            report_matches(context, &mut report, &std::mem::take(&mut unknown))?;
+            report_matches(context, report, &std::mem::take(&mut unknown))?;
         }
     }
     if args.look_up {
-        report_matches(context, &mut report, &unknown)?;
+        report_matches(context, report, &unknown)?;
     }
     // Gone early after an error above, so that the scan ends too.
     drop(found);
-    let summary = Summary::of(counters, candidates);
-    report.finish(&summary).context(UNWRITABLE)?;
     Ok(candidates)
 }
 

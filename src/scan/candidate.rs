@@ -22,6 +22,11 @@ pub struct Candidate {
     /// Where on that line it starts, counted from 1: in bytes, or in code units if the whole text is
     /// UTF-16.
     pub column: u64,
+    /// The same in characters: Unicode code points.
+    pub character: u64,
+    /// How many characters of its line it takes up. None in base64, where it may go on over line breaks
+    /// and its last character may belong to what follows as well.
+    pub characters: Option<u64>,
     /// How it is written there.
     pub encoding: Encoding,
 }

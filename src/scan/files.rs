@@ -63,6 +63,9 @@ pub fn scan_path(
     Ok(())
 }
 
+/// What reports call standard input.
+pub const STANDARD_INPUT: &str = "(standard input)";
+
 /// Scans a stream, which reports call `name`.
 pub fn scan_stream(
     text: &mut impl Read,

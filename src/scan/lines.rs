@@ -1,5 +1,7 @@
 //! Line and column of places in a text that is seen through a moving window.
 
+use std::ops::Range;
+
 use memchr::{memchr_iter, memrchr};
 
 /// Counts line breaks, only as far as somebody asks.
@@ -15,6 +17,18 @@ pub(super) struct Lines {
     counted_to: u64,
     /// Where the line starts that `counted_to` stands on.
     line_start: u64,
+    /// How many bytes or code units between there and `counted_to` only continue a character.
+    continued: u64,
+}
+
+/// A place in a text. Everything counts from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Spot {
+    pub(super) line: u64,
+    /// In bytes, or in code units of UTF-16.
+    pub(super) column: u64,
+    /// In characters.
+    pub(super) character: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +55,15 @@ impl Lines {
             breaks: 0,
             counted_to: 0,
             line_start: mark,
+            continued: 0,
+        }
+    }
+
+    /// How many bytes a column is wide.
+    pub(super) fn unit_bytes(self) -> u64 {
+        match self.unit {
+            Unit::Byte => 1,
+            Unit::LowByteFirst | Unit::HighByteFirst => 2,
         }
     }
 
@@ -62,7 +85,33 @@ impl Lines {
         self.counted_to = base + to as u64;
         if let Some(after) = last {
             self.line_start = base + (from + after) as u64;
+            self.continued = 0;
         }
+        let line = self.line_start.saturating_sub(base);
+        let line = usize::try_from(line).map_or(to, |line| line.clamp(from, to));
+        self.continued += self.continuing(window, base, line..to);
+    }
+
+    /// How many of the bytes or code units that start in `range` only continue a character.
+    fn continuing(self, window: &[u8], base: u64, range: Range<usize>) -> u64 {
+        let count = match self.unit {
+            Unit::Byte => {
+                let bytes = window[range].iter();
+                bytes.filter(|byte| (0x80..0xc0).contains(*byte)).count()
+            }
+            Unit::LowByteFirst | Unit::HighByteFirst => {
+                let high = usize::from(self.unit == Unit::LowByteFirst);
+                let first =
+                    range.start + usize::from(!(base + range.start as u64).is_multiple_of(2));
+                let units = (first..range.end).step_by(2);
+                // The second half of a surrogate pair.
+                let second = |byte: &u8| (0xdc..0xe0).contains(byte);
+                units
+                    .filter(|unit| window.get(unit + high).is_some_and(second))
+                    .count()
+            }
+        };
+        count as u64
     }
 
     /// The number of line breaks that start in `from..to`, and where the last one ends, from `from`.
@@ -95,16 +144,16 @@ impl Lines {
         (breaks, last)
     }
 
-    /// Line and column of the place `at` of the window, both from 1. Places must be asked for in
-    /// ascending order.
-    pub(super) fn locate(&mut self, window: &[u8], base: u64, at: usize) -> (u64, u64) {
+    /// Where the place `at` of the window is. Places must be asked for in ascending order.
+    pub(super) fn locate(&mut self, window: &[u8], base: u64, at: usize) -> Spot {
         self.count_to(window, base, at);
         let bytes = (base + at as u64).saturating_sub(self.line_start);
-        let column = match self.unit {
-            Unit::Byte => bytes,
-            Unit::LowByteFirst | Unit::HighByteFirst => bytes / 2,
-        };
-        (self.breaks + 1, column + 1)
+        let column = bytes / self.unit_bytes();
+        Spot {
+            line: self.breaks + 1,
+            column: column + 1,
+            character: column.saturating_sub(self.continued) + 1,
+        }
     }
 }
 
@@ -117,6 +166,7 @@ mod tests {
         lines.count_to(text, 0, split);
         (split..text.len())
             .map(|at| lines.locate(&text[split..], split as u64, at - split))
+            .map(|spot| (spot.line, spot.column))
             .collect()
     }
 
@@ -157,6 +207,41 @@ mod tests {
                     assert_eq!(places[8], (2, 1));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn characters_are_neither_bytes_nor_code_units() {
+        let text = "\u{feff}\u{1f511}\nä\u{1f511}€x";
+        let units: Vec<u16> = text.encode_utf16().collect();
+        let low: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+        let high: Vec<u8> = units.iter().flat_map(|unit| unit.to_be_bytes()).collect();
+        for (text, x, column) in [
+            (text.as_bytes(), text.len() - 1, 10),
+            (&low, low.len() - 2, 5),
+            (&high, high.len() - 2, 5),
+        ] {
+            // A window may start anywhere, in UTF-16 at even places.
+            for split in (0..=x).filter(|split| column == 10 || split % 2 == 0) {
+                let mut lines = Lines::of(text);
+                lines.count_to(text, 0, split);
+                let spot = lines.locate(&text[split..], split as u64, x - split);
+                let expected = Spot {
+                    line: 2,
+                    column,
+                    character: 4,
+                };
+                assert_eq!(spot, expected, "cut at {split}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_character() {
+        for text in [&b"\xef\xbb\xbfab"[..], b"\xff\xfea\0b\0"] {
+            let at = text.len() - if text[0] == 0xef { 1 } else { 2 };
+            let spot = Lines::of(text).locate(text, 0, at);
+            assert_eq!((spot.column, spot.character), (2, 2));
         }
     }
 

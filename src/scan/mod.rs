@@ -12,12 +12,13 @@ mod lines;
 #[cfg(test)]
 mod oracle;
 mod report;
+mod sarif;
 mod scanner;
 
 pub use candidate::{Candidate, Encoding, Encodings};
 pub use engine::Engine;
-pub use files::{FilesError, scan_path, scan_stream};
+pub use files::{FilesError, STANDARD_INPUT, scan_path, scan_stream};
 pub use finding::{Counters, Event, Finding, GitKind, GitObject, Unread};
-pub use git::{HistoryError, scan_history};
+pub use git::{HistoryError, scan_history, scan_since, scan_staged};
 pub use report::{KnownKey, Match, Report, ReportFormat, Summary, printable};
 pub use scanner::Scanner;

@@ -243,7 +243,7 @@ proptest! {
             .unwrap();
         prop_assert_eq!(read, text.len() as u64);
         let at = |candidate: &Candidate| {
-            (candidate.offset, candidate.encoding, candidate.line, candidate.column, candidate.value.expose().to_owned())
+            (candidate.offset, candidate.encoding, candidate.line, candidate.column, candidate.character, candidate.value.expose().to_owned())
         };
         let mut pieces: Vec<_> = pieces.iter().map(at).collect();
         pieces.sort();

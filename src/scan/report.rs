@@ -8,7 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use super::{Counters, Engine, Finding};
+use super::sarif::Sarif;
+use super::{Counters, Engine, Finding, Unread};
 
 /// How findings are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub enum ReportFormat {
     Json,
     /// One JSON object a line.
     JsonLines,
+    /// One log of the Static Analysis Results Interchange Format, version 2.1.0.
+    Sarif,
 }
 
 /// What the key store knows of a candidate.
@@ -82,6 +85,7 @@ pub struct Report<'a, W> {
     out: W,
     format: ReportFormat,
     engine: &'a Engine,
+    sarif: Sarif<'a>,
     written: u64,
 }
 
@@ -121,6 +125,7 @@ impl<'a, W: Write> Report<'a, W> {
             out,
             format,
             engine,
+            sarif: Sarif::new(engine),
             written: 0,
         }
     }
@@ -145,25 +150,38 @@ impl<'a, W: Write> Report<'a, W> {
                 self.add_json(finding, known)?;
                 self.out.write_all(b"\n")?;
             }
+            ReportFormat::Sarif => self.sarif.add(&mut self.out, finding, known)?,
         }
         self.written += 1;
         Ok(())
     }
 
-    /// Ends the report and passes it on.
+    /// Takes note of something that could not be scanned. A SARIF log says so; in the other forms that is
+    /// left to the summary.
+    pub fn unread(&mut self, unread: &Unread) {
+        if self.format == ReportFormat::Sarif {
+            self.sarif.unread(unread);
+        }
+    }
+
+    /// Ends the report and passes it on. `failure` is why the scan did not come to its end, if so.
     ///
     /// # Errors
     /// When the output cannot be written to.
-    pub fn finish(mut self, summary: &Summary) -> io::Result<()> {
-        if self.format == ReportFormat::Json {
-            let start = if self.written == 0 {
-                "{\"candidates\":["
-            } else {
-                ""
-            };
-            write!(self.out, "{start}\n],\"summary\":")?;
-            serde_json::to_writer(&mut self.out, summary)?;
-            self.out.write_all(b"}\n")?;
+    pub fn finish(mut self, summary: &Summary, failure: Option<&str>) -> io::Result<()> {
+        match self.format {
+            ReportFormat::Text | ReportFormat::JsonLines => {}
+            ReportFormat::Json => {
+                let start = if self.written == 0 {
+                    "{\"candidates\":["
+                } else {
+                    ""
+                };
+                write!(self.out, "{start}\n],\"summary\":")?;
+                serde_json::to_writer(&mut self.out, summary)?;
+                self.out.write_all(b"}\n")?;
+            }
+            ReportFormat::Sarif => self.sarif.finish(&mut self.out, summary, failure)?,
         }
         self.out.flush()
     }

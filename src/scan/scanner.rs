@@ -121,8 +121,8 @@ impl Progress {
                 continue;
             }
             seen.push(identity);
-            let (line, column) = lines.locate(window, self.base, new.place.start);
-            found(engine.candidate(new, identity.start, line, column));
+            let spot = lines.locate(window, self.base, new.place.start);
+            found(engine.candidate(new, identity.start, spot, lines.unit_bytes()));
         }
         // The hits of a candidate lie in it, and it is shorter than the reach.
         seen.retain(|identity| identity.start + engine.reach() as u64 > self.decided);

@@ -1,5 +1,9 @@
 //! `rescind scan` through the real binary: files, folders, standard input, histories.
 
+mod sarif;
+mod since;
+mod staged;
+
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -32,16 +36,33 @@ fn write(folder: &Path, name: &str, contents: impl AsRef<[u8]>) {
 }
 
 fn rescind(folder: &Path, arguments: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_rescind"))
-        .args(arguments)
-        .current_dir(folder)
+    run(program().args(arguments).current_dir(folder), input)
+}
+
+/// The binary, which is not told of a repository by the environment of these tests.
+fn program() -> Command {
+    without_git_variables(Command::new(env!("CARGO_BIN_EXE_rescind")))
+}
+
+fn without_git_variables(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"GIT_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn run(command: &mut Command, input: &[u8]) -> Output {
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the rescind binary runs");
     let mut stdin = child.stdin.take().expect("a standard input");
-    stdin.write_all(input).expect("the input is taken");
+    // A command that never reads its input may be gone already.
+    let _ = stdin.write_all(input);
     drop(stdin);
     child.wait_with_output().expect("it ends")
 }
@@ -204,20 +225,43 @@ fn paths_need_not_be_utf8_and_keys_in_them_are_redacted() {
     assert!(!text(&output).contains(key.expose()));
 }
 
-fn git(folder: &Path, arguments: &[&str]) {
-    let output = Command::new("git")
+/// Runs git, which has to succeed, and returns what it prints.
+#[track_caller]
+fn git(folder: &Path, arguments: &[&str]) -> String {
+    let output = try_git(folder, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+    String::from_utf8(output.stdout)
+        .expect("UTF-8")
+        .trim_end()
+        .to_owned()
+}
+
+fn try_git(folder: &Path, arguments: &[&str]) -> Output {
+    without_git_variables(Command::new("git"))
         .current_dir(folder)
         .args(["-c", "user.name=Test", "-c", "user.email=test@example.com"])
         .args(arguments)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .output()
-        .expect("git runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
+        .expect("git runs")
+}
+
+/// A folder with an empty repository in it.
+fn repository() -> TempDir {
+    let folder = folder();
+    git(folder.path(), &["init", "--quiet", "--initial-branch=main"]);
+    folder
+}
+
+/// Commits all files as they are and returns the commit.
+fn commit(folder: &Path, message: &str) -> String {
+    git(folder, &["add", "--all"]);
+    git(
+        folder,
+        &["commit", "--quiet", "--allow-empty", "--message", message],
     );
+    git(folder, &["rev-parse", "HEAD"])
 }
 
 #[test]

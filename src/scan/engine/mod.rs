@@ -11,6 +11,7 @@ mod sieve;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::lines::Spot;
 use super::scanner::Scanner;
 use super::{Candidate, Encoding, Encodings};
 use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
@@ -90,6 +91,11 @@ impl Engine {
         &self.ruleset
     }
 
+    /// The formats whose keys it looks for, in the order of their set.
+    pub fn formats(&self) -> impl Iterator<Item = &KeyFormat> {
+        self.formats.iter().map(|hunted| &hunted.format)
+    }
+
     /// The length of the longest stretch of text that can be one candidate, in bytes.
     pub fn longest_match(&self) -> usize {
         self.reach
@@ -136,16 +142,25 @@ impl Engine {
         all
     }
 
-    /// The report of what was found.
-    pub(super) fn candidate(&self, found: Found, offset: u64, line: u64, column: u64) -> Candidate {
+    /// The report of what was found, in a text whose columns are `unit_bytes` wide.
+    pub(super) fn candidate(
+        &self,
+        found: Found,
+        offset: u64,
+        spot: Spot,
+        unit_bytes: u64,
+    ) -> Candidate {
         let hunted = &self.formats[found.format];
+        let characters = found.place.len() as u64 / unit_bytes;
         Candidate {
             format: Arc::clone(&hunted.id),
             display: found.value.redacted(hunted.format.display_prefix()),
             value: found.value,
             offset,
-            line,
-            column,
+            line: spot.line,
+            column: spot.column,
+            character: spot.character,
+            characters: (found.encoding != Encoding::Base64).then_some(characters),
             encoding: found.encoding,
         }
     }

@@ -6,15 +6,48 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread::{self, JoinHandle};
 
-use super::HistoryError;
+use super::{HistoryError, path_of};
 
 /// What is kept of what git says on standard error, in bytes.
 const MAX_COMPLAINT: u64 = 4096;
 
+/// What the environment may say about where a repository is. Git says it to its hooks: the index of
+/// `git commit --all` or `git commit FILE` is a temporary file that only `GIT_INDEX_FILE` names.
+const WHEREABOUTS: [&str; 9] = [
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_COMMON_DIR",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_SHALLOW_FILE",
+    "GIT_CEILING_DIRECTORIES",
+    "GIT_DISCOVERY_ACROSS_FILESYSTEM",
+];
+
 /// A repository to run git on.
 #[derive(Debug)]
 pub(super) struct Repository {
-    path: PathBuf,
+    place: Place,
+}
+
+/// Where git looks for a repository.
+#[derive(Debug)]
+enum Place {
+    /// In this folder.
+    At(PathBuf),
+    /// In this folder and those above it.
+    Around(PathBuf),
+    /// Where the environment says, or else around the current folder.
+    Told,
+}
+
+/// What tells one repository, or one of its work trees, from another.
+#[derive(Debug)]
+struct Identity {
+    git_dir: PathBuf,
+    /// The top folder of the work tree. A bare repository has none.
+    top: Option<PathBuf>,
 }
 
 /// A running git.
@@ -30,32 +63,93 @@ impl Repository {
     /// inside a working tree is refused: it would be surprising to scan all that is around it.
     pub(super) fn open(path: &Path) -> Result<Self, HistoryError> {
         let path = path.canonicalize().map_err(HistoryError::Unreadable)?;
-        let repository = Self { path };
-        let mut command = repository.git(&["rev-parse", "--git-dir"]);
-        let output = command.output().map_err(HistoryError::from_start)?;
-        if output.status.success() {
-            Ok(repository)
-        } else {
-            Err(HistoryError::NotARepository {
-                complaint: complaint(&output.stderr),
-            })
+        let place = Place::At(path);
+        let repository = Self { place };
+        match repository.ask(&["rev-parse", "--git-dir"])? {
+            Ok(_) => Ok(repository),
+            Err(complaint) => Err(HistoryError::NotARepository { complaint }),
         }
     }
 
+    /// The repository that holds `path`, or without one the repository that `git` itself would take here.
+    /// What the environment says counts unless `path` lies in another repository than that.
+    pub(super) fn around(path: Option<&Path>) -> Result<Self, HistoryError> {
+        let told = Self { place: Place::Told };
+        let Some(path) = path else {
+            return told.identity()?.map(|_| told);
+        };
+        let path = path.canonicalize().map_err(HistoryError::Unreadable)?;
+        let folder = match path.parent() {
+            Some(parent) if !path.is_dir() => parent.to_owned(),
+            _ => path,
+        };
+        let place = Place::Around(folder.clone());
+        let around = Self { place };
+        let found = around.identity()?;
+        let is_told = WHEREABOUTS
+            .iter()
+            .any(|name| std::env::var_os(name).is_some());
+        if is_told
+            && let Ok(identity) = told.identity()?
+            && identity.is_meant(&folder, found.as_ref().ok())
+        {
+            return Ok(told);
+        }
+        found.map(|_| around)
+    }
+
+    /// Which repository it is, if it is one.
+    fn identity(&self) -> Result<Result<Identity, HistoryError>, HistoryError> {
+        let git_dir = match self.ask(&["rev-parse", "--absolute-git-dir"])? {
+            Ok(git_dir) => path_of(&git_dir),
+            Err(complaint) => return Ok(Err(HistoryError::NoRepository { complaint })),
+        };
+        let top = self.ask(&["rev-parse", "--show-toplevel"])?;
+        let top = top.ok().filter(|top| !top.is_empty());
+        Ok(Ok(Identity {
+            git_dir,
+            top: top.map(|top| path_of(&top)),
+        }))
+    }
+
+    /// What a git command answers, without the line feed at its end, or else what it complains about.
+    pub(super) fn ask(&self, arguments: &[&str]) -> Result<Result<Vec<u8>, String>, HistoryError> {
+        let output = self
+            .git(arguments)
+            .output()
+            .map_err(HistoryError::from_start)?;
+        if !output.status.success() {
+            return Ok(Err(complaint(&output.stderr)));
+        }
+        let mut answer = output.stdout;
+        answer.pop_if(|byte| *byte == b'\n');
+        Ok(Ok(answer))
+    }
+
+    /// The identifier of the commit that a revision stands for, if it stands for one.
+    pub(super) fn commit(&self, revision: &str) -> Result<Option<String>, HistoryError> {
+        // The revision by itself first: `:/text` would take what is added to it as text.
+        let Some(object) = self.verify(revision)? else {
+            return Ok(None);
+        };
+        self.verify(&format!("{object}^{{commit}}"))
+    }
+
+    fn verify(&self, revision: &str) -> Result<Option<String>, HistoryError> {
+        let verify = ["rev-parse", "--verify", "--quiet", "--end-of-options"];
+        let answer = self.ask(&[&verify, [revision].as_slice()].concat())?;
+        let id = answer.ok().and_then(|id| String::from_utf8(id).ok());
+        // `^HEAD` names what is left out, not an object.
+        Ok(id.filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit())))
+    }
+
     /// A git command that runs nothing that the repository's own configuration names, asks nobody, writes
-    /// nothing, fetches nothing and is not told by the environment to look elsewhere.
+    /// nothing, fetches nothing, and is told by the environment where to look only if that is wanted.
     pub(super) fn git(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("git");
-        for (name, _) in std::env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"GIT_") {
-                command.env_remove(name);
-            }
-        }
-        let above = self.path.parent().unwrap_or(&self.path);
+        self.look_there(&mut command);
         command
-            .current_dir(&self.path)
             .env("LC_ALL", "C")
-            .env("GIT_CEILING_DIRECTORIES", above)
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_CONFIG_GLOBAL", null_device())
             .env("GIT_OPTIONAL_LOCKS", "0")
@@ -80,6 +174,30 @@ impl Repository {
         command
     }
 
+    /// Lets a git command look for the repository where it is.
+    fn look_there(&self, command: &mut Command) {
+        let told = matches!(self.place, Place::Told);
+        for (name, _) in std::env::vars_os() {
+            let kept = told && WHEREABOUTS.iter().any(|kept| name == *kept);
+            if name.as_encoded_bytes().starts_with(b"GIT_") && !kept {
+                command.env_remove(name);
+            }
+        }
+        match &self.place {
+            Place::At(path) => {
+                let above = path.parent().unwrap_or(path);
+                command
+                    .current_dir(path)
+                    .env("GIT_CEILING_DIRECTORIES", above);
+            }
+            Place::Around(folder) => {
+                command.current_dir(folder);
+            }
+            // Relative paths in the environment are relative to the current folder.
+            Place::Told => {}
+        }
+    }
+
     /// Starts a git command; `what` it does is for errors.
     pub(super) fn start(
         &self,
@@ -98,6 +216,25 @@ impl Repository {
             what,
             complaint,
         })
+    }
+}
+
+impl Identity {
+    /// Whether the environment, which says this, means the repository that holds `folder`; `found` is what
+    /// is there without it. That one is another if its work tree is a folder inside this one's.
+    fn is_meant(&self, folder: &Path, found: Option<&Self>) -> bool {
+        let Some(found) = found else {
+            return self.holds(folder);
+        };
+        let found_inside = found
+            .top
+            .as_ref()
+            .is_some_and(|top| Some(top) != self.top.as_ref() && self.holds(top));
+        found.git_dir == self.git_dir || self.holds(folder) && !found_inside
+    }
+
+    fn holds(&self, folder: &Path) -> bool {
+        self.top.as_ref().is_some_and(|top| folder.starts_with(top))
     }
 }
 

@@ -1,12 +1,18 @@
-//! Scans all that a repository's history holds, through the `git` program: each file's contents once,
-//! however many commits have it, and the messages of commits and annotated tags.
+//! Scans what a repository holds, through the `git` program: its whole history ([`scan_history`]), what is
+//! staged for the next commit ([`scan_staged`]), or what the commits since another one added
+//! ([`scan_since`]).
 //!
 //! History is what branches, tags, stashes, notes and every other reference lead to. Git lists the
-//! objects and writes them out one after the other; nothing is checked out.
+//! objects and writes them out one after the other; nothing is checked out. Of a history each file's
+//! contents are scanned once, however many commits have it, and the messages of commits and annotated tags.
 
+mod changes;
 mod command;
 mod objects;
 mod origins;
+mod since;
+mod staged;
+mod wanted;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,11 +23,16 @@ use super::{Counters, Engine, Event, Finding, GitKind, GitObject, Scanner};
 use command::Repository;
 use objects::{Contents, Entry, Kind};
 
-/// Why a history cannot be scanned, or not to its end.
+pub use since::scan_since;
+pub use staged::scan_staged;
+
+/// Why a repository cannot be scanned, or not to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
     /// There is no program `git`.
-    #[error("the program `git` was not found: install git, or scan the files without --git")]
+    #[error(
+        "the program `git` was not found: install git; files are scanned without it by `rescind scan PATH`"
+    )]
     NoGit,
     /// Git cannot be run.
     #[error("the program `git` cannot be run: {0}")]
@@ -37,6 +48,26 @@ pub enum HistoryError {
         /// What git says.
         complaint: String,
     },
+    /// The path lies in no repository.
+    #[error("it is not in a git repository, whose files are staged and committed ({complaint})")]
+    NoRepository {
+        /// What git says.
+        complaint: String,
+    },
+    /// A bare repository has no index.
+    #[error("it is a bare repository, in which nothing is staged; --git scans its history")]
+    NothingStaged,
+    /// There is no such commit.
+    #[error(
+        "there is no commit `{revision}` in the repository: `git log` shows what there is; in a shallow clone `git fetch --unshallow` gets the rest"
+    )]
+    UnknownRevision {
+        /// What was to be a commit.
+        revision: String,
+    },
+    /// The current branch has no commit.
+    #[error("the current branch has no commits yet; --staged scans what the first one will hold")]
+    NoCommits,
     /// Git ended with an error.
     #[error("git failed to {what}: {complaint}; `git fsck` tells more")]
     Failed {
@@ -102,7 +133,7 @@ fn scan_objects(
     findings: &mut Vec<Finding>,
 ) -> Result<(), HistoryError> {
     let mut scanner = Scanner::new(engine);
-    let mut contents = Contents::start(repository)?;
+    let mut contents = Contents::of_history(repository)?;
     while let Some(Entry { kind, id, path }) = contents.next()? {
         let Kind::Text(kind) = kind else {
             if outlet.unread(id, "the repository lacks this object") == Err(Closed) {

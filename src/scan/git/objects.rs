@@ -1,6 +1,6 @@
 //! Lists the objects of a history and reads their contents.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::thread::{self, JoinHandle};
@@ -31,8 +31,8 @@ pub(super) enum Kind {
 
 /// The objects of a history one after the other. Reading it reads the current one's contents.
 ///
-/// Three processes do the work: one lists all objects, one says which of them are folders, which have no
-/// text, and one writes out the others. A thread passes names from the second to the third.
+/// One process writes them out. A thread tells it their names; where it gets them from other processes,
+/// those are held on to until their end.
 pub(super) struct Contents {
     output: BufReader<ChildStdout>,
     /// How much of the current object was not read.
@@ -41,11 +41,13 @@ pub(super) struct Contents {
     started: bool,
     line: Vec<u8>,
     feeder: JoinHandle<io::Result<()>>,
-    processes: [Running; 3],
+    processes: Vec<Running>,
 }
 
 impl Contents {
-    pub(super) fn start(repository: &Repository) -> Result<Self, HistoryError> {
+    /// All objects of the history. Two more processes do the work: one lists all objects, the other says
+    /// which of them are folders, which have no text.
+    pub(super) fn of_history(repository: &Repository) -> Result<Self, HistoryError> {
         let mut list = list_objects(repository)?;
         let objects = list.stdout().map_err(broken)?;
         let arguments = [
@@ -55,6 +57,28 @@ impl Contents {
         ];
         let mut check = repository.start(LIST, &arguments, Stdio::from(objects))?;
         let kinds = BufReader::new(check.stdout().map_err(broken)?);
+        Self::start(repository, vec![list, check], |wanted| feed(kinds, wanted))
+    }
+
+    /// The objects of these names, in their order and without a path.
+    pub(super) fn of_names(
+        repository: &Repository,
+        names: Vec<String>,
+    ) -> Result<Self, HistoryError> {
+        Self::start(repository, Vec::new(), move |mut wanted| {
+            for name in names {
+                writeln!(wanted, "{name}")?;
+            }
+            wanted.flush()
+        })
+    }
+
+    /// Starts the process that writes out the objects that `feed` tells it.
+    fn start(
+        repository: &Repository,
+        mut processes: Vec<Running>,
+        feed: impl FnOnce(BufWriter<ChildStdin>) -> io::Result<()> + Send + 'static,
+    ) -> Result<Self, HistoryError> {
         let arguments = [
             "cat-file",
             "--batch=%(objectname) %(objecttype) %(objectsize) %(rest)",
@@ -63,13 +87,18 @@ impl Contents {
         let mut read = repository.start(READ, &arguments, Stdio::piped())?;
         let output = BufReader::with_capacity(128 << 10, read.stdout().map_err(broken)?);
         let wanted = read.stdin();
+        processes.push(read);
         Ok(Self {
             output,
             left: 0,
             started: false,
             line: Vec::new(),
-            feeder: thread::spawn(move || wanted.map_or(Ok(()), |wanted| feed(kinds, wanted))),
-            processes: [list, check, read],
+            feeder: thread::spawn(move || match wanted.map(BufWriter::new).map(feed) {
+                // The reader stopped, and will say why if it was not told to.
+                Some(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+                told => told.unwrap_or(Ok(())),
+            }),
+            processes,
         })
     }
 
@@ -162,32 +191,23 @@ pub(super) fn stashes(repository: &Repository) -> Result<Vec<u8>, HistoryError> 
 }
 
 /// Passes on the names of the objects that have a text, and of those that are missing.
-fn feed(mut kinds: BufReader<ChildStdout>, wanted: ChildStdin) -> io::Result<()> {
-    let mut wanted = io::BufWriter::new(wanted);
+fn feed(mut kinds: BufReader<ChildStdout>, mut wanted: BufWriter<ChildStdin>) -> io::Result<()> {
     let mut line = Vec::new();
     while kinds.read_until(b'\n', &mut line)? > 0 {
         let mut words = line.splitn(3, |byte| *byte == b' ');
         let id = words.next().unwrap_or_default();
         let kind = words.next().unwrap_or_default().trim_ascii_end();
-        let sent = match kind {
-            b"tree" => Ok(()),
-            b"missing" => wanted.write_all(&[id, b"\n"].concat()),
+        match kind {
+            b"tree" => {}
+            b"missing" => wanted.write_all(&[id, b"\n"].concat())?,
             _ => {
                 let path = words.next().unwrap_or(b"\n");
-                wanted.write_all(&[id, b" ", path].concat())
+                wanted.write_all(&[id, b" ", path].concat())?;
             }
-        };
-        match sent {
-            // The reader stopped, and will say why if it was not told to.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            sent => sent?,
         }
         line.clear();
     }
-    match wanted.flush() {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        flushed => flushed,
-    }
+    wanted.flush()
 }
 
 fn kind_of(name: &[u8]) -> Option<GitKind> {

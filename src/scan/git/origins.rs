@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
+use super::HistoryError;
+use super::changes::{After, Changes};
 use super::command::{Repository, Running};
 use super::objects::{broken, stashes};
-use super::{HistoryError, path_of};
 use crate::scan::{Finding, GitKind};
 
 const TRACE: &str = "trace candidates to their commits";
@@ -83,41 +84,27 @@ fn list_commits(repository: &Repository, wanted: &Wanted<'_>) -> Result<Running,
 }
 
 /// Takes out of `wanted` what the changes, commit by commit, introduce.
-fn assign(mut changes: impl BufRead, wanted: &mut Wanted<'_>) -> Result<(), HistoryError> {
-    let mut commit = String::new();
-    let mut token = Vec::new();
-    while !wanted.is_empty() && next(&mut changes, &mut token)? {
-        let Some(change) = token.strip_prefix(b":") else {
-            let id = token.split(|byte| *byte == b' ').next();
-            commit = text(id);
+fn assign(changes: impl BufRead, wanted: &mut Wanted<'_>) -> Result<(), HistoryError> {
+    let mut changes = Changes::new(changes);
+    while !wanted.is_empty()
+        && let Some(change) = changes.next().map_err(traced)?
+    {
+        let After::Blob(object) = change.after else {
             continue;
         };
-        // Old mode, new mode, old object, new object, kind of change; then the path.
-        let object = text(change.split(|byte| *byte == b' ').nth(3));
-        next(&mut changes, &mut token)?;
         for finding in wanted.remove(&object).into_iter().flatten() {
-            finding.path = Some(path_of(&token));
+            finding.path = Some(change.path.clone());
             if let Some(object) = &mut finding.object {
-                object.commit = Some(commit.clone());
+                object.commit.clone_from(&change.commit);
             }
         }
     }
     Ok(())
 }
 
-fn text(token: Option<&[u8]>) -> String {
-    String::from_utf8_lossy(token.unwrap_or_default()).into_owned()
-}
-
-/// Reads up to the next zero byte; false at the end.
-fn next(output: &mut impl BufRead, token: &mut Vec<u8>) -> Result<bool, HistoryError> {
-    token.clear();
-    let read = output
-        .read_until(0, token)
-        .map_err(|source| HistoryError::Broken {
-            what: TRACE,
-            source,
-        })?;
-    token.pop_if(|byte| *byte == 0);
-    Ok(read > 0)
+fn traced(source: std::io::Error) -> HistoryError {
+    HistoryError::Broken {
+        what: TRACE,
+        source,
+    }
 }

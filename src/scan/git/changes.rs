@@ -1,0 +1,141 @@
+//! Reads the changes that `git diff-tree` and `git diff-index` list with `--raw -z`.
+
+use std::io::{self, BufRead};
+use std::path::PathBuf;
+
+use super::path_of;
+
+/// The mode of a submodule, whose contents are another repository's.
+const SUBMODULE: &[u8] = b"160000";
+
+/// The changes that a git command lists, one after the other.
+#[derive(Debug)]
+pub(super) struct Changes<R> {
+    output: R,
+    token: Vec<u8>,
+    /// The commit that the changes that follow belong to.
+    commit: Option<String>,
+}
+
+/// A change of one path.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    /// The commit that made it, where commits are compared.
+    pub(super) commit: Option<String>,
+    /// What the path had before, a hash in hexadecimal; all zeros for nothing.
+    pub(super) before: String,
+    /// What it has since.
+    pub(super) after: After,
+    pub(super) path: PathBuf,
+}
+
+/// What a path has after a change.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// A file or a link with these contents: a hash in hexadecimal.
+    Blob(String),
+    /// Nothing that has contents in this repository: it was removed, or it is a submodule.
+    Nothing,
+    /// Several versions, which a merge could not make one.
+    Unmerged,
+}
+
+impl<R: BufRead> Changes<R> {
+    pub(super) fn new(output: R) -> Self {
+        Self {
+            output,
+            token: Vec::new(),
+            commit: None,
+        }
+    }
+
+    /// The next change; none at the end.
+    pub(super) fn next(&mut self) -> io::Result<Option<Change>> {
+        while self.read_token()? {
+            if !self.token.starts_with(b":") {
+                let id = self.token.split(|byte| *byte == b' ').next();
+                self.commit = Some(text(id));
+                continue;
+            }
+            let (before, after) = sides(&self.token);
+            self.read_token()?;
+            return Ok(Some(Change {
+                commit: self.commit.clone(),
+                before,
+                after,
+                path: path_of(&self.token),
+            }));
+        }
+        Ok(None)
+    }
+
+    /// Reads up to the next zero byte; false at the end.
+    fn read_token(&mut self) -> io::Result<bool> {
+        self.token.clear();
+        let read = self.output.read_until(0, &mut self.token)?;
+        self.token.pop_if(|byte| *byte == 0);
+        Ok(read > 0)
+    }
+}
+
+/// What a path had, at the first parent, and has. A change against several parents starts with a colon
+/// for each; then come a mode for each and for the result, likewise the objects, and the kind of change.
+fn sides(change: &[u8]) -> (String, After) {
+    let parents = change.iter().take_while(|byte| **byte == b':').count();
+    let words: Vec<_> = change[parents..].split(|byte| *byte == b' ').collect();
+    let word = |at: usize| words.get(at).copied();
+    let mode = word(parents).unwrap_or_default();
+    let object = text(word(2 * parents + 1));
+    let after = match word(2 * parents + 2) {
+        Some(kind) if kind.contains(&b'U') => After::Unmerged,
+        _ if mode == SUBMODULE || object.bytes().all(|digit| digit == b'0') => After::Nothing,
+        _ => After::Blob(object),
+    };
+    (text(word(parents + 1)), after)
+}
+
+fn text(word: Option<&[u8]>) -> String {
+    String::from_utf8_lossy(word.unwrap_or_default()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(output: &[u8]) -> Vec<Change> {
+        let mut changes = Changes::new(output);
+        std::iter::from_fn(|| changes.next().expect("a slice is readable")).collect()
+    }
+
+    #[test]
+    fn reads_commits_merges_and_odd_paths() {
+        let changes = read(
+            b"c1\0:100644 100644 aa bb M\0a\nb\0:100644 000000 aa 00 D\0gone\0\
+              c2\0::100644 100644 100755 aa bb cc MM\0both ways\0:000000 160000 00 dd A\0module\0",
+        );
+        let after: Vec<_> = changes.iter().map(|change| &change.after).collect();
+        assert_eq!(
+            after,
+            [
+                &After::Blob("bb".to_owned()),
+                &After::Nothing,
+                &After::Blob("cc".to_owned()),
+                &After::Nothing
+            ]
+        );
+        assert_eq!(changes[0].path, PathBuf::from("a\nb"));
+        assert_eq!(changes[2].path, PathBuf::from("both ways"));
+        assert_eq!(changes[2].before, "aa");
+        assert_eq!(changes[0].commit.as_deref(), Some("c1"));
+        assert_eq!(changes[3].commit.as_deref(), Some("c2"));
+    }
+
+    #[test]
+    fn an_unmerged_path_is_one_and_what_is_cut_off_is_no_panic() {
+        let changes = read(b":100644 000000 aa 00 U\0a\0");
+        assert_eq!(changes[0].after, After::Unmerged);
+        assert_eq!(changes[0].commit, None);
+        assert_eq!(read(b":::")[0].after, After::Nothing);
+        assert_eq!(read(b""), []);
+    }
+}

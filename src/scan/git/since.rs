@@ -1,0 +1,112 @@
+//! Scans what the commits since another one added.
+
+use std::collections::HashSet;
+use std::io::{BufReader, Write};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::mpsc::SyncSender;
+use std::thread;
+
+use super::changes::{After, Changes};
+use super::command::Repository;
+use super::wanted::{self, Wanted};
+use super::{Counters, Engine, Event, HistoryError, Outlet};
+
+const LIST: &str = "list the commits and what they add";
+
+/// Scans what each commit that `HEAD` has and `revision` does not have added to its parents, also if a
+/// later one took it away again, and these commits' messages; reports to `counters` and `events`. The
+/// same contents are scanned once and reported for the oldest commit that added them.
+///
+/// The repository is found as [`scan_staged`](super::scan_staged) does.
+///
+/// Ends early, without an error, when nobody listens to `events` any more.
+///
+/// # Errors
+/// When git is not there, there is no such repository, `revision` is no commit of it, or git fails.
+pub fn scan_since(
+    path: Option<&Path>,
+    revision: &str,
+    engine: &Engine,
+    counters: &Counters,
+    events: &SyncSender<Event>,
+) -> Result<(), HistoryError> {
+    let repository = Repository::around(path)?;
+    let unknown = || HistoryError::UnknownRevision {
+        revision: revision.to_owned(),
+    };
+    let since = repository.commit(revision)?.ok_or_else(unknown)?;
+    let head = repository.commit("HEAD")?;
+    let head = head.ok_or(HistoryError::NoCommits)?;
+    let commits = list(&repository, &format!("{since}..{head}"))?;
+    let mut wanted = added(&repository, &commits)?;
+    wanted.extend(commits.lines().map(|id| Wanted {
+        id: id.to_owned(),
+        path: None,
+        commit: Some(id.to_owned()),
+    }));
+    wanted::scan(&repository, &wanted, engine, Outlet { counters, events })
+}
+
+/// The commits of a range, oldest first, one a line.
+fn list(repository: &Repository, range: &str) -> Result<String, HistoryError> {
+    let arguments = ["rev-list", "--topo-order", "--reverse", range, "--"];
+    let listed = repository.ask(&arguments)?;
+    let listed = listed.map_err(|complaint| HistoryError::Failed {
+        what: LIST,
+        complaint,
+    })?;
+    Ok(String::from_utf8_lossy(&listed).into_owned())
+}
+
+/// The contents that commits added, each once.
+fn added(repository: &Repository, commits: &str) -> Result<Vec<Wanted>, HistoryError> {
+    let arguments = [
+        "diff-tree",
+        "--stdin",
+        "-r",
+        // Of a merge, what none of its parents has: the rest came with the parents.
+        "-c",
+        "--root",
+        "--raw",
+        "-z",
+        "--no-abbrev",
+        "--no-renames",
+        "--no-relative",
+    ];
+    let mut compare = repository.start(LIST, &arguments, Stdio::piped())?;
+    let changes = Changes::new(BufReader::new(compare.stdout().map_err(broken)?));
+    let input = compare.stdin();
+    let wanted = thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut input = input?;
+            // Should git not read it, then it failed, and says why at the end.
+            input.write_all(commits.as_bytes()).ok()?;
+            input.write_all(b"\n").ok()
+        });
+        collect(changes)
+    })?;
+    compare.finish()?;
+    Ok(wanted)
+}
+
+fn collect(mut changes: Changes<impl std::io::BufRead>) -> Result<Vec<Wanted>, HistoryError> {
+    let mut seen = HashSet::new();
+    let mut wanted = Vec::new();
+    while let Some(change) = changes.next().map_err(broken)? {
+        if let After::Blob(id) = change.after
+            && seen.insert(id.clone())
+        {
+            wanted.push(Wanted {
+                id,
+                path: Some(change.path),
+                commit: change.commit,
+            });
+        }
+    }
+    Ok(wanted)
+}
+
+fn broken(source: std::io::Error) -> HistoryError {
+    HistoryError::Broken { what: LIST, source }
+}

@@ -1,0 +1,136 @@
+//! Scans what is staged: what the next commit would add.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::SyncSender;
+
+use super::changes::{After, Changes};
+use super::command::Repository;
+use super::wanted::{self, Wanted};
+use super::{Counters, Engine, Event, HistoryError, Outlet, path_of};
+
+const LIST: &str = "list what is staged";
+
+/// Scans the staged contents of every file that the index of a repository adds or changes compared to
+/// `HEAD`, or of all its files if there is no commit yet, and reports to `counters` and `events`. Paths
+/// are relative to the top folder. Of a file with conflicts, both sides are scanned.
+///
+/// The repository is the one that holds `path`, or without a path the one that `git` itself takes in the
+/// current folder. What git's hooks are told by the environment, such as a temporary index, counts.
+///
+/// Ends early, without an error, when nobody listens to `events` any more.
+///
+/// # Errors
+/// When git is not there, there is no such repository or it has no index, or git fails.
+pub fn scan_staged(
+    path: Option<&Path>,
+    engine: &Engine,
+    counters: &Counters,
+    events: &SyncSender<Event>,
+) -> Result<(), HistoryError> {
+    let repository = Repository::around(path)?;
+    let bare = ask(&repository, &["rev-parse", "--is-bare-repository"])?;
+    if bare == b"true" {
+        return Err(HistoryError::NothingStaged);
+    }
+    let wanted = list(&repository)?;
+    wanted::scan(&repository, &wanted, engine, Outlet { counters, events })
+}
+
+/// The staged contents that `HEAD` does not have at the same path.
+fn list(repository: &Repository) -> Result<Vec<Wanted>, HistoryError> {
+    let arguments = [
+        "diff-index",
+        "--cached",
+        "--raw",
+        "-z",
+        "--no-abbrev",
+        "--no-renames",
+        "--no-relative",
+        // What is only announced with `git add --intent-to-add` has no contents yet.
+        "--ita-invisible-in-index",
+        &base(repository)?,
+        "--",
+    ];
+    let output = ask(repository, &arguments)?;
+    let mut changes = Changes::new(output.as_slice());
+    let mut wanted = Vec::new();
+    let mut unmerged = HashMap::new();
+    while let Some(change) = changes.next().map_err(broken)? {
+        match change.after {
+            After::Blob(id) => wanted.push(staged(id, change.path)),
+            After::Nothing => {}
+            After::Unmerged => {
+                unmerged.insert(change.path, change.before);
+            }
+        }
+    }
+    if !unmerged.is_empty() {
+        wanted.extend(sides(repository, &unmerged)?);
+    }
+    Ok(wanted)
+}
+
+/// What the index is compared to: the commit, or the empty folder if there is none yet.
+fn base(repository: &Repository) -> Result<String, HistoryError> {
+    if let Some(head) = repository.commit("HEAD")? {
+        return Ok(head);
+    }
+    // Its name depends on how the repository hashes. Standard input is empty.
+    let empty = ask(repository, &["hash-object", "-t", "tree", "--stdin"])?;
+    Ok(String::from_utf8_lossy(&empty).into_owned())
+}
+
+/// Both sides of files with conflicts, but for those that are as in `HEAD`.
+fn sides(
+    repository: &Repository,
+    unmerged: &HashMap<PathBuf, String>,
+) -> Result<Vec<Wanted>, HistoryError> {
+    let arguments = [
+        // The path that means the top folder is not a literal one.
+        "--no-literal-pathspecs",
+        "ls-files",
+        "--unmerged",
+        "-z",
+        "--full-name",
+        "--",
+        ":/",
+    ];
+    let output = ask(repository, &arguments)?;
+    let entries = output.split(|byte| *byte == 0);
+    Ok(entries.filter_map(|entry| side(entry, unmerged)).collect())
+}
+
+/// One side of a file with conflicts: mode, object, stage; a tab; the path. Stage 1 is what both sides
+/// started from.
+fn side(entry: &[u8], unmerged: &HashMap<PathBuf, String>) -> Option<Wanted> {
+    let tab = entry.iter().position(|byte| *byte == b'\t')?;
+    let path = path_of(&entry[tab + 1..]);
+    let words = std::str::from_utf8(&entry[..tab]).ok()?;
+    let [mode, id, stage] = words.split(' ').collect::<Vec<_>>()[..] else {
+        return None;
+    };
+    let known = unmerged.get(&path).is_some_and(|head| head == id);
+    (mode != "160000" && stage != "1" && !known).then(|| staged(id.to_owned(), path))
+}
+
+fn staged(id: String, path: PathBuf) -> Wanted {
+    Wanted {
+        id,
+        path: Some(path),
+        commit: None,
+    }
+}
+
+fn ask(repository: &Repository, arguments: &[&str]) -> Result<Vec<u8>, HistoryError> {
+    repository
+        .ask(arguments)?
+        .map_err(|complaint| HistoryError::Failed {
+            what: LIST,
+            complaint,
+        })
+}
+
+fn broken(source: std::io::Error) -> HistoryError {
+    HistoryError::Broken { what: LIST, source }
+}

@@ -1,0 +1,72 @@
+//! Scans a list of objects.
+
+use std::path::PathBuf;
+
+use super::command::Repository;
+use super::objects::{Contents, Entry, Kind, broken};
+use super::{Closed, HistoryError, Outlet};
+use crate::scan::{Engine, Finding, GitObject, Scanner};
+
+/// An object to scan, and where it was seen.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// Its name, a hash in hexadecimal.
+    pub(super) id: String,
+    /// The path at which it is, if it is a file's contents.
+    pub(super) path: Option<PathBuf>,
+    /// The commit that added it, or is it.
+    pub(super) commit: Option<String>,
+}
+
+/// Scans objects and reports what is found in them, in their order.
+pub(super) fn scan(
+    repository: &Repository,
+    wanted: &[Wanted],
+    engine: &Engine,
+    outlet: Outlet<'_>,
+) -> Result<(), HistoryError> {
+    let names = wanted.iter().map(|wanted| wanted.id.clone()).collect();
+    let mut contents = Contents::of_names(repository, names)?;
+    let mut scanner = Scanner::new(engine);
+    // Git answers in the order in which it is asked.
+    for wanted in wanted {
+        let Some(entry) = contents.next()? else {
+            break;
+        };
+        if scan_one(&mut contents, &entry, wanted, &mut scanner, outlet)? == Err(Closed) {
+            return Ok(());
+        }
+    }
+    contents.finish()
+}
+
+fn scan_one(
+    contents: &mut Contents,
+    entry: &Entry,
+    wanted: &Wanted,
+    scanner: &mut Scanner<'_>,
+    outlet: Outlet<'_>,
+) -> Result<Result<(), Closed>, HistoryError> {
+    let Kind::Text(kind) = entry.kind else {
+        let place = wanted.path.clone().unwrap_or_else(|| (&wanted.id).into());
+        return Ok(outlet.unread(place, "the repository lacks this object"));
+    };
+    let mut found = Vec::new();
+    let read = scanner.scan(contents, &mut |candidate| found.push(candidate));
+    let mut listening = Ok(());
+    for candidate in found {
+        listening = listening.and_then(|()| {
+            outlet.found(Finding {
+                path: wanted.path.clone(),
+                object: Some(GitObject {
+                    kind,
+                    id: wanted.id.clone(),
+                    commit: wanted.commit.clone(),
+                }),
+                candidate,
+            })
+        });
+    }
+    outlet.counters.scanned(read.map_err(broken)?);
+    Ok(listening)
+}

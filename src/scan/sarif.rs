@@ -1,0 +1,293 @@
+//! Writes findings as a log of SARIF, the Static Analysis Results Interchange Format 2.1.0
+//! (<https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html>).
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::report::printable;
+use super::{Engine, Finding, GitObject, Match, STANDARD_INPUT, Summary, Unread};
+use crate::keyformat::{KeyFormat, Sha256Digest};
+
+const SCHEMA: &str =
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
+
+/// What relative paths are relative to.
+const ROOT: &str = "SRCROOT";
+
+/// The name of our fingerprint and the version of how it is made.
+const FINGERPRINT: &str = "rescindCandidate/v1";
+
+/// A log with one run, written result by result.
+#[derive(Debug)]
+pub(super) struct Sarif<'a> {
+    engine: &'a Engine,
+    /// How often the same candidate was found at the same path.
+    seen: HashMap<Sha256Digest, u64>,
+    /// What could not be scanned.
+    notifications: Vec<Value>,
+    started: bool,
+}
+
+impl<'a> Sarif<'a> {
+    pub(super) fn new(engine: &'a Engine) -> Self {
+        Self {
+            engine,
+            seen: HashMap::new(),
+            notifications: Vec::new(),
+            started: false,
+        }
+    }
+
+    /// Writes one finding.
+    pub(super) fn add(
+        &mut self,
+        out: &mut impl Write,
+        finding: &Finding,
+        known: &Match,
+    ) -> io::Result<()> {
+        let before = if self.started { ",\n" } else { "" };
+        self.start(out)?;
+        out.write_all(before.as_bytes())?;
+        let result = self.result(finding, known);
+        Ok(serde_json::to_writer(out, &result)?)
+    }
+
+    /// Takes note of something that could not be scanned.
+    pub(super) fn unread(&mut self, unread: &Unread) {
+        let location =
+            json!({"physicalLocation": {"artifactLocation": self.artifact(&unread.path)}});
+        let reason = printable(self.engine, Path::new(&unread.reason));
+        self.notifications.push(json!({
+            "level": "warning",
+            "message": {"text": format!("not scanned: {reason}")},
+            "locations": [location],
+        }));
+    }
+
+    /// Writes the end.
+    pub(super) fn finish(
+        &mut self,
+        out: &mut impl Write,
+        summary: &Summary,
+        failure: Option<&str>,
+    ) -> io::Result<()> {
+        self.start(out)?;
+        let mut notifications = std::mem::take(&mut self.notifications);
+        if let Some(failure) = failure {
+            let text = printable(self.engine, Path::new(failure));
+            notifications.push(json!({"level": "error", "message": {"text": text}}));
+        }
+        let invocation = json!({
+            "executionSuccessful": failure.is_none(),
+            "toolExecutionNotifications": notifications,
+            "properties": summary,
+        });
+        out.write_all(b"\n],\"invocations\":[")?;
+        serde_json::to_writer(&mut *out, &invocation)?;
+        out.write_all(b"]}]}\n")
+    }
+
+    /// Writes all that stands before the first result, unless it is written.
+    fn start(&mut self, out: &mut impl Write) -> io::Result<()> {
+        if std::mem::replace(&mut self.started, true) {
+            return Ok(());
+        }
+        let rules: Vec<Value> = self.engine.formats().map(rule).collect();
+        let tool = json!({"driver": {
+            "name": "Rescind",
+            "version": env!("CARGO_PKG_VERSION"),
+            "semanticVersion": env!("CARGO_PKG_VERSION"),
+            "rules": rules,
+        }});
+        let root = "the folder that the scan was started in, or the top folder of the repository";
+        let roots = json!({ROOT: {"description": {"text": root}}});
+        writeln!(
+            out,
+            "{{\"$schema\":\"{SCHEMA}\",\"version\":\"2.1.0\",\"runs\":[{{\"tool\":{tool},\
+             \"columnKind\":\"unicodeCodePoints\",\"originalUriBaseIds\":{roots},\"results\":["
+        )
+    }
+
+    fn result(&mut self, finding: &Finding, known: &Match) -> Value {
+        let candidate = &finding.candidate;
+        let format = &*candidate.format;
+        let rule = self.engine.formats().position(|rule| rule.id() == format);
+        let mut result = json!({
+            "ruleId": format,
+            "ruleIndex": rule,
+            "level": "error",
+            "message": {"text": message(finding, known)},
+            "locations": [self.location(finding)],
+            "partialFingerprints": {FINGERPRINT: self.fingerprint(finding)},
+            "properties": properties(finding),
+        });
+        if *known != Match::NotAsked {
+            result["properties"]["key"] = json!(known);
+        }
+        result
+    }
+
+    fn location(&self, finding: &Finding) -> Value {
+        let candidate = &finding.candidate;
+        let mut region = json!({
+            "startLine": candidate.line,
+            "startColumn": candidate.character,
+        });
+        // Without an end, a region goes to the end of its line.
+        if let Some(characters) = candidate.characters {
+            region["endColumn"] = json!(candidate.character + characters);
+        }
+        match (&finding.path, &finding.object) {
+            (Some(path), _) => json!({"physicalLocation": {
+                "artifactLocation": self.artifact(path),
+                "region": region,
+            }}),
+            // A message is in no file.
+            (None, Some(GitObject { kind, id, .. })) => json!({"logicalLocations": [{
+                "name": id,
+                "fullyQualifiedName": format!("{} {id}", kind.name()),
+                "kind": kind.name(),
+            }]}),
+            (None, None) => json!({}),
+        }
+    }
+
+    /// A file, by a URI that says its path byte for byte, unless a key stands in it.
+    fn artifact(&self, path: &Path) -> Value {
+        if path == Path::new(STANDARD_INPUT) {
+            return json!({"uri": "file:///dev/stdin"});
+        }
+        let bytes = path.as_os_str().as_encoded_bytes();
+        if self.engine.scan(bytes).is_empty() {
+            return artifact(bytes);
+        }
+        artifact(self.engine.redact(&path.to_string_lossy()).as_bytes())
+    }
+
+    /// What tells this finding from others, today and after the file was changed elsewhere. It has the key
+    /// in it only as a digest of a digest, and so does not lead back to it.
+    fn fingerprint(&mut self, finding: &Finding) -> String {
+        let Sha256Digest(key) = finding.candidate.value.sha256();
+        let place = match &finding.path {
+            Some(path) => path.as_os_str().as_encoded_bytes(),
+            None => b"",
+        };
+        let digest = Sha256Digest::of(&[b"rescind candidate\0", &key[..], place].concat());
+        let seen = self.seen.entry(digest).or_default();
+        *seen += 1;
+        format!("{}:{seen}", digest.to_hex())
+    }
+}
+
+fn rule(format: &KeyFormat) -> Value {
+    let remedy = "Revoke the key, which `rescind keys revoke --value-stdin` does, and take it out of the file. \
+                  To rewrite the history does not make a key secret again.";
+    json!({
+        "id": format.id(),
+        "shortDescription": {"text": format.description()},
+        "fullDescription": {"text": format!(
+            "{}: shape and checksum are those of the key format {}.", format.description(), format.id()
+        )},
+        "help": {"text": remedy},
+        "defaultConfiguration": {"level": "error"},
+        "properties": {
+            "tags": ["security", "secret"],
+            "precision": "very-high",
+            // What code scanning services sort by, from 0 to 10; 9 and more is critical.
+            "security-severity": "9.0",
+        },
+    })
+}
+
+fn message(finding: &Finding, known: &Match) -> String {
+    let candidate = &finding.candidate;
+    let what = match known {
+        Match::NotAsked => String::new(),
+        Match::Unknown => ", unknown to the key store".to_owned(),
+        Match::Known(key) => format!(", the {} key {}", key.state, key.id),
+    };
+    format!(
+        "{} is a candidate of the key format {}, written in {}{what}.",
+        candidate.display,
+        candidate.format,
+        candidate.encoding.name()
+    )
+}
+
+fn properties(finding: &Finding) -> Value {
+    let candidate = &finding.candidate;
+    let mut properties = json!({
+        "candidate": candidate.display,
+        "encoding": candidate.encoding.name(),
+        "offset": candidate.offset,
+    });
+    if let Some(object) = &finding.object {
+        properties["object"] = json!({"kind": object.kind.name(), "id": object.id});
+        if let Some(commit) = &object.commit {
+            properties["commit"] = json!(commit);
+        }
+    }
+    // A place in a message has no region, which would need a file.
+    if finding.path.is_none() {
+        properties["line"] = json!(candidate.line);
+        properties["column"] = json!(candidate.character);
+    }
+    properties
+}
+
+fn artifact(path: &[u8]) -> Value {
+    let mut path = path;
+    while let Some(rest) = path.strip_prefix(b"./") {
+        path = rest;
+    }
+    let uri = percent_encoded(path);
+    if path.starts_with(b"/") {
+        return json!({"uri": format!("file://{uri}")});
+    }
+    // What is outside of the root is not relative to it.
+    if path == b".." || path.starts_with(b"../") {
+        return json!({"uri": uri});
+    }
+    json!({"uri": uri, "uriBaseId": ROOT})
+}
+
+/// A path as a URI has it: RFC 3986's unreserved characters and slashes as they are.
+fn percent_encoded(path: &[u8]) -> String {
+    let mut uri = String::with_capacity(path.len());
+    for byte in path {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                uri.push(char::from(*byte));
+            }
+            byte => {
+                let _ = write!(uri, "%{byte:02X}");
+            }
+        }
+    }
+    uri
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_become_uris() {
+        let root = json!("SRCROOT");
+        for (path, uri, base) in [
+            (&b"src/a b.rs"[..], "src/a%20b.rs", Some(&root)),
+            (b"././x", "x", Some(&root)),
+            (b"c:d\n\xff%", "c%3Ad%0A%FF%25", Some(&root)),
+            (b"/srv/www/x", "file:///srv/www/x", None),
+            (b"../x", "../x", None),
+        ] {
+            let artifact = artifact(path);
+            assert_eq!(artifact["uri"], uri);
+            assert_eq!(artifact.get("uriBaseId"), base);
+        }
+    }
+}
