@@ -8,6 +8,8 @@ use super::{Context, DONE, output};
 
 /// `rescind config`
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  rescind --config /etc/rescind/config.toml config show")]
 pub(super) struct ConfigArgs {
     #[command(subcommand)]
     command: ConfigCommand,

@@ -17,6 +17,10 @@ use crate::store::{
 
 /// `rescind log`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rescind log list --limit 20
+  rescind log export --format jsonl --output log.jsonl
+  rescind log verify log.jsonl")]
 pub(super) struct LogArgs {
     #[command(subcommand)]
     command: LogCommand,

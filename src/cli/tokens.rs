@@ -16,6 +16,9 @@ use crate::store::{PageRequest, Role, Token};
 
 /// `rescind tokens`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rescind tokens create --role issuer --description \"API backend\" --expires 1y
+  rescind tokens list")]
 pub(super) struct TokensArgs {
     #[command(subcommand)]
     command: TokensCommand,

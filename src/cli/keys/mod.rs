@@ -15,6 +15,10 @@ use super::house::block_on;
 
 /// `rescind keys`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rescind keys create --user u_42 --description \"CI of the docs\" --expires 90d
+  rescind keys list --user u_42
+  rescind keys revoke --value-stdin < leaked-key.txt")]
 pub(super) struct KeysArgs {
     #[command(subcommand)]
     command: KeysCommand,
