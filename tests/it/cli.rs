@@ -21,8 +21,8 @@ fn help_on_every_level_ends_well_and_shows_an_example() {
             let command = line.split_once("rescind").map_or("", |(_, after)| after);
             !command.is_empty() && level.split(' ').all(|word| command.contains(word))
         };
-        let shown = examples.lines().any(shows);
-        assert!(shown, "no example of `rescind{level}` in {help}");
+        let any = examples.lines().any(shows);
+        assert!(any, "no example of `rescind{level}` in {help}");
         levels.extend(commands(&help).map(|command| format!("{level} {command}")));
         seen += 1;
     }
