@@ -199,10 +199,10 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, DaemonError> {
     TcpListener::bind(address).await.map_err(|cause| {
         let remedy = match cause.kind() {
             ErrorKind::AddrInUse => {
-                "another program uses this port: stop it, or set server.bind to another one (port 0 takes a free one)"
+                "stop the program that has this port, or set server.bind to another one (port 0 takes a free one)"
             }
             ErrorKind::AddrNotAvailable => {
-                "this machine does not have that address: set server.bind to one it has, or to 0.0.0.0"
+                "set server.bind to an address that this machine has, or to 0.0.0.0"
             }
             ErrorKind::PermissionDenied => {
                 "ports below 1024 need a privilege: set server.bind to a higher one and put a proxy in front"

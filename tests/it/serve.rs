@@ -119,6 +119,7 @@ fn a_taken_port_is_named_and_costs_no_token() {
         .expect("the binary runs");
     let ran = crate::cli::Ran::from(ran);
     ran.fails(3, &["cannot listen on", &address, "server.bind"]);
+    assert_eq!(ran.stderr.matches(" use").count(), 1, "said once: {ran:?}");
     assert_eq!(ran.stdout, "");
     // The first start that works still has the token to show.
     let ended = Daemon::start(&binary, &["serve"]).stop();
