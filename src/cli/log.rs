@@ -331,10 +331,27 @@ fn verify_file(path: &Path) -> anyhow::Result<ExitCode> {
         verify_lines(BufReader::new(file))
     };
     match verified {
-        Err(VerifyError::Read(error)) => Err(error.into()),
+        Err(VerifyError::Read(error)) => Err(unreadable(path, error)),
         Err(VerifyError::Broken(broken)) => report(Err(broken.to_string())),
         Ok(verified) => report(Ok(verified)),
     }
+}
+
+/// The error of an export that cannot be read, or not to its end.
+fn unreadable(path: &Path, error: io::Error) -> anyhow::Error {
+    if error.kind() == io::ErrorKind::IsADirectory {
+        let message = format!(
+            "cannot verify {}: it is a folder; name a file that `rescind log export` wrote",
+            path.display()
+        );
+        return UsageError(message).into();
+    }
+    let name = if path == Path::new("-") {
+        "standard input".to_owned()
+    } else {
+        path.display().to_string()
+    };
+    anyhow::Error::new(error).context(format!("cannot read {name}"))
 }
 
 fn report(result: Result<Verified, String>) -> anyhow::Result<ExitCode> {

@@ -98,6 +98,14 @@ fn an_export_that_cannot_be_written_leaves_nothing() {
 }
 
 #[test]
+fn a_folder_is_no_export_and_is_named() {
+    let binary = Binary::new();
+    std::fs::create_dir(binary.path("a-folder")).expect("a folder");
+    let ran = binary.run("log verify a-folder");
+    ran.fails(2, &["a-folder: it is a folder", "rescind log export"]);
+}
+
+#[test]
 fn an_empty_log_holds() {
     let binary = Binary::new();
     binary.run("migrate").ok();
