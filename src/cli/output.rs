@@ -112,6 +112,13 @@ pub(super) fn line(text: &str) -> anyhow::Result<()> {
     written.context(UNWRITABLE)
 }
 
+/// Prints a value that is shown this once. Should that fail, it is lost, and `remedy` says what to do.
+///
+/// Not even a reader that went away is fine then: that error is not one of input and output any more.
+pub(super) fn once(value: &str, remedy: &str) -> anyhow::Result<()> {
+    line(value).map_err(|error| anyhow::anyhow!("{error:#}; the value is lost: {remedy}"))
+}
+
 /// A time, or a dash.
 pub(super) fn time(at: Option<Timestamp>) -> String {
     at.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"))

@@ -35,9 +35,10 @@ pub(super) fn run(context: &Context) -> anyhow::Result<ExitCode> {
         let signals = Signals::listen().context("cannot listen for signals")?;
         let mut daemon = Daemon::start(&config, formats, Arc::new(SystemClock)).await?;
         if let Some(token) = daemon.take_admin_token() {
-            let lost = "the administrator's token was made but could not be printed: make another with `rescind tokens create --role admin`";
-            output::line(&format!("admin token (shown once): {}", token.expose())).context(lost)?;
-            output::line(&format!("API: {}", daemon.url())).context(lost)?;
+            let shown = format!("admin token (shown once): {}", token.expose());
+            let remedy = "make another token with `rescind tokens create --role admin`";
+            output::once(&shown, remedy)?;
+            output::line(&format!("API: {}", daemon.url()))?;
         }
         match daemon.run(signals).await {
             Ended::Cleanly | Ended::InAHurry => Ok(DONE),

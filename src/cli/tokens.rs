@@ -138,7 +138,11 @@ async fn create(args: CreateArgs, context: &Context) -> anyhow::Result<ExitCode>
         token.role.as_str()
     ));
     output::note("the token follows and is never shown again:");
-    output::line(value.expose())?;
+    let remedy = format!(
+        "revoke the token with `rescind tokens revoke {}` and create another",
+        token.id
+    );
+    output::once(value.expose(), &remedy)?;
     Ok(DONE)
 }
 

@@ -168,6 +168,47 @@ fn an_error_of_the_daemon_is_a_log_line_in_json() {
 }
 
 #[test]
+fn a_value_that_cannot_be_printed_is_lost_with_a_remedy() {
+    let binary = Binary::new();
+    let id = binary
+        .run("keys create --user u --description x --expires never")
+        .ok();
+    assert!(!id.is_empty());
+    let listed = binary.run("keys list --json").ok();
+    let key: serde_json::Value = serde_json::from_str(listed.trim()).expect("one key");
+    let rotate = format!("keys rotate {} --overlap 1h", key["id"].as_str().unwrap());
+    for (line, remedy) in [
+        (
+            "keys create --user v --description x",
+            "rescind keys revoke ",
+        ),
+        (&rotate, "rescind keys revoke "),
+        ("tokens create --role viewer", "rescind tokens revoke "),
+    ] {
+        let full = std::fs::File::create("/dev/full").expect("the device");
+        // A reader that went away is no better here.
+        let (reader, gone) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        for stdout in [std::process::Stdio::from(full), gone.into()] {
+            let ran = binary.command(line.split(' ')).stdout(stdout).output();
+            let ran = Ran::from(ran.expect("the binary runs"));
+            ran.fails(3, &["standard output", "the value is lost", remedy]);
+            let (_, rest) = ran.stderr.split_once(remedy).expect("the remedy");
+            let id = rest.split('`').next().unwrap_or_default();
+            if remedy.contains("keys") {
+                assert!(ran.stderr.contains(&format!("created key {id}")), "{ran:?}");
+            }
+            let revoke = remedy.trim_start_matches("rescind ");
+            binary.run(&format!("{revoke}{id}")).ok();
+            if line == rotate {
+                // The old key is replaced only once.
+                break;
+            }
+        }
+    }
+}
+
+#[test]
 fn a_full_disk_behind_standard_output_is_named() {
     let binary = Binary::new();
     let full = std::fs::File::create("/dev/full").expect("the device");

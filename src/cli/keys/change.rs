@@ -94,6 +94,10 @@ pub(super) async fn rotate(args: RotateArgs, context: &Context) -> anyhow::Resul
     ));
     output::note(&format!("created key {} ({})", new.id, redacted(new)));
     output::note("the value follows and is never shown again:");
-    output::line(rotated.value.expose())?;
+    let remedy = format!(
+        "revoke the new key with `rescind keys revoke {}` and create another before the old one ends",
+        new.id
+    );
+    output::once(rotated.value.expose(), &remedy)?;
     Ok(DONE)
 }

@@ -70,6 +70,10 @@ pub(super) async fn run(args: CreateArgs, context: &Context) -> anyhow::Result<E
     let (key, value) = house.responder().issue(new).await?;
     output::note(&format!("created key {} ({})", key.id, redacted(&key)));
     output::note("the value follows and is never shown again:");
-    output::line(value.expose())?;
+    let remedy = format!(
+        "revoke the key with `rescind keys revoke {}` and create another",
+        key.id
+    );
+    output::once(value.expose(), &remedy)?;
     Ok(DONE)
 }
