@@ -108,9 +108,20 @@ const FOUND: &str =
     "it is read because it is in the current folder; name another one with --config";
 
 fn read(path: &Path, hint: &'static str) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable {
+    let bytes = std::fs::read(path).map_err(|cause| ConfigError::Unreadable {
         path: path.to_owned(),
         cause,
         hint,
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let sound = error.utf8_error().valid_up_to();
+        // The text up to there is UTF-8: nothing of it is lost.
+        let text = String::from_utf8_lossy(&error.as_bytes()[..sound]);
+        ConfigError::Invalid(vec![Problem {
+            place: tree::place_at(&path.into(), &text, sound),
+            key: String::new(),
+            what: "this is not UTF-8".to_owned(),
+            hint: "save the file in UTF-8".to_owned(),
+        }])
     })
 }

@@ -48,14 +48,7 @@ impl Node {
 /// which may hold a secret.
 pub(super) fn parse_file(path: &Path, text: &str, problems: &Problems) -> Table {
     let path: Arc<Path> = path.into();
-    let place_at = |offset: usize| {
-        let (line, column) = line_and_column(text, offset);
-        Place::File {
-            path: Arc::clone(&path),
-            line,
-            column,
-        }
-    };
+    let place_at = |offset: usize| place_at(&path, text, offset);
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         problems.add(
@@ -109,6 +102,16 @@ fn from_value(value: &Spanned<DeValue<'_>>, place_at: &impl Fn(usize) -> Place) 
         DeValue::Float(_) | DeValue::Datetime(_) => Value::Foreign,
     };
     Node { place, value }
+}
+
+/// The place that is so many bytes into the text of a file.
+pub(super) fn place_at(path: &Arc<Path>, text: &str, offset: usize) -> Place {
+    let (line, column) = line_and_column(text, offset);
+    Place::File {
+        path: Arc::clone(path),
+        line,
+        column,
+    }
 }
 
 fn line_and_column(text: &str, offset: usize) -> (usize, usize) {

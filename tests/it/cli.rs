@@ -209,6 +209,26 @@ fn a_value_that_cannot_be_printed_is_lost_with_a_remedy() {
 }
 
 #[test]
+fn a_configuration_that_is_not_utf8_is_named_with_its_line() {
+    let binary = Binary::new();
+    let secret = "hunter2-hunter2";
+    let text = [
+        b"[server]\n# \xc3\xa4\n\xc3\xa4 = \"".as_slice(),
+        secret.as_bytes(),
+        b"\xff\"\n",
+    ];
+    binary.write("config.toml", text.concat());
+    let ran = binary.run("config show");
+    ran.fails(2, &["config.toml:3:21: this is not UTF-8", "hint: save"]);
+    assert_eq!(
+        ran.stderr.matches("UTF-8").count(),
+        2,
+        "problem and hint: {ran:?}"
+    );
+    assert!(!ran.stderr.contains(secret), "{ran:?}");
+}
+
+#[test]
 fn a_full_disk_behind_standard_output_is_named() {
     let binary = Binary::new();
     let full = std::fs::File::create("/dev/full").expect("the device");
