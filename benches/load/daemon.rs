@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
+use rescind::fetch::http_client;
 use rescind::keyformat::KeyValue;
 use rescind::store::{Store, StoreOptions};
 use rustix::process::{Pid, Signal, kill_process};
@@ -119,8 +120,9 @@ impl Daemon {
     }
 
     async fn ready(&self) -> anyhow::Result<()> {
+        let client = http_client()?;
         for _ in 0..200 {
-            let answer = reqwest::get(format!("{}/readyz", self.url)).await;
+            let answer = client.get(format!("{}/readyz", self.url)).send().await;
             if answer.is_ok_and(|answer| answer.status().is_success()) {
                 return Ok(());
             }
@@ -135,7 +137,7 @@ impl Daemon {
 
     /// Issues keys.
     pub(crate) async fn issue(&self, count: usize) -> anyhow::Result<Vec<KeyValue>> {
-        let client = reqwest::Client::new();
+        let client = http_client()?;
         let mut keys = Vec::new();
         for _ in 0..count {
             let answer = client

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use rescind::fetch::http_client;
 use serde_json::json;
 use sha2::Sha256;
 use tokio::sync::mpsc;
@@ -46,7 +47,7 @@ impl Hooks {
         let mut senders = Vec::new();
         for _ in 0..connections {
             let (sender, deliveries) = mpsc::unbounded_channel();
-            let client = reqwest::Client::builder().build()?;
+            let client = http_client()?;
             tasks.spawn(send_all(
                 client,
                 url.clone(),
