@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use reqwest::Url;
 
-use super::{Parts, Work};
-use crate::config::{self, Config, SourceKind};
+use super::poller::poll;
+use super::{DaemonError, Parts, Work};
+use crate::config::{self, Config, Schedule, SourceKind};
 use crate::intake::webhook::{ClonePlaces, Forge, InboxParts, InboxTask, Webhook, WebhookOptions};
 use crate::intake::{Partner, PartnerOptions, PublicKeyTimings, PublicKeys, RevocationApi};
 use crate::server::Intake;
-use crate::source::Origin;
+use crate::source::{
+    Hook, Origin, PollError, Redelivery, RedeliveryOptions, Source as _, SourceParts,
+};
 
 /// Makes what the configuration names, and adds to `origins` where contents of webhooks come from. The task
 /// has to run for the webhooks.
@@ -54,6 +57,52 @@ pub(super) fn make(
         webhooks: webhooks.collect(),
     };
     (intake, inbox.task)
+}
+
+/// What looks for deliveries that failed, and when, where that is configured.
+pub(super) fn redelivery(
+    parts: &Parts<'_>,
+    work: &Work,
+) -> Result<Option<(Redelivery, Schedule)>, DaemonError> {
+    let Some(redelivery) = &parts.config.webhooks.github.redelivery else {
+        return Ok(None);
+    };
+    let name = format!("{}:redelivery", Forge::GitHub.source());
+    let failed = |error| DaemonError::Source {
+        name: name.clone(),
+        error,
+    };
+    let api_url = Url::parse(&redelivery.api_url);
+    let api_url = api_url.map_err(|_| failed(PollError::Address("it is not a URL")))?;
+    let hooks = redelivery.hooks.iter().cloned().map(|hook| match hook {
+        config::Hook::Repo { owner, name, id } => Hook::Repository { owner, name, id },
+        config::Hook::Org { name, id } => Hook::Organization { name, id },
+    });
+    let options = RedeliveryOptions {
+        name: name.clone(),
+        hooks: hooks.collect(),
+        api_url,
+        token: redelivery.token.clone(),
+    };
+    let source_parts = SourceParts {
+        client: parts.http.clone(),
+        store: parts.responder.store().clone(),
+        responder: parts.responder.clone(),
+        engine: Arc::clone(&work.engine),
+        clock: Arc::clone(&parts.clock),
+        wake: Arc::clone(&work.wake),
+    };
+    let source = Redelivery::new(options, source_parts).map_err(failed)?;
+    Ok(Some((source, redelivery.schedule.clone())))
+}
+
+/// Starts looking for deliveries that failed.
+pub(super) fn start_redelivery(parts: &Parts<'_>, (source, schedule): (Redelivery, Schedule)) {
+    tracing::info!(source = source.name(), %schedule, "looking for failed deliveries");
+    let clock = Arc::clone(&parts.clock);
+    let stop = parts.lifecycle.stop_token();
+    let polling = poll(Arc::new(source), schedule, clock, stop);
+    parts.lifecycle.spawn("redelivery", polling);
 }
 
 fn configured(config: &Config) -> [(Forge, &config::Webhook); 4] {

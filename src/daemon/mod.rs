@@ -117,9 +117,13 @@ impl Daemon {
         };
         let work = Work::new(&parts);
         let mut sources = sources::make(&parts, &work)?;
+        let redelivery = intake::redelivery(&parts, &work)?;
         let admin_token =
             bootstrap_token(&store, &parts.formats, &config.issuer, parts.clock.now()).await?;
         let intake = intake::make(&parts, &work, &mut sources.origins);
+        if let Some(redelivery) = redelivery {
+            intake::start_redelivery(&parts, redelivery);
+        }
         serve(&parts, intake, listener);
         work.start(&parts, std::mem::take(&mut sources.origins));
         sources.start(&parts);

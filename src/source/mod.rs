@@ -11,6 +11,7 @@ mod git;
 mod github;
 mod keeper;
 mod poll;
+mod redelivery;
 mod worker;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::store::Store;
 pub use git::{GitRemote, GitRemoteOptions};
 pub use github::{GitHubEvents, GitHubOptions, Scope};
 pub use poll::{PollError, PollFailure, PollOutcome};
+pub use redelivery::{Hook, Redelivery, RedeliveryOptions};
 pub use worker::{Origin, Worker, WorkerOptions, WorkerParts};
 
 /// A feed that is polled.

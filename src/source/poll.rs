@@ -65,6 +65,9 @@ pub enum PollError {
     /// The answer is not a list of events.
     #[error("the events API sent no list of events ({0}): check the source's api_url")]
     NotAList(&'static str),
+    /// No hook's deliveries could be listed.
+    #[error("cannot look for failed deliveries: {0}")]
+    Redelivery(String),
     /// The source's address is not one.
     #[error("the source's api_url cannot be used: {0}")]
     Address(&'static str),

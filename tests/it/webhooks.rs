@@ -4,4 +4,5 @@ mod bodies;
 mod daemon;
 mod effects;
 mod load;
+mod redelivery;
 pub(crate) mod sender;

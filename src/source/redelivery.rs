@@ -1,0 +1,613 @@
+//! Webhook deliveries that failed, sent again.
+//!
+//! GitHub delivers once and never again by itself, but lists for 3 days what became of each delivery and
+//! sends one again when asked to. Each sweep reads what is new in the lists of the configured hooks, keeps
+//! those deliveries in mind of which no attempt has succeeded, and asks for them, each a bounded number of
+//! times at growing distances.
+//!
+//! Source: <https://docs.github.com/en/rest/repos/webhooks#list-deliveries-for-a-repository-webhook> and
+//! <https://docs.github.com/en/webhooks/using-webhooks/handling-failed-webhook-deliveries>. All attempts of a
+//! delivery have the same `guid`; a new attempt is a new entry with an `id` of its own.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue, LINK};
+use reqwest::{Method, Response, Url};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::keeper::{Keeper, after};
+use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
+use crate::fetch::{rate_limit_wait, read_chunk, retry_after, send};
+use crate::forge::Gathered;
+use crate::store::SourceState;
+
+/// The least time between two sweeps, whatever the schedule.
+const INTERVAL: Duration = Duration::from_mins(1);
+
+/// How far back GitHub lists deliveries and sends them again.
+const LISTED: Duration = Duration::from_hours(72);
+
+/// The most pages of one hook that one sweep reads, of 100 deliveries each.
+const MAX_PAGES: u32 = 50;
+
+/// The most deliveries that one sweep asks for.
+const MAX_REQUESTS: u32 = 100;
+
+/// The most failed deliveries of one hook that are kept in mind.
+const MAX_PENDING: usize = 2_000;
+
+/// How often one delivery is asked for.
+const MAX_TRIES: u32 = 8;
+
+/// The distance between the first two requests for one delivery; it doubles each time, so that the last
+/// one is 31 hours after the first.
+const DISTANCE: Duration = Duration::from_mins(15);
+
+/// The longest page that is read.
+const MAX_PAGE: usize = 8 << 20;
+
+/// How long a server may send nothing.
+const STALL: Duration = Duration::from_secs(30);
+
+/// The wait when the server asks to slow down and does not say for how long.
+const SLOW_DOWN: Duration = Duration::from_mins(5);
+
+/// A webhook of a repository or an organization.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hook {
+    /// Of a repository.
+    Repository {
+        /// Its owner.
+        owner: String,
+        /// Its own name.
+        name: String,
+        /// The webhook's number.
+        id: u64,
+    },
+    /// Of an organization.
+    Organization {
+        /// Its name.
+        name: String,
+        /// The webhook's number.
+        id: u64,
+    },
+}
+
+impl Hook {
+    /// What it is called in the configuration.
+    fn name(&self) -> String {
+        match self {
+            Self::Repository { owner, name, id } => format!("repo:{owner}/{name}:{id}"),
+            Self::Organization { name, id } => format!("org:{name}:{id}"),
+        }
+    }
+
+    /// Where its deliveries are listed.
+    fn deliveries(&self, api_url: &Url) -> Option<Url> {
+        let mut url = api_url.clone();
+        let mut path = url.path_segments_mut().ok()?;
+        path.pop_if_empty();
+        let id = match self {
+            Self::Repository { owner, name, id } => {
+                path.extend(["repos", owner, name]);
+                id
+            }
+            Self::Organization { name, id } => {
+                path.extend(["orgs", name]);
+                id
+            }
+        };
+        path.extend(["hooks", &id.to_string(), "deliveries"]);
+        drop(path);
+        Some(url)
+    }
+}
+
+/// A source of the kind `github_redelivery`.
+#[derive(Debug, Clone)]
+pub struct RedeliveryOptions {
+    /// Its name in the list of sources.
+    pub name: String,
+    /// Whose deliveries are looked at.
+    pub hooks: Vec<Hook>,
+    /// The base of the REST API, such as `https://api.github.com`.
+    pub api_url: Url,
+    /// An access token that may read and redeliver all of them; sent with every request.
+    pub token: SecretString,
+}
+
+/// Looks for deliveries that failed.
+#[derive(Debug)]
+pub struct Redelivery {
+    keeper: Keeper,
+    /// By their names, where their deliveries are listed.
+    hooks: Vec<(String, Url)>,
+    authorization: HeaderValue,
+}
+
+/// What is known of the hooks; kept in the database as JSON.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Cursor {
+    #[serde(default)]
+    hooks: BTreeMap<String, Known>,
+}
+
+/// What is known of one hook.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Known {
+    /// The highest `id` that was read.
+    #[serde(default)]
+    newest: u64,
+    /// Deliveries by their `guid` of which no attempt has succeeded.
+    #[serde(default)]
+    pending: BTreeMap<String, Pending>,
+}
+
+/// A delivery that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Pending {
+    /// The `id` of its last attempt.
+    id: u64,
+    /// When it was first delivered, as far as known.
+    at: Timestamp,
+    /// How often it was asked for.
+    #[serde(default)]
+    tries: u32,
+    /// When to ask for it again.
+    #[serde(default)]
+    next: Option<Timestamp>,
+}
+
+/// One entry of a list.
+#[derive(Debug, Deserialize)]
+struct Listed {
+    id: u64,
+    guid: String,
+    delivered_at: Timestamp,
+    #[serde(default)]
+    status: Option<String>,
+    #[serde(default)]
+    status_code: Option<u16>,
+}
+
+impl Listed {
+    fn succeeded(&self) -> bool {
+        let code = self.status_code.unwrap_or_default();
+        (200..300).contains(&code) || self.status.as_deref() == Some("OK")
+    }
+
+    /// Whether its guid is one that can be kept.
+    fn is_plain(&self) -> bool {
+        let plain = |b: u8| b.is_ascii_hexdigit() || b == b'-';
+        !self.guid.is_empty() && self.guid.len() <= 64 && self.guid.bytes().all(plain)
+    }
+}
+
+/// What one sweep did.
+#[derive(Debug, Default)]
+struct Sweep {
+    listed: u64,
+    malformed: u64,
+    asked: u64,
+    /// Deliveries that are given up.
+    lost: u64,
+    /// Hooks of which not all could be read, and why.
+    wrong: Vec<String>,
+    /// Hooks that were read.
+    read: usize,
+    /// The server asked to wait.
+    wait: Option<Duration>,
+}
+
+/// Why a request brought nothing.
+enum Trouble {
+    /// Go on with another hook.
+    Here(String),
+    /// Ask nothing more for as long.
+    Wait(Duration),
+}
+
+impl Redelivery {
+    /// A source that is ready to be polled.
+    ///
+    /// # Errors
+    /// [`PollError::Address`] when `api_url` cannot carry a path, or the token cannot be sent.
+    pub fn new(options: RedeliveryOptions, parts: SourceParts) -> Result<Self, PollError> {
+        let RedeliveryOptions {
+            name,
+            hooks,
+            api_url,
+            token,
+        } = options;
+        let hooks = hooks
+            .iter()
+            .map(|hook| Some((hook.name(), hook.deliveries(&api_url)?)));
+        let hooks = hooks.collect::<Option<Vec<_>>>();
+        let mut authorization = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
+            .map_err(|_| PollError::Address("its token cannot be sent in a header"))?;
+        authorization.set_sensitive(true);
+        Ok(Self {
+            keeper: Keeper::new(name, "github_redelivery", parts),
+            hooks: hooks.ok_or(PollError::Address("it cannot carry a path"))?,
+            authorization,
+        })
+    }
+
+    async fn poll(&self) -> Result<PollOutcome, PollFailure> {
+        match self.sweep_and_commit().await {
+            Ok(outcome) => {
+                self.keeper.succeeded();
+                Ok(outcome)
+            }
+            Err(error) => Err(self.keeper.failed(error).await),
+        }
+    }
+
+    async fn sweep_and_commit(&self) -> Result<PollOutcome, PollError> {
+        let mut state = self.keeper.state().await?;
+        let mut cursor: Cursor = serde_json::from_str(&state.cursor).unwrap_or_default();
+        cursor
+            .hooks
+            .retain(|name, _| self.hooks.iter().any(|(known, _)| known == name));
+        let now = self.keeper.now();
+        let mut sweep = Sweep::default();
+        for (name, url) in &self.hooks {
+            let known = cursor.hooks.entry(name.clone()).or_default();
+            match self.look_at(url, known, &mut sweep).await {
+                Ok(()) => sweep.read += 1,
+                Err(Trouble::Here(why)) => sweep.wrong.push(format!("{name}: {why}")),
+                Err(Trouble::Wait(wait)) => {
+                    sweep.wait = Some(wait);
+                    break;
+                }
+            }
+        }
+        if sweep.read == 0 && sweep.wait.is_none() {
+            return Err(PollError::Redelivery(sweep.wrong.join("; ")));
+        }
+        state.cursor = serde_json::to_string(&cursor).unwrap_or_default();
+        let next_after = INTERVAL.max(sweep.wait.unwrap_or_default());
+        self.note(&mut state, &sweep, now, next_after);
+        let pending = cursor.hooks.values().map(|known| known.pending.len());
+        let pending: usize = pending.sum();
+        self.keeper.commit(&mut state, &Gathered::default()).await?;
+        if sweep.asked + sweep.lost > 0 {
+            let source = &self.keeper.name;
+            let (asked, lost) = (sweep.asked, sweep.lost);
+            tracing::info!(%source, asked, lost, pending, "failed deliveries were asked for again");
+        }
+        Ok(PollOutcome {
+            next_after,
+            events: sweep.listed,
+            items: 0,
+            malformed: sweep.malformed,
+            gap: sweep.lost > 0,
+        })
+    }
+
+    fn note(&self, state: &mut SourceState, sweep: &Sweep, now: Timestamp, next_after: Duration) {
+        state.polled_at = Some(now);
+        state.succeeded_at = Some(now);
+        state.next_poll_at = after(now, next_after);
+        state.polls += 1;
+        state.events += sweep.listed;
+        state.malformed += sweep.malformed;
+        state.repaired += sweep.asked;
+        state.gaps += u64::from(sweep.lost > 0);
+        let wrong = sweep.wrong.join("; ");
+        state.error = (!wrong.is_empty()).then(|| self.keeper.words(&wrong));
+        if sweep.lost > 0 {
+            let lost = sweep.lost;
+            state.unseen = Some(format!(
+                "{lost} deliveries could not be had again (as of {now:.0})"
+            ));
+        }
+    }
+
+    /// Reads what is new of one hook's deliveries, and asks for those that failed.
+    async fn look_at(
+        &self,
+        url: &Url,
+        known: &mut Known,
+        sweep: &mut Sweep,
+    ) -> Result<(), Trouble> {
+        let now = self.keeper.now();
+        self.read_list(url, known, sweep, now).await?;
+        forget_old(known, sweep, now);
+        self.ask_again(url, known, sweep, now).await
+    }
+
+    /// Reads pages, newest deliveries first, until one that was read before or is too old.
+    async fn read_list(
+        &self,
+        url: &Url,
+        known: &mut Known,
+        sweep: &mut Sweep,
+        now: Timestamp,
+    ) -> Result<(), Trouble> {
+        let horizon = now.checked_sub(LISTED).unwrap_or(Timestamp::MIN);
+        let mut seen: Vec<Listed> = Vec::new();
+        let mut page = None;
+        for number in 1.. {
+            if number > MAX_PAGES {
+                sweep.wrong.push(format!(
+                    "more than {MAX_PAGES} pages of deliveries; what is older was not looked at"
+                ));
+                break;
+            }
+            let (listed, next) = self.page(url, page.as_deref(), sweep).await?;
+            let reached = listed
+                .iter()
+                .any(|one| one.id <= known.newest || one.delivered_at < horizon);
+            let new = listed
+                .into_iter()
+                .filter(|one| one.id > known.newest && one.delivered_at >= horizon);
+            seen.extend(new);
+            page = next;
+            if reached || page.is_none() {
+                break;
+            }
+        }
+        sweep.listed += seen.len() as u64;
+        learn(known, &seen);
+        Ok(())
+    }
+
+    async fn page(
+        &self,
+        url: &Url,
+        cursor: Option<&str>,
+        sweep: &mut Sweep,
+    ) -> Result<(Vec<Listed>, Option<String>), Trouble> {
+        let mut url = url.clone();
+        url.query_pairs_mut().append_pair("per_page", "100");
+        if let Some(cursor) = cursor {
+            url.query_pairs_mut().append_pair("cursor", cursor);
+        }
+        let mut response = self.request(Method::GET, &url).await?;
+        let link = response.headers().get(LINK);
+        let next = link.and_then(|link| next_cursor(link.to_str().ok()?));
+        let body = read_body(&mut response).await?;
+        let entries: Vec<&RawValue> = serde_json::from_slice(&body)
+            .map_err(|_| Trouble::Here("it sent no list of deliveries".to_owned()))?;
+        let count = entries.len();
+        let listed = entries
+            .into_iter()
+            .filter_map(|entry| serde_json::from_str::<Listed>(entry.get()).ok())
+            .filter(Listed::is_plain);
+        let listed: Vec<Listed> = listed.collect();
+        sweep.malformed += (count - listed.len()) as u64;
+        Ok((listed, next))
+    }
+
+    async fn ask_again(
+        &self,
+        url: &Url,
+        known: &mut Known,
+        sweep: &mut Sweep,
+        now: Timestamp,
+    ) -> Result<(), Trouble> {
+        // The oldest first: they are the first that cannot be had any more.
+        let mut due: Vec<&mut Pending> = known.pending.values_mut().collect();
+        due.retain(|pending| pending.next.is_none_or(|next| next <= now));
+        due.sort_by_key(|pending| pending.at);
+        for pending in due {
+            if sweep.asked >= u64::from(MAX_REQUESTS) {
+                break;
+            }
+            let mut url = url.clone();
+            if let Ok(mut path) = url.path_segments_mut() {
+                path.extend([&pending.id.to_string(), "attempts"]);
+            }
+            let answer = self.request(Method::POST, &url).await;
+            if let Err(Trouble::Wait(wait)) = answer {
+                return Err(Trouble::Wait(wait));
+            }
+            // A refusal counts as well: what is refused once more each time must not be asked for ever.
+            let distance = DISTANCE.saturating_mul(1 << pending.tries.min(16));
+            pending.tries += 1;
+            pending.next = after(now, distance);
+            match answer {
+                Ok(_) => sweep.asked += 1,
+                Err(Trouble::Here(why)) => {
+                    let source = &self.keeper.name;
+                    tracing::warn!(%source, delivery = pending.id, why, "a delivery is not sent again");
+                }
+                Err(Trouble::Wait(_)) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn request(&self, method: Method, url: &Url) -> Result<Response, Trouble> {
+        let response = send(url, STALL, |url| {
+            let request = self.keeper.parts.client.request(method.clone(), url);
+            let request = request.header(ACCEPT, "application/vnd.github+json");
+            let request = request.header("X-GitHub-Api-Version", "2022-11-28");
+            request.header(AUTHORIZATION, self.authorization.clone())
+        })
+        .await
+        .map_err(|error| Trouble::Here(error.to_string()))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let headers = response.headers();
+        let told = retry_after(headers).or_else(|| rate_limit_wait(headers));
+        Err(match status.as_u16() {
+            429 => Trouble::Wait(told.unwrap_or(SLOW_DOWN)),
+            403 if told.is_some() => Trouble::Wait(told.unwrap_or(SLOW_DOWN)),
+            status @ 400..500 => Trouble::Here(format!(
+                "HTTP {status}: check the hook's number and what the token may do"
+            )),
+            status => Trouble::Here(format!("HTTP {status}")),
+        })
+    }
+}
+
+async fn read_body(response: &mut Response) -> Result<Vec<u8>, Trouble> {
+    let mut body = Vec::new();
+    while let Some(chunk) = read_chunk(response, STALL)
+        .await
+        .map_err(|error| Trouble::Here(error.to_string()))?
+    {
+        if body.len() + chunk.len() > MAX_PAGE {
+            return Err(Trouble::Here("its list is longer than 8 MiB".to_owned()));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// Notes what became of deliveries, by attempts that were not read before.
+fn learn(known: &mut Known, seen: &[Listed]) {
+    known.newest = seen.iter().map(|one| one.id).fold(known.newest, u64::max);
+    for one in seen.iter().filter(|one| !one.succeeded()) {
+        let pending = known.pending.entry(one.guid.clone());
+        let pending = pending.or_insert_with(|| Pending {
+            id: one.id,
+            at: one.delivered_at,
+            tries: 0,
+            next: None,
+        });
+        pending.id = pending.id.max(one.id);
+        pending.at = pending.at.min(one.delivered_at);
+    }
+    for one in seen.iter().filter(|one| one.succeeded()) {
+        known.pending.remove(&one.guid);
+    }
+}
+
+/// Gives up what is too old, was asked for often enough, or is too much to keep in mind.
+fn forget_old(known: &mut Known, sweep: &mut Sweep, now: Timestamp) {
+    let before = known.pending.len();
+    let horizon = now.checked_sub(LISTED).unwrap_or(Timestamp::MIN);
+    known.pending.retain(|_, pending| {
+        let over = pending.tries >= MAX_TRIES && pending.next.is_some_and(|next| next <= now);
+        pending.at >= horizon && !over
+    });
+    if known.pending.len() > MAX_PENDING {
+        let mut times: Vec<Timestamp> = known.pending.values().map(|one| one.at).collect();
+        times.sort_unstable();
+        let kept_from = times[times.len() - MAX_PENDING];
+        known.pending.retain(|_, pending| pending.at >= kept_from);
+    }
+    sweep.lost += (before - known.pending.len()) as u64;
+}
+
+/// The cursor of the next page in a `Link` header. Only that is taken over, not the address around it.
+fn next_cursor(link: &str) -> Option<String> {
+    let mut parts = link.split(',');
+    let next = parts.find(|part| part.contains("rel=\"next\""))?;
+    let address = next.split_once('<')?.1.split_once('>')?.0;
+    let address = Url::parse(address).ok()?;
+    let mut pairs = address.query_pairs();
+    let (_, cursor) = pairs.find(|(name, _)| name == "cursor")?;
+    (cursor.len() <= 256).then(|| cursor.into_owned())
+}
+
+impl Source for Redelivery {
+    fn name(&self) -> &str {
+        &self.keeper.name
+    }
+
+    fn due_in(&self) -> BoxFuture<'_, Result<Duration, PollError>> {
+        self.keeper.due_in().boxed()
+    }
+
+    fn poll_once(&self) -> BoxFuture<'_, Result<PollOutcome, PollFailure>> {
+        self.poll().boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(id: u64, guid: &str, code: u16, minute: i64) -> Listed {
+        Listed {
+            id,
+            guid: guid.to_owned(),
+            delivered_at: Timestamp::from_second(minute * 60).unwrap(),
+            status: None,
+            status_code: Some(code),
+        }
+    }
+
+    #[test]
+    fn any_attempt_that_succeeded_settles_a_delivery() {
+        let mut known = Known::default();
+        learn(
+            &mut known,
+            &[
+                listed(4, "b", 502, 4),
+                listed(3, "a", 202, 3),
+                listed(1, "a", 500, 1),
+            ],
+        );
+        assert_eq!(known.newest, 4);
+        assert_eq!(known.pending.keys().collect::<Vec<_>>(), ["b"]);
+        learn(&mut known, &[listed(6, "b", 500, 6)]);
+        assert_eq!(known.pending["b"].id, 6);
+        learn(&mut known, &[listed(7, "b", 200, 7)]);
+        assert!(known.pending.is_empty());
+        let ok = Listed {
+            status: Some("OK".to_owned()),
+            status_code: None,
+            ..listed(8, "c", 0, 8)
+        };
+        assert!(ok.succeeded());
+    }
+
+    #[test]
+    fn nothing_is_kept_for_ever() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let pending = |at: i64, tries: u32| Pending {
+            id: 1,
+            at: Timestamp::from_second(at).unwrap(),
+            tries,
+            next: Some(now),
+        };
+        let mut known = Known::default();
+        known
+            .pending
+            .insert("old".to_owned(), pending(1_000_000 - 72 * 3600 - 1, 0));
+        known
+            .pending
+            .insert("tried".to_owned(), pending(999_000, MAX_TRIES));
+        known
+            .pending
+            .insert("kept".to_owned(), pending(999_000, MAX_TRIES - 1));
+        let mut sweep = Sweep::default();
+        forget_old(&mut known, &mut sweep, now);
+        assert_eq!(known.pending.keys().collect::<Vec<_>>(), ["kept"]);
+        assert_eq!(sweep.lost, 2);
+        for number in 0..3_000 {
+            known
+                .pending
+                .insert(number.to_string(), pending(990_000 + number, 0));
+        }
+        forget_old(&mut known, &mut sweep, now);
+        assert_eq!(known.pending.len(), MAX_PENDING);
+    }
+
+    #[test]
+    fn pages_follow_each_other_by_their_cursor_only() {
+        let link = "<https://elsewhere.example/x?per_page=100&cursor=v1_127>; rel=\"next\", <https://x>; rel=\"first\"";
+        assert_eq!(next_cursor(link).as_deref(), Some("v1_127"));
+        for none in [
+            "",
+            "<https://x?cursor=1>; rel=\"prev\"",
+            "<https://x>; rel=\"next\"",
+            "rel=\"next\"",
+        ] {
+            assert_eq!(next_cursor(none), None, "{none}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Deliveries that failed are asked for again, within bounds.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use rescind::clock::{Clock as _, ManualClock, SharedClock};
+use rescind::fetch::http_client;
+use rescind::keyformat::FormatSet;
+use rescind::scan::{Encodings, Engine};
+use rescind::source::{Hook, Redelivery, RedeliveryOptions, Source as _, SourceParts};
+use rescind::store::Store;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use wiremock::matchers::{header, method, path_regex};
+use wiremock::{Mock, MockServer, Request, ResponseTemplate};
+
+use crate::support::databases::{Kind, TestDatabase, on_both_databases};
+use crate::support::responder::responder;
+
+const NAME: &str = "webhook:github:redelivery";
+const REPOSITORY: &str = "/repos/acme/shop/hooks/123/deliveries";
+
+/// GitHub's list of deliveries: what a test puts there, newest first, two on a page.
+struct GitHub {
+    server: MockServer,
+    deliveries: Arc<Mutex<Vec<Value>>>,
+    answer: Arc<Mutex<ResponseTemplate>>,
+}
+
+impl GitHub {
+    async fn start() -> Self {
+        let server = MockServer::start().await;
+        let deliveries = Arc::new(Mutex::new(Vec::<Value>::new()));
+        let listed = Arc::clone(&deliveries);
+        Mock::given(method("GET"))
+            .and(path_regex(
+                "^/(repos/acme/shop/hooks/123|orgs/acme/hooks/9)/deliveries$",
+            ))
+            .and(header("authorization", "Bearer hooks-token"))
+            .respond_with(move |request: &Request| {
+                let mut pairs = request.url.query_pairs();
+                let from = pairs.find(|(name, _)| name == "cursor");
+                let from: usize = from.map_or(0, |(_, cursor)| cursor.parse().unwrap());
+                let all = listed.lock().unwrap();
+                let page: Vec<_> = all.iter().skip(from).take(2).collect();
+                let answer = ResponseTemplate::new(200).set_body_json(page);
+                if from + 2 >= all.len() {
+                    return answer;
+                }
+                let next = format!(
+                    "<https://api.github.com/x?cursor={}>; rel=\"next\"",
+                    from + 2
+                );
+                answer.insert_header("link", next)
+            })
+            .mount(&server)
+            .await;
+        let answer = Arc::new(Mutex::new(
+            ResponseTemplate::new(202).set_body_json(json!({})),
+        ));
+        let attempts = Arc::clone(&answer);
+        Mock::given(method("POST"))
+            .and(path_regex("/deliveries/[0-9]+/attempts$"))
+            .and(header("authorization", "Bearer hooks-token"))
+            .respond_with(move |_: &Request| attempts.lock().unwrap().clone())
+            .mount(&server)
+            .await;
+        Self {
+            server,
+            deliveries,
+            answer,
+        }
+    }
+
+    fn deliver(&self, id: u64, guid: &str, code: u16, at: Timestamp) {
+        let status = if code < 300 {
+            "OK"
+        } else {
+            "Invalid HTTP Response: 503"
+        };
+        let delivery = json!({"id": id, "guid": guid, "delivered_at": at.to_string(), "redelivery": false,
+            "duration": 0.1, "status": status, "status_code": code, "event": "push", "action": null});
+        self.deliveries.lock().unwrap().insert(0, delivery);
+    }
+
+    fn answer_attempts(&self, answer: ResponseTemplate) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    /// The deliveries that were asked for, and the number of pages that were read.
+    async fn asked(&self) -> (Vec<String>, usize) {
+        let requests = self.server.received_requests().await.unwrap();
+        let (posts, gets): (Vec<_>, Vec<_>) = requests
+            .iter()
+            .partition(|request| request.method.as_str() == "POST");
+        let paths = posts.iter().map(|request| request.url.path().to_owned());
+        (paths.collect(), gets.len())
+    }
+}
+
+fn sweep(github: &GitHub, store: &Store, hooks: Vec<Hook>) -> (Redelivery, Arc<ManualClock>) {
+    let (responder, clock) = responder(store);
+    let shared: SharedClock = Arc::clone(&clock) as SharedClock;
+    let parts = SourceParts {
+        client: http_client().unwrap(),
+        store: store.clone(),
+        engine: Arc::new(Engine::new(&FormatSet::builtin(), Encodings::ALL)),
+        responder,
+        clock: shared,
+        wake: Arc::new(Notify::new()),
+    };
+    let options = RedeliveryOptions {
+        name: NAME.to_owned(),
+        hooks,
+        api_url: github.server.uri().parse().unwrap(),
+        token: "hooks-token".into(),
+    };
+    (Redelivery::new(options, parts).unwrap(), clock)
+}
+
+fn repository() -> Hook {
+    Hook::Repository {
+        owner: "acme".to_owned(),
+        name: "shop".to_owned(),
+        id: 123,
+    }
+}
+
+on_both_databases! {
+    async fn what_failed_is_asked_for_once_and_again_later(database) {
+        let github = GitHub::start().await;
+        let store = database.store().await;
+        let (source, clock) = sweep(&github, &store, vec![repository()]);
+        let now = clock.now();
+        let ago = |hours: i64| now - SignedDuration::from_hours(hours);
+        github.deliver(10, "00000000-0000-0000-0000-00000000000a", 500, ago(80));
+        github.deliver(11, "00000000-0000-0000-0000-00000000000b", 503, ago(20));
+        github.deliver(12, "00000000-0000-0000-0000-00000000000c", 202, ago(10));
+        github.deliver(13, "00000000-0000-0000-0000-00000000000d", 502, ago(9));
+        github.deliver(14, "00000000-0000-0000-0000-00000000000d", 202, ago(8));
+        github.deliveries.lock().unwrap().insert(0, json!({"id": "odd"}));
+        let outcome = source.poll_once().await.unwrap();
+        assert_eq!((outcome.events, outcome.malformed), (4, 1));
+        github.deliveries.lock().unwrap().remove(0);
+        let attempts = |id: u64| format!("{REPOSITORY}/{id}/attempts");
+        assert_eq!(github.asked().await, (vec![attempts(11)], 3), "six entries are three pages");
+        // At once again: what was read is not read again, what was asked for not asked for again.
+        source.poll_once().await.unwrap();
+        assert_eq!(github.asked().await, (vec![attempts(11)], 4));
+        // The new attempt failed, too: it is asked for later, under its own number.
+        github.deliver(15, "00000000-0000-0000-0000-00000000000b", 503, clock.now());
+        clock.advance(SignedDuration::from_mins(16));
+        source.poll_once().await.unwrap();
+        assert_eq!(github.asked().await.0, [attempts(11), attempts(15)]);
+        // A restart forgets nothing; a success ends it.
+        let (source, clock) = sweep(&github, &store, vec![repository()]);
+        clock.advance(SignedDuration::from_hours(5));
+        github.deliver(16, "00000000-0000-0000-0000-00000000000b", 202, clock.now());
+        source.poll_once().await.unwrap();
+        assert_eq!(github.asked().await.0.len(), 2);
+        let state = store.load_source(NAME).await.unwrap().unwrap();
+        assert_eq!((state.kind.as_str(), state.repaired, state.polls), ("github_redelivery", 2, 4));
+        assert_eq!((state.events, state.malformed, state.error), (6, 1, None));
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_that_never_succeeds_is_given_up() {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let store = database.store().await;
+    let github = GitHub::start().await;
+    let (source, clock) = sweep(&github, &store, vec![repository()]);
+    github.deliver(1, "00000000-0000-0000-0000-00000000000a", 503, clock.now());
+    github.answer_attempts(ResponseTemplate::new(422));
+    for _ in 0..200 {
+        source.poll_once().await.unwrap();
+        clock.advance(SignedDuration::from_mins(30));
+    }
+    assert_eq!(github.asked().await.0.len(), 8);
+    let state = store.load_source(NAME).await.unwrap().unwrap();
+    assert_eq!((state.repaired, state.gaps), (0, 1));
+    assert!(
+        state
+            .unseen
+            .unwrap()
+            .contains("1 deliveries could not be had again")
+    );
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn limits_and_refusals_are_respected() {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let store = database.store().await;
+    let github = GitHub::start().await;
+    let organization = Hook::Organization {
+        name: "acme".to_owned(),
+        id: 9,
+    };
+    let unknown = Hook::Organization {
+        name: "acme".to_owned(),
+        id: 404,
+    };
+    let (source, clock) = sweep(&github, &store, vec![unknown.clone(), organization]);
+    for id in 1..=250_u64 {
+        github.deliver(
+            id,
+            &format!("00000000-0000-0000-0000-{id:012x}"),
+            503,
+            clock.now(),
+        );
+    }
+    // One hook that cannot be read does not keep the other from it; 50 pages, and 100 requests.
+    source.poll_once().await.unwrap();
+    let (asked, pages) = github.asked().await;
+    assert_eq!((asked.len(), pages), (100, 51));
+    let oldest = "/orgs/acme/hooks/9/deliveries/151/attempts";
+    assert_eq!(asked[0], oldest);
+    let state = store.load_source(NAME).await.unwrap().unwrap();
+    let error = state.error.unwrap();
+    assert!(
+        error.contains("org:acme:404: HTTP 404") && error.contains("50 pages"),
+        "{error}"
+    );
+    // The server asks to wait.
+    github.answer_attempts(ResponseTemplate::new(403).insert_header("retry-after", "600"));
+    github.deliver(
+        300,
+        "00000000-0000-0000-0000-0000000fffff",
+        503,
+        clock.now(),
+    );
+    let outcome = source.poll_once().await.unwrap();
+    assert_eq!(outcome.next_after, Duration::from_mins(10));
+    assert_eq!(github.asked().await.0.len(), 101);
+    assert_eq!(source.due_in().await.unwrap(), Duration::from_mins(10));
+    // What was refused for that reason was not tried.
+    github.answer_attempts(ResponseTemplate::new(202));
+    clock.advance(SignedDuration::from_mins(10));
+    source.poll_once().await.unwrap();
+    assert_eq!(github.asked().await.0.len(), 102);
+    // No hook at all can be read: the sweep failed, and says why.
+    let (source, _) = sweep(&github, &store, vec![unknown]);
+    let failure = source.poll_once().await.unwrap_err();
+    assert!(failure.to_string().contains("org:acme:404"), "{failure}");
+    assert!(failure.next_after >= Duration::from_secs(15));
+    database.remove().await;
+}
