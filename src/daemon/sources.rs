@@ -8,7 +8,9 @@ use reqwest::Url;
 use super::poller::poll;
 use super::{DaemonError, Parts, Work};
 use crate::config::{self, Schedule, SourceKind};
-use crate::source::{GitHubEvents, GitHubOptions, Origin, PollError, Scope, Source, SourceParts};
+use crate::source::{
+    Credential, GitHubEvents, GitHubOptions, Origin, PollError, Scope, Source, SourceParts,
+};
 
 /// Sources that are ready to be polled, and where the contents of what they find come from.
 pub(super) struct Sources {
@@ -75,7 +77,12 @@ fn github(source: &config::Source, origin: &Origin) -> Result<GitHubOptions, Pol
         scope,
         api_url: url(&source.api_url)?,
         host: origin.host.clone(),
-        token: source.token.clone(),
+        credentials: source
+            .token
+            .clone()
+            .map(Credential::Token)
+            .into_iter()
+            .collect(),
     })
 }
 

@@ -4,9 +4,6 @@
 //! cursor. A [`Worker`] takes work items, fetches their contents, scans them and hands what it found to the
 //! responder, committed together with the end of the item.
 
-mod api;
-mod cursor;
-mod event;
 mod git;
 mod github;
 mod keeper;
@@ -27,7 +24,10 @@ use crate::scan::Engine;
 use crate::store::Store;
 
 pub use git::{GitRemote, GitRemoteOptions};
-pub use github::{GitHubEvents, GitHubOptions, Scope};
+pub use github::{
+    AppAuth, AppKeyError, Credential, GitHubEvents, GitHubOptions, Installation, InstallationId,
+    Scope,
+};
 pub use poll::{PollError, PollFailure, PollOutcome};
 pub use redelivery::{Hook, Redelivery, RedeliveryOptions};
 pub use worker::{Origin, Worker, WorkerOptions, WorkerParts};

@@ -43,13 +43,13 @@ pub enum PollError {
     #[error("cannot list the branches and tags: {0}")]
     Remote(FetchError),
     /// The server refuses: 401, 403, 404 and their like.
-    #[error("the events API answers HTTP {status}: check the source's scope, api_url and token")]
+    #[error("the server answers HTTP {status}: {}", remedy(*.status))]
     Refused {
         /// The HTTP status.
         status: u16,
     },
     /// Asked too often.
-    #[error("the events API asks to slow down (HTTP {status})")]
+    #[error("the server asks to slow down (HTTP {status})")]
     RateLimited {
         /// The HTTP status.
         status: u16,
@@ -57,13 +57,13 @@ pub enum PollError {
         retry_after: Option<Duration>,
     },
     /// The server has trouble of its own.
-    #[error("the events API answers HTTP {status}")]
+    #[error("the server answers HTTP {status}")]
     Server {
         /// The HTTP status.
         status: u16,
     },
     /// The answer is not a list of events.
-    #[error("the events API sent no list of events ({0}): check the source's api_url")]
+    #[error("the server sent no list of events ({0}): check the source's api_url")]
     NotAList(&'static str),
     /// No hook's deliveries could be listed.
     #[error("cannot look for failed deliveries: {0}")]
@@ -71,7 +71,27 @@ pub enum PollError {
     /// The source's address is not one.
     #[error("the source's api_url cannot be used: {0}")]
     Address(&'static str),
+    /// A GitHub App cannot be used.
+    #[error("the source's GitHub App cannot be used: {0}")]
+    App(&'static str),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What to do about a refusal.
+fn remedy(status: u16) -> &'static str {
+    match status {
+        401 => "the access token is wrong or has expired; renew it",
+        403 => {
+            "the access token, or the app, may not read this; check its permissions and the source's scope"
+        }
+        404 => {
+            "there is no such organisation, user or repository, or the token may not see it; check the source's scope and api_url"
+        }
+        410 => "it is gone for good; remove the source",
+        422 => "the request was not understood; check the source's api_url",
+        451 => "it may not be shown for legal reasons; remove the source",
+        _ => "check the source's scope, api_url and token",
+    }
 }

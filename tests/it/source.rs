@@ -13,7 +13,7 @@ use rescind::fetch::http_client;
 use rescind::keyformat::{FormatSet, KeyValue};
 use rescind::respond::{IssueRequest, IssuerFormats, Responder};
 use rescind::scan::{Encodings, Engine};
-use rescind::source::{GitHubEvents, GitHubOptions, Scope, SourceParts};
+use rescind::source::{Credential, GitHubEvents, GitHubOptions, Scope, SourceParts};
 use rescind::store::{Key, Owner, Store};
 use tokio::sync::Notify;
 
@@ -77,7 +77,10 @@ impl House {
             scope,
             api_url: Url::parse(api_url).unwrap(),
             host: "git.example".to_owned(),
-            token: token.map(Into::into),
+            credentials: token
+                .map(|token| Credential::Token(token.into()))
+                .into_iter()
+                .collect(),
         };
         let parts = SourceParts {
             client: http_client().unwrap(),

@@ -1,0 +1,123 @@
+//! What an answer of GitHub's REST API means, apart from its contents.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::{Response, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+use crate::fetch::{rate_limit_wait, read_chunk, retry_after};
+use crate::source::PollError;
+
+/// How long a server may send nothing.
+const STALL: Duration = Duration::from_secs(30);
+
+/// The longest explanation of a refusal that is read.
+const MAX_REFUSAL: usize = 64 << 10;
+
+/// A period of GitHub's rate limit lasts an hour at most, whatever the difference between the server's clock
+/// and ours.
+const PERIOD: Duration = Duration::from_hours(1);
+
+/// GitHub's rate limit, as an answer told it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Quota {
+    pub(super) limit: Option<u64>,
+    pub(super) remaining: Option<u64>,
+    pub(super) resets_at: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct Explanation {
+    message: String,
+}
+
+impl Quota {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let number = |name| text(headers, name)?.trim().parse::<i64>().ok();
+        let count = |name| u64::try_from(number(name)?).ok();
+        Self {
+            limit: count("x-ratelimit-limit"),
+            remaining: count("x-ratelimit-remaining"),
+            resets_at: number("x-ratelimit-reset").and_then(|at| Timestamp::from_second(at).ok()),
+        }
+    }
+
+    /// How long to wait until that many requests may be made.
+    pub(super) fn wait(&self, requests: u64, now: Timestamp) -> Option<Duration> {
+        if self.remaining? >= requests {
+            return None;
+        }
+        let wait: Duration = self.resets_at?.duration_since(now).try_into().ok()?;
+        Some(wait.min(PERIOD)).filter(|wait| !wait.is_zero())
+    }
+}
+
+/// Reads a body of at most `limit` bytes.
+pub(super) async fn read_body(response: &mut Response, limit: usize) -> Result<Vec<u8>, PollError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = read_chunk(response, STALL)
+        .await
+        .map_err(PollError::Connection)?
+    {
+        if body.len() + chunk.len() > limit {
+            return Err(PollError::NotAList("it is too long"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// What an answer that is neither 2xx nor 304 means.
+///
+/// The secondary rate limit may come as a 403 with no header that tells it from other refusals; then the
+/// message does. Source:
+/// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#exceeding-the-rate-limit>.
+pub(super) async fn refusal(response: &mut Response, now: Timestamp) -> PollError {
+    let status = response.status();
+    let headers = response.headers();
+    let told = retry_after(headers)
+        .or_else(|| rate_limit_wait(headers))
+        .or_else(|| Quota::of(headers).wait(1, now));
+    let limited = PollError::RateLimited {
+        status: status.as_u16(),
+        retry_after: told,
+    };
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => limited,
+        StatusCode::FORBIDDEN if told.is_some() => limited,
+        StatusCode::FORBIDDEN if speaks_of_a_limit(response).await => limited,
+        _ if status.is_client_error() => PollError::Refused {
+            status: status.as_u16(),
+        },
+        _ => PollError::Server {
+            status: status.as_u16(),
+        },
+    }
+}
+
+async fn speaks_of_a_limit(response: &mut Response) -> bool {
+    let Ok(body) = read_body(response, MAX_REFUSAL).await else {
+        return false;
+    };
+    let Ok(explanation) = serde_json::from_slice::<Explanation>(&body) else {
+        return false;
+    };
+    let message = explanation.message.to_ascii_lowercase();
+    message.contains("rate limit") || message.contains("abuse")
+}
+
+/// A header's text.
+pub(super) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+/// A token as the value of `Authorization`.
+pub(super) fn bearer(token: &SecretString) -> Result<HeaderValue, PollError> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
+        .map_err(|_| PollError::Address("its token cannot be sent in a header"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}

@@ -1,0 +1,219 @@
+//! Requests to GitHub's REST API, with the token that fits best.
+
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, AUTHORIZATION, ETAG, HeaderMap, IF_NONE_MATCH, LINK};
+use reqwest::{Client, Response, StatusCode, Url};
+
+use super::answer::{Quota, bearer, read_body, refusal, text};
+use super::tokens::{Credential, Tokens};
+use crate::clock::SharedClock;
+use crate::fetch::send;
+use crate::source::PollError;
+
+/// Entries on a full page; the API's own maximum.
+pub(super) const PER_PAGE: usize = 100;
+
+/// The longest page that is read.
+const MAX_PAGE: usize = 32 << 20;
+
+/// How long a server may send nothing.
+const STALL: Duration = Duration::from_secs(30);
+
+/// How often to poll when the server does not say.
+pub(super) const INTERVAL: Duration = Duration::from_mins(1);
+
+/// The longest interval that a server is taken at its word for.
+const MAX_INTERVAL: Duration = Duration::from_hours(1);
+
+/// GitHub's REST API, or what has its shape, at one address.
+#[derive(Debug)]
+pub(super) struct Api {
+    client: Client,
+    base: Url,
+    clock: SharedClock,
+    pub(super) tokens: Tokens,
+}
+
+/// The answer to a request for a page.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The page; nothing when it is unchanged.
+    pub(super) body: Option<Vec<u8>>,
+    /// The page's `ETag`.
+    pub(super) etag: Option<String>,
+    /// How long to wait before the next poll.
+    pub(super) interval: Duration,
+    /// The token that it was asked for with.
+    pub(super) token: usize,
+    link: Option<String>,
+}
+
+impl Api {
+    /// # Errors
+    /// [`PollError::Address`] when `base` cannot carry a path.
+    pub(super) fn new(
+        client: Client,
+        base: Url,
+        clock: SharedClock,
+        tokens: Tokens,
+    ) -> Result<Self, PollError> {
+        if base.cannot_be_a_base() {
+            return Err(PollError::Address("it cannot carry a path"));
+        }
+        Ok(Self {
+            client,
+            base,
+            clock,
+            tokens,
+        })
+    }
+
+    /// The address of a path, such as `orgs`, `acme`, `events`.
+    pub(super) fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        url
+    }
+
+    /// Asks for a page, with `preferred` if that token may be used now. With the `ETag` of an earlier answer
+    /// to the same token, an unchanged page is not sent again. A token that is refused or has to slow down
+    /// makes way for the next one.
+    pub(super) async fn get(
+        &self,
+        url: &Url,
+        preferred: Option<usize>,
+        etag: impl Fn(usize) -> Option<String>,
+    ) -> Result<Answer, PollError> {
+        let now = self.clock.now();
+        let mut token = match preferred {
+            Some(token) => token,
+            None => self.tokens.pick(now)?,
+        };
+        let mut tries = 1;
+        loop {
+            let error = match self.ask(url, token, etag(token)).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let now = self.clock.now();
+            match &error {
+                PollError::Refused { status: 401 } if self.tokens.credential(token).is_some() => {
+                    tracing::warn!(
+                        token = token + 1,
+                        "an access token is refused and set aside"
+                    );
+                    self.tokens.refused(token, now);
+                }
+                PollError::RateLimited { retry_after, .. } => {
+                    self.tokens.limited(token, *retry_after, now);
+                }
+                _ => return Err(error),
+            }
+            if tries >= self.tokens.len() || !self.tokens.has_other(now) {
+                return Err(error);
+            }
+            token = self.tokens.pick(now)?;
+            tries += 1;
+        }
+    }
+
+    /// One request; an app's token that was revoked is replaced once.
+    async fn ask(
+        &self,
+        url: &Url,
+        token: usize,
+        etag: Option<String>,
+    ) -> Result<Answer, PollError> {
+        let answered = self.ask_once(url, token, etag.as_deref()).await;
+        let Err(PollError::Refused { status: 401 }) = answered else {
+            return answered;
+        };
+        let Some(Credential::App(installation)) = self.tokens.credential(token) else {
+            return answered;
+        };
+        installation.forget().await;
+        self.ask_once(url, token, etag.as_deref()).await
+    }
+
+    async fn ask_once(
+        &self,
+        url: &Url,
+        token: usize,
+        etag: Option<&str>,
+    ) -> Result<Answer, PollError> {
+        let authorization = match self.tokens.credential(token) {
+            None => None,
+            Some(Credential::Token(value)) => Some(bearer(value)?),
+            Some(Credential::App(installation)) => Some(bearer(&installation.token().await?)?),
+        };
+        let mut response = send(url, STALL, |url| {
+            let mut request = self.client.get(url);
+            request = request.header(ACCEPT, "application/vnd.github+json");
+            request = request.header("X-GitHub-Api-Version", "2022-11-28");
+            if let Some(etag) = etag {
+                request = request.header(IF_NONE_MATCH, etag);
+            }
+            if let Some(value) = &authorization {
+                request = request.header(AUTHORIZATION, value.clone());
+            }
+            request
+        })
+        .await
+        .map_err(PollError::Connection)?;
+        self.read(&mut response, token).await
+    }
+
+    async fn read(&self, response: &mut Response, token: usize) -> Result<Answer, PollError> {
+        let status = response.status();
+        if !matches!(status, StatusCode::OK | StatusCode::NOT_MODIFIED) {
+            return Err(refusal(response, self.clock.now()).await);
+        }
+        let headers = response.headers();
+        self.tokens.answered(token, Quota::of(headers));
+        let mut answer = Answer {
+            body: None,
+            etag: text(headers, ETAG.as_str()),
+            interval: poll_interval(headers),
+            token,
+            link: text(headers, LINK.as_str()),
+        };
+        if status == StatusCode::OK {
+            answer.body = Some(read_body(response, MAX_PAGE).await?);
+        }
+        Ok(answer)
+    }
+}
+
+impl Answer {
+    /// Whether there is another page: as `Link` says, or else when this one of `count` entries is full.
+    pub(super) fn has_next(&self, count: usize) -> bool {
+        match &self.link {
+            Some(link) => link.contains("rel=\"next\""),
+            None => count >= PER_PAGE,
+        }
+    }
+
+    /// The address of the next page as `Link` tells it (RFC 8288), if it is on the same server as `from`.
+    pub(super) fn next(&self, from: &Url) -> Option<Url> {
+        let mut links = self.link.as_deref()?.split(',');
+        let next = links.find(|link| link.contains("rel=\"next\""))?;
+        let (_, target) = next.split_once('<')?;
+        let (target, _) = target.split_once('>')?;
+        from.join(target)
+            .ok()
+            .filter(|url| url.origin() == from.origin())
+    }
+}
+
+fn poll_interval(headers: &HeaderMap) -> Duration {
+    let seconds = text(headers, "x-poll-interval").and_then(|text| text.trim().parse().ok());
+    seconds.map_or(INTERVAL, |seconds| {
+        Duration::from_secs(seconds).clamp(Duration::from_secs(1), MAX_INTERVAL)
+    })
+}

@@ -1,0 +1,246 @@
+//! GitHub Apps: a signed claim to be the app, and tokens of its installation got for it.
+//!
+//! Source: <https://docs.github.com/en/apps/creating-github-apps/authenticating-with-a-github-app>. The client
+//! libraries that know it bring another TLS or RSA implementation; ring, which is here anyway, signs as well.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::{SignedDuration, Timestamp};
+use reqwest::header::{ACCEPT, AUTHORIZATION};
+use reqwest::{Client, Method, Url};
+use ring::rand::SystemRandom;
+use ring::rsa::KeyPair;
+use ring::signature::RSA_PKCS1_SHA256;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::sync::Mutex;
+
+use super::answer::{bearer, read_body, refusal};
+use crate::clock::SharedClock;
+use crate::fetch::send;
+use crate::source::PollError;
+
+/// How far back a claim is dated, since GitHub's clock may be behind ours.
+const ISSUED: SignedDuration = SignedDuration::from_secs(-60);
+
+/// How long a claim holds. GitHub takes at most ten minutes.
+const EXPIRES: SignedDuration = SignedDuration::from_mins(9);
+
+/// How long before its end a token is replaced.
+const MARGIN: SignedDuration = SignedDuration::from_mins(5);
+
+/// How long GitHub may send nothing.
+const STALL: Duration = Duration::from_secs(30);
+
+/// The longest answer that is read.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// An app's private key cannot be used. Says nothing of the key itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum AppKeyError {
+    /// It is not a private key in PEM.
+    #[error(
+        "it is no private key in PEM form, as GitHub lets it be downloaded (BEGIN RSA PRIVATE KEY)"
+    )]
+    NotPem,
+    /// It is not an RSA key that can sign.
+    #[error("it is no RSA key of 2048 to 4096 bits")]
+    NotRsa,
+    /// It could not sign.
+    #[error("it could not sign")]
+    Signing,
+}
+
+/// Who a GitHub App is: its id and its private key.
+pub struct AppAuth {
+    id: u64,
+    key: KeyPair,
+    random: SystemRandom,
+}
+
+impl fmt::Debug for AppAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AppAuth({})", self.id)
+    }
+}
+
+impl AppAuth {
+    /// The app of this id. The key is PEM, PKCS#1 as GitHub makes it or PKCS#8.
+    ///
+    /// # Errors
+    /// When it is not such a key.
+    pub fn new(id: u64, private_key: &SecretString) -> Result<Self, AppKeyError> {
+        let pem = private_key.expose_secret().as_bytes();
+        let key = match PrivateKeyDer::from_pem_slice(pem) {
+            Ok(PrivateKeyDer::Pkcs1(der)) => KeyPair::from_der(der.secret_pkcs1_der()),
+            Ok(PrivateKeyDer::Pkcs8(der)) => KeyPair::from_pkcs8(der.secret_pkcs8_der()),
+            _ => return Err(AppKeyError::NotPem),
+        };
+        Ok(Self {
+            id,
+            key: key.map_err(|_| AppKeyError::NotRsa)?,
+            random: SystemRandom::new(),
+        })
+    }
+
+    /// A claim to be the app, to be sent as a bearer token within nine minutes from `now`: a JWT signed with
+    /// RS256 (RFC 7519, RFC 7518 §3.3).
+    ///
+    /// # Errors
+    /// [`AppKeyError::Signing`].
+    pub fn jwt(&self, now: Timestamp) -> Result<SecretString, AppKeyError> {
+        let at = |distance| now.saturating_add(distance).map(Timestamp::as_second);
+        let (Ok(issued), Ok(expires)) = (at(ISSUED), at(EXPIRES)) else {
+            return Err(AppKeyError::Signing);
+        };
+        let claims = format!(r#"{{"iat":{issued},"exp":{expires},"iss":"{}"}}"#, self.id);
+        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256","typ":"JWT"}"#);
+        let mut jwt = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
+        let mut signature = vec![0; self.key.public().modulus_len()];
+        self.key
+            .sign(
+                &RSA_PKCS1_SHA256,
+                &self.random,
+                jwt.as_bytes(),
+                &mut signature,
+            )
+            .map_err(|_| AppKeyError::Signing)?;
+        jwt.push('.');
+        jwt.push_str(&URL_SAFE_NO_PAD.encode(signature));
+        Ok(jwt.into())
+    }
+}
+
+/// An installation of an app, whose tokens it keeps fresh.
+#[derive(Debug)]
+pub struct Installation {
+    auth: Arc<AppAuth>,
+    client: Client,
+    api_url: Url,
+    /// Its id, or where to ask for it.
+    id: InstallationId,
+    clock: SharedClock,
+    token: Mutex<Option<Token>>,
+}
+
+/// Which installation of an app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InstallationId {
+    /// The one with this number.
+    Known(u64),
+    /// The one that this path below the API's base names, such as `orgs/acme`.
+    Of(Vec<String>),
+}
+
+#[derive(Debug)]
+struct Token {
+    value: SecretString,
+    expires_at: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct TokenAnswer {
+    token: SecretString,
+    expires_at: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct InstallationAnswer {
+    id: u64,
+}
+
+impl Installation {
+    /// An installation; nothing is asked for yet.
+    pub fn new(
+        auth: Arc<AppAuth>,
+        id: InstallationId,
+        client: Client,
+        api_url: Url,
+        clock: SharedClock,
+    ) -> Self {
+        Self {
+            auth,
+            client,
+            api_url,
+            id,
+            clock,
+            token: Mutex::default(),
+        }
+    }
+
+    /// A token that holds for five minutes at least.
+    ///
+    /// # Errors
+    /// When GitHub gives none.
+    pub async fn token(&self) -> Result<SecretString, PollError> {
+        let mut held = self.token.lock().await;
+        let now = self.clock.now();
+        if let Some(token) = &*held
+            && token.expires_at.duration_since(now) > MARGIN
+        {
+            return Ok(token.value.clone());
+        }
+        let answer = self.ask().await?;
+        let fresh = held.insert(Token {
+            value: answer.token,
+            expires_at: answer.expires_at,
+        });
+        Ok(fresh.value.clone())
+    }
+
+    /// Throws the token away: GitHub does not take it any more.
+    pub async fn forget(&self) {
+        *self.token.lock().await = None;
+    }
+
+    async fn ask(&self) -> Result<TokenAnswer, PollError> {
+        let id = match &self.id {
+            InstallationId::Known(id) => *id,
+            InstallationId::Of(path) => {
+                let path = path.iter().map(String::as_str).chain(["installation"]);
+                let answer: InstallationAnswer = self.call(Method::GET, path).await?;
+                answer.id
+            }
+        };
+        let id = id.to_string();
+        let path = ["app", "installations", &id, "access_tokens"];
+        self.call(Method::POST, path).await
+    }
+
+    async fn call<'p, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: impl IntoIterator<Item = &'p str>,
+    ) -> Result<T, PollError> {
+        let mut url = self.api_url.clone();
+        url.path_segments_mut()
+            .map_err(|()| PollError::Address("it cannot carry a path"))?
+            .pop_if_empty()
+            .extend(path);
+        let jwt = self.auth.jwt(self.clock.now());
+        let jwt = jwt.map_err(|_| PollError::App("its private key could not sign"))?;
+        let authorization = bearer(&jwt)?;
+        let mut response = send(&url, STALL, |url| {
+            let request = self.client.request(method.clone(), url);
+            let request = request.header(ACCEPT, "application/vnd.github+json");
+            let request = request.header("X-GitHub-Api-Version", "2022-11-28");
+            request.header(AUTHORIZATION, authorization.clone())
+        })
+        .await
+        .map_err(PollError::Connection)?;
+        if !response.status().is_success() {
+            return Err(refusal(&mut response, self.clock.now()).await);
+        }
+        let body = read_body(&mut response, MAX_ANSWER).await?;
+        serde_json::from_slice(&body)
+            .map_err(|_| PollError::App("the answer to its request for a token cannot be read"))
+    }
+}

@@ -1,0 +1,257 @@
+//! GitHub's events API, and what has its shape.
+//!
+//! Source: <https://docs.github.com/en/rest/activity/events>. The feed shows the 300 newest events in three
+//! pages, 30 seconds to 6 hours late and not in order; an unchanged page costs nothing (`ETag`, 304);
+//! `X-Poll-Interval` says how often one may ask.
+
+mod answer;
+mod api;
+mod app;
+mod cursor;
+mod event;
+mod gather;
+mod page;
+mod payload;
+mod reading;
+mod repair;
+mod scope;
+mod tokens;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use jiff::SignedDuration;
+use reqwest::Url;
+
+use super::keeper::{Keeper, after};
+use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
+use crate::store::SourceState;
+use api::Api;
+pub use app::{AppAuth, AppKeyError, Installation, InstallationId};
+use cursor::Cursor;
+use reading::{PAGES, Reading};
+use repair::LATE;
+pub use scope::Scope;
+pub use tokens::Credential;
+use tokens::Tokens;
+
+/// After so long without a successful poll, a watched scope is compared with its repositories' activity.
+const LONG: SignedDuration = SignedDuration::from_mins(30);
+
+/// A source of the kind `github_events`.
+#[derive(Debug, Clone)]
+pub struct GitHubOptions {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Which events it reads.
+    pub scope: Scope,
+    /// The base of the REST API, such as `https://api.github.com`.
+    pub api_url: Url,
+    /// The host that serves the contents, with its port unless it is the usual one: part of what makes a
+    /// work item unique.
+    pub host: String,
+    /// Access tokens, each with its own rate limit. None: requests are made without.
+    pub credentials: Vec<Credential>,
+}
+
+/// Polls GitHub's events API.
+#[derive(Debug)]
+pub struct GitHubEvents {
+    options: GitHubOptions,
+    keeper: Keeper,
+    api: Api,
+    /// What is polled; part of the cursor.
+    address: String,
+    /// Whether this process has polled yet.
+    has_polled: AtomicBool,
+}
+
+impl GitHubEvents {
+    /// A source that is ready to be polled.
+    ///
+    /// # Errors
+    /// [`PollError::Address`] when `api_url` cannot carry a path.
+    pub fn new(options: GitHubOptions, parts: SourceParts) -> Result<Self, PollError> {
+        let tokens = Tokens::new(options.credentials.clone());
+        let base = options.api_url.clone();
+        let api = Api::new(parts.client.clone(), base, Arc::clone(&parts.clock), tokens)?;
+        let path = [&options.scope.path()[..], &["events"]].concat();
+        Ok(Self {
+            address: api.url(&path, &[]).into(),
+            api,
+            keeper: Keeper::new(options.name.clone(), "github_events", parts),
+            options,
+            has_polled: AtomicBool::new(false),
+        })
+    }
+
+    async fn poll(&self) -> Result<PollOutcome, PollFailure> {
+        match self.try_poll().await {
+            Ok(outcome) => {
+                self.keeper.succeeded();
+                Ok(outcome)
+            }
+            Err(error) => Err(self.keeper.failed(error).await),
+        }
+    }
+
+    async fn try_poll(&self) -> Result<PollOutcome, PollError> {
+        let mut state = self.keeper.state().await?;
+        let mut cursor = Cursor::load(&state.cursor, &self.address);
+        let reading = self.read(&cursor).await?;
+        let mut outcome = self.commit(&mut state, &mut cursor, reading).await?;
+        self.has_polled.store(true, Ordering::Relaxed);
+        if cursor.repair.is_some() {
+            match self.repair(&mut state, &mut cursor).await {
+                Ok(found) => outcome.items += found,
+                Err(error) => {
+                    let (source, error) = (&self.keeper.name, self.keeper.words(&error));
+                    tracing::warn!(%source, %error, "the activity of repositories is read later");
+                }
+            }
+            outcome.next_after = outcome.next_after.max(self.quota_wait());
+        }
+        Ok(outcome)
+    }
+
+    /// Commits what was read, the cursor and the state, all or nothing.
+    async fn commit(
+        &self,
+        state: &mut SourceState,
+        cursor: &mut Cursor,
+        reading: Reading<'_>,
+    ) -> Result<PollOutcome, PollError> {
+        let now = self.keeper.now();
+        let is_complete = reading.incomplete.is_none();
+        let gap = is_complete && !reading.overlaps && !cursor.is_new() && !reading.ids.is_empty();
+        let next_after = reading.interval.max(self.quota_wait());
+        let Reading {
+            tally, gatherer, ..
+        } = reading;
+        let mut gathered = gatherer.gathered;
+        gathered.malformed += tally.malformed;
+
+        self.note_gap(state, cursor, gap, reading.times.map(|(oldest, _)| oldest));
+        if is_complete {
+            cursor.remember(reading.ids);
+            for (token, page, etag) in reading.tags {
+                cursor.tag(token, page, etag);
+            }
+        } else {
+            cursor.remember_ahead(reading.ids);
+        }
+        state.cursor = cursor.to_json();
+        state.polled_at = Some(now);
+        state.succeeded_at = Some(now);
+        state.next_poll_at = after(now, next_after);
+        let newest = reading.times.map(|(_, newest)| newest);
+        state.newest_event_at = state.newest_event_at.max(newest);
+        let incomplete = reading.incomplete.map(|error| self.keeper.words(&error));
+        state.error = incomplete.or_else(|| self.api.tokens.complaint(now));
+        state.polls += 1;
+        state.events += tally.events;
+        state.unknown += tally.unknown;
+        self.note_quota(state);
+        let added = self.keeper.commit(state, &gathered).await?;
+
+        self.tell(state, added, gap, tally.wrong);
+        Ok(PollOutcome {
+            next_after,
+            events: tally.events,
+            items: added,
+            malformed: gathered.malformed,
+            gap,
+        })
+    }
+
+    /// Notes what was missed, and asks for a repair where one is possible.
+    fn note_gap(
+        &self,
+        state: &mut SourceState,
+        cursor: &mut Cursor,
+        gap: bool,
+        oldest: Option<jiff::Timestamp>,
+    ) {
+        let known = state.newest_event_at;
+        if gap {
+            state.gaps += 1;
+            let time = |at: Option<jiff::Timestamp>| {
+                at.map_or("an unknown time".to_owned(), |at| at.to_string())
+            };
+            let (from, to, gaps) = (time(known), time(oldest), state.gaps);
+            let hint = match self.options.scope {
+                Scope::Public => "the public feed is a sample",
+                _ => "pushes are looked for again, texts of issues and comments cannot be",
+            };
+            state.unseen = Some(format!(
+                "between {from} and {to} events may have been missed ({hint}); {gaps} gaps so far"
+            ));
+        }
+        let was_away = state
+            .succeeded_at
+            .is_none_or(|at| self.keeper.now().duration_since(at) >= LONG);
+        let is_due = gap || was_away || !self.has_polled.load(Ordering::Relaxed);
+        if is_due
+            && self.options.scope != Scope::Public
+            && !cursor.is_new()
+            && let Some(since) = known.and_then(|at| at.checked_sub(LATE).ok())
+        {
+            cursor.want_repair(since);
+        }
+    }
+
+    /// Saves the cursor and the state after a repair.
+    async fn save(&self, state: &mut SourceState, cursor: &Cursor) -> Result<(), PollError> {
+        let due = after(self.keeper.now(), self.quota_wait());
+        state.next_poll_at = state.next_poll_at.max(due);
+        state.cursor = cursor.to_json();
+        self.note_quota(state);
+        let nothing = self.keeper.gatherer().gathered;
+        self.keeper.commit(state, &nothing).await.map(drop)
+    }
+
+    /// How long to wait until another poll may use all its pages.
+    fn quota_wait(&self) -> Duration {
+        self.api.tokens.wait(u64::from(PAGES), self.keeper.now())
+    }
+
+    fn note_quota(&self, state: &mut SourceState) {
+        let quota = self.api.tokens.quota();
+        state.rate_limit = quota.limit;
+        state.rate_remaining = quota.remaining;
+        state.rate_resets_at = quota.resets_at;
+    }
+
+    fn tell(&self, state: &SourceState, added: u64, gap: bool, wrong: Option<&'static str>) {
+        let source = &self.keeper.name;
+        if gap {
+            tracing::warn!(%source, gaps = state.gaps, "events between two polls may have been missed");
+        }
+        if let Some(error) = &state.error {
+            tracing::warn!(%source, %error, "not everything could be read");
+        }
+        if let Some(wrong) = wrong {
+            tracing::warn!(%source, malformed = state.malformed, wrong, "an event cannot be read");
+        }
+        if added > 0 {
+            tracing::info!(%source, items = added, "new work items");
+        }
+    }
+}
+
+impl Source for GitHubEvents {
+    fn name(&self) -> &str {
+        &self.keeper.name
+    }
+
+    fn due_in(&self) -> BoxFuture<'_, Result<Duration, PollError>> {
+        self.keeper.due_in().boxed()
+    }
+
+    fn poll_once(&self) -> BoxFuture<'_, Result<PollOutcome, PollFailure>> {
+        self.poll().boxed()
+    }
+}

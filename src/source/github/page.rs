@@ -1,0 +1,81 @@
+//! A page of entries, taken apart without trusting it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::source::PollError;
+
+/// The most entries of a page; the API sends 100.
+const MAX_ENTRIES: usize = 1000;
+
+/// A page's text. Bytes that are no UTF-8 would otherwise lose the whole page; keys are ASCII.
+pub(super) fn text(body: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(body)
+}
+
+/// The entries of a page, each still as JSON.
+///
+/// # Errors
+/// [`PollError::NotAList`]
+pub(super) fn entries(text: &str) -> Result<Vec<&RawValue>, PollError> {
+    let wrong = |error: &serde_json::Error| match error {
+        error if error.to_string().contains(TOO_MANY) => PollError::NotAList(TOO_MANY),
+        error if error.is_data() => PollError::NotAList("it is JSON, but no array"),
+        _ => PollError::NotAList("it is no JSON, or cut off"),
+    };
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let entries = reader.deserialize_seq(Entries).map_err(|e| wrong(&e))?;
+    reader.end().map_err(|e| wrong(&e))?;
+    Ok(entries)
+}
+
+const TOO_MANY: &str = "it has more than 1,000 entries";
+
+struct Entries;
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = Vec<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = items.next_element()? {
+            if entries.len() == MAX_ENTRIES {
+                return Err(A::Error::custom(TOO_MANY));
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_arrays_of_anything_and_nothing_else() {
+        assert_eq!(entries("[1, {\"a\": [null]}, \"x\"]").unwrap().len(), 3);
+        assert_eq!(entries(" [] ").unwrap().len(), 0);
+        let many = format!("[{}0]", "0,".repeat(MAX_ENTRIES));
+        for (text, word) in [
+            ("", "no JSON"),
+            ("<html>", "no JSON"),
+            ("[1, ", "cut off"),
+            ("[] []", "no JSON"),
+            ("{\"message\": \"Not Found\"}", "no array"),
+            ("null", "no array"),
+            (&many, "1,000"),
+        ] {
+            let error = entries(text).unwrap_err().to_string();
+            assert!(error.contains(word), "{text:.20}: {error}");
+        }
+        assert_eq!(entries(&text(b"[\"\xff\"]")).unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,304 @@
+//! Finding again what a feed did not show: the pushes of watched repositories, from their activity.
+//!
+//! A repository's activity is a list of what was pushed to it, complete where the feed is not. So after a gap,
+//! after a restart and after a long failure it is read back to the last event that was seen. What the feed
+//! had shown is known by its identity and not scanned again.
+//! Source: <https://docs.github.com/en/rest/repos/repos#list-repository-activities>.
+
+use jiff::{SignedDuration, Timestamp};
+use reqwest::Url;
+use serde::{Deserialize, Serialize};
+
+use super::GitHubEvents;
+use super::cursor::Cursor;
+use super::event::{id, text_or_nothing};
+use super::page::{entries, text};
+use super::reading::PAGES;
+use crate::fetch::{ObjectId, RepositoryName};
+use crate::forge::{Gatherer, Push, Remote, is_reference, object_id};
+use crate::source::{PollError, Scope};
+use crate::store::SourceState;
+
+/// How late an event may come: what is older than the newest one seen by less may not have been shown yet.
+/// Source: <https://docs.github.com/en/rest/activity/events>.
+pub(super) const LATE: SignedDuration = SignedDuration::from_hours(6);
+
+/// Repositories whose activity is read after one poll; the others come after the next.
+const REPOSITORIES: usize = 100;
+
+/// Pages of repositories that are listed.
+const LIST_PAGES: usize = 10;
+
+/// Pages of activity that are read of one repository.
+const ACTIVITY_PAGES: usize = 10;
+
+/// Polls after which a repair that fails every time is given up.
+const TRIES: u32 = 20;
+
+/// Repositories that are named when they could not be repaired.
+const NAMED: usize = 10;
+
+/// A repair that is not done yet; kept in the cursor.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Repair {
+    /// From when on pushes may have been missed.
+    pub(super) since: Timestamp,
+    /// The repositories whose activity is still to be read. Nothing: they are still to be listed.
+    #[serde(default)]
+    pending: Option<Vec<Pending>>,
+    /// Polls in which it failed.
+    #[serde(default)]
+    tries: u32,
+    /// What could not be repaired.
+    #[serde(default)]
+    failed: Vec<String>,
+    #[serde(default)]
+    failures: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Pending {
+    id: String,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    #[serde(default, deserialize_with = "id")]
+    id: Option<String>,
+    full_name: String,
+    #[serde(default)]
+    pushed_at: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct Activity {
+    #[serde(default, deserialize_with = "text_or_nothing")]
+    before: Option<String>,
+    after: String,
+    #[serde(rename = "ref")]
+    reference: String,
+    timestamp: Timestamp,
+}
+
+impl Repair {
+    pub(super) fn since(since: Timestamp) -> Self {
+        Self {
+            since,
+            pending: None,
+            tries: 0,
+            failed: Vec::new(),
+            failures: 0,
+        }
+    }
+
+    fn fail(&mut self, what: String) {
+        self.failures += 1;
+        if self.failed.len() < NAMED {
+            self.failed.push(what);
+        }
+    }
+
+    /// What is still missing when it is over.
+    fn outcome(&self) -> Option<String> {
+        let listed = self.failed.join(", ");
+        let more = match self.failures.saturating_sub(self.failed.len()) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let since = self.since;
+        (self.failures > 0)
+            .then(|| format!("pushes since {since} not looked for again: {listed}{more}"))
+    }
+}
+
+impl GitHubEvents {
+    /// Goes on with the repair that the cursor asks for; says how many pushes were new. Each repository is
+    /// committed by itself, so that nothing is done twice.
+    pub(super) async fn repair(
+        &self,
+        state: &mut SourceState,
+        cursor: &mut Cursor,
+    ) -> Result<u64, PollError> {
+        let Some(mut repair) = cursor.repair.take() else {
+            return Ok(0);
+        };
+        let before = state.repaired;
+        let done = self.go_on(state, cursor, &mut repair).await;
+        if let Err(error) = &done {
+            repair.tries += 1;
+            let is_final = matches!(error, PollError::Refused { .. }) || repair.tries >= TRIES;
+            if is_final {
+                repair.fail(self.keeper.words(error));
+                repair.pending = Some(Vec::new());
+            }
+        }
+        let is_over = repair.pending.as_ref().is_some_and(Vec::is_empty);
+        if is_over {
+            cursor.repair = None;
+            let words = [state.unseen.take(), repair.outcome()];
+            let words: Vec<String> = words.into_iter().flatten().collect();
+            state.unseen = (!words.is_empty()).then(|| words.join("; "));
+            let source = &self.keeper.name;
+            let (found, since) = (state.repaired - before, repair.since);
+            tracing::info!(%source, found, %since, "the activity of repositories was compared with the feed");
+        } else {
+            cursor.repair = Some(repair);
+        }
+        self.save(state, cursor).await?;
+        match done {
+            Err(error) if !is_over => Err(error),
+            _ => Ok(state.repaired - before),
+        }
+    }
+
+    async fn go_on(
+        &self,
+        state: &mut SourceState,
+        cursor: &mut Cursor,
+        repair: &mut Repair,
+    ) -> Result<(), PollError> {
+        if repair.pending.is_none() {
+            repair.pending = Some(self.pushed_since(repair).await?);
+        }
+        for _ in 0..REPOSITORIES {
+            let Some(next) = repair.pending.as_ref().and_then(|all| all.last()).cloned() else {
+                break;
+            };
+            // What the next poll needs is left to it.
+            let wanted = u64::from(PAGES) + 1;
+            if !self.api.tokens.wait(wanted, self.keeper.now()).is_zero() {
+                break;
+            }
+            let mut gatherer = self.keeper.gatherer();
+            match self.activity(&next, repair.since, &mut gatherer).await {
+                Ok(true) => {}
+                Ok(false) => repair.fail(format!("{} (too much since then)", next.name)),
+                Err(PollError::Refused { status }) => {
+                    repair.fail(format!("{} (HTTP {status})", next.name));
+                }
+                Err(PollError::NotAList(_)) => {
+                    repair.fail(format!("{} (no list came)", next.name));
+                }
+                Err(error) => return Err(error),
+            }
+            repair.pending.as_mut().map(Vec::pop);
+            cursor.repair = Some(repair.clone());
+            state.cursor = cursor.to_json();
+            state.repaired += self.keeper.commit(state, &gatherer.gathered).await?;
+        }
+        Ok(())
+    }
+
+    /// The repositories of the scope to which something was pushed since then, the one pushed to last first.
+    async fn pushed_since(&self, repair: &mut Repair) -> Result<Vec<Pending>, PollError> {
+        let scope = &self.options.scope;
+        let query: &[(&str, &str)] = match scope {
+            Scope::Public => return Ok(Vec::new()),
+            Scope::Repository { .. } => &[],
+            Scope::Organization(_) => {
+                &[("type", "public"), ("sort", "pushed"), ("per_page", "100")]
+            }
+            Scope::User(_) => &[("type", "owner"), ("sort", "pushed"), ("per_page", "100")],
+        };
+        let is_one = query.is_empty();
+        let path = scope.path();
+        let path = if is_one {
+            path
+        } else {
+            [&path[..], &["repos"]].concat()
+        };
+        let mut next = Some(self.api.url(&path, query));
+        let mut found = Vec::new();
+        for _ in 0..LIST_PAGES {
+            let Some(url) = next.take() else {
+                return Ok(found);
+            };
+            let answer = self.api.get(&url, None, |_| None).await?;
+            let body = answer.body.as_deref().unwrap_or_default();
+            let text = match text(body) {
+                text if is_one => format!("[{text}]"),
+                text => text.into_owned(),
+            };
+            for listed in entries(&text)? {
+                let Ok(listed) = serde_json::from_str::<Listed>(listed.get()) else {
+                    continue;
+                };
+                if listed.pushed_at.is_some_and(|at| at < repair.since) {
+                    return Ok(found);
+                }
+                let name = listed.full_name;
+                if let Some(id) = listed.id {
+                    found.push(Pending { id, name });
+                }
+            }
+            next = answer.next(&url);
+        }
+        if next.is_some() {
+            repair.fail("repositories beyond the first 1,000".to_owned());
+        }
+        Ok(found)
+    }
+
+    /// Reads what was pushed to a repository since then; `false` when that is too much.
+    async fn activity(
+        &self,
+        of: &Pending,
+        since: Timestamp,
+        gatherer: &mut Gatherer<'_>,
+    ) -> Result<bool, PollError> {
+        let Ok(repository) = RepositoryName::parse(&of.name) else {
+            return Ok(true);
+        };
+        let remote = Remote {
+            host: self.options.host.clone(),
+            repository_id: of.id.clone(),
+            clone_url: None,
+            repository,
+        };
+        let path = [
+            "repos",
+            remote.repository.owner(),
+            remote.repository.name(),
+            "activity",
+        ];
+        let mut next: Option<Url> = Some(self.api.url(&path, &[("per_page", "100")]));
+        for _ in 0..ACTIVITY_PAGES {
+            let Some(url) = next.take() else {
+                return Ok(true);
+            };
+            let answer = self.api.get(&url, None, |_| None).await?;
+            let text = text(answer.body.as_deref().unwrap_or_default());
+            for entry in entries(&text)? {
+                let Some((push, at)) = push(entry.get(), &remote) else {
+                    gatherer.gathered.malformed += 1;
+                    continue;
+                };
+                if at < since {
+                    return Ok(true);
+                }
+                gatherer.push(&push, self.options.scope.priority(), at);
+            }
+            next = answer.next(&url);
+        }
+        Ok(next.is_none())
+    }
+}
+
+fn push(json: &str, remote: &Remote) -> Option<(Push, Timestamp)> {
+    let activity: Activity = serde_json::from_str(json).ok()?;
+    let reference = activity.reference;
+    if !is_reference(&reference) || reference.contains(char::is_control) {
+        return None;
+    }
+    let push = Push {
+        remote: remote.clone(),
+        reference,
+        before: match activity.before.as_deref() {
+            None | Some("") => ObjectId::null(gix_hash::Kind::Sha1),
+            Some(before) => object_id(before).ok()?,
+        },
+        after: object_id(&activity.after).ok()?,
+    };
+    Some((push, activity.timestamp))
+}

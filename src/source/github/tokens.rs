@@ -1,0 +1,279 @@
+//! The access tokens of a source, each with an account of its own at GitHub's rate limit.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+
+use super::answer::Quota;
+use super::app::Installation;
+use crate::source::PollError;
+
+/// How long a token is left alone after it was refused.
+const SET_ASIDE: Duration = Duration::from_hours(1);
+
+/// The pause of a token that was told to slow down and not for how long; it doubles with each further time.
+const PAUSE: Duration = Duration::from_mins(1);
+
+/// The longest such pause.
+const MAX_PAUSE: Duration = Duration::from_mins(15);
+
+/// What a source shows to GitHub.
+#[derive(Debug, Clone)]
+pub enum Credential {
+    /// An access token.
+    Token(SecretString),
+    /// The tokens of an app's installation.
+    App(Arc<Installation>),
+}
+
+/// All that a source has. Without any, requests are made without a token, which is an account too.
+#[derive(Debug)]
+pub(super) struct Tokens(Vec<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    credential: Option<Credential>,
+    account: Mutex<Account>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Account {
+    quota: Quota,
+    paused_until: Option<Timestamp>,
+    refused_until: Option<Timestamp>,
+    /// How often in a row it was told to slow down.
+    strikes: u32,
+}
+
+impl Account {
+    fn is_refused(&self, now: Timestamp) -> bool {
+        self.refused_until.is_some_and(|until| until > now)
+    }
+
+    /// How long until it may make that many requests.
+    fn wait(&self, requests: u64, now: Timestamp) -> Duration {
+        let paused = self.paused_until.map(|until| until.duration_since(now));
+        let paused = paused.and_then(|wait| Duration::try_from(wait).ok());
+        let used_up = self.quota.wait(requests, now);
+        paused.unwrap_or_default().max(used_up.unwrap_or_default())
+    }
+}
+
+impl Tokens {
+    pub(super) fn new(credentials: Vec<Credential>) -> Self {
+        let mut credentials: Vec<_> = credentials.into_iter().map(Some).collect();
+        if credentials.is_empty() {
+            credentials.push(None);
+        }
+        let entries = credentials.into_iter().map(|credential| Entry {
+            credential,
+            account: Mutex::default(),
+        });
+        Self(entries.collect())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn credential(&self, index: usize) -> Option<&Credential> {
+        self.0.get(index)?.credential.as_ref()
+    }
+
+    /// The token to use: the one with the most requests left among those that may be used now.
+    ///
+    /// # Errors
+    /// [`PollError::RateLimited`] when none may.
+    pub(super) fn pick(&self, now: Timestamp) -> Result<usize, PollError> {
+        let accounts = self.accounts();
+        let in_use: Vec<_> = accounts
+            .iter()
+            .enumerate()
+            .filter(|(_, account)| !account.is_refused(now))
+            .collect();
+        if in_use.is_empty() {
+            // All were refused. Perhaps GitHub has changed its mind about the first of them.
+            let first = accounts
+                .iter()
+                .enumerate()
+                .min_by_key(|(_, account)| account.refused_until);
+            return Ok(first.map_or(0, |(index, _)| index));
+        }
+        let ready = in_use
+            .iter()
+            .filter(|(_, account)| account.wait(1, now).is_zero());
+        let left = |account: &Account| account.quota.remaining.unwrap_or(u64::MAX);
+        // Of equals the first: one that stays the same has the ETags.
+        let most = ready.min_by_key(|(_, account)| u64::MAX - left(account));
+        match most {
+            Some((index, _)) => Ok(*index),
+            None => Err(PollError::RateLimited {
+                status: 429,
+                retry_after: in_use.iter().map(|(_, account)| account.wait(1, now)).min(),
+            }),
+        }
+    }
+
+    /// How long until one of them may make that many requests.
+    pub(super) fn wait(&self, requests: u64, now: Timestamp) -> Duration {
+        let accounts = self.accounts();
+        let in_use = accounts.iter().filter(|account| !account.is_refused(now));
+        let waits = in_use.map(|account| account.wait(requests, now));
+        waits.min().unwrap_or_default()
+    }
+
+    /// An answer came.
+    pub(super) fn answered(&self, index: usize, quota: Quota) {
+        self.change(index, |account| {
+            *account = Account {
+                quota,
+                ..Account::default()
+            };
+        });
+    }
+
+    /// It was told to slow down.
+    pub(super) fn limited(&self, index: usize, told: Option<Duration>, now: Timestamp) {
+        self.change(index, |account| {
+            let doubled = PAUSE.saturating_mul(1 << account.strikes.min(8));
+            let pause = told.unwrap_or(doubled.min(MAX_PAUSE));
+            account.strikes += 1;
+            account.paused_until = now.checked_add(pause).ok();
+        });
+    }
+
+    /// It was refused (HTTP 401).
+    pub(super) fn refused(&self, index: usize, now: Timestamp) {
+        self.change(index, |account| {
+            account.refused_until = now.checked_add(SET_ASIDE).ok();
+        });
+    }
+
+    /// Whether there is another one to try now.
+    pub(super) fn has_other(&self, now: Timestamp) -> bool {
+        let usable = |account: &Account| !account.is_refused(now) && account.wait(1, now).is_zero();
+        self.accounts().iter().any(usable)
+    }
+
+    /// Says which of them are set aside, by their place in the configuration.
+    pub(super) fn complaint(&self, now: Timestamp) -> Option<String> {
+        let accounts = self.accounts();
+        let refused = accounts.iter().enumerate();
+        let refused = refused.filter(|(_, account)| account.is_refused(now));
+        let places: Vec<String> = refused.map(|(index, _)| (index + 1).to_string()).collect();
+        if places.is_empty() {
+            return None;
+        }
+        Some(format!(
+            "access token {} of {} was refused (HTTP 401) and is set aside: renew it",
+            places.join(", "),
+            accounts.len()
+        ))
+    }
+
+    /// The rate limits of all of them as one.
+    pub(super) fn quota(&self) -> Quota {
+        let accounts = self.accounts();
+        let sum = |of: fn(&Quota) -> Option<u64>| {
+            let known = accounts.iter().filter_map(|account| of(&account.quota));
+            known.reduce(u64::saturating_add)
+        };
+        Quota {
+            limit: sum(|quota| quota.limit),
+            remaining: sum(|quota| quota.remaining),
+            resets_at: accounts
+                .iter()
+                .filter_map(|account| account.quota.resets_at)
+                .min(),
+        }
+    }
+
+    fn accounts(&self) -> Vec<Account> {
+        let accounts = self
+            .0
+            .iter()
+            .map(|entry| *entry.account.lock().unwrap_or_else(PoisonError::into_inner));
+        accounts.collect()
+    }
+
+    fn change(&self, index: usize, change: impl FnOnce(&mut Account)) {
+        if let Some(entry) = self.0.get(index) {
+            let mut account = entry.account.lock().unwrap_or_else(PoisonError::into_inner);
+            change(&mut account);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    fn three() -> (Tokens, Timestamp) {
+        let tokens = ["a", "b", "c"].map(|token| Credential::Token(token.into()));
+        let now = "2026-11-22T12:00:00Z".parse().unwrap();
+        (Tokens::new(tokens.to_vec()), now)
+    }
+
+    fn quota(remaining: u64, now: Timestamp) -> Quota {
+        Quota {
+            limit: Some(5000),
+            remaining: Some(remaining),
+            resets_at: now.checked_add(SignedDuration::from_mins(30)).ok(),
+        }
+    }
+
+    #[test]
+    fn uses_the_one_with_the_most_left() {
+        let (tokens, now) = three();
+        assert_eq!(tokens.pick(now).unwrap(), 0);
+        for (index, left) in [(0, 10), (1, 4000), (2, 4000)] {
+            tokens.answered(index, quota(left, now));
+        }
+        assert_eq!(tokens.pick(now).unwrap(), 1);
+        assert_eq!(tokens.quota().remaining, Some(8010));
+        tokens.limited(1, None, now);
+        assert_eq!(tokens.pick(now).unwrap(), 2);
+        tokens.answered(2, quota(0, now));
+        assert_eq!(tokens.pick(now).unwrap(), 0);
+        tokens.refused(0, now);
+        assert!(
+            tokens
+                .complaint(now)
+                .unwrap()
+                .starts_with("access token 1 of 3")
+        );
+        // One pauses for a minute, one has used up its period.
+        let Err(PollError::RateLimited { retry_after, .. }) = tokens.pick(now) else {
+            panic!("none is left");
+        };
+        assert_eq!(retry_after, Some(Duration::from_mins(1)));
+        let later = now + SignedDuration::from_mins(1);
+        assert_eq!(tokens.pick(later).unwrap(), 1);
+    }
+
+    #[test]
+    fn pauses_grow_until_an_answer_comes() {
+        let (tokens, now) = three();
+        for index in [0, 1, 2] {
+            tokens.limited(index, None, now);
+            tokens.limited(index, None, now);
+        }
+        assert_eq!(tokens.wait(1, now), Duration::from_mins(2));
+        tokens.answered(1, Quota::default());
+        assert_eq!(tokens.wait(1, now), Duration::ZERO);
+    }
+
+    #[test]
+    fn when_all_were_refused_the_first_is_tried_again() {
+        let (tokens, now) = three();
+        tokens.refused(1, now);
+        tokens.refused(0, now + SignedDuration::from_secs(1));
+        tokens.refused(2, now + SignedDuration::from_secs(2));
+        assert!(!tokens.has_other(now));
+        assert_eq!(tokens.pick(now + SignedDuration::from_secs(3)).unwrap(), 1);
+    }
+}
