@@ -127,6 +127,7 @@ impl House {
         };
         let clone_url = Url::parse(&forge.url())?;
         let origin = Origin {
+            app: None,
             host: Origin::host_of(&clone_url),
             clone_url,
             token: None,

@@ -21,8 +21,8 @@ pub use cron::CronSchedule;
 pub use duration::parse_duration;
 pub use problem::{ConfigError, Place, Problem};
 pub use sections::{
-    Config, Database, Formats, Hook, Issuer, Keys, OnLeak, Partner, Partners, Policy, Redelivery,
-    Scan, Schedule, Scope, Server, Source, SourceKind, Webhook, Webhooks, Work,
+    App, Config, Database, Formats, Hook, Issuer, Keys, OnLeak, Partner, Partners, Policy,
+    Redelivery, Scan, Schedule, Scope, Server, Source, SourceKind, Webhook, Webhooks, Work,
 };
 
 use problem::Problems;

@@ -70,6 +70,19 @@ impl<'a> Section<'a> {
         self.table.0.contains_key(key)
     }
 
+    /// Refuses `key` if it has a value, whichever.
+    pub(super) fn forbid(&self, key: &'static str, what: &str, hint: &str) {
+        if let Some((place, _)) = self.table.0.get(key) {
+            self.known.borrow_mut().push(key);
+            self.refuse(place, key, what, hint);
+        }
+    }
+
+    /// Keeps `finish` from reporting these keys.
+    pub(super) fn forgive(&self, keys: &[&'static str]) {
+        self.known.borrow_mut().extend(keys);
+    }
+
     fn take(&self, key: &'static str) -> Option<Node> {
         self.known.borrow_mut().push(key);
         let (_, node) = self.table.0.get(key)?;

@@ -149,15 +149,36 @@ impl Writer<'_> {
     fn source(&mut self, path: &str, source: &Source) {
         self.text.push_str("\n[[sources]]\n");
         self.line(path, "name", &quoted(&source.name));
-        let SourceKind::GithubEvents = source.kind;
-        self.line(path, "kind", &quoted("github_events"));
-        self.line(path, "scope", &quoted(&source.scope.to_string()));
-        self.line(path, "api_url", &quoted(&source.api_url));
-        self.line(path, "clone_url", &quoted(&source.clone_url));
+        self.line(path, "kind", &quoted(source.kind.name()));
+        match &source.kind {
+            SourceKind::GithubEvents { scope, api_url } => {
+                self.line(path, "scope", &quoted(&scope.to_string()));
+                self.line(path, "api_url", &quoted(api_url));
+            }
+            SourceKind::Gharchive { base_url } => {
+                self.line(path, "base_url", &quoted(base_url));
+            }
+            SourceKind::Git { url } => self.line(path, "url", &quoted(url)),
+        }
+        if !matches!(source.kind, SourceKind::Git { .. }) {
+            self.line(path, "clone_url", &quoted(&source.clone_url));
+        }
         if source.token.is_some() {
             self.line(path, "token", &quoted(MASK));
         }
+        if !source.tokens.is_empty() {
+            self.line(path, "tokens", &masks(&source.tokens));
+        }
         self.line(path, "schedule", &quoted(&source.schedule.to_string()));
+        if let Some(app) = &source.app {
+            let path = format!("{path}.app");
+            self.text.push_str("\n[sources.app]\n");
+            self.line(&path, "id", &app.id.to_string());
+            self.line(&path, "private_key", &quoted(MASK));
+            if let Some(installation) = app.installation {
+                self.line(&path, "installation", &installation.to_string());
+            }
+        }
     }
 }
 

@@ -133,12 +133,13 @@ fn clone_bases(config: &Config, origins: &mut HashMap<String, Origin>) -> HashMa
             host,
             clone_url: clone_url.clone(),
             token: None,
+            app: None,
         });
         origin.token = origin.token.take().or_else(|| webhook.token.clone());
         bases.insert(forge, clone_url);
     }
     let mut sources = config.sources.iter();
-    let feed = sources.find(|source| source.kind == SourceKind::GithubEvents);
+    let feed = sources.find(|source| matches!(source.kind, SourceKind::GithubEvents { .. }));
     let feed = feed.and_then(|feed| Url::parse(&feed.clone_url).ok());
     if let Some(feed) = feed {
         bases.entry(Forge::GitHub).or_insert(feed);

@@ -8,8 +8,11 @@ use reqwest::Url;
 use super::poller::poll;
 use super::{DaemonError, Parts, Work};
 use crate::config::{self, Schedule, SourceKind};
+use crate::fetch::GitFetcher;
 use crate::source::{
-    Credential, GitHubEvents, GitHubOptions, Origin, PollError, Scope, Source, SourceParts,
+    AppAuth, AppKeyError, Credential, GhArchive, GhArchiveOptions, GitHubEvents, GitHubOptions,
+    GitRemote, GitRemoteOptions, Installation, InstallationId, Origin, PollError, Scope, Source,
+    SourceParts,
 };
 
 /// Sources that are ready to be polled, and where the contents of what they find come from.
@@ -21,6 +24,7 @@ pub(super) struct Sources {
 
 /// Makes what the configuration names.
 pub(super) fn make(parts: &Parts<'_>, work: &Work) -> Result<Sources, DaemonError> {
+    let fetcher = &work.fetcher;
     let source_parts = SourceParts {
         client: parts.http.clone(),
         store: parts.responder.store().clone(),
@@ -36,14 +40,13 @@ pub(super) fn make(parts: &Parts<'_>, work: &Work) -> Result<Sources, DaemonErro
             name: source.name.clone(),
             error,
         };
-        let origin = origin(source).map_err(failed)?;
-        let SourceKind::GithubEvents = source.kind;
-        let options = github(source, &origin).map_err(failed)?;
-        let made = GitHubEvents::new(options, source_parts.clone()).map_err(failed)?;
-        sources.push((Arc::new(made), source.schedule.clone()));
+        let origin = origin(source, &source_parts).map_err(failed)?;
+        let made = source_of(source, &origin, source_parts.clone(), fetcher).map_err(failed)?;
+        sources.push((made, source.schedule.clone()));
         // The configuration was checked: sources of one host agree, but some may have no token.
         let known = origins.entry(origin.host.clone()).or_insert(origin.clone());
         known.token = known.token.take().or(origin.token);
+        known.app = known.app.take().or(origin.app);
     }
     Ok(Sources { sources, origins })
 }
@@ -62,8 +65,36 @@ impl Sources {
     }
 }
 
-fn github(source: &config::Source, origin: &Origin) -> Result<GitHubOptions, PollError> {
-    let scope = match &source.scope {
+fn source_of(
+    source: &config::Source,
+    origin: &Origin,
+    parts: SourceParts,
+    fetcher: &GitFetcher,
+) -> Result<Arc<dyn Source>, PollError> {
+    Ok(match &source.kind {
+        SourceKind::Git { url: address } => {
+            let options = GitRemoteOptions {
+                name: source.name.clone(),
+                url: url(address)?,
+                token: source.token.clone(),
+            };
+            Arc::new(GitRemote::new(options, parts, fetcher.clone())?)
+        }
+        SourceKind::GithubEvents { scope, api_url } => {
+            Arc::new(github(source, scope, api_url, origin, parts)?)
+        }
+        SourceKind::Gharchive { base_url } => Arc::new(archive(source, base_url, origin, parts)?),
+    })
+}
+
+fn github(
+    source: &config::Source,
+    scope: &config::Scope,
+    api_url: &str,
+    origin: &Origin,
+    parts: SourceParts,
+) -> Result<GitHubEvents, PollError> {
+    let scope = match scope {
         config::Scope::Public => Scope::Public,
         config::Scope::Org(name) => Scope::Organization(name.clone()),
         config::Scope::User(name) => Scope::User(name.clone()),
@@ -72,26 +103,72 @@ fn github(source: &config::Source, origin: &Origin) -> Result<GitHubOptions, Pol
             name: name.clone(),
         },
     };
-    Ok(GitHubOptions {
+    let options = GitHubOptions {
         name: source.name.clone(),
         scope,
-        api_url: url(&source.api_url)?,
+        api_url: url(api_url)?,
         host: origin.host.clone(),
-        credentials: source
-            .token
-            .clone()
-            .map(Credential::Token)
-            .into_iter()
-            .collect(),
-    })
+        credentials: credentials(source, origin),
+    };
+    GitHubEvents::new(options, parts)
 }
 
-fn origin(source: &config::Source) -> Result<Origin, PollError> {
+/// What the API is asked with: the installation of an app, and every token.
+fn credentials(source: &config::Source, origin: &Origin) -> Vec<Credential> {
+    let app = origin.app.iter().cloned().map(Credential::App);
+    let tokens = source.token.iter().chain(&source.tokens).cloned();
+    app.chain(tokens.map(Credential::Token)).collect()
+}
+
+fn installation(
+    source: &config::Source,
+    parts: &SourceParts,
+) -> Result<Option<Arc<Installation>>, PollError> {
+    let (Some(app), SourceKind::GithubEvents { scope, api_url }) = (&source.app, &source.kind)
+    else {
+        return Ok(None);
+    };
+    let auth = AppAuth::new(app.id, &app.private_key).map_err(|error| {
+        PollError::App(match error {
+            AppKeyError::NotPem => "private_key is no private key in PEM form",
+            AppKeyError::NotRsa => "private_key is no RSA key of 2048 to 4096 bits",
+            AppKeyError::Signing => "private_key cannot sign",
+        })
+    })?;
+    let path = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+    let id = match (app.installation, scope) {
+        (Some(id), _) => InstallationId::Known(id),
+        // The configuration was checked: the public scope comes with an installation.
+        (None, config::Scope::Public) => InstallationId::Of(path(&["app"])),
+        (None, config::Scope::Org(name)) => InstallationId::Of(path(&["orgs", name])),
+        (None, config::Scope::User(name)) => InstallationId::Of(path(&["users", name])),
+        (None, config::Scope::Repo { owner, name }) => {
+            InstallationId::Of(path(&["repos", owner, name]))
+        }
+    };
+    let (client, clock) = (parts.client.clone(), Arc::clone(&parts.clock));
+    let installation = Installation::new(Arc::new(auth), id, client, url(api_url)?, clock);
+    Ok(Some(Arc::new(installation)))
+}
+
+fn archive(
+    source: &config::Source,
+    base_url: &str,
+    origin: &Origin,
+    parts: SourceParts,
+) -> Result<GhArchive, PollError> {
+    let mut options = GhArchiveOptions::new(source.name.clone(), url(base_url)?);
+    options.host.clone_from(&origin.host);
+    GhArchive::new(options, parts)
+}
+
+fn origin(source: &config::Source, parts: &SourceParts) -> Result<Origin, PollError> {
     let clone_url = url(&source.clone_url)?;
     Ok(Origin {
         host: Origin::host_of(&clone_url),
         clone_url,
         token: source.token.clone(),
+        app: installation(source, parts)?,
     })
 }
 

@@ -26,13 +26,21 @@ pub(super) struct Work {
     pub(super) engine: Arc<Engine>,
     /// Tells workers that there are new items.
     pub(super) wake: Arc<Notify>,
+    /// Fetches contents, within one budget for all.
+    pub(super) fetcher: GitFetcher,
 }
 
 impl Work {
     pub(super) fn new(parts: &Parts<'_>) -> Self {
-        let encodings = parts.config.scan.encodings;
+        let scan = &parts.config.scan;
+        let limits = FetchLimits {
+            max_fetch_bytes: scan.max_fetch_bytes,
+            max_blob_bytes: scan.max_blob_bytes,
+            ..FetchLimits::default()
+        };
         Self {
-            engine: Arc::new(Engine::new(&parts.formats, encodings)),
+            fetcher: GitFetcher::new(parts.http.clone(), limits),
+            engine: Arc::new(Engine::new(&parts.formats, scan.encodings)),
             wake: Arc::new(Notify::new()),
         }
     }
@@ -40,17 +48,11 @@ impl Work {
     /// Starts working on what is found. The worker runs without sources too: webhooks find work, and an
     /// earlier configuration may have left some.
     pub(super) fn start(self, parts: &Parts<'_>, origins: HashMap<String, Origin>) {
-        let scan = &parts.config.scan;
-        let limits = FetchLimits {
-            max_fetch_bytes: scan.max_fetch_bytes,
-            max_blob_bytes: scan.max_blob_bytes,
-            ..FetchLimits::default()
-        };
         let worker_parts = WorkerParts {
             store: parts.responder.store().clone(),
             responder: parts.responder.clone(),
             engine: self.engine,
-            fetcher: GitFetcher::new(parts.http.clone(), limits),
+            fetcher: self.fetcher,
             clock: Arc::clone(&parts.clock),
             wake: self.wake,
         };

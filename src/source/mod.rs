@@ -4,6 +4,7 @@
 //! cursor. A [`Worker`] takes work items, fetches their contents, scans them and hands what it found to the
 //! responder, committed together with the end of the item.
 
+mod archive;
 mod git;
 mod github;
 mod keeper;
@@ -23,12 +24,13 @@ use crate::respond::Responder;
 use crate::scan::Engine;
 use crate::store::Store;
 
+pub use archive::{BackfillOutcome, GhArchive, GhArchiveOptions, Period, PeriodError, Progress};
 pub use git::{GitRemote, GitRemoteOptions};
 pub use github::{
     AppAuth, AppKeyError, Credential, GitHubEvents, GitHubOptions, Installation, InstallationId,
     Scope,
 };
-pub use poll::{PollError, PollFailure, PollOutcome};
+pub use poll::{HourError, PollError, PollFailure, PollOutcome};
 pub use redelivery::{Hook, Redelivery, RedeliveryOptions};
 pub use worker::{Origin, Worker, WorkerOptions, WorkerParts};
 

@@ -33,6 +33,39 @@ pub struct PollFailure {
     pub next_after: Duration,
 }
 
+/// Why an hour of an archive cannot be read.
+#[derive(Debug, Error)]
+pub enum HourError {
+    /// The server cannot be reached, or redirects elsewhere.
+    #[error("the server cannot be asked: {0}")]
+    Unreachable(FetchError),
+    /// The server refuses: 401, 403 and their like.
+    #[error("the server answers HTTP {status}: check the source's base_url")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The server has trouble of its own.
+    #[error("the server answers HTTP {status}")]
+    Server {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The connection was cut in the middle.
+    #[error("the connection did not last: {0}")]
+    Cut(FetchError),
+    /// The file is cut off, or is none.
+    #[error("{0}")]
+    Damaged(&'static str),
+}
+
+impl HourError {
+    /// Whether this says something about the hour, not only about the server as a whole or the way to it.
+    pub(super) fn concerns_the_hour(&self) -> bool {
+        !matches!(self, Self::Unreachable(_) | Self::Refused { .. })
+    }
+}
+
 /// Why a poll failed.
 #[derive(Debug, Error)]
 pub enum PollError {
@@ -69,11 +102,19 @@ pub enum PollError {
     #[error("cannot look for failed deliveries: {0}")]
     Redelivery(String),
     /// The source's address is not one.
-    #[error("the source's api_url cannot be used: {0}")]
+    #[error("the source's URL cannot be used: {0}")]
     Address(&'static str),
     /// A GitHub App cannot be used.
     #[error("the source's GitHub App cannot be used: {0}")]
     App(&'static str),
+    /// An hour of an archive cannot be read, or not to its end.
+    #[error("the archive's hour {hour}: {error}")]
+    Hour {
+        /// The hour as the archive writes it, such as `2015-01-01-5`.
+        hour: String,
+        /// Why.
+        error: HourError,
+    },
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),

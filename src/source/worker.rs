@@ -22,6 +22,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::Installation;
 use crate::clock::SharedClock;
 use crate::fetch::{GitFetcher, ObjectId};
 use crate::respond::Responder;
@@ -46,6 +47,8 @@ pub struct Origin {
     pub clone_url: Url,
     /// An access token for them.
     pub token: Option<SecretString>,
+    /// An app's installation, whose tokens are used when there is no other.
+    pub app: Option<Arc<Installation>>,
 }
 
 impl Origin {

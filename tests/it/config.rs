@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rescind::config::{Config, ConfigError, Environment, Schedule, Scope};
+use rescind::config::{Config, ConfigError, Environment, Schedule, Scope, SourceKind};
 use secrecy::ExposeSecret;
 
 const SOURCE: &str = "[[sources]]\nname = \"a\"\nkind = \"github_events\"\n";
@@ -46,7 +46,11 @@ fn shipped_file_is_the_defaults_and_one_source() {
     let defaults = Config::default();
     assert_eq!(shipped.sources.len(), 1);
     assert_eq!(shipped.sources[0].name, "github-public");
-    assert_eq!(shipped.sources[0].scope, Scope::Public);
+    let github = SourceKind::GithubEvents {
+        scope: Scope::Public,
+        api_url: "https://api.github.com".to_owned(),
+    };
+    assert_eq!(shipped.sources[0].kind, github);
     assert_eq!(shipped.sources[0].schedule, Schedule::Poll);
     assert!(shipped.sources[0].token.is_none());
     assert_eq!(
@@ -185,7 +189,13 @@ api_url = "api.github.com" | sources[0].api_url: is not a URL | https://api.gith
 [[sources]]⏎kind = "github_events" | config.toml:4:1: sources[1].name: is missing | github-public
 clone_url = "https://a.example/x"⏎[[sources]]⏎name = "b"⏎kind = "github_events"⏎clone_url = "https://a.example/y" | config.toml:5:1: sources[1].clone_url: another source | same clone_url
 token = "s"⏎[[sources]]⏎name = "b"⏎kind = "github_events"⏎token = "t" | config.toml:5:1: sources[1].token: another source | same token
-[[sources]]⏎name = "b"⏎kind = "gharchive" | config.toml:6:8: sources[1].kind: this version | github_events
+[[sources]]⏎name = "b"⏎kind = "gitlab" | config.toml:6:8: sources[1].kind: this version | known here: github_events, gharchive
+[[sources]]⏎name = "b"⏎kind = "gharchiv"⏎base_url = "https://a.example" | config.toml:6:8: sources[1].kind: this version | did you mean `gharchive`?
+base_url = "https://a.example" | config.toml:4:1: sources[0].base_url: does not go with kind = "github_events" | remove it; only gharchive
+[[sources]]⏎name = "b"⏎kind = "gharchive"⏎scope = "public" | config.toml:7:1: sources[1].scope: does not go with kind = "gharchive" | remove it; only github_events
+[[sources]]⏎name = "b"⏎kind = "gharchive"⏎api_url = 3 | config.toml:7:1: sources[1].api_url: does not go with kind = "gharchive" | remove it; only github_events
+[[sources]]⏎name = "b"⏎kind = "gharchive"⏎base_url = "ftp://a" | config.toml:7:12: sources[1].base_url: has to begin with https:// | https://data.gharchive.org
+[[sources]]⏎name = "b"⏎kind = "gharchive"⏎base_ur = "x" | config.toml:7:1: sources[1].base_ur: this version knows no such key | did you mean `base_url`?
 [[sources]]⏎name = "b c"⏎kind = "github_events" | sources[1].name: has to be at most | github-public
 "#;
 
@@ -268,7 +278,10 @@ fn variables_override_the_file() {
         .as_ref()
         .map(ExposeSecret::expose_secret);
     assert_eq!(token, Some("from-variable"));
-    assert_eq!(config.sources[0].scope.to_string(), "repo:rust-lang/rust");
+    let SourceKind::GithubEvents { scope, .. } = &config.sources[0].kind else {
+        panic!("{:?}", config.sources[0]);
+    };
+    assert_eq!(scope.to_string(), "repo:rust-lang/rust");
     assert_eq!(config.sources[1].schedule.to_string(), "0 3 * * 7");
 }
 
@@ -405,6 +418,23 @@ fn what_is_shown_can_be_read_back() {
     let again = valid(&shown, &[]);
     assert_eq!(again.server.bind, config.server.bind);
     assert_eq!(again.sources[0].schedule, config.sources[0].schedule);
+}
+
+#[test]
+fn an_archive_has_defaults_and_is_shown() {
+    let config = valid("[[sources]]\nname = \"past\"\nkind = \"gharchive\"\n", &[]);
+    let archive = SourceKind::Gharchive {
+        base_url: "https://data.gharchive.org".to_owned(),
+    };
+    assert_eq!(config.sources[0].kind, archive);
+    assert_eq!(config.sources[0].clone_url, "https://github.com");
+    let shown = config.to_masked_toml();
+    assert!(
+        shown.contains("base_url = \"https://data.gharchive.org\"\n"),
+        "{shown}"
+    );
+    assert!(!shown.contains("api_url") && !shown.contains("scope"));
+    assert_eq!(valid(&shown, &[]).sources[0].kind, archive);
 }
 
 #[test]

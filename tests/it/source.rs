@@ -1,5 +1,6 @@
 //! The events feed, and the worker behind it.
 
+mod archive;
 mod feed;
 mod remote;
 mod work;

@@ -17,7 +17,7 @@ use super::read::{Found, Section};
 use crate::scan::Encodings;
 
 pub use partners::{Partner, Partners};
-pub use sources::{Schedule, Scope, Source, SourceKind};
+pub use sources::{App, Schedule, Scope, Source, SourceKind};
 pub use webhooks::{Hook, Redelivery, Webhook, Webhooks};
 pub use work::Work;
 

@@ -6,33 +6,77 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{base_url, required};
 use crate::config::cron::CronSchedule;
 use crate::config::problem::nearest;
-use crate::config::read::Section;
+use crate::config::read::{Found, Section};
 
 /// One of `[[sources]]`
 #[derive(Debug, Clone)]
 pub struct Source {
     /// What the source is called in the log and in incidents. Unique.
     pub name: String,
-    /// What kind of feed it is.
+    /// What kind of feed it is, and what only that kind has.
     pub kind: SourceKind,
-    /// Which part of the feed is read.
-    pub scope: Scope,
-    /// The REST API's base URL, without a slash at the end.
-    pub api_url: String,
     /// The base URL of repositories over smart HTTP, without a slash at the end: contents come from
     /// `{clone_url}/{owner}/{repo}.git`.
     pub clone_url: String,
     /// The access token for the API and for clones.
     pub token: Option<SecretString>,
+    /// Further access tokens for the API, each with a rate limit of its own.
+    pub tokens: Vec<SecretString>,
+    /// The GitHub App whose installation the source is.
+    pub app: Option<App>,
     /// When it is polled.
     pub schedule: Schedule,
 }
 
-/// What kind of feed a source is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `[sources.app]`
+#[derive(Debug, Clone)]
+pub struct App {
+    /// The app's id.
+    pub id: u64,
+    /// Its private key, in PEM form.
+    pub private_key: SecretString,
+    /// The id of the installation. `None`: the one for the source's scope.
+    pub installation: Option<u64>,
+}
+
+/// What kind of feed a source is, with the keys that only this kind has.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceKind {
     /// GitHub's events API.
-    GithubEvents,
+    GithubEvents {
+        /// Which part of the feed is read.
+        scope: Scope,
+        /// The REST API's base URL, without a slash at the end.
+        api_url: String,
+    },
+    /// An archive of events, one file per hour.
+    Gharchive {
+        /// The base URL of its files, without a slash at the end.
+        base_url: String,
+    },
+    /// One repository, looked at on a schedule.
+    Git {
+        /// Where it is cloned from.
+        url: String,
+    },
+}
+
+/// What the kinds are called in the configuration, and the keys that only they have.
+const KINDS: [(&str, &[&str]); 3] = [
+    ("github_events", &["scope", "api_url", "tokens", "app"]),
+    ("gharchive", &["base_url"]),
+    ("git", &["url"]),
+];
+
+impl SourceKind {
+    /// What it is called in the configuration.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::GithubEvents { .. } => "github_events",
+            Self::Gharchive { .. } => "gharchive",
+            Self::Git { .. } => "git",
+        }
+    }
 }
 
 /// Which part of a forge a source reads.
@@ -88,23 +132,27 @@ pub(super) fn sources(sections: Vec<Section<'_>>) -> Vec<Source> {
     for section in sections {
         let name = source_name(&section, &names);
         let kind = source_kind(&section);
-        let scope = source_scope(&section);
-        let github = "https://api.github.com";
-        let api_url = base_url(&section, "api_url", github).unwrap_or_else(|| github.to_owned());
-        let github = "https://github.com";
-        let clone_url =
-            base_url(&section, "clone_url", github).unwrap_or_else(|| github.to_owned());
+        let clone_url = match &kind {
+            Some(SourceKind::Git { url }) => host_of(url),
+            _ => url_or(&section, "clone_url", "https://github.com"),
+        };
         let token = source_token(&section);
+        let (tokens, app) = match &kind {
+            Some(SourceKind::GithubEvents { scope, .. }) => {
+                (source_tokens(&section), source_app(&section, scope))
+            }
+            _ => (Vec::new(), None),
+        };
         let schedule = source_schedule(&section);
         names.extend(name.clone());
         if let (Some(name), Some(kind)) = (name, kind) {
             let source = Source {
                 name,
                 kind,
-                scope,
-                api_url,
                 clone_url,
                 token,
+                tokens,
+                app,
                 schedule,
             };
             refuse_second_origin(&section, &source, &sources);
@@ -127,7 +175,9 @@ fn refuse_second_origin(section: &Section<'_>, source: &Source, others: &[Source
         token.map(|token| token.expose_secret().to_owned())
     };
     for other in others.iter().filter(|other| host(other) == host(source)) {
-        if other.clone_url != source.clone_url {
+        let is_git = |source: &Source| matches!(source.kind, SourceKind::Git { .. });
+        // A source of one repository clones from its own address.
+        if other.clone_url != source.clone_url && !is_git(source) && !is_git(other) {
             let what = "another source has the same host with a different clone_url";
             let hint = "give sources of one host the same clone_url";
             section.refuse(section.place(), "clone_url", what, hint);
@@ -162,18 +212,144 @@ fn source_name(section: &Section<'_>, taken: &[String]) -> Option<String> {
     Some(found.value)
 }
 
+/// The kind with its keys. Keys of other kinds are refused.
 fn source_kind(section: &Section<'_>) -> Option<SourceKind> {
-    let found = required(section, "kind", r#"kind = "github_events""#)?;
-    if found.value == "github_events" {
-        return Some(SourceKind::GithubEvents);
+    let found = required(section, "kind", r#"kind = "github_events""#);
+    let kind = found.as_ref().map(|found| found.value.as_str());
+    let read = match kind {
+        Some("github_events") => github_events(section),
+        Some("gharchive") => gharchive(section),
+        Some("git") => git(section)?,
+        _ => {
+            // Which keys belong to it nobody can tell; those of any kind are no further mistake.
+            let _ = (github_events(section), gharchive(section));
+            let _ = (section.has("url"), base_url(section, "url", EXAMPLE));
+            section.forgive(&["tokens", "app"]);
+            if let Some(found) = found {
+                refuse_kind(section, &found);
+            }
+            return None;
+        }
+    };
+    refuse_keys_of_others(section, read.name());
+    Some(read)
+}
+
+fn github_events(section: &Section<'_>) -> SourceKind {
+    SourceKind::GithubEvents {
+        scope: source_scope(section),
+        api_url: url_or(section, "api_url", "https://api.github.com"),
     }
-    let hint = match nearest(&found.value, ["github_events"]) {
+}
+
+fn gharchive(section: &Section<'_>) -> SourceKind {
+    SourceKind::Gharchive {
+        base_url: url_or(section, "base_url", "https://data.gharchive.org"),
+    }
+}
+
+const EXAMPLE: &str = "https://git.example.com/team/project.git";
+
+/// The address of one repository; `clone_url` is understood too.
+fn git(section: &Section<'_>) -> Option<SourceKind> {
+    let key = if section.has("clone_url") && !section.has("url") {
+        "clone_url"
+    } else {
+        "url"
+    };
+    required(section, key, &format!("{key} = \"{EXAMPLE}\""))?;
+    let url = base_url(section, key, EXAMPLE)?;
+    if Url::parse(&url).is_ok_and(|url| url.path().len() > 1) {
+        return Some(SourceKind::Git { url });
+    }
+    let hint = format!("write the whole address, such as \"{EXAMPLE}\"");
+    section.refuse(
+        section.place(),
+        key,
+        "names a server and no repository",
+        &hint,
+    );
+    None
+}
+
+/// The server of a checked URL.
+fn host_of(url: &str) -> String {
+    Url::parse(url).map_or_else(|_| url.to_owned(), |url| url.origin().ascii_serialization())
+}
+
+fn source_tokens(section: &Section<'_>) -> Vec<SecretString> {
+    let found = section.secrets("tokens");
+    for token in &found {
+        let text = token.value.expose_secret();
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let hint = "only printable ASCII without spaces; check for line breaks";
+            let what = "holds characters that no access token has";
+            section.refuse(&token.place, "tokens", what, hint);
+        }
+    }
+    found.into_iter().map(|found| found.value).collect()
+}
+
+fn source_app(section: &Section<'_>, scope: &Scope) -> Option<App> {
+    if !section.has("app") {
+        return None;
+    }
+    let inner = section.section("app");
+    let id = inner.count("id", "12345");
+    let private_key = inner.secret("private_key");
+    let installation = inner.count("installation", "678").map(|found| found.value);
+    for (key, missing, example) in [
+        ("id", id.is_none(), "id = 12345"),
+        (
+            "private_key",
+            private_key.is_none(),
+            r#"private_key = { file = "app.pem" }"#,
+        ),
+    ] {
+        if missing && !inner.has(key) {
+            let hint = format!("add a line such as {example}");
+            inner.refuse(inner.place(), key, "is missing", &hint);
+        }
+    }
+    if *scope == Scope::Public && installation.is_none() {
+        let hint = "add the installation's number: it stands at the end of the URL of its settings";
+        inner.refuse(
+            inner.place(),
+            "installation",
+            "is missing: the scope names no account",
+            hint,
+        );
+    }
+    inner.finish();
+    Some(App {
+        id: id?.value,
+        private_key: private_key?.value,
+        installation,
+    })
+}
+
+fn refuse_kind(section: &Section<'_>, found: &Found<String>) {
+    let names = KINDS.map(|(name, _)| name);
+    let hint = match nearest(&found.value, names) {
         Some(word) => format!("did you mean `{word}`?"),
-        None => "known here: github_events".to_owned(),
+        None => format!("known here: {}", names.join(", ")),
     };
     let what = "this version knows no such kind of source";
     section.refuse(&found.place, "kind", what, &hint);
-    None
+}
+
+fn refuse_keys_of_others(section: &Section<'_>, kind: &str) {
+    for (other, keys) in KINDS.into_iter().filter(|(name, _)| *name != kind) {
+        for key in keys {
+            let what = format!("does not go with kind = \"{kind}\"");
+            let hint = format!("remove it; only {other} has this key");
+            section.forbid(key, &what, &hint);
+        }
+    }
+}
+
+fn url_or(section: &Section<'_>, key: &'static str, default: &str) -> String {
+    base_url(section, key, default).unwrap_or_else(|| default.to_owned())
 }
 
 fn source_scope(section: &Section<'_>) -> Scope {

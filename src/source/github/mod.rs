@@ -32,6 +32,8 @@ use crate::store::SourceState;
 use api::Api;
 pub use app::{AppAuth, AppKeyError, Installation, InstallationId};
 use cursor::Cursor;
+pub(super) use event::Event;
+pub(super) use gather::{Taking, Tally};
 use reading::{PAGES, Reading};
 use repair::LATE;
 pub use scope::Scope;

@@ -12,6 +12,7 @@ use super::place::Places;
 use super::{Origin, Shared};
 use crate::fetch::{FetchError, ObjectId, RangeRequest, RepositoryName, Visited};
 use crate::respond::{Sighting, redact};
+use crate::source::Installation;
 use crate::store::{Fetched, NewWorkItem, Priority, Reason, StoreError, WorkItem, WorkKind};
 
 /// Sightings that are held before they are looked up, in the middle of an item if need be.
@@ -64,6 +65,18 @@ pub(super) struct Done {
 struct Plan {
     clone_url: Url,
     token: Option<SecretString>,
+    app: Option<Arc<Installation>>,
+}
+
+impl Plan {
+    /// Gets a token where an app's installation is to be asked for one.
+    async fn with_token(mut self) -> Result<Self, String> {
+        if let (None, Some(app)) = (&self.token, &self.app) {
+            let token = app.token().await;
+            self.token = Some(token.map_err(|error| error.to_string())?);
+        }
+        Ok(self)
+    }
 }
 
 impl Shared {
@@ -74,7 +87,11 @@ impl Shared {
             let why = "its host is left alone for a while".to_owned();
             return Tried::ended(item, End::Later { wait, why });
         }
-        match (plan(range, origin.as_ref()), range.kind) {
+        let plan = match plan(range, origin.as_ref()) {
+            Ok(plan) => plan.with_token().await,
+            Err(wrong) => Err(wrong),
+        };
+        match (plan, range.kind) {
             (Err(wrong), _) => Tried::failed(item, wrong),
             (Ok(plan), WorkKind::Range) => self.read(plan, item).await,
             (Ok(plan), WorkKind::References) => self.list(plan, item).await,
@@ -108,7 +125,9 @@ impl Shared {
 
     /// Lists references; each becomes a range.
     async fn list(&self, plan: Plan, item: WorkItem) -> Tried {
-        let Plan { clone_url, token } = plan;
+        let Plan {
+            clone_url, token, ..
+        } = plan;
         let fetcher = &self.parts.fetcher;
         let references = match fetcher.references(&clone_url, token.as_ref()).await {
             Ok(references) => references,
@@ -315,10 +334,12 @@ fn plan(range: &NewWorkItem, origin: Option<&Origin>) -> Result<Plan, String> {
             ));
         }
     };
-    let token = origin
-        .filter(|origin| origin.clone_url.origin() == clone_url.origin())
-        .and_then(|origin| origin.token.clone());
-    Ok(Plan { clone_url, token })
+    let origin = origin.filter(|origin| origin.clone_url.origin() == clone_url.origin());
+    Ok(Plan {
+        clone_url,
+        token: origin.and_then(|origin| origin.token.clone()),
+        app: origin.and_then(|origin| origin.app.clone()),
+    })
 }
 
 fn request(range: &NewWorkItem, plan: Plan) -> Result<RangeRequest, &'static str> {

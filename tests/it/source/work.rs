@@ -82,6 +82,7 @@ impl House {
             wake: Arc::clone(&self.wake),
         };
         let origin = Origin {
+            app: None,
             host: "git.example".to_owned(),
             clone_url: Url::parse(base).unwrap(),
             token: token.map(Into::into),

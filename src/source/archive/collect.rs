@@ -1,0 +1,256 @@
+//! From the bytes of an hour to batches of work items and sightings. Runs on a thread that may block.
+
+use std::io::{self, BufRead, Read};
+
+use flate2::bufread::MultiGzDecoder;
+use jiff::Timestamp;
+use serde::de::IgnoredAny;
+use tokio::sync::mpsc::{Receiver, Sender};
+
+use super::split::{MAX_EVENT, Piece, Splitter};
+use crate::forge::{Gathered, Gatherer};
+use crate::source::SourceParts;
+use crate::source::github::{Event, Taking, Tally};
+use crate::store::Priority;
+
+/// The most events that are committed together.
+const BATCH: u64 = 1_000;
+
+/// So many sightings are committed however few events they are from.
+const MANY_SIGHTINGS: usize = 5_000;
+
+/// Bytes that are inflated at a time.
+const INFLATED: usize = 128 << 10;
+
+/// What a number of events amount to.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Work items, sightings, and counts of what was not counted before.
+    pub(super) gathered: Gathered,
+    /// Events and junk that were not counted before.
+    pub(super) pieces: u64,
+    /// Events among them that could be read.
+    pub(super) events: u64,
+    /// Events of types that are not known.
+    pub(super) unknown: u64,
+    /// The time of the newest event.
+    pub(super) newest: Option<Timestamp>,
+}
+
+/// What the thread tells.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// Some events.
+    Batch(Batch),
+    /// There are no more; or what is wrong with the file.
+    End(Result<(), &'static str>),
+}
+
+/// How the events of an hour are read.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// The source's name.
+    pub(super) source: String,
+    /// The host that serves the contents.
+    pub(super) host: String,
+    /// The time of events that tell none.
+    pub(super) at: Timestamp,
+    /// How many pieces were counted when the hour was read before.
+    pub(super) counted: u64,
+}
+
+/// Reads an hour's compressed bytes to their end and tells what is in them. Ends early when nobody listens.
+pub(super) fn collect(
+    reading: &Reading,
+    parts: &SourceParts,
+    chunks: Receiver<Vec<u8>>,
+    told: &Sender<Told>,
+) {
+    let mut collector = Collector::new(reading, parts, told);
+    let read = collector.read(Chunks::new(chunks));
+    collector.tell();
+    let _ = told.blocking_send(Told::End(read));
+}
+
+struct Collector<'a> {
+    reading: &'a Reading,
+    parts: &'a SourceParts,
+    told: &'a Sender<Told>,
+    gatherer: Gatherer<'a>,
+    batch: Batch,
+    /// Pieces of the present batch, counted before or not.
+    taken: u64,
+    /// Pieces still to come that were counted before.
+    to_skip: u64,
+}
+
+impl<'a> Collector<'a> {
+    fn new(reading: &'a Reading, parts: &'a SourceParts, told: &'a Sender<Told>) -> Self {
+        Self {
+            reading,
+            parts,
+            told,
+            gatherer: gatherer(reading, parts),
+            batch: Batch::default(),
+            taken: 0,
+            to_skip: reading.counted,
+        }
+    }
+
+    fn read(&mut self, mut chunks: Chunks) -> Result<(), &'static str> {
+        // A server may inflate what it sends, so the contents say what they are, not the name.
+        let first = chunks.fill_buf().ok().and_then(|bytes| bytes.first());
+        match first {
+            Some(0x1f) => self.split(MultiGzDecoder::new(chunks)),
+            Some(b'{' | b'\n') => self.split(chunks),
+            Some(_) => Err("what the server sent is no gzip: check the source's base_url"),
+            None => Err("the file is empty"),
+        }
+    }
+
+    fn split(&mut self, mut inflated: impl Read) -> Result<(), &'static str> {
+        let mut splitter = Splitter::new(MAX_EVENT);
+        let mut buffer = vec![0; INFLATED];
+        loop {
+            let count = match inflated.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(wrong(&error)),
+            };
+            splitter.feed(&buffer[..count], &mut |piece| self.take(&piece));
+            if self.told.is_closed() {
+                return Err("it was not read to the end");
+            }
+        }
+        splitter.finish(&mut |piece| self.take(&piece));
+        Ok(())
+    }
+
+    fn take(&mut self, piece: &Piece<'_>) {
+        let is_new = self.to_skip == 0;
+        let before = (
+            self.gatherer.gathered.texts,
+            self.gatherer.gathered.malformed,
+        );
+        let is_event = match piece {
+            Piece::Object(json) => self.event(json, is_new),
+            Piece::Junk(wrong) => {
+                self.malformed(wrong, is_new);
+                false
+            }
+        };
+        if is_new {
+            self.batch.pieces += 1;
+            self.batch.events += u64::from(is_event);
+        } else {
+            self.to_skip -= 1;
+            let gathered = &mut self.gatherer.gathered;
+            (gathered.texts, gathered.malformed) = before;
+        }
+        self.taken += 1;
+        if self.taken >= BATCH || self.gatherer.gathered.sightings.len() >= MANY_SIGHTINGS {
+            self.tell();
+        }
+    }
+
+    /// Takes one event; says whether it is one.
+    fn event(&mut self, json: &[u8], is_new: bool) -> bool {
+        // A text with a broken character is still an event.
+        let text = String::from_utf8_lossy(json);
+        if serde_json::from_str::<IgnoredAny>(&text).is_err() {
+            self.malformed("it is no JSON", is_new);
+            return false;
+        }
+        let event = Event::read(&text, &self.reading.host);
+        self.batch.newest = self.batch.newest.max(event.at);
+        let mut tally = Tally::default();
+        let taking = Taking {
+            priority: Priority::Backfill,
+            forks: false,
+            now: self.reading.at,
+        };
+        tally.take(&event, &mut self.gatherer, taking);
+        if is_new {
+            self.batch.unknown += tally.unknown;
+        }
+        if let Some(wrong) = tally.wrong {
+            self.malformed(wrong, is_new);
+        }
+        event.malformed.is_none()
+    }
+
+    fn malformed(&mut self, wrong: &str, is_new: bool) {
+        self.gatherer.gathered.malformed += 1;
+        if is_new {
+            let source = &self.reading.source;
+            tracing::debug!(%source, wrong, "an archived event cannot be read");
+        }
+    }
+
+    /// Tells what was collected since the last time.
+    fn tell(&mut self) {
+        let next = gatherer(self.reading, self.parts);
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.gathered = std::mem::replace(&mut self.gatherer, next).gathered;
+        let is_something = std::mem::take(&mut self.taken) > 0;
+        if is_something {
+            // Nobody listens any more: the loop finds out by itself.
+            let _ = self.told.blocking_send(Told::Batch(batch));
+        }
+    }
+}
+
+fn gatherer<'a>(reading: &'a Reading, parts: &'a SourceParts) -> Gatherer<'a> {
+    let formats = parts.responder.formats();
+    Gatherer::new(&reading.source, formats, &parts.engine, parts.clock.now())
+}
+
+fn wrong(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the file ends too early",
+        _ => "the file is no gzip, or is damaged",
+    }
+}
+
+/// Chunks that come from another task, as a reader. Ends when there are no more.
+struct Chunks {
+    coming: Receiver<Vec<u8>>,
+    present: Vec<u8>,
+    at: usize,
+}
+
+impl Chunks {
+    fn new(coming: Receiver<Vec<u8>>) -> Self {
+        Self {
+            coming,
+            present: Vec::new(),
+            at: 0,
+        }
+    }
+}
+
+impl BufRead for Chunks {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.at >= self.present.len() {
+            let Some(chunk) = self.coming.blocking_recv() else {
+                return Ok(&[]);
+            };
+            self.present = chunk;
+            self.at = 0;
+        }
+        Ok(self.present.get(self.at..).unwrap_or_default())
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.at += count;
+    }
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
+}

@@ -1,0 +1,238 @@
+//! Takes a stream of JSON objects apart, whatever stands between them.
+//!
+//! Archives hold one object per line. Old hours have objects one after the other on the same line, up to
+//! the whole hour without a line break. No object has a line break in it, so after anything broken the next
+//! line is a fresh start.
+
+use memchr::{memchr2, memchr3};
+
+/// The largest event, in bytes of JSON. What is larger is skipped and counted.
+pub(super) const MAX_EVENT: usize = 32 << 20;
+
+/// What was found in a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Piece<'a> {
+    /// One object, from brace to brace. Whether it is JSON was not checked.
+    Object(&'a [u8]),
+    /// Something that is none; says what is wrong.
+    Junk(&'static str),
+}
+
+/// Where in the stream the next byte stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Between objects.
+    Between,
+    /// In something that is no object.
+    InJunk,
+    /// In an object, that many brackets deep.
+    Inside(u32),
+    /// In a string of an object.
+    InString(u32),
+    /// Behind a backslash in a string.
+    Escaped(u32),
+}
+
+/// Takes a stream apart that comes in chunks. Holds one object at most.
+#[derive(Debug)]
+pub(super) struct Splitter {
+    max: usize,
+    place: Place,
+    object: Vec<u8>,
+    is_too_large: bool,
+}
+
+impl Splitter {
+    /// At the beginning of a stream; objects of more than `max` bytes are skipped.
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            max,
+            place: Place::Between,
+            object: Vec::new(),
+            is_too_large: false,
+        }
+    }
+
+    /// Takes the next bytes of the stream.
+    pub(super) fn feed(&mut self, mut bytes: &[u8], each: &mut impl FnMut(Piece<'_>)) {
+        while !bytes.is_empty() {
+            let taken = match self.place {
+                Place::Between => self.between(bytes, each),
+                Place::InJunk => self.in_junk(bytes),
+                Place::Inside(depth) => self.inside(bytes, depth, each),
+                Place::InString(depth) => self.in_string(bytes, depth, each),
+                Place::Escaped(depth) => self.escaped(bytes, depth, each),
+            };
+            bytes = bytes.get(taken..).unwrap_or_default();
+        }
+    }
+
+    /// The stream is whole and over.
+    pub(super) fn finish(self, each: &mut impl FnMut(Piece<'_>)) {
+        if !matches!(self.place, Place::Between | Place::InJunk) {
+            each(Piece::Junk("it is cut off"));
+        }
+    }
+
+    fn between(&mut self, bytes: &[u8], each: &mut impl FnMut(Piece<'_>)) -> usize {
+        let is_blank = |byte: u8| byte.is_ascii_whitespace() || byte == b',';
+        let Some(at) = bytes.iter().position(|byte| !is_blank(*byte)) else {
+            return bytes.len();
+        };
+        if bytes[at] == b'{' {
+            self.object.clear();
+            self.object.push(b'{');
+            self.is_too_large = false;
+            self.place = Place::Inside(1);
+        } else {
+            self.place = Place::InJunk;
+            each(Piece::Junk("it is no JSON object"));
+        }
+        at + 1
+    }
+
+    /// Junk lasts up to the line's end, or to what may be an object on the same line.
+    fn in_junk(&mut self, bytes: &[u8]) -> usize {
+        match memchr2(b'\n', b'{', bytes) {
+            Some(at) => {
+                self.place = Place::Between;
+                at
+            }
+            None => bytes.len(),
+        }
+    }
+
+    fn inside(&mut self, bytes: &[u8], depth: u32, each: &mut impl FnMut(Piece<'_>)) -> usize {
+        let is_mark = |byte: &u8| matches!(byte, b'"' | b'{' | b'[' | b'}' | b']' | b'\n');
+        let Some(at) = bytes.iter().position(is_mark) else {
+            self.keep(bytes);
+            return bytes.len();
+        };
+        self.keep(&bytes[..=at]);
+        self.place = match bytes[at] {
+            b'"' => Place::InString(depth),
+            b'{' | b'[' => Place::Inside(depth.saturating_add(1)),
+            b'\n' => broken(each),
+            _ if depth > 1 => Place::Inside(depth - 1),
+            _ => self.complete(each),
+        };
+        at + 1
+    }
+
+    fn in_string(&mut self, bytes: &[u8], depth: u32, each: &mut impl FnMut(Piece<'_>)) -> usize {
+        let Some(at) = memchr3(b'"', b'\\', b'\n', bytes) else {
+            self.keep(bytes);
+            return bytes.len();
+        };
+        self.keep(&bytes[..=at]);
+        self.place = match bytes[at] {
+            b'"' => Place::Inside(depth),
+            b'\\' => Place::Escaped(depth),
+            _ => broken(each),
+        };
+        at + 1
+    }
+
+    fn escaped(&mut self, bytes: &[u8], depth: u32, each: &mut impl FnMut(Piece<'_>)) -> usize {
+        self.keep(&bytes[..1]);
+        self.place = match bytes[0] {
+            b'\n' => broken(each),
+            _ => Place::InString(depth),
+        };
+        1
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.is_too_large {
+            return;
+        }
+        if self.object.len() + bytes.len() > self.max {
+            self.is_too_large = true;
+            self.object = Vec::new();
+        } else {
+            self.object.extend_from_slice(bytes);
+        }
+    }
+
+    fn complete(&self, each: &mut impl FnMut(Piece<'_>)) -> Place {
+        if self.is_too_large {
+            each(Piece::Junk("it is too large"));
+        } else {
+            each(Piece::Object(&self.object));
+        }
+        Place::Between
+    }
+}
+
+fn broken(each: &mut impl FnMut(Piece<'_>)) -> Place {
+    each(Piece::Junk("it ends with its line, not with its brackets"));
+    Place::Between
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The objects of a stream and how much junk, the same however the stream is cut into chunks.
+    fn split(stream: &str) -> (Vec<String>, usize) {
+        let one = split_by(stream, stream.len().max(1));
+        for size in [1, 2, 3, 7] {
+            assert_eq!(split_by(stream, size), one, "{stream:?} by {size}");
+        }
+        one
+    }
+
+    fn split_by(stream: &str, size: usize) -> (Vec<String>, usize) {
+        let (mut objects, mut junk) = (Vec::new(), 0);
+        let mut each = |piece: Piece<'_>| match piece {
+            Piece::Object(object) => objects.push(String::from_utf8(object.to_vec()).unwrap()),
+            Piece::Junk(_) => junk += 1,
+        };
+        let mut splitter = Splitter::new(60);
+        for chunk in stream.as_bytes().chunks(size) {
+            splitter.feed(chunk, &mut each);
+        }
+        splitter.finish(&mut each);
+        (objects, junk)
+    }
+
+    #[test]
+    fn objects_are_found_with_and_without_line_breaks() {
+        for (stream, objects, junk) in [
+            ("", vec![], 0),
+            ("{}\n{\"a\":1}\r\n", vec!["{}", "{\"a\":1}"], 0),
+            ("{}{\"a\":[{}]} {}", vec!["{}", "{\"a\":[{}]}", "{}"], 0),
+            (
+                "{\"a\":\"}{\\\"\\\\\"}{}",
+                vec!["{\"a\":\"}{\\\"\\\\\"}", "{}"],
+                0,
+            ),
+            ("\u{feff}{}", vec!["{}"], 1),
+            // Junk ends with its line, or where an object begins.
+            ("junk\n{}\n[1]\n{}", vec!["{}", "{}"], 2),
+            ("junk{}", vec!["{}"], 1),
+            ("}{}", vec!["{}"], 1),
+            // What is cut off does not swallow the next line.
+            ("{\"a\":\n{}", vec!["{}"], 1),
+            ("{\"a\":\"\n{}", vec!["{}"], 1),
+            ("{\"a\":\"\\\n{}", vec!["{}"], 1),
+            ("{}\n{\"a\":[", vec!["{}"], 1),
+        ] {
+            let expected = objects.into_iter().map(str::to_owned).collect();
+            assert_eq!(split(stream), (expected, junk), "{stream:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_skipped_on_the_same_line_and_across() {
+        let large = format!("{{\"a\":\"{}\"}}", "x{\\\"".repeat(40));
+        for stream in [
+            format!("{{}}{large}{{\"b\":2}}"),
+            format!("{{}}\n{large}\n{{\"b\":2}}\n"),
+            format!("{{}}\n{}\n{{\"b\":2}}\n", &large[..large.len() - 1]),
+        ] {
+            let expected = vec!["{}".to_owned(), "{\"b\":2}".to_owned()];
+            assert_eq!(split(&stream), (expected, 1), "{stream}");
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! One hour from the server to the database, as a stream: the memory it takes does not depend on its size.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use reqwest::Response;
+use reqwest::header::ACCEPT_ENCODING;
+use tokio::sync::mpsc;
+
+use super::GhArchive;
+use super::collect::{Batch, Reading, Told, collect};
+use super::cursor::{Cursor, Reader, Track};
+use super::hour::Hour;
+use crate::fetch::{FetchError, rate_limit_wait, read_chunk, retry_after, send};
+use crate::forge::Gathered;
+use crate::source::{HourError, PollError};
+
+/// How long the server may send nothing.
+const STALL: Duration = Duration::from_secs(30);
+
+/// The longest that one hour is read.
+const LIMIT: Duration = Duration::from_hours(2);
+
+/// The largest file of one hour, compressed. They have some 100 MB.
+const MAX_FILE: u64 = 4 << 30;
+
+/// Chunks that wait for the thread that inflates them, some 16 KiB each.
+const CHUNKS: usize = 16;
+
+/// Batches that wait to be committed.
+const BATCHES: usize = 2;
+
+/// How the reading of an hour ended.
+#[derive(Debug)]
+pub(super) enum HourEnd {
+    /// All of it was read.
+    Whole,
+    /// The archive does not have it.
+    Missing,
+    /// It was not read, or not to its end.
+    Broken(PollError),
+}
+
+/// What becomes of an hour that is not read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Whole,
+    Missing,
+    Incomplete,
+}
+
+/// One reader's present run over some hours.
+pub(super) struct Sitting<'a> {
+    archive: &'a GhArchive,
+    reader: Reader,
+    /// How far it has come.
+    pub(super) track: Track,
+    /// Called after each commit.
+    pub(super) each: &'a mut (dyn FnMut(&Track) + Send),
+}
+
+impl<'a> Sitting<'a> {
+    pub(super) fn new(
+        archive: &'a GhArchive,
+        reader: Reader,
+        track: Track,
+        each: &'a mut (dyn FnMut(&Track) + Send),
+    ) -> Self {
+        Self {
+            archive,
+            reader,
+            track,
+            each,
+        }
+    }
+
+    /// Reads the next hour and commits what is in it. The track stays at this hour.
+    ///
+    /// # Errors
+    /// The database's only; trouble with the hour is a [`HourEnd::Broken`].
+    pub(super) async fn read(&mut self) -> Result<HourEnd, PollError> {
+        let hour = self.track.next;
+        let response = match self.archive.ask(hour).await {
+            Ok(Some(response)) => response,
+            Ok(None) => return Ok(HourEnd::Missing),
+            Err(error) => return Ok(HourEnd::Broken(error)),
+        };
+        let seconds = LIMIT.as_secs();
+        let read = tokio::time::timeout(LIMIT, self.read_body(hour, response)).await;
+        let ended = match read {
+            Ok(ended) => ended?,
+            Err(_) => Err(HourError::Cut(FetchError::TooSlow { seconds })),
+        };
+        Ok(match ended {
+            Ok(()) => HourEnd::Whole,
+            Err(error) => HourEnd::Broken(failed(hour, error)),
+        })
+    }
+
+    async fn read_body(
+        &mut self,
+        hour: Hour,
+        response: Response,
+    ) -> Result<Result<(), HourError>, PollError> {
+        let (chunks, inflating) = mpsc::channel(CHUNKS);
+        let (telling, told) = mpsc::channel(BATCHES);
+        let reading = Reading {
+            source: self.archive.keeper.name.clone(),
+            host: self.archive.host.clone(),
+            at: hour.begin(),
+            counted: self.track.counted,
+        };
+        let parts = self.archive.keeper.parts.clone();
+        // It ends by itself when the channels close, also when this future is dropped.
+        tokio::task::spawn_blocking(move || collect(&reading, &parts, inflating, &telling));
+
+        let (before, sent) = (self.track.bytes, AtomicU64::new(0));
+        let (passed_on, ended) = tokio::join!(
+            pass_on(response, chunks, &sent),
+            self.commit_all(told, before, &sent)
+        );
+        self.track.bytes = before + sent.load(Ordering::Relaxed);
+        // A connection that was cut looks like a file that is.
+        Ok(match (passed_on, ended?) {
+            (Err(error), _) => Err(error),
+            (Ok(()), ended) => ended,
+        })
+    }
+
+    /// Commits what the thread tells, until it ends. When this ends, so does the thread.
+    async fn commit_all(
+        &mut self,
+        mut told: mpsc::Receiver<Told>,
+        bytes_before: u64,
+        sent: &AtomicU64,
+    ) -> Result<Result<(), HourError>, PollError> {
+        while let Some(message) = told.recv().await {
+            self.track.bytes = bytes_before + sent.load(Ordering::Relaxed);
+            match message {
+                Told::Batch(batch) => self.commit(batch).await?,
+                Told::End(end) => return Ok(end.map_err(HourError::Damaged)),
+            }
+        }
+        Ok(Err(HourError::Damaged("it was not read to the end")))
+    }
+
+    async fn commit(&mut self, batch: Batch) -> Result<(), PollError> {
+        self.track.counted += batch.pieces;
+        self.track.events += batch.events;
+        self.track.malformed += batch.gathered.malformed;
+        self.save(Some(batch), None).await
+    }
+
+    /// Notes where it begins.
+    pub(super) async fn begin(&mut self) -> Result<(), PollError> {
+        self.save(None, None).await
+    }
+
+    /// Notes that a try was in vain.
+    pub(super) async fn note_try(&mut self) -> Result<(), PollError> {
+        self.track.tries += 1;
+        self.save(None, None).await
+    }
+
+    /// Ends the next hour; the one after it is the next.
+    pub(super) async fn finish(&mut self, verdict: Verdict) -> Result<(), PollError> {
+        let hour = self.track.next;
+        let source = &self.archive.keeper.name;
+        match verdict {
+            Verdict::Whole => tracing::debug!(%source, %hour, "an archived hour was read"),
+            Verdict::Missing => {
+                tracing::warn!(%source, %hour, "the archive does not have this hour");
+                self.track.missing.add(hour);
+            }
+            Verdict::Incomplete => {
+                tracing::warn!(%source, %hour, "an archived hour could not be read to its end");
+                self.track.incomplete.add(hour);
+            }
+        }
+        self.track.go_on();
+        self.save(None, Some((hour, verdict))).await
+    }
+
+    /// Commits some events, the end of an hour, and how far the reader has come. The state is loaded anew
+    /// each time: the schedule and backfills share it, in one process or in several.
+    async fn save(
+        &mut self,
+        batch: Option<Batch>,
+        end: Option<(Hour, Verdict)>,
+    ) -> Result<(), PollError> {
+        let keeper = &self.archive.keeper;
+        let mut state = keeper.state().await?;
+        let mut cursor = Cursor::load(&state.cursor, self.archive.address());
+        cursor.note(self.reader, self.track.clone());
+        match end {
+            Some((hour, Verdict::Whole)) => cursor.mended(hour),
+            Some(_) if self.reader == Reader::Schedule => state.gaps += 1,
+            _ => {}
+        }
+        if let Some(track) = cursor.track(self.reader) {
+            self.track = track.clone();
+        }
+        state.cursor = cursor.to_json();
+        state.unseen = cursor.unseen();
+        let mut gathered = Gathered::default();
+        if let Some(batch) = batch {
+            state.events += batch.events;
+            state.unknown += batch.unknown;
+            state.newest_event_at = state.newest_event_at.max(batch.newest);
+            gathered = batch.gathered;
+        }
+        self.track.items += keeper.commit(&mut state, &gathered).await?;
+        (self.each)(&self.track);
+        Ok(())
+    }
+}
+
+impl GhArchive {
+    /// Asks for an hour's file. Nothing if the archive does not have it.
+    async fn ask(&self, hour: Hour) -> Result<Option<Response>, PollError> {
+        let mut url = self.base_url.clone();
+        url.path_segments_mut()
+            .map_err(|()| PollError::Address("it cannot carry a path"))?
+            .pop_if_empty()
+            .push(&format!("{hour}.json.gz"));
+        // What is compressed already is to come as it is.
+        let sent = send(&url, STALL, |url| {
+            let client = &self.keeper.parts.client;
+            client.get(url).header(ACCEPT_ENCODING, "identity")
+        });
+        let response = sent
+            .await
+            .map_err(|error| failed(hour, HourError::Unreachable(error)))?;
+        let headers = response.headers();
+        let told = retry_after(headers).or_else(|| rate_limit_wait(headers));
+        let status = response.status().as_u16();
+        match status {
+            200 => Ok(Some(response)),
+            404 | 410 => Ok(None),
+            429 => Err(PollError::RateLimited {
+                status,
+                retry_after: told,
+            }),
+            403 if told.is_some() => Err(PollError::RateLimited {
+                status,
+                retry_after: told,
+            }),
+            400..500 => Err(failed(hour, HourError::Refused { status })),
+            _ => Err(failed(hour, HourError::Server { status })),
+        }
+    }
+}
+
+/// Hands the bytes of a file to the thread that inflates them, as far as it wants them.
+async fn pass_on(
+    mut response: Response,
+    chunks: mpsc::Sender<Vec<u8>>,
+    sent: &AtomicU64,
+) -> Result<(), HourError> {
+    while let Some(chunk) = read_chunk(&mut response, STALL)
+        .await
+        .map_err(HourError::Cut)?
+    {
+        let so_far = sent.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        if so_far > MAX_FILE {
+            return Err(HourError::Damaged("the file is larger than 4 GiB"));
+        }
+        if chunks.send(chunk.to_vec()).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn failed(hour: Hour, error: HourError) -> PollError {
+    PollError::Hour {
+        hour: hour.to_string(),
+        error,
+    }
+}

@@ -1,0 +1,549 @@
+//! Archives of events, hour by hour.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use jiff::SignedDuration;
+use reqwest::Url;
+use rescind::fetch::http_client;
+use rescind::source::{
+    BackfillOutcome, GhArchive, GhArchiveOptions, HourError, Period, PollError, PollOutcome,
+    Source as _, SourceParts,
+};
+use rescind::store::{Priority, SourceState};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use wiremock::matchers::{method, path};
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+use super::{House, shared};
+use crate::support::databases::{Kind, TestDatabase, on_both_databases};
+
+/// The hour that is the newest complete one by the clock of [`House`], 2026-05-28T20:26:40Z.
+const NEWEST: &str = "2026-05-28-19";
+
+impl House {
+    fn archive(&self, base_url: &str) -> GhArchive {
+        let mut options = GhArchiveOptions::new("past".to_owned(), Url::parse(base_url).unwrap());
+        "git.example".clone_into(&mut options.host);
+        options.retry_wait = Duration::from_millis(1);
+        let parts = SourceParts {
+            client: http_client().unwrap(),
+            store: self.store.clone(),
+            responder: self.responder.clone(),
+            engine: Arc::clone(&self.engine),
+            clock: shared(&self.clock),
+            wake: Arc::clone(&self.wake),
+        };
+        GhArchive::new(options, parts).unwrap()
+    }
+
+    async fn past(&self) -> SourceState {
+        self.store.load_source("past").await.unwrap().unwrap()
+    }
+
+    async fn waiting(&self) -> u64 {
+        self.store.work_counts().await.unwrap().waiting
+    }
+
+    fn period(&self, from: &str, to: &str) -> Period {
+        Period::parse(from, to, self.now()).unwrap()
+    }
+
+    fn hours_pass(&self, hours: i64) {
+        self.clock.advance(SignedDuration::from_hours(hours));
+    }
+}
+
+async fn sqlite() -> (TestDatabase, House) {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let house = House::new(&database.store().await);
+    (database, house)
+}
+
+async fn backfill(archive: &GhArchive, period: Period) -> Result<BackfillOutcome, PollError> {
+    archive.backfill(period, false, &mut |_| {}).await
+}
+
+async fn poll(archive: &GhArchive) -> PollOutcome {
+    archive.poll_once().await.unwrap()
+}
+
+/// A push of the shape of 2025-10 and later.
+fn push(n: usize) -> Value {
+    json!({
+        "id": format!("{}", 40_000_000_000 + n), "type": "PushEvent",
+        "actor": {"id": 1, "login": "octocat"},
+        "repo": {"id": 1_296_269, "name": "octocat/Hello-World"},
+        "payload": {"repository_id": 1_296_269, "push_id": n, "ref": "refs/heads/master",
+            "head": format!("{:040x}", n + 1), "before": format!("{n:040x}")},
+        "public": true, "created_at": "2026-05-28T19:50:26Z",
+    })
+}
+
+/// A push of the shape of before 2015, without an id and with the repository beside the payload.
+fn old_push(n: usize, words: &str) -> Value {
+    let head = format!("{n:040x}");
+    json!({
+        "type": "PushEvent", "created_at": "2012-04-01T05:00:03-07:00", "actor": "octocat",
+        "repository": {"id": 5_000 + n, "name": "Old", "owner": "octocat"},
+        "payload": {"shas": [[head, "mail", words, "name"]], "ref": "refs/heads/master", "head": head},
+    })
+}
+
+fn comment(words: &str) -> Value {
+    json!({
+        "id": "7", "type": "IssueCommentEvent", "repo": {"id": 9, "name": "octocat/Hello-World"},
+        "payload": {"comment": {"html_url": "https://git.example/octocat/Hello-World/issues/1#c7", "body": words}},
+        "created_at": "2026-05-28T19:01:00Z",
+    })
+}
+
+fn lines(events: &[Value]) -> String {
+    let mut lines: Vec<String> = events.iter().map(Value::to_string).collect();
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn pushes(range: std::ops::Range<usize>) -> String {
+    lines(&range.map(push).collect::<Vec<_>>())
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+async fn mount(server: &MockServer, hour: &str, answer: ResponseTemplate) {
+    Mock::given(method("GET"))
+        .and(path(format!("/{hour}.json.gz")))
+        .respond_with(answer)
+        .mount(server)
+        .await;
+}
+
+fn file(bytes: Vec<u8>) -> ResponseTemplate {
+    ResponseTemplate::new(200).set_body_raw(bytes, "application/gzip")
+}
+
+async fn hours(hours: &[(&str, Vec<u8>)]) -> MockServer {
+    let server = MockServer::start().await;
+    for (hour, bytes) in hours {
+        mount(&server, hour, file(bytes.clone())).await;
+    }
+    server
+}
+
+/// How often an hour was asked for.
+async fn asked(server: &MockServer, hour: &str) -> usize {
+    let path = format!("/{hour}.json.gz");
+    let requests = server.received_requests().await.unwrap();
+    requests
+        .iter()
+        .filter(|request| request.url.path() == path)
+        .count()
+}
+
+on_both_databases! {
+    async fn archive_of_both_shapes_becomes_work_items(database) {
+        let house = House::new(&database.store().await);
+        let events = lines(&[push(1), old_push(2, "words"), push(3), json!({"type": "WatchEvent"})]);
+        let server = hours(&[("2015-01-01-5", gzip(&events))]).await;
+        let archive = house.archive(&server.uri());
+        let period = house.period("2015-01-01T05:00:00Z", "2015-01-01T06:00:00Z");
+        let mut seen = Vec::new();
+        let outcome = archive
+            .backfill(period, false, &mut |progress| seen.push(progress))
+            .await
+            .unwrap();
+        assert_eq!((outcome.hours, outcome.events, outcome.items, outcome.malformed), (1, 4, 3, 0));
+        assert!(!outcome.was_finished && outcome.missing.is_empty() && outcome.incomplete.is_empty());
+        let last = seen.last().unwrap();
+        assert_eq!((last.hours_done, last.hours, last.events, last.items), (1, 1, 4, 3));
+        assert!(last.bytes > 100, "{last:?}");
+        assert_eq!(seen[0].hour, "2015-01-01-5");
+
+        let items = house.store.claim(10, "test", Duration::from_mins(1)).await.unwrap();
+        assert_eq!(items.len(), 3);
+        assert!(items.iter().all(|item| item.range.priority == Priority::Backfill
+            && item.range.host == "git.example" && item.range.source == "past"));
+        let old = items.iter().find(|item| item.range.repository == "octocat/Old").unwrap();
+        assert_eq!(old.range.event_at.to_string(), "2012-04-01T12:00:03Z");
+        let state = house.past().await;
+        assert_eq!((state.kind.as_str(), state.events, state.items, state.texts), ("gharchive", 4, 3, 1));
+        assert_eq!(state.newest_event_at.unwrap().to_string(), "2026-05-28T19:50:26Z");
+
+        // A finished period is not read again unless that is wanted, and then nothing is added twice.
+        let again = backfill(&archive, period).await.unwrap();
+        assert!(again.was_finished);
+        assert_eq!((again.events, again.items), (4, 3));
+        assert_eq!(asked(&server, "2015-01-01-5").await, 1);
+        let forced = archive.backfill(period, true, &mut |_| {}).await.unwrap();
+        assert_eq!((forced.was_finished, forced.events, forced.items), (false, 4, 0));
+        assert_eq!(asked(&server, "2015-01-01-5").await, 2);
+    }
+
+    async fn archive_backfill_goes_on_where_it_was_dropped(database) {
+        let house = House::new(&database.store().await);
+        let server = hours(&[
+            ("2015-01-01-0", gzip(&pushes(0..10))),
+            ("2015-01-01-1", gzip(&pushes(10..20))),
+            ("2015-01-01-2", gzip(&pushes(20..2_520))),
+            ("2015-01-01-3", gzip(&pushes(2_520..2_525))),
+        ]).await;
+        let period = house.period("2015-01-01", "2015-01-01T04:00:00Z");
+        {
+            let archive = house.archive(&server.uri());
+            let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+            let mut progress = |progress: rescind::source::Progress| {
+                let in_the_middle = progress.hours_done == 2 && progress.events >= 1_020;
+                if in_the_middle {
+                    let _ = tell.send(());
+                }
+            };
+            let reading = archive.backfill(period, false, &mut progress);
+            tokio::select! {
+                biased;
+                Some(()) = told.recv() => {}
+                outcome = reading => panic!("it ended: {outcome:?}"),
+            }
+        }
+        let outcome = backfill(&house.archive(&server.uri()), period).await.unwrap();
+        assert_eq!((outcome.hours, outcome.events, outcome.malformed), (4, 2_525, 0));
+        assert_eq!(house.waiting().await, 2_525);
+        let state = house.past().await;
+        assert_eq!((state.events, state.items), (2_525, 2_525));
+        for (hour, count) in [("2015-01-01-0", 1), ("2015-01-01-1", 1), ("2015-01-01-2", 2), ("2015-01-01-3", 1)] {
+            assert_eq!(asked(&server, hour).await, count, "{hour}");
+        }
+    }
+
+    async fn archive_texts_give_keys_away_and_are_not_kept(database) {
+        let house = House::new(&database.store().await);
+        let (key, value) = house.issue(false).await;
+        let (old_key, old_value) = house.issue(false).await;
+        let events = lines(&[
+            comment(&format!("so I use {} and it fails", value.expose())),
+            old_push(4, &format!("remove {}", old_value.expose())),
+        ]);
+        let server = hours(&[("2015-01-01-5", gzip(&events))]).await;
+        let period = house.period("2015-01-01T05:00:00Z", "2015-01-01T06:00:00Z");
+        let archive = house.archive(&server.uri());
+        let outcome = backfill(&archive, period).await.unwrap();
+        assert_eq!((outcome.events, outcome.items), (2, 1));
+        assert!(house.is_revoked(&key).await && house.is_revoked(&old_key).await);
+        archive.backfill(period, true, &mut |_| {}).await.unwrap();
+        let occurrences = house.store.occurrences(key.id, 10).await.unwrap();
+        assert_eq!(occurrences.len(), 1);
+        let place = &occurrences[0].place;
+        assert_eq!(place.repository.as_deref(), Some("octocat/Hello-World"));
+        assert!(place.url.as_deref().unwrap().ends_with("#c7"));
+        let kept = format!("{occurrences:?} {:?}", house.past().await);
+        assert!(!kept.contains(value.expose()) && !kept.contains("and it fails"));
+    }
+
+    async fn archive_adds_no_push_that_the_feed_saw(database) {
+        let house = House::new(&database.store().await);
+        let feed = MockServer::start().await;
+        let page = ResponseTemplate::new(200).set_body_json([push(1), push(2)]);
+        Mock::given(path("/events")).respond_with(page).mount(&feed).await;
+        assert_eq!(house.source(&feed.uri()).poll_once().await.unwrap().items, 2);
+        let server = hours(&[(NEWEST, gzip(&pushes(1..5)))]).await;
+        let outcome = poll(&house.archive(&server.uri())).await;
+        assert_eq!((outcome.events, outcome.items), (4, 2));
+        assert_eq!(house.waiting().await, 4);
+    }
+}
+
+#[tokio::test]
+async fn archive_follows_the_hours_as_they_come() {
+    let (_database, house) = sqlite().await;
+    let server = hours(&[(NEWEST, gzip(&pushes(0..3)))]).await;
+    let archive = house.archive(&server.uri());
+    let first = poll(&archive).await;
+    assert_eq!((first.events, first.items, first.gap), (3, 3, false));
+    // The hour of 20:00 is over at 21:00; five minutes later it is asked for.
+    let until = SignedDuration::from_secs(33 * 60 + 20 + 5 * 60);
+    assert_eq!(first.next_after, Duration::try_from(until).unwrap());
+    assert_eq!(archive.due_in().await.unwrap(), first.next_after);
+    assert_eq!(poll(&archive).await.events, 0);
+
+    // Several hours later, in another process, none of them is left out.
+    house.hours_pass(3);
+    for hour in ["2026-05-28-20", "2026-05-28-21", "2026-05-28-22"] {
+        mount(&server, hour, file(gzip(&pushes(5..7)))).await;
+    }
+    let archive = house.archive(&server.uri());
+    assert_eq!(archive.due_in().await.unwrap(), Duration::ZERO);
+    let more = poll(&archive).await;
+    assert_eq!((more.events, more.items, more.gap), (6, 2, false));
+    let state = house.past().await;
+    assert_eq!((state.polls, state.events, state.items), (3, 9, 5));
+    assert_eq!((state.gaps, state.unseen, state.error), (0, None, None));
+    assert_eq!(state.succeeded_at, Some(house.now()));
+    assert_eq!(asked(&server, "2026-05-28-23").await, 0);
+
+    // Another archive under the same name starts anew.
+    let other = hours(&[("2026-05-28-22", gzip(&pushes(8..9)))]).await;
+    assert_eq!(poll(&house.archive(&other.uri())).await.items, 1);
+}
+
+#[tokio::test]
+async fn archive_waits_for_a_recent_hour_and_passes_over_an_old_one() {
+    let (_database, house) = sqlite().await;
+    let server = hours(&[]).await;
+    let archive = house.archive(&server.uri());
+    for _ in 0..2 {
+        let outcome = poll(&archive).await;
+        assert_eq!(
+            (outcome.next_after, outcome.gap),
+            (Duration::from_mins(10), false)
+        );
+    }
+    assert_eq!(house.past().await.unseen, None);
+
+    house.hours_pass(7);
+    mount(&server, "2026-05-28-21", file(gzip(&pushes(0..1)))).await;
+    let outcome = poll(&archive).await;
+    assert_eq!((outcome.items, outcome.gap), (1, true));
+    assert_eq!(outcome.next_after, Duration::from_mins(10));
+    let state = house.past().await;
+    assert_eq!(state.gaps, 2);
+    assert_eq!(
+        state.unseen.as_deref(),
+        Some("the archive does not have 2 hours (2026-05-28-19 to 2026-05-28-20)")
+    );
+
+    // A backfill that finds one of them takes the note back.
+    mount(&server, NEWEST, file(gzip(&pushes(1..2)))).await;
+    let period = house.period("2026-05-28T19:00:00Z", "2026-05-28T21:00:00Z");
+    let outcome = backfill(&archive, period).await.unwrap();
+    assert_eq!((outcome.hours, outcome.items), (2, 1));
+    assert_eq!(outcome.missing, ["2026-05-28-20"]);
+    let unseen = house.past().await.unseen;
+    assert_eq!(
+        unseen.as_deref(),
+        Some("the archive does not have 1 hour (2026-05-28-20)")
+    );
+
+    // It does not pass over what may still come.
+    let period = house.period("2026-05-28T21:00:00Z", "2026-05-29T00:00:00Z");
+    let outcome = backfill(&archive, period).await.unwrap();
+    assert_eq!((outcome.hours, outcome.was_finished), (1, false));
+    assert_eq!(outcome.waits_for.as_deref(), Some("2026-05-28-22"));
+    assert!(outcome.missing.is_empty());
+}
+
+#[tokio::test]
+async fn archive_keeps_what_was_read_of_a_broken_hour_and_tries_again() {
+    let (_database, house) = sqlite().await;
+    let whole = gzip(&pushes(0..3_000));
+    let server = hours(&[(NEWEST, whole[..whole.len() / 2].to_vec())]).await;
+    let archive = house.archive(&server.uri());
+    let failure = archive.poll_once().await.unwrap_err();
+    assert!(
+        matches!(&failure.error, PollError::Hour { hour, error: HourError::Damaged(_) } if hour == NEWEST),
+        "{failure}"
+    );
+    assert_eq!(failure.next_after, Duration::from_secs(15));
+    let kept = house.waiting().await;
+    assert!(kept > 500 && kept < 3_000, "{kept}");
+    assert!(house.past().await.error.unwrap().contains("ends too early"));
+
+    server.reset().await;
+    mount(&server, NEWEST, file(whole)).await;
+    let outcome = poll(&archive).await;
+    assert_eq!(
+        (outcome.events, outcome.items),
+        (3_000 - kept, 3_000 - kept)
+    );
+    let state = house.past().await;
+    assert_eq!(
+        (state.events, state.items, state.malformed),
+        (3_000, 3_000, 0)
+    );
+    assert_eq!((state.error, state.unseen), (None, None));
+}
+
+#[tokio::test]
+async fn archive_passes_over_what_stays_broken_once_it_is_old() {
+    let (_database, house) = sqlite().await;
+    let whole = gzip(&pushes(0..100));
+    let cut = whole[..whole.len() - 4].to_vec();
+    let server = hours(&[(NEWEST, cut)]).await;
+    let archive = house.archive(&server.uri());
+    for _ in 0..7 {
+        archive.poll_once().await.unwrap_err();
+    }
+    house.hours_pass(6);
+    let outcome = poll(&archive).await;
+    assert!(outcome.gap && outcome.malformed == 0);
+    let state = house.past().await;
+    let unseen = state.unseen.unwrap();
+    assert!(
+        unseen.contains("could not be read to the end: 1 hour (2026-05-28-19)"),
+        "{unseen}"
+    );
+    assert_eq!((state.events, state.items), (100, 100));
+
+    // A backfill tries a few times at once.
+    let period = house.period("2026-05-28T19:00:00Z", "2026-05-28T20:00:00Z");
+    let before = asked(&server, NEWEST).await;
+    let outcome = backfill(&archive, period).await.unwrap();
+    assert_eq!(asked(&server, NEWEST).await - before, 5);
+    assert_eq!((outcome.hours, outcome.events, outcome.items), (1, 100, 0));
+    assert_eq!(outcome.incomplete, [NEWEST]);
+}
+
+#[tokio::test]
+async fn archive_server_in_trouble_is_waited_for() {
+    let (_database, house) = sqlite().await;
+    let server = MockServer::start().await;
+    let archive = house.archive(&server.uri());
+    let period = house.period("2015-01-01T05:00:00Z", "2015-01-01T07:00:00Z");
+    let swap = async |status: u16, wait: Option<&str>| {
+        server.reset().await;
+        let mut answer = ResponseTemplate::new(status);
+        if let Some(wait) = wait {
+            answer = answer.insert_header("retry-after", wait);
+        }
+        for hour in [NEWEST, "2015-01-01-5", "2015-01-01-6"] {
+            mount(&server, hour, answer.clone()).await;
+        }
+    };
+    swap(429, Some("1800")).await;
+    let failure = archive.poll_once().await.unwrap_err();
+    assert_eq!(failure.next_after, Duration::from_mins(30));
+    let error = backfill(&archive, period).await.unwrap_err();
+    assert!(
+        matches!(error, PollError::RateLimited { status: 429, .. }),
+        "{error}"
+    );
+    assert_eq!(asked(&server, "2015-01-01-5").await, 1);
+
+    swap(401, None).await;
+    let failure = archive.poll_once().await.unwrap_err();
+    assert!(failure.to_string().contains("base_url"), "{failure}");
+    assert!(backfill(&archive, period).await.is_err());
+    assert_eq!(asked(&server, "2015-01-01-5").await, 1);
+
+    swap(429, Some("0")).await;
+    assert!(backfill(&archive, period).await.is_err());
+    assert_eq!(asked(&server, "2015-01-01-5").await, 5);
+
+    swap(503, None).await;
+    let outcome = backfill(&archive, period).await.unwrap();
+    assert_eq!(outcome.incomplete, ["2015-01-01-5", "2015-01-01-6"]);
+
+    // None of that lets an hour of the schedule be passed over.
+    house.hours_pass(24);
+    for status in [429, 401, 401, 401, 401, 401, 401] {
+        swap(status, None).await;
+        archive.poll_once().await.unwrap_err();
+    }
+    assert_eq!(house.past().await.gaps, 0);
+}
+
+#[tokio::test]
+async fn archive_reads_members_runs_and_junk() {
+    let (_database, house) = sqlite().await;
+    let large = format!(
+        "{{\"id\":\"1\",\"type\":\"WatchEvent\",\"payload\":\"{}\"}}",
+        "x".repeat(33 << 20)
+    );
+    let run: String = (20..25).map(|n| push(n).to_string()).collect();
+    let broken = push(30).to_string();
+    let texts = [
+        pushes(0..3),
+        format!("{run}\n{}", push(25)),
+        format!(
+            "\n<html>\n{}\n{}\nnull\n[]\n{{\"type\":\"PushEvent\"}}\n{}\n",
+            &broken[..80],
+            push(31),
+            push(32)
+        ),
+        format!("{large}\n{}\n{large}{}", push(40), push(41)),
+    ];
+    let members: Vec<u8> = texts.iter().flat_map(|text| gzip(text)).collect();
+    let server = hours(&[(NEWEST, members)]).await;
+    let outcome = poll(&house.archive(&server.uri())).await;
+    assert_eq!((outcome.items, outcome.events), (13, 13));
+    // The page, the cut line, null, [], the push without anything, and what is too large, twice.
+    assert_eq!(outcome.malformed, 7);
+    let state = house.past().await;
+    assert_eq!((state.malformed, state.items), (7, 13));
+}
+
+#[tokio::test]
+async fn archive_may_come_inflated_but_not_as_a_page() {
+    let (_database, house) = sqlite().await;
+    let server = hours(&[
+        ("2015-01-01-5", pushes(0..2).into_bytes()),
+        ("2015-01-01-6", b"<html>".to_vec()),
+        ("2015-01-01-7", Vec::new()),
+        ("2015-01-01-8", gzip("")),
+    ])
+    .await;
+    let encoded = file(gzip(&pushes(5..7))).insert_header("content-encoding", "gzip");
+    mount(&server, "2015-01-01-9", encoded).await;
+    let period = house.period("2015-01-01T05:00:00Z", "2015-01-01T10:00:00Z");
+    let outcome = backfill(&house.archive(&server.uri()), period)
+        .await
+        .unwrap();
+    assert_eq!(
+        (outcome.hours, outcome.events, outcome.malformed),
+        (5, 4, 0)
+    );
+    assert_eq!(outcome.incomplete, ["2015-01-01-6", "2015-01-01-7"]);
+}
+
+#[tokio::test]
+async fn archive_connection_that_is_cut_is_no_whole_hour() {
+    let (_database, house) = sqlite().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    // Whole for the gzip decoder, yet less than was announced.
+    let body = gzip(&pushes(0..10));
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+        body.len() + 100
+    );
+    let serve = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        let _ = socket.read(&mut request).await.unwrap();
+        socket.write_all(head.as_bytes()).await.unwrap();
+        socket.write_all(&body).await.unwrap();
+    };
+    let archive = house.archive(&address);
+    let (polled, ()) = tokio::join!(archive.poll_once(), serve);
+    let failure = polled.unwrap_err();
+    assert!(
+        matches!(
+            &failure.error,
+            PollError::Hour {
+                error: HourError::Cut(_),
+                ..
+            }
+        ),
+        "{failure}"
+    );
+    assert_eq!(house.waiting().await, 10);
+    drop(listener);
+    let failure = archive.poll_once().await.unwrap_err();
+    assert!(
+        matches!(
+            &failure.error,
+            PollError::Hour {
+                error: HourError::Unreachable(_),
+                ..
+            }
+        ),
+        "{failure}"
+    );
+}
