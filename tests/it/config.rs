@@ -506,3 +506,77 @@ fn the_shipped_folder_of_formats_is_the_one_built_in() {
     assert_eq!(versions[0], versions[1]);
     assert!(versions[0].is_ok());
 }
+
+#[test]
+fn tokens_apps_and_single_repositories_are_sources() {
+    let text = r#"
+[[sources]]
+name = "acme"
+kind = "github_events"
+scope = "org:acme"
+tokens = ["ghp_one", "ghp_two"]
+[sources.app]
+id = 12345
+private_key = "-----BEGIN RSA PRIVATE KEY-----"
+installation = 678
+
+[[sources]]
+name = "project"
+kind = "git"
+url = "https://git.example.com/team/project.git"
+token = "sesame"
+"#;
+    let config = valid(text, &[]);
+    let acme = &config.sources[0];
+    let app = acme.app.as_ref().unwrap();
+    assert_eq!(
+        (acme.tokens.len(), app.id, app.installation),
+        (2, 12345, Some(678))
+    );
+    assert_eq!(config.sources[1].clone_url, "https://git.example.com");
+    let shown = config.to_masked_toml();
+    for secret in ["ghp_", "BEGIN", "sesame"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+    assert!(valid(&shown, &[]).sources.len() == 2, "{shown}");
+}
+
+#[test]
+fn half_an_app_and_keys_of_other_kinds_are_refused() {
+    let source = "[[sources]]\nname = \"a\"\nkind = \"github_events\"\n";
+    let git = "[[sources]]\nname = \"a\"\nkind = \"git\"\n";
+    for (text, expected) in [
+        (
+            format!("{source}scope = \"org:x\"\n[sources.app]\nid = 1\n"),
+            "private_key: is missing",
+        ),
+        (
+            format!("{source}scope = \"org:x\"\n[sources.app]\nprivate_key = \"x\"\n"),
+            "id: is missing",
+        ),
+        (
+            format!("{source}[sources.app]\nid = 1\nprivate_key = \"x\"\n"),
+            "installation: is missing",
+        ),
+        (
+            format!("{source}tokens = [\"a b\"]\n"),
+            "holds characters that no access token has",
+        ),
+        (git.to_owned(), "url: is missing"),
+        (
+            format!("{git}url = \"https://git.example.com/\"\n"),
+            "names a server and no repository",
+        ),
+        (
+            format!("{git}url = \"https://git.example.com/x\"\ntokens = [\"x\"]\n"),
+            "does not go with kind",
+        ),
+        (
+            format!("{git}url = \"https://git.example.com/x\"\nscope = \"public\"\n"),
+            "does not go with kind",
+        ),
+    ] {
+        let error = problems(&text, &[]);
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
