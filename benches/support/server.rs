@@ -74,7 +74,7 @@ impl Server {
             ..Intake::default()
         };
         let (lookup, task) = Lookup::new(store.clone());
-        let state = AppState::new(responder, lookup, intake, Limits::default());
+        let state = AppState::new(responder, lookup, intake, Vec::new(), Limits::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let tasks = TaskTracker::new();

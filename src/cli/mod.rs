@@ -2,6 +2,7 @@
 
 mod config;
 pub mod demo;
+mod doctor;
 mod exit;
 mod formats;
 mod house;
@@ -12,6 +13,7 @@ mod migrate;
 mod output;
 mod scan;
 mod serve;
+mod sources;
 mod text;
 mod tokens;
 mod when;
@@ -70,6 +72,10 @@ enum Command {
     Tokens(tokens::TokensArgs),
     /// Read, export and verify the revocation log
     Log(log::LogArgs),
+    /// Show how the sources are, poll one now, put failed work back into the queue
+    Sources(sources::SourcesArgs),
+    /// Check configuration, database, key formats and everything that has to be reachable
+    Doctor(doctor::DoctorArgs),
     /// Apply the database migrations that are missing
     Migrate(migrate::MigrateArgs),
     /// Print the effective configuration
@@ -151,6 +157,8 @@ fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
         Command::Keys(args) => keys::run(args, context),
         Command::Tokens(args) => tokens::run(args, context),
         Command::Log(args) => log::run(args, context),
+        Command::Sources(args) => sources::run(args, context),
+        Command::Doctor(args) => doctor::run(&args, context),
         Command::Migrate(args) => migrate::run(args, context),
         Command::Config(args) => config::run(&args, context),
         Command::Scan(args) => scan::run(&args, context),

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 pub use cron::CronSchedule;
 pub use duration::parse_duration;
-pub use problem::{ConfigError, Place, Problem};
+pub use problem::{ConfigError, Place, Problem, nearest};
 pub use sections::{
     App, Config, Database, Formats, Hook, Issuer, Keys, OnLeak, Partner, Partners, Policy,
     Redelivery, Scan, Schedule, Scope, Server, Source, SourceKind, Webhook, Webhooks, Work,

@@ -120,10 +120,7 @@ impl Problems {
 }
 
 /// The word of `known` that `typed` was probably meant to be.
-pub(super) fn nearest<'a>(
-    typed: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
         .map(|word| (edits(typed, word), word))

@@ -10,7 +10,7 @@ use super::{DaemonError, Parts, Work};
 use crate::config::{self, Config, Schedule, SourceKind};
 use crate::intake::webhook::{ClonePlaces, Forge, InboxParts, InboxTask, Webhook, WebhookOptions};
 use crate::intake::{Partner, PartnerOptions, PublicKeyTimings, PublicKeys, RevocationApi};
-use crate::server::Intake;
+use crate::server::{ConfiguredSource, Intake};
 use crate::source::{
     Hook, Origin, PollError, Redelivery, RedeliveryOptions, Source as _, SourceParts,
 };
@@ -67,7 +67,7 @@ pub(super) fn redelivery(
     let Some(redelivery) = &parts.config.webhooks.github.redelivery else {
         return Ok(None);
     };
-    let name = format!("{}:redelivery", Forge::GitHub.source());
+    let name = redelivery_name();
     let failed = |error| DaemonError::Source {
         name: name.clone(),
         error,
@@ -105,6 +105,31 @@ pub(super) fn start_redelivery(parts: &Parts<'_>, (source, schedule): (Redeliver
     parts.lifecycle.spawn("redelivery", polling);
 }
 
+/// The webhooks that take deliveries, and what looks for those that failed.
+pub(super) fn configured_sources(config: &Config) -> Vec<ConfiguredSource> {
+    let webhooks = configured(config).into_iter();
+    let webhooks = webhooks.filter(|(_, webhook)| !webhook.secrets.is_empty());
+    let mut sources: Vec<_> = webhooks
+        .map(|(forge, _)| ConfiguredSource {
+            name: forge.source().to_owned(),
+            kind: "webhook".to_owned(),
+            schedule: None,
+        })
+        .collect();
+    if let Some(redelivery) = &config.webhooks.github.redelivery {
+        sources.push(ConfiguredSource {
+            name: redelivery_name(),
+            kind: "github_redelivery".to_owned(),
+            schedule: Some(redelivery.schedule.clone()),
+        });
+    }
+    sources
+}
+
+fn redelivery_name() -> String {
+    format!("{}:redelivery", Forge::GitHub.source())
+}
+
 fn configured(config: &Config) -> [(Forge, &config::Webhook); 4] {
     let webhooks = &config.webhooks;
     [
@@ -113,6 +138,11 @@ fn configured(config: &Config) -> [(Forge, &config::Webhook); 4] {
         (Forge::Gitea, &webhooks.gitea),
         (Forge::Bitbucket, &webhooks.bitbucket),
     ]
+}
+
+/// Adds to `origins` where contents of webhooks come from.
+pub(super) fn add_origins(config: &Config, origins: &mut HashMap<String, Origin>) {
+    clone_bases(config, origins);
 }
 
 /// Where the repositories of each forge's payloads are cloned from, when the configuration says so. GitHub's

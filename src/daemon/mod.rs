@@ -8,6 +8,7 @@ mod poller;
 mod sources;
 mod token;
 mod work;
+mod workshop;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,8 +17,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 pub use lifecycle::{Ended, Lifecycle, Signals};
+pub use sources::configured_sources;
 pub use token::{MintTokenError, bootstrap_token, mint_token};
 use work::Work;
+pub use workshop::Workshop;
 
 use crate::clock::SharedClock;
 use crate::config::Config;
@@ -86,6 +89,30 @@ struct Parts<'a> {
     lifecycle: &'a Lifecycle,
 }
 
+impl<'a> Parts<'a> {
+    fn new(
+        config: &'a Config,
+        formats: FormatSet,
+        store: &Store,
+        clock: SharedClock,
+        http: reqwest::Client,
+        lifecycle: &'a Lifecycle,
+    ) -> Self {
+        let issuer = IssuerFormats {
+            secret: config.issuer.secret.clone(),
+            public: config.issuer.public.clone(),
+        };
+        Self {
+            config,
+            http,
+            responder: Responder::new(store.clone(), formats.clone(), issuer, Arc::clone(&clock)),
+            formats,
+            clock,
+            lifecycle,
+        }
+    }
+}
+
 impl Daemon {
     /// Listens, opens the database, migrates it, makes the first access token on an empty one, and
     /// starts serving.
@@ -103,18 +130,7 @@ impl Daemon {
         let http = http_client()?;
         let store = open(config).await?;
         let lifecycle = Lifecycle::default();
-        let issuer = IssuerFormats {
-            secret: config.issuer.secret.clone(),
-            public: config.issuer.public.clone(),
-        };
-        let parts = Parts {
-            config,
-            http,
-            responder: Responder::new(store.clone(), formats.clone(), issuer, Arc::clone(&clock)),
-            formats,
-            clock,
-            lifecycle: &lifecycle,
-        };
+        let parts = Parts::new(config, formats, &store, clock, http, &lifecycle);
         let work = Work::new(&parts);
         let mut sources = sources::make(&parts, &work)?;
         let redelivery = intake::redelivery(&parts, &work)?;
@@ -190,7 +206,8 @@ fn serve(parts: &Parts<'_>, (intake, inbox): (Intake, InboxTask), listener: TcpL
     if !intake.webhooks.is_empty() {
         parts.lifecycle.spawn("inbox", inbox.run());
     }
-    let state = AppState::new(parts.responder.clone(), lookup, intake, limits);
+    let sources = configured_sources(parts.config);
+    let state = AppState::new(parts.responder.clone(), lookup, intake, sources, limits);
     let router = server::router(state);
     let stop = parts.lifecycle.stop_token();
     parts

@@ -7,8 +7,9 @@ use reqwest::Url;
 
 use super::poller::poll;
 use super::{DaemonError, Parts, Work};
-use crate::config::{self, Schedule, SourceKind};
+use crate::config::{self, Config, Schedule, SourceKind};
 use crate::fetch::GitFetcher;
+use crate::server::ConfiguredSource;
 use crate::source::{
     AppAuth, AppKeyError, Credential, GhArchive, GhArchiveOptions, GitHubEvents, GitHubOptions,
     GitRemote, GitRemoteOptions, Installation, InstallationId, Origin, PollError, Scope, Source,
@@ -51,7 +52,33 @@ pub(super) fn make(parts: &Parts<'_>, work: &Work) -> Result<Sources, DaemonErro
     Ok(Sources { sources, origins })
 }
 
+/// The sources and webhooks that the configuration names, for those who show how they are.
+pub fn configured_sources(config: &Config) -> Vec<ConfiguredSource> {
+    let polled = config.sources.iter().map(|source| ConfiguredSource {
+        name: source.name.clone(),
+        kind: source.kind.name().to_owned(),
+        schedule: Some(source.schedule.clone()),
+    });
+    polled
+        .chain(super::intake::configured_sources(config))
+        .collect()
+}
+
+impl std::fmt::Debug for Sources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = self.sources.iter().map(|(source, _)| source.name());
+        f.debug_list().entries(names).finish()
+    }
+}
+
 impl Sources {
+    /// The source of this name.
+    pub(super) fn find(&self, name: &str) -> Option<&dyn Source> {
+        let mut sources = self.sources.iter();
+        let (source, _) = sources.find(|(source, _)| source.name() == name)?;
+        Some(source.as_ref())
+    }
+
     /// Starts polling.
     pub(super) fn start(self, parts: &Parts<'_>) {
         for (source, schedule) in self.sources {

@@ -45,16 +45,15 @@ impl Work {
         }
     }
 
-    /// Starts working on what is found. The worker runs without sources too: webhooks find work, and an
-    /// earlier configuration may have left some.
-    pub(super) fn start(self, parts: &Parts<'_>, origins: HashMap<String, Origin>) {
+    /// A worker for what comes from these places.
+    pub(super) fn worker(&self, parts: &Parts<'_>, origins: HashMap<String, Origin>) -> Worker {
         let worker_parts = WorkerParts {
             store: parts.responder.store().clone(),
             responder: parts.responder.clone(),
-            engine: self.engine,
-            fetcher: self.fetcher,
+            engine: Arc::clone(&self.engine),
+            fetcher: self.fetcher.clone(),
             clock: Arc::clone(&parts.clock),
-            wake: self.wake,
+            wake: Arc::clone(&self.wake),
         };
         let work = &parts.config.work;
         let options = WorkerOptions {
@@ -64,13 +63,20 @@ impl Work {
             },
             ..WorkerOptions::default()
         };
-        let worker = Worker::new(worker_parts, origins.into_values(), options);
+        Worker::new(worker_parts, origins.into_values(), options)
+    }
+
+    /// Starts working on what is found. The worker runs without sources too: webhooks find work, and an
+    /// earlier configuration may have left some.
+    pub(super) fn start(&self, parts: &Parts<'_>, origins: HashMap<String, Origin>) {
+        let worker = self.worker(parts, origins);
         let stop = parts.lifecycle.stop_token();
         parts
             .lifecycle
             .spawn("worker", async move { worker.run(&stop).await });
         let store = parts.responder.store().clone();
-        let (remember, stop) = (work.remember, parts.lifecycle.stop_token());
+        let remember = parts.config.work.remember;
+        let stop = parts.lifecycle.stop_token();
         parts.lifecycle.spawn("housekeeping", async move {
             tokio::select! {
                 () = keep_house(&store, remember) => {}

@@ -37,11 +37,15 @@ pub enum Permission {
     ReadLog,
     /// See the loaded key formats.
     ReadFormats,
+    /// See how the sources are, and which of their work items were put aside.
+    ReadSources,
+    /// Put work items that were put aside back into the queue.
+    RequeueWork,
 }
 
 impl Permission {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::WriteKeys,
         Self::RevokeKeys,
         Self::ReadKeys,
@@ -50,6 +54,8 @@ impl Permission {
         Self::ReadIncidents,
         Self::ReadLog,
         Self::ReadFormats,
+        Self::ReadSources,
+        Self::RequeueWork,
     ];
 
     /// The roles that have it. `docs/api.md` shows the same table.
@@ -58,7 +64,10 @@ impl Permission {
             Self::WriteKeys | Self::CheckKeys | Self::ImportKeys => &[Role::Admin, Role::Issuer],
             Self::RevokeKeys => &[Role::Admin, Role::Issuer, Role::Operator],
             Self::ReadKeys => &[Role::Admin, Role::Issuer, Role::Operator, Role::Viewer],
-            Self::ReadIncidents | Self::ReadLog => &[Role::Admin, Role::Operator, Role::Viewer],
+            Self::ReadIncidents | Self::ReadLog | Self::ReadSources => {
+                &[Role::Admin, Role::Operator, Role::Viewer]
+            }
+            Self::RequeueWork => &[Role::Admin, Role::Operator],
             Self::ReadFormats => &[
                 Role::Admin,
                 Role::Issuer,
@@ -106,8 +115,8 @@ impl Caller {
         if self.project == DEFAULT_PROJECT {
             return Ok(());
         }
-        let message = "The revocation log is one chain over all projects; it takes an access token of \
-             the project `default`.";
+        let message = "This is shared by all projects (the revocation log is one chain over all of them); it \
+             takes an access token of the project `default`.";
         Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "WRONG_PROJECT",

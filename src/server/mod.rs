@@ -16,6 +16,7 @@ mod openapi;
 mod query;
 mod router;
 mod serve;
+mod status;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use error::{ApiError, ApiResult};
 pub use query::{MAX_LIMIT, Query};
 pub use router::router;
 pub use serve::{Finisher, serve};
+pub use status::{ConfiguredSource, SourceCondition, SourceStatus, source_statuses, statuses_of};
 
 use crate::intake::webhook::Webhook;
 use crate::intake::{Partner, RevocationApi};
@@ -92,6 +94,7 @@ struct Inner {
     responder: Responder,
     lookup: Lookup,
     intake: Intake,
+    sources: Vec<ConfiguredSource>,
     limits: Limits,
     self_reports: SharedLimit,
     revocations: SharedLimit,
@@ -101,12 +104,19 @@ struct Inner {
 
 impl AppState {
     /// A server that acts through `responder`, answers checks through `lookup` (whose task the caller
-    /// runs), and receives what `intake` is configured for.
-    pub fn new(responder: Responder, lookup: Lookup, intake: Intake, limits: Limits) -> Self {
+    /// runs), receives what `intake` is configured for, and shows how the configured `sources` are.
+    pub fn new(
+        responder: Responder,
+        lookup: Lookup,
+        intake: Intake,
+        sources: Vec<ConfiguredSource>,
+        limits: Limits,
+    ) -> Self {
         Self(Arc::new(Inner {
             responder,
             lookup,
             intake,
+            sources,
             limits,
             self_reports: SharedLimit::per_minute(limits.self_reports_per_minute),
             revocations: SharedLimit::per_minute(limits.revocations_per_minute),
@@ -129,6 +139,10 @@ impl AppState {
 
     fn now(&self) -> Timestamp {
         self.0.responder.clock().now()
+    }
+
+    fn sources(&self) -> &[ConfiguredSource] {
+        &self.0.sources
     }
 
     fn lookup(&self) -> &Lookup {

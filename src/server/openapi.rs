@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::api::{formats, health, import, incidents, intake, keys, revocations, webhooks};
+use super::api::{
+    formats, health, import, incidents, intake, keys, revocations, sources, webhooks,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -24,6 +26,7 @@ use super::api::{formats, health, import, incidents, intake, keys, revocations, 
         keys::create, keys::list, keys::check, keys::show, keys::update, keys::rotate,
         import::import, incidents::list, incidents::show,
         revocations::list, revocations::verify, revocations::export, formats::list,
+        sources::list, sources::dead_letters, sources::requeue,
         intake::self_report, intake::github, intake::gitlab, intake::depsdev,
         intake::revocable_types, intake::revoke_tokens,
         webhooks::github, webhooks::gitlab, webhooks::gitea, webhooks::bitbucket,

@@ -7,7 +7,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
 use super::api::keys::{self, Kind, Team, User};
-use super::api::{formats, health, import, incidents, intake, revocations, webhooks};
+use super::api::{formats, health, import, incidents, intake, revocations, sources, webhooks};
 use super::error::ApiError;
 use super::{AppState, layers, openapi};
 use crate::intake::webhook::Forge;
@@ -25,6 +25,12 @@ pub fn router(state: AppState) -> Router {
         .route("/revocations/verify", get(revocations::verify))
         .route("/revocations/export", get(revocations::export))
         .route("/formats", get(formats::list))
+        .route("/sources", get(sources::list))
+        .route("/sources/{name}/dead-letters", get(sources::dead_letters))
+        .route(
+            "/sources/{name}/dead-letters/requeue",
+            post(sources::requeue),
+        )
         .route(
             "/integrations/credential-scanning/revoke",
             post(intake::self_report),

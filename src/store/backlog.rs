@@ -15,6 +15,9 @@ statements! {
     REVIVE = "UPDATE work_items SET state = 'waiting', tries = 0, ready_at = {now},
             finished_at = NULL
         WHERE id = $1 AND state = 'dead'";
+    REVIVE_OF = "UPDATE work_items SET state = 'waiting', tries = 0, ready_at = {now},
+            finished_at = NULL
+        WHERE id = $1 AND state = 'dead' AND source = $2";
     REVIVE_ALL = "UPDATE work_items SET state = 'waiting', tries = 0, ready_at = {now},
             finished_at = NULL
         WHERE state = 'dead' AND source = $1";
@@ -50,6 +53,17 @@ impl Store {
     pub async fn revive(&self, id: Uuid) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
         let revived = tx.execute(REVIVE, args![id]).await?;
+        tx.commit().await?;
+        Ok(revived == 1)
+    }
+
+    /// As [`Store::revive`], but an item of another source counts as none.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn revive_of(&self, source: &str, id: Uuid) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        let revived = tx.execute(REVIVE_OF, args![id, source]).await?;
         tx.commit().await?;
         Ok(revived == 1)
     }

@@ -32,8 +32,9 @@ statements! {
         ON CONFLICT (source) DO UPDATE SET shed = source_work.shed + excluded.shed";
     LIST = concat!("SELECT ", work_columns!(), ", lag, scanned_at FROM source_work");
     /// The condition that says nothing new is what lets SQLite use the index of finished items.
-    LEFT = "SELECT source, COUNT(*), 0 FROM work_items WHERE state = 'waiting' GROUP BY source
-        UNION ALL SELECT source, 0, COUNT(*) FROM work_items
+    LEFT = "SELECT source, COUNT(*), 0, MIN(CASE WHEN tries = 0 THEN created_at END) FROM work_items
+        WHERE state = 'waiting' GROUP BY source
+        UNION ALL SELECT source, 0, COUNT(*), NULL FROM work_items
         WHERE state = 'dead' AND state <> 'waiting' GROUP BY source";
 }
 
@@ -56,6 +57,7 @@ fn work(row: &mut Fields<'_>) -> Result<SourceWork, StoreError> {
         },
         scanned_at: row.optional_time()?,
         waiting: 0,
+        oldest_waiting_at: None,
         dead: 0,
     })
 }
@@ -70,15 +72,17 @@ impl Store {
         let done = read.fetch(LIST, args![], work).await?;
         let left = read
             .fetch(LEFT, args![], |row| {
-                Ok((row.next::<String>()?, row.count()?, row.count()?))
+                let source: String = row.next()?;
+                Ok((source, row.count()?, row.count()?, row.optional_time()?))
             })
             .await?;
         let done = done.into_iter().map(|work| (work.source.clone(), work));
         let mut by_name: BTreeMap<String, SourceWork> = done.collect();
-        for (source, waiting, dead) in left {
+        for (source, waiting, dead, oldest) in left {
             let work = by_name.entry(source.clone()).or_default();
             work.source = source;
             work.waiting += waiting;
+            work.oldest_waiting_at = work.oldest_waiting_at.or(oldest);
             work.dead += dead;
         }
         Ok(by_name.into_values().collect())

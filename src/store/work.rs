@@ -206,6 +206,8 @@ pub struct SourceWork {
     pub scanned_at: Option<Timestamp>,
     /// Items that wait or are held by a worker.
     pub waiting: u64,
+    /// When the oldest of the items was added that no worker has looked at yet.
+    pub oldest_waiting_at: Option<Timestamp>,
     /// Items that were put aside.
     pub dead: u64,
 }

@@ -7,6 +7,7 @@ pub mod incidents;
 pub mod intake;
 pub mod keys;
 pub mod revocations;
+pub mod sources;
 mod uses;
 pub mod views;
 pub mod webhooks;

@@ -12,7 +12,7 @@ use rescind::intake::{Partner, PartnerOptions, PublicKeyTimings, PublicKeys, Rev
 use rescind::keyformat::{FormatSet, KeyValue};
 use rescind::respond::{IssuerFormats, Responder};
 use rescind::scan::{Encodings, Engine};
-use rescind::server::{AppState, Intake, Limits, router, serve};
+use rescind::server::{AppState, ConfiguredSource, Intake, Limits, router, serve};
 use rescind::store::{Lookup, NewToken, Role, Store};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -34,6 +34,8 @@ pub(crate) struct Setup {
     pub(crate) partners: Vec<(&'static str, String)>,
     pub(crate) revocation_tokens: Vec<&'static str>,
     pub(crate) webhooks: Vec<WebhookOptions>,
+    /// What the configuration names.
+    pub(crate) sources: Vec<ConfiguredSource>,
     pub(crate) timings: PublicKeyTimings,
     pub(crate) limits: Limits,
 }
@@ -46,6 +48,7 @@ impl Default for Setup {
             partners: Vec::new(),
             revocation_tokens: Vec::new(),
             webhooks: Vec::new(),
+            sources: Vec::new(),
             timings: PublicKeyTimings::default(),
             limits: Limits {
                 self_reports_per_minute: many,
@@ -123,7 +126,13 @@ impl TestServer {
             webhooks: webhooks.collect(),
         };
         let (lookup, task) = Lookup::new(store.clone());
-        let state = AppState::new(responder.clone(), lookup, intake, setup.limits);
+        let state = AppState::new(
+            responder.clone(),
+            lookup,
+            intake,
+            setup.sources,
+            setup.limits,
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();

@@ -1,0 +1,83 @@
+//! One thing that was looked at.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// How long one check may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Status {
+    Ok,
+    Warning,
+    Failed,
+}
+
+impl Status {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What was found, and what to do about it.
+#[derive(Debug, Serialize)]
+pub(super) struct Check {
+    pub(super) name: Cow<'static, str>,
+    pub(super) status: Status,
+    pub(super) message: String,
+    /// What to mend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) mend: Option<String>,
+    /// Nothing can run with this configuration.
+    #[serde(skip)]
+    pub(super) is_configuration: bool,
+}
+
+impl Check {
+    pub(super) fn ok(name: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            status: Status::Ok,
+            message: message.into(),
+            mend: None,
+            is_configuration: false,
+        }
+    }
+
+    pub(super) fn warning(
+        name: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
+        Self {
+            status: Status::Warning,
+            mend: Some(mend.into()),
+            ..Self::ok(name, message)
+        }
+    }
+
+    pub(super) fn failed(
+        name: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
+        Self {
+            status: Status::Failed,
+            mend: Some(mend.into()),
+            ..Self::ok(name, message)
+        }
+    }
+}
+
+/// What `task` gives, unless it takes too long.
+pub(super) async fn in_time<T>(task: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(PATIENCE, task).await.ok()
+}

@@ -1,0 +1,192 @@
+//! The database: reachable, migrated, its statements, its log, its disk.
+
+use std::path::Path;
+
+use super::{Check, in_time};
+use crate::cli::house::open_store;
+use crate::config::Config;
+use crate::store::{Store, StoreError};
+
+/// Less free space than this is worth a warning.
+const LITTLE_SPACE: u64 = 1 << 30;
+
+/// With less than this the next transaction may fail.
+const NO_SPACE: u64 = 64 << 20;
+
+const NAME: &str = "database";
+const LOG: &str = "revocation log";
+const QUEUE: &str = "work queue";
+const DISK: &str = "disk";
+
+pub(super) async fn examine(config: &Config) -> Vec<Check> {
+    let store = match in_time(open_store(config, false)).await {
+        Some(Ok(store)) => store,
+        Some(Err(error)) => return vec![unusable(&error)],
+        None => {
+            let mend = "check that the database is running and that database.url is right";
+            return vec![Check::failed(NAME, "no answer within 10 s", mend)];
+        }
+    };
+    let mut checks = vec![schema(&store).await];
+    if checks[0].status == super::Status::Ok {
+        checks.push(log(&store).await);
+        checks.push(queue(&store).await);
+    }
+    if is_file(&store) {
+        checks.push(disk(Path::new(store.name())));
+    }
+    store.close().await;
+    checks
+}
+
+fn unusable(error: &anyhow::Error) -> Check {
+    let message = format!("{error:#}");
+    match error.downcast_ref::<StoreError>() {
+        Some(StoreError::Missing { database }) => {
+            let message = format!("there is no database {database} yet");
+            let mend = "`rescind serve` or `rescind migrate` makes it; if there should be one, check database.url";
+            Check::warning(NAME, message, mend)
+        }
+        Some(StoreError::Url(_)) => Check {
+            is_configuration: true,
+            ..Check::failed(NAME, message, "correct database.url")
+        },
+        Some(StoreError::NewerDatabase { .. }) => {
+            let mend = "install the newer rescind that migrated it, or restore a backup";
+            Check::failed(NAME, message, mend)
+        }
+        _ => {
+            let mend = "check that the database is running, that database.url is right, and its permissions";
+            Check::failed(NAME, message, mend)
+        }
+    }
+}
+
+/// Whether it has the tables that every statement needs.
+async fn schema(store: &Store) -> Check {
+    let prepared = async {
+        store.check_ready().await?;
+        store.check_statements().await
+    };
+    let name = store.name();
+    match in_time(prepared).await {
+        Some(Ok(count)) => Check::ok(
+            NAME,
+            format!("{name}: migrated, all {count} statements prepare"),
+        ),
+        Some(Err(StoreError::NotMigrated { found: 0, .. })) => {
+            let mend = "`rescind serve` or `rescind migrate` makes its tables";
+            Check::warning(NAME, format!("{name} is empty"), mend)
+        }
+        Some(Err(error @ StoreError::NotMigrated { .. })) => {
+            Check::failed(NAME, error.to_string(), "run `rescind migrate`")
+        }
+        Some(Err(error)) => {
+            let mend = "somebody may have changed the schema by hand: restore it from a backup";
+            Check::failed(NAME, error.to_string(), mend)
+        }
+        None => Check::failed(
+            NAME,
+            "no answer within 10 s",
+            "find out what keeps the database busy",
+        ),
+    }
+}
+
+/// The whole chain, if that can be done quickly.
+async fn log(store: &Store) -> Check {
+    match in_time(store.verify_log()).await {
+        Some(Ok(Ok(verified))) => {
+            let entries = verified.entries;
+            Check::ok(LOG, format!("the chain of {entries} entries holds"))
+        }
+        Some(Ok(Err(broken))) => {
+            let message = format!("the chain does not hold: {broken}");
+            let mend = "somebody changed the log behind the program's back: compare it with an export or a backup";
+            Check::failed(LOG, message, mend)
+        }
+        Some(Err(error)) => Check::failed(LOG, error.to_string(), "see the check of the database"),
+        None => {
+            let message = "it is too long to be verified in 10 s";
+            Check::warning(
+                LOG,
+                message,
+                "run `rescind log verify`, which takes its time",
+            )
+        }
+    }
+}
+
+async fn queue(store: &Store) -> Check {
+    match in_time(store.work_counts()).await {
+        Some(Ok(counts)) if counts.dead > 0 => {
+            let message = format!("{} work items were put aside", counts.dead);
+            let mend =
+                "`rescind sources dead` says why, `rescind sources requeue` tries them again";
+            Check::warning(QUEUE, message, mend)
+        }
+        Some(Ok(counts)) => Check::ok(QUEUE, format!("{} waiting", counts.waiting + counts.leased)),
+        Some(Err(error)) => {
+            Check::failed(QUEUE, error.to_string(), "see the check of the database")
+        }
+        None => Check::failed(
+            QUEUE,
+            "no answer within 10 s",
+            "see the check of the database",
+        ),
+    }
+}
+
+/// SQLite's name is its path; PostgreSQL's is a URL.
+fn is_file(store: &Store) -> bool {
+    Path::new(store.name()).is_file()
+}
+
+/// Whether SQLite's folder has room, may be written, and is closed to others.
+fn disk(file: &Path) -> Check {
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let name = folder.display();
+    if let Err(error) = tempfile::NamedTempFile::new_in(folder) {
+        let mend = "give rescind write permission to the folder: SQLite keeps its journal there";
+        return Check::failed(DISK, format!("{name} cannot be written: {error}"), mend);
+    }
+    if std::fs::metadata(file).is_ok_and(|file| file.permissions().readonly()) {
+        let message = format!("{} is read-only", file.display());
+        return Check::failed(DISK, message, "give rescind write permission to the file");
+    }
+    if is_open_to_others(file) {
+        let message = format!("other users of this machine can read {}", file.display());
+        return Check::warning(DISK, message, format!("chmod 600 {}", file.display()));
+    }
+    let Some(free) = free_space(folder) else {
+        return Check::ok(DISK, format!("{name} can be written"));
+    };
+    let message = format!("{name} can be written, {} MiB are free", free >> 20);
+    if free < NO_SPACE {
+        Check::failed(DISK, message, "free some space")
+    } else if free < LITTLE_SPACE {
+        Check::warning(DISK, message, "free some space")
+    } else {
+        Check::ok(DISK, message)
+    }
+}
+
+#[cfg(unix)]
+fn is_open_to_others(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(file).is_ok_and(|file| file.permissions().mode() & 0o077 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_open_to_others(_: &Path) -> bool {
+    false
+}
+
+/// Bytes that this user may still write.
+fn free_space(folder: &Path) -> Option<u64> {
+    let space = rustix::fs::statvfs(folder).ok()?;
+    Some(space.f_bavail.saturating_mul(space.f_frsize))
+}

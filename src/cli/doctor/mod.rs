@@ -1,0 +1,245 @@
+//! `rescind doctor`: is everything as it has to be, and what to mend.
+
+mod check;
+mod database;
+mod network;
+mod sources;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, join_all};
+use serde::Serialize;
+
+use self::check::{Check, Status, in_time};
+use super::house::block_on;
+use super::{Context, FOUND, output};
+use crate::config::{self, Config, ConfigError, DEFAULT_FILE};
+use crate::keyformat::FormatSet;
+use crate::respond::redact;
+
+/// The exit code when the configuration itself has to change.
+const CONFIGURATION: u8 = 2;
+
+/// `rescind doctor`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Looks at the configuration, the database, the key formats, every source, the addresses of partners' public keys,
+webhooks and the clock, all at once and for 10 seconds at most each. Nothing is changed: each source is asked once for
+one event. Secrets are never printed.
+
+Exit codes: 0 all is well, or there are warnings only, 1 something failed, 2 the configuration has to change.
+
+Examples:
+  rescind doctor
+  rescind --config /etc/rescind/config.toml doctor --json"
+)]
+pub(super) struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &DoctorArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    let config = match context.config() {
+        Ok(config) => config,
+        Err(error) => {
+            let mut checks = configuration_problems(&error);
+            clean(&mut checks, &FormatSet::builtin());
+            return report(args.json, &checks, true);
+        }
+    };
+    let mut checks = configuration(context, &config);
+    let formats = patterns(context, &config, &mut checks);
+    checks.extend(webhooks(&config));
+    let mut is_wrong = checks.iter().any(|check| check.status == Status::Failed);
+    let examined = block_on(examine(&config))?;
+    is_wrong |= examined.iter().any(|check| check.is_configuration);
+    checks.extend(examined);
+    clean(&mut checks, &formats.unwrap_or_else(FormatSet::builtin));
+    report(args.json, &checks, is_wrong)
+}
+
+/// What a server says, or stands in a file at the wrong place, may be a key.
+fn clean(checks: &mut [Check], formats: &FormatSet) {
+    for check in checks {
+        check.message = redact(formats, &check.message).into_owned();
+    }
+}
+
+/// Everything that has to be waited for, at once.
+async fn examine(config: &Config) -> anyhow::Result<Vec<Check>> {
+    let http = crate::fetch::http_client()?;
+    let probes = network::probes(config, &http).boxed();
+    let database = database::examine(config).boxed();
+    let all: Vec<BoxFuture<'_, Vec<Check>>> = vec![database, probes];
+    Ok(join_all(all).await.into_iter().flatten().collect())
+}
+
+fn configuration_problems(error: &ConfigError) -> Vec<Check> {
+    match error {
+        ConfigError::Unreadable { path, cause, hint } => {
+            let message = format!("cannot read {}: {cause}", path.display());
+            vec![Check::failed("configuration", message, *hint)]
+        }
+        ConfigError::Invalid(problems) => problems
+            .iter()
+            .map(|problem| {
+                let place = match &problem.place {
+                    config::Place::Default => String::new(),
+                    place => format!("{place}: "),
+                };
+                let key = match problem.key.as_str() {
+                    "" => String::new(),
+                    key => format!("{key}: "),
+                };
+                let message = format!("{place}{key}{}", problem.what);
+                Check::failed("configuration", message, problem.hint.clone())
+            })
+            .collect(),
+    }
+}
+
+fn configuration(context: &Context, config: &Config) -> Vec<Check> {
+    let default = std::path::Path::new(DEFAULT_FILE);
+    let file = context.config_path.as_deref();
+    let file = file.or_else(|| Some(default).filter(|file| file.exists()));
+    let loaded = match file {
+        Some(file) => format!("{} is valid", file.display()),
+        None => "there is no file; the defaults are used".to_owned(),
+    };
+    let mut checks = vec![Check::ok("configuration", loaded)];
+    let warnings = config.warnings.iter();
+    checks.extend(warnings.map(|warning| {
+        let mend = "change the configuration if that is not what you want";
+        Check::warning("configuration", warning.clone(), mend)
+    }));
+    if config.sources.is_empty() && webhook_count(config) == 0 {
+        let what =
+            "no source and no webhook is configured: nothing is watched but partners' reports";
+        let mend =
+            "add [[sources]] or [webhooks]; docs/sources.md and docs/configuration.md tell how";
+        checks.push(Check::warning("sources", what, mend));
+    }
+    checks
+}
+
+/// The key formats, and whether new keys can be minted.
+fn patterns(context: &Context, config: &Config, checks: &mut Vec<Check>) -> Option<FormatSet> {
+    const NAME: &str = "patterns";
+    let formats = match context.formats(config) {
+        Ok(formats) => formats,
+        Err(error) => {
+            let mend = "`rescind formats check` explains each problem";
+            checks.push(Check::failed(NAME, error.to_string(), mend));
+            return None;
+        }
+    };
+    if let Err(error) = config.check_issuer(&formats) {
+        checks.extend(configuration_problems(&error));
+        return Some(formats);
+    }
+    let ids = [&config.issuer.secret, &config.issuer.public];
+    let minted = ids.map(|id| formats.get(id).map(|format| format.mint().map(drop)));
+    for minted in minted.into_iter().flatten() {
+        if let Err(error) = minted {
+            let mend = "the operating system has to give random numbers";
+            checks.push(Check::failed(NAME, error.to_string(), mend));
+            return Some(formats);
+        }
+    }
+    let count = formats.iter().count();
+    let message = format!("{count} key formats; secret and public keys can be minted");
+    checks.push(Check::ok(NAME, message));
+    Some(formats)
+}
+
+fn webhook_count(config: &Config) -> usize {
+    let webhooks = config.webhooks.each().into_iter();
+    webhooks
+        .filter(|(_, webhook)| !webhook.secrets.is_empty())
+        .count()
+}
+
+/// A webhook without a secret has no endpoint; one whose secret can be guessed takes deliveries of anybody.
+fn webhooks(config: &Config) -> Vec<Check> {
+    use secrecy::ExposeSecret as _;
+    const SHORT: usize = 16;
+    let webhooks = config.webhooks.each().into_iter();
+    let checks = webhooks.filter_map(|(forge, webhook)| {
+        let name = format!("webhook:{forge}");
+        let is_meant = webhook.clone_url.is_some() || webhook.token.is_some();
+        if webhook.secrets.is_empty() {
+            let mend = format!("set webhooks.{forge}.secrets to what the forge signs with");
+            let what = "it has no secret, so it takes no delivery";
+            return is_meant.then(|| Check::failed(name, what, mend));
+        }
+        let short = webhook
+            .secrets
+            .iter()
+            .any(|secret| secret.expose_secret().len() < SHORT);
+        if short {
+            let what = format!("a secret is shorter than {SHORT} characters and could be guessed");
+            let mend = "make a longer one, for example with `openssl rand -hex 32`; both may stand in the list while you change it";
+            return Some(Check::warning(name, what, mend));
+        }
+        let count = webhook.secrets.len();
+        let secrets = if count == 1 { "secret" } else { "secrets" };
+        Some(Check::ok(name, format!("{count} {secrets}")))
+    });
+    checks.collect()
+}
+
+/// What is printed as JSON.
+#[derive(Debug, Serialize)]
+struct Diagnosis<'a> {
+    status: Status,
+    checks: &'a [Check],
+}
+
+fn report(json: bool, checks: &[Check], is_wrong: bool) -> anyhow::Result<ExitCode> {
+    let status = checks.iter().map(|check| check.status).max();
+    let status = status.unwrap_or(Status::Ok);
+    if json {
+        let text = serde_json::to_string_pretty(&Diagnosis { status, checks });
+        output::line(&text.context("cannot write JSON")?)?;
+    } else {
+        output::line(&text(checks))?;
+    }
+    Ok(match status {
+        _ if is_wrong => ExitCode::from(CONFIGURATION),
+        Status::Failed => ExitCode::from(FOUND),
+        Status::Ok | Status::Warning => super::DONE,
+    })
+}
+
+fn text(checks: &[Check]) -> String {
+    let names = checks.iter().map(|check| check.name.chars().count());
+    let width = names.max().unwrap_or(0);
+    let mut lines = Vec::new();
+    for check in checks {
+        let Check {
+            name,
+            status,
+            message,
+            mend,
+            ..
+        } = check;
+        let message = output::printable(&message.replace('\n', " "));
+        lines.push(format!("{:7}  {name:width$}  {message}", status.as_str()));
+        lines.extend(
+            mend.as_ref()
+                .map(|mend| format!("{:7}  {:width$}  to mend: {mend}", "", "")),
+        );
+    }
+    let count = |status| checks.iter().filter(|check| check.status == status).count();
+    lines.push(format!(
+        "{} ok, {} warnings, {} failed",
+        count(Status::Ok),
+        count(Status::Warning),
+        count(Status::Failed)
+    ));
+    lines.join("\n")
+}

@@ -1,0 +1,203 @@
+//! Whether a source's API answers, and takes its token: one request for one event.
+
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, HeaderMap};
+use reqwest::{Client, Url};
+use secrecy::ExposeSecret as _;
+use serde::de::IgnoredAny;
+
+use super::Check;
+use super::network::{Answer, Probe, ask};
+use crate::config::{Scope, Source, SourceKind};
+use crate::fetch::{rate_limit_wait, retry_after};
+
+pub(super) async fn probe(source: &Source, http: &Client) -> Probe {
+    let name = format!("source {}", source.name);
+    match &source.kind {
+        SourceKind::GithubEvents { scope, api_url } => {
+            events(name, source, scope, api_url, http).await
+        }
+        SourceKind::Gharchive { base_url } => answers(name, "base_url", base_url, http).await,
+        SourceKind::Git { url } => repository(name, source, url, http).await,
+    }
+}
+
+async fn events(
+    name: String,
+    source: &Source,
+    scope: &Scope,
+    api_url: &str,
+    http: &Client,
+) -> Probe {
+    let Some(feed) = feed(scope, api_url) else {
+        let mend = "correct the source's api_url";
+        return Probe::new(Check::failed(name, "its api_url is not a URL", mend), None);
+    };
+    let token = source.token.as_ref().or(source.tokens.first());
+    let request = |url: Url| {
+        let request = http.get(url).header(ACCEPT, "application/vnd.github+json");
+        match token {
+            Some(token) => request.bearer_auth(token.expose_secret()),
+            None => request,
+        }
+    };
+    match ask(feed.as_str(), true, request).await {
+        Ok(mut answer) => {
+            let clock = answer.clock.take();
+            Probe::new(judge(name, scope, token.is_some(), &answer), clock)
+        }
+        Err(why) => unreachable(name, "api_url", api_url, &why),
+    }
+}
+
+/// Any answer will do.
+async fn answers(name: String, key: &str, url: &str, http: &Client) -> Probe {
+    match ask(url, false, |url| http.get(url)).await {
+        Ok(answer) if answer.status < 500 => Probe::new(Check::ok(name, "reachable"), answer.clock),
+        Ok(answer) => {
+            let message = format!("it answers HTTP {}", answer.status);
+            let mend = format!("try again later; if it stays so, check the source's {key}");
+            Probe::new(Check::failed(name, message, mend), answer.clock)
+        }
+        Err(why) => unreachable(name, key, url, &why),
+    }
+}
+
+/// Whether a repository is there and may be read.
+async fn repository(name: String, source: &Source, url: &str, http: &Client) -> Probe {
+    let address = format!(
+        "{}/info/refs?service=git-upload-pack",
+        url.trim_end_matches('/')
+    );
+    let request = |url: Url| {
+        let request = http.get(url).header("Git-Protocol", "version=2");
+        match &source.token {
+            Some(token) => request.basic_auth("x-access-token", Some(token.expose_secret())),
+            None => request,
+        }
+    };
+    let answer = match ask(&address, false, request).await {
+        Ok(answer) => answer,
+        Err(why) => return unreachable(name, "url", url, &why),
+    };
+    let check = match answer.status {
+        200 => Check::ok(name, "reachable, and may be read"),
+        status @ (401 | 403) => {
+            let message = format!("the server refuses access (HTTP {status})");
+            Check::failed(
+                name,
+                message,
+                "check the source's token, and what it may read",
+            )
+        }
+        404 => {
+            let mend = "check the source's url; of a private repository, its token";
+            Check::failed(
+                name,
+                "there is no such repository (HTTP 404), or it is not shown",
+                mend,
+            )
+        }
+        status => {
+            let mend = "try again later; if it stays so, check the source's url";
+            Check::failed(name, format!("the server answers HTTP {status}"), mend)
+        }
+    };
+    Probe::new(check, answer.clock)
+}
+
+fn unreachable(name: String, key: &str, url: &str, why: &str) -> Probe {
+    let message = format!("{url} cannot be reached: {why}");
+    let mend = format!(
+        "check {key}, and that this machine may reach it: DNS, proxy, firewall, certificates"
+    );
+    Probe::new(Check::failed(name, message, mend), None)
+}
+
+/// Its newest event.
+fn feed(scope: &Scope, api_url: &str) -> Option<Url> {
+    let mut url = Url::parse(api_url).ok()?;
+    let segments = match scope {
+        Scope::Public => vec!["events"],
+        Scope::Org(name) => vec!["orgs", name, "events"],
+        Scope::User(name) => vec!["users", name, "events"],
+        Scope::Repo { owner, name } => vec!["repos", owner, name, "events"],
+    };
+    url.path_segments_mut()
+        .ok()?
+        .pop_if_empty()
+        .extend(segments);
+    url.query_pairs_mut().append_pair("per_page", "1");
+    Some(url)
+}
+
+fn judge(name: String, scope: &Scope, with_token: bool, answer: &Answer) -> Check {
+    let Answer {
+        status,
+        headers,
+        body,
+        ..
+    } = answer;
+    let limited = retry_after(headers).or_else(|| rate_limit_wait(headers));
+    match (status, limited) {
+        (200, _) if serde_json::from_slice::<Vec<IgnoredAny>>(body).is_ok() => {
+            Check::ok(name, fine(with_token, headers))
+        }
+        (200, _) => {
+            let mend = "check the source's api_url";
+            Check::failed(name, "what its API sends is no list of events", mend)
+        }
+        (429, wait) => limit(name, wait, with_token),
+        (403, Some(wait)) => limit(name, Some(wait), with_token),
+        (401, _) if with_token => {
+            let mend = "renew the source's token";
+            Check::failed(
+                name,
+                "its API refuses the token (HTTP 401): it is wrong or has expired",
+                mend,
+            )
+        }
+        (401, _) => {
+            let mend = "give the source a token";
+            Check::failed(name, "its API wants a token (HTTP 401)", mend)
+        }
+        (403, _) => {
+            let mend = "check what the token may read, and the source's scope";
+            Check::failed(name, "its API refuses access (HTTP 403)", mend)
+        }
+        (404, _) => {
+            let message = format!("its API knows no {scope} (HTTP 404), or does not show it");
+            Check::failed(name, message, "check the source's scope, api_url and token")
+        }
+        (status, _) => {
+            let mend = "try again later; if it stays so, check the source's api_url";
+            Check::failed(name, format!("its API answers HTTP {status}"), mend)
+        }
+    }
+}
+
+fn fine(with_token: bool, headers: &HeaderMap) -> String {
+    let number = |name| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+    let token = if with_token {
+        "reachable, the token is accepted"
+    } else {
+        "reachable, without a token"
+    };
+    let left = number("x-ratelimit-remaining");
+    match left.zip(number("x-ratelimit-limit")) {
+        Some((left, limit)) => format!("{token}, {left} of {limit} requests left"),
+        None => token.to_owned(),
+    }
+}
+
+fn limit(name: String, wait: Option<Duration>, with_token: bool) -> Check {
+    let wait = wait.map_or_else(String::new, |wait| format!(" for {} s", wait.as_secs()));
+    let message = format!("reachable, but its rate limit is used up{wait}");
+    let mend = if with_token {
+        "wait, or find out who else uses the token"
+    } else {
+        "give the source a token: it raises the limit"
+    };
+    Check::warning(name, message, mend)
+}

@@ -1,0 +1,144 @@
+//! `rescind sources dead` and `rescind sources requeue`
+
+use std::process::ExitCode;
+
+use clap::Args;
+use uuid::Uuid;
+
+use super::{require_source, statuses};
+use crate::cli::house::{Empty, House};
+use crate::cli::output::{self, List, time};
+use crate::cli::{Context, DONE, UsageError};
+use crate::server::api::sources::DeadLetterView;
+use crate::store::{DeadItem, PageRequest};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A work item is put aside after eight failed tries, or when it cannot be tried at all. Mend what ERROR says, then
+put it back with `rescind sources requeue`.
+
+Examples:
+  rescind sources dead
+  rescind sources dead github-public --json"
+)]
+pub(super) struct DeadArgs {
+    /// Items of this source only
+    name: Option<String>,
+    /// Print one JSON object per line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "They are tried again from the first try on, by `rescind serve`.
+
+Examples:
+  rescind sources requeue 0199c3a2-6b1e-7d3f-8a51-2f0c9b7e4d10
+  rescind sources requeue --all github-public"
+)]
+pub(super) struct RequeueArgs {
+    /// The items' identifiers
+    #[arg(value_name = "ID", required_unless_present = "all")]
+    ids: Vec<Uuid>,
+    /// All items of this source
+    #[arg(long, value_name = "NAME", conflicts_with = "ids")]
+    all: Option<String>,
+}
+
+const HEADER: &[&str] = &[
+    "ID",
+    "SOURCE",
+    "REPOSITORY",
+    "REF",
+    "BEFORE",
+    "AFTER",
+    "TRIES",
+    "DIED",
+    "ERROR",
+];
+
+pub(super) async fn dead(args: DeadArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    let house = House::open(context, Empty::Refuse).await?;
+    let source = args.name.as_deref();
+    if let Some(name) = source {
+        require_source(name, &statuses(&house).await?)?;
+    }
+    let mut list = List::new(HEADER, args.json);
+    let mut request = PageRequest::first();
+    loop {
+        let page = house.store.dead_items(source, &request).await?;
+        for dead in page.items {
+            let row = row(&dead);
+            list.add(&DeadLetterView::of(dead), &row)?;
+        }
+        if page.next_cursor.is_none() {
+            break;
+        }
+        request = PageRequest::new(PageRequest::LIMIT, page.next_cursor);
+    }
+    list.finish()?;
+    Ok(DONE)
+}
+
+fn row(dead: &DeadItem) -> Vec<String> {
+    let range = &dead.item.range;
+    vec![
+        dead.item.id.to_string(),
+        range.source.clone(),
+        format!("{}/{}", range.host, range.repository),
+        range.ref_name.clone(),
+        short(&range.before),
+        short(&range.after),
+        dead.item.tries.to_string(),
+        time(Some(dead.died_at)),
+        dead.error.clone(),
+    ]
+}
+
+/// The beginning of a commit's name, enough to find it. `--json` has all of it.
+fn short(id: &str) -> String {
+    id.chars().take(12).collect()
+}
+
+pub(super) async fn requeue(args: RequeueArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    let house = House::open(context, Empty::Refuse).await?;
+    let requeued = match &args.all {
+        Some(name) => {
+            require_source(name, &statuses(&house).await?)?;
+            house.store.revive_all(name).await?
+        }
+        None => requeue_each(&house, &args.ids).await?,
+    };
+    output::line(&said(requeued))?;
+    Ok(DONE)
+}
+
+/// An unknown one keeps no other from being put back.
+async fn requeue_each(house: &House, ids: &[Uuid]) -> anyhow::Result<u64> {
+    let mut requeued = 0;
+    let mut unknown = Vec::new();
+    for id in ids {
+        if house.store.revive(*id).await? {
+            requeued += 1;
+        } else {
+            unknown.push(id.to_string());
+        }
+    }
+    if unknown.is_empty() {
+        return Ok(requeued);
+    }
+    let unknown = unknown.join(", ");
+    let message = format!(
+        "no work item with this identifier was put aside: {unknown}; `rescind sources dead` lists those that were ({})",
+        said(requeued)
+    );
+    Err(UsageError(message).into())
+}
+
+fn said(requeued: u64) -> String {
+    match requeued {
+        1 => "requeued 1 work item".to_owned(),
+        count => format!("requeued {count} work items"),
+    }
+}

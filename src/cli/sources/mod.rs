@@ -1,0 +1,109 @@
+//! `rescind sources`: how the sources are, and what can be done by hand.
+
+mod dead;
+mod poll;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::house::{House, block_on};
+use super::{Context, UsageError};
+use crate::config::nearest;
+use crate::daemon::configured_sources;
+use crate::server::{SourceStatus, source_statuses};
+
+/// `rescind sources`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rescind sources status
+  rescind sources status github-public
+  rescind sources poll github-public
+  rescind sources dead
+  rescind sources requeue --all github-public")]
+pub(super) struct SourcesArgs {
+    #[command(subcommand)]
+    command: SourcesCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SourcesCommand {
+    /// Show how every source is: state, lag, rate limit, gaps
+    Status(status::StatusArgs),
+    /// Poll one source now and scan what it found
+    Poll(poll::PollArgs),
+    /// List work items that were put aside after the last of their tries
+    Dead(dead::DeadArgs),
+    /// Put work items that were put aside back into the queue
+    Requeue(dead::RequeueArgs),
+}
+
+pub(super) fn run(args: SourcesArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    block_on(async {
+        match args.command {
+            SourcesCommand::Status(args) => status::status(args, context).await,
+            SourcesCommand::Poll(args) => poll::poll(args, context).await,
+            SourcesCommand::Dead(args) => dead::dead(args, context).await,
+            SourcesCommand::Requeue(args) => dead::requeue(args, context).await,
+        }
+    })
+}
+
+/// Every source that is configured or known to the database.
+async fn statuses(house: &House) -> anyhow::Result<Vec<SourceStatus>> {
+    let configured = configured_sources(&house.config);
+    Ok(source_statuses(&house.store, &configured, house.now()).await?)
+}
+
+/// Says which names there are, and which was probably meant.
+fn no_such_source<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> UsageError {
+    let known: Vec<&str> = known.into_iter().collect();
+    if known.is_empty() {
+        return UsageError(NOTHING_CONFIGURED.to_owned());
+    }
+    let meant = nearest(name, known.iter().copied());
+    let meant = meant.map_or_else(String::new, |name| format!("did you mean `{name}`? "));
+    UsageError(format!(
+        "there is no source `{name}`; {meant}known here: {}",
+        known.join(", ")
+    ))
+}
+
+/// Checks a name that was typed.
+fn require_source(name: &str, statuses: &[SourceStatus]) -> Result<(), UsageError> {
+    let mut names = statuses.iter().map(|status| status.name.as_str());
+    if names.any(|known| known == name) {
+        return Ok(());
+    }
+    let names = statuses.iter().map(|status| status.name.as_str());
+    Err(no_such_source(name, names))
+}
+
+/// What to do when there is no source at all.
+const NOTHING_CONFIGURED: &str =
+    "no source and no webhook is configured; add one to the configuration, for example
+
+  [[sources]]
+  name = \"github-public\"
+  kind = \"github_events\"
+
+docs/sources.md tells which kinds there are";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_what_was_probably_meant() {
+        let known = ["github-public", "acme"];
+        let error = no_such_source("github-pubic", known).to_string();
+        assert_eq!(
+            error,
+            "there is no source `github-pubic`; did you mean `github-public`? known here: github-public, acme"
+        );
+        assert!(!no_such_source("zzz", known).to_string().contains("did you"));
+        let none = no_such_source("x", []).to_string();
+        assert!(none.contains("[[sources]]"), "{none}");
+    }
+}

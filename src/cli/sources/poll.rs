@@ -1,0 +1,271 @@
+//! `rescind sources poll`
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
+
+use super::no_such_source;
+use super::status::{span, until};
+use crate::cli::house::{Empty, House};
+use crate::cli::output::{self, time};
+use crate::cli::{Context, DONE};
+use crate::daemon::{Workshop, configured_sources};
+use crate::respond::redact;
+use crate::source::{PollError, PollOutcome};
+use crate::store::{Action, LogHead, Reason, SourceState, Store, WorkCounts};
+
+/// How often the progress is shown.
+const TICK: Duration = Duration::from_millis(300);
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The schedule is ignored, a rate limit that the server told of is not. `rescind serve` may run meanwhile: what both
+see is scanned once. Interrupted, the command can be called again: nothing is lost, and items under way go back to
+the queue within 30 seconds.
+
+Examples:
+  rescind sources poll github-public
+  rescind sources poll github-public --no-scan"
+)]
+pub(super) struct PollArgs {
+    /// The source's name in the configuration
+    name: String,
+    /// Only note what is new; `rescind serve` scans it
+    #[arg(long)]
+    no_scan: bool,
+    /// Poll even though the server asked to wait
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) async fn poll(args: PollArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    let config = context.config()?;
+    let configured = configured_sources(&config);
+    let polled = configured.iter().filter(|source| source.schedule.is_some());
+    let names = || polled.clone().map(|source| source.name.as_str());
+    if !names().any(|name| name == args.name) {
+        return Err(no_such_source(&args.name, names()).into());
+    }
+    let house = House::open(context, Empty::SetUp).await?;
+    let clock = Arc::clone(&house.clock);
+    let workshop = Workshop::new(&house.config, house.formats.clone(), &house.store, clock)?;
+    let Some(source) = workshop.source(&args.name) else {
+        return Err(no_such_source(&args.name, names()).into());
+    };
+    let before = house
+        .store
+        .load_source(&args.name)
+        .await?
+        .unwrap_or_default();
+    heed(&before, args.force, house.now())?;
+    let log = house.store.log_head().await?;
+    let polled = source.poll_once().await;
+    let after = house
+        .store
+        .load_source(&args.name)
+        .await?
+        .unwrap_or_default();
+    match polled {
+        Ok(outcome) => tell(&args.name, &outcome, &before, &after)?,
+        Err(failure) => {
+            let error = failure.error.to_string();
+            let error = redact(&house.formats, &error).into_owned();
+            bail!("the poll of `{}` failed: {error}", args.name);
+        }
+    }
+    if !args.no_scan {
+        scan(&workshop, &house.store).await?;
+    }
+    let revoked = revoked_since(&house.store, &log).await?;
+    output::line(&format!("keys revoked   {revoked}"))?;
+    Ok(DONE)
+}
+
+/// What to do about a server that asked to be left alone: a rate limit is heeded, an interval is not.
+fn heed(state: &SourceState, force: bool, now: Timestamp) -> anyhow::Result<()> {
+    let at = |at: Timestamp| format!("{} ({})", time(Some(at)), span(until(at, now)));
+    if let Some(end) = limited_until(state, now) {
+        if !force {
+            bail!(
+                "the server's rate limit is used up until {}; wait, or poll all the same with --force",
+                at(end)
+            );
+        }
+        output::note(&format!(
+            "the server's rate limit is used up until {}; polling all the same",
+            at(end)
+        ));
+    } else if let Some(next) = state.next_poll_at.filter(|next| *next > now) {
+        output::note(&format!(
+            "the next poll is not due before {}; polling all the same",
+            at(next)
+        ));
+    }
+    Ok(())
+}
+
+/// Until when the server allows nothing, as far as it told.
+fn limited_until(state: &SourceState, now: Timestamp) -> Option<Timestamp> {
+    let used_up = state.rate_remaining == Some(0);
+    let resets_at = state.rate_resets_at.filter(|_| used_up);
+    let was_refused = |error: &String| {
+        let mut refusals = [403, 429].into_iter().map(|status| PollError::RateLimited {
+            status,
+            retry_after: None,
+        });
+        refusals.any(|refusal| refusal.to_string() == *error)
+    };
+    let refused = state.error.as_ref().is_some_and(was_refused);
+    let again_at = state.next_poll_at.filter(|_| refused);
+    resets_at.max(again_at).filter(|end| *end > now)
+}
+
+/// Prints what came.
+fn tell(
+    name: &str,
+    outcome: &PollOutcome,
+    before: &SourceState,
+    after: &SourceState,
+) -> anyhow::Result<()> {
+    let more = |count: fn(&SourceState) -> u64| count(after).saturating_sub(count(before));
+    let gap = if outcome.gap {
+        "yes: events between this poll and the one before may have been missed"
+    } else {
+        "no"
+    };
+    let mut lines = vec![
+        ("source", name.to_owned()),
+        ("new events", outcome.events.to_string()),
+        ("work items", outcome.items.to_string()),
+        ("texts", more(|state| state.texts).to_string()),
+        ("malformed", outcome.malformed.to_string()),
+        ("gap", gap.to_owned()),
+        ("next poll", time(after.next_poll_at)),
+    ];
+    let unknown = more(|state| state.unknown);
+    if unknown > 0 {
+        lines.insert(4, ("unknown types", unknown.to_string()));
+    }
+    lines.extend(after.error.clone().map(|error| ("not all", error)));
+    let lines: Vec<String> = lines
+        .iter()
+        .map(|(name, value)| format!("{name:13}  {}", output::printable(value)))
+        .collect();
+    output::line(&lines.join("\n"))
+}
+
+/// Works off the queue, and prints how that went.
+async fn scan(workshop: &Workshop, store: &Store) -> anyhow::Result<()> {
+    let before = store.work_counts().await?;
+    let bar = if io::stderr().is_terminal() {
+        ProgressBar::new_spinner()
+    } else {
+        ProgressBar::hidden()
+    };
+    let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    let worked = {
+        let work = workshop.worker().drain();
+        tokio::pin!(work);
+        let mut ticks = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                worked = &mut work => break worked,
+                _ = ticks.tick(), if !bar.is_hidden() => show(&bar, store, &before).await,
+            }
+        }
+    };
+    bar.finish_and_clear();
+    worked?;
+    let after = store.work_counts().await?;
+    let scanned = after.done.saturating_sub(before.done);
+    output::line(&format!("items scanned  {scanned}"))?;
+    let left = after.waiting + after.leased;
+    if left > 0 {
+        output::line(&format!(
+            "items waiting  {left} (tried again later, or read by another process)"
+        ))?;
+    }
+    let dead = after.dead.saturating_sub(before.dead);
+    if dead > 0 {
+        output::line(&format!(
+            "put aside      {dead} (`rescind sources dead` lists them)"
+        ))?;
+    }
+    Ok(())
+}
+
+async fn show(bar: &ProgressBar, store: &Store, before: &WorkCounts) {
+    bar.tick();
+    // It is only the display; what is wrong with the database the worker says.
+    if let Ok(now) = store.work_counts().await {
+        let done = now.done.saturating_sub(before.done);
+        let WorkCounts {
+            waiting, leased, ..
+        } = now;
+        bar.set_message(format!(
+            "{done} scanned, {leased} under way, {waiting} waiting"
+        ));
+    }
+}
+
+/// How many leaked keys sources had revoked since the log ended here.
+async fn revoked_since(store: &Store, head: &LogHead) -> anyhow::Result<u64> {
+    let mut revoked = 0;
+    let mut last = head.seq;
+    loop {
+        let entries = store.log_after(last, 1000).await?;
+        let Some(end) = entries.last() else {
+            return Ok(revoked);
+        };
+        last = end.seq;
+        let ours = entries.iter().filter(|entry| {
+            entry.action == Action::Revoked
+                && entry.reason == Reason::Leaked
+                && entry.actor.starts_with("source:")
+        });
+        revoked += ours.count() as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_limit_is_heeded_and_an_interval_is_not() {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let later: Timestamp = "2026-11-22T12:30:00Z".parse().unwrap();
+        let state = |remaining, error: Option<&str>| SourceState {
+            next_poll_at: Some(later),
+            rate_remaining: remaining,
+            rate_resets_at: Some(later),
+            error: error.map(str::to_owned),
+            ..SourceState::default()
+        };
+        assert!(heed(&state(Some(10), None), false, now).is_ok());
+        assert!(heed(&state(Some(10), Some("HTTP 500")), false, now).is_ok());
+        assert!(heed(&state(Some(0), None), false, later).is_ok());
+        let asked = PollError::RateLimited {
+            status: 429,
+            retry_after: None,
+        };
+        for limited in [
+            state(Some(0), None),
+            state(Some(10), Some(&asked.to_string())),
+        ] {
+            let refused = heed(&limited, false, now).unwrap_err().to_string();
+            assert!(
+                refused.contains("2026-11-22T12:30:00Z (30 min 0 s)"),
+                "{refused}"
+            );
+            assert!(heed(&limited, true, now).is_ok());
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Sources and a worker without the daemon: for a command that does by hand what the daemon does by itself.
+
+use super::work::Work;
+use super::{DaemonError, Lifecycle, Parts, intake, sources};
+use crate::clock::SharedClock;
+use crate::config::Config;
+use crate::fetch::http_client;
+use crate::keyformat::FormatSet;
+use crate::source::{Redelivery, Source, Worker};
+use crate::store::Store;
+
+/// The configured sources and a worker for what they find. Nothing runs by itself. A daemon may work on the
+/// same database: items are leased, and events that both see become one item.
+#[derive(Debug)]
+pub struct Workshop {
+    sources: sources::Sources,
+    redelivery: Option<Redelivery>,
+    worker: Worker,
+}
+
+impl Workshop {
+    /// Makes what the configuration names, on an open database.
+    ///
+    /// # Errors
+    /// When a source's address cannot be used, or there is no HTTP client.
+    pub fn new(
+        config: &Config,
+        formats: FormatSet,
+        store: &Store,
+        clock: SharedClock,
+    ) -> Result<Self, DaemonError> {
+        let lifecycle = Lifecycle::default();
+        let parts = Parts::new(config, formats, store, clock, http_client()?, &lifecycle);
+        let work = Work::new(&parts);
+        let mut sources = sources::make(&parts, &work)?;
+        let redelivery = intake::redelivery(&parts, &work)?;
+        let mut origins = std::mem::take(&mut sources.origins);
+        intake::add_origins(config, &mut origins);
+        let worker = work.worker(&parts, origins);
+        Ok(Self {
+            sources,
+            redelivery: redelivery.map(|(source, _)| source),
+            worker,
+        })
+    }
+
+    /// What is polled under this name: a source, or the search for failed deliveries.
+    pub fn source(&self, name: &str) -> Option<&dyn Source> {
+        let redelivery = self.redelivery.as_ref().map(|source| source as &dyn Source);
+        self.sources
+            .find(name)
+            .or_else(|| redelivery.filter(|source| source.name() == name))
+    }
+
+    /// The worker. It takes items of all sources.
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+}

@@ -1,0 +1,296 @@
+//! How every source is: what the configuration names and what the database knows, put together.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::config::Schedule;
+use crate::store::{SourceState, SourceWork, Store, StoreError};
+
+/// How long an item may wait, and a poll be overdue, until a source counts as behind.
+const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
+
+/// A source as the configuration names it.
+#[derive(Debug, Clone)]
+pub struct ConfiguredSource {
+    /// Its name, as in the log and in incidents.
+    pub name: String,
+    /// What kind it is: `webhook`, or one of the configuration's.
+    pub kind: String,
+    /// When it is polled. `None`: it tells by itself, as webhooks do.
+    pub schedule: Option<Schedule>,
+}
+
+/// How a source is, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceCondition {
+    /// As it should be.
+    Ok,
+    /// It was not polled yet, or told nothing yet.
+    Waiting,
+    /// Its last poll failed.
+    Failing,
+    /// Something waits to be read for too long, or its poll is overdue.
+    Behind,
+    /// It is not in the configuration any more.
+    Removed,
+}
+
+impl SourceCondition {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Waiting => "waiting",
+            Self::Failing => "failing",
+            Self::Behind => "behind",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// Everything known about a source.
+#[derive(Debug, Clone)]
+pub struct SourceStatus {
+    /// Its name.
+    pub name: String,
+    /// What kind it is; empty when only its items are known and it is not configured.
+    pub kind: String,
+    /// How it is.
+    pub condition: SourceCondition,
+    /// When its next poll is due, by its server's leave and its schedule.
+    pub next_poll_at: Option<Timestamp>,
+    /// What its polls left; nothing yet when it was not polled.
+    pub polled: SourceState,
+    /// What workers did with its items.
+    pub work: SourceWork,
+}
+
+/// How every source is that is configured or known to the database, by name.
+///
+/// # Errors
+/// Any [`StoreError`] of a read.
+pub async fn source_statuses(
+    store: &Store,
+    configured: &[ConfiguredSource],
+    now: Timestamp,
+) -> Result<Vec<SourceStatus>, StoreError> {
+    let states = store.list_sources().await?;
+    let work = store.source_work().await?;
+    Ok(statuses_of(configured, states, work, now))
+}
+
+/// What the database knows (nothing, before it is made), put together with the configuration.
+pub fn statuses_of(
+    configured: &[ConfiguredSource],
+    states: Vec<SourceState>,
+    work: Vec<SourceWork>,
+    now: Timestamp,
+) -> Vec<SourceStatus> {
+    let mut found: BTreeMap<String, Found<'_>> = BTreeMap::new();
+    for source in configured {
+        found.entry(source.name.clone()).or_default().configured = Some(source);
+    }
+    for state in states {
+        let of_name = found.entry(state.name.clone()).or_default();
+        of_name.state = Some(state);
+    }
+    for work in work {
+        let of_name = found.entry(work.source.clone()).or_default();
+        of_name.work = Some(work);
+    }
+    let found = found.into_iter();
+    found.map(|(name, found)| found.status(name, now)).collect()
+}
+
+/// What there is of one name.
+#[derive(Default)]
+struct Found<'c> {
+    configured: Option<&'c ConfiguredSource>,
+    state: Option<SourceState>,
+    work: Option<SourceWork>,
+}
+
+impl Found<'_> {
+    fn status(self, name: String, now: Timestamp) -> SourceStatus {
+        let schedule = self.configured.and_then(|source| source.schedule.as_ref());
+        let allowed_at = self.state.as_ref().and_then(|state| state.next_poll_at);
+        let next_poll_at = schedule.and_then(|schedule| next_poll(schedule, allowed_at, now));
+        let condition = self.condition(next_poll_at, now);
+        let polled = self.state.unwrap_or_default();
+        let kind = match self.configured {
+            Some(source) => source.kind.clone(),
+            None if polled.kind.is_empty() && name.starts_with("webhook:") => "webhook".to_owned(),
+            None => polled.kind.clone(),
+        };
+        SourceStatus {
+            name,
+            kind,
+            condition,
+            next_poll_at,
+            polled,
+            work: self.work.unwrap_or_default(),
+        }
+    }
+
+    fn condition(&self, next_poll_at: Option<Timestamp>, now: Timestamp) -> SourceCondition {
+        let Some(configured) = self.configured else {
+            return SourceCondition::Removed;
+        };
+        let is_late =
+            |at: Option<Timestamp>| at.is_some_and(|at| now.duration_since(at) > PATIENCE);
+        let is_polled = configured.schedule.is_some();
+        let state = self.state.as_ref();
+        let polled_at = state.and_then(|state| state.polled_at);
+        let nothing_yet = if is_polled {
+            polled_at.is_none()
+        } else {
+            self.work.is_none()
+        };
+        let failed =
+            |state: &SourceState| state.error.is_some() && state.succeeded_at < state.polled_at;
+        let waits = self.work.as_ref().and_then(|work| work.oldest_waiting_at);
+        if nothing_yet {
+            SourceCondition::Waiting
+        } else if state.is_some_and(failed) {
+            SourceCondition::Failing
+        } else if is_late(waits) || is_late(next_poll_at) {
+            SourceCondition::Behind
+        } else {
+            SourceCondition::Ok
+        }
+    }
+}
+
+/// When the next poll is due: the schedule's first time at which the server allows one.
+fn next_poll(
+    schedule: &Schedule,
+    allowed_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    match schedule {
+        Schedule::Poll => allowed_at,
+        Schedule::Cron(cron) => cron.next_after(allowed_at.unwrap_or(now)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::CronSchedule;
+
+    fn at(text: &str) -> Timestamp {
+        format!("2026-11-22T{text}Z").parse().unwrap()
+    }
+
+    fn configured(schedule: Option<Schedule>) -> ConfiguredSource {
+        ConfiguredSource {
+            name: "feed".to_owned(),
+            kind: "github_events".to_owned(),
+            schedule,
+        }
+    }
+
+    fn state(polled: &str, succeeded: Option<&str>, error: Option<&str>) -> SourceState {
+        SourceState {
+            name: "feed".to_owned(),
+            kind: "github_events".to_owned(),
+            polled_at: Some(at(polled)),
+            succeeded_at: succeeded.map(at),
+            next_poll_at: Some(
+                at(polled)
+                    .checked_add(SignedDuration::from_mins(1))
+                    .unwrap(),
+            ),
+            error: error.map(str::to_owned),
+            ..SourceState::default()
+        }
+    }
+
+    fn waiting_since(time: &str) -> SourceWork {
+        SourceWork {
+            source: "feed".to_owned(),
+            waiting: 1,
+            oldest_waiting_at: Some(at(time)),
+            ..SourceWork::default()
+        }
+    }
+
+    #[test]
+    fn one_word_for_every_case() {
+        use SourceCondition::{Behind, Failing, Ok, Removed, Waiting};
+        let poll = || vec![configured(Some(Schedule::Poll))];
+        let cron = CronSchedule::parse("0 * * * *").unwrap();
+        let hourly = vec![configured(Some(Schedule::Cron(cron)))];
+        let hook = vec![configured(None)];
+        let fine = state("12:00:00", Some("12:00:00"), None);
+        let partly = state("12:00:00", Some("12:00:00"), Some("page 2"));
+        let failed = state("12:00:00", Some("11:00:00"), Some("HTTP 500"));
+        let never_well = state("12:00:00", None, Some("HTTP 500"));
+        let cases = [
+            (Waiting, poll(), None, None, "12:00:30"),
+            (Ok, poll(), Some(fine.clone()), None, "12:00:30"),
+            (Ok, poll(), Some(partly), None, "12:00:30"),
+            (Failing, poll(), Some(failed.clone()), None, "12:00:30"),
+            (Failing, poll(), Some(never_well), None, "12:00:30"),
+            (Behind, poll(), Some(fine.clone()), None, "12:06:01"),
+            (Ok, hourly.clone(), Some(fine.clone()), None, "12:59:00"),
+            (Behind, hourly, Some(fine.clone()), None, "13:05:01"),
+            (
+                Ok,
+                poll(),
+                Some(fine.clone()),
+                Some(waiting_since("11:56:00")),
+                "12:00:30",
+            ),
+            (
+                Behind,
+                poll(),
+                Some(fine.clone()),
+                Some(waiting_since("11:55:00")),
+                "12:00:30",
+            ),
+            (Removed, Vec::new(), Some(failed), None, "12:00:30"),
+            (Waiting, hook.clone(), None, None, "12:00:30"),
+            (
+                Ok,
+                hook.clone(),
+                None,
+                Some(waiting_since("12:00:00")),
+                "12:00:30",
+            ),
+            (
+                Behind,
+                hook,
+                None,
+                Some(waiting_since("11:00:00")),
+                "12:00:30",
+            ),
+        ];
+        for (number, (expected, configured, state, work, now)) in cases.into_iter().enumerate() {
+            let states = state.into_iter().collect();
+            let work = work.into_iter().collect();
+            let all = statuses_of(&configured, states, work, at(now));
+            assert_eq!(all.len(), 1, "case {number}");
+            assert_eq!(all[0].condition, expected, "case {number}");
+        }
+    }
+
+    #[test]
+    fn the_schedule_says_when_the_next_poll_is() {
+        let cron = CronSchedule::parse("0 * * * *").unwrap();
+        let hourly = [configured(Some(Schedule::Cron(cron)))];
+        let next =
+            |states| statuses_of(&hourly, states, Vec::new(), at("12:30:00"))[0].next_poll_at;
+        assert_eq!(next(Vec::new()), Some(at("13:00:00")));
+        let polled = state("12:00:00", Some("12:00:00"), None);
+        assert_eq!(next(vec![polled]), Some(at("13:00:00")));
+        let removed = statuses_of(
+            &[],
+            vec![state("12:00:00", None, None)],
+            Vec::new(),
+            at("12:00:01"),
+        );
+        assert_eq!(removed[0].next_poll_at, None);
+    }
+}
