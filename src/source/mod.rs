@@ -46,6 +46,11 @@ pub trait Source: Send + Sync {
     /// Polls once: reads what is new and commits it together with the cursor. A failure leaves the cursor
     /// where it is, is noted in the source's state, and says when to try again.
     fn poll_once(&self) -> BoxFuture<'_, Result<PollOutcome, PollFailure>>;
+
+    /// The archive that it is, if it is one: periods of the past can be read from it.
+    fn archive(&self) -> Option<&GhArchive> {
+        None
+    }
 }
 
 /// What a source works with.

@@ -1,5 +1,6 @@
 //! `rescind sources`: how the sources are, and what can be done by hand.
 
+mod backfill;
 mod dead;
 mod poll;
 mod status;
@@ -20,6 +21,7 @@ use crate::server::{SourceStatus, source_statuses};
   rescind sources status
   rescind sources status github-public
   rescind sources poll github-public
+  rescind sources backfill github-archive --from 2026-01-01 --to 2026-01-08
   rescind sources dead
   rescind sources requeue --all github-public")]
 pub(super) struct SourcesArgs {
@@ -33,6 +35,8 @@ enum SourcesCommand {
     Status(status::StatusArgs),
     /// Poll one source now and scan what it found
     Poll(poll::PollArgs),
+    /// Read a period of an archive
+    Backfill(backfill::BackfillArgs),
     /// List work items that were put aside after the last of their tries
     Dead(dead::DeadArgs),
     /// Put work items that were put aside back into the queue
@@ -44,6 +48,7 @@ pub(super) fn run(args: SourcesArgs, context: &Context) -> anyhow::Result<ExitCo
         match args.command {
             SourcesCommand::Status(args) => status::status(args, context).await,
             SourcesCommand::Poll(args) => poll::poll(args, context).await,
+            SourcesCommand::Backfill(args) => backfill::backfill(args, context).await,
             SourcesCommand::Dead(args) => dead::dead(args, context).await,
             SourcesCommand::Requeue(args) => dead::requeue(args, context).await,
         }

@@ -161,7 +161,7 @@ fn tell(
 }
 
 /// Works off the queue, and prints how that went.
-async fn scan(workshop: &Workshop, store: &Store) -> anyhow::Result<()> {
+pub(super) async fn scan(workshop: &Workshop, store: &Store) -> anyhow::Result<()> {
     let before = store.work_counts().await?;
     let bar = if io::stderr().is_terminal() {
         ProgressBar::new_spinner()

@@ -235,6 +235,10 @@ impl Source for GhArchive {
         self.keeper.due_in().boxed()
     }
 
+    fn archive(&self) -> Option<&GhArchive> {
+        Some(self)
+    }
+
     fn poll_once(&self) -> BoxFuture<'_, Result<PollOutcome, PollFailure>> {
         self.poll().boxed()
     }

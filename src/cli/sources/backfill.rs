@@ -1,0 +1,152 @@
+//! `rescind sources backfill`
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::bail;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::no_such_source;
+use super::poll::scan;
+use crate::cli::house::{Empty, House};
+use crate::cli::output;
+use crate::cli::{Context, DONE, UsageError};
+use crate::daemon::Workshop;
+use crate::respond::redact;
+use crate::source::{BackfillOutcome, Period, Progress};
+
+/// How often a line tells the progress where there is no terminal, in hours of the archive.
+const TELL_EVERY: u64 = 24;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Each hour of the period is read once: interrupted, the same command goes on where it stopped. What is found is read
+when nothing more urgent waits. `rescind serve` may run meanwhile.
+
+Examples:
+  rescind sources backfill github-archive --from 2026-01-01 --to 2026-01-08
+  rescind sources backfill github-archive --from 2026-01-01T05:00:00Z --to 2026-01-01T08:00:00Z --no-scan"
+)]
+pub(super) struct BackfillArgs {
+    /// The name of a source of the kind gharchive
+    name: String,
+    /// Where the period begins: a day, or a time (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    from: String,
+    /// Where it ends; this moment does not belong to it any more
+    #[arg(long, value_name = "TIME")]
+    to: String,
+    /// Only note what is found; `rescind serve` scans it
+    #[arg(long)]
+    no_scan: bool,
+    /// Read hours again that were read before
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    let config = context.config()?;
+    let kinds = config.sources.iter();
+    let archives = kinds.filter(|source| source.kind.name() == "gharchive");
+    let archives: Vec<String> = archives.map(|source| source.name.clone()).collect();
+    if !archives.contains(&args.name) {
+        return Err(no_such_archive(&args.name, &archives).into());
+    }
+    let house = House::open(context, Empty::SetUp).await?;
+    let period = Period::parse(&args.from, &args.to, house.now());
+    let period = period.map_err(|error| UsageError(error.to_string()))?;
+    let clock = Arc::clone(&house.clock);
+    let workshop = Workshop::new(&house.config, house.formats.clone(), &house.store, clock)?;
+    let Some(archive) = workshop
+        .source(&args.name)
+        .and_then(|source| source.archive())
+    else {
+        return Err(no_such_archive(&args.name, &archives).into());
+    };
+    let bar = bar(period.hours());
+    let mut told = 0;
+    let mut tell = |progress: Progress| show(&bar, &progress, &mut told);
+    let read = archive.backfill(period, args.force, &mut tell).await;
+    bar.finish_and_clear();
+    match read {
+        Ok(outcome) => print(&outcome, &args.name)?,
+        Err(error) => {
+            let error = error.to_string();
+            let error = redact(&house.formats, &error);
+            bail!(
+                "the backfill of `{}` stopped: {error}; the same command goes on from there",
+                args.name
+            );
+        }
+    }
+    if !args.no_scan {
+        scan(&workshop, &house.store).await?;
+    }
+    Ok(DONE)
+}
+
+fn no_such_archive(name: &str, archives: &[String]) -> UsageError {
+    if archives.is_empty() {
+        return UsageError(
+            "no source of the kind gharchive is configured; add one, for example\n\n  [[sources]]\n  name = \
+             \"github-archive\"\n  kind = \"gharchive\""
+                .to_owned(),
+        );
+    }
+    no_such_source(name, archives.iter().map(String::as_str))
+}
+
+fn bar(hours: u64) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} hours, {eta} left · {msg}");
+    ProgressBar::new(hours).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn show(bar: &ProgressBar, progress: &Progress, told: &mut u64) {
+    let Progress {
+        hour,
+        hours_done,
+        hours,
+        events,
+        items,
+        ..
+    } = progress;
+    bar.set_position(*hours_done);
+    bar.set_message(format!("{hour}: {events} events, {items} work items"));
+    let is_due = *hours_done >= *told + TELL_EVERY || (hours_done == hours && *told < *hours);
+    if bar.is_hidden() && is_due {
+        *told = *hours_done;
+        output::note(&format!(
+            "{hours_done} of {hours} hours read: {events} events, {items} work items"
+        ));
+    }
+}
+
+fn print(outcome: &BackfillOutcome, name: &str) -> anyhow::Result<()> {
+    if outcome.was_finished {
+        output::note("the period was read before; --force reads it again");
+    }
+    let mut lines = vec![
+        format!("source         {name}"),
+        format!("hours          {}", outcome.hours),
+        format!("events         {}", outcome.events),
+        format!("work items     {}", outcome.items),
+        format!("malformed      {}", outcome.malformed),
+    ];
+    if !outcome.missing.is_empty() {
+        lines.push(format!("missing        {}", outcome.missing.join(", ")));
+    }
+    if !outcome.incomplete.is_empty() {
+        lines.push(format!("incomplete     {}", outcome.incomplete.join(", ")));
+    }
+    if let Some(hour) = &outcome.waits_for {
+        lines.push(format!(
+            "not yet there  {hour}: call the command again later, it goes on from this hour"
+        ));
+    }
+    output::line(&lines.join("\n"))
+}
