@@ -1,5 +1,6 @@
 //! Tests of cli.
 
+mod backfill;
 mod binary;
 mod database;
 mod import;
