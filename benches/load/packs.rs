@@ -19,7 +19,7 @@ use crate::forge::Push;
 const REPOSITORIES: usize = 40;
 
 /// Lines of a file: three files make about 44 kB of pack, the mean of public pushes.
-const LINES: usize = 640;
+const LINES: usize = 1000;
 
 /// Makes `count` pushes, one in `leak_every` of them with a key.
 pub(crate) fn pushes(
@@ -186,4 +186,4 @@ impl Random {
     }
 }
 
-const LINES_BEFORE_LEAK: usize = 320;
+const LINES_BEFORE_LEAK: usize = 500;
