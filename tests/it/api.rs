@@ -7,3 +7,4 @@ mod operators;
 mod roles;
 mod self_report;
 mod service;
+mod sources;

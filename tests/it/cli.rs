@@ -3,9 +3,11 @@
 mod backfill;
 mod binary;
 mod database;
+mod doctor;
 mod import;
 mod keys;
 mod log;
+mod sources;
 
 pub(crate) use binary::{Binary, Ran};
 
@@ -62,6 +64,12 @@ fn wrong_usage_is_2_and_says_so_on_standard_error() {
         "tokens create",
         "tokens create --role king",
         "log export --format xml",
+        "sources",
+        "sources poll",
+        "sources poll nobody",
+        "sources requeue",
+        "sources requeue 17",
+        "sources requeue 0199c3a2-6b1e-7d3f-8a51-2f0c9b7e4d10 --all x",
         "keys import no-such-file.csv",
         "log verify no-such-file.jsonl",
         "--config no-such-file.toml config show",

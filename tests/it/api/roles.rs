@@ -11,7 +11,8 @@ use super::harness::{Reply, TestServer};
 /// Every endpoint that needs a token, and what it takes to use it.
 fn endpoints(id: &str) -> Vec<(&'static str, String, Option<Value>, Permission)> {
     use Permission::{
-        CheckKeys, ReadFormats, ReadIncidents, ReadKeys, ReadLog, RevokeKeys, WriteKeys,
+        CheckKeys, ReadFormats, ReadIncidents, ReadKeys, ReadLog, ReadSources, RequeueWork,
+        RevokeKeys, WriteKeys,
     };
     let mut all = Vec::new();
     for kind in ["user", "team"] {
@@ -70,6 +71,19 @@ fn endpoints(id: &str) -> Vec<(&'static str, String, Option<Value>, Permission)>
             ReadLog,
         ),
         ("GET", "/api/v1/formats".to_owned(), None, ReadFormats),
+        ("GET", "/api/v1/sources".to_owned(), None, ReadSources),
+        (
+            "GET",
+            "/api/v1/sources/nobody/dead-letters".to_owned(),
+            None,
+            ReadSources,
+        ),
+        (
+            "POST",
+            "/api/v1/sources/nobody/dead-letters/requeue".to_owned(),
+            Some(json!({})),
+            RequeueWork,
+        ),
     ]);
     all
 }

@@ -94,7 +94,6 @@ async fn unknown_routes_and_methods_are_answered_in_json() {
         "/api",
         "/api/v1",
         "/api/v1/nothing",
-        "/api/v1/sources",
         "/metrics",
         "/api/v1/user-api-keys/x/y/z",
     ] {
@@ -168,6 +167,9 @@ async fn the_description_names_every_endpoint() {
         "GET /api/v1/revocations/verify",
         "GET /api/v1/revocations/export",
         "GET /api/v1/formats",
+        "GET /api/v1/sources",
+        "GET /api/v1/sources/{name}/dead-letters",
+        "POST /api/v1/sources/{name}/dead-letters/requeue",
         "POST /api/v1/integrations/credential-scanning/revoke",
         "POST /webhooks/github/secret-scanning",
         "POST /webhooks/gitlab/secret-detection",
@@ -187,7 +189,7 @@ async fn the_description_names_every_endpoint() {
     // Every described route exists: it asks for a token or answers, but is never unknown.
     for route in &described {
         let (method, path) = route.split_once(' ').unwrap();
-        let path = path.replace("{id}", "x");
+        let path = path.replace("{id}", "x").replace("{name}", "x");
         let reply = super::harness::Reply::of(client.request(method, &path)).await;
         assert!(reply.status != 405, "{route}");
         assert!(!reply.text.contains("Route not found"), "{route}");

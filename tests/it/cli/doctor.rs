@@ -1,0 +1,223 @@
+//! `rescind doctor` with the real binary.
+
+use serde_json::{Value, json};
+use wiremock::matchers::{header, method, path};
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+use super::{Binary, Ran};
+
+const TOKEN: &str = "ghp_token_of_the_doctor_0123456789";
+
+fn config(url: &str, more: &str) -> String {
+    format!(
+        "[partners.github]\npublic_keys_url = \"{url}/keys\"\n\
+         [webhooks.github]\nsecrets = [\"0123456789abcdef0123456789abcdef\"]\n\
+         [[sources]]\nname = \"feed\"\nkind = \"github_events\"\nscope = \"org:acme\"\n\
+         api_url = \"{url}\"\nclone_url = \"{url}/git\"\ntoken = \"{TOKEN}\"\n{more}"
+    )
+}
+
+/// A server where all is well.
+async fn server() -> MockServer {
+    let server = MockServer::start().await;
+    let events = ResponseTemplate::new(200)
+        .insert_header("x-ratelimit-limit", "5000")
+        .insert_header("x-ratelimit-remaining", "4999")
+        .set_body_json(json!([]));
+    Mock::given(method("GET"))
+        .and(path("/orgs/acme/events"))
+        .and(header("authorization", format!("Bearer {TOKEN}")))
+        .respond_with(events)
+        .mount(&server)
+        .await;
+    let keys = json!({"public_keys": [{"key_identifier": "a", "key": "b", "is_current": true}]});
+    Mock::given(path("/keys"))
+        .respond_with(ResponseTemplate::new(200).set_body_json(keys))
+        .mount(&server)
+        .await;
+    server
+}
+
+fn diagnosis(ran: &Ran, code: i32) -> Value {
+    assert_eq!(ran.code, code, "{ran:?}");
+    serde_json::from_str(&ran.stdout).expect("JSON")
+}
+
+/// The check of this name: its status and its message.
+fn check(diagnosis: &Value, name: &str) -> (String, String) {
+    let checks = diagnosis["checks"].as_array().expect("checks");
+    let found = checks.iter().find(|check| check["name"] == name);
+    let found = found.unwrap_or_else(|| panic!("no {name} in {diagnosis}"));
+    if found["status"] != "ok" {
+        assert!(found["mend"].is_string(), "{found}");
+    }
+    let text = |name: &str| found[name].as_str().expect("a text").to_owned();
+    (text("status"), text("message"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_is_well() {
+    let server = server().await;
+    let binary = Binary::new();
+    binary.write("config.toml", config(&server.uri(), ""));
+    binary.run("migrate").ok();
+    let ran = binary.run("doctor --json");
+    assert!(!format!("{ran:?}").contains(TOKEN));
+    let found = diagnosis(&ran, 0);
+    let clone = format!("clone_url {}/git", server.uri());
+    for name in [
+        "configuration",
+        "patterns",
+        "webhook:github",
+        "database",
+        "revocation log",
+        "work queue",
+        "disk",
+        "source feed",
+        "partner github",
+        &clone,
+    ] {
+        let (status, message) = check(&found, name);
+        assert!(status == "ok" || name == "disk", "{name}: {message}");
+    }
+    let (_, feed) = check(&found, "source feed");
+    assert!(
+        feed.contains("token is accepted") && feed.contains("4999 of 5000"),
+        "{feed}"
+    );
+    let text = binary.run("doctor").ok();
+    assert!(text.contains("ok       source feed"), "{text}");
+    assert!(text.contains("0 failed"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_token_an_unreachable_source_and_a_wrong_clock() {
+    let server = server().await;
+    let late = ResponseTemplate::new(401).insert_header("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+    Mock::given(path("/orgs/other/events"))
+        .respond_with(late)
+        .mount(&server)
+        .await;
+    let text = ResponseTemplate::new(200).set_body_string("<html>");
+    Mock::given(path("/repos/a/b/events"))
+        .respond_with(text)
+        .mount(&server)
+        .await;
+    let limited = ResponseTemplate::new(429).insert_header("retry-after", "60");
+    Mock::given(path("/users/busy/events"))
+        .respond_with(limited)
+        .mount(&server)
+        .await;
+    let more = |name: &str, scope: &str, api: &str| {
+        format!(
+            "[[sources]]\nname = \"{name}\"\nkind = \"github_events\"\nscope = \"{scope}\"\napi_url = \"{api}\"\n\
+             clone_url = \"{}/git\"\ntoken = \"{TOKEN}\"\n",
+            server.uri()
+        )
+    };
+    let all = [
+        more("refused", "org:other", &server.uri()),
+        more("html", "repo:a/b", &server.uri()),
+        more("missing", "org:nobody", &server.uri()),
+        more("busy", "user:busy", &server.uri()),
+        more("far", "public", "http://127.0.0.1:9"),
+    ];
+    let binary = Binary::new();
+    binary.write("config.toml", config(&server.uri(), &all.concat()));
+    let ran = binary.run("doctor --json");
+    assert!(!format!("{ran:?}").contains(TOKEN));
+    let found = diagnosis(&ran, 1);
+    for (name, status, said) in [
+        ("source feed", "ok", "reachable"),
+        ("source refused", "failed", "401"),
+        ("source html", "failed", "no list of events"),
+        ("source missing", "failed", "org:nobody"),
+        ("source busy", "warning", "60 s"),
+        ("source far", "failed", "http://127.0.0.1:9"),
+        ("clock", "warning", "ahead of"),
+        ("database", "warning", "no database"),
+    ] {
+        let (is, message) = check(&found, name);
+        assert_eq!(is, status, "{name}: {message}");
+        assert!(message.contains(said), "{name}: {message}");
+    }
+    let text = binary.run("doctor");
+    assert_eq!(text.code, 1);
+    assert!(text.stdout.contains("to mend:"), "{text:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_cannot_be_used() {
+    let server = server().await;
+    let binary = Binary::new();
+    binary.write("config.toml", config(&server.uri(), ""));
+    let with = |url: &str| {
+        let mut command = binary.command(["doctor", "--json"]);
+        let output = command.env("RESCIND__DATABASE__URL", url).output();
+        Ran::from(output.expect("the binary runs"))
+    };
+    let ran = with("postgres://rescind:hunter2hunter2@127.0.0.1:9/none");
+    assert!(!format!("{ran:?}").contains("hunter2"), "{ran:?}");
+    let found = diagnosis(&ran, 1);
+    assert_eq!(check(&found, "database").0, "failed");
+    assert_eq!(check(&found, "source feed").0, "ok");
+    // A URL that cannot work is a matter of the configuration.
+    let found = diagnosis(&with("sqlite::memory:"), 2);
+    assert_eq!(check(&found, "database").0, "failed");
+    let file = binary.write("text.db", "this is no database, only a text of some length");
+    let found = diagnosis(&with(&format!("sqlite://{}", file.display())), 1);
+    assert_eq!(check(&found, "database").0, "failed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_log_and_work_that_was_put_aside() {
+    use sqlx::{Connection as _, Executor as _};
+    let server = server().await;
+    let binary = Binary::new();
+    binary.write("config.toml", config(&server.uri(), ""));
+    let key = binary.run("keys create --user u --description x").ok();
+    binary
+        .run_with(["keys", "revoke", "--value-stdin"], &key)
+        .ok();
+    let url = format!("sqlite://{}", binary.path("data/rescind.db").display());
+    let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    let triggers = sqlx::query_scalar::<_, String>(
+        "SELECT 'DROP TRIGGER ' || name FROM sqlite_master WHERE type = 'trigger'",
+    );
+    for drop in triggers.fetch_all(&mut connection).await.unwrap() {
+        connection.execute(sqlx::AssertSqlSafe(drop)).await.unwrap();
+    }
+    let change = "UPDATE revocation_log SET hash = replace(hash, substr(hash, 1, 1), 'x')";
+    connection.execute(change).await.unwrap();
+    connection.close().await.unwrap();
+    let found = diagnosis(&binary.run("doctor --json"), 1);
+    assert_eq!(check(&found, "revocation log").0, "failed");
+}
+
+#[test]
+fn a_wrong_configuration_is_2() {
+    let binary = Binary::new();
+    binary.write("config.toml", "[server]\nbnd = \"x\"\n");
+    let found = diagnosis(&binary.run("doctor --json"), 2);
+    let (status, message) = check(&found, "configuration");
+    assert_eq!(status, "failed");
+    assert!(message.contains("config.toml:2:1: server.bnd"), "{message}");
+    binary.write(
+        "config.toml",
+        "[formats]\ndir = \"nowhere\"\n[partners.github]\nenabled = false\n",
+    );
+    let found = diagnosis(&binary.run("doctor --json"), 2);
+    assert_eq!(check(&found, "patterns").0, "failed");
+    binary.write(
+        "config.toml",
+        "[issuer]\nsecret = \"rescind_public\"\n[partners.github]\nenabled = false\n",
+    );
+    let found = diagnosis(&binary.run("doctor --json"), 2);
+    let (_, message) = check(&found, "configuration");
+    assert!(!message.is_empty());
+    // Nothing to watch is worth a word.
+    binary.write("config.toml", "[partners.github]\nenabled = false\n");
+    let found = diagnosis(&binary.run("doctor --json"), 0);
+    assert_eq!(check(&found, "sources").0, "warning");
+    assert_eq!(found["status"], "warning");
+}

@@ -1,0 +1,223 @@
+//! `rescind sources` with the real binary.
+
+use rescind::store::{NewWorkItem, Priority, Store, StoreOptions, WorkKind};
+use serde_json::{Value, json};
+use wiremock::matchers::{method, path};
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+use super::Binary;
+use crate::support::world::World;
+
+fn config(api: &str, clones: &str) -> String {
+    format!(
+        "[[sources]]\nname = \"github-public\"\nkind = \"github_events\"\napi_url = \"{api}\"\n\
+         clone_url = \"{clones}\"\n"
+    )
+}
+
+fn objects(text: &str) -> Vec<Value> {
+    let lines = text.lines().map(serde_json::from_str);
+    lines.collect::<Result<_, _>>().expect("JSON")
+}
+
+fn status(binary: &Binary, name: &str) -> Value {
+    let arguments = ["sources", "status", name, "--json"];
+    serde_json::from_str(&binary.run_with(arguments, "").ok()).expect("JSON")
+}
+
+async fn store(binary: &Binary) -> Store {
+    let url = format!("sqlite://{}", binary.path("data/rescind.db").display());
+    Store::open(StoreOptions::new(url)).await.expect("a store")
+}
+
+#[test]
+fn with_nothing_configured_it_says_what_to_add() {
+    let binary = Binary::new();
+    let ran = binary.run("sources status");
+    assert!(ran.stderr.contains("[[sources]]"), "{ran:?}");
+    ran.ok();
+    binary
+        .run("sources status nobody")
+        .fails(2, &["[[sources]]"]);
+    binary.run("sources poll nobody").fails(2, &["[[sources]]"]);
+    assert!(!binary.path("data").exists());
+}
+
+#[test]
+fn names_that_are_not_there_are_2_and_the_right_one_is_guessed() {
+    let binary = Binary::new();
+    binary.write(
+        "config.toml",
+        config("http://127.0.0.1:9", "http://127.0.0.1:9"),
+    );
+    // Before there is a database, what is configured is shown all the same.
+    let listed = objects(&binary.run("sources status --json").ok());
+    assert_eq!(listed[0]["name"], "github-public");
+    assert_eq!(listed[0]["state"], "waiting");
+    binary.run("migrate").ok();
+    for line in [
+        "sources status github-pubic",
+        "sources poll github-pubic",
+        "sources dead github-pubic",
+        "sources requeue --all github-pubic",
+    ] {
+        let meant = "did you mean `github-public`?";
+        binary
+            .run(line)
+            .fails(2, &[meant, "known here: github-public"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leaked_key_is_revoked_by_a_poll_alone() {
+    let world = World::new().await;
+    let binary = Binary::new();
+    binary.write("config.toml", config(world.feed.url(), &world.forge.url()));
+    let key = binary.run("keys create --user u --description x").ok();
+    let secret = format!("secret = {}", key.trim());
+    world.push(&[("settings.ini", secret.into_bytes())], "Settings");
+
+    let noted = binary.run("sources poll github-public --no-scan").ok();
+    assert!(noted.contains("new events     1"), "{noted}");
+    assert!(noted.contains("work items     1"), "{noted}");
+    assert!(noted.contains("keys revoked   0"), "{noted}");
+    assert_eq!(status(&binary, "github-public")["counts"]["waiting"], 1);
+
+    let polled = binary.run("sources poll github-public");
+    // The interval of a second may be over already.
+    assert!(polled.stdout.contains("items scanned  1"), "{polled:?}");
+    assert!(polled.stdout.contains("keys revoked   1"), "{polled:?}");
+    assert!(!format!("{polled:?}").contains(key.trim()));
+    polled.ok();
+
+    let checked = binary.run_with(["keys", "check", "--json"], &key).stdout;
+    assert!(checked.contains("\"revoked\""), "{checked}");
+    let found = status(&binary, "github-public");
+    assert_eq!(found["state"], "ok", "{found}");
+    assert_eq!(found["counts"]["polls"], 2);
+    assert_eq!(found["counts"]["scanned"], 1);
+    assert!(found["lag_seconds"].is_number(), "{found}");
+    let log = objects(&binary.run("log list --json").ok());
+    assert_eq!(log.len(), 1);
+    assert_eq!(log[0]["actor"], "source:github-public");
+
+    let table = binary.run("sources status").ok();
+    let mut lines = table.lines();
+    assert!(lines.next().unwrap().starts_with("NAME\tKIND\tSTATE"));
+    let row = lines.next().unwrap();
+    assert!(
+        row.starts_with("github-public\tgithub_events\tok\t"),
+        "{row}"
+    );
+    let detail = binary.run("sources status github-public").ok();
+    assert!(detail.contains("dead letters   0"), "{detail}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failing_source_and_a_used_up_limit_are_told() {
+    let api = MockServer::start().await;
+    let binary = Binary::new();
+    binary.write("config.toml", config(&api.uri(), "http://127.0.0.1:9"));
+    let failing = Mock::given(method("GET")).respond_with(ResponseTemplate::new(502));
+    let failing = failing.mount_as_scoped(&api).await;
+    binary
+        .run("sources poll github-public")
+        .fails(3, &["github-public", "502"]);
+    drop(failing);
+    let found = status(&binary, "github-public");
+    assert_eq!(found["state"], "failing");
+    assert!(found["last_error"].as_str().unwrap().contains("502"));
+    let table = binary.run("sources status").ok();
+    assert!(
+        table.contains("failing") && table.contains("502"),
+        "{table}"
+    );
+
+    // It asks to wait, which is heeded.
+    let limited = ResponseTemplate::new(429).insert_header("retry-after", "600");
+    let limited = Mock::given(method("GET"))
+        .respond_with(limited)
+        .mount_as_scoped(&api)
+        .await;
+    binary.run("sources poll github-public").fails(3, &["429"]);
+    drop(limited);
+    Mock::given(path("/events"))
+        .respond_with(ResponseTemplate::new(200).set_body_json(json!([])))
+        .mount(&api)
+        .await;
+    binary
+        .run("sources poll github-public")
+        .fails(3, &["rate limit is used up until", "--force"]);
+    let forced = binary.run("sources poll github-public --force");
+    assert!(forced.stderr.contains("polling all the same"), "{forced:?}");
+    forced.ok();
+    assert_eq!(status(&binary, "github-public")["state"], "ok");
+    // An interval is not heeded, but told.
+    let again = binary.run("sources poll github-public");
+    assert!(again.stderr.contains("is not due before"), "{again:?}");
+    again.ok();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_put_aside_is_listed_and_put_back() {
+    let binary = Binary::new();
+    binary.run("migrate").ok();
+    let store = store(&binary).await;
+    let now = rescind::clock::Clock::now(&rescind::clock::SystemClock);
+    let items: Vec<_> = (0..250)
+        .map(|n| NewWorkItem {
+            kind: WorkKind::Range,
+            host: "nowhere.example".to_owned(),
+            repository_id: n.to_string(),
+            repository: "acme/app".to_owned(),
+            clone_url: None,
+            ref_name: "refs/heads/main".to_owned(),
+            before: "0".repeat(40),
+            after: "1".repeat(40),
+            source: "old".to_owned(),
+            priority: Priority::Firehose,
+            event_at: now,
+        })
+        .collect();
+    let mut tx = store.begin().await.unwrap();
+    tx.add_work_items(&items, now).await.unwrap();
+    tx.commit().await.unwrap();
+    let lease = std::time::Duration::from_mins(1);
+    for _ in 0..8 {
+        for item in store.claim(250, "w", lease).await.unwrap() {
+            let failed = store.retry(item.id, "w", "the pack is damaged");
+            failed.await.unwrap();
+        }
+        make_ready(&binary).await;
+    }
+    let dead = objects(&binary.run("sources dead --json").ok());
+    assert_eq!(dead.len(), 250);
+    assert_eq!(dead[0]["error"], "the pack is damaged");
+    assert_eq!(dead[0]["tries"], 8);
+    assert_eq!(binary.run("sources dead old").ok().lines().count(), 251);
+    let found = status(&binary, "old");
+    assert_eq!(found["state"], "removed");
+    assert_eq!(found["counts"]["dead_letters"], 250);
+
+    let (first, second) = (dead[0]["id"].as_str(), dead[1]["id"].as_str());
+    let line = format!("sources requeue {} {}", first.unwrap(), second.unwrap());
+    assert_eq!(binary.run(&line).ok(), "requeued 2 work items\n");
+    let unknown = "0199c3a2-6b1e-7d3f-8a51-2f0c9b7e4d10";
+    let third = dead[2]["id"].as_str().unwrap();
+    binary
+        .run(&format!("sources requeue {unknown} {third}"))
+        .fails(2, &[unknown, "sources dead", "requeued 1 work item"]);
+    let all = binary.run("sources requeue --all old").ok();
+    assert_eq!(all, "requeued 247 work items\n");
+    assert_eq!(binary.run("sources dead --json").ok(), "");
+    assert_eq!(status(&binary, "old")["counts"]["waiting"], 250);
+}
+
+/// Lets every wait end now.
+async fn make_ready(binary: &Binary) {
+    use sqlx::{Connection as _, Executor as _};
+    let url = format!("sqlite://{}", binary.path("data/rescind.db").display());
+    let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    let ready = "UPDATE work_items SET ready_at = 0 WHERE state = 'waiting'";
+    connection.execute(ready).await.unwrap();
+}
