@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 pub use lifecycle::{Ended, Lifecycle, Signals};
-pub use sources::configured_sources;
+pub use sources::{app_installation, configured_sources};
 pub use token::{MintTokenError, bootstrap_token, mint_token};
 use work::Work;
 pub use workshop::Workshop;

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use reqwest::Url;
+use reqwest::{Client, Url};
 
 use super::poller::poll;
 use super::{DaemonError, Parts, Work};
+use crate::clock::SharedClock;
 use crate::config::{self, Config, Schedule, SourceKind};
 use crate::fetch::GitFetcher;
 use crate::server::ConfiguredSource;
@@ -147,9 +148,14 @@ fn credentials(source: &config::Source, origin: &Origin) -> Vec<Credential> {
     app.chain(tokens.map(Credential::Token)).collect()
 }
 
-fn installation(
+/// The installation of the GitHub App that a source is, if it is one.
+///
+/// # Errors
+/// When the app's private key or the source's address cannot be used.
+pub fn app_installation(
     source: &config::Source,
-    parts: &SourceParts,
+    client: &Client,
+    clock: &SharedClock,
 ) -> Result<Option<Arc<Installation>>, PollError> {
     let (Some(app), SourceKind::GithubEvents { scope, api_url }) = (&source.app, &source.kind)
     else {
@@ -173,7 +179,7 @@ fn installation(
             InstallationId::Of(path(&["repos", owner, name]))
         }
     };
-    let (client, clock) = (parts.client.clone(), Arc::clone(&parts.clock));
+    let (client, clock) = (client.clone(), Arc::clone(clock));
     let installation = Installation::new(Arc::new(auth), id, client, url(api_url)?, clock);
     Ok(Some(Arc::new(installation)))
 }
@@ -195,7 +201,7 @@ fn origin(source: &config::Source, parts: &SourceParts) -> Result<Origin, PollEr
         host: Origin::host_of(&clone_url),
         clone_url,
         token: source.token.clone(),
-        app: installation(source, parts)?,
+        app: app_installation(source, &parts.client, &parts.clock)?,
     })
 }
 

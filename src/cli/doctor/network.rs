@@ -52,12 +52,12 @@ impl Probe {
 
 /// Asks everything that the configuration names, at once.
 pub(super) async fn probes(config: &Config, http: &Client) -> Vec<Check> {
-    let mut all: Vec<BoxFuture<'_, Probe>> = Vec::new();
+    let mut all: Vec<BoxFuture<'_, Vec<Probe>>> = Vec::new();
     for source in &config.sources {
-        all.push(sources::probe(source, http).boxed());
+        all.push(sources::probes(source, http).boxed());
     }
     for url in clone_urls(config) {
-        all.push(clone_url(url, http).boxed());
+        all.push(clone_url(url, http).map(|probe| vec![probe]).boxed());
     }
     for (name, partner) in config.partners.each() {
         if let Some(url) = partner
@@ -65,12 +65,16 @@ pub(super) async fn probes(config: &Config, http: &Client) -> Vec<Check> {
             .as_deref()
             .filter(|_| partner.enabled)
         {
-            all.push(public_keys(name, url, http).boxed());
+            all.push(
+                public_keys(name, url, http)
+                    .map(|probe| vec![probe])
+                    .boxed(),
+            );
         }
     }
     let mut checks = Vec::new();
     let mut clocks = Vec::new();
-    for Probe { check, clock } in join_all(all).await {
+    for Probe { check, clock } in join_all(all).await.into_iter().flatten() {
         checks.push(check);
         clocks.extend(clock);
     }

@@ -1,53 +1,113 @@
 //! Whether a source's API answers, and takes its token: one request for one event.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use reqwest::header::{ACCEPT, HeaderMap};
 use reqwest::{Client, Url};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::IgnoredAny;
 
-use super::Check;
 use super::network::{Answer, Probe, ask};
+use super::{Check, in_time};
+use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Scope, Source, SourceKind};
+use crate::daemon::app_installation;
 use crate::fetch::{rate_limit_wait, retry_after};
 
-pub(super) async fn probe(source: &Source, http: &Client) -> Probe {
+/// Asks what a source reads; its API once with each token.
+pub(super) async fn probes(source: &Source, http: &Client) -> Vec<Probe> {
     let name = format!("source {}", source.name);
     match &source.kind {
         SourceKind::GithubEvents { scope, api_url } => {
-            events(name, source, scope, api_url, http).await
+            let feed = Feed {
+                scope,
+                api_url,
+                http,
+            };
+            feed.probes(&name, source).await
         }
-        SourceKind::Gharchive { base_url } => answers(name, "base_url", base_url, http).await,
-        SourceKind::Git { url } => repository(name, source, url, http).await,
+        SourceKind::Gharchive { base_url } => {
+            vec![answers(name, "base_url", base_url, http).await]
+        }
+        SourceKind::Git { url } => vec![repository(name, source, url, http).await],
     }
 }
 
-async fn events(
-    name: String,
+/// A feed of events.
+struct Feed<'s> {
+    scope: &'s Scope,
+    api_url: &'s str,
+    http: &'s Client,
+}
+
+impl Feed<'_> {
+    /// One probe for the app's installation and for each token; one without any when there is none.
+    async fn probes(&self, name: &str, source: &Source) -> Vec<Probe> {
+        let mut probes = Vec::new();
+        let mut tokens = Vec::new();
+        match installation_token(source, self.http).await {
+            Ok(token) => tokens.extend(token),
+            Err(why) => {
+                let mend = "check the app's id, private key, installation and permissions";
+                probes.push(Probe::new(Check::failed(name.to_owned(), why, mend), None));
+            }
+        }
+        tokens.extend(source.token.iter().chain(&source.tokens).cloned());
+        if tokens.is_empty() && probes.is_empty() {
+            return vec![self.probe(name.to_owned(), None).await];
+        }
+        let asked = tokens.iter().enumerate().map(|(index, token)| {
+            let name = match index {
+                0 => name.to_owned(),
+                _ => format!("{name}, token {}", index + 1),
+            };
+            self.probe(name, Some(token))
+        });
+        probes.extend(join_all(asked).await);
+        probes
+    }
+
+    async fn probe(&self, name: String, token: Option<&SecretString>) -> Probe {
+        let Some(feed) = feed(self.scope, self.api_url) else {
+            let mend = "correct the source's api_url";
+            return Probe::new(Check::failed(name, "its api_url is not a URL", mend), None);
+        };
+        let request = |url: Url| {
+            let request = self
+                .http
+                .get(url)
+                .header(ACCEPT, "application/vnd.github+json");
+            match token {
+                Some(token) => request.bearer_auth(token.expose_secret()),
+                None => request,
+            }
+        };
+        match ask(feed.as_str(), true, request).await {
+            Ok(mut answer) => {
+                let clock = answer.clock.take();
+                let check = judge(name, self.scope, token.is_some(), &answer);
+                Probe::new(check, clock)
+            }
+            Err(why) => unreachable(name, "api_url", self.api_url, &why),
+        }
+    }
+}
+
+/// A token of the installation that the source is, if it is one.
+async fn installation_token(
     source: &Source,
-    scope: &Scope,
-    api_url: &str,
     http: &Client,
-) -> Probe {
-    let Some(feed) = feed(scope, api_url) else {
-        let mend = "correct the source's api_url";
-        return Probe::new(Check::failed(name, "its api_url is not a URL", mend), None);
+) -> Result<Option<SecretString>, String> {
+    let clock: SharedClock = Arc::new(SystemClock);
+    let installation = app_installation(source, http, &clock).map_err(|error| error.to_string())?;
+    let Some(installation) = installation else {
+        return Ok(None);
     };
-    let token = source.token.as_ref().or(source.tokens.first());
-    let request = |url: Url| {
-        let request = http.get(url).header(ACCEPT, "application/vnd.github+json");
-        match token {
-            Some(token) => request.bearer_auth(token.expose_secret()),
-            None => request,
-        }
-    };
-    match ask(feed.as_str(), true, request).await {
-        Ok(mut answer) => {
-            let clock = answer.clock.take();
-            Probe::new(judge(name, scope, token.is_some(), &answer), clock)
-        }
-        Err(why) => unreachable(name, "api_url", api_url, &why),
+    match in_time(installation.token()).await {
+        Some(token) => token.map(Some).map_err(|error| error.to_string()),
+        None => Err("its app got no token within 10 s".to_owned()),
     }
 }
 

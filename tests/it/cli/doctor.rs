@@ -121,6 +121,10 @@ async fn a_wrong_token_an_unreachable_source_and_a_wrong_clock() {
         more("missing", "org:nobody", &server.uri()),
         more("busy", "user:busy", &server.uri()),
         more("far", "public", "http://127.0.0.1:9"),
+        more("several", "org:acme", &server.uri())
+            .replace("scope =", "tokens = [\"another-token-that-is-wrong\"]\nscope ="),
+        format!("[[sources]]\nname = \"past\"\nkind = \"gharchive\"\nbase_url = \"{0}\"\nclone_url = \"{0}/git\"\ntoken = \"{TOKEN}\"\n", server.uri()),
+        "[[sources]]\nname = \"one\"\nkind = \"git\"\nurl = \"http://127.0.0.1:9/a.git\"\nschedule = \"0 * * * *\"\n".to_owned(),
     ];
     let binary = Binary::new();
     binary.write("config.toml", config(&server.uri(), &all.concat()));
@@ -134,6 +138,10 @@ async fn a_wrong_token_an_unreachable_source_and_a_wrong_clock() {
         ("source missing", "failed", "org:nobody"),
         ("source busy", "warning", "60 s"),
         ("source far", "failed", "http://127.0.0.1:9"),
+        ("source several", "ok", "accepted"),
+        ("source several, token 2", "failed", "404"),
+        ("source past", "ok", "reachable"),
+        ("source one", "failed", "http://127.0.0.1:9/a.git"),
         ("clock", "warning", "ahead of"),
         ("database", "warning", "no database"),
     ] {
