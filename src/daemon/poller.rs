@@ -22,21 +22,31 @@ pub(super) async fn poll(
     stop: CancellationToken,
 ) {
     let polling = async {
-        let mut allowed_in = source.due_in().await.unwrap_or_else(|error| {
+        let allowed_in = source.due_in().await.unwrap_or_else(|error| {
             tracing::warn!(source = source.name(), %error, "cannot tell when the source is due");
             AFTER_FAILURE
         });
-        loop {
-            tokio::time::sleep(wait(&schedule, clock.now(), allowed_in)).await;
-            allowed_in = match source.poll_once().await {
-                Ok(outcome) => outcome.next_after,
-                Err(failure) => failure.next_after,
-            };
-        }
+        poll_from(source, schedule, clock, allowed_in).await;
     };
     tokio::select! {
         () = polling => {}
         () = stop.cancelled() => {}
+    }
+}
+
+/// Polls for ever, whatever becomes of it, the first time after `allowed_in`.
+async fn poll_from(
+    source: Arc<dyn Source>,
+    schedule: Schedule,
+    clock: SharedClock,
+    mut allowed_in: Duration,
+) {
+    loop {
+        tokio::time::sleep(wait(&schedule, clock.now(), allowed_in)).await;
+        allowed_in = match source.poll_once().await {
+            Ok(outcome) => outcome.next_after,
+            Err(failure) => failure.next_after,
+        };
     }
 }
 
@@ -52,8 +62,15 @@ fn wait(schedule: &Schedule, now: Timestamp, allowed_in: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::FutureExt as _;
+    use futures_util::future::BoxFuture;
+
     use super::*;
+    use crate::clock::SystemClock;
     use crate::config::CronSchedule;
+    use crate::source::{PollError, PollFailure, PollOutcome};
 
     #[test]
     fn waits_for_the_schedule_and_for_the_servers_leave() {
@@ -65,5 +82,54 @@ mod tests {
         // Not allowed before 13:00:30: the next hour it is.
         assert_eq!(wait(&hourly, now, seconds(3600)), seconds(7200 - 30));
         assert_eq!(wait(&hourly, now, Duration::ZERO), seconds(3600 - 30));
+    }
+
+    /// Fails the first times, and counts.
+    struct Shaky(AtomicUsize);
+
+    impl Source for Shaky {
+        fn name(&self) -> &'static str {
+            "shaky"
+        }
+
+        fn due_in(&self) -> BoxFuture<'_, Result<Duration, PollError>> {
+            async { Err(PollError::Address("the database is away")) }.boxed()
+        }
+
+        fn poll_once(&self) -> BoxFuture<'_, Result<PollOutcome, PollFailure>> {
+            let count = self.0.fetch_add(1, Ordering::SeqCst);
+            let next_after = Duration::from_millis(1);
+            let failed = PollFailure {
+                error: PollError::Server { status: 502 },
+                next_after,
+            };
+            let outcome = PollOutcome {
+                next_after,
+                events: 0,
+                items: 0,
+                malformed: 0,
+                gap: false,
+            };
+            async move { if count < 5 { Err(failed) } else { Ok(outcome) } }.boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn goes_on_after_failures_until_it_is_stopped() {
+        let source = Arc::new(Shaky(AtomicUsize::new(0)));
+        let stop = CancellationToken::new();
+        let shared: Arc<dyn Source> = Arc::<Shaky>::clone(&source);
+        let clock: SharedClock = Arc::new(SystemClock);
+        let polling = poll_from(shared, Schedule::Poll, clock, Duration::ZERO);
+        let enough = async {
+            while source.0.load(Ordering::SeqCst) < 8 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            stop.cancel();
+        };
+        tokio::select! {
+            () = polling => panic!("it ended"),
+            () = enough => {}
+        }
     }
 }

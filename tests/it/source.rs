@@ -2,6 +2,7 @@
 
 mod archive;
 mod feed;
+mod github;
 mod remote;
 mod work;
 
@@ -73,25 +74,35 @@ impl House {
     }
 
     fn source_of(&self, api_url: &str, scope: Scope, token: Option<&str>) -> GitHubEvents {
+        let token = token.map(|token| Credential::Token(token.into()));
+        self.source_with(api_url, scope, token.into_iter().collect())
+    }
+
+    fn source_with(
+        &self,
+        api_url: &str,
+        scope: Scope,
+        credentials: Vec<Credential>,
+    ) -> GitHubEvents {
         let options = GitHubOptions {
             name: "feed".to_owned(),
             scope,
             api_url: Url::parse(api_url).unwrap(),
             host: "git.example".to_owned(),
-            credentials: token
-                .map(|token| Credential::Token(token.into()))
-                .into_iter()
-                .collect(),
+            credentials,
         };
-        let parts = SourceParts {
+        GitHubEvents::new(options, self.parts()).unwrap()
+    }
+
+    fn parts(&self) -> SourceParts {
+        SourceParts {
             client: http_client().unwrap(),
             store: self.store.clone(),
             responder: self.responder.clone(),
             engine: Arc::clone(&self.engine),
             clock: shared(&self.clock),
             wake: Arc::clone(&self.wake),
-        };
-        GitHubEvents::new(options, parts).unwrap()
+        }
     }
 }
 

@@ -244,3 +244,54 @@ impl Installation {
             .map_err(|_| PollError::App("the answer to its request for a token cannot be read"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Made for these tests, and of no use anywhere else.
+    const PKCS1: &str = include_str!("../../../fixtures/github/app_test_key.pem");
+    const PKCS8: &str = include_str!("../../../fixtures/github/app_test_key_pkcs8.pem");
+
+    #[test]
+    fn signs_a_claim_that_holds_for_nine_minutes() {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        for pem in [PKCS1, PKCS8] {
+            let auth = AppAuth::new(12345, &pem.into()).unwrap();
+            let jwt = auth.jwt(now).unwrap();
+            let jwt = jwt.expose_secret();
+            let (signed, signature) = jwt.rsplit_once('.').unwrap();
+            let (header, claims) = signed.split_once('.').unwrap();
+            let json = |text: &str| -> Value {
+                serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).unwrap()).unwrap()
+            };
+            assert_eq!(json(header), json!({"alg": "RS256", "typ": "JWT"}));
+            let at = now.as_second();
+            let expected = json!({"iat": at - 60, "exp": at + 540, "iss": "12345"});
+            assert_eq!(json(claims), expected);
+            let public = auth.key.public().as_ref().to_vec();
+            let public = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, public);
+            let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+            assert!(public.verify(signed.as_bytes(), &signature).is_ok());
+            assert_eq!(format!("{auth:?}"), "AppAuth(12345)");
+        }
+    }
+
+    #[test]
+    fn what_is_no_private_key_is_refused_without_being_shown() {
+        for text in [
+            "",
+            "sesame",
+            &PKCS1[..200],
+            "-----BEGIN RSA PRIVATE KEY-----",
+        ] {
+            assert_eq!(
+                AppAuth::new(1, &text.into()).unwrap_err(),
+                AppKeyError::NotPem
+            );
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! What GitHub's events mean, several tokens, apps, and what was missed and is found again.
+
+mod repair;
+mod tokens;
+
+use std::time::Duration;
+
+use rescind::source::{Credential, GitHubEvents, PollError, PollOutcome, Scope, Source};
+use rescind::store::{Priority, SourceState, WorkItem, WorkKind};
+use serde_json::{Value, json};
+use wiremock::matchers::{method, path};
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+use super::House;
+use crate::support::databases::{Kind, TestDatabase};
+
+/// A type of event, and its payload with a text somewhere in it.
+type Wording = (&'static str, fn(&str) -> Value);
+
+fn hex(number: usize) -> String {
+    format!("{number:040x}")
+}
+
+fn event(id: usize, kind: &str, payload: &Value) -> Value {
+    json!({
+        "id": format!("{}", 40_000_000_000_usize + id), "type": kind,
+        "actor": {"id": 1, "login": "octocat"},
+        "repo": {"id": 42, "name": "acme/shop"},
+        "payload": payload, "public": true, "created_at": "2026-05-28T20:00:00Z",
+    })
+}
+
+fn push(n: usize) -> Value {
+    let payload = json!({"repository_id": 42, "push_id": n, "ref": "refs/heads/main",
+        "head": hex(n + 1), "before": hex(n)});
+    event(n, "PushEvent", &payload)
+}
+
+fn json_of(body: &Value) -> ResponseTemplate {
+    ResponseTemplate::new(200).set_body_json(body)
+}
+
+async fn serve(server: &MockServer, at: &str, answer: ResponseTemplate) {
+    Mock::given(method("GET"))
+        .and(path(at))
+        .respond_with(answer)
+        .mount(server)
+        .await;
+}
+
+fn repository() -> Scope {
+    Scope::Repository {
+        owner: "acme".to_owned(),
+        name: "shop".to_owned(),
+    }
+}
+
+fn token(value: &str) -> Credential {
+    Credential::Token(value.into())
+}
+
+impl House {
+    fn with(
+        &self,
+        server: &MockServer,
+        scope: Scope,
+        credentials: Vec<Credential>,
+    ) -> GitHubEvents {
+        self.source_with(&server.uri(), scope, credentials)
+    }
+
+    async fn told(&self) -> SourceState {
+        self.store.load_source("feed").await.unwrap().unwrap()
+    }
+
+    async fn work(&self) -> Vec<WorkItem> {
+        let lease = Duration::from_mins(1);
+        self.store.claim(1000, "test", lease).await.unwrap()
+    }
+
+    fn later(&self, wait: Duration) {
+        self.clock.advance(wait.try_into().unwrap());
+    }
+}
+
+async fn house() -> (TestDatabase, House, MockServer) {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let house = House::new(&database.store().await);
+    (database, house, MockServer::start().await)
+}
+
+async fn poll(source: &GitHubEvents) -> PollOutcome {
+    source.poll_once().await.unwrap()
+}
+
+/// Whether any file of a SQLite database holds a text.
+fn keeps(database: &TestDatabase, text: &str) -> bool {
+    let file = database.url.trim_start_matches("sqlite://").to_owned();
+    let mut files = ["", "-wal", "-shm"]
+        .map(|end| format!("{file}{end}"))
+        .into_iter();
+    files.any(|file| {
+        let bytes = std::fs::read(file).unwrap_or_default();
+        bytes
+            .windows(text.len())
+            .any(|window| window == text.as_bytes())
+    })
+}
+
+#[tokio::test]
+async fn keys_in_texts_are_revoked_and_the_texts_are_not_kept() {
+    let (database, house, server) = house().await;
+    let marker = "the words around the key are nobody's business";
+    let kinds: [Wording; 9] = [
+        (
+            "IssueCommentEvent",
+            |body| json!({"comment": {"body": body, "html_url": "https://git.example/i/1"}}),
+        ),
+        (
+            "IssuesEvent",
+            |body| json!({"issue": {"title": "x", "body": body}}),
+        ),
+        (
+            "PullRequestEvent",
+            |body| json!({"pull_request": {"body": body}}),
+        ),
+        (
+            "PullRequestReviewEvent",
+            |body| json!({"review": {"body": body}}),
+        ),
+        (
+            "PullRequestReviewCommentEvent",
+            |body| json!({"comment": {"body": body}}),
+        ),
+        ("ReleaseEvent", |body| json!({"release": {"body": body}})),
+        (
+            "CommitCommentEvent",
+            |body| json!({"comment": {"body": body}}),
+        ),
+        ("EventOfTheFuture", |body| json!([{"deep": [body]}])),
+        ("PushEvent", |body| {
+            json!({"ref": "refs/heads/main", "head": hex(2), "before": hex(1),
+            "commits": [{"sha": hex(2), "message": body}]})
+        }),
+    ];
+    let mut events = Vec::new();
+    let mut keys = Vec::new();
+    for (n, (kind, payload)) in kinds.iter().enumerate() {
+        let (key, value) = house.issue(false).await;
+        events.push(event(
+            n,
+            kind,
+            &payload(&format!("{marker}: {}", value.expose())),
+        ));
+        keys.push((key, value));
+    }
+    serve(&server, "/events", json_of(&json!(events))).await;
+    let outcome = poll(&house.source(&server.uri())).await;
+    assert_eq!(
+        (outcome.events, outcome.malformed, outcome.items),
+        (9, 0, 1)
+    );
+    for ((key, value), (kind, _)) in keys.iter().zip(kinds) {
+        assert!(house.is_revoked(key).await, "{kind}");
+        assert!(!keeps(&database, value.expose()), "{kind}");
+    }
+    assert!(!keeps(&database, marker));
+    let state = house.told().await;
+    assert_eq!((state.texts, state.unknown), (9, 1));
+    let seen = house.store.occurrences(keys[0].0.id, 10).await.unwrap();
+    assert!(format!("{seen:?}").contains("https://git.example/i/1"));
+}
+
+#[tokio::test]
+async fn what_is_new_is_announced_and_forks_only_where_one_watches() {
+    let (_database, house, server) = house().await;
+    let events = json!([
+        event(
+            1,
+            "CreateEvent",
+            &json!({"ref": "dev", "ref_type": "branch"})
+        ),
+        event(
+            2,
+            "CreateEvent",
+            &json!({"ref": null, "ref_type": "repository"})
+        ),
+        event(3, "PublicEvent", &json!({})),
+        event(4, "GollumEvent", &json!({"pages": [{"sha": hex(7)}]})),
+        event(
+            5,
+            "ForkEvent",
+            &json!({"forkee": {"id": 77, "full_name": "hubot/shop"}})
+        ),
+        event(
+            6,
+            "DeleteEvent",
+            &json!({"ref": "old", "ref_type": "branch"})
+        ),
+    ]);
+    serve(&server, "/events", json_of(&events)).await;
+    assert_eq!(poll(&house.source(&server.uri())).await.items, 3);
+    let items = house.work().await;
+    assert!(
+        items
+            .iter()
+            .all(|item| item.range.kind == WorkKind::References)
+    );
+    let names: Vec<_> = items
+        .iter()
+        .map(|item| (&*item.range.repository, &*item.range.ref_name))
+        .collect();
+    for expected in [
+        ("acme/shop", "refs/heads/dev"),
+        ("acme/shop", ""),
+        ("acme/shop.wiki", ""),
+    ] {
+        assert!(names.contains(&expected), "{names:?}");
+    }
+    serve(&server, "/orgs/acme/events", json_of(&events)).await;
+    let org = Scope::Organization("acme".to_owned());
+    assert_eq!(poll(&house.with(&server, org, vec![])).await.items, 1);
+    let fork = house.work().await.remove(0).range;
+    assert_eq!(
+        (&*fork.repository, fork.priority),
+        ("hubot/shop", Priority::Backfill)
+    );
+}
+
+#[tokio::test]
+async fn a_refusal_without_any_header_is_known_by_its_words() {
+    let (_database, house, server) = house().await;
+    for (body, limited) in [
+        (
+            "You have exceeded a secondary rate limit. Please wait.",
+            true,
+        ),
+        ("You have triggered an abuse detection mechanism.", true),
+        ("Resource not accessible by integration", false),
+    ] {
+        server.reset().await;
+        let source = house.source(&server.uri());
+        let refused = ResponseTemplate::new(403).set_body_json(json!({"message": body}));
+        serve(&server, "/events", refused).await;
+        let mut waits = Vec::new();
+        for _ in 0..3 {
+            let failure = source.poll_once().await.unwrap_err();
+            let is_limit = matches!(failure.error, PollError::RateLimited { .. });
+            assert_eq!(is_limit, limited, "{body}: {failure}");
+            waits.push(failure.next_after.as_secs());
+            house.later(failure.next_after);
+        }
+        assert_eq!(waits, [60, 120, 240], "{body}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_name_the_status_and_say_what_to_do() {
+    let (_database, house, server) = house().await;
+    for (status, word) in [
+        (401, "expired"),
+        (403, "permissions"),
+        (404, "no such"),
+        (410, "gone"),
+        (422, "api_url"),
+        (451, "legal"),
+    ] {
+        server.reset().await;
+        serve(&server, "/events", ResponseTemplate::new(status)).await;
+        let failure = house.source(&server.uri()).poll_once().await.unwrap_err();
+        let words = failure.to_string();
+        assert!(matches!(failure.error, PollError::Refused { status: told } if told == status));
+        assert!(
+            words.contains(word) && words.contains(&status.to_string()),
+            "{words}"
+        );
+        assert!(house.told().await.error.unwrap().contains(word));
+    }
+}
+
+#[tokio::test]
+async fn a_gigantic_or_odd_page_fails_alone() {
+    let (_database, house, server) = house().await;
+    let source = house.source(&server.uri());
+    for body in [
+        vec![b' '; (32 << 20) + 1],
+        format!("[{}0]", "0,".repeat(5000)).into_bytes(),
+    ] {
+        server.reset().await;
+        serve(
+            &server,
+            "/events",
+            ResponseTemplate::new(200).set_body_bytes(body),
+        )
+        .await;
+        let failure = source.poll_once().await.unwrap_err();
+        assert!(matches!(failure.error, PollError::NotAList(_)), "{failure}");
+    }
+    server.reset().await;
+    let mut body = serde_json::to_vec(&json!([push(1), push(2)])).unwrap();
+    body.truncate(body.len() - 1);
+    body.extend(b",{\"id\":\"9\",\"type\":\"WatchEvent\",\"payload\":\"\xff\xfe\"}]");
+    serve(
+        &server,
+        "/events",
+        ResponseTemplate::new(200).set_body_bytes(body),
+    )
+    .await;
+    assert_eq!(poll(&source).await.items, 2);
+}
+
+#[tokio::test]
+async fn a_network_that_is_gone_for_an_hour_is_waited_for() {
+    let (_database, house, server) = house().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nowhere = listener.local_addr().unwrap();
+    drop(listener);
+    let source = house.source(&format!("http://{nowhere}"));
+    let start = house.now();
+    let mut tries = 0;
+    while house.now().duration_since(start).as_secs() < 3600 {
+        let failure = source.poll_once().await.unwrap_err();
+        assert!(failure.next_after <= Duration::from_mins(15));
+        assert_eq!(source.due_in().await.unwrap(), failure.next_after);
+        house.later(failure.next_after);
+        tries += 1;
+    }
+    assert!((7..15).contains(&tries), "{tries}");
+    // The server is back at the same address.
+    let listener = std::net::TcpListener::bind(nowhere).unwrap();
+    let back = MockServer::builder().listener(listener).start().await;
+    serve(&back, "/events", json_of(&json!([push(1)]))).await;
+    assert_eq!(poll(&source).await.items, 1);
+    assert_eq!(house.told().await.error, None);
+    drop(server);
+}
+
+#[tokio::test]
+async fn a_feed_that_repeats_and_goes_backwards_adds_nothing_twice() {
+    let (_database, house, server) = house().await;
+    let source = house.source(&server.uri());
+    let newest = json!([push(9), push(9), push(8), push(8), push(7)]);
+    for (page, items) in [
+        (newest, 3),
+        (json!([push(6), push(5)]), 2),
+        (json!([push(9), push(8)]), 0),
+        (json!([push(6), push(9), push(10)]), 1),
+    ] {
+        server.reset().await;
+        serve(&server, "/events", json_of(&page)).await;
+        assert_eq!(poll(&source).await.items, items, "{page}");
+    }
+}

@@ -1,0 +1,168 @@
+//! What the feed did not show, and how it is found again.
+
+use rescind::source::Scope;
+use serde_json::{Value, json};
+use wiremock::matchers::{path, query_param};
+use wiremock::{Mock, ResponseTemplate};
+
+use super::{hex, house, json_of, poll, push, repository, serve};
+
+fn activity(n: usize, at: &str) -> Value {
+    json!({"id": n, "before": hex(n), "after": hex(n + 1), "ref": "refs/heads/main",
+        "timestamp": at, "activity_type": "push", "actor": {"login": "octocat"}})
+}
+
+#[tokio::test]
+async fn pushes_that_the_feed_missed_are_found_once() {
+    let (_database, house, server) = house().await;
+    let source = house.with(&server, repository(), vec![]);
+    serve(
+        &server,
+        "/repos/acme/shop/events",
+        json_of(&json!([push(1)])),
+    )
+    .await;
+    poll(&source).await;
+    // A gap: 2, 3 and 4 were never shown.
+    server.reset().await;
+    let shop = json!({"id": 42, "full_name": "acme/shop", "pushed_at": "2026-05-28T20:09:00Z"});
+    serve(&server, "/repos/acme/shop", json_of(&shop)).await;
+    serve(
+        &server,
+        "/repos/acme/shop/events",
+        json_of(&json!([push(6), push(5)])),
+    )
+    .await;
+    let next = format!(
+        "<{}/repos/acme/shop/activity?after=x>; rel=\"next\"",
+        server.uri()
+    );
+    let recent: Vec<_> = [6, 5, 4]
+        .map(|n| activity(n, "2026-05-28T20:05:00Z"))
+        .to_vec();
+    let older = json!([
+        {"odd": true},
+        activity(3, "2026-05-28T20:01:00Z"),
+        activity(2, "2026-05-28T20:00:30Z"),
+        activity(1, "2026-05-28T20:00:00Z"),
+        activity(0, "2026-05-01T00:00:00Z"),
+    ]);
+    Mock::given(path("/repos/acme/shop/activity"))
+        .and(query_param("after", "x"))
+        .respond_with(json_of(&older))
+        .expect(1)
+        .with_priority(1)
+        .mount(&server)
+        .await;
+    let first = json_of(&json!(recent)).insert_header("link", next.as_str());
+    serve(&server, "/repos/acme/shop/activity", first).await;
+    let outcome = poll(&source).await;
+    assert!(outcome.gap);
+    assert_eq!(outcome.items, 5);
+    let state = house.told().await;
+    assert_eq!((state.repaired, state.gaps, state.malformed), (3, 1, 1));
+    let unseen = state.unseen.unwrap();
+    assert!(
+        unseen.contains("between 2026-05-28T20:00:00Z and"),
+        "{unseen}"
+    );
+    assert_eq!(house.work().await.len(), 6);
+
+    // The feed shows late what was found already.
+    server.reset().await;
+    let late = json!([push(6), push(4), push(3), push(2)]);
+    serve(&server, "/repos/acme/shop/events", json_of(&late)).await;
+    let outcome = poll(&source).await;
+    assert_eq!((outcome.events, outcome.items, outcome.gap), (3, 0, false));
+    assert!(house.work().await.is_empty());
+}
+
+#[tokio::test]
+async fn after_a_restart_an_organisation_is_compared_with_its_repositories() {
+    let (_database, house, server) = house().await;
+    let org = || Scope::Organization("acme".to_owned());
+    let events = json_of(&json!([push(1)]));
+    serve(&server, "/orgs/acme/events", events.clone()).await;
+    poll(&house.with(&server, org(), vec![])).await;
+    let repositories = json!([
+        {"id": 42, "full_name": "acme/shop", "pushed_at": "2026-05-28T21:00:00Z"},
+        {"id": 43, "full_name": "acme/closed", "pushed_at": "2026-05-28T20:30:00Z"},
+        {"odd": 1},
+        {"id": 44, "full_name": "acme/old", "pushed_at": "2020-01-01T00:00:00Z"},
+    ]);
+    Mock::given(path("/orgs/acme/repos"))
+        .and(query_param("sort", "pushed"))
+        .respond_with(json_of(&repositories))
+        .expect(1)
+        .mount(&server)
+        .await;
+    let found = json!([
+        activity(2, "2026-05-28T21:00:00Z"),
+        activity(1, "2026-05-28T20:00:00Z")
+    ]);
+    serve(&server, "/repos/acme/shop/activity", json_of(&found)).await;
+    serve(
+        &server,
+        "/repos/acme/closed/activity",
+        ResponseTemplate::new(403),
+    )
+    .await;
+    let again = house.with(&server, org(), vec![]);
+    assert_eq!(poll(&again).await.items, 1);
+    let state = house.told().await;
+    assert_eq!((state.repaired, state.gaps), (1, 0));
+    let unseen = state.unseen.unwrap();
+    assert!(
+        unseen.contains("acme/closed (HTTP 403)") && !unseen.contains("old"),
+        "{unseen}"
+    );
+    // Once is enough.
+    poll(&again).await;
+}
+
+#[tokio::test]
+async fn a_repair_that_fails_goes_on_with_the_next_poll() {
+    let (_database, house, server) = house().await;
+    serve(
+        &server,
+        "/repos/acme/shop/events",
+        json_of(&json!([push(1)])),
+    )
+    .await;
+    poll(&house.with(&server, repository(), vec![])).await;
+    let again = house.with(&server, repository(), vec![]);
+    serve(&server, "/repos/acme/shop", ResponseTemplate::new(502)).await;
+    assert_eq!(poll(&again).await.items, 0);
+    server.reset().await;
+    serve(
+        &server,
+        "/repos/acme/shop/events",
+        json_of(&json!([push(1)])),
+    )
+    .await;
+    serve(
+        &server,
+        "/repos/acme/shop",
+        json_of(&json!({"id": 42, "full_name": "acme/shop"})),
+    )
+    .await;
+    let found = json!([activity(2, "2026-05-28T21:00:00Z")]);
+    serve(&server, "/repos/acme/shop/activity", json_of(&found)).await;
+    assert_eq!(poll(&again).await.items, 1);
+    assert_eq!(house.told().await.repaired, 1);
+}
+
+#[tokio::test]
+async fn gaps_of_the_public_feed_are_told_and_not_repaired() {
+    let (_database, house, server) = house().await;
+    let source = house.source(&server.uri());
+    for n in [1, 5, 9] {
+        server.reset().await;
+        serve(&server, "/events", json_of(&json!([push(n)]))).await;
+        poll(&source).await;
+    }
+    let state = house.told().await;
+    assert_eq!((state.gaps, state.repaired), (2, 0));
+    assert!(state.unseen.unwrap().ends_with("2 gaps so far"));
+    assert_eq!(server.received_requests().await.unwrap().len(), 1);
+}
