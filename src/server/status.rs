@@ -145,7 +145,7 @@ impl Found<'_> {
         let nothing_yet = if is_polled {
             polled_at.is_none()
         } else {
-            self.work.is_none()
+            state.is_none() && self.work.is_none()
         };
         let failed =
             |state: &SourceState| state.error.is_some() && state.succeeded_at < state.polled_at;
@@ -226,6 +226,11 @@ mod tests {
         let fine = state("12:00:00", Some("12:00:00"), None);
         let partly = state("12:00:00", Some("12:00:00"), Some("page 2"));
         let failed = state("12:00:00", Some("11:00:00"), Some("HTTP 500"));
+        let delivered = SourceState {
+            polled_at: None,
+            next_poll_at: None,
+            ..fine.clone()
+        };
         let never_well = state("12:00:00", None, Some("HTTP 500"));
         let cases = [
             (Waiting, poll(), None, None, "12:00:30"),
@@ -252,6 +257,7 @@ mod tests {
             ),
             (Removed, Vec::new(), Some(failed), None, "12:00:30"),
             (Waiting, hook.clone(), None, None, "12:00:30"),
+            (Ok, hook.clone(), Some(delivered), None, "12:30:00"),
             (
                 Ok,
                 hook.clone(),

@@ -4,7 +4,7 @@
 //! passed on the database's clock; a lease and a back-off both put `ready_at` into the future, so an
 //! item whose worker died comes back by itself.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -283,10 +283,23 @@ impl Tx {
 
     /// Gives known items that still wait, or were shed, the priority of those that came again.
     async fn raise(&mut self, items: &[&NewWorkItem]) -> Result<(), StoreError> {
-        let urgent = items.iter().map(|item| item.priority).min();
-        let Some(priority) = urgent.filter(|priority| *priority < Priority::Backfill) else {
-            return Ok(());
-        };
+        let mut by_priority: BTreeMap<Priority, Vec<&NewWorkItem>> = BTreeMap::new();
+        for item in items {
+            by_priority.entry(item.priority).or_default().push(item);
+        }
+        // Nothing is below the last.
+        by_priority.remove(&Priority::Backfill);
+        for (priority, items) in by_priority {
+            self.raise_to(priority, &items).await?;
+        }
+        Ok(())
+    }
+
+    async fn raise_to(
+        &mut self,
+        priority: Priority,
+        items: &[&NewWorkItem],
+    ) -> Result<(), StoreError> {
         let priority = priority.number();
         let values = items.iter().flat_map(|item| identity(item)).map(Arg::from);
         let known = self

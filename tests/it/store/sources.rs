@@ -78,6 +78,12 @@ on_both_databases! {
         assert_eq!(work_of(&store, "github-public").await.shed, 1);
         let claimed = store.claim(9, "w", Duration::from_mins(1)).await.unwrap();
         assert!(claimed.iter().all(|item| item.range.priority == Priority::Webhook), "{claimed:?}");
+        // News of two kinds at once: each item takes its own place.
+        add(&store, &[item(5, Priority::Backfill), item(6, Priority::Backfill)]).await;
+        add(&store, &[item(5, Priority::Webhook), item(6, Priority::Firehose)]).await;
+        let claimed = store.claim(9, "w", Duration::from_mins(1)).await.unwrap();
+        let places: Vec<_> = claimed.iter().map(|item| item.range.priority).collect();
+        assert_eq!(places, [Priority::Webhook, Priority::Firehose]);
         // Less urgent news change nothing.
         add(&store, &[item(0, Priority::Backfill)]).await;
         assert!(claim_one(&store, "v").await.is_none());
