@@ -2,12 +2,12 @@
 //! finds.
 //!
 //! Source: <https://docs.gitlab.com/development/sec/token_revocation_api/>. The pre-shared token stands in
-//! `Authorization` as it is. `type` is a finding's identifier, such as
+//! `Authorization` as it is; behind `Bearer` it is taken, too. `type` is a finding's identifier, such as
 //! `gitleaks_rule_id_` and the id of a rule; here it decides nothing.
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
-use subtle::{Choice, ConstantTimeEq as _};
+use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 
 use super::partner::{Answered, PartnerError, answer};
 use super::rows::parse_report;
@@ -34,16 +34,19 @@ impl RevocationApi {
         Self { tokens, responder }
     }
 
-    /// Whether the value of `Authorization` is one of the tokens. Digests are compared, so that the time it
-    /// takes tells nothing, not even a length.
-    pub fn admits(&self, authorization: Option<&[u8]>) -> bool {
-        let digest = Sha256::digest(authorization.unwrap_or_default());
-        let mut admitted = Choice::from(0);
-        for token in &self.tokens {
+    /// Which of the tokens the value of `Authorization` is, counted from 0, as it is or behind `Bearer`. Digests
+    /// are compared, and all of them, so that the time it takes tells nothing, not even a length.
+    pub fn admits(&self, authorization: Option<&[u8]>) -> Option<u32> {
+        let presented = authorization.unwrap_or_default();
+        let plain = Sha256::digest(presented);
+        let bare = Sha256::digest(without_bearer(presented).unwrap_or(presented));
+        let mut admitted = 0_u32;
+        for (number, token) in (1..).zip(&self.tokens) {
             let ours = Sha256::digest(token.expose_secret().as_bytes());
-            admitted |= ours.as_slice().ct_eq(digest.as_slice());
+            let same = ours.as_slice().ct_eq(&plain) | ours.as_slice().ct_eq(&bare);
+            admitted.conditional_assign(&number, same);
         }
-        admitted.into()
+        admitted.checked_sub(1)
     }
 
     /// The types that may be sent: for each secret format its id, and the identifier under which GitLab
@@ -74,4 +77,10 @@ impl RevocationApi {
             .map_err(|_| PartnerError::Died)??;
         answer(&self.responder, ACTOR, rows).await
     }
+}
+
+/// What stands behind the scheme `Bearer`, which is written in any case (RFC 9110, 11.1).
+fn without_bearer(authorization: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = authorization.split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
 }

@@ -181,6 +181,16 @@ impl ApiError {
         .with_retry_after(wait)
     }
 
+    /// 429: too many requests with one token.
+    pub fn too_many_of_one_token(wait: Duration) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "RATE_LIMITED",
+            "Too many requests with this token. Wait as long as the header `retry-after` says.",
+        )
+        .with_retry_after(wait)
+    }
+
     /// 503: something this needs is down; the sender should try again.
     pub fn unavailable(message: impl Into<Cow<'static, str>>, wait: Duration) -> Self {
         Self::new(

@@ -53,7 +53,7 @@ pub struct Limits {
     pub body_time: Duration,
     /// Self-reports per minute and client address, all of which may come at once.
     pub self_reports_per_minute: NonZeroU32,
-    /// Requests of the token revocation API per minute and client address.
+    /// Requests of the token revocation API per minute and token.
     pub revocations_per_minute: NonZeroU32,
     /// Uses after exposure that are recorded per minute and key.
     pub uses_per_minute: NonZeroU32,

@@ -129,7 +129,7 @@ pub struct RevocableTypes {
 /// List the types of tokens that a GitLab instance may report (token revocation API).
 #[utoipa::path(
     get, path = "/v1/revocable_token_types", operation_id = "revocable_token_types", tag = "Intake",
-    params(("Authorization" = String, Header, description = "The pre-shared token as it is")),
+    params(("Authorization" = String, Header, description = "The pre-shared token, as it is or behind `Bearer`")),
     responses(
         (status = 200, body = RevocableTypes),
         (status = 401, description = "Missing or wrong token"),
@@ -138,10 +138,9 @@ pub struct RevocableTypes {
 )]
 pub async fn revocable_types(
     State(state): State<AppState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> ApiResult<Json<RevocableTypes>> {
-    let api = admitted(&state, peer, request.headers())?;
+    let api = admitted(&state, request.headers())?;
     let types = api.types();
     Ok(Json(RevocableTypes { types }))
 }
@@ -149,10 +148,10 @@ pub async fn revocable_types(
 /// Revoke what GitLab's secret detection found (token revocation API).
 #[utoipa::path(
     post, path = "/v1/revoke_tokens", operation_id = "revoke_tokens", tag = "Intake",
-    params(("Authorization" = String, Header, description = "The pre-shared token as it is")),
+    params(("Authorization" = String, Header, description = "The pre-shared token, as it is or behind `Bearer`")),
     request_body(content = String, description = "An array of `{type, token, location}`, at most 25 MiB", content_type = "application/json"),
     responses(
-        (status = 204, description = "What is a key of ours is revoked"),
+        (status = 204, description = "What is a key or access token of ours is revoked"),
         (status = 400, description = "No JSON array; do not send it again"),
         (status = 401, description = "Missing or wrong token"),
         (status = 413, description = "Too large"),
@@ -162,11 +161,10 @@ pub async fn revocable_types(
 )]
 pub async fn revoke_tokens(
     State(state): State<AppState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     finisher: Finisher,
     request: Request,
 ) -> ApiResult<StatusCode> {
-    admitted(&state, peer, request.headers())?;
+    admitted(&state, request.headers())?;
     let (parts, body) = request.into_parts();
     let body = state.read(&parts.headers, body, MAX_REPORT).await?;
     let answered = finisher
@@ -181,25 +179,21 @@ pub async fn revoke_tokens(
 }
 
 /// The token revocation API, for whoever presents its token, not too often.
-fn admitted<'s>(
-    state: &'s AppState,
-    peer: SocketAddr,
-    headers: &HeaderMap,
-) -> ApiResult<&'s RevocationApi> {
+fn admitted<'s>(state: &'s AppState, headers: &HeaderMap) -> ApiResult<&'s RevocationApi> {
     let api = state.0.intake.revocation.as_ref();
     let api = api.ok_or_else(|| ApiError::not_found("Route"))?;
     let authorization = headers.get(header::AUTHORIZATION);
-    if !api.admits(authorization.map(HeaderValue::as_bytes)) {
+    let Some(credential) = api.admits(authorization.map(HeaderValue::as_bytes)) else {
         return Err(ApiError::new(
             StatusCode::UNAUTHORIZED,
             "AUTHORIZATION_INVALID",
-            "The header `authorization` has to be the token that was agreed on, and nothing else.",
+            "The header `authorization` has to be the token that was agreed on, as it is or behind `Bearer`.",
         ));
-    }
+    };
     let limit = &state.0.revocations;
     limit
-        .check(&client_of(peer.ip()))
-        .map_err(ApiError::rate_limited)?;
+        .check(&credential)
+        .map_err(ApiError::too_many_of_one_token)?;
     Ok(api)
 }
 

@@ -62,7 +62,12 @@ async fn tokens_are_revoked_by_what_they_are() {
 #[tokio::test]
 async fn types_are_those_of_the_secret_formats() {
     let server = TestServer::start_with(setup()).await;
-    for token in [TOKEN, "Bearer retired"] {
+    for token in [
+        TOKEN,
+        "Bearer MYSECRETTOKEN",
+        "bearer MYSECRETTOKEN",
+        "Bearer retired",
+    ] {
         let reply = types(&server, token).await;
         assert_eq!(reply.status, 200);
         let answer: Value = reply.json();
@@ -89,7 +94,10 @@ async fn only_the_agreed_token_is_admitted_and_only_lists_are_read() {
         "",
         "MYSECRETTOKE",
         "MYSECRETTOKEN1",
-        "Bearer MYSECRETTOKEN",
+        "Basic MYSECRETTOKEN",
+        "Bearer  MYSECRETTOKEN",
+        "BearerMYSECRETTOKEN",
+        "Bearer ",
         "retired",
     ] {
         revoke(&server, token, "[]")
@@ -130,9 +138,23 @@ async fn too_many_requests_are_429() {
     let reply = types(&server, TOKEN).await;
     reply.error(429, "RATE_LIMITED");
     assert!(reply.header("retry-after").is_some());
+    let other = revoke(&server, "Bearer retired", "[]").await;
+    assert_eq!(other.status, 204, "each token has a share of its own");
+    let reply = revoke(&server, "Bearer MYSECRETTOKEN", "[]").await;
+    reply.error(429, "RATE_LIMITED");
     // Whoever has no token uses up nobody's share.
     revoke(&server, "x", "[]")
         .await
         .error(401, "AUTHORIZATION_INVALID");
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_down_is_a_503_to_be_sent_again() {
+    let server = TestServer::start_with(setup()).await;
+    let key = server.admin().await.create(json!({})).await;
+    server.store.close().await;
+    let reply = revoke(&server, TOKEN, json!([{"token": key["value"]}])).await;
+    reply.error(503, "SERVICE_UNAVAILABLE");
+    assert!(reply.header("retry-after").is_some());
 }
