@@ -69,7 +69,7 @@ pub struct Feedback {
     pub token_hash: String,
     /// The row's `type` as sent, or `unknown`.
     pub token_type: String,
-    /// `true_positive` when the token is or was a secret key of ours.
+    /// `true_positive` when the token is or was a secret key or an access token of ours.
     pub label: Label,
 }
 
@@ -77,7 +77,8 @@ pub struct Feedback {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Label {
-    /// A secret key of ours: valid until now, or revoked, rotated or expired before.
+    /// A secret key of ours, or an access token of Rescind itself: valid until now, or revoked, rotated or
+    /// expired before.
     TruePositive,
     /// Anything else: unknown, malformed, or a key that is public by design.
     FalsePositive,
@@ -206,12 +207,14 @@ pub(super) async fn answer(
         }
     }
     let malformed = feedback.len() - sightings.len();
-    let answers = responder.report(sightings, Reason::Leaked, actor).await?;
+    let answers = responder
+        .report_from_outside(sightings, Reason::Leaked, actor)
+        .await?;
     let mut revoked = HashSet::new();
     for (row, answer) in reported.into_iter().zip(answers) {
         feedback[row].label = match answer {
             Answer::Unknown | Answer::Public(_) => Label::FalsePositive,
-            Answer::AlreadyInvalid(_) => Label::TruePositive,
+            Answer::AlreadyInvalid(_) | Answer::AccessToken(_) => Label::TruePositive,
             Answer::Revoked(key) => {
                 revoked.insert(key.id);
                 Label::TruePositive

@@ -1,5 +1,7 @@
 //! Self-reports: whoever presents a key has proved enough to have it revoked.
 
+use jiff::Timestamp;
+
 use super::place::reported_place;
 use crate::keyformat::KeyValue;
 use crate::respond::{Answer, Responder, Sighting};
@@ -11,7 +13,7 @@ const ACTOR: &str = "self_report";
 /// What became of a self-report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SelfReport {
-    /// The key is revoked, by this report or before.
+    /// The key or access token is revoked, by this report or before.
     Revoked,
     /// There is no such key.
     Unknown,
@@ -23,7 +25,7 @@ pub enum SelfReport {
     BadUrl,
 }
 
-/// Revokes the key that a stranger presents. A key that is revoked stays so when its time is over too:
+/// Revokes the key, or the access token of Rescind itself, that a stranger presents. A key that is revoked stays so when its time is over too:
 /// the answer does not change while the world goes on.
 ///
 /// # Errors
@@ -43,18 +45,25 @@ pub async fn self_report(
         detected_at: now,
     };
     let mut answers = responder
-        .report(vec![sighting], Reason::SelfReport, ACTOR)
+        .report_from_outside(vec![sighting], Reason::SelfReport, ACTOR)
         .await?;
     Ok(match answers.pop() {
         None | Some(Answer::Unknown) => SelfReport::Unknown,
         Some(Answer::Public(_)) => SelfReport::Public,
         Some(Answer::Revoked(_)) => SelfReport::Revoked,
-        Some(Answer::AlreadyInvalid(key)) => {
-            if key.revoked_at.is_none() && key.expires_at.is_some_and(|end| end <= now) {
-                SelfReport::Expired
-            } else {
-                SelfReport::Revoked
-            }
-        }
+        Some(Answer::AlreadyInvalid(key)) => ended(key.revoked_at, key.expires_at, now),
+        Some(Answer::AccessToken(token)) => ended(token.revoked_at, token.expires_at, now),
     })
+}
+
+fn ended(
+    revoked_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+    now: Timestamp,
+) -> SelfReport {
+    if revoked_at.is_none() && expires_at.is_some_and(|end| end <= now) {
+        SelfReport::Expired
+    } else {
+        SelfReport::Revoked
+    }
 }

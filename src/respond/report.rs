@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::redact::{clean_key, clean_place};
 use super::{POLICY_REVOKE, Responder};
 use crate::keyformat::{KeyValue, Sha256Digest};
-use crate::store::{Action, Key, LogDraft, NewSighting, Place, Reason, StoreError, Tx};
+use crate::store::{Action, Key, LogDraft, NewSighting, Place, Reason, StoreError, Token, Tx};
 
 /// The value of a key, seen somewhere in public.
 #[derive(Debug, Clone)]
@@ -33,13 +33,16 @@ pub enum Answer {
     /// A secret key of ours that was invalid before: revoked, be it by an earlier sighting of the same
     /// batch, or expired.
     AlreadyInvalid(Key),
+    /// An access token of Rescind itself, as it is now: revoked, or expired before. Only
+    /// [`Responder::report_from_outside`] looks for these.
+    AccessToken(Token),
 }
 
 impl Answer {
     /// The key, if it is one of ours.
     pub fn key(&self) -> Option<&Key> {
         match self {
-            Self::Unknown => None,
+            Self::Unknown | Self::AccessToken(_) => None,
             Self::Public(key) | Self::Revoked(key) | Self::AlreadyInvalid(key) => Some(key),
         }
     }
@@ -72,13 +75,40 @@ impl Responder {
         reason: Reason,
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
+        let digests = digests_of(&sightings);
+        self.respond(sightings, &digests, HashMap::new(), reason, actor)
+            .await
+    }
+
+    /// Responds to what a partner or a stranger presents: as [`report`](Self::report), and access tokens of
+    /// Rescind itself are revoked in the same transaction. The log of revocations is about keys; of a token
+    /// the operator's log tells.
+    ///
+    /// # Errors
+    /// Any [`StoreError`]; nothing has happened then, and the whole batch can be reported again.
+    pub async fn report_from_outside(
+        &self,
+        sightings: Vec<Sighting>,
+        reason: Reason,
+        actor: &str,
+    ) -> Result<Vec<Answer>, StoreError> {
+        let digests = digests_of(&sightings);
+        let tokens = self.store.find_tokens(&distinct(&digests)).await?;
+        self.respond(sightings, &digests, tokens, reason, actor)
+            .await
+    }
+
+    async fn respond(
+        &self,
+        sightings: Vec<Sighting>,
+        digests: &[Sha256Digest],
+        mut tokens: HashMap<Sha256Digest, Token>,
+        reason: Reason,
+        actor: &str,
+    ) -> Result<Vec<Answer>, StoreError> {
         // Most candidates are nobody's. They are sorted out without the write lock.
-        let digests: Vec<Sha256Digest> = sightings
-            .iter()
-            .map(|sighting| sighting.value.sha256())
-            .collect();
-        let known = self.store.find_keys(&distinct(&digests)).await?;
-        if known.is_empty() {
+        let known = self.store.find_keys(&distinct(digests)).await?;
+        if known.is_empty() && tokens.is_empty() {
             return Ok(vec![Answer::Unknown; sightings.len()]);
         }
         let (rows, ours): (Vec<usize>, Vec<Sighting>) = sightings
@@ -88,9 +118,15 @@ impl Responder {
             .unzip();
         let mut tx = self.store.begin().await?;
         let found = self.report_in(&mut tx, &ours, reason, actor).await?;
+        let revoked = revoke_tokens(&mut tx, &mut tokens, self.clock.now()).await?;
         tx.commit().await?;
         announce(&found, actor);
-        let mut answers = vec![Answer::Unknown; digests.len()];
+        announce_tokens(&tokens, &revoked, actor);
+        let answer = |digest| match tokens.get(digest) {
+            Some(token) => Answer::AccessToken(token.clone()),
+            None => Answer::Unknown,
+        };
+        let mut answers: Vec<Answer> = digests.iter().map(answer).collect();
         for (row, answer) in rows.into_iter().zip(found) {
             answers[row] = answer;
         }
@@ -109,10 +145,7 @@ impl Responder {
         reason: Reason,
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
-        let digests: Vec<Sha256Digest> = sightings
-            .iter()
-            .map(|sighting| sighting.value.sha256())
-            .collect();
+        let digests = digests_of(sightings);
         let keys = tx.find_and_lock_keys(&distinct(&digests)).await?;
         let mut hits = gather(sightings, &digests, &keys);
         let now = self.clock.now();
@@ -180,9 +213,51 @@ pub fn announce(answers: &[Answer], actor: &str) {
             Answer::Public(key) => {
                 tracing::info!(key = %key.id, actor, "a public key was reported");
             }
-            Answer::Unknown => {}
+            Answer::Unknown | Answer::AccessToken(_) => {}
         }
     }
+}
+
+/// Revokes those of the tokens that are valid; gives their identifiers.
+async fn revoke_tokens(
+    tx: &mut Tx,
+    tokens: &mut HashMap<Sha256Digest, Token>,
+    now: Timestamp,
+) -> Result<Vec<Uuid>, StoreError> {
+    let mut valid: Vec<&mut Token> = tokens
+        .values_mut()
+        .filter(|token| token.is_valid(now))
+        .collect();
+    // Reports that name the same tokens wait for each other instead of locking each other out.
+    valid.sort_by_key(|token| token.id);
+    let mut revoked = Vec::new();
+    for token in valid {
+        if tx.revoke_leaked_token(token.id, now).await? {
+            revoked.push(token.id);
+        }
+        token.revoked_at = Some(now);
+    }
+    Ok(revoked)
+}
+
+fn announce_tokens(tokens: &HashMap<Sha256Digest, Token>, revoked: &[Uuid], actor: &str) {
+    for token in tokens.values() {
+        if revoked.contains(&token.id) {
+            tracing::warn!(
+                token = %token.id, role = token.role.as_str(), project = token.project, actor,
+                "a leaked access token of Rescind itself was revoked"
+            );
+        } else {
+            tracing::info!(
+                token = %token.id, actor, "an access token that is invalid already was reported"
+            );
+        }
+    }
+}
+
+fn digests_of(sightings: &[Sighting]) -> Vec<Sha256Digest> {
+    let values = sightings.iter().map(|sighting| &sighting.value);
+    values.map(KeyValue::sha256).collect()
 }
 
 fn distinct(digests: &[Sha256Digest]) -> Vec<Sha256Digest> {

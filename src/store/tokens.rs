@@ -307,4 +307,16 @@ impl Tx {
         self.execute(REVOKE, args![at, id]).await?;
         self.fetch_first(BY_ID, args![id], token).await
     }
+
+    /// Revokes an access token that was seen where it does not belong; whether it was not revoked before.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub(crate) async fn revoke_leaked_token(
+        &mut self,
+        id: Uuid,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        Ok(self.execute(REVOKE, args![at, id]).await? > 0)
+    }
 }

@@ -1,5 +1,6 @@
 //! Reports of partners: the real endpoint on a real port; only GitHub's list of keys is played by wiremock.
 
+mod access_tokens;
 mod github;
 mod partners;
 mod public_keys;
