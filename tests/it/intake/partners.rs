@@ -134,3 +134,31 @@ async fn a_partner_whose_keys_cannot_be_fetched_is_told_to_come_again() {
         .error(413, "PAYLOAD_TOO_LARGE");
     server.stop().await;
 }
+
+/// The rules of GitHub's keys hold for the others': retired keys count, unknown ones are asked for once.
+#[tokio::test]
+async fn keys_of_every_partner_are_treated_alike() {
+    for (name, ..) in &ENDPOINTS[1..] {
+        let (signer, stranger) = (Signer::new("retired"), Signer::new("stranger"));
+        let mut listed = signer.listed();
+        listed["is_current"] = json!(false);
+        let origin = Origin::start(&[listed]).await;
+        let setup = Setup {
+            partners: vec![(name, origin.url())],
+            ..Setup::default()
+        };
+        let server = TestServer::start_with(setup).await;
+        assert_eq!(send(&server, name, &signer, "[]").await.status, 200);
+        let replies = (0..20).map(|_| send(&server, name, &stranger, "[]"));
+        for reply in futures_util::future::join_all(replies).await {
+            reply.error(401, "SIGNATURE_INVALID");
+        }
+        assert_eq!(origin.fetches().await, 2);
+        let rows: Vec<_> = (0..10_000)
+            .map(|n| json!({"token": format!("nobody's {n}"), "type": "t", "url": ""}))
+            .collect();
+        let reply = send(&server, name, &signer, &json!(rows).to_string()).await;
+        assert_eq!(reply.json().as_array().unwrap().len(), 10_000);
+        server.stop().await;
+    }
+}
