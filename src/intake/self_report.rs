@@ -25,8 +25,8 @@ pub enum SelfReport {
     BadUrl,
 }
 
-/// Revokes the key, or the access token of Rescind itself, that a stranger presents. A key that is revoked stays so when its time is over too:
-/// the answer does not change while the world goes on.
+/// Revokes the key, or the access token of Rescind itself, that a stranger presents. A key that is revoked
+/// stays so when its time is over too: the answer does not change while the world goes on.
 ///
 /// # Errors
 /// Any [`StoreError`]; nothing was changed then.
