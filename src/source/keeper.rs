@@ -89,13 +89,7 @@ impl Keeper {
         } = &self.parts;
         let sightings = self.only_ours(&gathered.sightings).await?;
         let mut tx = store.begin().await?;
-        // Known items among those that are added together all take the most urgent place of any of them.
-        let mut items = gathered.items.clone();
-        items.sort_by_key(|item| item.priority);
-        let mut added = 0;
-        for alike in items.chunk_by(|a, b| a.priority == b.priority) {
-            added += tx.add_work_items(alike, self.now()).await?;
-        }
+        let added = tx.add_work_items(&gathered.items, self.now()).await?;
         state.items += added;
         state.texts += gathered.texts;
         state.malformed += gathered.malformed;

@@ -262,9 +262,9 @@ impl Tx {
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         // In one order in all transactions, so that two sources never wait for each other; and each
-        // range once, since one statement cannot meet its own conflict on every database.
+        // range once, at its most urgent, since one statement cannot meet its own conflict on every database.
         let mut items: Vec<&NewWorkItem> = items.iter().collect();
-        items.sort_by_key(|item| identity(item));
+        items.sort_by_key(|item| (identity(item), item.priority));
         items.dedup_by_key(|item| identity(item));
         let mut added = 0;
         for run in runs(items.len(), ROWS_MAX) {
