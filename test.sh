@@ -1,9 +1,16 @@
 #!/usr/bin/env bash
 # Passes all tests on a fresh Debian machine with a Rust toolchain: installs what is missing, starts a
 # PostgreSQL of its own on a free loopback port in a temporary folder, and leaves nothing running.
-# Arguments are handed to the test binaries (a filter, --nocapture).
+# With --long the tests that take minutes run as well. Other arguments are handed to the test binaries (a filter,
+# --nocapture).
 set -euo pipefail
 cd "$(dirname "$0")"
+
+long=()
+if [ "${1:-}" = --long ]; then
+  long=(--include-ignored)
+  shift
+fi
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
@@ -48,7 +55,7 @@ done
 
 export RESCIND_TEST_POSTGRES="postgres://postgres@127.0.0.1:$port/postgres"
 if command -v cargo-nextest >/dev/null && [ $# -eq 0 ]; then
-  cargo nextest run --locked --no-fail-fast
+  cargo nextest run --locked --no-fail-fast ${long:+--run-ignored all}
 else
-  cargo test --locked --lib --bins --test it -- "$@"
+  cargo test --locked --lib --bins --test it -- ${long[@]+"${long[@]}"} "$@"
 fi

@@ -4,7 +4,7 @@ mod bad_input;
 pub(crate) mod harness;
 mod keys;
 mod operators;
-mod roles;
+pub(crate) mod roles;
 mod self_report;
 mod service;
 mod sources;

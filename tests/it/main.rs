@@ -14,6 +14,7 @@ mod demo;
 mod fetch;
 mod formats;
 mod intake;
+mod kept;
 mod respond;
 mod scan;
 mod serve;

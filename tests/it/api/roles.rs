@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::harness::{Reply, TestServer};
 
 /// Every endpoint that needs a token, and what it takes to use it.
-fn endpoints(id: &str) -> Vec<(&'static str, String, Option<Value>, Permission)> {
+pub(crate) fn endpoints(id: &str) -> Vec<(&'static str, String, Option<Value>, Permission)> {
     use Permission::{
         CheckKeys, ReadFormats, ReadIncidents, ReadKeys, ReadLog, ReadSources, RequeueWork,
         RevokeKeys, WriteKeys,

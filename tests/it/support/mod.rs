@@ -1,5 +1,6 @@
 //! What several tests need.
 
+pub(crate) mod cluster;
 pub(crate) mod databases;
 pub(crate) mod responder;
 pub(crate) mod world;

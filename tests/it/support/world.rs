@@ -204,6 +204,11 @@ impl Home {
 }
 
 impl Daemon {
+    /// The identifier of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL: no goodbye.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("the daemon can be killed");
