@@ -6,35 +6,54 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, Executor, PgPool, SqlSafeStr, SqlitePool};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Postgres, SqlSafeStr as _,
+    Sqlite,
+};
+use tokio::time::{Instant, timeout};
 
+use super::gate::Urgency;
+use super::pool::{Manners, Pool, silence};
 use super::sql::Dialect;
 use super::{StoreError, StoreOptions};
 
-/// How long a statement waits for another process's lock.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
-/// How long to pause before asking for a lock again that SQLite does not wait for by itself.
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
-/// How long an operation waits for a connection. A partner waits 10 s for an answer.
-const CONNECTION_WAIT: Duration = Duration::from_secs(5);
-/// An open transaction whose client has gone silent holds locks; the server ends it after this.
-const IDLE_TRANSACTION: Duration = Duration::from_mins(1);
+/// How long a statement waits for another process's lock. Less than its deadline, so that it is the
+/// database that says what was waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(6);
+/// How long a first connection may take.
+const CONNECTION_WAIT: Duration = Duration::from_secs(7);
+/// How long another process may take to turn a new file into a database, or to migrate one.
+const MIGRATION_LOCK_WAIT: Duration = Duration::from_mins(1);
+/// How long migrations may take. Some write a large table anew.
+const MIGRATION: Duration = Duration::from_hours(1);
+/// After this PostgreSQL ends an open transaction whose client has gone silent: it holds locks, and no
+/// transaction of this program waits for anything but the database.
+const IDLE_TRANSACTION: Duration = Duration::from_secs(10);
+/// After this PostgreSQL ends a statement that this program does not wait for any more. Statements of a
+/// transaction have a limit of their own.
+const STATEMENT: Duration = Duration::from_secs(65);
+/// PostgreSQL's connections are replaced when they are so old.
+const LIFETIME: Duration = Duration::from_mins(30);
 /// Prepared statements kept per connection: all fixed ones, and the usual lengths of the others.
 const STATEMENTS: usize = 256;
 /// SQLite's readers. They never wait for the writer.
 const SQLITE_READERS: u32 = 4;
+/// SQLite's write-ahead log is taken over into the database when it has so many pages of 4 KiB, and cut
+/// to so many bytes when it starts anew.
+const WAL_PAGES: u32 = 1_000;
+const WAL_KEPT: u64 = 16 << 20;
 
 /// The pools of either database.
 #[derive(Debug)]
 pub(super) enum Db {
     /// WAL lets readers go on while the one writer works.
     Sqlite {
-        read: SqlitePool,
-        write: SqlitePool,
+        read: Pool<Sqlite>,
+        write: Pool<Sqlite>,
     },
-    Postgres(PgPool),
+    Postgres(Pool<Postgres>),
 }
 
 impl Db {
@@ -42,6 +61,16 @@ impl Db {
         match self {
             Self::Sqlite { .. } => Dialect::Sqlite,
             Self::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    pub(super) fn hurry(&self) {
+        match self {
+            Self::Sqlite { read, write } => {
+                read.hurry();
+                write.hurry();
+            }
+            Self::Postgres(pool) => pool.hurry(),
         }
     }
 
@@ -95,33 +124,35 @@ async fn sqlite(url: &str, create: bool) -> Result<(Db, String), StoreError> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         // 32 MiB: imports touch the whole index of digests in random order.
-        .pragma("cache_size", "-32768");
+        .pragma("cache_size", "-32768")
+        .pragma("wal_autocheckpoint", WAL_PAGES.to_string())
+        .pragma("journal_size_limit", WAL_KEPT.to_string());
     let write = sqlite_pool(&name, 1, writer).await?;
     let read = sqlite_pool(&name, SQLITE_READERS, options.read_only(true)).await?;
     Ok((Db::Sqlite { read, write }, name))
 }
 
-/// Connects to a SQLite file. While another process turns a new file into one with a WAL, SQLite
-/// answers that it is locked at once, without waiting as it does for every other lock.
+/// Connects to a SQLite file.
 async fn sqlite_pool(
     name: &str,
     connections: u32,
     options: SqliteConnectOptions,
-) -> Result<SqlitePool, StoreError> {
-    let mut tries = LOCK_WAIT.as_millis() / LOCK_PAUSE.as_millis();
-    loop {
-        let pool = SqlitePoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(CONNECTION_WAIT);
-        let failed = match pool.connect_with(options.clone()).await {
-            Ok(pool) => return Ok(pool),
-            Err(error) => StoreError::from_driver(name, &error),
-        };
-        if tries == 0 || !matches!(failed, StoreError::Busy { .. }) {
-            return Err(failed);
-        }
-        tries -= 1;
-        tokio::time::sleep(LOCK_PAUSE).await;
+) -> Result<Pool<Sqlite>, StoreError> {
+    let pool = Pool::new(
+        options,
+        Manners {
+            size: connections,
+            set_up: None,
+            may_die: false,
+            keeps_place: true,
+            lifetime: None,
+        },
+    );
+    // While another process turns a new file into one with a WAL, SQLite answers that it is locked at
+    // once, without waiting as it does for every other lock.
+    match pool.try_out(MIGRATION_LOCK_WAIT).await {
+        Ok(()) => Ok(pool),
+        Err(error) => Err(StoreError::from_driver(name, &error)),
     }
 }
 
@@ -164,32 +195,41 @@ async fn postgres(url: &str, max_connections: u32) -> Result<(Db, String), Store
         options.get_port(),
         options.get_database().unwrap_or_default()
     );
-    // The pool would go on trying a server that refuses until its wait is over, and then say no more
-    // than that the wait is over.
-    let failed = |error: sqlx::Error| StoreError::from_driver(&name, &error);
-    let first = tokio::time::timeout(CONNECTION_WAIT, options.connect())
-        .await
-        .unwrap_or(Err(sqlx::Error::PoolTimedOut))
-        .map_err(failed)?;
-    first.close().await.map_err(failed)?;
-    let pool = PgPoolOptions::new()
-        .max_connections(max_connections)
-        .acquire_timeout(CONNECTION_WAIT)
-        .after_connect(|connection, _| {
-            let limits = format!(
-                "SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}",
-                LOCK_WAIT.as_millis(),
-                IDLE_TRANSACTION.as_millis()
-            );
-            Box::pin(async move {
-                connection
-                    .execute(sqlx::raw_sql(sqlx::AssertSqlSafe(limits)))
-                    .await
-                    .map(drop)
-            })
-        })
-        .connect_lazy_with(options);
-    Ok((Db::Postgres(pool), name))
+    let pool = Pool::new(
+        options,
+        Manners {
+            size: max_connections,
+            set_up: Some(postgres_settings()),
+            may_die: true,
+            keeps_place: false,
+            lifetime: Some(LIFETIME),
+        },
+    );
+    match pool.try_out(CONNECTION_WAIT).await {
+        Ok(()) => Ok((Db::Postgres(pool), name)),
+        Err(error) => Err(StoreError::from_driver(&name, &error)),
+    }
+}
+
+/// What every session is told. The server looks after connections whose other end is gone as well: the
+/// sockets of `sqlx` cannot be given a keepalive from this side. A server that does not know one of the
+/// settings does without.
+fn postgres_settings() -> String {
+    let millis = |name, time: Duration| format!("('{name}', '{}')", time.as_millis());
+    let settings = [
+        millis("lock_timeout", LOCK_WAIT),
+        millis("statement_timeout", STATEMENT),
+        millis("idle_in_transaction_session_timeout", IDLE_TRANSACTION),
+        "('tcp_keepalives_idle', '10')".to_owned(),
+        "('tcp_keepalives_interval', '5')".to_owned(),
+        "('tcp_keepalives_count', '3')".to_owned(),
+        "('tcp_user_timeout', '20000')".to_owned(),
+    ];
+    format!(
+        "SELECT set_config(known.name, wanted.value, false) FROM pg_catalog.pg_settings known
+         JOIN (VALUES {}) AS wanted (name, value) ON wanted.name = known.name",
+        settings.join(", ")
+    )
 }
 
 const SQLITE_MIGRATIONS: &[(i64, &str, &str)] = &[
@@ -239,32 +279,55 @@ fn migrator(dialect: Dialect) -> Migrator {
 
 /// Applies what is missing, all or nothing, one process at a time.
 pub(super) async fn migrate(db: &Db, name: &str) -> Result<(), StoreError> {
-    let failed = |error: sqlx::Error| StoreError::from_driver(name, &error);
-    let migrator = migrator(db.dialect());
-    let outcome = match db {
-        Db::Sqlite { write, .. } => {
-            let mut tx = write.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-            let outcome = migrator.run_direct(None, &mut *tx, false).await;
-            if outcome.is_ok() {
-                tx.commit().await.map_err(failed)?;
-            }
-            outcome
+    let until = Instant::now() + MIGRATION_LOCK_WAIT;
+    loop {
+        match migrate_once(db, name).await {
+            // Somebody else migrates.
+            Err(StoreError::Busy { .. }) if Instant::now() < until => {}
+            outcome => return outcome,
         }
-        Db::Postgres(pool) => {
-            let mut tx = pool.begin().await.map_err(failed)?;
-            // Any constant does, as long as every version of this program uses the same.
-            sqlx::query("SELECT pg_advisory_xact_lock(7234615531)")
-                .execute(&mut *tx)
-                .await
-                .map_err(failed)?;
-            let outcome = migrator.run_direct(None, &mut *tx, false).await;
-            if outcome.is_ok() {
-                tx.commit().await.map_err(failed)?;
+    }
+}
+
+async fn migrate_once(db: &Db, name: &str) -> Result<(), StoreError> {
+    // A function over both databases cannot be proven to be `Send`.
+    macro_rules! apply {
+        ($held:ident, $dialect:expr, $begin:literal, $opening:expr) => {{
+            let connection = $held.raw()?;
+            let applying = async {
+                let mut tx = connection.begin_with($begin).await?;
+                tx.execute(sqlx::raw_sql(AssertSqlSafe($opening))).await?;
+                migrator($dialect).run_direct(None, &mut *tx, false).await?;
+                tx.commit().await?;
+                Ok::<(), MigrateError>(())
+            };
+            // Whatever goes wrong, the connection ends, and the transaction with it.
+            match timeout(MIGRATION, applying).await {
+                Ok(applied) => applied.map(|()| $held.settle()),
+                Err(_) => Err(silence(MIGRATION).into()),
             }
-            outcome
+        }};
+    }
+    let until = Instant::now() + CONNECTION_WAIT;
+    let applied = async {
+        match db {
+            Db::Sqlite { write, .. } => {
+                let mut held = write.acquire(Urgency::Awaited, until).await?;
+                apply!(held, Dialect::Sqlite, "BEGIN IMMEDIATE", String::new())
+            }
+            Db::Postgres(pool) => {
+                let mut held = pool.acquire(Urgency::Awaited, until).await?;
+                // Any constant does, as long as every version of this program uses the same.
+                let opening = format!(
+                    "SELECT pg_advisory_xact_lock(7234615531); SET LOCAL statement_timeout = {}",
+                    MIGRATION.as_millis()
+                );
+                apply!(held, Dialect::Postgres, "BEGIN", opening)
+            }
         }
     };
-    outcome.map_err(|error| migration_failed(name, error))
+    let applied: Result<(), MigrateError> = applied.await;
+    applied.map_err(|error| migration_failed(name, error))
 }
 
 fn migration_failed(name: &str, error: MigrateError) -> StoreError {
@@ -286,25 +349,35 @@ fn migration_failed(name: &str, error: MigrateError) -> StoreError {
 }
 
 /// The schema version of the database; 0 when it is empty.
-pub(super) async fn version(db: &Db, name: &str) -> Result<i64, StoreError> {
+pub(super) async fn version(
+    db: &Db,
+    name: &str,
+    urgency: Urgency,
+    limit: Duration,
+) -> Result<i64, StoreError> {
     const VERSION: &str = "SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations";
-    let version = match db {
-        Db::Sqlite { read, .. } => {
-            let exists = "SELECT COUNT(*) FROM sqlite_master WHERE name = '_sqlx_migrations'";
-            match sqlx::query_scalar::<_, i64>(exists).fetch_one(read).await {
-                Ok(0) => Ok(0),
-                Ok(_) => sqlx::query_scalar(VERSION).fetch_one(read).await,
-                Err(error) => Err(error),
+    let until = Instant::now() + CONNECTION_WAIT;
+    let version = async {
+        match db {
+            Db::Sqlite { read, .. } => {
+                let exists =
+                    "SELECT COUNT(*) > 0 FROM sqlite_master WHERE name = '_sqlx_migrations'";
+                let mut held = read.acquire(urgency, until).await?;
+                if !held.value::<bool>(limit, exists).await? {
+                    return Ok(0);
+                }
+                held.value(limit, VERSION).await
             }
-        }
-        Db::Postgres(pool) => {
-            let exists = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
-            match sqlx::query_scalar::<_, bool>(exists).fetch_one(pool).await {
-                Ok(false) => Ok(0),
-                Ok(true) => sqlx::query_scalar(VERSION).fetch_one(pool).await,
-                Err(error) => Err(error),
+            Db::Postgres(pool) => {
+                let exists = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
+                let mut held = pool.acquire(urgency, until).await?;
+                if !held.value::<bool>(limit, exists).await? {
+                    return Ok(0);
+                }
+                held.value(limit, VERSION).await
             }
         }
     };
+    let version: Result<i64, sqlx::Error> = version.await;
     version.map_err(|error| StoreError::from_driver(name, &error))
 }

@@ -1,7 +1,7 @@
 //! What can go wrong with the database, named so that a caller can act and a person can mend.
 
 /// A database operation failed. Nothing of it remains: every change happens in a transaction.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The database does not answer now. HTTP callers get 503 and try again.
     #[error(
@@ -164,9 +164,12 @@ impl StoreError {
                     None => from_postgres(database, &code, cause),
                 }
             }
+            sqlx::Error::PoolTimedOut => Self::Busy {
+                database,
+                cause: "other operations kept it busy for too long".to_owned(),
+            },
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
-            | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed
             | sqlx::Error::Protocol(_) => Self::Unavailable { database, cause },

@@ -12,6 +12,7 @@ mod connect;
 mod deliveries;
 mod entry;
 mod error;
+mod gate;
 mod import;
 mod incidents;
 mod key;
@@ -20,24 +21,29 @@ mod log;
 mod lookup;
 mod occurrences;
 mod page;
+mod pool;
 mod queue;
+mod ready;
 mod source_work;
 mod sources;
 mod sql;
 mod tokens;
+mod tx;
 mod uses;
 mod work;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::SecretString;
-use sqlx::{Postgres, Sqlite, Transaction};
+use tokio::time::Instant;
 
 pub use chain::{Broken, Chain, Problem, Verified, VerifyError, canonical_json, verify_lines};
 pub use deliveries::{Delivery, WebhookCounts};
 pub use entry::{Action, CSV_HEADER, LogEntry, Place, Reason, log_time};
 pub use error::StoreError;
+pub use gate::Urgency;
 pub use import::ImportOutcome;
 pub use incidents::{Incident, IncidentFilter, IncidentStatus};
 pub use key::{Key, KeyPatch, NewKey, Owner, OwnerType, WhyInvalid};
@@ -50,6 +56,7 @@ pub use occurrences::Occurrence;
 pub use page::{Page, PageRequest};
 pub use sources::SourceState;
 pub use tokens::{NewToken, Role, Token};
+pub use tx::Tx;
 pub use uses::UseAfterExposure;
 pub use work::{
     DeadItem, Fetched, NewWorkItem, Priority, Retry, Shedding, SourceWork, WorkCounts, WorkDone,
@@ -58,7 +65,18 @@ pub use work::{
 
 use crate::keyformat::Peppers;
 use connect::Db;
-use sql::{Arg, Dialect, Fields, Sql, postgres_args, sqlite_args};
+use ready::Ready;
+use sql::{Arg, Fields, Sql, postgres_args, sqlite_args};
+
+/// How long an operation waits for its turn, for a connection and for the begin of its transaction. Whoever
+/// waits 10 s for an answer, as partners do, gets one.
+const TURN_WAIT: Duration = Duration::from_secs(7);
+
+/// How long a statement may take, and how long a commit.
+const STATEMENT_WAIT: Duration = Duration::from_secs(7);
+
+/// The same for what nobody waits for.
+const HOUSEKEEPING_WAIT: Duration = Duration::from_mins(1);
 
 /// How to open a [`Store`].
 #[derive(Debug, Clone)]
@@ -86,13 +104,18 @@ impl StoreOptions {
 }
 
 /// The database. Cheap to clone; all clones share the connections.
+///
+/// No operation waits for the database without end. One that gets no answer in time fails with
+/// [`StoreError::Unavailable`], one that does not get its turn with [`StoreError::Busy`]; the connection is
+/// closed and replaced then.
 #[derive(Clone)]
-pub struct Store(Arc<Inner>);
+pub struct Store(Arc<Inner>, Urgency);
 
 struct Inner {
     db: Db,
     name: String,
     peppers: Peppers,
+    ready: Ready,
 }
 
 impl fmt::Debug for Store {
@@ -111,11 +134,13 @@ impl Store {
     /// the database.
     pub async fn open(options: StoreOptions) -> Result<Self, StoreError> {
         let (db, name) = connect::connect(&options).await?;
-        let store = Self(Arc::new(Inner {
+        let inner = Inner {
             db,
             name,
             peppers: options.peppers,
-        }));
+            ready: Ready::default(),
+        };
+        let store = Self(Arc::new(inner), Urgency::Awaited);
         store.schema_version().await?;
         Ok(store)
     }
@@ -153,7 +178,7 @@ impl Store {
 
     /// The version of the database's schema; 0 when it is empty.
     async fn schema_version(&self) -> Result<i64, StoreError> {
-        let found = connect::version(&self.0.db, &self.0.name).await?;
+        let found = connect::version(&self.0.db, &self.0.name, self.1, self.limit()).await?;
         let known = connect::known_version();
         if found <= known {
             return Ok(found);
@@ -171,18 +196,26 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] and its like.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
-        let open = match &self.0.db {
-            Db::Sqlite { write, .. } => write
-                .begin_with("BEGIN IMMEDIATE")
-                .await
-                .map(OpenTx::Sqlite),
-            Db::Postgres(pool) => pool.begin().await.map(OpenTx::Postgres),
-        };
-        let open = open.map_err(|error| self.failed(&error))?;
-        Ok(Tx {
-            open,
-            store: self.clone(),
-        })
+        Tx::begin(self.clone()).await
+    }
+
+    /// The same database for operations that are less urgent, or more: they wait for their turn accordingly.
+    #[must_use]
+    pub fn with_urgency(&self, urgency: Urgency) -> Self {
+        Self(Arc::clone(&self.0), urgency)
+    }
+
+    /// When an operation that begins now must have its connection.
+    fn turn_until(&self) -> Instant {
+        Instant::now() + self.limit().max(TURN_WAIT)
+    }
+
+    /// How long the database may take for one answer.
+    fn limit(&self) -> Duration {
+        match self.1 {
+            Urgency::Awaited | Urgency::Work => STATEMENT_WAIT,
+            Urgency::Housekeeping => HOUSEKEEPING_WAIT,
+        }
     }
 
     /// The database's name for people: the file's path, or the URL without its password.
@@ -190,7 +223,14 @@ impl Store {
         &self.0.name
     }
 
-    /// Closes every connection, after the statements that are running.
+    /// Lets no operation take longer than a moment from here on: the program is shutting down, and must
+    /// not wait for a database that does not answer.
+    pub fn hurry(&self) {
+        self.0.db.hurry();
+    }
+
+    /// Closes every connection, after the statements that are running. One that does not end within a
+    /// moment is left behind.
     pub async fn close(&self) {
         self.0.db.close().await;
     }
@@ -215,6 +255,7 @@ impl Store {
             deliveries::ALL,
             source_work::ALL,
             blobs::ALL,
+            ready::ALL,
         ];
         let lists = [
             keys::every_filter(),
@@ -236,21 +277,22 @@ impl Store {
     }
 
     async fn prepare(&self, sql: &Sql) -> Result<(), sqlx::Error> {
-        use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
         // As an explanation the text differs from that of a statement that was prepared before, which
         // would be given back from the connection's cache, unchecked.
         let text = format!("EXPLAIN {}", sql.text(self.0.db.dialect()));
-        let text = AssertSqlSafe(text).into_sql_str();
+        let (until, limit) = (self.turn_until(), self.limit());
         match &self.0.db {
             Db::Sqlite { write, .. } => {
-                let mut connection = write.acquire().await?;
+                let mut held = write.acquire(self.1, until).await?;
                 // SQLite compares the schema it has in memory with the file's when a statement runs.
-                connection
-                    .execute("SELECT COUNT(*) FROM sqlite_master")
+                held.run(limit, "SELECT COUNT(*) FROM sqlite_master")
                     .await?;
-                connection.prepare(text).await.map(drop)
+                held.prepare(limit, text).await
             }
-            Db::Postgres(pool) => pool.prepare(text).await.map(drop),
+            Db::Postgres(pool) => {
+                let mut held = pool.acquire(self.1, until).await?;
+                held.prepare(limit, text).await
+            }
         }
     }
 
@@ -296,120 +338,25 @@ impl Read for &Store {
         decode: impl Fn(&mut Fields<'_>) -> Result<T, StoreError> + Send,
     ) -> Result<Vec<T>, StoreError> {
         let failed = |error: sqlx::Error| self.failed(&error);
-        let text = sqlx::AssertSqlSafe(sql.text(self.0.db.dialect()));
+        let text = sql.text(self.0.db.dialect()).into_owned();
+        let (until, limit) = (self.turn_until(), self.limit());
         match &self.0.db {
             Db::Sqlite { read, .. } => {
                 let args = sqlite_args(args).map_err(failed)?;
-                let query = sqlx::query_with::<Sqlite, _>(text, args);
-                let rows = query.fetch_all(read).await.map_err(failed)?;
+                let mut held = read.acquire(self.1, until).await.map_err(failed)?;
+                let rows = held.fetch(limit, text, args).await.map_err(failed)?;
+                drop(held);
                 rows.iter()
                     .map(|row| self.decode(&mut Fields::sqlite(row), &decode))
                     .collect()
             }
             Db::Postgres(pool) => {
                 let args = postgres_args(args).map_err(failed)?;
-                let query = sqlx::query_with::<Postgres, _>(text, args);
-                let rows = query.fetch_all(pool).await.map_err(failed)?;
+                let mut held = pool.acquire(self.1, until).await.map_err(failed)?;
+                let rows = held.fetch(limit, text, args).await.map_err(failed)?;
+                drop(held);
                 rows.iter()
                     .map(|row| self.decode(&mut Fields::postgres(row), &decode))
-                    .collect()
-            }
-        }
-    }
-}
-
-/// An open transaction: everything that changes state. What it did is kept by [`Tx::commit`] only.
-pub struct Tx {
-    open: OpenTx,
-    store: Store,
-}
-
-enum OpenTx {
-    Sqlite(Transaction<'static, Sqlite>),
-    Postgres(Transaction<'static, Postgres>),
-}
-
-impl fmt::Debug for Tx {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tx({})", self.store.0.name)
-    }
-}
-
-impl Tx {
-    /// Makes everything done in this transaction permanent.
-    ///
-    /// # Errors
-    /// Any [`StoreError`]; nothing is kept then.
-    pub async fn commit(self) -> Result<(), StoreError> {
-        match self.open {
-            OpenTx::Sqlite(tx) => tx.commit().await,
-            OpenTx::Postgres(tx) => tx.commit().await,
-        }
-        .map_err(|error| self.store.failed(&error))
-    }
-
-    /// Undoes everything done in this transaction, now rather than when the connection is used again.
-    ///
-    /// # Errors
-    /// Any [`StoreError`]; nothing is kept then either.
-    pub async fn rollback(self) -> Result<(), StoreError> {
-        match self.open {
-            OpenTx::Sqlite(tx) => tx.rollback().await,
-            OpenTx::Postgres(tx) => tx.rollback().await,
-        }
-        .map_err(|error| self.store.failed(&error))
-    }
-
-    fn dialect(&self) -> Dialect {
-        self.store.0.db.dialect()
-    }
-
-    /// Runs a statement; gives the number of rows it changed.
-    async fn execute(&mut self, sql: Sql, args: Vec<Arg>) -> Result<u64, StoreError> {
-        let text = sqlx::AssertSqlSafe(sql.text(self.dialect()));
-        let failed = |error: sqlx::Error| self.store.failed(&error);
-        match &mut self.open {
-            OpenTx::Sqlite(tx) => {
-                let args = sqlite_args(args).map_err(failed)?;
-                let query = sqlx::query_with::<Sqlite, _>(text, args);
-                let done = query.execute(&mut **tx).await.map_err(failed)?;
-                Ok(done.rows_affected())
-            }
-            OpenTx::Postgres(tx) => {
-                let args = postgres_args(args).map_err(failed)?;
-                let query = sqlx::query_with::<Postgres, _>(text, args);
-                let done = query.execute(&mut **tx).await.map_err(failed)?;
-                Ok(done.rows_affected())
-            }
-        }
-    }
-}
-
-impl Read for Tx {
-    async fn fetch<T: Send>(
-        &mut self,
-        sql: Sql,
-        args: Vec<Arg>,
-        decode: impl Fn(&mut Fields<'_>) -> Result<T, StoreError> + Send,
-    ) -> Result<Vec<T>, StoreError> {
-        let text = sqlx::AssertSqlSafe(sql.text(self.dialect()));
-        let store = &self.store;
-        let failed = |error: sqlx::Error| store.failed(&error);
-        match &mut self.open {
-            OpenTx::Sqlite(tx) => {
-                let args = sqlite_args(args).map_err(failed)?;
-                let query = sqlx::query_with::<Sqlite, _>(text, args);
-                let rows = query.fetch_all(&mut **tx).await.map_err(failed)?;
-                rows.iter()
-                    .map(|row| store.decode(&mut Fields::sqlite(row), &decode))
-                    .collect()
-            }
-            OpenTx::Postgres(tx) => {
-                let args = postgres_args(args).map_err(failed)?;
-                let query = sqlx::query_with::<Postgres, _>(text, args);
-                let rows = query.fetch_all(&mut **tx).await.map_err(failed)?;
-                rows.iter()
-                    .map(|row| store.decode(&mut Fields::postgres(row), &decode))
                     .collect()
             }
         }

@@ -1,0 +1,129 @@
+//! Whether the database can be worked with: it answers, has the schema, and takes changes.
+//!
+//! Everybody may ask, as often as they like, so the question is put to the database once for all who ask at
+//! the same time. What commits is proof as well, and a write that failed for lack of space is proof of the
+//! contrary: a small one may still find room where a larger one did not.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::sql::{args, statements};
+use super::{Store, StoreError};
+
+/// How long an answer holds.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// How long a commit counts as proof that the next one will do, and a failure as one that it will not.
+const PROOF: Duration = Duration::from_secs(5);
+
+/// How long another program may keep SQLite's write lock before that counts. Migrations and backups do.
+const LOCKED_OUT: Duration = Duration::from_secs(15);
+
+/// The longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(9);
+
+statements! {
+    /// A row that is nobody else's: no webhook has this name.
+    PROBE = "INSERT INTO webhook_deliveries (source, delivery, received_at)
+        VALUES ('readiness', 'probe', {now})
+        ON CONFLICT (source, delivery) DO UPDATE SET received_at = excluded.received_at";
+}
+
+/// What is known of the database's health. Shared by all clones of a store.
+#[derive(Debug, Default)]
+pub(super) struct Ready {
+    seen: Mutex<Seen>,
+    checked: tokio::sync::Mutex<Option<(Instant, Result<(), StoreError>)>>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    committed: Option<Instant>,
+    failed: Option<(Instant, StoreError)>,
+}
+
+impl Ready {
+    /// A transaction was committed.
+    pub(super) fn committed(&self) {
+        self.seen().committed = Some(Instant::now());
+    }
+
+    /// A transaction failed.
+    pub(super) fn failed(&self, error: &StoreError) {
+        use StoreError::{Corrupt, Disk, Full, ReadOnly};
+        if let Full { .. } | Disk { .. } | ReadOnly { .. } | Corrupt { .. } = error {
+            self.seen().failed = Some((Instant::now(), error.clone()));
+        }
+    }
+
+    /// What transactions showed of late, if anything.
+    fn proof(&self) -> Option<Result<(), StoreError>> {
+        let seen = self.seen();
+        match (&seen.failed, seen.committed) {
+            (Some((at, error)), _) if at.elapsed() < PROOF => Some(Err(error.clone())),
+            (_, Some(at)) if at.elapsed() < PROOF => Some(Ok(())),
+            _ => None,
+        }
+    }
+
+    fn committed_within(&self, time: Duration) -> bool {
+        let committed = self.seen().committed;
+        committed.is_some_and(|at| at.elapsed() < time)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    /// Whether requests can be served: the database answers, has the schema this program needs, and takes
+    /// changes. Proven by a change that is committed, unless other changes prove it. Cheap however often it is
+    /// called.
+    ///
+    /// # Errors
+    /// As [`Store::check_ready`], and any [`StoreError`] of a change.
+    pub async fn check_working(&self) -> Result<(), StoreError> {
+        let silent = || StoreError::Unavailable {
+            database: self.0.name.clone(),
+            cause: format!("no answer within {} s", PATIENCE.as_secs()),
+        };
+        let check = async {
+            // One asks, the others wait for its answer. Dropped with the deadline, whatever happens.
+            let mut checked = self.0.ready.checked.lock().await;
+            if let Some((at, result)) = &*checked
+                && at.elapsed() < FRESH
+            {
+                return result.clone();
+            }
+            let result = match timeout(PATIENCE, self.check_now()).await {
+                Ok(result) => result,
+                Err(_) => Err(silent()),
+            };
+            *checked = Some((Instant::now(), result.clone()));
+            result
+        };
+        timeout(PATIENCE + FRESH, check)
+            .await
+            .unwrap_or_else(|_| Err(silent()))
+    }
+
+    async fn check_now(&self) -> Result<(), StoreError> {
+        self.check_ready().await?;
+        if let Some(proof) = self.0.ready.proof() {
+            return proof;
+        }
+        match self.probe().await {
+            Err(StoreError::Busy { .. }) if self.0.ready.committed_within(LOCKED_OUT) => Ok(()),
+            probed => probed,
+        }
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        tx.execute(PROBE, args![]).await?;
+        tx.commit().await
+    }
+}
