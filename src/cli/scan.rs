@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
 
 use super::house::{Empty, House, block_on};
 use super::output::note;
@@ -292,21 +293,24 @@ fn report_matches<W: Write>(
         let house = House::open(context, Empty::Refuse).await?;
         Ok(house.store.find_keys(&digests).await?)
     })?;
+    let now = SystemClock.now();
     for (finding, digest) in findings.iter().zip(&digests) {
-        let key = known
-            .get(digest)
-            .map_or(Match::Unknown, |key| Match::Known(known_key(key)));
+        let keys = known.get(digest).map_or(&[][..], Vec::as_slice);
+        // Of several projects that hold it, one where it is valid counts.
+        let valid = keys.iter().find(|key| key.why_invalid(now).is_none());
+        let key = valid.or(keys.first());
+        let key = key.map_or(Match::Unknown, |key| Match::Known(known_key(key, now)));
         report.add(finding, &key).context(UNWRITABLE)?;
     }
     Ok(())
 }
 
-fn known_key(key: &Key) -> KnownKey {
+fn known_key(key: &Key, now: Timestamp) -> KnownKey {
     KnownKey {
         id: key.id.to_string(),
         owner_type: key.owner.kind.as_str(),
         owner_id: key.owner.id.clone(),
-        state: match key.why_invalid(SystemClock.now()) {
+        state: match key.why_invalid(now) {
             None => "valid",
             Some(WhyInvalid::ManuallyRevoked) => "revoked",
             Some(WhyInvalid::Expired) => "expired",

@@ -13,7 +13,7 @@ use super::place::partner_place;
 use super::public_keys::{NoKey, PublicKeys};
 use super::rows::{ReportError, Row, parse_report};
 use super::signature::{ReportSignature, SignatureError};
-use crate::respond::{Answer, Responder, Sighting};
+use crate::respond::{Outcome, Responder, Sighting};
 use crate::store::{Reason, StoreError};
 
 /// The largest report that is read, in bytes.
@@ -212,14 +212,14 @@ pub(super) async fn answer(
         .await?;
     let mut revoked = HashSet::new();
     for (row, answer) in reported.into_iter().zip(answers) {
-        feedback[row].label = match answer {
-            Answer::Unknown | Answer::Public(_) => Label::FalsePositive,
-            Answer::AlreadyInvalid(_) | Answer::AccessToken(_) => Label::TruePositive,
-            Answer::Revoked(key) => {
+        if answer.is_secret() {
+            feedback[row].label = Label::TruePositive;
+        }
+        for outcome in answer.outcomes {
+            if let Outcome::Revoked(key) = outcome {
                 revoked.insert(key.id);
-                Label::TruePositive
             }
-        };
+        }
     }
     Ok(Answered {
         feedback,

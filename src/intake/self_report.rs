@@ -4,25 +4,25 @@ use jiff::Timestamp;
 
 use super::place::reported_place;
 use crate::keyformat::KeyValue;
-use crate::respond::{Answer, Responder, Sighting};
+use crate::respond::{Outcome, Responder, Sighting};
 use crate::store::{Reason, StoreError};
 
 /// Who does what a self-report leads to, in the revocation log.
 const ACTOR: &str = "self_report";
 
-/// What became of a self-report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What became of a self-report, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SelfReport {
-    /// The key or access token is revoked, by this report or before.
-    Revoked,
+    /// The URL is not one that can be kept: not http(s), or too long. Nothing was done.
+    BadUrl,
     /// There is no such key.
     Unknown,
     /// The key is public by design and stays as it is.
     Public,
     /// The key's time was over before.
     Expired,
-    /// The URL is not one that can be kept: not http(s), or too long. Nothing was done.
-    BadUrl,
+    /// The key or access token is revoked, by this report or before.
+    Revoked,
 }
 
 /// Revokes the key, or the access token of Rescind itself, that a stranger presents. A key that is revoked
@@ -44,16 +44,18 @@ pub async fn self_report(
         place,
         detected_at: now,
     };
-    let mut answers = responder
+    let answers = responder
         .report_from_outside(vec![sighting], Reason::SelfReport, ACTOR)
         .await?;
-    Ok(match answers.pop() {
-        None | Some(Answer::Unknown) => SelfReport::Unknown,
-        Some(Answer::Public(_)) => SelfReport::Public,
-        Some(Answer::Revoked(_)) => SelfReport::Revoked,
-        Some(Answer::AlreadyInvalid(key)) => ended(key.revoked_at, key.expires_at, now),
-        Some(Answer::AccessToken(token)) => ended(token.revoked_at, token.expires_at, now),
-    })
+    let outcomes = answers.into_iter().flat_map(|answer| answer.outcomes);
+    let reports = outcomes.map(|outcome| match outcome {
+        Outcome::Public(_) => SelfReport::Public,
+        Outcome::Revoked(_) => SelfReport::Revoked,
+        Outcome::AlreadyInvalid(key) => ended(key.revoked_at, key.expires_at, now),
+        Outcome::AccessToken(token) => ended(token.revoked_at, token.expires_at, now),
+    });
+    // Several projects may hold the value; what was done for any of them is the answer.
+    Ok(reports.max().unwrap_or(SelfReport::Unknown))
 }
 
 fn ended(

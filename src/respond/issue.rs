@@ -9,7 +9,7 @@ use super::redact::{clean_key, redact};
 use super::{RespondError, Responder};
 use crate::keyformat::{KeyFormat, KeyValue};
 use crate::store::{
-    Action, ImportOutcome, Key, KeyPatch, LogDraft, NewKey, Owner, Reason, StoreError,
+    Action, ImportOutcome, Key, KeyPatch, LogDraft, NewKey, Owner, Reason, StoreError, Tx, retried,
 };
 
 /// What a new key is to be.
@@ -51,9 +51,13 @@ impl Responder {
         let format = self.minting_format(request.is_public)?;
         let value = format.mint()?;
         let new = self.new_key(format, &value, request);
-        let mut tx = self.store.begin().await?;
-        let key = tx.insert_key(new).await?;
-        tx.commit().await?;
+        let key = retried(|| async {
+            let mut tx = self.store.begin().await?;
+            let key = tx.insert_key(new.clone()).await?;
+            tx.commit().await?;
+            Ok::<_, StoreError>(key)
+        });
+        let key = key.await?;
         tracing::info!(key = %key.id, format = key.format, project = key.project, "a key was issued");
         Ok((key, value))
     }
@@ -65,6 +69,18 @@ impl Responder {
     /// [`RespondError::NotFound`], [`RespondError::Invalid`], [`RespondError::Replaced`],
     /// [`RespondError::Mint`], [`RespondError::NoFormat`], and any [`StoreError`].
     pub async fn rotate(
+        &self,
+        id: Uuid,
+        overlap: Duration,
+        actor: &str,
+    ) -> Result<Rotation, RespondError> {
+        let rotation = retried(|| self.rotate_once(id, overlap, actor)).await?;
+        let (old, new) = (rotation.old.id, rotation.new.id);
+        tracing::info!(key = %old, successor = %new, actor, "a key was rotated");
+        Ok(rotation)
+    }
+
+    async fn rotate_once(
         &self,
         id: Uuid,
         overlap: Duration,
@@ -96,7 +112,6 @@ impl Responder {
         let draft = self.by_hand(&old, now, Action::Rotated, Reason::Rotated, actor);
         tx.append_log(&[draft]).await?;
         tx.commit().await?;
-        tracing::info!(key = %old.id, successor = %new.id, actor, "a key was rotated");
         Ok(Rotation { old, new, value })
     }
 
@@ -106,38 +121,100 @@ impl Responder {
     /// # Errors
     /// Any [`StoreError`]; nothing has happened then.
     pub async fn revoke(&self, id: Uuid, actor: &str) -> Result<Option<Key>, StoreError> {
-        let now = self.clock.now();
-        let mut tx = self.store.begin().await?;
-        let Some(mut key) = tx.lock_keys(&[id]).await?.pop() else {
-            return Ok(None);
-        };
-        if key.revoked_at.is_some() {
-            return Ok(Some(key));
+        Ok(self.revoke_all(&[id], actor).await?.pop())
+    }
+
+    /// As [`revoke`](Self::revoke), several keys in one transaction: such as those of all projects that hold
+    /// one value. Gives those that there are.
+    ///
+    /// # Errors
+    /// Any [`StoreError`]; nothing has happened then.
+    pub async fn revoke_all(&self, ids: &[Uuid], actor: &str) -> Result<Vec<Key>, StoreError> {
+        let (keys, revoked) = retried(|| async {
+            let now = self.clock.now();
+            let mut tx = self.store.begin().await?;
+            let mut keys = tx.lock_keys(ids).await?;
+            let revoked = self.revoke_locked(&mut tx, &mut keys, now, actor).await?;
+            tx.commit().await?;
+            Ok::<_, StoreError>((keys, revoked))
+        })
+        .await?;
+        tell_revoked(&revoked, actor);
+        Ok(keys)
+    }
+
+    /// Revokes those of the locked keys that are not revoked yet, and logs it; gives their identifiers.
+    async fn revoke_locked(
+        &self,
+        tx: &mut Tx,
+        keys: &mut [Key],
+        now: Timestamp,
+        actor: &str,
+    ) -> Result<Vec<Uuid>, StoreError> {
+        let mut revoked = Vec::new();
+        let mut drafts = Vec::new();
+        for key in keys.iter_mut().filter(|key| key.revoked_at.is_none()) {
+            key.revoked_at = Some(now);
+            revoked.push(key.id);
+            let mut draft = self.by_hand(key, now, Action::Revoked, Reason::Manual, actor);
+            draft.incident_id = tx.incident_id_of(key.id).await?;
+            drafts.push(draft);
         }
-        tx.revoke_keys(&[id], now).await?;
-        key.revoked_at = Some(now);
-        let mut draft = self.by_hand(&key, now, Action::Revoked, Reason::Manual, actor);
-        draft.incident_id = tx.incident_id_of(id).await?;
-        tx.append_log(&[draft]).await?;
-        tx.commit().await?;
-        tracing::info!(key = %key.id, actor, "a key was revoked by hand");
-        Ok(Some(key))
+        tx.revoke_keys(&revoked, now).await?;
+        tx.append_log(&drafts).await?;
+        Ok(revoked)
     }
 
     /// Changes a key's description or end; gives it as it is now, or `None` when there is none with
     /// this identifier.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when an expired key that leaked would become valid again, and any other
-    /// [`StoreError`].
-    pub async fn update(&self, id: Uuid, mut patch: KeyPatch) -> Result<Option<Key>, StoreError> {
+    /// As [`change`](Self::change).
+    pub async fn update(&self, id: Uuid, patch: KeyPatch) -> Result<Option<Key>, StoreError> {
+        self.change(id, patch, None).await
+    }
+
+    /// Changes a key's description or end, and revokes it if an actor is named who wants that: all of it in
+    /// one transaction. Gives the key as it is now, or `None` when there is none with this identifier.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when an expired key that leaked would become valid again, or one that was
+    /// rotated would live longer, and any other [`StoreError`]; nothing has happened then.
+    pub async fn change(
+        &self,
+        id: Uuid,
+        mut patch: KeyPatch,
+        revoked_by: Option<&str>,
+    ) -> Result<Option<Key>, StoreError> {
         if let Some(description) = &mut patch.description {
             *description = redact(&self.formats, description).into_owned();
         }
-        let mut tx = self.store.begin().await?;
-        let key = tx.update_key(id, patch, self.clock.now()).await?;
-        tx.commit().await?;
+        let (key, revoked) = retried(|| self.change_once(id, &patch, revoked_by)).await?;
+        tell_revoked(&revoked, revoked_by.unwrap_or_default());
         Ok(key)
+    }
+
+    async fn change_once(
+        &self,
+        id: Uuid,
+        patch: &KeyPatch,
+        revoked_by: Option<&str>,
+    ) -> Result<(Option<Key>, Vec<Uuid>), StoreError> {
+        let now = self.clock.now();
+        let mut tx = self.store.begin().await?;
+        let Some(mut key) = tx.lock_keys(&[id]).await?.pop() else {
+            return Ok((None, Vec::new()));
+        };
+        if patch.changes() {
+            tx.change_key(&mut key, patch.clone(), now).await?;
+        }
+        let mut revoked = Vec::new();
+        if let Some(actor) = revoked_by {
+            let keys = std::slice::from_mut(&mut key);
+            revoked = self.revoke_locked(&mut tx, keys, now, actor).await?;
+        }
+        tx.commit().await?;
+        Ok((Some(key), revoked))
     }
 
     /// Stores a provider's existing keys by their digests, in one transaction; the outcomes stand in
@@ -149,10 +226,13 @@ impl Responder {
         for key in &mut keys {
             self.without_keys(key);
         }
-        let mut tx = self.store.begin().await?;
-        let outcomes = tx.import_keys(&keys).await?;
-        tx.commit().await?;
-        Ok(outcomes)
+        retried(|| async {
+            let mut tx = self.store.begin().await?;
+            let outcomes = tx.import_keys(&keys).await?;
+            tx.commit().await?;
+            Ok(outcomes)
+        })
+        .await
     }
 
     fn minting_format(&self, is_public: bool) -> Result<&KeyFormat, RespondError> {
@@ -217,6 +297,12 @@ impl Responder {
                 *text = redacted;
             }
         }
+    }
+}
+
+fn tell_revoked(keys: &[Uuid], actor: &str) {
+    for key in keys {
+        tracing::info!(%key, actor, "a key was revoked by hand");
     }
 }
 

@@ -16,11 +16,11 @@ mod timeline;
 
 use crate::clock::SharedClock;
 use crate::keyformat::{FormatSet, MintError};
-use crate::store::{Store, StoreError, WhyInvalid};
+use crate::store::{MaybeConflict, Store, StoreError, WhyInvalid};
 
 pub use issue::{IssueRequest, Rotation};
 pub use redact::redact;
-pub use report::{Answer, Sighting, announce};
+pub use report::{Answer, Outcome, Report, Sighting, announce};
 pub use timeline::{IncidentDetail, Moment, What};
 
 /// The policy that this version has: a secret key that leaked is revoked at once.
@@ -100,4 +100,10 @@ pub enum RespondError {
     /// The format cannot mint, or there was no randomness.
     #[error(transparent)]
     Mint(#[from] MintError),
+}
+
+impl MaybeConflict for RespondError {
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_conflict())
+    }
 }

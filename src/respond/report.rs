@@ -8,7 +8,9 @@ use uuid::Uuid;
 use super::redact::{clean_key, clean_place};
 use super::{POLICY_REVOKE, Responder};
 use crate::keyformat::{KeyValue, Sha256Digest};
-use crate::store::{Action, Key, LogDraft, NewSighting, Place, Reason, StoreError, Token, Tx};
+use crate::store::{
+    Action, Key, KeysByDigest, LogDraft, NewSighting, Place, Reason, StoreError, Token, Tx, retried,
+};
 
 /// The value of a key, seen somewhere in public.
 #[derive(Debug, Clone)]
@@ -21,11 +23,28 @@ pub struct Sighting {
     pub detected_at: Timestamp,
 }
 
-/// What a sighting amounted to.
+/// What one actor saw, to be reported. What several saw is reported together when it belongs into one
+/// transaction.
+#[derive(Debug, Clone, Copy)]
+pub struct Report<'a> {
+    /// What was seen.
+    pub sightings: &'a [Sighting],
+    /// Why keys are revoked for it.
+    pub reason: Reason,
+    /// Who acts, for the revocation log.
+    pub actor: &'a str,
+}
+
+/// What a sighting amounted to: an outcome for each project that holds the value, none when it is nobody's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Answer {
+    /// In the order of the projects; an access token comes last.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What a sighting meant for one key or access token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// No key of ours.
-    Unknown,
+pub enum Outcome {
     /// A public key of ours: recorded, and left alone.
     Public(Key),
     /// A secret key of ours that was valid until this sighting revoked it.
@@ -39,13 +58,34 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// The key, if it is one of ours.
-    pub fn key(&self) -> Option<&Key> {
-        match self {
-            Self::Unknown | Self::AccessToken(_) => None,
-            Self::Public(key) | Self::Revoked(key) | Self::AlreadyInvalid(key) => Some(key),
-        }
+    /// Whether nobody holds the value.
+    pub fn is_unknown(&self) -> bool {
+        self.outcomes.is_empty()
     }
+
+    /// Whether the value is a secret of ours, in any project.
+    pub fn is_secret(&self) -> bool {
+        let mut outcomes = self.outcomes.iter();
+        outcomes.any(|outcome| !matches!(outcome, Outcome::Public(_)))
+    }
+
+    /// The keys that have this value.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.outcomes.iter().filter_map(|outcome| match outcome {
+            Outcome::Public(key) | Outcome::Revoked(key) | Outcome::AlreadyInvalid(key) => {
+                Some(key)
+            }
+            Outcome::AccessToken(_) => None,
+        })
+    }
+}
+
+/// A sighting among those of a batch.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    sighting: &'a Sighting,
+    digest: Sha256Digest,
+    report: &'a Report<'a>,
 }
 
 /// The sightings of one key within a batch.
@@ -53,6 +93,8 @@ struct Hit<'a> {
     key: Key,
     sightings: Vec<&'a Sighting>,
     first_at: usize,
+    /// Who saw it first.
+    report: &'a Report<'a>,
     incident: Option<Uuid>,
     revoked: bool,
 }
@@ -63,6 +105,9 @@ impl Hit<'_> {
         times.min().unwrap_or(self.key.created_at)
     }
 }
+
+/// Access tokens by the digest of their values, and the identifiers of those that were revoked.
+type Tokens = (HashMap<Sha256Digest, Token>, Vec<Uuid>);
 
 impl Responder {
     /// Responds to what was seen, in one transaction. The answers stand in the order of the sightings.
@@ -76,7 +121,7 @@ impl Responder {
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
         let digests = digests_of(&sightings);
-        self.respond(sightings, &digests, HashMap::new(), reason, actor)
+        self.respond(sightings, &digests, &HashMap::new(), reason, actor)
             .await
     }
 
@@ -94,7 +139,7 @@ impl Responder {
     ) -> Result<Vec<Answer>, StoreError> {
         let digests = digests_of(&sightings);
         let tokens = self.store.find_tokens(&distinct(&digests)).await?;
-        self.respond(sightings, &digests, tokens, reason, actor)
+        self.respond(sightings, &digests, &tokens, reason, actor)
             .await
     }
 
@@ -102,62 +147,82 @@ impl Responder {
         &self,
         sightings: Vec<Sighting>,
         digests: &[Sha256Digest],
-        mut tokens: HashMap<Sha256Digest, Token>,
+        tokens: &HashMap<Sha256Digest, Token>,
         reason: Reason,
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
+        let mut answers = vec![Answer::default(); sightings.len()];
         // Most candidates are nobody's. They are sorted out without the write lock.
         let known = self.store.find_keys(&distinct(digests)).await?;
         if known.is_empty() && tokens.is_empty() {
-            return Ok(vec![Answer::Unknown; sightings.len()]);
+            return Ok(answers);
         }
         let (rows, ours): (Vec<usize>, Vec<Sighting>) = sightings
             .into_iter()
             .enumerate()
             .filter(|(row, _)| known.contains_key(&digests[*row]))
             .unzip();
-        let mut tx = self.store.begin().await?;
-        let found = self.report_in(&mut tx, &ours, reason, actor).await?;
-        let revoked = revoke_tokens(&mut tx, &mut tokens, self.clock.now()).await?;
-        tx.commit().await?;
-        announce(&found, actor);
-        announce_tokens(&tokens, &revoked, actor);
-        let answer = |digest| match tokens.get(digest) {
-            Some(token) => Answer::AccessToken(token.clone()),
-            None => Answer::Unknown,
+        let report = Report {
+            sightings: &ours,
+            reason,
+            actor,
         };
-        let mut answers: Vec<Answer> = digests.iter().map(answer).collect();
+        let (found, tokens) = retried(|| self.respond_once(report, tokens)).await?;
+        announce(&found, actor);
+        announce_tokens(&tokens, actor);
         for (row, answer) in rows.into_iter().zip(found) {
             answers[row] = answer;
+        }
+        for (answer, digest) in answers.iter_mut().zip(digests) {
+            let token = tokens.0.get(digest).cloned();
+            answer.outcomes.extend(token.map(Outcome::AccessToken));
         }
         Ok(answers)
     }
 
+    async fn respond_once(
+        &self,
+        report: Report<'_>,
+        tokens: &HashMap<Sha256Digest, Token>,
+    ) -> Result<(Vec<Answer>, Tokens), StoreError> {
+        let mut tokens = tokens.clone();
+        let mut tx = self.store.begin().await?;
+        let revoked = revoke_tokens(&mut tx, &mut tokens, self.clock.now()).await?;
+        let found = self.report_in(&mut tx, &[report]).await?.pop();
+        tx.commit().await?;
+        Ok((found.unwrap_or_default(), (tokens, revoked)))
+    }
+
     /// Responds to what was seen within a transaction of the caller's, who commits it together with
-    /// what else belongs to it and then calls [`announce`].
+    /// what else belongs to it and then calls [`announce`]. Once per transaction, with everything that it
+    /// responds to: keys that were locked by one call after another would be locked in no order. The
+    /// answers stand in the order of the reports and their sightings.
     ///
     /// # Errors
     /// Any [`StoreError`]; the transaction is to be dropped then.
     pub async fn report_in(
         &self,
         tx: &mut Tx,
-        sightings: &[Sighting],
-        reason: Reason,
-        actor: &str,
-    ) -> Result<Vec<Answer>, StoreError> {
-        let digests = digests_of(sightings);
+        reports: &[Report<'_>],
+    ) -> Result<Vec<Vec<Answer>>, StoreError> {
+        let rows = rows_of(reports);
+        let digests: Vec<Sha256Digest> = rows.iter().map(|row| row.digest).collect();
         let keys = tx.find_and_lock_keys(&distinct(&digests)).await?;
-        let mut hits = gather(sightings, &digests, &keys);
+        let mut hits = gather(&rows, &keys);
         let now = self.clock.now();
-        self.record(tx, &mut hits).await?;
         revoke(tx, &mut hits, now).await?;
+        self.record(tx, &mut hits).await?;
         let drafts: Vec<LogDraft> = hits
             .values()
             .filter(|hit| hit.revoked)
-            .map(|hit| self.draft(hit, now, reason, actor))
+            .map(|hit| self.draft(hit, now))
             .collect();
         tx.append_log(&drafts).await?;
-        Ok(answers(&digests, &keys, &hits))
+        let mut answers = answers(&digests, &keys, &hits);
+        Ok(reports
+            .iter()
+            .map(|report| answers.by_ref().take(report.sightings.len()).collect())
+            .collect())
     }
 
     /// Occurrences and incidents.
@@ -183,15 +248,15 @@ impl Responder {
         Ok(())
     }
 
-    fn draft(&self, hit: &Hit<'_>, now: Timestamp, reason: Reason, actor: &str) -> LogDraft {
+    fn draft(&self, hit: &Hit<'_>, now: Timestamp) -> LogDraft {
         let first = hit.sightings.first();
         LogDraft {
             at: now,
             action: Action::Revoked,
             key: clean_key(&self.formats, &hit.key),
-            reason,
+            reason: hit.report.reason,
             policy: Some(POLICY_REVOKE.to_owned()),
-            actor: actor.to_owned(),
+            actor: hit.report.actor.to_owned(),
             incident_id: hit.incident,
             occurrence: first.map(|sighting| clean_place(&self.formats, &sighting.place)),
             detected_at: first.map(|sighting| sighting.detected_at),
@@ -201,19 +266,19 @@ impl Responder {
 
 /// Tells the operator's log what was done. For after the commit: before it, nothing has been.
 pub fn announce(answers: &[Answer], actor: &str) {
-    for answer in answers {
-        match answer {
-            Answer::Revoked(key) => tracing::warn!(
+    for outcome in answers.iter().flat_map(|answer| &answer.outcomes) {
+        match outcome {
+            Outcome::Revoked(key) => tracing::warn!(
                 key = %key.id, format = key.format, project = key.project, actor,
                 "a leaked key was revoked"
             ),
-            Answer::AlreadyInvalid(key) => tracing::info!(
+            Outcome::AlreadyInvalid(key) => tracing::info!(
                 key = %key.id, actor, "a key that is invalid already was seen"
             ),
-            Answer::Public(key) => {
+            Outcome::Public(key) => {
                 tracing::info!(key = %key.id, actor, "a public key was reported");
             }
-            Answer::Unknown | Answer::AccessToken(_) => {}
+            Outcome::AccessToken(_) => {}
         }
     }
 }
@@ -240,7 +305,7 @@ async fn revoke_tokens(
     Ok(revoked)
 }
 
-fn announce_tokens(tokens: &HashMap<Sha256Digest, Token>, revoked: &[Uuid], actor: &str) {
+fn announce_tokens((tokens, revoked): &Tokens, actor: &str) {
     for token in tokens.values() {
         if revoked.contains(&token.id) {
             tracing::warn!(
@@ -266,25 +331,32 @@ fn distinct(digests: &[Sha256Digest]) -> Vec<Sha256Digest> {
     digests.filter(|digest| seen.insert(*digest)).collect()
 }
 
+fn rows_of<'a>(reports: &'a [Report<'a>]) -> Vec<Row<'a>> {
+    let rows = reports.iter().flat_map(|report| {
+        report.sightings.iter().map(move |sighting| Row {
+            sighting,
+            digest: sighting.value.sha256(),
+            report,
+        })
+    });
+    rows.collect()
+}
+
 /// The sightings by key, in the order of the keys' identifiers: the one in which they are locked.
-fn gather<'a>(
-    sightings: &'a [Sighting],
-    digests: &[Sha256Digest],
-    keys: &HashMap<Sha256Digest, Key>,
-) -> BTreeMap<Uuid, Hit<'a>> {
+fn gather<'a>(rows: &[Row<'a>], keys: &KeysByDigest) -> BTreeMap<Uuid, Hit<'a>> {
     let mut hits: BTreeMap<Uuid, Hit<'a>> = BTreeMap::new();
-    for (row, (sighting, digest)) in sightings.iter().zip(digests).enumerate() {
-        let Some(key) = keys.get(digest) else {
-            continue;
-        };
-        let hit = hits.entry(key.id).or_insert_with(|| Hit {
-            key: key.clone(),
-            sightings: Vec::new(),
-            first_at: row,
-            incident: None,
-            revoked: false,
-        });
-        hit.sightings.push(sighting);
+    for (first_at, row) in rows.iter().enumerate() {
+        for key in keys.get(&row.digest).into_iter().flatten() {
+            let hit = hits.entry(key.id).or_insert_with(|| Hit {
+                key: key.clone(),
+                sightings: Vec::new(),
+                first_at,
+                report: row.report,
+                incident: None,
+                revoked: false,
+            });
+            hit.sightings.push(row.sighting);
+        }
     }
     hits
 }
@@ -318,23 +390,27 @@ async fn revoke(
     Ok(())
 }
 
-fn answers(
-    digests: &[Sha256Digest],
-    keys: &HashMap<Sha256Digest, Key>,
-    hits: &BTreeMap<Uuid, Hit<'_>>,
-) -> Vec<Answer> {
-    let answer = |(row, digest): (usize, &Sha256Digest)| {
-        let Some(hit) = keys.get(digest).and_then(|key| hits.get(&key.id)) else {
-            return Answer::Unknown;
-        };
-        let key = hit.key.clone();
-        if key.is_public {
-            Answer::Public(key)
-        } else if hit.revoked && hit.first_at == row {
-            Answer::Revoked(key)
-        } else {
-            Answer::AlreadyInvalid(key)
+/// One for each row, in their order.
+fn answers<'a>(
+    digests: &'a [Sha256Digest],
+    keys: &'a KeysByDigest,
+    hits: &'a BTreeMap<Uuid, Hit<'_>>,
+) -> impl Iterator<Item = Answer> + 'a {
+    digests.iter().enumerate().map(move |(row, digest)| {
+        let keys = keys.get(digest).into_iter().flatten();
+        let hits = keys.filter_map(|key| hits.get(&key.id));
+        let outcomes = hits.map(|hit| {
+            let key = hit.key.clone();
+            if key.is_public {
+                Outcome::Public(key)
+            } else if hit.revoked && hit.first_at == row {
+                Outcome::Revoked(key)
+            } else {
+                Outcome::AlreadyInvalid(key)
+            }
+        });
+        Answer {
+            outcomes: outcomes.collect(),
         }
-    };
-    digests.iter().enumerate().map(answer).collect()
+    })
 }

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 
 use super::{PollError, PollFailure, SourceParts};
 use crate::forge::{Gathered, Gatherer};
-use crate::respond::{Sighting, announce, redact};
-use crate::store::{Reason, SourceState};
+use crate::respond::{Answer, Report, Sighting, announce, redact};
+use crate::store::{Reason, SourceState, StoreError, retried};
 
 /// The wait after a first failure; it doubles with each further one.
 const BACK_OFF: Duration = Duration::from_secs(15);
@@ -84,28 +84,44 @@ impl Keeper {
         state: &mut SourceState,
         gathered: &Gathered,
     ) -> Result<u64, PollError> {
-        let SourceParts {
-            store, responder, ..
-        } = &self.parts;
         let sightings = self.only_ours(&gathered.sightings).await?;
-        let mut tx = store.begin().await?;
-        let added = tx.add_work_items(&gathered.items, self.now()).await?;
-        state.items += added;
-        state.texts += gathered.texts;
-        state.malformed += gathered.malformed;
-        let mut answers = Vec::new();
-        if !sightings.is_empty() {
-            answers = responder
-                .report_in(&mut tx, &sightings, Reason::Leaked, &self.actor())
-                .await?;
-        }
-        tx.save_source(state).await?;
-        tx.commit().await?;
+        let mut next = state.clone();
+        next.texts += gathered.texts;
+        next.malformed += gathered.malformed;
+        let committed = retried(|| self.commit_once(&next, gathered, &sightings)).await?;
+        let (added, answers) = committed;
+        next.items += added;
+        *state = next;
         announce(&answers, &self.actor());
         if added > 0 {
             self.parts.wake.notify_one();
         }
         Ok(added)
+    }
+
+    async fn commit_once(
+        &self,
+        state: &SourceState,
+        gathered: &Gathered,
+        sightings: &[Sighting],
+    ) -> Result<(u64, Vec<Answer>), StoreError> {
+        let mut tx = self.parts.store.begin().await?;
+        let added = tx.add_work_items(&gathered.items, self.now()).await?;
+        let mut state = state.clone();
+        state.items += added;
+        tx.save_source(&state).await?;
+        let mut answers = Vec::new();
+        if !sightings.is_empty() {
+            let report = Report {
+                sightings,
+                reason: Reason::Leaked,
+                actor: &self.actor(),
+            };
+            let answered = self.parts.responder.report_in(&mut tx, &[report]).await?;
+            answers = answered.into_iter().flatten().collect();
+        }
+        tx.commit().await?;
+        Ok((added, answers))
     }
 
     /// The sightings of keys of ours. Most candidates are nobody's; they are sorted out without the write

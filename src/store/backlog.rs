@@ -1,13 +1,15 @@
 //! The queue as operators see it: how much there is, what was put aside, what is shed and forgotten.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::order::Locks;
 use super::page::{Conditions, Page, PageRequest, position};
 use super::queue::{item, item_columns, micros};
-use super::sql::{args, one, statements};
+use super::sql::{Arg, LIST_MAX, args, one, pad, statements};
 use super::work::{DeadItem, Priority, Shedding, WorkCounts};
 use super::{Read, Store, StoreError};
 
@@ -15,6 +17,9 @@ statements! {
     REVIVE = "UPDATE work_items SET state = 'waiting', tries = 0, ready_at = {now},
             finished_at = NULL
         WHERE id = $1 AND state = 'dead'";
+    REVIVE_THESE = "UPDATE work_items SET state = 'waiting', tries = 0, ready_at = {now},
+            finished_at = NULL
+        WHERE state = 'dead' AND id IN ({list:1}) RETURNING id";
     REVIVE_OF = "UPDATE work_items SET state = 'waiting', tries = 0, ready_at = {now},
             finished_at = NULL
         WHERE id = $1 AND state = 'dead' AND source = $2";
@@ -30,9 +35,12 @@ statements! {
             ORDER BY event_at, id LIMIT $2 {for update skip locked})
         UPDATE work_items SET state = 'shed', finished_at = {now}
         WHERE id IN (SELECT picked_id FROM picked) RETURNING source";
-    SHED_LATE = "UPDATE work_items SET state = 'shed', finished_at = {now}
-        WHERE state = 'waiting' AND leased_by IS NULL AND priority = $1 AND created_at < $2
-        RETURNING source";
+    /// One that somebody else holds at the moment is looked at again soon.
+    SHED_LATE = "WITH picked AS (SELECT id AS picked_id FROM work_items
+            WHERE state = 'waiting' AND leased_by IS NULL AND priority = $1 AND created_at < $2
+            {for update skip locked})
+        UPDATE work_items SET state = 'shed', finished_at = {now}
+        WHERE id IN (SELECT picked_id FROM picked) RETURNING source";
     COUNTS = "SELECT
             COUNT(CASE WHEN state = 'waiting' AND leased_by IS NULL THEN 1 END),
             COUNT(CASE WHEN state = 'waiting' AND leased_by IS NOT NULL THEN 1 END),
@@ -55,6 +63,27 @@ impl Store {
         let revived = tx.execute(REVIVE, args![id]).await?;
         tx.commit().await?;
         Ok(revived == 1)
+    }
+
+    /// Puts items that were put aside back into the queue, all in one transaction; gives those that were
+    /// there.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change; no item was put back then.
+    pub async fn revive_these(&self, ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut tx = self.begin().await?;
+        tx.locks(Locks::WorkItems);
+        let mut revived = HashSet::with_capacity(ids.len());
+        for chunk in ids.chunks(LIST_MAX) {
+            let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
+            let n = pad(&mut args, 0);
+            revived.extend(tx.fetch(REVIVE_THESE.of(n), args, one::uuid).await?);
+        }
+        tx.commit().await?;
+        Ok(revived)
     }
 
     /// As [`Store::revive`], but an item of another source counts as none.
@@ -96,6 +125,7 @@ impl Store {
         }
         let latest = now.checked_sub(limits.max_wait).unwrap_or(Timestamp::MIN);
         let mut tx = self.begin().await?;
+        tx.locks(Locks::WorkItems);
         let args = args![firehose, latest];
         let mut shed: Vec<String> = tx.fetch(SHED_LATE, args, one::text).await?;
         let excess = waiting
@@ -110,7 +140,7 @@ impl Store {
             return Ok(0);
         }
         let total = shed.len() as u64;
-        tx.count_shed(shed, 1).await?;
+        tx.count_shed(shed).await?;
         tx.commit().await?;
         Ok(total)
     }

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::order::Locks;
 use super::sql::{Arg, args, one, runs, statements};
 use super::{Read, Store, StoreError, Tx};
 
@@ -53,6 +54,7 @@ impl Tx {
         mut ids: Vec<&[u8]>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
+        self.locks(Locks::Blobs);
         // In one order in all transactions, so that two workers never wait for each other.
         ids.sort_unstable();
         ids.dedup();

@@ -155,6 +155,14 @@ pub enum Problem {
     /// The database row's columns say something else than the entry in it.
     #[error("the database column {0} differs from the entry")]
     Column(&'static str),
+    /// What decides who sees the entry, or what became of its key, is not what it was when it was written.
+    #[error("the database column {column} differs from {from}")]
+    Differs {
+        /// A column, with its table.
+        column: &'static str,
+        /// Another column, or the entry.
+        from: &'static str,
+    },
     /// The database's note of the chain's end says something else than the last row.
     #[error(
         "the log ends here, but the database noted an end at seq {seq} with hash {hash}: entries at the end were removed or added"

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::order::Locks;
 use super::sql::{Arg, Fields, args, runs, statements};
 use super::{Read, Store, StoreError, Tx};
 
@@ -68,6 +69,7 @@ impl Tx {
         deliveries: &[Delivery],
         now: Timestamp,
     ) -> Result<HashSet<Delivery>, StoreError> {
+        self.locks(Locks::Deliveries);
         // In one order in all transactions, so that two of them never wait for each other.
         let mut rows: Vec<&Delivery> = deliveries.iter().collect();
         rows.sort();

@@ -21,6 +21,17 @@ pub enum StoreError {
         /// What the driver said.
         cause: String,
     },
+    /// The database undid the transaction to let another one pass: a deadlock, or something that was read has
+    /// changed. [`retried`](super::retried) begins it again; a caller sees this only when that was in vain.
+    #[error(
+        "the database {database} undid a transaction time after time to let others pass: {cause}; try again"
+    )]
+    Conflict {
+        /// File path or URL without password.
+        database: String,
+        /// What the driver said.
+        cause: String,
+    },
     /// A newer binary has migrated this database.
     #[error(
         "the database {database} has schema version {found}, this program knows versions up to {known}: run the newer rescind that migrated it, or restore a backup from before (nothing was changed)"
@@ -127,6 +138,7 @@ impl StoreError {
             self,
             Self::Unavailable { .. }
                 | Self::Busy { .. }
+                | Self::Conflict { .. }
                 | Self::Full { .. }
                 | Self::ReadOnly { .. }
                 | Self::Disk { .. }
@@ -183,8 +195,10 @@ impl StoreError {
 
 /// SQLite's primary result codes: <https://sqlite.org/rescode.html>.
 fn from_sqlite(database: String, code: &str, cause: String) -> StoreError {
-    let primary = code.parse::<i32>().unwrap_or(0) & 0xff;
-    match primary {
+    let code = code.parse::<i32>().unwrap_or(0);
+    match code & 0xff {
+        // SQLITE_BUSY_SNAPSHOT, which is not waited for: another process has written since this one read.
+        _ if code == 517 => StoreError::Conflict { database, cause },
         5 | 6 => StoreError::Busy { database, cause },
         8 => StoreError::ReadOnly { database, cause },
         13 => StoreError::Full { database, cause },
@@ -199,7 +213,8 @@ fn from_postgres(database: String, code: &str, cause: String) -> StoreError {
     match code {
         "53100" => StoreError::Full { database, cause },
         "25006" => StoreError::ReadOnly { database, cause },
-        "40001" | "40P01" | "55P03" => StoreError::Busy { database, cause },
+        "40001" | "40P01" => StoreError::Conflict { database, cause },
+        "55P03" => StoreError::Busy { database, cause },
         "58030" => StoreError::Disk { database, cause },
         "XX001" | "XX002" => StoreError::Corrupt { database, cause },
         _ if ["08", "28", "3D", "53", "57"]
@@ -224,7 +239,7 @@ mod tests {
         };
         for (code, expected) in [
             ("5", "Busy"),
-            ("517", "Busy"),
+            ("517", "Conflict"),
             ("8", "ReadOnly"),
             ("1032", "ReadOnly"),
             ("13", "Full"),
@@ -243,7 +258,8 @@ mod tests {
         for (code, expected) in [
             ("53100", "Full"),
             ("25006", "ReadOnly"),
-            ("40P01", "Busy"),
+            ("40P01", "Conflict"),
+            ("40001", "Conflict"),
             ("55P03", "Busy"),
             ("53300", "Unavailable"),
             ("57P01", "Unavailable"),

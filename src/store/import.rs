@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use uuid::Uuid;
 
 use super::key::NewKey;
+use super::order::Locks;
 use super::sql::{Arg, LIST_MAX, args, one, pad, runs, statements};
 use super::{Read, StoreError, Tx};
 use crate::keyformat::StoredDigest;
@@ -17,8 +18,8 @@ const ROWS_MAX: usize = 256;
 pub enum ImportOutcome {
     /// The key is stored now.
     Imported,
-    /// A key with this digest is stored already, be it under another pepper or by an earlier row.
-    /// It stays as it was.
+    /// The project has a key with this digest already, be it under another pepper or by an earlier row.
+    /// It stays as it was. What other projects have makes no difference.
     Duplicate,
 }
 
@@ -26,8 +27,8 @@ statements! {
     PROJECT = "INSERT INTO projects (id, created_at) VALUES ($1, {now}) ON CONFLICT (id) DO NOTHING";
     INSERT = "INSERT INTO keys (id, project, digest, format, owner_type, owner_id, description,
             is_public, prefix, last_four, policy, notify_emails, created_at, expires_at)
-        VALUES {rows:14} ON CONFLICT (digest) DO NOTHING";
-    STORED = "SELECT digest FROM keys WHERE digest IN ({list:1})";
+        VALUES {rows:14} ON CONFLICT (digest, project) DO NOTHING";
+    STORED = "SELECT digest, project FROM keys WHERE digest IN ({list:1})";
     ARRIVED = "SELECT id FROM keys WHERE id IN ({list:1})";
 }
 
@@ -41,6 +42,7 @@ impl Tx {
         for project in new.iter().map(|key| &key.project).collect::<BTreeSet<_>>() {
             self.ensure_project(project).await?;
         }
+        self.locks(Locks::Keys);
         let peppers = self.store.0.peppers.clone();
         let digests: Vec<StoredDigest> =
             new.iter().map(|key| peppers.stored(&key.digest)).collect();
@@ -48,10 +50,10 @@ impl Tx {
         let mut outcomes = vec![ImportOutcome::Duplicate; new.len()];
         let mut seen = HashSet::with_capacity(new.len());
         let mut rows: Vec<usize> = (0..new.len())
-            .filter(|&row| !older.contains(&row) && seen.insert(digests[row]))
+            .filter(|&row| !older.contains(&row) && seen.insert((digests[row], &new[row].project)))
             .collect();
         // In one order in all transactions, so that two imports never wait for each other.
-        rows.sort_by_key(|&row| digests[row]);
+        rows.sort_by_key(|&row| (digests[row], &new[row].project));
         for run in runs(rows.len(), ROWS_MAX) {
             let rows = &rows[run];
             let mut values = Vec::with_capacity(rows.len() * 14);
@@ -94,9 +96,14 @@ impl Tx {
             let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
             let n = pad(&mut args, 0);
             let found = self
-                .fetch(STORED.of(n), args, |row| row.digest().map(StoredDigest))
+                .fetch(STORED.of(n), args, |row| {
+                    Ok((StoredDigest(row.digest()?), row.next::<String>()?))
+                })
                 .await?;
-            rows.extend(found.iter().filter_map(|form| forms.get(form)).flatten());
+            for (form, project) in found {
+                let same = forms.get(&form).into_iter().flatten();
+                rows.extend(same.filter(|&&row: &&usize| new[row].project == project));
+            }
         }
         Ok(rows)
     }

@@ -107,7 +107,8 @@ fn incident(row: &mut Fields<'_>) -> Result<Incident, StoreError> {
 fn list(filter: &IncidentFilter, request: &PageRequest) -> Result<(Sql, Vec<Arg>), StoreError> {
     let mut conditions = Conditions::new();
     if let Some(project) = &filter.project {
-        conditions.and("i.project = ?", args![project]);
+        // The key's own project decides, so that nothing else can.
+        conditions.and("k.project = ?", args![project]);
     }
     if let Some(status) = filter.status {
         conditions.and("i.status = ?", args![status.as_str()]);

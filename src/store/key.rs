@@ -185,3 +185,10 @@ pub struct KeyPatch {
     /// A new end; `Some(None)` for never.
     pub expires_at: Option<Option<Timestamp>>,
 }
+
+impl KeyPatch {
+    /// Whether anything is to be changed.
+    pub fn changes(&self) -> bool {
+        self.description.is_some() || self.expires_at.is_some()
+    }
+}

@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::key::{Key, KeyPatch, NewKey, Owner, OwnerType, micros};
+use super::order::Locks;
 use super::page::{Conditions, Page, PageRequest, position};
+use super::retry::retried;
 use super::sql::{Arg, Fields, LIST_MAX, Sql, args, one, pad, statements};
 use super::{Read, Store, StoreError, Tx};
 use crate::keyformat::{Peppers, Sha256Digest, StoredDigest};
@@ -37,15 +39,15 @@ pub(super) use key_columns;
 statements! {
     BY_ID = concat!("SELECT ", key_columns!(), " FROM keys k WHERE k.id = $1");
     LOCK = concat!(
-        "SELECT ", key_columns!(), " FROM keys k WHERE k.id IN ({list:1}) ORDER BY k.id {for update}"
+        "SELECT ", key_columns!(), " FROM keys k WHERE k.id IN ({list:1}) ORDER BY k.id {for no key update}"
     );
     BY_DIGESTS = concat!(
         "SELECT k.digest, ", key_columns!(), " FROM keys k WHERE k.digest IN ({list:1})"
     );
-    /// Not when another row has the new form already: two programs with different peppers may have
+    /// Not when another row of the project has the new form already: two programs with different peppers may have
     /// imported the same key.
-    REWRITE = "UPDATE keys SET digest = $1 WHERE id = $2 AND digest = $3
-        AND NOT EXISTS (SELECT 1 FROM keys WHERE digest = $1)";
+    REWRITE = "UPDATE keys SET digest = $1 WHERE id = $2 AND digest = $3 AND NOT EXISTS
+        (SELECT 1 FROM keys other WHERE other.digest = $1 AND other.project = keys.project)";
     UPDATE = "UPDATE keys SET description = $1, expires_at = $2 WHERE id = $3";
     REVOKE = "UPDATE keys SET revoked_at = $1 WHERE revoked_at IS NULL AND id IN ({list:2})";
     /// The first sighting stays.
@@ -133,12 +135,22 @@ struct Stale {
     current: StoredDigest,
 }
 
+/// The keys of each value. Every project that holds a value has a key of its own.
+pub type KeysByDigest = HashMap<Sha256Digest, Vec<Key>>;
+
+/// A key, and the form of its digest under which it was found: 0 is the current one.
+struct Found {
+    rank: usize,
+    form: StoredDigest,
+    key: Key,
+}
+
 /// Looks digests up in the current form and every older one.
 async fn find(
     read: &mut impl Read,
     peppers: &Peppers,
     digests: &[Sha256Digest],
-) -> Result<(HashMap<Sha256Digest, Key>, Vec<Stale>), StoreError> {
+) -> Result<(KeysByDigest, Vec<Stale>), StoreError> {
     let mut forms = HashMap::with_capacity(digests.len());
     for digest in digests {
         for (rank, form) in peppers.lookups(digest).into_iter().enumerate() {
@@ -146,7 +158,7 @@ async fn find(
         }
     }
     let all: Vec<StoredDigest> = forms.keys().copied().collect();
-    let mut found: HashMap<Sha256Digest, (usize, StoredDigest, Key)> = HashMap::new();
+    let mut found: HashMap<Sha256Digest, Vec<Found>> = HashMap::new();
     for chunk in all.chunks(LIST_MAX) {
         let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
         let n = pad(&mut args, 0);
@@ -156,31 +168,36 @@ async fn find(
             })
             .await?;
         for (form, key) in rows {
-            let Some((rank, digest)) = forms.get(&form) else {
-                continue;
-            };
-            let better = found.get(digest).is_none_or(|(other, ..)| rank < other);
-            if better {
-                found.insert(*digest, (*rank, form, key));
+            if let Some(&(rank, digest)) = forms.get(&form) {
+                add(found.entry(digest).or_default(), Found { rank, form, key });
             }
         }
     }
     let mut stale = Vec::new();
-    for (digest, (rank, form, key)) in &found {
-        if *rank > 0 {
-            stale.push(Stale {
-                id: key.id,
-                found: *form,
-                current: peppers.stored(digest),
-            });
-        }
+    for (digest, found) in &found {
+        let old = found.iter().filter(|found| found.rank > 0);
+        stale.extend(old.map(|found| Stale {
+            id: found.key.id,
+            found: found.form,
+            current: peppers.stored(digest),
+        }));
     }
-    stale.sort_by_key(|stale| stale.id);
-    let keys = found
-        .into_iter()
-        .map(|(digest, (_, _, key))| (digest, key))
-        .collect();
-    Ok((keys, stale))
+    let keys = found.into_iter().map(|(digest, mut found)| {
+        found.sort_by(|a, b| a.key.project.cmp(&b.key.project));
+        (digest, found.into_iter().map(|found| found.key).collect())
+    });
+    Ok((keys.collect(), stale))
+}
+
+/// Of one project the key under the newest form counts: programs with different peppers may have imported
+/// the same value.
+fn add(all: &mut Vec<Found>, new: Found) {
+    let of_project = |found: &&mut Found| found.key.project == new.key.project;
+    match all.iter_mut().find(of_project) {
+        Some(old) if old.rank <= new.rank => {}
+        Some(old) => *old = new,
+        None => all.push(new),
+    }
 }
 
 impl Store {
@@ -193,26 +210,27 @@ impl Store {
         read.fetch_first(BY_ID, args![id], key).await
     }
 
-    /// The key whose value has this digest, whichever pepper it was stored under.
+    /// The key of this project whose value has this digest, whichever pepper it was stored under.
     ///
     /// # Errors
     /// Any [`StoreError`] of a read.
-    pub async fn find_key(&self, digest: &Sha256Digest) -> Result<Option<Key>, StoreError> {
-        Ok(self
-            .find_keys(std::slice::from_ref(digest))
-            .await?
-            .remove(digest))
+    pub async fn find_key(
+        &self,
+        project: &str,
+        digest: &Sha256Digest,
+    ) -> Result<Option<Key>, StoreError> {
+        let mut found = self.find_keys(std::slice::from_ref(digest)).await?;
+        let keys = found.remove(digest).unwrap_or_default();
+        Ok(keys.into_iter().find(|key| key.project == project))
     }
 
-    /// The keys whose values have these digests. One that was stored under a retired pepper, or
-    /// before there were peppers, is rewritten to the current one.
+    /// The keys whose values have these digests, of each value those of all projects that hold it, in the
+    /// order of the projects. One that was stored under a retired pepper, or before there were peppers, is
+    /// rewritten to the current one.
     ///
     /// # Errors
     /// Any [`StoreError`] of a read. A rewrite that fails is left to the next look-up.
-    pub async fn find_keys(
-        &self,
-        digests: &[Sha256Digest],
-    ) -> Result<HashMap<Sha256Digest, Key>, StoreError> {
+    pub async fn find_keys(&self, digests: &[Sha256Digest]) -> Result<KeysByDigest, StoreError> {
         let mut read = self;
         let (keys, stale) = find(&mut read, &self.0.peppers, digests).await?;
         if !stale.is_empty()
@@ -224,9 +242,12 @@ impl Store {
     }
 
     async fn rewrite(&self, stale: &[Stale]) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        tx.rewrite(stale).await?;
-        tx.commit().await
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            tx.rewrite(stale).await?;
+            tx.commit().await
+        })
+        .await
     }
 
     /// Keys, newest first.
@@ -259,7 +280,7 @@ impl Tx {
     /// Stores a new key.
     ///
     /// # Errors
-    /// [`StoreError::Exists`] when the same value is stored already, under any pepper.
+    /// [`StoreError::Exists`] when the project has the same value already, under any pepper.
     pub async fn insert_key(&mut self, new: NewKey) -> Result<Key, StoreError> {
         let outcomes = self.import_keys(std::slice::from_ref(&new)).await?;
         if outcomes.contains(&super::ImportOutcome::Imported) {
@@ -283,6 +304,17 @@ impl Tx {
         let Some(mut key) = self.lock_keys(&[id]).await?.pop() else {
             return Ok(None);
         };
+        self.change_key(&mut key, patch, now).await?;
+        Ok(Some(key))
+    }
+
+    /// Changes the description or end of a key that is locked.
+    pub(crate) async fn change_key(
+        &mut self,
+        key: &mut Key,
+        patch: KeyPatch,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let was_invalid = key.why_invalid(now).is_some();
         let old_end = key.expires_at;
         if let Some(description) = patch.description {
@@ -303,14 +335,15 @@ impl Tx {
                 "the key has leaked and cannot become valid again: issue a new one",
             ));
         }
-        let args = args![&key.description, key.expires_at, id];
-        self.execute(UPDATE, args).await?;
-        Ok(Some(key))
+        let args = args![&key.description, key.expires_at, key.id];
+        self.execute(UPDATE, args).await.map(drop)
     }
 
     /// The keys with these identifiers, locked until the transaction ends, in the order of the
-    /// identifiers: the same in every transaction, so that two never wait for each other.
+    /// identifiers: the same in every transaction, so that two never wait for each other. Once per
+    /// transaction.
     pub(crate) async fn lock_keys(&mut self, ids: &[Uuid]) -> Result<Vec<Key>, StoreError> {
+        self.locks_once(Locks::Keys);
         let mut ids = ids.to_vec();
         ids.sort_unstable();
         ids.dedup();
@@ -323,24 +356,34 @@ impl Tx {
         Ok(keys)
     }
 
-    /// The keys whose values have these digests, locked until the transaction ends.
+    /// As [`Store::find_keys`], but locked until the transaction ends. Keys under a retired pepper are found
+    /// and stay there: rewriting has transactions of its own, so that it holds up nothing else.
     pub(crate) async fn find_and_lock_keys(
         &mut self,
         digests: &[Sha256Digest],
-    ) -> Result<HashMap<Sha256Digest, Key>, StoreError> {
+    ) -> Result<KeysByDigest, StoreError> {
         let peppers = self.store.0.peppers.clone();
-        let (found, stale) = find(self, &peppers, digests).await?;
-        let ids: Vec<Uuid> = found.values().map(|key| key.id).collect();
+        let (mut found, _) = find(self, &peppers, digests).await?;
+        let ids: Vec<Uuid> = found.values().flatten().map(|key| key.id).collect();
         let locked = self.lock_keys(&ids).await?;
-        self.rewrite(&stale).await?;
         let locked: HashMap<Uuid, Key> = locked.into_iter().map(|key| (key.id, key)).collect();
-        Ok(found
-            .into_iter()
-            .filter_map(|(digest, key)| Some((digest, locked.get(&key.id)?.clone())))
-            .collect())
+        for keys in found.values_mut() {
+            for key in keys {
+                // Keys are never deleted, so all of them are there.
+                if let Some(now) = locked.get(&key.id) {
+                    key.clone_from(now);
+                }
+            }
+        }
+        Ok(found)
     }
 
     async fn rewrite(&mut self, stale: &[Stale]) -> Result<(), StoreError> {
+        let ids: Vec<Uuid> = stale.iter().map(|stale| stale.id).collect();
+        self.lock_keys(&ids).await?;
+        let mut stale: Vec<&Stale> = stale.iter().collect();
+        // An import that adds the same values waits at the first of them, not in the middle.
+        stale.sort_by_key(|stale| stale.current);
         for Stale { id, found, current } in stale {
             self.execute(REWRITE, args![*current, *id, *found]).await?;
         }

@@ -1,12 +1,13 @@
-//! The revocation log in the database: appending, listing, exporting, verifying.
+//! The revocation log in the database: appending, listing, exporting.
 
 use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::chain::{Broken, Chain, Problem, Verified, entry_hash, unread};
+use super::chain::{entry_hash, unread};
 use super::entry::{Action, LogEntry, Place, Reason};
 use super::key::{Key, micros};
+use super::order::Locks;
 use super::page::{Conditions, Page, PageRequest};
 use super::sql::{Arg, Fields, Sql, args, runs, statements};
 use super::{Read, Store, StoreError, Tx};
@@ -113,22 +114,22 @@ statements! {
 }
 
 /// A row of the log: the entry's text and the columns beside it.
-struct StoredEntry {
-    seq: u64,
-    at: Timestamp,
-    action: String,
-    reason: String,
-    key_id: Uuid,
-    incident_id: Option<Uuid>,
+pub(super) struct StoredEntry {
+    pub(super) seq: u64,
+    pub(super) at: Timestamp,
+    pub(super) action: String,
+    pub(super) reason: String,
+    pub(super) key_id: Uuid,
+    pub(super) incident_id: Option<Uuid>,
     prev_hash: String,
     hash: String,
-    text: String,
+    pub(super) text: String,
 }
 
 impl StoredEntry {
-    fn read(row: &mut Fields<'_>) -> Result<Self, StoreError> {
+    pub(super) fn read(row: &mut Fields<'_>) -> Result<Self, StoreError> {
         Ok(Self {
-            seq: row.count()?,
+            seq: row.number()?,
             at: row.time()?,
             action: row.next()?,
             reason: row.next()?,
@@ -141,7 +142,7 @@ impl StoredEntry {
     }
 
     /// The entry as it is exported: its text with the two hashes added.
-    fn line(&self) -> Result<String, String> {
+    pub(super) fn line(&self) -> Result<String, String> {
         let mut value: Value = serde_json::from_str(&self.text).map_err(|error| unread(&error))?;
         let Value::Object(members) = &mut value else {
             return Err("it is no JSON object".to_owned());
@@ -155,28 +156,6 @@ impl StoredEntry {
         self.line()
             .and_then(|line| serde_json::from_str(&line).map_err(|error| unread(&error)))
             .map_err(|cause| StoreError::row(format!("entry {} of the log: {cause}", self.seq)))
-    }
-
-    /// Takes the row into the chain.
-    fn verify(&self, chain: &mut Chain) -> Result<(), Problem> {
-        let entry: LogEntry = self
-            .line()
-            .and_then(|line| serde_json::from_str(&line).map_err(|error| unread(&error)))
-            .map_err(Problem::NotAnEntry)?;
-        // The text itself is what was hashed, so a change of its writing shows too.
-        chain.link(&entry, &self.text)?;
-        let columns = [
-            ("seq", self.seq == entry.seq),
-            ("at", self.at == entry.at),
-            ("action", self.action == entry.action.as_str()),
-            ("reason", self.reason == entry.reason.as_str()),
-            ("key_id", self.key_id == entry.key_id),
-            ("incident_id", self.incident_id == entry.incident_id),
-        ];
-        match columns.into_iter().find(|(_, agrees)| !agrees) {
-            Some((column, _)) => Err(Problem::Column(column)),
-            None => Ok(()),
-        }
     }
 }
 
@@ -226,7 +205,7 @@ pub(super) fn every_filter() -> (&'static str, Sql) {
 
 fn head(row: &mut Fields<'_>) -> Result<LogHead, StoreError> {
     Ok(LogHead {
-        seq: row.count()?,
+        seq: row.number()?,
         hash: row.next()?,
     })
 }
@@ -295,49 +274,6 @@ impl Store {
             .ok_or_else(|| StoreError::row("the log has no head".to_owned()))
             .map_err(|error| error.in_database(self.name()))
     }
-
-    /// Verifies the whole log in the database: every entry's hash and link, the columns beside it, and
-    /// that it ends where the database noted. Entries may be appended meanwhile.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a read. The inner result names the first bad entry.
-    pub async fn verify_log(&self) -> Result<Result<Verified, Broken>, StoreError> {
-        let mut chain = Chain::new();
-        let mut read = self;
-        loop {
-            let at = chain.verified();
-            let rows = read
-                .fetch(AFTER, args![at.entries, 1000_u32], StoredEntry::read)
-                .await?;
-            for row in &rows {
-                let position = chain.verified().entries + 1;
-                if let Err(problem) = row.verify(&mut chain) {
-                    let seq = Some(row.seq);
-                    return Ok(Err(Broken {
-                        position,
-                        seq,
-                        problem,
-                    }));
-                }
-            }
-            if !rows.is_empty() {
-                continue;
-            }
-            let LogHead { seq, hash } = self.log_head().await?;
-            let appended = seq > at.entries && self.log_entry(at.entries + 1).await?.is_some();
-            if appended {
-                continue;
-            }
-            if seq == at.entries && hash == at.head {
-                return Ok(Ok(at));
-            }
-            return Ok(Err(Broken {
-                position: at.entries,
-                seq: None,
-                problem: Problem::Head { seq, hash },
-            }));
-        }
-    }
 }
 
 impl Tx {
@@ -353,6 +289,7 @@ impl Tx {
         if drafts.is_empty() {
             return Ok(Vec::new());
         }
+        self.locks(Locks::LogHead);
         let Some(start) = self.fetch_first(LOCK_HEAD, args![], head).await? else {
             let error = StoreError::row("the log has no head".to_owned());
             return Err(error.in_database(self.store.name()));
@@ -377,7 +314,7 @@ impl Tx {
         if moved == 1 {
             Ok(entries)
         } else {
-            Err(StoreError::Busy {
+            Err(StoreError::Conflict {
                 database: self.store.name().to_owned(),
                 cause: "the revocation log was appended to meanwhile".to_owned(),
             })

@@ -18,7 +18,7 @@ const BATCH_MAX: usize = 256;
 /// Looks keys and access tokens up by the digest of their values. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Lookup {
-    keys: mpsc::Sender<Request<Key>>,
+    keys: mpsc::Sender<Request<Vec<Key>>>,
     tokens: mpsc::Sender<Request<Token>>,
 }
 
@@ -26,7 +26,7 @@ pub struct Lookup {
 #[derive(Debug)]
 pub struct LookupTask {
     store: Store,
-    keys: mpsc::Receiver<Request<Key>>,
+    keys: mpsc::Receiver<Request<Vec<Key>>>,
     tokens: mpsc::Receiver<Request<Token>>,
 }
 
@@ -56,8 +56,9 @@ impl Lookup {
     ///
     /// # Errors
     /// Any [`StoreError`] of a read; [`StoreError::Unavailable`] when the task has ended.
-    pub async fn key(&self, digest: Sha256Digest) -> Answer<Key> {
-        ask(&self.keys, digest).await
+    pub async fn key(&self, project: &str, digest: Sha256Digest) -> Answer<Key> {
+        let keys = ask(&self.keys, digest).await?.unwrap_or_default();
+        Ok(keys.into_iter().find(|key| key.project == project))
     }
 
     /// As [`Store::find_token`].

@@ -20,16 +20,19 @@ mod keys;
 mod log;
 mod lookup;
 mod occurrences;
+mod order;
 mod page;
 mod pool;
 mod queue;
 mod ready;
+mod retry;
 mod source_work;
 mod sources;
 mod sql;
 mod tokens;
 mod tx;
 mod uses;
+mod verify;
 mod work;
 
 use std::fmt;
@@ -47,13 +50,14 @@ pub use gate::Urgency;
 pub use import::ImportOutcome;
 pub use incidents::{Incident, IncidentFilter, IncidentStatus};
 pub use key::{Key, KeyPatch, NewKey, Owner, OwnerType, WhyInvalid};
-pub use keys::KeyFilter;
+pub use keys::{KeyFilter, KeysByDigest};
 pub(crate) use log::LogDraft;
 pub use log::{LogFilter, LogHead};
 pub use lookup::{Lookup, LookupTask};
 pub(crate) use occurrences::NewSighting;
 pub use occurrences::Occurrence;
 pub use page::{Page, PageRequest};
+pub use retry::{MaybeConflict, retried};
 pub use sources::SourceState;
 pub use tokens::{NewToken, Role, Token};
 pub use tx::Tx;
@@ -249,6 +253,7 @@ impl Store {
             occurrences::ALL,
             uses::ALL,
             log::ALL,
+            verify::ALL,
             queue::ALL,
             backlog::ALL,
             sources::ALL,

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::entry::Place;
 use super::incidents::IncidentStatus;
 use super::key::Key;
+use super::order::Locks;
 use super::sql::{Arg, Fields, LIST_MAX, args, one, pad, runs, statements};
 use super::{Read, Store, StoreError, Tx};
 
@@ -170,6 +171,8 @@ impl Tx {
         &mut self,
         sightings: &[NewSighting<'_>],
     ) -> Result<HashMap<Uuid, Uuid>, StoreError> {
+        // Occurrences and incidents are their key's, so nobody who has not locked the key adds any.
+        self.locks(Locks::Incidents);
         let mut places = seen_places(sightings);
         let known = self.known_places(&places).await?;
         let room = self.room(&places, &known).await?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::order::Locks;
 use super::sql::{Arg, Fields, LIST_MAX, args, one, pad, runs, statements};
 use super::work::{Fetched, NewWorkItem, Priority, Retry, WorkItem, WorkKind};
 use super::{Read, Store, StoreError, Tx};
@@ -39,7 +40,7 @@ statements! {
             ref_name, before_id, after_id, source, priority, event_at, created_at, state, ready_at,
             tries, truncated, bytes, blobs)
         VALUES {rows:19}
-        ON CONFLICT (host, repository_id, ref_name, before_id, after_id) DO NOTHING";
+        ON CONFLICT (host, repository_id, ref_name, before_id, after_id) DO NOTHING RETURNING source";
     /// Picked first and changed then: within the update itself, PostgreSQL's planner may run the
     /// selection more than once and take more than it was to.
     CLAIM = concat!(
@@ -50,8 +51,11 @@ statements! {
         WHERE id IN (SELECT picked_id FROM picked)
         RETURNING ", item_columns!()
     );
-    HEARTBEAT = "UPDATE work_items SET ready_at = {now} + $1
-        WHERE leased_by = $2 AND state = 'waiting' AND id IN ({list:3}) RETURNING id";
+    /// Locked in the order of `id` first, as every other transaction does that takes several.
+    HEARTBEAT = "WITH held AS (SELECT id AS held_id FROM work_items
+            WHERE leased_by = $2 AND state = 'waiting' AND id IN ({list:3}) ORDER BY id {for update})
+        UPDATE work_items SET ready_at = {now} + $1
+        WHERE id IN (SELECT held_id FROM held) RETURNING id";
     FINISH = "UPDATE work_items SET state = 'done', leased_by = NULL, last_error = NULL,
             finished_at = {now}, truncated = $1, bytes = $2, blobs = $3
         WHERE id = $4 AND leased_by = $5 AND state = 'waiting'";
@@ -67,9 +71,11 @@ statements! {
         WHERE id = $3 AND leased_by = $4 AND state = 'waiting'";
     RELEASE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, ready_at = {now}
         WHERE leased_by = $1 AND state = 'waiting'";
-    KNOWN = "SELECT id, state, priority, source FROM work_items
+    KNOWN = "SELECT id, priority FROM work_items
         WHERE state IN ('waiting', 'shed')
             AND (host, repository_id, ref_name, before_id, after_id) IN (VALUES {rows:5})";
+    LOCK = "SELECT id, state, priority, source FROM work_items
+        WHERE state IN ('waiting', 'shed') AND id IN ({list:1}) ORDER BY id {for update}";
     RAISE = "UPDATE work_items SET priority = $1, state = 'waiting', finished_at = NULL
         WHERE state IN ('waiting', 'shed') AND priority > $1 AND id IN ({list:2})";
 }
@@ -92,15 +98,23 @@ pub(super) fn item(row: &mut Fields<'_>) -> Result<WorkItem, StoreError> {
             before: row.next()?,
             after: row.next()?,
             source: row.next()?,
-            priority: {
-                let number = row.next()?;
-                Priority::from_number(number)
-                    .ok_or_else(|| StoreError::row(format!("{number} is no priority")))?
-            },
+            priority: priority(row.next()?),
             event_at: row.time()?,
         },
         created_at: row.time()?,
         tries: u32::try_from(row.count()?).unwrap_or(u32::MAX),
+    })
+}
+
+/// A number that is no priority means the last place: an item that cannot be read would keep all others from
+/// being taken.
+fn priority(number: i64) -> Priority {
+    Priority::from_number(number).unwrap_or_else(|| {
+        tracing::warn!(
+            number,
+            "a priority in the database is damaged, the last is taken for it"
+        );
+        Priority::Backfill
     })
 }
 
@@ -261,67 +275,107 @@ impl Tx {
         items: &[NewWorkItem],
         now: Timestamp,
     ) -> Result<u64, StoreError> {
+        let added = self.add_work_items_of_sources(items, now).await?;
+        Ok(added.values().sum())
+    }
+
+    /// As [`Tx::add_work_items`], for items of several sources; says how many were new of each.
+    pub(crate) async fn add_work_items_of_sources(
+        &mut self,
+        items: &[NewWorkItem],
+        now: Timestamp,
+    ) -> Result<BTreeMap<String, u64>, StoreError> {
+        self.locks(Locks::WorkItems);
         // In one order in all transactions, so that two sources never wait for each other; and each
         // range once, at its most urgent, since one statement cannot meet its own conflict on every database.
         let mut items: Vec<&NewWorkItem> = items.iter().collect();
         items.sort_by_key(|item| (identity(item), item.priority));
         items.dedup_by_key(|item| identity(item));
-        let mut added = 0;
+        let mut added = BTreeMap::new();
+        let mut known = Vec::new();
         for run in runs(items.len(), ROWS_MAX) {
             let rows = &items[run];
             let values = rows.iter().flat_map(|item| columns(item, now));
-            let inserted = self
-                .execute(INSERT.of(rows.len()), values.collect())
-                .await?;
-            added += inserted;
-            if inserted < rows.len() as u64 {
-                self.raise(rows).await?;
+            let insert = INSERT.of(rows.len());
+            let sources = self.fetch(insert, values.collect(), one::text).await?;
+            if sources.len() < rows.len() {
+                known.extend(self.less_urgent(rows).await?);
+            }
+            for source in sources {
+                *added.entry(source).or_default() += 1;
             }
         }
+        self.raise(known).await?;
         Ok(added)
     }
 
-    /// Gives known items that still wait, or were shed, the priority of those that came again.
-    async fn raise(&mut self, items: &[&NewWorkItem]) -> Result<(), StoreError> {
+    /// Which known items wait, or were shed, with less priority than those that came again, and what they
+    /// are to have. They are not locked, so this may have changed when they are.
+    async fn less_urgent(
+        &mut self,
+        items: &[&NewWorkItem],
+    ) -> Result<Vec<(Uuid, Priority)>, StoreError> {
         let mut by_priority: BTreeMap<Priority, Vec<&NewWorkItem>> = BTreeMap::new();
         for item in items {
             by_priority.entry(item.priority).or_default().push(item);
         }
         // Nothing is below the last.
         by_priority.remove(&Priority::Backfill);
+        let mut lower = Vec::new();
         for (priority, items) in by_priority {
-            self.raise_to(priority, &items).await?;
+            let values = items.iter().flat_map(|item| identity(item)).map(Arg::from);
+            let known = KNOWN.of(items.len());
+            let known = self.fetch(known, values.collect(), |row| {
+                Ok((row.uuid()?, row.next::<i64>()?))
+            });
+            let known = known.await?.into_iter();
+            let known = known.filter(|(_, of)| *of > priority.number());
+            lower.extend(known.map(|(id, _)| (id, priority)));
         }
-        Ok(())
+        Ok(lower)
     }
 
-    async fn raise_to(
-        &mut self,
-        priority: Priority,
-        items: &[&NewWorkItem],
-    ) -> Result<(), StoreError> {
-        let priority = priority.number();
-        let values = items.iter().flat_map(|item| identity(item)).map(Arg::from);
-        let known = self
-            .fetch(KNOWN.of(items.len()), values.collect(), |row| {
-                let (id, state) = (row.uuid()?, row.next::<String>()?);
-                Ok((id, state, row.next::<i64>()?, row.next::<String>()?))
-            })
-            .await?;
-        let lower: Vec<_> = known
-            .into_iter()
-            .filter(|(.., of, _)| *of > priority)
-            .collect();
-        if lower.is_empty() {
+    /// Gives known items that still wait, or were shed, the priority of those that came again.
+    async fn raise(&mut self, mut wanted: Vec<(Uuid, Priority)>) -> Result<(), StoreError> {
+        if wanted.is_empty() {
             return Ok(());
         }
-        let mut args = args![priority];
-        args.extend(lower.iter().map(|(id, ..)| Arg::from(*id)));
-        let n = pad(&mut args, 1);
-        self.execute(RAISE.of(n), args).await?;
-        let shed = lower.into_iter().filter(|(_, state, ..)| state == "shed");
-        self.count_shed(shed.map(|(.., source)| source).collect(), -1)
-            .await
+        wanted.sort_unstable();
+        wanted.dedup_by_key(|(id, _)| *id);
+        let wanted: BTreeMap<Uuid, Priority> = wanted.into_iter().collect();
+        let ids: Vec<Uuid> = wanted.keys().copied().collect();
+        let mut raised: BTreeMap<Priority, Vec<Uuid>> = BTreeMap::new();
+        // What is counted is what is changed: the states of rows that are locked stay as they were read.
+        let mut shed = Vec::new();
+        for chunk in ids.chunks(LIST_MAX) {
+            let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
+            let n = pad(&mut args, 0);
+            let rows = self.fetch(LOCK.of(n), args, |row| {
+                let (id, state) = (row.uuid()?, row.next::<String>()?);
+                Ok((id, state, row.next::<i64>()?, row.next::<String>()?))
+            });
+            for (id, state, of, source) in rows.await? {
+                let Some(priority) = wanted.get(&id).filter(|wanted| wanted.number() < of) else {
+                    continue;
+                };
+                raised.entry(*priority).or_default().push(id);
+                if state == "shed" {
+                    shed.push(source);
+                }
+            }
+        }
+        for (priority, ids) in raised {
+            for chunk in ids.chunks(LIST_MAX) {
+                let mut args = args![priority.number()];
+                args.extend(chunk.iter().copied().map(Arg::from));
+                let n = pad(&mut args, 1);
+                self.execute(RAISE.of(n), args).await?;
+            }
+        }
+        if shed.is_empty() {
+            return Ok(());
+        }
+        self.uncount_shed(shed).await
     }
 
     /// Notes that an item was fetched and scanned: in the transaction that responds to what was
@@ -336,6 +390,7 @@ impl Tx {
         worker: &str,
         fetched: Fetched,
     ) -> Result<bool, StoreError> {
+        self.locks(Locks::WorkItems);
         let Fetched {
             truncated,
             bytes,

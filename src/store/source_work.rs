@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::order::Locks;
 use super::sql::{Fields, args, statements};
 use super::work::{SourceWork, WorkDone};
 use super::{Read, Store, StoreError, Tx};
@@ -30,6 +31,8 @@ statements! {
     ADD_SHED = "INSERT INTO source_work (source, scanned, blobs, known_blobs, truncated, gone, shed)
             VALUES ($1, 0, 0, 0, 0, 0, $2)
         ON CONFLICT (source) DO UPDATE SET shed = source_work.shed + excluded.shed";
+    TAKE_SHED = "UPDATE source_work SET shed = CASE WHEN shed > $1 THEN shed - $1 ELSE 0 END
+        WHERE source = $2";
     LIST = concat!("SELECT ", work_columns!(), ", lag, scanned_at FROM source_work");
     /// The condition that says nothing new is what lets SQLite use the index of finished items.
     LEFT = "SELECT source, COUNT(*), 0, MIN(CASE WHEN tries = 0 THEN created_at END) FROM work_items
@@ -103,24 +106,37 @@ impl Tx {
             gone,
             oldest_event_at,
         } = done;
+        self.locks(Locks::Sources);
         let oldest = oldest_event_at.map_or(0, Timestamp::as_microsecond);
         let args = args![source, scanned, blobs, known_blobs, truncated, gone, oldest];
         self.execute(ADD, args).await.map(drop)
     }
 
-    /// Counts items of these sources as shed, or with -1 as shed no more.
-    pub(super) async fn count_shed(
-        &mut self,
-        sources: Vec<String>,
-        each: i64,
-    ) -> Result<(), StoreError> {
-        let mut counts: BTreeMap<String, i64> = BTreeMap::new();
-        for source in sources {
-            *counts.entry(source).or_default() += each;
-        }
-        for (source, count) in counts {
+    /// Counts items of these sources as shed.
+    pub(super) async fn count_shed(&mut self, sources: Vec<String>) -> Result<(), StoreError> {
+        self.locks(Locks::Sources);
+        for (source, count) in tally(sources) {
             self.execute(ADD_SHED, args![source, count]).await?;
         }
         Ok(())
     }
+
+    /// Counts items of these sources as shed no more. The caller has changed their state in this
+    /// transaction, so that none is taken off twice.
+    pub(super) async fn uncount_shed(&mut self, sources: Vec<String>) -> Result<(), StoreError> {
+        self.locks(Locks::Sources);
+        for (source, count) in tally(sources) {
+            self.execute(TAKE_SHED, args![count, source]).await?;
+        }
+        Ok(())
+    }
+}
+
+/// How often each of them is there, in their order.
+fn tally(sources: Vec<String>) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for source in sources {
+        *counts.entry(source).or_default() += 1;
+    }
+    counts
 }

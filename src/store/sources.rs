@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::order::Locks;
 use super::sql::{Fields, args, statements};
 use super::{Read, Store, StoreError, Tx};
 
@@ -126,6 +127,7 @@ impl Tx {
     /// # Errors
     /// Any [`StoreError`] of a change.
     pub async fn save_source(&mut self, state: &SourceState) -> Result<(), StoreError> {
+        self.locks(Locks::Sources);
         let args = args![
             &state.name,
             &state.kind,

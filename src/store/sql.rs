@@ -7,6 +7,7 @@
 //! | --- | --- | --- |
 //! | `{now}` | the database's clock in microseconds | likewise |
 //! | `{for update}` | nothing: the transaction holds the only write lock | `FOR UPDATE` |
+//! | `{for no key update}` | nothing | `FOR NO KEY UPDATE`: rows that refer to it can be added meanwhile |
 //! | `{for update skip locked}` | nothing | `FOR UPDATE SKIP LOCKED` |
 //! | `{list:3}` | `$3, $4, …` for the items of a list | likewise |
 //! | `{rows:5}` | `($1, …, $5), ($6, …, $10), …` for several rows | likewise |
@@ -102,6 +103,7 @@ impl Sql {
                 ("now", true) => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
                 ("now", false) => "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
                 ("for update", true) => "FOR UPDATE",
+                ("for no key update", true) => "FOR NO KEY UPDATE",
                 ("for update skip locked", true) => "FOR UPDATE SKIP LOCKED",
                 _ => "",
             }),
@@ -309,26 +311,33 @@ impl<'r> Fields<'r> {
         .transpose()
     }
 
+    /// A time. One that is outside of what can be written as a date becomes the nearest that can: a damaged
+    /// number must not take a whole list along.
     pub(super) fn time(&mut self) -> Result<Timestamp, StoreError> {
         let micros: i64 = self.next()?;
-        timestamp(micros)
+        Ok(timestamp(micros))
     }
 
     pub(super) fn optional_time(&mut self) -> Result<Option<Timestamp>, StoreError> {
         let micros: Option<i64> = self.next()?;
-        micros.map(timestamp).transpose()
+        Ok(micros.map(timestamp))
     }
 
+    /// A count of something. A negative one becomes 0, for the same reason.
     pub(super) fn count(&mut self) -> Result<u64, StoreError> {
         let count: i64 = self.next()?;
-        u64::try_from(count).map_err(|_| StoreError::row(format!("{count} is negative")))
+        Ok(count_of(count))
     }
 
     pub(super) fn optional_count(&mut self) -> Result<Option<u64>, StoreError> {
         let count: Option<i64> = self.next()?;
-        count
-            .map(|n| u64::try_from(n).map_err(|_| StoreError::row(format!("{n} is negative"))))
-            .transpose()
+        Ok(count.map(count_of))
+    }
+
+    /// A number that means something by itself, such as that of a log entry: a negative one is an error.
+    pub(super) fn number(&mut self) -> Result<u64, StoreError> {
+        let number: i64 = self.next()?;
+        u64::try_from(number).map_err(|_| StoreError::row(format!("{number} is negative")))
     }
 
     pub(super) fn digest(&mut self) -> Result<[u8; 32], StoreError> {
@@ -374,9 +383,28 @@ pub(super) mod one {
     }
 }
 
-fn timestamp(micros: i64) -> Result<Timestamp, StoreError> {
-    Timestamp::from_microsecond(micros)
-        .map_err(|_| StoreError::row(format!("{micros} is no time in microseconds")))
+fn count_of(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or_else(|_| {
+        tracing::warn!(
+            count,
+            "a count in the database is damaged, 0 is taken for it"
+        );
+        0
+    })
+}
+
+fn timestamp(micros: i64) -> Timestamp {
+    Timestamp::from_microsecond(micros).unwrap_or_else(|_| {
+        tracing::warn!(
+            micros,
+            "a time in the database is damaged, the nearest date is taken for it"
+        );
+        if micros < 0 {
+            Timestamp::MIN
+        } else {
+            Timestamp::MAX
+        }
+    })
 }
 
 /// Lengthens a list to a power of two by repeating its last item, so that few different

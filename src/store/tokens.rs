@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::order::Locks;
 use super::page::{Conditions, Page, PageRequest, position};
 use super::sql::{Arg, Fields, LIST_MAX, args, one, pad, statements};
 use super::{Read, Store, StoreError, Tx};
@@ -122,7 +123,8 @@ statements! {
     BY_ID = concat!("SELECT ", token_columns!(), " FROM tokens WHERE id = $1");
     REVOKE = "UPDATE tokens SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL";
     ANY = "SELECT COUNT(*) FROM (SELECT 1 FROM tokens LIMIT 1) AS first";
-    /// Two first starts at once take turns here, since both write this row.
+    /// Two first starts at once take turns here, since both write this row. It is the last in the order of
+    /// locks, but what such a transaction adds next is its own, so that nobody waits for it.
     BOOTSTRAP_LOCK = "UPDATE log_head SET seq = seq WHERE id = 1";
 }
 
@@ -253,6 +255,7 @@ impl Tx {
     /// [`StoreError::Exists`] when the same value is stored already.
     pub async fn insert_token(&mut self, new: NewToken) -> Result<Token, StoreError> {
         self.ensure_project(&new.project).await?;
+        self.locks(Locks::Tokens);
         let digest = self.store.0.peppers.stored(&new.digest);
         let args = args![
             new.id,
@@ -304,6 +307,7 @@ impl Tx {
         id: Uuid,
         at: Timestamp,
     ) -> Result<Option<Token>, StoreError> {
+        self.locks(Locks::Tokens);
         self.execute(REVOKE, args![at, id]).await?;
         self.fetch_first(BY_ID, args![id], token).await
     }
@@ -317,6 +321,7 @@ impl Tx {
         id: Uuid,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
+        self.locks(Locks::Tokens);
         Ok(self.execute(REVOKE, args![at, id]).await? > 0)
     }
 }

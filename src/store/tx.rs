@@ -6,6 +6,7 @@ use sqlx::{Postgres, Sqlite};
 use tokio::time::Instant;
 
 use super::connect::Db;
+use super::order::Locks;
 use super::pool::{Held, is_silence};
 use super::sql::{Arg, Dialect, Fields, Sql, postgres_args, sqlite_args};
 use super::{Read, Store, StoreError};
@@ -18,6 +19,8 @@ pub struct Tx {
     open: Option<OpenTx>,
     failed: bool,
     pub(super) store: Store,
+    /// What was locked last, in the order that all transactions keep to.
+    pub(super) locked: Option<Locks>,
 }
 
 enum OpenTx {
@@ -71,6 +74,7 @@ impl Tx {
             open,
             failed: false,
             store,
+            locked: None,
         })
     }
 

@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::order::Locks;
+use super::retry::retried;
 use super::sql::{args, one, statements};
 use super::{Read, Store, StoreError, Tx};
 
@@ -39,9 +41,12 @@ impl Store {
         at: Timestamp,
         client_address: Option<&str>,
     ) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        tx.record_use(key, at, client_address).await?;
-        tx.commit().await
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            tx.record_use(key, at, client_address).await?;
+            tx.commit().await
+        })
+        .await
     }
 
     /// The recorded uses of a key after its exposure, oldest first, at most `limit`.
@@ -75,6 +80,7 @@ impl Tx {
         at: Timestamp,
         client_address: Option<&str>,
     ) -> Result<(), StoreError> {
+        self.locks(Locks::Incidents);
         let count = self.fetch_first(COUNT, args![key], one::count).await?;
         if count.is_none_or(|count| count > USES_MAX) {
             return Ok(());

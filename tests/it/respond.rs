@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use rescind::keyformat::KeyValue;
-use rescind::respond::{Answer, IssueRequest, RespondError, What};
+use rescind::respond::{Answer, IssueRequest, Outcome, Report, RespondError, What};
 use rescind::store::{
     Action, Fetched, KeyPatch, LogFilter, NewWorkItem, PageRequest, Priority, Reason, StoreError,
     WhyInvalid, WorkKind,
@@ -24,17 +24,17 @@ on_both_databases! {
         let nobodys = sighting(&responder, &KeyValue::new("nobody's"), 1);
         let batch = vec![nobodys, seen.clone(), seen.clone(), sighting(&responder, &value, 4)];
         let answers = responder.report(batch, Reason::Leaked, "test").await.unwrap();
-        assert_eq!(answers[0], Answer::Unknown);
-        let Answer::Revoked(now) = &answers[1] else {
+        assert!(answers[0].is_unknown());
+        let [Outcome::Revoked(now)] = &*answers[1].outcomes else {
             panic!("{answers:?}");
         };
         assert_eq!((now.id, now.revoked_at), (key.id, Some(responder.clock().now())));
         assert_eq!(now.exposed_at, Some(seen.detected_at));
         assert_eq!(store.key(key.id).await.unwrap().as_ref(), Some(now));
-        assert!(matches!(&answers[2], Answer::AlreadyInvalid(now) if now.id == key.id));
+        assert!(matches!(&*answers[2].outcomes, [Outcome::AlreadyInvalid(now)] if now.id == key.id));
         clock.advance(SignedDuration::from_secs(1));
         let again = responder.report(vec![seen.clone()], Reason::Leaked, "test").await.unwrap();
-        assert!(matches!(&again[0], Answer::AlreadyInvalid(again) if again == now));
+        assert!(matches!(&*again[0].outcomes, [Outcome::AlreadyInvalid(again)] if again == now));
 
         let log = store.list_log(&LogFilter::default(), &PageRequest::first()).await.unwrap().items;
         let [entry] = &*log else {
@@ -75,7 +75,7 @@ on_both_databases! {
             }
             reports.spawn(async move {
                 let answers = responder.report(batch, Reason::Leaked, "test").await.unwrap();
-                answers.iter().filter(|answer| matches!(answer, Answer::Revoked(_))).count()
+                answers.iter().filter(|answer| matches!(*answer.outcomes, [Outcome::Revoked(_)])).count()
             });
         }
         assert_eq!(reports.join_all().await.into_iter().sum::<usize>(), 2);
@@ -98,10 +98,10 @@ on_both_databases! {
         }).collect();
         let answers = responder.report(batch, Reason::Leaked, "partner:github").await.unwrap();
         for (row, answer) in answers.iter().enumerate() {
-            let id = answer.key().map(|key| key.id);
+            let id = answer.keys().next().map(|key| key.id);
             match row % 100 {
                 0 | 50 => assert_eq!(id, Some(values[row / 100].0.id), "row {row}"),
-                _ => assert_eq!(*answer, Answer::Unknown, "row {row}"),
+                _ => assert_eq!(*answer, Answer::default(), "row {row}"),
             }
         }
         assert_eq!(store.verify_log().await.unwrap().unwrap().entries, 20);
@@ -112,7 +112,8 @@ on_both_databases! {
         let (responder, _) = responder(&store);
         let (key, value) = responder.issue(IssueRequest { is_public: true, ..request("web") }).await.unwrap();
         let answers = responder.report(vec![sighting(&responder, &value, 1)], Reason::Leaked, "test").await.unwrap();
-        assert_eq!(answers, [Answer::Public(key.clone())]);
+        assert_eq!(answers[0].outcomes, [Outcome::Public(key.clone())]);
+        assert!(!answers[0].is_secret());
         assert_eq!(store.key(key.id).await.unwrap(), Some(key.clone()));
         assert_eq!(store.occurrences(key.id, 10).await.unwrap().len(), 1);
         assert_eq!(store.incident_of_key(key.id).await.unwrap(), None);
@@ -128,7 +129,7 @@ on_both_databases! {
         let (key, value) = responder.issue(IssueRequest { expires_at: Some(end), ..request("old") }).await.unwrap();
         clock.advance(SignedDuration::from_secs(5));
         let answers = responder.report(vec![sighting(&responder, &value, 1)], Reason::Leaked, "test").await.unwrap();
-        assert!(matches!(&answers[0], Answer::AlreadyInvalid(key) if key.revoked_at.is_none()));
+        assert!(matches!(&*answers[0].outcomes, [Outcome::AlreadyInvalid(key)] if key.revoked_at.is_none()));
         assert!(store.incident_of_key(key.id).await.unwrap().is_some());
         assert_eq!(store.log_head().await.unwrap().seq, 0);
         let longer = KeyPatch { expires_at: Some(None), ..KeyPatch::default() };
@@ -152,7 +153,7 @@ on_both_databases! {
         assert_eq!((entry.reason, &*entry.actor, entry.policy), (Reason::Manual, "token:1", None));
         // A later sighting is still one of ours.
         let answers = responder.report(vec![sighting(&responder, &value, 1)], Reason::Leaked, "test").await.unwrap();
-        assert!(matches!(&answers[0], Answer::AlreadyInvalid(_)));
+        assert!(matches!(&*answers[0].outcomes, [Outcome::AlreadyInvalid(_)]));
         assert_eq!(store.verify_log().await.unwrap().unwrap().entries, 1);
     }
 
@@ -170,14 +171,14 @@ on_both_databases! {
         assert_eq!(rotation.old.expires_at, Some(now + SignedDuration::from_hours(1)));
         assert_eq!(rotation.old.replaced_by, Some(rotation.new.id));
         assert_eq!(store.key(key.id).await.unwrap(), Some(rotation.old.clone()));
-        assert_eq!(store.find_key(&rotation.value.sha256()).await.unwrap(), Some(rotation.new.clone()));
+        assert_eq!(store.find_key("default", &rotation.value.sha256()).await.unwrap(), Some(rotation.new.clone()));
         assert_eq!(rotation.new.expires_at, Some(now + SignedDuration::from_hours(30 * 24)));
         assert_eq!((&rotation.new.owner, &rotation.new.description), (&key.owner, &key.description));
         assert_eq!(store.log_entry(1).await.unwrap().unwrap().action, Action::Rotated);
         let error = responder.rotate(key.id, hour, "cli").await.unwrap_err();
         assert!(matches!(error, RespondError::Replaced(new) if new == rotation.new.id), "{error}");
         let answers = responder.report(vec![sighting(&responder, &value, 1)], Reason::Leaked, "test").await.unwrap();
-        assert!(matches!(&answers[0], Answer::Revoked(old) if old.id == key.id));
+        assert!(matches!(&*answers[0].outcomes, [Outcome::Revoked(old)] if old.id == key.id));
         assert_eq!(store.key(rotation.new.id).await.unwrap(), Some(rotation.new.clone()));
         // No longer than its own life, and only a valid key at all.
         let long = Duration::from_secs(1 << 40);
@@ -216,8 +217,9 @@ on_both_databases! {
         for kept in [false, true] {
             let mut tx = store.begin().await.unwrap();
             assert!(tx.finish(item.id, "w", Fetched::default()).await.unwrap());
-            let answers = responder.report_in(&mut tx, &seen, Reason::Leaked, "source:x").await.unwrap();
-            assert!(matches!(answers[0], Answer::Revoked(_)));
+            let report = Report { sightings: &seen, reason: Reason::Leaked, actor: "source:x" };
+            let answers = responder.report_in(&mut tx, &[report]).await.unwrap();
+            assert!(matches!(*answers[0][0].outcomes, [Outcome::Revoked(_)]));
             if kept {
                 tx.commit().await.unwrap();
             } else {
@@ -251,7 +253,7 @@ on_both_databases! {
         seen.place.commit = Some(secret.to_owned());
         seen.place.source = secret.to_owned();
         let answers = responder.report(vec![seen], Reason::Leaked, "test").await.unwrap();
-        let key = answers[0].key().unwrap();
+        let key = answers[0].keys().next().unwrap();
         let incident = store.incident_of_key(key.id).await.unwrap().unwrap();
         let detail = responder.incident(incident.id).await.unwrap().unwrap();
         let everything = format!("{copy:?} {renamed:?} {answers:?} {detail:?}");

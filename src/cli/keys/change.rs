@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use uuid::Uuid;
 
 use super::list::no_such_key;
-use super::view::{KeyJson, lines, redacted, status};
+use super::view::{self, redacted, status};
 use crate::cli::house::{Empty, House};
 use crate::cli::{ACTOR, Context, DONE, UsageError, output, text, when};
 
@@ -23,6 +23,9 @@ pub(super) struct RevokeArgs {
     /// Read the key itself from standard input instead
     #[arg(long, conflicts_with = "id")]
     value_stdin: bool,
+    /// With --value-stdin: in this project only, and not in every one that holds the key
+    #[arg(long, value_name = "PROJECT", requires = "value_stdin")]
+    project: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -30,19 +33,27 @@ pub(super) struct RevokeArgs {
 
 pub(super) async fn revoke(args: RevokeArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let house = House::open(context, Empty::Refuse).await?;
-    let id = if let Some(id) = args.id {
-        id
-    } else {
-        let value = text::key_from_stdin()?;
-        let key = house.store.find_key(&value.sha256()).await?;
-        let unknown = "this is not a key of ours; nothing was revoked";
-        key.ok_or_else(|| UsageError(unknown.to_owned()))?.id
+    let ids = match args.id {
+        Some(id) => vec![id],
+        None => presented(&house, args.project.as_deref()).await?,
     };
-    let key = house.responder().revoke(id, ACTOR).await?;
-    let key = key.ok_or_else(|| no_such_key(id))?;
-    let now = house.now();
-    output::show(args.json, &KeyJson::new(&key, now), &lines(&key, now))?;
+    let keys = house.responder().revoke_all(&ids, ACTOR).await?;
+    if let Some(missing) = ids.iter().find(|id| keys.iter().all(|key| key.id != **id)) {
+        return Err(no_such_key(*missing).into());
+    }
+    view::show(args.json, &keys, house.now())?;
     Ok(DONE)
+}
+
+/// The keys whose value is on standard input: in one project, or in each that holds it.
+async fn presented(house: &House, project: Option<&str>) -> anyhow::Result<Vec<Uuid>> {
+    let digest = text::key_from_stdin()?.sha256();
+    let keys = super::list::held(house, project, &digest).await?;
+    if keys.is_empty() {
+        let unknown = "this is not a key of ours; nothing was revoked";
+        return Err(UsageError(unknown.to_owned()).into());
+    }
+    Ok(keys.iter().map(|key| key.id).collect())
 }
 
 /// The longest overlap of a rotation.

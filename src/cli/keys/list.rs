@@ -10,7 +10,8 @@ use super::view::{self, KeyJson};
 use crate::cli::house::{Empty, House};
 use crate::cli::output::{self, List};
 use crate::cli::{Context, DONE, FOUND, UsageError, text};
-use crate::store::{KeyFilter, PageRequest};
+use crate::keyformat::Sha256Digest;
+use crate::store::{Key, KeyFilter, PageRequest};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -100,6 +101,9 @@ Example:
   pbpaste | rescind keys check"
 )]
 pub(super) struct CheckArgs {
+    /// Look in this project only
+    #[arg(long, value_name = "PROJECT")]
+    project: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -109,12 +113,25 @@ pub(super) async fn check(args: CheckArgs, context: &Context) -> anyhow::Result<
     let house = House::open(context, Empty::Refuse).await?;
     let value = text::key_from_stdin()?;
     let now = house.now();
-    let Some(key) = house.store.find_key(&value.sha256()).await? else {
+    let keys = held(&house, args.project.as_deref(), &value.sha256()).await?;
+    if keys.is_empty() {
         let unknown = serde_json::json!({ "status": "unknown" });
         output::show(args.json, &unknown, &[("status", "unknown".to_owned())])?;
         return Ok(ExitCode::from(FOUND));
-    };
-    output::show(args.json, &KeyJson::new(&key, now), &view::lines(&key, now))?;
-    let valid = key.why_invalid(now).is_none();
+    }
+    view::show(args.json, &keys, now)?;
+    let valid = keys.iter().any(|key| key.why_invalid(now).is_none());
     Ok(if valid { DONE } else { ExitCode::from(FOUND) })
+}
+
+/// The keys with this digest, of one project or of each that holds it.
+pub(super) async fn held(
+    house: &House,
+    project: Option<&str>,
+    digest: &Sha256Digest,
+) -> anyhow::Result<Vec<Key>> {
+    let mut found = house.store.find_keys(std::slice::from_ref(digest)).await?;
+    let mut keys = found.remove(digest).unwrap_or_default();
+    keys.retain(|key| project.is_none_or(|project| key.project == project));
+    Ok(keys)
 }

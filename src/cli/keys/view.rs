@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::cli::output::time;
+use crate::cli::output::{self, time};
 use crate::store::{Key, WhyInvalid};
 
 /// A key in JSON. What is not set is absent.
@@ -54,6 +54,23 @@ impl<'a> KeyJson<'a> {
             replaced_by: key.replaced_by,
         }
     }
+}
+
+/// Prints keys that have the same value: one, or that of each project that holds it.
+pub(super) fn show(json: bool, keys: &[Key], now: Timestamp) -> anyhow::Result<()> {
+    for (number, key) in keys.iter().enumerate() {
+        if number > 0 && !json {
+            output::line("")?;
+        }
+        output::show(json, &KeyJson::new(key, now), &lines(key, now))?;
+    }
+    if keys.len() > 1 {
+        let count = keys.len();
+        output::note(&format!(
+            "{count} projects hold this key; --project names one of them"
+        ));
+    }
+    Ok(())
 }
 
 /// `valid`, `revoked` or `expired`.

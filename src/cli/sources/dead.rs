@@ -116,15 +116,10 @@ pub(super) async fn requeue(args: RequeueArgs, context: &Context) -> anyhow::Res
 
 /// An unknown one keeps no other from being put back.
 async fn requeue_each(house: &House, ids: &[Uuid]) -> anyhow::Result<u64> {
-    let mut requeued = 0;
-    let mut unknown = Vec::new();
-    for id in ids {
-        if house.store.revive(*id).await? {
-            requeued += 1;
-        } else {
-            unknown.push(id.to_string());
-        }
-    }
+    let revived = house.store.revive_these(ids).await?;
+    let requeued = revived.len() as u64;
+    let unknown = ids.iter().filter(|id| !revived.contains(id));
+    let unknown: Vec<String> = unknown.map(Uuid::to_string).collect();
     if unknown.is_empty() {
         return Ok(requeued);
     }

@@ -4,17 +4,16 @@
 //! others arrive; the next one takes all of them along. The inbox is bounded: when the database is slower
 //! than the forges for long, they are told to come again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::Forge;
 use super::tally::Tally;
-use crate::respond::{Answer, Responder, Sighting, announce};
-use crate::store::{Delivery, NewWorkItem, Reason, StoreError, Tx};
+use crate::respond::{Answer, Report, Responder, Sighting, announce};
+use crate::store::{Delivery, NewWorkItem, Reason, StoreError, Tx, retried};
 
 /// How many deliveries may wait.
 const WAITING_MAX: usize = 2_048;
@@ -150,8 +149,8 @@ impl InboxTask {
 
     /// Commits a group, and answers each of it. When the database refuses it for what is in it, each is
     /// committed alone: a delivery that nobody can store must not take others along.
-    async fn commit_and_answer(&self, mut group: Vec<Entry>) {
-        match self.commit(&mut group).await {
+    async fn commit_and_answer(&self, group: Vec<Entry>) {
+        match self.commit(&group).await {
             Ok(taken) => {
                 for (entry, taken) in group.into_iter().zip(taken) {
                     answer(entry, Ok(taken));
@@ -165,10 +164,8 @@ impl InboxTask {
             }
             Err(_) => {
                 for entry in group {
-                    let mut alone = [entry];
-                    let taken = self.commit(&mut alone).await;
+                    let taken = self.commit(std::slice::from_ref(&entry)).await;
                     let taken = taken.map_err(Arc::new);
-                    let [entry] = alone;
                     answer(entry, taken.map(|taken| taken[0]));
                 }
             }
@@ -176,7 +173,24 @@ impl InboxTask {
     }
 
     /// One transaction for all of them, or nothing. What became of each stands in their order.
-    async fn commit(&self, group: &mut [Entry]) -> Result<Vec<Taken>, StoreError> {
+    async fn commit(&self, group: &[Entry]) -> Result<Vec<Taken>, StoreError> {
+        let done = retried(|| self.commit_once(group)).await?;
+        for (source, answers) in &done.found {
+            announce(answers, source);
+        }
+        let mut told = HashSet::new();
+        for entry in group {
+            let source = entry.source();
+            let added = done.added.get(source).copied().unwrap_or_default();
+            if added > 0 && told.insert(source) {
+                entry.tally.items(added);
+                self.wake.notify_one();
+            }
+        }
+        Ok(done.taken)
+    }
+
+    async fn commit_once<'g>(&self, group: &'g [Entry]) -> Result<Done<'g>, StoreError> {
         let now = self.responder.clock().now();
         let mut tx = self.responder.store().begin().await?;
         let named: Vec<Delivery> = group.iter().filter_map(Entry::delivery).collect();
@@ -192,57 +206,32 @@ impl InboxTask {
         let fresh = group.iter().zip(&taken);
         let fresh = fresh.filter(|(_, taken)| **taken == Taken::New);
         let fresh: Vec<&Entry> = fresh.map(|(entry, _)| entry).collect();
-        let done = self.add(&mut tx, &fresh).await?;
+        let items = fresh.iter().flat_map(|entry| entry.items.iter().cloned());
+        let items: Vec<NewWorkItem> = items.collect();
+        let added = tx.add_work_items_of_sources(&items, now).await?;
+        let found = self.respond(&mut tx, &fresh).await?;
         tx.commit().await?;
-        for Done {
-            forge,
-            tally,
-            items,
-            answers,
-        } in done
-        {
-            announce(&answers, forge.source());
-            tally.items(items);
-            if items > 0 {
-                self.wake.notify_one();
-            }
-        }
-        Ok(taken)
+        Ok(Done {
+            taken,
+            added,
+            found,
+        })
     }
 
-    /// Adds work items and responds to sightings, webhook after webhook.
-    async fn add(&self, tx: &mut Tx, fresh: &[&Entry]) -> Result<Vec<Done>, StoreError> {
-        let now = self.responder.clock().now();
-        let mut by_forge: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
-        for entry in fresh {
-            let source = entry.tally.forge().source();
-            by_forge.entry(source).or_default().push(entry);
+    /// Responds to all sightings at once; gives the answers with the webhook that saw them.
+    async fn respond<'g>(
+        &self,
+        tx: &mut Tx,
+        fresh: &[&'g Entry],
+    ) -> Result<Vec<(&'g str, Vec<Answer>)>, StoreError> {
+        let seen = fresh.iter().filter(|entry| !entry.sightings.is_empty());
+        let reports: Vec<Report<'g>> = seen.map(|entry| entry.report()).collect();
+        if reports.is_empty() {
+            return Ok(Vec::new());
         }
-        let mut done = Vec::new();
-        for (source, entries) in by_forge {
-            let Some(first) = entries.first() else {
-                continue;
-            };
-            let items = entries.iter().flat_map(|entry| entry.items.iter().cloned());
-            let items: Vec<NewWorkItem> = items.collect();
-            let added = tx.add_work_items(&items, now).await?;
-            let sightings = entries.iter().flat_map(|entry| &entry.sightings);
-            let sightings: Vec<Sighting> = sightings.cloned().collect();
-            let answers = if sightings.is_empty() {
-                Vec::new()
-            } else {
-                self.responder
-                    .report_in(tx, &sightings, Reason::Leaked, source)
-                    .await?
-            };
-            done.push(Done {
-                forge: first.tally.forge(),
-                tally: Arc::clone(&first.tally),
-                items: added,
-                answers,
-            });
-        }
-        Ok(done)
+        let answers = self.responder.report_in(tx, &reports).await?;
+        let actors = reports.iter().map(|report| report.actor);
+        Ok(actors.zip(answers).collect())
     }
 
     /// Writes down what was counted.
@@ -272,20 +261,34 @@ impl InboxTask {
     }
 }
 
-/// What a transaction did for one webhook.
-struct Done {
-    forge: Forge,
-    tally: Arc<Tally>,
-    /// New work items.
-    items: u64,
-    answers: Vec<Answer>,
+/// What a transaction did.
+struct Done<'g> {
+    /// What became of each delivery.
+    taken: Vec<Taken>,
+    /// New work items, by webhook.
+    added: BTreeMap<String, u64>,
+    /// What came of the sightings, with the webhook that told of them.
+    found: Vec<(&'g str, Vec<Answer>)>,
 }
 
 impl Entry {
+    /// Its webhook's name, which is also the source of its items.
+    fn source(&self) -> &str {
+        self.tally.forge().source()
+    }
+
+    fn report(&self) -> Report<'_> {
+        Report {
+            sightings: &self.sightings,
+            reason: Reason::Leaked,
+            actor: self.source(),
+        }
+    }
+
     fn delivery(&self) -> Option<Delivery> {
         let id = self.id.clone()?;
         Some(Delivery {
-            source: self.tally.forge().source().to_owned(),
+            source: self.source().to_owned(),
             id,
         })
     }

@@ -261,21 +261,15 @@ pub async fn update<K: Kind>(
         revoked => revoked.is_some(),
     };
     fields.finish()?;
-    let changes = patch.description.is_some() || patch.expires_at.is_some();
-    if changes {
+    if patch.changes() {
         caller.require(Permission::WriteKeys)?;
     }
+    let key = own_key(&state, &caller, id).await?;
+    let actor = revoke.then(|| caller.actor());
     let responder = state.responder();
-    let mut key = Some(own_key(&state, &caller, id).await?);
-    if let Some(id) = key.as_ref().map(|key| key.id) {
-        if changes {
-            key = responder.update(id, patch).await?;
-        }
-        if revoke {
-            key = responder.revoke(id, &caller.actor()).await?;
-        }
-    }
-    key.map(KeyView::short)
+    let changed = responder.change(key.id, patch, actor.as_deref()).await?;
+    changed
+        .map(KeyView::short)
         .map(Json)
         .ok_or_else(ApiError::api_key_not_found)
 }
@@ -305,9 +299,8 @@ pub async fn check<K: Kind>(
     fields.finish()?;
     let key = state
         .lookup()
-        .key(value.sha256())
+        .key(&caller.project, value.sha256())
         .await?
-        .filter(|key| key.project == caller.project)
         .ok_or_else(ApiError::api_key_not_found)?;
     let now = state.now();
     if key.exposed_at.is_some() {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use super::Worker;
 use super::task::{Done, End, Tried, actor};
 use crate::fetch::ObjectId;
-use crate::respond::{Answer, Sighting, announce};
-use crate::store::{NewWorkItem, Reason, Retry, StoreError, Tx, WorkDone, WorkKind};
+use crate::respond::{Answer, Report, Sighting, announce};
+use crate::store::{NewWorkItem, Reason, Retry, StoreError, Tx, WorkDone, WorkKind, retried};
 
 /// What the items of one transaction add to what is known.
 #[derive(Default)]
@@ -55,10 +55,21 @@ impl Worker {
         if ours.iter().all(Vec::is_empty) && !group.iter().any(is_done) {
             return Ok(Vec::new());
         }
+        retried(|| self.commit_ends_once(group, &ours)).await
+    }
+
+    async fn commit_ends_once<'g>(
+        &self,
+        group: &'g [Tried],
+        ours: &[Vec<Sighting>],
+    ) -> Result<Vec<(&'g str, Vec<Answer>)>, StoreError> {
+        let mut tries: Vec<_> = group.iter().zip(ours).collect();
+        // Items are locked in this order by whoever takes several.
+        tries.sort_by_key(|(tried, _)| tried.item.id);
         let mut tx = self.shared.parts.store.begin().await?;
-        let mut found = Vec::new();
         let mut gains = Gains::default();
-        for (tried, sightings) in group.iter().zip(ours) {
+        let mut seen = Vec::new();
+        for (tried, sightings) in tries {
             if let End::Done(done) = &tried.end {
                 if !tx.finish(tried.item.id, &self.id, done.fetched).await? {
                     let item = tried.item.id;
@@ -68,30 +79,48 @@ impl Worker {
                 gains.add(tried, done);
             }
             if !sightings.is_empty() {
-                let source = tried.item.range.source.as_str();
-                let responder = &self.shared.parts.responder;
-                let answers = responder
-                    .report_in(&mut tx, &sightings, Reason::Leaked, &actor(source))
-                    .await?;
-                found.push((source, answers));
+                seen.push((tried.item.range.source.as_str(), sightings));
             }
         }
         self.keep(&mut tx, gains).await?;
+        let found = self.respond(&mut tx, &seen).await?;
         tx.commit().await?;
-        Ok(found)
+        let sources = seen.iter().map(|(source, _)| *source);
+        Ok(sources.zip(found).collect())
+    }
+
+    /// Responds to what all items together gave away: keys are locked once per transaction, in one order.
+    async fn respond(
+        &self,
+        tx: &mut Tx,
+        seen: &[(&str, &Vec<Sighting>)],
+    ) -> Result<Vec<Vec<Answer>>, StoreError> {
+        if seen.is_empty() {
+            return Ok(Vec::new());
+        }
+        let actors: Vec<String> = seen.iter().map(|(source, _)| actor(source)).collect();
+        let reports: Vec<Report<'_>> = seen
+            .iter()
+            .zip(&actors)
+            .map(|((_, sightings), actor)| Report {
+                sightings,
+                reason: Reason::Leaked,
+                actor,
+            })
+            .collect();
+        self.shared.parts.responder.report_in(tx, &reports).await
     }
 
     async fn keep(&self, tx: &mut Tx, gains: Gains<'_>) -> Result<(), StoreError> {
         let now = self.shared.parts.clock.now();
+        if !gains.more.is_empty() {
+            tx.add_work_items(&gains.more, now).await?;
+        }
         for (source, done) in gains.work {
             tx.add_work_done(source, done).await?;
         }
         let blobs: Vec<&[u8]> = gains.clean_blobs.iter().map(ObjectId::as_slice).collect();
-        tx.add_scanned_blobs(&self.ruleset, blobs, now).await?;
-        if !gains.more.is_empty() {
-            tx.add_work_items(&gains.more, now).await?;
-        }
-        Ok(())
+        tx.add_scanned_blobs(&self.ruleset, blobs, now).await
     }
 
     /// The sightings of each try that are of keys of ours. Most candidates are nobody's; they are sorted out

@@ -24,8 +24,8 @@ on_both_databases! {
         let stored = tx.insert_key(new.clone()).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(store.key(new.id).await.unwrap(), Some(stored.clone()));
-        assert_eq!(store.find_key(&digest(7)).await.unwrap(), Some(stored.clone()));
-        assert_eq!(store.find_key(&digest(8)).await.unwrap(), None);
+        assert_eq!(store.find_key("default", &digest(7)).await.unwrap(), Some(stored.clone()));
+        assert_eq!(store.find_key("default", &digest(8)).await.unwrap(), None);
         assert_eq!(store.key(Uuid::nil()).await.unwrap(), None);
         assert_eq!(stored.why_invalid(at(99)), None);
         assert_eq!(stored.why_invalid(at(100)), Some(WhyInvalid::Expired));
@@ -51,7 +51,7 @@ on_both_databases! {
         let wanted: Vec<Sha256Digest> = (0..3_000).map(digest).collect();
         let found = store.find_keys(&wanted).await.unwrap();
         assert_eq!(found.len(), 1_500);
-        assert_eq!(found[&digest(1_499)].description, "key 1499");
+        assert_eq!(found[&digest(1_499)][0].description, "key 1499");
     }
 
     async fn a_key_is_found_under_every_pepper_and_rewritten(database) {
@@ -62,13 +62,13 @@ on_both_databases! {
         let new = database.store_with(&["new", "old"]).await;
         let duplicates = import(&new, &[new_key(1), new_key(2), new_key(3)]).await;
         assert_eq!(duplicates, [ImportOutcome::Duplicate, ImportOutcome::Duplicate, ImportOutcome::Imported]);
-        assert!(plain.find_key(&digest(1)).await.unwrap().is_some());
-        assert!(plain.find_key(&digest(2)).await.unwrap().is_none());
+        assert!(plain.find_key("default", &digest(1)).await.unwrap().is_some());
+        assert!(plain.find_key("default", &digest(2)).await.unwrap().is_none());
         let found = new.find_keys(&[digest(1), digest(2), digest(3)]).await.unwrap();
         assert_eq!(found.len(), 3);
         // From here on they stand under the new pepper only.
-        assert!(plain.find_key(&digest(1)).await.unwrap().is_none());
-        assert!(old.find_key(&digest(2)).await.unwrap().is_none());
+        assert!(plain.find_key("default", &digest(1)).await.unwrap().is_none());
+        assert!(old.find_key("default", &digest(2)).await.unwrap().is_none());
         let newest = database.store_with(&["new"]).await;
         assert_eq!(newest.find_keys(&[digest(1), digest(2), digest(3)]).await.unwrap().len(), 3);
         assert_eq!(newest.count_keys().await.unwrap(), 3);

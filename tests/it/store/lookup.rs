@@ -17,7 +17,7 @@ on_both_databases! {
         for n in 0..1_000 {
             let lookup = lookup.clone();
             callers.spawn(async move {
-                let key = lookup.key(digest(n)).await.unwrap();
+                let key = lookup.key("default", digest(n)).await.unwrap();
                 assert_eq!(key.map(|key| key.description), (n < 500).then(|| format!("key {n}")));
                 assert_eq!(lookup.token(digest(n)).await.unwrap(), None);
             });
@@ -28,7 +28,7 @@ on_both_databases! {
             callers.spawn(async move {
                 tokio::select! {
                     biased;
-                    _ = lookup.key(digest(n)) => {}
+                    _ = lookup.key("default", digest(n)) => {}
                     () = std::future::ready(()) => {}
                 }
             });
@@ -48,9 +48,9 @@ on_both_databases! {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(task.run());
         let (responder, _) = crate::support::responder::responder(&store);
-        assert_eq!(lookup.key(digest(1)).await.unwrap().unwrap().why_invalid(at(2)), None);
+        assert_eq!(lookup.key("default", digest(1)).await.unwrap().unwrap().why_invalid(at(2)), None);
         responder.revoke(new.id, "test").await.unwrap().unwrap();
-        assert!(lookup.key(digest(1)).await.unwrap().unwrap().revoked_at.is_some());
+        assert!(lookup.key("default", digest(1)).await.unwrap().unwrap().revoked_at.is_some());
         drop(lookup);
         tasks.join_next().await.unwrap().unwrap();
     }
@@ -61,11 +61,11 @@ on_both_databases! {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(task.run());
         store.close().await;
-        let (one, other) = tokio::join!(lookup.key(digest(1)), lookup.token(digest(2)));
+        let (one, other) = tokio::join!(lookup.key("default", digest(1)), lookup.token(digest(2)));
         assert!(matches!(&*one.unwrap_err(), StoreError::Unavailable { .. }));
         assert!(matches!(&*other.unwrap_err(), StoreError::Unavailable { .. }));
         tasks.shutdown().await;
-        let ended = lookup.key(digest(1)).await.unwrap_err();
+        let ended = lookup.key("default", digest(1)).await.unwrap_err();
         assert!(ended.is_temporary(), "{ended}");
     }
 }
