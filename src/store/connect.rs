@@ -9,8 +9,8 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection, Postgres,
-    SqlSafeStr as _, Sqlite, SqliteConnection,
+    AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Postgres, SqlSafeStr as _,
+    Sqlite,
 };
 use tokio::time::{Instant, timeout};
 
@@ -300,59 +300,44 @@ pub(super) async fn migrate(db: &Db, name: &str) -> Result<(), StoreError> {
 }
 
 async fn migrate_once(db: &Db, name: &str) -> Result<(), StoreError> {
-    let until = Instant::now() + CONNECTION_WAIT;
-    let migrated = match db {
-        Db::Sqlite { write, .. } => {
-            let held = write.acquire(Urgency::Awaited, until).await;
-            let mut held = held.map_err(|error| StoreError::from_driver(name, &error))?;
-            let connection = held.raw();
-            let connection = connection.map_err(|error| StoreError::from_driver(name, &error))?;
-            // The connection ends whatever the outcome: nobody may use it with its foreign keys off.
-            timeout(MIGRATION, migrate_sqlite(connection)).await
-        }
-        Db::Postgres(pool) => {
-            let held = pool.acquire(Urgency::Awaited, until).await;
-            let mut held = held.map_err(|error| StoreError::from_driver(name, &error))?;
-            let connection = held.raw();
-            let connection = connection.map_err(|error| StoreError::from_driver(name, &error))?;
-            let migrated = timeout(MIGRATION, migrate_postgres(connection)).await;
-            if let Ok(Ok(())) = migrated {
-                held.settle();
+    // A function over both databases cannot be proven to be `Send`.
+    macro_rules! apply {
+        ($held:ident, $dialect:expr, $begin:literal, $opening:expr) => {{
+            let connection = $held.raw()?;
+            let applying = async {
+                let mut tx = connection.begin_with($begin).await?;
+                tx.execute(sqlx::raw_sql(AssertSqlSafe($opening))).await?;
+                migrator($dialect).run_direct(None, &mut *tx, false).await?;
+                tx.commit().await?;
+                Ok::<(), MigrateError>(())
+            };
+            // Whatever goes wrong, the connection ends, and the transaction with it.
+            match timeout(MIGRATION, applying).await {
+                Ok(applied) => applied.map(|()| $held.settle()),
+                Err(_) => Err(silence(MIGRATION).into()),
             }
-            migrated
+        }};
+    }
+    let until = Instant::now() + CONNECTION_WAIT;
+    let applied = async {
+        match db {
+            Db::Sqlite { write, .. } => {
+                let mut held = write.acquire(Urgency::Awaited, until).await?;
+                apply!(held, Dialect::Sqlite, "BEGIN IMMEDIATE", String::new())
+            }
+            Db::Postgres(pool) => {
+                let mut held = pool.acquire(Urgency::Awaited, until).await?;
+                // Any constant does, as long as every version of this program uses the same.
+                let opening = format!(
+                    "SELECT pg_advisory_xact_lock(7234615531); SET LOCAL statement_timeout = {}",
+                    MIGRATION.as_millis()
+                );
+                apply!(held, Dialect::Postgres, "BEGIN", opening)
+            }
         }
     };
-    migrated
-        .unwrap_or_else(|_| Err(silence(MIGRATION).into()))
-        .map_err(|error| migration_failed(name, error))
-}
-
-/// A table that others refer to is made anew with foreign keys switched off, which cannot be done within a
-/// transaction: <https://sqlite.org/lang_altertable.html#otheralter>.
-async fn migrate_sqlite(connection: &mut SqliteConnection) -> Result<(), MigrateError> {
-    connection.execute("PRAGMA foreign_keys = OFF").await?;
-    let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let migrator = migrator(Dialect::Sqlite);
-    migrator.run_direct(None, &mut *tx, false).await?;
-    let dangling = tx.fetch_optional("PRAGMA foreign_key_check").await?;
-    if dangling.is_some() {
-        let words = "a row refers to one that is not there, so it was not migrated";
-        return Err(MigrateError::Source(words.into()));
-    }
-    Ok(tx.commit().await?)
-}
-
-async fn migrate_postgres(connection: &mut PgConnection) -> Result<(), MigrateError> {
-    let mut tx = connection.begin().await?;
-    // Any constant does, as long as every version of this program uses the same.
-    let opening = format!(
-        "SELECT pg_advisory_xact_lock(7234615531); SET LOCAL statement_timeout = {}",
-        MIGRATION.as_millis()
-    );
-    tx.execute(sqlx::raw_sql(AssertSqlSafe(opening))).await?;
-    let migrator = migrator(Dialect::Postgres);
-    migrator.run_direct(None, &mut *tx, false).await?;
-    Ok(tx.commit().await?)
+    let applied: Result<(), MigrateError> = applied.await;
+    applied.map_err(|error| migration_failed(name, error))
 }
 
 fn migration_failed(name: &str, error: MigrateError) -> StoreError {

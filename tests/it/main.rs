@@ -6,6 +6,7 @@ mod support;
 
 mod api;
 mod arrows;
+mod attacks;
 mod canary;
 mod cli;
 mod config;

@@ -84,7 +84,7 @@ pub(super) async fn post(
 }
 
 /// Sends a signed delivery.
-pub(super) async fn send(
+pub(crate) async fn send(
     server: &TestServer,
     forge: Forge,
     event: &str,

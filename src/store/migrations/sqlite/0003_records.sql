@@ -1,7 +1,13 @@
 -- A value is unique within a project only: what one project holds says nothing to another, and takes nothing
--- from it. SQLite cannot change a column's constraint, so the table is made anew. Whoever runs this has
--- switched foreign keys off, and looks whether all of them hold before it commits.
-CREATE TABLE keys_new (
+-- from it. SQLite cannot change a column's constraint, so the table is made anew. What refers to it leads nowhere
+-- in between; that is counted, row by row as the old ones go and the new ones come, and must be nothing again when
+-- the transaction commits: https://sqlite.org/foreignkeys.html#fk_deferred
+PRAGMA defer_foreign_keys = ON;
+CREATE TABLE keys_copy AS SELECT * FROM keys ORDER BY rowid;
+-- Each row is looked for in every column that may refer to it.
+CREATE INDEX keys_by_successor ON keys (replaced_by) WHERE replaced_by IS NOT NULL;
+DROP TABLE keys;
+CREATE TABLE keys (
     id            TEXT PRIMARY KEY NOT NULL,
     project       TEXT NOT NULL REFERENCES projects (id),
     digest        BLOB NOT NULL,
@@ -20,13 +26,13 @@ CREATE TABLE keys_new (
     exposed_at    INTEGER,
     replaced_by   TEXT REFERENCES keys (id)
 ) STRICT;
-INSERT INTO keys_new (id, project, digest, format, owner_type, owner_id, description, is_public, prefix, last_four,
+CREATE INDEX keys_by_successor ON keys (replaced_by) WHERE replaced_by IS NOT NULL;
+INSERT INTO keys (id, project, digest, format, owner_type, owner_id, description, is_public, prefix, last_four,
     policy, notify_emails, created_at, expires_at, revoked_at, exposed_at, replaced_by)
 SELECT id, project, digest, format, owner_type, owner_id, description, is_public, prefix, last_four,
     policy, notify_emails, created_at, expires_at, revoked_at, exposed_at, replaced_by
-FROM keys ORDER BY rowid;
-DROP TABLE keys;
-ALTER TABLE keys_new RENAME TO keys;
+FROM keys_copy ORDER BY rowid;
+DROP TABLE keys_copy;
 CREATE UNIQUE INDEX keys_by_digest ON keys (digest, project);
 CREATE INDEX keys_by_owner ON keys (owner_id, owner_type, created_at, id);
 CREATE INDEX keys_by_age ON keys (created_at, id);

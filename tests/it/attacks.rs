@@ -1,0 +1,3 @@
+//! What an attacker or a fault would do, and what has to hold all the same.
+
+mod records;
