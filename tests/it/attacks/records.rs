@@ -5,3 +5,4 @@ mod locks;
 mod projects;
 mod tampering;
 mod together;
+mod two_daemons;

@@ -6,7 +6,7 @@ use sha2::Sha256;
 
 use crate::api::harness::{Reply, Setup, TestServer};
 
-pub(super) const SECRET: &str = "It's a Secret to Everybody";
+pub(crate) const SECRET: &str = "It's a Secret to Everybody";
 
 /// What is configured of a forge.
 pub(super) fn options(forge: Forge) -> WebhookOptions {
@@ -32,7 +32,7 @@ pub(super) fn hmac(secret: &[u8], body: &[u8]) -> String {
 }
 
 /// The headers of a delivery that was signed as this forge signs.
-pub(super) fn headers(
+pub(crate) fn headers(
     forge: Forge,
     event: &str,
     id: &str,
