@@ -8,7 +8,8 @@ use super::{Context, LogFormat};
 use crate::config::ConfigError;
 use crate::daemon::DaemonError;
 use crate::keyformat::{FormatSet, FormatsError};
-use crate::respond::{RespondError, redact};
+use crate::respond::RespondError;
+use crate::scan::{Redactor, visible_lines};
 use crate::store::StoreError;
 
 /// The command did what it was asked to.
@@ -38,10 +39,11 @@ pub(super) fn report(error: &anyhow::Error, context: &Context) -> ExitCode {
         _ => FormatSet::builtin(),
     };
     let text = format!("{error:#}");
-    let text = redact(&formats, &text);
+    let redactor = Redactor::new(&formats);
+    let text = redactor.redact(&text);
     match context.log {
         LogFormat::Text => {
-            let _ = writeln!(io::stderr().lock(), "error: {text}");
+            let _ = writeln!(io::stderr().lock(), "error: {}", visible_lines(&text));
         }
         LogFormat::Json => tracing::error!(error = %text, "could not run"),
     }

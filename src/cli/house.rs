@@ -8,15 +8,17 @@ use jiff::Timestamp;
 use super::{Context, UsageError};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
-use crate::intake::holds_key;
 use crate::keyformat::{FormatSet, Peppers};
 use crate::respond::{IssuerFormats, Responder};
+use crate::scan::Redactor;
 use crate::store::{Store, StoreError, StoreOptions};
 
 /// The open database and everything that explains it.
 pub(super) struct House {
     pub(super) config: Config,
     pub(super) formats: FormatSet,
+    /// What takes keys of these formats out of texts.
+    pub(super) redactor: Redactor,
     pub(super) store: Store,
     pub(super) clock: SharedClock,
 }
@@ -45,6 +47,7 @@ impl House {
         }
         Ok(Self {
             config,
+            redactor: Redactor::new(&formats),
             formats,
             store,
             clock: Arc::new(SystemClock),
@@ -70,7 +73,7 @@ impl House {
         texts: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<(), UsageError> {
         for (name, text) in texts {
-            if holds_key(&self.formats, text) {
+            if self.redactor.holds_key(text) {
                 return Err(UsageError(format!(
                     "{name} contains an API key; nothing was stored. Treat that key as leaked and leave it out"
                 )));

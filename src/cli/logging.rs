@@ -10,6 +10,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
 use super::{Context, UsageError};
+use crate::scan::{visible_but, visible_json};
 
 /// The variable that says how much is logged.
 const LEVEL: &str = "RESCIND_LOG";
@@ -43,9 +44,11 @@ pub(super) fn start(context: &Context, default: LevelFilter) -> anyhow::Result<(
         // It warns of parameters of the database's URL with their values.
         .with_target("sqlx_postgres::options", LevelFilter::OFF)
         .with_default(level.min(LevelFilter::from_level(Level::WARN)));
-    let lines = fmt::layer().with_writer(io::stderr);
-    let lines = match context.log {
-        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+    let colored = context.log == LogFormat::Text && io::stderr().is_terminal();
+    let format = context.log;
+    let lines = fmt::layer().with_writer(move || Lines { format, colored });
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(colored).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     let subscriber = Registry::default().with(lines.with_filter(targets));
@@ -53,6 +56,33 @@ pub(super) fn start(context: &Context, default: LevelFilter) -> anyhow::Result<(
     let _ = tracing::subscriber::set_global_default(subscriber);
     panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// Standard error, where each write is one event. What an event quotes comes from strangers: it must not
+/// look like another line, nor steer a terminal.
+struct Lines {
+    format: LogFormat,
+    colored: bool,
+}
+
+impl io::Write for Lines {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let shown = match self.format {
+            LogFormat::Json => visible_json(&text).into_owned(),
+            LogFormat::Text => {
+                // Of its own escape sequences the formatter makes colors; those of values it has replaced.
+                let line = text.strip_suffix('\n').unwrap_or(&text);
+                visible_but(line, |c| self.colored && c == '\u{1b}').into_owned() + "\n"
+            }
+        };
+        io::Write::write_all(&mut io::stderr().lock(), shown.as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::Write::flush(&mut io::stderr())
+    }
 }
 
 /// A panic becomes a log line like any other. Its message is shown only when it is a constant: a message

@@ -7,6 +7,8 @@ use comfy_table::{Table, presets};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::scan::{visible, visible_json, visible_lines};
+
 /// How a list is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -45,11 +47,11 @@ impl List {
     /// Adds one item: as `item` in JSON, as `row` otherwise.
     pub(super) fn add(&mut self, item: &impl Serialize, row: &[String]) -> anyhow::Result<()> {
         if self.form == Form::Json {
-            serde_json::to_writer(&mut self.out, item).map_err(io::Error::from)?;
-            return self.out.write_all(b"\n").context(UNWRITABLE);
+            let json = serde_json::to_string(item).map_err(io::Error::from)?;
+            return writeln!(self.out, "{}", visible_json(&json)).context(UNWRITABLE);
         }
         self.rows
-            .push(row.iter().map(|cell| printable(cell)).collect());
+            .push(row.iter().map(|cell| visible(cell).into_owned()).collect());
         if self.rows.len() == TABLE_ROWS {
             self.print_rows().context(UNWRITABLE)?;
         }
@@ -95,12 +97,12 @@ pub(super) fn show(
     lines: &[(&str, String)],
 ) -> anyhow::Result<()> {
     if json {
-        return line(&serde_json::to_string_pretty(item)?);
+        return line(&visible_json(&serde_json::to_string_pretty(item)?));
     }
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let lines = lines.iter();
     let lines: Vec<String> = lines
-        .map(|(name, value)| format!("{name:width$}  {}", printable(value)))
+        .map(|(name, value)| format!("{name:width$}  {}", visible(value)))
         .collect();
     line(&lines.join("\n"))
 }
@@ -124,19 +126,7 @@ pub(super) fn time(at: Option<Timestamp>) -> String {
     at.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"))
 }
 
-/// Descriptions come from strangers: nothing in them may steer a terminal, break a line or turn the
-/// direction of what follows.
-pub(super) fn printable(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars()
-        .map(|c| if steers(c) { '\u{fffd}' } else { c })
-        .collect()
-}
-
 /// Prints a remark on standard error, where it does not mix with data.
 pub(super) fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", visible_lines(text));
 }

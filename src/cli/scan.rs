@@ -18,7 +18,7 @@ use super::{Context, DONE, FOUND, UsageError};
 use crate::clock::{Clock as _, SystemClock};
 use crate::keyformat::Sha256Digest;
 use crate::scan::{
-    Counters, Engine, Event, FilesError, Finding, HistoryError, KnownKey, Match, Report,
+    Counters, Engine, Event, FilesError, Finding, HistoryError, KnownKey, Match, Redactor, Report,
     ReportFormat, STANDARD_INPUT, Summary, printable, scan_history, scan_path, scan_since,
     scan_staged, scan_stream,
 };
@@ -123,12 +123,13 @@ pub(super) fn run(args: &ScanArgs, context: &Context) -> anyhow::Result<ExitCode
         Form::Jsonl => ReportFormat::JsonLines,
         Form::Sarif => ReportFormat::Sarif,
     };
-    let mut report = Report::new(BufWriter::new(io::stdout()), form, &engine);
+    let redactor = Redactor::new(&formats);
+    let mut report = Report::new(BufWriter::new(io::stdout()), form, &engine, &redactor);
     let (scanned, written) = thread::scope(|scope| {
-        let (engine, counters, target) = (&engine, &counters, &target);
+        let (engine, counters, target, redactor) = (&engine, &counters, &target, &redactor);
         // The sender lives in the scanning thread: the channel closes with the scan's end.
-        let scanning = scope.spawn(move || scan(target, engine, counters, &events));
-        let written = write(args, context, engine, counters, &mut report, found, &bar);
+        let scanning = scope.spawn(move || scan(target, engine, redactor, counters, &events));
+        let written = write(args, context, redactor, counters, &mut report, found, &bar);
         let scanned = scanning
             .join()
             .unwrap_or_else(|_| Err(anyhow::anyhow!("the scan broke off")));
@@ -182,10 +183,11 @@ fn target(args: &ScanArgs) -> Result<Target<'_>, UsageError> {
 fn scan(
     target: &Target<'_>,
     engine: &Engine,
+    redactor: &Redactor,
     counters: &Counters,
     events: &SyncSender<Event>,
 ) -> anyhow::Result<()> {
-    let named = |path: &Path| printable(engine, path);
+    let named = |path: &Path| printable(redactor, path);
     let around = |path: Option<&Path>| named(path.unwrap_or(Path::new(".")));
     match target {
         Target::Stream => {
@@ -232,7 +234,7 @@ fn refused_repository(path: String, error: HistoryError) -> anyhow::Error {
 fn write(
     args: &ScanArgs,
     context: &Context,
-    engine: &Engine,
+    redactor: &Redactor,
     counters: &Counters,
     report: &mut Report<'_, impl Write>,
     found: Receiver<Event>,
@@ -251,8 +253,9 @@ fn write(
         };
         match event {
             Event::Unread(unread) => {
-                let path = printable(engine, &unread.path);
-                bar.suspend(|| note(&format!("not scanned: {path}: {}", unread.reason)));
+                let path = printable(redactor, &unread.path);
+                let reason = printable(redactor, Path::new(&unread.reason));
+                bar.suspend(|| note(&format!("not scanned: {path}: {reason}")));
                 report.unread(&unread);
             }
             Event::Found(finding) => {

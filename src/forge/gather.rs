@@ -5,9 +5,8 @@ use jiff::Timestamp;
 use super::push::{Announcement, Push, Remote};
 use super::texts::scan_texts;
 use crate::fetch::ObjectId;
-use crate::keyformat::FormatSet;
-use crate::respond::{Sighting, redact};
-use crate::scan::{Candidate, Engine};
+use crate::respond::Sighting;
+use crate::scan::{Candidate, Engine, Redactor};
 use crate::store::{NewWorkItem, Place, Priority, WorkKind};
 
 /// What the messages of one poll or one delivery amount to.
@@ -34,7 +33,7 @@ impl Gathered {
 #[derive(Debug)]
 pub struct Gatherer<'a> {
     source: &'a str,
-    formats: &'a FormatSet,
+    redactor: &'a Redactor,
     engine: &'a Engine,
     now: Timestamp,
     /// What was collected so far.
@@ -45,13 +44,13 @@ impl<'a> Gatherer<'a> {
     /// Collects in the name of `source`; what is found was found at `now`.
     pub fn new(
         source: &'a str,
-        formats: &'a FormatSet,
+        redactor: &'a Redactor,
         engine: &'a Engine,
         now: Timestamp,
     ) -> Self {
         Self {
             source,
-            formats,
+            redactor,
             engine,
             now,
             gathered: Gathered::default(),
@@ -78,7 +77,7 @@ impl<'a> Gatherer<'a> {
         let reference = announced.reference.as_deref().unwrap_or_default();
         let repository = self.names(&announced.remote, reference, None);
         let item = NewWorkItem {
-            after: redact(self.formats, &announced.id).into_owned(),
+            after: self.redactor.redact(&announced.id).into_owned(),
             ..self.item(&announced.remote, repository, reference, priority, at)
         };
         self.add(item, &announced.remote);
@@ -121,7 +120,7 @@ impl<'a> Gatherer<'a> {
             repository_id: remote.repository_id.clone(),
             repository,
             clone_url: remote.clone_url.as_ref().map(ToString::to_string),
-            ref_name: redact(self.formats, reference).into_owned(),
+            ref_name: self.redactor.redact(reference).into_owned(),
             before: String::new(),
             after: String::new(),
             source: self.source.to_owned(),
@@ -132,7 +131,7 @@ impl<'a> Gatherer<'a> {
 
     /// Adds an item, unless it cannot be fetched without keeping a key.
     fn add(&mut self, item: NewWorkItem, remote: &Remote) {
-        let holds_key = |text: &str| redact(self.formats, text) != text;
+        let holds_key = |text: &str| self.redactor.holds_key(text);
         if holds_key(&item.repository) || item.clone_url.as_deref().is_some_and(holds_key) {
             let source = self.source;
             tracing::warn!(%source, host = remote.host, "a repository has a key in its name; its contents are not read");

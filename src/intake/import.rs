@@ -1,20 +1,19 @@
 //! Digests of keys that were issued elsewhere, read from CSV or JSON Lines row by row: a row that is
 //! wrong is reported with its line and costs no other row.
 
+mod lines;
+mod values;
+
 use std::borrow::Cow;
-use std::collections::VecDeque;
-use std::io::{self, BufRead, Read as _};
+use std::io::BufRead;
 
 use jiff::Timestamp;
-use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::holds_key;
 use crate::keyformat::{FormatSet, Sha256Digest, Visibility};
+use crate::scan::Redactor;
 use crate::store::{NewKey, Owner, OwnerType};
-
-/// The longest row that is read, in bytes.
-const MAX_ROW: u64 = 64 << 10;
+use values::{Rows, Values};
 
 /// The longest identifier of an owner or a format, in characters.
 const MAX_ID: usize = 255;
@@ -33,8 +32,6 @@ pub const COLUMNS: [&str; 8] = [
     "created_at",
     "expires_at",
 ];
-
-const REQUIRED: usize = 3;
 
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,81 +101,17 @@ pub struct RowError {
     pub problem: Cow<'static, str>,
 }
 
-/// Reads rows one after the other. Ends early only when reading itself fails, or when the first line of
-/// a CSV file does not name its columns.
+/// Reads rows one after the other, each of at most 64 KiB, in time and memory that the length of the rows
+/// bounds, whatever they hold. Ends early only when reading itself fails, or when the first line of a CSV
+/// file does not name its columns.
 pub fn parse_rows<R: BufRead>(
     input: R,
     format: RowFormat,
-    formats: &FormatSet,
-) -> impl Iterator<Item = Result<ImportRow, RowError>> {
-    Rows {
-        lines: Lines::new(input),
-        format,
-        columns: None,
-        formats,
-        ended: false,
-    }
-}
-
-struct Rows<'a, R> {
-    lines: Lines<R>,
-    format: RowFormat,
-    columns: Option<Vec<usize>>,
-    formats: &'a FormatSet,
-    ended: bool,
-}
-
-/// A row's values in the order of [`COLUMNS`].
-type Values = [Option<String>; COLUMNS.len()];
-
-impl<R: BufRead> Iterator for Rows<'_, R> {
-    type Item = Result<ImportRow, RowError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let row = self.next_values()?;
-        let read = row.and_then(|(line, values)| read_row(line, values, self.formats));
-        Some(read)
-    }
-}
-
-impl<R: BufRead> Rows<'_, R> {
-    fn next_values(&mut self) -> Option<Result<(u64, Values), RowError>> {
-        loop {
-            let record = match self.format {
-                RowFormat::Csv => self.lines.next_csv_record(),
-                RowFormat::JsonLines => self.lines.next_line(),
-            };
-            let (line, record) = match record? {
-                Ok(record) => record,
-                Err(error) => {
-                    self.ended = error.is_last;
-                    return Some(Err(error.row));
-                }
-            };
-            let text = record.trim_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
-            if text.is_empty() {
-                continue;
-            }
-            match (self.format, &self.columns) {
-                (RowFormat::JsonLines, _) => {
-                    return Some(json_values(line, text).map(|values| (line, values)));
-                }
-                (RowFormat::Csv, Some(columns)) => {
-                    return Some(csv_values(line, text, columns).map(|values| (line, values)));
-                }
-                (RowFormat::Csv, None) => match csv_columns(line, text) {
-                    Ok(columns) => self.columns = Some(columns),
-                    Err(error) => {
-                        self.ended = true;
-                        return Some(Err(error));
-                    }
-                },
-            }
-        }
-    }
+    redactor: &Redactor,
+) -> impl Iterator<Item = Result<ImportRow, RowError>> + use<R> {
+    let redactor = redactor.clone();
+    Rows::new(input, format)
+        .map(move |row| row.and_then(|(line, values)| read_row(line, values, &redactor)))
 }
 
 fn wrong(
@@ -193,91 +126,11 @@ fn wrong(
     }
 }
 
-fn csv_fields(line: u64, text: &str) -> Result<csv::StringRecord, RowError> {
-    if !text.contains('"') {
-        // Without quotation marks a row is cut at its commas. Building a reader for each row would cost
-        // more than all the rest of it.
-        return Ok(text.split(',').map(str::trim).collect());
-    }
-    let mut record = csv::StringRecord::new();
-    csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .trim(csv::Trim::All)
-        .buffer_capacity(text.len().max(64))
-        .from_reader(text.as_bytes())
-        .read_record(&mut record)
-        .map_err(|_| wrong(line, None, "is not a row of comma-separated values"))?;
-    Ok(record)
-}
-
-/// Which of [`COLUMNS`] each field of the file is.
-fn csv_columns(line: u64, text: &str) -> Result<Vec<usize>, RowError> {
-    let hint = || {
-        format!(
-            "the first line has to name the columns: {}",
-            COLUMNS.join(",")
-        )
-    };
-    let mut columns = Vec::new();
-    for name in &csv_fields(line, text)? {
-        let column = COLUMNS
-            .iter()
-            .position(|column| name.eq_ignore_ascii_case(column));
-        match column {
-            Some(column) if !columns.contains(&column) => columns.push(column),
-            _ => return Err(wrong(line, None, hint())),
-        }
-    }
-    if (0..REQUIRED).any(|column| !columns.contains(&column)) {
-        return Err(wrong(line, None, hint()));
-    }
-    Ok(columns)
-}
-
-fn csv_values(line: u64, text: &str, columns: &[usize]) -> Result<Values, RowError> {
-    let record = csv_fields(line, text)?;
-    if record.len() != columns.len() {
-        let problem = format!(
-            "has {} fields where the first line names {}",
-            record.len(),
-            columns.len()
-        );
-        return Err(wrong(line, None, problem));
-    }
-    let mut values = Values::default();
-    for (field, &column) in record.iter().zip(columns) {
-        values[column] = Some(field)
-            .filter(|field| !field.is_empty())
-            .map(str::to_owned);
-    }
-    Ok(values)
-}
-
-fn json_values(line: u64, text: &str) -> Result<Values, RowError> {
-    let mut fields: Map<String, Value> =
-        serde_json::from_str(text).map_err(|_| wrong(line, None, "is not a JSON object"))?;
-    let mut values = Values::default();
-    for (value, name) in values.iter_mut().zip(COLUMNS) {
-        *value = match fields.remove(name) {
-            None | Some(Value::Null) => None,
-            Some(Value::String(text)) => Some(text).filter(|text| !text.is_empty()),
-            Some(_) => return Err(wrong(line, Some(name), "has to be a string or null")),
-        };
-    }
-    if fields.is_empty() {
-        Ok(values)
-    } else {
-        let problem = format!("has a field that is none of {}", COLUMNS.join(", "));
-        Err(wrong(line, None, problem))
-    }
-}
-
-fn read_row(line: u64, values: Values, formats: &FormatSet) -> Result<ImportRow, RowError> {
+fn read_row(line: u64, values: Values, redactor: &Redactor) -> Result<ImportRow, RowError> {
     for (value, name) in values.iter().zip(COLUMNS) {
         if value
             .as_deref()
-            .is_some_and(|value| holds_key(formats, value))
+            .is_some_and(|value| redactor.holds_key(value))
         {
             return Err(wrong(
                 line,
@@ -375,125 +228,6 @@ fn time(
         })
 }
 
-/// A row that could not even be cut out of the file.
-struct LineError {
-    row: RowError,
-    is_last: bool,
-}
-
-type LineResult = Result<(u64, String), LineError>;
-
-/// Lines of bounded length, counted.
-struct Lines<R> {
-    input: R,
-    line: u64,
-    put_back: VecDeque<LineResult>,
-}
-
-impl<R: BufRead> Lines<R> {
-    fn new(input: R) -> Self {
-        Self {
-            input,
-            line: 0,
-            put_back: VecDeque::new(),
-        }
-    }
-
-    fn next_line(&mut self) -> Option<LineResult> {
-        if let Some(line) = self.put_back.pop_front() {
-            return Some(line);
-        }
-        self.line += 1;
-        let mut bytes = Vec::new();
-        match (&mut self.input)
-            .take(MAX_ROW + 1)
-            .read_until(b'\n', &mut bytes)
-        {
-            Ok(0) => return None,
-            Ok(_) => {}
-            Err(error) => return Some(Err(self.unreadable(&error))),
-        }
-        if bytes.len() as u64 > MAX_ROW && bytes.last() != Some(&b'\n') {
-            return Some(Err(self.skip_long_line()));
-        }
-        Some(
-            String::from_utf8(bytes)
-                .map(|text| (self.line, text))
-                .map_err(|_| LineError {
-                    row: wrong(self.line, None, "is not UTF-8"),
-                    is_last: false,
-                }),
-        )
-    }
-
-    /// A line, or several when a quoted field goes over their ends (RFC 4180, 2.6). A quote that nobody
-    /// closes costs its own line only.
-    fn next_csv_record(&mut self) -> Option<LineResult> {
-        let (first, mut record) = match self.next_line()? {
-            Ok(line) => line,
-            Err(error) => return Some(Err(error)),
-        };
-        let mut taken = Vec::new();
-        while quotes_open(&record) {
-            let next = (record.len() as u64 <= MAX_ROW)
-                .then(|| self.next_line())
-                .flatten();
-            let Some(Ok((line, text))) = next else {
-                if let Some(error) = next {
-                    self.put_back.push_front(error);
-                }
-                for line in taken.into_iter().rev() {
-                    self.put_back.push_front(Ok(line));
-                }
-                return Some(Err(LineError {
-                    row: wrong(first, None, "has a quotation mark that is never closed"),
-                    is_last: false,
-                }));
-            };
-            record.push_str(&text);
-            taken.push((line, text));
-        }
-        Some(Ok((first, record)))
-    }
-
-    fn skip_long_line(&mut self) -> LineError {
-        let mut is_last = false;
-        loop {
-            match self.input.fill_buf() {
-                Ok([]) => break,
-                Ok(buffer) => {
-                    let end = memchr::memchr(b'\n', buffer);
-                    let used = end.map_or(buffer.len(), |at| at + 1);
-                    self.input.consume(used);
-                    if end.is_some() {
-                        break;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    is_last = true;
-                    break;
-                }
-            }
-        }
-        LineError {
-            row: wrong(self.line, None, format!("is longer than {MAX_ROW} bytes")),
-            is_last,
-        }
-    }
-
-    fn unreadable(&self, error: &io::Error) -> LineError {
-        LineError {
-            row: wrong(self.line, None, format!("cannot be read: {}", error.kind())),
-            is_last: true,
-        }
-    }
-}
-
-fn quotes_open(record: &str) -> bool {
-    memchr::memchr_iter(b'"', record.as_bytes()).count() % 2 == 1
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -502,8 +236,8 @@ mod tests {
     const DIGEST: &str = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
 
     fn rows(format: RowFormat, text: impl AsRef<[u8]>) -> Vec<Result<ImportRow, RowError>> {
-        let formats = FormatSet::builtin();
-        parse_rows(text.as_ref(), format, &formats).collect()
+        let redactor = Redactor::new(&FormatSet::builtin());
+        parse_rows(text.as_ref(), format, &redactor).collect()
     }
 
     fn lines_and_problems(rows: Vec<Result<ImportRow, RowError>>) -> Vec<String> {

@@ -24,14 +24,3 @@ pub use revocation::RevocationApi;
 pub use rows::{MAX_ROWS, ReportError, Row, UNKNOWN_TYPE, parse_report};
 pub use self_report::{SelfReport, self_report};
 pub use signature::{ReportKey, ReportSignature, SignatureError};
-
-use crate::keyformat::FormatSet;
-
-/// Whether some part of `text` is, by shape and checksum, a key of a loaded format, secret or public.
-/// Texts that people choose are refused then rather than stored.
-pub fn holds_key(formats: &FormatSet, text: &str) -> bool {
-    matches!(
-        crate::respond::redact(formats, text),
-        std::borrow::Cow::Owned(_)
-    )
-}

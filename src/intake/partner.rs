@@ -196,7 +196,7 @@ pub(super) async fn answer(
                 row.url.as_deref(),
                 row.source.as_deref(),
                 &value,
-                responder.formats(),
+                responder.redactor(),
             );
             reported.push(feedback.len() - 1);
             sightings.push(Sighting {

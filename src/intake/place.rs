@@ -1,10 +1,8 @@
 //! Where a partner or a stranger says a key was seen, cut down to what may be stored.
 
-use crate::keyformat::{FormatSet, KeyValue};
-use crate::respond;
+use crate::keyformat::KeyValue;
+use crate::scan::Redactor;
 use crate::store::Place;
-
-use super::holds_key;
 
 /// The longest URL that is kept, in bytes.
 pub const MAX_URL: usize = 2048;
@@ -18,12 +16,12 @@ pub(super) fn partner_place(
     url: Option<&str>,
     source: Option<&str>,
     token: &KeyValue,
-    formats: &FormatSet,
+    redactor: &Redactor,
 ) -> Place {
-    let url = url.and_then(|url| clean_url(url, token, formats));
+    let url = url.and_then(|url| clean_url(url, token, redactor));
     let (repository, commit, path, line) = url.as_deref().map(blob_of).unwrap_or_default();
     Place {
-        source: source_name(partner, source, token, formats),
+        source: source_name(partner, source, token, redactor),
         url,
         repository,
         commit,
@@ -36,10 +34,10 @@ pub(super) fn partner_place(
 pub(super) fn reported_place(
     url: Option<&str>,
     token: &KeyValue,
-    formats: &FormatSet,
+    redactor: &Redactor,
 ) -> Option<Place> {
     let url = match url {
-        Some(url) => Some(clean_url(url, token, formats)?),
+        Some(url) => Some(clean_url(url, token, redactor)?),
         None => None,
     };
     let (repository, commit, path, line) = url.as_deref().map(blob_of).unwrap_or_default();
@@ -59,10 +57,10 @@ fn source_name(
     partner: &str,
     source: Option<&str>,
     token: &KeyValue,
-    formats: &FormatSet,
+    redactor: &Redactor,
 ) -> String {
     let word: String = source
-        .filter(|source| !holds_key(formats, source) && !source.contains(token.expose()))
+        .filter(|source| redactor.redact_value(source, token) == *source)
         .unwrap_or_default()
         .chars()
         .take(MAX_SOURCE)
@@ -79,7 +77,7 @@ fn source_name(
 }
 
 /// An http(s) URL of sensible length without control characters, and without the key in it.
-fn clean_url(url: &str, token: &KeyValue, formats: &FormatSet) -> Option<String> {
+fn clean_url(url: &str, token: &KeyValue, redactor: &Redactor) -> Option<String> {
     let scheme = url.split_once("://")?.0;
     let usable = url.len() <= MAX_URL
         && (scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http"))
@@ -87,9 +85,8 @@ fn clean_url(url: &str, token: &KeyValue, formats: &FormatSet) -> Option<String>
     if !usable {
         return None;
     }
-    // The responder takes out keys of the loaded formats; an imported key may have another one.
-    let url = respond::redact(formats, url);
-    Some(url.replace(token.expose(), "…"))
+    // An imported key may be of a format that is not loaded.
+    Some(redactor.redact_value(url, token).into_owned())
 }
 
 /// Repository, commit, path and line.
@@ -167,15 +164,15 @@ fn line_of(fragment: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keyformat::FormatSet;
 
     fn place(url: &str, source: &str) -> Place {
-        let formats = FormatSet::builtin();
         partner_place(
             "partner:github",
             Some(url),
             Some(source),
             &KeyValue::new("foreign-key-1234"),
-            &formats,
+            &Redactor::new(&FormatSet::builtin()),
         )
     }
 

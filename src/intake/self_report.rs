@@ -35,7 +35,7 @@ pub async fn self_report(
     value: KeyValue,
     url: Option<&str>,
 ) -> Result<SelfReport, StoreError> {
-    let Some(place) = reported_place(url, &value, responder.formats()) else {
+    let Some(place) = reported_place(url, &value, responder.redactor()) else {
         return Ok(SelfReport::BadUrl);
     };
     let now = responder.clock().now();

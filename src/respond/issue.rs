@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use super::redact::{clean_key, redact};
+use super::redact::clean_key;
 use super::{RespondError, Responder};
 use crate::keyformat::{KeyFormat, KeyValue};
 use crate::store::{
@@ -187,7 +187,7 @@ impl Responder {
         revoked_by: Option<&str>,
     ) -> Result<Option<Key>, StoreError> {
         if let Some(description) = &mut patch.description {
-            *description = redact(&self.formats, description).into_owned();
+            *description = self.redactor.redact(description).into_owned();
         }
         let (key, revoked) = retried(|| self.change_once(id, &patch, revoked_by)).await?;
         tell_revoked(&revoked, revoked_by.unwrap_or_default());
@@ -277,7 +277,7 @@ impl Responder {
         LogDraft {
             at,
             action,
-            key: clean_key(&self.formats, key),
+            key: clean_key(&self.redactor, key),
             reason,
             policy: None,
             actor: actor.to_owned(),
@@ -293,7 +293,7 @@ impl Responder {
             .into_iter()
             .chain(&mut key.notify_emails)
         {
-            if let std::borrow::Cow::Owned(redacted) = redact(&self.formats, text) {
+            if let std::borrow::Cow::Owned(redacted) = self.redactor.redact(text) {
                 *text = redacted;
             }
         }

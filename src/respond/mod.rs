@@ -16,10 +16,10 @@ mod timeline;
 
 use crate::clock::SharedClock;
 use crate::keyformat::{FormatSet, MintError};
+use crate::scan::Redactor;
 use crate::store::{MaybeConflict, Store, StoreError, WhyInvalid};
 
 pub use issue::{IssueRequest, Rotation};
-pub use redact::redact;
 pub use report::{Answer, Outcome, Report, Sighting, announce};
 pub use timeline::{IncidentDetail, Moment, What};
 
@@ -40,6 +40,7 @@ pub struct IssuerFormats {
 pub struct Responder {
     store: Store,
     formats: FormatSet,
+    redactor: Redactor,
     issuer: IssuerFormats,
     clock: SharedClock,
 }
@@ -54,6 +55,7 @@ impl Responder {
     ) -> Self {
         Self {
             store,
+            redactor: Redactor::new(&formats),
             formats,
             issuer,
             clock,
@@ -68,6 +70,11 @@ impl Responder {
     /// The key formats that are known.
     pub fn formats(&self) -> &FormatSet {
         &self.formats
+    }
+
+    /// What takes keys of these formats out of texts that are kept.
+    pub fn redactor(&self) -> &Redactor {
+        &self.redactor
     }
 
     /// The clock that everything is dated by.

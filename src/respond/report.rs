@@ -236,7 +236,7 @@ impl Responder {
             for sighting in &hit.sightings {
                 sightings.push(NewSighting {
                     key: &hit.key,
-                    place: clean_place(&self.formats, &sighting.place),
+                    place: clean_place(&self.redactor, &sighting.place),
                     detected_at: sighting.detected_at,
                 });
             }
@@ -253,12 +253,12 @@ impl Responder {
         LogDraft {
             at: now,
             action: Action::Revoked,
-            key: clean_key(&self.formats, &hit.key),
+            key: clean_key(&self.redactor, &hit.key),
             reason: hit.report.reason,
             policy: Some(POLICY_REVOKE.to_owned()),
             actor: hit.report.actor.to_owned(),
             incident_id: hit.incident,
-            occurrence: first.map(|sighting| clean_place(&self.formats, &sighting.place)),
+            occurrence: first.map(|sighting| clean_place(&self.redactor, &sighting.place)),
             detected_at: first.map(|sighting| sighting.detected_at),
         }
     }

@@ -11,14 +11,18 @@ mod git;
 mod lines;
 #[cfg(test)]
 mod oracle;
+mod redact;
 mod report;
 mod sarif;
 mod scanner;
+mod visible;
 
 pub use candidate::{Candidate, Encoding, Encodings};
 pub use engine::Engine;
 pub use files::{FilesError, STANDARD_INPUT, scan_path, scan_stream};
 pub use finding::{Counters, Event, Finding, GitKind, GitObject, Unread};
 pub use git::{HistoryError, scan_history, scan_since, scan_staged};
+pub use redact::Redactor;
 pub use report::{KnownKey, Match, Report, ReportFormat, Summary, printable};
 pub use scanner::Scanner;
+pub use visible::{visible, visible_but, visible_json, visible_lines, visible_name};

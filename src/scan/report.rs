@@ -1,5 +1,6 @@
 //! Writes findings for people and for programs. Never a key: see [`Candidate::display`](super::Candidate).
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -9,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::sarif::Sarif;
-use super::{Counters, Engine, Finding, Unread};
+use super::{Counters, Engine, Finding, Redactor, Unread, visible_json, visible_name};
 
 /// How findings are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +85,7 @@ impl Summary {
 pub struct Report<'a, W> {
     out: W,
     format: ReportFormat,
-    engine: &'a Engine,
+    redactor: &'a Redactor,
     sarif: Sarif<'a>,
     written: u64,
 }
@@ -119,13 +120,13 @@ struct Object<'a> {
 }
 
 impl<'a, W: Write> Report<'a, W> {
-    /// A report that goes to `out`. The engine finds keys in file names, which are redacted too.
-    pub fn new(out: W, format: ReportFormat, engine: &'a Engine) -> Self {
+    /// A report of what `engine` finds that goes to `out`. Keys in file names are redacted too.
+    pub fn new(out: W, format: ReportFormat, engine: &'a Engine, redactor: &'a Redactor) -> Self {
         Self {
             out,
             format,
-            engine,
-            sarif: Sarif::new(engine),
+            redactor,
+            sarif: Sarif::new(engine, redactor),
             written: 0,
         }
     }
@@ -189,7 +190,7 @@ impl<'a, W: Write> Report<'a, W> {
     fn add_text(&mut self, finding: &Finding, known: &Match) -> io::Result<()> {
         let candidate = &finding.candidate;
         let place = match (&finding.path, &finding.object) {
-            (Some(path), _) => printable(self.engine, path),
+            (Some(path), _) => printable(self.redactor, path),
             (None, Some(object)) => format!("{} {}", object.kind.name(), object.id),
             (None, None) => String::new(),
         };
@@ -217,7 +218,7 @@ impl<'a, W: Write> Report<'a, W> {
                 key.state,
                 key.id,
                 key.owner_type,
-                printable(self.engine, Path::new(&key.owner_id))
+                printable(self.redactor, Path::new(&key.owner_id))
             )?,
         }
         self.out.write_all(b"\n")
@@ -231,11 +232,11 @@ impl<'a, W: Write> Report<'a, W> {
             .map(|path| path.as_os_str().as_encoded_bytes());
         let odd = bytes.filter(|bytes| std::str::from_utf8(bytes).is_err());
         let path = bytes.map(String::from_utf8_lossy);
-        let path = path.map(|path| self.engine.redact(&path));
+        let path = path.map(|path| self.redactor.redact(&path).into_owned());
         let row = Row {
             // The bytes would show a key that the text does not.
             path_base64: odd
-                .filter(|bytes| self.engine.scan(bytes).is_empty())
+                .filter(|bytes| !self.redactor.holds_key(bytes))
                 .map(|bytes| STANDARD.encode(bytes)),
             path,
             line: candidate.line,
@@ -251,14 +252,19 @@ impl<'a, W: Write> Report<'a, W> {
             }),
             key: (*known != Match::NotAsked).then_some(known),
         };
-        Ok(serde_json::to_writer(&mut self.out, &row)?)
+        self.out
+            .write_all(visible_json(&serde_json::to_string(&row)?).as_bytes())
     }
 }
 
 /// A path as a terminal may show it: on one line, without anything that steers it, and without keys.
-pub fn printable(engine: &Engine, path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let redacted = engine.redact(&text);
-    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    redacted.chars().map(visible).collect()
+pub fn printable(redactor: &Redactor, path: &Path) -> String {
+    let name = path.as_os_str();
+    match name.to_str() {
+        Some(text) => visible_name(OsStr::new(&*redactor.redact(text))),
+        None if redactor.holds_key(name.as_encoded_bytes()) => {
+            visible_name(OsStr::new(&*redactor.redact(&path.to_string_lossy())))
+        }
+        None => visible_name(name),
+    }
 }

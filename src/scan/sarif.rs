@@ -9,7 +9,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::report::printable;
-use super::{Engine, Finding, GitObject, Match, STANDARD_INPUT, Summary, Unread};
+use super::{
+    Engine, Finding, GitObject, Match, Redactor, STANDARD_INPUT, Summary, Unread, visible_json,
+};
 use crate::keyformat::{KeyFormat, Sha256Digest};
 
 const SCHEMA: &str =
@@ -25,6 +27,7 @@ const FINGERPRINT: &str = "rescindCandidate/v1";
 #[derive(Debug)]
 pub(super) struct Sarif<'a> {
     engine: &'a Engine,
+    redactor: &'a Redactor,
     /// How often the same candidate was found at the same path.
     seen: HashMap<Sha256Digest, u64>,
     /// What could not be scanned.
@@ -33,9 +36,10 @@ pub(super) struct Sarif<'a> {
 }
 
 impl<'a> Sarif<'a> {
-    pub(super) fn new(engine: &'a Engine) -> Self {
+    pub(super) fn new(engine: &'a Engine, redactor: &'a Redactor) -> Self {
         Self {
             engine,
+            redactor,
             seen: HashMap::new(),
             notifications: Vec::new(),
             started: false,
@@ -53,14 +57,14 @@ impl<'a> Sarif<'a> {
         self.start(out)?;
         out.write_all(before.as_bytes())?;
         let result = self.result(finding, known);
-        Ok(serde_json::to_writer(out, &result)?)
+        out.write_all(visible_json(&result.to_string()).as_bytes())
     }
 
     /// Takes note of something that could not be scanned.
     pub(super) fn unread(&mut self, unread: &Unread) {
         let location =
             json!({"physicalLocation": {"artifactLocation": self.artifact(&unread.path)}});
-        let reason = printable(self.engine, Path::new(&unread.reason));
+        let reason = printable(self.redactor, Path::new(&unread.reason));
         self.notifications.push(json!({
             "level": "warning",
             "message": {"text": format!("not scanned: {reason}")},
@@ -78,7 +82,7 @@ impl<'a> Sarif<'a> {
         self.start(out)?;
         let mut notifications = std::mem::take(&mut self.notifications);
         if let Some(failure) = failure {
-            let text = printable(self.engine, Path::new(failure));
+            let text = printable(self.redactor, Path::new(failure));
             notifications.push(json!({"level": "error", "message": {"text": text}}));
         }
         let invocation = json!({
@@ -87,7 +91,7 @@ impl<'a> Sarif<'a> {
             "properties": summary,
         });
         out.write_all(b"\n],\"invocations\":[")?;
-        serde_json::to_writer(&mut *out, &invocation)?;
+        out.write_all(visible_json(&invocation.to_string()).as_bytes())?;
         out.write_all(b"]}]}\n")
     }
 
@@ -162,10 +166,10 @@ impl<'a> Sarif<'a> {
             return json!({"uri": "file:///dev/stdin"});
         }
         let bytes = path.as_os_str().as_encoded_bytes();
-        if self.engine.scan(bytes).is_empty() {
+        if !self.redactor.holds_key(bytes) {
             return artifact(bytes);
         }
-        artifact(self.engine.redact(&path.to_string_lossy()).as_bytes())
+        artifact(self.redactor.redact(&path.to_string_lossy()).as_bytes())
     }
 
     /// What tells this finding from others, today and after the file was changed elsewhere. It has the key

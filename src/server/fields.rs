@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::error::{ApiError, ApiResult};
-use crate::intake::holds_key;
-use crate::keyformat::{FormatSet, KeyValue};
+use crate::keyformat::KeyValue;
+use crate::scan::Redactor;
 
 /// The last millisecond that is accepted as a time: the end of the year 9999, as far as RFC 3339 goes.
 const LAST_MILLIS: i64 = 253_402_207_200_000 - 1;
@@ -15,15 +15,15 @@ const LAST_MILLIS: i64 = 253_402_207_200_000 - 1;
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
     left: Map<String, Value>,
-    formats: &'a FormatSet,
+    redactor: &'a Redactor,
 }
 
 impl<'a> Fields<'a> {
-    /// Fields of a parsed body; texts among them are checked with `formats`.
-    pub(super) fn new(body: Map<String, Value>, formats: &'a FormatSet) -> Self {
+    /// Fields of a parsed body; texts among them are checked with `redactor`.
+    pub(super) fn new(body: Map<String, Value>, redactor: &'a Redactor) -> Self {
         Self {
             left: body,
-            formats,
+            redactor,
         }
     }
 
@@ -51,7 +51,7 @@ impl<'a> Fields<'a> {
         match self.left.remove(name) {
             None => Ok(None),
             Some(Value::String(text)) => {
-                check_text(self.formats, name, &text, longest)?;
+                check_text(self.redactor, name, &text, longest)?;
                 Ok(Some(text))
             }
             Some(_) => Err(ApiError::schema(name, "has to be a string")),
@@ -131,7 +131,7 @@ impl<'a> Fields<'a> {
         list.into_iter()
             .map(|entry| match entry {
                 Value::String(text) => {
-                    check_text(self.formats, name, &text, longest).map(|()| text)
+                    check_text(self.redactor, name, &text, longest).map(|()| text)
                 }
                 _ => Err(ApiError::schema(name, "has to be a list of strings")),
             })
@@ -142,14 +142,14 @@ impl<'a> Fields<'a> {
     pub(super) fn finish(self) -> ApiResult<()> {
         match self.left.keys().next() {
             None => Ok(()),
-            Some(name) => Err(unknown_name(self.formats, name, "field")),
+            Some(name) => Err(unknown_name(self.redactor, name, "field")),
         }
     }
 }
 
 /// Checks a text that will be stored.
 pub(super) fn check_text(
-    formats: &FormatSet,
+    redactor: &Redactor,
     name: &str,
     text: &str,
     longest: usize,
@@ -165,7 +165,7 @@ pub(super) fn check_text(
     {
         return Err(ApiError::schema(name, "must not have control characters"));
     }
-    if holds_key(formats, text) {
+    if redactor.holds_key(text) {
         return Err(ApiError::schema(
             name,
             "contains an API key; nothing was stored. Treat that key as leaked and leave it out",
@@ -175,12 +175,12 @@ pub(super) fn check_text(
 }
 
 /// 400 for a name that is not one of ours. It is repeated only if it cannot be a key.
-pub(super) fn unknown_name(formats: &FormatSet, name: &str, what: &str) -> ApiError {
+pub(super) fn unknown_name(redactor: &Redactor, name: &str, what: &str) -> ApiError {
     let harmless = name.len() <= 64
         && name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-        && !holds_key(formats, name);
+        && !redactor.holds_key(name);
     if harmless {
         ApiError::schema(name, &format!("is not a {what} of this request"))
     } else {

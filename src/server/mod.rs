@@ -38,6 +38,7 @@ use crate::intake::webhook::Webhook;
 use crate::intake::{Partner, RevocationApi};
 use crate::keyformat::FormatSet;
 use crate::respond::Responder;
+use crate::scan::Redactor;
 use crate::store::{Lookup, Store};
 use fields::Fields;
 use layers::RequestIds;
@@ -137,6 +138,10 @@ impl AppState {
         self.0.responder.formats()
     }
 
+    fn redactor(&self) -> &Redactor {
+        self.0.responder.redactor()
+    }
+
     fn now(&self) -> Timestamp {
         self.0.responder.clock().now()
     }
@@ -159,6 +164,6 @@ impl AppState {
         let (parts, body) = request.into_parts();
         body::require_json(&parts.headers)?;
         let body = self.read(&parts.headers, body, body::MAX_JSON).await?;
-        Ok(Fields::new(body::parse_object(&body)?, self.formats()))
+        Ok(Fields::new(body::parse_object(&body)?, self.redactor()))
     }
 }

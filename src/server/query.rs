@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::AppState;
 use super::error::{ApiError, ApiResult};
 use super::fields::{check_text, unknown_name};
-use crate::keyformat::FormatSet;
+use crate::scan::Redactor;
 use crate::store::PageRequest;
 
 /// The most entries of one page.
@@ -23,7 +23,7 @@ const MAX_VALUE: usize = 512;
 #[derive(Debug)]
 pub struct Query {
     left: Vec<(String, String)>,
-    formats: FormatSet,
+    redactor: Redactor,
 }
 
 impl Query {
@@ -39,7 +39,7 @@ impl Query {
         if value.is_empty() {
             return Ok(None);
         }
-        check_text(&self.formats, name, &value, MAX_VALUE)?;
+        check_text(&self.redactor, name, &value, MAX_VALUE)?;
         Ok(Some(value))
     }
 
@@ -75,7 +75,7 @@ impl Query {
     pub fn finish(self) -> ApiResult<()> {
         match self.left.first() {
             None => Ok(()),
-            Some((name, _)) => Err(unknown_name(&self.formats, name, "query parameter")),
+            Some((name, _)) => Err(unknown_name(&self.redactor, name, "query parameter")),
         }
     }
 }
@@ -88,7 +88,7 @@ impl FromRequestParts<AppState> for Query {
             .map_err(|_| ApiError::schema_without_field("The query cannot be read."))?;
         Ok(Self {
             left,
-            formats: state.formats().clone(),
+            redactor: state.redactor().clone(),
         })
     }
 }

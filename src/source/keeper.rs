@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{PollError, PollFailure, SourceParts};
 use crate::forge::{Gathered, Gatherer};
-use crate::respond::{Answer, Report, Sighting, announce, redact};
+use crate::respond::{Answer, Report, Sighting, announce};
 use crate::store::{Reason, SourceState, StoreError, retried};
 
 /// The wait after a first failure; it doubles with each further one.
@@ -73,8 +73,8 @@ impl Keeper {
 
     /// Collects what messages amount to, in the source's name.
     pub(super) fn gatherer(&self) -> Gatherer<'_> {
-        let formats = self.parts.responder.formats();
-        Gatherer::new(&self.name, formats, &self.parts.engine, self.now())
+        let redactor = self.parts.responder.redactor();
+        Gatherer::new(&self.name, redactor, &self.parts.engine, self.now())
     }
 
     /// Commits work items, what texts and names gave away, and the state, all or nothing. Adds the counts to
@@ -178,7 +178,8 @@ impl Keeper {
 
     /// A text for the state or the log, without keys that a server may have put there.
     pub(super) fn words(&self, text: &impl ToString) -> String {
-        redact(self.parts.responder.formats(), &text.to_string()).into_owned()
+        let words = text.to_string();
+        self.parts.responder.redactor().redact(&words).into_owned()
     }
 }
 

@@ -18,7 +18,7 @@ use super::house::block_on;
 use super::{Context, FOUND, output};
 use crate::config::{self, Config, ConfigError, DEFAULT_FILE};
 use crate::keyformat::FormatSet;
-use crate::respond::redact;
+use crate::scan::{Redactor, visible, visible_json};
 
 /// The exit code when the configuration itself has to change.
 const CONFIGURATION: u8 = 2;
@@ -64,8 +64,10 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> anyhow::Result<ExitCo
 
 /// What a server says, or stands in a file at the wrong place, may be a key.
 fn clean(checks: &mut [Check], formats: &FormatSet) {
+    let redactor = Redactor::new(formats);
     for check in checks {
-        check.message = redact(formats, &check.message).into_owned();
+        check.name = redactor.redact(&check.name).into_owned().into();
+        check.message = redactor.redact(&check.message).into_owned();
     }
 }
 
@@ -204,7 +206,7 @@ fn report(json: bool, checks: &[Check], is_wrong: bool) -> anyhow::Result<ExitCo
     let status = status.unwrap_or(Status::Ok);
     if json {
         let text = serde_json::to_string_pretty(&Diagnosis { status, checks });
-        output::line(&text.context("cannot write JSON")?)?;
+        output::line(&visible_json(&text.context("cannot write JSON")?))?;
     } else {
         output::line(&text(checks))?;
     }
@@ -227,7 +229,8 @@ fn text(checks: &[Check]) -> String {
             mend,
             ..
         } = check;
-        let message = output::printable(&message.replace('\n', " "));
+        let message = visible(message);
+        let name = visible(name);
         lines.push(format!("{:7}  {name:width$}  {message}", status.as_str()));
         lines.extend(
             mend.as_ref()

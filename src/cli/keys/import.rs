@@ -52,7 +52,7 @@ pub(super) async fn run(args: ImportArgs, context: &Context) -> anyhow::Result<E
     let mut counts = Counts::default();
     let mut batch: Vec<NewKey> = Vec::with_capacity(BATCH);
     let mut errors = Errors::new(progress.clone());
-    for row in parse_rows(input, format, &house.formats) {
+    for row in parse_rows(input, format, &house.redactor) {
         match row {
             Ok(row) => batch.push(row.into_new_key(&args.project, &house.formats, house.now())),
             Err(error) => {

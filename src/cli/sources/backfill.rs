@@ -14,7 +14,6 @@ use crate::cli::house::{Empty, House};
 use crate::cli::output;
 use crate::cli::{Context, DONE, UsageError};
 use crate::daemon::Workshop;
-use crate::respond::redact;
 use crate::source::{BackfillOutcome, Period, Progress};
 
 /// How often a line tells the progress where there is no terminal, in hours of the archive.
@@ -74,7 +73,7 @@ pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::R
         Ok(outcome) => print(&outcome, &args.name)?,
         Err(error) => {
             let error = error.to_string();
-            let error = redact(&house.formats, &error);
+            let error = house.redactor.redact(&error);
             bail!(
                 "the backfill of `{}` stopped: {error}; the same command goes on from there",
                 args.name

@@ -16,7 +16,7 @@ use crate::cli::house::{Empty, House};
 use crate::cli::output::{self, time};
 use crate::cli::{Context, DONE};
 use crate::daemon::{Workshop, configured_sources};
-use crate::respond::redact;
+use crate::scan::visible;
 use crate::source::{PollError, PollOutcome};
 use crate::store::{Action, LogHead, Reason, SourceState, Store, WorkCounts};
 
@@ -75,7 +75,7 @@ pub(super) async fn poll(args: PollArgs, context: &Context) -> anyhow::Result<Ex
         Ok(outcome) => tell(&args.name, &outcome, &before, &after)?,
         Err(failure) => {
             let error = failure.error.to_string();
-            let error = redact(&house.formats, &error).into_owned();
+            let error = house.redactor.redact(&error).into_owned();
             bail!("the poll of `{}` failed: {error}", args.name);
         }
     }
@@ -155,7 +155,7 @@ fn tell(
     lines.extend(after.error.clone().map(|error| ("not all", error)));
     let lines: Vec<String> = lines
         .iter()
-        .map(|(name, value)| format!("{name:13}  {}", output::printable(value)))
+        .map(|(name, value)| format!("{name:13}  {}", visible(value)))
         .collect();
     output::line(&lines.join("\n"))
 }

@@ -33,7 +33,6 @@ pub use payload::BodyError;
 pub use places::ClonePlaces;
 pub use verify::Unverified;
 
-use super::holds_key;
 use crate::forge::{Gathered, Gatherer};
 use crate::keyformat::Sha256Digest;
 use crate::respond::Responder;
@@ -211,7 +210,7 @@ impl Webhook {
         let fields = payload::fields(&json)?;
         // It is kept, so it must not be what we look for.
         let id = self.forge.delivery(headers, body);
-        let id = id.filter(|id| !holds_key(self.responder.formats(), id));
+        let id = id.filter(|id| !self.responder.redactor().holds_key(id));
         let digest = id.is_none().then(|| hex::encode(Sha256::digest(body)));
         let delivered = Delivered {
             event: &event,
@@ -231,8 +230,8 @@ impl Webhook {
         now: Timestamp,
     ) -> Result<(Gathered, Good), WebhookError> {
         let source = self.forge.source();
-        let formats = self.responder.formats();
-        let mut found = Gatherer::new(source, formats, &self.engine, now);
+        let redactor = self.responder.redactor();
+        let mut found = Gatherer::new(source, redactor, &self.engine, now);
         let repository = ["/repository/full_name", "/project/path_with_namespace"];
         let repository = repository.iter().find_map(|path| delivered.text(path));
         found

@@ -51,15 +51,28 @@ pub(super) struct Found {
 impl Engine {
     /// An engine that looks for the secret formats of `formats` in UTF-8 and the given encodings.
     pub fn new(formats: &FormatSet, encodings: Encodings) -> Self {
+        let hunted = formats.secret().map(|(_, format)| format);
+        Self::of(hunted, encodings, formats.ruleset_version())
+    }
+
+    /// An engine that looks for public formats too, in every encoding: nothing of either kind is to be
+    /// shown or kept.
+    pub(super) fn of_every_format(formats: &FormatSet) -> Self {
+        Self::of(formats.iter(), Encodings::ALL, formats.ruleset_version())
+    }
+
+    fn of<'f>(
+        formats: impl Iterator<Item = &'f KeyFormat>,
+        encodings: Encodings,
+        version: &str,
+    ) -> Self {
         let ruleset = format!(
-            "{}+{REVISION}{}{}",
-            formats.ruleset_version(),
+            "{version}+{REVISION}{}{}",
             if encodings.utf16 { "u" } else { "" },
             if encodings.base64 { "b" } else { "" },
         );
         let formats: Vec<_> = formats
-            .secret()
-            .map(|(_, format)| Hunted {
+            .map(|format| Hunted {
                 id: format.id().into(),
                 format: format.clone(),
             })
@@ -108,15 +121,16 @@ impl Engine {
         candidates
     }
 
-    /// `text` with every candidate in it redacted: for messages that quote what somebody else wrote.
-    pub fn redact(&self, text: &str) -> String {
-        let mut redacted = text.to_owned();
-        for candidate in self.scan(text.as_bytes()) {
-            if candidate.encoding == Encoding::Utf8 {
-                redacted = redacted.replace(candidate.value.expose(), &candidate.display);
-            }
-        }
-        redacted
+    /// Where in `text` keys stand, and what of each may be shown.
+    pub(super) fn places(&self, text: &[u8]) -> Vec<(Range<usize>, String)> {
+        let found = self.find(text, 0, &(0..text.len())).into_iter();
+        let shown = |found: &Found| {
+            let format = &self.formats[found.format].format;
+            found.value.redacted(format.display_prefix())
+        };
+        found
+            .map(|found| (found.place.clone(), shown(&found)))
+            .collect()
     }
 
     /// How far from a hit the text is looked at, in bytes to either side.

@@ -1,7 +1,8 @@
 //! Import of digests of keys that were issued elsewhere.
 
+use std::io::Cursor;
+
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use serde::Serialize;
@@ -64,14 +65,16 @@ pub async fn import(
     let (parts, body) = request.into_parts();
     let format = row_format(&parts.headers)?;
     let body = state.read(&parts.headers, body, MAX_IMPORT).await?;
-    let (keys, mut result) = read_rows(&state, body, format, caller.project).await?;
-    let mut keys = keys.into_iter();
+    let mut rows = parse_rows(Cursor::new(body), format, state.redactor());
+    let mut result = ImportResult::default();
     loop {
-        let batch: Vec<_> = keys.by_ref().take(BATCH).collect();
-        if batch.is_empty() {
+        let read = read_batch(&state, rows, result, caller.project.clone());
+        let (keys, more, so_far) = read.await?;
+        (rows, result) = (more, so_far);
+        if keys.is_empty() {
             break;
         }
-        let outcomes = state.responder().import(batch).await?;
+        let outcomes = state.responder().import(keys).await?;
         for outcome in outcomes {
             match outcome {
                 ImportOutcome::Imported => result.imported += 1,
@@ -99,25 +102,31 @@ fn row_format(headers: &HeaderMap) -> ApiResult<RowFormat> {
     }
 }
 
-/// Reads all rows away from the threads that answer requests.
-async fn read_rows(
+/// Reads the next rows away from the threads that answer requests, up to [`BATCH`] that can be imported;
+/// none at the end. Keys of a whole request at once would take several times its size in memory.
+async fn read_batch<R>(
     state: &AppState,
-    body: Bytes,
-    format: RowFormat,
+    mut rows: R,
+    mut result: ImportResult,
     project: String,
-) -> ApiResult<(Vec<NewKey>, ImportResult)> {
+) -> ApiResult<(Vec<NewKey>, R, ImportResult)>
+where
+    R: Iterator<Item = Result<ImportRow, RowError>> + Send + 'static,
+{
     let state = state.clone();
     let read = move || {
         let now = state.now();
         let mut keys = Vec::new();
-        let mut result = ImportResult::default();
-        for row in parse_rows(&body[..], format, state.formats()) {
+        for row in rows.by_ref() {
             match row {
-                Ok(row) => keys.push(ImportRow::into_new_key(row, &project, state.formats(), now)),
+                Ok(row) => keys.push(row.into_new_key(&project, state.formats(), now)),
                 Err(error) => result.note(&error),
             }
+            if keys.len() == BATCH {
+                break;
+            }
         }
-        (keys, result)
+        (keys, rows, result)
     };
     tokio::task::spawn_blocking(read)
         .await

@@ -202,8 +202,8 @@ impl<'a> Collector<'a> {
 }
 
 fn gatherer<'a>(reading: &'a Reading, parts: &'a SourceParts) -> Gatherer<'a> {
-    let formats = parts.responder.formats();
-    Gatherer::new(&reading.source, formats, &parts.engine, parts.clock.now())
+    let redactor = parts.responder.redactor();
+    Gatherer::new(&reading.source, redactor, &parts.engine, parts.clock.now())
 }
 
 fn wrong(error: &io::Error) -> &'static str {

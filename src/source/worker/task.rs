@@ -11,7 +11,7 @@ use super::findings::Findings;
 use super::place::Places;
 use super::{Origin, Shared};
 use crate::fetch::{FetchError, ObjectId, RangeRequest, RepositoryName, Visited};
-use crate::respond::{Sighting, redact};
+use crate::respond::Sighting;
 use crate::source::Installation;
 use crate::store::{Fetched, NewWorkItem, Priority, Reason, StoreError, WorkItem, WorkKind};
 
@@ -155,7 +155,7 @@ impl Shared {
                     .take(MAX_REFERENCES)
                     .map(|(name, id)| NewWorkItem {
                         kind: WorkKind::Range,
-                        ref_name: redact(self.parts.responder.formats(), &name).into_owned(),
+                        ref_name: self.parts.responder.redactor().redact(&name).into_owned(),
                         before: ObjectId::null(id.kind()).to_string(),
                         after: id.to_string(),
                         ..item.range.clone()
@@ -274,7 +274,8 @@ impl Shared {
 
     /// An error's text as it may be kept.
     pub(super) fn words(&self, error: &dyn std::error::Error) -> String {
-        redact(self.parts.responder.formats(), &error.to_string()).into_owned()
+        let words = error.to_string();
+        self.parts.responder.redactor().redact(&words).into_owned()
     }
 }
 

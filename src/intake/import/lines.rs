@@ -1,0 +1,169 @@
+//! Cuts a file into lines, and lines into records.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, Read as _};
+
+use super::{RowError, wrong};
+
+/// The longest row that is read, in bytes.
+const MAX_ROW: u64 = 64 << 10;
+
+/// A row that could not even be cut out of the file.
+pub(super) struct LineError {
+    pub(super) row: RowError,
+    /// Nothing can be read after it.
+    pub(super) is_last: bool,
+}
+
+/// The number of a line, counted from 1, and the line with its end.
+type LineResult = Result<(u64, String), LineError>;
+
+/// Lines of bounded length, counted.
+pub(super) struct Lines<R> {
+    input: R,
+    line: u64,
+    put_back: VecDeque<LineResult>,
+}
+
+impl<R: BufRead> Lines<R> {
+    pub(super) fn new(input: R) -> Self {
+        Self {
+            input,
+            line: 0,
+            put_back: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn next_line(&mut self) -> Option<LineResult> {
+        if let Some(line) = self.put_back.pop_front() {
+            return Some(line);
+        }
+        self.line += 1;
+        let mut bytes = Vec::new();
+        match (&mut self.input)
+            .take(MAX_ROW + 1)
+            .read_until(b'\n', &mut bytes)
+        {
+            Ok(0) => return None,
+            Ok(_) => {}
+            Err(error) => return Some(Err(self.unreadable(&error))),
+        }
+        if bytes.len() as u64 > MAX_ROW && bytes.last() != Some(&b'\n') {
+            return Some(Err(self.skip_long_line()));
+        }
+        Some(
+            String::from_utf8(bytes)
+                .map(|text| (self.line, text))
+                .map_err(|_| LineError {
+                    row: wrong(self.line, None, "is not UTF-8"),
+                    is_last: false,
+                }),
+        )
+    }
+
+    /// A line, or several when a quoted field goes over their ends (RFC 4180, 2.6). A quote that nobody
+    /// closes costs its own line only.
+    ///
+    /// Only a line with an odd number of quotation marks makes this look further, and it looks no further
+    /// than to the next such line or to the longest row. So no line is looked at more than twice.
+    pub(super) fn next_csv_record(&mut self) -> Option<LineResult> {
+        let (first, mut record) = match self.next_line()? {
+            Ok(line) => line,
+            Err(error) => return Some(Err(error)),
+        };
+        if !has_odd_quotes(&record) {
+            return Some(Ok((first, record)));
+        }
+        let mut taken = Vec::new();
+        loop {
+            let next = (record.len() as u64 <= MAX_ROW)
+                .then(|| self.next_line())
+                .flatten();
+            let Some(Ok((line, text))) = next else {
+                if let Some(error) = next {
+                    self.put_back.push_front(error);
+                }
+                self.put_back(taken);
+                return Some(Err(LineError {
+                    row: wrong(first, None, "has a quotation mark that is never closed"),
+                    is_last: false,
+                }));
+            };
+            record.push_str(&text);
+            let closes = has_odd_quotes(&text);
+            taken.push((line, text));
+            if closes {
+                break;
+            }
+        }
+        // Quotation marks within a field that does not begin with one mean nothing: the row may be shorter.
+        let mut length = record.len();
+        let end = first_record(&record);
+        while let Some((_, last)) = taken.last()
+            && length - last.len() >= end
+        {
+            length -= last.len();
+            if let Some(line) = taken.pop() {
+                self.put_back.push_front(Ok(line));
+            }
+        }
+        record.truncate(length);
+        Some(Ok((first, record)))
+    }
+
+    fn put_back(&mut self, lines: Vec<(u64, String)>) {
+        for line in lines.into_iter().rev() {
+            self.put_back.push_front(Ok(line));
+        }
+    }
+
+    fn skip_long_line(&mut self) -> LineError {
+        let mut is_last = false;
+        loop {
+            match self.input.fill_buf() {
+                Ok([]) => break,
+                Ok(buffer) => {
+                    let end = memchr::memchr(b'\n', buffer);
+                    let used = end.map_or(buffer.len(), |at| at + 1);
+                    self.input.consume(used);
+                    if end.is_some() {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    is_last = true;
+                    break;
+                }
+            }
+        }
+        LineError {
+            row: wrong(self.line, None, format!("is longer than {MAX_ROW} bytes")),
+            is_last,
+        }
+    }
+
+    fn unreadable(&self, error: &io::Error) -> LineError {
+        LineError {
+            row: wrong(self.line, None, format!("cannot be read: {}", error.kind())),
+            is_last: true,
+        }
+    }
+}
+
+fn has_odd_quotes(line: &str) -> bool {
+    memchr::memchr_iter(b'"', line.as_bytes()).count() % 2 == 1
+}
+
+/// Where the first record in `text` ends, in bytes.
+fn first_record(text: &str) -> usize {
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .buffer_capacity(text.len().max(64))
+        .from_reader(text.as_bytes());
+    let read = reader.read_record(&mut csv::StringRecord::new());
+    match (read, usize::try_from(reader.position().byte())) {
+        (Ok(true), Ok(end)) => end,
+        _ => text.len(),
+    }
+}

@@ -1,0 +1,159 @@
+//! The values of rows of CSV or JSON Lines.
+
+use std::io::BufRead;
+
+use serde_json::{Map, Value};
+
+use super::lines::Lines;
+use super::{COLUMNS, RowError, RowFormat, wrong};
+
+/// How many of [`COLUMNS`] have to be there: the first ones.
+const REQUIRED: usize = 3;
+
+/// The rows of a file, as their values.
+pub(super) struct Rows<R> {
+    lines: Lines<R>,
+    format: RowFormat,
+    columns: Option<Vec<usize>>,
+    ended: bool,
+}
+
+/// A row's values in the order of [`COLUMNS`].
+pub(super) type Values = [Option<String>; COLUMNS.len()];
+
+impl<R: BufRead> Iterator for Rows<R> {
+    type Item = Result<(u64, Values), RowError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        self.next_values()
+    }
+}
+
+impl<R: BufRead> Rows<R> {
+    pub(super) fn new(input: R, format: RowFormat) -> Self {
+        Self {
+            lines: Lines::new(input),
+            format,
+            columns: None,
+            ended: false,
+        }
+    }
+
+    fn next_values(&mut self) -> Option<Result<(u64, Values), RowError>> {
+        loop {
+            let record = match self.format {
+                RowFormat::Csv => self.lines.next_csv_record(),
+                RowFormat::JsonLines => self.lines.next_line(),
+            };
+            let (line, record) = match record? {
+                Ok(record) => record,
+                Err(error) => {
+                    self.ended = error.is_last;
+                    return Some(Err(error.row));
+                }
+            };
+            let text = record.trim_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
+            if text.is_empty() {
+                continue;
+            }
+            match (self.format, &self.columns) {
+                (RowFormat::JsonLines, _) => {
+                    return Some(json_values(line, text).map(|values| (line, values)));
+                }
+                (RowFormat::Csv, Some(columns)) => {
+                    return Some(csv_values(line, text, columns).map(|values| (line, values)));
+                }
+                (RowFormat::Csv, None) => match csv_columns(line, text) {
+                    Ok(columns) => self.columns = Some(columns),
+                    Err(error) => {
+                        self.ended = true;
+                        return Some(Err(error));
+                    }
+                },
+            }
+        }
+    }
+}
+
+fn csv_fields(line: u64, text: &str) -> Result<csv::StringRecord, RowError> {
+    if !text.contains('"') {
+        // Without quotation marks a row is cut at its commas. Building a reader for each row would cost
+        // more than all the rest of it.
+        return Ok(text.split(',').map(str::trim).collect());
+    }
+    let mut record = csv::StringRecord::new();
+    csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .trim(csv::Trim::All)
+        .buffer_capacity(text.len().max(64))
+        .from_reader(text.as_bytes())
+        .read_record(&mut record)
+        .map_err(|_| wrong(line, None, "is not a row of comma-separated values"))?;
+    Ok(record)
+}
+
+/// Which of [`COLUMNS`] each field of the file is.
+fn csv_columns(line: u64, text: &str) -> Result<Vec<usize>, RowError> {
+    let hint = || {
+        format!(
+            "the first line has to name the columns: {}",
+            COLUMNS.join(",")
+        )
+    };
+    let mut columns = Vec::new();
+    for name in &csv_fields(line, text)? {
+        let column = COLUMNS
+            .iter()
+            .position(|column| name.eq_ignore_ascii_case(column));
+        match column {
+            Some(column) if !columns.contains(&column) => columns.push(column),
+            _ => return Err(wrong(line, None, hint())),
+        }
+    }
+    if (0..REQUIRED).any(|column| !columns.contains(&column)) {
+        return Err(wrong(line, None, hint()));
+    }
+    Ok(columns)
+}
+
+fn csv_values(line: u64, text: &str, columns: &[usize]) -> Result<Values, RowError> {
+    let record = csv_fields(line, text)?;
+    if record.len() != columns.len() {
+        let problem = format!(
+            "has {} fields where the first line names {}",
+            record.len(),
+            columns.len()
+        );
+        return Err(wrong(line, None, problem));
+    }
+    let mut values = Values::default();
+    for (field, &column) in record.iter().zip(columns) {
+        values[column] = Some(field)
+            .filter(|field| !field.is_empty())
+            .map(str::to_owned);
+    }
+    Ok(values)
+}
+
+fn json_values(line: u64, text: &str) -> Result<Values, RowError> {
+    let mut fields: Map<String, Value> =
+        serde_json::from_str(text).map_err(|_| wrong(line, None, "is not a JSON object"))?;
+    let mut values = Values::default();
+    for (value, name) in values.iter_mut().zip(COLUMNS) {
+        *value = match fields.remove(name) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => Some(text).filter(|text| !text.is_empty()),
+            Some(_) => return Err(wrong(line, Some(name), "has to be a string or null")),
+        };
+    }
+    if fields.is_empty() {
+        Ok(values)
+    } else {
+        let problem = format!("has a field that is none of {}", COLUMNS.join(", "));
+        Err(wrong(line, None, problem))
+    }
+}
