@@ -14,6 +14,7 @@ use crate::server::{ConfiguredSource, Intake};
 use crate::source::{
     Hook, Origin, PollError, Redelivery, RedeliveryOptions, Source as _, SourceParts,
 };
+use crate::store::Urgency;
 
 /// Makes what the configuration names, and adds to `origins` where contents of webhooks come from. The task
 /// has to run for the webhooks.
@@ -86,7 +87,7 @@ pub(super) fn redelivery(
     };
     let source_parts = SourceParts {
         client: parts.http.clone(),
-        store: parts.responder.store().clone(),
+        store: parts.responder.store().with_urgency(Urgency::Work),
         responder: parts.responder.clone(),
         engine: Arc::clone(&work.engine),
         clock: Arc::clone(&parts.clock),

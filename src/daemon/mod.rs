@@ -143,6 +143,11 @@ impl Daemon {
         serve(&parts, intake, listener);
         work.start(&parts, std::mem::take(&mut sources.origins));
         sources.start(&parts);
+        let (hurried, stop) = (store.clone(), lifecycle.stop_token());
+        lifecycle.spawn("hurry", async move {
+            stop.cancelled().await;
+            hurried.hurry();
+        });
         let url = config.public_url(address);
         tracing::info!(%address, url, "listening on http://{address}");
         Ok(Self {

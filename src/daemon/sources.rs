@@ -16,6 +16,7 @@ use crate::source::{
     GitRemote, GitRemoteOptions, Installation, InstallationId, Origin, PollError, Scope, Source,
     SourceParts,
 };
+use crate::store::Urgency;
 
 /// Sources that are ready to be polled, and where the contents of what they find come from.
 pub(super) struct Sources {
@@ -29,7 +30,7 @@ pub(super) fn make(parts: &Parts<'_>, work: &Work) -> Result<Sources, DaemonErro
     let fetcher = &work.fetcher;
     let source_parts = SourceParts {
         client: parts.http.clone(),
-        store: parts.responder.store().clone(),
+        store: parts.responder.store().with_urgency(Urgency::Work),
         responder: parts.responder.clone(),
         engine: Arc::clone(&work.engine),
         clock: Arc::clone(&parts.clock),

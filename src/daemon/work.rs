@@ -10,14 +10,17 @@ use tokio::time::MissedTickBehavior;
 use super::Parts;
 use crate::fetch::{FetchLimits, GitFetcher};
 use crate::scan::Engine;
-use crate::source::{Origin, Worker, WorkerOptions, WorkerParts};
-use crate::store::{Shedding, Store, StoreError};
+use crate::source::{KNOWN_BLOBS, Origin, Worker, WorkerOptions, WorkerParts};
+use crate::store::{Shedding, Store, StoreError, Urgency};
 
 /// How often it is looked for what can be forgotten.
 const HOUSEKEEPING: Duration = Duration::from_hours(1);
 
-/// How many scanned blobs are kept for the next start; a worker remembers about as many.
-const KNOWN_BLOBS: u32 = 200_000;
+/// How often the database's write-ahead log is looked at.
+const WAL: Duration = Duration::from_secs(5);
+
+/// How long deliveries are remembered. GitHub repeats them for 3 days.
+const DELIVERIES: Duration = Duration::from_hours(24 * 7);
 
 /// What those who find work share with those who do it.
 #[derive(Debug)]
@@ -48,7 +51,7 @@ impl Work {
     /// A worker for what comes from these places.
     pub(super) fn worker(&self, parts: &Parts<'_>, origins: HashMap<String, Origin>) -> Worker {
         let worker_parts = WorkerParts {
-            store: parts.responder.store().clone(),
+            store: parts.responder.store().with_urgency(Urgency::Work),
             responder: parts.responder.clone(),
             engine: Arc::clone(&self.engine),
             fetcher: self.fetcher.clone(),
@@ -71,9 +74,9 @@ impl Work {
     pub(super) fn start(&self, parts: &Parts<'_>, origins: HashMap<String, Origin>) {
         let worker = self.worker(parts, origins);
         let stop = parts.lifecycle.stop_token();
-        parts
-            .lifecycle
-            .spawn("worker", async move { worker.run(&stop).await });
+        parts.lifecycle.spawn("worker", async move {
+            tokio::join!(worker.run(&stop), worker.keep_clean_blobs(&stop));
+        });
         let store = parts.responder.store().clone();
         let remember = parts.config.work.remember;
         let stop = parts.lifecycle.stop_token();
@@ -86,23 +89,42 @@ impl Work {
     }
 }
 
-/// Forgets what was done long ago, every hour.
+/// Forgets what was done long ago, every hour, and keeps the database's files small.
 async fn keep_house(store: &Store, remember: Duration) {
     let mut hourly = tokio::time::interval(HOUSEKEEPING);
     hourly.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        hourly.tick().await;
-        if let Err(error) = forget(store, remember).await {
-            tracing::warn!(%error, "what was done long ago is forgotten later");
+    let mut often = tokio::time::interval(WAL);
+    often.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let forgetting = async {
+        loop {
+            hourly.tick().await;
+            if let Err(error) = forget(store, remember).await {
+                tracing::warn!(%error, "what was done long ago is forgotten later");
+            }
         }
-    }
+    };
+    let cutting = async {
+        loop {
+            often.tick().await;
+            if let Err(error) = store.cut_wal().await {
+                tracing::warn!(%error, "the write-ahead log is cut later");
+            }
+        }
+    };
+    tokio::join!(forgetting, cutting);
 }
 
 async fn forget(store: &Store, age: Duration) -> Result<(), StoreError> {
     let items = store.forget_done(age).await?;
     let blobs = store.forget_scanned_blobs(KNOWN_BLOBS).await?;
-    if items + blobs > 0 {
-        tracing::info!(items, blobs, "work that was done long ago was forgotten");
+    let deliveries = store.forget_deliveries(DELIVERIES).await?;
+    if items + blobs + deliveries > 0 {
+        tracing::info!(
+            items,
+            blobs,
+            deliveries,
+            "work that was done long ago was forgotten"
+        );
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ pub use github::{
 };
 pub use poll::{HourError, PollError, PollFailure, PollOutcome};
 pub use redelivery::{Hook, Redelivery, RedeliveryOptions};
-pub use worker::{Origin, Worker, WorkerOptions, WorkerParts};
+pub use worker::{KNOWN_BLOBS, Origin, Worker, WorkerOptions, WorkerParts};
 
 /// A feed that is polled.
 pub trait Source: Send + Sync {

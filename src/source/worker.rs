@@ -8,6 +8,7 @@ mod commit;
 mod findings;
 mod pauses;
 mod place;
+mod remember;
 mod task;
 
 use std::collections::{HashMap, VecDeque};
@@ -30,6 +31,7 @@ use crate::scan::Engine;
 use crate::store::{Shedding, Store, StoreError, WorkItem};
 use clean::{CleanBlobs, GENERATION};
 use pauses::Pauses;
+pub use remember::KNOWN_BLOBS;
 use task::{End, Tried};
 
 /// The most items that end in one transaction.
@@ -200,6 +202,7 @@ impl Worker {
         loop {
             run.claim().await?;
             if run.tasks.is_empty() {
+                self.write_clean_blobs().await;
                 return Ok(run.committed);
             }
             tokio::select! {

@@ -13,6 +13,9 @@ use super::sql::{Arg, LIST_MAX, args, one, pad, statements};
 use super::work::{DeadItem, Priority, Shedding, WorkCounts};
 use super::{Read, Store, StoreError};
 
+/// The most items that are shed at once. Shedding goes on a moment later.
+const SHED_MAX: u64 = 2_000;
+
 statements! {
     REVIVE = "UPDATE work_items SET state = 'waiting', tries = 0, ready_at = {now},
             finished_at = NULL
@@ -26,7 +29,9 @@ statements! {
     REVIVE_ALL = "UPDATE work_items SET state = 'waiting', tries = 0, ready_at = {now},
             finished_at = NULL
         WHERE state = 'dead' AND source = $1";
-    FORGET = "DELETE FROM work_items WHERE state IN ('done', 'shed') AND finished_at < {now} - $1";
+    /// The second condition is what lets SQLite use the index of finished items.
+    FORGET = "DELETE FROM work_items WHERE id IN (SELECT id FROM work_items
+        WHERE state IN ('done', 'shed') AND state <> 'waiting' AND finished_at < {now} - $1 LIMIT $2)";
     EXCESS = "SELECT COUNT(*) FROM work_items
         WHERE state = 'waiting' AND leased_by IS NULL AND priority = $1";
     /// Picked first, as in `CLAIM`.
@@ -38,7 +43,7 @@ statements! {
     /// One that somebody else holds at the moment is looked at again soon.
     SHED_LATE = "WITH picked AS (SELECT id AS picked_id FROM work_items
             WHERE state = 'waiting' AND leased_by IS NULL AND priority = $1 AND created_at < $2
-            {for update skip locked})
+            ORDER BY event_at, id LIMIT $3 {for update skip locked})
         UPDATE work_items SET state = 'shed', finished_at = {now}
         WHERE id IN (SELECT picked_id FROM picked) RETURNING source";
     COUNTS = "SELECT
@@ -108,8 +113,8 @@ impl Store {
         Ok(revived)
     }
 
-    /// Sheds items of the firehose, and counts them with their sources; says how many. Looking costs no
-    /// write lock.
+    /// Sheds items of the firehose, some thousands at most, and counts them with their sources; says how
+    /// many. Looking costs no write lock.
     ///
     /// # Errors
     /// Any [`StoreError`] of a change.
@@ -126,11 +131,12 @@ impl Store {
         let latest = now.checked_sub(limits.max_wait).unwrap_or(Timestamp::MIN);
         let mut tx = self.begin().await?;
         tx.locks(Locks::WorkItems);
-        let args = args![firehose, latest];
+        let args = args![firehose, latest, SHED_MAX];
         let mut shed: Vec<String> = tx.fetch(SHED_LATE, args, one::text).await?;
         let excess = waiting
             .saturating_sub(shed.len() as u64)
-            .saturating_sub(limits.max_waiting);
+            .saturating_sub(limits.max_waiting)
+            .min(SHED_MAX.saturating_sub(shed.len() as u64));
         if excess > 0 {
             let args = args![firehose, excess];
             shed.extend(tx.fetch(SHED_EXCESS, args, one::text).await?);
@@ -145,16 +151,13 @@ impl Store {
         Ok(total)
     }
 
-    /// Forgets items that were done or shed longer ago than `age`; says how many. An event that comes
-    /// again after that is scanned again.
+    /// Forgets items that were done or shed longer ago than `age`, a piece at a time; says how many. An
+    /// event that comes again after that is scanned again.
     ///
     /// # Errors
     /// Any [`StoreError`] of a change.
     pub async fn forget_done(&self, age: Duration) -> Result<u64, StoreError> {
-        let mut tx = self.begin().await?;
-        let forgotten = tx.execute(FORGET, args![micros(age)]).await?;
-        tx.commit().await?;
-        Ok(forgotten)
+        self.forget_in_pieces(&FORGET, args![micros(age)]).await
     }
 
     /// How many items there are in each state.

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::gate::Urgency;
 use super::order::Locks;
 use super::sql::{Arg, args, one, runs, statements};
 use super::{Read, Store, StoreError, Tx};
@@ -13,8 +14,9 @@ statements! {
     NEWEST = "SELECT blob FROM scanned_blobs WHERE ruleset = $1 ORDER BY scanned_at DESC LIMIT $2";
     ADD = "INSERT INTO scanned_blobs (ruleset, blob, scanned_at) VALUES {rows:3}
         ON CONFLICT (ruleset, blob) DO NOTHING";
-    FORGET = "DELETE FROM scanned_blobs WHERE scanned_at < (SELECT scanned_at FROM scanned_blobs
-        ORDER BY scanned_at DESC LIMIT 1 OFFSET $1)";
+    OLDEST_KEPT = "SELECT scanned_at FROM scanned_blobs ORDER BY scanned_at DESC LIMIT 1 OFFSET $1";
+    FORGET = "DELETE FROM scanned_blobs WHERE (ruleset, blob) IN (
+        SELECT ruleset, blob FROM scanned_blobs WHERE scanned_at < $1 ORDER BY scanned_at LIMIT $2)";
 }
 
 impl Store {
@@ -31,15 +33,37 @@ impl Store {
         read.fetch(NEWEST, args![ruleset, limit], one::bytes).await
     }
 
-    /// Forgets all but about `keep` of the blobs, those that were scanned last; says how many.
+    /// Notes the object ids of blobs that were scanned with this set of formats and hold no candidate, in
+    /// a transaction of its own that lets all others go first.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn remember_blobs(
+        &self,
+        ruleset: &str,
+        ids: Vec<&[u8]>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.with_urgency(Urgency::Housekeeping).begin().await?;
+        tx.add_scanned_blobs(ruleset, ids, now).await?;
+        tx.commit().await
+    }
+
+    /// Forgets all but about `keep` of the blobs, those that were scanned last, a piece at a time; says
+    /// how many.
     ///
     /// # Errors
     /// Any [`StoreError`] of a change.
     pub async fn forget_scanned_blobs(&self, keep: u32) -> Result<u64, StoreError> {
-        let mut tx = self.begin().await?;
-        let forgotten = tx.execute(FORGET, args![keep]).await?;
-        tx.commit().await?;
-        Ok(forgotten)
+        let store = self.with_urgency(Urgency::Housekeeping);
+        let mut read = &store;
+        let Some(oldest) = read
+            .fetch_first(OLDEST_KEPT, args![keep], one::time)
+            .await?
+        else {
+            return Ok(0);
+        };
+        self.forget_in_pieces(&FORGET, args![oldest]).await
     }
 }
 

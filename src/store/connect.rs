@@ -21,7 +21,7 @@ use super::{StoreError, StoreOptions};
 
 /// How long a statement waits for another process's lock. Less than its deadline, so that it is the
 /// database that says what was waited for.
-const LOCK_WAIT: Duration = Duration::from_secs(6);
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(6);
 /// How long a first connection may take.
 const CONNECTION_WAIT: Duration = Duration::from_secs(7);
 /// How long another process may take to turn a new file into a database, or to migrate one.

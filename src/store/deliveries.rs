@@ -15,7 +15,8 @@ const ROWS_MAX: usize = 128;
 statements! {
     RECORD = "INSERT INTO webhook_deliveries (source, delivery, received_at) VALUES {rows:3}
         ON CONFLICT (source, delivery) DO NOTHING RETURNING source, delivery";
-    FORGET = "DELETE FROM webhook_deliveries WHERE received_at < {now} - $1";
+    FORGET = "DELETE FROM webhook_deliveries WHERE (source, delivery) IN (
+        SELECT source, delivery FROM webhook_deliveries WHERE received_at < {now} - $1 LIMIT $2)";
     COUNT = "INSERT INTO sources (name, kind, cursor, succeeded_at, newest_event_at, error, unseen,
             polls, events, items, gaps, malformed, texts, unknown, repaired)
         VALUES ($1, $2, '', $3, $3, $4, $5, 0, $6, $7, 0, $8, $9, $10, 0)
@@ -122,15 +123,13 @@ impl Store {
         tx.commit().await
     }
 
-    /// Forgets deliveries that were noted longer ago than `age`; says how many.
+    /// Forgets deliveries that were noted longer ago than `age`, a piece at a time; says how many.
     ///
     /// # Errors
     /// Any [`StoreError`] of a change.
     pub async fn forget_deliveries(&self, age: Duration) -> Result<u64, StoreError> {
         let micros = i64::try_from(age.as_micros()).unwrap_or(i64::MAX / 4);
-        let mut tx = self.begin().await?;
-        let forgotten = tx.execute(FORGET, args![micros.min(i64::MAX / 4)]).await?;
-        tx.commit().await?;
-        Ok(forgotten)
+        self.forget_in_pieces(&FORGET, args![micros.min(i64::MAX / 4)])
+            .await
     }
 }

@@ -234,7 +234,7 @@ impl Store {
         let mut read = self;
         let (keys, stale) = find(&mut read, &self.0.peppers, digests).await?;
         if !stale.is_empty()
-            && let Err(error) = self.rewrite(&stale).await
+            && let Err(error) = self.in_passing(self.rewrite(&stale)).await
         {
             tracing::warn!(%error, keys = stale.len(), "keys stay under a retired pepper");
         }

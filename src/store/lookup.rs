@@ -1,11 +1,19 @@
 //! Look-ups for many callers at once: whatever has been asked for while one query ran goes into the
 //! next one together. Nothing waits for company, and nothing is remembered between queries, so a
 //! revocation by any process is seen at once.
+//!
+//! A query that takes longer than usual holds up nobody but those who are in it: the next one starts beside
+//! it. So one connection that does not answer any more costs its own callers their deadline, and others
+//! nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::{Key, Store, StoreError, Token};
 use crate::keyformat::Sha256Digest;
@@ -14,6 +22,12 @@ use crate::keyformat::Sha256Digest;
 const WAITING_MAX: usize = 4_096;
 /// The most digests of one query.
 const BATCH_MAX: usize = 256;
+/// The most queries at a time, if all of them take long.
+const QUERIES_MAX: usize = 4;
+/// After this time a query takes long.
+const LONG: Duration = Duration::from_millis(50);
+/// How long a caller waits, be it for its turn or for its answer. A partner waits 10 s.
+const ANSWER_WAIT: Duration = Duration::from_secs(8);
 
 /// Looks keys and access tokens up by the digest of their values. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -71,17 +85,26 @@ impl Lookup {
 }
 
 async fn ask<T>(to: &mpsc::Sender<Request<T>>, digest: Sha256Digest) -> Answer<T> {
-    let ended = || {
+    let unavailable = |cause: String| {
         Arc::new(StoreError::Unavailable {
             database: "behind the look-ups".to_owned(),
-            cause: "the program is shutting down".to_owned(),
+            cause,
         })
     };
+    let ended = |()| unavailable("the program is shutting down".to_owned());
     let (answer, answered) = oneshot::channel();
-    to.send(Request { digest, answer })
-        .await
-        .map_err(|_| ended())?;
-    answered.await.map_err(|_| ended())?
+    let asking = async {
+        let request = Request { digest, answer };
+        to.send(request).await.map_err(|_| ended(()))?;
+        answered.await.map_err(|_| ended(()))?
+    };
+    match tokio::time::timeout(ANSWER_WAIT, asking).await {
+        Ok(answer) => answer,
+        Err(_) => Err(unavailable(format!(
+            "no answer within {} s",
+            ANSWER_WAIT.as_secs()
+        ))),
+    }
 }
 
 impl LookupTask {
@@ -112,24 +135,57 @@ async fn serve<T, F>(
     T: Clone,
     F: Future<Output = Result<HashMap<Sha256Digest, T>, StoreError>>,
 {
+    let mut under_way = FuturesUnordered::new();
+    // When each of them began, the latest last.
+    let mut begun: VecDeque<Instant> = VecDeque::new();
     let mut batch = Vec::with_capacity(BATCH_MAX);
-    while requests.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        // A caller that went away, be it by a timeout, needs no answer.
-        batch.retain(|request| !request.answer.is_closed());
-        let mut digests: Vec<_> = batch.iter().map(|request| request.digest).collect();
-        digests.sort_unstable();
-        digests.dedup();
-        if digests.is_empty() {
-            continue;
+    loop {
+        let all_are_long = begun.back().is_none_or(|at| at.elapsed() >= LONG);
+        let next_is_due = begun.back().map_or_else(Instant::now, |at| *at + LONG);
+        let has_room = under_way.len() < QUERIES_MAX;
+        tokio::select! {
+            Some(at) = under_way.next(), if !under_way.is_empty() => {
+                begun.retain(|begun| *begun != at);
+            }
+            received = requests.recv_many(&mut batch, BATCH_MAX), if all_are_long && has_room => {
+                if received == 0 {
+                    break;
+                }
+                // A caller that went away, be it by a timeout, needs no answer.
+                batch.retain(|request| !request.answer.is_closed());
+                if batch.is_empty() {
+                    continue;
+                }
+                let at = Instant::now();
+                begun.push_back(at);
+                let asked = std::mem::replace(&mut batch, Vec::with_capacity(BATCH_MAX));
+                let found = find(digests(&asked));
+                under_way.push(async move {
+                    answer(asked, found.await);
+                    at
+                });
+            }
+            () = tokio::time::sleep_until(next_is_due), if !all_are_long && has_room => {}
         }
-        let found = find(digests).await.map_err(Arc::new);
-        for request in batch.drain(..) {
-            let answer = match &found {
-                Ok(found) => Ok(found.get(&request.digest).cloned()),
-                Err(error) => Err(Arc::clone(error)),
-            };
-            // Nobody is left to tell when the caller went away meanwhile.
-            let _ = request.answer.send(answer);
-        }
+    }
+    while under_way.next().await.is_some() {}
+}
+
+fn digests<T>(asked: &[Request<T>]) -> Vec<Sha256Digest> {
+    let mut digests: Vec<_> = asked.iter().map(|request| request.digest).collect();
+    digests.sort_unstable();
+    digests.dedup();
+    digests
+}
+
+fn answer<T: Clone>(asked: Vec<Request<T>>, found: Result<HashMap<Sha256Digest, T>, StoreError>) {
+    let found = found.map_err(Arc::new);
+    for request in asked {
+        let answer = match &found {
+            Ok(found) => Ok(found.get(&request.digest).cloned()),
+            Err(error) => Err(Arc::clone(error)),
+        };
+        // Nobody is left to tell when the caller went away meanwhile.
+        let _ = request.answer.send(answer);
     }
 }

@@ -23,6 +23,7 @@ mod occurrences;
 mod order;
 mod page;
 mod pool;
+mod prune;
 mod queue;
 mod ready;
 mod retry;
@@ -33,6 +34,7 @@ mod tokens;
 mod tx;
 mod uses;
 mod verify;
+mod wal;
 mod work;
 
 use std::fmt;

@@ -185,7 +185,9 @@ impl Store {
                     continue;
                 };
                 if *rank > 0
-                    && let Err(error) = self.rewrite_token(&token, form, digest).await
+                    && let Err(error) = self
+                        .in_passing(self.rewrite_token(&token, form, digest))
+                        .await
                 {
                     tracing::warn!(%error, token = %token.id, "an access token stays under a retired pepper");
                 }

@@ -13,7 +13,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::tally::Tally;
 use crate::respond::{Answer, Report, Responder, Sighting, announce};
-use crate::store::{Delivery, NewWorkItem, Reason, StoreError, Tx, retried};
+use crate::store::{Delivery, NewWorkItem, Reason, Store, StoreError, Tx, Urgency, retried};
 
 /// How many deliveries may wait.
 const WAITING_MAX: usize = 2_048;
@@ -23,12 +23,6 @@ const GROUP_MAX: usize = 128;
 
 /// How often counts are written down.
 const TALLY_EVERY: Duration = Duration::from_secs(2);
-
-/// After how many of those deliveries are forgotten that are too old to be repeated: an hour.
-const FORGET_EVERY: u32 = 1_800;
-
-/// How long deliveries are remembered. GitHub repeats them for 3 days.
-const REMEMBERED: Duration = Duration::from_hours(24 * 7);
 
 /// Takes what deliveries amount to. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -43,6 +37,12 @@ pub struct InboxTask {
     wake: Arc<Notify>,
     entries: mpsc::Receiver<Entry>,
     tallies: mpsc::UnboundedReceiver<Arc<Tally>>,
+}
+
+/// What commits them.
+struct Committer {
+    responder: Responder,
+    wake: Arc<Notify>,
 }
 
 /// Makes an inbox, before it is known which webhooks there are.
@@ -122,31 +122,32 @@ impl Inbox {
 
 impl InboxTask {
     /// Commits deliveries until every [`Inbox`] is gone and everything handed over before is answered.
-    pub async fn run(mut self) {
-        let mut tallies = Vec::new();
-        let mut ticks = ticks();
-        let mut ticked = 0_u32;
-        let mut group = Vec::with_capacity(GROUP_MAX);
-        loop {
-            tokio::select! {
-                received = self.entries.recv_many(&mut group, GROUP_MAX) => {
-                    if received == 0 {
-                        break;
-                    }
-                    self.commit_and_answer(std::mem::take(&mut group)).await;
-                }
-                _ = ticks.tick() => {
-                    self.write_down(&mut tallies).await;
-                    ticked += 1;
-                    if ticked % FORGET_EVERY == 1 {
-                        self.forget().await;
-                    }
-                }
+    ///
+    /// Counts are written down beside that: no delivery waits for them.
+    pub async fn run(self) {
+        let Self {
+            responder,
+            wake,
+            mut entries,
+            tallies,
+        } = self;
+        let committer = Committer { responder, wake };
+        let counts = committer.responder.store().with_urgency(Urgency::Work);
+        let (ended, end) = oneshot::channel();
+        let committing = async {
+            let mut group = Vec::with_capacity(GROUP_MAX);
+            while entries.recv_many(&mut group, GROUP_MAX).await > 0 {
+                committer
+                    .commit_and_answer(std::mem::take(&mut group))
+                    .await;
             }
-        }
-        self.write_down(&mut tallies).await;
+            drop(ended);
+        };
+        tokio::join!(committing, keep_counts(&counts, tallies, end));
     }
+}
 
+impl Committer {
     /// Commits a group, and answers each of it. When the database refuses it for what is in it, each is
     /// committed alone: a delivery that nobody can store must not take others along.
     async fn commit_and_answer(&self, group: Vec<Entry>) {
@@ -233,30 +234,42 @@ impl InboxTask {
         let actors = reports.iter().map(|report| report.actor);
         Ok(actors.zip(answers).collect())
     }
+}
 
-    /// Writes down what was counted.
-    async fn write_down(&mut self, tallies: &mut Vec<Arc<Tally>>) {
-        while let Ok(tally) = self.tallies.try_recv() {
+/// Writes down what is counted, now and then and at last, until `end` comes.
+async fn keep_counts(
+    store: &Store,
+    mut new: mpsc::UnboundedReceiver<Arc<Tally>>,
+    mut end: oneshot::Receiver<()>,
+) {
+    let mut tallies = Vec::new();
+    let mut ticks = ticks();
+    loop {
+        let ended = tokio::select! {
+            _ = ticks.tick() => false,
+            _ = &mut end => true,
+        };
+        while let Ok(tally) = new.try_recv() {
             tallies.push(tally);
         }
-        for tally in tallies {
-            let Some(counts) = tally.take() else {
-                continue;
-            };
-            let name = tally.forge().source();
-            let store = self.responder.store();
-            if let Err(error) = store.count_webhook(name, &counts).await {
-                tracing::warn!(source = name, %error, "the counts of a webhook are written down later");
-                tally.put_back(&counts);
-            }
+        write_down(store, &tallies).await;
+        if ended {
+            return;
         }
     }
+}
 
-    async fn forget(&self) {
-        match self.responder.store().forget_deliveries(REMEMBERED).await {
-            Ok(0) => {}
-            Ok(deliveries) => tracing::debug!(deliveries, "old deliveries were forgotten"),
-            Err(error) => tracing::warn!(%error, "old deliveries are forgotten later"),
+async fn write_down(store: &Store, tallies: &[Arc<Tally>]) {
+    for tally in tallies {
+        let Some(counts) = tally.take() else {
+            continue;
+        };
+        let name = tally.forge().source();
+        if let Err(error) = store.count_webhook(name, &counts).await {
+            tracing::warn!(source = name, %error, "the counts of webhooks are written down later");
+            tally.put_back(&counts);
+            // The others would wait for the same database.
+            return;
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Blobs that hold no candidate need not be scanned again: forks and mirrors push the same ones.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 
 use crate::fetch::ObjectId;
 
@@ -12,13 +15,22 @@ pub(super) const GENERATION: usize = 100_000;
 /// formats; an engine with other formats starts with an empty list. A blob with a candidate is never
 /// listed: it is to be reported from every place where it stands.
 #[derive(Debug, Default)]
-pub(super) struct CleanBlobs(Mutex<Generations>);
+pub(super) struct CleanBlobs {
+    generations: Mutex<Generations>,
+    /// Those that are not in the database yet.
+    unwritten: Mutex<VecDeque<ObjectId>>,
+    more: Notify,
+    left_out: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct Generations {
     young: HashSet<ObjectId>,
     old: HashSet<ObjectId>,
 }
+
+/// How many may wait to be written into the database.
+const UNWRITTEN_MAX: usize = 50_000;
 
 impl CleanBlobs {
     pub(super) fn contains(&self, id: &ObjectId) -> bool {
@@ -39,8 +51,49 @@ impl CleanBlobs {
         generations.young.insert(id)
     }
 
+    /// Has blobs written into the database when there is time for it, and not at all if too many wait.
+    pub(super) fn write_later(&self, ids: &[ObjectId]) {
+        let mut unwritten = self.unwritten();
+        let room = UNWRITTEN_MAX.saturating_sub(unwritten.len()).min(ids.len());
+        let left_out = ids.len() - room;
+        unwritten.extend(&ids[..room]);
+        drop(unwritten);
+        if left_out > 0 {
+            self.leave_out(left_out as u64);
+        }
+        self.more.notify_one();
+    }
+
+    /// Waits until blobs are to be written.
+    pub(super) async fn more(&self) {
+        self.more.notified().await;
+    }
+
+    /// Takes some of the blobs that are to be written.
+    pub(super) fn take_unwritten(&self, most: usize) -> Vec<ObjectId> {
+        let mut unwritten = self.unwritten();
+        let count = unwritten.len().min(most);
+        unwritten.drain(..count).collect()
+    }
+
+    /// Counts blobs that are not remembered.
+    pub(super) fn leave_out(&self, count: u64) {
+        self.left_out.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// How many blobs were not remembered since this was asked last.
+    pub(super) fn take_left_out(&self) -> u64 {
+        self.left_out.swap(0, Ordering::Relaxed)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Generations> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let generations = &self.generations;
+        generations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, VecDeque<ObjectId>> {
+        let unwritten = &self.unwritten;
+        unwritten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -63,5 +116,20 @@ mod tests {
         assert!(clean.contains(&id(2 * GENERATION + 1)));
         clean.add(id(0));
         assert!(!clean.contains(&id(0)));
+    }
+
+    #[test]
+    fn no_more_wait_to_be_written_than_there_is_room_for() {
+        let clean = CleanBlobs::default();
+        for start in [1, 40_001] {
+            clean.write_later(&(start..start + 40_000).map(id).collect::<Vec<_>>());
+        }
+        assert_eq!(clean.take_left_out(), 30_000);
+        assert_eq!(clean.take_left_out(), 0);
+        assert_eq!(
+            clean.take_unwritten(512),
+            (1..=512).map(id).collect::<Vec<_>>()
+        );
+        assert_eq!(clean.take_unwritten(usize::MAX).len(), UNWRITTEN_MAX - 512);
     }
 }

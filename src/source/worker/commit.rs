@@ -82,9 +82,12 @@ impl Worker {
                 seen.push((tried.item.range.source.as_str(), sightings));
             }
         }
+        let clean_blobs = std::mem::take(&mut gains.clean_blobs);
         self.keep(&mut tx, gains).await?;
         let found = self.respond(&mut tx, &seen).await?;
         tx.commit().await?;
+        // Written apart, when nobody waits: losing them costs no more than scanning them again.
+        self.shared.clean.write_later(&clean_blobs);
         let sources = seen.iter().map(|(source, _)| *source);
         Ok(sources.zip(found).collect())
     }
@@ -119,8 +122,7 @@ impl Worker {
         for (source, done) in gains.work {
             tx.add_work_done(source, done).await?;
         }
-        let blobs: Vec<&[u8]> = gains.clean_blobs.iter().map(ObjectId::as_slice).collect();
-        tx.add_scanned_blobs(&self.ruleset, blobs, now).await
+        Ok(())
     }
 
     /// The sightings of each try that are of keys of ours. Most candidates are nobody's; they are sorted out

@@ -1,0 +1,63 @@
+//! SQLite's write-ahead log, which must not grow without end.
+//!
+//! SQLite takes its pages over into the database after a commit, and starts it anew when no reader needs it
+//! any more. Where readers follow each other without a gap that moment never comes by itself; so it is made
+//! when the log has grown: writers wait for a moment until those who read now have finished.
+
+use std::time::Duration;
+
+use super::connect::{Db, LOCK_WAIT};
+use super::gate::Urgency;
+use super::{Store, StoreError};
+
+/// A log that is larger is cut.
+const LARGE: u64 = 32 << 20;
+
+/// A log that is larger and cannot be cut is an operator's concern.
+const HUGE: u64 = 512 << 20;
+
+/// How long readers are waited for. So long writers wait as well.
+const READERS_WAIT: Duration = Duration::from_millis(500);
+
+impl Store {
+    /// Cuts a write-ahead log that has grown large. Nothing to do on PostgreSQL.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn cut_wal(&self) -> Result<(), StoreError> {
+        let Db::Sqlite { write, .. } = &self.0.db else {
+            return Ok(());
+        };
+        let wal = format!("{}-wal", self.0.name);
+        let size = || std::fs::metadata(&wal).map_or(0, |wal| wal.len());
+        if size() <= LARGE {
+            return Ok(());
+        }
+        let until = self.turn_until();
+        let limit = self.limit();
+        let cut = async {
+            let mut held = write.acquire(Urgency::Housekeeping, until).await?;
+            held.run(limit, busy_timeout(READERS_WAIT)).await?;
+            let cut = held.run(limit, "PRAGMA wal_checkpoint(TRUNCATE)").await;
+            let back = held.run(limit, busy_timeout(LOCK_WAIT)).await;
+            if back.is_err() {
+                held.give_up();
+            }
+            cut.and(back)
+        };
+        cut.await.map_err(|error| self.failed(&error))?;
+        let left = size();
+        if left > HUGE {
+            tracing::warn!(
+                file = wal,
+                mebibytes = left >> 20,
+                "the write-ahead log cannot be cut: another program reads the database and does not finish"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn busy_timeout(wait: Duration) -> String {
+    format!("PRAGMA busy_timeout = {}", wait.as_millis())
+}
