@@ -225,6 +225,7 @@ fn refused_repository(path: String, error: HistoryError) -> anyhow::Error {
         | HistoryError::Unreadable(_) => UsageError(format!("{path}: {error}")).into(),
         HistoryError::NoGit
         | HistoryError::CannotRun(_)
+        | HistoryError::NoFolder(_)
         | HistoryError::Failed { .. }
         | HistoryError::Broken { .. } => anyhow::Error::new(error).context(path),
     }

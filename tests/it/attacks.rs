@@ -1,3 +1,5 @@
-//! What an attacker or a fault would do, and what has to hold all the same.
+//! What somebody from outside, or a fault, may do to Rescind. Each test is an attack that worked once, or that
+//! must not begin to.
 
+mod local;
 mod records;

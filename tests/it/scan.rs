@@ -15,21 +15,21 @@ use rescind::keyformat::{FormatSet, KeyValue};
 use serde_json::Value;
 use tempfile::TempDir;
 
-fn key(format: &str) -> KeyValue {
+pub(crate) fn key(format: &str) -> KeyValue {
     let formats = FormatSet::builtin();
     let format = formats.get(format).expect("a built-in format");
     format.mint().expect("a key")
 }
 
-fn secret() -> KeyValue {
+pub(crate) fn secret() -> KeyValue {
     key("rescind_secret")
 }
 
-fn folder() -> TempDir {
+pub(crate) fn folder() -> TempDir {
     TempDir::new().expect("a temporary folder")
 }
 
-fn write(folder: &Path, name: &str, contents: impl AsRef<[u8]>) {
+pub(crate) fn write(folder: &Path, name: &str, contents: impl AsRef<[u8]>) {
     let path = folder.join(name);
     fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
     fs::write(path, contents).expect("a file");
@@ -40,7 +40,7 @@ fn rescind(folder: &Path, arguments: &[&str], input: &[u8]) -> Output {
 }
 
 /// The binary, which is not told of a repository by the environment of these tests.
-fn program() -> Command {
+pub(crate) fn program() -> Command {
     without_git_variables(Command::new(env!("CARGO_BIN_EXE_rescind")))
 }
 
@@ -53,7 +53,7 @@ fn without_git_variables(mut command: Command) -> Command {
     command
 }
 
-fn run(command: &mut Command, input: &[u8]) -> Output {
+pub(crate) fn run(command: &mut Command, input: &[u8]) -> Output {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -67,15 +67,15 @@ fn run(command: &mut Command, input: &[u8]) -> Output {
     child.wait_with_output().expect("it ends")
 }
 
-fn scan(folder: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn scan(folder: &Path, arguments: &[&str]) -> Output {
     rescind(folder, &[&["scan"], arguments].concat(), b"")
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-fn rows(output: &Output) -> Vec<Value> {
+pub(crate) fn rows(output: &Output) -> Vec<Value> {
     let stdout = String::from_utf8(output.stdout.clone()).expect("UTF-8");
     let mut rows: Vec<Value> = stdout
         .lines()
@@ -227,7 +227,7 @@ fn paths_need_not_be_utf8_and_keys_in_them_are_redacted() {
 
 /// Runs git, which has to succeed, and returns what it prints.
 #[track_caller]
-fn git(folder: &Path, arguments: &[&str]) -> String {
+pub(crate) fn git(folder: &Path, arguments: &[&str]) -> String {
     let output = try_git(folder, arguments);
     assert!(output.status.success(), "{arguments:?}: {}", text(&output));
     String::from_utf8(output.stdout)
@@ -236,7 +236,7 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
         .to_owned()
 }
 
-fn try_git(folder: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn try_git(folder: &Path, arguments: &[&str]) -> Output {
     without_git_variables(Command::new("git"))
         .current_dir(folder)
         .args(["-c", "user.name=Test", "-c", "user.email=test@example.com"])
@@ -248,14 +248,14 @@ fn try_git(folder: &Path, arguments: &[&str]) -> Output {
 }
 
 /// A folder with an empty repository in it.
-fn repository() -> TempDir {
+pub(crate) fn repository() -> TempDir {
     let folder = folder();
     git(folder.path(), &["init", "--quiet", "--initial-branch=main"]);
     folder
 }
 
 /// Commits all files as they are and returns the commit.
-fn commit(folder: &Path, message: &str) -> String {
+pub(crate) fn commit(folder: &Path, message: &str) -> String {
     git(folder, &["add", "--all"]);
     git(
         folder,

@@ -1,11 +1,13 @@
 //! Runs `git` on a repository that is not trusted.
 
-use std::ffi::OsStr;
+use std::cell::OnceCell;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread::{self, JoinHandle};
 
+use super::lender::Lender;
 use super::{HistoryError, path_of};
 
 /// What is kept of what git says on standard error, in bytes.
@@ -29,6 +31,7 @@ const WHEREABOUTS: [&str; 9] = [
 #[derive(Debug)]
 pub(super) struct Repository {
     place: Place,
+    lender: OnceCell<Lender>,
 }
 
 /// Where git looks for a repository.
@@ -59,12 +62,18 @@ pub(super) struct Running {
 }
 
 impl Repository {
+    fn new(place: Place) -> Self {
+        Self {
+            place,
+            lender: OnceCell::new(),
+        }
+    }
+
     /// The repository at `path`, which is its working tree, its `.git` or a bare repository. A folder
     /// inside a working tree is refused: it would be surprising to scan all that is around it.
     pub(super) fn open(path: &Path) -> Result<Self, HistoryError> {
         let path = path.canonicalize().map_err(HistoryError::Unreadable)?;
-        let place = Place::At(path);
-        let repository = Self { place };
+        let repository = Self::new(Place::At(path));
         match repository.ask(&["rev-parse", "--git-dir"])? {
             Ok(_) => Ok(repository),
             Err(complaint) => Err(HistoryError::NotARepository { complaint }),
@@ -74,7 +83,7 @@ impl Repository {
     /// The repository that holds `path`, or without one the repository that `git` itself would take here.
     /// What the environment says counts unless `path` lies in another repository than that.
     pub(super) fn around(path: Option<&Path>) -> Result<Self, HistoryError> {
-        let told = Self { place: Place::Told };
+        let told = Self::new(Place::Told);
         let Some(path) = path else {
             return told.identity()?.map(|_| told);
         };
@@ -83,8 +92,7 @@ impl Repository {
             Some(parent) if !path.is_dir() => parent.to_owned(),
             _ => path,
         };
-        let place = Place::Around(folder.clone());
-        let around = Self { place };
+        let around = Self::new(Place::Around(folder.clone()));
         let found = around.identity()?;
         let is_told = WHEREABOUTS
             .iter()
@@ -145,17 +153,26 @@ impl Repository {
 
     /// A git command that runs nothing that the repository's own configuration names, asks nobody, writes
     /// nothing, fetches nothing, and is told by the environment where to look only if that is wanted.
+    ///
+    /// Only plumbing belongs here: it runs no hook, filter, pager or alias and verifies no signature. What
+    /// else a configuration can name is reached by transports, or refreshes the index.
     pub(super) fn git(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("git");
         self.look_there(&mut command);
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", absolute_only(&path));
+        }
         command
             .env("LC_ALL", "C")
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_CONFIG_GLOBAL", null_device())
             .env("GIT_OPTIONAL_LOCKS", "0")
             .env("GIT_TERMINAL_PROMPT", "0")
-            // Objects that a partial clone lacks are reported, not fetched.
+            // Objects that a partial clone lacks are reported, not fetched. Versions before 2.45 do not know
+            // this, and `protocol.allow` gives way to `protocol.ext.allow` of the repository, whose programs
+            // anybody may name. No transport is in the empty list, and nothing is stronger than it.
             .env("GIT_NO_LAZY_FETCH", "1")
+            .env("GIT_ALLOW_PROTOCOL", "")
             // What replacements and grafts hide is history too.
             .env("GIT_NO_REPLACE_OBJECTS", "1")
             .env("GIT_GRAFT_FILE", null_device())
@@ -165,6 +182,8 @@ impl Repository {
             .args(["-c", "core.fsmonitor=false"])
             .args(["-c", "core.hooksPath=/dev/null"])
             .args(["-c", "protocol.allow=never"])
+            .args(["-c", "gc.auto=0"])
+            .args(["-c", "maintenance.auto=false"])
             // A cache that could be out of date, or say less than the commits do.
             .args(["-c", "core.commitGraph=false"])
             .args(arguments)
@@ -205,13 +224,56 @@ impl Repository {
         arguments: &[&str],
         input: Stdio,
     ) -> Result<Running, HistoryError> {
-        let mut child = self
-            .git(arguments)
-            .stdin(input)
-            .spawn()
-            .map_err(HistoryError::from_start)?;
+        Running::start(what, self.git(arguments).stdin(input))
+    }
+
+    /// Starts a git command that needs nothing but objects.
+    pub(super) fn start_reading(
+        &self,
+        what: &'static str,
+        arguments: &[&str],
+        input: Stdio,
+    ) -> Result<Running, HistoryError> {
+        let lender = self.lender()?;
+        let mut command = self.git(arguments);
+        for name in ["GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR"] {
+            command.env_remove(name);
+        }
+        command
+            .env("GIT_DIR", lender.git_dir())
+            .env("GIT_OBJECT_DIRECTORY", lender.objects());
+        Running::start(what, command.stdin(input))
+    }
+
+    /// What lends this repository's objects.
+    fn lender(&self) -> Result<&Lender, HistoryError> {
+        if let Some(lender) = self.lender.get() {
+            return Ok(lender);
+        }
+        let objects = self.ask(&["rev-parse", "--git-path", "objects"])?;
+        let objects = objects.map_err(|complaint| HistoryError::Failed {
+            what: "find the objects",
+            complaint,
+        })?;
+        // Relative to where git looked.
+        let objects = match &self.place {
+            Place::At(folder) | Place::Around(folder) => folder.join(path_of(&objects)),
+            Place::Told => path_of(&objects),
+        };
+        let objects = objects.canonicalize().map_err(HistoryError::Unreadable)?;
+        // A git that does not know the question knows SHA-1 only.
+        let format = self.ask(&["rev-parse", "--show-object-format"])?;
+        let format = String::from_utf8(format.unwrap_or_default()).unwrap_or_default();
+        let lender = Lender::new(objects, &format).map_err(HistoryError::NoFolder)?;
+        Ok(self.lender.get_or_init(|| lender))
+    }
+}
+
+impl Running {
+    fn start(what: &'static str, command: &mut Command) -> Result<Self, HistoryError> {
+        let mut child = command.spawn().map_err(HistoryError::from_start)?;
         let complaint = child.stderr.take().map(drain);
-        Ok(Running {
+        Ok(Self {
             child,
             what,
             complaint,
@@ -288,6 +350,13 @@ fn complaint(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let last = text.lines().rev().find(|line| !line.trim().is_empty());
     last.unwrap_or("git gave no reason").to_owned()
+}
+
+/// A search path without entries that depend on the current folder, which is the scanned repository's: a
+/// program named `git` in it is not the one that is meant.
+fn absolute_only(path: &OsStr) -> OsString {
+    let entries = std::env::split_paths(path).filter(|entry| entry.is_absolute());
+    std::env::join_paths(entries).unwrap_or_default()
 }
 
 fn null_device() -> &'static OsStr {

@@ -3,11 +3,14 @@
 //! ([`scan_since`]).
 //!
 //! History is what branches, tags, stashes, notes and every other reference lead to. Git lists the
-//! objects and writes them out one after the other; nothing is checked out. Of a history each file's
+//! objects and writes them out one after the other; nothing is checked out. The repository is somebody
+//! else's: nothing that its configuration names is run ([`command`]), and what reads contents does not even
+//! see its configuration ([`lender`]). Of a history each file's
 //! contents are scanned once, however many commits have it, and the messages of commits and annotated tags.
 
 mod changes;
 mod command;
+mod lender;
 mod objects;
 mod origins;
 mod since;
@@ -37,6 +40,9 @@ pub enum HistoryError {
     /// Git cannot be run.
     #[error("the program `git` cannot be run: {0}")]
     CannotRun(#[source] io::Error),
+    /// There is no room for what git needs to read objects.
+    #[error("no temporary folder can be made: {0}; set TMPDIR to one that can be written to")]
+    NoFolder(#[source] io::Error),
     /// The path cannot be looked at.
     #[error("it cannot be read: {0}")]
     Unreadable(#[source] io::Error),

@@ -55,7 +55,7 @@ impl Contents {
             "--batch-check=%(objectname) %(objecttype) %(rest)",
             "--buffer",
         ];
-        let mut check = repository.start(LIST, &arguments, Stdio::from(objects))?;
+        let mut check = repository.start_reading(LIST, &arguments, Stdio::from(objects))?;
         let kinds = BufReader::new(check.stdout().map_err(broken)?);
         Self::start(repository, vec![list, check], |wanted| feed(kinds, wanted))
     }
@@ -84,7 +84,7 @@ impl Contents {
             "--batch=%(objectname) %(objecttype) %(objectsize) %(rest)",
             "--buffer",
         ];
-        let mut read = repository.start(READ, &arguments, Stdio::piped())?;
+        let mut read = repository.start_reading(READ, &arguments, Stdio::piped())?;
         let output = BufReader::with_capacity(128 << 10, read.stdout().map_err(broken)?);
         let wanted = read.stdin();
         processes.push(read);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use super::HistoryError;
@@ -15,21 +16,41 @@ const TRACE: &str = "trace candidates to their commits";
 /// By object, the findings in it.
 type Wanted<'a> = HashMap<String, Vec<&'a mut Finding>>;
 
-/// Gives each finding in a file the oldest commit that has its contents. Only commits are looked at that
-/// touch a path where such contents are known to be, so that it is cheap where findings are few.
+/// Gives each finding in a file the oldest commit that has its contents, and the path that it has there.
+///
+/// At first only commits are looked at that touch a path where such contents are known to be, so that it is
+/// cheap where findings are few. But the list of objects cuts paths at a line break and drops blanks at their
+/// ends: what is not found like that is looked for in all commits.
 pub(super) fn trace(repository: &Repository, findings: &mut [Finding]) -> Result<(), HistoryError> {
     let mut wanted = Wanted::new();
     for finding in findings {
-        if let (Some(object), Some(_)) = (&finding.object, &finding.path)
+        if let Some(object) = &finding.object
             && object.kind == GitKind::Blob
         {
             wanted.entry(object.id.clone()).or_default().push(finding);
         }
     }
+    let paths: BTreeSet<PathBuf> = wanted
+        .values()
+        .flatten()
+        .filter_map(|finding| finding.path.clone())
+        .collect();
+    if !paths.is_empty() {
+        trace_in(repository, &mut wanted, &paths)?;
+    }
+    trace_in(repository, &mut wanted, &BTreeSet::new())
+}
+
+/// The same, in commits that touch `paths`, or in all if there is none.
+fn trace_in(
+    repository: &Repository,
+    wanted: &mut Wanted<'_>,
+    paths: &BTreeSet<PathBuf>,
+) -> Result<(), HistoryError> {
     if wanted.is_empty() {
         return Ok(());
     }
-    let mut commits = list_commits(repository, &wanted)?;
+    let mut commits = list_commits(repository, paths)?;
     let arguments = [
         "diff-tree",
         "--stdin",
@@ -42,10 +63,7 @@ pub(super) fn trace(repository: &Repository, findings: &mut [Finding]) -> Result
     ];
     let listed = Stdio::from(commits.stdout().map_err(broken)?);
     let mut changes = repository.start(TRACE, &arguments, listed)?;
-    assign(
-        BufReader::new(changes.stdout().map_err(broken)?),
-        &mut wanted,
-    )?;
+    assign(BufReader::new(changes.stdout().map_err(broken)?), wanted)?;
     if wanted.is_empty() {
         // The rest of the history is not needed.
         return Ok(());
@@ -54,15 +72,15 @@ pub(super) fn trace(repository: &Repository, findings: &mut [Finding]) -> Result
     changes.finish()
 }
 
-/// Starts listing the commits that touch the paths of `wanted`, oldest first.
-fn list_commits(repository: &Repository, wanted: &Wanted<'_>) -> Result<Running, HistoryError> {
-    let paths: BTreeSet<_> = wanted
-        .values()
-        .flatten()
-        .filter_map(|finding| finding.path.as_ref())
-        .collect();
+/// Starts listing the commits that touch `paths`, or all if there is none, oldest first.
+fn list_commits(
+    repository: &Repository,
+    paths: &BTreeSet<PathBuf>,
+) -> Result<Running, HistoryError> {
     let mut input = stashes(repository)?;
-    input.extend(b"--\n");
+    if !paths.is_empty() {
+        input.extend(b"--\n");
+    }
     for path in paths {
         input.extend(path.as_os_str().as_encoded_bytes());
         input.push(b'\n');

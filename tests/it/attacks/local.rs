@@ -1,0 +1,5 @@
+//! Attacks by what is scanned or imported: repositories whose configuration names programs, names of files that
+//! fool a terminal, tables without an end.
+
+#[cfg(unix)]
+mod repositories;
