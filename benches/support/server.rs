@@ -8,7 +8,7 @@ use rescind::clock::{Clock as _, SharedClock, SystemClock};
 use rescind::intake::{Partner, PartnerOptions, PublicKeyTimings, PublicKeys};
 use rescind::keyformat::{FormatSet, KeyValue, Sha256Digest};
 use rescind::respond::{IssuerFormats, Responder};
-use rescind::server::{AppState, Intake, Limits, router, serve};
+use rescind::server::{AppState, Connections, Intake, Limits, router, serve};
 use rescind::store::{Lookup, NewKey, NewToken, Owner, Role, Store, StoreOptions};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -79,7 +79,12 @@ impl Server {
         let address = listener.local_addr().expect("an address");
         let tasks = TaskTracker::new();
         tasks.spawn(task.run());
-        tasks.spawn(serve(listener, router(state), CancellationToken::new()));
+        tasks.spawn(serve(
+            listener,
+            router(state),
+            Connections::default(),
+            CancellationToken::new(),
+        ));
         Self {
             address,
             token,

@@ -26,6 +26,10 @@ impl Config {
             "public_url",
             &quoted(&self.public_url(self.server.bind)),
         );
+        let proxies = self.server.trusted_proxies.iter();
+        let proxies: Vec<String> = proxies.map(|proxy| quoted(&proxy.to_string())).collect();
+        let proxies = format!("[{}]", proxies.join(", "));
+        out.line("server", "trusted_proxies", &proxies);
         out.section("database");
         out.line("database", "url", &quoted(&masked_url(&self.database.url)));
         out.section("formats");

@@ -2,6 +2,7 @@
 //!
 //! [`Daemon::start`] opens everything, [`Daemon::run`] serves until a signal comes.
 
+mod descriptors;
 mod intake;
 mod lifecycle;
 mod poller;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+pub use descriptors::Descriptors;
 pub use lifecycle::{Ended, Lifecycle, Signals};
 pub use sources::{app_installation, configured_sources};
 pub use token::{MintTokenError, bootstrap_token, mint_token};
@@ -28,7 +30,7 @@ use crate::fetch::{HttpClientError, http_client};
 use crate::intake::webhook::InboxTask;
 use crate::keyformat::{FormatSet, KeyValue, Peppers};
 use crate::respond::{IssuerFormats, Responder};
-use crate::server::{self, AppState, Intake, Limits};
+use crate::server::{self, AppState, Connections, Intake, Limits, TrustedProxies};
 use crate::source::PollError;
 use crate::store::{Lookup, Store, StoreError, StoreOptions};
 
@@ -124,6 +126,10 @@ impl Daemon {
         formats: FormatSet,
         clock: SharedClock,
     ) -> Result<Self, DaemonError> {
+        let descriptors = Descriptors::raise();
+        if let Some((what, remedy)) = descriptors.too_few() {
+            tracing::warn!("{what}; {remedy}");
+        }
         // Before anything is written: a token that is made and then not shown would be lost.
         let listener = bind(config.server.bind).await?;
         let address = listener.local_addr().unwrap_or(config.server.bind);
@@ -140,7 +146,11 @@ impl Daemon {
         if let Some(redelivery) = redelivery {
             intake::start_redelivery(&parts, redelivery);
         }
-        serve(&parts, intake, listener);
+        let connections = Connections {
+            most: descriptors.connections,
+            proxies: TrustedProxies::new(config.server.trusted_proxies.clone()),
+        };
+        serve(&parts, intake, listener, connections);
         work.start(&parts, std::mem::take(&mut sources.origins));
         sources.start(&parts);
         let (hurried, stop) = (store.clone(), lifecycle.stop_token());
@@ -204,7 +214,12 @@ async fn open(config: &Config) -> Result<Store, StoreError> {
 }
 
 /// Starts the API, and the tasks that its requests wait for. Those end when the API has.
-fn serve(parts: &Parts<'_>, (intake, inbox): (Intake, InboxTask), listener: TcpListener) {
+fn serve(
+    parts: &Parts<'_>,
+    (intake, inbox): (Intake, InboxTask),
+    listener: TcpListener,
+    connections: Connections,
+) {
     let (lookup, task) = Lookup::new(parts.responder.store().clone());
     parts.lifecycle.spawn("lookup", task.run());
     let limits = Limits::default();
@@ -217,7 +232,7 @@ fn serve(parts: &Parts<'_>, (intake, inbox): (Intake, InboxTask), listener: TcpL
     let stop = parts.lifecycle.stop_token();
     parts
         .lifecycle
-        .spawn("api", server::serve(listener, router, stop));
+        .spawn("api", server::serve(listener, router, connections, stop));
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, DaemonError> {

@@ -17,10 +17,13 @@ mod signature;
 pub mod webhook;
 
 pub use import::{COLUMNS, ImportRow, RowError, RowFormat, UNNAMED_FORMAT, parse_rows};
-pub use partner::{Answered, Feedback, Label, MAX_REPORT, Partner, PartnerError, PartnerOptions};
+pub use partner::{
+    Answered, Feedback, Label, MAX_REPORT, Partner, PartnerError, PartnerOptions, Report,
+    ReportProof,
+};
 pub use place::MAX_URL;
 pub use public_keys::{NoKey, PublicKeyTimings, PublicKeys};
 pub use revocation::RevocationApi;
-pub use rows::{MAX_ROWS, ReportError, Row, UNKNOWN_TYPE, parse_report};
+pub use rows::{MAX_ROWS, ReportError, Row, UNKNOWN_TYPE, count_rows, parse_report};
 pub use self_report::{SelfReport, self_report};
 pub use signature::{ReportKey, ReportSignature, SignatureError};

@@ -3,7 +3,8 @@
 //! GitHub began it; GitLab and deps.dev do the same with headers and keys of their own. A [`Partner`] knows
 //! the keys of one of them only, so that nobody's key verifies somebody else's report.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -11,8 +12,9 @@ use serde::Serialize;
 
 use super::place::partner_place;
 use super::public_keys::{NoKey, PublicKeys};
-use super::rows::{ReportError, Row, parse_report};
+use super::rows::{ReportError, Row, count_rows, parse_report};
 use super::signature::{ReportSignature, SignatureError};
+use crate::keyformat::Sha256Digest;
 use crate::respond::{Outcome, Responder, Sighting};
 use crate::store::{Reason, StoreError};
 
@@ -21,6 +23,12 @@ pub const MAX_REPORT: usize = 25 << 20;
 
 /// The longest key identifier that is looked up. GitHub's have 64 characters.
 const MAX_IDENTIFIER: usize = 128;
+
+/// The places of one key that one report adds.
+const PLACES_PER_KEY: u32 = 1000;
+
+/// What a row takes besides its texts while it is read and answered, in bytes.
+const ROW_COST: usize = 512;
 
 /// Who reports, and how its headers are called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,13 +70,23 @@ pub enum PartnerError {
     Died,
 }
 
+impl From<NoKey> for PartnerError {
+    fn from(none: NoKey) -> Self {
+        match none {
+            NoKey::Unknown => Self::UnknownKey,
+            NoKey::Unavailable { retry_after } => Self::KeysUnavailable { retry_after },
+        }
+    }
+}
+
 /// The answer to one row, in the form GitHub documents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Feedback {
     /// SHA-256 of the token as sent, in lower-case hex.
     pub token_hash: String,
     /// The row's `type` as sent, or `unknown`.
-    pub token_type: String,
+    #[schema(value_type = String)]
+    pub token_type: Cow<'static, str>,
     /// `true_positive` when the token is or was a secret key or an access token of ours.
     pub label: Label,
 }
@@ -120,24 +138,11 @@ impl Partner {
         self.options.name
     }
 
-    /// Takes a report as it arrived: its headers and the untouched bytes of the body.
+    /// Looks at the headers of a report before anybody reads its body.
     ///
     /// # Errors
-    /// [`PartnerError`]; nothing was changed then.
-    pub async fn receive(
-        &self,
-        headers: &HeaderMap,
-        body: impl AsRef<[u8]> + Send + 'static,
-    ) -> Result<Answered, PartnerError> {
-        let rows = self.verified_rows(headers, body).await?;
-        self.answer(rows).await
-    }
-
-    async fn verified_rows(
-        &self,
-        headers: &HeaderMap,
-        body: impl AsRef<[u8]> + Send + 'static,
-    ) -> Result<Vec<Row>, PartnerError> {
+    /// [`PartnerError`] when no body could make the report genuine, or none could be checked at present.
+    pub fn proof(&self, headers: &HeaderMap) -> Result<ReportProof, PartnerError> {
         let needed = |name: &str| {
             let value = headers.get(name).map(HeaderValue::as_bytes);
             let value = value.filter(|value| !value.is_empty());
@@ -151,54 +156,107 @@ impl Partner {
             .ok()
             .filter(|id| id.len() <= MAX_IDENTIFIER && id.bytes().all(|b| b.is_ascii_graphic()))
             .ok_or(PartnerError::UnknownKey)?;
-        let key = self
-            .keys
-            .find(identifier)
-            .await
-            .map_err(|none| match none {
-                NoKey::Unknown => PartnerError::UnknownKey,
-                NoKey::Unavailable { retry_after } => PartnerError::KeysUnavailable { retry_after },
-            })?;
-        // Hashing and parsing 25 MiB takes a tenth of a second, which other requests must not wait.
+        if let Some(none) = self.keys.refusal(identifier) {
+            return Err(none.into());
+        }
+        Ok(ReportProof {
+            identifier: identifier.to_owned(),
+            signature,
+        })
+    }
+
+    /// Checks the untouched bytes of a report's body.
+    ///
+    /// # Errors
+    /// [`PartnerError`] when it is not genuine, cannot be checked, or is no report.
+    pub async fn verify(&self, proof: ReportProof, body: Vec<u8>) -> Result<Report, PartnerError> {
+        let key = self.keys.find(&proof.identifier).await?;
+        // Hashing and reading 25 MiB takes a tenth of a second, which other requests must not wait.
         tokio::task::spawn_blocking(move || {
-            key.verify(body.as_ref(), &signature)?;
-            Ok(parse_report(body.as_ref())?)
+            key.verify(&body, &proof.signature)?;
+            Report::of(body)
         })
         .await
         .map_err(|_| PartnerError::Died)?
     }
 
-    /// Responds to rows, whoever has verified them.
-    async fn answer(&self, rows: Vec<Row>) -> Result<Answered, PartnerError> {
-        answer(&self.responder, &self.actor, rows).await
+    /// Responds to a verified report, row by row.
+    ///
+    /// # Errors
+    /// [`PartnerError`]; nothing was changed then.
+    pub async fn receive(&self, report: Report) -> Result<Answered, PartnerError> {
+        report.answer(&self.responder, &self.actor).await
+    }
+}
+
+/// What the body of a report has to fit.
+#[derive(Debug)]
+pub struct ReportProof {
+    identifier: String,
+    signature: ReportSignature,
+}
+
+/// The body of a report whose sender is known, not read yet.
+#[derive(Debug)]
+pub struct Report {
+    body: Vec<u8>,
+    rows: usize,
+}
+
+impl Report {
+    pub(super) fn of(body: Vec<u8>) -> Result<Self, PartnerError> {
+        let rows = count_rows(&body)?;
+        Ok(Self { body, rows })
+    }
+
+    /// How many bytes reading and answering it takes at most, give or take: its texts twice, and what there is
+    /// of each row however short.
+    pub fn cost(&self) -> usize {
+        2 * self.body.len() + self.rows * ROW_COST
+    }
+
+    pub(super) async fn answer(
+        self,
+        responder: &Responder,
+        actor: &str,
+    ) -> Result<Answered, PartnerError> {
+        let rows = tokio::task::spawn_blocking(move || parse_report(&self.body))
+            .await
+            .map_err(|_| PartnerError::Died)??;
+        answer(responder, actor, rows).await
     }
 }
 
 /// Responds to the rows of a report of `actor`.
-pub(super) async fn answer(
+async fn answer(
     responder: &Responder,
     actor: &str,
     rows: Vec<Row>,
 ) -> Result<Answered, PartnerError> {
+    let malformed = rows.iter().filter(|row| row.token.is_none()).count();
+    let digests: Vec<Sha256Digest> = rows.iter().map(Row::token_hash).collect();
+    let ours = known_of(responder, &digests).await?;
     let detected_at = responder.clock().now();
-    let mut sightings = Vec::new();
     let mut feedback = Vec::with_capacity(rows.len());
     let mut reported = Vec::new();
-    for row in rows {
+    let mut sightings = Vec::new();
+    let mut places: HashMap<Sha256Digest, u32> = HashMap::new();
+    for (row, digest) in rows.into_iter().zip(&digests) {
         feedback.push(Feedback {
-            token_hash: row.token_hash().to_hex(),
+            token_hash: digest.to_hex(),
             token_type: row.token_type,
             label: Label::FalsePositive,
         });
-        if let Some(value) = row.token {
-            let place = partner_place(
-                actor,
-                row.url.as_deref(),
-                row.source.as_deref(),
-                &value,
-                responder.redactor(),
-            );
-            reported.push(feedback.len() - 1);
+        // Of nobody's token nothing else is needed, and a report may have a hundred thousand of them.
+        let Some(value) = row.token.filter(|_| ours.contains(digest)) else {
+            continue;
+        };
+        reported.push((feedback.len() - 1, *digest));
+        let seen = places.entry(*digest).or_default();
+        *seen += 1;
+        if *seen <= PLACES_PER_KEY {
+            let (url, source) = (row.url.as_deref(), row.source.as_deref());
+            let place = partner_place(actor, url, source, &value, responder.redactor());
             sightings.push(Sighting {
                 value,
                 place,
@@ -206,14 +264,26 @@ pub(super) async fn answer(
             });
         }
     }
-    let malformed = feedback.len() - sightings.len();
-    let answers = responder
-        .report_from_outside(sightings, Reason::Leaked, actor)
-        .await?;
+    let left_out = reported.len() - sightings.len();
+    if left_out > 0 {
+        tracing::warn!(
+            actor,
+            left_out,
+            "a report names one key in very many places"
+        );
+    }
+    let sighted: Vec<Sha256Digest> = sightings.iter().map(|s| s.value.sha256()).collect();
+    let answers = if sightings.is_empty() {
+        Vec::new()
+    } else {
+        let reported = responder.report_from_outside(sightings, Reason::Leaked, actor);
+        reported.await?
+    };
+    let mut positive = HashSet::new();
     let mut revoked = HashSet::new();
-    for (row, answer) in reported.into_iter().zip(answers) {
+    for (digest, answer) in sighted.into_iter().zip(answers) {
         if answer.is_secret() {
-            feedback[row].label = Label::TruePositive;
+            positive.insert(digest);
         }
         for outcome in answer.outcomes {
             if let Outcome::Revoked(key) = outcome {
@@ -221,9 +291,26 @@ pub(super) async fn answer(
             }
         }
     }
+    for (row, digest) in reported {
+        if positive.contains(&digest) {
+            feedback[row].label = Label::TruePositive;
+        }
+    }
     Ok(Answered {
         feedback,
         malformed,
         revoked: revoked.len(),
     })
+}
+
+/// Which of the digests are of keys or access tokens of ours.
+async fn known_of(
+    responder: &Responder,
+    digests: &[Sha256Digest],
+) -> Result<HashSet<Sha256Digest>, StoreError> {
+    let distinct: HashSet<Sha256Digest> = digests.iter().copied().collect();
+    let distinct: Vec<Sha256Digest> = distinct.into_iter().collect();
+    let keys = responder.store().find_keys(&distinct).await?;
+    let tokens = responder.store().find_tokens(&distinct).await?;
+    Ok(keys.into_keys().chain(tokens.into_keys()).collect())
 }

@@ -8,7 +8,7 @@ use crate::store::Place;
 pub const MAX_URL: usize = 2048;
 
 /// The longest part of a partner's `source` that is kept, in bytes.
-const MAX_SOURCE: usize = 40;
+pub(super) const MAX_SOURCE: usize = 40;
 
 /// The place that a row of a partner's report describes. Whatever of it cannot be used is left out.
 pub(super) fn partner_place(

@@ -137,6 +137,11 @@ impl PublicKeys {
         self.after_fetch(&self.known(), identifier)
     }
 
+    /// Why there is no key with this identifier, as far as that is known without a fetch.
+    pub fn refusal(&self, identifier: &str) -> Option<NoKey> {
+        self.settled(&self.known(), identifier)?.err()
+    }
+
     /// The answer that needs no fetch, if there is one.
     fn settled(&self, known: &Known, identifier: &str) -> Option<Result<ReportKey, NoKey>> {
         let now = self.clock.now();

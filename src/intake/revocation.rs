@@ -9,8 +9,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 
-use super::partner::{Answered, PartnerError, answer};
-use super::rows::parse_report;
+use super::partner::{Answered, PartnerError, Report};
 use crate::keyformat::Visibility;
 use crate::respond::Responder;
 
@@ -63,19 +62,23 @@ impl RevocationApi {
         types
     }
 
-    /// Revokes what a verified request names and is a key of ours.
+    /// Looks how much an admitted request asks for.
     ///
     /// # Errors
-    /// [`PartnerError::Report`] when the body is no list, and any failure of the database; nothing was changed
-    /// then.
-    pub async fn revoke(
-        &self,
-        body: impl AsRef<[u8]> + Send + 'static,
-    ) -> Result<Answered, PartnerError> {
-        let rows = tokio::task::spawn_blocking(move || parse_report(body.as_ref()))
+    /// [`PartnerError::Report`] when the body is no list, or too long a one.
+    pub async fn look_at(&self, body: Vec<u8>) -> Result<Report, PartnerError> {
+        tokio::task::spawn_blocking(move || Report::of(body))
             .await
-            .map_err(|_| PartnerError::Died)??;
-        answer(&self.responder, ACTOR, rows).await
+            .map_err(|_| PartnerError::Died)?
+    }
+
+    /// Revokes what an admitted request names and is a key of ours.
+    ///
+    /// # Errors
+    /// [`PartnerError::Report`] when the body is no list after all, and any failure of the database; nothing was
+    /// changed then.
+    pub async fn revoke(&self, report: Report) -> Result<Answered, PartnerError> {
+        report.answer(&self.responder, ACTOR).await
     }
 }
 

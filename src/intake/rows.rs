@@ -3,12 +3,13 @@
 //! Source of the shape: GitHub, "Secret scanning partner program": rows of `token`, `type`, `url` and
 //! `source`, answered by rows of `token_raw` or `token_hash`, `token_type` and `label`.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserializer as _, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
+use super::place::{MAX_SOURCE, MAX_URL};
 use crate::keyformat::{KeyValue, Sha256Digest};
 
 /// The most rows read from one report. GitHub's batches are far smaller; the bound keeps a body of
@@ -38,10 +39,10 @@ pub struct Row {
     /// What leaked. `None` when the row is malformed: no object, no `token`, or not a string.
     pub token: Option<KeyValue>,
     /// The `type` as sent, or [`UNKNOWN_TYPE`]. It never decides anything.
-    pub token_type: String,
-    /// The `url` where it was found, if it is a usable string.
+    pub token_type: Cow<'static, str>,
+    /// The `url` where it was found, if it is a usable string that is not too long to be kept.
     pub url: Option<String>,
-    /// The `source`, if it is a usable string.
+    /// The beginning of the `source`, if it is a usable string.
     pub source: Option<String>,
 }
 
@@ -53,58 +54,167 @@ impl Row {
             .map_or_else(|| Sha256Digest::of(b""), KeyValue::sha256)
     }
 
-    fn malformed() -> Self {
-        Self {
-            token: None,
-            token_type: UNKNOWN_TYPE.to_owned(),
-            url: None,
-            source: None,
-        }
-    }
-
-    /// Reads one element of the array. It cannot fail: what cannot be read is a malformed row.
+    /// Reads one element of the array. It cannot fail: what cannot be read is a malformed row, and a field that
+    /// cannot be read costs no other.
     fn read(json: &str) -> Self {
-        // Not an object, nesting deeper than serde_json follows, a lone surrogate, a number out of range.
-        let Ok(mut fields) = serde_json::from_str::<Map<String, Value>>(json) else {
-            return Self {
-                token_type: type_alone(json).unwrap_or_else(|| UNKNOWN_TYPE.to_owned()),
-                ..Self::malformed()
-            };
-        };
-        let mut text = |name: &str| match fields.get_mut(name).map(Value::take) {
-            Some(Value::String(text)) if !text.is_empty() => Some(text),
-            _ => None,
-        };
+        let fields: Fields<'_> = serde_json::from_str(json).unwrap_or_default();
+        let url = fields.url.and_then(|url| text(url, MAX_URL));
+        // The token revocation API of GitLab calls it `location`.
+        let url = url.or_else(|| text(fields.location?, MAX_URL));
         Self {
-            token: text("token").map(KeyValue::new),
-            token_type: text("type")
-                .map_or_else(|| UNKNOWN_TYPE.to_owned(), |kind| bounded(kind, MAX_TYPE)),
-            // The token revocation API of GitLab calls it `location`.
-            url: text("url").or_else(|| text("location")),
-            source: text("source"),
+            token: fields
+                .token
+                .and_then(|token| text(token, usize::MAX))
+                .map(KeyValue::new),
+            token_type: fields
+                .kind
+                .and_then(|kind| text(kind, usize::MAX))
+                .map_or(Cow::Borrowed(UNKNOWN_TYPE), |kind| {
+                    bounded(kind, MAX_TYPE).into()
+                }),
+            url,
+            source: fields
+                .source
+                .and_then(|source| text(source, usize::MAX))
+                .map(|source| bounded(source, MAX_SOURCE)),
         }
     }
 }
 
-/// The `type` of a row whose other fields cannot be read, so that the answer names it all the same.
-fn type_alone(json: &str) -> Option<String> {
-    let fields: Fields<'_> = serde_json::from_str(json).ok()?;
-    let kind: String = serde_json::from_str(fields.kind?.get()).ok()?;
-    Some(bounded(kind, MAX_TYPE)).filter(|kind| !kind.is_empty())
+/// The text of a field, if it is one that is neither empty nor longer than `most` bytes.
+fn text(json: &RawValue, most: usize) -> Option<String> {
+    let text: String = serde_json::from_str(json.get()).ok()?;
+    (!text.is_empty() && text.len() <= most).then_some(text)
 }
 
-/// The fields of a row, none of them read further than to its end.
-#[derive(serde::Deserialize)]
+/// The fields of a row that are looked at, none of them read further than to its end. Of one that is there
+/// twice, the last. All others are read over, so that no row becomes larger than it is.
+#[derive(Default)]
 struct Fields<'j> {
-    #[serde(rename = "type", borrow)]
+    token: Option<&'j RawValue>,
     kind: Option<&'j RawValue>,
+    url: Option<&'j RawValue>,
+    location: Option<&'j RawValue>,
+    source: Option<&'j RawValue>,
+}
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Row;
+        impl<'de> Visitor<'de> for Row {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a row")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut row: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Fields::default();
+                while let Some(Name(name)) = row.next_key()? {
+                    let field = match &*name {
+                        b"token" => &mut fields.token,
+                        b"type" => &mut fields.kind,
+                        b"url" => &mut fields.url,
+                        b"location" => &mut fields.location,
+                        b"source" => &mut fields.source,
+                        _ => {
+                            row.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    *field = Some(row.next_value()?);
+                }
+                Ok(fields)
+            }
+        }
+        from.deserialize_map(Row)
+    }
+}
+
+/// The name of a field, which need not be text: a lone surrogate in one costs no other field.
+struct Name<'j>(Cow<'j, [u8]>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl<'de> Visitor<'de> for Bytes {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_borrowed_bytes<E>(self, name: &'de [u8]) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+
+            fn visit_bytes<E>(self, name: &[u8]) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(name.to_vec())))
+            }
+        }
+        from.deserialize_bytes(Bytes)
+    }
+}
+
+/// How many rows a report has. Nothing is kept of them, so that it is known how much they will take before
+/// they take it.
+///
+/// # Errors
+/// [`ReportError`]; a body that passes may still turn out to be no report when it is read.
+pub fn count_rows(body: &[u8]) -> Result<usize, ReportError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(without_mark(body));
+    let rows = deserializer
+        .deserialize_seq(Count)
+        .and_then(|rows| deserializer.end().map(|()| rows))
+        .map_err(|_| ReportError::NotAnArray)?;
+    if rows > MAX_ROWS {
+        return Err(ReportError::TooManyRows);
+    }
+    Ok(rows)
+}
+
+struct Count;
+
+impl<'de> Visitor<'de> for Count {
+    type Value = usize;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of rows")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<usize, A::Error> {
+        let mut rows = 0;
+        while array.next_element::<IgnoredAny>()?.is_some() {
+            rows += 1;
+        }
+        Ok(rows)
+    }
+}
+
+/// What stands behind a byte order mark.
+fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
+}
+
+/// The body as text that is not longer. Each byte that belongs to no character becomes a DELETE, which stands in
+/// no key and, unlike the replacement character, takes no more space.
+fn as_text(body: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = str::from_utf8(body) {
+        return Cow::Borrowed(text);
+    }
+    let mut text = String::with_capacity(body.len());
+    for chunk in body.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| '\x7f'));
+    }
+    Cow::Owned(text)
 }
 
 /// Reads a whole report. Rows are cut out of the array first and parsed each on its own afterwards, so
 /// that nothing inside one row can spoil another.
 pub fn parse_report(body: &[u8]) -> Result<Vec<Row>, ReportError> {
     // Bytes that are not UTF-8 inside one row must not cost the other rows either.
-    let text = String::from_utf8_lossy(body);
+    let text = as_text(without_mark(body));
     let mut deserializer = serde_json::Deserializer::from_str(&text);
     let rows = deserializer
         .deserialize_seq(Rows)
@@ -140,6 +250,7 @@ impl<'de> Visitor<'de> for Rows {
 /// At most `bytes` bytes of `text`, cut between characters.
 fn bounded(mut text: String, bytes: usize) -> String {
     text.truncate(text.floor_char_boundary(bytes));
+    text.shrink_to_fit();
     text
 }
 
@@ -171,7 +282,6 @@ mod tests {
             r#"{"token":{"token":"x"}}"#,
             r#"{"token":"\ud800"}"#,
             &deep,
-            &format!(r#"{{"token":"x","url":{deep}}}"#),
         ];
         for bad in bad {
             let body = format!(r#"[{{"token":"one"}},{bad},{{"token":"two"}}]"#);
@@ -217,7 +327,6 @@ mod tests {
     fn the_type_is_kept_when_something_else_cannot_be_read() {
         for (row, expected) in [
             (r#"{"token":"\ud800","type":"named"}"#, "named"),
-            (r#"{"type":"named","url":1e999,"token":"x"}"#, "named"),
             (r#"{"token":"\ud800","type":"\ud800"}"#, UNKNOWN_TYPE),
             (r#"{"token":"\ud800","type":7}"#, UNKNOWN_TYPE),
             (r#"{"token":"\ud800"}"#, UNKNOWN_TYPE),
@@ -251,11 +360,52 @@ mod tests {
                 .unwrap();
         let row = &rows[0];
         assert_eq!(row.token.as_ref().unwrap().expose(), "x");
-        assert_eq!(
-            (row.token_type.as_str(), row.url.as_deref()),
-            (UNKNOWN_TYPE, None)
-        );
+        assert_eq!((&*row.token_type, row.url.as_deref()), (UNKNOWN_TYPE, None));
         assert_eq!(row.source.as_deref(), Some("Commit"));
+    }
+
+    #[test]
+    fn fields_that_decide_nothing_cost_no_token() {
+        let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
+        for odd in [
+            r#""url":"\ud800""#,
+            r#""url":"\u0000""#,
+            r#""url":1e999"#,
+            r#""source":"\ud800","type":"\ud800""#,
+            r#""\ud800":"\ud800""#,
+            r#""token":"y","url":{"token":"z"}"#,
+            &format!(r#""url":{deep}"#),
+            &format!(r#""note":{deep}"#),
+        ] {
+            let body = format!(r#"[{{{odd},"token":"x"}}]"#);
+            assert_eq!(tokens(body.as_bytes()), [Some("x".to_owned())], "{odd:.60}");
+        }
+        let marked = b"\xef\xbb\xbf[{\"token\":\"x\",\"url\":\"\xff\xfe\"}]";
+        assert_eq!(tokens(marked), [Some("x".to_owned())]);
+        assert_eq!(count_rows(marked), Ok(1));
+    }
+
+    #[test]
+    fn a_row_keeps_no_more_than_is_used_of_it() {
+        let long = "ä".repeat(1 << 20);
+        let body = format!(r#"[{{"token":"x","type":"{long}","url":"{long}","source":"{long}"}}]"#);
+        let rows = parse_report(body.as_bytes()).unwrap();
+        let row = &rows[0];
+        assert_eq!((row.token_type.len(), &row.url), (MAX_TYPE, &None));
+        assert_eq!(row.source.as_ref().unwrap().capacity(), MAX_SOURCE);
+    }
+
+    #[test]
+    fn rows_are_counted_as_they_are_read() {
+        for body in ["[]", " [ 1 ] ", r#"[{},[[]],"]",null]"#] {
+            let rows = parse_report(body.as_bytes()).unwrap().len();
+            assert_eq!(count_rows(body.as_bytes()), Ok(rows), "{body}");
+        }
+        for body in ["", "{}", "[", "[1,]", "[] x"] {
+            assert_eq!(count_rows(body.as_bytes()), Err(ReportError::NotAnArray));
+        }
+        let many = format!("[{}]", vec!["0"; MAX_ROWS + 1].join(","));
+        assert_eq!(count_rows(many.as_bytes()), Err(ReportError::TooManyRows));
     }
 
     #[test]

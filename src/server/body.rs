@@ -1,90 +1,277 @@
-//! Reading request bodies: bounded, declared as JSON, field by field.
+//! Reading request bodies: bounded one by one and all together, at a pace, declared as JSON, field by field.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use serde_json::{Map, Value};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
+use super::budget::{Budget, NoRoom, Share};
+use super::client::Client;
 use super::error::{ApiError, ApiResult};
+use super::places::Pulse;
 
-/// The most a JSON request of the API may have, in bytes.
+/// The most a JSON request of the API may have, in bytes. Bodies that are declared to have no more wait for none
+/// that have more.
 pub(super) const MAX_JSON: usize = 64 << 10;
 
-/// How much of a body that is too large is still read and thrown away, in bytes. Clients that are cut
-/// off while sending see a broken connection instead of the answer.
-const DRAIN: usize = 64 << 20;
+/// How many bytes of bodies up to [`MAX_JSON`], and of larger ones, are under way at a time.
+const SMALL_BYTES: usize = 8 << 20;
+const LARGE_BYTES: usize = 32 << 20;
 
-/// How long that may take.
-const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// How many bytes may be made at a time of small bodies, and of larger ones, that were read and proved.
+const SMALL_WORK: usize = 24 << 20;
+const LARGE_WORK: usize = 64 << 20;
 
-/// Reads a body of at most `limit` bytes. More is 413, also when it arrives in chunks of unknown total; a
-/// client that takes longer than `patience` gets 408.
-pub(super) async fn read_bounded(
-    headers: &HeaderMap,
-    body: Body,
-    limit: usize,
-    patience: Duration,
-) -> ApiResult<Bytes> {
-    let reading = read_up_to(headers, body, limit);
-    tokio::time::timeout(patience, reading)
-        .await
-        .map_err(|_| ApiError::body_timeout())?
+/// How long a body waits for others to be worked on.
+const WORK_PATIENCE: Duration = Duration::from_secs(8);
+
+/// How often a sender's pace is looked at, and how many bytes have to have come since.
+const WINDOW: Duration = Duration::from_secs(5);
+const SMALL_PACE: usize = 1 << 10;
+const LARGE_PACE: usize = 256 << 10;
+
+/// When a sender that was not admitted may try again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// How an answer is written that is not small, and how long its reader has for it.
+const PIECE: usize = 64 << 10;
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+
+/// What all bodies together may take.
+#[derive(Debug)]
+pub(super) struct Bodies {
+    small: Arc<Budget>,
+    large: Arc<Budget>,
+    small_work: Arc<Semaphore>,
+    large_work: Arc<Semaphore>,
 }
 
-async fn read_up_to(headers: &HeaderMap, body: Body, limit: usize) -> ApiResult<Bytes> {
+/// A body that was read whole.
+#[derive(Debug)]
+pub(super) struct Whole {
+    /// Its bytes.
+    pub(super) bytes: Vec<u8>,
+    /// What it and everything made of it takes of the budgets. Keep it as long as there is any of that.
+    pub(super) hold: Hold,
+}
+
+/// A body's part of the budgets, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Hold {
+    share: Share,
+    work: Option<OwnedSemaphorePermit>,
+    is_small: bool,
+}
+
+impl Bodies {
+    pub(super) fn new() -> Self {
+        Self {
+            small: Budget::new(SMALL_BYTES),
+            large: Budget::new(LARGE_BYTES),
+            small_work: Arc::new(Semaphore::new(SMALL_WORK >> 10)),
+            large_work: Arc::new(Semaphore::new(LARGE_WORK >> 10)),
+        }
+    }
+
+    /// Reads a body of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// 413 for more, also when it arrives in chunks of unknown total; 408 for a client that takes longer than
+    /// `patience` or dawdles; 503 when too many bodies are under way. The connection is closed then.
+    pub(super) async fn read(
+        &self,
+        parts: &Parts,
+        body: Body,
+        limit: usize,
+        patience: Duration,
+    ) -> ApiResult<Whole> {
+        refuse_too_large(&parts.headers, limit)?;
+        let declared = content_length(&parts.headers);
+        let is_small = declared.is_some_and(|length| length <= MAX_JSON as u64);
+        let budget = if is_small { &self.small } else { &self.large };
+        let mut reading = Reading {
+            share: budget.share(Client::counted(parts)),
+            taken: 0,
+            pulse: parts.extensions.get().cloned(),
+            limit,
+            pace: if is_small { SMALL_PACE } else { LARGE_PACE },
+            bytes: Vec::new(),
+        };
+        let mut chunks = body.into_data_stream();
+        tokio::time::timeout(patience, reading.all(&mut chunks))
+            .await
+            .map_err(|_| ApiError::body_timeout())??;
+        Ok(Whole {
+            bytes: reading.bytes,
+            hold: Hold {
+                share: reading.share,
+                work: None,
+                is_small,
+            },
+        })
+    }
+
+    /// Waits until `bytes` may be made of a body; more than there ever may be counts as all of it.
+    ///
+    /// # Errors
+    /// 503 when other bodies take too long.
+    pub(super) async fn work(&self, hold: &mut Hold, bytes: usize) -> ApiResult<()> {
+        let (work, total) = if hold.is_small {
+            (&self.small_work, SMALL_WORK)
+        } else {
+            (&self.large_work, LARGE_WORK)
+        };
+        let permits = (bytes.min(total) >> 10).max(1);
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
+        let acquired = Arc::clone(work).acquire_many_owned(permits);
+        let acquired = tokio::time::timeout(WORK_PATIENCE, acquired).await;
+        hold.work = Some(acquired.map_err(|_| busy())?.map_err(|_| busy())?);
+        Ok(())
+    }
+}
+
+impl Hold {
+    /// Waits for `proof` that the body is genuine. Up to there it may have to make room for smaller ones, from
+    /// there on it may not.
+    ///
+    /// # Errors
+    /// 503 when it has to make room, and that of `proof`.
+    pub(super) async fn until_proved<T, E: Into<ApiError>>(
+        &self,
+        proof: impl Future<Output = Result<T, E>>,
+    ) -> ApiResult<T> {
+        let proved = tokio::select! {
+            proved = proof => proved.map_err(Into::into)?,
+            () = self.share.turned_out() => return Err(busy()),
+        };
+        self.share.keep();
+        Ok(proved)
+    }
+
+    /// An answer that takes what the body took until it is written. Its reader has [`ANSWER_TIME`] for it.
+    pub(super) fn answer(self, whole: Vec<u8>) -> Body {
+        self.share.shrink_to(whole.len());
+        if whole.len() <= PIECE {
+            return Body::from(whole);
+        }
+        let deadline = Instant::now() + ANSWER_TIME;
+        let pieces = stream::unfold(
+            (Bytes::from(whole), self),
+            move |(mut rest, hold)| async move {
+                if rest.is_empty() {
+                    return None;
+                }
+                let piece = rest.split_to(rest.len().min(PIECE));
+                let piece = if Instant::now() < deadline {
+                    Ok(piece)
+                } else {
+                    Err("the answer is not read")
+                };
+                Some((piece, (rest, hold)))
+            },
+        );
+        Body::from_stream(pieces)
+    }
+}
+
+/// A body that is being read.
+struct Reading {
+    share: Share,
+    taken: usize,
+    pulse: Option<Arc<Pulse>>,
+    limit: usize,
+    pace: usize,
+    bytes: Vec<u8>,
+}
+
+impl Reading {
+    async fn all(&mut self, chunks: &mut BodyDataStream) -> ApiResult<()> {
+        let mut window = Window::begin();
+        while let Some(chunk) = self.next(chunks, &mut window).await? {
+            let length = self.bytes.len() + chunk.len();
+            if length > self.limit {
+                return Err(ApiError::body_too_large(self.limit));
+            }
+            if length > self.taken {
+                // Larger steps for larger bodies: fewer of them.
+                let step = (length - self.taken).max((self.taken / 8).min(PIECE));
+                let asked = Instant::now();
+                self.share.grow(step).await?;
+                self.taken += step;
+                window.ends += asked.elapsed();
+            }
+            window.bytes += chunk.len();
+            self.bytes.extend_from_slice(&chunk);
+        }
+        self.share.shrink_to(self.bytes.len());
+        Ok(())
+    }
+
+    async fn next(
+        &self,
+        chunks: &mut BodyDataStream,
+        window: &mut Window,
+    ) -> ApiResult<Option<Bytes>> {
+        let _waits = self.pulse.as_ref().map(Pulse::wait_for_client);
+        loop {
+            tokio::select! {
+                chunk = chunks.next() => return chunk.transpose().map_err(|_| {
+                    ApiError::body_parsing("The body ended early or could not be read.")
+                }),
+                () = self.share.turned_out() => return Err(busy()),
+                () = tokio::time::sleep_until(window.ends) => {
+                    if window.bytes < self.pace {
+                        return Err(ApiError::body_timeout());
+                    }
+                    *window = Window::begin();
+                }
+            }
+        }
+    }
+}
+
+/// What a sender sent lately.
+struct Window {
+    ends: Instant,
+    bytes: usize,
+}
+
+impl Window {
+    fn begin() -> Self {
+        Self {
+            ends: Instant::now() + WINDOW,
+            bytes: 0,
+        }
+    }
+}
+
+impl From<NoRoom> for ApiError {
+    fn from(_: NoRoom) -> Self {
+        busy()
+    }
+}
+
+fn busy() -> ApiError {
+    let message = "Too much is being sent to this server at once. Nothing was changed; send the request again later.";
+    ApiError::unavailable(message, RETRY_AFTER)
+}
+
+/// Refuses a body that is declared to have more than `limit` bytes.
+///
+/// # Errors
+/// 413
+pub(super) fn refuse_too_large(headers: &HeaderMap, limit: usize) -> ApiResult<()> {
     let declared = content_length(headers);
-    let mut chunks = body.into_data_stream();
-    let mut whole: Vec<u8> = Vec::new();
-    let mut first = Bytes::new();
     if declared.is_some_and(|length| length > limit as u64) {
-        drain(&mut chunks).await;
         return Err(ApiError::body_too_large(limit));
     }
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk
-            .map_err(|_| ApiError::body_parsing("The body ended early or could not be read."))?;
-        let so_far = whole.len().max(first.len());
-        if so_far + chunk.len() > limit {
-            drain(&mut chunks).await;
-            return Err(ApiError::body_too_large(limit));
-        }
-        if so_far == 0 {
-            // Most bodies come in one piece, which then needs no copy.
-            first = chunk;
-        } else {
-            if whole.is_empty() {
-                whole.reserve(
-                    declared
-                        .and_then(|n| usize::try_from(n).ok())
-                        .unwrap_or(so_far * 2),
-                );
-                whole.extend_from_slice(&first);
-            }
-            whole.extend_from_slice(&chunk);
-        }
-    }
-    Ok(if whole.is_empty() {
-        first
-    } else {
-        whole.into()
-    })
-}
-
-/// Reads on without keeping anything, within [`DRAIN`] and [`DRAIN_TIME`].
-async fn drain(chunks: &mut axum::body::BodyDataStream) {
-    let reading = async {
-        let mut read = 0;
-        while let Some(Ok(chunk)) = chunks.next().await {
-            read += chunk.len();
-            if read > DRAIN {
-                break;
-            }
-        }
-    };
-    // When the time is over the connection is closed, which is all the sender is owed.
-    let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
+    Ok(())
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

@@ -1,6 +1,7 @@
 //! What surrounds every request: its identifier, a time limit, a net under panics, and one log line that
 //! knows the route but neither path nor query, which may have a key in them.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
 
 use super::AppState;
+use super::client::Client;
 use super::error::ApiError;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -49,6 +51,7 @@ pub(super) async fn surround(
     let id = state.0.request_ids.next();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let client = Client::of(request.extensions()).map(|client| client.address);
 
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
     let mut response = match tokio::time::timeout(state.0.limits.request_time, answer).await {
@@ -58,7 +61,14 @@ pub(super) async fn surround(
     };
 
     let status = response.status();
-    log(&method, route.as_ref(), status, &id, started.elapsed());
+    log(
+        &method,
+        route.as_ref(),
+        client,
+        status,
+        &id,
+        started.elapsed(),
+    );
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
     headers.insert(
@@ -81,6 +91,7 @@ fn timed_out(limit: Duration) -> ApiError {
 fn log(
     method: &axum::http::Method,
     route: Option<&MatchedPath>,
+    client: Option<IpAddr>,
     status: StatusCode,
     id: &HeaderValue,
     took: Duration,
@@ -94,12 +105,13 @@ fn log(
     };
     let id = id.to_str().unwrap_or_default();
     let status = status.as_u16();
+    let client = client.map(tracing::field::display);
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     if status >= 500 {
-        tracing::error!(method, route, status, id, micros, "request failed");
+        tracing::error!(method, route, client, status, id, micros, "request failed");
     } else if status >= 400 {
-        tracing::info!(method, route, status, id, micros, "request refused");
+        tracing::info!(method, route, client, status, id, micros, "request refused");
     } else {
-        tracing::debug!(method, route, status, id, micros, "request");
+        tracing::debug!(method, route, client, status, id, micros, "request");
     }
 }

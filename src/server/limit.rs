@@ -1,19 +1,26 @@
 //! Rate limits with bounded memory.
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-/// A limit per thing, for any number of things. Things share one of 65,536 counters, chosen by a hash
-/// that nobody outside can foresee: so memory stays below a few MiB, and hardly anybody pays for
-/// somebody else.
+/// The most things that are counted at a time: about 2 MiB of counters.
+const MAX_COUNTED: usize = 16_384;
+
+/// A limit per thing, for any number of things.
+///
+/// Each thing has a counter of its own, so that nobody pays for somebody else, however many addresses a stranger
+/// sends from. Counters that are back at their start are forgotten when there are too many; when that does not
+/// help, all are. Whoever can bring that about has so many addresses that no limit per address holds him.
 #[derive(Debug)]
 pub(super) struct SharedLimit {
-    counters: DefaultKeyedRateLimiter<u16>,
+    quota: Quota,
+    most: usize,
+    counters: Mutex<DefaultKeyedRateLimiter<u64>>,
     clock: DefaultClock,
     hasher: RandomState,
 }
@@ -21,8 +28,11 @@ pub(super) struct SharedLimit {
 impl SharedLimit {
     /// `burst` at once, then one more every `burst`-th part of a minute.
     pub(super) fn per_minute(burst: NonZeroU32) -> Self {
+        let quota = Quota::per_minute(burst);
         Self {
-            counters: RateLimiter::keyed(Quota::per_minute(burst)),
+            quota,
+            most: MAX_COUNTED,
+            counters: Mutex::new(RateLimiter::keyed(quota)),
             clock: DefaultClock::default(),
             hasher: RandomState::new(),
         }
@@ -30,9 +40,18 @@ impl SharedLimit {
 
     /// Counts one; how long to wait when that is one too many.
     pub(super) fn check(&self, thing: &impl Hash) -> Result<(), Duration> {
-        let [low, high, ..] = self.hasher.hash_one(thing).to_le_bytes();
-        self.counters
-            .check_key(&u16::from_le_bytes([low, high]))
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        if counters.len() >= self.most {
+            counters.retain_recent();
+            // With room for many, so that not every further thing has all of them looked through.
+            if counters.len() > self.most / 4 * 3 {
+                *counters = RateLimiter::keyed(self.quota);
+            } else {
+                counters.shrink_to_fit();
+            }
+        }
+        counters
+            .check_key(&self.hasher.hash_one(thing))
             .map_err(|refused| refused.wait_time_from(self.clock.now()))
     }
 
@@ -42,21 +61,13 @@ impl SharedLimit {
     }
 }
 
-/// What one client is counted by: its address, or for IPv6 the network of 64 bits that one subscriber
-/// has at least.
-pub(super) fn client_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let network = u128::from(v6) & !u128::from(u64::MAX);
-            IpAddr::V6(network.into())
-        }
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn counted(limit: &SharedLimit) -> usize {
+        limit.counters.lock().unwrap().len()
+    }
 
     #[test]
     fn each_thing_has_its_own_burst() {
@@ -68,15 +79,37 @@ mod tests {
             wait > Duration::ZERO && wait <= Duration::from_mins(1),
             "{wait:?}"
         );
-        // Two of a hundred things may share a counter with "a"; all of them cannot.
-        assert!((0..100).any(|thing| limit.allows(&thing)));
+        assert!(limit.allows(&"b"));
+    }
+
+    /// A stranger with a /48 of IPv6 has 65,536 networks of 64 bits to send from.
+    #[test]
+    fn a_stranger_with_many_addresses_uses_up_nobody_elses_limit() {
+        let limit = SharedLimit::per_minute(NonZeroU32::new(2).unwrap());
+        for network in 0_u64..65_536 {
+            while limit.allows(&("stranger", network)) {}
+        }
+        for neighbor in 0..1000 {
+            assert!(limit.allows(&("somebody", neighbor)), "{neighbor}");
+        }
     }
 
     #[test]
-    fn a_subscriber_is_one_client() {
-        let client = |text: &str| client_of(text.parse().unwrap());
-        assert_eq!(client("2001:db8::1"), client("2001:db8::ffff:1"));
-        assert_ne!(client("2001:db8:0:1::1"), client("2001:db8::1"));
-        assert_eq!(client("::ffff:192.0.2.1"), client("192.0.2.1"));
+    fn counters_are_bounded_and_those_at_their_start_go_first() {
+        let mut limit = SharedLimit::per_minute(NonZeroU32::new(2).unwrap());
+        limit.most = 100;
+        for thing in 0..10_000 {
+            let _ = limit.check(&thing);
+            assert!(counted(&limit) <= 100);
+        }
+        // A thousand a second and more: after a moment each is as if it had never been counted.
+        let mut limit = SharedLimit::per_minute(NonZeroU32::new(6_000_000).unwrap());
+        limit.most = 100;
+        for thing in 0..100 {
+            let _ = limit.check(&thing);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        let _ = limit.check(&100);
+        assert_eq!(counted(&limit), 1);
     }
 }

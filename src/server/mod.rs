@@ -1,6 +1,7 @@
-//! HTTP: router, access tokens, errors, the API.
+//! HTTP: connections, router, access tokens, errors, the API.
 //!
-//! A request passes `layers` (identifier, time limit, log line), finds its handler in `router`, shows its
+//! A connection gets a place (`places`) and has to keep pace (`guarded`); bodies share a budget (`budget`, `body`).
+//! A request is told its client's address (`client`), passes `layers` (identifier, time limit, log line), finds its handler in `router`, shows its
 //! access token to [`Caller`], has its body read field by field by `fields`, and is answered by one file
 //! of [`api`]. Whatever goes wrong becomes an [`ApiError`]. The caller of [`router`] builds an
 //! [`AppState`], runs the task behind its [`Lookup`], and hands the router to [`serve`].
@@ -8,11 +9,15 @@
 mod access;
 pub mod api;
 mod body;
+mod budget;
+mod client;
 mod error;
 mod fields;
+mod guarded;
 mod layers;
 mod limit;
 mod openapi;
+mod places;
 mod query;
 mod router;
 mod serve;
@@ -22,13 +27,15 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::Request;
-use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use jiff::Timestamp;
 
 pub use access::{Caller, DEFAULT_PROJECT, Permission};
+pub use client::TrustedProxies;
 pub use error::{ApiError, ApiResult};
+pub use places::{Connections, MOMENTARY_CONNECTIONS, MOST_CONNECTIONS};
 pub use query::{MAX_LIMIT, Query};
 pub use router::router;
 pub use serve::{Finisher, serve};
@@ -40,6 +47,7 @@ use crate::keyformat::FormatSet;
 use crate::respond::Responder;
 use crate::scan::Redactor;
 use crate::store::{Lookup, Store};
+use body::{Bodies, Hold, Whole};
 use fields::Fields;
 use layers::RequestIds;
 use limit::SharedLimit;
@@ -52,7 +60,8 @@ pub struct Limits {
     /// The longest a client may take to send its body. Less than `request_time`, so that the answer to a
     /// client that is too slow is not that of a server that is.
     pub body_time: Duration,
-    /// Self-reports per minute and client address, all of which may come at once.
+    /// Self-reports of well-formed keys that nobody holds, per minute and client address, all of which may come
+    /// at once. Whoever sends more still has the keys revoked that somebody holds.
     pub self_reports_per_minute: NonZeroU32,
     /// Requests of the token revocation API per minute and token.
     pub revocations_per_minute: NonZeroU32,
@@ -100,6 +109,7 @@ struct Inner {
     self_reports: SharedLimit,
     revocations: SharedLimit,
     uses: SharedLimit,
+    bodies: Bodies,
     request_ids: RequestIds,
 }
 
@@ -122,6 +132,7 @@ impl AppState {
             self_reports: SharedLimit::per_minute(limits.self_reports_per_minute),
             revocations: SharedLimit::per_minute(limits.revocations_per_minute),
             uses: SharedLimit::per_minute(limits.uses_per_minute),
+            bodies: Bodies::new(),
             request_ids: RequestIds::new(),
         }))
     }
@@ -154,16 +165,25 @@ impl AppState {
         &self.0.lookup
     }
 
-    /// Reads a body of at most `limit` bytes.
-    async fn read(&self, headers: &HeaderMap, body: Body, limit: usize) -> ApiResult<Bytes> {
-        body::read_bounded(headers, body, limit, self.0.limits.body_time).await
+    /// Reads a body of at most `limit` bytes. Everything that can be refused without it should have been.
+    async fn read(&self, parts: &Parts, body: Body, limit: usize) -> ApiResult<Whole> {
+        let patience = self.0.limits.body_time;
+        self.0.bodies.read(parts, body, limit, patience).await
+    }
+
+    /// Waits until `bytes` may be made of a body that was read.
+    async fn work(&self, hold: &mut Hold, bytes: usize) -> ApiResult<()> {
+        self.0.bodies.work(hold, bytes).await
     }
 
     /// Reads a request's body as a JSON object.
     async fn fields(&self, request: Request) -> ApiResult<Fields<'_>> {
         let (parts, body) = request.into_parts();
         body::require_json(&parts.headers)?;
-        let body = self.read(&parts.headers, body, body::MAX_JSON).await?;
-        Ok(Fields::new(body::parse_object(&body)?, self.redactor()))
+        let body = self.read(&parts, body, body::MAX_JSON).await?;
+        Ok(Fields::new(
+            body::parse_object(&body.bytes)?,
+            self.redactor(),
+        ))
     }
 }

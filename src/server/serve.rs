@@ -1,14 +1,15 @@
 //! The accept loop: connections with limits, and a shutdown that lets requests under way finish.
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{ConnectInfo, FromRequestParts, Request};
+use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -20,18 +21,29 @@ use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 use super::error::{ApiError, ApiResult};
-
-/// The most connections at once. Further ones wait in the operating system's queue.
-const MAX_CONNECTIONS: usize = 4096;
+use super::guarded::Guarded;
+use super::places::{Connections, Place, Places, Pulse};
 
 /// How long a client may take to send the head of a request, which also ends idle connections.
 const HEADER_TIME: Duration = Duration::from_secs(15);
 
-/// The most bytes of a request's head.
-const MAX_HEAD: usize = 64 << 10;
+/// The most bytes of a request's head, and what is kept of a connection's bytes in each direction.
+const MAX_HEAD: usize = 16 << 10;
+
+/// How long a connection may last that found no place.
+const MOMENT: Duration = Duration::from_secs(3);
+
+/// When a client that found no place may come again.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// How many connections wait at a time for their clients to stop sending.
+const LINGERERS: usize = 128;
 
 /// Pause after the operating system refused a connection, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the log tells of such refusals.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Finishes work whose client may be gone. Dropping a request also drops what its handler was doing;
 /// for a revocation that would mean that a sender with little patience prevents it.
@@ -62,76 +74,145 @@ impl<S: Sync> FromRequestParts<S> for Finisher {
 
 /// Serves `router` (HTTP/1.1) on `listener` until `shutdown` is cancelled, then waits for the requests
 /// that are under way. Give the wait its own deadline: a client may be slow to read an export.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    connections: Connections,
+    shutdown: CancellationToken,
+) {
+    let tasks = TaskTracker::new();
+    let places = Places::new(connections);
+    let serving = Serving {
+        router,
+        places: Arc::clone(&places),
+        finisher: Finisher(tasks.clone()),
+        lingerers: Arc::new(Semaphore::new(LINGERERS)),
+        shutdown: shutdown.clone(),
+    };
+    let mut told: Option<Instant> = None;
     loop {
-        let place = tokio::select! {
-            place = Arc::clone(&places).acquire_owned() => place,
-            () = shutdown.cancelled() => break,
-        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = shutdown.cancelled() => break,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let finisher = Finisher(connections.clone());
-                let connection =
-                    connection(stream, peer, router.clone(), finisher, shutdown.clone());
-                connections.spawn(async move {
-                    connection.await;
-                    drop(place);
-                });
+                let place = places.admit(peer.ip());
+                tasks.spawn(serving.clone().connection(stream, peer, place));
+            }
+            Err(error) if is_of_one_connection(&error) => {
+                tracing::trace!(%error, "a connection ended before it began");
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                    tracing::warn!(%error, "connections cannot be accepted; idle ones are closed");
+                    told = Some(Instant::now());
+                }
+                places.make_room();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
     drop(listener);
-    connections.close();
-    connections.wait().await;
+    tasks.close();
+    tasks.wait().await;
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
+/// Whether an error of accept(2) is about the connection rather than about the server.
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted
+    )
+}
+
+/// What every connection works with.
+#[derive(Clone)]
+struct Serving {
     router: Router,
+    places: Arc<Places>,
     finisher: Finisher,
+    lingerers: Arc<Semaphore>,
     shutdown: CancellationToken,
-) {
-    // Answers are small and complete: waiting to fill a packet would only delay them.
-    let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let mut router = router.clone();
-        let finisher = finisher.clone();
-        async move {
-            let mut request = request.map(axum::body::Body::new);
-            request.extensions_mut().insert(ConnectInfo(peer));
-            request.extensions_mut().insert(finisher);
-            let answer: Result<Response, Infallible> = router.call(request).await;
-            answer
+}
+
+impl Serving {
+    async fn connection(self, stream: TcpStream, peer: SocketAddr, place: Place) {
+        let shutdown = self.shutdown.clone();
+        let io = Guarded::new(
+            stream,
+            Arc::clone(&place.pulse),
+            Arc::clone(&self.lingerers),
+        );
+        let is_momentary = place.is_momentary;
+        let pulse = Arc::clone(&place.pulse);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let turn = pulse.work();
+            let admitted = (!is_momentary || says_how_it_is(request.uri().path()))
+                .then(|| self.routed(request, peer, Arc::clone(&pulse)));
+            let mut router = self.router.clone();
+            async move {
+                let _turn = turn;
+                let answer: Result<Response, Infallible> = match admitted {
+                    Some(request) => router.call(request).await,
+                    None => Ok(no_place().into_response()),
+                };
+                answer
+            }
+        });
+        let mut connection = std::pin::pin!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(if is_momentary { MOMENT } else { HEADER_TIME })
+                .keep_alive(!is_momentary)
+                .max_buf_size(MAX_HEAD)
+                .serve_connection(TokioIo::new(io), service)
+        );
+        let moment = async {
+            if is_momentary {
+                tokio::time::sleep(MOMENT).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = place.close.cancelled() => return,
+            () = moment => return,
+            () = shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection => ended,
+                    () = place.close.cancelled() => return,
+                }
+            }
+        };
+        if let Err(error) = ended {
+            // Clients that go away, dawdle or speak something else than HTTP: not worth more than a trace. The
+            // error names what failed, not what was sent.
+            tracing::trace!(%peer, %error, "connection ended early");
         }
-    });
-    let mut connection = std::pin::pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIME)
-            .max_buf_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(stream), service)
-    );
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        // Clients that go away or speak something else than HTTP: not worth more than a trace. The error
-        // names what failed, not what was sent.
-        tracing::trace!(%peer, %error, "connection ended early");
     }
+
+    /// The request with what handlers want to know of its connection.
+    fn routed(&self, request: Request<Incoming>, peer: SocketAddr, pulse: Arc<Pulse>) -> Request {
+        let client = self.places.proxies().client(peer.ip(), request.headers());
+        let mut request = request.map(axum::body::Body::new);
+        let extensions = request.extensions_mut();
+        extensions.insert(client);
+        extensions.insert(pulse);
+        extensions.insert(self.finisher.clone());
+        request
+    }
+}
+
+/// What is answered to a connection that found no place.
+fn says_how_it_is(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz" | "/metrics")
+}
+
+fn no_place() -> ApiError {
+    let message =
+        "All connections of this server, or of this address, are in use. Try again later.";
+    ApiError::unavailable(message, RETRY_AFTER)
 }

@@ -75,6 +75,15 @@ impl Lookup {
         Ok(keys.into_iter().find(|key| key.project == project))
     }
 
+    /// Whether any project has a key with this digest.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read; [`StoreError::Unavailable`] when the task has ended.
+    pub async fn is_key(&self, digest: Sha256Digest) -> Result<bool, Arc<StoreError>> {
+        let keys = ask(&self.keys, digest).await?;
+        Ok(keys.is_some_and(|keys| !keys.is_empty()))
+    }
+
     /// As [`Store::find_token`].
     ///
     /// # Errors

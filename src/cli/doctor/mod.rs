@@ -17,6 +17,7 @@ use self::check::{Check, Status, in_time};
 use super::house::block_on;
 use super::{Context, FOUND, output};
 use crate::config::{self, Config, ConfigError, DEFAULT_FILE};
+use crate::daemon::Descriptors;
 use crate::keyformat::FormatSet;
 use crate::scan::{Redactor, visible, visible_json};
 
@@ -53,6 +54,7 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> anyhow::Result<ExitCo
     };
     let mut checks = configuration(context, &config);
     let formats = patterns(context, &config, &mut checks);
+    checks.push(descriptors());
     checks.extend(webhooks(&config));
     let mut is_wrong = checks.iter().any(|check| check.status == Status::Failed);
     let examined = block_on(examine(&config))?;
@@ -156,6 +158,19 @@ fn patterns(context: &Context, config: &Config, checks: &mut Vec<Check>) -> Opti
     let message = format!("{count} key formats; secret and public keys can be minted");
     checks.push(Check::ok(NAME, message));
     Some(formats)
+}
+
+/// Whether there are enough file descriptors for the connections that there may be.
+fn descriptors() -> Check {
+    const NAME: &str = "descriptors";
+    let descriptors = Descriptors::available();
+    match descriptors.too_few() {
+        Some((what, mend)) => Check::warning(NAME, what, mend),
+        None => Check::ok(
+            NAME,
+            format!("enough for {} connections", descriptors.connections),
+        ),
+    }
 }
 
 fn webhook_count(config: &Config) -> usize {

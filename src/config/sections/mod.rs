@@ -6,9 +6,10 @@ mod webhooks;
 mod work;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -59,6 +60,8 @@ pub struct Server {
     /// The URL under which others reach this server, without a slash at the end. `None`: `http://` and
     /// the address it listens on.
     pub public_url: Option<String>,
+    /// The proxies whose `Forwarded` and `X-Forwarded-For` say who a request comes from.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// `[database]`
@@ -122,6 +125,7 @@ impl Default for Server {
         Self {
             bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 8787)),
             public_url: None,
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -189,8 +193,34 @@ fn server(section: Section<'_>) -> Server {
         }
     }
     server.public_url = base_url(&section, "public_url", "https://rescind.example.com");
+    server.trusted_proxies = trusted_proxies(&section);
     section.finish();
     server
+}
+
+/// Addresses and networks. One that every client is in would let each say that it is somebody else.
+fn trusted_proxies(section: &Section<'_>) -> Vec<IpNet> {
+    const KEY: &str = "trusted_proxies";
+    let example = r#"["127.0.0.1", "10.0.0.0/8"]"#;
+    let mut networks = Vec::new();
+    for found in section.texts(KEY, example).unwrap_or_default() {
+        let text = found.value.trim();
+        let address = text
+            .parse()
+            .map(|address: IpAddr| address.to_canonical().into());
+        let wrong = match address.or_else(|_| text.parse::<IpNet>()) {
+            Err(_) => "is neither an IP address nor a network of them",
+            Ok(network) if network.prefix_len() == 0 => {
+                "holds every address there is, so that anybody could claim to be anybody"
+            }
+            Ok(network) => {
+                networks.push(network.trunc());
+                continue;
+            }
+        };
+        section.refuse(&found.place, KEY, wrong, &format!("for example {example}"));
+    }
+    networks
 }
 
 fn database(section: Section<'_>) -> Database {

@@ -1,6 +1,7 @@
 //! Webhooks of forges: verify the raw bytes, scan every text on the spot, and note what was pushed.
 //!
-//! A delivery passes [`Webhook::receive`]: its proof is checked over the bytes as they came (`verify`), the
+//! A delivery shows by its headers that it may be genuine ([`Webhook::expects`]), its proof is checked over the bytes
+//! as they came (`verify`), and it is received ([`Webhook::receive`]): the
 //! event is told by a header (`forge`), the body is read (`payload`), and what it tells of pushes (`meaning`,
 //! one file per shape of payloads) becomes work items. Keys that stand in the payload itself become sightings
 //! at once; the text is kept nowhere. What that amounts to is committed by the [`Inbox`], many deliveries in
@@ -48,6 +49,10 @@ pub const MAX_DELIVERY: usize = 25 << 20;
 
 /// Larger bodies are read on a thread of their own, so that other requests need not wait.
 const LARGE: usize = 64 << 10;
+
+/// How many times its own size a delivery takes while it is read, and what it amounts to while it waits to be
+/// stored: a push of a hundred bytes becomes a work item of six hundred.
+const COST: usize = 8;
 
 /// The places of one key that one delivery adds.
 const PLACES_PER_KEY: u32 = 100;
@@ -115,6 +120,20 @@ pub struct Webhook {
     tally: Arc<Tally>,
 }
 
+/// A delivery whose sender is known, not read yet.
+#[derive(Debug)]
+pub struct Proved {
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Proved {
+    /// How many bytes reading it and storing what it amounts to takes at most, give or take.
+    pub fn cost(&self) -> usize {
+        COST * self.body.len()
+    }
+}
+
 /// What was read of a delivery.
 struct Read {
     id: Option<String>,
@@ -154,20 +173,54 @@ impl Webhook {
         self.tally.refused(Refusal::TooLarge);
     }
 
-    /// Takes a delivery as it arrived: headers, and the untouched bytes of the body. When this returns, what
-    /// it amounts to is in the database.
+    /// Notes a delivery that came when there was no room for it.
+    pub fn refused_for_lack_of_room(&self) {
+        self.tally.refused(Refusal::Unavailable);
+    }
+
+    /// Looks at the headers of a delivery before anybody reads its body.
+    ///
+    /// # Errors
+    /// [`WebhookError::Unverified`] when no body could make the delivery genuine.
+    pub fn expects(&self, headers: &HeaderMap) -> Result<(), WebhookError> {
+        let expected = self.verifier.expects(headers).map_err(Into::into);
+        self.counted(expected)
+    }
+
+    /// Checks the untouched bytes of a delivery's body.
+    ///
+    /// # Errors
+    /// [`WebhookError::Unverified`] when it is not genuine.
+    pub async fn verify(
+        self: &Arc<Self>,
+        headers: HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<Proved, WebhookError> {
+        let size = body.len();
+        let verified = self.anywhere(size, move |webhook| {
+            let now = webhook.responder.clock().now();
+            webhook.verifier.verify(&headers, &body, now)?;
+            Ok(Proved { headers, body })
+        });
+        self.counted(verified.await)
+    }
+
+    /// Takes a delivery whose sender is known. When this returns, what it amounts to is in the database.
     ///
     /// # Errors
     /// [`WebhookError`]; nothing has happened then, and the delivery can be repeated.
-    pub async fn receive(
-        self: &Arc<Self>,
-        headers: HeaderMap,
-        body: impl AsRef<[u8]> + Send + 'static,
-    ) -> Result<(), WebhookError> {
-        let outcome = match self.read_anywhere(headers, body).await {
+    pub async fn receive(self: &Arc<Self>, delivery: Proved) -> Result<(), WebhookError> {
+        let size = delivery.body.len();
+        let read = self.anywhere(size, move |webhook| webhook.read(&delivery));
+        let outcome = match read.await {
             Ok(read) => self.keep(read).await,
             Err(error) => Err(error),
         };
+        self.counted(outcome)
+    }
+
+    /// Counts what was refused.
+    fn counted<T>(&self, outcome: Result<T, WebhookError>) -> Result<T, WebhookError> {
         if let Err(error) = &outcome {
             self.tally.refused(match error {
                 WebhookError::Unverified(_) => Refusal::Unproved,
@@ -182,23 +235,23 @@ impl Webhook {
         outcome
     }
 
-    async fn read_anywhere(
+    /// Runs what takes time with the size of a body, of large ones on a thread of their own.
+    async fn anywhere<T: Send + 'static>(
         self: &Arc<Self>,
-        headers: HeaderMap,
-        body: impl AsRef<[u8]> + Send + 'static,
-    ) -> Result<Read, WebhookError> {
-        if body.as_ref().len() <= LARGE {
-            return self.read(&headers, body.as_ref());
+        size: usize,
+        work: impl FnOnce(&Self) -> Result<T, WebhookError> + Send + 'static,
+    ) -> Result<T, WebhookError> {
+        if size <= LARGE {
+            return work(self);
         }
         let webhook = Arc::clone(self);
-        tokio::task::spawn_blocking(move || webhook.read(&headers, body.as_ref()))
+        tokio::task::spawn_blocking(move || work(&webhook))
             .await
             .map_err(|_| WebhookError::Died)?
     }
 
-    fn read(&self, headers: &HeaderMap, body: &[u8]) -> Result<Read, WebhookError> {
+    fn read(&self, Proved { headers, body }: &Proved) -> Result<Read, WebhookError> {
         let now = self.responder.clock().now();
-        self.verifier.verify(headers, body, now)?;
         let event = self.forge.event(headers).map_err(|none| match none {
             NoEvent::Missing(header) => WebhookError::NoEvent(header),
             NoEvent::Foreign(forge) => WebhookError::Foreign {

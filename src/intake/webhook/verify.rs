@@ -26,6 +26,10 @@ const TOLERANCE: i64 = 300;
 /// The most signatures of one header that are looked at.
 const MAX_SIGNATURES: usize = 8;
 
+/// The longest identifier and the longest time of a signed delivery, in bytes.
+const MAX_ID: usize = 256;
+const MAX_TIME: usize = 20;
+
 /// Why a delivery is refused. All of it is 401.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unverified {
@@ -68,6 +72,26 @@ impl Verifier {
         }
     }
 
+    /// Looks whether any body could fit the proof that the headers carry: it is there and well-formed. GitLab's
+    /// secret token is the whole proof already.
+    pub(super) fn expects(&self, headers: &HeaderMap) -> Result<(), Unverified> {
+        match self.forge {
+            Forge::GitHub => {
+                let header = "X-Hub-Signature-256";
+                if value(headers, header).is_none() && value(headers, "X-Hub-Signature").is_some() {
+                    return Err(Unverified::Sha1Only);
+                }
+                hub_digest(headers, header).map(drop)
+            }
+            Forge::GitLab if value(headers, "webhook-signature").is_some() => {
+                standard_claim(headers).map(drop)
+            }
+            Forge::GitLab => self.token(headers),
+            Forge::Gitea => gitea_digest(headers).map(drop),
+            Forge::Bitbucket => hub_digest(headers, "X-Hub-Signature").map(drop),
+        }
+    }
+
     /// Checks the proof over the bytes of the body exactly as they arrived.
     pub(super) fn verify(
         &self,
@@ -75,67 +99,48 @@ impl Verifier {
         body: &[u8],
         now: Timestamp,
     ) -> Result<(), Unverified> {
+        self.expects(headers)?;
         match self.forge {
-            Forge::GitHub => {
-                let header = "X-Hub-Signature-256";
-                if value(headers, header).is_none() && value(headers, "X-Hub-Signature").is_some() {
-                    return Err(Unverified::Sha1Only);
-                }
-                self.hub(headers, header, body)
-            }
+            Forge::GitHub => self.hub(headers, "X-Hub-Signature-256", body),
             Forge::GitLab if value(headers, "webhook-signature").is_some() => {
                 self.standard(headers, body, now)
             }
-            Forge::GitLab => self.token(headers),
+            Forge::GitLab => Ok(()),
             Forge::Gitea => self.gitea(headers, body),
             Forge::Bitbucket => self.hub(headers, "X-Hub-Signature", body),
         }
     }
 
-    /// `sha256=` and 64 hexadecimal digits.
     fn hub(
         &self,
         headers: &HeaderMap,
         header: &'static str,
         body: &[u8],
     ) -> Result<(), Unverified> {
-        let signature = value(headers, header).ok_or(Unverified::Missing(header))?;
-        let digits = signature.strip_prefix(b"sha256=");
-        self.hex(digits.unwrap_or_default(), header, &[body])
+        self.digest(&hub_digest(headers, header)?, header, body)
     }
 
-    /// The hexadecimal digits alone, or GitHub's header, which newer versions send too. A form is signed
-    /// over the JSON in it (`services/webhook/deliver.go` in <https://github.com/go-gitea/gitea>), unlike
-    /// GitHub's.
+    /// A form is signed over the JSON in it (`services/webhook/deliver.go` in <https://github.com/go-gitea/gitea>),
+    /// unlike GitHub's.
     fn gitea(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Unverified> {
+        let (claimed, header) = gitea_digest(headers)?;
         let form = if is_form(headers) {
             form_payload(body)
         } else {
             None
         };
-        let body = form.as_deref().unwrap_or(body);
-        let own = [
-            "X-Gitea-Signature",
-            "X-Forgejo-Signature",
-            "X-Gogs-Signature",
-        ];
-        for header in own {
-            if let Some(digits) = value(headers, header) {
-                return self.hex(digits, header, &[body]);
-            }
-        }
-        if value(headers, "X-Hub-Signature-256").is_none() {
-            return Err(Unverified::Missing("X-Gitea-Signature"));
-        }
-        self.hub(headers, "X-Hub-Signature-256", body)
+        self.digest(&claimed, header, form.as_deref().unwrap_or(body))
     }
 
-    fn hex(&self, digits: &[u8], header: &'static str, parts: &[&[u8]]) -> Result<(), Unverified> {
-        let mut claimed = [0; 32];
-        hex::decode_to_slice(digits, &mut claimed).map_err(|_| Unverified::Mismatch(header))?;
+    fn digest(
+        &self,
+        claimed: &[u8; 32],
+        header: &'static str,
+        body: &[u8],
+    ) -> Result<(), Unverified> {
         let mut fits = Choice::from(0);
         for secret in &self.secrets {
-            fits |= hmac(secret.expose_secret().as_bytes(), parts).ct_eq(&claimed);
+            fits |= hmac(secret.expose_secret().as_bytes(), &[body]).ct_eq(claimed);
         }
         accept(fits, header)
     }
@@ -152,29 +157,22 @@ impl Verifier {
         accept(fits, header)
     }
 
-    /// Standard Webhooks: `v1,` and base64 of the HMAC over `{id}.{timestamp}.{body}`, several of them apart
-    /// by spaces.
+    /// Standard Webhooks: the HMAC over `{id}.{timestamp}.{body}`.
     fn standard(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<(), Unverified> {
-        let needed = |header| value(headers, header).ok_or(Unverified::Missing(header));
-        let header = "webhook-signature";
-        let (id, signed_at) = (needed("webhook-id")?, needed("webhook-timestamp")?);
-        let signatures = needed(header)?;
+        let Claim {
+            id,
+            signed_at,
+            signatures,
+        } = standard_claim(headers)?;
         let mut fits = Choice::from(0);
-        for signature in signatures.split(|b| *b == b' ').take(MAX_SIGNATURES) {
-            let signature = signature.strip_prefix(b"v1,").unwrap_or_default();
-            let Some(claimed) = STANDARD
-                .decode(signature)
-                .ok()
-                .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
-            else {
-                continue;
-            };
-            for key in &self.signing_keys {
-                let parts: [&[u8]; 5] = [id, b".", signed_at, b".", body];
-                fits |= hmac(key.expose_secret(), &parts).ct_eq(&claimed);
+        for key in &self.signing_keys {
+            let parts: [&[u8]; 5] = [id, b".", signed_at, b".", body];
+            let ours = hmac(key.expose_secret(), &parts);
+            for claimed in &signatures {
+                fits |= ours.ct_eq(claimed);
             }
         }
-        accept(fits, header)?;
+        accept(fits, "webhook-signature")?;
         // Told only to those who have proved that they know the secret.
         let signed_at = str::from_utf8(signed_at).ok();
         let signed_at = signed_at.and_then(|text| text.parse::<i64>().ok());
@@ -184,6 +182,77 @@ impl Verifier {
             _ => Err(Unverified::ClockSkew),
         }
     }
+}
+
+/// What a delivery that is signed as Standard Webhooks have it says of itself.
+struct Claim<'h> {
+    id: &'h [u8],
+    signed_at: &'h [u8],
+    signatures: Vec<[u8; 32]>,
+}
+
+/// `v1,` and base64 of the signature, several of them apart by spaces.
+fn standard_claim(headers: &HeaderMap) -> Result<Claim<'_>, Unverified> {
+    let needed = |header| value(headers, header).ok_or(Unverified::Missing(header));
+    let bounded = |header, most| {
+        let value = needed(header)?;
+        let is_short = value.len() <= most;
+        is_short
+            .then_some(value)
+            .ok_or(Unverified::Mismatch(header))
+    };
+    let header = "webhook-signature";
+    let (id, signed_at) = (
+        bounded("webhook-id", MAX_ID)?,
+        bounded("webhook-timestamp", MAX_TIME)?,
+    );
+    let signatures = needed(header)?.split(|b| *b == b' ').take(MAX_SIGNATURES);
+    let signatures: Vec<[u8; 32]> = signatures
+        .filter_map(|signature| {
+            let signature = STANDARD.decode(signature.strip_prefix(b"v1,")?).ok()?;
+            signature.try_into().ok()
+        })
+        .collect();
+    if signatures.is_empty() {
+        return Err(Unverified::Mismatch(header));
+    }
+    Ok(Claim {
+        id,
+        signed_at,
+        signatures,
+    })
+}
+
+/// `sha256=` and 64 hexadecimal digits.
+fn hub_digest(headers: &HeaderMap, header: &'static str) -> Result<[u8; 32], Unverified> {
+    let signature = value(headers, header).ok_or(Unverified::Missing(header))?;
+    let digits = signature.strip_prefix(b"sha256=");
+    hex_digest(digits.unwrap_or_default(), header)
+}
+
+/// The hexadecimal digits alone, or GitHub's header, which newer versions send too; and which header it was.
+fn gitea_digest(headers: &HeaderMap) -> Result<([u8; 32], &'static str), Unverified> {
+    let own = [
+        "X-Gitea-Signature",
+        "X-Forgejo-Signature",
+        "X-Gogs-Signature",
+    ];
+    for header in own {
+        if let Some(digits) = value(headers, header) {
+            return Ok((hex_digest(digits, header)?, header));
+        }
+    }
+    let header = "X-Hub-Signature-256";
+    if value(headers, header).is_none() {
+        return Err(Unverified::Missing("X-Gitea-Signature"));
+    }
+    Ok((hub_digest(headers, header)?, header))
+}
+
+fn hex_digest(digits: &[u8], header: &'static str) -> Result<[u8; 32], Unverified> {
+    let mut claimed = [0; 32];
+    hex::decode_to_slice(digits, &mut claimed).map_err(|_| Unverified::Mismatch(header))?;
+    Ok(claimed)
 }
 
 fn accept(fits: Choice, header: &'static str) -> Result<(), Unverified> {

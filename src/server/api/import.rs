@@ -64,8 +64,10 @@ pub async fn import(
     caller.require(Permission::ImportKeys)?;
     let (parts, body) = request.into_parts();
     let format = row_format(&parts.headers)?;
-    let body = state.read(&parts.headers, body, MAX_IMPORT).await?;
-    let mut rows = parse_rows(Cursor::new(body), format, state.redactor());
+    let mut body = state.read(&parts, body, MAX_IMPORT).await?;
+    // Until the last of its rows is stored: a batch of them at a time is larger than its text.
+    state.work(&mut body.hold, 2 * body.bytes.len()).await?;
+    let mut rows = parse_rows(Cursor::new(body.bytes), format, state.redactor());
     let mut result = ImportResult::default();
     loop {
         let read = read_batch(&state, rows, result, caller.project.clone());

@@ -1,18 +1,19 @@
 //! Reports from outside: of partners, of GitLab instances, and of strangers who hold a key.
 
-use std::net::SocketAddr;
-
 use axum::Json;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::intake::{
     self, Answered, Feedback, MAX_REPORT, PartnerError, ReportError, RevocationApi, SelfReport,
 };
+use crate::keyformat::Sha256Digest;
+use crate::server::body::{Hold, Whole, refuse_too_large};
+use crate::server::client::{Client, counted_as};
 use crate::server::error::{ApiError, ApiResult};
-use crate::server::limit::client_of;
 use crate::server::{AppState, Finisher};
 
 /// Receive a secret-scanning report of GitHub.
@@ -35,7 +36,7 @@ pub async fn github(
     State(state): State<AppState>,
     finisher: Finisher,
     request: Request,
-) -> ApiResult<Json<Vec<Feedback>>> {
+) -> ApiResult<Response> {
     report(state, finisher, request, "github").await
 }
 
@@ -59,7 +60,7 @@ pub async fn gitlab(
     State(state): State<AppState>,
     finisher: Finisher,
     request: Request,
-) -> ApiResult<Json<Vec<Feedback>>> {
+) -> ApiResult<Response> {
     report(state, finisher, request, "gitlab").await
 }
 
@@ -83,7 +84,7 @@ pub async fn depsdev(
     State(state): State<AppState>,
     finisher: Finisher,
     request: Request,
-) -> ApiResult<Json<Vec<Feedback>>> {
+) -> ApiResult<Response> {
     report(state, finisher, request, "depsdev").await
 }
 
@@ -92,21 +93,38 @@ async fn report(
     finisher: Finisher,
     request: Request,
     partner: &'static str,
-) -> ApiResult<Json<Vec<Feedback>>> {
+) -> ApiResult<Response> {
     let (parts, body) = request.into_parts();
+    let mut partners = state.0.intake.partners.iter();
+    let at = partners.position(|known| known.name() == partner);
+    let at = at.ok_or_else(|| ApiError::not_found("Route"))?;
+    // Before the body: whoever cannot be genuine has none of it read.
+    refuse_too_large(&parts.headers, MAX_REPORT)?;
+    let proof = state.0.intake.partners[at].proof(&parts.headers)?;
     // The content type is the partner's business: the signature says what the bytes are.
-    let body = state.read(&parts.headers, body, MAX_REPORT).await?;
-    let answered = finisher
+    let body = state.read(&parts, body, MAX_REPORT).await?;
+    finisher
         .finish(async move {
-            let mut partners = state.0.intake.partners.iter();
-            let Some(partner) = partners.find(|known| known.name() == partner) else {
-                return Err(ApiError::not_found("Route"));
-            };
-            Ok(partner.receive(&parts.headers, body).await?)
+            let Whole { bytes, mut hold } = body;
+            let sender = &state.0.intake.partners[at];
+            let report = hold.until_proved(sender.verify(proof, bytes)).await?;
+            state.work(&mut hold, report.cost()).await?;
+            let answered = sender.receive(report).await?;
+            tell(partner, &answered);
+            feedback(answered.feedback, hold)
         })
-        .await??;
-    tell(partner, &answered);
-    Ok(Json(answered.feedback))
+        .await?
+}
+
+/// The feedback, which may be larger than the report was.
+fn feedback(rows: Vec<Feedback>, hold: Hold) -> ApiResult<Response> {
+    let json = serde_json::to_vec(&rows).map_err(|_| ApiError::internal())?;
+    drop(rows);
+    let content_type = (
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    Ok(([content_type], hold.answer(json)).into_response())
 }
 
 fn tell(partner: &str, answered: &Answered) {
@@ -166,12 +184,17 @@ pub async fn revoke_tokens(
 ) -> ApiResult<StatusCode> {
     admitted(&state, request.headers())?;
     let (parts, body) = request.into_parts();
-    let body = state.read(&parts.headers, body, MAX_REPORT).await?;
+    let body = state.read(&parts, body, MAX_REPORT).await?;
     let answered = finisher
         .finish(async move {
+            let Whole { bytes, mut hold } = body;
             let api = state.0.intake.revocation.as_ref();
             let api = api.ok_or_else(|| ApiError::not_found("Route"))?;
-            Ok::<_, ApiError>(api.revoke(body).await?)
+            let report = hold.until_proved(api.look_at(bytes)).await?;
+            state.work(&mut hold, report.cost()).await?;
+            let answered = api.revoke(report).await?;
+            drop(hold);
+            Ok::<_, ApiError>(answered)
         })
         .await??;
     tell("gitlab", &answered);
@@ -240,7 +263,7 @@ impl Success {
     }
 }
 
-/// Revoke a key by presenting it. Needs no access token; limited per client address.
+/// Revoke a key by presenting it. Needs no access token; what nobody holds is limited per client address.
 #[utoipa::path(
     post, path = "/api/v1/integrations/credential-scanning/revoke", operation_id = "self_report", tag = "Intake",
     security(()),
@@ -255,21 +278,26 @@ impl Success {
 )]
 pub async fn self_report(
     State(state): State<AppState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     finisher: Finisher,
     request: Request,
 ) -> ApiResult<Json<Success>> {
-    state
-        .0
-        .self_reports
-        .check(&client_of(peer.ip()))
-        .map_err(ApiError::rate_limited)?;
+    let client = Client::of(request.extensions()).map(|client| counted_as(client.address));
     let mut fields = state.fields(request).await?;
     let value = fields.key("api_key")?;
     let url = fields.uncleaned_text("url")?;
     fields.finish()?;
-    let report = finisher
-        .finish(async move { intake::self_report(state.responder(), value, url.as_deref()).await });
+    let report = finisher.finish(async move {
+        // Of everything that is not ours, which anybody can make up, all that it costs is a part of a look-up.
+        if !is_known(&state, value.sha256()).await? {
+            if state.formats().identify(value.expose()).is_some() {
+                let limit = &state.0.self_reports;
+                limit.check(&client).map_err(ApiError::rate_limited)?;
+            }
+            return Ok(SelfReport::Unknown);
+        }
+        let reported = intake::self_report(state.responder(), value, url.as_deref());
+        Ok::<_, ApiError>(reported.await?)
+    });
     match report.await?? {
         SelfReport::Revoked => Ok(Json(Success { success: true })),
         SelfReport::Unknown => Err(ApiError::api_key_not_found()),
@@ -280,4 +308,11 @@ pub async fn self_report(
             "has to be an http or https URL of at most 2048 bytes",
         )),
     }
+}
+
+/// Whether this is a key, or an access token of Rescind itself.
+async fn is_known(state: &AppState, digest: Sha256Digest) -> ApiResult<bool> {
+    let lookup = state.lookup();
+    let (is_key, token) = tokio::join!(lookup.is_key(digest), lookup.token(digest));
+    Ok(is_key? || token?.is_some())
 }

@@ -293,7 +293,7 @@ pub async fn check<K: Kind>(
     request: Request,
 ) -> ApiResult<Json<KeyView>> {
     caller.require(Permission::CheckKeys)?;
-    let client = super::uses::forwarded_client(request.headers());
+    let client = super::uses::forwarded_client(&request);
     let mut fields = state.fields(request).await?;
     let value = fields.key("api_key")?;
     fields.finish()?;

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 
 use super::intake::Success;
 use crate::intake::webhook::{Forge, MAX_DELIVERY, Webhook, WebhookError};
+use crate::server::body::{Whole, refuse_too_large};
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::{AppState, Finisher};
 
@@ -122,15 +123,28 @@ async fn receive(
     let webhook = webhooks.iter().find(|webhook| webhook.forge() == forge);
     let webhook: Arc<Webhook> = Arc::clone(webhook.ok_or_else(|| ApiError::not_found("Route"))?);
     let (parts, body) = request.into_parts();
-    let body = state.read(&parts.headers, body, MAX_DELIVERY).await;
-    let body = body.inspect_err(|error| {
-        if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            webhook.refused_as_too_large();
-        }
-    })?;
+    let tell = |error: &ApiError| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => webhook.refused_as_too_large(),
+        StatusCode::SERVICE_UNAVAILABLE => webhook.refused_for_lack_of_room(),
+        _ => {}
+    };
+    // Before the body: whoever cannot be genuine has none of it read.
+    refuse_too_large(&parts.headers, MAX_DELIVERY).inspect_err(tell)?;
+    webhook.expects(&parts.headers)?;
+    let body = state.read(&parts, body, MAX_DELIVERY).await;
+    let body = body.inspect_err(tell)?;
     // A forge that hangs up has told all the same.
     finisher
-        .finish(async move { webhook.receive(parts.headers, body).await })
+        .finish(async move {
+            let Whole { bytes, mut hold } = body;
+            let verified = webhook.verify(parts.headers, bytes);
+            let delivery = hold.until_proved(verified).await?;
+            let room = state.work(&mut hold, delivery.cost()).await;
+            room.inspect_err(|_| webhook.refused_for_lack_of_room())?;
+            webhook.receive(delivery).await?;
+            drop(hold);
+            Ok::<_, ApiError>(())
+        })
         .await??;
     Ok((StatusCode::ACCEPTED, Json(Success::new())))
 }

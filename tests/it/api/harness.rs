@@ -12,7 +12,7 @@ use rescind::intake::{Partner, PartnerOptions, PublicKeyTimings, PublicKeys, Rev
 use rescind::keyformat::{FormatSet, KeyValue};
 use rescind::respond::{IssuerFormats, Responder};
 use rescind::scan::{Encodings, Engine};
-use rescind::server::{AppState, ConfiguredSource, Intake, Limits, router, serve};
+use rescind::server::{AppState, ConfiguredSource, Connections, Intake, Limits, router, serve};
 use rescind::store::{Lookup, NewToken, Role, Store};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -38,6 +38,7 @@ pub(crate) struct Setup {
     pub(crate) sources: Vec<ConfiguredSource>,
     pub(crate) timings: PublicKeyTimings,
     pub(crate) limits: Limits,
+    pub(crate) connections: Connections,
 }
 
 impl Default for Setup {
@@ -50,6 +51,7 @@ impl Default for Setup {
             webhooks: Vec::new(),
             sources: Vec::new(),
             timings: PublicKeyTimings::default(),
+            connections: Connections::default(),
             limits: Limits {
                 self_reports_per_minute: many,
                 revocations_per_minute: many,
@@ -139,7 +141,12 @@ impl TestServer {
         let tasks = TaskTracker::new();
         tasks.spawn(task.run());
         tasks.spawn(inbox.task.run());
-        tasks.spawn(serve(listener, router(state), shutdown.clone()));
+        tasks.spawn(serve(
+            listener,
+            router(state),
+            setup.connections,
+            shutdown.clone(),
+        ));
         Self {
             address,
             store,

@@ -128,7 +128,13 @@ async fn a_malformed_row_never_fails_its_batch() {
     let answered = reply.json();
     let empty = Sha256Digest::of(b"").to_hex();
     for (at, row) in answered.as_array().unwrap().iter().take(8).enumerate() {
-        assert_eq!(row["token_hash"], empty, "row {at}");
+        // A URL that cannot be read decides nothing.
+        let hash = if at == 7 {
+            Sha256Digest::of(b"x").to_hex()
+        } else {
+            empty.clone()
+        };
+        assert_eq!(row["token_hash"], hash, "row {at}");
         let kind = if [4, 5].contains(&at) {
             "named"
         } else {

@@ -1,0 +1,335 @@
+//! Who a request comes from: the peer of its connection, or whoever the proxies that the operator trusts say.
+//!
+//! Sources: RFC 7239 (`Forwarded`), and for `X-Forwarded-For` the order that every proxy keeps: each appends the
+//! address that it was reached from.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap};
+use ipnet::IpNet;
+
+/// The most bytes of one header's values that are looked at, and the most proxies in a row. Of longer chains the
+/// nearest trusted hop counts.
+const MAX_CHAIN: usize = 4 << 10;
+const MAX_HOPS: usize = 32;
+
+/// The proxies whose word on who their client is counts. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct TrustedProxies(Arc<[IpNet]>);
+
+impl TrustedProxies {
+    /// Proxies with addresses in these networks.
+    pub fn new(networks: Vec<IpNet>) -> Self {
+        Self(networks.into())
+    }
+
+    /// Whether the proxy at this address is trusted.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+
+    /// Reads what the trusted proxies in front of this server say of a request that `peer` sent.
+    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Client {
+        let peer = peer.to_canonical();
+        let forwarded = Chain::of(headers, "forwarded", forwarded_hops);
+        let x_forwarded_for = Chain::of(headers, "x-forwarded-for", address_hops);
+        let walk = |chain: &Option<Chain>| chain.as_ref().map(|chain| self.walk(peer, chain));
+        match (walk(&forwarded), walk(&x_forwarded_for)) {
+            (None, None) => Client {
+                address: peer,
+                forwarded: None,
+            },
+            // A proxy maintains one of the headers and passes the other one on as the client sent it. Where they
+            // contradict each other, neither is believed.
+            (Some(one), Some(other)) if one.address != other.address => Client {
+                address: peer,
+                forwarded: other.forwarded,
+            },
+            (_, Some(client)) | (Some(client), None) => client,
+        }
+    }
+
+    /// From the right: each hop was appended by the one before it, so it counts as long as that one is trusted.
+    fn walk(&self, peer: IpAddr, chain: &Chain) -> Client {
+        let mut address = peer;
+        let mut hops = chain.hops.iter().rev();
+        while self.contains(address) {
+            match hops.next() {
+                Some(Some(hop)) => address = *hop,
+                // What cannot be read is not believed: the nearest hop that can be is the client.
+                Some(None) | None => break,
+            }
+        }
+        Client {
+            address,
+            forwarded: hops.next_back().copied().flatten(),
+        }
+    }
+}
+
+/// Who sent a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Client {
+    /// The address nearest to the client that a trusted proxy vouches for; without proxies, the connection's.
+    pub(super) address: IpAddr,
+    /// The first address that the client itself forwards, in front of what trusted proxies appended.
+    pub(super) forwarded: Option<IpAddr>,
+}
+
+impl Client {
+    /// The client of a request that [`serve`](super::serve) has accepted.
+    pub(super) fn of(extensions: &Extensions) -> Option<Self> {
+        extensions.get().copied()
+    }
+
+    /// What limits and budgets count the sender of a request by.
+    pub(super) fn counted(parts: &Parts) -> IpAddr {
+        let client = Self::of(&parts.extensions);
+        client.map_or(IpAddr::from([0; 4]), |client| counted_as(client.address))
+    }
+}
+
+/// What one client is counted by: its address, or for IPv6 the network of 64 bits that one subscriber has at least.
+pub(super) fn counted_as(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let network = u128::from(v6) & !u128::from(u64::MAX);
+            IpAddr::V6(network.into())
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// What one header says, the first hop first. `None` is a hop that is no address.
+struct Chain {
+    hops: Vec<Option<IpAddr>>,
+}
+
+impl Chain {
+    fn of(
+        headers: &HeaderMap,
+        name: &str,
+        read: fn(&str, &mut Vec<Option<IpAddr>>),
+    ) -> Option<Self> {
+        let mut values = headers.get_all(name).iter().peekable();
+        values.peek()?;
+        let mut hops = Vec::new();
+        let mut length = 0;
+        for value in values {
+            length += value.len();
+            match value.to_str() {
+                Ok(text) if length <= MAX_CHAIN => read(text, &mut hops),
+                _ => hops.push(None),
+            }
+            if length > MAX_CHAIN || hops.len() > MAX_HOPS {
+                // Nobody is to choose which part of an overlong chain is read.
+                return Some(Self { hops: vec![None] });
+            }
+        }
+        Some(Self { hops })
+    }
+}
+
+/// `X-Forwarded-For: 203.0.113.7, 10.0.0.1`
+fn address_hops(text: &str, hops: &mut Vec<Option<IpAddr>>) {
+    hops.extend(text.split(',').map(|hop| address(hop.trim())));
+}
+
+/// `Forwarded: for=203.0.113.7;proto=https, for="[2001:db8::1]:4711"` (RFC 7239, section 4)
+fn forwarded_hops(text: &str, hops: &mut Vec<Option<IpAddr>>) {
+    hops.extend(unquoted_split(text, b',').map(|element| {
+        let mut pairs = unquoted_split(element, b';');
+        let node = pairs.find_map(|pair| {
+            let (name, value) = pair.split_once('=')?;
+            name.trim().eq_ignore_ascii_case("for").then_some(value)
+        })?;
+        let node = node.trim();
+        let quoted = node.strip_prefix('"').and_then(|n| n.strip_suffix('"'));
+        address(quoted.unwrap_or(node))
+    }));
+}
+
+/// Splits at a separator that stands outside of quotes. A quotation that does not end reaches to the end.
+fn unquoted_split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.split(move |c: char| {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ => {}
+        }
+        !quoted && c == char::from(separator)
+    })
+}
+
+/// An address with or without port, of IPv6 with or without brackets.
+fn address(text: &str) -> Option<IpAddr> {
+    let bracketed = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    let address = match bracketed {
+        Some(v6) => v6.parse().ok().filter(IpAddr::is_ipv6),
+        None => text.parse().ok(),
+    };
+    address
+        .or_else(|| text.parse().ok().map(|socket: SocketAddr| socket.ip()))
+        .map(|address| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::{HeaderName, HeaderValue};
+
+    fn client(peer: &str, headers: &[(&'static str, &str)]) -> (String, Option<String>) {
+        let networks = ["10.0.0.0/8", "2001:db8:aa::/48", "127.0.0.1/32"];
+        let networks = networks.iter().map(|network| network.parse().unwrap());
+        let trusted = TrustedProxies::new(networks.collect());
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let value = HeaderValue::from_str(value).unwrap();
+            map.append(HeaderName::from_static(name), value);
+        }
+        let client = trusted.client(peer.parse().unwrap(), &map);
+        let forwarded = client.forwarded.map(|address| address.to_string());
+        (client.address.to_string(), forwarded)
+    }
+
+    fn seen(peer: &str, headers: &[(&'static str, &str)]) -> String {
+        client(peer, headers).0
+    }
+
+    const XFF: &str = "x-forwarded-for";
+    const FORWARDED: &str = "forwarded";
+
+    #[test]
+    fn strangers_have_no_say_in_who_they_are() {
+        for (header, value) in [
+            (XFF, "198.51.100.1"),
+            (XFF, "10.0.0.1"),
+            (FORWARDED, "for=198.51.100.1"),
+        ] {
+            assert_eq!(seen("203.0.113.9", &[(header, value)]), "203.0.113.9");
+        }
+        assert_eq!(
+            seen("2001:db8:bb::1", &[(XFF, "10.0.0.1")]),
+            "2001:db8:bb::1"
+        );
+    }
+
+    #[test]
+    fn a_trusted_proxy_says_who_its_client_is() {
+        for (value, expected) in [
+            ("198.51.100.1", "198.51.100.1"),
+            ("198.51.100.1:4711", "198.51.100.1"),
+            ("2001:db8::7", "2001:db8::7"),
+            ("[2001:db8::7]", "2001:db8::7"),
+            ("[2001:db8::7]:4711", "2001:db8::7"),
+            ("::ffff:198.51.100.1", "198.51.100.1"),
+            // What the client wrote stands to the left of what the proxy appended.
+            ("192.0.2.66, 198.51.100.1", "198.51.100.1"),
+            ("10.1.1.1, 198.51.100.1", "198.51.100.1"),
+            // Two proxies in a row.
+            ("192.0.2.66, 198.51.100.1, 10.0.0.2", "198.51.100.1"),
+            ("192.0.2.66,198.51.100.1,10.0.0.3,10.0.0.2", "198.51.100.1"),
+            // All of them trusted: the first one asked by itself.
+            ("10.0.0.9, 10.0.0.2", "10.0.0.9"),
+            // Nothing that can be read: the proxy itself is all that is known.
+            ("", "10.0.0.1"),
+            ("unknown", "10.0.0.1"),
+            ("198.51.100.1, _hidden", "10.0.0.1"),
+            ("198.51.100.1, ", "10.0.0.1"),
+            ("198.51.100.1, bogus, 10.0.0.2", "10.0.0.2"),
+            ("[198.51.100.1]", "10.0.0.1"),
+            ("198.51.100.1:99999", "10.0.0.1"),
+        ] {
+            assert_eq!(seen("10.0.0.1", &[(XFF, value)]), expected, "{value}");
+            assert_eq!(
+                seen("::ffff:10.0.0.1", &[(XFF, value)]),
+                expected,
+                "{value}"
+            );
+        }
+        let lines = [(XFF, "192.0.2.66"), (XFF, "198.51.100.1")];
+        assert_eq!(seen("10.0.0.1", &lines), "198.51.100.1");
+    }
+
+    #[test]
+    fn forwarded_is_read_as_rfc_7239_has_it() {
+        for (value, expected) in [
+            ("for=198.51.100.1", "198.51.100.1"),
+            (
+                "For=\"198.51.100.1:4711\";proto=https;by=10.0.0.1",
+                "198.51.100.1",
+            ),
+            ("proto=https ; for = 198.51.100.1", "198.51.100.1"),
+            ("for=\"[2001:db8:cafe::17]:4711\"", "2001:db8:cafe::17"),
+            (
+                "for=192.0.2.66, for=198.51.100.1;host=\"a,b;for=192.0.2.1\"",
+                "198.51.100.1",
+            ),
+            ("for=198.51.100.1, for=\"10.0.0.2\"", "198.51.100.1"),
+            ("for=unknown", "10.0.0.1"),
+            ("for=_secret", "10.0.0.1"),
+            ("proto=https", "10.0.0.1"),
+            ("for=198.51.100.1, by=10.0.0.2", "10.0.0.1"),
+            ("for=\"198.51.100.1", "10.0.0.1"),
+            ("host=\"x, for=198.51.100.1", "10.0.0.1"),
+            ("host=\"\\\"\";for=198.51.100.1", "198.51.100.1"),
+        ] {
+            assert_eq!(seen("10.0.0.1", &[(FORWARDED, value)]), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn where_the_two_headers_disagree_neither_is_believed() {
+        let same = [(XFF, "198.51.100.1"), (FORWARDED, "for=198.51.100.1")];
+        assert_eq!(seen("10.0.0.1", &same), "198.51.100.1");
+        let smuggled = [(XFF, "198.51.100.1"), (FORWARDED, "for=192.0.2.66")];
+        assert_eq!(seen("10.0.0.1", &smuggled), "10.0.0.1");
+    }
+
+    #[test]
+    fn chains_without_end_are_not_read() {
+        let many = vec!["10.0.0.2"; MAX_HOPS + 1].join(",");
+        let chain = format!("198.51.100.1,{many}");
+        assert_eq!(seen("10.0.0.1", &[(XFF, &chain)]), "10.0.0.1");
+        let long = format!("{},198.51.100.1", "x".repeat(MAX_CHAIN));
+        assert_eq!(seen("10.0.0.1", &[(XFF, &long)]), "10.0.0.1");
+    }
+
+    #[test]
+    fn what_the_caller_forwards_stands_before_what_proxies_append() {
+        let forwarded = |peer: &str, value: &str| client(peer, &[(XFF, value)]).1;
+        let some = |text: &str| Some(text.to_owned());
+        // Without a proxy everything is the caller's.
+        assert_eq!(forwarded("203.0.113.9", "192.0.2.7"), some("192.0.2.7"));
+        assert_eq!(
+            forwarded("203.0.113.9", "192.0.2.7, 10.9.9.9"),
+            some("192.0.2.7")
+        );
+        assert_eq!(forwarded("203.0.113.9", "unknown"), None);
+        // The last entry is the caller's own address, as the proxy saw it.
+        assert_eq!(forwarded("10.0.0.1", "203.0.113.9"), None);
+        assert_eq!(
+            forwarded("10.0.0.1", "192.0.2.7, 203.0.113.9"),
+            some("192.0.2.7")
+        );
+        assert_eq!(
+            forwarded("10.0.0.1", "192.0.2.7, 203.0.113.9, 10.0.0.2"),
+            some("192.0.2.7")
+        );
+    }
+
+    #[test]
+    fn a_subscriber_is_one_client() {
+        let client = |text: &str| counted_as(text.parse().unwrap());
+        assert_eq!(client("2001:db8::1"), client("2001:db8::ffff:1"));
+        assert_ne!(client("2001:db8:0:1::1"), client("2001:db8::1"));
+        assert_eq!(client("::ffff:192.0.2.1"), client("192.0.2.1"));
+    }
+}

@@ -1,0 +1,460 @@
+//! How many connections there may be, whose, and which of them have to go when others come.
+//!
+//! Whoever comes when all places are taken gets the one of the connection for whose client the server has waited
+//! the longest; failing that, one of the client that has by far the most. When nobody can be asked to go, there is
+//! a place for a moment, in which the server says that it lives, and to everything else to come again later.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::client::{TrustedProxies, counted_as};
+
+/// The most connections at once.
+pub const MOST_CONNECTIONS: usize = 4096;
+
+/// Places for a moment besides the ordinary ones.
+pub const MOMENTARY_CONNECTIONS: usize = 64;
+
+/// The part of all connections that one client may have.
+const SHARE_OF_ONE: usize = 4;
+
+/// How long the server has to have waited for a client before its connection makes room for another one.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// What counts as progress of a client, in bytes. Less of it, however often, does not.
+const STEP: usize = 16 << 10;
+
+/// Whose connection has `FEW` times as many siblings more than a newcomer makes room for it.
+const FEW: usize = 8;
+
+/// How many connections there may be, and who speaks for others.
+#[derive(Debug, Clone)]
+pub struct Connections {
+    /// The most at once. There are [`MOMENTARY_CONNECTIONS`] more for a moment.
+    pub most: usize,
+    /// Their connections are those of many clients.
+    pub proxies: TrustedProxies,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            most: MOST_CONNECTIONS,
+            proxies: TrustedProxies::default(),
+        }
+    }
+}
+
+/// All connections.
+#[derive(Debug)]
+pub(super) struct Places {
+    options: Connections,
+    began: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    taken: HashMap<u64, Taken>,
+    /// How many ordinary places each client has.
+    clients: HashMap<IpAddr, usize>,
+    ordinary: usize,
+}
+
+#[derive(Debug)]
+struct Taken {
+    /// `None`: nobody that a limit holds.
+    client: Option<IpAddr>,
+    is_momentary: bool,
+    pulse: Arc<Pulse>,
+    close: CancellationToken,
+}
+
+/// A connection's place. Free again when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Arc<Places>,
+    id: u64,
+    /// In this place the server only says how it is.
+    pub(super) is_momentary: bool,
+    /// What the client does.
+    pub(super) pulse: Arc<Pulse>,
+    /// Cancelled when the connection has to make room.
+    pub(super) close: CancellationToken,
+}
+
+impl Places {
+    pub(super) fn new(options: Connections) -> Arc<Self> {
+        Arc::new(Self {
+            options,
+            began: Instant::now(),
+            state: Mutex::default(),
+        })
+    }
+
+    /// Who may speak for others.
+    pub(super) fn proxies(&self) -> &TrustedProxies {
+        &self.options.proxies
+    }
+
+    /// A place for a connection of `peer`.
+    pub(super) fn admit(self: &Arc<Self>, peer: IpAddr) -> Place {
+        let client = self.counted(peer);
+        let now = self.now();
+        let mut state = self.lock();
+        let of_client = client.map_or(0, |client| state.of(client));
+        let most_of_one = (self.options.most / SHARE_OF_ONE).max(FEW);
+        let room = if of_client >= most_of_one {
+            // Its own have to go.
+            state.idlest(now, |taken| taken.client == client)
+        } else if state.ordinary >= self.options.most {
+            let idlest = state.idlest(now, |_| true);
+            idlest.or_else(|| state.of_the_greediest(of_client))
+        } else {
+            None
+        };
+        if let Some(id) = room {
+            state.remove(id);
+        }
+        let of_client = client.map_or(0, |client| state.of(client));
+        let is_momentary = of_client >= most_of_one || state.ordinary >= self.options.most;
+        if is_momentary && state.taken.len() - state.ordinary >= MOMENTARY_CONNECTIONS {
+            let oldest = state.taken.iter().filter(|(_, taken)| taken.is_momentary);
+            if let Some(id) = oldest.map(|(id, _)| *id).min() {
+                state.remove(id);
+            }
+        }
+        let id = state.next;
+        state.next += 1;
+        let pulse = Arc::new(Pulse::new(self.began));
+        let close = CancellationToken::new();
+        let taken = Taken {
+            client: client.filter(|_| !is_momentary),
+            is_momentary,
+            pulse: Arc::clone(&pulse),
+            close: close.clone(),
+        };
+        state.add(id, taken);
+        drop(state);
+        Place {
+            places: Arc::clone(self),
+            id,
+            is_momentary,
+            pulse,
+            close,
+        }
+    }
+
+    /// Closes the idlest connection, for when the operating system gives no further one.
+    pub(super) fn make_room(&self) {
+        let now = self.now();
+        let mut state = self.lock();
+        if let Some(id) = state.idlest(now, |_| true) {
+            state.remove(id);
+        }
+    }
+
+    /// What the connections of a peer are counted by. Those of proxies are not one client's, and those from the
+    /// machine itself are a proxy's, or of somebody who could stop the server as well.
+    fn counted(&self, peer: IpAddr) -> Option<IpAddr> {
+        let peer = peer.to_canonical();
+        let is_exempt = peer.is_loopback() || self.options.proxies.contains(peer);
+        (!is_exempt).then(|| counted_as(peer))
+    }
+
+    fn now(&self) -> u64 {
+        millis(self.began)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.lock().forget(self.id);
+    }
+}
+
+impl State {
+    fn of(&self, client: IpAddr) -> usize {
+        self.clients.get(&client).copied().unwrap_or(0)
+    }
+
+    fn add(&mut self, id: u64, taken: Taken) {
+        if !taken.is_momentary {
+            self.ordinary += 1;
+        }
+        if let Some(client) = taken.client {
+            *self.clients.entry(client).or_default() += 1;
+        }
+        self.taken.insert(id, taken);
+    }
+
+    /// Ends a connection. Its place is free at once, a moment before the connection is.
+    fn remove(&mut self, id: u64) {
+        if let Some(taken) = self.forget(id) {
+            taken.close.cancel();
+        }
+    }
+
+    fn forget(&mut self, id: u64) -> Option<Taken> {
+        let taken = self.taken.remove(&id)?;
+        if !taken.is_momentary {
+            self.ordinary -= 1;
+        }
+        if let Some(client) = taken.client
+            && let Some(count) = self.clients.get_mut(&client)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.clients.remove(&client);
+            }
+        }
+        Some(taken)
+    }
+
+    /// The connection for whose client the server has waited the longest, and for long enough.
+    fn idlest(&self, now: u64, eligible: impl Fn(&Taken) -> bool) -> Option<u64> {
+        let taken = self.taken.iter();
+        let idle = taken.filter(|(_, taken)| {
+            !taken.is_momentary && taken.pulse.is_waiting() && eligible(taken)
+        });
+        let (id, taken) = idle.min_by_key(|(_, taken)| taken.pulse.last())?;
+        let idle = Duration::from_millis(now.saturating_sub(taken.pulse.last()));
+        (idle >= IDLE).then_some(*id)
+    }
+
+    /// The idlest connection of the client that has by far the most, if that is not the newcomer.
+    fn of_the_greediest(&self, of_newcomer: usize) -> Option<u64> {
+        let (client, count) = self.clients.iter().max_by_key(|(_, count)| **count)?;
+        if *count <= FEW.max(2 * (of_newcomer + 1)) {
+            return None;
+        }
+        let theirs = self.taken.iter();
+        let theirs = theirs.filter(|(_, taken)| taken.client == Some(*client));
+        let idlest =
+            theirs.min_by_key(|(_, taken)| (!taken.pulse.is_waiting(), taken.pulse.last()));
+        idlest.map(|(id, _)| *id)
+    }
+}
+
+/// When a client last moved something along, and whether it is its turn.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    began: Instant,
+    last: AtomicU64,
+    moved: AtomicUsize,
+    is_working: AtomicBool,
+}
+
+impl Pulse {
+    fn new(began: Instant) -> Self {
+        Self {
+            began,
+            last: AtomicU64::new(millis(began)),
+            moved: AtomicUsize::new(0),
+            is_working: AtomicBool::new(false),
+        }
+    }
+
+    /// The client sent or took so many bytes.
+    pub(super) fn moved(&self, bytes: usize) {
+        if self.moved.fetch_add(bytes, Ordering::Relaxed) + bytes >= STEP {
+            self.beat();
+        }
+    }
+
+    /// The server works on a request as long as this is kept: it is not the client that is waited for.
+    pub(super) fn work(self: &Arc<Self>) -> Turn {
+        self.turn(true)
+    }
+
+    /// The server waits for the client as long as this is kept.
+    pub(super) fn wait_for_client(self: &Arc<Self>) -> Turn {
+        self.turn(false)
+    }
+
+    fn turn(self: &Arc<Self>, is_working: bool) -> Turn {
+        let before = self.is_working.swap(is_working, Ordering::Relaxed);
+        if is_working {
+            self.beat();
+        }
+        Turn {
+            pulse: Arc::clone(self),
+            before,
+        }
+    }
+
+    fn beat(&self) {
+        self.moved.store(0, Ordering::Relaxed);
+        self.last.store(millis(self.began), Ordering::Relaxed);
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.is_working.load(Ordering::Relaxed)
+    }
+
+    fn last(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+}
+
+/// Whose turn it is, until dropped.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pulse: Arc<Pulse>,
+    before: bool,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if !self.before {
+            // The answer begins, and with it the client's time to read it.
+            self.pulse.beat();
+        }
+        self.pulse.is_working.store(self.before, Ordering::Relaxed);
+    }
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(most: usize) -> Arc<Places> {
+        Places::new(Connections {
+            most,
+            proxies: TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]),
+        })
+    }
+
+    fn from(places: &Arc<Places>, peer: &str) -> Place {
+        places.admit(peer.parse().unwrap())
+    }
+
+    /// As if nothing had moved for so long.
+    fn idle(place: &Place, millis: u64) {
+        let last = place.pulse.last();
+        place
+            .pulse
+            .last
+            .store(last.saturating_sub(millis), Ordering::Relaxed);
+    }
+
+    /// Places that were made so long ago that a connection can be idle.
+    fn old_places(most: usize) -> Arc<Places> {
+        let places = places(most);
+        let mut places = Arc::into_inner(places).unwrap();
+        places.began -= Duration::from_mins(1);
+        Arc::new(places)
+    }
+
+    #[test]
+    fn the_idlest_goes_first() {
+        let places = old_places(3);
+        let peers = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+        let [old, older, young] = peers.map(|peer| from(&places, peer));
+        idle(&old, 2000);
+        idle(&older, 3000);
+        let newcomer = from(&places, "192.0.2.4");
+        assert!(older.close.is_cancelled() && !old.close.is_cancelled());
+        let another = from(&places, "192.0.2.5");
+        assert!(old.close.is_cancelled() && !young.close.is_cancelled());
+        assert!(!newcomer.is_momentary && !another.is_momentary);
+        // Nobody is idle any more.
+        assert!(from(&places, "192.0.2.6").is_momentary);
+        drop((old, older, young));
+        assert!(!from(&places, "192.0.2.7").is_momentary);
+    }
+
+    #[test]
+    fn whoever_is_being_served_stays() {
+        let places = old_places(1);
+        let busy = from(&places, "192.0.2.1");
+        let turn = busy.pulse.work();
+        idle(&busy, 5000);
+        assert!(from(&places, "192.0.2.2").is_momentary);
+        // A body that does not come is the client's fault, however often a byte of it does.
+        let waits = busy.pulse.wait_for_client();
+        for _ in 0..100 {
+            busy.pulse.moved(1);
+        }
+        assert!(!from(&places, "192.0.2.2").is_momentary);
+        assert!(busy.close.is_cancelled());
+        drop((waits, turn));
+    }
+
+    #[test]
+    fn whoever_moves_on_stays() {
+        let places = old_places(1);
+        let reader = from(&places, "192.0.2.1");
+        idle(&reader, 5000);
+        reader.pulse.moved(STEP);
+        assert!(from(&places, "192.0.2.2").is_momentary);
+        assert!(!reader.close.is_cancelled());
+    }
+
+    #[test]
+    fn one_client_has_a_quarter_and_no_more() {
+        let places = old_places(40);
+        let mut mine: Vec<_> = (0..10).map(|_| from(&places, "192.0.2.1")).collect();
+        assert!(mine.iter().all(|place| !place.is_momentary));
+        assert!(from(&places, "192.0.2.1").is_momentary);
+        assert!(from(&places, "::ffff:192.0.2.1").is_momentary);
+        assert!(!from(&places, "192.0.2.2").is_momentary);
+        idle(&mine[3], 2000);
+        mine.push(from(&places, "192.0.2.1"));
+        assert!(mine[3].close.is_cancelled() && !mine[10].is_momentary);
+        // A subscriber's network is one client; proxies and the machine itself are many.
+        let v6: Vec<_> = (0..11)
+            .map(|n| from(&places, &format!("2001:db8::{n}")))
+            .collect();
+        assert!(v6[10].is_momentary && !v6[9].is_momentary);
+    }
+
+    #[test]
+    fn proxies_and_the_machine_itself_are_many_clients() {
+        for peer in ["10.1.2.3", "127.0.0.1", "::1", "::ffff:10.1.2.3"] {
+            let places = old_places(40);
+            let mine: Vec<_> = (0..40).map(|_| from(&places, peer)).collect();
+            assert!(mine.iter().all(|place| !place.is_momentary), "{peer}");
+        }
+    }
+
+    #[test]
+    fn the_greediest_makes_room_when_nobody_is_idle() {
+        let places = old_places(60);
+        let crowd: Vec<_> = (0..4)
+            .flat_map(|n| (0..15).map(move |_| format!("192.0.2.{n}")))
+            .map(|peer| from(&places, &peer))
+            .collect();
+        assert!(crowd.iter().all(|place| !place.is_momentary));
+        let modest = from(&places, "198.51.100.1");
+        assert!(!modest.is_momentary);
+        assert_eq!(crowd.iter().filter(|p| p.close.is_cancelled()).count(), 1);
+    }
+
+    #[test]
+    fn places_for_a_moment_are_never_used_up() {
+        let places = old_places(1);
+        let _busy = from(&places, "192.0.2.1");
+        let crowd: Vec<_> = (0..MOMENTARY_CONNECTIONS)
+            .map(|_| from(&places, "192.0.2.2"))
+            .collect();
+        assert!(crowd.iter().all(|place| !place.close.is_cancelled()));
+        let probe = from(&places, "127.0.0.1");
+        assert!(probe.is_momentary && !probe.close.is_cancelled());
+        assert!(crowd[0].close.is_cancelled() && !crowd[1].close.is_cancelled());
+    }
+}
