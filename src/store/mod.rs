@@ -239,6 +239,7 @@ impl Store {
     /// moment is left behind.
     pub async fn close(&self) {
         self.0.db.close().await;
+        self.0.ready.forget().await;
     }
 
     /// Prepares every statement of this program against the database, without running any; gives

@@ -18,6 +18,8 @@ use super::{Read, Store, StoreError};
 pub struct Tx {
     open: Option<OpenTx>,
     failed: bool,
+    /// Rows were changed: without that, a commit proves nothing about the disk.
+    changed: bool,
     pub(super) store: Store,
     /// What was locked last, in the order that all transactions keep to.
     pub(super) locked: Option<Locks>,
@@ -73,6 +75,7 @@ impl Tx {
         Ok(Self {
             open,
             failed: false,
+            changed: false,
             store,
             locked: None,
         })
@@ -110,7 +113,7 @@ impl Tx {
             None => return Err(over(&self.store)),
         };
         match ended {
-            Ok(()) if how == "COMMIT" => self.store.0.ready.committed(),
+            Ok(()) if how == "COMMIT" && self.changed => self.store.0.ready.committed(),
             Ok(()) => {}
             Err(error) => return Err(self.failure(&error)),
         }
@@ -137,7 +140,9 @@ impl Tx {
             }
             .map(|done| done.rows_affected()),
         };
-        done.map_err(|error| self.failure(&error))
+        let changed = done.map_err(|error| self.failure(&error))?;
+        self.changed |= changed > 0;
+        Ok(changed)
     }
 
     fn open_tx(&mut self) -> Result<&mut OpenTx, StoreError> {

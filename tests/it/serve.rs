@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 
 use crate::cli::Binary;
-pub(crate) use daemon::{Daemon, Ended, answer};
+pub(crate) use daemon::{Daemon, Ended, answer, get};
 
 /// The token in what the first start printed.
 fn admin_token(ended: &Ended) -> &str {

@@ -16,17 +16,17 @@ use rescind::store::{ImportOutcome, NewKey, Owner, Store};
 use uuid::Uuid;
 
 /// A time in whole microseconds, `second` seconds into the tests' day.
-fn at(second: i64) -> Timestamp {
+pub(crate) fn at(second: i64) -> Timestamp {
     Timestamp::from_microsecond(1_790_000_000_123_456 + second * 1_000_000).unwrap()
 }
 
 /// The digest of the value that the tests' key number `n` has.
-fn digest(n: u64) -> Sha256Digest {
+pub(crate) fn digest(n: u64) -> Sha256Digest {
     Sha256Digest::of(format!("value {n}").as_bytes())
 }
 
 /// The tests' key number `n`, of the user `user-<n % 10>`.
-fn new_key(n: u64) -> NewKey {
+pub(crate) fn new_key(n: u64) -> NewKey {
     NewKey {
         id: Uuid::now_v7(),
         project: "default".to_owned(),
@@ -44,7 +44,7 @@ fn new_key(n: u64) -> NewKey {
     }
 }
 
-async fn import(store: &Store, keys: &[NewKey]) -> Vec<ImportOutcome> {
+pub(crate) async fn import(store: &Store, keys: &[NewKey]) -> Vec<ImportOutcome> {
     let mut tx = store.begin().await.unwrap();
     let outcomes = tx.import_keys(keys).await.unwrap();
     tx.commit().await.unwrap();

@@ -29,6 +29,7 @@ pub(super) async fn examine(config: &Config) -> Vec<Check> {
     };
     let mut checks = vec![schema(&store).await];
     if checks[0].status == super::Status::Ok {
+        checks.extend(writes(&store).await);
         checks.push(log(&store).await);
         checks.push(queue(&store).await);
     }
@@ -91,6 +92,30 @@ async fn schema(store: &Store) -> Check {
             "find out what keeps the database busy",
         ),
     }
+}
+
+/// Whether it takes a change; nothing to say when it does.
+async fn writes(store: &Store) -> Option<Check> {
+    let (message, mend) = match in_time(store.check_working()).await {
+        Some(Ok(())) => return None,
+        Some(Err(StoreError::Busy { .. })) => (
+            "another program holds its write lock".to_owned(),
+            "wait for that program, or end it: nothing is revoked meanwhile",
+        ),
+        Some(Err(error)) => (
+            error.to_string(),
+            "nothing can be revoked until the database takes changes again",
+        ),
+        None => (
+            "no answer within 10 s".to_owned(),
+            "find out what keeps the database busy",
+        ),
+    };
+    Some(Check::failed(
+        NAME,
+        format!("it takes no changes: {message}"),
+        mend,
+    ))
 }
 
 /// The whole chain, if that can be done quickly.

@@ -29,6 +29,10 @@ struct Generations {
     old: HashSet<ObjectId>,
 }
 
+/// How many clean blobs of one work item are remembered. More are scanned again when they come again: a push
+/// of very many tiny files must neither displace everything else that is remembered, nor fill the database.
+const OF_ONE_ITEM: usize = 10_000;
+
 /// How many may wait to be written into the database.
 const UNWRITTEN_MAX: usize = 50_000;
 
@@ -49,6 +53,15 @@ impl CleanBlobs {
             generations.old = std::mem::take(&mut generations.young);
         }
         generations.young.insert(id)
+    }
+
+    /// Adds a blob of a work item, of which these are remembered already.
+    pub(super) fn add_of(&self, item: &mut Vec<ObjectId>, id: ObjectId) {
+        if item.len() >= OF_ONE_ITEM {
+            self.leave_out(1);
+        } else if self.add(id) {
+            item.push(id);
+        }
     }
 
     /// Has blobs written into the database when there is time for it, and not at all if too many wait.
@@ -116,6 +129,19 @@ mod tests {
         assert!(clean.contains(&id(2 * GENERATION + 1)));
         clean.add(id(0));
         assert!(!clean.contains(&id(0)));
+    }
+
+    #[test]
+    fn no_item_is_remembered_beyond_its_share() {
+        let clean = CleanBlobs::default();
+        let mut item = Vec::new();
+        for number in 1..=OF_ONE_ITEM + 5 {
+            clean.add_of(&mut item, id(number));
+        }
+        assert_eq!(item.len(), OF_ONE_ITEM);
+        assert_eq!(clean.take_left_out(), 5);
+        assert!(clean.contains(&id(OF_ONE_ITEM)));
+        assert!(!clean.contains(&id(OF_ONE_ITEM + 1)), "it is scanned again");
     }
 
     #[test]

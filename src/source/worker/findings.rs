@@ -16,10 +16,6 @@ use crate::store::Place;
 /// file of a million copies must not become a million rows.
 const PLACES_PER_VALUE: u32 = 100;
 
-/// How many clean blobs of one work item are remembered. More are scanned again when they come again: a push
-/// of very many tiny files must neither displace everything else that is remembered, nor fill the database.
-const CLEAN_BLOBS_MAX: usize = 10_000;
-
 /// How many different candidates are counted before counting starts anew.
 const MAX_COUNTED: usize = 100_000;
 
@@ -82,19 +78,11 @@ impl<'a> Findings<'a> {
     fn look_inside(&mut self, text: &Text<'_>) {
         let candidates = self.engine.scan(text.data);
         if candidates.is_empty() && text.kind == TextKind::Blob {
-            self.remember(text.id);
+            self.clean.add_of(&mut self.clean_blobs, text.id);
         }
         for candidate in candidates {
             let place = self.places.of(text, candidate.line);
             self.add(candidate, place);
-        }
-    }
-
-    fn remember(&mut self, id: ObjectId) {
-        if self.clean_blobs.len() >= CLEAN_BLOBS_MAX {
-            self.clean.leave_out(1);
-        } else if self.clean.add(id) {
-            self.clean_blobs.push(id);
         }
     }
 

@@ -32,8 +32,12 @@ pub(crate) struct Ended {
 impl Daemon {
     /// Starts the daemon on a free port and waits until it listens.
     pub(crate) fn start(binary: &Binary, arguments: &[&str]) -> Self {
-        let mut child = binary
-            .command(arguments)
+        Self::start_as(binary.command(arguments))
+    }
+
+    /// Starts the daemon with this command, on a free port, and waits until it listens.
+    pub(crate) fn start_as(mut command: Command) -> Self {
+        let mut child = command
             .env("RESCIND__SERVER__BIND", "127.0.0.1:0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -82,6 +86,11 @@ impl Daemon {
         }
     }
 
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal, such as `TERM`.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
@@ -123,14 +132,16 @@ impl Daemon {
 
     /// Sends a request without body; gives the status and the body.
     pub(crate) fn get(&self, path: &str, token: Option<&str>) -> (u16, String) {
-        let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n"));
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nhost: rescind\r\nconnection: close\r\n{}\r\n",
-            authorization.unwrap_or_default()
+        get(self.address, path, token)
+    }
+
+    /// Sends a request with a JSON body; gives the status and the body.
+    pub(crate) fn post(&self, path: &str, token: Option<&str>, json: &str) -> (u16, String) {
+        let head = format!(
+            "content-type: application/json\r\ncontent-length: {}\r\n",
+            json.len()
         );
-        let mut stream = self.connect();
-        stream.write_all(request.as_bytes()).expect("sent");
-        answer(stream)
+        request(self.address, "POST", path, token, &head, json)
     }
 }
 
@@ -139,6 +150,30 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Sends a request without body; gives the status and the body.
+pub(crate) fn get(address: SocketAddr, path: &str, token: Option<&str>) -> (u16, String) {
+    request(address, "GET", path, token, "", "")
+}
+
+fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    head: &str,
+    body: &str,
+) -> (u16, String) {
+    let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n"));
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: rescind\r\nconnection: close\r\n{}{head}\r\n{body}",
+        authorization.unwrap_or_default()
+    );
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.write_all(request.as_bytes()).expect("sent");
+    answer(stream)
 }
 
 /// Reads an answer to its end.

@@ -1,0 +1,29 @@
+//! A database that is full, frozen, locked or flooded: nothing else stops, and it works again by itself.
+
+mod disk;
+mod frozen;
+mod proxy;
+mod states;
+mod writers;
+
+use std::time::{Duration, Instant};
+
+/// Longer than any of this takes on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Asks again and again until the answer is the wanted one.
+fn until<T: std::fmt::Debug>(
+    what: &str,
+    mut ask: impl FnMut() -> T,
+    is_it: impl Fn(&T) -> bool,
+) -> T {
+    let started = Instant::now();
+    loop {
+        let answer = ask();
+        if is_it(&answer) {
+            return answer;
+        }
+        assert!(started.elapsed() < PATIENCE, "{what}: still {answer:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}

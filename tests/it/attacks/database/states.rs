@@ -1,0 +1,93 @@
+//! Locks that others hold, and operations that are given up in the middle.
+
+use std::time::{Duration, Instant};
+
+use rescind::store::StoreError;
+use sqlx::{Connection as _, Executor as _, SqliteConnection};
+
+use super::PATIENCE;
+use crate::store::{digest, import, new_key};
+use crate::support::databases::{Kind, TestDatabase, on_both_databases};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_lock_held_by_another_program_is_a_busy_database_that_recovers() {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let store = database.store().await;
+    import(&store, &[new_key(1)]).await;
+    let mut other = SqliteConnection::connect(&database.url).await.unwrap();
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    // What was committed of late is proof enough: somebody's short lock makes nobody unready.
+    store.check_working().await.unwrap();
+    let started = Instant::now();
+    let (one, two) = tokio::join!(store.begin(), store.begin());
+    for begun in [one, two] {
+        let error = begun.unwrap_err();
+        assert!(matches!(error, StoreError::Busy { .. }), "{error:?}");
+        assert!(error.is_temporary());
+    }
+    assert!(
+        started.elapsed() > Duration::from_secs(3),
+        "they did not wait"
+    );
+    // Reads go on meanwhile.
+    assert_eq!(store.count_keys().await.unwrap(), 1);
+    other.execute("ROLLBACK").await.unwrap();
+    import(&store, &[new_key(2)]).await;
+    store.check_working().await.unwrap();
+    assert!(started.elapsed() < PATIENCE);
+}
+
+on_both_databases! {
+    async fn operations_given_up_at_any_moment_leave_no_transaction_and_take_no_connection(database) {
+        let store = database.store().await;
+        for n in 0..120_u64 {
+            let change = async {
+                let mut tx = store.begin().await?;
+                tx.import_keys(&[new_key(n)]).await?;
+                store.count_keys().await?;
+                tx.commit().await
+            };
+            let given_up = Duration::from_micros(n * 50);
+            let _ = tokio::time::timeout(given_up, change).await;
+        }
+        // All of it or nothing, and every connection can still be had.
+        let mut kept = 0;
+        for n in 0..120 {
+            kept += u64::from(store.find_key(&digest(n)).await.unwrap().is_some());
+        }
+        assert_eq!(store.count_keys().await.unwrap(), kept);
+        let places = if database.kind == Kind::Sqlite { 1 } else { 16 };
+        let mut open = Vec::new();
+        for _ in 0..places {
+            open.push(store.begin().await.unwrap());
+        }
+        drop(open);
+        import(&store, &[new_key(1_000)]).await;
+        assert_eq!(store.count_keys().await.unwrap(), kept + 1);
+    }
+
+    async fn a_failed_statement_ends_the_transaction_for_good(database) {
+        let store = database.store().await;
+        import(&store, &[new_key(1)]).await;
+        let (ddl, name) = match database.kind {
+            Kind::Sqlite => ("CREATE TRIGGER no_more BEFORE INSERT ON keys WHEN NEW.last_four = '0003'
+                BEGIN SELECT RAISE(ROLLBACK, 'gone'); END", "no_more"),
+            Kind::Postgres => ("CREATE FUNCTION no_more() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                IF NEW.last_four = '0003' THEN RAISE EXCEPTION 'gone'; END IF; RETURN NEW; END $$", "no_more"),
+        };
+        database.run(ddl).await.unwrap();
+        if database.kind == Kind::Postgres {
+            let ddl = format!("CREATE TRIGGER {name} BEFORE INSERT ON keys FOR EACH ROW EXECUTE FUNCTION {name}()");
+            database.run(&ddl).await.unwrap();
+        }
+        // As SQLite does by itself on a full disk: the statement fails, and with it the transaction ends.
+        let mut tx = store.begin().await.unwrap();
+        tx.import_keys(&[new_key(2)]).await.unwrap();
+        tx.import_keys(&[new_key(3)]).await.unwrap_err();
+        tx.import_keys(&[new_key(4)]).await.unwrap_err();
+        tx.commit().await.unwrap_err();
+        assert_eq!(store.count_keys().await.unwrap(), 1);
+        import(&store, &[new_key(5)]).await;
+        assert_eq!(store.count_keys().await.unwrap(), 2);
+    }
+}
