@@ -1,11 +1,7 @@
-<<<<<<< HEAD
 //! What somebody from outside, or a fault, may do to Rescind. Each test is an attack that worked once, or that
 //! must not begin to.
 
+mod database;
+mod http;
 mod local;
 mod records;
-=======
-//! What an attacker or a fault would do, and what has to hold all the same.
-
-mod database;
->>>>>>> 94f9f40 (Attack the database: full, frozen, locked, flooded)

@@ -5,4 +5,4 @@ mod github;
 mod partners;
 mod public_keys;
 mod revocation;
-mod signer;
+pub(crate) mod signer;

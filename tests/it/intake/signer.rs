@@ -15,18 +15,18 @@ use std::sync::Arc;
 
 use crate::api::harness::{Reply, Setup, TestServer};
 
-pub(super) const ENDPOINT: &str = "/webhooks/github/secret-scanning";
-pub(super) const IDENTIFIER: &str = "Github-Public-Key-Identifier";
-pub(super) const SIGNATURE: &str = "Github-Public-Key-Signature";
+pub(crate) const ENDPOINT: &str = "/webhooks/github/secret-scanning";
+pub(crate) const IDENTIFIER: &str = "Github-Public-Key-Identifier";
+pub(crate) const SIGNATURE: &str = "Github-Public-Key-Signature";
 
 /// A key pair with its identifier.
-pub(super) struct Signer {
-    pub(super) identifier: String,
+pub(crate) struct Signer {
+    pub(crate) identifier: String,
     key: SigningKey,
 }
 
 impl Signer {
-    pub(super) fn new(identifier: &str) -> Self {
+    pub(crate) fn new(identifier: &str) -> Self {
         let key = loop {
             if let Ok(key) = SigningKey::from_slice(&rand::random::<[u8; 32]>()) {
                 break key;
@@ -38,34 +38,34 @@ impl Signer {
         }
     }
 
-    pub(super) fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.key
             .verifying_key()
             .to_public_key_pem(LineEnding::LF)
             .unwrap()
     }
 
-    pub(super) fn listed(&self) -> Value {
+    pub(crate) fn listed(&self) -> Value {
         json!({"key_identifier": self.identifier, "key": self.pem(), "is_current": true})
     }
 
-    pub(super) fn raw_signature(&self, body: &[u8]) -> Signature {
+    pub(crate) fn raw_signature(&self, body: &[u8]) -> Signature {
         self.key.sign(body)
     }
 
-    pub(super) fn sign(&self, body: &[u8]) -> String {
+    pub(crate) fn sign(&self, body: &[u8]) -> String {
         STANDARD.encode(self.raw_signature(body).to_der())
     }
 
     /// Sends a signed body.
-    pub(super) async fn send(&self, server: &TestServer, body: impl Into<Vec<u8>>) -> Reply {
+    pub(crate) async fn send(&self, server: &TestServer, body: impl Into<Vec<u8>>) -> Reply {
         let body = body.into();
         let signature = self.sign(&body);
         send(server, Some(&self.identifier), Some(&signature), body).await
     }
 }
 
-pub(super) async fn send(
+pub(crate) async fn send(
     server: &TestServer,
     identifier: Option<&str>,
     signature: Option<&str>,
@@ -85,13 +85,13 @@ pub(super) async fn send(
 }
 
 /// Where GitHub publishes its keys. What it answers can be changed at any time.
-pub(super) struct Origin {
+pub(crate) struct Origin {
     server: MockServer,
     answer: Arc<Mutex<ResponseTemplate>>,
 }
 
 impl Origin {
-    pub(super) async fn start(keys: &[Value]) -> Self {
+    pub(crate) async fn start(keys: &[Value]) -> Self {
         let server = MockServer::start().await;
         let answer = Arc::new(Mutex::new(list(keys)));
         let current = Arc::clone(&answer);
@@ -103,24 +103,24 @@ impl Origin {
         Self { server, answer }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("{}/meta/public_keys/secret_scanning", self.server.uri())
     }
 
-    pub(super) fn publish(&self, keys: &[Value]) {
+    pub(crate) fn publish(&self, keys: &[Value]) {
         self.answer_with(list(keys));
     }
 
-    pub(super) fn answer_with(&self, answer: ResponseTemplate) {
+    pub(crate) fn answer_with(&self, answer: ResponseTemplate) {
         *self.answer.lock().unwrap() = answer;
     }
 
     /// How often the list was fetched.
-    pub(super) async fn fetches(&self) -> usize {
+    pub(crate) async fn fetches(&self) -> usize {
         self.server.received_requests().await.unwrap().len()
     }
 
-    pub(super) fn setup(&self) -> Setup {
+    pub(crate) fn setup(&self) -> Setup {
         Setup {
             public_keys_url: Some(self.url()),
             ..Setup::default()
@@ -133,7 +133,7 @@ fn list(keys: &[Value]) -> ResponseTemplate {
 }
 
 /// A server, the origin of its partner's keys, and the partner.
-pub(super) async fn partnership() -> (TestServer, Origin, Signer) {
+pub(crate) async fn partnership() -> (TestServer, Origin, Signer) {
     let signer = Signer::new("k1");
     let origin = Origin::start(&[signer.listed()]).await;
     let server = TestServer::start_with(origin.setup()).await;

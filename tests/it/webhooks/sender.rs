@@ -25,7 +25,7 @@ pub(crate) fn all() -> Setup {
     }
 }
 
-pub(super) fn hmac(secret: &[u8], body: &[u8]) -> String {
+pub(crate) fn hmac(secret: &[u8], body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).unwrap();
     mac.update(body);
     hex::encode(mac.finalize().into_bytes())

@@ -94,7 +94,7 @@ async fn when_the_network_was_cut_the_next_operation_works() {
     }
     proxy.freeze();
     let started = Instant::now();
-    assert!(lookup.key(digest(1)).await.unwrap().is_some());
+    assert!(lookup.key("default", digest(1)).await.unwrap().is_some());
     store.check_working().await.unwrap();
     import(&store, &[new_key(2)]).await;
     assert!(started.elapsed() < PATIENCE);

@@ -53,7 +53,7 @@ on_both_databases! {
         // All of it or nothing, and every connection can still be had.
         let mut kept = 0;
         for n in 0..120 {
-            kept += u64::from(store.find_key(&digest(n)).await.unwrap().is_some());
+            kept += u64::from(store.find_key("default", &digest(n)).await.unwrap().is_some());
         }
         assert_eq!(store.count_keys().await.unwrap(), kept);
         let places = if database.kind == Kind::Sqlite { 1 } else { 16 };

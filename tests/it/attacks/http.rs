@@ -1,0 +1,6 @@
+//! Whoever can connect, and whoever can send: memory, connections and file descriptors of the real daemon.
+
+mod bodies;
+mod connections;
+mod proofs;
+mod target;

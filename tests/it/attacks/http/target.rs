@@ -1,0 +1,142 @@
+//! A daemon under attack, and a healthy partner who reports a leaked key meanwhile.
+
+use std::ffi::OsStr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::api::harness::http_client;
+use crate::cli::Binary;
+use crate::intake::signer::{ENDPOINT, IDENTIFIER, Origin, SIGNATURE, Signer};
+use crate::serve::Daemon;
+
+/// What the daemon may have resident, in MiB, whatever comes.
+pub(super) const MOST_MIB: u64 = 256;
+
+/// How long a healthy sender waits.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) const SECRET: &str = "a secret of webhooks";
+
+pub(super) struct Target {
+    binary: Binary,
+    pub(super) daemon: Daemon,
+    pub(super) signer: Signer,
+    _origin: Origin,
+}
+
+impl Target {
+    pub(super) async fn start() -> Self {
+        Self::start_as(|binary| binary.command(["serve"])).await
+    }
+
+    /// With no more file descriptors than these.
+    pub(super) async fn with_descriptors(soft: u32, hard: u32) -> Self {
+        Self::start_as(|binary| {
+            let plain = binary.command(["serve"]);
+            let mut limited = Command::new("/bin/sh");
+            let script = format!("ulimit -Sn {soft}; ulimit -Hn {hard}; exec \"$0\" \"$@\"");
+            limited
+                .args([OsStr::new("-c"), OsStr::new(&script), plain.get_program()])
+                .args(plain.get_args())
+                .current_dir(binary.folder())
+                .env_clear()
+                .envs(
+                    plain
+                        .get_envs()
+                        .filter_map(|(name, value)| Some((name, value?))),
+                );
+            limited
+        })
+        .await
+    }
+
+    async fn start_as(command: impl FnOnce(&Binary) -> Command) -> Self {
+        let signer = Signer::new("k1");
+        let origin = Origin::start(&[signer.listed()]).await;
+        let binary = Binary::new().with("RESCIND_LOG", "warn,rescind=info");
+        let config = format!(
+            "[partners.github]\npublic_keys_url = \"{}\"\n[webhooks.github]\nsecrets = [\"{SECRET}\"]\n",
+            origin.url()
+        );
+        binary.write("config.toml", config);
+        let daemon = Daemon::start_as(command(&binary));
+        let target = Self {
+            binary,
+            daemon,
+            signer,
+            _origin: origin,
+        };
+        // From here on the partner's key is known, as it is to a daemon that has run for a while.
+        let key = target.mint();
+        target.reports(&key).await;
+        target
+    }
+
+    /// A key that somebody holds.
+    pub(super) fn mint(&self) -> String {
+        let key = self.binary.run("keys create --user u --description x").ok();
+        key.trim().to_owned()
+    }
+
+    pub(super) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.daemon.address)
+            .await
+            .expect("a connection")
+    }
+
+    /// The head of a partner's report.
+    pub(super) fn report_head(signature: &str, length: usize) -> String {
+        format!(
+            "POST {ENDPOINT} HTTP/1.1\r\nhost: x\r\n{IDENTIFIER}: k1\r\n{SIGNATURE}: {signature}\r\n\
+             content-length: {length}\r\n\r\n"
+        )
+    }
+
+    /// Asserts that the key is reported, and revoked, in time.
+    pub(super) async fn reports(&self, key: &str) {
+        let body = json!([{"token": key, "type": "t", "url": "", "source": "commit"}]).to_string();
+        let began = Instant::now();
+        let request = http_client()
+            .post(format!("http://{}{ENDPOINT}", self.daemon.address))
+            .header(IDENTIFIER, "k1")
+            .header(SIGNATURE, self.signer.sign(body.as_bytes()))
+            .body(body);
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        let feedback = answer.text().await.expect("feedback");
+        assert!(feedback.contains("true_positive"), "{feedback}");
+        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    }
+
+    /// Asserts that the daemon says in time that it lives and can work.
+    pub(super) async fn lives(&self) {
+        for path in ["/healthz", "/readyz"] {
+            let request = http_client().get(format!("http://{}{path}", self.daemon.address));
+            let answer = request.timeout(PATIENCE).send().await.expect("an answer");
+            assert_eq!(answer.status(), 200, "{path}");
+        }
+    }
+
+    /// The most that the daemon ever had resident, in MiB.
+    pub(super) fn peak(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.daemon.id());
+        let status = std::fs::read_to_string(status).expect("a process");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1));
+        kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a size") >> 10
+    }
+}
+
+/// Sends a head and a body as far as they are taken, and reads the answer; its status, if there was one.
+pub(super) async fn exchange(mut stream: TcpStream, head: String, body: &[u8]) -> Option<u16> {
+    stream.write_all(head.as_bytes()).await.ok()?;
+    // An answer that comes before the end of the body is an answer all the same.
+    let _ = stream.write_all(body).await;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.ok()?;
+    str::from_utf8(&answer[9..]).ok()?.parse().ok()
+}
