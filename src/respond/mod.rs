@@ -9,6 +9,7 @@
 //! Keys are issued, rotated, changed and revoked by hand here too, since each of these has to leave
 //! its entry in the log.
 
+mod answer;
 mod issue;
 mod redact;
 mod report;
@@ -19,8 +20,9 @@ use crate::keyformat::{FormatSet, MintError};
 use crate::scan::Redactor;
 use crate::store::{MaybeConflict, Store, StoreError, WhyInvalid};
 
+pub use answer::{Answer, Outcome, announce};
 pub use issue::{IssueRequest, Rotation};
-pub use report::{Answer, Outcome, Report, Sighting, announce};
+pub use report::{Report, Sighting};
 pub use timeline::{IncidentDetail, Moment, What};
 
 /// The policy that this version has: a secret key that leaked is revoked at once.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::answer::{Answer, Outcome, announce};
 use super::redact::{clean_key, clean_place};
 use super::{POLICY_REVOKE, Responder};
 use crate::keyformat::{KeyValue, Sha256Digest};
@@ -33,51 +34,6 @@ pub struct Report<'a> {
     pub reason: Reason,
     /// Who acts, for the revocation log.
     pub actor: &'a str,
-}
-
-/// What a sighting amounted to: an outcome for each project that holds the value, none when it is nobody's.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Answer {
-    /// In the order of the projects; an access token comes last.
-    pub outcomes: Vec<Outcome>,
-}
-
-/// What a sighting meant for one key or access token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// A public key of ours: recorded, and left alone.
-    Public(Key),
-    /// A secret key of ours that was valid until this sighting revoked it.
-    Revoked(Key),
-    /// A secret key of ours that was invalid before: revoked, be it by an earlier sighting of the same
-    /// batch, or expired.
-    AlreadyInvalid(Key),
-    /// An access token of Rescind itself, as it is now: revoked, or expired before. Only
-    /// [`Responder::report_from_outside`] looks for these.
-    AccessToken(Token),
-}
-
-impl Answer {
-    /// Whether nobody holds the value.
-    pub fn is_unknown(&self) -> bool {
-        self.outcomes.is_empty()
-    }
-
-    /// Whether the value is a secret of ours, in any project.
-    pub fn is_secret(&self) -> bool {
-        let mut outcomes = self.outcomes.iter();
-        outcomes.any(|outcome| !matches!(outcome, Outcome::Public(_)))
-    }
-
-    /// The keys that have this value.
-    pub fn keys(&self) -> impl Iterator<Item = &Key> {
-        self.outcomes.iter().filter_map(|outcome| match outcome {
-            Outcome::Public(key) | Outcome::Revoked(key) | Outcome::AlreadyInvalid(key) => {
-                Some(key)
-            }
-            Outcome::AccessToken(_) => None,
-        })
-    }
 }
 
 /// A sighting among those of a batch.
@@ -194,7 +150,7 @@ impl Responder {
     }
 
     /// Responds to what was seen within a transaction of the caller's, who commits it together with
-    /// what else belongs to it and then calls [`announce`]. Once per transaction, with everything that it
+    /// what else belongs to it and then calls [`announce`](super::announce). Once per transaction, with everything that it
     /// responds to: keys that were locked by one call after another would be locked in no order. The
     /// answers stand in the order of the reports and their sightings.
     ///
@@ -260,25 +216,6 @@ impl Responder {
             incident_id: hit.incident,
             occurrence: first.map(|sighting| clean_place(&self.redactor, &sighting.place)),
             detected_at: first.map(|sighting| sighting.detected_at),
-        }
-    }
-}
-
-/// Tells the operator's log what was done. For after the commit: before it, nothing has been.
-pub fn announce(answers: &[Answer], actor: &str) {
-    for outcome in answers.iter().flat_map(|answer| &answer.outcomes) {
-        match outcome {
-            Outcome::Revoked(key) => tracing::warn!(
-                key = %key.id, format = key.format, project = key.project, actor,
-                "a leaked key was revoked"
-            ),
-            Outcome::AlreadyInvalid(key) => tracing::info!(
-                key = %key.id, actor, "a key that is invalid already was seen"
-            ),
-            Outcome::Public(key) => {
-                tracing::info!(key = %key.id, actor, "a public key was reported");
-            }
-            Outcome::AccessToken(_) => {}
         }
     }
 }

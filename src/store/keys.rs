@@ -1,6 +1,4 @@
-//! Keys in the database: found under every pepper, listed, changed.
-
-use std::collections::HashMap;
+//! Keys in the database: listed, locked, changed.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -8,10 +6,8 @@ use uuid::Uuid;
 use super::key::{Key, KeyPatch, NewKey, Owner, OwnerType, micros};
 use super::order::Locks;
 use super::page::{Conditions, Page, PageRequest, position};
-use super::retry::retried;
 use super::sql::{Arg, Fields, LIST_MAX, Sql, args, one, pad, statements};
 use super::{Read, Store, StoreError, Tx};
-use crate::keyformat::{Peppers, Sha256Digest, StoredDigest};
 
 /// Which keys are listed.
 #[derive(Debug, Clone, Default)]
@@ -41,13 +37,6 @@ statements! {
     LOCK = concat!(
         "SELECT ", key_columns!(), " FROM keys k WHERE k.id IN ({list:1}) ORDER BY k.id {for no key update}"
     );
-    BY_DIGESTS = concat!(
-        "SELECT k.digest, ", key_columns!(), " FROM keys k WHERE k.digest IN ({list:1})"
-    );
-    /// Not when another row of the project has the new form already: two programs with different peppers may have
-    /// imported the same key.
-    REWRITE = "UPDATE keys SET digest = $1 WHERE id = $2 AND digest = $3 AND NOT EXISTS
-        (SELECT 1 FROM keys other WHERE other.digest = $1 AND other.project = keys.project)";
     UPDATE = "UPDATE keys SET description = $1, expires_at = $2 WHERE id = $3";
     REVOKE = "UPDATE keys SET revoked_at = $1 WHERE revoked_at IS NULL AND id IN ({list:2})";
     /// The first sighting stays.
@@ -128,78 +117,6 @@ pub(super) fn every_filter() -> (&'static str, Sql) {
     ("LIST_KEYS", sql)
 }
 
-/// A key that was found under a form of its digest that is not the current one.
-struct Stale {
-    id: Uuid,
-    found: StoredDigest,
-    current: StoredDigest,
-}
-
-/// The keys of each value. Every project that holds a value has a key of its own.
-pub type KeysByDigest = HashMap<Sha256Digest, Vec<Key>>;
-
-/// A key, and the form of its digest under which it was found: 0 is the current one.
-struct Found {
-    rank: usize,
-    form: StoredDigest,
-    key: Key,
-}
-
-/// Looks digests up in the current form and every older one.
-async fn find(
-    read: &mut impl Read,
-    peppers: &Peppers,
-    digests: &[Sha256Digest],
-) -> Result<(KeysByDigest, Vec<Stale>), StoreError> {
-    let mut forms = HashMap::with_capacity(digests.len());
-    for digest in digests {
-        for (rank, form) in peppers.lookups(digest).into_iter().enumerate() {
-            forms.insert(form, (rank, *digest));
-        }
-    }
-    let all: Vec<StoredDigest> = forms.keys().copied().collect();
-    let mut found: HashMap<Sha256Digest, Vec<Found>> = HashMap::new();
-    for chunk in all.chunks(LIST_MAX) {
-        let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
-        let n = pad(&mut args, 0);
-        let rows = read
-            .fetch(BY_DIGESTS.of(n), args, |row| {
-                Ok((StoredDigest(row.digest()?), key(row)?))
-            })
-            .await?;
-        for (form, key) in rows {
-            if let Some(&(rank, digest)) = forms.get(&form) {
-                add(found.entry(digest).or_default(), Found { rank, form, key });
-            }
-        }
-    }
-    let mut stale = Vec::new();
-    for (digest, found) in &found {
-        let old = found.iter().filter(|found| found.rank > 0);
-        stale.extend(old.map(|found| Stale {
-            id: found.key.id,
-            found: found.form,
-            current: peppers.stored(digest),
-        }));
-    }
-    let keys = found.into_iter().map(|(digest, mut found)| {
-        found.sort_by(|a, b| a.key.project.cmp(&b.key.project));
-        (digest, found.into_iter().map(|found| found.key).collect())
-    });
-    Ok((keys.collect(), stale))
-}
-
-/// Of one project the key under the newest form counts: programs with different peppers may have imported
-/// the same value.
-fn add(all: &mut Vec<Found>, new: Found) {
-    let of_project = |found: &&mut Found| found.key.project == new.key.project;
-    match all.iter_mut().find(of_project) {
-        Some(old) if old.rank <= new.rank => {}
-        Some(old) => *old = new,
-        None => all.push(new),
-    }
-}
-
 impl Store {
     /// The key with this identifier.
     ///
@@ -208,46 +125,6 @@ impl Store {
     pub async fn key(&self, id: Uuid) -> Result<Option<Key>, StoreError> {
         let mut read = self;
         read.fetch_first(BY_ID, args![id], key).await
-    }
-
-    /// The key of this project whose value has this digest, whichever pepper it was stored under.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a read.
-    pub async fn find_key(
-        &self,
-        project: &str,
-        digest: &Sha256Digest,
-    ) -> Result<Option<Key>, StoreError> {
-        let mut found = self.find_keys(std::slice::from_ref(digest)).await?;
-        let keys = found.remove(digest).unwrap_or_default();
-        Ok(keys.into_iter().find(|key| key.project == project))
-    }
-
-    /// The keys whose values have these digests, of each value those of all projects that hold it, in the
-    /// order of the projects. One that was stored under a retired pepper, or before there were peppers, is
-    /// rewritten to the current one.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a read. A rewrite that fails is left to the next look-up.
-    pub async fn find_keys(&self, digests: &[Sha256Digest]) -> Result<KeysByDigest, StoreError> {
-        let mut read = self;
-        let (keys, stale) = find(&mut read, &self.0.peppers, digests).await?;
-        if !stale.is_empty()
-            && let Err(error) = self.in_passing(self.rewrite(&stale)).await
-        {
-            tracing::warn!(%error, keys = stale.len(), "keys stay under a retired pepper");
-        }
-        Ok(keys)
-    }
-
-    async fn rewrite(&self, stale: &[Stale]) -> Result<(), StoreError> {
-        retried(|| async {
-            let mut tx = self.begin().await?;
-            tx.rewrite(stale).await?;
-            tx.commit().await
-        })
-        .await
     }
 
     /// Keys, newest first.
@@ -354,40 +231,6 @@ impl Tx {
             keys.extend(self.fetch(LOCK.of(n), args, key).await?);
         }
         Ok(keys)
-    }
-
-    /// As [`Store::find_keys`], but locked until the transaction ends. Keys under a retired pepper are found
-    /// and stay there: rewriting has transactions of its own, so that it holds up nothing else.
-    pub(crate) async fn find_and_lock_keys(
-        &mut self,
-        digests: &[Sha256Digest],
-    ) -> Result<KeysByDigest, StoreError> {
-        let peppers = self.store.0.peppers.clone();
-        let (mut found, _) = find(self, &peppers, digests).await?;
-        let ids: Vec<Uuid> = found.values().flatten().map(|key| key.id).collect();
-        let locked = self.lock_keys(&ids).await?;
-        let locked: HashMap<Uuid, Key> = locked.into_iter().map(|key| (key.id, key)).collect();
-        for keys in found.values_mut() {
-            for key in keys {
-                // Keys are never deleted, so all of them are there.
-                if let Some(now) = locked.get(&key.id) {
-                    key.clone_from(now);
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    async fn rewrite(&mut self, stale: &[Stale]) -> Result<(), StoreError> {
-        let ids: Vec<Uuid> = stale.iter().map(|stale| stale.id).collect();
-        self.lock_keys(&ids).await?;
-        let mut stale: Vec<&Stale> = stale.iter().collect();
-        // An import that adds the same values waits at the first of them, not in the middle.
-        stale.sort_by_key(|stale| stale.current);
-        for Stale { id, found, current } in stale {
-            self.execute(REWRITE, args![*current, *id, *found]).await?;
-        }
-        Ok(())
     }
 
     /// Revokes those of the keys that are not revoked yet; gives how many that were. Whoever calls

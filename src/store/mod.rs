@@ -12,6 +12,7 @@ mod connect;
 mod deliveries;
 mod entry;
 mod error;
+mod find;
 mod gate;
 mod import;
 mod incidents;
@@ -48,11 +49,12 @@ pub use chain::{Broken, Chain, Problem, Verified, VerifyError, canonical_json, v
 pub use deliveries::{Delivery, WebhookCounts};
 pub use entry::{Action, CSV_HEADER, LogEntry, Place, Reason, log_time};
 pub use error::StoreError;
+pub use find::KeysByDigest;
 pub use gate::Urgency;
 pub use import::ImportOutcome;
 pub use incidents::{Incident, IncidentFilter, IncidentStatus};
 pub use key::{Key, KeyPatch, NewKey, Owner, OwnerType, WhyInvalid};
-pub use keys::{KeyFilter, KeysByDigest};
+pub use keys::KeyFilter;
 pub(crate) use log::LogDraft;
 pub use log::{LogFilter, LogHead};
 pub use lookup::{Lookup, LookupTask};
@@ -250,6 +252,7 @@ impl Store {
     pub async fn check_statements(&self) -> Result<usize, StoreError> {
         let families = [
             keys::ALL,
+            find::ALL,
             import::ALL,
             tokens::ALL,
             incidents::ALL,

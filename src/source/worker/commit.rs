@@ -71,12 +71,13 @@ impl Worker {
         let mut seen = Vec::new();
         for (tried, sightings) in tries {
             if let End::Done(done) = &tried.end {
-                if !tx.finish(tried.item.id, &self.id, done.fetched).await? {
+                if tx.finish(tried.item.id, &self.id, done.fetched).await? {
+                    gains.add(tried, done);
+                } else {
+                    // What was seen was seen: the other one may find the repository gone.
                     let item = tried.item.id;
                     tracing::warn!(%item, "the lease ended before the item did; somebody else has it");
-                    continue;
                 }
-                gains.add(tried, done);
             }
             if !sightings.is_empty() {
                 seen.push((tried.item.range.source.as_str(), sightings));

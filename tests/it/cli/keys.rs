@@ -189,6 +189,76 @@ fn what_is_no_key_of_ours_is_unknown() {
 }
 
 #[test]
+fn a_value_that_several_projects_hold_is_shown_and_revoked_in_each() {
+    let binary = Binary::new();
+    let value = create(&binary, "--user u_1 --description own");
+    let sha256 = rescind::keyformat::Sha256Digest::of(value.as_bytes()).to_hex();
+    let row = serde_json::json!({ "sha256": sha256, "owner_type": "user", "owner_id": "u_2" });
+    for (project, imported) in [
+        ("web", "imported 1"),
+        ("web", "already stored 1"),
+        ("app", "imported 1"),
+    ] {
+        let ran = binary.run_with(
+            ["keys", "import", "-", "--project", project],
+            &row.to_string(),
+        );
+        assert!(ran.stderr.contains(imported), "{project}: {ran:?}");
+        ran.ok();
+    }
+    let stream = |text: &str| -> Vec<Value> {
+        let values = serde_json::Deserializer::from_str(text).into_iter();
+        values.collect::<Result<_, _>>().expect("JSON")
+    };
+    let states = |text: &str| -> Vec<(String, String)> {
+        let mut states: Vec<_> = stream(text)
+            .iter()
+            .map(|key| {
+                [&key["project"], &key["status"]]
+                    .map(|word| word.as_str().unwrap_or_default().to_owned())
+            })
+            .map(|[project, status]| (project, status))
+            .collect();
+        states.sort();
+        states
+    };
+    let pair = |project: &str, status: &str| (project.to_owned(), status.to_owned());
+    let checked = binary.run_with(["keys", "check", "--json"], &value);
+    assert!(checked.stderr.contains("3 projects"), "{checked:?}");
+    let all = [
+        pair("app", "valid"),
+        pair("default", "valid"),
+        pair("web", "valid"),
+    ];
+    assert_eq!(states(&checked.ok()), all);
+
+    let revoke = ["keys", "revoke", "--value-stdin", "--json"];
+    let one = [&revoke[..], &["--project", "web"]].concat();
+    assert_eq!(
+        states(&binary.run_with(one, &value).ok()),
+        [pair("web", "revoked")]
+    );
+    let in_web = binary.run_with(["keys", "check", "--json", "--project", "web"], &value);
+    in_web.fails(1, &[]);
+    // Valid in one of them is valid.
+    binary.run_with(["keys", "check"], &value).ok();
+    let nowhere = binary.run_with(
+        ["keys", "revoke", "--value-stdin", "--project", "none"],
+        &value,
+    );
+    nowhere.fails(2, &["not a key of ours"]);
+
+    let revoked = [
+        pair("app", "revoked"),
+        pair("default", "revoked"),
+        pair("web", "revoked"),
+    ];
+    assert_eq!(states(&binary.run_with(revoke, &value).ok()), revoked);
+    binary.run_with(["keys", "check"], &value).fails(1, &[]);
+    assert_eq!(lines(&binary.run("log list --json").ok()).len(), 3);
+}
+
+#[test]
 fn descriptions_cannot_steer_a_terminal() {
     let binary = Binary::new();
     let sha256 = "ab".repeat(32);

@@ -29,7 +29,7 @@ const KEYS: usize = 120;
 const ROUNDS: usize = 48;
 /// How many keys each report, delivery and push has.
 const EACH: usize = 40;
-const PUSHES: usize = 6;
+const PUSHES: usize = 4;
 
 /// The values of one report: another part of them each time, in another order.
 pub(super) fn part(values: &[KeyValue], round: usize) -> Vec<KeyValue> {
@@ -271,11 +271,12 @@ on_both_databases! {
         if database.kind == Kind::Postgres {
             let mut first = store.begin().await.unwrap();
             first.add_work_items(std::slice::from_ref(&named), SystemClock.now()).await.unwrap();
-            let (other, again) = (store.clone(), named.clone());
-            let second = tokio::spawn(async move { add(&other, &again).await });
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            first.commit().await.unwrap();
-            second.await.unwrap();
+            let second = add(&store, &named);
+            let commit = async {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                first.commit().await.unwrap();
+            };
+            tokio::join!(second, commit);
         } else {
             add(&store, &named).await;
             add(&store, &named).await;

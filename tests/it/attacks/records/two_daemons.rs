@@ -71,7 +71,7 @@ async fn two_daemons_take_everything_at_once_and_miss_nothing() {
     let revoked = "SELECT COUNT(*) FROM keys WHERE revoked_at IS NOT NULL";
     assert_eq!(
         database.count(revoked).await,
-        KEYS as i64,
+        i64::try_from(KEYS).unwrap(),
         "what was accepted was done"
     );
     let waiting = "SELECT COUNT(*) FROM work_items WHERE state = 'waiting'";
@@ -89,7 +89,7 @@ async fn two_daemons_take_everything_at_once_and_miss_nothing() {
     assert_eq!(database.count(doubled).await, 0);
     assert_eq!(
         database.count("SELECT COUNT(*) FROM revocation_log").await,
-        KEYS as i64
+        i64::try_from(KEYS).unwrap()
     );
     assert_eq!(
         database
@@ -107,10 +107,9 @@ async fn two_daemons_take_everything_at_once_and_miss_nothing() {
 }
 
 fn home(world: &World, database: &TestDatabase) -> Home {
-    let hooks: String = Forge::ALL
-        .iter()
-        .map(|forge| format!("[webhooks.{}]\nsecrets = [\"{SECRET}\"]\n", forge.name()))
-        .collect();
+    let hooks =
+        Forge::ALL.map(|forge| format!("[webhooks.{}]\nsecrets = [\"{SECRET}\"]", forge.name()));
+    let hooks = hooks.join("\n");
     Home::new(|_| format!("{}\n{hooks}", world.config(&database.url)))
 }
 
