@@ -9,7 +9,7 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use memchr::memmem;
 
 use super::Engine;
-use crate::keyformat::{FormatSet, KeyValue};
+use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
 
 /// How often percent-encoding is undone: a link within a link's query is encoded twice, and some services
 /// wrap that once more.
@@ -30,6 +30,8 @@ const MIN_ENCODED: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Redactor {
     engine: Arc<Engine>,
+    /// The length of the shortest key, in bytes. No encoding makes one shorter.
+    shortest: usize,
 }
 
 /// What is taken out of a text, and what stands there instead.
@@ -43,17 +45,22 @@ impl Redactor {
     pub fn new(formats: &FormatSet) -> Self {
         Self {
             engine: Arc::new(Engine::of_every_format(formats)),
+            shortest: formats.iter().map(KeyFormat::min_len).min().unwrap_or(0),
         }
     }
 
     /// Whether a key stands in `text`, which need not be UTF-8.
     pub fn holds_key(&self, text: impl AsRef<[u8]>) -> bool {
-        !cuts(text.as_ref(), |text| self.keys(text)).is_empty()
+        let text = text.as_ref();
+        text.len() >= self.shortest && !cuts(text, |text| self.keys(text)).is_empty()
     }
 
     /// `text` with every key in it shortened to what may be shown: `rsc_sk_…wxyz` instead of all that the
     /// key's encoding takes up.
     pub fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        if text.len() < self.shortest {
+            return Cow::Borrowed(text);
+        }
         without(text, |text| self.keys(text))
     }
 

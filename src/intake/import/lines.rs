@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read as _};
 
+use super::split::Splitter;
 use super::{RowError, wrong};
 
 /// The longest row that is read, in bytes.
@@ -23,6 +24,7 @@ pub(super) struct Lines<R> {
     input: R,
     line: u64,
     put_back: VecDeque<LineResult>,
+    pub(super) splitter: Splitter,
 }
 
 impl<R: BufRead> Lines<R> {
@@ -31,6 +33,7 @@ impl<R: BufRead> Lines<R> {
             input,
             line: 0,
             put_back: VecDeque::new(),
+            splitter: Splitter::new(),
         }
     }
 
@@ -71,7 +74,7 @@ impl<R: BufRead> Lines<R> {
             Ok(line) => line,
             Err(error) => return Some(Err(error)),
         };
-        if !has_odd_quotes(&record) {
+        if !has_odd_quotes(&record) || !self.splitter.is_open(&record) {
             return Some(Ok((first, record)));
         }
         let mut taken = Vec::new();
@@ -96,9 +99,9 @@ impl<R: BufRead> Lines<R> {
                 break;
             }
         }
-        // Quotation marks within a field that does not begin with one mean nothing: the row may be shorter.
+        // A mark within a field that does not begin with one closes nothing: the row may be shorter.
         let mut length = record.len();
-        let end = first_record(&record);
+        let end = self.splitter.first_record(&record);
         while let Some((_, last)) = taken.last()
             && length - last.len() >= end
         {
@@ -153,17 +156,4 @@ impl<R: BufRead> Lines<R> {
 
 fn has_odd_quotes(line: &str) -> bool {
     memchr::memchr_iter(b'"', line.as_bytes()).count() % 2 == 1
-}
-
-/// Where the first record in `text` ends, in bytes.
-fn first_record(text: &str) -> usize {
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .buffer_capacity(text.len().max(64))
-        .from_reader(text.as_bytes());
-    let read = reader.read_record(&mut csv::StringRecord::new());
-    match (read, usize::try_from(reader.position().byte())) {
-        (Ok(true), Ok(end)) => end,
-        _ => text.len(),
-    }
 }

@@ -64,40 +64,25 @@ impl<R: BufRead> Rows<R> {
                     return Some(json_values(line, text).map(|values| (line, values)));
                 }
                 (RowFormat::Csv, Some(columns)) => {
-                    return Some(csv_values(line, text, columns).map(|values| (line, values)));
+                    let fields = self.lines.splitter.fields(text);
+                    return Some(csv_values(line, &fields, columns).map(|values| (line, values)));
                 }
-                (RowFormat::Csv, None) => match csv_columns(line, text) {
-                    Ok(columns) => self.columns = Some(columns),
-                    Err(error) => {
-                        self.ended = true;
-                        return Some(Err(error));
+                (RowFormat::Csv, None) => {
+                    match csv_columns(line, &self.lines.splitter.fields(text)) {
+                        Ok(columns) => self.columns = Some(columns),
+                        Err(error) => {
+                            self.ended = true;
+                            return Some(Err(error));
+                        }
                     }
-                },
+                }
             }
         }
     }
 }
 
-fn csv_fields(line: u64, text: &str) -> Result<csv::StringRecord, RowError> {
-    if !text.contains('"') {
-        // Without quotation marks a row is cut at its commas. Building a reader for each row would cost
-        // more than all the rest of it.
-        return Ok(text.split(',').map(str::trim).collect());
-    }
-    let mut record = csv::StringRecord::new();
-    csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .trim(csv::Trim::All)
-        .buffer_capacity(text.len().max(64))
-        .from_reader(text.as_bytes())
-        .read_record(&mut record)
-        .map_err(|_| wrong(line, None, "is not a row of comma-separated values"))?;
-    Ok(record)
-}
-
 /// Which of [`COLUMNS`] each field of the file is.
-fn csv_columns(line: u64, text: &str) -> Result<Vec<usize>, RowError> {
+fn csv_columns(line: u64, fields: &[&str]) -> Result<Vec<usize>, RowError> {
     let hint = || {
         format!(
             "the first line has to name the columns: {}",
@@ -105,7 +90,7 @@ fn csv_columns(line: u64, text: &str) -> Result<Vec<usize>, RowError> {
         )
     };
     let mut columns = Vec::new();
-    for name in &csv_fields(line, text)? {
+    for name in fields {
         let column = COLUMNS
             .iter()
             .position(|column| name.eq_ignore_ascii_case(column));
@@ -120,21 +105,20 @@ fn csv_columns(line: u64, text: &str) -> Result<Vec<usize>, RowError> {
     Ok(columns)
 }
 
-fn csv_values(line: u64, text: &str, columns: &[usize]) -> Result<Values, RowError> {
-    let record = csv_fields(line, text)?;
-    if record.len() != columns.len() {
+fn csv_values(line: u64, fields: &[&str], columns: &[usize]) -> Result<Values, RowError> {
+    if fields.len() != columns.len() {
         let problem = format!(
             "has {} fields where the first line names {}",
-            record.len(),
+            fields.len(),
             columns.len()
         );
         return Err(wrong(line, None, problem));
     }
     let mut values = Values::default();
-    for (field, &column) in record.iter().zip(columns) {
+    for (field, &column) in fields.iter().zip(columns) {
         values[column] = Some(field)
             .filter(|field| !field.is_empty())
-            .map(str::to_owned);
+            .map(|field| (*field).to_owned());
     }
     Ok(values)
 }

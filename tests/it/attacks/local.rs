@@ -2,4 +2,7 @@
 //! fool a terminal, tables without an end.
 
 #[cfg(unix)]
+mod names;
+#[cfg(unix)]
 mod repositories;
+mod tables;

@@ -1,6 +1,7 @@
 //! A repository's configuration is as much somebody else's as its contents: nothing that it names is run.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -151,10 +152,11 @@ impl Trap {
             "ls-files",
             "hash-object",
         ] {
-            text += &format!("[pager]\n\t{command} = {}\n", leaves("pager-of"));
-            text += &format!("[alias]\n\t{command} = !{}\n", leaves("alias"));
+            let _ = write!(text, "[pager]\n\t{command} = {}\n", leaves("pager-of"));
+            let _ = write!(text, "[alias]\n\t{command} = !{}\n", leaves("alias"));
         }
-        text += &format!(
+        let _ = write!(
+            text,
             "[diff]\n\texternal = {}\n\trelative = true\n\trenames = copies\n\tsubmodule = diff\n\
              [diff \"trap\"]\n\tcommand = {}\n\ttextconv = {}\n\tcachetextconv = true\n\
              [filter \"trap\"]\n\tclean = {}\n\tsmudge = {}\n\tprocess = {}\n\trequired = true\n\
@@ -168,7 +170,8 @@ impl Trap {
             leaves("driver"),
             leaves("diff-filter"),
         );
-        text += &format!(
+        let _ = write!(
+            text,
             "[gpg]\n\tprogram = {}\n[gpg \"ssh\"]\n\tprogram = {}\n[log]\n\tshowSignature = true\n\
              [credential]\n\thelper = !{}\n[uploadpack]\n\tpackObjectsHook = {}\n[sequence]\n\teditor = {}\n\
              [submodule \"trap\"]\n\turl = ext::{}\n\tupdate = !{}\n\tactive = true\n[submodule]\n\trecurse = true\n\
@@ -192,7 +195,8 @@ impl Trap {
             ("git", "git://trap.invalid/x".to_owned()),
             ("http", "http://127.0.0.1:1/x".to_owned()),
         ] {
-            text += &format!(
+            let _ = write!(
+                text,
                 "[remote \"{name}\"]\n\turl = {url}\n\tpromisor = true\n\tpartialCloneFilter = blob:none\n\
                  \tuploadpack = {}\n\tproxy = 127.0.0.1:1\n",
                 leaves(&format!("uploadpack-{name}"))
@@ -200,7 +204,7 @@ impl Trap {
         }
         text += "[remote \"vcs\"]\n\tvcs = trap\n\turl = trap\n\tpromisor = true\n";
         for protocol in ["ext", "file", "ssh", "git", "http", "https", "trap"] {
-            text += &format!("[protocol \"{protocol}\"]\n\tallow = always\n");
+            let _ = write!(text, "[protocol \"{protocol}\"]\n\tallow = always\n");
         }
         text + "[protocol]\n\tallow = always\n"
     }
