@@ -130,6 +130,11 @@ impl Writer<'_> {
             if let Some(url) = &webhook.clone_url {
                 self.line(&path, "clone_url", &quoted(url));
             }
+            let hosts = webhook.clone_hosts.iter();
+            let hosts: Vec<String> = hosts
+                .map(|host| quoted(host.as_str().trim_end_matches('/')))
+                .collect();
+            self.line(&path, "clone_hosts", &format!("[{}]", hosts.join(", ")));
             if webhook.token.is_some() {
                 self.line(&path, "token", &quoted(MASK));
             }

@@ -38,6 +38,7 @@ pub(super) fn make(
             places: ClonePlaces {
                 base: bases.get(&forge).cloned(),
                 known: known.clone(),
+                hosts: webhook.clone_hosts.clone(),
             },
         };
         tracing::info!(webhook = forge.source(), "receiving");

@@ -5,6 +5,7 @@
 mod descriptors;
 mod intake;
 mod lifecycle;
+mod outgoing;
 mod poller;
 mod sources;
 mod token;
@@ -26,7 +27,7 @@ pub use workshop::Workshop;
 
 use crate::clock::SharedClock;
 use crate::config::Config;
-use crate::fetch::{HttpClientError, http_client};
+use crate::fetch::{HttpClientError, guarded_client};
 use crate::intake::webhook::InboxTask;
 use crate::keyformat::{FormatSet, KeyValue, Peppers};
 use crate::respond::{IssuerFormats, Responder};
@@ -133,7 +134,7 @@ impl Daemon {
         // Before anything is written: a token that is made and then not shown would be lost.
         let listener = bind(config.server.bind).await?;
         let address = listener.local_addr().unwrap_or(config.server.bind);
-        let http = http_client()?;
+        let http = guarded_client(&outgoing::guard(config))?;
         let store = open(config).await?;
         let lifecycle = Lifecycle::default();
         let parts = Parts::new(config, formats, &store, clock, http, &lifecycle);

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use super::Parts;
+use super::outgoing::guard;
 use crate::fetch::{FetchLimits, GitFetcher};
 use crate::scan::Engine;
 use crate::source::{KNOWN_BLOBS, Origin, Worker, WorkerOptions, WorkerParts};
@@ -42,7 +43,7 @@ impl Work {
             ..FetchLimits::default()
         };
         Self {
-            fetcher: GitFetcher::new(parts.http.clone(), limits),
+            fetcher: GitFetcher::new(parts.http.clone(), limits).guarded_by(guard(parts.config)),
             engine: Arc::new(Engine::new(&parts.formats, scan.encodings)),
             wake: Arc::new(Notify::new()),
         }

@@ -1,10 +1,11 @@
 //! Sources and a worker without the daemon: for a command that does by hand what the daemon does by itself.
 
+use super::outgoing::guard;
 use super::work::Work;
 use super::{DaemonError, Lifecycle, Parts, intake, sources};
 use crate::clock::SharedClock;
 use crate::config::Config;
-use crate::fetch::http_client;
+use crate::fetch::guarded_client;
 use crate::keyformat::FormatSet;
 use crate::source::{Redelivery, Source, Worker};
 use crate::store::Store;
@@ -30,7 +31,14 @@ impl Workshop {
         clock: SharedClock,
     ) -> Result<Self, DaemonError> {
         let lifecycle = Lifecycle::default();
-        let parts = Parts::new(config, formats, store, clock, http_client()?, &lifecycle);
+        let parts = Parts::new(
+            config,
+            formats,
+            store,
+            clock,
+            guarded_client(&guard(config))?,
+            &lifecycle,
+        );
         let work = Work::new(&parts);
         let mut sources = sources::make(&parts, &work)?;
         let redelivery = intake::redelivery(&parts, &work)?;

@@ -16,7 +16,7 @@ use super::http::{check_status, read_chunk, send};
 use super::pack::{Pack, PackError};
 use super::protocol::{self, FetchAnswer, Head, HeadAnswer, ReferencesAnswer};
 use super::texts::{self, Fetched};
-use super::{FetchError, FetchLimits};
+use super::{FetchError, FetchLimits, Guard};
 
 /// The longest answer to `ls-refs HEAD` that is read.
 const MAX_LIST: usize = 64 << 10;
@@ -45,6 +45,7 @@ pub struct GitFetcher {
     client: Client,
     limits: Arc<FetchLimits>,
     budget: Arc<Budget>,
+    guard: Guard,
 }
 
 /// What the server made of a request.
@@ -91,7 +92,15 @@ impl GitFetcher {
             client,
             budget: Arc::new(Budget::new(limits.concurrent)),
             limits: Arc::new(limits),
+            guard: Guard::operator(),
         }
+    }
+
+    /// The same fetcher for clone addresses that others may have told: none is asked that stands for an
+    /// address which `guard` refuses. What names are resolved to, the client's own guard judges.
+    #[must_use]
+    pub fn guarded_by(self, guard: Guard) -> Self {
+        Self { guard, ..self }
     }
 
     /// The bounds it keeps to.
@@ -293,6 +302,11 @@ impl Peer<'_> {
     }
 
     async fn post(&self, body: Vec<u8>) -> Result<Response, FetchError> {
+        let refused = "the clone address is in a network that only the configuration may name";
+        let guard = &self.fetcher.guard;
+        guard
+            .check(self.clone_url)
+            .map_err(|_| FetchError::BadRequest(refused))?;
         let mut url = self.clone_url.clone();
         url.path_segments_mut()
             .map_err(|()| FetchError::BadRequest("the clone address cannot carry a path"))?

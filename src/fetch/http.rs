@@ -4,13 +4,15 @@ use std::error::Error;
 use std::ops::Deref;
 use std::time::Duration;
 
+use hyper::Uri;
+use hyper_util::client::proxy::matcher::Matcher;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use reqwest::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, Url, redirect};
 use thiserror::Error as ThisError;
 
-use super::FetchError;
+use super::{FetchError, Guard};
 
 /// Redirects followed for one request.
 const MAX_REDIRECTS: usize = 3;
@@ -26,7 +28,16 @@ const MAX_DESCRIPTION: usize = 300;
 #[error("cannot set up the HTTP client: {0}")]
 pub struct HttpClientError(String);
 
-/// The HTTP client of the whole program: TLS by rustls with ring, a connect timeout, and our name and
+/// The HTTP client for requests whose hosts the operator named: [`guarded_client`] with
+/// [`Guard::operator`].
+///
+/// # Errors
+/// When the operating system does not let it be set up.
+pub fn http_client() -> Result<Client, HttpClientError> {
+    guarded_client(&Guard::operator())
+}
+
+/// The HTTP client of the whole program, which connects to what `guard` admits: TLS by rustls with ring, a connect timeout, and our name and
 /// version as user agent. It follows no redirect by itself: a redirected POST would lose its body, and a
 /// redirect to another host would carry a request where nobody meant it to go.
 ///
@@ -35,19 +46,31 @@ pub struct HttpClientError(String);
 ///
 /// # Errors
 /// When the operating system does not let it be set up.
-pub fn http_client() -> Result<Client, HttpClientError> {
+pub fn guarded_client(guard: &Guard) -> Result<Client, HttpClientError> {
     // Only the first call installs; a provider that is there already is this one.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = builder().build().or_else(|error| {
+    let guard = guard.and(proxies());
+    let client = builder(&guard).build().or_else(|error| {
         let error = describe(&error);
         tracing::warn!(%error, "no HTTPS server can be trusted; install the package ca-certificates");
-        builder().tls_certs_only([]).build()
+        builder(&guard).tls_certs_only([]).build()
     });
     client.map_err(|error| HttpClientError(describe(&error)))
 }
 
-fn builder() -> ClientBuilder {
+/// The proxies that the environment names: they are the operator's.
+fn proxies() -> Vec<String> {
+    let matcher = Matcher::from_env();
+    let asked = ["http://host.invalid/", "https://host.invalid/"].map(Uri::from_static);
+    let proxies = asked.iter().filter_map(|uri| matcher.intercept(uri));
+    proxies
+        .filter_map(|proxy| proxy.uri().host().map(str::to_owned))
+        .collect()
+}
+
+fn builder(guard: &Guard) -> ClientBuilder {
     Client::builder()
+        .dns_resolver(guard.clone())
         .user_agent(concat!("rescind/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(Duration::from_secs(10))
         .pool_idle_timeout(Duration::from_mins(1))
@@ -101,14 +124,16 @@ fn target(from: &Url, headers: &HeaderMap) -> Result<Url, FetchError> {
         .and_then(|location| location.to_str().ok())
         .and_then(|location| from.join(location).ok())
         .ok_or(FetchError::Protocol("it redirects to no valid address"))?;
-    let upgraded = from.scheme() == "http" && to.scheme() == "https";
-    let same_host = from.host() == to.host()
+    // From 80 to 443, or to TLS at the same port: anything else is another server.
+    let upgraded = from.scheme() == "http" && to.scheme() == "https" && from.port() == to.port();
+    let same_server = from.host() == to.host()
         && (upgraded || from.origin() == to.origin())
-        && to.username().is_empty();
-    if same_host {
+        && to.username().is_empty()
+        && to.password().is_none();
+    if same_server {
         Ok(to)
     } else {
-        Err(FetchError::Protocol("it redirects to another host"))
+        Err(FetchError::Protocol("it redirects to another server"))
     }
 }
 
@@ -231,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn follows_redirects_on_the_same_host_only() {
+    fn follows_redirects_on_the_same_server_only() {
         let from = Url::parse("http://git.example/old.git/git-upload-pack").unwrap();
         let to = |location: &'static str| target(&from, &headers(&[("location", location)]));
         assert_eq!(
@@ -244,6 +269,9 @@ mod tests {
         );
         for elsewhere in [
             "http://other.example/x",
+            "https://git.example:8443/x",
+            "https://git.example:80/x",
+            "https://:secret@git.example/x",
             "http://git.example:81/x",
             "http://user@git.example/x",
             "http:///",
@@ -251,6 +279,11 @@ mod tests {
         ] {
             assert!(to(elsewhere).is_err(), "{elsewhere}");
         }
+        let odd = Url::parse("http://git.example:3000/x").unwrap();
+        let to = |location: &'static str| target(&odd, &headers(&[("location", location)]));
+        assert!(to("https://git.example:3000/x").is_ok());
+        assert!(to("https://git.example/x").is_err());
+        assert!(to("https://git.example:3001/x").is_err());
         let secure = Url::parse("https://git.example/x").unwrap();
         assert!(target(&secure, &headers(&[("location", "http://git.example/x")])).is_err());
     }

@@ -12,6 +12,7 @@
 mod budget;
 mod error;
 mod git;
+mod guard;
 mod http;
 mod names;
 mod pack;
@@ -23,7 +24,8 @@ pub use budget::FetchLimits;
 pub use error::FetchError;
 pub use git::{GitFetcher, RangeRequest, References};
 pub use gix_hash::ObjectId;
-pub use http::{HttpClientError, http_client};
+pub use guard::{Guard, Refused};
+pub use http::{HttpClientError, guarded_client, http_client};
 pub(crate) use http::{rate_limit_wait, read_chunk, retry_after, send};
 pub use names::{BadName, RepositoryName};
 pub use texts::{Fetched, LeftOut, Text, TextKind, Visited};

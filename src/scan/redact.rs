@@ -355,7 +355,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(400))]
+        #![proptest_config(ProptestConfig::with_cases(150))]
 
         #[test]
         fn no_key_stays_readable_however_it_is_written(
@@ -461,7 +461,7 @@ mod tests {
             "r\0s\0c\0_\0s\0k\0_\0",
             "\n ",
         ] {
-            let text = piece.repeat((2 << 20) / piece.len());
+            let text = piece.repeat((256 << 10) / piece.len());
             let started = Instant::now();
             let redacted = redactor.redact(&text);
             assert!(!redacted.contains(some));

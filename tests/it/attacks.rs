@@ -4,4 +4,5 @@
 mod database;
 mod http;
 mod local;
+mod outgoing;
 mod records;

@@ -18,6 +18,7 @@ use super::house::block_on;
 use super::{Context, FOUND, output};
 use crate::config::{self, Config, ConfigError, DEFAULT_FILE};
 use crate::daemon::Descriptors;
+use crate::intake::webhook::Forge;
 use crate::keyformat::FormatSet;
 use crate::scan::{Redactor, visible, visible_json};
 
@@ -187,7 +188,9 @@ fn webhooks(config: &Config) -> Vec<Check> {
     let webhooks = config.webhooks.each().into_iter();
     let checks = webhooks.filter_map(|(forge, webhook)| {
         let name = format!("webhook:{forge}");
-        let is_meant = webhook.clone_url.is_some() || webhook.token.is_some();
+        let is_meant = webhook.clone_url.is_some()
+            || webhook.token.is_some()
+            || !webhook.clone_hosts.is_empty();
         if webhook.secrets.is_empty() {
             let mend = format!("set webhooks.{forge}.secrets to what the forge signs with");
             let what = "it has no secret, so it takes no delivery";
@@ -204,9 +207,28 @@ fn webhooks(config: &Config) -> Vec<Check> {
         }
         let count = webhook.secrets.len();
         let secrets = if count == 1 { "secret" } else { "secrets" };
+        if webhook.clone_url.is_none() && webhook.clone_hosts.is_empty() {
+            return Some(without_place(name, forge, &format!("{count} {secrets}")));
+        }
         Some(Check::ok(name, format!("{count} {secrets}")))
     });
     checks.collect()
+}
+
+/// Contents are read from nowhere that the configuration does not name, but from the forge's own servers on
+/// the internet. Whoever runs Gitea has a server of their own; the others may have none.
+fn without_place(name: String, forge: &str, secrets: &str) -> Check {
+    let known = Forge::ALL.iter().find(|known| known.name() == forge);
+    let servers = known.map_or(&[][..], |forge| forge.public_servers());
+    let message = format!(
+        "{secrets}; contents are read from {} and the sources' clone_url only",
+        servers.join(", ")
+    );
+    if forge != Forge::Gitea.name() {
+        return Check::ok(name, message);
+    }
+    let mend = format!("set webhooks.{forge}.clone_url, or clone_hosts, to your server's address");
+    Check::warning(name, message, mend)
 }
 
 /// What is printed as JSON.

@@ -35,8 +35,11 @@ pub struct Webhook {
     /// The secrets that deliveries may be signed with. Without one the forge has no endpoint.
     pub secrets: Vec<SecretString>,
     /// The base URL of repositories over smart HTTP, without a slash at the end. `None`: as the payload
-    /// says.
+    /// says, where that is allowed.
     pub clone_url: Option<String>,
+    /// The servers, by scheme, host and port, that clone addresses of payloads may be of, besides those that
+    /// sources and webhooks have as `clone_url` and the forge's own on the internet.
+    pub clone_hosts: Vec<Url>,
     /// The access token for clones from `clone_url`.
     pub token: Option<SecretString>,
     /// The search for deliveries that failed; GitHub only.
@@ -118,6 +121,7 @@ fn webhook(section: Section<'_>, forge: &str, known: &mut Vec<ClonePlace>) -> We
     let mut webhook = Webhook {
         secrets: secrets(&section, forge),
         clone_url: base_url(&section, "clone_url", example_of(forge)),
+        clone_hosts: clone_hosts(&section, forge),
         token: source_token(&section),
         redelivery: None,
     };
@@ -125,7 +129,7 @@ fn webhook(section: Section<'_>, forge: &str, known: &mut Vec<ClonePlace>) -> We
         webhook.redelivery = redelivery(section.section("redelivery"), section.has("redelivery"));
     }
     check_clone_place(&section, &webhook, known);
-    let asks_for_more = ["clone_url", "token", "redelivery"].iter();
+    let asks_for_more = ["clone_url", "clone_hosts", "token", "redelivery"].iter();
     if asks_for_more.clone().any(|key| section.has(key)) && !section.has("secrets") {
         section.refuse(
             section.place(),
@@ -136,6 +140,37 @@ fn webhook(section: Section<'_>, forge: &str, known: &mut Vec<ClonePlace>) -> We
     }
     section.finish();
     webhook
+}
+
+fn clone_hosts(section: &Section<'_>, forge: &str) -> Vec<Url> {
+    let example = format!(r#"["{}:8443"]"#, example_of(forge));
+    let mut hosts = Vec::new();
+    for Found { value, place } in section.texts("clone_hosts", &example).into_iter().flatten() {
+        let host = Url::parse(&value).ok().filter(is_server);
+        if host.is_none() {
+            let what =
+                "is no server: http:// or https://, a host, and a port unless it is the usual one";
+            section.refuse(
+                &place,
+                "clone_hosts",
+                what,
+                &format!("for example {example}"),
+            );
+        }
+        hosts.extend(host);
+    }
+    hosts
+}
+
+/// Whether nothing but a scheme, a host and a port is in it.
+fn is_server(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https")
+        && url.has_host()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.path() == "/"
+        && url.query().is_none()
+        && url.fragment().is_none()
 }
 
 fn example_of(forge: &str) -> &'static str {

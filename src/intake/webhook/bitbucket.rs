@@ -7,7 +7,7 @@ use reqwest::Url;
 use serde_json::Value;
 
 use super::meaning::{Delivered, MAX_PUSHES, Meaning, all_of, moved};
-use super::places::id;
+use super::places::{Wrong, id};
 use crate::forge::Remote;
 
 /// Where Bitbucket Cloud's repositories are.
@@ -56,7 +56,7 @@ fn pushed(
         Err(wrong) => return meaning.malformed.push(wrong),
     };
     let Some(changes) = delivered.at(changes).and_then(Value::as_array) else {
-        return meaning.malformed.push("it has no changes");
+        return meaning.malformed.push("it has no changes".into());
     };
     for change in changes.iter().take(MAX_PUSHES) {
         match read(change) {
@@ -65,7 +65,7 @@ fn pushed(
                 meaning.push(push);
             }
             Ok(None) => {}
-            Err(wrong) => meaning.malformed.push(wrong),
+            Err(wrong) => meaning.malformed.push(wrong.into()),
         }
     }
     // A change says `truncated` of its list of commits, which is not needed; a synchronized mirror says so of
@@ -112,7 +112,7 @@ fn server_change(change: &Value) -> Result<Option<Change<'_>>, &'static str> {
     )))
 }
 
-fn remote(delivered: &Delivered<'_>) -> Result<Remote, &'static str> {
+fn remote(delivered: &Delivered<'_>) -> Result<Remote, Wrong> {
     if let Some(name) = delivered.text("/repository/full_name") {
         let told = cloud_address(delivered, name);
         let uuid = delivered.at("/repository/uuid").and_then(id);

@@ -47,6 +47,16 @@ impl Forge {
         }
     }
 
+    /// The servers on the internet that its repositories are cloned from.
+    pub fn public_servers(self) -> &'static [&'static str] {
+        match self {
+            Self::GitHub => &["https://github.com"],
+            Self::GitLab => &["https://gitlab.com"],
+            Self::Gitea => &["https://codeberg.org", "https://gitea.com"],
+            Self::Bitbucket => &["https://bitbucket.org"],
+        }
+    }
+
     /// The headers of which one names the event, the preferred one first.
     fn event_headers(self) -> &'static [&'static str] {
         match self {

@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use super::meaning::{Delivered, MAX_PUSHES, Meaning, all_of, moved, wiki_of};
-use super::places::id;
+use super::places::{Wrong, id};
 use crate::forge::Remote;
 
 /// What the header says of deliveries that this version knows.
@@ -73,7 +73,7 @@ fn updated(delivered: &Delivered<'_>, meaning: &mut Meaning) {
     };
     let changes = delivered.at("/changes").and_then(Value::as_array);
     let Some(changes) = changes else {
-        return meaning.malformed.push("it has no changes");
+        return meaning.malformed.push("it has no changes".into());
     };
     for change in changes.iter().take(MAX_PUSHES) {
         let text = |name: &str| change.get(name).and_then(Value::as_str);
@@ -85,7 +85,7 @@ fn updated(delivered: &Delivered<'_>, meaning: &mut Meaning) {
     }
 }
 
-fn remote(delivered: &Delivered<'_>) -> Result<Remote, &'static str> {
+fn remote(delivered: &Delivered<'_>) -> Result<Remote, Wrong> {
     let project = delivered.at("/project_id");
     let project = project.or_else(|| delivered.at("/project/id"));
     delivered.places.remote(

@@ -4,7 +4,7 @@
 //! <https://github.com/go-gitea/gitea>.
 
 use super::meaning::{Delivered, Meaning, all_of, moved, wiki_of};
-use super::places::id;
+use super::places::{Wrong, id};
 use crate::forge::{Announcement, Remote, object_id};
 
 /// GitHub's events that bring nothing but texts.
@@ -161,7 +161,7 @@ fn pushed(delivered: &Delivered<'_>, meaning: &mut Meaning) {
 }
 
 /// Pages of a wiki. The newest one's commit tells this change from others, as it does in the events feed.
-fn wiki(delivered: &Delivered<'_>) -> Result<Announcement, &'static str> {
+fn wiki(delivered: &Delivered<'_>) -> Result<Announcement, Wrong> {
     let wiki = wiki_of(&remote(delivered)?)?;
     let newest = delivered.text("/pages/0/sha");
     let newest = newest.and_then(|sha| object_id(sha).ok());
@@ -169,7 +169,7 @@ fn wiki(delivered: &Delivered<'_>) -> Result<Announcement, &'static str> {
     Ok(all_of(wiki, newest.as_deref().unwrap_or(delivered.id)))
 }
 
-fn remote(delivered: &Delivered<'_>) -> Result<Remote, &'static str> {
+fn remote(delivered: &Delivered<'_>) -> Result<Remote, Wrong> {
     delivered.places.remote(
         delivered.at("/repository/id").and_then(id),
         delivered.text("/repository/full_name"),

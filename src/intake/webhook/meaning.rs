@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::Forge;
-use super::places::ClonePlaces;
+use super::places::{ClonePlaces, Wrong};
 use super::{bitbucket, gitlab, hub};
 use crate::fetch::{ObjectId, RepositoryName};
 use crate::forge::{Announcement, Push, Remote, is_reference, object_id};
@@ -32,7 +32,7 @@ pub(super) struct Meaning {
     /// References to be asked for.
     pub(super) announcements: Vec<Announcement>,
     /// What of it cannot be used, and why.
-    pub(super) malformed: Vec<&'static str>,
+    pub(super) malformed: Vec<Wrong>,
     /// It is of a type that this version does not know. Its texts are scanned all the same.
     pub(super) unknown: bool,
 }
@@ -57,7 +57,7 @@ impl Meaning {
     }
 
     /// Adds what was read, or why it could not be.
-    pub(super) fn push(&mut self, push: Result<Push, &'static str>) {
+    pub(super) fn push(&mut self, push: Result<Push, Wrong>) {
         match push {
             Ok(push) => self.pushes.push(push),
             Err(wrong) => self.malformed.push(wrong),
@@ -65,7 +65,7 @@ impl Meaning {
     }
 
     /// Adds what was read, or why it could not be.
-    pub(super) fn announce(&mut self, announced: Result<Announcement, &'static str>) {
+    pub(super) fn announce(&mut self, announced: Result<Announcement, Wrong>) {
         match announced {
             Ok(announced) => self.announcements.push(announced),
             Err(wrong) => self.malformed.push(wrong),
@@ -102,7 +102,7 @@ pub(super) fn moved(
     reference: Option<&str>,
     before: Option<&str>,
     after: Option<&str>,
-) -> Result<Push, &'static str> {
+) -> Result<Push, Wrong> {
     let object = |id: Option<&str>| match id {
         None | Some("") => Ok(ObjectId::null(gix_hash::Kind::Sha1)),
         Some(id) => object_id(id),
@@ -111,7 +111,7 @@ pub(super) fn moved(
     // No name of git's has such characters (git-check-ref-format(1)), and no database wants them.
     let odd = |c: char| c.is_control() || c == ' ';
     if !is_reference(reference) || !reference.starts_with("refs/") || reference.contains(odd) {
-        return Err("its ref is none of git's names");
+        return Err("its ref is none of git's names".into());
     }
     let after = after.ok_or("it has no commit after the push")?;
     Ok(Push {
@@ -132,7 +132,7 @@ pub(super) fn all_of(remote: Remote, id: &str) -> Announcement {
 }
 
 /// The wiki that belongs to a repository: a repository of its own beside it.
-pub(super) fn wiki_of(remote: &Remote) -> Result<Remote, &'static str> {
+pub(super) fn wiki_of(remote: &Remote) -> Result<Remote, Wrong> {
     let name = format!("{}.wiki", remote.repository);
     let clone_url = remote.clone_url.as_ref().map(|url| {
         let path = url.path();

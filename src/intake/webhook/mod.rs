@@ -150,12 +150,14 @@ impl Webhook {
         parts: &InboxParts,
     ) -> Self {
         let tally = Arc::new(Tally::new(options.forge, responder.clock().now()));
+        let mut places = options.places;
+        places.allow_public(options.forge);
         // The task is there until the last inbox is gone.
         let _ = parts.tallies.send(Arc::clone(&tally));
         Self {
             forge: options.forge,
             verifier: Verifier::new(options.forge, options.secrets),
-            places: options.places,
+            places,
             responder,
             engine,
             inbox: parts.inbox.clone(),
@@ -301,9 +303,10 @@ impl Webhook {
             found.announce(announced, Priority::Webhook, now);
         }
         for wrong in &meaning.malformed {
+            let wrong = redactor.redact(wrong);
             tracing::warn!(
                 source,
-                wrong,
+                %wrong,
                 "a delivery tells of a push that cannot be read"
             );
         }

@@ -2,11 +2,16 @@
 //!
 //! A push that a webhook and a feed tell of is one work item, so both have to name the same host, and the
 //! token of a host is sent to no other. So an address of the configuration comes first; what a payload says
-//! counts where the configuration says nothing.
+//! counts where the configuration says nothing. Whoever signs payloads must not choose what is asked inside
+//! the operator's network, though: an address counts only if its server is a configured one, or the forge's own
+//! on the internet.
+
+use std::borrow::Cow;
 
 use reqwest::Url;
 use serde_json::Value;
 
+use super::Forge;
 use crate::fetch::RepositoryName;
 use crate::forge::Remote;
 
@@ -23,19 +28,31 @@ pub struct ClonePlaces {
     pub base: Option<Url>,
     /// The bases that workers know by the host.
     pub known: Vec<Url>,
+    /// More servers that payloads may name, by scheme, host and port.
+    pub hosts: Vec<Url>,
 }
 
+/// What is wrong with a delivery, without its texts.
+pub(super) type Wrong = Cow<'static, str>;
+
 impl ClonePlaces {
+    /// Adds the servers that are a forge's own on the internet.
+    pub(super) fn allow_public(&mut self, forge: Forge) {
+        let servers = forge.public_servers().iter();
+        self.hosts
+            .extend(servers.flat_map(|server| Url::parse(server)));
+    }
+
     /// The repository `name`, which the payload says is cloned from `told`.
     ///
     /// # Errors
-    /// What is wrong with the name or the address, without quoting it.
+    /// What is wrong with the name or the address. Of the address it quotes no more than the server.
     pub(super) fn remote(
         &self,
         id: Option<String>,
         name: Option<&str>,
         told: Option<&str>,
-    ) -> Result<Remote, &'static str> {
+    ) -> Result<Remote, Wrong> {
         let name = name.ok_or("its repository has no name")?;
         let name =
             RepositoryName::parse(name).map_err(|_| "its repository's name is not OWNER/NAME")?;
@@ -49,6 +66,14 @@ impl ClonePlaces {
             });
         }
         let told = address(told.ok_or("its repository has no clone address")?)?;
+        let mut allowed = self.known.iter().chain(&self.hosts);
+        if !allowed.any(|server| server.origin() == told.origin()) {
+            return Err(Cow::Owned(format!(
+                "its contents are at {}, which nobody allowed: if they may be read from there, add it to \
+                 clone_hosts of this webhook",
+                told.origin().ascii_serialization()
+            )));
+        }
         let known = self.known.iter();
         let is_known = known
             .flat_map(|base| name.clone_url(base))
@@ -111,7 +136,7 @@ mod tests {
         Url::parse(text).unwrap()
     }
 
-    fn remote(places: &ClonePlaces, told: &str) -> Result<(String, Option<String>), &'static str> {
+    fn remote(places: &ClonePlaces, told: &str) -> Result<(String, Option<String>), Wrong> {
         let remote = places.remote(Some("1".to_owned()), Some("acme/app"), Some(told))?;
         Ok((remote.host, remote.clone_url.map(String::from)))
     }
@@ -120,7 +145,7 @@ mod tests {
     fn the_configuration_comes_first() {
         let mut places = ClonePlaces {
             base: Some(url("https://git.example:8443/scm")),
-            known: Vec::new(),
+            ..ClonePlaces::default()
         };
         let told = "https://other.example/acme/app.git";
         let here = ("git.example:8443".to_owned(), None);
@@ -131,13 +156,50 @@ mod tests {
             remote(&places, told),
             Ok(("other.example".to_owned(), None))
         );
+        places.hosts = vec![url("https://other.example:444"), url("http://10.0.0.7")];
         for told in [
             "https://other.example/git/acme/app.git",
             "https://other.example:444/acme/app.git",
-            "http://other.example/acme/app.git",
+            "http://10.0.0.7/acme/app.git",
         ] {
             let (_, kept) = remote(&places, told).unwrap();
             assert_eq!(kept.as_deref(), Some(told));
+        }
+    }
+
+    #[test]
+    fn servers_that_nobody_allowed_are_refused() {
+        let mut places = ClonePlaces {
+            known: vec![url("https://git.example/scm")],
+            hosts: vec![url("http://gitea.example:3000")],
+            ..ClonePlaces::default()
+        };
+        places.allow_public(Forge::Gitea);
+        for told in [
+            "https://git.example:8443/acme/app.git",
+            "http://git.example/acme/app.git",
+            "http://gitea.example/acme/app.git",
+            "https://gitea.example:3000/acme/app.git",
+            "http://gitea.example:3001/acme/app.git",
+            "http://gitea.example:3000.evil.example/acme/app.git",
+            "https://github.com/acme/app.git",
+            "https://codeberg.org.evil.example/acme/app.git",
+            "http://127.0.0.1:8080/acme/app.git",
+            "http://169.254.169.254/latest/meta-data",
+            "http://[::ffff:169.254.169.254]/x",
+            "http://2852039166/x",
+        ] {
+            let wrong = remote(&places, told).unwrap_err();
+            let quotes = wrong.contains("acme") || wrong.contains("meta-data");
+            assert!(!quotes, "{wrong}");
+        }
+        for told in [
+            "https://git.example/elsewhere/app.git",
+            "http://gitea.example:3000/acme/app.git",
+            "https://codeberg.org/acme/app.git",
+            "https://gitea.com:443/acme/app.git",
+        ] {
+            assert!(remote(&places, told).is_ok(), "{told}");
         }
     }
 

@@ -146,7 +146,7 @@ async fn each_status_is_told_apart() {
         (status("302 Found", ""), "redirects to no valid address"),
         (
             status("302 Found", "location: http://localhost:1/x\r\n"),
-            "redirects to another host",
+            "redirects to another server",
         ),
         (
             status("301 Moved", "location: /acme/shop.git/git-upload-pack\r\n"),

@@ -356,14 +356,14 @@ async fn a_configured_clone_url_names_the_host_as_the_feed_does() {
             WebhookOptions {
                 places: ClonePlaces {
                     base: Some(base),
-                    known: Vec::new(),
+                    ..ClonePlaces::default()
                 },
                 ..options(Forge::GitHub)
             },
             WebhookOptions {
                 places: ClonePlaces {
-                    base: None,
                     known: vec![known],
+                    ..ClonePlaces::default()
                 },
                 ..options(Forge::Gitea)
             },

@@ -13,7 +13,21 @@ pub(super) fn options(forge: Forge) -> WebhookOptions {
     WebhookOptions {
         forge,
         secrets: vec!["retired".into(), SECRET.into()],
-        places: ClonePlaces::default(),
+        places: ClonePlaces {
+            // Those of the tests and of published payloads.
+            hosts: [
+                "http://gitea.example:3000",
+                "https://gitlab.example",
+                "https://bb.example",
+                "https://github.com",
+                "http://localhost:3000",
+                "http://example.com",
+                "https://server.bitbucket.local",
+            ]
+            .map(|host| host.parse().unwrap())
+            .to_vec(),
+            ..ClonePlaces::default()
+        },
     }
 }
 

@@ -1,0 +1,34 @@
+//! Where requests may go.
+
+use reqwest::Url;
+
+use crate::config::{Config, SourceKind};
+use crate::fetch::Guard;
+
+/// What the configuration names may be anywhere; what others name has to be on the internet.
+pub(super) fn guard(config: &Config) -> Guard {
+    let mut named: Vec<&str> = Vec::new();
+    for source in &config.sources {
+        named.push(&source.clone_url);
+        named.push(match &source.kind {
+            SourceKind::GithubEvents { api_url, .. } => api_url,
+            SourceKind::Gharchive { base_url } => base_url,
+            SourceKind::Git { url } => url,
+        });
+    }
+    for (_, webhook) in config.webhooks.each() {
+        named.extend(webhook.clone_url.as_deref());
+        named.extend(webhook.clone_hosts.iter().map(Url::as_str));
+        named.extend(
+            webhook
+                .redelivery
+                .iter()
+                .map(|redelivery| &*redelivery.api_url),
+        );
+    }
+    for (_, partner) in config.partners.each() {
+        named.extend(partner.public_keys_url.as_deref());
+    }
+    let named: Vec<Url> = named.into_iter().flat_map(Url::parse).collect();
+    Guard::trusting(&named)
+}
