@@ -93,7 +93,7 @@ pub(super) fn refused_arguments(error: &clap::Error) -> ExitCode {
     let arguments = std::env::args_os().skip(1);
     let arguments = arguments.map(|argument| argument.to_string_lossy().into_owned());
     let text = without_long_words(&error.to_string(), arguments);
-    let _ = write!(io::stderr(), "{text}");
+    let _ = write!(io::stderr(), "{}", visible_lines(&text));
     ExitCode::from(USAGE)
 }
 

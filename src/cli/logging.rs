@@ -65,17 +65,22 @@ struct Lines {
     colored: bool,
 }
 
-impl io::Write for Lines {
-    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        let text = String::from_utf8_lossy(event);
-        let shown = match self.format {
-            LogFormat::Json => visible_json(&text).into_owned(),
+impl Lines {
+    fn shown(&self, event: &str) -> String {
+        match self.format {
+            LogFormat::Json => visible_json(event).into_owned(),
             LogFormat::Text => {
                 // Of its own escape sequences the formatter makes colors; those of values it has replaced.
-                let line = text.strip_suffix('\n').unwrap_or(&text);
+                let line = event.strip_suffix('\n').unwrap_or(event);
                 visible_but(line, |c| self.colored && c == '\u{1b}').into_owned() + "\n"
             }
-        };
+        }
+    }
+}
+
+impl io::Write for Lines {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let shown = self.shown(&String::from_utf8_lossy(event));
         io::Write::write_all(&mut io::stderr().lock(), shown.as_bytes())?;
         Ok(event.len())
     }
@@ -97,4 +102,23 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
             .unwrap_or("withheld, since it may quote data"),
         "a task panicked; this is a bug, please report it"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line_that_steers_nothing() {
+        let event = "WARN a host=x\u{202e}y\nWARN forged\r\u{1b}[2J\n";
+        let lines = |format, colored| Lines { format, colored };
+        assert_eq!(
+            lines(LogFormat::Text, false).shown(event),
+            "WARN a host=x\\u{202e}y\\nWARN forged\\r\\u{1b}[2J\n"
+        );
+        let colored = lines(LogFormat::Text, true).shown("\u{1b}[33mWARN\u{1b}[0m \u{9b}31m\n");
+        assert_eq!(colored, "\u{1b}[33mWARN\u{1b}[0m \\u{9b}31m\n");
+        let json = lines(LogFormat::Json, false).shown("{\"host\":\"x\u{202e}\"}\n");
+        assert_eq!(json, "{\"host\":\"x\\u202e\"}\n");
+    }
 }

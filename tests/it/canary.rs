@@ -1,12 +1,14 @@
 //! Keys are planted everywhere, also where they do not belong; afterwards nothing that Rescind wrote or said
 //! may hold one of them.
 
+mod encoded;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
@@ -32,13 +34,17 @@ impl Planted {
             .encode_utf16()
             .flat_map(u16::to_le_bytes)
             .collect();
-        let base64 = STANDARD
-            .encode(&self.value)
-            .trim_end_matches('=')
-            .as_bytes()[..40]
-            .to_vec();
         let hex = hex::encode(self.body()).into_bytes();
-        vec![self.body().as_bytes().to_vec(), utf16, base64, hex]
+        let mut forms = vec![self.body().as_bytes().to_vec(), utf16, hex];
+        // Base64 is written in three ways, depending on how much stands before the key, in two alphabets.
+        for before in 0..3 {
+            let bytes = [&[0; 3][..before], self.body().as_bytes()].concat();
+            let whole = (before * 8).div_ceil(6)..bytes.len() * 8 / 6;
+            for encoded in [STANDARD.encode(&bytes), URL_SAFE.encode(&bytes)] {
+                forms.push(encoded.as_bytes()[whole.clone()].to_vec());
+            }
+        }
+        forms
     }
 }
 
@@ -381,10 +387,39 @@ fn cli_outputs(home: &Home) -> Vec<(String, String)> {
     .collect()
 }
 
+/// Whether a key can be read out of `bytes`, also by somebody who undoes percent-encoding, however often.
 fn holds(bytes: &[u8], key: &Planted) -> bool {
-    key.forms()
-        .iter()
-        .any(|form| memchr::memmem::find(bytes, form).is_some())
+    let forms = key.forms();
+    let mut text = bytes.to_vec();
+    loop {
+        if forms
+            .iter()
+            .any(|form| memchr::memmem::find(&text, form).is_some())
+        {
+            return true;
+        }
+        let decoded = percent_decoded(&text);
+        if decoded.len() == text.len() {
+            return false;
+        }
+        text = decoded;
+    }
+}
+
+fn percent_decoded(text: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, more)) = rest.split_first() {
+        let byte = more.get(..2).and_then(|digits| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+            u8::from_str_radix(digits, 16).ok().filter(|_| is_hex)
+        });
+        let byte = byte.filter(|_| *first == b'%');
+        rest = if byte.is_some() { &more[2..] } else { more };
+        decoded.push(byte.unwrap_or(*first));
+    }
+    decoded
 }
 
 /// Looks into every file below `folder`, whatever it is: database, write-ahead log, log files.

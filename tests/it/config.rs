@@ -116,6 +116,9 @@ const MISTAKES: &str = r#"
 [webhooks.gitlab]⏎secrets = ["whsec_?"] | config.toml:2:12: webhooks.gitlab.secrets: begins with whsec_ | copy
 [webhooks.gitlab]⏎secrets = ["a"]⏎token = "t" | config.toml:1:1: webhooks.gitlab.token: is for clones | no other
 [webhooks.gitlab]⏎secrets = ["a"]⏎redelivery = {} | config.toml:3:1: webhooks.gitlab.redelivery: this version knows no such key | known here
+[webhooks.gitea]⏎secrets = ["a"]⏎clone_hosts = ["https://a.example/git"] | config.toml:3:16: webhooks.gitea.clone_hosts: is no server | gitea
+[webhooks.gitea]⏎secrets = ["a"]⏎clone_hosts = ["a.example"] | config.toml:3:16: webhooks.gitea.clone_hosts: is no server | 8443
+[webhooks.gitea]⏎clone_hosts = ["https://a.example"] | config.toml:1:1: webhooks.gitea.secrets: is missing | WEBHOOK_SECRET
 [webhooks.gitea]⏎secrets = ["a"]⏎clone_url = "ssh://git@a.example" | config.toml:3:13: webhooks.gitea.clone_url: has to begin with https:// | gitea
 [[sources]]⏎name = "a"⏎kind = "github_events"⏎[webhooks.github]⏎secrets = ["a"]⏎clone_url = "https://github.com/x" | config.toml:4:1: webhooks.github.clone_url: a source or webhook of the same host | same clone_url
 [webhooks.github.redelivery]⏎token = "t"⏎hooks = ["repo:a/b:1"] | config.toml:1:11: webhooks.github.secrets: is missing | WEBHOOK
@@ -579,4 +582,25 @@ fn half_an_app_and_keys_of_other_kinds_are_refused() {
         let error = problems(&text, &[]);
         assert!(error.contains(expected), "{text}: {error}");
     }
+}
+
+#[test]
+fn servers_that_payloads_may_name_come_from_the_file_or_the_environment() {
+    let gitea = "[webhooks.gitea]\nsecrets = [\"s\"]\nclone_hosts = [\"https://GIT.example:443\", \"http://10.0.0.7:3000/\"]\n";
+    let config = valid(gitea, &[]);
+    let hosts = |config: &Config| {
+        let hosts = config.webhooks.gitea.clone_hosts.iter();
+        hosts.map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let expected = ["https://git.example/", "http://10.0.0.7:3000/"];
+    assert_eq!(hosts(&config), expected);
+    let shown = "clone_hosts = [\"https://git.example\", \"http://10.0.0.7:3000\"]";
+    assert!(
+        config.to_masked_toml().contains(shown),
+        "{}",
+        config.to_masked_toml()
+    );
+    let variable = "RESCIND__WEBHOOKS__GITEA__CLONE_HOSTS";
+    let config = valid(gitea, &[(variable, "[\"http://other.example\"]")]);
+    assert_eq!(hosts(&config), ["http://other.example/"]);
 }
