@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 pub(super) struct Proxy {
     address: SocketAddr,
@@ -22,6 +23,8 @@ struct State {
     trap: Mutex<Option<Vec<u8>>>,
     /// Of the connections that were made so far.
     frozen: Mutex<Vec<Arc<AtomicBool>>>,
+    /// Ends the connections that were made so far.
+    cut: Mutex<CancellationToken>,
     /// New connections are frozen from their beginning.
     all: AtomicBool,
     caught: AtomicUsize,
@@ -70,6 +73,11 @@ impl Proxy {
         self.state.all.store(true, Ordering::SeqCst);
         self.freeze();
     }
+
+    /// Ends every connection that there is, as a server does that is restarted.
+    pub(super) fn cut(&self) {
+        std::mem::take(&mut *self.state.cut.lock().unwrap()).cancel();
+    }
 }
 
 /// `HOST:PORT` of a URL.
@@ -91,13 +99,20 @@ async fn accept(listener: TcpListener, upstream: String, state: Arc<State>) {
         state.frozen.lock().unwrap().push(Arc::clone(&frozen));
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
-        pumps.spawn(pump(
+        let cut = state.cut.lock().unwrap().clone();
+        let there = pump(
             from_client,
             to_server,
             Arc::clone(&frozen),
             Some(Arc::clone(&state)),
-        ));
-        pumps.spawn(pump(from_server, to_client, frozen, None));
+        );
+        let back = pump(from_server, to_client, frozen, None);
+        pumps.spawn(async move {
+            tokio::select! {
+                () = async { tokio::join!(there, back); } => {}
+                () = cut.cancelled() => {}
+            }
+        });
     }
 }
 

@@ -129,10 +129,10 @@ on_both_databases! {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long: ./test.sh --long"]
-async fn reports_are_answered_while_all_of_a_flood_is_written() {
+async fn reports_are_answered_as_long_as_a_flood_lasts() {
     for kind in [Kind::Sqlite, Kind::Postgres] {
         let database = TestDatabase::new(kind).await;
-        flood(&database, 4, 280_000, 2_000).await;
+        flood(&database, 4, 280_000, 300).await;
         database.remove().await;
     }
 }
