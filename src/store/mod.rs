@@ -14,6 +14,7 @@ mod entry;
 mod error;
 mod find;
 mod gate;
+mod held;
 mod import;
 mod incidents;
 mod key;

@@ -11,21 +11,19 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sqlx::{
-    AssertSqlSafe, ColumnIndex, ConnectOptions as _, Connection as _, Database, Decode, Executor,
-    IntoArguments, Row as _, Type,
-};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Database, Executor};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::gate::{Gate, NoPlace, Place, Urgency};
+use super::held::Held;
 
 /// How long an idle connection may take to show that it is alive.
 const PING_WAIT: Duration = Duration::from_secs(2);
 
 /// How long a connection may take to undo a transaction that was left, or to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(2);
+pub(super) const GOODBYE: Duration = Duration::from_secs(2);
 
 /// The pause before a server that refuses connections is asked again.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
@@ -61,21 +59,10 @@ struct Inner<DB: Database> {
     closing: TaskTracker,
 }
 
-struct Idle<DB: Database> {
-    connection: DB::Connection,
+/// A connection that nobody uses.
+pub(super) struct Idle<DB: Database> {
+    pub(super) connection: DB::Connection,
     born: Instant,
-}
-
-/// A connection that is in use. It goes back when it is dropped, if it is sound.
-pub(super) struct Held<DB: Database>
-where
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-{
-    /// Until it is given away.
-    lent: Option<(Idle<DB>, Place)>,
-    /// Nothing is under way on it, and its state is known.
-    sound: bool,
-    pool: Pool<DB>,
 }
 
 impl<DB: Database> Clone for Pool<DB> {
@@ -114,7 +101,7 @@ where
         let until = Instant::now() + wait;
         let place = self.enter(Urgency::Awaited, until).await?;
         let idle = self.connect(until, false).await?;
-        drop(self.hold(idle, place));
+        drop(Held::new(self, idle, place));
         Ok(())
     }
 
@@ -127,11 +114,11 @@ where
         let place = self.enter(urgency, until).await?;
         while let Some(idle) = self.pop() {
             if let Some(idle) = Box::pin(self.alive(idle)).await {
-                return Ok(self.hold(idle, place));
+                return Ok(Held::new(self, idle, place));
             }
         }
         let idle = Box::pin(self.connect(until, true)).await?;
-        Ok(self.hold(idle, place))
+        Ok(Held::new(self, idle, place))
     }
 
     async fn enter(&self, urgency: Urgency, until: Instant) -> Result<Place, sqlx::Error> {
@@ -196,7 +183,7 @@ where
     }
 
     /// Waits for the database, but not longer than `limit`.
-    async fn within<T>(
+    pub(super) async fn within<T>(
         &self,
         limit: Duration,
         answer: impl Future<Output = Result<T, sqlx::Error>> + Send,
@@ -213,16 +200,27 @@ where
         }
     }
 
-    fn hold(&self, idle: Idle<DB>, place: Place) -> Held<DB> {
-        Held {
-            lent: Some((idle, place)),
-            sound: true,
-            pool: self.clone(),
-        }
-    }
-
     fn pop(&self) -> Option<Idle<DB>> {
         self.idle().pop()
+    }
+
+    /// Takes a connection back that is fit for the next one who comes.
+    pub(super) fn take_back(&self, idle: Idle<DB>, place: Place) {
+        if self.0.gate.is_closed() {
+            self.close_softly(idle.connection, Some(place));
+            return;
+        }
+        self.idle().push(idle);
+        // Only now, so that whoever comes next finds it.
+        drop(place);
+    }
+
+    /// Ends a connection in an unknown state.
+    pub(super) fn end(&self, idle: Idle<DB>, place: Place) {
+        if self.0.manners.keeps_place {
+            self.close_softly(idle.connection, Some(place));
+        }
+        // Else it ends here and now; the server notices.
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle<DB>>> {
@@ -265,182 +263,11 @@ where
         });
     }
 
-    fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
         if tokio::runtime::Handle::try_current().is_ok() {
             self.0.closing.spawn(work);
         }
     }
-}
-
-impl<DB: Database> Held<DB>
-where
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    DB::Arguments: IntoArguments<DB> + 'static,
-{
-    /// The rows of a statement.
-    pub(super) async fn fetch(
-        &mut self,
-        limit: Duration,
-        sql: String,
-        args: DB::Arguments,
-    ) -> Result<Vec<DB::Row>, sqlx::Error> {
-        let query = sqlx::query_with::<DB, _>(AssertSqlSafe(sql), args);
-        let (pool, connection) = self.start()?;
-        let answer = pool.within(limit, connection.fetch_all(query)).await;
-        self.stop(&answer);
-        answer
-    }
-
-    /// The value of a query that gives one.
-    pub(super) async fn value<T>(&mut self, limit: Duration, sql: &str) -> Result<T, sqlx::Error>
-    where
-        T: for<'r> Decode<'r, DB> + Type<DB>,
-        usize: ColumnIndex<DB::Row>,
-    {
-        let args = DB::Arguments::default();
-        let rows = self.fetch(limit, sql.to_owned(), args).await?;
-        rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)
-    }
-
-    /// Runs a statement.
-    pub(super) async fn execute(
-        &mut self,
-        limit: Duration,
-        sql: String,
-        args: DB::Arguments,
-    ) -> Result<DB::QueryResult, sqlx::Error> {
-        let query = sqlx::query_with::<DB, _>(AssertSqlSafe(sql), args);
-        let (pool, connection) = self.start()?;
-        let answer = pool.within(limit, connection.execute(query)).await;
-        self.stop(&answer);
-        answer
-    }
-}
-
-impl<DB: Database> Held<DB>
-where
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-{
-    /// Runs statements that have no arguments.
-    pub(super) async fn run(
-        &mut self,
-        limit: Duration,
-        sql: impl Into<String>,
-    ) -> Result<(), sqlx::Error> {
-        let query = sqlx::raw_sql(AssertSqlSafe(sql.into()));
-        let (pool, connection) = self.start()?;
-        let answer = pool.within(limit, connection.execute(query)).await;
-        self.stop(&answer);
-        answer.map(drop)
-    }
-
-    /// Has a statement prepared.
-    pub(super) async fn prepare(
-        &mut self,
-        limit: Duration,
-        sql: String,
-    ) -> Result<(), sqlx::Error> {
-        use sqlx::SqlSafeStr as _;
-        let sql = AssertSqlSafe(sql).into_sql_str();
-        let (pool, connection) = self.start()?;
-        let answer = pool.within(limit, connection.prepare(sql)).await;
-        let answer = answer.map(drop);
-        self.stop(&answer);
-        answer
-    }
-
-    /// The connection itself, for an exchange that the caller limits. It is given up unless the caller says
-    /// that it is [settled](Held::settle).
-    pub(super) fn raw(&mut self) -> Result<&mut DB::Connection, sqlx::Error> {
-        self.start().map(|(_, connection)| connection)
-    }
-
-    /// What was done with [`Held::raw`] went well.
-    pub(super) fn settle(&mut self) {
-        self.sound = true;
-    }
-
-    /// Nobody gets this connection again.
-    pub(super) fn give_up(&mut self) {
-        self.sound = false;
-    }
-
-    /// Undoes the open transaction in the background; the connection is given up if that fails.
-    pub(super) fn undo(mut self) {
-        if !self.sound {
-            return;
-        }
-        self.sound = false;
-        let pool = self.pool.clone();
-        pool.in_background(async move {
-            self.sound = true;
-            if self.run(GOODBYE, "ROLLBACK").await.is_err() {
-                self.give_up();
-            }
-        });
-    }
-
-    /// From here until `stop` the connection is of no use to anybody else: the caller may go
-    /// away in between.
-    fn start(&mut self) -> Result<(&Pool<DB>, &mut DB::Connection), sqlx::Error> {
-        if !self.sound {
-            return Err(sqlx::Error::WorkerCrashed);
-        }
-        self.sound = false;
-        match &mut self.lent {
-            Some((idle, _)) => Ok((&self.pool, &mut idle.connection)),
-            None => Err(sqlx::Error::WorkerCrashed),
-        }
-    }
-
-    fn stop<T>(&mut self, answer: &Result<T, sqlx::Error>) {
-        self.sound = match answer {
-            Ok(_) => true,
-            Err(error) => leaves_sound(error),
-        };
-    }
-}
-
-impl<DB: Database> Drop for Held<DB>
-where
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-{
-    fn drop(&mut self) {
-        let Some((idle, place)) = self.lent.take() else {
-            return;
-        };
-        let pool = &self.pool;
-        if self.sound && !pool.0.gate.is_closed() {
-            pool.idle().push(idle);
-            // Only now, so that whoever comes next finds it.
-            drop(place);
-        } else if self.sound || pool.0.manners.keeps_place {
-            pool.close_softly(idle.connection, Some(place));
-        }
-        // Else the connection ends here and now; the server notices.
-    }
-}
-
-/// Whether the database answered in good order, so that the connection is known to be as it was: it
-/// refused a statement. SQLite's result codes are those that never end a transaction by themselves
-/// (<https://sqlite.org/lang_transaction.html>, "Response To Errors Within A Transaction").
-fn leaves_sound(error: &sqlx::Error) -> bool {
-    let sqlx::Error::Database(reported) = error else {
-        return false;
-    };
-    let code = reported.code().unwrap_or_default();
-    if reported
-        .try_downcast_ref::<sqlx::sqlite::SqliteError>()
-        .is_some()
-    {
-        let primary = code.parse::<i32>().unwrap_or(0) & 0xff;
-        // ERROR, READONLY, CONSTRAINT, MISMATCH.
-        return matches!(primary, 1 | 8 | 19 | 20);
-    }
-    // Connection exceptions, operator intervention, system and internal errors.
-    !["08", "57", "58", "XX"]
-        .iter()
-        .any(|class| code.starts_with(class))
 }
 
 /// Whether it is worth while to try to connect again: a server that starts, one that has no place at

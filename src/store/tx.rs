@@ -1,13 +1,15 @@
 //! Transactions: everything that changes state.
 
 use std::fmt;
+use std::time::Duration;
 
 use sqlx::{Postgres, Sqlite};
 use tokio::time::Instant;
 
 use super::connect::Db;
+use super::held::Held;
 use super::order::Locks;
-use super::pool::{Held, is_silence};
+use super::pool::{Pool, is_silence};
 use super::sql::{Arg, Dialect, Fields, Sql, postgres_args, sqlite_args};
 use super::{Read, Store, StoreError};
 
@@ -38,47 +40,23 @@ impl fmt::Debug for Tx {
 
 impl Tx {
     pub(super) async fn begin(store: Store) -> Result<Self, StoreError> {
-        let until = store.turn_until();
-        let open = match &store.0.db {
-            Db::Sqlite { write, .. } => match write.acquire(store.1, until).await {
-                Ok(mut held) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    match held.run(left, "BEGIN IMMEDIATE").await {
-                        Ok(()) => Ok(OpenTx::Sqlite(held)),
-                        Err(error) => {
-                            held.give_up();
-                            Err(lock_kept(&store, &error))
-                        }
-                    }
-                }
-                Err(error) => Err(store.failed(&error)),
-            },
-            Db::Postgres(pool) => match pool.acquire(store.1, until).await {
-                Ok(mut held) => {
-                    // The server gives up a little later than this program, and then for itself: when
-                    // the connection between them is cut.
-                    let limit = store.limit();
-                    let timeout = limit.as_millis() + 1_000;
-                    let begin = format!("BEGIN; SET LOCAL statement_timeout = {timeout}");
-                    match held.run(limit, begin).await {
-                        Ok(()) => Ok(OpenTx::Postgres(held)),
-                        Err(error) => {
-                            held.give_up();
-                            Err(store.failed(&error))
-                        }
-                    }
-                }
-                Err(error) => Err(store.failed(&error)),
-            },
+        let begun = match &store.0.db {
+            Db::Sqlite { write, .. } => begin_sqlite(&store, write).await.map(OpenTx::Sqlite),
+            Db::Postgres(pool) => begin_postgres(&store, pool).await.map(OpenTx::Postgres),
         };
-        let open = Some(open.inspect_err(|error| store.0.ready.failed(error))?);
-        Ok(Self {
-            open,
-            failed: false,
-            changed: false,
-            store,
-            locked: None,
-        })
+        match begun {
+            Ok(open) => Ok(Self {
+                open: Some(open),
+                failed: false,
+                changed: false,
+                store,
+                locked: None,
+            }),
+            Err(error) => {
+                store.0.ready.failed(&error);
+                Err(error)
+            }
+        }
     }
 
     /// Makes everything done in this transaction permanent.
@@ -108,8 +86,8 @@ impl Tx {
         }
         let limit = self.store.limit();
         let ended = match self.open.take() {
-            Some(OpenTx::Sqlite(mut held)) => end(&mut held, limit, how).await,
-            Some(OpenTx::Postgres(mut held)) => end(&mut held, limit, how).await,
+            Some(OpenTx::Sqlite(mut held)) => exchange(&mut held, limit, how).await,
+            Some(OpenTx::Postgres(mut held)) => exchange(&mut held, limit, how).await,
             None => return Err(over(&self.store)),
         };
         match ended {
@@ -205,31 +183,61 @@ impl Drop for Tx {
     }
 }
 
-/// Whatever goes wrong here, the state of the transaction is unknown.
-async fn end<DB: sqlx::Database>(
+/// What is left of the time for a begin, and a little in any case.
+fn rest_of(until: Instant) -> Duration {
+    let left = until.saturating_duration_since(Instant::now());
+    left.max(Duration::from_secs(1))
+}
+
+async fn begin_sqlite(store: &Store, write: &Pool<Sqlite>) -> Result<Held<Sqlite>, StoreError> {
+    let failed = |error| store.failed(&error);
+    let until = store.turn_until();
+    let mut held = write.acquire(store.1, until).await.map_err(failed)?;
+    // Answered once it has the write lock.
+    let begun = exchange(&mut held, rest_of(until), "BEGIN IMMEDIATE").await;
+    begun.map_err(|error| {
+        if is_silence(&error) {
+            StoreError::Busy {
+                database: store.0.name.clone(),
+                cause: "another program holds its write lock".to_owned(),
+            }
+        } else {
+            store.failed(&error)
+        }
+    })?;
+    Ok(held)
+}
+
+async fn begin_postgres(
+    store: &Store,
+    pool: &Pool<Postgres>,
+) -> Result<Held<Postgres>, StoreError> {
+    let failed = |error| store.failed(&error);
+    let until = store.turn_until();
+    let mut held = pool.acquire(store.1, until).await.map_err(failed)?;
+    // The server gives up a little later than this program, and then for itself: when the connection
+    // between them is cut.
+    let timeout = store.limit().as_millis() + 1_000;
+    let sql = format!("BEGIN; SET LOCAL statement_timeout = {timeout}");
+    let begun = exchange(&mut held, rest_of(until), sql).await;
+    begun.map_err(failed)?;
+    Ok(held)
+}
+
+/// Begins or ends a transaction. Whatever goes wrong here, its state is unknown.
+async fn exchange<DB: sqlx::Database>(
     held: &mut Held<DB>,
-    limit: std::time::Duration,
-    how: &'static str,
+    limit: Duration,
+    sql: impl Into<String>,
 ) -> Result<(), sqlx::Error>
 where
     for<'c> &'c mut DB::Connection: sqlx::Executor<'c, Database = DB>,
 {
-    let ended = held.run(limit, how).await;
-    if ended.is_err() {
+    let done = held.run(limit, sql).await;
+    if done.is_err() {
         held.give_up();
     }
-    ended
-}
-
-/// SQLite answers a `BEGIN IMMEDIATE` once it has the write lock.
-fn lock_kept(store: &Store, error: &sqlx::Error) -> StoreError {
-    if is_silence(error) {
-        return StoreError::Busy {
-            database: store.0.name.clone(),
-            cause: "another program holds its write lock".to_owned(),
-        };
-    }
-    store.failed(error)
+    done
 }
 
 fn over(store: &Store) -> StoreError {

@@ -1,0 +1,197 @@
+//! A connection in use, and whether the next one may have it.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Executor, IntoArguments, Row as _, Type};
+
+use super::gate::Place;
+use super::pool::{GOODBYE, Idle, Pool};
+
+/// A connection that is in use. It goes back when it is dropped, if it is sound.
+pub(super) struct Held<DB: Database>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    /// Until it is given away.
+    lent: Option<(Idle<DB>, Place)>,
+    /// Nothing is under way on it, and its state is known.
+    sound: bool,
+    pool: Pool<DB>,
+}
+
+impl<DB: Database> Held<DB>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    pub(super) fn new(pool: &Pool<DB>, idle: Idle<DB>, place: Place) -> Self {
+        Self {
+            lent: Some((idle, place)),
+            sound: true,
+            pool: pool.clone(),
+        }
+    }
+}
+
+impl<DB: Database> Held<DB>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    DB::Arguments: IntoArguments<DB> + 'static,
+{
+    /// The rows of a statement.
+    pub(super) async fn fetch(
+        &mut self,
+        limit: Duration,
+        sql: String,
+        args: DB::Arguments,
+    ) -> Result<Vec<DB::Row>, sqlx::Error> {
+        let query = sqlx::query_with::<DB, _>(AssertSqlSafe(sql), args);
+        let (pool, connection) = self.start()?;
+        let answer = pool.within(limit, connection.fetch_all(query)).await;
+        self.stop(&answer);
+        answer
+    }
+
+    /// The value of a query that gives one.
+    pub(super) async fn value<T>(&mut self, limit: Duration, sql: &str) -> Result<T, sqlx::Error>
+    where
+        T: for<'r> Decode<'r, DB> + Type<DB>,
+        usize: ColumnIndex<DB::Row>,
+    {
+        let args = DB::Arguments::default();
+        let rows = self.fetch(limit, sql.to_owned(), args).await?;
+        rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)
+    }
+
+    /// Runs a statement.
+    pub(super) async fn execute(
+        &mut self,
+        limit: Duration,
+        sql: String,
+        args: DB::Arguments,
+    ) -> Result<DB::QueryResult, sqlx::Error> {
+        let query = sqlx::query_with::<DB, _>(AssertSqlSafe(sql), args);
+        let (pool, connection) = self.start()?;
+        let answer = pool.within(limit, connection.execute(query)).await;
+        self.stop(&answer);
+        answer
+    }
+}
+
+impl<DB: Database> Held<DB>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    /// Runs statements that have no arguments.
+    pub(super) async fn run(
+        &mut self,
+        limit: Duration,
+        sql: impl Into<String>,
+    ) -> Result<(), sqlx::Error> {
+        let query = sqlx::raw_sql(AssertSqlSafe(sql.into()));
+        let (pool, connection) = self.start()?;
+        let answer = pool.within(limit, connection.execute(query)).await;
+        self.stop(&answer);
+        answer.map(drop)
+    }
+
+    /// Has a statement prepared.
+    pub(super) async fn prepare(
+        &mut self,
+        limit: Duration,
+        sql: String,
+    ) -> Result<(), sqlx::Error> {
+        use sqlx::SqlSafeStr as _;
+        let sql = AssertSqlSafe(sql).into_sql_str();
+        let (pool, connection) = self.start()?;
+        let answer = pool.within(limit, connection.prepare(sql)).await;
+        let answer = answer.map(drop);
+        self.stop(&answer);
+        answer
+    }
+
+    /// The connection itself, for an exchange that the caller limits. It is given up unless the caller says
+    /// that it is [settled](Held::settle).
+    pub(super) fn raw(&mut self) -> Result<&mut DB::Connection, sqlx::Error> {
+        self.start().map(|(_, connection)| connection)
+    }
+
+    /// What was done with [`Held::raw`] went well.
+    pub(super) fn settle(&mut self) {
+        self.sound = true;
+    }
+
+    /// Nobody gets this connection again.
+    pub(super) fn give_up(&mut self) {
+        self.sound = false;
+    }
+
+    /// Undoes the open transaction in the background; the connection is given up if that fails.
+    pub(super) fn undo(mut self) {
+        if !self.sound {
+            return;
+        }
+        self.sound = false;
+        let pool = self.pool.clone();
+        pool.in_background(async move {
+            self.sound = true;
+            if self.run(GOODBYE, "ROLLBACK").await.is_err() {
+                self.give_up();
+            }
+        });
+    }
+
+    /// From here until `stop` the connection is of no use to anybody else: the caller may go
+    /// away in between.
+    fn start(&mut self) -> Result<(&Pool<DB>, &mut DB::Connection), sqlx::Error> {
+        if !self.sound {
+            return Err(sqlx::Error::WorkerCrashed);
+        }
+        self.sound = false;
+        match &mut self.lent {
+            Some((idle, _)) => Ok((&self.pool, &mut idle.connection)),
+            None => Err(sqlx::Error::WorkerCrashed),
+        }
+    }
+
+    fn stop<T>(&mut self, answer: &Result<T, sqlx::Error>) {
+        self.sound = match answer {
+            Ok(_) => true,
+            Err(error) => leaves_sound(error),
+        };
+    }
+}
+
+impl<DB: Database> Drop for Held<DB>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    fn drop(&mut self) {
+        match self.lent.take() {
+            Some((idle, place)) if self.sound => self.pool.take_back(idle, place),
+            Some((idle, place)) => self.pool.end(idle, place),
+            None => {}
+        }
+    }
+}
+
+/// Whether the database answered in good order, so that the connection is known to be as it was: it
+/// refused a statement. SQLite's result codes are those that never end a transaction by themselves
+/// (<https://sqlite.org/lang_transaction.html>, "Response To Errors Within A Transaction").
+fn leaves_sound(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(reported) = error else {
+        return false;
+    };
+    let code = reported.code().unwrap_or_default();
+    if reported
+        .try_downcast_ref::<sqlx::sqlite::SqliteError>()
+        .is_some()
+    {
+        let primary = code.parse::<i32>().unwrap_or(0) & 0xff;
+        // ERROR, READONLY, CONSTRAINT, MISMATCH.
+        return matches!(primary, 1 | 8 | 19 | 20);
+    }
+    // Connection exceptions, operator intervention, system and internal errors.
+    !["08", "57", "58", "XX"]
+        .iter()
+        .any(|class| code.starts_with(class))
+}
