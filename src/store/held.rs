@@ -1,5 +1,6 @@
 //! A connection in use, and whether the next one may have it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Executor, IntoArguments, Row as _, Type};
@@ -41,7 +42,7 @@ where
     pub(super) async fn fetch(
         &mut self,
         limit: Duration,
-        sql: String,
+        sql: Cow<'static, str>,
         args: DB::Arguments,
     ) -> Result<Vec<DB::Row>, sqlx::Error> {
         let query = sqlx::query_with::<DB, _>(AssertSqlSafe(sql), args);
@@ -52,13 +53,17 @@ where
     }
 
     /// The value of a query that gives one.
-    pub(super) async fn value<T>(&mut self, limit: Duration, sql: &str) -> Result<T, sqlx::Error>
+    pub(super) async fn value<T>(
+        &mut self,
+        limit: Duration,
+        sql: &'static str,
+    ) -> Result<T, sqlx::Error>
     where
         T: for<'r> Decode<'r, DB> + Type<DB>,
         usize: ColumnIndex<DB::Row>,
     {
         let args = DB::Arguments::default();
-        let rows = self.fetch(limit, sql.to_owned(), args).await?;
+        let rows = self.fetch(limit, sql.into(), args).await?;
         rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)
     }
 
@@ -66,7 +71,7 @@ where
     pub(super) async fn execute(
         &mut self,
         limit: Duration,
-        sql: String,
+        sql: Cow<'static, str>,
         args: DB::Arguments,
     ) -> Result<DB::QueryResult, sqlx::Error> {
         let query = sqlx::query_with::<DB, _>(AssertSqlSafe(sql), args);
@@ -85,7 +90,7 @@ where
     pub(super) async fn run(
         &mut self,
         limit: Duration,
-        sql: impl Into<String>,
+        sql: impl Into<Cow<'static, str>>,
     ) -> Result<(), sqlx::Error> {
         let query = sqlx::raw_sql(AssertSqlSafe(sql.into()));
         let (pool, connection) = self.start()?;

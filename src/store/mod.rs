@@ -350,7 +350,7 @@ impl Read for &Store {
         decode: impl Fn(&mut Fields<'_>) -> Result<T, StoreError> + Send,
     ) -> Result<Vec<T>, StoreError> {
         let failed = |error: sqlx::Error| self.failed(&error);
-        let text = sql.text(self.0.db.dialect()).into_owned();
+        let text = sql.text(self.0.db.dialect());
         let (until, limit) = (self.turn_until(), self.limit());
         match &self.0.db {
             Db::Sqlite { read, .. } => {

@@ -1,5 +1,6 @@
 //! Transactions: everything that changes state.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -104,7 +105,7 @@ impl Tx {
 
     /// Runs a statement; gives the number of rows it changed.
     pub(super) async fn execute(&mut self, sql: Sql, args: Vec<Arg>) -> Result<u64, StoreError> {
-        let text = sql.text(self.dialect()).into_owned();
+        let text = sql.text(self.dialect());
         let limit = self.store.limit();
         let done = match self.open_tx()? {
             OpenTx::Sqlite(held) => match sqlite_args(args) {
@@ -146,7 +147,7 @@ impl Read for Tx {
         args: Vec<Arg>,
         decode: impl Fn(&mut Fields<'_>) -> Result<T, StoreError> + Send,
     ) -> Result<Vec<T>, StoreError> {
-        let text = sql.text(self.dialect()).into_owned();
+        let text = sql.text(self.dialect());
         let limit = self.store.limit();
         match self.open_tx()? {
             OpenTx::Sqlite(held) => {
@@ -228,7 +229,7 @@ async fn begin_postgres(
 async fn exchange<DB: sqlx::Database>(
     held: &mut Held<DB>,
     limit: Duration,
-    sql: impl Into<String>,
+    sql: impl Into<Cow<'static, str>>,
 ) -> Result<(), sqlx::Error>
 where
     for<'c> &'c mut DB::Connection: sqlx::Executor<'c, Database = DB>,
