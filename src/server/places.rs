@@ -26,6 +26,9 @@ const SHARE_OF_ONE: usize = 4;
 /// How long the server has to have waited for a client before its connection makes room for another one.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// How often somebody without a place looks for one.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// What counts as progress of a client, in bytes. Less of it, however often, does not.
 const STEP: usize = 16 << 10;
 
@@ -81,8 +84,7 @@ struct Taken {
 pub(super) struct Place {
     places: Arc<Places>,
     id: u64,
-    /// In this place the server only says how it is.
-    pub(super) is_momentary: bool,
+    is_momentary: AtomicBool,
     /// What the client does.
     pub(super) pulse: Arc<Pulse>,
     /// Cancelled when the connection has to make room.
@@ -106,28 +108,12 @@ impl Places {
     /// A place for a connection of `peer`.
     pub(super) fn admit(self: &Arc<Self>, peer: IpAddr) -> Place {
         let client = self.counted(peer);
-        let now = self.now();
         let mut state = self.lock();
-        let of_client = client.map_or(0, |client| state.of(client));
-        let most_of_one = (self.options.most / SHARE_OF_ONE).max(FEW);
-        let room = if of_client >= most_of_one {
-            // Its own have to go.
-            state.idlest(now, |taken| taken.client == client)
-        } else if state.ordinary >= self.options.most {
-            let idlest = state.idlest(now, |_| true);
-            idlest.or_else(|| state.of_the_greediest(of_client))
-        } else {
-            None
-        };
-        if let Some(id) = room {
-            state.remove(id);
-        }
-        let of_client = client.map_or(0, |client| state.of(client));
-        let is_momentary = of_client >= most_of_one || state.ordinary >= self.options.most;
+        let is_momentary = !self.make_way(&mut state, client);
         if is_momentary && state.taken.len() - state.ordinary >= MOMENTARY_CONNECTIONS {
-            let oldest = state.taken.iter().filter(|(_, taken)| taken.is_momentary);
-            if let Some(id) = oldest.map(|(id, _)| *id).min() {
-                state.remove(id);
+            let momentary = state.taken.iter().filter(|(_, taken)| taken.is_momentary);
+            if let Some(oldest) = momentary.map(|(id, _)| *id).min() {
+                state.remove(oldest);
             }
         }
         let id = state.next;
@@ -135,7 +121,7 @@ impl Places {
         let pulse = Arc::new(Pulse::new(self.began));
         let close = CancellationToken::new();
         let taken = Taken {
-            client: client.filter(|_| !is_momentary),
+            client,
             is_momentary,
             pulse: Arc::clone(&pulse),
             close: close.clone(),
@@ -145,10 +131,28 @@ impl Places {
         Place {
             places: Arc::clone(self),
             id,
-            is_momentary,
+            is_momentary: AtomicBool::new(is_momentary),
             pulse,
             close,
         }
+    }
+
+    /// Whether there is an ordinary place for a connection of this client, once somebody has made room for it.
+    fn make_way(&self, state: &mut State, client: Option<IpAddr>) -> bool {
+        let most = self.options.most;
+        let most_of_one = (most / SHARE_OF_ONE).max(FEW);
+        let of_client = client.map_or(0, |client| state.of(client));
+        let now = self.now();
+        let leaves = if of_client >= most_of_one {
+            // Its own have to go.
+            state.idlest(now, |taken| taken.client == client)
+        } else if state.ordinary >= most {
+            let idlest = state.idlest(now, |_| true);
+            idlest.or_else(|| state.of_the_greediest(of_client))
+        } else {
+            return true;
+        };
+        leaves.is_some_and(|id| state.remove(id)) && state.ordinary < most
     }
 
     /// Closes the idlest connection, for when the operating system gives no further one.
@@ -177,6 +181,42 @@ impl Places {
     }
 }
 
+impl Place {
+    /// Whether in this place the server only says how it is.
+    pub(super) fn is_momentary(&self) -> bool {
+        self.is_momentary.load(Ordering::Relaxed)
+    }
+
+    /// Waits for an ordinary place; whether there was one in time.
+    pub(super) async fn promoted(&self, patience: Duration) -> bool {
+        let began = Instant::now();
+        while !self.promote() {
+            if began.elapsed() >= patience {
+                return false;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        true
+    }
+
+    fn promote(&self) -> bool {
+        let mut state = self.places.lock();
+        let Some(taken) = state.taken.get(&self.id) else {
+            return false;
+        };
+        let client = taken.client;
+        if !self.places.make_way(&mut state, client) {
+            return false;
+        }
+        if let Some(mut taken) = state.forget(self.id) {
+            taken.is_momentary = false;
+            state.add(self.id, taken);
+        }
+        self.is_momentary.store(false, Ordering::Relaxed);
+        true
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.places.lock().forget(self.id);
@@ -191,25 +231,25 @@ impl State {
     fn add(&mut self, id: u64, taken: Taken) {
         if !taken.is_momentary {
             self.ordinary += 1;
-        }
-        if let Some(client) = taken.client {
-            *self.clients.entry(client).or_default() += 1;
+            if let Some(client) = taken.client {
+                *self.clients.entry(client).or_default() += 1;
+            }
         }
         self.taken.insert(id, taken);
     }
 
     /// Ends a connection. Its place is free at once, a moment before the connection is.
-    fn remove(&mut self, id: u64) {
-        if let Some(taken) = self.forget(id) {
-            taken.close.cancel();
-        }
+    fn remove(&mut self, id: u64) -> bool {
+        let taken = self.forget(id);
+        taken.inspect(|taken| taken.close.cancel()).is_some()
     }
 
     fn forget(&mut self, id: u64) -> Option<Taken> {
         let taken = self.taken.remove(&id)?;
-        if !taken.is_momentary {
-            self.ordinary -= 1;
+        if taken.is_momentary {
+            return Some(taken);
         }
+        self.ordinary -= 1;
         if let Some(client) = taken.client
             && let Some(count) = self.clients.get_mut(&client)
         {
@@ -239,7 +279,8 @@ impl State {
             return None;
         }
         let theirs = self.taken.iter();
-        let theirs = theirs.filter(|(_, taken)| taken.client == Some(*client));
+        let theirs =
+            theirs.filter(|(_, taken)| !taken.is_momentary && taken.client == Some(*client));
         let idlest =
             theirs.min_by_key(|(_, taken)| (!taken.pulse.is_waiting(), taken.pulse.last()));
         idlest.map(|(id, _)| *id)
@@ -371,11 +412,26 @@ mod tests {
         assert!(older.close.is_cancelled() && !old.close.is_cancelled());
         let another = from(&places, "192.0.2.5");
         assert!(old.close.is_cancelled() && !young.close.is_cancelled());
-        assert!(!newcomer.is_momentary && !another.is_momentary);
+        assert!(!newcomer.is_momentary() && !another.is_momentary());
         // Nobody is idle any more.
-        assert!(from(&places, "192.0.2.6").is_momentary);
+        assert!(from(&places, "192.0.2.6").is_momentary());
         drop((old, older, young));
-        assert!(!from(&places, "192.0.2.7").is_momentary);
+        assert!(!from(&places, "192.0.2.7").is_momentary());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_gets_the_place_of_whoever_idles() {
+        let places = old_places(1);
+        let first = from(&places, "192.0.2.1");
+        let second = from(&places, "192.0.2.2");
+        assert!(second.is_momentary());
+        assert!(!second.promoted(Duration::ZERO).await);
+        idle(&first, 950);
+        assert!(second.promoted(Duration::from_mins(1)).await);
+        assert!(!second.is_momentary() && first.close.is_cancelled());
+        drop((first, second));
+        let state = places.lock();
+        assert!(state.ordinary == 0 && state.taken.is_empty() && state.clients.is_empty());
     }
 
     #[test]
@@ -384,13 +440,13 @@ mod tests {
         let busy = from(&places, "192.0.2.1");
         let turn = busy.pulse.work();
         idle(&busy, 5000);
-        assert!(from(&places, "192.0.2.2").is_momentary);
+        assert!(from(&places, "192.0.2.2").is_momentary());
         // A body that does not come is the client's fault, however often a byte of it does.
         let waits = busy.pulse.wait_for_client();
         for _ in 0..100 {
             busy.pulse.moved(1);
         }
-        assert!(!from(&places, "192.0.2.2").is_momentary);
+        assert!(!from(&places, "192.0.2.2").is_momentary());
         assert!(busy.close.is_cancelled());
         drop((waits, turn));
     }
@@ -401,7 +457,7 @@ mod tests {
         let reader = from(&places, "192.0.2.1");
         idle(&reader, 5000);
         reader.pulse.moved(STEP);
-        assert!(from(&places, "192.0.2.2").is_momentary);
+        assert!(from(&places, "192.0.2.2").is_momentary());
         assert!(!reader.close.is_cancelled());
     }
 
@@ -409,18 +465,18 @@ mod tests {
     fn one_client_has_a_quarter_and_no_more() {
         let places = old_places(40);
         let mut mine: Vec<_> = (0..10).map(|_| from(&places, "192.0.2.1")).collect();
-        assert!(mine.iter().all(|place| !place.is_momentary));
-        assert!(from(&places, "192.0.2.1").is_momentary);
-        assert!(from(&places, "::ffff:192.0.2.1").is_momentary);
-        assert!(!from(&places, "192.0.2.2").is_momentary);
+        assert!(mine.iter().all(|place| !place.is_momentary()));
+        assert!(from(&places, "192.0.2.1").is_momentary());
+        assert!(from(&places, "::ffff:192.0.2.1").is_momentary());
+        assert!(!from(&places, "192.0.2.2").is_momentary());
         idle(&mine[3], 2000);
         mine.push(from(&places, "192.0.2.1"));
-        assert!(mine[3].close.is_cancelled() && !mine[10].is_momentary);
+        assert!(mine[3].close.is_cancelled() && !mine[10].is_momentary());
         // A subscriber's network is one client; proxies and the machine itself are many.
         let v6: Vec<_> = (0..11)
             .map(|n| from(&places, &format!("2001:db8::{n}")))
             .collect();
-        assert!(v6[10].is_momentary && !v6[9].is_momentary);
+        assert!(v6[10].is_momentary() && !v6[9].is_momentary());
     }
 
     #[test]
@@ -428,7 +484,7 @@ mod tests {
         for peer in ["10.1.2.3", "127.0.0.1", "::1", "::ffff:10.1.2.3"] {
             let places = old_places(40);
             let mine: Vec<_> = (0..40).map(|_| from(&places, peer)).collect();
-            assert!(mine.iter().all(|place| !place.is_momentary), "{peer}");
+            assert!(mine.iter().all(|place| !place.is_momentary()), "{peer}");
         }
     }
 
@@ -439,9 +495,9 @@ mod tests {
             .flat_map(|n| (0..15).map(move |_| format!("192.0.2.{n}")))
             .map(|peer| from(&places, &peer))
             .collect();
-        assert!(crowd.iter().all(|place| !place.is_momentary));
+        assert!(crowd.iter().all(|place| !place.is_momentary()));
         let modest = from(&places, "198.51.100.1");
-        assert!(!modest.is_momentary);
+        assert!(!modest.is_momentary());
         assert_eq!(crowd.iter().filter(|p| p.close.is_cancelled()).count(), 1);
     }
 
@@ -454,7 +510,7 @@ mod tests {
             .collect();
         assert!(crowd.iter().all(|place| !place.close.is_cancelled()));
         let probe = from(&places, "127.0.0.1");
-        assert!(probe.is_momentary && !probe.close.is_cancelled());
+        assert!(probe.is_momentary() && !probe.close.is_cancelled());
         assert!(crowd[0].close.is_cancelled() && !crowd[1].close.is_cancelled());
     }
 }

@@ -22,7 +22,7 @@ use tower::Service as _;
 
 use super::error::{ApiError, ApiResult};
 use super::guarded::Guarded;
-use super::places::{Connections, Place, Places, Pulse};
+use super::places::{Connections, Place, Places};
 
 /// How long a client may take to send the head of a request, which also ends idle connections.
 const HEADER_TIME: Duration = Duration::from_secs(15);
@@ -32,6 +32,9 @@ const MAX_HEAD: usize = 16 << 10;
 
 /// How long a connection may last that found no place.
 const MOMENT: Duration = Duration::from_secs(3);
+
+/// How long a request waits for a place before it is refused.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// When a client that found no place may come again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -144,18 +147,23 @@ impl Serving {
             Arc::clone(&place.pulse),
             Arc::clone(&self.lingerers),
         );
-        let is_momentary = place.is_momentary;
-        let pulse = Arc::clone(&place.pulse);
+        let is_momentary = place.is_momentary();
+        let place = Arc::new(place);
+        let of_requests = Arc::clone(&place);
         let service = service_fn(move |request: Request<Incoming>| {
-            let turn = pulse.work();
-            let admitted = (!is_momentary || says_how_it_is(request.uri().path()))
-                .then(|| self.routed(request, peer, Arc::clone(&pulse)));
+            let place = Arc::clone(&of_requests);
+            let turn = place.pulse.work();
+            let request = self.routed(request, peer, &place);
             let mut router = self.router.clone();
             async move {
                 let _turn = turn;
-                let answer: Result<Response, Infallible> = match admitted {
-                    Some(request) => router.call(request).await,
-                    None => Ok(no_place().into_response()),
+                let is_admitted = !place.is_momentary()
+                    || says_how_it_is(request.uri().path())
+                    || place.promoted(PATIENCE).await;
+                let answer: Result<Response, Infallible> = if is_admitted {
+                    router.call(request).await
+                } else {
+                    Ok(no_place().into_response())
                 };
                 answer
             }
@@ -171,7 +179,8 @@ impl Serving {
         let moment = async {
             if is_momentary {
                 tokio::time::sleep(MOMENT).await;
-            } else {
+            }
+            if !place.is_momentary() {
                 std::future::pending::<()>().await;
             }
         };
@@ -195,12 +204,12 @@ impl Serving {
     }
 
     /// The request with what handlers want to know of its connection.
-    fn routed(&self, request: Request<Incoming>, peer: SocketAddr, pulse: Arc<Pulse>) -> Request {
+    fn routed(&self, request: Request<Incoming>, peer: SocketAddr, place: &Place) -> Request {
         let client = self.places.proxies().client(peer.ip(), request.headers());
         let mut request = request.map(axum::body::Body::new);
         let extensions = request.extensions_mut();
         extensions.insert(client);
-        extensions.insert(pulse);
+        extensions.insert(Arc::clone(&place.pulse));
         extensions.insert(self.finisher.clone());
         request
     }

@@ -57,7 +57,7 @@ impl Target {
     async fn start_as(command: impl FnOnce(&Binary) -> Command) -> Self {
         let signer = Signer::new("k1");
         let origin = Origin::start(&[signer.listed()]).await;
-        let binary = Binary::new().with("RESCIND_LOG", "warn,rescind=info");
+        let binary = Binary::new();
         let config = format!(
             "[partners.github]\npublic_keys_url = \"{}\"\n[webhooks.github]\nsecrets = [\"{SECRET}\"]\n",
             origin.url()
@@ -127,6 +127,7 @@ impl Target {
         let status = std::fs::read_to_string(status).expect("a process");
         let line = status.lines().find(|line| line.starts_with("VmHWM:"));
         let kib = line.and_then(|line| line.split_whitespace().nth(1));
+        eprintln!("{line:?}");
         kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a size") >> 10
     }
 }
