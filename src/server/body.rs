@@ -127,6 +127,7 @@ impl Bodies {
         } else {
             (&self.large_work, LARGE_WORK)
         };
+        hold.share.keep();
         let permits = (bytes.min(total) >> 10).max(1);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);
         let acquired = Arc::clone(work).acquire_many_owned(permits);

@@ -33,6 +33,7 @@ pub(super) struct Guarded {
     stream: TcpStream,
     pulse: Arc<Pulse>,
     stalled: Option<Stalled>,
+    window: Duration,
     lingering: Lingering,
     /// Whoever lingers, of all connections.
     lingerers: Arc<Semaphore>,
@@ -67,6 +68,7 @@ impl Guarded {
             stream,
             pulse,
             stalled: None,
+            window: WINDOW,
             lingering: Lingering::NotYet,
             lingerers,
             at_end: false,
@@ -96,8 +98,9 @@ impl Guarded {
     }
 
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
+        let window = self.window;
         let stalled = self.stalled.get_or_insert_with(|| Stalled {
-            until: Box::pin(tokio::time::sleep(WINDOW)),
+            until: Box::pin(tokio::time::sleep(window)),
             taken: 0,
         });
         while stalled.until.as_mut().poll(cx).is_ready() {
@@ -106,7 +109,7 @@ impl Guarded {
                 return Poll::Ready(Err(error));
             }
             stalled.taken = 0;
-            stalled.until.as_mut().reset(Instant::now() + WINDOW);
+            stalled.until.as_mut().reset(Instant::now() + window);
         }
         Poll::Pending
     }
@@ -192,5 +195,92 @@ impl AsyncWrite for Guarded {
         }
         ready!(self.poll_linger(cx));
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::places::{Connections, Places};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    /// A guarded connection that gives its client so long, and the client.
+    async fn pair(window: Duration) -> (Guarded, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (stream, peer) = server.unwrap();
+        let place = Places::new(Connections::default()).admit(peer.ip());
+        let lingerers = Arc::new(Semaphore::new(1));
+        let mut guarded = Guarded::new(stream, Arc::clone(&place.pulse), lingerers);
+        guarded.window = window;
+        (guarded, client.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_nothing_is_given_up() {
+        let (mut guarded, client) = pair(Duration::from_millis(200)).await;
+        let written = guarded.write_all(&vec![0; 16 << 20]).await;
+        assert_eq!(written.unwrap_err().kind(), ErrorKind::TimedOut);
+        drop(client);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_a_byte_now_and_then_is_given_up_too() {
+        let (mut guarded, mut client) = pair(Duration::from_millis(300)).await;
+        let reading = async {
+            while client.read_u8().await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let whole = vec![0; 16 << 20];
+        let written = tokio::select! {
+            written = guarded.write_all(&whole) => written,
+            () = reading => panic!("the connection ended otherwise"),
+        };
+        assert_eq!(written.unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_slow_client_that_goes_on_gets_everything() {
+        const WHOLE: usize = 6 << 20;
+        let (mut guarded, mut client) = pair(Duration::from_secs(1)).await;
+        let writing = async {
+            guarded.write_all(&vec![0; WHOLE]).await.unwrap();
+            guarded.shutdown().await.unwrap();
+        };
+        let reading = async move {
+            let mut buffer = vec![0; 128 << 10];
+            let mut read = 0;
+            loop {
+                match client.read(&mut buffer).await.unwrap() {
+                    0 => return read,
+                    some => read += some,
+                }
+                tokio::time::sleep(Duration::from_millis(30)).await;
+            }
+        };
+        let (read, ()) = tokio::join!(reading, writing);
+        assert_eq!(read, WHOLE);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_on_sending_still_gets_the_answer() {
+        let (mut guarded, mut client) = pair(Duration::from_secs(1)).await;
+        let serving = async {
+            guarded.write_all(b"no").await.unwrap();
+            guarded.shutdown().await.unwrap();
+            drop(guarded);
+        };
+        let sending = async {
+            client.write_all(&vec![0; 8 << 20]).await.unwrap();
+            let mut answer = [0; 2];
+            client.read_exact(&mut answer).await.unwrap();
+            drop(client);
+            answer
+        };
+        let (answer, ()) = tokio::join!(sending, serving);
+        assert_eq!(&answer, b"no");
     }
 }

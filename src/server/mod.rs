@@ -31,6 +31,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::request::Parts;
 use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use access::{Caller, DEFAULT_PROJECT, Permission};
 pub use client::TrustedProxies;
@@ -67,6 +68,8 @@ pub struct Limits {
     pub revocations_per_minute: NonZeroU32,
     /// Uses after exposure that are recorded per minute and key.
     pub uses_per_minute: NonZeroU32,
+    /// Exports and verifications of the whole revocation log at a time.
+    pub whole_log: usize,
 }
 
 impl Default for Limits {
@@ -80,6 +83,7 @@ impl Default for Limits {
             self_reports_per_minute: THIRTY,
             revocations_per_minute: SIX_HUNDRED,
             uses_per_minute: SIXTY,
+            whole_log: 8,
         }
     }
 }
@@ -110,6 +114,7 @@ struct Inner {
     revocations: SharedLimit,
     uses: SharedLimit,
     bodies: Bodies,
+    whole_log: Arc<Semaphore>,
     request_ids: RequestIds,
 }
 
@@ -133,6 +138,7 @@ impl AppState {
             revocations: SharedLimit::per_minute(limits.revocations_per_minute),
             uses: SharedLimit::per_minute(limits.uses_per_minute),
             bodies: Bodies::new(),
+            whole_log: Arc::new(Semaphore::new(limits.whole_log)),
             request_ids: RequestIds::new(),
         }))
     }
@@ -169,6 +175,16 @@ impl AppState {
     async fn read(&self, parts: &Parts, body: Body, limit: usize) -> ApiResult<Whole> {
         let patience = self.0.limits.body_time;
         self.0.bodies.read(parts, body, limit, patience).await
+    }
+
+    /// Leave to go through the whole revocation log, as long as it is kept.
+    fn whole_log(&self) -> ApiResult<OwnedSemaphorePermit> {
+        let leave = Arc::clone(&self.0.whole_log).try_acquire_owned();
+        leave.map_err(|_| {
+            let message =
+                "The whole log is being exported or verified for others. Try again later.";
+            ApiError::unavailable(message, Duration::from_secs(5))
+        })
     }
 
     /// Waits until `bytes` may be made of a body that was read.

@@ -143,6 +143,10 @@ server = 3 | config.toml:1:10: server: has to be a section | [server]
 [server]⏎public_url = "rescind" | config.toml:2:14: server.public_url: is not a URL | https://
 [server]⏎public_url = "ftp://a" | server.public_url: has to begin with https:// | https://
 [server]⏎public_url = "http://u:p@a" | server.public_url: holds a user name | https://
+[server]⏎trusted_proxies = "10.0.0.1" | config.toml:2:19: server.trusted_proxies: has to be a list | 10.0.0.0/8
+[server]⏎trusted_proxies = ["proxy"] | server.trusted_proxies: is neither an IP address | 10.0.0.0/8
+[server]⏎trusted_proxies = ["10.0.0.0/33"] | server.trusted_proxies: is neither an IP address | 10.0.0.0/8
+[server]⏎trusted_proxies = ["0.0.0.0/0"] | server.trusted_proxies: holds every address | 10.0.0.0/8
 [server]⏎public_url = "http://a/?q" | server.public_url: has a query | https://
 [database]⏎url = "mysql://a" | config.toml:2:7: database.url: has to be the URL | postgres://
 [database]⏎url = "" | config.toml:2:7: database.url: is empty | remove the key
@@ -240,6 +244,10 @@ fn variables_override_the_file() {
         &text,
         &[
             ("RESCIND__SERVER__BIND", "0.0.0.0:2"),
+            (
+                "RESCIND__SERVER__TRUSTED_PROXIES",
+                r#"["::ffff:10.0.0.1", "192.168.7.9/16"]"#,
+            ),
             ("RESCIND__DATABASE__URL", "postgres://me@host/db"),
             (
                 "RESCIND__PARTNERS__GITHUB__PUBLIC_KEYS_URL",
@@ -261,6 +269,11 @@ fn variables_override_the_file() {
         ],
     );
     assert_eq!(config.server.bind.to_string(), "0.0.0.0:2");
+    let shown = config.to_masked_toml();
+    assert!(
+        shown.contains(r#"trusted_proxies = ["10.0.0.1/32", "192.168.0.0/16"]"#),
+        "{shown}"
+    );
     assert_eq!(config.database.url.expose_secret(), "postgres://me@host/db");
     assert_eq!(
         config.partners.github.public_keys_url.as_deref(),

@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -107,6 +108,7 @@ pub async fn verify(
     caller.require(Permission::ReadLog)?;
     caller.require_default_project()?;
     query.finish()?;
+    let _leave = state.whole_log()?;
     Ok(Json(match state.store().verify_log().await? {
         Ok(verified) => Verification {
             valid: true,
@@ -146,6 +148,7 @@ pub async fn export(
         Some(_) => return Err(ApiError::schema("format", "has to be `csv` or `jsonl`")),
     };
     query.finish()?;
+    let leave = state.whole_log()?;
     // The first batch is read before the answer begins, so that a database that is down is a 503.
     let first = state.store().log_after(0, BATCH).await?;
     let (content_type, disposition) = match format {
@@ -165,7 +168,7 @@ pub async fn export(
             HeaderValue::from_static(disposition),
         ),
     ];
-    let body = Body::from_stream(batches(state.store().clone(), format, first));
+    let body = Body::from_stream(batches(state.store().clone(), format, first, leave));
     Ok((headers, body).into_response())
 }
 
@@ -188,8 +191,9 @@ fn batches(
     store: Store,
     format: Format,
     first: Vec<LogEntry>,
+    leave: OwnedSemaphorePermit,
 ) -> impl stream::Stream<Item = Result<Bytes, StoreError>> + Send {
-    stream::try_unfold(Step::Begin(first), move |step| {
+    stream::try_unfold((Step::Begin(first), leave), move |(step, leave)| {
         let store = store.clone();
         async move {
             let (entries, head) = match step {
@@ -204,7 +208,7 @@ fn batches(
                 Format::JsonLines => json_lines(&entries),
                 Format::Csv => csv_rows(&entries, head),
             };
-            Ok(Some((Bytes::from(text), next)))
+            Ok(Some((Bytes::from(text), (next, leave))))
         }
     })
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use jiff::SignedDuration;
 use rescind::clock::Clock as _;
-use rescind::server::Limits;
+use rescind::server::{Limits, TrustedProxies};
 use serde_json::json;
 
 use super::harness::{Setup, TestServer, millis};
@@ -147,4 +147,87 @@ async fn one_client_cannot_try_without_end() {
         .header("x-forwarded-for", "192.0.2.1")
         .json(&body);
     assert_eq!(request.send().await.unwrap().status(), 429);
+}
+
+fn few_self_reports() -> Setup {
+    Setup {
+        limits: Limits {
+            self_reports_per_minute: NonZeroU32::new(3).unwrap(),
+            ..Limits::default()
+        },
+        ..Setup::default()
+    }
+}
+
+/// Only what somebody made up to look like a key, and nobody holds, uses the limit up; and even a client that has
+/// used it up can have a key revoked.
+#[tokio::test]
+async fn junk_shuts_nobody_off() {
+    let server = TestServer::start_with(few_self_reports()).await;
+    let admin = server.admin().await;
+    let stranger = server.anonymous();
+    let known = admin.create(json!({})).await;
+    let public = admin.create(json!({"is_public": true})).await;
+    let late = admin.create(json!({})).await;
+    let report = |value: serde_json::Value| stranger.post(REVOKE, json!({"api_key": value}));
+    let mut wrong_checksum = server.mint().expose().to_owned();
+    let last = wrong_checksum.pop();
+    wrong_checksum.push(if last == Some('0') { '1' } else { '0' });
+    for _ in 0..5 {
+        for junk in ["x", "rsc_sk_", &wrong_checksum] {
+            report(json!(junk)).await.error(404, "API_KEY_NOT_FOUND");
+        }
+        report(json!(7)).await.error(400, "SCHEMA_ERROR");
+        let no_json = stranger
+            .request("POST", REVOKE)
+            .header("content-type", "application/json")
+            .body("{");
+        super::harness::Reply::of(no_json)
+            .await
+            .error(400, "BODY_PARSING_ERROR");
+        assert_eq!(report(known["value"].clone()).await.status, 200);
+        report(public["value"].clone())
+            .await
+            .error(400, "PUBLIC_API_KEY_CANNOT_BE_REVOKED");
+    }
+    for _ in 0..3 {
+        report(json!(server.mint().expose()))
+            .await
+            .error(404, "API_KEY_NOT_FOUND");
+    }
+    report(json!(server.mint().expose()))
+        .await
+        .error(429, "RATE_LIMITED");
+    assert_eq!(report(late["value"].clone()).await.status, 200);
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_each_client_has_its_own_limit() {
+    let mut setup = few_self_reports();
+    setup.connections.proxies = TrustedProxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
+    let server = TestServer::start_with(setup).await;
+    let stranger = server.anonymous();
+    let report = async |header: &str, client: &str| {
+        let body = json!({"api_key": server.mint().expose()});
+        let request = stranger.request("POST", REVOKE).header(header, client);
+        request.json(&body).send().await.unwrap().status().as_u16()
+    };
+    let xff = "x-forwarded-for";
+    for _ in 0..3 {
+        assert_eq!(report(xff, "198.51.100.1").await, 404);
+    }
+    assert_eq!(report(xff, "198.51.100.1").await, 429);
+    // The proxy appends; what the client wrote stands before that.
+    assert_eq!(report(xff, "192.0.2.7, 198.51.100.1").await, 429);
+    assert_eq!(report("forwarded", "for=\"198.51.100.1:80\"").await, 429);
+    assert_eq!(report(xff, "198.51.100.2").await, 404);
+    assert_eq!(
+        report("forwarded", "for=198.51.100.3;proto=https").await,
+        404
+    );
+    // One network of IPv6 is one subscriber.
+    for host in 1..=3 {
+        assert_eq!(report(xff, &format!("2001:db8::{host}")).await, 404);
+    }
+    assert_eq!(report(xff, "2001:db8::4").await, 429);
 }

@@ -2,5 +2,6 @@
 
 mod bodies;
 mod connections;
+mod exports;
 mod proofs;
 mod target;

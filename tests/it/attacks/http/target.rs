@@ -127,7 +127,6 @@ impl Target {
         let status = std::fs::read_to_string(status).expect("a process");
         let line = status.lines().find(|line| line.starts_with("VmHWM:"));
         let kib = line.and_then(|line| line.split_whitespace().nth(1));
-        eprintln!("{line:?}");
         kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a size") >> 10
     }
 }
