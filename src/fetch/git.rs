@@ -11,15 +11,19 @@ use reqwest::{Client, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
-use super::budget::{Admission, Budget};
+use super::budget::{Admission, Budget, SMALL_PACK};
 use super::http::{check_status, read_chunk, send};
 use super::pack::{Pack, PackError};
 use super::protocol::{self, FetchAnswer, Head, HeadAnswer, ReferencesAnswer};
+use super::rest::Rest;
 use super::texts::{self, Fetched};
 use super::{FetchError, FetchLimits, Guard};
 
 /// The longest answer to `ls-refs HEAD` that is read.
 const MAX_LIST: usize = 64 << 10;
+
+/// What a list of references may hold before it needs the lane for long ones, in bytes.
+const SHORT_LIST: usize = 512 << 10;
 
 /// The longest list of references that is read.
 const MAX_REFERENCES: usize = 16 << 20;
@@ -65,6 +69,8 @@ pub struct References {
     pub list: Vec<(String, ObjectId)>,
     /// What `HEAD` points to: a full name, unless it is detached or the repository is empty.
     pub head: Option<String>,
+    /// There are more than 50,000, or their names have more than 4 MiB: the others are left out.
+    pub cut: bool,
 }
 
 /// A repository on a server.
@@ -83,6 +89,8 @@ struct Session<'f> {
     admission: Admission,
     /// Pack bytes received so far.
     received: usize,
+    /// What is still to come of the last pack.
+    rest: Option<Rest>,
 }
 
 impl GitFetcher {
@@ -136,9 +144,11 @@ impl GitFetcher {
             request,
             admission: self.budget.admit().await?,
             received: 0,
+            rest: None,
         };
         let packs = session.range().await?;
-        Ok(self.fetched(packs, Some(session.admission)))
+        let fetched = self.fetched(packs, Some(session.admission));
+        Ok(fetched.with_rest(session.rest))
     }
 
     /// Lists the branches and tags of a repository, at most 16 MiB of them.
@@ -157,7 +167,7 @@ impl GitFetcher {
         };
         let mut answer = ReferencesAnswer::default();
         peer.list(protocol::ls_all(), MAX_REFERENCES, |chunk| {
-            answer.feed(chunk)
+            answer.feed(chunk).map(|()| answer.held())
         })
         .await?;
         answer.finish()
@@ -185,7 +195,7 @@ impl Session<'_> {
             return Ok(vec![added]);
         }
         match self.insist(&before, Some(&after)).await {
-            Ok((bytes, whole)) => Ok(vec![added, self.parse(bytes, whole).await?]),
+            Ok((bytes, whole)) => Ok(vec![added, Pack::new(bytes, whole)]),
             Err(FetchError::CommitGone) => Ok(vec![added]),
             Err(error) => Err(error),
         }
@@ -197,7 +207,7 @@ impl Session<'_> {
         let is_pushed = |head: &Head| head.branch.as_ref() == Some(&self.request.reference);
         let have = head.filter(|head| !is_pushed(head)).map(|head| head.id);
         let (bytes, whole) = self.insist(&self.request.after, have.as_ref()).await?;
-        self.parse(bytes, whole).await
+        Ok(Pack::new(bytes, whole))
     }
 
     async fn insist(
@@ -221,13 +231,29 @@ impl Session<'_> {
         let mut response = self.peer.post(protocol::fetch(want, have, done)).await?;
         let mut answer = FetchAnswer::new();
         let mut pack = Vec::new();
-        let room = usize::try_from(self.fetcher.limits.max_fetch_bytes).unwrap_or(usize::MAX);
-        let room = room.saturating_sub(self.received);
+        self.rest = None;
+        let FetchLimits {
+            stall,
+            max_fetch_bytes,
+            max_held_bytes,
+            ..
+        } = *self.fetcher.limits;
+        let room = usize::try_from(max_fetch_bytes).unwrap_or(usize::MAX);
+        let room = room.min(max_held_bytes).saturating_sub(self.received);
         while let Some(chunk) = self.peer.chunk(&mut response, deadline).await? {
             answer.feed(&chunk, &mut pack)?;
             if pack.len() > room {
-                pack.truncate(room);
+                let came = pack.split_off(room);
                 self.received += room;
+                let room = max_fetch_bytes.saturating_sub(self.received as u64);
+                self.rest = (room > 0).then_some(Rest {
+                    response,
+                    answer,
+                    came,
+                    room,
+                    stall,
+                    deadline,
+                });
                 return Ok(Answered::Pack {
                     bytes: pack,
                     whole: false,
@@ -236,6 +262,10 @@ impl Session<'_> {
             let (limits, budget) = (&self.fetcher.limits, &self.fetcher.budget);
             let held = self.received + pack.len();
             self.admission.cover(budget, held, limits.total).await?;
+            if pack.len() > SMALL_PACK {
+                // All at once: growing step by step would hold the pack twice at each.
+                pack.reserve_exact(room.saturating_sub(pack.len()) + chunk.len());
+            }
         }
         answer.finish()?;
         self.received += pack.len();
@@ -254,14 +284,11 @@ impl Session<'_> {
     async fn head(&self) -> Result<Option<Head>, FetchError> {
         let mut answer = HeadAnswer::default();
         self.peer
-            .list(protocol::ls_head(), MAX_LIST, |chunk| answer.feed(chunk))
+            .list(protocol::ls_head(), MAX_LIST, |chunk| {
+                answer.feed(chunk).map(|()| 0)
+            })
             .await?;
         answer.finish()
-    }
-
-    async fn parse(&self, bytes: Vec<u8>, whole: bool) -> Result<Pack, FetchError> {
-        let limits = Arc::clone(&self.fetcher.limits);
-        compute(move || Ok(Pack::parse(bytes, whole, &limits)?)).await
     }
 
     /// Parses the pack of the range, and tells whether `after` leads back to `before`. One that is cut
@@ -271,9 +298,8 @@ impl Session<'_> {
         let budget = Arc::clone(&self.fetcher.budget);
         let RangeRequest { before, after, .. } = *self.request;
         compute(move || {
-            let pack = Pack::parse(bytes, whole, &limits)?;
-            let connected =
-                pack.is_cut() || texts::connects(&pack, after, before, &limits, &budget)?;
+            let mut pack = Pack::new(bytes, whole);
+            let connected = texts::connects(&mut pack, after, before, &limits, &budget)?;
             Ok((pack, connected))
         })
         .await
@@ -281,22 +307,27 @@ impl Session<'_> {
 }
 
 impl Peer<'_> {
-    /// Asks for a list of references and hands it to `feed`, at most `limit` bytes.
+    /// Asks for a list of references and hands it to `feed`, at most `limit` bytes. `feed` tells how many bytes
+    /// are held of it: of long lists there is one at a time.
     async fn list(
         &self,
         body: Vec<u8>,
         limit: usize,
-        mut feed: impl FnMut(&[u8]) -> Result<(), FetchError>,
+        mut feed: impl FnMut(&[u8]) -> Result<usize, FetchError>,
     ) -> Result<(), FetchError> {
         let deadline = Instant::now() + self.fetcher.limits.total;
         let mut response = self.post(body).await?;
         let mut read = 0;
+        let mut lane = None;
         while let Some(chunk) = self.chunk(&mut response, deadline).await? {
             read += chunk.len();
             if read > limit {
                 return Err(FetchError::Protocol("its list of references is too long"));
             }
-            feed(&chunk)?;
+            if feed(&chunk)? > SHORT_LIST && lane.is_none() {
+                let patience = self.fetcher.limits.stall;
+                lane = Some(self.fetcher.budget.long_list(patience).await?);
+            }
         }
         Ok(())
     }

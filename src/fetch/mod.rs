@@ -13,11 +13,13 @@ mod budget;
 mod error;
 mod git;
 mod guard;
+mod history;
 mod http;
 mod names;
 mod pack;
 mod paths;
 mod protocol;
+mod rest;
 mod texts;
 
 pub use budget::FetchLimits;

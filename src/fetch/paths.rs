@@ -1,198 +1,297 @@
 //! Where a blob stands: the path by which a commit of the same pack reaches it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use gix_hash::{Kind as HashKind, ObjectId};
-use gix_object::{CommitRefIter, TagRefIter, TreeRefIter};
+use gix_object::TreeRefIter;
 
+use super::FetchError;
 use super::budget::Weight;
+use super::history::History;
 
 /// The most names that are kept for one pack. Blobs beyond are read all the same, without a path.
-const MAX_NAMES: usize = 500_000;
+const MAX_NAMES: usize = 225_000;
 
-/// The most bytes of trees that are kept while paths are made out.
-const MAX_TREE_BYTES: usize = 48 << 20;
+/// The most bytes that all names of one pack may have.
+const MAX_NAME_BYTES: usize = 8 << 20;
 
-/// What keeping one name costs beside the name itself: the name's own record and the place in the map.
-const NAME_OVERHEAD: usize = 96;
+/// The most bytes of trees that are kept while paths are made out, with 28 for each tree.
+const MAX_TREE_BYTES: usize = 24 << 20;
+
+/// What keeping the place of one blob costs: a slot in a table that is half empty, and its growth.
+const PLACE_BYTES: usize = 48;
+
+/// The longest path that is given, in bytes; git itself stops at 4096. What is deeper has the path of what it
+/// is in.
+const MAX_PATH: usize = 8 << 10;
+
+/// How many names may be put together to paths. A quarter of a million paths need a tenth of it.
+const MAX_STEPS: u64 = 20_000_000;
 
 /// No parent: a name in the root tree.
 const ROOT: u32 = u32::MAX;
 
-/// A commit's links.
-#[derive(Debug, Clone)]
-struct Commit {
-    id: ObjectId,
-    tree: ObjectId,
-    parents: Vec<ObjectId>,
-}
-
-/// The commits and tags of a pack, and how they hang together.
-#[derive(Debug, Default)]
-pub(super) struct History {
-    commits: Vec<Commit>,
-    tags: HashMap<ObjectId, ObjectId>,
-}
-
-impl History {
-    pub(super) fn add_commit(&mut self, id: ObjectId, data: &[u8]) {
-        let mut commit = CommitRefIter::from_bytes(data, HashKind::Sha1);
-        if let Ok(tree) = commit.tree_id() {
-            let parents = commit.parent_ids().collect();
-            self.commits.push(Commit { id, tree, parents });
-        }
-    }
-
-    pub(super) fn add_tag(&mut self, id: ObjectId, data: &[u8]) {
-        if let Ok(target) = TagRefIter::from_bytes(data, HashKind::Sha1).target_id() {
-            self.tags.insert(id, target);
-        }
-    }
-
-    /// Whether `ancestor` is reached from `tip` through the commits at hand.
-    pub(super) fn connects(&self, tip: ObjectId, ancestor: ObjectId) -> bool {
-        let parents: HashMap<_, _> = self
-            .commits
-            .iter()
-            .map(|commit| (commit.id, commit.parents.as_slice()))
-            .collect();
-        let mut seen = HashSet::new();
-        let mut open = vec![tip];
-        while let Some(id) = open.pop() {
-            if id == ancestor {
-                return true;
-            }
-            if seen.insert(id) {
-                open.extend(parents.get(&id).copied().unwrap_or_default());
-                open.extend(self.tags.get(&id));
-            }
-        }
-        false
-    }
-
-    /// A commit with about half of the others behind it; none if there is but one.
-    pub(super) fn middle(&self) -> Option<ObjectId> {
-        let last = self.commits.len().checked_sub(2)?;
-        Some(self.oldest_first().get(last / 2)?.id)
-    }
-
-    /// The commits, each after its parents, so that a blob is found in the commit that brought it.
-    fn oldest_first(&self) -> Vec<&Commit> {
-        let index: HashMap<_, _> = (0..).zip(&self.commits).map(|(at, c)| (c.id, at)).collect();
-        let mut sorted = Vec::with_capacity(self.commits.len());
-        let mut done = vec![false; self.commits.len()];
-        // A pack holds new commits first, so most parents are done before their children from the back.
-        for start in (0..self.commits.len()).rev() {
-            let mut open = vec![(start, false)];
-            while let Some((at, parents_done)) = open.pop() {
-                if parents_done {
-                    sorted.push(&self.commits[at]);
-                } else if !done[at] {
-                    done[at] = true;
-                    open.push((at, true));
-                    let parents = self.commits[at].parents.iter();
-                    open.extend(
-                        parents
-                            .filter_map(|id| index.get(id))
-                            .map(|at| (*at, false)),
-                    );
-                }
-            }
-        }
-        sorted
-    }
-}
-
 /// The trees of a pack, kept until the paths are made out.
 #[derive(Debug, Default)]
 pub(super) struct Trees {
-    by_id: HashMap<ObjectId, Vec<u8>>,
-    bytes: usize,
+    list: Vec<Tree>,
+    data: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Tree {
+    id: ObjectId,
+    start: u32,
+    end: u32,
 }
 
 impl Trees {
-    pub(super) fn add(&mut self, id: ObjectId, data: &[u8], weight: &mut Weight<'_>) {
-        if self.bytes + data.len() <= MAX_TREE_BYTES {
-            self.bytes += data.len();
-            weight.add(data.len());
-            self.by_id.insert(id, data.to_vec());
+    /// Keeps a tree, as long as there is room.
+    pub(super) fn add(
+        &mut self,
+        id: ObjectId,
+        data: &[u8],
+        weight: &mut Weight,
+    ) -> Result<(), FetchError> {
+        let end = self.data.len() + data.len();
+        let bytes = end + self.list.len() * size_of::<Tree>();
+        if bytes > MAX_TREE_BYTES
+            || !weight.room(&mut self.list, 1)?
+            || !weight.room(&mut self.data, data.len())?
+        {
+            return Ok(());
         }
+        if let (Ok(start), Ok(end)) = (u32::try_from(self.data.len()), u32::try_from(end)) {
+            self.list.push(Tree { id, start, end });
+            self.data.extend_from_slice(data);
+        }
+        Ok(())
+    }
+
+    fn find(&self, id: &ObjectId) -> Option<usize> {
+        self.list.binary_search_by_key(id, |tree| tree.id).ok()
+    }
+
+    fn data(&self, tree: Tree) -> &[u8] {
+        let range = tree.start as usize..tree.end as usize;
+        self.data.get(range).unwrap_or_default()
+    }
+
+    fn bytes(&self) -> usize {
+        self.data.capacity() + self.list.capacity() * size_of::<Tree>()
     }
 }
+
+/// What may be kept of paths while the rest of a large pack is waited for, in bytes.
+const MAX_RESTING: usize = 8 << 20;
 
 /// Where the blobs of a pack stand.
 #[derive(Debug, Default)]
 pub(super) struct Paths {
-    names: Vec<(u32, Box<[u8]>)>,
-    places: HashMap<ObjectId, (ObjectId, u32)>,
+    names: Vec<Name>,
+    /// The bytes of all names.
+    text: Vec<u8>,
+    /// By blob: its name, or that of what it is in if its path would be too long.
+    places: HashMap<ObjectId, u32>,
+    steps_left: u64,
+}
+
+/// One step of a path.
+#[derive(Debug, Clone, Copy)]
+struct Name {
+    /// The name of the folder that it is in.
+    parent: u32,
+    /// The commit that brought it, by its index in the history.
+    commit: u32,
+    start: u32,
+    end: u32,
+}
+
+/// A tree that is to be read.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    tree: usize,
+    commit: u32,
+    /// Its name.
+    at: u32,
+    /// Bytes of its path.
+    length: usize,
+}
+
+/// What a path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The commit that brought it.
+    pub(super) commit: ObjectId,
+    /// Whether it goes on.
+    pub(super) cut: bool,
 }
 
 impl Paths {
     /// Walks the root tree of every commit, oldest first, through all trees at hand. A tree that is not at
     /// hand did not change. Gives the trees' memory back.
-    pub(super) fn new(history: &History, trees: Trees, weight: &mut Weight<'_>) -> Self {
-        let Trees { by_id, bytes } = trees;
-        let mut paths = Self::default();
-        let mut seen = HashSet::new();
-        for commit in history.oldest_first() {
-            let mut open = vec![(commit.tree, ROOT)];
-            while let Some((id, parent)) = open.pop() {
-                let Some(tree) = by_id.get(&id) else {
-                    continue;
-                };
-                if seen.insert(id) {
-                    paths.add_tree(commit.id, parent, tree, &mut open, weight);
-                }
+    pub(super) fn new(
+        history: &History,
+        mut trees: Trees,
+        weight: &mut Weight,
+    ) -> Result<Self, FetchError> {
+        let mut paths = Self {
+            steps_left: MAX_STEPS,
+            ..Self::default()
+        };
+        trees.list.sort_by_key(|tree| tree.id);
+        let mut seen = vec![false; trees.list.len()];
+        let mut open = Vec::new();
+        for (commit, root) in history.roots() {
+            if let Some(tree) = trees.find(&root).filter(|tree| !seen[*tree]) {
+                seen[tree] = true;
+                open.push(Open {
+                    tree,
+                    commit,
+                    at: ROOT,
+                    length: 0,
+                });
+            }
+            while let Some(tree) = open.pop() {
+                paths.add_tree(tree, &trees, &mut seen, &mut open, weight)?;
             }
         }
-        drop(by_id);
-        weight.sub(bytes);
-        paths
+        weight.release(trees.bytes());
+        Ok(paths)
     }
 
     fn add_tree(
         &mut self,
-        commit: ObjectId,
-        parent: u32,
-        tree: &[u8],
-        open: &mut Vec<(ObjectId, u32)>,
-        weight: &mut Weight<'_>,
-    ) {
+        tree: Open,
+        trees: &Trees,
+        seen: &mut [bool],
+        open: &mut Vec<Open>,
+        weight: &mut Weight,
+    ) -> Result<(), FetchError> {
+        let data = trees.data(trees.list[tree.tree]);
         // A damaged entry ends its tree: what comes after it cannot be told.
-        let entries = TreeRefIter::from_bytes(tree, HashKind::Sha1).map_while(Result::ok);
+        let entries = TreeRefIter::from_bytes(data, HashKind::Sha1).map_while(Result::ok);
         for entry in entries {
             let id = entry.oid.to_owned();
-            let is_tree = entry.mode.is_tree();
-            if entry.mode.is_commit() || (!is_tree && self.places.contains_key(&id)) {
+            let below = if entry.mode.is_tree() {
+                trees.find(&id).filter(|tree| !seen[*tree])
+            } else {
+                None
+            };
+            let is_new = if entry.mode.is_tree() {
+                below.is_some()
+            } else {
+                !entry.mode.is_commit() && !self.places.contains_key(&id)
+            };
+            if !is_new {
                 continue;
             }
-            let Ok(at) = u32::try_from(self.names.len()) else {
-                return;
+            let Some((at, length)) = self.add_name(tree, entry.filename, weight)? else {
+                return Ok(());
             };
-            if self.names.len() >= MAX_NAMES {
-                return;
+            if let Some(below) = below {
+                seen[below] = true;
+                open.push(Open {
+                    tree: below,
+                    commit: tree.commit,
+                    at,
+                    length,
+                });
+            } else if self.has_room(weight)? {
+                self.places.insert(id, at);
             }
-            weight.add(NAME_OVERHEAD + entry.filename.len());
-            let name: &[u8] = entry.filename;
-            self.names.push((parent, name.into()));
-            if is_tree {
-                open.push((id, at));
-            } else {
-                self.places.insert(id, (commit, at));
-            }
+        }
+        Ok(())
+    }
+
+    /// Adds a name in a folder; gives where it is, and the length of its path. Nothing when no more names are
+    /// kept.
+    fn add_name(
+        &mut self,
+        folder: Open,
+        name: &[u8],
+        weight: &mut Weight,
+    ) -> Result<Option<(u32, usize)>, FetchError> {
+        if folder.length > MAX_PATH {
+            return Ok(Some((folder.at, folder.length)));
+        }
+        let kept = &name[..name.len().min(MAX_PATH)];
+        let start = self.text.len();
+        let end = start + kept.len();
+        if self.names.len() >= MAX_NAMES
+            || end > MAX_NAME_BYTES
+            || !weight.room(&mut self.names, 1)?
+            || !weight.room(&mut self.text, kept.len())?
+        {
+            return Ok(None);
+        }
+        let (Ok(at), Ok(start), Ok(end)) = (
+            u32::try_from(self.names.len()),
+            u32::try_from(start),
+            u32::try_from(end),
+        ) else {
+            return Ok(None);
+        };
+        self.text.extend_from_slice(kept);
+        self.names.push(Name {
+            parent: folder.at,
+            commit: folder.commit,
+            start,
+            end,
+        });
+        Ok(Some((at, folder.length + kept.len() + 1)))
+    }
+
+    /// Bytes that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        let names = self.names.capacity() * size_of::<Name>();
+        names + self.text.capacity() + self.places.capacity() * PLACE_BYTES
+    }
+
+    /// Forgets all paths if they take more than can be kept while a server is waited for.
+    pub(super) fn shrink(&mut self) {
+        if self.bytes() > MAX_RESTING {
+            *self = Self::default();
         }
     }
 
-    /// The commit and the path of a blob.
-    pub(super) fn find(&self, blob: &ObjectId) -> Option<(ObjectId, Vec<u8>)> {
-        let (commit, mut at) = *self.places.get(blob)?;
-        let mut parts: Vec<&[u8]> = Vec::new();
-        while at != ROOT {
-            let (parent, name) = self.names.get(at as usize)?;
-            parts.push(name);
-            at = *parent;
+    fn has_room(&mut self, weight: &mut Weight) -> Result<bool, FetchError> {
+        let capacity = self.places.capacity();
+        if self.places.len() < capacity {
+            return Ok(true);
         }
-        parts.reverse();
-        Some((commit, parts.join(b"/".as_slice())))
+        let more = capacity.max(64);
+        if !weight.hold(more * PLACE_BYTES)? {
+            return Ok(false);
+        }
+        self.places.reserve(more);
+        Ok(true)
+    }
+
+    /// The commit of a blob; writes its path to `path`.
+    pub(super) fn find(
+        &mut self,
+        history: &History,
+        blob: &ObjectId,
+        path: &mut Vec<u8>,
+    ) -> Option<Found> {
+        path.clear();
+        let last = *self.places.get(blob)?;
+        let commit = history.commit(self.names.get(last as usize)?.commit)?;
+        let mut at = last;
+        // From the last name to the first, and so each of them backwards.
+        while let Some(name) = self.names.get(at as usize) {
+            self.steps_left = self.steps_left.checked_sub(1)?;
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            let range = name.start as usize..name.end as usize;
+            path.extend(self.text.get(range).unwrap_or_default().iter().rev());
+            at = name.parent;
+        }
+        path.reverse();
+        let cut = path.len() >= MAX_PATH;
+        path.truncate(MAX_PATH);
+        Some(Found { commit, cut })
     }
 }

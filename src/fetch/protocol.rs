@@ -11,6 +11,12 @@ use super::{FetchError, References};
 const FLUSH: &str = "0000";
 const DELIMITER: &str = "0001";
 
+/// The most references of a list that are kept.
+const MAX_KEPT: usize = 50_000;
+
+/// The most bytes of their names.
+const MAX_KEPT_BYTES: usize = 4 << 20;
+
 /// The longest part of a server's own error message that is kept, in characters.
 const MAX_MESSAGE: usize = 200;
 
@@ -160,11 +166,15 @@ impl HeadAnswer {
     }
 }
 
+/// What a reference takes beside its name: its place in the list, and what allocating the name costs.
+const REFERENCE_BYTES: usize = 64;
+
 /// Reads the answer to [`ls_all`].
 #[derive(Debug, Default)]
 pub(super) struct ReferencesAnswer {
     lines: Lines,
     references: References,
+    name_bytes: usize,
     ended: bool,
 }
 
@@ -173,6 +183,7 @@ impl ReferencesAnswer {
         let Self {
             lines,
             references,
+            name_bytes,
             ended,
         } = self;
         lines.feed(bytes, |line| {
@@ -182,14 +193,26 @@ impl ReferencesAnswer {
                 Line::Delimiter => {}
                 Line::Data(data) => {
                     refuse_error(data)?;
-                    match parse_head(data) {
-                        Some(head) => references.head = head.branch,
-                        None => references.list.extend(parse_reference(data)),
+                    if let Some(head) = parse_head(data) {
+                        references.head = head.branch;
+                    } else if let Some((name, id)) = parse_reference(data) {
+                        *name_bytes += name.len();
+                        let is_full = references.list.len() >= MAX_KEPT;
+                        if is_full || *name_bytes > MAX_KEPT_BYTES {
+                            references.cut = true;
+                        } else {
+                            references.list.push((name.to_owned(), id));
+                        }
                     }
                 }
             }
             Ok(())
         })
+    }
+
+    /// Bytes that it holds.
+    pub(super) fn held(&self) -> usize {
+        self.name_bytes.min(MAX_KEPT_BYTES) + self.references.list.len() * REFERENCE_BYTES
     }
 
     pub(super) fn finish(self) -> Result<References, FetchError> {
@@ -202,12 +225,12 @@ impl ReferencesAnswer {
 }
 
 /// `<id> refs/…`; names that are not UTF-8 cannot be asked for and are passed over.
-fn parse_reference(line: &[u8]) -> Option<(String, ObjectId)> {
+fn parse_reference(line: &[u8]) -> Option<(&str, ObjectId)> {
     let line = std::str::from_utf8(line).ok()?;
     let (id, rest) = line.trim_end().split_once(' ')?;
     let name = rest.split(' ').next()?;
     let id = ObjectId::from_hex(id.as_bytes()).ok()?;
-    name.starts_with("refs/").then(|| (name.to_owned(), id))
+    name.starts_with("refs/").then_some((name, id))
 }
 
 /// `<id> HEAD symref-target:<branch>`
@@ -427,6 +450,18 @@ mod tests {
         assert_eq!(error.to_string(), "the git server reports: out of  cheese");
         let gone = answer(&[b"ERR upload-pack: not our ref aaaa"]);
         assert!(matches!(read(&gone, 99), Err(FetchError::CommitGone)));
+    }
+
+    #[test]
+    fn a_list_of_references_is_kept_up_to_a_limit() {
+        let mut answer = ReferencesAnswer::default();
+        for n in 0..=MAX_KEPT {
+            let line = format!("{} refs/heads/{n}\n", id('a'));
+            answer.feed(&packet(line.as_bytes())).unwrap();
+        }
+        answer.feed(b"0000").unwrap();
+        let references = answer.finish().unwrap();
+        assert_eq!((references.list.len(), references.cut), (MAX_KEPT, true));
     }
 
     #[test]

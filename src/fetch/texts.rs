@@ -5,8 +5,10 @@ use std::sync::Arc;
 use gix_hash::ObjectId;
 
 use super::budget::{Admission, Budget, Weight};
-use super::pack::{Kind, Objects, Pack};
-use super::paths::{History, Paths, Trees};
+use super::history::History;
+use super::pack::{Allowed, Kind, ListLimits, Object, Objects, Pack, Skipped};
+use super::paths::{Paths, Trees};
+use super::rest::{Progress, Rest};
 use super::{FetchError, FetchLimits};
 
 /// What kind of text it is.
@@ -34,6 +36,8 @@ pub struct Text<'a> {
     /// A blob's path in that commit; bytes, for a name need not be UTF-8. None when no tree of the range
     /// names it.
     pub path: Option<&'a [u8]>,
+    /// Whether the path goes on: no more than 8 KiB of it are given.
+    pub path_is_cut: bool,
     /// The text.
     pub data: &'a [u8],
 }
@@ -43,7 +47,8 @@ pub struct Text<'a> {
 pub struct LeftOut {
     /// The server sent, or would have sent, more than the limits allow.
     pub cut: bool,
-    /// Objects over the size limit, or deltas to them.
+    /// Objects over the size limit, or that do not fit into memory together with what they are deltas to; and
+    /// deltas to them.
     pub too_big: u32,
     /// Deltas to objects that the server did not send.
     pub without_base: u32,
@@ -68,12 +73,13 @@ pub struct Visited {
     pub middle: Option<ObjectId>,
 }
 
-/// The packs of one pushed range, in memory until dropped.
+/// The packs of one pushed range, in memory until dropped. Of one that is too large for that the beginning.
 #[derive(Debug)]
 pub struct Fetched {
     packs: Vec<Pack>,
     limits: Arc<FetchLimits>,
     budget: Arc<Budget>,
+    rest: Option<Rest>,
     _admission: Option<Admission>,
 }
 
@@ -88,130 +94,231 @@ impl Fetched {
             packs,
             limits,
             budget,
+            rest: None,
             _admission: admission,
         }
     }
 
-    /// Bytes of pack data received.
-    pub fn bytes(&self) -> usize {
-        self.packs.iter().map(Pack::size).sum()
+    /// The same, with what is still to come of the last pack.
+    pub(super) fn with_rest(self, rest: Option<Rest>) -> Self {
+        Self { rest, ..self }
     }
 
-    /// Objects in the packs.
-    pub fn objects(&self) -> u32 {
-        self.packs.iter().map(Pack::count).sum()
+    /// Bytes of pack data received.
+    pub fn bytes(&self) -> usize {
+        self.packs.iter().map(|pack| pack.bytes().len()).sum()
     }
 
     /// Calls `each` with every text: commits and tags, then trees, then blobs. It is all computation and may
-    /// wait for memory, so it blocks the thread.
+    /// wait for memory, and of a single commit in a very large pack for the server, so it blocks the thread: in
+    /// a runtime it belongs on a thread that may.
     ///
     /// # Errors
-    /// [`FetchError::Corrupt`] when an object cannot be decoded. What was shown before is still true.
-    pub fn visit(&self, mut each: impl FnMut(Text<'_>)) -> Result<Visited, FetchError> {
+    /// [`FetchError::Corrupt`] when an object cannot be decoded, [`FetchError::Busy`] when the range is a large
+    /// one and too many of these are waiting. What was shown before is still true.
+    pub fn visit(self, mut each: impl FnMut(Text<'_>)) -> Result<Visited, FetchError> {
         let mut visited = Visited::default();
-        let left_out = &mut visited.left_out;
-        for pack in &self.packs {
-            let mut objects = Objects::new(pack, &self.limits);
-            let history = self.visit_pack(&mut objects, &mut each)?;
-            let skipped = objects.skipped();
-            if pack.is_cut() || skipped.over_budget > 0 {
-                visited.middle = visited.middle.or_else(|| history.middle());
-            }
-            left_out.cut |= pack.is_cut();
-            left_out.too_big += skipped.too_big;
-            left_out.without_base += skipped.without_base;
-            left_out.over_budget += skipped.over_budget;
+        let last = self.packs.len().saturating_sub(1);
+        let mut rest = self.rest;
+        for (at, pack) in self.packs.into_iter().enumerate() {
+            let visit = Visit {
+                limits: &self.limits,
+                budget: &self.budget,
+                visited: &mut visited,
+                each: &mut each,
+            };
+            visit.pack(pack, rest.take_if(|_| at == last))?;
         }
         Ok(visited)
     }
+}
 
-    fn visit_pack(
-        &self,
-        objects: &mut Objects<'_>,
-        each: &mut impl FnMut(Text<'_>),
-    ) -> Result<History, FetchError> {
-        let mut weight = Weight::new(&self.budget);
-        let mut history = History::default();
+impl FetchLimits {
+    fn list(&self, pack: &Pack) -> ListLimits {
+        ListLimits {
+            objects: self.max_objects,
+            inflated: self.allowance(pack.bytes().len() as u64),
+        }
+    }
+
+    fn allowed(&self, pack: &Pack) -> Allowed {
+        Allowed {
+            object: self.max_blob_bytes,
+            total: self.allowance(pack.bytes().len() as u64),
+        }
+    }
+}
+
+/// A pack under way to whoever looks at its texts.
+struct Visit<'v> {
+    limits: &'v FetchLimits,
+    budget: &'v Arc<Budget>,
+    visited: &'v mut Visited,
+    each: &'v mut dyn FnMut(Text<'_>),
+}
+
+impl Visit<'_> {
+    /// Shows the texts of a pack, and of what is still to come of it.
+    fn pack(self, mut pack: Pack, rest: Option<Rest>) -> Result<(), FetchError> {
+        let weight = &mut Weight::new(self.budget);
+        let listing = pack.list(self.limits.list(&pack), weight)?;
+        let allowed = self.limits.allowed(&pack);
+        let mut objects = Objects::new(pack.bytes(), &listing, allowed, weight)?;
+        let mut shown = Shown {
+            history: History::default(),
+            paths: Paths::default(),
+            path: Vec::new(),
+            left_out: &mut self.visited.left_out,
+            each: self.each,
+        };
+        shown.visit(&mut objects, weight)?;
+
+        let skipped = objects.skipped();
+        let mut is_cut = listing.is_cut() || shown.history.is_incomplete();
+        let is_part = is_cut || skipped.over_budget > 0;
+        let middle = is_part.then(|| shown.history.middle()).flatten();
+        shown.skip(skipped);
+        let goes_on = middle.is_none() && !listing.is_at_a_limit();
+        if let (Some(rest), Some(stated)) = (rest.filter(|_| goes_on), pack.stated_count()) {
+            let (count, end) = (listing.count(), listing.end());
+            shown.paths.shrink();
+            drop(listing);
+            let mut progress = Progress {
+                held: pack.into_bytes(),
+                gone: 0,
+                count: stated.saturating_sub(count),
+                read: count,
+                hasher: gix_hash::hasher(gix_hash::Kind::Sha1),
+            };
+            progress.pass(end);
+            weight.end();
+            is_cut = progress.go_on(rest, self.limits, self.budget, &mut shown)?
+                || shown.history.is_incomplete();
+        }
+        self.visited.middle = self.visited.middle.or(middle);
+        self.visited.left_out.cut |= is_cut;
+        Ok(())
+    }
+}
+
+/// What is known of a pack while its texts are shown.
+pub(super) struct Shown<'v> {
+    history: History,
+    paths: Paths,
+    path: Vec<u8>,
+    left_out: &'v mut LeftOut,
+    each: &'v mut dyn FnMut(Text<'_>),
+}
+
+impl Shown<'_> {
+    /// Shows commits and tags, then trees, then blobs, to know where each of them stands.
+    fn visit(&mut self, objects: &mut Objects<'_>, weight: &mut Weight) -> Result<(), FetchError> {
+        read_history(objects, weight, &mut self.history, self.each)?;
         let mut trees = Trees::default();
-        read_history(objects, &mut weight, &mut history, each)?;
-        objects.walk(
-            |kind| kind == Kind::Tree,
-            &mut weight,
-            &mut |object, weight| {
-                each(Text {
-                    kind: TextKind::Tree,
-                    id: object.id,
-                    commit: None,
-                    path: None,
-                    data: object.data,
-                });
-                trees.add(object.id, object.data, weight);
-            },
-        )?;
-        let paths = Paths::new(&history, trees, &mut weight);
-        objects.walk(|kind| kind == Kind::Blob, &mut weight, &mut |object, _| {
-            let place = paths.find(&object.id);
-            let (commit, path) = place.unzip();
-            each(Text {
-                kind: TextKind::Blob,
-                id: object.id,
-                commit,
-                path: path.as_deref(),
-                data: object.data,
-            });
+        objects.walk(|kind| kind == Kind::Tree, weight, &mut |object, weight| {
+            self.show(&object);
+            trees.add(object.id, object.data, weight)
         })?;
-        Ok(history)
+        self.paths = Paths::new(&self.history, trees, weight)?;
+        objects.walk(|kind| kind == Kind::Blob, weight, &mut |object, _| {
+            self.show(&object);
+            Ok(())
+        })
+    }
+
+    /// Shows an object.
+    pub(super) fn show(&mut self, object: &Object<'_>) {
+        let text = match object.kind {
+            Kind::Commit => Text {
+                commit: Some(object.id),
+                ..text(TextKind::Commit, object)
+            },
+            Kind::Tag => text(TextKind::Tag, object),
+            Kind::Tree => text(TextKind::Tree, object),
+            Kind::Blob => {
+                let (history, path) = (&self.history, &mut self.path);
+                let found = self.paths.find(history, &object.id, path);
+                Text {
+                    commit: found.map(|found| found.commit),
+                    path: found.map(|_| path.as_slice()),
+                    path_is_cut: found.is_some_and(|found| found.cut),
+                    ..text(TextKind::Blob, object)
+                }
+            }
+        };
+        (self.each)(text);
+    }
+
+    /// Counts what was not shown.
+    pub(super) fn skip(&mut self, skipped: Skipped) {
+        self.left_out.too_big += skipped.too_big;
+        self.left_out.without_base += skipped.without_base;
+        self.left_out.over_budget += skipped.over_budget;
+    }
+
+    /// Bytes that it holds from one part of a pack to the next.
+    pub(super) fn held(&self) -> usize {
+        self.paths.bytes()
     }
 }
 
 /// Reads the commits and tags of a pack into `history`, showing them as texts.
 fn read_history(
     objects: &mut Objects<'_>,
-    weight: &mut Weight<'_>,
+    weight: &mut Weight,
     history: &mut History,
-    each: &mut impl FnMut(Text<'_>),
+    each: &mut dyn FnMut(Text<'_>),
 ) -> Result<(), FetchError> {
     objects.walk(
         |kind| matches!(kind, Kind::Commit | Kind::Tag),
         weight,
-        &mut |object, _| {
-            let is_commit = object.kind == Kind::Commit;
-            each(Text {
-                kind: if is_commit {
-                    TextKind::Commit
-                } else {
-                    TextKind::Tag
-                },
-                id: object.id,
-                commit: is_commit.then_some(object.id),
-                path: None,
-                data: object.data,
-            });
-            if is_commit {
-                history.add_commit(object.id, object.data);
+        &mut |object, weight| {
+            if object.kind == Kind::Commit {
+                let commit = Some(object.id);
+                each(Text {
+                    commit,
+                    ..text(TextKind::Commit, &object)
+                });
+                history.add_commit(object.id, object.data, weight)
             } else {
-                history.add_tag(object.id, object.data);
+                each(text(TextKind::Tag, &object));
+                history.add_tag(object.id, object.data, weight)
             }
         },
-    )?;
-    Ok(())
+    )
 }
 
-/// Whether the commits of `pack` lead from `tip` back to `ancestor`.
+/// The text of an object, nowhere.
+fn text<'a>(kind: TextKind, object: &Object<'a>) -> Text<'a> {
+    Text {
+        kind,
+        id: object.id,
+        commit: None,
+        path: None,
+        path_is_cut: false,
+        data: object.data,
+    }
+}
+
+/// Whether the commits of `pack` lead from `tip` back to `ancestor`. A pack that is not listed to its end
+/// cannot tell; it counts as connected.
 pub(super) fn connects(
-    pack: &Pack,
+    pack: &mut Pack,
     tip: ObjectId,
     ancestor: ObjectId,
     limits: &FetchLimits,
-    budget: &Budget,
+    budget: &Arc<Budget>,
 ) -> Result<bool, FetchError> {
-    let mut history = History::default();
-    let mut objects = Objects::new(pack, limits);
-    read_history(
-        &mut objects,
-        &mut Weight::new(budget),
-        &mut history,
-        &mut |_| {},
-    )?;
-    Ok(history.connects(tip, ancestor))
+    let weight = &mut Weight::new(budget);
+    let listing = pack.list(limits.list(pack), weight)?;
+    let mut connected = true;
+    if !listing.is_cut() {
+        let allowed = limits.allowed(pack);
+        let mut objects = Objects::new(pack.bytes(), &listing, allowed, weight)?;
+        let mut history = History::default();
+        read_history(&mut objects, weight, &mut history, &mut |_| {})?;
+        connected = history.connects(tip, ancestor);
+    }
+    pack.remember(listing);
+    Ok(connected)
 }

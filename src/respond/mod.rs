@@ -10,6 +10,7 @@
 //! its entry in the log.
 
 mod answer;
+mod candidates;
 mod issue;
 mod redact;
 mod report;
@@ -21,7 +22,9 @@ use crate::scan::Redactor;
 use crate::store::{MaybeConflict, Store, StoreError, WhyInvalid};
 
 pub use answer::{Answer, Outcome, announce};
+pub use candidates::{Candidates, Line, PlaceIndex, SharedPlace};
 pub use issue::{IssueRequest, Rotation};
+pub use redact::{PATH_MAX, REPOSITORY_MAX, URL_MAX, shorten};
 pub use report::{Report, Sighting};
 pub use timeline::{IncidentDetail, Moment, What};
 

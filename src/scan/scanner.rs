@@ -86,7 +86,18 @@ impl<'a> Scanner<'a> {
         outcome.map(|()| progress.base + filled as u64)
     }
 
-    /// The same for a text that is in memory.
+    /// The same for a text that is in memory, of any size: what a large one holds is found piece by piece as
+    /// well, so that a text of nothing but candidates takes no more memory than another.
+    pub fn scan_text(&mut self, mut text: &[u8], found: &mut dyn FnMut(Candidate)) {
+        if text.len() <= self.buffer_bytes {
+            self.scan_slice(text, found);
+        } else {
+            // Reading from memory does not fail.
+            let _ = self.scan(&mut text, found);
+        }
+    }
+
+    /// The same for a text that is in memory and small.
     pub fn scan_slice(&self, text: &[u8], found: &mut dyn FnMut(Candidate)) {
         Progress::of(text).pass(self.engine, text, text.len(), found);
     }

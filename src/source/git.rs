@@ -22,9 +22,6 @@ use crate::store::Priority;
 /// The time between two polls when the configuration names no schedule.
 const INTERVAL: Duration = Duration::from_mins(5);
 
-/// The most branches and tags of one repository. Their names are kept from one poll to the next.
-const MAX_REFERENCES: usize = 50_000;
-
 /// A source of the kind `git`.
 #[derive(Debug, Clone)]
 pub struct GitRemoteOptions {
@@ -123,9 +120,9 @@ impl GitRemote {
             .references(&self.url, self.token.as_ref())
             .await;
         let references = listed.map_err(failure)?;
-        if references.list.len() > MAX_REFERENCES {
+        if references.cut {
             return Err(PollError::NotAList(
-                "it has more than 50,000 branches and tags",
+                "it has more than 50,000 branches and tags, or more than 4 MiB of their names",
             ));
         }
         let now = self.keeper.now();
@@ -140,7 +137,7 @@ impl GitRemote {
         for push in &moved {
             gatherer.push(push, priority, now);
         }
-        let found = std::mem::take(&mut gatherer.gathered);
+        let found = gatherer.gathered;
 
         state.cursor = serde_json::to_string(&cursor).unwrap_or_default();
         state.polled_at = Some(now);

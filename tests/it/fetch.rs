@@ -41,7 +41,7 @@ impl Place {
 
     async fn fetch(&self, pushed: &Pushed) -> Shown {
         let fetched = fetcher(limits()).fetch(&self.request(pushed)).await;
-        shown(&fetched.unwrap())
+        shown(fetched.unwrap())
     }
 }
 
@@ -83,7 +83,7 @@ struct Shown {
     left_out: LeftOut,
 }
 
-fn shown(fetched: &Fetched) -> Shown {
+fn shown(fetched: Fetched) -> Shown {
     let mut texts = Vec::new();
     let visited = fetched
         .visit(|text| {

@@ -33,32 +33,65 @@ fn size(bytes: &[u8]) -> Result<(u64, &[u8]), PackError> {
     Err(BAD)
 }
 
-/// Makes the object of `size` bytes that `instructions` describe in terms of `base`.
-pub(super) fn apply(base: &[u8], instructions: &[u8], size: usize) -> Result<Vec<u8>, PackError> {
-    let mut result = Vec::with_capacity(size);
-    let mut rest = instructions;
-    while let Some((&command, after)) = rest.split_first() {
-        rest = after;
-        let bytes = if command & 0x80 != 0 {
-            let (offset, length) = copy_range(command, &mut rest)?;
-            base.get(offset..offset + length).ok_or(BAD)?
-        } else if command != 0 {
-            let (bytes, after) = rest.split_at_checked(usize::from(command)).ok_or(BAD)?;
-            rest = after;
-            bytes
-        } else {
-            return Err(BAD);
+/// One instruction of a delta.
+enum Instruction<'d> {
+    Copy { offset: usize, length: usize },
+    Insert(&'d [u8]),
+}
+
+/// The instructions of a delta, one after the other.
+struct Instructions<'d>(&'d [u8]);
+
+impl<'d> Instructions<'d> {
+    fn next(&mut self) -> Result<Option<Instruction<'d>>, PackError> {
+        let Some((&command, after)) = self.0.split_first() else {
+            return Ok(None);
         };
-        if bytes.len() > size - result.len() {
+        self.0 = after;
+        if command & 0x80 != 0 {
+            let (offset, length) = copy_range(command, &mut self.0)?;
+            return Ok(Some(Instruction::Copy { offset, length }));
+        }
+        if command == 0 {
             return Err(BAD);
         }
-        result.extend_from_slice(bytes);
+        let split = after.split_at_checked(usize::from(command));
+        let (bytes, after) = split.ok_or(BAD)?;
+        self.0 = after;
+        Ok(Some(Instruction::Insert(bytes)))
     }
-    if result.len() == size {
-        Ok(result)
-    } else {
-        Err(BAD)
+}
+
+/// Makes the object of `size` bytes that `instructions` describe in terms of `base`.
+pub(super) fn apply(base: &[u8], instructions: &[u8], size: usize) -> Result<Vec<u8>, PackError> {
+    // A size is only a claim until the instructions add up to it; no memory is taken for less.
+    if length(base, instructions)? != size {
+        return Err(BAD);
     }
+    let mut result = Vec::with_capacity(size);
+    let mut rest = Instructions(instructions);
+    while let Some(instruction) = rest.next()? {
+        result.extend_from_slice(match instruction {
+            Instruction::Copy { offset, length } => base.get(offset..offset + length).ok_or(BAD)?,
+            Instruction::Insert(bytes) => bytes,
+        });
+    }
+    Ok(result)
+}
+
+/// Bytes of what `instructions` make of `base`.
+fn length(base: &[u8], instructions: &[u8]) -> Result<usize, PackError> {
+    let mut total = 0usize;
+    let mut rest = Instructions(instructions);
+    while let Some(instruction) = rest.next()? {
+        let length = match instruction {
+            Instruction::Copy { offset, length } if offset + length <= base.len() => length,
+            Instruction::Copy { .. } => return Err(BAD),
+            Instruction::Insert(bytes) => bytes.len(),
+        };
+        total = total.checked_add(length).ok_or(BAD)?;
+    }
+    Ok(total)
 }
 
 /// The offset (4 bytes) and length (3 bytes) of a copy, of which the command's low bits say which are there.

@@ -1,7 +1,6 @@
 //! One entry of a pack: its header, and where it ends.
 
 use flate2::{Decompress, FlushDecompress, Status};
-use gix_hash::ObjectId;
 
 use super::PackError;
 
@@ -18,27 +17,50 @@ pub(in crate::fetch) enum Kind {
     Tag,
 }
 
+/// No entry: an index that stands for none.
+pub(super) const NONE: u32 = u32::MAX;
+
 /// How an entry holds its object.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// In full.
     Full(Kind),
-    /// As a delta to the entry at this index.
-    DeltaToEntry(u32),
-    /// As a delta to the object with this id, wherever it is.
-    DeltaToObject(ObjectId),
+    /// As a delta to another entry, [`Entry::base`].
+    DeltaToEntry,
+    /// As a delta to the object whose id stands in front of the data, wherever it is.
+    DeltaToObject,
 }
 
-/// An entry in the list of a pack.
+/// An entry in the list of a pack. There may be half a million of them, so it is small.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     /// Where it starts.
-    start: usize,
-    /// Where its compressed data start.
-    pub(super) data: usize,
+    start: u32,
     /// Bytes of the data, inflated.
-    pub(super) size: u64,
+    size: u32,
+    /// The index of the entry that it is a delta to; [`NONE`] if that one is not in the list.
+    pub(super) base: u32,
+    /// Bytes in front of the compressed data.
+    header: u8,
     pub(super) form: Form,
+}
+
+impl Entry {
+    /// Bytes of the data, inflated.
+    pub(super) fn size(self) -> u64 {
+        u64::from(self.size)
+    }
+
+    /// Where its compressed data start.
+    pub(super) fn data(self) -> usize {
+        self.start as usize + usize::from(self.header)
+    }
+
+    /// The id in front of the data of a [`Form::DeltaToObject`].
+    pub(super) fn base_id(self, bytes: &[u8]) -> Option<&[u8]> {
+        let end = self.data();
+        bytes.get(end.checked_sub(ID)?..end)
+    }
 }
 
 /// What reading one entry came to.
@@ -51,33 +73,49 @@ pub(super) enum Step {
     TooMuch,
 }
 
+/// Bytes of an object id.
+const ID: usize = 20;
+
+/// Where entries are read from: some stretch of a pack.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stretch<'b> {
+    pub(super) bytes: &'b [u8],
+    /// Bytes of the pack in front of it, which are not at hand any more.
+    pub(super) gone: u64,
+}
+
 /// Reads the entry at `start`, inflating at most `budget` bytes to find its end. `before` are the entries in
 /// front of it.
 pub(super) fn read(
-    bytes: &[u8],
+    stretch: Stretch<'_>,
     start: usize,
     budget: u64,
     before: &[Entry],
     inflater: &mut Inflater,
 ) -> Result<Step, PackError> {
+    let bytes = stretch.bytes;
     let mut header = Header {
         rest: bytes.get(start..).unwrap_or_default(),
     };
-    let (form, size) = match header.read(start, before) {
-        Ok(Some(read)) => read,
-        Ok(None) => return Ok(Step::EndOfInput),
-        Err(error) => return Err(error),
+    let Some((form, base, size)) = header.read(start, stretch.gone, before)? else {
+        return Ok(Step::EndOfInput);
+    };
+    let data = bytes.len() - header.rest.len();
+    let (Ok(start), Ok(small)) = (u32::try_from(start), u32::try_from(size)) else {
+        return Ok(Step::TooMuch);
     };
     if size > budget {
         return Ok(Step::TooMuch);
     }
-    let data = bytes.len() - header.rest.len();
+    let header_bytes = u8::try_from(data - start as usize)
+        .map_err(|_| PackError("an object's header is too long"))?;
     match inflater.skip(header.rest, size)? {
         Some(compressed) => {
             let entry = Entry {
                 start,
-                data,
-                size,
+                size: small,
+                base,
+                header: header_bytes,
                 form,
             };
             Ok(Step::Entry(entry, data + compressed))
@@ -97,30 +135,35 @@ impl Header<'_> {
         Some(byte)
     }
 
-    /// The form and the inflated size; nothing when the bytes end too early.
-    fn read(&mut self, start: usize, before: &[Entry]) -> Result<Option<(Form, u64)>, PackError> {
+    /// The form, the base and the inflated size; nothing when the bytes end too early.
+    fn read(
+        &mut self,
+        start: usize,
+        gone: u64,
+        before: &[Entry],
+    ) -> Result<Option<(Form, u32, u64)>, PackError> {
         let Some((kind, size)) = self.kind_and_size()? else {
             return Ok(None);
         };
-        let form = match kind {
-            1 => Form::Full(Kind::Commit),
-            2 => Form::Full(Kind::Tree),
-            3 => Form::Full(Kind::Blob),
-            4 => Form::Full(Kind::Tag),
+        let (form, base) = match kind {
+            1 => (Form::Full(Kind::Commit), NONE),
+            2 => (Form::Full(Kind::Tree), NONE),
+            3 => (Form::Full(Kind::Blob), NONE),
+            4 => (Form::Full(Kind::Tag), NONE),
             6 => match self.distance()? {
-                Some(distance) => Form::DeltaToEntry(entry_at(start, distance, before)?),
+                Some(distance) => (Form::DeltaToEntry, entry_at(start, gone, distance, before)?),
                 None => return Ok(None),
             },
-            7 => match self.rest.split_first_chunk::<20>() {
-                Some((id, rest)) => {
+            7 => match self.rest.split_at_checked(ID) {
+                Some((_, rest)) => {
                     self.rest = rest;
-                    Form::DeltaToObject(ObjectId::Sha1(*id))
+                    (Form::DeltaToObject, NONE)
                 }
                 None => return Ok(None),
             },
             _ => return Err(PackError("an object is of no known type")),
         };
-        Ok(Some((form, size)))
+        Ok(Some((form, base, size)))
     }
 
     /// Three bits of type, then the size: 4 bits, and 7 for each byte that follows.
@@ -164,13 +207,19 @@ impl Header<'_> {
     }
 }
 
-fn entry_at(start: usize, distance: u64, before: &[Entry]) -> Result<u32, PackError> {
-    usize::try_from(distance)
+/// The entry that starts `distance` bytes in front of `start`; [`NONE`] if that is before what is at hand.
+fn entry_at(start: usize, gone: u64, distance: u64, before: &[Entry]) -> Result<u32, PackError> {
+    const WRONG: PackError = PackError("a delta's base is not at the start of an object");
+    let back = usize::try_from(distance).ok();
+    let Some(base) = back.and_then(|distance| start.checked_sub(distance)) else {
+        let is_gone = distance < gone + start as u64;
+        return if is_gone { Ok(NONE) } else { Err(WRONG) };
+    };
+    before
+        .binary_search_by_key(&base, |entry| entry.start as usize)
         .ok()
-        .and_then(|distance| start.checked_sub(distance))
-        .and_then(|base| before.binary_search_by_key(&base, |entry| entry.start).ok())
         .and_then(|index| u32::try_from(index).ok())
-        .ok_or(PackError("a delta's base is not at the start of an object"))
+        .ok_or(WRONG)
 }
 
 /// A zlib decoder that is used again and again.

@@ -12,111 +12,217 @@ use gix_hash::ObjectId;
 use thiserror::Error;
 
 pub(super) use entry::Kind;
-pub(super) use objects::Objects;
+pub(super) use objects::{Allowed, Object, Objects, Skipped};
 
-use super::FetchLimits;
-use entry::{Entry, Inflater, Step};
+use super::FetchError;
+use super::budget::Weight;
+use entry::{Entry, Inflater, Step, Stretch};
 
 const HEADER: usize = 12;
-const TRAILER: usize = 20;
+
+/// Bytes of the checksum at its end.
+pub(super) const TRAILER: usize = 20;
+
+/// The longest list that is kept from one reading of a pack to the next, in entries. A longer one is cheap
+/// beside what the pack takes, but too much to be held by all fetches at once.
+const SHORT: usize = 16 << 10;
 
 /// A pack is damaged; says how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub(super) struct PackError(pub(super) &'static str);
 
-/// A pack as it came, with a list of the entries in it.
+/// A pack as it came.
 #[derive(Debug)]
 pub(super) struct Pack {
     bytes: Vec<u8>,
+    whole: bool,
+    known: Option<Listing>,
+}
+
+/// The entries of a pack, or of a part of it.
+#[derive(Debug)]
+pub(super) struct Listing {
     entries: Vec<Entry>,
     cut: bool,
+    /// Where the bytes stand that follow the last entry.
+    end: usize,
+    /// A limit stopped it, and not the end of the bytes.
+    is_at_a_limit: bool,
+}
+
+/// How much of a pack is listed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ListLimits {
+    /// Entries.
+    pub(super) objects: u32,
+    /// Bytes that are inflated to find their ends.
+    pub(super) inflated: u64,
 }
 
 impl Pack {
-    /// Lists the entries of a pack.
+    /// A pack that came `whole`, or was cut off on purpose.
+    pub(super) fn new(bytes: Vec<u8>, whole: bool) -> Self {
+        Self {
+            bytes,
+            whole,
+            known: None,
+        }
+    }
+
+    /// Lists the entries.
     ///
-    /// A `whole` pack must be sound from end to end: count, checksum, every entry's size. Of one that was
-    /// cut off on purpose the entries that came whole are listed. Either way the listing stops where it
-    /// would pass a limit; [`Pack::is_cut`] then says so.
+    /// A whole pack must be sound from end to end: count, checksum, every entry's size. Of one that was cut
+    /// off the entries that came whole are listed. Either way the listing stops where it would pass a limit;
+    /// [`Listing::is_cut`] then says so.
     ///
     /// # Errors
-    /// [`PackError`] names what is wrong with it.
-    pub(super) fn parse(
-        bytes: Vec<u8>,
-        whole: bool,
-        limits: &FetchLimits,
-    ) -> Result<Self, PackError> {
-        let mut pack = Self {
-            bytes,
-            entries: Vec::new(),
-            cut: !whole,
-        };
-        if whole {
-            check_trailer(&pack.bytes)?;
-        } else if pack.bytes.len() < HEADER {
-            return Ok(pack);
-        }
-        let count = object_count(&pack.bytes)?;
-        let end = pack.bytes.len() - if whole { TRAILER } else { 0 };
-        pack.list(count, end, whole, limits)?;
-        Ok(pack)
-    }
-
-    fn list(
+    /// [`FetchError::Corrupt`] names what is wrong with it; [`FetchError::Busy`] when the lane of heavy
+    /// visits is needed and taken.
+    pub(super) fn list(
         &mut self,
-        count: u32,
-        end: usize,
-        whole: bool,
-        limits: &FetchLimits,
-    ) -> Result<(), PackError> {
-        let mut inflater = Inflater::new();
-        let mut at = HEADER;
-        let mut budget = limits.max_inflated_bytes;
-        for listed in 0..count {
-            if listed >= limits.max_objects {
-                self.cut = true;
-                return Ok(());
-            }
-            match entry::read(&self.bytes[..end], at, budget, &self.entries, &mut inflater)? {
-                Step::Entry(entry, next) => {
-                    budget -= entry.size;
-                    at = next;
-                    self.entries.push(entry);
-                }
-                Step::TooMuch => {
-                    self.cut = true;
-                    return Ok(());
-                }
-                Step::EndOfInput if whole => {
-                    return Err(PackError("it ends in the middle of an object"));
-                }
-                Step::EndOfInput => return Ok(()),
-            }
+        limits: ListLimits,
+        weight: &mut Weight,
+    ) -> Result<Listing, FetchError> {
+        if let Some(known) = self.known.take() {
+            let counted = known.entries.capacity() * size_of::<Entry>();
+            return if weight.hold(counted)? {
+                Ok(known)
+            } else {
+                Err(FetchError::Busy)
+            };
         }
-        if whole && at != end {
-            return Err(PackError("it holds more than the objects it counts"));
+        let mut listing = Listing::new(HEADER, !self.whole);
+        if self.whole {
+            check_trailer(&self.bytes)?;
+        } else if self.bytes.len() < HEADER {
+            return Ok(listing);
         }
-        Ok(())
+        let count = object_count(&self.bytes)?;
+        let end = self.bytes.len() - if self.whole { TRAILER } else { 0 };
+        let stretch = Stretch {
+            bytes: &self.bytes[..end],
+            gone: 0,
+        };
+        listing.fill(stretch, count, self.whole, limits, weight)?;
+        Ok(listing)
     }
 
-    /// How many entries are listed.
+    /// Keeps a listing for the next reading, if it is short.
+    pub(super) fn remember(&mut self, listing: Listing) {
+        self.known = Some(listing).filter(|listing| listing.entries.len() <= SHORT);
+    }
+
+    /// The pack itself.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many entries there are, if its header came.
+    pub(super) fn stated_count(&self) -> Option<u32> {
+        object_count(&self.bytes).ok()
+    }
+
+    /// The pack itself, to be read on.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+impl Listing {
+    fn new(end: usize, cut: bool) -> Self {
+        Self {
+            entries: Vec::new(),
+            cut,
+            end,
+            is_at_a_limit: false,
+        }
+    }
+
+    /// Lists those of the next `count` entries of a pack that are whole in `bytes`, behind `gone` bytes that
+    /// are not at hand any more.
+    ///
+    /// # Errors
+    /// As [`Pack::list`].
+    pub(super) fn of_part(
+        bytes: &[u8],
+        gone: u64,
+        count: u32,
+        limits: ListLimits,
+        weight: &mut Weight,
+    ) -> Result<Self, FetchError> {
+        let mut listing = Self::new(0, true);
+        let stretch = Stretch { bytes, gone };
+        listing.fill(stretch, count, false, limits, weight)?;
+        Ok(listing)
+    }
+
+    /// How many entries it has.
     pub(super) fn count(&self) -> u32 {
         u32::try_from(self.entries.len()).unwrap_or(u32::MAX)
     }
 
-    /// Whether it may hold more than is listed.
+    /// Where the bytes stand that follow the last entry.
+    pub(super) fn end(&self) -> usize {
+        self.end
+    }
+
+    /// Bytes that were inflated to find the ends of the entries.
+    pub(super) fn inflated(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.size()).sum()
+    }
+
+    /// Whether a limit stopped it, and not the end of the bytes.
+    pub(super) fn is_at_a_limit(&self) -> bool {
+        self.is_at_a_limit
+    }
+
+    fn fill(
+        &mut self,
+        stretch: Stretch<'_>,
+        count: u32,
+        whole: bool,
+        limits: ListLimits,
+        weight: &mut Weight,
+    ) -> Result<(), FetchError> {
+        let mut inflater = Inflater::new();
+        let mut budget = limits.inflated;
+        for listed in 0..count {
+            if listed >= limits.objects || !weight.room(&mut self.entries, 1)? {
+                self.stop();
+                return Ok(());
+            }
+            match entry::read(stretch, self.end, budget, &self.entries, &mut inflater)? {
+                Step::Entry(entry, next) => {
+                    weight.work(entry.size())?;
+                    budget -= entry.size();
+                    self.end = next;
+                    self.entries.push(entry);
+                }
+                Step::TooMuch => {
+                    self.stop();
+                    return Ok(());
+                }
+                Step::EndOfInput if whole => {
+                    return Err(PackError("it ends in the middle of an object").into());
+                }
+                Step::EndOfInput => return Ok(()),
+            }
+        }
+        if whole && self.end != stretch.bytes.len() {
+            return Err(PackError("it holds more than the objects it counts").into());
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        self.cut = true;
+        self.is_at_a_limit = true;
+    }
+
+    /// Whether the pack may hold more than is listed.
     pub(super) fn is_cut(&self) -> bool {
         self.cut
-    }
-
-    /// Bytes of the pack.
-    pub(super) fn size(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn indexed(&self) -> impl DoubleEndedIterator<Item = (u32, &Entry)> {
-        (0..self.count()).zip(&self.entries)
     }
 }
 

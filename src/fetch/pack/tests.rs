@@ -1,11 +1,13 @@
 use std::io::Write;
+use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fetch::budget::{Budget, Weight};
+use crate::fetch::FetchLimits;
+use crate::fetch::budget::Budget;
 
 const COMMIT: u8 = 1;
 const BLOB: u8 = 3;
@@ -110,20 +112,31 @@ struct Walked {
     skipped: objects::Skipped,
 }
 
-fn walk(pack: &Pack, limits: &FetchLimits) -> Result<Walked, PackError> {
-    let budget = Budget::new(1);
-    let mut objects = Objects::new(pack, limits);
+fn walk(mut pack: Pack, limits: &FetchLimits) -> Result<(Walked, bool), FetchError> {
+    let received = pack.bytes().len() as u64;
+    let weight = &mut Weight::new(&Arc::new(Budget::new(1)));
+    let list = ListLimits {
+        objects: limits.max_objects,
+        inflated: limits.allowance(received),
+    };
+    let listing = pack.list(list, weight)?;
+    let allowed = Allowed {
+        object: limits.max_blob_bytes,
+        total: limits.allowance(received),
+    };
+    let mut objects = Objects::new(pack.bytes(), &listing, allowed, weight)?;
     let mut walked = Walked::default();
-    objects.walk(|_| true, &mut Weight::new(&budget), &mut |object, _| {
+    objects.walk(|_| true, weight, &mut |object, _| {
         walked.objects.push(object.data.to_vec());
+        Ok(())
     })?;
     walked.skipped = objects.skipped();
     walked.objects.sort();
-    Ok(walked)
+    Ok((walked, listing.is_cut()))
 }
 
-fn read(bytes: Vec<u8>, limits: &FetchLimits) -> Result<Walked, PackError> {
-    walk(&Pack::parse(bytes, true, limits)?, limits)
+fn read(bytes: Vec<u8>, limits: &FetchLimits) -> Result<Walked, FetchError> {
+    walk(Pack::new(bytes, true), limits).map(|(walked, _)| walked)
 }
 
 fn blob_id(data: &[u8]) -> Vec<u8> {
@@ -248,9 +261,9 @@ fn a_compression_bomb_stops_at_the_limit() {
         max_inflated_bytes: 1 << 20,
         ..limits()
     };
-    let parsed = Pack::parse(pack.finish(), true, &tight).unwrap();
-    assert!(parsed.is_cut());
-    assert_eq!(walk(&parsed, &tight).unwrap().objects, [b"before"]);
+    let (walked, cut) = walk(Pack::new(pack.finish(), true), &tight).unwrap();
+    assert!(cut);
+    assert_eq!(walked.objects, [b"before"]);
 }
 
 #[test]
@@ -259,12 +272,12 @@ fn claims_of_size_are_not_believed() {
         let mut pack = Builder::new();
         pack.raw(BLOB, claimed, b"", b"hello");
         let error = read(pack.finish(), &limits()).unwrap_err();
-        assert!(error.0.contains("size"), "{claimed}: {error}");
+        assert!(error.to_string().contains("size"), "{claimed}: {error}");
     }
     let mut huge = Builder::new();
     huge.raw(BLOB, 1 << 56, b"", b"hello");
-    let parsed = Pack::parse(huge.finish(), true, &limits()).unwrap();
-    assert!(parsed.is_cut() && parsed.count() == 0);
+    let (walked, cut) = walk(Pack::new(huge.finish(), true), &limits()).unwrap();
+    assert!(cut && walked.objects.is_empty());
 }
 
 #[test]
@@ -274,10 +287,7 @@ fn claims_of_number_are_not_believed() {
         pack.object(BLOB, b"one");
         pack.object(BLOB, b"two");
         pack.count = count;
-        assert!(
-            Pack::parse(pack.finish(), true, &limits()).is_err(),
-            "{count}"
-        );
+        assert!(read(pack.finish(), &limits()).is_err(), "{count}");
     }
 }
 
@@ -316,10 +326,11 @@ fn a_cut_pack_gives_the_objects_that_came_whole() {
     let bytes = pack.finish();
     for end in 0..bytes.len() {
         let whole = ends.iter().filter(|at| **at <= end).count();
-        let cut = Pack::parse(bytes[..end].to_vec(), false, &limits()).unwrap();
-        assert!(cut.is_cut());
-        assert_eq!(walk(&cut, &limits()).unwrap().objects.len(), whole, "{end}");
-        assert!(Pack::parse(bytes[..end].to_vec(), true, &limits()).is_err());
+        let cut = Pack::new(bytes[..end].to_vec(), false);
+        let (walked, is_cut) = walk(cut, &limits()).unwrap();
+        assert!(is_cut);
+        assert_eq!(walked.objects.len(), whole, "{end}");
+        assert!(read(bytes[..end].to_vec(), &limits()).is_err());
     }
 }
 
@@ -345,8 +356,8 @@ fn every_flipped_bit_is_noticed() {
     for at in 0..sound.len() * 8 {
         let mut damaged = sound.clone();
         damaged[at / 8] ^= 1 << (at % 8);
-        let error = Pack::parse(damaged, true, &limits()).unwrap_err();
-        assert!(error.0.contains("checksum"), "{error}");
+        let error = read(damaged, &limits()).unwrap_err();
+        assert!(error.to_string().contains("checksum"), "{error}");
     }
 }
 
@@ -370,9 +381,7 @@ proptest! {
     fn survives_arbitrary_bytes(body in proptest::collection::vec(any::<u8>(), 0..300), whole in any::<bool>()) {
         let mut bytes = [b"PACK\0\0\0\x02\0\0\0\x05".as_slice(), &body].concat();
         seal(&mut bytes);
-        if let Ok(pack) = Pack::parse(bytes, whole, &limits()) {
-            let _ = walk(&pack, &limits());
-        }
+        let _ = walk(Pack::new(bytes, whole), &limits());
     }
 
     #[test]

@@ -1,32 +1,41 @@
 //! Candidates of one work item, as sightings.
 
-use std::collections::HashMap;
-
 use jiff::Timestamp;
+use tokio::runtime::Handle;
 
 use super::clean::CleanBlobs;
 use super::place::Places;
 use crate::fetch::{ObjectId, Text, TextKind};
-use crate::keyformat::Sha256Digest;
-use crate::respond::Sighting;
-use crate::scan::{Candidate, Engine};
-use crate::store::Place;
+use crate::keyformat::KeyValue;
+use crate::respond::{Candidates, Line, PlaceIndex, Responder, Sighting};
+use crate::scan::{Engine, Scanner};
+use crate::store::{Reason, StoreError};
 
-/// How many places of one and the same candidate are kept for one work item. More say nothing new, and a
-/// file of a million copies must not become a million rows.
-const PLACES_PER_VALUE: u32 = 100;
+/// Candidates that are held before they are looked up.
+const MAX_HELD: usize = 4096;
 
-/// How many different candidates are counted before counting starts anew.
-const MAX_COUNTED: usize = 100_000;
+/// Sightings of keys of ours that are held before they are reported, in the middle of an item if need be.
+/// Reporting them twice does no harm.
+const MAX_SIGHTINGS: usize = 512;
+
+/// The most candidates of one item that are looked up. What is more is counted: nobody has so many keys, and
+/// each look-up is work for the database.
+const MAX_LOOKUPS: usize = 200_000;
+
+/// Who is told of what is found, from a thread that blocks.
+#[derive(Clone, Copy)]
+pub(super) struct Reporter<'a> {
+    pub(super) responder: &'a Responder,
+    pub(super) actor: &'a str,
+    pub(super) runtime: &'a Handle,
+}
 
 /// What was found in the texts of one work item.
 pub(super) struct Findings<'a> {
-    engine: &'a Engine,
+    scanner: Scanner<'a>,
     clean: &'a CleanBlobs,
     places: &'a Places,
-    now: Timestamp,
-    counted: HashMap<Sha256Digest, u32>,
-    sightings: Vec<Sighting>,
+    found: Found<'a>,
     /// Blobs scanned, or known.
     pub(super) blobs: u64,
     /// Of those, blobs that were scanned before and hold no candidate.
@@ -37,20 +46,46 @@ pub(super) struct Findings<'a> {
     pub(super) bytes: u64,
 }
 
+/// What is done about candidates.
+struct Found<'a> {
+    reporter: Reporter<'a>,
+    candidates: Candidates,
+    sightings: Vec<Sighting>,
+    looked_up: usize,
+    not_looked_up: u64,
+    failed: Option<StoreError>,
+}
+
+/// What an item amounts to.
+pub(super) struct Outcome {
+    /// Keys of ours that were not reported yet.
+    pub(super) sightings: Vec<Sighting>,
+    /// Candidates beyond [`MAX_LOOKUPS`].
+    pub(super) not_looked_up: u64,
+    /// Whether all others could be looked up, and reported where need be.
+    pub(super) reported: Result<(), StoreError>,
+}
+
 impl<'a> Findings<'a> {
     pub(super) fn new(
         engine: &'a Engine,
         clean: &'a CleanBlobs,
         places: &'a Places,
+        reporter: Reporter<'a>,
         now: Timestamp,
     ) -> Self {
         Self {
-            engine,
+            scanner: Scanner::new(engine),
             clean,
             places,
-            now,
-            counted: HashMap::new(),
-            sightings: Vec::new(),
+            found: Found {
+                reporter,
+                candidates: Candidates::new(now, MAX_HELD),
+                sightings: Vec::new(),
+                looked_up: 0,
+                not_looked_up: 0,
+                failed: None,
+            },
             blobs: 0,
             known_blobs: 0,
             clean_blobs: Vec::new(),
@@ -58,8 +93,11 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Scans a text, and its path.
+    /// Scans a text, and its path. After a failure there is nothing to be done but to end.
     pub(super) fn look_at(&mut self, text: &Text<'_>) {
+        if self.found.failed.is_some() {
+            return;
+        }
         let is_blob = text.kind == TextKind::Blob;
         self.blobs += u64::from(is_blob);
         self.bytes += text.data.len() as u64;
@@ -69,45 +107,96 @@ impl<'a> Findings<'a> {
             self.look_inside(text);
         }
         if let Some(path) = text.path {
-            for candidate in self.engine.scan(path) {
-                self.add(candidate, self.places.of_name(text));
-            }
-        }
-    }
-
-    fn look_inside(&mut self, text: &Text<'_>) {
-        let candidates = self.engine.scan(text.data);
-        if candidates.is_empty() && text.kind == TextKind::Blob {
-            self.clean.add_of(&mut self.clean_blobs, text.id);
-        }
-        for candidate in candidates {
-            let place = self.places.of(text, candidate.line);
-            self.add(candidate, place);
-        }
-    }
-
-    fn add(&mut self, candidate: Candidate, place: Place) {
-        if self.counted.len() >= MAX_COUNTED {
-            self.counted.clear();
-        }
-        let count = self.counted.entry(candidate.value.sha256()).or_default();
-        *count += 1;
-        if *count <= PLACES_PER_VALUE {
-            self.sightings.push(Sighting {
-                value: candidate.value,
-                place,
-                detected_at: self.now,
+            let mut place = None;
+            let (found, places) = (&mut self.found, self.places);
+            self.scanner.scan_text(path, &mut |candidate| {
+                // Links to a file go to its first line.
+                let line = Line {
+                    linked: 1,
+                    recorded: None,
+                };
+                found.add(candidate.value, line, &mut place, places, text);
             });
         }
     }
 
-    /// How many sightings are held.
-    pub(super) fn len(&self) -> usize {
-        self.sightings.len()
+    fn look_inside(&mut self, text: &Text<'_>) {
+        let mut any = false;
+        let mut place = None;
+        let (found, places) = (&mut self.found, self.places);
+        self.scanner.scan_text(text.data, &mut |candidate| {
+            any = true;
+            // Lines of a commit or tree are not lines that anybody can look up.
+            let recorded = (text.kind == TextKind::Blob).then_some(candidate.line);
+            let line = Line {
+                linked: candidate.line,
+                recorded,
+            };
+            found.add(candidate.value, line, &mut place, places, text);
+        });
+        if !any && text.kind == TextKind::Blob {
+            self.clean.add_of(&mut self.clean_blobs, text.id);
+        }
     }
 
-    /// Gives the sightings away.
-    pub(super) fn take(&mut self) -> Vec<Sighting> {
-        std::mem::take(&mut self.sightings)
+    /// What it amounts to in the end.
+    pub(super) fn finish(&mut self) -> Outcome {
+        self.found.look_up();
+        Outcome {
+            sightings: std::mem::take(&mut self.found.sightings),
+            not_looked_up: self.found.not_looked_up,
+            reported: self.found.failed.take().map_or(Ok(()), Err),
+        }
+    }
+}
+
+impl Found<'_> {
+    /// Adds a candidate of `text`. The first one of a text makes its place, which all share.
+    fn add(
+        &mut self,
+        value: KeyValue,
+        line: Line,
+        place: &mut Option<PlaceIndex>,
+        places: &Places,
+        text: &Text<'_>,
+    ) {
+        if self.failed.is_some() {
+            return;
+        }
+        if self.looked_up + self.candidates.len() >= MAX_LOOKUPS {
+            self.not_looked_up += 1;
+            return;
+        }
+        let index = *place.get_or_insert_with(|| self.candidates.place(places.of(text)));
+        self.candidates.add(value, index, Some(line));
+        if self.candidates.is_full() {
+            self.look_up();
+            *place = None;
+        }
+    }
+
+    /// Finds out which candidates are keys of ours.
+    fn look_up(&mut self) {
+        self.looked_up += self.candidates.len();
+        if let Err(error) = self.try_look_up() {
+            self.failed.get_or_insert(error);
+        }
+    }
+
+    fn try_look_up(&mut self) -> Result<(), StoreError> {
+        let Reporter {
+            responder,
+            actor,
+            runtime,
+        } = self.reporter;
+        let ours = runtime.block_on(self.candidates.ours(responder.store()))?;
+        self.candidates.clear(&ours);
+        self.sightings.extend(ours);
+        if self.sightings.len() >= MAX_SIGHTINGS {
+            let sightings = std::mem::take(&mut self.sightings);
+            let report = responder.report(sightings, Reason::Leaked, actor);
+            runtime.block_on(report)?;
+        }
+        Ok(())
     }
 }

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use reqwest::Url;
 
-use crate::fetch::{Text, TextKind};
+use crate::fetch::Text;
+use crate::respond::{PATH_MAX, SharedPlace, URL_MAX, shorten};
+use crate::scan::{Engine, Redactor};
 use crate::store::{NewWorkItem, Place};
 
 /// How a forge writes the address of a line.
@@ -27,12 +29,20 @@ impl Links {
         }
     }
 
-    fn blob(self, commit: &str, path: &str, line: u64) -> String {
+    fn blob(self, commit: &str, path: &str) -> String {
         match self {
-            Self::GitHub => format!("blob/{commit}/{path}#L{line}"),
-            Self::GitLab => format!("-/blob/{commit}/{path}#L{line}"),
-            Self::Gitea => format!("src/commit/{commit}/{path}#L{line}"),
-            Self::Bitbucket => format!("src/{commit}/{path}#lines-{line}"),
+            Self::GitHub => format!("blob/{commit}/{path}"),
+            Self::GitLab => format!("-/blob/{commit}/{path}"),
+            Self::Gitea => format!("src/commit/{commit}/{path}"),
+            Self::Bitbucket => format!("src/{commit}/{path}"),
+        }
+    }
+
+    /// What stands between the address of a file and a line in it.
+    fn fragment(self) -> &'static str {
+        match self {
+            Self::GitHub | Self::GitLab | Self::Gitea => "#L",
+            Self::Bitbucket => "#lines-",
         }
     }
 
@@ -48,6 +58,9 @@ impl Links {
 /// Makes the places of one work item.
 #[derive(Debug, Clone)]
 pub(super) struct Places {
+    redactor: Redactor,
+    /// The longest stretch of text that can be one key, in bytes.
+    longest: usize,
     source: String,
     repository: String,
     links: Links,
@@ -59,9 +72,16 @@ pub(super) struct Places {
 
 impl Places {
     /// The places of a range of the repository that is cloned from `clone_url`.
-    pub(super) fn new(range: &NewWorkItem, clone_url: &Url) -> Self {
+    pub(super) fn new(
+        range: &NewWorkItem,
+        clone_url: &Url,
+        redactor: &Redactor,
+        engine: &Engine,
+    ) -> Self {
         let page = clone_url.as_str().trim_end_matches('/');
         Self {
+            redactor: redactor.clone(),
+            longest: engine.longest_match(),
             source: range.source.clone(),
             links: Links::of(&range.source, &range.host),
             page: page.strip_suffix(".git").unwrap_or(page).to_owned(),
@@ -70,33 +90,32 @@ impl Places {
         }
     }
 
-    /// The place of a candidate that starts on `line` of `text`.
-    pub(super) fn of(&self, text: &Text<'_>, line: u64) -> Place {
+    /// The place of the candidates in `text`, and in its path. Its texts are as long as they are kept in the
+    /// end, whatever the names in the repository.
+    pub(super) fn of(&self, text: &Text<'_>) -> SharedPlace {
         let commit = text.commit.map(|commit| commit.to_string());
         let commit = commit.unwrap_or_else(|| self.after.clone());
         let url = match text.path {
-            Some(path) => self.links.blob(&commit, &encode(path), line),
+            Some(path) => self.links.blob(&commit, &encode(path)),
             None => self.links.commit(&commit),
         };
         let url = format!("{}/{url}", self.page);
-        Place {
-            source: self.source.clone(),
-            url: Some(url),
-            repository: Some(self.repository.clone()),
-            commit: Some(commit),
-            path: text
-                .path
-                .map(|path| String::from_utf8_lossy(path).into_owned()),
-            // Lines of a commit or tree are not lines that anybody can look up.
-            line: (text.kind == TextKind::Blob).then_some(line),
-        }
-    }
-
-    /// The place of a candidate that stands in the path of `text`.
-    pub(super) fn of_name(&self, text: &Text<'_>) -> Place {
-        Place {
-            line: None,
-            ..self.of(text, 1)
+        // A byte of a path takes up to three in a link.
+        let open_end = |each| text.path_is_cut.then_some(self.longest * each);
+        let kept = shorten(&self.redactor, &url, URL_MAX, open_end(3));
+        let path = text.path.map(String::from_utf8_lossy);
+        let path = path.map(|path| shorten(&self.redactor, &path, PATH_MAX, open_end(1)));
+        let has_lines = text.path.is_some() && !kept.ends_with('…');
+        SharedPlace {
+            fragment: has_lines.then_some(self.links.fragment()),
+            place: Place {
+                source: self.source.clone(),
+                url: Some(kept),
+                repository: Some(self.repository.clone()),
+                commit: Some(commit),
+                path,
+                line: None,
+            },
         }
     }
 }
@@ -120,7 +139,9 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::fetch::ObjectId;
+    use crate::fetch::{ObjectId, TextKind};
+    use crate::keyformat::FormatSet;
+    use crate::scan::Encodings;
     use crate::store::{Priority, WorkKind};
 
     const AFTER: &str = "7a8f3ac80e2ad2f6842cb86f576d4bfe2c03e300";
@@ -144,10 +165,10 @@ mod tests {
             priority: Priority::Firehose,
             event_at: Timestamp::UNIX_EPOCH,
         };
-        Places::new(
-            &range,
-            &Url::parse("https://git.example/acme/shop.git").unwrap(),
-        )
+        let formats = FormatSet::builtin();
+        let engine = Engine::new(&formats, Encodings::ALL);
+        let clone_url = Url::parse("https://git.example/acme/shop.git").unwrap();
+        Places::new(&range, &clone_url, &Redactor::new(&formats), &engine)
     }
 
     fn text(kind: TextKind, commit: Option<ObjectId>, path: Option<&[u8]>) -> Text<'_> {
@@ -156,6 +177,7 @@ mod tests {
             id: ObjectId::null(gix_hash::Kind::Sha1),
             commit,
             path,
+            path_is_cut: false,
             data: b"",
         }
     }
@@ -164,30 +186,31 @@ mod tests {
     fn links_to_the_line() {
         let commit = ObjectId::from_hex(COMMIT.as_bytes()).unwrap();
         let blob = text(TextKind::Blob, Some(commit), Some(b"a b/caf\xe9#1.txt"));
-        let place = places().of(&blob, 7);
-        let url = format!("https://git.example/acme/shop/blob/{COMMIT}/a%20b/caf%E9%231.txt#L7");
-        assert_eq!(place.url, Some(url));
+        let SharedPlace { place, fragment } = places().of(&blob);
+        let url = format!("https://git.example/acme/shop/blob/{COMMIT}/a%20b/caf%E9%231.txt");
+        assert_eq!((place.url, fragment), (Some(url), Some("#L")));
         assert_eq!(place.path.as_deref(), Some("a b/caf\u{fffd}#1.txt"));
-        assert_eq!(
-            (place.commit.as_deref(), place.line),
-            (Some(COMMIT), Some(7))
-        );
-        assert_eq!(places().of_name(&blob).line, None);
+        assert_eq!((place.commit.as_deref(), place.line), (Some(COMMIT), None));
     }
 
     #[test]
     fn each_forge_has_its_own_links() {
         let commit = ObjectId::from_hex(COMMIT.as_bytes()).unwrap();
         let blob = text(TextKind::Blob, Some(commit), Some(b"a.txt"));
-        for (source, url) in [
-            ("webhook:gitlab", format!("-/blob/{COMMIT}/a.txt#L7")),
-            ("webhook:gitea", format!("src/commit/{COMMIT}/a.txt#L7")),
-            ("webhook:bitbucket", format!("src/{COMMIT}/a.txt#lines-7")),
+        for (source, url, fragment) in [
+            ("webhook:gitlab", format!("-/blob/{COMMIT}/a.txt"), "#L"),
+            ("webhook:gitea", format!("src/commit/{COMMIT}/a.txt"), "#L"),
+            (
+                "webhook:bitbucket",
+                format!("src/{COMMIT}/a.txt"),
+                "#lines-",
+            ),
         ] {
-            let place = places_of(source).of(&blob, 7);
+            let shared = places_of(source).of(&blob);
+            let url = format!("https://git.example/acme/shop/{url}");
             assert_eq!(
-                place.url,
-                Some(format!("https://git.example/acme/shop/{url}"))
+                (shared.place.url, shared.fragment),
+                (Some(url), Some(fragment))
             );
         }
     }
@@ -195,8 +218,20 @@ mod tests {
     #[test]
     fn what_has_no_path_links_to_the_commit() {
         let tree = text(TextKind::Tree, None, None);
-        let place = places().of(&tree, 3);
+        let SharedPlace { place, fragment } = places().of(&tree);
         let url = format!("https://git.example/acme/shop/commit/{AFTER}");
-        assert_eq!((place.url, place.line), (Some(url), None));
+        assert_eq!((place.url, fragment), (Some(url), None));
+    }
+
+    #[test]
+    fn places_are_as_long_as_they_are_kept() {
+        let path = vec![b'/'; 8192];
+        let mut blob = text(TextKind::Blob, None, Some(&path));
+        blob.path_is_cut = true;
+        let SharedPlace { place, fragment } = places().of(&blob);
+        let more = '…'.len_utf8();
+        assert_eq!(place.url.unwrap().len(), URL_MAX + more);
+        assert_eq!(place.path.unwrap().len(), PATH_MAX + more);
+        assert_eq!(fragment, None);
     }
 }

@@ -7,16 +7,13 @@ use reqwest::Url;
 use secrecy::SecretString;
 use tokio::runtime::Handle;
 
-use super::findings::Findings;
+use super::findings::{Findings, Outcome, Reporter};
 use super::place::Places;
-use super::{Origin, Shared};
+use super::{Origin, Shared, WorkerParts};
 use crate::fetch::{FetchError, ObjectId, RangeRequest, RepositoryName, Visited};
 use crate::respond::Sighting;
 use crate::source::Installation;
-use crate::store::{Fetched, NewWorkItem, Priority, Reason, StoreError, WorkItem, WorkKind};
-
-/// Sightings that are held before they are looked up, in the middle of an item if need be.
-const MAX_HELD: usize = 4096;
+use crate::store::{Fetched, NewWorkItem, Priority, WorkItem, WorkKind};
 
 /// The wait when a server asks to slow down and does not say for how long.
 const SLOW_DOWN: Duration = Duration::from_mins(1);
@@ -100,7 +97,10 @@ impl Shared {
 
     /// Fetches and scans a range.
     async fn read(self: Arc<Self>, plan: Plan, item: WorkItem) -> Tried {
-        let places = Places::new(&item.range, &plan.clone_url);
+        let WorkerParts {
+            responder, engine, ..
+        } = &self.parts;
+        let places = Places::new(&item.range, &plan.clone_url, responder.redactor(), engine);
         let has_token = plan.token.is_some();
         let request = match request(&item.range, plan) {
             Ok(request) => request,
@@ -115,7 +115,7 @@ impl Shared {
         let shared = Arc::clone(&self);
         let actor = actor(&item.range.source);
         let scanned =
-            tokio::task::spawn_blocking(move || shared.scan(&fetched, &places, &actor, &runtime));
+            tokio::task::spawn_blocking(move || shared.scan(fetched, &places, &actor, &runtime));
         match scanned.await {
             Ok(scanned) => self.after_scan(item, scanned),
             // The panic itself was logged where it happened.
@@ -147,7 +147,7 @@ impl Shared {
         } else {
             End::Done(Done {
                 fetched: Fetched {
-                    truncated: found.len() > MAX_REFERENCES,
+                    truncated: references.cut || found.len() > MAX_REFERENCES,
                     ..Fetched::default()
                 },
                 more: found
@@ -170,53 +170,53 @@ impl Shared {
     /// Scans everything that was fetched. Blocks the thread.
     fn scan(
         &self,
-        fetched: &crate::fetch::Fetched,
+        fetched: crate::fetch::Fetched,
         places: &Places,
         actor: &str,
         runtime: &Handle,
     ) -> Scanned {
-        let mut findings = Findings::new(
-            &self.parts.engine,
-            &self.clean,
-            places,
-            self.parts.clock.now(),
-        );
-        let mut failed = Ok(());
-        let visited = fetched.visit(|text| {
-            if failed.is_err() {
-                return;
-            }
-            findings.look_at(&text);
-            if findings.len() >= MAX_HELD {
-                // So many candidates are nobody's for the most part; keeping them all would take memory
-                // without bound. Reporting them twice does no harm.
-                let report = self
-                    .parts
-                    .responder
-                    .report(findings.take(), Reason::Leaked, actor);
-                failed = runtime.block_on(report).map(drop);
-            }
-        });
+        let WorkerParts {
+            engine,
+            responder,
+            clock,
+            ..
+        } = &self.parts;
+        let reporter = Reporter {
+            responder,
+            actor,
+            runtime,
+        };
+        let mut findings = Findings::new(engine, &self.clean, places, reporter, clock.now());
+        let visited = fetched.visit(|text| findings.look_at(&text));
         Scanned {
-            sightings: findings.take(),
+            found: findings.finish(),
             clean_blobs: std::mem::take(&mut findings.clean_blobs),
             known_blobs: findings.known_blobs,
             bytes: findings.bytes,
             blobs: findings.blobs,
             visited,
-            reported: failed,
         }
     }
 
     fn after_scan(&self, item: WorkItem, scanned: Scanned) -> Tried {
-        let end = match (scanned.visited, scanned.reported) {
+        let Outcome {
+            sightings,
+            not_looked_up,
+            reported,
+        } = scanned.found;
+        let end = match (scanned.visited, reported) {
             (_, Err(error)) => End::Failed(self.words(&error)),
+            (Err(error @ FetchError::Busy), _) => {
+                let why = self.words(&error);
+                End::Later { wait: BUSY, why }
+            }
             (Err(error), _) => End::Failed(self.words(&error)),
             (Ok(visited), Ok(())) => {
-                tell_left_out(&item, visited);
+                tell_left_out(&item, visited, not_looked_up);
+                let is_whole = visited.left_out.is_nothing() && not_looked_up == 0;
                 End::Done(Done {
                     fetched: Fetched {
-                        truncated: !visited.left_out.is_nothing(),
+                        truncated: !is_whole,
                         bytes: scanned.bytes,
                         blobs: scanned.blobs,
                     },
@@ -228,7 +228,7 @@ impl Shared {
         };
         Tried {
             item,
-            sightings: scanned.sightings,
+            sightings,
             clean_blobs: scanned.clean_blobs,
             end,
         }
@@ -280,13 +280,12 @@ impl Shared {
 }
 
 struct Scanned {
-    sightings: Vec<Sighting>,
+    found: Outcome,
     clean_blobs: Vec<ObjectId>,
     known_blobs: u64,
     bytes: u64,
     blobs: u64,
     visited: Result<Visited, FetchError>,
-    reported: Result<(), StoreError>,
 }
 
 impl Tried {
@@ -380,14 +379,14 @@ fn gone(item: &WorkItem, why: &str) -> End {
     })
 }
 
-fn tell_left_out(item: &WorkItem, visited: Visited) {
+fn tell_left_out(item: &WorkItem, visited: Visited, not_looked_up: u64) {
     let left_out = visited.left_out;
-    if !left_out.is_nothing() {
+    if !left_out.is_nothing() || not_looked_up > 0 {
         let halved = visited.middle.is_some();
         tracing::warn!(
             item = %item.id, repository = item.range.repository, cut = left_out.cut,
             too_big = left_out.too_big, without_base = left_out.without_base,
-            over_budget = left_out.over_budget, halved, "not everything of a push was read"
+            over_budget = left_out.over_budget, not_looked_up, halved, "not everything of a push was read"
         );
     }
 }

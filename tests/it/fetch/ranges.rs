@@ -345,7 +345,7 @@ async fn a_blob_over_the_limit_is_counted_and_the_others_are_read() {
         ..limits()
     };
     let fetched = fetcher(tight).fetch(&place.request(&pushed)).await.unwrap();
-    let shown = shown(&fetched);
+    let shown = shown(fetched);
     assert_eq!(shown.blobs(), ["small.txt: small"]);
     assert_eq!(shown.left_out.too_big, 1);
 }
@@ -372,13 +372,56 @@ async fn history_beyond_the_byte_limit_is_cut_and_says_so() {
     };
     let fetched = fetcher(tight).fetch(&place.request(&pushed)).await.unwrap();
     assert_eq!(fetched.bytes(), 100_000);
-    let shown = shown(&fetched);
+    let shown = shown(fetched);
     assert!(shown.left_out.cut);
     assert!(
         (1..20).contains(&shown.blobs().len()),
         "{}",
         shown.blobs().len()
     );
+}
+
+/// A commit that cannot be halved is more than what is held at a time.
+#[tokio::test]
+async fn a_large_commit_is_read_part_by_part() {
+    let place = Place::new().await;
+    let repository = place.repository();
+    let mut state = 7u32;
+    for n in 0..60 {
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            b'a' + state.to_be_bytes()[0] % 26
+        })
+        .take(5_000)
+        .collect();
+        repository.write(format!("dir{n}/noise"), &noise).unwrap();
+    }
+    repository.commit("noise").unwrap();
+    let pushed = repository.push("main").unwrap();
+    for held in [30_000, 50_000, 100_000] {
+        let tight = FetchLimits {
+            max_held_bytes: held,
+            ..limits()
+        };
+        let fetched = fetcher(tight).fetch(&place.request(&pushed)).await.unwrap();
+        assert_eq!(fetched.bytes(), held);
+        let shown = tokio::task::spawn_blocking(|| shown(fetched))
+            .await
+            .unwrap();
+        assert_eq!(shown.whole().blobs().len(), 60);
+    }
+    // Not beyond what may be fetched in all.
+    let tight = FetchLimits {
+        max_held_bytes: 30_000,
+        max_fetch_bytes: 100_000,
+        ..limits()
+    };
+    let fetched = fetcher(tight).fetch(&place.request(&pushed)).await.unwrap();
+    let shown = tokio::task::spawn_blocking(|| shown(fetched))
+        .await
+        .unwrap();
+    assert!(shown.left_out.cut);
+    assert!((10..60).contains(&shown.blobs().len()));
 }
 
 #[tokio::test]
@@ -403,7 +446,7 @@ async fn a_small_limit_on_objects_or_inflated_bytes_cuts_too() {
         },
     ] {
         let fetched = fetcher(tight).fetch(&place.request(&pushed)).await.unwrap();
-        let shown = shown(&fetched);
+        let shown = shown(fetched);
         assert!(shown.left_out.cut, "{:?}", shown.left_out);
         assert!(shown.blobs().len() < 10);
     }
@@ -426,5 +469,5 @@ async fn fetches_under_way_share_their_places() {
     let waiting = futures_util::poll!(&mut second);
     assert!(waiting.is_pending());
     drop(first);
-    assert_eq!(shown(&second.await.unwrap()).blobs(), ["a.txt: a"]);
+    assert_eq!(shown(second.await.unwrap()).blobs(), ["a.txt: a"]);
 }

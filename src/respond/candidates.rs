@@ -1,0 +1,227 @@
+//! What was found, until it is known whose it is.
+
+use std::collections::{HashMap, HashSet};
+
+use jiff::Timestamp;
+
+use super::Sighting;
+use crate::keyformat::{KeyValue, Sha256Digest};
+use crate::store::{Place, Store, StoreError};
+
+/// How many places of one and the same candidate are kept. More say nothing new, and a file of a million
+/// copies must not become a million rows.
+const PLACES_PER_VALUE: u32 = 100;
+
+/// How many different candidates are counted before counting starts anew: as many as fit into a table of
+/// 600 kB.
+const MAX_COUNTED: usize = 14_336;
+
+/// The count of a candidate that was looked up and is nobody's.
+const NOBODYS: u32 = u32::MAX;
+
+/// Bytes of places for each candidate that may be held.
+const BYTES_EACH: usize = 128;
+
+/// Candidates and the places that they share. Most candidates are nobody's, and whoever pushes them chooses
+/// how many there are and how long the names of their places: so a place is kept once for each text, and a
+/// [`Sighting`] is made only of what turns out to be a key of ours.
+#[derive(Debug, Default)]
+pub struct Candidates {
+    detected_at: Timestamp,
+    max: usize,
+    places: Vec<SharedPlace>,
+    place_bytes: usize,
+    list: Vec<Candidate>,
+    counted: HashMap<Sha256Digest, u32>,
+}
+
+/// A place of [`Candidates`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlaceIndex(u32);
+
+/// Where candidates were found, but for the line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedPlace {
+    /// The place without its line, its texts no longer than they are kept.
+    pub place: Place,
+    /// What stands between the link and the line in it, such as `#L`. None when links have no lines.
+    pub fragment: Option<&'static str>,
+}
+
+/// Where in a text a candidate stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line {
+    /// The line in the link.
+    pub linked: u64,
+    /// The line that is recorded, if people can look it up.
+    pub recorded: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    value: KeyValue,
+    place: PlaceIndex,
+    line: Option<Line>,
+}
+
+impl Candidates {
+    /// Nothing yet. Of what is found at `detected_at`, about `max` candidates are to be held.
+    pub fn new(detected_at: Timestamp, max: usize) -> Self {
+        Self {
+            detected_at,
+            max,
+            places: Vec::new(),
+            place_bytes: 0,
+            list: Vec::new(),
+            counted: HashMap::new(),
+        }
+    }
+
+    /// Adds a place that candidates can be added to.
+    pub fn place(&mut self, place: SharedPlace) -> PlaceIndex {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let Place {
+            source,
+            url,
+            repository,
+            commit,
+            path,
+            ..
+        } = &place.place;
+        let texts = source.len() + text(url) + text(repository) + text(commit) + text(path);
+        self.place_bytes += size_of::<SharedPlace>() + texts;
+        // There are at most as many as there are candidates, and of them there are few.
+        let index = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
+        self.places.push(place);
+        PlaceIndex(index)
+    }
+
+    /// Adds a candidate, unless it is known to be nobody's or was seen often enough.
+    pub fn add(&mut self, value: KeyValue, place: PlaceIndex, line: Option<Line>) {
+        if self.counted.len() >= MAX_COUNTED {
+            self.counted.clear();
+        }
+        let count = self.counted.entry(value.sha256()).or_default();
+        if *count < PLACES_PER_VALUE {
+            *count += 1;
+            self.list.push(Candidate { value, place, line });
+        }
+    }
+
+    /// Whether no more should be added before these were looked up.
+    pub fn is_full(&self) -> bool {
+        self.list.len() >= self.max || self.place_bytes >= self.max * BYTES_EACH
+    }
+
+    /// How many are held.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether none is held.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Those that are keys of ours, as sightings.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read.
+    pub async fn ours(&self, store: &Store) -> Result<Vec<Sighting>, StoreError> {
+        if self.list.is_empty() {
+            return Ok(Vec::new());
+        }
+        let digests: HashSet<_> = self.list.iter().map(|seen| seen.value.sha256()).collect();
+        let digests: Vec<_> = digests.into_iter().collect();
+        let known = store.find_keys(&digests).await?;
+        let ours = self.list.iter();
+        let ours = ours.filter(|seen| known.contains_key(&seen.value.sha256()));
+        Ok(ours.map(|seen| self.sighting(seen)).collect())
+    }
+
+    /// Forgets what is held, `ours` of it being keys of ours. The others are not added again.
+    pub fn clear(&mut self, ours: &[Sighting]) {
+        let ours: HashSet<_> = ours.iter().map(|seen| seen.value.sha256()).collect();
+        for seen in self.list.drain(..) {
+            let digest = seen.value.sha256();
+            if !ours.contains(&digest)
+                && let Some(count) = self.counted.get_mut(&digest)
+            {
+                *count = NOBODYS;
+            }
+        }
+        self.places = Vec::new();
+        self.place_bytes = 0;
+    }
+
+    fn sighting(&self, seen: &Candidate) -> Sighting {
+        let PlaceIndex(at) = seen.place;
+        let SharedPlace {
+            mut place,
+            fragment,
+        } = self.places[at as usize].clone();
+        if let Some(line) = seen.line {
+            if let (Some(url), Some(fragment)) = (&mut place.url, fragment) {
+                url.push_str(fragment);
+                url.push_str(&line.linked.to_string());
+            }
+            place.line = line.recorded;
+        }
+        Sighting {
+            value: seen.value.clone(),
+            place,
+            detected_at: self.detected_at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(path: &str) -> SharedPlace {
+        SharedPlace {
+            place: Place {
+                source: "feed".to_owned(),
+                url: Some(format!("https://git.example/{path}")),
+                repository: None,
+                commit: None,
+                path: Some(path.to_owned()),
+                line: None,
+            },
+            fragment: Some("#L"),
+        }
+    }
+
+    #[test]
+    fn places_are_shared_and_repetitions_bounded() {
+        let mut candidates = Candidates::new(Timestamp::UNIX_EPOCH, 200);
+        let at = candidates.place(place("a"));
+        for line in 1..=1000 {
+            let line = Line {
+                linked: line,
+                recorded: Some(line),
+            };
+            candidates.add(KeyValue::new("same"), at, Some(line));
+        }
+        assert_eq!(candidates.len(), 100);
+        assert!(!candidates.is_full());
+        let last = candidates.sighting(&candidates.list[99]);
+        assert_eq!(last.place.url.unwrap(), "https://git.example/a#L100");
+        assert_eq!(last.place.line, Some(100));
+        // Nobody's: it is not looked up again.
+        candidates.clear(&[]);
+        let at = candidates.place(place("b"));
+        candidates.add(KeyValue::new("same"), at, None);
+        assert!(candidates.is_empty());
+        candidates.add(KeyValue::new("other"), at, None);
+        assert_eq!(candidates.len(), 1);
+    }
+
+    #[test]
+    fn long_places_fill_it_too() {
+        let mut candidates = Candidates::new(Timestamp::UNIX_EPOCH, 100);
+        candidates.place(place(&"x".repeat(10_000)));
+        assert!(candidates.is_full() && candidates.is_empty());
+    }
+}
