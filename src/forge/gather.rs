@@ -1,21 +1,26 @@
 //! Messages become work items and sightings, to be committed together.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::push::{Announcement, Push, Remote};
-use super::texts::scan_texts;
+use super::texts::{Link, scan_texts};
 use crate::fetch::ObjectId;
-use crate::respond::Sighting;
-use crate::scan::{Candidate, Engine, Redactor};
+use crate::respond::{Candidates, REPOSITORY_MAX, SharedPlace, URL_MAX, shorten};
+use crate::scan::{Engine, Redactor, Scanner};
 use crate::store::{NewWorkItem, Place, Priority, WorkKind};
+
+/// The most candidates that are kept of the messages of one poll or one delivery. Real ones hold a few keys.
+const MAX_CANDIDATES: usize = 10_000;
 
 /// What the messages of one poll or one delivery amount to.
 #[derive(Debug, Default)]
 pub struct Gathered {
     /// What is to be fetched.
     pub items: Vec<NewWorkItem>,
-    /// Keys that stand in the messages themselves: in a text, or in the name of a branch or repository.
-    pub sightings: Vec<Sighting>,
+    /// What may be keys in the messages themselves: in a text, or in the name of a branch or repository.
+    pub candidates: Candidates,
     /// Messages whose texts were scanned.
     pub texts: u64,
     /// Messages that could not be used.
@@ -23,9 +28,14 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    /// Whether there is nothing to commit.
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.sightings.is_empty()
+    /// Nothing yet, at `now`.
+    pub fn new(now: Timestamp) -> Self {
+        Self {
+            items: Vec::new(),
+            candidates: Candidates::new(now, MAX_CANDIDATES),
+            texts: 0,
+            malformed: 0,
+        }
     }
 }
 
@@ -35,7 +45,6 @@ pub struct Gatherer<'a> {
     source: &'a str,
     redactor: &'a Redactor,
     engine: &'a Engine,
-    now: Timestamp,
     /// What was collected so far.
     pub gathered: Gathered,
 }
@@ -52,8 +61,7 @@ impl<'a> Gatherer<'a> {
             source,
             redactor,
             engine,
-            now,
-            gathered: Gathered::default(),
+            gathered: Gathered::new(now),
         }
     }
 
@@ -83,7 +91,8 @@ impl<'a> Gatherer<'a> {
         self.add(item, &announced.remote);
     }
 
-    /// Scans every string of a JSON text.
+    /// Scans every string of a JSON text. Of more candidates than are kept the rest is left out, and the
+    /// message counts as malformed.
     ///
     /// # Errors
     /// What is wrong with the JSON, without quoting it.
@@ -92,18 +101,43 @@ impl<'a> Gatherer<'a> {
         json: &[u8],
         repository: Option<&str>,
     ) -> Result<(), serde_json::Error> {
-        let Self {
-            source,
-            engine,
-            now,
-            gathered,
-            ..
-        } = self;
+        let (source, redactor, engine) = (self.source, self.redactor, self.engine);
+        let gathered = &mut self.gathered;
         gathered.texts += 1;
+        let shorten = |text: &str, max, cut: bool| {
+            let open_end = cut.then(|| engine.longest_match());
+            shorten(redactor, text, max, open_end)
+        };
+        let repository = repository.map(|name| shorten(name, REPOSITORY_MAX, false));
+        let candidates = &mut gathered.candidates;
+        let mut left_out = 0_u64;
+        // Candidates with the same link stand at the same place.
+        let mut last: Option<(Option<Arc<Link>>, _)> = None;
         scan_texts(engine, json, |candidate, link| {
-            let place = place(source, repository, link);
-            gathered.sightings.push(sighting(candidate, place, *now));
-        })
+            if candidates.is_full() {
+                left_out += 1;
+                return;
+            }
+            let known = last.as_ref().filter(|(known, _)| known.as_ref() == link);
+            let place = known.map_or_else(
+                || {
+                    let url = link.map(|link| shorten(&link.text, URL_MAX, link.cut));
+                    candidates.place(place(source, repository.clone(), url))
+                },
+                |(_, place)| *place,
+            );
+            last = Some((link.cloned(), place));
+            candidates.add(candidate.value, place, None);
+        })?;
+        if left_out > 0 {
+            gathered.malformed += 1;
+            tracing::warn!(
+                source,
+                candidates = left_out,
+                "a message holds more than is looked up"
+            );
+        }
+        Ok(())
     }
 
     fn item(
@@ -144,37 +178,34 @@ impl<'a> Gatherer<'a> {
     /// Looks for keys in the names of a repository and a reference; gives the repository's name.
     fn names(&mut self, remote: &Remote, reference: &str, commit: Option<ObjectId>) -> String {
         let repository = remote.repository.to_string();
+        let mut scanner = Scanner::new(self.engine);
+        let candidates = &mut self.gathered.candidates;
         for text in [&repository, reference] {
-            for candidate in self.engine.scan(text.as_bytes()) {
-                let place = Place {
-                    commit: commit
-                        .filter(|id| !id.is_null())
-                        .map(|commit| commit.to_string()),
-                    ..place(self.source, Some(&repository), None)
-                };
-                let sighting = sighting(candidate, place, self.now);
-                self.gathered.sightings.push(sighting);
-            }
+            let mut shared = None;
+            scanner.scan_text(text.as_bytes(), &mut |candidate| {
+                let at = *shared.get_or_insert_with(|| {
+                    let mut place = place(self.source, Some(repository.clone()), None);
+                    let commit = commit.filter(|id| !id.is_null());
+                    place.place.commit = commit.map(|commit| commit.to_string());
+                    candidates.place(place)
+                });
+                candidates.add(candidate.value, at, None);
+            });
         }
         repository
     }
 }
 
-fn place(source: &str, repository: Option<&str>, link: Option<&str>) -> Place {
-    Place {
-        source: source.to_owned(),
-        url: link.map(str::to_owned),
-        repository: repository.map(str::to_owned),
-        commit: None,
-        path: None,
-        line: None,
-    }
-}
-
-fn sighting(candidate: Candidate, place: Place, detected_at: Timestamp) -> Sighting {
-    Sighting {
-        value: candidate.value,
-        place,
-        detected_at,
+fn place(source: &str, repository: Option<String>, url: Option<String>) -> SharedPlace {
+    SharedPlace {
+        place: Place {
+            source: source.to_owned(),
+            url,
+            repository,
+            commit: None,
+            path: None,
+            line: None,
+        },
+        fragment: None,
     }
 }

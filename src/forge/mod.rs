@@ -10,4 +10,4 @@ mod texts;
 
 pub use gather::{Gathered, Gatherer};
 pub use push::{Announcement, Push, Remote, is_reference, object_id};
-pub use texts::{MAX_DEPTH, scan_texts};
+pub use texts::{Link, MAX_DEPTH, scan_texts};

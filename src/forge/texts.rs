@@ -4,77 +4,258 @@
 //! are scanned, names of fields too; it costs little, since the engine is faster than the parser.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
 
-use crate::scan::{Candidate, Engine};
+use crate::scan::{Candidate, Engine, Scanner};
 
 /// How deep a message may be nested. `serde_json` itself stops at 128.
 pub const MAX_DEPTH: u8 = 100;
 
+/// The most of a link that is looked at, in bytes.
+const MAX_LINK: usize = 8 << 10;
+
+/// Candidates that wait for the end of the object that they stand in, where its link may be.
+const MAX_PENDING: usize = 4096;
+
+/// A link that goes with a text of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its first 8 KiB.
+    pub text: String,
+    /// Whether it goes on.
+    pub cut: bool,
+}
+
 /// Scans every string of a JSON text; calls `found` with each candidate and the nearest link that goes
 /// with it: the `html_url` (or Bitbucket's `links.html.href`, or else GitLab's `url`) of the object that
-/// the string stands in, or of one around it.
+/// the string stands in, or of one around it. Nothing is built of the text, whatever is in it; of more than
+/// 4,096 candidates some come without the links that stand behind them.
 ///
 /// # Errors
 /// What is wrong with the JSON, without quoting it. Candidates in front of the fault were not reported.
 pub fn scan_texts(
     engine: &Engine,
     json: &[u8],
-    mut found: impl FnMut(Candidate, Option<&str>),
+    mut found: impl FnMut(Candidate, Option<&Arc<Link>>),
 ) -> Result<(), serde_json::Error> {
-    // Nearly all messages hold no candidate: for them one pass without building anything is enough.
+    // Nearly all messages hold no candidate: for them one pass without links is enough.
     let mut any = false;
-    let mut reader = serde_json::Deserializer::from_slice(json);
+    let mut scanner = Scanner::new(engine);
     let strings = Strings {
         depth: 0,
-        each: &mut |text: &str| any |= !any && !engine.scan(text.as_bytes()).is_empty(),
+        each: &mut |text: &str| {
+            if !any {
+                scanner.scan_text(text.as_bytes(), &mut |_| any = true);
+            }
+        },
     };
+    let mut reader = serde_json::Deserializer::from_slice(json);
     strings.deserialize(&mut reader)?;
     reader.end()?;
     if any {
-        walk(engine, &serde_json::from_slice(json)?, None, &mut found);
+        let mut linking = Linking {
+            scanner,
+            pending: Vec::new(),
+            found: &mut found,
+        };
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        linking.value(0, Wanted::Nothing).deserialize(&mut reader)?;
+        linking.deliver();
     }
     Ok(())
 }
 
-fn walk(
-    engine: &Engine,
-    value: &Value,
-    link: Option<&str>,
-    found: &mut impl FnMut(Candidate, Option<&str>),
-) {
-    match value {
-        Value::String(text) => {
-            for candidate in engine.scan(text.as_bytes()) {
-                found(candidate, link);
-            }
+/// Candidates on their way to whoever wants them, each with the link that was found for it so far.
+struct Linking<'e> {
+    scanner: Scanner<'e>,
+    pending: Vec<(Candidate, Option<Arc<Link>>)>,
+    found: &'e mut dyn FnMut(Candidate, Option<&Arc<Link>>),
+}
+
+impl<'e> Linking<'e> {
+    fn value(&mut self, depth: u8, wanted: Wanted) -> Value<'_, 'e> {
+        Value {
+            linking: self,
+            depth,
+            wanted,
         }
-        Value::Array(items) => {
-            for item in items {
-                walk(engine, item, link, found);
-            }
-        }
-        Value::Object(fields) => {
-            let link = link_of(value).or(link);
-            for (name, field) in fields {
-                for candidate in engine.scan(name.as_bytes()) {
-                    found(candidate, link);
+    }
+
+    fn scan(&mut self, text: &str) {
+        let pending = &mut self.pending;
+        let found = &mut *self.found;
+        self.scanner.scan_text(text.as_bytes(), &mut |candidate| {
+            if pending.len() >= MAX_PENDING {
+                for (candidate, link) in pending.drain(..) {
+                    found(candidate, link.as_ref());
                 }
-                walk(engine, field, link, found);
             }
+            pending.push((candidate, None));
+        });
+    }
+
+    /// Gives those from `first` on that have no link yet the one of the object around them.
+    fn link(&mut self, first: usize, link: Link) {
+        let link = Arc::new(link);
+        for (_, none) in self.pending.iter_mut().skip(first) {
+            none.get_or_insert_with(|| Arc::clone(&link));
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+
+    fn deliver(&mut self) {
+        for (candidate, link) in self.pending.drain(..) {
+            (self.found)(candidate, link.as_ref());
+        }
     }
 }
 
-/// The page of an object, for people.
-fn link_of(object: &Value) -> Option<&str> {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
-    let link = text("/html_url").or_else(|| text("/links/html/href"));
-    let link = link.or_else(|| text("/url"))?;
-    (link.starts_with("https://") || link.starts_with("http://")).then_some(link)
+/// What is to be known of a value, besides the candidates in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Nothing,
+    /// Its text.
+    Text,
+    /// Its field `href`.
+    Href,
+    /// The field `href` of its field `html`.
+    HtmlHref,
+}
+
+/// Fields that have to do with links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    HtmlUrl,
+    Links,
+    Url,
+    Html,
+    Href,
+    Other,
+}
+
+/// Reads a value: its candidates, and the text that is wanted of it.
+struct Value<'l, 'e> {
+    linking: &'l mut Linking<'e>,
+    depth: u8,
+    wanted: Wanted,
+}
+
+/// Reads the name of a field.
+struct Name<'l, 'e>(&'l mut Linking<'e>);
+
+impl<'de> DeserializeSeed<'de> for Value<'_, '_> {
+    type Value = Option<Link>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Option<Link>, D::Error> {
+        if self.depth > MAX_DEPTH {
+            return Err(D::Error::custom("nested too deep"));
+        }
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Value<'_, '_> {
+    type Value = Option<Link>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Option<Link>, E> {
+        self.linking.scan(text);
+        let end = text.floor_char_boundary(MAX_LINK);
+        Ok((self.wanted == Wanted::Text).then(|| Link {
+            text: text[..end].to_owned(),
+            cut: end < text.len(),
+        }))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Option<Link>, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Option<Link>, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Option<Link>, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Option<Link>, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Option<Link>, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Option<Link>, A::Error> {
+        let depth = self.depth + 1;
+        while let Some(_text) =
+            items.next_element_seed(self.linking.value(depth, Wanted::Nothing))?
+        {}
+        Ok(None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Option<Link>, A::Error> {
+        let first = self.linking.pending.len();
+        let (mut html_url, mut links, mut url, mut told) = (None, None, None, None);
+        while let Some(field) = fields.next_key_seed(Name(self.linking))? {
+            let wanted = match (field, self.wanted) {
+                (Field::HtmlUrl | Field::Url, _) | (Field::Href, Wanted::Href) => Wanted::Text,
+                (Field::Links, _) => Wanted::HtmlHref,
+                (Field::Html, Wanted::HtmlHref) => Wanted::Href,
+                _ => Wanted::Nothing,
+            };
+            let text = fields.next_value_seed(self.linking.value(self.depth + 1, wanted))?;
+            match (field, self.wanted) {
+                (Field::HtmlUrl, _) => html_url = text,
+                (Field::Links, _) => links = text,
+                (Field::Url, _) => url = text,
+                (Field::Html, Wanted::HtmlHref) | (Field::Href, Wanted::Href) => told = text,
+                _ => {}
+            }
+        }
+        let is_page = |link: &Link| {
+            let mut schemes = ["https://", "http://"].into_iter();
+            schemes.any(|scheme| link.text.starts_with(scheme))
+        };
+        let link: Option<Link> = html_url.or(links).or(url);
+        if let Some(link) = link.filter(is_page) {
+            self.linking.link(first, link);
+        }
+        Ok(told)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Name<'_, '_> {
+    type Value = Field;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Field, D::Error> {
+        from.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_, '_> {
+    type Value = Field;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Field, E> {
+        self.0.scan(name);
+        Ok(match name {
+            "html_url" => Field::HtmlUrl,
+            "links" => Field::Links,
+            "url" => Field::Url,
+            "html" => Field::Html,
+            "href" => Field::Href,
+            _ => Field::Other,
+        })
+    }
 }
 
 /// Hands every string of a JSON value to `each`, without keeping any.
@@ -163,7 +344,7 @@ mod tests {
         let mut found = Vec::new();
         scan_texts(&engine, json, |candidate, link| {
             let value = candidate.value.expose().to_owned();
-            found.push((value, link.map(str::to_owned)));
+            found.push((value, link.map(|link| link.text.clone())));
         })?;
         Ok(found)
     }
@@ -207,6 +388,18 @@ mod tests {
                 "{message}"
             );
         }
+    }
+
+    #[test]
+    fn links_are_bounded_and_so_are_candidates_without_one() {
+        let key = key();
+        let long = format!("https://forge.example/{}", "x".repeat(20_000));
+        let many = vec![key.clone(); 10_000];
+        let message = json!({"texts": many, "url": long}).to_string();
+        let found = found(message.as_bytes()).unwrap();
+        assert_eq!(found.len(), 10_000);
+        assert_eq!(found.last().unwrap().1.as_ref().unwrap().len(), MAX_LINK);
+        assert_eq!(found[0].1, None);
     }
 
     #[test]

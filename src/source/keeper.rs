@@ -84,7 +84,7 @@ impl Keeper {
         state: &mut SourceState,
         gathered: &Gathered,
     ) -> Result<u64, PollError> {
-        let sightings = self.only_ours(&gathered.sightings).await?;
+        let sightings = gathered.candidates.ours(&self.parts.store).await?;
         let mut next = state.clone();
         next.texts += gathered.texts;
         next.malformed += gathered.malformed;
@@ -122,22 +122,6 @@ impl Keeper {
         }
         tx.commit().await?;
         Ok((added, answers))
-    }
-
-    /// The sightings of keys of ours. Most candidates are nobody's; they are sorted out without the write
-    /// lock.
-    async fn only_ours(&self, sightings: &[Sighting]) -> Result<Vec<Sighting>, PollError> {
-        if sightings.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut digests: Vec<_> = sightings.iter().map(|seen| seen.value.sha256()).collect();
-        digests.sort_unstable();
-        digests.dedup();
-        let known = self.parts.store.find_keys(&digests).await?;
-        let ours = sightings
-            .iter()
-            .filter(|seen| known.contains_key(&seen.value.sha256()));
-        Ok(ours.cloned().collect())
     }
 
     fn actor(&self) -> String {

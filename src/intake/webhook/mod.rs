@@ -19,7 +19,6 @@ mod places;
 mod tally;
 mod verify;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +34,6 @@ pub use places::ClonePlaces;
 pub use verify::Unverified;
 
 use crate::forge::{Gathered, Gatherer};
-use crate::keyformat::Sha256Digest;
 use crate::respond::Responder;
 use crate::scan::Engine;
 use crate::store::{Priority, StoreError};
@@ -53,9 +51,6 @@ const LARGE: usize = 64 << 10;
 /// How many times its own size a delivery takes while it is read, and what it amounts to while it waits to be
 /// stored: a push of a hundred bytes becomes a work item of six hundred.
 const COST: usize = 8;
-
-/// The places of one key that one delivery adds.
-const PLACES_PER_KEY: u32 = 100;
 
 /// When to send a delivery again that found the inbox full.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -322,8 +317,12 @@ impl Webhook {
     async fn keep(&self, read: Read) -> Result<(), WebhookError> {
         let Read { id, gathered, good } = read;
         let Gathered {
-            items, sightings, ..
-        } = self.only_ours(gathered).await?;
+            items, candidates, ..
+        } = gathered;
+        // Most candidates are nobody's; they are sorted out before anything waits for the write lock.
+        let store = self.responder.store();
+        let sightings = candidates.ours(store).await.map_err(Arc::new)?;
+        drop(candidates);
         if items.is_empty() && sightings.is_empty() {
             self.tally.good(good);
             return Ok(());
@@ -349,26 +348,5 @@ impl Webhook {
             Err(NotTaken::Store(error)) => return Err(error.into()),
         }
         Ok(())
-    }
-
-    /// Leaves the sightings that are of keys of ours, of each key a bounded number. Most candidates are
-    /// nobody's; they are sorted out before anything waits for the write lock.
-    async fn only_ours(&self, mut gathered: Gathered) -> Result<Gathered, Arc<StoreError>> {
-        if gathered.sightings.is_empty() {
-            return Ok(gathered);
-        }
-        let mut places: HashMap<Sha256Digest, u32> = HashMap::new();
-        gathered.sightings.retain(|sighting| {
-            let count = places.entry(sighting.value.sha256()).or_default();
-            *count += 1;
-            *count <= PLACES_PER_KEY
-        });
-        let digests: Vec<Sha256Digest> = places.into_keys().collect();
-        let known = self.responder.store().find_keys(&digests).await?;
-        let is_ours = |value: Sha256Digest| known.contains_key(&value);
-        gathered
-            .sightings
-            .retain(|sighting| is_ours(sighting.value.sha256()));
-        Ok(gathered)
     }
 }

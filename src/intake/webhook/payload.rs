@@ -34,6 +34,9 @@ const COMMITS: &str = "commits";
 /// The most values that are kept of one payload. Real ones have a few hundred.
 const MAX_KEPT: usize = 100_000;
 
+/// The most fields of one payload, kept or not. A push of 2,048 commits has some 40,000.
+const MAX_FIELDS: usize = 500_000;
+
 /// Why a body is no payload. All of it is 400.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
@@ -104,6 +107,7 @@ pub(super) fn form_payload(form: &[u8]) -> Option<Vec<u8>> {
 pub(super) fn fields(json: &[u8]) -> Result<Map<String, Value>, BodyError> {
     let mut state = State {
         left: MAX_KEPT,
+        fields_left: MAX_FIELDS,
         hasher: RandomState::new(),
         odd: None,
     };
@@ -130,6 +134,8 @@ pub(super) fn fields(json: &[u8]) -> Result<Map<String, Value>, BodyError> {
 struct State {
     /// How many values may still be kept.
     left: usize,
+    /// How many fields there may still be.
+    fields_left: usize,
     hasher: RandomState,
     /// What is wrong with the payload, if it is something else than its syntax.
     odd: Option<&'static str>,
@@ -256,6 +262,10 @@ impl<'de> Visitor<'de> for Keep<'_> {
         while let Some(name) = fields.next_key::<Name<'de>>()? {
             let wanted =
                 self.wanted && name.0 != COMMITS && (self.depth > 0 || KEPT.contains(&&*name.0));
+            self.state.fields_left = match self.state.fields_left.checked_sub(1) {
+                Some(left) => left,
+                None => return Err(self.state.refuse("tells of too much at once")),
+            };
             let field = fields.next_value_seed(self.inner(wanted))?;
             prints.push((self.state.hasher.hash_one(&*name.0), field.print));
             if wanted {

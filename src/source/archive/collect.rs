@@ -16,8 +16,8 @@ use crate::store::Priority;
 /// The most events that are committed together.
 const BATCH: u64 = 1_000;
 
-/// So many sightings are committed however few events they are from.
-const MANY_SIGHTINGS: usize = 5_000;
+/// So many candidates are looked up however few events they are from.
+const MANY_CANDIDATES: usize = 1_000;
 
 /// Bytes that are inflated at a time.
 const INFLATED: usize = 128 << 10;
@@ -149,7 +149,7 @@ impl<'a> Collector<'a> {
             (gathered.texts, gathered.malformed) = before;
         }
         self.taken += 1;
-        if self.taken >= BATCH || self.gatherer.gathered.sightings.len() >= MANY_SIGHTINGS {
+        if self.taken >= BATCH || self.gatherer.gathered.candidates.len() >= MANY_CANDIDATES {
             self.tell();
         }
     }

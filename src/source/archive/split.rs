@@ -6,8 +6,9 @@
 
 use memchr::{memchr2, memchr3};
 
-/// The largest event, in bytes of JSON. What is larger is skipped and counted.
-pub(super) const MAX_EVENT: usize = 32 << 20;
+/// The largest event, in bytes of JSON: many times what GitHub's events have. What is larger is skipped and
+/// counted.
+pub(super) const MAX_EVENT: usize = 4 << 20;
 
 /// What was found in a stream.
 #[derive(Debug, PartialEq, Eq)]
