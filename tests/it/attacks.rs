@@ -5,4 +5,5 @@ mod database;
 mod http;
 mod local;
 mod outgoing;
+mod packs;
 mod records;
