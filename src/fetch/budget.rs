@@ -25,7 +25,7 @@ const FIRST_ITEMS: usize = 64;
 
 /// How many visits may wait for the lane of heavy ones, each with its place among the fetches under way.
 /// More would take the places of small ones.
-const WAITING_VISITS: u32 = 2;
+const WAITING_VISITS: u32 = 3;
 
 /// How long a visit waits for the lane.
 const LANE_PATIENCE: Duration = Duration::from_mins(1);
@@ -273,6 +273,27 @@ impl Weight {
             self.need_lane()?;
         }
         Ok(())
+    }
+
+    /// Waits for the lane at once if `bytes` are likely to be held.
+    ///
+    /// # Errors
+    /// As [`hold`](Self::hold).
+    pub(super) fn expect(&mut self, bytes: usize) -> Result<(), FetchError> {
+        if self.held.saturating_add(bytes) > LIGHT_VISIT {
+            self.need_lane()?;
+        }
+        Ok(())
+    }
+
+    /// Whether it has the lane of heavy visits.
+    pub(super) fn is_heavy(&self) -> bool {
+        self.is_heavy
+    }
+
+    /// Counts everything out but `bytes`.
+    pub(super) fn keep(&mut self, bytes: usize) {
+        self.held = bytes;
     }
 
     /// Counts everything out, and gives the lane back.

@@ -160,8 +160,14 @@ struct Visit<'v> {
 impl Visit<'_> {
     /// Shows the texts of a pack, and of what is still to come of it.
     fn pack(self, mut pack: Pack, rest: Option<Rest>) -> Result<(), FetchError> {
-        let weight = &mut Weight::new(self.budget);
-        let listing = pack.list(self.limits.list(&pack), weight)?;
+        let (listing, mut weight) = if let Some(known) = pack.take_known() {
+            known
+        } else {
+            let mut weight = Weight::new(self.budget);
+            let listing = pack.list(self.limits.list(&pack), &mut weight)?;
+            (listing, weight)
+        };
+        let weight = &mut weight;
         let allowed = self.limits.allowed(&pack);
         let mut objects = Objects::new(pack.bytes(), &listing, allowed, weight)?;
         let mut shown = Shown {
@@ -309,16 +315,19 @@ pub(super) fn connects(
     limits: &FetchLimits,
     budget: &Arc<Budget>,
 ) -> Result<bool, FetchError> {
-    let weight = &mut Weight::new(budget);
-    let listing = pack.list(limits.list(pack), weight)?;
+    let mut weight = Weight::new(budget);
+    let listing = pack.list(limits.list(pack), &mut weight)?;
     let mut connected = true;
     if !listing.is_cut() {
         let allowed = limits.allowed(pack);
-        let mut objects = Objects::new(pack.bytes(), &listing, allowed, weight)?;
+        let mut objects = Objects::new(pack.bytes(), &listing, allowed, &mut weight)?;
         let mut history = History::default();
-        read_history(&mut objects, weight, &mut history, &mut |_| {})?;
+        read_history(&mut objects, &mut weight, &mut history, &mut |_| {})?;
         connected = history.connects(tip, ancestor);
     }
-    pack.remember(listing);
+    // What is not connected has another pack to wait for; nobody waits for a server with the lane.
+    if connected || !weight.is_heavy() {
+        pack.remember(listing, weight);
+    }
     Ok(connected)
 }

@@ -123,28 +123,41 @@ impl Candidates {
         self.list.is_empty()
     }
 
-    /// Those that are keys of ours, as sightings.
+    /// Which of them are keys of ours, by their digests.
     ///
     /// # Errors
     /// Any [`StoreError`] of a read.
-    pub async fn ours(&self, store: &Store) -> Result<Vec<Sighting>, StoreError> {
+    pub async fn known(&self, store: &Store) -> Result<HashSet<Sha256Digest>, StoreError> {
         if self.list.is_empty() {
-            return Ok(Vec::new());
+            return Ok(HashSet::new());
         }
         let digests: HashSet<_> = self.list.iter().map(|seen| seen.value.sha256()).collect();
         let digests: Vec<_> = digests.into_iter().collect();
         let known = store.find_keys(&digests).await?;
-        let ours = self.list.iter();
-        let ours = ours.filter(|seen| known.contains_key(&seen.value.sha256()));
-        Ok(ours.map(|seen| self.sighting(seen)).collect())
+        Ok(known.into_keys().collect())
     }
 
-    /// Forgets what is held, `ours` of it being keys of ours. The others are not added again.
-    pub fn clear(&mut self, ours: &[Sighting]) {
-        let ours: HashSet<_> = ours.iter().map(|seen| seen.value.sha256()).collect();
+    /// The `known` ones as sightings, each with a place of its own: many of them are better made one by one.
+    pub fn sightings(&self, known: &HashSet<Sha256Digest>) -> impl Iterator<Item = Sighting> {
+        let ours = self.list.iter();
+        let ours = ours.filter(|seen| known.contains(&seen.value.sha256()));
+        ours.map(|seen| self.sighting(seen))
+    }
+
+    /// Those that are keys of ours.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read.
+    pub async fn ours(&self, store: &Store) -> Result<Vec<Sighting>, StoreError> {
+        let known = self.known(store).await?;
+        Ok(self.sightings(&known).collect())
+    }
+
+    /// Forgets what is held. What is not `known` is not added again.
+    pub fn clear(&mut self, known: &HashSet<Sha256Digest>) {
         for seen in self.list.drain(..) {
             let digest = seen.value.sha256();
-            if !ours.contains(&digest)
+            if !known.contains(&digest)
                 && let Some(count) = self.counted.get_mut(&digest)
             {
                 *count = NOBODYS;
@@ -210,7 +223,7 @@ mod tests {
         assert_eq!(last.place.url.unwrap(), "https://git.example/a#L100");
         assert_eq!(last.place.line, Some(100));
         // Nobody's: it is not looked up again.
-        candidates.clear(&[]);
+        candidates.clear(&HashSet::new());
         let at = candidates.place(place("b"));
         candidates.add(KeyValue::new("same"), at, None);
         assert!(candidates.is_empty());

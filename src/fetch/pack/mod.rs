@@ -12,6 +12,7 @@ use gix_hash::ObjectId;
 use thiserror::Error;
 
 pub(super) use entry::Kind;
+use objects::LINK_BYTES;
 pub(super) use objects::{Allowed, Object, Objects, Skipped};
 
 use super::FetchError;
@@ -23,9 +24,8 @@ const HEADER: usize = 12;
 /// Bytes of the checksum at its end.
 pub(super) const TRAILER: usize = 20;
 
-/// The longest list that is kept from one reading of a pack to the next, in entries. A longer one is cheap
-/// beside what the pack takes, but too much to be held by all fetches at once.
-const SHORT: usize = 16 << 10;
+/// Bytes of the shortest entry: one of header, eight of an empty zlib stream.
+const SHORTEST_ENTRY: usize = 9;
 
 /// A pack is damaged; says how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -37,7 +37,7 @@ pub(super) struct PackError(pub(super) &'static str);
 pub(super) struct Pack {
     bytes: Vec<u8>,
     whole: bool,
-    known: Option<Listing>,
+    known: Option<(Listing, Weight)>,
 }
 
 /// The entries of a pack, or of a part of it.
@@ -80,18 +80,10 @@ impl Pack {
     /// [`FetchError::Corrupt`] names what is wrong with it; [`FetchError::Busy`] when the lane of heavy
     /// visits is needed and taken.
     pub(super) fn list(
-        &mut self,
+        &self,
         limits: ListLimits,
         weight: &mut Weight,
     ) -> Result<Listing, FetchError> {
-        if let Some(known) = self.known.take() {
-            let counted = known.entries.capacity() * size_of::<Entry>();
-            return if weight.hold(counted)? {
-                Ok(known)
-            } else {
-                Err(FetchError::Busy)
-            };
-        }
         let mut listing = Listing::new(HEADER, !self.whole);
         if self.whole {
             check_trailer(&self.bytes)?;
@@ -99,6 +91,9 @@ impl Pack {
             return Ok(listing);
         }
         let count = object_count(&self.bytes)?;
+        // Whoever has to wait should do so before the work, not after it.
+        let likely = (count as usize).min(self.bytes.len() / SHORTEST_ENTRY);
+        weight.expect(likely * (size_of::<Entry>() + LINK_BYTES))?;
         let end = self.bytes.len() - if self.whole { TRAILER } else { 0 };
         let stretch = Stretch {
             bytes: &self.bytes[..end],
@@ -108,9 +103,15 @@ impl Pack {
         Ok(listing)
     }
 
-    /// Keeps a listing for the next reading, if it is short.
-    pub(super) fn remember(&mut self, listing: Listing) {
-        self.known = Some(listing).filter(|listing| listing.entries.len() <= SHORT);
+    /// Keeps a listing for the next reading, and with it the lane that it needed.
+    pub(super) fn remember(&mut self, listing: Listing, mut weight: Weight) {
+        weight.keep(listing.entries.capacity() * size_of::<Entry>());
+        self.known = Some((listing, weight));
+    }
+
+    /// The listing that was kept, if any.
+    pub(super) fn take_known(&mut self) -> Option<(Listing, Weight)> {
+        self.known.take()
     }
 
     /// The pack itself.

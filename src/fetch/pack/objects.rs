@@ -18,7 +18,7 @@ const MAX_DEPTH: u32 = 4095;
 
 /// What is kept of each entry while a pack is walked, in bytes: its place in its family, and in a list of
 /// children.
-const LINK_BYTES: usize = 24;
+pub(super) const LINK_BYTES: usize = 24;
 
 /// An object, whole.
 #[derive(Debug, Clone, Copy)]

@@ -112,7 +112,7 @@ struct Walked {
     skipped: objects::Skipped,
 }
 
-fn walk(mut pack: Pack, limits: &FetchLimits) -> Result<(Walked, bool), FetchError> {
+fn walk(pack: &Pack, limits: &FetchLimits) -> Result<(Walked, bool), FetchError> {
     let received = pack.bytes().len() as u64;
     let weight = &mut Weight::new(&Arc::new(Budget::new(1)));
     let list = ListLimits {
@@ -136,7 +136,7 @@ fn walk(mut pack: Pack, limits: &FetchLimits) -> Result<(Walked, bool), FetchErr
 }
 
 fn read(bytes: Vec<u8>, limits: &FetchLimits) -> Result<Walked, FetchError> {
-    walk(Pack::new(bytes, true), limits).map(|(walked, _)| walked)
+    walk(&Pack::new(bytes, true), limits).map(|(walked, _)| walked)
 }
 
 fn blob_id(data: &[u8]) -> Vec<u8> {
@@ -181,6 +181,41 @@ fn a_delta_without_its_base_is_counted() {
     let walked = read(pack.finish(), &limits()).unwrap();
     assert_eq!(walked.objects, [b"here"]);
     assert_eq!(walked.skipped.without_base, 2);
+}
+
+/// The part of a large pack that follows what is not held any more.
+#[test]
+fn a_delta_whose_base_went_by_is_counted() {
+    let mut pack = Builder::new();
+    let base = pack.object(BLOB, b"base");
+    let end = pack.bytes.len();
+    pack.offset_delta(base, &delta(4, b"leaf", 0));
+    pack.object(BLOB, b"here");
+    let part = &pack.bytes[end..];
+    let weight = &mut Weight::new(&Arc::new(Budget::new(1)));
+    let list = ListLimits {
+        objects: 10,
+        inflated: 1 << 20,
+    };
+    let listing = Listing::of_part(part, end as u64, 2, list, weight).unwrap();
+    assert_eq!((listing.count(), listing.end()), (2, part.len()));
+    let allowed = Allowed {
+        object: 1 << 20,
+        total: 1 << 20,
+    };
+    let mut objects = Objects::new(part, &listing, allowed, weight).unwrap();
+    let mut seen = Vec::new();
+    objects
+        .walk(|_| true, weight, &mut |object, _| {
+            seen.push(object.data.to_vec());
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(seen, [b"here"]);
+    assert_eq!(objects.skipped().without_base, 1);
+    // Nothing of a pack is in front of its beginning.
+    let wrong = Listing::of_part(part, 0, 2, list, weight);
+    assert!(matches!(wrong, Err(FetchError::Corrupt(_))));
 }
 
 #[test]
@@ -261,7 +296,7 @@ fn a_compression_bomb_stops_at_the_limit() {
         max_inflated_bytes: 1 << 20,
         ..limits()
     };
-    let (walked, cut) = walk(Pack::new(pack.finish(), true), &tight).unwrap();
+    let (walked, cut) = walk(&Pack::new(pack.finish(), true), &tight).unwrap();
     assert!(cut);
     assert_eq!(walked.objects, [b"before"]);
 }
@@ -276,7 +311,7 @@ fn claims_of_size_are_not_believed() {
     }
     let mut huge = Builder::new();
     huge.raw(BLOB, 1 << 56, b"", b"hello");
-    let (walked, cut) = walk(Pack::new(huge.finish(), true), &limits()).unwrap();
+    let (walked, cut) = walk(&Pack::new(huge.finish(), true), &limits()).unwrap();
     assert!(cut && walked.objects.is_empty());
 }
 
@@ -327,7 +362,7 @@ fn a_cut_pack_gives_the_objects_that_came_whole() {
     for end in 0..bytes.len() {
         let whole = ends.iter().filter(|at| **at <= end).count();
         let cut = Pack::new(bytes[..end].to_vec(), false);
-        let (walked, is_cut) = walk(cut, &limits()).unwrap();
+        let (walked, is_cut) = walk(&cut, &limits()).unwrap();
         assert!(is_cut);
         assert_eq!(walked.objects.len(), whole, "{end}");
         assert!(read(bytes[..end].to_vec(), &limits()).is_err());
@@ -381,7 +416,7 @@ proptest! {
     fn survives_arbitrary_bytes(body in proptest::collection::vec(any::<u8>(), 0..300), whole in any::<bool>()) {
         let mut bytes = [b"PACK\0\0\0\x02\0\0\0\x05".as_slice(), &body].concat();
         seal(&mut bytes);
-        let _ = walk(Pack::new(bytes, whole), &limits());
+        let _ = walk(&Pack::new(bytes, whole), &limits());
     }
 
     #[test]

@@ -16,7 +16,7 @@ const MAX_HELD: usize = 4096;
 
 /// Sightings of keys of ours that are held before they are reported, in the middle of an item if need be.
 /// Reporting them twice does no harm.
-const MAX_SIGHTINGS: usize = 512;
+const MAX_SIGHTINGS: usize = 128;
 
 /// The most candidates of one item that are looked up. What is more is counted: nobody has so many keys, and
 /// each look-up is work for the database.
@@ -189,14 +189,16 @@ impl Found<'_> {
             actor,
             runtime,
         } = self.reporter;
-        let ours = runtime.block_on(self.candidates.ours(responder.store()))?;
-        self.candidates.clear(&ours);
-        self.sightings.extend(ours);
-        if self.sightings.len() >= MAX_SIGHTINGS {
-            let sightings = std::mem::take(&mut self.sightings);
-            let report = responder.report(sightings, Reason::Leaked, actor);
-            runtime.block_on(report)?;
+        let known = runtime.block_on(self.candidates.known(responder.store()))?;
+        for sighting in self.candidates.sightings(&known) {
+            self.sightings.push(sighting);
+            if self.sightings.len() >= MAX_SIGHTINGS {
+                let sightings = std::mem::take(&mut self.sightings);
+                let report = responder.report(sightings, Reason::Leaked, actor);
+                runtime.block_on(report)?;
+            }
         }
+        self.candidates.clear(&known);
         Ok(())
     }
 }

@@ -46,7 +46,26 @@ pub(super) fn deflate(data: &[u8], level: u32) -> Deflated {
     }
 }
 
-pub(super) fn id_of(kind: u8, data: &[u8]) -> ObjectId {
+/// The same without compressing anything (RFC 1950, and 3.2.4 of RFC 1951), which takes no time.
+fn stored(data: &[u8]) -> Deflated {
+    let length = u16::try_from(data.len()).expect("a short text");
+    let (mut low, mut high) = (1_u32, 0_u32);
+    for byte in data {
+        low = (low + u32::from(*byte)) % 65_521;
+        high = (high + low) % 65_521;
+    }
+    let mut bytes = vec![0x78, 0x01, 0x01];
+    bytes.extend(length.to_le_bytes());
+    bytes.extend((!length).to_le_bytes());
+    bytes.extend_from_slice(data);
+    bytes.extend((high << 16 | low).to_be_bytes());
+    Deflated {
+        size: data.len(),
+        data: bytes,
+    }
+}
+
+fn id_of(kind: u8, data: &[u8]) -> ObjectId {
     let kind = match kind {
         COMMIT => gix_object::Kind::Commit,
         TREE => gix_object::Kind::Tree,
@@ -83,9 +102,12 @@ impl Pack {
 
     /// Appends an object; returns its id.
     pub(super) fn object(&mut self, kind: u8, data: &[u8]) -> ObjectId {
-        // Small ones are stored as they are: that is quick.
-        let level = u32::from(data.len() > 200);
-        self.entry(kind, b"", &deflate(data, level));
+        let entry = if data.len() < 1000 {
+            stored(data)
+        } else {
+            deflate(data, 1)
+        };
+        self.entry(kind, b"", &entry);
         id_of(kind, data)
     }
 
