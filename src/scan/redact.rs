@@ -1,5 +1,7 @@
 //! Takes keys out of texts that are kept or shown: the one notion of "contains a key".
 
+mod layers;
+
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use memchr::memmem;
 
 use super::Engine;
 use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
+use layers::{move_back, percent_decode, rewritten, unfold};
 
 /// How often percent-encoding is undone: a link within a link's query is encoded twice, and some services
 /// wrap that once more.
@@ -136,12 +139,12 @@ fn cuts(text: &[u8], find: impl Fn(&[u8]) -> Vec<Cut>) -> Vec<Cut> {
         let mut found = find(layer);
         if let Some(unfolded) = rewritten(layer, b'\n', unfold) {
             let mut more = find(&unfolded);
-            move_back(layer, unfold, &mut more);
+            move_back(layer, unfold, places(&mut more));
             found.extend(more);
         }
         for below in (0..layers.len()).rev() {
             let below = below.checked_sub(1).map_or(text, |below| &layers[below]);
-            move_back(below, percent_decode, &mut found);
+            move_back(below, percent_decode, places(&mut found));
         }
         all.extend(found);
         let decoded = rewritten(layer, b'%', percent_decode);
@@ -152,6 +155,10 @@ fn cuts(text: &[u8], find: impl Fn(&[u8]) -> Vec<Cut>) -> Vec<Cut> {
     }
     all.sort_unstable_by_key(|cut| (cut.place.start, cut.place.end));
     all
+}
+
+fn places(cuts: &mut [Cut]) -> impl Iterator<Item = &mut Range<usize>> {
+    cuts.iter_mut().map(|cut| &mut cut.place)
 }
 
 /// `text` with `cuts` made. Of places that overlap, all goes, and what the first one shows stays.
@@ -170,83 +177,6 @@ fn cut(text: &str, cuts: &[Cut]) -> String {
     }
     rest.push_str(&text[done..]);
     rest
-}
-
-/// What stands at a place in a text: how many bytes, and the byte that they stand for, if for any.
-type Step = fn(&[u8], usize) -> Option<(usize, Option<u8>)>;
-
-/// A percent sign and two digits stand for a byte.
-fn percent_decode(text: &[u8], at: usize) -> Option<(usize, Option<u8>)> {
-    let [b'%', high, low, ..] = &text[at..] else {
-        return None;
-    };
-    let digit = |digit: u8| char::from(digit).to_digit(16);
-    let byte = u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()?;
-    Some((3, Some(byte)))
-}
-
-/// A line break within base64, with the indentation behind it, stands for nothing. The engine reads over
-/// those within a key, but not over one in the middle of what it knows a key by.
-fn unfold(text: &[u8], at: usize) -> Option<(usize, Option<u8>)> {
-    let start = match &text[at..] {
-        [b'\n', ..] => 1,
-        [b'\r', b'\n', ..] => 2,
-        _ => return None,
-    };
-    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
-    let blanks = text[at + start..].iter();
-    let blanks = blanks
-        .take_while(|byte| matches!(byte, b' ' | b'\t'))
-        .count();
-    let is_within = text[..at].last().is_some_and(is_base64)
-        && text.get(at + start + blanks).is_some_and(is_base64);
-    is_within.then_some((start + blanks, None))
-}
-
-/// `text` with every step taken, if there is any. A step has `sign` in its first two bytes.
-fn rewritten(text: &[u8], sign: u8, step: Step) -> Option<Vec<u8>> {
-    let mut rewritten = Vec::new();
-    let mut done = 0;
-    for sign in memchr::memchr_iter(sign, text) {
-        for at in [sign.saturating_sub(1), sign] {
-            // The end of one step is no start of another.
-            if at >= done
-                && let Some((length, byte)) = step(text, at)
-            {
-                rewritten.extend_from_slice(&text[done..at]);
-                rewritten.extend(byte);
-                done = at + length;
-            }
-        }
-    }
-    if done == 0 {
-        return None;
-    }
-    rewritten.extend_from_slice(&text[done..]);
-    Some(rewritten)
-}
-
-/// Turns places in what [`rewritten`] made of `text` into places in `text`.
-fn move_back(text: &[u8], step: Step, cuts: &mut [Cut]) {
-    let ends = cuts.iter_mut().map(|cut| &mut cut.place);
-    let mut ends: Vec<(&mut usize, bool)> = ends
-        .flat_map(|place| [(&mut place.end, false), (&mut place.start, true)])
-        .collect();
-    ends.sort_unstable();
-    let (mut at, mut read) = (0, 0);
-    let step = |at| step(text, at).unwrap_or((1, Some(0)));
-    for (end, is_start) in ends {
-        while read < *end && at < text.len() {
-            let (length, byte) = step(at);
-            at += length;
-            read += usize::from(byte.is_some());
-        }
-        // What stands for nothing belongs to nothing.
-        while is_start && let (length, None) = step(at) {
-            at += length;
-        }
-        *end = at;
-    }
 }
 
 #[cfg(test)]
