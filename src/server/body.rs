@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::budget::{Budget, NoRoom, Share};
 use super::client::Client;
 use super::error::{ApiError, ApiResult};
-use super::places::Pulse;
+use super::pulse::Pulse;
 
 /// The most a JSON request of the API may have, in bytes. Bodies that are declared to have no more wait for none
 /// that have more.

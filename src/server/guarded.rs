@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
-use super::places::Pulse;
+use super::pulse::Pulse;
 
 /// How often it is looked at whether answers are read, and how much of them has to have been since.
 const WINDOW: Duration = Duration::from_secs(20);

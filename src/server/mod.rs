@@ -18,6 +18,7 @@ mod layers;
 mod limit;
 mod openapi;
 mod places;
+mod pulse;
 mod query;
 mod router;
 mod serve;

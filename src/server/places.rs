@@ -6,13 +6,14 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use super::client::{TrustedProxies, counted_as};
+use super::pulse::{Pulse, millis};
 
 /// The most connections at once.
 pub const MOST_CONNECTIONS: usize = 4096;
@@ -29,10 +30,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How often somebody without a place looks for one.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// What counts as progress of a client, in bytes. Less of it, however often, does not.
-const STEP: usize = 16 << 10;
-
-/// Whose connection has `FEW` times as many siblings more than a newcomer makes room for it.
+/// How many connections every client may have, however few there are in all.
 const FEW: usize = 8;
 
 /// How many connections there may be, and who speaks for others.
@@ -287,91 +285,10 @@ impl State {
     }
 }
 
-/// When a client last moved something along, and whether it is its turn.
-#[derive(Debug)]
-pub(super) struct Pulse {
-    began: Instant,
-    last: AtomicU64,
-    moved: AtomicUsize,
-    is_working: AtomicBool,
-}
-
-impl Pulse {
-    fn new(began: Instant) -> Self {
-        Self {
-            began,
-            last: AtomicU64::new(millis(began)),
-            moved: AtomicUsize::new(0),
-            is_working: AtomicBool::new(false),
-        }
-    }
-
-    /// The client sent or took so many bytes.
-    pub(super) fn moved(&self, bytes: usize) {
-        if self.moved.fetch_add(bytes, Ordering::Relaxed) + bytes >= STEP {
-            self.beat();
-        }
-    }
-
-    /// The server works on a request as long as this is kept: it is not the client that is waited for.
-    pub(super) fn work(self: &Arc<Self>) -> Turn {
-        self.turn(true)
-    }
-
-    /// The server waits for the client as long as this is kept.
-    pub(super) fn wait_for_client(self: &Arc<Self>) -> Turn {
-        self.turn(false)
-    }
-
-    fn turn(self: &Arc<Self>, is_working: bool) -> Turn {
-        let before = self.is_working.swap(is_working, Ordering::Relaxed);
-        if is_working {
-            self.beat();
-        }
-        Turn {
-            pulse: Arc::clone(self),
-            before,
-        }
-    }
-
-    fn beat(&self) {
-        self.moved.store(0, Ordering::Relaxed);
-        self.last.store(millis(self.began), Ordering::Relaxed);
-    }
-
-    fn is_waiting(&self) -> bool {
-        !self.is_working.load(Ordering::Relaxed)
-    }
-
-    fn last(&self) -> u64 {
-        self.last.load(Ordering::Relaxed)
-    }
-}
-
-/// Whose turn it is, until dropped.
-#[derive(Debug)]
-pub(super) struct Turn {
-    pulse: Arc<Pulse>,
-    before: bool,
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if !self.before {
-            // The answer begins, and with it the client's time to read it.
-            self.pulse.beat();
-        }
-        self.pulse.is_working.store(self.before, Ordering::Relaxed);
-    }
-}
-
-fn millis(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::pulse::STEP;
 
     fn places(most: usize) -> Arc<Places> {
         Places::new(Connections {
@@ -386,11 +303,7 @@ mod tests {
 
     /// As if nothing had moved for so long.
     fn idle(place: &Place, millis: u64) {
-        let last = place.pulse.last();
-        place
-            .pulse
-            .last
-            .store(last.saturating_sub(millis), Ordering::Relaxed);
+        place.pulse.was_idle_for(millis);
     }
 
     /// Places that were made so long ago that a connection can be idle.

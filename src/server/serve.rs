@@ -45,7 +45,7 @@ const LINGERERS: usize = 128;
 /// Pause after the operating system refused a connection, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often the log tells of such refusals.
+/// How often the log tells of each kind of trouble with connections.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Finishes work whose client may be gone. Dropping a request also drops what its handler was doing;
@@ -92,7 +92,7 @@ pub async fn serve(
         lingerers: Arc::new(Semaphore::new(LINGERERS)),
         shutdown: shutdown.clone(),
     };
-    let mut told: Option<Instant> = None;
+    let (mut told_of_places, mut told_of_refusals) = (None, None);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -101,15 +101,20 @@ pub async fn serve(
         match accepted {
             Ok((stream, peer)) => {
                 let place = places.admit(peer.ip());
+                if place.is_momentary() && is_due(&mut told_of_places) {
+                    tracing::warn!(
+                        peer = %peer.ip(),
+                        "all connections, or all of this address, are in use; a reverse proxy belongs into server.trusted_proxies"
+                    );
+                }
                 tasks.spawn(serving.clone().connection(stream, peer, place));
             }
             Err(error) if is_of_one_connection(&error) => {
                 tracing::trace!(%error, "a connection ended before it began");
             }
             Err(error) => {
-                if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                if is_due(&mut told_of_refusals) {
                     tracing::warn!(%error, "connections cannot be accepted; idle ones are closed");
-                    told = Some(Instant::now());
                 }
                 places.make_room();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -119,6 +124,15 @@ pub async fn serve(
     drop(listener);
     tasks.close();
     tasks.wait().await;
+}
+
+/// Whether it is time to tell something again.
+fn is_due(told: &mut Option<Instant>) -> bool {
+    let is_due = told.is_none_or(|told| told.elapsed() >= TELL_EVERY);
+    if is_due {
+        *told = Some(Instant::now());
+    }
+    is_due
 }
 
 /// Whether an error of accept(2) is about the connection rather than about the server.

@@ -133,3 +133,26 @@ async fn what_is_still_sent_does_not_cost_the_answer() {
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
+
+/// A body that comes a byte at a time is given up long before the time for bodies is over, and holds no budget.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_dawdles_is_told_so() {
+    let target = Target::start().await;
+    let dawdle = async |length| {
+        let mut stream = target.connect().await;
+        let head = Target::report_head(&target.signer.sign(b""), length);
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let dripping = async {
+            while stream.try_write(b" ").is_ok() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(6), dripping).await;
+        let mut answer = [0; 12];
+        let answered = stream.read_exact(&mut answer);
+        let answered = tokio::time::timeout(Duration::from_secs(10), answered).await;
+        answered.unwrap().unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 408");
+    };
+    tokio::join!(dawdle(60_000), dawdle(25 << 20));
+}

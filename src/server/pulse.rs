@@ -1,0 +1,101 @@
+//! Whether a client keeps a connection going.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// What counts as progress of a client, in bytes. Less of it, however often, does not.
+pub(super) const STEP: usize = 16 << 10;
+
+/// When a client last moved something along, and whether it is its turn.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    began: Instant,
+    last: AtomicU64,
+    moved: AtomicUsize,
+    is_working: AtomicBool,
+}
+
+impl Pulse {
+    /// Of a connection that begins now, to a server that `began` before.
+    pub(super) fn new(began: Instant) -> Self {
+        Self {
+            began,
+            last: AtomicU64::new(millis(began)),
+            moved: AtomicUsize::new(0),
+            is_working: AtomicBool::new(false),
+        }
+    }
+
+    /// The client sent or took so many bytes.
+    pub(super) fn moved(&self, bytes: usize) {
+        if self.moved.fetch_add(bytes, Ordering::Relaxed) + bytes >= STEP {
+            self.beat();
+        }
+    }
+
+    /// The server works on a request as long as this is kept: it is not the client that is waited for.
+    pub(super) fn work(self: &Arc<Self>) -> Turn {
+        self.turn(true)
+    }
+
+    /// The server waits for the client as long as this is kept.
+    pub(super) fn wait_for_client(self: &Arc<Self>) -> Turn {
+        self.turn(false)
+    }
+
+    fn turn(self: &Arc<Self>, is_working: bool) -> Turn {
+        let before = self.is_working.swap(is_working, Ordering::Relaxed);
+        if is_working {
+            self.beat();
+        }
+        Turn {
+            pulse: Arc::clone(self),
+            before,
+        }
+    }
+
+    /// As if nothing had moved for so long.
+    #[cfg(test)]
+    pub(super) fn was_idle_for(&self, millis: u64) {
+        let last = self.last().saturating_sub(millis);
+        self.last.store(last, Ordering::Relaxed);
+    }
+
+    fn beat(&self) {
+        self.moved.store(0, Ordering::Relaxed);
+        self.last.store(millis(self.began), Ordering::Relaxed);
+    }
+
+    /// Whether it is the client's turn.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.is_working.load(Ordering::Relaxed)
+    }
+
+    /// When the client last moved something along, in milliseconds since the server began.
+    pub(super) fn last(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+}
+
+/// Whose turn it is, until dropped.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pulse: Arc<Pulse>,
+    before: bool,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if !self.before {
+            // The answer begins, and with it the client's time to read it.
+            self.pulse.beat();
+        }
+        self.pulse.is_working.store(self.before, Ordering::Relaxed);
+    }
+}
+
+/// Milliseconds since then.
+pub(super) fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
