@@ -66,6 +66,8 @@ async fn reports(responder: &Responder, count: u64) -> Duration {
         longest = longest.max(started.elapsed());
         assert!(answers[0].is_secret(), "{answers:?}");
     }
+    let log = responder.store().verify_log().await.unwrap().unwrap();
+    assert_eq!(log.entries, count, "each of them was revoked");
     longest
 }
 
