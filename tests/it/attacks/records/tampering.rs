@@ -2,7 +2,7 @@
 //! reason to show nothing.
 
 use rescind::respond::Responder;
-use rescind::store::{Key, Priority, Problem, Reason, Role, Store, StoreOptions};
+use rescind::store::{Key, NewWorkItem, Priority, Problem, Reason, Role, Store, StoreOptions};
 use serde_json::{Value, json};
 
 use super::locks::{add, made_up};
@@ -187,9 +187,12 @@ on_both_databases! {
         let sources = admin.get("/api/v1/sources").await.json();
         let feed = sources["items"].as_array().unwrap().iter().find(|source| source["name"] == "feed").unwrap();
         assert_eq!((&feed["counts"]["shed"], &feed["counts"]["polls"]), (&json!(0), &json!(0)));
-        // And the item is still taken, after all others.
-        let claimed = store.claim(1, "w", std::time::Duration::from_mins(1)).await.unwrap();
-        assert_eq!(claimed[0].range.priority, Priority::Backfill);
+        // And the item keeps no other from being taken.
+        let whole = NewWorkItem { repository_id: "8".to_owned(), ..made_up(Priority::Webhook) };
+        add(store, &whole).await;
+        let claimed = store.claim(2, "w", std::time::Duration::from_mins(1)).await.unwrap();
+        assert_eq!(claimed[0].range.priority, Priority::Webhook);
+        assert!(claimed[1..].iter().all(|item| item.range.priority == Priority::Backfill));
         server.stop().await;
     }
 
