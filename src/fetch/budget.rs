@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::FetchError;
+use super::pace::PaceLimits;
 
 /// What a pack may hold before it needs the lane for large ones.
 pub(super) const SMALL_PACK: usize = 4 << 20;
@@ -37,6 +38,9 @@ const BASE_ALLOWANCE: u64 = 64 << 20;
 /// history that needs more is read in halves.
 const ALLOWANCE_RATIO: u64 = 32;
 
+/// How long somebody who found the large lane taken counts as waiting for it.
+const WANTED: Duration = Duration::from_mins(10);
+
 /// Bounds on one fetch. Sizes are in bytes.
 #[derive(Debug, Clone)]
 pub struct FetchLimits {
@@ -52,13 +56,19 @@ pub struct FetchLimits {
     pub max_inflated_bytes: u64,
     /// Objects in one pack.
     pub max_objects: u32,
-    /// Fetches under way at the same time, each with up to 4 MiB of pack. One of them at a time may be
-    /// larger.
+    /// Fetches under way at the same time, each with up to 4 MiB of pack. One more may be larger.
     pub concurrent: usize,
     /// How long the server may send nothing.
     pub stall: Duration,
-    /// How long one request may take in all.
+    /// How long the server may be waited for in all.
     pub total: Duration,
+    /// Over which time the rate of an answer is measured. At its beginning the server has half of it for
+    /// putting the pack together.
+    pub window: Duration,
+    /// The least bytes per second. A server below it is left.
+    pub rate: u64,
+    /// The least bytes per second of a pack of more than 4 MiB, while others wait: there is one such at a time.
+    pub large_rate: u64,
 }
 
 impl Default for FetchLimits {
@@ -70,8 +80,11 @@ impl Default for FetchLimits {
             max_inflated_bytes: 4 << 30,
             max_objects: 500_000,
             concurrent: 8,
-            stall: Duration::from_secs(30),
+            stall: Duration::from_secs(20),
             total: Duration::from_mins(10),
+            window: Duration::from_secs(20),
+            rate: 32 << 10,
+            large_rate: 256 << 10,
         }
     }
 }
@@ -83,6 +96,41 @@ impl FetchLimits {
         self.max_inflated_bytes
             .min(BASE_ALLOWANCE.saturating_add(more))
     }
+
+    /// The bounds for a push that a process ended with, `deaths` times so far: a quarter of them for each.
+    #[must_use]
+    pub fn tightened(&self, deaths: u32) -> Self {
+        let shift = deaths.saturating_mul(2).min(16);
+        Self {
+            max_fetch_bytes: self.max_fetch_bytes >> shift,
+            max_blob_bytes: self.max_blob_bytes >> shift,
+            max_inflated_bytes: self.max_inflated_bytes >> shift,
+            max_held_bytes: self.max_held_bytes >> shift,
+            max_objects: self.max_objects >> shift,
+            ..self.clone()
+        }
+    }
+
+    /// The pace of an answer, when the server was waited for that long before.
+    pub(super) fn pace_after(&self, waited: Duration) -> PaceLimits {
+        PaceLimits {
+            stall: self.stall,
+            total: self.total.saturating_sub(waited),
+            grace: self.window / 2,
+            window: self.window,
+            rate: self.rate,
+        }
+    }
+}
+
+/// Where a push is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FetchLane {
+    /// Among others. When it turns out to be large, it takes the other lane if that is free, and else ends with
+    /// [`FetchError::Busy`], to be fetched again when it has its turn there: it keeps nobody waiting meanwhile.
+    Ordinary,
+    /// Alone in the lane for large pushes, which is waited for.
+    Large,
 }
 
 /// The memory that concurrent fetches share: many small packs or one large one, and the same for what is
@@ -93,6 +141,8 @@ pub(super) struct Budget {
     large: Arc<Semaphore>,
     long_lists: Semaphore,
     heavy: Lane,
+    /// When somebody last found the large lane taken.
+    wanted_at: Mutex<Option<Instant>>,
 }
 
 impl Budget {
@@ -102,16 +152,23 @@ impl Budget {
             large: Arc::new(Semaphore::new(1)),
             long_lists: Semaphore::new(1),
             heavy: Lane::default(),
+            wanted_at: Mutex::new(None),
         }
     }
 
-    /// Waits for a place among the fetches under way.
-    pub(super) async fn admit(&self) -> Result<Admission, FetchError> {
-        let small = Arc::clone(&self.small);
-        let permit = small.acquire_owned().await.map_err(|_| FetchError::Busy)?;
+    /// Waits for a place.
+    pub(super) async fn admit(&self, lane: FetchLane) -> Result<Admission, FetchError> {
+        let places = match lane {
+            FetchLane::Ordinary => &self.small,
+            FetchLane::Large => &self.large,
+        };
+        if lane == FetchLane::Large && self.large.available_permits() == 0 {
+            self.want_large();
+        }
+        let place = Arc::clone(places).acquire_owned().await;
         Ok(Admission {
-            _small: permit,
-            large: None,
+            place: place.map_err(|_| FetchError::Busy)?,
+            is_large: lane == FetchLane::Large,
         })
     }
 
@@ -123,34 +180,47 @@ impl Budget {
         let permit = tokio::time::timeout(patience, self.long_lists.acquire()).await;
         permit.ok().and_then(Result::ok).ok_or(FetchError::Busy)
     }
+
+    fn want_large(&self) {
+        *self.wanted_at() = Some(Instant::now());
+    }
+
+    /// Whether somebody found the large lane taken lately. Those wait in the queue, where they are not seen.
+    fn is_large_wanted(&self) -> bool {
+        self.wanted_at().is_some_and(|at| at.elapsed() < WANTED)
+    }
+
+    fn wanted_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.wanted_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The place of one fetch. Given back when dropped.
 #[derive(Debug)]
 pub(super) struct Admission {
-    _small: OwnedSemaphorePermit,
-    large: Option<OwnedSemaphorePermit>,
+    place: OwnedSemaphorePermit,
+    is_large: bool,
 }
 
 impl Admission {
-    /// Makes sure that packs of `bytes` in all may be held, waiting up to `patience` for the large lane.
-    pub(super) async fn cover(
-        &mut self,
-        budget: &Budget,
-        bytes: usize,
-        patience: Duration,
-    ) -> Result<(), FetchError> {
-        if bytes <= SMALL_PACK || self.large.is_some() {
-            return Ok(());
+    /// Makes sure that packs of `bytes` in all may be held, changing to the large lane where needed; says
+    /// whether others wait for that.
+    ///
+    /// # Errors
+    /// [`FetchError::Busy`] when somebody else is.
+    pub(super) fn cover(&mut self, budget: &Budget, bytes: usize) -> Result<bool, FetchError> {
+        let is_large = bytes > SMALL_PACK;
+        if is_large && !self.is_large {
+            let large = Arc::clone(&budget.large).try_acquire_owned();
+            self.place = large.map_err(|_| {
+                budget.want_large();
+                FetchError::Busy
+            })?;
+            self.is_large = true;
         }
-        let large = Arc::clone(&budget.large).acquire_owned();
-        match tokio::time::timeout(patience, large).await {
-            Ok(Ok(permit)) => {
-                self.large = Some(permit);
-                Ok(())
-            }
-            _ => Err(FetchError::Busy),
-        }
+        Ok(is_large && budget.is_large_wanted())
     }
 }
 
@@ -323,23 +393,35 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_large_pack_at_a_time() {
+    async fn one_large_pack_at_a_time_and_it_keeps_no_other_place() {
         let budget = Budget::new(2);
-        let patience = Duration::from_millis(1);
-        let mut first = budget.admit().await.unwrap();
-        let mut second = budget.admit().await.unwrap();
-        first
-            .cover(&budget, SMALL_PACK + 1, patience)
-            .await
-            .unwrap();
-        second.cover(&budget, SMALL_PACK, patience).await.unwrap();
-        let busy = second.cover(&budget, SMALL_PACK + 1, patience).await;
+        let mut first = budget.admit(FetchLane::Ordinary).await.unwrap();
+        let mut second = budget.admit(FetchLane::Ordinary).await.unwrap();
+        assert_eq!(budget.small.available_permits(), 0);
+        assert!(!first.cover(&budget, SMALL_PACK + 1).unwrap());
+        assert_eq!(budget.small.available_permits(), 1);
+        assert!(!second.cover(&budget, SMALL_PACK).unwrap());
+        let busy = second.cover(&budget, SMALL_PACK + 1);
         assert!(matches!(busy, Err(FetchError::Busy)));
+        assert!(
+            first.cover(&budget, SMALL_PACK + 1).unwrap(),
+            "it is waited for"
+        );
+        drop(second);
+        assert_eq!(budget.small.available_permits(), 2);
         drop(first);
-        second
-            .cover(&budget, SMALL_PACK + 1, patience)
-            .await
-            .unwrap();
+        let mut third = budget.admit(FetchLane::Large).await.unwrap();
+        assert!(third.cover(&budget, SMALL_PACK + 1).is_ok());
+        assert_eq!(budget.small.available_permits(), 2);
+    }
+
+    #[test]
+    fn each_death_leaves_a_quarter() {
+        let limits = FetchLimits::default();
+        let tight = limits.tightened(2);
+        assert_eq!(tight.max_fetch_bytes, limits.max_fetch_bytes / 16);
+        assert_eq!(tight.max_objects, limits.max_objects / 16);
+        assert_eq!(limits.tightened(0).max_blob_bytes, limits.max_blob_bytes);
     }
 
     /// Threads that want the lane take turns, and only so many of them wait.

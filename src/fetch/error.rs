@@ -48,14 +48,23 @@ pub enum FetchError {
         /// How long was waited.
         seconds: u64,
     },
-    /// Bytes kept coming, but too slowly to end in time.
-    #[error("the fetch did not end within {seconds} s")]
+    /// Bytes kept coming, but too slowly, or not to their end in time.
+    #[error("the server sends too slowly: the fetch was given up after {seconds} s")]
     TooSlow {
-        /// The time that was allowed.
+        /// How long was waited.
         seconds: u64,
     },
-    /// Another large push holds the memory that this one needs.
-    #[error("the memory for large pushes is taken; the push is read later")]
+    /// Bytes kept coming fast enough for an ordinary place, but not for the one of large pushes, which others
+    /// wait for.
+    #[error(
+        "other large pushes waited, and the server sends too slowly: the fetch was given up after {seconds} s"
+    )]
+    Outpaced {
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The push is larger than an ordinary place allows, and another one has the lane for large ones.
+    #[error("the push is large and waits for its turn among the large ones")]
     Busy,
     /// The answer is not git protocol v2.
     #[error("the server does not speak git protocol v2 as expected: {0}")]

@@ -1,7 +1,7 @@
 //! Asks a git server for what one push added.
 
-use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -9,10 +9,10 @@ use gix_hash::ObjectId;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::Instant;
 
-use super::budget::{Admission, Budget, SMALL_PACK};
-use super::http::{check_status, read_chunk, send};
+use super::budget::{Admission, Budget, FetchLane, SMALL_PACK};
+use super::http::{check_status, send};
+use super::pace::Pace;
 use super::pack::{Pack, PackError};
 use super::protocol::{self, FetchAnswer, Head, HeadAnswer, ReferencesAnswer};
 use super::rest::Rest;
@@ -85,12 +85,15 @@ struct Peer<'f> {
 struct Session<'f> {
     peer: Peer<'f>,
     fetcher: &'f GitFetcher,
+    limits: Arc<FetchLimits>,
     request: &'f RangeRequest,
     admission: Admission,
     /// Pack bytes received so far.
     received: usize,
     /// What is still to come of the last pack.
     rest: Option<Rest>,
+    /// How long the server was waited for so far.
+    waited: Duration,
 }
 
 impl GitFetcher {
@@ -131,8 +134,24 @@ impl GitFetcher {
     /// # Errors
     /// See [`FetchError`].
     pub async fn fetch(&self, request: &RangeRequest) -> Result<Fetched, FetchError> {
+        let limits = Arc::clone(&self.limits);
+        self.fetch_within(request, FetchLane::Ordinary, limits)
+            .await
+    }
+
+    /// As [`GitFetcher::fetch`], in a lane and within bounds of its own. Where and how long a server is waited
+    /// for, and how many are at a time, is the fetcher's affair all the same.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn fetch_within(
+        &self,
+        request: &RangeRequest,
+        lane: FetchLane,
+        limits: Arc<FetchLimits>,
+    ) -> Result<Fetched, FetchError> {
         if request.after.is_null() || request.after == request.before {
-            return Ok(self.fetched(Vec::new(), None));
+            return Ok(self.fetched(Vec::new(), limits, None));
         }
         let mut session = Session {
             peer: Peer {
@@ -141,13 +160,15 @@ impl GitFetcher {
                 token: request.token.as_ref(),
             },
             fetcher: self,
+            limits,
             request,
-            admission: self.budget.admit().await?,
+            admission: self.budget.admit(lane).await?,
             received: 0,
             rest: None,
+            waited: Duration::ZERO,
         };
         let packs = session.range().await?;
-        let fetched = self.fetched(packs, Some(session.admission));
+        let fetched = self.fetched(packs, session.limits, Some(session.admission));
         Ok(fetched.with_rest(session.rest))
     }
 
@@ -173,9 +194,13 @@ impl GitFetcher {
         answer.finish()
     }
 
-    fn fetched(&self, packs: Vec<Pack>, admission: Option<Admission>) -> Fetched {
-        let (limits, budget) = (Arc::clone(&self.limits), Arc::clone(&self.budget));
-        Fetched::new(packs, limits, budget, admission)
+    fn fetched(
+        &self,
+        packs: Vec<Pack>,
+        limits: Arc<FetchLimits>,
+        admission: Option<Admission>,
+    ) -> Fetched {
+        Fetched::new(packs, limits, Arc::clone(&self.budget), admission)
     }
 }
 
@@ -227,46 +252,47 @@ impl Session<'_> {
         have: Option<&ObjectId>,
         done: bool,
     ) -> Result<Answered, FetchError> {
-        let deadline = Instant::now() + self.fetcher.limits.total;
         let mut response = self.peer.post(protocol::fetch(want, have, done)).await?;
+        let mut body = Pace::new(self.fetcher.limits.pace_after(self.waited));
         let mut answer = FetchAnswer::new();
         let mut pack = Vec::new();
         self.rest = None;
         let FetchLimits {
-            stall,
             max_fetch_bytes,
             max_held_bytes,
             ..
-        } = *self.fetcher.limits;
+        } = *self.limits;
         let room = usize::try_from(max_fetch_bytes).unwrap_or(usize::MAX);
         let room = room.min(max_held_bytes).saturating_sub(self.received);
-        while let Some(chunk) = self.peer.chunk(&mut response, deadline).await? {
+        while let Some(chunk) = body.chunk(&mut response).await? {
             answer.feed(&chunk, &mut pack)?;
             if pack.len() > room {
                 let came = pack.split_off(room);
                 self.received += room;
                 let room = max_fetch_bytes.saturating_sub(self.received as u64);
+                body.hurry(self.fetcher.limits.large_rate);
                 self.rest = (room > 0).then_some(Rest {
                     response,
                     answer,
                     came,
                     room,
-                    stall,
-                    deadline,
+                    body,
                 });
                 return Ok(Answered::Pack {
                     bytes: pack,
                     whole: false,
                 });
             }
-            let (limits, budget) = (&self.fetcher.limits, &self.fetcher.budget);
             let held = self.received + pack.len();
-            self.admission.cover(budget, held, limits.total).await?;
+            if self.admission.cover(&self.fetcher.budget, held)? {
+                body.hurry(self.fetcher.limits.large_rate);
+            }
             if pack.len() > SMALL_PACK {
                 // All at once: growing step by step would hold the pack twice at each.
                 pack.reserve_exact(room.saturating_sub(pack.len()) + chunk.len());
             }
         }
+        self.waited += body.waited();
         answer.finish()?;
         self.received += pack.len();
         match answer {
@@ -294,7 +320,7 @@ impl Session<'_> {
     /// Parses the pack of the range, and tells whether `after` leads back to `before`. One that is cut
     /// cannot tell; it counts as connected.
     async fn parse_range(&self, bytes: Vec<u8>, whole: bool) -> Result<(Pack, bool), FetchError> {
-        let limits = Arc::clone(&self.fetcher.limits);
+        let limits = Arc::clone(&self.limits);
         let budget = Arc::clone(&self.fetcher.budget);
         let RangeRequest { before, after, .. } = *self.request;
         compute(move || {
@@ -315,11 +341,11 @@ impl Peer<'_> {
         limit: usize,
         mut feed: impl FnMut(&[u8]) -> Result<usize, FetchError>,
     ) -> Result<(), FetchError> {
-        let deadline = Instant::now() + self.fetcher.limits.total;
         let mut response = self.post(body).await?;
+        let mut pace = Pace::new(self.fetcher.limits.pace_after(Duration::ZERO));
         let mut read = 0;
         let mut lane = None;
-        while let Some(chunk) = self.chunk(&mut response, deadline).await? {
+        while let Some(chunk) = pace.chunk(&mut response).await? {
             read += chunk.len();
             if read > limit {
                 return Err(FetchError::Protocol("its list of references is too long"));
@@ -365,22 +391,6 @@ impl Peer<'_> {
             ));
         }
         Ok(response)
-    }
-
-    /// The next bytes, or nothing at the end.
-    async fn chunk(
-        &self,
-        response: &mut Response,
-        deadline: Instant,
-    ) -> Result<Option<impl Deref<Target = [u8]> + use<>>, FetchError> {
-        let FetchLimits { stall, total, .. } = *self.fetcher.limits;
-        let left = deadline.saturating_duration_since(Instant::now());
-        match read_chunk(response, stall.min(left)).await {
-            Err(FetchError::Stalled { .. }) if left < stall => Err(FetchError::TooSlow {
-                seconds: total.as_secs(),
-            }),
-            chunk => chunk,
-        }
     }
 }
 

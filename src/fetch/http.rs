@@ -11,6 +11,7 @@ use jiff::fmt::rfc2822;
 use reqwest::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, Url, redirect};
 use thiserror::Error as ThisError;
+use tokio::time::Instant;
 
 use super::{FetchError, Guard};
 
@@ -79,15 +80,16 @@ fn builder(guard: &Guard) -> ClientBuilder {
 }
 
 /// Sends what `request` builds for a URL, and again for each redirect that stays on the same host, waiting
-/// up to `patience` for the headers of each answer.
+/// up to `patience` for the headers of the last answer.
 pub(crate) async fn send(
     url: &Url,
     patience: Duration,
     request: impl Fn(Url) -> RequestBuilder,
 ) -> Result<Response, FetchError> {
     let mut at = url.clone();
+    let deadline = Instant::now() + patience;
     for _ in 0..=MAX_REDIRECTS {
-        let response = tokio::time::timeout(patience, request(at.clone()).send())
+        let response = tokio::time::timeout_at(deadline, request(at.clone()).send())
             .await
             .map_err(|_| FetchError::Stalled {
                 seconds: patience.as_secs(),

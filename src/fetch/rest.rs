@@ -4,15 +4,13 @@
 //! read like a pack of its own; a delta whose base went by with an earlier part is counted.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use gix_hash::ObjectId;
 use reqwest::Response;
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 
 use super::budget::{Budget, Weight};
-use super::http::read_chunk;
+use super::pace::Pace;
 use super::pack::{Allowed, ListLimits, Listing, Objects, Skipped, TRAILER};
 use super::protocol::FetchAnswer;
 use super::texts::Shown;
@@ -27,8 +25,8 @@ pub(super) struct Rest {
     pub(super) came: Vec<u8>,
     /// How many bytes more are read, those that came among them.
     pub(super) room: u64,
-    pub(super) stall: Duration,
-    pub(super) deadline: Instant,
+    /// How fast it has to come.
+    pub(super) body: Pace,
 }
 
 /// Where the reading of a pack stands.
@@ -57,8 +55,7 @@ impl Rest {
             if held.len() >= size || self.room == 0 {
                 return Ok(false);
             }
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            let next = read_chunk(&mut self.response, self.stall.min(left));
+            let next = self.body.chunk(&mut self.response);
             let Some(chunk) = Handle::current().block_on(next)? else {
                 self.answer.finish()?;
                 return Ok(true);

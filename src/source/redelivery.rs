@@ -23,7 +23,7 @@ use serde_json::value::RawValue;
 
 use super::keeper::{Keeper, after};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
-use crate::fetch::{rate_limit_wait, read_chunk, retry_after, send};
+use crate::fetch::{self, rate_limit_wait, retry_after, send};
 use crate::forge::Gathered;
 use crate::store::SourceState;
 
@@ -452,17 +452,9 @@ impl Redelivery {
 }
 
 async fn read_body(response: &mut Response) -> Result<Vec<u8>, Trouble> {
-    let mut body = Vec::new();
-    while let Some(chunk) = read_chunk(response, STALL)
-        .await
-        .map_err(|error| Trouble::Here(error.to_string()))?
-    {
-        if body.len() + chunk.len() > MAX_PAGE {
-            return Err(Trouble::Here("its list is longer than 8 MiB".to_owned()));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
+    let body = fetch::read_body(response, MAX_PAGE).await;
+    body.map_err(|error| Trouble::Here(error.to_string()))?
+        .ok_or_else(|| Trouble::Here("its list is longer than 8 MiB".to_owned()))
 }
 
 /// Notes what became of deliveries, by attempts that were not read before.

@@ -11,7 +11,7 @@ use super::GhArchive;
 use super::collect::{Batch, Reading, Told, collect};
 use super::cursor::{Cursor, Reader, Track};
 use super::hour::Hour;
-use crate::fetch::{FetchError, rate_limit_wait, read_chunk, retry_after, send};
+use crate::fetch::{FetchError, Pace, PaceLimits, rate_limit_wait, retry_after, send};
 use crate::forge::Gathered;
 use crate::source::{HourError, PollError};
 
@@ -20,6 +20,15 @@ const STALL: Duration = Duration::from_secs(30);
 
 /// The longest that one hour is read.
 const LIMIT: Duration = Duration::from_hours(2);
+
+/// How fast an hour has to come: 100 MB within two hours, and no drops.
+const PACE: PaceLimits = PaceLimits {
+    stall: STALL,
+    total: LIMIT,
+    grace: Duration::from_secs(30),
+    window: Duration::from_secs(30),
+    rate: 16 << 10,
+};
 
 /// The largest file of one hour, compressed. They have some 100 MB.
 const MAX_FILE: u64 = 4 << 30;
@@ -257,10 +266,8 @@ async fn pass_on(
     chunks: mpsc::Sender<Vec<u8>>,
     sent: &AtomicU64,
 ) -> Result<(), HourError> {
-    while let Some(chunk) = read_chunk(&mut response, STALL)
-        .await
-        .map_err(HourError::Cut)?
-    {
+    let mut pace = Pace::new(PACE);
+    while let Some(chunk) = pace.chunk(&mut response).await.map_err(HourError::Cut)? {
         let so_far = sent.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         if so_far > MAX_FILE {
             return Err(HourError::Damaged("the file is larger than 4 GiB"));

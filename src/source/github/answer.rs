@@ -8,11 +8,8 @@ use reqwest::{Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use crate::fetch::{rate_limit_wait, read_chunk, retry_after};
+use crate::fetch::{self, rate_limit_wait, retry_after};
 use crate::source::PollError;
-
-/// How long a server may send nothing.
-const STALL: Duration = Duration::from_secs(30);
 
 /// The longest explanation of a refusal that is read.
 const MAX_REFUSAL: usize = 64 << 10;
@@ -57,17 +54,9 @@ impl Quota {
 
 /// Reads a body of at most `limit` bytes.
 pub(super) async fn read_body(response: &mut Response, limit: usize) -> Result<Vec<u8>, PollError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = read_chunk(response, STALL)
-        .await
-        .map_err(PollError::Connection)?
-    {
-        if body.len() + chunk.len() > limit {
-            return Err(PollError::NotAList("it is too long"));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
+    let body = fetch::read_body(response, limit).await;
+    body.map_err(PollError::Connection)?
+        .ok_or(PollError::NotAList("it is too long"))
 }
 
 /// What an answer that is neither 2xx nor 304 means.
