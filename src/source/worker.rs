@@ -3,12 +3,15 @@
 //! Several items are under way at a time. While one transaction commits, others finish; the next one takes
 //! all of them along, so that the database's cost per item falls as the load rises.
 
+mod claim;
 mod clean;
 mod commit;
 mod findings;
+mod lineage;
 mod pauses;
 mod place;
 mod remember;
+mod shares;
 mod task;
 
 use std::collections::{HashMap, VecDeque};
@@ -36,6 +39,9 @@ use task::{End, Tried};
 
 /// The most items that end in one transaction.
 const MAX_GROUP: usize = 64;
+
+/// How often it is looked for what to shed, and for items whose worker died.
+const KEEPING: Duration = Duration::from_secs(1);
 
 /// How long to wait for the database between two attempts to commit while winding down.
 const RECOVER: Duration = Duration::from_millis(100);
@@ -84,7 +90,8 @@ pub struct WorkerParts {
 /// How a worker behaves.
 #[derive(Debug, Clone)]
 pub struct WorkerOptions {
-    /// Items under way at a time. The fetcher may admit fewer at once; the others wait their turn.
+    /// Items under way at a time, at most as many as the fetcher has places; beside them one that is large, and
+    /// one that a worker died of.
     pub concurrent: usize,
     /// How long an item belongs to a worker that does not say that it is alive.
     pub lease: Duration,
@@ -99,8 +106,8 @@ pub struct WorkerOptions {
 impl Default for WorkerOptions {
     fn default() -> Self {
         Self {
-            concurrent: 16,
-            lease: Duration::from_secs(30),
+            concurrent: 8,
+            lease: Duration::from_secs(8),
             idle: Duration::from_secs(1),
             patience: Duration::from_secs(20),
             shedding: Shedding {
@@ -136,6 +143,8 @@ struct Run<'w> {
     tasks: JoinSet<Tried>,
     /// The items under way, by their task.
     under_way: HashMap<tokio::task::Id, WorkItem>,
+    /// Where the look for something to do begins.
+    round: claim::Round,
     /// Tries that ended and are not committed yet.
     ended: VecDeque<Tried>,
     /// How many of them go into the next transaction.
@@ -151,10 +160,12 @@ impl Worker {
     pub fn new(
         parts: WorkerParts,
         origins: impl IntoIterator<Item = Origin>,
-        options: WorkerOptions,
+        mut options: WorkerOptions,
     ) -> Self {
         let origins = origins.into_iter();
         let ruleset = parts.engine.ruleset().to_owned();
+        let places = parts.fetcher.limits().concurrent.max(1);
+        options.concurrent = options.concurrent.clamp(1, places);
         Self {
             ruleset,
             shared: Arc::new(Shared {
@@ -175,15 +186,15 @@ impl Worker {
     pub async fn run(&self, stop: &CancellationToken) {
         let mut run = Run::new(self);
         let mut heartbeat = self.heartbeat();
-        let mut shedding = tokio::time::interval(self.options.idle);
-        shedding.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut keeping = tokio::time::interval(self.options.idle.min(KEEPING));
+        keeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.remember_clean_blobs().await;
         while !stop.is_cancelled() {
             let full = run.turn_over().await;
             tokio::select! {
                 () = stop.cancelled() => break,
                 _ = heartbeat.tick() => run.stay_alive().await,
-                _ = shedding.tick() => run.shed().await,
+                _ = keeping.tick() => run.keep_order().await,
                 () = run.next_end(), if !run.tasks.is_empty() => {}
                 () = self.wait_for_work(), if !full => {}
             }
@@ -200,6 +211,7 @@ impl Worker {
         self.remember_clean_blobs().await;
         let mut heartbeat = self.heartbeat();
         loop {
+            self.shared.parts.store.reclaim(&self.id).await?;
             run.claim().await?;
             if run.tasks.is_empty() {
                 self.write_clean_blobs().await;
@@ -228,7 +240,7 @@ impl Worker {
     }
 
     fn heartbeat(&self) -> Interval {
-        let mut interval = tokio::time::interval(self.options.lease / 3);
+        let mut interval = tokio::time::interval(self.options.lease / 4);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         interval
     }
@@ -248,6 +260,7 @@ impl<'w> Run<'w> {
             worker,
             tasks: JoinSet::new(),
             under_way: HashMap::new(),
+            round: claim::Round::default(),
             ended: VecDeque::new(),
             group: MAX_GROUP,
             committed: 0,
@@ -270,31 +283,6 @@ impl<'w> Run<'w> {
         })
     }
 
-    /// Claims items for the free places; says whether all places are taken now.
-    async fn claim(&mut self) -> Result<bool, StoreError> {
-        let worker = self.worker;
-        let free = worker.options.concurrent.saturating_sub(self.tasks.len());
-        // Claiming costs a transaction, so it is not done for a single place among many.
-        let few = worker.options.concurrent / 4;
-        if free == 0 || (free < few && !self.tasks.is_empty()) {
-            return Ok(true);
-        }
-        let number = u32::try_from(free).unwrap_or(u32::MAX);
-        let store = &worker.shared.parts.store;
-        let paused = worker.shared.pauses.hosts();
-        let items = store
-            .claim_except(number, &worker.id, worker.options.lease, &paused)
-            .await?;
-        let full = items.len() == free;
-        for item in items {
-            let origin = worker.origins.get(&item.range.host).cloned();
-            let task = Arc::clone(&worker.shared).work_on(origin, item.clone());
-            let handle = self.tasks.spawn(task);
-            self.under_way.insert(handle.id(), item);
-        }
-        Ok(full)
-    }
-
     /// Waits for a try to end, and takes along the others that have ended meanwhile.
     async fn next_end(&mut self) {
         let mut next = self.tasks.join_next_with_id().await;
@@ -304,8 +292,11 @@ impl<'w> Run<'w> {
                     self.under_way.remove(&id);
                     self.ended.push_back(tried);
                 }
-                // It panicked, which was logged; its lease ends by itself, and it is tried again.
-                Err(error) => drop(self.under_way.remove(&error.id())),
+                // It panicked, which was logged where it happened.
+                Err(error) => {
+                    let item = self.under_way.remove(&error.id());
+                    self.ended.extend(item.map(Tried::panicked));
+                }
             }
             next = self.tasks.try_join_next_with_id();
         }
@@ -329,6 +320,9 @@ impl<'w> Run<'w> {
         let mut group: Vec<Tried> = self.ended.drain(..count).collect();
         let committed = match self.worker.commit_group(&group).await {
             Ok(()) => {
+                if group.iter().any(|tried| matches!(tried.end, End::Large(_))) {
+                    self.round.look_again();
+                }
                 self.committed += count;
                 self.group = MAX_GROUP.min(self.group * 2);
                 return Ok(());
@@ -383,14 +377,17 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// Sheds what cannot be read in time.
-    async fn shed(&mut self) {
+    /// Sheds what cannot be read in time, and sees to what dead workers left.
+    async fn keep_order(&mut self) {
         let worker = self.worker;
         let WorkerParts { store, clock, .. } = &worker.shared.parts;
         match store.shed(&worker.options.shedding, clock.now()).await {
             Ok(0) => {}
             Ok(items) => tracing::warn!(items, "more is pushed than can be read: items were shed"),
             Err(error) => self.rest(&error),
+        }
+        if let Err(error) = store.reclaim(&worker.id).await {
+            self.rest(&error);
         }
     }
 

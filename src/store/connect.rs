@@ -244,6 +244,7 @@ const SQLITE_MIGRATIONS: &[(i64, &str, &str)] = &[
         "records",
         include_str!("migrations/sqlite/0003_records.sql"),
     ),
+    (4, "lanes", include_str!("migrations/sqlite/0004_lanes.sql")),
 ];
 const POSTGRES_MIGRATIONS: &[(i64, &str, &str)] = &[
     (
@@ -260,6 +261,11 @@ const POSTGRES_MIGRATIONS: &[(i64, &str, &str)] = &[
         3,
         "records",
         include_str!("migrations/postgres/0003_records.sql"),
+    ),
+    (
+        4,
+        "lanes",
+        include_str!("migrations/postgres/0004_lanes.sql"),
     ),
 ];
 

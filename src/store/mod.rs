@@ -8,6 +8,7 @@
 mod backlog;
 mod blobs;
 mod chain;
+mod claim;
 mod connect;
 mod deliveries;
 mod entry;
@@ -68,8 +69,8 @@ pub use tokens::{NewToken, Role, Token};
 pub use tx::Tx;
 pub use uses::UseAfterExposure;
 pub use work::{
-    DeadItem, Fetched, NewWorkItem, Priority, Retry, Shedding, SourceWork, WorkCounts, WorkDone,
-    WorkItem, WorkKind,
+    Claimable, DeadItem, Descendant, Fetched, Lane, Lineage, NewWorkItem, Priority, Queue, Retry,
+    Shedding, SourceWork, WorkCounts, WorkDone, WorkItem, WorkKind,
 };
 
 use crate::keyformat::Peppers;
@@ -262,6 +263,7 @@ impl Store {
             log::ALL,
             verify::ALL,
             queue::ALL,
+            claim::ALL,
             backlog::ALL,
             sources::ALL,
             deliveries::ALL,

@@ -1,10 +1,12 @@
-//! The queue of work items in the database.
+//! The queue of work items in the database: what is added, and what is finished.
 //!
-//! An item is `waiting`, `done` or `dead`. A waiting item may be claimed once its `ready_at` has
-//! passed on the database's clock; a lease and a back-off both put `ready_at` into the future, so an
-//! item whose worker died comes back by itself.
+//! An item is `waiting`, `done`, `dead` or `shed`. A waiting item that no worker holds may be claimed once its
+//! `ready_at` has passed on the database's clock; of one that is held, `ready_at` is the end of the lease.
+//!
+//! What is added is bounded: a repository, and a host at one priority, have only so many items that wait. What
+//! comes beyond is not added, which is counted. Items are taken in turns over the repositories of a host.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,24 +14,23 @@ use uuid::Uuid;
 
 use super::order::Locks;
 use super::sql::{Arg, Fields, LIST_MAX, args, one, pad, runs, statements};
-use super::work::{Fetched, NewWorkItem, Priority, Retry, WorkItem, WorkKind};
-use super::{Read, Store, StoreError, Tx};
+use super::work::{Descendant, Fetched, Lane, Lineage, NewWorkItem, Priority, WorkItem, WorkKind};
+use super::{Read as _, StoreError, Tx};
 
 /// Rows of one statement.
 const ROWS_MAX: usize = 128;
-/// How often an item is tried before it is put aside.
-const TRIES_MAX: u32 = 8;
-/// The wait after the first failed try; each further one doubles it.
-const BACK_OFF: Duration = Duration::from_secs(5);
-/// The longest wait between two tries.
-const BACK_OFF_MAX: Duration = Duration::from_hours(1);
-/// The longest error text that is kept, in characters.
-const ERROR_MAX: usize = 1_000;
+
+/// The most items of one repository that wait.
+const REPOSITORY_MAX: u64 = 10_000;
+
+/// The most items of one host at one priority that wait, of those that are neither shed when there are too
+/// many nor asked for by hand.
+const HOST_MAX: u64 = 50_000;
 
 macro_rules! item_columns {
     () => {
         "id, kind, host, repository_id, repository, clone_url, ref_name, before_id, after_id, source, \
-         priority, event_at, created_at, tries"
+         priority, event_at, created_at, tries, lane, deaths, origin, generation, parts_left, bytes_left"
     };
 }
 
@@ -38,46 +39,28 @@ pub(super) use item_columns;
 statements! {
     INSERT = "INSERT INTO work_items (id, kind, host, repository_id, repository, clone_url,
             ref_name, before_id, after_id, source, priority, event_at, created_at, state, ready_at,
-            tries, truncated, bytes, blobs)
-        VALUES {rows:19}
-        ON CONFLICT (host, repository_id, ref_name, before_id, after_id) DO NOTHING RETURNING source";
-    /// Picked first and changed then: within the update itself, PostgreSQL's planner may run the
-    /// selection more than once and take more than it was to.
-    CLAIM = concat!(
-        "WITH picked AS (SELECT id AS picked_id FROM work_items
-            WHERE state = 'waiting' AND ready_at <= {now} AND host NOT IN ({list:4})
-            ORDER BY priority, event_at, id LIMIT $3 {for update skip locked})
-        UPDATE work_items SET leased_by = $1, ready_at = {now} + $2, tries = tries + 1
-        WHERE id IN (SELECT picked_id FROM picked)
-        RETURNING ", item_columns!()
-    );
-    /// Locked in the order of `id` first, as every other transaction does that takes several.
-    HEARTBEAT = "WITH held AS (SELECT id AS held_id FROM work_items
-            WHERE leased_by = $2 AND state = 'waiting' AND id IN ({list:3}) ORDER BY id {for update})
-        UPDATE work_items SET ready_at = {now} + $1
-        WHERE id IN (SELECT held_id FROM held) RETURNING id";
+            tries, truncated, bytes, blobs, turn, origin, generation, parts_left, bytes_left, part_of)
+        VALUES {rows:25}
+        ON CONFLICT (host, repository_id, ref_name, before_id, after_id, part_of) DO NOTHING RETURNING source";
     FINISH = "UPDATE work_items SET state = 'done', leased_by = NULL, last_error = NULL,
-            finished_at = {now}, truncated = $1, bytes = $2, blobs = $3
-        WHERE id = $4 AND leased_by = $5 AND state = 'waiting'";
-    RETRY = "UPDATE work_items SET leased_by = NULL, last_error = $1, ready_at = {now} + $2
-        WHERE id = $3 AND leased_by = $4 AND state = 'waiting' RETURNING ready_at";
-    TRIES = "SELECT tries FROM work_items WHERE id = $1 AND leased_by = $2 AND state = 'waiting'
-        {for update}";
-    DIE = "UPDATE work_items SET state = 'dead', leased_by = NULL, last_error = $1,
-            finished_at = {now}
-        WHERE id = $2 AND leased_by = $3 AND state = 'waiting'";
-    POSTPONE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, last_error = $1,
-            ready_at = {now} + $2
-        WHERE id = $3 AND leased_by = $4 AND state = 'waiting'";
-    RELEASE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, ready_at = {now}
-        WHERE leased_by = $1 AND state = 'waiting'";
-    KNOWN = "SELECT id, priority FROM work_items
-        WHERE state IN ('waiting', 'shed')
+            finished_at = {now}, truncated = $1, bytes = $2, blobs = $3, gone = $4
+        WHERE id = $5 AND leased_by = $6 AND state = 'waiting'";
+    KNOWN = "SELECT id, state, priority FROM work_items
+        WHERE (state IN ('waiting', 'shed') OR state = 'done' AND gone) AND part_of = ''
             AND (host, repository_id, ref_name, before_id, after_id) IN (VALUES {rows:5})";
-    LOCK = "SELECT id, state, priority, source FROM work_items
-        WHERE state IN ('waiting', 'shed') AND id IN ({list:1}) ORDER BY id {for update}";
+    LOCK = "SELECT id, state, priority, source, gone FROM work_items
+        WHERE state <> 'dead' AND id IN ({list:1}) ORDER BY id {for update}";
     RAISE = "UPDATE work_items SET priority = $1, state = 'waiting', finished_at = NULL
         WHERE state IN ('waiting', 'shed') AND priority > $1 AND id IN ({list:2})";
+    REOPEN = "UPDATE work_items SET priority = $1, state = 'waiting', finished_at = NULL,
+            gone = FALSE, tries = 0, ready_at = 0
+        WHERE state = 'done' AND gone AND id IN ({list:2})";
+    WAITING_OF = "SELECT host, repository_id, COUNT(*) FROM work_items
+        WHERE state = 'waiting' AND (host, repository_id) IN (VALUES {rows:2})
+        GROUP BY host, repository_id";
+    WAITING_AT = "SELECT COUNT(*) FROM (SELECT 1 FROM work_items
+            WHERE state = 'waiting' AND leased_by IS NULL AND lane = 0
+                AND priority = $1 AND host = $2 LIMIT $3) AS found";
 }
 
 pub(super) fn item(row: &mut Fields<'_>) -> Result<WorkItem, StoreError> {
@@ -103,6 +86,22 @@ pub(super) fn item(row: &mut Fields<'_>) -> Result<WorkItem, StoreError> {
         },
         created_at: row.time()?,
         tries: u32::try_from(row.count()?).unwrap_or(u32::MAX),
+        lane: {
+            let number = row.next()?;
+            Lane::from_number(number)
+                .ok_or_else(|| StoreError::row(format!("{number} is no lane")))?
+        },
+        deaths: u32::try_from(row.count()?).unwrap_or(u32::MAX),
+        lineage: {
+            let (origin, generation) = (row.optional_uuid()?, row.count()?);
+            let (parts, bytes) = (row.optional_count()?, row.optional_count()?);
+            origin.map(|origin| Lineage {
+                origin,
+                generation: u32::try_from(generation).unwrap_or(u32::MAX),
+                parts_left: u32::try_from(parts.unwrap_or_default()).unwrap_or(u32::MAX),
+                bytes_left: bytes.unwrap_or_default(),
+            })
+        },
     })
 }
 
@@ -124,149 +123,56 @@ pub(super) fn micros(duration: Duration) -> i64 {
         .min(i64::MAX / 4)
 }
 
-/// The wait after the given number of failed tries: doubled each time, up to half more or less by
-/// chance, so that items which failed together are not all tried together again.
-fn back_off(tries: u32) -> Duration {
-    let doubled = BACK_OFF.saturating_mul(1 << tries.saturating_sub(1).min(16));
-    doubled
-        .min(BACK_OFF_MAX)
-        .mul_f64(rand::random_range(0.5..1.5))
+/// An item that is to be added.
+#[derive(Debug, Clone, Copy)]
+struct Adding<'i> {
+    item: &'i NewWorkItem,
+    lineage: Option<&'i Lineage>,
+    is_part: bool,
+    /// How many items of its repository are before it.
+    turn: u64,
 }
 
-impl Store {
-    /// Takes up to `n` items for `worker`, most urgent first and oldest first among equals. They are
-    /// its own for the length of the lease; [`Store::heartbeat`] makes it longer. Items whose last
-    /// try ended with the death of its worker are put aside here.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a change.
-    pub async fn claim(
-        &self,
-        n: u32,
-        worker: &str,
-        lease: Duration,
-    ) -> Result<Vec<WorkItem>, StoreError> {
-        self.claim_except(n, worker, lease, &[]).await
-    }
-
-    /// As [`Store::claim`], but items of the `paused` hosts stay where they are.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a change.
-    pub async fn claim_except(
-        &self,
-        n: u32,
-        worker: &str,
-        lease: Duration,
-        paused: &[String],
-    ) -> Result<Vec<WorkItem>, StoreError> {
-        let mut args = args![worker, micros(lease), n];
-        args.extend(paused.iter().take(LIST_MAX).map(Arg::from));
-        if paused.is_empty() {
-            // No host has an empty name.
-            args.extend(args![""]);
+impl<'i> Adding<'i> {
+    fn named(item: &'i NewWorkItem) -> Self {
+        Self {
+            item,
+            lineage: None,
+            is_part: false,
+            turn: 0,
         }
-        let hosts = pad(&mut args, 3);
-        let mut tx = self.begin().await?;
-        let mut items = tx.fetch(CLAIM.of(hosts), args, item).await?;
-        let mut dead = false;
-        for item in items.iter().filter(|item| item.tries > TRIES_MAX) {
-            let error = "the worker died in each try, without an error";
-            dead = true;
-            tx.execute(DIE, args![error, item.id, worker]).await?;
-            tracing::error!(item = %item.id, repository = %item.range.repository, "work item put aside: {error}");
+    }
+
+    fn derived(descendant: &'i Descendant) -> Self {
+        Self {
+            item: &descendant.range,
+            lineage: Some(&descendant.lineage),
+            is_part: descendant.is_part,
+            turn: 0,
         }
-        tx.commit().await?;
-        if dead {
-            items.retain(|item| item.tries <= TRIES_MAX);
-        }
-        items.sort_by_key(|item| (item.range.priority, item.range.event_at, item.id));
-        Ok(items)
     }
 
-    /// Makes the leases of these items last `lease` from now on; gives those that are still the
-    /// worker's. The others were taken by somebody else: work on them is to stop.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a change.
-    pub async fn heartbeat(
-        &self,
-        ids: &[Uuid],
-        worker: &str,
-        lease: Duration,
-    ) -> Result<HashSet<Uuid>, StoreError> {
-        let mut tx = self.begin().await?;
-        let mut held = HashSet::new();
-        for chunk in ids.chunks(LIST_MAX) {
-            let mut args = args![micros(lease), worker];
-            args.extend(chunk.iter().copied().map(Arg::from));
-            let n = pad(&mut args, 2);
-            held.extend(tx.fetch(HEARTBEAT.of(n), args, one::uuid).await?);
-        }
-        tx.commit().await?;
-        Ok(held)
+    fn part_of(&self) -> Option<Uuid> {
+        self.lineage
+            .filter(|_| self.is_part)
+            .map(|lineage| lineage.origin)
     }
 
-    /// Gives an item back after a failed try, for a later one, or puts it aside after the last.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a change.
-    pub async fn retry(&self, id: Uuid, worker: &str, error: &str) -> Result<Retry, StoreError> {
-        let error: String = error.chars().take(ERROR_MAX).collect();
-        let mut tx = self.begin().await?;
-        let Some(tries) = tx.fetch_first(TRIES, args![id, worker], one::count).await? else {
-            return Ok(Retry::Lost);
-        };
-        let tries = u32::try_from(tries).unwrap_or(u32::MAX);
-        let outcome = if tries >= TRIES_MAX {
-            tx.execute(DIE, args![&error, id, worker]).await?;
-            Retry::Dead
-        } else {
-            let wait = micros(back_off(tries));
-            let args = args![&error, wait, id, worker];
-            let ready = tx.fetch_first(RETRY, args, one::time).await?;
-            ready.map_or(Retry::Lost, Retry::Again)
-        };
-        tx.commit().await?;
-        Ok(outcome)
-    }
-
-    /// Gives an item back for as long as `wait`, because its server asked for it. The try does not
-    /// count. `false` when it was not this worker's any more.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a change.
-    pub async fn postpone(
-        &self,
-        id: Uuid,
-        worker: &str,
-        wait: Duration,
-        why: &str,
-    ) -> Result<bool, StoreError> {
-        let why: String = why.chars().take(ERROR_MAX).collect();
-        let mut tx = self.begin().await?;
-        let args = args![why, micros(wait), id, worker];
-        let changed = tx.execute(POSTPONE, args).await?;
-        tx.commit().await?;
-        Ok(changed == 1)
-    }
-
-    /// Gives back everything a worker holds, when it shuts down; says how many items. The tries do
-    /// not count.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a change.
-    pub async fn release(&self, worker: &str) -> Result<u64, StoreError> {
-        let mut tx = self.begin().await?;
-        let released = tx.execute(RELEASE, args![worker]).await?;
-        tx.commit().await?;
-        Ok(released)
+    fn identity(&self) -> ([&'i str; 5], Option<Uuid>) {
+        (coordinates(self.item), self.part_of())
     }
 }
+
+/// The items that are added, and how many of each source are not.
+type InTurn<'i> = (Vec<Adding<'i>>, BTreeMap<&'i str, u64>);
 
 impl Tx {
     /// Adds work items; says how many were new. A range that is known is left as it is, whichever
-    /// source saw it first, except that one which still waits, or was shed, takes the more urgent place.
+    /// source saw it first, except that one which still waits, or was shed, takes the more urgent place,
+    /// and one that was gone is looked for again when it is named with some urgency.
+    ///
+    /// Of a repository of which too much waits, and of such a host, nothing is added; that is counted with
+    /// the source.
     ///
     /// # Errors
     /// Any [`StoreError`] of a change.
@@ -285,12 +191,35 @@ impl Tx {
         items: &[NewWorkItem],
         now: Timestamp,
     ) -> Result<BTreeMap<String, u64>, StoreError> {
+        self.add(items.iter().map(Adding::named).collect(), now)
+            .await
+    }
+
+    /// Adds what came of other items, as [`Tx::add_work_items`] does.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn add_descendants(
+        &mut self,
+        descendants: &[Descendant],
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let descendants = descendants.iter().map(Adding::derived).collect();
+        let added = self.add(descendants, now).await?;
+        Ok(added.values().sum())
+    }
+
+    async fn add(
+        &mut self,
+        items: Vec<Adding<'_>>,
+        now: Timestamp,
+    ) -> Result<BTreeMap<String, u64>, StoreError> {
         self.locks(Locks::WorkItems);
+        let (mut items, refused) = self.in_turn(items).await?;
         // In one order in all transactions, so that two sources never wait for each other; and each
         // range once, at its most urgent, since one statement cannot meet its own conflict on every database.
-        let mut items: Vec<&NewWorkItem> = items.iter().collect();
-        items.sort_by_key(|item| (identity(item), item.priority));
-        items.dedup_by_key(|item| identity(item));
+        items.sort_by_key(|adding| (adding.identity(), adding.item.priority));
+        items.dedup_by_key(|adding| adding.identity());
         let mut added = BTreeMap::new();
         let mut known = Vec::new();
         for run in runs(items.len(), ROWS_MAX) {
@@ -299,21 +228,106 @@ impl Tx {
             let insert = INSERT.of(rows.len());
             let sources = self.fetch(insert, values.collect(), one::text).await?;
             if sources.len() < rows.len() {
-                known.extend(self.less_urgent(rows).await?);
+                let named = rows.iter().filter(|adding| !adding.is_part);
+                known.extend(self.less_urgent(named.map(|adding| adding.item)).await?);
             }
             for source in sources {
                 *added.entry(source).or_default() += 1;
             }
         }
-        self.raise(known).await?;
+        let shed = self.raise(known).await?;
+        self.uncount_shed(shed).await?;
+        self.count_refused(refused).await?;
         Ok(added)
     }
 
-    /// Which known items wait, or were shed, with less priority than those that came again, and what they
-    /// are to have. They are not locked, so this may have changed when they are.
+    /// Gives each item its turn among those of its repository, and leaves out those that are too many.
+    async fn in_turn<'i>(&mut self, items: Vec<Adding<'i>>) -> Result<InTurn<'i>, StoreError> {
+        let mut of_repository = self.waiting_of(&items).await?;
+        let mut at_host = self.waiting_at(&items).await?;
+        let mut refused: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut kept = Vec::with_capacity(items.len());
+        for mut adding in items {
+            let NewWorkItem {
+                host,
+                repository_id,
+                source,
+                priority,
+                ..
+            } = adding.item;
+            let before = of_repository.entry((host, repository_id)).or_default();
+            let beside = at_host.get_mut(&(*priority, host.as_str()));
+            let host_is_full = beside.as_deref().is_some_and(|count| *count >= HOST_MAX);
+            if *before >= REPOSITORY_MAX || host_is_full {
+                *refused.entry(source).or_default() += 1;
+                continue;
+            }
+            adding.turn = *before;
+            *before += 1;
+            if let Some(count) = beside {
+                *count += 1;
+            }
+            kept.push(adding);
+        }
+        for (source, items) in &refused {
+            tracing::warn!(
+                source,
+                items,
+                "too much of a repository or a host waits: items were refused"
+            );
+        }
+        Ok((kept, refused))
+    }
+
+    /// How many items of each repository wait.
+    async fn waiting_of<'i>(
+        &mut self,
+        items: &[Adding<'i>],
+    ) -> Result<BTreeMap<(&'i str, &'i str), u64>, StoreError> {
+        let repositories = items
+            .iter()
+            .map(|adding| (&*adding.item.host, &*adding.item.repository_id));
+        let mut waiting: BTreeMap<_, u64> = repositories.map(|of| (of, 0)).collect();
+        let all: Vec<(&str, &str)> = waiting.keys().copied().collect();
+        for run in runs(all.len(), ROWS_MAX) {
+            let rows = &all[run];
+            let values = rows.iter().flat_map(|(host, id)| args![*host, *id]);
+            let counted = self
+                .fetch(WAITING_OF.of(rows.len()), values.collect(), |row| {
+                    Ok((row.next::<String>()?, row.next::<String>()?, row.count()?))
+                })
+                .await?;
+            for (host, id, count) in counted {
+                if let Ok(at) = rows.binary_search(&(&*host, &*id)) {
+                    waiting.insert(rows[at], count);
+                }
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// How many items of each host wait beside these, where that is bounded.
+    async fn waiting_at<'i>(
+        &mut self,
+        items: &[Adding<'i>],
+    ) -> Result<BTreeMap<(Priority, &'i str), u64>, StoreError> {
+        let bounded = |priority: Priority| priority < Priority::Firehose;
+        let hosts = items.iter().filter(|adding| bounded(adding.item.priority));
+        let hosts = hosts.map(|adding| (adding.item.priority, &*adding.item.host));
+        let mut waiting: BTreeMap<_, u64> = hosts.map(|at| (at, 0)).collect();
+        for ((priority, host), count) in &mut waiting {
+            let args = args![priority.number(), *host, HOST_MAX];
+            let found = self.fetch_first(WAITING_AT, args, one::count).await?;
+            *count = found.unwrap_or_default();
+        }
+        Ok(waiting)
+    }
+
+    /// Which known items wait, or were shed, with less priority than those that came again, or were gone, and
+    /// what they are to have. They are not locked, so this may have changed when they are.
     async fn less_urgent(
         &mut self,
-        items: &[&NewWorkItem],
+        items: impl Iterator<Item = &NewWorkItem>,
     ) -> Result<Vec<(Uuid, Priority)>, StoreError> {
         let mut by_priority: BTreeMap<Priority, Vec<&NewWorkItem>> = BTreeMap::new();
         for item in items {
@@ -323,59 +337,66 @@ impl Tx {
         by_priority.remove(&Priority::Backfill);
         let mut lower = Vec::new();
         for (priority, items) in by_priority {
-            let values = items.iter().flat_map(|item| identity(item)).map(Arg::from);
-            let known = KNOWN.of(items.len());
-            let known = self.fetch(known, values.collect(), |row| {
-                Ok((row.uuid()?, row.next::<i64>()?))
+            let values = items.iter().flat_map(|item| coordinates(item));
+            let values = values.map(Arg::from).collect();
+            let known = self.fetch(KNOWN.of(items.len()), values, |row| {
+                Ok((row.uuid()?, row.next::<String>()?, row.next::<i64>()?))
             });
             let known = known.await?.into_iter();
-            let known = known.filter(|(_, of)| *of > priority.number());
-            lower.extend(known.map(|(id, _)| (id, priority)));
+            let known = known.filter(|(_, state, number)| wants(priority, state, *number));
+            lower.extend(known.map(|(id, ..)| (id, priority)));
         }
         Ok(lower)
     }
 
-    /// Gives known items that still wait, or were shed, the priority of those that came again.
-    async fn raise(&mut self, mut wanted: Vec<(Uuid, Priority)>) -> Result<(), StoreError> {
-        if wanted.is_empty() {
-            return Ok(());
-        }
+    /// Gives known items that still wait, or were shed or gone, the priority of those that came again; gives
+    /// the sources of those that were shed.
+    async fn raise(
+        &mut self,
+        mut wanted: Vec<(Uuid, Priority)>,
+    ) -> Result<Vec<String>, StoreError> {
         wanted.sort_unstable();
         wanted.dedup_by_key(|(id, _)| *id);
         let wanted: BTreeMap<Uuid, Priority> = wanted.into_iter().collect();
         let ids: Vec<Uuid> = wanted.keys().copied().collect();
-        let mut raised: BTreeMap<Priority, Vec<Uuid>> = BTreeMap::new();
+        let mut raised: BTreeMap<(Priority, bool), Vec<Uuid>> = BTreeMap::new();
         // What is counted is what is changed: the states of rows that are locked stay as they were read.
         let mut shed = Vec::new();
         for chunk in ids.chunks(LIST_MAX) {
             let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
             let n = pad(&mut args, 0);
             let rows = self.fetch(LOCK.of(n), args, |row| {
-                let (id, state) = (row.uuid()?, row.next::<String>()?);
-                Ok((id, state, row.next::<i64>()?, row.next::<String>()?))
+                let (id, state, number) = (row.uuid()?, row.next::<String>()?, row.next::<i64>()?);
+                Ok((
+                    id,
+                    state,
+                    number,
+                    row.next::<String>()?,
+                    row.next::<bool>()?,
+                ))
             });
-            for (id, state, of, source) in rows.await? {
-                let Some(priority) = wanted.get(&id).filter(|wanted| wanted.number() < of) else {
+            for (id, state, number, source, gone) in rows.await? {
+                let is_done = state == "done";
+                let wanted = wanted.get(&id).filter(|_| !is_done || gone);
+                let Some(priority) = wanted.filter(|wanted| wants(**wanted, &state, number)) else {
                     continue;
                 };
-                raised.entry(*priority).or_default().push(id);
+                raised.entry((*priority, is_done)).or_default().push(id);
                 if state == "shed" {
                     shed.push(source);
                 }
             }
         }
-        for (priority, ids) in raised {
+        for ((priority, is_done), ids) in raised {
+            let sql = if is_done { REOPEN } else { RAISE };
             for chunk in ids.chunks(LIST_MAX) {
                 let mut args = args![priority.number()];
                 args.extend(chunk.iter().copied().map(Arg::from));
                 let n = pad(&mut args, 1);
-                self.execute(RAISE.of(n), args).await?;
+                self.execute(sql.clone().of(n), args).await?;
             }
         }
-        if shed.is_empty() {
-            return Ok(());
-        }
-        self.uncount_shed(shed).await
+        Ok(shed)
     }
 
     /// Notes that an item was fetched and scanned: in the transaction that responds to what was
@@ -395,13 +416,23 @@ impl Tx {
             truncated,
             bytes,
             blobs,
+            gone,
         } = fetched;
-        let args = args![truncated, bytes, blobs, id, worker];
+        let args = args![truncated, bytes, blobs, gone, id, worker];
         Ok(self.execute(FINISH, args).await? == 1)
     }
 }
 
-fn identity(item: &NewWorkItem) -> [&str; 5] {
+/// Whether an item in this state, with this number of a priority, is to be changed when it comes again. What
+/// feeds repeat for hours is not asked for each time.
+fn wants(priority: Priority, state: &str, number: i64) -> bool {
+    match state {
+        "done" => priority < Priority::Firehose,
+        _ => number > priority.number(),
+    }
+}
+
+fn coordinates(item: &NewWorkItem) -> [&str; 5] {
     [
         &item.host,
         &item.repository_id,
@@ -411,7 +442,9 @@ fn identity(item: &NewWorkItem) -> [&str; 5] {
     ]
 }
 
-fn columns(item: &NewWorkItem, now: Timestamp) -> Vec<Arg> {
+fn columns(adding: &Adding<'_>, now: Timestamp) -> Vec<Arg> {
+    let item = adding.item;
+    let lineage = adding.lineage;
     args![
         Uuid::now_v7(),
         item.kind.as_str(),
@@ -432,33 +465,13 @@ fn columns(item: &NewWorkItem, now: Timestamp) -> Vec<Arg> {
         false,
         0_i64,
         0_i64,
+        adding.turn,
+        lineage.map(|lineage| lineage.origin),
+        lineage.map_or(0, |lineage| lineage.generation),
+        lineage.map(|lineage| u64::from(lineage.parts_left)),
+        lineage.map(|lineage| lineage.bytes_left),
+        adding
+            .part_of()
+            .map_or_else(String::new, |id| id.to_string()),
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_double_up_to_an_hour_and_differ() {
-        for (tries, middle) in [
-            (1, 5),
-            (2, 10),
-            (7, 320),
-            (8, 640),
-            (12, 3_600),
-            (u32::MAX, 3_600),
-        ] {
-            let waits: Vec<Duration> = (0..100).map(|_| back_off(tries)).collect();
-            let (least, most) = (
-                Duration::from_secs(middle) / 2,
-                Duration::from_secs(middle) * 3 / 2,
-            );
-            assert!(
-                waits.iter().all(|wait| (least..=most).contains(wait)),
-                "{tries}"
-            );
-            assert!(waits.iter().any(|wait| *wait != waits[0]), "{tries}");
-        }
-    }
 }

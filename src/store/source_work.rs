@@ -12,7 +12,7 @@ use super::{Read, Store, StoreError, Tx};
 
 macro_rules! work_columns {
     () => {
-        "source, scanned, blobs, known_blobs, truncated, gone, shed"
+        "source, scanned, blobs, known_blobs, truncated, gone, shed, refused"
     };
 }
 
@@ -20,7 +20,7 @@ statements! {
     /// The lag is measured on the database's clock, as leases are.
     ADD = concat!(
         "INSERT INTO source_work (", work_columns!(), ", lag, scanned_at)
-            VALUES ($1, $2, $3, $4, $5, $6, 0, {now} - $7, {now})
+            VALUES ($1, $2, $3, $4, $5, $6, 0, 0, {now} - $7, {now})
         ON CONFLICT (source) DO UPDATE SET scanned = source_work.scanned + excluded.scanned,
             blobs = source_work.blobs + excluded.blobs,
             known_blobs = source_work.known_blobs + excluded.known_blobs,
@@ -33,6 +33,10 @@ statements! {
         ON CONFLICT (source) DO UPDATE SET shed = source_work.shed + excluded.shed";
     TAKE_SHED = "UPDATE source_work SET shed = CASE WHEN shed > $1 THEN shed - $1 ELSE 0 END
         WHERE source = $2";
+    ADD_REFUSED = "INSERT INTO source_work
+            (source, scanned, blobs, known_blobs, truncated, gone, shed, refused)
+            VALUES ($1, 0, 0, 0, 0, 0, 0, $2)
+        ON CONFLICT (source) DO UPDATE SET refused = source_work.refused + excluded.refused";
     LIST = concat!("SELECT ", work_columns!(), ", lag, scanned_at FROM source_work");
     /// The condition that says nothing new is what lets SQLite use the index of finished items.
     LEFT = "SELECT source, COUNT(*), 0, MIN(CASE WHEN tries = 0 THEN created_at END) FROM work_items
@@ -53,6 +57,7 @@ fn work(row: &mut Fields<'_>) -> Result<SourceWork, StoreError> {
             oldest_event_at: None,
         },
         shed: row.count()?,
+        refused: row.count()?,
         lag: {
             let lag: Option<i64> = row.next()?;
             // The forge's clock may be ahead of the database's.
@@ -127,6 +132,18 @@ impl Tx {
         self.locks(Locks::Sources);
         for (source, count) in tally(sources) {
             self.execute(TAKE_SHED, args![count, source]).await?;
+        }
+        Ok(())
+    }
+
+    /// Counts items of these sources as refused.
+    pub(super) async fn count_refused(
+        &mut self,
+        counts: BTreeMap<&str, u64>,
+    ) -> Result<(), StoreError> {
+        self.locks(Locks::Sources);
+        for (source, count) in counts {
+            self.execute(ADD_REFUSED, args![source, count]).await?;
         }
         Ok(())
     }

@@ -21,7 +21,8 @@ pub enum Priority {
 }
 
 impl Priority {
-    const ALL: [Self; 5] = [
+    /// All of them, most urgent first.
+    pub const ALL: [Self; 5] = [
         Self::Partner,
         Self::Webhook,
         Self::Watched,
@@ -43,6 +44,33 @@ impl Priority {
         Self::ALL
             .into_iter()
             .find(|priority| priority.number() == number)
+    }
+}
+
+/// Where an item is read: what may take long, or may end the process, goes past the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Among others.
+    Ordinary,
+    /// It turned out to be larger than an ordinary place allows. One such at a time.
+    Large,
+    /// A worker died while it held it. One such at a time, with tighter limits.
+    Alone,
+}
+
+impl Lane {
+    pub(super) const ALL: [Self; 3] = [Self::Ordinary, Self::Large, Self::Alone];
+
+    pub(super) fn number(self) -> i64 {
+        match self {
+            Self::Ordinary => 0,
+            Self::Large => 1,
+            Self::Alone => 2,
+        }
+    }
+
+    pub(super) fn from_number(number: i64) -> Option<Self> {
+        Self::ALL.into_iter().find(|lane| lane.number() == number)
     }
 }
 
@@ -97,6 +125,51 @@ pub struct NewWorkItem {
     pub event_at: Timestamp,
 }
 
+/// What an item that came of another one may still become, so that what a server makes up has an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lineage {
+    /// The item that a source named.
+    pub origin: Uuid,
+    /// The steps from it to this one.
+    pub generation: u32,
+    /// How many more items may come of this one, directly and indirectly.
+    pub parts_left: u32,
+    /// How many bytes may be received for this one and all that come of it.
+    pub bytes_left: u64,
+}
+
+/// An item that comes of another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Descendant {
+    /// What is to be fetched.
+    pub range: NewWorkItem,
+    /// Whether it is a part of its origin's range. It stands apart then: the same range named by a source is
+    /// another item, and the end of one says nothing about the other.
+    pub is_part: bool,
+    /// What may still come of it.
+    pub lineage: Lineage,
+}
+
+/// What can be claimed of one host at one priority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// The lane.
+    pub lane: Lane,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// The forge's host name.
+    pub host: String,
+}
+
+/// An item that can be claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimable {
+    /// The item.
+    pub id: Uuid,
+    /// Its repository.
+    pub repository_id: String,
+}
+
 /// A work item that this worker holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkItem {
@@ -104,6 +177,12 @@ pub struct WorkItem {
     pub id: Uuid,
     /// What is to be fetched.
     pub range: NewWorkItem,
+    /// Where it is read.
+    pub lane: Lane,
+    /// How many workers died while they held it.
+    pub deaths: u32,
+    /// Where it comes from. `None`: a source named it.
+    pub lineage: Option<Lineage>,
     /// When it was added.
     pub created_at: Timestamp,
     /// Which try this is, from 1.
@@ -130,6 +209,8 @@ pub struct Fetched {
     pub bytes: u64,
     /// Blobs scanned.
     pub blobs: u64,
+    /// The repository or the commit was not there.
+    pub gone: bool,
 }
 
 /// What becomes of an item whose try failed.
@@ -200,6 +281,8 @@ pub struct SourceWork {
     pub done: WorkDone,
     /// Items that were shed.
     pub shed: u64,
+    /// Items that were not added because too many of their repository or their host waited already.
+    pub refused: u64,
     /// From the push to the end of its scan, for the items that ended last.
     pub lag: Option<Duration>,
     /// When they ended.

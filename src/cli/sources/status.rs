@@ -149,6 +149,7 @@ fn lines(status: &SourceStatus) -> Vec<(&'static str, String)> {
         ("truncated", work.done.truncated),
         ("gone", work.done.gone),
         ("shed", work.shed),
+        ("refused", work.refused),
         ("waiting", work.waiting),
         ("dead letters", work.dead),
     ];

@@ -112,6 +112,8 @@ pub struct SourceCounts {
     gone: u64,
     /// Items that were not read because there was more than could be.
     shed: u64,
+    /// Items that were not added because too many of their repository or their host waited already.
+    refused: u64,
     /// Items that wait or are being read now.
     waiting: u64,
     /// Items that were put aside after the last of their tries.
@@ -186,6 +188,7 @@ impl SourceCounts {
             truncated: work.done.truncated,
             gone: work.done.gone,
             shed: work.shed,
+            refused: work.refused,
             waiting: work.waiting,
             dead_letters: work.dead,
         }

@@ -6,7 +6,7 @@ use super::Worker;
 use super::task::{Done, End, Tried, actor};
 use crate::fetch::ObjectId;
 use crate::respond::{Answer, Report, Sighting, announce};
-use crate::store::{NewWorkItem, Reason, Retry, StoreError, Tx, WorkDone, WorkKind, retried};
+use crate::store::{Descendant, Reason, Retry, StoreError, Tx, WorkDone, WorkKind, retried};
 
 /// What the items of one transaction add to what is known.
 #[derive(Default)]
@@ -14,7 +14,7 @@ struct Gains<'g> {
     /// By source.
     work: BTreeMap<&'g str, WorkDone>,
     clean_blobs: Vec<ObjectId>,
-    more: Vec<NewWorkItem>,
+    more: Vec<Descendant>,
 }
 
 impl<'g> Gains<'g> {
@@ -23,11 +23,11 @@ impl<'g> Gains<'g> {
         self.more.extend(done.more.iter().cloned());
         let range = &tried.item.range;
         let work = self.work.entry(&range.source).or_default();
-        work.scanned += u64::from(range.kind == WorkKind::Range && !done.gone);
+        work.scanned += u64::from(range.kind == WorkKind::Range && !done.fetched.gone);
         work.blobs += done.fetched.blobs - done.known_blobs;
         work.known_blobs += done.known_blobs;
         work.truncated += u64::from(done.fetched.truncated);
-        work.gone += u64::from(done.gone);
+        work.gone += u64::from(done.fetched.gone);
         let at = range.event_at;
         work.oldest_event_at = Some(work.oldest_event_at.map_or(at, |oldest| oldest.min(at)));
     }
@@ -118,7 +118,7 @@ impl Worker {
     async fn keep(&self, tx: &mut Tx, gains: Gains<'_>) -> Result<(), StoreError> {
         let now = self.shared.parts.clock.now();
         if !gains.more.is_empty() {
-            tx.add_work_items(&gains.more, now).await?;
+            tx.add_descendants(&gains.more, now).await?;
         }
         for (source, done) in gains.work {
             tx.add_work_done(source, done).await?;
@@ -148,6 +148,10 @@ impl Worker {
                 let seconds = wait.as_secs();
                 tracing::info!(item = %id, repository, why, seconds, "a work item is put off");
                 store.postpone(id, &self.id, *wait, why).await?;
+            }
+            End::Large(why) => {
+                tracing::debug!(item = %id, repository, why, "a work item waits among the large ones");
+                store.enlarge(id, &self.id, why).await?;
             }
             End::Failed(error) => match store.retry(id, &self.id, error).await? {
                 Retry::Again(at) => {

@@ -1,82 +1,206 @@
-//! Hosts that asked to slow down, and hosts that do not answer.
+//! Hosts that asked to slow down, and hosts and repositories that do not answer as a server in good health does.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// How many different items have to fail in a row, with none that gets an answer in between, until it is the
-/// host and not the repository that is in trouble.
-const ITEMS_IN_TROUBLE: usize = 3;
+use crate::store::NewWorkItem;
 
-/// How long a host in trouble is left alone.
+/// How many different items of a repository have to fail in a row, with none that gets an answer in between,
+/// until it is the repository and not the item that is in trouble; and how many repositories, for the host.
+const FAILED_IN_TROUBLE: usize = 3;
+
+/// How long something in trouble is left alone the first time; each further time twice as long.
 const TROUBLE: Duration = Duration::from_secs(20);
 
-/// Until when which host is not to be asked. Shared by the items under way, so that one refusal spares the
-/// host the others.
+/// The longest that something in trouble is left alone.
+const TROUBLE_MAX: Duration = Duration::from_mins(15);
+
+/// The most hosts, and the most repositories, of which anything is known. Strangers can name more.
+const KNOWN_MAX: usize = 1_024;
+
+/// Until when which host or repository is not to be asked. Shared by the items under way, so that one refusal
+/// spares the host the others.
 #[derive(Debug, Default)]
-pub(super) struct Pauses(Mutex<Hosts>);
+pub(super) struct Pauses(Mutex<Known>);
 
 #[derive(Debug, Default)]
-struct Hosts {
-    until: HashMap<String, Instant>,
-    /// Items that failed since the host last answered.
-    failed: HashMap<String, HashSet<Uuid>>,
+struct Known {
+    /// Of which repositories fail.
+    hosts: Troubles<String, String>,
+    /// By host and identifier, of which items fail.
+    repositories: Troubles<(String, String), Uuid>,
+}
+
+/// What is known of each of some kind.
+#[derive(Debug)]
+struct Troubles<Name, What>(HashMap<Name, Trouble<What>>);
+
+impl<Name, What> Default for Troubles<Name, What> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+#[derive(Debug)]
+struct Trouble<What> {
+    /// The end of the pause.
+    until: Instant,
+    /// How often it was in trouble since it last answered.
+    times: u32,
+    /// What failed since it last answered, as far as it takes to be in trouble.
+    failed: HashSet<What>,
+}
+
+impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
+    fn of(&mut self, name: &Name, now: Instant) -> &mut Trouble<What> {
+        if self.0.len() >= KNOWN_MAX && !self.0.contains_key(name) {
+            self.make_room(now);
+        }
+        self.0.entry(name.clone()).or_insert_with(|| Trouble {
+            until: now,
+            times: 0,
+            failed: HashSet::new(),
+        })
+    }
+
+    /// Forgets what is not paused; if that is nothing, what is paused for the shortest time.
+    fn make_room(&mut self, now: Instant) {
+        self.0.retain(|_, trouble| trouble.until > now);
+        if self.0.len() >= KNOWN_MAX {
+            let first = self.0.iter().min_by_key(|(_, trouble)| trouble.until);
+            let first = first.map(|(name, _)| name.clone());
+            first.map(|name| self.0.remove(&name));
+        }
+    }
+
+    fn left(&self, name: &Name, now: Instant) -> Option<Duration> {
+        let left = self.0.get(name)?.until.saturating_duration_since(now);
+        Some(left).filter(|left| !left.is_zero())
+    }
+
+    /// Whether it was in trouble and has not answered since.
+    fn is_in_trouble(&self, name: &Name) -> bool {
+        self.0.get(name).is_some_and(|trouble| trouble.times > 0)
+    }
+
+    /// Notes that `what` of it failed; for how long it is left alone, when it is in trouble.
+    fn failed(&mut self, name: &Name, what: What, now: Instant) -> Option<Duration> {
+        let trouble = self.of(name, now);
+        if trouble.failed.len() < FAILED_IN_TROUBLE {
+            trouble.failed.insert(what);
+        }
+        if trouble.failed.len() < FAILED_IN_TROUBLE {
+            return None;
+        }
+        // Those that were under way when the pause began say nothing new.
+        if trouble.until <= now {
+            let wait = TROUBLE.saturating_mul(1 << trouble.times.min(16));
+            trouble.until = now + wait.min(TROUBLE_MAX);
+            trouble.times += 1;
+        }
+        Some(trouble.until - now)
+    }
+
+    fn answered(&mut self, name: &Name, now: Instant) {
+        if let Some(trouble) = self.0.get_mut(name) {
+            trouble.failed.clear();
+            trouble.times = 0;
+            if trouble.until <= now {
+                self.0.remove(name);
+            }
+        }
+    }
 }
 
 impl Pauses {
-    /// How long a host's pause still lasts, if it has one.
-    pub(super) fn left(&self, host: &str) -> Option<Duration> {
-        let end = self.lock().until.get(host).copied()?;
-        end.checked_duration_since(Instant::now())
-            .filter(|left| !left.is_zero())
+    /// How long the pause of an item's host or repository still lasts, if there is one.
+    pub(super) fn left(&self, host: &str, repository: &str) -> Option<Duration> {
+        let (now, known) = (Instant::now(), self.lock());
+        let of_host = known.hosts.left(&host.to_owned(), now);
+        let of_repository = known.repositories.left(&name(host, repository), now);
+        of_host.max(of_repository)
     }
 
-    /// The hosts that are not to be asked now.
-    pub(super) fn hosts(&self) -> Vec<String> {
-        let now = Instant::now();
-        let mut hosts = self.lock();
-        hosts.until.retain(|_, end| *end > now);
-        hosts.until.keys().cloned().collect()
+    /// How long the pause of a host still lasts, if it has one.
+    pub(super) fn left_of_host(&self, host: &str) -> Option<Duration> {
+        self.lock().hosts.left(&host.to_owned(), Instant::now())
+    }
+
+    /// Whether a host was in trouble and has not answered since: one item is enough to see.
+    pub(super) fn is_in_trouble(&self, host: &str) -> bool {
+        self.lock().hosts.is_in_trouble(&host.to_owned())
     }
 
     /// Leaves a host alone for a while.
     pub(super) fn pause(&self, host: &str, wait: Duration) {
-        let end = Instant::now() + wait;
-        let mut hosts = self.lock();
-        let until = hosts.until.entry(host.to_owned()).or_insert(end);
-        *until = (*until).max(end);
+        let now = Instant::now();
+        let mut known = self.lock();
+        let trouble = known.hosts.of(&host.to_owned(), now);
+        trouble.until = trouble.until.max(now + wait);
     }
 
-    /// Notes that a host answered, whatever it said.
-    pub(super) fn answered(&self, host: &str) {
-        self.lock().failed.remove(host);
+    /// Notes that a host answered in good health, whatever it said.
+    pub(super) fn answered(&self, item: &NewWorkItem) {
+        let now = Instant::now();
+        let mut known = self.lock();
+        known.hosts.answered(&item.host, now);
+        let name = name(&item.host, &item.repository_id);
+        known.repositories.answered(&name, now);
     }
 
-    /// Notes that a host did not answer, or not as a server in good health does. When it is the host that is
-    /// in trouble, it is left alone; says for how long.
-    pub(super) fn failed(&self, host: &str, item: Uuid) -> Option<Duration> {
-        let mut hosts = self.lock();
-        let failed = hosts.failed.entry(host.to_owned()).or_default();
-        failed.insert(item);
-        let in_trouble = failed.len() >= ITEMS_IN_TROUBLE;
-        drop(hosts);
-        in_trouble.then(|| {
-            self.pause(host, TROUBLE);
-            TROUBLE
-        })
+    /// Notes that a host did not answer, or not as a server in good health does. When its host or its
+    /// repository is in trouble, it is left alone; says for how long.
+    pub(super) fn failed(&self, id: Uuid, item: &NewWorkItem) -> Option<Duration> {
+        let now = Instant::now();
+        let mut known = self.lock();
+        let repository = name(&item.host, &item.repository_id);
+        let of_repository = known.repositories.failed(&repository, id, now);
+        let of_host = known
+            .hosts
+            .failed(&item.host, item.repository_id.clone(), now);
+        of_host.max(of_repository)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Hosts> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+fn name(host: &str, repository: &str) -> (String, String) {
+    (host.to_owned(), repository.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::store::{Priority, WorkKind};
+
+    fn item(host: &str, repository: &str) -> NewWorkItem {
+        NewWorkItem {
+            kind: WorkKind::Range,
+            host: host.to_owned(),
+            repository_id: repository.to_owned(),
+            repository: "acme/shop".to_owned(),
+            clone_url: None,
+            ref_name: String::new(),
+            before: String::new(),
+            after: String::new(),
+            source: String::new(),
+            priority: Priority::Webhook,
+            event_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn fails(pauses: &Pauses, host: &str, repository: &str) -> Option<Duration> {
+        pauses.failed(Uuid::now_v7(), &item(host, repository))
+    }
 
     #[test]
     fn the_longest_pause_counts_and_ends() {
@@ -84,21 +208,71 @@ mod tests {
         pauses.pause("a", Duration::from_mins(5));
         pauses.pause("a", Duration::ZERO);
         pauses.pause("b", Duration::ZERO);
-        assert!(pauses.left("a").unwrap() > Duration::from_mins(4));
-        assert_eq!((pauses.left("b"), pauses.left("c")), (None, None));
-        assert_eq!(pauses.hosts(), ["a"]);
+        assert!(pauses.left("a", "1").unwrap() > Duration::from_mins(4));
+        assert_eq!((pauses.left("b", "1"), pauses.left("c", "1")), (None, None));
+        // To ask to slow down is no trouble.
+        assert!(!pauses.is_in_trouble("a"));
     }
 
     #[test]
-    fn one_item_that_fails_for_ever_is_no_trouble_of_the_host() {
+    fn one_item_that_fails_for_ever_is_no_trouble_of_others() {
         let pauses = Pauses::default();
-        let item = Uuid::now_v7();
-        assert!((0..20).all(|_| pauses.failed("a", item).is_none()));
-        let others = [Uuid::now_v7(), Uuid::now_v7()];
-        assert_eq!(pauses.failed("a", others[0]), None);
-        assert_eq!(pauses.failed("a", others[1]), Some(TROUBLE));
-        assert!(pauses.left("a").is_some() && pauses.left("b").is_none());
-        pauses.answered("a");
-        assert_eq!(pauses.failed("a", item), None);
+        let (id, one) = (Uuid::now_v7(), item("a", "1"));
+        assert!((0..20).all(|_| pauses.failed(id, &one).is_none()));
+        assert_eq!(fails(&pauses, "a", "1"), None);
+        assert!(fails(&pauses, "a", "1").is_some());
+        assert!(pauses.left("a", "1").is_some() && pauses.left("a", "2").is_none());
+        pauses.answered(&item("a", "2"));
+        assert!(
+            pauses.left("a", "1").is_some(),
+            "another's answer is none of its own"
+        );
+        pauses.answered(&one);
+        assert_eq!(fails(&pauses, "a", "1").map(|_| ()), None);
+    }
+
+    #[test]
+    fn several_repositories_in_trouble_are_the_hosts() {
+        let pauses = Pauses::default();
+        assert_eq!(fails(&pauses, "a", "1"), None);
+        assert_eq!(fails(&pauses, "a", "2"), None);
+        pauses.answered(&item("a", "3"));
+        assert_eq!(fails(&pauses, "a", "1"), None);
+        assert_eq!(fails(&pauses, "a", "2"), None);
+        assert_eq!(fails(&pauses, "a", "3"), Some(TROUBLE));
+        assert!(pauses.left("a", "4").is_some() && pauses.is_in_trouble("a"));
+        assert!(pauses.left("b", "4").is_none());
+    }
+
+    #[test]
+    fn waits_double_up_to_a_quarter_of_an_hour() {
+        let mut troubles = Troubles::<String, Uuid>::default();
+        let (mut now, name) = (Instant::now(), "a".to_owned());
+        let mut waits = Vec::new();
+        while waits.len() < 8 {
+            let failed = troubles.failed(&name, Uuid::now_v7(), now);
+            if let Some(wait) = failed {
+                waits.push(wait.as_secs());
+                now += wait;
+            }
+        }
+        assert_eq!(waits, [20, 40, 80, 160, 320, 640, 900, 900]);
+    }
+
+    #[test]
+    fn what_is_known_is_bounded() {
+        let pauses = Pauses::default();
+        for n in 0..3 * KNOWN_MAX {
+            let host = format!("{n}.example");
+            pauses.pause(&host, Duration::from_secs(60 + n as u64));
+            fails(&pauses, &host, "1");
+        }
+        let known = pauses.lock();
+        assert!(known.hosts.0.len() <= KNOWN_MAX && known.repositories.0.len() <= KNOWN_MAX);
+        let last = format!("{}.example", 3 * KNOWN_MAX - 1);
+        assert!(
+            known.hosts.0.contains_key(&last),
+            "the longest pauses are kept"
+        );
     }
 }

@@ -9,23 +9,31 @@ use tokio::runtime::Handle;
 
 use super::findings::{Findings, Outcome, Reporter};
 use super::place::Places;
-use super::{Origin, Shared, WorkerParts};
-use crate::fetch::{FetchError, ObjectId, RangeRequest, RepositoryName, Visited};
+use super::{Origin, Shared, WorkerParts, lineage};
+use crate::fetch::{
+    FetchError, FetchLane, FetchLimits, ObjectId, RangeRequest, RepositoryName, Visited,
+};
 use crate::respond::Sighting;
 use crate::source::Installation;
-use crate::store::{Fetched, NewWorkItem, Priority, WorkItem, WorkKind};
+use crate::store::{Descendant, Fetched, Lane, NewWorkItem, Priority, WorkItem, WorkKind};
+
+/// The wait when the memory for heavy pushes is taken.
+const BUSY: Duration = Duration::from_secs(5);
 
 /// The wait when a server asks to slow down and does not say for how long.
 const SLOW_DOWN: Duration = Duration::from_mins(1);
 
-/// The wait when the memory for large pushes is taken.
-const BUSY: Duration = Duration::from_secs(5);
+/// How long an app may take to give a token.
+const TOKEN_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long an item may wait for a host in trouble without its tries being counted.
 const HOST_PATIENCE: Duration = Duration::from_hours(24);
 
 /// The most references of one repository that become items. The others are left out, which is counted.
 const MAX_REFERENCES: usize = 10_000;
+
+/// How many of them are as urgent as the list was. The others are read when nothing else waits.
+const URGENT_REFERENCES: usize = 64;
 
 /// How one try of a work item ended.
 pub(super) struct Tried {
@@ -43,6 +51,8 @@ pub(super) enum End {
     Done(Done),
     /// It is taken again later; the try does not count.
     Later { wait: Duration, why: String },
+    /// It is taken again when it has its turn among the large ones; the try does not count.
+    Large(String),
     /// It is tried again, unless that was the last try.
     Failed(String),
 }
@@ -52,10 +62,8 @@ pub(super) enum End {
 pub(super) struct Done {
     pub(super) fetched: Fetched,
     pub(super) known_blobs: u64,
-    /// Its repository or its commit was gone.
-    pub(super) gone: bool,
     /// What is to be fetched instead, or besides.
-    pub(super) more: Vec<NewWorkItem>,
+    pub(super) more: Vec<Descendant>,
 }
 
 /// Everything about an item that can be known before anything is sent.
@@ -69,7 +77,8 @@ impl Plan {
     /// Gets a token where an app's installation is to be asked for one.
     async fn with_token(mut self) -> Result<Self, String> {
         if let (None, Some(app)) = (&self.token, &self.app) {
-            let token = app.token().await;
+            let token = tokio::time::timeout(TOKEN_PATIENCE, app.token()).await;
+            let token = token.map_err(|_| "its GitHub App gives no token in time".to_owned())?;
             self.token = Some(token.map_err(|error| error.to_string())?);
         }
         Ok(self)
@@ -80,16 +89,17 @@ impl Shared {
     /// Does what one item asks for.
     pub(super) async fn work_on(self: Arc<Self>, origin: Option<Origin>, item: WorkItem) -> Tried {
         let range = &item.range;
-        if let Some(wait) = self.pauses.left(&range.host) {
+        if let Some(wait) = self.pauses.left(&range.host, &range.repository_id) {
             let why = "its host is left alone for a while".to_owned();
             return Tried::ended(item, End::Later { wait, why });
         }
         let plan = match plan(range, origin.as_ref()) {
-            Ok(plan) => plan.with_token().await,
-            Err(wrong) => Err(wrong),
+            Ok(plan) => plan,
+            Err(wrong) => return Tried::failed(item, wrong),
         };
-        match (plan, range.kind) {
-            (Err(wrong), _) => Tried::failed(item, wrong),
+        match (plan.with_token().await, range.kind) {
+            // The host's own API it is that does not answer.
+            (Err(why), _) => self.without_answer(item, self.words_of(&why)),
             (Ok(plan), WorkKind::Range) => self.read(plan, item).await,
             (Ok(plan), WorkKind::References) => self.list(plan, item).await,
         }
@@ -106,11 +116,13 @@ impl Shared {
             Ok(request) => request,
             Err(wrong) => return Tried::failed(item, wrong.to_owned()),
         };
-        let fetched = match self.parts.fetcher.fetch(&request).await {
+        let (lane, limits) = bounds(&item, self.parts.fetcher.limits());
+        let fetching = self.parts.fetcher.fetch_within(&request, lane, limits);
+        let fetched = match fetching.await {
             Ok(fetched) => fetched,
             Err(error) => return self.end_of(item, has_token, &error),
         };
-        self.pauses.answered(&item.range.host);
+        self.pauses.answered(&item.range);
         let runtime = Handle::current();
         let shared = Arc::clone(&self);
         let actor = actor(&item.range.source);
@@ -133,7 +145,7 @@ impl Shared {
             Ok(references) => references,
             Err(error) => return self.end_of(item, token.is_some(), &error),
         };
-        self.pauses.answered(&item.range.host);
+        self.pauses.answered(&item.range);
         let wanted = |name: &str| item.range.ref_name.is_empty() || item.range.ref_name == name;
         let (head, list) = (references.head, references.list.into_iter());
         let mut found: Vec<_> = list.filter(|(name, _)| wanted(name)).collect();
@@ -150,21 +162,36 @@ impl Shared {
                     truncated: references.cut || found.len() > MAX_REFERENCES,
                     ..Fetched::default()
                 },
-                more: found
-                    .into_iter()
-                    .take(MAX_REFERENCES)
-                    .map(|(name, id)| NewWorkItem {
-                        kind: WorkKind::Range,
-                        ref_name: self.parts.responder.redactor().redact(&name).into_owned(),
-                        before: ObjectId::null(id.kind()).to_string(),
-                        after: id.to_string(),
-                        ..item.range.clone()
-                    })
+                more: (0..MAX_REFERENCES)
+                    .zip(found)
+                    .map(|(at, (name, id))| self.listed(&item, at, &name, id))
                     .collect(),
                 ..Done::default()
             })
         };
         Tried::ended(item, end)
+    }
+
+    /// A reference that was listed, as a range.
+    fn listed(&self, item: &WorkItem, at: usize, name: &str, id: ObjectId) -> Descendant {
+        let range = &item.range;
+        let priority = if at < URGENT_REFERENCES {
+            range.priority
+        } else {
+            Priority::Backfill
+        };
+        Descendant {
+            range: NewWorkItem {
+                kind: WorkKind::Range,
+                ref_name: self.words_of(name),
+                before: ObjectId::null(id.kind()).to_string(),
+                after: id.to_string(),
+                priority,
+                ..range.clone()
+            },
+            is_part: false,
+            lineage: lineage::of_reference(item, self.parts.fetcher.limits().max_fetch_bytes),
+        }
     }
 
     /// Scans everything that was fetched. Blocks the thread.
@@ -187,6 +214,7 @@ impl Shared {
             runtime,
         };
         let mut findings = Findings::new(engine, &self.clean, places, reporter, clock.now());
+        let received = fetched.bytes() as u64;
         let visited = fetched.visit(|text| findings.look_at(&text));
         Scanned {
             found: findings.finish(),
@@ -194,6 +222,7 @@ impl Shared {
             known_blobs: findings.known_blobs,
             bytes: findings.bytes,
             blobs: findings.blobs,
+            received,
             visited,
         }
     }
@@ -212,17 +241,19 @@ impl Shared {
             }
             (Err(error), _) => End::Failed(self.words(&error)),
             (Ok(visited), Ok(())) => {
-                tell_left_out(&item, visited, not_looked_up);
+                let most = self.parts.fetcher.limits().max_fetch_bytes;
+                let more = lineage::halves(&item, visited.middle, scanned.received, most);
+                tell_left_out(&item, visited, not_looked_up, !more.is_empty());
                 let is_whole = visited.left_out.is_nothing() && not_looked_up == 0;
                 End::Done(Done {
                     fetched: Fetched {
                         truncated: !is_whole,
                         bytes: scanned.bytes,
                         blobs: scanned.blobs,
+                        gone: false,
                     },
                     known_blobs: scanned.known_blobs,
-                    gone: false,
-                    more: halves(&item.range, visited.middle),
+                    more,
                 })
             }
         };
@@ -246,16 +277,17 @@ impl Shared {
                 self.pauses.pause(&item.range.host, wait);
                 End::Later { wait, why }
             }
-            FetchError::Busy => End::Later { wait: BUSY, why },
+            FetchError::Busy => End::Large(why),
             FetchError::Network(_)
             | FetchError::Stalled { .. }
+            | FetchError::TooSlow { .. }
             | FetchError::Unauthorized { status: 403 }
             | FetchError::Server { status: 500.. } => {
                 return self.without_answer(item, why);
             }
             _ => End::Failed(why),
         };
-        self.pauses.answered(&item.range.host);
+        self.pauses.answered(&item.range);
         Tried::ended(item, end)
     }
 
@@ -265,7 +297,7 @@ impl Shared {
     fn without_answer(&self, item: WorkItem, why: String) -> Tried {
         let age = self.parts.clock.now().duration_since(item.created_at);
         let patient = Duration::try_from(age).is_ok_and(|age| age < HOST_PATIENCE);
-        let end = match self.pauses.failed(&item.range.host, item.id) {
+        let end = match self.pauses.failed(item.id, &item.range) {
             Some(wait) if patient => End::Later { wait, why },
             _ => End::Failed(why),
         };
@@ -274,8 +306,11 @@ impl Shared {
 
     /// An error's text as it may be kept.
     pub(super) fn words(&self, error: &dyn std::error::Error) -> String {
-        let words = error.to_string();
-        self.parts.responder.redactor().redact(&words).into_owned()
+        self.words_of(&error.to_string())
+    }
+
+    fn words_of(&self, text: &str) -> String {
+        self.parts.responder.redactor().redact(text).into_owned()
     }
 }
 
@@ -285,6 +320,8 @@ struct Scanned {
     known_blobs: u64,
     bytes: u64,
     blobs: u64,
+    /// Bytes of the packs.
+    received: u64,
     visited: Result<Visited, FetchError>,
 }
 
@@ -306,6 +343,10 @@ impl Tried {
 
     fn failed(item: WorkItem, why: String) -> Self {
         Self::ended(item, End::Failed(why))
+    }
+
+    pub(super) fn panicked(item: WorkItem) -> Self {
+        Self::failed(item, "reading it panicked".to_owned())
     }
 }
 
@@ -352,18 +393,17 @@ fn request(range: &NewWorkItem, plan: Plan) -> Result<RangeRequest, &'static str
     })
 }
 
-/// The two parts of a range that was too large to be read whole, to be read when nothing else waits.
-fn halves(range: &NewWorkItem, middle: Option<ObjectId>) -> Vec<NewWorkItem> {
-    let Some(middle) = middle.map(|id| id.to_string()) else {
-        return Vec::new();
+/// Where an item is fetched, and how much of it.
+fn bounds(item: &WorkItem, limits: &FetchLimits) -> (FetchLane, Arc<FetchLimits>) {
+    let lane = match item.lane {
+        Lane::Ordinary => FetchLane::Ordinary,
+        Lane::Large | Lane::Alone => FetchLane::Large,
     };
-    let half = |before: &String, after: &String| NewWorkItem {
-        before: before.clone(),
-        after: after.clone(),
-        priority: Priority::Backfill,
-        ..range.clone()
-    };
-    vec![half(&range.before, &middle), half(&middle, &range.after)]
+    let mut limits = limits.tightened(item.deaths);
+    if let Some(lineage) = item.lineage {
+        limits.max_fetch_bytes = limits.max_fetch_bytes.min(lineage.bytes_left);
+    }
+    (lane, Arc::new(limits))
 }
 
 fn object_id(hex: &str) -> Result<ObjectId, &'static str> {
@@ -374,15 +414,17 @@ fn object_id(hex: &str) -> Result<ObjectId, &'static str> {
 fn gone(item: &WorkItem, why: &str) -> End {
     tracing::info!(item = %item.id, repository = item.range.repository, why, "nothing left to read");
     End::Done(Done {
-        gone: true,
+        fetched: Fetched {
+            gone: true,
+            ..Fetched::default()
+        },
         ..Done::default()
     })
 }
 
-fn tell_left_out(item: &WorkItem, visited: Visited, not_looked_up: u64) {
+fn tell_left_out(item: &WorkItem, visited: Visited, not_looked_up: u64, halved: bool) {
     let left_out = visited.left_out;
     if !left_out.is_nothing() || not_looked_up > 0 {
-        let halved = visited.middle.is_some();
         tracing::warn!(
             item = %item.id, repository = item.range.repository, cut = left_out.cut,
             too_big = left_out.too_big, without_base = left_out.without_base,

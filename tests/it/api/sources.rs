@@ -129,7 +129,7 @@ on_both_databases! {
         assert_eq!(feed["counts"], json!({
             "polls": 7, "events": 30, "items": 5, "texts": 3, "unknown_types": 4, "malformed": 2, "gaps": 1,
             "repaired": 6, "scanned": 9, "blobs": 8, "known_blobs": 7, "truncated": 1, "gone": 2, "shed": 0,
-            "waiting": 1, "dead_letters": 0,
+            "refused": 0, "waiting": 1, "dead_letters": 0,
         }));
         assert_eq!(feed["rate_limit"], json!({
             "limit": 60, "remaining": 59, "reset_at": "2026-11-22T21:00:00.000000Z",

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rescind::clock::{Clock as _, SystemClock};
 use rescind::store::{
-    Fetched, NewWorkItem, PageRequest, Priority, Retry, SourceState, Store, WorkItem, WorkKind,
+    Fetched, Lane, NewWorkItem, PageRequest, Priority, Retry, SourceState, Store, WorkItem,
+    WorkKind,
 };
 use uuid::Uuid;
 
@@ -164,7 +165,7 @@ on_both_databases! {
         assert!(!tx.finish(first.id, "dies", Fetched::default()).await.unwrap());
         drop(tx);
         assert_eq!(store.heartbeat(&[first.id, Uuid::nil()], "lives", LEASE).await.unwrap(), HashSet::from([first.id]));
-        let fetched = Fetched { truncated: true, bytes: 12, blobs: 3 };
+        let fetched = Fetched { truncated: true, bytes: 12, blobs: 3, gone: false };
         let mut tx = store.begin().await.unwrap();
         assert!(tx.finish(second.id, "lives", fetched).await.unwrap());
         tx.commit().await.unwrap();
@@ -214,18 +215,25 @@ on_both_databases! {
         assert_eq!(claim_one(&store, "w").await.unwrap().tries, 1);
     }
 
-    async fn an_item_that_kills_every_worker_ends_aside(database) {
+    async fn an_item_that_kills_every_worker_is_read_alone_and_ends_aside(database) {
         let store = database.store().await;
         add(&store, &[item(1, Priority::Partner), item(2, Priority::Firehose)]).await;
-        for _ in 0..8 {
-            let claimed = store.claim(1, "dies", Duration::ZERO).await.unwrap();
+        for n in 0..3 {
+            let claimed = store.claim(1, &format!("dies-{n}"), Duration::ZERO).await.unwrap();
             assert_eq!(claimed[0].range.repository_id, "1");
+            assert_eq!(claimed[0].deaths, n);
+            assert_eq!(claimed[0].lane == Lane::Alone, n > 0);
         }
         let claimed = store.claim(2, "lives", LEASE).await.unwrap();
         assert_eq!(claimed.len(), 1);
         assert_eq!(claimed[0].range.repository_id, "2");
         let counts = store.work_counts().await.unwrap();
         assert_eq!((counts.dead, counts.leased), (1, 1));
+        let dead = store.dead_items(None, &PageRequest::first()).await.unwrap().items.pop().unwrap();
+        assert!(dead.error.contains("died 3 times without an error"), "{}", dead.error);
+        // By hand it is tried again, alone.
+        assert!(store.revive(dead.item.id).await.unwrap());
+        assert_eq!(claim_one(&store, "brave").await.unwrap().lane, Lane::Alone);
     }
 
     async fn waiting_for_a_server_and_shutting_down_cost_no_try(database) {

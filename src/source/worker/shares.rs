@@ -1,0 +1,173 @@
+//! How a worker shares its places out.
+//!
+//! Whatever one host or one repository does, others find a place: the last places are for what is urgent, and
+//! not for a host that has some of them already. What is left over when a place becomes free goes to the host
+//! that has the fewest.
+
+use std::collections::HashMap;
+
+use crate::store::{NewWorkItem, Priority};
+
+/// The most items of one repository under way at a time.
+const PER_REPOSITORY: usize = 2;
+
+/// The places of a worker, and who has them.
+#[derive(Debug)]
+pub(super) struct Shares {
+    places: usize,
+    taken: usize,
+    hosts: HashMap<String, Taken>,
+    /// All hosts together that no configuration names. Whoever has a name server has as many as he likes.
+    strangers: Taken,
+    repositories: HashMap<(String, String), usize>,
+}
+
+/// What somebody has.
+#[derive(Debug, Default, Clone, Copy)]
+struct Taken {
+    all: usize,
+    urgent: usize,
+}
+
+/// Whether an item is one that others do not hold up.
+fn is_urgent(priority: Priority) -> bool {
+    priority <= Priority::Webhook
+}
+
+impl Shares {
+    pub(super) fn new(places: usize) -> Self {
+        Self {
+            places,
+            taken: 0,
+            hosts: HashMap::new(),
+            strangers: Taken::default(),
+            repositories: HashMap::new(),
+        }
+    }
+
+    /// Places that nobody has.
+    pub(super) fn free(&self) -> usize {
+        self.places.saturating_sub(self.taken)
+    }
+
+    /// Places that nobody has and that are not kept for what is urgent.
+    pub(super) fn free_for_all(&self) -> usize {
+        self.free().saturating_sub(self.kept())
+    }
+
+    /// Places that are kept for what is urgent.
+    fn kept(&self) -> usize {
+        self.places / 4
+    }
+
+    /// How many places a host has.
+    pub(super) fn of_host(&self, host: &str) -> usize {
+        self.hosts.get(host).map_or(0, |taken| taken.all)
+    }
+
+    /// Whether a host may have one more place for something of this priority.
+    pub(super) fn has_place(&self, host: &str, is_known: bool, priority: Priority) -> bool {
+        let mine = if is_known {
+            self.hosts.get(host).copied().unwrap_or_default()
+        } else {
+            self.strangers
+        };
+        if !is_known && mine.all >= self.kept().max(1) {
+            return false;
+        }
+        match self.free() {
+            0 => false,
+            free if free > self.kept() => true,
+            1 => is_urgent(priority) && mine.urgent == 0,
+            _ => is_urgent(priority) && mine.urgent < 2,
+        }
+    }
+
+    /// Whether a repository may have one more place.
+    pub(super) fn has_place_for(&self, host: &str, repository: &str) -> bool {
+        let name = (host.to_owned(), repository.to_owned());
+        self.repositories
+            .get(&name)
+            .is_none_or(|taken| *taken < PER_REPOSITORY)
+    }
+
+    /// Takes a place.
+    pub(super) fn take(
+        &mut self,
+        host: &str,
+        repository: &str,
+        is_known: bool,
+        priority: Priority,
+    ) {
+        self.taken += 1;
+        let urgent = usize::from(is_urgent(priority));
+        let add = |taken: &mut Taken| {
+            taken.all += 1;
+            taken.urgent += urgent;
+        };
+        add(self.hosts.entry(host.to_owned()).or_default());
+        if !is_known {
+            add(&mut self.strangers);
+        }
+        let name = (host.to_owned(), repository.to_owned());
+        *self.repositories.entry(name).or_default() += 1;
+    }
+
+    /// Takes a place for an item.
+    pub(super) fn take_for(&mut self, item: &NewWorkItem, is_known: bool) {
+        self.take(&item.host, &item.repository_id, is_known, item.priority);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use Priority::{Backfill, Firehose, Partner, Webhook};
+
+    use super::*;
+
+    /// How many of these a host gets in a row.
+    fn get(shares: &mut Shares, host: &str, is_known: bool, priority: Priority) -> usize {
+        let mut got = 0;
+        while shares.has_place(host, is_known, priority) {
+            shares.take(host, &got.to_string(), is_known, priority);
+            got += 1;
+        }
+        got
+    }
+
+    #[test]
+    fn what_is_urgent_always_finds_a_place() {
+        for flood in [Webhook, Firehose, Backfill] {
+            let mut shares = Shares::new(8);
+            assert_eq!(get(&mut shares, "a", true, flood), 6);
+            assert_eq!(get(&mut shares, "b", true, Firehose), 0);
+            assert_eq!(get(&mut shares, "b", true, Webhook), 1);
+            assert_eq!(get(&mut shares, "c", true, Partner), 1);
+            assert_eq!(get(&mut shares, "d", true, Partner), 0);
+        }
+        // The host that fills everything else finds one as well.
+        let mut shares = Shares::new(8);
+        get(&mut shares, "a", true, Firehose);
+        assert_eq!(get(&mut shares, "a", true, Webhook), 1);
+    }
+
+    #[test]
+    fn hosts_that_nobody_named_are_one() {
+        let mut shares = Shares::new(8);
+        let got: usize = (0..100)
+            .map(|n| get(&mut shares, &format!("{n}.example"), false, Webhook))
+            .sum();
+        assert_eq!(got, 2);
+    }
+
+    #[test]
+    fn a_repository_has_two_and_a_worker_of_one_place_works() {
+        let mut shares = Shares::new(8);
+        shares.take("a", "1", true, Webhook);
+        assert!(shares.has_place_for("a", "1"));
+        shares.take("a", "1", true, Webhook);
+        assert!(!shares.has_place_for("a", "1") && shares.has_place_for("b", "1"));
+        let mut single = Shares::new(1);
+        assert_eq!(get(&mut single, "a", false, Backfill), 1);
+    }
+}

@@ -1,0 +1,366 @@
+//! Claiming work items, holding them, and giving them back.
+//!
+//! Looking costs no write lock: a worker asks which hosts have something waiting, looks at the front of some
+//! of these queues, and takes by their ids the items that it chose. So how it shares its places out is its
+//! own affair, and a host that is left alone costs nothing, however much of it waits.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::queue::{item, item_columns, micros};
+use super::sql::{Arg, LIST_MAX, args, one, pad, statements};
+use super::work::{Claimable, Lane, Priority, Queue, Retry, WorkItem};
+use super::{Read, Store, StoreError};
+
+/// How often an item is tried before it is put aside.
+const TRIES_MAX: u32 = 8;
+/// How many workers may die while they hold an item before it is put aside.
+const DEATHS_MAX: u32 = 3;
+/// The wait after the first failed try; each further one doubles it.
+const BACK_OFF: Duration = Duration::from_secs(5);
+/// The longest wait between two tries.
+const BACK_OFF_MAX: Duration = Duration::from_hours(1);
+/// The longest error text that is kept, in characters.
+const ERROR_MAX: usize = 1_000;
+
+statements! {
+    /// From host to host along the index, whose entries between are not read.
+    QUEUES = "WITH RECURSIVE queues (priority, host) AS (
+            SELECT CAST(p.column1 AS BIGINT), (SELECT MIN(host) FROM work_items
+                WHERE state = 'waiting' AND leased_by IS NULL AND lane = $1
+                    AND priority = p.column1 AND host > $2)
+            FROM (VALUES (0), (1), (2), (3), (4)) AS p WHERE p.column1 <= $3
+            UNION ALL
+            SELECT queues.priority, (SELECT MIN(w.host) FROM work_items w
+                WHERE w.state = 'waiting' AND w.leased_by IS NULL AND w.lane = $1
+                    AND w.priority = queues.priority AND w.host > queues.host)
+            FROM queues WHERE queues.host IS NOT NULL)
+        SELECT priority, host FROM queues WHERE host IS NOT NULL LIMIT $4";
+    FRONT = "SELECT id, repository_id FROM work_items
+        WHERE state = 'waiting' AND leased_by IS NULL AND lane = $1 AND priority = $2 AND host = $3
+            AND ready_at <= {now}
+        ORDER BY ready_at, turn, event_at, id LIMIT $4";
+    /// Picked first and changed then: within the update itself, PostgreSQL's planner may run the
+    /// selection more than once.
+    TAKE = concat!(
+        "WITH picked AS (SELECT id AS picked_id FROM work_items
+            WHERE state = 'waiting' AND leased_by IS NULL AND ready_at <= {now}
+                AND id IN ({list:3}) {for update skip locked})
+        UPDATE work_items SET leased_by = $1, ready_at = {now} + $2, tries = tries + 1
+        WHERE id IN (SELECT picked_id FROM picked)
+        RETURNING ", item_columns!()
+    );
+    EXPIRED = "SELECT COUNT(*) FROM work_items
+        WHERE leased_by IS NOT NULL AND leased_by <> $1 AND state = 'waiting' AND ready_at <= {now}";
+    BURY = "WITH picked AS (SELECT id AS picked_id FROM work_items
+            WHERE leased_by IS NOT NULL AND leased_by <> $1 AND state = 'waiting'
+                AND ready_at <= {now} AND deaths + 1 >= $2 {for update skip locked})
+        UPDATE work_items SET state = 'dead', leased_by = NULL, deaths = deaths + 1, lane = 2,
+            last_error = 'its worker died ' || (deaths + 1) || ' times without an error: '
+                || 'it may take more memory than there is', finished_at = {now}
+        WHERE id IN (SELECT picked_id FROM picked) RETURNING id, repository";
+    RECLAIM = "WITH picked AS (SELECT id AS picked_id FROM work_items
+            WHERE leased_by IS NOT NULL AND leased_by <> $1 AND state = 'waiting'
+                AND ready_at <= {now} {for update skip locked})
+        UPDATE work_items SET leased_by = NULL, deaths = deaths + 1, lane = 2, ready_at = 0
+        WHERE id IN (SELECT picked_id FROM picked) RETURNING id, repository";
+    /// Locked in the order of `id` first, as every other transaction does that takes several.
+    HEARTBEAT = "WITH held AS (SELECT id AS held_id FROM work_items
+            WHERE leased_by = $2 AND state = 'waiting' AND id IN ({list:3}) ORDER BY id {for update})
+        UPDATE work_items SET ready_at = {now} + $1
+        WHERE id IN (SELECT held_id FROM held) RETURNING id";
+    RETRY = "UPDATE work_items SET leased_by = NULL, last_error = $1, ready_at = {now} + $2
+        WHERE id = $3 AND leased_by = $4 AND state = 'waiting' RETURNING ready_at";
+    TRIES = "SELECT tries FROM work_items WHERE id = $1 AND leased_by = $2 AND state = 'waiting'
+        {for update}";
+    DIE = "UPDATE work_items SET state = 'dead', leased_by = NULL, last_error = $1,
+            finished_at = {now}
+        WHERE id = $2 AND leased_by = $3 AND state = 'waiting'";
+    POSTPONE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, last_error = $1,
+            ready_at = {now} + $2
+        WHERE id = $3 AND leased_by = $4 AND state = 'waiting'";
+    ENLARGE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, last_error = $1,
+            ready_at = 0, lane = 1
+        WHERE id = $2 AND leased_by = $3 AND state = 'waiting' AND lane = 0";
+    RELEASE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, ready_at = 0
+        WHERE leased_by = $1 AND state = 'waiting'";
+}
+
+/// The wait after the given number of failed tries: doubled each time, up to half more or less by
+/// chance, so that items which failed together are not all tried together again.
+fn back_off(tries: u32) -> Duration {
+    let doubled = BACK_OFF.saturating_mul(1 << tries.saturating_sub(1).min(16));
+    doubled
+        .min(BACK_OFF_MAX)
+        .mul_f64(rand::random_range(0.5..1.5))
+}
+
+impl Store {
+    /// The hosts after `after`, by name, of which something waits in a lane, at most `n` of them and of their
+    /// priorities, none less urgent than `least`. It may still be that nothing of them is ready.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read.
+    pub async fn queues(
+        &self,
+        lane: Lane,
+        least: Priority,
+        after: &str,
+        n: u32,
+    ) -> Result<Vec<Queue>, StoreError> {
+        let args = args![lane.number(), after, least.number(), n];
+        let mut read = self;
+        read.fetch(QUEUES, args, |row| {
+            let number = row.next()?;
+            Ok(Queue {
+                lane,
+                priority: Priority::from_number(number)
+                    .ok_or_else(|| StoreError::row(format!("{number} is no priority")))?,
+                host: row.next()?,
+            })
+        })
+        .await
+    }
+
+    /// The first `n` items of a queue that are ready. A repository's second item comes after the first ones of
+    /// all others, its third after their second, and so on.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read.
+    pub async fn front(&self, queue: &Queue, n: u32) -> Result<Vec<Claimable>, StoreError> {
+        let (lane, priority) = (queue.lane.number(), queue.priority.number());
+        let args = args![lane, priority, &queue.host, n];
+        let mut read = self;
+        read.fetch(FRONT, args, |row| {
+            Ok(Claimable {
+                id: row.uuid()?,
+                repository_id: row.next()?,
+            })
+        })
+        .await
+    }
+
+    /// Takes those of the items that nobody else has taken meanwhile, most urgent first. They are the
+    /// worker's own for the length of the lease; [`Store::heartbeat`] makes it longer.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn take(
+        &self,
+        ids: &[Uuid],
+        worker: &str,
+        lease: Duration,
+    ) -> Result<Vec<WorkItem>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut tx = self.begin().await?;
+        let mut items = Vec::new();
+        for chunk in ids.chunks(LIST_MAX) {
+            let mut args = args![worker, micros(lease)];
+            args.extend(chunk.iter().copied().map(Arg::from));
+            let n = pad(&mut args, 2);
+            items.extend(tx.fetch(TAKE.of(n), args, item).await?);
+        }
+        tx.commit().await?;
+        items.sort_by_key(|item| (item.range.priority, item.range.event_at, item.id));
+        Ok(items)
+    }
+
+    /// Takes up to `n` items of any lane for `worker`, most urgent first. Items whose last worker died are
+    /// seen to before; see [`Store::reclaim`].
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn claim(
+        &self,
+        n: u32,
+        worker: &str,
+        lease: Duration,
+    ) -> Result<Vec<WorkItem>, StoreError> {
+        self.claim_except(n, worker, lease, &[]).await
+    }
+
+    /// As [`Store::claim`], but items of the `paused` hosts stay where they are.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn claim_except(
+        &self,
+        n: u32,
+        worker: &str,
+        lease: Duration,
+        paused: &[String],
+    ) -> Result<Vec<WorkItem>, StoreError> {
+        self.reclaim(worker).await?;
+        let mut queues = Vec::new();
+        for lane in Lane::ALL {
+            let of_lane = self.queues(lane, Priority::Backfill, "", 1_000).await?;
+            queues.extend(of_lane);
+        }
+        queues.retain(|queue| !paused.contains(&queue.host));
+        queues.sort_by_key(|queue| queue.priority);
+        let mut ids = Vec::new();
+        let wanted = n as usize;
+        for queue in queues {
+            if ids.len() >= wanted {
+                break;
+            }
+            let front = self.front(&queue, n).await?;
+            ids.extend(front.into_iter().map(|waiting| waiting.id));
+        }
+        ids.truncate(wanted);
+        self.take(&ids, worker, lease).await
+    }
+
+    /// Sees to the items whose lease ended while another worker than this one held them: that worker is dead,
+    /// and maybe they were the reason. They go to [`Lane::Alone`], or are put aside after the third time.
+    /// Says how many items.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn reclaim(&self, worker: &str) -> Result<usize, StoreError> {
+        let mut read = self;
+        let expired = read
+            .fetch_first(EXPIRED, args![worker], one::count)
+            .await?
+            .unwrap_or_default();
+        if expired == 0 {
+            return Ok(0);
+        }
+        let mut tx = self.begin().await?;
+        let named = |row: &mut super::sql::Fields<'_>| Ok((row.uuid()?, row.next::<String>()?));
+        let buried = tx.fetch(BURY, args![worker, DEATHS_MAX], named).await?;
+        let reclaimed = tx.fetch(RECLAIM, args![worker], named).await?;
+        tx.commit().await?;
+        for (item, repository) in &buried {
+            tracing::error!(%item, repository, "a work item was put aside: its worker died {DEATHS_MAX} times");
+        }
+        for (item, repository) in &reclaimed {
+            tracing::warn!(%item, repository, "the worker of a work item died; it is read alone now");
+        }
+        Ok(buried.len() + reclaimed.len())
+    }
+
+    /// Makes the leases of these items last `lease` from now on; gives those that are still the
+    /// worker's. The others were taken by somebody else: work on them is to stop.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn heartbeat(
+        &self,
+        ids: &[Uuid],
+        worker: &str,
+        lease: Duration,
+    ) -> Result<HashSet<Uuid>, StoreError> {
+        let mut tx = self.begin().await?;
+        let mut held = HashSet::new();
+        for chunk in ids.chunks(LIST_MAX) {
+            let mut args = args![micros(lease), worker];
+            args.extend(chunk.iter().copied().map(Arg::from));
+            let n = pad(&mut args, 2);
+            held.extend(tx.fetch(HEARTBEAT.of(n), args, one::uuid).await?);
+        }
+        tx.commit().await?;
+        Ok(held)
+    }
+
+    /// Gives an item back after a failed try, for a later one, or puts it aside after the last.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn retry(&self, id: Uuid, worker: &str, error: &str) -> Result<Retry, StoreError> {
+        let error: String = error.chars().take(ERROR_MAX).collect();
+        let mut tx = self.begin().await?;
+        let Some(tries) = tx.fetch_first(TRIES, args![id, worker], one::count).await? else {
+            return Ok(Retry::Lost);
+        };
+        let tries = u32::try_from(tries).unwrap_or(u32::MAX);
+        let outcome = if tries >= TRIES_MAX {
+            tx.execute(DIE, args![&error, id, worker]).await?;
+            Retry::Dead
+        } else {
+            let wait = micros(back_off(tries));
+            let args = args![&error, wait, id, worker];
+            let ready = tx.fetch_first(RETRY, args, one::time).await?;
+            ready.map_or(Retry::Lost, Retry::Again)
+        };
+        tx.commit().await?;
+        Ok(outcome)
+    }
+
+    /// Gives an item back for as long as `wait`, because its server asked for it. The try does not
+    /// count. `false` when it was not this worker's any more.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn postpone(
+        &self,
+        id: Uuid,
+        worker: &str,
+        wait: Duration,
+        why: &str,
+    ) -> Result<bool, StoreError> {
+        let why: String = why.chars().take(ERROR_MAX).collect();
+        let mut tx = self.begin().await?;
+        let args = args![why, micros(wait), id, worker];
+        let changed = tx.execute(POSTPONE, args).await?;
+        tx.commit().await?;
+        Ok(changed == 1)
+    }
+
+    /// Gives an item back to wait for its turn in [`Lane::Large`]. The try does not count. `false` when it was
+    /// not this worker's any more, or not in [`Lane::Ordinary`].
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn enlarge(&self, id: Uuid, worker: &str, why: &str) -> Result<bool, StoreError> {
+        let why: String = why.chars().take(ERROR_MAX).collect();
+        let mut tx = self.begin().await?;
+        let changed = tx.execute(ENLARGE, args![why, id, worker]).await?;
+        tx.commit().await?;
+        Ok(changed == 1)
+    }
+
+    /// Gives back everything a worker holds, when it shuts down; says how many items. The tries do
+    /// not count.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn release(&self, worker: &str) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
+        let released = tx.execute(RELEASE, args![worker]).await?;
+        tx.commit().await?;
+        Ok(released)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_an_hour_and_differ() {
+        for (tries, middle) in [
+            (1, 5),
+            (2, 10),
+            (7, 320),
+            (8, 640),
+            (12, 3_600),
+            (u32::MAX, 3_600),
+        ] {
+            let waits: Vec<Duration> = (0..100).map(|_| back_off(tries)).collect();
+            let (least, most) = (
+                Duration::from_secs(middle) / 2,
+                Duration::from_secs(middle) * 3 / 2,
+            );
+            assert!(
+                waits.iter().all(|wait| (least..=most).contains(wait)),
+                "{tries}"
+            );
+            assert!(waits.iter().any(|wait| *wait != waits[0]), "{tries}");
+        }
+    }
+}
