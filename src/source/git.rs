@@ -22,6 +22,12 @@ use crate::store::Priority;
 /// The time between two polls when the configuration names no schedule.
 const INTERVAL: Duration = Duration::from_mins(5);
 
+/// The most of them that one poll makes work of. The others are still news to the next one, which comes soon.
+const MAX_MOVED: usize = 1_000;
+
+/// The time until the next poll when there is more.
+const SOON: Duration = Duration::from_secs(30);
+
 /// A source of the kind `git`.
 #[derive(Debug, Clone)]
 pub struct GitRemoteOptions {
@@ -52,6 +58,9 @@ struct Cursor {
     /// Commits by name, names without keys.
     #[serde(default)]
     references: BTreeMap<String, String>,
+    /// Not all that the repository always had was taken yet.
+    #[serde(default)]
+    incomplete: bool,
 }
 
 impl Cursor {
@@ -114,7 +123,7 @@ impl GitRemote {
     async fn read_and_commit(&self) -> Result<PollOutcome, PollError> {
         let mut state = self.keeper.state().await?;
         let mut cursor = Cursor::load(&state.cursor, self.url.as_str());
-        let is_first = cursor.references.is_empty();
+        let is_first = cursor.references.is_empty() || cursor.incomplete;
         let listed = self
             .fetcher
             .references(&self.url, self.token.as_ref())
@@ -133,7 +142,9 @@ impl GitRemote {
             Priority::Watched
         };
         let mut gatherer = self.keeper.gatherer();
-        let moved = self.moved(references, &mut cursor);
+        let (moved, more) = self.moved(references, &mut cursor);
+        cursor.incomplete = more;
+        let interval = if more { SOON } else { INTERVAL };
         for push in &moved {
             gatherer.push(push, priority, now);
         }
@@ -142,7 +153,7 @@ impl GitRemote {
         state.cursor = serde_json::to_string(&cursor).unwrap_or_default();
         state.polled_at = Some(now);
         state.succeeded_at = Some(now);
-        state.next_poll_at = after(now, INTERVAL);
+        state.next_poll_at = after(now, interval);
         state.error = None;
         state.polls += 1;
         let events = moved.len() as u64;
@@ -152,7 +163,7 @@ impl GitRemote {
         }
         let items = self.keeper.commit(&mut state, &found).await?;
         Ok(PollOutcome {
-            next_after: INTERVAL,
+            next_after: interval,
             events,
             items,
             malformed: found.malformed,
@@ -160,18 +171,27 @@ impl GitRemote {
         })
     }
 
-    /// What moved since the last poll; the cursor is brought up to it.
-    fn moved(&self, references: References, cursor: &mut Cursor) -> Vec<Push> {
+    /// What moved since the last poll, and whether there is more than one poll takes; the cursor is brought up
+    /// to what it takes.
+    fn moved(&self, references: References, cursor: &mut Cursor) -> (Vec<Push>, bool) {
         let mut before = std::mem::take(&mut cursor.references);
         let mut moved = Vec::new();
+        let mut more = false;
         // First what most of the others are made from, so that they add little to it.
         let head = references.head;
         let mut list = references.list;
         list.sort_by_key(|(name, _)| head.as_ref() != Some(name));
         for (name, id) in list.into_iter().filter(|(name, _)| is_reference(name)) {
             let key = self.keeper.words(&name);
-            let known = before.remove(&key);
-            let known = known.and_then(|hex| ObjectId::from_hex(hex.as_bytes()).ok());
+            let hex = before.remove(&key);
+            let known = hex
+                .as_ref()
+                .and_then(|hex| ObjectId::from_hex(hex.as_bytes()).ok());
+            if known != Some(id) && moved.len() >= MAX_MOVED {
+                more = true;
+                cursor.references.extend(hex.map(|hex| (key, hex)));
+                continue;
+            }
             cursor.references.insert(key, id.to_string());
             if known != Some(id) {
                 moved.push(Push {
@@ -182,7 +202,7 @@ impl GitRemote {
                 });
             }
         }
-        moved
+        (moved, more)
     }
 }
 
