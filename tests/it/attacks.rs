@@ -7,3 +7,4 @@ mod local;
 mod outgoing;
 mod packs;
 mod records;
+mod work;

@@ -4,7 +4,7 @@ mod archive;
 mod feed;
 mod github;
 mod remote;
-mod work;
+pub(crate) mod work;
 
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ use rescind::store::{Key, Owner, Store};
 use tokio::sync::Notify;
 
 /// Everything around a database that a source or a worker needs.
-struct House {
-    store: Store,
+pub(crate) struct House {
+    pub(crate) store: Store,
     responder: Responder,
     engine: Arc<Engine>,
     clock: Arc<ManualClock>,
@@ -29,7 +29,7 @@ struct House {
 }
 
 impl House {
-    fn new(store: &Store) -> Self {
+    pub(crate) fn new(store: &Store) -> Self {
         let formats = FormatSet::builtin();
         let clock = Arc::new(ManualClock::new(
             Timestamp::from_second(1_780_000_000).unwrap(),
@@ -47,11 +47,11 @@ impl House {
         }
     }
 
-    fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    async fn issue(&self, is_public: bool) -> (Key, KeyValue) {
+    pub(crate) async fn issue(&self, is_public: bool) -> (Key, KeyValue) {
         let request = IssueRequest {
             project: "default".to_owned(),
             owner: Owner::user("user-1"),
@@ -64,7 +64,7 @@ impl House {
         self.responder.issue(request).await.unwrap()
     }
 
-    async fn is_revoked(&self, key: &Key) -> bool {
+    pub(crate) async fn is_revoked(&self, key: &Key) -> bool {
         let key = self.store.key(key.id).await.unwrap().unwrap();
         key.revoked_at.is_some()
     }
@@ -94,7 +94,7 @@ impl House {
         GitHubEvents::new(options, self.parts()).unwrap()
     }
 
-    fn parts(&self) -> SourceParts {
+    pub(crate) fn parts(&self) -> SourceParts {
         SourceParts {
             client: http_client().unwrap(),
             store: self.store.clone(),

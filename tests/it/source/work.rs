@@ -22,14 +22,14 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 use super::{House, shared};
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 
-pub(super) struct Shop {
-    pub(super) forge: Forge,
-    pub(super) repository: Repository,
+pub(crate) struct Shop {
+    pub(crate) forge: Forge,
+    pub(crate) repository: Repository,
     _folder: TempDir,
 }
 
 impl Shop {
-    pub(super) async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let folder = TempDir::new().unwrap();
         let tracker = TaskTracker::new();
         let forge = Forge::start(folder.path(), &tracker).await.unwrap();
@@ -45,7 +45,7 @@ impl Shop {
     }
 
     /// Commits files and pushes them.
-    pub(super) fn push(&self, files: &[(&str, Vec<u8>)]) -> Pushed {
+    pub(crate) fn push(&self, files: &[(&str, Vec<u8>)]) -> Pushed {
         for (path, contents) in files {
             self.repository.write(path, contents).unwrap();
         }
@@ -73,6 +73,20 @@ impl House {
         options: WorkerOptions,
         token: Option<&str>,
     ) -> Worker {
+        let origin = Origin {
+            token: token.map(Into::into),
+            ..origin("git.example", base)
+        };
+        self.worker_of([origin], limits, options)
+    }
+
+    /// A worker for several hosts.
+    pub(crate) fn worker_of(
+        &self,
+        origins: impl IntoIterator<Item = Origin>,
+        limits: FetchLimits,
+        options: WorkerOptions,
+    ) -> Worker {
         let parts = WorkerParts {
             store: self.store.clone(),
             responder: self.responder.clone(),
@@ -81,13 +95,14 @@ impl House {
             clock: shared(&self.clock),
             wake: Arc::clone(&self.wake),
         };
-        let origin = Origin {
-            app: None,
-            host: "git.example".to_owned(),
-            clone_url: Url::parse(base).unwrap(),
-            token: token.map(Into::into),
-        };
-        Worker::new(parts, [origin], options)
+        Worker::new(parts, origins, options)
+    }
+
+    pub(crate) async fn add_items(&self, items: &[NewWorkItem]) -> u64 {
+        let mut tx = self.store.begin().await.unwrap();
+        let added = tx.add_work_items(items, self.now()).await.unwrap();
+        tx.commit().await.unwrap();
+        added
     }
 
     async fn add(&self, pushes: &[Pushed]) {
@@ -97,7 +112,7 @@ impl House {
         tx.commit().await.unwrap();
     }
 
-    fn item(&self, pushed: &Pushed) -> NewWorkItem {
+    pub(crate) fn item(&self, pushed: &Pushed) -> NewWorkItem {
         NewWorkItem {
             kind: WorkKind::Range,
             clone_url: None,
@@ -113,7 +128,7 @@ impl House {
         }
     }
 
-    pub(super) async fn counts(&self) -> WorkCounts {
+    pub(crate) async fn counts(&self) -> WorkCounts {
         self.store.work_counts().await.unwrap()
     }
 
@@ -136,9 +151,18 @@ impl House {
     }
 }
 
-/// A push that no server has.
+/// A host whose repositories are cloned from `base`.
+pub(crate) fn origin(host: &str, base: &str) -> Origin {
+    Origin {
+        app: None,
+        host: host.to_owned(),
+        clone_url: Url::parse(base).unwrap(),
+        token: None,
+    }
+}
+
 /// Bytes that do not compress.
-fn noise(seed: u32, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u32, length: usize) -> Vec<u8> {
     let mut state = u64::from(seed) + 1;
     let mut next = || {
         state ^= state << 13;
@@ -149,6 +173,7 @@ fn noise(seed: u32, length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
+/// A push that no server has.
 fn made_up(digit: char) -> Pushed {
     let id = |digit: char| ObjectId::from_hex(digit.to_string().repeat(40).as_bytes()).unwrap();
     Pushed {
