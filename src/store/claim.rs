@@ -52,8 +52,13 @@ statements! {
         WHERE id IN (SELECT picked_id FROM picked)
         RETURNING ", item_columns!()
     );
-    EXPIRED = "SELECT COUNT(*) FROM work_items
-        WHERE leased_by IS NOT NULL AND leased_by <> $1 AND state = 'waiting' AND ready_at <= {now}";
+    EXPIRED = "SELECT (SELECT COUNT(*) FROM work_items
+            WHERE leased_by IS NOT NULL AND leased_by <> $1 AND state = 'waiting' AND ready_at <= {now})
+        + (SELECT COUNT(*) FROM work_items WHERE state = 'waiting' AND priority < 0)
+        + (SELECT COUNT(*) FROM work_items WHERE state = 'waiting' AND priority > 4)";
+    /// In a queue that is none nobody would look.
+    MEND = "UPDATE work_items SET priority = 4
+        WHERE state = 'waiting' AND (priority < 0 OR priority > 4)";
     BURY = "WITH picked AS (SELECT id AS picked_id FROM work_items
             WHERE leased_by IS NOT NULL AND leased_by <> $1 AND state = 'waiting'
                 AND ready_at <= {now} AND deaths + 1 >= $2 {for update skip locked})
@@ -216,7 +221,8 @@ impl Store {
     }
 
     /// Sees to the items whose lease ended while another worker than this one held them: that worker is dead,
-    /// and maybe they were the reason. They go to [`Lane::Alone`], or are put aside after the third time.
+    /// and maybe they were the reason. They go to [`Lane::Alone`], or are put aside after the third time. Items
+    /// with a damaged priority get the last one.
     /// Says how many items.
     ///
     /// # Errors
@@ -232,6 +238,7 @@ impl Store {
         }
         let mut tx = self.begin().await?;
         let named = |row: &mut super::sql::Fields<'_>| Ok((row.uuid()?, row.next::<String>()?));
+        tx.execute(MEND, args![]).await?;
         let buried = tx.fetch(BURY, args![worker, DEATHS_MAX], named).await?;
         let reclaimed = tx.fetch(RECLAIM, args![worker], named).await?;
         tx.commit().await?;
