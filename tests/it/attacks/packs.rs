@@ -290,6 +290,6 @@ async fn everything_at_once_fits_and_others_go_on() {
     for _ in 0..5 {
         house.still_revokes().await;
     }
-    house.until_idle().await;
+    house.read_on().await;
     house.stays_small();
 }
