@@ -1,5 +1,6 @@
 //! One file per command: read the arguments, call the house, print the result.
 
+mod allocator;
 mod config;
 pub mod demo;
 mod doctor;

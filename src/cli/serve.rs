@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use super::house::block_on;
-use super::{Context, DONE, output};
+use super::{Context, DONE, allocator, output};
 use crate::clock::SystemClock;
 use crate::daemon::{Daemon, Ended, Signals};
 
@@ -24,6 +24,7 @@ Examples:
 pub(super) struct ServeArgs {}
 
 pub(super) fn run(context: &Context) -> anyhow::Result<ExitCode> {
+    allocator::settle();
     let config = context.config()?;
     let formats = context.formats(&config)?;
     config.check_issuer(&formats)?;

@@ -186,7 +186,7 @@ impl Budget {
     }
 
     /// Whether somebody found the large lane taken lately. Those wait in the queue, where they are not seen.
-    fn is_large_wanted(&self) -> bool {
+    pub(super) fn is_large_wanted(&self) -> bool {
         self.wanted_at().is_some_and(|at| at.elapsed() < WANTED)
     }
 

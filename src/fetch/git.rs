@@ -90,10 +90,10 @@ struct Session<'f> {
     admission: Admission,
     /// Pack bytes received so far.
     received: usize,
-    /// What is still to come of the last pack.
-    rest: Option<Rest>,
     /// How long the server was waited for so far.
     waited: Duration,
+    /// What is still to come of the last pack.
+    rest: Option<Rest>,
 }
 
 impl GitFetcher {
@@ -164,15 +164,15 @@ impl GitFetcher {
             request,
             admission: self.budget.admit(lane).await?,
             received: 0,
-            rest: None,
             waited: Duration::ZERO,
+            rest: None,
         };
         let packs = session.range().await?;
         let fetched = self.fetched(packs, session.limits, Some(session.admission));
         Ok(fetched.with_rest(session.rest))
     }
 
-    /// Lists the branches and tags of a repository, at most 16 MiB of them.
+    /// Lists the branches and tags of a repository, at most 6 MiB of them.
     ///
     /// # Errors
     /// See [`FetchError`].
@@ -270,13 +270,12 @@ impl Session<'_> {
                 let came = pack.split_off(room);
                 self.received += room;
                 let room = max_fetch_bytes.saturating_sub(self.received as u64);
-                body.hurry(self.fetcher.limits.large_rate);
                 self.rest = (room > 0).then_some(Rest {
                     response,
                     answer,
                     came,
                     room,
-                    body,
+                    pace: body,
                 });
                 return Ok(Answered::Pack {
                     bytes: pack,

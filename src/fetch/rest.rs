@@ -25,8 +25,7 @@ pub(super) struct Rest {
     pub(super) came: Vec<u8>,
     /// How many bytes more are read, those that came among them.
     pub(super) room: u64,
-    /// How fast it has to come.
-    pub(super) body: Pace,
+    pub(super) pace: Pace,
 }
 
 /// Where the reading of a pack stands.
@@ -55,7 +54,7 @@ impl Rest {
             if held.len() >= size || self.room == 0 {
                 return Ok(false);
             }
-            let next = self.body.chunk(&mut self.response);
+            let next = self.pace.chunk(&mut self.response);
             let Some(chunk) = Handle::current().block_on(next)? else {
                 self.answer.finish()?;
                 return Ok(true);
@@ -77,6 +76,9 @@ impl Progress {
         let mut inflated = limits.max_inflated_bytes;
         loop {
             // Whoever waits for a server holds nobody up: the lane is taken for each part anew.
+            if budget.is_large_wanted() {
+                rest.pace.hurry(limits.large_rate);
+            }
             let ended = rest.fill(&mut self.held, limits.max_held_bytes)?;
             let weight = &mut Weight::new(budget);
             if !weight.hold(shown.held())? {

@@ -33,6 +33,8 @@ pub struct Candidates {
     place_bytes: usize,
     list: Vec<Candidate>,
     counted: HashMap<Sha256Digest, u32>,
+    /// Keys of ours among those that were looked up before.
+    found: Vec<Sighting>,
 }
 
 /// A place of [`Candidates`].
@@ -74,6 +76,7 @@ impl Candidates {
             place_bytes: 0,
             list: Vec::new(),
             counted: HashMap::new(),
+            found: Vec::new(),
         }
     }
 
@@ -144,13 +147,27 @@ impl Candidates {
         ours.map(|seen| self.sighting(seen))
     }
 
-    /// Those that are keys of ours.
+    /// Looks up what is held, and keeps the sightings of keys of ours apart, so that there is room again.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read.
+    pub async fn sift(&mut self, store: &Store) -> Result<(), StoreError> {
+        let known = self.known(store).await?;
+        let mut found = std::mem::take(&mut self.found);
+        found.extend(self.sightings(&known));
+        self.found = found;
+        self.clear(&known);
+        Ok(())
+    }
+
+    /// Those that are keys of ours, with those that were [sifted out](Self::sift) before.
     ///
     /// # Errors
     /// Any [`StoreError`] of a read.
     pub async fn ours(&self, store: &Store) -> Result<Vec<Sighting>, StoreError> {
         let known = self.known(store).await?;
-        Ok(self.sightings(&known).collect())
+        let before = self.found.iter().cloned();
+        Ok(before.chain(self.sightings(&known)).collect())
     }
 
     /// Forgets what is held. What is not `known` is not added again.

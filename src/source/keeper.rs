@@ -10,6 +10,9 @@ use crate::forge::{Gathered, Gatherer};
 use crate::respond::{Answer, Report, Sighting, announce};
 use crate::store::{Reason, SourceState, StoreError, retried};
 
+/// So many candidates are looked up before more are gathered.
+const MANY_CANDIDATES: usize = 1_024;
+
 /// The wait after a first failure; it doubles with each further one.
 const BACK_OFF: Duration = Duration::from_secs(15);
 
@@ -97,6 +100,15 @@ impl Keeper {
             self.parts.wake.notify_one();
         }
         Ok(added)
+    }
+
+    /// Looks up candidates once there are many, so that there is room for those of the next message.
+    pub(super) async fn sift(&self, gathered: &mut Gathered) -> Result<(), PollError> {
+        let candidates = &gathered.candidates;
+        if candidates.len() >= MANY_CANDIDATES || candidates.is_full() {
+            gathered.candidates.sift(&self.parts.store).await?;
+        }
+        Ok(())
     }
 
     async fn commit_once(

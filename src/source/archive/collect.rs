@@ -41,7 +41,7 @@ pub(super) struct Batch {
 #[derive(Debug)]
 pub(super) enum Told {
     /// Some events.
-    Batch(Batch),
+    Batch(Box<Batch>),
     /// There are no more; or what is wrong with the file.
     End(Result<(), &'static str>),
 }
@@ -196,7 +196,7 @@ impl<'a> Collector<'a> {
         let is_something = std::mem::take(&mut self.taken) > 0;
         if is_something {
             // Nobody listens any more: the loop finds out by itself.
-            let _ = self.told.blocking_send(Told::Batch(batch));
+            let _ = self.told.blocking_send(Told::Batch(Box::new(batch)));
         }
     }
 }

@@ -146,7 +146,7 @@ impl<'a> Sitting<'a> {
         while let Some(message) = told.recv().await {
             self.track.bytes = bytes_before + sent.load(Ordering::Relaxed);
             match message {
-                Told::Batch(batch) => self.commit(batch).await?,
+                Told::Batch(batch) => self.commit(*batch).await?,
                 Told::End(end) => return Ok(end.map_err(HourError::Damaged)),
             }
         }

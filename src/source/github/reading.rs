@@ -123,6 +123,8 @@ impl GitHubEvents {
         for event in &events {
             let event = Event::read(event.get(), &self.options.host);
             reading.take(&event, seen, taking);
+            // Before the next event needs the room: what one author writes must not hide what another does.
+            self.keeper.sift(&mut reading.gatherer.gathered).await?;
         }
         reading.tags.push((answer.token, page, answer.etag.clone()));
         Ok(!reading.overlaps && answer.has_next(events.len()))

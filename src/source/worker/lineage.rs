@@ -6,8 +6,8 @@
 use crate::fetch::ObjectId;
 use crate::store::{Descendant, Lineage, NewWorkItem, Priority, WorkItem};
 
-/// The most items that come of one range, directly and indirectly: six generations of halves.
-const PARTS_MAX: u32 = 126;
+/// The most items that come of one range, directly and indirectly: seven generations of halves.
+const PARTS_MAX: u32 = 254;
 
 /// The same for a range that was listed and not pushed: two generations.
 const LISTED_PARTS_MAX: u32 = 6;

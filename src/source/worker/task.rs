@@ -17,7 +17,7 @@ use crate::respond::Sighting;
 use crate::source::Installation;
 use crate::store::{Descendant, Fetched, Lane, NewWorkItem, Priority, WorkItem, WorkKind};
 
-/// The wait when the memory for heavy pushes is taken.
+/// The wait when visits that are heavy keep others waiting.
 const BUSY: Duration = Duration::from_secs(5);
 
 /// The wait when a server asks to slow down and does not say for how long.
@@ -213,8 +213,8 @@ impl Shared {
             actor,
             runtime,
         };
-        let mut findings = Findings::new(engine, &self.clean, places, reporter, clock.now());
         let received = fetched.bytes() as u64;
+        let mut findings = Findings::new(engine, &self.clean, places, reporter, clock.now());
         let visited = fetched.visit(|text| findings.look_at(&text));
         Scanned {
             found: findings.finish(),
@@ -237,7 +237,11 @@ impl Shared {
             (_, Err(error)) => End::Failed(self.words(&error)),
             (Err(error @ FetchError::Busy), _) => {
                 let why = self.words(&error);
-                End::Later { wait: BUSY, why }
+                match item.lane {
+                    // It gives its place back, and is fetched again when it has its turn.
+                    Lane::Ordinary => End::Large(why),
+                    Lane::Large | Lane::Alone => End::Later { wait: BUSY, why },
+                }
             }
             (Err(error), _) => End::Failed(self.words(&error)),
             (Ok(visited), Ok(())) => {

@@ -390,7 +390,7 @@ on_both_databases! {
         timeout(Duration::from_mins(1), worker.drain()).await.expect("an end").unwrap();
         let counts = house.counts().await;
         assert_eq!((counts.waiting, counts.leased, counts.dead), (0, 0, 0));
-        assert!((3..=127).contains(&counts.done), "{counts:?}");
+        assert!((3..=255).contains(&counts.done), "{counts:?}");
         assert_eq!(counts.truncated, counts.done, "what was not read is counted");
         assert!(database.count("SELECT MAX(generation) FROM work_items").await <= 12);
         let origins = "SELECT COUNT(DISTINCT origin) FROM work_items";

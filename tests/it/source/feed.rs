@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rescind::keyformat::FormatSet;
 use rescind::source::{GitHubEvents, PollError, PollOutcome, Scope, Source};
 use rescind::store::{Priority, SourceState, WorkItem};
 use serde_json::{Value, json};
@@ -123,6 +124,28 @@ on_both_databases! {
         let outcome = poll(&source).await;
         assert_eq!((outcome.events, outcome.items, outcome.gap), (2, 2, false));
         assert_eq!(house.items().await.len(), 7);
+    }
+
+    /// What others write into the same page, however much of it, does not keep a leak from being seen.
+    async fn decoys_on_a_page_hide_no_key(database) {
+        let house = House::new(&database.store().await);
+        let (key, value) = house.issue(false).await;
+        let format = FormatSet::builtin().get("rescind_secret").unwrap().clone();
+        let decoys = || -> Vec<String> {
+            (0..1_400).map(|_| format.mint().unwrap().expose().to_owned()).collect()
+        };
+        let comment = |id: usize, body: &str| json!({
+            "id": id.to_string(), "type": "IssueCommentEvent", "actor": {"id": 1, "login": "somebody"},
+            "repo": {"id": 7, "name": "acme/app"}, "public": true, "created_at": "2026-11-22T07:50:26Z",
+            "payload": {"action": "created", "issue": {"number": id}, "comment": {"body": body}},
+        });
+        // Different ones in each comment, more than are ever held.
+        let noise = (0..12).map(|n| comment(n, &format!("{n}{}", decoys().join("\n"))));
+        let mut events: Vec<Value> = noise.collect();
+        events.push(comment(99, value.expose()));
+        let server = feed(&events).await;
+        assert_eq!(poll(&house.source(&server.uri())).await.malformed, 0);
+        assert!(house.is_revoked(&key).await);
     }
 
     async fn a_key_in_the_name_of_a_branch_is_revoked_and_not_kept(database) {
