@@ -10,7 +10,8 @@ use super::{Context, DONE, output};
 /// `rescind migrate`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "`rescind serve` does this too. Run it by itself to upgrade the database before the new version is started.
+    after_help = "`rescind serve` does this too. Run it by itself to upgrade the database when the old version
+was stopped and the new one is not started yet: the old one does not work with the new schema, and the way back is a backup.
 
 Example:
   rescind --config /etc/rescind/config.toml migrate"

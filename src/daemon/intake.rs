@@ -28,6 +28,7 @@ pub(super) fn make(
         .values()
         .map(|origin| origin.clone_url.clone())
         .collect();
+    add_servers(parts.config, origins);
     let inbox = InboxParts::new(parts.responder.clone(), Arc::clone(&work.wake));
     let configured = configured(parts.config).into_iter();
     let configured = configured.filter(|(_, webhook)| !webhook.secrets.is_empty());
@@ -145,6 +146,26 @@ fn configured(config: &Config) -> [(Forge, &config::Webhook); 4] {
 /// Adds to `origins` where contents of webhooks come from.
 pub(super) fn add_origins(config: &Config, origins: &mut HashMap<String, Origin>) {
     clone_bases(config, origins);
+    add_servers(config, origins);
+}
+
+/// Adds the servers that payloads may name. Somebody who configures them has named their hosts, so that they have
+/// places of their own like all others.
+fn add_servers(config: &Config, origins: &mut HashMap<String, Origin>) {
+    let configured = configured(config).into_iter();
+    for (forge, webhook) in configured.filter(|(_, webhook)| !webhook.secrets.is_empty()) {
+        let public = forge.public_servers().iter();
+        let public = public.filter_map(|server| Url::parse(server).ok());
+        for clone_url in webhook.clone_hosts.iter().cloned().chain(public) {
+            let host = Origin::host_of(&clone_url);
+            origins.entry(host.clone()).or_insert_with(|| Origin {
+                host,
+                clone_url,
+                token: None,
+                app: None,
+            });
+        }
+    }
 }
 
 /// Where the repositories of each forge's payloads are cloned from, when the configuration says so. GitHub's

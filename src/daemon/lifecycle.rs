@@ -82,11 +82,17 @@ impl Lifecycle {
     }
 }
 
+/// `SIGXFSZ` on Linux: a file would have become larger than the process may make it.
+const SIGXFSZ: i32 = 25;
+
 /// The signals that stop the daemon: SIGTERM and SIGINT.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Not listened to: that there is a handler keeps a limit on the size of files from ending the process.
+    /// The write that met the limit fails, which is an error like a full disk.
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -98,6 +104,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _file_size: signal(SignalKind::from_raw(SIGXFSZ))?,
         })
     }
 

@@ -357,12 +357,9 @@ fn refused(message: &[u8]) -> FetchError {
     if message.contains("not our ref") {
         return FetchError::CommitGone;
     }
-    let plain = message
-        .trim()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(MAX_MESSAGE)
-        .collect();
+    // Left out rather than replaced: what they break in two must be seen for what it is.
+    let plain = message.trim().chars().filter(|c| !c.is_control());
+    let plain = plain.take(MAX_MESSAGE).collect();
     FetchError::Refused(plain)
 }
 
@@ -447,7 +444,7 @@ mod tests {
     fn names_the_servers_own_errors() {
         let fatal = answer(&[b"packfile\n", b"\x03out of\x07 cheese\n", b"0000"]);
         let error = read(&fatal, 5).unwrap_err();
-        assert_eq!(error.to_string(), "the git server reports: out of  cheese");
+        assert_eq!(error.to_string(), "the git server reports: out of cheese");
         let gone = answer(&[b"ERR upload-pack: not our ref aaaa"]);
         assert!(matches!(read(&gone, 99), Err(FetchError::CommitGone)));
     }

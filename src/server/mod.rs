@@ -51,8 +51,11 @@ use crate::scan::Redactor;
 use crate::store::{Lookup, Store};
 use body::{Bodies, Hold, Whole};
 use fields::Fields;
-use layers::RequestIds;
+use layers::{Lines, RequestIds};
 use limit::SharedLimit;
+
+/// How many self-reports are looked up and recorded at a time.
+const SELF_REPORTS_AT_ONCE: usize = 8;
 
 /// How much of everything is taken.
 #[derive(Debug, Clone, Copy)]
@@ -117,6 +120,8 @@ struct Inner {
     bodies: Bodies,
     whole_log: Arc<Semaphore>,
     request_ids: RequestIds,
+    lines: Lines,
+    self_report_places: Arc<Semaphore>,
 }
 
 impl AppState {
@@ -141,6 +146,8 @@ impl AppState {
             bodies: Bodies::new(),
             whole_log: Arc::new(Semaphore::new(limits.whole_log)),
             request_ids: RequestIds::new(),
+            lines: Lines::default(),
+            self_report_places: Arc::new(Semaphore::new(SELF_REPORTS_AT_ONCE)),
         }))
     }
 

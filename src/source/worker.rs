@@ -109,7 +109,7 @@ impl Default for WorkerOptions {
             concurrent: 8,
             lease: Duration::from_secs(8),
             idle: Duration::from_secs(1),
-            patience: Duration::from_secs(20),
+            patience: Duration::from_secs(5),
             shedding: Shedding {
                 max_waiting: 10_000,
                 max_wait: Duration::from_mins(10),
@@ -143,6 +143,8 @@ struct Run<'w> {
     tasks: JoinSet<Tried>,
     /// The items under way, by their task.
     under_way: HashMap<tokio::task::Id, WorkItem>,
+    /// Items that are claimed and wait for a place, most urgent first.
+    ready: VecDeque<WorkItem>,
     /// Where the look for something to do begins.
     round: claim::Round,
     /// Tries that ended and are not committed yet.
@@ -260,6 +262,7 @@ impl<'w> Run<'w> {
             worker,
             tasks: JoinSet::new(),
             under_way: HashMap::new(),
+            ready: VecDeque::new(),
             round: claim::Round::default(),
             ended: VecDeque::new(),
             group: MAX_GROUP,
@@ -300,6 +303,19 @@ impl<'w> Run<'w> {
             }
             next = self.tasks.try_join_next_with_id();
         }
+        self.start_ready();
+    }
+
+    /// Waits for the database. Places that become free meanwhile are taken.
+    async fn meanwhile<T>(&mut self, answer: impl Future<Output = T>) -> T {
+        tokio::pin!(answer);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answer => return answer,
+                () = self.next_end(), if !self.tasks.is_empty() => {}
+            }
+        }
     }
 
     /// Commits everything that ended.
@@ -318,7 +334,8 @@ impl<'w> Run<'w> {
     async fn commit_group(&mut self) -> Result<(), StoreError> {
         let count = self.ended.len().min(self.group);
         let mut group: Vec<Tried> = self.ended.drain(..count).collect();
-        let committed = match self.worker.commit_group(&group).await {
+        let worker = self.worker;
+        let committed = match self.meanwhile(worker.commit_group(&group)).await {
             Ok(()) => {
                 if group.iter().any(|tried| matches!(tried.end, End::Large(_))) {
                     self.round.look_again();
@@ -361,7 +378,8 @@ impl<'w> Run<'w> {
     async fn stay_alive(&mut self) {
         let held = self.under_way.values().map(|item| item.id);
         let ended = self.ended.iter().map(|tried| tried.item.id);
-        let ids: Vec<Uuid> = held.chain(ended).collect();
+        let ready = self.ready.iter().map(|item| item.id);
+        let ids: Vec<Uuid> = held.chain(ended).chain(ready).collect();
         if ids.is_empty() {
             return;
         }
@@ -395,6 +413,13 @@ impl<'w> Run<'w> {
     async fn wind_down(mut self, mut heartbeat: Interval) {
         let deadline = tokio::time::sleep(self.worker.options.patience);
         tokio::pin!(deadline);
+        // What has not begun is given back in the end with what does not end.
+        self.ready.clear();
+        // Whoever stops a program may lose patience with it: that is no fault of what it was reading.
+        let store = &self.worker.shared.parts.store;
+        if let Err(error) = store.excuse(&self.worker.id).await {
+            self.rest(&error);
+        }
         while !self.tasks.is_empty() || !self.ended.is_empty() {
             let busy = !self.tasks.is_empty();
             tokio::select! {

@@ -41,7 +41,7 @@ statements! {
     FRONT = "SELECT id, repository_id FROM work_items
         WHERE state = 'waiting' AND leased_by IS NULL AND lane = $1 AND priority = $2 AND host = $3
             AND ready_at <= {now}
-        ORDER BY ready_at, turn, event_at, id LIMIT $4";
+        ORDER BY turn, event_at, id LIMIT $4";
     /// Picked first and changed then: within the update itself, PostgreSQL's planner may run the
     /// selection more than once.
     TAKE = concat!(
@@ -89,7 +89,10 @@ statements! {
     ENLARGE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, last_error = $1,
             ready_at = 0, lane = 1
         WHERE id = $2 AND leased_by = $3 AND state = 'waiting' AND lane = 0";
-    RELEASE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, ready_at = 0
+    EXCUSE = "UPDATE work_items SET deaths = deaths - 1
+        WHERE leased_by = $1 AND state = 'waiting'";
+    RELEASE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, ready_at = 0,
+            deaths = CASE WHEN deaths < 0 THEN 0 ELSE deaths END
         WHERE leased_by = $1 AND state = 'waiting'";
 }
 
@@ -329,6 +332,17 @@ impl Store {
         let changed = tx.execute(ENLARGE, args![why, id, worker]).await?;
         tx.commit().await?;
         Ok(changed == 1)
+    }
+
+    /// Sees to it that the coming death of this worker, which was told to stop, does not count against what it
+    /// holds.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn excuse(&self, worker: &str) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        tx.execute(EXCUSE, args![worker]).await?;
+        tx.commit().await
     }
 
     /// Gives back everything a worker holds, when it shuts down; says how many items. The tries do

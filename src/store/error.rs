@@ -201,6 +201,8 @@ fn from_sqlite(database: String, code: &str, cause: String) -> StoreError {
         _ if code == 517 => StoreError::Conflict { database, cause },
         5 | 6 => StoreError::Busy { database, cause },
         8 => StoreError::ReadOnly { database, cause },
+        // Out of memory: nothing was changed, and there may be some again.
+        7 => StoreError::Unavailable { database, cause },
         13 => StoreError::Full { database, cause },
         3 | 10 | 14 | 22 | 23 => StoreError::Disk { database, cause },
         11 | 26 => StoreError::Corrupt { database, cause },
@@ -248,6 +250,7 @@ mod tests {
             ("14", "Disk"),
             ("11", "Corrupt"),
             ("26", "Corrupt"),
+            ("7", "Unavailable"),
             ("1", "Other"),
         ] {
             let error = from_sqlite("x.db".to_owned(), code, "said".to_owned());

@@ -91,7 +91,8 @@ pub(super) fn item(row: &mut Fields<'_>) -> Result<WorkItem, StoreError> {
             Lane::from_number(number)
                 .ok_or_else(|| StoreError::row(format!("{number} is no lane")))?
         },
-        deaths: u32::try_from(row.count()?).unwrap_or(u32::MAX),
+        // Less than none when it was excused from one.
+        deaths: u32::try_from(row.next::<i64>()?).unwrap_or(0),
         lineage: {
             let (origin, generation) = (row.optional_uuid()?, row.count()?);
             let (parts, bytes) = (row.optional_count()?, row.optional_count()?);

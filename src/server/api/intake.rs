@@ -1,5 +1,8 @@
 //! Reports from outside: of partners, of GitLab instances, and of strangers who hold a key.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -286,7 +289,16 @@ pub async fn self_report(
     let value = fields.key("api_key")?;
     let url = fields.uncleaned_text("url")?;
     fields.finish()?;
+    // Whoever has a key, be it a public one, may report it again and again, and hang up each time: what that costs
+    // the database must not keep partners waiting.
+    let place = Arc::clone(&state.0.self_report_places).acquire_owned();
+    let place = tokio::time::timeout(SELF_REPORT_PATIENCE, place).await;
+    let place = place.ok().and_then(Result::ok).ok_or_else(|| {
+        let message = "Too many keys are being reported at once. Nothing was changed; send the report again later.";
+        ApiError::unavailable(message, SELF_REPORT_PATIENCE)
+    })?;
     let report = finisher.finish(async move {
+        let _place = place;
         // Of everything that is not ours, which anybody can make up, all that it costs is a part of a look-up.
         if !is_known(&state, value.sha256()).await? {
             if state.formats().identify(value.expose()).is_some() {
@@ -309,6 +321,9 @@ pub async fn self_report(
         )),
     }
 }
+
+/// How long a self-report waits for others.
+const SELF_REPORT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether this is a key, or an access token of Rescind itself.
 async fn is_known(state: &AppState, digest: Sha256Digest) -> ApiResult<bool> {

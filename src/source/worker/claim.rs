@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::shares::Shares;
 use super::{Run, Worker, WorkerParts};
-use crate::store::{Claimable, Lane, Priority, Queue, StoreError, WorkItem};
+use crate::store::{Claimable, Lane, NewWorkItem, Priority, Queue, StoreError, WorkItem};
 
 /// The most hosts that are found at a time.
 const QUEUES_MAX: u32 = 256;
@@ -56,14 +56,15 @@ impl Round {
 }
 
 impl Run<'_> {
-    /// Claims items for the free places; says whether all places are taken now.
+    /// Claims items, some of them ahead of a place; says whether there is no room for more.
     pub(super) async fn claim(&mut self) -> Result<bool, StoreError> {
+        self.start_ready();
         let worker = self.worker;
-        let mut shares = worker.shares(self.under_way.values());
-        // Claiming costs a transaction, so it is not done for a single place among many, unless for what is
-        // urgent.
-        let single = shares.free_for_all() < 2 && worker.options.concurrent > 2;
-        let least = if single && !self.tasks.is_empty() {
+        let held = self.under_way.values().chain(&self.ready);
+        let mut shares = worker.take_all(Shares::ahead(worker.options.concurrent), held);
+        // Claiming costs a transaction, so it is not done for few places among many, unless for what is urgent.
+        let few = shares.free_for_all() < worker.options.concurrent / 2;
+        let least = if few && !self.tasks.is_empty() {
             Priority::Webhook
         } else {
             Priority::Backfill
@@ -81,16 +82,52 @@ impl Run<'_> {
             chosen.extend(self.choose_of_other_lanes().await?);
         }
         let WorkerParts { store, .. } = &worker.shared.parts;
-        let items = store
-            .take(&chosen, &worker.id, worker.options.lease)
-            .await?;
-        for item in items {
-            let origin = worker.origins.get(&item.range.host).cloned();
-            let task = Arc::clone(&worker.shared).work_on(origin, item.clone());
-            let handle = self.tasks.spawn(task);
-            self.under_way.insert(handle.id(), item);
+        let taking = store.take(&chosen, &worker.id, worker.options.lease);
+        for item in self.meanwhile(taking).await? {
+            if item.lane == Lane::Ordinary {
+                self.ready.push_back(item);
+            } else {
+                self.start(item);
+            }
         }
+        self.ready
+            .make_contiguous()
+            .sort_by_key(|item| item.range.priority);
+        self.start_ready();
         Ok(shares.free() == 0)
+    }
+
+    /// Starts the claimed items for which there are places now, most urgent first.
+    pub(super) fn start_ready(&mut self) {
+        if self.ready.is_empty() {
+            return;
+        }
+        let worker = self.worker;
+        let shares = Shares::new(worker.options.concurrent);
+        let mut shares = worker.take_all(shares, self.under_way.values());
+        for item in std::mem::take(&mut self.ready) {
+            let NewWorkItem {
+                host,
+                repository_id,
+                priority,
+                ..
+            } = &item.range;
+            if worker.has_place(&shares, host, *priority)
+                && shares.has_place_for(host, repository_id)
+            {
+                shares.take_for(&item.range, worker.knows(host));
+                self.start(item);
+            } else {
+                self.ready.push_back(item);
+            }
+        }
+    }
+
+    fn start(&mut self, item: WorkItem) {
+        let origin = self.worker.origins.get(&item.range.host).cloned();
+        let task = Arc::clone(&self.worker.shared).work_on(origin, item.clone());
+        let handle = self.tasks.spawn(task);
+        self.under_way.insert(handle.id(), item);
     }
 
     async fn choose_of_other_lanes(&mut self) -> Result<Vec<Uuid>, StoreError> {
@@ -109,10 +146,13 @@ impl Worker {
         self.origins.contains_key(host)
     }
 
-    /// Who has which places.
-    fn shares<'i>(&self, under_way: impl Iterator<Item = &'i WorkItem>) -> Shares {
-        let mut shares = Shares::new(self.options.concurrent);
-        for item in under_way.filter(|item| item.lane == Lane::Ordinary) {
+    /// The shares with the places that these items have.
+    fn take_all<'i>(
+        &self,
+        mut shares: Shares,
+        items: impl Iterator<Item = &'i WorkItem>,
+    ) -> Shares {
+        for item in items.filter(|item| item.lane == Lane::Ordinary) {
             shares.take_for(&item.range, self.knows(&item.range.host));
         }
         shares
@@ -181,7 +221,7 @@ impl Worker {
         let mut fronts: Vec<(&Queue, VecDeque<Claimable>)> = Vec::new();
         let mut by_places: Vec<&Queue> = queues
             .iter()
-            .filter(|queue| self.has_place(shares, queue))
+            .filter(|queue| self.has_place(shares, &queue.host, queue.priority))
             .collect();
         by_places.sort_by_key(|queue| (!self.knows(&queue.host), shares.of_host(&queue.host)));
         for queue in by_places.into_iter().take(LOOKED_AT_MAX) {
@@ -195,7 +235,9 @@ impl Worker {
         }
         let mut chosen = Vec::new();
         while shares.free() > 0 {
-            fronts.retain(|(queue, front)| !front.is_empty() && self.has_place(shares, queue));
+            fronts.retain(|(queue, front)| {
+                !front.is_empty() && self.has_place(shares, &queue.host, queue.priority)
+            });
             let fewest = fronts
                 .iter_mut()
                 .min_by_key(|(queue, _)| shares.of_host(&queue.host));
@@ -215,13 +257,12 @@ impl Worker {
         Ok(chosen)
     }
 
-    fn has_place(&self, shares: &Shares, queue: &Queue) -> bool {
-        let host = &queue.host;
+    fn has_place(&self, shares: &Shares, host: &str, priority: Priority) -> bool {
         // Of a host in trouble one item is enough to see whether it answers again.
         if self.shared.pauses.is_in_trouble(host) && shares.of_host(host) > 0 {
             return false;
         }
-        shares.has_place(host, self.knows(host), queue.priority)
+        shares.has_place(host, self.knows(host), priority)
     }
 
     /// Chooses the next item of a lane that has but one place: of the host that had it the longest ago among

@@ -1,5 +1,6 @@
 //! Where in a repository a text stands, and the link to it.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use reqwest::Url;
@@ -95,15 +96,20 @@ impl Places {
     pub(super) fn of(&self, text: &Text<'_>) -> SharedPlace {
         let commit = text.commit.map(|commit| commit.to_string());
         let commit = commit.unwrap_or_else(|| self.after.clone());
-        let url = match text.path {
-            Some(path) => self.links.blob(&commit, &encode(path)),
-            None => self.links.commit(&commit),
+        // A key in a path is taken out before the path is encoded: in the link it would be encoded once more.
+        let path = text.path.map(String::from_utf8_lossy);
+        let path = path.as_deref().map(|path| self.redactor.redact(path));
+        let url = match (text.path, &path) {
+            (Some(_), Some(Cow::Owned(redacted))) => {
+                self.links.blob(&commit, &encode(redacted.as_bytes()))
+            }
+            (Some(raw), _) => self.links.blob(&commit, &encode(raw)),
+            (None, _) => self.links.commit(&commit),
         };
         let url = format!("{}/{url}", self.page);
         // A byte of a path takes up to three in a link.
         let open_end = |each| text.path_is_cut.then_some(self.longest * each);
         let kept = shorten(&self.redactor, &url, URL_MAX, open_end(3));
-        let path = text.path.map(String::from_utf8_lossy);
         let path = path.map(|path| shorten(&self.redactor, &path, PATH_MAX, open_end(1)));
         let has_lines = text.path.is_some() && !kept.ends_with('…');
         SharedPlace {
@@ -233,5 +239,33 @@ mod tests {
         assert_eq!(place.url.unwrap().len(), URL_MAX + more);
         assert_eq!(place.path.unwrap().len(), PATH_MAX + more);
         assert_eq!(fragment, None);
+    }
+
+    /// The link encodes a path once more than the path itself did.
+    #[test]
+    fn no_key_is_in_a_link_however_the_path_encodes_it() {
+        let formats = FormatSet::builtin();
+        let redactor = Redactor::new(&formats);
+        let key = formats.get("rescind_secret").unwrap().mint().unwrap();
+        let mut path = key.expose().to_owned();
+        for _ in 0..4 {
+            let place = places()
+                .of(&text(TextKind::Blob, None, Some(path.as_bytes())))
+                .place;
+            let url = place.url.unwrap();
+            // Undone once more than anybody looks for keys.
+            let decoded = url.replace("%25", "%");
+            assert!(
+                !redactor.holds_key(&decoded) && !redactor.holds_key(&url),
+                "{url}"
+            );
+            if redactor.holds_key(&path) {
+                assert!(url.contains("%E2%80%A6"), "{url}");
+            }
+            path = path.bytes().fold(String::new(), |mut encoded, byte| {
+                let _ = write!(encoded, "%{byte:02X}");
+                encoded
+            });
+        }
     }
 }

@@ -11,10 +11,15 @@ use crate::store::{NewWorkItem, Priority};
 /// The most items of one repository under way at a time.
 const PER_REPOSITORY: usize = 2;
 
+/// How many times as many items are claimed as there are places: the next ones begin as soon as a place is free,
+/// while the database still notes the end of those before.
+const AHEAD: usize = 2;
+
 /// The places of a worker, and who has them.
 #[derive(Debug)]
 pub(super) struct Shares {
     places: usize,
+    per_repository: usize,
     taken: usize,
     hosts: HashMap<String, Taken>,
     /// All hosts together that no configuration names. Whoever has a name server has as many as he likes.
@@ -38,10 +43,19 @@ impl Shares {
     pub(super) fn new(places: usize) -> Self {
         Self {
             places,
+            per_repository: PER_REPOSITORY,
             taken: 0,
             hosts: HashMap::new(),
             strangers: Taken::default(),
             repositories: HashMap::new(),
+        }
+    }
+
+    /// The same for items that are claimed, of which some wait for a place among the `places`.
+    pub(super) fn ahead(places: usize) -> Self {
+        Self {
+            per_repository: PER_REPOSITORY * AHEAD,
+            ..Self::new(places * AHEAD)
         }
     }
 
@@ -88,7 +102,7 @@ impl Shares {
         let name = (host.to_owned(), repository.to_owned());
         self.repositories
             .get(&name)
-            .is_none_or(|taken| *taken < PER_REPOSITORY)
+            .is_none_or(|taken| *taken < self.per_repository)
     }
 
     /// Takes a place.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rescind::clock::{Clock as _, SystemClock};
 use rescind::store::{
-    Fetched, Lane, NewWorkItem, PageRequest, Priority, Retry, SourceState, Store, WorkItem,
+    Fetched, Lane, NewWorkItem, PageRequest, Priority, Queue, Retry, SourceState, Store, WorkItem,
     WorkKind,
 };
 use uuid::Uuid;
@@ -262,5 +262,25 @@ on_both_databases! {
         database.run("UPDATE work_items SET finished_at = 0 WHERE state = 'done'").await.unwrap();
         assert_eq!(store.forget_done(Duration::from_hours(1)).await.unwrap(), 1);
         assert_eq!(store.work_counts().await.unwrap().waiting, 1);
+    }
+
+    /// Its repository's turn, too: others that push without end do not come before it.
+    async fn an_item_that_was_put_off_keeps_its_turn(database) {
+        let store = database.store().await;
+        let mut items: Vec<_> = (0..40).map(|n| NewWorkItem {
+            repository_id: "noisy".to_owned(),
+            ..item(n, Priority::Webhook)
+        }).collect();
+        let mut quiet = item(99, Priority::Webhook);
+        "quiet".clone_into(&mut quiet.repository_id);
+        items.push(quiet);
+        add(&store, &items).await;
+        let claimed = store.claim(50, "w", Duration::from_mins(1)).await.unwrap();
+        let quiet = claimed.iter().find(|item| item.range.repository_id == "quiet").unwrap();
+        assert!(store.postpone(quiet.id, "w", Duration::ZERO, "a hiccup").await.unwrap());
+        store.release("w").await.unwrap();
+        let queue = Queue { lane: Lane::Ordinary, priority: Priority::Webhook, host: quiet.range.host.clone() };
+        let front = store.front(&queue, 2).await.unwrap();
+        assert!(front.iter().any(|item| item.repository_id == "quiet"), "{front:?}");
     }
 }

@@ -19,7 +19,7 @@ ALTER TABLE work_items
     DROP CONSTRAINT work_items_host_repository_id_ref_name_before_id_after_id_key,
     ADD CONSTRAINT work_items_identity UNIQUE (host, repository_id, ref_name, before_id, after_id, part_of);
 -- What can be claimed, host by host: a host that is left alone is stepped over, however much of it waits.
-CREATE INDEX work_items_ready ON work_items (lane, priority, host, ready_at, turn, event_at, id)
+CREATE INDEX work_items_ready ON work_items (lane, priority, host, turn, event_at, id, ready_at)
     WHERE state = 'waiting' AND leased_by IS NULL;
 CREATE INDEX work_items_by_repository ON work_items (host, repository_id) WHERE state = 'waiting';
 

@@ -54,7 +54,7 @@ CREATE INDEX work_items_waiting ON work_items (priority, event_at, id) WHERE sta
 CREATE INDEX work_items_leased ON work_items (leased_by) WHERE leased_by IS NOT NULL;
 CREATE INDEX work_items_finished ON work_items (state, finished_at) WHERE state <> 'waiting';
 -- What can be claimed, host by host: a host that is left alone is stepped over, however much of it waits.
-CREATE INDEX work_items_ready ON work_items (lane, priority, host, ready_at, turn, event_at, id)
+CREATE INDEX work_items_ready ON work_items (lane, priority, host, turn, event_at, id, ready_at)
     WHERE state = 'waiting' AND leased_by IS NULL;
 CREATE INDEX work_items_by_repository ON work_items (host, repository_id) WHERE state = 'waiting';
 
