@@ -27,6 +27,10 @@ const REPOSITORY_MAX: u64 = 10_000;
 /// many nor asked for by hand.
 const HOST_MAX: u64 = 50_000;
 
+/// So many items of a repository are taken even when its host has [`HOST_MAX`]: what others push must not keep a
+/// leak in it from being read.
+const REPOSITORY_MIN: u64 = 16;
+
 macro_rules! item_columns {
     () => {
         "id, kind, host, repository_id, repository, clone_url, ref_name, before_id, after_id, source, \
@@ -259,7 +263,7 @@ impl Tx {
             let before = of_repository.entry((host, repository_id)).or_default();
             let beside = at_host.get_mut(&(*priority, host.as_str()));
             let host_is_full = beside.as_deref().is_some_and(|count| *count >= HOST_MAX);
-            if *before >= REPOSITORY_MAX || host_is_full {
+            if *before >= REPOSITORY_MAX || (host_is_full && *before >= REPOSITORY_MIN) {
                 *refused.entry(source).or_default() += 1;
                 continue;
             }
