@@ -1,12 +1,12 @@
-//! How the C library gives memory back.
+//! Settings of the C library, so that memory goes back to the system.
 
 use std::env;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-/// What glibc reads when a process starts, and what it says here: from 256 KiB on a piece of memory goes back to
-/// the system when it is freed, threads share two heaps, and the free end of a heap goes back from 1 MiB on.
+/// Variables that glibc reads when a process starts: from 256 KiB on a piece of memory goes back to the system
+/// when it is freed, threads share two heaps, and the free end of a heap goes back from 1 MiB on.
 ///
 /// By default the first limit rises to the largest piece that was ever freed, up to 32 MiB, and each of many
 /// threads keeps a heap of its own. So a daemon that once read large pushes would hold twice of what it

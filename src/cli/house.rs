@@ -17,7 +17,7 @@ use crate::store::{Store, StoreError, StoreOptions};
 pub(super) struct House {
     pub(super) config: Config,
     pub(super) formats: FormatSet,
-    /// What takes keys of these formats out of texts.
+    /// Takes keys of these formats out of texts.
     pub(super) redactor: Redactor,
     pub(super) store: Store,
     pub(super) clock: SharedClock,

@@ -6,7 +6,7 @@ use gix_hash::{Kind as HashKind, ObjectId};
 use gix_object::{CommitRefIter, TagRefIter};
 
 use super::FetchError;
-use super::budget::Weight;
+use super::weight::Weight;
 
 /// What ordering the commits takes for each of them, in bytes.
 const ORDER_BYTES: usize = 24;

@@ -6,8 +6,8 @@ use gix_hash::{Kind as HashKind, ObjectId};
 use gix_object::TreeRefIter;
 
 use super::FetchError;
-use super::budget::Weight;
 use super::history::History;
+use super::weight::Weight;
 
 /// The most names that are kept for one pack. Blobs beyond are read all the same, without a path.
 const MAX_NAMES: usize = 225_000;

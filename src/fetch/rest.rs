@@ -9,11 +9,12 @@ use gix_hash::ObjectId;
 use reqwest::Response;
 use tokio::runtime::Handle;
 
-use super::budget::{Budget, Weight};
+use super::budget::Budget;
 use super::pace::Pace;
 use super::pack::{Allowed, ListLimits, Listing, Objects, Skipped, TRAILER};
 use super::protocol::FetchAnswer;
 use super::texts::Shown;
+use super::weight::Weight;
 use super::{FetchError, FetchLimits};
 
 /// What the server has still to send of a pack.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use gix_hash::ObjectId;
 
-use super::budget::{Admission, Budget, Weight};
+use super::budget::{Admission, Budget};
 use super::history::History;
 use super::pack::{Allowed, Kind, ListLimits, Object, Objects, Pack, Skipped};
 use super::paths::{Paths, Trees};
 use super::rest::{Progress, Rest};
+use super::weight::Weight;
 use super::{FetchError, FetchLimits};
 
 /// What kind of text it is.

@@ -77,7 +77,7 @@ impl Responder {
         &self.formats
     }
 
-    /// What takes keys of these formats out of texts that are kept.
+    /// Returns the redactor, which takes keys of these formats out of texts that are kept.
     pub fn redactor(&self) -> &Redactor {
         &self.redactor
     }

@@ -94,7 +94,7 @@ async fn schema(store: &Store) -> Check {
     }
 }
 
-/// Whether it takes a change; nothing to say when it does.
+/// The check that it takes a change; none when it does.
 async fn writes(store: &Store) -> Option<Check> {
     let (message, mend) = match in_time(store.check_working()).await {
         Some(Ok(())) => return None,

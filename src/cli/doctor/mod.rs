@@ -161,7 +161,7 @@ fn patterns(context: &Context, config: &Config, checks: &mut Vec<Check>) -> Opti
     Some(formats)
 }
 
-/// Whether there are enough file descriptors for the connections that there may be.
+/// The check of the file descriptors: enough for the connections that there may be.
 fn descriptors() -> Check {
     const NAME: &str = "descriptors";
     let descriptors = Descriptors::available();

@@ -16,7 +16,7 @@ use objects::LINK_BYTES;
 pub(super) use objects::{Allowed, Object, Objects, Skipped};
 
 use super::FetchError;
-use super::budget::Weight;
+use super::weight::Weight;
 use entry::{Entry, Inflater, Step, Stretch};
 
 const HEADER: usize = 12;

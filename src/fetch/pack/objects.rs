@@ -11,7 +11,7 @@ use super::delta;
 use super::entry::{Entry, Form, Inflater, Kind, NONE};
 use super::{Listing, PackError};
 use crate::fetch::FetchError;
-use crate::fetch::budget::Weight;
+use crate::fetch::weight::Weight;
 
 /// The longest chain of deltas that git itself writes.
 const MAX_DEPTH: u32 = 4095;
