@@ -150,7 +150,7 @@ impl Responder {
     }
 
     /// Responds to what was seen within a transaction of the caller's, who commits it together with
-    /// what else belongs to it and then calls [`announce`](super::announce). Once per transaction, with everything that it
+    /// what else belongs to it and then calls [`announce`]. Once per transaction, with everything that it
     /// responds to: keys that were locked by one call after another would be locked in no order. The
     /// answers stand in the order of the reports and their sightings.
     ///

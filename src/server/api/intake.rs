@@ -277,6 +277,7 @@ impl Success {
         (status = 401, description = "`API_KEY_EXPIRED`"),
         (status = 404, description = "`API_KEY_NOT_FOUND`"),
         (status = 429, description = "`RATE_LIMITED`"),
+        (status = 503, description = "Send it again: too many are being reported at once, or the database cannot be had"),
     ),
 )]
 pub async fn self_report(
