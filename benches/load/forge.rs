@@ -11,6 +11,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::ListenerExt as _;
 use gix_hash::ObjectId;
 use jiff::Timestamp;
 use rescind::keyformat::KeyValue;
@@ -64,6 +65,9 @@ impl Forge {
             .route("/{owner}/{name}/git-upload-pack", post(upload_pack))
             .with_state(Arc::clone(&shared));
         let tasks = TaskTracker::new();
+        let listener = listener.tap_io(|stream| {
+            let _ = stream.set_nodelay(true);
+        });
         tasks.spawn(async move { axum::serve(listener, router).await });
         Ok(Self { address, shared })
     }

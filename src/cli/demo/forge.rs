@@ -18,6 +18,7 @@ use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::ListenerExt as _;
 use futures_util::stream;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
@@ -71,6 +72,11 @@ impl Forge {
         });
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
+        // git writes a few bytes before its pack. Unless they are sent at once, the pack waits for the client's
+        // delayed acknowledgment of them: 40 ms, with both sides idle.
+        let listener = listener.tap_io(|stream| {
+            let _ = stream.set_nodelay(true);
+        });
         tracker.spawn(async move {
             let server = axum::serve(listener, app).with_graceful_shutdown(stopped);
             if let Err(error) = server.await {
