@@ -19,7 +19,8 @@ pub const DONE: ExitCode = ExitCode::SUCCESS;
 pub const FOUND: u8 = 1;
 
 const USAGE: u8 = 2;
-const COULD_NOT_RUN: u8 = 3;
+/// The command could not run, or not to its end.
+pub(super) const COULD_NOT_RUN: u8 = 3;
 
 /// The command was called in a way that cannot work.
 #[derive(Debug, thiserror::Error)]

@@ -28,6 +28,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::config::{Config, ConfigError, Environment};
 use crate::keyformat::{FormatSet, FormatsError};
 
+use exit::COULD_NOT_RUN;
 pub use exit::{DONE, FOUND, UsageError};
 pub use logging::LogFormat;
 

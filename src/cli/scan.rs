@@ -14,13 +14,13 @@ use jiff::Timestamp;
 
 use super::house::{Empty, House, block_on};
 use super::output::note;
-use super::{Context, DONE, FOUND, UsageError};
+use super::{COULD_NOT_RUN, Context, DONE, FOUND, UsageError};
 use crate::clock::{Clock as _, SystemClock};
 use crate::keyformat::Sha256Digest;
 use crate::scan::{
     Counters, Engine, Event, FilesError, Finding, HistoryError, KnownKey, Match, Redactor, Report,
-    ReportFormat, STANDARD_INPUT, Summary, printable, scan_history, scan_path, scan_since,
-    scan_staged, scan_stream,
+    ReportFormat, STANDARD_INPUT, Summary, printable, printable_unread, scan_history, scan_path,
+    scan_since, scan_staged, scan_stream,
 };
 use crate::store::{Key, WhyInvalid};
 
@@ -51,7 +51,8 @@ Examples:
   git log -p | rescind scan -
   rescind scan --match leaked-folder      which of the candidates are keys of ours, and whose
 
-Exit codes: 0 nothing found, 1 candidates found, 2 wrong usage, 3 the scan could not be done or not to its end."
+Exit codes: 0 nothing found, 1 candidates found, 2 wrong usage, 3 the scan could not be done or not to its end: something
+that was to be scanned could not be read (unless --allow-incomplete)."
 )]
 pub(super) struct ScanArgs {
     /// File or folder, or `-` for standard input; with --staged and --since anything in the repository
@@ -76,6 +77,9 @@ pub(super) struct ScanArgs {
     /// Scan files too that ignore files list
     #[arg(long, conflicts_with_all = ["git", "staged", "since"])]
     no_ignore: bool,
+    /// End with 0, not with 3, if nothing was found but something could not be scanned
+    #[arg(long)]
+    allow_incomplete: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -144,14 +148,22 @@ pub(super) fn run(args: &ScanArgs, context: &Context) -> anyhow::Result<ExitCode
         .context(UNWRITABLE)?;
     scanned?;
     tell(&summary);
-    if candidates == 0 {
-        return Ok(DONE);
+    if candidates > 0 {
+        if args.staged {
+            note(STAGED);
+        }
+        return Ok(ExitCode::from(FOUND));
     }
-    if args.staged {
-        note(STAGED);
+    if summary.unread > 0 && !args.allow_incomplete {
+        note(INCOMPLETE);
+        return Ok(ExitCode::from(COULD_NOT_RUN));
     }
-    Ok(ExitCode::from(FOUND))
+    Ok(DONE)
 }
+
+/// Why nothing found is no success.
+const INCOMPLETE: &str = "not everything was scanned (see above): that nothing was found means little; \
+                          with --allow-incomplete this is no failure";
 
 /// What to do about candidates that are staged.
 const STAGED: &str = "take the candidates out of these files and stage them again, \
@@ -254,10 +266,12 @@ fn write(
         };
         match event {
             Event::Unread(unread) => {
-                let path = printable(redactor, &unread.path);
-                let reason = printable(redactor, Path::new(&unread.reason));
-                bar.suspend(|| note(&format!("not scanned: {path}: {reason}")));
-                report.unread(&unread);
+                let what = printable_unread(redactor, &unread);
+                bar.suspend(|| {
+                    note(&format!("not scanned: {what}"));
+                    report.unread(&unread)
+                })
+                .context(UNWRITABLE)?;
             }
             Event::Found(finding) => {
                 candidates += 1;

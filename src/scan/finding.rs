@@ -63,10 +63,21 @@ pub enum Event {
 /// Something that should have been scanned and was not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unread {
-    /// The file or folder, or what there is in its place.
-    pub path: PathBuf,
+    /// The file or folder, or what there is in its place. Not every object of a repository has one.
+    pub path: Option<PathBuf>,
+    /// Which object of a repository it is, if it is one.
+    pub object: Option<LostObject>,
     /// Why.
     pub reason: String,
+}
+
+/// An object of a git repository that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostObject {
+    /// Git's word for what it is, or `object` where nothing tells.
+    pub kind: &'static str,
+    /// Its name: a hash in hexadecimal.
+    pub id: String,
 }
 
 /// How far a scan is. Every thread adds to it and anybody may look.
@@ -116,9 +127,29 @@ impl Outlet<'_> {
         path: impl Into<PathBuf>,
         reason: impl Into<String>,
     ) -> Result<(), Closed> {
+        self.tell(Unread {
+            path: Some(path.into()),
+            object: None,
+            reason: reason.into(),
+        })
+    }
+
+    /// An object of a repository could not be read, which some commit has at `path`.
+    pub(super) fn lost(
+        &self,
+        object: LostObject,
+        path: Option<PathBuf>,
+        reason: impl Into<String>,
+    ) -> Result<(), Closed> {
+        self.tell(Unread {
+            path,
+            object: Some(object),
+            reason: reason.into(),
+        })
+    }
+
+    fn tell(&self, unread: Unread) -> Result<(), Closed> {
         Counters::count(&self.counters.unread);
-        let (path, reason) = (path.into(), reason.into());
-        let unread = Unread { path, reason };
         self.events.send(Event::Unread(unread)).map_err(|_| Closed)
     }
 }

@@ -8,9 +8,14 @@ use std::sync::atomic::Ordering;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
+use serde_json::json;
 
 use super::sarif::Sarif;
 use super::{Counters, Engine, Finding, Redactor, Unread, visible_json, visible_name};
+
+/// So many things that could not be scanned are named in a SARIF log, which is written at the end; the others are
+/// counted.
+const NAMED_MAX: u64 = 10_000;
 
 /// How findings are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +93,7 @@ pub struct Report<'a, W> {
     redactor: &'a Redactor,
     sarif: Sarif<'a>,
     written: u64,
+    named: u64,
 }
 
 /// One finding as programs see it.
@@ -111,6 +117,18 @@ struct Row<'a> {
     key: Option<&'a Match>,
 }
 
+/// What could not be scanned, as programs see it.
+#[derive(Serialize)]
+struct NotScanned<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    object: Option<Object<'a>>,
+    reason: String,
+}
+
 #[derive(Serialize)]
 struct Object<'a> {
     kind: &'a str,
@@ -128,6 +146,7 @@ impl<'a, W: Write> Report<'a, W> {
             redactor,
             sarif: Sarif::new(engine, redactor),
             written: 0,
+            named: 0,
         }
     }
 
@@ -157,12 +176,33 @@ impl<'a, W: Write> Report<'a, W> {
         Ok(())
     }
 
-    /// Takes note of something that could not be scanned. A SARIF log says so; in the other forms that is
-    /// left to the summary.
-    pub fn unread(&mut self, unread: &Unread) {
-        if self.format == ReportFormat::Sarif {
-            self.sarif.unread(unread);
+    /// Takes note of something that could not be scanned. JSON Lines and a SARIF log name it; in the other forms
+    /// that is left to standard error and the summary.
+    ///
+    /// # Errors
+    /// When the output cannot be written to.
+    pub fn unread(&mut self, unread: &Unread) -> io::Result<()> {
+        self.named += 1;
+        match self.format {
+            ReportFormat::Sarif if self.named <= NAMED_MAX => self.sarif.unread(unread),
+            ReportFormat::JsonLines => {
+                let (path, path_base64) = self.path(unread.path.as_deref());
+                let row = json!({"not_scanned": NotScanned {
+                    path,
+                    path_base64,
+                    object: unread.object.as_ref().map(|object| Object {
+                        kind: object.kind,
+                        id: &object.id,
+                        commit: None,
+                    }),
+                    reason: self.redactor.redact(&unread.reason).into_owned(),
+                }});
+                let row = visible_json(&row.to_string()).into_owned();
+                writeln!(self.out, "{row}")?;
+            }
+            _ => {}
         }
+        Ok(())
     }
 
     /// Ends the report and passes it on. `failure` is why the scan did not come to its end, if so.
@@ -182,7 +222,12 @@ impl<'a, W: Write> Report<'a, W> {
                 serde_json::to_writer(&mut self.out, summary)?;
                 self.out.write_all(b"}\n")?;
             }
-            ReportFormat::Sarif => self.sarif.finish(&mut self.out, summary, failure)?,
+            ReportFormat::Sarif => {
+                if let Some(more) = self.named.checked_sub(NAMED_MAX).filter(|more| *more > 0) {
+                    self.sarif.not_named(more);
+                }
+                self.sarif.finish(&mut self.out, summary, failure)?;
+            }
         }
         self.out.flush()
     }
@@ -226,19 +271,10 @@ impl<'a, W: Write> Report<'a, W> {
 
     fn add_json(&mut self, finding: &Finding, known: &Match) -> io::Result<()> {
         let candidate = &finding.candidate;
-        let bytes = finding
-            .path
-            .as_ref()
-            .map(|path| path.as_os_str().as_encoded_bytes());
-        let odd = bytes.filter(|bytes| std::str::from_utf8(bytes).is_err());
-        let path = bytes.map(String::from_utf8_lossy);
-        let path = path.map(|path| self.redactor.redact(&path).into_owned());
+        let (path, path_base64) = self.path(finding.path.as_deref());
         let row = Row {
-            // The bytes would show a key that the text does not.
-            path_base64: odd
-                .filter(|bytes| !self.redactor.holds_key(bytes))
-                .map(|bytes| STANDARD.encode(bytes)),
             path,
+            path_base64,
             line: candidate.line,
             column: candidate.column,
             offset: candidate.offset,
@@ -254,6 +290,33 @@ impl<'a, W: Write> Report<'a, W> {
         };
         self.out
             .write_all(visible_json(&serde_json::to_string(&row)?).as_bytes())
+    }
+
+    /// A path as programs see it: as a text without keys, and its bytes where they are not UTF-8.
+    fn path(&self, path: Option<&Path>) -> (Option<String>, Option<String>) {
+        let bytes = path.map(|path| path.as_os_str().as_encoded_bytes());
+        let odd = bytes.filter(|bytes| std::str::from_utf8(bytes).is_err());
+        let text = bytes.map(String::from_utf8_lossy);
+        (
+            text.map(|text| self.redactor.redact(&text).into_owned()),
+            // The bytes would show a key that the text does not.
+            odd.filter(|bytes| !self.redactor.holds_key(bytes))
+                .map(|bytes| STANDARD.encode(bytes)),
+        )
+    }
+}
+
+/// What could not be scanned and why, as a terminal may show it.
+pub fn printable_unread(redactor: &Redactor, unread: &Unread) -> String {
+    let reason = printable(redactor, Path::new(&unread.reason));
+    let object = unread.object.as_ref();
+    let object = object.map(|object| format!("{} {}", object.kind, object.id));
+    match (&unread.path, object) {
+        (Some(path), None) => format!("{}: {reason}", printable(redactor, path)),
+        (Some(path), Some(object)) => {
+            format!("{}: {reason}: {object}", printable(redactor, path))
+        }
+        (None, object) => format!("{}: {reason}", object.unwrap_or_default()),
     }
 }
 

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::report::printable;
 use super::{
-    Engine, Finding, GitObject, Match, Redactor, STANDARD_INPUT, Summary, Unread, visible_json,
+    Engine, Finding, GitObject, LostObject, Match, Redactor, STANDARD_INPUT, Summary, Unread,
+    visible_json,
 };
 use crate::keyformat::{KeyFormat, Sha256Digest};
 
@@ -62,13 +63,30 @@ impl<'a> Sarif<'a> {
 
     /// Takes note of something that could not be scanned.
     pub(super) fn unread(&mut self, unread: &Unread) {
-        let location =
-            json!({"physicalLocation": {"artifactLocation": self.artifact(&unread.path)}});
+        let mut location = json!({});
+        if let Some(path) = &unread.path {
+            location["physicalLocation"] = json!({"artifactLocation": self.artifact(path)});
+        }
+        if let Some(LostObject { kind, id }) = &unread.object {
+            location["logicalLocations"] = json!([{
+                "name": id,
+                "fullyQualifiedName": format!("{kind} {id}"),
+                "kind": kind,
+            }]);
+        }
         let reason = printable(self.redactor, Path::new(&unread.reason));
         self.notifications.push(json!({
             "level": "warning",
             "message": {"text": format!("not scanned: {reason}")},
             "locations": [location],
+        }));
+    }
+
+    /// Takes note that so many more things could not be scanned.
+    pub(super) fn not_named(&mut self, more: u64) {
+        self.notifications.push(json!({
+            "level": "warning",
+            "message": {"text": format!("not scanned: {more} more")},
         }));
     }
 

@@ -1,5 +1,6 @@
 //! `rescind scan` through the real binary: files, folders, standard input, histories.
 
+mod incomplete;
 mod sarif;
 mod since;
 mod staged;
@@ -194,7 +195,9 @@ fn ignore_files_count_unless_told_otherwise_and_nothing_is_skipped_silently() {
             .status();
         assert!(pipe.expect("mkfifo runs").success());
         let output = scan(folder.path(), &["."]);
-        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+        let allowed = scan(folder.path(), &[".", "--allow-incomplete"]);
+        assert_eq!(allowed.status.code(), Some(0), "{}", text(&allowed));
         for what in ["broken link", "a named pipe, not opened", "2 not scanned"] {
             assert!(
                 text(&output).contains(what),

@@ -32,6 +32,8 @@ const WHEREABOUTS: [&str; 9] = [
 pub(super) struct Repository {
     place: Place,
     lender: OnceCell<Lender>,
+    /// What git is told to take for the list of commits without parents, once that is known.
+    shallow: OnceCell<PathBuf>,
 }
 
 /// Where git looks for a repository.
@@ -58,7 +60,7 @@ struct Identity {
 pub(super) struct Running {
     child: Child,
     what: &'static str,
-    complaint: Option<JoinHandle<String>>,
+    complaints: Option<JoinHandle<Vec<u8>>>,
 }
 
 impl Repository {
@@ -66,6 +68,7 @@ impl Repository {
         Self {
             place,
             lender: OnceCell::new(),
+            shallow: OnceCell::new(),
         }
     }
 
@@ -162,6 +165,9 @@ impl Repository {
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", absolute_only(&path));
         }
+        if let Some(shallow) = self.shallow.get() {
+            command.env("GIT_SHALLOW_FILE", shallow);
+        }
         command
             .env("LC_ALL", "C")
             .env("GIT_CONFIG_NOSYSTEM", "1")
@@ -245,6 +251,31 @@ impl Repository {
         Running::start(what, command.stdin(input))
     }
 
+    /// A path that git tells, which may be relative to where it looked.
+    pub(super) fn told_path(&self, told: &[u8]) -> PathBuf {
+        match &self.place {
+            Place::At(folder) | Place::Around(folder) => folder.join(path_of(told)),
+            Place::Told => path_of(told),
+        }
+    }
+
+    /// The file that the environment names as the list of commits without parents, if it counts.
+    pub(super) fn told_shallow(&self) -> Option<PathBuf> {
+        let told =
+            std::env::var_os("GIT_SHALLOW_FILE").filter(|_| matches!(self.place, Place::Told));
+        told.map(PathBuf::from)
+    }
+
+    /// Takes these commits from here on for those without parents, and no others.
+    pub(super) fn set_shallow(&self, commits: &str) -> Result<(), HistoryError> {
+        let path = self
+            .lender()?
+            .shallow(commits)
+            .map_err(HistoryError::NoFolder)?;
+        self.shallow.get_or_init(|| path);
+        Ok(())
+    }
+
     /// What lends this repository's objects.
     fn lender(&self) -> Result<&Lender, HistoryError> {
         if let Some(lender) = self.lender.get() {
@@ -255,11 +286,7 @@ impl Repository {
             what: "find the objects",
             complaint,
         })?;
-        // Relative to where git looked.
-        let objects = match &self.place {
-            Place::At(folder) | Place::Around(folder) => folder.join(path_of(&objects)),
-            Place::Told => path_of(&objects),
-        };
+        let objects = self.told_path(&objects);
         let objects = objects.canonicalize().map_err(HistoryError::Unreadable)?;
         // A git that does not know the question knows SHA-1 only.
         let format = self.ask(&["rev-parse", "--show-object-format"])?;
@@ -272,11 +299,11 @@ impl Repository {
 impl Running {
     fn start(what: &'static str, command: &mut Command) -> Result<Self, HistoryError> {
         let mut child = command.spawn().map_err(HistoryError::from_start)?;
-        let complaint = child.stderr.take().map(drain);
+        let complaints = child.stderr.take().map(drain);
         Ok(Self {
             child,
             what,
-            complaint,
+            complaints,
         })
     }
 }
@@ -310,19 +337,20 @@ impl Running {
         stdout.ok_or_else(|| io::Error::other("git's output was taken before"))
     }
 
-    /// Waits for the end, which must be a good one.
-    pub(super) fn finish(mut self) -> Result<(), HistoryError> {
+    /// Waits for the end, which must be a good one. Gives what git says it left out nevertheless.
+    pub(super) fn finish(mut self) -> Result<Vec<String>, HistoryError> {
         let status = self.child.wait().map_err(|source| HistoryError::Broken {
             what: self.what,
             source,
         })?;
-        let complaint = self.complaint.take().map(JoinHandle::join);
+        let complaints = self.complaints.take().map(JoinHandle::join);
+        let complaints = complaints.and_then(Result::ok).unwrap_or_default();
         if status.success() {
-            return Ok(());
+            return Ok(left_out(&complaints));
         }
         Err(HistoryError::Failed {
             what: self.what,
-            complaint: complaint.and_then(Result::ok).unwrap_or_default(),
+            complaint: complaint(&complaints),
         })
     }
 }
@@ -336,13 +364,23 @@ impl Drop for Running {
 }
 
 /// Reads all that git complains about, so that it never waits for us, and keeps the start.
-fn drain(mut stderr: ChildStderr) -> JoinHandle<String> {
+fn drain(mut stderr: ChildStderr) -> JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut start = Vec::new();
         let _ = stderr.by_ref().take(MAX_COMPLAINT).read_to_end(&mut start);
         let _ = io::copy(&mut stderr, &mut io::sink());
-        complaint(&start)
+        start
     })
+}
+
+/// What git says that it passed over, such as a reference that leads to nothing. That a symbolic reference does is
+/// common, and harmless.
+pub(super) fn left_out(stderr: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(stderr);
+    let lines = text
+        .lines()
+        .filter(|line| line.starts_with("error:") || line.contains("ignoring broken ref"));
+    lines.map(str::to_owned).collect()
 }
 
 /// The last line that git wrote: mostly the one that says what is wrong.

@@ -35,6 +35,13 @@ impl Lender {
         Ok(Self { folder, objects })
     }
 
+    /// Writes a list of commits without parents, one a line, and gives its path.
+    pub(super) fn shallow(&self, commits: &str) -> io::Result<PathBuf> {
+        let path = self.folder.path().join("commits-without-parents");
+        fs::write(&path, commits)?;
+        Ok(path)
+    }
+
     /// Where the repository is.
     pub(super) fn git_dir(&self) -> &Path {
         self.folder.path()

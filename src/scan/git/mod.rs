@@ -11,8 +11,10 @@
 mod changes;
 mod command;
 mod lender;
+mod lost;
 mod objects;
 mod origins;
+mod shallow;
 mod since;
 mod staged;
 mod wanted;
@@ -24,6 +26,7 @@ use std::sync::mpsc::SyncSender;
 use super::finding::{Closed, Outlet};
 use super::{Counters, Engine, Event, Finding, GitKind, GitObject, Scanner};
 use command::Repository;
+use lost::Lost;
 use objects::{Contents, Entry, Kind};
 
 pub use since::scan_since;
@@ -119,7 +122,7 @@ pub fn scan_history(
     let repository = Repository::open(path)?;
     let mut findings = Vec::new();
     // That git fails on the way must not hide what was found until then.
-    let read = scan_objects(&repository, engine, outlet, &mut findings);
+    let read = scan_objects(&repository, path, engine, outlet, &mut findings);
     if let Err(error) = origins::trace(&repository, &mut findings) {
         let _ = outlet.unread(path, error.to_string());
     }
@@ -134,15 +137,20 @@ pub fn scan_history(
 /// Scans every object. What is found in files still lacks its commit.
 fn scan_objects(
     repository: &Repository,
+    path: &Path,
     engine: &Engine,
     outlet: Outlet<'_>,
     findings: &mut Vec<Finding>,
 ) -> Result<(), HistoryError> {
     let mut scanner = Scanner::new(engine);
+    let mut lost = Lost::default();
+    for parent in shallow::see_through(repository)?.into_values().flatten() {
+        lost.add_commit(parent);
+    }
     let mut contents = Contents::of_history(repository)?;
     while let Some(Entry { kind, id, path }) = contents.next()? {
         let Kind::Text(kind) = kind else {
-            if outlet.unread(id, "the repository lacks this object") == Err(Closed) {
+            if lost.add(id, outlet) == Err(Closed) {
                 return Ok(());
             }
             continue;
@@ -160,7 +168,29 @@ fn scan_objects(
         });
         outlet.counters.scanned(read.map_err(objects::broken)?);
     }
-    contents.finish()
+    let passed_over = contents.finish();
+    // Whether or not git came to its end, what is missing is named.
+    if lost.report(repository, outlet) == Err(Closed) {
+        return Ok(());
+    }
+    for complaint in passed_over?
+        .into_iter()
+        .chain(broken_references(repository)?)
+    {
+        if outlet.unread(path, complaint) == Err(Closed) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What git says of references that lead nowhere. Listing objects, it passes over them in silence.
+fn broken_references(repository: &Repository) -> Result<Vec<String>, HistoryError> {
+    let listed = repository
+        .git(&["for-each-ref", "--format="])
+        .output()
+        .map_err(HistoryError::from_start)?;
+    Ok(command::left_out(&listed.stderr))
 }
 
 /// A path inside a repository, which is bytes.

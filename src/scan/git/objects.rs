@@ -25,6 +25,8 @@ pub(super) struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Text(GitKind),
+    /// A folder, which has no text.
+    Folder,
     /// Something refers to it, but the repository does not have it: a partial clone, or a broken one.
     Missing,
 }
@@ -45,9 +47,18 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// All objects of the history. Two more processes do the work: one lists all objects, the other says
-    /// which of them are folders, which have no text.
+    /// All objects of the history that have a text, and those that are missing. Two more processes do the work:
+    /// one lists all objects, the other says which of them are folders.
     pub(super) fn of_history(repository: &Repository) -> Result<Self, HistoryError> {
+        Self::of_kinds(repository, |kind| kind != b"tree")
+    }
+
+    /// The objects of the history that refer to others: commits, folders and tags.
+    pub(super) fn of_references(repository: &Repository) -> Result<Self, HistoryError> {
+        Self::of_kinds(repository, |kind| !matches!(kind, b"blob" | b"missing"))
+    }
+
+    fn of_kinds(repository: &Repository, wanted: fn(&[u8]) -> bool) -> Result<Self, HistoryError> {
         let mut list = list_objects(repository)?;
         let objects = list.stdout().map_err(broken)?;
         let arguments = [
@@ -57,7 +68,9 @@ impl Contents {
         ];
         let mut check = repository.start_reading(LIST, &arguments, Stdio::from(objects))?;
         let kinds = BufReader::new(check.stdout().map_err(broken)?);
-        Self::start(repository, vec![list, check], |wanted| feed(kinds, wanted))
+        Self::start(repository, vec![list, check], move |names| {
+            feed(kinds, wanted, names)
+        })
     }
 
     /// The objects of these names, in their order and without a path.
@@ -122,7 +135,7 @@ impl Contents {
         let kind = match (kind_of(kind), size.and_then(|size| size.parse().ok())) {
             (Some(kind), Some(size)) => {
                 (self.left, self.started) = (size, true);
-                Kind::Text(kind)
+                kind
             }
             _ => Kind::Missing,
         };
@@ -137,14 +150,17 @@ impl Contents {
         Ok(())
     }
 
-    /// Whether all processes came to a good end, and so whether those were all objects.
-    pub(super) fn finish(self) -> Result<(), HistoryError> {
+    /// Whether all processes came to a good end, and so whether those were all objects, but for what git says it
+    /// passed over.
+    pub(super) fn finish(self) -> Result<Vec<String>, HistoryError> {
         let fed = self.feeder.join();
+        let mut passed_over = Vec::new();
         for process in self.processes {
-            process.finish()?;
+            passed_over.extend(process.finish()?);
         }
         fed.unwrap_or_else(|_| Err(io::Error::other("the thread between them panicked")))
-            .map_err(broken)
+            .map_err(broken)?;
+        Ok(passed_over)
     }
 }
 
@@ -190,31 +206,36 @@ pub(super) fn stashes(repository: &Repository) -> Result<Vec<u8>, HistoryError> 
     })
 }
 
-/// Passes on the names of the objects that have a text, and of those that are missing.
-fn feed(mut kinds: BufReader<ChildStdout>, mut wanted: BufWriter<ChildStdin>) -> io::Result<()> {
+/// Passes on the names of the objects of the kinds that are wanted.
+fn feed(
+    mut kinds: BufReader<ChildStdout>,
+    wanted: fn(&[u8]) -> bool,
+    mut names: BufWriter<ChildStdin>,
+) -> io::Result<()> {
     let mut line = Vec::new();
     while kinds.read_until(b'\n', &mut line)? > 0 {
         let mut words = line.splitn(3, |byte| *byte == b' ');
         let id = words.next().unwrap_or_default();
         let kind = words.next().unwrap_or_default().trim_ascii_end();
         match kind {
-            b"tree" => {}
-            b"missing" => wanted.write_all(&[id, b"\n"].concat())?,
+            kind if !wanted(kind) => {}
+            b"missing" => names.write_all(&[id, b"\n"].concat())?,
             _ => {
                 let path = words.next().unwrap_or(b"\n");
-                wanted.write_all(&[id, b" ", path].concat())?;
+                names.write_all(&[id, b" ", path].concat())?;
             }
         }
         line.clear();
     }
-    wanted.flush()
+    names.flush()
 }
 
-fn kind_of(name: &[u8]) -> Option<GitKind> {
+fn kind_of(name: &[u8]) -> Option<Kind> {
     match name {
-        b"blob" => Some(GitKind::Blob),
-        b"commit" => Some(GitKind::Commit),
-        b"tag" => Some(GitKind::Tag),
+        b"blob" => Some(Kind::Text(GitKind::Blob)),
+        b"commit" => Some(Kind::Text(GitKind::Commit)),
+        b"tag" => Some(Kind::Text(GitKind::Tag)),
+        b"tree" => Some(Kind::Folder),
         _ => None,
     }
 }

@@ -69,7 +69,8 @@ fn trace_in(
         return Ok(());
     }
     commits.finish()?;
-    changes.finish()
+    changes.finish()?;
+    Ok(())
 }
 
 /// Starts listing the commits that touch `paths`, or all if there is none, oldest first.

@@ -9,8 +9,10 @@ use std::thread;
 
 use super::changes::{After, Changes};
 use super::command::Repository;
+use super::lost::Lost;
 use super::wanted::{self, Wanted};
-use super::{Counters, Engine, Event, HistoryError, Outlet};
+use super::{Closed, Counters, Engine, Event, HistoryError, Outlet, shallow};
+use crate::scan::LostObject;
 
 const LIST: &str = "list the commits and what they add";
 
@@ -32,6 +34,7 @@ pub fn scan_since(
     events: &SyncSender<Event>,
 ) -> Result<(), HistoryError> {
     let repository = Repository::around(path)?;
+    let cut = shallow::see_through(&repository)?;
     let unknown = || HistoryError::UnknownRevision {
         revision: revision.to_owned(),
     };
@@ -39,13 +42,24 @@ pub fn scan_since(
     let head = repository.commit("HEAD")?;
     let head = head.ok_or(HistoryError::NoCommits)?;
     let commits = list(&repository, &format!("{since}..{head}"))?;
-    let mut wanted = added(&repository, &commits)?;
+    let outlet = Outlet { counters, events };
+    let mut lost = Lost::default();
+    let parents = commits.lines().filter_map(|commit| cut.get(commit));
+    for parent in parents.flatten() {
+        lost.add_commit(parent.clone());
+    }
+    let Ok(mut wanted) = added(&repository, &commits, outlet)? else {
+        return Ok(());
+    };
     wanted.extend(commits.lines().map(|id| Wanted {
         id: id.to_owned(),
         path: None,
         commit: Some(id.to_owned()),
     }));
-    wanted::scan(&repository, &wanted, engine, Outlet { counters, events })
+    wanted::scan(&repository, &wanted, engine, outlet)?;
+    // That nobody listens any more is no error.
+    let _ = lost.report(&repository, outlet);
+    Ok(())
 }
 
 /// The commits of a range, oldest first, one a line.
@@ -59,8 +73,43 @@ fn list(repository: &Repository, range: &str) -> Result<String, HistoryError> {
     Ok(String::from_utf8_lossy(&listed).into_owned())
 }
 
+/// The contents that commits added, each once. Git gives up at the first commit whose folders it cannot read: then
+/// each commit is looked at by itself, and those are reported.
+fn added(
+    repository: &Repository,
+    commits: &str,
+    outlet: Outlet<'_>,
+) -> Result<Result<Vec<Wanted>, Closed>, HistoryError> {
+    match compare(repository, commits) {
+        Err(HistoryError::Failed { .. }) => {}
+        compared => return compared.map(Ok),
+    }
+    let mut seen = HashSet::new();
+    let mut added = Vec::new();
+    for commit in commits.lines() {
+        match compare(repository, commit) {
+            Ok(wanted) => {
+                added.extend(
+                    wanted
+                        .into_iter()
+                        .filter(|wanted| seen.insert(wanted.id.clone())),
+                );
+            }
+            Err(HistoryError::Failed { complaint, .. }) => {
+                let (kind, id) = ("commit", commit.to_owned());
+                let reason = format!("what it adds cannot be told: {complaint}");
+                if outlet.lost(LostObject { kind, id }, None, reason) == Err(Closed) {
+                    return Ok(Err(Closed));
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Ok(added))
+}
+
 /// The contents that commits added, each once.
-fn added(repository: &Repository, commits: &str) -> Result<Vec<Wanted>, HistoryError> {
+fn compare(repository: &Repository, commits: &str) -> Result<Vec<Wanted>, HistoryError> {
     let arguments = [
         "diff-tree",
         "--stdin",

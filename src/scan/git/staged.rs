@@ -7,7 +7,8 @@ use std::sync::mpsc::SyncSender;
 use super::changes::{After, Changes};
 use super::command::Repository;
 use super::wanted::{self, Wanted};
-use super::{Counters, Engine, Event, HistoryError, Outlet, path_of};
+use super::{Closed, Counters, Engine, Event, HistoryError, Outlet, path_of, shallow};
+use crate::scan::LostObject;
 
 const LIST: &str = "list what is staged";
 
@@ -33,12 +34,31 @@ pub fn scan_staged(
     if bare == b"true" {
         return Err(HistoryError::NothingStaged);
     }
-    let wanted = list(&repository)?;
-    wanted::scan(&repository, &wanted, engine, Outlet { counters, events })
+    // What is staged has no parents, but git reads the list of cut commits nevertheless.
+    shallow::see_through(&repository)?;
+    let outlet = Outlet { counters, events };
+    let empty = empty_folder(&repository)?;
+    let wanted = match repository.commit("HEAD")? {
+        None => list(&repository, &empty)?,
+        Some(head) => match list(&repository, &head) {
+            // What it has cannot be told: then all that is staged counts as new.
+            Err(HistoryError::Failed { complaint, .. }) => {
+                let wanted = list(&repository, &empty)?;
+                let (kind, id) = ("commit", head);
+                let reason = format!("its folders cannot be read: {complaint}");
+                if outlet.lost(LostObject { kind, id }, None, reason) == Err(Closed) {
+                    return Ok(());
+                }
+                wanted
+            }
+            listed => listed?,
+        },
+    };
+    wanted::scan(&repository, &wanted, engine, outlet)
 }
 
-/// The staged contents that `HEAD` does not have at the same path.
-fn list(repository: &Repository) -> Result<Vec<Wanted>, HistoryError> {
+/// The staged contents that `base`, a commit or a folder, does not have at the same path.
+fn list(repository: &Repository, base: &str) -> Result<Vec<Wanted>, HistoryError> {
     let arguments = [
         "diff-index",
         "--cached",
@@ -49,7 +69,7 @@ fn list(repository: &Repository) -> Result<Vec<Wanted>, HistoryError> {
         "--no-relative",
         // What is only announced with `git add --intent-to-add` has no contents yet.
         "--ita-invisible-in-index",
-        &base(repository)?,
+        base,
         "--",
     ];
     let output = ask(repository, &arguments)?;
@@ -71,11 +91,8 @@ fn list(repository: &Repository) -> Result<Vec<Wanted>, HistoryError> {
     Ok(wanted)
 }
 
-/// What the index is compared to: the commit, or the empty folder if there is none yet.
-fn base(repository: &Repository) -> Result<String, HistoryError> {
-    if let Some(head) = repository.commit("HEAD")? {
-        return Ok(head);
-    }
+/// The empty folder, to which the index is compared if there is no commit yet.
+fn empty_folder(repository: &Repository) -> Result<String, HistoryError> {
     // Its name depends on how the repository hashes. Standard input is empty.
     let empty = ask(repository, &["hash-object", "-t", "tree", "--stdin"])?;
     Ok(String::from_utf8_lossy(&empty).into_owned())

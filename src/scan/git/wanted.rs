@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use super::command::Repository;
+use super::lost::LACKS;
 use super::objects::{Contents, Entry, Kind, broken};
 use super::{Closed, HistoryError, Outlet};
-use crate::scan::{Engine, Finding, GitObject, Scanner};
+use crate::scan::{Engine, Finding, GitObject, LostObject, Scanner};
 
 /// An object to scan, and where it was seen.
 #[derive(Debug)]
@@ -37,7 +38,8 @@ pub(super) fn scan(
             return Ok(());
         }
     }
-    contents.finish()
+    // What git complains about was named with its object.
+    contents.finish().map(drop)
 }
 
 fn scan_one(
@@ -48,8 +50,16 @@ fn scan_one(
     outlet: Outlet<'_>,
 ) -> Result<Result<(), Closed>, HistoryError> {
     let Kind::Text(kind) = entry.kind else {
-        let place = wanted.path.clone().unwrap_or_else(|| (&wanted.id).into());
-        return Ok(outlet.unread(place, "the repository lacks this object"));
+        let kind = if wanted.path.is_some() {
+            "blob"
+        } else {
+            "commit"
+        };
+        let object = LostObject {
+            kind,
+            id: wanted.id.clone(),
+        };
+        return Ok(outlet.lost(object, wanted.path.clone(), LACKS));
     };
     let mut found = Vec::new();
     let read = scanner.scan(contents, &mut |candidate| found.push(candidate));

@@ -1,0 +1,224 @@
+//! Names the objects that a repository should have and does not.
+
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry as Place};
+use std::io::{self, Read as _};
+use std::path::PathBuf;
+
+use super::command::Repository;
+use super::objects::{Contents, Entry, Kind, broken};
+use super::{Closed, HistoryError, Outlet, path_of};
+use crate::scan::{GitKind, LostObject};
+
+/// Why an object was not scanned.
+pub(super) const LACKS: &str = "the repository lacks this object";
+
+/// Of so many missing objects it is found out what they are. A partial clone may lack millions.
+const EXPLAINED_MAX: usize = 100_000;
+
+/// A larger folder, commit or tag is not looked into for what it refers to.
+const READ_MAX: u64 = 64 << 20;
+
+/// Missing objects, and what refers to them.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    ids: BTreeSet<String>,
+    known: BTreeMap<String, (&'static str, Option<PathBuf>)>,
+}
+
+impl Lost {
+    /// Takes note of a missing object, or reports it at once when there are too many.
+    pub(super) fn add(&mut self, id: String, outlet: Outlet<'_>) -> Result<(), Closed> {
+        // What git has for a reference that it cannot read, and of which it complains elsewhere.
+        if id.bytes().all(|digit| digit == b'0') {
+            return Ok(());
+        }
+        if self.ids.len() < EXPLAINED_MAX {
+            self.ids.insert(id);
+            return Ok(());
+        }
+        let kind = "object";
+        outlet.lost(LostObject { kind, id }, None, LACKS)
+    }
+
+    /// Takes note of a missing commit.
+    pub(super) fn add_commit(&mut self, id: String) {
+        self.known.insert(id.clone(), ("commit", None));
+        self.ids.insert(id);
+    }
+
+    /// Reports all of them. What they are and where they belong is told by what refers to them; should that not
+    /// be readable either, they are reported without.
+    pub(super) fn report(
+        mut self,
+        repository: &Repository,
+        outlet: Outlet<'_>,
+    ) -> Result<(), Closed> {
+        if self.ids.iter().any(|id| !self.known.contains_key(id)) {
+            let _ = self.explain(repository);
+        }
+        for id in self.ids {
+            let (kind, path) = self.known.remove(&id).unwrap_or(("object", None));
+            outlet.lost(LostObject { kind, id }, path, LACKS)?;
+        }
+        Ok(())
+    }
+
+    /// Looks for them in every commit, folder and tag that is there.
+    fn explain(&mut self, repository: &Repository) -> Result<(), HistoryError> {
+        let mut contents = Contents::of_references(repository)?;
+        let mut text = Vec::new();
+        while let Some(Entry { kind, id, path }) = contents.next()? {
+            text.clear();
+            let read = contents.by_ref().take(READ_MAX).read_to_end(&mut text);
+            read.map_err(broken)?;
+            match kind {
+                Kind::Folder => self.look_into_folder(&text, id.len() / 2, path.as_ref()),
+                Kind::Text(GitKind::Commit) => self.look_into_commit(&text),
+                Kind::Text(GitKind::Tag) => self.look_into_tag(&text),
+                Kind::Text(GitKind::Blob) | Kind::Missing => {}
+            }
+        }
+        contents.finish().map(drop)
+    }
+
+    fn know(&mut self, id: &str, kind: &'static str, path: Option<PathBuf>) {
+        if self.ids.contains(id)
+            && let Place::Vacant(place) = self.known.entry(id.to_owned())
+        {
+            place.insert((kind, path));
+        }
+    }
+
+    fn look_into_commit(&mut self, text: &[u8]) {
+        for (name, id) in headers(text) {
+            match name {
+                "tree" => self.know(id, "tree", None),
+                "parent" => self.know(id, "commit", None),
+                _ => {}
+            }
+        }
+    }
+
+    fn look_into_tag(&mut self, text: &[u8]) {
+        let mut object = None;
+        for (name, value) in headers(text) {
+            let kind = ["blob", "tree", "commit", "tag"]
+                .into_iter()
+                .find(|kind| *kind == value);
+            match (name, object, kind) {
+                ("object", ..) => object = Some(value),
+                ("type", Some(id), Some(kind)) => self.know(id, kind, None),
+                _ => {}
+            }
+        }
+    }
+
+    /// Entries are a mode, a name, a zero byte and a hash of `width` bytes.
+    fn look_into_folder(&mut self, mut text: &[u8], width: usize, path: Option<&PathBuf>) {
+        while let Some(end) = text.iter().position(|byte| *byte == 0) {
+            let Some(hash) = text.get(end + 1..end + 1 + width) else {
+                return;
+            };
+            let entry = &text[..end];
+            text = &text[end + 1 + width..];
+            let space = entry.iter().position(|byte| *byte == b' ');
+            let (mode, name) = entry.split_at(space.unwrap_or_default());
+            let kind = match mode {
+                b"40000" | b"040000" => "tree",
+                // A submodule's commit is another repository's.
+                b"160000" => continue,
+                _ => "blob",
+            };
+            let name = path_of(name.get(1..).unwrap_or_default());
+            let path = path.map_or_else(|| name.clone(), |folder| folder.join(&name));
+            self.know(&hexadecimal(hash), kind, Some(path));
+        }
+    }
+}
+
+/// The lines at the start of a commit or a tag: a name and a value each.
+pub(super) fn headers(text: &[u8]) -> impl Iterator<Item = (&str, &str)> {
+    let lines = text.split(|byte| *byte == b'\n');
+    let lines = lines.take_while(|line| !line.is_empty());
+    lines.filter_map(|line| std::str::from_utf8(line).ok()?.split_once(' '))
+}
+
+/// Those of these objects that the repository lacks.
+pub(super) fn lacking(
+    repository: &Repository,
+    names: Vec<String>,
+) -> Result<BTreeSet<String>, HistoryError> {
+    let mut contents = Contents::of_names(repository, names)?;
+    let mut lacking = BTreeSet::new();
+    while let Some(entry) = contents.next()? {
+        if entry.kind == Kind::Missing {
+            lacking.insert(entry.id);
+        }
+    }
+    contents.finish()?;
+    Ok(lacking)
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
+    let digits = bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]);
+    digits.collect()
+}
+
+/// Reads a list of names, one a line, of a file that may be anything.
+pub(super) fn read_names(path: &std::path::Path, max: u64) -> io::Result<Vec<String>> {
+    let kind = match std::fs::metadata(path) {
+        Ok(kind) => kind,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    // A pipe or a device has no end.
+    if !kind.is_file() || kind.len() > max {
+        return Err(io::Error::other("it is too large, or no file"));
+    }
+    let mut text = Vec::new();
+    std::fs::File::open(path)?
+        .take(max)
+        .read_to_end(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    let names = text
+        .lines()
+        .map(str::trim)
+        .filter(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    Ok(names.map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_refers_to_an_object_says_what_it_is() {
+        let mut lost = Lost::default();
+        for id in ["aa", "bb", "cc", "dd", "ee"] {
+            lost.ids.insert(id.to_owned());
+        }
+        lost.look_into_commit(b"tree aa\nparent bb\nauthor x\n\nparent cc\n");
+        lost.look_into_tag(b"object cc\ntype tag\ntag v1\n\n");
+        lost.look_into_folder(
+            b"100644 a b\0\xdd160000 module\x00\xee40000 cut off\0",
+            1,
+            Some(&PathBuf::from("folder")),
+        );
+        let at = |path: &str| Some(PathBuf::from(path));
+        let known: Vec<_> = lost.known.into_iter().collect();
+        assert_eq!(
+            known,
+            [
+                ("aa".to_owned(), ("tree", None)),
+                ("bb".to_owned(), ("commit", None)),
+                ("cc".to_owned(), ("tag", None)),
+                ("dd".to_owned(), ("blob", at("folder/a b"))),
+            ]
+        );
+        assert_eq!(hexadecimal(&[0x0f, 0xa0]), "0fa0");
+    }
+}
