@@ -274,6 +274,16 @@ pub(super) fn known_version() -> i64 {
     SQLITE_MIGRATIONS.last().map_or(0, |(version, ..)| *version)
 }
 
+/// Whether one of the migrations that follow `version` writes a table anew.
+pub(super) fn writes_anew_after(version: i64) -> bool {
+    let missing = SQLITE_MIGRATIONS
+        .iter()
+        .filter(|(number, ..)| *number > version);
+    missing
+        .into_iter()
+        .any(|(.., sql)| sql.contains("DROP TABLE"))
+}
+
 fn migrator(dialect: Dialect) -> Migrator {
     let migrations = match dialect {
         Dialect::Sqlite => SQLITE_MIGRATIONS,

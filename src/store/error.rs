@@ -84,6 +84,18 @@ pub enum StoreError {
         /// What the driver said.
         cause: String,
     },
+    /// A migration would need more space than there is. Nothing was changed.
+    #[error(
+        "migrating the database {database} needs {needed} bytes of free space, and {free} are free: free some space, or move the file to a larger disk and name it in database.url (nothing was changed)"
+    )]
+    NoRoom {
+        /// File path.
+        database: String,
+        /// How many bytes have to be free.
+        needed: u64,
+        /// How many are.
+        free: u64,
+    },
     /// The file or its folder cannot be opened or created, or the disk fails.
     #[error(
         "the database {database} cannot be read or written: {cause}; check the folder, its permissions and the disk"

@@ -30,6 +30,7 @@ mod prune;
 mod queue;
 mod ready;
 mod retry;
+mod room;
 mod source_work;
 mod sources;
 mod sql;
@@ -159,10 +160,14 @@ impl Store {
     /// schema went up. Several processes may call it at once.
     ///
     /// # Errors
-    /// Any [`StoreError`]; the schema is then as it was.
+    /// Any [`StoreError`], among them [`StoreError::NoRoom`]; the schema is then as it was.
     pub async fn migrate(&self) -> Result<i64, StoreError> {
         let before = self.schema_version().await?;
         if before < connect::known_version() {
+            let is_file = self.0.db.dialect() == sql::Dialect::Sqlite;
+            if is_file && before > 0 && connect::writes_anew_after(before) {
+                room::check(&self.0.name)?;
+            }
             connect::migrate(&self.0.db, &self.0.name).await?;
         }
         Ok(connect::known_version() - before)

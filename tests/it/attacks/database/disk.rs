@@ -13,7 +13,7 @@ use crate::cli::Binary;
 use crate::serve::Daemon;
 
 /// A place for a database that can be full.
-enum Disk {
+pub(super) enum Disk {
     /// A file system of its own, where this user may mount one.
     Mounted(PathBuf),
     /// Files that the daemon cannot make larger than they are: the same for SQLite, but that the operating
@@ -22,7 +22,7 @@ enum Disk {
 }
 
 impl Disk {
-    fn mount(at: &Path) -> Self {
+    pub(super) fn mount(at: &Path) -> Self {
         fs::create_dir(at).unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", "size=6m,mode=700", "rescind-test"]);
@@ -35,6 +35,10 @@ impl Disk {
                 Self::Limited
             }
         }
+    }
+
+    pub(super) fn is_mounted(&self) -> bool {
+        matches!(self, Self::Mounted(_))
     }
 
     fn fill(&self, daemon: &Daemon, database: &Path) {
