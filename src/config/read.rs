@@ -142,7 +142,11 @@ impl<'a> Section<'a> {
         let items = self.list(key, "a list of sections", &example);
         let sections = items.into_iter().flatten().enumerate();
         let sections = sections.filter_map(|(index, node)| {
-            let Value::Table(table) = node.value else {
+            let value = match node.value {
+                Value::Raw(text) => parse_raw(&text, &node.place).map(|node| node.value),
+                value => Some(value),
+            };
+            let Some(Value::Table(table)) = value else {
                 self.wrong_type(&node.place, key, "a list of sections", &example);
                 return None;
             };
@@ -185,7 +189,8 @@ impl<'a> Section<'a> {
     pub(super) fn texts(&self, key: &'static str, example: &str) -> Option<Vec<Found<String>>> {
         let items = self.list(key, "a list of texts", example)?;
         let texts = items.into_iter().filter_map(|node| {
-            let Value::Text(value) = node.value else {
+            // An element may come from a variable of its own.
+            let (Value::Text(value) | Value::Raw(value)) = node.value else {
                 self.wrong_type(&node.place, key, "a list of texts", example);
                 return None;
             };

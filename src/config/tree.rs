@@ -127,12 +127,20 @@ pub(super) fn overlay<'a>(
     variables: impl Iterator<Item = (&'a str, &'a str)>,
     problems: &Problems,
 ) {
-    for (name, text) in variables {
-        let Some(path) = name.strip_prefix(ENV_PREFIX) else {
-            continue;
-        };
+    let variables = variables.filter_map(|(name, text)| {
+        let path = name.strip_prefix(ENV_PREFIX)?.to_ascii_lowercase();
+        Some((path, name, text))
+    });
+    let mut variables: Vec<(String, &str, &str)> = variables.collect();
+    // The whole before its parts, and the elements of a list in their order.
+    variables.sort_by_cached_key(|(path, ..)| {
+        let parts = path
+            .split("__")
+            .map(|part| (part.parse::<usize>().ok(), part.to_owned()));
+        parts.collect::<Vec<_>>()
+    });
+    for (path, name, text) in variables {
         let place = Place::Environment(name.into());
-        let path = path.to_ascii_lowercase();
         let path: Vec<&str> = path.split("__").collect();
         if path.iter().any(|part| part.is_empty()) {
             problems.add(

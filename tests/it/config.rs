@@ -323,6 +323,54 @@ fn lists_and_references_may_come_from_variables_as_a_whole() {
     assert_eq!(config.keys.peppers[0].expose_secret(), "p");
 }
 
+#[test]
+fn elements_of_lists_may_come_from_variables_of_their_own() {
+    let mut variables = vec![
+        ("RESCIND__SCAN__ENCODINGS__0".to_owned(), "utf8".to_owned()),
+        ("RESCIND__SCAN__ENCODINGS__1".to_owned(), "utf16".to_owned()),
+        (
+            "RESCIND__WEBHOOKS__GITEA__SECRETS__0".to_owned(),
+            "s".to_owned(),
+        ),
+        (
+            "RESCIND__WEBHOOKS__GITEA__CLONE_HOSTS__0".to_owned(),
+            "https://git.example".to_owned(),
+        ),
+        (
+            "RESCIND__SOURCES__0".to_owned(),
+            r#"{ name = "a", kind = "github_events" }"#.to_owned(),
+        ),
+        (
+            "RESCIND__SOURCES__0__SCOPE".to_owned(),
+            "org:acme".to_owned(),
+        ),
+    ];
+    // Of the file's two, the second is another one; ten more follow, whose names do not sort as numbers do.
+    for n in 1..12 {
+        let name = format!("RESCIND__SERVER__TRUSTED_PROXIES__{n}");
+        variables.push((name, format!("10.0.0.{n}/32")));
+    }
+    let variables: Vec<(&str, &str)> = variables
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let text = "[server]\ntrusted_proxies = [\"10.0.0.0\", \"192.168.0.1\"]";
+    let config = valid(text, &variables);
+    let shown = config.to_masked_toml();
+    let proxies: Vec<String> = (0..12).map(|n| format!("\"10.0.0.{n}/32\"")).collect();
+    let proxies = format!("trusted_proxies = [{}]", proxies.join(", "));
+    assert!(shown.contains(&proxies), "{shown}");
+    assert!(config.scan.encodings.utf16 && !config.scan.encodings.base64);
+    assert_eq!(
+        config.webhooks.gitea.clone_hosts[0].as_str(),
+        "https://git.example/"
+    );
+    let SourceKind::GithubEvents { scope, .. } = &config.sources[0].kind else {
+        panic!("{:?}", config.sources[0]);
+    };
+    assert_eq!(scope.to_string(), "org:acme");
+}
+
 const MISTAKES_IN_VARIABLES: &str = r#"
 RESCIND__SERVER__BND | x | server.bnd:  | did you mean `bind`?
 RESCIND__SEVER__BIND | x | sever:  | did you mean `server`?
@@ -335,6 +383,10 @@ RESCIND__ | a | does not name a key | RESCIND__SECTION__KEY
 RESCIND__SERVER____BIND | a | does not name a key | RESCIND__SECTION__KEY
 RESCIND__PARTNERS__GITHUB__ENABLED | maybe | partners.github.enabled: has to be true | true
 RESCIND__SCAN__ENCODINGS | utf8,utf16 | scan.encodings: has to be a list | base64
+RESCIND__SERVER__TRUSTED_PROXIES | 10.0.0.1,10.0.0.2 | server.trusted_proxies: has to be a list | 10.0.0
+RESCIND__SERVER__TRUSTED_PROXIES__0 | 10.0.0.0/99 | server.trusted_proxies | 10.0.0
+RESCIND__SERVER__TRUSTED_PROXIES__1 | 10.0.0.1 | server.trusted_proxies.1: the next free number in this list is 0 | config show
+RESCIND__SOURCES__0 | a | sources: has to be a list of sections | [[sources]]
 RESCIND__KEYS__PEPPERS | [ | keys.peppers: has to be a list of secrets | env
 # A line break must not smuggle a second key in.
 RESCIND__SCAN__ENCODINGS | ["utf8"]⏎x = 1 | scan.encodings: has to be a list | base64
