@@ -168,6 +168,57 @@ fn add_servers(config: &Config, origins: &mut HashMap<String, Origin>) {
     }
 }
 
+/// The servers that contents of a forge's payloads are read from.
+#[derive(Debug)]
+pub struct ContentServers {
+    /// By scheme, host and port.
+    pub servers: Vec<String>,
+    /// Whether it is one, whatever payloads and `clone_hosts` say.
+    pub is_fixed: bool,
+}
+
+/// The servers that contents of this forge's payloads are read from with this configuration.
+pub fn content_servers(config: &Config, forge: Forge) -> ContentServers {
+    let urls = config.sources.iter();
+    let urls = urls.filter_map(|source| Url::parse(&source.clone_url).ok());
+    let mut origins: HashMap<String, Origin> = urls
+        .map(|clone_url| {
+            let host = Origin::host_of(&clone_url);
+            let origin = Origin {
+                host: host.clone(),
+                clone_url,
+                token: None,
+                app: None,
+            };
+            (host, origin)
+        })
+        .collect();
+    let bases = clone_bases(config, &mut origins);
+    let mut allowed: Vec<Url> = match bases.get(&forge) {
+        Some(base) => vec![base.clone()],
+        None => origins
+            .into_values()
+            .map(|origin| origin.clone_url)
+            .collect(),
+    };
+    let is_fixed = bases.contains_key(&forge);
+    if !is_fixed {
+        let webhook = configured(config).into_iter().find(|(of, _)| *of == forge);
+        allowed.extend(
+            webhook
+                .into_iter()
+                .flat_map(|(_, webhook)| webhook.clone_hosts.clone()),
+        );
+        let public = forge.public_servers().iter();
+        allowed.extend(public.filter_map(|server| Url::parse(server).ok()));
+    }
+    let servers = allowed.iter().map(|url| url.origin().ascii_serialization());
+    let mut servers: Vec<String> = servers.collect();
+    servers.sort();
+    servers.dedup();
+    ContentServers { servers, is_fixed }
+}
+
 /// Where the repositories of each forge's payloads are cloned from, when the configuration says so. GitHub's
 /// are those of the events feed, so that a push is one work item whoever tells of it.
 fn clone_bases(config: &Config, origins: &mut HashMap<String, Origin>) -> HashMap<Forge, Url> {

@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 pub use descriptors::Descriptors;
+pub use intake::{ContentServers, content_servers};
 pub use lifecycle::{Ended, Lifecycle, Signals};
 pub use sources::{app_installation, configured_sources};
 pub use token::{MintTokenError, bootstrap_token, mint_token};

@@ -32,6 +32,7 @@ pub(super) async fn examine(config: &Config) -> Vec<Check> {
         checks.extend(writes(&store).await);
         checks.push(log(&store).await);
         checks.push(queue(&store).await);
+        checks.extend(deliveries(&store).await);
     }
     if is_file(&store) {
         checks.push(disk(Path::new(store.name())));
@@ -160,6 +161,30 @@ async fn queue(store: &Store) -> Check {
             "see the check of the database",
         ),
     }
+}
+
+/// A check for each webhook that got deliveries of which something could not be used.
+async fn deliveries(store: &Store) -> Vec<Check> {
+    // That the database does not answer says another check.
+    let Some(Ok(sources)) = in_time(store.list_sources()).await else {
+        return Vec::new();
+    };
+    let webhooks = sources.into_iter().filter_map(|source| {
+        let forge = source.name.strip_prefix("webhook:")?;
+        if source.kind != "webhook" || source.malformed == 0 {
+            return None;
+        }
+        let message = format!(
+            "{} of {} deliveries told of pushes that could not be used, so that their contents were not read",
+            source.malformed, source.events
+        );
+        let mend = format!(
+            "the log of `rescind serve` says why of each; servers of your own have to stand in \
+             webhooks.{forge}.clone_hosts"
+        );
+        Some(Check::warning(format!("deliveries of {}", source.name), message, mend))
+    });
+    webhooks.collect()
 }
 
 /// SQLite's name is its path; PostgreSQL's is a URL.

@@ -4,6 +4,7 @@ mod check;
 mod database;
 mod network;
 mod sources;
+mod webhooks;
 
 use std::process::ExitCode;
 
@@ -18,7 +19,6 @@ use super::house::block_on;
 use super::{Context, FOUND, output};
 use crate::config::{self, Config, ConfigError, DEFAULT_FILE};
 use crate::daemon::Descriptors;
-use crate::intake::webhook::Forge;
 use crate::keyformat::FormatSet;
 use crate::scan::{Redactor, visible, visible_json};
 
@@ -56,7 +56,7 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> anyhow::Result<ExitCo
     let mut checks = configuration(context, &config);
     let formats = patterns(context, &config, &mut checks);
     checks.push(descriptors());
-    checks.extend(webhooks(&config));
+    checks.extend(webhooks::examine(&config));
     let mut is_wrong = checks.iter().any(|check| check.status == Status::Failed);
     let examined = block_on(examine(&config))?;
     is_wrong |= examined.iter().any(|check| check.is_configuration);
@@ -121,7 +121,7 @@ fn configuration(context: &Context, config: &Config) -> Vec<Check> {
         let mend = "change the configuration if that is not what you want";
         Check::warning("configuration", warning.clone(), mend)
     }));
-    if config.sources.is_empty() && webhook_count(config) == 0 {
+    if config.sources.is_empty() && webhooks::count(config) == 0 {
         let what =
             "no source and no webhook is configured: nothing is watched but partners' reports";
         let mend =
@@ -172,63 +172,6 @@ fn descriptors() -> Check {
             format!("enough for {} connections", descriptors.connections),
         ),
     }
-}
-
-fn webhook_count(config: &Config) -> usize {
-    let webhooks = config.webhooks.each().into_iter();
-    webhooks
-        .filter(|(_, webhook)| !webhook.secrets.is_empty())
-        .count()
-}
-
-/// A webhook without a secret has no endpoint; one whose secret can be guessed takes deliveries of anybody.
-fn webhooks(config: &Config) -> Vec<Check> {
-    use secrecy::ExposeSecret as _;
-    const SHORT: usize = 16;
-    let webhooks = config.webhooks.each().into_iter();
-    let checks = webhooks.filter_map(|(forge, webhook)| {
-        let name = format!("webhook:{forge}");
-        let is_meant = webhook.clone_url.is_some()
-            || webhook.token.is_some()
-            || !webhook.clone_hosts.is_empty();
-        if webhook.secrets.is_empty() {
-            let mend = format!("set webhooks.{forge}.secrets to what the forge signs with");
-            let what = "it has no secret, so it takes no delivery";
-            return is_meant.then(|| Check::failed(name, what, mend));
-        }
-        let short = webhook
-            .secrets
-            .iter()
-            .any(|secret| secret.expose_secret().len() < SHORT);
-        if short {
-            let what = format!("a secret is shorter than {SHORT} characters and could be guessed");
-            let mend = "make a longer one, for example with `openssl rand -hex 32`; both may stand in the list while you change it";
-            return Some(Check::warning(name, what, mend));
-        }
-        let count = webhook.secrets.len();
-        let secrets = if count == 1 { "secret" } else { "secrets" };
-        if webhook.clone_url.is_none() && webhook.clone_hosts.is_empty() {
-            return Some(without_place(name, forge, &format!("{count} {secrets}")));
-        }
-        Some(Check::ok(name, format!("{count} {secrets}")))
-    });
-    checks.collect()
-}
-
-/// Contents are read from nowhere that the configuration does not name, but from the forge's own servers on
-/// the internet. Whoever runs Gitea has a server of their own; the others may have none.
-fn without_place(name: String, forge: &str, secrets: &str) -> Check {
-    let known = Forge::ALL.iter().find(|known| known.name() == forge);
-    let servers = known.map_or(&[][..], |forge| forge.public_servers());
-    let message = format!(
-        "{secrets}; contents are read from {} and the sources' clone_url only",
-        servers.join(", ")
-    );
-    if forge != Forge::Gitea.name() {
-        return Check::ok(name, message);
-    }
-    let mend = format!("set webhooks.{forge}.clone_url, or clone_hosts, to your server's address");
-    Check::warning(name, message, mend)
 }
 
 /// What is printed as JSON.

@@ -229,3 +229,99 @@ fn a_wrong_configuration_is_2() {
     assert_eq!(check(&found, "sources").0, "warning");
     assert_eq!(found["status"], "warning");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn webhooks_tell_which_servers_are_read() {
+    let secrets = "secrets = [\"0123456789abcdef0123456789abcdef\"]";
+    let keys = "[partners.github]\nenabled = false\n";
+    let redelivery = "[webhooks.github.redelivery]\nhooks = [\"org:acme:9\"]\ntoken = \"t0123456789\"\n\
+                      api_url = \"http://127.0.0.1:9/api/v3\"\n";
+    let feed = "[[sources]]\nname = \"feed\"\nkind = \"github_events\"\nscope = \"org:acme\"\n\
+                api_url = \"http://127.0.0.1:9\"\nclone_url = \"https://github.com\"\n";
+    for (config, forge, status, said) in [
+        (
+            format!("[webhooks.gitlab]\n{secrets}\n"),
+            "gitlab",
+            "ok",
+            "https://gitlab.com only: name servers of your own in webhooks.gitlab.clone_hosts",
+        ),
+        (
+            format!("[webhooks.gitlab]\n{secrets}\nclone_hosts = [\"https://git.example:8443\"]\n"),
+            "gitlab",
+            "ok",
+            "https://git.example:8443, https://gitlab.com only",
+        ),
+        (
+            format!("[webhooks.gitea]\n{secrets}\n"),
+            "gitea",
+            "warning",
+            "https://codeberg.org, https://gitea.com only",
+        ),
+        (
+            format!("[webhooks.gitea]\n{secrets}\nclone_hosts = [\"http://10.0.0.7:3000\"]\n"),
+            "gitea",
+            "ok",
+            "http://10.0.0.7:3000, https://codeberg.org, https://gitea.com only",
+        ),
+        // Another webhook's or a source's server counts as well.
+        (
+            format!(
+                "[webhooks.gitea]\n{secrets}\n[webhooks.bitbucket]\n{secrets}\nclone_url = \"https://scm.example/x\"\n"
+            ),
+            "gitea",
+            "ok",
+            "https://scm.example only",
+        ),
+        (
+            format!("[webhooks.github]\n{secrets}\n{redelivery}"),
+            "github",
+            "warning",
+            "https://github.com only: name servers of your own in webhooks.github.clone_hosts",
+        ),
+        // What a source says comes first, so that one push is one work item.
+        (
+            format!(
+                "[webhooks.github]\n{secrets}\nclone_hosts = [\"https://ghe.example\"]\n{feed}"
+            ),
+            "github",
+            "warning",
+            "clone_hosts is not used",
+        ),
+    ] {
+        let binary = Binary::new();
+        binary.write("config.toml", format!("{keys}{config}"));
+        let ran = binary.run("doctor --json");
+        let found: Value = serde_json::from_str(&ran.stdout).expect("JSON");
+        let (is, message) = check(&found, &format!("webhook:{forge}"));
+        assert_eq!(is, status, "{config}: {message}");
+        assert!(message.contains(said), "{config}: {message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deliveries_whose_contents_were_not_read_are_counted() {
+    use sqlx::{Connection as _, Executor as _};
+    let binary = Binary::new();
+    binary.write(
+        "config.toml",
+        "[partners.github]\nenabled = false\n[webhooks.gitlab]\nsecrets = [\"0123456789abcdef\"]\n",
+    );
+    binary.run("migrate").ok();
+    let url = format!("sqlite://{}", binary.path("data/rescind.db").display());
+    let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    for (name, malformed) in [("webhook:gitlab", 3), ("webhook:gitea", 0)] {
+        let row = format!(
+            "INSERT INTO sources (name, kind, cursor, polls, events, items, gaps, malformed, texts, unknown, repaired)
+             VALUES ('{name}', 'webhook', '', 0, 7, 0, 0, {malformed}, 7, 0, 0)"
+        );
+        connection.execute(sqlx::AssertSqlSafe(row)).await.unwrap();
+    }
+    connection.close().await.unwrap();
+    let found = diagnosis(&binary.run("doctor --json"), 0);
+    let (status, message) = check(&found, "deliveries of webhook:gitlab");
+    assert_eq!(status, "warning");
+    assert!(message.starts_with("3 of 7 deliveries"), "{message}");
+    let text = found.to_string();
+    assert!(text.contains("webhooks.gitlab.clone_hosts"), "{text}");
+    assert!(!text.contains("deliveries of webhook:gitea"), "{text}");
+}

@@ -1,0 +1,99 @@
+//! The webhooks: their secrets, and where the contents that they tell of are read from.
+
+use reqwest::Url;
+use secrecy::ExposeSecret as _;
+
+use super::Check;
+use crate::config::{Config, Webhook};
+use crate::daemon::content_servers;
+use crate::intake::webhook::Forge;
+
+/// A shorter secret could be guessed.
+const SHORT: usize = 16;
+
+/// Where github.com has its API.
+const PUBLIC_API: &str = "api.github.com";
+
+/// How many webhooks take deliveries.
+pub(super) fn count(config: &Config) -> usize {
+    let webhooks = config.webhooks.each().into_iter();
+    webhooks
+        .filter(|(_, webhook)| !webhook.secrets.is_empty())
+        .count()
+}
+
+/// A webhook without a secret has no endpoint; one whose secret can be guessed takes deliveries of anybody.
+pub(super) fn examine(config: &Config) -> Vec<Check> {
+    let webhooks = config.webhooks.each().into_iter();
+    let checks = webhooks.filter_map(|(forge, webhook)| {
+        let name = format!("webhook:{forge}");
+        if webhook.secrets.is_empty() {
+            let is_meant = webhook.clone_url.is_some()
+                || webhook.token.is_some()
+                || !webhook.clone_hosts.is_empty();
+            let mend = format!("set webhooks.{forge}.secrets to what the forge signs with");
+            let what = "it has no secret, so it takes no delivery";
+            return is_meant.then(|| Check::failed(name, what, mend));
+        }
+        let short = webhook
+            .secrets
+            .iter()
+            .any(|secret| secret.expose_secret().len() < SHORT);
+        if short {
+            let what = format!("a secret is shorter than {SHORT} characters and could be guessed");
+            let mend = "make a longer one, for example with `openssl rand -hex 32`; both may stand in the list while you change it";
+            return Some(Check::warning(name, what, mend));
+        }
+        let known = Forge::ALL.into_iter().find(|known| known.name() == forge)?;
+        Some(places(name, config, known, webhook))
+    });
+    checks.collect()
+}
+
+/// Contents are read from nowhere that the configuration does not name, but from the forge's own servers on
+/// the internet. Whoever runs Gitea, or another API than github.com's, has a server of their own; the others may
+/// have none.
+fn places(name: String, config: &Config, forge: Forge, webhook: &Webhook) -> Check {
+    let secrets = match webhook.secrets.len() {
+        1 => "1 secret".to_owned(),
+        count => format!("{count} secrets"),
+    };
+    let servers = content_servers(config, forge);
+    let list = servers.servers.join(", ");
+    let key = format!("webhooks.{}", forge.name());
+    if servers.is_fixed && !webhook.clone_hosts.is_empty() {
+        let what = format!(
+            "{secrets}; contents are read from {list} only: {key}.clone_hosts is not used, because {key}.clone_url, or \
+             that of a source, comes first"
+        );
+        let mend = format!("remove {key}.clone_hosts, or the clone_url that comes first");
+        return Check::warning(name, what, mend);
+    }
+    let is_own = |server: &String| !forge.public_servers().contains(&server.as_str());
+    if servers.servers.iter().any(is_own) {
+        return Check::ok(
+            name,
+            format!("{secrets}; contents are read from {list} only"),
+        );
+    }
+    let remedy = if servers.is_fixed {
+        "clone_url"
+    } else {
+        "clone_hosts"
+    };
+    let message = format!(
+        "{secrets}; contents are read from {list} only: name servers of your own in {key}.{remedy}"
+    );
+    if forge == Forge::Gitea || (forge == Forge::GitHub && has_own_api(config)) {
+        let mend = format!("set {key}.clone_url, or clone_hosts, to your server's address");
+        return Check::warning(name, message, mend);
+    }
+    Check::ok(name, message)
+}
+
+/// Whether failed deliveries are looked for at a server that is not github.com's.
+fn has_own_api(config: &Config) -> bool {
+    let redelivery = config.webhooks.github.redelivery.as_ref();
+    let api_url = redelivery.and_then(|redelivery| Url::parse(&redelivery.api_url).ok());
+    api_url.is_some_and(|url| url.host_str() != Some(PUBLIC_API))
+}
