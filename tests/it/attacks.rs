@@ -7,4 +7,5 @@ mod local;
 mod outgoing;
 mod packs;
 mod records;
+mod stops;
 mod work;

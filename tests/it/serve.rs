@@ -1,5 +1,6 @@
 //! Tests of serve.
 
+mod anew;
 mod daemon;
 mod leak;
 

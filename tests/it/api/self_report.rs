@@ -1,14 +1,17 @@
 //! Whoever presents a key has it revoked.
 
 use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 use rescind::clock::Clock as _;
 use rescind::server::{Limits, TrustedProxies};
 use serde_json::json;
+use sqlx::{Connection as _, Executor as _};
 
 use super::harness::{Setup, TestServer, millis};
-use crate::support::databases::on_both_databases;
+use crate::intake::signer::{Origin, Signer};
+use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 
 const REVOKE: &str = "/api/v1/integrations/credential-scanning/revoke";
 
@@ -34,6 +37,81 @@ on_both_databases! {
         let incidents = admin.get("/api/v1/incidents").await.json();
         assert_eq!(incidents["items"][0]["sighting_count"], 21);
         assert_eq!(incidents["items"][0]["occurrence_count"], 1);
+        server.stop().await;
+    }
+}
+
+/// Keeps a key's row, and on SQLite everything, from being changed.
+enum Lock {
+    Sqlite(sqlx::SqliteConnection),
+    Postgres(sqlx::PgConnection),
+}
+
+impl Lock {
+    async fn take(database: &TestDatabase, key: &str) -> Self {
+        match database.kind {
+            Kind::Sqlite => {
+                let mut connection = sqlx::SqliteConnection::connect(&database.url)
+                    .await
+                    .unwrap();
+                connection.execute("BEGIN IMMEDIATE").await.unwrap();
+                Self::Sqlite(connection)
+            }
+            Kind::Postgres => {
+                let mut connection = sqlx::PgConnection::connect(&database.url).await.unwrap();
+                connection.execute("BEGIN").await.unwrap();
+                let lock = format!("SELECT id FROM keys WHERE id = '{key}' FOR UPDATE");
+                connection.execute(sqlx::AssertSqlSafe(lock)).await.unwrap();
+                Self::Postgres(connection)
+            }
+        }
+    }
+
+    async fn give_back(self) {
+        match self {
+            Self::Sqlite(mut connection) => connection.execute("ROLLBACK").await.map(drop),
+            Self::Postgres(mut connection) => connection.execute("ROLLBACK").await.map(drop),
+        }
+        .unwrap();
+    }
+}
+
+on_both_databases! {
+    /// Whoever has one key may report it as often as he likes, at the cost of eight transactions at a time.
+    async fn one_key_reported_again_and_again_keeps_nobody_waiting(database) {
+        let signer = Signer::new("k1");
+        let origin = Origin::start(&[signer.listed()]).await;
+        let server = TestServer::on(database, origin.setup()).await;
+        let admin = server.admin().await;
+        let key = admin.create(json!({})).await;
+        let other = admin.create(json!({})).await;
+        let lock = Lock::take(database, key["id"].as_str().unwrap()).await;
+        let stranger = server.anonymous();
+        let reports = futures_util::future::join_all((0..40).map(|_| {
+            stranger.post(REVOKE, json!({"api_key": key["value"]}))
+        }));
+        let partner = async {
+            // They are there first.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let body = json!([{"token": other["value"], "type": "x", "url": ""}]);
+            // On SQLite there is one writer, and somebody else is it.
+            if database.kind == Kind::Postgres {
+                let started = Instant::now();
+                let reply = signer.send(&server, body.to_string()).await;
+                assert_eq!(reply.json()[0]["label"], "true_positive", "{}", reply.text);
+                // With every connection taken it would be as long as the others wait for the lock.
+                assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+            }
+        };
+        let (replies, ()) = tokio::join!(reports, partner);
+        let put_off = replies.iter().filter(|reply| {
+            reply.status == 503 && reply.text.contains("Too many keys are being reported at once")
+        });
+        let put_off: Vec<_> = put_off.collect();
+        assert!((24..=32).contains(&put_off.len()), "{}", put_off.len());
+        assert!(put_off.iter().all(|reply| reply.header("retry-after").is_some()));
+        lock.give_back().await;
+        assert_eq!(stranger.post(REVOKE, json!({"api_key": key["value"]})).await.status, 200);
         server.stop().await;
     }
 }

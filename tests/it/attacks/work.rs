@@ -33,14 +33,14 @@ const PROMISED: Duration = Duration::from_secs(10);
 const LEASE: Duration = Duration::from_mins(1);
 
 /// A server that answers each request for a pack with some bytes at once, and then with one more now and then.
-struct Dripping {
-    url: String,
+pub(super) struct Dripping {
+    pub(super) url: String,
     asked: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
 impl Dripping {
-    async fn start(at_once: usize) -> Self {
+    pub(super) async fn start(at_once: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(AtomicUsize::new(0));
@@ -61,7 +61,7 @@ impl Dripping {
         }
     }
 
-    fn asked(&self) -> usize {
+    pub(super) fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }
 }
@@ -106,7 +106,7 @@ fn unheard_of(n: usize) -> Pushed {
 
 impl House {
     /// A push to a repository of its own at some host.
-    fn push_to(&self, host: &str, n: usize, priority: Priority) -> NewWorkItem {
+    pub(super) fn push_to(&self, host: &str, n: usize, priority: Priority) -> NewWorkItem {
         NewWorkItem {
             host: host.to_owned(),
             repository_id: format!("hostile-{n}"),
@@ -173,7 +173,7 @@ async fn sqlite() -> (TestDatabase, House) {
 }
 
 /// Waits until something is so, with a bound that no machine needs.
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !is_so().await {
             sleep(Duration::from_millis(20)).await;
@@ -624,7 +624,7 @@ async fn an_item_that_takes_the_daemon_with_it_is_put_aside_with_its_reason() {
     assert!(shown.contains("died 3 times"), "{shown}");
 }
 
-async fn end_leases(url: &str) {
+pub(super) async fn end_leases(url: &str) {
     use sqlx::{Connection as _, Executor as _};
     let mut connection = sqlx::SqliteConnection::connect(url).await.unwrap();
     connection

@@ -17,7 +17,7 @@ pub(super) enum Disk {
     /// A file system of its own, where this user may mount one.
     Mounted(PathBuf),
     /// Files that the daemon cannot make larger than they are: the same for SQLite, but that the operating
-    /// system gives another reason.
+    /// system gives another reason, and sends a signal that ends whoever does not expect it.
     Limited,
 }
 
@@ -83,25 +83,6 @@ fn limit(daemon: &Daemon, bytes: Option<u64>) {
     prlimit(pid, Resource::Fsize, limit).unwrap();
 }
 
-/// Starts the daemon so that a file that cannot grow is an error, and does not end the process.
-fn start(binary: &Binary) -> Daemon {
-    let mut command = binary.command(["serve"]);
-    let program = command.get_program().to_owned();
-    let mut shell = Command::new("/bin/sh");
-    shell
-        .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
-        .arg(program)
-        .arg("serve");
-    for (name, value) in command.get_envs() {
-        if let Some(value) = value {
-            shell.env(name, value);
-        }
-    }
-    shell.current_dir(binary.folder());
-    command = shell;
-    Daemon::start_as(command)
-}
-
 fn stops_nothing_for_good(binary: Binary, disk: &Disk, database: &Path) {
     let url = format!("sqlite://{}", database.display());
     let binary = binary.with("RESCIND__DATABASE__URL", &url);
@@ -119,7 +100,7 @@ fn stops_nothing_for_good(binary: Binary, disk: &Disk, database: &Path) {
                 .to_owned()
         })
         .collect();
-    let daemon = start(&binary);
+    let daemon = Daemon::start(&binary, &["serve"]);
     let new = format!(
         r#"{{"user_id":"u","description":"{}","expires_at_millis":null}}"#,
         "long ".repeat(100)

@@ -1,0 +1,88 @@
+//! Work under way when the daemon is stopped, and servers that the configuration names.
+
+use std::process::Command;
+use std::time::Duration;
+
+use rescind::intake::webhook::Forge;
+use rescind::store::{NewWorkItem, Priority, Store, StoreOptions};
+use serde_json::json;
+use sqlx::Connection as _;
+use tokio::time::timeout;
+
+use super::work::{Dripping, end_leases, until};
+use crate::cli::Binary;
+use crate::serve;
+use crate::source::House;
+use crate::support::world::{Home, World};
+use crate::webhooks::sender::{SECRET, headers};
+
+async fn deaths(url: &str) -> i64 {
+    let mut connection = sqlx::SqliteConnection::connect(url).await.unwrap();
+    let deaths = sqlx::query_scalar("SELECT deaths FROM work_items");
+    deaths.fetch_one(&mut connection).await.unwrap()
+}
+
+/// A service manager loses patience: SIGTERM, and SIGKILL before the end. That is no fault of what was read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_ends_with_sigkill_is_no_death_of_what_was_under_way() {
+    let world = World::new().await;
+    let home = Home::new(|database| world.config(database));
+    let hanging = Dripping::start(0).await;
+    let mut daemon = home.serve();
+    let path = home.folder.path().join("rescind.db");
+    let url = format!("sqlite://{}", path.display());
+    let store = Store::open(StoreOptions::new(url.clone())).await.unwrap();
+    let house = House::new(&store);
+    let slow = NewWorkItem {
+        clone_url: Some(format!("{}/acme/slow.git", hanging.url)),
+        ..house.push_to("slow.example", 1, Priority::Watched)
+    };
+    house.add_items(&[slow]).await;
+    // One more than it takes to put an item aside.
+    for stop in 1..=4 {
+        until("it is asked for", async || hanging.asked() == stop).await;
+        let pid = daemon.id().to_string();
+        let asked = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(asked.unwrap().success());
+        until("it is excused", async || deaths(&url).await < 0).await;
+        daemon.kill();
+        end_leases(&url).await;
+        daemon = home.serve();
+    }
+    until("it is asked for again", async || hanging.asked() == 5).await;
+    assert_eq!(deaths(&url).await, 0);
+    assert_eq!(store.work_counts().await.unwrap().dead, 0);
+    daemon.kill();
+}
+
+/// Strangers have two places together. A server that `clone_hosts` names is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_clone_hosts_names_has_places_of_its_own() {
+    let slow = Dripping::start(0).await;
+    let binary = Binary::new().with("HOOK_SECRET", SECRET);
+    let config = format!(
+        "[webhooks.gitea]\nsecrets = [{{ env = \"HOOK_SECRET\" }}]\nclone_hosts = [\"{}\"]\n",
+        slow.url
+    );
+    binary.write("config.toml", config);
+    let daemon = serve::Daemon::start(&binary, &["serve"]);
+    let http = crate::api::harness::http_client();
+    for n in 0..6 {
+        let body = json!({
+            "ref": "refs/heads/main", "before": "1".repeat(40), "after": "2".repeat(40),
+            "repository": {"id": n, "full_name": format!("acme/app-{n}"),
+                "clone_url": format!("{}/acme/app-{n}.git", slow.url)},
+        })
+        .to_string();
+        let mut request = http.post(format!("http://{}/webhooks/gitea", daemon.address));
+        for (name, value) in headers(Forge::Gitea, "push", &format!("id-{n}"), body.as_bytes()) {
+            request = request.header(name, value);
+        }
+        assert_eq!(request.body(body).send().await.unwrap().status(), 202);
+    }
+    // Long before the first ones are cut off for being slow.
+    let all = until("more places than strangers have", async || slow.asked() > 2);
+    timeout(Duration::from_secs(10), all)
+        .await
+        .expect("in time");
+}
