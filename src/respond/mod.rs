@@ -25,7 +25,7 @@ pub use answer::{Answer, Outcome, announce};
 pub use candidates::{Candidates, Line, PlaceIndex, SharedPlace};
 pub use issue::{IssueRequest, Rotation};
 pub use redact::{PATH_MAX, REPOSITORY_MAX, URL_MAX, shorten};
-pub use report::{Report, Sighting};
+pub use report::{CleanSightings, Report, Sighting};
 pub use timeline::{IncidentDetail, Moment, What};
 
 /// The policy that this version has: a secret key that leaked is revoked at once.

@@ -24,12 +24,29 @@ pub struct Sighting {
     pub detected_at: Timestamp,
 }
 
+/// Sightings whose places are as they are kept: without keys, of bounded length. To look for keys in texts
+/// that somebody else wrote takes time, so it is done before anything is locked.
+#[derive(Debug, Clone, Default)]
+pub struct CleanSightings(Vec<Sighting>);
+
+impl CleanSightings {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// What one actor saw, to be reported. What several saw is reported together when it belongs into one
 /// transaction.
 #[derive(Debug, Clone, Copy)]
 pub struct Report<'a> {
     /// What was seen.
-    pub sightings: &'a [Sighting],
+    pub sightings: &'a CleanSightings,
     /// Why keys are revoked for it.
     pub reason: Reason,
     /// Who acts, for the revocation log.
@@ -66,6 +83,14 @@ impl Hit<'_> {
 type Tokens = (HashMap<Sha256Digest, Token>, Vec<Uuid>);
 
 impl Responder {
+    /// Takes keys out of the places of `sightings`, and what is too long.
+    pub fn clean(&self, mut sightings: Vec<Sighting>) -> CleanSightings {
+        for sighting in &mut sightings {
+            sighting.place = clean_place(&self.redactor, &sighting.place);
+        }
+        CleanSightings(sightings)
+    }
+
     /// Responds to what was seen, in one transaction. The answers stand in the order of the sightings.
     ///
     /// # Errors
@@ -118,6 +143,7 @@ impl Responder {
             .enumerate()
             .filter(|(row, _)| known.contains_key(&digests[*row]))
             .unzip();
+        let ours = self.clean(ours);
         let report = Report {
             sightings: &ours,
             reason,
@@ -167,7 +193,7 @@ impl Responder {
         let mut hits = gather(&rows, &keys);
         let now = self.clock.now();
         revoke(tx, &mut hits, now).await?;
-        self.record(tx, &mut hits).await?;
+        record(tx, &mut hits).await?;
         let drafts: Vec<LogDraft> = hits
             .values()
             .filter(|hit| hit.revoked)
@@ -181,29 +207,6 @@ impl Responder {
             .collect())
     }
 
-    /// Occurrences and incidents.
-    async fn record(
-        &self,
-        tx: &mut Tx,
-        hits: &mut BTreeMap<Uuid, Hit<'_>>,
-    ) -> Result<(), StoreError> {
-        let mut sightings = Vec::new();
-        for hit in hits.values() {
-            for sighting in &hit.sightings {
-                sightings.push(NewSighting {
-                    key: &hit.key,
-                    place: clean_place(&self.redactor, &sighting.place),
-                    detected_at: sighting.detected_at,
-                });
-            }
-        }
-        let incidents = tx.add_sightings(&sightings).await?;
-        for hit in hits.values_mut() {
-            hit.incident = incidents.get(&hit.key.id).copied();
-        }
-        Ok(())
-    }
-
     fn draft(&self, hit: &Hit<'_>, now: Timestamp) -> LogDraft {
         let first = hit.sightings.first();
         LogDraft {
@@ -214,10 +217,29 @@ impl Responder {
             policy: Some(POLICY_REVOKE.to_owned()),
             actor: hit.report.actor.to_owned(),
             incident_id: hit.incident,
-            occurrence: first.map(|sighting| clean_place(&self.redactor, &sighting.place)),
+            occurrence: first.map(|sighting| sighting.place.clone()),
             detected_at: first.map(|sighting| sighting.detected_at),
         }
     }
+}
+
+/// Occurrences and incidents.
+async fn record(tx: &mut Tx, hits: &mut BTreeMap<Uuid, Hit<'_>>) -> Result<(), StoreError> {
+    let mut sightings = Vec::new();
+    for hit in hits.values() {
+        for sighting in &hit.sightings {
+            sightings.push(NewSighting {
+                key: &hit.key,
+                place: sighting.place.clone(),
+                detected_at: sighting.detected_at,
+            });
+        }
+    }
+    let incidents = tx.add_sightings(&sightings).await?;
+    for hit in hits.values_mut() {
+        hit.incident = incidents.get(&hit.key.id).copied();
+    }
+    Ok(())
 }
 
 /// Revokes those of the tokens that are valid; gives their identifiers.
@@ -270,7 +292,7 @@ fn distinct(digests: &[Sha256Digest]) -> Vec<Sha256Digest> {
 
 fn rows_of<'a>(reports: &'a [Report<'a>]) -> Vec<Row<'a>> {
     let rows = reports.iter().flat_map(|report| {
-        report.sightings.iter().map(move |sighting| Row {
+        report.sightings.0.iter().map(move |sighting| Row {
             sighting,
             digest: sighting.value.sha256(),
             report,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{PollError, PollFailure, SourceParts};
 use crate::forge::{Gathered, Gatherer};
-use crate::respond::{Answer, Report, Sighting, announce};
+use crate::respond::{Answer, CleanSightings, Report, announce};
 use crate::store::{Reason, SourceState, StoreError, retried};
 
 /// So many candidates are looked up before more are gathered.
@@ -88,6 +88,7 @@ impl Keeper {
         gathered: &Gathered,
     ) -> Result<u64, PollError> {
         let sightings = gathered.candidates.ours(&self.parts.store).await?;
+        let sightings = self.parts.responder.clean(sightings);
         let mut next = state.clone();
         next.texts += gathered.texts;
         next.malformed += gathered.malformed;
@@ -115,7 +116,7 @@ impl Keeper {
         &self,
         state: &SourceState,
         gathered: &Gathered,
-        sightings: &[Sighting],
+        sightings: &CleanSightings,
     ) -> Result<(u64, Vec<Answer>), StoreError> {
         let mut tx = self.parts.store.begin().await?;
         let added = tx.add_work_items(&gathered.items, self.now()).await?;

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::tally::Tally;
-use crate::respond::{Answer, Report, Responder, Sighting, announce};
+use crate::respond::{Answer, CleanSightings, Report, Responder, announce};
 use crate::store::{Delivery, NewWorkItem, Reason, Store, StoreError, Tx, Urgency, retried};
 
 /// How many deliveries may wait.
@@ -63,7 +63,7 @@ pub(super) struct Entry {
     pub(super) id: Option<String>,
     pub(super) items: Vec<NewWorkItem>,
     /// Of keys of ours.
-    pub(super) sightings: Vec<Sighting>,
+    pub(super) sightings: CleanSightings,
     pub(super) answer: oneshot::Sender<Result<Taken, Arc<StoreError>>>,
 }
 

@@ -322,6 +322,7 @@ impl Webhook {
         // Most candidates are nobody's; they are sorted out before anything waits for the write lock.
         let store = self.responder.store();
         let sightings = candidates.ours(store).await.map_err(Arc::new)?;
+        let sightings = self.responder.clean(sightings);
         drop(candidates);
         if items.is_empty() && sightings.is_empty() {
             self.tally.good(good);

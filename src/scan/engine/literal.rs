@@ -136,7 +136,7 @@ fn characters(bytes: &[&[u8]], at: usize) -> Vec<u8> {
 }
 
 /// The six bits that a character of either base64 alphabet stands for.
-pub(super) fn base64_value(character: u8) -> Option<u8> {
+pub(in crate::scan) fn base64_value(character: u8) -> Option<u8> {
     match character {
         b'A'..=b'Z' => Some(character - b'A'),
         b'a'..=b'z' => Some(character - b'a' + 26),

@@ -16,6 +16,7 @@ use super::scanner::Scanner;
 use super::{Candidate, Encoding, Encodings};
 use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
 use literal::Form;
+pub(super) use literal::base64_value;
 use sieve::{Hit, Sieve};
 
 /// Goes up when the engine finds what it did not find before in the same text.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::Worker;
 use super::task::{Done, End, Tried, actor};
 use crate::fetch::ObjectId;
-use crate::respond::{Answer, Report, Sighting, announce};
+use crate::respond::{Answer, CleanSightings, Report, Sighting, announce};
 use crate::store::{Descendant, Reason, Retry, StoreError, Tx, WorkDone, WorkKind, retried};
 
 /// What the items of one transaction add to what is known.
@@ -52,7 +52,7 @@ impl Worker {
     ) -> Result<Vec<(&'g str, Vec<Answer>)>, StoreError> {
         let ours = self.only_ours(group).await?;
         let is_done = |tried: &Tried| matches!(tried.end, End::Done(_));
-        if ours.iter().all(Vec::is_empty) && !group.iter().any(is_done) {
+        if ours.iter().all(CleanSightings::is_empty) && !group.iter().any(is_done) {
             return Ok(Vec::new());
         }
         retried(|| self.commit_ends_once(group, &ours)).await
@@ -61,7 +61,7 @@ impl Worker {
     async fn commit_ends_once<'g>(
         &self,
         group: &'g [Tried],
-        ours: &[Vec<Sighting>],
+        ours: &[CleanSightings],
     ) -> Result<Vec<(&'g str, Vec<Answer>)>, StoreError> {
         let mut tries: Vec<_> = group.iter().zip(ours).collect();
         // Items are locked in this order by whoever takes several.
@@ -97,7 +97,7 @@ impl Worker {
     async fn respond(
         &self,
         tx: &mut Tx,
-        seen: &[(&str, &Vec<Sighting>)],
+        seen: &[(&str, &CleanSightings)],
     ) -> Result<Vec<Vec<Answer>>, StoreError> {
         if seen.is_empty() {
             return Ok(Vec::new());
@@ -128,13 +128,16 @@ impl Worker {
 
     /// The sightings of each try that are of keys of ours. Most candidates are nobody's; they are sorted out
     /// without the write lock.
-    async fn only_ours(&self, group: &[Tried]) -> Result<Vec<Vec<Sighting>>, StoreError> {
+    async fn only_ours(&self, group: &[Tried]) -> Result<Vec<CleanSightings>, StoreError> {
         let sightings = group.iter().flat_map(|tried| &tried.sightings);
         let digests: HashSet<_> = sightings.map(|sighting| sighting.value.sha256()).collect();
         let digests: Vec<_> = digests.into_iter().collect();
         let known = self.shared.parts.store.find_keys(&digests).await?;
         let is_ours = |sighting: &&Sighting| known.contains_key(&sighting.value.sha256());
-        let ours = |tried: &Tried| tried.sightings.iter().filter(is_ours).cloned().collect();
+        let ours = |tried: &Tried| {
+            let ours = tried.sightings.iter().filter(is_ours).cloned();
+            self.shared.parts.responder.clean(ours.collect())
+        };
         Ok(group.iter().map(ours).collect())
     }
 

@@ -1,0 +1,88 @@
+//! Reads a text in every way in which it may be encoded.
+
+use std::collections::HashSet;
+use std::ops::{ControlFlow, Range};
+
+use super::blanks::join;
+use super::escapes::{Kind, unescape};
+use super::packed::unpack;
+use super::view::View;
+
+/// How often escapes are undone: a link within a link's query is escaped twice, and some services wrap that
+/// once or twice more. Nothing harmless is escaped as often as this.
+const MAX_LAYERS: u8 = 8;
+
+/// How many bytes all views of a text have together at most: some for each of its own, and some in any case.
+/// A text that uses every way of escaping once, between blanks and plus signs, is read in eleven views of its
+/// length.
+const WORK_PER_BYTE: usize = 12;
+const LEAST_WORK: usize = 32 << 10;
+
+/// Shows `look` the text and all that it says in encodings, but for what has fewer than `least` bytes, until
+/// `look` has enough. Gives the places that could not be read to their end within the bounds.
+pub(super) fn read(
+    text: &[u8],
+    least: usize,
+    mut look: impl FnMut(&View<'_>) -> ControlFlow<()>,
+) -> Option<Vec<Range<usize>>> {
+    let mut unread = Vec::new();
+    if text.len() < least {
+        return Some(unread);
+    }
+    let Some(view) = View::of(text) else {
+        unread.push(0..text.len());
+        return Some(unread);
+    };
+    let mut waiting = Vec::new();
+    let mut work = text
+        .len()
+        .saturating_mul(WORK_PER_BYTE)
+        .saturating_add(LEAST_WORK);
+    let mut seen = HashSet::new();
+    let mut next = Some(view);
+    while let Some(view) = next {
+        if look(&view).is_break() {
+            return None;
+        }
+        let is_readable = readings(&view, least, &mut |view| {
+            if view.bytes.len() < least || !seen.insert(view.fingerprint()) {
+                return;
+            }
+            match work.checked_sub(view.bytes.len()) {
+                Some(rest) => {
+                    work = rest;
+                    waiting.push(view);
+                }
+                None => unread.push(view.whole()),
+            }
+        });
+        if !is_readable {
+            unread.push(view.whole());
+        }
+        next = waiting.pop();
+    }
+    Some(unread)
+}
+
+/// Gives `found` what `view` says when one thing is undone. Whether that is all.
+fn readings(view: &View<'_>, least: usize, found: &mut dyn FnMut(View<'static>)) -> bool {
+    unpack(view, least, found);
+    if !view.is_joined {
+        for without_plus in [false, true] {
+            join(view, without_plus).into_iter().for_each(&mut *found);
+        }
+    }
+    // Escapes were undone before blanks were left out, unless they are written in UTF-16.
+    if view.is_joined && !view.was_wide {
+        return true;
+    }
+    let numbers = unescape(view, Kind::Numbers);
+    let letters = unescape(view, Kind::Letters);
+    let both = (numbers.is_some() && letters.is_some()).then(|| unescape(view, Kind::Both));
+    let unescaped = [numbers, letters, both.flatten()];
+    if view.layers >= MAX_LAYERS {
+        return unescaped.iter().all(Option::is_none);
+    }
+    unescaped.into_iter().flatten().for_each(found);
+    true
+}

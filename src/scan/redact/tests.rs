@@ -1,0 +1,423 @@
+//! The redactor against people who decode what it left.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{
+    GeneralPurpose, NO_PAD, STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD,
+};
+use proptest::prelude::*;
+use regex::bytes::{Captures, Regex};
+
+use super::*;
+
+static REDACTOR: LazyLock<Redactor> = LazyLock::new(|| Redactor::new(&FormatSet::builtin()));
+
+fn key(id: &str) -> KeyValue {
+    let format = FormatSet::builtin().get(id).unwrap().clone();
+    format.mint().unwrap()
+}
+
+fn wide(text: &str, low_first: bool) -> Vec<u8> {
+    let units = text.encode_utf16();
+    units
+        .flat_map(|unit| {
+            if low_first {
+                unit.to_le_bytes()
+            } else {
+                unit.to_be_bytes()
+            }
+        })
+        .collect()
+}
+
+fn each_byte(text: &str, mut write: impl FnMut(&mut String, u8)) -> String {
+    text.bytes().fold(String::new(), |mut written, byte| {
+        write(&mut written, byte);
+        written
+    })
+}
+
+fn percent(text: &str, all: bool) -> String {
+    each_byte(text, |written, byte| {
+        if all || !(byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)) {
+            let _ = write!(written, "%{byte:02x}");
+        } else {
+            written.push(char::from(byte));
+        }
+    })
+}
+
+fn broken(text: &str, width: usize, by: &str) -> String {
+    let lines = text.as_bytes().chunks(width).map(String::from_utf8_lossy);
+    lines.collect::<Vec<_>>().join(by)
+}
+
+/// The ways in which a text may be written.
+const WAYS: usize = 24;
+
+fn write_down(text: &str, way: usize) -> String {
+    let nothing_of_it = |byte: u8| byte.is_ascii_alphanumeric() && !byte.is_multiple_of(3);
+    match way {
+        0 => STANDARD.encode(text),
+        1 => STANDARD_NO_PAD.encode(text),
+        2 => URL_SAFE_NO_PAD.encode(text),
+        3 => broken(&STANDARD.encode(text), 20, "\r\n"),
+        4 => broken(&STANDARD.encode(text), 3, "\r"),
+        5 => broken(&STANDARD.encode(text), 16, "\n\n"),
+        6 => broken(&STANDARD.encode(text), 7, "  \n \t\r\n"),
+        7 => broken(&URL_SAFE_NO_PAD.encode(text), 1, " "),
+        8 => broken(&URL_SAFE_NO_PAD.encode(text), 9, "\u{200b}"),
+        9 => STANDARD.encode(wide(text, true)),
+        10 => URL_SAFE_NO_PAD.encode(wide(text, false)),
+        11 => text.chars().flat_map(|c| [c, '\0']).collect(),
+        12 => text.chars().flat_map(|c| ['\0', c]).collect(),
+        13 => percent(text, true),
+        14 => percent(text, false),
+        15 => percent(
+            &percent(&percent(&percent(text, false), false), false),
+            false,
+        ),
+        16 => each_byte(text, |written, byte| _ = write!(written, "%u{byte:04X}")),
+        17 => each_byte(text, |written, byte| _ = write!(written, "\\u{byte:04x}")),
+        18 => each_byte(text, |written, byte| _ = write!(written, "\\x{byte:02x}")),
+        19 => each_byte(text, |written, byte| _ = write!(written, "&#{byte};")),
+        20 => each_byte(text, |written, byte| {
+            let _ = match byte {
+                byte if nothing_of_it(byte) => write!(written, "{}", char::from(byte)),
+                byte if byte % 2 == 0 => write!(written, "&#x{byte:x};"),
+                byte => write!(written, "\\u00{byte:02x}"),
+            };
+        }),
+        21 => hex::encode(text),
+        22 => serde_json::to_string(text).unwrap().replace('/', "\\/"),
+        23 => broken(&URL_SAFE_NO_PAD.encode(text), 30, "+"),
+        _ => unreachable!(),
+    }
+}
+
+/// What `text` says to somebody who tries everything, one thing after the other, without the help of what is
+/// tested: whether the middle of the key is ever among it.
+fn is_readable(text: &[u8], key: &KeyValue) -> bool {
+    let middle = &key.expose().as_bytes()[7..key.expose().len() - 4];
+    let mut seen = HashSet::new();
+    let mut waiting = vec![text.to_vec()];
+    while let Some(text) = waiting.pop() {
+        if memmem::find(&text, middle).is_some() {
+            return true;
+        }
+        for next in decoded(&text) {
+            if next.len() >= middle.len() && next != text && seen.insert(next.clone()) {
+                assert!(seen.len() < 5_000, "there is no end to it");
+                waiting.push(next);
+            }
+        }
+    }
+    false
+}
+
+fn decoded(text: &[u8]) -> Vec<Vec<u8>> {
+    static ESCAPES: LazyLock<[(Regex, u32); 4]> = LazyLock::new(|| {
+        [
+            (r"(?-u)%([0-9a-fA-F]{2})", 16),
+            (r"(?-u)(?:%u|\\u|\\x)((?:00)?[0-9a-fA-F]{2})", 16),
+            (r"(?-u)&#x([0-9a-f]+);", 16),
+            (r"(?-u)&#([0-9]+);", 10),
+        ]
+        .map(|(escape, radix)| (Regex::new(escape).unwrap(), radix))
+    });
+    static BACKSLASHES: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r#"(?-u)\\([/"\\nrt])"#).unwrap());
+    static BLANKS: LazyLock<[Regex; 3]> = LazyLock::new(|| {
+        [r"(?-u)\x00", r"(?:\s|\u200b)", r"\+"].map(|blank| Regex::new(blank).unwrap())
+    });
+    static RUN: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new("(?-u)[A-Za-z0-9+/_-]{50,}").unwrap());
+    static HEX: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new("(?-u)(?:[0-9a-f]{2}){36,}").unwrap());
+    let mut all = Vec::new();
+    for (escape, radix) in &*ESCAPES {
+        let replaced = escape.replace_all(text, |found: &Captures<'_>| {
+            let digits = std::str::from_utf8(&found[1]).unwrap();
+            vec![u8::from_str_radix(digits, *radix).unwrap()]
+        });
+        all.push(replaced.into_owned());
+    }
+    let replaced = BACKSLASHES.replace_all(text, |found: &Captures<'_>| match found[1][0] {
+        b'n' | b'r' | b't' => vec![b' '],
+        c => vec![c],
+    });
+    all.push(replaced.into_owned());
+    for blank in &*BLANKS {
+        all.push(blank.replace_all(text, &b""[..]).into_owned());
+    }
+    let lenient = NO_PAD.with_decode_allow_trailing_bits(true);
+    let lenient = GeneralPurpose::new(&base64::alphabet::URL_SAFE, lenient);
+    for run in RUN.find_iter(text) {
+        let run = String::from_utf8_lossy(run.as_bytes())
+            .replace('+', "-")
+            .replace('/', "_");
+        for skip in 0..4 {
+            let run = &run[skip..];
+            let run = &run[..run.len() - usize::from(run.len() % 4 == 1)];
+            // What is no text is no text of anything either.
+            let decoded = lenient.decode(run).unwrap();
+            let texts = decoded.utf8_chunks().map(|chunk| chunk.valid());
+            all.extend(texts.map(|text| text.as_bytes().to_vec()));
+        }
+    }
+    all.extend(
+        HEX.find_iter(text)
+            .map(|run| hex::decode(run.as_bytes()).unwrap()),
+    );
+    all
+}
+
+fn check(text: &str, key: &KeyValue) -> Result<String, TestCaseError> {
+    prop_assert!(
+        is_readable(text.as_bytes(), key),
+        "the test can read {text:?}"
+    );
+    prop_assert!(REDACTOR.holds_key(text), "{text:?}");
+    let redacted = REDACTOR.redact(text);
+    prop_assert!(
+        !is_readable(redacted.as_bytes(), key),
+        "{text:?} {redacted:?}"
+    );
+    prop_assert!(!REDACTOR.holds_key(&*redacted), "{redacted:?}");
+    prop_assert_eq!(REDACTOR.redact(&redacted), redacted.as_ref());
+    Ok(redacted.into_owned())
+}
+
+fn surroundings() -> impl Strategy<Value = [String; 2]> {
+    // Not all of it, or it would say something else with what it stands beside.
+    [
+        "[ -$'-.:-\\[\\]-~\u{e4}\u{20ac}]{0,12}",
+        "[ -$'-.:-\\[\\]-~\u{e4}\u{20ac}]{0,12}",
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_key_stays_readable_however_it_is_written(
+        way in 0..WAYS,
+        [before, after] in surroundings(),
+        around in "[a-z /?=&\u{e4}]{0,9}",
+        public in any::<bool>(),
+    ) {
+        let key = key(if public { "rescind_public" } else { "rescind_secret" });
+        let text = write_down(&format!("{before}{}{after}", key.expose()), way);
+        let redacted = check(&format!("{around}: {text} :{around}"), &key)?;
+        prop_assert!(redacted.contains(key.last_four()), "{text:?} {redacted:?}");
+        prop_assert!(redacted.starts_with(&around) && redacted.ends_with(&around));
+    }
+
+    #[test]
+    fn nor_in_encodings_within_encodings(
+        ways in prop::collection::vec((0..WAYS, surroundings()), 2..=4),
+        around in "[a-z /?=&\u{e4}]{0,9}",
+    ) {
+        let key = key("rescind_secret");
+        let mut text = key.expose().to_owned();
+        let mut escaped = 0;
+        for (way, [before, after]) in ways {
+            // Of long texts, only what makes them little longer.
+            let way = if text.len() > 1_500 { way % 3 } else { way };
+            text = write_down(&format!("{before} {text} {after}"), way);
+            escaped += match way {
+                15 => 4,
+                13..=20 | 22 => 1,
+                _ => 0,
+            };
+        }
+        let redacted = check(&format!("{around} {text} {around}"), &key)?;
+        let is_shown = redacted.contains(key.last_four());
+        prop_assert!(is_shown || escaped > 8, "{text:?} {redacted:?}");
+    }
+
+    #[test]
+    fn any_text_can_be_redacted(
+        text in any::<String>(),
+        odd in "[%\\\\ux&#;0-9a-fA-F +\u{e4}]{0,60}",
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let encoded = STANDARD.encode(&bytes);
+        let words = broken(&encoded, 6, "/");
+        for text in [&text, &odd, &format!("{odd}{text}{odd}"), &encoded, &percent(&encoded, true), &words] {
+            prop_assert!(matches!(REDACTOR.redact(text), Cow::Borrowed(same) if same == text), "{text:?}");
+            prop_assert!(!REDACTOR.holds_key(text));
+        }
+        prop_assert!(!REDACTOR.holds_key(&bytes));
+    }
+
+    #[test]
+    fn a_value_of_no_format_goes_too(
+        way in 0..WAYS,
+        value in "[A-Za-z0-9_]{30,40}",
+        around in "[a-z]{0,5}",
+    ) {
+        let value = KeyValue::new(value);
+        let text = write_down(&format!("[{}]", value.expose()), way);
+        let text = format!("{around} {text} {around}");
+        prop_assume!(way == 21 || is_readable(text.as_bytes(), &value));
+        let redacted = REDACTOR.redact_value(&text, &value).into_owned();
+        prop_assert!(!is_readable(redacted.as_bytes(), &value), "{way} {redacted}");
+        prop_assert!(redacted.contains('…'));
+    }
+}
+
+#[test]
+fn what_holds_no_key_stays_as_it_is() {
+    let id = "0123456789abcdef0123456789abcdef01234567";
+    for text in [
+        "",
+        "rsc_sk_ nothing",
+        "100% of %",
+        "%zz%1",
+        "%25%25",
+        "ä%C3%A4",
+        "feature/ISSUE-12_some-long-branch-name/that/goes/on+and+on/for/ever",
+        r"C:\Users\rsc\new folder\tests\0\x.txt",
+        "https://example.com/a%20b/c?q=%7B%22a%22%3A%20%22%5Cn%C3%A4%22%7D&amp;b=1#x",
+        "Some prose, with <b>HTML &amp; entities</b>, in more words than one needs for it.\r\n\tAnd lines.",
+        "VVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVV",
+        &format!("https://example.com/o/r/blob/{id}/src/some/folder/and/file.rs#L10-L20"),
+        &STANDARD.encode(id.repeat(9)),
+        &STANDARD.encode(STANDARD.encode(percent(&id.repeat(9), true))),
+        &r#"{"text": "Tom \u0026 Jerry: 100 %, C:\\new\\x, a+b &lt;\/p&gt; %7Bx%7D\r\n"}, "#
+            .repeat(50),
+    ] {
+        assert!(
+            matches!(REDACTOR.redact(text), Cow::Borrowed(same) if same == text),
+            "{text}"
+        );
+        assert!(!REDACTOR.holds_key(text), "{text}");
+    }
+    let short = KeyValue::new("a");
+    assert_eq!(REDACTOR.redact_value("b", &short), "b");
+    assert_eq!(REDACTOR.redact_value("b", &KeyValue::new("")), "b");
+}
+
+#[test]
+fn several_keys_go_and_their_surroundings_stay() {
+    let (one, two) = (key("rescind_secret"), key("rescind_public"));
+    let encoded = STANDARD.encode(format!("x{}y", one.expose()));
+    let text = format!(
+        "https://example.com/ä?{}&b={}&c=100%25",
+        two.expose(),
+        percent(&encoded, false)
+    );
+    let redacted = REDACTOR.redact(&text);
+    assert!(
+        redacted.starts_with("https://example.com/ä?rsc_pk_…"),
+        "{redacted}"
+    );
+    assert!(redacted.ends_with("&c=100%25"), "{redacted}");
+    for key in [&one, &two] {
+        assert!(!is_readable(redacted.as_bytes(), key), "{redacted}");
+        assert!(
+            redacted.contains(&format!("…{}", key.last_four())),
+            "{redacted}"
+        );
+    }
+}
+
+/// What stands before a key must not take its first character away: a backslash and `r` are a line break.
+#[test]
+fn one_reading_does_not_hide_another() {
+    let key = key("rescind_secret");
+    let escaped = key.expose().replace('_', "%5F");
+    for text in [
+        format!(r"C:\new\{escaped}"),
+        format!(r"\\server\{}", escaped.replace('%', "&#37;")),
+        percent(
+            &format!(r"dir\{}", key.expose().replace('_', "&#95;")),
+            true,
+        ),
+        format!(
+            "a%25{} b",
+            STANDARD.encode(key.expose()).replace('=', "%3d")
+        ),
+        format!("rsc\u{200b}_sk_{}", &key.expose()[7..]),
+    ] {
+        assert!(REDACTOR.holds_key(&text), "{text}");
+        let redacted = REDACTOR.redact(&text);
+        assert!(!redacted.contains(&key.expose()[20..38]) && redacted.contains(key.last_four()));
+    }
+}
+
+/// What is encoded more often than anybody would is not believed to be harmless.
+#[test]
+fn nothing_hides_behind_the_bounds() {
+    let key = key("rescind_secret");
+    for layers in 1..60 {
+        let text = format!("a r%{}5fb", "25".repeat(layers));
+        let hidden = key
+            .expose()
+            .replacen('_', &format!("%{}5f", "25".repeat(layers)), 1);
+        let redacted = REDACTOR.redact(&hidden);
+        assert!(
+            REDACTOR.holds_key(&hidden) && !redacted.contains(&key.expose()[10..20]),
+            "{layers}"
+        );
+        // Harmless ones are kept as far as they are looked at, or are too short to hold a key.
+        assert!(layers > 8 || REDACTOR.redact(&text) == text);
+    }
+    // Every way at once, within itself, and so often that it cannot all be read.
+    let mut text = key.expose().to_owned();
+    for _ in 0..5 {
+        text = broken(&text, 30, r"\u0025\x26\\&amp; +\n").replace('%', "%25");
+    }
+    let filler = "QUFBQUFB%25\\\\u0041&#65; +\\n".repeat(4_000);
+    let encoded = percent(&percent(&STANDARD.encode(key.expose()), true), true);
+    for text in [
+        format!("{filler}{encoded}"),
+        format!("{encoded}{filler}"),
+        text,
+    ] {
+        let redacted = REDACTOR.redact(&text);
+        assert!(!is_readable_at_once(&redacted, &key));
+    }
+}
+
+fn is_readable_at_once(text: &str, key: &KeyValue) -> bool {
+    let middle = STANDARD.encode(key.expose());
+    text.contains(&percent(&percent(&middle[8..40], true), true))
+}
+
+#[test]
+fn hostile_texts_take_time_in_proportion_to_their_length() {
+    let secret = key("rescind_secret");
+    let some = secret.expose();
+    for piece in [
+        "rsc_sk_",
+        "%25",
+        "%",
+        "\\",
+        "\\x{0",
+        "&#0",
+        "&#37;25",
+        "cnNjX3Nr",
+        "%72",
+        "VVFQ",
+        "ABEFQRUV +",
+        "\\u0025\\\\ %2541&amp;+",
+        "4142",
+        some,
+        "r\0s\0c\0_\0s\0k\0_\0",
+        "\n ",
+    ] {
+        let text = piece.repeat((256 << 10) / piece.len());
+        let started = Instant::now();
+        let redacted = REDACTOR.redact(&text);
+        assert!(!redacted.contains(some));
+        let took = started.elapsed();
+        eprintln!("{piece:?} {took:?} {}", redacted.len());
+        assert!(took < Duration::from_secs(20), "{piece:?} took {took:?}");
+    }
+}
