@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use base64::Engine as _;
@@ -10,6 +11,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
 use proptest::prelude::*;
 use regex::bytes::Regex;
 
+use super::engine::LONG_LINE;
 use super::{Candidate, Encoding, Encodings, Engine, Scanner};
 use crate::keyformat::{FormatSet, KeyFormat, Verdict};
 
@@ -142,11 +144,36 @@ fn in_base64(text: &[u8]) -> BTreeSet<Place> {
             let last = (bytes.len() - padding).max(first);
             for (at, value) in plain(&bytes[first..last]) {
                 let origin = characters[(first + at) * 8 / 6 - missing].0;
-                all.insert((origin as u64, Encoding::Base64, value));
+                let is_seen = literals(&value).any(|literal| {
+                    let start = (first + at + literal.start) * 8 / 6 - missing;
+                    let end = ((first + at + literal.end) * 8 - 1) / 6 - missing;
+                    (start..end).all(|last| is_whole_or_long(&characters, last))
+                });
+                if is_seen {
+                    all.insert((origin as u64, Encoding::Base64, value));
+                }
             }
         }
     }
     all
+}
+
+/// Where what its format is known by stands in a key.
+fn literals(value: &str) -> impl Iterator<Item = Range<usize>> {
+    let known = ["rsc_sk_", "a?>", "mid"];
+    let all = known.into_iter().flat_map(|literal| {
+        let places = value.match_indices(literal);
+        places.map(move |(at, _)| at..at + literal.len())
+    });
+    all.filter(|place| place.start == 0 || value.starts_with('k'))
+}
+
+/// Whether no line ends behind a character, or one that is long enough.
+fn is_whole_or_long(characters: &[(usize, u8)], last: usize) -> bool {
+    let goes_on = |pair: &[(usize, u8)]| pair[1].0 == pair[0].0 + 1;
+    let line = last.checked_sub(LONG_LINE - 1);
+    goes_on(&characters[last..last + 2])
+        || line.is_some_and(|start| characters[start..=last].windows(2).all(goes_on))
 }
 
 fn oracle(text: &[u8]) -> BTreeSet<Place> {
@@ -213,9 +240,23 @@ fn encoded() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Base64 in lines of about as many characters as the engine needs.
+fn wrapped() -> impl Strategy<Value = Vec<u8>> {
+    let line_break = prop_oneof![Just("\n"), Just("\r\n"), Just("\n  "), Just("\n\n")];
+    let around = "[ -~]{0,60}";
+    (around, key(), around, 40..80_usize, line_break).prop_map(
+        |(before, key, after, width, line_break)| {
+            let encoded = STANDARD.encode(format!("{before}{key}{after}"));
+            let lines: Vec<&[u8]> = encoded.as_bytes().chunks(width).collect();
+            lines.join(line_break.as_bytes())
+        },
+    )
+}
+
 fn text() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         4 => encoded(),
+        3 => wrapped(),
         2 => "[ \n\t]{1,3}".prop_map(String::into_bytes),
         1 => "(\r\n|\n  |=|==|\\PC|[A-Za-z0-9+/]{1,9})".prop_map(String::into_bytes),
         1 => prop::collection::vec(any::<u8>(), 0..300),

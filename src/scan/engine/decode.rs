@@ -103,7 +103,7 @@ fn characters_before(text: &[u8], at: usize) -> Vec<(u8, usize)> {
 }
 
 /// The length of the line break, with the white space that indents the next line, at the start of `text`.
-fn fold(text: &[u8]) -> usize {
+pub(super) fn fold(text: &[u8]) -> usize {
     let line_break = match text {
         [b'\n', ..] => 1,
         [b'\r', b'\n', ..] => 2,

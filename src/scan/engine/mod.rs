@@ -1,10 +1,12 @@
 //! The engine: where in a text stand candidates of which format.
 //!
-//! One pass finds the formats' literals in every form that encodings give them ([`literal`], [`sieve`]).
+//! One pass finds the formats' literals in every form that encodings give them ([`literal`], [`sieve`]), another
+//! those that a line break divides ([`folded`]).
 //! Only around such a hit the text is decoded and matched, within fixed bounds, so that it makes no
 //! difference whether a text is scanned as a whole or in pieces that overlap by those bounds.
 
 mod decode;
+mod folded;
 mod literal;
 mod sieve;
 
@@ -15,18 +17,25 @@ use super::lines::Spot;
 use super::scanner::Scanner;
 use super::{Candidate, Encoding, Encodings};
 use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
+use folded::Folded;
+#[cfg(test)]
+pub(super) use folded::LONG_LINE;
 use literal::Form;
 pub(super) use literal::base64_value;
 use sieve::{Hit, Sieve};
 
 /// Goes up when the engine finds what it did not find before in the same text.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
+
+/// How much of a text is looked at in one pass and then in the other, while it is in the cache.
+const PIECE: usize = 128 << 10;
 
 /// Finds candidates of all secret formats of a set. Public formats are not even looked for.
 #[derive(Debug)]
 pub struct Engine {
     formats: Vec<Hunted>,
     sieve: Option<Sieve>,
+    folded: Option<Folded>,
     /// The longest key of all formats, in bytes.
     longest_key: usize,
     /// How far from a hit the text is looked at, in bytes to either side.
@@ -88,13 +97,15 @@ impl Engine {
             .map(|hunted| hunted.format.max_len())
             .max()
             .unwrap_or(0);
+        // Twice a key's length in UTF-16, a neighbour on either side, and as much room in base64 for line
+        // breaks and what they cut off.
+        let reach = longest_key * 2 + 64;
         Self {
+            folded: Folded::new(&literals, reach),
             sieve: (!literals.is_empty()).then(|| Sieve::new(literals)),
             formats,
             longest_key,
-            // Twice a key's length in UTF-16, a neighbour on either side, and as much room in base64
-            // for line breaks and what they cut off.
-            reach: longest_key * 2 + 64,
+            reach,
             ruleset,
         }
     }
@@ -144,12 +155,22 @@ impl Engine {
     /// bytes to either side of them, or as far as the text does.
     pub(super) fn find(&self, window: &[u8], base: u64, decided: &Range<usize>) -> Vec<Found> {
         let mut all = Vec::new();
-        if let Some(sieve) = &self.sieve {
-            sieve.search(window, &mut |hit| {
-                if decided.contains(&hit.at) {
-                    all.extend(self.decide(window, base, hit));
+        for start in decided.clone().step_by(PIECE) {
+            let end = decided.end.min(start + PIECE);
+            let from = start.saturating_sub(self.reach);
+            let piece = &window[from..window.len().min(end + self.reach)];
+            let mut decide = |hit: Hit<'_>| {
+                let at = hit.at + from;
+                if (start..end).contains(&at) {
+                    all.extend(self.decide(window, base, Hit { at, ..hit }));
                 }
-            });
+            };
+            if let Some(sieve) = &self.sieve {
+                sieve.search(piece, &mut decide);
+            }
+            if let Some(folded) = &self.folded {
+                folded.search(piece, &mut decide);
+            }
         }
         // The same string is found twice if its anchor stands in it twice.
         all.sort_unstable_by_key(Found::key);

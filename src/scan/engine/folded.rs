@@ -1,0 +1,162 @@
+//! Finds literals in base64 that a line break divides.
+//!
+//! The sieve finds what stands in one piece. Encoders break base64 into lines of 64 (PEM) or 76 characters
+//! (MIME), and a break falls into the literal of about every eighth key. Such a literal stands around the
+//! end of a long line of base64, and those are rare: it is enough to look at every other block of 16 bytes
+//! for whether all of them can be base64.
+
+use super::literal::{Form, Literal, base64_value};
+use super::sieve::Hit;
+
+/// How many characters of base64 have to stand on the line before the break. In shorter lines blocks could
+/// be missed.
+pub(in crate::scan) const LONG_LINE: usize = 48;
+
+/// What is looked at, and how far the next is. Any [`LONG_LINE`] characters have a whole block among them.
+const BLOCK: usize = 16;
+const STEP: usize = 32;
+
+/// The literals in base64, prepared for being searched for at the ends of lines.
+#[derive(Debug)]
+pub(super) struct Folded {
+    literals: Vec<Literal>,
+    /// For each value of a character the values, as bits, that can follow it in a literal.
+    pairs: Vec<u64>,
+    /// How far from a hit the text is looked at.
+    reach: usize,
+}
+
+impl Folded {
+    /// For those of `literals` that are base64, if there are any.
+    pub(super) fn new(literals: &[Literal], reach: usize) -> Option<Self> {
+        let is_base64 = |literal: &&Literal| matches!(literal.form, Form::Base64(_));
+        let literals: Vec<_> = literals.iter().filter(is_base64).cloned().collect();
+        let mut pairs = vec![0; 64];
+        for pair in literals.iter().flat_map(|literal| literal.bytes.windows(2)) {
+            let values = |at: usize| pair[at].iter().copied().filter_map(base64_value);
+            for last in values(0) {
+                pairs[usize::from(last)] |= values(1).fold(0_u64, |bits, next| bits | 1 << next);
+            }
+        }
+        (!literals.is_empty()).then_some(Self {
+            literals,
+            pairs,
+            reach,
+        })
+    }
+
+    /// Calls `found` for each literal in `text` that has a line break in it.
+    pub(super) fn search<'a>(&'a self, text: &[u8], found: &mut dyn FnMut(Hit<'a>)) {
+        let mut at = 0;
+        while let Some(block) = text.get(at..at + BLOCK) {
+            at = if may_be_base64(block) {
+                self.follow(text, at, found)
+            } else {
+                at + STEP
+            };
+        }
+    }
+
+    /// Looks at the end of the line of base64 at `at`, if it is one. Returns where to go on.
+    #[cold]
+    #[inline(never)]
+    fn follow<'a>(&'a self, text: &[u8], at: usize, found: &mut dyn FnMut(Hit<'a>)) -> usize {
+        let end = at + leading(&text[at..]);
+        if end < at + BLOCK {
+            return at + STEP;
+        }
+        let next = end + super::decode::fold(&text[end..]);
+        let value = |at: usize| text.get(at).copied().and_then(base64_value);
+        if let (Some(last), Some(first)) = (value(end - 1), value(next))
+            && next > end
+            && self.pairs[usize::from(last)] >> first & 1 == 1
+        {
+            let line = end.saturating_sub(LONG_LINE)..end;
+            if line.len() == LONG_LINE && leading(&text[line]) == LONG_LINE {
+                self.compare(text, end, next, found);
+            }
+        }
+        next.max(end + 1)
+    }
+
+    /// Tries every way in which a literal can lie across the line break from `end` to `next`.
+    fn compare<'a>(&'a self, text: &[u8], end: usize, next: usize, found: &mut dyn FnMut(Hit<'a>)) {
+        for literal in &self.literals {
+            for split in 1..literal.bytes.len() {
+                let (head, tail) = literal.bytes.split_at(split);
+                let stands = |at: Option<usize>, known: &[Vec<u8>]| {
+                    at.and_then(|at| text.get(at..at + known.len()))
+                        .is_some_and(|text| {
+                            let mut pairs = text.iter().zip(known);
+                            pairs.all(|(byte, known)| known.contains(byte))
+                        })
+                };
+                if stands(end.checked_sub(split), head) && stands(Some(next), tail) {
+                    let at = match literal.lead.checked_sub(split) {
+                        Some(behind) => next + behind,
+                        None => end - split + literal.lead,
+                    };
+                    // Else it would depend on where the text is cut into pieces.
+                    if at + LONG_LINE <= end + self.reach {
+                        found(Hit { literal, at });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether no byte says that this is not base64: most of what stands between words is below `+`.
+#[inline]
+fn may_be_base64(block: &[u8]) -> bool {
+    block.iter().fold(true, |all, byte| {
+        all & (i8::from_ne_bytes([*byte]) >= b'+'.cast_signed())
+    })
+}
+
+/// How many characters of base64 `text` starts with.
+fn leading(text: &[u8]) -> usize {
+    let is_base64 = |byte: &&u8| base64_value(**byte).is_some();
+    text.iter().take_while(is_base64).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    use crate::keyformat::FormatSet;
+    use crate::scan::{Encodings, Engine};
+
+    /// Wherever a line ends, as encoders write lines.
+    #[test]
+    fn no_line_break_hides_a_key() {
+        let formats = FormatSet::builtin();
+        let engine = Engine::new(&formats, Encodings::ALL);
+        for id in ["rescind_secret", "rescind_public"] {
+            let key = formats.get(id).unwrap().mint().unwrap();
+            for (width, line_break) in [(64, "\n"), (76, "\r\n"), (76, "\n    "), (48, "\r\n\t")] {
+                for before in 0..width {
+                    let text = format!("{}{}. And so on.", "x".repeat(before), key.expose());
+                    let encoded = STANDARD.encode(text);
+                    let lines = encoded
+                        .as_bytes()
+                        .chunks(width)
+                        .map(String::from_utf8_lossy);
+                    let text = format!("data:\n{}\n", lines.collect::<Vec<_>>().join(line_break));
+                    let found = engine.scan(text.as_bytes());
+                    assert_eq!(
+                        found.len(),
+                        usize::from(id == "rescind_secret"),
+                        "{before} {text}"
+                    );
+                    assert!(
+                        found
+                            .iter()
+                            .all(|found| found.value.expose() == key.expose())
+                    );
+                }
+            }
+        }
+    }
+}
