@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::place::partner_place;
 use super::public_keys::{NoKey, PublicKeys};
 use super::rows::{ReportError, Row, count_rows, parse_report};
-use super::signature::{ReportSignature, SignatureError};
+use super::signature::{ReportKey, ReportSignature, SignatureError};
 use crate::keyformat::Sha256Digest;
 use crate::respond::{Outcome, Responder, Sighting};
 use crate::store::{Reason, StoreError};
@@ -165,12 +165,24 @@ impl Partner {
         })
     }
 
+    /// The public key that a report names, fetched if need be.
+    ///
+    /// # Errors
+    /// [`PartnerError`] when there is none, or it cannot be had.
+    pub async fn key(&self, proof: &ReportProof) -> Result<ReportKey, PartnerError> {
+        Ok(self.keys.find(&proof.identifier).await?)
+    }
+
     /// Checks the untouched bytes of a report's body.
     ///
     /// # Errors
-    /// [`PartnerError`] when it is not genuine, cannot be checked, or is no report.
-    pub async fn verify(&self, proof: ReportProof, body: Vec<u8>) -> Result<Report, PartnerError> {
-        let key = self.keys.find(&proof.identifier).await?;
+    /// [`PartnerError`] when it is not genuine, or is no report.
+    pub async fn verify(
+        &self,
+        proof: ReportProof,
+        key: ReportKey,
+        body: Vec<u8>,
+    ) -> Result<Report, PartnerError> {
         // Hashing and reading 25 MiB takes a tenth of a second, which other requests must not wait.
         tokio::task::spawn_blocking(move || {
             key.verify(&body, &proof.signature)?;

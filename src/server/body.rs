@@ -1,20 +1,22 @@
 //! Reading request bodies: bounded one by one and all together, at a pace, declared as JSON, field by field.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream, Bytes};
+use axum::body::{Body, Bytes};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
-use futures_util::{StreamExt as _, stream};
+use axum::http::{HeaderMap, StatusCode, header};
+use futures_util::stream;
 use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::budget::{Budget, NoRoom, Share};
+use super::budget::{Budget, NoRoom, Sender, Share};
 use super::client::Client;
 use super::error::{ApiError, ApiResult};
-use super::pulse::Pulse;
+use super::reading::{Reading, Unread, Waste};
+use super::standing::{Standing, Standings};
 
 /// The most a JSON request of the API may have, in bytes. Bodies that are declared to have no more wait for none
 /// that have more.
@@ -28,13 +30,12 @@ const LARGE_BYTES: usize = 32 << 20;
 const SMALL_WORK: usize = 24 << 20;
 const LARGE_WORK: usize = 64 << 20;
 
-/// How long a body waits for others to be worked on.
-const WORK_PATIENCE: Duration = Duration::from_secs(8);
+/// How long a body waits for others to be worked on. It is whole and genuine: what it waits for is this server.
+const WORK_PATIENCE: Duration = Duration::from_secs(18);
 
-/// How often a sender's pace is looked at, and how many bytes have to have come since.
-const WINDOW: Duration = Duration::from_secs(5);
-const SMALL_PACE: usize = 1 << 10;
-const LARGE_PACE: usize = 256 << 10;
+/// How long a body may take to come while others wait for its room.
+const SMALL_HASTE: Duration = Duration::from_secs(2);
+const LARGE_HASTE: Duration = Duration::from_secs(4);
 
 /// When a sender that was not admitted may try again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -50,6 +51,7 @@ pub(super) struct Bodies {
     large: Arc<Budget>,
     small_work: Arc<Semaphore>,
     large_work: Arc<Semaphore>,
+    standings: Arc<Standings>,
 }
 
 /// A body that was read whole.
@@ -67,52 +69,88 @@ pub(super) struct Hold {
     share: Share,
     work: Option<OwnedSemaphorePermit>,
     is_small: bool,
+    client: IpAddr,
+    standings: Arc<Standings>,
+}
+
+/// How a body may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    /// The most bytes it may have.
+    pub(super) limit: usize,
+    /// How long its client may take to send it, once it is being read.
+    pub(super) patience: Duration,
+    /// Whether the head of the request has shown who sends it.
+    pub(super) is_proved: bool,
 }
 
 impl Bodies {
     pub(super) fn new() -> Self {
         Self {
-            small: Budget::new(SMALL_BYTES),
-            large: Budget::new(LARGE_BYTES),
+            small: Budget::new(SMALL_BYTES, SMALL_HASTE),
+            large: Budget::new(LARGE_BYTES, LARGE_HASTE),
             small_work: Arc::new(Semaphore::new(SMALL_WORK >> 10)),
             large_work: Arc::new(Semaphore::new(LARGE_WORK >> 10)),
+            standings: Arc::new(Standings::new()),
         }
     }
 
-    /// Reads a body of at most `limit` bytes.
+    /// Reads a body.
     ///
     /// # Errors
-    /// 413 for more, also when it arrives in chunks of unknown total; 408 for a client that takes longer than
-    /// `patience` or dawdles; 503 when too many bodies are under way. The connection is closed then.
-    pub(super) async fn read(
-        &self,
-        parts: &Parts,
-        body: Body,
-        limit: usize,
-        patience: Duration,
-    ) -> ApiResult<Whole> {
+    /// 413 for more than `terms` allow, also when it arrives in chunks of unknown total; 408 for a client that takes
+    /// too long or dawdles; 503 when too many bodies are under way. The connection is closed then.
+    pub(super) async fn read(&self, parts: &Parts, body: Body, terms: Terms) -> ApiResult<Whole> {
+        let Terms { limit, .. } = terms;
         refuse_too_large(&parts.headers, limit)?;
         let declared = content_length(&parts.headers);
-        let is_small = declared.is_some_and(|length| length <= MAX_JSON as u64);
+        let declared = declared.and_then(|length| usize::try_from(length).ok());
+        let client = Client::counted(parts);
+        let sender = Sender {
+            client,
+            standing: if terms.is_proved {
+                Standing::Known
+            } else {
+                self.standings.of(client)
+            },
+        };
+        // One of unknown length is a small one until it turns out not to be.
+        let expected = declared.unwrap_or(limit.min(MAX_JSON));
+        let is_small = expected <= MAX_JSON;
         let budget = if is_small { &self.small } else { &self.large };
         let mut reading = Reading {
-            share: budget.share(Client::counted(parts)),
-            taken: 0,
+            share: budget.share(sender, expected).await?,
+            sender,
+            large: &self.large,
+            room: expected,
             pulse: parts.extensions.get().cloned(),
             limit,
-            pace: if is_small { SMALL_PACE } else { LARGE_PACE },
-            bytes: Vec::new(),
+            is_small,
+            bytes: Vec::with_capacity(declared.unwrap_or(0)),
+        };
+        let waste = Waste {
+            standings: &self.standings,
+            client: (!terms.is_proved).then_some(client),
         };
         let mut chunks = body.into_data_stream();
-        tokio::time::timeout(patience, reading.all(&mut chunks))
-            .await
-            .map_err(|_| ApiError::body_timeout())??;
+        let read = tokio::time::timeout(terms.patience, reading.all(&mut chunks)).await;
+        match read.map_err(|_| ApiError::body_timeout())? {
+            Ok(()) => waste.was_none(),
+            Err(Unread::NoRoom) => {
+                waste.was_none();
+                return Err(busy());
+            }
+            Err(Unread::Slow) => return Err(busy()),
+            Err(Unread::Refused(error)) => return Err(error),
+        }
         Ok(Whole {
             bytes: reading.bytes,
             hold: Hold {
                 share: reading.share,
                 work: None,
-                is_small,
+                is_small: reading.is_small,
+                client,
+                standings: Arc::clone(&self.standings),
             },
         })
     }
@@ -138,21 +176,43 @@ impl Bodies {
 }
 
 impl Hold {
-    /// Waits for `proof` that the body is genuine. Up to there it may have to make room for smaller ones, from
-    /// there on it may not.
+    /// Waits for something that is needed for the proof. Meanwhile the body may have to make room for others.
     ///
     /// # Errors
-    /// 503 when it has to make room, and that of `proof`.
-    pub(super) async fn until_proved<T, E: Into<ApiError>>(
+    /// 503 when it has to make room, and that of `needed`.
+    pub(super) async fn until<T, E: Into<ApiError>>(
+        &self,
+        needed: impl Future<Output = Result<T, E>>,
+    ) -> ApiResult<T> {
+        tokio::select! {
+            needed = needed => self.judged(needed),
+            _ = self.share.turned_out() => Err(busy()),
+        }
+    }
+
+    /// Waits for `proof` that the body is genuine, and remembers its sender for it. What is being checked cannot make
+    /// room: its bytes are in use until the check is over.
+    ///
+    /// # Errors
+    /// That of `proof`.
+    pub(super) async fn proved<T, E: Into<ApiError>>(
         &self,
         proof: impl Future<Output = Result<T, E>>,
     ) -> ApiResult<T> {
-        let proved = tokio::select! {
-            proved = proof => proved.map_err(Into::into)?,
-            () = self.share.turned_out() => return Err(busy()),
-        };
         self.share.keep();
+        let proved = self.judged(proof.await)?;
+        self.standings.trust(self.client);
         Ok(proved)
+    }
+
+    /// Remembers who sent what is not genuine.
+    fn judged<T, E: Into<ApiError>>(&self, outcome: Result<T, E>) -> ApiResult<T> {
+        let outcome = outcome.map_err(Into::into);
+        outcome.inspect_err(|error| {
+            if error.status() == StatusCode::UNAUTHORIZED {
+                self.standings.distrust(self.client);
+            }
+        })
     }
 
     /// An answer that takes what the body took until it is written. Its reader has [`ANSWER_TIME`] for it.
@@ -178,77 +238,6 @@ impl Hold {
             },
         );
         Body::from_stream(pieces)
-    }
-}
-
-/// A body that is being read.
-struct Reading {
-    share: Share,
-    taken: usize,
-    pulse: Option<Arc<Pulse>>,
-    limit: usize,
-    pace: usize,
-    bytes: Vec<u8>,
-}
-
-impl Reading {
-    async fn all(&mut self, chunks: &mut BodyDataStream) -> ApiResult<()> {
-        let mut window = Window::begin();
-        while let Some(chunk) = self.next(chunks, &mut window).await? {
-            let length = self.bytes.len() + chunk.len();
-            if length > self.limit {
-                return Err(ApiError::body_too_large(self.limit));
-            }
-            if length > self.taken {
-                // Larger steps for larger bodies: fewer of them.
-                let step = (length - self.taken).max((self.taken / 8).min(PIECE));
-                let asked = Instant::now();
-                self.share.grow(step).await?;
-                self.taken += step;
-                window.ends += asked.elapsed();
-            }
-            window.bytes += chunk.len();
-            self.bytes.extend_from_slice(&chunk);
-        }
-        self.share.shrink_to(self.bytes.len());
-        Ok(())
-    }
-
-    async fn next(
-        &self,
-        chunks: &mut BodyDataStream,
-        window: &mut Window,
-    ) -> ApiResult<Option<Bytes>> {
-        let _waits = self.pulse.as_ref().map(Pulse::wait_for_client);
-        loop {
-            tokio::select! {
-                chunk = chunks.next() => return chunk.transpose().map_err(|_| {
-                    ApiError::body_parsing("The body ended early or could not be read.")
-                }),
-                () = self.share.turned_out() => return Err(busy()),
-                () = tokio::time::sleep_until(window.ends) => {
-                    if window.bytes < self.pace {
-                        return Err(ApiError::body_timeout());
-                    }
-                    *window = Window::begin();
-                }
-            }
-        }
-    }
-}
-
-/// What a sender sent lately.
-struct Window {
-    ends: Instant,
-    bytes: usize,
-}
-
-impl Window {
-    fn begin() -> Self {
-        Self {
-            ends: Instant::now() + WINDOW,
-            bytes: 0,
-        }
     }
 }
 

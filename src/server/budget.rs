@@ -1,35 +1,54 @@
 //! How many bytes of bodies are under way, all connections together.
 //!
-//! A body takes its [`Share`] as its bytes arrive, not when they are announced: whoever announces much and sends
-//! nothing holds nothing. When the budget is used up, bodies wait, which costs nothing but their connection, since
-//! what is not read is not sent either. What becomes free goes first to the client that holds the least, and a
-//! body that has waited for a while turns out the largest one of the client that holds the most. So a sender
-//! of much waits for itself, and a sender of little for nobody for long.
+//! A body takes its whole [`Share`] before any of it is read. So whichever was begun can be read to its end, and a
+//! crowd does not use up everything with bodies none of which gets on. Until then it waits, which costs nothing but its
+//! connection, since what is not read is not sent either.
+//!
+//! First come senders of better [`Standing`], then those who hold the least. Whoever is first and finds no room
+//! turns out what is being read of senders of worse standing at once, and after a while what comes too slowly of
+//! equal ones. So a sender of much waits for itself, a sender of little for nobody for long, and one that has proved
+//! itself for no stranger at all. A body that is whole is not turned out.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
-/// How long a body waits before larger ones have to make room.
+use super::standing::Standing;
+
+/// How long a body waits before slow ones of equals have to make room.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How long a body waits in all. Senders of webhooks and reports wait 10 seconds for their answer.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a body waits in all. Senders of webhooks wait 10 seconds for their answer, partners up to a minute.
+const PATIENCE: Duration = Duration::from_secs(18);
+
+/// How many times in [`GRACE`] a body that waits looks for others that have to make room.
+const LOOKS: u32 = 10;
 
 /// How many bodies wait at a time.
 const MOST_WAITING: usize = 256;
 
-/// There was no room in time, or the body had to make room for smaller ones.
+/// There was no room in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NoRoom;
+
+/// Whose a body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sender {
+    pub(super) client: IpAddr,
+    pub(super) standing: Standing,
+}
 
 /// A number of bytes that bodies share.
 #[derive(Debug)]
 pub(super) struct Budget {
     total: usize,
+    /// How long a body may take to come while others wait. One that is slower is slow.
+    haste: Duration,
     grace: Duration,
     patience: Duration,
     state: Mutex<State>,
@@ -39,23 +58,36 @@ pub(super) struct Budget {
 struct State {
     used: usize,
     next: u64,
-    shares: HashMap<u64, Held>,
+    held: HashMap<u64, Held>,
     clients: HashMap<IpAddr, usize>,
     waiting: Vec<Waiting>,
 }
 
 #[derive(Debug)]
 struct Held {
-    client: IpAddr,
+    sender: Sender,
     bytes: usize,
-    /// Tells the body that it has to make room. `None`: it does not have to any more.
-    turn_out: Option<Arc<Notify>>,
+    since: Instant,
+    /// `None`: it does not have to make room any more.
+    reading: Option<Arc<Reading>>,
+}
+
+/// A body that is not whole yet.
+#[derive(Debug, Default)]
+struct Reading {
+    arrived: AtomicUsize,
+    is_turned_out: AtomicBool,
+    is_slow: AtomicBool,
+    turn_out: Notify,
 }
 
 #[derive(Debug)]
 struct Waiting {
-    share: u64,
+    id: u64,
+    since: Instant,
+    sender: Sender,
     bytes: usize,
+    reading: Arc<Reading>,
     go: oneshot::Sender<()>,
 }
 
@@ -64,39 +96,66 @@ struct Waiting {
 pub(super) struct Share {
     budget: Arc<Budget>,
     id: u64,
-    turned_out: Arc<Notify>,
+    reading: Arc<Reading>,
 }
 
 impl Budget {
-    pub(super) fn new(total: usize) -> Arc<Self> {
-        Self::with(total, GRACE, PATIENCE)
+    /// `total` bytes. While others wait a body may take `haste` to come.
+    pub(super) fn new(total: usize, haste: Duration) -> Arc<Self> {
+        Self::with(total, haste, GRACE, PATIENCE)
     }
 
-    fn with(total: usize, grace: Duration, patience: Duration) -> Arc<Self> {
+    fn with(total: usize, haste: Duration, grace: Duration, patience: Duration) -> Arc<Self> {
         Arc::new(Self {
             total,
+            haste,
             grace,
             patience,
             state: Mutex::default(),
         })
     }
 
-    /// A share of nothing yet.
-    pub(super) fn share(self: &Arc<Self>, client: IpAddr) -> Share {
-        let turned_out = Arc::new(Notify::new());
-        let mut state = self.lock();
-        let id = state.next;
-        state.next += 1;
-        let held = Held {
-            client,
-            bytes: 0,
-            turn_out: Some(Arc::clone(&turned_out)),
+    /// Waits for room for a body.
+    ///
+    /// # Errors
+    /// [`NoRoom`]
+    pub(super) async fn share(
+        self: &Arc<Self>,
+        sender: Sender,
+        bytes: usize,
+    ) -> Result<Share, NoRoom> {
+        let (go, mut granted) = oneshot::channel();
+        let reading = Arc::new(Reading::default());
+        let share = {
+            let mut state = self.lock();
+            let id = state.next;
+            state.next += 1;
+            state.waiting.push(Waiting {
+                id,
+                since: Instant::now(),
+                sender,
+                bytes: bytes.min(self.total),
+                reading: Arc::clone(&reading),
+                go,
+            });
+            state.grant(self.total);
+            state.thin_out();
+            state.make_room(self);
+            // Dropping it gives everything back from here on, whether it still waits or not.
+            Share {
+                budget: Arc::clone(self),
+                id,
+                reading,
+            }
         };
-        state.shares.insert(id, held);
-        Share {
-            budget: Arc::clone(self),
-            id,
-            turned_out,
+        let mut patience = std::pin::pin!(tokio::time::sleep(self.patience));
+        loop {
+            tokio::select! {
+                biased;
+                granted = &mut granted => return granted.map(|()| share).map_err(|_| NoRoom),
+                () = &mut patience => return Err(NoRoom),
+                () = tokio::time::sleep(self.grace / LOOKS) => self.lock().make_room(self),
+            }
         }
     }
 
@@ -106,44 +165,22 @@ impl Budget {
 }
 
 impl Share {
-    /// Takes more, waiting for it if need be.
-    ///
-    /// # Errors
-    /// [`NoRoom`]; the share is as it was.
-    pub(super) async fn grow(&self, bytes: usize) -> Result<(), NoRoom> {
-        let (go, mut granted) = oneshot::channel();
-        {
-            let mut state = self.budget.lock();
-            let share = self.id;
-            state.waiting.push(Waiting { share, bytes, go });
-            state.grant(self.budget.total);
-            state.thin_out();
-        }
-        let began = tokio::time::Instant::now();
-        loop {
-            tokio::select! {
-                biased;
-                granted = &mut granted => return granted.map_err(|_| NoRoom),
-                () = self.turned_out() => break,
-                () = tokio::time::sleep(self.budget.grace) => self.budget.lock().make_room_for(self.id, bytes),
-            }
-            if began.elapsed() >= self.budget.patience {
-                break;
-            }
-        }
-        self.budget.lock().forget_waiting(self.id);
-        Err(NoRoom)
+    /// Notes that so many bytes of the body have come.
+    pub(super) fn arrived(&self, bytes: usize) {
+        self.reading.arrived.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Ends when smaller bodies need the room. Does not end after [`keep`](Self::keep).
-    pub(super) async fn turned_out(&self) {
-        self.turned_out.notified().await;
+    /// Ends when others need the room; whether because the body came too slowly. Does not end after
+    /// [`keep`](Self::keep).
+    pub(super) async fn turned_out(&self) -> bool {
+        self.reading.turn_out.notified().await;
+        self.reading.is_slow.load(Ordering::Relaxed)
     }
 
-    /// From here on the share is not taken away: the body is whole and genuine.
+    /// From here on the share is not taken away: the body is whole, and only waits for this server.
     pub(super) fn keep(&self) {
-        if let Some(held) = self.budget.lock().shares.get_mut(&self.id) {
-            held.turn_out = None;
+        if let Some(held) = self.budget.lock().held.get_mut(&self.id) {
+            held.reading = None;
         }
     }
 
@@ -158,259 +195,130 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         let mut state = self.budget.lock();
-        state.forget_waiting(self.id);
-        state.release(self.id, 0);
-        state.shares.remove(&self.id);
+        let id = self.id;
+        state.waiting.retain(|waiting| waiting.id != id);
+        state.release(id, 0);
+        state.held.remove(&id);
         state.grant(self.budget.total);
     }
 }
 
 impl State {
-    /// How much the share's client holds in all, and the share itself.
-    fn weight(&self, share: u64) -> (usize, usize) {
-        let Some(held) = self.shares.get(&share) else {
-            return (0, 0);
-        };
-        let client = self.clients.get(&held.client).copied().unwrap_or(0);
-        (client, held.bytes)
+    /// Whose turn it is, the smallest first.
+    fn turn(&self, waiting: &Waiting) -> (Reverse<Standing>, usize, u64) {
+        let Sender { client, standing } = waiting.sender;
+        let holds = self.clients.get(&client).copied().unwrap_or(0);
+        (Reverse(standing), holds + waiting.bytes, waiting.id)
     }
 
-    /// Lets those go on for whom there is room, whoever holds the least first.
+    fn first(&self) -> Option<usize> {
+        let waiting = 0..self.waiting.len();
+        waiting.min_by_key(|at| self.turn(&self.waiting[*at]))
+    }
+
+    /// Lets those begin for whom there is room, in turn.
     fn grant(&mut self, total: usize) {
-        while let Some((at, bytes)) = self.lightest() {
-            if self.used + bytes > total {
+        while let Some(at) = self.first() {
+            if self.used + self.waiting[at].bytes > total {
                 return;
             }
-            let Waiting { share, bytes, go } = self.waiting.swap_remove(at);
-            let Some(held) = self.shares.get_mut(&share) else {
-                continue;
+            let next = self.waiting.swap_remove(at);
+            let Sender { client, .. } = next.sender;
+            *self.clients.entry(client).or_default() += next.bytes;
+            self.used += next.bytes;
+            let held = Held {
+                sender: next.sender,
+                bytes: next.bytes,
+                since: Instant::now(),
+                reading: Some(next.reading),
             };
-            held.bytes += bytes;
-            *self.clients.entry(held.client).or_default() += bytes;
-            self.used += bytes;
+            self.held.insert(next.id, held);
             // Should nobody listen any more, the share is about to be dropped, and these bytes with it.
-            let _ = go.send(());
+            let _ = next.go.send(());
         }
     }
 
-    fn lightest(&self) -> Option<(usize, usize)> {
-        let waiting = self.waiting.iter().enumerate();
-        let lightest =
-            waiting.min_by_key(|(_, waiting)| (self.weight(waiting.share), waiting.share));
-        lightest.map(|(at, waiting)| (at, waiting.bytes))
-    }
-
-    /// Refuses whoever holds the most when too many wait.
+    /// Refuses whose turn is last when too many wait.
     fn thin_out(&mut self) {
         if self.waiting.len() <= MOST_WAITING {
             return;
         }
-        let waiting = self.waiting.iter().enumerate();
-        let heaviest =
-            waiting.max_by_key(|(_, waiting)| (self.weight(waiting.share), waiting.share));
-        if let Some((at, _)) = heaviest {
-            self.waiting.swap_remove(at);
+        let waiting = 0..self.waiting.len();
+        if let Some(last) = waiting.max_by_key(|at| self.turn(&self.waiting[*at])) {
+            self.waiting.swap_remove(last);
         }
     }
 
-    /// Turns out the largest body of the client that holds the most, if that is more than this share's.
-    fn make_room_for(&mut self, share: u64, bytes: usize) {
-        let Some(mine) = self.shares.get(&share) else {
+    /// Turns out what has to make room for whose turn it is.
+    fn make_room(&mut self, budget: &Budget) {
+        let Some(first) = self.first().map(|at| &self.waiting[at]) else {
             return;
         };
-        let mine = (mine.client, self.weight(share));
-        let removable = self
-            .shares
-            .iter()
-            .filter(|(id, held)| held.turn_out.is_some() && **id != share);
-        let heaviest = removable.max_by_key(|(id, _)| self.weight(**id));
-        let Some((id, held)) = heaviest else {
-            return;
-        };
-        let theirs = self.weight(*id);
-        let is_heavier = if held.client == mine.0 {
-            theirs.1 > mine.1.1 + bytes
-        } else {
-            theirs.0 > mine.1.0 + bytes
-        };
-        let id = *id;
-        if is_heavier
-            && let Some(turn_out) = self
-                .shares
-                .get_mut(&id)
-                .and_then(|held| held.turn_out.take())
-        {
-            turn_out.notify_one();
+        let wants = first.sender.standing;
+        let has_waited = first.since.elapsed() >= budget.grace;
+        let leaving = self.held.values().filter(|held| held.is_leaving());
+        let leaving: usize = leaving.map(|held| held.bytes).sum();
+        let mut missing = (self.used + first.bytes).saturating_sub(budget.total + leaving);
+        let mut others: Vec<_> = self
+            .held
+            .values()
+            .filter(|held| held.reading.is_some() && !held.is_leaving())
+            .map(|held| (held.sender.standing, held.is_slow(budget), held))
+            .filter(|(standing, is_slow, _)| {
+                *standing < wants || (*standing == wants && has_waited && *is_slow)
+            })
+            .collect();
+        others.sort_by_key(|(standing, is_slow, held)| (*standing, !is_slow, Reverse(held.bytes)));
+        for (_, is_slow, held) in others {
+            if missing == 0 {
+                return;
+            }
+            missing = missing.saturating_sub(held.bytes);
+            held.turn_out(is_slow);
         }
     }
 
-    fn release(&mut self, share: u64, keep: usize) {
-        let Some(held) = self.shares.get_mut(&share) else {
+    fn release(&mut self, id: u64, keep: usize) {
+        let Some(held) = self.held.get_mut(&id) else {
             return;
         };
         let freed = held.bytes.saturating_sub(keep);
         held.bytes -= freed;
         self.used -= freed;
-        if let Some(client) = self.clients.get_mut(&held.client) {
-            *client -= freed;
-            if *client == 0 {
-                self.clients.remove(&held.client);
+        let client = held.sender.client;
+        if let Some(holds) = self.clients.get_mut(&client) {
+            *holds -= freed;
+            if *holds == 0 {
+                self.clients.remove(&client);
             }
         }
     }
+}
 
-    fn forget_waiting(&mut self, share: u64) {
-        self.waiting.retain(|waiting| waiting.share != share);
+impl Held {
+    /// Whether it was told to make room and has not done so yet.
+    fn is_leaving(&self) -> bool {
+        let reading = self.reading.as_ref();
+        reading.is_some_and(|reading| reading.is_turned_out.load(Ordering::Relaxed))
+    }
+
+    /// Whether at its pace it takes longer than `budget.haste` to come.
+    fn is_slow(&self, budget: &Budget) -> bool {
+        let elapsed = self.since.elapsed();
+        let arrived = self.reading.as_ref();
+        let arrived = arrived.map_or(0, |reading| reading.arrived.load(Ordering::Relaxed));
+        let due = self.bytes as u128 * elapsed.as_millis() / budget.haste.as_millis().max(1);
+        elapsed >= budget.grace && (arrived as u128) < due.min(self.bytes as u128)
+    }
+
+    fn turn_out(&self, is_slow: bool) {
+        if let Some(reading) = &self.reading {
+            reading.is_slow.store(is_slow, Ordering::Relaxed);
+            reading.is_turned_out.store(true, Ordering::Relaxed);
+            reading.turn_out.notify_one();
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A budget of 100 bytes that waits for moments only.
-    fn budget() -> Arc<Budget> {
-        Budget::with(100, Duration::from_millis(20), Duration::from_millis(100))
-    }
-
-    fn client(number: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, number])
-    }
-
-    fn used(budget: &Budget) -> usize {
-        let state = budget.lock();
-        let shares: usize = state.shares.values().map(|held| held.bytes).sum();
-        let clients: usize = state.clients.values().sum();
-        assert!(state.used == shares && state.used == clients, "{state:?}");
-        state.used
-    }
-
-    #[tokio::test]
-    async fn what_is_taken_is_given_back() {
-        let budget = budget();
-        let (a, b) = (budget.share(client(1)), budget.share(client(2)));
-        a.grow(60).await.unwrap();
-        b.grow(40).await.unwrap();
-        assert_eq!(used(&budget), 100);
-        a.shrink_to(10);
-        assert_eq!(used(&budget), 50);
-        drop(a);
-        assert_eq!(used(&budget), 40);
-        drop(b);
-        assert_eq!(used(&budget), 0);
-        assert!(budget.lock().shares.is_empty() && budget.lock().clients.is_empty());
-    }
-
-    #[tokio::test]
-    async fn whoever_asks_for_more_than_there_ever_is_waits_for_a_while_only() {
-        let budget = budget();
-        let share = budget.share(client(1));
-        assert_eq!(share.grow(101).await, Err(NoRoom));
-        assert!(budget.lock().waiting.is_empty());
-        share.grow(100).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_small_body_waits_for_no_large_one_for_long() {
-        let budget = budget();
-        // One client with many bodies, one with one large one: both could be in the way.
-        let greedy: Vec<_> = (0..10).map(|_| budget.share(client(1))).collect();
-        for share in &greedy {
-            share.grow(10).await.unwrap();
-        }
-        let small = budget.share(client(2));
-        let turned_out = async {
-            futures_util::future::select_all(greedy.iter().map(|s| Box::pin(s.turned_out())))
-                .await
-                .1
-        };
-        let room = async {
-            let at = turned_out.await;
-            greedy[at].shrink_to(0);
-        };
-        let (grown, ()) = tokio::join!(small.grow(8), room);
-        assert_eq!(grown, Ok(()));
-    }
-
-    #[tokio::test]
-    async fn nobody_is_turned_out_for_somebody_who_holds_more() {
-        let budget = budget();
-        let (large, small) = (budget.share(client(1)), budget.share(client(2)));
-        large.grow(60).await.unwrap();
-        small.grow(40).await.unwrap();
-        let refused = tokio::select! {
-            refused = large.grow(10) => refused,
-            () = small.turned_out() => panic!("the smaller one had to go"),
-        };
-        assert_eq!(refused, Err(NoRoom));
-    }
-
-    #[tokio::test]
-    async fn a_whole_body_is_not_turned_out() {
-        let budget = budget();
-        let (large, small) = (budget.share(client(1)), budget.share(client(2)));
-        large.grow(100).await.unwrap();
-        large.keep();
-        let refused = tokio::select! {
-            refused = small.grow(10) => refused,
-            () = large.turned_out() => panic!("a whole body had to go"),
-        };
-        assert_eq!(refused, Err(NoRoom));
-    }
-
-    #[tokio::test]
-    async fn what_becomes_free_goes_to_whoever_holds_the_least() {
-        let hour = Duration::from_hours(1);
-        let budget = Budget::with(100, hour, hour);
-        let (large, small) = (budget.share(client(1)), budget.share(client(2)));
-        let rest = budget.share(client(3));
-        large.grow(50).await.unwrap();
-        small.grow(5).await.unwrap();
-        rest.grow(45).await.unwrap();
-        rest.keep();
-        let order = Mutex::new(Vec::new());
-        let first = async {
-            large.grow(10).await.unwrap();
-            order.lock().unwrap().push("large");
-        };
-        let second = async {
-            small.grow(10).await.unwrap();
-            order.lock().unwrap().push("small");
-        };
-        let free = async {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            rest.shrink_to(35);
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            rest.shrink_to(25);
-        };
-        tokio::join!(first, second, free);
-        assert_eq!(*order.lock().unwrap(), ["small", "large"]);
-    }
-
-    #[tokio::test]
-    async fn too_many_do_not_even_wait() {
-        let budget = Budget::with(100, GRACE, Duration::from_hours(1));
-        let holder = budget.share(client(1));
-        holder.grow(100).await.unwrap();
-        holder.keep();
-        let shares: Vec<_> = (0..=MOST_WAITING)
-            .map(|_| budget.share(client(2)))
-            .collect();
-        let grown = shares.iter().map(|share| Box::pin(share.grow(1)));
-        let (refused, ..) = futures_util::future::select_all(grown).await;
-        assert_eq!(refused, Err(NoRoom));
-    }
-
-    #[tokio::test]
-    async fn whoever_gives_up_waiting_leaves_nothing_behind() {
-        let budget = budget();
-        let (holder, waiter) = (budget.share(client(1)), budget.share(client(2)));
-        holder.grow(100).await.unwrap();
-        let waiting = tokio::time::timeout(Duration::from_millis(5), waiter.grow(10)).await;
-        assert!(waiting.is_err());
-        drop(waiter);
-        drop(holder);
-        assert_eq!(used(&budget), 0);
-        assert!(budget.lock().waiting.is_empty());
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! HTTP: connections, router, access tokens, errors, the API.
 //!
-//! A connection gets a place (`places`) and has to keep pace (`guarded`); bodies share a budget (`budget`, `body`).
-//! A request is told its client's address (`client`), passes `layers` (identifier, time limit, log line), finds its handler in `router`, shows its
+//! A connection gets a place (`places`) and has to keep pace (`guarded`); bodies share a budget (`budget`, `body`, `reading`),
+//! those of senders that proved themselves first (`standing`). A request is told its client's address (`client`), passes `layers` (identifier, time limit, log line), finds its handler in `router`, shows its
 //! access token to [`Caller`], has its body read field by field by `fields`, and is answered by one file
 //! of [`api`]. Whatever goes wrong becomes an [`ApiError`]. The caller of [`router`] builds an
 //! [`AppState`], runs the task behind its [`Lookup`], and hands the router to [`serve`].
@@ -20,8 +20,10 @@ mod openapi;
 mod places;
 mod pulse;
 mod query;
+mod reading;
 mod router;
 mod serve;
+mod standing;
 mod status;
 
 use std::num::NonZeroU32;
@@ -49,7 +51,7 @@ use crate::keyformat::FormatSet;
 use crate::respond::Responder;
 use crate::scan::Redactor;
 use crate::store::{Lookup, Store};
-use body::{Bodies, Hold, Whole};
+use body::{Bodies, Hold, Terms, Whole};
 use fields::Fields;
 use layers::{Lines, RequestIds};
 use limit::SharedLimit;
@@ -181,8 +183,27 @@ impl AppState {
 
     /// Reads a body of at most `limit` bytes. Everything that can be refused without it should have been.
     async fn read(&self, parts: &Parts, body: Body, limit: usize) -> ApiResult<Whole> {
-        let patience = self.0.limits.body_time;
-        self.0.bodies.read(parts, body, limit, patience).await
+        self.read_of(false, parts, body, limit).await
+    }
+
+    /// Reads a body of at most `limit` bytes whose sender the head of the request has shown.
+    async fn read_proved(&self, parts: &Parts, body: Body, limit: usize) -> ApiResult<Whole> {
+        self.read_of(true, parts, body, limit).await
+    }
+
+    async fn read_of(
+        &self,
+        is_proved: bool,
+        parts: &Parts,
+        body: Body,
+        limit: usize,
+    ) -> ApiResult<Whole> {
+        let terms = Terms {
+            limit,
+            patience: self.0.limits.body_time,
+            is_proved,
+        };
+        self.0.bodies.read(parts, body, terms).await
     }
 
     /// Leave to go through the whole revocation log, as long as it is kept.
@@ -200,11 +221,21 @@ impl AppState {
         self.0.bodies.work(hold, bytes).await
     }
 
-    /// Reads a request's body as a JSON object.
+    /// Reads the body of a request as a JSON object. Its [`Caller`] has to be known already.
     async fn fields(&self, request: Request) -> ApiResult<Fields<'_>> {
+        self.fields_of(true, request).await
+    }
+
+    /// Reads the body of anybody's request as a JSON object.
+    async fn strangers_fields(&self, request: Request) -> ApiResult<Fields<'_>> {
+        self.fields_of(false, request).await
+    }
+
+    async fn fields_of(&self, is_proved: bool, request: Request) -> ApiResult<Fields<'_>> {
         let (parts, body) = request.into_parts();
         body::require_json(&parts.headers)?;
-        let body = self.read(&parts, body, body::MAX_JSON).await?;
+        let body = self.read_of(is_proved, &parts, body, body::MAX_JSON);
+        let body = body.await?;
         Ok(Fields::new(
             body::parse_object(&body.bytes)?,
             self.redactor(),

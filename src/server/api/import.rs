@@ -64,7 +64,7 @@ pub async fn import(
     caller.require(Permission::ImportKeys)?;
     let (parts, body) = request.into_parts();
     let format = row_format(&parts.headers)?;
-    let mut body = state.read(&parts, body, MAX_IMPORT).await?;
+    let mut body = state.read_proved(&parts, body, MAX_IMPORT).await?;
     // Until the last of its rows is stored: a batch of them at a time is larger than its text.
     state.work(&mut body.hold, 2 * body.bytes.len()).await?;
     let mut rows = parse_rows(Cursor::new(body.bytes), format, state.redactor());

@@ -110,7 +110,8 @@ async fn report(
         .finish(async move {
             let Whole { bytes, mut hold } = body;
             let sender = &state.0.intake.partners[at];
-            let report = hold.until_proved(sender.verify(proof, bytes)).await?;
+            let key = hold.until(sender.key(&proof)).await?;
+            let report = hold.proved(sender.verify(proof, key, bytes)).await?;
             state.work(&mut hold, report.cost()).await?;
             let answered = sender.receive(report).await?;
             tell(partner, &answered);
@@ -187,13 +188,13 @@ pub async fn revoke_tokens(
 ) -> ApiResult<StatusCode> {
     admitted(&state, request.headers())?;
     let (parts, body) = request.into_parts();
-    let body = state.read(&parts, body, MAX_REPORT).await?;
+    let body = state.read_proved(&parts, body, MAX_REPORT).await?;
     let answered = finisher
         .finish(async move {
             let Whole { bytes, mut hold } = body;
             let api = state.0.intake.revocation.as_ref();
             let api = api.ok_or_else(|| ApiError::not_found("Route"))?;
-            let report = hold.until_proved(api.look_at(bytes)).await?;
+            let report = hold.proved(api.look_at(bytes)).await?;
             state.work(&mut hold, report.cost()).await?;
             let answered = api.revoke(report).await?;
             drop(hold);
@@ -286,7 +287,7 @@ pub async fn self_report(
     request: Request,
 ) -> ApiResult<Json<Success>> {
     let client = Client::of(request.extensions()).map(|client| counted_as(client.address));
-    let mut fields = state.fields(request).await?;
+    let mut fields = state.strangers_fields(request).await?;
     let value = fields.key("api_key")?;
     let url = fields.uncleaned_text("url")?;
     fields.finish()?;

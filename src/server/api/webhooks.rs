@@ -138,7 +138,7 @@ async fn receive(
         .finish(async move {
             let Whole { bytes, mut hold } = body;
             let verified = webhook.verify(parts.headers, bytes);
-            let delivery = hold.until_proved(verified).await?;
+            let delivery = hold.proved(verified).await?;
             let room = state.work(&mut hold, delivery.cost()).await;
             room.inspect_err(|_| webhook.refused_for_lack_of_room())?;
             webhook.receive(delivery).await?;

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod connections;
+mod crowds;
 mod exports;
 mod proofs;
 mod target;

@@ -46,7 +46,7 @@ fn signed_report(target: &Target, body: Vec<u8>) -> (String, Vec<u8>) {
     )
 }
 
-fn signed_delivery(body: Vec<u8>) -> (String, Vec<u8>) {
+pub(super) fn signed_delivery(body: Vec<u8>) -> (String, Vec<u8>) {
     let head = format!(
         "POST /webhooks/github HTTP/1.1\r\nhost: x\r\nx-github-event: push\r\nx-hub-signature-256: sha256={}\r\n\
          content-length: {}\r\n\r\n",

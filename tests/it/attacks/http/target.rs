@@ -1,12 +1,13 @@
 //! A daemon under attack, and a healthy partner who reports a leaked key meanwhile.
 
 use std::ffi::OsStr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::api::harness::http_client;
 use crate::cli::Binary;
@@ -17,7 +18,7 @@ use crate::serve::Daemon;
 pub(super) const MOST_MIB: u64 = 256;
 
 /// How long a healthy sender waits.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) const SECRET: &str = "a secret of webhooks";
 
@@ -88,6 +89,11 @@ impl Target {
             .expect("a connection")
     }
 
+    /// A connection from one of this machine's many addresses.
+    pub(super) async fn connect_from(&self, from: Ipv4Addr) -> TcpStream {
+        connect_from(from, self.daemon.address).await
+    }
+
     /// The head of a partner's report.
     pub(super) fn report_head(signature: &str, length: usize) -> String {
         format!(
@@ -129,6 +135,13 @@ impl Target {
         let kib = line.and_then(|line| line.split_whitespace().nth(1));
         kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a size") >> 10
     }
+}
+
+/// A connection from one of this machine's many addresses.
+pub(super) async fn connect_from(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((from, 0).into()).expect("an address");
+    socket.connect(to).await.expect("a connection")
 }
 
 /// Sends a head and a body as far as they are taken, and reads the answer; its status, if there was one.

@@ -1,0 +1,141 @@
+//! A body while it is read: within its share, and at a pace.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{BodyDataStream, Bytes};
+use futures_util::StreamExt as _;
+use tokio::time::Instant;
+
+use super::budget::{Budget, NoRoom, Sender, Share};
+use super::error::ApiError;
+use super::pulse::Pulse;
+use super::standing::Standings;
+
+/// How often a sender's pace is looked at, and how many bytes have to have come since.
+const WINDOW: Duration = Duration::from_secs(5);
+const SMALL_PACE: usize = 1 << 10;
+const LARGE_PACE: usize = 256 << 10;
+
+/// A body that is being read.
+pub(super) struct Reading<'b> {
+    pub(super) share: Share,
+    pub(super) sender: Sender,
+    /// Where there is room for it if it turns out to be large.
+    pub(super) large: &'b Arc<Budget>,
+    /// How much it may have until then.
+    pub(super) room: usize,
+    pub(super) limit: usize,
+    pub(super) is_small: bool,
+    pub(super) pulse: Option<Arc<Pulse>>,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Why a body was not read.
+pub(super) enum Unread {
+    /// Others came first, through no fault of its sender.
+    NoRoom,
+    /// It came too slowly for others to wait for it.
+    Slow,
+    /// It is not as it may be.
+    Refused(ApiError),
+}
+
+impl Reading<'_> {
+    /// Reads it to its end.
+    pub(super) async fn all(&mut self, chunks: &mut BodyDataStream) -> Result<(), Unread> {
+        let mut window = Window::begin();
+        while let Some(chunk) = self.next(chunks, &mut window).await? {
+            let length = self.bytes.len() + chunk.len();
+            if length > self.limit {
+                return Err(Unread::Refused(ApiError::body_too_large(self.limit)));
+            }
+            if length > self.room {
+                self.becomes_large().await?;
+                window = Window::begin();
+            }
+            window.bytes += chunk.len();
+            self.share.arrived(chunk.len());
+            self.bytes.extend_from_slice(&chunk);
+        }
+        self.share.shrink_to(self.bytes.len());
+        Ok(())
+    }
+
+    /// Takes room for the largest body there may be.
+    async fn becomes_large(&mut self) -> Result<(), Unread> {
+        let share = self.large.share(self.sender, self.limit).await;
+        self.share = share.map_err(|NoRoom| Unread::NoRoom)?;
+        self.share.arrived(self.bytes.len());
+        self.bytes.reserve_exact(self.limit - self.bytes.len());
+        (self.room, self.is_small) = (self.limit, false);
+        Ok(())
+    }
+
+    async fn next(
+        &self,
+        chunks: &mut BodyDataStream,
+        window: &mut Window,
+    ) -> Result<Option<Bytes>, Unread> {
+        let _waits = self.pulse.as_ref().map(Pulse::wait_for_client);
+        let pace = if self.is_small {
+            SMALL_PACE
+        } else {
+            LARGE_PACE
+        };
+        loop {
+            tokio::select! {
+                chunk = chunks.next() => return chunk.transpose().map_err(|_| {
+                    let message = "The body ended early or could not be read.";
+                    Unread::Refused(ApiError::body_parsing(message))
+                }),
+                is_slow = self.share.turned_out() => {
+                    return Err(if is_slow { Unread::Slow } else { Unread::NoRoom });
+                }
+                () = tokio::time::sleep_until(window.ends) => {
+                    if window.bytes < pace {
+                        return Err(Unread::Refused(ApiError::body_timeout()));
+                    }
+                    *window = Window::begin();
+                }
+            }
+        }
+    }
+}
+
+/// Holds it against a client that it took room for a body and did not send it, whichever way that ends.
+pub(super) struct Waste<'s> {
+    pub(super) standings: &'s Standings,
+    pub(super) client: Option<IpAddr>,
+}
+
+impl Waste<'_> {
+    /// Nothing was wasted, or not by the client.
+    pub(super) fn was_none(mut self) {
+        self.client = None;
+    }
+}
+
+impl Drop for Waste<'_> {
+    fn drop(&mut self) {
+        if let Some(client) = self.client {
+            self.standings.distrust(client);
+        }
+    }
+}
+
+/// What a sender sent lately.
+struct Window {
+    ends: Instant,
+    bytes: usize,
+}
+
+impl Window {
+    fn begin() -> Self {
+        Self {
+            ends: Instant::now() + WINDOW,
+            bytes: 0,
+        }
+    }
+}
