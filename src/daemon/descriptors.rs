@@ -4,8 +4,20 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::server::{MOMENTARY_CONNECTIONS, MOST_CONNECTIONS};
 
-/// What is left for everything but connections: the database's, files, fetches, polls, the log.
+/// What is left for everything but connections: the database's, files, fetches, polls, the log. Half of all, where
+/// that is less, but never less than what these take when eight fetches run.
 const OTHERS: usize = 96;
+const FEWEST_OTHERS: usize = 44;
+
+/// How many descriptors there are to each place for a moment, and the fewest such places.
+const FOR_A_MOMENT: usize = 16;
+const FEWEST_MOMENTARY: usize = 4;
+
+/// With fewer nothing works that deserves the name.
+const FEWEST: u64 = 64;
+
+/// What to do about too few.
+const REMEDY: &str = "raise the hard limit (`ulimit -Hn`, LimitNOFILE of systemd) to 8192 or more";
 
 /// Below so many connections the log and `doctor` say so.
 const FEW: usize = 1024;
@@ -17,6 +29,8 @@ pub struct Descriptors {
     pub limit: Option<u64>,
     /// The most connections.
     pub connections: usize,
+    /// How many more for a moment.
+    pub momentary: usize,
 }
 
 impl Descriptors {
@@ -47,12 +61,23 @@ impl Descriptors {
 
     fn within(limit: Option<u64>) -> Self {
         let enough = MOST_CONNECTIONS + MOMENTARY_CONNECTIONS + OTHERS;
-        let descriptors = limit.map_or(enough, |limit| usize::try_from(limit).unwrap_or(enough));
-        let connections = descriptors.saturating_sub(MOMENTARY_CONNECTIONS + OTHERS);
+        let all = limit.map_or(enough, |limit| usize::try_from(limit).unwrap_or(enough));
+        let momentary = (all / FOR_A_MOMENT).clamp(FEWEST_MOMENTARY, MOMENTARY_CONNECTIONS);
+        let others = (all / 2).clamp(FEWEST_OTHERS, OTHERS);
+        let connections = all.saturating_sub(momentary + others);
         Self {
             limit,
-            connections: connections.max(descriptors / 4).clamp(1, MOST_CONNECTIONS),
+            connections: connections.clamp(1, MOST_CONNECTIONS),
+            momentary,
         }
+    }
+
+    /// What is wrong, and what to do about it, when they are so few that the daemon does not start.
+    pub fn far_too_few(self) -> Option<(String, &'static str)> {
+        let limit = self.limit.filter(|limit| *limit < FEWEST)?;
+        let what =
+            format!("{limit} file descriptors are too few to work with; {FEWEST} are the fewest");
+        Some((what, REMEDY))
     }
 
     /// What is wrong, and what to do about it, when they are few.
@@ -60,10 +85,7 @@ impl Descriptors {
         let limit = self.limit.filter(|_| self.connections < FEW)?;
         let Self { connections, .. } = self;
         let what = format!("{limit} file descriptors are enough for {connections} connections");
-        Some((
-            what,
-            "raise the hard limit (`ulimit -Hn`, LimitNOFILE of systemd) to 8192 or more",
-        ))
+        Some((what, REMEDY))
     }
 }
 
@@ -73,19 +95,23 @@ mod tests {
 
     #[test]
     fn connections_leave_room_for_everything_else() {
-        for (limit, connections) in [
-            (None, MOST_CONNECTIONS),
-            (Some(1 << 20), MOST_CONNECTIONS),
-            (Some(u64::MAX), MOST_CONNECTIONS),
-            (Some(1024), 864),
-            (Some(256), 96),
-            (Some(64), 16),
-            (Some(0), 1),
+        for (limit, connections, momentary) in [
+            (None, MOST_CONNECTIONS, MOMENTARY_CONNECTIONS),
+            (Some(1 << 20), MOST_CONNECTIONS, MOMENTARY_CONNECTIONS),
+            (Some(u64::MAX), MOST_CONNECTIONS, MOMENTARY_CONNECTIONS),
+            (Some(1024), 864, 64),
+            (Some(256), 144, 16),
+            (Some(100), 44, 6),
+            (Some(64), 16, 4),
+            (Some(0), 1, 4),
         ] {
             let descriptors = Descriptors::within(limit);
             assert_eq!(descriptors.connections, connections, "{limit:?}");
+            assert_eq!(descriptors.momentary, momentary, "{limit:?}");
             let is_low = limit.is_some_and(|limit| limit <= 1024);
             assert_eq!(descriptors.too_few().is_some(), is_low, "{limit:?}");
+            let is_hopeless = limit.is_some_and(|limit| limit < 64);
+            assert_eq!(descriptors.far_too_few().is_some(), is_hopeless);
         }
     }
 }

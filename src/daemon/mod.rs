@@ -53,6 +53,14 @@ pub enum DaemonError {
         /// What to do.
         remedy: &'static str,
     },
+    /// There are fewer file descriptors than it takes to work.
+    #[error("{what}; {remedy}")]
+    Descriptors {
+        /// How many there are, and how many it takes.
+        what: String,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -122,13 +130,16 @@ impl Daemon {
     /// starts serving.
     ///
     /// # Errors
-    /// When the address is taken or the database cannot be used. Nothing keeps running then.
+    /// When the address is taken, the database cannot be used, or there are too few file descriptors. Nothing keeps running then.
     pub async fn start(
         config: &Config,
         formats: FormatSet,
         clock: SharedClock,
     ) -> Result<Self, DaemonError> {
         let descriptors = Descriptors::raise();
+        if let Some((what, remedy)) = descriptors.far_too_few() {
+            return Err(DaemonError::Descriptors { what, remedy });
+        }
         if let Some((what, remedy)) = descriptors.too_few() {
             tracing::warn!("{what}; {remedy}");
         }
@@ -150,6 +161,7 @@ impl Daemon {
         }
         let connections = Connections {
             most: descriptors.connections,
+            momentary: descriptors.momentary,
             proxies: TrustedProxies::new(config.server.trusted_proxies.clone()),
         };
         serve(&parts, intake, listener, connections);

@@ -1,5 +1,7 @@
 //! Who may do what: one table for roles, and the access token behind every request.
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -8,6 +10,7 @@ use uuid::Uuid;
 
 use super::AppState;
 use super::error::{ApiError, ApiResult};
+use super::pulse::Pulse;
 use crate::keyformat::Sha256Digest;
 use crate::store::Role;
 
@@ -145,6 +148,11 @@ impl FromRequestParts<AppState> for Caller {
         let token = state.lookup().token(Sha256Digest::of(text)).await?;
         token
             .filter(|token| token.is_valid(state.now()))
+            .inspect(|_| {
+                if let Some(pulse) = parts.extensions.get::<Arc<Pulse>>() {
+                    pulse.prove();
+                }
+            })
             .map(|token| Self {
                 token_id: token.id,
                 project: token.project,

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::budget::{Budget, NoRoom, Sender, Share};
 use super::client::Client;
 use super::error::{ApiError, ApiResult};
+use super::pulse::Pulse;
 use super::reading::{Reading, Unread, Waste};
 use super::standing::{Standing, Standings};
 
@@ -71,6 +72,7 @@ pub(super) struct Hold {
     is_small: bool,
     client: IpAddr,
     standings: Arc<Standings>,
+    pulse: Option<Arc<Pulse>>,
 }
 
 /// How a body may be.
@@ -151,6 +153,7 @@ impl Bodies {
                 is_small: reading.is_small,
                 client,
                 standings: Arc::clone(&self.standings),
+                pulse: reading.pulse,
             },
         })
     }
@@ -202,6 +205,9 @@ impl Hold {
         self.share.keep();
         let proved = self.judged(proof.await)?;
         self.standings.trust(self.client);
+        if let Some(pulse) = &self.pulse {
+            pulse.prove();
+        }
         Ok(proved)
     }
 

@@ -86,6 +86,7 @@ impl Guarded {
             Poll::Ready(Ok(taken)) => {
                 self.pulse.moved(taken);
                 if taken == length {
+                    self.pulse.unread(false);
                     self.stalled = None;
                 } else if let Some(stalled) = &mut self.stalled {
                     stalled.taken += taken;
@@ -93,7 +94,10 @@ impl Guarded {
                 Poll::Ready(Ok(taken))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => self.poll_stalled(cx),
+            Poll::Pending => {
+                self.pulse.unread(true);
+                self.poll_stalled(cx)
+            }
         }
     }
 

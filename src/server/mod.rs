@@ -59,6 +59,9 @@ use limit::SharedLimit;
 /// How many self-reports are looked up and recorded at a time.
 const SELF_REPORTS_AT_ONCE: usize = 8;
 
+/// How many more wait for that.
+const SELF_REPORTS_WAITING: usize = 256;
+
 /// How much of everything is taken.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -124,6 +127,7 @@ struct Inner {
     request_ids: RequestIds,
     lines: Lines,
     self_report_places: Arc<Semaphore>,
+    self_reports_waiting: Semaphore,
 }
 
 impl AppState {
@@ -150,6 +154,7 @@ impl AppState {
             request_ids: RequestIds::new(),
             lines: Lines::default(),
             self_report_places: Arc::new(Semaphore::new(SELF_REPORTS_AT_ONCE)),
+            self_reports_waiting: Semaphore::new(SELF_REPORTS_WAITING),
         }))
     }
 

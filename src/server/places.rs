@@ -1,8 +1,10 @@
 //! How many connections there may be, whose, and which of them have to go when others come.
 //!
-//! Whoever comes when all places are taken gets the one of the connection for whose client the server has waited
-//! the longest; failing that, one of the client that has by far the most. When nobody can be asked to go, there is
-//! a place for a moment, in which the server says that it lives, and to everything else to come again later.
+//! Whoever comes when all places are taken gets the one of a connection for whose client the server waits. Those
+//! over which nothing genuine came yet go first, even if they were answered a moment ago: with small requests again
+//! and again anybody can hold a connection, and a healthy client loses nothing but a handshake. Then those that stall,
+//! the longest first; failing that, one of the client that has by far the most. When nobody can be asked to go, there
+//! is a place for a moment, in which the server says that it lives, and to everything else to come again later.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,14 +20,21 @@ use super::pulse::{Pulse, millis};
 /// The most connections at once.
 pub const MOST_CONNECTIONS: usize = 4096;
 
-/// Places for a moment besides the ordinary ones.
+/// The most places for a moment besides the ordinary ones.
 pub const MOMENTARY_CONNECTIONS: usize = 64;
 
 /// The part of all connections that one client may have.
 const SHARE_OF_ONE: usize = 4;
 
-/// How long the server has to have waited for a client before its connection makes room for another one.
+/// How long the server has to have waited for a client before its connection makes room for another one, if it has
+/// an unfinished request or has proved itself.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// The part of all connections that make room at a time: looking for them looks at all of them.
+const BATCH: usize = 128;
+
+/// How many connections of one client are no crowd.
+const MODEST: usize = 2;
 
 /// How often somebody without a place looks for one.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -36,8 +45,10 @@ const FEW: usize = 8;
 /// How many connections there may be, and who speaks for others.
 #[derive(Debug, Clone)]
 pub struct Connections {
-    /// The most at once. There are [`MOMENTARY_CONNECTIONS`] more for a moment.
+    /// The most at once.
     pub most: usize,
+    /// How many more there may be for a moment.
+    pub momentary: usize,
     /// Their connections are those of many clients.
     pub proxies: TrustedProxies,
 }
@@ -46,6 +57,7 @@ impl Default for Connections {
     fn default() -> Self {
         Self {
             most: MOST_CONNECTIONS,
+            momentary: MOMENTARY_CONNECTIONS,
             proxies: TrustedProxies::default(),
         }
     }
@@ -75,6 +87,17 @@ struct Taken {
     is_momentary: bool,
     pulse: Arc<Pulse>,
     close: CancellationToken,
+}
+
+/// What a client loses that has to connect again, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    /// Nothing that it used.
+    Stalled,
+    /// A handshake: no request is under way.
+    Handshake,
+    /// A connection that serves, though not at present.
+    Proved,
 }
 
 /// A connection's place. Free again when dropped.
@@ -108,7 +131,7 @@ impl Places {
         let client = self.counted(peer);
         let mut state = self.lock();
         let is_momentary = !self.make_way(&mut state, client);
-        if is_momentary && state.taken.len() - state.ordinary >= MOMENTARY_CONNECTIONS {
+        if is_momentary && state.taken.len() - state.ordinary >= self.options.momentary.max(1) {
             let momentary = state.taken.iter().filter(|(_, taken)| taken.is_momentary);
             if let Some(oldest) = momentary.map(|(id, _)| *id).min() {
                 state.remove(oldest);
@@ -141,25 +164,38 @@ impl Places {
         let most_of_one = (most / SHARE_OF_ONE).max(FEW);
         let of_client = client.map_or(0, |client| state.of(client));
         let now = self.now();
-        let leaves = if of_client >= most_of_one {
+        let leave = if of_client >= most_of_one {
             // Its own have to go.
-            state.idlest(now, |taken| taken.client == client)
+            state.dispensable(now, 1, |taken| taken.client == client)
         } else if state.ordinary >= most {
-            let idlest = state.idlest(now, |_| true);
-            idlest.or_else(|| state.of_the_greediest(of_client))
+            let some = state.dispensable(now, (most / BATCH).max(1), |_| true);
+            if some.is_empty() {
+                Vec::from_iter(state.of_the_greediest(of_client))
+            } else {
+                some
+            }
         } else {
             return true;
         };
-        leaves.is_some_and(|id| state.remove(id)) && state.ordinary < most
+        let is_way_made = !leave.is_empty();
+        for id in leave {
+            state.remove(id);
+        }
+        is_way_made && state.ordinary < most
     }
 
-    /// Closes the idlest connection, for when the operating system gives no further one.
+    /// Closes what can best be spared, for when the operating system gives no further connection.
     pub(super) fn make_room(&self) {
         let now = self.now();
         let mut state = self.lock();
-        if let Some(id) = state.idlest(now, |_| true) {
+        for id in state.dispensable(now, (self.options.most / BATCH).max(1), |_| true) {
             state.remove(id);
         }
+    }
+
+    /// Whether places are becoming scarce, so that none should be held without need.
+    pub(super) fn are_scarce(&self) -> bool {
+        self.lock().ordinary > self.options.most / 4 * 3
     }
 
     /// What the connections of a peer are counted by. Those of proxies are not one client's, and those from the
@@ -185,16 +221,24 @@ impl Place {
         self.is_momentary.load(Ordering::Relaxed)
     }
 
-    /// Waits for an ordinary place; whether there was one in time.
+    /// Waits for an ordinary place; whether there was one in time, and before others needed this one.
     pub(super) async fn promoted(&self, patience: Duration) -> bool {
         let began = Instant::now();
         while !self.promote() {
-            if began.elapsed() >= patience {
+            if self.close.is_cancelled() || began.elapsed() >= patience {
                 return false;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = self.close.cancelled() => {}
+            }
         }
         true
+    }
+
+    /// Whether the connection had better end with the present answer.
+    pub(super) fn should_end(&self) -> bool {
+        !self.pulse.is_proved() && self.places.are_scarce()
     }
 
     fn promote(&self) -> bool {
@@ -259,15 +303,37 @@ impl State {
         Some(taken)
     }
 
-    /// The connection for whose client the server has waited the longest, and for long enough.
-    fn idlest(&self, now: u64, eligible: impl Fn(&Taken) -> bool) -> Option<u64> {
+    /// Up to so many connections that can best be spared.
+    fn dispensable(&self, now: u64, most: usize, eligible: impl Fn(&Taken) -> bool) -> Vec<u64> {
         let taken = self.taken.iter();
-        let idle = taken.filter(|(_, taken)| {
-            !taken.is_momentary && taken.pulse.is_waiting() && eligible(taken)
-        });
-        let (id, taken) = idle.min_by_key(|(_, taken)| taken.pulse.last())?;
-        let idle = Duration::from_millis(now.saturating_sub(taken.pulse.last()));
-        (idle >= IDLE).then_some(*id)
+        let taken = taken.filter(|(_, taken)| !taken.is_momentary && eligible(taken));
+        let mut some: Vec<_> = taken
+            .filter_map(|(id, taken)| Some((self.worth(taken, now)?, *id)))
+            .collect();
+        if some.len() > most {
+            some.select_nth_unstable(most);
+            some.truncate(most);
+        }
+        some.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// What is lost with a connection for whose client the server waits, and whom: the last have the least. `None`: it
+    /// is not to go.
+    fn worth(&self, taken: &Taken, now: u64) -> Option<(Worth, bool, u64)> {
+        let pulse = &taken.pulse;
+        if !pulse.is_waiting() {
+            return None;
+        }
+        let last = pulse.last();
+        let is_idle = Duration::from_millis(now.saturating_sub(last)) >= IDLE;
+        let worth = match (pulse.is_proved(), pulse.has_request()) {
+            (true, _) if is_idle => Worth::Proved,
+            (false, _) if is_idle => Worth::Stalled,
+            (false, false) => Worth::Handshake,
+            _ => return None,
+        };
+        let is_of_crowd = taken.client.is_some_and(|client| self.of(client) > MODEST);
+        Some((worth, !is_of_crowd, last))
     }
 
     /// The idlest connection of the client that has by far the most, if that is not the newcomer.
@@ -286,144 +352,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::server::pulse::STEP;
-
-    fn places(most: usize) -> Arc<Places> {
-        Places::new(Connections {
-            most,
-            proxies: TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]),
-        })
-    }
-
-    fn from(places: &Arc<Places>, peer: &str) -> Place {
-        places.admit(peer.parse().unwrap())
-    }
-
-    /// As if nothing had moved for so long.
-    fn idle(place: &Place, millis: u64) {
-        place.pulse.was_idle_for(millis);
-    }
-
-    /// Places that were made so long ago that a connection can be idle.
-    fn old_places(most: usize) -> Arc<Places> {
-        let places = places(most);
-        let mut places = Arc::into_inner(places).unwrap();
-        places.began -= Duration::from_mins(1);
-        Arc::new(places)
-    }
-
-    #[test]
-    fn the_idlest_goes_first() {
-        let places = old_places(3);
-        let peers = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
-        let [old, older, young] = peers.map(|peer| from(&places, peer));
-        idle(&old, 2000);
-        idle(&older, 3000);
-        let newcomer = from(&places, "192.0.2.4");
-        assert!(older.close.is_cancelled() && !old.close.is_cancelled());
-        let another = from(&places, "192.0.2.5");
-        assert!(old.close.is_cancelled() && !young.close.is_cancelled());
-        assert!(!newcomer.is_momentary() && !another.is_momentary());
-        // Nobody is idle any more.
-        assert!(from(&places, "192.0.2.6").is_momentary());
-        drop((old, older, young));
-        assert!(!from(&places, "192.0.2.7").is_momentary());
-    }
-
-    #[tokio::test]
-    async fn whoever_waits_gets_the_place_of_whoever_idles() {
-        let places = old_places(1);
-        let first = from(&places, "192.0.2.1");
-        let second = from(&places, "192.0.2.2");
-        assert!(second.is_momentary());
-        assert!(!second.promoted(Duration::ZERO).await);
-        idle(&first, 950);
-        assert!(second.promoted(Duration::from_mins(1)).await);
-        assert!(!second.is_momentary() && first.close.is_cancelled());
-        drop((first, second));
-        let state = places.lock();
-        assert!(state.ordinary == 0 && state.taken.is_empty() && state.clients.is_empty());
-    }
-
-    #[test]
-    fn whoever_is_being_served_stays() {
-        let places = old_places(1);
-        let busy = from(&places, "192.0.2.1");
-        let turn = busy.pulse.work();
-        idle(&busy, 5000);
-        assert!(from(&places, "192.0.2.2").is_momentary());
-        // A body that does not come is the client's fault, however often a byte of it does.
-        let waits = busy.pulse.wait_for_client();
-        for _ in 0..100 {
-            busy.pulse.moved(1);
-        }
-        assert!(!from(&places, "192.0.2.2").is_momentary());
-        assert!(busy.close.is_cancelled());
-        drop((waits, turn));
-    }
-
-    #[test]
-    fn whoever_moves_on_stays() {
-        let places = old_places(1);
-        let reader = from(&places, "192.0.2.1");
-        idle(&reader, 5000);
-        reader.pulse.moved(STEP);
-        assert!(from(&places, "192.0.2.2").is_momentary());
-        assert!(!reader.close.is_cancelled());
-    }
-
-    #[test]
-    fn one_client_has_a_quarter_and_no_more() {
-        let places = old_places(40);
-        let mut mine: Vec<_> = (0..10).map(|_| from(&places, "192.0.2.1")).collect();
-        assert!(mine.iter().all(|place| !place.is_momentary()));
-        assert!(from(&places, "192.0.2.1").is_momentary());
-        assert!(from(&places, "::ffff:192.0.2.1").is_momentary());
-        assert!(!from(&places, "192.0.2.2").is_momentary());
-        idle(&mine[3], 2000);
-        mine.push(from(&places, "192.0.2.1"));
-        assert!(mine[3].close.is_cancelled() && !mine[10].is_momentary());
-        // A subscriber's network is one client; proxies and the machine itself are many.
-        let v6: Vec<_> = (0..11)
-            .map(|n| from(&places, &format!("2001:db8::{n}")))
-            .collect();
-        assert!(v6[10].is_momentary() && !v6[9].is_momentary());
-    }
-
-    #[test]
-    fn proxies_and_the_machine_itself_are_many_clients() {
-        for peer in ["10.1.2.3", "127.0.0.1", "::1", "::ffff:10.1.2.3"] {
-            let places = old_places(40);
-            let mine: Vec<_> = (0..40).map(|_| from(&places, peer)).collect();
-            assert!(mine.iter().all(|place| !place.is_momentary()), "{peer}");
-        }
-    }
-
-    #[test]
-    fn the_greediest_makes_room_when_nobody_is_idle() {
-        let places = old_places(60);
-        let crowd: Vec<_> = (0..4)
-            .flat_map(|n| (0..15).map(move |_| format!("192.0.2.{n}")))
-            .map(|peer| from(&places, &peer))
-            .collect();
-        assert!(crowd.iter().all(|place| !place.is_momentary()));
-        let modest = from(&places, "198.51.100.1");
-        assert!(!modest.is_momentary());
-        assert_eq!(crowd.iter().filter(|p| p.close.is_cancelled()).count(), 1);
-    }
-
-    #[test]
-    fn places_for_a_moment_are_never_used_up() {
-        let places = old_places(1);
-        let _busy = from(&places, "192.0.2.1");
-        let crowd: Vec<_> = (0..MOMENTARY_CONNECTIONS)
-            .map(|_| from(&places, "192.0.2.2"))
-            .collect();
-        assert!(crowd.iter().all(|place| !place.close.is_cancelled()));
-        let probe = from(&places, "127.0.0.1");
-        assert!(probe.is_momentary() && !probe.close.is_cancelled());
-        assert!(crowd[0].close.is_cancelled() && !crowd[1].close.is_cancelled());
-    }
-}
+mod tests;

@@ -14,6 +14,9 @@ pub(super) struct Pulse {
     last: AtomicU64,
     moved: AtomicUsize,
     is_working: AtomicBool,
+    has_request: AtomicBool,
+    is_unread: AtomicBool,
+    is_proved: AtomicBool,
 }
 
 impl Pulse {
@@ -24,7 +27,20 @@ impl Pulse {
             last: AtomicU64::new(millis(began)),
             moved: AtomicUsize::new(0),
             is_working: AtomicBool::new(false),
+            has_request: AtomicBool::new(false),
+            is_unread: AtomicBool::new(false),
+            is_proved: AtomicBool::new(false),
         }
+    }
+
+    /// The client sent something genuine, or showed who it is.
+    pub(super) fn prove(&self) {
+        self.is_proved.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether anything genuine came over the connection yet.
+    pub(super) fn is_proved(&self) -> bool {
+        self.is_proved.load(Ordering::Relaxed)
     }
 
     /// The client sent or took so many bytes.
@@ -36,6 +52,7 @@ impl Pulse {
 
     /// The server works on a request as long as this is kept: it is not the client that is waited for.
     pub(super) fn work(self: &Arc<Self>) -> Turn {
+        self.has_request.store(true, Ordering::Relaxed);
         self.turn(true)
     }
 
@@ -52,6 +69,7 @@ impl Pulse {
         Turn {
             pulse: Arc::clone(self),
             before,
+            is_request: is_working,
         }
     }
 
@@ -65,6 +83,16 @@ impl Pulse {
     fn beat(&self) {
         self.moved.store(0, Ordering::Relaxed);
         self.last.store(millis(self.began), Ordering::Relaxed);
+    }
+
+    /// Whether the client has not taken all of an answer yet.
+    pub(super) fn unread(&self, is_unread: bool) {
+        self.is_unread.store(is_unread, Ordering::Relaxed);
+    }
+
+    /// Whether there is a request, whole or with a part of its body, whose answer the client does not have yet.
+    pub(super) fn has_request(&self) -> bool {
+        self.has_request.load(Ordering::Relaxed) || self.is_unread.load(Ordering::Relaxed)
     }
 
     /// Whether it is the client's turn.
@@ -83,6 +111,7 @@ impl Pulse {
 pub(super) struct Turn {
     pulse: Arc<Pulse>,
     before: bool,
+    is_request: bool,
 }
 
 impl Drop for Turn {
@@ -90,6 +119,9 @@ impl Drop for Turn {
         if !self.before {
             // The answer begins, and with it the client's time to read it.
             self.pulse.beat();
+        }
+        if self.is_request {
+            self.pulse.has_request.store(false, Ordering::Relaxed);
         }
         self.pulse.is_working.store(self.before, Ordering::Relaxed);
     }

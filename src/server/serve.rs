@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -38,6 +39,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// When a client that found no place may come again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// How long a request that was there when its connection had to make room has for its answer, and how many do.
+const FAREWELL: Duration = Duration::from_secs(3);
+const FAREWELLS: usize = 64;
 
 /// How many connections wait at a time for their clients to stop sending.
 const LINGERERS: usize = 128;
@@ -84,12 +89,13 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let tasks = TaskTracker::new();
-    let places = Places::new(connections);
+    let places = Places::new(connections.clone());
     let serving = Serving {
         router,
         places: Arc::clone(&places),
         finisher: Finisher(tasks.clone()),
-        lingerers: Arc::new(Semaphore::new(LINGERERS)),
+        lingerers: Arc::new(Semaphore::new(LINGERERS.min(connections.most))),
+        farewells: Arc::new(Semaphore::new(FAREWELLS.min(connections.momentary))),
         shutdown: shutdown.clone(),
     };
     let (mut told_of_places, mut told_of_refusals) = (None, None);
@@ -150,12 +156,12 @@ struct Serving {
     places: Arc<Places>,
     finisher: Finisher,
     lingerers: Arc<Semaphore>,
+    farewells: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
 impl Serving {
     async fn connection(self, stream: TcpStream, peer: SocketAddr, place: Place) {
-        let shutdown = self.shutdown.clone();
         let io = Guarded::new(
             stream,
             Arc::clone(&place.pulse),
@@ -163,23 +169,15 @@ impl Serving {
         );
         let is_momentary = place.is_momentary();
         let place = Arc::new(place);
-        let of_requests = Arc::clone(&place);
+        let (serving, of_requests) = (self.clone(), Arc::clone(&place));
         let service = service_fn(move |request: Request<Incoming>| {
             let place = Arc::clone(&of_requests);
             let turn = place.pulse.work();
-            let request = self.routed(request, peer, &place);
-            let mut router = self.router.clone();
+            let request = serving.routed(request, peer, &place);
+            let router = serving.router.clone();
             async move {
                 let _turn = turn;
-                let is_admitted = !place.is_momentary()
-                    || says_how_it_is(request.uri().path())
-                    || place.promoted(PATIENCE).await;
-                let answer: Result<Response, Infallible> = if is_admitted {
-                    router.call(request).await
-                } else {
-                    Ok(no_place().into_response())
-                };
-                answer
+                answer(router, request, &place).await
             }
         });
         let mut connection = std::pin::pin!(
@@ -190,27 +188,29 @@ impl Serving {
                 .max_buf_size(MAX_HEAD)
                 .serve_connection(TokioIo::new(io), service)
         );
-        let moment = async {
-            if is_momentary {
-                tokio::time::sleep(MOMENT).await;
-            }
-            if !place.is_momentary() {
-                std::future::pending::<()>().await;
-            }
-        };
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = place.close.cancelled() => return,
-            () = moment => return,
-            () = shutdown.cancelled() => {
+        let mut ended = tokio::select! {
+            // First: what has come of a request by now is seen before its connection has to go.
+            biased;
+            ended = connection.as_mut() => Some(ended),
+            () = is_over(&place) => None,
+            () = self.shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
-                    ended = connection => ended,
-                    () = place.close.cancelled() => return,
+                    biased;
+                    ended = connection.as_mut() => Some(ended),
+                    () = place.close.cancelled() => None,
                 }
             }
         };
-        if let Err(error) = ended {
+        // Unless it is the client that is waited for.
+        if ended.is_none()
+            && !place.pulse.is_waiting()
+            && let Ok(_farewell) = self.farewells.try_acquire()
+        {
+            connection.as_mut().graceful_shutdown();
+            ended = tokio::time::timeout(FAREWELL, connection).await.ok();
+        }
+        if let Some(Err(error)) = ended {
             // Clients that go away, dawdle or speak something else than HTTP: not worth more than a trace. The
             // error names what failed, not what was sent.
             tracing::trace!(%peer, %error, "connection ended early");
@@ -227,6 +227,43 @@ impl Serving {
         extensions.insert(self.finisher.clone());
         request
     }
+}
+
+/// Ends when a connection has to make room, or its moment is over and it found no other place.
+async fn is_over(place: &Place) {
+    let moment = async {
+        if place.is_momentary() {
+            tokio::time::sleep(MOMENT).await;
+        }
+        if !place.is_momentary() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = moment => {}
+        () = place.close.cancelled() => {}
+    }
+}
+
+async fn answer(
+    mut router: Router,
+    request: Request,
+    place: &Place,
+) -> Result<Response, Infallible> {
+    let is_admitted = !place.is_momentary()
+        || says_how_it_is(request.uri().path())
+        || place.promoted(PATIENCE).await;
+    let mut answer = if is_admitted {
+        router.call(request).await?
+    } else {
+        no_place().into_response()
+    };
+    if place.should_end() {
+        // Told beforehand, a client does not send its next request into nothing.
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(header::CONNECTION, close);
+    }
+    Ok(answer)
 }
 
 /// What is answered to a connection that found no place.

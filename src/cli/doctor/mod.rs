@@ -165,6 +165,9 @@ fn patterns(context: &Context, config: &Config, checks: &mut Vec<Check>) -> Opti
 fn descriptors() -> Check {
     const NAME: &str = "descriptors";
     let descriptors = Descriptors::available();
+    if let Some((what, mend)) = descriptors.far_too_few() {
+        return Check::failed(NAME, what, mend);
+    }
     match descriptors.too_few() {
         Some((what, mend)) => Check::warning(NAME, what, mend),
         None => Check::ok(

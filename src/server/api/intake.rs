@@ -293,12 +293,17 @@ pub async fn self_report(
     fields.finish()?;
     // Whoever has a key, be it a public one, may report it again and again, and hang up each time: what that costs
     // the database must not keep partners waiting.
-    let place = Arc::clone(&state.0.self_report_places).acquire_owned();
-    let place = tokio::time::timeout(SELF_REPORT_PATIENCE, place).await;
-    let place = place.ok().and_then(Result::ok).ok_or_else(|| {
+    let too_many = || {
         let message = "Too many keys are being reported at once. Nothing was changed; send the report again later.";
         ApiError::unavailable(message, SELF_REPORT_PATIENCE)
-    })?;
+    };
+    // Nor must those who wait hold all connections.
+    let waiting = state.0.self_reports_waiting.try_acquire();
+    let waiting = waiting.map_err(|_| too_many())?;
+    let place = Arc::clone(&state.0.self_report_places).acquire_owned();
+    let place = tokio::time::timeout(SELF_REPORT_PATIENCE, place).await;
+    let place = place.ok().and_then(Result::ok).ok_or_else(too_many)?;
+    drop(waiting);
     let report = finisher.finish(async move {
         let _place = place;
         // Of everything that is not ours, which anybody can make up, all that it costs is a part of a look-up.

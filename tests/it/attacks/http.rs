@@ -3,6 +3,7 @@
 mod bodies;
 mod connections;
 mod crowds;
+mod descriptors;
 mod exports;
 mod proofs;
 mod target;

@@ -117,7 +117,7 @@ async fn the_limit_of_descriptors_is_raised_and_named() {
     let named = ended
         .log
         .iter()
-        .any(|line| line.contains("300 file descriptors are enough for 140 connections"));
+        .any(|line| line.contains("300 file descriptors are enough for 186 connections"));
     assert!(named, "{ended:?}");
 }
 

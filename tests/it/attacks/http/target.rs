@@ -36,23 +36,7 @@ impl Target {
 
     /// With no more file descriptors than these.
     pub(super) async fn with_descriptors(soft: u32, hard: u32) -> Self {
-        Self::start_as(|binary| {
-            let plain = binary.command(["serve"]);
-            let mut limited = Command::new("/bin/sh");
-            let script = format!("ulimit -Sn {soft}; ulimit -Hn {hard}; exec \"$0\" \"$@\"");
-            limited
-                .args([OsStr::new("-c"), OsStr::new(&script), plain.get_program()])
-                .args(plain.get_args())
-                .current_dir(binary.folder())
-                .env_clear()
-                .envs(
-                    plain
-                        .get_envs()
-                        .filter_map(|(name, value)| Some((name, value?))),
-                );
-            limited
-        })
-        .await
+        Self::start_as(|binary| limited(binary, ["serve"], soft, hard)).await
     }
 
     async fn start_as(command: impl FnOnce(&Binary) -> Command) -> Self {
@@ -91,7 +75,8 @@ impl Target {
 
     /// A connection from one of this machine's many addresses.
     pub(super) async fn connect_from(&self, from: Ipv4Addr) -> TcpStream {
-        connect_from(from, self.daemon.address).await
+        let stream = try_connect_from(from, self.daemon.address).await;
+        stream.expect("a connection")
     }
 
     /// The head of a partner's report.
@@ -137,11 +122,41 @@ impl Target {
     }
 }
 
-/// A connection from one of this machine's many addresses.
+/// The binary with no more file descriptors than these.
+pub(super) fn limited<const N: usize>(
+    binary: &Binary,
+    arguments: [&str; N],
+    soft: u32,
+    hard: u32,
+) -> Command {
+    let plain = binary.command(arguments);
+    let mut limited = Command::new("/bin/sh");
+    let script = format!("ulimit -Sn {soft}; ulimit -Hn {hard}; exec \"$0\" \"$@\"");
+    let variables = plain.get_envs();
+    limited
+        .args([OsStr::new("-c"), OsStr::new(&script), plain.get_program()])
+        .args(plain.get_args())
+        .current_dir(binary.folder())
+        .env_clear()
+        .envs(variables.filter_map(|(name, value)| Some((name, value?))));
+    limited
+}
+
+/// A connection from one of this machine's many addresses, as soon as there is one: in a flood the operating system
+/// may have no room for one more that nobody has accepted yet.
 pub(super) async fn connect_from(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.bind((from, 0).into()).expect("an address");
-    socket.connect(to).await.expect("a connection")
+    loop {
+        match try_connect_from(from, to).await {
+            Ok(stream) => return stream,
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+async fn try_connect_from(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    socket.connect(to).await
 }
 
 /// Sends a head and a body as far as they are taken, and reads the answer; its status, if there was one.
