@@ -1,34 +1,21 @@
 //! The queue as operators see it: how much there is, what was put aside, what is shed and forgotten.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use uuid::Uuid;
 
 use super::order::Locks;
 use super::page::{Conditions, Page, PageRequest, position};
-use super::queue::{item, item_columns, micros};
-use super::sql::{Arg, LIST_MAX, args, one, pad, statements};
+use super::queue::micros;
+use super::sql::{args, one, statements};
 use super::work::{DeadItem, Priority, Shedding, WorkCounts};
+use super::work_row::{item, item_columns};
 use super::{Read, Store, StoreError};
 
 /// The most items that are shed at once. Shedding goes on a moment later.
 const SHED_MAX: u64 = 2_000;
 
 statements! {
-    REVIVE = "UPDATE work_items SET state = 'waiting', tries = 0, ready_at = {now},
-            finished_at = NULL
-        WHERE id = $1 AND state = 'dead'";
-    REVIVE_THESE = "UPDATE work_items SET state = 'waiting', tries = 0, ready_at = {now},
-            finished_at = NULL
-        WHERE state = 'dead' AND id IN ({list:1}) RETURNING id";
-    REVIVE_OF = "UPDATE work_items SET state = 'waiting', tries = 0, ready_at = {now},
-            finished_at = NULL
-        WHERE id = $1 AND state = 'dead' AND source = $2";
-    REVIVE_ALL = "UPDATE work_items SET state = 'waiting', tries = 0, ready_at = {now},
-            finished_at = NULL
-        WHERE state = 'dead' AND source = $1";
     /// The second condition is what lets SQLite use the index of finished items.
     FORGET = "DELETE FROM work_items WHERE id IN (SELECT id FROM work_items
         WHERE state IN ('done', 'shed') AND state <> 'waiting' AND finished_at < {now} - $1 LIMIT $2)";
@@ -58,61 +45,6 @@ statements! {
 }
 
 impl Store {
-    /// Puts an item that was put aside back into the queue with all its tries; `false` when there is
-    /// none such.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a change.
-    pub async fn revive(&self, id: Uuid) -> Result<bool, StoreError> {
-        let mut tx = self.begin().await?;
-        let revived = tx.execute(REVIVE, args![id]).await?;
-        tx.commit().await?;
-        Ok(revived == 1)
-    }
-
-    /// Puts items that were put aside back into the queue, all in one transaction; gives those that were
-    /// there.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a change; no item was put back then.
-    pub async fn revive_these(&self, ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
-        let mut ids = ids.to_vec();
-        ids.sort_unstable();
-        ids.dedup();
-        let mut tx = self.begin().await?;
-        tx.locks(Locks::WorkItems);
-        let mut revived = HashSet::with_capacity(ids.len());
-        for chunk in ids.chunks(LIST_MAX) {
-            let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
-            let n = pad(&mut args, 0);
-            revived.extend(tx.fetch(REVIVE_THESE.of(n), args, one::uuid).await?);
-        }
-        tx.commit().await?;
-        Ok(revived)
-    }
-
-    /// As [`Store::revive`], but an item of another source counts as none.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a change.
-    pub async fn revive_of(&self, source: &str, id: Uuid) -> Result<bool, StoreError> {
-        let mut tx = self.begin().await?;
-        let revived = tx.execute(REVIVE_OF, args![id, source]).await?;
-        tx.commit().await?;
-        Ok(revived == 1)
-    }
-
-    /// Puts all items of a source that were put aside back into the queue; says how many.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a change.
-    pub async fn revive_all(&self, source: &str) -> Result<u64, StoreError> {
-        let mut tx = self.begin().await?;
-        let revived = tx.execute(REVIVE_ALL, args![source]).await?;
-        tx.commit().await?;
-        Ok(revived)
-    }
-
     /// Sheds items of the firehose, some thousands at most, and counts them with their sources; says how
     /// many. Looking costs no write lock.
     ///

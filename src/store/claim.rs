@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::queue::{item, item_columns, micros};
+use super::queue::micros;
 use super::sql::{Arg, LIST_MAX, args, one, pad, statements};
 use super::work::{Claimable, Lane, Priority, Queue, Retry, WorkItem};
+use super::work_row::{item, item_columns};
 use super::{Read, Store, StoreError};
 
 /// How often an item is tried before it is put aside.
@@ -40,8 +41,8 @@ statements! {
         SELECT priority, host FROM queues WHERE host IS NOT NULL LIMIT $4";
     FRONT = "SELECT id, repository_id FROM work_items
         WHERE state = 'waiting' AND leased_by IS NULL AND lane = $1 AND priority = $2 AND host = $3
-            AND ready_at <= {now}
-        ORDER BY turn, event_at, id LIMIT $4";
+            AND ready_at <= {now} AND repository_id NOT IN ({list:5})
+        ORDER BY turn, level, event_at, id LIMIT $4";
     /// Picked first and changed then: within the update itself, PostgreSQL's planner may run the
     /// selection more than once.
     TAKE = concat!(
@@ -132,16 +133,28 @@ impl Store {
         .await
     }
 
-    /// The first `n` items of a queue that are ready. A repository's second item comes after the first ones of
-    /// all others, its third after their second, and so on.
+    /// The first `n` items of a queue that are ready, in turns over the owners of repositories and over the
+    /// repositories of an owner. Those of the repositories `except`, which have what they may have, are left
+    /// out: however many of them there are, they do not hide the others.
     ///
     /// # Errors
     /// Any [`StoreError`] of a read.
-    pub async fn front(&self, queue: &Queue, n: u32) -> Result<Vec<Claimable>, StoreError> {
+    pub async fn front(
+        &self,
+        queue: &Queue,
+        n: u32,
+        except: &[&str],
+    ) -> Result<Vec<Claimable>, StoreError> {
         let (lane, priority) = (queue.lane.number(), queue.priority.number());
-        let args = args![lane, priority, &queue.host, n];
+        let mut args = args![lane, priority, &queue.host, n];
+        args.extend(except.iter().take(LIST_MAX).copied().map(Arg::from));
+        if except.is_empty() {
+            // No repository has no name.
+            args.push(Arg::from(""));
+        }
+        let n = pad(&mut args, 4);
         let mut read = self;
-        read.fetch(FRONT, args, |row| {
+        read.fetch(FRONT.of(n), args, |row| {
             Ok(Claimable {
                 id: row.uuid()?,
                 repository_id: row.next()?,
@@ -216,7 +229,7 @@ impl Store {
             if ids.len() >= wanted {
                 break;
             }
-            let front = self.front(&queue, n).await?;
+            let front = self.front(&queue, n, &[]).await?;
             ids.extend(front.into_iter().map(|waiting| waiting.id));
         }
         ids.truncate(wanted);

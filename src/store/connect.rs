@@ -245,6 +245,7 @@ const SQLITE_MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("migrations/sqlite/0003_records.sql"),
     ),
     (4, "lanes", include_str!("migrations/sqlite/0004_lanes.sql")),
+    (5, "turns", include_str!("migrations/sqlite/0005_turns.sql")),
 ];
 const POSTGRES_MIGRATIONS: &[(i64, &str, &str)] = &[
     (
@@ -266,6 +267,11 @@ const POSTGRES_MIGRATIONS: &[(i64, &str, &str)] = &[
         4,
         "lanes",
         include_str!("migrations/postgres/0004_lanes.sql"),
+    ),
+    (
+        5,
+        "turns",
+        include_str!("migrations/postgres/0005_turns.sql"),
     ),
 ];
 

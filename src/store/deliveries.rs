@@ -15,6 +15,7 @@ const ROWS_MAX: usize = 128;
 statements! {
     RECORD = "INSERT INTO webhook_deliveries (source, delivery, received_at) VALUES {rows:3}
         ON CONFLICT (source, delivery) DO NOTHING RETURNING source, delivery";
+    UNDO = "DELETE FROM webhook_deliveries WHERE (source, delivery) IN (VALUES {rows:2})";
     FORGET = "DELETE FROM webhook_deliveries WHERE (source, delivery) IN (
         SELECT source, delivery FROM webhook_deliveries WHERE received_at < {now} - $1 LIMIT $2)";
     COUNT = "INSERT INTO sources (name, kind, cursor, succeeded_at, newest_event_at, error, unseen,
@@ -85,6 +86,21 @@ impl Tx {
             new.extend(self.fetch(RECORD.of(rows.len()), values, delivery).await?);
         }
         Ok(new)
+    }
+
+    /// Takes back that deliveries were noted, in the transaction that noted them: their rows are locked, so
+    /// nothing new is.
+    pub(crate) async fn forget_recorded(
+        &mut self,
+        deliveries: &HashSet<Delivery>,
+    ) -> Result<(), StoreError> {
+        let rows: Vec<&Delivery> = deliveries.iter().collect();
+        for run in runs(rows.len(), ROWS_MAX) {
+            let rows = &rows[run];
+            let values = rows.iter().flat_map(|row| args![&row.source, &row.id]);
+            self.execute(UNDO.of(rows.len()), values.collect()).await?;
+        }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 //! never comes here: callers pass its [`Sha256Digest`](crate::keyformat::Sha256Digest), and the
 //! database holds that digest mixed with the current pepper.
 
+mod again;
 mod backlog;
 mod blobs;
 mod chain;
@@ -35,11 +36,13 @@ mod source_work;
 mod sources;
 mod sql;
 mod tokens;
+mod turns;
 mod tx;
 mod uses;
 mod verify;
 mod wal;
 mod work;
+mod work_row;
 
 use std::fmt;
 use std::sync::Arc;
@@ -268,6 +271,8 @@ impl Store {
             log::ALL,
             verify::ALL,
             queue::ALL,
+            turns::ALL,
+            again::ALL,
             claim::ALL,
             backlog::ALL,
             sources::ALL,

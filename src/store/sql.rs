@@ -362,6 +362,12 @@ pub(super) mod one {
         row.count()
     }
 
+    pub(in crate::store) fn optional_count(
+        row: &mut Fields<'_>,
+    ) -> Result<Option<u64>, StoreError> {
+        row.optional_count()
+    }
+
     pub(in crate::store) fn uuid(row: &mut Fields<'_>) -> Result<Uuid, StoreError> {
         row.uuid()
     }

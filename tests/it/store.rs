@@ -8,6 +8,7 @@ mod lookup;
 mod schema;
 mod sources;
 mod tokens;
+pub(crate) mod turns;
 mod work;
 
 use jiff::Timestamp;

@@ -3,6 +3,7 @@
 mod bodies;
 mod daemon;
 mod effects;
+mod full;
 mod load;
 mod redelivery;
 pub(crate) mod sender;

@@ -74,6 +74,8 @@ pub(super) enum Taken {
     New,
     /// It was before.
     Repeated,
+    /// There is no room for all that it tells of. It is not remembered, so that it can be repeated.
+    Full,
 }
 
 /// Why a delivery was not taken. Nothing of it has happened.
@@ -173,7 +175,7 @@ impl Committer {
         }
     }
 
-    /// One transaction for all of them, or nothing. What became of each stands in their order.
+    /// One transaction for all of them that there is room for, or nothing. What became of each stands in their order.
     async fn commit(&self, group: &[Entry]) -> Result<Vec<Taken>, StoreError> {
         let done = retried(|| self.commit_once(group)).await?;
         for (source, answers) in &done.found {
@@ -196,7 +198,7 @@ impl Committer {
         let mut tx = self.responder.store().begin().await?;
         let named: Vec<Delivery> = group.iter().filter_map(Entry::delivery).collect();
         let mut new = tx.record_deliveries(&named, now).await?;
-        let taken: Vec<Taken> = group
+        let mut taken: Vec<Taken> = group
             .iter()
             .map(|entry| match entry.delivery() {
                 // Of two that came at once, the first.
@@ -204,17 +206,23 @@ impl Committer {
                 _ => Taken::New,
             })
             .collect();
-        let fresh = group.iter().zip(&taken);
-        let fresh = fresh.filter(|(_, taken)| **taken == Taken::New);
-        let fresh: Vec<&Entry> = fresh.map(|(entry, _)| entry).collect();
-        let items = fresh.iter().flat_map(|entry| entry.items.iter().cloned());
-        let items: Vec<NewWorkItem> = items.collect();
+        let (mut fresh, mut items, mut whose) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, entry) in group.iter().enumerate() {
+            if taken[at] == Taken::New {
+                fresh.push(entry);
+                items.extend(entry.items.iter().cloned());
+                whose.resize(items.len(), at);
+            }
+        }
         let added = tx.add_work_items_of_sources(&items, now).await?;
+        let full = added.refused.iter().map(|item| whose[*item]);
+        forget_full(&mut tx, group, full.collect(), &mut taken).await?;
+        // What was seen was seen, whether or not the sender comes again.
         let found = self.respond(&mut tx, &fresh).await?;
         tx.commit().await?;
         Ok(Done {
             taken,
-            added,
+            added: added.new,
             found,
         })
     }
@@ -234,6 +242,25 @@ impl Committer {
         let actors = reports.iter().map(|report| report.actor);
         Ok(actors.zip(answers).collect())
     }
+}
+
+/// Sees to it that the deliveries for which there is no room, and those that repeat one of them, count as none
+/// that came.
+async fn forget_full(
+    tx: &mut Tx,
+    group: &[Entry],
+    full: HashSet<usize>,
+    taken: &mut [Taken],
+) -> Result<(), StoreError> {
+    let named = full.iter().filter_map(|at| group[*at].delivery());
+    let named: HashSet<Delivery> = named.collect();
+    tx.forget_recorded(&named).await?;
+    for (at, (entry, taken)) in group.iter().zip(taken).enumerate() {
+        if full.contains(&at) || entry.delivery().is_some_and(|id| named.contains(&id)) {
+            *taken = Taken::Full;
+        }
+    }
+    Ok(())
 }
 
 /// Writes down what is counted, now and then and at last, until `end` comes.

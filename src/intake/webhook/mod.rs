@@ -34,7 +34,7 @@ pub use places::ClonePlaces;
 pub use verify::Unverified;
 
 use crate::forge::{Gathered, Gatherer};
-use crate::respond::Responder;
+use crate::respond::{REPOSITORY_MAX, Responder, shorten};
 use crate::scan::Engine;
 use crate::store::{Priority, StoreError};
 use inbox::{Entry, NotTaken, Taken};
@@ -54,6 +54,9 @@ const COST: usize = 8;
 
 /// When to send a delivery again that found the inbox full.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// When to send a delivery again for which there is no room in the queue. That takes as long as reading does.
+const RETRY_WHEN_FULL: Duration = Duration::from_mins(1);
 
 /// Why a delivery is not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +84,14 @@ pub enum WebhookError {
     /// 503: too many deliveries wait already.
     #[error("too many deliveries wait to be stored; send this one again later")]
     Busy {
+        /// When to send it again.
+        retry_after: Duration,
+    },
+    /// 503: too much waits already of what it tells of. What there is room for was taken.
+    #[error(
+        "too much of this repository, its owner or its server waits to be read; send this delivery again later"
+    )]
+    Full {
         /// When to send it again.
         retry_after: Duration,
     },
@@ -205,7 +216,7 @@ impl Webhook {
     /// Takes a delivery whose sender is known. When this returns, what it amounts to is in the database.
     ///
     /// # Errors
-    /// [`WebhookError`]; nothing has happened then, and the delivery can be repeated.
+    /// [`WebhookError`]; the delivery can be repeated then.
     pub async fn receive(self: &Arc<Self>, delivery: Proved) -> Result<(), WebhookError> {
         let size = delivery.body.len();
         let read = self.anywhere(size, move |webhook| webhook.read(&delivery));
@@ -224,9 +235,10 @@ impl Webhook {
                 WebhookError::NoEvent(_) | WebhookError::Foreign { .. } | WebhookError::Body(_) => {
                     Refusal::Unreadable
                 }
-                WebhookError::Busy { .. } | WebhookError::Store(_) | WebhookError::Died => {
-                    Refusal::Unavailable
-                }
+                WebhookError::Busy { .. }
+                | WebhookError::Full { .. }
+                | WebhookError::Store(_)
+                | WebhookError::Died => Refusal::Unavailable,
             });
         }
         outcome
@@ -299,8 +311,12 @@ impl Webhook {
         }
         for wrong in &meaning.malformed {
             let wrong = redactor.redact(wrong);
+            let repository = repository.map(|name| shorten(redactor, name, REPOSITORY_MAX, None));
             tracing::warn!(
                 source,
+                forge = self.forge.name(),
+                repository,
+                delivery = delivered.id,
                 %wrong,
                 "a delivery tells of a push that cannot be read"
             );
@@ -340,6 +356,11 @@ impl Webhook {
             Ok(Taken::New) => self.tally.good(good),
             Ok(Taken::Repeated) => {
                 tracing::debug!(source = self.forge.source(), "a delivery was repeated");
+            }
+            Ok(Taken::Full) => {
+                return Err(WebhookError::Full {
+                    retry_after: RETRY_WHEN_FULL,
+                });
             }
             Err(NotTaken::Busy) => {
                 return Err(WebhookError::Busy {

@@ -29,7 +29,7 @@ type Accepted = (StatusCode, Json<Success>);
         (status = 400, description = "No JSON object, or another forge's delivery"),
         (status = 401, description = "Missing or wrong signature"),
         (status = 413, description = "Too large"),
-        (status = 503, description = "Send it again: the database cannot be had, or too many deliveries wait"),
+        (status = 503, description = "Send it again: the database cannot be had, too many deliveries wait, or too much of the repository, its owner or its server"),
     ),
 )]
 pub async fn github(
@@ -54,7 +54,7 @@ pub async fn github(
         (status = 400, description = "No JSON object, or another forge's delivery"),
         (status = 401, description = "Missing or wrong token or signature"),
         (status = 413, description = "Too large"),
-        (status = 503, description = "Send it again: the database cannot be had, or too many deliveries wait"),
+        (status = 503, description = "Send it again: the database cannot be had, too many deliveries wait, or too much of the repository, its owner or its server"),
     ),
 )]
 pub async fn gitlab(
@@ -78,7 +78,7 @@ pub async fn gitlab(
         (status = 400, description = "No JSON object, or another forge's delivery"),
         (status = 401, description = "Missing or wrong signature"),
         (status = 413, description = "Too large"),
-        (status = 503, description = "Send it again: the database cannot be had, or too many deliveries wait"),
+        (status = 503, description = "Send it again: the database cannot be had, too many deliveries wait, or too much of the repository, its owner or its server"),
     ),
 )]
 pub async fn gitea(
@@ -102,7 +102,7 @@ pub async fn gitea(
         (status = 400, description = "No JSON object, or another forge's delivery"),
         (status = 401, description = "Missing or wrong signature"),
         (status = 413, description = "Too large"),
-        (status = 503, description = "Send it again: the database cannot be had, or too many deliveries wait"),
+        (status = 503, description = "Send it again: the database cannot be had, too many deliveries wait, or too much of the repository, its owner or its server"),
     ),
 )]
 pub async fn bitbucket(
@@ -161,7 +161,9 @@ impl From<WebhookError> for ApiError {
                 Self::schema_without_field(message)
             }
             WebhookError::Body(_) => Self::body_parsing(message),
-            WebhookError::Busy { retry_after } => Self::unavailable(message, retry_after),
+            WebhookError::Busy { retry_after } | WebhookError::Full { retry_after } => {
+                Self::unavailable(message, retry_after)
+            }
             WebhookError::Store(error) => error.into(),
             WebhookError::Died => Self::internal(),
         }

@@ -18,8 +18,7 @@ const QUEUES_MAX: u32 = 256;
 const LOOKED_AT_MAX: usize = 64;
 const FRONTS_MAX: usize = 8;
 
-/// The most items of one host that are looked at in one round: enough to find one of a repository that has not
-/// all its places yet, since the first items of all repositories come before the second ones.
+/// The most items of one host that are looked at in one round, of repositories that have not all their places yet.
 const FRONT_MAX: u32 = 64;
 
 /// The hosts that had the lane for large items last, oldest first.
@@ -225,7 +224,7 @@ impl Worker {
             .collect();
         by_places.sort_by_key(|queue| (!self.knows(&queue.host), shares.of_host(&queue.host)));
         for queue in by_places.into_iter().take(LOOKED_AT_MAX) {
-            let front = self.shared.parts.store.front(queue, FRONT_MAX).await?;
+            let front = self.front(queue, shares.full_of(&queue.host)).await?;
             if !front.is_empty() {
                 fronts.push((queue, front.into()));
             }
@@ -257,6 +256,17 @@ impl Worker {
         Ok(chosen)
     }
 
+    /// The first items of a queue, but for repositories that are left alone, and for those that are `full`.
+    async fn front(
+        &self,
+        queue: &Queue,
+        mut full: Vec<String>,
+    ) -> Result<Vec<Claimable>, StoreError> {
+        full.extend(self.shared.pauses.paused_of(&queue.host));
+        let full: Vec<&str> = full.iter().map(String::as_str).collect();
+        self.shared.parts.store.front(queue, FRONT_MAX, &full).await
+    }
+
     fn has_place(&self, shares: &Shares, host: &str, priority: Priority) -> bool {
         // Of a host in trouble one item is enough to see whether it answers again.
         if self.shared.pauses.is_in_trouble(host) && shares.of_host(host) > 0 {
@@ -276,7 +286,7 @@ impl Worker {
             (queue.priority, served)
         });
         for queue in queues.iter().take(LOOKED_AT_MAX) {
-            let front = self.shared.parts.store.front(queue, FRONT_MAX).await?;
+            let front = self.front(queue, Vec::new()).await?;
             let mut ready = front.into_iter();
             let pauses = &self.shared.pauses;
             if let Some(next) =

@@ -131,6 +131,16 @@ impl Pauses {
         self.lock().hosts.left(&host.to_owned(), Instant::now())
     }
 
+    /// The repositories of a host that are left alone at present.
+    pub(super) fn paused_of(&self, host: &str) -> Vec<String> {
+        let (now, known) = (Instant::now(), self.lock());
+        let paused = known.repositories.0.iter();
+        paused
+            .filter(|((at, _), trouble)| at == host && trouble.until > now)
+            .map(|((_, repository), _)| repository.clone())
+            .collect()
+    }
+
     /// Whether a host was in trouble and has not answered since: one item is enough to see.
     pub(super) fn is_in_trouble(&self, host: &str) -> bool {
         self.lock().hosts.is_in_trouble(&host.to_owned())

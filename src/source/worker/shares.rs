@@ -105,6 +105,14 @@ impl Shares {
             .is_none_or(|taken| *taken < self.per_repository)
     }
 
+    /// The repositories of a host that have all places they may have.
+    pub(super) fn full_of(&self, host: &str) -> Vec<String> {
+        let full = self.repositories.iter();
+        full.filter(|((at, _), taken)| at == host && **taken >= self.per_repository)
+            .map(|((_, repository), _)| repository.clone())
+            .collect()
+    }
+
     /// Takes a place.
     pub(super) fn take(
         &mut self,

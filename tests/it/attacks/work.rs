@@ -1,6 +1,8 @@
 //! Servers and repositories that keep the workers busy: by sending slowly, by sending much, by making work
 //! without end, and by taking the process with them.
 
+mod owners;
+
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

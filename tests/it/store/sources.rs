@@ -161,7 +161,7 @@ async fn the_first_schema_is_brought_up_with_its_work() {
     let old = format!("sqlite://{}", file.display());
     make_old(&old, first).await;
     let store = Store::open(StoreOptions::new(old)).await.unwrap();
-    assert_eq!(store.migrate().await.unwrap(), 3);
+    assert_eq!(store.migrate().await.unwrap(), 4);
     assert_eq!(add(&store, &[item(1, Priority::Firehose)]).await, 0);
     assert_eq!(
         claim_one(&store, "w").await.unwrap().range,
@@ -197,4 +197,108 @@ async fn make_old(url: &str, schema: &'static str) {
         .execute(sqlx::AssertSqlSafe(insert))
         .await
         .unwrap();
+}
+
+on_both_databases! {
+    /// What the fourth version left waiting keeps its order, and has its owner's turns.
+    async fn work_of_the_fourth_schema_has_turns(database) {
+        make_fourth(database).await;
+        let insert = |n: usize, repository: &str, state: &str, turn: usize| format!(
+            "INSERT INTO work_items (id, kind, host, repository_id, repository, ref_name, before_id, after_id,
+                source, priority, event_at, created_at, state, ready_at, tries, truncated, bytes, blobs, turn)
+            SELECT '0198f000-0000-7000-8000-00000000000{n}', 'range', 'github.com', '{repository}', '{repository}',
+                'refs/heads/main', '{:040}', '{n:040}', 'feed', 1, {n}, 0, '{state}', 0, 0, tries.no, 0, 0, {turn}
+            FROM (SELECT 1 = 2 AS no) AS tries", 0
+        );
+        let rows = [
+            (1, "Loud/one", "waiting", 0), (2, "loud/one", "waiting", 1), (3, "loud/two", "waiting", 0),
+            (4, "group/deep/app", "waiting", 0), (5, "loud/done", "done", 7),
+        ];
+        for (n, repository, state, turn) in rows {
+            database.run(&insert(n, repository, state, turn)).await.unwrap();
+        }
+        let store = database.store().await;
+        store.check_statements().await.unwrap();
+        let with = |condition: &str| format!("SELECT COUNT(*) FROM work_items WHERE {condition}");
+        for (condition, count) in [
+            ("owner = 'loud'", 4), ("owner = 'group' AND turn = 0", 1), ("turn = 7 AND state = 'done'", 1),
+            ("repository = 'Loud/one' AND turn = 0", 1), ("repository = 'loud/two' AND turn = 1", 1),
+            ("repository = 'loud/one' AND turn = 2", 1), ("level <> 0", 0),
+        ] {
+            assert_eq!(database.count(&with(condition)).await, count, "{condition}");
+        }
+        let order = store.claim(9, "w", Duration::from_mins(1)).await.unwrap();
+        assert_eq!(order.len(), 4);
+    }
+}
+
+/// A database as the fourth version made it.
+async fn make_fourth(database: &TestDatabase) {
+    use sqlx::migrate::{Migration, MigrationType, Migrator};
+    use sqlx::sqlite::SqliteConnectOptions;
+    use sqlx::{ConnectOptions as _, Connection as _, SqlSafeStr as _};
+    macro_rules! migrations {
+        ($kind:literal) => {
+            [
+                (
+                    "first",
+                    include_str!(concat!(
+                        "../../../src/store/migrations/",
+                        $kind,
+                        "/0001_first.sql"
+                    )),
+                ),
+                (
+                    "sources",
+                    include_str!(concat!(
+                        "../../../src/store/migrations/",
+                        $kind,
+                        "/0002_sources.sql"
+                    )),
+                ),
+                (
+                    "records",
+                    include_str!(concat!(
+                        "../../../src/store/migrations/",
+                        $kind,
+                        "/0003_records.sql"
+                    )),
+                ),
+                (
+                    "lanes",
+                    include_str!(concat!(
+                        "../../../src/store/migrations/",
+                        $kind,
+                        "/0004_lanes.sql"
+                    )),
+                ),
+            ]
+        };
+    }
+    let texts = match database.kind {
+        Kind::Sqlite => migrations!("sqlite"),
+        Kind::Postgres => migrations!("postgres"),
+    };
+    let migrations = (1..).zip(texts).map(|(version, (name, sql))| {
+        let sql = sql.into_sql_str();
+        Migration::new(version, name.into(), MigrationType::Simple, sql, false)
+    });
+    let migrator = Migrator::with_migrations(migrations.collect());
+    match database.kind {
+        Kind::Sqlite => {
+            let options: SqliteConnectOptions = database.url.parse().unwrap();
+            let mut connection = options.create_if_missing(true).connect().await.unwrap();
+            migrator
+                .run_direct(None, &mut connection, false)
+                .await
+                .unwrap();
+        }
+        Kind::Postgres => {
+            let mut connection = sqlx::PgConnection::connect(&database.url).await.unwrap();
+            migrator
+                .run_direct(None, &mut connection, false)
+                .await
+                .unwrap();
+        }
+    }
 }

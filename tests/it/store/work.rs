@@ -11,7 +11,7 @@ use rescind::store::{
 use uuid::Uuid;
 
 use super::at;
-use crate::support::databases::{Kind, TestDatabase, on_both_databases};
+use crate::support::databases::{TestDatabase, on_both_databases};
 
 const LEASE: Duration = Duration::from_mins(1);
 
@@ -31,7 +31,7 @@ pub(super) fn item(n: i64, priority: Priority) -> NewWorkItem {
     }
 }
 
-pub(super) async fn add(store: &Store, items: &[NewWorkItem]) -> u64 {
+pub(crate) async fn add(store: &Store, items: &[NewWorkItem]) -> u64 {
     let mut tx = store.begin().await.unwrap();
     let added = tx.add_work_items(items, at(0)).await.unwrap();
     tx.commit().await.unwrap();
@@ -280,28 +280,7 @@ on_both_databases! {
         assert!(store.postpone(quiet.id, "w", Duration::ZERO, "a hiccup").await.unwrap());
         store.release("w").await.unwrap();
         let queue = Queue { lane: Lane::Ordinary, priority: Priority::Webhook, host: quiet.range.host.clone() };
-        let front = store.front(&queue, 2).await.unwrap();
+        let front = store.front(&queue, 2, &[]).await.unwrap();
         assert!(front.iter().any(|item| item.repository_id == "quiet"), "{front:?}");
     }
-}
-
-/// A few repositories that push without end do not keep the others of their host out.
-#[tokio::test]
-async fn a_full_host_still_takes_what_a_quiet_repository_has() {
-    let database = TestDatabase::new(Kind::Sqlite).await;
-    let store = database.store().await;
-    let of = |repository: &str, n: i64| NewWorkItem {
-        repository_id: repository.to_owned(),
-        after: format!("{n:040x}"),
-        ..item(1, Priority::Webhook)
-    };
-    for noisy in ["a", "b", "c", "d", "e", "f"] {
-        let items: Vec<_> = (0..9_000).map(|n| of(noisy, n)).collect();
-        add(&store, &items).await;
-    }
-    assert_eq!(store.work_counts().await.unwrap().waiting, 50_000);
-    assert_eq!(add(&store, &[of("f", 9_001)]).await, 0);
-    let quiet: Vec<_> = (0..20).map(|n| of("quiet", n)).collect();
-    assert_eq!(add(&store, &quiet).await, 16);
-    database.remove().await;
 }

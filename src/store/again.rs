@@ -1,0 +1,238 @@
+//! Items that come into the queue again: named anew with more urgency, or put back by hand. They get a turn where
+//! they come to, as new ones do.
+
+use std::collections::{BTreeMap, HashSet};
+
+use uuid::Uuid;
+
+use super::order::Locks;
+use super::queue::coordinates;
+use super::sql::{Arg, Fields, LIST_MAX, Sql, args, one, pad, runs, statements};
+use super::turns::Seat;
+use super::work::{NewWorkItem, Priority};
+use super::{Read as _, Store, StoreError, Tx};
+
+/// Rows of one statement.
+const ROWS_MAX: usize = 128;
+
+statements! {
+    KNOWN = "SELECT id, state, priority FROM work_items
+        WHERE (state IN ('waiting', 'shed') OR state = 'done' AND gone) AND part_of = ''
+            AND (host, repository_id, ref_name, before_id, after_id) IN (VALUES {rows:5})";
+    LOCK = "SELECT id, priority, host, repository_id, repository, state, source, gone FROM work_items
+        WHERE state <> 'dead' AND id IN ({list:1}) ORDER BY id {for update}";
+    RAISE = "UPDATE work_items SET priority = CAST(again.column2 AS BIGINT),
+            level = CAST(again.column3 AS BIGINT), turn = CAST(again.column4 AS BIGINT),
+            state = 'waiting', finished_at = NULL
+        FROM (VALUES {rows:4}) AS again WHERE id = again.column1";
+    REOPEN = "UPDATE work_items SET priority = CAST(again.column2 AS BIGINT),
+            level = CAST(again.column3 AS BIGINT), turn = CAST(again.column4 AS BIGINT),
+            state = 'waiting', finished_at = NULL, gone = FALSE, tries = 0, ready_at = 0
+        FROM (VALUES {rows:4}) AS again WHERE id = again.column1";
+    REVIVE = "UPDATE work_items SET priority = CAST(again.column2 AS BIGINT),
+            level = CAST(again.column3 AS BIGINT), turn = CAST(again.column4 AS BIGINT),
+            state = 'waiting', finished_at = NULL, tries = 0, ready_at = {now}
+        FROM (VALUES {rows:4}) AS again WHERE id = again.column1";
+    DEAD = "SELECT id, priority, host, repository_id, repository FROM work_items
+        WHERE state = 'dead' AND id IN ({list:1}) ORDER BY id {for update}";
+    /// The second condition is what lets SQLite use the index of finished items.
+    DEAD_OF = "SELECT id FROM work_items WHERE state = 'dead' AND state <> 'waiting' AND source = $1";
+    SOURCE = "SELECT source FROM work_items WHERE id = $1";
+}
+
+/// An item that comes again.
+struct Again {
+    id: Uuid,
+    /// The number of the priority that it has, or is to have.
+    priority: i64,
+    host: String,
+    repository_id: String,
+    repository: String,
+}
+
+impl Again {
+    fn of(row: &mut Fields<'_>) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: row.uuid()?,
+            priority: row.next()?,
+            host: row.next()?,
+            repository_id: row.next()?,
+            repository: row.next()?,
+        })
+    }
+
+    fn seat(&self) -> Seat<'_> {
+        // What is damaged has the last place.
+        let priority = Priority::from_number(self.priority).unwrap_or(Priority::Backfill);
+        Seat::new(priority, &self.host, &self.repository_id, &self.repository)
+    }
+}
+
+impl Tx {
+    /// Which known items wait, or were shed, with less priority than those that came again, or were gone, and
+    /// what they are to have. They are not locked, so this may have changed when they are.
+    pub(super) async fn less_urgent(
+        &mut self,
+        items: impl Iterator<Item = &NewWorkItem>,
+    ) -> Result<Vec<(Uuid, Priority)>, StoreError> {
+        let mut by_priority: BTreeMap<Priority, Vec<&NewWorkItem>> = BTreeMap::new();
+        for item in items {
+            by_priority.entry(item.priority).or_default().push(item);
+        }
+        // Nothing is below the last.
+        by_priority.remove(&Priority::Backfill);
+        let mut lower = Vec::new();
+        for (priority, items) in by_priority {
+            let values = items.iter().flat_map(|item| coordinates(item));
+            let values = values.map(Arg::from).collect();
+            let known = self.fetch(KNOWN.of(items.len()), values, |row| {
+                Ok((row.uuid()?, row.next::<String>()?, row.next::<i64>()?))
+            });
+            let known = known.await?.into_iter();
+            let known = known.filter(|(_, state, number)| wants(priority, state, *number));
+            lower.extend(known.map(|(id, ..)| (id, priority)));
+        }
+        Ok(lower)
+    }
+
+    /// Gives known items that still wait, or were shed or gone, the priority of those that came again; gives
+    /// the sources of those that were shed.
+    pub(super) async fn raise(
+        &mut self,
+        mut wanted: Vec<(Uuid, Priority)>,
+    ) -> Result<Vec<String>, StoreError> {
+        wanted.sort_unstable();
+        wanted.dedup_by_key(|(id, _)| *id);
+        let wanted: BTreeMap<Uuid, Priority> = wanted.into_iter().collect();
+        let ids: Vec<Uuid> = wanted.keys().copied().collect();
+        let (mut raised, mut reopened) = (Vec::new(), Vec::new());
+        // What is counted is what is changed: the states of rows that are locked stay as they were read.
+        let mut shed = Vec::new();
+        for chunk in ids.chunks(LIST_MAX) {
+            let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
+            let n = pad(&mut args, 0);
+            let rows = self.fetch(LOCK.of(n), args, |row| {
+                let again = Again::of(row)?;
+                let (state, source) = (row.next::<String>()?, row.next::<String>()?);
+                Ok((again, state, source, row.next::<bool>()?))
+            });
+            for (again, state, source, gone) in rows.await? {
+                let is_done = state == "done";
+                let wanted = wanted.get(&again.id).filter(|_| !is_done || gone);
+                let is_less = |wanted: &&Priority| wants(**wanted, &state, again.priority);
+                let Some(priority) = wanted.filter(is_less) else {
+                    continue;
+                };
+                if state == "shed" {
+                    shed.push(source);
+                }
+                let again = Again {
+                    priority: priority.number(),
+                    ..again
+                };
+                if is_done { &mut reopened } else { &mut raised }.push(again);
+            }
+        }
+        self.come_again(&RAISE, &raised).await?;
+        self.come_again(&REOPEN, &reopened).await?;
+        Ok(shed)
+    }
+
+    /// Gives locked items a turn where they come to.
+    async fn come_again(&mut self, sql: &Sql, items: &[Again]) -> Result<(), StoreError> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        let seats: Vec<Seat<'_>> = items.iter().map(Again::seat).collect();
+        // There is room for what was accepted once.
+        let depths = self.depths(&seats).await?;
+        let turns = self.turns(&seats, &depths).await?;
+        let rows: Vec<_> = items.iter().zip(turns).collect();
+        for run in runs(rows.len(), ROWS_MAX) {
+            let rows = &rows[run];
+            let values = rows
+                .iter()
+                .flat_map(|(again, turn)| args![again.id, again.priority, turn.level, turn.number]);
+            let values: Vec<Arg> = values.collect();
+            self.execute(sql.clone().of(rows.len()), values).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts those of the items that were put aside back into the queue; gives their identifiers.
+    async fn revive(&mut self, mut ids: Vec<Uuid>) -> Result<HashSet<Uuid>, StoreError> {
+        self.locks(Locks::WorkItems);
+        ids.sort_unstable();
+        ids.dedup();
+        let mut revived = HashSet::with_capacity(ids.len());
+        for chunk in ids.chunks(LIST_MAX) {
+            let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
+            let n = pad(&mut args, 0);
+            let dead = self.fetch(DEAD.of(n), args, Again::of).await?;
+            self.come_again(&REVIVE, &dead).await?;
+            revived.extend(dead.iter().map(|again| again.id));
+        }
+        Ok(revived)
+    }
+}
+
+impl Store {
+    /// Puts an item that was put aside back into the queue with all its tries; `false` when there is
+    /// none such.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn revive(&self, id: Uuid) -> Result<bool, StoreError> {
+        Ok(!self.revive_these(&[id]).await?.is_empty())
+    }
+
+    /// Puts items that were put aside back into the queue, all in one transaction; gives those that were
+    /// there.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change; no item was put back then.
+    pub async fn revive_these(&self, ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
+        let mut tx = self.begin().await?;
+        let revived = tx.revive(ids.to_vec()).await?;
+        tx.commit().await?;
+        Ok(revived)
+    }
+
+    /// As [`Store::revive`], but an item of another source counts as none.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn revive_of(&self, source: &str, id: Uuid) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        // An item never changes its source.
+        let whose = tx.fetch_first(SOURCE, args![id], one::text).await?;
+        if whose.as_deref() != Some(source) {
+            tx.rollback().await?;
+            return Ok(false);
+        }
+        let revived = tx.revive(vec![id]).await?;
+        tx.commit().await?;
+        Ok(!revived.is_empty())
+    }
+
+    /// Puts all items of a source that were put aside back into the queue; says how many.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn revive_all(&self, source: &str) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
+        let dead = tx.fetch(DEAD_OF, args![source], one::uuid).await?;
+        let revived = tx.revive(dead).await?;
+        tx.commit().await?;
+        Ok(revived.len() as u64)
+    }
+}
+
+/// Whether an item in this state, with this number of a priority, is to be changed when it comes again. What
+/// feeds repeat for hours is not asked for each time.
+fn wants(priority: Priority, state: &str, number: i64) -> bool {
+    match state {
+        "done" => priority < Priority::Firehose,
+        _ => number > priority.number(),
+    }
+}

@@ -1,0 +1,377 @@
+//! Whose item is next at a host, and how much of it may wait.
+//!
+//! A queue is what waits of one host at one priority, and is taken in the order of `turn`. A turn is a point of
+//! the queue's own time, which stands where it is being taken: whoever has nothing waiting is given the present,
+//! and whoever has, a point behind his last. So the items of one owner, however many there are and to however
+//! many repositories they were pushed, come among those of the others one at a time; and nothing that waits is
+//! passed by more than one item of each other owner for each step, so that it is taken in the end whatever comes.
+//!
+//! An owner's repositories are told apart by levels. The first item of a repository is of level 0, the second of
+//! level 1, the third and the fourth of level 2, and so on, each level twice as many as the one before. Each level
+//! of an owner is a row of its own, with longer steps the higher it is: a repository that is quiet does not wait
+//! for another one of its owner that is not. All rows together have at most some three turns of each step, and of
+//! equal turns the lower level comes first.
+
+use std::collections::BTreeMap;
+
+use super::sql::{Arg, args, one, runs, statements};
+use super::work::{Lane, NewWorkItem, Priority};
+use super::{Read as _, StoreError, Tx};
+
+/// Rows of one statement.
+const ROWS_MAX: usize = 128;
+
+/// The most items of one repository at one priority that wait.
+const REPOSITORY_MAX: u64 = 10_000;
+
+/// So many items of a repository are taken even when its owner or its host has too many: what others push must
+/// not keep a leak in it from being read.
+const REPOSITORY_MIN: u64 = 16;
+
+/// The most items of one host at one priority that wait, of those that are neither shed when there are too
+/// many nor asked for by hand.
+const HOST_MAX: u64 = 50_000;
+
+/// How much of that one owner can have.
+const OWNER_MAX: u64 = HOST_MAX / 2;
+
+/// So many items of an owner are taken even when his host has [`HOST_MAX`].
+const OWNER_MIN: u64 = 256;
+
+/// The most items of an owner that wait whatever repositories they are of: there is no end of them.
+const OWNER_END: u64 = HOST_MAX;
+
+/// How many items at the front of a queue are looked at to see where it is being taken. More than those only if
+/// so many failed and wait to be tried again.
+const FRONT_MAX: u64 = 64;
+
+statements! {
+    WAITING_OF = "SELECT CAST(line.column1 AS BIGINT), (SELECT COUNT(*) FROM work_items
+            WHERE state = 'waiting' AND host = line.column2 AND repository_id = line.column3
+                AND priority = CAST(line.column4 AS BIGINT))
+        FROM (VALUES {rows:4}) AS line";
+    WAITING_AT = "SELECT COUNT(*) FROM (SELECT 1 FROM work_items
+            WHERE state = 'waiting' AND leased_by IS NULL AND lane = 0
+                AND priority = $1 AND host = $2 LIMIT $3) AS found";
+    OWNED = "SELECT COUNT(*) FROM (SELECT 1 FROM work_items
+            WHERE state = 'waiting' AND host = $1 AND owner = $2 AND priority = $3 LIMIT $4) AS found";
+    LAST = "SELECT CAST(line.column1 AS BIGINT), (SELECT MAX(turn) FROM work_items
+            WHERE state = 'waiting' AND host = line.column2 AND owner = line.column3
+                AND priority = CAST(line.column4 AS BIGINT) AND level = CAST(line.column5 AS BIGINT))
+        FROM (VALUES {rows:5}) AS line";
+    /// The second condition is what lets SQLite use the index of held items.
+    TAKEN = "SELECT priority, host, turn FROM work_items
+        WHERE leased_by IS NOT NULL AND leased_by > '' AND state = 'waiting' AND lane = 0";
+    FRONT = "SELECT COALESCE(MIN(CASE WHEN ready_at <= {now} THEN turn END), MAX(turn))
+        FROM (SELECT turn, ready_at FROM work_items
+            WHERE state = 'waiting' AND leased_by IS NULL AND lane = $1 AND priority = $2 AND host = $3
+            ORDER BY turn LIMIT $4) AS front";
+}
+
+/// What decides about an item's turn.
+#[derive(Debug, Clone)]
+pub(super) struct Seat<'i> {
+    priority: Priority,
+    host: &'i str,
+    repository_id: &'i str,
+    owner: String,
+}
+
+/// Where an item stands in its queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Turn {
+    pub(super) level: u64,
+    pub(super) number: u64,
+}
+
+/// How much of its repository waits before an item.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Depth {
+    before: u64,
+    pub(super) has_room: bool,
+}
+
+/// The items that have turns among each other.
+type QueueName<'i> = (Priority, &'i str);
+
+/// The items of an owner in a queue.
+type OwnerName<'i> = (Priority, &'i str, &'i str);
+
+impl<'i> Seat<'i> {
+    pub(super) fn of(item: &'i NewWorkItem) -> Self {
+        Self::new(
+            item.priority,
+            &item.host,
+            &item.repository_id,
+            &item.repository,
+        )
+    }
+
+    pub(super) fn new(
+        priority: Priority,
+        host: &'i str,
+        repository_id: &'i str,
+        repository: &str,
+    ) -> Self {
+        Self {
+            priority,
+            host,
+            repository_id,
+            owner: owner(repository),
+        }
+    }
+
+    fn queue(&self) -> QueueName<'i> {
+        (self.priority, self.host)
+    }
+
+    fn owned(&self) -> OwnerName<'_> {
+        (self.priority, self.host, &self.owner)
+    }
+
+    fn repository(&self) -> (Priority, &'i str, &'i str) {
+        (self.priority, self.host, self.repository_id)
+    }
+}
+
+/// Whose a repository is: of nested groups the outermost. Forges do not tell upper from lower case.
+pub(super) fn owner(repository: &str) -> String {
+    let owner = repository.split('/').next().unwrap_or_default();
+    owner.to_ascii_lowercase()
+}
+
+/// The level of an item before which so many of its repository wait.
+fn level(depth: u64) -> u64 {
+    u64::from(u64::BITS - depth.leading_zeros())
+}
+
+/// What waits beside the items that are added.
+struct Crowd<'s> {
+    of_repository: BTreeMap<(Priority, &'s str, &'s str), u64>,
+    /// Where it is bounded.
+    at_host: BTreeMap<QueueName<'s>, u64>,
+    /// Where it may matter.
+    of_owner: BTreeMap<OwnerName<'s>, u64>,
+}
+
+impl<'s> Crowd<'s> {
+    /// Whether there is room for one more.
+    fn has_room(&self, seat: &'s Seat<'_>, depth: u64) -> bool {
+        let at_host = self.at_host.get(&seat.queue()).copied();
+        let of_owner = self.of_owner.get(&seat.owned()).copied();
+        let (at_host, of_owner) = (at_host.unwrap_or_default(), of_owner.unwrap_or_default());
+        let is_quiet = depth < REPOSITORY_MIN || of_owner < OWNER_MIN;
+        let is_within = of_owner < OWNER_MAX && at_host < HOST_MAX;
+        depth < REPOSITORY_MAX && of_owner < OWNER_END && (is_quiet || is_within)
+    }
+
+    fn add(&mut self, seat: &'s Seat<'_>) {
+        *self.of_repository.entry(seat.repository()).or_default() += 1;
+        if let Some(count) = self.at_host.get_mut(&seat.queue()) {
+            *count += 1;
+        }
+        if let Some(count) = self.of_owner.get_mut(&seat.owned()) {
+            *count += 1;
+        }
+    }
+}
+
+impl Tx {
+    /// How many items of its repository are before each of these, in their order, and whether there is room.
+    pub(super) async fn depths(&mut self, seats: &[Seat<'_>]) -> Result<Vec<Depth>, StoreError> {
+        let at_host = self.waiting_at(seats).await?;
+        let mut crowd = Crowd {
+            of_repository: self.waiting_of(seats).await?,
+            of_owner: self.owned(seats, &at_host).await?,
+            at_host,
+        };
+        let mut depths = Vec::with_capacity(seats.len());
+        for seat in seats {
+            let before = crowd.of_repository.get(&seat.repository());
+            let before = before.copied().unwrap_or_default();
+            let has_room = crowd.has_room(seat, before);
+            if has_room {
+                crowd.add(seat);
+            }
+            depths.push(Depth { before, has_room });
+        }
+        Ok(depths)
+    }
+
+    /// Gives each its turn, in their order, behind so many of its repository.
+    pub(super) async fn turns(
+        &mut self,
+        seats: &[Seat<'_>],
+        depths: &[Depth],
+    ) -> Result<Vec<Turn>, StoreError> {
+        let levels = depths.iter().map(|depth| level(depth.before));
+        let lines: Vec<_> = seats
+            .iter()
+            .zip(levels)
+            .map(|(seat, level)| (seat.owned(), level))
+            .collect();
+        let mut last: BTreeMap<_, Option<u64>> = lines.iter().map(|line| (*line, None)).collect();
+        self.last_turns(&mut last).await?;
+        let present = self.presents(seats).await?;
+        let turns = seats.iter().zip(lines).map(|(seat, line)| {
+            let (_, level) = line;
+            let present = present.get(&seat.queue()).copied().unwrap_or_default();
+            let before = last.entry(line).or_default();
+            let next = before.map_or(0, |last| last.saturating_add(1 + level));
+            let number = next.max(present.saturating_add(level));
+            *before = Some(number);
+            Turn { level, number }
+        });
+        Ok(turns.collect())
+    }
+
+    /// How many items of each repository wait at the same priority.
+    async fn waiting_of<'s>(
+        &mut self,
+        seats: &'s [Seat<'_>],
+    ) -> Result<BTreeMap<(Priority, &'s str, &'s str), u64>, StoreError> {
+        let repositories = seats.iter().map(|seat| (seat.repository(), 0));
+        let mut waiting: BTreeMap<_, u64> = repositories.collect();
+        let mut all: Vec<_> = waiting.iter_mut().collect();
+        for run in runs(all.len(), ROWS_MAX) {
+            let rows = &mut all[run];
+            let values = rows.iter().enumerate().flat_map(|(at, (repository, _))| {
+                let (priority, host, id) = **repository;
+                args![at as u64, host, id, priority.number()]
+            });
+            let values: Vec<Arg> = values.collect();
+            let found = self.fetch(WAITING_OF.of(rows.len()), values, |row| {
+                Ok((row.count()?, row.count()?))
+            });
+            for (at, count) in found.await? {
+                let row = usize::try_from(at).ok().and_then(|at| rows.get_mut(at));
+                if let Some((_, waiting)) = row {
+                    **waiting = count;
+                }
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// How many items of each host wait beside these, where that is bounded.
+    async fn waiting_at<'s>(
+        &mut self,
+        seats: &'s [Seat<'_>],
+    ) -> Result<BTreeMap<QueueName<'s>, u64>, StoreError> {
+        let bounded = seats
+            .iter()
+            .filter(|seat| seat.priority < Priority::Firehose);
+        let mut waiting: BTreeMap<_, u64> = bounded.map(|seat| (seat.queue(), 0)).collect();
+        for ((priority, host), count) in &mut waiting {
+            let args = args![priority.number(), *host, HOST_MAX];
+            let found = self.fetch_first(WAITING_AT, args, one::count).await?;
+            *count = found.unwrap_or_default();
+        }
+        Ok(waiting)
+    }
+
+    /// How many items of each owner wait beside these, at hosts where so many wait that it matters.
+    async fn owned<'s>(
+        &mut self,
+        seats: &'s [Seat<'_>],
+        at_host: &BTreeMap<QueueName<'_>, u64>,
+    ) -> Result<BTreeMap<OwnerName<'s>, u64>, StoreError> {
+        let added = seats.len() as u64;
+        let matters = |seat: &&Seat<'_>| {
+            let waiting = at_host.get(&seat.queue());
+            waiting.is_some_and(|waiting| waiting + added > OWNER_MAX)
+        };
+        let owners = seats.iter().filter(matters).map(|seat| (seat.owned(), 0));
+        let mut owners: BTreeMap<_, u64> = owners.collect();
+        for ((priority, host, owner), count) in &mut owners {
+            let args = args![*host, *owner, priority.number(), OWNER_END];
+            let found = self.fetch_first(OWNED, args, one::count).await?;
+            *count = found.unwrap_or_default();
+        }
+        Ok(owners)
+    }
+
+    /// The last turn of each row of an owner.
+    async fn last_turns(
+        &mut self,
+        lines: &mut BTreeMap<(OwnerName<'_>, u64), Option<u64>>,
+    ) -> Result<(), StoreError> {
+        let mut all: Vec<_> = lines.iter_mut().collect();
+        for run in runs(all.len(), ROWS_MAX) {
+            let rows = &mut all[run];
+            let values = rows.iter().enumerate().flat_map(|(at, (line, _))| {
+                let ((priority, host, owner), level) = **line;
+                args![at as u64, host, owner, priority.number(), level]
+            });
+            let values: Vec<Arg> = values.collect();
+            let found = self.fetch(LAST.of(rows.len()), values, |row| {
+                Ok((row.count()?, row.optional_count()?))
+            });
+            for (at, turn) in found.await? {
+                let row = usize::try_from(at).ok().and_then(|at| rows.get_mut(at));
+                if let Some((_, last)) = row {
+                    **last = turn;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where each queue is being taken.
+    async fn presents<'s>(
+        &mut self,
+        seats: &'s [Seat<'_>],
+    ) -> Result<BTreeMap<QueueName<'s>, u64>, StoreError> {
+        let queues = seats.iter().map(|seat| (seat.queue(), 0));
+        let mut presents: BTreeMap<_, u64> = queues.collect();
+        let taken = self.fetch(TAKEN, args![], |row| {
+            Ok(((row.next()?, row.next()?), row.count()?))
+        });
+        let mut last: BTreeMap<(i64, String), u64> = BTreeMap::new();
+        for (queue, turn) in taken.await? {
+            let last = last.entry(queue).or_default();
+            *last = turn.max(*last);
+        }
+        for ((priority, host), present) in &mut presents {
+            let queue = (priority.number(), (*host).to_owned());
+            *present = last.get(&queue).copied().unwrap_or_default();
+            // In the other lanes items keep the turns that they had.
+            for lane in Lane::ALL {
+                let args = args![lane.number(), priority.number(), *host, FRONT_MAX];
+                let front = self.fetch_first(FRONT, args, one::optional_count);
+                if let Some(front) = front.await?.flatten() {
+                    *present = front.max(*present);
+                    break;
+                }
+                if *present > 0 {
+                    break;
+                }
+            }
+        }
+        Ok(presents)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_level_holds_twice_as_many_as_the_one_before() {
+        let levels = [0, 1, 2, 3, 4, 7, 8, 9_999].map(level);
+        assert_eq!(levels, [0, 1, 2, 2, 3, 3, 4, 14]);
+        let of_each_step: f64 = (1_u32..=15).map(|step| 1.0 / f64::from(step)).sum();
+        assert!(of_each_step < 3.5, "{of_each_step}");
+    }
+
+    #[test]
+    fn the_outermost_group_is_the_owner() {
+        for (repository, whose) in [
+            ("Acme/shop", "acme"),
+            ("acme/group/app", "acme"),
+            ("x", "x"),
+        ] {
+            assert_eq!(owner(repository), whose);
+        }
+    }
+}

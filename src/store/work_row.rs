@@ -1,0 +1,69 @@
+//! Work items as rows of the database.
+
+use super::StoreError;
+use super::sql::Fields;
+use super::work::{Lane, Lineage, NewWorkItem, Priority, WorkItem, WorkKind};
+
+macro_rules! item_columns {
+    () => {
+        "id, kind, host, repository_id, repository, clone_url, ref_name, before_id, after_id, source, \
+         priority, event_at, created_at, tries, lane, deaths, origin, generation, parts_left, bytes_left"
+    };
+}
+
+pub(super) use item_columns;
+
+pub(super) fn item(row: &mut Fields<'_>) -> Result<WorkItem, StoreError> {
+    Ok(WorkItem {
+        id: row.uuid()?,
+        range: NewWorkItem {
+            kind: {
+                let name: String = row.next()?;
+                WorkKind::from_name(&name).ok_or_else(|| {
+                    StoreError::row("a work item is of an unknown kind".to_owned())
+                })?
+            },
+            host: row.next()?,
+            repository_id: row.next()?,
+            repository: row.next()?,
+            clone_url: row.next()?,
+            ref_name: row.next()?,
+            before: row.next()?,
+            after: row.next()?,
+            source: row.next()?,
+            priority: priority(row.next()?),
+            event_at: row.time()?,
+        },
+        created_at: row.time()?,
+        tries: u32::try_from(row.count()?).unwrap_or(u32::MAX),
+        lane: {
+            let number = row.next()?;
+            Lane::from_number(number)
+                .ok_or_else(|| StoreError::row(format!("{number} is no lane")))?
+        },
+        // Less than none when it was excused from one.
+        deaths: u32::try_from(row.next::<i64>()?).unwrap_or(0),
+        lineage: {
+            let (origin, generation) = (row.optional_uuid()?, row.count()?);
+            let (parts, bytes) = (row.optional_count()?, row.optional_count()?);
+            origin.map(|origin| Lineage {
+                origin,
+                generation: u32::try_from(generation).unwrap_or(u32::MAX),
+                parts_left: u32::try_from(parts.unwrap_or_default()).unwrap_or(u32::MAX),
+                bytes_left: bytes.unwrap_or_default(),
+            })
+        },
+    })
+}
+
+/// A number that is no priority means the last place: an item that cannot be read would keep all others from
+/// being taken.
+fn priority(number: i64) -> Priority {
+    Priority::from_number(number).unwrap_or_else(|| {
+        tracing::warn!(
+            number,
+            "a priority in the database is damaged, the last is taken for it"
+        );
+        Priority::Backfill
+    })
+}
