@@ -163,12 +163,17 @@ impl<'a> Gatherer<'a> {
         }
     }
 
-    /// Adds an item, unless it cannot be fetched without keeping a key.
+    /// Adds an item, unless it cannot be fetched without keeping a key: no address of a repository does without
+    /// its name. The key itself was found in the name before.
     fn add(&mut self, item: NewWorkItem, remote: &Remote) {
         let holds_key = |text: &str| self.redactor.holds_key(text);
         if holds_key(&item.repository) || item.clone_url.as_deref().is_some_and(holds_key) {
             let source = self.source;
-            tracing::warn!(%source, host = remote.host, "a repository has a key in its name; its contents are not read");
+            let repository = shorten(self.redactor, &item.repository, REPOSITORY_MAX, None);
+            tracing::warn!(
+                %source, host = remote.host, id = remote.repository_id, repository,
+                "a repository has a key in its name; its contents are not read"
+            );
             self.gathered.malformed += 1;
             return;
         }

@@ -15,6 +15,7 @@ use crate::cli::output;
 use crate::cli::{Context, DONE, UsageError};
 use crate::daemon::Workshop;
 use crate::source::{BackfillOutcome, Period, Progress};
+use crate::store::Store;
 
 /// How often a line tells the progress where there is no terminal, in hours of the archive.
 const TELL_EVERY: u64 = 24;
@@ -67,10 +68,12 @@ pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::R
     let bar = bar(period.hours());
     let mut told = 0;
     let mut tell = |progress: Progress| show(&bar, &progress, &mut told);
+    let before = refused(&house.store, &args.name).await?;
     let read = archive.backfill(period, args.force, &mut tell).await;
     bar.finish_and_clear();
+    let refused = refused(&house.store, &args.name).await?;
     match read {
-        Ok(outcome) => print(&outcome, &args.name)?,
+        Ok(outcome) => print(&outcome, &args.name, refused.saturating_sub(before))?,
         Err(error) => {
             let error = error.to_string();
             let error = house.redactor.redact(&error);
@@ -84,6 +87,13 @@ pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::R
         scan(&workshop, &house.store).await?;
     }
     Ok(DONE)
+}
+
+/// How many items of a source were refused since it began.
+async fn refused(store: &Store, name: &str) -> anyhow::Result<u64> {
+    let work = store.source_work().await?;
+    let mine = work.iter().find(|work| work.source == name);
+    Ok(mine.map_or(0, |work| work.refused))
 }
 
 fn no_such_archive(name: &str, archives: &[String]) -> UsageError {
@@ -125,7 +135,7 @@ fn show(bar: &ProgressBar, progress: &Progress, told: &mut u64) {
     }
 }
 
-fn print(outcome: &BackfillOutcome, name: &str) -> anyhow::Result<()> {
+fn print(outcome: &BackfillOutcome, name: &str, refused: u64) -> anyhow::Result<()> {
     if outcome.was_finished {
         output::note("the period was read before; --force reads it again");
     }
@@ -136,6 +146,11 @@ fn print(outcome: &BackfillOutcome, name: &str) -> anyhow::Result<()> {
         format!("work items     {}", outcome.items),
         format!("malformed      {}", outcome.malformed),
     ];
+    if refused > 0 {
+        lines.push(format!(
+            "refused        {refused}: so many of their repositories wait already; they were not taken"
+        ));
+    }
     if !outcome.missing.is_empty() {
         lines.push(format!("missing        {}", outcome.missing.join(", ")));
     }

@@ -374,7 +374,8 @@ fn plan(range: &NewWorkItem, origin: Option<&Origin>) -> Result<Plan, String> {
             .map_err(|_| "its repository's name is not OWNER/NAME".to_owned())?,
         (None, None) => {
             return Err(format!(
-                "no source is configured for the host {}: add one, or the item is put aside",
+                "no source is configured for the host {}: add one, or name the host in \
+                 `webhooks.<forge>.clone_hosts`; else the item is put aside",
                 range.host
             ));
         }
