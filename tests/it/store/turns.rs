@@ -142,16 +142,21 @@ on_both_databases! {
     async fn what_has_all_its_places_hides_nobody(database) {
         let store = database.store().await;
         add(&store, &pushes((0..400).map(|_| "busy/app"))).await;
-        add(&store, &[push("other/app", 9_000)]).await;
-        take(&store, 2).await;
-        add(&store, &[push("third/app", 9_001)]).await;
+        add(&store, &spread("fast", 100)).await;
         let queue = Queue {
             lane: Lane::Ordinary,
             priority: Priority::Webhook,
             host: "github.com".to_owned(),
         };
-        let front = store.front(&queue, 1, &["id-of-busy/app", "id-of-other/app"]).await.unwrap();
-        assert_eq!(front[0].repository_id, "id-of-third/app");
+        let fast = store.front(&queue, 100, &["id-of-busy/app"]).await.unwrap();
+        let fast: Vec<_> = fast.into_iter().map(|item| item.id).collect();
+        assert_eq!(store.take(&fast, "w", LEASE).await.unwrap().len(), 100);
+        add(&store, &[push("new/app", 9_001)]).await;
+        // Dozens of the busy one are before it.
+        let all = store.front(&queue, 30, &[]).await.unwrap();
+        assert!(all.iter().all(|item| item.repository_id == "id-of-busy/app"), "{all:?}");
+        let front = store.front(&queue, 1, &["id-of-busy/app"]).await.unwrap();
+        assert_eq!(front[0].repository_id, "id-of-new/app");
     }
 
     /// What keeps a queue back does not give newcomers its turn.
