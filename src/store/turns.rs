@@ -32,7 +32,10 @@ const REPOSITORY_MIN: u64 = 16;
 /// many nor asked for by hand.
 const HOST_MAX: u64 = 50_000;
 
-/// How much of that one owner can have.
+/// The most items of a host that wait whoever they are of: whoever signs deliveries can make up owners.
+const HOST_END: u64 = 4 * HOST_MAX;
+
+/// How much of [`HOST_MAX`] one owner can have.
 const OWNER_MAX: u64 = HOST_MAX / 2;
 
 /// So many items of an owner are taken even when his host has [`HOST_MAX`].
@@ -162,7 +165,8 @@ impl<'s> Crowd<'s> {
         let (at_host, of_owner) = (at_host.unwrap_or_default(), of_owner.unwrap_or_default());
         let is_quiet = depth < REPOSITORY_MIN || of_owner < OWNER_MIN;
         let is_within = of_owner < OWNER_MAX && at_host < HOST_MAX;
-        depth < REPOSITORY_MAX && of_owner < OWNER_END && (is_quiet || is_within)
+        let has_end = depth >= REPOSITORY_MAX || of_owner >= OWNER_END || at_host >= HOST_END;
+        !has_end && (is_quiet || is_within)
     }
 
     fn add(&mut self, seat: &'s Seat<'_>) {
@@ -263,7 +267,7 @@ impl Tx {
             .filter(|seat| seat.priority < Priority::Firehose);
         let mut waiting: BTreeMap<_, u64> = bounded.map(|seat| (seat.queue(), 0)).collect();
         for ((priority, host), count) in &mut waiting {
-            let args = args![priority.number(), *host, HOST_MAX];
+            let args = args![priority.number(), *host, HOST_END];
             let found = self.fetch_first(WAITING_AT, args, one::count).await?;
             *count = found.unwrap_or_default();
         }

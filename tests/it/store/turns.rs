@@ -228,3 +228,14 @@ on_both_databases! {
         assert_eq!(add(&store, &[push("acme/app", 20_000)]).await, 1);
     }
 }
+
+/// Owners can be made up, so what each of them has in any case has an end as well.
+#[tokio::test]
+async fn a_host_has_an_end() {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let store = database.store().await;
+    fill(&database, &store, 199_998, 100).await;
+    let new: Vec<_> = (0..3).map(|n| push(&format!("new-{n}/app"), n)).collect();
+    assert_eq!(add(&store, &new).await, 1);
+    database.remove().await;
+}

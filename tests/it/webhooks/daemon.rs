@@ -76,6 +76,9 @@ on_both_databases! {
             assert_eq!(entry["occurrence"]["source"], name);
             assert_eq!(entry["occurrence"]["path"], "settings.toml");
             assert_eq!(entry["occurrence"]["commit"], pushed.after.to_string());
+            if forge == Forge::Gitea {
+                refuse(&mut daemon, payload, leaked.trim()).await;
+            }
         }
         // The answer was given, so the push is known, whatever happens next.
         let leaked = binary.run("keys create --user u_leaky --description x").ok();
@@ -97,4 +100,16 @@ on_both_databases! {
         let shown = binary.run("config show").ok();
         assert!(shown.contains("secrets = [\"********\"]") && !shown.contains(SECRET), "{shown}");
     }
+}
+
+/// A server that nobody allowed is named together with the delivery, and no key is.
+async fn refuse(daemon: &mut Daemon, mut payload: Value, key: &str) {
+    payload["repository"]["clone_url"] = json!("https://elsewhere.example/acme/app.git");
+    payload["repository"]["full_name"] = json!(format!("acme/{key}"));
+    assert_eq!(send(daemon, Forge::Gitea, "guid-9", &payload).await, 202);
+    let line = daemon.wait_for("tells of a push that cannot be read");
+    for named in ["gitea", "guid-9", "acme/", "https://elsewhere.example"] {
+        assert!(line.contains(named), "{named} is not in {line}");
+    }
+    assert!(!line.contains(key), "{line}");
 }
