@@ -1,117 +1,176 @@
 //! The places and the memory that fetches under way share.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::FetchError;
+use super::patience::Place;
 use super::weight::Lane;
 
-/// What a pack may hold before it needs the lane for large ones.
-pub(super) const SMALL_PACK: usize = 4 << 20;
+/// What a pack may hold in an ordinary place, in bytes.
+pub(super) const SMALL_PACK: usize = 2 << 20;
 
-/// How long somebody who found the large lane taken counts as waiting for it.
-const WANTED: Duration = Duration::from_mins(10);
+/// What a pack may hold in the lane of medium ones, in bytes.
+const MEDIUM_PACK: usize = 16 << 20;
 
-/// Where a push is fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The places of that lane.
+const MEDIUM_PLACES: usize = 2;
+
+/// Where a push is fetched. When it turns out to be larger than its lane allows, it takes a place of another lane
+/// if one is free, and else ends with [`FetchError::Busy`], to be fetched again when it has its turn there: it
+/// keeps nobody waiting meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum FetchLane {
-    /// Among others. When it turns out to be large, it takes the other lane if that is free, and else ends with
-    /// [`FetchError::Busy`], to be fetched again when it has its turn there: it keeps nobody waiting meanwhile.
+    /// Among others, up to 2 MiB of pack.
+    #[default]
     Ordinary,
-    /// Alone in the lane for large pushes, which is waited for.
+    /// Among few, up to 16 MiB of pack.
+    Medium,
+    /// Alone, with as much as is held of any pack.
     Large,
 }
 
-/// The memory that concurrent fetches share: many small packs or one large one, and the same for what is
-/// inflated from them. So the most that is held is known, whatever is pushed.
+impl FetchLane {
+    /// The first lane in which a pack of this size may be held.
+    fn for_bytes(bytes: usize) -> Self {
+        if bytes <= SMALL_PACK {
+            Self::Ordinary
+        } else if bytes <= MEDIUM_PACK {
+            Self::Medium
+        } else {
+            Self::Large
+        }
+    }
+}
+
+/// The memory that concurrent fetches share: many small packs, few medium ones and one large one, and the same for
+/// what is inflated from them. So the most that is held is known, whatever is pushed.
 #[derive(Debug)]
 pub(super) struct Budget {
-    small: Arc<Semaphore>,
-    large: Arc<Semaphore>,
+    ordinary: Places,
+    medium: Places,
+    large: Places,
     long_lists: Semaphore,
     pub(super) heavy: Lane,
-    /// When somebody last found the large lane taken.
-    wanted_at: Mutex<Option<Instant>>,
+}
+
+/// The places of a lane.
+#[derive(Debug)]
+struct Places {
+    free: Arc<Semaphore>,
+    /// How many wait for one.
+    waiting: AtomicUsize,
+}
+
+impl Places {
+    fn new(count: usize) -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(count)),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+}
+
+/// Somebody who waits, until dropped.
+struct Waiter<'p>(&'p AtomicUsize);
+
+impl<'p> Waiter<'p> {
+    fn new(waiting: &'p AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Budget {
     pub(super) fn new(concurrent: usize) -> Self {
         Self {
-            small: Arc::new(Semaphore::new(concurrent.max(1))),
-            large: Arc::new(Semaphore::new(1)),
+            ordinary: Places::new(concurrent.max(1)),
+            medium: Places::new(MEDIUM_PLACES),
+            large: Places::new(1),
             long_lists: Semaphore::new(1),
             heavy: Lane::default(),
-            wanted_at: Mutex::new(None),
+        }
+    }
+
+    fn places(&self, lane: FetchLane) -> &Places {
+        match lane {
+            FetchLane::Ordinary => &self.ordinary,
+            FetchLane::Medium => &self.medium,
+            FetchLane::Large => &self.large,
         }
     }
 
     /// Waits for a place.
     pub(super) async fn admit(&self, lane: FetchLane) -> Result<Admission, FetchError> {
-        let places = match lane {
-            FetchLane::Ordinary => &self.small,
-            FetchLane::Large => &self.large,
-        };
-        if lane == FetchLane::Large && self.large.available_permits() == 0 {
-            self.want_large();
-        }
-        let place = Arc::clone(places).acquire_owned().await;
+        let places = self.places(lane);
+        let _waiter = Waiter::new(&places.waiting);
+        let place = Arc::clone(&places.free).acquire_owned().await;
         Ok(Admission {
             place: place.map_err(|_| FetchError::Busy)?,
-            is_large: lane == FetchLane::Large,
+            lane,
         })
     }
 
-    /// Waits up to `patience` for the lane of long lists of references.
-    pub(super) async fn long_list(
-        &self,
-        patience: Duration,
-    ) -> Result<SemaphorePermit<'_>, FetchError> {
-        let permit = tokio::time::timeout(patience, self.long_lists.acquire()).await;
-        permit.ok().and_then(Result::ok).ok_or(FetchError::Busy)
+    /// Whether somebody waits for a place of this lane.
+    pub(super) fn is_waited_for(&self, lane: FetchLane) -> bool {
+        self.places(lane).waiting.load(Ordering::Relaxed) > 0
     }
 
-    fn want_large(&self) {
-        *self.wanted_at() = Some(Instant::now());
-    }
-
-    /// Whether somebody found the large lane taken lately. Those wait in the queue, where they are not seen.
-    pub(super) fn is_large_wanted(&self) -> bool {
-        self.wanted_at().is_some_and(|at| at.elapsed() < WANTED)
-    }
-
-    fn wanted_at(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.wanted_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// Waits for the lane of long lists of references.
+    pub(super) async fn long_list(&self) -> Result<SemaphorePermit<'_>, FetchError> {
+        self.long_lists
+            .acquire()
+            .await
+            .map_err(|_| FetchError::Busy)
     }
 }
 
-/// The place of one fetch. Given back when dropped.
+/// A place among the fetches, and the budget that all of them share.
+#[derive(Debug, Clone)]
+pub(super) struct Seat {
+    pub(super) budget: Arc<Budget>,
+    pub(super) place: Place,
+}
+
+#[cfg(test)]
+impl Seat {
+    /// An ordinary place in a budget that nobody else has.
+    pub(super) fn alone() -> Self {
+        Self {
+            budget: Arc::new(Budget::new(1)),
+            place: Place::default(),
+        }
+    }
+}
+
+/// The place of one fetch, as far as memory goes. Given back when dropped.
 #[derive(Debug)]
 pub(super) struct Admission {
     place: OwnedSemaphorePermit,
-    is_large: bool,
+    lane: FetchLane,
 }
 
 impl Admission {
-    /// Makes sure that packs of `bytes` in all may be held, changing to the large lane where needed; says
-    /// whether others wait for that.
+    /// Makes sure that packs of `bytes` in all may be held, changing to another lane where needed; gives the lane.
     ///
     /// # Errors
-    /// [`FetchError::Busy`] when somebody else is.
-    pub(super) fn cover(&mut self, budget: &Budget, bytes: usize) -> Result<bool, FetchError> {
-        let is_large = bytes > SMALL_PACK;
-        if is_large && !self.is_large {
-            let large = Arc::clone(&budget.large).try_acquire_owned();
-            self.place = large.map_err(|_| {
-                budget.want_large();
-                FetchError::Busy
-            })?;
-            self.is_large = true;
+    /// [`FetchError::Busy`] when that has no place free.
+    pub(super) fn cover(&mut self, budget: &Budget, bytes: usize) -> Result<FetchLane, FetchError> {
+        let needed = FetchLane::for_bytes(bytes);
+        if needed > self.lane {
+            let free = Arc::clone(&budget.places(needed).free);
+            self.place = free.try_acquire_owned().map_err(|_| FetchError::Busy)?;
+            self.lane = needed;
         }
-        Ok(is_large && budget.is_large_wanted())
+        Ok(self.lane)
     }
 }
 
@@ -120,25 +179,44 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_large_pack_at_a_time_and_it_keeps_no_other_place() {
-        let budget = Budget::new(2);
-        let mut first = budget.admit(FetchLane::Ordinary).await.unwrap();
-        let mut second = budget.admit(FetchLane::Ordinary).await.unwrap();
-        assert_eq!(budget.small.available_permits(), 0);
-        assert!(!first.cover(&budget, SMALL_PACK + 1).unwrap());
-        assert_eq!(budget.small.available_permits(), 1);
-        assert!(!second.cover(&budget, SMALL_PACK).unwrap());
-        let busy = second.cover(&budget, SMALL_PACK + 1);
-        assert!(matches!(busy, Err(FetchError::Busy)));
-        assert!(
-            first.cover(&budget, SMALL_PACK + 1).unwrap(),
-            "it is waited for"
-        );
+    async fn what_is_larger_than_its_place_takes_another_or_ends() {
+        use FetchLane::{Large, Medium, Ordinary};
+        let budget = Budget::new(4);
+        let free = |lane| budget.places(lane).free.available_permits();
+        let mut fetches = Vec::new();
+        for _ in 0..4 {
+            fetches.push(budget.admit(Ordinary).await.unwrap());
+        }
+        assert_eq!(free(Ordinary), 0);
+        let [first, second, third, fourth] = &mut fetches[..] else {
+            unreachable!()
+        };
+        assert_eq!(first.cover(&budget, SMALL_PACK).unwrap(), Ordinary);
+        assert_eq!(first.cover(&budget, SMALL_PACK + 1).unwrap(), Medium);
+        assert_eq!(first.cover(&budget, MEDIUM_PACK + 1).unwrap(), Large);
+        assert_eq!(second.cover(&budget, MEDIUM_PACK).unwrap(), Medium);
+        assert_eq!(third.cover(&budget, MEDIUM_PACK).unwrap(), Medium);
+        assert_eq!((free(Ordinary), free(Medium), free(Large)), (3, 0, 0));
+        for bytes in [SMALL_PACK + 1, MEDIUM_PACK + 1] {
+            let busy = fourth.cover(&budget, bytes);
+            assert!(matches!(busy, Err(FetchError::Busy)));
+        }
+        assert!(fourth.cover(&budget, SMALL_PACK).is_ok());
+        fetches.clear();
+        assert_eq!((free(Ordinary), free(Medium), free(Large)), (4, 2, 1));
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_seen_and_forgotten() {
+        let budget = Budget::new(1);
+        let first = budget.admit(FetchLane::Large).await.unwrap();
+        assert!(!budget.is_waited_for(FetchLane::Large));
+        let mut second = Box::pin(budget.admit(FetchLane::Large));
+        assert!(futures_util::poll!(&mut second).is_pending());
+        assert!(budget.is_waited_for(FetchLane::Large) && !budget.is_waited_for(FetchLane::Medium));
         drop(second);
-        assert_eq!(budget.small.available_permits(), 2);
+        assert!(!budget.is_waited_for(FetchLane::Large));
         drop(first);
-        let mut third = budget.admit(FetchLane::Large).await.unwrap();
-        assert!(third.cover(&budget, SMALL_PACK + 1).is_ok());
-        assert_eq!(budget.small.available_permits(), 2);
+        budget.admit(FetchLane::Large).await.unwrap();
     }
 }

@@ -39,7 +39,10 @@ pub enum FetchError {
         /// The HTTP status.
         status: u16,
     },
-    /// The connection could not be made, or broke.
+    /// No connection to the server could be made.
+    #[error("the connection failed: {0}")]
+    Unreachable(String),
+    /// The connection broke.
     #[error("the connection failed: {0}")]
     Network(String),
     /// Nothing came for too long.
@@ -54,17 +57,17 @@ pub enum FetchError {
         /// How long was waited.
         seconds: u64,
     },
-    /// Bytes kept coming fast enough for an ordinary place, but not for the one of large pushes, which others
-    /// wait for.
+    /// The server takes longer than others can be kept waiting for the place: the push is to be fetched in a lane for
+    /// slower ones.
     #[error(
-        "other large pushes waited, and the server sends too slowly: the fetch was given up after {seconds} s"
+        "others wait, and the server takes longer than its place allows: the push goes on among slower ones after {seconds} s"
     )]
     Outpaced {
         /// How long was waited.
         seconds: u64,
     },
-    /// The push is larger than an ordinary place allows, and another one has the lane for large ones.
-    #[error("the push is large and waits for its turn among the large ones")]
+    /// The push is larger than its place allows, and no larger one is free.
+    #[error("the push is larger than its place allows, and waits for its turn among larger ones")]
     Busy,
     /// The answer is not git protocol v2.
     #[error("the server does not speak git protocol v2 as expected: {0}")]

@@ -1,19 +1,16 @@
 //! Asks a git server for what one push added.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use gix_hash::ObjectId;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, Response, Url};
-use secrecy::{ExposeSecret, SecretString};
+use reqwest::{Client, Url};
+use secrecy::SecretString;
 
-use super::budget::{Admission, Budget, FetchLane, SMALL_PACK};
-use super::http::{check_status, send};
+use super::budget::{Admission, Budget, SMALL_PACK, Seat};
 use super::pace::Pace;
 use super::pack::{Pack, PackError};
+use super::patience::{Patience, Place};
+use super::peer::Peer;
 use super::protocol::{self, FetchAnswer, Head, HeadAnswer, ReferencesAnswer};
 use super::rest::Rest;
 use super::texts::{self, Fetched};
@@ -21,9 +18,6 @@ use super::{FetchError, FetchLimits, Guard};
 
 /// The longest answer to `ls-refs HEAD` that is read.
 const MAX_LIST: usize = 64 << 10;
-
-/// What a list of references may hold before it needs the lane for long ones, in bytes.
-const SHORT_LIST: usize = 512 << 10;
 
 /// The longest list of references that is read.
 const MAX_REFERENCES: usize = 16 << 20;
@@ -46,10 +40,10 @@ pub struct RangeRequest {
 /// Fetches pushed ranges. Cheap to clone; clones share their memory budget.
 #[derive(Debug, Clone)]
 pub struct GitFetcher {
-    client: Client,
-    limits: Arc<FetchLimits>,
-    budget: Arc<Budget>,
-    guard: Guard,
+    pub(super) client: Client,
+    pub(super) limits: Arc<FetchLimits>,
+    pub(super) budget: Arc<Budget>,
+    pub(super) guard: Guard,
 }
 
 /// What the server made of a request.
@@ -73,25 +67,18 @@ pub struct References {
     pub cut: bool,
 }
 
-/// A repository on a server.
-#[derive(Clone, Copy)]
-struct Peer<'f> {
-    fetcher: &'f GitFetcher,
-    clone_url: &'f Url,
-    token: Option<&'f SecretString>,
-}
-
 /// One fetch under way.
 struct Session<'f> {
     peer: Peer<'f>,
     fetcher: &'f GitFetcher,
     limits: Arc<FetchLimits>,
     request: &'f RangeRequest,
+    seat: Seat,
     admission: Admission,
+    /// How long the server was and may be waited for.
+    patience: Patience,
     /// Pack bytes received so far.
     received: usize,
-    /// How long the server was waited for so far.
-    waited: Duration,
     /// What is still to come of the last pack.
     rest: Option<Rest>,
 }
@@ -135,23 +122,23 @@ impl GitFetcher {
     /// See [`FetchError`].
     pub async fn fetch(&self, request: &RangeRequest) -> Result<Fetched, FetchError> {
         let limits = Arc::clone(&self.limits);
-        self.fetch_within(request, FetchLane::Ordinary, limits)
-            .await
+        self.fetch_within(request, Place::default(), limits).await
     }
 
-    /// As [`GitFetcher::fetch`], in a lane and within bounds of its own. Where and how long a server is waited
-    /// for, and how many are at a time, is the fetcher's affair all the same.
+    /// As [`GitFetcher::fetch`], in a place and within bounds of its own. How long a server is waited for while
+    /// nobody else waits, and how many are at a time, is the fetcher's affair all the same.
     ///
     /// # Errors
     /// See [`FetchError`].
     pub async fn fetch_within(
         &self,
         request: &RangeRequest,
-        lane: FetchLane,
+        place: Place,
         limits: Arc<FetchLimits>,
     ) -> Result<Fetched, FetchError> {
+        let seat = self.seat(place);
         if request.after.is_null() || request.after == request.before {
-            return Ok(self.fetched(Vec::new(), limits, None));
+            return Ok(Fetched::new(Vec::new(), limits, seat, None));
         }
         let mut session = Session {
             peer: Peer {
@@ -162,13 +149,15 @@ impl GitFetcher {
             fetcher: self,
             limits,
             request,
-            admission: self.budget.admit(lane).await?,
+            admission: self.budget.admit(seat.place.lane).await?,
+            patience: Patience::new(seat.clone(), &self.limits),
+            seat,
             received: 0,
-            waited: Duration::ZERO,
             rest: None,
         };
         let packs = session.range().await?;
-        let fetched = self.fetched(packs, session.limits, Some(session.admission));
+        let admission = Some(session.admission);
+        let fetched = Fetched::new(packs, session.limits, session.seat, admission);
         Ok(fetched.with_rest(session.rest))
     }
 
@@ -181,26 +170,39 @@ impl GitFetcher {
         clone_url: &Url,
         token: Option<&SecretString>,
     ) -> Result<References, FetchError> {
+        self.references_from(clone_url, token, Place::default())
+            .await
+    }
+
+    /// As [`GitFetcher::references`], in a place of its own.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn references_from(
+        &self,
+        clone_url: &Url,
+        token: Option<&SecretString>,
+        place: Place,
+    ) -> Result<References, FetchError> {
+        let mut patience = Patience::new(self.seat(place), &self.limits);
         let peer = Peer {
             fetcher: self,
             clone_url,
             token,
         };
         let mut answer = ReferencesAnswer::default();
-        peer.list(protocol::ls_all(), MAX_REFERENCES, |chunk| {
+        peer.list(protocol::ls_all(), MAX_REFERENCES, &mut patience, |chunk| {
             answer.feed(chunk).map(|()| answer.held())
         })
         .await?;
         answer.finish()
     }
 
-    fn fetched(
-        &self,
-        packs: Vec<Pack>,
-        limits: Arc<FetchLimits>,
-        admission: Option<Admission>,
-    ) -> Fetched {
-        Fetched::new(packs, limits, Arc::clone(&self.budget), admission)
+    fn seat(&self, place: Place) -> Seat {
+        Seat {
+            budget: Arc::clone(&self.budget),
+            place,
+        }
     }
 }
 
@@ -252,8 +254,10 @@ impl Session<'_> {
         have: Option<&ObjectId>,
         done: bool,
     ) -> Result<Answered, FetchError> {
-        let mut response = self.peer.post(protocol::fetch(want, have, done)).await?;
-        let mut body = Pace::new(self.fetcher.limits.pace_after(self.waited));
+        let asked = self.peer.post(protocol::fetch(want, have, done));
+        let mut response = self.patience.wait(asked).await??;
+        let (waited, lane) = (self.patience.waited(), self.seat.place.lane);
+        let mut body = Pace::new(self.fetcher.limits.pace_of_pack(waited, lane));
         let mut answer = FetchAnswer::new();
         let mut pack = Vec::new();
         self.rest = None;
@@ -264,18 +268,24 @@ impl Session<'_> {
         } = *self.limits;
         let room = usize::try_from(max_fetch_bytes).unwrap_or(usize::MAX);
         let room = room.min(max_held_bytes).saturating_sub(self.received);
-        while let Some(chunk) = body.chunk(&mut response).await? {
+        while let Some(chunk) = self.patience.wait(body.part(&mut response)).await?? {
+            let before = pack.len();
             answer.feed(&chunk, &mut pack)?;
+            // What is no part of a pack, such as the empty lines while it is put together, is a sign of life.
+            body.count(pack.len() - before)?;
+            self.patience.received(pack.len() - before)?;
             if pack.len() > room {
                 let came = pack.split_off(room);
                 self.received += room;
                 let room = max_fetch_bytes.saturating_sub(self.received as u64);
+                let next = Patience::new(self.seat.clone(), &self.fetcher.limits);
                 self.rest = (room > 0).then_some(Rest {
                     response,
                     answer,
                     came,
                     room,
                     pace: body,
+                    patience: std::mem::replace(&mut self.patience, next),
                 });
                 return Ok(Answered::Pack {
                     bytes: pack,
@@ -283,15 +293,13 @@ impl Session<'_> {
                 });
             }
             let held = self.received + pack.len();
-            if self.admission.cover(&self.fetcher.budget, held)? {
-                body.hurry(self.fetcher.limits.large_rate);
-            }
+            let lane = self.admission.cover(&self.fetcher.budget, held)?;
+            self.patience.holds(lane);
             if pack.len() > SMALL_PACK {
                 // All at once: growing step by step would hold the pack twice at each.
                 pack.reserve_exact(room.saturating_sub(pack.len()) + chunk.len());
             }
         }
-        self.waited += body.waited();
         answer.finish()?;
         self.received += pack.len();
         match answer {
@@ -306,10 +314,10 @@ impl Session<'_> {
         }
     }
 
-    async fn head(&self) -> Result<Option<Head>, FetchError> {
+    async fn head(&mut self) -> Result<Option<Head>, FetchError> {
         let mut answer = HeadAnswer::default();
         self.peer
-            .list(protocol::ls_head(), MAX_LIST, |chunk| {
+            .list(protocol::ls_head(), MAX_LIST, &mut self.patience, |chunk| {
                 answer.feed(chunk).map(|()| 0)
             })
             .await?;
@@ -320,76 +328,14 @@ impl Session<'_> {
     /// cannot tell; it counts as connected.
     async fn parse_range(&self, bytes: Vec<u8>, whole: bool) -> Result<(Pack, bool), FetchError> {
         let limits = Arc::clone(&self.limits);
-        let budget = Arc::clone(&self.fetcher.budget);
+        let seat = self.seat.clone();
         let RangeRequest { before, after, .. } = *self.request;
         compute(move || {
             let mut pack = Pack::new(bytes, whole);
-            let connected = texts::connects(&mut pack, after, before, &limits, &budget)?;
+            let connected = texts::connects(&mut pack, after, before, &limits, &seat)?;
             Ok((pack, connected))
         })
         .await
-    }
-}
-
-impl Peer<'_> {
-    /// Asks for a list of references and hands it to `feed`, at most `limit` bytes. `feed` tells how many bytes
-    /// are held of it: of long lists there is one at a time.
-    async fn list(
-        &self,
-        body: Vec<u8>,
-        limit: usize,
-        mut feed: impl FnMut(&[u8]) -> Result<usize, FetchError>,
-    ) -> Result<(), FetchError> {
-        let mut response = self.post(body).await?;
-        let mut pace = Pace::new(self.fetcher.limits.pace_after(Duration::ZERO));
-        let mut read = 0;
-        let mut lane = None;
-        while let Some(chunk) = pace.chunk(&mut response).await? {
-            read += chunk.len();
-            if read > limit {
-                return Err(FetchError::Protocol("its list of references is too long"));
-            }
-            if feed(&chunk)? > SHORT_LIST && lane.is_none() {
-                let patience = self.fetcher.limits.stall;
-                lane = Some(self.fetcher.budget.long_list(patience).await?);
-            }
-        }
-        Ok(())
-    }
-
-    async fn post(&self, body: Vec<u8>) -> Result<Response, FetchError> {
-        let refused = "the clone address is in a network that only the configuration may name";
-        let guard = &self.fetcher.guard;
-        guard
-            .check(self.clone_url)
-            .map_err(|_| FetchError::BadRequest(refused))?;
-        let mut url = self.clone_url.clone();
-        url.path_segments_mut()
-            .map_err(|()| FetchError::BadRequest("the clone address cannot carry a path"))?
-            .push("git-upload-pack");
-        let authorization = self.token.map(basic).transpose()?;
-        let client = &self.fetcher.client;
-        let response = send(&url, self.fetcher.limits.stall, |url| {
-            let request = client
-                .post(url)
-                .header("Git-Protocol", "version=2")
-                .header(CONTENT_TYPE, "application/x-git-upload-pack-request")
-                .header(ACCEPT, "application/x-git-upload-pack-result")
-                .body(body.clone());
-            match &authorization {
-                Some(value) => request.header(AUTHORIZATION, value.clone()),
-                None => request,
-            }
-        })
-        .await?;
-        check_status(&response)?;
-        let kind = response.headers().get(CONTENT_TYPE);
-        if kind.is_none_or(|kind| kind != "application/x-git-upload-pack-result") {
-            return Err(FetchError::Protocol(
-                "its answer is not from git-upload-pack",
-            ));
-        }
-        Ok(response)
     }
 }
 
@@ -400,15 +346,6 @@ async fn compute<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|_| FetchError::Corrupt("reading it was given up"))?
-}
-
-/// `Authorization: Basic`, with the token as the password: what GitHub and GitLab take for git over HTTP.
-fn basic(token: &SecretString) -> Result<HeaderValue, FetchError> {
-    let pair = format!("x-access-token:{}", token.expose_secret());
-    let mut value = HeaderValue::try_from(format!("Basic {}", BASE64.encode(pair)))
-        .map_err(|_| FetchError::BadRequest("the source's token cannot be sent"))?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 impl From<PackError> for FetchError {

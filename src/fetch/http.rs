@@ -94,7 +94,7 @@ pub(crate) async fn send(
             .map_err(|_| FetchError::Stalled {
                 seconds: patience.as_secs(),
             })?
-            .map_err(|error| FetchError::Network(describe(&error.without_url())))?;
+            .map_err(unsent)?;
         if !is_moved(response.status()) {
             return Ok(response);
         }
@@ -113,6 +113,17 @@ pub(crate) async fn read_chunk(
         Err(_) => Err(FetchError::Stalled {
             seconds: patience.as_secs(),
         }),
+    }
+}
+
+/// Why a request got no answer. When there is no connection, it is no fault of what was asked for.
+fn unsent(error: reqwest::Error) -> FetchError {
+    let is_unreachable = error.is_connect();
+    let description = describe(&error.without_url());
+    if is_unreachable {
+        FetchError::Unreachable(description)
+    } else {
+        FetchError::Network(description)
     }
 }
 

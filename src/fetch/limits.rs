@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::budget::FetchLane;
 use super::pace::PaceLimits;
 
 /// What may be inflated of any pack, in bytes.
@@ -26,18 +27,20 @@ pub struct FetchLimits {
     pub max_inflated_bytes: u64,
     /// Objects in one pack.
     pub max_objects: u32,
-    /// Fetches under way at the same time, each with up to 4 MiB of pack. One more may be larger.
+    /// Fetches under way at the same time, each with up to 2 MiB of pack. Two more may have 16 MiB, and one as much
+    /// as is held.
     pub concurrent: usize,
     /// How long the server may send nothing.
     pub stall: Duration,
     /// How long the server may be waited for in all.
     pub total: Duration,
     /// Over which time the rate of an answer is measured. At its beginning the server has half of it for
-    /// putting the pack together.
+    /// putting the pack together, and longer while it says that it still does so.
     pub window: Duration,
     /// The least bytes per second. A server below it is left.
     pub rate: u64,
-    /// The least bytes per second of a pack of more than 4 MiB, while others wait: there is one such at a time.
+    /// The least bytes per second in the lane of large pushes, while others wait: there is one such at a time. One
+    /// that is slower goes on later.
     pub large_rate: u64,
 }
 
@@ -54,7 +57,7 @@ impl Default for FetchLimits {
             total: Duration::from_mins(10),
             window: Duration::from_secs(20),
             rate: 32 << 10,
-            large_rate: 256 << 10,
+            large_rate: 1 << 20,
         }
     }
 }
@@ -89,6 +92,21 @@ impl FetchLimits {
             grace: self.window / 2,
             window: self.window,
             rate: self.rate,
+            prepare: None,
+        }
+    }
+
+    /// The same for a pack: as long as a server only says that it is alive, it prepares one. In the large lane it
+    /// may do so to the end, elsewhere it is left for that lane.
+    pub(super) fn pace_of_pack(&self, waited: Duration, lane: FetchLane) -> PaceLimits {
+        let pace = self.pace_after(waited);
+        let prepare = match lane {
+            FetchLane::Large => pace.total,
+            FetchLane::Ordinary | FetchLane::Medium => pace.grace + pace.window,
+        };
+        PaceLimits {
+            prepare: Some(prepare),
+            ..pace
         }
     }
 }

@@ -16,6 +16,7 @@ const API_PACE: PaceLimits = PaceLimits {
     grace: Duration::from_secs(10),
     window: Duration::from_secs(20),
     rate: 1 << 10,
+    prepare: None,
 };
 
 /// How fast an answer has to come.
@@ -32,6 +33,8 @@ pub(crate) struct PaceLimits {
     pub(crate) window: Duration,
     /// The least bytes per second.
     pub(crate) rate: u64,
+    /// How long it may have nothing but signs of life before its first byte that counts, where it has such.
+    pub(crate) prepare: Option<Duration>,
 }
 
 /// Sees to it that an answer comes, and fast enough: each place that a slow server takes is one that a healthy
@@ -39,37 +42,27 @@ pub(crate) struct PaceLimits {
 #[derive(Debug)]
 pub(crate) struct Pace {
     limits: PaceLimits,
-    /// The rate that is asked of the server now, at least the one of the limits.
-    rate: u64,
     waited: Duration,
     /// The end of the present window, in time waited.
     window_end: Duration,
     /// Bytes of the present window.
     bytes: u64,
+    /// Whether there was nothing but signs of life so far.
+    prepares: bool,
 }
 
 impl Pace {
     pub(crate) fn new(limits: PaceLimits) -> Self {
         Self {
-            window_end: limits.grace + limits.window,
-            rate: limits.rate,
+            window_end: limits
+                .prepare
+                .unwrap_or_default()
+                .max(limits.grace + limits.window),
+            prepares: limits.prepare.is_some(),
             limits,
             waited: Duration::ZERO,
             bytes: 0,
         }
-    }
-
-    /// From here on the answer has to come at this rate, since others wait for its place.
-    pub(crate) fn hurry(&mut self, rate: u64) {
-        if self.rate < rate {
-            self.rate = rate;
-            self.begin_window();
-        }
-    }
-
-    /// How long the server was waited for so far.
-    pub(crate) fn waited(&self) -> Duration {
-        self.waited
     }
 
     fn begin_window(&mut self) {
@@ -77,18 +70,33 @@ impl Pace {
         self.window_end = self.waited + self.limits.window;
     }
 
-    /// The next bytes of an answer; nothing at its end.
+    /// The next bytes of an answer, all of which count; nothing at its end.
     ///
     /// # Errors
-    /// [`FetchError::Stalled`], [`FetchError::TooSlow`], [`FetchError::Outpaced`], and [`FetchError::Network`].
+    /// As [`part`](Self::part).
     pub(crate) async fn chunk(
         &mut self,
         response: &mut Response,
     ) -> Result<Option<impl Deref<Target = [u8]> + use<>>, FetchError> {
+        let chunk = self.part(response).await?;
+        if let Some(chunk) = &chunk {
+            self.count(chunk.len())?;
+        }
+        Ok(chunk)
+    }
+
+    /// The next bytes of an answer; nothing at its end. How many of them count, [`count`](Self::count) is told.
+    ///
+    /// # Errors
+    /// [`FetchError::Stalled`], [`FetchError::TooSlow`], [`FetchError::Outpaced`] while only signs of life came, and
+    /// [`FetchError::Network`].
+    pub(crate) async fn part(
+        &mut self,
+        response: &mut Response,
+    ) -> Result<Option<impl Deref<Target = [u8]> + use<>>, FetchError> {
         let PaceLimits { stall, total, .. } = self.limits;
-        let wanted = self.per_window(self.rate);
         let mut patience = stall.min(total.saturating_sub(self.waited));
-        if self.bytes < wanted {
+        if self.bytes < self.per_window() {
             // Should it end before anything comes, the window is judged.
             patience = patience.min(self.window_end.saturating_sub(self.waited));
         }
@@ -97,26 +105,30 @@ impl Pace {
         self.waited += begun.elapsed();
         match chunk {
             Err(FetchError::Stalled { .. }) if patience < stall => Err(self.too_slow()),
-            Ok(Some(chunk)) => {
-                self.count(chunk.len())?;
-                Ok(Some(chunk))
-            }
             other => other,
         }
     }
 
-    /// How many bytes a window has at a rate.
-    fn per_window(&self, rate: u64) -> u64 {
+    /// How many bytes a window has to have.
+    fn per_window(&self) -> u64 {
         let millis = u64::try_from(self.limits.window.as_millis()).unwrap_or(u64::MAX);
-        rate.saturating_mul(millis) / 1000
+        self.limits.rate.saturating_mul(millis) / 1000
     }
 
-    fn count(&mut self, bytes: usize) -> Result<(), FetchError> {
+    /// Counts bytes that came, none for a sign of life.
+    ///
+    /// # Errors
+    /// As [`part`](Self::part).
+    pub(crate) fn count(&mut self, bytes: usize) -> Result<(), FetchError> {
+        if self.prepares && bytes > 0 {
+            self.prepares = false;
+            self.window_end = self.waited.max(self.limits.grace) + self.limits.window;
+        }
         self.bytes += bytes as u64;
         if self.waited < self.window_end {
             return Ok(());
         }
-        if self.bytes < self.per_window(self.rate) || self.waited >= self.limits.total {
+        if self.bytes < self.per_window() || self.waited >= self.limits.total {
             return Err(self.too_slow());
         }
         self.begin_window();
@@ -125,11 +137,11 @@ impl Pace {
 
     fn too_slow(&self) -> FetchError {
         let seconds = self.waited.as_secs();
-        let is_hurried = self.rate > self.limits.rate && self.waited < self.limits.total;
-        if is_hurried && self.bytes >= self.per_window(self.limits.rate) {
-            return FetchError::Outpaced { seconds };
+        if self.prepares && self.waited < self.limits.total {
+            FetchError::Outpaced { seconds }
+        } else {
+            FetchError::TooSlow { seconds }
         }
-        FetchError::TooSlow { seconds }
     }
 }
 
@@ -165,6 +177,7 @@ mod tests {
             grace: seconds(10),
             window: seconds(20),
             rate: 10,
+            prepare: None,
         };
         let mut drops = Pace::new(limits);
         for second in 1..30 {
@@ -182,13 +195,6 @@ mod tests {
         wanes.count(100).unwrap();
         wanes.waited = seconds(50);
         assert!(wanes.count(1).is_err());
-        // Fast enough, but not for a place that others wait for.
-        let mut hurried = Pace::new(limits);
-        hurried.waited = seconds(5);
-        hurried.hurry(100);
-        hurried.waited = seconds(25);
-        let error = hurried.count(1_000).unwrap_err();
-        assert!(matches!(error, FetchError::Outpaced { seconds: 25 }));
         let mut steady = Pace::new(limits);
         for second in 1..100 {
             steady.waited = seconds(second);
@@ -196,5 +202,42 @@ mod tests {
         }
         steady.waited = seconds(110);
         assert!(steady.count(1_000).is_err());
+    }
+
+    #[test]
+    fn signs_of_life_are_no_bytes_but_count_as_preparing() {
+        let seconds = Duration::from_secs;
+        let limits = PaceLimits {
+            stall: seconds(20),
+            total: seconds(100),
+            grace: seconds(10),
+            window: seconds(20),
+            rate: 10,
+            prepare: Some(seconds(30)),
+        };
+        let alive_for = |limits: PaceLimits, most: u64| {
+            let mut pace = Pace::new(limits);
+            let ended = (1..=most).find_map(|second| {
+                pace.waited = seconds(second);
+                pace.count(0).err()
+            });
+            (pace, ended)
+        };
+        let (_, ended) = alive_for(limits, 200);
+        assert!(matches!(ended, Some(FetchError::Outpaced { seconds: 30 })));
+        let patient = PaceLimits {
+            prepare: Some(limits.total),
+            ..limits
+        };
+        let (_, ended) = alive_for(patient, 200);
+        assert!(matches!(ended, Some(FetchError::TooSlow { seconds: 100 })));
+        // Once it sends, it has to go on: signs of life are none of that.
+        let (mut pace, ended) = alive_for(patient, 60);
+        assert!(ended.is_none());
+        pace.count(50).unwrap();
+        pace.waited = seconds(79);
+        pace.count(0).unwrap();
+        pace.waited = seconds(80);
+        assert!(matches!(pace.count(0), Err(FetchError::TooSlow { .. })));
     }
 }

@@ -3,15 +3,14 @@
 //! Git writes a pack so that the base of a delta stands in front of it, mostly right there. So each part is
 //! read like a pack of its own; a delta whose base went by with an earlier part is counted.
 
-use std::sync::Arc;
-
 use gix_hash::ObjectId;
 use reqwest::Response;
 use tokio::runtime::Handle;
 
-use super::budget::Budget;
+use super::budget::Seat;
 use super::pace::Pace;
 use super::pack::{Allowed, ListLimits, Listing, Objects, Skipped, TRAILER};
+use super::patience::Patience;
 use super::protocol::FetchAnswer;
 use super::texts::Shown;
 use super::weight::Weight;
@@ -27,6 +26,7 @@ pub(super) struct Rest {
     /// How many bytes more are read, those that came among them.
     pub(super) room: u64,
     pub(super) pace: Pace,
+    pub(super) patience: Patience,
 }
 
 /// Where the reading of a pack stands.
@@ -55,12 +55,15 @@ impl Rest {
             if held.len() >= size || self.room == 0 {
                 return Ok(false);
             }
-            let next = self.pace.chunk(&mut self.response);
-            let Some(chunk) = Handle::current().block_on(next)? else {
+            let next = self.patience.wait(self.pace.part(&mut self.response));
+            let Some(chunk) = Handle::current().block_on(next)?? else {
                 self.answer.finish()?;
                 return Ok(true);
             };
+            let before = self.came.len();
             self.answer.feed(&chunk, &mut self.came)?;
+            self.pace.count(self.came.len() - before)?;
+            self.patience.received(self.came.len() - before)?;
         }
     }
 }
@@ -71,17 +74,14 @@ impl Progress {
         mut self,
         mut rest: Rest,
         limits: &FetchLimits,
-        budget: &Arc<Budget>,
+        seat: &Seat,
         shown: &mut Shown<'_>,
     ) -> Result<bool, FetchError> {
         let mut inflated = limits.max_inflated_bytes;
         loop {
             // Whoever waits for a server holds nobody up: the lane is taken for each part anew.
-            if budget.is_large_wanted() {
-                rest.pace.hurry(limits.large_rate);
-            }
             let ended = rest.fill(&mut self.held, limits.max_held_bytes)?;
-            let weight = &mut Weight::new(budget);
+            let weight = &mut Weight::new(seat);
             if !weight.hold(shown.held())? {
                 return Ok(true);
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gix_hash::ObjectId;
 
-use super::budget::{Admission, Budget};
+use super::budget::{Admission, Seat};
 use super::history::History;
 use super::pack::{Allowed, Kind, ListLimits, Object, Objects, Pack, Skipped};
 use super::paths::{Paths, Trees};
@@ -79,7 +79,7 @@ pub struct Visited {
 pub struct Fetched {
     packs: Vec<Pack>,
     limits: Arc<FetchLimits>,
-    budget: Arc<Budget>,
+    seat: Seat,
     rest: Option<Rest>,
     _admission: Option<Admission>,
 }
@@ -88,13 +88,13 @@ impl Fetched {
     pub(super) fn new(
         packs: Vec<Pack>,
         limits: Arc<FetchLimits>,
-        budget: Arc<Budget>,
+        seat: Seat,
         admission: Option<Admission>,
     ) -> Self {
         Self {
             packs,
             limits,
-            budget,
+            seat,
             rest: None,
             _admission: admission,
         }
@@ -124,7 +124,7 @@ impl Fetched {
         for (at, pack) in self.packs.into_iter().enumerate() {
             let visit = Visit {
                 limits: &self.limits,
-                budget: &self.budget,
+                seat: &self.seat,
                 visited: &mut visited,
                 each: &mut each,
             };
@@ -153,7 +153,7 @@ impl FetchLimits {
 /// A pack under way to whoever looks at its texts.
 struct Visit<'v> {
     limits: &'v FetchLimits,
-    budget: &'v Arc<Budget>,
+    seat: &'v Seat,
     visited: &'v mut Visited,
     each: &'v mut dyn FnMut(Text<'_>),
 }
@@ -164,7 +164,7 @@ impl Visit<'_> {
         let (listing, mut weight) = if let Some(known) = pack.take_known() {
             known
         } else {
-            let mut weight = Weight::new(self.budget);
+            let mut weight = Weight::new(self.seat);
             let listing = pack.list(self.limits.list(&pack), &mut weight)?;
             (listing, weight)
         };
@@ -199,7 +199,7 @@ impl Visit<'_> {
             };
             progress.pass(end);
             weight.end();
-            is_cut = progress.go_on(rest, self.limits, self.budget, &mut shown)?
+            is_cut = progress.go_on(rest, self.limits, self.seat, &mut shown)?
                 || shown.history.is_incomplete();
         }
         self.visited.middle = self.visited.middle.or(middle);
@@ -314,9 +314,9 @@ pub(super) fn connects(
     tip: ObjectId,
     ancestor: ObjectId,
     limits: &FetchLimits,
-    budget: &Arc<Budget>,
+    seat: &Seat,
 ) -> Result<bool, FetchError> {
-    let mut weight = Weight::new(budget);
+    let mut weight = Weight::new(seat);
     let listing = pack.list(limits.list(pack), &mut weight)?;
     let mut connected = true;
     if !listing.is_cut() {

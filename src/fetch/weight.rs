@@ -1,10 +1,11 @@
 //! The memory and the work of reading what was fetched.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::FetchError;
-use super::budget::Budget;
+use super::budget::{FetchLane, Seat};
+use super::patience::{Place, Waiting};
 
 /// What a visit may hold in memory before it needs the lane for heavy ones, in bytes.
 const LIGHT_VISIT: usize = 2 << 20;
@@ -19,12 +20,29 @@ const HEAVY_VISIT: usize = 48 << 20;
 /// Items for which memory is taken at once when a list begins.
 const FIRST_ITEMS: usize = 64;
 
-/// How many visits may wait for the lane of heavy ones, each with its place among the fetches under way.
+/// How many visits may wait for the lane of heavy ones from ordinary places, each of which it keeps meanwhile.
 /// More would take the places of small ones.
 const WAITING_VISITS: u32 = 3;
 
-/// How long a visit waits for the lane.
-const LANE_PATIENCE: Duration = Duration::from_mins(1);
+/// How long a visit waits for the lane from an ordinary place, and how long when that is wanted.
+const ORDINARY_PATIENCE: Duration = Duration::from_secs(2);
+const WANTED_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a visit waits for the lane from a place among the medium pushes, and from that of the large one.
+const MEDIUM_PATIENCE: Duration = Duration::from_secs(20);
+const LARGE_PATIENCE: Duration = Duration::from_mins(1);
+
+/// How often it is looked whether others wait for its place.
+const LOOK: Duration = Duration::from_millis(250);
+
+fn lane_patience(place: &Place) -> Duration {
+    match place.lane {
+        FetchLane::Ordinary if place.demand.waiting() > Waiting::Nobody => WANTED_PATIENCE,
+        FetchLane::Ordinary => ORDINARY_PATIENCE,
+        FetchLane::Medium => MEDIUM_PATIENCE,
+        FetchLane::Large => LARGE_PATIENCE,
+    }
+}
 
 /// The lane of heavy visits: one at a time.
 #[derive(Debug, Default)]
@@ -40,20 +58,22 @@ struct LaneState {
 }
 
 impl Lane {
-    /// Takes the lane, waiting for it unless too many do already. Blocks the thread.
-    fn take(&self) -> Result<(), FetchError> {
+    /// Takes the lane, waiting for it as long as the place allows, and not if too many do already. Blocks the
+    /// thread.
+    fn take(&self, place: &Place) -> Result<(), FetchError> {
         let mut state = self.state();
-        if state.taken && state.waiting >= WAITING_VISITS {
+        let is_ordinary = place.lane == FetchLane::Ordinary;
+        if state.taken && is_ordinary && state.waiting >= WAITING_VISITS {
             return Err(FetchError::Busy);
         }
-        let deadline = Instant::now() + LANE_PATIENCE;
+        let begun = Instant::now();
         state.waiting += 1;
         while state.taken {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = lane_patience(place).saturating_sub(begun.elapsed());
             if left.is_zero() {
                 break;
             }
-            let waited = self.freed.wait_timeout(state, left);
+            let waited = self.freed.wait_timeout(state, left.min(LOOK));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         state.waiting -= 1;
@@ -78,16 +98,16 @@ impl Lane {
 /// lane of heavy visits for itself, to its end.
 #[derive(Debug)]
 pub(super) struct Weight {
-    budget: Arc<Budget>,
+    seat: Seat,
     is_heavy: bool,
     held: usize,
     worked: u64,
 }
 
 impl Weight {
-    pub(super) fn new(budget: &Arc<Budget>) -> Self {
+    pub(super) fn new(seat: &Seat) -> Self {
         Self {
-            budget: Arc::clone(budget),
+            seat: seat.clone(),
             is_heavy: false,
             held: 0,
             worked: 0,
@@ -170,12 +190,13 @@ impl Weight {
 
     /// Counts everything out, and gives the lane back.
     pub(super) fn end(&mut self) {
-        *self = Self::new(&self.budget);
+        *self = Self::new(&self.seat.clone());
     }
 
     fn need_lane(&mut self) -> Result<(), FetchError> {
         if !self.is_heavy {
-            self.budget.heavy.take()?;
+            let Seat { budget, place } = &self.seat;
+            budget.heavy.take(place)?;
             self.is_heavy = true;
         }
         Ok(())
@@ -185,35 +206,69 @@ impl Weight {
 impl Drop for Weight {
     fn drop(&mut self) {
         if self.is_heavy {
-            self.budget.heavy.give_back();
+            self.seat.budget.heavy.give_back();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::budget::Budget;
     use super::*;
 
-    /// Threads that want the lane take turns, and only so many of them wait.
+    fn heavy(seat: &Seat) -> std::thread::JoinHandle<bool> {
+        let seat = seat.clone();
+        std::thread::spawn(move || Weight::new(&seat).work(LIGHT_WORK + 1).is_ok())
+    }
+
+    /// Threads that want the lane take turns, and only so many of them wait in ordinary places.
     #[test]
     fn one_heavy_visit_at_a_time_and_few_that_wait() {
-        let budget = Arc::new(Budget::new(8));
-        let mut first = Weight::new(&budget);
+        let seat = Seat::alone();
+        let mut first = Weight::new(&seat);
         assert!(first.hold(LIGHT_VISIT + 1).unwrap());
         assert!(!first.hold(HEAVY_VISIT).unwrap());
-        let heavy = |budget: &Arc<Budget>| {
-            let budget = Arc::clone(budget);
-            std::thread::spawn(move || Weight::new(&budget).work(LIGHT_WORK + 1).is_ok())
-        };
-        let waiting: Vec<_> = (0..WAITING_VISITS).map(|_| heavy(&budget)).collect();
-        while budget.heavy.state().waiting < WAITING_VISITS {
+        let lane = &seat.budget.heavy;
+        let waiting: Vec<_> = (0..WAITING_VISITS).map(|_| heavy(&seat)).collect();
+        while lane.state().waiting < WAITING_VISITS {
             std::thread::yield_now();
         }
-        assert!(!heavy(&budget).join().unwrap());
-        let mut light = Weight::new(&budget);
+        assert!(!heavy(&seat).join().unwrap());
+        let medium = Seat {
+            place: Place {
+                lane: FetchLane::Medium,
+                ..Place::default()
+            },
+            ..seat.clone()
+        };
+        let patient = heavy(&medium);
+        while lane.state().waiting <= WAITING_VISITS {
+            std::thread::yield_now();
+        }
+        let mut light = Weight::new(&seat);
         assert!(light.hold(LIGHT_VISIT).unwrap());
         light.work(LIGHT_WORK).unwrap();
         drop(first);
         assert!(waiting.into_iter().all(|thread| thread.join().unwrap()));
+        assert!(patient.join().unwrap());
+    }
+
+    #[test]
+    fn an_ordinary_place_is_not_kept_for_the_lane() {
+        let seat = Seat {
+            budget: Arc::new(Budget::new(8)),
+            place: Place::default(),
+        };
+        let mut first = Weight::new(&seat);
+        first.work(LIGHT_WORK + 1).unwrap();
+        let begun = Instant::now();
+        let waiting = heavy(&seat);
+        // It waits some seconds, unless others want its place.
+        seat.place.demand.set(Waiting::Somebody);
+        assert!(!waiting.join().unwrap());
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        assert_eq!(seat.budget.heavy.state().waiting, 0);
     }
 }

@@ -6,12 +6,16 @@
 mod claim;
 mod clean;
 mod commit;
+mod demands;
+mod ends;
 mod findings;
 mod lineage;
 mod pauses;
 mod place;
 mod remember;
+mod scarce;
 mod shares;
+mod slow;
 mod task;
 
 use std::collections::{HashMap, VecDeque};
@@ -31,11 +35,13 @@ use crate::clock::SharedClock;
 use crate::fetch::{GitFetcher, ObjectId};
 use crate::respond::Responder;
 use crate::scan::Engine;
-use crate::store::{Shedding, Store, StoreError, WorkItem};
+use crate::store::{Lane, Shedding, Store, StoreError, WorkItem};
 use clean::{CleanBlobs, GENERATION};
+use demands::Demands;
+use ends::{End, Tried};
 use pauses::Pauses;
 pub use remember::KNOWN_BLOBS;
-use task::{End, Tried};
+use slow::Slow;
 
 /// The most items that end in one transaction.
 const MAX_GROUP: usize = 64;
@@ -90,8 +96,8 @@ pub struct WorkerParts {
 /// How a worker behaves.
 #[derive(Debug, Clone)]
 pub struct WorkerOptions {
-    /// Items under way at a time, at most as many as the fetcher has places; beside them one that is large, and
-    /// one that a worker died of.
+    /// Items under way at a time, at most as many as the fetcher has places; beside them two that are larger or
+    /// slower, one that is so even beside those, and one that a worker died of.
     pub concurrent: usize,
     /// How long an item belongs to a worker that does not say that it is alive.
     pub lease: Duration,
@@ -135,6 +141,8 @@ struct Shared {
     parts: WorkerParts,
     clean: CleanBlobs,
     pauses: Pauses,
+    slow: Slow,
+    demands: Demands,
 }
 
 /// The state of a running worker.
@@ -174,6 +182,8 @@ impl Worker {
                 parts,
                 clean: CleanBlobs::default(),
                 pauses: Pauses::default(),
+                slow: Slow::default(),
+                demands: Demands::default(),
             }),
             origins: origins
                 .map(|origin| (origin.host.clone(), origin))
@@ -293,6 +303,9 @@ impl<'w> Run<'w> {
             match joined {
                 Ok((id, tried)) => {
                     self.under_way.remove(&id);
+                    if tried.item.lane != Lane::Ordinary {
+                        self.round.look_again();
+                    }
                     self.ended.push_back(tried);
                 }
                 // It panicked, which was logged where it happened.
@@ -337,7 +350,10 @@ impl<'w> Run<'w> {
         let worker = self.worker;
         let committed = match self.meanwhile(worker.commit_group(&group)).await {
             Ok(()) => {
-                if group.iter().any(|tried| matches!(tried.end, End::Large(_))) {
+                if group
+                    .iter()
+                    .any(|tried| matches!(tried.end, End::Moved { .. }))
+                {
                     self.round.look_again();
                 }
                 self.committed += count;

@@ -39,7 +39,7 @@ statements! {
                     AND w.priority = queues.priority AND w.host > queues.host)
             FROM queues WHERE queues.host IS NOT NULL)
         SELECT priority, host FROM queues WHERE host IS NOT NULL LIMIT $4";
-    FRONT = "SELECT id, repository_id FROM work_items
+    FRONT = "SELECT id, repository_id, owner FROM work_items
         WHERE state = 'waiting' AND leased_by IS NULL AND lane = $1 AND priority = $2 AND host = $3
             AND ready_at <= {now} AND repository_id NOT IN ({list:5})
         ORDER BY turn, level, event_at, id LIMIT $4";
@@ -87,9 +87,9 @@ statements! {
     POSTPONE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, last_error = $1,
             ready_at = {now} + $2
         WHERE id = $3 AND leased_by = $4 AND state = 'waiting'";
-    ENLARGE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, last_error = $1,
-            ready_at = 0, lane = 1
-        WHERE id = $2 AND leased_by = $3 AND state = 'waiting' AND lane = 0";
+    MOVE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, last_error = $1,
+            ready_at = 0, lane = $2
+        WHERE id = $3 AND leased_by = $4 AND state = 'waiting' AND lane <> 2";
     EXCUSE = "UPDATE work_items SET deaths = deaths - 1
         WHERE leased_by = $1 AND state = 'waiting'";
     RELEASE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, ready_at = 0,
@@ -158,6 +158,7 @@ impl Store {
             Ok(Claimable {
                 id: row.uuid()?,
                 repository_id: row.next()?,
+                owner: row.next()?,
             })
         })
         .await
@@ -334,15 +335,22 @@ impl Store {
         Ok(changed == 1)
     }
 
-    /// Gives an item back to wait for its turn in [`Lane::Large`]. The try does not count. `false` when it was
-    /// not this worker's any more, or not in [`Lane::Ordinary`].
+    /// Gives an item back to wait for its turn in another lane. The try does not count. `false` when it was not
+    /// this worker's any more, or in [`Lane::Alone`], which it does not leave.
     ///
     /// # Errors
     /// Any [`StoreError`] of a change.
-    pub async fn enlarge(&self, id: Uuid, worker: &str, why: &str) -> Result<bool, StoreError> {
+    pub async fn change_lane(
+        &self,
+        id: Uuid,
+        worker: &str,
+        lane: Lane,
+        why: &str,
+    ) -> Result<bool, StoreError> {
         let why: String = why.chars().take(ERROR_MAX).collect();
         let mut tx = self.begin().await?;
-        let changed = tx.execute(ENLARGE, args![why, id, worker]).await?;
+        let args = args![why, lane.number(), id, worker];
+        let changed = tx.execute(MOVE, args).await?;
         tx.commit().await?;
         Ok(changed == 1)
     }

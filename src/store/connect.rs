@@ -246,6 +246,11 @@ const SQLITE_MIGRATIONS: &[(i64, &str, &str)] = &[
     ),
     (4, "lanes", include_str!("migrations/sqlite/0004_lanes.sql")),
     (5, "turns", include_str!("migrations/sqlite/0005_turns.sql")),
+    (
+        6,
+        "medium",
+        include_str!("migrations/sqlite/0006_medium.sql"),
+    ),
 ];
 const POSTGRES_MIGRATIONS: &[(i64, &str, &str)] = &[
     (
@@ -273,6 +278,11 @@ const POSTGRES_MIGRATIONS: &[(i64, &str, &str)] = &[
         "turns",
         include_str!("migrations/postgres/0005_turns.sql"),
     ),
+    (
+        6,
+        "medium",
+        include_str!("migrations/postgres/0006_medium.sql"),
+    ),
 ];
 
 /// The newest schema version this program knows.
@@ -287,7 +297,7 @@ pub(super) fn writes_anew_after(version: i64) -> bool {
         .filter(|(number, ..)| *number > version);
     missing
         .into_iter()
-        .any(|(.., sql)| sql.contains("DROP TABLE"))
+        .any(|(.., sql)| sql.contains("DROP TABLE") || sql.contains("DROP COLUMN"))
 }
 
 fn migrator(dialect: Dialect) -> Migrator {

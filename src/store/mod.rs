@@ -70,6 +70,7 @@ pub use page::{Page, PageRequest};
 pub use retry::{MaybeConflict, retried};
 pub use sources::SourceState;
 pub use tokens::{NewToken, Role, Token};
+pub use turns::owner;
 pub use tx::Tx;
 pub use uses::UseAfterExposure;
 pub use work::{

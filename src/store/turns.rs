@@ -137,8 +137,9 @@ impl<'i> Seat<'i> {
     }
 }
 
-/// Whose a repository is: of nested groups the outermost. Forges do not tell upper from lower case.
-pub(super) fn owner(repository: &str) -> String {
+/// Returns whose a repository `OWNER/NAME` is, in lower case, since forges do not tell the cases apart: of nested
+/// groups the outermost.
+pub fn owner(repository: &str) -> String {
     let owner = repository.split('/').next().unwrap_or_default();
     owner.to_ascii_lowercase()
 }

@@ -52,20 +52,24 @@ impl Priority {
 pub enum Lane {
     /// Among others.
     Ordinary,
-    /// It turned out to be larger than an ordinary place allows. One such at a time.
+    /// It turned out to be larger, or its server slower, than others can be kept waiting for an ordinary place. Few
+    /// such at a time.
+    Medium,
+    /// The same of a place among those. One such at a time.
     Large,
     /// A worker died while it held it. One such at a time, with tighter limits.
     Alone,
 }
 
 impl Lane {
-    pub(super) const ALL: [Self; 3] = [Self::Ordinary, Self::Large, Self::Alone];
+    pub(super) const ALL: [Self; 4] = [Self::Ordinary, Self::Medium, Self::Large, Self::Alone];
 
     pub(super) fn number(self) -> i64 {
         match self {
             Self::Ordinary => 0,
             Self::Large => 1,
             Self::Alone => 2,
+            Self::Medium => 3,
         }
     }
 
@@ -168,6 +172,8 @@ pub struct Claimable {
     pub id: Uuid,
     /// Its repository.
     pub repository_id: String,
+    /// Whose repository it is; see [`owner`](super::owner).
+    pub owner: String,
 }
 
 /// A work item that this worker holds.

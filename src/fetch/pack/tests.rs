@@ -1,5 +1,4 @@
 use std::io::Write;
-use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
@@ -7,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fetch::FetchLimits;
-use crate::fetch::budget::Budget;
+use crate::fetch::budget::Seat;
 
 const COMMIT: u8 = 1;
 const BLOB: u8 = 3;
@@ -114,7 +113,7 @@ struct Walked {
 
 fn walk(pack: &Pack, limits: &FetchLimits) -> Result<(Walked, bool), FetchError> {
     let received = pack.bytes().len() as u64;
-    let weight = &mut Weight::new(&Arc::new(Budget::new(1)));
+    let weight = &mut Weight::new(&Seat::alone());
     let list = ListLimits {
         objects: limits.max_objects,
         inflated: limits.allowance(received),
@@ -192,7 +191,7 @@ fn a_delta_whose_base_went_by_is_counted() {
     pack.offset_delta(base, &delta(4, b"leaf", 0));
     pack.object(BLOB, b"here");
     let part = &pack.bytes[end..];
-    let weight = &mut Weight::new(&Arc::new(Budget::new(1)));
+    let weight = &mut Weight::new(&Seat::alone());
     let list = ListLimits {
         objects: 10,
         inflated: 1 << 20,

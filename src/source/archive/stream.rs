@@ -28,6 +28,7 @@ const PACE: PaceLimits = PaceLimits {
     grace: Duration::from_secs(30),
     window: Duration::from_secs(30),
     rate: 16 << 10,
+    prepare: None,
 };
 
 /// The largest file of one hour, compressed. They have some 100 MB.

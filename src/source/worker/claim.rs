@@ -7,8 +7,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::shares::Shares;
+use super::scarce::{Candidate, Scarce};
+use super::shares::{Shares, is_urgent};
 use super::{Run, Worker, WorkerParts};
+use crate::fetch::Waiting;
 use crate::store::{Claimable, Lane, NewWorkItem, Priority, Queue, StoreError, WorkItem};
 
 /// The most hosts that are found at a time.
@@ -21,11 +23,17 @@ const FRONTS_MAX: usize = 8;
 /// The most items of one host that are looked at in one round, of repositories that have not all their places yet.
 const FRONT_MAX: u32 = 64;
 
-/// The hosts that had the lane for large items last, oldest first.
-const SERVED_MAX: usize = 16;
+/// The places of a host of which several repositories fail and none answers.
+const SILENT_PLACES: usize = 2;
+
+/// The hosts that had places of the other lanes last, oldest first.
+const SERVED_MAX: usize = 48;
+
+/// The lanes beside the ordinary one, and their places.
+const OTHER_LANES: [(Lane, usize); 3] = [(Lane::Medium, 2), (Lane::Large, 1), (Lane::Alone, 1)];
 
 /// How often it is looked for items of the other lanes, while nothing says that there are any.
-const OTHER_LANES: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Where the last round ended, so that the next one begins elsewhere.
 #[derive(Debug, Default)]
@@ -33,8 +41,8 @@ pub(super) struct Round {
     number: usize,
     /// The host of each lane that was found last, when there were more.
     after: HashMap<Lane, String>,
-    /// The hosts that had a lane of one place, the last one at the end. All strangers are one.
-    served: VecDeque<String>,
+    /// The hosts that had a place of another lane, the last one at the end. All strangers are one.
+    served: VecDeque<(Lane, String)>,
     /// When it was last looked for items of the other lanes, unless there may be some.
     looked: Option<Instant>,
 }
@@ -45,13 +53,24 @@ impl Round {
         self.looked = None;
     }
 
-    fn note_served(&mut self, host: &str) {
-        self.served.retain(|served| served != host);
-        self.served.push_back(host.to_owned());
+    fn note_served(&mut self, lane: Lane, host: &str) {
+        self.served.retain(|served| !is_of(served, lane, host));
+        self.served.push_back((lane, host.to_owned()));
         if self.served.len() > SERVED_MAX {
             self.served.pop_front();
         }
     }
+
+    /// How lately a host had a place of a lane. None, before all others: not lately.
+    fn served(&self, lane: Lane, host: &str) -> Option<usize> {
+        self.served
+            .iter()
+            .position(|served| is_of(served, lane, host))
+    }
+}
+
+fn is_of(served: &(Lane, String), lane: Lane, host: &str) -> bool {
+    served.0 == lane && served.1 == host
 }
 
 impl Run<'_> {
@@ -75,7 +94,7 @@ impl Run<'_> {
         let is_due = self
             .round
             .looked
-            .is_none_or(|at| at.elapsed() >= OTHER_LANES);
+            .is_none_or(|at| at.elapsed() >= LOOK_EVERY);
         if is_due || self.tasks.is_empty() {
             self.round.looked = Some(Instant::now());
             chosen.extend(self.choose_of_other_lanes().await?);
@@ -96,11 +115,9 @@ impl Run<'_> {
         Ok(shares.free() == 0)
     }
 
-    /// Starts the claimed items for which there are places now, most urgent first.
+    /// Starts the claimed items for which there are places now, most urgent first. Those that have places learn who
+    /// waits.
     pub(super) fn start_ready(&mut self) {
-        if self.ready.is_empty() {
-            return;
-        }
         let worker = self.worker;
         let shares = Shares::new(worker.options.concurrent);
         let mut shares = worker.take_all(shares, self.under_way.values());
@@ -120,6 +137,7 @@ impl Run<'_> {
                 self.ready.push_back(item);
             }
         }
+        worker.tell_who_waits(&shares, &self.ready);
     }
 
     fn start(&mut self, item: WorkItem) {
@@ -131,10 +149,11 @@ impl Run<'_> {
 
     async fn choose_of_other_lanes(&mut self) -> Result<Vec<Uuid>, StoreError> {
         let mut chosen = Vec::new();
-        for lane in [Lane::Large, Lane::Alone] {
-            if !self.under_way.values().any(|item| item.lane == lane) {
-                chosen.extend(self.worker.choose_one(lane, &mut self.round).await?);
-            }
+        for (lane, places) in OTHER_LANES {
+            let held = self.under_way.values().filter(|item| item.lane == lane);
+            let held = held.map(|item| &item.range).collect();
+            let lane = Scarce::new(lane, places, held);
+            chosen.extend(self.worker.choose_in(lane, &mut self.round).await?);
         }
         Ok(chosen)
     }
@@ -247,8 +266,7 @@ impl Worker {
                 continue;
             };
             let (host, repository) = (&queue.host, &next.repository_id);
-            let is_paused = self.shared.pauses.left(host, repository).is_some();
-            if !is_paused && shares.has_place_for(host, repository) {
+            if shares.has_place_for(host, repository) {
                 shares.take(host, repository, self.knows(host), queue.priority);
                 chosen.push(next.id);
             }
@@ -256,47 +274,123 @@ impl Worker {
         Ok(chosen)
     }
 
-    /// The first items of a queue, but for repositories that are left alone, and for those that are `full`.
+    fn has_place(&self, shares: &Shares, host: &str, priority: Priority) -> bool {
+        let pauses = &self.shared.pauses;
+        // Of a host that cannot be reached one item is enough to see whether it can again; of one of which nothing
+        // answers few are.
+        let most = if pauses.is_in_trouble(host) {
+            1
+        } else if pauses.is_silent(host) {
+            SILENT_PLACES
+        } else {
+            usize::MAX
+        };
+        shares.of_host(host) < most && shares.has_place(host, self.knows(host), priority)
+    }
+
+    /// Chooses items for the free places of a lane that has but few, and tells those that have the others whether
+    /// somebody waits.
+    async fn choose_in(
+        &self,
+        mut lane: Scarce<'_>,
+        round: &mut Round,
+    ) -> Result<Vec<Uuid>, StoreError> {
+        let candidates = self.candidates(&lane, round).await?;
+        let mut chosen = Vec::new();
+        let mut waiting = Waiting::Nobody;
+        while let Some(next) = lane.next(&candidates, |host| {
+            round.served(lane.lane, self.served_as(host))
+        }) {
+            if lane.free == 0 {
+                if lane.is_wanted_by(next) {
+                    waiting = Waiting::Somebody;
+                }
+                break;
+            }
+            lane.take(next);
+            round.note_served(lane.lane, self.served_as(&next.host));
+            chosen.push(next.id);
+        }
+        self.shared.demands.of(lane.lane, true).set(waiting);
+        Ok(chosen)
+    }
+
+    /// What may be taken next in a lane, of some hosts the first items.
+    async fn candidates(
+        &self,
+        lane: &Scarce<'_>,
+        round: &mut Round,
+    ) -> Result<Vec<Candidate>, StoreError> {
+        let mut queues = self.queues(lane.lane, Priority::Backfill, round).await?;
+        queues.sort_by_key(|queue| {
+            let served = round.served(lane.lane, self.served_as(&queue.host));
+            (queue.priority, lane.of_host(&queue.host), served)
+        });
+        let mut candidates = Vec::new();
+        let mut fronts = 0;
+        for queue in queues.iter().take(LOOKED_AT_MAX) {
+            let mut front = self.front(queue, Vec::new()).await?;
+            front.retain(|item| !lane.has_repository(&queue.host, &item.repository_id));
+            fronts += usize::from(!front.is_empty());
+            candidates.extend(front.into_iter().map(|item| Candidate {
+                id: item.id,
+                priority: queue.priority,
+                host: queue.host.clone(),
+                repository_id: item.repository_id,
+                owner: item.owner,
+            }));
+            if fronts >= FRONTS_MAX {
+                break;
+            }
+        }
+        Ok(candidates)
+    }
+
+    /// The first items of a queue, but for repositories that are left alone, and for those that are `full`. What
+    /// failed a short while ago lets others go first.
     async fn front(
         &self,
         queue: &Queue,
         mut full: Vec<String>,
     ) -> Result<Vec<Claimable>, StoreError> {
-        full.extend(self.shared.pauses.paused_of(&queue.host));
+        let (pauses, host) = (&self.shared.pauses, &queue.host);
+        full.extend(pauses.paused_of(host));
         let full: Vec<&str> = full.iter().map(String::as_str).collect();
-        self.shared.parts.store.front(queue, FRONT_MAX, &full).await
+        let store = &self.shared.parts.store;
+        let mut front = store.front(queue, FRONT_MAX, &full).await?;
+        front.retain(|item| pauses.left(host, &item.repository_id).is_none());
+        front.sort_by_cached_key(|item| pauses.failed_lately(host, &item.repository_id));
+        Ok(front)
     }
 
-    fn has_place(&self, shares: &Shares, host: &str, priority: Priority) -> bool {
-        // Of a host in trouble one item is enough to see whether it answers again.
-        if self.shared.pauses.is_in_trouble(host) && shares.of_host(host) > 0 {
-            return false;
-        }
-        shares.has_place(host, self.knows(host), priority)
-    }
-
-    /// Chooses the next item of a lane that has but one place: of the host that had it the longest ago among
-    /// those with something of equal urgency.
-    async fn choose_one(&self, lane: Lane, round: &mut Round) -> Result<Option<Uuid>, StoreError> {
-        let mut queues = self.queues(lane, Priority::Backfill, round).await?;
-        queues.sort_by_key(|queue| {
-            let name = self.served_as(&queue.host);
-            // None, before all others: not served lately.
-            let served = round.served.iter().position(|served| served == name);
-            (queue.priority, served)
-        });
-        for queue in queues.iter().take(LOOKED_AT_MAX) {
-            let front = self.front(queue, Vec::new()).await?;
-            let mut ready = front.into_iter();
-            let pauses = &self.shared.pauses;
-            if let Some(next) =
-                ready.find(|item| pauses.left(&queue.host, &item.repository_id).is_none())
-            {
-                round.note_served(self.served_as(&queue.host));
-                return Ok(Some(next.id));
+    /// Tells those that have ordinary places who waits for them: items that others keep from one, and not the
+    /// share of their own repository.
+    fn tell_who_waits(&self, shares: &Shares, ready: &VecDeque<WorkItem>) {
+        let (mut known, mut strangers) = (Waiting::Nobody, Waiting::Nobody);
+        for item in ready {
+            let NewWorkItem {
+                host,
+                repository_id,
+                priority,
+                ..
+            } = &item.range;
+            let is_own_fault = !shares.has_place_for(host, repository_id)
+                || self.shared.pauses.is_in_trouble(host);
+            if is_own_fault {
+                continue;
+            }
+            let waiting = if is_urgent(*priority) {
+                Waiting::Urgently
+            } else {
+                Waiting::Somebody
+            };
+            strangers = strangers.max(waiting);
+            if self.knows(host) || !shares.is_full_of_strangers() {
+                known = known.max(waiting);
             }
         }
-        Ok(None)
+        self.shared.demands.of(Lane::Ordinary, true).set(known);
+        self.shared.demands.of(Lane::Ordinary, false).set(strangers);
     }
 
     /// The name under which a host has its turn: strangers have one together.

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::Worker;
-use super::task::{Done, End, Tried, actor};
+use super::ends::{Done, End, Tried};
+use super::task::actor;
 use crate::fetch::ObjectId;
 use crate::respond::{Answer, CleanSightings, Report, Sighting, announce};
 use crate::store::{Descendant, Reason, Retry, StoreError, Tx, WorkDone, WorkKind, retried};
@@ -152,9 +153,9 @@ impl Worker {
                 tracing::info!(item = %id, repository, why, seconds, "a work item is put off");
                 store.postpone(id, &self.id, *wait, why).await?;
             }
-            End::Large(why) => {
-                tracing::debug!(item = %id, repository, why, "a work item waits among the large ones");
-                store.enlarge(id, &self.id, why).await?;
+            End::Moved { lane, why } => {
+                tracing::debug!(item = %id, repository, ?lane, why, "a work item goes on in another lane");
+                store.change_lane(id, &self.id, *lane, why).await?;
             }
             End::Failed(error) => match store.retry(id, &self.id, error).await? {
                 Retry::Again(at) => {

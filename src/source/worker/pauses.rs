@@ -1,4 +1,8 @@
-//! Hosts that asked to slow down, and hosts and repositories that do not answer as a server in good health does.
+//! Hosts that asked to slow down or cannot be reached, and repositories of which nothing good comes.
+//!
+//! A host is left alone for what is its own doing: it asks for it, or there is no connection to it. Whatever comes
+//! after that may be for the repository that was asked for, which anybody may have put there: it is left alone, and
+//! its host's other repositories are not. When nothing else of the host answers either, it costs no tries.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -17,11 +21,26 @@ const FAILED_IN_TROUBLE: usize = 3;
 /// How long something in trouble is left alone the first time; each further time twice as long.
 const TROUBLE: Duration = Duration::from_secs(20);
 
+/// The wait after the first failure of a repository in a row; each further one doubles it.
+const FIRST_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a repository that failed has to let others of its host go first.
+const LATELY: Duration = Duration::from_mins(1);
+
 /// The longest that something in trouble is left alone.
 const TROUBLE_MAX: Duration = Duration::from_mins(15);
 
 /// The most hosts, and the most repositories, of which anything is known. Strangers can name more.
 const KNOWN_MAX: usize = 1_024;
+
+/// What an item has got instead of contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// There was no connection to its host.
+    Unreachable,
+    /// There was one, but nothing good came of it.
+    Answerless,
+}
 
 /// Until when which host or repository is not to be asked. Shared by the items under way, so that one refusal
 /// spares the host the others.
@@ -30,8 +49,10 @@ pub(super) struct Pauses(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Of which repositories fail.
+    /// Which cannot be reached, or asked for a pause; and for which repositories.
     hosts: Troubles<String, String>,
+    /// Of which nothing answers, whatever the reason, and which repositories do not. They are not left alone.
+    silent: Troubles<String, String>,
     /// By host and identifier, of which items fail.
     repositories: Troubles<(String, String), Uuid>,
 }
@@ -54,6 +75,9 @@ struct Trouble<What> {
     times: u32,
     /// What failed since it last answered, as far as it takes to be in trouble.
     failed: HashSet<What>,
+    /// How often anything of it failed since then, and when it last did.
+    failures: u32,
+    failed_at: Option<Instant>,
 }
 
 impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
@@ -65,6 +89,8 @@ impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
             until: now,
             times: 0,
             failed: HashSet::new(),
+            failures: 0,
+            failed_at: None,
         })
     }
 
@@ -91,6 +117,8 @@ impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
     /// Notes that `what` of it failed; for how long it is left alone, when it is in trouble.
     fn failed(&mut self, name: &Name, what: What, now: Instant) -> Option<Duration> {
         let trouble = self.of(name, now);
+        trouble.failures = trouble.failures.saturating_add(1);
+        trouble.failed_at = Some(now);
         if trouble.failed.len() < FAILED_IN_TROUBLE {
             trouble.failed.insert(what);
         }
@@ -106,10 +134,25 @@ impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
         Some(trouble.until - now)
     }
 
+    /// Whether something of it failed a short while ago, with no answer since.
+    fn failed_lately(&self, name: &Name, now: Instant) -> bool {
+        let failed_at = self.0.get(name).and_then(|trouble| trouble.failed_at);
+        failed_at.is_some_and(|at| now.saturating_duration_since(at) < LATELY)
+    }
+
+    /// How long to wait after as many failures in a row.
+    fn wait(&self, name: &Name) -> Duration {
+        let failures = self.0.get(name).map_or(1, |trouble| trouble.failures);
+        let doubled = 1 << failures.saturating_sub(1).min(16);
+        FIRST_WAIT.saturating_mul(doubled).min(TROUBLE_MAX)
+    }
+
     fn answered(&mut self, name: &Name, now: Instant) {
         if let Some(trouble) = self.0.get_mut(name) {
             trouble.failed.clear();
             trouble.times = 0;
+            trouble.failures = 0;
+            trouble.failed_at = None;
             if trouble.until <= now {
                 self.0.remove(name);
             }
@@ -141,9 +184,14 @@ impl Pauses {
             .collect()
     }
 
-    /// Whether a host was in trouble and has not answered since: one item is enough to see.
+    /// Whether a host could not be reached and has not answered since: one item is enough to see.
     pub(super) fn is_in_trouble(&self, host: &str) -> bool {
         self.lock().hosts.is_in_trouble(&host.to_owned())
+    }
+
+    /// Whether several repositories of a host failed and none has answered since.
+    pub(super) fn is_silent(&self, host: &str) -> bool {
+        self.lock().silent.is_in_trouble(&host.to_owned())
     }
 
     /// Leaves a host alone for a while.
@@ -159,20 +207,37 @@ impl Pauses {
         let now = Instant::now();
         let mut known = self.lock();
         known.hosts.answered(&item.host, now);
+        known.silent.answered(&item.host, now);
         let name = name(&item.host, &item.repository_id);
         known.repositories.answered(&name, now);
     }
 
-    /// Notes that a host did not answer, or not as a server in good health does. When its host or its
-    /// repository is in trouble, it is left alone; says for how long.
-    pub(super) fn failed(&self, id: Uuid, item: &NewWorkItem) -> Option<Duration> {
+    /// Whether a repository failed a short while ago: others of its host go first.
+    pub(super) fn failed_lately(&self, host: &str, repository: &str) -> bool {
+        let known = self.lock();
+        known
+            .repositories
+            .failed_lately(&name(host, repository), Instant::now())
+    }
+
+    /// Notes that nothing good came of an item. When that is the trouble of its repository, or of its whole host,
+    /// which others have no luck with either, says for how long the item is to wait.
+    pub(super) fn failed(
+        &self,
+        id: Uuid,
+        item: &NewWorkItem,
+        failure: Failure,
+    ) -> Option<Duration> {
         let now = Instant::now();
         let mut known = self.lock();
         let repository = name(&item.host, &item.repository_id);
         let of_repository = known.repositories.failed(&repository, id, now);
-        let of_host = known
-            .hosts
-            .failed(&item.host, item.repository_id.clone(), now);
+        let id = &item.repository_id;
+        let is_silent = known.silent.failed(&item.host, id.clone(), now).is_some();
+        let of_host = match failure {
+            Failure::Unreachable => known.hosts.failed(&item.host, id.clone(), now),
+            Failure::Answerless => is_silent.then(|| known.repositories.wait(&repository)),
+        };
         of_host.max(of_repository)
     }
 
@@ -186,13 +251,13 @@ fn name(host: &str, repository: &str) -> (String, String) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use jiff::Timestamp;
 
     use super::*;
     use crate::store::{Priority, WorkKind};
 
-    fn item(host: &str, repository: &str) -> NewWorkItem {
+    pub(in super::super) fn item(host: &str, repository: &str) -> NewWorkItem {
         NewWorkItem {
             kind: WorkKind::Range,
             host: host.to_owned(),
@@ -209,7 +274,8 @@ mod tests {
     }
 
     fn fails(pauses: &Pauses, host: &str, repository: &str) -> Option<Duration> {
-        pauses.failed(Uuid::now_v7(), &item(host, repository))
+        let failure = Failure::Unreachable;
+        pauses.failed(Uuid::now_v7(), &item(host, repository), failure)
     }
 
     #[test]
@@ -228,7 +294,7 @@ mod tests {
     fn one_item_that_fails_for_ever_is_no_trouble_of_others() {
         let pauses = Pauses::default();
         let (id, one) = (Uuid::now_v7(), item("a", "1"));
-        assert!((0..20).all(|_| pauses.failed(id, &one).is_none()));
+        assert!((0..20).all(|_| pauses.failed(id, &one, Failure::Answerless).is_none()));
         assert_eq!(fails(&pauses, "a", "1"), None);
         assert!(fails(&pauses, "a", "1").is_some());
         assert!(pauses.left("a", "1").is_some() && pauses.left("a", "2").is_none());
@@ -242,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn several_repositories_in_trouble_are_the_hosts() {
+    fn several_repositories_without_a_connection_are_the_hosts_trouble() {
         let pauses = Pauses::default();
         assert_eq!(fails(&pauses, "a", "1"), None);
         assert_eq!(fails(&pauses, "a", "2"), None);
@@ -252,6 +318,27 @@ mod tests {
         assert_eq!(fails(&pauses, "a", "3"), Some(TROUBLE));
         assert!(pauses.left("a", "4").is_some() && pauses.is_in_trouble("a"));
         assert!(pauses.left("b", "4").is_none());
+    }
+
+    #[test]
+    fn what_repositories_answer_is_not_the_hosts_trouble() {
+        let pauses = Pauses::default();
+        let fails = |repository: &str| {
+            let failed = item("a", repository);
+            pauses.failed(Uuid::now_v7(), &failed, Failure::Answerless)
+        };
+        for n in 0..20 {
+            let wait = fails(&n.to_string());
+            // None of them is alone, so it is no fault of its own; but each is asked again soon.
+            assert_eq!(wait, (n >= 2).then_some(FIRST_WAIT), "{n}");
+            assert!(pauses.left("a", "quiet").is_none() && pauses.left_of_host("a").is_none());
+        }
+        assert!(!pauses.is_in_trouble("a") && pauses.is_silent("a"));
+        assert_eq!(fails("5"), Some(FIRST_WAIT * 2));
+        assert!(pauses.failed_lately("a", "5") && !pauses.failed_lately("a", "quiet"));
+        pauses.answered(&item("a", "quiet"));
+        assert_eq!(fails("6"), None, "others answer, so it is its own");
+        assert!(!pauses.is_silent("a"));
     }
 
     #[test]

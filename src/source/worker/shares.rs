@@ -35,7 +35,7 @@ struct Taken {
 }
 
 /// Whether an item is one that others do not hold up.
-fn is_urgent(priority: Priority) -> bool {
+pub(super) fn is_urgent(priority: Priority) -> bool {
     priority <= Priority::Webhook
 }
 
@@ -79,6 +79,11 @@ impl Shares {
         self.hosts.get(host).map_or(0, |taken| taken.all)
     }
 
+    /// Whether hosts that no configuration names have all places that they may have.
+    pub(super) fn is_full_of_strangers(&self) -> bool {
+        self.strangers.all >= self.kept().max(1)
+    }
+
     /// Whether a host may have one more place for something of this priority.
     pub(super) fn has_place(&self, host: &str, is_known: bool, priority: Priority) -> bool {
         let mine = if is_known {
@@ -86,7 +91,7 @@ impl Shares {
         } else {
             self.strangers
         };
-        if !is_known && mine.all >= self.kept().max(1) {
+        if !is_known && self.is_full_of_strangers() {
             return false;
         }
         match self.free() {

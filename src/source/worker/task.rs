@@ -7,64 +7,25 @@ use reqwest::Url;
 use secrecy::SecretString;
 use tokio::runtime::Handle;
 
+use super::ends::{Done, End, Tried, gone};
 use super::findings::{Findings, Outcome, Reporter};
+use super::pauses::Failure;
 use super::place::Places;
 use super::{Origin, Shared, WorkerParts, lineage};
 use crate::fetch::{
-    FetchError, FetchLane, FetchLimits, ObjectId, RangeRequest, RepositoryName, Visited,
+    FetchError, FetchLane, FetchLimits, ObjectId, Place, RangeRequest, RepositoryName, Visited,
 };
-use crate::respond::Sighting;
 use crate::source::Installation;
 use crate::store::{Descendant, Fetched, Lane, NewWorkItem, Priority, WorkItem, WorkKind};
 
-/// The wait when visits that are heavy keep others waiting.
-const BUSY: Duration = Duration::from_secs(5);
-
-/// The wait when a server asks to slow down and does not say for how long.
-const SLOW_DOWN: Duration = Duration::from_mins(1);
-
 /// How long an app may take to give a token.
 const TOKEN_PATIENCE: Duration = Duration::from_secs(20);
-
-/// How long an item may wait for a host in trouble without its tries being counted.
-const HOST_PATIENCE: Duration = Duration::from_hours(24);
 
 /// The most references of one repository that become items. The others are left out, which is counted.
 const MAX_REFERENCES: usize = 10_000;
 
 /// How many of them are as urgent as the list was. The others are read when nothing else waits.
 const URGENT_REFERENCES: usize = 64;
-
-/// How one try of a work item ended.
-pub(super) struct Tried {
-    pub(super) item: WorkItem,
-    /// What was found and is not reported yet, whatever the end.
-    pub(super) sightings: Vec<Sighting>,
-    /// Blobs that hold nothing.
-    pub(super) clean_blobs: Vec<ObjectId>,
-    pub(super) end: End,
-}
-
-/// What becomes of the item.
-pub(super) enum End {
-    /// It is done.
-    Done(Done),
-    /// It is taken again later; the try does not count.
-    Later { wait: Duration, why: String },
-    /// It is taken again when it has its turn among the large ones; the try does not count.
-    Large(String),
-    /// It is tried again, unless that was the last try.
-    Failed(String),
-}
-
-/// What was done about an item.
-#[derive(Default)]
-pub(super) struct Done {
-    pub(super) fetched: Fetched,
-    pub(super) known_blobs: u64,
-    /// What is to be fetched instead, or besides.
-    pub(super) more: Vec<Descendant>,
-}
 
 /// Everything about an item that can be known before anything is sent.
 struct Plan {
@@ -93,20 +54,38 @@ impl Shared {
             let why = "its host is left alone for a while".to_owned();
             return Tried::ended(item, End::Later { wait, why });
         }
+        if item.lane == Lane::Ordinary && self.slow.is_slow(range) {
+            let (lane, why) = (Lane::Medium, "it was slow a while ago".to_owned());
+            return Tried::ended(item, End::Moved { lane, why });
+        }
+        let place = self.place(&item, origin.is_some());
         let plan = match plan(range, origin.as_ref()) {
             Ok(plan) => plan,
             Err(wrong) => return Tried::failed(item, wrong),
         };
         match (plan.with_token().await, range.kind) {
             // The host's own API it is that does not answer.
-            (Err(why), _) => self.without_answer(item, self.words_of(&why)),
-            (Ok(plan), WorkKind::Range) => self.read(plan, item).await,
-            (Ok(plan), WorkKind::References) => self.list(plan, item).await,
+            (Err(why), _) => self.without_answer(item, self.words_of(&why), Failure::Unreachable),
+            (Ok(plan), WorkKind::Range) => self.read(plan, place, item).await,
+            (Ok(plan), WorkKind::References) => self.list(plan, place, item).await,
+        }
+    }
+
+    /// Where an item is fetched.
+    fn place(&self, item: &WorkItem, is_known: bool) -> Place {
+        Place {
+            lane: match item.lane {
+                Lane::Ordinary => FetchLane::Ordinary,
+                Lane::Medium => FetchLane::Medium,
+                Lane::Large | Lane::Alone => FetchLane::Large,
+            },
+            demand: Arc::clone(self.demands.of(item.lane, is_known)),
+            outpaced: self.slow.outpaced(item.id),
         }
     }
 
     /// Fetches and scans a range.
-    async fn read(self: Arc<Self>, plan: Plan, item: WorkItem) -> Tried {
+    async fn read(self: Arc<Self>, plan: Plan, place: Place, item: WorkItem) -> Tried {
         let WorkerParts {
             responder, engine, ..
         } = &self.parts;
@@ -116,8 +95,8 @@ impl Shared {
             Ok(request) => request,
             Err(wrong) => return Tried::failed(item, wrong.to_owned()),
         };
-        let (lane, limits) = bounds(&item, self.parts.fetcher.limits());
-        let fetching = self.parts.fetcher.fetch_within(&request, lane, limits);
+        let limits = bounds(&item, self.parts.fetcher.limits());
+        let fetching = self.parts.fetcher.fetch_within(&request, place, limits);
         let fetched = match fetching.await {
             Ok(fetched) => fetched,
             Err(error) => return self.end_of(item, has_token, &error),
@@ -136,12 +115,13 @@ impl Shared {
     }
 
     /// Lists references; each becomes a range.
-    async fn list(&self, plan: Plan, item: WorkItem) -> Tried {
+    async fn list(&self, plan: Plan, place: Place, item: WorkItem) -> Tried {
         let Plan {
             clone_url, token, ..
         } = plan;
         let fetcher = &self.parts.fetcher;
-        let references = match fetcher.references(&clone_url, token.as_ref()).await {
+        let listing = fetcher.references_from(&clone_url, token.as_ref(), place);
+        let references = match listing.await {
             Ok(references) => references,
             Err(error) => return self.end_of(item, token.is_some(), &error),
         };
@@ -235,19 +215,15 @@ impl Shared {
         } = scanned.found;
         let end = match (scanned.visited, reported) {
             (_, Err(error)) => End::Failed(self.words(&error)),
-            (Err(error @ FetchError::Busy), _) => {
-                let why = self.words(&error);
-                match item.lane {
-                    // It gives its place back, and is fetched again when it has its turn.
-                    Lane::Ordinary => End::Large(why),
-                    Lane::Large | Lane::Alone => End::Later { wait: BUSY, why },
-                }
+            (Err(error @ (FetchError::Busy | FetchError::Outpaced { .. })), _) => {
+                self.moved(&item, &error)
             }
             (Err(error), _) => End::Failed(self.words(&error)),
             (Ok(visited), Ok(())) => {
                 let most = self.parts.fetcher.limits().max_fetch_bytes;
                 let more = lineage::halves(&item, visited.middle, scanned.received, most);
                 tell_left_out(&item, visited, not_looked_up, !more.is_empty());
+                self.slow.ended(item.id);
                 let is_whole = visited.left_out.is_nothing() && not_looked_up == 0;
                 End::Done(Done {
                     fetched: Fetched {
@@ -269,51 +245,12 @@ impl Shared {
         }
     }
 
-    /// What becomes of an item that could not be fetched.
-    fn end_of(&self, item: WorkItem, has_token: bool, error: &FetchError) -> Tried {
-        let why = self.words(error);
-        let end = match error {
-            FetchError::Gone { .. } | FetchError::CommitGone => gone(&item, &why),
-            // What is public needs no credentials, so it is not public any more.
-            FetchError::Unauthorized { status: 401 } if !has_token => gone(&item, &why),
-            FetchError::RateLimited { retry_after, .. } => {
-                let wait = retry_after.unwrap_or(SLOW_DOWN);
-                self.pauses.pause(&item.range.host, wait);
-                End::Later { wait, why }
-            }
-            FetchError::Busy => End::Large(why),
-            FetchError::Network(_)
-            | FetchError::Stalled { .. }
-            | FetchError::TooSlow { .. }
-            | FetchError::Unauthorized { status: 403 }
-            | FetchError::Server { status: 500.. } => {
-                return self.without_answer(item, why);
-            }
-            _ => End::Failed(why),
-        };
-        self.pauses.answered(&item.range);
-        Tried::ended(item, end)
-    }
-
-    /// What becomes of an item whose host did not answer in good health. When others have no luck with it
-    /// either, it is the host's trouble, and no try of the item's: an hour without a network must not put
-    /// everything aside.
-    fn without_answer(&self, item: WorkItem, why: String) -> Tried {
-        let age = self.parts.clock.now().duration_since(item.created_at);
-        let patient = Duration::try_from(age).is_ok_and(|age| age < HOST_PATIENCE);
-        let end = match self.pauses.failed(item.id, &item.range) {
-            Some(wait) if patient => End::Later { wait, why },
-            _ => End::Failed(why),
-        };
-        Tried::ended(item, end)
-    }
-
     /// An error's text as it may be kept.
     pub(super) fn words(&self, error: &dyn std::error::Error) -> String {
         self.words_of(&error.to_string())
     }
 
-    fn words_of(&self, text: &str) -> String {
+    pub(super) fn words_of(&self, text: &str) -> String {
         self.parts.responder.redactor().redact(text).into_owned()
     }
 }
@@ -327,31 +264,6 @@ struct Scanned {
     /// Bytes of the packs.
     received: u64,
     visited: Result<Visited, FetchError>,
-}
-
-impl Tried {
-    fn ended(item: WorkItem, end: End) -> Self {
-        Self {
-            item,
-            sightings: Vec::new(),
-            clean_blobs: Vec::new(),
-            end,
-        }
-    }
-
-    /// Makes it a failure, whatever it was.
-    pub(super) fn fail(&mut self, why: String) {
-        self.sightings.clear();
-        self.end = End::Failed(why);
-    }
-
-    fn failed(item: WorkItem, why: String) -> Self {
-        Self::ended(item, End::Failed(why))
-    }
-
-    pub(super) fn panicked(item: WorkItem) -> Self {
-        Self::failed(item, "reading it panicked".to_owned())
-    }
 }
 
 /// Who acts, for the revocation log. What webhooks tell of is found in their own name.
@@ -398,33 +310,18 @@ fn request(range: &NewWorkItem, plan: Plan) -> Result<RangeRequest, &'static str
     })
 }
 
-/// Where an item is fetched, and how much of it.
-fn bounds(item: &WorkItem, limits: &FetchLimits) -> (FetchLane, Arc<FetchLimits>) {
-    let lane = match item.lane {
-        Lane::Ordinary => FetchLane::Ordinary,
-        Lane::Large | Lane::Alone => FetchLane::Large,
-    };
+/// How much of an item is fetched.
+fn bounds(item: &WorkItem, limits: &FetchLimits) -> Arc<FetchLimits> {
     let mut limits = limits.tightened(item.deaths);
     if let Some(lineage) = item.lineage {
         limits.max_fetch_bytes = limits.max_fetch_bytes.min(lineage.bytes_left);
     }
-    (lane, Arc::new(limits))
+    Arc::new(limits)
 }
 
 fn object_id(hex: &str) -> Result<ObjectId, &'static str> {
     ObjectId::from_hex(hex.as_bytes())
         .map_err(|_| "its before or after is no object id of 40 digits")
-}
-
-fn gone(item: &WorkItem, why: &str) -> End {
-    tracing::info!(item = %item.id, repository = item.range.repository, why, "nothing left to read");
-    End::Done(Done {
-        fetched: Fetched {
-            gone: true,
-            ..Fetched::default()
-        },
-        ..Done::default()
-    })
 }
 
 fn tell_left_out(item: &WorkItem, visited: Visited, not_looked_up: u64, halved: bool) {

@@ -111,7 +111,10 @@ async fn neither_names_nor_addresses_lead_inside_unless_the_operator_named_them(
                 .await;
             let error = error.expect_err("nothing is fetched");
             assert_eq!(inside.connections(), 0, "{way}: {error}");
-            let is_refused = matches!(error, FetchError::BadRequest(_) | FetchError::Network(_));
+            let is_refused = matches!(
+                error,
+                FetchError::BadRequest(_) | FetchError::Unreachable(_)
+            );
             assert!(is_refused, "{way}: {error}");
         }
     }
@@ -163,7 +166,7 @@ async fn a_redirect_leads_to_no_other_server() {
     );
     let url = format!("http://127.0.0.1:{}/acme/app.git", server.port);
     let error = fetcher.fetch(&range(&url)).await.expect_err("no TLS");
-    assert!(matches!(error, FetchError::Network(_)), "{error}");
+    assert!(matches!(error, FetchError::Unreachable(_)), "{error}");
     assert_eq!(server.connections(), 2);
 }
 

@@ -306,7 +306,7 @@ async fn nobody_listening_is_a_network_error() {
         .fetch(&range(&url, &pushed()))
         .await
         .unwrap_err();
-    assert!(matches!(error, FetchError::Network(_)), "{error}");
+    assert!(matches!(error, FetchError::Unreachable(_)), "{error}");
 }
 
 #[tokio::test]

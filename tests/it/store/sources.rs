@@ -161,7 +161,7 @@ async fn the_first_schema_is_brought_up_with_its_work() {
     let old = format!("sqlite://{}", file.display());
     make_old(&old, first).await;
     let store = Store::open(StoreOptions::new(old)).await.unwrap();
-    assert_eq!(store.migrate().await.unwrap(), 4);
+    assert_eq!(store.migrate().await.unwrap(), 5);
     assert_eq!(add(&store, &[item(1, Priority::Firehose)]).await, 0);
     assert_eq!(
         claim_one(&store, "w").await.unwrap().range,

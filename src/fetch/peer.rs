@@ -1,0 +1,98 @@
+//! One request to a repository on a server.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Response, Url};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::FetchError;
+use super::git::GitFetcher;
+use super::http::{check_status, send};
+use super::pace::Pace;
+use super::patience::Patience;
+
+/// What a list of references may hold before it needs the lane for long ones, in bytes.
+const SHORT_LIST: usize = 512 << 10;
+
+/// A repository on a server.
+#[derive(Clone, Copy)]
+pub(super) struct Peer<'f> {
+    pub(super) fetcher: &'f GitFetcher,
+    pub(super) clone_url: &'f Url,
+    pub(super) token: Option<&'f SecretString>,
+}
+
+impl Peer<'_> {
+    /// Asks for a list of references and hands it to `feed`, at most `limit` bytes. `feed` tells how many bytes
+    /// are held of it: of long lists there is one at a time.
+    pub(super) async fn list(
+        &self,
+        body: Vec<u8>,
+        limit: usize,
+        patience: &mut Patience,
+        mut feed: impl FnMut(&[u8]) -> Result<usize, FetchError>,
+    ) -> Result<(), FetchError> {
+        let mut response = patience.wait(self.post(body)).await??;
+        let mut pace = Pace::new(self.fetcher.limits.pace_after(patience.waited()));
+        let mut read = 0;
+        let mut lane = None;
+        while let Some(chunk) = patience.wait(pace.chunk(&mut response)).await?? {
+            patience.received(chunk.len())?;
+            read += chunk.len();
+            if read > limit {
+                return Err(FetchError::Protocol("its list of references is too long"));
+            }
+            if feed(&chunk)? > SHORT_LIST && lane.is_none() {
+                let taken = patience.wait(self.fetcher.budget.long_list());
+                let taken = tokio::time::timeout(self.fetcher.limits.stall, taken).await;
+                lane = Some(taken.map_err(|_| FetchError::Busy)???);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn post(&self, body: Vec<u8>) -> Result<Response, FetchError> {
+        let refused = "the clone address is in a network that only the configuration may name";
+        let guard = &self.fetcher.guard;
+        guard
+            .check(self.clone_url)
+            .map_err(|_| FetchError::BadRequest(refused))?;
+        let mut url = self.clone_url.clone();
+        url.path_segments_mut()
+            .map_err(|()| FetchError::BadRequest("the clone address cannot carry a path"))?
+            .push("git-upload-pack");
+        let authorization = self.token.map(basic).transpose()?;
+        let client = &self.fetcher.client;
+        let response = send(&url, self.fetcher.limits.stall, |url| {
+            let request = client
+                .post(url)
+                .header("Git-Protocol", "version=2")
+                .header(CONTENT_TYPE, "application/x-git-upload-pack-request")
+                .header(ACCEPT, "application/x-git-upload-pack-result")
+                .body(body.clone());
+            match &authorization {
+                Some(value) => request.header(AUTHORIZATION, value.clone()),
+                None => request,
+            }
+        })
+        .await?;
+        check_status(&response)?;
+        let kind = response.headers().get(CONTENT_TYPE);
+        if kind.is_none_or(|kind| kind != "application/x-git-upload-pack-result") {
+            return Err(FetchError::Protocol(
+                "its answer is not from git-upload-pack",
+            ));
+        }
+        Ok(response)
+    }
+}
+
+/// `Authorization: Basic`, with the token as the password: what GitHub and GitLab take for git over HTTP.
+fn basic(token: &SecretString) -> Result<HeaderValue, FetchError> {
+    let pair = format!("x-access-token:{}", token.expose_secret());
+    let mut value = HeaderValue::try_from(format!("Basic {}", BASE64.encode(pair)))
+        .map_err(|_| FetchError::BadRequest("the source's token cannot be sent"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}

@@ -1,0 +1,166 @@
+//! Who is next in a lane that has but few places.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use crate::store::{Lane, NewWorkItem, Priority, owner};
+
+/// An item that may be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Candidate {
+    pub(super) id: Uuid,
+    pub(super) priority: Priority,
+    pub(super) host: String,
+    pub(super) repository_id: String,
+    /// The owner of the repository.
+    pub(super) owner: String,
+}
+
+/// The places of such a lane, and who has them.
+#[derive(Debug)]
+pub(super) struct Scarce<'h> {
+    pub(super) lane: Lane,
+    pub(super) free: usize,
+    held: Vec<&'h NewWorkItem>,
+    hosts: HashMap<String, usize>,
+    owners: HashMap<(String, String), usize>,
+    repositories: HashMap<(String, String), usize>,
+}
+
+impl<'h> Scarce<'h> {
+    pub(super) fn new(lane: Lane, places: usize, held: Vec<&'h NewWorkItem>) -> Self {
+        let mut scarce = Self {
+            lane,
+            free: places.saturating_sub(held.len()),
+            held: Vec::new(),
+            hosts: HashMap::new(),
+            owners: HashMap::new(),
+            repositories: HashMap::new(),
+        };
+        for item in &held {
+            scarce.count(&item.host, &owner(&item.repository), &item.repository_id);
+        }
+        Self { held, ..scarce }
+    }
+
+    fn count(&mut self, host: &str, owner: &str, repository: &str) {
+        let of = |name: &str| (host.to_owned(), name.to_owned());
+        *self.hosts.entry(host.to_owned()).or_default() += 1;
+        *self.owners.entry(of(owner)).or_default() += 1;
+        *self.repositories.entry(of(repository)).or_default() += 1;
+    }
+
+    /// How many places a host has.
+    pub(super) fn of_host(&self, host: &str) -> usize {
+        self.hosts.get(host).copied().unwrap_or_default()
+    }
+
+    /// Whether a repository has a place: it has no other then.
+    pub(super) fn has_repository(&self, host: &str, repository: &str) -> bool {
+        let name = (host.to_owned(), repository.to_owned());
+        self.repositories.contains_key(&name)
+    }
+
+    /// The one that is next: the most urgent; among equals of whichever owner and host have the fewest places, and
+    /// have had none for the longest time, as `served` tells.
+    pub(super) fn next<'c>(
+        &self,
+        candidates: &'c [Candidate],
+        served: impl Fn(&str) -> Option<usize>,
+    ) -> Option<&'c Candidate> {
+        let may = |next: &&Candidate| !self.has_repository(&next.host, &next.repository_id);
+        candidates.iter().filter(may).min_by_key(|next| {
+            let name = (next.host.clone(), next.owner.clone());
+            let of_owner = self.owners.get(&name).copied().unwrap_or_default();
+            let of_host = self.of_host(&next.host);
+            (next.priority, of_owner, of_host, served(&next.host))
+        })
+    }
+
+    /// Gives it a place.
+    pub(super) fn take(&mut self, next: &Candidate) {
+        self.free = self.free.saturating_sub(1);
+        self.count(&next.host, &next.owner, &next.repository_id);
+    }
+
+    /// Whether those that have places are to make room for it: none for what is less urgent than all of them.
+    pub(super) fn is_wanted_by(&self, next: &Candidate) -> bool {
+        let mut held = self.held.iter();
+        held.any(|item| next.priority <= item.priority)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use Priority::{Backfill, Webhook};
+
+    use super::super::pauses::tests::item;
+    use super::*;
+
+    fn candidate(host: &str, owner: &str, repository: &str, priority: Priority) -> Candidate {
+        Candidate {
+            id: Uuid::now_v7(),
+            priority,
+            host: host.to_owned(),
+            repository_id: repository.to_owned(),
+            owner: owner.to_owned(),
+        }
+    }
+
+    /// The items that get places, by their repository.
+    fn taken<'c>(mut lane: Scarce<'_>, candidates: &'c [Candidate]) -> Vec<&'c str> {
+        let mut taken = Vec::new();
+        while lane.free > 0 {
+            let Some(next) = lane.next(candidates, |_| None) else {
+                break;
+            };
+            lane.take(next);
+            taken.push(next.repository_id.as_str());
+        }
+        taken
+    }
+
+    #[test]
+    fn no_owner_and_no_host_has_all_places_while_others_want_one() {
+        let candidates = [
+            candidate("a", "mallory", "1", Webhook),
+            candidate("a", "mallory", "1", Webhook),
+            candidate("a", "mallory", "2", Webhook),
+            candidate("a", "alice", "3", Webhook),
+            candidate("b", "bob", "4", Webhook),
+            candidate("c", "carol", "5", Backfill),
+        ];
+        let lane = |places| Scarce::new(Lane::Medium, places, Vec::new());
+        assert_eq!(taken(lane(2), &candidates), ["1", "4"]);
+        assert_eq!(taken(lane(3), &candidates), ["1", "4", "3"]);
+        assert_eq!(taken(lane(9), &candidates), ["1", "4", "3", "2", "5"]);
+        // Alone, one has what there is, but never twice for one repository.
+        assert_eq!(taken(lane(2), &candidates[..3]), ["1", "2"]);
+        let held = item("b", "4");
+        let one = Scarce::new(Lane::Medium, 2, vec![&held]);
+        assert_eq!(taken(one, &candidates[4..]), ["5"]);
+    }
+
+    #[test]
+    fn whoever_has_a_place_makes_room_for_nothing_less_urgent() {
+        let held = item("a", "1");
+        assert_eq!(held.priority, Webhook);
+        let lane = Scarce::new(Lane::Large, 1, vec![&held]);
+        assert!(lane.is_wanted_by(&candidate("b", "bob", "2", Webhook)));
+        assert!(!lane.is_wanted_by(&candidate("b", "bob", "2", Backfill)));
+        let none = Scarce::new(Lane::Large, 1, Vec::new());
+        assert!(!none.is_wanted_by(&candidate("b", "bob", "2", Webhook)));
+    }
+
+    #[test]
+    fn whoever_was_served_the_longest_ago_is_next() {
+        let candidates = [
+            candidate("a", "x", "1", Webhook),
+            candidate("b", "y", "2", Webhook),
+        ];
+        let lane = Scarce::new(Lane::Large, 1, Vec::new());
+        let next = lane.next(&candidates, |host| (host == "a").then_some(0));
+        assert_eq!(next.unwrap().host, "b");
+    }
+}

@@ -1,0 +1,262 @@
+//! Servers that take long: for the answer, for the pack, or for its bytes. Each may, but only for itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rescind::fetch::{FetchLimits, http_client};
+use rescind::source::WorkerOptions;
+use rescind::store::{Key, NewWorkItem, Priority};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::{Running, hasty, line, sqlite, until};
+use crate::source::House;
+use crate::source::work::{Shop, noise, origin};
+
+const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-git-upload-pack-result\r\n\
+    connection: close\r\n\r\n";
+
+/// What a server does with a request.
+#[derive(Clone)]
+enum How {
+    /// Nothing.
+    Silent,
+    /// It says that it has trouble.
+    Broken,
+    /// It says for ever that it puts a pack together.
+    Packs,
+    /// It sends bytes without end, so many a second.
+    Sends(usize),
+    /// It asks a good server, and passes its pack on after so long, and at so many bytes a second.
+    Passes(String, Duration, usize),
+}
+
+/// A slow server.
+struct Slow {
+    url: String,
+    asked: Arc<AtomicUsize>,
+    _tasks: JoinSet<()>,
+}
+
+impl Slow {
+    async fn start(how: How) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (how, count) = (how.clone(), Arc::clone(&count));
+                connections.spawn(async move { answer(stream, how, &count).await.err() });
+            }
+        });
+        Self {
+            url,
+            asked,
+            _tasks: tasks,
+        }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// A push that is fetched from here, whatever its host is.
+    fn push(&self, house: &House, host: &str, n: usize) -> NewWorkItem {
+        NewWorkItem {
+            clone_url: Some(format!("{}/acme/shop.git", self.url)),
+            repository: format!("mallory-{n}/shop"),
+            ..house.push_to(host, n, Priority::Webhook)
+        }
+    }
+}
+
+async fn answer(mut stream: TcpStream, how: How, asked: &AtomicUsize) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    let mut buffer = [0; 4096];
+    while !request.ends_with(b"0000") {
+        let read = stream.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        request.extend_from_slice(&buffer[..read]);
+    }
+    asked.fetch_add(1, Ordering::Relaxed);
+    match how {
+        How::Silent => std::future::pending().await,
+        How::Broken => {
+            let broken =
+                b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            stream.write_all(broken).await
+        }
+        How::Packs => {
+            stream.write_all(HEAD).await?;
+            stream.write_all(&line(b"packfile\n")).await?;
+            loop {
+                alive(&mut stream, Duration::from_secs(1)).await?;
+            }
+        }
+        How::Sends(rate) => {
+            stream.write_all(HEAD).await?;
+            stream.write_all(&line(b"packfile\n")).await?;
+            let piece = line(&vec![1; rate / 10]);
+            loop {
+                stream.write_all(&piece).await?;
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+        How::Passes(good, after, rate) => pass_on(stream, &request, &good, after, rate).await,
+    }
+}
+
+/// Says that it is still there, as git does while it puts a pack together.
+async fn alive(stream: &mut TcpStream, long: Duration) -> std::io::Result<()> {
+    for _ in 0..long.as_millis() / 100 {
+        stream.write_all(b"0005\x01").await?;
+        sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+async fn pass_on(
+    mut stream: TcpStream,
+    request: &[u8],
+    good: &str,
+    after: Duration,
+    rate: usize,
+) -> std::io::Result<()> {
+    let body = request.windows(4).position(|at| at == b"\r\n\r\n").unwrap() + 4;
+    let asked = http_client()
+        .unwrap()
+        .post(format!("{good}/acme/shop.git/git-upload-pack"))
+        .header("git-protocol", "version=2")
+        .header("content-type", "application/x-git-upload-pack-request")
+        .body(request[body..].to_vec());
+    let whole = asked.send().await.unwrap().bytes().await.unwrap();
+    let begin = b"packfile\n";
+    let pack = whole.windows(begin.len()).position(|at| at == begin);
+    let pack = pack.map_or(whole.len(), |at| at + begin.len());
+    stream.write_all(HEAD).await?;
+    stream.write_all(&whole[..pack]).await?;
+    alive(&mut stream, after).await?;
+    for piece in whole[pack..].chunks(rate / 10) {
+        stream.write_all(piece).await?;
+        sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+impl House {
+    /// A push of a key in a file of this size.
+    async fn large_leak(&self, shop: &Shop, seed: u32, size: usize) -> (Key, NewWorkItem) {
+        let (key, value) = self.issue(false).await;
+        let mut contents = noise(seed, size);
+        contents.extend_from_slice(format!("\n{}\n", value.expose()).as_bytes());
+        let pushed = shop.push(&[(&format!("large-{seed}"), contents)]);
+        let item = NewWorkItem {
+            repository_id: format!("large-{seed}"),
+            priority: Priority::Webhook,
+            ..self.item(&pushed)
+        };
+        (key, item)
+    }
+}
+
+/// What others push to the same host fails, or takes as long as they like: it is none of its other repositories'.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_repositories_do_not_hold_up_others_of_their_host() {
+    for how in [How::Broken, How::Silent, How::Packs] {
+        let (_database, house) = sqlite().await;
+        let shop = Shop::open().await;
+        let slow = Slow::start(how).await;
+        let origins = [origin("git.example", &shop.forge.url())];
+        let worker = house.worker_of(origins, FetchLimits::default(), hasty());
+        // More than there are places.
+        let hostile: Vec<_> = (0..12)
+            .map(|n| slow.push(&house, "git.example", n))
+            .collect();
+        house.add_items(&hostile).await;
+        let running = Running::start(worker);
+        until("they are asked for", async || slow.asked() >= 6).await;
+        for _ in 0..2 {
+            let (key, tiny) = house.leak(&shop).await;
+            house.add_items(&[tiny]).await;
+            house.wait_until_revoked(&key).await;
+        }
+        let counts = house.counts().await;
+        assert_eq!(counts.dead, 0, "they are tried again");
+        running.stop().await;
+    }
+}
+
+/// Fast enough for one place, but not for the only one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_large_pushes_do_not_hold_up_a_fast_one_of_another_host() {
+    let (_database, house) = sqlite().await;
+    let shop = Shop::open().await;
+    let slow = Slow::start(How::Sends(300 << 10)).await;
+    let origins = [
+        origin("git.example", &shop.forge.url()),
+        origin("slow.example", &slow.url),
+    ];
+    let worker = house.worker_of(origins, FetchLimits::default(), hasty());
+    let hostile: Vec<_> = (0..3)
+        .map(|n| slow.push(&house, "slow.example", n))
+        .collect();
+    house.add_items(&hostile).await;
+    let (key, large) = house.large_leak(&shop, 1, 5 << 20).await;
+    let running = Running::start(worker);
+    // By now they have more than an ordinary place allows.
+    sleep(Duration::from_secs(9)).await;
+    house.add_items(&[large]).await;
+    house.wait_until_revoked(&key).await;
+    assert_eq!(house.counts().await.dead, 0);
+    running.stop().await;
+}
+
+/// Nothing is lost by being slow: it is read beside others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_servers_are_read_to_the_end_all_the_same() {
+    let (database, house) = sqlite().await;
+    let shop = Shop::open().await;
+    let packs = How::Passes(shop.forge.url(), Duration::from_secs(6), 8 << 20);
+    let sends = How::Passes(shop.forge.url(), Duration::ZERO, 600 << 10);
+    let (packs, sends) = (Slow::start(packs).await, Slow::start(sends).await);
+    let origins = [
+        origin("git.example", &shop.forge.url()),
+        origin("packs.example", &packs.url),
+        origin("sends.example", &sends.url),
+    ];
+    let limits = FetchLimits {
+        window: Duration::from_secs(1),
+        ..FetchLimits::default()
+    };
+    let worker = house.worker_of(origins, limits, WorkerOptions::default());
+    let mut keys = Vec::new();
+    for seed in 1..=4 {
+        let host = ["packs.example", "sends.example"][seed as usize % 2];
+        let (key, item) = house.large_leak(&shop, seed, 3 << 20).await;
+        let host = host.to_owned();
+        house.add_items(&[NewWorkItem { host, ..item }]).await;
+        keys.push(key);
+    }
+    timeout(Duration::from_mins(2), worker.drain())
+        .await
+        .expect("an end")
+        .unwrap();
+    for key in &keys {
+        assert!(house.is_revoked(key).await);
+    }
+    assert_eq!(house.counts().await.done, 4);
+    // What packs for longer than a window went on among the slow ones, without a try.
+    let tries = "SELECT MAX(tries) FROM work_items";
+    assert_eq!(database.count(tries).await, 1);
+    let moved = "SELECT COUNT(*) FROM work_items WHERE lane = 1";
+    assert!(database.count(moved).await >= 2);
+}
