@@ -150,11 +150,12 @@ impl GitFetcher {
             limits,
             request,
             admission: self.budget.admit(seat.place.lane).await?,
-            patience: Patience::new(seat.clone(), &self.limits),
+            patience: Patience::new(seat.clone()),
             seat,
             received: 0,
             rest: None,
         };
+        session.patience.holds(session.seat.place.lane);
         let packs = session.range().await?;
         let admission = Some(session.admission);
         let fetched = Fetched::new(packs, session.limits, session.seat, admission);
@@ -184,7 +185,7 @@ impl GitFetcher {
         token: Option<&SecretString>,
         place: Place,
     ) -> Result<References, FetchError> {
-        let mut patience = Patience::new(self.seat(place), &self.limits);
+        let mut patience = Patience::new(self.seat(place));
         let peer = Peer {
             fetcher: self,
             clone_url,
@@ -278,7 +279,7 @@ impl Session<'_> {
                 let came = pack.split_off(room);
                 self.received += room;
                 let room = max_fetch_bytes.saturating_sub(self.received as u64);
-                let next = Patience::new(self.seat.clone(), &self.fetcher.limits);
+                let next = Patience::new(self.seat.clone());
                 self.rest = (room > 0).then_some(Rest {
                     response,
                     answer,

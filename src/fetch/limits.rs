@@ -39,9 +39,6 @@ pub struct FetchLimits {
     pub window: Duration,
     /// The least bytes per second. A server below it is left.
     pub rate: u64,
-    /// The least bytes per second in the lane of large pushes, while others wait: there is one such at a time. One
-    /// that is slower goes on later.
-    pub large_rate: u64,
 }
 
 impl Default for FetchLimits {
@@ -57,7 +54,6 @@ impl Default for FetchLimits {
             total: Duration::from_mins(10),
             window: Duration::from_secs(20),
             rate: 32 << 10,
-            large_rate: 1 << 20,
         }
     }
 }

@@ -10,30 +10,48 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
+use super::FetchError;
 use super::budget::{FetchLane, Seat};
-use super::{FetchError, FetchLimits};
 
 /// How often it is looked whether others wait, while a server is waited for.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// How long a server may be waited for in a place that something urgent wants, beside the time for its bytes.
-const URGENT_PATIENCE: Duration = Duration::from_millis(1_500);
+/// The bytes per second that pay for the time of a server.
+const RATE: u64 = 1 << 20;
 
-/// The same when what wants it is not urgent.
-const PATIENCE: Duration = Duration::from_secs(4);
-
-/// The same in the lane of medium pushes.
-const MEDIUM_PATIENCE: Duration = Duration::from_secs(2);
-
-/// The same in the large lane the first time, from when somebody wants it. A fetch that had to leave has twice as
-/// long the next time, so that it ends some day.
-const LARGE_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How often that is doubled at most: 160 s then.
+/// How often the bounds of the large lane are doubled at most.
 const DOUBLED_MAX: u32 = 4;
 
-/// The bytes per second for which a server may be waited for longer, in all lanes but the large one.
-const RATE: u64 = 1 << 20;
+/// How long a server may be waited for while others wait.
+#[derive(Debug, Clone, Copy)]
+struct Bound {
+    /// More than its bytes pay for. What came fast at first pays for nothing that comes later.
+    unpaid: Duration,
+    /// In all, however fast it is: beyond, it is larger than the lane is for.
+    all: Duration,
+}
+
+const URGENTLY_WANTED: Bound = Bound {
+    unpaid: Duration::from_millis(1_500),
+    all: Duration::from_secs(4),
+};
+
+const WANTED: Bound = Bound {
+    unpaid: Duration::from_secs(4),
+    all: Duration::from_secs(8),
+};
+
+const MEDIUM: Bound = Bound {
+    unpaid: Duration::from_secs(2),
+    all: Duration::from_secs(6),
+};
+
+/// From when somebody wants the place. A fetch that had to leave has twice as long the next time, so that it ends
+/// some day.
+const LARGE: Bound = Bound {
+    unpaid: Duration::from_secs(10),
+    all: Duration::from_mins(1),
+};
 
 /// Who waits for places like the one of a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -81,44 +99,68 @@ pub struct Place {
 impl Place {
     /// How long a fetch that had to leave the large lane keeps out of it, so that others have their turn.
     pub fn rest(outpaced: u32) -> Duration {
-        LARGE_PATIENCE.saturating_mul(1 << outpaced.min(DOUBLED_MAX))
+        LARGE.unpaid.saturating_mul(doubled(outpaced))
     }
+}
+
+fn doubled(times: u32) -> u32 {
+    1 << times.min(DOUBLED_MAX)
 }
 
 /// Counts how long a server was waited for, and says when that is too long for others.
 #[derive(Debug)]
 pub(super) struct Patience {
     seat: Seat,
-    /// The least bytes per second in the large lane.
-    large_rate: u64,
-    /// The lane whose memory the fetch has: it may hold more than its place allows, when that is free.
-    holds: FetchLane,
-    waited: Duration,
-    bytes: u64,
-    /// How long was waited, and for how many bytes, when somebody began to want the large lane.
-    hurried: Option<(Duration, u64)>,
+    /// The lane whose memory the fetch has, if it needs any: it may hold more than its place allows, when that is
+    /// free.
+    holds: Option<FetchLane>,
+    /// From the beginning.
+    spent: Spent,
+    /// From when somebody began to want the large lane.
+    hurried: Option<Spent>,
+}
+
+/// Time that a server was waited for.
+#[derive(Debug, Clone, Copy, Default)]
+struct Spent {
+    unpaid: Duration,
+    all: Duration,
+}
+
+impl Spent {
+    fn waited(&mut self, time: Duration) {
+        self.unpaid += time;
+        self.all += time;
+    }
+
+    fn received(&mut self, bytes: usize) {
+        let nanos = (bytes as u64).saturating_mul(1_000_000_000) / RATE;
+        self.unpaid = self.unpaid.saturating_sub(Duration::from_nanos(nanos));
+    }
+
+    fn is_beyond(&self, bound: Bound, times: u32) -> bool {
+        self.unpaid > bound.unpaid * times || self.all > bound.all * times
+    }
 }
 
 impl Patience {
-    pub(super) fn new(seat: Seat, limits: &FetchLimits) -> Self {
+    pub(super) fn new(seat: Seat) -> Self {
         Self {
-            holds: seat.place.lane,
+            holds: None,
             seat,
-            large_rate: limits.large_rate.max(1),
-            waited: Duration::ZERO,
-            bytes: 0,
+            spent: Spent::default(),
             hurried: None,
         }
     }
 
     /// How long the server was waited for so far.
     pub(super) fn waited(&self) -> Duration {
-        self.waited
+        self.spent.all
     }
 
     /// The fetch has the memory of this lane now.
     pub(super) fn holds(&mut self, lane: FetchLane) {
-        self.holds = lane;
+        self.holds = Some(lane);
     }
 
     /// Waits for something of the server's.
@@ -133,11 +175,18 @@ impl Patience {
         loop {
             let begun = Instant::now();
             let answered = timeout(LOOK, &mut answer).await;
-            self.waited += begun.elapsed();
+            self.spend(begun.elapsed());
             match answered {
                 Ok(answer) => return Ok(answer),
                 Err(_) => self.check()?,
             }
+        }
+    }
+
+    fn spend(&mut self, time: Duration) {
+        self.spent.waited(time);
+        if let Some(hurried) = &mut self.hurried {
+            hurried.waited(time);
         }
     }
 
@@ -146,19 +195,25 @@ impl Patience {
     /// # Errors
     /// As [`wait`](Self::wait).
     pub(super) fn received(&mut self, bytes: usize) -> Result<(), FetchError> {
-        self.bytes += bytes as u64;
+        self.spent.received(bytes);
+        if let Some(hurried) = &mut self.hurried {
+            hurried.received(bytes);
+        }
         self.check()
     }
 
     fn check(&mut self) -> Result<(), FetchError> {
         let place = &self.seat.place;
-        let by_place = place.demand.waiting();
-        let mut is_outpaced = self.is_too_long(place.lane, by_place);
-        if self.seat.budget.is_waited_for(self.holds) {
-            is_outpaced |= self.is_too_long(self.holds, Waiting::Somebody);
+        let (lane, waiting) = (place.lane, place.demand.waiting());
+        let mut is_too_long = self.is_too_long(lane, waiting);
+        let holds = self
+            .holds
+            .filter(|holds| self.seat.budget.is_waited_for(*holds));
+        if let Some(holds) = holds {
+            is_too_long |= self.is_too_long(holds, Waiting::Somebody);
         }
-        if is_outpaced {
-            let seconds = self.waited.as_secs();
+        if is_too_long {
+            let seconds = self.waited().as_secs();
             return Err(FetchError::Outpaced { seconds });
         }
         Ok(())
@@ -166,25 +221,18 @@ impl Patience {
 
     /// Whether the server was waited for too long for a place in this lane, with these waiting.
     fn is_too_long(&mut self, lane: FetchLane, waiting: Waiting) -> bool {
-        if waiting == Waiting::Nobody {
-            return false;
-        }
-        let (waited, bytes) = (self.waited, self.bytes);
-        let (since, patience, rate) = match lane {
-            FetchLane::Ordinary if waiting == Waiting::Urgently => {
-                ((Duration::ZERO, 0), URGENT_PATIENCE, RATE)
-            }
-            FetchLane::Ordinary => ((Duration::ZERO, 0), PATIENCE, RATE),
-            FetchLane::Medium => ((Duration::ZERO, 0), MEDIUM_PATIENCE, RATE),
+        let bound = match (lane, waiting) {
+            (_, Waiting::Nobody) => return false,
+            (FetchLane::Ordinary, Waiting::Urgently) => URGENTLY_WANTED,
+            (FetchLane::Ordinary, Waiting::Somebody) => WANTED,
+            (FetchLane::Medium, _) => MEDIUM,
             // What came so far would be lost: it has its time from now on.
-            FetchLane::Large => (
-                *self.hurried.get_or_insert((waited, bytes)),
-                Place::rest(self.seat.place.outpaced),
-                self.large_rate,
-            ),
+            (FetchLane::Large, _) => {
+                let hurried = self.hurried.get_or_insert_default();
+                return hurried.is_beyond(LARGE, doubled(self.seat.place.outpaced));
+            }
         };
-        let earned = Duration::from_millis((bytes - since.1).saturating_mul(1_000) / rate);
-        waited.saturating_sub(since.0) > patience.saturating_add(earned)
+        self.spent.is_beyond(bound, 1)
     }
 }
 
@@ -204,7 +252,7 @@ mod tests {
             budget: Arc::new(Budget::new(8)),
             place,
         };
-        (Patience::new(seat, &FetchLimits::default()), demand)
+        (Patience::new(seat), demand)
     }
 
     /// How many seconds a server that sends at this rate keeps a place from when others wait, 1000 at most.
@@ -213,7 +261,7 @@ mod tests {
         demand.set(waiting);
         (1..=1_000)
             .find(|_| {
-                patience.waited += Duration::from_secs(1);
+                patience.spend(Duration::from_secs(1));
                 patience.received(rate).is_err()
             })
             .unwrap_or(1_000)
@@ -224,12 +272,15 @@ mod tests {
         use FetchLane::{Large, Medium, Ordinary};
         for lane in [Ordinary, Medium, Large] {
             assert_eq!(kept(lane, 0, Waiting::Nobody, 0), 1_000);
-            assert_eq!(kept(lane, 0, Waiting::Urgently, 2 << 20), 1_000);
         }
         assert_eq!(kept(Ordinary, 0, Waiting::Urgently, 0), 2);
         assert_eq!(kept(Ordinary, 0, Waiting::Somebody, 0), 5);
         assert_eq!(kept(Medium, 0, Waiting::Somebody, 0), 3);
         assert_eq!(kept(Medium, 0, Waiting::Somebody, 300 << 10), 3);
+        // However fast, it is no longer what these places are for.
+        assert_eq!(kept(Ordinary, 0, Waiting::Urgently, 2 << 20), 5);
+        assert_eq!(kept(Medium, 0, Waiting::Somebody, 2 << 20), 7);
+        assert_eq!(kept(Large, 0, Waiting::Somebody, 2 << 20), 62);
         assert_eq!(kept(Large, 0, Waiting::Somebody, 0), 12);
         assert_eq!(kept(Large, 2, Waiting::Somebody, 0), 42);
         assert_eq!(kept(Large, 99, Waiting::Somebody, 0), 162);
@@ -238,14 +289,41 @@ mod tests {
     #[test]
     fn a_large_one_has_its_time_from_when_somebody_comes() {
         let (mut patience, demand) = patience(FetchLane::Large, 0);
-        patience.waited = Duration::from_secs(500);
+        patience.spend(Duration::from_secs(500));
         patience.received(1_000).unwrap();
         demand.set(Waiting::Somebody);
         patience.received(0).unwrap();
-        patience.waited += Duration::from_secs(10);
+        patience.spend(Duration::from_secs(10));
         patience.received(0).unwrap();
-        patience.waited += Duration::from_secs(1);
+        patience.spend(Duration::from_secs(1));
         assert!(patience.received(0).is_err());
+    }
+
+    #[test]
+    fn what_came_at_first_pays_for_nothing_later() {
+        let (mut patience, demand) = patience(FetchLane::Medium, 0);
+        patience.received(15 << 20).unwrap();
+        patience.spend(Duration::from_secs(2));
+        patience.received(0).unwrap();
+        demand.set(Waiting::Somebody);
+        patience.received(0).unwrap();
+        patience.spend(Duration::from_secs(1));
+        assert!(patience.received(100).is_err());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_the_memory_counts_too() {
+        let (mut patience, _) = patience(FetchLane::Ordinary, 0);
+        let budget = Arc::clone(&patience.seat.budget);
+        let _held = budget.admit(FetchLane::Large).await.unwrap();
+        patience.holds(FetchLane::Large);
+        let mut waiter = Box::pin(budget.admit(FetchLane::Large));
+        assert!(futures_util::poll!(&mut waiter).is_pending());
+        patience.received(0).unwrap();
+        patience.spend(LARGE.unpaid * 2);
+        assert!(patience.received(0).is_err());
+        drop(waiter);
+        patience.received(0).unwrap();
     }
 
     #[tokio::test]

@@ -28,8 +28,8 @@ enum How {
     Broken,
     /// It says for ever that it puts a pack together.
     Packs,
-    /// It sends bytes without end, so many a second.
-    Sends(usize),
+    /// It sends so many bytes at once, and then so many a second without end.
+    Sends(usize, usize),
     /// It asks a good server, and passes its pack on after so long, and at so many bytes a second.
     Passes(String, Duration, usize),
 }
@@ -102,9 +102,12 @@ async fn answer(mut stream: TcpStream, how: How, asked: &AtomicUsize) -> std::io
                 alive(&mut stream, Duration::from_secs(1)).await?;
             }
         }
-        How::Sends(rate) => {
+        How::Sends(at_once, rate) => {
             stream.write_all(HEAD).await?;
             stream.write_all(&line(b"packfile\n")).await?;
+            for _ in 0..at_once / 60_000 {
+                stream.write_all(&line(&vec![1; 60_000])).await?;
+            }
             let piece = line(&vec![1; rate / 10]);
             loop {
                 stream.write_all(&piece).await?;
@@ -200,7 +203,7 @@ async fn slow_repositories_do_not_hold_up_others_of_their_host() {
 async fn slow_large_pushes_do_not_hold_up_a_fast_one_of_another_host() {
     let (_database, house) = sqlite().await;
     let shop = Shop::open().await;
-    let slow = Slow::start(How::Sends(300 << 10)).await;
+    let slow = Slow::start(How::Sends(10 << 20, 300 << 10)).await;
     let origins = [
         origin("git.example", &shop.forge.url()),
         origin("slow.example", &slow.url),
@@ -212,8 +215,8 @@ async fn slow_large_pushes_do_not_hold_up_a_fast_one_of_another_host() {
     house.add_items(&hostile).await;
     let (key, large) = house.large_leak(&shop, 1, 5 << 20).await;
     let running = Running::start(worker);
-    // By now they have more than an ordinary place allows.
-    sleep(Duration::from_secs(9)).await;
+    until("they are all asked for", async || slow.asked() >= 3).await;
+    sleep(Duration::from_secs(1)).await;
     house.add_items(&[large]).await;
     house.wait_until_revoked(&key).await;
     assert_eq!(house.counts().await.dead, 0);
