@@ -104,8 +104,8 @@ impl Tx {
     /// source saw it first, except that one which still waits, or was shed, takes the more urgent place,
     /// and one that was gone is looked for again when it is named with some urgency.
     ///
-    /// Of a repository of which too much waits, and of such a host, nothing is added; that is counted with
-    /// the source.
+    /// Of a repository of which too much waits, and of such an owner and such a host, nothing is added; that
+    /// is counted with the source.
     ///
     /// # Errors
     /// Any [`StoreError`] of a change.

@@ -166,8 +166,8 @@ impl<'s> Crowd<'s> {
         let (at_host, of_owner) = (at_host.unwrap_or_default(), of_owner.unwrap_or_default());
         let is_quiet = depth < REPOSITORY_MIN || of_owner < OWNER_MIN;
         let is_within = of_owner < OWNER_MAX && at_host < HOST_MAX;
-        let has_end = depth >= REPOSITORY_MAX || of_owner >= OWNER_END || at_host >= HOST_END;
-        !has_end && (is_quiet || is_within)
+        let is_at_end = depth >= REPOSITORY_MAX || of_owner >= OWNER_END || at_host >= HOST_END;
+        !is_at_end && (is_quiet || is_within)
     }
 
     fn add(&mut self, seat: &'s Seat<'_>) {
