@@ -228,7 +228,7 @@ async fn slow_large_pushes_do_not_hold_up_a_fast_one_of_another_host() {
 async fn slow_servers_are_read_to_the_end_all_the_same() {
     let (database, house) = sqlite().await;
     let shop = Shop::open().await;
-    let packs = How::Passes(shop.forge.url(), Duration::from_secs(6), 8 << 20);
+    let packs = How::Passes(shop.forge.url(), Duration::from_secs(3), 8 << 20);
     let sends = How::Passes(shop.forge.url(), Duration::ZERO, 600 << 10);
     let (packs, sends) = (Slow::start(packs).await, Slow::start(sends).await);
     let origins = [
