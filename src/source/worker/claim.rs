@@ -108,34 +108,24 @@ impl Run<'_> {
                 self.start(item);
             }
         }
-        self.ready
-            .make_contiguous()
-            .sort_by_key(|item| item.range.priority);
         self.start_ready();
         Ok(shares.free() == 0)
     }
 
-    /// Starts the claimed items for which there are places now, most urgent first. Those that have places learn who
-    /// waits.
+    /// Starts the claimed items for which there are places now. Those that have places learn who waits.
     pub(super) fn start_ready(&mut self) {
         let worker = self.worker;
         let shares = Shares::new(worker.options.concurrent);
         let mut shares = worker.take_all(shares, self.under_way.values());
-        for item in std::mem::take(&mut self.ready) {
-            let NewWorkItem {
-                host,
-                repository_id,
-                priority,
-                ..
-            } = &item.range;
-            if worker.has_place(&shares, host, *priority)
-                && shares.has_place_for(host, repository_id)
-            {
-                shares.take_for(&item.range, worker.knows(host));
-                self.start(item);
-            } else {
-                self.ready.push_back(item);
-            }
+        let may_begin = |shares: &Shares, item: &NewWorkItem| {
+            worker.has_place(shares, &item.host, item.priority)
+                && shares.has_place_for(&item.host, &item.repository_id)
+        };
+        while let Some(at) = shares.next(self.ready.iter().map(|item| &item.range), may_begin)
+            && let Some(item) = self.ready.remove(at)
+        {
+            shares.take_for(&item.range, worker.knows(&item.range.host));
+            self.start(item);
         }
         worker.tell_who_waits(&shares, &self.ready);
     }

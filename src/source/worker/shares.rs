@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::store::{NewWorkItem, Priority};
+use crate::store::{NewWorkItem, Priority, owner};
 
 /// The most items of one repository under way at a time.
 const PER_REPOSITORY: usize = 2;
@@ -24,6 +24,9 @@ pub(super) struct Shares {
     hosts: HashMap<String, Taken>,
     /// All hosts together that no configuration names. Whoever has a name server has as many as he likes.
     strangers: Taken,
+    /// By host and owner.
+    owners: HashMap<(String, String), usize>,
+    /// By host and identifier.
     repositories: HashMap<(String, String), usize>,
 }
 
@@ -47,6 +50,7 @@ impl Shares {
             taken: 0,
             hosts: HashMap::new(),
             strangers: Taken::default(),
+            owners: HashMap::new(),
             repositories: HashMap::new(),
         }
     }
@@ -118,6 +122,12 @@ impl Shares {
             .collect()
     }
 
+    /// How many places the owner of an item's repository has.
+    pub(super) fn of_owner(&self, item: &NewWorkItem) -> usize {
+        let name = (item.host.clone(), owner(&item.repository));
+        self.owners.get(&name).copied().unwrap_or_default()
+    }
+
     /// Takes a place.
     pub(super) fn take(
         &mut self,
@@ -143,6 +153,21 @@ impl Shares {
     /// Takes a place for an item.
     pub(super) fn take_for(&mut self, item: &NewWorkItem, is_known: bool) {
         self.take(&item.host, &item.repository_id, is_known, item.priority);
+        let name = (item.host.clone(), owner(&item.repository));
+        *self.owners.entry(name).or_default() += 1;
+    }
+
+    /// Which of these claimed items begins next, if there is a place for any: the most urgent one, and among
+    /// equals one of the owner that has the fewest places.
+    pub(super) fn next<'i>(
+        &self,
+        ready: impl Iterator<Item = &'i NewWorkItem>,
+        mut may_begin: impl FnMut(&Self, &NewWorkItem) -> bool,
+    ) -> Option<usize> {
+        let mut ready: Vec<(usize, &NewWorkItem)> = ready.enumerate().collect();
+        ready.sort_by_cached_key(|(_, item)| (item.priority, self.of_owner(item)));
+        let next = ready.into_iter().find(|(_, item)| may_begin(self, item));
+        next.map(|(at, _)| at)
     }
 }
 
@@ -150,6 +175,7 @@ impl Shares {
 mod tests {
     use Priority::{Backfill, Firehose, Partner, Webhook};
 
+    use super::super::pauses::tests::item;
     use super::*;
 
     /// How many of these a host gets in a row.
@@ -196,5 +222,29 @@ mod tests {
         assert!(!shares.has_place_for("a", "1") && shares.has_place_for("b", "1"));
         let mut single = Shares::new(1);
         assert_eq!(get(&mut single, "a", false, Backfill), 1);
+    }
+
+    #[test]
+    fn whoever_has_the_fewest_places_begins_first() {
+        let named = |owner: &str, repository: &str, priority| NewWorkItem {
+            repository: format!("{owner}/{repository}"),
+            priority,
+            ..item("a", repository)
+        };
+        let mut shares = Shares::new(8);
+        for n in 0..3 {
+            shares.take_for(&named("Mallory", &n.to_string(), Firehose), true);
+        }
+        let ready = [
+            named("mallory", "8", Firehose),
+            named("alice", "9", Firehose),
+            named("mallory", "7", Webhook),
+        ];
+        let next =
+            |may: &dyn Fn(&NewWorkItem) -> bool| shares.next(ready.iter(), |_, item| may(item));
+        assert_eq!(next(&|_| true), Some(2));
+        assert_eq!(next(&|item| item.priority == Firehose), Some(1));
+        assert_eq!(next(&|item| item.repository == "mallory/8"), Some(0));
+        assert_eq!(next(&|_| false), None);
     }
 }
