@@ -5,7 +5,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::server::{MOMENTARY_CONNECTIONS, MOST_CONNECTIONS};
 
 /// What is left for everything but connections: the database's, files, fetches, polls, the log. Half of all, where
-/// that is less, but never less than what these take when eight fetches run.
+/// that is less, but never less than what these take when sixteen fetches run.
 const OTHERS: usize = 96;
 const FEWEST_OTHERS: usize = 44;
 

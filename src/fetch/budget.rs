@@ -10,7 +10,7 @@ use super::patience::Place;
 use super::weight::Lane;
 
 /// What a pack may hold in an ordinary place, in bytes.
-pub(super) const SMALL_PACK: usize = 2 << 20;
+pub(super) const SMALL_PACK: usize = 1 << 20;
 
 /// What a pack may hold in the lane of medium ones, in bytes.
 const MEDIUM_PACK: usize = 16 << 20;
@@ -23,7 +23,7 @@ const MEDIUM_PLACES: usize = 2;
 /// keeps nobody waiting meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum FetchLane {
-    /// Among others, up to 2 MiB of pack.
+    /// Among others, up to 1 MiB of pack.
     #[default]
     Ordinary,
     /// Among few, up to 16 MiB of pack.

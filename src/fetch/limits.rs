@@ -27,7 +27,7 @@ pub struct FetchLimits {
     pub max_inflated_bytes: u64,
     /// Objects in one pack.
     pub max_objects: u32,
-    /// Fetches under way at the same time, each with up to 2 MiB of pack. Two more may have 16 MiB, and one as much
+    /// Fetches under way at the same time, each with up to 1 MiB of pack. Two more may have 16 MiB, and one as much
     /// as is held.
     pub concurrent: usize,
     /// How long the server may send nothing.
@@ -49,7 +49,7 @@ impl Default for FetchLimits {
             max_blob_bytes: 32 << 20,
             max_inflated_bytes: 4 << 30,
             max_objects: 500_000,
-            concurrent: 8,
+            concurrent: 16,
             stall: Duration::from_secs(20),
             total: Duration::from_mins(10),
             window: Duration::from_secs(20),

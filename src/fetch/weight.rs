@@ -8,7 +8,7 @@ use super::budget::{FetchLane, Seat};
 use super::patience::{Place, Waiting};
 
 /// What a visit may hold in memory before it needs the lane for heavy ones, in bytes.
-const LIGHT_VISIT: usize = 2 << 20;
+const LIGHT_VISIT: usize = 1 << 20;
 
 /// What a visit may inflate before it needs that lane, in bytes: about a quarter of a second of work.
 const LIGHT_WORK: u64 = 64 << 20;

@@ -112,7 +112,7 @@ pub struct WorkerOptions {
 impl Default for WorkerOptions {
     fn default() -> Self {
         Self {
-            concurrent: 8,
+            concurrent: 16,
             lease: Duration::from_secs(8),
             idle: Duration::from_secs(1),
             patience: Duration::from_secs(5),
