@@ -18,7 +18,7 @@ use rescind::store::{
     Descendant, Fetched, Key, Lane, Lineage, NewWorkItem, PageRequest, Priority, Store,
     StoreOptions,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -28,6 +28,7 @@ use uuid::Uuid;
 use crate::source::House;
 use crate::source::work::{Shop, noise, origin};
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
+use crate::support::git;
 use crate::support::world::{Home, World};
 
 /// What is promised for a leak that a healthy source reports.
@@ -70,14 +71,8 @@ impl Dripping {
 }
 
 async fn drip(mut stream: TcpStream, at_once: usize, asked: &AtomicUsize) -> std::io::Result<()> {
-    let mut request = Vec::new();
-    let mut buffer = [0; 4096];
-    while !request.ends_with(b"0000") {
-        let read = stream.read(&mut buffer).await?;
-        if read == 0 {
-            return Ok(());
-        }
-        request.extend_from_slice(&buffer[..read]);
+    if git::request(&mut stream).await?.is_none() {
+        return Ok(());
     }
     asked.fetch_add(1, Ordering::Relaxed);
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-git-upload-pack-result\r\n\r\n";

@@ -6,11 +6,12 @@ use std::time::Duration;
 use rescind::cli::demo::forge::Pushed;
 use rescind::fetch::{FetchError, FetchLimits, Fetched, ObjectId};
 use secrecy::SecretString;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
 use super::{fetcher, limits, range};
+use crate::support::git;
 
 /// What a server does with a connection after it has read the request.
 #[derive(Clone)]
@@ -57,16 +58,9 @@ async fn connection(
     then: Then,
     log: &std::sync::Mutex<Vec<String>>,
 ) -> std::io::Result<()> {
-    let mut request = Vec::new();
-    let mut buffer = [0; 4096];
-    // A protocol v2 request ends with a flush packet.
-    while !request.ends_with(b"0000") {
-        let read = stream.read(&mut buffer).await?;
-        if read == 0 {
-            return Ok(());
-        }
-        request.extend_from_slice(&buffer[..read]);
-    }
+    let Some(request) = git::request(&mut stream).await? else {
+        return Ok(());
+    };
     log.lock()
         .unwrap()
         .push(String::from_utf8_lossy(&request).into_owned());

@@ -155,35 +155,7 @@ on_both_databases! {
 #[tokio::test]
 async fn the_first_schema_is_brought_up_with_its_work() {
     let database = TestDatabase::new(Kind::Sqlite).await;
-    let first = include_str!("../../../src/store/migrations/sqlite/0001_first.sql");
-    database.store().await.close().await;
-    let file = database.folder().join("old.db");
-    let old = format!("sqlite://{}", file.display());
-    make_old(&old, first).await;
-    let store = Store::open(StoreOptions::new(old)).await.unwrap();
-    assert_eq!(store.migrate().await.unwrap(), 5);
-    assert_eq!(add(&store, &[item(1, Priority::Firehose)]).await, 0);
-    assert_eq!(
-        claim_one(&store, "w").await.unwrap().range,
-        item(1, Priority::Firehose)
-    );
-    store.check_statements().await.unwrap();
-}
-
-/// A database as the first version made it, with one work item.
-async fn make_old(url: &str, schema: &'static str) {
-    use sqlx::migrate::{Migration, MigrationType, Migrator};
-    use sqlx::sqlite::SqliteConnectOptions;
-    use sqlx::{ConnectOptions as _, Executor as _, SqlSafeStr as _};
-    let options: SqliteConnectOptions = url.parse().unwrap();
-    let mut connection = options.create_if_missing(true).connect().await.unwrap();
-    let schema = schema.into_sql_str();
-    let first = Migration::new(1, "first".into(), MigrationType::Simple, schema, false);
-    let migrator = Migrator::with_migrations(vec![first]);
-    migrator
-        .run_direct(None, &mut connection, false)
-        .await
-        .unwrap();
+    database.migrate_to(1).await;
     let zeros = "0".repeat(40);
     let ones = "1".repeat(40);
     let at = at(1).as_microsecond();
@@ -193,29 +165,40 @@ async fn make_old(url: &str, schema: &'static str) {
         VALUES ('0198f000-0000-7000-8000-000000000001', 'github.com', '1', 'acme/app-1', 'refs/heads/main',
             '{zeros}', '{ones}', 'github-public', 3, {at}, {at}, 'waiting', 0, 0, 0, 0, 0)"
     );
-    connection
-        .execute(sqlx::AssertSqlSafe(insert))
-        .await
-        .unwrap();
+    database.run(&insert).await.unwrap();
+    let options = StoreOptions::new(database.url.clone());
+    let store = Store::open(options).await.unwrap();
+    assert_eq!(store.migrate().await.unwrap(), 5);
+    assert_eq!(add(&store, &[item(1, Priority::Firehose)]).await, 0);
+    assert_eq!(
+        claim_one(&store, "w").await.unwrap().range,
+        item(1, Priority::Firehose)
+    );
+    store.check_statements().await.unwrap();
+}
+
+/// A work item of the fourth or fifth version, with what differs between them.
+fn old_item(n: usize, repository: &str, state: &str, column: &str, value: usize) -> String {
+    format!(
+        "INSERT INTO work_items (id, kind, host, repository_id, repository, ref_name, before_id, after_id,
+            source, priority, event_at, created_at, state, ready_at, tries, truncated, bytes, blobs, {column})
+        SELECT '0198f000-0000-7000-8000-00000000000{n}', 'range', 'github.com', '{repository}', '{repository}',
+            'refs/heads/main', '{:040}', '{n:040}', 'feed', 1, {n}, 0, '{state}', 0, 0, tries.no, 0, 0, {value}
+        FROM (SELECT 1 = 2 AS no) AS tries",
+        0
+    )
 }
 
 on_both_databases! {
     /// What the fourth version left waiting keeps its order, and has its owner's turns.
     async fn work_of_the_fourth_schema_has_turns(database) {
-        make_fourth(database).await;
-        let insert = |n: usize, repository: &str, state: &str, turn: usize| format!(
-            "INSERT INTO work_items (id, kind, host, repository_id, repository, ref_name, before_id, after_id,
-                source, priority, event_at, created_at, state, ready_at, tries, truncated, bytes, blobs, turn)
-            SELECT '0198f000-0000-7000-8000-00000000000{n}', 'range', 'github.com', '{repository}', '{repository}',
-                'refs/heads/main', '{:040}', '{n:040}', 'feed', 1, {n}, 0, '{state}', 0, 0, tries.no, 0, 0, {turn}
-            FROM (SELECT 1 = 2 AS no) AS tries", 0
-        );
+        database.migrate_to(4).await;
         let rows = [
             (1, "Loud/one", "waiting", 0), (2, "loud/one", "waiting", 1), (3, "loud/two", "waiting", 0),
             (4, "group/deep/app", "waiting", 0), (5, "loud/done", "done", 7),
         ];
         for (n, repository, state, turn) in rows {
-            database.run(&insert(n, repository, state, turn)).await.unwrap();
+            database.run(&old_item(n, repository, state, "turn", turn)).await.unwrap();
         }
         let store = database.store().await;
         store.check_statements().await.unwrap();
@@ -230,75 +213,24 @@ on_both_databases! {
         let order = store.claim(9, "w", Duration::from_mins(1)).await.unwrap();
         assert_eq!(order.len(), 4);
     }
-}
 
-/// A database as the fourth version made it.
-async fn make_fourth(database: &TestDatabase) {
-    use sqlx::migrate::{Migration, MigrationType, Migrator};
-    use sqlx::sqlite::SqliteConnectOptions;
-    use sqlx::{ConnectOptions as _, Connection as _, SqlSafeStr as _};
-    macro_rules! migrations {
-        ($kind:literal) => {
-            [
-                (
-                    "first",
-                    include_str!(concat!(
-                        "../../../src/store/migrations/",
-                        $kind,
-                        "/0001_first.sql"
-                    )),
-                ),
-                (
-                    "sources",
-                    include_str!(concat!(
-                        "../../../src/store/migrations/",
-                        $kind,
-                        "/0002_sources.sql"
-                    )),
-                ),
-                (
-                    "records",
-                    include_str!(concat!(
-                        "../../../src/store/migrations/",
-                        $kind,
-                        "/0003_records.sql"
-                    )),
-                ),
-                (
-                    "lanes",
-                    include_str!(concat!(
-                        "../../../src/store/migrations/",
-                        $kind,
-                        "/0004_lanes.sql"
-                    )),
-                ),
-            ]
-        };
-    }
-    let texts = match database.kind {
-        Kind::Sqlite => migrations!("sqlite"),
-        Kind::Postgres => migrations!("postgres"),
-    };
-    let migrations = (1..).zip(texts).map(|(version, (name, sql))| {
-        let sql = sql.into_sql_str();
-        Migration::new(version, name.into(), MigrationType::Simple, sql, false)
-    });
-    let migrator = Migrator::with_migrations(migrations.collect());
-    match database.kind {
-        Kind::Sqlite => {
-            let options: SqliteConnectOptions = database.url.parse().unwrap();
-            let mut connection = options.create_if_missing(true).connect().await.unwrap();
-            migrator
-                .run_direct(None, &mut connection, false)
-                .await
-                .unwrap();
+    /// What the fifth version moved to other lanes stays there, beside a lane that it did not know.
+    async fn work_of_the_fifth_schema_stays_in_its_lane(database) {
+        database.migrate_to(5).await;
+        for n in 0..3 {
+            let item = old_item(n + 1, "acme/shop", "waiting", "lane", n);
+            database.run(&item).await.unwrap();
         }
-        Kind::Postgres => {
-            let mut connection = sqlx::PgConnection::connect(&database.url).await.unwrap();
-            migrator
-                .run_direct(None, &mut connection, false)
-                .await
-                .unwrap();
+        let medium = "UPDATE work_items SET lane = 3 WHERE lane = 0";
+        assert!(database.run(medium).await.is_err());
+        let store = database.store().await;
+        store.check_statements().await.unwrap();
+        for lane in 0..3 {
+            let with = format!("SELECT COUNT(*) FROM work_items WHERE lane = {lane} AND after_id LIKE '%0{}'", lane + 1);
+            assert_eq!(database.count(&with).await, 1, "{lane}");
         }
+        assert_eq!(database.run(medium).await.unwrap(), 1);
+        assert!(database.run("UPDATE work_items SET lane = 4").await.is_err());
+        assert_eq!(store.claim(9, "w", Duration::from_mins(1)).await.unwrap().len(), 3);
     }
 }

@@ -66,6 +66,45 @@ impl TestDatabase {
         store
     }
 
+    /// Makes the schema as it was with the migrations up to this one.
+    pub(crate) async fn migrate_to(&self, last: i64) {
+        use sqlx::migrate::{Migration, MigrationType, Migrator};
+        use sqlx::{ConnectOptions as _, SqlSafeStr as _};
+        let kind = match self.kind {
+            Kind::Sqlite => "sqlite",
+            Kind::Postgres => "postgres",
+        };
+        let folder = format!("{}/src/store/migrations/{kind}", env!("CARGO_MANIFEST_DIR"));
+        let mut migrations = Vec::new();
+        for file in std::fs::read_dir(folder).expect("the migrations") {
+            let path = file.expect("a file").path();
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            let (version, name) = stem.and_then(|stem| stem.split_once('_')).expect("a name");
+            let (version, name) = (version.parse().expect("a number"), name.to_owned());
+            let sql = std::fs::read_to_string(&path).expect("statements");
+            let sql = AssertSqlSafe(sql).into_sql_str();
+            let kind = MigrationType::Simple;
+            migrations.push(Migration::new(version, name.into(), kind, sql, false));
+        }
+        migrations.retain(|migration| migration.version <= last);
+        migrations.sort_by_key(|migration| migration.version);
+        let migrator = Migrator::with_migrations(migrations);
+        let done = match self.kind {
+            Kind::Sqlite => {
+                let options: sqlx::sqlite::SqliteConnectOptions = self.url.parse().expect("a URL");
+                let opened = options.create_if_missing(true).connect().await;
+                let mut connection = opened.expect("an open database");
+                migrator.run_direct(None, &mut connection, false).await
+            }
+            Kind::Postgres => {
+                let opened = PgConnection::connect(&self.url).await;
+                let mut connection = opened.expect("an open database");
+                migrator.run_direct(None, &mut connection, false).await
+            }
+        };
+        done.expect("a migrated database");
+    }
+
     /// Runs a statement behind the program's back.
     pub(crate) async fn run(&self, sql: &str) -> Result<u64, sqlx::Error> {
         let sql = AssertSqlSafe(sql.to_owned());

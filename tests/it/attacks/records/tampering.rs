@@ -254,17 +254,7 @@ struct Old {
 
 impl Old {
     async fn make(database: &TestDatabase) -> Self {
-        let schemas = match database.kind {
-            Kind::Sqlite => [
-                include_str!("../../../../src/store/migrations/sqlite/0001_first.sql"),
-                include_str!("../../../../src/store/migrations/sqlite/0002_sources.sql"),
-            ],
-            Kind::Postgres => [
-                include_str!("../../../../src/store/migrations/postgres/0001_first.sql"),
-                include_str!("../../../../src/store/migrations/postgres/0002_sources.sql"),
-            ],
-        };
-        migrate(database, schemas).await;
+        database.migrate_to(2).await;
         let value = rescind::keyformat::KeyValue::new("acme_1234567890_not_minted_here");
         let ids = [1, 2, 3].map(|n| format!("0198f000-0000-7000-8000-00000000000{n}"));
         let incident = "0198f000-0000-7000-8000-000000000009";
@@ -341,35 +331,4 @@ fn logged(key: &str, incident: &str) -> [String; 2] {
         ),
         format!("UPDATE log_head SET seq = 1, hash = '{hash}'"),
     ]
-}
-
-async fn migrate(database: &TestDatabase, schemas: [&'static str; 2]) {
-    use sqlx::migrate::{Migration, MigrationType, Migrator};
-    use sqlx::{Connection as _, SqlSafeStr as _};
-    let migrations = schemas.into_iter().zip(["first", "sources"]).zip(1..);
-    let migrations = migrations.map(|((schema, name), version)| {
-        let schema = schema.into_sql_str();
-        Migration::new(version, name.into(), MigrationType::Simple, schema, false)
-    });
-    let migrator = Migrator::with_migrations(migrations.collect());
-    match database.kind {
-        Kind::Sqlite => {
-            let options: sqlx::sqlite::SqliteConnectOptions = database.url.parse().unwrap();
-            let options = options.create_if_missing(true);
-            let mut connection = sqlx::SqliteConnection::connect_with(&options)
-                .await
-                .unwrap();
-            migrator
-                .run_direct(None, &mut connection, false)
-                .await
-                .unwrap();
-        }
-        Kind::Postgres => {
-            let mut connection = sqlx::PgConnection::connect(&database.url).await.unwrap();
-            migrator
-                .run_direct(None, &mut connection, false)
-                .await
-                .unwrap();
-        }
-    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rescind::fetch::{FetchLimits, http_client};
 use rescind::source::WorkerOptions;
 use rescind::store::{Key, NewWorkItem, Priority};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::{Running, hasty, line, sqlite, until};
 use crate::source::House;
 use crate::source::work::{Shop, noise, origin};
+use crate::support::git;
 
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-git-upload-pack-result\r\n\
     connection: close\r\n\r\n";
@@ -78,15 +79,9 @@ impl Slow {
 }
 
 async fn answer(mut stream: TcpStream, how: How, asked: &AtomicUsize) -> std::io::Result<()> {
-    let mut request = Vec::new();
-    let mut buffer = [0; 4096];
-    while !request.ends_with(b"0000") {
-        let read = stream.read(&mut buffer).await?;
-        if read == 0 {
-            return Ok(());
-        }
-        request.extend_from_slice(&buffer[..read]);
-    }
+    let Some(request) = git::request(&mut stream).await? else {
+        return Ok(());
+    };
     asked.fetch_add(1, Ordering::Relaxed);
     match how {
         How::Silent => std::future::pending().await,
