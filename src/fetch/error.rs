@@ -57,10 +57,10 @@ pub enum FetchError {
         /// How long was waited.
         seconds: u64,
     },
-    /// The server takes longer than others can be kept waiting for the place: the push is to be fetched in a lane for
-    /// slower ones.
+    /// The server, or reading what it sent, takes longer than others can be kept waiting for the place: the push is to
+    /// be fetched in a lane for slower ones.
     #[error(
-        "others wait, and the server takes longer than its place allows: the push goes on among slower ones after {seconds} s"
+        "others wait, and it takes longer than its place allows: the push goes on among slower ones after {seconds} s"
     )]
     Outpaced {
         /// How long was waited.

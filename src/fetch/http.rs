@@ -94,7 +94,7 @@ pub(crate) async fn send(
             .map_err(|_| FetchError::Stalled {
                 seconds: patience.as_secs(),
             })?
-            .map_err(unsent)?;
+            .map_err(|error| unsent(error, at == *url))?;
         if !is_moved(response.status()) {
             return Ok(response);
         }
@@ -116,9 +116,10 @@ pub(crate) async fn read_chunk(
     }
 }
 
-/// Why a request got no answer. When there is no connection, it is no fault of what was asked for.
-fn unsent(error: reqwest::Error) -> FetchError {
-    let is_unreachable = error.is_connect();
+/// Why a request got no answer. When there is no connection, it is no fault of what was asked for, unless that
+/// was what led there.
+fn unsent(error: reqwest::Error, is_first: bool) -> FetchError {
+    let is_unreachable = error.is_connect() && is_first;
     let description = describe(&error.without_url());
     if is_unreachable {
         FetchError::Unreachable(description)

@@ -53,6 +53,9 @@ const LARGE: Bound = Bound {
     all: Duration::from_mins(1),
 };
 
+/// How long a heavy visit may be at work while others wait, the first time.
+const TURN: Duration = Duration::from_secs(2);
+
 /// Who waits for places like the one of a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Waiting {
@@ -100,6 +103,11 @@ impl Place {
     /// How long a fetch that had to leave the large lane keeps out of it, so that others have their turn.
     pub fn rest(outpaced: u32) -> Duration {
         LARGE.unpaid.saturating_mul(doubled(outpaced))
+    }
+
+    /// How long a heavy visit may be at work while others wait for their turn at that.
+    pub(super) fn turn(&self) -> Duration {
+        TURN * doubled(self.outpaced)
     }
 }
 

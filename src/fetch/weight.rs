@@ -1,7 +1,10 @@
 //! The memory and the work of reading what was fetched.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
 
 use super::FetchError;
 use super::budget::{FetchLane, Seat};
@@ -12,6 +15,10 @@ const LIGHT_VISIT: usize = 1 << 20;
 
 /// What a visit may inflate before it needs that lane, in bytes: about a quarter of a second of work.
 const LIGHT_WORK: u64 = 64 << 20;
+
+/// How long a visit may be at work before it needs that lane, in time of the processor. Most texts are scanned at
+/// a rate that makes it the same, but whoever wrote them decides how much there is to look at.
+const LIGHT_TIME: Duration = Duration::from_millis(500);
 
 /// The most that a visit may hold, in bytes: an object of the largest size that is read and the paths of a
 /// large repository, or a delta of 16 MiB with its base. What does not fit is left out and counted.
@@ -84,6 +91,10 @@ impl Lane {
         Ok(())
     }
 
+    fn is_wanted(&self) -> bool {
+        self.state().waiting > 0
+    }
+
     fn give_back(&self) {
         self.state().taken = false;
         self.freed.notify_one();
@@ -94,14 +105,49 @@ impl Lane {
     }
 }
 
-/// What one visit holds in memory, and how much it did. Beyond [`LIGHT_VISIT`] and [`LIGHT_WORK`] it has the
-/// lane of heavy visits for itself, to its end.
+/// What one visit holds in memory, and how much it did. Beyond [`LIGHT_VISIT`], [`LIGHT_WORK`] and [`LIGHT_TIME`]
+/// it has the lane of heavy visits for itself, to its end or until it has kept others waiting for long enough.
 #[derive(Debug)]
 pub(super) struct Weight {
     seat: Seat,
     is_heavy: bool,
     held: usize,
     worked: u64,
+    /// Time of the processor since it began, or since it has the lane.
+    busy: Duration,
+    timer: Timer,
+}
+
+/// Measures the time that a visit is at work, on whichever thread it is.
+#[derive(Debug)]
+struct Timer {
+    thread: ThreadId,
+    last: Duration,
+}
+
+impl Timer {
+    fn start() -> Self {
+        Self {
+            thread: thread::current().id(),
+            last: processor_time(),
+        }
+    }
+
+    /// The time since it was asked last. Nothing on another thread than then.
+    fn lap(&mut self) -> Duration {
+        let last = std::mem::replace(self, Self::start());
+        if last.thread == self.thread {
+            self.last.saturating_sub(last.last)
+        } else {
+            Duration::ZERO
+        }
+    }
+}
+
+/// The time that this thread has had a processor for.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 impl Weight {
@@ -111,6 +157,8 @@ impl Weight {
             is_heavy: false,
             held: 0,
             worked: 0,
+            busy: Duration::ZERO,
+            timer: Timer::start(),
         }
     }
 
@@ -155,13 +203,20 @@ impl Weight {
         self.held = self.held.saturating_sub(bytes);
     }
 
-    /// Counts `bytes` that are about to be inflated or made.
+    /// Counts `bytes` that are about to be inflated or made, and the time since the last ones.
     ///
     /// # Errors
-    /// As [`hold`](Self::hold).
+    /// As [`hold`](Self::hold), and [`FetchError::Outpaced`] when others have waited for the lane for too long.
     pub(super) fn work(&mut self, bytes: u64) -> Result<(), FetchError> {
         self.worked = self.worked.saturating_add(bytes);
-        if self.worked > LIGHT_WORK {
+        self.busy += self.timer.lap();
+        let Seat { budget, place } = &self.seat;
+        if self.is_heavy {
+            if self.busy > place.turn() && budget.heavy.is_wanted() {
+                let seconds = self.busy.as_secs();
+                return Err(FetchError::Outpaced { seconds });
+            }
+        } else if self.worked > LIGHT_WORK || self.busy > LIGHT_TIME {
             self.need_lane()?;
         }
         Ok(())
@@ -198,6 +253,7 @@ impl Weight {
             let Seat { budget, place } = &self.seat;
             budget.heavy.take(place)?;
             self.is_heavy = true;
+            self.busy = Duration::ZERO;
         }
         Ok(())
     }
@@ -270,5 +326,31 @@ mod tests {
         assert!(!waiting.join().unwrap());
         assert!(begun.elapsed() < Duration::from_secs(10));
         assert_eq!(seat.budget.heavy.state().waiting, 0);
+    }
+
+    #[test]
+    fn slow_texts_are_heavy_and_leave_when_others_have_waited() {
+        let seat = Seat::alone();
+        let mut slow = Weight::new(&seat);
+        slow.work(1).unwrap();
+        assert!(!slow.is_heavy());
+        slow.busy = LIGHT_TIME;
+        while !slow.is_heavy() {
+            slow.work(0).unwrap();
+        }
+        slow.busy = seat.place.turn();
+        slow.work(0).unwrap();
+        let waiting = heavy(&seat);
+        while !seat.budget.heavy.is_wanted() {
+            std::thread::yield_now();
+        }
+        let ended = loop {
+            if let Err(error) = slow.work(0) {
+                break error;
+            }
+        };
+        assert!(matches!(ended, FetchError::Outpaced { seconds: 2.. }));
+        drop(slow);
+        assert!(waiting.join().unwrap());
     }
 }

@@ -22,14 +22,43 @@ const NOBODYS: u32 = u32::MAX;
 /// Bytes of places for each candidate that may be held.
 const BYTES_EACH: usize = 128;
 
+/// Where candidates were found, held in whatever form is made at little cost: most candidates are nobody's.
+pub trait Placed {
+    /// Returns how much memory it takes, in bytes.
+    fn bytes(&self) -> usize;
+
+    /// Returns the place as it is kept.
+    fn to_shared(&self) -> SharedPlace;
+}
+
+impl Placed for SharedPlace {
+    fn bytes(&self) -> usize {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let Place {
+            source,
+            url,
+            repository,
+            commit,
+            path,
+            ..
+        } = &self.place;
+        let texts = source.len() + text(url) + text(repository) + text(commit) + text(path);
+        size_of::<Self>() + texts
+    }
+
+    fn to_shared(&self) -> SharedPlace {
+        self.clone()
+    }
+}
+
 /// Candidates and the places that they share. Most candidates are nobody's, and whoever pushes them chooses
 /// how many there are and how long the names of their places: so a place is kept once for each text, and a
 /// [`Sighting`] is made only of what turns out to be a key of ours.
-#[derive(Debug, Default)]
-pub struct Candidates {
+#[derive(Debug)]
+pub struct Candidates<P = SharedPlace> {
     detected_at: Timestamp,
     max: usize,
-    places: Vec<SharedPlace>,
+    places: Vec<P>,
     place_bytes: usize,
     list: Vec<Candidate>,
     counted: HashMap<Sha256Digest, u32>,
@@ -66,7 +95,14 @@ struct Candidate {
     line: Option<Line>,
 }
 
-impl Candidates {
+impl<P: Placed> Default for Candidates<P> {
+    /// Nothing, and no room for anything before it is looked up.
+    fn default() -> Self {
+        Self::new(Timestamp::UNIX_EPOCH, 0)
+    }
+}
+
+impl<P: Placed> Candidates<P> {
     /// Nothing yet. Of what is found at `detected_at`, about `max` candidates are to be held.
     pub fn new(detected_at: Timestamp, max: usize) -> Self {
         Self {
@@ -81,18 +117,8 @@ impl Candidates {
     }
 
     /// Adds a place that candidates can be added to.
-    pub fn place(&mut self, place: SharedPlace) -> PlaceIndex {
-        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        let Place {
-            source,
-            url,
-            repository,
-            commit,
-            path,
-            ..
-        } = &place.place;
-        let texts = source.len() + text(url) + text(repository) + text(commit) + text(path);
-        self.place_bytes += size_of::<SharedPlace>() + texts;
+    pub fn place(&mut self, place: P) -> PlaceIndex {
+        self.place_bytes += place.bytes();
         // There are at most as many as there are candidates, and of them there are few.
         let index = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
         self.places.push(place);
@@ -144,7 +170,17 @@ impl Candidates {
     pub fn sightings(&self, known: &HashSet<Sha256Digest>) -> impl Iterator<Item = Sighting> {
         let ours = self.list.iter();
         let ours = ours.filter(|seen| known.contains(&seen.value.sha256()));
-        ours.map(|seen| self.sighting(seen))
+        // What stands at one place was added in a row.
+        let mut last = None;
+        ours.map(move |seen| {
+            let shared = match last.take() {
+                Some((at, shared)) if at == seen.place => shared,
+                _ => self.shared(seen.place),
+            };
+            let sighting = self.sighting(seen, &shared);
+            last = Some((seen.place, shared));
+            sighting
+        })
     }
 
     /// Looks up what is held, and keeps the sightings of keys of ours apart, so that there is room again.
@@ -184,12 +220,15 @@ impl Candidates {
         self.place_bytes = 0;
     }
 
-    fn sighting(&self, seen: &Candidate) -> Sighting {
-        let PlaceIndex(at) = seen.place;
+    fn shared(&self, PlaceIndex(at): PlaceIndex) -> SharedPlace {
+        self.places[at as usize].to_shared()
+    }
+
+    fn sighting(&self, seen: &Candidate, shared: &SharedPlace) -> Sighting {
         let SharedPlace {
             mut place,
             fragment,
-        } = self.places[at as usize].clone();
+        } = shared.clone();
         if let Some(line) = seen.line {
             if let (Some(url), Some(fragment)) = (&mut place.url, fragment) {
                 url.push_str(fragment);
@@ -236,7 +275,8 @@ mod tests {
         }
         assert_eq!(candidates.len(), 100);
         assert!(!candidates.is_full());
-        let last = candidates.sighting(&candidates.list[99]);
+        let known = HashSet::from([KeyValue::new("same").sha256()]);
+        let last = candidates.sightings(&known).last().unwrap();
         assert_eq!(last.place.url.unwrap(), "https://git.example/a#L100");
         assert_eq!(last.place.line, Some(100));
         // Nobody's: it is not looked up again.

@@ -22,7 +22,7 @@ use crate::scan::Redactor;
 use crate::store::{MaybeConflict, Store, StoreError, WhyInvalid};
 
 pub use answer::{Answer, Outcome, announce};
-pub use candidates::{Candidates, Line, PlaceIndex, SharedPlace};
+pub use candidates::{Candidates, Line, PlaceIndex, Placed, SharedPlace};
 pub use issue::{IssueRequest, Rotation};
 pub use redact::{PATH_MAX, REPOSITORY_MAX, URL_MAX, shorten};
 pub use report::{CleanSightings, Report, Sighting};

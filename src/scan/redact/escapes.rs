@@ -6,7 +6,7 @@ use super::view::{Draft, View};
 const FOREIGN: u8 = 0xff;
 
 /// The ASCII characters that HTML has names for and that keys and their encodings are made of.
-const NAMED: [(&[u8], u8); 17] = [
+const NAMED: [(&[u8], u8); 18] = [
     (b"amp", b'&'),
     (b"lt", b'<'),
     (b"gt", b'>'),
@@ -24,7 +24,11 @@ const NAMED: [(&[u8], u8); 17] = [
     (b"hyphen", b'-'),
     (b"period", b'.'),
     (b"NewLine", b'\n'),
+    (b"Tab", b'\t'),
 ];
+
+/// The longest name of a character that HTML has.
+const LONGEST_NAME: usize = 31;
 
 /// Which escapes are undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,12 +99,17 @@ fn number(text: &[u8]) -> Option<(usize, u32)> {
     }
 }
 
+/// A character by its name. HTML has two thousand names, many of them for blanks.
 fn named(text: &[u8]) -> Option<(usize, u32)> {
-    let (name, code) = NAMED.iter().find(|(name, _)| {
-        let rest = text[1..].strip_prefix(*name);
-        rest.is_some_and(|rest| rest.starts_with(b";"))
-    })?;
-    Some((name.len() + 2, u32::from(*code)))
+    let name = text[1..].iter().take_while(|c| c.is_ascii_alphanumeric());
+    let name = &text[1..=name.take(LONGEST_NAME + 1).count()];
+    let ends = text.get(name.len() + 1) == Some(&b';');
+    if !ends || !(2..=LONGEST_NAME).contains(&name.len()) {
+        return None;
+    }
+    let known = NAMED.iter().find(|(known, _)| *known == name);
+    let code = known.map_or(FOREIGN, |(_, code)| *code);
+    Some((name.len() + 2, u32::from(code)))
 }
 
 /// A number of any length from `start` on, with the `end` behind it. HTML does not insist on that.
@@ -156,7 +165,8 @@ mod tests {
             (r"\x72\u0072\U00000072\162", "rrrr"),
             (r"\u{72}\x{072}", "rr"),
             ("&#114;&#x72;&#X0072&#114a", "rrrra"),
-            ("&amp;#114;&lowbar;", "&#114;_"),
+            ("&amp;#114;&lowbar;&Tab;", "&#114;_\t"),
+            ("&ZeroWidthSpace;&nbsp;", "\u{ff}\u{ff}"),
             ("%2572", "%72"),
             ("%u20ac\\u20ac&#99999999999;", "\u{ff}\u{ff}\u{ff}"),
             ("%%72", "%r"),
@@ -168,7 +178,8 @@ mod tests {
             );
         }
         for text in [
-            "%", "%7", "%u007", "%zz", r"\x7", r"\u{72", r"\u{}", "&#;", "&#x;", "&nbsp", r"\n",
+            "%", "%7", "%u007", "%zz", r"\x7", r"\u{72", r"\u{}", "&#;", "&#x;", "&nbsp", "&;",
+            "&a;", "& b;", r"\n",
         ] {
             assert_eq!(unescaped(text, Kind::Numbers), None, "{text}");
         }

@@ -13,9 +13,9 @@ use super::view::View;
 const MAX_LAYERS: u8 = 8;
 
 /// How many bytes all views of a text have together at most: some for each of its own, and some in any case.
-/// A text that uses every way of escaping once, between blanks and plus signs, is read in eleven views of its
+/// A text that uses every way of escaping once, between blanks and plus signs, is read in some dozen views of its
 /// length.
-const WORK_PER_BYTE: usize = 12;
+const WORK_PER_BYTE: usize = 16;
 const LEAST_WORK: usize = 32 << 10;
 
 /// Shows `look` the text and all that it says in encodings, but for what has fewer than `least` bytes, until
@@ -72,8 +72,17 @@ fn readings(view: &View<'_>, least: usize, found: &mut dyn FnMut(View<'static>))
             join(view, without_plus).into_iter().for_each(&mut *found);
         }
     }
-    // Escapes were undone before blanks were left out, unless they are written in UTF-16.
+    // Escapes were undone before blanks were left out, unless they are written in UTF-16. Left are those that blanks
+    // divide.
     if view.is_joined && !view.was_wide {
+        let divided = unescape(view, Kind::Numbers).map(|mut undone| {
+            undone.is_joined = join(&undone, false).is_none();
+            undone
+        });
+        if view.layers >= MAX_LAYERS {
+            return divided.is_none();
+        }
+        divided.into_iter().for_each(found);
         return true;
     }
     let numbers = unescape(view, Kind::Numbers);

@@ -200,6 +200,35 @@ fn surroundings() -> impl Strategy<Value = [String; 2]> {
     ]
 }
 
+#[test]
+fn blanks_within_escapes_and_by_name_hide_nothing() {
+    let redactor = &*REDACTOR;
+    let key = key("rescind_secret");
+    let value = key.expose();
+    let (start, rest) = value.split_at(9);
+    let (first, second) = ("%7", "2");
+    assert!(value.starts_with('r'));
+    let mut escaped = String::new();
+    for byte in value.bytes() {
+        write!(escaped, "%{byte:02x}").unwrap();
+    }
+    for text in [
+        format!("{start}&shy;{rest}"),
+        format!("{start}&ZeroWidthSpace;{rest}"),
+        format!("{start}&nbsp;{rest}"),
+        format!("{first}\u{200b}{second}{}", &value[1..]),
+        format!("% 7\t2{}", &value[1..]),
+        escaped.replace('7', "7\u{200b}"),
+        STANDARD.encode(value).replacen('c', "&Tab;c", 1),
+    ] {
+        assert!(redactor.holds_key(&text), "{text:?}");
+        assert!(!redactor.holds_key(&*redactor.redact(&text)), "{text:?}");
+    }
+    for text in ["?a=1&b2;&c=3", "&nbsp;", "50 % 72 %", "a &unknown; b"] {
+        assert_eq!(redactor.redact(text), text);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 

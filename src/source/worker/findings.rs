@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use tokio::runtime::Handle;
 
 use super::clean::CleanBlobs;
-use super::place::Places;
+use super::place::{Places, TextPlace};
 use crate::fetch::{ObjectId, Text, TextKind};
 use crate::keyformat::KeyValue;
 use crate::respond::{Candidates, Line, PlaceIndex, Responder, Sighting};
@@ -49,7 +49,7 @@ pub(super) struct Findings<'a> {
 /// What is done about candidates.
 struct Found<'a> {
     reporter: Reporter<'a>,
-    candidates: Candidates,
+    candidates: Candidates<TextPlace<'a>>,
     sightings: Vec<Sighting>,
     looked_up: usize,
     not_looked_up: u64,
@@ -150,14 +150,14 @@ impl<'a> Findings<'a> {
     }
 }
 
-impl Found<'_> {
+impl<'a> Found<'a> {
     /// Adds a candidate of `text`. The first one of a text makes its place, which all share.
     fn add(
         &mut self,
         value: KeyValue,
         line: Line,
         place: &mut Option<PlaceIndex>,
-        places: &Places,
+        places: &'a Places,
         text: &Text<'_>,
     ) {
         if self.failed.is_some() {

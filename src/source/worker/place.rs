@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use reqwest::Url;
 
-use crate::fetch::Text;
-use crate::respond::{PATH_MAX, SharedPlace, URL_MAX, shorten};
+use crate::fetch::{ObjectId, Text};
+use crate::respond::{PATH_MAX, Placed, SharedPlace, URL_MAX, shorten};
 use crate::scan::{Engine, Redactor};
 use crate::store::{NewWorkItem, Place};
 
@@ -91,33 +91,59 @@ impl Places {
         }
     }
 
-    /// The place of the candidates in `text`, and in its path. Its texts are as long as they are kept in the
-    /// end, whatever the names in the repository.
-    pub(super) fn of(&self, text: &Text<'_>) -> SharedPlace {
-        let commit = text.commit.map(|commit| commit.to_string());
-        let commit = commit.unwrap_or_else(|| self.after.clone());
+    /// The place of the candidates in `text`, and in its path.
+    pub(super) fn of(&self, text: &Text<'_>) -> TextPlace<'_> {
+        TextPlace {
+            places: self,
+            commit: text.commit,
+            path: text.path.map(Into::into),
+            path_is_cut: text.path_is_cut,
+        }
+    }
+}
+
+/// The place of a text. Whoever pushes chooses how many candidates there are and how long it takes to read their
+/// paths in every encoding, so that is done only for what turns out to be a key of ours.
+pub(super) struct TextPlace<'p> {
+    places: &'p Places,
+    commit: Option<ObjectId>,
+    path: Option<Box<[u8]>>,
+    path_is_cut: bool,
+}
+
+impl Placed for TextPlace<'_> {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.path.as_ref().map_or(0, |path| path.len())
+    }
+
+    /// Its texts are as long as they are kept in the end, whatever the names in the repository.
+    fn to_shared(&self) -> SharedPlace {
+        let places = self.places;
+        let commit = self.commit.map(|commit| commit.to_string());
+        let commit = commit.unwrap_or_else(|| places.after.clone());
         // A key in a path is taken out before the path is encoded: in the link it would be encoded once more.
-        let path = text.path.map(String::from_utf8_lossy);
-        let path = path.as_deref().map(|path| self.redactor.redact(path));
-        let url = match (text.path, &path) {
+        let raw = self.path.as_deref();
+        let path = raw.map(String::from_utf8_lossy);
+        let path = path.as_deref().map(|path| places.redactor.redact(path));
+        let url = match (raw, &path) {
             (Some(_), Some(Cow::Owned(redacted))) => {
-                self.links.blob(&commit, &encode(redacted.as_bytes()))
+                places.links.blob(&commit, &encode(redacted.as_bytes()))
             }
-            (Some(raw), _) => self.links.blob(&commit, &encode(raw)),
-            (None, _) => self.links.commit(&commit),
+            (Some(raw), _) => places.links.blob(&commit, &encode(raw)),
+            (None, _) => places.links.commit(&commit),
         };
-        let url = format!("{}/{url}", self.page);
+        let url = format!("{}/{url}", places.page);
         // A byte of a path takes up to three in a link.
-        let open_end = |each| text.path_is_cut.then_some(self.longest * each);
-        let kept = shorten(&self.redactor, &url, URL_MAX, open_end(3));
-        let path = path.map(|path| shorten(&self.redactor, &path, PATH_MAX, open_end(1)));
-        let has_lines = text.path.is_some() && !kept.ends_with('…');
+        let open_end = |each| self.path_is_cut.then_some(places.longest * each);
+        let kept = shorten(&places.redactor, &url, URL_MAX, open_end(3));
+        let path = path.map(|path| shorten(&places.redactor, &path, PATH_MAX, open_end(1)));
+        let has_lines = raw.is_some() && !kept.ends_with('…');
         SharedPlace {
-            fragment: has_lines.then_some(self.links.fragment()),
+            fragment: has_lines.then_some(places.links.fragment()),
             place: Place {
-                source: self.source.clone(),
+                source: places.source.clone(),
                 url: Some(kept),
-                repository: Some(self.repository.clone()),
+                repository: Some(places.repository.clone()),
                 commit: Some(commit),
                 path,
                 line: None,
@@ -192,7 +218,7 @@ mod tests {
     fn links_to_the_line() {
         let commit = ObjectId::from_hex(COMMIT.as_bytes()).unwrap();
         let blob = text(TextKind::Blob, Some(commit), Some(b"a b/caf\xe9#1.txt"));
-        let SharedPlace { place, fragment } = places().of(&blob);
+        let SharedPlace { place, fragment } = places().of(&blob).to_shared();
         let url = format!("https://git.example/acme/shop/blob/{COMMIT}/a%20b/caf%E9%231.txt");
         assert_eq!((place.url, fragment), (Some(url), Some("#L")));
         assert_eq!(place.path.as_deref(), Some("a b/caf\u{fffd}#1.txt"));
@@ -212,7 +238,7 @@ mod tests {
                 "#lines-",
             ),
         ] {
-            let shared = places_of(source).of(&blob);
+            let shared = places_of(source).of(&blob).to_shared();
             let url = format!("https://git.example/acme/shop/{url}");
             assert_eq!(
                 (shared.place.url, shared.fragment),
@@ -224,7 +250,7 @@ mod tests {
     #[test]
     fn what_has_no_path_links_to_the_commit() {
         let tree = text(TextKind::Tree, None, None);
-        let SharedPlace { place, fragment } = places().of(&tree);
+        let SharedPlace { place, fragment } = places().of(&tree).to_shared();
         let url = format!("https://git.example/acme/shop/commit/{AFTER}");
         assert_eq!((place.url, fragment), (Some(url), None));
     }
@@ -234,7 +260,7 @@ mod tests {
         let path = vec![b'/'; 8192];
         let mut blob = text(TextKind::Blob, None, Some(&path));
         blob.path_is_cut = true;
-        let SharedPlace { place, fragment } = places().of(&blob);
+        let SharedPlace { place, fragment } = places().of(&blob).to_shared();
         let more = '…'.len_utf8();
         assert_eq!(place.url.unwrap().len(), URL_MAX + more);
         assert_eq!(place.path.unwrap().len(), PATH_MAX + more);
@@ -251,6 +277,7 @@ mod tests {
         for _ in 0..4 {
             let place = places()
                 .of(&text(TextKind::Blob, None, Some(path.as_bytes())))
+                .to_shared()
                 .place;
             let url = place.url.unwrap();
             // Undone once more than anybody looks for keys.

@@ -204,6 +204,29 @@ async fn a_redirect_on_the_same_host_is_followed_with_the_body() {
     assert!(bytes > 100, "{message}");
 }
 
+/// Where a repository redirects to says nothing of its host.
+#[tokio::test]
+async fn only_a_first_connection_that_fails_is_the_hosts() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let fetch = async |url: &str| {
+        let error = fetcher(limits()).fetch(&range(url, &pushed())).await;
+        error.unwrap_err()
+    };
+    let error = fetch(&format!("http://{address}")).await;
+    assert!(matches!(error, FetchError::Unreachable(_)), "{error:?}");
+    let app = axum::Router::new().fallback(move |uri: axum::http::Uri| async move {
+        let to = [("location", format!("https://{address}{uri}"))];
+        (axum::http::StatusCode::MOVED_PERMANENTLY, to)
+    });
+    let listener = TcpListener::bind(address).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let error = fetch(&format!("http://{address}")).await;
+    assert!(matches!(error, FetchError::Network(_)), "{error:?}");
+}
+
 #[tokio::test]
 async fn the_token_is_sent_with_the_first_request() {
     let server = serve(status("401 Unauthorized", ""), Then::Close).await;
