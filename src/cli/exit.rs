@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::{Context, LogFormat};
+use super::{Context, LogFormat, logging};
 use crate::config::ConfigError;
 use crate::daemon::DaemonError;
 use crate::keyformat::{FormatSet, FormatsError};
@@ -43,9 +43,7 @@ pub(super) fn report(error: &anyhow::Error, context: &Context) -> ExitCode {
     let redactor = Redactor::new(&formats);
     let text = redactor.redact(&text);
     match context.log {
-        LogFormat::Text => {
-            let _ = writeln!(io::stderr().lock(), "error: {}", visible_lines(&text));
-        }
+        LogFormat::Text => logging::print(&format!("error: {}", visible_lines(&text))),
         LogFormat::Json => tracing::error!(error = %text, "could not run"),
     }
     ExitCode::from(code(error))

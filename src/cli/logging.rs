@@ -1,19 +1,34 @@
-//! Log lines on standard error.
+//! Log lines on standard error. Commands write them themselves, since a line that is printed just before the
+//! end has to come out. Nothing in the daemon may wait for whoever reads its log.
 
-use std::io::{self, IsTerminal};
+mod limit;
+mod queue;
+mod writer;
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write as _};
+use std::os::fd::AsFd as _;
 use std::panic::{self, PanicHookInfo};
+use std::sync::OnceLock;
 
+use anyhow::Context as _;
 use clap::ValueEnum;
-use tracing::Level;
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{self, SubscriberExt};
 use tracing_subscriber::{Layer, Registry, fmt};
 
+use self::writer::Writer;
 use super::{Context, UsageError};
 use crate::scan::{visible_but, visible_json};
 
 /// The variable that says how much is logged.
 const LEVEL: &str = "RESCIND_LOG";
+
+/// The log of this process, if it is a daemon's.
+static WRITER: OnceLock<Writer> = OnceLock::new();
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -25,11 +40,20 @@ pub enum LogFormat {
     Json,
 }
 
+/// Whose log it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// A command's: what it prints comes out, however long that takes.
+    Command,
+    /// A daemon's, which waits for no reader and lets no stranger fill a disk.
+    Daemon,
+}
+
 /// Starts logging for the rest of the process, at the level of `RESCIND_LOG` or else at `default`.
 ///
 /// # Errors
-/// When the level is none.
-pub(super) fn start(context: &Context, default: LevelFilter) -> anyhow::Result<()> {
+/// When the level is none, or there is no thread for a daemon's log.
+pub(super) fn start(context: &Context, default: LevelFilter, whose: Whose) -> anyhow::Result<()> {
     let level = match context.environment.get(LEVEL).unwrap_or("") {
         "" => default,
         text => text.parse().map_err(|_| {
@@ -44,29 +68,107 @@ pub(super) fn start(context: &Context, default: LevelFilter) -> anyhow::Result<(
         // It warns of parameters of the database's URL with their values.
         .with_target("sqlx_postgres::options", LevelFilter::OFF)
         .with_default(level.min(LevelFilter::from_level(Level::WARN)));
-    let colored = context.log == LogFormat::Text && io::stderr().is_terminal();
-    let format = context.log;
-    let lines = fmt::layer().with_writer(move || Lines { format, colored });
-    let lines = match format {
-        LogFormat::Text => lines.with_ansi(colored).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    let outlet = match whose {
+        Whose::Command => Outlet::Direct,
+        Whose::Daemon => Outlet::Queue(daemon_writer().context("cannot start logging")?),
     };
-    let subscriber = Registry::default().with(lines.with_filter(targets));
+    let form = Form {
+        format: context.log,
+        colored: context.log == LogFormat::Text && io::stderr().is_terminal(),
+    };
+    let subscriber = subscriber(form, outlet, targets);
     // Only a second start in the same process can fail, and then logging works already.
     let _ = tracing::subscriber::set_global_default(subscriber);
     panic::set_hook(Box::new(log_panic));
     Ok(())
 }
 
-/// Standard error, where each write is one event. What an event quotes comes from strangers: it must not
-/// look like another line, nor steer a terminal.
-struct Lines {
+fn daemon_writer() -> io::Result<Writer> {
+    if let Some(writer) = WRITER.get() {
+        return Ok(writer.clone());
+    }
+    let writer = Writer::default();
+    // Not through the standard library's: its lock would be held while this thread waits for a reader.
+    let out = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    writer.run(out, writer::TELL_EVERY)?;
+    Ok(WRITER.get_or_init(|| writer).clone())
+}
+
+/// Prints a line that tells why the process ends.
+pub(super) fn print(line: &str) {
+    let line = format!("{line}\n");
+    if let Some(writer) = WRITER.get() {
+        writer.add_last(line);
+    } else {
+        let _ = io::stderr().lock().write_all(line.as_bytes());
+    }
+}
+
+/// Lets a daemon's last lines come out, unless nobody reads them.
+pub(super) fn end() {
+    if let Some(writer) = WRITER.get() {
+        writer.end();
+    }
+}
+
+fn subscriber(form: Form, outlet: Outlet, targets: Targets) -> impl Subscriber + Send + Sync {
+    let filter = Filter {
+        targets,
+        outlet: outlet.clone(),
+    };
+    let lines = fmt::layer().with_writer(Lines { form, outlet });
+    let lines = match form.format {
+        LogFormat::Text => lines.with_ansi(form.colored).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    Registry::default().with(lines).with(filter)
+}
+
+/// What writes lines.
+#[derive(Debug, Clone)]
+enum Outlet {
+    Direct,
+    Queue(Writer),
+}
+
+/// What is logged: by level and target, and in a daemon not too often. It is one for the whole subscriber: a
+/// filter of a single layer cannot look at events that are always of interest.
+struct Filter {
+    targets: Targets,
+    outlet: Outlet,
+}
+
+impl<S: Subscriber> Layer<S> for Filter {
+    fn enabled(&self, metadata: &Metadata<'_>, context: layer::Context<'_, S>) -> bool {
+        Layer::enabled(&self.targets, metadata, context)
+    }
+
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        Layer::<S>::register_callsite(&self.targets, metadata)
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, _: layer::Context<'_, S>) -> bool {
+        match &self.outlet {
+            Outlet::Direct => true,
+            Outlet::Queue(writer) => writer.allows(event),
+        }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Layer::<S>::max_level_hint(&self.targets)
+    }
+}
+
+/// How an event becomes a line. What it quotes comes from strangers: it must not look like another line, nor
+/// steer a terminal.
+#[derive(Debug, Clone, Copy)]
+struct Form {
     format: LogFormat,
     colored: bool,
 }
 
-impl Lines {
-    fn shown(&self, event: &str) -> String {
+impl Form {
+    fn shown(self, event: &str) -> String {
         match self.format {
             LogFormat::Json => visible_json(event).into_owned(),
             LogFormat::Text => {
@@ -78,15 +180,48 @@ impl Lines {
     }
 }
 
-impl io::Write for Lines {
+/// Makes a [`Line`] of each event.
+struct Lines {
+    form: Form,
+    outlet: Outlet,
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line {
+            lines: self,
+            level: Level::ERROR,
+        }
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line<'a> {
+        Line {
+            lines: self,
+            level: *metadata.level(),
+        }
+    }
+}
+
+/// One line, where each write is one event.
+struct Line<'a> {
+    lines: &'a Lines,
+    level: Level,
+}
+
+impl io::Write for Line<'_> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        let shown = self.shown(&String::from_utf8_lossy(event));
-        io::Write::write_all(&mut io::stderr().lock(), shown.as_bytes())?;
+        let shown = self.lines.form.shown(&String::from_utf8_lossy(event));
+        match &self.lines.outlet {
+            Outlet::Direct => io::stderr().lock().write_all(shown.as_bytes())?,
+            Outlet::Queue(writer) => writer.add(shown, self.level),
+        }
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::Write::flush(&mut io::stderr())
+        Ok(())
     }
 }
 
@@ -111,14 +246,14 @@ mod tests {
     #[test]
     fn an_event_is_one_line_that_steers_nothing() {
         let event = "WARN a host=x\u{202e}y\nWARN forged\r\u{1b}[2J\n";
-        let lines = |format, colored| Lines { format, colored };
+        let form = |format, colored| Form { format, colored };
         assert_eq!(
-            lines(LogFormat::Text, false).shown(event),
+            form(LogFormat::Text, false).shown(event),
             "WARN a host=x\\u{202e}y\\nWARN forged\\r\\u{1b}[2J\n"
         );
-        let colored = lines(LogFormat::Text, true).shown("\u{1b}[33mWARN\u{1b}[0m \u{9b}31m\n");
+        let colored = form(LogFormat::Text, true).shown("\u{1b}[33mWARN\u{1b}[0m \u{9b}31m\n");
         assert_eq!(colored, "\u{1b}[33mWARN\u{1b}[0m \\u{9b}31m\n");
-        let json = lines(LogFormat::Json, false).shown("{\"host\":\"x\u{202e}\"}\n");
+        let json = form(LogFormat::Json, false).shown("{\"host\":\"x\u{202e}\"}\n");
         assert_eq!(json, "{\"host\":\"x\\u202e\"}\n");
     }
 }

@@ -31,6 +31,7 @@ use crate::keyformat::{FormatSet, FormatsError};
 use exit::COULD_NOT_RUN;
 pub use exit::{DONE, FOUND, UsageError};
 pub use logging::LogFormat;
+use logging::Whose;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -97,6 +98,13 @@ impl Command {
             _ => LevelFilter::WARN,
         }
     }
+
+    fn whose_log(&self) -> Whose {
+        match self {
+            Self::Serve(_) => Whose::Daemon,
+            _ => Whose::Command,
+        }
+    }
 }
 
 /// What the revocation log calls whoever types a command.
@@ -147,9 +155,12 @@ pub fn run(cli: Cli) -> ExitCode {
         log: cli.log,
         environment: Environment::of_process(),
     };
-    let result = logging::start(&context, cli.command.log_level());
+    let (level, whose) = (cli.command.log_level(), cli.command.whose_log());
+    let result = logging::start(&context, level, whose);
     let result = result.and_then(|()| dispatch(cli.command, &context));
-    result.unwrap_or_else(|error| exit::report(&error, &context))
+    let code = result.unwrap_or_else(|error| exit::report(&error, &context));
+    logging::end();
+    code
 }
 
 fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {

@@ -4,7 +4,6 @@
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
@@ -42,47 +41,6 @@ impl RequestIds {
     }
 }
 
-/// How many log lines about refused and failed requests a second has. Strangers decide how many there could be.
-const LINES_PER_SECOND: u32 = 50;
-
-/// Bounds the log lines that clients cause.
-#[derive(Debug, Default)]
-pub(super) struct Lines(Mutex<Second>);
-
-#[derive(Debug, Default)]
-struct Second {
-    began: Option<Instant>,
-    lines: u32,
-    left_out: u64,
-}
-
-impl Lines {
-    /// Whether one more is written. Those left out of a second are counted in one line of a later one.
-    fn allow(&self) -> bool {
-        let mut second = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_over = second
-            .began
-            .is_none_or(|began| began.elapsed() >= Duration::from_secs(1));
-        if is_over {
-            let left_out = std::mem::take(&mut *second).left_out;
-            second.began = Some(Instant::now());
-            if left_out > 0 {
-                tracing::warn!(
-                    requests = left_out,
-                    "more requests were refused than are logged"
-                );
-            }
-        }
-        let allowed = second.lines < LINES_PER_SECOND;
-        if allowed {
-            second.lines += 1;
-        } else {
-            second.left_out += 1;
-        }
-        allowed
-    }
-}
-
 /// The one middleware around all routes.
 pub(super) async fn surround(
     State(state): State<AppState>,
@@ -103,16 +61,14 @@ pub(super) async fn surround(
     };
 
     let status = response.status();
-    if status.as_u16() < 400 || state.0.lines.allow() {
-        log(
-            &method,
-            route.as_ref(),
-            client,
-            status,
-            &id,
-            started.elapsed(),
-        );
-    }
+    log(
+        &method,
+        route.as_ref(),
+        client,
+        status,
+        &id,
+        started.elapsed(),
+    );
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
     headers.insert(
@@ -157,21 +113,5 @@ fn log(
         tracing::info!(method, route, client, status, id, micros, "request refused");
     } else {
         tracing::debug!(method, route, client, status, id, micros, "request");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_flood_of_refusals_is_no_flood_of_lines() {
-        let lines = Lines::default();
-        let before = (0..1_000).filter(|_| lines.allow()).count();
-        assert_eq!(before, LINES_PER_SECOND as usize);
-        assert_eq!(lines.0.lock().unwrap().left_out, 950);
-        lines.0.lock().unwrap().began = Instant::now().checked_sub(Duration::from_secs(2));
-        assert!(lines.allow());
-        assert_eq!(lines.0.lock().unwrap().left_out, 0);
     }
 }

@@ -53,7 +53,7 @@ use crate::scan::Redactor;
 use crate::store::{Lookup, Store};
 use body::{Bodies, Hold, Terms, Whole};
 use fields::Fields;
-use layers::{Lines, RequestIds};
+use layers::RequestIds;
 use limit::SharedLimit;
 
 /// How many self-reports are looked up and recorded at a time.
@@ -125,7 +125,6 @@ struct Inner {
     bodies: Bodies,
     whole_log: Arc<Semaphore>,
     request_ids: RequestIds,
-    lines: Lines,
     self_report_places: Arc<Semaphore>,
     self_reports_waiting: Semaphore,
 }
@@ -152,7 +151,6 @@ impl AppState {
             bodies: Bodies::new(),
             whole_log: Arc::new(Semaphore::new(limits.whole_log)),
             request_ids: RequestIds::new(),
-            lines: Lines::default(),
             self_report_places: Arc::new(Semaphore::new(SELF_REPORTS_AT_ONCE)),
             self_reports_waiting: Semaphore::new(SELF_REPORTS_WAITING),
         }))

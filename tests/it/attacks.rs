@@ -4,6 +4,7 @@
 mod database;
 mod http;
 mod local;
+mod log;
 mod outgoing;
 mod packs;
 mod records;

@@ -3,9 +3,11 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cli::Binary;
 
@@ -17,8 +19,19 @@ pub(crate) struct Daemon {
     child: Child,
     pub(crate) address: SocketAddr,
     lines: Receiver<String>,
+    /// Whether the log is not read.
+    paused: Arc<AtomicBool>,
     log: Vec<String>,
     stdout: Option<JoinHandle<String>>,
+}
+
+/// The log of a daemon that is not read. It is read on when this is dropped.
+pub(crate) struct PausedLog(Arc<AtomicBool>);
+
+impl Drop for PausedLog {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// How a daemon ended.
@@ -45,9 +58,14 @@ impl Daemon {
             .spawn()
             .expect("the binary starts");
         let (send, lines) = channel();
+        let paused = Arc::new(AtomicBool::new(false));
+        let waits = Arc::clone(&paused);
         let stderr = BufReader::new(child.stderr.take().expect("standard error"));
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
+                while waits.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
                 let _ = send.send(line);
             }
         });
@@ -61,6 +79,7 @@ impl Daemon {
             child,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             lines,
+            paused,
             log: Vec::new(),
             stdout: Some(stdout),
         };
@@ -96,6 +115,24 @@ impl Daemon {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &pid]).status();
         assert!(sent.expect("kill runs").success());
+    }
+
+    /// Reads no more of the log than is under way, until the guard is dropped.
+    pub(crate) fn stop_reading(&self) -> PausedLog {
+        self.paused.store(true, Ordering::Relaxed);
+        PausedLog(Arc::clone(&self.paused))
+    }
+
+    /// Whether the process ends within `patience`, with nobody reading what it prints.
+    pub(crate) fn ends_within(&mut self, patience: Duration) -> bool {
+        let began = Instant::now();
+        while began.elapsed() < patience {
+            if self.child.try_wait().expect("a process").is_some() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
     }
 
     /// Waits for the end of the process.
@@ -137,11 +174,7 @@ impl Daemon {
 
     /// Sends a request with a JSON body; gives the status and the body.
     pub(crate) fn post(&self, path: &str, token: Option<&str>, json: &str) -> (u16, String) {
-        let head = format!(
-            "content-type: application/json\r\ncontent-length: {}\r\n",
-            json.len()
-        );
-        request(self.address, "POST", path, token, &head, json)
+        post(self.address, path, token, json)
     }
 }
 
@@ -155,6 +188,20 @@ impl Drop for Daemon {
 /// Sends a request without body; gives the status and the body.
 pub(crate) fn get(address: SocketAddr, path: &str, token: Option<&str>) -> (u16, String) {
     request(address, "GET", path, token, "", "")
+}
+
+/// Sends a request with a JSON body; gives the status and the body.
+pub(crate) fn post(
+    address: SocketAddr,
+    path: &str,
+    token: Option<&str>,
+    json: &str,
+) -> (u16, String) {
+    let head = format!(
+        "content-type: application/json\r\ncontent-length: {}\r\n",
+        json.len()
+    );
+    request(address, "POST", path, token, &head, json)
 }
 
 fn request(
