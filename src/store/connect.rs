@@ -74,6 +74,30 @@ impl Db {
         }
     }
 
+    /// Has every connection replaced: they were opened when the database took no changes. SQLite's share what they
+    /// know of the files, so all of them end before a new one begins.
+    pub(super) fn renew(&self) {
+        match self {
+            Self::Sqlite { read, write } => {
+                if !write.renew() {
+                    return;
+                }
+                let (read, pool) = (read.clone(), write.clone());
+                write.in_background(async move {
+                    let until = Instant::now() + CONNECTION_WAIT;
+                    // Whoever writes may read meanwhile, so the writer is waited for first.
+                    if let Ok(writer) = pool.empty(until).await {
+                        let readers = read.empty(until).await;
+                        drop((readers, writer));
+                    }
+                });
+            }
+            Self::Postgres(pool) => {
+                pool.renew();
+            }
+        }
+    }
+
     pub(super) async fn close(&self) {
         match self {
             Self::Sqlite { read, write } => {

@@ -180,7 +180,8 @@ where
 }
 
 /// Whether the database answered in good order, so that the connection is known to be as it was: it
-/// refused a statement. SQLite's result codes are those that never end a transaction by themselves
+/// refused a statement. One that is read-only may have been so since it was opened, and stays so when the database
+/// takes changes again: it is not kept. SQLite's result codes are those that never end a transaction by themselves
 /// (<https://sqlite.org/lang_transaction.html>, "Response To Errors Within A Transaction").
 fn leaves_sound(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(reported) = error else {
@@ -192,11 +193,11 @@ fn leaves_sound(error: &sqlx::Error) -> bool {
         .is_some()
     {
         let primary = code.parse::<i32>().unwrap_or(0) & 0xff;
-        // ERROR, READONLY, CONSTRAINT, MISMATCH.
-        return matches!(primary, 1 | 8 | 19 | 20);
+        // ERROR, CONSTRAINT, MISMATCH.
+        return matches!(primary, 1 | 19 | 20);
     }
-    // Connection exceptions, operator intervention, system and internal errors.
-    !["08", "57", "58", "XX"]
+    // Read-only transactions, connection exceptions, operator intervention, system and internal errors.
+    !["25006", "08", "57", "58", "XX"]
         .iter()
         .any(|class| code.starts_with(class))
 }

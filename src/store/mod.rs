@@ -197,7 +197,8 @@ impl Store {
 
     /// The version of the database's schema; 0 when it is empty.
     async fn schema_version(&self) -> Result<i64, StoreError> {
-        let found = connect::version(&self.0.db, &self.0.name, self.1, self.limit()).await?;
+        let found = connect::version(&self.0.db, &self.0.name, self.1, self.limit()).await;
+        let found = found.map_err(|error| self.renewing(error))?;
         let known = connect::known_version();
         if found <= known {
             return Ok(found);
@@ -322,7 +323,15 @@ impl Store {
     }
 
     fn failed(&self, error: &sqlx::Error) -> StoreError {
-        StoreError::from_driver(&self.0.name, error)
+        self.renewing(StoreError::from_driver(&self.0.name, error))
+    }
+
+    /// Has the connections replaced where this error may last as long as they do.
+    fn renewing(&self, error: StoreError) -> StoreError {
+        if let StoreError::ReadOnly { .. } = error {
+            self.0.db.renew();
+        }
+        error
     }
 
     fn decode<T>(

@@ -2,7 +2,7 @@
 //!
 //! Every exchange with a database has a deadline. A connection on which one did not end well, because the
 //! answer did not come in time, the caller went away, or the transaction is in an unknown state, is never
-//! handed out again: it is closed, and the next caller gets a new one. (The pool of `sqlx` asks a
+//! handed out again; nor is one that took no changes, because a session may stay read-only after what made it so: it is closed, and the next caller gets a new one. (The pool of `sqlx` asks a
 //! connection that comes back for a sign of life, and waits for it without end; one frozen connection after
 //! the other would take a place of that pool for ever.)
 
@@ -31,6 +31,9 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// How long an exchange may still take once the program shuts down.
 const HURRY: Duration = Duration::from_secs(2);
 
+/// All connections are replaced once in this time at most.
+const RENEWAL: Duration = Duration::from_secs(1);
+
 /// What differs between the databases.
 #[derive(Debug)]
 pub(super) struct Manners {
@@ -55,6 +58,8 @@ struct Inner<DB: Database> {
     manners: Manners,
     gate: Arc<Gate>,
     idle: Mutex<Vec<Idle<DB>>>,
+    /// When all connections there were had served their time.
+    renewed: Mutex<Option<Instant>>,
     hurry: CancellationToken,
     closing: TaskTracker,
 }
@@ -91,6 +96,7 @@ where
             gate: Gate::new(manners.size),
             manners,
             idle: Mutex::default(),
+            renewed: Mutex::default(),
             hurry: CancellationToken::new(),
             closing: TaskTracker::new(),
         }))
@@ -133,15 +139,11 @@ where
 
     /// The connection, if it may be used on.
     async fn alive(&self, mut idle: Idle<DB>) -> Option<Idle<DB>> {
-        let manners = &self.0.manners;
-        if manners
-            .lifetime
-            .is_some_and(|lifetime| idle.born.elapsed() > lifetime)
-        {
+        if self.is_old(&idle) {
             self.close_softly(idle.connection, None);
             return None;
         }
-        if !manners.may_die {
+        if !self.0.manners.may_die {
             return Some(idle);
         }
         match self.within(PING_WAIT, idle.connection.ping()).await {
@@ -204,9 +206,41 @@ where
         self.idle().pop()
     }
 
+    /// Whether the connection has served its time.
+    fn is_old(&self, idle: &Idle<DB>) -> bool {
+        let lifetime = self.0.manners.lifetime;
+        lifetime.is_some_and(|lifetime| idle.born.elapsed() > lifetime)
+            || self.renewed().is_some_and(|renewed| idle.born <= renewed)
+    }
+
+    /// From here on every connection that there is now has served its time. Returns whether that is so:
+    /// connections are not replaced all the time.
+    pub(super) fn renew(&self) -> bool {
+        let mut renewed = self.renewed();
+        if renewed.is_some_and(|at| at.elapsed() < RENEWAL) {
+            return false;
+        }
+        *renewed = Some(Instant::now());
+        true
+    }
+
+    /// Closes every connection, after those who use them, and returns all the places: until they are dropped
+    /// nobody connects.
+    pub(super) async fn empty(&self, until: Instant) -> Result<Vec<Place>, sqlx::Error> {
+        let mut places = Vec::new();
+        for _ in 0..self.0.manners.size {
+            places.push(self.enter(Urgency::Awaited, until).await?);
+        }
+        let idle = std::mem::take(&mut *self.idle());
+        for idle in idle {
+            let _ = timeout(GOODBYE, idle.connection.close()).await;
+        }
+        Ok(places)
+    }
+
     /// Takes a connection back that is fit for the next one who comes.
     pub(super) fn take_back(&self, idle: Idle<DB>, place: Place) {
-        if self.0.gate.is_closed() {
+        if self.0.gate.is_closed() || self.is_old(&idle) {
             self.close_softly(idle.connection, Some(place));
             return;
         }
@@ -225,6 +259,13 @@ where
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle<DB>>> {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn renewed(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0
+            .renewed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From here on nothing takes longer than a moment: the program is shutting down.

@@ -3,6 +3,7 @@
 mod disk;
 mod frozen;
 mod proxy;
+mod read_only;
 mod room;
 mod states;
 mod writers;
