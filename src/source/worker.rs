@@ -15,7 +15,9 @@ mod place;
 mod remember;
 mod scarce;
 mod shares;
+mod sight;
 mod slow;
+mod stop;
 mod task;
 
 use std::collections::{HashMap, VecDeque};
@@ -41,6 +43,7 @@ use demands::Demands;
 use ends::{End, Tried};
 use pauses::Pauses;
 pub use remember::KNOWN_BLOBS;
+use sight::Sight;
 use slow::Slow;
 
 /// The most items that end in one transaction.
@@ -163,6 +166,8 @@ struct Run<'w> {
     committed: usize,
     /// No database before this moment: the last operation failed.
     rest_until: Option<Instant>,
+    /// Whether the others can be told to be dead.
+    sight: Sight,
 }
 
 impl Worker {
@@ -223,7 +228,11 @@ impl Worker {
         self.remember_clean_blobs().await;
         let mut heartbeat = self.heartbeat();
         loop {
-            self.shared.parts.store.reclaim(&self.id).await?;
+            self.shared
+                .parts
+                .store
+                .reclaim(&self.id, Duration::MAX)
+                .await?;
             run.claim().await?;
             if run.tasks.is_empty() {
                 self.write_clean_blobs().await;
@@ -278,6 +287,7 @@ impl<'w> Run<'w> {
             group: MAX_GROUP,
             committed: 0,
             rest_until: None,
+            sight: Sight::new(worker.options.lease, Instant::now()),
         }
     }
 
@@ -286,14 +296,24 @@ impl<'w> Run<'w> {
         if self.rest_until.is_some_and(|until| until > Instant::now()) {
             return false;
         }
+        if self.sight.is_lost() {
+            // Before anything else: others may wonder whether this worker is dead.
+            self.stay_alive().await;
+        }
         let turned = match self.commit().await {
             Ok(()) => self.claim().await,
             Err(error) => Err(error),
         };
-        turned.unwrap_or_else(|error| {
-            self.rest(&error);
-            false
-        })
+        match turned {
+            Ok(is_full) => {
+                self.sight.answered(Instant::now());
+                is_full
+            }
+            Err(error) => {
+                self.rest(&error);
+                false
+            }
+        }
     }
 
     /// Waits for a try to end, and takes along the others that have ended meanwhile.
@@ -387,6 +407,7 @@ impl<'w> Run<'w> {
 
     fn rest(&mut self, error: &StoreError) {
         tracing::error!(%error, "the worker waits for the database");
+        self.sight.failed();
         self.rest_until = Some(Instant::now() + self.worker.options.idle);
     }
 
@@ -406,7 +427,7 @@ impl<'w> Run<'w> {
             .heartbeat(&ids, &worker.id, worker.options.lease)
             .await
         {
-            Ok(_) => {}
+            Ok(_) => self.sight.answered(Instant::now()),
             Err(error) => self.rest(&error),
         }
     }
@@ -420,40 +441,16 @@ impl<'w> Run<'w> {
             Ok(items) => tracing::warn!(items, "more is pushed than can be read: items were shed"),
             Err(error) => self.rest(&error),
         }
-        if let Err(error) = store.reclaim(&worker.id).await {
-            self.rest(&error);
+        if !self.sight.tells_deaths(Instant::now()) {
+            return;
         }
-    }
-
-    /// Lets the items under way end, and gives back those that do not.
-    async fn wind_down(mut self, mut heartbeat: Interval) {
-        let deadline = tokio::time::sleep(self.worker.options.patience);
-        tokio::pin!(deadline);
-        // What has not begun is given back in the end with what does not end.
-        self.ready.clear();
-        // Whoever stops a program may lose patience with it: that is no fault of what it was reading.
-        let store = &self.worker.shared.parts.store;
-        if let Err(error) = store.excuse(&self.worker.id).await {
-            self.rest(&error);
-        }
-        while !self.tasks.is_empty() || !self.ended.is_empty() {
-            let busy = !self.tasks.is_empty();
-            tokio::select! {
-                () = &mut deadline => break,
-                _ = heartbeat.tick() => self.stay_alive().await,
-                () = self.next_end(), if busy => {}
-                () = tokio::time::sleep(RECOVER), if !busy => {}
-            }
-            if let Err(error) = self.commit().await {
+        match store.reclaim(&worker.id, worker.options.lease / 8).await {
+            Ok(Some(_)) => {}
+            Ok(None) => self.sight.doubt(Instant::now()),
+            Err(error) => {
+                self.sight.doubt(Instant::now());
                 self.rest(&error);
             }
-        }
-        self.tasks.abort_all();
-        let worker = self.worker;
-        match worker.shared.parts.store.release(&worker.id).await {
-            Ok(0) => {}
-            Ok(items) => tracing::info!(items, "work items were given back"),
-            Err(error) => tracing::warn!(%error, "work items are given back when their leases end"),
         }
     }
 }

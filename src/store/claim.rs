@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::queue::micros;
@@ -216,7 +217,7 @@ impl Store {
         lease: Duration,
         paused: &[String],
     ) -> Result<Vec<WorkItem>, StoreError> {
-        self.reclaim(worker).await?;
+        self.reclaim(worker, Duration::MAX).await?;
         let mut queues = Vec::new();
         for lane in Lane::ALL {
             let of_lane = self.queues(lane, Priority::Backfill, "", 1_000).await?;
@@ -240,20 +241,31 @@ impl Store {
     /// Sees to the items whose lease ended while another worker than this one held them: that worker is dead,
     /// and maybe they were the reason. They go to [`Lane::Alone`], or are put aside after the third time. Items
     /// with a damaged priority get the last one.
-    /// Says how many items.
+    ///
+    /// Returns how many items; `None`, with nothing done, when the database kept this worker waiting for longer
+    /// than `patience`, since then it may have kept others from saying that they are alive.
     ///
     /// # Errors
     /// Any [`StoreError`] of a change.
-    pub async fn reclaim(&self, worker: &str) -> Result<usize, StoreError> {
+    pub async fn reclaim(
+        &self,
+        worker: &str,
+        patience: Duration,
+    ) -> Result<Option<usize>, StoreError> {
+        let asked = Instant::now();
         let mut read = self;
         let expired = read
             .fetch_first(EXPIRED, args![worker], one::count)
             .await?
             .unwrap_or_default();
         if expired == 0 {
-            return Ok(0);
+            return Ok(Some(0));
         }
         let mut tx = self.begin().await?;
+        if asked.elapsed() > patience {
+            tx.rollback().await?;
+            return Ok(None);
+        }
         let named = |row: &mut super::sql::Fields<'_>| Ok((row.uuid()?, row.next::<String>()?));
         tx.execute(MEND, args![]).await?;
         let buried = tx.fetch(BURY, args![worker, DEATHS_MAX], named).await?;
@@ -265,7 +277,7 @@ impl Store {
         for (item, repository) in &reclaimed {
             tracing::warn!(%item, repository, "the worker of a work item died; it is read alone now");
         }
-        Ok(buried.len() + reclaimed.len())
+        Ok(Some(buried.len() + reclaimed.len()))
     }
 
     /// Makes the leases of these items last `lease` from now on; gives those that are still the

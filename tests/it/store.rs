@@ -9,7 +9,7 @@ mod schema;
 mod sources;
 mod tokens;
 pub(crate) mod turns;
-mod work;
+pub(crate) mod work;
 
 use jiff::Timestamp;
 use rescind::keyformat::Sha256Digest;

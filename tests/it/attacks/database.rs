@@ -2,7 +2,7 @@
 
 mod disk;
 mod frozen;
-mod proxy;
+pub(crate) mod proxy;
 mod read_only;
 mod room;
 mod states;

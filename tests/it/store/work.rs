@@ -15,7 +15,7 @@ use crate::support::databases::{TestDatabase, on_both_databases};
 
 const LEASE: Duration = Duration::from_mins(1);
 
-pub(super) fn item(n: i64, priority: Priority) -> NewWorkItem {
+pub(crate) fn item(n: i64, priority: Priority) -> NewWorkItem {
     NewWorkItem {
         kind: WorkKind::Range,
         clone_url: None,

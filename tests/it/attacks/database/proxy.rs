@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     address: SocketAddr,
     state: Arc<State>,
     _task: JoinSet<()>,
@@ -32,7 +32,7 @@ struct State {
 
 impl Proxy {
     /// In front of the server of this URL.
-    pub(super) async fn before(url: &str) -> Self {
+    pub(crate) async fn before(url: &str) -> Self {
         let upstream = server_of(url).to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -47,35 +47,41 @@ impl Proxy {
     }
 
     /// The URL with this proxy in the place of the server.
-    pub(super) fn url(&self, url: &str) -> String {
+    pub(crate) fn url(&self, url: &str) -> String {
         url.replace(server_of(url), &self.address.to_string())
     }
 
     /// Freezes the connection over which these bytes are sent next.
-    pub(super) fn set_trap(&self, bytes: &[u8]) {
+    pub(crate) fn set_trap(&self, bytes: &[u8]) {
         *self.state.trap.lock().unwrap() = Some(bytes.to_vec());
     }
 
     /// How often the trap snapped.
-    pub(super) fn caught(&self) -> usize {
+    pub(crate) fn caught(&self) -> usize {
         self.state.caught.load(Ordering::SeqCst)
     }
 
     /// Freezes every connection that there is. New ones are free.
-    pub(super) fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         for frozen in &*self.state.frozen.lock().unwrap() {
             frozen.store(true, Ordering::SeqCst);
         }
     }
 
     /// Freezes every connection, new ones too.
-    pub(super) fn freeze_all(&self) {
+    pub(crate) fn freeze_all(&self) {
         self.state.all.store(true, Ordering::SeqCst);
         self.freeze();
     }
 
+    /// Ends what is frozen. New connections are free.
+    pub(crate) fn thaw(&self) {
+        self.state.all.store(false, Ordering::SeqCst);
+        self.cut();
+    }
+
     /// Ends every connection that there is, as a server does that is restarted.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         std::mem::take(&mut *self.state.cut.lock().unwrap()).cancel();
     }
 }

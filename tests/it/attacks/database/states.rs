@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use rescind::store::StoreError;
+use rescind::store::{Priority, StoreError};
 use sqlx::{Connection as _, Executor as _, SqliteConnection};
 
 use super::PATIENCE;
+use crate::store::work::{add, item};
 use crate::store::{import, new_key};
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 
@@ -35,6 +36,31 @@ async fn a_write_lock_held_by_another_program_is_a_busy_database_that_recovers()
     import(&store, &[new_key(2)]).await;
     store.check_working().await.unwrap();
     assert!(started.elapsed() < PATIENCE);
+}
+
+/// Whoever else waited for the lock could not say that it is alive, and has its turn first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_told_to_be_dead_by_whoever_waited_for_a_lock() {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let store = database.store().await;
+    add(&store, &[item(1, Priority::Webhook)]).await;
+    let held = store.claim(1, "alive", Duration::ZERO).await.unwrap();
+    let mut other = SqliteConnection::connect(&database.url).await.unwrap();
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let patience = Duration::from_millis(100);
+    let reclaiming = store.reclaim("other", patience);
+    let letting_go = async {
+        tokio::time::sleep(patience * 5).await;
+        other.execute("ROLLBACK").await.unwrap();
+    };
+    assert_eq!(tokio::join!(reclaiming, letting_go).0.unwrap(), None);
+    let lease = Duration::from_mins(1);
+    let ids = [held[0].id];
+    assert_eq!(
+        store.heartbeat(&ids, "alive", lease).await.unwrap().len(),
+        1
+    );
+    assert_eq!(store.reclaim("other", lease).await.unwrap(), Some(0));
 }
 
 on_both_databases! {
