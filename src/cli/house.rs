@@ -1,6 +1,6 @@
 //! What the commands that work on the database need: configuration, formats, the open store.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -91,6 +91,10 @@ pub(super) fn issuer_formats(config: &Config) -> IssuerFormats {
     }
 }
 
+/// The databases to be closed at the end of the command, however it ends: a SQLite file has everything in its log
+/// until then.
+static OPEN: Mutex<Vec<Store>> = Mutex::new(Vec::new());
+
 /// Opens the database of the configuration, without looking at what is in it.
 pub(super) async fn open_store(config: &Config, create: bool) -> anyhow::Result<Store> {
     let options = StoreOptions {
@@ -98,7 +102,10 @@ pub(super) async fn open_store(config: &Config, create: bool) -> anyhow::Result<
         create,
         ..StoreOptions::new(config.database.url.clone())
     };
-    Ok(Store::open(options).await?)
+    let store = Store::open(options).await?;
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    open.push(store.clone());
+    Ok(store)
 }
 
 /// Runs the asynchronous part of a command.
@@ -108,6 +115,11 @@ pub(super) fn block_on<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyh
         .build()
         .context("cannot start threads")?;
     let result = runtime.block_on(task);
+    let open = std::mem::take(&mut *OPEN.lock().unwrap_or_else(PoisonError::into_inner));
+    for store in open {
+        store.hurry();
+        runtime.block_on(store.close());
+    }
     // Whatever still blocks a thread must not keep the process from ending.
     runtime.shutdown_background();
     result

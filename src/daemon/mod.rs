@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 pub use descriptors::Descriptors;
 pub use intake::{ContentServers, content_servers};
@@ -39,6 +40,9 @@ use crate::store::{Lookup, Store, StoreError, StoreOptions};
 /// How long requests and work items under way may take to finish after a signal. Service managers
 /// commonly kill after 90 s, container runtimes after 10 to 30 s.
 const PATIENCE: Duration = Duration::from_secs(25);
+
+/// How long closing the database may take after that.
+const CLOSING: Duration = Duration::from_secs(3);
 
 /// The daemon did not start.
 #[derive(Debug, thiserror::Error)]
@@ -206,8 +210,13 @@ impl Daemon {
     /// Serves until a signal comes or a task dies, then finishes what is under way.
     pub async fn run(self, signals: Signals) -> Ended {
         let ended = self.lifecycle.run(signals, PATIENCE).await;
+        // Whatever did not end finds the database closed, and is done again.
+        if timeout(CLOSING, self.store.close()).await.is_err() {
+            tracing::warn!(
+                "the database was not closed in time: a copy of a SQLite file needs its -wal"
+            );
+        }
         if ended == Ended::Cleanly {
-            self.store.close().await;
             tracing::info!("stopped");
         }
         ended

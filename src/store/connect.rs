@@ -1,6 +1,6 @@
 //! Opening the database: URLs, files, pools, migrations.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use sqlx::{
 use tokio::time::{Instant, timeout};
 
 use super::gate::Urgency;
-use super::pool::{Manners, Pool, silence};
+use super::pool::{GOODBYE, Manners, Pool, silence};
 use super::sql::Dialect;
 use super::{StoreError, StoreOptions};
 
@@ -101,6 +101,7 @@ impl Db {
     pub(super) async fn close(&self) {
         match self {
             Self::Sqlite { read, write } => {
+                take_over(write).await;
                 read.close().await;
                 write.close().await;
             }
@@ -109,12 +110,25 @@ impl Db {
     }
 }
 
-/// Connects, and gives the name under which errors speak of the database.
-pub(super) async fn connect(options: &StoreOptions) -> Result<(Db, String), StoreError> {
+/// Has SQLite take the log over into the file. It does so by itself when its last connection ends, but that may be
+/// another program's, or one that does not end in time; and people copy the file alone.
+async fn take_over(write: &Pool<Sqlite>) {
+    let until = Instant::now() + GOODBYE;
+    if let Ok(mut held) = write.acquire(Urgency::Awaited, until).await {
+        // Waits for nobody. What it leaves is in the log still.
+        let _ = held.run(GOODBYE, "PRAGMA wal_checkpoint(PASSIVE)").await;
+    }
+}
+
+/// Connects; gives the name under which errors speak of the database, and whether it is a file that was there.
+pub(super) async fn connect(options: &StoreOptions) -> Result<(Db, String, bool), StoreError> {
     let text = options.url.expose_secret();
     match text.split_once(':').map(|(scheme, _)| scheme) {
         Some("sqlite") => sqlite(text, options.create).await,
-        Some("postgres" | "postgresql") => postgres(text, options.max_connections).await,
+        Some("postgres" | "postgresql") => {
+            let (db, name) = postgres(text, options.max_connections).await?;
+            Ok((db, name, false))
+        }
         Some(scheme) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => Err(StoreError::Url(
             format!("{scheme} is no database that rescind speaks"),
         )),
@@ -122,7 +136,7 @@ pub(super) async fn connect(options: &StoreOptions) -> Result<(Db, String), Stor
     }
 }
 
-async fn sqlite(url: &str, create: bool) -> Result<(Db, String), StoreError> {
+async fn sqlite(url: &str, create: bool) -> Result<(Db, String, bool), StoreError> {
     let options = SqliteConnectOptions::from_str(url)
         .map_err(|error| StoreError::Url(error.to_string()))?
         .foreign_keys(true)
@@ -139,6 +153,17 @@ async fn sqlite(url: &str, create: bool) -> Result<(Db, String), StoreError> {
     if !create && !path.exists() {
         return Err(StoreError::Missing { database: name });
     }
+    let found = size(&path) > 0;
+    if let Some(log) = lone_log(&path) {
+        return Err(StoreError::Disk {
+            database: name,
+            cause: format!(
+                "it is missing or empty, but its log {} is there and would be lost; put the database back beside it, \
+                 or move the log away for a new one",
+                log.display()
+            ),
+        });
+    }
     create_file(&path).map_err(|error| StoreError::Disk {
         database: name.clone(),
         cause: error.to_string(),
@@ -153,7 +178,7 @@ async fn sqlite(url: &str, create: bool) -> Result<(Db, String), StoreError> {
         .pragma("journal_size_limit", WAL_KEPT.to_string());
     let write = sqlite_pool(&name, 1, writer).await?;
     let read = sqlite_pool(&name, SQLITE_READERS, options.read_only(true)).await?;
-    Ok((Db::Sqlite { read, write }, name))
+    Ok((Db::Sqlite { read, write }, name, found))
 }
 
 /// Connects to a SQLite file.
@@ -178,6 +203,19 @@ async fn sqlite_pool(
         Ok(()) => Ok(pool),
         Err(error) => Err(StoreError::from_driver(name, &error)),
     }
+}
+
+fn size(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |file| file.len())
+}
+
+/// The write-ahead log of a database that is not there. SQLite removes such a one.
+fn lone_log(path: &Path) -> Option<PathBuf> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let log = PathBuf::from(log);
+    // In this order: whoever makes the database now writes the file first.
+    (size(&log) > 0 && size(path) == 0).then_some(log)
 }
 
 /// Creates the file and its folder so that only their owner can read them. SQLite gives the WAL and

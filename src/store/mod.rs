@@ -129,6 +129,8 @@ pub struct Store(Arc<Inner>, Urgency);
 struct Inner {
     db: Db,
     name: String,
+    /// It is a file that was there before it was opened.
+    found: bool,
     peppers: Peppers,
     ready: Ready,
 }
@@ -148,10 +150,11 @@ impl Store {
     /// [`StoreError::ReadOnly`], and [`StoreError::NewerDatabase`] when a newer program has migrated
     /// the database.
     pub async fn open(options: StoreOptions) -> Result<Self, StoreError> {
-        let (db, name) = connect::connect(&options).await?;
+        let (db, name, found) = connect::connect(&options).await?;
         let inner = Inner {
             db,
             name,
+            found,
             peppers: options.peppers,
             ready: Ready::default(),
         };
@@ -169,6 +172,14 @@ impl Store {
         let before = self.schema_version().await?;
         if before < connect::known_version() {
             let is_file = self.0.db.dialect() == sql::Dialect::Sqlite;
+            if is_file && before == 0 && self.0.found {
+                let file = std::path::absolute(&self.0.name).unwrap_or_default();
+                tracing::warn!(
+                    file = %file.display(),
+                    "a new database is made in a file that was there and holds none: if there should be keys, it is \
+                     the wrong file, or a copy without its -wal"
+                );
+            }
             if is_file && before > 0 && connect::writes_anew_after(before) {
                 room::check(&self.0.name)?;
             }

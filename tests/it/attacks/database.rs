@@ -1,5 +1,6 @@
 //! A database that is full, frozen, locked or flooded: nothing else stops, and it works again by itself.
 
+mod closing;
 mod disk;
 mod frozen;
 pub(crate) mod proxy;
