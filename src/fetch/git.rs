@@ -88,7 +88,7 @@ impl GitFetcher {
     pub fn new(client: Client, limits: FetchLimits) -> Self {
         Self {
             client,
-            budget: Arc::new(Budget::new(limits.concurrent)),
+            budget: Arc::new(Budget::new(limits.concurrent + limits.beside)),
             limits: Arc::new(limits),
             guard: Guard::operator(),
         }

@@ -30,6 +30,8 @@ pub struct FetchLimits {
     /// Fetches under way at the same time, each with up to 1 MiB of pack. Two more may have 16 MiB, and one as much
     /// as is held.
     pub concurrent: usize,
+    /// More of them, for what is read apart from others because a worker died while it held it.
+    pub beside: usize,
     /// How long the server may send nothing.
     pub stall: Duration,
     /// How long the server may be waited for in all.
@@ -50,6 +52,7 @@ impl Default for FetchLimits {
             max_inflated_bytes: 4 << 30,
             max_objects: 500_000,
             concurrent: 16,
+            beside: 4,
             stall: Duration::from_secs(20),
             total: Duration::from_mins(10),
             window: Duration::from_secs(20),

@@ -100,7 +100,7 @@ pub struct WorkerParts {
 #[derive(Debug, Clone)]
 pub struct WorkerOptions {
     /// Items under way at a time, at most as many as the fetcher has places; beside them two that are larger or
-    /// slower, one that is so even beside those, and one that a worker died of.
+    /// slower, one that is so even beside those, and four that were under way when a worker died.
     pub concurrent: usize,
     /// How long an item belongs to a worker that does not say that it is alive.
     pub lease: Duration,

@@ -40,7 +40,7 @@ statements! {
                     AND w.priority = queues.priority AND w.host > queues.host)
             FROM queues WHERE queues.host IS NOT NULL)
         SELECT priority, host FROM queues WHERE host IS NOT NULL LIMIT $4";
-    FRONT = "SELECT id, repository_id, owner FROM work_items
+    FRONT = "SELECT id, repository_id, owner, deaths FROM work_items
         WHERE state = 'waiting' AND leased_by IS NULL AND lane = $1 AND priority = $2 AND host = $3
             AND ready_at <= {now} AND repository_id NOT IN ({list:5})
         ORDER BY turn, level, event_at, id LIMIT $4";
@@ -160,6 +160,8 @@ impl Store {
                 id: row.uuid()?,
                 repository_id: row.next()?,
                 owner: row.next()?,
+                // Less than none when it was excused from one.
+                deaths: u32::try_from(row.next::<i64>()?).unwrap_or(0),
             })
         })
         .await
@@ -275,7 +277,7 @@ impl Store {
             tracing::error!(%item, repository, "a work item was put aside: its worker died {DEATHS_MAX} times");
         }
         for (item, repository) in &reclaimed {
-            tracing::warn!(%item, repository, "the worker of a work item died; it is read alone now");
+            tracing::warn!(%item, repository, "the worker of a work item died; it is read apart from others now");
         }
         Ok(Some(buried.len() + reclaimed.len()))
     }

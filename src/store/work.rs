@@ -57,7 +57,7 @@ pub enum Lane {
     Medium,
     /// The same of a place among those. One such at a time.
     Large,
-    /// A worker died while it held it. One such at a time, with tighter limits.
+    /// A worker died while it held it. Few such at a time, with tighter limits; one at a time of which two did.
     Alone,
 }
 
@@ -174,6 +174,8 @@ pub struct Claimable {
     pub repository_id: String,
     /// Whose repository it is; see [`owner`](super::owner).
     pub owner: String,
+    /// How many workers died while they held it.
+    pub deaths: u32,
 }
 
 /// A work item that this worker holds.

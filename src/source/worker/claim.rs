@@ -30,7 +30,7 @@ const SILENT_PLACES: usize = 2;
 const SERVED_MAX: usize = 48;
 
 /// The lanes beside the ordinary one, and their places.
-const OTHER_LANES: [(Lane, usize); 3] = [(Lane::Medium, 2), (Lane::Large, 1), (Lane::Alone, 1)];
+const OTHER_LANES: [(Lane, usize); 3] = [(Lane::Medium, 2), (Lane::Large, 1), (Lane::Alone, 4)];
 
 /// How often it is looked for items of the other lanes, while nothing says that there are any.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -141,8 +141,8 @@ impl Run<'_> {
         let mut chosen = Vec::new();
         for (lane, places) in OTHER_LANES {
             let held = self.under_way.values().filter(|item| item.lane == lane);
-            let held = held.map(|item| &item.range).collect();
-            let lane = Scarce::new(lane, places, held);
+            let held: Vec<&WorkItem> = held.collect();
+            let lane = Scarce::new(lane, places, &held);
             chosen.extend(self.worker.choose_in(lane, &mut self.round).await?);
         }
         Ok(chosen)
@@ -291,7 +291,7 @@ impl Worker {
         while let Some(next) = lane.next(&candidates, |host| {
             round.served(lane.lane, self.served_as(host))
         }) {
-            if lane.free == 0 {
+            if !lane.has_place_for(next) {
                 if lane.is_wanted_by(next) {
                     waiting = Waiting::Somebody;
                 }
@@ -328,6 +328,7 @@ impl Worker {
                 host: queue.host.clone(),
                 repository_id: item.repository_id,
                 owner: item.owner,
+                deaths: item.deaths,
             }));
             if fronts >= FRONTS_MAX {
                 break;

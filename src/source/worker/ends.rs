@@ -125,7 +125,13 @@ impl Shared {
                 lane: Lane::Large,
                 why,
             },
-            Lane::Large | Lane::Alone if !is_slow => End::Later { wait: BUSY, why },
+            Lane::Large | Lane::Alone if !is_slow => {
+                if item.lane == Lane::Alone {
+                    // It is fetched as a large one then.
+                    self.slow.note_outpaced(item.id);
+                }
+                End::Later { wait: BUSY, why }
+            }
             Lane::Large | Lane::Alone if !self.is_patient(item) => End::Failed(why),
             Lane::Large | Lane::Alone => {
                 let wait = Place::rest(self.slow.outpaced(item.id));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use crate::store::{Lane, NewWorkItem, Priority, owner};
+use crate::store::{Lane, NewWorkItem, Priority, WorkItem, owner};
 
 /// An item that may be taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,33 +15,46 @@ pub(super) struct Candidate {
     pub(super) repository_id: String,
     /// The owner of the repository.
     pub(super) owner: String,
+    /// How many workers died while they held it.
+    pub(super) deaths: u32,
+}
+
+/// Whether it is read strictly alone: one death may be that of any item that was under way then, after a second
+/// one of few it is likely the reason, and must not count against others again.
+fn is_deadly(deaths: u32) -> bool {
+    deaths >= 2
 }
 
 /// The places of such a lane, and who has them.
 #[derive(Debug)]
 pub(super) struct Scarce<'h> {
     pub(super) lane: Lane,
-    pub(super) free: usize,
+    free: usize,
     held: Vec<&'h NewWorkItem>,
+    /// How many places are taken, and whether one of those who have them is to be alone.
+    taken: usize,
+    is_closed: bool,
     hosts: HashMap<String, usize>,
     owners: HashMap<(String, String), usize>,
     repositories: HashMap<(String, String), usize>,
 }
 
 impl<'h> Scarce<'h> {
-    pub(super) fn new(lane: Lane, places: usize, held: Vec<&'h NewWorkItem>) -> Self {
+    pub(super) fn new(lane: Lane, places: usize, held: &[&'h WorkItem]) -> Self {
         let mut scarce = Self {
             lane,
             free: places.saturating_sub(held.len()),
-            held: Vec::new(),
+            held: held.iter().map(|item| &item.range).collect(),
+            taken: held.len(),
+            is_closed: held.iter().any(|item| is_deadly(item.deaths)),
             hosts: HashMap::new(),
             owners: HashMap::new(),
             repositories: HashMap::new(),
         };
-        for item in &held {
-            scarce.count(&item.host, &owner(&item.repository), &item.repository_id);
+        for WorkItem { range, .. } in held {
+            scarce.count(&range.host, &owner(&range.repository), &range.repository_id);
         }
-        Self { held, ..scarce }
+        scarce
     }
 
     fn count(&mut self, host: &str, owner: &str, repository: &str) {
@@ -63,7 +76,8 @@ impl<'h> Scarce<'h> {
     }
 
     /// The one that is next: the most urgent; among equals of whichever owner and host have the fewest places, and
-    /// have had none for the longest time, as `served` tells.
+    /// have had none for the longest time, as `served` tells. What is to be alone comes after all others: they are
+    /// likely none of them the reason of any death.
     pub(super) fn next<'c>(
         &self,
         candidates: &'c [Candidate],
@@ -74,13 +88,27 @@ impl<'h> Scarce<'h> {
             let name = (next.host.clone(), next.owner.clone());
             let of_owner = self.owners.get(&name).copied().unwrap_or_default();
             let of_host = self.of_host(&next.host);
-            (next.priority, of_owner, of_host, served(&next.host))
+            (
+                is_deadly(next.deaths),
+                next.priority,
+                of_owner,
+                of_host,
+                served(&next.host),
+            )
         })
+    }
+
+    /// Whether there is a place for it now.
+    pub(super) fn has_place_for(&self, next: &Candidate) -> bool {
+        let is_crowded = is_deadly(next.deaths) && self.taken > 0;
+        self.free > 0 && !self.is_closed && !is_crowded
     }
 
     /// Gives it a place.
     pub(super) fn take(&mut self, next: &Candidate) {
         self.free = self.free.saturating_sub(1);
+        self.taken += 1;
+        self.is_closed |= is_deadly(next.deaths);
         self.count(&next.host, &next.owner, &next.repository_id);
     }
 
@@ -95,6 +123,8 @@ impl<'h> Scarce<'h> {
 mod tests {
     use Priority::{Backfill, Webhook};
 
+    use jiff::Timestamp;
+
     use super::super::pauses::tests::item;
     use super::*;
 
@@ -105,16 +135,28 @@ mod tests {
             host: host.to_owned(),
             repository_id: repository.to_owned(),
             owner: owner.to_owned(),
+            deaths: 0,
+        }
+    }
+
+    fn held(lane: Lane, host: &str, repository: &str, deaths: u32) -> WorkItem {
+        WorkItem {
+            id: Uuid::now_v7(),
+            range: item(host, repository),
+            lane,
+            deaths,
+            lineage: None,
+            created_at: Timestamp::UNIX_EPOCH,
+            tries: 1,
         }
     }
 
     /// The items that get places, by their repository.
     fn taken<'c>(mut lane: Scarce<'_>, candidates: &'c [Candidate]) -> Vec<&'c str> {
         let mut taken = Vec::new();
-        while lane.free > 0 {
-            let Some(next) = lane.next(candidates, |_| None) else {
-                break;
-            };
+        while let Some(next) = lane.next(candidates, |_| None)
+            && lane.has_place_for(next)
+        {
             lane.take(next);
             taken.push(next.repository_id.as_str());
         }
@@ -131,25 +173,25 @@ mod tests {
             candidate("b", "bob", "4", Webhook),
             candidate("c", "carol", "5", Backfill),
         ];
-        let lane = |places| Scarce::new(Lane::Medium, places, Vec::new());
+        let lane = |places| Scarce::new(Lane::Medium, places, &[]);
         assert_eq!(taken(lane(2), &candidates), ["1", "4"]);
         assert_eq!(taken(lane(3), &candidates), ["1", "4", "3"]);
         assert_eq!(taken(lane(9), &candidates), ["1", "4", "3", "2", "5"]);
         // Alone, one has what there is, but never twice for one repository.
         assert_eq!(taken(lane(2), &candidates[..3]), ["1", "2"]);
-        let held = item("b", "4");
-        let one = Scarce::new(Lane::Medium, 2, vec![&held]);
+        let held = held(Lane::Medium, "b", "4", 0);
+        let one = Scarce::new(Lane::Medium, 2, &[&held]);
         assert_eq!(taken(one, &candidates[4..]), ["5"]);
     }
 
     #[test]
     fn whoever_has_a_place_makes_room_for_nothing_less_urgent() {
-        let held = item("a", "1");
-        assert_eq!(held.priority, Webhook);
-        let lane = Scarce::new(Lane::Large, 1, vec![&held]);
+        let held = held(Lane::Large, "a", "1", 0);
+        assert_eq!(held.range.priority, Webhook);
+        let lane = Scarce::new(Lane::Large, 1, &[&held]);
         assert!(lane.is_wanted_by(&candidate("b", "bob", "2", Webhook)));
         assert!(!lane.is_wanted_by(&candidate("b", "bob", "2", Backfill)));
-        let none = Scarce::new(Lane::Large, 1, Vec::new());
+        let none = Scarce::new(Lane::Large, 1, &[]);
         assert!(!none.is_wanted_by(&candidate("b", "bob", "2", Webhook)));
     }
 
@@ -159,8 +201,33 @@ mod tests {
             candidate("a", "x", "1", Webhook),
             candidate("b", "y", "2", Webhook),
         ];
-        let lane = Scarce::new(Lane::Large, 1, Vec::new());
+        let lane = Scarce::new(Lane::Large, 1, &[]);
         let next = lane.next(&candidates, |host| (host == "a").then_some(0));
         assert_eq!(next.unwrap().host, "b");
+    }
+
+    #[test]
+    fn of_what_workers_died_of_few_are_together_and_the_likely_reason_is_alone() {
+        let of = |repository: &str, deaths| Candidate {
+            deaths,
+            ..candidate("a", repository, repository, Webhook)
+        };
+        let mut candidates = [of("2", 2), of("1", 1)].to_vec();
+        candidates.extend(["3", "4", "5", "6"].map(|repository| of(repository, 1)));
+        let alone = |held: &[&WorkItem]| -> Vec<String> {
+            let lane = Scarce::new(Lane::Alone, 4, held);
+            let taken = taken(lane, &candidates);
+            taken.into_iter().map(str::to_owned).collect()
+        };
+        // However urgent: the others are likely innocent.
+        assert_eq!(alone(&[]), ["1", "3", "4", "5"]);
+        let beside = held(Lane::Alone, "b", "9", 1);
+        assert_eq!(alone(&[&beside, &beside]), ["1", "3"]);
+        let deadly = held(Lane::Alone, "b", "9", 2);
+        assert_eq!(alone(&[&deadly]), [""; 0]);
+        // It waits until nobody is beside it, and nobody comes then.
+        let deadly = [of("2", 2), of("7", 2)];
+        let taken_of = |held: &[&WorkItem]| taken(Scarce::new(Lane::Alone, 4, held), &deadly).len();
+        assert_eq!((taken_of(&[&beside]), taken_of(&[])), (0, 1));
     }
 }

@@ -73,14 +73,17 @@ impl Shared {
 
     /// Where an item is fetched.
     fn place(&self, item: &WorkItem, is_known: bool) -> Place {
+        let outpaced = self.slow.outpaced(item.id);
         Place {
             lane: match item.lane {
                 Lane::Ordinary => FetchLane::Ordinary,
                 Lane::Medium => FetchLane::Medium,
+                // Few are heavy of those that were under way when a worker died.
+                Lane::Alone if item.deaths < 2 && outpaced == 0 => FetchLane::Ordinary,
                 Lane::Large | Lane::Alone => FetchLane::Large,
             },
             demand: Arc::clone(self.demands.of(item.lane, is_known)),
-            outpaced: self.slow.outpaced(item.id),
+            outpaced,
         }
     }
 

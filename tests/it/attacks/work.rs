@@ -1,6 +1,7 @@
 //! Servers and repositories that keep the workers busy: by sending slowly, by sending much, by making work
 //! without end, and by taking the process with them.
 
+mod deaths;
 mod outages;
 mod owners;
 mod slow;

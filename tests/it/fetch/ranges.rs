@@ -461,6 +461,7 @@ async fn fetches_under_way_share_their_places() {
     let pushed = repository.push("main").unwrap();
     let fetcher = fetcher(FetchLimits {
         concurrent: 1,
+        beside: 0,
         ..limits()
     });
     let request = range(&place.forge.url(), &pushed);
