@@ -97,6 +97,11 @@ impl Bodies {
         }
     }
 
+    /// Whether this client sent something genuine lately.
+    pub(super) fn knows(&self, client: IpAddr) -> bool {
+        self.standings.of(client) == Standing::Known
+    }
+
     /// Reads a body.
     ///
     /// # Errors

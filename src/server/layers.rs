@@ -53,7 +53,14 @@ pub(super) async fn surround(
     let route = request.extensions().get::<MatchedPath>().cloned();
     let client = Client::of(request.extensions()).map(|client| client.address);
 
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let share = state.0.heads.share(&request, || state.is_known(&request));
+    let answer = async move {
+        match share {
+            Ok(_share) => next.run(request).await,
+            Err(refused) => ([(header::CONNECTION, "close")], refused).into_response(),
+        }
+    };
+    let answer = AssertUnwindSafe(answer).catch_unwind();
     let mut response = match tokio::time::timeout(state.0.limits.request_time, answer).await {
         Ok(Ok(response)) => response,
         Ok(Err(_panic)) => ApiError::internal().into_response(),

@@ -1,6 +1,6 @@
 //! HTTP: connections, router, access tokens, errors, the API.
 //!
-//! A connection gets a place (`places`) and has to keep pace (`guarded`); bodies share a budget (`budget`, `body`, `reading`),
+//! A connection gets a place (`places`) and has to keep pace (`guarded`); of a head only what is looked at is kept (`head`); bodies share a budget (`budget`, `body`, `reading`),
 //! those of senders that proved themselves first (`standing`). A request is told its client's address (`client`), passes `layers` (identifier, time limit, log line), finds its handler in `router`, shows its
 //! access token to [`Caller`], has its body read field by field by `fields`, and is answered by one file
 //! of [`api`]. Whatever goes wrong becomes an [`ApiError`]. The caller of [`router`] builds an
@@ -14,6 +14,7 @@ mod client;
 mod error;
 mod fields;
 mod guarded;
+mod head;
 mod layers;
 mod limit;
 mod openapi;
@@ -25,6 +26,7 @@ mod router;
 mod serve;
 mod standing;
 mod status;
+mod turns;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -52,9 +54,13 @@ use crate::respond::Responder;
 use crate::scan::Redactor;
 use crate::store::{Lookup, Store};
 use body::{Bodies, Hold, Terms, Whole};
+use client::{Client, counted_as};
 use fields::Fields;
+use head::Heads;
 use layers::RequestIds;
 use limit::SharedLimit;
+use pulse::Pulse;
+use turns::Turns;
 
 /// How many self-reports are looked up and recorded at a time.
 const SELF_REPORTS_AT_ONCE: usize = 8;
@@ -122,11 +128,11 @@ struct Inner {
     self_reports: SharedLimit,
     revocations: SharedLimit,
     uses: SharedLimit,
+    heads: Heads,
     bodies: Bodies,
     whole_log: Arc<Semaphore>,
     request_ids: RequestIds,
-    self_report_places: Arc<Semaphore>,
-    self_reports_waiting: Semaphore,
+    self_report_turns: Arc<Turns>,
 }
 
 impl AppState {
@@ -148,11 +154,11 @@ impl AppState {
             self_reports: SharedLimit::per_minute(limits.self_reports_per_minute),
             revocations: SharedLimit::per_minute(limits.revocations_per_minute),
             uses: SharedLimit::per_minute(limits.uses_per_minute),
+            heads: Heads::new(),
             bodies: Bodies::new(),
             whole_log: Arc::new(Semaphore::new(limits.whole_log)),
             request_ids: RequestIds::new(),
-            self_report_places: Arc::new(Semaphore::new(SELF_REPORTS_AT_ONCE)),
-            self_reports_waiting: Semaphore::new(SELF_REPORTS_WAITING),
+            self_report_turns: Turns::new(SELF_REPORTS_AT_ONCE, SELF_REPORTS_WAITING),
         }))
     }
 
@@ -182,6 +188,14 @@ impl AppState {
 
     fn lookup(&self) -> &Lookup {
         &self.0.lookup
+    }
+
+    /// Whether the client of a request proved itself lately.
+    fn is_known(&self, request: &Request) -> bool {
+        let pulse = request.extensions().get::<Arc<Pulse>>();
+        pulse.is_some_and(|pulse| pulse.is_proved())
+            || Client::of(request.extensions())
+                .is_some_and(|client| self.0.bodies.knows(counted_as(client.address)))
     }
 
     /// Reads a body of at most `limit` bytes. Everything that can be refused without it should have been.

@@ -62,7 +62,7 @@ impl Modify for AccessTokens {
 }
 
 /// The description as JSON.
-static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
+pub(super) static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
     let mut document = serde_json::to_value(Description::openapi()).unwrap_or_default();
     add_team_paths(&mut document);
     open_to_all(&mut document);

@@ -18,7 +18,7 @@ use super::client::{TrustedProxies, counted_as};
 use super::pulse::{Pulse, millis};
 
 /// The most connections at once.
-pub const MOST_CONNECTIONS: usize = 4096;
+pub const MOST_CONNECTIONS: usize = 2048;
 
 /// The most places for a moment besides the ordinary ones.
 pub const MOMENTARY_CONNECTIONS: usize = 64;

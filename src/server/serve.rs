@@ -23,13 +23,11 @@ use tower::Service as _;
 
 use super::error::{ApiError, ApiResult};
 use super::guarded::Guarded;
+use super::head::{MAX_HEAD, MAX_HEADERS, shrink};
 use super::places::{Connections, Place, Places};
 
 /// How long a client may take to send the head of a request, which also ends idle connections.
 const HEADER_TIME: Duration = Duration::from_secs(15);
-
-/// The most bytes of a request's head, and what is kept of a connection's bytes in each direction.
-const MAX_HEAD: usize = 16 << 10;
 
 /// How long a connection may last that found no place.
 const MOMENT: Duration = Duration::from_secs(3);
@@ -185,6 +183,10 @@ impl Serving {
                 .timer(TokioTimer::new())
                 .header_read_timeout(if is_momentary { MOMENT } else { HEADER_TIME })
                 .keep_alive(!is_momentary)
+                .max_headers(MAX_HEADERS)
+                // Of trailers, too.
+                .max_header_size(MAX_HEAD)
+                // What is kept of a connection's bytes in each direction.
                 .max_buf_size(MAX_HEAD)
                 .serve_connection(TokioIo::new(io), service)
         );
@@ -220,12 +222,12 @@ impl Serving {
     /// The request with what handlers want to know of its connection.
     fn routed(&self, request: Request<Incoming>, peer: SocketAddr, place: &Place) -> Request {
         let client = self.places.proxies().client(peer.ip(), request.headers());
-        let mut request = request.map(axum::body::Body::new);
-        let extensions = request.extensions_mut();
-        extensions.insert(client);
-        extensions.insert(Arc::clone(&place.pulse));
-        extensions.insert(self.finisher.clone());
-        request
+        let (mut head, body) = request.into_parts();
+        shrink(&mut head);
+        head.extensions.insert(client);
+        head.extensions.insert(Arc::clone(&place.pulse));
+        head.extensions.insert(self.finisher.clone());
+        Request::from_parts(head, axum::body::Body::new(body))
     }
 }
 

@@ -83,7 +83,7 @@ fn lock(remembered: &Mutex<Remembered>) -> MutexGuard<'_, Remembered> {
 }
 
 /// What a client's neighbors share with it: 24 bits of IPv4, 48 of IPv6.
-fn network(client: IpAddr) -> IpAddr {
+pub(super) fn network(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & !0xff).into(),
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & (u128::MAX << 80)).into()),

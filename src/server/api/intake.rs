@@ -1,6 +1,6 @@
 //! Reports from outside: of partners, of GitLab instances, and of strangers who hold a key.
 
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::Json;
@@ -17,6 +17,7 @@ use crate::keyformat::Sha256Digest;
 use crate::server::body::{Hold, Whole, refuse_too_large};
 use crate::server::client::{Client, counted_as};
 use crate::server::error::{ApiError, ApiResult};
+use crate::server::turns::NoTurn;
 use crate::server::{AppState, Finisher};
 
 /// Receive a secret-scanning report of GitHub.
@@ -297,13 +298,11 @@ pub async fn self_report(
         let message = "Too many keys are being reported at once. Nothing was changed; send the report again later.";
         ApiError::unavailable(message, SELF_REPORT_PATIENCE)
     };
-    // Nor must those who wait hold all connections.
-    let waiting = state.0.self_reports_waiting.try_acquire();
-    let waiting = waiting.map_err(|_| too_many())?;
-    let place = Arc::clone(&state.0.self_report_places).acquire_owned();
-    let place = tokio::time::timeout(SELF_REPORT_PATIENCE, place).await;
-    let place = place.ok().and_then(Result::ok).ok_or_else(too_many)?;
-    drop(waiting);
+    // Nor must those who wait hold all connections, or keep others waiting.
+    let address = client.unwrap_or(IpAddr::from([0; 4]));
+    let turns = &state.0.self_report_turns;
+    let place = turns.turn(address, SELF_REPORT_PATIENCE).await;
+    let place = place.map_err(|NoTurn| too_many())?;
     let report = finisher.finish(async move {
         let _place = place;
         // Of everything that is not ours, which anybody can make up, all that it costs is a part of a look-up.

@@ -5,5 +5,6 @@ mod connections;
 mod crowds;
 mod descriptors;
 mod exports;
+mod heads;
 mod proofs;
 mod target;

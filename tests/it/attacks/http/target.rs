@@ -114,11 +114,20 @@ impl Target {
 
     /// The most that the daemon ever had resident, in MiB.
     pub(super) fn peak(&self) -> u64 {
+        self.status_of("VmHWM:") >> 10
+    }
+
+    /// What the daemon has resident, in KiB.
+    pub(super) fn resident(&self) -> u64 {
+        self.status_of("VmRSS:")
+    }
+
+    fn status_of(&self, name: &str) -> u64 {
         let status = format!("/proc/{}/status", self.daemon.id());
         let status = std::fs::read_to_string(status).expect("a process");
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let line = status.lines().find(|line| line.starts_with(name));
         let kib = line.and_then(|line| line.split_whitespace().nth(1));
-        kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a size") >> 10
+        kib.and_then(|kib| kib.parse().ok()).expect("a size")
     }
 }
 

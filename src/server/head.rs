@@ -1,0 +1,205 @@
+//! What is kept of the heads of requests, and how much all of them may take.
+//!
+//! A head is kept while its body is waited for, which may take long and on every connection there is. So it shrinks to
+//! what is looked at before anything waits: a few headers of it, by themselves, without the buffer that it came in.
+//! What is large even then shares a budget; nothing that is meant well has so much.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::error::{ApiError, ApiResult};
+
+/// The most bytes of a head, and the most headers. Of forges it has less than 4 KiB and 40.
+pub(super) const MAX_HEAD: usize = 8 << 10;
+pub(super) const MAX_HEADERS: usize = 64;
+
+/// What one head may keep without a share of the budget.
+const ORDINARY: usize = 2 << 10;
+
+/// How many bytes of larger ones are kept at a time: of anybody, and more of clients that proved themselves.
+const OF_ANYBODY: usize = 3 << 20;
+const OF_KNOWN: usize = 1 << 20;
+
+/// When a client may try again whose head was too much.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// The headers that anything looks at, besides those that are read while a head is received.
+const KEPT: [&str; 34] = [
+    "authorization",
+    "content-length",
+    "content-type",
+    "github-public-key-identifier",
+    "github-public-key-signature",
+    "gitlab-public-key-identifier",
+    "gitlab-public-key-signature",
+    "gosst-public-key-identifier",
+    "gosst-public-key-signature",
+    "idempotency-key",
+    "webhook-id",
+    "webhook-signature",
+    "webhook-timestamp",
+    "x-event-key",
+    "x-forgejo-delivery",
+    "x-forgejo-event",
+    "x-forgejo-signature",
+    "x-gitea-delivery",
+    "x-gitea-event",
+    "x-gitea-signature",
+    "x-github-delivery",
+    "x-github-event",
+    "x-gitlab-event",
+    "x-gitlab-event-uuid",
+    "x-gitlab-token",
+    "x-gogs-delivery",
+    "x-gogs-event",
+    "x-gogs-signature",
+    "x-hexclave-secret-server-key",
+    "x-hub-signature",
+    "x-hub-signature-256",
+    "x-request-id",
+    "x-request-uuid",
+    "x-stack-secret-server-key",
+];
+
+/// Makes a head small: only headers that are looked at, the first of each name, and nothing that shares a buffer with
+/// the rest.
+pub(super) fn shrink(head: &mut Parts) {
+    let kept = KEPT.iter().filter_map(|name| {
+        let value = head.headers.get(*name)?;
+        let mut copy = HeaderValue::from_bytes(value.as_bytes()).ok()?;
+        copy.set_sensitive(value.is_sensitive());
+        Some((HeaderName::from_static(name), copy))
+    });
+    let kept: Vec<_> = kept.collect();
+    let mut headers = HeaderMap::with_capacity(kept.len());
+    headers.extend(kept);
+    head.headers = headers;
+    if let Ok(copy) = Uri::try_from(head.uri.to_string()) {
+        head.uri = copy;
+    }
+}
+
+/// What all heads together may take.
+#[derive(Debug)]
+pub(super) struct Heads {
+    of_anybody: Arc<Semaphore>,
+    of_known: Arc<Semaphore>,
+}
+
+impl Heads {
+    pub(super) fn new() -> Self {
+        Self {
+            of_anybody: Arc::new(Semaphore::new(OF_ANYBODY)),
+            of_known: Arc::new(Semaphore::new(OF_KNOWN)),
+        }
+    }
+
+    /// A head's part of the budget, to be kept as long as the head; `None` for one that needs none.
+    ///
+    /// # Errors
+    /// 503 when heads of others take all of it.
+    pub(super) fn share<B>(
+        &self,
+        request: &Request<B>,
+        is_known: impl FnOnce() -> bool,
+    ) -> ApiResult<Option<OwnedSemaphorePermit>> {
+        let bytes = weight(request);
+        if bytes <= ORDINARY {
+            return Ok(None);
+        }
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let share = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_many_owned(bytes).ok();
+        let share =
+            share(&self.of_anybody).or_else(|| is_known().then(|| share(&self.of_known)).flatten());
+        share.map(Some).ok_or_else(|| {
+            let message = "Too many requests with large heads are under way. Nothing was changed; send the request again later.";
+            ApiError::unavailable(message, RETRY_AFTER)
+        })
+    }
+}
+
+/// How many bytes a head keeps. Of its address a router makes parts, which are copies.
+fn weight<B>(request: &Request<B>) -> usize {
+    let headers = request.headers().iter();
+    let headers: usize = headers
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    let uri = request.uri();
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let authority = uri.authority().map_or(0, |of| of.as_str().len());
+    headers + 2 * (path + authority) + request.method().as_str().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(headers: usize, length: usize) -> Request<()> {
+        let mut request = Request::builder().uri("/webhooks/github?a=b");
+        for number in 0..headers {
+            request = request.header(format!("x-{number}"), "y".repeat(length));
+        }
+        request.body(()).unwrap()
+    }
+
+    #[test]
+    fn a_head_shrinks_to_what_is_looked_at() {
+        let (mut head, ()) = request(60, 100).into_parts();
+        let event = HeaderValue::from_static("push");
+        head.headers.append("x-github-event", event);
+        head.headers
+            .append("x-github-event", HeaderValue::from_static("issues"));
+        shrink(&mut head);
+        assert_eq!(head.headers.len(), 1);
+        assert_eq!(head.headers["x-github-event"], "push");
+        assert_eq!(head.uri, "/webhooks/github?a=b");
+    }
+
+    /// Whatever a handler says of itself that it reads has to reach it.
+    #[test]
+    fn every_described_header_is_kept() {
+        let document: serde_json::Value =
+            serde_json::from_slice(&crate::server::openapi::DOCUMENT).unwrap();
+        let mut described = 0;
+        for operation in document["paths"].as_object().unwrap().values() {
+            for operation in operation.as_object().unwrap().values() {
+                let parameters = operation["parameters"].as_array();
+                for parameter in parameters.into_iter().flatten() {
+                    if parameter["in"] == "header" {
+                        let name = parameter["name"].as_str().unwrap().to_lowercase();
+                        assert!(KEPT.contains(&name.as_str()), "{name}");
+                        described += 1;
+                    }
+                }
+            }
+        }
+        assert!(described > 10, "{described}");
+    }
+
+    #[test]
+    fn large_heads_share_a_budget_and_ordinary_ones_need_none() {
+        let heads = Heads::new();
+        let large = request(30, 200);
+        let mut shares = Vec::new();
+        while let Ok(Some(share)) = heads.share(&large, || false) {
+            shares.push(share);
+            assert!(shares.len() * 6000 <= OF_ANYBODY, "{}", shares.len());
+        }
+        assert!(
+            heads
+                .share(&large, || true)
+                .is_ok_and(|share| share.is_some())
+        );
+        assert!(
+            heads
+                .share(&request(10, 100), || false)
+                .is_ok_and(|share| share.is_none())
+        );
+        shares.pop();
+        assert!(heads.share(&large, || false).is_ok());
+    }
+}

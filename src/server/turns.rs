@@ -1,0 +1,235 @@
+//! Places for work that anybody can ask for again and again, shared fairly by whoever asks.
+//!
+//! Whoever has the fewest places comes first, then whoever has waited the longest. So a client that asks for everything
+//! has what nobody else wants, and waits only for itself. When too many wait, the last of whoever has the most of them
+//! goes: of a network, and of a client in it, so that many addresses of one network are not many.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::standing::network;
+
+/// There was no place in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NoTurn;
+
+/// A number of places.
+#[derive(Debug)]
+pub(super) struct Turns {
+    at_once: usize,
+    most_waiting: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    /// Who has each place that is taken.
+    taken: HashMap<u64, IpAddr>,
+    /// In the order of their arrival.
+    waiting: Vec<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    id: u64,
+    client: IpAddr,
+    go: oneshot::Sender<()>,
+}
+
+/// A place, or a wait for one. Given back when dropped.
+#[derive(Debug)]
+pub(super) struct Turn {
+    turns: Arc<Turns>,
+    id: u64,
+}
+
+impl Turns {
+    /// `at_once` places, for which `most_waiting` may wait.
+    pub(super) fn new(at_once: usize, most_waiting: usize) -> Arc<Self> {
+        Arc::new(Self {
+            at_once,
+            most_waiting,
+            state: Mutex::default(),
+        })
+    }
+
+    /// Waits for a place.
+    ///
+    /// # Errors
+    /// [`NoTurn`] when there is none within `patience`, or too many wait.
+    pub(super) async fn turn(
+        self: &Arc<Self>,
+        client: IpAddr,
+        patience: Duration,
+    ) -> Result<Turn, NoTurn> {
+        let (go, granted) = oneshot::channel();
+        let turn = {
+            let mut state = self.lock();
+            let id = state.next;
+            state.next += 1;
+            state.waiting.push(Waiting { id, client, go });
+            state.grant(self.at_once);
+            if state.waiting.len() > self.most_waiting {
+                state.thin_out();
+            }
+            Turn {
+                turns: Arc::clone(self),
+                id,
+            }
+        };
+        match tokio::time::timeout(patience, granted).await {
+            Ok(Ok(())) => Ok(turn),
+            _ => Err(NoTurn),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut state = self.turns.lock();
+        let id = self.id;
+        state.waiting.retain(|waiting| waiting.id != id);
+        state.taken.remove(&id);
+        state.grant(self.turns.at_once);
+    }
+}
+
+impl State {
+    /// Gives away the places that are free.
+    fn grant(&mut self, at_once: usize) {
+        while self.taken.len() < at_once {
+            let has = |waiting: &Waiting| {
+                let holders = self.taken.values();
+                let own = holders.clone().filter(|holder| **holder == waiting.client);
+                let near = network(waiting.client);
+                let near = holders.filter(|holder| network(**holder) == near);
+                (own.count(), near.count(), waiting.id)
+            };
+            let first = (0..self.waiting.len()).min_by_key(|at| has(&self.waiting[*at]));
+            let Some(at) = first else {
+                return;
+            };
+            let next = self.waiting.remove(at);
+            self.taken.insert(next.id, next.client);
+            // Should nobody listen any more, the turn is about to be dropped, and the place with it.
+            let _ = next.go.send(());
+        }
+    }
+
+    /// Refuses the last of whoever waits most often.
+    fn thin_out(&mut self) {
+        let mut networks: HashMap<IpAddr, usize> = HashMap::new();
+        let mut clients: HashMap<IpAddr, usize> = HashMap::new();
+        for waiting in &self.waiting {
+            *networks.entry(network(waiting.client)).or_default() += 1;
+            *clients.entry(waiting.client).or_default() += 1;
+        }
+        let last = (0..self.waiting.len()).max_by_key(|at| {
+            let Waiting { id, client, .. } = self.waiting[*at];
+            (networks[&network(client)], clients[&client], id)
+        });
+        if let Some(last) = last {
+            self.waiting.remove(last);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn client(network: u8, number: u8) -> IpAddr {
+        IpAddr::from([192, 0, network, number])
+    }
+
+    /// Lets what was spawned begin to wait.
+    async fn settle() {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_wants_everything_waits_for_himself() {
+        let turns = Turns::new(4, 16);
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            held.push(turns.turn(client(1, 1), HOUR).await.unwrap());
+        }
+        let waiters = tokio_util::task::TaskTracker::new();
+        let refused = Arc::new(Mutex::new(0));
+        for _ in 0..100 {
+            let (turns, refused) = (Arc::clone(&turns), Arc::clone(&refused));
+            waiters.spawn(async move {
+                match turns.turn(client(1, 1), HOUR).await {
+                    Ok(turn) => {
+                        let _turn = turn;
+                        std::future::pending::<()>().await;
+                    }
+                    Err(NoTurn) => *refused.lock().unwrap() += 1,
+                }
+            });
+        }
+        settle().await;
+        assert_eq!(*refused.lock().unwrap(), 84);
+        let other = turns.turn(client(2, 1), HOUR);
+        let free = async {
+            settle().await;
+            held.pop();
+        };
+        let (other, ()) = tokio::join!(other, free);
+        assert!(other.is_ok());
+        assert_eq!(*refused.lock().unwrap(), 85, "a newcomer went instead");
+        assert_eq!(turns.lock().taken.len(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_network_of_many_addresses_is_not_many() {
+        let turns = Turns::new(1, 8);
+        let held = turns.turn(client(1, 0), HOUR).await.unwrap();
+        let crowd = (1..=8).map(|number| Box::pin(turns.turn(client(1, number), HOUR)));
+        let crowd = futures_util::future::join_all(crowd);
+        let other = async {
+            settle().await;
+            let other = turns.turn(client(2, 1), HOUR);
+            let free = async {
+                settle().await;
+                drop(held);
+            };
+            let (other, ()) = tokio::join!(other, free);
+            other.map(drop)
+        };
+        let (crowd, other) = tokio::join!(
+            async {
+                let granted = crowd.await;
+                granted.iter().filter(|turn| turn.is_ok()).count()
+            },
+            other
+        );
+        assert!(other.is_ok());
+        assert_eq!(crowd, 7);
+    }
+
+    #[tokio::test]
+    async fn whoever_gives_up_leaves_nothing_behind() {
+        let turns = Turns::new(1, 8);
+        let held = turns.turn(client(1, 1), HOUR).await.unwrap();
+        let refused = turns.turn(client(1, 2), Duration::from_millis(5)).await;
+        assert_eq!(refused.unwrap_err(), NoTurn);
+        assert!(turns.lock().waiting.is_empty());
+        drop(held);
+        assert!(turns.lock().taken.is_empty());
+        assert!(turns.turn(client(1, 2), Duration::ZERO).await.is_ok());
+    }
+}
