@@ -18,9 +18,9 @@ use super::{COULD_NOT_RUN, Context, DONE, FOUND, UsageError};
 use crate::clock::{Clock as _, SystemClock};
 use crate::keyformat::Sha256Digest;
 use crate::scan::{
-    Counters, Engine, Event, FilesError, Finding, HistoryError, KnownKey, Match, Redactor, Report,
-    ReportFormat, STANDARD_INPUT, Summary, printable, printable_unread, scan_history, scan_path,
-    scan_since, scan_staged, scan_stream,
+    Counters, Disobeyed, Engine, Event, FilesError, Finding, HistoryError, KnownKey, Match,
+    Redactor, Report, ReportFormat, STANDARD_INPUT, Summary, printable, printable_unread,
+    scan_history, scan_path, scan_since, scan_staged, scan_stream,
 };
 use crate::store::{Key, WhyInvalid};
 
@@ -272,6 +272,10 @@ fn write(
                     report.unread(&unread)
                 })
                 .context(UNWRITABLE)?;
+            }
+            Event::Disobeyed(Disobeyed { path, reason }) => {
+                let path = printable(redactor, &path);
+                bar.suspend(|| note(&format!("ignore file not obeyed: {path}: {reason}")));
             }
             Event::Found(finding) => {
                 candidates += 1;

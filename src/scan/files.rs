@@ -1,15 +1,14 @@
 //! Scans a file, a stream, or all files of a folder.
 
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::fs::{self, File, FileType};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
-use std::thread;
-
-use ignore::{DirEntry, WalkBuilder, WalkState};
 
 use super::finding::{Closed, Outlet};
+use super::walk::{Visitor, Walk};
 use super::{Counters, Engine, Event, Finding, Scanner};
 
 /// Why a path cannot be scanned at all.
@@ -28,7 +27,9 @@ pub enum FilesError {
 
 /// Scans `path`, which may be a folder, a file or a named pipe, and reports to `counters` and `events`. A
 /// folder's files are scanned by as many threads as there are processors, hidden ones too, but not those
-/// that ignore files (`.gitignore`, `.ignore`, …) list, unless `all` is set. Whatever cannot be read is
+/// that ignore files (`.gitignore`, `.ignore`, …) list, unless `all` is set: leaks live in hidden files such as
+/// `.env`. A `.gitignore` counts without a repository around it too, since an unpacked archive or an export has one
+/// as well; one that is no regular file, or too large, is reported and not obeyed. Whatever cannot be read is
 /// reported, symbolic links are not followed, and folders named `.git` are left to
 /// [`scan_history`](super::scan_history).
 ///
@@ -51,8 +52,7 @@ pub fn scan_path(
     })?;
     if kind.is_dir() {
         fs::read_dir(path).map_err(FilesError::Unreadable)?;
-        scan_folder(path, all, engine, outlet);
-        return Ok(());
+        return scan_folder(path, all, engine, outlet).map_err(FilesError::Unreadable);
     }
     if let Some(what) = endless(kind.file_type()) {
         return Err(FilesError::NotAFile(what));
@@ -78,88 +78,51 @@ pub fn scan_stream(
     let _ = scan_text(text, name, &mut Scanner::new(engine), outlet);
 }
 
-fn scan_folder(root: &Path, all: bool, engine: &Engine, outlet: Outlet<'_>) {
-    let mut walk = WalkBuilder::new(root);
-    // Leaks live in hidden files such as .env. A .gitignore counts without a repository around it too:
-    // an unpacked archive or an export has one as well.
-    walk.standard_filters(!all)
-        .hidden(false)
-        .require_git(false)
-        .threads(thread::available_parallelism().map_or(1, usize::from));
-    thread::scope(|scope| {
-        // The walk wants closures that own what they use or borrow it for longer than itself.
-        scope.spawn(|| {
-            walk.build_parallel().run(|| {
-                let mut scanner = Scanner::new(engine);
-                Box::new(
-                    move |entry| match visit(entry, root, &mut scanner, outlet) {
-                        Ok(state) => state,
-                        Err(Closed) => WalkState::Quit,
-                    },
-                )
-            });
-        });
-    });
+fn scan_folder(
+    root: &Path,
+    all: bool,
+    engine: &Engine,
+    outlet: Outlet<'_>,
+) -> Result<(), io::Error> {
+    Walk::new(all, outlet).run(root, || Files {
+        scanner: Scanner::new(engine),
+        outlet,
+    })
 }
 
-fn visit(
-    entry: Result<DirEntry, ignore::Error>,
-    root: &Path,
-    scanner: &mut Scanner<'_>,
-    outlet: Outlet<'_>,
-) -> Result<WalkState, Closed> {
-    let entry = match entry {
-        Ok(entry) => entry,
-        Err(error) => {
-            let (path, reason) = explain(&error);
-            outlet.unread(path.unwrap_or(root), reason)?;
-            return Ok(WalkState::Continue);
+/// Scans the files of a folder.
+struct Files<'a> {
+    scanner: Scanner<'a>,
+    outlet: Outlet<'a>,
+}
+
+impl Visitor for Files<'_> {
+    fn enters(&mut self, name: &OsStr) -> bool {
+        let is_git = name == ".git";
+        if is_git {
+            Counters::count(&self.outlet.counters.git_folders);
         }
-    };
-    if let Some(error) = entry.error() {
-        let (path, reason) = explain(error);
-        outlet.unread(path.unwrap_or(entry.path()), reason)?;
+        !is_git
     }
-    let Some(kind) = entry.file_type() else {
-        return Ok(WalkState::Continue);
-    };
-    if kind.is_dir() {
-        if entry.depth() > 0 && entry.file_name() == ".git" {
-            Counters::count(&outlet.counters.git_folders);
-            return Ok(WalkState::Skip);
+
+    fn visit(&mut self, path: &Path, kind: FileType) -> Result<(), Closed> {
+        let outlet = self.outlet;
+        if kind.is_file() {
+            return match File::open(path) {
+                Ok(mut file) => scan_text(&mut file, path, &mut self.scanner, outlet),
+                Err(error) => outlet.unread(path, error.to_string()),
+            };
         }
-    } else if kind.is_file() {
-        match File::open(entry.path()) {
-            Ok(mut file) => scan_text(&mut file, entry.path(), scanner, outlet)?,
-            Err(error) => outlet.unread(entry.path(), error.to_string())?,
+        if kind.is_symlink() {
+            Counters::count(&outlet.counters.links);
+            return match fs::metadata(path) {
+                Ok(_) => Ok(()),
+                Err(error) => outlet.unread(path, format!("broken link: {error}")),
+            };
         }
-    } else if kind.is_symlink() {
-        Counters::count(&outlet.counters.links);
-        if let Err(error) = fs::metadata(entry.path()) {
-            outlet.unread(entry.path(), format!("broken link: {error}"))?;
-        }
-    } else {
         // To open a pipe would wait for a writer.
         let what = endless(kind).unwrap_or("a named pipe");
-        outlet.unread(entry.path(), format!("{what}, not opened"))?;
-    }
-    Ok(WalkState::Continue)
-}
-
-/// The path that an error of the walk is about, and the error without it.
-fn explain(error: &ignore::Error) -> (Option<&Path>, String) {
-    match error {
-        ignore::Error::WithPath { path, err } => {
-            let (inner, reason) = explain(err);
-            (inner.or(Some(path)), reason)
-        }
-        ignore::Error::WithDepth { err, .. } => explain(err),
-        ignore::Error::WithLineNumber { line, err } => {
-            let (path, reason) = explain(err);
-            (path, format!("line {line}: {reason}"))
-        }
-        ignore::Error::Partial(errors) if errors.len() == 1 => explain(&errors[0]),
-        error => (None, error.to_string()),
+        outlet.unread(path, format!("{what}, not opened"))
     }
 }
 

@@ -58,6 +58,18 @@ pub enum Event {
     Found(Finding),
     /// Something could not be scanned, or not as a whole.
     Unread(Unread),
+    /// An ignore file is not obeyed, so that more is scanned.
+    Disobeyed(Disobeyed),
+}
+
+/// An ignore file that is not obeyed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disobeyed {
+    /// The ignore file, or the first of the files that are scanned because it is too much work to tell whether they
+    /// are listed.
+    pub path: PathBuf,
+    /// Why.
+    pub reason: String,
 }
 
 /// Something that should have been scanned and was not.
@@ -132,6 +144,20 @@ impl Outlet<'_> {
             object: None,
             reason: reason.into(),
         })
+    }
+
+    /// Ignore files are not obeyed.
+    pub(super) fn disobeyed(
+        &self,
+        path: impl Into<PathBuf>,
+        reason: impl Into<String>,
+    ) -> Result<(), Closed> {
+        let disobeyed = Disobeyed {
+            path: path.into(),
+            reason: reason.into(),
+        };
+        let sent = self.events.send(Event::Disobeyed(disobeyed));
+        sent.map_err(|_| Closed)
     }
 
     /// An object of a repository could not be read, which some commit has at `path`.

@@ -8,6 +8,7 @@ mod engine;
 mod files;
 mod finding;
 mod git;
+mod ignored;
 mod lines;
 #[cfg(test)]
 mod oracle;
@@ -16,11 +17,12 @@ mod report;
 mod sarif;
 mod scanner;
 mod visible;
+mod walk;
 
 pub use candidate::{Candidate, Encoding, Encodings};
 pub use engine::Engine;
 pub use files::{FilesError, STANDARD_INPUT, scan_path, scan_stream};
-pub use finding::{Counters, Event, Finding, GitKind, GitObject, LostObject, Unread};
+pub use finding::{Counters, Disobeyed, Event, Finding, GitKind, GitObject, LostObject, Unread};
 pub use git::{HistoryError, scan_history, scan_since, scan_staged};
 pub use redact::Redactor;
 pub use report::{KnownKey, Match, Report, ReportFormat, Summary, printable, printable_unread};

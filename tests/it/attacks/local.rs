@@ -1,6 +1,8 @@
 //! Attacks by what is scanned or imported: repositories whose configuration names programs, names of files that
-//! fool a terminal, tables without an end.
+//! fool a terminal, ignore files and tables without an end.
 
+#[cfg(unix)]
+mod ignored;
 #[cfg(unix)]
 mod names;
 #[cfg(unix)]

@@ -1,0 +1,339 @@
+//! What ignore files (`.gitignore`, `.ignore`, …) list.
+//!
+//! Who owns a folder owns its ignore files as well, so that they are read like everything else that a stranger wrote:
+//! only regular files, without following links, up to a size, and all that are kept at a time within a budget.
+//! One that is beyond that is not obeyed, which means that more is scanned.
+
+mod glob;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use glob::{Exhausted, Pattern, Steps};
+
+/// How large an ignore file may be, in bytes.
+const SIZE_MAX: usize = 1 << 20;
+/// How many lines it may have.
+const LINES_MAX: usize = 10_000;
+/// How much memory the patterns that a walk holds at a time may take, in bytes.
+const HELD_MAX: usize = 16 << 20;
+/// How many steps it may take to tell whether a path is listed: some hundred microseconds, about what it takes to scan a
+/// file. Thousands of lines without wildcards are well within that.
+const STEPS_MAX: u32 = 1 << 18;
+/// How long the path of a repository may be that a file named `.git` holds.
+const LINK_MAX: usize = 8 << 10;
+
+/// Why an ignore file is not obeyed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("not a regular file")]
+    NotAFile,
+    #[error("larger than {} MiB", SIZE_MAX >> 20)]
+    TooLarge,
+    #[error("more than {LINES_MAX} lines")]
+    TooManyLines,
+    #[error("the ignore files of the folders under way take more than {} MiB", HELD_MAX >> 20)]
+    TooMuch,
+    #[error("{0}")]
+    Unreadable(#[from] io::Error),
+}
+
+/// Whether ignore files list a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Listed,
+    NotListed,
+    /// It would take too long to tell.
+    Unclear,
+}
+
+/// The memory that the patterns of a walk take.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Held(Arc<AtomicUsize>);
+
+/// What the ignore files of a folder and of all folders above it list.
+#[derive(Debug)]
+pub(super) struct Ignored {
+    above: Option<Arc<Ignored>>,
+    /// By precedence: those that come first decide, in whatever folder they are.
+    lists: [Option<List>; KINDS],
+}
+
+/// Of `.ignore`, `.gitignore`, `.git/info/exclude`, and what the user's git configuration names.
+const KINDS: usize = 4;
+const IGNORE: usize = 0;
+const GITIGNORE: usize = 1;
+const EXCLUDE: usize = 2;
+const USERS: usize = 3;
+
+/// The patterns of an ignore file.
+#[derive(Debug)]
+struct List {
+    /// The folder that its patterns are relative to, with a slash at its end.
+    folder: Vec<u8>,
+    patterns: Vec<Pattern>,
+    weight: usize,
+    held: Held,
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        self.held.0.fetch_sub(self.weight, Ordering::Relaxed);
+    }
+}
+
+/// Where ignore files are read from, and who is told of those that are not obeyed.
+pub(super) struct Reader<'a> {
+    pub(super) held: &'a Held,
+    pub(super) tell: &'a mut dyn FnMut(&Path, Refusal),
+}
+
+impl Reader<'_> {
+    /// What the ignore files above `root` and those of the user list. The path is absolute.
+    pub(super) fn above(&mut self, root: &Path) -> Option<Arc<Ignored>> {
+        let mut ignored = self.users();
+        let mut folders: Vec<&Path> = root.ancestors().skip(1).collect();
+        folders.reverse();
+        for folder in folders {
+            ignored = self.within(folder, folder, &|_| true, ignored);
+        }
+        ignored
+    }
+
+    /// What is listed within a folder: by the ignore files `above` and by its own. `shown` is what to call the
+    /// folder, `has` whether it may have an entry of that name.
+    pub(super) fn within(
+        &mut self,
+        folder: &Path,
+        shown: &Path,
+        has: &dyn Fn(&str) -> bool,
+        above: Option<Arc<Ignored>>,
+    ) -> Option<Arc<Ignored>> {
+        let mut lists = [const { None }; KINDS];
+        for (kind, name) in [(IGNORE, ".ignore"), (GITIGNORE, ".gitignore")] {
+            if has(name) {
+                lists[kind] = self.list(folder, &shown.join(name), Links::Refused);
+            }
+        }
+        if has(".git")
+            && let Some(repository) = repository(&shown.join(".git"))
+        {
+            let path = repository.join("info/exclude");
+            lists[EXCLUDE] = self.list(folder, &path, Links::Refused);
+        }
+        if lists.iter().all(Option::is_none) {
+            return above;
+        }
+        Some(Arc::new(Ignored { above, lists }))
+    }
+
+    /// What the file lists that the user's own git configuration names. The configuration of a repository can
+    /// name none here.
+    fn users(&mut self) -> Option<Arc<Ignored>> {
+        let path = ignore::gitignore::gitconfig_excludes_path()?;
+        let folder = std::env::current_dir().ok()?;
+        // A relative one may be in what is scanned.
+        let links = if path.is_absolute() {
+            Links::Followed
+        } else {
+            Links::Refused
+        };
+        let mut lists = [const { None }; KINDS];
+        lists[USERS] = Some(self.list(&folder, &path, links)?);
+        Some(Arc::new(Ignored { above: None, lists }))
+    }
+
+    fn list(&mut self, folder: &Path, path: &Path, links: Links) -> Option<List> {
+        let read = read(path, SIZE_MAX, links).and_then(|text| match text {
+            Some(text) => self.parse(folder, &text),
+            None => Ok(None),
+        });
+        read.unwrap_or_else(|why| {
+            (self.tell)(path, why);
+            None
+        })
+    }
+
+    fn parse(&self, folder: &Path, text: &[u8]) -> Result<Option<List>, Refusal> {
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        let lines = text.split(|byte| *byte == b'\n').count();
+        if lines > LINES_MAX + usize::from(text.ends_with(b"\n")) {
+            return Err(Refusal::TooManyLines);
+        }
+        // What its patterns can take at most. It is known before they are made.
+        let weight = size_of::<List>() + folder.as_os_str().len() + 2 * text.len();
+        let weight = weight + lines * (size_of::<Pattern>() + ALLOCATION);
+        let before = self.held.0.fetch_add(weight, Ordering::Relaxed);
+        let mut base = slashed(folder).into_owned();
+        if !base.ends_with(b"/") {
+            base.push(b'/');
+        }
+        let mut list = List {
+            folder: base,
+            patterns: Vec::new(),
+            weight,
+            held: self.held.clone(),
+        };
+        if before + weight > HELD_MAX {
+            return Err(Refusal::TooMuch);
+        }
+        let patterns = text.split(|byte| *byte == b'\n').filter_map(Pattern::parse);
+        list.patterns = patterns.collect();
+        list.patterns.shrink_to_fit();
+        Ok((!list.patterns.is_empty()).then_some(list))
+    }
+}
+
+/// What an allocation takes beside its contents.
+const ALLOCATION: usize = 32;
+
+impl Ignored {
+    /// Whether a path is listed. It is absolute, and below the folder that this is for.
+    pub(super) fn verdict(&self, path: &Path, is_folder: bool) -> Verdict {
+        match self.decide(path, is_folder, &mut Steps::new(STEPS_MAX)) {
+            Ok(true) => Verdict::Listed,
+            Ok(false) => Verdict::NotListed,
+            Err(Exhausted) => Verdict::Unclear,
+        }
+    }
+
+    fn decide(&self, path: &Path, is_folder: bool, steps: &mut Steps) -> Result<bool, Exhausted> {
+        for kind in 0..KINDS {
+            let mut folder = Some(self);
+            while let Some(ignored) = folder {
+                steps.take(1)?;
+                if let Some(list) = &ignored.lists[kind]
+                    && let Some(is_listed) = list.decide(path, is_folder, steps)?
+                {
+                    return Ok(is_listed);
+                }
+                folder = ignored.above.as_deref();
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl List {
+    /// Whether it lists a path, or takes back that another does, if it says either.
+    fn decide(
+        &self,
+        path: &Path,
+        is_folder: bool,
+        steps: &mut Steps,
+    ) -> Result<Option<bool>, Exhausted> {
+        let path = slashed(path);
+        let within = match path.strip_prefix(&*self.folder) {
+            Some(within) => within,
+            // The current folder, to which the user's patterns are relative, may be elsewhere.
+            None => path.strip_prefix(b"/").unwrap_or(&path),
+        };
+        for pattern in self.patterns.iter().rev() {
+            if pattern.matches(within, is_folder, steps)? {
+                return Ok(Some(!pattern.is_negated));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A path's bytes, parted by slashes.
+fn slashed(path: &Path) -> Cow<'_, [u8]> {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    if cfg!(windows) {
+        let slash = |byte: &u8| if *byte == b'\\' { b'/' } else { *byte };
+        return bytes.iter().map(slash).collect::<Vec<u8>>().into();
+    }
+    bytes.into()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Links {
+    Followed,
+    Refused,
+}
+
+/// What is in a file, if there is one. Waits for nothing: to open a pipe would.
+fn read(path: &Path, limit: usize, links: Links) -> Result<Option<Vec<u8>>, Refusal> {
+    let found = match links {
+        Links::Followed => fs::metadata(path),
+        Links::Refused => fs::symlink_metadata(path),
+    };
+    match found {
+        Ok(found) if !found.is_file() => return Err(Refusal::NotAFile),
+        Ok(_) => {}
+        Err(error) if is_absent(&error) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    let file = open(path, links)?;
+    // It may be another one by now.
+    if !file.metadata()?.is_file() {
+        return Err(Refusal::NotAFile);
+    }
+    let mut text = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut text)?;
+    if text.len() > limit {
+        return Err(Refusal::TooLarge);
+    }
+    Ok(Some(text))
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+#[cfg(unix)]
+fn open(path: &Path, links: Links) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags};
+
+    let mut how = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    if links == Links::Refused {
+        how |= OFlags::NOFOLLOW;
+    }
+    Ok(rustix::fs::open(path, how, Mode::empty())?.into())
+}
+
+#[cfg(not(unix))]
+fn open(path: &Path, _: Links) -> io::Result<File> {
+    File::open(path)
+}
+
+/// The repository that `.git` is, or that it names if it is a file: that is so in further working trees.
+fn repository(git: &Path) -> Option<PathBuf> {
+    if !fs::symlink_metadata(git).ok()?.is_file() {
+        return Some(git.to_owned());
+    }
+    let named = first_line(git)?;
+    let named = named.strip_prefix(b"gitdir: ")?;
+    let tree = git.parent()?.join(path_of(named));
+    let common = first_line(&tree.join("commondir"))?;
+    Some(tree.join(path_of(&common)))
+}
+
+fn first_line(path: &Path) -> Option<Vec<u8>> {
+    let text = read(path, LINK_MAX, Links::Refused).ok()??;
+    let line = text.split(|byte| *byte == b'\n').next()?;
+    Some(line.trim_ascii_end().to_owned())
+}
+
+/// The path that these bytes are. On other systems than Unix, what is no UTF-8 becomes a path that leads nowhere.
+#[cfg(unix)]
+fn path_of(bytes: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    std::ffi::OsStr::from_bytes(bytes).into()
+}
+
+#[cfg(not(unix))]
+fn path_of(bytes: &[u8]) -> PathBuf {
+    String::from_utf8_lossy(bytes).into_owned().into()
+}

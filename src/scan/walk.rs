@@ -1,0 +1,229 @@
+//! Walks through a folder with several threads, deepest folders first.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, FileType};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use super::finding::{Closed, Outlet};
+use super::ignored::{Held, Ignored, Reader, Verdict};
+
+/// A folder that is under way.
+struct Folder {
+    /// What it is called to the user.
+    shown: PathBuf,
+    /// Where it is.
+    absolute: PathBuf,
+    ignored: Option<Arc<Ignored>>,
+}
+
+/// Something in a folder that has yet to be visited.
+struct Entry {
+    folder: Arc<Folder>,
+    name: OsString,
+    kind: FileType,
+}
+
+/// A walk through a folder.
+pub(super) struct Walk<'a> {
+    all: bool,
+    outlet: Outlet<'a>,
+    held: Held,
+    gave_up: AtomicBool,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    entries: Vec<Entry>,
+    /// How many threads visit an entry, and may add more.
+    busy: usize,
+    is_over: bool,
+}
+
+/// What to call for each entry that is no folder, and for folders whether to go into them.
+pub(super) trait Visitor {
+    /// Whether to go into a folder.
+    fn enters(&mut self, name: &OsStr) -> bool;
+
+    /// Visits what is no folder.
+    fn visit(&mut self, path: &Path, kind: FileType) -> Result<(), Closed>;
+}
+
+impl<'a> Walk<'a> {
+    /// Makes a walk, which leaves out what ignore files list unless `all` is set.
+    pub(super) fn new(all: bool, outlet: Outlet<'a>) -> Self {
+        Self {
+            all,
+            outlet,
+            held: Held::default(),
+            gave_up: AtomicBool::new(false),
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Walks through `root` with a thread for each processor, each with a visitor of its own, until everything is
+    /// visited or nobody listens any more.
+    pub(super) fn run<V: Visitor>(
+        &self,
+        root: &Path,
+        visitor: impl Fn() -> V + Sync,
+    ) -> io::Result<()> {
+        let absolute = fs::canonicalize(root)?;
+        let mut above = None;
+        if !self.all {
+            let Ok(read) = self.reading(|reader| reader.above(&absolute)) else {
+                return Ok(());
+            };
+            above = read;
+        }
+        if self.list(root.to_owned(), absolute, above).is_err() {
+            return Ok(());
+        }
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| self.work(&mut visitor()));
+            }
+        });
+        Ok(())
+    }
+
+    fn work(&self, visitor: &mut impl Visitor) {
+        while let Some(entry) = self.next() {
+            // Others must not wait for what a panic left undone.
+            let mut busy = Busy {
+                walk: self,
+                is_done: false,
+            };
+            busy.is_done = self.visit(entry, visitor).is_ok();
+        }
+    }
+
+    fn visit(&self, entry: Entry, visitor: &mut impl Visitor) -> Result<(), Closed> {
+        let Entry { folder, name, kind } = entry;
+        let shown = folder.shown.join(&name);
+        let absolute = folder.absolute.join(&name);
+        if let Some(ignored) = &folder.ignored {
+            match ignored.verdict(&absolute, kind.is_dir()) {
+                Verdict::Listed => return Ok(()),
+                Verdict::NotListed => {}
+                Verdict::Unclear => self.give_up(&shown)?,
+            }
+        }
+        if !kind.is_dir() {
+            return visitor.visit(&shown, kind);
+        }
+        if visitor.enters(&name) {
+            self.list(shown, absolute, folder.ignored.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Says once that ignore files take too long.
+    fn give_up(&self, path: &Path) -> Result<(), Closed> {
+        if self.gave_up.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let why = "whether ignore files list it, and maybe others, takes too long to tell";
+        self.outlet.disobeyed(path, why)
+    }
+
+    /// Adds what is in a folder to what has yet to be visited.
+    fn list(
+        &self,
+        shown: PathBuf,
+        absolute: PathBuf,
+        above: Option<Arc<Ignored>>,
+    ) -> Result<(), Closed> {
+        let listed = match fs::read_dir(&shown) {
+            Ok(listed) => listed,
+            Err(error) => return self.outlet.unread(shown, error.to_string()),
+        };
+        let mut found = Vec::new();
+        for entry in listed {
+            match entry.and_then(|entry| Ok((entry.file_name(), entry.file_type()?))) {
+                Ok(entry) => found.push(entry),
+                Err(error) => self.outlet.unread(shown.as_path(), error.to_string())?,
+            }
+        }
+        let mut ignored = None;
+        if !self.all {
+            let has = |name: &str| found.iter().any(|(found, _)| found == name);
+            ignored = self.reading(|reader| reader.within(&absolute, &shown, &has, above))?;
+        }
+        let folder = Arc::new(Folder {
+            shown,
+            absolute,
+            ignored,
+        });
+        let entries = found.into_iter().map(|(name, kind)| Entry {
+            folder: Arc::clone(&folder),
+            name,
+            kind,
+        });
+        self.lock().entries.extend(entries);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Reads ignore files, and tells of those that are not obeyed.
+    fn reading<T>(&self, read: impl FnOnce(&mut Reader<'_>) -> T) -> Result<T, Closed> {
+        let mut told = Ok(());
+        let value = read(&mut Reader {
+            held: &self.held,
+            tell: &mut |path, why| {
+                told = told.and_then(|()| self.outlet.disobeyed(path, why.to_string()));
+            },
+        });
+        told.map(|()| value)
+    }
+
+    /// The next entry to visit. None is the end, for which it waits until no thread can add more.
+    fn next(&self) -> Option<Entry> {
+        let mut queue = self.lock();
+        loop {
+            if queue.is_over {
+                return None;
+            }
+            if let Some(entry) = queue.entries.pop() {
+                queue.busy += 1;
+                return Some(entry);
+            }
+            if queue.busy == 0 {
+                return None;
+            }
+            let waited = self.changed.wait(queue);
+            queue = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A thread that visits an entry.
+struct Busy<'a, 'b> {
+    walk: &'a Walk<'b>,
+    is_done: bool,
+}
+
+impl Drop for Busy<'_, '_> {
+    fn drop(&mut self) {
+        let mut queue = self.walk.lock();
+        queue.busy -= 1;
+        if !self.is_done {
+            queue.is_over = true;
+            queue.entries.clear();
+        }
+        if queue.is_over || queue.busy == 0 && queue.entries.is_empty() {
+            self.walk.changed.notify_all();
+        }
+    }
+}
