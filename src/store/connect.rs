@@ -164,9 +164,12 @@ async fn sqlite(url: &str, create: bool) -> Result<(Db, String, bool), StoreErro
             ),
         });
     }
-    create_file(&path).map_err(|error| StoreError::Disk {
-        database: name.clone(),
-        cause: error.to_string(),
+    create_file(&path).map_err(|error| {
+        let (database, cause) = (name.clone(), error.to_string());
+        match error.kind() {
+            std::io::ErrorKind::StorageFull => StoreError::Full { database, cause },
+            _ => StoreError::Disk { database, cause },
+        }
     })?;
     let writer = options
         .clone()
@@ -417,7 +420,15 @@ async fn migrate_once(db: &Db, name: &str) -> Result<(), StoreError> {
         match db {
             Db::Sqlite { write, .. } => {
                 let mut held = write.acquire(Urgency::Awaited, until).await?;
-                apply!(held, Dialect::Sqlite, "BEGIN IMMEDIATE", String::new())
+                // What is sorted needs room, and the usual folders may have none or be read-only: it goes where
+                // room was looked for. A refusal shows where room is lacking.
+                let _ = held.run(CONNECTION_WAIT, temporary_files(name)).await;
+                let applied = apply!(held, Dialect::Sqlite, "BEGIN IMMEDIATE", String::new());
+                if applied.is_ok() {
+                    let usual = "PRAGMA temp_store_directory = ''";
+                    held.run(CONNECTION_WAIT, usual).await?;
+                }
+                applied
             }
             Db::Postgres(pool) => {
                 let mut held = pool.acquire(Urgency::Awaited, until).await?;
@@ -432,6 +443,14 @@ async fn migrate_once(db: &Db, name: &str) -> Result<(), StoreError> {
     };
     let applied: Result<(), MigrateError> = applied.await;
     applied.map_err(|error| migration_failed(name, error))
+}
+
+/// Has SQLite put its temporary files beside the database. They have no name, and are gone with the process.
+fn temporary_files(name: &str) -> String {
+    let file = Path::new(name).canonicalize().unwrap_or_default();
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let folder = folder.display().to_string().replace('\'', "''");
+    format!("PRAGMA temp_store_directory = '{folder}'")
 }
 
 fn migration_failed(name: &str, error: MigrateError) -> StoreError {

@@ -1,5 +1,7 @@
 //! What can go wrong with the database, named so that a caller can act and a person can mend.
 
+use super::room;
+
 /// A database operation failed. Nothing of it remains: every change happens in a transaction.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -216,6 +218,8 @@ fn from_sqlite(database: String, code: &str, cause: String) -> StoreError {
         // Out of memory: nothing was changed, and there may be some again.
         7 => StoreError::Unavailable { database, cause },
         13 => StoreError::Full { database, cause },
+        // It does not say so of the files beside the database.
+        10 | 14 if room::is_full(&database) => StoreError::Full { database, cause },
         3 | 10 | 14 | 22 | 23 => StoreError::Disk { database, cause },
         11 | 26 => StoreError::Corrupt { database, cause },
         _ => StoreError::Other { database, cause },

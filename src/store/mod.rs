@@ -181,6 +181,8 @@ impl Store {
                 );
             }
             if is_file && before > 0 && connect::writes_anew_after(before) {
+                // A migration that was killed leaves a large one. Where it cannot be cut it counts.
+                let _ = self.cut_wal_now(HOUSEKEEPING_WAIT).await;
                 room::check(&self.0.name)?;
             }
             connect::migrate(&self.0.db, &self.0.name).await?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::connect::{Db, LOCK_WAIT};
 use super::gate::Urgency;
+use super::sql::Dialect;
 use super::{Store, StoreError};
 
 /// A log that is larger is cut.
@@ -25,16 +26,29 @@ impl Store {
     /// # Errors
     /// Any [`StoreError`] of a change.
     pub async fn cut_wal(&self) -> Result<(), StoreError> {
+        let wal = format!("{}-wal", self.0.name);
+        let size = || std::fs::metadata(&wal).map_or(0, |wal| wal.len());
+        if self.0.db.dialect() == Dialect::Postgres || size() <= LARGE {
+            return Ok(());
+        }
+        self.cut_wal_now(self.limit()).await?;
+        let left = size();
+        if left > HUGE {
+            tracing::warn!(
+                file = wal,
+                mebibytes = left >> 20,
+                "the write-ahead log cannot be cut: another program reads the database and does not finish"
+            );
+        }
+        Ok(())
+    }
+
+    /// Cuts a write-ahead log of any size.
+    pub(super) async fn cut_wal_now(&self, limit: Duration) -> Result<(), StoreError> {
         let Db::Sqlite { write, .. } = &self.0.db else {
             return Ok(());
         };
-        let wal = format!("{}-wal", self.0.name);
-        let size = || std::fs::metadata(&wal).map_or(0, |wal| wal.len());
-        if size() <= LARGE {
-            return Ok(());
-        }
         let until = self.turn_until();
-        let limit = self.limit();
         let cut = async {
             let mut held = write.acquire(Urgency::Housekeeping, until).await?;
             held.run(limit, busy_timeout(READERS_WAIT)).await?;
@@ -45,16 +59,7 @@ impl Store {
             }
             cut.and(back)
         };
-        cut.await.map_err(|error| self.failed(&error))?;
-        let left = size();
-        if left > HUGE {
-            tracing::warn!(
-                file = wal,
-                mebibytes = left >> 20,
-                "the write-ahead log cannot be cut: another program reads the database and does not finish"
-            );
-        }
-        Ok(())
+        cut.await.map_err(|error| self.failed(&error))
     }
 }
 

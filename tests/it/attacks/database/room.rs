@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use rescind::store::{Store, StoreOptions};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, SqlSafeStr as _, SqliteConnection};
@@ -65,7 +66,7 @@ async fn a_migration_that_does_not_fit_is_refused_before_anything_is_changed() {
         &format!("sqlite://{}", file.display()),
     );
     let size = fs::metadata(&file).unwrap().len();
-    let needed = format!("needs {} bytes of free space", 2 * size);
+    let needed = format!("needs {} bytes of free space", 4 * size);
     for command in ["migrate", "serve"] {
         let refused = binary.run(command);
         refused.fails(
@@ -82,6 +83,84 @@ async fn a_migration_that_does_not_fit_is_refused_before_anything_is_changed() {
     assert!(grown.unwrap().success());
     binary.run("migrate").ok();
     assert!(version(&file).await > 2);
+}
+
+/// Containers have a small or read-only folder for temporary files, and the database on a volume.
+#[tokio::test]
+async fn what_a_migration_sorts_goes_beside_the_database() {
+    let binary = Binary::new();
+    let at = binary.path("temporary");
+    let disk = Disk::mount(&at);
+    if !disk.is_mounted() {
+        // Nothing else keeps SQLite from its usual folders.
+        return;
+    }
+    let file = binary.path("old.db");
+    old_database(&file, 1).await;
+    let url = format!("sqlite://{}", file.display());
+    let mut connection = SqliteConnection::connect(&url).await.unwrap();
+    // More than is sorted in memory, and than there is room for in the folder.
+    let keys = "INSERT INTO projects VALUES ('p', 1);
+        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+        INSERT INTO keys (id, project, digest, format, owner_type, owner_id, description, is_public, prefix,
+            last_four, notify_emails, created_at)
+        SELECT 'id' || i, 'p', randomblob(32), 'f', 'user', hex(randomblob(5000)), 'x', 0, 'p', '0000', '[]', 1 FROM n";
+    connection.execute(keys).await.unwrap();
+    connection.close().await.unwrap();
+    let folder = at.display().to_string();
+    let binary = binary
+        .with("RESCIND__DATABASE__URL", &url)
+        .with("SQLITE_TMPDIR", &folder);
+    binary.run("migrate").ok();
+    assert!(version(&file).await > 2);
+}
+
+/// What a migration that was killed leaves behind does not count as the database.
+#[tokio::test]
+async fn a_left_over_log_needs_no_room() {
+    let binary = Binary::new();
+    let file = binary.path("old.db");
+    old_database(&file, 1).await;
+    let url = format!("sqlite://{}", file.display());
+    let log = file.with_extension("db-wal");
+    let left = binary.path("left");
+    let mut connection = SqliteConnection::connect(&url).await.unwrap();
+    let spilled = "PRAGMA cache_size = 10; BEGIN;
+        CREATE TABLE more (x BLOB);
+        INSERT INTO more VALUES (zeroblob(8000000)); INSERT INTO more VALUES (zeroblob(8000000))";
+    connection.execute(spilled).await.unwrap();
+    fs::copy(&log, &left).unwrap();
+    connection.execute("ROLLBACK").await.unwrap();
+    connection.close().await.unwrap();
+    fs::copy(&left, &log).unwrap();
+    assert!(fs::metadata(&log).unwrap().len() > 8_000_000);
+    let store = Store::open(StoreOptions::new(url)).await.unwrap();
+    let steps = store.migrate().await.unwrap();
+    assert!(steps > 0);
+    // The new log went on where the old one began.
+    assert!(fs::metadata(&log).unwrap().len() < 8_000_000);
+    store.close().await;
+}
+
+#[test]
+fn a_start_on_a_full_disk_says_so() {
+    let binary = Binary::new();
+    let at = binary.path("disk");
+    let disk = Disk::mount(&at);
+    if !disk.is_mounted() {
+        return;
+    }
+    let file = at.join("rescind.db");
+    let url = format!("sqlite://{}", file.display());
+    let binary = binary.with("RESCIND__DATABASE__URL", &url);
+    binary.run("migrate").ok();
+    let mut filler = fs::File::create(at.join("filler")).unwrap();
+    while std::io::Write::write_all(&mut filler, &[0; 4096]).is_ok() {}
+    let refused = binary.run("serve");
+    refused.fails(
+        3,
+        &["is full", "free some space", &file.display().to_string()],
+    );
 }
 
 #[tokio::test]
