@@ -147,7 +147,10 @@ impl Bodies {
                 waste.was_none();
                 return Err(busy());
             }
-            Err(Unread::Slow) => return Err(busy()),
+            Err(Unread::Slow) => {
+                waste.was_slowness();
+                return Err(busy());
+            }
             Err(Unread::Refused(error)) => return Err(error),
         }
         Ok(Whole {

@@ -4,7 +4,8 @@
 //! crowd does not use up everything with bodies none of which gets on. Until then it waits, which costs nothing but its
 //! connection, since what is not read is not sent either.
 //!
-//! First come senders of better [`Standing`], then those who hold the least. Whoever is first and finds no room
+//! First come senders of better [`Standing`], then those who waited, the longer the more room they want and have: in a
+//! flood of small bodies a larger one gets its turn, and in a flood of large ones a small one need not wait. Whoever is first and finds no room
 //! turns out what is being read of senders of worse standing at once, and after a while what comes too slowly of
 //! equal ones. So a sender of much waits for itself, a sender of little for nobody for long, and one that has proved
 //! itself for no stranger at all. A body that is whole is not turned out.
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::standing::Standing;
+use super::standing::{Standing, network};
 
 /// How long a body waits before slow ones of equals have to make room.
 const GRACE: Duration = Duration::from_secs(1);
@@ -28,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(18);
 
 /// How many times in [`GRACE`] a body that waits looks for others that have to make room.
 const LOOKS: u32 = 10;
+
+/// How many times the patience a body waits for smaller ones of equals that would take all of the budget.
+const WEIGHT: u128 = 2;
 
 /// How many bodies wait at a time.
 const MOST_WAITING: usize = 256;
@@ -59,8 +63,15 @@ struct State {
     used: usize,
     next: u64,
     held: HashMap<u64, Held>,
-    clients: HashMap<IpAddr, usize>,
+    clients: HashMap<IpAddr, Holds>,
     waiting: Vec<Waiting>,
+}
+
+/// What one client holds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Holds {
+    bytes: usize,
+    bodies: u32,
 }
 
 #[derive(Debug)]
@@ -138,8 +149,8 @@ impl Budget {
                 reading: Arc::clone(&reading),
                 go,
             });
-            state.grant(self.total);
-            state.thin_out();
+            state.grant(self);
+            state.thin_out(self);
             state.make_room(self);
             // Dropping it gives everything back from here on, whether it still waits or not.
             Share {
@@ -188,7 +199,7 @@ impl Share {
     pub(super) fn shrink_to(&self, bytes: usize) {
         let mut state = self.budget.lock();
         state.release(self.id, bytes);
-        state.grant(self.budget.total);
+        state.grant(&self.budget);
     }
 }
 
@@ -197,34 +208,42 @@ impl Drop for Share {
         let mut state = self.budget.lock();
         let id = self.id;
         state.waiting.retain(|waiting| waiting.id != id);
-        state.release(id, 0);
-        state.held.remove(&id);
-        state.grant(self.budget.total);
+        state.remove(id);
+        state.grant(&self.budget);
     }
 }
 
 impl State {
     /// Whose turn it is, the smallest first.
-    fn turn(&self, waiting: &Waiting) -> (Reverse<Standing>, usize, u64) {
+    fn turn(&self, waiting: &Waiting, budget: &Budget) -> (Reverse<Standing>, Instant, u64) {
         let Sender { client, standing } = waiting.sender;
-        let holds = self.clients.get(&client).copied().unwrap_or(0);
-        (Reverse(standing), holds + waiting.bytes, waiting.id)
+        let holds = self.clients.get(&client).copied().unwrap_or_default();
+        let bytes = (holds.bytes + waiting.bytes) as u128;
+        let of_bytes = budget.patience.as_micros() * WEIGHT * bytes / budget.total.max(1) as u128;
+        let of_bytes = Duration::from_micros(u64::try_from(of_bytes).unwrap_or(u64::MAX));
+        let of_bodies = budget.grace.saturating_mul(holds.bodies);
+        let turn = waiting
+            .since
+            .checked_add(of_bytes.saturating_add(of_bodies));
+        (Reverse(standing), turn.unwrap_or(waiting.since), waiting.id)
     }
 
-    fn first(&self) -> Option<usize> {
+    fn first(&self, budget: &Budget) -> Option<usize> {
         let waiting = 0..self.waiting.len();
-        waiting.min_by_key(|at| self.turn(&self.waiting[*at]))
+        waiting.min_by_key(|at| self.turn(&self.waiting[*at], budget))
     }
 
     /// Lets those begin for whom there is room, in turn.
-    fn grant(&mut self, total: usize) {
-        while let Some(at) = self.first() {
-            if self.used + self.waiting[at].bytes > total {
+    fn grant(&mut self, budget: &Budget) {
+        while let Some(at) = self.first(budget) {
+            if self.used + self.waiting[at].bytes > budget.total {
                 return;
             }
             let next = self.waiting.swap_remove(at);
             let Sender { client, .. } = next.sender;
-            *self.clients.entry(client).or_default() += next.bytes;
+            let holds = self.clients.entry(client).or_default();
+            holds.bytes += next.bytes;
+            holds.bodies += 1;
             self.used += next.bytes;
             let held = Held {
                 sender: next.sender,
@@ -238,20 +257,32 @@ impl State {
         }
     }
 
-    /// Refuses whose turn is last when too many wait.
-    fn thin_out(&mut self) {
+    /// Refuses one when too many wait: of those that stand worst, of the network and the client that wait most often,
+    /// the one whose turn is last.
+    fn thin_out(&mut self, budget: &Budget) {
         if self.waiting.len() <= MOST_WAITING {
             return;
         }
-        let waiting = 0..self.waiting.len();
-        if let Some(last) = waiting.max_by_key(|at| self.turn(&self.waiting[*at])) {
+        let mut networks: HashMap<IpAddr, usize> = HashMap::new();
+        let mut clients: HashMap<IpAddr, usize> = HashMap::new();
+        for Waiting { sender, .. } in &self.waiting {
+            *networks.entry(network(sender.client)).or_default() += 1;
+            *clients.entry(sender.client).or_default() += 1;
+        }
+        let last = (0..self.waiting.len()).max_by_key(|at| {
+            let waiting = &self.waiting[*at];
+            let Sender { client, standing } = waiting.sender;
+            let often = (networks[&network(client)], clients[&client]);
+            (Reverse(standing), often, self.turn(waiting, budget))
+        });
+        if let Some(last) = last {
             self.waiting.swap_remove(last);
         }
     }
 
     /// Turns out what has to make room for whose turn it is.
     fn make_room(&mut self, budget: &Budget) {
-        let Some(first) = self.first().map(|at| &self.waiting[at]) else {
+        let Some(first) = self.first(budget).map(|at| &self.waiting[at]) else {
             return;
         };
         let wants = first.sender.standing;
@@ -285,10 +316,20 @@ impl State {
         let freed = held.bytes.saturating_sub(keep);
         held.bytes -= freed;
         self.used -= freed;
+        if let Some(holds) = self.clients.get_mut(&held.sender.client) {
+            holds.bytes -= freed;
+        }
+    }
+
+    fn remove(&mut self, id: u64) {
+        self.release(id, 0);
+        let Some(held) = self.held.remove(&id) else {
+            return;
+        };
         let client = held.sender.client;
         if let Some(holds) = self.clients.get_mut(&client) {
-            *holds -= freed;
-            if *holds == 0 {
+            holds.bodies -= 1;
+            if holds.bodies == 0 {
                 self.clients.remove(&client);
             }
         }

@@ -115,6 +115,13 @@ impl Waste<'_> {
     pub(super) fn was_none(mut self) {
         self.client = None;
     }
+
+    /// There would have been time, had nobody else wanted the room.
+    pub(super) fn was_slowness(mut self) {
+        if let Some(client) = self.client.take() {
+            self.standings.delayed(client);
+        }
+    }
 }
 
 impl Drop for Waste<'_> {

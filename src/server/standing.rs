@@ -13,6 +13,14 @@ use std::time::{Duration, Instant};
 const TRUSTED_FOR: Duration = Duration::from_hours(24);
 const DISTRUSTED_FOR: Duration = Duration::from_mins(10);
 
+/// How long others come before a sender that could not be waited for.
+const SLOW_FOR: Duration = Duration::from_mins(1);
+
+/// How many clients of one network have to have wasted what was given to them until the whole network is suspect:
+/// addresses of IPv4, and networks of 64 bits of IPv6.
+const CROWD_V4: usize = 8;
+const CROWD_V6: usize = 4;
+
 /// How many are remembered of each kind: some 2 MiB in all.
 const MOST_TRUSTED: usize = 4096;
 const MOST_DISTRUSTED: usize = 16_384;
@@ -20,8 +28,10 @@ const MOST_DISTRUSTED: usize = 16_384;
 /// How a sender stands, the better the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Standing {
-    /// Sent what was not genuine, or nothing whole.
+    /// Sent what was not genuine, or nothing whole; or several in the same network did.
     Suspect,
+    /// Sent too slowly for others to wait, which is no sign of ill will.
+    Slow,
     /// Nothing is known.
     Unknown,
     /// Somebody in the same network sent something genuine: forges send from many addresses of few networks.
@@ -35,19 +45,35 @@ pub(super) enum Standing {
 pub(super) struct Standings {
     trusted: Mutex<Remembered>,
     networks: Mutex<Remembered>,
-    distrusted: Mutex<Remembered>,
+    distrusted: Mutex<Distrusted>,
+    slow: Mutex<Remembered>,
+}
+
+/// Who wasted what was given to him.
+#[derive(Debug)]
+struct Distrusted {
+    clients: Remembered,
+    /// How many that was of each network since it was quiet.
+    crowds: HashMap<IpAddr, usize>,
+    /// Networks of which it was anybody.
+    networks: Remembered,
 }
 
 impl Standings {
     pub(super) fn new() -> Self {
-        Self::lasting(TRUSTED_FOR, DISTRUSTED_FOR)
+        Self::lasting(TRUSTED_FOR, DISTRUSTED_FOR, SLOW_FOR)
     }
 
-    fn lasting(trusted: Duration, distrusted: Duration) -> Self {
+    fn lasting(trusted: Duration, distrusted: Duration, slow: Duration) -> Self {
         Self {
             trusted: Mutex::new(Remembered::new(MOST_TRUSTED, trusted)),
             networks: Mutex::new(Remembered::new(MOST_TRUSTED, trusted)),
-            distrusted: Mutex::new(Remembered::new(MOST_DISTRUSTED, distrusted)),
+            distrusted: Mutex::new(Distrusted {
+                clients: Remembered::new(MOST_DISTRUSTED, distrusted),
+                crowds: HashMap::new(),
+                networks: Remembered::new(MOST_DISTRUSTED, distrusted),
+            }),
+            slow: Mutex::new(Remembered::new(MOST_DISTRUSTED, slow)),
         }
     }
 
@@ -57,6 +83,8 @@ impl Standings {
             Standing::Known
         } else if lock(&self.distrusted).has(client) {
             Standing::Suspect
+        } else if lock(&self.slow).has(client) {
+            Standing::Slow
         } else if lock(&self.networks).has(network(client)) {
             Standing::Neighbor
         } else {
@@ -66,9 +94,15 @@ impl Standings {
 
     /// The client sent something genuine.
     pub(super) fn trust(&self, client: IpAddr) {
-        lock(&self.distrusted).seen.remove(&client);
+        lock(&self.distrusted).clients.seen.remove(&client);
+        lock(&self.slow).seen.remove(&client);
         lock(&self.trusted).note(client);
         lock(&self.networks).note(network(client));
+    }
+
+    /// The client sent too slowly for others to wait.
+    pub(super) fn delayed(&self, client: IpAddr) {
+        lock(&self.slow).note(client);
     }
 
     /// The client had a body read that was not genuine, or that it did not send to the end. What it sent of genuine
@@ -78,7 +112,7 @@ impl Standings {
     }
 }
 
-fn lock(remembered: &Mutex<Remembered>) -> MutexGuard<'_, Remembered> {
+fn lock<T>(remembered: &Mutex<T>) -> MutexGuard<'_, T> {
     remembered.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -87,6 +121,34 @@ pub(super) fn network(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & !0xff).into(),
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & (u128::MAX << 80)).into()),
+    }
+}
+
+impl Distrusted {
+    fn has(&self, client: IpAddr) -> bool {
+        if self.clients.has(client) {
+            return true;
+        }
+        let network = network(client);
+        let crowd = if client.is_ipv4() { CROWD_V4 } else { CROWD_V6 };
+        self.crowds.get(&network).is_some_and(|of| *of >= crowd) && self.networks.has(network)
+    }
+
+    fn note(&mut self, client: IpAddr) {
+        let network = network(client);
+        if !self.networks.has(network) {
+            self.crowds.remove(&network);
+        }
+        if !self.clients.has(client) {
+            *self.crowds.entry(network).or_default() += 1;
+        }
+        self.clients.note(client);
+        self.networks.note(network);
+        if self.crowds.len() > self.networks.most {
+            let networks = &self.networks.seen;
+            self.crowds
+                .retain(|network, _| networks.contains_key(network));
+        }
     }
 }
 
@@ -164,13 +226,56 @@ mod tests {
     #[test]
     fn nothing_is_held_against_anybody_for_ever() {
         let moment = Duration::from_millis(10);
-        let standings = Standings::lasting(moment, moment);
+        let standings = Standings::lasting(moment, moment, moment);
+        standings.delayed(client("203.0.113.1"));
         standings.trust(client("192.0.2.1"));
-        standings.distrust(client("198.51.100.1"));
+        for number in 1..=CROWD_V4 {
+            standings.distrust(client(&format!("198.51.100.{number}")));
+        }
         std::thread::sleep(moment);
-        for address in ["192.0.2.1", "192.0.2.2", "198.51.100.1"] {
+        for address in ["192.0.2.1", "192.0.2.2", "198.51.100.1", "203.0.113.1"] {
             assert_eq!(standings.of(client(address)), Standing::Unknown);
         }
+    }
+
+    #[test]
+    fn whoever_is_slow_comes_after_strangers_and_before_forgers() {
+        let standings = Standings::new();
+        for number in 1..20 {
+            standings.delayed(client(&format!("192.0.2.{number}")));
+        }
+        assert_eq!(standings.of(client("192.0.2.1")), Standing::Slow);
+        assert_eq!(standings.of(client("192.0.2.100")), Standing::Unknown);
+        assert!(Standing::Suspect < Standing::Slow && Standing::Slow < Standing::Unknown);
+        standings.trust(client("192.0.2.1"));
+        standings.delayed(client("192.0.2.1"));
+        assert_eq!(standings.of(client("192.0.2.1")), Standing::Known);
+    }
+
+    #[test]
+    fn a_crowd_is_known_by_its_network() {
+        let standings = Standings::new();
+        standings.trust(client("192.0.2.200"));
+        standings.trust(client("2001:db8:1:f::"));
+        for (number, (v4, v6)) in [
+            (3, (Standing::Neighbor, Standing::Neighbor)),
+            (4, (Standing::Neighbor, Standing::Suspect)),
+            (7, (Standing::Neighbor, Standing::Suspect)),
+            (8, (Standing::Suspect, Standing::Suspect)),
+        ] {
+            // Again and again of the same ones, which are no more for it.
+            for number in [1..=number, 1..=number].into_iter().flatten() {
+                standings.distrust(client(&format!("192.0.2.{number}")));
+                standings.distrust(client(&format!("2001:db8:1:{number}::")));
+            }
+            assert_eq!(standings.of(client("192.0.2.100")), v4, "{number}");
+            assert_eq!(standings.of(client("2001:db8:1:ff::")), v6, "{number}");
+        }
+        // Not those that proved themselves, and not other networks.
+        assert_eq!(standings.of(client("192.0.2.200")), Standing::Known);
+        assert_eq!(standings.of(client("2001:db8:1:f::")), Standing::Known);
+        assert_eq!(standings.of(client("192.0.3.1")), Standing::Unknown);
+        assert_eq!(standings.of(client("2001:db8:2::")), Standing::Unknown);
     }
 
     #[test]
@@ -192,7 +297,10 @@ mod tests {
         standings.trust(client("192.0.2.1"));
         for number in 0..3 * u32::try_from(MOST_DISTRUSTED).unwrap() {
             standings.distrust(Ipv4Addr::from_bits(number).into());
-            assert!(lock(&standings.distrusted).seen.len() <= MOST_DISTRUSTED);
+            let distrusted = lock(&standings.distrusted);
+            assert!(distrusted.clients.seen.len() <= MOST_DISTRUSTED);
+            assert!(distrusted.networks.seen.len() <= MOST_DISTRUSTED);
+            assert!(distrusted.crowds.len() <= MOST_DISTRUSTED);
         }
         assert_eq!(standings.of(client("192.0.2.1")), Standing::Known);
         let last = 3 * u32::try_from(MOST_DISTRUSTED).unwrap() - 1;

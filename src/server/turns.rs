@@ -198,7 +198,10 @@ mod tests {
     async fn a_network_of_many_addresses_is_not_many() {
         let turns = Turns::new(1, 8);
         let held = turns.turn(client(1, 0), HOUR).await.unwrap();
-        let crowd = (1..=8).map(|number| Box::pin(turns.turn(client(1, number), HOUR)));
+        let crowd = (1..=8).map(async |number| {
+            let turn = turns.turn(client(1, number), HOUR).await;
+            turn.map(drop)
+        });
         let crowd = futures_util::future::join_all(crowd);
         let other = async {
             settle().await;

@@ -22,7 +22,9 @@ fn stranger(number: u8) -> Sender {
 fn used(budget: &Budget) -> usize {
     let state = budget.lock();
     let held: usize = state.held.values().map(|held| held.bytes).sum();
-    let clients: usize = state.clients.values().sum();
+    let clients: usize = state.clients.values().map(|holds| holds.bytes).sum();
+    let bodies: u32 = state.clients.values().map(|holds| holds.bodies).sum();
+    assert_eq!(bodies as usize, state.held.len());
     assert!(state.used == held && state.used == clients, "{state:?}");
     state.used
 }
@@ -156,6 +158,88 @@ async fn what_becomes_free_goes_to_the_best_and_then_to_whoever_holds_the_least(
     );
     let order = order.into_inner().unwrap();
     assert_eq!(order, ["known", "smaller", "larger", "mine", "suspect"]);
+}
+
+/// In a flood of small bodies a larger one gets its turn.
+#[tokio::test]
+async fn whoever_waited_comes_before_smaller_newcomers() {
+    let budget = Budget::with(100, HOUR, HOUR, 50 * MOMENT);
+    let rest = budget.share(stranger(9), 79).await.unwrap();
+    rest.keep();
+    // Room for one of them at a time.
+    let holder = budget.share(stranger(1), 21).await.unwrap();
+    holder.keep();
+    let order = Mutex::new(Vec::new());
+    let ask = async |name, after, sender, bytes| {
+        tokio::time::sleep(after).await;
+        let share = budget.share(sender, bytes).await.unwrap();
+        order.lock().unwrap().push(name);
+        drop(share);
+    };
+    let free = async {
+        tokio::time::sleep(40 * MOMENT).await;
+        drop(holder);
+    };
+    // It waits 20 moments for smaller ones.
+    tokio::join!(
+        ask("larger", Duration::ZERO, stranger(2), 20),
+        ask("smaller", 10 * MOMENT, stranger(3), 2),
+        ask("too late", 35 * MOMENT, stranger(4), 2),
+        free
+    );
+    let order = order.into_inner().unwrap();
+    assert_eq!(order, ["smaller", "larger", "too late"]);
+}
+
+/// One client's further bodies wait for the first ones of others.
+#[tokio::test]
+async fn clients_take_turns() {
+    let budget = Budget::with(100, HOUR, HOUR, 50 * MOMENT);
+    let mine = budget.share(stranger(1), 10).await.unwrap();
+    let rest = budget.share(stranger(9), 90).await.unwrap();
+    mine.keep();
+    rest.keep();
+    let order = Mutex::new(Vec::new());
+    let ask = async |name, sender, bytes| {
+        let share = budget.share(sender, bytes).await.unwrap();
+        order.lock().unwrap().push(name);
+        tokio::time::sleep(MOMENT).await;
+        drop(share);
+    };
+    let free = async {
+        tokio::time::sleep(MOMENT).await;
+        drop(rest);
+    };
+    tokio::join!(
+        ask("my second", stranger(1), 1),
+        ask("another's first", stranger(2), 90),
+        free
+    );
+    let order = order.into_inner().unwrap();
+    assert_eq!(order, ["another's first", "my second"]);
+}
+
+/// A crowd of one network does not turn out somebody else, however large his body is.
+#[tokio::test]
+async fn whoever_waits_most_often_goes_first() {
+    let budget = Budget::with(100, HOUR, HOUR, HOUR);
+    let holder = budget.share(stranger(1), 100).await.unwrap();
+    holder.keep();
+    let crowd = (0..MOST_WAITING).map(|number| {
+        let number = u8::try_from(number).unwrap();
+        Box::pin(budget.share(stranger(number), 1))
+    });
+    let other = Sender {
+        client: IpAddr::from([198, 51, 100, 1]),
+        standing: Standing::Unknown,
+    };
+    tokio::select! {
+        biased;
+        (first, ..) = futures_util::future::select_all(crowd) => {
+            assert_eq!(first.unwrap_err(), NoRoom);
+        }
+        other = budget.share(other, 90) => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

@@ -154,3 +154,42 @@ async fn small_requests_of_a_crowd_keep_nobody_out() {
     }
     crowd.cancel();
 }
+
+/// Reports what nobody holds, again and again.
+async fn report_again_and_again(from: Ipv4Addr, address: std::net::SocketAddr) {
+    loop {
+        let stream = super::target::connect_from(from, address).await;
+        exchange(stream, self_report("x".repeat(20).as_str()), b"").await;
+    }
+}
+
+/// A request that reports a key.
+fn self_report(key: &str) -> String {
+    let body = format!(r#"{{"api_key":"{key}"}}"#);
+    format!(
+        "POST /api/v1/integrations/credential-scanning/revoke HTTP/1.1\r\nhost: x\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn self_reports_of_one_client_keep_nobody_elses_waiting() {
+    let target = Target::start().await;
+    let keys: Vec<String> = (0..10).map(|_| target.mint()).collect();
+    let reporters = TaskTracker::new();
+    let crowd = tokio_util::sync::CancellationToken::new();
+    for _ in 0..400 {
+        let reporting = report_again_and_again(Ipv4Addr::new(127, 1, 1, 1), target.daemon.address);
+        let ended = crowd.clone();
+        reporters.spawn(async move { ended.run_until_cancelled(reporting).await });
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for (number, key) in (1..).zip(&keys) {
+        let stream = target.connect_from(Ipv4Addr::new(127, 8, number, 1)).await;
+        let reported = exchange(stream, self_report(key), b"");
+        let reported = tokio::time::timeout(PATIENCE, reported).await;
+        assert_eq!(reported, Ok(Some(200)));
+    }
+    crowd.cancel();
+}
