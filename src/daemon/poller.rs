@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
@@ -12,6 +13,9 @@ use crate::source::Source;
 
 /// The wait after the database could not tell when the next poll is due.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether the clock was set.
+const LOOK: Duration = Duration::from_mins(1);
 
 /// Polls `source` by its schedule, never sooner than its server allows, until `stop` is cancelled. A poll
 /// that is cut off by it has committed nothing; what it had read is read again after the next start.
@@ -42,11 +46,38 @@ async fn poll_from(
     mut allowed_in: Duration,
 ) {
     loop {
-        tokio::time::sleep(wait(&schedule, clock.now(), allowed_in)).await;
+        sleep_until_due(&schedule, &clock, allowed_in, LOOK).await;
         allowed_in = match source.poll_once().await {
             Ok(outcome) => outcome.next_after,
             Err(failure) => failure.next_after,
         };
+    }
+}
+
+/// Sleeps until the next poll is due. A schedule that goes by the clock is looked at again and again meanwhile: the
+/// clock may be set.
+async fn sleep_until_due(
+    schedule: &Schedule,
+    clock: &SharedClock,
+    allowed_in: Duration,
+    look: Duration,
+) {
+    let allowed = Instant::now() + allowed_in;
+    let mut left = wait(schedule, clock.now(), allowed_in);
+    if matches!(schedule, Schedule::Poll) {
+        return tokio::time::sleep(left).await;
+    }
+    let mut due = clock.now().checked_add(left).unwrap_or(Timestamp::MAX);
+    while !left.is_zero() {
+        tokio::time::sleep(left.min(look)).await;
+        let (now, allowed_in) = (clock.now(), allowed.duration_since(Instant::now()));
+        let until_due = Duration::try_from(due.duration_since(now)).unwrap_or_default();
+        left = if until_due.is_zero() {
+            allowed_in
+        } else {
+            until_due.min(wait(schedule, now, allowed_in))
+        };
+        due = due.min(now.checked_add(left).unwrap_or(Timestamp::MAX));
     }
 }
 
@@ -66,9 +97,10 @@ mod tests {
 
     use futures_util::FutureExt as _;
     use futures_util::future::BoxFuture;
+    use jiff::SignedDuration;
 
     use super::*;
-    use crate::clock::SystemClock;
+    use crate::clock::{ManualClock, SystemClock};
     use crate::config::CronSchedule;
     use crate::source::{PollError, PollFailure, PollOutcome};
 
@@ -82,6 +114,42 @@ mod tests {
         // Not allowed before 13:00:30: the next hour it is.
         assert_eq!(wait(&hourly, now, seconds(3600)), seconds(7200 - 30));
         assert_eq!(wait(&hourly, now, Duration::ZERO), seconds(3600 - 30));
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_meanwhile_is_heeded_in_both_directions() {
+        let daily = Schedule::Cron(CronSchedule::parse("0 12 * * *").unwrap());
+        let minutely = Schedule::Cron(CronSchedule::parse("* * * * *").unwrap());
+        let look = Duration::from_millis(5);
+        let hour = SignedDuration::from_hours(1);
+        // It was behind, and noon has come. It was ahead, and goes back to just before the next minute.
+        for (schedule, begin, set) in [
+            (&daily, "2026-11-22T11:00:01Z", hour),
+            (
+                &minutely,
+                "2026-11-22T11:00:01Z",
+                SignedDuration::from_millis(-1_050),
+            ),
+        ] {
+            let manual = Arc::new(ManualClock::new(begin.parse().unwrap()));
+            let clock: SharedClock = Arc::<ManualClock>::clone(&manual);
+            let mut sleeping = Box::pin(sleep_until_due(schedule, &clock, Duration::ZERO, look));
+            tokio::select! {
+                () = &mut sleeping => panic!("it is not due"),
+                () = tokio::time::sleep(look * 10) => manual.advance(set),
+            }
+            let going_on = async {
+                loop {
+                    tokio::time::sleep(look).await;
+                    manual.advance(SignedDuration::from_millis(5));
+                }
+            };
+            tokio::select! {
+                () = sleeping => {}
+                () = going_on => {}
+                () = tokio::time::sleep(Duration::from_secs(10)) => panic!("it is due"),
+            }
+        }
     }
 
     /// Fails the first times, and counts.

@@ -114,7 +114,12 @@ struct Found<'c> {
 impl Found<'_> {
     fn status(self, name: String, now: Timestamp) -> SourceStatus {
         let schedule = self.configured.and_then(|source| source.schedule.as_ref());
-        let allowed_at = self.state.as_ref().and_then(|state| state.next_poll_at);
+        // Not what a clock that was ahead has left there.
+        let state = self.state.as_ref().filter(|state| !state.is_ahead(now));
+        let allowed_at = match &self.state {
+            Some(ahead) if state.is_none() => now.checked_add(ahead.due_in(now)).ok(),
+            _ => state.and_then(|state| state.next_poll_at),
+        };
         let next_poll_at = schedule.and_then(|schedule| next_poll(schedule, allowed_at, now));
         let condition = self.condition(next_poll_at, now);
         let polled = self.state.unwrap_or_default();

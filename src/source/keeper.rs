@@ -67,11 +67,15 @@ impl Keeper {
 
     /// How long to wait before the next poll, from what the last one noted.
     pub(super) async fn due_in(&self) -> Result<Duration, PollError> {
-        let next = self.state().await?.next_poll_at;
-        let wait = next.map(|at| at.duration_since(self.now()));
-        Ok(wait
-            .and_then(|wait| wait.try_into().ok())
-            .unwrap_or_default())
+        let (state, now) = (self.state().await?, self.now());
+        if state.is_ahead(now) {
+            let polled_at = state.polled_at.unwrap_or_default();
+            tracing::warn!(
+                source = self.name, %polled_at,
+                "the source was polled at a time that is yet to come: this machine's clock was ahead, or is behind now"
+            );
+        }
+        Ok(state.due_in(now))
     }
 
     /// Collects what messages amount to, in the source's name.

@@ -52,6 +52,9 @@ const MAX_GROUP: usize = 64;
 /// How often it is looked for what to shed, and for items whose worker died.
 const KEEPING: Duration = Duration::from_secs(1);
 
+/// How often it is looked for items that are to wait for too long because a clock was wrong.
+const TIMES: Duration = Duration::from_mins(1);
+
 /// How long to wait for the database between two attempts to commit while winding down.
 const RECOVER: Duration = Duration::from_millis(100);
 
@@ -168,6 +171,8 @@ struct Run<'w> {
     rest_until: Option<Instant>,
     /// Whether the others can be told to be dead.
     sight: Sight,
+    /// When it was last looked for what waits for too long because of a clock.
+    times_seen: Option<Instant>,
 }
 
 impl Worker {
@@ -288,6 +293,7 @@ impl<'w> Run<'w> {
             committed: 0,
             rest_until: None,
             sight: Sight::new(worker.options.lease, Instant::now()),
+            times_seen: None,
         }
     }
 
@@ -440,6 +446,13 @@ impl<'w> Run<'w> {
             Ok(0) => {}
             Ok(items) => tracing::warn!(items, "more is pushed than can be read: items were shed"),
             Err(error) => self.rest(&error),
+        }
+        let seen = self.times_seen;
+        if seen.is_none_or(|seen| seen.elapsed() >= TIMES) {
+            self.times_seen = Some(Instant::now());
+            if let Err(error) = store.mend_times(worker.options.lease).await {
+                self.rest(&error);
+            }
         }
         if !self.sight.tells_deaths(Instant::now()) {
             return;

@@ -89,7 +89,7 @@ impl Store {
     /// # Errors
     /// Any [`StoreError`] of a change.
     pub async fn forget_done(&self, age: Duration) -> Result<u64, StoreError> {
-        self.forget_in_pieces(&FORGET, args![micros(age)]).await
+        self.in_pieces(&FORGET, args![micros(age)]).await
     }
 
     /// How many items there are in each state.

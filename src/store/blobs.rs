@@ -63,7 +63,7 @@ impl Store {
         else {
             return Ok(0);
         };
-        self.forget_in_pieces(&FORGET, args![oldest]).await
+        self.in_pieces(&FORGET, args![oldest]).await
     }
 }
 

@@ -145,7 +145,7 @@ impl Store {
     /// Any [`StoreError`] of a change.
     pub async fn forget_deliveries(&self, age: Duration) -> Result<u64, StoreError> {
         let micros = i64::try_from(age.as_micros()).unwrap_or(i64::MAX / 4);
-        self.forget_in_pieces(&FORGET, args![micros.min(i64::MAX / 4)])
+        self.in_pieces(&FORGET, args![micros.min(i64::MAX / 4)])
             .await
     }
 }

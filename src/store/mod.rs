@@ -6,6 +6,7 @@
 //! database holds that digest mixed with the current pepper.
 
 mod again;
+mod ahead;
 mod backlog;
 mod blobs;
 mod chain;
@@ -288,6 +289,7 @@ impl Store {
             queue::ALL,
             turns::ALL,
             again::ALL,
+            ahead::ALL,
             claim::ALL,
             backlog::ALL,
             sources::ALL,

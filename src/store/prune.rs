@@ -1,4 +1,4 @@
-//! Forgetting in pieces, so that nobody waits long for whoever forgets.
+//! Forgetting and mending in pieces, so that nobody waits long for whoever does it.
 
 use std::time::Duration;
 
@@ -13,13 +13,9 @@ const PIECE: u64 = 1_000;
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Store {
-    /// Runs a statement that deletes no more rows than its last argument says, until it finds fewer; says
-    /// how many rows went. What was deleted before an error stays so.
-    pub(super) async fn forget_in_pieces(
-        &self,
-        sql: &Sql,
-        args: Vec<Arg>,
-    ) -> Result<u64, StoreError> {
+    /// Runs a statement that deletes or changes no more rows than its last argument says, until it finds fewer;
+    /// says how many rows that were. What was done before an error stays so.
+    pub(super) async fn in_pieces(&self, sql: &Sql, args: Vec<Arg>) -> Result<u64, StoreError> {
         let store = self.with_urgency(Urgency::Housekeeping);
         let mut total = 0;
         loop {

@@ -1,6 +1,8 @@
 //! Where each polled source stands.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 
 use super::order::Locks;
 use super::sql::{Fields, args, statements};
@@ -49,6 +51,27 @@ pub struct SourceState {
     pub rate_remaining: Option<u64>,
     /// When the period ends.
     pub rate_resets_at: Option<Timestamp>,
+}
+
+/// The longest wait between two polls: what a server asks for is a day at most.
+const POLL_WAIT_MAX: Duration = Duration::from_hours(24);
+
+impl SourceState {
+    /// How long it is until the next poll may be made. A clock that was ahead when this was noted, and is right
+    /// by now, makes the wait no longer than it was meant to be.
+    pub fn due_in(&self, now: Timestamp) -> Duration {
+        let meant_from = self.polled_at.map_or(now, |polled| polled.max(now));
+        let wait = self.next_poll_at.map(|at| at.duration_since(meant_from));
+        let wait = wait.and_then(|wait| Duration::try_from(wait).ok());
+        wait.unwrap_or_default().min(POLL_WAIT_MAX)
+    }
+
+    /// Whether it was polled later than it is now: a clock is, or was, wrong.
+    pub fn is_ahead(&self, now: Timestamp) -> bool {
+        const DIFFERENCE: SignedDuration = SignedDuration::from_mins(1);
+        self.polled_at
+            .is_some_and(|at| at.duration_since(now) > DIFFERENCE)
+    }
 }
 
 macro_rules! source_columns {
@@ -151,5 +174,31 @@ impl Tx {
             state.rate_resets_at,
         ];
         self.execute(SAVE.of(1), args).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MONTH: i64 = 30 * 86_400;
+
+    #[test]
+    fn a_clock_that_was_ahead_makes_no_wait_longer() {
+        let now: Timestamp = "2026-11-26T12:00:00Z".parse().unwrap();
+        let after = |seconds| now + SignedDuration::from_secs(seconds);
+        let state = |polled: i64, next: i64| SourceState {
+            polled_at: Some(after(polled)),
+            next_poll_at: Some(after(next)),
+            ..SourceState::default()
+        };
+        let due = |polled, next| state(polled, next).due_in(now).as_secs();
+        assert_eq!(due(-60, 240), 240);
+        assert_eq!(due(-900, -600), 0);
+        assert_eq!(due(MONTH, MONTH + 300), 300);
+        assert_eq!(due(-60, MONTH), 86_400, "a state that is damaged");
+        assert_eq!(SourceState::default().due_in(now), Duration::ZERO);
+        assert!(state(MONTH, 0).is_ahead(now) && !state(-MONTH, 0).is_ahead(now));
+        assert!(!state(5, 0).is_ahead(now), "clocks differ");
     }
 }

@@ -1,5 +1,6 @@
 //! The store does the same on a SQLite file and on PostgreSQL.
 
+mod ahead;
 mod failures;
 mod incidents;
 mod keys;

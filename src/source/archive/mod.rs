@@ -126,7 +126,16 @@ impl GhArchive {
     async fn follow(&self) -> Result<PollOutcome, PollError> {
         let cursor = self.cursor().await?;
         let newest = Hour::of(self.keeper.now()).plus(-1);
-        let known = cursor.track(Reader::Schedule).cloned();
+        let mut known = cursor.track(Reader::Schedule).cloned();
+        if let Some(track) = known.as_mut().filter(|track| track.next > newest.plus(2)) {
+            tracing::warn!(
+                source = self.keeper.name, hour = %track.next,
+                "the archive was read up to an hour that is yet to come: this machine's clock was ahead, or is behind \
+                 now; hours before the last six may have been passed over, `sources backfill` reads them"
+            );
+            track.next = newest.plus(-6);
+            (track.counted, track.tries) = (0, 0);
+        }
         let is_first = known.is_none();
         let before = known.unwrap_or_else(|| Track::new(newest));
         let mut each = |_: &Track| {};
@@ -187,7 +196,9 @@ impl GhArchive {
     fn until_settled(&self, hour: Hour) -> Option<Duration> {
         let due = hour.end().checked_add(SETTLED).ok()?;
         let wait = due.duration_since(self.keeper.now());
-        Duration::try_from(wait).ok().filter(|wait| !wait.is_zero())
+        // Not longer than to the next hour, should the clock be behind and be set.
+        let wait = Duration::try_from(wait).ok()?.min(Duration::from_hours(1));
+        Some(wait).filter(|wait| !wait.is_zero())
     }
 
     async fn note_success(&self, track: &Track, next_after: Duration) -> Result<(), PollError> {

@@ -42,6 +42,8 @@ struct Entry {
 struct Account {
     quota: Quota,
     paused_until: Option<Timestamp>,
+    /// How long that was from when it was told: no longer from now on, should the clock have been set back.
+    paused_for: Duration,
     refused_until: Option<Timestamp>,
     /// How often in a row it was told to slow down.
     strikes: u32,
@@ -49,7 +51,10 @@ struct Account {
 
 impl Account {
     fn is_refused(&self, now: Timestamp) -> bool {
-        self.refused_until.is_some_and(|until| until > now)
+        let left = self.refused_until.map(|until| until.duration_since(now));
+        let left = left.and_then(|left| Duration::try_from(left).ok());
+        // Much longer: the clock was set back meanwhile.
+        left.is_some_and(|left| !left.is_zero() && left <= SET_ASIDE * 2)
     }
 
     /// How long until it may make that many requests.
@@ -57,7 +62,8 @@ impl Account {
         let paused = self.paused_until.map(|until| until.duration_since(now));
         let paused = paused.and_then(|wait| Duration::try_from(wait).ok());
         let used_up = self.quota.wait(requests, now);
-        paused.unwrap_or_default().max(used_up.unwrap_or_default())
+        let paused = paused.unwrap_or_default().min(self.paused_for);
+        paused.max(used_up.unwrap_or_default())
     }
 }
 
@@ -140,6 +146,7 @@ impl Tokens {
             let doubled = PAUSE.saturating_mul(1 << account.strikes.min(8));
             let pause = told.unwrap_or(doubled.min(MAX_PAUSE));
             account.strikes += 1;
+            account.paused_for = pause;
             account.paused_until = now.checked_add(pause).ok();
         });
     }
@@ -265,6 +272,19 @@ mod tests {
         assert_eq!(tokens.wait(1, now), Duration::from_mins(2));
         tokens.answered(1, Quota::default());
         assert_eq!(tokens.wait(1, now), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_no_pause_longer() {
+        let (tokens, now) = three();
+        let before = now - SignedDuration::from_hours(24 * 30);
+        for index in [0, 1, 2] {
+            tokens.limited(index, None, now);
+        }
+        assert_eq!(tokens.wait(1, before), Duration::from_mins(1));
+        tokens.refused(0, now);
+        assert_eq!(tokens.complaint(before), None);
+        assert!(tokens.complaint(now).is_some());
     }
 
     #[test]

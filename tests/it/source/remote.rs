@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use reqwest::Url;
 use rescind::fetch::{FetchLimits, GitFetcher, http_client};
 use rescind::source::{GitRemote, GitRemoteOptions, PollError, Source as _, SourceParts};
@@ -52,6 +53,18 @@ fn address(shop: &Shop) -> String {
 }
 
 on_both_databases! {
+    async fn a_clock_that_was_ahead_once_stops_nothing(database) {
+        let house = House::new(&database.store().await);
+        let shop = Shop::open().await;
+        let month = SignedDuration::from_hours(24 * 30);
+        house.clock.advance(month);
+        let next = house.remote(&address(&shop)).poll_once().await.unwrap().next_after;
+        house.clock.advance(-month);
+        // After a restart.
+        let due_in = house.remote(&address(&shop)).due_in().await.unwrap();
+        assert_eq!(due_in, next);
+    }
+
     async fn what_moved_since_the_last_look_is_read(database) {
         let house = House::new(&database.store().await);
         let shop = Shop::open().await;

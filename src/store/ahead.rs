@@ -1,0 +1,65 @@
+//! Instants of work items that lie further ahead than anything waits: a clock was wrong when they were set.
+
+use std::time::Duration;
+
+use super::queue::micros;
+use super::sql::{args, one, statements};
+use super::{Db, Read as _, Store, StoreError};
+
+/// The longest wait that anything is given, a day at the word of a server, and as much as clocks may differ.
+const WAIT_MAX: Duration = Duration::from_hours(25);
+
+/// Longer than any lease, and as much as clocks may differ.
+const LEASE_MAX: Duration = Duration::from_mins(10);
+
+statements! {
+    /// Both along an index of what is looked at only.
+    AHEAD = "SELECT (SELECT COUNT(*) FROM work_items
+            WHERE state = 'waiting' AND leased_by IS NULL AND ready_at > {now} + $1)
+        + (SELECT COUNT(*) FROM work_items
+            WHERE leased_by IS NOT NULL AND state = 'waiting' AND ready_at > {now} + $2)";
+    READY = "WITH picked AS (SELECT id AS picked_id FROM work_items
+            WHERE state = 'waiting' AND leased_by IS NULL AND ready_at > {now} + $1
+            LIMIT $2 {for update skip locked})
+        UPDATE work_items SET ready_at = {now}
+        WHERE id IN (SELECT picked_id FROM picked)";
+    /// Whoever lives makes it longer before it ends.
+    SHORTEN = "WITH picked AS (SELECT id AS picked_id FROM work_items
+            WHERE leased_by IS NOT NULL AND state = 'waiting' AND ready_at > {now} + $2
+            LIMIT $3 {for update skip locked})
+        UPDATE work_items SET ready_at = {now} + $1
+        WHERE id IN (SELECT picked_id FROM picked)";
+}
+
+impl Store {
+    /// Sees to the items that are to wait for longer than anything waits, because a clock was ahead once: those
+    /// that nobody holds are ready now, and leases end within `lease` unless their holder lives. Returns how many
+    /// items that were.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn mend_times(&self, lease: Duration) -> Result<u64, StoreError> {
+        let (wait_max, lease_max) = (micros(WAIT_MAX), micros(LEASE_MAX));
+        let mut read = self;
+        let ahead = read
+            .fetch_first(AHEAD, args![wait_max, lease_max], one::count)
+            .await?
+            .unwrap_or_default();
+        if ahead == 0 {
+            return Ok(0);
+        }
+        let ready = self.in_pieces(&READY, args![wait_max]).await?;
+        let args = args![micros(lease), lease_max];
+        let shortened = self.in_pieces(&SHORTEN, args).await?;
+        let clock = match &self.0.db {
+            Db::Sqlite { .. } => "this machine's clock",
+            Db::Postgres(..) => "the clock of the database's server",
+        };
+        tracing::warn!(
+            items = ready + shortened,
+            "{clock} was far ahead, or is behind now: work items were to wait for longer than anything waits; \
+             they are taken now"
+        );
+        Ok(ready + shortened)
+    }
+}
