@@ -138,6 +138,14 @@ impl Partner {
         self.options.name
     }
 
+    /// Returns the names of the headers that it signs with.
+    pub fn headers(&self) -> [&str; 2] {
+        [
+            &self.options.key_identifier_header,
+            &self.options.signature_header,
+        ]
+    }
+
     /// Looks at the headers of a report before anybody reads its body.
     ///
     /// # Errors

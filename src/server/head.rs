@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -65,21 +64,28 @@ const KEPT: [&str; 34] = [
     "x-stack-secret-server-key",
 ];
 
-/// Makes a head small: only headers that are looked at, the first of each name, and nothing that shares a buffer with
-/// the rest.
-pub(super) fn shrink(head: &mut Parts) {
-    let kept = KEPT.iter().filter_map(|name| {
-        let value = head.headers.get(*name)?;
-        let mut copy = HeaderValue::from_bytes(value.as_bytes()).ok()?;
-        copy.set_sensitive(value.is_sensitive());
-        Some((HeaderName::from_static(name), copy))
+/// Makes the headers few: only those that are looked at, among them `configured` ones, the first of each name, and
+/// nothing that shares a buffer with the rest.
+pub(super) fn shrink<'c>(all: &mut HeaderMap, configured: impl Iterator<Item = &'c str>) {
+    let names = KEPT.iter().copied().map(HeaderName::from_static);
+    let configured = configured.filter_map(|name| HeaderName::try_from(name).ok());
+    let kept = names.chain(configured).filter_map(|name| {
+        let value = all.get(&name)?;
+        let copy = HeaderValue::from_bytes(value.as_bytes()).ok()?;
+        Some((name, copy))
     });
     let kept: Vec<_> = kept.collect();
     let mut headers = HeaderMap::with_capacity(kept.len());
-    headers.extend(kept);
-    head.headers = headers;
-    if let Ok(copy) = Uri::try_from(head.uri.to_string()) {
-        head.uri = copy;
+    for (name, value) in kept {
+        headers.insert(name, value);
+    }
+    *all = headers;
+}
+
+/// Takes the address of a request out of the buffer that it came in, before anybody keeps a part of it.
+pub(super) fn detach(address: &mut Uri) {
+    if let Ok(copy) = Uri::try_from(address.to_string()) {
+        *address = copy;
     }
 }
 
@@ -153,8 +159,10 @@ mod tests {
         head.headers.append("x-github-event", event);
         head.headers
             .append("x-github-event", HeaderValue::from_static("issues"));
-        shrink(&mut head);
-        assert_eq!(head.headers.len(), 1);
+        shrink(&mut head.headers, ["X-7", "X-GitHub-Event"].into_iter());
+        detach(&mut head.uri);
+        assert_eq!(head.headers.len(), 2);
+        assert_eq!(head.headers["x-7"].len(), 100);
         assert_eq!(head.headers["x-github-event"], "push");
         assert_eq!(head.uri, "/webhooks/github?a=b");
     }

@@ -15,6 +15,8 @@ use futures_util::FutureExt as _;
 use super::AppState;
 use super::client::Client;
 use super::error::ApiError;
+use super::head::shrink;
+use crate::intake::Partner;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -44,9 +46,12 @@ impl RequestIds {
 /// The one middleware around all routes.
 pub(super) async fn surround(
     State(state): State<AppState>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
+    let partners = state.0.intake.partners.iter();
+    let configured = partners.flat_map(Partner::headers);
+    shrink(request.headers_mut(), configured);
     let started = Instant::now();
     let id = state.0.request_ids.next();
     let method = request.method().clone();

@@ -23,7 +23,7 @@ use tower::Service as _;
 
 use super::error::{ApiError, ApiResult};
 use super::guarded::Guarded;
-use super::head::{MAX_HEAD, MAX_HEADERS, shrink};
+use super::head::{MAX_HEAD, MAX_HEADERS, detach};
 use super::places::{Connections, Place, Places};
 
 /// How long a client may take to send the head of a request, which also ends idle connections.
@@ -223,7 +223,7 @@ impl Serving {
     fn routed(&self, request: Request<Incoming>, peer: SocketAddr, place: &Place) -> Request {
         let client = self.places.proxies().client(peer.ip(), request.headers());
         let (mut head, body) = request.into_parts();
-        shrink(&mut head);
+        detach(&mut head.uri);
         head.extensions.insert(client);
         head.extensions.insert(Arc::clone(&place.pulse));
         head.extensions.insert(self.finisher.clone());

@@ -85,7 +85,7 @@ async fn proof_is_needed_and_taken_strictly() {
         raw,
         cut,
         "!".to_owned(),
-        "A".repeat(10_000),
+        "A".repeat(6_000),
         hex::encode(&der),
     ] {
         send(&server, Some("k1"), Some(&bad), body)
