@@ -39,11 +39,12 @@ async fn deaths(database: &TestDatabase) -> i64 {
 async fn an_outage_of_the_database_is_no_death_and_a_death_is_one() {
     let database = TestDatabase::new(Kind::Postgres).await;
     database.store().await;
-    let proxy = Proxy::before(&database.url).await;
-    let (holder, other) = (
-        behind(&proxy, &database).await,
-        behind(&proxy, &database).await,
-    );
+    let proxies = [
+        Proxy::before(&database.url).await,
+        Proxy::before(&database.url).await,
+    ];
+    let holder = behind(&proxies[0], &database).await;
+    let other = behind(&proxies[1], &database).await;
     let slow = Dripping::start(0).await;
     let item = holder.push_to("slow.example", 1, Priority::Webhook);
     holder.add_items(&[item]).await;
@@ -53,9 +54,14 @@ async fn an_outage_of_the_database_is_no_death_and_a_death_is_one() {
     let looking = Running::start(worker(&other, &slow, Duration::from_millis(20)));
     // As long as it may be doubted that it began beside others.
     sleep(LEASE).await;
-    proxy.freeze_all();
+    for proxy in &proxies {
+        proxy.freeze_all();
+    }
     sleep(LEASE + Duration::from_secs(1)).await;
-    proxy.thaw();
+    // The one that only looks is back first.
+    proxies[1].thaw();
+    sleep(Duration::from_secs(1)).await;
+    proxies[0].thaw();
     sleep(LEASE + LEASE / 2).await;
     assert_eq!(deaths(&database).await, 0);
     assert_eq!(slow.asked(), 1, "it was begun again");
