@@ -215,7 +215,7 @@ fn path_matches(globs: &[u8], path: &[u8], steps: &mut Steps) -> Result<bool, Ex
             }
             None => (None, None),
         };
-        if glob == Some(b"**") {
+        if glob.is_some_and(is_any_depth) {
             let Some(rest) = path else {
                 // What is in a folder, not the folder itself, unless something stands behind.
                 return Ok(false);
@@ -250,6 +250,11 @@ fn path_matches(globs: &[u8], path: &[u8], steps: &mut Steps) -> Result<bool, Ex
         back = Some((behind, left));
         (globs, path) = (behind, Some(left));
     }
+}
+
+/// Whether a component stands for any number of folders: `**`, or more stars than that.
+fn is_any_depth(glob: &[u8]) -> bool {
+    glob.len() > 1 && glob.iter().all(|byte| *byte == b'*')
 }
 
 /// What is before the first slash, and what is behind it, if there is one.

@@ -62,6 +62,9 @@ fn patterns_mean_what_git_says() {
         ("x  ", "x", true),
         ("x\\ ", "x ", true),
         ("x\r", "x", true),
+        ("/****/a", "a", true),
+        ("/***/a", "b/b/a", true),
+        ("a/****", "a/b", true),
         // As git, and unlike others.
         ("{a,b}", "a", false),
         ("{a,b}", "{a,b}", true),
@@ -108,7 +111,7 @@ fn left_out(text: &str, path: &str) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn patterns_mean_what_git_does(

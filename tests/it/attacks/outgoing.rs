@@ -166,7 +166,7 @@ async fn a_redirect_leads_to_no_other_server() {
     );
     let url = format!("http://127.0.0.1:{}/acme/app.git", server.port);
     let error = fetcher.fetch(&range(&url)).await.expect_err("no TLS");
-    assert!(matches!(error, FetchError::Unreachable(_)), "{error}");
+    assert!(matches!(error, FetchError::Network(_)), "{error}");
     assert_eq!(server.connections(), 2);
 }
 

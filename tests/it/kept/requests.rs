@@ -92,7 +92,9 @@ impl Shape<'_> {
         let reply = Reply::of(request).await;
         let what = format!("{method} {path}: {} {}", reply.status, reply.text);
         assert!(reply.status < 500, "{what}");
-        if reply.status >= 400 {
+        // Of a head that is too large nothing is read, so nobody can say in which words to answer.
+        let is_large = what.len() > 2 * 1024 && reply.status == 431;
+        if reply.status >= 400 && !is_large {
             let code = reply.json()["code"].clone();
             assert_eq!(reply.header("x-stack-known-error"), code.as_str(), "{what}");
         }
