@@ -90,7 +90,16 @@ impl Pattern {
             Shape::Name(name) => Ok(last(path) == &**name),
             Shape::Ending(end) => Ok(last(path).ends_with(end)),
             Shape::Glob(glob) => component_matches(glob, last(path), steps),
-            Shape::Path(globs) => path_matches(globs, path, steps),
+            Shape::Path(globs) => {
+                // Git compares what is literal at the beginning apart, so that `a**/b` is `a` before a `**/b`.
+                let is_special = |byte: &u8| b"*?[\\".contains(byte);
+                let literal = globs.iter().position(is_special);
+                let (literal, globs) = globs.split_at(literal.unwrap_or(globs.len()));
+                match path.strip_prefix(literal) {
+                    Some(path) => path_matches(globs, path, steps),
+                    None => Ok(false),
+                }
+            }
         }
     }
 }
