@@ -124,14 +124,14 @@ fn subscriber(form: Form, outlet: Outlet, targets: Targets) -> impl Subscriber +
     Registry::default().with(lines).with(filter)
 }
 
-/// What writes lines.
+/// The destination of log lines.
 #[derive(Debug, Clone)]
 enum Outlet {
     Direct,
     Queue(Writer),
 }
 
-/// What is logged: by level and target, and in a daemon not too often. It is one for the whole subscriber: a
+/// The filter of events: by level and target, and in a daemon not too often. It is one for the whole subscriber: a
 /// filter of a single layer cannot look at events that are always of interest.
 struct Filter {
     targets: Targets,
@@ -159,7 +159,7 @@ impl<S: Subscriber> Layer<S> for Filter {
     }
 }
 
-/// How an event becomes a line. What it quotes comes from strangers: it must not look like another line, nor
+/// The form of a line. What it quotes comes from strangers: it must not look like another line, nor
 /// steer a terminal.
 #[derive(Debug, Clone, Copy)]
 struct Form {

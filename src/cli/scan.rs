@@ -161,7 +161,7 @@ pub(super) fn run(args: &ScanArgs, context: &Context) -> anyhow::Result<ExitCode
     Ok(DONE)
 }
 
-/// Why nothing found is no success.
+/// The note of a scan that found nothing but did not see everything.
 const INCOMPLETE: &str = "not everything was scanned (see above): that nothing was found means little; \
                           with --allow-incomplete this is no failure";
 

@@ -4,19 +4,19 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::server::{MOMENTARY_CONNECTIONS, MOST_CONNECTIONS};
 
-/// What is left for everything but connections: the database's, files, fetches, polls, the log. Half of all, where
+/// Descriptors left for everything but connections: the database's, files, fetches, polls, the log. Half of all, where
 /// that is less, but never less than what these take when sixteen fetches run.
 const OTHERS: usize = 96;
 const FEWEST_OTHERS: usize = 44;
 
-/// How many descriptors there are to each place for a moment, and the fewest such places.
+/// The number of descriptors to each place for a moment, and the fewest such places.
 const FOR_A_MOMENT: usize = 16;
 const FEWEST_MOMENTARY: usize = 4;
 
 /// With fewer nothing works that deserves the name.
 const FEWEST: u64 = 64;
 
-/// What to do about too few.
+/// The remedy for too few.
 const REMEDY: &str = "raise the hard limit (`ulimit -Hn`, LimitNOFILE of systemd) to 8192 or more";
 
 /// Below so many connections the log and `doctor` say so.
@@ -29,7 +29,7 @@ pub struct Descriptors {
     pub limit: Option<u64>,
     /// The most connections.
     pub connections: usize,
-    /// How many more for a moment.
+    /// The most further connections for a moment.
     pub momentary: usize,
 }
 
@@ -72,7 +72,7 @@ impl Descriptors {
         }
     }
 
-    /// What is wrong, and what to do about it, when they are so few that the daemon does not start.
+    /// Returns what is wrong, and what to do about it, when they are so few that the daemon does not start.
     pub fn far_too_few(self) -> Option<(String, &'static str)> {
         let limit = self.limit.filter(|limit| *limit < FEWEST)?;
         let what =

@@ -14,7 +14,7 @@ use crate::source::Source;
 /// The wait after the database could not tell when the next poll is due.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
 
-/// How often it is looked whether the clock was set.
+/// The interval between two looks at the clock, which may have been set.
 const LOOK: Duration = Duration::from_mins(1);
 
 /// Polls `source` by its schedule, never sooner than its server allows, until `stop` is cancelled. A poll

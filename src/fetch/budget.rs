@@ -9,17 +9,17 @@ use super::FetchError;
 use super::patience::Place;
 use super::weight::Lane;
 
-/// What a pack may hold in an ordinary place, in bytes.
+/// The largest pack in an ordinary place, in bytes.
 pub(super) const SMALL_PACK: usize = 1 << 20;
 
-/// What a pack may hold in the lane of medium ones, in bytes.
+/// The largest pack in the lane of medium ones, in bytes.
 const MEDIUM_PACK: usize = 16 << 20;
 
 /// The places of that lane.
 const MEDIUM_PLACES: usize = 2;
 
-/// Where a push is fetched. When it turns out to be larger than its lane allows, it takes a place of another lane
-/// if one is free, and else ends with [`FetchError::Busy`], to be fetched again when it has its turn there: it
+/// The lane in which a push is fetched. When it turns out to be larger than its lane allows, it takes a place of
+/// another lane if one is free, and else ends with [`FetchError::Busy`], to be fetched again when it has its turn there: it
 /// keeps nobody waiting meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum FetchLane {
@@ -119,7 +119,7 @@ impl Budget {
         })
     }
 
-    /// Whether somebody waits for a place of this lane.
+    /// Returns whether somebody waits for a place of this lane.
     pub(super) fn is_waited_for(&self, lane: FetchLane) -> bool {
         self.places(lane).waiting.load(Ordering::Relaxed) > 0
     }

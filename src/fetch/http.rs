@@ -116,7 +116,7 @@ pub(crate) async fn read_chunk(
     }
 }
 
-/// Why a request got no answer. When there is no connection, it is no fault of what was asked for, unless that
+/// Returns why a request got no answer. When there is no connection, it is no fault of what was asked for, unless that
 /// was what led there.
 fn unsent(error: reqwest::Error, is_first: bool) -> FetchError {
     let is_unreachable = error.is_connect() && is_first;

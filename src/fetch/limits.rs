@@ -32,9 +32,9 @@ pub struct FetchLimits {
     pub concurrent: usize,
     /// More of them, for what is read apart from others because a worker died while it held it.
     pub beside: usize,
-    /// How long the server may send nothing.
+    /// The longest time without anything from the server.
     pub stall: Duration,
-    /// How long the server may be waited for in all.
+    /// The longest time that the server is waited for in all.
     pub total: Duration,
     /// Over which time the rate of an answer is measured. At its beginning the server has half of it for
     /// putting the pack together, and longer while it says that it still does so.
@@ -62,7 +62,7 @@ impl Default for FetchLimits {
 }
 
 impl FetchLimits {
-    /// What may be inflated of a pack of `received` bytes.
+    /// Returns what may be inflated of a pack of `received` bytes.
     pub(super) fn allowance(&self, received: u64) -> u64 {
         let more = received.saturating_mul(ALLOWANCE_RATIO);
         self.max_inflated_bytes

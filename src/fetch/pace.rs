@@ -109,7 +109,7 @@ impl Pace {
         }
     }
 
-    /// How many bytes a window has to have.
+    /// Returns how many bytes a window has to have.
     fn per_window(&self) -> u64 {
         let millis = u64::try_from(self.limits.window.as_millis()).unwrap_or(u64::MAX);
         self.limits.rate.saturating_mul(millis) / 1000
@@ -168,17 +168,21 @@ pub(crate) async fn read_body(
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_slow_answer_is_given_up_at_the_end_of_a_window() {
+    fn limits(prepare: Option<Duration>) -> PaceLimits {
         let seconds = Duration::from_secs;
-        let limits = PaceLimits {
+        PaceLimits {
             stall: seconds(20),
             total: seconds(100),
             grace: seconds(10),
             window: seconds(20),
             rate: 10,
-            prepare: None,
-        };
+            prepare,
+        }
+    }
+
+    #[test]
+    fn a_slow_answer_is_given_up_at_the_end_of_a_window() {
+        let (seconds, limits) = (Duration::from_secs, limits(None));
         let mut drops = Pace::new(limits);
         for second in 1..30 {
             drops.waited = seconds(second);
@@ -207,14 +211,7 @@ mod tests {
     #[test]
     fn signs_of_life_are_no_bytes_but_count_as_preparing() {
         let seconds = Duration::from_secs;
-        let limits = PaceLimits {
-            stall: seconds(20),
-            total: seconds(100),
-            grace: seconds(10),
-            window: seconds(20),
-            rate: 10,
-            prepare: Some(seconds(30)),
-        };
+        let limits = limits(Some(seconds(30)));
         let alive_for = |limits: PaceLimits, most: u64| {
             let mut pace = Pace::new(limits);
             let ended = (1..=most).find_map(|second| {

@@ -13,16 +13,16 @@ use tokio::time::{Instant, timeout};
 use super::FetchError;
 use super::budget::{FetchLane, Seat};
 
-/// How often it is looked whether others wait, while a server is waited for.
+/// The interval between two looks at whether others wait, while a server is waited for.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// The bytes per second that pay for the time of a server.
 const RATE: u64 = 1 << 20;
 
-/// How often the bounds of the large lane are doubled at most.
+/// The most doublings of the bounds of the large lane.
 const DOUBLED_MAX: u32 = 4;
 
-/// How long a server may be waited for while others wait.
+/// Bounds on the time that a server is waited for while others wait.
 #[derive(Debug, Clone, Copy)]
 struct Bound {
     /// More than its bytes pay for. What came fast at first pays for nothing that comes later.
@@ -53,10 +53,10 @@ const LARGE: Bound = Bound {
     all: Duration::from_mins(1),
 };
 
-/// How long a heavy visit may be at work while others wait, the first time.
+/// The longest time that a heavy visit is at work while others wait, the first time.
 const TURN: Duration = Duration::from_secs(2);
 
-/// Who waits for places like the one of a fetch.
+/// The demand for places like the one of a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Waiting {
     /// Nobody.
@@ -68,7 +68,7 @@ pub enum Waiting {
     Urgently,
 }
 
-/// Who waits for places of some kind, as whoever hands them out knows. Shared by the fetches that have them.
+/// The present demand for places of some kind, as whoever hands them out knows. Shared by the fetches that have them.
 #[derive(Debug, Default)]
 pub struct Demand(AtomicU8);
 
@@ -88,24 +88,24 @@ impl Demand {
     }
 }
 
-/// Where a push is fetched, and who waits for that place.
+/// The place of a fetch, and the demand for it.
 #[derive(Debug, Clone, Default)]
 pub struct Place {
     /// The lane.
     pub lane: FetchLane,
-    /// Who waits for such a place.
+    /// The demand for such places.
     pub demand: Arc<Demand>,
     /// How often the fetch had to leave the large lane because others waited.
     pub outpaced: u32,
 }
 
 impl Place {
-    /// How long a fetch that had to leave the large lane keeps out of it, so that others have their turn.
+    /// Returns how long a fetch that had to leave the large lane keeps out of it, so that others have their turn.
     pub fn rest(outpaced: u32) -> Duration {
         LARGE.unpaid.saturating_mul(doubled(outpaced))
     }
 
-    /// How long a heavy visit may be at work while others wait for their turn at that.
+    /// Returns how long a heavy visit may be at work while others wait for their turn at that.
     pub(super) fn turn(&self) -> Duration {
         TURN * doubled(self.outpaced)
     }
@@ -161,7 +161,7 @@ impl Patience {
         }
     }
 
-    /// How long the server was waited for so far.
+    /// Returns how long the server was waited for so far.
     pub(super) fn waited(&self) -> Duration {
         self.spent.all
     }
@@ -227,7 +227,7 @@ impl Patience {
         Ok(())
     }
 
-    /// Whether the server was waited for too long for a place in this lane, with these waiting.
+    /// Returns whether the server was waited for too long for a place in this lane, with these waiting.
     fn is_too_long(&mut self, lane: FetchLane, waiting: Waiting) -> bool {
         let bound = match (lane, waiting) {
             (_, Waiting::Nobody) => return false,
@@ -263,7 +263,7 @@ mod tests {
         (Patience::new(seat), demand)
     }
 
-    /// How many seconds a server that sends at this rate keeps a place from when others wait, 1000 at most.
+    /// Returns how many seconds a server that sends at this rate keeps a place from when others wait, 1000 at most.
     fn kept(lane: FetchLane, outpaced: u32, waiting: Waiting, rate: usize) -> u64 {
         let (mut patience, demand) = patience(lane, outpaced);
         demand.set(waiting);

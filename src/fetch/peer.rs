@@ -12,7 +12,7 @@ use super::http::{check_status, send};
 use super::pace::Pace;
 use super::patience::Patience;
 
-/// What a list of references may hold before it needs the lane for long ones, in bytes.
+/// The longest list of references, in bytes, that needs no lane for long ones.
 const SHORT_LIST: usize = 512 << 10;
 
 /// A repository on a server.

@@ -2,20 +2,17 @@
 //!
 //! Source: `Documentation/gitprotocol-v2.adoc` and `gitprotocol-common.adoc` of git.
 
+mod references;
+
 use gix_hash::ObjectId;
 use gix_packetline::PacketLineRef;
 use gix_packetline::decode::{self, Stream};
 
-use super::{FetchError, References};
+use super::FetchError;
+pub(super) use references::{Head, HeadAnswer, ReferencesAnswer};
 
 const FLUSH: &str = "0000";
 const DELIMITER: &str = "0001";
-
-/// The most references of a list that are kept.
-const MAX_KEPT: usize = 50_000;
-
-/// The most bytes of their names.
-const MAX_KEPT_BYTES: usize = 4 << 20;
 
 /// The longest part of a server's own error message that is kept, in characters.
 const MAX_MESSAGE: usize = 200;
@@ -121,130 +118,6 @@ impl Lines {
     fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
-}
-
-/// `HEAD` of a repository.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Head {
-    /// The commit.
-    pub(super) id: ObjectId,
-    /// The branch, `refs/heads/…`; none when detached.
-    pub(super) branch: Option<String>,
-}
-
-/// Reads the answer to [`ls_head`]: nothing when the repository is empty.
-#[derive(Debug, Default)]
-pub(super) struct HeadAnswer {
-    lines: Lines,
-    head: Option<Head>,
-    ended: bool,
-}
-
-impl HeadAnswer {
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
-        let Self { lines, head, ended } = self;
-        lines.feed(bytes, |line| {
-            match line {
-                _ if *ended => {}
-                Line::Flush => *ended = true,
-                Line::Delimiter => {}
-                Line::Data(data) => {
-                    refuse_error(data)?;
-                    *head = head.take().or(parse_head(data));
-                }
-            }
-            Ok(())
-        })
-    }
-
-    pub(super) fn finish(self) -> Result<Option<Head>, FetchError> {
-        if self.ended {
-            Ok(self.head)
-        } else {
-            Err(FetchError::Protocol("the list of references is cut short"))
-        }
-    }
-}
-
-/// What a reference takes beside its name: its place in the list, and what allocating the name costs.
-const REFERENCE_BYTES: usize = 64;
-
-/// Reads the answer to [`ls_all`].
-#[derive(Debug, Default)]
-pub(super) struct ReferencesAnswer {
-    lines: Lines,
-    references: References,
-    name_bytes: usize,
-    ended: bool,
-}
-
-impl ReferencesAnswer {
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
-        let Self {
-            lines,
-            references,
-            name_bytes,
-            ended,
-        } = self;
-        lines.feed(bytes, |line| {
-            match line {
-                _ if *ended => {}
-                Line::Flush => *ended = true,
-                Line::Delimiter => {}
-                Line::Data(data) => {
-                    refuse_error(data)?;
-                    if let Some(head) = parse_head(data) {
-                        references.head = head.branch;
-                    } else if let Some((name, id)) = parse_reference(data) {
-                        *name_bytes += name.len();
-                        let is_full = references.list.len() >= MAX_KEPT;
-                        if is_full || *name_bytes > MAX_KEPT_BYTES {
-                            references.cut = true;
-                        } else {
-                            references.list.push((name.to_owned(), id));
-                        }
-                    }
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// Bytes that it holds.
-    pub(super) fn held(&self) -> usize {
-        self.name_bytes.min(MAX_KEPT_BYTES) + self.references.list.len() * REFERENCE_BYTES
-    }
-
-    pub(super) fn finish(self) -> Result<References, FetchError> {
-        if self.ended {
-            Ok(self.references)
-        } else {
-            Err(FetchError::Protocol("the list of references is cut short"))
-        }
-    }
-}
-
-/// `<id> refs/…`; names that are not UTF-8 cannot be asked for and are passed over.
-fn parse_reference(line: &[u8]) -> Option<(&str, ObjectId)> {
-    let line = std::str::from_utf8(line).ok()?;
-    let (id, rest) = line.trim_end().split_once(' ')?;
-    let name = rest.split(' ').next()?;
-    let id = ObjectId::from_hex(id.as_bytes()).ok()?;
-    name.starts_with("refs/").then_some((name, id))
-}
-
-/// `<id> HEAD symref-target:<branch>`
-fn parse_head(line: &[u8]) -> Option<Head> {
-    let line = std::str::from_utf8(line).ok()?;
-    let mut words = line.trim_end().split(' ');
-    let id = ObjectId::from_hex(words.next()?.as_bytes()).ok()?;
-    if words.next()? != "HEAD" {
-        return None;
-    }
-    let branch = words
-        .find_map(|word| word.strip_prefix("symref-target:"))
-        .map(str::to_owned);
-    Some(Head { id, branch })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -364,20 +237,20 @@ fn refused(message: &[u8]) -> FetchError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn id(digit: char) -> ObjectId {
+    pub(super) fn id(digit: char) -> ObjectId {
         ObjectId::from_hex(digit.to_string().repeat(40).as_bytes()).unwrap()
     }
 
-    fn packet(data: &[u8]) -> Vec<u8> {
+    pub(super) fn packet(data: &[u8]) -> Vec<u8> {
         [format!("{:04x}", data.len() + 4).as_bytes(), data].concat()
     }
 
-    fn answer(lines: &[&[u8]]) -> Vec<u8> {
+    pub(super) fn answer(lines: &[&[u8]]) -> Vec<u8> {
         lines
             .iter()
             .flat_map(|line| match *line {
@@ -450,41 +323,11 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_references_is_kept_up_to_a_limit() {
-        let mut answer = ReferencesAnswer::default();
-        for n in 0..=MAX_KEPT {
-            let line = format!("{} refs/heads/{n}\n", id('a'));
-            answer.feed(&packet(line.as_bytes())).unwrap();
-        }
-        answer.feed(b"0000").unwrap();
-        let references = answer.finish().unwrap();
-        assert_eq!((references.list.len(), references.cut), (MAX_KEPT, true));
-    }
-
-    #[test]
     fn a_cut_answer_is_an_error() {
         let bytes = answer(&[b"packfile\n", b"\x01PACK", b"0000"]);
         for end in 0..bytes.len() {
             assert!(read(&bytes[..end], 99).is_err(), "cut at {end}");
         }
-    }
-
-    #[test]
-    fn reads_where_head_points_to() {
-        let line = format!("{} HEAD symref-target:refs/heads/main\n", id('c'));
-        let mut symbolic = HeadAnswer::default();
-        symbolic.feed(&answer(&[line.as_bytes(), b"0000"])).unwrap();
-        let head = symbolic.finish().unwrap().unwrap();
-        assert_eq!(head.id, id('c'));
-        assert_eq!(head.branch.as_deref(), Some("refs/heads/main"));
-
-        let mut empty = HeadAnswer::default();
-        empty.feed(b"0000").unwrap();
-        assert_eq!(empty.finish().unwrap(), None);
-
-        let mut cut = HeadAnswer::default();
-        cut.feed(&packet(line.as_bytes())).unwrap();
-        assert!(cut.finish().is_err());
     }
 
     proptest! {

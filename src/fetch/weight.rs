@@ -10,13 +10,13 @@ use super::FetchError;
 use super::budget::{FetchLane, Seat};
 use super::patience::{Place, Waiting};
 
-/// What a visit may hold in memory before it needs the lane for heavy ones, in bytes.
+/// The most memory of a visit that needs no lane for heavy ones, in bytes.
 const LIGHT_VISIT: usize = 1 << 20;
 
-/// What a visit may inflate before it needs that lane, in bytes: about a quarter of a second of work.
+/// The most that a visit inflates without that lane, in bytes: about a quarter of a second of work.
 const LIGHT_WORK: u64 = 64 << 20;
 
-/// How long a visit may be at work before it needs that lane, in time of the processor. Most texts are scanned at
+/// The longest time of the processor that a visit takes without that lane. Most texts are scanned at
 /// a rate that makes it the same, but whoever wrote them decides how much there is to look at.
 const LIGHT_TIME: Duration = Duration::from_millis(500);
 
@@ -31,15 +31,15 @@ const FIRST_ITEMS: usize = 64;
 /// More would take the places of small ones.
 const WAITING_VISITS: u32 = 3;
 
-/// How long a visit waits for the lane from an ordinary place, and how long when that is wanted.
+/// The patience of a visit that waits for the lane in an ordinary place, and when that is wanted.
 const ORDINARY_PATIENCE: Duration = Duration::from_secs(2);
 const WANTED_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long a visit waits for the lane from a place among the medium pushes, and from that of the large one.
+/// The patience of one in a place among the medium pushes, and in that of the large one.
 const MEDIUM_PATIENCE: Duration = Duration::from_secs(20);
 const LARGE_PATIENCE: Duration = Duration::from_mins(1);
 
-/// How often it is looked whether others wait for its place.
+/// The interval between two looks at whether others wait for its place.
 const LOOK: Duration = Duration::from_millis(250);
 
 fn lane_patience(place: &Place) -> Duration {
@@ -105,7 +105,7 @@ impl Lane {
     }
 }
 
-/// What one visit holds in memory, and how much it did. Beyond [`LIGHT_VISIT`], [`LIGHT_WORK`] and [`LIGHT_TIME`]
+/// The memory and the work of one visit. Beyond [`LIGHT_VISIT`], [`LIGHT_WORK`] and [`LIGHT_TIME`]
 /// it has the lane of heavy visits for itself, to its end or until it has kept others waiting for long enough.
 #[derive(Debug)]
 pub(super) struct Weight {
@@ -233,7 +233,7 @@ impl Weight {
         Ok(())
     }
 
-    /// Whether it has the lane of heavy visits.
+    /// Returns whether it has the lane of heavy visits.
     pub(super) fn is_heavy(&self) -> bool {
         self.is_heavy
     }

@@ -22,7 +22,7 @@ const NOBODYS: u32 = u32::MAX;
 /// Bytes of places for each candidate that may be held.
 const BYTES_EACH: usize = 128;
 
-/// Where candidates were found, held in whatever form is made at little cost: most candidates are nobody's.
+/// A place of candidates, held in whatever form is made at little cost: most candidates are nobody's.
 pub trait Placed {
     /// Returns how much memory it takes, in bytes.
     fn bytes(&self) -> usize;

@@ -30,12 +30,12 @@ pub struct Sighting {
 pub struct CleanSightings(Vec<Sighting>);
 
 impl CleanSightings {
-    /// How many there are.
+    /// Returns how many there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

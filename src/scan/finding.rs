@@ -77,7 +77,7 @@ pub struct Disobeyed {
 pub struct Unread {
     /// The file or folder, or what there is in its place. Not every object of a repository has one.
     pub path: Option<PathBuf>,
-    /// Which object of a repository it is, if it is one.
+    /// The object of a repository that it is, if it is one.
     pub object: Option<LostObject>,
     /// Why.
     pub reason: String,

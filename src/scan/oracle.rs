@@ -158,7 +158,7 @@ fn in_base64(text: &[u8]) -> BTreeSet<Place> {
     all
 }
 
-/// Where what its format is known by stands in a key.
+/// Returns where what its format is known by stands in a key.
 fn literals(value: &str) -> impl Iterator<Item = Range<usize>> {
     let known = ["rsc_sk_", "a?>", "mid"];
     let all = known.into_iter().flat_map(|literal| {
@@ -168,7 +168,7 @@ fn literals(value: &str) -> impl Iterator<Item = Range<usize>> {
     all.filter(|place| place.start == 0 || value.starts_with('k'))
 }
 
-/// Whether no line ends behind a character, or one that is long enough.
+/// Returns whether no line ends behind a character, or one that is long enough.
 fn is_whole_or_long(characters: &[(usize, u8)], last: usize) -> bool {
     let goes_on = |pair: &[(usize, u8)]| pair[1].0 == pair[0].0 + 1;
     let line = last.checked_sub(LONG_LINE - 1);

@@ -26,7 +26,7 @@ const MAX_ROUNDS: usize = 4;
 /// The shortest value that is looked for in its encodings, in bytes. Anything shorter stands in any text.
 const MIN_ENCODED: usize = 8;
 
-/// What stands instead of what cannot be told to be harmless.
+/// The text instead of what cannot be told to be harmless.
 const UNKNOWN: &str = "…";
 
 /// Finds keys in texts that somebody else wrote, and takes them out. Cheap to clone.
@@ -153,7 +153,7 @@ fn without(text: &str, least: usize, find: impl Fn(&[u8]) -> Vec<Cut>) -> Cow<'_
     }
 }
 
-/// What `find` finds in `text` and in what it says in encodings, as places in `text`, in their order. Places
+/// Returns what `find` finds in `text` and in what it says in encodings, as places in `text`, in their order. Places
 /// may overlap.
 fn cuts(text: &[u8], least: usize, find: impl Fn(&[u8]) -> Vec<Cut>) -> Vec<Cut> {
     let mut all = Vec::new();

@@ -117,7 +117,7 @@ struct Row<'a> {
     key: Option<&'a Match>,
 }
 
-/// What could not be scanned, as programs see it.
+/// Something that could not be scanned, as programs see it.
 #[derive(Serialize)]
 struct NotScanned<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -306,7 +306,7 @@ impl<'a, W: Write> Report<'a, W> {
     }
 }
 
-/// What could not be scanned and why, as a terminal may show it.
+/// Returns what could not be scanned and why, as a terminal may show it.
 pub fn printable_unread(redactor: &Redactor, unread: &Unread) -> String {
     let reason = printable(redactor, Path::new(&unread.reason));
     let object = unread.object.as_ref();

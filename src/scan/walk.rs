@@ -45,9 +45,9 @@ struct Queue {
     is_over: bool,
 }
 
-/// What to call for each entry that is no folder, and for folders whether to go into them.
+/// A visitor of the entries that are no folders, which says of folders whether to go into them.
 pub(super) trait Visitor {
-    /// Whether to go into a folder.
+    /// Returns whether to go into a folder.
     fn enters(&mut self, name: &OsStr) -> bool;
 
     /// Visits what is no folder.

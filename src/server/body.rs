@@ -31,10 +31,10 @@ const LARGE_BYTES: usize = 32 << 20;
 const SMALL_WORK: usize = 24 << 20;
 const LARGE_WORK: usize = 64 << 20;
 
-/// How long a body waits for others to be worked on. It is whole and genuine: what it waits for is this server.
+/// The patience of a body while others are worked on. It is whole and genuine: what it waits for is this server.
 const WORK_PATIENCE: Duration = Duration::from_secs(18);
 
-/// How long a body may take to come while others wait for its room.
+/// The longest time for a body to come while others wait for its room.
 const SMALL_HASTE: Duration = Duration::from_secs(2);
 const LARGE_HASTE: Duration = Duration::from_secs(4);
 
@@ -75,12 +75,12 @@ pub(super) struct Hold {
     pulse: Option<Arc<Pulse>>,
 }
 
-/// How a body may be.
+/// Bounds on a body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms {
     /// The most bytes it may have.
     pub(super) limit: usize,
-    /// How long its client may take to send it, once it is being read.
+    /// The longest time for its client to send it, once it is being read.
     pub(super) patience: Duration,
     /// Whether the head of the request has shown who sends it.
     pub(super) is_proved: bool,
@@ -97,7 +97,7 @@ impl Bodies {
         }
     }
 
-    /// Whether this client sent something genuine lately.
+    /// Returns whether this client sent something genuine lately.
     pub(super) fn knows(&self, client: IpAddr) -> bool {
         self.standings.of(client) == Standing::Known
     }

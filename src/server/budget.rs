@@ -21,10 +21,10 @@ use tokio::sync::{Notify, oneshot};
 
 use super::standing::{Standing, network};
 
-/// How long a body waits before slow ones of equals have to make room.
+/// The wait of a body before slow ones of equals have to make room.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How long a body waits in all. Senders of webhooks wait 10 seconds for their answer, partners up to a minute.
+/// The longest wait of a body in all. Senders of webhooks wait 10 seconds for their answer, partners up to a minute.
 const PATIENCE: Duration = Duration::from_secs(18);
 
 /// How many times in [`GRACE`] a body that waits looks for others that have to make room.
@@ -67,7 +67,7 @@ struct State {
     waiting: Vec<Waiting>,
 }
 
-/// What one client holds.
+/// The share of one client.
 #[derive(Debug, Clone, Copy, Default)]
 struct Holds {
     bytes: usize,
@@ -337,13 +337,13 @@ impl State {
 }
 
 impl Held {
-    /// Whether it was told to make room and has not done so yet.
+    /// Returns whether it was told to make room and has not done so yet.
     fn is_leaving(&self) -> bool {
         let reading = self.reading.as_ref();
         reading.is_some_and(|reading| reading.is_turned_out.load(Ordering::Relaxed))
     }
 
-    /// Whether at its pace it takes longer than `budget.haste` to come.
+    /// Returns whether at its pace it takes longer than `budget.haste` to come.
     fn is_slow(&self, budget: &Budget) -> bool {
         let elapsed = self.since.elapsed();
         let arrived = self.reading.as_ref();

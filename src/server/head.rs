@@ -16,14 +16,14 @@ use super::error::{ApiError, ApiResult};
 pub(super) const MAX_HEAD: usize = 8 << 10;
 pub(super) const MAX_HEADERS: usize = 64;
 
-/// What one head may keep without a share of the budget.
+/// The most that one head keeps without a share of the budget, in bytes.
 const ORDINARY: usize = 2 << 10;
 
-/// How many bytes of larger ones are kept at a time: of anybody, and more of clients that proved themselves.
+/// The most bytes of larger ones that are kept at a time: of anybody, and more of clients that proved themselves.
 const OF_ANYBODY: usize = 3 << 20;
 const OF_KNOWN: usize = 1 << 20;
 
-/// When a client may try again whose head was too much.
+/// The wait before a client whose head was too much may try again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The headers that anything looks at, besides those that are read while a head is received.
@@ -89,7 +89,7 @@ pub(super) fn detach(address: &mut Uri) {
     }
 }
 
-/// What all heads together may take.
+/// The budget of all heads together.
 #[derive(Debug)]
 pub(super) struct Heads {
     of_anybody: Arc<Semaphore>,
@@ -128,7 +128,7 @@ impl Heads {
     }
 }
 
-/// How many bytes a head keeps. Of its address a router makes parts, which are copies.
+/// Returns how many bytes a head keeps. Of its address a router makes parts, which are copies.
 fn weight<B>(request: &Request<B>) -> usize {
     let headers = request.headers().iter();
     let headers: usize = headers

@@ -62,10 +62,10 @@ use limit::SharedLimit;
 use pulse::Pulse;
 use turns::Turns;
 
-/// How many self-reports are looked up and recorded at a time.
+/// The most self-reports that are looked up and recorded at a time.
 const SELF_REPORTS_AT_ONCE: usize = 8;
 
-/// How many more wait for that.
+/// The most further ones that wait for that.
 const SELF_REPORTS_WAITING: usize = 256;
 
 /// How much of everything is taken.
@@ -190,7 +190,7 @@ impl AppState {
         &self.0.lookup
     }
 
-    /// Whether the client of a request proved itself lately.
+    /// Returns whether the client of a request proved itself lately.
     fn is_known(&self, request: &Request) -> bool {
         let pulse = request.extensions().get::<Arc<Pulse>>();
         pulse.is_some_and(|pulse| pulse.is_proved())

@@ -33,7 +33,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// The part of all connections that make room at a time: looking for them looks at all of them.
 const BATCH: usize = 128;
 
-/// How many connections of one client are no crowd.
+/// The most connections of one client that are no crowd.
 const MODEST: usize = 2;
 
 /// How often somebody without a place looks for one.
@@ -89,7 +89,7 @@ struct Taken {
     close: CancellationToken,
 }
 
-/// What a client loses that has to connect again, the least first.
+/// The loss of a client that has to connect again, the least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Worth {
     /// Nothing that it used.
@@ -193,7 +193,7 @@ impl Places {
         }
     }
 
-    /// Whether places are becoming scarce, so that none should be held without need.
+    /// Returns whether places are becoming scarce, so that none should be held without need.
     pub(super) fn are_scarce(&self) -> bool {
         self.lock().ordinary > self.options.most / 4 * 3
     }
@@ -236,7 +236,7 @@ impl Place {
         true
     }
 
-    /// Whether the connection had better end with the present answer.
+    /// Returns whether the connection had better end with the present answer.
     pub(super) fn should_end(&self) -> bool {
         !self.pulse.is_proved() && self.places.are_scarce()
     }
@@ -317,7 +317,7 @@ impl State {
         some.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// What is lost with a connection for whose client the server waits, and whom: the last have the least. `None`: it
+    /// Returns what is lost with a connection for whose client the server waits, and whom: the last have the least. `None`: it
     /// is not to go.
     fn worth(&self, taken: &Taken, now: u64) -> Option<(Worth, bool, u64)> {
         let pulse = &taken.pulse;

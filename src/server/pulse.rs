@@ -38,7 +38,7 @@ impl Pulse {
         self.is_proved.store(true, Ordering::Relaxed);
     }
 
-    /// Whether anything genuine came over the connection yet.
+    /// Returns whether anything genuine came over the connection yet.
     pub(super) fn is_proved(&self) -> bool {
         self.is_proved.load(Ordering::Relaxed)
     }
@@ -85,12 +85,12 @@ impl Pulse {
         self.last.store(millis(self.began), Ordering::Relaxed);
     }
 
-    /// Whether the client has not taken all of an answer yet.
+    /// Notes whether the client has not taken all of an answer yet.
     pub(super) fn unread(&self, is_unread: bool) {
         self.is_unread.store(is_unread, Ordering::Relaxed);
     }
 
-    /// Whether there is a request, whole or with a part of its body, whose answer the client does not have yet.
+    /// Returns whether there is a request, whole or with a part of its body, whose answer the client does not have yet.
     pub(super) fn has_request(&self) -> bool {
         self.has_request.load(Ordering::Relaxed) || self.is_unread.load(Ordering::Relaxed)
     }

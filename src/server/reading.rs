@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::pulse::Pulse;
 use super::standing::Standings;
 
-/// How often a sender's pace is looked at, and how many bytes have to have come since.
+/// The interval at which a sender's pace is looked at, and the fewest bytes that have to have come since.
 const WINDOW: Duration = Duration::from_secs(5);
 const SMALL_PACE: usize = 1 << 10;
 const LARGE_PACE: usize = 256 << 10;
@@ -32,7 +32,7 @@ pub(super) struct Reading<'b> {
     pub(super) bytes: Vec<u8>,
 }
 
-/// Why a body was not read.
+/// The reason that a body was not read.
 pub(super) enum Unread {
     /// Others came first, through no fault of its sender.
     NoRoom,
@@ -132,7 +132,7 @@ impl Drop for Waste<'_> {
     }
 }
 
-/// What a sender sent lately.
+/// The bytes that a sender sent lately.
 struct Window {
     ends: Instant,
     bytes: usize,

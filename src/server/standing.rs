@@ -9,11 +9,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a genuine body speaks for its sender, and a wasted one against him.
+/// The time for which a genuine body speaks for its sender, and a wasted one against him.
 const TRUSTED_FOR: Duration = Duration::from_hours(24);
 const DISTRUSTED_FOR: Duration = Duration::from_mins(10);
 
-/// How long others come before a sender that could not be waited for.
+/// The time for which others come before a sender that could not be waited for.
 const SLOW_FOR: Duration = Duration::from_mins(1);
 
 /// How many clients of one network have to have wasted what was given to them until the whole network is suspect:
@@ -21,11 +21,11 @@ const SLOW_FOR: Duration = Duration::from_mins(1);
 const CROWD_V4: usize = 8;
 const CROWD_V6: usize = 4;
 
-/// How many are remembered of each kind: some 2 MiB in all.
+/// The most that are remembered of each kind: some 2 MiB in all.
 const MOST_TRUSTED: usize = 4096;
 const MOST_DISTRUSTED: usize = 16_384;
 
-/// How a sender stands, the better the greater.
+/// The standing of a sender, the better the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Standing {
     /// Sent what was not genuine, or nothing whole; or several in the same network did.
@@ -40,7 +40,7 @@ pub(super) enum Standing {
     Known,
 }
 
-/// How all senders stand that are remembered.
+/// The standings of all senders that are remembered.
 #[derive(Debug)]
 pub(super) struct Standings {
     trusted: Mutex<Remembered>,
@@ -49,7 +49,7 @@ pub(super) struct Standings {
     slow: Mutex<Remembered>,
 }
 
-/// Who wasted what was given to him.
+/// The senders that wasted what was given to them.
 #[derive(Debug)]
 struct Distrusted {
     clients: Remembered,
@@ -77,7 +77,7 @@ impl Standings {
         }
     }
 
-    /// How this client stands.
+    /// Returns how this client stands.
     pub(super) fn of(&self, client: IpAddr) -> Standing {
         if lock(&self.trusted).has(client) {
             Standing::Known
@@ -116,7 +116,7 @@ fn lock<T>(remembered: &Mutex<T>) -> MutexGuard<'_, T> {
     remembered.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a client's neighbors share with it: 24 bits of IPv4, 48 of IPv6.
+/// Returns what a client's neighbors share with it: 24 bits of IPv4, 48 of IPv6.
 pub(super) fn network(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & !0xff).into(),

@@ -10,9 +10,11 @@ mod demands;
 mod ends;
 mod findings;
 mod lineage;
+mod origin;
 mod pauses;
 mod place;
 mod remember;
+mod run;
 mod scarce;
 mod shares;
 mod sight;
@@ -20,67 +22,33 @@ mod slow;
 mod stop;
 mod task;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Url;
-use secrecy::SecretString;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::Installation;
 use crate::clock::SharedClock;
 use crate::fetch::{GitFetcher, ObjectId};
 use crate::respond::Responder;
 use crate::scan::Engine;
-use crate::store::{Lane, Shedding, Store, StoreError, WorkItem};
+use crate::store::{Shedding, Store, StoreError};
 use clean::{CleanBlobs, GENERATION};
 use demands::Demands;
-use ends::{End, Tried};
+pub use origin::Origin;
 use pauses::Pauses;
 pub use remember::KNOWN_BLOBS;
-use sight::Sight;
+use run::Run;
 use slow::Slow;
-
-/// The most items that end in one transaction.
-const MAX_GROUP: usize = 64;
 
 /// How often it is looked for what to shed, and for items whose worker died.
 const KEEPING: Duration = Duration::from_secs(1);
 
-/// How often it is looked for items that are to wait for too long because a clock was wrong.
-const TIMES: Duration = Duration::from_mins(1);
-
 /// How long to wait for the database between two attempts to commit while winding down.
 const RECOVER: Duration = Duration::from_millis(100);
-
-/// Where the contents of a host's repositories come from.
-#[derive(Debug, Clone)]
-pub struct Origin {
-    /// The host, as work items name it.
-    pub host: String,
-    /// The base of clone addresses: `{clone_url}/{owner}/{name}.git`.
-    pub clone_url: Url,
-    /// An access token for them.
-    pub token: Option<SecretString>,
-    /// An app's installation, whose tokens are used when there is no other.
-    pub app: Option<Arc<Installation>>,
-}
-
-impl Origin {
-    /// The host of a clone address, with its port unless it is the scheme's own.
-    pub fn host_of(clone_url: &Url) -> String {
-        let host = clone_url.host_str().unwrap_or_default();
-        match clone_url.port() {
-            Some(port) => format!("{host}:{port}"),
-            None => host.to_owned(),
-        }
-    }
-}
 
 /// What a worker works with.
 #[derive(Debug)]
@@ -149,30 +117,6 @@ struct Shared {
     pauses: Pauses,
     slow: Slow,
     demands: Demands,
-}
-
-/// The state of a running worker.
-struct Run<'w> {
-    worker: &'w Worker,
-    tasks: JoinSet<Tried>,
-    /// The items under way, by their task.
-    under_way: HashMap<tokio::task::Id, WorkItem>,
-    /// Items that are claimed and wait for a place, most urgent first.
-    ready: VecDeque<WorkItem>,
-    /// Where the look for something to do begins.
-    round: claim::Round,
-    /// Tries that ended and are not committed yet.
-    ended: VecDeque<Tried>,
-    /// How many of them go into the next transaction.
-    group: usize,
-    /// How many were committed.
-    committed: usize,
-    /// No database before this moment: the last operation failed.
-    rest_until: Option<Instant>,
-    /// Whether the others can be told to be dead.
-    sight: Sight,
-    /// When it was last looked for what waits for too long because of a clock.
-    times_seen: Option<Instant>,
 }
 
 impl Worker {
@@ -276,194 +220,6 @@ impl Worker {
         tokio::select! {
             () = self.shared.parts.wake.notified() => {}
             () = idle => {}
-        }
-    }
-}
-
-impl<'w> Run<'w> {
-    fn new(worker: &'w Worker) -> Self {
-        Self {
-            worker,
-            tasks: JoinSet::new(),
-            under_way: HashMap::new(),
-            ready: VecDeque::new(),
-            round: claim::Round::default(),
-            ended: VecDeque::new(),
-            group: MAX_GROUP,
-            committed: 0,
-            rest_until: None,
-            sight: Sight::new(worker.options.lease, Instant::now()),
-            times_seen: None,
-        }
-    }
-
-    /// Commits what ended and claims new items; says whether all places are taken now.
-    async fn turn_over(&mut self) -> bool {
-        if self.rest_until.is_some_and(|until| until > Instant::now()) {
-            return false;
-        }
-        if self.sight.is_lost() {
-            // Before anything else: others may wonder whether this worker is dead.
-            self.stay_alive().await;
-        }
-        let turned = match self.commit().await {
-            Ok(()) => self.claim().await,
-            Err(error) => Err(error),
-        };
-        match turned {
-            Ok(is_full) => {
-                self.sight.answered(Instant::now());
-                is_full
-            }
-            Err(error) => {
-                self.rest(&error);
-                false
-            }
-        }
-    }
-
-    /// Waits for a try to end, and takes along the others that have ended meanwhile.
-    async fn next_end(&mut self) {
-        let mut next = self.tasks.join_next_with_id().await;
-        while let Some(joined) = next {
-            match joined {
-                Ok((id, tried)) => {
-                    self.under_way.remove(&id);
-                    if tried.item.lane != Lane::Ordinary {
-                        self.round.look_again();
-                    }
-                    self.ended.push_back(tried);
-                }
-                // It panicked, which was logged where it happened.
-                Err(error) => {
-                    let item = self.under_way.remove(&error.id());
-                    self.ended.extend(item.map(Tried::panicked));
-                }
-            }
-            next = self.tasks.try_join_next_with_id();
-        }
-        self.start_ready();
-    }
-
-    /// Waits for the database. Places that become free meanwhile are taken.
-    async fn meanwhile<T>(&mut self, answer: impl Future<Output = T>) -> T {
-        tokio::pin!(answer);
-        loop {
-            tokio::select! {
-                biased;
-                answer = &mut answer => return answer,
-                () = self.next_end(), if !self.tasks.is_empty() => {}
-            }
-        }
-    }
-
-    /// Commits everything that ended.
-    async fn commit(&mut self) -> Result<(), StoreError> {
-        while !self.ended.is_empty() {
-            self.commit_group().await?;
-        }
-        Ok(())
-    }
-
-    /// One transaction: what was found by several items, and their ends. On an error nothing of it has
-    /// happened, and all of it is still to be done.
-    ///
-    /// When the database refuses a group for what is in it, the items are committed one by one, and the one
-    /// that it refuses again counts as failed: it must not hold up the others for ever.
-    async fn commit_group(&mut self) -> Result<(), StoreError> {
-        let count = self.ended.len().min(self.group);
-        let mut group: Vec<Tried> = self.ended.drain(..count).collect();
-        let worker = self.worker;
-        let committed = match self.meanwhile(worker.commit_group(&group)).await {
-            Ok(()) => {
-                if group
-                    .iter()
-                    .any(|tried| matches!(tried.end, End::Moved { .. }))
-                {
-                    self.round.look_again();
-                }
-                self.committed += count;
-                self.group = MAX_GROUP.min(self.group * 2);
-                return Ok(());
-            }
-            Err(error) if error.is_temporary() => Err(error),
-            Err(error) => match group.as_mut_slice() {
-                // It could not even be given back.
-                [
-                    Tried {
-                        end: End::Failed(_),
-                        ..
-                    },
-                ] => Err(error),
-                [single] => {
-                    single.fail(self.worker.shared.words(&error));
-                    Ok(())
-                }
-                _ => {
-                    self.group = 1;
-                    Ok(())
-                }
-            },
-        };
-        for tried in group.into_iter().rev() {
-            self.ended.push_front(tried);
-        }
-        committed
-    }
-
-    fn rest(&mut self, error: &StoreError) {
-        tracing::error!(%error, "the worker waits for the database");
-        self.sight.failed();
-        self.rest_until = Some(Instant::now() + self.worker.options.idle);
-    }
-
-    /// Keeps the leases of all items that are held.
-    async fn stay_alive(&mut self) {
-        let held = self.under_way.values().map(|item| item.id);
-        let ended = self.ended.iter().map(|tried| tried.item.id);
-        let ready = self.ready.iter().map(|item| item.id);
-        let ids: Vec<Uuid> = held.chain(ended).chain(ready).collect();
-        if ids.is_empty() {
-            return;
-        }
-        let worker = self.worker;
-        let store = &worker.shared.parts.store;
-        // An item that is somebody else's by now is noticed when it ends.
-        match store
-            .heartbeat(&ids, &worker.id, worker.options.lease)
-            .await
-        {
-            Ok(_) => self.sight.answered(Instant::now()),
-            Err(error) => self.rest(&error),
-        }
-    }
-
-    /// Sheds what cannot be read in time, and sees to what dead workers left.
-    async fn keep_order(&mut self) {
-        let worker = self.worker;
-        let WorkerParts { store, clock, .. } = &worker.shared.parts;
-        match store.shed(&worker.options.shedding, clock.now()).await {
-            Ok(0) => {}
-            Ok(items) => tracing::warn!(items, "more is pushed than can be read: items were shed"),
-            Err(error) => self.rest(&error),
-        }
-        let seen = self.times_seen;
-        if seen.is_none_or(|seen| seen.elapsed() >= TIMES) {
-            self.times_seen = Some(Instant::now());
-            if let Err(error) = store.mend_times(worker.options.lease).await {
-                self.rest(&error);
-            }
-        }
-        if !self.sight.tells_deaths(Instant::now()) {
-            return;
-        }
-        match store.reclaim(&worker.id, worker.options.lease / 8).await {
-            Ok(Some(_)) => {}
-            Ok(None) => self.sight.doubt(Instant::now()),
-            Err(error) => {
-                self.sight.doubt(Instant::now());
-                self.rest(&error);
-            }
         }
     }
 }

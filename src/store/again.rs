@@ -69,7 +69,7 @@ impl Again {
 }
 
 impl Tx {
-    /// Which known items wait, or were shed, with less priority than those that came again, or were gone, and
+    /// Returns which known items wait, or were shed, with less priority than those that came again, or were gone, and
     /// what they are to have. They are not locked, so this may have changed when they are.
     pub(super) async fn less_urgent(
         &mut self,
@@ -228,7 +228,7 @@ impl Store {
     }
 }
 
-/// Whether an item in this state, with this number of a priority, is to be changed when it comes again. What
+/// Returns whether an item in this state, with this number of a priority, is to be changed when it comes again. What
 /// feeds repeat for hours is not asked for each time.
 fn wants(priority: Priority, state: &str, number: i64) -> bool {
     match state {

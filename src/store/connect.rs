@@ -1,33 +1,27 @@
-//! Opening the database: URLs, files, pools, migrations.
+//! Opening the database: URLs, files, pools.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Postgres, SqlSafeStr as _,
-    Sqlite,
-};
-use tokio::time::{Instant, timeout};
+use sqlx::{ConnectOptions as _, Postgres, Sqlite};
+use tokio::time::Instant;
 
 use super::gate::Urgency;
-use super::pool::{GOODBYE, Manners, Pool, silence};
+use super::pool::{GOODBYE, Manners, Pool};
 use super::sql::Dialect;
 use super::{StoreError, StoreOptions};
 
 /// How long a statement waits for another process's lock. Less than its deadline, so that it is the
 /// database that says what was waited for.
 pub(super) const LOCK_WAIT: Duration = Duration::from_secs(6);
-/// How long a first connection may take.
-const CONNECTION_WAIT: Duration = Duration::from_secs(7);
-/// How long another process may take to turn a new file into a database, or to migrate one.
-const MIGRATION_LOCK_WAIT: Duration = Duration::from_mins(1);
-/// How long migrations may take. Some write a large table anew.
-const MIGRATION: Duration = Duration::from_hours(1);
+/// The longest wait for a first connection.
+pub(super) const CONNECTION_WAIT: Duration = Duration::from_secs(7);
+/// The longest wait for another process that turns a new file into a database, or migrates one.
+pub(super) const MIGRATION_LOCK_WAIT: Duration = Duration::from_mins(1);
 /// After this PostgreSQL ends an open transaction whose client has gone silent: it holds locks, and no
 /// transaction of this program waits for anything but the database.
 const IDLE_TRANSACTION: Duration = Duration::from_secs(10);
@@ -295,212 +289,4 @@ fn postgres_settings() -> String {
          JOIN (VALUES {}) AS wanted (name, value) ON wanted.name = known.name",
         settings.join(", ")
     )
-}
-
-const SQLITE_MIGRATIONS: &[(i64, &str, &str)] = &[
-    (1, "first", include_str!("migrations/sqlite/0001_first.sql")),
-    (
-        2,
-        "sources",
-        include_str!("migrations/sqlite/0002_sources.sql"),
-    ),
-    (
-        3,
-        "records",
-        include_str!("migrations/sqlite/0003_records.sql"),
-    ),
-    (4, "lanes", include_str!("migrations/sqlite/0004_lanes.sql")),
-    (5, "turns", include_str!("migrations/sqlite/0005_turns.sql")),
-    (
-        6,
-        "medium",
-        include_str!("migrations/sqlite/0006_medium.sql"),
-    ),
-];
-const POSTGRES_MIGRATIONS: &[(i64, &str, &str)] = &[
-    (
-        1,
-        "first",
-        include_str!("migrations/postgres/0001_first.sql"),
-    ),
-    (
-        2,
-        "sources",
-        include_str!("migrations/postgres/0002_sources.sql"),
-    ),
-    (
-        3,
-        "records",
-        include_str!("migrations/postgres/0003_records.sql"),
-    ),
-    (
-        4,
-        "lanes",
-        include_str!("migrations/postgres/0004_lanes.sql"),
-    ),
-    (
-        5,
-        "turns",
-        include_str!("migrations/postgres/0005_turns.sql"),
-    ),
-    (
-        6,
-        "medium",
-        include_str!("migrations/postgres/0006_medium.sql"),
-    ),
-];
-
-/// The newest schema version this program knows.
-pub(super) fn known_version() -> i64 {
-    SQLITE_MIGRATIONS.last().map_or(0, |(version, ..)| *version)
-}
-
-/// Whether one of the migrations that follow `version` writes a table anew.
-pub(super) fn writes_anew_after(version: i64) -> bool {
-    let missing = SQLITE_MIGRATIONS
-        .iter()
-        .filter(|(number, ..)| *number > version);
-    missing
-        .into_iter()
-        .any(|(.., sql)| sql.contains("DROP TABLE") || sql.contains("DROP COLUMN"))
-}
-
-fn migrator(dialect: Dialect) -> Migrator {
-    let migrations = match dialect {
-        Dialect::Sqlite => SQLITE_MIGRATIONS,
-        Dialect::Postgres => POSTGRES_MIGRATIONS,
-    };
-    let mut migrator = Migrator::with_migrations(
-        migrations
-            .iter()
-            .map(|(version, name, sql)| {
-                let sql = sql.into_sql_str();
-                Migration::new(*version, (*name).into(), MigrationType::Simple, sql, false)
-            })
-            .collect(),
-    );
-    // The transaction around it is the lock: on PostgreSQL a session's lock would outlive a failure.
-    migrator.set_locking(false);
-    migrator
-}
-
-/// Applies what is missing, all or nothing, one process at a time.
-pub(super) async fn migrate(db: &Db, name: &str) -> Result<(), StoreError> {
-    let until = Instant::now() + MIGRATION_LOCK_WAIT;
-    loop {
-        match migrate_once(db, name).await {
-            // Somebody else migrates.
-            Err(StoreError::Busy { .. }) if Instant::now() < until => {}
-            outcome => return outcome,
-        }
-    }
-}
-
-async fn migrate_once(db: &Db, name: &str) -> Result<(), StoreError> {
-    // A function over both databases cannot be proven to be `Send`.
-    macro_rules! apply {
-        ($held:ident, $dialect:expr, $begin:literal, $opening:expr) => {{
-            let connection = $held.raw()?;
-            let applying = async {
-                let mut tx = connection.begin_with($begin).await?;
-                tx.execute(sqlx::raw_sql(AssertSqlSafe($opening))).await?;
-                migrator($dialect).run_direct(None, &mut *tx, false).await?;
-                tx.commit().await?;
-                Ok::<(), MigrateError>(())
-            };
-            // Whatever goes wrong, the connection ends, and the transaction with it.
-            match timeout(MIGRATION, applying).await {
-                Ok(applied) => applied.map(|()| $held.settle()),
-                Err(_) => Err(silence(MIGRATION).into()),
-            }
-        }};
-    }
-    let until = Instant::now() + CONNECTION_WAIT;
-    let applied = async {
-        match db {
-            Db::Sqlite { write, .. } => {
-                let mut held = write.acquire(Urgency::Awaited, until).await?;
-                // What is sorted needs room, and the usual folders may have none or be read-only: it goes where
-                // room was looked for. A refusal shows where room is lacking.
-                let _ = held.run(CONNECTION_WAIT, temporary_files(name)).await;
-                let applied = apply!(held, Dialect::Sqlite, "BEGIN IMMEDIATE", String::new());
-                if applied.is_ok() {
-                    let usual = "PRAGMA temp_store_directory = ''";
-                    held.run(CONNECTION_WAIT, usual).await?;
-                }
-                applied
-            }
-            Db::Postgres(pool) => {
-                let mut held = pool.acquire(Urgency::Awaited, until).await?;
-                // Any constant does, as long as every version of this program uses the same.
-                let opening = format!(
-                    "SELECT pg_advisory_xact_lock(7234615531); SET LOCAL statement_timeout = {}",
-                    MIGRATION.as_millis()
-                );
-                apply!(held, Dialect::Postgres, "BEGIN", opening)
-            }
-        }
-    };
-    let applied: Result<(), MigrateError> = applied.await;
-    applied.map_err(|error| migration_failed(name, error))
-}
-
-/// Has SQLite put its temporary files beside the database. They have no name, and are gone with the process.
-fn temporary_files(name: &str) -> String {
-    let file = Path::new(name).canonicalize().unwrap_or_default();
-    let folder = file.parent().unwrap_or(Path::new(""));
-    let folder = folder.display().to_string().replace('\'', "''");
-    format!("PRAGMA temp_store_directory = '{folder}'")
-}
-
-fn migration_failed(name: &str, error: MigrateError) -> StoreError {
-    let database = name.to_owned();
-    match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
-            StoreError::from_driver(name, &error)
-        }
-        MigrateError::VersionMissing(found) => StoreError::NewerDatabase {
-            database,
-            found,
-            known: known_version(),
-        },
-        other => StoreError::Corrupt {
-            database,
-            cause: other.to_string(),
-        },
-    }
-}
-
-/// The schema version of the database; 0 when it is empty.
-pub(super) async fn version(
-    db: &Db,
-    name: &str,
-    urgency: Urgency,
-    limit: Duration,
-) -> Result<i64, StoreError> {
-    const VERSION: &str = "SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations";
-    let until = Instant::now() + CONNECTION_WAIT;
-    let version = async {
-        match db {
-            Db::Sqlite { read, .. } => {
-                let exists =
-                    "SELECT COUNT(*) > 0 FROM sqlite_master WHERE name = '_sqlx_migrations'";
-                let mut held = read.acquire(urgency, until).await?;
-                if !held.value::<bool>(limit, exists).await? {
-                    return Ok(0);
-                }
-                held.value(limit, VERSION).await
-            }
-            Db::Postgres(pool) => {
-                let exists = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
-                let mut held = pool.acquire(urgency, until).await?;
-                if !held.value::<bool>(limit, exists).await? {
-                    return Ok(0);
-                }
-                held.value(limit, VERSION).await
-            }
-        }
-    };
-    let version: Result<i64, sqlx::Error> = version.await;
-    version.map_err(|error| StoreError::from_driver(name, &error))
 }

@@ -24,6 +24,7 @@ mod key;
 mod keys;
 mod log;
 mod lookup;
+mod migrate;
 mod occurrences;
 mod order;
 mod page;
@@ -171,7 +172,7 @@ impl Store {
     /// Any [`StoreError`], among them [`StoreError::NoRoom`]; the schema is then as it was.
     pub async fn migrate(&self) -> Result<i64, StoreError> {
         let before = self.schema_version().await?;
-        if before < connect::known_version() {
+        if before < migrate::known_version() {
             let is_file = self.0.db.dialect() == sql::Dialect::Sqlite;
             if is_file && before == 0 && self.0.found {
                 let file = std::path::absolute(&self.0.name).unwrap_or_default();
@@ -181,14 +182,14 @@ impl Store {
                      the wrong file, or a copy without its -wal"
                 );
             }
-            if is_file && before > 0 && connect::writes_anew_after(before) {
+            if is_file && before > 0 && migrate::writes_anew_after(before) {
                 // A migration that was killed leaves a large one. Where it cannot be cut it counts.
                 let _ = self.cut_wal_now(HOUSEKEEPING_WAIT).await;
                 room::check(&self.0.name)?;
             }
-            connect::migrate(&self.0.db, &self.0.name).await?;
+            migrate::migrate(&self.0.db, &self.0.name).await?;
         }
-        Ok(connect::known_version() - before)
+        Ok(migrate::known_version() - before)
     }
 
     /// Whether the database answers and has the schema this program needs.
@@ -198,7 +199,7 @@ impl Store {
     /// [`StoreError::NewerDatabase`].
     pub async fn check_ready(&self) -> Result<(), StoreError> {
         let found = self.schema_version().await?;
-        let known = connect::known_version();
+        let known = migrate::known_version();
         if found == known {
             return Ok(());
         }
@@ -211,9 +212,9 @@ impl Store {
 
     /// The version of the database's schema; 0 when it is empty.
     async fn schema_version(&self) -> Result<i64, StoreError> {
-        let found = connect::version(&self.0.db, &self.0.name, self.1, self.limit()).await;
+        let found = migrate::version(&self.0.db, &self.0.name, self.1, self.limit()).await;
         let found = found.map_err(|error| self.renewing(error))?;
-        let known = connect::known_version();
+        let known = migrate::known_version();
         if found <= known {
             return Ok(found);
         }

@@ -206,7 +206,7 @@ where
         self.idle().pop()
     }
 
-    /// Whether the connection has served its time.
+    /// Returns whether the connection has served its time.
     fn is_old(&self, idle: &Idle<DB>) -> bool {
         let lifetime = self.0.manners.lifetime;
         lifetime.is_some_and(|lifetime| idle.born.elapsed() > lifetime)

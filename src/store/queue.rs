@@ -84,7 +84,7 @@ impl<'i> Adding<'i> {
 /// Items for which there is no room, with their places.
 type Refused<'i> = Vec<(usize, &'i NewWorkItem)>;
 
-/// What became of items that were to be added.
+/// The fate of items that were to be added.
 #[derive(Debug, Default)]
 pub(crate) struct Added {
     /// How many were new, by source.
@@ -219,7 +219,7 @@ impl Tx {
         Ok((kept, refused))
     }
 
-    /// Which of these ranges are stored, in whatever state.
+    /// Returns which of these ranges are stored, in whatever state.
     async fn stored(
         &mut self,
         items: impl Iterator<Item = &NewWorkItem>,

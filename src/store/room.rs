@@ -1,19 +1,19 @@
 //! Whether there is room for a migration that writes tables anew.
 //!
 //! SQLite writes them into its write-ahead log first and takes them over into the file afterwards. So for a while there
-//! are the old tables, the log and the new ones, and what is sorted for their indexes; and a disk that is full in between stops every write, although
-//! the migration itself may be committed already.
+//! are the old tables, the log and the new ones, and what is sorted for their indexes; and a disk that is full in between
+//! stops every write, although the migration itself may be committed already.
 
 use std::fs;
 use std::path::Path;
 
 use super::StoreError;
 
-/// How many times its size has to be free. A database of 600,000 keys that came from version 2 took 3.4 times its
+/// The multiple of its size that has to be free. A database of 600,000 keys that came from version 2 took 3.4 times its
 /// size at the peak: the log, what was sorted beside it, and what the file grew by. One of 60,000 took 3.0.
 const TIMES: u64 = 4;
 
-/// What SQLite's shared memory takes at least, and a few pages.
+/// The least size of SQLite's shared memory, and a few pages.
 const SMALLEST: u64 = 64 << 10;
 
 /// Refuses a migration of this file for which there may not be enough room. Nothing is said where the operating system
@@ -51,7 +51,7 @@ fn free_beside(file: &Path) -> Option<u64> {
     Some(space.f_bavail.saturating_mul(space.f_frsize))
 }
 
-/// Whether not even the smallest of the files beside this one finds room.
+/// Returns whether not even the smallest of the files beside this one finds room.
 pub(super) fn is_full(database: &str) -> bool {
     free_beside(Path::new(database)).is_some_and(|free| free < SMALLEST)
 }

@@ -57,7 +57,7 @@ pub struct SourceState {
 const POLL_WAIT_MAX: Duration = Duration::from_hours(24);
 
 impl SourceState {
-    /// How long it is until the next poll may be made. A clock that was ahead when this was noted, and is right
+    /// Returns how long it is until the next poll may be made. A clock that was ahead when this was noted, and is right
     /// by now, makes the wait no longer than it was meant to be.
     pub fn due_in(&self, now: Timestamp) -> Duration {
         let meant_from = self.polled_at.map_or(now, |polled| polled.max(now));
@@ -66,7 +66,7 @@ impl SourceState {
         wait.unwrap_or_default().min(POLL_WAIT_MAX)
     }
 
-    /// Whether it was polled later than it is now: a clock is, or was, wrong.
+    /// Returns whether it was polled later than it is now: a clock is, or was, wrong.
     pub fn is_ahead(&self, now: Timestamp) -> bool {
         const DIFFERENCE: SignedDuration = SignedDuration::from_mins(1);
         self.polled_at

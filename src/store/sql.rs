@@ -14,17 +14,19 @@
 //!
 //! A statement has at most one list or block of rows. If it has no other placeholders, SQLite gets `?`.
 
+mod row;
+
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
-use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{Arguments as _, Decode, Postgres, Row as _, Sqlite, Type};
+use sqlx::Arguments as _;
+use sqlx::postgres::PgArguments;
+use sqlx::sqlite::SqliteArguments;
 use uuid::Uuid;
 
-use super::StoreError;
 use crate::keyformat::StoredDigest;
+pub(super) use row::{Fields, one};
 
 /// The most items of one list, and so the most placeholders a list takes.
 pub(super) const LIST_MAX: usize = 1024;
@@ -256,161 +258,6 @@ pub(super) fn postgres_args(args: Vec<Arg>) -> Result<PgArguments, sqlx::Error> 
         .map_err(sqlx::Error::Encode)?;
     }
     Ok(all)
-}
-
-/// A row, read column after column in the order of the statement's list.
-pub(super) struct Fields<'r> {
-    row: RowOf<'r>,
-    at: usize,
-}
-
-enum RowOf<'r> {
-    Sqlite(&'r SqliteRow),
-    Postgres(&'r PgRow),
-}
-
-impl<'r> Fields<'r> {
-    pub(super) fn sqlite(row: &'r SqliteRow) -> Self {
-        Self {
-            row: RowOf::Sqlite(row),
-            at: 0,
-        }
-    }
-
-    pub(super) fn postgres(row: &'r PgRow) -> Self {
-        Self {
-            row: RowOf::Postgres(row),
-            at: 0,
-        }
-    }
-
-    /// The next column's value.
-    pub(super) fn next<T>(&mut self) -> Result<T, StoreError>
-    where
-        T: Decode<'r, Sqlite> + Type<Sqlite> + Decode<'r, Postgres> + Type<Postgres>,
-    {
-        let at = self.at;
-        self.at += 1;
-        match self.row {
-            RowOf::Sqlite(row) => row.try_get(at),
-            RowOf::Postgres(row) => row.try_get(at),
-        }
-        .map_err(|error| StoreError::row(error.to_string()))
-    }
-
-    pub(super) fn uuid(&mut self) -> Result<Uuid, StoreError> {
-        let text: &str = self.next()?;
-        Uuid::try_parse(text).map_err(|_| StoreError::row(format!("{text:?} is not a UUID")))
-    }
-
-    pub(super) fn optional_uuid(&mut self) -> Result<Option<Uuid>, StoreError> {
-        let text: Option<&str> = self.next()?;
-        text.map(|text| {
-            Uuid::try_parse(text).map_err(|_| StoreError::row(format!("{text:?} is not a UUID")))
-        })
-        .transpose()
-    }
-
-    /// A time. One that is outside of what can be written as a date becomes the nearest that can: a damaged
-    /// number must not take a whole list along.
-    pub(super) fn time(&mut self) -> Result<Timestamp, StoreError> {
-        let micros: i64 = self.next()?;
-        Ok(timestamp(micros))
-    }
-
-    pub(super) fn optional_time(&mut self) -> Result<Option<Timestamp>, StoreError> {
-        let micros: Option<i64> = self.next()?;
-        Ok(micros.map(timestamp))
-    }
-
-    /// A count of something. A negative one becomes 0, for the same reason.
-    pub(super) fn count(&mut self) -> Result<u64, StoreError> {
-        let count: i64 = self.next()?;
-        Ok(count_of(count))
-    }
-
-    pub(super) fn optional_count(&mut self) -> Result<Option<u64>, StoreError> {
-        let count: Option<i64> = self.next()?;
-        Ok(count.map(count_of))
-    }
-
-    /// A number that means something by itself, such as that of a log entry: a negative one is an error.
-    pub(super) fn number(&mut self) -> Result<u64, StoreError> {
-        let number: i64 = self.next()?;
-        u64::try_from(number).map_err(|_| StoreError::row(format!("{number} is negative")))
-    }
-
-    pub(super) fn digest(&mut self) -> Result<[u8; 32], StoreError> {
-        let bytes: &[u8] = self.next()?;
-        bytes
-            .try_into()
-            .map_err(|_| StoreError::row(format!("a digest of {} bytes", bytes.len())))
-    }
-
-    /// A word of a closed set, such as a role.
-    pub(super) fn word<T>(&mut self, parse: fn(&str) -> Option<T>) -> Result<T, StoreError> {
-        let text: &str = self.next()?;
-        parse(text).ok_or_else(|| StoreError::row(format!("{text:?} is a word from elsewhere")))
-    }
-}
-
-/// Decoders of rows that have one column.
-pub(super) mod one {
-    use super::{Fields, StoreError, Timestamp, Uuid};
-
-    pub(in crate::store) fn count(row: &mut Fields<'_>) -> Result<u64, StoreError> {
-        row.count()
-    }
-
-    pub(in crate::store) fn optional_count(
-        row: &mut Fields<'_>,
-    ) -> Result<Option<u64>, StoreError> {
-        row.optional_count()
-    }
-
-    pub(in crate::store) fn uuid(row: &mut Fields<'_>) -> Result<Uuid, StoreError> {
-        row.uuid()
-    }
-
-    pub(in crate::store) fn text(row: &mut Fields<'_>) -> Result<String, StoreError> {
-        row.next()
-    }
-
-    pub(in crate::store) fn bytes(row: &mut Fields<'_>) -> Result<Vec<u8>, StoreError> {
-        row.next()
-    }
-
-    pub(in crate::store) fn time(row: &mut Fields<'_>) -> Result<Timestamp, StoreError> {
-        row.time()
-    }
-
-    pub(in crate::store) fn digest(row: &mut Fields<'_>) -> Result<[u8; 32], StoreError> {
-        row.digest()
-    }
-}
-
-fn count_of(count: i64) -> u64 {
-    u64::try_from(count).unwrap_or_else(|_| {
-        tracing::warn!(
-            count,
-            "a count in the database is damaged, 0 is taken for it"
-        );
-        0
-    })
-}
-
-fn timestamp(micros: i64) -> Timestamp {
-    Timestamp::from_microsecond(micros).unwrap_or_else(|_| {
-        tracing::warn!(
-            micros,
-            "a time in the database is damaged, the nearest date is taken for it"
-        );
-        if micros < 0 {
-            Timestamp::MIN
-        } else {
-            Timestamp::MAX
-        }
-    })
 }
 
 /// Lengthens a list to a power of two by repeating its last item, so that few different

@@ -35,7 +35,7 @@ const HOST_MAX: u64 = 50_000;
 /// The most items of a host that wait whoever they are of: whoever signs deliveries can make up owners.
 const HOST_END: u64 = 4 * HOST_MAX;
 
-/// How much of [`HOST_MAX`] one owner can have.
+/// The part of [`HOST_MAX`] that one owner can have.
 const OWNER_MAX: u64 = HOST_MAX / 2;
 
 /// So many items of an owner are taken even when his host has [`HOST_MAX`].
@@ -44,7 +44,7 @@ const OWNER_MIN: u64 = 256;
 /// The most items of an owner that wait whatever repositories they are of: there is no end of them.
 const OWNER_END: u64 = HOST_MAX;
 
-/// How many items at the front of a queue are looked at to see where it is being taken. More than those only if
+/// The items at the front of a queue that are looked at to see where it is being taken. More than those only if
 /// so many failed and wait to be tried again.
 const FRONT_MAX: u64 = 64;
 
@@ -71,7 +71,7 @@ statements! {
             ORDER BY turn LIMIT $4) AS front";
 }
 
-/// What decides about an item's turn.
+/// The facts that decide about an item's turn.
 #[derive(Debug, Clone)]
 pub(super) struct Seat<'i> {
     priority: Priority,
@@ -80,14 +80,14 @@ pub(super) struct Seat<'i> {
     owner: String,
 }
 
-/// Where an item stands in its queue.
+/// The place of an item in its queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Turn {
     pub(super) level: u64,
     pub(super) number: u64,
 }
 
-/// How much of its repository waits before an item.
+/// The number of items of its repository that wait before an item.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Depth {
     before: u64,
@@ -149,7 +149,7 @@ fn level(depth: u64) -> u64 {
     u64::from(u64::BITS - depth.leading_zeros())
 }
 
-/// What waits beside the items that are added.
+/// The items that wait beside those that are added.
 struct Crowd<'s> {
     of_repository: BTreeMap<(Priority, &'s str, &'s str), u64>,
     /// Where it is bounded.
@@ -159,7 +159,7 @@ struct Crowd<'s> {
 }
 
 impl<'s> Crowd<'s> {
-    /// Whether there is room for one more.
+    /// Returns whether there is room for one more.
     fn has_room(&self, seat: &'s Seat<'_>, depth: u64) -> bool {
         let at_host = self.at_host.get(&seat.queue()).copied();
         let of_owner = self.of_owner.get(&seat.owned()).copied();
@@ -182,7 +182,7 @@ impl<'s> Crowd<'s> {
 }
 
 impl Tx {
-    /// How many items of its repository are before each of these, in their order, and whether there is room.
+    /// Returns how many items of its repository are before each of these, in their order, and whether there is room.
     pub(super) async fn depths(&mut self, seats: &[Seat<'_>]) -> Result<Vec<Depth>, StoreError> {
         let at_host = self.waiting_at(seats).await?;
         let mut crowd = Crowd {
@@ -230,7 +230,7 @@ impl Tx {
         Ok(turns.collect())
     }
 
-    /// How many items of each repository wait at the same priority.
+    /// Returns how many items of each repository wait at the same priority.
     async fn waiting_of<'s>(
         &mut self,
         seats: &'s [Seat<'_>],
@@ -258,7 +258,7 @@ impl Tx {
         Ok(waiting)
     }
 
-    /// How many items of each host wait beside these, where that is bounded.
+    /// Returns how many items of each host wait beside these, where that is bounded.
     async fn waiting_at<'s>(
         &mut self,
         seats: &'s [Seat<'_>],
@@ -275,7 +275,7 @@ impl Tx {
         Ok(waiting)
     }
 
-    /// How many items of each owner wait beside these, at hosts where so many wait that it matters.
+    /// Returns how many items of each owner wait beside these, at hosts where so many wait that it matters.
     async fn owned<'s>(
         &mut self,
         seats: &'s [Seat<'_>],
@@ -322,7 +322,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Where each queue is being taken.
+    /// Returns where each queue is being taken.
     async fn presents<'s>(
         &mut self,
         seats: &'s [Seat<'_>],

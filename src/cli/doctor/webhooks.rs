@@ -11,10 +11,10 @@ use crate::intake::webhook::Forge;
 /// A shorter secret could be guessed.
 const SHORT: usize = 16;
 
-/// Where github.com has its API.
+/// The host of github.com's API.
 const PUBLIC_API: &str = "api.github.com";
 
-/// How many webhooks take deliveries.
+/// Returns how many webhooks take deliveries.
 pub(super) fn count(config: &Config) -> usize {
     let webhooks = config.webhooks.each().into_iter();
     webhooks
@@ -91,7 +91,7 @@ fn places(name: String, config: &Config, forge: Forge, webhook: &Webhook) -> Che
     Check::ok(name, message)
 }
 
-/// Whether failed deliveries are looked for at a server that is not github.com's.
+/// Returns whether failed deliveries are looked for at a server that is not github.com's.
 fn has_own_api(config: &Config) -> bool {
     let redelivery = config.webhooks.github.redelivery.as_ref();
     let api_url = redelivery.and_then(|redelivery| Url::parse(&redelivery.api_url).ok());

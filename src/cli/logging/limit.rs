@@ -15,7 +15,7 @@ pub(super) const LINES_PER_SECOND: u32 = 50;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// How much of a message is repeated when lines like it are left out.
+/// The longest part of a message, in bytes, that is repeated when lines like it are left out.
 const MAX_SAID: usize = 120;
 
 /// Counts the lines of each place that logs. There are as many as the code has.
@@ -43,7 +43,7 @@ impl Limit {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this event is written. If it is not, it is counted.
+    /// Returns whether this event is written. If it is not, it is counted.
     pub(super) fn allow(&self, event: &Event<'_>) -> bool {
         self.allow_at(event, Instant::now())
     }
@@ -85,7 +85,7 @@ impl Limit {
         false
     }
 
-    /// What was left out since this was asked last.
+    /// Returns what was left out since this was asked last.
     pub(super) fn take_left_out(&self) -> Vec<LeftOut> {
         let mut places = self.places();
         places

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// The most bytes that wait, with what is kept beside them.
 const MAX_BYTES: usize = 1024 * 1024;
 
-/// What a line takes beside its text.
+/// The memory of a line beside its text, in bytes.
 const OVERHEAD: usize = 64;
 
 /// Whose a line is when there is little room.
@@ -81,7 +81,7 @@ impl Queue {
         Some(line)
     }
 
-    /// How many lines were dropped since this was asked last.
+    /// Returns how many lines were dropped since this was asked last.
     pub(super) fn take_dropped(&self) -> u64 {
         std::mem::take(&mut self.state().dropped)
     }

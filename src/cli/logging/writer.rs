@@ -11,7 +11,7 @@ use tracing::Level;
 use super::limit::{LeftOut, Limit};
 use super::queue::{Queue, Rank};
 
-/// How often the log tells what is missing in it.
+/// The interval at which the log tells what is missing in it.
 pub(super) const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the end of the process waits for the reader of the log.
@@ -25,7 +25,7 @@ thread_local! {
     static TELLS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Where the lines of a daemon go.
+/// The destination of a daemon's lines.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Writer {
     queue: Arc<Queue>,
@@ -57,7 +57,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether this event becomes a line.
+    /// Returns whether this event becomes a line.
     pub(super) fn allows(&self, event: &tracing::Event<'_>) -> bool {
         TELLS.get() || self.limit.allow(event)
     }

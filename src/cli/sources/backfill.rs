@@ -89,7 +89,7 @@ pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::R
     Ok(DONE)
 }
 
-/// How many items of a source were refused since it began.
+/// Returns how many items of a source were refused since it began.
 async fn refused(store: &Store, name: &str) -> anyhow::Result<u64> {
     let work = store.source_work().await?;
     let mine = work.iter().find(|work| work.source == name);

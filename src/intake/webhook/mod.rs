@@ -55,7 +55,7 @@ const COST: usize = 8;
 /// When to send a delivery again that found the inbox full.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// When to send a delivery again for which there is no room in the queue. That takes as long as reading does.
+/// The wait before a delivery that found no room in the queue is sent again. That takes as long as reading does.
 const RETRY_WHEN_FULL: Duration = Duration::from_mins(1);
 
 /// Why a delivery is not accepted.

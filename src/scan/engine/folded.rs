@@ -8,11 +8,12 @@
 use super::literal::{Form, Literal, base64_value};
 use super::sieve::Hit;
 
-/// How many characters of base64 have to stand on the line before the break. In shorter lines blocks could
+/// The fewest characters of base64 on the line before the break. In shorter lines blocks could
 /// be missed.
 pub(in crate::scan) const LONG_LINE: usize = 48;
 
-/// What is looked at, and how far the next is. Any [`LONG_LINE`] characters have a whole block among them.
+/// The length of a block that is looked at, and the distance to the next one. Any [`LONG_LINE`] characters have a
+/// whole block among them.
 const BLOCK: usize = 16;
 const STEP: usize = 32;
 
@@ -106,7 +107,7 @@ impl Folded {
     }
 }
 
-/// Whether no byte says that this is not base64: most of what stands between words is below `+`.
+/// Returns whether no byte says that this is not base64: most of what stands between words is below `+`.
 #[inline]
 fn may_be_base64(block: &[u8]) -> bool {
     block.iter().fold(true, |all, byte| {
@@ -114,7 +115,7 @@ fn may_be_base64(block: &[u8]) -> bool {
     })
 }
 
-/// How many characters of base64 `text` starts with.
+/// Returns how many characters of base64 `text` starts with.
 fn leading(text: &[u8]) -> usize {
     let is_base64 = |byte: &&u8| base64_value(**byte).is_some();
     text.iter().take_while(is_base64).count()

@@ -27,7 +27,7 @@ use sieve::{Hit, Sieve};
 /// Goes up when the engine finds what it did not find before in the same text.
 const REVISION: u32 = 2;
 
-/// How much of a text is looked at in one pass and then in the other, while it is in the cache.
+/// The length of the pieces of a text that are looked at in one pass and then in the other, while it is in the cache.
 const PIECE: usize = 128 << 10;
 
 /// Finds candidates of all secret formats of a set. Public formats are not even looked for.

@@ -10,7 +10,7 @@ use super::objects::{Contents, Entry, Kind, broken};
 use super::{Closed, HistoryError, Outlet, path_of};
 use crate::scan::{GitKind, LostObject};
 
-/// Why an object was not scanned.
+/// The reason that an object was not scanned.
 pub(super) const LACKS: &str = "the repository lacks this object";
 
 /// Of so many missing objects it is found out what they are. A partial clone may lack millions.

@@ -184,7 +184,7 @@ fn scan_objects(
     Ok(())
 }
 
-/// What git says of references that lead nowhere. Listing objects, it passes over them in silence.
+/// Returns what git says of references that lead nowhere. Listing objects, it passes over them in silence.
 fn broken_references(repository: &Repository) -> Result<Vec<String>, HistoryError> {
     let listed = repository
         .git(&["for-each-ref", "--format="])

@@ -150,7 +150,7 @@ impl Contents {
         Ok(())
     }
 
-    /// Whether all processes came to a good end, and so whether those were all objects, but for what git says it
+    /// Returns whether all processes came to a good end, and so whether those were all objects, but for what git says it
     /// passed over.
     pub(super) fn finish(self) -> Result<Vec<String>, HistoryError> {
         let fed = self.feeder.join();

@@ -1,7 +1,7 @@
 //! Patterns of ignore files, matched as git does, byte by byte and without being compiled: what a pattern takes is
 //! its own length, whatever is in it, and a match takes steps that are counted.
 
-/// How many steps matching may still take.
+/// The steps that matching may still take.
 #[derive(Debug)]
 pub(super) struct Steps(u32);
 
@@ -75,7 +75,7 @@ impl Pattern {
         })
     }
 
-    /// Whether it lists `path`, which is relative to the folder of the ignore file.
+    /// Returns whether it lists `path`, which is relative to the folder of the ignore file.
     pub(super) fn matches(
         &self,
         path: &[u8],
@@ -210,7 +210,7 @@ fn member(members: &[u8]) -> Option<(u8, &[u8])> {
     }
 }
 
-/// Whether globs that slashes part match a path. Goes back to the last `**` only, which is enough: what the ones
+/// Returns whether globs that slashes part match a path. Goes back to the last `**` only, which is enough: what the ones
 /// before it took can stay as it is.
 fn path_matches(globs: &[u8], path: &[u8], steps: &mut Steps) -> Result<bool, Exhausted> {
     let (mut globs, mut path) = (Some(globs), Some(path));
@@ -261,12 +261,12 @@ fn path_matches(globs: &[u8], path: &[u8], steps: &mut Steps) -> Result<bool, Ex
     }
 }
 
-/// Whether a component stands for any number of folders: `**`, or more stars than that.
+/// Returns whether a component stands for any number of folders: `**`, or more stars than that.
 fn is_any_depth(glob: &[u8]) -> bool {
     glob.len() > 1 && glob.iter().all(|byte| *byte == b'*')
 }
 
-/// What is before the first slash, and what is behind it, if there is one.
+/// Returns what is before the first slash, and what is behind it, if there is one.
 fn split(path: &[u8]) -> (&[u8], Option<&[u8]>) {
     match path.iter().position(|byte| *byte == b'/') {
         Some(at) => (&path[..at], Some(&path[at + 1..])),
@@ -274,7 +274,7 @@ fn split(path: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Whether a glob matches a component of a path. Goes back to the last `*` only, as [`path_matches`] does.
+/// Returns whether a glob matches a component of a path. Goes back to the last `*` only, as [`path_matches`] does.
 fn component_matches(glob: &[u8], name: &[u8], steps: &mut Steps) -> Result<bool, Exhausted> {
     let (mut at, mut read) = (0, 0);
     let mut back = None;
@@ -308,7 +308,7 @@ fn component_matches(glob: &[u8], name: &[u8], steps: &mut Steps) -> Result<bool
     }
 }
 
-/// Whether the beginning of a glob, which is no `*`, matches a byte, and how long it is.
+/// Returns whether the beginning of a glob, which is no `*`, matches a byte, and how long it is.
 fn first_matches(glob: &[u8], byte: u8) -> (bool, usize) {
     match glob {
         [b'?', ..] => (true, 1),

@@ -17,19 +17,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use glob::{Exhausted, Pattern, Steps};
 
-/// How large an ignore file may be, in bytes.
+/// The largest ignore file that is obeyed, in bytes.
 const SIZE_MAX: usize = 1 << 20;
-/// How many lines it may have.
+/// The most lines of one.
 const LINES_MAX: usize = 10_000;
-/// How much memory the patterns that a walk holds at a time may take, in bytes.
+/// The most memory of the patterns that a walk holds at a time, in bytes.
 const HELD_MAX: usize = 16 << 20;
-/// How many steps it may take to tell whether a path is listed: some hundred microseconds, about what it takes to scan a
+/// The most steps to tell whether a path is listed: some hundred microseconds, about what it takes to scan a
 /// file. Thousands of lines without wildcards are well within that.
 const STEPS_MAX: u32 = 1 << 18;
-/// How long the path of a repository may be that a file named `.git` holds.
+/// The longest path of a repository that a file named `.git` holds, in bytes.
 const LINK_MAX: usize = 8 << 10;
 
-/// Why an ignore file is not obeyed.
+/// The reason that an ignore file is not obeyed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
     #[error("not a regular file")]
@@ -44,7 +44,7 @@ pub(super) enum Refusal {
     Unreadable(#[from] io::Error),
 }
 
-/// Whether ignore files list a path.
+/// The word of ignore files on a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Listed,
@@ -57,7 +57,7 @@ pub(super) enum Verdict {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Held(Arc<AtomicUsize>);
 
-/// What the ignore files of a folder and of all folders above it list.
+/// The patterns of the ignore files of a folder and of all folders above it.
 #[derive(Debug)]
 pub(super) struct Ignored {
     above: Option<Arc<Ignored>>,
@@ -88,14 +88,14 @@ impl Drop for List {
     }
 }
 
-/// Where ignore files are read from, and who is told of those that are not obeyed.
+/// A reader of ignore files, which tells of those that are not obeyed.
 pub(super) struct Reader<'a> {
     pub(super) held: &'a Held,
     pub(super) tell: &'a mut dyn FnMut(&Path, Refusal),
 }
 
 impl Reader<'_> {
-    /// What the ignore files above `root` and those of the user list. The path is absolute.
+    /// Returns what the ignore files above `root` and those of the user list. The path is absolute.
     pub(super) fn above(&mut self, root: &Path) -> Option<Arc<Ignored>> {
         let mut ignored = self.users();
         let mut folders: Vec<&Path> = root.ancestors().skip(1).collect();
@@ -106,7 +106,7 @@ impl Reader<'_> {
         ignored
     }
 
-    /// What is listed within a folder: by the ignore files `above` and by its own. `shown` is what to call the
+    /// Returns what is listed within a folder: by the ignore files `above` and by its own. `shown` is what to call the
     /// folder, `has` whether it may have an entry of that name.
     pub(super) fn within(
         &mut self,
@@ -133,7 +133,7 @@ impl Reader<'_> {
         Some(Arc::new(Ignored { above, lists }))
     }
 
-    /// What the file lists that the user's own git configuration names. The configuration of a repository can
+    /// Returns what the file lists that the user's own git configuration names. The configuration of a repository can
     /// name none here.
     fn users(&mut self) -> Option<Arc<Ignored>> {
         let path = ignore::gitignore::gitconfig_excludes_path()?;
@@ -190,11 +190,11 @@ impl Reader<'_> {
     }
 }
 
-/// What an allocation takes beside its contents.
+/// The memory of an allocation beside its contents, in bytes.
 const ALLOCATION: usize = 32;
 
 impl Ignored {
-    /// Whether a path is listed. It is absolute, and below the folder that this is for.
+    /// Returns whether a path is listed. It is absolute, and below the folder that this is for.
     pub(super) fn verdict(&self, path: &Path, is_folder: bool) -> Verdict {
         match self.decide(path, is_folder, &mut Steps::new(STEPS_MAX)) {
             Ok(true) => Verdict::Listed,
@@ -221,7 +221,7 @@ impl Ignored {
 }
 
 impl List {
-    /// Whether it lists a path, or takes back that another does, if it says either.
+    /// Returns whether it lists a path, or takes back that another does, if it says either.
     fn decide(
         &self,
         path: &Path,
@@ -259,7 +259,7 @@ enum Links {
     Refused,
 }
 
-/// What is in a file, if there is one. Waits for nothing: to open a pipe would.
+/// Returns what is in a file, if there is one. Waits for nothing: to open a pipe would.
 fn read(path: &Path, limit: usize, links: Links) -> Result<Option<Vec<u8>>, Refusal> {
     let found = match links {
         Links::Followed => fs::metadata(path),

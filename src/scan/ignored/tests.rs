@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{Held, Ignored, LINES_MAX, Reader, Refusal, SIZE_MAX, Verdict};
 
-/// What an ignore file that holds this text decides of a path.
+/// Returns what an ignore file that holds this text decides of a path.
 fn decide(text: &str, path: &str, is_folder: bool) -> Option<bool> {
     let held = Held::default();
     let reader = Reader {
@@ -78,7 +78,7 @@ fn patterns_mean_what_git_says() {
     assert_eq!(decide("\u{feff}x", "x", false), Some(true));
 }
 
-/// Whether git itself leaves out each of `paths`, none of which is a folder.
+/// Returns whether git itself leaves out each of `paths`, none of which is a folder.
 fn left_out_by_git(folder: &Path, paths: &[String]) -> Vec<bool> {
     let list = folder.join("paths");
     fs::write(&list, paths.join("\n") + "\n").unwrap();

@@ -45,7 +45,7 @@ pub(super) fn join(view: &View<'_>, without_plus: bool) -> Option<View<'static>>
     Some(joined)
 }
 
-/// Whether a character is white space, a control, shows nothing, or stands for a byte that was none.
+/// Returns whether a character is white space, a control, shows nothing, or stands for a byte that was none.
 fn is_blank(c: char) -> bool {
     c.is_whitespace()
         || c.is_control()

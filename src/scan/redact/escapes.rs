@@ -2,7 +2,7 @@
 
 use super::view::{Draft, View};
 
-/// What a character that no key has is read as.
+/// The byte for a character that no key has.
 const FOREIGN: u8 = 0xff;
 
 /// The ASCII characters that HTML has names for and that keys and their encodings are made of.
@@ -30,7 +30,7 @@ const NAMED: [(&[u8], u8); 18] = [
 /// The longest name of a character that HTML has.
 const LONGEST_NAME: usize = 31;
 
-/// Which escapes are undone.
+/// The escapes that are undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Those that give the number of a character: `%72`, `%u0072`, `\x72`, `\u0072`, `\162`, `&#114;`.
@@ -65,7 +65,7 @@ pub(super) fn unescape(view: &View<'_>, kind: Kind) -> Option<View<'static>> {
     Some(view)
 }
 
-/// How long the escape at the start of `text` is, and what it stands for.
+/// Returns how long the escape at the start of `text` is, and what it stands for.
 fn escape(text: &[u8], kind: Kind) -> Option<(usize, u8)> {
     let number =
         || number(text).map(|(length, code)| (length, u8::try_from(code).unwrap_or(FOREIGN)));

@@ -51,7 +51,7 @@ pub(super) fn unpack(view: &View<'_>, least: usize, found: &mut dyn FnMut(View<'
     }
 }
 
-/// Where in `bytes` there is text: UTF-8, of which ASCII is a part.
+/// Returns where in `bytes` there is text: UTF-8, of which ASCII is a part.
 fn texts(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
     let mut end = 0;
     bytes.utf8_chunks().map(move |chunk| {
@@ -62,7 +62,7 @@ fn texts(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
 }
 
 impl Code {
-    /// What a run says if its first character is the first of a byte.
+    /// Gives `found` the bytes of a run whose first character is the first of a byte.
     fn unpack(
         &self,
         view: &View<'_>,

@@ -8,11 +8,11 @@ use super::escapes::{Kind, unescape};
 use super::packed::unpack;
 use super::view::View;
 
-/// How often escapes are undone: a link within a link's query is escaped twice, and some services wrap that
+/// The most layers of escapes that are undone: a link within a link's query is escaped twice, and some services wrap that
 /// once or twice more. Nothing harmless is escaped as often as this.
 const MAX_LAYERS: u8 = 8;
 
-/// How many bytes all views of a text have together at most: some for each of its own, and some in any case.
+/// The most bytes of all views of a text together: some for each of its own, and some in any case.
 /// A text that uses every way of escaping once, between blanks and plus signs, is read in some dozen views of its
 /// length.
 const WORK_PER_BYTE: usize = 16;

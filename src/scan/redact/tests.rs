@@ -99,7 +99,7 @@ fn write_down(text: &str, way: usize) -> String {
     }
 }
 
-/// What `text` says to somebody who tries everything, one thing after the other, without the help of what is
+/// Returns what `text` says to somebody who tries everything, one thing after the other, without the help of what is
 /// tested: whether the middle of the key is ever among it.
 fn is_readable(text: &[u8], key: &KeyValue) -> bool {
     let middle = &key.expose().as_bytes()[7..key.expose().len() - 4];

@@ -44,7 +44,7 @@ impl<'t> View<'t> {
         })
     }
 
-    /// Where in the text a place in this view stands.
+    /// Returns where in the text a place in this view stands.
     pub(super) fn place(&self, range: Range<usize>) -> Range<usize> {
         let Some(origins) = &self.origins else {
             return range;
@@ -55,7 +55,7 @@ impl<'t> View<'t> {
         }
     }
 
-    /// Where in the text all of it stands.
+    /// Returns where in the text all of it stands.
     pub(super) fn whole(&self) -> Range<usize> {
         self.place(0..self.bytes.len())
     }
@@ -67,7 +67,7 @@ impl<'t> View<'t> {
         hasher.finish()
     }
 
-    /// Where in the text the bytes at `range` stand, as one piece.
+    /// Returns where in the text the bytes at `range` stand, as one piece.
     pub(super) fn extent(&self, range: Range<usize>) -> Extent {
         let place = self.place(range);
         let end = |at| u32::try_from(at).unwrap_or(u32::MAX);

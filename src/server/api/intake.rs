@@ -328,7 +328,7 @@ pub async fn self_report(
     }
 }
 
-/// How long a self-report waits for others.
+/// The patience of a self-report that waits for others.
 const SELF_REPORT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether this is a key, or an access token of Rescind itself.

@@ -61,7 +61,7 @@ impl Round {
         }
     }
 
-    /// How lately a host had a place of a lane. None, before all others: not lately.
+    /// Returns how lately a host had a place of a lane. None, before all others: not lately.
     fn served(&self, lane: Lane, host: &str) -> Option<usize> {
         self.served
             .iter()
@@ -305,7 +305,7 @@ impl Worker {
         Ok(chosen)
     }
 
-    /// What may be taken next in a lane, of some hosts the first items.
+    /// Returns what may be taken next in a lane, of some hosts the first items.
     async fn candidates(
         &self,
         lane: &Scarce<'_>,

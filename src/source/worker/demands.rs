@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::fetch::Demand;
 use crate::store::Lane;
 
-/// Who waits for the places of this worker.
+/// The demand for the places of this worker.
 #[derive(Debug, Default)]
 pub(super) struct Demands {
     /// For ordinary places, of hosts that the configuration names.
@@ -18,7 +18,7 @@ pub(super) struct Demands {
 }
 
 impl Demands {
-    /// Who waits for a place like the one of an item in this lane.
+    /// Returns who waits for a place like the one of an item in this lane.
     pub(super) fn of(&self, lane: Lane, is_known: bool) -> &Arc<Demand> {
         match lane {
             Lane::Ordinary if is_known => &self.known,

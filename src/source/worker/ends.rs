@@ -14,10 +14,10 @@ const BUSY: Duration = Duration::from_secs(5);
 /// The wait when a server asks to slow down and does not say for how long.
 const SLOW_DOWN: Duration = Duration::from_mins(1);
 
-/// How long an item may wait for a host in trouble without its tries being counted.
+/// The longest time that an item waits for a host in trouble without its tries being counted.
 const HOST_PATIENCE: Duration = Duration::from_hours(24);
 
-/// How one try of a work item ended.
+/// The outcome of one try of a work item.
 pub(super) struct Tried {
     pub(super) item: WorkItem,
     /// What was found and is not reported yet, whatever the end.
@@ -27,7 +27,7 @@ pub(super) struct Tried {
     pub(super) end: End,
 }
 
-/// What becomes of the item.
+/// The future of the item.
 pub(super) enum End {
     /// It is done.
     Done(Done),
@@ -39,7 +39,7 @@ pub(super) enum End {
     Failed(String),
 }
 
-/// What was done about an item.
+/// The work that was done about an item.
 #[derive(Default)]
 pub(super) struct Done {
     pub(super) fetched: Fetched,
@@ -74,7 +74,7 @@ impl Tried {
 }
 
 impl Shared {
-    /// What becomes of an item that could not be fetched.
+    /// Returns what becomes of an item that could not be fetched.
     pub(super) fn end_of(&self, item: WorkItem, has_token: bool, error: &FetchError) -> Tried {
         let why = self.words(error);
         let end = match error {
@@ -108,7 +108,7 @@ impl Shared {
         Tried::ended(item, end)
     }
 
-    /// What becomes of an item that is larger, or slower, than its lane allows: it gives its place back and goes on
+    /// Returns what becomes of an item that is larger, or slower, than its lane allows: it gives its place back and goes on
     /// in the next one. From the last one it keeps away for a while, so that others have their turn.
     pub(super) fn moved(&self, item: &WorkItem, error: &FetchError) -> End {
         let why = self.words(error);
@@ -141,7 +141,7 @@ impl Shared {
         }
     }
 
-    /// What becomes of an item of which nothing good came. When that is its repository's trouble, or its whole
+    /// Returns what becomes of an item of which nothing good came. When that is its repository's trouble, or its whole
     /// host's, it is no try of the item's: an hour without a network must not put everything aside.
     pub(super) fn without_answer(&self, item: WorkItem, why: String, failure: Failure) -> Tried {
         let end = match self.pauses.failed(item.id, &item.range, failure) {
@@ -151,7 +151,7 @@ impl Shared {
         Tried::ended(item, end)
     }
 
-    /// Whether an item is not so old yet that each try counts.
+    /// Returns whether an item is not so old yet that each try counts.
     fn is_patient(&self, item: &WorkItem) -> bool {
         let age = self.parts.clock.now().duration_since(item.created_at);
         Duration::try_from(age).is_ok_and(|age| age < HOST_PATIENCE)

@@ -24,7 +24,7 @@ const TROUBLE: Duration = Duration::from_secs(20);
 /// The wait after the first failure of a repository in a row; each further one doubles it.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 
-/// How long a repository that failed has to let others of its host go first.
+/// The time for which a repository that failed lets others of its host go first.
 const LATELY: Duration = Duration::from_mins(1);
 
 /// The longest that something in trouble is left alone.
@@ -33,7 +33,7 @@ const TROUBLE_MAX: Duration = Duration::from_mins(15);
 /// The most hosts, and the most repositories, of which anything is known. Strangers can name more.
 const KNOWN_MAX: usize = 1_024;
 
-/// What an item has got instead of contents.
+/// The failure that an item got instead of contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
     /// There was no connection to its host.
@@ -134,13 +134,13 @@ impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
         Some(trouble.until - now)
     }
 
-    /// Whether something of it failed a short while ago, with no answer since.
+    /// Returns whether something of it failed a short while ago, with no answer since.
     fn failed_lately(&self, name: &Name, now: Instant) -> bool {
         let failed_at = self.0.get(name).and_then(|trouble| trouble.failed_at);
         failed_at.is_some_and(|at| now.saturating_duration_since(at) < LATELY)
     }
 
-    /// How long to wait after as many failures in a row.
+    /// Returns how long to wait after as many failures in a row.
     fn wait(&self, name: &Name) -> Duration {
         let failures = self.0.get(name).map_or(1, |trouble| trouble.failures);
         let doubled = 1 << failures.saturating_sub(1).min(16);
@@ -184,12 +184,12 @@ impl Pauses {
             .collect()
     }
 
-    /// Whether a host could not be reached and has not answered since: one item is enough to see.
+    /// Returns whether a host could not be reached and has not answered since: one item is enough to see.
     pub(super) fn is_in_trouble(&self, host: &str) -> bool {
         self.lock().hosts.is_in_trouble(&host.to_owned())
     }
 
-    /// Whether several repositories of a host failed and none has answered since.
+    /// Returns whether several repositories of a host failed and none has answered since.
     pub(super) fn is_silent(&self, host: &str) -> bool {
         self.lock().silent.is_in_trouble(&host.to_owned())
     }
@@ -212,7 +212,7 @@ impl Pauses {
         known.repositories.answered(&name, now);
     }
 
-    /// Whether a repository failed a short while ago: others of its host go first.
+    /// Returns whether a repository failed a short while ago: others of its host go first.
     pub(super) fn failed_lately(&self, host: &str, repository: &str) -> bool {
         let known = self.lock();
         known

@@ -19,7 +19,7 @@ pub(super) struct Candidate {
     pub(super) deaths: u32,
 }
 
-/// Whether it is read strictly alone: one death may be that of any item that was under way then, after a second
+/// Returns whether it is read strictly alone: one death may be that of any item that was under way then, after a second
 /// one of few it is likely the reason, and must not count against others again.
 fn is_deadly(deaths: u32) -> bool {
     deaths >= 2
@@ -64,12 +64,12 @@ impl<'h> Scarce<'h> {
         *self.repositories.entry(of(repository)).or_default() += 1;
     }
 
-    /// How many places a host has.
+    /// Returns how many places a host has.
     pub(super) fn of_host(&self, host: &str) -> usize {
         self.hosts.get(host).copied().unwrap_or_default()
     }
 
-    /// Whether a repository has a place: it has no other then.
+    /// Returns whether a repository has a place: it has no other then.
     pub(super) fn has_repository(&self, host: &str, repository: &str) -> bool {
         let name = (host.to_owned(), repository.to_owned());
         self.repositories.contains_key(&name)
@@ -98,7 +98,7 @@ impl<'h> Scarce<'h> {
         })
     }
 
-    /// Whether there is a place for it now.
+    /// Returns whether there is a place for it now.
     pub(super) fn has_place_for(&self, next: &Candidate) -> bool {
         let is_crowded = is_deadly(next.deaths) && self.taken > 0;
         self.free > 0 && !self.is_closed && !is_crowded
@@ -112,7 +112,7 @@ impl<'h> Scarce<'h> {
         self.count(&next.host, &next.owner, &next.repository_id);
     }
 
-    /// Whether those that have places are to make room for it: none for what is less urgent than all of them.
+    /// Returns whether those that have places are to make room for it: none for what is less urgent than all of them.
     pub(super) fn is_wanted_by(&self, next: &Candidate) -> bool {
         let mut held = self.held.iter();
         held.any(|item| next.priority <= item.priority)

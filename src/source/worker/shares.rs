@@ -11,7 +11,7 @@ use crate::store::{NewWorkItem, Priority, owner};
 /// The most items of one repository under way at a time.
 const PER_REPOSITORY: usize = 2;
 
-/// How many times as many items are claimed as there are places: the next ones begin as soon as a place is free,
+/// The number of items that are claimed for each place: the next ones begin as soon as a place is free,
 /// while the database still notes the end of those before.
 const AHEAD: usize = 2;
 
@@ -83,7 +83,7 @@ impl Shares {
         self.hosts.get(host).map_or(0, |taken| taken.all)
     }
 
-    /// Whether hosts that no configuration names have all places that they may have.
+    /// Returns whether hosts that no configuration names have all places that they may have.
     pub(super) fn is_full_of_strangers(&self) -> bool {
         self.strangers.all >= self.kept().max(1)
     }
@@ -122,7 +122,7 @@ impl Shares {
             .collect()
     }
 
-    /// How many places the owner of an item's repository has.
+    /// Returns how many places the owner of an item's repository has.
     pub(super) fn of_owner(&self, item: &NewWorkItem) -> usize {
         let name = (item.host.clone(), owner(&item.repository));
         self.owners.get(&name).copied().unwrap_or_default()
@@ -157,7 +157,7 @@ impl Shares {
         *self.owners.entry(name).or_default() += 1;
     }
 
-    /// Which of these claimed items begins next, if there is a place for any: the most urgent one, and among
+    /// Returns which of these claimed items begins next, if there is a place for any: the most urgent one, and among
     /// equals one of the owner that has the fewest places.
     pub(super) fn next<'i>(
         &self,

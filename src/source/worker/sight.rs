@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How lately, and without what gaps, the database answered this worker. Whatever keeps it from doing so may keep
+/// The view that this worker has of the database: its last answer, and the gaps before. Whatever keeps it from doing so may keep
 /// others from saying that they are alive, so their leases may have ended for no fault of what they hold.
 #[derive(Debug)]
 pub(super) struct Sight {
@@ -49,12 +49,12 @@ impl Sight {
         self.doubtful_until = now + self.lease;
     }
 
-    /// Whether an operation failed since the database answered last.
+    /// Returns whether an operation failed since the database answered last.
     pub(super) fn is_lost(&self) -> bool {
         self.is_lost
     }
 
-    /// Whether a lease that has ended means that whoever had it is dead.
+    /// Returns whether a lease that has ended means that whoever had it is dead.
     pub(super) fn tells_deaths(&self, now: Instant) -> bool {
         !self.is_lost
             && now >= self.doubtful_until
@@ -76,7 +76,7 @@ mod tests {
             self.0 + Duration::from_secs(second)
         }
 
-        /// When it tells deaths, of these seconds, in each of which the database answers.
+        /// Returns when it tells deaths, of these seconds, in each of which the database answers.
         fn told(&self, sight: &mut Sight, seconds: std::ops::Range<u64>) -> Vec<u64> {
             let mut told = seconds.collect::<Vec<_>>();
             told.retain(|second| {

@@ -13,7 +13,7 @@ use crate::store::{NewWorkItem, owner};
 /// For how long a repository, or an owner, that was slow counts as slow.
 const SLOW: Duration = Duration::from_mins(1);
 
-/// How many repositories of an owner have to be slow until all of them are.
+/// The number of an owner's slow repositories from which on all of them are.
 const REPOSITORIES_OF_SLOW: usize = 8;
 
 /// The most owners, and the most items, of which anything is known. Strangers can name more.
@@ -52,7 +52,7 @@ impl Slow {
         }
     }
 
-    /// Whether a repository, or several others of its owner, kept others waiting lately.
+    /// Returns whether a repository, or several others of its owner, kept others waiting lately.
     pub(super) fn is_slow(&self, item: &NewWorkItem) -> bool {
         self.is_slow_at(item, Instant::now())
     }
@@ -68,7 +68,7 @@ impl Slow {
         own || all >= REPOSITORIES_OF_SLOW
     }
 
-    /// How often an item had to leave the large lane so far.
+    /// Returns how often an item had to leave the large lane so far.
     pub(super) fn outpaced(&self, id: Uuid) -> u32 {
         self.lock().outpaced.get(&id).copied().unwrap_or_default()
     }

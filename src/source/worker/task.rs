@@ -71,7 +71,7 @@ impl Shared {
         }
     }
 
-    /// Where an item is fetched.
+    /// Returns where an item is fetched.
     fn place(&self, item: &WorkItem, is_known: bool) -> Place {
         let outpaced = self.slow.outpaced(item.id);
         Place {
@@ -313,7 +313,7 @@ fn request(range: &NewWorkItem, plan: Plan) -> Result<RangeRequest, &'static str
     })
 }
 
-/// How much of an item is fetched.
+/// Returns how much of an item is fetched.
 fn bounds(item: &WorkItem, limits: &FetchLimits) -> Arc<FetchLimits> {
     let mut limits = limits.tightened(item.deaths);
     if let Some(lineage) = item.lineage {

@@ -1,0 +1,172 @@
+//! What a repository's references point to.
+
+use gix_hash::ObjectId;
+
+use super::{Line, Lines, refuse_error};
+use crate::fetch::{FetchError, References};
+
+/// The most references of a list that are kept.
+const MAX_KEPT: usize = 50_000;
+
+/// The most bytes of their names.
+const MAX_KEPT_BYTES: usize = 4 << 20;
+
+/// `HEAD` of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::fetch) struct Head {
+    /// The commit.
+    pub(in crate::fetch) id: ObjectId,
+    /// The branch, `refs/heads/…`; none when detached.
+    pub(in crate::fetch) branch: Option<String>,
+}
+
+/// Reads the answer to [`ls_head`]: nothing when the repository is empty.
+#[derive(Debug, Default)]
+pub(in crate::fetch) struct HeadAnswer {
+    lines: Lines,
+    head: Option<Head>,
+    ended: bool,
+}
+
+impl HeadAnswer {
+    pub(in crate::fetch) fn feed(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
+        let Self { lines, head, ended } = self;
+        lines.feed(bytes, |line| {
+            match line {
+                _ if *ended => {}
+                Line::Flush => *ended = true,
+                Line::Delimiter => {}
+                Line::Data(data) => {
+                    refuse_error(data)?;
+                    *head = head.take().or(parse_head(data));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    pub(in crate::fetch) fn finish(self) -> Result<Option<Head>, FetchError> {
+        if self.ended {
+            Ok(self.head)
+        } else {
+            Err(FetchError::Protocol("the list of references is cut short"))
+        }
+    }
+}
+
+/// What a reference takes beside its name: its place in the list, and what allocating the name costs.
+const REFERENCE_BYTES: usize = 64;
+
+/// Reads the answer to [`ls_all`].
+#[derive(Debug, Default)]
+pub(in crate::fetch) struct ReferencesAnswer {
+    lines: Lines,
+    references: References,
+    name_bytes: usize,
+    ended: bool,
+}
+
+impl ReferencesAnswer {
+    pub(in crate::fetch) fn feed(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
+        let Self {
+            lines,
+            references,
+            name_bytes,
+            ended,
+        } = self;
+        lines.feed(bytes, |line| {
+            match line {
+                _ if *ended => {}
+                Line::Flush => *ended = true,
+                Line::Delimiter => {}
+                Line::Data(data) => {
+                    refuse_error(data)?;
+                    if let Some(head) = parse_head(data) {
+                        references.head = head.branch;
+                    } else if let Some((name, id)) = parse_reference(data) {
+                        *name_bytes += name.len();
+                        let is_full = references.list.len() >= MAX_KEPT;
+                        if is_full || *name_bytes > MAX_KEPT_BYTES {
+                            references.cut = true;
+                        } else {
+                            references.list.push((name.to_owned(), id));
+                        }
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Bytes that it holds.
+    pub(in crate::fetch) fn held(&self) -> usize {
+        self.name_bytes.min(MAX_KEPT_BYTES) + self.references.list.len() * REFERENCE_BYTES
+    }
+
+    pub(in crate::fetch) fn finish(self) -> Result<References, FetchError> {
+        if self.ended {
+            Ok(self.references)
+        } else {
+            Err(FetchError::Protocol("the list of references is cut short"))
+        }
+    }
+}
+
+/// `<id> refs/…`; names that are not UTF-8 cannot be asked for and are passed over.
+fn parse_reference(line: &[u8]) -> Option<(&str, ObjectId)> {
+    let line = std::str::from_utf8(line).ok()?;
+    let (id, rest) = line.trim_end().split_once(' ')?;
+    let name = rest.split(' ').next()?;
+    let id = ObjectId::from_hex(id.as_bytes()).ok()?;
+    name.starts_with("refs/").then_some((name, id))
+}
+
+/// `<id> HEAD symref-target:<branch>`
+fn parse_head(line: &[u8]) -> Option<Head> {
+    let line = std::str::from_utf8(line).ok()?;
+    let mut words = line.trim_end().split(' ');
+    let id = ObjectId::from_hex(words.next()?.as_bytes()).ok()?;
+    if words.next()? != "HEAD" {
+        return None;
+    }
+    let branch = words
+        .find_map(|word| word.strip_prefix("symref-target:"))
+        .map(str::to_owned);
+    Some(Head { id, branch })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{answer, id, packet};
+    use super::*;
+
+    #[test]
+    fn a_list_of_references_is_kept_up_to_a_limit() {
+        let mut answer = ReferencesAnswer::default();
+        for n in 0..=MAX_KEPT {
+            let line = format!("{} refs/heads/{n}\n", id('a'));
+            answer.feed(&packet(line.as_bytes())).unwrap();
+        }
+        answer.feed(b"0000").unwrap();
+        let references = answer.finish().unwrap();
+        assert_eq!((references.list.len(), references.cut), (MAX_KEPT, true));
+    }
+
+    #[test]
+    fn reads_where_head_points_to() {
+        let line = format!("{} HEAD symref-target:refs/heads/main\n", id('c'));
+        let mut symbolic = HeadAnswer::default();
+        symbolic.feed(&answer(&[line.as_bytes(), b"0000"])).unwrap();
+        let head = symbolic.finish().unwrap().unwrap();
+        assert_eq!(head.id, id('c'));
+        assert_eq!(head.branch.as_deref(), Some("refs/heads/main"));
+
+        let mut empty = HeadAnswer::default();
+        empty.feed(b"0000").unwrap();
+        assert_eq!(empty.finish().unwrap(), None);
+
+        let mut cut = HeadAnswer::default();
+        cut.feed(&packet(line.as_bytes())).unwrap();
+        assert!(cut.finish().is_err());
+    }
+}

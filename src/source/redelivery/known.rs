@@ -1,0 +1,182 @@
+//! Deliveries that are kept in mind from one sweep to the next.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// How far back GitHub lists deliveries and sends them again.
+pub(super) const LISTED: Duration = Duration::from_hours(72);
+
+/// The most failed deliveries of one hook that are kept in mind.
+const MAX_PENDING: usize = 2_000;
+
+/// How often one delivery is asked for.
+const MAX_TRIES: u32 = 8;
+
+/// What is known of the hooks; kept in the database as JSON.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Cursor {
+    #[serde(default)]
+    pub(super) hooks: BTreeMap<String, Known>,
+}
+
+/// What is known of one hook.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Known {
+    /// The highest `id` that was read.
+    #[serde(default)]
+    pub(super) newest: u64,
+    /// Deliveries by their `guid` of which no attempt has succeeded.
+    #[serde(default)]
+    pub(super) pending: BTreeMap<String, Pending>,
+}
+
+/// A delivery that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pending {
+    /// The `id` of its last attempt.
+    pub(super) id: u64,
+    /// When it was first delivered, as far as known.
+    pub(super) at: Timestamp,
+    /// How often it was asked for.
+    #[serde(default)]
+    pub(super) tries: u32,
+    /// When to ask for it again.
+    #[serde(default)]
+    pub(super) next: Option<Timestamp>,
+}
+
+/// One entry of a list.
+#[derive(Debug, Deserialize)]
+pub(super) struct Listed {
+    pub(super) id: u64,
+    pub(super) guid: String,
+    pub(super) delivered_at: Timestamp,
+    #[serde(default)]
+    status: Option<String>,
+    #[serde(default)]
+    status_code: Option<u16>,
+}
+
+impl Listed {
+    fn succeeded(&self) -> bool {
+        let code = self.status_code.unwrap_or_default();
+        (200..300).contains(&code) || self.status.as_deref() == Some("OK")
+    }
+
+    /// Whether its guid is one that can be kept.
+    pub(super) fn is_plain(&self) -> bool {
+        let plain = |b: u8| b.is_ascii_hexdigit() || b == b'-';
+        !self.guid.is_empty() && self.guid.len() <= 64 && self.guid.bytes().all(plain)
+    }
+}
+
+/// Notes what became of deliveries, by attempts that were not read before.
+pub(super) fn learn(known: &mut Known, seen: &[Listed]) {
+    known.newest = seen.iter().map(|one| one.id).fold(known.newest, u64::max);
+    for one in seen.iter().filter(|one| !one.succeeded()) {
+        let pending = known.pending.entry(one.guid.clone());
+        let pending = pending.or_insert_with(|| Pending {
+            id: one.id,
+            at: one.delivered_at,
+            tries: 0,
+            next: None,
+        });
+        pending.id = pending.id.max(one.id);
+        pending.at = pending.at.min(one.delivered_at);
+    }
+    for one in seen.iter().filter(|one| one.succeeded()) {
+        known.pending.remove(&one.guid);
+    }
+}
+
+/// Gives up what is too old, was asked for often enough, or is too much to keep in mind. Returns how many deliveries
+/// that were.
+pub(super) fn forget_old(known: &mut Known, now: Timestamp) -> u64 {
+    let before = known.pending.len();
+    let horizon = now.checked_sub(LISTED).unwrap_or(Timestamp::MIN);
+    known.pending.retain(|_, pending| {
+        let over = pending.tries >= MAX_TRIES && pending.next.is_some_and(|next| next <= now);
+        pending.at >= horizon && !over
+    });
+    if known.pending.len() > MAX_PENDING {
+        let mut times: Vec<Timestamp> = known.pending.values().map(|one| one.at).collect();
+        times.sort_unstable();
+        let kept_from = times[times.len() - MAX_PENDING];
+        known.pending.retain(|_, pending| pending.at >= kept_from);
+    }
+    (before - known.pending.len()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(id: u64, guid: &str, code: u16, minute: i64) -> Listed {
+        Listed {
+            id,
+            guid: guid.to_owned(),
+            delivered_at: Timestamp::from_second(minute * 60).unwrap(),
+            status: None,
+            status_code: Some(code),
+        }
+    }
+
+    #[test]
+    fn any_attempt_that_succeeded_settles_a_delivery() {
+        let mut known = Known::default();
+        learn(
+            &mut known,
+            &[
+                listed(4, "b", 502, 4),
+                listed(3, "a", 202, 3),
+                listed(1, "a", 500, 1),
+            ],
+        );
+        assert_eq!(known.newest, 4);
+        assert_eq!(known.pending.keys().collect::<Vec<_>>(), ["b"]);
+        learn(&mut known, &[listed(6, "b", 500, 6)]);
+        assert_eq!(known.pending["b"].id, 6);
+        learn(&mut known, &[listed(7, "b", 200, 7)]);
+        assert!(known.pending.is_empty());
+        let ok = Listed {
+            status: Some("OK".to_owned()),
+            status_code: None,
+            ..listed(8, "c", 0, 8)
+        };
+        assert!(ok.succeeded());
+    }
+
+    #[test]
+    fn nothing_is_kept_for_ever() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let pending = |at: i64, tries: u32| Pending {
+            id: 1,
+            at: Timestamp::from_second(at).unwrap(),
+            tries,
+            next: Some(now),
+        };
+        let mut known = Known::default();
+        known
+            .pending
+            .insert("old".to_owned(), pending(1_000_000 - 72 * 3600 - 1, 0));
+        known
+            .pending
+            .insert("tried".to_owned(), pending(999_000, MAX_TRIES));
+        known
+            .pending
+            .insert("kept".to_owned(), pending(999_000, MAX_TRIES - 1));
+        let lost = forget_old(&mut known, now);
+        assert_eq!(known.pending.keys().collect::<Vec<_>>(), ["kept"]);
+        assert_eq!(lost, 2);
+        for number in 0..3_000 {
+            known
+                .pending
+                .insert(number.to_string(), pending(990_000 + number, 0));
+        }
+        forget_old(&mut known, now);
+        assert_eq!(known.pending.len(), MAX_PENDING);
+    }
+}

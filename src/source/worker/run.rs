@@ -1,0 +1,232 @@
+//! A running worker: what is under way, and its turns of committing and claiming.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::claim::Round;
+use super::ends::{End, Tried};
+use super::sight::Sight;
+use super::{Worker, WorkerParts};
+use crate::store::{Lane, StoreError, WorkItem};
+
+/// The most items that end in one transaction.
+const MAX_GROUP: usize = 64;
+
+/// The interval between two looks for items that wait for too long because a clock was wrong.
+const TIMES: Duration = Duration::from_mins(1);
+
+/// The state of a running worker.
+pub(super) struct Run<'w> {
+    pub(super) worker: &'w Worker,
+    pub(super) tasks: JoinSet<Tried>,
+    /// The items under way, by their task.
+    pub(super) under_way: HashMap<tokio::task::Id, WorkItem>,
+    /// Items that are claimed and wait for a place, most urgent first.
+    pub(super) ready: VecDeque<WorkItem>,
+    /// Where the look for something to do begins.
+    pub(super) round: Round,
+    /// Tries that ended and are not committed yet.
+    pub(super) ended: VecDeque<Tried>,
+    /// How many of them go into the next transaction.
+    pub(super) group: usize,
+    /// How many were committed.
+    pub(super) committed: usize,
+    /// No database before this moment: the last operation failed.
+    pub(super) rest_until: Option<Instant>,
+    /// Whether the others can be told to be dead.
+    pub(super) sight: Sight,
+    /// When it was last looked for what waits for too long because of a clock.
+    pub(super) times_seen: Option<Instant>,
+}
+
+impl<'w> Run<'w> {
+    pub(super) fn new(worker: &'w Worker) -> Self {
+        Self {
+            worker,
+            tasks: JoinSet::new(),
+            under_way: HashMap::new(),
+            ready: VecDeque::new(),
+            round: Round::default(),
+            ended: VecDeque::new(),
+            group: MAX_GROUP,
+            committed: 0,
+            rest_until: None,
+            sight: Sight::new(worker.options.lease, Instant::now()),
+            times_seen: None,
+        }
+    }
+
+    /// Commits what ended and claims new items; says whether all places are taken now.
+    pub(super) async fn turn_over(&mut self) -> bool {
+        if self.rest_until.is_some_and(|until| until > Instant::now()) {
+            return false;
+        }
+        if self.sight.is_lost() {
+            // Before anything else: others may wonder whether this worker is dead.
+            self.stay_alive().await;
+        }
+        let turned = match self.commit().await {
+            Ok(()) => self.claim().await,
+            Err(error) => Err(error),
+        };
+        match turned {
+            Ok(is_full) => {
+                self.sight.answered(Instant::now());
+                is_full
+            }
+            Err(error) => {
+                self.rest(&error);
+                false
+            }
+        }
+    }
+
+    /// Waits for a try to end, and takes along the others that have ended meanwhile.
+    pub(super) async fn next_end(&mut self) {
+        let mut next = self.tasks.join_next_with_id().await;
+        while let Some(joined) = next {
+            match joined {
+                Ok((id, tried)) => {
+                    self.under_way.remove(&id);
+                    if tried.item.lane != Lane::Ordinary {
+                        self.round.look_again();
+                    }
+                    self.ended.push_back(tried);
+                }
+                // It panicked, which was logged where it happened.
+                Err(error) => {
+                    let item = self.under_way.remove(&error.id());
+                    self.ended.extend(item.map(Tried::panicked));
+                }
+            }
+            next = self.tasks.try_join_next_with_id();
+        }
+        self.start_ready();
+    }
+
+    /// Waits for the database. Places that become free meanwhile are taken.
+    pub(super) async fn meanwhile<T>(&mut self, answer: impl Future<Output = T>) -> T {
+        tokio::pin!(answer);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answer => return answer,
+                () = self.next_end(), if !self.tasks.is_empty() => {}
+            }
+        }
+    }
+
+    /// Commits everything that ended.
+    pub(super) async fn commit(&mut self) -> Result<(), StoreError> {
+        while !self.ended.is_empty() {
+            self.commit_group().await?;
+        }
+        Ok(())
+    }
+
+    /// One transaction: what was found by several items, and their ends. On an error nothing of it has
+    /// happened, and all of it is still to be done.
+    ///
+    /// When the database refuses a group for what is in it, the items are committed one by one, and the one
+    /// that it refuses again counts as failed: it must not hold up the others for ever.
+    pub(super) async fn commit_group(&mut self) -> Result<(), StoreError> {
+        let count = self.ended.len().min(self.group);
+        let mut group: Vec<Tried> = self.ended.drain(..count).collect();
+        let worker = self.worker;
+        let committed = match self.meanwhile(worker.commit_group(&group)).await {
+            Ok(()) => {
+                if group
+                    .iter()
+                    .any(|tried| matches!(tried.end, End::Moved { .. }))
+                {
+                    self.round.look_again();
+                }
+                self.committed += count;
+                self.group = MAX_GROUP.min(self.group * 2);
+                return Ok(());
+            }
+            Err(error) if error.is_temporary() => Err(error),
+            Err(error) => match group.as_mut_slice() {
+                // It could not even be given back.
+                [
+                    Tried {
+                        end: End::Failed(_),
+                        ..
+                    },
+                ] => Err(error),
+                [single] => {
+                    single.fail(self.worker.shared.words(&error));
+                    Ok(())
+                }
+                _ => {
+                    self.group = 1;
+                    Ok(())
+                }
+            },
+        };
+        for tried in group.into_iter().rev() {
+            self.ended.push_front(tried);
+        }
+        committed
+    }
+
+    pub(super) fn rest(&mut self, error: &StoreError) {
+        tracing::error!(%error, "the worker waits for the database");
+        self.sight.failed();
+        self.rest_until = Some(Instant::now() + self.worker.options.idle);
+    }
+
+    /// Keeps the leases of all items that are held.
+    pub(super) async fn stay_alive(&mut self) {
+        let held = self.under_way.values().map(|item| item.id);
+        let ended = self.ended.iter().map(|tried| tried.item.id);
+        let ready = self.ready.iter().map(|item| item.id);
+        let ids: Vec<Uuid> = held.chain(ended).chain(ready).collect();
+        if ids.is_empty() {
+            return;
+        }
+        let worker = self.worker;
+        let store = &worker.shared.parts.store;
+        // An item that is somebody else's by now is noticed when it ends.
+        match store
+            .heartbeat(&ids, &worker.id, worker.options.lease)
+            .await
+        {
+            Ok(_) => self.sight.answered(Instant::now()),
+            Err(error) => self.rest(&error),
+        }
+    }
+
+    /// Sheds what cannot be read in time, and sees to what dead workers left.
+    pub(super) async fn keep_order(&mut self) {
+        let worker = self.worker;
+        let WorkerParts { store, clock, .. } = &worker.shared.parts;
+        match store.shed(&worker.options.shedding, clock.now()).await {
+            Ok(0) => {}
+            Ok(items) => tracing::warn!(items, "more is pushed than can be read: items were shed"),
+            Err(error) => self.rest(&error),
+        }
+        let seen = self.times_seen;
+        if seen.is_none_or(|seen| seen.elapsed() >= TIMES) {
+            self.times_seen = Some(Instant::now());
+            if let Err(error) = store.mend_times(worker.options.lease).await {
+                self.rest(&error);
+            }
+        }
+        if !self.sight.tells_deaths(Instant::now()) {
+            return;
+        }
+        match store.reclaim(&worker.id, worker.options.lease / 8).await {
+            Ok(Some(_)) => {}
+            Ok(None) => self.sight.doubt(Instant::now()),
+            Err(error) => {
+                self.sight.doubt(Instant::now());
+                self.rest(&error);
+            }
+        }
+    }
+}

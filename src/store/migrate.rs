@@ -1,0 +1,194 @@
+//! Migrations: what the schema is to be, and the version that it has.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, SqlSafeStr as _};
+use tokio::time::{Instant, timeout};
+
+use super::StoreError;
+use super::connect::{CONNECTION_WAIT, Db, MIGRATION_LOCK_WAIT};
+use super::gate::Urgency;
+use super::pool::silence;
+use super::sql::Dialect;
+
+/// The longest time for migrations. Some write a large table anew.
+const MIGRATION: Duration = Duration::from_hours(1);
+
+macro_rules! migrations {
+    ($folder:literal) => {
+        migrations!(
+            $folder,
+            (1, "first", "0001_first"),
+            (2, "sources", "0002_sources"),
+            (3, "records", "0003_records"),
+            (4, "lanes", "0004_lanes"),
+            (5, "turns", "0005_turns"),
+            (6, "medium", "0006_medium")
+        )
+    };
+    ($folder:literal, $(($version:literal, $name:literal, $file:literal)),+) => {
+        &[$((
+            $version,
+            $name,
+            include_str!(concat!("migrations/", $folder, "/", $file, ".sql")),
+        )),+]
+    };
+}
+
+const SQLITE: &[(i64, &str, &str)] = migrations!("sqlite");
+const POSTGRES: &[(i64, &str, &str)] = migrations!("postgres");
+
+/// The newest schema version this program knows.
+pub(super) fn known_version() -> i64 {
+    SQLITE.last().map_or(0, |(version, ..)| *version)
+}
+
+/// Returns whether one of the migrations that follow `version` writes a table anew.
+pub(super) fn writes_anew_after(version: i64) -> bool {
+    let missing = SQLITE.iter().filter(|(number, ..)| *number > version);
+    missing
+        .into_iter()
+        .any(|(.., sql)| sql.contains("DROP TABLE") || sql.contains("DROP COLUMN"))
+}
+
+fn migrator(dialect: Dialect) -> Migrator {
+    let migrations = match dialect {
+        Dialect::Sqlite => SQLITE,
+        Dialect::Postgres => POSTGRES,
+    };
+    let mut migrator = Migrator::with_migrations(
+        migrations
+            .iter()
+            .map(|(version, name, sql)| {
+                let sql = sql.into_sql_str();
+                Migration::new(*version, (*name).into(), MigrationType::Simple, sql, false)
+            })
+            .collect(),
+    );
+    // The transaction around it is the lock: on PostgreSQL a session's lock would outlive a failure.
+    migrator.set_locking(false);
+    migrator
+}
+
+/// Applies what is missing, all or nothing, one process at a time.
+pub(super) async fn migrate(db: &Db, name: &str) -> Result<(), StoreError> {
+    let until = Instant::now() + MIGRATION_LOCK_WAIT;
+    loop {
+        match migrate_once(db, name).await {
+            // Somebody else migrates.
+            Err(StoreError::Busy { .. }) if Instant::now() < until => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn migrate_once(db: &Db, name: &str) -> Result<(), StoreError> {
+    // A function over both databases cannot be proven to be `Send`.
+    macro_rules! apply {
+        ($held:ident, $dialect:expr, $begin:literal, $opening:expr) => {{
+            let connection = $held.raw()?;
+            let applying = async {
+                let mut tx = connection.begin_with($begin).await?;
+                tx.execute(sqlx::raw_sql(AssertSqlSafe($opening))).await?;
+                migrator($dialect).run_direct(None, &mut *tx, false).await?;
+                tx.commit().await?;
+                Ok::<(), MigrateError>(())
+            };
+            // Whatever goes wrong, the connection ends, and the transaction with it.
+            match timeout(MIGRATION, applying).await {
+                Ok(applied) => applied.map(|()| $held.settle()),
+                Err(_) => Err(silence(MIGRATION).into()),
+            }
+        }};
+    }
+    let until = Instant::now() + CONNECTION_WAIT;
+    let applied = async {
+        match db {
+            Db::Sqlite { write, .. } => {
+                let mut held = write.acquire(Urgency::Awaited, until).await?;
+                // What is sorted needs room, and the usual folders may have none or be read-only: it goes where
+                // room was looked for. A refusal shows where room is lacking.
+                let _ = held.run(CONNECTION_WAIT, temporary_files(name)).await;
+                let applied = apply!(held, Dialect::Sqlite, "BEGIN IMMEDIATE", String::new());
+                if applied.is_ok() {
+                    let usual = "PRAGMA temp_store_directory = ''";
+                    held.run(CONNECTION_WAIT, usual).await?;
+                }
+                applied
+            }
+            Db::Postgres(pool) => {
+                let mut held = pool.acquire(Urgency::Awaited, until).await?;
+                // Any constant does, as long as every version of this program uses the same.
+                let opening = format!(
+                    "SELECT pg_advisory_xact_lock(7234615531); SET LOCAL statement_timeout = {}",
+                    MIGRATION.as_millis()
+                );
+                apply!(held, Dialect::Postgres, "BEGIN", opening)
+            }
+        }
+    };
+    let applied: Result<(), MigrateError> = applied.await;
+    applied.map_err(|error| migration_failed(name, error))
+}
+
+/// Has SQLite put its temporary files beside the database. They have no name, and are gone with the process.
+fn temporary_files(name: &str) -> String {
+    let file = Path::new(name).canonicalize().unwrap_or_default();
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let folder = folder.display().to_string().replace('\'', "''");
+    format!("PRAGMA temp_store_directory = '{folder}'")
+}
+
+fn migration_failed(name: &str, error: MigrateError) -> StoreError {
+    let database = name.to_owned();
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+            StoreError::from_driver(name, &error)
+        }
+        MigrateError::VersionMissing(found) => StoreError::NewerDatabase {
+            database,
+            found,
+            known: known_version(),
+        },
+        other => StoreError::Corrupt {
+            database,
+            cause: other.to_string(),
+        },
+    }
+}
+
+/// The schema version of the database; 0 when it is empty.
+pub(super) async fn version(
+    db: &Db,
+    name: &str,
+    urgency: Urgency,
+    limit: Duration,
+) -> Result<i64, StoreError> {
+    const VERSION: &str = "SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations";
+    let until = Instant::now() + CONNECTION_WAIT;
+    let version = async {
+        match db {
+            Db::Sqlite { read, .. } => {
+                let exists =
+                    "SELECT COUNT(*) > 0 FROM sqlite_master WHERE name = '_sqlx_migrations'";
+                let mut held = read.acquire(urgency, until).await?;
+                if !held.value::<bool>(limit, exists).await? {
+                    return Ok(0);
+                }
+                held.value(limit, VERSION).await
+            }
+            Db::Postgres(pool) => {
+                let exists = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
+                let mut held = pool.acquire(urgency, until).await?;
+                if !held.value::<bool>(limit, exists).await? {
+                    return Ok(0);
+                }
+                held.value(limit, VERSION).await
+            }
+        }
+    };
+    let version: Result<i64, sqlx::Error> = version.await;
+    version.map_err(|error| StoreError::from_driver(name, &error))
+}
