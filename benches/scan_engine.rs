@@ -1,4 +1,5 @@
-//! How fast the engine is in memory, beside `memchr::memmem` looking for one literal in the same buffer.
+//! How fast the engine is in memory, beside searchers of `aho-corasick` that look for the same literals in the same
+//! buffer and do nothing about what they find.
 //!
 //! `cargo bench --bench scan_engine [FOLDER]`. The folder's files, up to 64 MiB of them, are the text; by
 //! default they are the sources of the crates that cargo downloaded. The two searchers run in turn, and
@@ -10,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use aho_corasick::packed;
+use aho_corasick::{AhoCorasick, AhoCorasickKind, packed};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use memchr::memmem;
 use rescind::keyformat::FormatSet;
 use rescind::scan::{Encodings, Engine};
@@ -18,6 +21,12 @@ use rescind::scan::{Encodings, Engine};
 const LARGE: usize = 64 << 20;
 const SMALL: usize = 1 << 20;
 const ROUNDS: usize = 15;
+
+/// How many formats of brands that nobody chose there are in further sets.
+const MANY: [usize; 5] = [13, 26, 102, 300, 1000];
+
+/// The most literals that a packed searcher takes.
+const MOST_PACKED: usize = 64;
 
 fn main() -> ExitCode {
     let folder = std::env::args()
@@ -34,53 +43,106 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let random = noise(source.len());
-    let own = own_brand();
-    let short = others("ghp_ gho_ ghu_ ghs_ ghr_ npm_ glpa xoxb shpa dop_");
-    let sets = [
-        ("the 2 shipped formats", FormatSet::builtin()),
-        ("10 formats, prefixes of 7 to 10 characters", own),
-        ("10 formats, prefixes of 4 characters", short),
-    ];
-    println!("searcher                                       GB/s   of memmem");
+    let cached = &source[source.len() / 2..][..SMALL];
+    println!("formats                                        GB/s   of the peer");
     for (name, text) in [
         ("source code", source.as_slice()),
         ("random bytes", &random),
-        (
-            "source code, in cache",
-            &source[source.len() / 2..][..SMALL],
-        ),
+        ("source code, in cache", cached),
     ] {
         println!("\n{name}, {} KiB", text.len() >> 10);
-        for (label, formats) in &sets {
-            let engine = Engine::new(formats, Encodings::ALL);
-            compare(label, text, |text| engine.scan(text).len());
+        for (label, prefixes, formats) in sets() {
+            let engine = Engine::new(&formats, Encodings::ALL);
+            let literals = literals(&prefixes);
+            if literals.len() <= MOST_PACKED {
+                let peer = packed::Searcher::new(&literals).expect("it takes so many literals");
+                let peer = |text: &[u8]| peer.find_iter(text).count();
+                compare(&label, "packed", text, |text| engine.scan(text).len(), peer);
+            } else {
+                let kind = Some(AhoCorasickKind::ContiguousNFA);
+                let peer = AhoCorasick::builder().kind(kind).build(&literals);
+                let peer = peer.expect("it takes so many literals");
+                let sample = &text[..text.len().min(SMALL)];
+                let peer = |text: &[u8]| peer.find_iter(text).count();
+                compare(
+                    &label,
+                    "AhoCorasick",
+                    sample,
+                    |text| engine.scan(text).len(),
+                    peer,
+                );
+            }
         }
-        let literals = ["rsc_sk_", "574ck4u7h"];
-        let teddy = packed::Searcher::new(literals).expect("Teddy takes two literals");
-        compare("(Teddy, 2 literals, no encodings)", text, |text| {
-            teddy.find_iter(text).count()
-        });
     }
     ExitCode::SUCCESS
 }
 
-/// Runs `search` and memmem in turn and prints the speed of the one and its ratio to the other.
-fn compare(label: &str, text: &[u8], search: impl Fn(&[u8]) -> usize) {
+/// The sets of formats that are looked for, with their prefixes or anchors.
+fn sets() -> Vec<(String, Vec<String>, FormatSet)> {
+    let own = "rsc_sk_ acme_sk_ acme_live_ shop_rk_ foobar_ex_ mail_api_ pay_key_ data_tok_ auth_svc_ edge_sec_";
+    let short = "ghp_ gho_ ghu_ ghs_ ghr_ npm_ glpa xoxb shpa dop_";
+    let of = |prefixes: &str| prefixes.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let shipped = of("rsc_sk_ 574ck4u7h");
+    let mut sets = vec![("the 2 shipped".to_owned(), shipped, FormatSet::builtin())];
+    for (label, prefixes) in [
+        ("10, prefixes of 7 to 10 characters", of(own)),
+        ("10, prefixes of 4 characters", of(short)),
+    ] {
+        let formats = others(&prefixes);
+        sets.push((label.to_owned(), prefixes, formats));
+    }
+    for count in MANY {
+        let prefixes = brands(count);
+        let formats = others(&prefixes);
+        sets.push((format!("{count}, of as many brands"), prefixes, formats));
+    }
+    sets
+}
+
+/// What a search of all encodings has to find of each prefix.
+fn literals(prefixes: &[String]) -> Vec<Vec<u8>> {
+    let of_one = |prefix: &String| {
+        let plain = prefix.as_bytes();
+        let mut utf16: Vec<u8> = plain.iter().flat_map(|byte| [*byte, 0]).collect();
+        utf16.pop();
+        let base64 = (0..3).map(|before| {
+            let text = [&[0; 3][..before], plain].concat();
+            let whole = (before * 8).div_ceil(6)..text.len() * 8 / 6;
+            STANDARD_NO_PAD.encode(text).as_bytes()[whole].to_vec()
+        });
+        let forms = [plain.to_vec(), utf16].into_iter().chain(base64);
+        forms.collect::<Vec<_>>()
+    };
+    prefixes.iter().flat_map(of_one).collect()
+}
+
+/// Runs both searches in turn and prints the speed of the engine and its ratio to the peer and to memmem.
+fn compare(
+    label: &str,
+    peer: &str,
+    text: &[u8],
+    search: impl Fn(&[u8]) -> usize,
+    other: impl Fn(&[u8]) -> usize,
+) {
     let memmem = memmem::Finder::new("rsc_sk_");
-    let repeat = (LARGE / text.len()).max(1);
+    let repeat = (LARGE / text.len()).clamp(1, 8);
     let mut times = Vec::new();
     let mut ratios = Vec::new();
+    let mut of_memmem = Vec::new();
     for _ in 0..ROUNDS {
-        let ours = timed(repeat, || search(black_box(text)));
-        let theirs = timed(repeat, || memmem.find_iter(black_box(text)).count());
-        times.push(ours.as_secs_f64());
-        ratios.push(theirs.as_secs_f64() / ours.as_secs_f64());
+        let ours = timed(repeat, || search(black_box(text))).as_secs_f64();
+        let theirs = timed(repeat, || other(black_box(text))).as_secs_f64();
+        let one = timed(repeat, || memmem.find_iter(black_box(text)).count()).as_secs_f64();
+        times.push(ours);
+        ratios.push(theirs / ours);
+        of_memmem.push(one / ours);
     }
     let bytes = u32::try_from(text.len() * repeat).map_or(f64::NAN, f64::from);
     println!(
-        "{label:45} {:5.2}   {:5.2}",
+        "{label:45} {:5.2}   {:5.2} of {peer}, {:.2} of memmem",
         bytes / median(&mut times) / 1e9,
-        median(&mut ratios)
+        median(&mut ratios),
+        median(&mut of_memmem)
     );
 }
 
@@ -136,15 +198,25 @@ fn noise(length: usize) -> Vec<u8> {
     .collect()
 }
 
-fn own_brand() -> FormatSet {
-    others(
-        "rsc_sk_ acme_sk_ acme_live_ shop_rk_ foobar_ex_ mail_api_ pay_key_ data_tok_ auth_svc_ edge_sec_",
-    )
+/// Prefixes of so many brands, the same in each run.
+fn brands(count: usize) -> Vec<String> {
+    let noise = noise(count * 8 + 8);
+    let mut brands = std::collections::BTreeSet::new();
+    for bytes in noise.windows(8) {
+        let length = 4 + usize::from(bytes[0] % 5);
+        let letters = bytes[..length].iter();
+        let name: String = letters.map(|byte| char::from(b'a' + byte % 26)).collect();
+        brands.insert(format!("{name}_sk_"));
+        if brands.len() == count {
+            break;
+        }
+    }
+    brands.into_iter().collect()
 }
 
-fn others(prefixes: &str) -> FormatSet {
+fn others(prefixes: &[String]) -> FormatSet {
     let mut patterns = String::new();
-    for prefix in prefixes.split_whitespace() {
+    for prefix in prefixes {
         let id = prefix.trim_end_matches('_');
         writeln!(
             patterns,

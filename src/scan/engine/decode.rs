@@ -114,7 +114,7 @@ pub(super) fn fold(text: &[u8]) -> usize {
 }
 
 /// The same at the end of `text`.
-fn fold_before(text: &[u8]) -> usize {
+pub(super) fn fold_before(text: &[u8]) -> usize {
     let indent = text
         .iter()
         .rev()

@@ -1,21 +1,82 @@
-//! Finds literals in base64 that a line break divides.
+//! Literals in base64 that a line break divides.
 //!
-//! The sieve finds what stands in one piece. Encoders break base64 into lines of 64 (PEM) or 76 characters
-//! (MIME), and a break falls into the literal of about every eighth key. Such a literal stands around the
-//! end of a long line of base64, and those are rare: it is enough to look at every other block of 16 bytes
-//! for whether all of them can be base64.
+//! Encoders break base64 into lines of 64 (PEM) or 76 characters (MIME), and a break falls into the literal of about
+//! every eighth key. Where the searcher for what stands in one piece does not find these too, [`Folded`] does: such
+//! a literal stands around the end of a long line of base64, and those are rare, so that it is enough to look at
+//! every other block of 16 bytes for whether all of them can be base64.
 
-use super::literal::{Form, Literal, base64_value};
-use super::sieve::Hit;
+use super::decode;
+use super::literal::{Form, Literal, are, base64_value};
+use super::search::Hit;
 
-/// The fewest characters of base64 on the line before the break. In shorter lines blocks could
-/// be missed.
+/// The fewest characters of base64 on the line before the break: in shorter lines blocks could be missed, and which
+/// keys are found must not depend on how they are looked for.
 pub(in crate::scan) const LONG_LINE: usize = 48;
 
 /// The length of a block that is looked at, and the distance to the next one. Any [`LONG_LINE`] characters have a
 /// whole block among them.
 const BLOCK: usize = 16;
 const STEP: usize = 32;
+
+/// A line break, with the white space that indents the next line: from `end` to before `next`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fold {
+    end: usize,
+    next: usize,
+}
+
+impl Fold {
+    /// The line break that follows less than `most` bytes after `from`, and how many.
+    pub(super) fn after(text: &[u8], from: usize, most: usize) -> Option<(Self, usize)> {
+        (0..most).find_map(|away| {
+            let end = from + away;
+            let length = decode::fold(text.get(end..)?);
+            let next = end + length;
+            (length > 0).then_some((Self { end, next }, away))
+        })
+    }
+
+    /// The line break that ends less than `most` bytes before `to`, and how many.
+    pub(super) fn before(text: &[u8], to: usize, most: usize) -> Option<(Self, usize)> {
+        (0..most).find_map(|away| {
+            let next = to.checked_sub(away)?;
+            let length = decode::fold_before(&text[..next]);
+            let end = next - length;
+            (length > 0).then_some((Self { end, next }, away))
+        })
+    }
+
+    /// Returns the place by which the literal is known, if this divides it after its first `split` bytes.
+    pub(super) fn divides(
+        self,
+        literal: &Literal,
+        split: usize,
+        text: &[u8],
+        reach: usize,
+    ) -> Option<usize> {
+        let Self { end, next } = self;
+        let (head, tail) = literal.bytes.split_at(split);
+        let stands = |at: Option<usize>, known: &[Vec<u8>]| {
+            at.and_then(|at| text.get(at..at + known.len()))
+                .is_some_and(|text| are(text, known))
+        };
+        if !stands(end.checked_sub(split), head) || !stands(Some(next), tail) {
+            return None;
+        }
+        let at = match literal.lead.checked_sub(split) {
+            Some(behind) => next + behind,
+            None => end - split + literal.lead,
+        };
+        // Else it would depend on where the text is cut into pieces.
+        let is_in_reach = at + LONG_LINE <= end + reach;
+        (is_in_reach && self.ends_long_line(text)).then_some(at)
+    }
+
+    fn ends_long_line(self, text: &[u8]) -> bool {
+        let start = self.end.checked_sub(LONG_LINE);
+        start.is_some_and(|start| leading(&text[start..self.end]) == LONG_LINE)
+    }
+}
 
 /// The literals in base64, prepared for being searched for at the ends of lines.
 #[derive(Debug)]
@@ -66,41 +127,25 @@ impl Folded {
         if end < at + BLOCK {
             return at + STEP;
         }
-        let next = end + super::decode::fold(&text[end..]);
+        let next = end + decode::fold(&text[end..]);
+        let fold = Fold { end, next };
         let value = |at: usize| text.get(at).copied().and_then(base64_value);
         if let (Some(last), Some(first)) = (value(end - 1), value(next))
             && next > end
             && self.pairs[usize::from(last)] >> first & 1 == 1
+            && fold.ends_long_line(text)
         {
-            let line = end.saturating_sub(LONG_LINE)..end;
-            if line.len() == LONG_LINE && leading(&text[line]) == LONG_LINE {
-                self.compare(text, end, next, found);
-            }
+            self.compare(text, fold, found);
         }
         next.max(end + 1)
     }
 
-    /// Tries every way in which a literal can lie across the line break from `end` to `next`.
-    fn compare<'a>(&'a self, text: &[u8], end: usize, next: usize, found: &mut dyn FnMut(Hit<'a>)) {
+    /// Tries every way in which a literal can lie across the line break.
+    fn compare<'a>(&'a self, text: &[u8], fold: Fold, found: &mut dyn FnMut(Hit<'a>)) {
         for literal in &self.literals {
             for split in 1..literal.bytes.len() {
-                let (head, tail) = literal.bytes.split_at(split);
-                let stands = |at: Option<usize>, known: &[Vec<u8>]| {
-                    at.and_then(|at| text.get(at..at + known.len()))
-                        .is_some_and(|text| {
-                            let mut pairs = text.iter().zip(known);
-                            pairs.all(|(byte, known)| known.contains(byte))
-                        })
-                };
-                if stands(end.checked_sub(split), head) && stands(Some(next), tail) {
-                    let at = match literal.lead.checked_sub(split) {
-                        Some(behind) => next + behind,
-                        None => end - split + literal.lead,
-                    };
-                    // Else it would depend on where the text is cut into pieces.
-                    if at + LONG_LINE <= end + self.reach {
-                        found(Hit { literal, at });
-                    }
+                if let Some(at) = fold.divides(literal, split, text, self.reach) {
+                    found(Hit { literal, at });
                 }
             }
         }

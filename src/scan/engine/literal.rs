@@ -22,6 +22,32 @@ pub(super) struct Literal {
     pub(super) lead: usize,
 }
 
+impl Literal {
+    /// Returns whether it stands at `start`, in one piece.
+    pub(super) fn stands_at(&self, text: &[u8], start: usize) -> bool {
+        text.get(start..start + self.bytes.len())
+            .is_some_and(|text| are(text, &self.bytes))
+    }
+}
+
+/// Returns whether each byte is one of those that are known for its place.
+pub(super) fn are(bytes: &[u8], known: &[Vec<u8>]) -> bool {
+    let mut pairs = bytes.iter().zip(known);
+    pairs.all(|(byte, known)| known.contains(byte))
+}
+
+/// Every sequence of these bytes, each any of several.
+pub(super) fn every_sequence(bytes: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    bytes.iter().fold(vec![Vec::new()], |sequences, known| {
+        let longer = |sequence: Vec<u8>| {
+            known
+                .iter()
+                .map(move |byte| [sequence.as_slice(), &[*byte]].concat())
+        };
+        sequences.into_iter().flat_map(longer).collect()
+    })
+}
+
 /// How the literal is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
@@ -209,5 +235,12 @@ mod tests {
         }
         assert_eq!(base64_value(b'-').zip(base64_value(b'_')), Some((62, 63)));
         assert_eq!(base64_value(b'='), None);
+    }
+
+    #[test]
+    fn knows_every_sequence() {
+        let bytes = [vec![b'a', b'b'], vec![b'c'], vec![b'd', b'e']];
+        let forms = [b"acd", b"ace", b"bcd", b"bce"].map(|form| form.to_vec());
+        assert_eq!(every_sequence(&bytes), forms);
     }
 }

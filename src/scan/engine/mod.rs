@@ -1,13 +1,16 @@
 //! The engine: where in a text stand candidates of which format.
 //!
-//! One pass finds the formats' literals in every form that encodings give them ([`literal`], [`sieve`]), another
-//! those that a line break divides ([`folded`]).
+//! The formats' literals are found in every form that encodings give them ([`literal`]) by whichever searcher is
+//! fastest for so many ([`search`]), also where a line break divides them ([`folded`]).
 //! Only around such a hit the text is decoded and matched, within fixed bounds, so that it makes no
 //! difference whether a text is scanned as a whole or in pieces that overlap by those bounds.
 
 mod decode;
 mod folded;
+mod frequency;
 mod literal;
+mod packed;
+mod search;
 mod sieve;
 
 use std::ops::Range;
@@ -17,12 +20,11 @@ use super::lines::Spot;
 use super::scanner::Scanner;
 use super::{Candidate, Encoding, Encodings};
 use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
-use folded::Folded;
 #[cfg(test)]
 pub(super) use folded::LONG_LINE;
 use literal::Form;
 pub(super) use literal::base64_value;
-use sieve::{Hit, Sieve};
+use search::{Hit, Search};
 
 /// Goes up when the engine finds what it did not find before in the same text.
 const REVISION: u32 = 2;
@@ -34,8 +36,8 @@ const PIECE: usize = 128 << 10;
 #[derive(Debug)]
 pub struct Engine {
     formats: Vec<Hunted>,
-    sieve: Option<Sieve>,
-    folded: Option<Folded>,
+    /// `None`: there is nothing to look for.
+    search: Option<Search>,
     /// The longest key of all formats, in bytes.
     longest_key: usize,
     /// How far from a hit the text is looked at, in bytes to either side.
@@ -87,11 +89,7 @@ impl Engine {
                 format: format.clone(),
             })
             .collect();
-        let literals: Vec<_> = formats
-            .iter()
-            .enumerate()
-            .flat_map(|(index, hunted)| literal::forms(index, &hunted.format, encodings))
-            .collect();
+        let literals = literals(&formats, encodings);
         let longest_key = formats
             .iter()
             .map(|hunted| hunted.format.max_len())
@@ -101,13 +99,24 @@ impl Engine {
         // breaks and what they cut off.
         let reach = longest_key * 2 + 64;
         Self {
-            folded: Folded::new(&literals, reach),
-            sieve: (!literals.is_empty()).then(|| Sieve::new(literals)),
+            search: Search::new(&literals, reach),
             formats,
             longest_key,
             reach,
             ruleset,
         }
+    }
+
+    /// An engine for every search that can be chosen for so many formats.
+    #[cfg(test)]
+    pub(super) fn every(formats: &FormatSet, encodings: Encodings) -> Vec<Self> {
+        let engine = || Self::new(formats, encodings);
+        let searches = Search::every(&literals(&engine().formats, encodings), engine().reach);
+        let with = |search| Self {
+            search: Some(search),
+            ..engine()
+        };
+        searches.into_iter().map(with).collect()
     }
 
     /// What the engine looks for, as a version: two engines of the same one find the same in a text. It
@@ -165,11 +174,8 @@ impl Engine {
                     all.extend(self.decide(window, base, Hit { at, ..hit }));
                 }
             };
-            if let Some(sieve) = &self.sieve {
-                sieve.search(piece, &mut decide);
-            }
-            if let Some(folded) = &self.folded {
-                folded.search(piece, &mut decide);
+            if let Some(search) = &self.search {
+                search.run(piece, &mut decide);
             }
         }
         // The same string is found twice if its anchor stands in it twice.
@@ -253,6 +259,13 @@ impl Engine {
             Some((range, encoding, value))
         })
     }
+}
+
+fn literals(formats: &[Hunted], encodings: Encodings) -> Vec<literal::Literal> {
+    let formats = formats.iter().enumerate();
+    formats
+        .flat_map(|(index, hunted)| literal::forms(index, &hunted.format, encodings))
+        .collect()
 }
 
 impl Found {
