@@ -91,10 +91,12 @@ fn sets() -> Vec<(String, Vec<String>, FormatSet)> {
         let formats = others(&prefixes);
         sets.push((label.to_owned(), prefixes, formats));
     }
-    for count in MANY {
-        let prefixes = brands(count);
-        let formats = others(&prefixes);
-        sets.push((format!("{count}, of as many brands"), prefixes, formats));
+    for (end, label) in [("_", ""), ("_sk_", ", that end alike")] {
+        for count in MANY {
+            let prefixes = brands(count, end);
+            let formats = others(&prefixes);
+            sets.push((format!("{count} brands{label}"), prefixes, formats));
+        }
     }
     sets
 }
@@ -199,14 +201,14 @@ fn noise(length: usize) -> Vec<u8> {
 }
 
 /// Prefixes of so many brands, the same in each run.
-fn brands(count: usize) -> Vec<String> {
+fn brands(count: usize, end: &str) -> Vec<String> {
     let noise = noise(count * 8 + 8);
     let mut brands = std::collections::BTreeSet::new();
     for bytes in noise.windows(8) {
-        let length = 4 + usize::from(bytes[0] % 5);
+        let length = 6 + usize::from(bytes[0] % 3);
         let letters = bytes[..length].iter();
         let name: String = letters.map(|byte| char::from(b'a' + byte % 26)).collect();
-        brands.insert(format!("{name}_sk_"));
+        brands.insert(format!("{name}{end}"));
         if brands.len() == count {
             break;
         }

@@ -12,7 +12,7 @@ pub(super) fn forms(bytes: &[Vec<u8>]) -> usize {
 }
 
 /// Roughly how often a byte occurs in what is scanned: source code, mostly, and some binary data.
-fn of_byte(byte: u8) -> f64 {
+pub(super) fn of_byte(byte: u8) -> f64 {
     match byte {
         b' ' => 0.12,
         b'e' | b't' => 0.06,

@@ -1,27 +1,19 @@
-//! Finds up to [`MOST`] short literals with the vector searcher of `aho-corasick` (Teddy).
+//! Finds literals with the vector searcher of `aho-corasick` (Teddy), which takes some hundred short sequences.
 //!
-//! Of each literal a part of [`WIDTH`] bytes is looked for, the rarest, and around it the whole is compared. Literals in
+//! Of each literal a part of [`WIDTH`] bytes is looked for, and around it the whole is compared ([`parts`]). Literals in
 //! base64 are looked for by two parts that no line break can divide both, so that the same search finds those that
 //! a line break divides. With very short literals, or with too many, there is one part to each, and what lines
 //! divide is left to [`super::folded`].
 
-use std::collections::BTreeMap;
+mod order;
+mod parts;
 
 use aho_corasick::{Span, packed};
 
 use super::folded::Fold;
-use super::frequency;
-use super::literal::{Form, Literal, every_sequence};
+use super::literal::{Form, Literal};
 use super::search::Hit;
-
-/// The most parts that the searcher takes.
-const MOST: usize = 64;
-
-/// The length of a part, in bytes. The searcher looks at no more of it before it compares.
-const WIDTH: usize = 4;
-
-/// The most sequences of bytes that one part may be.
-const MOST_FORMS: usize = 4;
+use parts::{Part, WIDTH};
 
 /// A set of literals, prepared for being searched for.
 #[derive(Debug)]
@@ -36,27 +28,22 @@ pub(super) struct Packed {
     reach: usize,
 }
 
-/// A part by which a literal is found, `at` bytes after its start.
-#[derive(Debug, Clone, Copy)]
-struct Part {
-    literal: usize,
-    at: usize,
-    /// Where there is another part, which finds the literal unless a line break divides that one.
-    first: Option<usize>,
-}
-
 impl Packed {
     /// `None` if there are too many literals, or the processor lacks the instructions.
     pub(super) fn new(literals: &[Literal], reach: usize) -> Option<Self> {
         let shortest = literals.iter().map(|literal| literal.bytes.len()).min()?;
         let width = shortest.min(WIDTH);
-        let (sequences, finds_folded) = sequences(literals, width, true)
+        let (sequences, finds_folded) = parts::choose(literals, width, true)
             .map(|sequences| (sequences, true))
-            .or_else(|| Some((sequences(literals, width, false)?, false)))?;
+            .or_else(|| Some((parts::choose(literals, width, false)?, false)))?;
+        let (sequences, parts): (Vec<_>, Vec<_>) = order::arrange(sequences).into_iter().unzip();
+        // Its own limit of 64 is for sequences in any order.
+        let mut searcher = packed::Config::new();
+        let mut searcher = searcher.heuristic_pattern_limits(false).builder();
         Some(Self {
-            searcher: packed::Searcher::new(sequences.keys())?,
+            searcher: searcher.extend(sequences).build()?,
             literals: literals.to_vec(),
-            parts: sequences.into_values().collect(),
+            parts,
             width,
             finds_folded,
             reach,
@@ -125,78 +112,12 @@ impl Packed {
     }
 }
 
-/// The sequences of bytes by which the literals are found, each with its parts. `None` if they are too many,
-/// or if some literal in base64 has no two parts that `folded` ones need.
-fn sequences(
-    literals: &[Literal],
-    width: usize,
-    folded: bool,
-) -> Option<BTreeMap<Vec<u8>, Vec<Part>>> {
-    let mut sequences: BTreeMap<Vec<u8>, Vec<Part>> = BTreeMap::new();
-    for (index, literal) in literals.iter().enumerate() {
-        let places = if folded && matches!(literal.form, Form::Base64(_)) {
-            let (first, second) = two_parts(&literal.bytes, width)?;
-            vec![(first, None), (second, Some(first))]
-        } else {
-            vec![(rarest(&literal.bytes, width, 0)?.1, None)]
-        };
-        for (at, first) in places {
-            let part = Part {
-                literal: index,
-                at,
-                first,
-            };
-            for sequence in every_sequence(&literal.bytes[at..at + width]) {
-                sequences.entry(sequence).or_default().push(part);
-            }
-        }
-        if sequences.len() > MOST {
-            return None;
-        }
-    }
-    Some(sequences)
-}
-
-/// What a part costs: one of fewer forms is better, then a rarer one.
-type Cost = (usize, f64);
-
-/// The best part of `bytes` that starts at `from` or later.
-fn rarest(bytes: &[Vec<u8>], width: usize, from: usize) -> Option<(Cost, usize)> {
-    let parts = bytes.windows(width).enumerate().skip(from);
-    let parts = parts.map(|(at, part)| {
-        let cost = (frequency::forms(part), frequency::of_sequence(part));
-        (cost, at)
-    });
-    parts
-        .filter(|((forms, _), _)| *forms <= MOST_FORMS)
-        .min_by(|(a, _), (b, _)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)))
-}
-
-/// The best two parts that have at most one byte in common: no line break divides both.
-fn two_parts(bytes: &[Vec<u8>], width: usize) -> Option<(usize, usize)> {
-    let pairs = (0..bytes.len()).filter_map(|first| {
-        let part = bytes.get(first..first + width)?;
-        let ((forms, rate), second) = rarest(bytes, width, first + width - 1)?;
-        let cost = (
-            frequency::forms(part) + forms,
-            frequency::of_sequence(part) + rate,
-        );
-        (frequency::forms(part) <= MOST_FORMS).then_some((cost, (first, second)))
-    });
-    let best = pairs.min_by(|(a, _), (b, _)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-    best.map(|(_, parts)| parts)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::keyformat::FormatSet;
     use crate::scan::Encodings;
     use crate::scan::engine::literal::forms;
-
-    fn exactly(bytes: &[u8]) -> Vec<Vec<u8>> {
-        bytes.iter().map(|byte| vec![*byte]).collect()
-    }
 
     /// Else another pass looks for what line breaks divide, and takes as long.
     #[test]
@@ -216,23 +137,6 @@ mod tests {
         let short: Vec<_> = literals.into_iter().map(short).collect();
         if let Some(packed) = Packed::new(&short, 100) {
             assert!(!packed.finds_folded());
-        }
-    }
-
-    #[test]
-    fn looks_for_what_is_rare() {
-        let (_, at) = rarest(&exactly(b"test_kq9z_"), WIDTH, 0).unwrap();
-        assert_eq!(&b"test_kq9z_"[at..at + WIDTH], b"kq9z");
-    }
-
-    #[test]
-    fn no_line_break_divides_both_parts() {
-        for length in 0..20 {
-            let parts = two_parts(&exactly(&b"abcdefghijklmnopqrst"[..length]), WIDTH);
-            assert_eq!(parts.is_some(), length >= 2 * WIDTH - 1, "{length}");
-            if let Some((first, second)) = parts {
-                assert!(first + WIDTH - 1 <= second && second + WIDTH <= length);
-            }
         }
     }
 }
