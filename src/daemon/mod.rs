@@ -251,8 +251,11 @@ fn serve(
     }
     let sources = configured_sources(parts.config);
     let state = AppState::new(parts.responder.clone(), lookup, intake, sources, limits);
-    let router = server::router(state);
     let stop = parts.lifecycle.stop_token();
+    parts
+        .lifecycle
+        .spawn("public keys", state.clone().keep_public_keys(stop.clone()));
+    let router = server::router(state);
     parts
         .lifecycle
         .spawn("api", server::serve(listener, router, connections, stop));

@@ -181,6 +181,12 @@ impl Partner {
         Ok(self.keys.find(&proof.identifier).await?)
     }
 
+    /// Fetches the list of public keys anew if it was fetched once and is old by now. Whatever goes wrong with that,
+    /// the list stays in use.
+    pub async fn refresh_keys(&self) {
+        self.keys.refresh().await;
+    }
+
     /// Checks the untouched bytes of a report's body.
     ///
     /// # Errors

@@ -3,12 +3,17 @@
 //! Rules (contract: the intake endpoints): an identifier that is not known leads to one fetch that all
 //! waiting requests share, then none for a while; a list that cannot be refreshed stays in use; keys
 //! that are no longer current still verify.
+//!
+//! Beside that, a list that was fetched once is refreshed every hour, so that keys which are published some time before
+//! they sign anything are known then, whatever strangers did to the cool-down, and however the origin fares.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use reqwest::StatusCode;
+use reqwest::header::{ETAG, HeaderValue, IF_NONE_MATCH};
 use serde::Deserialize;
 
 use super::signature::ReportKey;
@@ -16,6 +21,9 @@ use crate::clock::SharedClock;
 
 /// The largest list of keys that is read, in bytes. GitHub's is about 1 KiB.
 const MAX_LIST: usize = 1 << 20;
+
+/// The longest name of a list that is kept.
+const MAX_ETAG: usize = 256;
 
 /// How often, and how patiently, keys are fetched.
 #[derive(Debug, Clone, Copy)]
@@ -73,8 +81,22 @@ struct Known {
     fetches: u64,
     keys: HashMap<String, ReportKey>,
     fetched_at: Option<Timestamp>,
+    /// What the origin called the list that it gave, and when it was last asked whether there is another one.
+    etag: Option<HeaderValue>,
+    refreshed_at: Option<Timestamp>,
     tried_at: Option<Timestamp>,
     last_failed: bool,
+}
+
+/// What a fetch brought.
+#[derive(Debug)]
+enum Fetched {
+    /// The list is the one that is known.
+    Same,
+    List {
+        keys: HashMap<String, ReportKey>,
+        etag: Option<HeaderValue>,
+    },
 }
 
 /// Why a fetch failed, for the log.
@@ -83,7 +105,7 @@ enum FetchError {
     #[error("no answer: {0}")]
     Http(#[from] reqwest::Error),
     #[error("answered {0}")]
-    Status(reqwest::StatusCode),
+    Status(StatusCode),
     #[error("the list is larger than {MAX_LIST} bytes")]
     TooLarge,
     #[error("the list is not of the form {{\"public_keys\": [{{\"key_identifier\", \"key\"}}]}}")]
@@ -135,6 +157,32 @@ impl PublicKeys {
             self.fetch_and_keep(&before_us).await;
         }
         self.after_fetch(&self.known(), identifier)
+    }
+
+    /// Fetches the list anew if it was fetched once and is old by now. This delays no report and refuses none: whether
+    /// and when a report leads to a fetch does not depend on it, nor does what is known when it fails.
+    pub async fn refresh(&self) {
+        let known = self.known();
+        let now = self.clock.now();
+        let last = known.fetched_at.max(known.refreshed_at);
+        if known.fetched_at.is_none() || last.is_some_and(|at| elapsed(at, now) < self.timings.ttl)
+        {
+            return;
+        }
+        let fetched = self.fetch_in_time(known.etag.as_ref()).await;
+        // Only now: whoever needs the list meanwhile does not wait for this.
+        let _flight = self.flight.lock().await;
+        let mut next = self.known().as_ref().clone();
+        next.refreshed_at = Some(now);
+        match fetched {
+            Ok(fetched) => next.take(fetched, now),
+            Err(error) => tracing::info!(
+                url = %self.url,
+                %error,
+                "public keys of a partner could not be refreshed; those that are known stay in use"
+            ),
+        }
+        self.keep(next);
     }
 
     /// Why there is no key with this identifier, as far as that is known without a fetch.
@@ -189,19 +237,14 @@ impl PublicKeys {
     }
 
     async fn fetch_and_keep(&self, previous: &Known) {
-        let fetched = tokio::time::timeout(self.timings.timeout, self.fetch())
-            .await
-            .unwrap_or(Err(FetchError::Timeout(self.timings.timeout)));
+        let fetched = self.fetch_in_time(None).await;
         let now = self.clock.now();
         let mut next = previous.clone();
         next.fetches += 1;
         next.tried_at = Some(now);
         next.last_failed = fetched.is_err();
         match fetched {
-            Ok(keys) => {
-                next.keys = keys;
-                next.fetched_at = Some(now);
-            }
+            Ok(fetched) => next.take(fetched, now),
             Err(error) => tracing::warn!(
                 url = %self.url,
                 %error,
@@ -209,21 +252,39 @@ impl PublicKeys {
                 "public keys of a partner could not be fetched"
             ),
         }
+        self.keep(next);
+    }
+
+    fn keep(&self, next: Known) {
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
     }
 
-    async fn fetch(&self) -> Result<HashMap<String, ReportKey>, FetchError> {
-        let mut response = self
+    async fn fetch_in_time(&self, etag: Option<&HeaderValue>) -> Result<Fetched, FetchError> {
+        let timeout = self.timings.timeout;
+        let fetched = tokio::time::timeout(timeout, self.fetch(etag)).await;
+        fetched.unwrap_or(Err(FetchError::Timeout(timeout)))
+    }
+
+    /// Fetches the list, unless it is still the one that the origin called `etag`.
+    async fn fetch(&self, etag: Option<&HeaderValue>) -> Result<Fetched, FetchError> {
+        let mut request = self
             .client
             .get(&self.url)
             .header("accept", "application/json")
-            .header("user-agent", concat!("rescind/", env!("CARGO_PKG_VERSION")))
-            .send()
-            .await
-            .map_err(reqwest::Error::without_url)?;
+            .header("user-agent", concat!("rescind/", env!("CARGO_PKG_VERSION")));
+        if let Some(etag) = etag {
+            request = request.header(IF_NONE_MATCH, etag);
+        }
+        let response = request.send().await;
+        let mut response = response.map_err(reqwest::Error::without_url)?;
+        if etag.is_some() && response.status() == StatusCode::NOT_MODIFIED {
+            return Ok(Fetched::Same);
+        }
         if !response.status().is_success() {
             return Err(FetchError::Status(response.status()));
         }
+        let etag = response.headers().get(ETAG);
+        let etag = etag.filter(|etag| etag.len() <= MAX_ETAG).cloned();
         let mut body = Vec::new();
         while let Some(chunk) = response
             .chunk()
@@ -235,11 +296,21 @@ impl PublicKeys {
             }
             body.extend_from_slice(&chunk);
         }
-        read_list(&body)
+        let keys = read_list(&body)?;
+        Ok(Fetched::List { keys, etag })
     }
 
     fn known(&self) -> Arc<Known> {
         Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Known {
+    fn take(&mut self, fetched: Fetched, now: Timestamp) {
+        if let Fetched::List { keys, etag } = fetched {
+            (self.keys, self.etag) = (keys, etag);
+        }
+        self.fetched_at = Some(now);
     }
 }
 

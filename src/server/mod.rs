@@ -37,6 +37,7 @@ use axum::extract::Request;
 use axum::http::request::Parts;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 pub use access::{Caller, DEFAULT_PROJECT, Permission};
 pub use client::TrustedProxies;
@@ -67,6 +68,9 @@ const SELF_REPORTS_AT_ONCE: usize = 8;
 
 /// The most further ones that wait for that.
 const SELF_REPORTS_WAITING: usize = 256;
+
+/// How often it is looked whether lists of public keys are old.
+const KEYS_LOOKED_AT: Duration = Duration::from_mins(5);
 
 /// How much of everything is taken.
 #[derive(Debug, Clone, Copy)]
@@ -160,6 +164,18 @@ impl AppState {
             request_ids: RequestIds::new(),
             self_report_turns: Turns::new(SELF_REPORTS_AT_ONCE, SELF_REPORTS_WAITING),
         }))
+    }
+
+    /// Refreshes the public keys of partners now and then, until `stop`.
+    pub async fn keep_public_keys(self, stop: CancellationToken) {
+        while tokio::time::timeout(KEYS_LOOKED_AT, stop.cancelled())
+            .await
+            .is_err()
+        {
+            for partner in &self.0.intake.partners {
+                partner.refresh_keys().await;
+            }
+        }
     }
 
     fn responder(&self) -> &Responder {

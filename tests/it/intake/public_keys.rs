@@ -1,18 +1,20 @@
 //! Whose signature counts, and what happens while nobody can say.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::SignedDuration;
 use p256::ecdsa::Signature;
-use rescind::intake::PublicKeyTimings;
+use rescind::clock::{ManualClock, SharedClock};
+use rescind::intake::{NoKey, PublicKeyTimings, PublicKeys};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
 
-use super::signer::{Origin, Signer, partnership, send};
-use crate::api::harness::{Setup, TestServer};
+use super::signer::{Origin, Signer, list, partnership, send};
+use crate::api::harness::{Setup, TestServer, http_client};
 
 #[derive(Deserialize)]
 struct Vectors {
@@ -273,4 +275,61 @@ async fn an_origin_that_is_not_there_is_a_503() {
         .send(&server, "[]")
         .await
         .error(503, "SERVICE_UNAVAILABLE");
+}
+
+/// Whatever strangers did to the cool-down meanwhile, and whether or not the origin can be asked when it is needed.
+#[tokio::test]
+async fn keys_that_were_published_in_advance_are_known_when_they_sign() {
+    let (old, new) = (Signer::new("old"), Signer::new("new"));
+    let origin = Origin::start(&[old.listed()]).await;
+    let clock = Arc::new(ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
+    let shared: SharedClock = Arc::clone(&clock) as SharedClock;
+    let keys = PublicKeys::new(
+        origin.url(),
+        http_client(),
+        shared,
+        PublicKeyTimings::default(),
+    );
+    let hour = SignedDuration::from_hours(1);
+
+    // Nothing is asked before there was a report, nor while the list is fresh.
+    keys.refresh().await;
+    assert_eq!(origin.fetches().await, 0);
+    assert!(keys.find("old").await.is_ok());
+    keys.refresh().await;
+    assert_eq!(origin.fetches().await, 1);
+
+    clock.advance(hour);
+    let listed = list(&[old.listed(), new.listed()]);
+    origin.answer_with(listed.insert_header("etag", "\"2\""));
+    keys.refresh().await;
+    assert_eq!(origin.fetches().await, 2);
+    origin.answer_with(ResponseTemplate::new(500));
+    assert!(keys.find("new").await.is_ok());
+    assert_eq!(origin.fetches().await, 2);
+
+    // One that fails takes nothing away, and is not repeated at once.
+    clock.advance(hour);
+    keys.refresh().await;
+    keys.refresh().await;
+    assert_eq!(origin.fetches().await, 3);
+    assert!(keys.find("new").await.is_ok());
+    assert_eq!(origin.fetches().await, 4, "that of the report");
+
+    // A list that did not change counts as fetched.
+    clock.advance(hour);
+    origin.answer_with(ResponseTemplate::new(304));
+    keys.refresh().await;
+    assert_eq!(
+        origin.last_request().await.headers["if-none-match"],
+        "\"2\""
+    );
+    assert!(keys.find("new").await.is_ok());
+    assert_eq!(origin.fetches().await, 5);
+
+    // Nor does it take the place of what a report leads to.
+    origin.publish(&[Signer::new("newest").listed()]);
+    assert!(keys.find("newest").await.is_ok());
+    assert_eq!(keys.find("none").await.unwrap_err(), NoKey::Unknown);
+    assert_eq!(origin.fetches().await, 6);
 }

@@ -120,6 +120,12 @@ impl Origin {
         self.server.received_requests().await.unwrap().len()
     }
 
+    /// The last request for the list.
+    pub(crate) async fn last_request(&self) -> Request {
+        let requests = self.server.received_requests().await.unwrap();
+        requests.into_iter().next_back().unwrap()
+    }
+
     pub(crate) fn setup(&self) -> Setup {
         Setup {
             public_keys_url: Some(self.url()),
@@ -128,7 +134,7 @@ impl Origin {
     }
 }
 
-fn list(keys: &[Value]) -> ResponseTemplate {
+pub(crate) fn list(keys: &[Value]) -> ResponseTemplate {
     ResponseTemplate::new(200).set_body_json(json!({ "public_keys": keys }))
 }
 
