@@ -254,6 +254,9 @@ fn serve(
     let stop = parts.lifecycle.stop_token();
     parts
         .lifecycle
+        .spawn("senders", state.clone().keep_senders(stop.clone()));
+    parts
+        .lifecycle
         .spawn("public keys", state.clone().keep_public_keys(stop.clone()));
     let router = server::router(state);
     parts

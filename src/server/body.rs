@@ -24,7 +24,7 @@ use super::standing::{Standing, Standings};
 pub(super) const MAX_JSON: usize = 64 << 10;
 
 /// How many bytes of bodies up to [`MAX_JSON`], and of larger ones, are under way at a time.
-const SMALL_BYTES: usize = 8 << 20;
+const SMALL_BYTES: usize = 16 << 20;
 const LARGE_BYTES: usize = 32 << 20;
 
 /// How many bytes may be made at a time of small bodies, and of larger ones, that were read and proved.
@@ -34,9 +34,9 @@ const LARGE_WORK: usize = 64 << 20;
 /// The patience of a body while others are worked on. It is whole and genuine: what it waits for is this server.
 const WORK_PATIENCE: Duration = Duration::from_secs(18);
 
-/// The longest time for a body to come while others wait for its room.
-const SMALL_HASTE: Duration = Duration::from_secs(2);
-const LARGE_HASTE: Duration = Duration::from_secs(4);
+/// How long the answer is kept back that too many wait. Whoever asks again at once has more connections than others
+/// then, not more chances.
+const CROWDED_PAUSE: Duration = Duration::from_secs(1);
 
 /// When a sender that was not admitted may try again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -89,12 +89,17 @@ pub(super) struct Terms {
 impl Bodies {
     pub(super) fn new() -> Self {
         Self {
-            small: Budget::new(SMALL_BYTES, SMALL_HASTE),
-            large: Budget::new(LARGE_BYTES, LARGE_HASTE),
+            small: Budget::new(SMALL_BYTES),
+            large: Budget::new(LARGE_BYTES),
             small_work: Arc::new(Semaphore::new(SMALL_WORK >> 10)),
             large_work: Arc::new(Semaphore::new(LARGE_WORK >> 10)),
             standings: Arc::new(Standings::new()),
         }
+    }
+
+    /// Returns what is known of senders.
+    pub(super) fn standings(&self) -> &Standings {
+        &self.standings
     }
 
     /// Returns whether this client sent something genuine lately.
@@ -125,8 +130,12 @@ impl Bodies {
         let expected = declared.unwrap_or(limit.min(MAX_JSON));
         let is_small = expected <= MAX_JSON;
         let budget = if is_small { &self.small } else { &self.large };
+        let share = budget.share(sender, expected).await;
+        if matches!(share, Err(NoRoom::Crowded)) {
+            tokio::time::sleep(CROWDED_PAUSE).await;
+        }
         let mut reading = Reading {
-            share: budget.share(sender, expected).await?,
+            share: share?,
             sender,
             large: &self.large,
             room: expected,

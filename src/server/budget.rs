@@ -1,44 +1,54 @@
 //! How many bytes of bodies are under way, all connections together.
 //!
-//! A body takes its whole [`Share`] before any of it is read. So whichever was begun can be read to its end, and a
-//! crowd does not use up everything with bodies none of which gets on. Until then it waits, which costs nothing but its
-//! connection, since what is not read is not sent either.
+//! A body of known length takes its whole [`Share`] before any of it is read. So whichever was begun can be read to its
+//! end, and a crowd does not use up everything with bodies none of which gets on. Until then it waits, which costs
+//! nothing but its connection, since what is not read is not sent either.
 //!
-//! First come senders of better [`Standing`], then those who waited, the longer the more room they want and have: in a
-//! flood of small bodies a larger one gets its turn, and in a flood of large ones a small one need not wait. Whoever is first and finds no room
+//! First come senders of better [`Standing`], then those who waited, the longer the more room they want, and the more
+//! bodies they, their network, and the range it is in have: in a flood of small bodies a larger one gets its turn, in a
+//! flood of large ones a small one need not wait, and a crowd waits for itself. Whoever is first and finds no room
 //! turns out what is being read of senders of worse standing at once, and after a while what comes too slowly of
 //! equal ones. So a sender of much waits for itself, a sender of little for nobody for long, and one that has proved
 //! itself for no stranger at all. A body that is whole is not turned out.
+//!
+//! A body of unknown length takes more room as it comes, and may wait for that while it holds some. Whoever does so has
+//! to make room, as a slow one has, for whoever is first: so two of them never wait for each other for long. Those that
+//! were begun come before those that were not, the oldest first, and nobody wants more than all there is: so the first
+//! one always gets on.
 
-use std::cmp::Reverse;
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
-use super::standing::{Standing, network};
+use super::standing::Standing;
+use state::{LOOKS, State};
 
-/// The wait of a body before slow ones of equals have to make room.
+mod state;
+
+/// The wait of a body before slow ones of equals have to make room, and the time that any may take to come then.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// The bytes of a second that it may take beyond that: what has to be sent again, or waits for a round trip, is
+/// little, and whoever sends much sends it fast.
+const RATE: u128 = 8 << 20;
 
 /// The longest wait of a body in all. Senders of webhooks wait 10 seconds for their answer, partners up to a minute.
 const PATIENCE: Duration = Duration::from_secs(18);
 
-/// How many times in [`GRACE`] a body that waits looks for others that have to make room.
-const LOOKS: u32 = 10;
+/// How many bodies wait at a time. With those that are read they leave some connections to others.
+const MOST_WAITING: usize = 1536;
 
-/// How many times the patience a body waits for smaller ones of equals that would take all of the budget.
-const WEIGHT: u128 = 2;
-
-/// How many bodies wait at a time.
-const MOST_WAITING: usize = 256;
-
-/// There was no room in time.
+/// Why there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NoRoom;
+pub(super) enum NoRoom {
+    /// Others came first for too long.
+    Late,
+    /// Too many wait.
+    Crowded,
+}
 
 /// Whose a body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,55 +61,20 @@ pub(super) struct Sender {
 #[derive(Debug)]
 pub(super) struct Budget {
     total: usize,
-    /// How long a body may take to come while others wait. One that is slower is slow.
-    haste: Duration,
     grace: Duration,
+    rate: u128,
     patience: Duration,
     state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    used: usize,
-    next: u64,
-    held: HashMap<u64, Held>,
-    clients: HashMap<IpAddr, Holds>,
-    waiting: Vec<Waiting>,
-}
-
-/// The share of one client.
-#[derive(Debug, Clone, Copy, Default)]
-struct Holds {
-    bytes: usize,
-    bodies: u32,
-}
-
-#[derive(Debug)]
-struct Held {
-    sender: Sender,
-    bytes: usize,
-    since: Instant,
-    /// `None`: it does not have to make room any more.
-    reading: Option<Arc<Reading>>,
 }
 
 /// A body that is not whole yet.
 #[derive(Debug, Default)]
 struct Reading {
     arrived: AtomicUsize,
+    is_waiting: AtomicBool,
     is_turned_out: AtomicBool,
     is_slow: AtomicBool,
     turn_out: Notify,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    id: u64,
-    since: Instant,
-    sender: Sender,
-    bytes: usize,
-    reading: Arc<Reading>,
-    go: oneshot::Sender<()>,
 }
 
 /// What one body holds of a [`Budget`]. Given back when dropped.
@@ -111,16 +86,16 @@ pub(super) struct Share {
 }
 
 impl Budget {
-    /// `total` bytes. While others wait a body may take `haste` to come.
-    pub(super) fn new(total: usize, haste: Duration) -> Arc<Self> {
-        Self::with(total, haste, GRACE, PATIENCE)
+    /// `total` bytes.
+    pub(super) fn new(total: usize) -> Arc<Self> {
+        Self::with(total, GRACE, RATE, PATIENCE)
     }
 
-    fn with(total: usize, haste: Duration, grace: Duration, patience: Duration) -> Arc<Self> {
+    fn with(total: usize, grace: Duration, rate: u128, patience: Duration) -> Arc<Self> {
         Arc::new(Self {
             total,
-            haste,
             grace,
+            rate,
             patience,
             state: Mutex::default(),
         })
@@ -135,37 +110,30 @@ impl Budget {
         sender: Sender,
         bytes: usize,
     ) -> Result<Share, NoRoom> {
-        let (go, mut granted) = oneshot::channel();
+        let (go, granted) = oneshot::channel();
         let reading = Arc::new(Reading::default());
-        let share = {
-            let mut state = self.lock();
-            let id = state.next;
-            state.next += 1;
-            state.waiting.push(Waiting {
-                id,
-                since: Instant::now(),
-                sender,
-                bytes: bytes.min(self.total),
-                reading: Arc::clone(&reading),
-                go,
-            });
-            state.grant(self);
-            state.thin_out(self);
-            state.make_room(self);
-            // Dropping it gives everything back from here on, whether it still waits or not.
-            Share {
-                budget: Arc::clone(self),
-                id,
-                reading,
-            }
+        let id = self
+            .lock()
+            .ask(self, sender, bytes, Arc::clone(&reading), go);
+        // Dropping it gives everything back from here on, whether it still waits or not.
+        let share = Share {
+            budget: Arc::clone(self),
+            id,
+            reading,
         };
+        self.granted(granted).await?;
+        Ok(share)
+    }
+
+    /// Waits until there is room, and looks for it meanwhile.
+    async fn granted(&self, mut granted: oneshot::Receiver<()>) -> Result<(), NoRoom> {
         let mut patience = std::pin::pin!(tokio::time::sleep(self.patience));
         loop {
             tokio::select! {
                 biased;
-                granted = &mut granted => return granted.map(|()| share).map_err(|_| NoRoom),
-                () = &mut patience => return Err(NoRoom),
-                () = tokio::time::sleep(self.grace / LOOKS) => self.lock().make_room(self),
+                granted = &mut granted => return granted.map_err(|_| NoRoom::Crowded),
+                () = &mut patience => return Err(NoRoom::Late),
+                () = tokio::time::sleep(self.grace / LOOKS) => self.lock().look(self),
             }
         }
     }
@@ -188,6 +156,44 @@ impl Share {
         self.reading.is_slow.load(Ordering::Relaxed)
     }
 
+    /// Waits until the share has `bytes` in all. Meanwhile it may have to make room for others.
+    ///
+    /// # Errors
+    /// [`NoRoom`], and the share is of no use any more.
+    pub(super) async fn grow_to(&self, bytes: usize) -> Result<(), NoRoom> {
+        let (go, granted) = oneshot::channel();
+        self.reading.set_waiting(true);
+        self.budget
+            .lock()
+            .ask_for_more(&self.budget, self.id, bytes, go);
+        self.unless_turned_out(self.budget.granted(granted)).await
+    }
+
+    /// Waits for room elsewhere. Meanwhile it may have to make room for others.
+    ///
+    /// # Errors
+    /// [`NoRoom`], and that of `elsewhere`.
+    pub(super) async fn while_waiting<T>(
+        &self,
+        elsewhere: impl Future<Output = Result<T, NoRoom>>,
+    ) -> Result<T, NoRoom> {
+        self.reading.set_waiting(true);
+        let there = self.unless_turned_out(elsewhere).await;
+        self.reading.set_waiting(false);
+        there
+    }
+
+    async fn unless_turned_out<T>(
+        &self,
+        other: impl Future<Output = Result<T, NoRoom>>,
+    ) -> Result<T, NoRoom> {
+        tokio::select! {
+            biased;
+            _ = self.turned_out() => Err(NoRoom::Late),
+            other = other => other,
+        }
+    }
+
     /// From here on the share is not taken away: the body is whole, and only waits for this server.
     pub(super) fn keep(&self) {
         if let Some(held) = self.budget.lock().held.get_mut(&self.id) {
@@ -198,7 +204,7 @@ impl Share {
     /// Gives back what exceeds `bytes`.
     pub(super) fn shrink_to(&self, bytes: usize) {
         let mut state = self.budget.lock();
-        state.release(self.id, bytes);
+        state.release(self.id, bytes, &self.budget);
         state.grant(&self.budget);
     }
 }
@@ -206,158 +212,32 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         let mut state = self.budget.lock();
-        let id = self.id;
-        state.waiting.retain(|waiting| waiting.id != id);
-        state.remove(id);
+        state.remove(self.id, &self.budget);
         state.grant(&self.budget);
     }
 }
 
-impl State {
-    /// Whose turn it is, the smallest first.
-    fn turn(&self, waiting: &Waiting, budget: &Budget) -> (Reverse<Standing>, Instant, u64) {
-        let Sender { client, standing } = waiting.sender;
-        let holds = self.clients.get(&client).copied().unwrap_or_default();
-        let bytes = (holds.bytes + waiting.bytes) as u128;
-        let of_bytes = budget.patience.as_micros() * WEIGHT * bytes / budget.total.max(1) as u128;
-        let of_bytes = Duration::from_micros(u64::try_from(of_bytes).unwrap_or(u64::MAX));
-        let of_bodies = budget.grace.saturating_mul(holds.bodies);
-        let turn = waiting
-            .since
-            .checked_add(of_bytes.saturating_add(of_bodies));
-        (Reverse(standing), turn.unwrap_or(waiting.since), waiting.id)
+impl Reading {
+    fn arrived(&self) -> usize {
+        self.arrived.load(Ordering::Relaxed)
     }
 
-    fn first(&self, budget: &Budget) -> Option<usize> {
-        let waiting = 0..self.waiting.len();
-        waiting.min_by_key(|at| self.turn(&self.waiting[*at], budget))
+    fn is_waiting(&self) -> bool {
+        self.is_waiting.load(Ordering::Relaxed)
     }
 
-    /// Lets those begin for whom there is room, in turn.
-    fn grant(&mut self, budget: &Budget) {
-        while let Some(at) = self.first(budget) {
-            if self.used + self.waiting[at].bytes > budget.total {
-                return;
-            }
-            let next = self.waiting.swap_remove(at);
-            let Sender { client, .. } = next.sender;
-            let holds = self.clients.entry(client).or_default();
-            holds.bytes += next.bytes;
-            holds.bodies += 1;
-            self.used += next.bytes;
-            let held = Held {
-                sender: next.sender,
-                bytes: next.bytes,
-                since: Instant::now(),
-                reading: Some(next.reading),
-            };
-            self.held.insert(next.id, held);
-            // Should nobody listen any more, the share is about to be dropped, and these bytes with it.
-            let _ = next.go.send(());
-        }
+    fn set_waiting(&self, is_waiting: bool) {
+        self.is_waiting.store(is_waiting, Ordering::Relaxed);
     }
 
-    /// Refuses one when too many wait: of those that stand worst, of the network and the client that wait most often,
-    /// the one whose turn is last.
-    fn thin_out(&mut self, budget: &Budget) {
-        if self.waiting.len() <= MOST_WAITING {
-            return;
-        }
-        let mut networks: HashMap<IpAddr, usize> = HashMap::new();
-        let mut clients: HashMap<IpAddr, usize> = HashMap::new();
-        for Waiting { sender, .. } in &self.waiting {
-            *networks.entry(network(sender.client)).or_default() += 1;
-            *clients.entry(sender.client).or_default() += 1;
-        }
-        let last = (0..self.waiting.len()).max_by_key(|at| {
-            let waiting = &self.waiting[*at];
-            let Sender { client, standing } = waiting.sender;
-            let often = (networks[&network(client)], clients[&client]);
-            (Reverse(standing), often, self.turn(waiting, budget))
-        });
-        if let Some(last) = last {
-            self.waiting.swap_remove(last);
-        }
-    }
-
-    /// Turns out what has to make room for whose turn it is.
-    fn make_room(&mut self, budget: &Budget) {
-        let Some(first) = self.first(budget).map(|at| &self.waiting[at]) else {
-            return;
-        };
-        let wants = first.sender.standing;
-        let has_waited = first.since.elapsed() >= budget.grace;
-        let leaving = self.held.values().filter(|held| held.is_leaving());
-        let leaving: usize = leaving.map(|held| held.bytes).sum();
-        let mut missing = (self.used + first.bytes).saturating_sub(budget.total + leaving);
-        let mut others: Vec<_> = self
-            .held
-            .values()
-            .filter(|held| held.reading.is_some() && !held.is_leaving())
-            .map(|held| (held.sender.standing, held.is_slow(budget), held))
-            .filter(|(standing, is_slow, _)| {
-                *standing < wants || (*standing == wants && has_waited && *is_slow)
-            })
-            .collect();
-        others.sort_by_key(|(standing, is_slow, held)| (*standing, !is_slow, Reverse(held.bytes)));
-        for (_, is_slow, held) in others {
-            if missing == 0 {
-                return;
-            }
-            missing = missing.saturating_sub(held.bytes);
-            held.turn_out(is_slow);
-        }
-    }
-
-    fn release(&mut self, id: u64, keep: usize) {
-        let Some(held) = self.held.get_mut(&id) else {
-            return;
-        };
-        let freed = held.bytes.saturating_sub(keep);
-        held.bytes -= freed;
-        self.used -= freed;
-        if let Some(holds) = self.clients.get_mut(&held.sender.client) {
-            holds.bytes -= freed;
-        }
-    }
-
-    fn remove(&mut self, id: u64) {
-        self.release(id, 0);
-        let Some(held) = self.held.remove(&id) else {
-            return;
-        };
-        let client = held.sender.client;
-        if let Some(holds) = self.clients.get_mut(&client) {
-            holds.bodies -= 1;
-            if holds.bodies == 0 {
-                self.clients.remove(&client);
-            }
-        }
-    }
-}
-
-impl Held {
-    /// Returns whether it was told to make room and has not done so yet.
-    fn is_leaving(&self) -> bool {
-        let reading = self.reading.as_ref();
-        reading.is_some_and(|reading| reading.is_turned_out.load(Ordering::Relaxed))
-    }
-
-    /// Returns whether at its pace it takes longer than `budget.haste` to come.
-    fn is_slow(&self, budget: &Budget) -> bool {
-        let elapsed = self.since.elapsed();
-        let arrived = self.reading.as_ref();
-        let arrived = arrived.map_or(0, |reading| reading.arrived.load(Ordering::Relaxed));
-        let due = self.bytes as u128 * elapsed.as_millis() / budget.haste.as_millis().max(1);
-        elapsed >= budget.grace && (arrived as u128) < due.min(self.bytes as u128)
+    fn is_turned_out(&self) -> bool {
+        self.is_turned_out.load(Ordering::Relaxed)
     }
 
     fn turn_out(&self, is_slow: bool) {
-        if let Some(reading) = &self.reading {
-            reading.is_slow.store(is_slow, Ordering::Relaxed);
-            reading.is_turned_out.store(true, Ordering::Relaxed);
-            reading.turn_out.notify_one();
-        }
+        self.is_slow.store(is_slow, Ordering::Relaxed);
+        self.is_turned_out.store(true, Ordering::Relaxed);
+        self.turn_out.notify_one();
     }
 }
 

@@ -1,7 +1,7 @@
 //! HTTP: connections, router, access tokens, errors, the API.
 //!
 //! A connection gets a place (`places`) and has to keep pace (`guarded`); of a head only what is looked at is kept (`head`); bodies share a budget (`budget`, `body`, `reading`),
-//! those of senders that proved themselves first (`standing`). A request is told its client's address (`client`), passes `layers` (identifier, time limit, log line), finds its handler in `router`, shows its
+//! those of senders that proved themselves first (`standing`), before a restart, too (`recall`). A request is told its client's address (`client`), passes `layers` (identifier, time limit, log line), finds its handler in `router`, shows its
 //! access token to [`Caller`], has its body read field by field by `fields`, and is answered by one file
 //! of [`api`]. Whatever goes wrong becomes an [`ApiError`]. The caller of [`router`] builds an
 //! [`AppState`], runs the task behind its [`Lookup`], and hands the router to [`serve`].
@@ -11,6 +11,7 @@ pub mod api;
 mod body;
 mod budget;
 mod client;
+mod crowds;
 mod error;
 mod fields;
 mod guarded;
@@ -22,6 +23,7 @@ mod places;
 mod pulse;
 mod query;
 mod reading;
+mod recall;
 mod router;
 mod serve;
 mod standing;
@@ -164,6 +166,14 @@ impl AppState {
             request_ids: RequestIds::new(),
             self_report_turns: Turns::new(SELF_REPORTS_AT_ONCE, SELF_REPORTS_WAITING),
         }))
+    }
+
+    /// Recalls who sent something genuine before the last restart, and writes down who does, until `stop`.
+    pub async fn keep_senders(self, stop: CancellationToken) {
+        let recall = &self.0.bodies.standings().recall;
+        recall
+            .keep(self.store(), self.responder().clock(), &stop)
+            .await;
     }
 
     /// Refreshes the public keys of partners now and then, until `stop`.

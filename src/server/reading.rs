@@ -42,6 +42,12 @@ pub(super) enum Unread {
     Refused(ApiError),
 }
 
+impl From<NoRoom> for Unread {
+    fn from(_: NoRoom) -> Self {
+        Self::NoRoom
+    }
+}
+
 impl Reading<'_> {
     /// Reads it to its end.
     pub(super) async fn all(&mut self, chunks: &mut BodyDataStream) -> Result<(), Unread> {
@@ -52,7 +58,7 @@ impl Reading<'_> {
                 return Err(Unread::Refused(ApiError::body_too_large(self.limit)));
             }
             if length > self.room {
-                self.becomes_large().await?;
+                self.grow(length).await?;
                 window = Window::begin();
             }
             window.bytes += chunk.len();
@@ -63,13 +69,19 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// Takes room for the largest body there may be.
-    async fn becomes_large(&mut self) -> Result<(), Unread> {
-        let share = self.large.share(self.sender, self.limit).await;
-        self.share = share.map_err(|NoRoom| Unread::NoRoom)?;
-        self.share.arrived(self.bytes.len());
-        self.bytes.reserve_exact(self.limit - self.bytes.len());
-        (self.room, self.is_small) = (self.limit, false);
+    /// Takes room for a body of `length` bytes at least: for twice what there was, so that it need not ask often.
+    async fn grow(&mut self, length: usize) -> Result<(), Unread> {
+        let room = length.max(2 * self.room).min(self.limit);
+        if self.is_small {
+            let elsewhere = self.large.share(self.sender, room);
+            self.share = self.share.while_waiting(elsewhere).await?;
+            self.share.arrived(self.bytes.len());
+            self.is_small = false;
+        } else {
+            self.share.grow_to(room).await?;
+        }
+        self.bytes.reserve_exact(room - self.bytes.len());
+        self.room = room;
         Ok(())
     }
 

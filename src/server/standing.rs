@@ -9,8 +9,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::recall::Recall;
+
 /// The time for which a genuine body speaks for its sender, and a wasted one against him.
-const TRUSTED_FOR: Duration = Duration::from_hours(24);
+pub(super) const TRUSTED_FOR: Duration = Duration::from_hours(24);
 const DISTRUSTED_FOR: Duration = Duration::from_mins(10);
 
 /// The time for which others come before a sender that could not be waited for.
@@ -21,14 +23,18 @@ const SLOW_FOR: Duration = Duration::from_mins(1);
 const CROWD_V4: usize = 8;
 const CROWD_V6: usize = 4;
 
+/// In how many networks of one range somebody has to have done so until strangers of the whole range are suspect.
+const NETWORKS_V4: usize = 32;
+const NETWORKS_V6: usize = 16;
+
 /// The most that are remembered of each kind: some 2 MiB in all.
-const MOST_TRUSTED: usize = 4096;
+pub(super) const MOST_TRUSTED: usize = 4096;
 const MOST_DISTRUSTED: usize = 16_384;
 
 /// The standing of a sender, the better the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Standing {
-    /// Sent what was not genuine, or nothing whole; or several in the same network did.
+    /// Sent what was not genuine, or nothing whole; or several in the same network did, or in many networks beside it.
     Suspect,
     /// Sent too slowly for others to wait, which is no sign of ill will.
     Slow,
@@ -43,6 +49,8 @@ pub(super) enum Standing {
 /// The standings of all senders that are remembered.
 #[derive(Debug)]
 pub(super) struct Standings {
+    /// Those of former runs.
+    pub(super) recall: Recall,
     trusted: Mutex<Remembered>,
     networks: Mutex<Remembered>,
     distrusted: Mutex<Distrusted>,
@@ -53,10 +61,17 @@ pub(super) struct Standings {
 #[derive(Debug)]
 struct Distrusted {
     clients: Remembered,
-    /// How many that was of each network since it was quiet.
-    crowds: HashMap<IpAddr, usize>,
-    /// Networks of which it was anybody.
-    networks: Remembered,
+    /// Clients by their networks, and networks by their ranges.
+    networks: Groups,
+    ranges: Groups,
+}
+
+/// What groups have in which it was anybody.
+#[derive(Debug)]
+struct Groups {
+    /// How many that was of each since it was quiet.
+    members: HashMap<IpAddr, usize>,
+    seen: Remembered,
 }
 
 impl Standings {
@@ -66,12 +81,13 @@ impl Standings {
 
     fn lasting(trusted: Duration, distrusted: Duration, slow: Duration) -> Self {
         Self {
+            recall: Recall::default(),
             trusted: Mutex::new(Remembered::new(MOST_TRUSTED, trusted)),
             networks: Mutex::new(Remembered::new(MOST_TRUSTED, trusted)),
             distrusted: Mutex::new(Distrusted {
                 clients: Remembered::new(MOST_DISTRUSTED, distrusted),
-                crowds: HashMap::new(),
-                networks: Remembered::new(MOST_DISTRUSTED, distrusted),
+                networks: Groups::new(distrusted),
+                ranges: Groups::new(distrusted),
             }),
             slow: Mutex::new(Remembered::new(MOST_DISTRUSTED, slow)),
         }
@@ -79,14 +95,16 @@ impl Standings {
 
     /// Returns how this client stands.
     pub(super) fn of(&self, client: IpAddr) -> Standing {
-        if lock(&self.trusted).has(client) {
+        if lock(&self.trusted).has(client) || self.recall.knows(client) {
             Standing::Known
         } else if lock(&self.distrusted).has(client) {
             Standing::Suspect
         } else if lock(&self.slow).has(client) {
             Standing::Slow
-        } else if lock(&self.networks).has(network(client)) {
+        } else if lock(&self.networks).has(network(client)) || self.recall.knows_network(client) {
             Standing::Neighbor
+        } else if lock(&self.distrusted).has_range(client) {
+            Standing::Suspect
         } else {
             Standing::Unknown
         }
@@ -98,6 +116,7 @@ impl Standings {
         lock(&self.slow).seen.remove(&client);
         lock(&self.trusted).note(client);
         lock(&self.networks).note(network(client));
+        self.recall.note(client);
     }
 
     /// The client sent too slowly for others to wait.
@@ -124,30 +143,60 @@ pub(super) fn network(client: IpAddr) -> IpAddr {
     }
 }
 
+/// Returns the range that a client's network is in: 16 bits of IPv4, 32 of IPv6, which is about what one provider has.
+pub(super) fn range(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & !0xffff).into(),
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & (u128::MAX << 96)).into()),
+    }
+}
+
 impl Distrusted {
     fn has(&self, client: IpAddr) -> bool {
-        if self.clients.has(client) {
-            return true;
-        }
-        let network = network(client);
         let crowd = if client.is_ipv4() { CROWD_V4 } else { CROWD_V6 };
-        self.crowds.get(&network).is_some_and(|of| *of >= crowd) && self.networks.has(network)
+        self.clients.has(client) || self.networks.members(network(client)) >= crowd
+    }
+
+    fn has_range(&self, client: IpAddr) -> bool {
+        let crowd = if client.is_ipv4() {
+            NETWORKS_V4
+        } else {
+            NETWORKS_V6
+        };
+        self.ranges.members(range(client)) >= crowd
     }
 
     fn note(&mut self, client: IpAddr) {
         let network = network(client);
-        if !self.networks.has(network) {
-            self.crowds.remove(&network);
-        }
-        if !self.clients.has(client) {
-            *self.crowds.entry(network).or_default() += 1;
-        }
+        let is_new_network = self.networks.members(network) == 0;
+        self.networks.note(network, !self.clients.has(client));
+        self.ranges.note(range(client), is_new_network);
         self.clients.note(client);
-        self.networks.note(network);
-        if self.crowds.len() > self.networks.most {
-            let networks = &self.networks.seen;
-            self.crowds
-                .retain(|network, _| networks.contains_key(network));
+    }
+}
+
+impl Groups {
+    fn new(lasts: Duration) -> Self {
+        Self {
+            members: HashMap::new(),
+            seen: Remembered::new(MOST_DISTRUSTED, lasts),
+        }
+    }
+
+    fn members(&self, group: IpAddr) -> usize {
+        let members = self.members.get(&group).filter(|_| self.seen.has(group));
+        members.copied().unwrap_or(0)
+    }
+
+    fn note(&mut self, group: IpAddr, is_new_member: bool) {
+        if !self.seen.has(group) {
+            self.members.remove(&group);
+        }
+        *self.members.entry(group).or_default() += usize::from(is_new_member);
+        self.seen.note(group);
+        if self.members.len() > self.seen.most {
+            let seen = &self.seen.seen;
+            self.members.retain(|group, _| seen.contains_key(group));
         }
     }
 }
@@ -278,6 +327,35 @@ mod tests {
         assert_eq!(standings.of(client("2001:db8:2::")), Standing::Unknown);
     }
 
+    /// Whoever rents a range of addresses has few of each of its networks.
+    #[test]
+    fn a_crowd_is_known_by_its_range() {
+        let standings = Standings::new();
+        standings.trust(client("198.51.200.1"));
+        let cases = [
+            (NETWORKS_V4 - 1, Standing::Unknown),
+            (NETWORKS_V4, Standing::Suspect),
+        ];
+        for (networks, standing) in cases {
+            for number in 1..=networks {
+                standings.distrust(client(&format!("198.51.{number}.1")));
+            }
+            assert_eq!(standings.of(client("198.51.100.1")), standing);
+        }
+        for number in 1..=NETWORKS_V6 {
+            standings.distrust(client(&format!("2001:db8:{number:x}:1::")));
+        }
+        for (address, standing) in [
+            ("198.51.200.1", Standing::Known),
+            ("198.51.200.2", Standing::Neighbor),
+            ("198.52.100.1", Standing::Unknown),
+            ("2001:db8:ff::", Standing::Suspect),
+            ("2001:db9:ff::", Standing::Unknown),
+        ] {
+            assert_eq!(standings.of(client(address)), standing, "{address}");
+        }
+    }
+
     #[test]
     fn neighbors_share_a_network() {
         for (one, other, are_neighbors) in [
@@ -299,8 +377,10 @@ mod tests {
             standings.distrust(Ipv4Addr::from_bits(number).into());
             let distrusted = lock(&standings.distrusted);
             assert!(distrusted.clients.seen.len() <= MOST_DISTRUSTED);
-            assert!(distrusted.networks.seen.len() <= MOST_DISTRUSTED);
-            assert!(distrusted.crowds.len() <= MOST_DISTRUSTED);
+            for groups in [&distrusted.networks, &distrusted.ranges] {
+                assert!(groups.seen.seen.len() <= MOST_DISTRUSTED);
+                assert!(groups.members.len() <= MOST_DISTRUSTED);
+            }
         }
         assert_eq!(standings.of(client("192.0.2.1")), Standing::Known);
         let last = 3 * u32::try_from(MOST_DISTRUSTED).unwrap() - 1;

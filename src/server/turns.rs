@@ -1,8 +1,9 @@
 //! Places for work that anybody can ask for again and again, shared fairly by whoever asks.
 //!
 //! Whoever has the fewest places comes first, then whoever has waited the longest. So a client that asks for everything
-//! has what nobody else wants, and waits only for itself. When too many wait, the last of whoever has the most of them
-//! goes: of a network, and of a client in it, so that many addresses of one network are not many.
+//! has what nobody else wants, and waits only for itself. When too many wait, one of whoever has the most of them
+//! goes: of a range of networks, of a network in it, and of a client in that, so that many addresses of one network are
+//! not many.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::crowds::Crowds;
 use super::standing::network;
 
 /// There was no place in time.
@@ -125,17 +127,15 @@ impl State {
         }
     }
 
-    /// Refuses the last of whoever waits most often.
+    /// Refuses any one of whoever waits most often, not the last: else who asks again at once has all places.
     fn thin_out(&mut self) {
-        let mut networks: HashMap<IpAddr, usize> = HashMap::new();
-        let mut clients: HashMap<IpAddr, usize> = HashMap::new();
-        for waiting in &self.waiting {
-            *networks.entry(network(waiting.client)).or_default() += 1;
-            *clients.entry(waiting.client).or_default() += 1;
+        let mut waiting = Crowds::default();
+        for Waiting { client, .. } in &self.waiting {
+            waiting.add(*client, 0);
         }
         let last = (0..self.waiting.len()).max_by_key(|at| {
-            let Waiting { id, client, .. } = self.waiting[*at];
-            (networks[&network(client)], clients[&client], id)
+            let counts = waiting.counts(self.waiting[*at].client);
+            (counts, rand::random::<u32>())
         });
         if let Some(last) = last {
             self.waiting.remove(last);
@@ -222,6 +222,26 @@ mod tests {
         );
         assert!(other.is_ok());
         assert_eq!(crowd, 7);
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_last_is_not_the_one_who_has_to_go() {
+        let turns = Turns::new(1, 100);
+        let _held = turns.turn(client(1, 1), HOUR).await.unwrap();
+        let mut waiting = Vec::new();
+        for number in 0..105 {
+            // Each of another range.
+            let mut turn = Box::pin(turns.turn(IpAddr::from([11, number, 1, 1]), HOUR));
+            let _ = futures_util::poll!(&mut turn);
+            waiting.push(turn);
+        }
+        assert_eq!(turns.lock().waiting.len(), 100);
+        // Each of the last ones by a chance of one in a hundred.
+        let mut stayed = 0;
+        for mut turn in waiting.split_off(100) {
+            stayed += usize::from(futures_util::poll!(&mut turn).is_pending());
+        }
+        assert!(stayed > 0);
     }
 
     #[tokio::test]

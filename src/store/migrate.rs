@@ -25,7 +25,8 @@ macro_rules! migrations {
             (3, "records", "0003_records"),
             (4, "lanes", "0004_lanes"),
             (5, "turns", "0005_turns"),
-            (6, "medium", "0006_medium")
+            (6, "medium", "0006_medium"),
+            (7, "senders", "0007_senders")
         )
     };
     ($folder:literal, $(($version:literal, $name:literal, $file:literal)),+) => {

@@ -34,6 +34,7 @@ mod queue;
 mod ready;
 mod retry;
 mod room;
+mod senders;
 mod source_work;
 mod sources;
 mod sql;
@@ -70,6 +71,7 @@ pub(crate) use occurrences::NewSighting;
 pub use occurrences::Occurrence;
 pub use page::{Page, PageRequest};
 pub use retry::{MaybeConflict, retried};
+pub use senders::ProvedSender;
 pub use sources::SourceState;
 pub use tokens::{NewToken, Role, Token};
 pub use turns::owner;
@@ -297,6 +299,7 @@ impl Store {
             deliveries::ALL,
             source_work::ALL,
             blobs::ALL,
+            senders::ALL,
             ready::ALL,
         ];
         let lists = [

@@ -28,6 +28,8 @@ pub(super) enum Locks {
     Sources,
     /// `scanned_blobs`, by object id.
     Blobs,
+    /// `sender_key`, or `senders` by digest.
+    Senders,
     /// `tokens`, by `id`.
     Tokens,
     /// `keys`: existing ones by `id`; new ones, and those whose digest is rewritten, by digest and project.

@@ -7,6 +7,7 @@ mod keys;
 mod log;
 mod lookup;
 mod schema;
+mod senders;
 mod sources;
 mod tokens;
 pub(crate) mod turns;

@@ -5,9 +5,12 @@ use super::*;
 const MOMENT: Duration = Duration::from_millis(20);
 const HOUR: Duration = Duration::from_hours(1);
 
+/// A rate at which no body takes longer than another.
+const FAST: u128 = 1 << 40;
+
 /// A budget of 100 bytes that waits for moments only.
 fn budget() -> Arc<Budget> {
-    Budget::with(100, MOMENT, MOMENT, 10 * MOMENT)
+    Budget::with(100, MOMENT, FAST, 10 * MOMENT)
 }
 
 fn sender(number: u8, standing: Standing) -> Sender {
@@ -22,10 +25,9 @@ fn stranger(number: u8) -> Sender {
 fn used(budget: &Budget) -> usize {
     let state = budget.lock();
     let held: usize = state.held.values().map(|held| held.bytes).sum();
-    let clients: usize = state.clients.values().map(|holds| holds.bytes).sum();
-    let bodies: u32 = state.clients.values().map(|holds| holds.bodies).sum();
-    assert_eq!(bodies as usize, state.held.len());
-    assert!(state.used == held && state.used == clients, "{state:?}");
+    let total = state.holders.total();
+    assert_eq!(total.bodies as usize, state.held.len());
+    assert!(state.used == held && state.used == total.bytes, "{state:?}");
     state.used
 }
 
@@ -46,7 +48,7 @@ async fn what_is_taken_is_given_back() {
     assert_eq!(used(&budget), 40);
     drop(b);
     assert_eq!(used(&budget), 0);
-    assert!(budget.lock().held.is_empty() && budget.lock().clients.is_empty());
+    assert!(budget.lock().held.is_empty());
 }
 
 #[tokio::test]
@@ -62,7 +64,7 @@ async fn whoever_gives_up_waiting_leaves_nothing_behind() {
     );
     assert!(budget.lock().waiting.is_empty());
     let refused = budget.share(stranger(2), 10).await;
-    assert_eq!(refused.unwrap_err(), NoRoom);
+    assert_eq!(refused.unwrap_err(), NoRoom::Late);
     drop(holder);
     assert_eq!(used(&budget), 0);
     assert!(budget.lock().waiting.is_empty());
@@ -71,7 +73,7 @@ async fn whoever_gives_up_waiting_leaves_nothing_behind() {
 #[tokio::test]
 async fn whoever_proved_himself_waits_for_no_stranger() {
     // Strangers that are quick, and whose turn would be first.
-    let budget = Budget::with(100, HOUR, HOUR, HOUR);
+    let budget = Budget::with(100, HOUR, FAST, HOUR);
     for (worse, better) in [
         (Standing::Suspect, Standing::Unknown),
         (Standing::Unknown, Standing::Neighbor),
@@ -112,7 +114,7 @@ async fn a_slow_one_stays_for_somebody_worse() {
     let budget = budget();
     let slow = budget.share(sender(1, Standing::Known), 100).await.unwrap();
     let refused = budget.share(stranger(2), 10).await;
-    assert_eq!(refused.unwrap_err(), NoRoom);
+    assert_eq!(refused.unwrap_err(), NoRoom::Late);
     let stays = tokio::time::timeout(Duration::ZERO, slow.turned_out()).await;
     assert!(stays.is_err());
 }
@@ -127,12 +129,12 @@ async fn a_whole_body_is_not_turned_out() {
         refused = budget.share(known, 10) => refused,
         _ = large.turned_out() => panic!("a whole body had to go"),
     };
-    assert_eq!(refused.unwrap_err(), NoRoom);
+    assert_eq!(refused.unwrap_err(), NoRoom::Late);
 }
 
 #[tokio::test]
 async fn what_becomes_free_goes_to_the_best_and_then_to_whoever_holds_the_least() {
-    let budget = Budget::with(100, HOUR, HOUR, HOUR);
+    let budget = Budget::with(100, HOUR, FAST, HOUR);
     let mine = budget.share(stranger(1), 40).await.unwrap();
     let rest = budget.share(stranger(9), 60).await.unwrap();
     rest.keep();
@@ -163,7 +165,7 @@ async fn what_becomes_free_goes_to_the_best_and_then_to_whoever_holds_the_least(
 /// In a flood of small bodies a larger one gets its turn.
 #[tokio::test]
 async fn whoever_waited_comes_before_smaller_newcomers() {
-    let budget = Budget::with(100, HOUR, HOUR, 50 * MOMENT);
+    let budget = Budget::with(100, HOUR, FAST, 50 * MOMENT);
     let rest = budget.share(stranger(9), 79).await.unwrap();
     rest.keep();
     // Room for one of them at a time.
@@ -194,7 +196,7 @@ async fn whoever_waited_comes_before_smaller_newcomers() {
 /// One client's further bodies wait for the first ones of others.
 #[tokio::test]
 async fn clients_take_turns() {
-    let budget = Budget::with(100, HOUR, HOUR, 50 * MOMENT);
+    let budget = Budget::with(100, HOUR, FAST, 50 * MOMENT);
     let mine = budget.share(stranger(1), 10).await.unwrap();
     let rest = budget.share(stranger(9), 90).await.unwrap();
     mine.keep();
@@ -222,11 +224,11 @@ async fn clients_take_turns() {
 /// A crowd of one network does not turn out somebody else, however large his body is.
 #[tokio::test]
 async fn whoever_waits_most_often_goes_first() {
-    let budget = Budget::with(100, HOUR, HOUR, HOUR);
+    let budget = Budget::with(100, HOUR, FAST, HOUR);
     let holder = budget.share(stranger(1), 100).await.unwrap();
     holder.keep();
     let crowd = (0..MOST_WAITING).map(|number| {
-        let number = u8::try_from(number).unwrap();
+        let number = u8::try_from(number % 256).unwrap();
         Box::pin(budget.share(stranger(number), 1))
     });
     let other = Sender {
@@ -236,7 +238,7 @@ async fn whoever_waits_most_often_goes_first() {
     tokio::select! {
         biased;
         (first, ..) = futures_util::future::select_all(crowd) => {
-            assert_eq!(first.unwrap_err(), NoRoom);
+            assert_eq!(first.unwrap_err(), NoRoom::Crowded);
         }
         other = budget.share(other, 90) => panic!("{other:?}"),
     }
@@ -244,7 +246,7 @@ async fn whoever_waits_most_often_goes_first() {
 
 #[tokio::test]
 async fn too_many_do_not_even_wait_and_the_last_go_first() {
-    let budget = Budget::with(100, HOUR, HOUR, HOUR);
+    let budget = Budget::with(100, HOUR, FAST, HOUR);
     let holder = budget.share(stranger(1), 100).await.unwrap();
     holder.keep();
     let suspects = (0..MOST_WAITING).map(|_| {
@@ -254,8 +256,159 @@ async fn too_many_do_not_even_wait_and_the_last_go_first() {
     tokio::select! {
         biased;
         (first, ..) = futures_util::future::select_all(suspects) => {
-            assert_eq!(first.unwrap_err(), NoRoom);
+            assert_eq!(first.unwrap_err(), NoRoom::Crowded);
         }
         known = budget.share(sender(3, Standing::Known), 100) => panic!("{known:?}"),
     }
+}
+
+/// A client of another range than those of other numbers.
+fn afar(number: usize) -> Sender {
+    let [.., high, low] = number.to_be_bytes();
+    Sender {
+        client: IpAddr::from([10 + high, low, 7, 7]),
+        standing: Standing::Unknown,
+    }
+}
+
+/// However few of each of its networks a crowd has.
+#[tokio::test]
+async fn a_crowd_of_a_range_waits_for_itself() {
+    let budget = Budget::with(100, HOUR, FAST, HOUR);
+    let of_range = |number| Sender {
+        client: IpAddr::from([198, 51, number, 1]),
+        standing: Standing::Unknown,
+    };
+    let mut crowd = Vec::new();
+    for number in 0..100 {
+        let share = budget.share(of_range(number), 1).await.unwrap();
+        share.keep();
+        crowd.push(share);
+    }
+    let order = Mutex::new(Vec::new());
+    let ask = async |name, sender| {
+        let share = budget.share(sender, 1).await.unwrap();
+        order.lock().unwrap().push(name);
+        drop(share);
+    };
+    let free = async {
+        tokio::time::sleep(MOMENT).await;
+        crowd.pop();
+    };
+    tokio::join!(
+        ask("crowd", of_range(200)),
+        ask("stranger", stranger(1)),
+        free
+    );
+    assert_eq!(order.into_inner().unwrap(), ["stranger", "crowd"]);
+}
+
+/// Else whoever comes again at once would have all places to wait in.
+#[tokio::test]
+async fn whoever_comes_last_is_not_the_one_who_has_to_go() {
+    let budget = Budget::with(100, HOUR, FAST, HOUR);
+    let holder = budget.share(stranger(1), 100).await.unwrap();
+    holder.keep();
+    let mut waiting = Vec::new();
+    for number in 0..MOST_WAITING + 3 {
+        let mut share = Box::pin(budget.share(afar(number), 1));
+        assert!(futures_util::poll!(&mut share).is_pending() || number >= MOST_WAITING);
+        waiting.push(share);
+    }
+    assert_eq!(budget.lock().waiting.len(), MOST_WAITING);
+    // Each of the last ones by a chance of one in a thousand.
+    let last = waiting.split_off(MOST_WAITING);
+    let mut stayed = 0;
+    for mut share in last {
+        stayed += usize::from(futures_util::poll!(&mut share).is_pending());
+    }
+    assert!(stayed > 0);
+}
+
+#[tokio::test]
+async fn the_larger_a_body_the_longer_it_may_take() {
+    // Half a second for 50 bytes.
+    let budget = Budget::with(100, MOMENT, 100, 10 * MOMENT);
+    let larger = budget.share(stranger(1), 50).await.unwrap();
+    let smaller = budget.share(stranger(2), 1).await.unwrap();
+    larger.arrived(25);
+    let newcomer = budget.share(stranger(3), 50);
+    let (was_slow, newcomer) = tokio::join!(leaves(smaller), newcomer);
+    assert!(was_slow && newcomer.is_ok());
+    let stays = tokio::time::timeout(Duration::ZERO, larger.turned_out()).await;
+    assert!(stays.is_err());
+}
+
+/// Reads a body of unknown length that turns out to take everything.
+async fn grows(budget: &Arc<Budget>, sender: Sender) -> Result<Share, NoRoom> {
+    let share = budget.share(sender, 10).await?;
+    for (before, bytes) in [(10, 20), (20, 40), (40, 80), (80, 100)] {
+        share.arrived(before / 2);
+        tokio::time::sleep(MOMENT / 20).await;
+        share.grow_to(bytes).await?;
+    }
+    share.keep();
+    Ok(share)
+}
+
+#[tokio::test]
+async fn of_two_that_want_more_than_there_is_the_older_goes_on() {
+    let budget = budget();
+    let older = budget.share(stranger(1), 50).await.unwrap();
+    let younger = budget.share(stranger(2), 50).await.unwrap();
+    let give_up = async {
+        let refused = younger.grow_to(60).await;
+        drop(younger);
+        refused
+    };
+    let (refused, granted) = tokio::join!(give_up, older.grow_to(100));
+    assert_eq!((refused, granted), (Err(NoRoom::Late), Ok(())));
+    assert_eq!(used(&budget), 100);
+    older.shrink_to(30);
+    assert_eq!(used(&budget), 30);
+}
+
+#[tokio::test]
+async fn bodies_that_grow_do_not_wait_for_one_another_for_ever() {
+    let budget = Budget::with(100, MOMENT, FAST, HOUR);
+    let whole = (0..20).map(async |number| {
+        let standing = [Standing::Suspect, Standing::Unknown, Standing::Known];
+        let sender = sender(number, standing[usize::from(number % 3)]);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match grows(&budget, sender).await {
+                Ok(share) => {
+                    tokio::time::sleep(MOMENT / 10).await;
+                    drop(share);
+                    return tries;
+                }
+                Err(_) => tokio::time::sleep(MOMENT / 2).await,
+            }
+        }
+    });
+    let whole = futures_util::future::join_all(whole);
+    let whole = tokio::time::timeout(Duration::from_mins(1), whole).await;
+    assert!(whole.unwrap().iter().any(|tries| *tries > 1));
+    assert_eq!(used(&budget), 0);
+}
+
+/// A newcomer that is first waits for none that waits itself.
+#[tokio::test]
+async fn whoever_holds_and_waits_makes_room() {
+    let (budget, elsewhere) = (budget(), budget());
+    let holder = elsewhere.share(stranger(9), 100).await.unwrap();
+    holder.keep();
+    let share = budget.share(stranger(1), 100).await.unwrap();
+    // All of it has come.
+    share.arrived(100);
+    let moves = async {
+        let there = elsewhere.share(stranger(1), 10);
+        let there = share.while_waiting(there).await.map(drop);
+        drop(share);
+        there
+    };
+    let (there, newcomer) = tokio::join!(moves, budget.share(stranger(2), 10));
+    assert_eq!(there, Err(NoRoom::Late));
+    assert!(newcomer.is_ok());
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use tokio::io::AsyncWriteExt as _;
 use tokio_util::task::TaskTracker;
 
 use super::target::{MOST_MIB, SECRET, Target, exchange};
@@ -114,5 +115,44 @@ async fn large_signed_bodies_do_not_become_larger_ones() {
     let deliveries = deliveries.into_iter().map(signed_delivery);
     for status in attack(&target, deliveries.collect()).await {
         assert!(matches!(status, Some(202 | 400 | 503)), "{status:?}");
+    }
+}
+
+/// A delivery in pieces, whose length nobody tells.
+fn in_pieces(length: usize) -> (String, Vec<u8>) {
+    let body = format!(
+        r#"{{"comment":{{"body":"{}"}}}}"#,
+        "nothing. ".repeat(length / 9)
+    );
+    let (head, body) = signed_delivery(body.into_bytes());
+    let (head, _) = head.split_once("content-length").unwrap();
+    let mut pieces = Vec::new();
+    for piece in body.chunks(10_000) {
+        pieces.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+        pieces.extend_from_slice(piece);
+        pieces.extend_from_slice(b"\r\n");
+    }
+    pieces.extend_from_slice(b"0\r\n\r\n");
+    (format!("{head}transfer-encoding: chunked\r\n\r\n"), pieces)
+}
+
+/// Each takes room as it comes, in several steps, and not all that there could be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_of_unknown_length_are_read_side_by_side() {
+    let target = Target::start().await;
+    // It stops in the middle, and holds what it has.
+    let (head, mut begun) = in_pieces(200_000);
+    begun.truncate(100_000);
+    let mut stalled = Vec::new();
+    for _ in 0..2 {
+        let mut stream = target.connect().await;
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&begun).await.unwrap();
+        stalled.push(stream);
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let requests = [1_000, 60_000, 70_000, 300_000, 600_000].map(in_pieces);
+    for status in attack(&target, requests.into()).await {
+        assert_eq!(status, Some(202));
     }
 }

@@ -1,6 +1,8 @@
 //! Crowds: many addresses that each take a little, or a little too much, and a healthy sender among them.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,15 +27,125 @@ fn delivery(length: usize) -> (String, Vec<u8>) {
     signed_delivery(body.into_bytes())
 }
 
+/// The head of a delivery that looks genuine.
+fn forged_head(length: usize) -> String {
+    format!(
+        "POST /webhooks/github HTTP/1.1\r\nhost: x\r\nx-github-event: push\r\n\
+         x-hub-signature-256: sha256={}\r\ncontent-length: {length}\r\n\r\n",
+        "0".repeat(64)
+    )
+}
+
 /// Asserts that a delivery from this address is taken in time.
 async fn is_taken(target: &Target, from: Ipv4Addr, length: usize) {
+    let status = deliver(target, from, length).await;
+    assert_eq!(status, Ok(Some(202)), "{length} bytes of {from}");
+}
+
+/// The answer to a delivery from this address, if there is one in time.
+async fn deliver(
+    target: &Target,
+    from: Ipv4Addr,
+    length: usize,
+) -> Result<Option<u16>, tokio::time::error::Elapsed> {
     let (head, body) = delivery(length);
     let delivered = async {
         let stream = target.connect_from(from).await;
         exchange(stream, head, &body).await
     };
-    let status = tokio::time::timeout(PATIENCE, delivered).await;
-    assert_eq!(status, Ok(Some(202)), "{length} bytes of {from}");
+    tokio::time::timeout(PATIENCE, delivered).await
+}
+
+/// Many connections, each from a new address of another network time and again, that begin to send what looks genuine.
+struct EverNew {
+    crowd: tokio_util::sync::CancellationToken,
+}
+
+impl EverNew {
+    fn start(connections: u32, address: SocketAddr) -> Self {
+        let crowd = tokio_util::sync::CancellationToken::new();
+        let next = Arc::new(AtomicU32::new(0));
+        let forgers = TaskTracker::new();
+        for _ in 0..connections {
+            let (next, ended) = (Arc::clone(&next), crowd.clone());
+            let forging = async move {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let [_, high, low, range] = (number / 200 * 256 + number % 200).to_be_bytes();
+                    begin_to_send(Ipv4Addr::new(127, 10 + range, low, 1 + high), address).await;
+                }
+            };
+            forgers.spawn(async move { ended.run_until_cancelled(forging).await });
+        }
+        Self { crowd }
+    }
+}
+
+impl Drop for EverNew {
+    fn drop(&mut self) {
+        self.crowd.cancel();
+    }
+}
+
+/// Sends most of a body, some bytes at a time: fast enough for something large, slow for what it is.
+async fn begin_to_send(from: Ipv4Addr, address: SocketAddr) {
+    const LENGTH: usize = 100_000;
+    static PIECE: [u8; LENGTH / 6] = [b' '; LENGTH / 6];
+    let mut stream = super::target::connect_from(from, address).await;
+    let head = forged_head(LENGTH);
+    if stream.write_all(head.as_bytes()).await.is_err() {
+        return;
+    }
+    for _ in 0..5 {
+        let mut answer = [0; 12];
+        tokio::select! {
+            _ = stream.read(&mut answer) => return,
+            () = tokio::time::sleep(Duration::from_millis(600)) => {}
+        }
+        if stream.write_all(&PIECE).await.is_err() {
+            return;
+        }
+    }
+    let _ = stream.read_u8().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ever_new_addresses_keep_no_stranger_out() {
+    let target = Target::start().await;
+    let _crowd = EverNew::start(700, target.daemon.address);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for number in 1..=6 {
+        let from = Ipv4Addr::new(127, 240, number, 1);
+        match deliver(&target, from, 100_000).await {
+            // As any sender does.
+            Ok(Some(503)) => is_taken(&target, from, 100_000).await,
+            answer => assert_eq!(answer, Ok(Some(202)), "{from}"),
+        }
+    }
+    target.lives().await;
+    let peak = target.peak();
+    assert!(peak <= MOST_MIB, "{peak} MiB");
+}
+
+/// Its network is suspect meanwhile, so that as a stranger it would come last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_makes_no_stranger_of_a_known_sender() {
+    let target = Target::start().await;
+    let known = Ipv4Addr::new(127, 240, 1, 1);
+    is_taken(&target, known, 1000).await;
+    let target = target.restarted();
+    // From here on the address has shown nothing; what is around it forges.
+    for number in 100..120 {
+        let from = Ipv4Addr::new(127, 240, 1, number);
+        let stream = target.connect_from(from).await;
+        let status = exchange(stream, forged_head(1000), &[b' '; 1000]).await;
+        assert_eq!(status, Some(401));
+    }
+    let _crowd = EverNew::start(700, target.daemon.address);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for _ in 0..3 {
+        is_taken(&target, known, 100_000).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,12 +159,7 @@ async fn forged_bodies_of_a_crowd_keep_no_genuine_one_out() {
     for number in 0..200 {
         let (address, ended) = (target.daemon.address, crowd.clone());
         let forging = async move {
-            let head = format!(
-                "POST /webhooks/github HTTP/1.1\r\nhost: x\r\nx-github-event: push\r\n\
-                 x-hub-signature-256: sha256={}\r\ncontent-length: {}\r\n\r\n",
-                "0".repeat(64),
-                forged.len()
-            );
+            let head = forged_head(forged.len());
             loop {
                 let from = Ipv4Addr::new(127, 1, 1, number);
                 let stream = super::target::connect_from(from, address).await;
@@ -113,7 +220,7 @@ async fn many_large_deliveries_wait_for_one_another() {
 }
 
 /// Asks how the daemon is, again and again, over as few connections as it lets him.
-async fn ask_again_and_again(from: Ipv4Addr, address: std::net::SocketAddr) {
+async fn ask_again_and_again(from: Ipv4Addr, address: SocketAddr) {
     loop {
         let mut stream = super::target::connect_from(from, address).await;
         let mut answer = [0; 2048];
@@ -156,7 +263,7 @@ async fn small_requests_of_a_crowd_keep_nobody_out() {
 }
 
 /// Reports what nobody holds, again and again.
-async fn report_again_and_again(from: Ipv4Addr, address: std::net::SocketAddr) {
+async fn report_again_and_again(from: Ipv4Addr, address: SocketAddr) {
     loop {
         let stream = super::target::connect_from(from, address).await;
         exchange(stream, self_report("x".repeat(20).as_str()), b"").await;

@@ -61,6 +61,14 @@ impl Target {
         target
     }
 
+    /// The same daemon after it was stopped and started again.
+    pub(super) fn restarted(self) -> Self {
+        let ended = self.daemon.stop();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let daemon = Daemon::start_as(self.binary.command(["serve"]));
+        Self { daemon, ..self }
+    }
+
     /// A key that somebody holds.
     pub(super) fn mint(&self) -> String {
         let key = self.binary.run("keys create --user u --description x").ok();

@@ -1,0 +1,110 @@
+//! Who sent something genuine lately: digests that only whoever has the key can compare with an address.
+
+use super::order::Locks;
+use super::sql::{Fields, args, one, runs, statements};
+use super::{Read as _, Store, StoreError};
+
+/// Rows of one statement.
+const ROWS_MAX: usize = 128;
+
+statements! {
+    ADD_KEY = "INSERT INTO sender_key (only_row, secret) VALUES (1, $1) ON CONFLICT (only_row) DO NOTHING";
+    KEY = "SELECT secret FROM sender_key";
+    ADD = "INSERT INTO senders (sender, network, proved_hour) VALUES {rows:3}
+        ON CONFLICT (sender) DO UPDATE SET proved_hour = excluded.proved_hour";
+    SINCE = "SELECT sender, network, proved_hour FROM senders WHERE proved_hour >= $1
+        ORDER BY proved_hour DESC LIMIT $2";
+    FORGET = "DELETE FROM senders WHERE sender IN (SELECT sender FROM senders WHERE proved_hour < $1 LIMIT $2)";
+    THIN_OUT = "DELETE FROM senders WHERE sender IN (
+        SELECT sender FROM senders ORDER BY proved_hour DESC, sender LIMIT $2 OFFSET $1)";
+}
+
+/// A sender that proved itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProvedSender {
+    /// A keyed digest of its address.
+    pub sender: [u8; 32],
+    /// A keyed digest of its network.
+    pub network: [u8; 32],
+    /// When it last proved itself, in hours since 1970.
+    pub hour: i64,
+}
+
+impl Store {
+    /// Returns the key of this database's digests of senders: `fresh`, unless there is one already.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn sender_key(&self, fresh: [u8; 32]) -> Result<[u8; 32], StoreError> {
+        let mut read = self;
+        // First: a database that takes no changes at present may have one.
+        if let Some(key) = read.fetch_first(KEY, args![], digest).await? {
+            return Ok(key);
+        }
+        let mut tx = self.begin().await?;
+        tx.locks(Locks::Senders);
+        tx.execute(ADD_KEY, args![fresh]).await?;
+        tx.commit().await?;
+        let key = read.fetch_first(KEY, args![], digest).await?;
+        key.ok_or_else(|| StoreError::row("there is no key of senders".to_owned()))
+    }
+
+    /// Returns the senders that proved themselves in this hour or later, at most `limit`, the last ones first.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a read.
+    pub async fn proved_senders(
+        &self,
+        hour: i64,
+        limit: u32,
+    ) -> Result<Vec<ProvedSender>, StoreError> {
+        let mut read = self;
+        read.fetch(SINCE, args![hour, limit], proved_sender).await
+    }
+
+    /// Notes senders that proved themselves, all or none.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn add_proved_senders(
+        &self,
+        mut senders: Vec<ProvedSender>,
+    ) -> Result<(), StoreError> {
+        // In one order in all transactions, and each once.
+        senders.sort();
+        senders.dedup_by_key(|sender| sender.sender);
+        let mut tx = self.begin().await?;
+        tx.locks(Locks::Senders);
+        for run in runs(senders.len(), ROWS_MAX) {
+            let rows = &senders[run];
+            let values = rows
+                .iter()
+                .flat_map(|row| args![row.sender, row.network, row.hour]);
+            tx.execute(ADD.of(rows.len()), values.collect()).await?;
+        }
+        tx.commit().await
+    }
+
+    /// Forgets the senders that proved themselves before this hour, and all but `keep` of the others; says how many.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of a change.
+    pub async fn forget_proved_senders(&self, hour: i64, keep: u32) -> Result<u64, StoreError> {
+        let old = self.in_pieces(&FORGET, args![hour]).await?;
+        Ok(old + self.in_pieces(&THIN_OUT, args![keep]).await?)
+    }
+}
+
+fn digest(row: &mut Fields<'_>) -> Result<[u8; 32], StoreError> {
+    let bytes = one::bytes(row)?;
+    let digest = bytes.try_into();
+    digest.map_err(|_| StoreError::row("a digest of a sender has another length".to_owned()))
+}
+
+fn proved_sender(row: &mut Fields<'_>) -> Result<ProvedSender, StoreError> {
+    Ok(ProvedSender {
+        sender: digest(row)?,
+        network: digest(row)?,
+        hour: row.next()?,
+    })
+}
