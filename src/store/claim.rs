@@ -1,4 +1,4 @@
-//! Claiming work items, holding them, and giving them back.
+//! Claiming work items, holding them, and giving them back one by one.
 //!
 //! Looking costs no write lock: a worker asks which hosts have something waiting, looks at the front of some
 //! of these queues, and takes by their ids the items that it chose. So how it shares its places out is its
@@ -7,19 +7,16 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::queue::micros;
 use super::sql::{Arg, LIST_MAX, args, one, pad, statements};
 use super::work::{Claimable, Lane, Priority, Queue, Retry, WorkItem};
-use super::work_row::{item, item_columns};
+use super::work_row::{counted, deaths, item, item_columns};
 use super::{Read, Store, StoreError};
 
 /// How often an item is tried before it is put aside.
 const TRIES_MAX: u32 = 8;
-/// How many workers may die while they hold an item before it is put aside.
-const DEATHS_MAX: u32 = 3;
 /// The wait after the first failed try; each further one doubles it.
 const BACK_OFF: Duration = Duration::from_secs(5);
 /// The longest wait between two tries.
@@ -50,29 +47,10 @@ statements! {
         "WITH picked AS (SELECT id AS picked_id FROM work_items
             WHERE state = 'waiting' AND leased_by IS NULL AND ready_at <= {now}
                 AND id IN ({list:3}) {for update skip locked})
-        UPDATE work_items SET leased_by = $1, ready_at = {now} + $2, tries = tries + 1
+        UPDATE work_items SET leased_by = $1, ready_at = {now} + $2, tries = tries + 1, deaths = ", counted!(), "
         WHERE id IN (SELECT picked_id FROM picked)
         RETURNING ", item_columns!()
     );
-    EXPIRED = "SELECT (SELECT COUNT(*) FROM work_items
-            WHERE leased_by IS NOT NULL AND leased_by <> $1 AND state = 'waiting' AND ready_at <= {now})
-        + (SELECT COUNT(*) FROM work_items WHERE state = 'waiting' AND priority < 0)
-        + (SELECT COUNT(*) FROM work_items WHERE state = 'waiting' AND priority > 4)";
-    /// In a queue that is none nobody would look.
-    MEND = "UPDATE work_items SET priority = 4
-        WHERE state = 'waiting' AND (priority < 0 OR priority > 4)";
-    BURY = "WITH picked AS (SELECT id AS picked_id FROM work_items
-            WHERE leased_by IS NOT NULL AND leased_by <> $1 AND state = 'waiting'
-                AND ready_at <= {now} AND deaths + 1 >= $2 {for update skip locked})
-        UPDATE work_items SET state = 'dead', leased_by = NULL, deaths = deaths + 1, lane = 2,
-            last_error = 'its worker died ' || (deaths + 1) || ' times without an error: '
-                || 'it may take more memory than there is', finished_at = {now}
-        WHERE id IN (SELECT picked_id FROM picked) RETURNING id, repository";
-    RECLAIM = "WITH picked AS (SELECT id AS picked_id FROM work_items
-            WHERE leased_by IS NOT NULL AND leased_by <> $1 AND state = 'waiting'
-                AND ready_at <= {now} {for update skip locked})
-        UPDATE work_items SET leased_by = NULL, deaths = deaths + 1, lane = 2, ready_at = 0
-        WHERE id IN (SELECT picked_id FROM picked) RETURNING id, repository";
     /// Locked in the order of `id` first, as every other transaction does that takes several.
     HEARTBEAT = "WITH held AS (SELECT id AS held_id FROM work_items
             WHERE leased_by = $2 AND state = 'waiting' AND id IN ({list:3}) ORDER BY id {for update})
@@ -91,11 +69,6 @@ statements! {
     MOVE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, last_error = $1,
             ready_at = 0, lane = $2
         WHERE id = $3 AND leased_by = $4 AND state = 'waiting' AND lane <> 2";
-    EXCUSE = "UPDATE work_items SET deaths = deaths - 1
-        WHERE leased_by = $1 AND state = 'waiting'";
-    RELEASE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, ready_at = 0,
-            deaths = CASE WHEN deaths < 0 THEN 0 ELSE deaths END
-        WHERE leased_by = $1 AND state = 'waiting'";
 }
 
 /// The wait after the given number of failed tries: doubled each time, up to half more or less by
@@ -160,8 +133,7 @@ impl Store {
                 id: row.uuid()?,
                 repository_id: row.next()?,
                 owner: row.next()?,
-                // Less than none when it was excused from one.
-                deaths: u32::try_from(row.next::<i64>()?).unwrap_or(0),
+                deaths: deaths(row.next()?),
             })
         })
         .await
@@ -238,48 +210,6 @@ impl Store {
         }
         ids.truncate(wanted);
         self.take(&ids, worker, lease).await
-    }
-
-    /// Sees to the items whose lease ended while another worker than this one held them: that worker is dead,
-    /// and maybe they were the reason. They go to [`Lane::Alone`], or are put aside after the third time. Items
-    /// with a damaged priority get the last one.
-    ///
-    /// Returns how many items; `None`, with nothing done, when the database kept this worker waiting for longer
-    /// than `patience`, since then it may have kept others from saying that they are alive.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a change.
-    pub async fn reclaim(
-        &self,
-        worker: &str,
-        patience: Duration,
-    ) -> Result<Option<usize>, StoreError> {
-        let asked = Instant::now();
-        let mut read = self;
-        let expired = read
-            .fetch_first(EXPIRED, args![worker], one::count)
-            .await?
-            .unwrap_or_default();
-        if expired == 0 {
-            return Ok(Some(0));
-        }
-        let mut tx = self.begin().await?;
-        if asked.elapsed() > patience {
-            tx.rollback().await?;
-            return Ok(None);
-        }
-        let named = |row: &mut super::sql::Fields<'_>| Ok((row.uuid()?, row.next::<String>()?));
-        tx.execute(MEND, args![]).await?;
-        let buried = tx.fetch(BURY, args![worker, DEATHS_MAX], named).await?;
-        let reclaimed = tx.fetch(RECLAIM, args![worker], named).await?;
-        tx.commit().await?;
-        for (item, repository) in &buried {
-            tracing::error!(%item, repository, "a work item was put aside: its worker died {DEATHS_MAX} times");
-        }
-        for (item, repository) in &reclaimed {
-            tracing::warn!(%item, repository, "the worker of a work item died; it is read apart from others now");
-        }
-        Ok(Some(buried.len() + reclaimed.len()))
     }
 
     /// Makes the leases of these items last `lease` from now on; gives those that are still the
@@ -367,29 +297,6 @@ impl Store {
         let changed = tx.execute(MOVE, args).await?;
         tx.commit().await?;
         Ok(changed == 1)
-    }
-
-    /// Sees to it that the coming death of this worker, which was told to stop, does not count against what it
-    /// holds.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a change.
-    pub async fn excuse(&self, worker: &str) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        tx.execute(EXCUSE, args![worker]).await?;
-        tx.commit().await
-    }
-
-    /// Gives back everything a worker holds, when it shuts down; says how many items. The tries do
-    /// not count.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] of a change.
-    pub async fn release(&self, worker: &str) -> Result<u64, StoreError> {
-        let mut tx = self.begin().await?;
-        let released = tx.execute(RELEASE, args![worker]).await?;
-        tx.commit().await?;
-        Ok(released)
     }
 }
 

@@ -18,6 +18,7 @@ mod error;
 mod find;
 mod gate;
 mod held;
+mod holders;
 mod import;
 mod incidents;
 mod key;
@@ -294,6 +295,7 @@ impl Store {
             again::ALL,
             ahead::ALL,
             claim::ALL,
+            holders::ALL,
             backlog::ALL,
             sources::ALL,
             deliveries::ALL,

@@ -11,7 +11,14 @@ macro_rules! item_columns {
     };
 }
 
-pub(super) use item_columns;
+/// The deaths of an item without the excuse of its last holder: see [`deaths`].
+macro_rules! counted {
+    () => {
+        "CASE WHEN deaths < 0 THEN -1 - deaths ELSE deaths END"
+    };
+}
+
+pub(super) use {counted, item_columns};
 
 pub(super) fn item(row: &mut Fields<'_>) -> Result<WorkItem, StoreError> {
     Ok(WorkItem {
@@ -41,8 +48,7 @@ pub(super) fn item(row: &mut Fields<'_>) -> Result<WorkItem, StoreError> {
             Lane::from_number(number)
                 .ok_or_else(|| StoreError::row(format!("{number} is no lane")))?
         },
-        // Less than none when it was excused from one.
-        deaths: u32::try_from(row.next::<i64>()?).unwrap_or(0),
+        deaths: deaths(row.next()?),
         lineage: {
             let (origin, generation) = (row.optional_uuid()?, row.count()?);
             let (parts, bytes) = (row.optional_count()?, row.optional_count()?);
@@ -54,6 +60,14 @@ pub(super) fn item(row: &mut Fields<'_>) -> Result<WorkItem, StoreError> {
             })
         },
     })
+}
+
+/// Returns how many workers died while they held an item. A holder that is told to stop turns the number into its
+/// complement, which says that its own death is none: twice is once, and the number is still there for the next
+/// holder.
+pub(super) fn deaths(number: i64) -> u32 {
+    let counted = if number < 0 { -1 - number } else { number };
+    u32::try_from(counted).unwrap_or(u32::MAX)
 }
 
 /// A number that is no priority means the last place: an item that cannot be read would keep all others from

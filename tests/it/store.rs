@@ -2,6 +2,7 @@
 
 mod ahead;
 mod failures;
+mod holders;
 mod incidents;
 mod keys;
 mod log;

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::at;
 use crate::support::databases::{TestDatabase, on_both_databases};
 
-const LEASE: Duration = Duration::from_mins(1);
+pub(super) const LEASE: Duration = Duration::from_mins(1);
 
 pub(crate) fn item(n: i64, priority: Priority) -> NewWorkItem {
     NewWorkItem {
@@ -43,7 +43,7 @@ pub(super) async fn claim_one(store: &Store, worker: &str) -> Option<WorkItem> {
 }
 
 /// Lets every wait and every lease end now.
-async fn pass_time(database: &TestDatabase) {
+pub(super) async fn pass_time(database: &TestDatabase) {
     database
         .run("UPDATE work_items SET ready_at = 0 WHERE state = 'waiting'")
         .await

@@ -84,7 +84,7 @@ async fn what_is_held_at_a_stop_is_excused_once_the_database_is_back() {
     house.add_items(&[item]).await;
     let running = Running::start(worker(&house, &slow, Duration::from_secs(1)));
     until("it is asked for", async || slow.asked() == 1).await;
-    proxy.set_trap(b"deaths = deaths - 1");
+    proxy.set_trap(b"deaths = -1 - deaths");
     running.stop.cancel();
     until("the excuse is on its way", async || proxy.caught() == 1).await;
     proxy.cut();
