@@ -1,5 +1,10 @@
 //! Messages become work items and sightings, to be committed together.
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -7,12 +12,17 @@ use jiff::Timestamp;
 use super::push::{Announcement, Push, Remote};
 use super::texts::{Link, scan_texts};
 use crate::fetch::ObjectId;
-use crate::respond::{Candidates, REPOSITORY_MAX, SharedPlace, URL_MAX, shorten};
-use crate::scan::{Engine, Redactor, Scanner};
+use crate::respond::{
+    Candidates, PlaceIndex, Placed, REPOSITORY_MAX, SharedPlace, URL_MAX, shorten,
+};
+use crate::scan::{Candidate, Engine, Redactor, Scanner};
 use crate::store::{NewWorkItem, Place, Priority, WorkKind};
 
-/// The most candidates that are kept of the messages of one poll or one delivery. Real ones hold a few keys.
+/// The most candidates that are held before they are looked up.
 const MAX_CANDIDATES: usize = 10_000;
+
+/// The most candidates of one message that are looked up. Real ones hold a few keys.
+const OF_ONE_MESSAGE: usize = 100_000;
 
 /// What the messages of one poll or one delivery amount to.
 #[derive(Debug, Default)]
@@ -20,10 +30,10 @@ pub struct Gathered {
     /// What is to be fetched.
     pub items: Vec<NewWorkItem>,
     /// What may be keys in the messages themselves: in a text, or in the name of a branch or repository.
-    pub candidates: Candidates,
+    pub candidates: Candidates<MessagePlace>,
     /// Messages whose texts were scanned.
     pub texts: u64,
-    /// Messages that could not be used.
+    /// Messages that could not be used, or not all of them.
     pub malformed: u64,
 }
 
@@ -39,6 +49,51 @@ impl Gathered {
     }
 }
 
+/// A place in a message, or in a name. Whoever writes it chooses how many candidates there are and how long it takes
+/// to read their links in every encoding, so that is done only for what turns out to be a key of ours.
+#[derive(Debug)]
+pub struct MessagePlace {
+    message: Arc<Message>,
+    commit: Option<ObjectId>,
+    link: Option<Arc<Link>>,
+    bytes: usize,
+}
+
+/// What all places in a message share.
+#[derive(Debug)]
+struct Message {
+    source: String,
+    redactor: Redactor,
+    repository: Option<Link>,
+}
+
+impl Placed for MessagePlace {
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn to_shared(&self) -> SharedPlace {
+        let Message {
+            source,
+            redactor,
+            repository,
+        } = &*self.message;
+        let kept = |text: &Link, max| shorten(redactor, &text.text, max, text.cut);
+        let repository = repository.as_ref();
+        SharedPlace {
+            place: Place {
+                source: source.clone(),
+                url: self.link.as_ref().map(|link| kept(link, URL_MAX)),
+                repository: repository.map(|name| kept(name, REPOSITORY_MAX)),
+                commit: self.commit.map(|commit| commit.to_string()),
+                path: None,
+                line: None,
+            },
+            fragment: None,
+        }
+    }
+}
+
 /// Collects what messages amount to.
 #[derive(Debug)]
 pub struct Gatherer<'a> {
@@ -49,6 +104,58 @@ pub struct Gatherer<'a> {
     pub gathered: Gathered,
 }
 
+/// What is left of a message, whose other candidates have to be looked up first. By default all of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// Candidates in front of it.
+    passed: usize,
+    /// Those among them that were not seen before.
+    held: usize,
+}
+
+/// The candidates of a message on their way to the others.
+struct Taking<'g> {
+    message: Arc<Message>,
+    candidates: &'g mut Candidates<MessagePlace>,
+    /// The places of links that are held, by where they are in memory. Links may take turns.
+    places: HashMap<Option<*const Link>, PlaceIndex>,
+    taken: Rest,
+    left_out: u64,
+    cut_links: u64,
+    is_full: bool,
+}
+
+impl Taking<'_> {
+    fn take(&mut self, candidate: Candidate, link: Option<&Arc<Link>>) -> ControlFlow<()> {
+        if self.taken.held >= OF_ONE_MESSAGE {
+            self.left_out += 1;
+            return ControlFlow::Continue(());
+        }
+        if self.candidates.is_full() {
+            self.is_full = true;
+            return ControlFlow::Break(());
+        }
+        let is_first = self.places.is_empty();
+        let place = self.places.entry(link.map(Arc::as_ptr)).or_insert_with(|| {
+            let repository = self.message.repository.as_ref();
+            let names = repository.filter(|_| is_first);
+            let length = |text: Option<&Link>| text.map_or(0, |text| text.text.len());
+            self.cut_links += u64::from(link.is_some_and(|link| link.cut));
+            self.candidates.place(MessagePlace {
+                message: Arc::clone(&self.message),
+                commit: None,
+                link: link.cloned(),
+                // The name is there once.
+                bytes: size_of::<MessagePlace>() + length(names) + length(link.map(|link| &**link)),
+            })
+        });
+        let is_held = self.candidates.add(candidate.value, *place, None);
+        self.taken.passed += 1;
+        self.taken.held += usize::from(is_held);
+        ControlFlow::Continue(())
+    }
+}
+
 impl<'a> Gatherer<'a> {
     /// Collects in the name of `source`; what is found was found at `now`.
     pub fn new(
@@ -57,11 +164,21 @@ impl<'a> Gatherer<'a> {
         engine: &'a Engine,
         now: Timestamp,
     ) -> Self {
+        Self::going_on(source, redactor, engine, Gathered::new(now))
+    }
+
+    /// Goes on with what was collected before.
+    pub fn going_on(
+        source: &'a str,
+        redactor: &'a Redactor,
+        engine: &'a Engine,
+        gathered: Gathered,
+    ) -> Self {
         Self {
             source,
             redactor,
             engine,
-            gathered: Gathered::new(now),
+            gathered,
         }
     }
 
@@ -91,8 +208,9 @@ impl<'a> Gatherer<'a> {
         self.add(item, &announced.remote);
     }
 
-    /// Scans every string of a JSON text. Of more candidates than are kept the rest is left out, and the
-    /// message counts as malformed.
+    /// Scans every string of what is left of a JSON text. When there is no room for more before what is held was
+    /// looked up, it returns what is left then, so that nothing is left out because of others. Of a message that has more than anybody looks up, or links longer than anybody
+    /// looks at, that is told, and it counts as malformed.
     ///
     /// # Errors
     /// What is wrong with the JSON, without quoting it.
@@ -100,44 +218,39 @@ impl<'a> Gatherer<'a> {
         &mut self,
         json: &[u8],
         repository: Option<&str>,
-    ) -> Result<(), serde_json::Error> {
-        let (source, redactor, engine) = (self.source, self.redactor, self.engine);
+        rest: Rest,
+    ) -> Result<Option<Rest>, serde_json::Error> {
         let gathered = &mut self.gathered;
-        gathered.texts += 1;
-        let shorten = |text: &str, max, cut: bool| {
-            let open_end = cut.then(|| engine.longest_match());
-            shorten(redactor, text, max, open_end)
+        let mut taking = Taking {
+            message: message(self.source, self.redactor, repository),
+            candidates: &mut gathered.candidates,
+            places: HashMap::new(),
+            taken: rest,
+            left_out: 0,
+            cut_links: 0,
+            is_full: false,
         };
-        let repository = repository.map(|name| shorten(name, REPOSITORY_MAX, false));
-        let candidates = &mut gathered.candidates;
-        let mut left_out = 0_u64;
-        // Candidates with the same link stand at the same place.
-        let mut last: Option<(Option<Arc<Link>>, _)> = None;
-        scan_texts(engine, json, |candidate, link| {
-            if candidates.is_full() {
-                left_out += 1;
-                return;
-            }
-            let known = last.as_ref().filter(|(known, _)| known.as_ref() == link);
-            let place = known.map_or_else(
-                || {
-                    let url = link.map(|link| shorten(&link.text, URL_MAX, link.cut));
-                    candidates.place(place(source, repository.clone(), url))
-                },
-                |(_, place)| *place,
-            );
-            last = Some((link.cloned(), place));
-            candidates.add(candidate.value, place, None);
+        scan_texts(self.engine, json, rest.passed, |candidate, link| {
+            taking.take(candidate, link)
         })?;
-        if left_out > 0 {
+        let Taking {
+            taken,
+            left_out,
+            cut_links,
+            is_full,
+            ..
+        } = taking;
+        gathered.texts += u64::from(!is_full);
+        if left_out > 0 || cut_links > 0 {
             gathered.malformed += 1;
             tracing::warn!(
-                source,
+                source = self.source,
                 candidates = left_out,
-                "a message holds more than is looked up"
+                links = cut_links,
+                "a message holds more candidates than are looked up, or longer links than are looked at"
             );
         }
-        Ok(())
+        Ok(is_full.then_some(taken))
     }
 
     fn item(
@@ -169,7 +282,7 @@ impl<'a> Gatherer<'a> {
         let holds_key = |text: &str| self.redactor.holds_key(text);
         if holds_key(&item.repository) || item.clone_url.as_deref().is_some_and(holds_key) {
             let source = self.source;
-            let repository = shorten(self.redactor, &item.repository, REPOSITORY_MAX, None);
+            let repository = shorten(self.redactor, &item.repository, REPOSITORY_MAX, false);
             tracing::warn!(
                 %source, host = remote.host, id = remote.repository_id, repository,
                 "a repository has a key in its name; its contents are not read"
@@ -189,10 +302,12 @@ impl<'a> Gatherer<'a> {
             let mut shared = None;
             scanner.scan_text(text.as_bytes(), &mut |candidate| {
                 let at = *shared.get_or_insert_with(|| {
-                    let mut place = place(self.source, Some(repository.clone()), None);
-                    let commit = commit.filter(|id| !id.is_null());
-                    place.place.commit = commit.map(|commit| commit.to_string());
-                    candidates.place(place)
+                    candidates.place(MessagePlace {
+                        message: message(self.source, self.redactor, Some(&repository)),
+                        commit: commit.filter(|id| !id.is_null()),
+                        link: None,
+                        bytes: size_of::<MessagePlace>() + size_of::<Message>() + repository.len(),
+                    })
                 });
                 candidates.add(candidate.value, at, None);
             });
@@ -201,16 +316,10 @@ impl<'a> Gatherer<'a> {
     }
 }
 
-fn place(source: &str, repository: Option<String>, url: Option<String>) -> SharedPlace {
-    SharedPlace {
-        place: Place {
-            source: source.to_owned(),
-            url,
-            repository,
-            commit: None,
-            path: None,
-            line: None,
-        },
-        fragment: None,
-    }
+fn message(source: &str, redactor: &Redactor, repository: Option<&str>) -> Arc<Message> {
+    Arc::new(Message {
+        source: source.to_owned(),
+        redactor: redactor.clone(),
+        repository: repository.map(Link::of),
+    })
 }

@@ -8,6 +8,6 @@ mod gather;
 mod push;
 mod texts;
 
-pub use gather::{Gathered, Gatherer};
+pub use gather::{Gathered, Gatherer, MessagePlace, Rest};
 pub use push::{Announcement, Push, Remote, is_reference, object_id};
 pub use texts::{Link, MAX_DEPTH, scan_texts};

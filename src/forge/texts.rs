@@ -4,6 +4,7 @@
 //! are scanned, names of fields too; it costs little, since the engine is faster than the parser.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -19,7 +20,7 @@ const MAX_LINK: usize = 8 << 10;
 /// Candidates that wait for the end of the object that they stand in, where its link may be.
 const MAX_PENDING: usize = 4096;
 
-/// A link that goes with a text of a message.
+/// A link that goes with a text of a message, or another word of where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// Its first 8 KiB.
@@ -28,20 +29,34 @@ pub struct Link {
     pub cut: bool,
 }
 
-/// Scans every string of a JSON text; calls `found` with each candidate and the nearest link that goes
-/// with it: the `html_url` (or Bitbucket's `links.html.href`, or else GitLab's `url`) of the object that
-/// the string stands in, or of one around it. Nothing is built of the text, whatever is in it; of more than
-/// 4,096 candidates some come without the links that stand behind them.
+impl Link {
+    /// Returns what is looked at of a text.
+    pub fn of(text: &str) -> Self {
+        let end = text.floor_char_boundary(MAX_LINK);
+        Self {
+            text: text[..end].to_owned(),
+            cut: end < text.len(),
+        }
+    }
+}
+
+/// Scans every string of a JSON text; calls `found` with each candidate but the first `from`, and the nearest
+/// link that goes with it: the `html_url` (or Bitbucket's `links.html.href`, or else GitLab's `url`) of the object
+/// that the string stands in, or of one around it. Ends early, without an error, when `found` breaks off.
+///
+/// Nothing is built of the text, whatever is in it; of more than 4,096 candidates some come without the links
+/// that stand behind them.
 ///
 /// # Errors
 /// What is wrong with the JSON, without quoting it. Candidates in front of the fault were not reported.
 pub fn scan_texts(
     engine: &Engine,
     json: &[u8],
-    mut found: impl FnMut(Candidate, Option<&Arc<Link>>),
+    from: usize,
+    mut found: impl FnMut(Candidate, Option<&Arc<Link>>) -> ControlFlow<()>,
 ) -> Result<(), serde_json::Error> {
     // Nearly all messages hold no candidate: for them one pass without links is enough.
-    let mut any = false;
+    let mut any = from > 0;
     let mut scanner = Scanner::new(engine);
     let strings = Strings {
         depth: 0,
@@ -51,27 +66,41 @@ pub fn scan_texts(
             }
         },
     };
-    let mut reader = serde_json::Deserializer::from_slice(json);
-    strings.deserialize(&mut reader)?;
-    reader.end()?;
+    if from == 0 {
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        strings.deserialize(&mut reader)?;
+        reader.end()?;
+    }
     if any {
         let mut linking = Linking {
             scanner,
             pending: Vec::new(),
+            passed_over: from,
+            wanted: ControlFlow::Continue(()),
             found: &mut found,
         };
         let mut reader = serde_json::Deserializer::from_slice(json);
-        linking.value(0, Wanted::Nothing).deserialize(&mut reader)?;
-        linking.deliver();
+        let read = linking.value(0, Wanted::Nothing).deserialize(&mut reader);
+        if linking.wanted.is_continue() {
+            read?;
+            linking.deliver();
+        }
     }
     Ok(())
 }
+
+/// Whoever wants candidates, until he breaks off.
+type Taker<'t> = dyn FnMut(Candidate, Option<&Arc<Link>>) -> ControlFlow<()> + 't;
 
 /// Candidates on their way to whoever wants them, each with the link that was found for it so far.
 struct Linking<'e> {
     scanner: Scanner<'e>,
     pending: Vec<(Candidate, Option<Arc<Link>>)>,
-    found: &'e mut dyn FnMut(Candidate, Option<&Arc<Link>>),
+    /// Candidates that are still not to be delivered.
+    passed_over: usize,
+    /// Whether more are wanted.
+    wanted: ControlFlow<()>,
+    found: &'e mut Taker<'e>,
 }
 
 impl<'e> Linking<'e> {
@@ -83,17 +112,22 @@ impl<'e> Linking<'e> {
         }
     }
 
-    fn scan(&mut self, text: &str) {
-        let pending = &mut self.pending;
-        let found = &mut *self.found;
+    /// Scans a string, unless nothing more is wanted: then it is an error, so that nothing more is read.
+    fn scan<E: serde::de::Error>(&mut self, text: &str) -> Result<(), E> {
+        let (pending, passed_over) = (&mut self.pending, &mut self.passed_over);
+        let (found, wanted) = (&mut *self.found, &mut self.wanted);
         self.scanner.scan_text(text.as_bytes(), &mut |candidate| {
             if pending.len() >= MAX_PENDING {
-                for (candidate, link) in pending.drain(..) {
-                    found(candidate, link.as_ref());
-                }
+                deliver(pending, passed_over, wanted, found);
             }
-            pending.push((candidate, None));
+            if wanted.is_continue() {
+                pending.push((candidate, None));
+            }
         });
+        match self.wanted {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(E::custom("no more is wanted")),
+        }
     }
 
     /// Gives those from `first` on that have no link yet the one of the object around them.
@@ -105,8 +139,23 @@ impl<'e> Linking<'e> {
     }
 
     fn deliver(&mut self) {
-        for (candidate, link) in self.pending.drain(..) {
-            (self.found)(candidate, link.as_ref());
+        let (passed_over, wanted) = (&mut self.passed_over, &mut self.wanted);
+        deliver(&mut self.pending, passed_over, wanted, self.found);
+    }
+}
+
+/// Hands on what waits, as long as it is wanted.
+fn deliver(
+    pending: &mut Vec<(Candidate, Option<Arc<Link>>)>,
+    passed_over: &mut usize,
+    wanted: &mut ControlFlow<()>,
+    found: &mut Taker<'_>,
+) {
+    for (candidate, link) in pending.drain(..) {
+        if *passed_over > 0 {
+            *passed_over -= 1;
+        } else if wanted.is_continue() {
+            *wanted = found(candidate, link.as_ref());
         }
     }
 }
@@ -162,13 +211,9 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
         f.write_str("JSON")
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Option<Link>, E> {
-        self.linking.scan(text);
-        let end = text.floor_char_boundary(MAX_LINK);
-        Ok((self.wanted == Wanted::Text).then(|| Link {
-            text: text[..end].to_owned(),
-            cut: end < text.len(),
-        }))
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Option<Link>, E> {
+        self.linking.scan(text)?;
+        Ok((self.wanted == Wanted::Text).then(|| Link::of(text)))
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Option<Link>, E> {
@@ -245,8 +290,8 @@ impl Visitor<'_> for Name<'_, '_> {
         f.write_str("the name of a field")
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<Field, E> {
-        self.0.scan(name);
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Field, E> {
+        self.0.scan(name)?;
         Ok(match name {
             "html_url" => Field::HtmlUrl,
             "links" => Field::Links,
@@ -342,9 +387,10 @@ mod tests {
     fn found(json: &[u8]) -> Result<Vec<(String, Option<String>)>, serde_json::Error> {
         let engine = Engine::new(&FormatSet::builtin(), Encodings::ALL);
         let mut found = Vec::new();
-        scan_texts(&engine, json, |candidate, link| {
+        scan_texts(&engine, json, 0, |candidate, link| {
             let value = candidate.value.expose().to_owned();
             found.push((value, link.map(|link| link.text.clone())));
+            ControlFlow::Continue(())
         })?;
         Ok(found)
     }
@@ -400,6 +446,31 @@ mod tests {
         assert_eq!(found.len(), 10_000);
         assert_eq!(found.last().unwrap().1.as_ref().unwrap().len(), MAX_LINK);
         assert_eq!(found[0].1, None);
+    }
+
+    #[test]
+    fn goes_on_where_it_was_broken_off() {
+        let keys: Vec<_> = (0..9_000).map(|_| key()).collect();
+        let parts: Vec<_> = keys.chunks(700).map(|keys| keys.join(" ")).collect();
+        let here = "https://forge.example/issues/7";
+        let message = json!([parts, {"html_url": here, "body": key()}]).to_string();
+        let engine = Engine::new(&FormatSet::builtin(), Encodings::ALL);
+        let (mut all, mut links) = (Vec::new(), 0);
+        for _ in 0..4 {
+            let until = all.len() + 2_500;
+            scan_texts(&engine, message.as_bytes(), all.len(), |candidate, link| {
+                all.push(candidate.value.expose().to_owned());
+                links += usize::from(link.is_some());
+                if all.len() < until {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            })
+            .unwrap();
+        }
+        assert_eq!((all.len(), links), (9_001, 1));
+        assert_eq!(all[..9_000], keys);
     }
 
     #[test]

@@ -125,16 +125,18 @@ impl<P: Placed> Candidates<P> {
         PlaceIndex(index)
     }
 
-    /// Adds a candidate, unless it is known to be nobody's or was seen often enough.
-    pub fn add(&mut self, value: KeyValue, place: PlaceIndex, line: Option<Line>) {
+    /// Adds a candidate, unless it is known to be nobody's or was seen often enough. Returns whether it was added.
+    pub fn add(&mut self, value: KeyValue, place: PlaceIndex, line: Option<Line>) -> bool {
         if self.counted.len() >= MAX_COUNTED {
             self.counted.clear();
         }
         let count = self.counted.entry(value.sha256()).or_default();
-        if *count < PLACES_PER_VALUE {
+        let is_wanted = *count < PLACES_PER_VALUE;
+        if is_wanted {
             *count += 1;
             self.list.push(Candidate { value, place, line });
         }
+        is_wanted
     }
 
     /// Whether no more should be added before these were looked up.
@@ -194,6 +196,16 @@ impl<P: Placed> Candidates<P> {
         self.found = found;
         self.clear(&known);
         Ok(())
+    }
+
+    /// How many sightings of keys of ours were sifted out.
+    pub fn found(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Returns the sightings that were [sifted out](Self::sift), for those who do not want to hold them until the end.
+    pub fn take_found(&mut self) -> Vec<Sighting> {
+        std::mem::take(&mut self.found)
     }
 
     /// Those that are keys of ours, with those that were [sifted out](Self::sift) before.

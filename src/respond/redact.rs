@@ -46,15 +46,23 @@ pub(super) fn clean_key(redactor: &Redactor, key: &Key) -> Key {
     key
 }
 
-/// `text` without keys, at most `max` bytes of it and an ellipsis: what is kept of it in the end, for those
-/// who would otherwise hold all of it until then. If the text itself was cut, its last `open_end` bytes may
-/// be the beginning of a key; they are dropped.
-pub fn shorten(redactor: &Redactor, text: &str, max: usize, open_end: Option<usize>) -> String {
+/// Returns `text` without keys, at most `max` bytes of it and an ellipsis: what is kept of it in the end, for those
+/// who would otherwise hold all of it until then.
+///
+/// If it is the beginning of a longer text, a key may stand across its end, and what is there of it is not known for
+/// one, in whatever encoding. So only that is kept which comes out the same when half as much is known: a
+/// key that begins there would have to take up the other half to be cut.
+pub fn shorten(redactor: &Redactor, text: &str, max: usize, is_cut: bool) -> String {
     let redacted = redactor.redact(text);
-    let certain = redacted.len().saturating_sub(open_end.unwrap_or(0));
+    let mut certain = redacted.len();
+    if is_cut {
+        let half = redactor.redact(&text[..text.floor_char_boundary(text.len() / 2)]);
+        let bytes = redacted.bytes().zip(half.bytes());
+        certain = bytes.take_while(|(a, b)| a == b).count();
+    }
     let end = redacted.floor_char_boundary(certain.min(max));
     let mut kept = redacted[..end].to_owned();
-    if end < redacted.len() || open_end.is_some() {
+    if end < redacted.len() || is_cut {
         kept.push('…');
     }
     kept
@@ -76,6 +84,11 @@ fn clean(redactor: &Redactor, text: &str, max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
     use crate::keyformat::FormatSet;
 
@@ -114,13 +127,45 @@ mod tests {
                 key.expose(),
                 "y".repeat(40)
             );
-            let early = shorten(&redactor, &text, 50, None);
+            let early = shorten(&redactor, &text, 50, false);
             assert!(early.len() <= 50 + '…'.len_utf8());
             assert_eq!(clean(&redactor, &early, 50), clean(&redactor, &text, 50));
         }
-        // A key that was cut in two is in no redacted text.
-        let text = format!("path/{}", &key.expose()[..30]);
-        let shortened = shorten(&redactor, &text, 50, Some(43));
-        assert_eq!(shortened, "…");
+    }
+
+    /// A key that was cut in two is in no redacted text, however much is taken out in front of it and however it is
+    /// written.
+    #[test]
+    fn what_is_cut_keeps_no_part_of_a_key() {
+        let formats = FormatSet::builtin();
+        let redactor = Redactor::new(&formats);
+        let mint = || formats.get("rescind_secret").unwrap().mint().unwrap();
+        let percent = |text: &str| {
+            text.bytes().fold(String::new(), |mut encoded, byte| {
+                let _ = write!(encoded, "%{byte:02X}");
+                encoded
+            })
+        };
+        let others: Vec<_> = (0..180).map(|_| mint().expose().to_owned()).collect();
+        let start = format!("https://git.example/{}/", others.join("/"));
+        let key = mint();
+        let forms = [
+            key.expose().to_owned(),
+            percent(key.expose()),
+            percent(&percent(key.expose())),
+            hex::encode(key.expose()),
+            STANDARD.encode(key.expose()),
+        ];
+        for form in forms {
+            for cut in 1..form.len() {
+                let text = format!("{start}{}", &form[..cut]);
+                let kept = shorten(&redactor, &text, 1 << 20, true);
+                assert!(kept.starts_with("https://git.example/rsc_sk_…"), "{kept}");
+                assert!(kept.len() < start.len() / 4);
+                let after = kept.rsplit('/').next().unwrap();
+                assert!(after.len() < 24, "{after}");
+                assert!(cut < 12 || !kept.contains(&form[..12]), "{kept}");
+            }
+        }
     }
 }

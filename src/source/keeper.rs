@@ -13,6 +13,9 @@ use crate::store::{Reason, SourceState, StoreError, retried};
 /// So many candidates are looked up before more are gathered.
 const MANY_CANDIDATES: usize = 1_024;
 
+/// So many sightings of keys of ours are reported before more are gathered.
+const MANY_FOUND: usize = 1_024;
+
 /// The wait after a first failure; it doubles with each further one.
 const BACK_OFF: Duration = Duration::from_secs(15);
 
@@ -107,11 +110,17 @@ impl Keeper {
         Ok(added)
     }
 
-    /// Looks up candidates once there are many, so that there is room for those of the next message.
+    /// Looks up candidates once there are many, so that there is room for others: what one author writes must not
+    /// hide what another does. Many keys of ours are reported at once; to report them twice does no harm.
     pub(super) async fn sift(&self, gathered: &mut Gathered) -> Result<(), PollError> {
-        let candidates = &gathered.candidates;
+        let candidates = &mut gathered.candidates;
         if candidates.len() >= MANY_CANDIDATES || candidates.is_full() {
-            gathered.candidates.sift(&self.parts.store).await?;
+            candidates.sift(&self.parts.store).await?;
+        }
+        if candidates.found() >= MANY_FOUND {
+            let (found, actor) = (candidates.take_found(), self.actor());
+            let reported = self.parts.responder.report(found, Reason::Leaked, &actor);
+            reported.await?;
         }
         Ok(())
     }

@@ -33,10 +33,10 @@ pub use payload::BodyError;
 pub use places::ClonePlaces;
 pub use verify::Unverified;
 
-use crate::forge::{Gathered, Gatherer};
+use crate::forge::{Gathered, Gatherer, Rest};
 use crate::respond::{REPOSITORY_MAX, Responder, shorten};
 use crate::scan::Engine;
-use crate::store::{Priority, StoreError};
+use crate::store::{Priority, Reason, StoreError};
 use inbox::{Entry, NotTaken, Taken};
 use meaning::{Delivered, Meaning};
 use tally::{Good, Refusal, Tally};
@@ -140,11 +140,25 @@ impl Proved {
     }
 }
 
+/// So many sightings of keys of ours are reported before more are gathered. To report them twice does no harm.
+const MANY_FOUND: usize = 1_024;
+
+fn not_json(error: &serde_json::Error) -> BodyError {
+    BodyError::NotJson {
+        line: error.line(),
+        column: error.column(),
+    }
+}
+
 /// What was read of a delivery.
 struct Read {
     id: Option<String>,
     gathered: Gathered,
     good: Good,
+    /// The name of its repository.
+    repository: Option<String>,
+    /// Where to go on with its texts, if there was no room for more.
+    rest: Option<Rest>,
 }
 
 impl Webhook {
@@ -218,9 +232,7 @@ impl Webhook {
     /// # Errors
     /// [`WebhookError`]; the delivery can be repeated then.
     pub async fn receive(self: &Arc<Self>, delivery: Proved) -> Result<(), WebhookError> {
-        let size = delivery.body.len();
-        let read = self.anywhere(size, move |webhook| webhook.read(&delivery));
-        let outcome = match read.await {
+        let outcome = match self.read_wholly(delivery).await {
             Ok(read) => self.keep(read).await,
             Err(error) => Err(error),
         };
@@ -259,6 +271,51 @@ impl Webhook {
             .map_err(|_| WebhookError::Died)?
     }
 
+    /// Reads a delivery, and finds out whose the candidates are as often as there is no room for more: none of ours
+    /// is left out because of others.
+    async fn read_wholly(self: &Arc<Self>, delivery: Proved) -> Result<Read, WebhookError> {
+        let size = delivery.body.len();
+        let delivery = Arc::new(delivery);
+        let this = Arc::clone(&delivery);
+        let read = self.anywhere(size, move |webhook| webhook.read(&this));
+        let mut read = read.await?;
+        while let Some(from) = read.rest {
+            let candidates = &mut read.gathered.candidates;
+            let sifted = candidates.sift(self.responder.store()).await;
+            sifted.map_err(Arc::new)?;
+            if candidates.found() >= MANY_FOUND {
+                let found = candidates.take_found();
+                let actor = self.forge.source();
+                let reported = self.responder.report(found, Reason::Leaked, actor).await;
+                reported.map_err(Arc::new)?;
+            }
+            let this = Arc::clone(&delivery);
+            let read_on = self.anywhere(size, move |webhook| webhook.read_on(&this, read, from));
+            read = read_on.await?;
+        }
+        Ok(read)
+    }
+
+    /// Goes on with the texts of a delivery.
+    fn read_on(&self, delivery: &Proved, read: Read, from: Rest) -> Result<Read, WebhookError> {
+        let json = payload::json(&delivery.headers, &delivery.body)?;
+        let (source, redactor) = (self.forge.source(), self.responder.redactor());
+        let mut found = Gatherer::going_on(source, redactor, &self.engine, read.gathered);
+        let rest = found.texts(&json, read.repository.as_deref(), from);
+        let rest = rest.map_err(|error| not_json(&error))?;
+        let gathered = found.gathered;
+        let good = Good {
+            malformed: read.good.malformed || gathered.malformed > 0,
+            ..read.good
+        };
+        Ok(Read {
+            gathered,
+            good,
+            rest,
+            ..read
+        })
+    }
+
     fn read(&self, Proved { headers, body }: &Proved) -> Result<Read, WebhookError> {
         let now = self.responder.clock().now();
         let event = self.forge.event(headers).map_err(|none| match none {
@@ -281,7 +338,7 @@ impl Webhook {
             places: &self.places,
         };
         self.gather(&delivered, &json, now)
-            .map(|(gathered, good)| Read { id, gathered, good })
+            .map(|read| Read { id, ..read })
     }
 
     /// Scans every text of a delivery and notes what it tells of pushes.
@@ -290,18 +347,15 @@ impl Webhook {
         delivered: &Delivered<'_>,
         json: &[u8],
         now: Timestamp,
-    ) -> Result<(Gathered, Good), WebhookError> {
+    ) -> Result<Read, WebhookError> {
         let source = self.forge.source();
         let redactor = self.responder.redactor();
         let mut found = Gatherer::new(source, redactor, &self.engine, now);
         let repository = ["/repository/full_name", "/project/path_with_namespace"];
         let repository = repository.iter().find_map(|path| delivered.text(path));
-        found
-            .texts(json, repository)
-            .map_err(|error| BodyError::NotJson {
-                line: error.line(),
-                column: error.column(),
-            })?;
+        let rest = found
+            .texts(json, repository, Rest::default())
+            .map_err(|error| not_json(&error))?;
         let meaning = Meaning::of(self.forge, delivered);
         for push in &meaning.pushes {
             found.push(push, Priority::Webhook, now);
@@ -311,7 +365,7 @@ impl Webhook {
         }
         for wrong in &meaning.malformed {
             let wrong = redactor.redact(wrong);
-            let repository = repository.map(|name| shorten(redactor, name, REPOSITORY_MAX, None));
+            let repository = repository.map(|name| shorten(redactor, name, REPOSITORY_MAX, false));
             tracing::warn!(
                 source,
                 forge = self.forge.name(),
@@ -327,11 +381,19 @@ impl Webhook {
             malformed: gathered.malformed > 0 || !meaning.malformed.is_empty(),
             at: now,
         };
-        Ok((gathered, good))
+        Ok(Read {
+            id: None,
+            gathered,
+            good,
+            repository: repository.map(str::to_owned),
+            rest,
+        })
     }
 
     async fn keep(&self, read: Read) -> Result<(), WebhookError> {
-        let Read { id, gathered, good } = read;
+        let Read {
+            id, gathered, good, ..
+        } = read;
         let Gathered {
             items, candidates, ..
         } = gathered;

@@ -129,10 +129,6 @@ impl<'a> Collector<'a> {
 
     fn take(&mut self, piece: &Piece<'_>) {
         let is_new = self.to_skip == 0;
-        let before = (
-            self.gatherer.gathered.texts,
-            self.gatherer.gathered.malformed,
-        );
         let is_event = match piece {
             Piece::Object(json) => self.event(json, is_new),
             Piece::Junk(wrong) => {
@@ -145,11 +141,11 @@ impl<'a> Collector<'a> {
             self.batch.events += u64::from(is_event);
         } else {
             self.to_skip -= 1;
-            let gathered = &mut self.gatherer.gathered;
-            (gathered.texts, gathered.malformed) = before;
         }
         self.taken += 1;
-        if self.taken >= BATCH || self.gatherer.gathered.candidates.len() >= MANY_CANDIDATES {
+        let candidates = &self.gatherer.gathered.candidates;
+        let is_much = candidates.len() >= MANY_CANDIDATES || candidates.is_full();
+        if self.taken >= BATCH || is_much {
             self.tell();
         }
     }
@@ -170,7 +166,12 @@ impl<'a> Collector<'a> {
             forks: false,
             now: self.reading.at,
         };
-        tally.take(&event, &mut self.gatherer, taking);
+        let mut rest = self.counted(is_new, |gatherer| tally.take(&event, gatherer, taking));
+        while let Some(from) = rest {
+            // What is held is looked up on its own, and what one author writes hides nothing of others.
+            self.tell();
+            rest = self.counted(is_new, |gatherer| tally.go_on(&event, gatherer, from));
+        }
         if is_new {
             self.batch.unknown += tally.unknown;
         }
@@ -180,9 +181,21 @@ impl<'a> Collector<'a> {
         event.malformed.is_none()
     }
 
+    /// Gathers, and counts what was gathered only if it is new.
+    fn counted<T>(&mut self, is_new: bool, gather: impl FnOnce(&mut Gatherer<'a>) -> T) -> T {
+        let counts = |gathered: &Gathered| (gathered.texts, gathered.malformed);
+        let before = counts(&self.gatherer.gathered);
+        let value = gather(&mut self.gatherer);
+        if !is_new {
+            let gathered = &mut self.gatherer.gathered;
+            (gathered.texts, gathered.malformed) = before;
+        }
+        value
+    }
+
     fn malformed(&mut self, wrong: &str, is_new: bool) {
-        self.gatherer.gathered.malformed += 1;
         if is_new {
+            self.gatherer.gathered.malformed += 1;
             let source = &self.reading.source;
             tracing::debug!(%source, wrong, "an archived event cannot be read");
         }
@@ -193,7 +206,8 @@ impl<'a> Collector<'a> {
         let next = gatherer(self.reading, self.parts);
         let mut batch = std::mem::take(&mut self.batch);
         batch.gathered = std::mem::replace(&mut self.gatherer, next).gathered;
-        let is_something = std::mem::take(&mut self.taken) > 0;
+        let is_something =
+            std::mem::take(&mut self.taken) > 0 || !batch.gathered.candidates.is_empty();
         if is_something {
             // Nobody listens any more: the loop finds out by itself.
             let _ = self.told.blocking_send(Told::Batch(Box::new(batch)));

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::event::Event;
 use super::payload::News;
-use crate::forge::Gatherer;
+use crate::forge::{Gatherer, Rest};
 use crate::store::Priority;
 
 /// How the events of a source are taken.
@@ -38,13 +38,14 @@ impl Tally {
         self.wrong.get_or_insert(wrong);
     }
 
-    /// Takes one event: what it tells to fetch, and what its texts give away.
+    /// Takes one event: what it tells to fetch, and what its texts give away. Returns whether, and from where, to
+    /// [go on](Self::go_on) with it once there is room.
     pub(in crate::source) fn take(
         &mut self,
         event: &Event<'_>,
         gatherer: &mut Gatherer<'_>,
         taking: Taking,
-    ) {
+    ) -> Option<Rest> {
         let at = event.at.unwrap_or(taking.now);
         self.events += 1;
         self.unknown += u64::from(event.is_unknown);
@@ -58,16 +59,28 @@ impl Tally {
                 News::Fork(_) => {}
             }
         }
-        let mut wrong = event.malformed;
-        if let Some(texts) = event.texts {
-            let repository = event.repository.as_ref().map(ToString::to_string);
-            let scanned = gatherer.texts(texts.get().as_bytes(), repository.as_deref());
-            if scanned.is_err() {
-                wrong = wrong.or(Some("its payload nests too deep, or has broken texts"));
-            }
-        }
-        if let Some(wrong) = wrong {
+        if let Some(wrong) = event.malformed {
             self.malformed(wrong);
         }
+        self.go_on(event, gatherer, Rest::default())
+    }
+
+    /// Goes on with the texts of an event.
+    pub(in crate::source) fn go_on(
+        &mut self,
+        event: &Event<'_>,
+        gatherer: &mut Gatherer<'_>,
+        from: Rest,
+    ) -> Option<Rest> {
+        let repository = event.repository.as_ref().map(ToString::to_string);
+        let json = event.texts?.get().as_bytes();
+        gatherer
+            .texts(json, repository.as_deref(), from)
+            .unwrap_or_else(|_| {
+                if event.malformed.is_none() {
+                    self.malformed("its payload nests too deep, or has broken texts");
+                }
+                None
+            })
     }
 }

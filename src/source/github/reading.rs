@@ -11,7 +11,7 @@ use super::cursor::{Cursor, Seen};
 use super::event::Event;
 use super::gather::{Taking, Tally};
 use super::page::{entries, text};
-use crate::forge::Gatherer;
+use crate::forge::{Gatherer, Rest};
 use crate::source::{PollError, Scope};
 
 /// Pages that the feed has.
@@ -53,11 +53,11 @@ impl<'k> Reading<'k> {
 
     /// Takes an event unless it was read before. Events that come between two requests move others to the
     /// next page, and a feed may show one twice.
-    fn take(&mut self, event: &Event<'_>, seen: &Seen, taking: Taking) {
+    fn take(&mut self, event: &Event<'_>, seen: &Seen, taking: Taking) -> Option<Rest> {
         if let Some(id) = &event.id {
             self.overlaps |= seen.is_behind(id);
             if seen.is_behind(id) || seen.is_ahead(id) || !self.known.insert(id.clone()) {
-                return;
+                return None;
             }
             self.ids.push(id.clone());
         }
@@ -65,7 +65,7 @@ impl<'k> Reading<'k> {
             let (oldest, newest) = self.times.unwrap_or((at, at));
             self.times = Some((oldest.min(at), newest.max(at)));
         }
-        self.tally.take(event, &mut self.gatherer, taking);
+        self.tally.take(event, &mut self.gatherer, taking)
     }
 }
 
@@ -122,8 +122,11 @@ impl GitHubEvents {
         };
         for event in &events {
             let event = Event::read(event.get(), &self.options.host);
-            reading.take(&event, seen, taking);
-            // Before the next event needs the room: what one author writes must not hide what another does.
+            let mut rest = reading.take(&event, seen, taking);
+            while let Some(from) = rest {
+                self.keeper.sift(&mut reading.gatherer.gathered).await?;
+                rest = reading.tally.go_on(&event, &mut reading.gatherer, from);
+            }
             self.keeper.sift(&mut reading.gatherer.gathered).await?;
         }
         reading.tags.push((answer.token, page, answer.etag.clone()));

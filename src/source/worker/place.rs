@@ -7,7 +7,7 @@ use reqwest::Url;
 
 use crate::fetch::{ObjectId, Text};
 use crate::respond::{PATH_MAX, Placed, SharedPlace, URL_MAX, shorten};
-use crate::scan::{Engine, Redactor};
+use crate::scan::Redactor;
 use crate::store::{NewWorkItem, Place};
 
 /// How a forge writes the address of a line.
@@ -60,8 +60,6 @@ impl Links {
 #[derive(Debug, Clone)]
 pub(super) struct Places {
     redactor: Redactor,
-    /// The longest stretch of text that can be one key, in bytes.
-    longest: usize,
     source: String,
     repository: String,
     links: Links,
@@ -73,16 +71,10 @@ pub(super) struct Places {
 
 impl Places {
     /// The places of a range of the repository that is cloned from `clone_url`.
-    pub(super) fn new(
-        range: &NewWorkItem,
-        clone_url: &Url,
-        redactor: &Redactor,
-        engine: &Engine,
-    ) -> Self {
+    pub(super) fn new(range: &NewWorkItem, clone_url: &Url, redactor: &Redactor) -> Self {
         let page = clone_url.as_str().trim_end_matches('/');
         Self {
             redactor: redactor.clone(),
-            longest: engine.longest_match(),
             source: range.source.clone(),
             links: Links::of(&range.source, &range.host),
             page: page.strip_suffix(".git").unwrap_or(page).to_owned(),
@@ -124,7 +116,14 @@ impl Placed for TextPlace<'_> {
         // A key in a path is taken out before the path is encoded: in the link it would be encoded once more.
         let raw = self.path.as_deref();
         let path = raw.map(String::from_utf8_lossy);
-        let path = path.as_deref().map(|path| places.redactor.redact(path));
+        let is_cut = self.path_is_cut;
+        let path = path.as_deref().map(|path| {
+            if is_cut {
+                Cow::Owned(shorten(&places.redactor, path, path.len(), true))
+            } else {
+                places.redactor.redact(path)
+            }
+        });
         let url = match (raw, &path) {
             (Some(_), Some(Cow::Owned(redacted))) => {
                 places.links.blob(&commit, &encode(redacted.as_bytes()))
@@ -133,11 +132,9 @@ impl Placed for TextPlace<'_> {
             (None, _) => places.links.commit(&commit),
         };
         let url = format!("{}/{url}", places.page);
-        // A byte of a path takes up to three in a link.
-        let open_end = |each| self.path_is_cut.then_some(places.longest * each);
-        let kept = shorten(&places.redactor, &url, URL_MAX, open_end(3));
-        let path = path.map(|path| shorten(&places.redactor, &path, PATH_MAX, open_end(1)));
-        let has_lines = raw.is_some() && !kept.ends_with('…');
+        let kept = shorten(&places.redactor, &url, URL_MAX, false);
+        let path = path.map(|path| shorten(&places.redactor, &path, PATH_MAX, false));
+        let has_lines = raw.is_some() && !is_cut && !kept.ends_with('…');
         SharedPlace {
             fragment: has_lines.then_some(places.links.fragment()),
             place: Place {
@@ -173,7 +170,6 @@ mod tests {
     use super::*;
     use crate::fetch::{ObjectId, TextKind};
     use crate::keyformat::FormatSet;
-    use crate::scan::Encodings;
     use crate::store::{Priority, WorkKind};
 
     const AFTER: &str = "7a8f3ac80e2ad2f6842cb86f576d4bfe2c03e300";
@@ -198,9 +194,8 @@ mod tests {
             event_at: Timestamp::UNIX_EPOCH,
         };
         let formats = FormatSet::builtin();
-        let engine = Engine::new(&formats, Encodings::ALL);
         let clone_url = Url::parse("https://git.example/acme/shop.git").unwrap();
-        Places::new(&range, &clone_url, &Redactor::new(&formats), &engine)
+        Places::new(&range, &clone_url, &Redactor::new(&formats))
     }
 
     fn text(kind: TextKind, commit: Option<ObjectId>, path: Option<&[u8]>) -> Text<'_> {

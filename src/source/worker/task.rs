@@ -89,10 +89,8 @@ impl Shared {
 
     /// Fetches and scans a range.
     async fn read(self: Arc<Self>, plan: Plan, place: Place, item: WorkItem) -> Tried {
-        let WorkerParts {
-            responder, engine, ..
-        } = &self.parts;
-        let places = Places::new(&item.range, &plan.clone_url, responder.redactor(), engine);
+        let redactor = self.parts.responder.redactor();
+        let places = Places::new(&item.range, &plan.clone_url, redactor);
         let has_token = plan.token.is_some();
         let request = match request(&item.range, plan) {
             Ok(request) => request,

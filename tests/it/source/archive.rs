@@ -9,6 +9,7 @@ use flate2::write::GzEncoder;
 use jiff::SignedDuration;
 use reqwest::Url;
 use rescind::fetch::http_client;
+use rescind::keyformat::FormatSet;
 use rescind::source::{
     BackfillOutcome, GhArchive, GhArchiveOptions, HourError, Period, PollError, PollOutcome,
     Source as _, SourceParts,
@@ -100,6 +101,19 @@ fn comment(words: &str) -> Value {
         "id": "7", "type": "IssueCommentEvent", "repo": {"id": 9, "name": "octocat/Hello-World"},
         "payload": {"comment": {"html_url": "https://git.example/octocat/Hello-World/issues/1#c7", "body": words}},
         "created_at": "2026-05-28T19:01:00Z",
+    })
+}
+
+/// Comments of a stranger whose links are long.
+fn long_links(count: usize) -> Value {
+    let format = FormatSet::builtin().get("rescind_secret").unwrap().clone();
+    let long = "some.words,".repeat(180);
+    let texts = (0..count).map(|n| {
+        json!({"html_url": format!("https://git.example/{n}/{long}"), "body": format.mint().unwrap().expose()})
+    });
+    json!({
+        "id": "8", "type": "IssueCommentEvent", "repo": {"id": 9, "name": "octocat/Hello-World"},
+        "payload": {"texts": texts.collect::<Vec<_>>()}, "created_at": "2026-05-28T19:01:00Z",
     })
 }
 
@@ -546,4 +560,24 @@ async fn archive_connection_that_is_cut_is_no_whole_hour() {
         ),
         "{failure}"
     );
+}
+
+#[tokio::test]
+async fn archived_strangers_hide_no_key_of_another_event() {
+    let (_database, house) = sqlite().await;
+    let (first, first_value) = house.issue(false).await;
+    let (last, last_value) = house.issue(false).await;
+    let events = [
+        comment(first_value.expose()),
+        long_links(700),
+        comment(last_value.expose()),
+        // More than there is room for at a time.
+        long_links(1_500),
+    ];
+    let server = hours(&[(NEWEST, gzip(&lines(&events)))]).await;
+    let archive = house.archive(&server.uri());
+    poll(&archive).await;
+    let state = house.past().await;
+    assert_eq!((state.events, state.texts, state.malformed), (4, 4, 0));
+    assert!(house.is_revoked(&first).await && house.is_revoked(&last).await);
 }

@@ -148,6 +148,41 @@ on_both_databases! {
         assert!(house.is_revoked(&key).await);
     }
 
+    /// Nor do the links that go with it, whoever comes first and wherever a look-up is due.
+    async fn long_links_of_others_hide_no_key(database) {
+        let house = House::new(&database.store().await);
+        let format = FormatSet::builtin().get("rescind_secret").unwrap().clone();
+        let long = "some.words,".repeat(180);
+        let decoys = |event: usize, count: usize| -> Vec<Value> {
+            let decoy = |n| json!({
+                "html_url": format!("https://git.example/{event}/{n}/{long}"),
+                "body": format.mint().unwrap().expose(),
+            });
+            (0..count).map(decoy).collect()
+        };
+        let event = |id: usize, texts: Vec<Value>| json!({
+            "id": id.to_string(), "type": "IssueCommentEvent", "actor": {"id": 1, "login": "somebody"},
+            "repo": {"id": 7, "name": "acme/app"}, "public": true, "created_at": "2026-11-22T07:50:26Z",
+            "payload": {"action": "created", "texts": texts},
+        });
+        let mut events = Vec::new();
+        let mut keys = Vec::new();
+        // Just before there is no room, and when there is none.
+        for (id, (before, beside)) in [(500, 200), (700, 0), (200, 600), (0, 0)].into_iter().enumerate() {
+            let (key, value) = house.issue(false).await;
+            let mut ours = decoys(100 + id, beside);
+            ours.push(json!(value.expose()));
+            events.push(event(2 * id, decoys(id, before)));
+            events.push(event(2 * id + 1, ours));
+            keys.push(key);
+        }
+        let server = feed(&events).await;
+        assert_eq!(poll(&house.source(&server.uri())).await.malformed, 0);
+        for key in &keys {
+            assert!(house.is_revoked(key).await);
+        }
+    }
+
     async fn a_key_in_the_name_of_a_branch_is_revoked_and_not_kept(database) {
         let house = House::new(&database.store().await);
         let (key, value) = house.issue(false).await;

@@ -130,6 +130,33 @@ on_both_databases! {
         server.stop().await;
     }
 
+    /// However many candidates and long links others wrote into the same delivery, before it or after it.
+    async fn strangers_in_a_delivery_hide_no_key(database) {
+        let server = TestServer::on(database, all()).await;
+        let admin = server.admin().await;
+        let commit = |n: usize, link: &str| json!({
+            "id": AFTER, "url": format!("https://github.com/acme/webshop/commit/{n}{link}"),
+            "message": server.mint().expose(),
+        });
+        let many: Vec<_> = (0..10_500).map(|n| commit(n, "")).collect();
+        let wordy: Vec<_> = (0..800).map(|n| commit(n, &"some.words,".repeat(180))).collect();
+        for (id, decoys) in [("many", many), ("wordy", wordy)] {
+            for is_first in [true, false] {
+                let key = admin.create(json!({})).await;
+                let mut payload = github_push("refs/heads/main", BEFORE, AFTER);
+                let mut commits = decoys.clone();
+                let at = if is_first { 0 } else { commits.len() };
+                commits.insert(at, json!({"message": key["value"]}));
+                payload["commits"] = json!(commits);
+                let reply = send(&server, Forge::GitHub, "push", &format!("{id} {is_first}"), &payload).await;
+                assert_eq!(reply.status, 202, "{}", reply.text);
+                let log = admin.get("/api/v1/revocations").await.json();
+                assert_eq!(log["items"][0]["key_id"], key["id"], "{id} {is_first}: {log}");
+            }
+        }
+        server.stop().await;
+    }
+
     async fn a_delivery_that_failed_can_be_repeated(database) {
         let server = TestServer::on(database, all()).await;
         let admin = server.admin().await;

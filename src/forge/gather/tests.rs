@@ -1,0 +1,123 @@
+use std::collections::HashSet;
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
+use crate::respond::Sighting;
+use crate::scan::Encodings;
+
+struct House {
+    engine: Engine,
+    redactor: Redactor,
+    format: KeyFormat,
+}
+
+impl House {
+    fn new() -> Self {
+        let formats = FormatSet::builtin();
+        Self {
+            engine: Engine::new(&formats, Encodings::ALL),
+            redactor: Redactor::new(&formats),
+            format: formats.get("rescind_secret").unwrap().clone(),
+        }
+    }
+
+    fn key(&self) -> String {
+        self.format.mint().unwrap().expose().to_owned()
+    }
+
+    /// The sightings of what is ours in a message, and how many parts were gathered as malformed.
+    fn seen(&self, message: &Value, ours: &str, rest: Rest) -> (Vec<Sighting>, u64) {
+        let json = message.to_string();
+        let now = Timestamp::UNIX_EPOCH;
+        let mut gatherer = Gatherer::new("feed", &self.redactor, &self.engine, now);
+        let known = HashSet::from([KeyValue::new(ours).sha256()]);
+        let (mut seen, mut rest) = (Vec::new(), Some(rest));
+        while let Some(from) = rest {
+            let left = gatherer.texts(json.as_bytes(), Some("acme/app"), from);
+            rest = left.unwrap();
+            let candidates = &mut gatherer.gathered.candidates;
+            assert!(candidates.len() <= MAX_CANDIDATES);
+            seen.extend(candidates.sightings(&known));
+            candidates.clear(&known);
+        }
+        (seen, gatherer.gathered.malformed)
+    }
+}
+
+#[test]
+fn strangers_candidates_take_no_room_however_many_and_wherever() {
+    let house = House::new();
+    let ours = house.key();
+    let many: Vec<_> = (0..MAX_CANDIDATES + 2).map(|_| house.key()).collect();
+    let same = vec![house.key(); OF_ONE_MESSAGE + 1];
+    for message in [
+        json!([many, ours]),
+        json!([ours, many]),
+        json!([same, ours]),
+    ] {
+        let (seen, malformed) = house.seen(&message, &ours, Rest::default());
+        assert_eq!((seen.len(), malformed), (1, 0));
+    }
+}
+
+#[test]
+fn links_that_take_turns_are_held_once() {
+    let house = House::new();
+    let long = format!("https://forge.example/{}", "x".repeat(8_000));
+    let turns: Vec<_> = (0..300)
+        .map(|n| {
+            let link = format!("https://forge.example/{n}");
+            json!([house.key(), {"url": link, "body": house.key()}])
+        })
+        .collect();
+    let message = json!({"html_url": long, "texts": turns}).to_string();
+    let now = Timestamp::UNIX_EPOCH;
+    let mut gatherer = Gatherer::new("feed", &house.redactor, &house.engine, now);
+    let rest = gatherer.texts(message.as_bytes(), None, Rest::default());
+    assert_eq!(rest.unwrap(), None);
+    assert_eq!(gatherer.gathered.candidates.len(), 600);
+}
+
+#[test]
+fn more_than_is_looked_up_of_one_message_is_left_out_and_counted() {
+    let house = House::new();
+    let ours = house.key();
+    let many: Vec<_> = (0..20).map(|_| house.key()).collect();
+    let message = json!([many, ours]);
+    for (left, expected) in [(20, (0, 1)), (21, (1, 0))] {
+        let rest = Rest {
+            passed: 0,
+            held: OF_ONE_MESSAGE - left,
+        };
+        let (seen, malformed) = house.seen(&message, &ours, rest);
+        assert_eq!((seen.len(), malformed), expected);
+    }
+}
+
+#[test]
+fn a_link_that_is_cut_keeps_no_part_of_a_key_and_is_counted() {
+    let house = House::new();
+    let ours = house.key();
+    // So many keys that little is left when they are taken out, and one across the end of what is looked at.
+    let others: Vec<_> = (0..165).map(|_| house.key()).collect();
+    let across = house.key().bytes().fold(String::new(), |mut across, byte| {
+        let _ = write!(across, "%{byte:02X}");
+        across
+    });
+    let mut link = format!("https://forge.example/{}/", others.join("/"));
+    let start = (8 << 10) - across.len() + 6;
+    assert!(link.len() < start, "{}", link.len());
+    link += &"x".repeat(start - link.len());
+    link += &across;
+    let (seen, malformed) = house.seen(&json!({"url": link, "body": ours}), &ours, Rest::default());
+    let url = seen[0].place.url.as_deref().unwrap();
+    assert!(
+        url.starts_with("https://forge.example/rsc_sk_…") && url.ends_with('…'),
+        "{url}"
+    );
+    assert!(!url.contains(&across[..24]), "{url}");
+    assert_eq!((seen.len(), malformed), (1, 1));
+}
