@@ -290,6 +290,9 @@ fn unavailable_because(error: &StoreError) -> &'static str {
         StoreError::Disk { .. } => {
             "The database's disk does not work. Nothing was changed; try again later."
         }
+        StoreError::Gone { .. } => {
+            "The database's file was removed or replaced. Nothing was changed; try again later."
+        }
         _ => "The database does not answer. Nothing was changed; try again later.",
     }
 }

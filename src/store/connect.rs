@@ -10,6 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Postgres, Sqlite};
 use tokio::time::Instant;
 
+use super::files::Files;
 use super::gate::Urgency;
 use super::pool::{GOODBYE, Manners, Pool};
 use super::sql::Dialect;
@@ -46,6 +47,7 @@ pub(super) enum Db {
     Sqlite {
         read: Pool<Sqlite>,
         write: Pool<Sqlite>,
+        files: Files,
     },
     Postgres(Pool<Postgres>),
 }
@@ -58,9 +60,17 @@ impl Db {
         }
     }
 
+    /// Whether what is written now is in files that are still there afterwards.
+    pub(super) fn check_files(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite { files, .. } => files.check(),
+            Self::Postgres(_) => Ok(()),
+        }
+    }
+
     pub(super) fn hurry(&self) {
         match self {
-            Self::Sqlite { read, write } => {
+            Self::Sqlite { read, write, .. } => {
                 read.hurry();
                 write.hurry();
             }
@@ -72,7 +82,7 @@ impl Db {
     /// know of the files, so all of them end before a new one begins.
     pub(super) fn renew(&self) {
         match self {
-            Self::Sqlite { read, write } => {
+            Self::Sqlite { read, write, .. } => {
                 if !write.renew() {
                     return;
                 }
@@ -94,7 +104,7 @@ impl Db {
 
     pub(super) async fn close(&self) {
         match self {
-            Self::Sqlite { read, write } => {
+            Self::Sqlite { read, write, .. } => {
                 take_over(write).await;
                 read.close().await;
                 write.close().await;
@@ -173,14 +183,16 @@ async fn sqlite(url: &str, create: bool) -> Result<(Db, String, bool), StoreErro
         .pragma("cache_size", "-32768")
         .pragma("wal_autocheckpoint", WAL_PAGES.to_string())
         .pragma("journal_size_limit", WAL_KEPT.to_string());
-    let write = sqlite_pool(&name, 1, writer).await?;
-    let read = sqlite_pool(&name, SQLITE_READERS, options.read_only(true)).await?;
-    Ok((Db::Sqlite { read, write }, name, found))
+    let files = Files::new(&path);
+    let write = sqlite_pool(&files, 1, writer).await?;
+    files.opened();
+    let read = sqlite_pool(&files, SQLITE_READERS, options.read_only(true)).await?;
+    Ok((Db::Sqlite { read, write, files }, name, found))
 }
 
-/// Connects to a SQLite file.
+/// Connects to a SQLite file. One connection is the one that writes.
 async fn sqlite_pool(
-    name: &str,
+    files: &Files,
     connections: u32,
     options: SqliteConnectOptions,
 ) -> Result<Pool<Sqlite>, StoreError> {
@@ -192,13 +204,15 @@ async fn sqlite_pool(
             may_die: false,
             keeps_place: true,
             lifetime: None,
+            files: Some(files.clone()),
+            writes: connections == 1,
         },
     );
     // While another process turns a new file into one with a WAL, SQLite answers that it is locked at
     // once, without waiting as it does for every other lock.
     match pool.try_out(MIGRATION_LOCK_WAIT).await {
         Ok(()) => Ok(pool),
-        Err(error) => Err(StoreError::from_driver(name, &error)),
+        Err(error) => Err(StoreError::from_driver(files.name(), &error)),
     }
 }
 
@@ -262,6 +276,8 @@ async fn postgres(url: &str, max_connections: u32) -> Result<(Db, String), Store
             may_die: true,
             keeps_place: false,
             lifetime: Some(LIFETIME),
+            files: None,
+            writes: false,
         },
     );
     match pool.try_out(CONNECTION_WAIT).await {

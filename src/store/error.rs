@@ -108,6 +108,16 @@ pub enum StoreError {
         /// What the operating system or the driver said.
         cause: String,
     },
+    /// A file of the database was removed or replaced while it was open: what is written would be lost.
+    #[error(
+        "the files of the database {database} are not those that were opened: {cause}; put the file itself back under its name (a copy does not do), or restart rescind with the files that it is to use; nothing is accepted until then"
+    )]
+    Gone {
+        /// File path.
+        database: String,
+        /// Which file, and what became of it.
+        cause: String,
+    },
     /// The database's contents are not what this program writes.
     #[error(
         "the database {database} holds something this program did not write: {cause}; restore a backup, or name another database in database.url"
@@ -156,6 +166,7 @@ impl StoreError {
                 | Self::Full { .. }
                 | Self::ReadOnly { .. }
                 | Self::Disk { .. }
+                | Self::Gone { .. }
                 | Self::NotMigrated { .. }
         )
     }

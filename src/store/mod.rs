@@ -15,6 +15,7 @@ mod connect;
 mod deliveries;
 mod entry;
 mod error;
+mod files;
 mod find;
 mod gate;
 mod held;
@@ -174,6 +175,7 @@ impl Store {
     /// # Errors
     /// Any [`StoreError`], among them [`StoreError::NoRoom`]; the schema is then as it was.
     pub async fn migrate(&self) -> Result<i64, StoreError> {
+        self.0.db.check_files()?;
         let before = self.schema_version().await?;
         if before < migrate::known_version() {
             let is_file = self.0.db.dialect() == sql::Dialect::Sqlite;
@@ -191,6 +193,7 @@ impl Store {
                 room::check(&self.0.name)?;
             }
             migrate::migrate(&self.0.db, &self.0.name).await?;
+            self.0.db.check_files()?;
         }
         Ok(migrate::known_version() - before)
     }
@@ -344,6 +347,10 @@ impl Store {
     }
 
     fn failed(&self, error: &sqlx::Error) -> StoreError {
+        // Whatever the driver says of it.
+        if let Err(gone) = self.0.db.check_files() {
+            return gone;
+        }
         self.renewing(StoreError::from_driver(&self.0.name, error))
     }
 

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::files::Files;
 use super::gate::{Gate, NoPlace, Place, Urgency};
 use super::held::Held;
 
@@ -48,6 +49,10 @@ pub(super) struct Manners {
     pub(super) keeps_place: bool,
     /// Connections older than this are replaced.
     pub(super) lifetime: Option<Duration>,
+    /// The files that every connection is to open: those that were there first.
+    pub(super) files: Option<Files>,
+    /// Whether its connections write to those.
+    pub(super) writes: bool,
 }
 
 /// Connections to one database. Cheap to clone.
@@ -174,6 +179,9 @@ where
 
     async fn connect_once(&self) -> Result<Idle<DB>, sqlx::Error> {
         let mut connection = self.0.options.connect().await?;
+        if let Some(files) = &self.0.manners.files {
+            files.check().map_err(io::Error::other)?;
+        }
         if let Some(sql) = &self.0.manners.set_up {
             let sql = sqlx::raw_sql(AssertSqlSafe(sql.clone()));
             (&mut connection).execute(sql).await?;
@@ -232,6 +240,7 @@ where
             places.push(self.enter(Urgency::Awaited, until).await?);
         }
         let idle = std::mem::take(&mut *self.idle());
+        self.ends();
         for idle in idle {
             let _ = timeout(GOODBYE, idle.connection.close()).await;
         }
@@ -291,9 +300,18 @@ where
         }
     }
 
+    /// A connection is about to end.
+    fn ends(&self) {
+        let manners = &self.0.manners;
+        if let Some(files) = manners.files.as_ref().filter(|_| manners.writes) {
+            files.writer_ends();
+        }
+    }
+
     /// Says goodbye to the database while nobody waits. Without a runtime, the connection just ends.
     fn close_softly(&self, connection: DB::Connection, place: Option<Place>) {
         let keeps_place = self.0.manners.keeps_place;
+        self.ends();
         self.in_background(async move {
             if keeps_place {
                 let _ = connection.close().await;

@@ -123,6 +123,7 @@ impl Store {
     }
 
     async fn check_now(&self) -> Result<(), StoreError> {
+        self.0.db.check_files()?;
         self.check_ready().await?;
         if let Some(proof) = self.0.ready.proof() {
             return proof;

@@ -41,8 +41,12 @@ impl fmt::Debug for Tx {
 
 impl Tx {
     pub(super) async fn begin(store: Store) -> Result<Self, StoreError> {
+        store.0.db.check_files()?;
         let begun = match &store.0.db {
-            Db::Sqlite { write, .. } => begin_sqlite(&store, write).await.map(OpenTx::Sqlite),
+            Db::Sqlite { write, files, .. } => {
+                let begun = begin_sqlite(&store, write).await;
+                begun.inspect(|_| files.written()).map(OpenTx::Sqlite)
+            }
             Db::Postgres(pool) => begin_postgres(&store, pool).await.map(OpenTx::Postgres),
         };
         match begun {
@@ -92,7 +96,11 @@ impl Tx {
             None => return Err(over(&self.store)),
         };
         match ended {
-            Ok(()) if how == "COMMIT" && self.changed => self.store.0.ready.committed(),
+            Ok(()) if how == "COMMIT" && self.changed => {
+                // What went into a file that is gone counts as not committed.
+                self.store.0.db.check_files()?;
+                self.store.0.ready.committed();
+            }
             Ok(()) => {}
             Err(error) => return Err(self.failure(&error)),
         }

@@ -26,6 +26,7 @@ impl Store {
     /// # Errors
     /// Any [`StoreError`] of a change.
     pub async fn cut_wal(&self) -> Result<(), StoreError> {
+        self.0.db.check_files()?;
         let wal = format!("{}-wal", self.0.name);
         let size = || std::fs::metadata(&wal).map_or(0, |wal| wal.len());
         if self.0.db.dialect() == Dialect::Postgres || size() <= LARGE {

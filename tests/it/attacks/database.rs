@@ -3,6 +3,7 @@
 mod closing;
 mod disk;
 mod frozen;
+mod moved;
 pub(crate) mod proxy;
 mod read_only;
 mod room;

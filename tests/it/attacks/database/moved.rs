@@ -1,0 +1,131 @@
+//! Files of SQLite that are removed or replaced under a running daemon.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::until;
+use crate::cli::Binary;
+use crate::serve::Daemon;
+
+const REVOKE: &str = "/api/v1/integrations/credential-scanning/revoke";
+
+struct House {
+    binary: Binary,
+    file: PathBuf,
+    report: String,
+}
+
+/// A database with a key that nobody reported yet.
+fn house() -> House {
+    let binary = Binary::new();
+    let file = binary.path("data/rescind.db");
+    let url = format!("sqlite://{}", file.display());
+    let binary = binary.with("RESCIND__DATABASE__URL", &url);
+    let key = binary.run("keys create --user u --description x").ok();
+    let report = format!(r#"{{"api_key":"{}"}}"#, key.trim());
+    House {
+        binary,
+        file,
+        report,
+    }
+}
+
+fn revocations(binary: &Binary) -> usize {
+    binary.run("log list --json").ok().lines().count()
+}
+
+/// Nothing is accepted, and everybody is told why.
+fn refuses(daemon: &mut Daemon, report: &str, file: &Path) {
+    let ready = until(
+        "readiness",
+        || daemon.get("/readyz", None),
+        |(status, _)| *status == 503,
+    );
+    assert!(ready.1.contains("removed or replaced"), "{}", ready.1);
+    let refused = daemon.post(REVOKE, None, report);
+    assert_eq!(refused.0, 503, "{}", refused.1);
+    assert_eq!(daemon.get("/healthz", None).0, 200);
+    let line = daemon.wait_for("nothing is accepted");
+    for said in [
+        &file.display().to_string(),
+        "put the file itself back",
+        "restart",
+    ] {
+        assert!(line.contains(said), "{said} is not in {line}");
+    }
+}
+
+#[test]
+fn a_file_that_is_moved_away_takes_nothing_until_it_is_back() {
+    let House {
+        binary,
+        file,
+        report,
+    } = house();
+    let mut daemon = Daemon::start(&binary, &["serve"]);
+    assert_eq!(daemon.get("/readyz", None).0, 200);
+    let away = binary.path("away.db");
+    fs::rename(&file, &away).unwrap();
+    refuses(&mut daemon, &report, &file);
+    // A copy is another file.
+    fs::copy(&away, &file).unwrap();
+    assert_eq!(daemon.post(REVOKE, None, &report).0, 503);
+    fs::rename(&away, &file).unwrap();
+    let accepted = daemon.post(REVOKE, None, &report);
+    assert_eq!(accepted.0, 200, "{}", accepted.1);
+    until(
+        "readiness",
+        || daemon.get("/readyz", None).0,
+        |status| *status == 200,
+    );
+    daemon.wait_for("are back");
+    daemon.signal("KILL");
+    daemon.wait();
+    assert_eq!(revocations(&binary), 1);
+}
+
+/// As who restores a backup without stopping the daemon. The backup is not touched by the old program.
+#[test]
+fn a_file_that_is_replaced_is_used_after_a_restart() {
+    let House {
+        binary,
+        file,
+        report,
+    } = house();
+    let backup = binary.path("backup.db");
+    fs::copy(&file, &backup).unwrap();
+    let mut daemon = Daemon::start(&binary, &["serve"]);
+    fs::rename(&backup, &file).unwrap();
+    refuses(&mut daemon, &report, &file);
+    let before = fs::read(&file).unwrap();
+    let ended = daemon.stop();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(fs::read(&file).unwrap() == before, "the backup was changed");
+    assert_eq!(revocations(&binary), 0);
+    let daemon = Daemon::start(&binary, &["serve"]);
+    assert_eq!(daemon.post(REVOKE, None, &report).0, 200);
+    assert_eq!(revocations(&binary), 1);
+}
+
+/// What SQLite keeps beside the database: another program would begin new ones, and both would write.
+#[test]
+fn files_beside_the_database_that_are_removed_take_nothing() {
+    for end in ["-wal", "-shm"] {
+        let House {
+            binary,
+            file,
+            report,
+        } = house();
+        let mut daemon = Daemon::start(&binary, &["serve"]);
+        let other = binary.path("data/rescind.db").display().to_string() + end;
+        fs::remove_file(&other).unwrap();
+        refuses(&mut daemon, &report, &file);
+        let ended = daemon.stop();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let tokens = binary.run("tokens list --json").ok();
+        assert_eq!(tokens.lines().count(), 1, "what it held is in the file");
+        let daemon = Daemon::start(&binary, &["serve"]);
+        let accepted = daemon.post(REVOKE, None, &report);
+        assert_eq!(accepted.0, 200, "{end}: {}", accepted.1);
+    }
+}
