@@ -9,7 +9,7 @@ use clap::Args;
 use super::house::block_on;
 use super::{Context, DONE, allocator, output};
 use crate::clock::SystemClock;
-use crate::daemon::{Daemon, Ended, Signals};
+use crate::daemon::{Daemon, DaemonError, Ended, Signals};
 
 /// `rescind serve`
 #[derive(Debug, Args)]
@@ -33,8 +33,12 @@ pub(super) fn run(context: &Context) -> anyhow::Result<ExitCode> {
     }
     block_on(async {
         // First, so that a signal during the start ends it in order too.
-        let signals = Signals::listen().context("cannot listen for signals")?;
-        let mut daemon = Daemon::start(&config, formats, Arc::new(SystemClock)).await?;
+        let mut signals = Signals::listen().context("cannot listen for signals")?;
+        let started = Daemon::start(&config, formats, Arc::new(SystemClock), &mut signals);
+        let mut daemon = match started.await {
+            Err(DaemonError::Stopped(_)) => return Ok(DONE),
+            started => started?,
+        };
         if let Some(token) = daemon.take_admin_token() {
             let shown = format!("admin token (shown once): {}", token.expose());
             let remedy = "make another token with `rescind tokens create --role admin`";

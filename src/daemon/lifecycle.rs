@@ -52,6 +52,13 @@ impl Lifecycle {
         });
     }
 
+    /// Ends all tasks, those that end within `patience` in order.
+    pub(super) async fn abandon(&self, patience: Duration) {
+        self.stop.cancel();
+        self.tasks.close();
+        let _ = tokio::time::timeout(patience, self.tasks.wait()).await;
+    }
+
     /// Waits for a signal or the death of a task, then at most `patience` for all tasks to finish.
     pub async fn run(&self, mut signals: Signals, patience: Duration) -> Ended {
         tokio::select! {
@@ -108,7 +115,8 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    /// Returns the name of the next one that comes.
+    pub(super) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",

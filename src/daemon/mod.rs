@@ -5,6 +5,7 @@
 mod descriptors;
 mod intake;
 mod lifecycle;
+mod opening;
 mod outgoing;
 mod poller;
 mod sources;
@@ -17,7 +18,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::time::timeout;
 
 pub use descriptors::Descriptors;
 pub use intake::{ContentServers, content_servers};
@@ -31,11 +31,11 @@ use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::fetch::{HttpClientError, guarded_client};
 use crate::intake::webhook::InboxTask;
-use crate::keyformat::{FormatSet, KeyValue, Peppers};
+use crate::keyformat::{FormatSet, KeyValue};
 use crate::respond::{IssuerFormats, Responder};
-use crate::server::{self, AppState, Connections, Intake, Limits, TrustedProxies};
+use crate::server::{self, AppState, Connections, Entrance, Intake, Limits, TrustedProxies};
 use crate::source::PollError;
-use crate::store::{Lookup, Store, StoreError, StoreOptions};
+use crate::store::{Lookup, Store, StoreError};
 
 /// How long requests and work items under way may take to finish after a signal. Service managers
 /// commonly kill after 90 s, container runtimes after 10 to 30 s.
@@ -43,6 +43,9 @@ const PATIENCE: Duration = Duration::from_secs(25);
 
 /// How long closing the database may take after that.
 const CLOSING: Duration = Duration::from_secs(3);
+
+/// How long requests may take to finish when the start fails. All they are told is that it is under way.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The daemon did not start.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +71,9 @@ pub enum DaemonError {
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A signal of this name came before everything was started. Nothing is wrong.
+    #[error("stopped by {0} before the start was complete")]
+    Stopped(&'static str),
     /// The first access token could not be made.
     #[error(transparent)]
     Token(#[from] MintTokenError),
@@ -131,14 +137,16 @@ impl<'a> Parts<'a> {
 
 impl Daemon {
     /// Listens, opens the database, migrates it, makes the first access token on an empty one, and
-    /// starts serving.
+    /// starts serving. Until then requests are answered that it is not ready, and that the process is up.
     ///
     /// # Errors
-    /// When the address is taken, the database cannot be used, or there are too few file descriptors. Nothing keeps running then.
+    /// When the address is taken, the database cannot be used, there are too few file descriptors, or a signal came.
+    /// Nothing keeps running then.
     pub async fn start(
         config: &Config,
         formats: FormatSet,
         clock: SharedClock,
+        signals: &mut Signals,
     ) -> Result<Self, DaemonError> {
         let descriptors = Descriptors::raise();
         if let Some((what, remedy)) = descriptors.far_too_few() {
@@ -151,9 +159,39 @@ impl Daemon {
         let listener = bind(config.server.bind).await?;
         let address = listener.local_addr().unwrap_or(config.server.bind);
         let http = guarded_client(&outgoing::guard(config))?;
-        let store = open(config).await?;
-        let lifecycle = Lifecycle::default();
-        let parts = Parts::new(config, formats, &store, clock, http, &lifecycle);
+        let connections = Connections {
+            most: descriptors.connections,
+            momentary: descriptors.momentary,
+            proxies: TrustedProxies::new(config.server.trusted_proxies.clone()),
+        };
+        let (lifecycle, entrance) = (Lifecycle::default(), Entrance::default());
+        let stop = lifecycle.stop_token();
+        let serving = server::serve(listener, entrance.clone(), connections, stop);
+        lifecycle.spawn("api", serving);
+        let started = async {
+            let store = opening::open(config, address, &entrance, signals).await?;
+            let parts = Parts::new(config, formats, &store, clock, http, &lifecycle);
+            let started = Self::start_on(parts, &entrance, address).await;
+            if started.is_err() {
+                opening::close(&store).await;
+            }
+            started
+        };
+        let started = started.await;
+        if started.is_err() {
+            lifecycle.abandon(FAREWELL).await;
+        }
+        started
+    }
+
+    /// Starts everything that works on the open database.
+    async fn start_on(
+        parts: Parts<'_>,
+        entrance: &Entrance,
+        address: SocketAddr,
+    ) -> Result<Self, DaemonError> {
+        let (config, lifecycle) = (parts.config, parts.lifecycle);
+        let store = parts.responder.store().clone();
         let work = Work::new(&parts);
         let mut sources = sources::make(&parts, &work)?;
         let redelivery = intake::redelivery(&parts, &work)?;
@@ -163,12 +201,7 @@ impl Daemon {
         if let Some(redelivery) = redelivery {
             intake::start_redelivery(&parts, redelivery);
         }
-        let connections = Connections {
-            most: descriptors.connections,
-            momentary: descriptors.momentary,
-            proxies: TrustedProxies::new(config.server.trusted_proxies.clone()),
-        };
-        serve(&parts, intake, listener, connections);
+        serve(&parts, intake, entrance);
         work.start(&parts, std::mem::take(&mut sources.origins));
         sources.start(&parts);
         let (hurried, stop) = (store.clone(), lifecycle.stop_token());
@@ -183,7 +216,7 @@ impl Daemon {
             url,
             admin_token,
             store,
-            lifecycle,
+            lifecycle: lifecycle.clone(),
         })
     }
 
@@ -211,11 +244,7 @@ impl Daemon {
     pub async fn run(self, signals: Signals) -> Ended {
         let ended = self.lifecycle.run(signals, PATIENCE).await;
         // Whatever did not end finds the database closed, and is done again.
-        if timeout(CLOSING, self.store.close()).await.is_err() {
-            tracing::warn!(
-                "the database was not closed in time: a copy of a SQLite file needs its -wal"
-            );
-        }
+        opening::close(&self.store).await;
         if ended == Ended::Cleanly {
             tracing::info!("stopped");
         }
@@ -223,26 +252,8 @@ impl Daemon {
     }
 }
 
-async fn open(config: &Config) -> Result<Store, StoreError> {
-    let options = StoreOptions {
-        peppers: Peppers::new(config.keys.peppers.clone()),
-        ..StoreOptions::new(config.database.url.clone())
-    };
-    let store = Store::open(options).await?;
-    let steps = store.migrate().await?;
-    if steps > 0 {
-        tracing::info!(database = store.name(), steps, "the database was migrated");
-    }
-    Ok(store)
-}
-
-/// Starts the API, and the tasks that its requests wait for. Those end when the API has.
-fn serve(
-    parts: &Parts<'_>,
-    (intake, inbox): (Intake, InboxTask),
-    listener: TcpListener,
-    connections: Connections,
-) {
+/// Lets requests in, and starts the tasks that they wait for. Those end when the API has.
+fn serve(parts: &Parts<'_>, (intake, inbox): (Intake, InboxTask), entrance: &Entrance) {
     let (lookup, task) = Lookup::new(parts.responder.store().clone());
     parts.lifecycle.spawn("lookup", task.run());
     let limits = Limits::default();
@@ -257,11 +268,8 @@ fn serve(
         .spawn("senders", state.clone().keep_senders(stop.clone()));
     parts
         .lifecycle
-        .spawn("public keys", state.clone().keep_public_keys(stop.clone()));
-    let router = server::router(state);
-    parts
-        .lifecycle
-        .spawn("api", server::serve(listener, router, connections, stop));
+        .spawn("public keys", state.clone().keep_public_keys(stop));
+    entrance.open(server::router(state));
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, DaemonError> {

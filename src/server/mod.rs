@@ -1,7 +1,7 @@
 //! HTTP: connections, router, access tokens, errors, the API.
 //!
 //! A connection gets a place (`places`) and has to keep pace (`guarded`); of a head only what is looked at is kept (`head`); bodies share a budget (`budget`, `body`, `reading`),
-//! those of senders that proved themselves first (`standing`), before a restart, too (`recall`). A request is told its client's address (`client`), passes `layers` (identifier, time limit, log line), finds its handler in `router`, shows its
+//! those of senders that proved themselves first (`standing`), before a restart, too (`recall`). A request goes to the API once there is one (`entrance`), is told its client's address (`client`), passes `layers` (identifier, time limit, log line), finds its handler in `router`, shows its
 //! access token to [`Caller`], has its body read field by field by `fields`, and is answered by one file
 //! of [`api`]. Whatever goes wrong becomes an [`ApiError`]. The caller of [`router`] builds an
 //! [`AppState`], runs the task behind its [`Lookup`], and hands the router to [`serve`].
@@ -12,6 +12,7 @@ mod body;
 mod budget;
 mod client;
 mod crowds;
+mod entrance;
 mod error;
 mod fields;
 mod guarded;
@@ -43,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use access::{Caller, DEFAULT_PROJECT, Permission};
 pub use client::TrustedProxies;
+pub use entrance::Entrance;
 pub use error::{ApiError, ApiResult};
 pub use places::{Connections, MOMENTARY_CONNECTIONS, MOST_CONNECTIONS};
 pub use query::{MAX_LIMIT, Query};

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, header};
@@ -21,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
+use super::entrance::Entrance;
 use super::error::{ApiError, ApiResult};
 use super::guarded::Guarded;
 use super::head::{MAX_HEAD, MAX_HEADERS, detach};
@@ -78,18 +78,18 @@ impl<S: Sync> FromRequestParts<S> for Finisher {
     }
 }
 
-/// Serves `router` (HTTP/1.1) on `listener` until `shutdown` is cancelled, then waits for the requests
+/// Serves what `entrance` leads to (HTTP/1.1), such as a router, on `listener` until `shutdown` is cancelled, then waits for the requests
 /// that are under way. Give the wait its own deadline: a client may be slow to read an export.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    entrance: impl Into<Entrance>,
     connections: Connections,
     shutdown: CancellationToken,
 ) {
     let tasks = TaskTracker::new();
     let places = Places::new(connections.clone());
     let serving = Serving {
-        router,
+        entrance: entrance.into(),
         places: Arc::clone(&places),
         finisher: Finisher(tasks.clone()),
         lingerers: Arc::new(Semaphore::new(LINGERERS.min(connections.most))),
@@ -150,7 +150,7 @@ fn is_of_one_connection(error: &std::io::Error) -> bool {
 /// What every connection works with.
 #[derive(Clone)]
 struct Serving {
-    router: Router,
+    entrance: Entrance,
     places: Arc<Places>,
     finisher: Finisher,
     lingerers: Arc<Semaphore>,
@@ -172,7 +172,7 @@ impl Serving {
             let place = Arc::clone(&of_requests);
             let turn = place.pulse.work();
             let request = serving.routed(request, peer, &place);
-            let router = serving.router.clone();
+            let router = serving.entrance.router();
             async move {
                 let _turn = turn;
                 answer(router, request, &place).await
@@ -248,7 +248,7 @@ async fn is_over(place: &Place) {
 }
 
 async fn answer(
-    mut router: Router,
+    mut router: axum::Router,
     request: Request,
     place: &Place,
 ) -> Result<Response, Infallible> {

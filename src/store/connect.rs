@@ -29,6 +29,9 @@ const IDLE_TRANSACTION: Duration = Duration::from_secs(10);
 /// After this PostgreSQL ends a statement that this program does not wait for any more. Statements of a
 /// transaction have a limit of their own.
 const STATEMENT: Duration = Duration::from_secs(65);
+/// So often PostgreSQL looks, while a statement runs, whether this program still waits for it: a migration that is
+/// given up would go on to its end otherwise, and hold its locks.
+const CLIENT_CHECK: Duration = Duration::from_secs(2);
 /// PostgreSQL's connections are replaced when they are so old.
 const LIFETIME: Duration = Duration::from_mins(30);
 /// Prepared statements kept per connection: all fixed ones, and the usual lengths of the others.
@@ -299,6 +302,7 @@ fn postgres_settings() -> String {
         "('tcp_keepalives_interval', '5')".to_owned(),
         "('tcp_keepalives_count', '3')".to_owned(),
         "('tcp_user_timeout', '20000')".to_owned(),
+        millis("client_connection_check_interval", CLIENT_CHECK),
     ];
     format!(
         "SELECT set_config(known.name, wanted.value, false) FROM pg_catalog.pg_settings known

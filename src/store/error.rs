@@ -15,6 +15,16 @@ pub enum StoreError {
         /// What the driver said.
         cause: String,
     },
+    /// The server of the database answers, and will have nothing to do with this program.
+    #[error(
+        "the database {database} is refused by its server: {cause}; correct the user, the password or the name of the database in database.url, or make them on the server"
+    )]
+    Denied {
+        /// URL without password.
+        database: String,
+        /// What the server said.
+        cause: String,
+    },
     /// Somebody else holds what the operation needs; the same operation may succeed right away.
     #[error("the database {database} is busy: {cause}; try again")]
     Busy {
@@ -161,6 +171,7 @@ impl StoreError {
         matches!(
             self,
             Self::Unavailable { .. }
+                | Self::Denied { .. }
                 | Self::Busy { .. }
                 | Self::Conflict { .. }
                 | Self::Full { .. }
@@ -245,8 +256,11 @@ fn from_postgres(database: String, code: &str, cause: String) -> StoreError {
         "40001" | "40P01" => StoreError::Conflict { database, cause },
         "55P03" => StoreError::Busy { database, cause },
         "58030" => StoreError::Disk { database, cause },
+        _ if code.starts_with("28") || code.starts_with("3D") => {
+            StoreError::Denied { database, cause }
+        }
         "XX001" | "XX002" => StoreError::Corrupt { database, cause },
-        _ if ["08", "28", "3D", "53", "57"]
+        _ if ["08", "53", "57"]
             .iter()
             .any(|class| code.starts_with(class)) =>
         {
@@ -293,8 +307,8 @@ mod tests {
             ("55P03", "Busy"),
             ("53300", "Unavailable"),
             ("57P01", "Unavailable"),
-            ("28P01", "Unavailable"),
-            ("3D000", "Unavailable"),
+            ("28P01", "Denied"),
+            ("3D000", "Denied"),
             ("08006", "Unavailable"),
             ("42P01", "Other"),
         ] {

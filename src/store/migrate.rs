@@ -4,13 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, SqlSafeStr as _};
-use tokio::time::{Instant, timeout};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, SqlSafeStr as _, SqliteConnection};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::StoreError;
 use super::connect::{CONNECTION_WAIT, Db, MIGRATION_LOCK_WAIT};
 use super::gate::Urgency;
-use super::pool::silence;
 use super::sql::Dialect;
 
 /// The longest time for migrations. Some write a large table anew.
@@ -88,7 +88,7 @@ pub(super) async fn migrate(db: &Db, name: &str) -> Result<(), StoreError> {
 async fn migrate_once(db: &Db, name: &str) -> Result<(), StoreError> {
     // A function over both databases cannot be proven to be `Send`.
     macro_rules! apply {
-        ($held:ident, $dialect:expr, $begin:literal, $opening:expr) => {{
+        ($pool:ident, $held:ident, $dialect:expr, $begin:literal, $opening:expr) => {{
             let connection = $held.raw()?;
             let applying = async {
                 let mut tx = connection.begin_with($begin).await?;
@@ -98,10 +98,8 @@ async fn migrate_once(db: &Db, name: &str) -> Result<(), StoreError> {
                 Ok::<(), MigrateError>(())
             };
             // Whatever goes wrong, the connection ends, and the transaction with it.
-            match timeout(MIGRATION, applying).await {
-                Ok(applied) => applied.map(|()| $held.settle()),
-                Err(_) => Err(silence(MIGRATION).into()),
-            }
+            let applied: Result<(), MigrateError> = $pool.within(MIGRATION, applying).await;
+            applied.map(|()| $held.settle())
         }};
     }
     let until = Instant::now() + CONNECTION_WAIT;
@@ -112,8 +110,18 @@ async fn migrate_once(db: &Db, name: &str) -> Result<(), StoreError> {
                 // What is sorted needs room, and the usual folders may have none or be read-only: it goes where
                 // room was looked for. A refusal shows where room is lacking.
                 let _ = held.run(CONNECTION_WAIT, temporary_files(name)).await;
-                let applied = apply!(held, Dialect::Sqlite, "BEGIN IMMEDIATE", String::new());
+                interrupt_in_a_hurry(held.raw()?, write.hurries()).await?;
+                held.settle();
+                let applied = apply!(
+                    write,
+                    held,
+                    Dialect::Sqlite,
+                    "BEGIN IMMEDIATE",
+                    String::new()
+                );
                 if applied.is_ok() {
+                    held.raw()?.lock_handle().await?.remove_progress_handler();
+                    held.settle();
                     let usual = "PRAGMA temp_store_directory = ''";
                     held.run(CONNECTION_WAIT, usual).await?;
                 }
@@ -126,12 +134,25 @@ async fn migrate_once(db: &Db, name: &str) -> Result<(), StoreError> {
                     "SELECT pg_advisory_xact_lock(7234615531); SET LOCAL statement_timeout = {}",
                     MIGRATION.as_millis()
                 );
-                apply!(held, Dialect::Postgres, "BEGIN", opening)
+                apply!(pool, held, Dialect::Postgres, "BEGIN", opening)
             }
         }
     };
     let applied: Result<(), MigrateError> = applied.await;
     applied.map_err(|error| migration_failed(name, error))
+}
+
+/// The number of SQLite's steps between two looks whether it is to stop. They are some tens of nanoseconds each.
+const STEPS: i32 = 100_000;
+
+/// Has what this connection does end early, and be undone, once the program shuts down.
+async fn interrupt_in_a_hurry(
+    connection: &mut SqliteConnection,
+    hurry: CancellationToken,
+) -> Result<(), sqlx::Error> {
+    let mut handle = connection.lock_handle().await?;
+    handle.set_progress_handler(STEPS, move || !hurry.is_cancelled());
+    Ok(())
 }
 
 /// Has SQLite put its temporary files beside the database. They have no name, and are gone with the process.

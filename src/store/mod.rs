@@ -53,7 +53,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 
 pub use chain::{Broken, Chain, Problem, Verified, VerifyError, canonical_json, verify_lines};
@@ -121,6 +121,14 @@ impl StoreOptions {
             max_connections: 16,
             create: true,
         }
+    }
+}
+
+impl StoreOptions {
+    /// Returns whether the database is on a server, which may be there later than this program.
+    pub fn is_on_a_server(&self) -> bool {
+        let url = self.url.expose_secret();
+        url.starts_with("postgres:") || url.starts_with("postgresql:")
     }
 }
 
@@ -196,6 +204,14 @@ impl Store {
             self.0.db.check_files()?;
         }
         Ok(migrate::known_version() - before)
+    }
+
+    /// Returns how many versions the schema is behind the one this program needs.
+    ///
+    /// # Errors
+    /// As [`Store::check_ready`].
+    pub async fn missing_migrations(&self) -> Result<i64, StoreError> {
+        Ok(migrate::known_version() - self.schema_version().await?)
     }
 
     /// Whether the database answers and has the schema this program needs.

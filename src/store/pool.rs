@@ -134,7 +134,9 @@ where
 
     async fn enter(&self, urgency: Urgency, until: Instant) -> Result<Place, sqlx::Error> {
         let wait = until.saturating_duration_since(Instant::now());
-        let entered = self.within(wait, async { Ok(self.0.gate.enter(urgency).await) });
+        let entered = self.within(wait, async {
+            Ok::<_, sqlx::Error>(self.0.gate.enter(urgency).await)
+        });
         match entered.await {
             Ok(Ok(place)) => Ok(place),
             Ok(Err(NoPlace::Closed)) => Err(sqlx::Error::PoolClosed),
@@ -193,11 +195,11 @@ where
     }
 
     /// Waits for the database, but not longer than `limit`.
-    pub(super) async fn within<T>(
+    pub(super) async fn within<T, E: From<sqlx::Error>>(
         &self,
         limit: Duration,
-        answer: impl Future<Output = Result<T, sqlx::Error>> + Send,
-    ) -> Result<T, sqlx::Error> {
+        answer: impl Future<Output = Result<T, E>> + Send,
+    ) -> Result<T, E> {
         let hurry = async {
             self.0.hurry.cancelled().await;
             tokio::time::sleep(HURRY).await;
@@ -205,8 +207,8 @@ where
         tokio::select! {
             biased;
             answer = answer => answer,
-            () = tokio::time::sleep(limit) => Err(silence(limit)),
-            () = hurry => Err(silence(HURRY)),
+            () = tokio::time::sleep(limit) => Err(silence(limit).into()),
+            () = hurry => Err(silence(HURRY).into()),
         }
     }
 
@@ -275,6 +277,11 @@ where
             .renewed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cancelled when the program shuts down.
+    pub(super) fn hurries(&self) -> CancellationToken {
+        self.0.hurry.clone()
     }
 
     /// From here on nothing takes longer than a moment: the program is shutting down.

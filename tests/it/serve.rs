@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 
 use crate::cli::Binary;
-pub(crate) use daemon::{Daemon, Ended, PausedLog, answer, get, post};
+pub(crate) use daemon::{Daemon, Ended, PausedLog, answer, free_address, get, post};
 
 /// The token in what the first start printed.
 fn admin_token(ended: &Ended) -> &str {

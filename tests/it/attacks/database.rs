@@ -7,6 +7,7 @@ mod moved;
 pub(crate) mod proxy;
 mod read_only;
 mod room;
+mod start;
 mod states;
 mod writers;
 

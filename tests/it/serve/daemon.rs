@@ -1,7 +1,7 @@
 //! The real daemon as a child process.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,8 +50,22 @@ impl Daemon {
 
     /// Starts the daemon with this command, on a free port, and waits until it listens.
     pub(crate) fn start_as(mut command: Command) -> Self {
+        command.env("RESCIND__SERVER__BIND", "127.0.0.1:0");
+        let mut daemon = Self::begin_as(command, SocketAddr::from(([127, 0, 0, 1], 0)));
+        daemon.wait_until_it_listens();
+        daemon
+    }
+
+    /// Starts the daemon on a port that is free now, and waits for nothing.
+    pub(crate) fn begin(binary: &Binary) -> Self {
+        let address = free_address();
+        let mut command = binary.command(["serve"]);
+        command.env("RESCIND__SERVER__BIND", address.to_string());
+        Self::begin_as(command, address)
+    }
+
+    fn begin_as(mut command: Command, address: SocketAddr) -> Self {
         let mut child = command
-            .env("RESCIND__SERVER__BIND", "127.0.0.1:0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -75,22 +89,25 @@ impl Daemon {
             let _ = stdout.read_to_string(&mut text);
             text
         });
-        let mut daemon = Self {
+        Self {
             child,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            address,
             lines,
             paused,
             log: Vec::new(),
             stdout: Some(stdout),
-        };
-        let line = daemon.wait_for("listening on http://");
+        }
+    }
+
+    /// Waits until the daemon does what it is for.
+    pub(crate) fn wait_until_it_listens(&mut self) {
+        let line = self.wait_for("listening on http://");
         let address = line.split("http://").nth(1).unwrap_or_default();
         let address: String = address
             .chars()
             .take_while(|c| c.is_ascii_digit() || ".:".contains(*c))
             .collect();
-        daemon.address = address.parse().expect("an address");
-        daemon
+        self.address = address.parse().expect("an address");
     }
 
     /// Waits for a log line that contains `text`.
@@ -183,6 +200,12 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// An address of this machine that nobody has at the moment.
+pub(crate) fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address")
 }
 
 /// Sends a request without body; gives the status and the body.
