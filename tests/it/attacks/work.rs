@@ -42,6 +42,7 @@ const LEASE: Duration = Duration::from_mins(1);
 pub(super) struct Dripping {
     pub(super) url: String,
     asked: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
@@ -50,19 +51,23 @@ impl Dripping {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&asked);
+        let open = Arc::new(AtomicUsize::new(0));
+        let (count, reading) = (Arc::clone(&asked), Arc::clone(&open));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let count = Arc::clone(&count);
-                connections.spawn(async move { drip(stream, at_once, &count).await.err() });
+                let (count, reading) = (Arc::clone(&count), Arc::clone(&reading));
+                connections.spawn(async move {
+                    let _ = drip(stream, at_once, &count, &reading).await;
+                });
             }
         });
         Self {
             url,
             asked,
+            open,
             _tasks: tasks,
         }
     }
@@ -70,13 +75,31 @@ impl Dripping {
     pub(super) fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }
+
+    /// How many answers are being read now.
+    pub(super) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
 }
 
-async fn drip(mut stream: TcpStream, at_once: usize, asked: &AtomicUsize) -> std::io::Result<()> {
+async fn drip(
+    mut stream: TcpStream,
+    at_once: usize,
+    asked: &AtomicUsize,
+    open: &AtomicUsize,
+) -> std::io::Result<()> {
     if git::request(&mut stream).await?.is_none() {
         return Ok(());
     }
     asked.fetch_add(1, Ordering::Relaxed);
+    open.fetch_add(1, Ordering::Relaxed);
+    let ended = drip_on(&mut stream, at_once).await;
+    open.fetch_sub(1, Ordering::Relaxed);
+    ended
+}
+
+/// Drips until nobody reads any more.
+async fn drip_on(stream: &mut TcpStream, at_once: usize) -> std::io::Result<()> {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-git-upload-pack-result\r\n\r\n";
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(&line(b"packfile\n")).await?;

@@ -37,10 +37,11 @@ async fn at_a_time(database: &TestDatabase, deaths: u32, expected: usize) {
     let origins = [origin("slow.example", &slow.url)];
     let worker = house.worker_of(origins, FetchLimits::default(), hasty());
     let running = Running::start(worker);
-    until("they are asked for", async || slow.asked() >= expected).await;
+    // At a time: one after the other they would all be asked for in the end.
+    until("they are read", async || slow.open() >= expected).await;
     // Time for more of them.
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(slow.asked(), expected);
+    assert_eq!((slow.open(), slow.asked()), (expected, expected));
     running.stop().await;
 }
 
