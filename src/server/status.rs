@@ -28,7 +28,7 @@ pub enum SourceCondition {
     Ok,
     /// It was not polled yet, or told nothing yet.
     Waiting,
-    /// Its last poll failed.
+    /// Its last poll failed, something of what a webhook told last was lost, or what was to be read last was put aside.
     Failing,
     /// Something waits to be read for too long, or its poll is overdue.
     Behind,
@@ -122,7 +122,9 @@ impl Found<'_> {
         };
         let next_poll_at = schedule.and_then(|schedule| next_poll(schedule, allowed_at, now));
         let condition = self.condition(next_poll_at, now);
-        let polled = self.state.unwrap_or_default();
+        let death = self.death_in_words(&name);
+        let mut polled = self.state.unwrap_or_default();
+        polled.error = polled.error.or(death);
         let kind = match self.configured {
             Some(source) => source.kind.clone(),
             None if polled.kind.is_empty() && name.starts_with("webhook:") => "webhook".to_owned(),
@@ -138,6 +140,20 @@ impl Found<'_> {
         }
     }
 
+    /// Why the last of its items was put aside, if that is how its reading goes.
+    fn last_death(&self) -> Option<&str> {
+        self.work.as_ref()?.last_death.as_deref()
+    }
+
+    fn death_in_words(&self, name: &str) -> Option<String> {
+        let why = self.last_death()?;
+        let dead = self.work.as_ref().map_or(0, |work| work.dead);
+        Some(format!(
+            "{dead} items were put aside, and none was read since; the last one because: {why}; `rescind sources dead \
+             {name}` lists them, `rescind sources requeue --all {name}` tries them again"
+        ))
+    }
+
     fn condition(&self, next_poll_at: Option<Timestamp>, now: Timestamp) -> SourceCondition {
         let Some(configured) = self.configured else {
             return SourceCondition::Removed;
@@ -150,14 +166,16 @@ impl Found<'_> {
         let nothing_yet = if is_polled {
             polled_at.is_none()
         } else {
-            state.is_none() && self.work.is_none()
+            // The daemon notes at its start that there is such a webhook.
+            let is_heard = |state: &SourceState| state.polled_at.or(state.succeeded_at).is_some();
+            !state.is_some_and(is_heard) && self.work.is_none()
         };
         let failed =
             |state: &SourceState| state.error.is_some() && state.succeeded_at < state.polled_at;
         let waits = self.work.as_ref().and_then(|work| work.oldest_waiting_at);
         if nothing_yet {
             SourceCondition::Waiting
-        } else if state.is_some_and(failed) {
+        } else if state.is_some_and(failed) || self.last_death().is_some() {
             SourceCondition::Failing
         } else if is_late(waits) || is_late(next_poll_at) {
             SourceCondition::Behind
@@ -236,6 +254,20 @@ mod tests {
             next_poll_at: None,
             ..fine.clone()
         };
+        let unheard = SourceState {
+            name: "feed".to_owned(),
+            ..SourceState::default()
+        };
+        let dropped = SourceState {
+            next_poll_at: None,
+            ..failed.clone()
+        };
+        let all_dead = SourceWork {
+            source: "feed".to_owned(),
+            dead: 2,
+            last_death: Some("HTTP 500".to_owned()),
+            ..SourceWork::default()
+        };
         let never_well = state("12:00:00", None, Some("HTTP 500"));
         let cases = [
             (Waiting, poll(), None, None, "12:00:30"),
@@ -261,7 +293,16 @@ mod tests {
                 "12:00:30",
             ),
             (Removed, Vec::new(), Some(failed), None, "12:00:30"),
+            (Failing, hook.clone(), Some(dropped), None, "12:00:30"),
+            (
+                Failing,
+                hook.clone(),
+                Some(delivered.clone()),
+                Some(all_dead),
+                "12:00:30",
+            ),
             (Waiting, hook.clone(), None, None, "12:00:30"),
+            (Waiting, hook.clone(), Some(unheard), None, "12:00:30"),
             (Ok, hook.clone(), Some(delivered), None, "12:30:00"),
             (
                 Ok,
@@ -284,6 +325,21 @@ mod tests {
             let all = statuses_of(&configured, states, work, at(now));
             assert_eq!(all.len(), 1, "case {number}");
             assert_eq!(all[0].condition, expected, "case {number}");
+        }
+    }
+
+    #[test]
+    fn what_was_put_aside_last_is_told_with_the_remedy() {
+        let work = SourceWork {
+            source: "feed".to_owned(),
+            dead: 2,
+            last_death: Some("HTTP 500".to_owned()),
+            ..SourceWork::default()
+        };
+        let all = statuses_of(&[configured(None)], Vec::new(), vec![work], at("12:00:00"));
+        let error = all[0].polled.error.as_ref().unwrap();
+        for part in ["2 items", "HTTP 500", "rescind sources requeue --all feed"] {
+            assert!(error.contains(part), "{part}: {error}");
         }
     }
 

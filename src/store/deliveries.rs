@@ -18,13 +18,20 @@ statements! {
     UNDO = "DELETE FROM webhook_deliveries WHERE (source, delivery) IN (VALUES {rows:2})";
     FORGET = "DELETE FROM webhook_deliveries WHERE (source, delivery) IN (
         SELECT source, delivery FROM webhook_deliveries WHERE received_at < {now} - $1 LIMIT $2)";
-    COUNT = "INSERT INTO sources (name, kind, cursor, succeeded_at, newest_event_at, error, unseen,
+    /// What was dropped is later than the last success, whatever the clock says. It is known until there is another
+    /// success: after a restart too.
+    COUNT = "INSERT INTO sources (name, kind, cursor, polled_at, succeeded_at, newest_event_at, error, unseen,
             polls, events, items, gaps, malformed, texts, unknown, repaired)
-        VALUES ($1, $2, '', $3, $3, $4, $5, 0, $6, $7, 0, $8, $9, $10, 0)
+        VALUES ($1, $2, '', $3, $4, $5, $6, $7, 0, $8, $9, 0, $10, $11, $12, 0)
         ON CONFLICT (name) DO UPDATE SET kind = excluded.kind,
+            polled_at = CASE WHEN excluded.succeeded_at IS NULL AND excluded.polled_at <= sources.succeeded_at
+                THEN sources.succeeded_at + 1 ELSE COALESCE(excluded.polled_at, sources.polled_at) END,
             succeeded_at = COALESCE(excluded.succeeded_at, sources.succeeded_at),
             newest_event_at = COALESCE(excluded.newest_event_at, sources.newest_event_at),
-            error = excluded.error, unseen = excluded.unseen,
+            error = CASE WHEN excluded.error IS NULL AND excluded.succeeded_at IS NULL
+                    AND sources.polled_at > COALESCE(sources.succeeded_at, 0)
+                THEN sources.error ELSE excluded.error END,
+            unseen = excluded.unseen,
             events = sources.events + excluded.events, items = sources.items + excluded.items,
             malformed = sources.malformed + excluded.malformed,
             texts = sources.texts + excluded.texts, unknown = sources.unknown + excluded.unknown";
@@ -54,6 +61,8 @@ pub struct WebhookCounts {
     pub unknown: u64,
     /// When the last of them arrived. `None` when there was none.
     pub last_at: Option<Timestamp>,
+    /// When the last delivery came, if one of which something was lost was not followed by a better one.
+    pub dropped_at: Option<Timestamp>,
     /// What is wrong at present, in words for an operator.
     pub error: Option<String>,
     /// What was refused, in words for an operator.
@@ -123,9 +132,12 @@ impl Store {
         counts: &WebhookCounts,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
+        let succeeded_at = counts.last_at.filter(|_| counts.dropped_at.is_none());
         let args = args![
             name,
             "webhook",
+            counts.dropped_at.or(counts.last_at),
+            succeeded_at,
             counts.last_at,
             counts.error.clone(),
             counts.refused.clone(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::order::Locks;
-use super::sql::{Fields, args, statements};
+use super::sql::{Fields, args, one, statements};
 use super::work::{SourceWork, WorkDone};
 use super::{Read, Store, StoreError, Tx};
 
@@ -39,10 +39,12 @@ statements! {
         ON CONFLICT (source) DO UPDATE SET refused = source_work.refused + excluded.refused";
     LIST = concat!("SELECT ", work_columns!(), ", lag, scanned_at FROM source_work");
     /// The condition that says nothing new is what lets SQLite use the index of finished items.
-    LEFT = "SELECT source, COUNT(*), 0, MIN(CASE WHEN tries = 0 THEN created_at END) FROM work_items
+    LEFT = "SELECT source, COUNT(*), 0, MIN(CASE WHEN tries = 0 THEN created_at END), NULL FROM work_items
         WHERE state = 'waiting' GROUP BY source
-        UNION ALL SELECT source, 0, COUNT(*), NULL FROM work_items
+        UNION ALL SELECT source, 0, COUNT(*), NULL, MAX(finished_at) FROM work_items
         WHERE state = 'dead' AND state <> 'waiting' GROUP BY source";
+    LAST_DEATH = "SELECT COALESCE(last_error, '') FROM work_items
+        WHERE state = 'dead' AND state <> 'waiting' AND source = $1 ORDER BY finished_at DESC LIMIT 1";
 }
 
 fn work(row: &mut Fields<'_>) -> Result<SourceWork, StoreError> {
@@ -67,6 +69,7 @@ fn work(row: &mut Fields<'_>) -> Result<SourceWork, StoreError> {
         waiting: 0,
         oldest_waiting_at: None,
         dead: 0,
+        last_death: None,
     })
 }
 
@@ -81,17 +84,25 @@ impl Store {
         let left = read
             .fetch(LEFT, args![], |row| {
                 let source: String = row.next()?;
-                Ok((source, row.count()?, row.count()?, row.optional_time()?))
+                let (waiting, dead) = (row.count()?, row.count()?);
+                let (oldest, died_at) = (row.optional_time()?, row.optional_time()?);
+                Ok((source, waiting, dead, oldest, died_at))
             })
             .await?;
         let done = done.into_iter().map(|work| (work.source.clone(), work));
         let mut by_name: BTreeMap<String, SourceWork> = done.collect();
-        for (source, waiting, dead, oldest) in left {
+        for (source, waiting, dead, oldest, died_at) in left {
             let work = by_name.entry(source.clone()).or_default();
-            work.source = source;
+            work.source.clone_from(&source);
             work.waiting += waiting;
             work.oldest_waiting_at = work.oldest_waiting_at.or(oldest);
             work.dead += dead;
+            if died_at > work.scanned_at {
+                let why = read
+                    .fetch_first(LAST_DEATH, args![source], one::text)
+                    .await?;
+                work.last_death = why;
+            }
         }
         Ok(by_name.into_values().collect())
     }

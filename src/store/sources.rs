@@ -17,9 +17,9 @@ pub struct SourceState {
     pub kind: String,
     /// How far it has been read, in the source's own writing (JSON); never contents.
     pub cursor: String,
-    /// When it was last polled, successfully or not.
+    /// When it was last polled, successfully or not; of a webhook, when the last delivery of somebody who is known came.
     pub polled_at: Option<Timestamp>,
-    /// When it was last polled successfully.
+    /// When it was last polled successfully; of a webhook, when the last delivery came of which nothing was lost.
     pub succeeded_at: Option<Timestamp>,
     /// When it will be polled next.
     pub next_poll_at: Option<Timestamp>,

@@ -301,4 +301,6 @@ pub struct SourceWork {
     pub oldest_waiting_at: Option<Timestamp>,
     /// Items that were put aside.
     pub dead: u64,
+    /// Why the last one of them was, if none was scanned to its end since.
+    pub last_death: Option<String>,
 }

@@ -7,3 +7,4 @@ mod full;
 mod load;
 mod redelivery;
 pub(crate) mod sender;
+mod state;

@@ -20,7 +20,8 @@ use crate::store::StoreError;
 #[command(after_help = "States:
   ok       as it should be
   waiting  not polled yet, or a webhook that was not called yet
-  failing  the last poll failed; the error is shown, and it is tried again
+  failing  the last poll failed and is tried again, deliveries were not taken whole, or items were put aside: the
+           error says how many, why, and what to do
   behind   something waits for more than five minutes, or a poll is overdue: is `rescind serve` running?
   removed  not in the configuration any more
 

@@ -39,7 +39,7 @@ use crate::scan::Engine;
 use crate::store::{Priority, Reason, StoreError};
 use inbox::{Entry, NotTaken, Taken};
 use meaning::{Delivered, Meaning};
-use tally::{Good, Refusal, Tally};
+use tally::{Good, Loss, Refusal, Tally};
 use verify::Verifier;
 
 /// The largest delivery that is read, in bytes. GitHub cuts payloads off at 25 MB.
@@ -51,6 +51,9 @@ const LARGE: usize = 64 << 10;
 /// How many times its own size a delivery takes while it is read, and what it amounts to while it waits to be
 /// stored: a push of a hundred bytes becomes a work item of six hundred.
 const COST: usize = 8;
+
+/// The most bytes that are kept of what is wrong with a push: it names what the payload does.
+const WRONG_MAX: usize = 300;
 
 /// When to send a delivery again that found the inbox full.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -242,6 +245,20 @@ impl Webhook {
     /// Counts what was refused.
     fn counted<T>(&self, outcome: Result<T, WebhookError>) -> Result<T, WebhookError> {
         if let Err(error) = &outcome {
+            let loss = match error {
+                // Anybody can send such a one.
+                WebhookError::Unverified(_) => None,
+                WebhookError::NoEvent(_) | WebhookError::Foreign { .. } | WebhookError::Body(_) => {
+                    Some(Loss::Unreadable(error.to_string()))
+                }
+                WebhookError::Full { .. } => Some(Loss::Full),
+                WebhookError::Busy { .. } | WebhookError::Store(_) | WebhookError::Died => {
+                    Some(Loss::Unavailable)
+                }
+            };
+            if let Some(loss) = loss {
+                self.tally.dropped(loss, self.responder.clock().now());
+            }
             self.tally.refused(match error {
                 WebhookError::Unverified(_) => Refusal::Unproved,
                 WebhookError::NoEvent(_) | WebhookError::Foreign { .. } | WebhookError::Body(_) => {
@@ -376,9 +393,13 @@ impl Webhook {
             );
         }
         let gathered = found.gathered;
+        let wrong = meaning.malformed.first();
+        let wrong = wrong.map(|wrong| shorten(redactor, wrong, WRONG_MAX, None));
+        let named = || "the log says why".to_owned();
         let good = Good {
             unknown: meaning.unknown,
-            malformed: gathered.malformed > 0 || !meaning.malformed.is_empty(),
+            malformed: wrong.or_else(|| (gathered.malformed > 0).then(named)),
+            is_push: !gathered.items.is_empty(),
             at: now,
         };
         Ok(Read {

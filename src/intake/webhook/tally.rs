@@ -25,6 +25,30 @@ struct Counts {
     refused: Refused,
     /// Since the last good delivery.
     unproved: u64,
+    dropped: Option<Dropped>,
+}
+
+/// Deliveries whose senders are known, one after the other, of which something was lost.
+#[derive(Debug)]
+struct Dropped {
+    deliveries: u64,
+    /// What became of the last one.
+    why: Loss,
+    /// When it came, or a better one after it.
+    last_at: Timestamp,
+}
+
+/// Why something of a delivery is lost unless it is sent again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// It tells of pushes that cannot be used, for this reason.
+    Unusable(String),
+    /// 503: too much waits of what it tells of.
+    Full,
+    /// 400: for this reason.
+    Unreadable(String),
+    /// 503
+    Unavailable,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -49,10 +73,13 @@ pub(super) enum Refusal {
 }
 
 /// What a good delivery was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Good {
     pub(super) unknown: bool,
-    pub(super) malformed: bool,
+    /// What of it could not be used.
+    pub(super) malformed: Option<String>,
+    /// It told of something to be read.
+    pub(super) is_push: bool,
     pub(super) at: Timestamp,
 }
 
@@ -76,14 +103,18 @@ impl Tally {
 
     pub(super) fn good(&self, good: Good) {
         let mut counts = self.lock();
+        counts.heard(good.is_push, good.at);
         counts.changed = true;
         counts.unproved = 0;
         let fresh = &mut counts.fresh;
         fresh.deliveries += 1;
         fresh.texts += 1;
         fresh.unknown += u64::from(good.unknown);
-        fresh.malformed += u64::from(good.malformed);
+        fresh.malformed += u64::from(good.malformed.is_some());
         fresh.last_at = fresh.last_at.max(Some(good.at));
+        if let Some(wrong) = good.malformed {
+            counts.lose(Loss::Unusable(wrong), good.at);
+        }
     }
 
     pub(super) fn items(&self, items: u64) {
@@ -106,6 +137,11 @@ impl Tally {
         counts.unproved += u64::from(why == Refusal::Unproved);
     }
 
+    /// Something of a delivery, whose sender is known, is lost unless it is sent again.
+    pub(super) fn dropped(&self, why: Loss, at: Timestamp) {
+        self.lock().lose(why, at);
+    }
+
     /// Takes what is to be written down, if there is something.
     pub(super) fn take(&self) -> Option<WebhookCounts> {
         let mut counts = self.lock();
@@ -113,8 +149,11 @@ impl Tally {
             return None;
         }
         let fresh = std::mem::take(&mut counts.fresh);
+        let dropped = counts.dropped.as_ref();
+        let error = dropped.map(|dropped| dropped.in_words(self.forge));
         Some(WebhookCounts {
-            error: unproved_in_words(counts.unproved),
+            error: error.or_else(|| unproved_in_words(counts.unproved)),
+            dropped_at: dropped.map(|dropped| dropped.last_at),
             refused: counts.refused.in_words(self.since),
             ..fresh
         })
@@ -135,6 +174,62 @@ impl Tally {
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counts {
+    /// A good delivery came. One that tells of no push is no proof that pushes are taken.
+    fn heard(&mut self, is_push: bool, at: Timestamp) {
+        let Some(dropped) = &mut self.dropped else {
+            return;
+        };
+        if is_push || !matches!(dropped.why, Loss::Unusable(_) | Loss::Full) {
+            self.dropped = None;
+        } else {
+            dropped.last_at = dropped.last_at.max(at);
+        }
+    }
+
+    fn lose(&mut self, why: Loss, at: Timestamp) {
+        self.changed = true;
+        let deliveries = self.dropped.as_ref().map_or(0, |before| before.deliveries);
+        self.dropped = Some(Dropped {
+            deliveries: deliveries + 1,
+            why,
+            last_at: at,
+        });
+    }
+}
+
+impl Dropped {
+    fn in_words(&self, forge: Forge) -> String {
+        let forge = forge.name();
+        let again = "have the forge send them again (`webhooks.github.redelivery` does)";
+        let (why, mend) = match &self.why {
+            Loss::Unusable(wrong) => (
+                format!("it told of a push that cannot be used: {wrong}"),
+                format!(
+                    "a server of your own has to stand in webhooks.{forge}.clone_hosts; the log names each delivery"
+                ),
+            ),
+            Loss::Full => (
+                "too much of its repository, its owner or its server waits to be read (503)"
+                    .to_owned(),
+                format!("wait until less is waiting, then {again}"),
+            ),
+            Loss::Unreadable(wrong) => (
+                format!("it could not be read (400): {wrong}"),
+                "look at the content type and the events that the forge sends".to_owned(),
+            ),
+            Loss::Unavailable => (
+                "it could not be stored (503)".to_owned(),
+                format!("see what the log says of the database, then {again}"),
+            ),
+        };
+        let deliveries = self.deliveries;
+        format!(
+            "{deliveries} deliveries since the last good one were not taken whole, the last one because {why}; {mend}"
+        )
     }
 }
 
@@ -183,10 +278,11 @@ mod tests {
         );
         let good = Good {
             unknown: true,
-            malformed: false,
+            malformed: None,
+            is_push: true,
             at,
         };
-        tally.good(good);
+        tally.good(good.clone());
         tally.items(2);
         let taken = tally.take().unwrap();
         let numbers = (taken.deliveries, taken.unknown, taken.items, taken.last_at);
@@ -196,5 +292,56 @@ mod tests {
         tally.put_back(&taken);
         tally.good(good);
         assert_eq!(tally.take().unwrap().deliveries, 2);
+    }
+
+    #[test]
+    fn what_was_dropped_is_said_until_the_like_of_it_is_taken() {
+        let at: Timestamp = "2026-11-22T20:46:15Z".parse().unwrap();
+        let tally = Tally::new(Forge::Gitea, at);
+        let good = |is_push, malformed: Option<&str>| Good {
+            unknown: false,
+            malformed: malformed.map(str::to_owned),
+            is_push,
+            at,
+        };
+        let told = || tally.take().unwrap();
+        tally.good(good(true, None));
+        assert_eq!(told().error, None);
+        tally.good(good(false, Some("of a strange server")));
+        tally.dropped(Loss::Full, at);
+        tally.good(good(true, Some("of a strange server")));
+        let taken = told();
+        let error = taken.error.unwrap();
+        // A push beside it was taken.
+        for part in [
+            "1 deliveries",
+            "strange server",
+            "webhooks.gitea.clone_hosts",
+        ] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert_eq!(taken.dropped_at, Some(at));
+        for (why, part) in [
+            (Loss::Full, "(503)"),
+            (Loss::Unavailable, "(503)"),
+            (Loss::Unreadable("no JSON".to_owned()), "no JSON"),
+        ] {
+            let is_of_a_push = why == Loss::Full;
+            tally.good(good(true, None));
+            tally.dropped(why, at);
+            let error = told().error.unwrap();
+            assert!(
+                error.starts_with("1 deliveries") && error.contains(part),
+                "{error}"
+            );
+            // A star, or a comment.
+            tally.good(good(false, None));
+            assert_eq!(told().error.is_some(), is_of_a_push);
+        }
+        tally.dropped(Loss::Full, at);
+        tally.refused(Refusal::Unproved);
+        assert!(told().error.unwrap().contains("waits to be read"));
+        tally.good(good(true, None));
+        assert_eq!(told().dropped_at, None);
     }
 }

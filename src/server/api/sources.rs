@@ -74,7 +74,7 @@ pub struct SourceView {
     /// The quota of its server, as last told.
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit: Option<RateLimitView>,
-    /// What went wrong at the last poll.
+    /// What went wrong at the last poll, with the last deliveries, or with what was to be read, and what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<String>,
     /// What it could not see lately, in words.
