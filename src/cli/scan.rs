@@ -210,11 +210,11 @@ fn scan(
         Target::Files(path, all) => scan_path(path, *all, engine, counters, events)
             .map_err(|error| refused_files(&named(path), &error)),
         Target::History(path) => scan_history(path, engine, counters, events)
-            .map_err(|error| refused_repository(named(path), error)),
+            .map_err(|error| refused_repository(named(path), error, named)),
         Target::Staged(path) => scan_staged(*path, engine, counters, events)
-            .map_err(|error| refused_repository(around(*path), error)),
+            .map_err(|error| refused_repository(around(*path), error, named)),
         Target::Since(path, revision) => scan_since(*path, revision, engine, counters, events)
-            .map_err(|error| refused_repository(around(*path), error)),
+            .map_err(|error| refused_repository(around(*path), error, named)),
     }
 }
 
@@ -227,8 +227,15 @@ fn refused_files(path: &str, error: &FilesError) -> anyhow::Error {
     }
 }
 
-fn refused_repository(path: String, error: HistoryError) -> anyhow::Error {
+fn refused_repository(
+    path: String,
+    error: HistoryError,
+    named: impl Fn(&Path) -> String,
+) -> anyhow::Error {
     match error {
+        HistoryError::Special {
+            path: ref special, ..
+        } => UsageError(format!("{}: {error}", named(special))).into(),
         HistoryError::NotARepository { .. }
         | HistoryError::NoRepository { .. }
         | HistoryError::NothingStaged

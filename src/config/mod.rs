@@ -15,6 +15,7 @@ mod tree;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 pub use cron::CronSchedule;
@@ -107,8 +108,25 @@ const NAMED: &str =
 const FOUND: &str =
     "it is read because it is in the current folder; name another one with --config";
 
+/// The largest file that is read, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+/// What is in a file. One that was found may be anybody's: to open a pipe would wait for a writer. One that was named
+/// may be a pipe, or the null device.
+fn bounded(path: &Path, is_named: bool) -> io::Result<Vec<u8>> {
+    if !is_named && !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    let mut file = std::fs::File::open(path)?.take(MAX_FILE + 1);
+    if file.read_to_end(&mut bytes)? as u64 > MAX_FILE {
+        return Err(io::Error::other("it is larger than 1 MiB"));
+    }
+    Ok(bytes)
+}
+
 fn read(path: &Path, hint: &'static str) -> Result<String, ConfigError> {
-    let bytes = std::fs::read(path).map_err(|cause| ConfigError::Unreadable {
+    let bytes = bounded(path, hint == NAMED).map_err(|cause| ConfigError::Unreadable {
         path: path.to_owned(),
         cause,
         hint,

@@ -2,14 +2,15 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::Environment;
 use super::problem::{Place, Problems, nearest};
 use super::tree::{Node, Table, Value, parse_raw};
+use super::{Environment, bounded};
 
 /// What every section shares while it is read.
 pub(super) struct Reader<'a> {
@@ -362,7 +363,11 @@ impl<'a> Section<'a> {
     }
 
     fn read_secret_file(&self, path: &Path, place: &Place, key: &str) -> Option<SecretString> {
-        match std::fs::read_to_string(path) {
+        let read = bounded(path, false).and_then(|bytes| {
+            // The error of the conversion would hold the secret.
+            String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text"))
+        });
+        match read {
             Ok(mut text) => {
                 let trimmed = text.trim_end_matches(['\r', '\n']).len();
                 text.truncate(trimmed);

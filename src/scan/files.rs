@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 
 use super::finding::{Closed, Outlet};
+use super::open::{Links, open};
 use super::walk::{Visitor, Walk};
 use super::{Counters, Engine, Event, Finding, Scanner};
 
@@ -108,8 +109,12 @@ impl Visitor for Files<'_> {
     fn visit(&mut self, path: &Path, kind: FileType) -> Result<(), Closed> {
         let outlet = self.outlet;
         if kind.is_file() {
-            return match File::open(path) {
-                Ok(mut file) => scan_text(&mut file, path, &mut self.scanner, outlet),
+            let opened = open(path, Links::Refused).and_then(|file| Ok((file.metadata()?, file)));
+            return match opened {
+                Ok((found, mut file)) if found.is_file() => {
+                    scan_text(&mut file, path, &mut self.scanner, outlet)
+                }
+                Ok(_) => outlet.unread(path, "no file any more"),
                 Err(error) => outlet.unread(path, error.to_string()),
             };
         }
@@ -128,7 +133,7 @@ impl Visitor for Files<'_> {
 
 /// What a file is that cannot be scanned, if it is not a regular file, a folder, a link or a named pipe.
 #[cfg(unix)]
-fn endless(kind: FileType) -> Option<&'static str> {
+pub(super) fn endless(kind: FileType) -> Option<&'static str> {
     use std::os::unix::fs::FileTypeExt as _;
 
     match kind {
@@ -139,7 +144,7 @@ fn endless(kind: FileType) -> Option<&'static str> {
 }
 
 #[cfg(not(unix))]
-fn endless(_: FileType) -> Option<&'static str> {
+pub(super) fn endless(_: FileType) -> Option<&'static str> {
     None
 }
 

@@ -10,6 +10,7 @@ mod finding;
 mod git;
 mod ignored;
 mod lines;
+mod open;
 #[cfg(test)]
 mod oracle;
 mod redact;

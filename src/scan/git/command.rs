@@ -2,16 +2,15 @@
 
 use std::cell::OnceCell;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
-use std::thread::{self, JoinHandle};
+use std::process::{Command, ExitStatus, Stdio};
 
 use super::lender::Lender;
-use super::{HistoryError, path_of};
+use super::running::{Running, complaint};
+use super::{HistoryError, path_of, special};
 
-/// What is kept of what git says on standard error, in bytes.
-const MAX_COMPLAINT: u64 = 4096;
+const ASK: &str = "look at the repository";
 
 /// What the environment may say about where a repository is. Git says it to its hooks: the index of
 /// `git commit --all` or `git commit FILE` is a temporary file that only `GIT_INDEX_FILE` names.
@@ -38,7 +37,7 @@ pub(super) struct Repository {
 
 /// Where git looks for a repository.
 #[derive(Debug)]
-enum Place {
+pub(super) enum Place {
     /// In this folder.
     At(PathBuf),
     /// In this folder and those above it.
@@ -55,28 +54,22 @@ struct Identity {
     top: Option<PathBuf>,
 }
 
-/// A running git.
-#[derive(Debug)]
-pub(super) struct Running {
-    child: Child,
-    what: &'static str,
-    complaints: Option<JoinHandle<Vec<u8>>>,
-}
-
 impl Repository {
-    fn new(place: Place) -> Self {
-        Self {
+    /// A repository in which nothing has git wait without end, as far as can be seen.
+    fn new(place: Place) -> Result<Self, HistoryError> {
+        special::refuse(&place)?;
+        Ok(Self {
             place,
             lender: OnceCell::new(),
             shallow: OnceCell::new(),
-        }
+        })
     }
 
     /// The repository at `path`, which is its working tree, its `.git` or a bare repository. A folder
     /// inside a working tree is refused: it would be surprising to scan all that is around it.
     pub(super) fn open(path: &Path) -> Result<Self, HistoryError> {
         let path = path.canonicalize().map_err(HistoryError::Unreadable)?;
-        let repository = Self::new(Place::At(path));
+        let repository = Self::new(Place::At(path))?;
         match repository.ask(&["rev-parse", "--git-dir"])? {
             Ok(_) => Ok(repository),
             Err(complaint) => Err(HistoryError::NotARepository { complaint }),
@@ -86,8 +79,8 @@ impl Repository {
     /// The repository that holds `path`, or without one the repository that `git` itself would take here.
     /// What the environment says counts unless `path` lies in another repository than that.
     pub(super) fn around(path: Option<&Path>) -> Result<Self, HistoryError> {
-        let told = Self::new(Place::Told);
         let Some(path) = path else {
+            let told = Self::new(Place::Told)?;
             return told.identity()?.map(|_| told);
         };
         let path = path.canonicalize().map_err(HistoryError::Unreadable)?;
@@ -95,16 +88,18 @@ impl Repository {
             Some(parent) if !path.is_dir() => parent.to_owned(),
             _ => path,
         };
-        let around = Self::new(Place::Around(folder.clone()));
+        let around = Self::new(Place::Around(folder.clone()))?;
         let found = around.identity()?;
         let is_told = WHEREABOUTS
             .iter()
             .any(|name| std::env::var_os(name).is_some());
-        if is_told
-            && let Ok(identity) = told.identity()?
-            && identity.is_meant(&folder, found.as_ref().ok())
-        {
-            return Ok(told);
+        if is_told {
+            let told = Self::new(Place::Told)?;
+            if let Ok(identity) = told.identity()?
+                && identity.is_meant(&folder, found.as_ref().ok())
+            {
+                return Ok(told);
+            }
         }
         found.map(|_| around)
     }
@@ -125,16 +120,27 @@ impl Repository {
 
     /// What a git command answers, without the line feed at its end, or else what it complains about.
     pub(super) fn ask(&self, arguments: &[&str]) -> Result<Result<Vec<u8>, String>, HistoryError> {
-        let output = self
-            .git(arguments)
-            .output()
-            .map_err(HistoryError::from_start)?;
-        if !output.status.success() {
-            return Ok(Err(complaint(&output.stderr)));
+        let (status, mut answer, complaints) = self.answer(arguments)?;
+        if !status.success() {
+            return Ok(Err(complaint(&complaints)));
         }
-        let mut answer = output.stdout;
         answer.pop_if(|byte| *byte == b'\n');
         Ok(Ok(answer))
+    }
+
+    /// How a git command ends, all that it answers, and the start of what it complains about.
+    pub(super) fn answer(
+        &self,
+        arguments: &[&str],
+    ) -> Result<(ExitStatus, Vec<u8>, Vec<u8>), HistoryError> {
+        let mut running = self.start(ASK, arguments, Stdio::null())?;
+        let mut answer = Vec::new();
+        let read = running
+            .listen(&[])
+            .and_then(|mut output| output.read_to_end(&mut answer));
+        read.map_err(|source| HistoryError::Broken { what: ASK, source })?;
+        let (status, complaints) = running.end()?;
+        Ok((status, answer, complaints))
     }
 
     /// The identifier of the commit that a revision stands for, if it stands for one.
@@ -296,18 +302,6 @@ impl Repository {
     }
 }
 
-impl Running {
-    fn start(what: &'static str, command: &mut Command) -> Result<Self, HistoryError> {
-        let mut child = command.spawn().map_err(HistoryError::from_start)?;
-        let complaints = child.stderr.take().map(drain);
-        Ok(Self {
-            child,
-            what,
-            complaints,
-        })
-    }
-}
-
 impl Identity {
     /// Whether the environment, which says this, means the repository that holds `folder`; `found` is what
     /// is there without it. That one is another if its work tree is a folder inside this one's.
@@ -325,69 +319,6 @@ impl Identity {
     fn holds(&self, folder: &Path) -> bool {
         self.top.as_ref().is_some_and(|top| folder.starts_with(top))
     }
-}
-
-impl Running {
-    pub(super) fn stdin(&mut self) -> Option<std::process::ChildStdin> {
-        self.child.stdin.take()
-    }
-
-    pub(super) fn stdout(&mut self) -> io::Result<std::process::ChildStdout> {
-        let stdout = self.child.stdout.take();
-        stdout.ok_or_else(|| io::Error::other("git's output was taken before"))
-    }
-
-    /// Waits for the end, which must be a good one. Gives what git says it left out nevertheless.
-    pub(super) fn finish(mut self) -> Result<Vec<String>, HistoryError> {
-        let status = self.child.wait().map_err(|source| HistoryError::Broken {
-            what: self.what,
-            source,
-        })?;
-        let complaints = self.complaints.take().map(JoinHandle::join);
-        let complaints = complaints.and_then(Result::ok).unwrap_or_default();
-        if status.success() {
-            return Ok(left_out(&complaints));
-        }
-        Err(HistoryError::Failed {
-            what: self.what,
-            complaint: complaint(&complaints),
-        })
-    }
-}
-
-impl Drop for Running {
-    /// Nothing is left running when a scan ends early.
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Reads all that git complains about, so that it never waits for us, and keeps the start.
-fn drain(mut stderr: ChildStderr) -> JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
-        let mut start = Vec::new();
-        let _ = stderr.by_ref().take(MAX_COMPLAINT).read_to_end(&mut start);
-        let _ = io::copy(&mut stderr, &mut io::sink());
-        start
-    })
-}
-
-/// Returns what git says that it passed over, such as a reference that leads to nothing. That a symbolic reference does is
-/// common, and harmless.
-pub(super) fn left_out(stderr: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(stderr);
-    let lines = text
-        .lines()
-        .filter(|line| line.starts_with("error:") || line.contains("ignoring broken ref"));
-    lines.map(str::to_owned).collect()
-}
-
-/// The last line that git wrote: mostly the one that says what is wrong.
-fn complaint(stderr: &[u8]) -> String {
-    let text = String::from_utf8_lossy(stderr);
-    let last = text.lines().rev().find(|line| !line.trim().is_empty());
-    last.unwrap_or("git gave no reason").to_owned()
 }
 
 /// A search path without entries that depend on the current folder, which is the scanned repository's: a

@@ -176,13 +176,15 @@ pub(super) fn read_names(path: &std::path::Path, max: u64) -> io::Result<Vec<Str
         Err(error) => return Err(error),
     };
     // A pipe or a device has no end.
-    if !kind.is_file() || kind.len() > max {
-        return Err(io::Error::other("it is too large, or no file"));
+    if !kind.is_file() {
+        return Err(io::Error::other("it is no file"));
     }
     let mut text = Vec::new();
-    std::fs::File::open(path)?
-        .take(max)
-        .read_to_end(&mut text)?;
+    let mut file = std::fs::File::open(path)?.take(max + 1);
+    if file.read_to_end(&mut text)? as u64 > max {
+        let words = format!("it is larger than {} MiB", max >> 20);
+        return Err(io::Error::other(words));
+    }
     let text = String::from_utf8_lossy(&text);
     let names = text
         .lines()

@@ -5,7 +5,7 @@
 //! History is what branches, tags, stashes, notes and every other reference lead to. Git lists the
 //! objects and writes them out one after the other; nothing is checked out. The repository is somebody
 //! else's: nothing that its configuration names is run ([`command`]), and what reads contents does not even
-//! see its configuration ([`lender`]). Of a history each file's
+//! see its configuration ([`lender`]); nothing has it wait without end ([`special`], [`silence`]). Of a history each file's
 //! contents are scanned once, however many commits have it, and the messages of commits and annotated tags.
 
 mod changes;
@@ -14,8 +14,11 @@ mod lender;
 mod lost;
 mod objects;
 mod origins;
+mod running;
 mod shallow;
+mod silence;
 mod since;
+mod special;
 mod staged;
 mod wanted;
 
@@ -49,6 +52,14 @@ pub enum HistoryError {
     /// The path cannot be looked at.
     #[error("it cannot be read: {0}")]
     Unreadable(#[source] io::Error),
+    /// There is something in the repository that is neither a file nor a folder.
+    #[error("it is {what} and not a file, so that git would not come to its end")]
+    Special {
+        /// Where it is.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
     /// There is no repository at the path.
     #[error(
         "it is not the top folder of a git repository, nor a bare one; without --git its files are scanned ({complaint})"
@@ -186,11 +197,8 @@ fn scan_objects(
 
 /// Returns what git says of references that lead nowhere. Listing objects, it passes over them in silence.
 fn broken_references(repository: &Repository) -> Result<Vec<String>, HistoryError> {
-    let listed = repository
-        .git(&["for-each-ref", "--format="])
-        .output()
-        .map_err(HistoryError::from_start)?;
-    Ok(command::left_out(&listed.stderr))
+    let (_, _, complaints) = repository.answer(&["for-each-ref", "--format="])?;
+    Ok(running::left_out(&complaints))
 }
 
 /// A path inside a repository, which is bytes.

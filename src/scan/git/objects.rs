@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::thread::{self, JoinHandle};
 
-use super::command::{Repository, Running};
+use super::command::Repository;
+use super::running::Running;
+use super::silence::Listening;
 use super::{HistoryError, path_of};
 use crate::scan::GitKind;
 
@@ -36,7 +38,7 @@ pub(super) enum Kind {
 /// One process writes them out. A thread tells it their names; where it gets them from other processes,
 /// those are held on to until their end.
 pub(super) struct Contents {
-    output: BufReader<ChildStdout>,
+    output: BufReader<Listening>,
     /// How much of the current object was not read.
     left: u64,
     /// Whether an object was read, after whose contents comes a line feed.
@@ -98,8 +100,10 @@ impl Contents {
             "--buffer",
         ];
         let mut read = repository.start_reading(READ, &arguments, Stdio::piped())?;
-        let output = BufReader::with_capacity(128 << 10, read.stdout().map_err(broken)?);
         let wanted = read.stdin();
+        let others: Vec<&Running> = processes.iter().collect();
+        let output = read.listen(&others).map_err(broken)?;
+        let output = BufReader::with_capacity(128 << 10, output);
         processes.push(read);
         Ok(Self {
             output,
@@ -185,22 +189,17 @@ fn list_objects(repository: &Repository) -> Result<Running, HistoryError> {
         "--stdin",
     ];
     let mut list = repository.start(LIST, &arguments, Stdio::piped())?;
-    if let Some(mut input) = list.stdin() {
-        // Should git not read it, then it failed, and says why at the end.
-        let _ = input.write_all(&stashes(repository)?);
-    }
+    list.tell(&stashes(repository)?).map_err(broken)?;
     Ok(list)
 }
 
 /// The commits of all stashes, one a line. The reference `refs/stash` is only the newest of them.
 pub(super) fn stashes(repository: &Repository) -> Result<Vec<u8>, HistoryError> {
-    let output = repository
-        .git(&["rev-list", "--walk-reflogs", "refs/stash"])
-        .output()
-        .map_err(HistoryError::from_start)?;
+    let stashes = repository.answer(&["rev-list", "--walk-reflogs", "refs/stash"])?;
+    let (status, stashes, _) = stashes;
     // It fails when there is none.
-    Ok(if output.status.success() {
-        output.stdout
+    Ok(if status.success() {
+        stashes
     } else {
         Vec::new()
     })

@@ -1,14 +1,15 @@
 //! Tells which commit introduced a file's contents, and under which path.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::Stdio;
 
 use super::HistoryError;
 use super::changes::{After, Changes};
-use super::command::{Repository, Running};
+use super::command::Repository;
 use super::objects::{broken, stashes};
+use super::running::Running;
 use crate::scan::{Finding, GitKind};
 
 const TRACE: &str = "trace candidates to their commits";
@@ -63,7 +64,8 @@ fn trace_in(
     ];
     let listed = Stdio::from(commits.stdout().map_err(broken)?);
     let mut changes = repository.start(TRACE, &arguments, listed)?;
-    assign(BufReader::new(changes.stdout().map_err(broken)?), wanted)?;
+    let output = changes.listen(&[&commits]).map_err(broken)?;
+    assign(BufReader::new(output), wanted)?;
     if wanted.is_empty() {
         // The rest of the history is not needed.
         return Ok(());
@@ -95,10 +97,7 @@ fn list_commits(
         "--stdin",
     ];
     let mut commits = repository.start(TRACE, &arguments, Stdio::piped())?;
-    if let Some(mut stdin) = commits.stdin() {
-        // Should git not read it, then it failed, and says why at the end.
-        let _ = stdin.write_all(&input);
-    }
+    commits.tell(&input).map_err(traced)?;
     Ok(commits)
 }
 

@@ -12,8 +12,8 @@ use super::command::Repository;
 use super::lost::{headers, lacking, read_names};
 use super::objects::{Contents, broken};
 
-/// The largest file that is read. A name takes 41 bytes.
-const FILE_MAX: u64 = 64 << 20;
+/// The largest file that is read: 50,000 names of 41 bytes. Git takes a time that grows with their square.
+const FILE_MAX: u64 = 2 << 20;
 
 /// So much of a commit is looked at: its parents stand at its start.
 const START: u64 = 1 << 20;
@@ -30,7 +30,8 @@ pub(super) fn see_through(repository: &Repository) -> Result<Cut, HistoryError> 
         repository.told_path(&told.map_err(failed)?)
     };
     let ends = read_names(&path, FILE_MAX);
-    let ends = ends.map_err(|error| failed(format!("the file `shallow`: {error}")))?;
+    let ends =
+        ends.map_err(|error| failed(format!("the file `shallow` cannot be read: {error}")))?;
     if ends.is_empty() {
         return Ok(Cut::new());
     }

@@ -124,8 +124,8 @@ fn compare(repository: &Repository, commits: &str) -> Result<Vec<Wanted>, Histor
         "--no-relative",
     ];
     let mut compare = repository.start(LIST, &arguments, Stdio::piped())?;
-    let changes = Changes::new(BufReader::new(compare.stdout().map_err(broken)?));
     let input = compare.stdin();
+    let changes = Changes::new(BufReader::new(compare.listen(&[]).map_err(broken)?));
     let wanted = thread::scope(|scope| {
         scope.spawn(move || {
             let mut input = input?;

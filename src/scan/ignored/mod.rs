@@ -9,12 +9,13 @@ mod glob;
 mod tests;
 
 use std::borrow::Cow;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::open::{Links, open};
 use glob::{Exhausted, Pattern, Steps};
 
 /// The largest ignore file that is obeyed, in bytes.
@@ -253,12 +254,6 @@ fn slashed(path: &Path) -> Cow<'_, [u8]> {
     bytes.into()
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Links {
-    Followed,
-    Refused,
-}
-
 /// Returns what is in a file, if there is one. Waits for nothing: to open a pipe would.
 fn read(path: &Path, limit: usize, links: Links) -> Result<Option<Vec<u8>>, Refusal> {
     let found = match links {
@@ -289,22 +284,6 @@ fn is_absent(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
     )
-}
-
-#[cfg(unix)]
-fn open(path: &Path, links: Links) -> io::Result<File> {
-    use rustix::fs::{Mode, OFlags};
-
-    let mut how = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    if links == Links::Refused {
-        how |= OFlags::NOFOLLOW;
-    }
-    Ok(rustix::fs::open(path, how, Mode::empty())?.into())
-}
-
-#[cfg(not(unix))]
-fn open(path: &Path, _: Links) -> io::Result<File> {
-    File::open(path)
 }
 
 /// The repository that `.git` is, or that it names if it is a file: that is so in further working trees.
