@@ -146,6 +146,11 @@ impl Proved {
 /// So many sightings of keys of ours are reported before more are gathered. To report them twice does no harm.
 const MANY_FOUND: usize = 1_024;
 
+/// What the status shows of a delivery with texts that were cut. `None` if there were none.
+fn said_in_log(gathered: &Gathered) -> Option<String> {
+    (gathered.malformed > 0).then(|| "some of its texts were cut: the log says which".to_owned())
+}
+
 fn not_json(error: &serde_json::Error) -> BodyError {
     BodyError::NotJson {
         line: error.line(),
@@ -322,7 +327,7 @@ impl Webhook {
         let rest = rest.map_err(|error| not_json(&error))?;
         let gathered = found.gathered;
         let good = Good {
-            malformed: read.good.malformed || gathered.malformed > 0,
+            malformed: read.good.malformed.or_else(|| said_in_log(&gathered)),
             ..read.good
         };
         Ok(Read {
@@ -394,11 +399,10 @@ impl Webhook {
         }
         let gathered = found.gathered;
         let wrong = meaning.malformed.first();
-        let wrong = wrong.map(|wrong| shorten(redactor, wrong, WRONG_MAX, None));
-        let named = || "the log says why".to_owned();
+        let wrong = wrong.map(|wrong| shorten(redactor, wrong, WRONG_MAX, false));
         let good = Good {
             unknown: meaning.unknown,
-            malformed: wrong.or_else(|| (gathered.malformed > 0).then(named)),
+            malformed: wrong.or_else(|| said_in_log(&gathered)),
             is_push: !gathered.items.is_empty(),
             at: now,
         };
