@@ -5,6 +5,8 @@
 //! a literal stands around the end of a long line of base64, and those are rare, so that it is enough to look at
 //! every other block of 16 bytes for whether all of them can be base64.
 
+use std::collections::BTreeSet;
+
 use super::decode;
 use super::literal::{Form, Literal, are, base64_value};
 use super::search::Hit;
@@ -82,8 +84,9 @@ impl Fold {
 #[derive(Debug)]
 pub(super) struct Folded {
     literals: Vec<Literal>,
-    /// For each value of a character the values, as bits, that can follow it in a literal.
-    pairs: Vec<u64>,
+    /// For the values of the last character of a line and of the first of the next one, which literals can be divided
+    /// between them, and after how many bytes.
+    divided: Vec<Vec<(usize, usize)>>,
     /// How far from a hit the text is looked at.
     reach: usize,
 }
@@ -93,16 +96,19 @@ impl Folded {
     pub(super) fn new(literals: &[Literal], reach: usize) -> Option<Self> {
         let is_base64 = |literal: &&Literal| matches!(literal.form, Form::Base64(_));
         let literals: Vec<_> = literals.iter().filter(is_base64).cloned().collect();
-        let mut pairs = vec![0; 64];
-        for pair in literals.iter().flat_map(|literal| literal.bytes.windows(2)) {
-            let values = |at: usize| pair[at].iter().copied().filter_map(base64_value);
-            for last in values(0) {
-                pairs[usize::from(last)] |= values(1).fold(0_u64, |bits, next| bits | 1 << next);
+        let mut divided = vec![Vec::new(); 64 * 64];
+        for (index, literal) in literals.iter().enumerate() {
+            for (at, pair) in literal.bytes.windows(2).enumerate() {
+                let values: [BTreeSet<u8>; 2] = [0, 1].map(|side| values(&pair[side]));
+                for last in &values[0] {
+                    let lists = values[1].iter().map(|first| pair_index(*last, *first));
+                    lists.for_each(|list| divided[list].push((index, at + 1)));
+                }
             }
         }
         (!literals.is_empty()).then_some(Self {
             literals,
-            pairs,
+            divided,
             reach,
         })
     }
@@ -132,24 +138,33 @@ impl Folded {
         let value = |at: usize| text.get(at).copied().and_then(base64_value);
         if let (Some(last), Some(first)) = (value(end - 1), value(next))
             && next > end
-            && self.pairs[usize::from(last)] >> first & 1 == 1
+            && let divided = &self.divided[pair_index(last, first)]
+            && !divided.is_empty()
             && fold.ends_long_line(text)
         {
-            self.compare(text, fold, found);
-        }
-        next.max(end + 1)
-    }
-
-    /// Tries every way in which a literal can lie across the line break.
-    fn compare<'a>(&'a self, text: &[u8], fold: Fold, found: &mut dyn FnMut(Hit<'a>)) {
-        for literal in &self.literals {
-            for split in 1..literal.bytes.len() {
-                if let Some(at) = fold.divides(literal, split, text, self.reach) {
+            for (literal, split) in divided {
+                let literal = &self.literals[*literal];
+                if let Some(at) = fold.divides(literal, *split, text, self.reach) {
                     found(Hit { literal, at });
                 }
             }
         }
+        next.max(end + 1)
     }
+}
+
+/// The values of characters of either alphabet, each once.
+fn values(characters: &[u8]) -> BTreeSet<u8> {
+    characters
+        .iter()
+        .copied()
+        .filter_map(base64_value)
+        .collect()
+}
+
+/// The place of a pair of values in a list of all pairs.
+fn pair_index(last: u8, first: u8) -> usize {
+    usize::from(last) * 64 + usize::from(first)
 }
 
 /// Returns whether no byte says that this is not base64: most of what stands between words is below `+`.
