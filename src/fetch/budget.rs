@@ -1,7 +1,6 @@
 //! The places and the memory that fetches under way share.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
@@ -19,8 +18,8 @@ const MEDIUM_PACK: usize = 16 << 20;
 const MEDIUM_PLACES: usize = 2;
 
 /// The lane in which a push is fetched. When it turns out to be larger than its lane allows, it takes a place of
-/// another lane if one is free, and else ends with [`FetchError::Busy`], to be fetched again when it has its turn there: it
-/// keeps nobody waiting meanwhile.
+/// another lane if one is free, and else ends with [`FetchError::Busy`] or [`FetchError::LargeBusy`], to be fetched again
+/// when it has its turn there: it keeps nobody waiting meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum FetchLane {
     /// Among others, up to 1 MiB of pack.
@@ -60,32 +59,39 @@ pub(super) struct Budget {
 #[derive(Debug)]
 struct Places {
     free: Arc<Semaphore>,
-    /// How many wait for one.
-    waiting: AtomicUsize,
+    /// Those who wait for one: how often each had to leave the large lane.
+    waiting: Mutex<Vec<u32>>,
 }
 
 impl Places {
     fn new(count: usize) -> Self {
         Self {
             free: Arc::new(Semaphore::new(count)),
-            waiting: AtomicUsize::new(0),
+            waiting: Mutex::default(),
         }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Somebody who waits, until dropped.
-struct Waiter<'p>(&'p AtomicUsize);
+/// Somebody who waits, until dropped, and how often he had to leave the large lane.
+struct Waiter<'p>(&'p Places, u32);
 
 impl<'p> Waiter<'p> {
-    fn new(waiting: &'p AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::Relaxed);
-        Self(waiting)
+    fn new(places: &'p Places, outpaced: u32) -> Self {
+        places.waiting().push(outpaced);
+        Self(places, outpaced)
     }
 }
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut waiting = self.0.waiting();
+        if let Some(at) = waiting.iter().position(|waits| *waits == self.1) {
+            waiting.swap_remove(at);
+        }
     }
 }
 
@@ -108,10 +114,14 @@ impl Budget {
         }
     }
 
-    /// Waits for a place.
-    pub(super) async fn admit(&self, lane: FetchLane) -> Result<Admission, FetchError> {
+    /// Waits for a place, as one that had to leave the large lane so often.
+    pub(super) async fn admit(
+        &self,
+        lane: FetchLane,
+        outpaced: u32,
+    ) -> Result<Admission, FetchError> {
         let places = self.places(lane);
-        let _waiter = Waiter::new(&places.waiting);
+        let _waiter = Waiter::new(places, outpaced);
         let place = Arc::clone(&places.free).acquire_owned().await;
         Ok(Admission {
             place: place.map_err(|_| FetchError::Busy)?,
@@ -119,9 +129,10 @@ impl Budget {
         })
     }
 
-    /// Returns whether somebody waits for a place of this lane.
-    pub(super) fn is_waited_for(&self, lane: FetchLane) -> bool {
-        self.places(lane).waiting.load(Ordering::Relaxed) > 0
+    /// Returns how often those who wait for a place of this lane had to leave the large one, at least; `None` when nobody
+    /// waits.
+    pub(super) fn waited_for_by(&self, lane: FetchLane) -> Option<u32> {
+        self.places(lane).waiting().iter().min().copied()
     }
 
     /// Waits for the lane of long lists of references.
@@ -162,12 +173,15 @@ impl Admission {
     /// Makes sure that packs of `bytes` in all may be held, changing to another lane where needed; gives the lane.
     ///
     /// # Errors
-    /// [`FetchError::Busy`] when that has no place free.
+    /// [`FetchError::Busy`] or [`FetchError::LargeBusy`] when that has no place free.
     pub(super) fn cover(&mut self, budget: &Budget, bytes: usize) -> Result<FetchLane, FetchError> {
         let needed = FetchLane::for_bytes(bytes);
         if needed > self.lane {
             let free = Arc::clone(&budget.places(needed).free);
-            self.place = free.try_acquire_owned().map_err(|_| FetchError::Busy)?;
+            self.place = free.try_acquire_owned().map_err(|_| match needed {
+                FetchLane::Large => FetchError::LargeBusy,
+                FetchLane::Ordinary | FetchLane::Medium => FetchError::Busy,
+            })?;
             self.lane = needed;
         }
         Ok(self.lane)
@@ -185,7 +199,7 @@ mod tests {
         let free = |lane| budget.places(lane).free.available_permits();
         let mut fetches = Vec::new();
         for _ in 0..4 {
-            fetches.push(budget.admit(Ordinary).await.unwrap());
+            fetches.push(budget.admit(Ordinary, 0).await.unwrap());
         }
         assert_eq!(free(Ordinary), 0);
         let [first, second, third, fourth] = &mut fetches[..] else {
@@ -197,10 +211,10 @@ mod tests {
         assert_eq!(second.cover(&budget, MEDIUM_PACK).unwrap(), Medium);
         assert_eq!(third.cover(&budget, MEDIUM_PACK).unwrap(), Medium);
         assert_eq!((free(Ordinary), free(Medium), free(Large)), (3, 0, 0));
-        for bytes in [SMALL_PACK + 1, MEDIUM_PACK + 1] {
-            let busy = fourth.cover(&budget, bytes);
-            assert!(matches!(busy, Err(FetchError::Busy)));
-        }
+        let busy = fourth.cover(&budget, SMALL_PACK + 1);
+        assert!(matches!(busy, Err(FetchError::Busy)));
+        let busy = fourth.cover(&budget, MEDIUM_PACK + 1);
+        assert!(matches!(busy, Err(FetchError::LargeBusy)));
         assert!(fourth.cover(&budget, SMALL_PACK).is_ok());
         fetches.clear();
         assert_eq!((free(Ordinary), free(Medium), free(Large)), (4, 2, 1));
@@ -208,15 +222,22 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_is_seen_and_forgotten() {
+        use FetchLane::{Large, Medium};
         let budget = Budget::new(1);
-        let first = budget.admit(FetchLane::Large).await.unwrap();
-        assert!(!budget.is_waited_for(FetchLane::Large));
-        let mut second = Box::pin(budget.admit(FetchLane::Large));
+        let first = budget.admit(Large, 0).await.unwrap();
+        assert_eq!(budget.waited_for_by(Large), None);
+        let mut second = Box::pin(budget.admit(Large, 2));
+        let mut third = Box::pin(budget.admit(Large, 1));
         assert!(futures_util::poll!(&mut second).is_pending());
-        assert!(budget.is_waited_for(FetchLane::Large) && !budget.is_waited_for(FetchLane::Medium));
+        assert_eq!(budget.waited_for_by(Large), Some(2));
+        assert!(futures_util::poll!(&mut third).is_pending());
+        assert_eq!(budget.waited_for_by(Large), Some(1));
+        assert_eq!(budget.waited_for_by(Medium), None);
+        drop(third);
+        assert_eq!(budget.waited_for_by(Large), Some(2));
         drop(second);
-        assert!(!budget.is_waited_for(FetchLane::Large));
+        assert_eq!(budget.waited_for_by(Large), None);
         drop(first);
-        budget.admit(FetchLane::Large).await.unwrap();
+        budget.admit(Large, 0).await.unwrap();
     }
 }

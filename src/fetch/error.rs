@@ -69,6 +69,9 @@ pub enum FetchError {
     /// The push is larger than its place allows, and no larger one is free.
     #[error("the push is larger than its place allows, and waits for its turn among larger ones")]
     Busy,
+    /// The same of the largest place.
+    #[error("the push is larger than its place allows, and waits for its turn among the largest")]
+    LargeBusy,
     /// The answer is not git protocol v2.
     #[error("the server does not speak git protocol v2 as expected: {0}")]
     Protocol(&'static str),

@@ -149,7 +149,10 @@ impl GitFetcher {
             fetcher: self,
             limits,
             request,
-            admission: self.budget.admit(seat.place.lane).await?,
+            admission: self
+                .budget
+                .admit(seat.place.lane, seat.place.rank())
+                .await?,
             patience: Patience::new(seat.clone()),
             seat,
             received: 0,

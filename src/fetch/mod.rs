@@ -10,6 +10,7 @@
 //! counted, never passed over in silence.
 
 mod budget;
+mod demand;
 mod error;
 mod git;
 mod guard;
@@ -28,6 +29,7 @@ mod texts;
 mod weight;
 
 pub use budget::FetchLane;
+pub use demand::{Demand, Waiting};
 pub use error::FetchError;
 pub use git::{GitFetcher, RangeRequest, References};
 pub use gix_hash::ObjectId;
@@ -37,5 +39,5 @@ pub(crate) use http::{rate_limit_wait, read_chunk, retry_after, send};
 pub use limits::FetchLimits;
 pub use names::{BadName, RepositoryName};
 pub(crate) use pace::{Pace, PaceLimits, read_body};
-pub use patience::{Demand, Place, Waiting};
+pub use patience::Place;
 pub use texts::{Fetched, LeftOut, Text, TextKind, Visited};

@@ -5,13 +5,13 @@
 //! such as it. While nobody waits, nobody is hurried.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
 use super::FetchError;
 use super::budget::{FetchLane, Seat};
+use super::demand::{Demand, Waiting};
 
 /// The interval between two looks at whether others wait, while a server is waited for.
 const LOOK: Duration = Duration::from_millis(250);
@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(250);
 const RATE: u64 = 1 << 20;
 
 /// The most doublings of the bounds of the large lane.
-const DOUBLED_MAX: u32 = 4;
+const DOUBLED_MAX: u32 = 5;
 
 /// Bounds on the time that a server is waited for while others wait.
 #[derive(Debug, Clone, Copy)]
@@ -43,50 +43,34 @@ const WANTED: Bound = Bound {
 
 const MEDIUM: Bound = Bound {
     unpaid: Duration::from_secs(2),
-    all: Duration::from_secs(6),
+    all: Duration::from_secs(4),
 };
 
-/// From when somebody wants the place. A fetch that had to leave has twice as long the next time, so that it ends
-/// some day.
+/// In the large lane, while one waits that has had less of it: the first turn of each is as short as this, and none
+/// that had it keeps others from theirs.
+const LARGE_FIRST: Bound = Bound {
+    unpaid: Duration::from_secs(2),
+    all: Duration::from_secs(3),
+};
+
+/// Of that memory in a smaller place, taken because nobody wanted it then.
+const LARGE_TAKEN: Bound = Bound {
+    unpaid: Duration::from_secs(1),
+    all: Duration::from_secs(2),
+};
+
+/// In the large lane, from when others want the place that have had as much of it. A fetch that had to leave has
+/// twice as long the next time, so that it ends some day.
 const LARGE: Bound = Bound {
     unpaid: Duration::from_secs(10),
-    all: Duration::from_mins(1),
+    all: Duration::from_secs(30),
 };
 
+/// The longest time that a fetch which had to leave the large lane keeps out of it.
+const REST_MAX: Duration = Duration::from_secs(30);
+
 /// The longest time that a heavy visit is at work while others wait, the first time.
-const TURN: Duration = Duration::from_secs(2);
-
-/// The demand for places like the one of a fetch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Waiting {
-    /// Nobody.
-    #[default]
-    Nobody,
-    /// Somebody.
-    Somebody,
-    /// Something that others must not hold up.
-    Urgently,
-}
-
-/// The present demand for places of some kind, as whoever hands them out knows. Shared by the fetches that have them.
-#[derive(Debug, Default)]
-pub struct Demand(AtomicU8);
-
-impl Demand {
-    /// Notes who waits now.
-    pub fn set(&self, waiting: Waiting) {
-        self.0.store(waiting as u8, Ordering::Relaxed);
-    }
-
-    /// Returns who waits.
-    pub fn waiting(&self) -> Waiting {
-        match self.0.load(Ordering::Relaxed) {
-            0 => Waiting::Nobody,
-            1 => Waiting::Somebody,
-            _ => Waiting::Urgently,
-        }
-    }
-}
+pub(super) const TURN: Duration = Duration::from_secs(2);
 
 /// The place of a fetch, and the demand for it.
 #[derive(Debug, Clone, Default)]
@@ -97,17 +81,45 @@ pub struct Place {
     pub demand: Arc<Demand>,
     /// How often the fetch had to leave the large lane because others waited.
     pub outpaced: u32,
+    /// It gave way often enough: this time it has its turn whoever waits, and had so many such turns before.
+    pub kept: Option<u32>,
 }
 
 impl Place {
     /// Returns how long a fetch that had to leave the large lane keeps out of it, so that others have their turn.
     pub fn rest(outpaced: u32) -> Duration {
-        LARGE.unpaid.saturating_mul(doubled(outpaced))
+        let rest = LARGE_FIRST.all.saturating_mul(doubled(outpaced));
+        rest.min(REST_MAX)
     }
 
-    /// Returns how long a heavy visit may be at work while others wait for their turn at that.
-    pub(super) fn turn(&self) -> Duration {
-        TURN * doubled(self.outpaced)
+    /// Returns how long a turn of one that keeps its place whoever waits may be, after so many of them.
+    pub fn kept_turn(kept: u32) -> Duration {
+        LARGE.all.saturating_mul(doubled(kept))
+    }
+
+    /// Returns how long a heavy visit may be at work while others wait for their turn at that, of whom one had to leave
+    /// no more often than this.
+    pub(super) fn turn(&self, waits: u32) -> Duration {
+        if self.gives_way_to(waits) {
+            TURN
+        } else {
+            TURN * self.times()
+        }
+    }
+
+    /// Returns how often it had to leave, as far as that counts when it waits for others.
+    pub(super) fn rank(&self) -> u32 {
+        self.kept.map_or(self.outpaced, |_| 0)
+    }
+
+    /// Returns whether one that had to leave so often has had less than this one, which had its first turn.
+    fn gives_way_to(&self, waits: u32) -> bool {
+        self.kept.is_none() && waits < self.outpaced.max(1)
+    }
+
+    /// Returns how many times as long as the first time its turn is.
+    fn times(&self) -> u32 {
+        doubled(self.kept.unwrap_or(self.outpaced))
     }
 }
 
@@ -212,13 +224,12 @@ impl Patience {
 
     fn check(&mut self) -> Result<(), FetchError> {
         let place = &self.seat.place;
-        let (lane, waiting) = (place.lane, place.demand.waiting());
-        let mut is_too_long = self.is_too_long(lane, waiting);
-        let holds = self
-            .holds
-            .filter(|holds| self.seat.budget.is_waited_for(*holds));
-        if let Some(holds) = holds {
-            is_too_long |= self.is_too_long(holds, Waiting::Somebody);
+        let (lane, (waiting, waits)) = (place.lane, place.demand.wanted());
+        let mut is_too_long = self.is_too_long(lane, waiting, waits);
+        if let Some(holds) = self.holds
+            && let Some(waits) = self.seat.budget.waited_for_by(holds)
+        {
+            is_too_long |= self.is_too_long(holds, Waiting::Somebody, waits);
         }
         if is_too_long {
             let seconds = self.waited().as_secs();
@@ -227,17 +238,25 @@ impl Patience {
         Ok(())
     }
 
-    /// Returns whether the server was waited for too long for a place in this lane, with these waiting.
-    fn is_too_long(&mut self, lane: FetchLane, waiting: Waiting) -> bool {
+    /// Returns whether the server was waited for too long for a place in this lane, with these waiting, one of whom
+    /// had to leave so often.
+    fn is_too_long(&mut self, lane: FetchLane, waiting: Waiting, waits: u32) -> bool {
         let bound = match (lane, waiting) {
             (_, Waiting::Nobody) => return false,
             (FetchLane::Ordinary, Waiting::Urgently) => URGENTLY_WANTED,
             (FetchLane::Ordinary, Waiting::Somebody) => WANTED,
             (FetchLane::Medium, _) => MEDIUM,
+            (FetchLane::Large, _) if self.seat.place.gives_way_to(waits) => {
+                if self.seat.place.lane == FetchLane::Large {
+                    LARGE_FIRST
+                } else {
+                    LARGE_TAKEN
+                }
+            }
             // What came so far would be lost: it has its time from now on.
             (FetchLane::Large, _) => {
                 let hurried = self.hurried.get_or_insert_default();
-                return hurried.is_beyond(LARGE, doubled(self.seat.place.outpaced));
+                return hurried.is_beyond(LARGE, self.seat.place.times());
             }
         };
         self.spent.is_beyond(bound, 1)
@@ -255,6 +274,7 @@ mod tests {
             lane,
             demand: Arc::clone(&demand),
             outpaced,
+            kept: None,
         };
         let seat = Seat {
             budget: Arc::new(Budget::new(8)),
@@ -287,11 +307,35 @@ mod tests {
         assert_eq!(kept(Medium, 0, Waiting::Somebody, 300 << 10), 3);
         // However fast, it is no longer what these places are for.
         assert_eq!(kept(Ordinary, 0, Waiting::Urgently, 2 << 20), 5);
-        assert_eq!(kept(Medium, 0, Waiting::Somebody, 2 << 20), 7);
-        assert_eq!(kept(Large, 0, Waiting::Somebody, 2 << 20), 62);
+        assert_eq!(kept(Medium, 0, Waiting::Somebody, 2 << 20), 5);
+        assert_eq!(kept(Large, 0, Waiting::Somebody, 2 << 20), 32);
         assert_eq!(kept(Large, 0, Waiting::Somebody, 0), 12);
         assert_eq!(kept(Large, 2, Waiting::Somebody, 0), 42);
-        assert_eq!(kept(Large, 99, Waiting::Somebody, 0), 162);
+        assert_eq!(kept(Large, 99, Waiting::Somebody, 0), 322);
+    }
+
+    #[test]
+    fn whoever_had_a_turn_in_the_large_lane_gives_way_to_one_that_had_less() {
+        let left_after = |outpaced, kept, waits| {
+            let (mut patience, demand) = patience(FetchLane::Large, outpaced);
+            patience.seat.place.kept = kept;
+            demand.set_of(Waiting::Somebody, waits);
+            (1..=1_000_u32).find(|_| {
+                patience.spend(Duration::from_secs(1));
+                patience.received(2 << 20).is_err()
+            })
+        };
+        // However much it had, one that comes anew waits for no more than a first turn.
+        for outpaced in [0, 1, 7] {
+            assert_eq!(left_after(outpaced, None, 0), Some(4));
+        }
+        assert_eq!(left_after(3, None, 2), Some(4));
+        // To whoever had as much it gives way when it has had its time.
+        assert_eq!(left_after(1, None, 1), Some(62));
+        assert_eq!(left_after(0, None, 1), Some(32));
+        // Once it has given way often enough, it has a turn whoever waits, each longer than the last.
+        assert_eq!(left_after(8, Some(0), 0), Some(32));
+        assert_eq!(left_after(16, Some(1), 0), Some(62));
     }
 
     #[test]
@@ -323,15 +367,21 @@ mod tests {
     async fn whoever_waits_for_the_memory_counts_too() {
         let (mut patience, _) = patience(FetchLane::Ordinary, 0);
         let budget = Arc::clone(&patience.seat.budget);
-        let _held = budget.admit(FetchLane::Large).await.unwrap();
+        let _held = budget.admit(FetchLane::Large, 0).await.unwrap();
         patience.holds(FetchLane::Large);
-        let mut waiter = Box::pin(budget.admit(FetchLane::Large));
+        let mut waiter = Box::pin(budget.admit(FetchLane::Large, 0));
         assert!(futures_util::poll!(&mut waiter).is_pending());
         patience.received(0).unwrap();
-        patience.spend(LARGE.unpaid * 2);
+        patience.spend(LARGE_TAKEN.unpaid + LOOK);
         assert!(patience.received(0).is_err());
         drop(waiter);
         patience.received(0).unwrap();
+        // One that had a turn has to wait longer for one that has had none.
+        let mut waiter = Box::pin(budget.admit(FetchLane::Large, 1));
+        assert!(futures_util::poll!(&mut waiter).is_pending());
+        patience.received(0).unwrap();
+        patience.spend(LARGE.unpaid + LOOK);
+        assert!(patience.received(0).is_err());
     }
 
     #[tokio::test]

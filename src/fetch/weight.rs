@@ -8,7 +8,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::FetchError;
 use super::budget::{FetchLane, Seat};
-use super::patience::{Place, Waiting};
+use super::demand::Waiting;
+use super::patience::{Place, TURN};
 
 /// The most memory of a visit that needs no lane for heavy ones, in bytes.
 const LIGHT_VISIT: usize = 1 << 20;
@@ -29,7 +30,7 @@ const FIRST_ITEMS: usize = 64;
 
 /// How many visits may wait for the lane of heavy ones from ordinary places, each of which it keeps meanwhile.
 /// More would take the places of small ones.
-const WAITING_VISITS: u32 = 3;
+const WAITING_VISITS: usize = 3;
 
 /// The patience of a visit that waits for the lane in an ordinary place, and when that is wanted.
 const ORDINARY_PATIENCE: Duration = Duration::from_secs(2);
@@ -61,7 +62,15 @@ pub(super) struct Lane {
 #[derive(Debug, Default)]
 struct LaneState {
     taken: bool,
-    waiting: u32,
+    /// Those who wait: how often each had to leave the large lane.
+    waiting: Vec<u32>,
+}
+
+impl LaneState {
+    /// Returns whether one that waits so may not have the lane: somebody has it, or had less of it so far and waits too.
+    fn is_for_others(&self, rank: u32) -> bool {
+        self.taken || self.waiting.iter().any(|waits| *waits < rank)
+    }
 }
 
 impl Lane {
@@ -70,12 +79,12 @@ impl Lane {
     fn take(&self, place: &Place) -> Result<(), FetchError> {
         let mut state = self.state();
         let is_ordinary = place.lane == FetchLane::Ordinary;
-        if state.taken && is_ordinary && state.waiting >= WAITING_VISITS {
+        if state.taken && is_ordinary && state.waiting.len() >= WAITING_VISITS {
             return Err(FetchError::Busy);
         }
-        let begun = Instant::now();
-        state.waiting += 1;
-        while state.taken {
+        let (begun, rank) = (Instant::now(), place.rank());
+        state.waiting.push(rank);
+        while state.is_for_others(rank) {
             let left = lane_patience(place).saturating_sub(begun.elapsed());
             if left.is_zero() {
                 break;
@@ -83,21 +92,24 @@ impl Lane {
             let waited = self.freed.wait_timeout(state, left.min(LOOK));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.waiting -= 1;
-        if state.taken {
+        if let Some(at) = state.waiting.iter().position(|waits| *waits == rank) {
+            state.waiting.swap_remove(at);
+        }
+        if state.is_for_others(rank) {
             return Err(FetchError::Busy);
         }
         state.taken = true;
         Ok(())
     }
 
-    fn is_wanted(&self) -> bool {
-        self.state().waiting > 0
+    /// Returns how often those who wait had to leave the large lane, at least; `None` when nobody waits.
+    fn wanted_by(&self) -> Option<u32> {
+        self.state().waiting.iter().min().copied()
     }
 
     fn give_back(&self) {
         self.state().taken = false;
-        self.freed.notify_one();
+        self.freed.notify_all();
     }
 
     fn state(&self) -> MutexGuard<'_, LaneState> {
@@ -212,7 +224,8 @@ impl Weight {
         self.busy += self.timer.lap();
         let Seat { budget, place } = &self.seat;
         if self.is_heavy {
-            if self.busy > place.turn() && budget.heavy.is_wanted() {
+            let is_over = |waits| self.busy > place.turn(waits);
+            if self.busy > TURN && budget.heavy.wanted_by().is_some_and(is_over) {
                 let seconds = self.busy.as_secs();
                 return Err(FetchError::Outpaced { seconds });
             }
@@ -288,7 +301,7 @@ mod tests {
         assert!(!first.hold(HEAVY_VISIT).unwrap());
         let lane = &seat.budget.heavy;
         let waiting: Vec<_> = (0..WAITING_VISITS).map(|_| heavy(&seat)).collect();
-        while lane.state().waiting < WAITING_VISITS {
+        while lane.state().waiting.len() < WAITING_VISITS {
             std::thread::yield_now();
         }
         assert!(!heavy(&seat).join().unwrap());
@@ -300,7 +313,7 @@ mod tests {
             ..seat.clone()
         };
         let patient = heavy(&medium);
-        while lane.state().waiting <= WAITING_VISITS {
+        while lane.state().waiting.len() <= WAITING_VISITS {
             std::thread::yield_now();
         }
         let mut light = Weight::new(&seat);
@@ -309,6 +322,36 @@ mod tests {
         drop(first);
         assert!(waiting.into_iter().all(|thread| thread.join().unwrap()));
         assert!(patient.join().unwrap());
+    }
+
+    /// A visit in the large lane that had to leave it before has a longer turn, unless one waits that had less.
+    #[test]
+    fn a_longer_turn_is_for_when_nobody_waits_that_had_less() {
+        let alone = Seat::alone();
+        let large = |outpaced| Seat {
+            place: Place {
+                lane: FetchLane::Large,
+                outpaced,
+                ..Place::default()
+            },
+            ..alone.clone()
+        };
+        let lane = &alone.budget.heavy;
+        let mut first = Weight::new(&large(3));
+        first.work(LIGHT_WORK + 1).unwrap();
+        first.busy = TURN * 2;
+        let equal = heavy(&large(3));
+        while lane.wanted_by() != Some(3) {
+            thread::yield_now();
+        }
+        first.work(0).unwrap();
+        let fresh = heavy(&large(0));
+        while lane.wanted_by() != Some(0) {
+            thread::yield_now();
+        }
+        assert!(matches!(first.work(0), Err(FetchError::Outpaced { .. })));
+        drop(first);
+        assert!(fresh.join().unwrap() && equal.join().unwrap());
     }
 
     #[test]
@@ -325,7 +368,7 @@ mod tests {
         seat.place.demand.set(Waiting::Somebody);
         assert!(!waiting.join().unwrap());
         assert!(begun.elapsed() < Duration::from_secs(10));
-        assert_eq!(seat.budget.heavy.state().waiting, 0);
+        assert!(seat.budget.heavy.state().waiting.is_empty());
     }
 
     #[test]
@@ -338,10 +381,10 @@ mod tests {
         while !slow.is_heavy() {
             slow.work(0).unwrap();
         }
-        slow.busy = seat.place.turn();
+        slow.busy = TURN;
         slow.work(0).unwrap();
         let waiting = heavy(&seat);
-        while !seat.budget.heavy.is_wanted() {
+        while seat.budget.heavy.wanted_by().is_none() {
             std::thread::yield_now();
         }
         let ended = loop {

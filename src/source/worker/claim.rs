@@ -32,6 +32,9 @@ const SERVED_MAX: usize = 48;
 /// The lanes beside the ordinary one, and their places.
 const OTHER_LANES: [(Lane, usize); 3] = [(Lane::Medium, 2), (Lane::Large, 1), (Lane::Alone, 4)];
 
+/// How often one that had to leave has a place before those that did not. It may leave it after a first turn again.
+const DUE_EVERY: Duration = Duration::from_secs(30);
+
 /// How often it is looked for items of the other lanes, while nothing says that there are any.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -45,6 +48,8 @@ pub(super) struct Round {
     served: VecDeque<(Lane, String)>,
     /// When it was last looked for items of the other lanes, unless there may be some.
     looked: Option<Instant>,
+    /// When one last had a place of another lane because it was due, though it had to leave before.
+    due: Option<Instant>,
 }
 
 impl Round {
@@ -298,10 +303,15 @@ impl Worker {
                 break;
             }
             lane.take(next);
+            if next.is_due {
+                round.due = Some(Instant::now());
+            }
             round.note_served(lane.lane, self.served_as(&next.host));
             chosen.push(next.id);
         }
-        self.shared.demands.of(lane.lane, true).set(waiting);
+        let least = lane.least_outpaced(&candidates, |host| self.knows(host));
+        let demand = self.shared.demands.of(lane.lane, true);
+        demand.set_of(waiting, least.unwrap_or(u32::MAX));
         Ok(chosen)
     }
 
@@ -329,9 +339,18 @@ impl Worker {
                 repository_id: item.repository_id,
                 owner: item.owner,
                 deaths: item.deaths,
+                outpaced: self.shared.slow.outpaced(item.id),
+                is_due: false,
             }));
             if fronts >= FRONTS_MAX {
                 break;
+            }
+        }
+        if round.due.is_none_or(|at| at.elapsed() >= DUE_EVERY) {
+            let since = |next: &Candidate| self.shared.slow.due_since(next.id);
+            let due = candidates.iter_mut().filter(|next| since(next).is_some());
+            if let Some(due) = due.min_by_key(|next| since(next)) {
+                due.is_due = true;
             }
         }
         Ok(candidates)

@@ -86,7 +86,7 @@ impl Shared {
                 self.pauses.pause(&item.range.host, wait);
                 End::Later { wait, why }
             }
-            FetchError::Busy | FetchError::Outpaced { .. } => {
+            FetchError::Busy | FetchError::LargeBusy | FetchError::Outpaced { .. } => {
                 let end = self.moved(&item, error);
                 return Tried::ended(item, end);
             }
@@ -117,11 +117,11 @@ impl Shared {
             self.slow.note(&item.range);
         }
         match item.lane {
-            Lane::Ordinary => End::Moved {
+            Lane::Ordinary if !matches!(error, FetchError::LargeBusy) => End::Moved {
                 lane: Lane::Medium,
                 why,
             },
-            Lane::Medium => End::Moved {
+            Lane::Ordinary | Lane::Medium => End::Moved {
                 lane: Lane::Large,
                 why,
             },

@@ -17,6 +17,10 @@ pub(super) struct Candidate {
     pub(super) owner: String,
     /// How many workers died while they held it.
     pub(super) deaths: u32,
+    /// How often it had to leave the large lane because others waited.
+    pub(super) outpaced: u32,
+    /// Whether it is due all the same: it has waited for the longest time of those that had to.
+    pub(super) is_due: bool,
 }
 
 /// Returns whether it is read strictly alone: one death may be that of any item that was under way then, after a second
@@ -75,8 +79,9 @@ impl<'h> Scarce<'h> {
         self.repositories.contains_key(&name)
     }
 
-    /// The one that is next: the most urgent; among equals of whichever owner and host have the fewest places, and
-    /// have had none for the longest time, as `served` tells. What is to be alone comes after all others: they are
+    /// The one that is next: the most urgent; among equals what is due, and else of whichever owner and host have the
+    /// fewest places, what had to leave the least often, and whose host has had none for the longest time, as `served`
+    /// tells. What is to be alone comes after all others: they are
     /// likely none of them the reason of any death.
     pub(super) fn next<'c>(
         &self,
@@ -91,8 +96,10 @@ impl<'h> Scarce<'h> {
             (
                 is_deadly(next.deaths),
                 next.priority,
+                !next.is_due,
                 of_owner,
                 of_host,
+                next.outpaced,
                 served(&next.host),
             )
         })
@@ -117,6 +124,23 @@ impl<'h> Scarce<'h> {
         let mut held = self.held.iter();
         held.any(|item| next.priority <= item.priority)
     }
+
+    /// Returns how often those that may hurry the ones with places had to leave, at least. No host that the configuration
+    /// does not name hurries one that it does.
+    pub(super) fn least_outpaced(
+        &self,
+        candidates: &[Candidate],
+        knows: impl Fn(&str) -> bool,
+    ) -> Option<u32> {
+        let is_of_known = self.held.iter().all(|item| knows(&item.host));
+        let hurries = |next: &&Candidate| {
+            self.is_wanted_by(next)
+                && !self.has_repository(&next.host, &next.repository_id)
+                && (!is_of_known || knows(&next.host))
+        };
+        let hurrying = candidates.iter().filter(hurries);
+        hurrying.map(|next| next.outpaced).min()
+    }
 }
 
 #[cfg(test)]
@@ -136,6 +160,8 @@ mod tests {
             repository_id: repository.to_owned(),
             owner: owner.to_owned(),
             deaths: 0,
+            outpaced: 0,
+            is_due: false,
         }
     }
 
@@ -193,6 +219,31 @@ mod tests {
         assert!(!lane.is_wanted_by(&candidate("b", "bob", "2", Backfill)));
         let none = Scarce::new(Lane::Large, 1, &[]);
         assert!(!none.is_wanted_by(&candidate("b", "bob", "2", Webhook)));
+    }
+
+    #[test]
+    fn whoever_had_to_leave_is_behind_those_that_did_not_but_not_for_ever() {
+        let of = |host: &str, repository: &str, outpaced| Candidate {
+            outpaced,
+            ..candidate(host, repository, repository, Webhook)
+        };
+        let mut candidates = [of("a", "1", 3), of("b", "2", 0), of("c", "3", 1)];
+        let lane = || Scarce::new(Lane::Large, 9, &[]);
+        assert_eq!(taken(lane(), &candidates), ["2", "3", "1"]);
+        candidates[0].is_due = true;
+        assert_eq!(taken(lane(), &candidates), ["1", "2", "3"]);
+        let held = held(Lane::Large, "b", "9", 0);
+        let one = Scarce::new(Lane::Large, 1, &[&held]);
+        assert_eq!(one.least_outpaced(&candidates, |_| true), Some(0));
+        assert_eq!(one.least_outpaced(&candidates[2..], |_| true), Some(1));
+        // Strangers hurry strangers only.
+        let hurried = |known: &str| one.least_outpaced(&candidates, |host| known.contains(host));
+        assert_eq!(hurried(""), Some(0));
+        assert_eq!(hurried("bc"), Some(0));
+        assert_eq!(
+            one.least_outpaced(&candidates[2..], |host| host == "b"),
+            None
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::fetch::Place;
 use crate::store::{NewWorkItem, owner};
 
 /// For how long a repository, or an owner, that was slow counts as slow.
@@ -15,6 +16,16 @@ const SLOW: Duration = Duration::from_mins(1);
 
 /// The number of an owner's slow repositories from which on all of them are.
 const REPOSITORIES_OF_SLOW: usize = 8;
+
+/// How often an item gives way to others in the large lane until it has a turn there whoever waits, and again until
+/// the next.
+const WAYS_GIVEN: u32 = 8;
+
+/// The part of the time that such turns of a host's items may take, as a divisor.
+const KEPT_SHARE: u32 = 10;
+
+/// How long an item waits, after it had to leave, until it may have the turn of one that is always due.
+const DUE: Duration = Duration::from_secs(30);
 
 /// The most owners, and the most items, of which anything is known. Strangers can name more.
 const KNOWN_MAX: usize = 1_024;
@@ -30,8 +41,21 @@ pub(super) struct Slow(Mutex<Known>);
 struct Known {
     /// By host and owner.
     owners: HashMap<(String, String), Owner>,
-    /// How often which item had to leave the large lane.
-    outpaced: HashMap<Uuid, u32>,
+    /// Which items had to leave the large lane.
+    outpaced: HashMap<Uuid, Outpaced>,
+    /// Until when no item of a host keeps its place whoever waits. All strangers are one host.
+    kept: HashMap<String, Instant>,
+}
+
+/// An item that had to leave the large lane.
+#[derive(Debug, Clone, Copy)]
+struct Outpaced {
+    /// How often it had to.
+    times: u32,
+    /// When it last had to.
+    since: Instant,
+    /// How often it had a turn whoever waited.
+    kept: u32,
 }
 
 /// The repositories of an owner that were slow, until when they count as such.
@@ -70,14 +94,46 @@ impl Slow {
 
     /// Returns how often an item had to leave the large lane so far.
     pub(super) fn outpaced(&self, id: Uuid) -> u32 {
-        self.lock().outpaced.get(&id).copied().unwrap_or_default()
+        self.lock().outpaced.get(&id).map_or(0, |of| of.times)
+    }
+
+    /// Returns since when an item has waited that had to leave the large lane a good while ago.
+    pub(super) fn due_since(&self, id: Uuid) -> Option<Instant> {
+        let known = self.lock();
+        let since = known.outpaced.get(&id)?.since;
+        Some(since).filter(|since| since.elapsed() >= DUE)
     }
 
     /// Notes that an item has to leave the large lane, once more.
     pub(super) fn note_outpaced(&self, id: Uuid) {
+        let now = Instant::now();
         let mut known = self.lock();
         make_room(&mut known.outpaced, &id, |_| false);
-        *known.outpaced.entry(id).or_default() += 1;
+        let of = known.outpaced.entry(id).or_insert(Outpaced {
+            times: 0,
+            since: now,
+            kept: 0,
+        });
+        of.times = of.times.saturating_add(1);
+        of.since = now;
+    }
+
+    /// Returns how many turns an item had in the large lane whoever waited, when it has another such turn now: it gave
+    /// way often enough, and no other of its host had one lately.
+    pub(super) fn keep(&self, id: Uuid, host: &str) -> Option<u32> {
+        let now = Instant::now();
+        let mut known = self.lock();
+        let Known { outpaced, kept, .. } = &mut *known;
+        let of = outpaced.get_mut(&id)?;
+        if of.times < WAYS_GIVEN.saturating_mul(of.kept.saturating_add(1))
+            || kept.get(host).is_some_and(|until| *until > now)
+        {
+            return None;
+        }
+        let turn = Place::kept_turn(of.kept);
+        kept.insert(host.to_owned(), now + turn * KEPT_SHARE);
+        of.kept += 1;
+        Some(of.kept - 1)
     }
 
     /// Forgets an item.
@@ -131,6 +187,33 @@ mod tests {
         assert!(!slow.is_slow(&named("a", "alice", "0")));
         assert!(!slow.is_slow(&named("b", "mallory", "0")));
         assert!(!slow.is_slow_at(&named("a", "mallory", "0"), now + SLOW * 2));
+    }
+
+    #[test]
+    fn what_gave_way_often_has_a_turn_but_few_of_a_host_have() {
+        let slow = Slow::default();
+        let [first, second] = [Uuid::now_v7(), Uuid::now_v7()];
+        for _ in 0..WAYS_GIVEN {
+            assert_eq!(slow.keep(first, "a"), None);
+            slow.note_outpaced(first);
+            slow.note_outpaced(second);
+        }
+        assert_eq!(slow.due_since(first), None);
+        assert_eq!(slow.keep(first, "a"), Some(0));
+        assert_eq!(slow.keep(second, "a"), None);
+        assert_eq!(slow.keep(second, "b"), Some(0));
+        let now = Instant::now();
+        slow.lock().kept.values_mut().for_each(|until| *until = now);
+        // Not before it gave way as often again.
+        assert_eq!(slow.keep(first, "a"), None);
+        for _ in 0..WAYS_GIVEN {
+            slow.note_outpaced(first);
+        }
+        assert_eq!(slow.keep(first, "a"), Some(1));
+        let rest = slow.lock().kept["a"] - now;
+        assert!(rest >= Place::kept_turn(1) * KEPT_SHARE, "{rest:?}");
+        slow.lock().outpaced.get_mut(&first).unwrap().since = now.checked_sub(DUE).unwrap();
+        assert!(slow.due_since(first).is_some());
     }
 
     #[test]

@@ -74,6 +74,7 @@ impl Shared {
     /// Returns where an item is fetched.
     fn place(&self, item: &WorkItem, is_known: bool) -> Place {
         let outpaced = self.slow.outpaced(item.id);
+        let host = if is_known { &*item.range.host } else { "" };
         Place {
             lane: match item.lane {
                 Lane::Ordinary => FetchLane::Ordinary,
@@ -84,6 +85,7 @@ impl Shared {
             },
             demand: Arc::clone(self.demands.of(item.lane, is_known)),
             outpaced,
+            kept: self.slow.keep(item.id, host),
         }
     }
 

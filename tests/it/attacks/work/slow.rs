@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{Running, hasty, line, sqlite, until};
+use super::{Running, entry, hasty, line, sqlite, until};
 use crate::source::House;
 use crate::source::work::{Shop, noise, origin};
 use crate::support::git;
@@ -22,7 +22,7 @@ const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-git-upload-
 
 /// What a server does with a request.
 #[derive(Clone)]
-enum How {
+pub(super) enum How {
     /// Nothing.
     Silent,
     /// It says that it has trouble.
@@ -31,19 +31,21 @@ enum How {
     Packs,
     /// It sends so many bytes at once, and then so many a second without end.
     Sends(usize, usize),
+    /// The same of a pack in which there is nothing wrong: one blob after the other, for minutes.
+    Streams(usize, usize),
     /// It asks a good server, and passes its pack on after so long, and at so many bytes a second.
     Passes(String, Duration, usize),
 }
 
 /// A slow server.
-struct Slow {
-    url: String,
+pub(super) struct Slow {
+    pub(super) url: String,
     asked: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
 impl Slow {
-    async fn start(how: How) -> Self {
+    pub(super) async fn start(how: How) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(AtomicUsize::new(0));
@@ -64,12 +66,12 @@ impl Slow {
         }
     }
 
-    fn asked(&self) -> usize {
+    pub(super) fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }
 
     /// A push that is fetched from here, whatever its host is.
-    fn push(&self, house: &House, host: &str, n: usize) -> NewWorkItem {
+    pub(super) fn push(&self, house: &House, host: &str, n: usize) -> NewWorkItem {
         NewWorkItem {
             clone_url: Some(format!("{}/acme/shop.git", self.url)),
             repository: format!("mallory-{n}/shop"),
@@ -107,6 +109,24 @@ async fn answer(mut stream: TcpStream, how: How, asked: &AtomicUsize) -> std::io
             loop {
                 stream.write_all(&piece).await?;
                 sleep(Duration::from_millis(100)).await;
+            }
+        }
+        How::Streams(at_once, rate) => {
+            stream.write_all(HEAD).await?;
+            stream.write_all(&line(b"packfile\n")).await?;
+            stream
+                .write_all(&line(b"\x01PACK\0\0\0\x02\0\x10\0\0"))
+                .await?;
+            let mut piece = vec![1];
+            entry(&mut piece, 3, &noise(7, 58_000));
+            let piece = line(&piece);
+            for _ in 0..at_once / piece.len() {
+                stream.write_all(&piece).await?;
+            }
+            let each = Duration::from_millis((piece.len() * 1_000 / rate) as u64);
+            loop {
+                stream.write_all(&piece).await?;
+                sleep(each).await;
             }
         }
         How::Passes(good, after, rate) => pass_on(stream, &request, &good, after, rate).await,

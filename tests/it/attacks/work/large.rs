@@ -1,0 +1,134 @@
+//! Pushes that only the one large place is large enough for, and servers that pace them.
+
+use super::slow::{How, Slow};
+use super::*;
+
+/// More than a medium place holds.
+const SIZE: usize = 17 << 20;
+
+/// What is large is only in the way here: scanning it takes what is not optimized too long.
+fn limits() -> FetchLimits {
+    FetchLimits {
+        max_blob_bytes: 32 << 10,
+        ..FetchLimits::default()
+    }
+}
+
+impl House {
+    /// A push of a key beside a large file.
+    async fn leak_beside(&self, shop: &Shop, seed: u32) -> (Key, NewWorkItem) {
+        let (key, value) = self.issue(false).await;
+        let pushed = shop.push(&[
+            (&format!("large-{seed}"), noise(seed, SIZE)),
+            (
+                &format!("leak-{seed}.env"),
+                value.expose().as_bytes().to_vec(),
+            ),
+        ]);
+        let item = NewWorkItem {
+            repository_id: format!("large-{seed}"),
+            priority: Priority::Webhook,
+            ..self.item(&pushed)
+        };
+        (key, item)
+    }
+}
+
+/// What is promised, and what a program that is not optimized needs for the push itself.
+const IN_TIME: Duration = if cfg!(debug_assertions) {
+    Duration::from_secs(25)
+} else {
+    PROMISED
+};
+
+/// They send so fast that they are no slow servers, and so slowly that their pushes take minutes.
+async fn paced() -> Slow {
+    Slow::start(How::Streams(SIZE, 2 << 20)).await
+}
+
+const HELD: &str = "SELECT COUNT(*) FROM work_items WHERE lane = 1 AND leased_by IS NOT NULL";
+
+/// Whatever the stranger has in common with the healthy one: nothing, or the host.
+async fn are_not_held_up(host: &str, count: u32) {
+    let (database, house) = sqlite().await;
+    let shop = Shop::open().await;
+    let slow = paced().await;
+    let mut leaks = Vec::new();
+    for seed in 1..=count {
+        leaks.push(house.leak_beside(&shop, seed).await);
+    }
+    let origins = [
+        origin("git.example", &shop.forge.url()),
+        origin("slow.example", &slow.url),
+    ];
+    let worker = house.worker_of(origins, limits(), hasty());
+    let hostile: Vec<_> = (0..4)
+        .map(|n| NewWorkItem {
+            repository: format!("mallory/shop-{n}"),
+            ..slow.push(&house, host, n)
+        })
+        .collect();
+    house.add_items(&hostile).await;
+    let running = Running::start(worker);
+    for (key, large) in leaks {
+        until("the place is taken", async || {
+            database.count(HELD).await == 1
+        })
+        .await;
+        // They had their first turns, or not.
+        house.add_items(&[large]).await;
+        let revoked = until("it is revoked", async || house.is_revoked(&key).await);
+        timeout(IN_TIME, revoked).await.expect("revoked in time");
+        if count > 1 {
+            // They go on, and have had their first turns when the next one comes.
+            sleep(Duration::from_secs(4)).await;
+        }
+    }
+    assert_eq!(house.counts().await.dead, 0);
+    running.stop().await;
+    database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn paced_large_pushes_do_not_hold_up_one_of_another_host() {
+    are_not_held_up("slow.example", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: ./test.sh --long"]
+async fn paced_large_pushes_do_not_hold_up_those_of_other_owners() {
+    are_not_held_up("git.example", 3).await;
+}
+
+/// Who gives way loses what came, but has a longer turn the next time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: ./test.sh --long"]
+async fn large_pushes_of_slow_servers_end_though_they_give_way() {
+    let (database, house) = sqlite().await;
+    let shop = Shop::open().await;
+    let sends = How::Passes(shop.forge.url(), Duration::ZERO, 3 << 20);
+    let slow = Slow::start(sends).await;
+    let mut keys = Vec::new();
+    for seed in 1..=3 {
+        let (key, item) = house.leak_beside(&shop, seed).await;
+        let host = "slow.example".to_owned();
+        house.add_items(&[NewWorkItem { host, ..item }]).await;
+        keys.push(key);
+    }
+    let origins = [origin("slow.example", &slow.url)];
+    let worker = house.worker_of(origins, limits(), hasty());
+    let running = Running::start(worker);
+    timeout(Duration::from_mins(4), async {
+        for key in &keys {
+            while !house.is_revoked(key).await {
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    })
+    .await
+    .expect("an end");
+    running.stop().await;
+    let tries = "SELECT MAX(tries) FROM work_items";
+    assert_eq!(database.count(tries).await, 1);
+    database.remove().await;
+}
