@@ -1,9 +1,29 @@
-//! One owner with as many repositories as he likes.
+//! One owner with as many repositories as he likes, and as many owners as he likes.
 
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::*;
+
+/// A server that answers each request after a second, which is longer than anything else takes.
+async fn leisurely() -> MockServer {
+    let slow = MockServer::start().await;
+    let answer = ResponseTemplate::new(404).set_delay(Duration::from_secs(1));
+    Mock::given(any()).respond_with(answer).mount(&slow).await;
+    slow
+}
+
+impl House {
+    /// Pushes to a host, each of a repository and an owner of its own, for which some server is asked.
+    fn crowd(&self, host: &str, server: &MockServer, priority: Priority) -> Vec<NewWorkItem> {
+        let one = |n| NewWorkItem {
+            repository: format!("loud-{n}/app"),
+            clone_url: Some(format!("{}/loud-{n}/app.git", server.uri())),
+            ..self.push_to(host, n, priority)
+        };
+        (0..300).map(one).collect()
+    }
+}
 
 /// Each of a repository of its own, on the same host, and each takes its time: together much longer than what is
 /// promised to the others of that host.
@@ -11,9 +31,7 @@ use super::*;
 async fn many_repositories_of_one_owner_do_not_hold_up_another_owners() {
     let (database, house) = sqlite().await;
     let shop = Shop::open().await;
-    let slow = MockServer::start().await;
-    let answer = ResponseTemplate::new(404).set_delay(Duration::from_secs(1));
-    Mock::given(any()).respond_with(answer).mount(&slow).await;
+    let slow = leisurely().await;
     let many: Vec<_> = (0..200)
         .map(|n| NewWorkItem {
             repository: format!("loud/app-{n}"),
@@ -37,4 +55,45 @@ async fn many_repositories_of_one_owner_do_not_hold_up_another_owners() {
     );
     running.stop().await;
     database.remove().await;
+}
+
+/// What a crowd of made-up owners keeps waiting is what is as urgent at its own host, and nothing else.
+async fn a_crowd_holds_up_nobody(host: &str, priority: Priority) {
+    let (database, house) = sqlite().await;
+    let shop = Shop::open().await;
+    let slow = leisurely().await;
+    let crowd = house.crowd(host, &slow, priority);
+    house.add_items(&crowd).await;
+    let origins = [
+        origin("git.example", &shop.forge.url()),
+        origin("slow.example", &slow.uri()),
+    ];
+    let running = Running::start(house.worker_of(origins, FetchLimits::default(), hasty()));
+    for round in 1..=2 {
+        until("some are done", async || {
+            house.counts().await.done >= 8 * round
+        })
+        .await;
+        let (key, tiny) = house.leak(&shop).await;
+        house.add_items(&[tiny]).await;
+        // All others together take much longer.
+        house.wait_until_revoked(&key).await;
+    }
+    assert!(
+        house.counts().await.waiting > 100,
+        "they all were read before"
+    );
+    running.stop().await;
+    database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_owners_at_one_host_do_not_hold_up_another_host() {
+    a_crowd_holds_up_nobody("slow.example", Priority::Webhook).await;
+}
+
+/// Whoever signs what he tells goes before what anybody can push in public.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_owners_in_a_public_feed_do_not_hold_up_a_webhook_of_their_host() {
+    a_crowd_holds_up_nobody("git.example", Priority::Firehose).await;
 }
