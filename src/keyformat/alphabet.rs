@@ -1,21 +1,21 @@
-//! The alphabets a key's body can be drawn from.
+//! Alphabets of key bodies.
 
-/// The alphabet of a key's body. Every character is ASCII, so one character is one byte.
+/// Alphabet of a key's body. Every character is ASCII, so one character is one byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Alphabet {
     /// `0-9A-Za-z`, in GitHub's order.
     Base62,
-    /// Bitcoin's: `1-9A-Za-z` without `I`, `O` and `l`, which are easily misread.
+    /// Bitcoin's base58: `1-9A-Za-z` without `I`, `O` and `l`, which are easily misread.
     Base58,
     /// Crockford's base32 in lower case, as Stack Auth writes it: `0-9a-z` without `i`, `l`, `o` and `u`.
     Base32Crockford,
-    /// `0-9a-f`; capital letters do not belong to it.
+    /// `0-9a-f`, lower case only.
     Hex,
     /// RFC 4648 section 5, without padding: `A-Za-z0-9-_`.
     Base64url,
 }
 
-/// Which bytes belong to an alphabet, indexed by the byte.
+/// Membership table of an alphabet, indexed by byte.
 pub(super) type ByteTable = [bool; 256];
 
 const TABLES: [ByteTable; 5] = [
@@ -38,7 +38,7 @@ const fn table(chars: &[u8]) -> ByteTable {
 }
 
 impl Alphabet {
-    /// All of them, in the order in which error messages name them.
+    /// All alphabets, in the order in which error messages name them.
     pub const ALL: [Self; 5] = [
         Self::Base62,
         Self::Base58,
@@ -47,7 +47,7 @@ impl Alphabet {
         Self::Base64url,
     ];
 
-    /// The characters in the order of their digit values.
+    /// Returns the characters in the order of their digit values.
     pub const fn chars(self) -> &'static [u8] {
         match self {
             Self::Base62 => b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
@@ -58,7 +58,7 @@ impl Alphabet {
         }
     }
 
-    /// The name that pattern files use.
+    /// Returns the name used in pattern files.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Base62 => "base62",
@@ -69,26 +69,26 @@ impl Alphabet {
         }
     }
 
-    /// The alphabet of that name, if there is one.
+    /// Returns the alphabet with the given name, or `None` if there is none.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
             .find(|alphabet| alphabet.name() == name)
     }
 
-    /// Whether `byte` is one of the alphabet's characters.
+    /// Returns `true` if `byte` is one of the alphabet's characters.
     pub fn contains(self, byte: u8) -> bool {
         self.table()[usize::from(byte)]
     }
 
-    /// The information in `length` characters drawn evenly from the alphabet, in bits.
+    /// Returns the entropy of `length` characters drawn uniformly from the alphabet, in bits.
     pub fn entropy_bits(self, length: usize) -> f64 {
         let characters = u32::try_from(self.chars().len()).unwrap_or(u32::MAX);
         let length = u32::try_from(length).unwrap_or(u32::MAX);
         f64::from(length) * f64::from(characters).log2()
     }
 
-    /// The same as a look-up table, for the scanner.
+    /// Returns the membership table of the alphabet, for the scanner.
     pub(super) fn table(self) -> &'static ByteTable {
         &STATIC_TABLES[self as usize]
     }

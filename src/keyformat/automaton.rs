@@ -1,9 +1,9 @@
-//! A regular expression over whole keys as a table of states.
+//! A regular expression over whole keys, compiled to a table of states.
 //!
-//! The table answers three questions exactly, which a regex engine's search interface cannot: where the
-//! literal can stand inside a key, which bytes keys are made of, and whether two formats have a key in
-//! common. It is also what the scanner runs around a literal: it needs no scratch memory and stops at
-//! the first byte that does not fit.
+//! The table gives exact answers that a regex engine's search interface cannot give: the possible offsets
+//! of the literal inside a key, the bytes that occur in keys, and whether two formats have a key in
+//! common. The scanner also runs it around a literal: it needs no scratch memory and stops at the first
+//! byte that does not fit.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,38 +15,38 @@ use regex_syntax::hir::Hir;
 use super::alphabet::ByteTable;
 use super::problem::Fault;
 
-/// Far more than any real key needs, and few enough to compare two formats fast.
+/// Far more states than any real key needs, and few enough to compare two formats quickly.
 const MAX_STATES: usize = 4096;
 const MAX_COMPILER_BYTES: usize = 2 << 20;
-/// How much may be written down while the table is made, in states of the compiler's graph.
+/// Limit on the work of the subset construction, in states of the compiler's graph.
 const MAX_EFFORT: usize = 1 << 18;
 
-/// No key starts with what was read so far.
+/// The state from which no match can be reached.
 const DEAD: u32 = 0;
 const START: u32 = 1;
 
-/// A deterministic automaton over bytes, with numbered states.
+/// A deterministic finite automaton over bytes, with numbered states.
 #[derive(Clone)]
 pub(super) struct Automaton {
-    /// The column of each byte in `next`: bytes that are treated alike everywhere share one.
+    /// The column of each byte in `next`. Bytes that are equivalent in every state share a column.
     columns: [u8; 256],
     width: usize,
-    /// The successor of each state under each column.
+    /// The successor of each state under each column, row by row.
     next: Vec<u32>,
-    /// Whether a key ends in this state.
+    /// `true` for each state in which a key ends.
     accepts: Vec<bool>,
 }
 
-/// Where in a key its literal stands.
+/// Offsets of the literal inside a key.
 pub(super) enum Places {
-    /// In every key at this distance from the start.
+    /// The literal is in every key, at this distance from the start.
     Fixed(usize),
-    /// At one or more of these distances, if at all. Ascending.
+    /// The literal is in a key at one or more of these distances from the start, if at all. Ascending.
     Possible(Vec<usize>),
 }
 
 impl Automaton {
-    /// Compiles a regular expression that has no assertions.
+    /// Compiles a regular expression without assertions.
     pub(super) fn new(hir: &Hir) -> Result<Self, Fault> {
         let config = thompson::Config::new()
             .utf8(false)
@@ -66,7 +66,8 @@ impl Automaton {
             })
     }
 
-    /// The subset construction: a state for every set of the graph's states that some text leads to.
+    /// Builds the automaton by subset construction: one state for every reachable set of the graph's
+    /// states. Returns `None` if a limit is exceeded.
     fn from_graph(graph: &NFA) -> Option<Self> {
         let classes = graph.byte_classes();
         let mut columns = [0; 256];
@@ -82,7 +83,7 @@ impl Automaton {
         let mut next = vec![DEAD; width];
         let mut number = START as usize;
         while number < sets.len() {
-            // Most columns of a state lead nowhere or where another one leads.
+            // Most columns of a state lead nowhere or to the same state as another column.
             let mut row: Vec<(Vec<StateID>, u32)> = vec![(Vec::new(), DEAD)];
             for &byte in &representatives {
                 let ways = sets[number]
@@ -121,7 +122,7 @@ impl Automaton {
         Some(automaton)
     }
 
-    /// Removes the ways into states from which no match can be reached any more.
+    /// Removes the transitions into states from which no match can be reached.
     fn cut_dead_ends(&mut self) {
         let mut live = self.accepts.clone();
         loop {
@@ -153,7 +154,7 @@ impl Automaton {
         self.next[state as usize * self.width + column]
     }
 
-    /// Whether all of `text` is a match.
+    /// Returns `true` if the whole of `text` is a match.
     pub(super) fn accepts_whole(&self, text: &[u8]) -> bool {
         let mut state = START;
         for &byte in text {
@@ -165,8 +166,9 @@ impl Automaton {
         self.accepts[state as usize]
     }
 
-    /// The length of the longest match at the start of `text` that `check`, given a length, lets pass.
-    /// No match has fewer than `min_len` bytes, which spares looking for its end before.
+    /// Returns the length of the longest match at the start of `text` whose length passes `check`.
+    ///
+    /// No match is shorter than `min_len` bytes, so the search for its end begins there.
     pub(super) fn longest(
         &self,
         text: &[u8],
@@ -194,7 +196,7 @@ impl Automaton {
         longest
     }
 
-    /// How many bytes of `text` from its start could be the start of a match.
+    /// Returns the number of leading bytes of `text` that could be the start of a match.
     pub(super) fn fitting_prefix(&self, text: &[u8]) -> usize {
         let mut state = START;
         text.iter()
@@ -205,7 +207,7 @@ impl Automaton {
             .count()
     }
 
-    /// The bytes that occur in matches.
+    /// Returns the table of bytes that occur in matches.
     pub(super) fn alphabet(&self) -> ByteTable {
         let mut used = vec![false; self.width];
         for (at, next) in self.next.iter().enumerate() {
@@ -214,7 +216,7 @@ impl Automaton {
         self.columns.map(|column| used[usize::from(column)])
     }
 
-    /// Where `literal` stands in matches of at most `max_len` bytes.
+    /// Returns the offsets of `literal` in matches of at most `max_len` bytes.
     pub(super) fn places_of(&self, literal: &[u8], max_len: usize) -> Places {
         let mut possible = Vec::new();
         let mut layer = vec![START];
@@ -236,12 +238,12 @@ impl Automaton {
         Places::Possible(possible)
     }
 
-    /// Whether every match that leads through one of `states` goes on with `literal`.
+    /// Returns `true` if every match that passes through one of `states` continues with `literal`.
     fn allow_nothing_but(&self, literal: &[u8], states: &[u32]) -> bool {
         let mut layer = states.to_vec();
         for &byte in literal {
             let column = usize::from(self.columns[usize::from(byte)]);
-            // The byte has to be the only one of its column, too.
+            // The byte must also be the only one in its column.
             let alone = self
                 .columns
                 .iter()
@@ -269,7 +271,7 @@ impl Automaton {
         successors
     }
 
-    /// What all matches start with, of at most `max_len` characters.
+    /// Returns the longest common prefix of all matches, cut at `max_len` characters.
     pub(super) fn common_start(&self, max_len: usize) -> String {
         let mut text = String::new();
         let mut state = START;
@@ -284,19 +286,21 @@ impl Automaton {
         text
     }
 
-    /// Whether some string is accepted by both.
+    /// Returns `true` if some string is accepted by both automata.
     pub(super) fn intersects(&self, other: &Self) -> bool {
         self.some_string(other, |mine, theirs| mine && theirs)
     }
 
-    /// Whether some string is accepted by this one but not by `other`.
+    /// Returns `true` if some string is accepted by `self` but not by `other`.
     pub(super) fn leaves_out(&self, other: &Self) -> bool {
         self.some_string(other, |mine, theirs| mine && !theirs)
     }
 
-    /// Whether there is a string of which `wanted` holds, given whether each of the two accepts it: a
-    /// search through the pairs of states that a string can lead to, bounded by the product of the two
-    /// sizes. Strings that this automaton cannot accept any more are not followed.
+    /// Returns `true` if some string satisfies `wanted`, which is given whether each of the two automata
+    /// accepts the string.
+    ///
+    /// Searches the pairs of states that a string can lead to, which are bounded by the product of the
+    /// two sizes. Strings that `self` can no longer accept are not followed.
     fn some_string(&self, other: &Self, wanted: impl Fn(bool, bool) -> bool) -> bool {
         // One byte for each pair of columns that occurs is enough.
         let mut pairs: Vec<(u8, u8)> = self
@@ -331,14 +335,14 @@ impl Automaton {
 }
 
 impl fmt::Debug for Automaton {
-    /// Its size only: the tables say nothing to people.
+    /// Shows the size only: the tables mean nothing to a reader.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Automaton({} states)", self.accepts.len())
     }
 }
 
-/// One byte of each column, in the order of the columns: the classes are numbered as their first bytes
-/// come.
+/// Returns one byte of each column, in column order: classes are numbered in the order of their first
+/// bytes.
 fn representatives(columns: &[u8; 256]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (byte, column) in (0..=u8::MAX).zip(columns) {
@@ -349,7 +353,7 @@ fn representatives(columns: &[u8; 256]) -> Vec<u8> {
     bytes
 }
 
-/// Where `byte` leads from one state of the graph.
+/// Returns the successor of a state of the graph under `byte`.
 fn after(graph: &NFA, state: StateID, byte: u8) -> Option<StateID> {
     match graph.state(state) {
         thompson::State::ByteRange { trans } => trans.matches_byte(byte).then_some(trans.next),
@@ -359,8 +363,8 @@ fn after(graph: &NFA, state: StateID, byte: u8) -> Option<StateID> {
     }
 }
 
-/// The states that are reached from `states` without reading anything, and that read something or end a
-/// match, sorted.
+/// Returns the states that are reachable from `states` without consuming input and that either consume
+/// input or end a match, sorted.
 fn closure(graph: &NFA, states: &[StateID]) -> Vec<StateID> {
     let mut waiting = states.to_vec();
     let mut seen = vec![false; graph.states().len()];

@@ -1,20 +1,22 @@
-//! The checksum at the end of a key: it lets a scanner tell a key from any other string of its shape
-//! without asking anybody. The scheme is GitHub's: CRC-32 (IEEE) of the random part, in base62.
-//! See <https://github.blog/engineering/platform-security/behind-githubs-new-authentication-token-formats/>.
+//! The checksum at the end of a key, which lets a scanner tell a key from any other string of its shape
+//! without asking the issuer.
+//!
+//! The scheme is GitHub's: CRC-32 (IEEE) of the random part, in base62. See
+//! <https://github.blog/engineering/platform-security/behind-githubs-new-authentication-token-formats/>.
 
 use super::Alphabet;
 
-/// How a key's checksum is made and written. The algorithm is always CRC-32 (IEEE).
+/// Coverage and encoding of a key's checksum. The algorithm is always CRC-32 (IEEE).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checksum {
-    /// How the 32 bits are written.
+    /// Encoding of the 32 bits.
     pub encoding: ChecksumEncoding,
-    /// What they are taken over.
+    /// Part of the key that the checksum covers.
     pub over: Coverage,
 }
 
-/// How the 32 bits of a checksum are written. The length follows from it: neither shorter (bits would
-/// be lost) nor longer.
+/// Encoding of the 32 bits of a checksum. It determines the length: fewer characters would lose bits, and
+/// more are never needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChecksumEncoding {
     /// Six digits of `0-9A-Za-z`, the most significant first, left-padded with `0`.
@@ -23,17 +25,17 @@ pub enum ChecksumEncoding {
     Hex,
 }
 
-/// What a checksum is taken over.
+/// Part of a key that its checksum covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coverage {
     /// The random part only, without the prefix.
     Body,
-    /// Everything that stands before the checksum, the prefix too.
+    /// Everything before the checksum, including the prefix.
     Preceding,
 }
 
 impl Coverage {
-    /// The word that pattern files use.
+    /// Returns the name used in pattern files.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Body => "body",
@@ -43,12 +45,12 @@ impl Coverage {
 }
 
 impl ChecksumEncoding {
-    /// The word that pattern files use.
+    /// Returns the name used in pattern files.
     pub const fn name(self) -> &'static str {
         self.alphabet().name()
     }
 
-    /// The number of characters, and of bytes.
+    /// Returns the length of the encoded checksum in characters, which are bytes.
     pub const fn length(self) -> usize {
         match self {
             Self::Base62 => 6,
@@ -56,7 +58,7 @@ impl ChecksumEncoding {
         }
     }
 
-    /// The characters it is written in.
+    /// Returns the alphabet of the encoding.
     pub const fn alphabet(self) -> Alphabet {
         match self {
             Self::Base62 => Alphabet::Base62,
@@ -64,7 +66,7 @@ impl ChecksumEncoding {
         }
     }
 
-    /// Writes a checksum.
+    /// Encodes a checksum.
     pub fn encode(self, sum: u32) -> String {
         let digits = self.alphabet().chars();
         let base = u32::try_from(digits.len()).unwrap_or(u32::MAX);
@@ -77,7 +79,7 @@ impl ChecksumEncoding {
         text.into_iter().map(char::from).collect()
     }
 
-    /// Reads a checksum, strictly: every number has one spelling. It does not allocate.
+    /// Decodes a checksum strictly: every number has exactly one spelling. Does not allocate.
     fn decode(self, text: &[u8]) -> Option<u32> {
         let (values, base) = match self {
             Self::Base62 => (&BASE62_VALUES, 62),
@@ -111,8 +113,8 @@ const fn values(alphabet: Alphabet) -> [u8; 256] {
 }
 
 impl Checksum {
-    /// The checksum that belongs after `preceding`, all of the key that stands before it, whose body
-    /// starts at `body_at`.
+    /// Computes the checksum that follows `preceding`, which is everything in the key before the
+    /// checksum. The key's body starts at `body_at`.
     pub(super) fn compute(self, preceding: &[u8], body_at: usize) -> u32 {
         match self.over {
             Coverage::Body => crc32fast::hash(preceding.get(body_at..).unwrap_or_default()),
@@ -120,13 +122,13 @@ impl Checksum {
         }
     }
 
-    /// Whether `key` ends in the checksum of what stands before it. It does not allocate.
+    /// Returns `true` if `key` ends in the checksum of what precedes it. Does not allocate.
     pub(super) fn holds(self, key: &[u8], body_at: usize) -> bool {
         let Some(at) = key.len().checked_sub(self.encoding.length()) else {
             return false;
         };
         let (preceding, found) = key.split_at(at);
-        // Reading first is the cheap test: most strings of the right shape fail it or the comparison.
+        // Decoding first is the cheap test: most strings of the right shape fail it or the comparison.
         self.encoding
             .decode(found)
             .is_some_and(|found| found == self.compute(preceding, body_at))
@@ -143,7 +145,7 @@ mod tests {
             (ChecksumEncoding::Base62, 0, "000000"),
             (ChecksumEncoding::Base62, 61, "00000z"),
             (ChecksumEncoding::Base62, 62, "000010"),
-            // 4,294,967,295 in base 62, worked out by repeated division.
+            // 4,294,967,295 in base62, computed by repeated division.
             (ChecksumEncoding::Base62, u32::MAX, "4gfFC3"),
             (ChecksumEncoding::Hex, 0, "00000000"),
             (ChecksumEncoding::Hex, 0xDEAD_BEEF, "deadbeef"),
@@ -155,7 +157,7 @@ mod tests {
 
     #[test]
     fn refuses_other_spellings() {
-        // One more than 32 bits hold; characters of no digit; capital hexadecimal digits.
+        // One more than 32 bits hold; characters that are no digits; upper-case hexadecimal digits.
         assert_eq!(ChecksumEncoding::Base62.decode(b"4gfFC4"), None);
         assert_eq!(ChecksumEncoding::Base62.decode(b"zzzzzz"), None);
         assert_eq!(ChecksumEncoding::Base62.decode(b"0000-0"), None);
@@ -164,7 +166,7 @@ mod tests {
 
     #[test]
     fn covers_the_body_or_everything() {
-        // CRC-32 of "123456789" is the check value of the CRC catalogue.
+        // CRC-32 of "123456789" is the check value in the CRC catalog.
         let body = Checksum {
             encoding: ChecksumEncoding::Hex,
             over: Coverage::Body,

@@ -1,4 +1,4 @@
-//! What is kept of a key instead of the key: its digest, with or without a pepper.
+//! Digests of keys, with or without a pepper. They are stored in place of the keys.
 
 use std::fmt;
 
@@ -6,25 +6,25 @@ use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
-/// Plain SHA-256 of a key. It is not a secret by itself (a key has at least 128 bits of entropy), but
-/// with peppers in use it is not what the database holds: see [`Peppers`].
+/// Plain SHA-256 digest of a key. It is not a secret by itself (a key has at least 128 bits of entropy),
+/// but when peppers are in use it is not what the database stores: see [`Peppers`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sha256Digest(pub [u8; 32]);
 
 impl Sha256Digest {
-    /// The digest of `bytes`.
+    /// Computes the digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// Reads 64 hexadecimal digits of either case.
+    /// Parses 64 hexadecimal digits of either case. Returns `None` for anything else.
     pub fn from_hex(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];
         hex::decode_to_slice(text, &mut bytes).ok()?;
         Some(Self(bytes))
     }
 
-    /// 64 lower-case hexadecimal digits, the form in which partners ask for it.
+    /// Returns the digest as 64 lower-case hexadecimal digits, the form that partners ask for.
     pub fn to_hex(self) -> String {
         hex::encode(self.0)
     }
@@ -36,8 +36,9 @@ impl fmt::Debug for Sha256Digest {
     }
 }
 
-/// What the key store holds of a key: `SHA-256(key)`, or with a pepper
-/// `HMAC-SHA-256(pepper, SHA-256(key))`. Either way a plain SHA-256 digest can be imported.
+/// Digest under which the key store holds a key: `SHA-256(key)`, or
+/// `HMAC-SHA-256(pepper, SHA-256(key))` with a pepper. Either can be derived from an imported plain
+/// SHA-256 digest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StoredDigest(pub [u8; 32]);
 
@@ -47,18 +48,18 @@ impl fmt::Debug for StoredDigest {
     }
 }
 
-/// The secrets mixed into stored digests: the current one first, then the retired ones, under which
-/// keys are still found until they are rewritten.
+/// Secrets that are mixed into stored digests. The current pepper comes first, then the retired ones,
+/// under which keys are still found until their digests are rewritten.
 #[derive(Clone, Default)]
 pub struct Peppers(Vec<SecretString>);
 
 impl Peppers {
-    /// Peppers in the order of the configuration: current first.
+    /// Creates a set of peppers in the order of the configuration, the current one first.
     pub fn new(peppers: Vec<SecretString>) -> Self {
         Self(peppers)
     }
 
-    /// The form in which a key is stored now.
+    /// Returns the digest under which a key is stored now.
     pub fn stored(&self, digest: &Sha256Digest) -> StoredDigest {
         match self.0.first() {
             Some(pepper) => peppered(pepper, digest),
@@ -66,8 +67,8 @@ impl Peppers {
         }
     }
 
-    /// Every form under which a key may be stored, the current one first. The unpeppered form comes
-    /// last, since peppers may have been introduced after keys were.
+    /// Returns every digest under which a key may be stored, the current one first. The unpeppered digest
+    /// comes last, since peppers may have been introduced after keys were.
     pub fn lookups(&self, digest: &Sha256Digest) -> Vec<StoredDigest> {
         self.0
             .iter()

@@ -1,17 +1,17 @@
-//! Why a string is or is not a key of a format, for people who wonder.
+//! Step-by-step explanations of why a string is or is not a key of a format.
 
 use super::format::{Body, KeyFormat, Shape};
 use super::shape::RegexShape;
 
-/// One thing that was looked at.
+/// Result of one check of a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// What was looked at, such as `length`.
+    /// Name of the check, such as `length`.
     pub what: String,
-    /// Whether it is as the format wants it.
+    /// `true` if the candidate passed the check.
     pub ok: bool,
-    /// What was found. Of the string itself it shows at most one character that does not fit, and the
-    /// checksum.
+    /// Finding in words. It reveals no more of the candidate than one character that does not fit, and
+    /// the checksum.
     pub detail: String,
 }
 
@@ -26,8 +26,10 @@ impl Step {
 }
 
 impl KeyFormat {
-    /// Looks at the whole of `candidate` step by step. It is a key of this format if and only if every
-    /// step is `ok`, and the steps after one that leaves nothing to look at are left out.
+    /// Checks the whole of `candidate` and returns one step per check.
+    ///
+    /// The candidate is a key of this format if and only if every step is `ok`. Once a step leaves
+    /// nothing further to check, the remaining steps are omitted.
     pub fn explain(&self, candidate: &str) -> Vec<Step> {
         let mut steps = match &self.shape {
             Shape::Prefix(body) => self.explain_prefix(candidate, *body),
@@ -126,7 +128,7 @@ impl KeyFormat {
         Step::new("length", false, detail)
     }
 
-    /// Only for a candidate of the right shape.
+    /// Checks the checksum of a candidate that has the right shape.
     fn explain_checksum(&self, candidate: &str) -> Step {
         let Some(checksum) = self.checksum else {
             return Step::new(

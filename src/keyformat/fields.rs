@@ -1,4 +1,4 @@
-//! Reads the fields of one TOML table, and notes everything that is not as it should be with its line.
+//! Reads the fields of one TOML table and records every problem with its line.
 
 use std::ops::Range;
 
@@ -7,17 +7,17 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::{Fault, Problem};
 
-/// A value and the line it stands on.
+/// A value and its line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Located<T> {
     pub(super) value: T,
     pub(super) line: usize,
 }
 
-/// One file under reading.
+/// A pattern file that is being read.
 pub(super) struct Source<'a> {
     pub(super) file: &'a str,
-    /// Offsets at which lines start.
+    /// Byte offsets of the starts of lines.
     line_starts: Vec<usize>,
 }
 
@@ -30,7 +30,7 @@ impl<'a> Source<'a> {
         Self { file, line_starts }
     }
 
-    /// The line of the start of `span`, counted from 1.
+    /// Returns the line on which `span` starts, counted from 1.
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
         self.line_starts
             .partition_point(|start| *start <= span.start)
@@ -47,15 +47,15 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The fields of one table.
+/// Reader of the fields of one table.
 pub(super) struct Fields<'a, 't> {
     source: &'a Source<'a>,
     table: &'a DeTable<'t>,
-    /// What the table is called in messages: empty for a format, `body.` for its body.
+    /// Prefix of the table's keys in messages: empty for a format, `body.` for its body.
     path: &'static str,
-    /// Where the table starts, for fields that are missing.
+    /// Line on which the table starts, reported for missing fields.
     pub(super) line: usize,
-    /// The format's identifier, as soon as it is known.
+    /// Identifier of the format, once it is known.
     pub(super) format: Option<String>,
     pub(super) problems: Vec<Problem>,
 }
@@ -78,18 +78,18 @@ impl<'a, 't> Fields<'a, 't> {
         }
     }
 
-    /// Notes a problem at `line`.
+    /// Records a problem at `line`.
     pub(super) fn fault(&mut self, line: usize, fault: Fault) {
         self.problems
             .push(self.source.problem(line, self.format.as_deref(), fault));
     }
 
-    /// Notes the problem, if it is one, at `line`.
+    /// Returns the value of `result`, or records its fault at `line`.
     pub(super) fn check<T>(&mut self, line: usize, result: Result<T, Fault>) -> Option<T> {
         result.map_err(|fault| self.fault(line, fault)).ok()
     }
 
-    /// Refuses every key that is not in `known`.
+    /// Records a problem for every key that is not in `known`.
     pub(super) fn refuse_unknown(&mut self, known: &[&str]) {
         for key in self.table.keys() {
             let name = key.get_ref().as_ref();
@@ -111,17 +111,17 @@ impl<'a, 't> Fields<'a, 't> {
         })
     }
 
-    /// Whether the key is there, of whatever type.
+    /// Returns `true` if the key is present, whatever its type.
     pub(super) fn has(&self, name: &str) -> bool {
         self.table.contains_key(name)
     }
 
-    /// A string, if the key is there. Another type is noted.
+    /// Returns a string if the key is present. Records a problem for any other type.
     pub(super) fn string(&mut self, name: &str) -> Option<Located<&'a str>> {
         self.typed(name, "a string in quotes", DeValue::as_str)
     }
 
-    /// A table, if the key is there. Another type is noted.
+    /// Returns a table if the key is present. Records a problem for any other type.
     pub(super) fn table(&mut self, name: &str) -> Option<Located<&'a DeTable<'t>>> {
         self.typed(
             name,
@@ -130,7 +130,7 @@ impl<'a, 't> Fields<'a, 't> {
         )
     }
 
-    /// A count, if the key is there. Another type is noted.
+    /// Returns a count of at least 1 if the key is present. Records a problem for any other value.
     pub(super) fn count(&mut self, name: &str) -> Option<Located<usize>> {
         self.typed(name, "a whole number from 1 on", |value| {
             let number = value.as_integer()?;
@@ -162,7 +162,7 @@ impl<'a, 't> Fields<'a, 't> {
         read
     }
 
-    /// Notes that the key is missing, unless it is there.
+    /// Records a problem if the key is missing.
     pub(super) fn require(&mut self, name: &str, example: &str) {
         if !self.has(name) {
             let fault = Fault::new(
@@ -173,7 +173,7 @@ impl<'a, 't> Fields<'a, 't> {
         }
     }
 
-    /// One of a few words. Another word is noted.
+    /// Returns the value of one of the words in `choices`. Records a problem for any other word.
     pub(super) fn word<T>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<Located<T>>
     where
         T: Copy,
@@ -195,7 +195,11 @@ impl<'a, 't> Fields<'a, 't> {
     }
 }
 
-/// Reads a whole document. Everything that is not TOML is noted.
+/// Parses a whole document.
+///
+/// # Errors
+///
+/// Returns every syntax error.
 pub(super) fn parse<'t>(
     source: &Source<'_>,
     text: &'t str,
@@ -220,7 +224,7 @@ pub(super) fn parse<'t>(
         .collect())
 }
 
-/// `text` on one line and short enough for a message.
+/// Returns `text` escaped to one line and cut at 40 characters, for use in a message.
 pub(super) fn shortened(text: &str) -> String {
     let mut shown: String = text.escape_debug().take(40).collect();
     if text.escape_debug().count() > 40 {

@@ -1,4 +1,4 @@
-//! One key format: what its keys look like, and the questions that are asked about that.
+//! A single key format and the queries on it.
 
 use std::ops::Range;
 
@@ -7,17 +7,17 @@ use super::mint::{self, MintError};
 use super::shape::RegexShape;
 use super::{Alphabet, KeyValue};
 
-/// Who may hold a key of a format.
+/// Audience of a format's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Visibility {
-    /// Only the key's owner: the scanner looks for it and a leak revokes it.
+    /// Known to the key's owner only: the scanner looks for such keys, and a leak revokes them.
     Secret,
-    /// Everybody, such as the visitors of a web site: minted and checked, never scanned for.
+    /// Known to everybody, such as the visitors of a website: minted and checked, but never scanned for.
     Public,
 }
 
 impl Visibility {
-    /// The word that pattern files use.
+    /// Returns the name used in pattern files.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Secret => "secret",
@@ -26,30 +26,30 @@ impl Visibility {
     }
 }
 
-/// What a format says about a whole string.
+/// Result of matching a whole string against a format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Not a key of this format: literal, length or characters differ.
+    /// Not a key of this format: the literal, the length or a character differs.
     WrongShape,
-    /// It looks like one, but ends in another checksum than its own.
+    /// The string has the shape of a key but does not end in the correct checksum.
     WrongChecksum,
     /// A key of this format.
     Match {
-        /// How sure that is.
+        /// State of the checksum.
         checksum: ChecksumState,
     },
 }
 
-/// Whether a string of the right shape is also vouched for by a checksum.
+/// State of the checksum of a string that has the right shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChecksumState {
-    /// The checksum is right.
+    /// The checksum is correct.
     Valid,
-    /// The format has none.
+    /// The format has no checksum.
     None,
 }
 
-/// One loaded and checked key format.
+/// A loaded and validated key format.
 #[derive(Debug, Clone)]
 pub struct KeyFormat {
     pub(super) id: String,
@@ -61,7 +61,7 @@ pub struct KeyFormat {
     pub(super) checksum: Option<Checksum>,
 }
 
-/// Where the literal stands and what surrounds it.
+/// Position of the literal and what surrounds it.
 #[derive(Debug, Clone)]
 pub(super) enum Shape {
     /// The literal, then a body of one alphabet and fixed length, then the checksum.
@@ -78,33 +78,33 @@ pub(super) struct Body {
 }
 
 impl KeyFormat {
-    /// The identifier by which configuration, key store and reports name the format.
+    /// Returns the identifier that names the format in the configuration, the key store and reports.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// What its keys are, for people.
+    /// Returns a human-readable description of the format's keys.
     pub fn description(&self) -> &str {
         &self.description
     }
 
-    /// Who may hold its keys.
+    /// Returns the audience of the format's keys.
     pub fn visibility(&self) -> Visibility {
         self.visibility
     }
 
-    /// The fixed characters by which its keys are found: the prefix, or the anchor inside.
+    /// Returns the fixed characters by which keys are found: the prefix, or the anchor inside.
     pub fn literal(&self) -> &str {
         &self.literal
     }
 
-    /// Whether the literal is what keys start with.
+    /// Returns `true` if keys start with the literal.
     pub fn literal_is_prefix(&self) -> bool {
         matches!(self.shape, Shape::Prefix(_))
     }
 
-    /// The bytes that can follow a prefix, which is where the body starts. Nothing is known of what
-    /// follows an anchor.
+    /// Returns the bytes that can follow the prefix, which are those of the body's alphabet. Returns
+    /// `None` for an anchored format, since nothing is known about what follows an anchor.
     pub fn byte_after_prefix(&self) -> Option<&'static [u8]> {
         match &self.shape {
             Shape::Prefix(body) => Some(body.alphabet.chars()),
@@ -112,18 +112,18 @@ impl KeyFormat {
         }
     }
 
-    /// What of a key is shown before the ellipsis when it is redacted: the prefix, or what all keys of
-    /// an anchored format start with (which may be nothing).
+    /// Returns the part of a key that is shown before the ellipsis when it is redacted: the prefix, or
+    /// the common prefix of all keys of an anchored format, which may be empty.
     pub fn display_prefix(&self) -> &str {
         &self.display_prefix
     }
 
-    /// The checksum its keys end in, if any.
+    /// Returns the checksum in which keys end, if the format has one.
     pub fn checksum(&self) -> Option<Checksum> {
         self.checksum
     }
 
-    /// The length of its shortest key, in bytes.
+    /// Returns the length of the shortest key, in bytes.
     pub fn min_len(&self) -> usize {
         match &self.shape {
             Shape::Prefix(body) => self.prefix_key_len(*body),
@@ -131,7 +131,7 @@ impl KeyFormat {
         }
     }
 
-    /// The length of its longest key, in bytes.
+    /// Returns the length of the longest key, in bytes.
     pub fn max_len(&self) -> usize {
         match &self.shape {
             Shape::Prefix(body) => self.prefix_key_len(*body),
@@ -139,7 +139,7 @@ impl KeyFormat {
         }
     }
 
-    /// The entropy of a minted key in bits; absent for formats that do not mint.
+    /// Returns the entropy of a minted key in bits, or `None` if the format cannot mint.
     pub fn entropy_bits(&self) -> Option<f64> {
         match &self.shape {
             Shape::Prefix(body) => Some(body.alphabet.entropy_bits(body.length)),
@@ -147,12 +147,17 @@ impl KeyFormat {
         }
     }
 
-    /// Whether keys can be minted in it: a regular expression does not say how.
+    /// Returns `true` if keys can be minted in this format. Formats described by a regular expression
+    /// cannot mint.
     pub fn can_mint(&self) -> bool {
         matches!(self.shape, Shape::Prefix(_))
     }
 
-    /// A new key, from the operating system's randomness.
+    /// Mints a new key from the operating system's randomness.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the format cannot mint, or if the operating system provides no randomness.
     pub fn mint(&self) -> Result<KeyValue, MintError> {
         match &self.shape {
             Shape::Prefix(body) => {
@@ -164,7 +169,7 @@ impl KeyFormat {
         }
     }
 
-    /// What the format says about the whole of `candidate`.
+    /// Matches the whole of `candidate` against the format.
     pub fn judge(&self, candidate: &[u8]) -> Verdict {
         if !self.has_shape(candidate) {
             return Verdict::WrongShape;
@@ -180,11 +185,11 @@ impl KeyFormat {
         }
     }
 
-    /// Where in `text` a key of this format stands around its literal, which stands at `literal_at`.
+    /// Returns the range in `text` of a key of this format whose literal is at `literal_at`.
     ///
-    /// Shape and checksum decide. A key without checksum must not be preceded or followed by a
-    /// character of its alphabet either, or every longer run of characters would contain one. With a
-    /// checksum neighbours do not matter: the checksum speaks.
+    /// Shape and checksum decide. A key without a checksum must also not be preceded or followed by a
+    /// character of its alphabet, since every longer run of characters would contain a key otherwise.
+    /// With a checksum the neighbors do not matter.
     pub fn match_at(&self, text: &[u8], literal_at: usize) -> Option<Range<usize>> {
         match &self.shape {
             Shape::Prefix(body) => {
@@ -208,8 +213,8 @@ impl KeyFormat {
         }
     }
 
-    /// Whether the checksum of the string of the right shape at `start..end` is right or, for want of
-    /// one, the string stands alone.
+    /// Returns `true` if the string of the right shape at `start..end` has a correct checksum or, if the
+    /// format has none, is not adjacent to a character of its alphabet.
     #[inline]
     fn speaks_for(
         &self,
@@ -237,13 +242,13 @@ impl KeyFormat {
         }
     }
 
-    /// The rest of the check of a string that has the length of a key.
+    /// Completes the check of a string that has the length of a key.
     #[inline]
     fn has_prefix_shape(&self, key: &[u8], body: Body) -> bool {
         let Some(rest) = key.strip_prefix(self.literal.as_bytes()) else {
             return false;
         };
-        // The checksum's own characters are left to the checksum.
+        // The checksum's own characters are checked along with the checksum.
         let table = body.alphabet.table();
         rest.iter()
             .take(body.length)
@@ -258,7 +263,7 @@ impl KeyFormat {
                 .map_or(0, |checksum| checksum.encoding.length())
     }
 
-    /// Where the body starts that a checksum `over = "body"` covers.
+    /// Returns the offset at which the body covered by a checksum with `over = "body"` starts.
     pub(super) fn body_at(&self) -> usize {
         match self.shape {
             Shape::Prefix(_) => self.literal.len(),
@@ -305,7 +310,7 @@ mod tests {
         let key = format.mint().unwrap();
         let text = format!("x{}9", key.expose());
         assert_eq!(format.match_at(text.as_bytes(), 1), Some(1..44));
-        // Cut short, elsewhere, beyond the end: no key and no panic.
+        // Truncated, misplaced, out of bounds: no key and no panic.
         assert_eq!(format.match_at(&text.as_bytes()[..43], 1), None);
         assert_eq!(format.match_at(text.as_bytes(), 0), None);
         assert_eq!(format.match_at(text.as_bytes(), usize::MAX), None);
@@ -330,7 +335,7 @@ mod tests {
             ("", "", true),
             ("\"", "\"", true),
             ("x_", "-x", true),
-            // Capitals are not of the alphabet.
+            // Upper-case letters are not in the alphabet.
             ("A", "A", true),
             ("a", "", false),
             ("", "0", false),

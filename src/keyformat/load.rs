@@ -1,4 +1,4 @@
-//! From a TOML table to a checked [`KeyFormat`].
+//! Conversion of a TOML table into a validated [`KeyFormat`].
 
 use toml::Spanned;
 use toml::de::DeValue;
@@ -15,19 +15,19 @@ const MAX_LITERAL_LEN: usize = 64;
 const MAX_ID_LEN: usize = 64;
 const MAX_DESCRIPTION_LEN: usize = 200;
 const MIN_ENTROPY_BITS: f64 = 128.0;
-/// How much of an anchored key may be shown when it is redacted.
+/// Length of the longest prefix of an anchored key that redaction may show, in characters.
 const MAX_DISPLAY_PREFIX_LEN: usize = 16;
 
-/// What was read of one `[[format]]`.
+/// Result of reading one `[[format]]`.
 pub(super) struct Draft {
     pub(super) file: String,
-    /// The identifier, even if something else is wrong.
+    /// Identifier, present even if something else is wrong.
     pub(super) id: Option<Located<String>>,
-    /// The format and the line of its literal, if nothing is wrong.
+    /// Format and the line of its literal, present only if nothing is wrong.
     pub(super) format: Option<Located<KeyFormat>>,
 }
 
-/// Reads one file's formats; everything that is wrong with it is added to `problems`.
+/// Reads the formats of one file, appending everything that is wrong with it to `problems`.
 pub(super) fn read_file(file: &str, text: &str, problems: &mut Vec<Problem>) -> Vec<Draft> {
     let source = Source::new(file, text);
     let document = match fields::parse(&source, text) {
@@ -80,7 +80,7 @@ fn read_item(source: &Source<'_>, item: &Spanned<DeValue<'_>>, root: &mut Fields
     let id = read_id(&mut fields);
     fields.format = id.as_ref().map(|id| id.value.clone());
     let format = read_format(source, &mut fields);
-    // Not in the order of the checks but as the lines stand, which is how somebody mends them.
+    // In the order of the lines rather than that of the checks, which is how the file gets fixed.
     fields.problems.sort_by_key(|problem| problem.line);
     let sound = fields.problems.is_empty();
     root.problems.append(&mut fields.problems);
@@ -380,7 +380,7 @@ fn check_regex_checksum(checksum: Checksum) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The last characters of a key have to be able to be its checksum, or no key would ever be found.
+/// Checks that the last characters of a key can be its checksum; otherwise no key would ever be found.
 fn check_regex_room(shape: &RegexShape, checksum: Checksum) -> Result<(), Fault> {
     let length = checksum.encoding.length();
     let class = match checksum.encoding {

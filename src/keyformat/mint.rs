@@ -1,4 +1,4 @@
-//! Minting: a body of the operating system's randomness and the checksum that belongs to it.
+//! Minting of keys: a random body and its checksum.
 
 use rand::TryRng as _;
 use rand::rngs::SysRng;
@@ -8,28 +8,28 @@ use super::KeyValue;
 use super::checksum::Checksum;
 use super::format::Body;
 
-/// Why no key was minted.
+/// Error returned when no key could be minted.
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
-    /// The format is described by a regular expression.
+    /// The format is described by a regular expression, which cannot mint.
     #[error(
         "format `{format}` cannot mint keys because it has no `prefix` and `body`; choose another format in [issuer]"
     )]
     NotMintable {
-        /// Its identifier.
+        /// Identifier of the format.
         format: String,
     },
-    /// The operating system gave no randomness.
+    /// The operating system provided no randomness.
     #[error("the operating system gave no randomness to mint a key with: {0}; try again")]
     NoRandomness(#[from] rand::rngs::SysError),
 }
 
-/// Fills a buffer from the operating system's randomness.
+/// Fills `buffer` from the operating system's randomness.
 pub(super) fn system_randomness(buffer: &mut [u8]) -> Result<(), MintError> {
     Ok(SysRng.try_fill_bytes(buffer)?)
 }
 
-/// A key of `literal`, a random body, and the checksum if there is one.
+/// Mints a key of `literal`, a random body, and the checksum if there is one.
 pub(super) fn mint(
     literal: &str,
     body: Body,
@@ -37,7 +37,7 @@ pub(super) fn mint(
     randomness: impl FnMut(&mut [u8]) -> Result<(), MintError>,
 ) -> Result<KeyValue, MintError> {
     let checksum_len = checksum.map_or(0, |checksum| checksum.encoding.length());
-    // The full capacity at once: growing would leave a copy of the body behind in freed memory.
+    // Full capacity up front: growing would leave a copy of the body behind in freed memory.
     let mut key = String::with_capacity(literal.len() + body.length + checksum_len);
     key.push_str(literal);
     push_random(&mut key, body, randomness)?;
@@ -48,8 +48,10 @@ pub(super) fn mint(
     Ok(KeyValue::new(key))
 }
 
-/// Draws every character evenly: bytes beyond the greatest multiple of the alphabet's size are thrown
-/// away, since folding them in would favour the first characters.
+/// Appends characters drawn uniformly from the alphabet.
+///
+/// Bytes beyond the greatest multiple of the alphabet's size are discarded, since folding them in would
+/// favor the first characters.
 fn push_random(
     key: &mut String,
     body: Body,
@@ -90,7 +92,7 @@ mod tests {
 
     #[test]
     fn every_character_is_equally_likely() {
-        // All 256 bytes in turn: 62 characters share 248 of them evenly, and 8 are thrown away.
+        // All 256 bytes in turn: 62 characters share 248 of them evenly, and 8 are discarded.
         let mut byte = u8::MAX;
         let all_bytes = |buffer: &mut [u8]| {
             for place in buffer {

@@ -1,8 +1,9 @@
-//! What a key looks like, described once in `patterns/*.toml` and used everywhere: minting, checksums,
-//! digests, redaction, scanning. Pure: no clock, no runtime, no database, no network.
+//! Key formats, described once in `patterns/*.toml` and used for minting, checksums, digests, redaction
+//! and scanning. Pure: no clock, no runtime, no database, no network.
 //!
-//! A [`FormatSet`] is loaded from pattern files, which are checked as a whole before any of them is used.
-//! Each [`KeyFormat`] in it can then mint a key, judge a string, and look around a literal in a text.
+//! A [`FormatSet`] is loaded from pattern files, which are validated together before any of them is used.
+//! Each [`KeyFormat`] in it can then mint a key, judge a string, and match a key around a literal in a
+//! text.
 
 mod alphabet;
 mod automaton;

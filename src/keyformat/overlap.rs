@@ -1,9 +1,9 @@
-//! Refuses two formats that could claim the same string: then it would not be clear whose key it is.
+//! Rejection of formats that could claim the same string, which would leave the key's format ambiguous.
 //!
-//! The test is exact about shapes and blind to checksums: each format's keys are a finite regular
-//! language, and two of them are refused exactly when their intersection is not empty. Most pairs are
-//! told apart at once by their lengths or first characters; for the others the product of the two
-//! automata is searched.
+//! The test is exact about shapes and ignores checksums: each format's keys are a finite regular
+//! language, and two formats are rejected exactly if their intersection is not empty. Most pairs are told
+//! apart at once by their lengths or first characters; for the others the product of the two automata is
+//! searched.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use super::load::Draft;
 use super::problem::Problem;
 use super::shape;
 
-/// Adds a problem for every format that could claim a string which an earlier one could claim too.
+/// Adds a problem for every format that could claim a string which an earlier format could also claim.
 pub(super) fn refuse_overlaps(drafts: &[Draft], problems: &mut Vec<Problem>) {
     let formats: Vec<_> = drafts
         .iter()
@@ -62,7 +62,7 @@ fn could_claim_the_same(a: &KeyFormat, b: &KeyFormat) -> bool {
     }
     match (automaton(a), automaton(b)) {
         (Some(a), Some(b)) => a.intersects(&b),
-        // Cannot happen: a prefix format is a short regular expression. If it did, refusing is safe.
+        // Cannot happen: a prefix format is a short regular expression. If it did, rejecting is safe.
         _ => true,
     }
 }
@@ -97,7 +97,7 @@ mod tests {
     use crate::keyformat::FormatSet;
     use crate::keyformat::refusals::SOUND;
 
-    /// The second format may have any id but the first one's.
+    /// Loads [`SOUND`] and a changed copy of it, whose id is `another` unless `change` replaces it.
     fn with_another(change: &[(&str, &str)]) -> Result<FormatSet, String> {
         let another = change.iter().fold(
             SOUND.replace("\"acme\"", "\"another\""),
@@ -112,17 +112,18 @@ mod tests {
         let refusal = "b.toml:4: another: it could claim the same string as `acme` (a.toml:4); make their literals or lengths differ, or remove one";
         for change in [
             &[][..],
-            // Another alphabet, checksum or visibility does not help: the shapes have strings in common.
+            // A different alphabet, checksum or visibility does not help: the shapes have strings in
+            // common.
             &[("\"base62\", length = 30", "\"base64url\", length = 30")],
             &[("over = \"body\"", "over = \"preceding\"")],
             &[("\"secret\"", "\"public\""), ("on_leak = \"revoke\"", "")],
-            // One literal continues the other, and the total length is the same.
+            // One literal extends the other, and the total length is the same.
             &[("acme_sk_", "acme_sk_live"), ("length = 30", "length = 26")],
             &[
                 ("\"acme_sk_\"", "\"acme_s\""),
                 ("\"base62\", length = 30", "\"base64url\", length = 32"),
             ],
-            // A regular expression of the same form.
+            // A regular expression of the same shape.
             &[
                 ("prefix = \"acme_sk_\"", "anchor = \"sk_\""),
                 (
@@ -150,7 +151,7 @@ mod tests {
                 ("acme_sk_", "acme_sk_live_"),
                 ("length = 30", "length = 25"),
             ],
-            // A key of one may stand inside a key of the other: they are different strings.
+            // A key of one may be contained in a key of the other: they are different strings.
             &[("acme_sk_", "my_acme_sk_")],
             &[
                 ("prefix = \"acme_sk_\"", "anchor = \"sk_\""),

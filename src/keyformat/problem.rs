@@ -1,24 +1,24 @@
-//! What can be wrong with pattern files, said so that it can be mended.
+//! Problems in pattern files, each with a remedy.
 
 use std::fmt;
 
-/// One thing that is wrong in a pattern file.
+/// A single problem in a pattern file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The file, as it was named to the loader.
+    /// Name of the file, as given to the loader.
     pub file: String,
-    /// The line, counted from 1; absent when the file as a whole is meant.
+    /// Line, counted from 1; `None` if the problem concerns the file as a whole.
     pub line: Option<usize>,
-    /// The identifier of the format concerned, if it is known.
+    /// Identifier of the format concerned, if it is known.
     pub format: Option<String>,
-    /// What is wrong.
+    /// Description of the problem.
     pub message: String,
-    /// What to do about it.
+    /// Instruction for fixing the problem.
     pub remedy: String,
 }
 
 impl fmt::Display for Problem {
-    /// `file:line: id: message; remedy`, on one line.
+    /// Writes `file:line: id: message; remedy`, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
         if let Some(line) = self.line {
@@ -31,7 +31,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with the pattern files, in the order of files and lines.
+/// Error listing everything that is wrong with the pattern files, in the order of files and lines.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct FormatsError {
@@ -39,7 +39,7 @@ pub struct FormatsError {
     pub problems: Vec<Problem>,
 }
 
-/// A problem before it is known where it stands.
+/// A problem whose position is not known yet.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) message: String,

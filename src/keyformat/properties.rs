@@ -1,4 +1,4 @@
-//! What holds of all formats, keys and texts.
+//! Property-based tests over arbitrary formats, keys and texts.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ const CHECKSUMS: [&str; 5] = [
     r#"checksum = { algorithm = "crc32", encoding = "hex", length = 8, over = "preceding" }"#,
 ];
 
-/// A set of one secret format that mints.
+/// Generates a set with one secret format that can mint.
 fn minting_set() -> impl Strategy<Value = FormatSet> {
     (
         select(Alphabet::ALL.as_slice()),
@@ -47,7 +47,7 @@ fn regex_format(regex: &str) -> KeyFormat {
         .clone()
 }
 
-/// A regular expression with the alphabet of its keys, and one of them.
+/// Generates a regular expression, the alphabet of its keys, and one of its keys.
 fn regex_and_key() -> impl Strategy<Value = ((&'static str, &'static str), String)> {
     select(vec![
         ("[ab7_]{4}ab7[ab]{2}", "ab7_"),
@@ -63,7 +63,8 @@ fn regex_and_key() -> impl Strategy<Value = ((&'static str, &'static str), Strin
     })
 }
 
-/// What `match_at` is to find, by trying every stretch of the text that contains the literal.
+/// Returns the expected result of `match_at` by trying every stretch of the text that contains the
+/// literal.
 fn stretch_around(
     shape: &Regex,
     alphabet: &str,
@@ -86,7 +87,7 @@ fn stretch_around(
         })
 }
 
-/// A regular expression over `a`, `b` and `c` that matches at most five characters.
+/// Generates a regular expression over `a`, `b` and `c` that matches at most five characters.
 fn small_regex() -> impl Strategy<Value = String> {
     let piece = (
         select(vec!["a", "b", "[ab]", "[bc]", "(?:ab|c)", "."]),
@@ -104,7 +105,7 @@ fn small_regex() -> impl Strategy<Value = String> {
         })
 }
 
-/// All strings of at most five `a`, `b` and `c`.
+/// Returns all strings of at most five characters out of `a`, `b` and `c`.
 fn small_strings() -> Vec<String> {
     let mut all = vec![String::new()];
     let mut shorter = 0;
@@ -172,7 +173,8 @@ proptest! {
         number in any::<i64>(),
         small in -2..70i64,
     ) {
-        // Debug output of a string is a TOML string for these purposes, or else another broken file.
+        // The debug output of a string is close enough to a TOML string; where it is not, it makes
+        // another broken file.
         for length in [number, small] {
             let text = format!(
                 "[[format]]\nid = {id:?}\nvisibility = \"secret\"\nprefix = {literal:?}\n\
@@ -206,7 +208,7 @@ proptest! {
         let format = regex_format(regex);
         let shape = Regex::new(&format!("^(?:{regex})$")).unwrap();
         let text = format!("{before}{key}{after}");
-        // Where the literal occurs several times, it is enough that one of the hits leads to the key.
+        // If the literal occurs several times, it is enough that one of the hits leads to the key.
         let hits = || text.match_indices("ab7").map(|(at, _)| at);
         let expected = hits().find_map(|at| stretch_around(&shape, alphabet, &text, at));
         let found = hits().find_map(|at| format.match_at(text.as_bytes(), at));

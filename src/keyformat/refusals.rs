@@ -1,4 +1,4 @@
-//! Everything that the loader refuses: what it says, and where.
+//! Rejections of the loader: their messages and positions.
 
 use std::fs;
 
@@ -21,14 +21,14 @@ regex = 'k_[0-9a-z]{20}anchor7[0-9a-f]{8}'
 checksum = { algorithm = "crc32", encoding = "hex", length = 8, over = "preceding" }
 "#;
 
-/// What is said about one file, a line per problem.
+/// Returns the messages about one file, a line per problem.
 fn said(text: &str) -> String {
     FormatSet::parse(&[("f.toml", text)])
         .expect_err("it is to be refused")
         .to_string()
 }
 
-/// Replaces `from` by `to` in a sound file and compares the start of what is said about it.
+/// Replaces `from` with `to` in a sound file and compares the start of the resulting messages.
 fn assert_said(sound: &str, from: &str, to: &str, expected: &str) {
     assert!(sound.contains(from), "{from} is not in the file");
     let said = said(&sound.replacen(from, to, 1));

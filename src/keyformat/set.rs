@@ -1,4 +1,4 @@
-//! All formats that are in force together.
+//! The set of key formats that are in force together.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,15 +12,15 @@ use super::load::{self, Draft};
 use super::overlap;
 use super::problem::{FormatsError, Problem};
 
-/// Raised whenever the engine finds other candidates with the same formats, so that contents which were
-/// scanned before are scanned again.
+/// Revision of the scan engine. It is incremented whenever the engine finds other candidates with the
+/// same formats, so that contents that were already scanned are scanned again.
 const ENGINE_REVISION: u32 = 1;
 
 const MAX_FILE_BYTES: u64 = 1 << 20;
 const MAX_FILES: usize = 256;
 const MAX_FORMATS: usize = 1000;
 
-/// The formats that are in force together. Cloning is cheap.
+/// A set of key formats that are in force together. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct FormatSet(Arc<Inner>);
 
@@ -42,15 +42,16 @@ static BUILTIN: LazyLock<FormatSet> = LazyLock::new(|| {
 });
 
 impl FormatSet {
-    /// The copy of `patterns/` that is built into the program.
+    /// Returns the formats from the copy of `patterns/` that is compiled into the program.
     pub fn builtin() -> Self {
         BUILTIN.clone()
     }
 
-    /// Reads all `*.toml` files of a folder, in the order of their names.
+    /// Loads all `*.toml` files in a directory, in the order of their names.
     ///
     /// # Errors
-    /// Every problem in any of the files, not only the first.
+    ///
+    /// Returns every problem in any of the files, not only the first.
     pub fn load_dir(dir: &Path) -> Result<Self, FormatsError> {
         let mut problems = Vec::new();
         let mut files = Vec::new();
@@ -72,10 +73,12 @@ impl FormatSet {
         Self::assemble(&files, problems, &dir.display().to_string())
     }
 
-    /// Reads files that are already in memory, given as name and text. The names appear in errors.
+    /// Parses files that are already in memory, given as pairs of name and text. The names appear in
+    /// errors.
     ///
     /// # Errors
-    /// Every problem in any of the files, not only the first.
+    ///
+    /// Returns every problem in any of the files, not only the first.
     pub fn parse(files: &[(&str, &str)]) -> Result<Self, FormatsError> {
         let place = files.first().map_or("patterns", |(name, _)| name);
         Self::assemble(files, Vec::new(), place)
@@ -122,31 +125,32 @@ impl FormatSet {
         })))
     }
 
-    /// All formats, in the order of files and lines.
+    /// Returns an iterator over all formats, in the order of files and lines.
     pub fn iter(&self) -> impl Iterator<Item = &KeyFormat> {
         self.0.formats.iter()
     }
 
-    /// The format of that identifier.
+    /// Returns the format with the given identifier.
     pub fn get(&self, id: &str) -> Option<&KeyFormat> {
         self.iter().find(|format| format.id() == id)
     }
 
-    /// The formats whose keys are hunted, each with its position in [`Self::iter`].
+    /// Returns an iterator over the secret formats, each with its position in [`Self::iter`].
     pub fn secret(&self) -> impl Iterator<Item = (usize, &KeyFormat)> {
         self.iter()
             .enumerate()
             .filter(|(_, format)| format.visibility() == Visibility::Secret)
     }
 
-    /// The format, secret or public, that the whole string is a key of: its shape is right, and so is
-    /// its checksum if the format has one. No two formats claim the same string.
+    /// Returns the format, secret or public, of which the whole string is a key: its shape is right, and
+    /// so is its checksum if the format has one. No two formats claim the same string.
     pub fn identify(&self, whole: &str) -> Option<&KeyFormat> {
         self.iter()
             .find(|format| matches!(format.judge(whole.as_bytes()), Verdict::Match { .. }))
     }
 
-    /// Changes whenever the same contents could give other candidates: 16 hexadecimal digits.
+    /// Returns the version of the rule set, which changes whenever the same contents could yield other
+    /// candidates. It is 16 hexadecimal digits.
     pub fn ruleset_version(&self) -> &str {
         &self.0.ruleset_version
     }
@@ -162,7 +166,7 @@ fn whole_file(file: &str, message: String, remedy: &str) -> Problem {
     }
 }
 
-/// The pattern files of a folder, sorted by name.
+/// Returns the pattern files in a directory, sorted by name.
 fn pattern_files(dir: &Path) -> Result<Vec<PathBuf>, Problem> {
     let unreadable = |error: std::io::Error| {
         whole_file(
@@ -201,7 +205,7 @@ fn read_bounded(path: &Path) -> Result<String, Problem> {
             "mend its permissions or remove it",
         )
     };
-    // Looked at before it is opened: opening a pipe would wait for a writer.
+    // Checked before the file is opened: opening a pipe would wait for a writer.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(problem(
             "is not a regular file".to_owned(),
@@ -226,7 +230,7 @@ fn read_bounded(path: &Path) -> Result<String, Problem> {
     })
 }
 
-/// The line, counted from 1, that what follows `text` stands on.
+/// Returns the line, counted from 1, on which `text` ends.
 fn line_after(text: &[u8]) -> usize {
     1 + memchr::memchr_iter(b'\n', text).count()
 }
@@ -253,7 +257,8 @@ fn refuse_repeated_ids(drafts: &[Draft], problems: &mut Vec<Problem>) {
     }
 }
 
-/// A digest over everything that decides what the engine finds: the secret formats, in whatever order.
+/// Returns a digest over everything that determines the engine's findings: the secret formats, in any
+/// order.
 fn ruleset_version(formats: &[KeyFormat]) -> String {
     let mut rules: Vec<String> = formats
         .iter()

@@ -1,4 +1,4 @@
-//! The shape of a format that a regular expression describes.
+//! Shapes of formats that are described by a regular expression.
 
 use std::fmt;
 
@@ -8,30 +8,30 @@ use super::alphabet::ByteTable;
 use super::automaton::{Automaton, Places};
 use super::problem::Fault;
 
-/// The longest key that a format may describe, in bytes: it bounds how far apart the scanner's chunks
-/// have to overlap.
+/// Length of the longest key that a format may describe, in bytes. It bounds the overlap of the scanner's
+/// chunks.
 pub(super) const MAX_KEY_LEN: usize = 1024;
 
 const MAX_REGEX_LEN: usize = 4096;
 const MAX_NESTING: u32 = 32;
 
-/// A regular expression over whole keys, compiled.
+/// A compiled regular expression over whole keys.
 #[derive(Clone)]
 pub(super) struct RegexShape {
-    /// As written in the pattern file.
+    /// Regular expression as written in the pattern file.
     pub(super) source: String,
     automaton: Automaton,
-    /// The distances from a key's start at which to reckon with its literal, ascending: every key has
-    /// it at one of them.
+    /// Possible distances of the literal from the start of a key, ascending. Every key has it at one of
+    /// them.
     literal_offsets: Vec<usize>,
-    /// The bytes that occur in keys.
+    /// Table of the bytes that occur in keys.
     alphabet: ByteTable,
     pub(super) min_len: usize,
     pub(super) max_len: usize,
 }
 
 impl RegexShape {
-    /// Compiles `source`, whose keys are to be found by the `literal` that stands in them.
+    /// Compiles `source`. Its keys are found by the `literal` that they contain.
     pub(super) fn new(source: &str, literal: &str) -> Result<Self, Fault> {
         let hir = parse(source)?;
         let (min_len, max_len) = lengths(&hir)?;
@@ -62,13 +62,13 @@ impl RegexShape {
         })
     }
 
-    /// Whether all of `key` has the shape.
+    /// Returns `true` if the whole of `key` has the shape.
     pub(super) fn fits(&self, key: &[u8]) -> bool {
         self.automaton.accepts_whole(key)
     }
 
-    /// The longest, leftmost stretch of `text` that has the shape, passes `check`, and contains the
-    /// literal that stands at `literal_at`.
+    /// Returns the leftmost, longest stretch of `text` that has the shape, passes `check`, and contains
+    /// the literal at `literal_at`.
     pub(super) fn around(
         &self,
         text: &[u8],
@@ -87,22 +87,22 @@ impl RegexShape {
         })
     }
 
-    /// How many bytes of `key` from its start could be the start of a key.
+    /// Returns the number of leading bytes of `key` that could be the start of a key.
     pub(super) fn fitting_prefix(&self, key: &[u8]) -> usize {
         self.automaton.fitting_prefix(key)
     }
 
-    /// Whether keys can contain `byte`.
+    /// Returns `true` if `byte` can occur in a key.
     pub(super) fn contains(&self, byte: u8) -> bool {
         self.alphabet[usize::from(byte)]
     }
 
-    /// The characters that every key starts with, at most `max_len` of them.
+    /// Returns the common prefix of all keys, of at most `max_len` characters.
     pub(super) fn common_start(&self, max_len: usize) -> String {
         self.automaton.common_start(max_len)
     }
 
-    /// The compiled form.
+    /// Returns the compiled automaton.
     pub(super) fn automaton(&self) -> &Automaton {
         &self.automaton
     }
@@ -114,7 +114,7 @@ impl fmt::Debug for RegexShape {
     }
 }
 
-/// Compiles a regular expression of our own making.
+/// Compiles a regular expression that the program itself built.
 pub(super) fn compile(source: &str) -> Result<Automaton, Fault> {
     Automaton::new(&parse(source)?)
 }

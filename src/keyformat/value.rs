@@ -1,4 +1,4 @@
-//! The secret type that every key value travels in.
+//! Secret type that holds the full text of a key.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use zeroize::Zeroizing;
 
 use super::Sha256Digest;
 
-/// The full text of a key. It shows itself in no `Debug` output, is compared in constant time
-/// only (through its digest), and is wiped from memory when dropped.
+/// The full text of a key. It is hidden from `Debug` output, is compared only in constant time (through
+/// its digest), and is wiped from memory when dropped.
 #[derive(Clone)]
 pub struct KeyValue(Zeroizing<String>);
 
@@ -17,23 +17,24 @@ impl KeyValue {
         Self(Zeroizing::new(value.into()))
     }
 
-    /// The key itself. Every call site is a place where a key could escape: keep them few.
+    /// Exposes the full text of the key. Every call site is a place where a key could escape: keep them
+    /// few.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// SHA-256 of the key's bytes, the only form in which a key is looked up or reported on.
+    /// Computes the SHA-256 digest of the key, the only form in which a key is looked up or reported.
     pub fn sha256(&self) -> Sha256Digest {
         Sha256Digest::of(self.0.as_bytes())
     }
 
-    /// The last four characters, which owners know their key by.
+    /// Returns the last four characters, by which owners recognize their key.
     pub fn last_four(&self) -> &str {
         let start = self.0.char_indices().rev().nth(3).map_or(0, |(at, _)| at);
         &self.0[start..]
     }
 
-    /// The key as people may see it: `rsc_sk_…wxyz`.
+    /// Returns the key in the form that people may see, such as `rsc_sk_…wxyz`.
     pub fn redacted(&self, prefix: &str) -> String {
         format!("{prefix}…{}", self.last_four())
     }

@@ -1,11 +1,11 @@
-//! Published tokens of other people (revoked ones) and what the formats here say about them. They are
-//! kept in parts in `fixtures/token_formats.json` so that no scanner stumbles over them.
+//! Published, revoked tokens of other issuers and the expected verdicts on them. The tokens are stored in
+//! parts in `fixtures/token_formats.json`, so that no scanner reports them.
 
 use serde_json::Value;
 
 use super::{ChecksumState, FormatSet, Verdict, Visibility};
 
-/// GitHub's classic tokens, as one would describe them in a pattern file.
+/// GitHub's classic tokens, described as in a pattern file.
 const GITHUB: &str = r#"
 [[format]]
 id = "github_classic"
