@@ -1,9 +1,10 @@
 //! Five-field crontab schedules, in UTC.
 //!
-//! The `cron` crate wants six fields and counts weekdays from 1 for Sunday, so the crontab that people
-//! know is read here and handed on as plain lists of numbers. As in crontab(5), a time matches when
-//! either the day of the month or the day of the week matches, if both are restricted (neither begins
-//! with `*`); the crate wants both to match, so that case becomes two schedules.
+//! The `cron` crate expects six fields and counts weekdays from 1 for Sunday, so the crontab syntax that
+//! people know is parsed here and passed to the crate as plain lists of numbers. As in crontab(5), if
+//! both the day of the month and the day of the week are restricted (neither begins with `*`), a time
+//! matches when either of them does. The crate requires both to match, so that case becomes two
+//! schedules.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,7 +17,7 @@ use jiff::Timestamp;
 #[derive(Clone, PartialEq, Eq)]
 pub struct CronSchedule {
     text: String,
-    /// One, or two of which the earlier time counts.
+    /// One schedule, or two of which the earlier time counts.
     schedules: Vec<cron::Schedule>,
 }
 
@@ -24,7 +25,7 @@ struct Field {
     name: &'static str,
     min: u32,
     max: u32,
-    /// Names for the values from `min` on.
+    /// Names of the values from `min` on.
     names: &'static [&'static str],
 }
 
@@ -64,10 +65,11 @@ const FIELDS: [Field; 5] = [
 ];
 
 impl CronSchedule {
-    /// Reads five fields: minute, hour, day of the month, month, day of the week (0 and 7 are Sunday).
+    /// Parses five fields: minute, hour, day of the month, month, day of the week (0 and 7 are Sunday).
     ///
     /// # Errors
-    /// A sentence that names the field; it does not quote the text.
+    ///
+    /// Returns a sentence that names the field; it does not quote the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         let parts: Vec<&str> = text.split_whitespace().collect();
         let [minute, hour, day, month, weekday] = parts[..] else {
@@ -98,14 +100,16 @@ impl CronSchedule {
             text: parts.join(" "),
             schedules,
         };
-        // Asked from a fixed moment, so that the answer does not depend on the day: 8 years hold every date.
+        // Computed from a fixed time, so that the answer does not depend on the date: 8 years contain
+        // every date.
         if schedule.next_after(Timestamp::UNIX_EPOCH).is_none() {
             return Err("this date never comes".to_owned());
         }
         Ok(schedule)
     }
 
-    /// The first time of the schedule later than `at`, in whole minutes of UTC. `None` after the year 2100.
+    /// Returns the first time of the schedule later than `at`, in whole minutes of UTC. Returns `None`
+    /// after the year 2100.
     pub fn next_after(&self, at: Timestamp) -> Option<Timestamp> {
         let at = DateTime::<Utc>::from_timestamp(at.as_second(), 0)?;
         let times = self.schedules.iter();
@@ -127,7 +131,7 @@ impl fmt::Debug for CronSchedule {
 }
 
 impl Field {
-    /// What the crate reads: `*`, or the numbers one by one.
+    /// Converts a field to the crate's syntax: `*`, or a list of all numbers.
     fn list(&self, text: &str) -> Result<String, String> {
         let values = self.values(text)?;
         let all = self.max - self.min + 1;
@@ -186,13 +190,13 @@ impl Field {
     }
 }
 
-/// Digits only: `str::parse` would take `+5` too.
+/// Parses a number of digits only: `str::parse` would accept `+5` as well.
 fn number(text: &str) -> Option<u32> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()
 }
 
-/// From 0 and 7 for Sunday to 1 for Sunday.
+/// Converts weekdays from 0 or 7 for Sunday to 1 for Sunday.
 fn weekdays_from_one(weekdays: &BTreeSet<u32>) -> String {
     let weekdays: BTreeSet<u32> = weekdays.iter().map(|day| day % 7 + 1).collect();
     written(&weekdays, 7)
@@ -237,7 +241,7 @@ mod tests {
             times("0 12 * * 1-5", SUNDAY, 2),
             ["2026-11-23T12:00:00Z", "2026-11-24T12:00:00Z"]
         );
-        // Friday, Saturday, Sunday; then Monday to Friday would be the off-by-one.
+        // Friday, Saturday, Sunday; an off-by-one would give other days.
         assert_eq!(
             times("0 12 * * 5-7", "2026-11-23T00:00:00Z", 3),
             [
@@ -289,7 +293,7 @@ mod tests {
                 .collect::<Vec<_>>(),
             ["00:50", "00:55", "01:50"]
         );
-        // Strictly later, also within the minute; a leap day is found years away.
+        // Strictly later, also within the minute; a leap day is found years ahead.
         assert_eq!(
             times("* * * * *", "2026-11-22T00:00:00.5Z", 1),
             ["2026-11-22T00:01:00Z"]
@@ -299,7 +303,7 @@ mod tests {
 
     #[test]
     fn does_not_move_with_any_countrys_clock() {
-        // The night in which clocks change in Europe: 02:30 comes once, an hour is an hour.
+        // The night in which clocks change in Europe: 02:30 occurs once, and an hour is an hour.
         assert_eq!(
             times("30 * * * *", "2027-03-28T00:00:00Z", 3),
             [

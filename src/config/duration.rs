@@ -1,4 +1,4 @@
-//! Lengths of time as people write them.
+//! Durations in human-readable form.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ const UNITS: [(char, u64); 6] = [
     ('s', 1),
 ];
 
-/// `"90s"`, `"10m"`, `"24h"`, `"7d"`, `"2w"` or `"7y"` (of 365 days); `None` when it is none of these.
+/// Parses a duration such as `"90s"`, `"10m"`, `"24h"`, `"7d"`, `"2w"` or `"7y"` (of 365 days). Returns
+/// `None` for any other text.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let (at, unit) = text.char_indices().next_back()?;
     let (_, seconds) = UNITS.into_iter().find(|(known, _)| *known == unit)?;
@@ -23,7 +24,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// The shortest exact form in whole seconds or more.
+/// Formats a duration, truncated to whole seconds, with the largest unit that divides it.
 pub(super) fn format(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let fits = |(_, unit): &(char, u64)| seconds.is_multiple_of(*unit);

@@ -1,14 +1,15 @@
-//! What the configuration says about key formats, checked against the formats themselves.
+//! The parts of the configuration that concern key formats, checked against the formats themselves.
 
 use super::problem::{ConfigError, Problems, nearest};
 use super::{Config, Place};
 use crate::keyformat::{FormatSet, FormatsError, KeyFormat, Visibility};
 
 impl Config {
-    /// The key formats that the configuration names: those of `formats.dir`, or the built-in ones.
+    /// Loads the key formats that the configuration names: those in `formats.dir`, or the built-in ones.
     ///
     /// # Errors
-    /// Every problem of the pattern files.
+    ///
+    /// Returns every problem of the pattern files.
     pub fn load_formats(&self) -> Result<FormatSet, FormatsError> {
         match &self.formats.dir {
             Some(dir) => FormatSet::load_dir(dir),
@@ -16,10 +17,11 @@ impl Config {
         }
     }
 
-    /// Whether keys can be minted in the formats that `[issuer]` names.
+    /// Checks that keys can be minted in the formats that `[issuer]` names.
     ///
     /// # Errors
-    /// When one is not in `formats`, has the wrong visibility or cannot be minted.
+    ///
+    /// Fails if one of them is not in `formats`, has the wrong visibility or cannot mint.
     pub fn check_issuer(&self, formats: &FormatSet) -> Result<(), ConfigError> {
         let problems = Problems::default();
         for (key, id, visibility) in [

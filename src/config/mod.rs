@@ -1,7 +1,8 @@
-//! The configuration: typed sections, environment overlay, errors that name file and line, secrets masked.
+//! The configuration: typed sections, overrides from the environment, errors that name file and line, and
+//! masked secrets.
 //!
-//! [`Config::load`] reads the file, lays the variables `RESCIND__SECTION__KEY` over it, and either returns
-//! a configuration that was checked through and through or every problem it found.
+//! [`Config::load`] reads the file, applies the variables `RESCIND__SECTION__KEY` on top of it, and
+//! returns either a fully validated configuration or every problem that it found.
 
 mod cron;
 mod duration;
@@ -29,22 +30,22 @@ pub use sections::{
 use problem::Problems;
 use read::{Reader, Section};
 
-/// The file that is read when none is named and it is there.
+/// Path of the file that is read if none is named and this one exists.
 pub const DEFAULT_FILE: &str = "config.toml";
 
-/// The variables of the environment that the configuration may refer to.
+/// Snapshot of the environment variables to which the configuration may refer.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// The environment of this process. Variables that are not UTF-8 cannot be referred to.
+    /// Captures the environment of this process. Variables that are not valid UTF-8 are omitted.
     pub fn of_process() -> Self {
         std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect()
     }
 
-    /// The value of a variable.
+    /// Returns the value of a variable, or `None` if it is not set.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
@@ -63,10 +64,13 @@ impl std::fmt::Debug for Environment {
 }
 
 impl Config {
-    /// Reads the configuration from `file`, or from [`DEFAULT_FILE`] if that exists, and the environment.
+    /// Loads the configuration from `file`, or from [`DEFAULT_FILE`] if that exists, and from the
+    /// environment.
     ///
     /// # Errors
-    /// When `file` cannot be read, or with all problems of the configuration at once.
+    ///
+    /// Returns [`ConfigError::Unreadable`] if the file cannot be read, and [`ConfigError::Invalid`] with
+    /// all problems of the configuration at once.
     pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
         let (path, text) = match file {
             Some(path) => (path.to_owned(), read(path, NAMED)?),
@@ -79,10 +83,11 @@ impl Config {
         Self::parse(&path, &text, environment)
     }
 
-    /// Reads the configuration from the text of a file; `path` is what problems call it.
+    /// Parses the configuration from the text of a file. `path` names the file in problems.
     ///
     /// # Errors
-    /// All problems at once.
+    ///
+    /// Returns all problems at once.
     pub fn parse(path: &Path, text: &str, environment: &Environment) -> Result<Self, ConfigError> {
         let problems = Problems::default();
         let mut table = tree::parse_file(path, text, &problems);
@@ -133,7 +138,7 @@ fn read(path: &Path, hint: &'static str) -> Result<String, ConfigError> {
     })?;
     String::from_utf8(bytes).map_err(|error| {
         let sound = error.utf8_error().valid_up_to();
-        // The text up to there is UTF-8: nothing of it is lost.
+        // Everything before the first invalid byte is UTF-8, so nothing is lost.
         let text = String::from_utf8_lossy(&error.as_bytes()[..sound]);
         ConfigError::Invalid(vec![Problem {
             place: tree::place_at(&path.into(), &text, sound),

@@ -1,26 +1,26 @@
-//! What is wrong with a configuration, and where. No problem ever shows the value it complains about:
-//! the value may be a secret, or a secret in the wrong place.
+//! Problems of a configuration and their places. A problem never shows the value that it is about, which
+//! may be a secret, or a secret in the wrong place.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Where a part of the configuration was written.
+/// Origin of a part of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// Nowhere: it is the built-in default.
+    /// The built-in default.
     Default,
-    /// In a file; line and column count from 1, columns in characters.
+    /// A position in a file. Line and column are counted from 1, columns in characters.
     File {
-        /// The file as it was named on the command line.
+        /// Path of the file, as named on the command line.
         path: Arc<Path>,
-        /// Line, from 1.
+        /// Line, counted from 1.
         line: usize,
-        /// Column, from 1.
+        /// Column, counted from 1 in characters.
         column: usize,
     },
-    /// In an environment variable of this name.
+    /// The environment variable with this name.
     Environment(Arc<str>),
 }
 
@@ -36,16 +36,16 @@ impl fmt::Display for Place {
     }
 }
 
-/// One thing that has to be mended before the configuration can be used.
+/// A single problem that has to be fixed before the configuration can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where it was written.
+    /// Place of the value concerned.
     pub place: Place,
-    /// The key's path, such as `sources[0].schedule`; empty when it concerns the file as a whole.
+    /// Path of the key, such as `sources[0].schedule`; empty if the problem concerns the file as a whole.
     pub key: String,
-    /// What is wrong.
+    /// Description of the problem.
     pub what: String,
-    /// How to mend it.
+    /// Instruction for fixing the problem.
     pub hint: String,
 }
 
@@ -61,20 +61,20 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A configuration that cannot be used.
+/// Error returned for a configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file that was asked for cannot be read.
+    /// The configuration file cannot be read.
     #[error("cannot read the configuration {}: {cause}\n    hint: {hint}", path.display())]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Cause of the failure.
         cause: std::io::Error,
-        /// What to do.
+        /// Instruction for fixing the problem.
         hint: &'static str,
     },
-    /// Everything that is wrong with it, in the order of the file.
+    /// The configuration is invalid. Its problems are in the order of the file.
     #[error("{}", list(.0))]
     Invalid(Vec<Problem>),
 }
@@ -104,7 +104,8 @@ impl Problems {
         });
     }
 
-    /// An error when anything was collected: the file's problems by line, then the environment's.
+    /// Returns an error if any problem was collected: the file's problems by line, then the
+    /// environment's.
     pub(super) fn into_result(self) -> Result<(), ConfigError> {
         let mut problems = self.0.into_inner();
         if problems.is_empty() {
@@ -119,7 +120,7 @@ impl Problems {
     }
 }
 
-/// The word of `known` that `typed` was probably meant to be.
+/// Returns the word of `known` that `typed` was probably meant to be, or `None` if none is close.
 pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
@@ -129,7 +130,7 @@ pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, word)| word)
 }
 
-/// Levenshtein distance.
+/// Computes the Levenshtein distance.
 fn edits(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

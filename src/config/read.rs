@@ -1,4 +1,4 @@
-//! Reads typed values out of the tree, noting which keys exist so that all others are refused.
+//! Reads typed values out of the tree, tracking the known keys so that all others are rejected.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use super::problem::{Place, Problems, nearest};
 use super::tree::{Node, Table, Value, parse_raw};
 use super::{Environment, bounded};
 
-/// What every section shares while it is read.
+/// State shared by all sections while they are read.
 pub(super) struct Reader<'a> {
     pub(super) problems: &'a Problems,
     pub(super) environment: &'a Environment,
@@ -20,13 +20,13 @@ pub(super) struct Reader<'a> {
     pub(super) origins: RefCell<BTreeMap<String, Place>>,
 }
 
-/// A value and where it was written, for the checks that come after its type.
+/// A value and its place, for the checks that follow that of its type.
 pub(super) struct Found<T> {
     pub(super) value: T,
     pub(super) place: Place,
 }
 
-/// One table of the configuration. `finish` reports the keys that nobody asked for.
+/// One table of the configuration. [`Section::finish`] reports the keys that were never asked for.
 pub(super) struct Section<'a> {
     reader: &'a Reader<'a>,
     path: String,
@@ -46,7 +46,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The key's path from the root, such as `server.bind`.
+    /// Returns the key's path from the root, such as `server.bind`.
     pub(super) fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() {
             key.to_owned()
@@ -59,19 +59,19 @@ impl<'a> Section<'a> {
         &self.place
     }
 
-    /// Reports what is wrong with the value of `key`.
+    /// Reports a problem with the value of `key`.
     pub(super) fn refuse(&self, place: &Place, key: &str, what: &str, hint: &str) {
         self.reader
             .problems
             .add(place, self.path_of(key), what, hint);
     }
 
-    /// Whether `key` has a value, be it a wrong one.
+    /// Returns `true` if `key` has a value, valid or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.0.contains_key(key)
     }
 
-    /// Refuses `key` if it has a value, whichever.
+    /// Reports a problem if `key` has a value, valid or not.
     pub(super) fn forbid(&self, key: &'static str, what: &str, hint: &str) {
         if let Some((place, _)) = self.table.0.get(key) {
             self.known.borrow_mut().push(key);
@@ -79,7 +79,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Keeps `finish` from reporting these keys.
+    /// Marks `keys` as known, so that [`Section::finish`] does not report them.
     pub(super) fn forgive(&self, keys: &[&'static str]) {
         self.known.borrow_mut().extend(keys);
     }
@@ -94,7 +94,7 @@ impl<'a> Section<'a> {
         Some(node.clone())
     }
 
-    /// The value of `key`, parsed as TOML where it is the text of an environment variable.
+    /// Returns the value of `key`, parsed as TOML if it is the text of an environment variable.
     fn take_parsed(&self, key: &'static str, expected: &str, example: &str) -> Option<Node> {
         let node = self.take(key)?;
         let Value::Raw(text) = &node.value else {
@@ -137,7 +137,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A list of sections, such as `[[sources]]`.
+    /// Returns a list of sections, such as `[[sources]]`. It is empty if the key is missing.
     pub(super) fn sections(&self, key: &'static str) -> Vec<Section<'a>> {
         let example = format!("[[{key}]] on a line of its own, its keys below");
         let items = self.list(key, "a list of sections", &example);
@@ -210,7 +210,7 @@ impl<'a> Section<'a> {
         Some(flag)
     }
 
-    /// A number of bytes: a whole number, or a text such as `"32MiB"`.
+    /// Returns a number of bytes, at least 1: an integer, or a text such as `"32MiB"`.
     pub(super) fn size(&self, key: &'static str, example: &str) -> Option<Found<u64>> {
         let node = self.take(key)?;
         let size = match &node.value {
@@ -233,7 +233,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A whole number, at least 1.
+    /// Returns an integer, at least 1.
     pub(super) fn count(&self, key: &'static str, example: &str) -> Option<Found<u64>> {
         let node = self.take_parsed(key, "a whole number, at least 1", example)?;
         let number = match &node.value {
@@ -248,7 +248,7 @@ impl<'a> Section<'a> {
         Some(Found { value, place })
     }
 
-    /// A length of time: a whole number and a unit.
+    /// Returns a duration: an integer and a unit.
     pub(super) fn duration(&self, key: &'static str, example: &str) -> Option<Found<Duration>> {
         let found = self.text(key, example)?;
         let Some(value) = super::duration::parse_duration(&found.value) else {
@@ -260,13 +260,13 @@ impl<'a> Section<'a> {
         Some(Found { value, place })
     }
 
-    /// A secret that has to have a value when its key is there.
+    /// Returns a secret, which must have a value if its key is present.
     pub(super) fn secret(&self, key: &'static str) -> Option<Found<SecretString>> {
         let node = self.take(key)?;
         self.resolve(&node, key, false)
     }
 
-    /// A secret whose environment variable may be unset, which leaves a warning.
+    /// Returns a secret whose environment variable may be unset, which leaves a warning.
     pub(super) fn optional_secret(&self, key: &'static str) -> Option<Found<SecretString>> {
         let node = self.take(key)?;
         self.resolve(&node, key, true)
@@ -305,7 +305,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// `{ env = "NAME" }` or `{ file = "PATH" }`.
+    /// Resolves `{ env = "NAME" }` or `{ file = "PATH" }`.
     fn referred(
         &self,
         table: &Table,
@@ -401,7 +401,7 @@ impl<'a> Section<'a> {
             } else {
                 "this version knows no such key"
             };
-            // No key of ours is that long: it may be a value that slipped to the left of the equals sign.
+            // No known key is that long: it may be a value that slipped to the left of the equals sign.
             let shown = if key.len() > 40 { "…" } else { key };
             self.refuse(place, shown, what, &hint);
         }

@@ -1,4 +1,4 @@
-//! The effective configuration as text, secrets masked.
+//! The effective configuration as text with masked secrets.
 
 use std::fmt::Write as _;
 
@@ -12,8 +12,8 @@ use super::{duration, size};
 const MASK: &str = "********";
 
 impl Config {
-    /// The configuration as TOML in which secrets are masked; behind each value stands where it was
-    /// written, unless it is the built-in default.
+    /// Returns the configuration as TOML with masked secrets. A comment after each value names its
+    /// origin, unless that is the built-in default.
     pub fn to_masked_toml(&self) -> String {
         let mut out = Writer {
             config: self,
@@ -74,8 +74,8 @@ impl Config {
         out.text.trim_start().to_owned()
     }
 
-    /// The URL under which this server is reached when it listens on `address`: the configured one, or
-    /// one made of the address.
+    /// Returns the URL under which this server is reached when it listens on `address`: the configured
+    /// URL, or one made of the address.
     pub fn public_url(&self, address: std::net::SocketAddr) -> String {
         let configured = self.server.public_url.clone();
         configured.unwrap_or_else(|| format!("http://{address}"))
@@ -191,7 +191,7 @@ impl Writer<'_> {
     }
 }
 
-/// A list of secrets, of which only their number is told.
+/// Formats a list of secrets, of which only the number is shown.
 fn masks(secrets: &[SecretString]) -> String {
     format!("[{}]", vec![quoted(MASK); secrets.len()].join(", "))
 }
@@ -200,7 +200,7 @@ fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
-/// A database URL without its password. What is no URL that can be taken apart is masked as a whole.
+/// Returns a database URL without its password. A URL that cannot be parsed is masked as a whole.
 fn masked_url(url: &SecretString) -> String {
     let text = url.expose_secret();
     if text.starts_with("sqlite:") {
@@ -212,7 +212,7 @@ fn masked_url(url: &SecretString) -> String {
     if url.password().is_some() && url.set_password(Some(MASK)).is_err() {
         return MASK.to_owned();
     }
-    // Options such as `password=` or `sslpassword=` may stand in the query too.
+    // Options such as `password=` or `sslpassword=` may be in the query too.
     if url.query().is_some_and(|query| query.contains("password")) {
         url.set_query(Some(MASK));
     }

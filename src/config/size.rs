@@ -1,4 +1,4 @@
-//! Numbers of bytes as people write them.
+//! Byte sizes in human-readable form.
 
 const UNITS: [(&str, u64); 8] = [
     ("KiB", 1 << 10),
@@ -11,7 +11,7 @@ const UNITS: [(&str, u64); 8] = [
     ("B", 1),
 ];
 
-/// `"32MiB"`, `"500 kB"` or `"1000"` in bytes; `None` when it is none of these.
+/// Parses a size such as `"32MiB"`, `"500 kB"` or `"1000"` to bytes. Returns `None` for any other text.
 pub(super) fn parse(text: &str) -> Option<u64> {
     let text = text.trim();
     let (number, factor) = UNITS
@@ -25,7 +25,7 @@ pub(super) fn parse(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-/// The shortest exact form in binary units.
+/// Formats a size with the largest binary unit that divides it.
 pub(super) fn format(bytes: u64) -> String {
     for (unit, factor) in UNITS[..3].iter().rev() {
         if bytes.is_multiple_of(*factor) && bytes > 0 {

@@ -1,4 +1,4 @@
-//! The file and the environment as one tree, in which every part knows where it was written.
+//! The file and the environment as one tree in which every node knows its place.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::{Place, Problems};
 
-/// What every variable that overrides the configuration begins with.
+/// Prefix of every variable that overrides the configuration.
 pub(super) const ENV_PREFIX: &str = "RESCIND__";
 
 #[derive(Debug, Clone)]
@@ -21,17 +21,17 @@ pub(super) struct Node {
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     Text(String),
-    /// The unparsed text of an environment variable: what type it has, the reader knows.
+    /// The unparsed text of an environment variable. Only the reader knows its type.
     Raw(String),
     Integer(Option<i64>),
     Flag(bool),
     List(Vec<Node>),
     Table(Table),
-    /// A TOML type that no key of ours takes (a date, a float).
+    /// A TOML type that no known key takes (a date, a float).
     Foreign,
 }
 
-/// The place of an entry is that of its key, the place of its node that of its value.
+/// Entries by key. The place of an entry is that of its key, the place of its node that of its value.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table(pub(super) BTreeMap<String, (Place, Node)>);
 
@@ -44,8 +44,8 @@ impl Node {
     }
 }
 
-/// Parses a configuration file. Syntax errors are added to `problems` without the text of the line,
-/// which may hold a secret.
+/// Parses a configuration file. Syntax errors are added to `problems` without the text of the line, which
+/// may contain a secret.
 pub(super) fn parse_file(path: &Path, text: &str, problems: &Problems) -> Table {
     let path: Arc<Path> = path.into();
     let place_at = |offset: usize| place_at(&path, text, offset);
@@ -65,7 +65,7 @@ pub(super) fn parse_file(path: &Path, text: &str, problems: &Problems) -> Table 
     }
 }
 
-/// Parses the text of an environment variable as the TOML value it has to be; `None` when it is none.
+/// Parses the text of an environment variable as a TOML value. Returns `None` if it is not one.
 pub(super) fn parse_raw(text: &str, place: &Place) -> Option<Node> {
     let document = format!("value = {text}\n");
     let document = DeTable::parse(&document).ok()?;
@@ -104,7 +104,7 @@ fn from_value(value: &Spanned<DeValue<'_>>, place_at: &impl Fn(usize) -> Place) 
     Node { place, value }
 }
 
-/// The place that is so many bytes into the text of a file.
+/// Returns the place at byte `offset` in the text of a file.
 pub(super) fn place_at(path: &Arc<Path>, text: &str, offset: usize) -> Place {
     let (line, column) = line_and_column(text, offset);
     Place::File {
@@ -121,7 +121,7 @@ fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     (line, 1 + before[line_start..].chars().count())
 }
 
-/// Lays the variables `RESCIND__SECTION__KEY` over the tree of the file.
+/// Applies the variables `RESCIND__SECTION__KEY` on top of the tree of the file.
 pub(super) fn overlay<'a>(
     root: &mut Table,
     variables: impl Iterator<Item = (&'a str, &'a str)>,

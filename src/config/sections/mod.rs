@@ -1,4 +1,4 @@
-//! What the configuration says, section by section, with its defaults and its checks.
+//! Sections of the configuration with their defaults and checks.
 
 mod partners;
 mod sources;
@@ -25,98 +25,98 @@ pub use work::Work;
 /// The whole configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
-    /// Where the API listens.
+    /// Address and public URL of the API.
     pub server: Server,
-    /// Where everything is kept.
+    /// Location of the database.
     pub database: Database,
-    /// Which key formats there are.
+    /// Location of the key formats.
     pub formats: Formats,
-    /// How digests of keys are stored.
+    /// Peppers of stored digests.
     pub keys: Keys,
-    /// What new keys look like.
+    /// Formats of new keys.
     pub issuer: Issuer,
-    /// What happens to a leaked key.
+    /// Response to a leaked key.
     pub policy: Policy,
-    /// Who sends signed leak reports.
+    /// Partners that send signed leak reports.
     pub partners: Partners,
-    /// Which forges tell of pushes and texts by themselves.
+    /// Forges that deliver webhooks.
     pub webhooks: Webhooks,
-    /// What is polled.
+    /// Feeds that are polled.
     pub sources: Vec<Source>,
     /// Limits of scanning and fetching.
     pub scan: Scan,
-    /// How much waits to be scanned.
+    /// Limits of the queue of work items.
     pub work: Work,
-    /// What is odd but no error, to be logged once.
+    /// Warnings to be logged once, about oddities that are not errors.
     pub warnings: Vec<String>,
     pub(super) origins: BTreeMap<String, Place>,
 }
 
-/// `[server]`
+/// The `[server]` section.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// Address and port the API listens on; port 0 takes a free one.
+    /// Address and port on which the API listens; port 0 picks a free one.
     pub bind: SocketAddr,
-    /// The URL under which others reach this server, without a slash at the end. `None`: `http://` and
-    /// the address it listens on.
+    /// URL under which others reach this server, without a trailing slash. If `None`, it is `http://` and
+    /// the address on which the server listens.
     pub public_url: Option<String>,
-    /// The proxies whose `Forwarded` and `X-Forwarded-For` say who a request comes from.
+    /// Proxies whose `Forwarded` and `X-Forwarded-For` headers are trusted to name the client.
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// `[database]`
+/// The `[database]` section.
 #[derive(Debug, Clone)]
 pub struct Database {
-    /// `sqlite://PATH` or `postgres://…`. It may hold a password.
+    /// `sqlite://PATH` or `postgres://…`. It may contain a password.
     pub url: SecretString,
 }
 
-/// `[formats]`
+/// The `[formats]` section.
 #[derive(Debug, Clone, Default)]
 pub struct Formats {
-    /// The folder of pattern files. `None`: the copy that is built into the binary.
+    /// Directory of pattern files. If `None`, the copy that is built into the binary is used.
     pub dir: Option<PathBuf>,
 }
 
-/// `[keys]`
+/// The `[keys]` section.
 #[derive(Debug, Clone, Default)]
 pub struct Keys {
-    /// The peppers of stored digests, the current one first, then the retired ones.
+    /// Peppers of stored digests, the current one first, then the retired ones.
     pub peppers: Vec<SecretString>,
 }
 
-/// `[issuer]`: the ids of the formats that new keys are minted in.
+/// The `[issuer]` section: identifiers of the formats in which new keys are minted.
 #[derive(Debug, Clone)]
 pub struct Issuer {
-    /// For secret keys and access tokens.
+    /// Format of secret keys and access tokens.
     pub secret: String,
-    /// For public keys.
+    /// Format of public keys.
     pub public: String,
 }
 
-/// `[policy]`
+/// The `[policy]` section.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
-    /// What is done with a secret key that leaked.
+    /// Response to the leak of a secret key.
     pub on_leak: OnLeak,
 }
 
-/// What is done with a secret key that leaked.
+/// Response to the leak of a secret key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnLeak {
-    /// It is revoked at once.
+    /// The key is revoked at once.
     #[default]
     Revoke,
 }
 
-/// `[scan]`
+/// The `[scan]` section.
 #[derive(Debug, Clone)]
 pub struct Scan {
-    /// The largest single file that is scanned, in bytes.
+    /// Size of the largest file that is scanned, in bytes.
     pub max_blob_bytes: u64,
-    /// The most that is fetched for one work item, in bytes.
+    /// Limit on what is fetched for one work item, in bytes.
     pub max_fetch_bytes: u64,
-    /// The encodings that keys are looked for in, besides UTF-8.
+    /// Encodings in which keys are searched for, in addition to UTF-8.
     pub encodings: Encodings,
 }
 
@@ -157,7 +157,8 @@ impl Default for Scan {
     }
 }
 
-/// Reads every section. Problems are collected by the reader; what could not be read keeps its default.
+/// Reads every section. Problems are collected by the reader; values that could not be read keep their
+/// defaults.
 pub(super) fn read(root: Section<'_>) -> Config {
     let sources = sources::sources(root.sections("sources"));
     let config = Config {
@@ -198,7 +199,8 @@ fn server(section: Section<'_>) -> Server {
     server
 }
 
-/// Addresses and networks. One that every client is in would let each say that it is somebody else.
+/// Reads addresses and networks. A network that contains every client is rejected, since it would let any
+/// client claim to be another.
 fn trusted_proxies(section: &Section<'_>) -> Vec<IpNet> {
     const KEY: &str = "trusted_proxies";
     let example = r#"["127.0.0.1", "10.0.0.0/8"]"#;
@@ -351,7 +353,7 @@ fn required(section: &Section<'_>, key: &'static str, example: &str) -> Option<F
     found
 }
 
-/// An http or https URL without credentials, query or fragment, its last slash removed.
+/// Reads an HTTP or HTTPS URL without credentials, query or fragment. Its trailing slash is removed.
 fn base_url(section: &Section<'_>, key: &'static str, example: &str) -> Option<String> {
     let example = format!("\"{example}\"");
     let found = section.text(key, &example)?;

@@ -1,34 +1,35 @@
-//! `[partners]`: who sends signed leak reports.
+//! `[partners]`: partners that send signed leak reports.
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::base_url;
 use crate::config::read::{Found, Section};
 
-/// `[partners]`
+/// The `[partners]` section.
 #[derive(Debug, Clone)]
 pub struct Partners {
-    /// GitHub's secret scanning partner programme.
+    /// GitHub's secret scanning partner program.
     pub github: Partner,
-    /// GitLab's partner programme for leaked credentials.
+    /// GitLab's partner program for leaked credentials.
     pub gitlab: Partner,
-    /// The values of `Authorization` that GitLab instances may present to the token revocation API.
-    /// Without one there is no such API.
+    /// Values of `Authorization` that GitLab instances may present to the token revocation API. Without
+    /// one the API is disabled.
     pub revocation_tokens: Vec<SecretString>,
     /// Google's deps.dev, which scans packages.
     pub depsdev: Partner,
 }
 
-/// `[partners.NAME]`
+/// A `[partners.NAME]` section.
 #[derive(Debug, Clone)]
 pub struct Partner {
-    /// Whether its reports are taken.
+    /// `true` if the partner's reports are accepted.
     pub enabled: bool,
-    /// Where it lists the public keys that it signs reports with. `None`: the configuration has to say.
+    /// URL of the public keys with which the partner signs reports. If `None`, the configuration has to
+    /// provide it.
     pub public_keys_url: Option<String>,
-    /// The header that names the key.
+    /// Name of the header that identifies the key.
     pub key_identifier_header: String,
-    /// The header with the signature.
+    /// Name of the header that carries the signature.
     pub signature_header: String,
 }
 
@@ -52,11 +53,11 @@ impl Default for Partners {
                 Some("https://api.github.com/meta/public_keys/secret_scanning"),
                 "Github",
             ),
-            // https://docs.gitlab.com/user/application_security/secret_detection/automatic_response/: GitLab
-            // tells the address to its partners only.
+            // https://docs.gitlab.com/user/application_security/secret_detection/automatic_response/:
+            // GitLab discloses the URL to its partners only.
             gitlab: Partner::new(false, None, "Gitlab"),
             revocation_tokens: Vec::new(),
-            // As the Python package index has it: warehouse/integrations/secrets/config.py in
+            // As in the Python package index: warehouse/integrations/secrets/config.py in
             // https://github.com/pypi/warehouse.
             depsdev: Partner::new(
                 false,
@@ -68,7 +69,7 @@ impl Default for Partners {
 }
 
 impl Partners {
-    /// Every partner with its name in the configuration.
+    /// Returns every partner with its name in the configuration.
     pub fn each(&self) -> [(&'static str, &Partner); 3] {
         [
             ("github", &self.github),
@@ -137,7 +138,7 @@ fn partner(section: Section<'_>, mut partner: Partner) -> Partner {
 fn header_name(section: &Section<'_>, key: &'static str) -> Option<String> {
     let example = r#""Gitlab-Public-Key-Signature""#;
     let Found { value, place } = section.text(key, example)?;
-    // RFC 9110, 5.6.2: a token.
+    // RFC 9110 section 5.6.2: a token.
     let allowed = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     if value.len() <= 100 && value.chars().all(allowed) {
         return Some(value);

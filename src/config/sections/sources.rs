@@ -1,4 +1,4 @@
-//! `[[sources]]`: what is polled.
+//! `[[sources]]`: the feeds that are polled.
 
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
@@ -8,60 +8,60 @@ use crate::config::cron::CronSchedule;
 use crate::config::problem::nearest;
 use crate::config::read::{Found, Section};
 
-/// One of `[[sources]]`
+/// An element of `[[sources]]`.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// What the source is called in the log and in incidents. Unique.
+    /// Name of the source in the log and in incidents. Unique.
     pub name: String,
-    /// What kind of feed it is, and what only that kind has.
+    /// Kind of feed, with the settings that only this kind has.
     pub kind: SourceKind,
-    /// The base URL of repositories over smart HTTP, without a slash at the end: contents come from
+    /// Base URL of repositories over smart HTTP, without a trailing slash. Contents are fetched from
     /// `{clone_url}/{owner}/{repo}.git`.
     pub clone_url: String,
-    /// The access token for the API and for clones.
+    /// Access token for the API and for clones.
     pub token: Option<SecretString>,
     /// Further access tokens for the API, each with a rate limit of its own.
     pub tokens: Vec<SecretString>,
-    /// The GitHub App whose installation the source is.
+    /// GitHub App on whose behalf the source is polled.
     pub app: Option<App>,
-    /// When it is polled.
+    /// Times at which the source is polled.
     pub schedule: Schedule,
 }
 
-/// `[sources.app]`
+/// The `[sources.app]` section.
 #[derive(Debug, Clone)]
 pub struct App {
-    /// The app's id.
+    /// Identifier of the app.
     pub id: u64,
-    /// Its private key, in PEM form.
+    /// Private key of the app, in PEM format.
     pub private_key: SecretString,
-    /// The id of the installation. `None`: the one for the source's scope.
+    /// Identifier of the installation. If `None`, it is the installation for the source's scope.
     pub installation: Option<u64>,
 }
 
-/// What kind of feed a source is, with the keys that only this kind has.
+/// Kind of feed of a source, with the keys that only this kind has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceKind {
     /// GitHub's events API.
     GithubEvents {
-        /// Which part of the feed is read.
+        /// Part of the feed that is read.
         scope: Scope,
-        /// The REST API's base URL, without a slash at the end.
+        /// Base URL of the REST API, without a trailing slash.
         api_url: String,
     },
     /// An archive of events, one file per hour.
     Gharchive {
-        /// The base URL of its files, without a slash at the end.
+        /// Base URL of the archive's files, without a trailing slash.
         base_url: String,
     },
-    /// One repository, looked at on a schedule.
+    /// One repository, fetched on a schedule.
     Git {
-        /// Where it is cloned from.
+        /// URL from which the repository is cloned.
         url: String,
     },
 }
 
-/// What the kinds are called in the configuration, and the keys that only they have.
+/// Names of the kinds in the configuration, with the keys that only they have.
 const KINDS: [(&str, &[&str]); 3] = [
     ("github_events", &["scope", "api_url", "tokens", "app"]),
     ("gharchive", &["base_url"]),
@@ -69,7 +69,7 @@ const KINDS: [(&str, &[&str]); 3] = [
 ];
 
 impl SourceKind {
-    /// What it is called in the configuration.
+    /// Returns the name of the kind in the configuration.
     pub fn name(&self) -> &'static str {
         match self {
             Self::GithubEvents { .. } => "github_events",
@@ -79,28 +79,28 @@ impl SourceKind {
     }
 }
 
-/// Which part of a forge a source reads.
+/// Part of a forge that a source reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
-    /// All that is public.
+    /// Everything that is public.
     Public,
-    /// One organization's repositories.
+    /// The repositories of one organization.
     Org(String),
-    /// One user's repositories.
+    /// The repositories of one user.
     User(String),
-    /// One repository.
+    /// A single repository.
     Repo {
-        /// Its owner's name.
+        /// Name of the repository's owner.
         owner: String,
-        /// Its own name.
+        /// Name of the repository, without the owner.
         name: String,
     },
 }
 
-/// When a source is polled.
+/// Times at which a source is polled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Schedule {
-    /// As fast as the server allows.
+    /// As often as the server allows.
     Poll,
     /// At the times of a cron expression, in UTC.
     Cron(CronSchedule),
@@ -163,8 +163,11 @@ pub(super) fn sources(sections: Vec<Section<'_>>) -> Vec<Source> {
     sources
 }
 
-/// Contents of one host are fetched in one way, whichever source told of them: a push that two sources
-/// see is one work item.
+/// Reports a source whose contents would be fetched differently from those of another source of the same
+/// host.
+///
+/// A push that two sources see is one work item, so contents of one host are fetched in one way,
+/// whichever source announced them.
 fn refuse_second_origin(section: &Section<'_>, source: &Source, others: &[Source]) {
     let host = |source: &Source| {
         let url = Url::parse(&source.clone_url).ok()?;
@@ -176,7 +179,7 @@ fn refuse_second_origin(section: &Section<'_>, source: &Source, others: &[Source
     };
     for other in others.iter().filter(|other| host(other) == host(source)) {
         let is_git = |source: &Source| matches!(source.kind, SourceKind::Git { .. });
-        // A source of one repository clones from its own address.
+        // A source of a single repository clones from its own URL.
         if other.clone_url != source.clone_url && !is_git(source) && !is_git(other) {
             let what = "another source has the same host with a different clone_url";
             let hint = "give sources of one host the same clone_url";
@@ -212,7 +215,7 @@ fn source_name(section: &Section<'_>, taken: &[String]) -> Option<String> {
     Some(found.value)
 }
 
-/// The kind with its keys. Keys of other kinds are refused.
+/// Reads the kind and its keys. Keys of other kinds are rejected.
 fn source_kind(section: &Section<'_>) -> Option<SourceKind> {
     let found = required(section, "kind", r#"kind = "github_events""#);
     let kind = found.as_ref().map(|found| found.value.as_str());
@@ -221,7 +224,7 @@ fn source_kind(section: &Section<'_>) -> Option<SourceKind> {
         Some("gharchive") => gharchive(section),
         Some("git") => git(section)?,
         _ => {
-            // Which keys belong to it nobody can tell; those of any kind are no further mistake.
+            // The kind is unknown, and so are its keys; a key of any kind is no further mistake.
             let _ = (github_events(section), gharchive(section));
             let _ = (section.has("url"), base_url(section, "url", EXAMPLE));
             section.forgive(&["tokens", "app"]);
@@ -250,7 +253,7 @@ fn gharchive(section: &Section<'_>) -> SourceKind {
 
 const EXAMPLE: &str = "https://git.example.com/team/project.git";
 
-/// The address of one repository; `clone_url` is understood too.
+/// Reads the URL of a single repository; `clone_url` is accepted as well.
 fn git(section: &Section<'_>) -> Option<SourceKind> {
     let key = if section.has("clone_url") && !section.has("url") {
         "clone_url"
@@ -272,7 +275,7 @@ fn git(section: &Section<'_>) -> Option<SourceKind> {
     None
 }
 
-/// The server of a checked URL.
+/// Returns the origin of a validated URL: scheme, host and port.
 fn host_of(url: &str) -> String {
     Url::parse(url).map_or_else(|_| url.to_owned(), |url| url.origin().ascii_serialization())
 }
@@ -365,7 +368,8 @@ fn source_scope(section: &Section<'_>) -> Scope {
 }
 
 pub(super) fn scope(text: &str) -> Option<Scope> {
-    // What may stand in a name on GitHub; nothing else may, since names become parts of URLs.
+    // Characters that a name on GitHub may contain. Nothing else is allowed, since names become parts of
+    // URLs.
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let name = |text: &str| {
         let dots = text.chars().all(|c| c == '.');
@@ -390,7 +394,7 @@ pub(super) fn scope(text: &str) -> Option<Scope> {
 
 pub(super) fn source_token(section: &Section<'_>) -> Option<SecretString> {
     let found = section.optional_secret("token")?;
-    // It travels in a header: anything else would fail at the first request, far from its cause.
+    // The token is sent in a header: anything else would fail at the first request, far from its cause.
     if found
         .value
         .expose_secret()

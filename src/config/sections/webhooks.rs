@@ -1,4 +1,4 @@
-//! `[webhooks]`: forges that tell of pushes and texts by themselves.
+//! `[webhooks]`: forges that report pushes and texts by webhook.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,13 +10,13 @@ use super::sources::{Schedule, Scope, Source, scope, source_schedule, source_tok
 use crate::config::cron::CronSchedule;
 use crate::config::read::{Found, Section};
 
-/// What a signing token of GitLab begins with (Standard Webhooks).
+/// Prefix of a signing token of GitLab (Standard Webhooks).
 const SIGNING_TOKEN: &str = "whsec_";
 
-/// When failed deliveries are looked for, unless the configuration says otherwise.
+/// Default schedule of the search for failed deliveries.
 const SWEEPS: &str = "*/30 * * * *";
 
-/// `[webhooks]`
+/// The `[webhooks]` section.
 #[derive(Debug, Clone, Default)]
 pub struct Webhooks {
     /// GitHub and GitHub Enterprise Server.
@@ -29,53 +29,53 @@ pub struct Webhooks {
     pub bitbucket: Webhook,
 }
 
-/// `[webhooks.FORGE]`
+/// A `[webhooks.FORGE]` section.
 #[derive(Debug, Clone, Default)]
 pub struct Webhook {
-    /// The secrets that deliveries may be signed with. Without one the forge has no endpoint.
+    /// Secrets with which deliveries may be signed. Without one the forge has no endpoint.
     pub secrets: Vec<SecretString>,
-    /// The base URL of repositories over smart HTTP, without a slash at the end. `None`: as the payload
-    /// says, where that is allowed.
+    /// Base URL of repositories over smart HTTP, without a trailing slash. If `None`, the URL in the
+    /// payload is used where that is allowed.
     pub clone_url: Option<String>,
-    /// The servers, by scheme, host and port, that clone addresses of payloads may be of, besides those that
-    /// sources and webhooks have as `clone_url` and the forge's own on the internet.
+    /// Servers, by scheme, host and port, to which the clone URLs of payloads may point, in addition to
+    /// those of every `clone_url` of a source or webhook and the forge's own on the internet.
     pub clone_hosts: Vec<Url>,
-    /// The access token for clones from `clone_url`.
+    /// Access token for clones from `clone_url`.
     pub token: Option<SecretString>,
-    /// The search for deliveries that failed; GitHub only.
+    /// Settings of the search for failed deliveries; GitHub only.
     pub redelivery: Option<Redelivery>,
 }
 
-/// `[webhooks.github.redelivery]`
+/// The `[webhooks.github.redelivery]` section.
 #[derive(Debug, Clone)]
 pub struct Redelivery {
-    /// Whose deliveries are looked at.
+    /// Webhooks whose deliveries are checked.
     pub hooks: Vec<Hook>,
-    /// The access token, which may read and redeliver the deliveries of all hooks.
+    /// Access token, which may read and redeliver the deliveries of all hooks.
     pub token: SecretString,
-    /// The REST API's base URL, without a slash at the end.
+    /// Base URL of the REST API, without a trailing slash.
     pub api_url: String,
-    /// When it is looked.
+    /// Times at which deliveries are checked.
     pub schedule: Schedule,
 }
 
 /// A webhook on GitHub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hook {
-    /// `repo:OWNER/NAME:ID`
+    /// A repository's webhook, `repo:OWNER/NAME:ID`.
     Repo {
-        /// The repository's owner.
+        /// Name of the repository's owner.
         owner: String,
-        /// The repository's own name.
+        /// Name of the repository, without the owner.
         name: String,
-        /// The webhook's number.
+        /// Identifier of the webhook.
         id: u64,
     },
-    /// `org:NAME:ID`
+    /// An organization's webhook, `org:NAME:ID`.
     Org {
-        /// The organization.
+        /// Name of the organization.
         name: String,
-        /// The webhook's number.
+        /// Identifier of the webhook.
         id: u64,
     },
 }
@@ -90,7 +90,7 @@ impl std::fmt::Display for Hook {
 }
 
 impl Webhooks {
-    /// Every forge's webhook, with the forge's name in the configuration.
+    /// Returns every forge's webhook with the forge's name in the configuration.
     pub fn each(&self) -> [(&'static str, &Webhook); 4] {
         [
             ("github", &self.github),
@@ -162,7 +162,7 @@ fn clone_hosts(section: &Section<'_>, forge: &str) -> Vec<Url> {
     hosts
 }
 
-/// Whether nothing but a scheme, a host and a port is in it.
+/// Returns `true` if the URL consists of nothing but a scheme, a host and an optional port.
 fn is_server(url: &Url) -> bool {
     matches!(url.scheme(), "http" | "https")
         && url.has_host()
@@ -205,7 +205,7 @@ fn is_signing_token(text: &str) -> bool {
     !key.is_empty() && STANDARD.decode(key).is_ok()
 }
 
-/// Where contents of a host come from.
+/// Origin of the contents of a host.
 struct ClonePlace {
     host: (String, Option<u16>),
     url: String,
@@ -226,8 +226,10 @@ impl ClonePlace {
     }
 }
 
-/// Contents of one host are fetched in one way, whoever told of them: a push that a webhook and a source
-/// see is one work item. And a token needs a host that it belongs to.
+/// Checks that contents of the webhook's host are fetched in one way, and that a token has a host to
+/// which it belongs.
+///
+/// A push that a webhook and a source see is one work item, whichever of them announced it.
 fn check_clone_place(section: &Section<'_>, webhook: &Webhook, known: &mut Vec<ClonePlace>) {
     let Some(clone_url) = &webhook.clone_url else {
         if section.has("token") && !section.has("clone_url") {

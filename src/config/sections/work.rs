@@ -1,17 +1,17 @@
-//! `[work]`: how much waits, and how long what is done is remembered.
+//! `[work]`: limits of the queue of work items, and the retention of what was scanned.
 
 use std::time::Duration;
 
 use crate::config::read::Section;
 
-/// `[work]`
+/// The `[work]` section.
 #[derive(Debug, Clone)]
 pub struct Work {
-    /// The most work items of the firehose that wait to be read. The oldest beyond it are shed.
+    /// Maximum number of waiting work items from the firehose. The oldest items beyond it are shed.
     pub max_waiting: u64,
-    /// The longest that one of them waits.
+    /// Maximum time that a work item from the firehose waits.
     pub max_wait: Duration,
-    /// How long it is remembered what was scanned. An event that comes again after that is scanned again.
+    /// Retention of the record of what was scanned. An event that recurs after that is scanned again.
     pub remember: Duration,
 }
 
