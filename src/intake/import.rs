@@ -1,5 +1,5 @@
-//! Digests of keys that were issued elsewhere, read from CSV or JSON Lines row by row: a row that is
-//! wrong is reported with its line and costs no other row.
+//! Import of digests of keys that were issued elsewhere, read from CSV or JSON Lines row by row. An
+//! invalid row is reported with its line and does not affect any other row.
 
 mod lines;
 mod split;
@@ -16,13 +16,13 @@ use crate::scan::Redactor;
 use crate::store::{NewKey, Owner, OwnerType};
 use values::{Rows, Values};
 
-/// The longest identifier of an owner or a format, in characters.
+/// Maximum length of the identifier of an owner or a format, in characters.
 const MAX_ID: usize = 255;
 
-/// The longest description, in characters.
+/// Maximum length of a description, in characters.
 const MAX_DESCRIPTION: usize = 1000;
 
-/// The columns of a row, in the order of the documentation. The first three have to be there.
+/// Columns of a row, in the order of the documentation. The first three are required.
 pub const COLUMNS: [&str; 8] = [
     "sha256",
     "owner_type",
@@ -34,42 +34,42 @@ pub const COLUMNS: [&str; 8] = [
     "expires_at",
 ];
 
-/// How rows are written.
+/// File format of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowFormat {
-    /// RFC 4180 with a first line that names the columns, in any order.
+    /// RFC 4180 with a header line that names the columns, in any order.
     Csv,
-    /// One JSON object per line, with the columns as its fields.
+    /// One JSON object per line, whose fields are the columns.
     JsonLines,
 }
 
 /// A key to be imported.
 #[derive(Debug, Clone)]
 pub struct ImportRow {
-    /// Where the row begins in its file, counted from 1.
+    /// Line on which the row begins in its file, counted from 1.
     pub line: u64,
-    /// SHA-256 of the key.
+    /// SHA-256 digest of the key.
     pub digest: Sha256Digest,
-    /// Whose key it is.
+    /// Owner of the key.
     pub owner: Owner,
-    /// What it is for; empty when not given.
+    /// Description of the key; empty if there is none.
     pub description: String,
-    /// The key format's id, which need not be a loaded one.
+    /// Identifier of the key format, which need not be a loaded one.
     pub format: Option<String>,
-    /// Its last characters, at most four.
+    /// Last characters of the key, at most four.
     pub last_four: Option<String>,
-    /// When it was issued.
+    /// Time of issue.
     pub created_at: Option<Timestamp>,
-    /// When it ends; `None` means never.
+    /// Time of expiry; `None` means that the key never expires.
     pub expires_at: Option<Timestamp>,
 }
 
-/// The format of an imported key whose row names none.
+/// Format of an imported key whose row does not name one.
 pub const UNNAMED_FORMAT: &str = "imported";
 
 impl ImportRow {
-    /// The key as the store takes it. A row of a format that is loaded here as a public one makes a
-    /// public key, any other a secret one.
+    /// Converts the row to a key for the store. A row whose format is loaded as a public one yields a
+    /// public key, any other row a secret one.
     pub fn into_new_key(self, project: &str, formats: &FormatSet, now: Timestamp) -> NewKey {
         let format = self.format.as_deref().and_then(|id| formats.get(id));
         NewKey {
@@ -90,21 +90,24 @@ impl ImportRow {
     }
 }
 
-/// Why a row was not read. Never repeats what the row says: people paste keys into the wrong column.
+/// Error for a row that could not be read. It never repeats the contents of the row: people paste keys
+/// into the wrong column.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {}{problem}", .field.map(|field| format!("`{field}` ")).unwrap_or_default())]
 pub struct RowError {
-    /// Where the row begins, counted from 1.
+    /// Line on which the row begins, counted from 1.
     pub line: u64,
-    /// The column, when it is about one.
+    /// Column concerned, if the error concerns a single one.
     pub field: Option<&'static str>,
-    /// What is wrong and what has to be there instead.
+    /// Description of the problem and of what is expected instead.
     pub problem: Cow<'static, str>,
 }
 
-/// Reads rows one after the other, each of at most 64 KiB, in time and memory that the length of the rows
-/// bounds, whatever they hold. Ends early only when reading itself fails, or when the first line of a CSV
-/// file does not name its columns.
+/// Parses rows one by one, each of at most 64 KiB, in time and memory bounded by the length of the rows,
+/// whatever they contain.
+///
+/// The iterator ends early only if reading fails, or if the first line of a CSV file does not name its
+/// columns.
 pub fn parse_rows<R: BufRead>(
     input: R,
     format: RowFormat,
@@ -218,7 +221,7 @@ fn time(
         .parse::<Timestamp>()
         .ok()
         .filter(|at| *at >= Timestamp::UNIX_EPOCH)
-        // The database keeps whole microseconds.
+        // The database stores whole microseconds.
         .and_then(|at| Timestamp::from_microsecond(at.as_microsecond()).ok())
         .map(Some)
         .ok_or_else(|| {

@@ -1,10 +1,10 @@
-//! Reports that others send us: verified on their raw bytes, parsed leniently, handed on.
+//! Intake of reports from third parties: verified on their raw bytes, parsed leniently, and passed on.
 //!
-//! A report of GitHub, GitLab or deps.dev goes through its [`Partner`]: [`ReportSignature`] and
-//! [`PublicKeys`] say whether it is genuine, [`parse_report`] cuts it into rows, and the rows become
-//! sightings for [`Responder`](crate::respond::Responder). [`self_report`] does the same for one key that
-//! somebody presents. What forges tell of pushes and texts goes through a [`webhook::Webhook`].
-//! [`parse_rows`] reads digests of keys that were issued elsewhere.
+//! A report of GitHub, GitLab or deps.dev is handled by its [`Partner`]: [`ReportSignature`] and
+//! [`PublicKeys`] establish that it is genuine, [`parse_report`] splits it into rows, and the rows become
+//! sightings for the [`Responder`](crate::respond::Responder). [`self_report`] does the same for a single
+//! key that somebody presents. Deliveries of forges about pushes and texts are handled by a
+//! [`webhook::Webhook`]. [`parse_rows`] reads digests of keys that were issued elsewhere.
 
 mod import;
 mod partner;

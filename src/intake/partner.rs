@@ -1,7 +1,7 @@
-//! Reports of partners: verify the raw bytes, read the rows, hand them on, answer every row.
+//! Partner reports: verify the raw bytes, parse the rows, respond to them, and answer every row.
 //!
-//! GitHub began it; GitLab and deps.dev do the same with headers and keys of their own. A [`Partner`] knows
-//! the keys of one of them only, so that nobody's key verifies somebody else's report.
+//! The scheme is GitHub's; GitLab and deps.dev use it with headers and keys of their own. A [`Partner`]
+//! holds the keys of one partner only, so that no partner's key verifies another partner's report.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -18,51 +18,51 @@ use crate::keyformat::Sha256Digest;
 use crate::respond::{Outcome, Responder, Sighting};
 use crate::store::{Reason, StoreError};
 
-/// The largest report that is read, in bytes.
+/// Maximum size of a report, in bytes.
 pub const MAX_REPORT: usize = 25 << 20;
 
-/// The longest key identifier that is looked up. GitHub's have 64 characters.
+/// Maximum length of a key identifier that is looked up, in bytes. GitHub's have 64 characters.
 const MAX_IDENTIFIER: usize = 128;
 
-/// The places of one key that one report adds.
+/// Maximum number of places that one report adds to one key.
 const PLACES_PER_KEY: u32 = 1000;
 
-/// What a row takes besides its texts while it is read and answered, in bytes.
+/// Memory that a row takes in addition to its texts while it is read and answered, in bytes.
 const ROW_COST: usize = 512;
 
-/// Who reports, and how its headers are called.
+/// Name and headers of a partner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartnerOptions {
-    /// Its name, such as `github`: who acts in the revocation log is `partner:github`.
+    /// Name of the partner, such as `github`. Its actor in the revocation log is `partner:github`.
     pub name: &'static str,
-    /// The header that names the key which signed the report.
+    /// Name of the header that identifies the key that signed the report.
     pub key_identifier_header: String,
-    /// The header with the signature over the raw body.
+    /// Name of the header that carries the signature over the raw body.
     pub signature_header: String,
 }
 
-/// Why a report is not answered row by row.
+/// Error returned when a report is not answered row by row.
 #[derive(Debug, thiserror::Error)]
 pub enum PartnerError {
     /// 401: a header that carries the proof is missing.
     #[error("the header `{0}` is missing or empty")]
     MissingHeader(String),
-    /// 401: no such key, even after asking the origin again.
+    /// 401: no such key, even after fetching the list from the origin again.
     #[error("the key that the report names is not among the published ones")]
     UnknownKey,
-    /// 401: malformed, or not made over this body by this key.
+    /// 401: the signature is malformed, or was not made over this body with this key.
     #[error(transparent)]
     Signature(#[from] SignatureError),
     /// 503: the proof cannot be checked at present.
     #[error("the sender's public keys cannot be fetched at present; send the report again later")]
     KeysUnavailable {
-        /// When to send it again.
+        /// Time to wait before the report is sent again.
         retry_after: Duration,
     },
-    /// 400 or 413: the body as a whole is no report.
+    /// 400 or 413: the body as a whole is not a report.
     #[error(transparent)]
     Report(#[from] ReportError),
-    /// 503 mostly: nothing was changed.
+    /// Usually 503: nothing was changed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// 500: a task of this program died.
@@ -79,7 +79,7 @@ impl From<NoKey> for PartnerError {
     }
 }
 
-/// The answer to one row, in the form GitHub documents.
+/// The answer to one row, in the form that GitHub documents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Feedback {
     /// SHA-256 of the token as sent, in lower-case hex.
@@ -87,33 +87,33 @@ pub struct Feedback {
     /// The row's `type` as sent, or `unknown`.
     #[schema(value_type = String)]
     pub token_type: Cow<'static, str>,
-    /// `true_positive` when the token is or was a secret key or an access token of ours.
+    /// `true_positive` if the token is or was a secret key or an access token of this service.
     pub label: Label,
 }
 
-/// Whether a row named a secret of ours.
+/// Classification of the token in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Label {
-    /// A secret key of ours, or an access token of Rescind itself: valid until now, or revoked, rotated or
-    /// expired before.
+    /// A secret key of this service, or an access token of Rescind itself: valid until now, or already
+    /// revoked, rotated or expired.
     TruePositive,
     /// Anything else: unknown, malformed, or a key that is public by design.
     FalsePositive,
 }
 
-/// A verified report, answered.
+/// Answer to a verified report.
 #[derive(Debug)]
 pub struct Answered {
-    /// One per row, in order.
+    /// Feedback on the rows, one entry per row, in order.
     pub feedback: Vec<Feedback>,
-    /// Rows without a usable token.
+    /// Number of rows without a usable token.
     pub malformed: usize,
-    /// Keys that this report revoked.
+    /// Number of keys that this report revoked.
     pub revoked: usize,
 }
 
-/// The receiving end of one partner's programme.
+/// Receiver of one partner's reports.
 #[derive(Debug)]
 pub struct Partner {
     options: PartnerOptions,
@@ -123,7 +123,7 @@ pub struct Partner {
 }
 
 impl Partner {
-    /// Verifies with `keys` and hands what was reported to `responder`.
+    /// Creates a receiver that verifies reports with `keys` and passes them to `responder`.
     pub fn new(options: PartnerOptions, keys: PublicKeys, responder: Responder) -> Self {
         Self {
             actor: format!("partner:{}", options.name),
@@ -133,12 +133,12 @@ impl Partner {
         }
     }
 
-    /// Its name, such as `github`.
+    /// Returns the name of the partner, such as `github`.
     pub fn name(&self) -> &'static str {
         self.options.name
     }
 
-    /// Returns the names of the headers that it signs with.
+    /// Returns the names of the headers that carry the key identifier and the signature.
     pub fn headers(&self) -> [&str; 2] {
         [
             &self.options.key_identifier_header,
@@ -146,10 +146,12 @@ impl Partner {
         ]
     }
 
-    /// Looks at the headers of a report before anybody reads its body.
+    /// Checks the headers of a report before its body is read.
     ///
     /// # Errors
-    /// [`PartnerError`] when no body could make the report genuine, or none could be checked at present.
+    ///
+    /// Returns a [`PartnerError`] if no body could make the report genuine, or if none could be verified
+    /// at present.
     pub fn proof(&self, headers: &HeaderMap) -> Result<ReportProof, PartnerError> {
         let needed = |name: &str| {
             let value = headers.get(name).map(HeaderValue::as_bytes);
@@ -158,7 +160,7 @@ impl Partner {
         };
         let identifier = needed(&self.options.key_identifier_header)?;
         let signature = needed(&self.options.signature_header)?;
-        // What cannot be right leads to no fetch of keys.
+        // A signature that cannot be right must not cause a fetch of keys.
         let signature = ReportSignature::parse(signature)?;
         let identifier = str::from_utf8(identifier)
             .ok()
@@ -173,10 +175,11 @@ impl Partner {
         })
     }
 
-    /// The public key that a report names, fetched if need be.
+    /// Returns the public key that a report names, fetching the list if necessary.
     ///
     /// # Errors
-    /// [`PartnerError`] when there is none, or it cannot be had.
+    ///
+    /// Returns a [`PartnerError`] if there is no such key, or if the list cannot be fetched.
     pub async fn key(&self, proof: &ReportProof) -> Result<ReportKey, PartnerError> {
         Ok(self.keys.find(&proof.identifier).await?)
     }
@@ -190,14 +193,15 @@ impl Partner {
     /// Checks the untouched bytes of a report's body.
     ///
     /// # Errors
-    /// [`PartnerError`] when it is not genuine, or is no report.
+    ///
+    /// Returns a [`PartnerError`] if the body is not genuine, or is not a report.
     pub async fn verify(
         &self,
         proof: ReportProof,
         key: ReportKey,
         body: Vec<u8>,
     ) -> Result<Report, PartnerError> {
-        // Hashing and reading 25 MiB takes a tenth of a second, which other requests must not wait.
+        // Hashing and parsing 25 MiB takes a tenth of a second, which must not delay other requests.
         tokio::task::spawn_blocking(move || {
             key.verify(&body, &proof.signature)?;
             Report::of(body)
@@ -209,20 +213,21 @@ impl Partner {
     /// Responds to a verified report, row by row.
     ///
     /// # Errors
-    /// [`PartnerError`]; nothing was changed then.
+    ///
+    /// Returns a [`PartnerError`] if the report could not be answered. Nothing was changed in that case.
     pub async fn receive(&self, report: Report) -> Result<Answered, PartnerError> {
         report.answer(&self.responder, &self.actor).await
     }
 }
 
-/// What the body of a report has to fit.
+/// Proof that the body of a report has to match.
 #[derive(Debug)]
 pub struct ReportProof {
     identifier: String,
     signature: ReportSignature,
 }
 
-/// The body of a report whose sender is known, not read yet.
+/// Body of a report whose sender is verified and whose rows are not parsed yet.
 #[derive(Debug)]
 pub struct Report {
     body: Vec<u8>,
@@ -235,8 +240,8 @@ impl Report {
         Ok(Self { body, rows })
     }
 
-    /// How many bytes reading and answering it takes at most, give or take: its texts twice, and what there is
-    /// of each row however short.
+    /// Returns an estimate of the memory that parsing and answering the report takes at most, in bytes:
+    /// twice its texts, plus a fixed amount for each row, however short.
     pub fn cost(&self) -> usize {
         2 * self.body.len() + self.rows * ROW_COST
     }
@@ -253,7 +258,7 @@ impl Report {
     }
 }
 
-/// Responds to the rows of a report of `actor`.
+/// Responds to the rows of a report on behalf of `actor`.
 async fn answer(
     responder: &Responder,
     actor: &str,
@@ -273,7 +278,8 @@ async fn answer(
             token_type: row.token_type,
             label: Label::FalsePositive,
         });
-        // Of nobody's token nothing else is needed, and a report may have a hundred thousand of them.
+        // Nothing else is needed of an unknown token, and a report may contain a hundred thousand of
+        // them.
         let Some(value) = row.token.filter(|_| ours.contains(digest)) else {
             continue;
         };
@@ -329,7 +335,7 @@ async fn answer(
     })
 }
 
-/// Which of the digests are of keys or access tokens of ours.
+/// Returns those of `digests` that belong to known keys or access tokens.
 async fn known_of(
     responder: &Responder,
     digests: &[Sha256Digest],

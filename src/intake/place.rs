@@ -1,16 +1,16 @@
-//! Where a partner or a stranger says a key was seen, cut down to what may be stored.
+//! Places at which a partner or an anonymous reporter saw a key, reduced to what may be stored.
 
 use crate::keyformat::KeyValue;
 use crate::scan::Redactor;
 use crate::store::Place;
 
-/// The longest URL that is kept, in bytes.
+/// Maximum length of a URL that is stored, in bytes.
 pub const MAX_URL: usize = 2048;
 
-/// The longest part of a partner's `source` that is kept, in bytes.
+/// Maximum length of the part of a partner's `source` that is stored, in bytes.
 pub(super) const MAX_SOURCE: usize = 40;
 
-/// The place that a row of a partner's report describes. Whatever of it cannot be used is left out.
+/// Returns the place that a row of a partner's report describes. Parts that cannot be used are omitted.
 pub(super) fn partner_place(
     partner: &str,
     url: Option<&str>,
@@ -30,7 +30,8 @@ pub(super) fn partner_place(
     }
 }
 
-/// The place that a stranger names. `None` when the URL is not one that can be kept and linked to.
+/// Returns the place that an anonymous reporter names, or `None` if the URL cannot be stored and linked
+/// to.
 pub(super) fn reported_place(
     url: Option<&str>,
     token: &KeyValue,
@@ -51,8 +52,9 @@ pub(super) fn reported_place(
     })
 }
 
-/// `partner:github`, with the partner's own word for where it looked behind it. GitHub has 19 of those
-/// words, capitalised in the documentation and lower-case in practice, and there will be more.
+/// Returns `partner:github`, followed by the partner's own word for the kind of place if it is usable.
+/// GitHub has 19 of those words, capitalized in the documentation and lower-case in practice, and there
+/// will be more.
 fn source_name(
     partner: &str,
     source: Option<&str>,
@@ -76,7 +78,7 @@ fn source_name(
     }
 }
 
-/// An http(s) URL of sensible length without control characters, and without the key in it.
+/// Returns an HTTP or HTTPS URL of bounded length, without control characters and with the key redacted.
 fn clean_url(url: &str, token: &KeyValue, redactor: &Redactor) -> Option<String> {
     let scheme = url.split_once("://")?.0;
     let usable = url.len() <= MAX_URL
@@ -92,8 +94,8 @@ fn clean_url(url: &str, token: &KeyValue, redactor: &Redactor) -> Option<String>
 /// Repository, commit, path and line.
 type Blob = (Option<String>, Option<String>, Option<String>, Option<u64>);
 
-/// Takes `https://github.com/OWNER/NAME/blob/COMMIT/PATH#L7` apart, and GitLab's
-/// `https://HOST/GROUP/NAME/-/raw/COMMIT/PATH`. Other shapes give less, or nothing.
+/// Parses `https://github.com/OWNER/NAME/blob/COMMIT/PATH#L7`, and GitLab's
+/// `https://HOST/GROUP/NAME/-/raw/COMMIT/PATH`. URLs of other shapes yield fewer parts, or none.
 fn blob_of(url: &str) -> Blob {
     let (rest, fragment) = url.split_once('#').unwrap_or((url, ""));
     let rest = rest.split_once('?').map_or(rest, |(rest, _)| rest);
@@ -125,7 +127,8 @@ fn blob_of(url: &str) -> Blob {
     }
 }
 
-/// GitLab puts `/-/` between the project, however deep in groups, and what is seen of it.
+/// Parses a GitLab URL, which has `/-/` between the project, however deeply nested in groups, and the
+/// view of it.
 fn gitlab_blob_of(url: &str, fragment: &str) -> Blob {
     let Some((project, view)) = url.split_once("/-/") else {
         return Blob::default();
@@ -155,7 +158,7 @@ fn is_commit(text: &str) -> bool {
     text.len() >= 40 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// `L12` or `L12-L14`
+/// Parses the first line number of `L12` or `L12-L14`.
 fn line_of(fragment: &str) -> Option<u64> {
     let line = fragment.strip_prefix('L')?;
     line.split('-').next()?.parse().ok()

@@ -1,4 +1,4 @@
-//! The public keys of one origin that signs reports, fetched when needed and kept.
+//! Public keys of one origin that signs reports, fetched when needed and cached.
 //!
 //! Rules (contract: the intake endpoints): an identifier that is not known leads to one fetch that all
 //! waiting requests share, then none for a while; a list that cannot be refreshed stays in use; keys
@@ -19,7 +19,7 @@ use serde::Deserialize;
 use super::signature::ReportKey;
 use crate::clock::SharedClock;
 
-/// The largest list of keys that is read, in bytes. GitHub's is about 1 KiB.
+/// Maximum size of a list of keys, in bytes. GitHub's is about 1 KiB.
 const MAX_LIST: usize = 1 << 20;
 
 /// The longest name of a list that is kept.
@@ -28,13 +28,13 @@ const MAX_ETAG: usize = 256;
 /// How often, and how patiently, keys are fetched.
 #[derive(Debug, Clone, Copy)]
 pub struct PublicKeyTimings {
-    /// A list older than this is fetched anew when it is next needed.
+    /// Age from which a list is fetched again when it is next needed.
     pub ttl: Duration,
-    /// After a fetch that worked, unknown identifiers lead to no other one for this long.
+    /// Time after a successful fetch during which unknown identifiers do not cause another one.
     pub cool_down: Duration,
-    /// After a fetch that failed, none is tried for this long.
+    /// Time after a failed fetch during which no other one is tried.
     pub retry_after_failure: Duration,
-    /// How long one fetch may take. A sender of reports waits 10 seconds in all.
+    /// Timeout of one fetch. A sender of reports waits 10 seconds in total.
     pub timeout: Duration,
 }
 
@@ -49,21 +49,22 @@ impl Default for PublicKeyTimings {
     }
 }
 
-/// Why there is no key to verify with.
+/// Error returned when there is no key to verify with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoKey {
-    /// The origin's list, freshly fetched, does not have it.
+    /// The origin's list, freshly fetched, does not contain the key.
     #[error("the origin publishes no key with this identifier")]
     Unknown,
-    /// The origin cannot be asked at present, so nobody can say.
+    /// The origin cannot be reached at present, so it is not known whether there is such a key.
     #[error("the origin's public keys cannot be fetched at present")]
     Unavailable {
-        /// When to try again.
+        /// Time to wait before trying again.
         retry_after: Duration,
     },
 }
 
-/// The key list of one origin. Share it: the cache and the single flight are per value.
+/// Cache of the key list of one origin. Share a single value: the cache and the deduplication of
+/// concurrent fetches are per value.
 #[derive(Debug)]
 pub struct PublicKeys {
     url: String,
@@ -74,10 +75,11 @@ pub struct PublicKeys {
     flight: tokio::sync::Mutex<()>,
 }
 
-/// What the last fetches brought.
+/// Result of the fetches so far.
 #[derive(Debug, Default, Clone)]
 struct Known {
-    /// Counts fetches, failed ones too, so that a request that waited sees that somebody else fetched.
+    /// Number of fetches, including failed ones. A request that waited notices from it that another one
+    /// fetched.
     fetches: u64,
     keys: HashMap<String, ReportKey>,
     fetched_at: Option<Timestamp>,
@@ -128,7 +130,8 @@ struct ListedKey {
 }
 
 impl PublicKeys {
-    /// Keys published at `url`. Nothing is fetched before the first report arrives.
+    /// Creates a cache of the keys published at `url`. Nothing is fetched before the first report
+    /// arrives.
     pub fn new(
         url: impl Into<String>,
         client: reqwest::Client,
@@ -145,7 +148,11 @@ impl PublicKeys {
         }
     }
 
-    /// The key with this identifier, fetching the list if that is due.
+    /// Returns the key with the given identifier, fetching the list if that is due.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`NoKey`] if there is no such key, or if the list cannot be fetched.
     pub async fn find(&self, identifier: &str) -> Result<ReportKey, NoKey> {
         let known = self.known();
         if let Some(answer) = self.settled(&known, identifier) {
@@ -190,7 +197,7 @@ impl PublicKeys {
         self.settled(&self.known(), identifier)?.err()
     }
 
-    /// The answer that needs no fetch, if there is one.
+    /// Returns the answer if it does not require a fetch.
     fn settled(&self, known: &Known, identifier: &str) -> Option<Result<ReportKey, NoKey>> {
         let now = self.clock.now();
         let fetch_allowed = self.wait(known, now).is_zero();
@@ -201,7 +208,7 @@ impl PublicKeys {
         }
     }
 
-    /// The answer once no further fetch will be made.
+    /// Returns the answer once no further fetch will be made.
     fn after_fetch(&self, known: &Known, identifier: &str) -> Result<ReportKey, NoKey> {
         if let Some(key) = known.keys.get(identifier) {
             return Ok(key.clone());
@@ -221,12 +228,12 @@ impl PublicKeys {
             .is_none_or(|at| elapsed(at, now) >= self.timings.ttl)
     }
 
-    /// How long until the next fetch is allowed.
+    /// Returns the time until the next fetch is allowed.
     fn wait(&self, known: &Known, now: Timestamp) -> Duration {
         let pause = if known.last_failed {
             self.timings.retry_after_failure
         } else if known.fetches <= 1 {
-            // The first fetch was made for no unknown key: it does not start the cool-down.
+            // The first fetch was not caused by an unknown key, so it does not start the cool-down.
             Duration::ZERO
         } else {
             self.timings.cool_down
@@ -331,8 +338,8 @@ fn read_list(body: &[u8]) -> Result<HashMap<String, ReportKey>, FetchError> {
     Ok(keys)
 }
 
-/// Time since `at`. A clock that was set back counts as if all of it had passed: better one fetch too
-/// many than none until the clock has caught up.
+/// Returns the time since `at`. If the clock was set back, all of it counts as elapsed: one fetch too
+/// many is better than none until the clock has caught up.
 fn elapsed(at: Timestamp, now: Timestamp) -> Duration {
     let since: SignedDuration = now.duration_since(at);
     Duration::try_from(since).unwrap_or(Duration::MAX)

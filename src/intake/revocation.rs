@@ -1,9 +1,9 @@
-//! GitLab's token revocation API: what a GitLab instance asks of whoever can revoke what its secret detection
-//! finds.
+//! GitLab's token revocation API, which a GitLab instance calls to revoke the tokens that its secret
+//! detection finds.
 //!
-//! Source: <https://docs.gitlab.com/development/sec/token_revocation_api/>. The pre-shared token stands in
-//! `Authorization` as it is; behind `Bearer` it is taken, too. `type` is a finding's identifier, such as
-//! `gitleaks_rule_id_` and the id of a rule; here it decides nothing.
+//! Source: <https://docs.gitlab.com/development/sec/token_revocation_api/>. The pre-shared token is the
+//! value of `Authorization`; it is accepted after `Bearer` as well. `type` is the identifier of a
+//! finding, such as `gitleaks_rule_id_` followed by the id of a rule; it has no effect here.
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
@@ -13,14 +13,14 @@ use super::partner::{Answered, PartnerError, Report};
 use crate::keyformat::Visibility;
 use crate::respond::Responder;
 
-/// What GitLab puts in front of the id of a rule.
+/// Prefix that GitLab puts before the identifier of a rule.
 const RULE: &str = "gitleaks_rule_id_";
 
-/// Who does what a request leads to, in the revocation log. The findings are GitLab's, as those of its
-/// partner programme.
+/// Actor of these revocations in the revocation log. The findings are GitLab's, like those of its partner
+/// program.
 const ACTOR: &str = "partner:gitlab";
 
-/// The receiving end of the token revocation API.
+/// Receiver of the token revocation API.
 #[derive(Debug)]
 pub struct RevocationApi {
     tokens: Vec<SecretString>,
@@ -28,13 +28,15 @@ pub struct RevocationApi {
 }
 
 impl RevocationApi {
-    /// Whoever presents one of `tokens` may report; `responder` revokes.
+    /// Creates a receiver that admits whoever presents one of `tokens` and revokes through `responder`.
     pub fn new(tokens: Vec<SecretString>, responder: Responder) -> Self {
         Self { tokens, responder }
     }
 
-    /// Which of the tokens the value of `Authorization` is, counted from 0, as it is or behind `Bearer`. Digests
-    /// are compared, and all of them, so that the time it takes tells nothing, not even a length.
+    /// Returns the index of the token that the value of `Authorization` contains, as it is or after
+    /// `Bearer`. Returns `None` if it contains none of them.
+    ///
+    /// Digests are compared, and all of them, so that the time taken reveals nothing, not even a length.
     pub fn admits(&self, authorization: Option<&[u8]>) -> Option<u32> {
         let presented = authorization.unwrap_or_default();
         let plain = Sha256::digest(presented);
@@ -48,8 +50,8 @@ impl RevocationApi {
         admitted.checked_sub(1)
     }
 
-    /// The types that may be sent: for each secret format its id, and the identifier under which GitLab
-    /// knows the findings of a rule of that id.
+    /// Returns the types that may be sent, sorted: for each secret format its identifier, and the
+    /// identifier under which GitLab reports the findings of a rule with that name.
     pub fn types(&self) -> Vec<String> {
         let formats = self.responder.formats().iter();
         let secret = formats.filter(|format| format.visibility() == Visibility::Secret);
@@ -62,27 +64,29 @@ impl RevocationApi {
         types
     }
 
-    /// Looks how much an admitted request asks for.
+    /// Counts the rows of an admitted request.
     ///
     /// # Errors
-    /// [`PartnerError::Report`] when the body is no list, or too long a one.
+    ///
+    /// Returns [`PartnerError::Report`] if the body is not a list, or has too many rows.
     pub async fn look_at(&self, body: Vec<u8>) -> Result<Report, PartnerError> {
         tokio::task::spawn_blocking(move || Report::of(body))
             .await
             .map_err(|_| PartnerError::Died)?
     }
 
-    /// Revokes what an admitted request names and is a key of ours.
+    /// Revokes the known keys that an admitted request names.
     ///
     /// # Errors
-    /// [`PartnerError::Report`] when the body is no list after all, and any failure of the database; nothing was
-    /// changed then.
+    ///
+    /// Returns [`PartnerError::Report`] if the body turns out not to be a list, and any failure of the
+    /// database. Nothing was changed in that case.
     pub async fn revoke(&self, report: Report) -> Result<Answered, PartnerError> {
         report.answer(&self.responder, ACTOR).await
     }
 }
 
-/// What stands behind the scheme `Bearer`, which is written in any case (RFC 9110, 11.1).
+/// Returns the credentials after the scheme `Bearer`, which is case-insensitive (RFC 9110 section 11.1).
 fn without_bearer(authorization: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = authorization.split_at_checked(b"Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)

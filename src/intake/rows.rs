@@ -1,4 +1,4 @@
-//! The body of a partner report: a JSON array in which every row stands for itself.
+//! Body of a partner report: a JSON array of independent rows.
 //!
 //! Source of the shape: GitHub, "Secret scanning partner program": rows of `token`, `type`, `url` and
 //! `source`, answered by rows of `token_raw` or `token_hash`, `token_type` and `label`.
@@ -12,54 +12,55 @@ use serde_json::value::RawValue;
 use super::place::{MAX_SOURCE, MAX_URL};
 use crate::keyformat::{KeyValue, Sha256Digest};
 
-/// The most rows read from one report. GitHub's batches are far smaller; the bound keeps a body of
-/// 25 MiB from becoming an answer of gigabytes.
+/// Maximum number of rows in one report. GitHub's batches are far smaller; the bound keeps a body of 25
+/// MiB from causing an answer of gigabytes.
 pub const MAX_ROWS: usize = 100_000;
 
-/// The type answered for a row that names none.
+/// Type in the answer to a row that does not name one.
 pub const UNKNOWN_TYPE: &str = "unknown";
 
-/// How much of the type a row names is sent back, in bytes.
+/// Maximum length of a row's type that is sent back, in bytes.
 const MAX_TYPE: usize = 256;
 
-/// Why a body is not a report at all.
+/// Error returned for a body that is not a report at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReportError {
-    /// Not JSON, or not an array.
+    /// The body is not JSON, or not an array.
     #[error("the body is not a JSON array")]
     NotAnArray,
-    /// More rows than [`MAX_ROWS`].
+    /// The array has more than [`MAX_ROWS`] rows.
     #[error("the report has more than {MAX_ROWS} rows; send them in several reports")]
     TooManyRows,
 }
 
-/// One row of a report, read as far as it makes sense.
+/// One row of a report, with the fields that could be read.
 #[derive(Debug)]
 pub struct Row {
-    /// What leaked. `None` when the row is malformed: no object, no `token`, or not a string.
+    /// The leaked token. `None` if the row is malformed: not an object, no `token`, or not a string.
     pub token: Option<KeyValue>,
-    /// The `type` as sent, or [`UNKNOWN_TYPE`]. It never decides anything.
+    /// The `type` as sent, or [`UNKNOWN_TYPE`]. It has no effect on the response.
     pub token_type: Cow<'static, str>,
-    /// The `url` where it was found, if it is a usable string that is not too long to be kept.
+    /// The `url` at which the token was found, if it is a usable string of at most [`MAX_URL`] bytes.
     pub url: Option<String>,
     /// The beginning of the `source`, if it is a usable string.
     pub source: Option<String>,
 }
 
 impl Row {
-    /// SHA-256 of the token as sent; of the empty string when there is no usable token.
+    /// Returns the SHA-256 digest of the token as sent, or of the empty string if there is no usable
+    /// token.
     pub fn token_hash(&self) -> Sha256Digest {
         self.token
             .as_ref()
             .map_or_else(|| Sha256Digest::of(b""), KeyValue::sha256)
     }
 
-    /// Reads one element of the array. It cannot fail: what cannot be read is a malformed row, and a field that
-    /// cannot be read costs no other.
+    /// Reads one element of the array. This cannot fail: an unreadable element is a malformed row, and an
+    /// unreadable field does not affect the others.
     fn read(json: &str) -> Self {
         let fields: Fields<'_> = serde_json::from_str(json).unwrap_or_default();
         let url = fields.url.and_then(|url| text(url, MAX_URL));
-        // The token revocation API of GitLab calls it `location`.
+        // GitLab's token revocation API calls it `location`.
         let url = url.or_else(|| text(fields.location?, MAX_URL));
         Self {
             token: fields
@@ -81,14 +82,14 @@ impl Row {
     }
 }
 
-/// The text of a field, if it is one that is neither empty nor longer than `most` bytes.
+/// Returns the text of a field if it is neither empty nor longer than `most` bytes.
 fn text(json: &RawValue, most: usize) -> Option<String> {
     let text: String = serde_json::from_str(json.get()).ok()?;
     (!text.is_empty() && text.len() <= most).then_some(text)
 }
 
-/// The fields of a row that are looked at, none of them read further than to its end. Of one that is there
-/// twice, the last. All others are read over, so that no row becomes larger than it is.
+/// The fields of a row that are used, as raw JSON. The last one counts if a field is repeated. All other
+/// fields are skipped, so that no row takes more memory than its text.
 #[derive(Default)]
 struct Fields<'j> {
     token: Option<&'j RawValue>,
@@ -131,7 +132,8 @@ impl<'de> Deserialize<'de> for Fields<'de> {
     }
 }
 
-/// The name of a field, which need not be text: a lone surrogate in one costs no other field.
+/// Name of a field, which need not be valid text: a lone surrogate in it does not affect the other
+/// fields.
 struct Name<'j>(Cow<'j, [u8]>);
 
 impl<'de> Deserialize<'de> for Name<'de> {
@@ -156,11 +158,13 @@ impl<'de> Deserialize<'de> for Name<'de> {
     }
 }
 
-/// How many rows a report has. Nothing is kept of them, so that it is known how much they will take before
-/// they take it.
+/// Returns the number of rows in a report without keeping any of them, so that the memory they take is
+/// known before they are read.
 ///
 /// # Errors
-/// [`ReportError`]; a body that passes may still turn out to be no report when it is read.
+///
+/// Returns a [`ReportError`] if the body is not an array or has too many rows. A body that passes may
+/// still turn out not to be a report when it is parsed.
 pub fn count_rows(body: &[u8]) -> Result<usize, ReportError> {
     let mut deserializer = serde_json::Deserializer::from_slice(without_mark(body));
     let rows = deserializer
@@ -191,13 +195,13 @@ impl<'de> Visitor<'de> for Count {
     }
 }
 
-/// What stands behind a byte order mark.
+/// Returns `body` without its byte order mark.
 fn without_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
 
-/// The body as text that is not longer. Each byte that belongs to no character becomes a DELETE, which stands in
-/// no key and, unlike the replacement character, takes no more space.
+/// Returns the body as text of at most the same length. Each byte that is not part of a character becomes
+/// a DELETE, which occurs in no key and, unlike the replacement character, takes no more space.
 fn as_text(body: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = str::from_utf8(body) {
         return Cow::Borrowed(text);
@@ -210,10 +214,14 @@ fn as_text(body: &[u8]) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// Reads a whole report. Rows are cut out of the array first and parsed each on its own afterwards, so
-/// that nothing inside one row can spoil another.
+/// Parses a whole report. Rows are first cut out of the array and then parsed independently, so that
+/// nothing in one row can affect another.
+///
+/// # Errors
+///
+/// Returns a [`ReportError`] if the body is not an array or has too many rows.
 pub fn parse_report(body: &[u8]) -> Result<Vec<Row>, ReportError> {
-    // Bytes that are not UTF-8 inside one row must not cost the other rows either.
+    // Invalid UTF-8 inside one row must not affect the other rows either.
     let text = as_text(without_mark(body));
     let mut deserializer = serde_json::Deserializer::from_str(&text);
     let rows = deserializer
@@ -223,7 +231,7 @@ pub fn parse_report(body: &[u8]) -> Result<Vec<Row>, ReportError> {
     rows.ok_or(ReportError::TooManyRows)
 }
 
-/// Collects rows; `None` when there are too many.
+/// Visitor that collects the rows. Its value is `None` if there are too many.
 struct Rows;
 
 impl<'de> Visitor<'de> for Rows {
@@ -237,7 +245,7 @@ impl<'de> Visitor<'de> for Rows {
         let mut rows = Vec::new();
         while let Some(raw) = array.next_element::<&RawValue>()? {
             if rows.len() == MAX_ROWS {
-                // The rest is still read through, to tell a long report from a broken one.
+                // The rest is still read, to tell a long report from a broken one.
                 while array.next_element::<IgnoredAny>()?.is_some() {}
                 return Ok(None);
             }
@@ -247,7 +255,7 @@ impl<'de> Visitor<'de> for Rows {
     }
 }
 
-/// At most `bytes` bytes of `text`, cut between characters.
+/// Truncates `text` to at most `bytes` bytes, at a character boundary.
 fn bounded(mut text: String, bytes: usize) -> String {
     text.truncate(text.floor_char_boundary(bytes));
     text.shrink_to_fit();

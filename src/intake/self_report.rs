@@ -1,4 +1,4 @@
-//! Self-reports: whoever presents a key has proved enough to have it revoked.
+//! Self-reports: possession of a key is proof enough to have it revoked.
 
 use jiff::Timestamp;
 
@@ -7,29 +7,32 @@ use crate::keyformat::KeyValue;
 use crate::respond::{Outcome, Responder, Sighting};
 use crate::store::{Reason, StoreError};
 
-/// Who does what a self-report leads to, in the revocation log.
+/// Actor of self-reports in the revocation log.
 const ACTOR: &str = "self_report";
 
-/// What became of a self-report, the least first.
+/// Outcome of a self-report, in ascending order of precedence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SelfReport {
-    /// The URL is not one that can be kept: not http(s), or too long. Nothing was done.
+    /// The URL cannot be stored: it is not HTTP or HTTPS, or is too long. Nothing was done.
     BadUrl,
     /// There is no such key.
     Unknown,
-    /// The key is public by design and stays as it is.
+    /// The key is public by design and remains valid.
     Public,
-    /// The key's time was over before.
+    /// The key had already expired.
     Expired,
     /// The key or access token is revoked, by this report or before.
     Revoked,
 }
 
-/// Revokes the key, or the access token of Rescind itself, that a stranger presents. A key that is revoked
-/// stays so when its time is over too: the answer does not change while the world goes on.
+/// Revokes the key, or the access token of Rescind itself, that an anonymous reporter presents.
+///
+/// A revoked key is reported as revoked even after its expiry, so that the answer does not change over
+/// time.
 ///
 /// # Errors
-/// Any [`StoreError`]; nothing was changed then.
+///
+/// Returns any [`StoreError`]. Nothing was changed in that case.
 pub async fn self_report(
     responder: &Responder,
     value: KeyValue,
@@ -54,7 +57,7 @@ pub async fn self_report(
         Outcome::AlreadyInvalid(key) => ended(key.revoked_at, key.expires_at, now),
         Outcome::AccessToken(token) => ended(token.revoked_at, token.expires_at, now),
     });
-    // Several projects may hold the value; what was done for any of them is the answer.
+    // Several projects may hold the value; the strongest outcome among them is the answer.
     Ok(reports.max().unwrap_or(SelfReport::Unknown))
 }
 

@@ -1,4 +1,4 @@
-//! GitHub's signature scheme for partner reports, which GitLab and deps.dev copied: ECDSA on P-256 with
+//! GitHub's signature scheme for partner reports, which GitLab and deps.dev adopted: ECDSA on P-256 with
 //! SHA-256 over the raw body, the signature in ASN.1 DER, the DER in standard base64.
 //!
 //! Source: GitHub, "Secret scanning partner program", section "Implement signature verification".
@@ -9,30 +9,34 @@ use p256::ecdsa::signature::Verifier as _;
 use p256::ecdsa::{Signature, VerifyingKey};
 use p256::pkcs8::DecodePublicKey as _;
 
-/// The longest DER form of a P-256 signature: two integers of 33 bytes, three headers of 2.
+/// Maximum length of a P-256 signature in DER, in bytes: two integers of 33 bytes, three headers of 2.
 const LONGEST_DER: usize = 72;
 
-/// Why a signature was not accepted. All of them mean 401 to the sender.
+/// Error returned for a signature that is not accepted. Every variant is a 401 to the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    /// Not canonical base64 in the standard alphabet with padding.
+    /// The signature is not canonical base64 in the standard alphabet with padding.
     #[error("the signature is not canonical base64 in the standard alphabet")]
     Base64,
-    /// Not a DER sequence of two integers in the range of P-256's order.
+    /// The signature is not a DER sequence of two integers in the range of P-256's order.
     #[error("the signature is not a DER-encoded P-256 signature")]
     Der,
-    /// Well-formed, but not made by this key over these bytes.
+    /// The signature is well-formed, but was not made with this key over these bytes.
     #[error("the signature does not fit the body")]
     Mismatch,
 }
 
-/// A well-formed signature that has not been checked against anything yet.
+/// A well-formed signature that has not been verified yet.
 #[derive(Debug, Clone)]
 pub struct ReportSignature(Signature);
 
 impl ReportSignature {
-    /// Reads the value of the signature header, strictly: nothing but the one canonical encoding of a
-    /// signature is accepted, neither white space nor BER's freedoms.
+    /// Parses the value of the signature header strictly: only the canonical encoding of a signature is
+    /// accepted, without white space or the liberties of BER.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SignatureError::Base64`] or [`SignatureError::Der`] for any other value.
     pub fn parse(header: &[u8]) -> Result<Self, SignatureError> {
         if header.len() > LONGEST_DER.div_ceil(3) * 4 {
             return Err(SignatureError::Base64);
@@ -50,12 +54,16 @@ impl ReportSignature {
 pub struct ReportKey(VerifyingKey);
 
 impl ReportKey {
-    /// Reads a `SubjectPublicKeyInfo` in PEM. `None` when it is something else or on another curve.
+    /// Parses a `SubjectPublicKeyInfo` in PEM. Returns `None` if it is anything else or on another curve.
     pub fn from_pem(pem: &str) -> Option<Self> {
         VerifyingKey::from_public_key_pem(pem).ok().map(Self)
     }
 
-    /// Checks `signature` over the bytes of the body exactly as they arrived.
+    /// Verifies `signature` over the bytes of the body exactly as they arrived.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SignatureError::Mismatch`] if the signature was not made with this key over these bytes.
     pub fn verify(&self, body: &[u8], signature: &ReportSignature) -> Result<(), SignatureError> {
         self.0
             .verify(body, &signature.0)
@@ -133,7 +141,7 @@ mod tests {
         let good = vectors().vectors[0].signature_b64.clone();
         let url_safe = good.replace('/', "_").replace('+', "-");
         assert_ne!(url_safe, good);
-        // The last character before the padding carries four unused bits in this length.
+        // The last character before the padding carries four unused bits at this length.
         let loose_bits = good.replace("xg==", "xh==");
         let wrapped = format!("{}\n{}", &good[..40], &good[40..]);
         let bad = [
@@ -162,7 +170,7 @@ mod tests {
         let long_form_length = [&[0x30, 0x81], &der[1..]].concat();
         let trailing = [&der[..], &[0]].concat();
         let indefinite = [&[0x30, 0x80], &der[2..], &[0, 0]].concat();
-        // A needless zero in front of r, lengths adjusted: BER allows it, DER does not.
+        // A superfluous zero before r, lengths adjusted: BER allows it, DER does not.
         let mut padded = der.clone();
         padded[1] += 1;
         padded[3] += 1;

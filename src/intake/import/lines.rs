@@ -1,4 +1,4 @@
-//! Cuts a file into lines, and lines into records.
+//! Splits a file into lines, and lines into records.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read as _};
@@ -6,20 +6,20 @@ use std::io::{self, BufRead, Read as _};
 use super::split::Splitter;
 use super::{RowError, wrong};
 
-/// The longest row that is read, in bytes.
+/// Maximum length of a row, in bytes.
 const MAX_ROW: u64 = 64 << 10;
 
-/// A row that could not even be cut out of the file.
+/// Error for a row that could not be cut out of the file.
 pub(super) struct LineError {
     pub(super) row: RowError,
-    /// Nothing can be read after it.
+    /// `true` if nothing can be read after this row.
     pub(super) is_last: bool,
 }
 
-/// The number of a line, counted from 1, and the line with its end.
+/// The number of a line, counted from 1, and the line including its end.
 type LineResult = Result<(u64, String), LineError>;
 
-/// Lines of bounded length, counted.
+/// Reader of lines of bounded length, which counts them.
 pub(super) struct Lines<R> {
     input: R,
     line: u64,
@@ -64,11 +64,11 @@ impl<R: BufRead> Lines<R> {
         )
     }
 
-    /// A line, or several when a quoted field goes over their ends (RFC 4180, 2.6). A quote that nobody
-    /// closes costs its own line only.
+    /// Returns a line, or several lines if a quoted field extends across line breaks (RFC 4180 section
+    /// 2.6). An unclosed quote invalidates only its own line.
     ///
-    /// Only a line with an odd number of quotation marks makes this look further, and it looks no further
-    /// than to the next such line or to the longest row. So no line is looked at more than twice.
+    /// Lookahead is needed only for a line with an odd number of quotation marks, and it ends at the next
+    /// such line or at the maximum length of a row. Hence no line is examined more than twice.
     pub(super) fn next_csv_record(&mut self) -> Option<LineResult> {
         let (first, mut record) = match self.next_line()? {
             Ok(line) => line,

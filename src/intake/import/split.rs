@@ -2,7 +2,7 @@
 
 use csv_core::{ReadRecordResult, Reader};
 
-/// Splits one record after the other. To make a reader for each would cost more than all the rest of it.
+/// Splitter that is reused for all records. Creating a reader for each would cost more than all the rest.
 pub(super) struct Splitter {
     reader: Reader,
     bytes: Vec<u8>,
@@ -18,12 +18,13 @@ impl Splitter {
         }
     }
 
-    /// How long the first record in `text` is, in bytes, as far as `text` goes. Its line feed may be left out.
+    /// Returns the length of the first record in `text` in bytes, or of all of `text` if the record is
+    /// longer. Its line feed may be left out.
     pub(super) fn first_record(&mut self, text: &str) -> usize {
         self.split(text).0
     }
 
-    /// Whether a quoted field goes on after the end of `line`.
+    /// Returns `true` if a quoted field continues after the end of `line`.
     pub(super) fn is_open(&mut self, line: &str) -> bool {
         // Only within a quoted field is the second line feed part of the same record.
         let line = line.trim_end_matches(['\r', '\n']);
@@ -31,7 +32,7 @@ impl Splitter {
         self.split(&ended).0 > line.len() + 1
     }
 
-    /// The fields of the first record in `text`, without blanks around them.
+    /// Returns the fields of the first record in `text`, without surrounding white space.
     pub(super) fn fields<'t>(&'t mut self, text: &'t str) -> Vec<&'t str> {
         if !text.contains('"') {
             return text.split(',').map(str::trim).collect();
@@ -42,16 +43,17 @@ impl Splitter {
         ends.map(|end| {
             let field = &self.bytes[start..*end];
             start = *end;
-            // It was cut out of UTF-8 at ASCII characters.
+            // The field was cut out of UTF-8 at ASCII characters.
             std::str::from_utf8(field).unwrap_or_default().trim()
         })
         .collect()
     }
 
-    /// Reads the first record. Gives how much of `text` that was, and the number of fields.
+    /// Splits the first record. Returns the number of bytes consumed from `text` and the number of
+    /// fields.
     fn split(&mut self, text: &str) -> (usize, usize) {
         self.reader.reset();
-        // Fields are never longer than what they are written as.
+        // A field is never longer than its encoding.
         self.bytes.resize(text.len().max(self.bytes.len()), 0);
         let (mut read, mut written, mut fields) = (0, 0, 0);
         loop {
@@ -64,7 +66,7 @@ impl Splitter {
             written += given;
             fields += ended;
             match result {
-                // Asked again without any, the reader knows that there is no more.
+                // Called again without input, the reader knows that there is no more.
                 ReadRecordResult::InputEmpty => {}
                 ReadRecordResult::OutputFull => self.bytes.resize(self.bytes.len() * 2 + 16, 0),
                 ReadRecordResult::OutputEndsFull => self.ends.resize(self.ends.len() * 2, 0),

@@ -1,4 +1,4 @@
-//! The values of rows of CSV or JSON Lines.
+//! Values of the rows of a CSV or JSON Lines file.
 
 use std::io::BufRead;
 
@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 use super::lines::Lines;
 use super::{COLUMNS, RowError, RowFormat, wrong};
 
-/// How many of [`COLUMNS`] have to be there: the first ones.
+/// Number of required columns, which are the first ones of [`COLUMNS`].
 const REQUIRED: usize = 3;
 
-/// The rows of a file, as their values.
+/// Iterator over the rows of a file, yielding the line and the values of each.
 pub(super) struct Rows<R> {
     lines: Lines<R>,
     format: RowFormat,
@@ -18,7 +18,7 @@ pub(super) struct Rows<R> {
     ended: bool,
 }
 
-/// A row's values in the order of [`COLUMNS`].
+/// Values of a row in the order of [`COLUMNS`].
 pub(super) type Values = [Option<String>; COLUMNS.len()];
 
 impl<R: BufRead> Iterator for Rows<R> {
@@ -81,7 +81,7 @@ impl<R: BufRead> Rows<R> {
     }
 }
 
-/// Which of [`COLUMNS`] each field of the file is.
+/// Returns the index in [`COLUMNS`] of each column of the file.
 fn csv_columns(line: u64, fields: &[&str]) -> Result<Vec<usize>, RowError> {
     let hint = || {
         format!(

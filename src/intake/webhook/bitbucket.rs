@@ -1,4 +1,4 @@
-//! Bitbucket's payloads: Cloud, and Data Center (once Server).
+//! Payloads of Bitbucket Cloud and Bitbucket Data Center (formerly Server).
 //!
 //! Source: <https://support.atlassian.com/bitbucket-cloud/docs/event-payloads/> and
 //! <https://confluence.atlassian.com/bitbucketserver/event-payload-938025882.html>.
@@ -10,10 +10,10 @@ use super::meaning::{Delivered, MAX_PUSHES, Meaning, all_of, moved};
 use super::places::{Wrong, id};
 use crate::forge::Remote;
 
-/// Where Bitbucket Cloud's repositories are.
+/// URL under which the repositories of Bitbucket Cloud are found.
 const CLOUD: &str = "https://bitbucket.org";
 
-/// What the keys of known events begin with.
+/// Prefixes of the keys of known events.
 const FAMILIES: &[&str] = &[
     "diagnostics:",
     "issue:",
@@ -24,7 +24,7 @@ const FAMILIES: &[&str] = &[
     "repo:",
 ];
 
-/// A commit that is none.
+/// Identifier that stands for no commit.
 const NULL: &str = "0000000000000000000000000000000000000000";
 
 pub(super) fn read(delivered: &Delivered<'_>) -> Meaning {
@@ -42,7 +42,7 @@ pub(super) fn read(delivered: &Delivered<'_>) -> Meaning {
     meaning
 }
 
-/// A changed reference: its name, and the commits before and after.
+/// A changed reference: its name, and the commits before and after the change.
 type Change<'v> = (String, &'v str, &'v str);
 
 fn pushed(
@@ -68,8 +68,8 @@ fn pushed(
             Err(wrong) => meaning.malformed.push(wrong.into()),
         }
     }
-    // A change says `truncated` of its list of commits, which is not needed; a synchronized mirror says so of
-    // the changes themselves (`refLimitExceeded`).
+    // A change's `truncated` refers to its list of commits, which is not needed; that of a synchronized
+    // mirror (`refLimitExceeded`) refers to the changes themselves.
     let cut = ["/push/truncated", "/refLimitExceeded"].iter();
     let cut = cut.filter_map(|path| delivered.at(path)).any(|v| v == true);
     if cut || changes.len() > MAX_PUSHES {
@@ -77,7 +77,7 @@ fn pushed(
     }
 }
 
-/// Cloud: `old` is null for what is new, `new` for what is gone.
+/// Reads a change of Cloud: `old` is null for a created reference, `new` for a deleted one.
 fn cloud_change(change: &Value) -> Result<Option<Change<'_>>, &'static str> {
     let text = |path: &str| change.pointer(path).and_then(Value::as_str);
     let side = |side: &str| match change.get(side) {
@@ -88,7 +88,7 @@ fn cloud_change(change: &Value) -> Result<Option<Change<'_>>, &'static str> {
     let folder = match kind {
         Some("branch") => "refs/heads",
         Some("tag" | "annotated_tag") => "refs/tags",
-        // Mercurial's.
+        // Mercurial's branches and bookmarks.
         Some("named_branch" | "bookmark") => return Ok(None),
         _ => return Err("a change is of no branch and no tag"),
     };
@@ -101,7 +101,7 @@ fn cloud_change(change: &Value) -> Result<Option<Change<'_>>, &'static str> {
     )))
 }
 
-/// Data Center: both commits, all zeros for none.
+/// Reads a change of Data Center: both commits are given, all zeros for none.
 fn server_change(change: &Value) -> Result<Option<Change<'_>>, &'static str> {
     let text = |name: &str| change.get(name).and_then(Value::as_str);
     let reference = text("refId").or_else(|| change.pointer("/ref/id").and_then(Value::as_str));
@@ -126,7 +126,7 @@ fn remote(delivered: &Delivered<'_>) -> Result<Remote, Wrong> {
     delivered.places.remote(number, name.as_deref(), told)
 }
 
-/// Payloads of Cloud have the repository's page, which is where it is cloned from, too.
+/// Returns the clone URL of a repository on Cloud, whose payloads contain the URL of its page instead.
 fn cloud_address(delivered: &Delivered<'_>, name: &str) -> String {
     let page = delivered.text("/repository/links/html/href");
     let page = page.and_then(|page| Url::parse(page).ok());

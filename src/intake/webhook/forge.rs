@@ -1,15 +1,15 @@
-//! The forges, and how each of them names things in its headers.
+//! Forges and the headers of their deliveries.
 
 use reqwest::header::HeaderMap;
 use sha2::{Digest as _, Sha256};
 
-/// The longest identifier of a delivery that is kept, in bytes. GitHub's have 36.
+/// Maximum length of a delivery's identifier that is kept, in bytes. GitHub's have 36.
 const MAX_DELIVERY: usize = 128;
 
-/// The longest name of an event that is looked at, in bytes.
+/// Maximum length of an event's name that is accepted, in bytes.
 const MAX_EVENT: usize = 100;
 
-/// Who sends webhooks.
+/// A forge that sends webhooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Forge {
     /// GitHub and GitHub Enterprise Server.
@@ -23,10 +23,10 @@ pub enum Forge {
 }
 
 impl Forge {
-    /// Every forge.
+    /// All forges.
     pub const ALL: [Self; 4] = [Self::GitHub, Self::GitLab, Self::Gitea, Self::Bitbucket];
 
-    /// Its name in the configuration and in the path of its endpoint.
+    /// Returns the name of the forge in the configuration and in the path of its endpoint.
     pub fn name(self) -> &'static str {
         match self {
             Self::GitHub => "github",
@@ -36,8 +36,8 @@ impl Forge {
         }
     }
 
-    /// The name of its source, in occurrences, in the list of sources, and as who acts in the revocation
-    /// log.
+    /// Returns the name of the forge's source: in occurrences, in the list of sources, and as the actor
+    /// in the revocation log.
     pub fn source(self) -> &'static str {
         match self {
             Self::GitHub => "webhook:github",
@@ -47,7 +47,7 @@ impl Forge {
         }
     }
 
-    /// The servers on the internet that its repositories are cloned from.
+    /// Returns the public servers from which the forge's repositories are cloned.
     pub fn public_servers(self) -> &'static [&'static str] {
         match self {
             Self::GitHub => &["https://github.com"],
@@ -57,7 +57,7 @@ impl Forge {
         }
     }
 
-    /// The headers of which one names the event, the preferred one first.
+    /// Returns the headers that may name the event, the preferred one first.
     fn event_headers(self) -> &'static [&'static str] {
         match self {
             Self::GitHub => &["X-GitHub-Event"],
@@ -67,31 +67,33 @@ impl Forge {
         }
     }
 
-    /// The header that names the event.
+    /// Returns the preferred header that names the event.
     pub(super) fn event_header(self) -> &'static str {
         self.event_headers().first().copied().unwrap_or_default()
     }
 
-    /// The headers of which one identifies the delivery, the preferred one first.
+    /// Returns the headers that may identify the delivery, the preferred one first.
     fn delivery_headers(self) -> &'static [&'static str] {
         match self {
             Self::GitHub => &["X-GitHub-Delivery"],
-            // `webhook-id` is the same as `Idempotency-Key`, which is the same for each try.
+            // `webhook-id` equals `Idempotency-Key`, which is the same for each attempt.
             Self::GitLab => &["webhook-id", "Idempotency-Key"],
             Self::Gitea => &["X-Gitea-Delivery", "X-Forgejo-Delivery", "X-Gogs-Delivery"],
-            // The same for each try on Cloud; Data Center has the other one.
+            // Cloud's is the same for each attempt; Data Center has the other one.
             Self::Bitbucket => &["X-Request-UUID", "X-Request-Id"],
         }
     }
 
-    /// What the delivery is about.
+    /// Returns the name of the event that the delivery is about.
     ///
     /// # Errors
-    /// [`NoEvent`] when the header is missing or unreadable, or when it is another forge's delivery.
+    ///
+    /// Returns [`NoEvent`] if the header is missing or unreadable, or if the delivery is from another
+    /// forge.
     pub(super) fn event(self, headers: &HeaderMap) -> Result<String, NoEvent> {
         let names = self.event_headers();
         if let Some(event) = first(headers, names, MAX_EVENT) {
-            // Gitea imitates GitHub's headers beside its own.
+            // Gitea imitates GitHub's headers in addition to its own.
             let imitates = self == Self::GitHub
                 && first(headers, Self::Gitea.event_headers(), MAX_EVENT).is_some();
             if imitates {
@@ -108,7 +110,7 @@ impl Forge {
         })
     }
 
-    /// What the forge calls the delivery. `None` when it does not say, or not in a way that can be kept:
+    /// Returns the forge's identifier of the delivery. Returns `None` if there is none that can be kept;
     /// such a delivery cannot be told from its repetition, which does no harm.
     pub(super) fn delivery(self, headers: &HeaderMap, body: &[u8]) -> Option<String> {
         let plain = |text: &&str| {
@@ -121,24 +123,24 @@ impl Forge {
         if self != Self::GitLab {
             return None;
         }
-        // Old versions send the event's only, which several deliveries share: an event that leads to
-        // further ones hands its identifier down to them.
+        // Old versions send only the identifier of the event, which several deliveries may share: an
+        // event that causes further ones passes its identifier on to them.
         let event = first(headers, &["X-Gitlab-Event-UUID"], MAX_DELIVERY / 2).filter(plain)?;
         let digest = hex::encode(Sha256::digest(body));
         Some(format!("{event}:{}", &digest[..32]))
     }
 }
 
-/// Why a verified delivery cannot be read: its headers do not say what it is.
+/// Error returned for a verified delivery whose headers do not say what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoEvent {
-    /// This header is missing, empty or overlong.
+    /// The given header is missing, empty or too long.
     Missing(&'static str),
-    /// It is another forge's.
+    /// The delivery is from another forge.
     Foreign(Forge),
 }
 
-/// The first of these headers that has a readable value of at most `max` bytes.
+/// Returns the first of the given headers that has a readable value of at most `max` bytes.
 fn first<'h>(headers: &'h HeaderMap, names: &[&str], max: usize) -> Option<&'h str> {
     let values = names.iter().filter_map(|name| headers.get(*name));
     let mut texts = values.filter_map(|value| value.to_str().ok());
@@ -195,7 +197,7 @@ mod tests {
         }
         let new = headers(&[("idempotency-key", "i"), ("x-gitlab-event-uuid", "e")]);
         assert_eq!(Forge::GitLab.delivery(&new, b"{}"), Some("i".to_owned()));
-        // One event of old GitLabs is the same delivery only with the same body.
+        // Deliveries of one event of an old GitLab are the same only if their bodies are.
         let old = headers(&[("x-gitlab-event-uuid", "e")]);
         let ids: Vec<_> = [b"{}".as_slice(), b"{}", b"[]"]
             .into_iter()

@@ -1,8 +1,8 @@
 //! GitLab's payloads: of projects, of groups, and of the whole instance (system hooks).
 //!
 //! Source: <https://docs.gitlab.com/user/project/integrations/webhook_events/> and
-//! <https://docs.gitlab.com/administration/system_hooks/>. The header names the kind of hook; the body names
-//! the event, which for system hooks stands nowhere else.
+//! <https://docs.gitlab.com/administration/system_hooks/>. The header names the kind of hook; the body
+//! names the event, which for system hooks is found nowhere else.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use super::meaning::{Delivered, MAX_PUSHES, Meaning, all_of, moved, wiki_of};
 use super::places::{Wrong, id};
 use crate::forge::Remote;
 
-/// What the header says of deliveries that this version knows.
+/// Values of the event header that this version knows.
 const HOOKS: &[&str] = &[
     "Build Hook",
     "Confidential Issue Hook",
@@ -64,8 +64,8 @@ pub(super) fn read(delivered: &Delivered<'_>) -> Meaning {
     meaning
 }
 
-/// All references of one push at once. GitLab sends this one also where it sends no single pushes, because
-/// there are too many of them.
+/// Reads all references of one push at once. GitLab also sends this event when it omits the single pushes
+/// because there are too many of them.
 fn updated(delivered: &Delivered<'_>, meaning: &mut Meaning) {
     let remote = match remote(delivered) {
         Ok(remote) => remote,
@@ -97,7 +97,7 @@ fn remote(delivered: &Delivered<'_>) -> Result<Remote, Wrong> {
     )
 }
 
-/// Events of wikis once came without the number of their project.
+/// Identifies a project by its path: events of wikis used to lack the project's number.
 fn id_of_path(delivered: &Delivered<'_>) -> Option<String> {
     let path = delivered.text("/project/path_with_namespace")?;
     Some(format!("path:{path}"))

@@ -1,13 +1,13 @@
-//! GitHub's payloads, and those of Gitea, Forgejo and Gogs, which have the same shape where it matters.
+//! Payloads of GitHub, and of Gitea, Forgejo and Gogs, which have the same shape where it matters.
 //!
-//! Source: <https://docs.github.com/en/webhooks/webhook-events-and-payloads>, and `modules/structs/hook.go` in
-//! <https://github.com/go-gitea/gitea>.
+//! Source: <https://docs.github.com/en/webhooks/webhook-events-and-payloads>, and
+//! `modules/structs/hook.go` in <https://github.com/go-gitea/gitea>.
 
 use super::meaning::{Delivered, Meaning, all_of, moved, wiki_of};
 use super::places::{Wrong, id};
 use crate::forge::{Announcement, Remote, object_id};
 
-/// GitHub's events that bring nothing but texts.
+/// GitHub's events that contain nothing but texts.
 const GITHUB_TEXTS: &[&str] = &[
     "branch_protection_configuration",
     "branch_protection_rule",
@@ -85,7 +85,7 @@ const GITHUB_TEXTS: &[&str] = &[
     "workflow_run",
 ];
 
-/// Gitea's, Forgejo's and Gogs's events that bring nothing but texts.
+/// Events of Gitea, Forgejo and Gogs that contain nothing but texts.
 const GITEA_TEXTS: &[&str] = &[
     "action_run_failure",
     "action_run_recover",
@@ -160,7 +160,8 @@ fn pushed(delivered: &Delivered<'_>, meaning: &mut Meaning) {
     meaning.push(push);
 }
 
-/// Pages of a wiki. The newest one's commit tells this change from others, as it does in the events feed.
+/// Reads a change to the pages of a wiki. The newest page's commit tells this change from others, as it
+/// does in the events feed.
 fn wiki(delivered: &Delivered<'_>) -> Result<Announcement, Wrong> {
     let wiki = wiki_of(&remote(delivered)?)?;
     let newest = delivered.text("/pages/0/sha");

@@ -1,8 +1,8 @@
-//! Where deliveries wait to be committed, many in one transaction.
+//! Inbox of deliveries, which commits many of them in one transaction.
 //!
-//! A delivery is answered only when what it amounts to is in the database. While one transaction commits,
-//! others arrive; the next one takes all of them along. The inbox is bounded: when the database is slower
-//! than the forges for long, they are told to come again.
+//! A delivery is answered only once its contents are in the database. While one transaction commits,
+//! further deliveries arrive; the next transaction takes all of them. The inbox is bounded: if the
+//! database is slower than the forges for long, they are asked to retry.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use super::tally::Tally;
 use crate::respond::{Answer, CleanSightings, Report, Responder, announce};
 use crate::store::{Delivery, NewWorkItem, Reason, Store, StoreError, Tx, Urgency, retried};
 
-/// How many deliveries may wait.
+/// Maximum number of deliveries that wait.
 const WAITING_MAX: usize = 2_048;
 
-/// The most deliveries of one transaction.
+/// Maximum number of deliveries in one transaction.
 const GROUP_MAX: usize = 128;
 
-/// How often counts are written down.
+/// Interval at which counts are written to the database.
 const TALLY_EVERY: Duration = Duration::from_secs(2);
 
-/// Takes what deliveries amount to. Cheap to clone.
+/// Handle that accepts the contents of deliveries. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Inbox {
     entries: mpsc::Sender<Entry>,
 }
 
-/// The work behind an [`Inbox`]. Its owner runs [`InboxTask::run`] until every [`Inbox`] is gone.
+/// Background task of an [`Inbox`]. Its owner runs [`InboxTask::run`] until every [`Inbox`] is dropped.
 #[derive(Debug)]
 pub struct InboxTask {
     responder: Responder,
@@ -39,56 +39,58 @@ pub struct InboxTask {
     tallies: mpsc::UnboundedReceiver<Arc<Tally>>,
 }
 
-/// What commits them.
+/// Dependencies of a commit.
 struct Committer {
     responder: Responder,
     wake: Arc<Notify>,
 }
 
-/// Makes an inbox, before it is known which webhooks there are.
+/// An inbox and its task, created before the webhooks are known.
 #[derive(Debug)]
 pub struct InboxParts {
-    /// For webhooks.
+    /// Handle for webhooks.
     pub inbox: Inbox,
-    /// To be run.
+    /// Task to be run by the owner.
     pub task: InboxTask,
     pub(super) tallies: mpsc::UnboundedSender<Arc<Tally>>,
 }
 
-/// What one delivery amounts to.
+/// Contents of one delivery.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) tally: Arc<Tally>,
-    /// What the forge calls it.
+    /// Identifier of the delivery at the forge.
     pub(super) id: Option<String>,
     pub(super) items: Vec<NewWorkItem>,
-    /// Of keys of ours.
+    /// Sightings of known keys.
     pub(super) sightings: CleanSightings,
     pub(super) answer: oneshot::Sender<Result<Taken, Arc<StoreError>>>,
 }
 
-/// What became of a delivery.
+/// Result of handing a delivery to the inbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// It is in the database.
+    /// The delivery is in the database now.
     New,
-    /// It was before.
+    /// The delivery already was in the database.
     Repeated,
-    /// There is no room for all that it tells of. It is not remembered, so that it can be repeated.
+    /// There is no room for all of its work items. The delivery is not recorded, so that it can be
+    /// repeated.
     Full,
 }
 
-/// Why a delivery was not taken. Nothing of it has happened.
+/// Error returned when a delivery was not accepted. Nothing was changed.
 #[derive(Debug)]
 pub(super) enum NotTaken {
-    /// Too many are waiting, or the program is shutting down.
+    /// Too many deliveries are waiting, or the program is shutting down.
     Busy,
-    /// The database refused.
+    /// The database rejected the delivery.
     Store(Arc<StoreError>),
 }
 
 impl InboxParts {
-    /// An inbox whose deliveries `responder` responds to; `wake` tells workers of new items.
+    /// Creates an inbox that passes sightings to `responder` and notifies workers of new items through
+    /// `wake`.
     pub fn new(responder: Responder, wake: Arc<Notify>) -> Self {
         let (sender, entries) = mpsc::channel(WAITING_MAX);
         let (tallies, known) = mpsc::unbounded_channel();
@@ -106,7 +108,7 @@ impl InboxParts {
 }
 
 impl Inbox {
-    /// Hands over what a delivery amounts to, and waits until it is committed.
+    /// Hands over the contents of a delivery and waits until they are committed.
     pub(super) async fn take(
         &self,
         entry: impl FnOnce(oneshot::Sender<Result<Taken, Arc<StoreError>>>) -> Entry,
@@ -123,9 +125,9 @@ impl Inbox {
 }
 
 impl InboxTask {
-    /// Commits deliveries until every [`Inbox`] is gone and everything handed over before is answered.
+    /// Commits deliveries until every [`Inbox`] is dropped and everything handed over before is answered.
     ///
-    /// Counts are written down beside that: no delivery waits for them.
+    /// Counts are written concurrently: no delivery waits for them.
     pub async fn run(self) {
         let Self {
             responder,
@@ -150,8 +152,8 @@ impl InboxTask {
 }
 
 impl Committer {
-    /// Commits a group, and answers each of it. When the database refuses it for what is in it, each is
-    /// committed alone: a delivery that nobody can store must not take others along.
+    /// Commits a group and answers each delivery in it. If the database rejects the group because of its
+    /// contents, each delivery is committed alone: one that cannot be stored must not affect the others.
     async fn commit_and_answer(&self, group: Vec<Entry>) {
         match self.commit(&group).await {
             Ok(taken) => {
@@ -175,7 +177,8 @@ impl Committer {
         }
     }
 
-    /// One transaction for all of them that there is room for, or nothing. What became of each stands in their order.
+    /// Commits all deliveries for which there is room in one transaction, or nothing. Returns one result
+    /// per delivery, in their order.
     async fn commit(&self, group: &[Entry]) -> Result<Vec<Taken>, StoreError> {
         let done = retried(|| self.commit_once(group)).await?;
         for (source, answers) in &done.found {
@@ -201,7 +204,7 @@ impl Committer {
         let mut taken: Vec<Taken> = group
             .iter()
             .map(|entry| match entry.delivery() {
-                // Of two that came at once, the first.
+                // Of two that arrived together, the first is new.
                 Some(delivery) if !new.remove(&delivery) => Taken::Repeated,
                 _ => Taken::New,
             })
@@ -217,7 +220,7 @@ impl Committer {
         let added = tx.add_work_items_of_sources(&items, now).await?;
         let full = added.refused.iter().map(|item| whose[*item]);
         forget_full(&mut tx, group, full.collect(), &mut taken).await?;
-        // What was seen was seen, whether or not the sender comes again.
+        // Sightings count whether or not the sender retries.
         let found = self.respond(&mut tx, &fresh).await?;
         tx.commit().await?;
         Ok(Done {
@@ -227,7 +230,8 @@ impl Committer {
         })
     }
 
-    /// Responds to all sightings at once; gives the answers with the webhook that saw them.
+    /// Responds to all sightings at once. Returns the answers with the webhook that reported the
+    /// sightings.
     async fn respond<'g>(
         &self,
         tx: &mut Tx,
@@ -244,8 +248,8 @@ impl Committer {
     }
 }
 
-/// Sees to it that the deliveries for which there is no room, and those that repeat one of them, count as none
-/// that came.
+/// Removes the record of the deliveries for which there is no room, and marks them and their repetitions
+/// in the group as [`Taken::Full`].
 async fn forget_full(
     tx: &mut Tx,
     group: &[Entry],
@@ -263,7 +267,7 @@ async fn forget_full(
     Ok(())
 }
 
-/// Writes down what is counted, now and then and at last, until `end` comes.
+/// Writes the counts to the database periodically, and a last time once `end` fires.
 async fn keep_counts(
     store: &Store,
     mut new: mpsc::UnboundedReceiver<Arc<Tally>>,
@@ -301,18 +305,18 @@ async fn write_down(store: &Store, tallies: &[Arc<Tally>]) {
     }
 }
 
-/// What a transaction did.
+/// Result of a transaction.
 struct Done<'g> {
-    /// What became of each delivery.
+    /// Result for each delivery, in the order of the group.
     taken: Vec<Taken>,
-    /// New work items, by webhook.
+    /// Number of new work items, by webhook.
     added: BTreeMap<String, u64>,
-    /// What came of the sightings, with the webhook that told of them.
+    /// Answers to the sightings, with the webhook that reported them.
     found: Vec<(&'g str, Vec<Answer>)>,
 }
 
 impl Entry {
-    /// Its webhook's name, which is also the source of its items.
+    /// Returns the webhook's name, which is also the source of its items.
     fn source(&self) -> &str {
         self.tally.forge().source()
     }
@@ -335,7 +339,7 @@ impl Entry {
 }
 
 fn answer(entry: Entry, taken: Result<Taken, Arc<StoreError>>) {
-    // Nobody is left to tell when the sender went away meanwhile.
+    // Nobody is left to be answered if the sender has disconnected.
     let _ = entry.answer.send(taken);
 }
 

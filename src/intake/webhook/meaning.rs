@@ -1,4 +1,4 @@
-//! What a payload tells of things to fetch, forge by forge.
+//! References to fetch according to a payload, forge by forge.
 
 use serde_json::{Map, Value};
 
@@ -8,32 +8,32 @@ use super::{bitbucket, gitlab, hub};
 use crate::fetch::{ObjectId, RepositoryName};
 use crate::forge::{Announcement, Push, Remote, is_reference, object_id};
 
-/// The most references of one delivery that are taken one by one. Whoever pushes more at once gets the
-/// repository's references listed.
+/// Maximum number of references of one delivery that are handled one by one. If more were pushed at once,
+/// all references of the repository are listed.
 pub(super) const MAX_PUSHES: usize = 1000;
 
-/// A delivery whose body was read.
+/// A delivery whose body was parsed.
 pub(super) struct Delivered<'d> {
-    /// What the forge's header says it is.
+    /// Name of the event, from the forge's header.
     pub(super) event: &'d str,
-    /// The fields that are kept of the payload.
+    /// Fields of the payload that are kept.
     pub(super) fields: &'d Map<String, Value>,
-    /// Tells it from other deliveries.
+    /// Identifier that tells the delivery from others.
     pub(super) id: &'d str,
-    /// Where repositories are cloned from.
+    /// Permitted clone URLs.
     pub(super) places: &'d ClonePlaces,
 }
 
-/// What a delivery tells.
+/// Contents of a delivery other than its texts.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Meaning {
     /// Branches and tags that moved.
     pub(super) pushes: Vec<Push>,
-    /// References to be asked for.
+    /// References that have to be listed.
     pub(super) announcements: Vec<Announcement>,
-    /// What of it cannot be used, and why.
+    /// Reasons why parts of the delivery cannot be used.
     pub(super) malformed: Vec<Wrong>,
-    /// It is of a type that this version does not know. Its texts are scanned all the same.
+    /// `true` if this version does not know the type of the delivery. Its texts are scanned regardless.
     pub(super) unknown: bool,
 }
 
@@ -48,7 +48,8 @@ impl Meaning {
         }
     }
 
-    /// Something known that brings nothing but texts, or something unknown.
+    /// Creates a meaning without references: that of a known event with nothing but texts, or of an
+    /// unknown event.
     pub(super) fn texts(known: bool) -> Self {
         Self {
             unknown: !known,
@@ -56,7 +57,7 @@ impl Meaning {
         }
     }
 
-    /// Adds what was read, or why it could not be.
+    /// Adds a push, or the reason why it could not be read.
     pub(super) fn push(&mut self, push: Result<Push, Wrong>) {
         match push {
             Ok(push) => self.pushes.push(push),
@@ -64,7 +65,7 @@ impl Meaning {
         }
     }
 
-    /// Adds what was read, or why it could not be.
+    /// Adds an announcement, or the reason why it could not be read.
     pub(super) fn announce(&mut self, announced: Result<Announcement, Wrong>) {
         match announced {
             Ok(announced) => self.announcements.push(announced),
@@ -74,12 +75,12 @@ impl Meaning {
 }
 
 impl Delivered<'_> {
-    /// The value at a path of names such as `/repository/id`.
+    /// Returns the value at a path of names such as `/repository/id`.
     pub(super) fn at(&self, path: &str) -> Option<&Value> {
         at(self.fields, path)
     }
 
-    /// The text at a path.
+    /// Returns the text at a path, or `None` if the value there is not a string.
     pub(super) fn text(&self, path: &str) -> Option<&str> {
         self.at(path)?.as_str()
     }
@@ -93,10 +94,11 @@ fn at<'v>(fields: &'v Map<String, Value>, path: &str) -> Option<&'v Value> {
     }
 }
 
-/// A branch or tag that moved.
+/// Reads a branch or tag that moved.
 ///
 /// # Errors
-/// What is wrong, without quoting it.
+///
+/// Returns a description of the problem that does not quote the delivery.
 pub(super) fn moved(
     remote: Remote,
     reference: Option<&str>,
@@ -108,7 +110,7 @@ pub(super) fn moved(
         Some(id) => object_id(id),
     };
     let reference = reference.ok_or("it has no ref")?;
-    // No name of git's has such characters (git-check-ref-format(1)), and no database wants them.
+    // Git forbids such characters in names (git-check-ref-format(1)), and no database wants them.
     let odd = |c: char| c.is_control() || c == ' ';
     if !is_reference(reference) || !reference.starts_with("refs/") || reference.contains(odd) {
         return Err("its ref is none of git's names".into());
@@ -122,7 +124,7 @@ pub(super) fn moved(
     })
 }
 
-/// All references of a repository are to be asked for.
+/// Returns an announcement that all references of a repository have to be listed.
 pub(super) fn all_of(remote: Remote, id: &str) -> Announcement {
     Announcement {
         remote,
@@ -131,7 +133,7 @@ pub(super) fn all_of(remote: Remote, id: &str) -> Announcement {
     }
 }
 
-/// The wiki that belongs to a repository: a repository of its own beside it.
+/// Returns the wiki of a repository, which is a repository of its own next to it.
 pub(super) fn wiki_of(remote: &Remote) -> Result<Remote, Wrong> {
     let name = format!("{}.wiki", remote.repository);
     let clone_url = remote.clone_url.as_ref().map(|url| {

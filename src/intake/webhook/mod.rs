@@ -1,12 +1,12 @@
-//! Webhooks of forges: verify the raw bytes, scan every text on the spot, and note what was pushed.
+//! Webhooks of forges: verify the raw bytes, scan every text on the spot, and record what was pushed.
 //!
-//! A delivery shows by its headers that it may be genuine ([`Webhook::expects`]), its proof is checked over the bytes
-//! as they came (`verify`), and it is received ([`Webhook::receive`]): the
-//! event is told by a header (`forge`), the body is read (`payload`), and what it tells of pushes (`meaning`,
-//! one file per shape of payloads) becomes work items. Keys that stand in the payload itself become sightings
-//! at once; the text is kept nowhere. What that amounts to is committed by the [`Inbox`], many deliveries in
-//! one transaction, and only then is the delivery answered. A delivery that amounts to nothing, as most do,
-//! does not touch the database.
+//! The headers of a delivery show that it may be genuine ([`Webhook::expects`]), its proof is verified
+//! over the bytes as they arrived (`verify`), and it is received ([`Webhook::receive`]): a header names
+//! the event (`forge`), the body is parsed (`payload`), and its pushes (`meaning`, one file per shape of
+//! payload) become work items. Keys in the payload itself become sightings at once; the text is not
+//! stored. The result is committed by the [`Inbox`], many deliveries in one transaction, and only then is
+//! the delivery answered. A delivery without work items or sightings, as most are, does not touch the
+//! database.
 
 mod bitbucket;
 mod forge;
@@ -42,14 +42,15 @@ use meaning::{Delivered, Meaning};
 use tally::{Good, Loss, Refusal, Tally};
 use verify::Verifier;
 
-/// The largest delivery that is read, in bytes. GitHub cuts payloads off at 25 MB.
+/// Maximum size of a delivery, in bytes. GitHub caps payloads at 25 MB.
 pub const MAX_DELIVERY: usize = 25 << 20;
 
-/// Larger bodies are read on a thread of their own, so that other requests need not wait.
+/// Size in bytes above which bodies are processed on a blocking thread, so that other requests need not
+/// wait.
 const LARGE: usize = 64 << 10;
 
-/// How many times its own size a delivery takes while it is read, and what it amounts to while it waits to be
-/// stored: a push of a hundred bytes becomes a work item of six hundred.
+/// Memory that a delivery takes while it is read and while its contents wait to be stored, as a multiple
+/// of its size: a push of a hundred bytes becomes a work item of six hundred.
 const COST: usize = 8;
 
 /// The most bytes that are kept of what is wrong with a push: it names what the payload does.
@@ -58,47 +59,49 @@ const WRONG_MAX: usize = 300;
 /// When to send a delivery again that found the inbox full.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// The wait before a delivery that found no room in the queue is sent again. That takes as long as reading does.
+/// Time after which a delivery that found no room in the queue should be sent again. The workers need
+/// that long to make room.
 const RETRY_WHEN_FULL: Duration = Duration::from_mins(1);
 
-/// Why a delivery is not accepted.
+/// Error returned when a delivery is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// 401
+    /// 401: the delivery is not genuine.
     #[error(transparent)]
     Unverified(#[from] Unverified),
-    /// 400: the header that names the event.
+    /// 400: the header that names the event is missing, empty or too long.
     #[error("the header `{0}` is missing, empty or too long: it names the event")]
     NoEvent(&'static str),
-    /// 400: another forge's delivery.
+    /// 400: the delivery is from another forge.
     #[error(
         "the headers are those of another forge; send this delivery to `/webhooks/{}`, with a header `{header}` \
          for this endpoint", forge.name()
     )]
     Foreign {
-        /// Whose it is.
+        /// Forge that sent the delivery.
         forge: Forge,
-        /// The header that this endpoint needs.
+        /// Name of the header that this endpoint requires.
         header: &'static str,
     },
-    /// 400
+    /// 400: the body is not a payload.
     #[error(transparent)]
     Body(#[from] BodyError),
-    /// 503: too many deliveries wait already.
+    /// 503: too many deliveries are waiting already.
     #[error("too many deliveries wait to be stored; send this one again later")]
     Busy {
-        /// When to send it again.
+        /// Time to wait before the delivery is sent again.
         retry_after: Duration,
     },
-    /// 503: too much waits already of what it tells of. What there is room for was taken.
+    /// 503: too many work items of the same repository, owner or server are waiting. Items for which
+    /// there was room were accepted.
     #[error(
         "too much of this repository, its owner or its server waits to be read; send this delivery again later"
     )]
     Full {
-        /// When to send it again.
+        /// Time to wait before the delivery is sent again.
         retry_after: Duration,
     },
-    /// 503 mostly: nothing was changed.
+    /// Usually 503: nothing was changed.
     #[error(transparent)]
     Store(#[from] Arc<StoreError>),
     /// 500: a task of this program died.
@@ -106,18 +109,18 @@ pub enum WebhookError {
     Died,
 }
 
-/// One forge's webhook, as configured.
+/// Configuration of one forge's webhook.
 #[derive(Debug, Clone)]
 pub struct WebhookOptions {
-    /// Who sends.
+    /// Forge that sends the deliveries.
     pub forge: Forge,
-    /// What deliveries may be signed with, at least one.
+    /// Secrets with which deliveries may be signed, at least one.
     pub secrets: Vec<SecretString>,
-    /// Where repositories are cloned from.
+    /// Permitted clone URLs.
     pub places: ClonePlaces,
 }
 
-/// The receiving end of one forge's webhooks.
+/// Receiver of one forge's webhooks.
 #[derive(Debug)]
 pub struct Webhook {
     forge: Forge,
@@ -129,7 +132,7 @@ pub struct Webhook {
     tally: Arc<Tally>,
 }
 
-/// A delivery whose sender is known, not read yet.
+/// A delivery whose sender is verified and whose body is not parsed yet.
 #[derive(Debug)]
 pub struct Proved {
     headers: HeaderMap,
@@ -137,7 +140,8 @@ pub struct Proved {
 }
 
 impl Proved {
-    /// How many bytes reading it and storing what it amounts to takes at most, give or take.
+    /// Returns an estimate of the memory that reading the delivery and storing its contents takes at
+    /// most, in bytes.
     pub fn cost(&self) -> usize {
         COST * self.body.len()
     }
@@ -170,7 +174,7 @@ struct Read {
 }
 
 impl Webhook {
-    /// A webhook whose deliveries go into the inbox of `parts`.
+    /// Creates a webhook whose deliveries go into the inbox of `parts`.
     pub fn new(
         options: WebhookOptions,
         responder: Responder,
@@ -180,7 +184,7 @@ impl Webhook {
         let tally = Arc::new(Tally::new(options.forge, responder.clock().now()));
         let mut places = options.places;
         places.allow_public(options.forge);
-        // The task is there until the last inbox is gone.
+        // The task exists until the last inbox is dropped.
         let _ = parts.tallies.send(Arc::clone(&tally));
         Self {
             forge: options.forge,
@@ -193,34 +197,36 @@ impl Webhook {
         }
     }
 
-    /// Whose deliveries it takes.
+    /// Returns the forge whose deliveries the webhook receives.
     pub fn forge(&self) -> Forge {
         self.forge
     }
 
-    /// Notes a delivery that was too large to be read.
+    /// Counts a delivery that was too large to be read.
     pub fn refused_as_too_large(&self) {
         self.tally.refused(Refusal::TooLarge);
     }
 
-    /// Notes a delivery that came when there was no room for it.
+    /// Counts a delivery for which there was no room.
     pub fn refused_for_lack_of_room(&self) {
         self.tally.refused(Refusal::Unavailable);
     }
 
-    /// Looks at the headers of a delivery before anybody reads its body.
+    /// Checks the headers of a delivery before its body is read.
     ///
     /// # Errors
-    /// [`WebhookError::Unverified`] when no body could make the delivery genuine.
+    ///
+    /// Returns [`WebhookError::Unverified`] if no body could make the delivery genuine.
     pub fn expects(&self, headers: &HeaderMap) -> Result<(), WebhookError> {
         let expected = self.verifier.expects(headers).map_err(Into::into);
         self.counted(expected)
     }
 
-    /// Checks the untouched bytes of a delivery's body.
+    /// Verifies the unmodified bytes of a delivery's body.
     ///
     /// # Errors
-    /// [`WebhookError::Unverified`] when it is not genuine.
+    ///
+    /// Returns [`WebhookError::Unverified`] if the delivery is not genuine.
     pub async fn verify(
         self: &Arc<Self>,
         headers: HeaderMap,
@@ -235,10 +241,12 @@ impl Webhook {
         self.counted(verified.await)
     }
 
-    /// Takes a delivery whose sender is known. When this returns, what it amounts to is in the database.
+    /// Receives a delivery whose sender is verified. Once this returns, the contents of the delivery are
+    /// in the database.
     ///
     /// # Errors
-    /// [`WebhookError`]; the delivery can be repeated then.
+    ///
+    /// Returns a [`WebhookError`] if the delivery was not received. It can be repeated in that case.
     pub async fn receive(self: &Arc<Self>, delivery: Proved) -> Result<(), WebhookError> {
         let outcome = match self.read_wholly(delivery).await {
             Ok(read) => self.keep(read).await,
@@ -247,7 +255,7 @@ impl Webhook {
         self.counted(outcome)
     }
 
-    /// Counts what was refused.
+    /// Counts the delivery if it was refused.
     fn counted<T>(&self, outcome: Result<T, WebhookError>) -> Result<T, WebhookError> {
         if let Err(error) = &outcome {
             let loss = match error {
@@ -278,7 +286,8 @@ impl Webhook {
         outcome
     }
 
-    /// Runs what takes time with the size of a body, of large ones on a thread of their own.
+    /// Runs work that takes time proportional to the size of a body, on a blocking thread if the body is
+    /// large.
     async fn anywhere<T: Send + 'static>(
         self: &Arc<Self>,
         size: usize,
@@ -349,7 +358,7 @@ impl Webhook {
         })?;
         let json = payload::json(headers, body)?;
         let fields = payload::fields(&json)?;
-        // It is kept, so it must not be what we look for.
+        // The identifier is stored, so it must not contain a key.
         let id = self.forge.delivery(headers, body);
         let id = id.filter(|id| !self.responder.redactor().holds_key(id));
         let digest = id.is_none().then(|| hex::encode(Sha256::digest(body)));
@@ -363,7 +372,7 @@ impl Webhook {
             .map(|read| Read { id, ..read })
     }
 
-    /// Scans every text of a delivery and notes what it tells of pushes.
+    /// Scans every text of a delivery and records its pushes.
     fn gather(
         &self,
         delivered: &Delivered<'_>,
@@ -422,7 +431,7 @@ impl Webhook {
         let Gathered {
             items, candidates, ..
         } = gathered;
-        // Most candidates are nobody's; they are sorted out before anything waits for the write lock.
+        // Most candidates are not known keys; they are dropped before anything waits for the write lock.
         let store = self.responder.store();
         let sightings = candidates.ours(store).await.map_err(Arc::new)?;
         let sightings = self.responder.clean(sightings);

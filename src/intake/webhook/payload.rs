@@ -1,5 +1,5 @@
-//! The body of a delivery: an object in JSON, or in a field of a form. What tells of pushes is kept, the rest
-//! is only read through.
+//! Body of a delivery: a JSON object, or a form with such an object in a field. Fields about pushes are
+//! kept; the rest is parsed and discarded.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::forge::MAX_DEPTH;
 
-/// The fields of the whole that are kept: those that say what was pushed where.
+/// Top-level fields that are kept: those that describe pushes.
 const KEPT: &[&str] = &[
     "after",
     "before",
@@ -28,38 +28,38 @@ const KEPT: &[&str] = &[
     "wiki",
 ];
 
-/// A field that is read through wherever it stands: there may be thousands of commits.
+/// Name of a field that is dropped at any level: there may be thousands of commits.
 const COMMITS: &str = "commits";
 
-/// The most values that are kept of one payload. Real ones have a few hundred.
+/// Maximum number of values of one payload that are kept. Real payloads have a few hundred.
 const MAX_KEPT: usize = 100_000;
 
-/// The most fields of one payload, kept or not. A push of 2,048 commits has some 40,000.
+/// Maximum number of fields of one payload, kept or not. A push of 2,048 commits has some 40,000.
 const MAX_FIELDS: usize = 500_000;
 
-/// Why a body is no payload. All of it is 400.
+/// Error returned for a body that is not a payload. Every variant is a 400.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
-    /// Nothing at all.
+    /// The body is empty.
     #[error("the body is empty")]
     Empty,
     /// The form has no payload.
     #[error("the form has no readable field `payload`")]
     NoPayload,
-    /// Not JSON.
+    /// The payload is not JSON.
     #[error("the payload is not valid JSON: line {line}, column {column}")]
     NotJson {
-        /// From 1.
+        /// Line, counted from 1.
         line: usize,
-        /// From 1.
+        /// Column, counted from 1.
         column: usize,
     },
-    /// JSON, but not what a forge sends.
+    /// The payload is JSON, but not what a forge sends.
     #[error("the payload {0}")]
     Odd(&'static str),
 }
 
-/// Whether the body is declared as a form.
+/// Returns `true` if the body is declared as a form.
 pub(super) fn is_form(headers: &HeaderMap) -> bool {
     let declared = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let essence = declared.unwrap_or_default().split(|b| *b == b';').next();
@@ -67,7 +67,7 @@ pub(super) fn is_form(headers: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
-/// The JSON of a body, and of a form its field `payload`.
+/// Returns the JSON of a body, which is the field `payload` if the body is a form.
 pub(super) fn json<'b>(headers: &HeaderMap, body: &'b [u8]) -> Result<Cow<'b, [u8]>, BodyError> {
     if body.is_empty() {
         return Err(BodyError::Empty);
@@ -80,7 +80,8 @@ pub(super) fn json<'b>(headers: &HeaderMap, body: &'b [u8]) -> Result<Cow<'b, [u
     Ok(Cow::Borrowed(body))
 }
 
-/// The field `payload` of a form, decoded. `None` when there is none or its escapes are broken.
+/// Returns the field `payload` of a form, decoded. Returns `None` if there is no such field or its
+/// escapes are invalid.
 pub(super) fn form_payload(form: &[u8]) -> Option<Vec<u8>> {
     let mut fields = form.split(|b| *b == b'&');
     let encoded = fields.find_map(|field| field.strip_prefix(b"payload="))?;
@@ -103,7 +104,11 @@ pub(super) fn form_payload(form: &[u8]) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-/// Reads the payload; gives the fields that tell of pushes.
+/// Parses the payload and returns the fields that describe pushes.
+///
+/// # Errors
+///
+/// Returns a [`BodyError`] if the payload is not JSON, or not what a forge sends.
 pub(super) fn fields(json: &[u8]) -> Result<Map<String, Value>, BodyError> {
     let mut state = State {
         left: MAX_KEPT,
@@ -132,12 +137,12 @@ pub(super) fn fields(json: &[u8]) -> Result<Map<String, Value>, BodyError> {
 }
 
 struct State {
-    /// How many values may still be kept.
+    /// Number of values that may still be kept.
     left: usize,
-    /// How many fields there may still be.
+    /// Number of fields that may still follow.
     fields_left: usize,
     hasher: RandomState,
-    /// What is wrong with the payload, if it is something else than its syntax.
+    /// Problem of the payload, if it is something other than its syntax.
     odd: Option<&'static str>,
 }
 
@@ -148,14 +153,14 @@ impl State {
     }
 }
 
-/// Reads a value, and builds it if it is to be kept. What is not kept becomes null.
+/// Deserializes a value, which is built only if it is `wanted` and null otherwise.
 struct Keep<'s> {
     state: &'s mut State,
     depth: u8,
     wanted: bool,
 }
 
-/// A value that was read, and its fingerprint, by which two of them are the same or not.
+/// A deserialized value and its fingerprint, by which values are compared for equality.
 struct Seen {
     value: Value,
     print: u64,
@@ -272,8 +277,8 @@ impl<'de> Visitor<'de> for Keep<'_> {
                 kept.insert(name.0.into_owned(), field.value);
             }
         }
-        // GitLab's build events repeat a field. Of one that says something else the second time, it is
-        // anybody's guess what holds.
+        // GitLab's build events repeat a field with the same value. If the values differ, it is anybody's
+        // guess which one holds.
         prints.sort_unstable();
         prints.dedup();
         if prints.windows(2).any(|pair| pair[0].0 == pair[1].0) {
@@ -286,7 +291,7 @@ impl<'de> Visitor<'de> for Keep<'_> {
     }
 }
 
-/// The name of a field, without a copy where there is no escape in it.
+/// Name of a field, borrowed unless it contains an escape.
 struct Name<'de>(Cow<'de, str>);
 
 impl<'de> serde::Deserialize<'de> for Name<'de> {

@@ -1,10 +1,10 @@
-//! Where the repositories of payloads are cloned from, and which host that is.
+//! Clone URLs of the repositories in payloads, and the hosts to which they belong.
 //!
-//! A push that a webhook and a feed tell of is one work item, so both have to name the same host, and the
-//! token of a host is sent to no other. So an address of the configuration comes first; what a payload says
-//! counts where the configuration says nothing. Whoever signs payloads must not choose what is asked inside
-//! the operator's network, though: an address counts only if its server is a configured one, or the forge's own
-//! on the internet.
+//! A push that both a webhook and a feed report is one work item, so both have to name the same host, and
+//! the token of a host is sent to no other. A URL in the configuration therefore takes precedence; the
+//! one in a payload is used where the configuration is silent. Whoever signs payloads must not choose
+//! which servers inside the operator's network receive requests, though: a URL is accepted only if its
+//! server is a configured one, or a public server of the forge.
 
 use std::borrow::Cow;
 
@@ -15,38 +15,40 @@ use super::Forge;
 use crate::fetch::RepositoryName;
 use crate::forge::Remote;
 
-/// The longest clone address that is taken, in bytes.
+/// Maximum length of a clone URL, in bytes.
 const MAX_URL: usize = 2048;
 
-/// The longest identifier of a repository, in bytes.
+/// Maximum length of a repository's identifier, in bytes.
 const MAX_ID: usize = 64;
 
-/// What the configuration says of clone addresses.
+/// Configuration of clone URLs.
 #[derive(Debug, Clone, Default)]
 pub struct ClonePlaces {
-    /// The base of all repositories of this webhook: `{base}/{owner}/{name}.git`.
+    /// Base URL of all repositories of this webhook: `{base}/{owner}/{name}.git`.
     pub base: Option<Url>,
-    /// The bases that workers know by the host.
+    /// Base URLs that workers know for their hosts.
     pub known: Vec<Url>,
-    /// More servers that payloads may name, by scheme, host and port.
+    /// Further servers that payloads may name, by scheme, host and port.
     pub hosts: Vec<Url>,
 }
 
-/// What is wrong with a delivery, without its texts.
+/// Problem of a delivery, described without quoting its texts.
 pub(super) type Wrong = Cow<'static, str>;
 
 impl ClonePlaces {
-    /// Adds the servers that are a forge's own on the internet.
+    /// Adds the public servers of a forge.
     pub(super) fn allow_public(&mut self, forge: Forge) {
         let servers = forge.public_servers().iter();
         self.hosts
             .extend(servers.flat_map(|server| Url::parse(server)));
     }
 
-    /// The repository `name`, which the payload says is cloned from `told`.
+    /// Returns the repository `name`, whose clone URL is `told` according to the payload.
     ///
     /// # Errors
-    /// What is wrong with the name or the address. Of the address it quotes no more than the server.
+    ///
+    /// Returns a description of what is wrong with the name or the URL. It quotes no more of the URL than
+    /// the server.
     pub(super) fn remote(
         &self,
         id: Option<String>,
@@ -87,7 +89,7 @@ impl ClonePlaces {
     }
 }
 
-/// An address that may be cloned from: http or https, and nothing in it but the place.
+/// Parses a clone URL: HTTP or HTTPS, without credentials, query or fragment.
 fn address(told: &str) -> Result<Url, &'static str> {
     let url = Some(told).filter(|told| told.len() <= MAX_URL);
     let url = url.and_then(|told| Url::parse(told).ok());
@@ -104,7 +106,8 @@ fn address(told: &str) -> Result<Url, &'static str> {
     Ok(url)
 }
 
-/// The host of an address as work items name it: with its port unless that is the scheme's own.
+/// Returns the host of a URL as work items name it: with its port unless that is the default of the
+/// scheme.
 fn host_of(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     match url.port() {
@@ -113,7 +116,8 @@ fn host_of(url: &Url) -> String {
     }
 }
 
-/// A number or a UUID that identifies a repository. Nothing else that is text: it is kept.
+/// Returns the number or UUID that identifies a repository. No other text is accepted, since it is
+/// stored.
 pub(super) fn id(value: &Value) -> Option<String> {
     match value {
         Value::Number(number) => number.as_u64().map(|number| number.to_string()),

@@ -1,5 +1,5 @@
-//! What one webhook saw, counted in memory and written down every few seconds: a delivery that changes nothing
-//! costs the database nothing.
+//! Counts of one webhook, collected in memory and written to the database every few seconds. A delivery
+//! that changes nothing costs the database nothing.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -18,12 +18,12 @@ pub(super) struct Tally {
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// What is not written down yet.
+    /// Counts that are not written to the database yet.
     fresh: WebhookCounts,
     changed: bool,
-    /// Since the program started.
+    /// Refused deliveries since the program started.
     refused: Refused,
-    /// Since the last good delivery.
+    /// Number of deliveries without a valid proof since the last good one.
     unproved: u64,
     dropped: Option<Dropped>,
 }
@@ -59,16 +59,16 @@ struct Refused {
     unavailable: u64,
 }
 
-/// Why a delivery was refused.
+/// Reason why a delivery was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// 401
+    /// 401: no valid proof.
     Unproved,
-    /// 400
+    /// 400: not readable.
     Unreadable,
-    /// 413
+    /// 413: too large.
     TooLarge,
-    /// 503
+    /// 503: not stored.
     Unavailable,
 }
 
@@ -86,7 +86,7 @@ pub(super) struct Good {
 impl Tally {
     pub(super) fn new(forge: Forge, since: Timestamp) -> Self {
         let counts = Counts {
-            // The webhook is to be seen before its first delivery.
+            // The webhook should be visible before its first delivery.
             changed: true,
             ..Counts::default()
         };
@@ -159,7 +159,7 @@ impl Tally {
         })
     }
 
-    /// Gives back what could not be written down.
+    /// Puts back counts that could not be written.
     pub(super) fn put_back(&self, taken: &WebhookCounts) {
         let mut counts = self.lock();
         counts.changed = true;

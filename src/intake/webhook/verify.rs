@@ -1,7 +1,7 @@
-//! Whether a delivery comes from somebody who knows the secret.
+//! Verification that a delivery comes from somebody who knows the secret.
 //!
-//! GitHub, Gitea and Bitbucket sign the raw body with HMAC-SHA-256. GitLab sends its secret token as it is, or
-//! signs identifier, time and body as Standard Webhooks have it. Sources:
+//! GitHub, Gitea and Bitbucket sign the raw body with HMAC-SHA-256. GitLab sends its secret token in
+//! plain text, or signs identifier, time and body according to Standard Webhooks. Sources:
 //! <https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries>,
 //! <https://docs.gitlab.com/user/project/integrations/webhooks/>,
 //! <https://docs.gitea.com/usage/webhooks>,
@@ -20,29 +20,31 @@ use subtle::{Choice, ConstantTimeEq as _};
 use super::Forge;
 use super::payload::{form_payload, is_form};
 
-/// How far the time of a signed delivery may be from ours, in seconds (Standard Webhooks: 5 minutes).
+/// Maximum difference between the time of a signed delivery and the server's, in seconds (Standard
+/// Webhooks: 5 minutes).
 const TOLERANCE: i64 = 300;
 
-/// The most signatures of one header that are looked at.
+/// Maximum number of signatures in one header that are checked.
 const MAX_SIGNATURES: usize = 8;
 
-/// The longest identifier and the longest time of a signed delivery, in bytes.
+/// Maximum length of the identifier and of the time of a signed delivery, in bytes.
 const MAX_ID: usize = 256;
 const MAX_TIME: usize = 20;
 
-/// Why a delivery is refused. All of it is 401.
+/// Error returned for a delivery that is not genuine. Every variant is a 401.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unverified {
     /// The header that carries the proof is missing or empty.
     #[error("the header `{0}` is missing or empty; give the webhook a secret")]
     Missing(&'static str),
-    /// GitHub's older signature alone.
+    /// Only GitHub's older signature is present.
     #[error("`X-Hub-Signature` (SHA-1) alone is no proof; `X-Hub-Signature-256` is missing")]
     Sha1Only,
-    /// The proof is malformed, or made with no secret that is configured, or over another body.
+    /// The proof is malformed, was made with a secret that is not configured, or was made over another
+    /// body.
     #[error("the header `{0}` does not fit the body and any configured secret")]
     Mismatch(&'static str),
-    /// The signature fits, but it is old or from the future.
+    /// The signature is valid, but its time is too far in the past or the future.
     #[error(
         "the delivery was signed more than 5 minutes away from this server's time (`webhook-timestamp`); \
          check both clocks"
@@ -50,12 +52,12 @@ pub enum Unverified {
     ClockSkew,
 }
 
-/// Knows the secrets of one forge's webhooks.
+/// Verifier of one forge's deliveries.
 #[derive(Debug)]
 pub(super) struct Verifier {
     forge: Forge,
     secrets: Vec<SecretString>,
-    /// Those of them that are signing tokens of Standard Webhooks, decoded.
+    /// The signing tokens of Standard Webhooks among the secrets, decoded.
     signing_keys: Vec<SecretSlice<u8>>,
 }
 
@@ -72,8 +74,8 @@ impl Verifier {
         }
     }
 
-    /// Looks whether any body could fit the proof that the headers carry: it is there and well-formed. GitLab's
-    /// secret token is the whole proof already.
+    /// Checks that some body could fit the proof in the headers: the proof is present and well-formed.
+    /// GitLab's secret token is already verified here, since it is the whole proof.
     pub(super) fn expects(&self, headers: &HeaderMap) -> Result<(), Unverified> {
         match self.forge {
             Forge::GitHub => {
@@ -92,7 +94,7 @@ impl Verifier {
         }
     }
 
-    /// Checks the proof over the bytes of the body exactly as they arrived.
+    /// Verifies the proof over the bytes of the body exactly as they arrived.
     pub(super) fn verify(
         &self,
         headers: &HeaderMap,
@@ -120,8 +122,8 @@ impl Verifier {
         self.digest(&hub_digest(headers, header)?, header, body)
     }
 
-    /// A form is signed over the JSON in it (`services/webhook/deliver.go` in <https://github.com/go-gitea/gitea>),
-    /// unlike GitHub's.
+    /// Verifies a delivery of Gitea. Unlike with GitHub, a form is signed over the JSON in it
+    /// (`services/webhook/deliver.go` in <https://github.com/go-gitea/gitea>).
     fn gitea(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Unverified> {
         let (claimed, header) = gitea_digest(headers)?;
         let form = if is_form(headers) {
@@ -145,7 +147,8 @@ impl Verifier {
         accept(fits, header)
     }
 
-    /// GitLab's secret token. Digests are compared, so that nothing tells how long a secret is.
+    /// Verifies GitLab's secret token. Digests are compared, so that the length of a secret is not
+    /// revealed.
     fn token(&self, headers: &HeaderMap) -> Result<(), Unverified> {
         let header = "X-Gitlab-Token";
         let token = value(headers, header).ok_or(Unverified::Missing(header))?;
@@ -157,7 +160,7 @@ impl Verifier {
         accept(fits, header)
     }
 
-    /// Standard Webhooks: the HMAC over `{id}.{timestamp}.{body}`.
+    /// Verifies a signature of Standard Webhooks: the HMAC over `{id}.{timestamp}.{body}`.
     fn standard(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<(), Unverified> {
         let Claim {
             id,
@@ -173,7 +176,7 @@ impl Verifier {
             }
         }
         accept(fits, "webhook-signature")?;
-        // Told only to those who have proved that they know the secret.
+        // Reported only to senders who have proved that they know the secret.
         let signed_at = str::from_utf8(signed_at).ok();
         let signed_at = signed_at.and_then(|text| text.parse::<i64>().ok());
         let distance = signed_at.and_then(|at| at.checked_sub(now.as_second()));
@@ -184,14 +187,15 @@ impl Verifier {
     }
 }
 
-/// What a delivery that is signed as Standard Webhooks have it says of itself.
+/// Headers of a delivery that is signed according to Standard Webhooks.
 struct Claim<'h> {
     id: &'h [u8],
     signed_at: &'h [u8],
     signatures: Vec<[u8; 32]>,
 }
 
-/// `v1,` and base64 of the signature, several of them apart by spaces.
+/// Parses the headers of Standard Webhooks. Each signature is `v1,` and base64; several are separated by
+/// spaces.
 fn standard_claim(headers: &HeaderMap) -> Result<Claim<'_>, Unverified> {
     let needed = |header| value(headers, header).ok_or(Unverified::Missing(header));
     let bounded = |header, most| {
@@ -223,14 +227,15 @@ fn standard_claim(headers: &HeaderMap) -> Result<Claim<'_>, Unverified> {
     })
 }
 
-/// `sha256=` and 64 hexadecimal digits.
+/// Parses a digest of the form `sha256=` and 64 hexadecimal digits.
 fn hub_digest(headers: &HeaderMap, header: &'static str) -> Result<[u8; 32], Unverified> {
     let signature = value(headers, header).ok_or(Unverified::Missing(header))?;
     let digits = signature.strip_prefix(b"sha256=");
     hex_digest(digits.unwrap_or_default(), header)
 }
 
-/// The hexadecimal digits alone, or GitHub's header, which newer versions send too; and which header it was.
+/// Parses Gitea's digest, which is hexadecimal digits alone, or GitHub's header, which newer versions
+/// also send. Returns the digest and the name of the header.
 fn gitea_digest(headers: &HeaderMap) -> Result<([u8; 32], &'static str), Unverified> {
     let own = [
         "X-Gitea-Signature",
@@ -264,7 +269,7 @@ fn accept(fits: Choice, header: &'static str) -> Result<(), Unverified> {
 }
 
 fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    // HMAC takes keys of any length.
+    // HMAC accepts keys of any length.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else {
         return [0; 32];
     };
@@ -416,7 +421,7 @@ mod tests {
         }
         let wrong = Err(Unverified::Mismatch("webhook-signature"));
         assert_eq!(check("msg_other", signature, at), wrong);
-        // A wrong signature is refused though the plain token beside it is right.
+        // A wrong signature is refused even if the plain token next to it is right.
         assert_eq!(check(id, "v1,AAAA", at), wrong);
         assert_eq!(check(id, &signature.replace("v1,", ""), at), wrong);
     }
