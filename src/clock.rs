@@ -1,20 +1,21 @@
-//! Time enters the program here and nowhere else, so that tests can hold it still.
+//! The only place where the current time enters the program, so that tests can control it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Where the current time comes from.
+/// A source of the current time.
 pub trait Clock: fmt::Debug + Send + Sync {
-    /// The present moment, cut to whole microseconds: the finest unit the database and the log keep.
+    /// Returns the current time, truncated to whole microseconds: the finest unit that the database and
+    /// the log keep.
     fn now(&self) -> Timestamp;
 }
 
-/// A clock that every part of the program shares.
+/// A clock shared by all parts of the program.
 pub type SharedClock = Arc<dyn Clock>;
 
-/// The machine's clock.
+/// The system clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -28,20 +29,21 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that moves only when told to.
+/// A clock that only moves when it is advanced.
 #[derive(Debug)]
 pub struct ManualClock(Mutex<Timestamp>);
 
 impl ManualClock {
-    /// A clock that shows `at`.
+    /// Creates a clock that shows `at`, truncated to whole microseconds.
     pub fn new(at: Timestamp) -> Self {
         Self(Mutex::new(whole_micros(at)))
     }
 
-    /// Moves the clock forward (or, with a negative duration, back).
+    /// Moves the clock forward or, if the duration is negative, back.
     ///
     /// # Panics
-    /// When the result lies outside the range of [`Timestamp`].
+    ///
+    /// Panics if the result is outside the range of [`Timestamp`].
     pub fn advance(&self, by: SignedDuration) {
         let mut at = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *at = at
