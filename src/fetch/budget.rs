@@ -1,4 +1,4 @@
-//! The places and the memory that fetches under way share.
+//! Places and memory shared by the fetches in flight.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,13 +8,13 @@ use super::FetchError;
 use super::patience::Place;
 use super::weight::Lane;
 
-/// The largest pack in an ordinary place, in bytes.
+/// Size of the largest pack in an ordinary place, in bytes.
 pub(super) const SMALL_PACK: usize = 1 << 20;
 
-/// The largest pack in the lane of medium ones, in bytes.
+/// Size of the largest pack in the medium lane, in bytes.
 const MEDIUM_PACK: usize = 16 << 20;
 
-/// The places of that lane.
+/// Number of places in the medium lane.
 const MEDIUM_PLACES: usize = 2;
 
 /// The lane in which a push is fetched. When it turns out to be larger than its lane allows, it takes a place of
@@ -22,17 +22,17 @@ const MEDIUM_PLACES: usize = 2;
 /// when it has its turn there: it keeps nobody waiting meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum FetchLane {
-    /// Among others, up to 1 MiB of pack.
+    /// Many places, each for up to 1 MiB of pack.
     #[default]
     Ordinary,
-    /// Among few, up to 16 MiB of pack.
+    /// Few places, each for up to 16 MiB of pack.
     Medium,
-    /// Alone, with as much as is held of any pack.
+    /// A single place, for as much as is held of any pack.
     Large,
 }
 
 impl FetchLane {
-    /// The first lane in which a pack of this size may be held.
+    /// Returns the first lane in which a pack of `bytes` may be held.
     fn for_bytes(bytes: usize) -> Self {
         if bytes <= SMALL_PACK {
             Self::Ordinary
@@ -44,8 +44,8 @@ impl FetchLane {
     }
 }
 
-/// The memory that concurrent fetches share: many small packs, few medium ones and one large one, and the same for
-/// what is inflated from them. So the most that is held is known, whatever is pushed.
+/// Memory shared by concurrent fetches: many small packs, few medium ones and one large one, and likewise
+/// for the data inflated from them. The maximum is therefore known, whatever is pushed.
 #[derive(Debug)]
 pub(super) struct Budget {
     ordinary: Places,
@@ -55,7 +55,7 @@ pub(super) struct Budget {
     pub(super) heavy: Lane,
 }
 
-/// The places of a lane.
+/// Places of a lane.
 #[derive(Debug)]
 struct Places {
     free: Arc<Semaphore>,
@@ -144,7 +144,7 @@ impl Budget {
     }
 }
 
-/// A place among the fetches, and the budget that all of them share.
+/// Place of a fetch, and the budget shared by all fetches.
 #[derive(Debug, Clone)]
 pub(super) struct Seat {
     pub(super) budget: Arc<Budget>,
@@ -153,7 +153,7 @@ pub(super) struct Seat {
 
 #[cfg(test)]
 impl Seat {
-    /// An ordinary place in a budget that nobody else has.
+    /// Creates an ordinary place in a budget of its own.
     pub(super) fn alone() -> Self {
         Self {
             budget: Arc::new(Budget::new(1)),
@@ -162,7 +162,7 @@ impl Seat {
     }
 }
 
-/// The place of one fetch, as far as memory goes. Given back when dropped.
+/// Memory reserved for one fetch. It is released on drop.
 #[derive(Debug)]
 pub(super) struct Admission {
     place: OwnedSemaphorePermit,
@@ -170,7 +170,8 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    /// Makes sure that packs of `bytes` in all may be held, changing to another lane where needed; gives the lane.
+    /// Ensures that packs of `bytes` in total may be held, changing to another lane if necessary. Returns
+    /// the lane.
     ///
     /// # Errors
     /// [`FetchError::Busy`] or [`FetchError::LargeBusy`] when that has no place free.

@@ -1,72 +1,73 @@
-//! What can go wrong between a push and its texts, told apart by what the caller should do about it.
+//! Failures between a push and its texts, distinguished by what the caller should do about them.
 
 use std::time::Duration;
 
 use thiserror::Error;
 
-/// Why a range could not be fetched. No message holds contents of a repository.
+/// Error returned when a range could not be fetched. No message contains contents of a repository.
 #[derive(Debug, Error)]
 pub enum FetchError {
-    /// The repository is not there (404, 410) or may not be shown (451). Trying again is of no use.
+    /// The repository does not exist (404, 410) or may not be shown (451). Retrying is pointless.
     #[error("the repository is gone or not public any more (HTTP {status})")]
     Gone {
-        /// The HTTP status.
+        /// HTTP status code.
         status: u16,
     },
-    /// The server no longer has the pushed commit: the branch was deleted or pushed over, and cleaned up.
+    /// The server no longer has the pushed commit: the branch was deleted or force-pushed, and the commit
+    /// was garbage-collected.
     #[error("the server no longer has the pushed commit")]
     CommitGone,
-    /// The server wants credentials (401) or refuses those it got (403). Without a token GitHub answers
-    /// like this for every repository that is not public.
+    /// The server requires credentials (401) or rejects those it received (403). Without a token GitHub
+    /// gives this answer for every repository that is not public.
     #[error(
         "the server refuses access (HTTP {status}); check the source's token if it should be allowed"
     )]
     Unauthorized {
-        /// The HTTP status.
+        /// HTTP status code.
         status: u16,
     },
-    /// Asked too often (429, or 403 with rate-limit headers).
+    /// The client is throttled (429, or 403 with rate-limit headers).
     #[error("the server asks to slow down (HTTP {status})")]
     RateLimited {
-        /// The HTTP status.
+        /// HTTP status code.
         status: u16,
-        /// How long the server said to wait, if it said.
+        /// Time to wait according to the server, if it states one.
         retry_after: Option<Duration>,
     },
     /// Any other HTTP status that is not 200.
     #[error("the server answered HTTP {status}")]
     Server {
-        /// The HTTP status.
+        /// HTTP status code.
         status: u16,
     },
-    /// No connection to the server could be made.
+    /// The connection to the server could not be established.
     #[error("the connection failed: {0}")]
     Unreachable(String),
     /// The connection broke.
     #[error("the connection failed: {0}")]
     Network(String),
-    /// Nothing came for too long.
+    /// The server sent nothing for too long.
     #[error("the server sent nothing for {seconds} s")]
     Stalled {
-        /// How long was waited.
+        /// Time waited, in seconds.
         seconds: u64,
     },
-    /// Bytes kept coming, but too slowly, or not to their end in time.
+    /// The server kept sending, but too slowly, or did not finish before the deadline.
     #[error("the server sends too slowly: the fetch was given up after {seconds} s")]
     TooSlow {
-        /// How long was waited.
+        /// Time waited, in seconds.
         seconds: u64,
     },
-    /// The server, or reading what it sent, takes longer than others can be kept waiting for the place: the push is to
-    /// be fetched in a lane for slower ones.
+    /// The server, or reading what it sent, takes longer than others can be kept waiting for the place.
+    /// The push is to be fetched in a lane for slower ones.
     #[error(
         "others wait, and it takes longer than its place allows: the push goes on among slower ones after {seconds} s"
     )]
     Outpaced {
-        /// How long was waited.
+        /// Time waited, in seconds.
         seconds: u64,
     },
-    /// The push is larger than its place allows, and no larger one is free.
+    /// The push is larger than its place allows, and no larger place is free.
     #[error("the push is larger than its place allows, and waits for its turn among larger ones")]
     Busy,
     /// The same of the largest place.
@@ -78,10 +79,10 @@ pub enum FetchError {
     /// The server reported an error of its own.
     #[error("the git server reports: {0}")]
     Refused(String),
-    /// The pack is damaged.
+    /// The pack is corrupt.
     #[error("the pack is damaged: {0}")]
     Corrupt(&'static str),
-    /// The work item names something that cannot be asked for.
+    /// The work item names something that cannot be requested.
     #[error("the pushed range cannot be asked for: {0}")]
     BadRequest(&'static str),
 }

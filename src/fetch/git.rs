@@ -1,4 +1,4 @@
-//! Asks a git server for what one push added.
+//! Requests the contents of a push from a git server.
 
 use std::sync::Arc;
 
@@ -16,28 +16,28 @@ use super::rest::Rest;
 use super::texts::{self, Fetched};
 use super::{FetchError, FetchLimits, Guard};
 
-/// The longest answer to `ls-refs HEAD` that is read.
+/// Maximum size of an answer to `ls-refs HEAD`, in bytes.
 const MAX_LIST: usize = 64 << 10;
 
-/// The longest list of references that is read.
+/// Maximum size of a list of references that is read, in bytes.
 const MAX_REFERENCES: usize = 16 << 20;
 
-/// A pushed range, and where to fetch it.
+/// A pushed range and the repository to fetch it from.
 #[derive(Debug, Clone)]
 pub struct RangeRequest {
-    /// The repository, `https://host/owner/name.git`; see [`super::RepositoryName::clone_url`].
+    /// URL of the repository, `https://host/owner/name.git`; see [`super::RepositoryName::clone_url`].
     pub clone_url: Url,
-    /// An access token, sent with the first request already. GitHub takes its tokens as a password.
+    /// Access token, sent with the first request already. GitHub accepts its tokens as a password.
     pub token: Option<SecretString>,
-    /// The reference that was pushed, `refs/heads/…`.
+    /// Full name of the reference that was pushed, `refs/heads/…`.
     pub reference: String,
-    /// Where the reference pointed before. All zeros: it is new.
+    /// Target of the reference before the push. All zeros if the reference is new.
     pub before: ObjectId,
-    /// Where it points now. All zeros: it was deleted.
+    /// Target of the reference after the push. All zeros if the reference was deleted.
     pub after: ObjectId,
 }
 
-/// Fetches pushed ranges. Cheap to clone; clones share their memory budget.
+/// Fetcher of pushed ranges. Cheap to clone; clones share their memory budget.
 #[derive(Debug, Clone)]
 pub struct GitFetcher {
     pub(super) client: Client,
@@ -46,28 +46,28 @@ pub struct GitFetcher {
     pub(super) guard: Guard,
 }
 
-/// What the server made of a request.
+/// Kinds of answers to a request for a pack.
 enum Answered {
-    /// It sent a pack, whole or cut off at the byte limit.
+    /// The server sent a pack, complete or cut off at the byte limit.
     Pack { bytes: Vec<u8>, whole: bool },
-    /// It knows the commit that was named as `have`, but sent nothing yet.
+    /// The server knows the commit that was named as `have`, but did not send a pack yet.
     Acknowledged,
-    /// It does not know it, and sent nothing.
+    /// The server does not know that commit, and sent no pack.
     Unknown,
 }
 
-/// The branches and tags of a repository.
+/// Branches and tags of a repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct References {
-    /// Full names, `refs/heads/…` and `refs/tags/…`, and what they point to.
+    /// Full names, `refs/heads/…` and `refs/tags/…`, and their targets.
     pub list: Vec<(String, ObjectId)>,
-    /// What `HEAD` points to: a full name, unless it is detached or the repository is empty.
+    /// Target of `HEAD`, as a full name. `None` if it is detached or the repository is empty.
     pub head: Option<String>,
-    /// There are more than 50,000, or their names have more than 4 MiB: the others are left out.
+    /// `true` if there are more than 50,000 references, or their names exceed 4 MiB. The rest is omitted.
     pub cut: bool,
 }
 
-/// One fetch under way.
+/// A fetch in flight.
 struct Session<'f> {
     peer: Peer<'f>,
     fetcher: &'f GitFetcher,
@@ -75,16 +75,16 @@ struct Session<'f> {
     request: &'f RangeRequest,
     seat: Seat,
     admission: Admission,
-    /// How long the server was and may be waited for.
+    /// Accounting of the time spent waiting for the server.
     patience: Patience,
-    /// Pack bytes received so far.
+    /// Number of bytes of pack data received so far.
     received: usize,
-    /// What is still to come of the last pack.
+    /// Remainder of the last pack, which the server has yet to send.
     rest: Option<Rest>,
 }
 
 impl GitFetcher {
-    /// A fetcher that uses `client` (see [`super::http_client`]) within `limits`.
+    /// Creates a fetcher that uses `client` (see [`super::http_client`]) within `limits`.
     pub fn new(client: Client, limits: FetchLimits) -> Self {
         Self {
             client,
@@ -94,41 +94,47 @@ impl GitFetcher {
         }
     }
 
-    /// The same fetcher for clone addresses that others may have told: none is asked that stands for an
-    /// address which `guard` refuses. What names are resolved to, the client's own guard judges.
+    /// Restricts the fetcher for clone URLs that come from third parties: a URL that contains an IP
+    /// address is requested only if `guard` admits it. The addresses that names resolve to are checked by
+    /// the client's own guard.
     #[must_use]
     pub fn guarded_by(self, guard: Guard) -> Self {
         Self { guard, ..self }
     }
 
-    /// The bounds it keeps to.
+    /// Returns the limits of the fetcher.
     pub fn limits(&self) -> &FetchLimits {
         &self.limits
     }
 
-    /// Fetches what the push added.
+    /// Fetches the contents of a push.
     ///
-    /// Usually this is one request. The server is asked for `after` and told that we have `before`, without
-    /// insisting on a pack, so that it answers whether it knows `before`:
-    /// - it does, and the two are related: the pack comes in the same answer;
-    /// - it does, and they are not: a second request insists;
-    /// - it does not, or `before` is all zeros: we say that we have what `HEAD` points to, unless the pushed
-    ///   reference is `HEAD`'s own, whose whole history is new to us.
+    /// Usually this takes one request. It asks the server for `after` and states `before` as already
+    /// present, without insisting on a pack, so that the server answers whether it knows `before`:
+    /// - if it does, and the two are related, the pack comes in the same answer;
+    /// - if it does, and they are not, a second request insists;
+    /// - if it does not, or `before` is all zeros, the target of `HEAD` is stated as present, unless the
+    ///   pushed reference is that of `HEAD`, whose whole history is new.
     ///
-    /// If `after` does not lead back to `before`, the push dropped commits: those are fetched too, as long
-    /// as the server still has them.
+    /// If `after` does not lead back to `before`, the push dropped commits. Those are fetched too, as
+    /// long as the server still has them.
     ///
     /// # Errors
+    ///
     /// See [`FetchError`].
     pub async fn fetch(&self, request: &RangeRequest) -> Result<Fetched, FetchError> {
         let limits = Arc::clone(&self.limits);
         self.fetch_within(request, Place::default(), limits).await
     }
 
-    /// As [`GitFetcher::fetch`], in a place and within bounds of its own. How long a server is waited for while
-    /// nobody else waits, and how many are at a time, is the fetcher's affair all the same.
+    /// Fetches the contents of a push like [`GitFetcher::fetch`], in a given place and within given
+    /// limits.
+    ///
+    /// The fetcher's own limits still determine how long a server is waited for when no other fetch is
+    /// waiting, and how many fetches run concurrently.
     ///
     /// # Errors
+    ///
     /// See [`FetchError`].
     pub async fn fetch_within(
         &self,
@@ -165,9 +171,10 @@ impl GitFetcher {
         Ok(fetched.with_rest(session.rest))
     }
 
-    /// Lists the branches and tags of a repository, at most 6 MiB of them.
+    /// Lists the branches and tags of a repository, at most 50,000 of them with 4 MiB of names.
     ///
     /// # Errors
+    ///
     /// See [`FetchError`].
     pub async fn references(
         &self,
@@ -178,9 +185,10 @@ impl GitFetcher {
             .await
     }
 
-    /// As [`GitFetcher::references`], in a place of its own.
+    /// Lists branches and tags like [`GitFetcher::references`], in a given place.
     ///
     /// # Errors
+    ///
     /// See [`FetchError`].
     pub async fn references_from(
         &self,
@@ -232,7 +240,7 @@ impl Session<'_> {
         }
     }
 
-    /// The range of a new reference, or of one whose former commit is unknown.
+    /// Fetches the range of a new reference, or of one whose former commit is unknown.
     async fn without_before(&mut self) -> Result<Pack, FetchError> {
         let head = self.head().await?;
         let is_pushed = |head: &Head| head.branch.as_ref() == Some(&self.request.reference);
@@ -275,7 +283,8 @@ impl Session<'_> {
         while let Some(chunk) = self.patience.wait(body.part(&mut response)).await?? {
             let before = pack.len();
             answer.feed(&chunk, &mut pack)?;
-            // What is no part of a pack, such as the empty lines while it is put together, is a sign of life.
+            // Anything outside the pack, such as empty lines while the server prepares it, is a
+            // keep-alive.
             body.count(pack.len() - before)?;
             self.patience.received(pack.len() - before)?;
             if pack.len() > room {
@@ -300,7 +309,7 @@ impl Session<'_> {
             let lane = self.admission.cover(&self.fetcher.budget, held)?;
             self.patience.holds(lane);
             if pack.len() > SMALL_PACK {
-                // All at once: growing step by step would hold the pack twice at each.
+                // All at once: growing in steps would hold the pack twice at each step.
                 pack.reserve_exact(room.saturating_sub(pack.len()) + chunk.len());
             }
         }
@@ -328,8 +337,8 @@ impl Session<'_> {
         answer.finish()
     }
 
-    /// Parses the pack of the range, and tells whether `after` leads back to `before`. One that is cut
-    /// cannot tell; it counts as connected.
+    /// Parses the pack of the range and checks whether `after` leads back to `before`. A pack that is cut
+    /// off does not allow an answer and counts as connected.
     async fn parse_range(&self, bytes: Vec<u8>, whole: bool) -> Result<(Pack, bool), FetchError> {
         let limits = Arc::clone(&self.limits);
         let seat = self.seat.clone();
@@ -343,7 +352,7 @@ impl Session<'_> {
     }
 }
 
-/// Runs a computation where it may take its time.
+/// Runs a computation on a thread that may block.
 async fn compute<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, FetchError> + Send + 'static,
 ) -> Result<T, FetchError> {

@@ -1,5 +1,5 @@
-//! Which network addresses may be connected to: a guard against requests that others make us send
-//! (server-side request forgery, CWE-918).
+//! Restriction of the network addresses to which connections are made, against server-side request
+//! forgery (CWE-918).
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,27 +9,28 @@ use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use thiserror::Error;
 
-/// Says which addresses may be connected to. Cheap to clone.
+/// Decides which addresses may be connected to. Cheap to clone.
 ///
-/// Addresses of the public internet always may. Private ones and those of this machine may be had by hosts
-/// that the operator named. Addresses that lead nowhere else than to the machine's own provider or segment
-/// (link-local ones, metadata services, multicast, the unspecified address) may be had by no name at all: only
-/// where the operator wrote the address itself.
+/// Addresses of the public internet are always admitted. Private addresses and those of this machine are
+/// admitted for hosts that the operator named. Addresses that only lead to the machine's own provider or
+/// network segment (link-local ones, metadata services, multicast, the unspecified address) are admitted
+/// only if the operator wrote the address itself, never for a name.
 ///
-/// As the resolver of an HTTP client it judges the addresses that are then connected to, so a name that is
-/// resolved to something else the next time gains nothing. An address that stands in a URL is not resolved: it
-/// is for [`check`](Self::check). Behind a proxy, which resolves names by itself, the proxy has to do this.
+/// As the resolver of an HTTP client, the guard checks the very addresses that are then connected to, so
+/// a name that resolves to something else the next time gains nothing. An address in a URL is not
+/// resolved and has to be passed to [`check`](Self::check). A proxy resolves names by itself, so behind a
+/// proxy it is the proxy that has to enforce this.
 #[derive(Debug, Clone)]
 pub struct Guard(Arc<Trust>);
 
-/// Whom the operator named.
+/// Hosts that the operator named.
 #[derive(Debug)]
 enum Trust {
     Everybody,
     Hosts(HashSet<String>),
 }
 
-/// An address must not be connected to.
+/// Error returned for an address that must not be connected to.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{host} is at {address}, {}", match .reach {
     Reach::Nobody => "which belongs to this machine's own network or provider: nothing is sent there",
@@ -41,35 +42,36 @@ pub struct Refused {
     reach: Reach,
 }
 
-/// Who may be reached at an address.
+/// Reach of an address, in ascending order of restriction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Reach {
     /// Anybody on the internet.
     Public,
-    /// This machine, or somebody on a network of the operator's.
+    /// This machine, or a host on one of the operator's networks.
     Private,
-    /// Nobody that a request is meant for.
+    /// No host that a request could legitimately be meant for.
     Nobody,
 }
 
 impl Guard {
-    /// For requests whose hosts all come from the operator: any name may have a private address.
+    /// Creates a guard for requests whose hosts all come from the operator: any name may have a private
+    /// address.
     pub fn operator() -> Self {
         Self(Arc::new(Trust::Everybody))
     }
 
-    /// Only the internet.
+    /// Creates a guard that admits public addresses only.
     pub fn public_only() -> Self {
         Self::trusting([])
     }
 
-    /// The internet, and the hosts of these addresses wherever they are.
+    /// Creates a guard that admits public addresses, and the hosts of the given URLs at private ones too.
     pub fn trusting<'u>(named: impl IntoIterator<Item = &'u Url>) -> Self {
         let hosts = named.into_iter().filter_map(Url::host_str).map(key_of);
         Self(Arc::new(Trust::Hosts(hosts.collect())))
     }
 
-    /// The same guard, which trusts these host names too.
+    /// Returns a guard that trusts the given host names as well.
     pub(super) fn and(&self, hosts: impl IntoIterator<Item = String>) -> Self {
         match &*self.0 {
             Trust::Everybody => self.clone(),
@@ -82,10 +84,11 @@ impl Guard {
         }
     }
 
-    /// Checks the address that stands in a URL. Of a URL with a name this says nothing.
+    /// Checks the address in a URL. A URL with a name always passes.
     ///
     /// # Errors
-    /// [`Refused`] when the operator did not name the address and it is not one of the internet.
+    ///
+    /// Returns [`Refused`] if the address is neither public nor named by the operator.
     pub fn check(&self, url: &Url) -> Result<(), Refused> {
         let Some(host) = url.host_str() else {
             return Ok(());
@@ -99,7 +102,7 @@ impl Guard {
         }
     }
 
-    /// Whether the host of this name may be at `address`.
+    /// Checks that the host with the given name may be at `address`.
     fn admits(&self, host: &str, address: IpAddr) -> Result<(), Refused> {
         match reach(address) {
             Reach::Public => Ok(()),
@@ -158,17 +161,19 @@ fn reach(address: IpAddr) -> Reach {
     }
 }
 
-/// By the IANA registry of special-purpose IPv4 addresses, and what providers document.
+/// Classifies an address by the IANA registry of special-purpose IPv4 addresses and the documentation of
+/// providers.
 fn reach_v4(address: Ipv4Addr) -> Reach {
     match address.octets() {
-        // "This network", multicast, reserved with broadcast; link-local, where most metadata services are,
-        // and those of Alibaba Cloud and of Oracle Cloud, and the host agent of Azure.
+        // "This network", multicast, reserved and broadcast; link-local, which includes most metadata
+        // services; the metadata services of Alibaba Cloud and Oracle Cloud, and the host agent of Azure.
         [0 | 224..=255, ..]
         | [169, 254, ..]
         | [100, 100, 100, 200]
         | [192, 0, 0, 192]
         | [168, 63, 129, 16] => Reach::Nobody,
-        // RFC 1918, loopback, shared space (RFC 6598), protocol assignments, tests and documentation.
+        // RFC 1918, loopback, shared space (RFC 6598), protocol assignments, tests and documentation,
+        // 6to4 relays.
         [10 | 127, ..]
         | [172, 16..=31, ..]
         | [192, 168, ..]
@@ -182,8 +187,8 @@ fn reach_v4(address: Ipv4Addr) -> Reach {
     }
 }
 
-/// By the IANA registry of special-purpose IPv6 addresses. Where an IPv4 address is embedded, the worse of
-/// both counts.
+/// Classifies an address by the IANA registry of special-purpose IPv6 addresses. If an IPv4 address is
+/// embedded, the more restricted of the two counts.
 fn reach_v6(address: Ipv6Addr) -> Reach {
     let segments = address.segments();
     let v4 = |high: u16, low: u16| {
@@ -198,12 +203,12 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
         [0, 0, 0, 0, 0, 0 | 0xffff, ..]
         | [0, 0, 0, 0, 0xffff, 0, ..]
         | [0x64, 0xff9b, 0, 0, 0, 0, ..] => last,
-        // NAT64 of a network's own (RFC 8215).
+        // Local-use NAT64 (RFC 8215).
         [0x64, 0xff9b, 1, ..] => last.max(Reach::Private),
-        // 6to4, Teredo (RFC 4380, section 4: the client's address is inverted).
+        // 6to4, Teredo (RFC 4380 section 4: the client's address is inverted).
         [0x2002, high, low, ..] => v4(high, low),
         [0x2001, 0, high, low, ..] => v4(high, low).max(v4(!segments[6], !segments[7])),
-        // Metadata of AWS and of Google Cloud, link-local, multicast.
+        // Metadata services of AWS and Google Cloud, link-local, multicast.
         [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]
         | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]
         | [0xfe80..=0xfebf | 0xff00..=0xffff, ..] => Reach::Nobody,

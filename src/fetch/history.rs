@@ -1,4 +1,4 @@
-//! The commits and tags of a pack, and how they hang together.
+//! Commits and tags of a pack and the links between them.
 
 use std::ops::Range;
 
@@ -8,27 +8,27 @@ use gix_object::{CommitRefIter, TagRefIter};
 use super::FetchError;
 use super::weight::Weight;
 
-/// What ordering the commits takes for each of them, in bytes.
+/// Memory needed to order the commits, in bytes per commit.
 const ORDER_BYTES: usize = 24;
 
-/// The most that is kept of one history, in bytes: some 200,000 commits.
+/// Maximum memory of one history, in bytes: some 200,000 commits.
 const MAX_BYTES: usize = 20 << 20;
 
-/// A commit's links.
+/// Links of a commit.
 #[derive(Debug, Clone)]
 struct Commit {
     id: ObjectId,
     tree: ObjectId,
-    /// Where its parents stand in the list of all parents.
+    /// Range of the commit's parents in the list of all parents.
     parents: Range<u32>,
 }
 
-/// The commits and tags of a pack. Beyond what a visit may hold it is incomplete, and says so.
+/// Commits and tags of a pack. The history is marked as incomplete if it exceeds what a visit may hold.
 #[derive(Debug, Default)]
 pub(super) struct History {
     commits: Vec<Commit>,
     parents: Vec<ObjectId>,
-    /// Tags and what they point to.
+    /// Tags and their targets.
     tags: Vec<(ObjectId, ObjectId)>,
     bytes: usize,
     incomplete: bool,
@@ -82,29 +82,29 @@ impl History {
         Ok(())
     }
 
-    /// Whether `bytes` more may be kept; counts them.
+    /// Counts `bytes` and returns `true` if they may be kept.
     fn takes(&mut self, bytes: usize) -> bool {
         self.bytes += bytes;
         self.bytes <= MAX_BYTES
     }
 
     fn parent_count(&self) -> u32 {
-        // There are at most as many as MAX_BYTES allows.
+        // `MAX_BYTES` bounds the number of parents.
         u32::try_from(self.parents.len()).unwrap_or(u32::MAX)
     }
 
-    /// Whether some commits, tags or parents were too many to be kept.
+    /// Returns `true` if commits, tags or parents were omitted because there were too many.
     pub(super) fn is_incomplete(&self) -> bool {
         self.incomplete
     }
 
-    /// The id of the commit at this index.
+    /// Returns the id of the commit at the given index.
     pub(super) fn commit(&self, at: u32) -> Option<ObjectId> {
         self.commits.get(at as usize).map(|commit| commit.id)
     }
 
-    /// Whether `ancestor` is reached from `tip` through the commits at hand. An incomplete history cannot
-    /// tell; it counts as connected.
+    /// Returns `true` if `ancestor` is reachable from `tip` through the commits at hand. An incomplete
+    /// history does not allow an answer and counts as connected.
     pub(super) fn connects(&self, tip: ObjectId, ancestor: ObjectId) -> bool {
         if self.incomplete {
             return true;
@@ -132,11 +132,11 @@ impl History {
         false
     }
 
-    /// What a tag leads to, through other tags, but not beyond `end`.
+    /// Follows tags to their target, but not beyond `end`.
     fn peeled(&self, mut id: ObjectId, end: ObjectId) -> ObjectId {
         let mut tags: Vec<_> = self.tags.iter().collect();
         tags.sort_unstable();
-        // No tag can lead back to itself; damaged ones may say so.
+        // Sound tags cannot form a cycle, but corrupt ones may.
         for _ in 0..tags.len() {
             if id == end {
                 break;
@@ -149,14 +149,14 @@ impl History {
         id
     }
 
-    /// A commit with about half of the others behind it; none if there is but one.
+    /// Returns a commit that about half of the others precede, or `None` if there is at most one commit.
     pub(super) fn middle(&self) -> Option<ObjectId> {
         let last = self.commits.len().checked_sub(2)?;
         self.commit(*self.oldest_first().get(last / 2)?)
     }
 
-    /// The indexes of the commits and their trees, each after its parents, so that a blob is found in the
-    /// commit that brought it.
+    /// Returns an iterator over the indexes of the commits and their trees. Each commit comes after its
+    /// parents, so that a blob is found in the commit that introduced it.
     pub(super) fn roots(&self) -> impl Iterator<Item = (u32, ObjectId)> {
         let sorted = self.oldest_first().into_iter();
         sorted.filter_map(|at| Some((at, self.commits.get(at as usize)?.tree)))
@@ -167,7 +167,7 @@ impl History {
         let mut sorted = Vec::with_capacity(self.commits.len());
         let mut done = vec![false; self.commits.len()];
         let mut open: Vec<(u32, u32)> = Vec::new();
-        // A pack holds new commits first, so most parents are done before their children from the back.
+        // Packs list new commits first, so going backwards most parents are done before their children.
         for start in (0..count(&self.commits)).rev() {
             if !std::mem::replace(&mut done[start as usize], true) {
                 open.push((start, self.commits[start as usize].parents.start));
@@ -201,7 +201,7 @@ impl History {
             .unwrap_or_default()
     }
 
-    /// The indexes of the commits in the order of their ids.
+    /// Returns the indexes of the commits, sorted by id.
     fn index(&self) -> Vec<u32> {
         let mut index: Vec<u32> = (0..count(&self.commits)).collect();
         index.sort_unstable_by_key(|at| self.commits[*at as usize].id);

@@ -1,4 +1,4 @@
-//! The one HTTP client, and what its answers mean.
+//! The HTTP client and the interpretation of its responses.
 
 use std::error::Error;
 use std::ops::Deref;
@@ -15,40 +15,45 @@ use tokio::time::Instant;
 
 use super::{FetchError, Guard};
 
-/// Redirects followed for one request.
+/// Maximum number of redirects that are followed for one request.
 const MAX_REDIRECTS: usize = 3;
 
-/// The longest wait that a server is taken at its word for.
+/// Maximum time to wait that is accepted from a server.
 const MAX_WAIT: Duration = Duration::from_hours(24);
 
-/// The longest description of a network error, in bytes.
+/// Maximum length of the description of a network error, in bytes.
 const MAX_DESCRIPTION: usize = 300;
 
-/// The HTTP client could not be set up.
+/// Error returned when the HTTP client could not be set up.
 #[derive(Debug, ThisError)]
 #[error("cannot set up the HTTP client: {0}")]
 pub struct HttpClientError(String);
 
-/// The HTTP client for requests whose hosts the operator named: [`guarded_client`] with
+/// Creates an HTTP client for requests whose hosts the operator named: a [`guarded_client`] with
 /// [`Guard::operator`].
 ///
 /// # Errors
-/// When the operating system does not let it be set up.
+///
+/// Fails if the operating system prevents the setup.
 pub fn http_client() -> Result<Client, HttpClientError> {
     guarded_client(&Guard::operator())
 }
 
-/// The HTTP client of the whole program, which connects to what `guard` admits: TLS by rustls with ring, a connect timeout, and our name and
-/// version as user agent. It follows no redirect by itself: a redirected POST would lose its body, and a
-/// redirect to another host would carry a request where nobody meant it to go.
+/// Creates the HTTP client of the whole program, which connects only to addresses that `guard` admits.
 ///
-/// On a system without root certificates it still reaches servers over plain HTTP, which is all that a demo
-/// or a forge on the same machine needs; every HTTPS server is refused, and a warning says what to install.
+/// It uses TLS by rustls with ring, a connect timeout, and a user agent of the program's name and
+/// version. It follows no redirect by itself: a redirected POST would lose its body, and a redirect to
+/// another host would send a request where it was never meant to go.
+///
+/// On a system without root certificates the client still reaches servers over plain HTTP, which is all
+/// that a demo or a forge on the same machine needs; every HTTPS server is rejected, and a warning says
+/// what to install.
 ///
 /// # Errors
-/// When the operating system does not let it be set up.
+///
+/// Fails if the operating system prevents the setup.
 pub fn guarded_client(guard: &Guard) -> Result<Client, HttpClientError> {
-    // Only the first call installs; a provider that is there already is this one.
+    // Only the first call installs a provider. Later calls find the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let guard = guard.and(proxies());
     let client = builder(&guard).build().or_else(|error| {
@@ -59,7 +64,7 @@ pub fn guarded_client(guard: &Guard) -> Result<Client, HttpClientError> {
     client.map_err(|error| HttpClientError(describe(&error)))
 }
 
-/// The proxies that the environment names: they are the operator's.
+/// Returns the hosts of the proxies in the environment, which are the operator's.
 fn proxies() -> Vec<String> {
     let matcher = Matcher::from_env();
     let asked = ["http://host.invalid/", "https://host.invalid/"].map(Uri::from_static);
@@ -79,8 +84,8 @@ fn builder(guard: &Guard) -> ClientBuilder {
         .referer(false)
 }
 
-/// Sends what `request` builds for a URL, and again for each redirect that stays on the same host, waiting
-/// up to `patience` for the headers of the last answer.
+/// Sends the request that `request` builds for a URL, and again for each redirect that stays on the same
+/// server. Waits up to `patience` for the headers of the last response.
 pub(crate) async fn send(
     url: &Url,
     patience: Duration,
@@ -103,7 +108,7 @@ pub(crate) async fn send(
     Err(FetchError::Protocol("it redirects too often"))
 }
 
-/// The next bytes of an answer, waited for up to `patience`; nothing at its end.
+/// Returns the next bytes of a response, or `None` at its end. Waits up to `patience`.
 pub(crate) async fn read_chunk(
     response: &mut Response,
     patience: Duration,
@@ -116,8 +121,8 @@ pub(crate) async fn read_chunk(
     }
 }
 
-/// Returns why a request got no answer. When there is no connection, it is no fault of what was asked for, unless that
-/// was what led there.
+/// Returns the error for a request without a response. A failed connection is not blamed on the requested
+/// resource, unless a redirect of that resource led there.
 fn unsent(error: reqwest::Error, is_first: bool) -> FetchError {
     let is_unreachable = error.is_connect() && is_first;
     let description = describe(&error.without_url());
@@ -138,7 +143,7 @@ fn target(from: &Url, headers: &HeaderMap) -> Result<Url, FetchError> {
         .and_then(|location| location.to_str().ok())
         .and_then(|location| from.join(location).ok())
         .ok_or(FetchError::Protocol("it redirects to no valid address"))?;
-    // From 80 to 443, or to TLS at the same port: anything else is another server.
+    // From port 80 to 443, or to TLS on the same port: anything else is another server.
     let upgraded = from.scheme() == "http" && to.scheme() == "https" && from.port() == to.port();
     let same_server = from.host() == to.host()
         && (upgraded || from.origin() == to.origin())
@@ -151,7 +156,7 @@ fn target(from: &Url, headers: &HeaderMap) -> Result<Url, FetchError> {
     }
 }
 
-/// Turns an HTTP status other than 200 into the error that it stands for.
+/// Converts an HTTP status other than 200 to the corresponding error.
 pub(super) fn check_status(response: &Response) -> Result<(), FetchError> {
     let status = response.status().as_u16();
     let wait = retry_after(response.headers()).or_else(|| rate_limit_wait(response.headers()));
@@ -171,8 +176,8 @@ pub(super) fn check_status(response: &Response) -> Result<(), FetchError> {
     }
 }
 
-/// The wait that `Retry-After` asks for: seconds, or a date that is compared with the server's own `Date`
-/// (RFC 9110 §10.2.3), at most a day.
+/// Returns the time to wait according to `Retry-After`: seconds, or a date that is compared with the
+/// server's own `Date` (RFC 9110 section 10.2.3), at most a day.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match value.parse::<u64>() {
@@ -182,8 +187,8 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(wait.min(MAX_WAIT))
 }
 
-/// The wait until GitHub's quota is filled again, when `x-ratelimit-remaining` is 0: `x-ratelimit-reset`
-/// (epoch seconds) compared with the server's own `Date`, at most a day.
+/// Returns the time until GitHub's quota is replenished if `x-ratelimit-remaining` is 0:
+/// `x-ratelimit-reset` (epoch seconds) compared with the server's own `Date`, at most a day.
 pub(crate) fn rate_limit_wait(headers: &HeaderMap) -> Option<Duration> {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
     if number("x-ratelimit-remaining")? > 0 {
@@ -193,7 +198,7 @@ pub(crate) fn rate_limit_wait(headers: &HeaderMap) -> Option<Duration> {
     Some(until(headers, reset)?.min(MAX_WAIT))
 }
 
-/// From the moment of the answer, by the server's clock, to `at`. Zero when that is past.
+/// Returns the time from the response, by the server's clock, to `at`. Zero if `at` is in the past.
 fn until(headers: &HeaderMap, at: Timestamp) -> Option<Duration> {
     let sent = parse_date(headers.get(DATE)?.to_str().ok()?)?;
     let wait = at.duration_since(sent);
@@ -204,7 +209,7 @@ fn parse_date(text: &str) -> Option<Timestamp> {
     rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
 }
 
-/// An error with its causes on one line, cut to a length that can be stored.
+/// Formats an error with its causes on one line, truncated to a length that can be stored.
 pub(super) fn describe(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

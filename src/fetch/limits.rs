@@ -1,45 +1,46 @@
-//! Bounds on one fetch.
+//! Limits of a fetch.
 
 use std::time::Duration;
 
 use super::budget::FetchLane;
 use super::pace::PaceLimits;
 
-/// What may be inflated of any pack, in bytes.
+/// Number of bytes that may be inflated from any pack.
 const BASE_ALLOWANCE: u64 = 64 << 20;
 
-/// What more may be inflated for each byte of a pack. Source code deflates to a fourth, deltas to less. A
-/// history that needs more is read in halves.
+/// Number of additional bytes that may be inflated for each byte of a pack. Source code deflates to a
+/// quarter, deltas to less. A history that needs more is read in halves.
 const ALLOWANCE_RATIO: u64 = 32;
 
-/// Bounds on one fetch. Sizes are in bytes.
+/// Limits of a fetch. Sizes are in bytes.
 #[derive(Debug, Clone)]
 pub struct FetchLimits {
-    /// Pack bytes received for one range. What comes beyond is not read.
+    /// Maximum size of the packs received for one range. Anything beyond is not read.
     pub max_fetch_bytes: u64,
-    /// Pack bytes that are held at a time. A history that is larger is read in halves, a single commit part by
-    /// part.
+    /// Maximum size of the packs that are held at a time. A history that is larger is read in halves, a
+    /// single commit part by part.
     pub max_held_bytes: usize,
-    /// Size of one object, inflated. Larger ones are left out.
+    /// Maximum size of one object, inflated. Larger objects are omitted.
     pub max_blob_bytes: u64,
-    /// Bytes inflated for one pack, the results of deltas included. For a small pack it is less: 64 MiB and 32
-    /// bytes for each byte received.
+    /// Maximum number of bytes inflated from one pack, including the results of deltas. The limit is
+    /// lower for a small pack: 64 MiB plus 32 bytes for each byte received.
     pub max_inflated_bytes: u64,
-    /// Objects in one pack.
+    /// Maximum number of objects in one pack.
     pub max_objects: u32,
-    /// Fetches under way at the same time, each with up to 1 MiB of pack. Two more may have 16 MiB, and one as much
-    /// as is held.
+    /// Maximum number of concurrent fetches, each with up to 1 MiB of pack. Two more may have 16 MiB, and
+    /// one as much as is held.
     pub concurrent: usize,
-    /// More of them, for what is read apart from others because a worker died while it held it.
+    /// Additional number of fetches, for work items that are read apart because a worker died while it
+    /// held them.
     pub beside: usize,
-    /// The longest time without anything from the server.
+    /// Maximum time without any data from the server.
     pub stall: Duration,
-    /// The longest time that the server is waited for in all.
+    /// Maximum time spent waiting for the server in total.
     pub total: Duration,
-    /// Over which time the rate of an answer is measured. At its beginning the server has half of it for
-    /// putting the pack together, and longer while it says that it still does so.
+    /// Window over which the rate of a response is measured. At the start the server has half of it to
+    /// prepare the pack, and longer while it reports that it is still doing so.
     pub window: Duration,
-    /// The least bytes per second. A server below it is left.
+    /// Minimum rate, in bytes per second. The fetch from a slower server is abandoned.
     pub rate: u64,
 }
 
@@ -62,14 +63,15 @@ impl Default for FetchLimits {
 }
 
 impl FetchLimits {
-    /// Returns what may be inflated of a pack of `received` bytes.
+    /// Returns the number of bytes that may be inflated from a pack of `received` bytes.
     pub(super) fn allowance(&self, received: u64) -> u64 {
         let more = received.saturating_mul(ALLOWANCE_RATIO);
         self.max_inflated_bytes
             .min(BASE_ALLOWANCE.saturating_add(more))
     }
 
-    /// The bounds for a push that a process ended with, `deaths` times so far: a quarter of them for each.
+    /// Returns the limits for a push during which a process died `deaths` times so far: each death
+    /// divides them by four.
     #[must_use]
     pub fn tightened(&self, deaths: u32) -> Self {
         let shift = deaths.saturating_mul(2).min(16);
@@ -83,7 +85,7 @@ impl FetchLimits {
         }
     }
 
-    /// The pace of an answer, when the server was waited for that long before.
+    /// Returns the pace of a response after the server was already waited for during `waited`.
     pub(super) fn pace_after(&self, waited: Duration) -> PaceLimits {
         PaceLimits {
             stall: self.stall,
@@ -95,8 +97,8 @@ impl FetchLimits {
         }
     }
 
-    /// The same for a pack: as long as a server only says that it is alive, it prepares one. In the large lane it
-    /// may do so to the end, elsewhere it is left for that lane.
+    /// Returns the pace of a pack. While a server only sends keep-alives, it is preparing the pack. In
+    /// the large lane it may do so until the deadline, elsewhere the fetch moves on to that lane.
     pub(super) fn pace_of_pack(&self, waited: Duration, lane: FetchLane) -> PaceLimits {
         let pace = self.pace_after(waited);
         let prepare = match lane {

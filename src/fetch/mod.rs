@@ -1,13 +1,14 @@
-//! A pushed range becomes texts in memory: git protocol v2 over smart HTTP, nothing on disk.
+//! Fetching of pushed ranges as texts in memory: git protocol v2 over smart HTTP, without touching the
+//! disk.
 //!
-//! [`GitFetcher::fetch`] asks a server for what a push added and returns a [`Fetched`], the packs as they
-//! came. [`Fetched::visit`] then hands every text in them to a closure, one at a time: commits, annotated
-//! tags, trees (their names are text too) and blobs with a path. It is all computation, so it belongs on a
-//! thread that may block.
+//! [`GitFetcher::fetch`] requests the contents of a push from a server and returns a [`Fetched`], the
+//! packs as received. [`Fetched::visit`] then passes every text in them to a closure, one at a time:
+//! commits, annotated tags, trees (their names are text too) and blobs with a path. It is pure
+//! computation, so it belongs on a thread that may block.
 //!
-//! Everything that comes from a server is bounded by [`FetchLimits`]: bytes received, bytes inflated, size
-//! and number of objects, time without a byte, time in all. What was left out because of a bound is
-//! counted, never passed over in silence.
+//! Everything that a server sends is bounded by [`FetchLimits`]: bytes received, bytes inflated, size and
+//! number of objects, time without a byte, total time. Anything omitted because of a limit is counted,
+//! never dropped in silence.
 
 mod budget;
 mod demand;

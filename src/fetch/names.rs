@@ -1,18 +1,18 @@
-//! Names that become part of a URL are checked before they get there.
+//! Names that become part of a URL, validated beforehand.
 
 use std::fmt;
 
 use reqwest::Url;
 use thiserror::Error;
 
-/// The longest owner or repository name that is accepted, in bytes. GitHub allows 39 and 100; names of
-/// managed users with their suffix are longer.
+/// Maximum length of an owner or repository name, in bytes. GitHub allows 39 and 100; names of managed
+/// users with their suffix are longer.
 const MAX_NAME: usize = 100;
 
-/// The most parts of a name. GitLab nests groups up to 20 deep.
+/// Maximum number of parts of a name. GitLab nests groups up to 20 levels deep.
 const MAX_PARTS: usize = 21;
 
-/// A name that no forge would give to a repository.
+/// Error returned for a name that no forge would give to a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
     "the repository's name is not OWNER/NAME in letters, digits, '-', '_', '~' and '.', with at most 100 of \
@@ -20,7 +20,7 @@ const MAX_PARTS: usize = 21;
 )]
 pub struct BadName;
 
-/// A repository's `owner/name`, or `group/subgroup/name`, known to be harmless inside a URL's path.
+/// A repository's `owner/name`, or `group/subgroup/name`, validated to be safe in the path of a URL.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RepositoryName {
     owner: String,
@@ -28,11 +28,12 @@ pub struct RepositoryName {
 }
 
 impl RepositoryName {
-    /// Checks `owner/name`.
+    /// Parses `owner/name`.
     ///
     /// # Errors
-    /// [`BadName`] for anything but letters, digits, `-`, `_`, `~` and `.` between slashes, for an empty or
-    /// overlong part, for the parts `.` and `..`, and for fewer than 2 or more than 21 parts.
+    ///
+    /// Returns [`BadName`] for anything but letters, digits, `-`, `_`, `~` and `.` between slashes, for
+    /// an empty or overlong part, for the parts `.` and `..`, and for fewer than 2 or more than 21 parts.
     pub fn parse(full: &str) -> Result<Self, BadName> {
         let (owner, name) = full.rsplit_once('/').ok_or(BadName)?;
         let parts = full.split('/');
@@ -46,20 +47,21 @@ impl RepositoryName {
         }
     }
 
-    /// The user, organisation or groups.
+    /// Returns the user, organization or groups.
     pub fn owner(&self) -> &str {
         &self.owner
     }
 
-    /// The repository's own name.
+    /// Returns the name of the repository, without the owner.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where the repository is cloned from: `{base}/{owner}/{name}.git`.
+    /// Returns the clone URL of the repository, `{base}/{owner}/{name}.git`.
     ///
     /// # Errors
-    /// [`BadName`] when `base` cannot carry a path, such as `mailto:`.
+    ///
+    /// Returns [`BadName`] if `base` cannot carry a path, such as `mailto:`.
     pub fn clone_url(&self, base: &Url) -> Result<Url, BadName> {
         let mut url = base.clone();
         url.path_segments_mut()

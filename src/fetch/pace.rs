@@ -1,4 +1,4 @@
-//! Servers that send too slowly are left: each place that one takes is one that a healthy server waits for.
+//! Minimum pace of servers: a place taken by a slow server is one that a healthy server waits for.
 
 use std::ops::Deref;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::FetchError;
 use super::http::read_chunk;
 
-/// How fast an answer of an API has to come: a page of 32 MiB within a minute, and no drops.
+/// Required pace of an API's response: a page of 32 MiB within a minute, and no trickling.
 const API_PACE: PaceLimits = PaceLimits {
     stall: Duration::from_secs(30),
     total: Duration::from_mins(1),
@@ -19,35 +19,36 @@ const API_PACE: PaceLimits = PaceLimits {
     prepare: None,
 };
 
-/// How fast an answer has to come.
+/// Required pace of a response.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PaceLimits {
-    /// How long nothing may come.
+    /// Maximum time without any data.
     pub(crate) stall: Duration,
-    /// How long the answer may take in all. Only the time spent waiting for the server counts, here as below:
-    /// what is done with the bytes is not its fault.
+    /// Maximum time of the whole response. Here and below, only the time spent waiting for the server
+    /// counts: processing the bytes is not its fault.
     pub(crate) total: Duration,
-    /// How long it may begin slowly.
+    /// Time at the start during which the response may be slow.
     pub(crate) grace: Duration,
-    /// Over which time the rate is measured, after that.
+    /// Window over which the rate is measured after the start.
     pub(crate) window: Duration,
-    /// The least bytes per second.
+    /// Minimum rate, in bytes per second.
     pub(crate) rate: u64,
-    /// How long it may have nothing but signs of life before its first byte that counts, where it has such.
+    /// Maximum time of nothing but keep-alives before the first byte that counts. `None` if the response
+    /// has no keep-alives.
     pub(crate) prepare: Option<Duration>,
 }
 
-/// Sees to it that an answer comes, and fast enough: each place that a slow server takes is one that a healthy
-/// server waits for.
+/// Enforces that a response arrives, and fast enough: a place taken by a slow server is one that a
+/// healthy server waits for.
 #[derive(Debug)]
 pub(crate) struct Pace {
     limits: PaceLimits,
     waited: Duration,
-    /// The end of the present window, in time waited.
+    /// End of the current window, in time waited.
     window_end: Duration,
-    /// Bytes of the present window.
+    /// Number of bytes in the current window.
     bytes: u64,
-    /// Whether there was nothing but signs of life so far.
+    /// `true` if nothing but keep-alives has arrived so far.
     prepares: bool,
 }
 
@@ -70,10 +71,11 @@ impl Pace {
         self.window_end = self.waited + self.limits.window;
     }
 
-    /// The next bytes of an answer, all of which count; nothing at its end.
+    /// Returns the next bytes of a response, all of which count, or `None` at its end.
     ///
     /// # Errors
-    /// As [`part`](Self::part).
+    ///
+    /// As for [`part`](Self::part).
     pub(crate) async fn chunk(
         &mut self,
         response: &mut Response,
@@ -85,11 +87,13 @@ impl Pace {
         Ok(chunk)
     }
 
-    /// The next bytes of an answer; nothing at its end. How many of them count, [`count`](Self::count) is told.
+    /// Returns the next bytes of a response, or `None` at its end. The caller passes the number of bytes
+    /// that count to [`count`](Self::count).
     ///
     /// # Errors
-    /// [`FetchError::Stalled`], [`FetchError::TooSlow`], [`FetchError::Outpaced`] while only signs of life came, and
-    /// [`FetchError::Network`].
+    ///
+    /// Returns [`FetchError::Stalled`], [`FetchError::TooSlow`], [`FetchError::Outpaced`] while only
+    /// keep-alives arrived, or [`FetchError::Network`].
     pub(crate) async fn part(
         &mut self,
         response: &mut Response,
@@ -97,7 +101,7 @@ impl Pace {
         let PaceLimits { stall, total, .. } = self.limits;
         let mut patience = stall.min(total.saturating_sub(self.waited));
         if self.bytes < self.per_window() {
-            // Should it end before anything comes, the window is judged.
+            // If the window ends before anything arrives, it is judged.
             patience = patience.min(self.window_end.saturating_sub(self.waited));
         }
         let begun = Instant::now();
@@ -109,16 +113,17 @@ impl Pace {
         }
     }
 
-    /// Returns how many bytes a window has to have.
+    /// Returns the minimum number of bytes in a window.
     fn per_window(&self) -> u64 {
         let millis = u64::try_from(self.limits.window.as_millis()).unwrap_or(u64::MAX);
         self.limits.rate.saturating_mul(millis) / 1000
     }
 
-    /// Counts bytes that came, none for a sign of life.
+    /// Counts bytes that arrived, 0 for a keep-alive.
     ///
     /// # Errors
-    /// As [`part`](Self::part).
+    ///
+    /// As for [`part`](Self::part).
     pub(crate) fn count(&mut self, bytes: usize) -> Result<(), FetchError> {
         if self.prepares && bytes > 0 {
             self.prepares = false;
@@ -145,10 +150,11 @@ impl Pace {
     }
 }
 
-/// Reads the body of an answer of an API, at most `limit` bytes; `None` when it is longer.
+/// Reads the body of an API's response. Returns `None` if it is longer than `limit` bytes.
 ///
 /// # Errors
-/// As [`Pace::chunk`]: it has to come within a minute.
+///
+/// As for [`Pace::chunk`]: the body has to arrive within a minute.
 pub(crate) async fn read_body(
     response: &mut Response,
     limit: usize,
@@ -191,7 +197,7 @@ mod tests {
         drops.waited = seconds(30);
         let error = drops.count(1).unwrap_err();
         assert!(matches!(error, FetchError::TooSlow { seconds: 30 }));
-        // Fast at first and slow then, and steady but without end.
+        // Fast at first and then slow; steady but endless.
         let mut wanes = Pace::new(limits);
         wanes.waited = seconds(30);
         wanes.count(1_000_000).unwrap();
@@ -228,7 +234,7 @@ mod tests {
         };
         let (_, ended) = alive_for(patient, 200);
         assert!(matches!(ended, Some(FetchError::TooSlow { seconds: 100 })));
-        // Once it sends, it has to go on: signs of life are none of that.
+        // Once it sends, it has to continue: keep-alives do not count any more.
         let (mut pace, ended) = alive_for(patient, 60);
         assert!(ended.is_none());
         pace.count(50).unwrap();

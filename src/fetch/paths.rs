@@ -1,4 +1,4 @@
-//! Where a blob stands: the path by which a commit of the same pack reaches it.
+//! Paths of blobs: those by which a commit of the same pack reaches them.
 
 use std::collections::HashMap;
 
@@ -9,29 +9,31 @@ use super::FetchError;
 use super::history::History;
 use super::weight::Weight;
 
-/// The most names that are kept for one pack. Blobs beyond are read all the same, without a path.
+/// Maximum number of names that are kept for one pack. Further blobs are still read, without a path.
 const MAX_NAMES: usize = 225_000;
 
-/// The most bytes that all names of one pack may have.
+/// Maximum size of all names of one pack, in bytes.
 const MAX_NAME_BYTES: usize = 8 << 20;
 
-/// The most bytes of trees that are kept while paths are made out, with 28 for each tree.
+/// Maximum size of the trees that are kept until the paths are built, in bytes, including 28 for each
+/// tree.
 const MAX_TREE_BYTES: usize = 24 << 20;
 
-/// What keeping the place of one blob costs: a slot in a table that is half empty, and its growth.
+/// Memory needed to keep the place of one blob, in bytes: a slot in a table that is half empty, and its
+/// growth.
 const PLACE_BYTES: usize = 48;
 
-/// The longest path that is given, in bytes; git itself stops at 4096. What is deeper has the path of what it
-/// is in.
+/// Maximum length of a path, in bytes; git itself stops at 4096. Anything nested deeper has the path of
+/// its ancestor.
 const MAX_PATH: usize = 8 << 10;
 
-/// How many names may be put together to paths. A quarter of a million paths need a tenth of it.
+/// Maximum number of names that are joined to paths. A quarter of a million paths need a tenth of it.
 const MAX_STEPS: u64 = 20_000_000;
 
-/// No parent: a name in the root tree.
+/// Parent of a name in a root tree, which stands for no name.
 const ROOT: u32 = u32::MAX;
 
-/// The trees of a pack, kept until the paths are made out.
+/// Trees of a pack, kept until the paths are built.
 #[derive(Debug, Default)]
 pub(super) struct Trees {
     list: Vec<Tree>,
@@ -46,7 +48,7 @@ struct Tree {
 }
 
 impl Trees {
-    /// Keeps a tree, as long as there is room.
+    /// Keeps a tree if there is room.
     pub(super) fn add(
         &mut self,
         id: ObjectId,
@@ -82,26 +84,26 @@ impl Trees {
     }
 }
 
-/// What may be kept of paths while the rest of a large pack is waited for, in bytes.
+/// Maximum memory of paths while the rest of a large pack is waited for, in bytes.
 const MAX_RESTING: usize = 8 << 20;
 
-/// Where the blobs of a pack stand.
+/// Paths of the blobs of a pack.
 #[derive(Debug, Default)]
 pub(super) struct Paths {
     names: Vec<Name>,
-    /// The bytes of all names.
+    /// Bytes of all names, concatenated.
     text: Vec<u8>,
-    /// By blob: its name, or that of what it is in if its path would be too long.
+    /// Index of each blob's name, or of its ancestor's name if its path would be too long.
     places: HashMap<ObjectId, u32>,
     steps_left: u64,
 }
 
-/// One step of a path.
+/// A component of a path.
 #[derive(Debug, Clone, Copy)]
 struct Name {
-    /// The name of the folder that it is in.
+    /// Index of the name of the parent directory.
     parent: u32,
-    /// The commit that brought it, by its index in the history.
+    /// Index in the history of the commit that introduced it.
     commit: u32,
     start: u32,
     end: u32,
@@ -112,24 +114,24 @@ struct Name {
 struct Open {
     tree: usize,
     commit: u32,
-    /// Its name.
+    /// Index of its name.
     at: u32,
-    /// Bytes of its path.
+    /// Length of its path, in bytes.
     length: usize,
 }
 
-/// What a path is.
+/// Properties of a path that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Found {
-    /// The commit that brought it.
+    /// Commit that introduced it.
     pub(super) commit: ObjectId,
-    /// Whether it goes on.
+    /// `true` if the path was truncated.
     pub(super) cut: bool,
 }
 
 impl Paths {
-    /// Walks the root tree of every commit, oldest first, through all trees at hand. A tree that is not at
-    /// hand did not change. Gives the trees' memory back.
+    /// Walks the root tree of every commit, oldest first, through all trees at hand. A tree that is not
+    /// at hand did not change. Releases the memory of the trees.
     pub(super) fn new(
         history: &History,
         mut trees: Trees,
@@ -169,7 +171,7 @@ impl Paths {
         weight: &mut Weight,
     ) -> Result<(), FetchError> {
         let data = trees.data(trees.list[tree.tree]);
-        // A damaged entry ends its tree: what comes after it cannot be told.
+        // A corrupt entry ends its tree: the position of the next one is unknown.
         let entries = TreeRefIter::from_bytes(data, HashKind::Sha1).map_while(Result::ok);
         for entry in entries {
             let id = entry.oid.to_owned();
@@ -204,8 +206,8 @@ impl Paths {
         Ok(())
     }
 
-    /// Adds a name in a folder; gives where it is, and the length of its path. Nothing when no more names are
-    /// kept.
+    /// Adds a name in a directory. Returns its index and the length of its path, or `None` if no more
+    /// names are kept.
     fn add_name(
         &mut self,
         folder: Open,
@@ -242,13 +244,13 @@ impl Paths {
         Ok(Some((at, folder.length + kept.len() + 1)))
     }
 
-    /// Bytes that it holds.
+    /// Returns the memory held, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let names = self.names.capacity() * size_of::<Name>();
         names + self.text.capacity() + self.places.capacity() * PLACE_BYTES
     }
 
-    /// Forgets all paths if they take more than can be kept while a server is waited for.
+    /// Drops all paths if they take more memory than may be held while a server is waited for.
     pub(super) fn shrink(&mut self) {
         if self.bytes() > MAX_RESTING {
             *self = Self::default();
@@ -268,7 +270,7 @@ impl Paths {
         Ok(true)
     }
 
-    /// The commit of a blob; writes its path to `path`.
+    /// Returns the commit of a blob and writes the blob's path to `path`.
     pub(super) fn find(
         &mut self,
         history: &History,
@@ -279,7 +281,7 @@ impl Paths {
         let last = *self.places.get(blob)?;
         let commit = history.commit(self.names.get(last as usize)?.commit)?;
         let mut at = last;
-        // From the last name to the first, and so each of them backwards.
+        // From the last name to the first, hence each of them reversed.
         while let Some(name) = self.names.get(at as usize) {
             self.steps_left = self.steps_left.checked_sub(1)?;
             if !path.is_empty() {

@@ -1,8 +1,8 @@
-//! How long a fetch may keep a place that others wait for.
+//! Limits on the time that a fetch may keep a place for which others are waiting.
 //!
-//! Nobody knows beforehand which server is slow, or which push is large. So each fetch begins where all do, and
-//! whoever keeps others waiting for longer than its bytes justify gives its place back and goes on in a lane for
-//! such as it. While nobody waits, nobody is hurried.
+//! It is not known beforehand which server is slow, or which push is large. So all fetches begin in the
+//! same lane, and one that keeps others waiting for longer than its bytes justify gives up its place and
+//! continues in a lane for slower ones. While no other fetch is waiting, none is hurried.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,21 +13,23 @@ use super::FetchError;
 use super::budget::{FetchLane, Seat};
 use super::demand::{Demand, Waiting};
 
-/// The interval between two looks at whether others wait, while a server is waited for.
+/// Interval at which the demand is checked while a server is waited for.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// The bytes per second that pay for the time of a server.
+/// Rate at which received bytes pay for the time of a server, in bytes per second.
 const RATE: u64 = 1 << 20;
 
 /// The most doublings of the bounds of the large lane.
 const DOUBLED_MAX: u32 = 5;
 
-/// Bounds on the time that a server is waited for while others wait.
+/// Bounds on the time that a server is waited for while other fetches are waiting.
 #[derive(Debug, Clone, Copy)]
 struct Bound {
-    /// More than its bytes pay for. What came fast at first pays for nothing that comes later.
+    /// Maximum time beyond what the received bytes pay for. Fast bytes at the start do not pay for later
+    /// time.
     unpaid: Duration,
-    /// In all, however fast it is: beyond, it is larger than the lane is for.
+    /// Maximum total time, however fast the server is: a push that takes longer is too large for the
+    /// lane.
     all: Duration,
 }
 
@@ -72,21 +74,22 @@ const REST_MAX: Duration = Duration::from_secs(30);
 /// The longest time that a heavy visit is at work while others wait, the first time.
 pub(super) const TURN: Duration = Duration::from_secs(2);
 
-/// The place of a fetch, and the demand for it.
+/// Place of a fetch and the demand for it.
 #[derive(Debug, Clone, Default)]
 pub struct Place {
-    /// The lane.
+    /// Lane of the place.
     pub lane: FetchLane,
-    /// The demand for such places.
+    /// Demand for such places.
     pub demand: Arc<Demand>,
-    /// How often the fetch had to leave the large lane because others waited.
+    /// Number of times that the fetch had to leave the large lane because others were waiting.
     pub outpaced: u32,
     /// It gave way often enough: this time it has its turn whoever waits, and had so many such turns before.
     pub kept: Option<u32>,
 }
 
 impl Place {
-    /// Returns how long a fetch that had to leave the large lane keeps out of it, so that others have their turn.
+    /// Returns the time for which a fetch that had to leave the large lane stays out of it, so that
+    /// others have their turn.
     pub fn rest(outpaced: u32) -> Duration {
         let rest = LARGE_FIRST.all.saturating_mul(doubled(outpaced));
         rest.min(REST_MAX)
@@ -127,16 +130,16 @@ fn doubled(times: u32) -> u32 {
     1 << times.min(DOUBLED_MAX)
 }
 
-/// Counts how long a server was waited for, and says when that is too long for others.
+/// Tracks the time that a server was waited for, and detects when it is too long for other fetches.
 #[derive(Debug)]
 pub(super) struct Patience {
     seat: Seat,
-    /// The lane whose memory the fetch has, if it needs any: it may hold more than its place allows, when that is
-    /// free.
+    /// Lane whose memory the fetch holds, if any. It may be larger than the lane of its place, if the
+    /// larger lane had a free place.
     holds: Option<FetchLane>,
-    /// From the beginning.
+    /// Time since the start.
     spent: Spent,
-    /// From when somebody began to want the large lane.
+    /// Time since another fetch began to want the large lane.
     hurried: Option<Spent>,
 }
 
@@ -173,20 +176,21 @@ impl Patience {
         }
     }
 
-    /// Returns how long the server was waited for so far.
+    /// Returns the time that the server was waited for so far.
     pub(super) fn waited(&self) -> Duration {
         self.spent.all
     }
 
-    /// The fetch has the memory of this lane now.
+    /// Records that the fetch holds the memory of `lane` now.
     pub(super) fn holds(&mut self, lane: FetchLane) {
         self.holds = Some(lane);
     }
 
-    /// Waits for something of the server's.
+    /// Waits for something from the server.
     ///
     /// # Errors
-    /// [`FetchError::Outpaced`] when others waited for too long.
+    ///
+    /// Returns [`FetchError::Outpaced`] if other fetches waited for too long.
     pub(super) async fn wait<T>(
         &mut self,
         answer: impl Future<Output = T>,
@@ -210,10 +214,11 @@ impl Patience {
         }
     }
 
-    /// Counts bytes that came. What is only a sign of life has none.
+    /// Counts bytes that arrived, 0 for a keep-alive.
     ///
     /// # Errors
-    /// As [`wait`](Self::wait).
+    ///
+    /// As for [`wait`](Self::wait).
     pub(super) fn received(&mut self, bytes: usize) -> Result<(), FetchError> {
         self.spent.received(bytes);
         if let Some(hurried) = &mut self.hurried {
@@ -283,7 +288,8 @@ mod tests {
         (Patience::new(seat), demand)
     }
 
-    /// Returns how many seconds a server that sends at this rate keeps a place from when others wait, 1000 at most.
+    /// Returns the number of seconds, at most 1000, that a server sending at this rate keeps a place once
+    /// others wait.
     fn kept(lane: FetchLane, outpaced: u32, waiting: Waiting, rate: usize) -> u64 {
         let (mut patience, demand) = patience(lane, outpaced);
         demand.set(waiting);
@@ -305,7 +311,7 @@ mod tests {
         assert_eq!(kept(Ordinary, 0, Waiting::Somebody, 0), 5);
         assert_eq!(kept(Medium, 0, Waiting::Somebody, 0), 3);
         assert_eq!(kept(Medium, 0, Waiting::Somebody, 300 << 10), 3);
-        // However fast, it is no longer what these places are for.
+        // However fast it is, the push is too large for these places.
         assert_eq!(kept(Ordinary, 0, Waiting::Urgently, 2 << 20), 5);
         assert_eq!(kept(Medium, 0, Waiting::Somebody, 2 << 20), 5);
         assert_eq!(kept(Large, 0, Waiting::Somebody, 2 << 20), 32);

@@ -1,4 +1,4 @@
-//! One request to a repository on a server.
+//! Requests to a repository on a server.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -12,7 +12,7 @@ use super::http::{check_status, send};
 use super::pace::Pace;
 use super::patience::Patience;
 
-/// The longest list of references, in bytes, that needs no lane for long ones.
+/// Size of the largest list of references that does not need the lane of long lists, in bytes.
 const SHORT_LIST: usize = 512 << 10;
 
 /// A repository on a server.
@@ -24,8 +24,10 @@ pub(super) struct Peer<'f> {
 }
 
 impl Peer<'_> {
-    /// Asks for a list of references and hands it to `feed`, at most `limit` bytes. `feed` tells how many bytes
-    /// are held of it: of long lists there is one at a time.
+    /// Requests a list of references and passes it to `feed`, at most `limit` bytes.
+    ///
+    /// `feed` returns the number of bytes that are held of the list: there is only one long list at a
+    /// time.
     pub(super) async fn list(
         &self,
         body: Vec<u8>,
@@ -88,7 +90,8 @@ impl Peer<'_> {
     }
 }
 
-/// `Authorization: Basic`, with the token as the password: what GitHub and GitLab take for git over HTTP.
+/// Returns the value of `Authorization: Basic` with the token as the password, which GitHub and GitLab
+/// accept for git over HTTP.
 fn basic(token: &SecretString) -> Result<HeaderValue, FetchError> {
     let pair = format!("x-access-token:{}", token.expose_secret());
     let mut value = HeaderValue::try_from(format!("Basic {}", BASE64.encode(pair)))

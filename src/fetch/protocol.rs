@@ -1,4 +1,4 @@
-//! Git protocol v2, the part that a reader of ranges needs: `ls-refs` for `HEAD`, and `fetch`.
+//! Git protocol v2, as far as fetching ranges requires it: `ls-refs` and `fetch`.
 //!
 //! Source: `Documentation/gitprotocol-v2.adoc` and `gitprotocol-common.adoc` of git.
 
@@ -14,7 +14,7 @@ pub(super) use references::{Head, HeadAnswer, ReferencesAnswer};
 const FLUSH: &str = "0000";
 const DELIMITER: &str = "0001";
 
-/// The longest part of a server's own error message that is kept, in characters.
+/// Maximum length of a server's own error message that is kept, in characters.
 const MAX_MESSAGE: usize = 200;
 
 fn line(text: &str) -> String {
@@ -31,13 +31,13 @@ fn request(command: &str, arguments: impl Iterator<Item = String>) -> Vec<u8> {
     body.into_bytes()
 }
 
-/// The body that asks where `HEAD` points to.
+/// Builds the request for the target of `HEAD`.
 pub(super) fn ls_head() -> Vec<u8> {
     let arguments = ["symrefs", "ref-prefix HEAD"].map(str::to_owned);
     request("ls-refs", arguments.into_iter())
 }
 
-/// The body that asks for all branches and tags, and which of them `HEAD` is.
+/// Builds the request for all branches and tags, and for the target of `HEAD`.
 pub(super) fn ls_all() -> Vec<u8> {
     let arguments = [
         "symrefs",
@@ -48,12 +48,14 @@ pub(super) fn ls_all() -> Vec<u8> {
     request("ls-refs", arguments.map(str::to_owned).into_iter())
 }
 
-/// The body that asks for `want` and all that it needs, except what `have` needs.
+/// Builds the request for `want` and everything reachable from it, except what is reachable from `have`.
 ///
-/// With `done` the server sends a pack in any case, all of history if it does not know `have`. Without, it
-/// first says whether it knows `have`, and sends the pack in the same answer if the two are related.
+/// With `done` the server sends a pack in any case, with all of history if it does not know `have`.
+/// Without it the server first states whether it knows `have`, and sends the pack in the same answer if
+/// the two are related.
 ///
-/// No `thin-pack`: every delta's base comes along. No `include-tag`: only what was asked for.
+/// No `thin-pack`, so that the base of every delta is included. No `include-tag`, so that only what was
+/// requested is sent.
 pub(super) fn fetch(want: &ObjectId, have: Option<&ObjectId>, done: bool) -> Vec<u8> {
     let arguments = ["no-progress".to_owned(), "ofs-delta".to_owned()]
         .into_iter()
@@ -63,7 +65,7 @@ pub(super) fn fetch(want: &ObjectId, have: Option<&ObjectId>, done: bool) -> Vec
     request("fetch", arguments)
 }
 
-/// A line of a protocol v2 answer.
+/// A line of a protocol v2 response.
 #[derive(Debug, PartialEq, Eq)]
 enum Line<'a> {
     Data(&'a [u8]),
@@ -71,7 +73,7 @@ enum Line<'a> {
     Flush,
 }
 
-/// Cuts the bytes of an answer, in whatever pieces they come, into lines.
+/// Splits the bytes of a response, in pieces of any size, into lines.
 #[derive(Debug, Default)]
 struct Lines {
     held: Vec<u8>,
@@ -84,12 +86,12 @@ impl Lines {
         bytes: &[u8],
         mut each: impl FnMut(Line<'_>) -> Result<(), FetchError>,
     ) -> Result<(), FetchError> {
-        // A held rest is shorter than one line; the copy spares a second code path.
+        // The held remainder is shorter than one line; the copy spares a second code path.
         self.held.extend_from_slice(bytes);
         let mut at = 0;
         loop {
             let rest = &self.held[at..];
-            // git itself takes a line of length 4 for an empty one; the decoder would call it an error.
+            // Git itself accepts a line of length 4 as an empty one; the decoder would report an error.
             if rest.starts_with(b"0004") {
                 each(Line::Data(b""))?;
                 at += 4;
@@ -129,14 +131,14 @@ enum Section {
     Ended,
 }
 
-/// Reads the answer to [`fetch`] as it comes.
+/// Incremental parser of the response to [`fetch`].
 #[derive(Debug)]
 pub(super) struct FetchAnswer {
     lines: Lines,
     section: Section,
-    /// The server knows what was named as `have`.
+    /// `true` if the server knows the commit that was named as `have`.
     pub(super) acknowledged: bool,
-    /// A pack began.
+    /// `true` if a pack has begun.
     pub(super) has_pack: bool,
 }
 
@@ -150,7 +152,7 @@ impl FetchAnswer {
         }
     }
 
-    /// Takes the next bytes of the answer and appends to `pack` what of them is pack data.
+    /// Parses the next bytes of the response and appends the pack data in them to `pack`.
     pub(super) fn feed(&mut self, bytes: &[u8], pack: &mut Vec<u8>) -> Result<(), FetchError> {
         let Self {
             lines,
@@ -187,7 +189,7 @@ impl FetchAnswer {
         })
     }
 
-    /// Checks that the answer ended where it may.
+    /// Checks that the response ended where it may.
     pub(super) fn finish(&self) -> Result<(), FetchError> {
         if self.section == Section::Ended && self.lines.is_empty() {
             Ok(())
@@ -206,12 +208,12 @@ fn section_named(text: &[u8]) -> Result<Section, FetchError> {
     }
 }
 
-/// Side-band: 1 is pack data, 2 progress, 3 a fatal error.
+/// Demultiplexes the side bands: 1 is pack data, 2 progress, 3 a fatal error.
 fn demultiplex(data: &[u8], pack: &mut Vec<u8>) -> Result<(), FetchError> {
     match data.split_first() {
         Some((1, data)) => pack.extend_from_slice(data),
         Some((3, message)) => return Err(refused(message)),
-        // Progress that was not asked for, and keep-alives.
+        // Unrequested progress, and keep-alives.
         Some((2, _)) | None => {}
         Some(_) => return Err(FetchError::Protocol("an unknown side band")),
     }
@@ -230,7 +232,7 @@ fn refused(message: &[u8]) -> FetchError {
     if message.contains("not our ref") {
         return FetchError::CommitGone;
     }
-    // Left out rather than replaced: what they break in two must be seen for what it is.
+    // Removed rather than replaced: a key that they break in two must be recognized.
     let plain = message.trim().chars().filter(|c| !c.is_control());
     let plain = plain.take(MAX_MESSAGE).collect();
     FetchError::Refused(plain)

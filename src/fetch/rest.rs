@@ -1,7 +1,7 @@
-//! A pack that is larger than what is held of one: the rest of it, read part by part as it comes.
+//! Remainder of a pack that is too large to be held, read part by part as it arrives.
 //!
-//! Git writes a pack so that the base of a delta stands in front of it, mostly right there. So each part is
-//! read like a pack of its own; a delta whose base went by with an earlier part is counted.
+//! Git writes a pack so that the base of a delta precedes it, usually immediately. So each part is read
+//! like a pack of its own; a delta whose base was in an earlier part is counted.
 
 use gix_hash::ObjectId;
 use reqwest::Response;
@@ -16,36 +16,36 @@ use super::texts::Shown;
 use super::weight::Weight;
 use super::{FetchError, FetchLimits};
 
-/// What the server has still to send of a pack.
+/// Remainder of a pack that the server has yet to send.
 #[derive(Debug)]
 pub(super) struct Rest {
     pub(super) response: Response,
     pub(super) answer: FetchAnswer,
-    /// What came already.
+    /// Bytes that have already arrived.
     pub(super) came: Vec<u8>,
-    /// How many bytes more are read, those that came among them.
+    /// Number of bytes that may still be read, including those that have already arrived.
     pub(super) room: u64,
     pub(super) pace: Pace,
     pub(super) patience: Patience,
 }
 
-/// Where the reading of a pack stands.
+/// Progress of reading a pack.
 pub(super) struct Progress {
-    /// What is held of it; the entries in front of this were read.
+    /// Bytes of the pack that are held; the entries before them were read.
     pub(super) held: Vec<u8>,
-    /// Bytes of the pack in front of that.
+    /// Number of bytes of the pack before those that are held.
     pub(super) gone: u64,
-    /// Entries that are still to come.
+    /// Number of entries that are yet to be read.
     pub(super) count: u32,
-    /// Entries that were read.
+    /// Number of entries that were read.
     pub(super) read: u32,
-    /// The checksum of what is gone.
+    /// Hasher of the bytes that are gone, for the checksum.
     pub(super) hasher: gix_hash::Hasher,
 }
 
 impl Rest {
-    /// Reads on until `held` has `size` bytes, or there are no more; says whether the pack ended. Blocks the
-    /// thread.
+    /// Reads until `held` has `size` bytes, or there are no more. Returns `true` if the pack ended.
+    /// Blocks the thread.
     fn fill(&mut self, held: &mut Vec<u8>, size: usize) -> Result<bool, FetchError> {
         loop {
             let wanted = size.saturating_sub(held.len()).min(self.came.len());
@@ -69,7 +69,7 @@ impl Rest {
 }
 
 impl Progress {
-    /// Reads the parts that follow, and shows what is in them; says whether something was cut off.
+    /// Reads the parts that follow and shows their contents. Returns `true` if something was cut off.
     pub(super) fn go_on(
         mut self,
         mut rest: Rest,
@@ -79,7 +79,8 @@ impl Progress {
     ) -> Result<bool, FetchError> {
         let mut inflated = limits.max_inflated_bytes;
         loop {
-            // Whoever waits for a server holds nobody up: the lane is taken for each part anew.
+            // A fetch that waits for a server must not delay others, so the lane is taken anew for each
+            // part.
             let ended = rest.fill(&mut self.held, limits.max_held_bytes)?;
             let weight = &mut Weight::new(seat);
             if !weight.hold(shown.held())? {
@@ -130,14 +131,14 @@ impl Progress {
         Ok(objects.skipped())
     }
 
-    /// Drops what was read.
+    /// Drops the bytes that were read.
     pub(super) fn pass(&mut self, end: usize) {
         self.hasher.update(&self.held[..end]);
         self.gone += end as u64;
         self.held.drain(..end);
     }
 
-    /// Checks what stands behind the last entry.
+    /// Checks the trailer after the last entry.
     fn check_end(mut self, rest: &mut Rest) -> Result<bool, FetchError> {
         rest.fill(&mut self.held, TRAILER + 1)?;
         if self.held.len() < TRAILER && rest.room == 0 {

@@ -1,4 +1,4 @@
-//! What was fetched, shown text by text.
+//! Texts of a pushed range, shown one at a time.
 
 use std::sync::Arc;
 
@@ -12,69 +12,70 @@ use super::rest::{Progress, Rest};
 use super::weight::Weight;
 use super::{FetchError, FetchLimits};
 
-/// What kind of text it is.
+/// Kind of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextKind {
     /// A whole commit object: headers and message.
     Commit,
     /// A whole annotated tag: headers and message.
     Tag,
-    /// A tree as git stores it: names between bytes of ids.
+    /// A tree as git stores it: names between the bytes of ids.
     Tree,
     /// The contents of a file or symbolic link.
     Blob,
 }
 
-/// One text of a pushed range.
+/// A text of a pushed range.
 #[derive(Debug, Clone, Copy)]
 pub struct Text<'a> {
-    /// What it is.
+    /// Kind of the text.
     pub kind: TextKind,
-    /// Its object id.
+    /// Id of the object.
     pub id: ObjectId,
-    /// A commit that has it: for a blob the first one of the range, for a commit itself.
+    /// Commit that contains the text: the first of the range for a blob, the commit itself for a commit.
     pub commit: Option<ObjectId>,
-    /// A blob's path in that commit; bytes, for a name need not be UTF-8. None when no tree of the range
-    /// names it.
+    /// Path of a blob in that commit, as bytes, since a name need not be UTF-8. `None` if no tree of the
+    /// range names the blob.
     pub path: Option<&'a [u8]>,
-    /// Whether the path goes on: no more than 8 KiB of it are given.
+    /// `true` if the path was truncated to 8 KiB.
     pub path_is_cut: bool,
-    /// The text.
+    /// Contents of the text.
     pub data: &'a [u8],
 }
 
-/// What of a range was not shown.
+/// Parts of a range that were not shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LeftOut {
-    /// The server sent, or would have sent, more than the limits allow.
+    /// `true` if the server sent, or would have sent, more than the limits allow.
     pub cut: bool,
-    /// Objects over the size limit, or that do not fit into memory together with what they are deltas to; and
-    /// deltas to them.
+    /// Number of objects that exceed the size limit or do not fit into memory together with the base of
+    /// their delta, and of deltas to them.
     pub too_big: u32,
-    /// Deltas to objects that the server did not send.
+    /// Number of deltas to objects that the server did not send.
     pub without_base: u32,
-    /// Objects after the limit on all inflated bytes.
+    /// Number of objects beyond the limit on all inflated bytes.
     pub over_budget: u32,
 }
 
 impl LeftOut {
-    /// Whether everything was shown.
+    /// Returns `true` if everything was shown.
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// How a visit ended.
+/// Result of a visit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Visited {
-    /// What was not shown.
+    /// Parts that were not shown.
     pub left_out: LeftOut,
-    /// Of a range that the limits cut: a commit in its middle. What is between it and the two ends can be
-    /// asked for apart. None when the range is a single commit.
+    /// A commit in the middle of a range that the limits cut. The two halves of the range can be fetched
+    /// separately. `None` if the range is a single commit.
     pub middle: Option<ObjectId>,
 }
 
-/// The packs of one pushed range, in memory until dropped. Of one that is too large for that the beginning.
+/// The packs of one pushed range, in memory until dropped. If a pack is too large, only its beginning is
+/// in memory.
 #[derive(Debug)]
 pub struct Fetched {
     packs: Vec<Pack>,
@@ -100,23 +101,25 @@ impl Fetched {
         }
     }
 
-    /// The same, with what is still to come of the last pack.
+    /// Adds the remainder of the last pack.
     pub(super) fn with_rest(self, rest: Option<Rest>) -> Self {
         Self { rest, ..self }
     }
 
-    /// Bytes of pack data received.
+    /// Returns the number of bytes of pack data received.
     pub fn bytes(&self) -> usize {
         self.packs.iter().map(|pack| pack.bytes().len()).sum()
     }
 
-    /// Calls `each` with every text: commits and tags, then trees, then blobs. It is all computation and may
-    /// wait for memory, and of a single commit in a very large pack for the server, so it blocks the thread: in
-    /// a runtime it belongs on a thread that may.
+    /// Calls `each` with every text: commits and tags, then trees, then blobs.
+    ///
+    /// This is pure computation, which may wait for memory and, for a single commit in a very large pack,
+    /// for the server. It blocks the thread and, in a runtime, belongs on a thread that may block.
     ///
     /// # Errors
-    /// [`FetchError::Corrupt`] when an object cannot be decoded, [`FetchError::Busy`] when the range is a large
-    /// one and too many of these are waiting. What was shown before is still true.
+    ///
+    /// Returns [`FetchError::Corrupt`] if an object cannot be decoded, and [`FetchError::Busy`] if the
+    /// range is large and too many large ranges are waiting. Texts that were already shown remain valid.
     pub fn visit(self, mut each: impl FnMut(Text<'_>)) -> Result<Visited, FetchError> {
         let mut visited = Visited::default();
         let last = self.packs.len().saturating_sub(1);
@@ -150,7 +153,7 @@ impl FetchLimits {
     }
 }
 
-/// A pack under way to whoever looks at its texts.
+/// Visit of a pack.
 struct Visit<'v> {
     limits: &'v FetchLimits,
     seat: &'v Seat,
@@ -159,7 +162,7 @@ struct Visit<'v> {
 }
 
 impl Visit<'_> {
-    /// Shows the texts of a pack, and of what is still to come of it.
+    /// Shows the texts of a pack and of its remainder.
     fn pack(self, mut pack: Pack, rest: Option<Rest>) -> Result<(), FetchError> {
         let (listing, mut weight) = if let Some(known) = pack.take_known() {
             known
@@ -208,7 +211,7 @@ impl Visit<'_> {
     }
 }
 
-/// What is known of a pack while its texts are shown.
+/// State of a pack while its texts are shown.
 pub(super) struct Shown<'v> {
     history: History,
     paths: Paths,
@@ -218,7 +221,7 @@ pub(super) struct Shown<'v> {
 }
 
 impl Shown<'_> {
-    /// Shows commits and tags, then trees, then blobs, to know where each of them stands.
+    /// Shows commits and tags, then trees, then blobs, so that the path of each blob is known.
     fn visit(&mut self, objects: &mut Objects<'_>, weight: &mut Weight) -> Result<(), FetchError> {
         read_history(objects, weight, &mut self.history, self.each)?;
         let mut trees = Trees::default();
@@ -256,14 +259,14 @@ impl Shown<'_> {
         (self.each)(text);
     }
 
-    /// Counts what was not shown.
+    /// Counts objects that were not shown.
     pub(super) fn skip(&mut self, skipped: Skipped) {
         self.left_out.too_big += skipped.too_big;
         self.left_out.without_base += skipped.without_base;
         self.left_out.over_budget += skipped.over_budget;
     }
 
-    /// Bytes that it holds from one part of a pack to the next.
+    /// Returns the memory held from one part of a pack to the next, in bytes.
     pub(super) fn held(&self) -> usize {
         self.paths.bytes()
     }
@@ -295,7 +298,7 @@ fn read_history(
     )
 }
 
-/// The text of an object, nowhere.
+/// Returns the text of an object, without commit and path.
 fn text<'a>(kind: TextKind, object: &Object<'a>) -> Text<'a> {
     Text {
         kind,
@@ -307,8 +310,8 @@ fn text<'a>(kind: TextKind, object: &Object<'a>) -> Text<'a> {
     }
 }
 
-/// Whether the commits of `pack` lead from `tip` back to `ancestor`. A pack that is not listed to its end
-/// cannot tell; it counts as connected.
+/// Returns `true` if the commits of `pack` lead from `tip` back to `ancestor`. A pack that is not listed
+/// completely does not allow an answer and counts as connected.
 pub(super) fn connects(
     pack: &mut Pack,
     tip: ObjectId,
@@ -326,7 +329,8 @@ pub(super) fn connects(
         read_history(&mut objects, &mut weight, &mut history, &mut |_| {})?;
         connected = history.connects(tip, ancestor);
     }
-    // What is not connected has another pack to wait for; nobody waits for a server with the lane.
+    // A range that is not connected waits for another pack, and no fetch waits for a server while it
+    // holds the lane.
     if connected || !weight.is_heavy() {
         pack.remember(listing, weight);
     }

@@ -1,4 +1,4 @@
-//! The memory and the work of reading what was fetched.
+//! Accounting of the memory and work needed to read what was fetched.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
@@ -11,36 +11,39 @@ use super::budget::{FetchLane, Seat};
 use super::demand::Waiting;
 use super::patience::{Place, TURN};
 
-/// The most memory of a visit that needs no lane for heavy ones, in bytes.
+/// Maximum memory of a visit that does not need the lane of heavy visits, in bytes.
 const LIGHT_VISIT: usize = 1 << 20;
 
-/// The most that a visit inflates without that lane, in bytes: about a quarter of a second of work.
+/// Maximum number of bytes that a visit inflates without that lane: about a quarter of a second of work.
 const LIGHT_WORK: u64 = 64 << 20;
 
-/// The longest time of the processor that a visit takes without that lane. Most texts are scanned at
-/// a rate that makes it the same, but whoever wrote them decides how much there is to look at.
+/// Maximum processor time of a visit without that lane. For most texts the scan rate makes it equivalent
+/// to the limit on bytes, but their authors determine how much there is to check.
 const LIGHT_TIME: Duration = Duration::from_millis(500);
 
-/// The most that a visit may hold, in bytes: an object of the largest size that is read and the paths of a
-/// large repository, or a delta of 16 MiB with its base. What does not fit is left out and counted.
+/// Maximum memory of a visit, in bytes: an object of the largest size that is read and the paths of a
+/// large repository, or a delta of 16 MiB with its base. Anything that does not fit is omitted and
+/// counted.
 const HEAVY_VISIT: usize = 48 << 20;
 
-/// Items for which memory is taken at once when a list begins.
+/// Number of items for which memory is reserved at once when a list begins.
 const FIRST_ITEMS: usize = 64;
 
 /// How many visits may wait for the lane of heavy ones from ordinary places, each of which it keeps meanwhile.
 /// More would take the places of small ones.
 const WAITING_VISITS: usize = 3;
 
-/// The patience of a visit that waits for the lane in an ordinary place, and when that is wanted.
+/// Maximum time that a visit in an ordinary place waits for the lane, and the same while the place is
+/// wanted.
 const ORDINARY_PATIENCE: Duration = Duration::from_secs(2);
 const WANTED_PATIENCE: Duration = Duration::from_millis(500);
 
-/// The patience of one in a place among the medium pushes, and in that of the large one.
+/// Maximum time that a visit waits for the lane in a place among the medium pushes, and in that of the
+/// large one.
 const MEDIUM_PATIENCE: Duration = Duration::from_secs(20);
 const LARGE_PATIENCE: Duration = Duration::from_mins(1);
 
-/// The interval between two looks at whether others wait for its place.
+/// Interval at which the demand for the place is checked.
 const LOOK: Duration = Duration::from_millis(250);
 
 fn lane_patience(place: &Place) -> Duration {
@@ -52,7 +55,7 @@ fn lane_patience(place: &Place) -> Duration {
     }
 }
 
-/// The lane of heavy visits: one at a time.
+/// Lane of heavy visits: one at a time.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     state: Mutex<LaneState>,
@@ -74,8 +77,8 @@ impl LaneState {
 }
 
 impl Lane {
-    /// Takes the lane, waiting for it as long as the place allows, and not if too many do already. Blocks the
-    /// thread.
+    /// Takes the lane, waiting for it as long as the place allows. Fails at once if too many visits are
+    /// waiting already. Blocks the thread.
     fn take(&self, place: &Place) -> Result<(), FetchError> {
         let mut state = self.state();
         let is_ordinary = place.lane == FetchLane::Ordinary;
@@ -117,20 +120,20 @@ impl Lane {
     }
 }
 
-/// The memory and the work of one visit. Beyond [`LIGHT_VISIT`], [`LIGHT_WORK`] and [`LIGHT_TIME`]
-/// it has the lane of heavy visits for itself, to its end or until it has kept others waiting for long enough.
+/// Memory and work of one visit. Beyond [`LIGHT_VISIT`], [`LIGHT_WORK`] or [`LIGHT_TIME`] the visit holds
+/// the lane of heavy visits, until it ends or has kept others waiting for too long.
 #[derive(Debug)]
 pub(super) struct Weight {
     seat: Seat,
     is_heavy: bool,
     held: usize,
     worked: u64,
-    /// Time of the processor since it began, or since it has the lane.
+    /// Processor time since the visit began or, if it holds the lane, since it took it.
     busy: Duration,
     timer: Timer,
 }
 
-/// Measures the time that a visit is at work, on whichever thread it is.
+/// Measures the processor time of a visit, on whichever thread it runs.
 #[derive(Debug)]
 struct Timer {
     thread: ThreadId,
@@ -145,7 +148,7 @@ impl Timer {
         }
     }
 
-    /// The time since it was asked last. Nothing on another thread than then.
+    /// Returns the processor time since the last call, or zero if that was on another thread.
     fn lap(&mut self) -> Duration {
         let last = std::mem::replace(self, Self::start());
         if last.thread == self.thread {
@@ -156,7 +159,7 @@ impl Timer {
     }
 }
 
-/// The time that this thread has had a processor for.
+/// Returns the processor time of this thread.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
@@ -174,11 +177,13 @@ impl Weight {
         }
     }
 
-    /// Counts `bytes` in that are about to be held; says no when a visit may not hold that much. May wait for
-    /// the lane of heavy visits, which blocks the thread.
+    /// Reserves `bytes` that are about to be held. Returns `false` if a visit may not hold that much.
+    ///
+    /// May wait for the lane of heavy visits, which blocks the thread.
     ///
     /// # Errors
-    /// [`FetchError::Busy`] when the lane cannot be had.
+    ///
+    /// Returns [`FetchError::Busy`] if the lane is not available.
     pub(super) fn hold(&mut self, bytes: usize) -> Result<bool, FetchError> {
         let held = self.held.saturating_add(bytes);
         if held > HEAVY_VISIT {
@@ -191,17 +196,18 @@ impl Weight {
         Ok(true)
     }
 
-    /// Makes room for `more` items at the end of a list, counted in as memory is taken for them; says no when
-    /// a visit may not hold that much.
+    /// Makes room for `more` items at the end of a list, reserving the memory that is allocated for them.
+    /// Returns `false` if a visit may not hold that much.
     ///
     /// # Errors
-    /// As [`hold`](Self::hold).
+    ///
+    /// As for [`hold`](Self::hold).
     pub(super) fn room<T>(&mut self, list: &mut Vec<T>, more: usize) -> Result<bool, FetchError> {
         let free = list.capacity() - list.len();
         if more <= free {
             return Ok(true);
         }
-        // Half as much again: growing stays linear, and less is taken than is used.
+        // Half as much again: growth stays linear, and less is allocated than with doubling.
         let grow = (more - free).max(list.capacity() / 2).max(FIRST_ITEMS);
         if !self.hold(grow.saturating_mul(size_of::<T>()))? {
             return Ok(false);
@@ -210,15 +216,17 @@ impl Weight {
         Ok(true)
     }
 
-    /// Counts `bytes` out.
+    /// Releases `bytes` that are no longer held.
     pub(super) fn release(&mut self, bytes: usize) {
         self.held = self.held.saturating_sub(bytes);
     }
 
-    /// Counts `bytes` that are about to be inflated or made, and the time since the last ones.
+    /// Counts `bytes` that are about to be inflated or built, and the processor time since the last call.
     ///
     /// # Errors
-    /// As [`hold`](Self::hold), and [`FetchError::Outpaced`] when others have waited for the lane for too long.
+    ///
+    /// As for [`hold`](Self::hold), and [`FetchError::Outpaced`] if other visits have waited for the lane
+    /// for too long.
     pub(super) fn work(&mut self, bytes: u64) -> Result<(), FetchError> {
         self.worked = self.worked.saturating_add(bytes);
         self.busy += self.timer.lap();
@@ -238,7 +246,8 @@ impl Weight {
     /// Waits for the lane at once if `bytes` are likely to be held.
     ///
     /// # Errors
-    /// As [`hold`](Self::hold).
+    ///
+    /// As for [`hold`](Self::hold).
     pub(super) fn expect(&mut self, bytes: usize) -> Result<(), FetchError> {
         if self.held.saturating_add(bytes) > LIGHT_VISIT {
             self.need_lane()?;
@@ -246,17 +255,17 @@ impl Weight {
         Ok(())
     }
 
-    /// Returns whether it has the lane of heavy visits.
+    /// Returns `true` if the visit holds the lane of heavy visits.
     pub(super) fn is_heavy(&self) -> bool {
         self.is_heavy
     }
 
-    /// Counts everything out but `bytes`.
+    /// Releases everything but `bytes`.
     pub(super) fn keep(&mut self, bytes: usize) {
         self.held = bytes;
     }
 
-    /// Counts everything out, and gives the lane back.
+    /// Releases everything, including the lane.
     pub(super) fn end(&mut self) {
         *self = Self::new(&self.seat.clone());
     }
@@ -292,7 +301,7 @@ mod tests {
         std::thread::spawn(move || Weight::new(&seat).work(LIGHT_WORK + 1).is_ok())
     }
 
-    /// Threads that want the lane take turns, and only so many of them wait in ordinary places.
+    /// Threads that want the lane take turns, and only a limited number of them wait in ordinary places.
     #[test]
     fn one_heavy_visit_at_a_time_and_few_that_wait() {
         let seat = Seat::alone();
@@ -364,7 +373,7 @@ mod tests {
         first.work(LIGHT_WORK + 1).unwrap();
         let begun = Instant::now();
         let waiting = heavy(&seat);
-        // It waits some seconds, unless others want its place.
+        // It waits a few seconds, unless others want its place.
         seat.place.demand.set(Waiting::Somebody);
         assert!(!waiting.join().unwrap());
         assert!(begun.elapsed() < Duration::from_secs(10));

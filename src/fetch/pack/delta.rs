@@ -1,4 +1,4 @@
-//! Deltas: an object as copies from another one and insertions.
+//! Deltas: objects described by copies from another object and by insertions.
 //!
 //! Source: `Documentation/gitformat-pack.adoc` of git, "Deltified representation".
 
@@ -6,16 +6,16 @@ use super::PackError;
 
 const BAD: PackError = PackError("a delta is not well-formed");
 
-/// The sizes that a delta states in front of its instructions.
+/// Sizes that a delta states before its instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sizes {
-    /// Bytes of the object that it copies from.
+    /// Size of the base object, in bytes.
     pub(super) base: u64,
-    /// Bytes of the object that it makes.
+    /// Size of the resulting object, in bytes.
     pub(super) result: u64,
 }
 
-/// Reads the sizes and returns the instructions behind them.
+/// Parses the sizes and returns them with the instructions that follow.
 pub(super) fn sizes(delta: &[u8]) -> Result<(Sizes, &[u8]), PackError> {
     let (base, rest) = size(delta)?;
     let (result, instructions) = size(rest)?;
@@ -33,13 +33,13 @@ fn size(bytes: &[u8]) -> Result<(u64, &[u8]), PackError> {
     Err(BAD)
 }
 
-/// One instruction of a delta.
+/// An instruction of a delta.
 enum Instruction<'d> {
     Copy { offset: usize, length: usize },
     Insert(&'d [u8]),
 }
 
-/// The instructions of a delta, one after the other.
+/// Parser of the instructions of a delta.
 struct Instructions<'d>(&'d [u8]);
 
 impl<'d> Instructions<'d> {
@@ -62,9 +62,9 @@ impl<'d> Instructions<'d> {
     }
 }
 
-/// Makes the object of `size` bytes that `instructions` describe in terms of `base`.
+/// Builds the object of `size` bytes that `instructions` describe in terms of `base`.
 pub(super) fn apply(base: &[u8], instructions: &[u8], size: usize) -> Result<Vec<u8>, PackError> {
-    // A size is only a claim until the instructions add up to it; no memory is taken for less.
+    // A size is only a claim until the instructions add up to it, so no memory is allocated before.
     if length(base, instructions)? != size {
         return Err(BAD);
     }
@@ -79,7 +79,7 @@ pub(super) fn apply(base: &[u8], instructions: &[u8], size: usize) -> Result<Vec
     Ok(result)
 }
 
-/// Bytes of what `instructions` make of `base`.
+/// Returns the size of the result of applying `instructions` to `base`, in bytes.
 fn length(base: &[u8], instructions: &[u8]) -> Result<usize, PackError> {
     let mut total = 0usize;
     let mut rest = Instructions(instructions);
@@ -94,7 +94,8 @@ fn length(base: &[u8], instructions: &[u8]) -> Result<usize, PackError> {
     Ok(total)
 }
 
-/// The offset (4 bytes) and length (3 bytes) of a copy, of which the command's low bits say which are there.
+/// Parses the offset (4 bytes) and length (3 bytes) of a copy. The low bits of the command indicate which
+/// of the bytes are present.
 fn copy_range(command: u8, rest: &mut &[u8]) -> Result<(usize, usize), PackError> {
     let mut fields = [0usize; 2];
     for bit in 0..7 {

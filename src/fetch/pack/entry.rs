@@ -1,10 +1,10 @@
-//! One entry of a pack: its header, and where it ends.
+//! Entries of a pack: the header of an entry, and its end.
 
 use flate2::{Decompress, FlushDecompress, Status};
 
 use super::PackError;
 
-/// What an object is.
+/// Type of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::fetch) enum Kind {
     /// A commit.
@@ -17,75 +17,75 @@ pub(in crate::fetch) enum Kind {
     Tag,
 }
 
-/// No entry: an index that stands for none.
+/// Index that stands for no entry.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// How an entry holds its object.
+/// Representation of an object in an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// In full.
+    /// The object in full.
     Full(Kind),
-    /// As a delta to another entry, [`Entry::base`].
+    /// A delta to another entry, [`Entry::base`].
     DeltaToEntry,
-    /// As a delta to the object whose id stands in front of the data, wherever it is.
+    /// A delta to the object whose id precedes the data, wherever that object is.
     DeltaToObject,
 }
 
-/// An entry in the list of a pack. There may be half a million of them, so it is small.
+/// An entry in the listing of a pack. There may be half a million of them, so it is small.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
-    /// Where it starts.
+    /// Offset of the entry.
     start: u32,
-    /// Bytes of the data, inflated.
+    /// Size of the data, inflated, in bytes.
     size: u32,
-    /// The index of the entry that it is a delta to; [`NONE`] if that one is not in the list.
+    /// Index of the entry to which this one is a delta, or [`NONE`] if it is not in the listing.
     pub(super) base: u32,
-    /// Bytes in front of the compressed data.
+    /// Number of bytes before the compressed data.
     header: u8,
     pub(super) form: Form,
 }
 
 impl Entry {
-    /// Bytes of the data, inflated.
+    /// Returns the size of the data, inflated, in bytes.
     pub(super) fn size(self) -> u64 {
         u64::from(self.size)
     }
 
-    /// Where its compressed data start.
+    /// Returns the offset of the compressed data.
     pub(super) fn data(self) -> usize {
         self.start as usize + usize::from(self.header)
     }
 
-    /// The id in front of the data of a [`Form::DeltaToObject`].
+    /// Returns the id that precedes the data of a [`Form::DeltaToObject`].
     pub(super) fn base_id(self, bytes: &[u8]) -> Option<&[u8]> {
         let end = self.data();
         bytes.get(end.checked_sub(ID)?..end)
     }
 }
 
-/// What reading one entry came to.
+/// Result of reading an entry.
 pub(super) enum Step {
-    /// It is whole; the next one starts there.
+    /// The entry is complete. The next one starts at the given offset.
     Entry(Entry, usize),
-    /// The bytes end before it does.
+    /// The bytes end before the entry does.
     EndOfInput,
-    /// It would inflate to more than is allowed.
+    /// The entry would inflate to more than is allowed.
     TooMuch,
 }
 
-/// Bytes of an object id.
+/// Length of an object id, in bytes.
 const ID: usize = 20;
 
-/// Where entries are read from: some stretch of a pack.
+/// A stretch of a pack, from which entries are read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stretch<'b> {
     pub(super) bytes: &'b [u8],
-    /// Bytes of the pack in front of it, which are not at hand any more.
+    /// Number of bytes of the pack before the stretch, which are no longer at hand.
     pub(super) gone: u64,
 }
 
-/// Reads the entry at `start`, inflating at most `budget` bytes to find its end. `before` are the entries in
-/// front of it.
+/// Reads the entry at `start`, inflating at most `budget` bytes to find its end. `before` contains the
+/// preceding entries.
 pub(super) fn read(
     stretch: Stretch<'_>,
     start: usize,
@@ -135,7 +135,7 @@ impl Header<'_> {
         Some(byte)
     }
 
-    /// The form, the base and the inflated size; nothing when the bytes end too early.
+    /// Reads the form, the base and the inflated size. Returns `None` if the bytes end too early.
     fn read(
         &mut self,
         start: usize,
@@ -166,7 +166,7 @@ impl Header<'_> {
         Ok(Some((form, base, size)))
     }
 
-    /// Three bits of type, then the size: 4 bits, and 7 for each byte that follows.
+    /// Reads three bits of type, then the size: 4 bits, and 7 for each byte that follows.
     fn kind_and_size(&mut self) -> Result<Option<(u8, u64)>, PackError> {
         let Some(first) = self.byte() else {
             return Ok(None);
@@ -188,7 +188,8 @@ impl Header<'_> {
         Ok(Some(((first >> 4) & 7, size)))
     }
 
-    /// How far back the base of a delta starts: 7 bits a byte, highest first, one added per further byte.
+    /// Reads the distance back to the start of a delta's base: 7 bits per byte, highest first, one added
+    /// per further byte.
     fn distance(&mut self) -> Result<Option<u64>, PackError> {
         let mut value = 0u64;
         loop {
@@ -207,7 +208,8 @@ impl Header<'_> {
     }
 }
 
-/// The entry that starts `distance` bytes in front of `start`; [`NONE`] if that is before what is at hand.
+/// Returns the entry that starts `distance` bytes before `start`, or [`NONE`] if it is before the bytes
+/// at hand.
 fn entry_at(start: usize, gone: u64, distance: u64, before: &[Entry]) -> Result<u32, PackError> {
     const WRONG: PackError = PackError("a delta's base is not at the start of an object");
     let back = usize::try_from(distance).ok();
@@ -222,7 +224,7 @@ fn entry_at(start: usize, gone: u64, distance: u64, before: &[Entry]) -> Result<
         .ok_or(WRONG)
 }
 
-/// A zlib decoder that is used again and again.
+/// A zlib decoder that is reused.
 pub(super) struct Inflater {
     state: Decompress,
     sink: Vec<u8>,
@@ -236,8 +238,8 @@ impl Inflater {
         }
     }
 
-    /// Inflates to nowhere, checks that `size` bytes came of it, and returns how many compressed bytes it
-    /// took; nothing when `input` ends too early.
+    /// Inflates without keeping the result, checks that it has `size` bytes, and returns the number of
+    /// compressed bytes. Returns `None` if `input` ends too early.
     fn skip(&mut self, input: &[u8], size: u64) -> Result<Option<usize>, PackError> {
         self.state.reset(true);
         let mut at = 0;
@@ -265,7 +267,8 @@ impl Inflater {
     /// Inflates exactly `size` bytes.
     pub(super) fn inflate(&mut self, input: &[u8], size: usize) -> Result<Vec<u8>, PackError> {
         self.state.reset(true);
-        // One byte more than needed: the decoder must reach the end of its stream, and must not go beyond.
+        // One byte more than needed: the decoder must reach the end of its stream, and must not go
+        // beyond.
         let mut out = Vec::with_capacity(size + 1);
         let status = self
             .state

@@ -1,4 +1,4 @@
-//! A pack in memory: which objects it holds, and their contents one at a time.
+//! Packs in memory: a listing of their objects, and the contents of one object at a time.
 //!
 //! Source: `Documentation/gitformat-pack.adoc` of git.
 
@@ -21,18 +21,18 @@ use entry::{Entry, Inflater, Step, Stretch};
 
 const HEADER: usize = 12;
 
-/// Bytes of the checksum at its end.
+/// Length of the checksum at the end of a pack, in bytes.
 pub(super) const TRAILER: usize = 20;
 
-/// Bytes of the shortest entry: one of header, eight of an empty zlib stream.
+/// Length of the shortest entry, in bytes: one of header, eight of an empty zlib stream.
 const SHORTEST_ENTRY: usize = 9;
 
-/// A pack is damaged; says how.
+/// Error returned for a corrupt pack, with a description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub(super) struct PackError(pub(super) &'static str);
 
-/// A pack as it came.
+/// A pack as received.
 #[derive(Debug)]
 pub(super) struct Pack {
     bytes: Vec<u8>,
@@ -40,28 +40,28 @@ pub(super) struct Pack {
     known: Option<(Listing, Weight)>,
 }
 
-/// The entries of a pack, or of a part of it.
+/// Entries of a pack, or of a part of it.
 #[derive(Debug)]
 pub(super) struct Listing {
     entries: Vec<Entry>,
     cut: bool,
-    /// Where the bytes stand that follow the last entry.
+    /// Offset of the bytes that follow the last entry.
     end: usize,
-    /// A limit stopped it, and not the end of the bytes.
+    /// `true` if a limit ended the listing, rather than the end of the bytes.
     is_at_a_limit: bool,
 }
 
-/// How much of a pack is listed.
+/// Limits of the listing of a pack.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ListLimits {
-    /// Entries.
+    /// Maximum number of entries.
     pub(super) objects: u32,
-    /// Bytes that are inflated to find their ends.
+    /// Maximum number of bytes that are inflated to find the ends of the entries.
     pub(super) inflated: u64,
 }
 
 impl Pack {
-    /// A pack that came `whole`, or was cut off on purpose.
+    /// Creates a pack that arrived `whole`, or was cut off on purpose.
     pub(super) fn new(bytes: Vec<u8>, whole: bool) -> Self {
         Self {
             bytes,
@@ -72,13 +72,14 @@ impl Pack {
 
     /// Lists the entries.
     ///
-    /// A whole pack must be sound from end to end: count, checksum, every entry's size. Of one that was cut
-    /// off the entries that came whole are listed. Either way the listing stops where it would pass a limit;
-    /// [`Listing::is_cut`] then says so.
+    /// A whole pack must be sound from end to end: count, checksum, every entry's size. For a pack that
+    /// was cut off, the complete entries are listed. Either way the listing stops where it would exceed a
+    /// limit; [`Listing::is_cut`] returns `true` in that case.
     ///
     /// # Errors
-    /// [`FetchError::Corrupt`] names what is wrong with it; [`FetchError::Busy`] when the lane of heavy
-    /// visits is needed and taken.
+    ///
+    /// Returns [`FetchError::Corrupt`] with a description of the problem, and [`FetchError::Busy`] if the
+    /// lane of heavy visits is needed and taken.
     pub(super) fn list(
         &self,
         limits: ListLimits,
@@ -91,7 +92,7 @@ impl Pack {
             return Ok(listing);
         }
         let count = object_count(&self.bytes)?;
-        // Whoever has to wait should do so before the work, not after it.
+        // If the lane has to be waited for, then before the work rather than after it.
         let likely = (count as usize).min(self.bytes.len() / SHORTEST_ENTRY);
         weight.expect(likely * (size_of::<Entry>() + LINK_BYTES))?;
         let end = self.bytes.len() - if self.whole { TRAILER } else { 0 };
@@ -103,28 +104,28 @@ impl Pack {
         Ok(listing)
     }
 
-    /// Keeps a listing for the next reading, and with it the lane that it needed.
+    /// Keeps a listing for the next reading, together with the lane that it needed.
     pub(super) fn remember(&mut self, listing: Listing, mut weight: Weight) {
         weight.keep(listing.entries.capacity() * size_of::<Entry>());
         self.known = Some((listing, weight));
     }
 
-    /// The listing that was kept, if any.
+    /// Takes the listing that was kept, if any.
     pub(super) fn take_known(&mut self) -> Option<(Listing, Weight)> {
         self.known.take()
     }
 
-    /// The pack itself.
+    /// Returns the bytes of the pack.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// How many entries there are, if its header came.
+    /// Returns the number of entries that the header states, or `None` if there is no valid header.
     pub(super) fn stated_count(&self) -> Option<u32> {
         object_count(&self.bytes).ok()
     }
 
-    /// The pack itself, to be read on.
+    /// Returns the bytes of the pack, which can then be extended.
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
@@ -140,11 +141,12 @@ impl Listing {
         }
     }
 
-    /// Lists those of the next `count` entries of a pack that are whole in `bytes`, behind `gone` bytes that
-    /// are not at hand any more.
+    /// Lists those of the next `count` entries of a pack that are complete in `bytes`. `gone` is the
+    /// number of bytes before, which are no longer at hand.
     ///
     /// # Errors
-    /// As [`Pack::list`].
+    ///
+    /// As for [`Pack::list`].
     pub(super) fn of_part(
         bytes: &[u8],
         gone: u64,
@@ -158,22 +160,22 @@ impl Listing {
         Ok(listing)
     }
 
-    /// How many entries it has.
+    /// Returns the number of entries.
     pub(super) fn count(&self) -> u32 {
         u32::try_from(self.entries.len()).unwrap_or(u32::MAX)
     }
 
-    /// Where the bytes stand that follow the last entry.
+    /// Returns the offset of the bytes that follow the last entry.
     pub(super) fn end(&self) -> usize {
         self.end
     }
 
-    /// Bytes that were inflated to find the ends of the entries.
+    /// Returns the number of bytes that were inflated to find the ends of the entries.
     pub(super) fn inflated(&self) -> u64 {
         self.entries.iter().map(|entry| entry.size()).sum()
     }
 
-    /// Whether a limit stopped it, and not the end of the bytes.
+    /// Returns `true` if a limit ended the listing, rather than the end of the bytes.
     pub(super) fn is_at_a_limit(&self) -> bool {
         self.is_at_a_limit
     }
@@ -221,7 +223,7 @@ impl Listing {
         self.is_at_a_limit = true;
     }
 
-    /// Whether the pack may hold more than is listed.
+    /// Returns `true` if the pack may contain more than is listed.
     pub(super) fn is_cut(&self) -> bool {
         self.cut
     }
@@ -241,7 +243,7 @@ fn object_count(bytes: &[u8]) -> Result<u32, PackError> {
     Ok(u32::from_be_bytes([n0, n1, n2, n3]))
 }
 
-/// The last 20 bytes are the SHA-1 of all before them.
+/// Checks that the last 20 bytes are the SHA-1 of all bytes before them.
 fn check_trailer(bytes: &[u8]) -> Result<(), PackError> {
     let Some((body, trailer)) = bytes
         .split_last_chunk::<TRAILER>()

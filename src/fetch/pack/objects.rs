@@ -1,9 +1,9 @@
-//! The objects of a pack, one after the other, deltas resolved.
+//! Walks the objects of a pack one by one, resolving deltas.
 //!
-//! Every object that others are deltas to is the root of a family. A family is walked depth first, the
-//! smallest branch first, and an object is dropped as soon as its last delta is taken: a chain of any
-//! length then needs two objects in memory at a time, a family of n at most log₂ n. What a visit may not
-//! hold at once is left out and counted.
+//! Every object to which others are deltas is the root of a family. A family is walked depth first, the
+//! smallest branch first, and an object is dropped as soon as its last delta is taken. A chain of any
+//! length then needs two objects in memory at a time, and a family of n at most log₂ n. Anything that
+//! exceeds the memory of a visit is omitted and counted.
 
 use gix_hash::ObjectId;
 
@@ -13,14 +13,14 @@ use super::{Listing, PackError};
 use crate::fetch::FetchError;
 use crate::fetch::weight::Weight;
 
-/// The longest chain of deltas that git itself writes.
+/// Maximum length of a chain of deltas that git itself writes.
 const MAX_DEPTH: u32 = 4095;
 
-/// What is kept of each entry while a pack is walked, in bytes: its place in its family, and in a list of
+/// Memory kept for each entry while a pack is walked, in bytes: its place in its family and in a list of
 /// children.
 pub(super) const LINK_BYTES: usize = 24;
 
-/// An object, whole.
+/// A complete object.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::fetch) struct Object<'a> {
     pub(in crate::fetch) id: ObjectId,
@@ -28,27 +28,27 @@ pub(in crate::fetch) struct Object<'a> {
     pub(in crate::fetch) data: &'a [u8],
 }
 
-/// What of a pack was not walked.
+/// Objects of a pack that were not walked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::fetch) struct Skipped {
-    /// Objects over the size limit, and deltas to them.
+    /// Number of objects over the size limit, and of deltas to them.
     pub(in crate::fetch) too_big: u32,
-    /// Deltas whose base is not in the pack.
+    /// Number of deltas whose base is not in the pack.
     pub(in crate::fetch) without_base: u32,
-    /// Objects after the limit on all inflated bytes.
+    /// Number of objects beyond the limit on all inflated bytes.
     pub(in crate::fetch) over_budget: u32,
 }
 
-/// How much may be read of one pack.
+/// Limits of reading one pack, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::fetch) struct Allowed {
-    /// The size of one object.
+    /// Maximum size of one object.
     pub(in crate::fetch) object: u64,
-    /// All of them together, and the deltas that they are made from.
+    /// Maximum size of all objects together, including the deltas from which they are built.
     pub(in crate::fetch) total: u64,
 }
 
-/// Walks the objects of one pack.
+/// Walker of the objects of one pack.
 pub(in crate::fetch) struct Objects<'p> {
     bytes: &'p [u8],
     entries: &'p [Entry],
@@ -56,16 +56,16 @@ pub(in crate::fetch) struct Objects<'p> {
     first_child: Vec<u32>,
     next_sibling: Vec<u32>,
     family_size: Vec<u32>,
-    /// Deltas to objects by id, in the order of those ids.
+    /// Entries that are deltas to objects by id, in the order of those ids.
     waiting: Vec<u32>,
-    /// Which of them were given away.
+    /// `true` at the first entry of each group in `waiting` that was taken.
     taken: Vec<bool>,
     inflater: Inflater,
     walked: u32,
     skipped: Skipped,
 }
 
-/// An object with deltas to it that are still to be taken, the last one first.
+/// An object and the deltas to it that are yet to be taken, the last one first.
 struct Frame {
     data: Vec<u8>,
     depth: u32,
@@ -73,10 +73,12 @@ struct Frame {
 }
 
 impl<'p> Objects<'p> {
-    /// Walks what `listing` lists of `bytes`.
+    /// Creates a walker of the objects in `bytes` that `listing` lists.
     ///
     /// # Errors
-    /// [`FetchError::Busy`] when there are so many that the lane of heavy visits is needed and taken.
+    ///
+    /// Returns [`FetchError::Busy`] if there are so many objects that the lane of heavy visits is needed
+    /// and taken.
     pub(in crate::fetch) fn new(
         bytes: &'p [u8],
         listing: &'p Listing,
@@ -108,7 +110,8 @@ impl<'p> Objects<'p> {
     fn link(&mut self) {
         for (at, entry) in indexed(self.entries).rev() {
             match entry.form {
-                // A base stands in front of its deltas, so its own size is still open when this adds to it.
+                // A base precedes its deltas, so its own family size is not yet added to anything at this
+                // point.
                 Form::DeltaToEntry if entry.base != NONE => {
                     let (at_index, base_index) = (at as usize, entry.base as usize);
                     self.next_sibling[at_index] = self.first_child[base_index];
@@ -124,11 +127,12 @@ impl<'p> Objects<'p> {
         self.taken = vec![false; self.waiting.len()];
     }
 
-    /// Calls `each` with every object whose kind `wanted` chooses.
+    /// Calls `each` with every object whose kind satisfies `wanted`.
     ///
     /// # Errors
-    /// [`FetchError::Corrupt`] when an object cannot be decoded, [`FetchError::Busy`] when the lane of heavy
-    /// visits is needed and taken.
+    ///
+    /// Returns [`FetchError::Corrupt`] if an object cannot be decoded, and [`FetchError::Busy`] if the
+    /// lane of heavy visits is needed and taken.
     pub(in crate::fetch) fn walk(
         &mut self,
         wanted: impl Fn(Kind) -> bool,
@@ -144,7 +148,7 @@ impl<'p> Objects<'p> {
         Ok(())
     }
 
-    /// What was left out, once everything was walked.
+    /// Returns the counts of skipped objects, once everything was walked.
     pub(in crate::fetch) fn skipped(&self) -> Skipped {
         let seen = self.walked + self.skipped.too_big + self.skipped.over_budget;
         let count = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
@@ -154,7 +158,7 @@ impl<'p> Objects<'p> {
         }
     }
 
-    /// Walks the entry at `root` and everything that is a delta to it, near or far.
+    /// Walks the entry at `root` and all of its direct and indirect deltas.
     fn family(
         &mut self,
         root: u32,
@@ -218,7 +222,7 @@ impl<'p> Objects<'p> {
         }))
     }
 
-    /// The deltas to an object, largest family first.
+    /// Returns the deltas to an object, largest family first.
     fn children(&mut self, at: u32, id: &ObjectId) -> Vec<u32> {
         let mut children = self.take_waiting(id);
         let mut next = self.first_child[at as usize];
@@ -230,12 +234,13 @@ impl<'p> Objects<'p> {
         children
     }
 
-    /// The deltas that name their base by this id. They are given once: a pack may hold the base twice.
+    /// Takes the deltas that name their base by this id. They are returned only once: a pack may contain
+    /// the base twice.
     fn take_waiting(&mut self, id: &ObjectId) -> Vec<u32> {
         let (bytes, entries) = (self.bytes, self.entries);
         let of = |at: &u32| base_id(bytes, entries, *at);
         let first = self.waiting.partition_point(|at| of(at) < id.as_slice());
-        // All of an id are taken together, so the first tells.
+        // All deltas to an id are taken together, so the first one is representative.
         if self.taken.get(first).is_none_or(|taken| *taken) {
             return Vec::new();
         }
@@ -247,7 +252,7 @@ impl<'p> Objects<'p> {
         rest[..count].to_vec()
     }
 
-    /// The object that the delta at `at` makes of its base; nothing when a limit forbids it.
+    /// Builds the object from the delta at `at` and its base. Returns `None` if a limit forbids it.
     fn make(
         &mut self,
         at: u32,
@@ -275,8 +280,8 @@ impl<'p> Objects<'p> {
         Ok(made)
     }
 
-    /// Whether `size` more bytes may be inflated and held for the entry at `at`. If not, counts it as left
-    /// out with its family.
+    /// Reserves `size` more bytes to be inflated and held for the entry at `at`. Returns `None` if a
+    /// limit forbids it, after counting the entry and its family as skipped.
     fn allow(
         &mut self,
         at: u32,
@@ -316,7 +321,7 @@ impl<'p> Objects<'p> {
     }
 }
 
-/// What is called with each object.
+/// Callback for each object.
 pub(in crate::fetch) type Each<'e> =
     dyn FnMut(Object<'_>, &mut Weight) -> Result<(), FetchError> + 'e;
 
@@ -325,14 +330,15 @@ fn indexed(entries: &[Entry]) -> impl DoubleEndedIterator<Item = (u32, Entry)> {
     (0..count).zip(entries.iter().copied())
 }
 
-/// The id that the delta at `at` names its base by.
+/// Returns the id by which the delta at `at` names its base.
 fn base_id<'b>(bytes: &'b [u8], entries: &[Entry], at: u32) -> &'b [u8] {
     let entry = entries.get(at as usize);
     let id = entry.and_then(|entry| entry.base_id(bytes));
     id.unwrap_or_default()
 }
 
-/// The SHA-1 of an object. One that was made to collide has none of its own; it is still shown.
+/// Returns the SHA-1 of an object, or the null id for an object that was crafted to collide. Such an
+/// object is still shown.
 fn object_id(kind: Kind, data: &[u8]) -> ObjectId {
     let name = match kind {
         Kind::Commit => "commit",

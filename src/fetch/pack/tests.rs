@@ -27,7 +27,7 @@ impl Builder {
         }
     }
 
-    /// Appends an entry and returns where it starts. `size` is what it claims to inflate to.
+    /// Appends an entry and returns its offset. `size` is the inflated size that the entry claims.
     fn raw(&mut self, kind: u8, size: u64, base: &[u8], data: &[u8]) -> usize {
         let start = self.bytes.len();
         let mut rest = size >> 4;
@@ -89,7 +89,7 @@ fn varint(mut value: u64) -> Vec<u8> {
     }
 }
 
-/// A delta that inserts `text` and then copies `copies` times the first 64 KiB of its base.
+/// Returns a delta that inserts `text` and then copies the first 64 KiB of its base `copies` times.
 fn delta(base: u64, text: &[u8], copies: u64) -> Vec<u8> {
     let result = text.len() as u64 + copies * 0x10000;
     let mut bytes = [varint(base), varint(result)].concat();
@@ -182,7 +182,7 @@ fn a_delta_without_its_base_is_counted() {
     assert_eq!(walked.skipped.without_base, 2);
 }
 
-/// The part of a large pack that follows what is not held any more.
+/// Lists a part of a large pack whose preceding bytes are no longer held.
 #[test]
 fn a_delta_whose_base_went_by_is_counted() {
     let mut pack = Builder::new();
@@ -212,7 +212,7 @@ fn a_delta_whose_base_went_by_is_counted() {
         .unwrap();
     assert_eq!(seen, [b"here"]);
     assert_eq!(objects.skipped().without_base, 1);
-    // Nothing of a pack is in front of its beginning.
+    // Nothing precedes the beginning of a pack.
     let wrong = Listing::of_part(part, 0, 2, list, weight);
     assert!(matches!(wrong, Err(FetchError::Corrupt(_))));
 }
@@ -257,7 +257,7 @@ fn a_chain_deeper_than_git_writes_is_cut_and_counted() {
     assert_eq!(walked.skipped.too_big, 905);
 }
 
-/// Each level is made of sixteen copies of 64 KiB: a few bytes in the pack, 14 MiB outside.
+/// Each level consists of sixteen copies of 64 KiB: a few bytes in the pack, 14 MiB outside.
 #[test]
 fn a_delta_bomb_stops_at_the_size_limit() {
     let mut pack = Builder::new();
@@ -267,7 +267,7 @@ fn a_delta_bomb_stops_at_the_size_limit() {
         tip = pack.offset_delta(tip, &delta(size, b"", 16));
         size = 16 * 0x10000;
     }
-    // The size limit lets every level pass, the limit on all bytes does not.
+    // The size limit admits every level, but the limit on all bytes does not.
     let tight = FetchLimits {
         max_inflated_bytes: 5 << 20,
         ..limits()
@@ -395,7 +395,7 @@ fn every_flipped_bit_is_noticed() {
     }
 }
 
-/// Damage under a checksum that fits: whatever comes of it, no panic, no hang, nothing out of bounds.
+/// Damage under a matching checksum: whatever the result, no panic, no hang, nothing out of bounds.
 #[test]
 fn damage_that_the_checksum_misses_is_survived() {
     let sound = sample();

@@ -1,26 +1,27 @@
-//! What a repository's references point to.
+//! References of a repository and their targets.
 
 use gix_hash::ObjectId;
 
 use super::{Line, Lines, refuse_error};
 use crate::fetch::{FetchError, References};
 
-/// The most references of a list that are kept.
+/// Maximum number of references of a list that are kept.
 const MAX_KEPT: usize = 50_000;
 
-/// The most bytes of their names.
+/// Maximum size of their names, in bytes.
 const MAX_KEPT_BYTES: usize = 4 << 20;
 
 /// `HEAD` of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::fetch) struct Head {
-    /// The commit.
+    /// Id of the commit.
     pub(in crate::fetch) id: ObjectId,
-    /// The branch, `refs/heads/…`; none when detached.
+    /// Full name of the branch, `refs/heads/…`; `None` if `HEAD` is detached.
     pub(in crate::fetch) branch: Option<String>,
 }
 
-/// Reads the answer to [`ls_head`]: nothing when the repository is empty.
+/// Parser of the response to [`ls_head`](super::ls_head), which contains nothing if the repository is
+/// empty.
 #[derive(Debug, Default)]
 pub(in crate::fetch) struct HeadAnswer {
     lines: Lines,
@@ -54,10 +55,11 @@ impl HeadAnswer {
     }
 }
 
-/// What a reference takes beside its name: its place in the list, and what allocating the name costs.
+/// Memory of a reference in addition to its name, in bytes: its place in the list, and the overhead of
+/// allocating the name.
 const REFERENCE_BYTES: usize = 64;
 
-/// Reads the answer to [`ls_all`].
+/// Parser of the response to [`ls_all`](super::ls_all).
 #[derive(Debug, Default)]
 pub(in crate::fetch) struct ReferencesAnswer {
     lines: Lines,
@@ -98,7 +100,7 @@ impl ReferencesAnswer {
         })
     }
 
-    /// Bytes that it holds.
+    /// Returns the memory held, in bytes.
     pub(in crate::fetch) fn held(&self) -> usize {
         self.name_bytes.min(MAX_KEPT_BYTES) + self.references.list.len() * REFERENCE_BYTES
     }
@@ -112,7 +114,7 @@ impl ReferencesAnswer {
     }
 }
 
-/// `<id> refs/…`; names that are not UTF-8 cannot be asked for and are passed over.
+/// Parses `<id> refs/…`. Names that are not UTF-8 cannot be requested and are skipped.
 fn parse_reference(line: &[u8]) -> Option<(&str, ObjectId)> {
     let line = std::str::from_utf8(line).ok()?;
     let (id, rest) = line.trim_end().split_once(' ')?;
@@ -121,7 +123,7 @@ fn parse_reference(line: &[u8]) -> Option<(&str, ObjectId)> {
     name.starts_with("refs/").then_some((name, id))
 }
 
-/// `<id> HEAD symref-target:<branch>`
+/// Parses `<id> HEAD symref-target:<branch>`.
 fn parse_head(line: &[u8]) -> Option<Head> {
     let line = std::str::from_utf8(line).ok()?;
     let mut words = line.trim_end().split(' ');
