@@ -1,4 +1,4 @@
-//! Messages become work items and sightings, to be committed together.
+//! Converts messages to work items and sightings, which are committed together.
 
 #[cfg(test)]
 mod tests;
@@ -27,7 +27,7 @@ const OF_ONE_MESSAGE: usize = 100_000;
 /// What the messages of one poll or one delivery amount to.
 #[derive(Debug, Default)]
 pub struct Gathered {
-    /// What is to be fetched.
+    /// Work items to be fetched.
     pub items: Vec<NewWorkItem>,
     /// What may be keys in the messages themselves: in a text, or in the name of a branch or repository.
     pub candidates: Candidates<MessagePlace>,
@@ -38,7 +38,7 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    /// Nothing yet, at `now`.
+    /// Creates an empty collection for messages that are read at `now`.
     pub fn new(now: Timestamp) -> Self {
         Self {
             items: Vec::new(),
@@ -100,7 +100,7 @@ pub struct Gatherer<'a> {
     source: &'a str,
     redactor: &'a Redactor,
     engine: &'a Engine,
-    /// What was collected so far.
+    /// Contents collected so far.
     pub gathered: Gathered,
 }
 
@@ -157,7 +157,7 @@ impl Taking<'_> {
 }
 
 impl<'a> Gatherer<'a> {
-    /// Collects in the name of `source`; what is found was found at `now`.
+    /// Creates a collector on behalf of `source`, whose findings are dated `now`.
     pub fn new(
         source: &'a str,
         redactor: &'a Redactor,
@@ -197,7 +197,7 @@ impl<'a> Gatherer<'a> {
         self.add(item, &push.remote);
     }
 
-    /// Adds branches and tags whose commits are to be asked for.
+    /// Adds branches and tags whose commits have to be requested.
     pub fn announce(&mut self, announced: &Announcement, priority: Priority, at: Timestamp) {
         let reference = announced.reference.as_deref().unwrap_or_default();
         let repository = self.names(&announced.remote, reference, None);
@@ -213,7 +213,8 @@ impl<'a> Gatherer<'a> {
     /// looks at, that is told, and it counts as malformed.
     ///
     /// # Errors
-    /// What is wrong with the JSON, without quoting it.
+    ///
+    /// Returns the parser's error, which does not quote the JSON.
     pub fn texts(
         &mut self,
         json: &[u8],
@@ -276,8 +277,8 @@ impl<'a> Gatherer<'a> {
         }
     }
 
-    /// Adds an item, unless it cannot be fetched without keeping a key: no address of a repository does without
-    /// its name. The key itself was found in the name before.
+    /// Adds an item, unless fetching it would require storing a key: every URL of a repository contains
+    /// its name. The key itself was already found in the name.
     fn add(&mut self, item: NewWorkItem, remote: &Remote) {
         let holds_key = |text: &str| self.redactor.holds_key(text);
         if holds_key(&item.repository) || item.clone_url.as_deref().is_some_and(holds_key) {
@@ -293,7 +294,7 @@ impl<'a> Gatherer<'a> {
         self.gathered.items.push(item);
     }
 
-    /// Looks for keys in the names of a repository and a reference; gives the repository's name.
+    /// Scans the names of a repository and a reference for keys. Returns the repository's name.
     fn names(&mut self, remote: &Remote, reference: &str, commit: Option<ObjectId>) -> String {
         let repository = remote.repository.to_string();
         let mut scanner = Scanner::new(self.engine);

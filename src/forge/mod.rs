@@ -1,6 +1,6 @@
-//! What forges tell, by feed, archive or webhook: pushes and texts, read leniently.
+//! Messages of forges, from feeds, archives and webhooks: pushes and texts, parsed leniently.
 //!
-//! A message of a forge becomes [`Push`]es and [`Announcement`]s, which become work items, and JSON whose
+//! A message of a forge yields [`Push`]es and [`Announcement`]s, which become work items, and JSON whose
 //! texts are scanned on the spot. [`Gatherer`] collects both for one commit to the database; texts never
 //! leave memory.
 

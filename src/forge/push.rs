@@ -1,59 +1,59 @@
-//! Pushes and announcements, as every forge means them.
+//! Pushes and announcements, independent of the forge.
 
 use reqwest::Url;
 
 use crate::fetch::{ObjectId, RepositoryName};
 
-/// The longest reference name that is taken. GitHub and file systems stop at 255 bytes per part.
+/// Maximum length of a reference name, in bytes. GitHub and file systems stop at 255 bytes per part.
 const MAX_REFERENCE: usize = 1000;
 
-/// A repository and where it is cloned from.
+/// A repository and its clone URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remote {
-    /// The forge's host, with its port unless it is the scheme's own.
+    /// Host of the forge, with its port unless that is the default of the scheme.
     pub host: String,
-    /// The forge's identifier of the repository, which survives renaming.
+    /// Identifier of the repository at the forge, which survives renaming.
     pub repository_id: String,
-    /// `owner/name`, or with the groups that some forges nest.
+    /// `owner/name`, or with the nested groups of some forges.
     pub repository: RepositoryName,
-    /// Where it is cloned from, when that is not `{clone_url}/{repository}.git` of the host's configured
-    /// source.
+    /// Clone URL, unless it is `{clone_url}/{repository}.git` of the host's configured source.
     pub clone_url: Option<Url>,
 }
 
 /// A branch or tag that moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Push {
-    /// Where.
+    /// Repository of the branch or tag.
     pub remote: Remote,
-    /// The full name of the branch or tag, `refs/heads/…`.
+    /// Full name of the branch or tag, `refs/heads/…`.
     pub reference: String,
-    /// All zeros when new, and when the message does not tell.
+    /// Target before the push. All zeros if the reference is new, or if the message does not contain it.
     pub before: ObjectId,
-    /// All zeros when deleted.
+    /// Target after the push. All zeros if the reference was deleted.
     pub after: ObjectId,
 }
 
-/// News of branches and tags without their commits: a new branch, or a repository that became public.
+/// Notice of branches and tags without their commits: a new branch, or a repository that became public.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announcement {
-    /// Where.
+    /// Repository of the branches and tags.
     pub remote: Remote,
-    /// The full name of the branch or tag. `None`: all that the repository has.
+    /// Full name of the branch or tag. If `None`, all those of the repository are meant.
     pub reference: Option<String>,
-    /// Tells this announcement from others of the same reference, such as the event's id.
+    /// Identifier that tells this announcement from others of the same reference, such as the event's id.
     pub id: String,
 }
 
-/// Whether a name can be asked for: not empty, not overlong.
+/// Returns `true` if a reference with this name can be requested: it is neither empty nor too long.
 pub fn is_reference(name: &str) -> bool {
     !name.is_empty() && name.len() <= MAX_REFERENCE
 }
 
-/// Reads an object id of 40 digits.
+/// Parses an object id of 40 digits.
 ///
 /// # Errors
-/// What is wrong, without the text itself.
+///
+/// Returns a description of the problem that does not quote the text.
 pub fn object_id(hex: &str) -> Result<ObjectId, &'static str> {
     ObjectId::from_hex(hex.as_bytes()).map_err(|_| "a commit is no object id of 40 digits")
 }

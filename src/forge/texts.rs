@@ -1,7 +1,7 @@
-//! The texts inside a JSON message: every string in it, wherever it stands.
+//! Texts in a JSON message: every string in it, at any level.
 //!
-//! Which field of which event holds words of people changes with each version of each forge. So all strings
-//! are scanned, names of fields too; it costs little, since the engine is faster than the parser.
+//! The fields that contain human-written text change with each version of each forge. So all strings are
+//! scanned, including names of fields; this costs little, since the engine is faster than the parser.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -11,21 +11,22 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 
 use crate::scan::{Candidate, Engine, Scanner};
 
-/// How deep a message may be nested. `serde_json` itself stops at 128.
+/// Maximum nesting depth of a message. `serde_json` itself stops at 128.
 pub const MAX_DEPTH: u8 = 100;
 
-/// The most of a link that is looked at, in bytes.
+/// Maximum length of a link that is kept, in bytes.
 const MAX_LINK: usize = 8 << 10;
 
-/// Candidates that wait for the end of the object that they stand in, where its link may be.
+/// Maximum number of candidates that wait for the end of the enclosing object, which may contain their
+/// link.
 const MAX_PENDING: usize = 4096;
 
 /// A link that goes with a text of a message, or another word of where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// Its first 8 KiB.
+    /// First 8 KiB of the link.
     pub text: String,
-    /// Whether it goes on.
+    /// `true` if the link was truncated.
     pub cut: bool,
 }
 
@@ -48,7 +49,9 @@ impl Link {
 /// that stand behind them.
 ///
 /// # Errors
-/// What is wrong with the JSON, without quoting it. Candidates in front of the fault were not reported.
+///
+/// Returns the parser's error, which does not quote the JSON. Candidates before the error were not
+/// reported.
 pub fn scan_texts(
     engine: &Engine,
     json: &[u8],
@@ -130,7 +133,8 @@ impl<'e> Linking<'e> {
         }
     }
 
-    /// Gives those from `first` on that have no link yet the one of the object around them.
+    /// Assigns the link of the enclosing object to the candidates from `first` on that do not have a link
+    /// yet.
     fn link(&mut self, first: usize, link: Link) {
         let link = Arc::new(link);
         for (_, none) in self.pending.iter_mut().skip(first) {
@@ -160,19 +164,19 @@ fn deliver(
     }
 }
 
-/// What is to be known of a value, besides the candidates in it.
+/// Part of a value that is needed, in addition to the candidates in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     Nothing,
-    /// Its text.
+    /// The text of the value.
     Text,
-    /// Its field `href`.
+    /// The field `href` of the value.
     Href,
-    /// The field `href` of its field `html`.
+    /// The field `href` of the value's field `html`.
     HtmlHref,
 }
 
-/// Fields that have to do with links.
+/// Fields that are related to links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Field {
     HtmlUrl,
@@ -183,14 +187,14 @@ enum Field {
     Other,
 }
 
-/// Reads a value: its candidates, and the text that is wanted of it.
+/// Deserializes a value: scans it for candidates, and returns the text that is wanted of it.
 struct Value<'l, 'e> {
     linking: &'l mut Linking<'e>,
     depth: u8,
     wanted: Wanted,
 }
 
-/// Reads the name of a field.
+/// Deserializes the name of a field.
 struct Name<'l, 'e>(&'l mut Linking<'e>);
 
 impl<'de> DeserializeSeed<'de> for Value<'_, '_> {
@@ -303,7 +307,7 @@ impl Visitor<'_> for Name<'_, '_> {
     }
 }
 
-/// Hands every string of a JSON value to `each`, without keeping any.
+/// Passes every string of a JSON value to `each`, without keeping any.
 struct Strings<'e, F> {
     depth: u8,
     each: &'e mut F,
