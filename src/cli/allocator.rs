@@ -1,16 +1,16 @@
-//! Settings of the C library, so that memory goes back to the system.
+//! Settings of the C library's allocator that make it return memory to the system.
 
 use std::env;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-/// Variables that glibc reads when a process starts: from 256 KiB on a piece of memory goes back to the system
-/// when it is freed, threads share two heaps, and the free end of a heap goes back from 1 MiB on.
+/// Variables that glibc reads when a process starts: allocations of 256 KiB and more are returned to the system
+/// when freed, all threads share two arenas, and the free top of an arena is trimmed from 1 MiB on.
 ///
-/// By default the first limit rises to the largest piece that was ever freed, up to 32 MiB, and each of many
-/// threads keeps a heap of its own. So a daemon that once read large pushes would hold twice of what it
-/// needs (`docs/performance.md`). A process cannot change this for itself without unsafe code.
+/// By default, the first threshold rises to the largest block ever freed, up to 32 MiB, and a process with many
+/// threads keeps many arenas. A daemon that has read large pushes would keep twice the memory that it needs
+/// (`docs/performance.md`). A process cannot change this for itself without unsafe code.
 ///
 /// Source: <https://www.gnu.org/software/libc/manual/html_node/Memory-Allocation-Tunables.html> and mallopt(3).
 const SETTINGS: [(&str, &str); 3] = [
@@ -19,13 +19,15 @@ const SETTINGS: [(&str, &str); 3] = [
     ("MALLOC_TRIM_THRESHOLD_", "1048576"),
 ];
 
-/// Says that this program was started anew. A process with more rights than its user (setuid, capabilities) is
-/// started without the settings, whoever set them, and would start itself anew for ever.
+/// Marks a process that was already re-executed. A process with more privileges than its user (setuid,
+/// capabilities) never receives the settings, and would re-execute itself forever.
 const STARTED_ANEW: &str = "RESCIND_STARTED_ANEW";
 
-/// Starts this program anew with these settings, in the same process: its identifier, its open files and its
-/// arguments stay. Does nothing when any of them is set already, be it by an operator or by the start before.
-/// Other C libraries do not look at them.
+/// Re-executes this program with [`SETTINGS`] in its environment. The process keeps its identifier, its open files
+/// and its arguments.
+///
+/// Does nothing if any of the settings is present, whether set by an operator or by a previous re-execution, or if
+/// the C library is not glibc, which alone reads them.
 pub(super) fn settle() {
     let is_set = |name: &str| env::var_os(name).is_some();
     if !cfg!(target_env = "gnu") || SETTINGS.iter().any(|(name, _)| is_set(name)) {
@@ -43,7 +45,7 @@ pub(super) fn settle() {
     );
 }
 
-/// Returns only when it failed.
+/// Replaces this process with a new instance of itself. Returns only on failure.
 fn start_anew() -> io::Error {
     let program = match env::current_exe() {
         Ok(program) => program,

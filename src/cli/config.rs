@@ -17,7 +17,7 @@ pub(super) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Print the effective configuration as TOML, secrets masked, with the place each value comes from
+    /// Print the effective configuration as TOML, with secrets masked and the origin of each value
     #[command(after_help = "Example:
   RESCIND__SERVER__BIND=0.0.0.0:8787 rescind config show")]
     Show,
@@ -30,7 +30,7 @@ pub(super) fn run(args: &ConfigArgs, context: &Context) -> anyhow::Result<ExitCo
         tracing::warn!("{warning}");
     }
     output::line(config.to_masked_toml().trim_end())?;
-    // What the file says may be right and yet name formats that are not there.
+    // A valid file may still name formats that do not exist.
     config.check_issuer(&context.formats(&config)?)?;
     Ok(DONE)
 }

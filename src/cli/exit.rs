@@ -1,4 +1,4 @@
-//! How a command ends: its exit code, and its error on standard error.
+//! Outcome of a command: its exit code, and its error on standard error.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -12,26 +12,26 @@ use crate::respond::RespondError;
 use crate::scan::{Redactor, visible_lines};
 use crate::store::StoreError;
 
-/// The command did what it was asked to.
+/// Exit code of a command that succeeded.
 pub const DONE: ExitCode = ExitCode::SUCCESS;
 
-/// Leaks or candidates were found, or a verification failed.
+/// Exit code of a command that found leaks or candidates, or whose verification failed.
 pub const FOUND: u8 = 1;
 
 const USAGE: u8 = 2;
-/// The command could not run, or not to its end.
+/// Exit code of a command that could not run, or not to completion.
 pub(super) const COULD_NOT_RUN: u8 = 3;
 
-/// The command was called in a way that cannot work.
+/// Error in the use of the command line.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-/// Prints an error with its causes and tells the exit code it stands for. A key in it, because it stood
-/// where a path or a name belongs, is redacted.
+/// Prints an error with its causes and returns its exit code. A key that was passed in place of a path or a name is
+/// redacted.
 pub(super) fn report(error: &anyhow::Error, context: &Context) -> ExitCode {
     if is_broken_pipe(error) {
-        // Whoever read our output has seen enough.
+        // The reader of the output closed the pipe: it has what it wanted.
         return DONE;
     }
     let formats = context.config().map(|config| config.load_formats());
@@ -57,7 +57,7 @@ fn code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// Whether the command line or the configuration has to change before it can work.
+/// Returns whether the command line or the configuration must change before the command can succeed.
 fn is_usage(cause: &(dyn Error + 'static)) -> bool {
     if let Some(error) = cause.downcast_ref::<StoreError>() {
         return matches!(error, StoreError::Url(_));
@@ -82,8 +82,8 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Prints what clap says about the arguments, which may be the help that was asked for. Long arguments
-/// are not repeated: one of them may be a key that does not belong on a command line.
+/// Prints clap's message about the arguments, which may be the requested help, and returns the exit code. Long
+/// arguments are not echoed: one of them may be a key that does not belong on a command line.
 pub(super) fn refused_arguments(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         let _ = error.print();

@@ -17,10 +17,10 @@ use crate::keyformat::{
 };
 use crate::scan::{Encoding, Encodings, Engine};
 
-/// The longest string that is tried. Keys are far shorter, and files are for `scan`.
+/// Maximum length of a string to test, in bytes. Keys are far shorter, and files are for `scan`.
 const MAX_TRIED_BYTES: u64 = 64 << 10;
 
-/// The folder that pattern files usually are in.
+/// Conventional folder of pattern files.
 const USUAL_DIR: &str = "patterns";
 
 /// `rescind formats`
@@ -45,14 +45,14 @@ enum FormatsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Check a folder of pattern files and say everything that is wrong with it
+    /// Check a folder of pattern files and report every problem
     #[command(after_help = "Examples:
   rescind formats check
   rescind formats check my-patterns && echo sound
 
 Exit codes: 0 sound, 2 something is wrong.")]
     Check {
-        /// The folder [default: the configured one, or else `patterns`, or else the built-in formats]
+        /// Folder [default: the configured one, or else `patterns`, or else the built-in formats]
         dir: Option<PathBuf>,
         /// Print JSON
         #[arg(long)]
@@ -66,7 +66,7 @@ Exit codes: 0 sound, 2 something is wrong.")]
 A real key belongs on standard input: other users of the machine can read arguments.
 Exit codes: 0 a candidate, 1 not.")]
     Test {
-        /// The string, or `-` for standard input
+        /// String to test, or `-` for standard input
         #[arg(value_parser = as_key)]
         string: KeyValue,
         /// Print JSON
@@ -78,7 +78,7 @@ Exit codes: 0 a candidate, 1 not.")]
 /// Runs `rescind formats`.
 ///
 /// # Errors
-/// When configuration or pattern files have problems, or the string cannot be read.
+/// Returns an error if the configuration or the pattern files are invalid, or the string cannot be read.
 pub(super) fn run(args: &FormatsArgs, context: &Context) -> anyhow::Result<ExitCode> {
     match &args.command {
         FormatsCommand::List { json } => list(&configured(context)?, *json),
@@ -87,7 +87,7 @@ pub(super) fn run(args: &FormatsArgs, context: &Context) -> anyhow::Result<ExitC
     }
 }
 
-/// The argument may be a key, and is treated as one from the start.
+/// Parses an argument that may be a key, and is treated as one from the start.
 #[expect(
     clippy::unnecessary_wraps,
     reason = "a parser of arguments returns a result"
@@ -233,8 +233,9 @@ fn check(dir: Option<&Path>, context: &Context, json: bool) -> anyhow::Result<Ex
     }
 }
 
-/// The configured folder; or else the one that is called as it usually is, since whoever has one means
-/// that; or else the formats that are built in.
+/// Loads the formats to check, and returns them with the name of their location. In order of precedence, these are
+/// the configured folder, the folder with the conventional name, whose presence is taken for intent, and the built-in
+/// formats.
 fn configured_or_found(config: &Config) -> (String, Result<FormatSet, FormatsError>) {
     let usual = Path::new(USUAL_DIR);
     if let Some(dir) = &config.formats.dir {
@@ -287,7 +288,7 @@ fn test(formats: &FormatSet, argument: &KeyValue, json: bool) -> anyhow::Result<
     })
 }
 
-/// Standard input without the line break at its end.
+/// Reads standard input, without the line break at its end.
 fn read_string() -> anyhow::Result<KeyValue> {
     let mut bytes = zeroize::Zeroizing::new(Vec::new());
     io::stdin()
@@ -310,11 +311,11 @@ fn read_string() -> anyhow::Result<KeyValue> {
     Ok(KeyValue::new(line.strip_suffix('\r').unwrap_or(line)))
 }
 
-/// One string held against all formats.
+/// Comparison of one string with all formats.
 struct Trial<'a> {
     formats: &'a FormatSet,
     string: &'a str,
-    /// The formats whose literal is in the string.
+    /// Formats whose literal occurs in the string.
     touched: Vec<&'a KeyFormat>,
     matched: Option<(&'a KeyFormat, ChecksumState)>,
 }
@@ -344,7 +345,7 @@ impl<'a> Trial<'a> {
             .is_some_and(|(format, _)| format.visibility() == Visibility::Secret)
     }
 
-    /// What comes out of it, in one sentence that shows no more than a redacted key.
+    /// Returns the result in one sentence that shows no more than a redacted key.
     fn verdict(&self) -> String {
         let Some((format, checksum)) = self.matched else {
             return self.inside().map_or_else(
@@ -369,7 +370,8 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// What the scanner finds in the string, which may be a line of a file or base64.
+    /// Returns the first candidate that the scanner finds inside the string, which may be a line of a file or
+    /// base64.
     fn inside(&self) -> Option<String> {
         let engine = Engine::new(self.formats, Encodings::ALL);
         let found = engine.scan(self.string.as_bytes()).into_iter().next()?;

@@ -1,4 +1,4 @@
-//! What the commands that work on the database need: configuration, formats, the open store.
+//! Dependencies of the commands that use the database: the configuration, the key formats and the open store.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,27 +13,31 @@ use crate::respond::{IssuerFormats, Responder};
 use crate::scan::Redactor;
 use crate::store::{Store, StoreError, StoreOptions};
 
-/// The open database and everything that explains it.
+/// Configuration, key formats and open database of a command.
 pub(super) struct House {
     pub(super) config: Config,
     pub(super) formats: FormatSet,
-    /// Takes keys of these formats out of texts.
+    /// Redactor for keys of these formats.
     pub(super) redactor: Redactor,
     pub(super) store: Store,
     pub(super) clock: SharedClock,
 }
 
-/// What to do with a database that has no tables yet.
+/// Treatment of a database without tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Empty {
-    /// Make them: the command is about to store the first thing.
+    /// Create the tables: the command is about to store the first row.
     SetUp,
-    /// Refuse: an answer from an empty database would mislead, the URL is probably wrong.
+    /// Refuse: an answer from an empty database would mislead, and the URL is probably wrong.
     Refuse,
 }
 
 impl House {
-    /// Reads the configuration and the formats and opens the database.
+    /// Loads the configuration and the key formats, and opens the database.
+    ///
+    /// # Errors
+    /// Returns an error if the configuration or the formats are invalid, or the database cannot be opened or is not
+    /// ready.
     pub(super) async fn open(context: &Context, empty: Empty) -> anyhow::Result<Self> {
         let config = context.config()?;
         let formats = context.formats(&config)?;
@@ -67,7 +71,11 @@ impl House {
         )
     }
 
-    /// Checks texts that are about to be stored: keys do not belong in them.
+    /// Checks that texts about to be stored contain no API key. `texts` are pairs of a name for messages and the
+    /// text.
+    ///
+    /// # Errors
+    /// Returns an error that names the first text with a key in it.
     pub(super) fn check_texts<'a>(
         &self,
         texts: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -83,7 +91,7 @@ impl House {
     }
 }
 
-/// The formats that new keys are minted in.
+/// Returns the formats in which new keys are minted.
 pub(super) fn issuer_formats(config: &Config) -> IssuerFormats {
     IssuerFormats {
         secret: config.issuer.secret.clone(),
@@ -91,11 +99,14 @@ pub(super) fn issuer_formats(config: &Config) -> IssuerFormats {
     }
 }
 
-/// The databases to be closed at the end of the command, however it ends: a SQLite file has everything in its log
-/// until then.
+/// Databases to close when the command ends, however it ends: until then, the contents of a SQLite database may be
+/// in its write-ahead log alone.
 static OPEN: Mutex<Vec<Store>> = Mutex::new(Vec::new());
 
-/// Opens the database of the configuration, without looking at what is in it.
+/// Opens the configured database without examining its schema. `create` makes a SQLite file that does not exist.
+///
+/// # Errors
+/// Returns an error if the database cannot be opened.
 pub(super) async fn open_store(config: &Config, create: bool) -> anyhow::Result<Store> {
     let options = StoreOptions {
         peppers: Peppers::new(config.keys.peppers.clone()),
@@ -108,7 +119,7 @@ pub(super) async fn open_store(config: &Config, create: bool) -> anyhow::Result<
     Ok(store)
 }
 
-/// Runs the asynchronous part of a command.
+/// Runs the asynchronous part of a command, then closes every database that it opened.
 pub(super) fn block_on<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -120,7 +131,7 @@ pub(super) fn block_on<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyh
         store.hurry();
         runtime.block_on(store.close());
     }
-    // Whatever still blocks a thread must not keep the process from ending.
+    // A thread that is still blocked must not keep the process alive.
     runtime.shutdown_background();
     result
 }

@@ -34,7 +34,7 @@ enum LogCommand {
     Show(ShowArgs),
     /// Write all entries, oldest first
     Export(ExportArgs),
-    /// Re-compute the chain and name the first bad entry
+    /// Recompute the chain and name the first invalid entry
     Verify(VerifyArgs),
 }
 
@@ -46,7 +46,7 @@ struct ListArgs {
     /// Entries about this key only
     #[arg(long, value_name = "ID")]
     key: Option<Uuid>,
-    /// How many entries to print
+    /// Number of entries to print
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
     /// Print one JSON object per line
@@ -58,7 +58,7 @@ struct ListArgs {
 #[command(after_help = "Example:
   rescind log show 17")]
 struct ShowArgs {
-    /// The entry's number
+    /// Number of the entry
     seq: u64,
     /// Print JSON
     #[arg(long)]
@@ -74,10 +74,10 @@ Examples:
   rescind log export --format csv > log.csv"
 )]
 struct ExportArgs {
-    /// The form of the entries
+    /// Format of the entries
     #[arg(long, value_enum, default_value_t)]
     format: ExportFormat,
-    /// The file to write instead of standard output
+    /// File to write instead of standard output
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -102,7 +102,7 @@ Examples:
   curl … | rescind log verify -"
 )]
 struct VerifyArgs {
-    /// An export in JSON Lines, or - for standard input [default: the configured database]
+    /// Export in JSON Lines, or - for standard input [default: the configured database]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -173,7 +173,7 @@ fn row(entry: &LogEntry) -> Vec<String> {
     ]
 }
 
-/// Where the key was seen: the link if there is one.
+/// Returns the place where the key was seen: the link, or else repository and path, or else the source.
 fn place(entry: &LogEntry) -> String {
     let Some(occurrence) = &entry.occurrence else {
         return "-".to_owned();
@@ -244,7 +244,7 @@ async fn export(args: ExportArgs, context: &Context) -> anyhow::Result<ExitCode>
     Ok(DONE)
 }
 
-/// The file appears whole or not at all.
+/// Exports the log to a file, which appears complete or not at all.
 async fn export_to_file(store: &Store, format: ExportFormat, path: &Path) -> anyhow::Result<u64> {
     let cannot =
         |error: &io::Error| UsageError(format!("cannot write {}: {error}", path.display()));
@@ -276,7 +276,7 @@ async fn write_log(store: &Store, format: ExportFormat, out: impl Write) -> anyh
     Ok(last)
 }
 
-/// An export under way.
+/// Export in progress.
 enum Export<W: Write> {
     Jsonl(BufWriter<W>),
     Csv(Box<csv::Writer<W>>),
@@ -337,7 +337,7 @@ fn verify_file(path: &Path) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The error of an export that cannot be read, or not to its end.
+/// Returns the error of an export that could not be read to its end.
 fn unreadable(path: &Path, error: io::Error) -> anyhow::Error {
     if error.kind() == io::ErrorKind::IsADirectory {
         let message = format!(

@@ -1,5 +1,5 @@
-//! Log lines on standard error. Commands write them themselves, since a line that is printed just before the
-//! end has to come out. Nothing in the daemon may wait for whoever reads its log.
+//! Log lines on standard error. Commands write them synchronously, since a line printed just before the process
+//! ends must appear. The daemon never waits for the reader of its log.
 
 mod limit;
 mod queue;
@@ -24,13 +24,13 @@ use self::writer::Writer;
 use super::{Context, UsageError};
 use crate::scan::{visible_but, visible_json};
 
-/// The variable that says how much is logged.
+/// Environment variable that sets the log level.
 const LEVEL: &str = "RESCIND_LOG";
 
-/// The log of this process, if it is a daemon's.
+/// Log of this process, if it is a daemon.
 static WRITER: OnceLock<Writer> = OnceLock::new();
 
-/// How log lines are written.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogFormat {
     /// One line of text per event
@@ -40,19 +40,19 @@ pub enum LogFormat {
     Json,
 }
 
-/// Whose log it is.
+/// Kind of process that logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Whose {
-    /// A command's: what it prints comes out, however long that takes.
+    /// A command, whose lines are always written, however long that takes.
     Command,
-    /// A daemon's, which waits for no reader and lets no stranger fill a disk.
+    /// The daemon, which waits for no reader and lets no stranger fill a disk.
     Daemon,
 }
 
 /// Starts logging for the rest of the process, at the level of `RESCIND_LOG` or else at `default`.
 ///
 /// # Errors
-/// When the level is none, or there is no thread for a daemon's log.
+/// Returns an error if the level is invalid, or the thread of the daemon's log cannot be started.
 pub(super) fn start(context: &Context, default: LevelFilter, whose: Whose) -> anyhow::Result<()> {
     let level = match context.environment.get(LEVEL).unwrap_or("") {
         "" => default,
@@ -62,10 +62,10 @@ pub(super) fn start(context: &Context, default: LevelFilter, whose: Whose) -> an
             ))
         })?,
     };
-    // Other crates log headers and bodies below `warn`, and those may hold keys.
+    // Other crates log headers and bodies below `warn`, which may contain keys.
     let targets = Targets::new()
         .with_target("rescind", level)
-        // It warns of parameters of the database's URL with their values.
+        // It warns about parameters of the database URL and quotes their values.
         .with_target("sqlx_postgres::options", LevelFilter::OFF)
         .with_default(level.min(LevelFilter::from_level(Level::WARN)));
     let outlet = match whose {
@@ -77,7 +77,7 @@ pub(super) fn start(context: &Context, default: LevelFilter, whose: Whose) -> an
         colored: context.log == LogFormat::Text && io::stderr().is_terminal(),
     };
     let subscriber = subscriber(form, outlet, targets);
-    // Only a second start in the same process can fail, and then logging works already.
+    // Only a second call in the same process can fail, and then logging is already set up.
     let _ = tracing::subscriber::set_global_default(subscriber);
     panic::set_hook(Box::new(log_panic));
     Ok(())
@@ -88,13 +88,13 @@ fn daemon_writer() -> io::Result<Writer> {
         return Ok(writer.clone());
     }
     let writer = Writer::default();
-    // Not through the standard library's: its lock would be held while this thread waits for a reader.
+    // Not through `std::io::stderr`, whose lock would be held while this thread waits for a reader.
     let out = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     writer.run(out, writer::TELL_EVERY)?;
     Ok(WRITER.get_or_init(|| writer).clone())
 }
 
-/// Prints a line that tells why the process ends.
+/// Prints a line that states why the process ends.
 pub(super) fn print(line: &str) {
     let line = format!("{line}\n");
     if let Some(writer) = WRITER.get() {
@@ -104,7 +104,7 @@ pub(super) fn print(line: &str) {
     }
 }
 
-/// Lets a daemon's last lines come out, unless nobody reads them.
+/// Flushes the daemon's last lines, unless nothing reads them.
 pub(super) fn end() {
     if let Some(writer) = WRITER.get() {
         writer.end();
@@ -124,15 +124,15 @@ fn subscriber(form: Form, outlet: Outlet, targets: Targets) -> impl Subscriber +
     Registry::default().with(lines).with(filter)
 }
 
-/// The destination of log lines.
+/// Destination of log lines.
 #[derive(Debug, Clone)]
 enum Outlet {
     Direct,
     Queue(Writer),
 }
 
-/// The filter of events: by level and target, and in a daemon not too often. It is one for the whole subscriber: a
-/// filter of a single layer cannot look at events that are always of interest.
+/// Filter of events: by level and target, and in the daemon also by rate. It applies to the whole subscriber,
+/// because a per-layer filter is not consulted about callsites that are always enabled.
 struct Filter {
     targets: Targets,
     outlet: Outlet,
@@ -159,8 +159,7 @@ impl<S: Subscriber> Layer<S> for Filter {
     }
 }
 
-/// The form of a line. What it quotes comes from strangers: it must not look like another line, nor
-/// steer a terminal.
+/// Format of a line. Quoted values come from strangers: they must not look like another line or control a terminal.
 #[derive(Debug, Clone, Copy)]
 struct Form {
     format: LogFormat,
@@ -172,7 +171,7 @@ impl Form {
         match self.format {
             LogFormat::Json => visible_json(event).into_owned(),
             LogFormat::Text => {
-                // Of its own escape sequences the formatter makes colors; those of values it has replaced.
+                // Escape sequences left here are the formatter's own colors; it has replaced those in values.
                 let line = event.strip_suffix('\n').unwrap_or(event);
                 visible_but(line, |c| self.colored && c == '\u{1b}').into_owned() + "\n"
             }
@@ -180,7 +179,7 @@ impl Form {
     }
 }
 
-/// Makes a [`Line`] of each event.
+/// Factory that makes a [`Line`] for each event.
 struct Lines {
     form: Form,
     outlet: Outlet,
@@ -204,7 +203,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// One line, where each write is one event.
+/// Writer of one line. Each write is one event.
 struct Line<'a> {
     lines: &'a Lines,
     level: Level,
@@ -225,8 +224,8 @@ impl io::Write for Line<'_> {
     }
 }
 
-/// A panic becomes a log line like any other. Its message is shown only when it is a constant: a message
-/// that was put together at run time may quote data.
+/// Logs a panic like any other event. Its message is included only if it is a constant: one that was formatted at
+/// run time may quote data.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let location = panic.location().map(ToString::to_string);
     let message = panic.payload().downcast_ref::<&'static str>();

@@ -1,4 +1,4 @@
-//! One file per command: read the arguments, call the house, print the result.
+//! Command line. Each module holds one command: its arguments, the call into the library and the output.
 
 mod allocator;
 mod config;
@@ -33,7 +33,7 @@ pub use exit::{DONE, FOUND, UsageError};
 pub use logging::LogFormat;
 use logging::Whose;
 
-/// The command line.
+/// Arguments of the `rescind` binary.
 #[derive(Debug, Parser)]
 #[command(
     name = "rescind",
@@ -47,7 +47,7 @@ Examples:
   rescind --config /etc/rescind/config.toml --log json serve"
 )]
 pub struct Cli {
-    /// Configuration file [default: config.toml in the current folder, if it is there]
+    /// Configuration file [default: config.toml in the current folder, if it exists]
     #[arg(
         long,
         global = true,
@@ -56,7 +56,7 @@ pub struct Cli {
         hide_env_values = true
     )]
     config: Option<PathBuf>,
-    /// How log lines are written, to standard error
+    /// Format of the log lines on standard error
     #[arg(long, global = true, value_enum, default_value_t)]
     log: LogFormat,
     #[command(subcommand)]
@@ -65,21 +65,21 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// See the whole main job with no set-up: mint keys, leak them, watch them being revoked
+    /// Run the whole pipeline with no set-up: mint keys, leak them, watch them being revoked
     Demo(demo::DemoArgs),
-    /// Run the daemon: the API and the sources that are configured
+    /// Run the daemon: the API and the configured sources
     Serve(serve::ServeArgs),
     /// Issue, list, check, revoke, rotate and import keys
     Keys(keys::KeysArgs),
-    /// Make, list and revoke access tokens of Rescind itself
+    /// Create, list and revoke access tokens of Rescind itself
     Tokens(tokens::TokensArgs),
     /// Read, export and verify the revocation log
     Log(log::LogArgs),
-    /// Show how the sources are, poll one now, put failed work back into the queue
+    /// Show the state of the sources, poll one now, requeue dead-lettered work
     Sources(sources::SourcesArgs),
-    /// Check configuration, database, key formats and everything that has to be reachable
+    /// Check the configuration, the database, the key formats and every server that must be reachable
     Doctor(doctor::DoctorArgs),
-    /// Apply the database migrations that are missing
+    /// Apply pending database migrations
     Migrate(migrate::MigrateArgs),
     /// Print the effective configuration
     Config(config::ConfigArgs),
@@ -90,8 +90,8 @@ enum Command {
 }
 
 impl Command {
-    /// How much is logged unless `RESCIND_LOG` says otherwise: the daemon tells what it does, other
-    /// commands print their result and log only what is wrong.
+    /// Returns the log level that applies unless `RESCIND_LOG` is set. The daemon reports its progress; other
+    /// commands print their result and log problems only.
     fn log_level(&self) -> LevelFilter {
         match self {
             Self::Serve(_) => LevelFilter::INFO,
@@ -107,39 +107,39 @@ impl Command {
     }
 }
 
-/// What the revocation log calls whoever types a command.
+/// Actor that the revocation log names for a change made on the command line.
 const ACTOR: &str = "cli";
 
-/// What every command starts from.
+/// State shared by all commands.
 #[derive(Debug)]
 pub struct Context {
-    /// The file named with `--config` or `RESCIND_CONFIG`.
+    /// Configuration file named by `--config` or `RESCIND_CONFIG`.
     pub config_path: Option<PathBuf>,
-    /// The form of log lines.
+    /// Format of log lines.
     pub log: LogFormat,
-    /// The process's environment.
+    /// Environment of the process.
     pub environment: Environment,
 }
 
 impl Context {
-    /// The configuration, read anew and checked.
+    /// Loads and validates the configuration.
     ///
     /// # Errors
-    /// When it cannot be read or has problems.
+    /// Returns an error if the configuration cannot be read or is invalid.
     pub fn config(&self) -> Result<Config, ConfigError> {
         Config::load(self.config_path.as_deref(), &self.environment)
     }
 
-    /// The key formats that `config` names.
+    /// Loads the key formats that `config` names.
     ///
     /// # Errors
-    /// Every problem of the pattern files.
+    /// Returns every problem of the pattern files.
     pub fn formats(&self, config: &Config) -> Result<FormatSet, FormatsError> {
         config.load_formats()
     }
 }
 
-/// Parses the command line of this process and runs its command.
+/// Parses the command line of this process and runs the command.
 pub fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(cli) => run(cli),
@@ -150,7 +150,7 @@ pub fn main() -> ExitCode {
 /// Runs one command and reports its error, if any, on standard error.
 pub fn run(cli: Cli) -> ExitCode {
     let context = Context {
-        // A variable that is set to nothing counts as not set.
+        // An empty variable counts as unset.
         config_path: cli.config.filter(|path| !path.as_os_str().is_empty()),
         log: cli.log,
         environment: Environment::of_process(),

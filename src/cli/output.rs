@@ -1,4 +1,4 @@
-//! What commands print: tables for people, tab-separated lines for pipes, JSON for programs.
+//! Output of commands: tables for people, tab-separated lines for pipes, JSON for programs.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::scan::{visible, visible_json, visible_lines};
 
-/// How a list is printed.
+/// Output format of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Table,
@@ -17,10 +17,10 @@ enum Form {
     Json,
 }
 
-/// Rows of a table that are laid out together.
+/// Number of rows that are laid out together, which bounds memory.
 const TABLE_ROWS: usize = 1000;
 
-/// Prints a list page by page, so that it may be of any length.
+/// Printer of a list of any length, page by page.
 pub(super) struct List {
     form: Form,
     header: Option<&'static [&'static str]>,
@@ -29,7 +29,7 @@ pub(super) struct List {
 }
 
 impl List {
-    /// A list with these columns; with `json`, one object per line instead.
+    /// Creates a list with these columns, or with one JSON object per line if `json` is set.
     pub(super) fn new(header: &'static [&'static str], json: bool) -> Self {
         let form = match json {
             true => Form::Json,
@@ -44,7 +44,7 @@ impl List {
         }
     }
 
-    /// Adds one item: as `item` in JSON, as `row` otherwise.
+    /// Adds one item, printed as `item` in JSON and as `row` otherwise.
     pub(super) fn add(&mut self, item: &impl Serialize, row: &[String]) -> anyhow::Result<()> {
         if self.form == Form::Json {
             let json = serde_json::to_string(item).map_err(io::Error::from)?;
@@ -79,7 +79,7 @@ impl List {
         Ok(())
     }
 
-    /// Prints what is left.
+    /// Prints the remaining rows and flushes standard output.
     pub(super) fn finish(mut self) -> anyhow::Result<()> {
         if self.form != Form::Json && (self.header.is_some() || !self.rows.is_empty()) {
             self.print_rows().context(UNWRITABLE)?;
@@ -90,7 +90,7 @@ impl List {
 
 const UNWRITABLE: &str = "cannot write to standard output";
 
-/// Prints one item: as JSON, or as lines of name and value.
+/// Prints one item, as JSON or as lines of name and value.
 pub(super) fn show(
     json: bool,
     item: &impl Serialize,
@@ -107,26 +107,27 @@ pub(super) fn show(
     line(&lines.join("\n"))
 }
 
-/// Prints one line and flushes it.
+/// Prints one line to standard output and flushes it.
 pub(super) fn line(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     let written = writeln!(out, "{text}").and_then(|()| out.flush());
     written.context(UNWRITABLE)
 }
 
-/// Prints a value that is shown this once. Should that fail, it is lost, and `remedy` says what to do.
+/// Prints a value that is shown only once. If that fails, the value is lost, and the error carries `remedy`.
 ///
-/// Not even a reader that went away is fine then: that error is not one of input and output any more.
+/// A closed pipe is a failure here too. The error is therefore no [`io::Error`], which
+/// [`report`](super::exit::report) would take for a reader that had seen enough.
 pub(super) fn once(value: &str, remedy: &str) -> anyhow::Result<()> {
     line(value).map_err(|error| anyhow::anyhow!("{error:#}; the value is lost: {remedy}"))
 }
 
-/// A time, or a dash.
+/// Formats a time to the second, in UTC, or as a dash if there is none.
 pub(super) fn time(at: Option<Timestamp>) -> String {
     at.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"))
 }
 
-/// Prints a remark on standard error, where it does not mix with data.
+/// Prints a remark to standard error, apart from the data.
 pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{}", visible_lines(text));
 }

@@ -24,12 +24,12 @@ use crate::scan::{
 };
 use crate::store::{Key, WhyInvalid};
 
-/// How many findings may wait to be written before the scan waits for the writer.
+/// Maximum number of findings that wait to be written. Beyond it, the scan waits.
 const WAITING: usize = 1_024;
-/// How many candidates are looked up in the key store at a time.
+/// Number of candidates per lookup in the key store.
 const LOOKED_UP: usize = 500;
 
-/// How often the progress is shown while nothing is found.
+/// Interval between progress updates while nothing is found.
 const TICK: Duration = Duration::from_millis(200);
 
 /// `rescind scan`
@@ -55,7 +55,7 @@ Exit codes: 0 nothing found, 1 candidates found, 2 wrong usage, 3 the scan could
 that was to be scanned could not be read (unless --allow-incomplete)."
 )]
 pub(super) struct ScanArgs {
-    /// File or folder, or `-` for standard input; with --staged and --since anything in the repository
+    /// File or folder, or `-` for standard input; with --staged and --since any path in the repository
     /// [default there: the current folder]
     #[arg(required_unless_present_any = ["staged", "since"])]
     path: Option<PathBuf>,
@@ -65,19 +65,19 @@ pub(super) struct ScanArgs {
     /// Scan what is staged for the next commit in the repository around PATH
     #[arg(long, conflicts_with_all = ["git", "since"])]
     staged: bool,
-    /// Scan what each commit that HEAD has and REV has not added, in the repository around PATH
+    /// Scan what each commit reachable from HEAD but not from REV added, in the repository around PATH
     #[arg(long, value_name = "REV", value_parser = revision)]
     since: Option<String>,
-    /// How candidates are reported, on standard output
+    /// Format of the report on standard output
     #[arg(long, value_enum, value_name = "FORM", default_value_t = Form::Text)]
     report: Form,
     /// Look candidates up in the configured key store
     #[arg(long = "match")]
     look_up: bool,
-    /// Scan files too that ignore files list
+    /// Also scan files that ignore files list
     #[arg(long, conflicts_with_all = ["git", "staged", "since"])]
     no_ignore: bool,
-    /// End with 0, not with 3, if nothing was found but something could not be scanned
+    /// Exit with 0 instead of 3 if nothing was found but something could not be scanned
     #[arg(long)]
     allow_incomplete: bool,
 }
@@ -90,21 +90,21 @@ enum Form {
     Sarif,
 }
 
-/// What a scan is to look at.
+/// Input of a scan.
 enum Target<'a> {
     /// Standard input.
     Stream,
-    /// A file or a folder, and whether ignore files are not to count.
+    /// A file or a folder, and whether ignore files are disregarded.
     Files(&'a Path, bool),
-    /// A repository's whole history.
+    /// The whole history of a repository.
     History(&'a Path),
-    /// What is staged in the repository around a path.
+    /// The changes staged in the repository around a path.
     Staged(Option<&'a Path>),
-    /// What was committed since a revision there.
+    /// The commits since a revision of the repository around a path.
     Since(Option<&'a Path>, &'a str),
 }
 
-/// A revision, which must not look like an option to git.
+/// Parses a revision, which git must not mistake for an option.
 fn revision(text: &str) -> Result<String, String> {
     if text.is_empty() || text.starts_with('-') {
         return Err("is no commit, branch or tag".to_owned());
@@ -113,6 +113,10 @@ fn revision(text: &str) -> Result<String, String> {
 }
 
 /// Runs `rescind scan`.
+///
+/// # Errors
+/// Returns an error if the arguments, the configuration or the formats are invalid, the scan fails, or its report
+/// cannot be written.
 pub(super) fn run(args: &ScanArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let target = target(args)?;
     let config = context.config()?;
@@ -131,7 +135,7 @@ pub(super) fn run(args: &ScanArgs, context: &Context) -> anyhow::Result<ExitCode
     let mut report = Report::new(BufWriter::new(io::stdout()), form, &engine, &redactor);
     let (scanned, written) = thread::scope(|scope| {
         let (engine, counters, target, redactor) = (&engine, &counters, &target, &redactor);
-        // The sender lives in the scanning thread: the channel closes with the scan's end.
+        // The scanning thread owns the sender, so the channel closes when the scan ends.
         let scanning = scope.spawn(move || scan(target, engine, redactor, counters, &events));
         let written = write(args, context, redactor, counters, &mut report, found, &bar);
         let scanned = scanning
@@ -161,11 +165,11 @@ pub(super) fn run(args: &ScanArgs, context: &Context) -> anyhow::Result<ExitCode
     Ok(DONE)
 }
 
-/// The note of a scan that found nothing but did not see everything.
+/// Note printed by a scan that found nothing but could not read everything.
 const INCOMPLETE: &str = "not everything was scanned (see above): that nothing was found means little; \
                           with --allow-incomplete this is no failure";
 
-/// What to do about candidates that are staged.
+/// Remedy printed for candidates that are staged.
 const STAGED: &str = "take the candidates out of these files and stage them again, \
                       or leave the files out with `git reset -- FILE`";
 
@@ -250,7 +254,7 @@ fn refused_repository(
     }
 }
 
-/// Writes what the scan finds, as it comes; says how many candidates that were.
+/// Reports findings as they arrive. Returns the number of candidates.
 fn write(
     args: &ScanArgs,
     context: &Context,
@@ -301,14 +305,14 @@ fn write(
     if args.look_up {
         report_matches(context, report, &unknown)?;
     }
-    // Gone early after an error above, so that the scan ends too.
+    // Dropped early if an error returned above, so that the scan ends too.
     drop(found);
     Ok(candidates)
 }
 
 const UNWRITABLE: &str = "cannot write to standard output";
 
-/// Looks candidates up in the key store and reports what it knows of each.
+/// Looks candidates up in the key store and reports them with the result.
 fn report_matches<W: Write>(
     context: &Context,
     report: &mut Report<'_, W>,
@@ -325,7 +329,7 @@ fn report_matches<W: Write>(
     let now = SystemClock.now();
     for (finding, digest) in findings.iter().zip(&digests) {
         let keys = known.get(digest).map_or(&[][..], Vec::as_slice);
-        // Of several projects that hold it, one where it is valid counts.
+        // If several projects hold the key, one in which it is valid takes precedence.
         let valid = keys.iter().find(|key| key.why_invalid(now).is_none());
         let key = valid.or(keys.first());
         let key = key.map_or(Match::Unknown, |key| Match::Known(known_key(key, now)));
@@ -347,7 +351,7 @@ fn known_key(key: &Key, now: Timestamp) -> KnownKey {
     }
 }
 
-/// A bar on a terminal, nothing elsewhere.
+/// Returns a progress bar, hidden unless standard error is a terminal.
 fn progress() -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -390,7 +394,7 @@ fn tell(summary: &Summary) {
     note(&text);
 }
 
-/// A size in megabytes of a million bytes, with one decimal.
+/// Formats a size in megabytes (1,000,000 bytes), truncated to one decimal.
 fn megabytes(bytes: u64) -> String {
     format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
 }

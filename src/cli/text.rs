@@ -1,30 +1,31 @@
-//! Texts from the command line, and keys from standard input.
+//! Parsers of texts from the command line and of keys from standard input.
 
 use std::io::{self, IsTerminal, Read, Write};
 
 use crate::cli::UsageError;
 use crate::keyformat::KeyValue;
 
-/// The longest identifier of an owner or a project, in characters.
+/// Maximum length of an owner's identifier, in characters.
 const MAX_ID: usize = 255;
 
-/// The longest description, in characters.
+/// Maximum length of a description, in characters.
 const MAX_DESCRIPTION: usize = 1000;
 
-/// The longest key that is read, in bytes. Key formats are far shorter.
+/// Maximum length of a key on standard input, in bytes. Key formats are far shorter.
 const MAX_KEY: u64 = 4096;
 
-/// An identifier of an owner.
+/// Parses an owner's identifier: 1 to [`MAX_ID`] characters, none of them a control character.
 pub(super) fn id(text: &str) -> Result<String, String> {
     bounded(text, MAX_ID)
 }
 
-/// A description.
+/// Parses a description: 1 to [`MAX_DESCRIPTION`] characters, none of them a control character.
 pub(super) fn description(text: &str) -> Result<String, String> {
     bounded(text, MAX_DESCRIPTION)
 }
 
-/// A project's name: it becomes part of paths and labels.
+/// Parses a project's name: 1 to 64 letters, digits, hyphens, underscores or dots. It becomes part of paths and
+/// labels.
 pub(super) fn project(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if text.is_empty() || text.len() > 64 || !text.chars().all(allowed) {
@@ -44,8 +45,11 @@ fn bounded(text: &str, longest: usize) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Reads a key from standard input: one line, or all there is. Never from the arguments, which every
-/// user of the machine can see.
+/// Reads a key from standard input: one line from a terminal, everything otherwise. Arguments are no place for a
+/// key: every user of the machine can see them.
+///
+/// # Errors
+/// Returns an error if standard input cannot be read or does not hold exactly one key.
 pub(super) fn key_from_stdin() -> anyhow::Result<KeyValue> {
     if io::stdin().is_terminal() {
         let _ = write!(io::stderr(), "Paste the key and press Enter: ");

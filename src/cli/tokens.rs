@@ -42,16 +42,16 @@ Example:
   rescind tokens create --role issuer --description \"API backend\" --expires 1y"
 )]
 struct CreateArgs {
-    /// What the token may do
+    /// Role of the token
     #[arg(long, value_enum)]
     role: RoleArg,
-    /// What the token is for
+    /// Purpose of the token
     #[arg(long, value_name = "TEXT", default_value = "made on the command line", value_parser = text::description)]
     description: String,
-    /// The project it acts in
+    /// Project that the token belongs to
     #[arg(long, value_name = "PROJECT", default_value = "default", value_parser = text::project)]
     project: String,
-    /// When it ends: never, 90d, a date or a time
+    /// Expiry: never, 90d, a date or a time
     #[arg(long, value_name = "WHEN", default_value = "never", value_parser = when::expiry)]
     expires: Expiry,
 }
@@ -98,7 +98,7 @@ struct ListArgs {
 #[command(after_help = "Example:
   rescind tokens revoke 0199c3a2-6b1e-7d3f-8a51-2f0c9b7e4d10")]
 struct RevokeArgs {
-    /// The token's identifier
+    /// Identifier of the token
     id: Uuid,
     /// Print JSON
     #[arg(long)]
@@ -202,7 +202,7 @@ async fn revoke(args: RevokeArgs, context: &Context) -> anyhow::Result<ExitCode>
     Ok(DONE)
 }
 
-/// An access token in JSON. What is not set is absent.
+/// JSON form of an access token. Unset fields are omitted.
 #[derive(Debug, Serialize)]
 struct TokenJson<'a> {
     id: Uuid,
@@ -246,7 +246,7 @@ fn redacted(token: &Token) -> String {
     format!("{}…{}", token.prefix, token.last_four)
 }
 
-/// A token as a line under [`HEADER`].
+/// Returns a token's cells, in the order of [`HEADER`].
 fn row(token: &Token, now: Timestamp) -> Vec<String> {
     vec![
         token.id.to_string(),

@@ -6,22 +6,22 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::config::parse_duration;
 
-/// When a key or an access token ends, as `--expires` says it.
+/// Expiry of a key or an access token, as given with `--expires`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expiry {
     /// Never.
     Never,
-    /// So long after its creation.
+    /// This long after creation.
     After(SignedDuration),
-    /// At a moment.
+    /// At a point in time.
     At(Timestamp),
 }
 
 impl Expiry {
-    /// The moment, for something made at `now`; `None` is never.
+    /// Returns the expiry of an item created at `now`, or `None` if it never expires.
     ///
     /// # Errors
-    /// When it does not lie in the future, or too far in it.
+    /// Returns an error if the expiry is not in the future, or too far in the future to be represented.
     pub(super) fn from(self, now: Timestamp) -> Result<Option<Timestamp>, String> {
         let at = match self {
             Self::Never => return Ok(None),
@@ -37,7 +37,10 @@ impl Expiry {
     }
 }
 
-/// Reads `never`, a duration such as `90d`, a date (its first moment in UTC) or an RFC 3339 time.
+/// Parses `never`, a duration such as `90d`, a date (midnight UTC at its start) or an RFC 3339 time.
+///
+/// # Errors
+/// Returns a message that lists these forms.
 pub(super) fn expiry(text: &str) -> Result<Expiry, String> {
     if text == "never" {
         return Ok(Expiry::Never);
@@ -58,7 +61,10 @@ pub(super) fn expiry(text: &str) -> Result<Expiry, String> {
 const WRONG_EXPIRY: &str =
     "write never, a duration (90d, 12h), a date (2027-01-31) or a time (2027-01-31T08:00:00Z)";
 
-/// Reads a whole number and a unit: s, m, h, d, w or y (365 days).
+/// Parses a whole number followed by a unit: s, m, h, d, w or y (365 days).
+///
+/// # Errors
+/// Returns a message that describes this form.
 pub(super) fn duration(text: &str) -> Result<SignedDuration, String> {
     const WRONG: &str = "write a whole number and a unit: s, m, h, d, w or y, such as 24h";
     parse_duration(text)

@@ -1,4 +1,4 @@
-//! The few calls of the HTTP API that the demo makes, as any backend would make them.
+//! Client for the few HTTP API calls of the demo, as any backend would make them.
 
 use anyhow::{Context as _, bail, ensure};
 use jiff::Timestamp;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::keyformat::KeyValue;
 
-/// A client of one running daemon.
+/// Client of a running daemon.
 #[derive(Debug)]
 pub(super) struct Api {
     client: Client,
@@ -15,28 +15,28 @@ pub(super) struct Api {
     token: KeyValue,
 }
 
-/// What `check` says of a key.
+/// Result of checking a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Checked {
     /// The key is valid.
     Valid,
-    /// It is not; the error code says why.
+    /// The key is not valid, with the error code that says why.
     Refused(String),
 }
 
-/// An entry of the revocation log, as far as the timeline shows it.
+/// Entry of the revocation log, reduced to the fields of the timeline.
 #[derive(Debug, Clone)]
 pub(super) struct Revocation {
-    /// When the key was seen.
+    /// Time of the detection.
     pub(super) detected_at: Timestamp,
-    /// When it was revoked.
+    /// Time of the revocation.
     pub(super) at: Timestamp,
-    /// Who saw it.
+    /// Source that detected the key.
     pub(super) source: String,
 }
 
 impl Api {
-    /// Talks to the daemon at `url` with an access token.
+    /// Creates a client of the daemon at `url` with an access token.
     pub(super) fn new(client: Client, url: &str, token: KeyValue) -> Self {
         Self {
             client,
@@ -45,7 +45,10 @@ impl Api {
         }
     }
 
-    /// Mints a key for a user and gives its id and value.
+    /// Mints a key for a user. Returns its identifier and value.
+    ///
+    /// # Errors
+    /// Returns an error if the request fails or is refused.
     pub(super) async fn mint(
         &self,
         user: &str,
@@ -72,7 +75,10 @@ impl Api {
         Ok((id, KeyValue::new(value)))
     }
 
-    /// Asks whether a key is valid.
+    /// Checks whether a key is valid.
+    ///
+    /// # Errors
+    /// Returns an error if the request fails, or is refused without an error code.
     pub(super) async fn check(&self, key: &KeyValue) -> anyhow::Result<Checked> {
         let body = json!({ "api_key": key.expose() });
         let (status, answer) = self.post("/api/v1/user-api-keys/check", &body).await?;
@@ -85,7 +91,10 @@ impl Api {
         }
     }
 
-    /// The entry of the revocation log that revoked this key, if it is there yet.
+    /// Returns the log entry that revoked the key, if there is one yet.
+    ///
+    /// # Errors
+    /// Returns an error if the request fails or its response is malformed.
     pub(super) async fn revocation(&self, key_id: &str) -> anyhow::Result<Option<Revocation>> {
         let url = format!("{}/api/v1/revocations?limit=200", self.url);
         let request = self.client.get(url).bearer_auth(self.token.expose());
@@ -115,7 +124,10 @@ impl Api {
         }))
     }
 
-    /// Sends a signed partner report and gives the feedback rows.
+    /// Sends a signed partner report and returns its feedback rows.
+    ///
+    /// # Errors
+    /// Returns an error if the request fails or is refused.
     pub(super) async fn partner_report(
         &self,
         body: Vec<u8>,

@@ -1,5 +1,5 @@
-//! A GitHub-shaped API on the loopback interface: the public events feed with its `ETag`, pages and
-//! `X-Poll-Interval`, and the list of public keys that partner reports are verified with.
+//! GitHub-shaped API on the loopback interface: the public events feed with its `ETag`, pages and
+//! `X-Poll-Interval`, and the public keys with which partner reports are verified.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,12 +18,12 @@ use tokio_util::task::TaskTracker;
 
 use super::forge::Pushed;
 
-/// The most events a page holds, and how many pages the feed goes back, as GitHub has it:
+/// Maximum number of events per page, and number of pages that the feed goes back, as documented by GitHub:
 /// <https://docs.github.com/en/rest/activity/events>.
 const PER_PAGE_MAX: usize = 100;
 const PAGES: usize = 3;
 
-/// The running API. It stops when dropped.
+/// Running API. It stops when dropped.
 #[derive(Debug)]
 pub struct Feed {
     url: String,
@@ -33,15 +33,18 @@ pub struct Feed {
 
 #[derive(Debug)]
 struct Shared {
-    /// Oldest first; the newest is served first.
+    /// Events, oldest first. They are served newest first.
     events: Mutex<Vec<Value>>,
     public_keys: Value,
     poll_interval_seconds: u64,
 }
 
 impl Feed {
-    /// Listens on a free port of 127.0.0.1 and tells pollers to come back every `poll_interval_seconds`.
-    /// `public_keys` is the body of `/meta/public_keys/secret_scanning`.
+    /// Listens on a free port of 127.0.0.1. Pollers are told to wait `poll_interval_seconds`, and `public_keys` is
+    /// the body of `/meta/public_keys/secret_scanning`.
+    ///
+    /// # Errors
+    /// Returns an error if no port can be opened.
     pub async fn start(
         tracker: &TaskTracker,
         poll_interval_seconds: u64,
@@ -69,12 +72,12 @@ impl Feed {
         Ok(Self { url, shared, stop })
     }
 
-    /// The API's address, without a slash at the end.
+    /// Returns the address of the API, without a trailing slash.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Adds a `PushEvent` in the shape that GitHub has used since October 2025.
+    /// Adds a `PushEvent` in the shape used by GitHub since October 2025.
     pub fn push(&self, repository_id: u64, repository: &str, pushed: &Pushed, at: Timestamp) {
         self.add(json!({
             "type": "PushEvent",
@@ -91,7 +94,7 @@ impl Feed {
         }));
     }
 
-    /// Adds an event of any shape; its `id` is set here, ever growing.
+    /// Adds an event of any shape, and sets its `id`, which increases with each event.
     pub fn add(&self, mut event: Value) {
         let mut events = self
             .shared

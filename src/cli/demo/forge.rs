@@ -1,8 +1,8 @@
-//! A small forge: real bare repositories in a folder, served over smart HTTP by the real `git upload-pack`.
+//! Minimal forge: bare repositories in a folder, served over smart HTTP by `git upload-pack`.
 //!
-//! What it serves is what git serves: it only starts the process and passes bytes on, as
-//! `Documentation/gitprotocol-http.adoc` of git describes. It lets anybody read and nobody write, and
-//! listens on the loopback interface only.
+//! The forge only starts the process and passes bytes on, as git's `Documentation/gitprotocol-http.adoc` describes,
+//! so a client sees what git itself serves. Anybody may read and nobody may write. It listens on the loopback
+//! interface only.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,13 +28,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::fetch::{ObjectId, RepositoryName};
 
-/// The longest request that is handed to git.
+/// Maximum size of a request body in bytes.
 const MAX_REQUEST: usize = 1 << 20;
 
-/// How many bytes of a process's output go into one piece of the answer.
+/// Size in bytes of the chunks in which a process's output is sent.
 const PIECE: usize = 64 << 10;
 
-/// Variables that would lead git to other repositories or settings than it is told of.
+/// Variables that would point git to other repositories or settings.
 const FOREIGN: [&str; 10] = [
     "GIT_DIR",
     "GIT_WORK_TREE",
@@ -48,7 +48,7 @@ const FOREIGN: [&str; 10] = [
     "GIT_TEMPLATE_DIR",
 ];
 
-/// A forge that runs until it is dropped.
+/// Running forge. It stops when dropped.
 #[derive(Debug)]
 pub struct Forge {
     root: PathBuf,
@@ -61,7 +61,7 @@ impl Forge {
     /// Serves the repositories under `root` on a free port of the loopback interface, as a task of `tracker`.
     ///
     /// # Errors
-    /// When the port cannot be opened.
+    /// Returns an error if no port can be opened.
     pub async fn start(root: &Path, tracker: &TaskTracker) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -91,20 +91,20 @@ impl Forge {
         })
     }
 
-    /// The address under which repositories are cloned, without a slash at the end.
+    /// Returns the base address of the repositories, without a trailing slash.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// How many requests were answered.
+    /// Returns the number of requests for a repository so far, including those for one that does not exist.
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Makes an empty repository `owner/name`, with a work tree to fill it from. Blocks on git.
+    /// Creates an empty repository `owner/name`, with a work tree to fill it from. Blocks on git.
     ///
     /// # Errors
-    /// When the name is not fit for a URL, or git fails.
+    /// Returns an error if the name is not a valid repository name, or git fails.
     pub fn create(&self, name: &str) -> anyhow::Result<Repository> {
         Repository::create(&self.root, name)
     }
@@ -125,7 +125,7 @@ fn router(served: Served) -> Router {
 }
 
 impl Served {
-    /// The folder of `{owner}/{name}.git`, if that is a repository here.
+    /// Returns the folder of `{owner}/{name}.git`, if it is a repository, and counts the request.
     fn find(&self, owner: &str, name: &str) -> Option<PathBuf> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let name = format!("{owner}/{}", name.strip_suffix(".git")?);
@@ -151,7 +151,7 @@ async fn advertise(
     if query.service != "git-upload-pack" {
         return StatusCode::FORBIDDEN.into_response();
     }
-    // Protocol v2 does without the line that names the service.
+    // Protocol v2 omits the line that names the service.
     let is_v2 = protocol(&headers).is_some_and(|version| version.contains("version=2"));
     let greeting: &[u8] = if is_v2 {
         b""
@@ -183,7 +183,7 @@ fn protocol(headers: &HeaderMap) -> Option<&str> {
     headers.get("git-protocol")?.to_str().ok()
 }
 
-/// Answers with `greeting` and then what `git upload-pack` writes when it reads `input`.
+/// Responds with `greeting`, followed by the output of `git upload-pack` for `input`.
 async fn run(
     folder: &Path,
     arguments: &[&str],
@@ -215,7 +215,8 @@ async fn run(
     }
 }
 
-/// Starts a process, gives it its input and returns its output as it comes. The process ends with the stream.
+/// Starts a process, writes its input and returns its output as a stream. The process is killed when the stream is
+/// dropped.
 async fn start(
     mut command: Command,
     input: &[u8],
@@ -230,7 +231,7 @@ async fn start(
     let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(io::Error::other("the process has no input or output"));
     };
-    // git reads its whole request before it answers. One that ended early says why in its answer.
+    // git reads the whole request before it answers. If it exits early, its answer says why.
     match stdin.write_all(input).await {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
         _ => drop(stdin),
@@ -245,7 +246,7 @@ async fn start(
     ))
 }
 
-/// `git`, shielded from the settings of the machine and of whoever runs this.
+/// Returns a `git` command that ignores the settings of the machine and of the user.
 fn git() -> Command {
     let mut command = Command::new("git");
     for name in FOREIGN {
@@ -267,18 +268,18 @@ fn bare_folder(root: &Path, name: &RepositoryName) -> PathBuf {
     root.join(name.owner()).join(format!("{}.git", name.name()))
 }
 
-/// What a push did to a reference, as a `PushEvent` tells it.
+/// Change of a reference by a push, as reported in a `PushEvent`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pushed {
-    /// The reference, `refs/…`.
+    /// Name of the reference, `refs/…`.
     pub reference: String,
-    /// Where it pointed before; all zeros: nowhere.
+    /// Object that it pointed to before; all zeros if it did not exist.
     pub before: ObjectId,
-    /// Where it points now; all zeros: nowhere.
+    /// Object that it points to now; all zeros if it was deleted.
     pub after: ObjectId,
 }
 
-/// A bare repository that the forge serves, with a work tree to fill it from. Every method blocks on git.
+/// Bare repository served by the forge, with a work tree to fill it from. Every method that runs git blocks.
 #[derive(Debug, Clone)]
 pub struct Repository {
     name: String,
@@ -307,33 +308,33 @@ impl Repository {
         Ok(repository)
     }
 
-    /// `owner/name`.
+    /// Returns the name, `owner/name`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The folder of the bare repository.
+    /// Returns the folder of the bare repository.
     pub fn bare(&self) -> &Path {
         &self.bare
     }
 
-    /// The folder of the work tree.
+    /// Returns the folder of the work tree.
     pub fn work(&self) -> &Path {
         &self.work
     }
 
-    /// Runs git in the work tree and returns what it printed, without white space around it.
+    /// Runs git in the work tree and returns its trimmed output.
     ///
     /// # Errors
-    /// When git cannot be run or fails; with what it wrote to standard error.
+    /// Returns an error if git cannot be run or fails, with what it wrote to standard error.
     pub fn git(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.run_in(&self.work, arguments)
     }
 
-    /// Writes a file of the work tree, with the folders it needs.
+    /// Writes a file of the work tree, creating missing folders.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn write(&self, path: impl AsRef<Path>, contents: &[u8]) -> anyhow::Result<()> {
         let path = self.work.join(path);
         if let Some(folder) = path.parent() {
@@ -342,29 +343,29 @@ impl Repository {
         std::fs::write(&path, contents).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Commits all of the work tree as it is.
+    /// Commits the whole work tree and returns the commit.
     ///
     /// # Errors
-    /// When git fails.
+    /// Returns an error if git fails.
     pub fn commit(&self, message: &str) -> anyhow::Result<ObjectId> {
         self.git(&["add", "--all"])?;
         self.git(&["commit", "--quiet", "--allow-empty", "--message", message])?;
         self.resolve("HEAD")
     }
 
-    /// Pushes the work tree's `HEAD` to a branch of the bare repository, by force if need be.
+    /// Force-pushes the work tree's `HEAD` to a branch of the bare repository.
     ///
     /// # Errors
-    /// When git fails.
+    /// Returns an error if git fails.
     pub fn push(&self, branch: &str) -> anyhow::Result<Pushed> {
         self.push_to("HEAD", &format!("refs/heads/{branch}"))
     }
 
-    /// Pushes what `revision` names in the work tree to a reference of the bare repository, by force if need
-    /// be. An empty revision deletes the reference.
+    /// Force-pushes a revision of the work tree to a reference of the bare repository. An empty revision deletes
+    /// the reference.
     ///
     /// # Errors
-    /// When git fails.
+    /// Returns an error if git fails.
     pub fn push_to(&self, revision: &str, reference: &str) -> anyhow::Result<Pushed> {
         let before = self.tip(reference)?;
         let bare = self.bare.to_string_lossy();
@@ -377,15 +378,15 @@ impl Repository {
         })
     }
 
-    /// Where a revision of the work tree points to.
+    /// Returns the object that a revision of the work tree names.
     ///
     /// # Errors
-    /// When there is no such revision.
+    /// Returns an error if there is no such revision.
     pub fn resolve(&self, revision: &str) -> anyhow::Result<ObjectId> {
         parse_id(&self.git(&["rev-parse", "--verify", revision])?)
     }
 
-    /// Where a reference of the bare repository points to; all zeros when it is not there.
+    /// Returns the object that a reference of the bare repository points to, or all zeros if it does not exist.
     fn tip(&self, reference: &str) -> anyhow::Result<ObjectId> {
         let pattern = ["for-each-ref", "--format=%(objectname)", reference];
         let found = self.run_in(&self.bare, &pattern)?;

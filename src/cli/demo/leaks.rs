@@ -1,4 +1,4 @@
-//! The keys of the demo, and the ways in which they get out.
+//! Keys of the demo, and the ways in which they leak.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -6,30 +6,30 @@ use base64::engine::general_purpose::STANDARD;
 use super::forge::{Pushed, Repository};
 use crate::keyformat::KeyValue;
 
-/// The branch that everything is pushed to.
+/// Branch that receives every push.
 pub(super) const BRANCH: &str = "main";
 
-/// How a key of the demo gets out, or does not.
+/// Way in which a key of the demo leaks, or does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leak {
-    /// Committed as it is, in a file of environment variables.
+    /// Committed verbatim, in a file of environment variables.
     PlainText,
-    /// Committed in base64, as Kubernetes keeps secrets.
+    /// Committed in base64, as Kubernetes stores secrets.
     Base64,
-    /// Committed in a UTF-16 file, as some Windows tools write them.
+    /// Committed in a UTF-16 file, as written by some Windows tools.
     Utf16,
-    /// Committed and removed again before the push: the last commit does not show it.
+    /// Committed and removed again before the push, so that the last commit does not contain it.
     AddedAndRemoved,
     /// Reported by a partner.
     PartnerReport,
     /// A public key, committed where public keys belong.
     PublicKey,
-    /// A secret key that stays secret.
+    /// A secret key that does not leak.
     None,
 }
 
 impl Leak {
-    /// All of them, in the order in which the demo mints keys.
+    /// All variants, in the order in which the demo mints keys.
     pub(super) const ALL: [Self; 7] = [
         Self::PlainText,
         Self::Base64,
@@ -40,7 +40,7 @@ impl Leak {
         Self::None,
     ];
 
-    /// What the key is described as, and what the timeline calls it.
+    /// Returns the description of the key, which is also its label in the timeline.
     pub(super) fn description(self) -> &'static str {
         match self {
             Self::PlainText => "plain text in deploy/.env",
@@ -53,18 +53,21 @@ impl Leak {
         }
     }
 
-    /// Whether the key must be revoked in the end.
+    /// Returns whether the key must be revoked in the end.
     pub(super) fn must_be_revoked(self) -> bool {
         !matches!(self, Self::PublicKey | Self::None)
     }
 
-    /// Whether it is pushed to the repository.
+    /// Returns whether the key is pushed to the repository.
     pub(super) fn is_pushed(self) -> bool {
         !matches!(self, Self::PartnerReport | Self::None)
     }
 }
 
 /// Commits every key that leaks by a push, in two commits, and pushes both at once.
+///
+/// # Errors
+/// Returns an error if a file cannot be written or git fails.
 pub(super) fn push(repository: &Repository, keys: &[(Leak, &KeyValue)]) -> anyhow::Result<Pushed> {
     for (leak, key) in keys {
         let plain = |line: &str| line.replace("KEY", key.expose()).into_bytes();

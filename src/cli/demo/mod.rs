@@ -1,5 +1,5 @@
-//! `rescind demo`: the whole main job with no set-up. Everything in it is real: a git repository behind
-//! smart HTTP, a GitHub-shaped events feed, a signed partner report, and the daemon as a process of its own.
+//! `rescind demo`: the whole pipeline with no set-up. Nothing is mocked: it runs a git repository behind smart
+//! HTTP, a GitHub-shaped events feed, a signed partner report, and the daemon as a process of its own.
 
 mod api;
 mod feed;
@@ -32,9 +32,9 @@ use super::{DONE, FOUND};
 use crate::clock::{Clock as _, SystemClock};
 use crate::keyformat::KeyValue;
 
-/// How long every leaked key has to be revoked.
+/// Maximum time until every leaked key must be revoked.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How often the demo asks whether a key was revoked.
+/// Interval at which the revocation log is polled.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 const REPOSITORY: &str = "acme/webshop";
 const REPOSITORY_ID: u64 = 4711;
@@ -49,7 +49,7 @@ Examples:
   rescind demo --exit        ends; non-zero unless each leaked secret key was revoked and nothing else"
 )]
 pub struct DemoArgs {
-    /// End when the story is told; exit code 1 if any step went wrong
+    /// Exit after the last step, with code 1 if any step went wrong
     #[arg(long)]
     exit: bool,
     /// Port of the API on 127.0.0.1 [default: a free one]
@@ -57,10 +57,10 @@ pub struct DemoArgs {
     port: u16,
 }
 
-/// Tells the whole story.
+/// Runs the demo and prints its results.
 ///
 /// # Errors
-/// When a part of the stage cannot be set up: no `git`, a taken port, a full disk.
+/// Returns an error if the demo cannot be set up: no `git`, a port in use, a full disk.
 pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(tell(args))
@@ -89,14 +89,14 @@ async fn tell(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// A key of the demo.
+/// Key minted by the demo.
 struct Minted {
     leak: Leak,
     id: String,
     value: KeyValue,
 }
 
-/// Everything that runs while the story is told.
+/// Running parts of the demo.
 struct Stage {
     folder: TempDir,
     partner: Partner,
@@ -140,7 +140,7 @@ impl Stage {
         })
     }
 
-    /// Mints, leaks, waits, and gives what went wrong.
+    /// Mints and leaks the keys, and waits for their revocation. Returns everything that went wrong.
     async fn play(&mut self) -> anyhow::Result<Vec<String>> {
         let mut timeline = Timeline::starting_at(SystemClock.now());
         let keys = self.mint(&mut timeline).await?;
@@ -182,7 +182,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Sends one report with a key of ours (twice), a string that nobody minted and a row without a token.
+    /// Sends one report with one of the keys (twice), a string that was never minted and a row without a token.
     async fn leak_by_report(
         &self,
         keys: &[Minted],
@@ -219,7 +219,7 @@ impl Stage {
         Ok(wrong_feedback(&feedback, &expected))
     }
 
-    /// Waits until each key that must be revoked is, or patience ends.
+    /// Waits until each key that must be revoked has been, or [`PATIENCE`] ends.
     async fn wait_for_revocations(
         &self,
         keys: &[Minted],
@@ -246,7 +246,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Checks every key the way a backend does.
+    /// Checks every key as a backend would. Returns a description of each unexpected answer.
     async fn judge(&self, keys: &[Minted]) -> anyhow::Result<Vec<String>> {
         let mut failures = Vec::new();
         for key in keys {
@@ -264,7 +264,7 @@ impl Stage {
         Ok(failures)
     }
 
-    /// Runs a command of this binary on the demo's data; tells whether it ended with 0.
+    /// Runs a command of this binary on the demo's data. Returns whether it exited with 0.
     fn rescind(&self, arguments: &[&str]) -> anyhow::Result<bool> {
         let status = Command::new(served::own_binary()?)
             .arg("--config")
@@ -293,7 +293,8 @@ impl Stage {
     }
 }
 
-/// The daemon's configuration: everything in the temporary folder, everything on the loopback interface.
+/// Returns the daemon's configuration, in which all data is in the temporary folder and every server on the
+/// loopback interface.
 fn configuration(root: &Path, port: u16, feed: &Feed, forge: &Forge) -> anyhow::Result<String> {
     let database = root.join("rescind.db");
     let database = database
@@ -319,7 +320,7 @@ fn configuration(root: &Path, port: u16, feed: &Feed, forge: &Forge) -> anyhow::
     Ok(toml::to_string(&value)?)
 }
 
-/// Compares the feedback to what a partner must be told.
+/// Compares the feedback rows with the expected labels. Returns a description of each mismatch.
 fn wrong_feedback(feedback: &[Value], expected: &[(&str, &str)]) -> Vec<String> {
     use crate::keyformat::Sha256Digest;
     let mut failures = Vec::new();

@@ -1,4 +1,4 @@
-//! Somebody who sends signed leak reports the way GitHub does:
+//! Reporter that sends signed leak reports as GitHub does:
 //! <https://docs.github.com/en/code-security/tutorials/secret-scanning-partner-program>.
 
 use base64::Engine as _;
@@ -9,7 +9,7 @@ use p256::pkcs8::{EncodePublicKey as _, LineEnding};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-/// A reporter with a P-256 key pair made for this run.
+/// Reporter with a P-256 key pair generated for this run.
 #[derive(Debug)]
 pub struct Partner {
     key: SigningKey,
@@ -18,14 +18,14 @@ pub struct Partner {
 }
 
 impl Partner {
-    /// A reporter with a fresh key from the operating system's randomness.
+    /// Generates a reporter with a key from the operating system's randomness.
     ///
     /// # Errors
-    /// When the operating system gives no randomness or the key cannot be written as PEM.
+    /// Returns an error if the operating system provides no randomness or the key cannot be encoded as PEM.
     pub fn new() -> anyhow::Result<Self> {
         let key = loop {
             let bytes: [u8; 32] = random_bytes()?;
-            // Not every 32 bytes are a scalar of the curve; nearly all are.
+            // Not every 32-byte string is a scalar of the curve, though nearly all are.
             if let Ok(key) = SigningKey::from_slice(&bytes) {
                 break key;
             }
@@ -39,7 +39,7 @@ impl Partner {
         })
     }
 
-    /// The body of the public-key list that verifiers fetch.
+    /// Returns the body of the list of public keys that verifiers fetch.
     pub fn public_keys(&self) -> Value {
         json!({ "public_keys": [{
             "key_identifier": self.identifier,
@@ -48,12 +48,12 @@ impl Partner {
         }]})
     }
 
-    /// The value of `Github-Public-Key-Identifier`.
+    /// Returns the value of the `Github-Public-Key-Identifier` header.
     pub fn identifier(&self) -> &str {
         &self.identifier
     }
 
-    /// The value of `Github-Public-Key-Signature` for exactly these bytes.
+    /// Returns the value of the `Github-Public-Key-Signature` header for exactly these bytes.
     pub fn sign(&self, body: &[u8]) -> String {
         let signature: Signature = self.key.sign(body);
         STANDARD.encode(signature.to_der())

@@ -1,4 +1,4 @@
-//! The real daemon as a process of its own, in a temporary folder: what `rescind serve` does for everybody.
+//! Daemon of the demo, running `rescind serve` in a process of its own.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,28 +11,32 @@ use tokio::time::timeout;
 
 use crate::keyformat::KeyValue;
 
-/// How long the first start may take: it creates the database.
+/// Maximum duration of the first start, which creates the database.
 const START: Duration = Duration::from_mins(1);
-/// How often the log is looked at for the address.
+/// Interval at which the log is searched for the address.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long a shutdown may take before the process is killed.
+/// Maximum duration of a shutdown.
 const STOP: Duration = Duration::from_secs(30);
 
-/// A running daemon. It is killed when dropped; [`Served::stop`] is the polite way.
+/// Running daemon. It is killed when dropped; [`Served::stop`] shuts it down gracefully.
 #[derive(Debug)]
 pub(super) struct Served {
     child: Child,
-    /// Kept open: a daemon that cannot print ends.
+    /// Kept open, since a daemon that cannot print exits.
     _stdout: Lines<BufReader<ChildStdout>>,
-    /// The address of the API, without a slash at the end.
+    /// Address of the API, without a trailing slash.
     pub(super) url: String,
-    /// The admin token that the first start on an empty database prints.
+    /// Admin token, which the first start on an empty database prints.
     pub(super) admin_token: KeyValue,
 }
 
 impl Served {
-    /// Starts `binary --config CONFIG serve` with its log in `log` and waits until it has printed the
-    /// admin token and listens.
+    /// Starts `binary --config CONFIG serve` with its log in `log`, and waits until it has printed the admin token
+    /// and listens.
+    ///
+    /// # Errors
+    /// Returns an error with the end of the log if the daemon cannot be started or does not listen within
+    /// [`START`].
     pub(super) async fn start(binary: &Path, config: &Path, log: &Path) -> anyhow::Result<Self> {
         let stderr = std::fs::File::create(log).context("cannot create the daemon's log file")?;
         let mut child = Command::new(binary)
@@ -42,7 +46,7 @@ impl Served {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr)
-            // Ctrl-C reaches the demo only, which then ends the daemon politely.
+            // Ctrl-C reaches only the demo, which then shuts the daemon down gracefully.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -69,7 +73,10 @@ impl Served {
         })
     }
 
-    /// Asks the daemon to end and waits until it has.
+    /// Sends SIGTERM and waits for the daemon to exit.
+    ///
+    /// # Errors
+    /// Returns an error if the daemon fails or does not exit within [`STOP`].
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
             let pid =
@@ -85,14 +92,14 @@ impl Served {
         }
     }
 
-    /// Waits until the daemon ends by itself.
+    /// Waits until the daemon exits by itself.
     pub(super) async fn wait(&mut self) -> anyhow::Result<()> {
         self.child.wait().await?;
         Ok(())
     }
 }
 
-/// Reads the admin token, which `serve` prints on standard output.
+/// Reads the admin token, which `serve` prints to standard output.
 async fn admin_token(lines: &mut Lines<BufReader<ChildStdout>>) -> anyhow::Result<KeyValue> {
     while let Some(line) = lines.next_line().await? {
         if let Some((_, token)) = line.split_once("admin token (shown once): ") {
@@ -102,7 +109,7 @@ async fn admin_token(lines: &mut Lines<BufReader<ChildStdout>>) -> anyhow::Resul
     bail!("the daemon ended before it listened")
 }
 
-/// Reads the address, which `serve` tells in its log.
+/// Reads the address, which `serve` writes to its log.
 async fn address(log: &Path) -> anyhow::Result<String> {
     loop {
         let text = tokio::fs::read_to_string(log).await?;
@@ -121,7 +128,7 @@ fn tail_of(log: &Path) -> String {
     lines[lines.len().saturating_sub(5)..].join("\n")
 }
 
-/// This very binary.
+/// Returns the path of the running binary.
 pub(super) fn own_binary() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("cannot find the path of the running rescind binary")
 }

@@ -1,4 +1,4 @@
-//! What happened to each key, and when.
+//! Timeline of the demo's keys.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::leaks::Leak;
 use crate::keyformat::KeyValue;
 
-/// When each key was minted, leaked, seen and revoked.
+/// Times at which each key was minted, leaked, seen and revoked.
 #[derive(Debug)]
 pub(super) struct Timeline {
     start: Timestamp,
@@ -28,7 +28,7 @@ struct Row {
 }
 
 impl Timeline {
-    /// A timeline whose zero is `start`.
+    /// Creates an empty timeline that counts from `start`.
     pub(super) fn starting_at(start: Timestamp) -> Self {
         Self {
             start,
@@ -36,7 +36,7 @@ impl Timeline {
         }
     }
 
-    /// A key came into being.
+    /// Records that a key was minted.
     pub(super) fn minted(&mut self, id: &str, leak: Leak, value: &KeyValue, at: Timestamp) {
         let prefix_len = value.expose().rfind('_').map_or(0, |last| last + 1);
         self.rows.push(Row {
@@ -51,14 +51,14 @@ impl Timeline {
         });
     }
 
-    /// A key was pushed or reported.
+    /// Records that a key was pushed or reported.
     pub(super) fn leaked(&mut self, id: &str, at: Timestamp) {
         if let Some(row) = self.row(id) {
             row.leaked = Some(at);
         }
     }
 
-    /// A key was seen by a source and revoked.
+    /// Records that a key was seen by a source and revoked.
     pub(super) fn revoked(
         &mut self,
         id: &str,

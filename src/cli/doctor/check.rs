@@ -1,14 +1,14 @@
-//! One thing that was looked at.
+//! Result of one check.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// How long one check may take.
+/// Maximum duration of one check.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How it is.
+/// Outcome of a check, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Status {
@@ -27,16 +27,16 @@ impl Status {
     }
 }
 
-/// What was found, and what to do about it.
+/// Finding of one check, and the remedy if it failed.
 #[derive(Debug, Serialize)]
 pub(super) struct Check {
     pub(super) name: Cow<'static, str>,
     pub(super) status: Status,
     pub(super) message: String,
-    /// What to mend.
+    /// Remedy, if the outcome is not [`Status::Ok`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mend: Option<String>,
-    /// Nothing can run with this configuration.
+    /// Set if the configuration is invalid, so that no command can run with it.
     #[serde(skip)]
     pub(super) is_configuration: bool,
 }
@@ -77,7 +77,7 @@ impl Check {
     }
 }
 
-/// What `task` gives, unless it takes too long.
+/// Runs `task` for at most [`PATIENCE`]. Returns `None` on timeout.
 pub(super) async fn in_time<T>(task: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(PATIENCE, task).await.ok()
 }

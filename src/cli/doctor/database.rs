@@ -1,4 +1,4 @@
-//! The database: reachable, migrated, its statements, its log, its disk.
+//! Checks of the database: its connection, schema, statements, revocation log, work queue and disk.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use crate::cli::house::open_store;
 use crate::config::Config;
 use crate::store::{Store, StoreError};
 
-/// Less free space than this is worth a warning.
+/// Free space in bytes below which a warning is reported.
 const LITTLE_SPACE: u64 = 1 << 30;
 
-/// With less than this the next transaction may fail.
+/// Free space in bytes below which the next transaction may fail.
 const NO_SPACE: u64 = 64 << 20;
 
 const NAME: &str = "database";
@@ -64,7 +64,7 @@ fn unusable(error: &anyhow::Error) -> Check {
     }
 }
 
-/// Whether it has the tables that every statement needs.
+/// Checks that the schema is current and every statement prepares.
 async fn schema(store: &Store) -> Check {
     let prepared = async {
         store.check_ready().await?;
@@ -95,7 +95,7 @@ async fn schema(store: &Store) -> Check {
     }
 }
 
-/// The check that it takes a change; none when it does.
+/// Checks that the database accepts changes. Returns `None` if it does.
 async fn writes(store: &Store) -> Option<Check> {
     let (message, mend) = match in_time(store.check_working()).await {
         Some(Ok(())) => return None,
@@ -119,7 +119,7 @@ async fn writes(store: &Store) -> Option<Check> {
     ))
 }
 
-/// The whole chain, if that can be done quickly.
+/// Verifies the whole chain, unless that takes too long.
 async fn log(store: &Store) -> Check {
     match in_time(store.verify_log()).await {
         Some(Ok(Ok(verified))) => {
@@ -163,9 +163,9 @@ async fn queue(store: &Store) -> Check {
     }
 }
 
-/// A check for each webhook that got deliveries of which something could not be used.
+/// Returns a warning for each webhook with deliveries that could not be used in full.
 async fn deliveries(store: &Store) -> Vec<Check> {
-    // That the database does not answer says another check.
+    // Another check reports that the database does not answer.
     let Some(Ok(sources)) = in_time(store.list_sources()).await else {
         return Vec::new();
     };
@@ -187,12 +187,12 @@ async fn deliveries(store: &Store) -> Vec<Check> {
     webhooks.collect()
 }
 
-/// SQLite's name is its path; PostgreSQL's is a URL.
+/// Returns whether the database is a file: SQLite's name is its path, PostgreSQL's is a URL.
 fn is_file(store: &Store) -> bool {
     Path::new(store.name()).is_file()
 }
 
-/// Whether SQLite's folder has room, may be written, and is closed to others.
+/// Checks that SQLite's folder has free space and is writable, and that the file is closed to other users.
 fn disk(file: &Path) -> Check {
     let folder = file
         .parent()
@@ -235,7 +235,7 @@ fn is_open_to_others(_: &Path) -> bool {
     false
 }
 
-/// Bytes that this user may still write.
+/// Returns the space in bytes that this user may still fill, or `None` if it is unknown.
 fn free_space(folder: &Path) -> Option<u64> {
     let space = rustix::fs::statvfs(folder).ok()?;
     Some(space.f_bavail.saturating_mul(space.f_frsize))

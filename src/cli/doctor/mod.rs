@@ -1,4 +1,4 @@
-//! `rescind doctor`: is everything as it has to be, and what to mend.
+//! `rescind doctor`: checks of the whole installation, each with its remedy.
 
 mod check;
 mod database;
@@ -22,7 +22,7 @@ use crate::daemon::Descriptors;
 use crate::keyformat::FormatSet;
 use crate::scan::{Redactor, visible, visible_json};
 
-/// The exit code when the configuration itself has to change.
+/// Exit code if the configuration must change.
 const CONFIGURATION: u8 = 2;
 
 /// `rescind doctor`
@@ -65,7 +65,7 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> anyhow::Result<ExitCo
     report(args.json, &checks, is_wrong)
 }
 
-/// What a server says, or stands in a file at the wrong place, may be a key.
+/// Redacts keys: what a server answered, or a misplaced value in a file, may be one.
 fn clean(checks: &mut [Check], formats: &FormatSet) {
     let redactor = Redactor::new(formats);
     for check in checks {
@@ -74,7 +74,7 @@ fn clean(checks: &mut [Check], formats: &FormatSet) {
     }
 }
 
-/// Everything that has to be waited for, at once.
+/// Runs the checks that wait for a database or a server, all concurrently.
 async fn examine(config: &Config) -> anyhow::Result<Vec<Check>> {
     let http = crate::fetch::http_client()?;
     let probes = network::probes(config, &http).boxed();
@@ -131,7 +131,7 @@ fn configuration(context: &Context, config: &Config) -> Vec<Check> {
     checks
 }
 
-/// The key formats, and whether new keys can be minted.
+/// Checks that the key formats load and new keys can be minted. Returns the formats if they load.
 fn patterns(context: &Context, config: &Config, checks: &mut Vec<Check>) -> Option<FormatSet> {
     const NAME: &str = "patterns";
     let formats = match context.formats(config) {
@@ -161,7 +161,7 @@ fn patterns(context: &Context, config: &Config, checks: &mut Vec<Check>) -> Opti
     Some(formats)
 }
 
-/// The check of the file descriptors: enough for the connections that there may be.
+/// Checks that there are enough file descriptors for the maximum number of connections.
 fn descriptors() -> Check {
     const NAME: &str = "descriptors";
     let descriptors = Descriptors::available();
@@ -177,7 +177,7 @@ fn descriptors() -> Check {
     }
 }
 
-/// What is printed as JSON.
+/// Output of `rescind doctor --json`.
 #[derive(Debug, Serialize)]
 struct Diagnosis<'a> {
     status: Status,

@@ -1,4 +1,4 @@
-//! What is asked over the network: sources, clone addresses, public keys of partners; and whose clock is wrong.
+//! Checks over the network: sources, clone addresses and partners' public keys, and from their answers the clock.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -17,26 +17,26 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::fetch::{FetchError, read_chunk, send};
 
-/// The longest answer that is read.
+/// Size in bytes beyond which no more of an answer is read.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// The difference between two clocks that is still no trouble.
+/// Maximum difference between two clocks that is reported as fine.
 const MAX_SKEW: SignedDuration = SignedDuration::from_mins(2);
 
-/// A check, and what it tells of the clock.
+/// Check of a server, and its clock if it told the time.
 pub(super) struct Probe {
     pub(super) check: Check,
     pub(super) clock: Option<OtherClock>,
 }
 
-/// The clock of a server, compared with ours.
+/// Clock of a server, compared with this machine's.
 pub(super) struct OtherClock {
     host: String,
-    /// How far ours is ahead.
+    /// Time by which this machine's clock is ahead. Negative if it is behind.
     ahead: SignedDuration,
 }
 
-/// An answer that was read to its end.
+/// Response of a server, with its body if that was requested.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
@@ -50,7 +50,7 @@ impl Probe {
     }
 }
 
-/// Asks everything that the configuration names, at once.
+/// Queries every server that the configuration names, all concurrently.
 pub(super) async fn probes(config: &Config, http: &Client) -> Vec<Check> {
     let mut all: Vec<BoxFuture<'_, Vec<Probe>>> = Vec::new();
     for source in &config.sources {
@@ -82,7 +82,7 @@ pub(super) async fn probes(config: &Config, http: &Client) -> Vec<Check> {
     checks
 }
 
-/// Each address once, whoever names it.
+/// Returns every configured clone address once.
 fn clone_urls(config: &Config) -> BTreeSet<&str> {
     let sources = config
         .sources
@@ -93,7 +93,7 @@ fn clone_urls(config: &Config) -> BTreeSet<&str> {
     sources.chain(webhooks).collect()
 }
 
-/// Any answer will do: what is asked for is no repository.
+/// Checks that a clone address answers. Any status below 500 will do, since the address itself is no repository.
 async fn clone_url(url: &str, http: &Client) -> Probe {
     let name = format!("clone_url {url}");
     let mend =
@@ -109,7 +109,7 @@ async fn clone_url(url: &str, http: &Client) -> Probe {
     }
 }
 
-/// What a partner publishes its keys as.
+/// Response that lists a partner's public keys.
 #[derive(Deserialize)]
 struct PublicKeyList {
     public_keys: Vec<serde::de::IgnoredAny>,
@@ -137,7 +137,10 @@ async fn public_keys(partner: &str, url: &str, http: &Client) -> Probe {
     Probe::new(check, answer.clock)
 }
 
-/// Sends a GET; the body is read only when it is wanted.
+/// Sends a GET request. Reads the body only if `read` is set.
+///
+/// # Errors
+/// Returns a phrase that says why there is no answer.
 pub(super) async fn ask(
     url: &str,
     read: bool,
@@ -181,7 +184,7 @@ fn other_clock(url: &Url, headers: &HeaderMap) -> Option<OtherClock> {
     let sent = rfc2822::DateTimeParser::new()
         .parse_timestamp(text(DATE)?)
         .ok()?;
-    // What a cache kept is as old as it says.
+    // A cached response is as old as its `Age` header says.
     let age = text(AGE).and_then(|age| age.trim().parse().ok());
     let now: Timestamp = SystemClock.now();
     Some(OtherClock {
@@ -190,7 +193,7 @@ fn other_clock(url: &Url, headers: &HeaderMap) -> Option<OtherClock> {
     })
 }
 
-/// Nothing when nobody told the time.
+/// Compares this machine's clock with the one that differs most. Returns `None` if no server told the time.
 fn compare(clocks: &[OtherClock]) -> Option<Check> {
     let worst = clocks.iter().max_by_key(|clock| clock.ahead.abs())?;
     let seconds = worst.ahead.abs().as_secs();

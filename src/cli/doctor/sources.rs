@@ -1,4 +1,4 @@
-//! Whether a source's API answers, and takes its token: one request for one event.
+//! Checks that the API of a source answers and accepts its tokens, with one request for one event.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::config::{Scope, Source, SourceKind};
 use crate::daemon::app_installation;
 use crate::fetch::{rate_limit_wait, retry_after};
 
-/// Asks what a source reads; its API once with each token.
+/// Queries the server of a source; an API of events once per token.
 pub(super) async fn probes(source: &Source, http: &Client) -> Vec<Probe> {
     let name = format!("source {}", source.name);
     match &source.kind {
@@ -35,7 +35,7 @@ pub(super) async fn probes(source: &Source, http: &Client) -> Vec<Probe> {
     }
 }
 
-/// A feed of events.
+/// Feed of events.
 struct Feed<'s> {
     scope: &'s Scope,
     api_url: &'s str,
@@ -43,7 +43,8 @@ struct Feed<'s> {
 }
 
 impl Feed<'_> {
-    /// One probe for the app's installation and for each token; one without any when there is none.
+    /// Returns a probe for the app's installation and one for each token, or one without credentials if there are
+    /// none.
     async fn probes(&self, name: &str, source: &Source) -> Vec<Probe> {
         let mut probes = Vec::new();
         let mut tokens = Vec::new();
@@ -95,7 +96,7 @@ impl Feed<'_> {
     }
 }
 
-/// A token of the installation that the source is, if it is one.
+/// Returns a token of the source's app installation, or `None` if it has none.
 async fn installation_token(
     source: &Source,
     http: &Client,
@@ -111,7 +112,7 @@ async fn installation_token(
     }
 }
 
-/// Any answer will do.
+/// Checks that a server answers. Any status below 500 will do.
 async fn answers(name: String, key: &str, url: &str, http: &Client) -> Probe {
     match ask(url, false, |url| http.get(url)).await {
         Ok(answer) if answer.status < 500 => Probe::new(Check::ok(name, "reachable"), answer.clock),
@@ -124,7 +125,7 @@ async fn answers(name: String, key: &str, url: &str, http: &Client) -> Probe {
     }
 }
 
-/// Whether a repository is there and may be read.
+/// Checks that a repository exists and can be read.
 async fn repository(name: String, source: &Source, url: &str, http: &Client) -> Probe {
     let address = format!(
         "{}/info/refs?service=git-upload-pack",
@@ -175,7 +176,7 @@ fn unreachable(name: String, key: &str, url: &str, why: &str) -> Probe {
     Probe::new(Check::failed(name, message, mend), None)
 }
 
-/// Its newest event.
+/// Returns the address of the feed's newest event, or `None` if `api_url` is not a URL.
 fn feed(scope: &Scope, api_url: &str) -> Option<Url> {
     let mut url = Url::parse(api_url).ok()?;
     let segments = match scope {

@@ -1,4 +1,4 @@
-//! The webhooks: their secrets, and where the contents that they tell of are read from.
+//! Checks of the webhooks: their secrets, and the servers from which pushed contents are read.
 
 use reqwest::Url;
 use secrecy::ExposeSecret as _;
@@ -8,13 +8,13 @@ use crate::config::{Config, Webhook};
 use crate::daemon::content_servers;
 use crate::intake::webhook::Forge;
 
-/// A shorter secret could be guessed.
+/// Minimum length of a secret in bytes. A shorter one could be guessed.
 const SHORT: usize = 16;
 
-/// The host of github.com's API.
+/// Host of github.com's API.
 const PUBLIC_API: &str = "api.github.com";
 
-/// Returns how many webhooks take deliveries.
+/// Returns the number of webhooks that accept deliveries.
 pub(super) fn count(config: &Config) -> usize {
     let webhooks = config.webhooks.each().into_iter();
     webhooks
@@ -22,7 +22,8 @@ pub(super) fn count(config: &Config) -> usize {
         .count()
 }
 
-/// A webhook without a secret has no endpoint; one whose secret can be guessed takes deliveries of anybody.
+/// Checks each configured webhook. Without a secret it has no endpoint, and with one that can be guessed it accepts
+/// deliveries from anybody.
 pub(super) fn examine(config: &Config) -> Vec<Check> {
     let webhooks = config.webhooks.each().into_iter();
     let checks = webhooks.filter_map(|(forge, webhook)| {
@@ -50,9 +51,9 @@ pub(super) fn examine(config: &Config) -> Vec<Check> {
     checks.collect()
 }
 
-/// Contents are read from nowhere that the configuration does not name, but from the forge's own servers on
-/// the internet. Whoever runs Gitea, or another API than github.com's, has a server of their own; the others may
-/// have none.
+/// Checks the servers from which contents are read: those that the configuration names, or else the forge's own on
+/// the internet. An operator of Gitea, or of an API other than github.com's, has a server of their own; others may
+/// not.
 fn places(name: String, config: &Config, forge: Forge, webhook: &Webhook) -> Check {
     let secrets = match webhook.secrets.len() {
         1 => "1 secret".to_owned(),
@@ -91,7 +92,7 @@ fn places(name: String, config: &Config, forge: Forge, webhook: &Webhook) -> Che
     Check::ok(name, message)
 }
 
-/// Returns whether failed deliveries are looked for at a server that is not github.com's.
+/// Returns whether failed deliveries are looked up at a server other than github.com's.
 fn has_own_api(config: &Config) -> bool {
     let redelivery = config.webhooks.github.redelivery.as_ref();
     let api_url = redelivery.and_then(|redelivery| Url::parse(&redelivery.api_url).ok());

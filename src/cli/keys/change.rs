@@ -17,13 +17,13 @@ use crate::cli::{ACTOR, Context, DONE, UsageError, output, text, when};
   rescind keys revoke 0199c3a2-6b1e-7d3f-8a51-2f0c9b7e4d10
   pbpaste | rescind keys revoke --value-stdin")]
 pub(super) struct RevokeArgs {
-    /// The key's identifier
+    /// Identifier of the key
     #[arg(required_unless_present = "value_stdin")]
     id: Option<Uuid>,
     /// Read the key itself from standard input instead
     #[arg(long, conflicts_with = "id")]
     value_stdin: bool,
-    /// With --value-stdin: in this project only, and not in every one that holds the key
+    /// With --value-stdin: revoke in this project only, not in every project that holds the key
     #[arg(long, value_name = "PROJECT", requires = "value_stdin")]
     project: Option<String>,
     /// Print JSON
@@ -45,7 +45,7 @@ pub(super) async fn revoke(args: RevokeArgs, context: &Context) -> anyhow::Resul
     Ok(DONE)
 }
 
-/// The keys whose value is on standard input: in one project, or in each that holds it.
+/// Returns the keys whose value is on standard input, in one project or in every project that holds it.
 async fn presented(house: &House, project: Option<&str>) -> anyhow::Result<Vec<Uuid>> {
     let digest = text::key_from_stdin()?.sha256();
     let keys = super::list::held(house, project, &digest).await?;
@@ -56,7 +56,7 @@ async fn presented(house: &House, project: Option<&str>) -> anyhow::Result<Vec<U
     Ok(keys.iter().map(|key| key.id).collect())
 }
 
-/// The longest overlap of a rotation.
+/// Maximum overlap of a rotation.
 const MAX_OVERLAP: SignedDuration = SignedDuration::from_hours(365 * 24);
 
 #[derive(Debug, Args)]
@@ -67,9 +67,9 @@ Example:
   rescind keys rotate 0199c3a2-6b1e-7d3f-8a51-2f0c9b7e4d10 --overlap 24h"
 )]
 pub(super) struct RotateArgs {
-    /// The identifier of the key to replace
+    /// Identifier of the key to replace
     id: Uuid,
-    /// How long the old key stays valid beside the new one, at most a year; 0s ends it at once
+    /// Time for which the old key stays valid beside the new one, at most a year; 0s ends it at once
     #[arg(long, value_name = "DURATION", value_parser = overlap)]
     overlap: SignedDuration,
 }

@@ -22,26 +22,26 @@ Examples:
 pub(super) struct CreateArgs {
     #[command(flatten)]
     owner: OwnerArgs,
-    /// What the key is for
+    /// Purpose of the key
     #[arg(long, value_name = "TEXT", value_parser = text::description)]
     description: String,
-    /// When it ends: never, 90d, a date or a time
+    /// Expiry: never, 90d, a date or a time
     #[arg(long, value_name = "WHEN", default_value = "never", value_parser = when::expiry)]
     expires: Expiry,
     /// For client-side code: never scanned for, never revoked by a report
     #[arg(long)]
     public: bool,
-    /// The project it belongs to
+    /// Project that the key belongs to
     #[arg(long, value_name = "PROJECT", default_value = "default", value_parser = text::project)]
     project: String,
-    /// What happens when it leaks [default: as configured]
+    /// Response to a leak of the key [default: as configured]
     #[arg(long, value_enum)]
     policy: Option<PolicyArg>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PolicyArg {
-    /// It is revoked at once
+    /// Revoke the key at once
     Revoke,
 }
 

@@ -29,10 +29,10 @@ Examples:
   generate-digests | rescind keys import -"
 )]
 pub(super) struct ImportArgs {
-    /// A CSV or JSON Lines file, or - for standard input
+    /// CSV or JSON Lines file, or - for standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The project the keys belong to
+    /// Project that the keys belong to
     #[arg(long, value_name = "PROJECT", default_value = "default", value_parser = text::project)]
     project: String,
 }
@@ -102,7 +102,8 @@ async fn store(house: &House, batch: &mut Vec<NewKey>, counts: &mut Counts) -> a
 
 type Input = BufReader<Counted<Box<dyn Read>>>;
 
-/// Opens the file, and a bar that follows how much of it was read if somebody is looking.
+/// Opens the file, and a progress bar that follows the reading. The bar is hidden unless the file's length is known
+/// and standard error is a terminal.
 fn open(path: &Path) -> anyhow::Result<(Input, ProgressBar)> {
     let (input, length): (Box<dyn Read>, Option<u64>) = if path == Path::new("-") {
         (Box::new(io::stdin()), None)
@@ -131,7 +132,7 @@ fn unreadable(path: &Path, error: &io::Error) -> UsageError {
     UsageError(format!("cannot read {}: {error}", path.display()))
 }
 
-/// JSON Lines begin with a brace, after a byte order mark or blank lines at most.
+/// Detects the format. JSON Lines begin with a brace, preceded by a byte order mark or blank lines at most.
 fn sniff(input: &mut Input) -> io::Result<RowFormat> {
     let start = input.fill_buf()?;
     let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
@@ -143,7 +144,7 @@ fn sniff(input: &mut Input) -> io::Result<RowFormat> {
     })
 }
 
-/// Moves the bar with what was read.
+/// Reader that advances the progress bar.
 struct Counted<R> {
     input: R,
     progress: ProgressBar,
@@ -157,7 +158,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Rows that were refused, on standard error, without tearing the bar.
+/// Printer of refused rows to standard error that leaves the progress bar intact.
 struct Errors {
     out: BufWriter<io::Stderr>,
     progress: ProgressBar,

@@ -26,7 +26,7 @@ pub(super) struct ListArgs {
     /// Keys of this format only
     #[arg(long, value_name = "ID")]
     format: Option<String>,
-    /// How many keys to print
+    /// Number of keys to print
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
     /// Print all of them
@@ -71,7 +71,7 @@ pub(super) async fn list(args: ListArgs, context: &Context) -> anyhow::Result<Ex
 #[command(after_help = "Example:
   rescind keys show 0199c3a2-6b1e-7d3f-8a51-2f0c9b7e4d10")]
 pub(super) struct ShowArgs {
-    /// The key's identifier
+    /// Identifier of the key
     id: Uuid,
     /// Print JSON
     #[arg(long)]
@@ -124,7 +124,7 @@ pub(super) async fn check(args: CheckArgs, context: &Context) -> anyhow::Result<
     Ok(if valid { DONE } else { ExitCode::from(FOUND) })
 }
 
-/// The keys with this digest, of one project or of each that holds it.
+/// Returns the keys with this digest, in one project or in every project that holds it.
 pub(super) async fn held(
     house: &House,
     project: Option<&str>,

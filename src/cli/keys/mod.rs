@@ -32,11 +32,11 @@ enum KeysCommand {
     List(list::ListArgs),
     /// Show one key
     Show(list::ShowArgs),
-    /// Tell whether the key on standard input is one of ours, and valid
+    /// Report whether the key on standard input is known and valid
     Check(list::CheckArgs),
     /// Revoke a key
     Revoke(change::RevokeArgs),
-    /// Replace a key by a new one for the same owner and print the new value, once
+    /// Replace a key with a new one for the same owner and print the new value, once
     Rotate(change::RotateArgs),
     /// Import digests of keys that were issued elsewhere
     Import(import::ImportArgs),
@@ -56,13 +56,13 @@ pub(super) fn run(args: KeysArgs, context: &Context) -> anyhow::Result<ExitCode>
     })
 }
 
-/// What every command about one owner's keys takes.
+/// Arguments that name the owner of keys.
 #[derive(Debug, Args)]
 struct OwnerArgs {
-    /// The user who owns the key
+    /// User who owns the key
     #[arg(long, value_name = "ID", value_parser = super::text::id)]
     user: Option<String>,
-    /// The team that owns the key
+    /// Team that owns the key
     #[arg(long, value_name = "ID", conflicts_with = "user", value_parser = super::text::id)]
     team: Option<String>,
 }

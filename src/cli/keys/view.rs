@@ -1,4 +1,4 @@
-//! How keys are printed.
+//! Output forms of keys.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::cli::output::{self, time};
 use crate::store::{Key, WhyInvalid};
 
-/// A key in JSON. What is not set is absent.
+/// JSON form of a key. Unset fields are omitted.
 #[derive(Debug, Serialize)]
 pub(super) struct KeyJson<'a> {
     id: Uuid,
@@ -56,7 +56,7 @@ impl<'a> KeyJson<'a> {
     }
 }
 
-/// Prints keys that have the same value: one, or that of each project that holds it.
+/// Prints keys with the same value: one, or one per project that holds it.
 pub(super) fn show(json: bool, keys: &[Key], now: Timestamp) -> anyhow::Result<()> {
     for (number, key) in keys.iter().enumerate() {
         if number > 0 && !json {
@@ -73,7 +73,7 @@ pub(super) fn show(json: bool, keys: &[Key], now: Timestamp) -> anyhow::Result<(
     Ok(())
 }
 
-/// `valid`, `revoked` or `expired`.
+/// Returns the status, `valid`, `revoked` or `expired`.
 pub(super) fn status(key: &Key, now: Timestamp) -> &'static str {
     match key.why_invalid(now) {
         None => "valid",
@@ -82,12 +82,12 @@ pub(super) fn status(key: &Key, now: Timestamp) -> &'static str {
     }
 }
 
-/// The key as people may see it: `rsc_sk_…wxyz`.
+/// Returns the redacted form, such as `rsc_sk_…wxyz`.
 pub(super) fn redacted(key: &Key) -> String {
     format!("{}…{}", key.prefix, key.last_four)
 }
 
-/// The columns of [`row`].
+/// Columns of [`row`].
 pub(super) const HEADER: &[&str] = &[
     "ID",
     "KEY",
@@ -99,7 +99,7 @@ pub(super) const HEADER: &[&str] = &[
     "DESCRIPTION",
 ];
 
-/// A key as a line of a table.
+/// Returns a key's cells, in the order of [`HEADER`].
 pub(super) fn row(key: &Key, now: Timestamp) -> Vec<String> {
     vec![
         key.id.to_string(),
@@ -113,7 +113,7 @@ pub(super) fn row(key: &Key, now: Timestamp) -> Vec<String> {
     ]
 }
 
-/// A key as lines of name and value.
+/// Returns a key's fields as pairs of name and value.
 pub(super) fn lines(key: &Key, now: Timestamp) -> Vec<(&'static str, String)> {
     let mut lines = vec![
         ("id", key.id.to_string()),

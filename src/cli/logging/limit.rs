@@ -1,4 +1,4 @@
-//! How many lines a second one place in the code may log. Strangers decide how many there could be.
+//! Rate limit of log lines per callsite. Without it, strangers would decide how many there are.
 
 use std::collections::HashMap;
 use std::fmt::{Debug, Write as _};
@@ -9,16 +9,16 @@ use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata};
 
-/// The most lines of one place in a second. Those finer than `info` have no such limit: an operator asks for
-/// them when each one is wanted.
+/// Maximum number of lines of one callsite per second. Levels below `info` are not limited: an operator enables
+/// them to see every line.
 pub(super) const LINES_PER_SECOND: u32 = 50;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The longest part of a message, in bytes, that is repeated when lines like it are left out.
+/// Maximum length of the message quoted for suppressed lines, in bytes.
 const MAX_SAID: usize = 120;
 
-/// Counts the lines of each place that logs. There are as many as the code has.
+/// Counter of the lines of each callsite. The number of callsites is fixed by the code.
 #[derive(Debug, Default)]
 pub(super) struct Limit(Mutex<HashMap<Identifier, Place>>);
 
@@ -29,12 +29,12 @@ struct Place {
     left_out: Option<LeftOut>,
 }
 
-/// Lines of one place that were not written.
+/// Suppressed lines of one callsite.
 #[derive(Debug)]
 pub(super) struct LeftOut {
     pub(super) metadata: &'static Metadata<'static>,
     pub(super) lines: u64,
-    /// The beginning of the message of the first one.
+    /// Beginning of the first line's message.
     pub(super) said: String,
 }
 
@@ -43,7 +43,7 @@ impl Limit {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether this event is written. If it is not, it is counted.
+    /// Returns whether the event may be written, and counts it as suppressed if not.
     pub(super) fn allow(&self, event: &Event<'_>) -> bool {
         self.allow_at(event, Instant::now())
     }
@@ -71,7 +71,7 @@ impl Limit {
             left_out.lines += 1;
             return false;
         }
-        // What writes the message is the code of whoever logs, so not under the lock.
+        // The message is formatted by the code that logs, so not under the lock.
         drop(places);
         let said = said(event);
         if let Some(place) = self.places().get_mut(&metadata.callsite()) {
@@ -85,7 +85,7 @@ impl Limit {
         false
     }
 
-    /// Returns what was left out since this was asked last.
+    /// Returns the lines suppressed since the last call, and resets the counts.
     pub(super) fn take_left_out(&self) -> Vec<LeftOut> {
         let mut places = self.places();
         places
@@ -101,7 +101,7 @@ fn said(event: &Event<'_>) -> String {
     message.0
 }
 
-/// The beginning of an event's message.
+/// Visitor that records the beginning of an event's message.
 struct Message(String);
 
 impl Visit for Message {
@@ -112,7 +112,7 @@ impl Visit for Message {
     }
 }
 
-/// Takes no more than [`MAX_SAID`] bytes, whatever is written to it.
+/// Writer that keeps at most [`MAX_SAID`] bytes.
 struct Beginning<'a>(&'a mut String);
 
 impl std::fmt::Write for Beginning<'_> {
@@ -135,7 +135,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes events at a time that tests set.
+    /// Layer that receives events at a time set by the test.
     #[derive(Clone)]
     struct Sink {
         limit: Arc<Limit>,
@@ -190,7 +190,7 @@ mod tests {
         assert!(left_out[0].metadata.target().ends_with("limit::tests"));
         assert!(sink.limit.take_left_out().is_empty());
 
-        // The next second has lines of its own, and what was left out before it is not forgotten.
+        // The next second has a budget of its own, and lines suppressed before it are still counted.
         sink.during(|| flood(60));
         *sink.now.lock().unwrap() += SECOND;
         assert_eq!(sink.during(|| flood(60)).len(), 50);

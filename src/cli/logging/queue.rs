@@ -1,27 +1,27 @@
-//! Lines that wait for whoever reads the log. Nobody who adds one ever waits.
+//! Bounded queue of log lines. Adding a line never blocks.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The most bytes that wait, with what is kept beside them.
+/// Maximum size of the queue in bytes, including [`OVERHEAD`].
 const MAX_BYTES: usize = 1024 * 1024;
 
-/// The memory of a line beside its text, in bytes.
+/// Memory taken by a line besides its text, in bytes.
 const OVERHEAD: usize = 64;
 
-/// Whose a line is when there is little room.
+/// Priority of a line when space is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rank {
-    /// Finer than `info`: has half of the room, so that it never displaces the others.
+    /// A level below `info`. Limited to half of the space, so that it never displaces other lines.
     Detail,
     Ordinary,
-    /// What tells of lines that are missing, and the error that ends the process: always finds room. There
-    /// are few of these in a second.
+    /// A report of missing lines, or the error that ends the process. Always accepted; there are only a few per
+    /// second.
     Own,
 }
 
-/// A queue of lines in bounded memory. What finds no room is counted.
+/// Queue of lines in bounded memory. Lines that do not fit are counted.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
@@ -34,7 +34,7 @@ struct State {
     lines: VecDeque<String>,
     bytes: usize,
     dropped: u64,
-    /// Whether a line that was taken is not known to be written yet.
+    /// Set while a line was taken that may not have been written yet.
     is_writing: bool,
 }
 
@@ -43,7 +43,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a line, or counts it as dropped.
+    /// Adds a line, or counts it as dropped if it does not fit.
     pub(super) fn add(&self, line: String, rank: Rank) {
         let most = match rank {
             Rank::Detail => MAX_BYTES / 2,
@@ -52,7 +52,7 @@ impl Queue {
         };
         let mut state = self.state();
         let bytes = state.bytes + weight(&line);
-        // A line that is larger than all of the room is in memory anyway; alone it may pass.
+        // A line larger than the whole space is in memory anyway, so it may pass alone.
         if bytes > most && !state.lines.is_empty() {
             state.dropped += 1;
             return;
@@ -63,8 +63,8 @@ impl Queue {
         self.added.notify_one();
     }
 
-    /// The oldest line, or none if `patience` ends before there is one. Says at the same time that the one
-    /// before is written.
+    /// Removes the oldest line, or returns `None` if there is none within `patience`. A call also confirms that the
+    /// previous line was written.
     pub(super) fn take(&self, patience: Duration) -> Option<String> {
         let mut state = self.state();
         state.is_writing = false;
@@ -81,12 +81,12 @@ impl Queue {
         Some(line)
     }
 
-    /// Returns how many lines were dropped since this was asked last.
+    /// Returns the number of lines dropped since the last call, and resets it.
     pub(super) fn take_dropped(&self) -> u64 {
         std::mem::take(&mut self.state().dropped)
     }
 
-    /// Waits until everything is written, but not longer than `patience`. Whether it is.
+    /// Waits up to `patience` for every line to be written. Returns whether that happened.
     pub(super) fn wait_until_written(&self, patience: Duration) -> bool {
         let ends = Instant::now() + patience;
         let mut state = self.state();

@@ -1,4 +1,4 @@
-//! The log of a daemon: lines go through a queue to a thread that alone waits for whoever reads them.
+//! Log of the daemon. Lines pass through a queue to a thread, which alone waits for their reader.
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Write};
@@ -11,21 +11,21 @@ use tracing::Level;
 use super::limit::{LeftOut, Limit};
 use super::queue::{Queue, Rank};
 
-/// The interval at which the log tells what is missing in it.
+/// Interval between reports of missing lines.
 pub(super) const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// How long the end of the process waits for the reader of the log.
+/// Maximum time that the end of the process waits for the log's reader.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// How long a pipe that does not block, and is full, is left alone.
+/// Delay before retrying a non-blocking pipe that is full.
 const FULL: Duration = Duration::from_millis(20);
 
 thread_local! {
-    /// Whether this thread is telling what is missing: neither limit holds for that.
+    /// Set while this thread reports missing lines, to which neither limit applies.
     static TELLS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The destination of a daemon's lines.
+/// Destination of the daemon's log lines.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Writer {
     queue: Arc<Queue>,
@@ -33,7 +33,10 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread that writes to `out`, and tells so often what is missing.
+    /// Starts the thread that writes to `out` and reports missing lines every `tell_every`.
+    ///
+    /// # Errors
+    /// Returns an error if the thread cannot be started.
     pub(super) fn run(
         &self,
         mut out: impl Write + Send + 'static,
@@ -57,7 +60,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Returns whether this event becomes a line.
+    /// Returns whether the event is to be logged.
     pub(super) fn allows(&self, event: &tracing::Event<'_>) -> bool {
         TELLS.get() || self.limit.allow(event)
     }
@@ -72,12 +75,12 @@ impl Writer {
         self.queue.add(line, rank);
     }
 
-    /// Adds a line that tells why the process ends.
+    /// Adds a line that states why the process ends. It is never dropped.
     pub(super) fn add_last(&self, line: String) {
         self.queue.add(line, Rank::Own);
     }
 
-    /// Logs how many lines are missing.
+    /// Logs the number of missing lines.
     fn tell(&self) {
         TELLS.set(true);
         let dropped = self.queue.take_dropped();
@@ -91,7 +94,7 @@ impl Writer {
         TELLS.set(false);
     }
 
-    /// Waits until everything is written, or its reader has kept the process waiting long enough.
+    /// Waits until every line is written, for at most [`LAST_LINES`].
     pub(super) fn end(&self) {
         self.tell();
         self.queue.wait_until_written(LAST_LINES);
@@ -105,7 +108,7 @@ fn tell_of(left_out: &LeftOut) {
         said,
     } = left_out;
     let place = format!("{}:{}", metadata.target(), metadata.line().unwrap_or(0));
-    // Levels are constants of the place that logs, and whoever asked for errors alone wants to know of these.
+    // The level is a constant of the callsite, and an operator who enabled errors alone wants to know of these.
     if *metadata.level() == Level::ERROR {
         tracing::error!(lines, place, said, "more lines like this were left out");
     } else {
@@ -113,13 +116,13 @@ fn tell_of(left_out: &LeftOut) {
     }
 }
 
-/// Writes a line. Of one that cannot be written nobody can be told.
+/// Writes a line. A failure cannot be reported anywhere, so the line is lost.
 fn write(out: &mut impl Write, mut line: &[u8]) {
     while !line.is_empty() {
         match out.write(line) {
             Ok(written) if written > 0 => line = &line[written..],
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Whoever else has this pipe may have made it so.
+            // Another process that shares the pipe may have made it non-blocking.
             Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(FULL),
             Ok(_) | Err(_) => return,
         }
@@ -133,11 +136,11 @@ mod tests {
     use super::super::{Form, LogFormat, Outlet, subscriber};
     use super::*;
 
-    /// A log, and what is read of it.
+    /// Returns a log and the reader of its output.
     fn log() -> (Writer, tracing::Dispatch, io::PipeReader) {
         let (reader, out) = io::pipe().expect("a pipe");
         let writer = Writer::default();
-        // The threads of tests have subscribers of their own, which this one lacks.
+        // Other threads of the test have their own subscribers; the writer's thread has none.
         writer.run(out, Duration::MAX).expect("a thread");
         let form = Form {
             format: LogFormat::Text,
@@ -149,7 +152,7 @@ mod tests {
         (writer, tracing::Dispatch::new(subscriber), reader)
     }
 
-    /// Everything in `reader` up to a line that has `text`.
+    /// Returns the lines of `reader` up to the first that contains `text`.
     fn read_to(reader: &mut impl io::BufRead, text: &str) -> Vec<String> {
         let mut lines = Vec::new();
         loop {

@@ -17,7 +17,7 @@ use crate::daemon::Workshop;
 use crate::source::{BackfillOutcome, Period, Progress};
 use crate::store::Store;
 
-/// How often a line tells the progress where there is no terminal, in hours of the archive.
+/// Interval between progress lines without a terminal, in hours of the archive.
 const TELL_EVERY: u64 = 24;
 
 #[derive(Debug, Args)]
@@ -30,18 +30,18 @@ Examples:
   rescind sources backfill github-archive --from 2026-01-01T05:00:00Z --to 2026-01-01T08:00:00Z --no-scan"
 )]
 pub(super) struct BackfillArgs {
-    /// The name of a source of the kind gharchive
+    /// Name of a source of the kind gharchive
     name: String,
-    /// Where the period begins: a day, or a time (RFC 3339)
+    /// Start of the period: a day, or a time (RFC 3339)
     #[arg(long, value_name = "TIME")]
     from: String,
-    /// Where it ends; this moment does not belong to it any more
+    /// End of the period, exclusive
     #[arg(long, value_name = "TIME")]
     to: String,
-    /// Only note what is found; `rescind serve` scans it
+    /// Only queue what is found; `rescind serve` scans it
     #[arg(long)]
     no_scan: bool,
-    /// Read hours again that were read before
+    /// Also read hours that were read before
     #[arg(long)]
     force: bool,
 }
@@ -89,7 +89,7 @@ pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::R
     Ok(DONE)
 }
 
-/// Returns how many items of a source were refused since it began.
+/// Returns the number of a source's work items refused since it was set up.
 async fn refused(store: &Store, name: &str) -> anyhow::Result<u64> {
     let work = store.source_work().await?;
     let mine = work.iter().find(|work| work.source == name);

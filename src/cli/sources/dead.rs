@@ -38,7 +38,7 @@ Examples:
   rescind sources requeue --all github-public"
 )]
 pub(super) struct RequeueArgs {
-    /// The items' identifiers
+    /// Identifiers of the items
     #[arg(value_name = "ID", required_unless_present = "all")]
     ids: Vec<Uuid>,
     /// All items of this source
@@ -96,7 +96,7 @@ fn row(dead: &DeadItem) -> Vec<String> {
     ]
 }
 
-/// The beginning of a commit's name, enough to find it. `--json` has all of it.
+/// Returns the beginning of a commit's hash, enough to find it. `--json` prints all of it.
 fn short(id: &str) -> String {
     id.chars().take(12).collect()
 }
@@ -114,7 +114,10 @@ pub(super) async fn requeue(args: RequeueArgs, context: &Context) -> anyhow::Res
     Ok(DONE)
 }
 
-/// An unknown one keeps no other from being put back.
+/// Requeues the items that are dead-lettered, even if some of the identifiers are unknown. Returns their number.
+///
+/// # Errors
+/// Returns an error that names the unknown identifiers.
 async fn requeue_each(house: &House, ids: &[Uuid]) -> anyhow::Result<u64> {
     let revived = house.store.revive_these(ids).await?;
     let requeued = revived.len() as u64;

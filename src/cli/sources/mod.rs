@@ -1,4 +1,4 @@
-//! `rescind sources`: how the sources are, and what can be done by hand.
+//! `rescind sources`: status of the sources, and actions by hand.
 
 mod backfill;
 mod dead;
@@ -31,15 +31,15 @@ pub(super) struct SourcesArgs {
 
 #[derive(Debug, Subcommand)]
 enum SourcesCommand {
-    /// Show how every source is: state, lag, rate limit, gaps
+    /// Show the status of every source: state, lag, rate limit, gaps
     Status(status::StatusArgs),
-    /// Poll one source now and scan what it found
+    /// Poll one source now and scan what it finds
     Poll(poll::PollArgs),
     /// Read a period of an archive
     Backfill(backfill::BackfillArgs),
-    /// List work items that were put aside after the last of their tries
+    /// List dead-lettered work items
     Dead(dead::DeadArgs),
-    /// Put work items that were put aside back into the queue
+    /// Put dead-lettered work items back into the queue
     Requeue(dead::RequeueArgs),
 }
 
@@ -55,13 +55,13 @@ pub(super) fn run(args: SourcesArgs, context: &Context) -> anyhow::Result<ExitCo
     })
 }
 
-/// Every source that is configured or known to the database.
+/// Returns the status of every source that is configured or known to the database.
 async fn statuses(house: &House) -> anyhow::Result<Vec<SourceStatus>> {
     let configured = configured_sources(&house.config);
     Ok(source_statuses(&house.store, &configured, house.now()).await?)
 }
 
-/// Says which names there are, and which was probably meant.
+/// Returns an error that lists the known names, and suggests the one that was probably meant.
 fn no_such_source<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> UsageError {
     let known: Vec<&str> = known.into_iter().collect();
     if known.is_empty() {
@@ -75,7 +75,7 @@ fn no_such_source<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> U
     ))
 }
 
-/// Checks a name that was typed.
+/// Checks that a source with this name exists.
 fn require_source(name: &str, statuses: &[SourceStatus]) -> Result<(), UsageError> {
     let mut names = statuses.iter().map(|status| status.name.as_str());
     if names.any(|known| known == name) {
@@ -85,7 +85,7 @@ fn require_source(name: &str, statuses: &[SourceStatus]) -> Result<(), UsageErro
     Err(no_such_source(name, names))
 }
 
-/// What to do when there is no source at all.
+/// Message printed if there is no source at all.
 const NOTHING_CONFIGURED: &str =
     "no source and no webhook is configured; add one to the configuration, for example
 

@@ -20,7 +20,7 @@ use crate::scan::visible;
 use crate::source::{PollError, PollOutcome};
 use crate::store::{Action, LogHead, Reason, SourceState, Store, WorkCounts};
 
-/// How often the progress is shown.
+/// Interval between progress updates.
 const TICK: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Args)]
@@ -34,12 +34,12 @@ Examples:
   rescind sources poll github-public --no-scan"
 )]
 pub(super) struct PollArgs {
-    /// The source's name in the configuration
+    /// Name of the source in the configuration
     name: String,
-    /// Only note what is new; `rescind serve` scans it
+    /// Only queue what is new; `rescind serve` scans it
     #[arg(long)]
     no_scan: bool,
-    /// Poll even though the server asked to wait
+    /// Poll even if the server asked to wait
     #[arg(long)]
     force: bool,
 }
@@ -87,7 +87,11 @@ pub(super) async fn poll(args: PollArgs, context: &Context) -> anyhow::Result<Ex
     Ok(DONE)
 }
 
-/// What to do about a server that asked to be left alone: a rate limit is heeded, an interval is not.
+/// Decides whether to poll before the next poll is due. A rate limit is respected unless `force` is set; an
+/// interval is only reported.
+///
+/// # Errors
+/// Returns an error if the rate limit is exhausted and `force` is not set.
 fn heed(state: &SourceState, force: bool, now: Timestamp) -> anyhow::Result<()> {
     let at = |at: Timestamp| format!("{} ({})", time(Some(at)), span(until(at, now)));
     if let Some(end) = limited_until(state, now) {
@@ -110,7 +114,7 @@ fn heed(state: &SourceState, force: bool, now: Timestamp) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Until when the server allows nothing, as far as it told.
+/// Returns the time until which the server refuses requests, as far as it is known.
 fn limited_until(state: &SourceState, now: Timestamp) -> Option<Timestamp> {
     let used_up = state.rate_remaining == Some(0);
     let resets_at = state.rate_resets_at.filter(|_| used_up);
@@ -126,7 +130,7 @@ fn limited_until(state: &SourceState, now: Timestamp) -> Option<Timestamp> {
     resets_at.max(again_at).filter(|end| *end > now)
 }
 
-/// Prints what came.
+/// Prints the result of a poll.
 fn tell(
     name: &str,
     outcome: &PollOutcome,
@@ -160,7 +164,7 @@ fn tell(
     output::line(&lines.join("\n"))
 }
 
-/// Works off the queue, and prints how that went.
+/// Works off the queue and prints the result.
 pub(super) async fn scan(workshop: &Workshop, store: &Store) -> anyhow::Result<()> {
     let before = store.work_counts().await?;
     let bar = if io::stderr().is_terminal() {
@@ -203,7 +207,7 @@ pub(super) async fn scan(workshop: &Workshop, store: &Store) -> anyhow::Result<(
 
 async fn show(bar: &ProgressBar, store: &Store, before: &WorkCounts) {
     bar.tick();
-    // It is only the display; what is wrong with the database the worker says.
+    // This is only the display; the worker reports problems of the database.
     if let Ok(now) = store.work_counts().await {
         let done = now.done.saturating_sub(before.done);
         let WorkCounts {
@@ -215,7 +219,7 @@ async fn show(bar: &ProgressBar, store: &Store, before: &WorkCounts) {
     }
 }
 
-/// How many leaked keys sources had revoked since the log ended here.
+/// Returns the number of leaked keys that sources had revoked after this head of the log.
 async fn revoked_since(store: &Store, head: &LogHead) -> anyhow::Result<u64> {
     let mut revoked = 0;
     let mut last = head.seq;

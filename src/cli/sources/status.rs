@@ -78,7 +78,7 @@ pub(super) async fn status(args: StatusArgs, context: &Context) -> anyhow::Resul
     Ok(DONE)
 }
 
-/// Before the database is made there is something to tell already: what is configured.
+/// Reads the status of all sources. Before the database exists, the configured ones are listed.
 async fn read(context: &Context) -> anyhow::Result<Vec<SourceStatus>> {
     let error = match House::open(context, Empty::Refuse).await {
         Ok(house) => return statuses(&house).await,
@@ -177,7 +177,7 @@ fn lag(status: &SourceStatus) -> String {
     status.work.lag.map_or_else(|| "-".to_owned(), span)
 }
 
-/// A length of time in its largest unit or two.
+/// Formats a duration in its largest one or two units.
 pub(super) fn span(length: Duration) -> String {
     let seconds = length.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
@@ -199,7 +199,7 @@ fn quota(status: &SourceStatus) -> String {
     }
 }
 
-/// How long it is from `now` until `at`; zero when that is past.
+/// Returns the time from `now` until `at`, or zero if that is in the past.
 pub(super) fn until(at: Timestamp, now: Timestamp) -> Duration {
     let wait: SignedDuration = at.duration_since(now);
     Duration::try_from(wait).unwrap_or_default()
