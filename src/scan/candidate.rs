@@ -1,51 +1,50 @@
-//! What a scan yields.
+//! Results of a scan.
 
 use std::sync::Arc;
 
 use crate::keyformat::KeyValue;
 
-/// A string of a secret key format that stands in a text: its shape is right, and so is its checksum if
-/// the format has one. Whether it is a key, only the key store can tell.
+/// String in a text that has the shape of a secret key format, and a valid checksum if the format has one. Only the
+/// key store can tell whether it is a key.
 #[derive(Debug, Clone)]
 pub struct Candidate {
-    /// The identifier of its key format.
+    /// Identifier of the key format.
     pub format: Arc<str>,
     /// The string itself, decoded.
     pub value: KeyValue,
-    /// The string as people may see it: `rsc_sk_…wxyz`.
+    /// Redacted form of the string, such as `rsc_sk_…wxyz`.
     pub display: String,
-    /// Where it starts in the text, in bytes from 0. In base64 that is the character that holds its
-    /// first bits.
+    /// Offset of its start in the text, in bytes from 0. In base64, that of the character which holds its first
+    /// bits.
     pub offset: u64,
-    /// The line it starts on, counted from 1.
+    /// Line on which it starts, counted from 1.
     pub line: u64,
-    /// Where on that line it starts, counted from 1: in bytes, or in code units if the whole text is
-    /// UTF-16.
+    /// Column at which it starts, counted from 1: in bytes, or in code units if the whole text is UTF-16.
     pub column: u64,
-    /// The same in characters: Unicode code points.
+    /// Column at which it starts, counted from 1, in characters (Unicode code points).
     pub character: u64,
-    /// How many characters of its line it takes up. None in base64, where it may go on over line breaks
-    /// and its last character may belong to what follows as well.
+    /// Number of characters that it takes up on its line. `None` in base64, where it may continue across line
+    /// breaks and share its last character with the text after it.
     pub characters: Option<u64>,
-    /// How it is written there.
+    /// Encoding in which it is written.
     pub encoding: Encoding,
 }
 
-/// How a candidate is written in a text.
+/// Encoding of a candidate in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Encoding {
-    /// As it is: UTF-8, and whatever else keeps ASCII as it is.
+    /// UTF-8, or any other encoding that leaves ASCII unchanged.
     Utf8,
-    /// UTF-16, low byte first.
+    /// UTF-16, little-endian.
     Utf16Le,
-    /// UTF-16, high byte first.
+    /// UTF-16, big-endian.
     Utf16Be,
-    /// Base64 of RFC 4648 section 4 or 5, with or without padding.
+    /// Base64 as defined in RFC 4648, sections 4 and 5, with or without padding.
     Base64,
 }
 
 impl Encoding {
-    /// The word that reports use.
+    /// Returns the name used in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Utf8 => "utf8",
@@ -56,7 +55,7 @@ impl Encoding {
     }
 }
 
-/// The encodings that keys are looked for in, besides UTF-8.
+/// Encodings that are searched in addition to UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Encodings {
     /// UTF-16 of either byte order.
@@ -66,7 +65,7 @@ pub struct Encodings {
 }
 
 impl Encodings {
-    /// All that there are.
+    /// All encodings.
     pub const ALL: Self = Self {
         utf16: true,
         base64: true,

@@ -1,4 +1,4 @@
-//! Scans a file, a stream, or all files of a folder.
+//! Scans of a file, a stream, or all files of a folder.
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -12,32 +12,33 @@ use super::open::{Links, open};
 use super::walk::{Visitor, Walk};
 use super::{Counters, Engine, Event, Finding, Scanner};
 
-/// Why a path cannot be scanned at all.
+/// Error that prevents a path from being scanned at all.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
-    /// There is nothing of that name.
+    /// The path does not exist.
     #[error("there is no such file or folder")]
     Missing,
-    /// It is something that has no contents, or no end.
+    /// The path is a socket or a device, which has no contents or no end. Holds its kind, with an article.
     #[error("it is {0}, not a file or folder")]
     NotAFile(&'static str),
-    /// It cannot be looked at.
+    /// The path cannot be examined or opened.
     #[error("it cannot be read: {0}")]
     Unreadable(#[source] io::Error),
 }
 
-/// Scans `path`, which may be a folder, a file or a named pipe, and reports to `counters` and `events`. A
-/// folder's files are scanned by as many threads as there are processors, hidden ones too, but not those
-/// that ignore files (`.gitignore`, `.ignore`, …) list, unless `all` is set: leaks live in hidden files such as
-/// `.env`. A `.gitignore` counts without a repository around it too, since an unpacked archive or an export has one
-/// as well; one that is no regular file, or too large, is reported and not obeyed. Whatever cannot be read is
+/// Scans `path`, which may be a folder, a file or a named pipe, and reports to `counters` and `events`.
+///
+/// The files of a folder are scanned by as many threads as there are processors. Hidden files are included, since
+/// leaks live in files such as `.env`; files listed in ignore files (`.gitignore`, `.ignore`, …) are not, unless
+/// `all` is set. A `.gitignore` applies outside a repository too, since an unpacked archive or an export has one as
+/// well. One that is too large or not a regular file is reported and not obeyed. Everything that cannot be read is
 /// reported, symbolic links are not followed, and folders named `.git` are left to
 /// [`scan_history`](super::scan_history).
 ///
-/// Ends early, without an error, when nobody listens to `events` any more.
+/// Returns early, without an error, once the receiver of `events` is dropped.
 ///
 /// # Errors
-/// When there is nothing to scan at `path`.
+/// Returns an error if `path` does not exist, cannot be read, or is a socket or a device.
 pub fn scan_path(
     path: &Path,
     all: bool,
@@ -46,7 +47,7 @@ pub fn scan_path(
     events: &SyncSender<Event>,
 ) -> Result<(), FilesError> {
     let outlet = Outlet { counters, events };
-    // Links are followed here, and only here: this is the one path that somebody named.
+    // Links are followed here and only here: this is the one path that the user named.
     let kind = fs::metadata(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => FilesError::Missing,
         _ => FilesError::Unreadable(error),
@@ -59,15 +60,15 @@ pub fn scan_path(
         return Err(FilesError::NotAFile(what));
     }
     let mut file = File::open(path).map_err(FilesError::Unreadable)?;
-    // That nobody listens any more is no error.
+    // A dropped receiver is no error.
     let _ = scan_text(&mut file, path, &mut Scanner::new(engine), outlet);
     Ok(())
 }
 
-/// What reports call standard input.
+/// Name of standard input in reports.
 pub const STANDARD_INPUT: &str = "(standard input)";
 
-/// Scans a stream, which reports call `name`.
+/// Scans a stream, which reports call `name`. A stream that cannot be read to its end is reported to `events`.
 pub fn scan_stream(
     text: &mut impl Read,
     name: &Path,
@@ -91,7 +92,7 @@ fn scan_folder(
     })
 }
 
-/// Scans the files of a folder.
+/// Visitor that scans the files of a folder.
 struct Files<'a> {
     scanner: Scanner<'a>,
     outlet: Outlet<'a>,
@@ -125,13 +126,14 @@ impl Visitor for Files<'_> {
                 Err(error) => outlet.unread(path, format!("broken link: {error}")),
             };
         }
-        // To open a pipe would wait for a writer.
+        // Opening a pipe would wait for a writer.
         let what = endless(kind).unwrap_or("a named pipe");
         outlet.unread(path, format!("{what}, not opened"))
     }
 }
 
-/// What a file is that cannot be scanned, if it is not a regular file, a folder, a link or a named pipe.
+/// Returns the kind of a file that cannot be scanned, with an article, unless it is a regular file, a folder, a
+/// link or a named pipe.
 #[cfg(unix)]
 pub(super) fn endless(kind: FileType) -> Option<&'static str> {
     use std::os::unix::fs::FileTypeExt as _;
@@ -176,7 +178,7 @@ fn scan_text(
     Ok(())
 }
 
-/// A text that ends when nobody wants to know what is in the rest of it, which may have no end.
+/// Text that ends once the receiver of the findings is dropped, since the rest may have no end.
 struct WhileListening<'a, R> {
     text: &'a mut R,
     listening: &'a Cell<Result<(), Closed>>,

@@ -1,4 +1,4 @@
-//! What scans of folders and repositories report.
+//! Events and counters of scans of folders and repositories.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,42 +6,42 @@ use std::sync::mpsc::SyncSender;
 
 use super::Candidate;
 
-/// A candidate and where it was found.
+/// Candidate, and the place where it was found.
 #[derive(Debug, Clone)]
 pub struct Finding {
-    /// The file; in a repository, the path that the file has there. A message of a commit or a tag has
-    /// none.
+    /// Path of the file; in a repository, the path within it. `None` for the message of a commit or a tag.
     pub path: Option<PathBuf>,
-    /// Which object of a repository it was found in, if it was one.
+    /// Object of the repository in which it was found, if any.
     pub object: Option<GitObject>,
     /// The candidate.
     pub candidate: Candidate,
 }
 
-/// An object of a git repository.
+/// Object of a git repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GitObject {
-    /// What it is.
+    /// Type of the object.
     pub kind: GitKind,
-    /// Its name: a hash in hexadecimal.
+    /// Object name: a hash in hexadecimal.
     pub id: String,
-    /// A commit that introduced it, or is it. None for what no commit introduced, such as a tag's message.
+    /// A commit that introduced the object, or the object itself if it is a commit. `None` for an object that no
+    /// commit introduced, such as a tag.
     pub commit: Option<String>,
 }
 
-/// What an object of a git repository is. Folders hold no text of their own.
+/// Type of an object of a git repository. Trees are absent, since they have no text of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GitKind {
-    /// A file's contents.
+    /// Contents of a file.
     Blob,
-    /// A commit, with its message and its authors' names.
+    /// Commit, with its message and the names of its authors.
     Commit,
-    /// An annotated tag, with its message.
+    /// Annotated tag, with its message.
     Tag,
 }
 
 impl GitKind {
-    /// Git's own word for it.
+    /// Returns git's name for the type.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Blob => "blob",
@@ -51,59 +51,59 @@ impl GitKind {
     }
 }
 
-/// What happens during a scan.
+/// Event of a scan.
 #[derive(Debug)]
 pub enum Event {
     /// A candidate was found.
     Found(Finding),
-    /// Something could not be scanned, or not as a whole.
+    /// Something could not be scanned, or not completely.
     Unread(Unread),
-    /// An ignore file is not obeyed, so that more is scanned.
+    /// An ignore file is not obeyed, so that more files are scanned.
     Disobeyed(Disobeyed),
 }
 
-/// An ignore file that is not obeyed.
+/// Ignore file that is not obeyed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disobeyed {
-    /// The ignore file, or the first of the files that are scanned because it is too much work to tell whether they
-    /// are listed.
+    /// The ignore file, or the first of the files that are scanned because deciding whether they are listed takes
+    /// too long.
     pub path: PathBuf,
-    /// Why.
+    /// Reason, for the user.
     pub reason: String,
 }
 
 /// Something that should have been scanned and was not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unread {
-    /// The file or folder, or what there is in its place. Not every object of a repository has one.
+    /// File or folder, or whatever exists in its place. `None` for an object of a repository without a path.
     pub path: Option<PathBuf>,
-    /// The object of a repository that it is, if it is one.
+    /// Object of the repository, if it is one.
     pub object: Option<LostObject>,
-    /// Why.
+    /// Reason, for the user.
     pub reason: String,
 }
 
-/// An object of a git repository that cannot be read.
+/// Object of a git repository that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostObject {
-    /// Git's word for what it is, or `object` where nothing tells.
+    /// Git's name for its type, or `object` if the type is unknown.
     pub kind: &'static str,
-    /// Its name: a hash in hexadecimal.
+    /// Object name: a hash in hexadecimal.
     pub id: String,
 }
 
-/// How far a scan is. Every thread adds to it and anybody may look.
+/// Progress of a scan. Every thread updates it, and any thread may read it.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Files, or a repository's objects, that were scanned.
+    /// Number of files, or objects of a repository, that were scanned.
     pub texts: AtomicU64,
-    /// Their size in bytes.
+    /// Total size of these texts, in bytes.
     pub bytes: AtomicU64,
-    /// What could not be read: see [`Unread`].
+    /// Number of things that could not be read; see [`Unread`].
     pub unread: AtomicU64,
-    /// Symbolic links, which are not followed.
+    /// Number of symbolic links, which are not followed.
     pub links: AtomicU64,
-    /// Folders named `.git`, whose contents are not files but a history.
+    /// Number of folders named `.git`, whose contents are a history and not files.
     pub git_folders: AtomicU64,
 }
 
@@ -118,14 +118,14 @@ impl Counters {
     }
 }
 
-/// Where a scan's threads send what they find.
+/// Destination of the findings of a scan's threads.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Outlet<'a> {
     pub(super) counters: &'a Counters,
     pub(super) events: &'a SyncSender<Event>,
 }
 
-/// Nobody wants to know any more.
+/// The receiver of the events was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Closed;
 
@@ -146,7 +146,7 @@ impl Outlet<'_> {
         })
     }
 
-    /// Ignore files are not obeyed.
+    /// Reports an ignore file that is not obeyed.
     pub(super) fn disobeyed(
         &self,
         path: impl Into<PathBuf>,
@@ -160,7 +160,7 @@ impl Outlet<'_> {
         sent.map_err(|_| Closed)
     }
 
-    /// An object of a repository could not be read, which some commit has at `path`.
+    /// Reports an object of a repository that could not be read, and that some commit has at `path`.
     pub(super) fn lost(
         &self,
         object: LostObject,

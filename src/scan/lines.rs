@@ -1,33 +1,33 @@
-//! Line and column of places in a text that is seen through a moving window.
+//! Lines and columns of places in a text that is seen through a moving window.
 
 use std::ops::Range;
 
 use memchr::{memchr_iter, memrchr};
 
-/// Counts line breaks, only as far as somebody asks.
+/// Counter of line breaks, which counts only as far as needed.
 ///
-/// Lines end in a line feed. In a text that is UTF-16 as a whole, that is a code unit, and columns are
-/// code units too; else a column is a byte. A byte order mark at the start of a text is not counted.
+/// Lines end in a line feed. In a text that is UTF-16 as a whole, a line feed is a code unit and so is a column;
+/// otherwise, a column is a byte. A byte order mark at the start of the text is not counted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lines {
     unit: Unit,
-    /// Line breaks before `counted_to`.
+    /// Number of line breaks before `counted_to`.
     breaks: u64,
-    /// How far was counted, in bytes from the start of the text.
+    /// End of the counted part, in bytes from the start of the text.
     counted_to: u64,
-    /// Where the line starts that `counted_to` stands on.
+    /// Start of the line that contains `counted_to`, in bytes from the start of the text.
     line_start: u64,
-    /// How many bytes or code units between there and `counted_to` only continue a character.
+    /// Number of bytes or code units between `line_start` and `counted_to` that continue a character.
     continued: u64,
 }
 
-/// A place in a text. Everything counts from 1.
+/// Place in a text. All fields count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Spot {
     pub(super) line: u64,
-    /// In bytes, or in code units of UTF-16.
+    /// Column in bytes, or in UTF-16 code units.
     pub(super) column: u64,
-    /// In characters.
+    /// Column in characters.
     pub(super) character: u64,
 }
 
@@ -39,13 +39,13 @@ enum Unit {
 }
 
 impl Lines {
-    /// For a text that starts with `start`.
+    /// Creates a counter for a text that begins with `start`.
     pub(super) fn of(start: &[u8]) -> Self {
         let (unit, mark) = match start {
             [0xff, 0xfe, ..] => (Unit::LowByteFirst, 2),
             [0xfe, 0xff, ..] => (Unit::HighByteFirst, 2),
             [0xef, 0xbb, 0xbf, ..] => (Unit::Byte, 3),
-            // Without a mark, a text in UTF-16 mostly starts with two ASCII characters.
+            // Without a mark, most texts in UTF-16 begin with two ASCII characters.
             [1..=0xff, 0, 1..=0xff, 0, ..] => (Unit::LowByteFirst, 0),
             [0, 1..=0xff, 0, 1..=0xff, ..] => (Unit::HighByteFirst, 0),
             _ => (Unit::Byte, 0),
@@ -59,7 +59,7 @@ impl Lines {
         }
     }
 
-    /// How many bytes a column is wide.
+    /// Returns the width of a column in bytes.
     pub(super) fn unit_bytes(self) -> u64 {
         match self.unit {
             Unit::Byte => 1,
@@ -67,7 +67,7 @@ impl Lines {
         }
     }
 
-    /// Counts on up to the place `to` of the window, which starts `base` bytes into the text.
+    /// Continues counting up to the place `to` of the window, which starts `base` bytes into the text.
     pub(super) fn count_to(&mut self, window: &[u8], base: u64, to: usize) {
         let from = usize::try_from(self.counted_to.saturating_sub(base)).unwrap_or(usize::MAX);
         if from >= to {
@@ -92,7 +92,7 @@ impl Lines {
         self.continued += self.continuing(window, base, line..to);
     }
 
-    /// How many of the bytes or code units that start in `range` only continue a character.
+    /// Returns the number of bytes or code units starting in `range` that continue a character.
     fn continuing(self, window: &[u8], base: u64, range: Range<usize>) -> u64 {
         let count = match self.unit {
             Unit::Byte => {
@@ -104,7 +104,7 @@ impl Lines {
                 let first =
                     range.start + usize::from(!(base + range.start as u64).is_multiple_of(2));
                 let units = (first..range.end).step_by(2);
-                // The second half of a surrogate pair.
+                // Second half of a surrogate pair.
                 let second = |byte: &u8| (0xdc..0xe0).contains(byte);
                 units
                     .filter(|unit| window.get(unit + high).is_some_and(second))
@@ -114,7 +114,7 @@ impl Lines {
         count as u64
     }
 
-    /// The number of line breaks that start in `from..to`, and where the last one ends, from `from`.
+    /// Returns the number of line breaks that start in `from..to`, and the end of the last one, relative to `from`.
     fn unit_breaks(
         self,
         window: &[u8],
@@ -144,7 +144,7 @@ impl Lines {
         (breaks, last)
     }
 
-    /// Where the place `at` of the window is. Places must be asked for in ascending order.
+    /// Returns the position of the place `at` of the window. Calls must be in ascending order of places.
     pub(super) fn locate(&mut self, window: &[u8], base: u64, at: usize) -> Spot {
         self.count_to(window, base, at);
         let bytes = (base + at as u64).saturating_sub(self.line_start);
@@ -221,7 +221,7 @@ mod tests {
             (&low, low.len() - 2, 5),
             (&high, high.len() - 2, 5),
         ] {
-            // A window may start anywhere, in UTF-16 at even places.
+            // A window may start at any offset, in UTF-16 at any even one.
             for split in (0..=x).filter(|split| column == 10 || split % 2 == 0) {
                 let mut lines = Lines::of(text);
                 lines.count_to(text, 0, split);

@@ -1,7 +1,7 @@
-//! Text in, candidates out. Pure: no clock, no runtime, no database, no network.
+//! Scanner for candidates in texts, files and git histories.
 //!
-//! The [`Engine`] finds candidates in a text that is in memory; a [`Scanner`] feeds it with texts of any
-//! size, piece by piece.
+//! The [`Engine`] finds candidates in a text that is in memory; a [`Scanner`] feeds it texts of any size, piece by
+//! piece. Neither needs a clock, an asynchronous runtime, a database or the network.
 
 mod candidate;
 mod engine;

@@ -1,5 +1,5 @@
-//! The engine against an oracle: the plainest program that finds the same, by reading the whole text in
-//! every encoding at every place and asking a regular expression.
+//! Comparison of the engine with an oracle: the plainest program that finds the same candidates, by decoding the
+//! whole text in every encoding at every offset and matching a regular expression.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -15,7 +15,7 @@ use super::engine::LONG_LINE;
 use super::{Candidate, Encoding, Encodings, Engine, Scanner};
 use crate::keyformat::{FormatSet, KeyFormat, Verdict};
 
-/// Offset, encoding, value.
+/// Offset, encoding and value of a candidate.
 type Place = (u64, Encoding, String);
 
 const CHECKED: &str = r#"
@@ -51,15 +51,15 @@ checksum = { algorithm = "crc32", encoding = "base62", length = 6, over = "body"
 static FORMATS: LazyLock<FormatSet> =
     LazyLock::new(|| FormatSet::parse(&[("a.toml", CHECKED), ("b.toml", OTHERS)]).unwrap());
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(&FORMATS, Encodings::ALL));
-/// One for each way of searching.
+/// One engine for each kind of search.
 static ENGINES: LazyLock<Vec<Engine>> = LazyLock::new(|| Engine::every(&FORMATS, Encodings::ALL));
-/// The same for the one format whose literal is long enough to be found across line breaks in any of them.
+/// The same for the one format whose literal is long enough to be found across line breaks by each of them.
 static OF_CHECKED: LazyLock<Vec<Engine>> = LazyLock::new(|| {
     let checked = FormatSet::parse(&[("a.toml", CHECKED)]).unwrap();
     Engine::every(&checked, Encodings::ALL)
 });
 
-/// The same shapes once more, written by hand.
+/// Shapes of the same formats, written by hand.
 static SHAPES: LazyLock<[(&KeyFormat, Regex); 3]> = LazyLock::new(|| {
     [
         ("checked", r"(?-u)rsc_sk_[0-9A-Za-z]{28}"),
@@ -71,7 +71,7 @@ static SHAPES: LazyLock<[(&KeyFormat, Regex); 3]> = LazyLock::new(|| {
 static BASE64: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"(?-u)[0-9A-Za-z+/_-]+(?:\r?\n[ \t]*[0-9A-Za-z+/_-]+)*").unwrap());
 
-/// All candidates in a text that is not encoded, overlapping ones too.
+/// Returns all candidates in a text that is not encoded, including overlapping ones.
 fn plain(text: &[u8]) -> Vec<(usize, String)> {
     let mut all = Vec::new();
     for (format, shape) in &*SHAPES {
@@ -108,7 +108,7 @@ fn utf16(text: &[u8]) -> BTreeSet<Place> {
             }
         }
     }
-    // The same string read in the other byte order: code units start at even places.
+    // The same string in the other byte order is no second candidate: code units start at even offsets.
     let doubled = |(offset, encoding, value): &Place| {
         let other = match encoding {
             Encoding::Utf16Le => (offset.checked_sub(1), Encoding::Utf16Be),
@@ -143,7 +143,7 @@ fn in_base64(text: &[u8]) -> BTreeSet<Place> {
             })
             .collect();
         for missing in 0..4 {
-            // What stands before and after to make whole groups of four, and bytes of that.
+            // Characters added before and after to complete groups of four, and the bytes that they add.
             let mut encoded = vec![b'A'; missing];
             encoded.extend(characters.iter().map(|(_, byte)| *byte));
             let padding = (4 - encoded.len() % 4) % 4;
@@ -167,7 +167,7 @@ fn in_base64(text: &[u8]) -> BTreeSet<Place> {
     all
 }
 
-/// Returns where what its format is known by stands in a key.
+/// Returns the places in a key of the literal by which its format is found.
 fn literals(value: &str) -> impl Iterator<Item = Range<usize>> {
     let known = ["rsc_sk_", "a?>", "mid"];
     let all = known.into_iter().flat_map(|literal| {
@@ -177,7 +177,7 @@ fn literals(value: &str) -> impl Iterator<Item = Range<usize>> {
     all.filter(|place| place.start == 0 || value.starts_with('k'))
 }
 
-/// Returns whether no line ends behind a character, or one that is long enough.
+/// Returns whether no line ends after this character, or the line that does is long enough.
 fn is_whole_or_long(characters: &[(usize, u8)], last: usize) -> bool {
     let goes_on = |pair: &[(usize, u8)]| pair[1].0 == pair[0].0 + 1;
     let line = last.checked_sub(LONG_LINE - 1);
@@ -208,7 +208,7 @@ fn places(candidates: &[Candidate]) -> BTreeSet<Place> {
         .collect()
 }
 
-/// Yields the text in pieces of that size.
+/// Reader that yields the text in pieces of this size.
 struct Pieces<'a>(&'a [u8], usize);
 
 impl Read for Pieces<'_> {
@@ -227,7 +227,7 @@ fn key() -> impl Strategy<Value = String> {
         minted("bare"),
         minted("public"),
         "k[0-9a-f]{4,8}mid[0-9a-z]{3}",
-        // Nearly.
+        // Near misses.
         "rsc_sk_[0-9A-Za-z]{0,30}",
         "a\\?>[0-9a-f]{31,33}",
         "k[0-9a-f]{2,9}midmid[0-9a-z]{0,4}",
@@ -249,7 +249,7 @@ fn encoded() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Base64 in lines of about as many characters as the engine needs.
+/// Returns base64 in lines of about as many characters as the engine requires.
 fn wrapped() -> impl Strategy<Value = Vec<u8>> {
     let line_break = prop_oneof![Just("\n"), Just("\r\n"), Just("\n  "), Just("\n\n")];
     let around = "[ -~]{0,60}";

@@ -1,4 +1,5 @@
-//! Takes keys out of texts that are kept or shown: the one notion of "contains a key".
+//! Redaction of keys in texts that are stored or shown. It holds the program's only definition of "contains a key".
+//! key.
 
 mod blanks;
 mod escapes;
@@ -20,43 +21,42 @@ use super::Engine;
 use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
 use readings::read;
 
-/// How often a text is looked through. What is left where keys were taken out can be one only by design.
+/// Maximum number of passes over a text. If keys remain after that, the text was made to outlast them.
 const MAX_ROUNDS: usize = 4;
 
-/// The shortest value that is looked for in its encodings, in bytes. Anything shorter stands in any text.
+/// Minimum length in bytes of a value that is searched for in its encodings. A shorter one occurs in any text.
 const MIN_ENCODED: usize = 8;
 
-/// The text instead of what cannot be told to be harmless.
+/// Replacement of a part that cannot be shown to be harmless.
 const UNKNOWN: &str = "…";
 
-/// Finds keys in texts that somebody else wrote, and takes them out. Cheap to clone.
+/// Detector and redactor of keys in texts written by others. Cheap to clone.
 ///
-/// A text contains a key if the scanning engine finds one in it in any encoding that it knows, of a secret
-/// or a public format, whatever the configuration has it look for in contents; or if it does so after any
-/// of these was undone, however they lie within one another:
-/// - escaped characters: percent-encoding (RFC 3986, section 2.1) and JavaScript's `%u0072`; the backslash
-///   escapes of JSON and programming languages, `\u0072`, `\x72`, `\162`, `\n`; HTML's `&#114;`
+/// A text contains a key if the scanning engine finds a key of any secret or public format in it, in any encoding
+/// that the engine knows, regardless of the encodings enabled for contents; or if it does so after any of the
+/// following was undone, however these are nested:
+/// - escaped characters: percent-encoding (RFC 3986, section 2.1) and JavaScript's `%u0072`; the backslash escapes
+///   of JSON and programming languages, `\u0072`, `\x72`, `\162`, `\n`; HTML's `&#114;`
 /// - base64 of either alphabet, with or without padding, and hexadecimal digits
 /// - UTF-16
-/// - white space, controls and characters that show nothing, anywhere in between.
+/// - white space, control characters and invisible characters, anywhere in between.
 ///
-/// The effort is linear in the length of the text. Where it would take more than that, what was not read is
-/// taken for a key.
+/// The effort is linear in the length of the text. A part that would take more than that is treated as a key.
 #[derive(Debug, Clone)]
 pub struct Redactor {
     engine: Arc<Engine>,
-    /// The length of the shortest key, in bytes. No encoding makes one shorter.
+    /// Length of the shortest key, in bytes. No encoding shortens it.
     shortest: usize,
 }
 
-/// What is taken out of a text, and what stands there instead.
+/// Part of a text to remove, and its replacement.
 struct Cut {
     place: Range<usize>,
     shown: String,
 }
 
 impl Redactor {
-    /// A redactor for keys of all of `formats`.
+    /// Creates a redactor for keys of all `formats`, secret and public.
     pub fn new(formats: &FormatSet) -> Self {
         Self {
             engine: Arc::new(Engine::of_every_format(formats)),
@@ -64,7 +64,7 @@ impl Redactor {
         }
     }
 
-    /// Whether a key stands in `text`, which need not be UTF-8.
+    /// Returns whether `text`, which need not be UTF-8, contains a key.
     pub fn holds_key(&self, text: impl AsRef<[u8]>) -> bool {
         let unread = read(text.as_ref(), self.shortest, |view| {
             if self.engine.places(&view.bytes).is_empty() {
@@ -76,14 +76,14 @@ impl Redactor {
         unread.is_none_or(|unread| !unread.is_empty())
     }
 
-    /// `text` with every key in it shortened to what may be shown: `rsc_sk_…wxyz` instead of all that the
-    /// key's encoding takes up.
+    /// Returns `text` with every key replaced by its redacted form, such as `rsc_sk_…wxyz`, including everything
+    /// that the key's encoding takes up.
     pub fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
         without(text, self.shortest, |text| self.keys(text))
     }
 
-    /// `text` with every key in it redacted, and with `…` instead of `value`, which may be a key of a format
-    /// that nobody told us, in whatever way it is written there.
+    /// Returns `text` with every key redacted, and with `value` replaced by `…` however it is encoded. The value
+    /// may be a key of a format that is not configured.
     pub fn redact_value<'t>(&self, text: &'t str, value: &KeyValue) -> Cow<'t, str> {
         let forms = forms(value.expose());
         let length = value.expose().len();
@@ -108,7 +108,7 @@ impl Redactor {
     }
 }
 
-/// The texts in which a value shows itself.
+/// Returns the encoded forms in which a value can occur.
 fn forms(value: &str) -> Vec<Vec<u8>> {
     if value.is_empty() {
         return Vec::new();
@@ -118,12 +118,12 @@ fn forms(value: &str) -> Vec<Vec<u8>> {
         return forms;
     }
     let mut wide: Vec<u8> = value.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    // Without the last zero byte it is part of the other byte order's form too.
+    // Without its last zero byte, this form also matches the other byte order.
     wide.pop_if(|byte| *byte == 0);
     forms.push(wide);
     for before in 0..3 {
         let bytes = [&[0; 3][..before], value.as_bytes()].concat();
-        // The characters at the ends belong to its neighbours as well.
+        // The characters at the ends are shared with neighboring bytes.
         let whole = (before * 8).div_ceil(6)..bytes.len() * 8 / 6;
         for encoded in [
             STANDARD_NO_PAD.encode(&bytes),
@@ -135,8 +135,8 @@ fn forms(value: &str) -> Vec<Vec<u8>> {
     forms
 }
 
-/// `text` without what `find` finds in it and in what it says in encodings, where nothing shorter than
-/// `least` bytes matters.
+/// Returns `text` without the parts that `find` finds in it and in its decoded forms. Parts shorter than `least`
+/// bytes do not matter.
 fn without(text: &str, least: usize, find: impl Fn(&[u8]) -> Vec<Cut>) -> Cow<'_, str> {
     let mut text = Cow::Borrowed(text);
     for _ in 0..MAX_ROUNDS {
@@ -153,8 +153,8 @@ fn without(text: &str, least: usize, find: impl Fn(&[u8]) -> Vec<Cut>) -> Cow<'_
     }
 }
 
-/// Returns what `find` finds in `text` and in what it says in encodings, as places in `text`, in their order. Places
-/// may overlap.
+/// Returns the parts that `find` finds in `text` and in its decoded forms, as places in `text`, in ascending order.
+/// Places may overlap.
 fn cuts(text: &[u8], least: usize, find: impl Fn(&[u8]) -> Vec<Cut>) -> Vec<Cut> {
     let mut all = Vec::new();
     let unread = read(text, least, |view| {
@@ -172,7 +172,7 @@ fn cuts(text: &[u8], least: usize, find: impl Fn(&[u8]) -> Vec<Cut>) -> Vec<Cut>
     all
 }
 
-/// `text` with `cuts` made. Of places that overlap, all goes, and what the first one shows stays.
+/// Returns `text` with `cuts` applied. Overlapping cuts are merged, and the replacement of the first one is kept.
 fn cut(text: &str, cuts: &[Cut]) -> String {
     let mut rest = String::with_capacity(text.len());
     let mut done = 0;

@@ -1,4 +1,5 @@
-//! Writes findings for people and for programs. Never a key: see [`Candidate::display`](super::Candidate).
+//! Output of findings for people and programs. Keys are never included: see
+//! [`Candidate::display`](super::Candidate).
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -13,67 +14,66 @@ use serde_json::json;
 use super::sarif::Sarif;
 use super::{Counters, Engine, Finding, Redactor, Unread, visible_json, visible_name};
 
-/// So many things that could not be scanned are named in a SARIF log, which is written at the end; the others are
-/// counted.
+/// Maximum number of unread items named in a SARIF log, which is held in memory until the end. The rest is counted.
 const NAMED_MAX: u64 = 10_000;
 
-/// How findings are written.
+/// Format of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReportFormat {
-    /// A line each, as compilers write them.
+    /// One line per finding, as compilers write them.
     Text,
-    /// One document.
+    /// One JSON document.
     Json,
-    /// One JSON object a line.
+    /// One JSON object per line.
     JsonLines,
-    /// One log of the Static Analysis Results Interchange Format, version 2.1.0.
+    /// One log of the Static Analysis Results Interchange Format (SARIF), version 2.1.0.
     Sarif,
 }
 
-/// What the key store knows of a candidate.
+/// Key store entry of a candidate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KnownKey {
-    /// The key's identifier.
+    /// Identifier of the key.
     pub id: String,
-    /// What kind of owner it has.
+    /// Kind of its owner.
     pub owner_type: &'static str,
-    /// Its owner's identifier.
+    /// Identifier of its owner.
     pub owner_id: String,
-    /// `valid`, `revoked` or `expired`.
+    /// State: `valid`, `revoked` or `expired`.
     pub state: &'static str,
 }
 
-/// What is known of a candidate beyond where it stands.
+/// Result of looking up a candidate in the key store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Match {
-    /// Nobody asked the key store.
+    /// The key store was not asked.
     NotAsked,
-    /// The key store does not know it.
+    /// The key store does not know the candidate.
     Unknown,
-    /// It is a key.
+    /// The candidate is a key.
     Known(KnownKey),
 }
 
-/// The totals of a scan.
+/// Totals of a scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Summary {
-    /// Files, or a repository's objects, that were scanned.
+    /// Number of files, or objects of a repository, that were scanned.
     pub scanned: u64,
-    /// Their size in bytes.
+    /// Total size of these texts, in bytes.
     pub bytes: u64,
-    /// Candidates that were found, each place counted.
+    /// Number of candidates, with every place counted.
     pub candidates: u64,
-    /// Files, folders and the like that could not be read.
+    /// Number of files, folders and the like that could not be read.
     pub unread: u64,
-    /// Symbolic links, which are not followed.
+    /// Number of symbolic links, which are not followed.
     pub links_not_followed: u64,
-    /// Folders named `.git`, which were left out.
+    /// Number of folders named `.git`, which are left out.
     pub git_folders_left_out: u64,
 }
 
 impl Summary {
-    /// The totals so far.
+    /// Returns the totals so far.
     pub fn of(counters: &Counters, candidates: u64) -> Self {
         Self {
             scanned: counters.texts.load(Ordering::Relaxed),
@@ -86,7 +86,7 @@ impl Summary {
     }
 }
 
-/// Writes findings one after the other.
+/// Writer of findings, one at a time.
 pub struct Report<'a, W> {
     out: W,
     format: ReportFormat,
@@ -96,12 +96,12 @@ pub struct Report<'a, W> {
     named: u64,
 }
 
-/// One finding as programs see it.
+/// JSON form of a finding.
 #[derive(Serialize)]
 struct Row<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
-    /// The path's bytes, where they are not UTF-8.
+    /// Bytes of the path in base64, if they are not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     path_base64: Option<String>,
     line: u64,
@@ -112,12 +112,12 @@ struct Row<'a> {
     candidate: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     object: Option<Object<'a>>,
-    /// Null if the key store does not know it; absent if nobody asked.
+    /// `null` if the key store does not know the candidate; omitted if it was not asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a Match>,
 }
 
-/// Something that could not be scanned, as programs see it.
+/// JSON form of something that could not be scanned.
 #[derive(Serialize)]
 struct NotScanned<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,7 +138,7 @@ struct Object<'a> {
 }
 
 impl<'a, W: Write> Report<'a, W> {
-    /// A report of what `engine` finds that goes to `out`. Keys in file names are redacted too.
+    /// Creates a report of the findings of `engine`, written to `out`. Keys in file names are redacted too.
     pub fn new(out: W, format: ReportFormat, engine: &'a Engine, redactor: &'a Redactor) -> Self {
         Self {
             out,
@@ -153,7 +153,7 @@ impl<'a, W: Write> Report<'a, W> {
     /// Writes one finding.
     ///
     /// # Errors
-    /// When the output cannot be written to.
+    /// Returns an error if the output cannot be written.
     pub fn add(&mut self, finding: &Finding, known: &Match) -> io::Result<()> {
         match self.format {
             ReportFormat::Text => self.add_text(finding, known)?,
@@ -176,11 +176,11 @@ impl<'a, W: Write> Report<'a, W> {
         Ok(())
     }
 
-    /// Takes note of something that could not be scanned. JSON Lines and a SARIF log name it; in the other forms
-    /// that is left to standard error and the summary.
+    /// Records something that could not be scanned. JSON Lines and SARIF name it; the other formats leave that to
+    /// standard error and the summary.
     ///
     /// # Errors
-    /// When the output cannot be written to.
+    /// Returns an error if the output cannot be written.
     pub fn unread(&mut self, unread: &Unread) -> io::Result<()> {
         self.named += 1;
         match self.format {
@@ -205,10 +205,10 @@ impl<'a, W: Write> Report<'a, W> {
         Ok(())
     }
 
-    /// Ends the report and passes it on. `failure` is why the scan did not come to its end, if so.
+    /// Completes and flushes the report. `failure` is the reason that the scan ended early, if it did.
     ///
     /// # Errors
-    /// When the output cannot be written to.
+    /// Returns an error if the output cannot be written.
     pub fn finish(mut self, summary: &Summary, failure: Option<&str>) -> io::Result<()> {
         match self.format {
             ReportFormat::Text | ReportFormat::JsonLines => {}
@@ -292,21 +292,23 @@ impl<'a, W: Write> Report<'a, W> {
             .write_all(visible_json(&serde_json::to_string(&row)?).as_bytes())
     }
 
-    /// A path as programs see it: as a text without keys, and its bytes where they are not UTF-8.
+    /// Returns the JSON forms of a path: its text with keys redacted, and its bytes in base64 if they are not
+    /// UTF-8.
     fn path(&self, path: Option<&Path>) -> (Option<String>, Option<String>) {
         let bytes = path.map(|path| path.as_os_str().as_encoded_bytes());
         let odd = bytes.filter(|bytes| std::str::from_utf8(bytes).is_err());
         let text = bytes.map(String::from_utf8_lossy);
         (
             text.map(|text| self.redactor.redact(&text).into_owned()),
-            // The bytes would show a key that the text does not.
+            // The bytes would reveal a key that is redacted in the text.
             odd.filter(|bytes| !self.redactor.holds_key(bytes))
                 .map(|bytes| STANDARD.encode(bytes)),
         )
     }
 }
 
-/// Returns what could not be scanned and why, as a terminal may show it.
+/// Returns a description of something that could not be scanned, and the reason, that is safe to print to a
+/// terminal.
 pub fn printable_unread(redactor: &Redactor, unread: &Unread) -> String {
     let reason = printable(redactor, Path::new(&unread.reason));
     let object = unread.object.as_ref();
@@ -320,7 +322,7 @@ pub fn printable_unread(redactor: &Redactor, unread: &Unread) -> String {
     }
 }
 
-/// A path as a terminal may show it: on one line, without anything that steers it, and without keys.
+/// Returns a path in a form that is safe to print to a terminal: on one line, without control characters and keys.
 pub fn printable(redactor: &Redactor, path: &Path) -> String {
     let name = path.as_os_str();
     match name.to_str() {

@@ -1,4 +1,4 @@
-//! Writes findings as a log of SARIF, the Static Analysis Results Interchange Format 2.1.0
+//! Output of findings as a log of SARIF, the Static Analysis Results Interchange Format 2.1.0
 //! (<https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html>).
 
 use std::collections::HashMap;
@@ -18,20 +18,20 @@ use crate::keyformat::{KeyFormat, Sha256Digest};
 const SCHEMA: &str =
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 
-/// What relative paths are relative to.
+/// Base of relative paths.
 const ROOT: &str = "SRCROOT";
 
-/// The name of our fingerprint and the version of how it is made.
+/// Name of the fingerprint, with the version of its computation.
 const FINGERPRINT: &str = "rescindCandidate/v1";
 
-/// A log with one run, written result by result.
+/// Log with one run, written result by result.
 #[derive(Debug)]
 pub(super) struct Sarif<'a> {
     engine: &'a Engine,
     redactor: &'a Redactor,
-    /// How often the same candidate was found at the same path.
+    /// Number of findings so far of each candidate at each path.
     seen: HashMap<Sha256Digest, u64>,
-    /// What could not be scanned.
+    /// Notifications of what could not be scanned.
     notifications: Vec<Value>,
     started: bool,
 }
@@ -61,7 +61,7 @@ impl<'a> Sarif<'a> {
         out.write_all(visible_json(&result.to_string()).as_bytes())
     }
 
-    /// Takes note of something that could not be scanned.
+    /// Records something that could not be scanned.
     pub(super) fn unread(&mut self, unread: &Unread) {
         let mut location = json!({});
         if let Some(path) = &unread.path {
@@ -82,7 +82,7 @@ impl<'a> Sarif<'a> {
         }));
     }
 
-    /// Takes note that so many more things could not be scanned.
+    /// Records that `more` further things could not be scanned.
     pub(super) fn not_named(&mut self, more: u64) {
         self.notifications.push(json!({
             "level": "warning",
@@ -90,7 +90,7 @@ impl<'a> Sarif<'a> {
         }));
     }
 
-    /// Writes the end.
+    /// Writes the end of the log.
     pub(super) fn finish(
         &mut self,
         out: &mut impl Write,
@@ -113,7 +113,7 @@ impl<'a> Sarif<'a> {
         out.write_all(b"]}]}\n")
     }
 
-    /// Writes all that stands before the first result, unless it is written.
+    /// Writes the part before the first result, unless it was written.
     fn start(&mut self, out: &mut impl Write) -> io::Result<()> {
         if std::mem::replace(&mut self.started, true) {
             return Ok(());
@@ -159,7 +159,7 @@ impl<'a> Sarif<'a> {
             "startLine": candidate.line,
             "startColumn": candidate.character,
         });
-        // Without an end, a region goes to the end of its line.
+        // A region without an end extends to the end of its line.
         if let Some(characters) = candidate.characters {
             region["endColumn"] = json!(candidate.character + characters);
         }
@@ -168,7 +168,7 @@ impl<'a> Sarif<'a> {
                 "artifactLocation": self.artifact(path),
                 "region": region,
             }}),
-            // A message is in no file.
+            // A message is not part of a file.
             (None, Some(GitObject { kind, id, .. })) => json!({"logicalLocations": [{
                 "name": id,
                 "fullyQualifiedName": format!("{} {id}", kind.name()),
@@ -178,7 +178,7 @@ impl<'a> Sarif<'a> {
         }
     }
 
-    /// A file, by a URI that says its path byte for byte, unless a key stands in it.
+    /// Returns the location of a file: a URI that preserves every byte of the path, unless the path contains a key.
     fn artifact(&self, path: &Path) -> Value {
         if path == Path::new(STANDARD_INPUT) {
             return json!({"uri": "file:///dev/stdin"});
@@ -190,8 +190,8 @@ impl<'a> Sarif<'a> {
         artifact(self.redactor.redact(&path.to_string_lossy()).as_bytes())
     }
 
-    /// What tells this finding from others, today and after the file was changed elsewhere. It has the key
-    /// in it only as a digest of a digest, and so does not lead back to it.
+    /// Returns a fingerprint that identifies this finding after the file was changed elsewhere. It includes the key
+    /// only as a digest of a digest, and so does not reveal it.
     fn fingerprint(&mut self, finding: &Finding) -> String {
         let Sha256Digest(key) = finding.candidate.value.sha256();
         let place = match &finding.path {
@@ -219,7 +219,7 @@ fn rule(format: &KeyFormat) -> Value {
         "properties": {
             "tags": ["security", "secret"],
             "precision": "very-high",
-            // What code scanning services sort by, from 0 to 10; 9 and more is critical.
+            // Sort key of code scanning services, from 0 to 10; 9 and above is critical.
             "security-severity": "9.0",
         },
     })
@@ -253,7 +253,7 @@ fn properties(finding: &Finding) -> Value {
             properties["commit"] = json!(commit);
         }
     }
-    // A place in a message has no region, which would need a file.
+    // A place in a message has no region, since a region requires a file.
     if finding.path.is_none() {
         properties["line"] = json!(candidate.line);
         properties["column"] = json!(candidate.character);
@@ -270,14 +270,14 @@ fn artifact(path: &[u8]) -> Value {
     if path.starts_with(b"/") {
         return json!({"uri": format!("file://{uri}")});
     }
-    // What is outside of the root is not relative to it.
+    // A path outside the root is not relative to it.
     if path == b".." || path.starts_with(b"../") {
         return json!({"uri": uri});
     }
     json!({"uri": uri, "uriBaseId": ROOT})
 }
 
-/// A path as a URI has it: RFC 3986's unreserved characters and slashes as they are.
+/// Percent-encodes a path for a URI. RFC 3986's unreserved characters and slashes are kept.
 fn percent_encoded(path: &[u8]) -> String {
     let mut uri = String::with_capacity(path.len());
     for byte in path {

@@ -1,4 +1,4 @@
-//! Scans texts of any size through a buffer of fixed size.
+//! Scans of texts of any size through a buffer of fixed size.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -7,11 +7,11 @@ use super::engine::{Engine, Found};
 use super::lines::Lines;
 use super::{Candidate, Encoding};
 
-/// What is read at once, in bytes: it stays in the second-level cache between reading and scanning, and
-/// most files are smaller.
+/// Size of a read in bytes. It fits in the second-level cache between reading and scanning, and most files are
+/// smaller.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Scans one text after the other with an engine and a buffer of its own: one per thread.
+/// Scanner of one text after another, with a buffer of its own. Each thread needs one.
 #[derive(Debug)]
 pub struct Scanner<'a> {
     engine: &'a Engine,
@@ -19,7 +19,7 @@ pub struct Scanner<'a> {
     buffer_bytes: usize,
 }
 
-/// What tells a candidate from the others of one text.
+/// Identity of a candidate within a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
     start: u64,
@@ -28,30 +28,30 @@ struct Identity {
     encoding: Encoding,
 }
 
-/// How far the current text was scanned.
+/// Progress in the current text.
 struct Progress {
-    /// Where the window starts, in bytes from the start of the text.
+    /// Start of the window, in bytes from the start of the text.
     base: u64,
-    /// Hits before this place were dealt with.
+    /// End of the part whose hits are decided, in bytes from the start of the text.
     decided: u64,
-    /// Counted up to `base`.
+    /// Line counter, which has counted up to `base`.
     lines: Lines,
     /// Candidates that hits from `decided` on could find again.
     seen: Vec<Identity>,
 }
 
 impl<'a> Scanner<'a> {
-    /// A scanner whose buffer is allocated when it is first needed.
+    /// Creates a scanner. Its buffer is allocated on first use.
     pub fn new(engine: &'a Engine) -> Self {
         Self {
             engine,
             buffer: Vec::new(),
-            // Each window starts with a copy of the end of the last one.
+            // Each window starts with a copy of the end of the previous one.
             buffer_bytes: BUFFER_BYTES.max(engine.reach() * 8),
         }
     }
 
-    /// The same with the smallest buffer that can work and `more` bytes.
+    /// Creates a scanner with the smallest buffer that can work, plus `more` bytes.
     #[cfg(test)]
     pub(super) fn with_small_buffer(engine: &'a Engine, more: usize) -> Self {
         Self {
@@ -61,11 +61,10 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Gives `found` the candidates in all that `text` yields, piece by piece, and returns how many bytes
-    /// that was.
+    /// Passes the candidates in `text`, read piece by piece, to `found`. Returns the length of the text in bytes.
     ///
     /// # Errors
-    /// When `text` cannot be read to its end. What could be read was scanned.
+    /// Returns an error if `text` cannot be read to its end. The part before the error was scanned.
     pub fn scan(
         &mut self,
         text: &mut impl Read,
@@ -86,8 +85,8 @@ impl<'a> Scanner<'a> {
         outcome.map(|()| progress.base + filled as u64)
     }
 
-    /// The same for a text that is in memory, of any size: what a large one holds is found piece by piece as
-    /// well, so that a text of nothing but candidates takes no more memory than another.
+    /// Passes the candidates in a text in memory, of any size, to `found`. A large text is scanned piece by piece
+    /// as well, so that one full of candidates takes no more memory than another.
     pub fn scan_text(&mut self, mut text: &[u8], found: &mut dyn FnMut(Candidate)) {
         if text.len() <= self.buffer_bytes {
             self.scan_slice(text, found);
@@ -97,7 +96,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The same for a text that is in memory and small.
+    /// Passes the candidates in a small text in memory to `found`.
     pub fn scan_slice(&self, text: &[u8], found: &mut dyn FnMut(Candidate)) {
         Progress::of(text).pass(self.engine, text, text.len(), found);
     }
@@ -113,7 +112,7 @@ impl Progress {
         }
     }
 
-    /// Deals with the hits in `window` that were not dealt with and stand before `end`.
+    /// Decides the undecided hits of `window` before `end`.
     fn pass(
         &mut self,
         engine: &Engine,
@@ -135,15 +134,15 @@ impl Progress {
             let spot = lines.locate(window, self.base, new.place.start);
             found(engine.candidate(new, identity.start, spot, lines.unit_bytes()));
         }
-        // The hits of a candidate lie in it, and it is shorter than the reach.
+        // All hits of a candidate lie within it, and it is shorter than the reach.
         seen.retain(|identity| identity.start + engine.reach() as u64 > self.decided);
         self.seen = seen;
     }
 
-    /// Moves the window on so that the hits from `decided_to` on have what stands before them in it.
-    /// Returns what of it remains.
+    /// Moves the window so that hits from `decided_to` on keep their context. Returns the part of the window to
+    /// keep.
     fn slide(&mut self, engine: &Engine, window: &[u8], decided_to: usize) -> Range<usize> {
-        // Code units of UTF-16 are not torn apart.
+        // Code units of UTF-16 are not split.
         let start = decided_to.saturating_sub(engine.reach()) / 2 * 2;
         self.lines.count_to(window, self.base, start);
         self.base += start as u64;
@@ -160,8 +159,8 @@ impl Progress {
     }
 }
 
-/// Reads until `buffer`, which is filled up to `filled`, is full or the text ends. Returns how far, and
-/// whether without an error.
+/// Reads into `buffer`, which is filled up to `filled`, until it is full or the text ends. Returns the new fill
+/// level, and the error that ended the reading, if any.
 fn fill(text: &mut impl Read, buffer: &mut [u8], mut filled: usize) -> (usize, io::Result<()>) {
     while filled < buffer.len() {
         match text.read(&mut buffer[filled..]) {

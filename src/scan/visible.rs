@@ -1,4 +1,4 @@
-//! Shows texts that somebody else wrote so that they cannot fool whoever looks at a terminal.
+//! Escaping of texts written by others, so that they cannot deceive a reader at a terminal.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -7,26 +7,26 @@ use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 
-/// Characters that a terminal does not show but obeys, or shows as nothing: controls, among them the escape
-/// character and the C1 set; format characters, among them those that turn the direction of the text around
-/// (Unicode Technical Report #36, section 2.5); line and paragraph separators; and what is ignored by default.
+/// Characters that a terminal obeys or renders as nothing: control characters, among them the escape character and
+/// the C1 set; format characters, among them those that reverse the direction of the text (Unicode Technical Report
+/// #36, section 2.5); line and paragraph separators; and default ignorable code points.
 static STEERING: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]")
         .expect("a test compiles it")
 });
 
-/// `text` on one line, with nothing in it that steers a terminal: such characters are shown as Rust escapes
-/// them, `\n` or `\u{202e}`.
+/// Returns `text` on one line, with every character that controls a terminal escaped as in Rust: `\n` or
+/// `\u{202e}`.
 pub fn visible(text: &str) -> Cow<'_, str> {
     visible_but(text, |_| false)
 }
 
-/// The same, but line feeds stay: for messages of several lines.
+/// Like [`visible`], but keeps line feeds, for messages of several lines.
 pub fn visible_lines(text: &str) -> Cow<'_, str> {
     visible_but(text, |c| c == '\n')
 }
 
-/// The same for a file's name, whose bytes are shown as `\xff` where they are not UTF-8.
+/// Like [`visible`], for a file name. Bytes that are not UTF-8 are shown as `\xff`.
 pub fn visible_name(name: &OsStr) -> String {
     let mut shown = String::new();
     for chunk in name.as_encoded_bytes().utf8_chunks() {
@@ -38,11 +38,11 @@ pub fn visible_name(name: &OsStr) -> String {
     shown
 }
 
-/// A JSON text that means the same, with nothing in it that steers a terminal. What stands outside of its
-/// strings is not changed.
+/// Returns an equivalent JSON text, with every character that controls a terminal escaped. Only strings are
+/// changed.
 pub fn visible_json(json: &str) -> Cow<'_, str> {
-    // JSON does not allow the controls of ASCII in strings (RFC 8259, section 7) and has line feeds
-    // between them.
+    // JSON does not allow ASCII control characters in strings (RFC 8259, section 7), and has line feeds between
+    // them.
     if json.is_ascii() && !json.contains('\u{7f}') {
         return Cow::Borrowed(json);
     }
@@ -57,7 +57,7 @@ pub fn visible_json(json: &str) -> Cow<'_, str> {
     })
 }
 
-/// The same, but characters that `stays` is true for are left as they are.
+/// Like [`visible`], but keeps the characters for which `stays` returns `true`.
 pub fn visible_but(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
     replace(text, |c, shown| {
         if stays(c) {

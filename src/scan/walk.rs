@@ -1,4 +1,4 @@
-//! Walks through a folder with several threads, deepest folders first.
+//! Multi-threaded, depth-first walk through a folder.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, FileType};
@@ -11,23 +11,23 @@ use std::thread;
 use super::finding::{Closed, Outlet};
 use super::ignored::{Held, Ignored, Reader, Verdict};
 
-/// A folder that is under way.
+/// Folder in progress.
 struct Folder {
-    /// What it is called to the user.
+    /// Path as shown to the user.
     shown: PathBuf,
-    /// Where it is.
+    /// Absolute path.
     absolute: PathBuf,
     ignored: Option<Arc<Ignored>>,
 }
 
-/// Something in a folder that has yet to be visited.
+/// Entry of a folder that has yet to be visited.
 struct Entry {
     folder: Arc<Folder>,
     name: OsString,
     kind: FileType,
 }
 
-/// A walk through a folder.
+/// Walk through a folder.
 pub(super) struct Walk<'a> {
     all: bool,
     outlet: Outlet<'a>,
@@ -40,22 +40,25 @@ pub(super) struct Walk<'a> {
 #[derive(Default)]
 struct Queue {
     entries: Vec<Entry>,
-    /// How many threads visit an entry, and may add more.
+    /// Number of threads that are visiting an entry, and may add more.
     busy: usize,
     is_over: bool,
 }
 
-/// A visitor of the entries that are no folders, which says of folders whether to go into them.
+/// Visitor of the entries other than folders, which also decides whether to enter a folder.
 pub(super) trait Visitor {
-    /// Returns whether to go into a folder.
+    /// Returns whether to enter the folder with this name.
     fn enters(&mut self, name: &OsStr) -> bool;
 
-    /// Visits what is no folder.
+    /// Visits an entry that is not a folder.
+    ///
+    /// # Errors
+    /// Returns [`Closed`] to end the walk.
     fn visit(&mut self, path: &Path, kind: FileType) -> Result<(), Closed>;
 }
 
 impl<'a> Walk<'a> {
-    /// Makes a walk, which leaves out what ignore files list unless `all` is set.
+    /// Creates a walk that skips the files listed in ignore files, unless `all` is set.
     pub(super) fn new(all: bool, outlet: Outlet<'a>) -> Self {
         Self {
             all,
@@ -67,8 +70,11 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Walks through `root` with a thread for each processor, each with a visitor of its own, until everything is
-    /// visited or nobody listens any more.
+    /// Walks through `root` with one thread and one visitor per processor, until everything is visited or a visitor
+    /// ends the walk.
+    ///
+    /// # Errors
+    /// Returns an error if the absolute path of `root` cannot be determined.
     pub(super) fn run<V: Visitor>(
         &self,
         root: &Path,
@@ -96,7 +102,7 @@ impl<'a> Walk<'a> {
 
     fn work(&self, visitor: &mut impl Visitor) {
         while let Some(entry) = self.next() {
-            // Others must not wait for what a panic left undone.
+            // Other threads must not wait for work that a panic left undone.
             let mut busy = Busy {
                 walk: self,
                 is_done: false,
@@ -125,7 +131,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Says once that ignore files take too long.
+    /// Reports, once per walk, that matching ignore files takes too long.
     fn give_up(&self, path: &Path) -> Result<(), Closed> {
         if self.gave_up.swap(true, Ordering::Relaxed) {
             return Ok(());
@@ -134,7 +140,7 @@ impl<'a> Walk<'a> {
         self.outlet.disobeyed(path, why)
     }
 
-    /// Adds what is in a folder to what has yet to be visited.
+    /// Queues the entries of a folder.
     fn list(
         &self,
         shown: PathBuf,
@@ -172,7 +178,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Reads ignore files, and tells of those that are not obeyed.
+    /// Reads ignore files, and reports those that are not obeyed.
     fn reading<T>(&self, read: impl FnOnce(&mut Reader<'_>) -> T) -> Result<T, Closed> {
         let mut told = Ok(());
         let value = read(&mut Reader {
@@ -184,7 +190,7 @@ impl<'a> Walk<'a> {
         told.map(|()| value)
     }
 
-    /// The next entry to visit. None is the end, for which it waits until no thread can add more.
+    /// Returns the next entry to visit. Waits until no thread can add more before it returns `None`.
     fn next(&self) -> Option<Entry> {
         let mut queue = self.lock();
         loop {
@@ -208,7 +214,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// A thread that visits an entry.
+/// Guard of a thread that visits an entry.
 struct Busy<'a, 'b> {
     walk: &'a Walk<'b>,
     is_done: bool,

@@ -1,20 +1,21 @@
-//! Reads the neighbourhood of a hit in the encoding that the hit is written in.
+//! Decoding of the text around a hit, in the hit's encoding.
 
 use super::literal::{Alignment, base64_value};
 
-/// A piece of a text as it reads when decoded, and where each decoded byte comes from.
+/// Decoded piece of a text, with the origin of each byte.
 pub(super) struct Decoded {
     pub(super) bytes: Vec<u8>,
-    /// For each decoded byte, and for the end, where in the text its first bits stand.
+    /// For each decoded byte, and for the end, the offset in the text of the character or code unit with its first
+    /// bits.
     pub(super) origins: Vec<usize>,
-    /// Where the literal starts in `bytes`.
+    /// Offset of the literal in `bytes`.
     pub(super) literal_at: usize,
 }
 
-/// What a UTF-16 code unit beyond Latin-1 is read as: a byte that no key format allows.
+/// Replacement of a UTF-16 code unit beyond Latin-1: a byte that no key format allows.
 const FOREIGN: u8 = 0xff;
 
-/// Reads UTF-16 from around the code unit that starts at `at`, at most `reach` code units to either side.
+/// Decodes UTF-16 around the code unit at `at`, up to `reach` code units to either side.
 pub(super) fn utf16(text: &[u8], at: usize, low_byte_first: bool, reach: usize) -> Decoded {
     let before = (at / 2).min(reach);
     let start = at - before * 2;
@@ -38,15 +39,17 @@ pub(super) fn utf16(text: &[u8], at: usize, low_byte_first: bool, reach: usize) 
     }
 }
 
-/// Decodes base64 of either alphabet around the literal whose first whole character stands at `at`, with
-/// that alignment: all of `text` that belongs together. Padding is not needed. Single line breaks, with
-/// indentation after them, are passed over.
+/// Decodes base64 of either alphabet around a literal with this alignment, whose first whole character is at `at`.
+/// Decodes as much of `text` as belongs together. Padding is not required. Single line breaks are skipped, with the
+/// indentation after them.
+///
+/// Returns `None` if nothing before or at the literal can be decoded.
 pub(super) fn base64(text: &[u8], at: usize, alignment: Alignment) -> Option<Decoded> {
     let mut characters = characters_before(text, at);
     let before = characters.len();
     characters.extend(characters_from(text, at));
 
-    // The first character of `characters` stands at this place in its group of four.
+    // Position of the first of `characters` in its group of four.
     let first = (alignment.first_whole_character() + 4 - before % 4) % 4;
     let first_byte = (first * 6).div_ceil(8);
     let last_byte = (first + characters.len()) * 6 / 8;
@@ -72,7 +75,7 @@ pub(super) fn base64(text: &[u8], at: usize, alignment: Alignment) -> Option<Dec
     Some(decoded)
 }
 
-/// The base64 characters from `at` on: their values and places.
+/// Returns the values and offsets of the base64 characters from `at` on.
 fn characters_from(text: &[u8], at: usize) -> impl Iterator<Item = (u8, usize)> {
     let mut at = at;
     std::iter::from_fn(move || {
@@ -83,7 +86,7 @@ fn characters_from(text: &[u8], at: usize) -> impl Iterator<Item = (u8, usize)> 
     })
 }
 
-/// The base64 characters before `at`, in the order of the text.
+/// Returns the values and offsets of the base64 characters before `at`, in the order of the text.
 fn characters_before(text: &[u8], at: usize) -> Vec<(u8, usize)> {
     let mut characters = Vec::new();
     let mut rest = &text[..at];
@@ -102,7 +105,7 @@ fn characters_before(text: &[u8], at: usize) -> Vec<(u8, usize)> {
     characters
 }
 
-/// The length of the line break, with the white space that indents the next line, at the start of `text`.
+/// Returns the length of the line break at the start of `text`, including the indentation of the next line, or 0.
 pub(super) fn fold(text: &[u8]) -> usize {
     let line_break = match text {
         [b'\n', ..] => 1,
@@ -113,7 +116,7 @@ pub(super) fn fold(text: &[u8]) -> usize {
     line_break + indent.take_while(|byte| is_blank(**byte)).count()
 }
 
-/// The same at the end of `text`.
+/// Returns the length of the line break at the end of `text`, including the indentation after it, or 0.
 pub(super) fn fold_before(text: &[u8]) -> usize {
     let indent = text
         .iter()
@@ -195,7 +198,7 @@ mod tests {
             assert_eq!(value, "rsc_sk_01234567");
             assert_eq!(origin, 8 + line_break.len());
         }
-        // A space alone or an empty line ends it.
+        // A space without a line break, or an empty line, ends the base64.
         assert_eq!(decode("cnNjX3NrXzAx MjM0").0, "rsc_sk_01");
         assert_eq!(
             decode("MDEw\n\ncnNjX3NrXzAx\r\n\nMjM0"),

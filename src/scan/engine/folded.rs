@@ -1,9 +1,9 @@
-//! Literals in base64 that a line break divides.
+//! Search for base64 literals that a line break divides.
 //!
-//! Encoders break base64 into lines of 64 (PEM) or 76 characters (MIME), and a break falls into the literal of about
-//! every eighth key. Where the searcher for what stands in one piece does not find these too, [`Folded`] does: such
-//! a literal stands around the end of a long line of base64, and those are rare, so that it is enough to look at
-//! every other block of 16 bytes for whether all of them can be base64.
+//! Encoders wrap base64 into lines of 64 (PEM) or 76 characters (MIME), and a line break falls into the literal of
+//! about every eighth key. If the searcher for undivided literals does not find these too, [`Folded`] does. A
+//! divided literal lies around the end of a long line of base64. Such lines are rare, so it is enough to test every
+//! other block of 16 bytes for whether all of them can be base64.
 
 use std::collections::BTreeSet;
 
@@ -11,16 +11,15 @@ use super::decode;
 use super::literal::{Form, Literal, are, base64_value};
 use super::search::Hit;
 
-/// The fewest characters of base64 on the line before the break: in shorter lines blocks could be missed, and which
-/// keys are found must not depend on how they are looked for.
+/// Minimum number of base64 characters on the line before the break. Blocks in shorter lines could be missed, and
+/// the result must not depend on the kind of search.
 pub(in crate::scan) const LONG_LINE: usize = 48;
 
-/// The length of a block that is looked at, and the distance to the next one. Any [`LONG_LINE`] characters have a
-/// whole block among them.
+/// Length of a tested block, and distance to the next one. Any [`LONG_LINE`] characters contain a whole block.
 const BLOCK: usize = 16;
 const STEP: usize = 32;
 
-/// A line break, with the white space that indents the next line: from `end` to before `next`.
+/// Line break with the indentation of the next line, from `end` up to `next`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fold {
     end: usize,
@@ -28,7 +27,7 @@ pub(super) struct Fold {
 }
 
 impl Fold {
-    /// The line break that follows less than `most` bytes after `from`, and how many.
+    /// Returns the line break that begins less than `most` bytes after `from`, and the distance to it.
     pub(super) fn after(text: &[u8], from: usize, most: usize) -> Option<(Self, usize)> {
         (0..most).find_map(|away| {
             let end = from + away;
@@ -38,7 +37,7 @@ impl Fold {
         })
     }
 
-    /// The line break that ends less than `most` bytes before `to`, and how many.
+    /// Returns the line break that ends less than `most` bytes before `to`, and the distance to it.
     pub(super) fn before(text: &[u8], to: usize, most: usize) -> Option<(Self, usize)> {
         (0..most).find_map(|away| {
             let next = to.checked_sub(away)?;
@@ -48,7 +47,8 @@ impl Fold {
         })
     }
 
-    /// Returns the place by which the literal is known, if this divides it after its first `split` bytes.
+    /// Returns the place of the hit (see [`Literal::lead`]) if this line break divides the literal after its first
+    /// `split` bytes.
     pub(super) fn divides(
         self,
         literal: &Literal,
@@ -69,7 +69,7 @@ impl Fold {
             Some(behind) => next + behind,
             None => end - split + literal.lead,
         };
-        // Else it would depend on where the text is cut into pieces.
+        // Otherwise, the result would depend on the places at which a text is cut into pieces.
         let is_in_reach = at + LONG_LINE <= end + reach;
         (is_in_reach && self.ends_long_line(text)).then_some(at)
     }
@@ -80,7 +80,7 @@ impl Fold {
     }
 }
 
-/// The literals in base64, prepared for being searched for at the ends of lines.
+/// Base64 literals, prepared for a search at the ends of lines.
 #[derive(Debug)]
 pub(super) struct Folded {
     literals: Vec<Literal>,
@@ -92,7 +92,7 @@ pub(super) struct Folded {
 }
 
 impl Folded {
-    /// For those of `literals` that are base64, if there are any.
+    /// Prepares the base64 literals among `literals`. Returns `None` if there are none.
     pub(super) fn new(literals: &[Literal], reach: usize) -> Option<Self> {
         let is_base64 = |literal: &&Literal| matches!(literal.form, Form::Base64(_));
         let literals: Vec<_> = literals.iter().filter(is_base64).cloned().collect();
@@ -113,7 +113,7 @@ impl Folded {
         })
     }
 
-    /// Calls `found` for each literal in `text` that has a line break in it.
+    /// Calls `found` for each literal in `text` that a line break divides.
     pub(super) fn search<'a>(&'a self, text: &[u8], found: &mut dyn FnMut(Hit<'a>)) {
         let mut at = 0;
         while let Some(block) = text.get(at..at + BLOCK) {
@@ -125,7 +125,7 @@ impl Folded {
         }
     }
 
-    /// Looks at the end of the line of base64 at `at`, if it is one. Returns where to go on.
+    /// Examines the end of the line of base64 at `at`, if it is one. Returns the place at which to continue.
     #[cold]
     #[inline(never)]
     fn follow<'a>(&'a self, text: &[u8], at: usize, found: &mut dyn FnMut(Hit<'a>)) -> usize {
@@ -175,7 +175,7 @@ fn may_be_base64(block: &[u8]) -> bool {
     })
 }
 
-/// Returns how many characters of base64 `text` starts with.
+/// Returns the number of base64 characters at the start of `text`.
 fn leading(text: &[u8]) -> usize {
     let is_base64 = |byte: &&u8| base64_value(**byte).is_some();
     text.iter().take_while(is_base64).count()
@@ -189,7 +189,7 @@ mod tests {
     use crate::keyformat::FormatSet;
     use crate::scan::{Encodings, Engine};
 
-    /// Wherever a line ends, as encoders write lines.
+    /// Covers every place of a line break, in the ways in which encoders break lines.
     #[test]
     fn no_line_break_hides_a_key() {
         let formats = FormatSet::builtin();

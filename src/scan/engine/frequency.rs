@@ -1,12 +1,12 @@
-//! How rare the bytes of a literal are, by which searchers choose what of it they look for.
+//! Estimated frequencies of bytes in texts, by which searchers choose the parts of a literal to search for.
 
-/// Returns about how often a sequence of these bytes, each any of several, begins at a place of a text.
+/// Returns the estimated probability that a sequence of these bytes, each one of several, begins at a given place.
 pub(super) fn of_sequence(bytes: &[Vec<u8>]) -> f64 {
     let of_any = |known: &Vec<u8>| known.iter().copied().map(of_byte).sum::<f64>();
     bytes.iter().map(of_any).product()
 }
 
-/// Returns how many sequences there are of these bytes, each any of several.
+/// Returns the number of sequences of these bytes, each one of several.
 pub(super) fn forms(bytes: &[Vec<u8>]) -> usize {
     bytes.iter().map(Vec::len).product()
 }

@@ -1,42 +1,42 @@
-//! The forms in which a format's literal stands in a text.
+//! Encoded forms of a format's literal.
 
 use crate::keyformat::KeyFormat;
 use crate::scan::Encodings;
 
-/// The characters of base64 by value, RFC 4648 section 4.
+/// Base64 characters by value, RFC 4648 section 4.
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-/// The last two characters in the URL-safe alphabet, section 5.
+/// Last two characters of the URL-safe alphabet, RFC 4648 section 5.
 const URL_SAFE: [u8; 2] = *b"-_";
 
-/// One of the forms of a format's literal.
+/// One encoded form of a format's literal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Literal {
-    /// The position of its format among the engine's.
+    /// Index of its format in the engine.
     pub(super) format: usize,
     pub(super) form: Form,
-    /// For each byte of the form, the values it can have there. Mostly that is one value; several at the
-    /// ends, where part of what stands there is known, and where the alphabets of base64 differ.
+    /// Possible values of each byte of the form. Most bytes have one. Several are possible at the ends, where only
+    /// some of the bits are known, and where the base64 alphabets differ.
     pub(super) bytes: Vec<Vec<u8>>,
-    /// How many of `bytes` stand before the place by which a hit is known: the literal's first
-    /// character, or in base64 the first character that is wholly the literal's.
+    /// Number of `bytes` before the place of a hit, which is the literal's first character, or in base64 the first
+    /// character that belongs entirely to the literal.
     pub(super) lead: usize,
 }
 
 impl Literal {
-    /// Returns whether it stands at `start`, in one piece.
+    /// Returns whether the form occurs at `start`, undivided.
     pub(super) fn stands_at(&self, text: &[u8], start: usize) -> bool {
         text.get(start..start + self.bytes.len())
             .is_some_and(|text| are(text, &self.bytes))
     }
 }
 
-/// Returns whether each byte is one of those that are known for its place.
+/// Returns whether each byte is one of the possible values of its place.
 pub(super) fn are(bytes: &[u8], known: &[Vec<u8>]) -> bool {
     let mut pairs = bytes.iter().zip(known);
     pairs.all(|(byte, known)| known.contains(byte))
 }
 
-/// Every sequence of these bytes, each any of several.
+/// Returns every sequence of these bytes, each one of several.
 pub(super) fn every_sequence(bytes: &[Vec<u8>]) -> Vec<Vec<u8>> {
     bytes.iter().fold(vec![Vec::new()], |sequences, known| {
         let longer = |sequence: Vec<u8>| {
@@ -48,16 +48,16 @@ pub(super) fn every_sequence(bytes: &[Vec<u8>]) -> Vec<Vec<u8>> {
     })
 }
 
-/// How the literal is written.
+/// Encoding of a literal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     Plain,
-    /// Of either byte order: without its last zero byte, the low-byte-first form is part of the other.
+    /// Either byte order: without its last zero byte, the little-endian form is part of the big-endian one.
     Utf16,
     Base64(Alignment),
 }
 
-/// Where the literal starts in its group of three bytes, which base64 writes as four characters.
+/// Position of the literal's start in a group of three bytes, which base64 encodes as four characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Alignment {
     bytes_before: usize,
@@ -70,18 +70,18 @@ impl Alignment {
         Self { bytes_before: 2 },
     ];
 
-    /// The place in its group of the first character that is wholly the literal's.
+    /// Returns the position in its group of the first character that belongs entirely to the literal.
     pub(super) fn first_whole_character(self) -> usize {
         (self.bytes_before * 8).div_ceil(6)
     }
 
-    /// The place in its group of the literal's first byte.
+    /// Returns the position in its group of the literal's first byte.
     pub(super) fn first_byte(self) -> usize {
         self.bytes_before
     }
 }
 
-/// The forms of the literal of `format`, which is the engine's `index`th.
+/// Returns the encoded forms of the literal of `format`, which has this `index` in the engine.
 pub(super) fn forms(index: usize, format: &KeyFormat, encodings: Encodings) -> Vec<Literal> {
     let literal = format.literal().as_bytes();
     let next = format.byte_after_prefix();
@@ -122,7 +122,8 @@ fn utf16(format: usize, literal: &[u8]) -> Literal {
 
 fn base64(format: usize, literal: &[u8], next: Option<&[u8]>, alignment: Alignment) -> Literal {
     let any: Vec<u8> = (0..=u8::MAX).collect();
-    // Three bytes hold four characters: each character's bits lie in one byte or in two neighbours.
+    // Three bytes are encoded as four characters: the bits of a character come from one byte or from two adjacent
+    // ones.
     let mut bytes: Vec<&[u8]> = vec![&any; alignment.bytes_before];
     bytes.extend(literal.iter().map(std::slice::from_ref));
     let literal_ends = bytes.len();
@@ -137,7 +138,8 @@ fn base64(format: usize, literal: &[u8], next: Option<&[u8]>, alignment: Alignme
     }
 }
 
-/// The base64 characters that the `at`th one can be, if the bytes can be any of `bytes`.
+/// Returns the possible values of the `at`th base64 character, if each byte is one of its possible values in
+/// `bytes`.
 fn characters(bytes: &[&[u8]], at: usize) -> Vec<u8> {
     let byte = at * 6 / 8;
     let shift = 10 - at * 6 % 8;
@@ -161,7 +163,7 @@ fn characters(bytes: &[&[u8]], at: usize) -> Vec<u8> {
     characters
 }
 
-/// The six bits that a character of either base64 alphabet stands for.
+/// Returns the six bits that a character of either base64 alphabet encodes, or `None` for any other character.
 pub(in crate::scan) fn base64_value(character: u8) -> Option<u8> {
     match character {
         b'A'..=b'Z' => Some(character - b'A'),
@@ -194,7 +196,7 @@ mod tests {
 
     #[test]
     fn base64_forms_are_what_an_encoder_writes() {
-        // With characters whose base64 differs between the alphabets.
+        // The characters of these prefixes are encoded differently in the two alphabets.
         for prefix in ["rsc_sk_", "a?>", "~~~?o>_"] {
             for before in 0..7 {
                 let text = format!("{}{prefix}0aZ", &"\u{7f}x~ 1?z"[..before]);
@@ -221,7 +223,7 @@ mod tests {
     #[test]
     fn knows_the_characters_at_the_ends() {
         let form = base64(0, b"rsc_sk_", Some(b"0aZ"), Alignment::ALL[1]);
-        // The first holds two bits of any byte, the last two bits of `0`, `a` or `Z`.
+        // The first character holds two bits of an arbitrary byte, the last one two bits of `0`, `a` or `Z`.
         assert_eq!(form.bytes[0], b"3HXn");
         assert_eq!(form.bytes[9], b"89");
         assert!(form.bytes[1..9].iter().all(|known| known.len() == 1));

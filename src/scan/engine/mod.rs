@@ -1,9 +1,9 @@
-//! The engine: where in a text stand candidates of which format.
+//! Engine that finds the candidates in a text.
 //!
-//! The formats' literals are found in every form that encodings give them ([`literal`]) by whichever searcher is
-//! fastest for so many ([`search`]), also where a line break divides them ([`folded`]).
-//! Only around such a hit the text is decoded and matched, within fixed bounds, so that it makes no
-//! difference whether a text is scanned as a whole or in pieces that overlap by those bounds.
+//! The formats' literals are found in each of their encoded forms ([`literal`]) by the searcher that is fastest for
+//! this number of them ([`search`]), even if a line break divides them ([`folded`]). The text is decoded and
+//! matched only around such a hit and within fixed bounds, so that the result is the same whether a text is scanned
+//! as a whole or in pieces that overlap by those bounds.
 
 mod decode;
 mod folded;
@@ -26,21 +26,22 @@ use literal::Form;
 pub(super) use literal::base64_value;
 use search::{Hit, Search};
 
-/// Goes up when the engine finds what it did not find before in the same text.
+/// Revision of the engine. Incremented when it finds more, or something else, in the same text.
 const REVISION: u32 = 2;
 
-/// The length of the pieces of a text that are looked at in one pass and then in the other, while it is in the cache.
+/// Size in bytes of the pieces in which a text passes through the searches, so that it stays in the cache between
+/// them.
 const PIECE: usize = 128 << 10;
 
-/// Finds candidates of all secret formats of a set. Public formats are not even looked for.
+/// Scanner for candidates of all secret formats of a set. Public formats are not searched for.
 #[derive(Debug)]
 pub struct Engine {
     formats: Vec<Hunted>,
-    /// `None`: there is nothing to look for.
+    /// `None` if there is nothing to search for.
     search: Option<Search>,
-    /// The longest key of all formats, in bytes.
+    /// Maximum length of a key of any format, in bytes.
     longest_key: usize,
-    /// How far from a hit the text is looked at, in bytes to either side.
+    /// Distance from a hit up to which the text is examined, in bytes to either side.
     reach: usize,
     ruleset: String,
 }
@@ -51,7 +52,7 @@ struct Hunted {
     format: KeyFormat,
 }
 
-/// A candidate's place in a text, before its line and column are known.
+/// Candidate whose line and column are not known yet.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) place: Range<usize>,
@@ -61,14 +62,14 @@ pub(super) struct Found {
 }
 
 impl Engine {
-    /// An engine that looks for the secret formats of `formats` in UTF-8 and the given encodings.
+    /// Creates an engine for the secret formats of `formats`, in UTF-8 and the given encodings.
     pub fn new(formats: &FormatSet, encodings: Encodings) -> Self {
         let hunted = formats.secret().map(|(_, format)| format);
         Self::of(hunted, encodings, formats.ruleset_version())
     }
 
-    /// An engine that looks for public formats too, in every encoding: nothing of either kind is to be
-    /// shown or kept.
+    /// Creates an engine for secret and public formats in every encoding, for redaction: keys of neither kind may
+    /// be shown or stored.
     pub(super) fn of_every_format(formats: &FormatSet) -> Self {
         Self::of(formats.iter(), Encodings::ALL, formats.ruleset_version())
     }
@@ -95,8 +96,8 @@ impl Engine {
             .map(|hunted| hunted.format.max_len())
             .max()
             .unwrap_or(0);
-        // Twice a key's length in UTF-16, a neighbour on either side, and as much room in base64 for line
-        // breaks and what they cut off.
+        // Twice the length of a key in UTF-16, a neighbor on either side, and as much again in base64 for line
+        // breaks and the characters that they cut off.
         let reach = longest_key * 2 + 64;
         Self {
             search: Search::new(&literals, reach),
@@ -107,7 +108,7 @@ impl Engine {
         }
     }
 
-    /// An engine for every search that can be chosen for so many formats.
+    /// Creates an engine for each kind of search that is possible with these formats.
     #[cfg(test)]
     pub(super) fn every(formats: &FormatSet, encodings: Encodings) -> Vec<Self> {
         let engine = || Self::new(formats, encodings);
@@ -119,30 +120,30 @@ impl Engine {
         searches.into_iter().map(with).collect()
     }
 
-    /// What the engine looks for, as a version: two engines of the same one find the same in a text. It
-    /// changes with the formats, with the encodings, and when the engine itself learns to see more.
+    /// Returns the version of what the engine finds: two engines of the same version find the same candidates in a
+    /// text. It changes with the formats, with the encodings, and when the engine itself learns to find more.
     pub fn ruleset(&self) -> &str {
         &self.ruleset
     }
 
-    /// The formats whose keys it looks for, in the order of their set.
+    /// Returns the formats that are searched for, in the order of their set.
     pub fn formats(&self) -> impl Iterator<Item = &KeyFormat> {
         self.formats.iter().map(|hunted| &hunted.format)
     }
 
-    /// The length of the longest stretch of text that can be one candidate, in bytes.
+    /// Returns the maximum length of text that one candidate can take up, in bytes.
     pub fn longest_match(&self) -> usize {
         self.reach
     }
 
-    /// All candidates in `text`, in the order in which they start.
+    /// Returns all candidates in `text`, in the order of their starts.
     pub fn scan(&self, text: &[u8]) -> Vec<Candidate> {
         let mut candidates = Vec::new();
         Scanner::new(self).scan_slice(text, &mut |candidate| candidates.push(candidate));
         candidates
     }
 
-    /// Where in `text` keys stand, and what of each may be shown.
+    /// Returns the places of keys in `text`, and the redacted form of each.
     pub(super) fn places(&self, text: &[u8]) -> Vec<(Range<usize>, String)> {
         let found = self.find(text, 0, &(0..text.len())).into_iter();
         let shown = |found: &Found| {
@@ -154,14 +155,14 @@ impl Engine {
             .collect()
     }
 
-    /// How far from a hit the text is looked at, in bytes to either side.
+    /// Returns the distance from a hit up to which the text is examined, in bytes to either side.
     pub(super) fn reach(&self) -> usize {
         self.reach
     }
 
-    /// The candidates of those hits in `window` that are in `decided`, in the order of their places.
-    /// `window` starts `base` bytes into the text. Its hits are right if it goes on for [`Self::reach`]
-    /// bytes to either side of them, or as far as the text does.
+    /// Returns the candidates of the hits in `window` within `decided`, in the order of their places. `window`
+    /// starts `base` bytes into the text. To be correct, it must extend for [`Self::reach`] bytes to either side of
+    /// these hits, or to the end of the text.
     pub(super) fn find(&self, window: &[u8], base: u64, decided: &Range<usize>) -> Vec<Found> {
         let mut all = Vec::new();
         for start in decided.clone().step_by(PIECE) {
@@ -178,13 +179,13 @@ impl Engine {
                 search.run(piece, &mut decide);
             }
         }
-        // The same string is found twice if its anchor stands in it twice.
+        // An anchor that occurs twice in a string finds it twice.
         all.sort_unstable_by_key(Found::key);
         all.dedup_by_key(|found| found.key());
         all
     }
 
-    /// The report of what was found, in a text whose columns are `unit_bytes` wide.
+    /// Converts a finding to a candidate, in a text whose columns are `unit_bytes` wide.
     pub(super) fn candidate(
         &self,
         found: Found,
@@ -207,7 +208,7 @@ impl Engine {
         }
     }
 
-    /// What stands around a hit, if it is a candidate.
+    /// Returns the candidate around a hit, if there is one.
     fn decide(&self, window: &[u8], base: u64, hit: Hit<'_>) -> Option<Found> {
         let start = hit.at.saturating_sub(self.reach);
         let end = window.len().min(hit.at.saturating_add(self.reach));
@@ -235,9 +236,9 @@ impl Engine {
         })
     }
 
-    /// Both byte orders read the same string out of UTF-16. They differ in where it starts, and in whether
-    /// its last character or the one before its first is complete. Code units start at even places of a
-    /// text, which tells the right one; unless that one gives nothing.
+    /// Decodes UTF-16 around a hit. Both byte orders yield the same string, but differ in its start, and in whether
+    /// its last character or the one before its first is complete. Code units start at even offsets of a text,
+    /// which determines the byte order to try first.
     fn utf16(
         &self,
         format: &KeyFormat,
@@ -269,8 +270,8 @@ fn literals(formats: &[Hunted], encodings: Encodings) -> Vec<literal::Literal> {
 }
 
 impl Found {
-    /// What tells it from the other candidates of the window. The end is not it: in base64 that depends
-    /// on how much of what follows was decoded.
+    /// Identity of a candidate within the window. Its end is not included: in base64, it depends on how much of the
+    /// text after it was decoded.
     fn key(&self) -> (usize, usize, usize, Encoding) {
         let length = self.value.expose().len();
         (self.place.start, length, self.format, self.encoding)
@@ -286,7 +287,7 @@ fn matching(format: &KeyFormat, decoded: &decode::Decoded) -> Option<(Range<usiz
     ))
 }
 
-/// Keys are ASCII in every format; what is not UTF-8 is none.
+/// Keys of every format are ASCII, so a string that is not UTF-8 is not a key.
 fn value(key: &[u8]) -> Option<KeyValue> {
     std::str::from_utf8(key).ok().map(KeyValue::new)
 }

@@ -1,19 +1,19 @@
-//! Which searcher finds a set of literals fastest, and how they are found together with those that lines divide.
+//! Choice of the fastest searcher for a set of literals, combined with the search for divided ones.
 
 use super::folded::Folded;
 use super::literal::Literal;
 use super::packed::Packed;
 use super::sieve::Sieve;
 
-/// A literal in a text.
+/// Occurrence of a literal in a text.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hit<'a> {
     pub(super) literal: &'a Literal,
-    /// The place by which the hit is known: see [`Literal::lead`].
+    /// Place of the hit; see [`Literal::lead`].
     pub(super) at: usize,
 }
 
-/// A set of literals, prepared for being searched for.
+/// Set of literals, prepared for a search.
 #[derive(Debug)]
 pub(super) struct Search {
     searcher: Searcher,
@@ -27,7 +27,8 @@ enum Searcher {
 }
 
 impl Search {
-    /// The fastest search for `literals`, if there are any, in a text that is looked at as far as `reach` from a hit.
+    /// Returns the fastest search for `literals` in a text that is examined up to `reach` bytes from a hit, or
+    /// `None` if there are no literals.
     ///
     /// Vector instructions, where they take so many literals, are up to three times as fast as the sieve, which takes
     /// any number. `benches/scan_engine.rs` has the comparison.
@@ -53,7 +54,7 @@ impl Search {
         })
     }
 
-    /// Every search that can be chosen for so many literals.
+    /// Returns every kind of search that is possible with these literals.
     #[cfg(test)]
     pub(super) fn every(literals: &[Literal], reach: usize) -> Vec<Self> {
         let packed = Self::packed(literals, reach);
@@ -63,7 +64,7 @@ impl Search {
             .collect()
     }
 
-    /// Calls `found` for each literal in `text`, once for each place where it stands, in no order.
+    /// Calls `found` once for each occurrence of a literal in `text`, in no particular order.
     pub(super) fn run<'a>(&'a self, text: &[u8], found: &mut dyn FnMut(Hit<'a>)) {
         match &self.searcher {
             Searcher::Packed(packed) => packed.search(text, found),

@@ -1,30 +1,30 @@
-//! Finds any number of literals in a text.
+//! Search for any number of literals.
 //!
-//! Literals are long enough that not every byte has to be looked at. If the shortest has `n` bytes, then of the
-//! sequences of `g` bytes ("grams") that start in any `n - g + 1` neighboring places, one lies wholly in it. So it is
-//! enough to look at every `n - g + 1`th place, the *stride*: each gram there is hashed and looked up in a table that
-//! knows some gram of every literal for each way in which it can lie across the stride. That is three machine
-//! instructions per place and no branch. Where the table says yes, the whole literal is compared.
+//! Literals are long enough that not every byte must be examined. If the shortest has `n` bytes, then of the
+//! sequences of `g` bytes ("grams") that start in any `n - g + 1` neighboring places, one lies entirely in it. It
+//! is therefore enough to examine every `n - g + 1`th place, the *stride*: the gram there is hashed and looked up
+//! in a table that has a gram of every literal for each of its alignments with the stride. That takes three machine
+//! instructions per place and no branch. On a match, the whole literal is compared.
 //!
-//! Grams have three bytes, with which the stride is longest, or four, which are rarer in a text: better with many
-//! literals.
+//! Grams have three bytes, which permits the longest stride, or four, which are rarer in a text and therefore
+//! better with many literals.
 
 use super::frequency;
 use super::literal::{Literal, every_sequence};
 use super::search::Hit;
 
-/// The stride beyond which there is nothing left to gain: memory is the limit.
+/// Maximum stride. Beyond it there is nothing to gain, since memory is the bottleneck.
 const MAX_STRIDE: usize = 8;
-/// Places that are looked up before the one branch on whether any of them needs attention.
+/// Number of places that are looked up before a single branch on all of them.
 const GROUP: usize = 8;
-/// An odd number with no pattern to its bits.
+/// Odd number without a pattern in its bits.
 const MULTIPLIER: u32 = 0x9e37_79b1;
-/// Table sizes as powers of two: one that leaves room in the first-level cache, one for many literals.
+/// Table sizes as powers of two: one that leaves room in the first-level cache, and one for many literals.
 const SMALL: u32 = 14;
 const LARGE: u32 = 17;
 
-/// Measured on a current server: machine cycles for looking at one place, with either table, and for
-/// one that has to be inspected in vain.
+/// Measured on a current server: machine cycles for examining one place, with either table, and for inspecting a
+/// false positive.
 const SMALL_PROBE_CYCLES: f64 = 1.4;
 const LARGE_PROBE_CYCLES: f64 = 2.2;
 const ALARM_CYCLES: f64 = 30.0;
@@ -33,27 +33,27 @@ const CORRELATION: f64 = 4.0;
 /// A gram with more forms than this would fill the table.
 const MAX_FORMS: usize = 512;
 
-/// A set of literals, prepared for being searched for.
+/// Set of literals, prepared for a search.
 #[derive(Debug)]
 pub(super) struct Sieve {
     literals: Vec<Literal>,
     layout: Layout,
-    /// By hash: zero if no gram has it, else a bit for each remainder that a gram with this hash has.
+    /// Indexed by hash: zero if no gram has it, or else a bit for each remainder of a gram with this hash.
     table: Vec<u8>,
-    /// By gram, ascending.
+    /// Grams, in ascending order of their values.
     grams: Vec<Gram>,
 }
 
-/// How a text is looked at.
+/// Parameters of a search.
 #[derive(Debug, Clone, Copy)]
 struct Layout {
     stride: usize,
-    /// The length of a gram in bytes.
+    /// Length of a gram in bytes.
     gram: usize,
     table_bits: u32,
 }
 
-/// A few bytes, as a number, that stand `at` bytes after the start of a literal.
+/// Gram, as a number, that occurs `at` bytes after the start of a literal.
 #[derive(Debug, Clone, Copy)]
 struct Gram {
     value: u32,
@@ -83,10 +83,10 @@ impl Sieve {
         }
     }
 
-    /// Calls `found` for each literal in `text`, once for each place where it stands, in no order.
+    /// Calls `found` once for each occurrence of a literal in `text`, in no particular order.
     pub(super) fn search<'a>(&'a self, text: &[u8], found: &mut dyn FnMut(Hit<'a>)) {
-        // What the layout says is constant in the loop, so that the compiler can lay out its places without
-        // arithmetic and prove the look-ups to be in bounds.
+        // The layout is constant within the loop, so that the compiler can unroll it without arithmetic and prove
+        // the lookups to be in bounds.
         macro_rules! sweep {
             ($($stride:literal)*) => {
                 match (self.layout.stride, self.layout.gram, self.layout.table_bits) {
@@ -121,7 +121,7 @@ impl Sieve {
         self.inspect::<STRIDE, GRAM>(text, at, text.len(), found);
     }
 
-    /// Looks at the places from `from` to before `to`, in a group of which there may be a literal.
+    /// Inspects the places from `from` up to `to`, a group that may contain a literal.
     #[cold]
     #[inline(never)]
     fn inspect<'a, const STRIDE: usize, const GRAM: usize>(
@@ -178,7 +178,7 @@ impl Layout {
     }
 }
 
-/// A layout, what it costs, and the grams that go with it.
+/// Layout with its cost and grams.
 struct Plan {
     layout: Layout,
     /// For each literal, the places of its chosen grams.
@@ -187,14 +187,14 @@ struct Plan {
 }
 
 impl Plan {
-    /// `None` if some literal is too short for the layout.
+    /// Returns the plan for a layout, or `None` if some literal is too short for it.
     fn new(literals: &[Literal], layout: Layout) -> Option<Self> {
         let mut alarms = 0.0;
         let mut chosen = Vec::with_capacity(literals.len());
         for literal in literals {
             let mut places = Vec::with_capacity(layout.stride);
-            // A literal lies across the stride in as many ways as the stride is long, and exactly one of
-            // its chosen grams is looked at in each: so it is found, and found once.
+            // A literal has as many alignments with the stride as the stride is long, and exactly one of its chosen
+            // grams is examined in each. It is therefore found, and found only once.
             for remainder in 0..layout.stride {
                 let (place, rate) = literal
                     .bytes
@@ -242,8 +242,8 @@ impl Plan {
     }
 }
 
-/// How often the table says yes because of a gram, per place that is looked at: when the text really has
-/// it, and when something else in the text has its hash. `None` if it has too many forms.
+/// Returns the rate of table matches caused by a gram, per examined place: those where the text really contains it,
+/// and those where other bytes have the same hash. Returns `None` if the gram has too many forms.
 fn alarm_rate(gram: &[Vec<u8>], table_bits: u32) -> Option<f64> {
     let forms = frequency::forms(gram);
     if forms > MAX_FORMS {
@@ -259,8 +259,8 @@ fn four_bytes(group: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([group[at], group[at + 1], group[at + 2], group[at + 3]])
 }
 
-/// Where in the table the first `gram` bytes of `word` are found, and the bit of the entry that is theirs. The bytes
-/// behind them are shifted out of the product.
+/// Returns the table index of the first `gram` bytes of `word`, and their bit within the entry. The bytes after
+/// them are shifted out of the product.
 #[inline]
 fn slot(word: u32, gram: usize, shift: u32) -> (usize, u8) {
     let multiplier = MULTIPLIER << (32 - 8 * gram);

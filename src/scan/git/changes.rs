@@ -1,42 +1,42 @@
-//! Reads the changes that `git diff-tree` and `git diff-index` list with `--raw -z`.
+//! Parser of the changes that `git diff-tree` and `git diff-index` list with `--raw -z`.
 
 use std::io::{self, BufRead};
 use std::path::PathBuf;
 
 use super::path_of;
 
-/// The mode of a submodule, whose contents are another repository's.
+/// Mode of a submodule, whose contents belong to another repository.
 const SUBMODULE: &[u8] = b"160000";
 
-/// The changes that a git command lists, one after the other.
+/// Changes listed by a git command, one after another.
 #[derive(Debug)]
 pub(super) struct Changes<R> {
     output: R,
     token: Vec<u8>,
-    /// The commit that the changes that follow belong to.
+    /// Commit of the changes that follow.
     commit: Option<String>,
 }
 
-/// A change of one path.
+/// Change of one path.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Change {
-    /// The commit that made it, where commits are compared.
+    /// Commit that made the change, if commits are compared.
     pub(super) commit: Option<String>,
-    /// What the path had before, a hash in hexadecimal; all zeros for nothing.
+    /// Object that the path had before, as a hash in hexadecimal; all zeros if none.
     pub(super) before: String,
-    /// What it has since.
+    /// Object that the path has now.
     pub(super) after: After,
     pub(super) path: PathBuf,
 }
 
-/// What a path has after a change.
+/// State of a path after a change.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum After {
-    /// A file or a link with these contents: a hash in hexadecimal.
+    /// File or link with these contents, as a hash in hexadecimal.
     Blob(String),
-    /// Nothing that has contents in this repository: it was removed, or it is a submodule.
+    /// No contents in this repository: the path was removed, or is a submodule.
     Nothing,
-    /// Several versions, which a merge could not make one.
+    /// Several versions that a merge could not combine.
     Unmerged,
 }
 
@@ -49,7 +49,7 @@ impl<R: BufRead> Changes<R> {
         }
     }
 
-    /// The next change; none at the end.
+    /// Returns the next change, or `None` at the end.
     pub(super) fn next(&mut self) -> io::Result<Option<Change>> {
         while self.read_token()? {
             if !self.token.starts_with(b":") {
@@ -69,7 +69,7 @@ impl<R: BufRead> Changes<R> {
         Ok(None)
     }
 
-    /// Reads up to the next zero byte; false at the end.
+    /// Reads up to the next zero byte. Returns `false` at the end.
     fn read_token(&mut self) -> io::Result<bool> {
         self.token.clear();
         let read = self.output.read_until(0, &mut self.token)?;
@@ -78,8 +78,9 @@ impl<R: BufRead> Changes<R> {
     }
 }
 
-/// What a path had, at the first parent, and has. A change against several parents starts with a colon
-/// for each; then come a mode for each and for the result, likewise the objects, and the kind of change.
+/// Returns the object that a path had at the first parent, and the state that it has. A change relative to several
+/// parents starts with a colon for each, followed by a mode for each and for the result, the objects likewise, and
+/// the kind of change.
 fn sides(change: &[u8]) -> (String, After) {
     let parents = change.iter().take_while(|byte| **byte == b':').count();
     let words: Vec<_> = change[parents..].split(|byte| *byte == b' ').collect();

@@ -1,4 +1,4 @@
-//! Runs `git` on a repository that is not trusted.
+//! Execution of `git` on a repository that is not trusted.
 
 use std::cell::OnceCell;
 use std::ffi::{OsStr, OsString};
@@ -12,8 +12,8 @@ use super::{HistoryError, path_of, special};
 
 const ASK: &str = "look at the repository";
 
-/// What the environment may say about where a repository is. Git says it to its hooks: the index of
-/// `git commit --all` or `git commit FILE` is a temporary file that only `GIT_INDEX_FILE` names.
+/// Environment variables that locate a repository. Git sets them for its hooks: the index of `git commit --all` or
+/// `git commit FILE` is a temporary file that only `GIT_INDEX_FILE` names.
 const WHEREABOUTS: [&str; 9] = [
     "GIT_DIR",
     "GIT_WORK_TREE",
@@ -26,31 +26,31 @@ const WHEREABOUTS: [&str; 9] = [
     "GIT_DISCOVERY_ACROSS_FILESYSTEM",
 ];
 
-/// A repository to run git on.
+/// Repository on which git is run.
 #[derive(Debug)]
 pub(super) struct Repository {
     place: Place,
     lender: OnceCell<Lender>,
-    /// What git is told to take for the list of commits without parents, once that is known.
+    /// File that git uses as the list of commits without parents, once it is known.
     shallow: OnceCell<PathBuf>,
 }
 
-/// Where git looks for a repository.
+/// Place where git searches for a repository.
 #[derive(Debug)]
 pub(super) enum Place {
     /// In this folder.
     At(PathBuf),
-    /// In this folder and those above it.
+    /// This folder and those above it.
     Around(PathBuf),
-    /// Where the environment says, or else around the current folder.
+    /// The place named by the environment, or else around the current folder.
     Told,
 }
 
-/// What tells one repository, or one of its work trees, from another.
+/// Identity of a repository and its work tree.
 #[derive(Debug)]
 struct Identity {
     git_dir: PathBuf,
-    /// The top folder of the work tree. A bare repository has none.
+    /// Top folder of the work tree. `None` for a bare repository.
     top: Option<PathBuf>,
 }
 
@@ -65,8 +65,8 @@ impl Repository {
         })
     }
 
-    /// The repository at `path`, which is its working tree, its `.git` or a bare repository. A folder
-    /// inside a working tree is refused: it would be surprising to scan all that is around it.
+    /// Opens the repository at `path`, which is a working tree, its `.git` or a bare repository. A folder inside a
+    /// working tree is refused: to scan everything around it would be surprising.
     pub(super) fn open(path: &Path) -> Result<Self, HistoryError> {
         let path = path.canonicalize().map_err(HistoryError::Unreadable)?;
         let repository = Self::new(Place::At(path))?;
@@ -76,8 +76,8 @@ impl Repository {
         }
     }
 
-    /// The repository that holds `path`, or without one the repository that `git` itself would take here.
-    /// What the environment says counts unless `path` lies in another repository than that.
+    /// Opens the repository that contains `path`, or if `path` is `None` the one that `git` itself would use here.
+    /// The environment applies unless `path` is in a different repository.
     pub(super) fn around(path: Option<&Path>) -> Result<Self, HistoryError> {
         let Some(path) = path else {
             let told = Self::new(Place::Told)?;
@@ -104,7 +104,7 @@ impl Repository {
         found.map(|_| around)
     }
 
-    /// Which repository it is, if it is one.
+    /// Returns the identity of the repository, or the error that says why there is none.
     fn identity(&self) -> Result<Result<Identity, HistoryError>, HistoryError> {
         let git_dir = match self.ask(&["rev-parse", "--absolute-git-dir"])? {
             Ok(git_dir) => path_of(&git_dir),
@@ -118,7 +118,7 @@ impl Repository {
         }))
     }
 
-    /// What a git command answers, without the line feed at its end, or else what it complains about.
+    /// Runs a git command. Returns its output without the trailing line feed, or else its complaint.
     pub(super) fn ask(&self, arguments: &[&str]) -> Result<Result<Vec<u8>, String>, HistoryError> {
         let (status, mut answer, complaints) = self.answer(arguments)?;
         if !status.success() {
@@ -145,7 +145,7 @@ impl Repository {
 
     /// The identifier of the commit that a revision stands for, if it stands for one.
     pub(super) fn commit(&self, revision: &str) -> Result<Option<String>, HistoryError> {
-        // The revision by itself first: `:/text` would take what is added to it as text.
+        // The revision is resolved by itself first: `:/text` would treat a suffix as text.
         let Some(object) = self.verify(revision)? else {
             return Ok(None);
         };
@@ -156,15 +156,16 @@ impl Repository {
         let verify = ["rev-parse", "--verify", "--quiet", "--end-of-options"];
         let answer = self.ask(&[&verify, [revision].as_slice()].concat())?;
         let id = answer.ok().and_then(|id| String::from_utf8(id).ok());
-        // `^HEAD` names what is left out, not an object.
+        // `^HEAD` names an exclusion, not an object.
         Ok(id.filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit())))
     }
 
-    /// A git command that runs nothing that the repository's own configuration names, asks nobody, writes
-    /// nothing, fetches nothing, and is told by the environment where to look only if that is wanted.
+    /// Returns a git command that runs no program named by the repository's own configuration, prompts for nothing,
+    /// writes nothing and fetches nothing. Variables that locate a repository are passed on only for
+    /// [`Place::Told`].
     ///
-    /// Only plumbing belongs here: it runs no hook, filter, pager or alias and verifies no signature. What
-    /// else a configuration can name is reached by transports, or refreshes the index.
+    /// Only plumbing belongs here: it runs no hook, filter, pager or alias and verifies no signature. Everything
+    /// else that a configuration can name is reached by transports, or by refreshing the index.
     pub(super) fn git(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("git");
         self.look_there(&mut command);
@@ -180,23 +181,23 @@ impl Repository {
             .env("GIT_CONFIG_GLOBAL", null_device())
             .env("GIT_OPTIONAL_LOCKS", "0")
             .env("GIT_TERMINAL_PROMPT", "0")
-            // Objects that a partial clone lacks are reported, not fetched. Versions before 2.45 do not know
-            // this, and `protocol.allow` gives way to `protocol.ext.allow` of the repository, whose programs
-            // anybody may name. No transport is in the empty list, and nothing is stronger than it.
+            // Objects that a partial clone lacks are reported, not fetched. Versions before 2.45 do not know this
+            // variable, and `protocol.allow` yields to `protocol.ext.allow` of the repository, whose programs
+            // anybody may name. No transport is in the empty list, which overrides everything.
             .env("GIT_NO_LAZY_FETCH", "1")
             .env("GIT_ALLOW_PROTOCOL", "")
-            // What replacements and grafts hide is history too.
+            // History hidden by replacements and grafts is history too.
             .env("GIT_NO_REPLACE_OBJECTS", "1")
             .env("GIT_GRAFT_FILE", null_device())
             .args(["--no-pager", "--literal-pathspecs"])
-            // Somebody else's repository is as good as ours: nothing of it is run.
+            // Ownership does not matter, since nothing of the repository is run.
             .args(["-c", "safe.directory=*"])
             .args(["-c", "core.fsmonitor=false"])
             .args(["-c", "core.hooksPath=/dev/null"])
             .args(["-c", "protocol.allow=never"])
             .args(["-c", "gc.auto=0"])
             .args(["-c", "maintenance.auto=false"])
-            // A cache that could be out of date, or say less than the commits do.
+            // A cache that could be outdated, or omit some of the commits.
             .args(["-c", "core.commitGraph=false"])
             .args(arguments)
             .stdin(Stdio::null())
@@ -205,7 +206,7 @@ impl Repository {
         command
     }
 
-    /// Lets a git command look for the repository where it is.
+    /// Sets the folder and the environment by which a git command finds the repository.
     fn look_there(&self, command: &mut Command) {
         let told = matches!(self.place, Place::Told);
         for (name, _) in std::env::vars_os() {
@@ -229,7 +230,7 @@ impl Repository {
         }
     }
 
-    /// Starts a git command; `what` it does is for errors.
+    /// Starts a git command. `what` is its purpose, for errors.
     pub(super) fn start(
         &self,
         what: &'static str,
@@ -239,7 +240,7 @@ impl Repository {
         Running::start(what, self.git(arguments).stdin(input))
     }
 
-    /// Starts a git command that needs nothing but objects.
+    /// Starts a git command that needs only objects.
     pub(super) fn start_reading(
         &self,
         what: &'static str,
@@ -257,7 +258,7 @@ impl Repository {
         Running::start(what, command.stdin(input))
     }
 
-    /// A path that git tells, which may be relative to where it looked.
+    /// Resolves a path printed by git, which may be relative to the folder in which git ran.
     pub(super) fn told_path(&self, told: &[u8]) -> PathBuf {
         match &self.place {
             Place::At(folder) | Place::Around(folder) => folder.join(path_of(told)),
@@ -265,14 +266,14 @@ impl Repository {
         }
     }
 
-    /// The file that the environment names as the list of commits without parents, if it counts.
+    /// Returns the file that the environment names as the list of commits without parents, if it applies.
     pub(super) fn told_shallow(&self) -> Option<PathBuf> {
         let told =
             std::env::var_os("GIT_SHALLOW_FILE").filter(|_| matches!(self.place, Place::Told));
         told.map(PathBuf::from)
     }
 
-    /// Takes these commits from here on for those without parents, and no others.
+    /// Treats exactly these commits, one per line, as those without parents from now on.
     pub(super) fn set_shallow(&self, commits: &str) -> Result<(), HistoryError> {
         let path = self
             .lender()?
@@ -282,7 +283,7 @@ impl Repository {
         Ok(())
     }
 
-    /// What lends this repository's objects.
+    /// Returns the repository that lends the objects of this one.
     fn lender(&self) -> Result<&Lender, HistoryError> {
         if let Some(lender) = self.lender.get() {
             return Ok(lender);
@@ -294,7 +295,7 @@ impl Repository {
         })?;
         let objects = self.told_path(&objects);
         let objects = objects.canonicalize().map_err(HistoryError::Unreadable)?;
-        // A git that does not know the question knows SHA-1 only.
+        // A version of git that does not support the option supports only SHA-1.
         let format = self.ask(&["rev-parse", "--show-object-format"])?;
         let format = String::from_utf8(format.unwrap_or_default()).unwrap_or_default();
         let lender = Lender::new(objects, &format).map_err(HistoryError::NoFolder)?;
@@ -303,8 +304,9 @@ impl Repository {
 }
 
 impl Identity {
-    /// Whether the environment, which says this, means the repository that holds `folder`; `found` is what
-    /// is there without it. That one is another if its work tree is a folder inside this one's.
+    /// Returns whether this repository, which the environment names, is meant for `folder`. `found` is the
+    /// repository found there without the environment. It takes precedence if its work tree is a folder inside this
+    /// one's.
     fn is_meant(&self, folder: &Path, found: Option<&Self>) -> bool {
         let Some(found) = found else {
             return self.holds(folder);

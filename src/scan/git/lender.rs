@@ -1,8 +1,8 @@
-//! A repository of our own that lends another one's objects.
+//! Empty repository that lends the objects of another one.
 //!
-//! What reads contents never sees the scanned repository's configuration, only its folder of objects: a
-//! partial clone's objects are not fetched, whichever git it is, and nothing else that a configuration can
-//! name is run.
+//! Commands that read contents see only the folder of objects of the scanned repository, and never its
+//! configuration: no version of git fetches the missing objects of a partial clone, and no program that a
+//! configuration can name is run.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-/// An empty repository in a temporary folder, and the folder of objects that it is to read.
+/// Empty repository in a temporary folder, and the folder of objects that it reads.
 #[derive(Debug)]
 pub(super) struct Lender {
     folder: TempDir,
@@ -18,7 +18,7 @@ pub(super) struct Lender {
 }
 
 impl Lender {
-    /// Makes the repository. `object_format` is how names of objects are made: `sha1` or `sha256`.
+    /// Creates the repository. `object_format` is the hash function of object names: `sha1` or `sha256`.
     pub(super) fn new(objects: PathBuf, object_format: &str) -> io::Result<Self> {
         let folder = TempDir::with_prefix("rescind-")?;
         let root = folder.path();
@@ -35,19 +35,19 @@ impl Lender {
         Ok(Self { folder, objects })
     }
 
-    /// Writes a list of commits without parents, one a line, and gives its path.
+    /// Writes a list of commits without parents, one per line, and returns its path.
     pub(super) fn shallow(&self, commits: &str) -> io::Result<PathBuf> {
         let path = self.folder.path().join("commits-without-parents");
         fs::write(&path, commits)?;
         Ok(path)
     }
 
-    /// Where the repository is.
+    /// Returns the folder of the repository.
     pub(super) fn git_dir(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Where the objects are.
+    /// Returns the folder of the objects.
     pub(super) fn objects(&self) -> &Path {
         &self.objects
     }

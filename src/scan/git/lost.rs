@@ -1,4 +1,4 @@
-//! Names the objects that a repository should have and does not.
+//! Identification of objects that a repository should have but lacks.
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry as Place};
@@ -10,16 +10,16 @@ use super::objects::{Contents, Entry, Kind, broken};
 use super::{Closed, HistoryError, Outlet, path_of};
 use crate::scan::{GitKind, LostObject};
 
-/// The reason that an object was not scanned.
+/// Reason that an object was not scanned.
 pub(super) const LACKS: &str = "the repository lacks this object";
 
-/// Of so many missing objects it is found out what they are. A partial clone may lack millions.
+/// Maximum number of missing objects that are identified. A partial clone may lack millions.
 const EXPLAINED_MAX: usize = 100_000;
 
-/// A larger folder, commit or tag is not looked into for what it refers to.
+/// Maximum size in bytes of a folder, commit or tag that is read for its references.
 const READ_MAX: u64 = 64 << 20;
 
-/// Missing objects, and what refers to them.
+/// Missing objects, and what is known of them from the objects that refer to them.
 #[derive(Debug, Default)]
 pub(super) struct Lost {
     ids: BTreeSet<String>,
@@ -27,9 +27,9 @@ pub(super) struct Lost {
 }
 
 impl Lost {
-    /// Takes note of a missing object, or reports it at once when there are too many.
+    /// Records a missing object, or reports it at once if there are too many.
     pub(super) fn add(&mut self, id: String, outlet: Outlet<'_>) -> Result<(), Closed> {
-        // What git has for a reference that it cannot read, and of which it complains elsewhere.
+        // Git prints this for a reference that it cannot read, and reports it elsewhere.
         if id.bytes().all(|digit| digit == b'0') {
             return Ok(());
         }
@@ -41,14 +41,14 @@ impl Lost {
         outlet.lost(LostObject { kind, id }, None, LACKS)
     }
 
-    /// Takes note of a missing commit.
+    /// Records a missing commit.
     pub(super) fn add_commit(&mut self, id: String) {
         self.known.insert(id.clone(), ("commit", None));
         self.ids.insert(id);
     }
 
-    /// Reports all of them. What they are and where they belong is told by what refers to them; should that not
-    /// be readable either, they are reported without.
+    /// Reports all missing objects, with their type and path if they can be determined from the objects that refer
+    /// to them.
     pub(super) fn report(
         mut self,
         repository: &Repository,
@@ -64,7 +64,7 @@ impl Lost {
         Ok(())
     }
 
-    /// Looks for them in every commit, folder and tag that is there.
+    /// Searches every existing commit, folder and tag for references to the missing objects.
     fn explain(&mut self, repository: &Repository) -> Result<(), HistoryError> {
         let mut contents = Contents::of_references(repository)?;
         let mut text = Vec::new();
@@ -114,7 +114,7 @@ impl Lost {
         }
     }
 
-    /// Entries are a mode, a name, a zero byte and a hash of `width` bytes.
+    /// Parses the entries of a folder: a mode, a name, a zero byte and a hash of `width` bytes each.
     fn look_into_folder(&mut self, mut text: &[u8], width: usize, path: Option<&PathBuf>) {
         while let Some(end) = text.iter().position(|byte| *byte == 0) {
             let Some(hash) = text.get(end + 1..end + 1 + width) else {
@@ -126,7 +126,7 @@ impl Lost {
             let (mode, name) = entry.split_at(space.unwrap_or_default());
             let kind = match mode {
                 b"40000" | b"040000" => "tree",
-                // A submodule's commit is another repository's.
+                // The commit of a submodule belongs to another repository.
                 b"160000" => continue,
                 _ => "blob",
             };
@@ -137,14 +137,14 @@ impl Lost {
     }
 }
 
-/// The lines at the start of a commit or a tag: a name and a value each.
+/// Returns the names and values of the header lines of a commit or a tag.
 pub(super) fn headers(text: &[u8]) -> impl Iterator<Item = (&str, &str)> {
     let lines = text.split(|byte| *byte == b'\n');
     let lines = lines.take_while(|line| !line.is_empty());
     lines.filter_map(|line| std::str::from_utf8(line).ok()?.split_once(' '))
 }
 
-/// Those of these objects that the repository lacks.
+/// Returns those of the named objects that the repository lacks.
 pub(super) fn lacking(
     repository: &Repository,
     names: Vec<String>,
@@ -168,7 +168,8 @@ fn hexadecimal(bytes: &[u8]) -> String {
     digits.collect()
 }
 
-/// Reads a list of names, one a line, of a file that may be anything.
+/// Reads object names, one per line, from a file of at most `max` bytes that may be anything. A file that does not
+/// exist is empty.
 pub(super) fn read_names(path: &std::path::Path, max: u64) -> io::Result<Vec<String>> {
     let kind = match std::fs::metadata(path) {
         Ok(kind) => kind,

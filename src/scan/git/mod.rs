@@ -1,5 +1,5 @@
-//! Scans what a repository holds, through the `git` program: its whole history ([`scan_history`]), what is
-//! staged for the next commit ([`scan_staged`]), or what the commits since another one added
+//! Scans of git repositories, by means of the `git` program: the whole history ([`scan_history`]), the changes
+//! staged for the next commit ([`scan_staged`]), or the additions of the commits since another one
 //! ([`scan_since`]).
 //!
 //! History is what branches, tags, stashes, notes and every other reference lead to. Git lists the
@@ -35,21 +35,21 @@ use objects::{Contents, Entry, Kind};
 pub use since::scan_since;
 pub use staged::scan_staged;
 
-/// Why a repository cannot be scanned, or not to its end.
+/// Error that prevents a repository from being scanned, or from being scanned completely.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
-    /// There is no program `git`.
+    /// The program `git` is not installed.
     #[error(
         "the program `git` was not found: install git; files are scanned without it by `rescind scan PATH`"
     )]
     NoGit,
-    /// Git cannot be run.
+    /// The program `git` cannot be run.
     #[error("the program `git` cannot be run: {0}")]
     CannotRun(#[source] io::Error),
-    /// There is no room for what git needs to read objects.
+    /// The temporary folder that git needs to read objects cannot be created.
     #[error("no temporary folder can be made: {0}; set TMPDIR to one that can be written to")]
     NoFolder(#[source] io::Error),
-    /// The path cannot be looked at.
+    /// The path cannot be examined.
     #[error("it cannot be read: {0}")]
     Unreadable(#[source] io::Error),
     /// There is something in the repository that is neither a file nor a folder.
@@ -65,43 +65,43 @@ pub enum HistoryError {
         "it is not the top folder of a git repository, nor a bare one; without --git its files are scanned ({complaint})"
     )]
     NotARepository {
-        /// What git says.
+        /// Message of git.
         complaint: String,
     },
-    /// The path lies in no repository.
+    /// The path is not inside a repository.
     #[error("it is not in a git repository, whose files are staged and committed ({complaint})")]
     NoRepository {
-        /// What git says.
+        /// Message of git.
         complaint: String,
     },
-    /// A bare repository has no index.
+    /// The repository is bare, and a bare repository has no index.
     #[error("it is a bare repository, in which nothing is staged; --git scans its history")]
     NothingStaged,
-    /// There is no such commit.
+    /// The revision is not a commit of the repository.
     #[error(
         "there is no commit `{revision}` in the repository: `git log` shows what there is; in a shallow clone `git fetch --unshallow` gets the rest"
     )]
     UnknownRevision {
-        /// What was to be a commit.
+        /// Revision given by the user.
         revision: String,
     },
-    /// The current branch has no commit.
+    /// The current branch has no commits.
     #[error("the current branch has no commits yet; --staged scans what the first one will hold")]
     NoCommits,
-    /// Git ended with an error.
+    /// Git exited with an error.
     #[error("git failed to {what}: {complaint}; `git fsck` tells more")]
     Failed {
-        /// What it was asked to do.
+        /// Purpose of the command.
         what: &'static str,
-        /// What it says.
+        /// Message of git.
         complaint: String,
     },
     /// The connection to git broke.
     #[error("git stopped while it had to {what}: {source}")]
     Broken {
-        /// What it was asked to do.
+        /// Purpose of the command.
         what: &'static str,
-        /// How that was noticed.
+        /// Error that revealed it.
         #[source]
         source: io::Error,
     },
@@ -116,13 +116,13 @@ impl HistoryError {
     }
 }
 
-/// Scans the whole history of the repository at `path` and reports to `counters` and `events`.
+/// Scans the whole history of the repository at `path`, and reports to `counters` and `events`.
 ///
-/// Ends early, without an error, when nobody listens to `events` any more.
+/// Returns early, without an error, once the receiver of `events` is dropped.
 ///
 /// # Errors
-/// When git is not there, `path` is no repository, or git fails on the way; what was found before that
-/// has been reported.
+/// Returns an error if git is not installed, `path` is not a repository, or git fails. Everything found before the
+/// failure has been reported.
 pub fn scan_history(
     path: &Path,
     engine: &Engine,
@@ -132,7 +132,7 @@ pub fn scan_history(
     let outlet = Outlet { counters, events };
     let repository = Repository::open(path)?;
     let mut findings = Vec::new();
-    // That git fails on the way must not hide what was found until then.
+    // A failure of git must not hide what was found before it.
     let read = scan_objects(&repository, path, engine, outlet, &mut findings);
     if let Err(error) = origins::trace(&repository, &mut findings) {
         let _ = outlet.unread(path, error.to_string());
@@ -145,7 +145,7 @@ pub fn scan_history(
     read
 }
 
-/// Scans every object. What is found in files still lacks its commit.
+/// Scans every object. Findings in files do not have their commit yet.
 fn scan_objects(
     repository: &Repository,
     path: &Path,
@@ -180,7 +180,7 @@ fn scan_objects(
         outlet.counters.scanned(read.map_err(objects::broken)?);
     }
     let passed_over = contents.finish();
-    // Whether or not git came to its end, what is missing is named.
+    // Missing objects are named whether or not git completed.
     if lost.report(repository, outlet) == Err(Closed) {
         return Ok(());
     }
@@ -195,13 +195,13 @@ fn scan_objects(
     Ok(())
 }
 
-/// Returns what git says of references that lead nowhere. Listing objects, it passes over them in silence.
+/// Returns git's messages about broken references, which it skips silently when listing objects.
 fn broken_references(repository: &Repository) -> Result<Vec<String>, HistoryError> {
     let (_, _, complaints) = repository.answer(&["for-each-ref", "--format="])?;
     Ok(running::left_out(&complaints))
 }
 
-/// A path inside a repository, which is bytes.
+/// Converts the bytes of a path inside a repository.
 fn path_of(bytes: &[u8]) -> PathBuf {
     #[cfg(unix)]
     {

@@ -1,4 +1,4 @@
-//! Lists the objects of a history and reads their contents.
+//! Listing of the objects of a history, and reading of their contents.
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::PathBuf;
@@ -14,34 +14,34 @@ use crate::scan::GitKind;
 const LIST: &str = "list the objects of the history";
 const READ: &str = "read an object";
 
-/// One object of a history.
+/// Object of a history.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) kind: Kind,
-    /// Its name, a hash in hexadecimal.
+    /// Object name: a hash in hexadecimal.
     pub(super) id: String,
-    /// A path at which some commit has it.
+    /// A path at which some commit has the object.
     pub(super) path: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Text(GitKind),
-    /// A folder, which has no text.
+    /// Folder, which has no text.
     Folder,
-    /// Something refers to it, but the repository does not have it: a partial clone, or a broken one.
+    /// Object that another one refers to but the repository lacks, because it is a partial clone or damaged.
     Missing,
 }
 
-/// The objects of a history one after the other. Reading it reads the current one's contents.
+/// Objects of a history, one after another. Reading from it reads the contents of the current one.
 ///
-/// One process writes them out. A thread tells it their names; where it gets them from other processes,
-/// those are held on to until their end.
+/// One process writes the objects out, and a thread sends it their names. If the names come from other processes,
+/// those are kept until they end.
 pub(super) struct Contents {
     output: BufReader<Listening>,
     /// How much of the current object was not read.
     left: u64,
-    /// Whether an object was read, after whose contents comes a line feed.
+    /// Set once an object was read, whose contents a line feed follows.
     started: bool,
     line: Vec<u8>,
     feeder: JoinHandle<io::Result<()>>,
@@ -49,13 +49,13 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// All objects of the history that have a text, and those that are missing. Two more processes do the work:
-    /// one lists all objects, the other says which of them are folders.
+    /// Starts reading all objects of the history that have a text, and those that are missing. Two more processes
+    /// take part: one lists all objects, the other determines which of them are folders.
     pub(super) fn of_history(repository: &Repository) -> Result<Self, HistoryError> {
         Self::of_kinds(repository, |kind| kind != b"tree")
     }
 
-    /// The objects of the history that refer to others: commits, folders and tags.
+    /// Starts reading the objects of the history that refer to others: commits, folders and tags.
     pub(super) fn of_references(repository: &Repository) -> Result<Self, HistoryError> {
         Self::of_kinds(repository, |kind| !matches!(kind, b"blob" | b"missing"))
     }
@@ -75,7 +75,7 @@ impl Contents {
         })
     }
 
-    /// The objects of these names, in their order and without a path.
+    /// Starts reading the named objects, in this order and without a path.
     pub(super) fn of_names(
         repository: &Repository,
         names: Vec<String>,
@@ -88,7 +88,7 @@ impl Contents {
         })
     }
 
-    /// Starts the process that writes out the objects that `feed` tells it.
+    /// Starts the process that writes out the objects named by `feed`.
     fn start(
         repository: &Repository,
         mut processes: Vec<Running>,
@@ -111,7 +111,7 @@ impl Contents {
             started: false,
             line: Vec::new(),
             feeder: thread::spawn(move || match wanted.map(BufWriter::new).map(feed) {
-                // The reader stopped, and will say why if it was not told to.
+                // The reader exited, and reports why unless it was asked to.
                 Some(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
                 told => told.unwrap_or(Ok(())),
             }),
@@ -119,7 +119,7 @@ impl Contents {
         })
     }
 
-    /// The next object, whose contents can be read from `self` then.
+    /// Advances to the next object, whose contents can then be read from `self`. Returns `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<Entry>, HistoryError> {
         self.skip_rest().map_err(broken)?;
         self.line.clear();
@@ -154,8 +154,8 @@ impl Contents {
         Ok(())
     }
 
-    /// Returns whether all processes came to a good end, and so whether those were all objects, but for what git says it
-    /// passed over.
+    /// Waits for all processes. Success means that all objects were listed, except for those that git reports to
+    /// have skipped, which are returned.
     pub(super) fn finish(self) -> Result<Vec<String>, HistoryError> {
         let fed = self.feeder.join();
         let mut passed_over = Vec::new();
@@ -179,7 +179,7 @@ impl Read for Contents {
     }
 }
 
-/// Starts listing every object that a reference leads to, with a path for those that have one.
+/// Starts listing every object reachable from a reference, with a path if it has one.
 fn list_objects(repository: &Repository) -> Result<Running, HistoryError> {
     let arguments = [
         "rev-list",
@@ -193,7 +193,7 @@ fn list_objects(repository: &Repository) -> Result<Running, HistoryError> {
     Ok(list)
 }
 
-/// The commits of all stashes, one a line. The reference `refs/stash` is only the newest of them.
+/// Returns the commits of all stashes, one per line. The reference `refs/stash` is only the latest of them.
 pub(super) fn stashes(repository: &Repository) -> Result<Vec<u8>, HistoryError> {
     let stashes = repository.answer(&["rev-list", "--walk-reflogs", "refs/stash"])?;
     let (status, stashes, _) = stashes;
@@ -205,7 +205,7 @@ pub(super) fn stashes(repository: &Repository) -> Result<Vec<u8>, HistoryError> 
     })
 }
 
-/// Passes on the names of the objects of the kinds that are wanted.
+/// Forwards the names of the objects of the wanted kinds.
 fn feed(
     mut kinds: BufReader<ChildStdout>,
     wanted: fn(&[u8]) -> bool,

@@ -1,4 +1,4 @@
-//! Tells which commit introduced a file's contents, and under which path.
+//! Attribution of findings in files to the commits that introduced them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader};
@@ -14,14 +14,15 @@ use crate::scan::{Finding, GitKind};
 
 const TRACE: &str = "trace candidates to their commits";
 
-/// By object, the findings in it.
+/// Findings by the object that contains them.
 type Wanted<'a> = HashMap<String, Vec<&'a mut Finding>>;
 
-/// Gives each finding in a file the oldest commit that has its contents, and the path that it has there.
+/// Sets the commit of each finding in a file to the oldest one that has its contents, and the path to the one in
+/// that commit.
 ///
-/// At first only commits are looked at that touch a path where such contents are known to be, so that it is
-/// cheap where findings are few. But the list of objects cuts paths at a line break and drops blanks at their
-/// ends: what is not found like that is looked for in all commits.
+/// The first pass covers only the commits that touch a known path of such contents, so that it is cheap if there
+/// are few findings. However, the list of objects cuts paths at a line break and drops blanks at their ends, so
+/// whatever is not found this way is searched for in all commits.
 pub(super) fn trace(repository: &Repository, findings: &mut [Finding]) -> Result<(), HistoryError> {
     let mut wanted = Wanted::new();
     for finding in findings {
@@ -42,7 +43,7 @@ pub(super) fn trace(repository: &Repository, findings: &mut [Finding]) -> Result
     trace_in(repository, &mut wanted, &BTreeSet::new())
 }
 
-/// The same, in commits that touch `paths`, or in all if there is none.
+/// Traces in the commits that touch `paths`, or in all commits if there are none.
 fn trace_in(
     repository: &Repository,
     wanted: &mut Wanted<'_>,
@@ -75,7 +76,7 @@ fn trace_in(
     Ok(())
 }
 
-/// Starts listing the commits that touch `paths`, or all if there is none, oldest first.
+/// Starts listing the commits that touch `paths`, or all commits if there are none, oldest first.
 fn list_commits(
     repository: &Repository,
     paths: &BTreeSet<PathBuf>,
@@ -101,7 +102,7 @@ fn list_commits(
     Ok(commits)
 }
 
-/// Takes out of `wanted` what the changes, commit by commit, introduce.
+/// Assigns the contents that each commit introduces to their findings, and removes these from `wanted`.
 fn assign(changes: impl BufRead, wanted: &mut Wanted<'_>) -> Result<(), HistoryError> {
     let mut changes = Changes::new(changes);
     while !wanted.is_empty()

@@ -1,8 +1,8 @@
-//! What a shallow clone leaves out.
+//! Boundaries of a shallow clone.
 //!
-//! The file `shallow` names commits that git takes for ones without parents. That is what the end of a cut
-//! history looks like, and what anybody may write to hide a history that is there. So only commits whose parents
-//! are missing indeed are taken for such, and the parents are named.
+//! The file `shallow` lists commits that git treats as having no parents. This marks the end of a truncated
+//! history, but anybody can write it to hide a history that exists. Only commits whose parents are really missing
+//! are therefore treated as such, and the missing parents are reported.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -15,13 +15,13 @@ use super::objects::{Contents, broken};
 /// The largest file that is read: 50,000 names of 41 bytes. Git takes a time that grows with their square.
 const FILE_MAX: u64 = 2 << 20;
 
-/// So much of a commit is looked at: its parents stand at its start.
+/// Number of bytes of a commit that are examined. Its parents are at the start.
 const START: u64 = 1 << 20;
 
-/// By commit, its parents that the repository lacks because it was cut there.
+/// Truncated commits, with the parents that the repository lacks.
 pub(super) type Cut = BTreeMap<String, Vec<String>>;
 
-/// Finds out where a history is cut, and has git follow it to there and no less from here on.
+/// Determines where the history is truncated, and makes git follow it exactly that far from now on.
 pub(super) fn see_through(repository: &Repository) -> Result<Cut, HistoryError> {
     let path = if let Some(path) = repository.told_shallow() {
         path
@@ -54,7 +54,7 @@ fn failed(complaint: String) -> HistoryError {
     }
 }
 
-/// The parents that these commits name themselves, which git does not tell of.
+/// Returns the parents named in these commits themselves, which git does not report.
 fn parents(repository: &Repository, commits: Vec<String>) -> Result<Cut, HistoryError> {
     let mut contents = Contents::of_names(repository, commits)?;
     let mut parents = Cut::new();

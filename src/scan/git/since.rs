@@ -1,4 +1,4 @@
-//! Scans what the commits since another one added.
+//! Scan of the additions of the commits since another one.
 
 use std::collections::HashSet;
 use std::io::{BufReader, Write};
@@ -16,16 +16,17 @@ use crate::scan::LostObject;
 
 const LIST: &str = "list the commits and what they add";
 
-/// Scans what each commit that `HEAD` has and `revision` does not have added to its parents, also if a
-/// later one took it away again, and these commits' messages; reports to `counters` and `events`. The
-/// same contents are scanned once and reported for the oldest commit that added them.
+/// Scans the additions of each commit reachable from `HEAD` but not from `revision`, relative to its parents and
+/// even if a later commit removed them, as well as the messages of these commits. Reports to `counters` and
+/// `events`. Identical contents are scanned once, and reported for the oldest commit that added them.
 ///
-/// The repository is found as [`scan_staged`](super::scan_staged) does.
+/// The repository is found as in [`scan_staged`](super::scan_staged).
 ///
-/// Ends early, without an error, when nobody listens to `events` any more.
+/// Returns early, without an error, once the receiver of `events` is dropped.
 ///
 /// # Errors
-/// When git is not there, there is no such repository, `revision` is no commit of it, or git fails.
+/// Returns an error if git is not installed, there is no such repository, `revision` is not a commit of it, or git
+/// fails.
 pub fn scan_since(
     path: Option<&Path>,
     revision: &str,
@@ -57,12 +58,12 @@ pub fn scan_since(
         commit: Some(id.to_owned()),
     }));
     wanted::scan(&repository, &wanted, engine, outlet)?;
-    // That nobody listens any more is no error.
+    // A dropped receiver is no error.
     let _ = lost.report(&repository, outlet);
     Ok(())
 }
 
-/// The commits of a range, oldest first, one a line.
+/// Returns the commits of a range, oldest first, one per line.
 fn list(repository: &Repository, range: &str) -> Result<String, HistoryError> {
     let arguments = ["rev-list", "--topo-order", "--reverse", range, "--"];
     let listed = repository.ask(&arguments)?;
@@ -73,8 +74,8 @@ fn list(repository: &Repository, range: &str) -> Result<String, HistoryError> {
     Ok(String::from_utf8_lossy(&listed).into_owned())
 }
 
-/// The contents that commits added, each once. Git gives up at the first commit whose folders it cannot read: then
-/// each commit is looked at by itself, and those are reported.
+/// Returns the contents that commits added, each once. Git stops at the first commit whose folders it cannot read.
+/// In that case, every commit is examined separately, and unreadable ones are reported.
 fn added(
     repository: &Repository,
     commits: &str,
@@ -108,13 +109,13 @@ fn added(
     Ok(Ok(added))
 }
 
-/// The contents that commits added, each once.
+/// Returns the contents that commits added, each once.
 fn compare(repository: &Repository, commits: &str) -> Result<Vec<Wanted>, HistoryError> {
     let arguments = [
         "diff-tree",
         "--stdin",
         "-r",
-        // Of a merge, what none of its parents has: the rest came with the parents.
+        // Of a merge, only what none of its parents has: the rest came with the parents.
         "-c",
         "--root",
         "--raw",
@@ -129,7 +130,7 @@ fn compare(repository: &Repository, commits: &str) -> Result<Vec<Wanted>, Histor
     let wanted = thread::scope(|scope| {
         scope.spawn(move || {
             let mut input = input?;
-            // Should git not read it, then it failed, and says why at the end.
+            // If git does not read this, it failed, and reports why at the end.
             input.write_all(commits.as_bytes()).ok()?;
             input.write_all(b"\n").ok()
         });

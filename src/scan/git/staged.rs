@@ -1,4 +1,4 @@
-//! Scans what is staged: what the next commit would add.
+//! Scan of the changes staged for the next commit.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,17 +12,17 @@ use crate::scan::LostObject;
 
 const LIST: &str = "list what is staged";
 
-/// Scans the staged contents of every file that the index of a repository adds or changes compared to
-/// `HEAD`, or of all its files if there is no commit yet, and reports to `counters` and `events`. Paths
-/// are relative to the top folder. Of a file with conflicts, both sides are scanned.
+/// Scans the staged contents of every file that the index of a repository adds or changes relative to `HEAD`, or of
+/// all its files if there is no commit yet, and reports to `counters` and `events`. Paths are relative to the top
+/// folder. Both sides of a file with conflicts are scanned.
 ///
-/// The repository is the one that holds `path`, or without a path the one that `git` itself takes in the
-/// current folder. What git's hooks are told by the environment, such as a temporary index, counts.
+/// The repository is the one that contains `path`, or if `path` is `None` the one that `git` itself uses in the
+/// current folder. The environment that git sets for its hooks, such as a temporary index, is respected.
 ///
-/// Ends early, without an error, when nobody listens to `events` any more.
+/// Returns early, without an error, once the receiver of `events` is dropped.
 ///
 /// # Errors
-/// When git is not there, there is no such repository or it has no index, or git fails.
+/// Returns an error if git is not installed, there is no such repository, it has no index, or git fails.
 pub fn scan_staged(
     path: Option<&Path>,
     engine: &Engine,
@@ -34,14 +34,14 @@ pub fn scan_staged(
     if bare == b"true" {
         return Err(HistoryError::NothingStaged);
     }
-    // What is staged has no parents, but git reads the list of cut commits nevertheless.
+    // Staged contents have no parents, but git reads the list of truncated commits even so.
     shallow::see_through(&repository)?;
     let outlet = Outlet { counters, events };
     let empty = empty_folder(&repository)?;
     let wanted = match repository.commit("HEAD")? {
         None => list(&repository, &empty)?,
         Some(head) => match list(&repository, &head) {
-            // What it has cannot be told: then all that is staged counts as new.
+            // The contents of the commit are unknown, so everything staged counts as new.
             Err(HistoryError::Failed { complaint, .. }) => {
                 let wanted = list(&repository, &empty)?;
                 let (kind, id) = ("commit", head);
@@ -57,7 +57,7 @@ pub fn scan_staged(
     wanted::scan(&repository, &wanted, engine, outlet)
 }
 
-/// The staged contents that `base`, a commit or a folder, does not have at the same path.
+/// Returns the staged contents that `base`, a commit or a folder, does not have at the same path.
 fn list(repository: &Repository, base: &str) -> Result<Vec<Wanted>, HistoryError> {
     let arguments = [
         "diff-index",
@@ -67,7 +67,7 @@ fn list(repository: &Repository, base: &str) -> Result<Vec<Wanted>, HistoryError
         "--no-abbrev",
         "--no-renames",
         "--no-relative",
-        // What is only announced with `git add --intent-to-add` has no contents yet.
+        // A file only announced with `git add --intent-to-add` has no contents yet.
         "--ita-invisible-in-index",
         base,
         "--",
@@ -91,20 +91,20 @@ fn list(repository: &Repository, base: &str) -> Result<Vec<Wanted>, HistoryError
     Ok(wanted)
 }
 
-/// The empty folder, to which the index is compared if there is no commit yet.
+/// Returns the empty folder, with which the index is compared if there is no commit yet.
 fn empty_folder(repository: &Repository) -> Result<String, HistoryError> {
-    // Its name depends on how the repository hashes. Standard input is empty.
+    // Its name depends on the repository's hash function. Standard input is empty.
     let empty = ask(repository, &["hash-object", "-t", "tree", "--stdin"])?;
     Ok(String::from_utf8_lossy(&empty).into_owned())
 }
 
-/// Both sides of files with conflicts, but for those that are as in `HEAD`.
+/// Returns both sides of files with conflicts, except for those that are as in `HEAD`.
 fn sides(
     repository: &Repository,
     unmerged: &HashMap<PathBuf, String>,
 ) -> Result<Vec<Wanted>, HistoryError> {
     let arguments = [
-        // The path that means the top folder is not a literal one.
+        // `:/`, which names the top folder, is pathspec magic and not a literal path.
         "--no-literal-pathspecs",
         "ls-files",
         "--unmerged",
@@ -118,8 +118,7 @@ fn sides(
     Ok(entries.filter_map(|entry| side(entry, unmerged)).collect())
 }
 
-/// One side of a file with conflicts: mode, object, stage; a tab; the path. Stage 1 is what both sides
-/// started from.
+/// Parses one side of a file with conflicts: mode, object, stage; a tab; the path. Stage 1 is the common ancestor.
 fn side(entry: &[u8], unmerged: &HashMap<PathBuf, String>) -> Option<Wanted> {
     let tab = entry.iter().position(|byte| *byte == b'\t')?;
     let path = path_of(&entry[tab + 1..]);

@@ -1,4 +1,4 @@
-//! Scans a list of objects.
+//! Scan of a list of objects.
 
 use std::path::PathBuf;
 
@@ -8,18 +8,18 @@ use super::objects::{Contents, Entry, Kind, broken};
 use super::{Closed, HistoryError, Outlet};
 use crate::scan::{Engine, Finding, GitObject, LostObject, Scanner};
 
-/// An object to scan, and where it was seen.
+/// Object to scan, and its origin.
 #[derive(Debug)]
 pub(super) struct Wanted {
-    /// Its name, a hash in hexadecimal.
+    /// Object name: a hash in hexadecimal.
     pub(super) id: String,
-    /// The path at which it is, if it is a file's contents.
+    /// Path of the object, if it is the contents of a file.
     pub(super) path: Option<PathBuf>,
-    /// The commit that added it, or is it.
+    /// Commit that added the object, or that is the object.
     pub(super) commit: Option<String>,
 }
 
-/// Scans objects and reports what is found in them, in their order.
+/// Scans objects and reports the findings in their order.
 pub(super) fn scan(
     repository: &Repository,
     wanted: &[Wanted],
@@ -29,7 +29,7 @@ pub(super) fn scan(
     let names = wanted.iter().map(|wanted| wanted.id.clone()).collect();
     let mut contents = Contents::of_names(repository, names)?;
     let mut scanner = Scanner::new(engine);
-    // Git answers in the order in which it is asked.
+    // Git answers in the order of the requests.
     for wanted in wanted {
         let Some(entry) = contents.next()? else {
             break;
@@ -38,7 +38,7 @@ pub(super) fn scan(
             return Ok(());
         }
     }
-    // What git complains about was named with its object.
+    // Complaints of git were reported with their objects.
     contents.finish().map(drop)
 }
 

@@ -1,11 +1,11 @@
-//! Patterns of ignore files, matched as git does, byte by byte and without being compiled: what a pattern takes is
-//! its own length, whatever is in it, and a match takes steps that are counted.
+//! Patterns of ignore files, with git's semantics. They match byte by byte without being compiled: the memory of a
+//! pattern is its own length, whatever it contains, and the steps of a match are counted.
 
-/// The steps that matching may still take.
+/// Remaining budget of matching steps.
 #[derive(Debug)]
 pub(super) struct Steps(u32);
 
-/// Matching took too many steps.
+/// Error of a match that took too many steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Exhausted;
 
@@ -21,10 +21,10 @@ impl Steps {
     }
 }
 
-/// A line of an ignore file.
+/// Line of an ignore file.
 #[derive(Debug)]
 pub(super) struct Pattern {
-    /// Whether it takes back what earlier lines list.
+    /// Set if the line takes back what earlier lines list.
     pub(super) is_negated: bool,
     only_folders: bool,
     shape: Shape,
@@ -32,18 +32,18 @@ pub(super) struct Pattern {
 
 #[derive(Debug)]
 enum Shape {
-    /// The last component of a path is this.
+    /// The last component of the path equals this.
     Name(Box<[u8]>),
-    /// … ends with this.
+    /// The last component of the path ends with this.
     Ending(Box<[u8]>),
-    /// … matches this glob.
+    /// The last component of the path matches this glob.
     Glob(Box<[u8]>),
-    /// The whole path matches these globs, which slashes part.
+    /// The whole path matches these globs, which are separated by slashes.
     Path(Box<[u8]>),
 }
 
 impl Pattern {
-    /// Reads a line. None is a comment, empty, or can match nothing.
+    /// Parses a line. Returns `None` for a comment, an empty line, and a pattern that matches nothing.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
         if line.starts_with(b"#") {
             return None;
@@ -75,7 +75,7 @@ impl Pattern {
         })
     }
 
-    /// Returns whether it lists `path`, which is relative to the folder of the ignore file.
+    /// Returns whether the pattern matches `path`, which is relative to the folder of the ignore file.
     pub(super) fn matches(
         &self,
         path: &[u8],
@@ -91,7 +91,7 @@ impl Pattern {
             Shape::Ending(end) => Ok(last(path).ends_with(end)),
             Shape::Glob(glob) => component_matches(glob, last(path), steps),
             Shape::Path(globs) => {
-                // Git compares what is literal at the beginning apart, so that `a**/b` is `a` before a `**/b`.
+                // Git compares the literal prefix separately, so that `a**/b` means `a` followed by `**/b`.
                 let is_special = |byte: &u8| b"*?[\\".contains(byte);
                 let literal = globs.iter().position(is_special);
                 let (literal, globs) = globs.split_at(literal.unwrap_or(globs.len()));
@@ -118,18 +118,18 @@ impl Shape {
     }
 }
 
-/// The last component of a path.
+/// Returns the last component of a path.
 fn last(path: &[u8]) -> &[u8] {
     path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
 }
 
-/// A text without the backslash at its end that escapes what is no longer there.
+/// Returns a text without an unpaired backslash at its end.
 fn without_escape(text: &[u8]) -> &[u8] {
     let backslashes = text.iter().rev().take_while(|byte| **byte == b'\\').count();
     &text[..text.len() - backslashes % 2]
 }
 
-/// A text in which `[` that no `]` closes is escaped, so that matching need not look for it again and again.
+/// Escapes every `[` that has no matching `]`, so that matching does not search for it again and again.
 fn escape_unclosed(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut at = 0;
@@ -143,7 +143,7 @@ fn escape_unclosed(text: &[u8]) -> Vec<u8> {
             }
             b'[' => {
                 let class = may_close.then(|| class(&text[at..])).flatten();
-                // What does not close this one closes none behind it.
+                // If nothing closes this one, nothing closes those after it.
                 may_close = class.is_some();
                 if class.is_none() {
                     out.push(b'\\');
@@ -158,14 +158,14 @@ fn escape_unclosed(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A class of bytes: `[…]`.
+/// Class of bytes, `[…]`.
 struct Class<'a> {
     is_negated: bool,
     members: &'a [u8],
     length: usize,
 }
 
-/// The class at the beginning of a glob. It does not reach over a slash.
+/// Parses the class at the start of a glob. A class does not extend across a slash.
 fn class(glob: &[u8]) -> Option<Class<'_>> {
     let is_negated = matches!(glob.get(1), Some(b'!' | b'^'));
     let start = 1 + usize::from(is_negated);
@@ -210,8 +210,8 @@ fn member(members: &[u8]) -> Option<(u8, &[u8])> {
     }
 }
 
-/// Returns whether globs that slashes part match a path. Goes back to the last `**` only, which is enough: what the ones
-/// before it took can stay as it is.
+/// Returns whether globs separated by slashes match a path. Backtracks only to the last `**`, which is enough: the
+/// matches of the ones before it can stay as they are.
 fn path_matches(globs: &[u8], path: &[u8], steps: &mut Steps) -> Result<bool, Exhausted> {
     let (mut globs, mut path) = (Some(globs), Some(path));
     let mut back: Option<(Option<&[u8]>, &[u8])> = None;
@@ -226,7 +226,7 @@ fn path_matches(globs: &[u8], path: &[u8], steps: &mut Steps) -> Result<bool, Ex
         };
         if glob.is_some_and(is_any_depth) {
             let Some(rest) = path else {
-                // What is in a folder, not the folder itself, unless something stands behind.
+                // Matches the contents of a folder, but not the folder itself unless another glob follows.
                 return Ok(false);
             };
             if behind.is_none() {
@@ -249,7 +249,7 @@ fn path_matches(globs: &[u8], path: &[u8], steps: &mut Steps) -> Result<bool, Ex
         if fits {
             continue;
         }
-        // One more component for the last `**`.
+        // Retry with one more component for the last `**`.
         let Some((behind, rest)) = back else {
             return Ok(false);
         };
@@ -261,12 +261,12 @@ fn path_matches(globs: &[u8], path: &[u8], steps: &mut Steps) -> Result<bool, Ex
     }
 }
 
-/// Returns whether a component stands for any number of folders: `**`, or more stars than that.
+/// Returns whether a component matches any number of folders: `**`, or more stars.
 fn is_any_depth(glob: &[u8]) -> bool {
     glob.len() > 1 && glob.iter().all(|byte| *byte == b'*')
 }
 
-/// Returns what is before the first slash, and what is behind it, if there is one.
+/// Returns the part before the first slash, and the part after it if there is a slash.
 fn split(path: &[u8]) -> (&[u8], Option<&[u8]>) {
     match path.iter().position(|byte| *byte == b'/') {
         Some(at) => (&path[..at], Some(&path[at + 1..])),
@@ -274,7 +274,8 @@ fn split(path: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Returns whether a glob matches a component of a path. Goes back to the last `*` only, as [`path_matches`] does.
+/// Returns whether a glob matches a component of a path. Backtracks only to the last `*`, as [`path_matches`] does
+/// for `**`.
 fn component_matches(glob: &[u8], name: &[u8], steps: &mut Steps) -> Result<bool, Exhausted> {
     let (mut at, mut read) = (0, 0);
     let mut back = None;
@@ -308,7 +309,7 @@ fn component_matches(glob: &[u8], name: &[u8], steps: &mut Steps) -> Result<bool
     }
 }
 
-/// Returns whether the beginning of a glob, which is no `*`, matches a byte, and how long it is.
+/// Returns whether the first element of a glob, which is not `*`, matches a byte, and the length of that element.
 fn first_matches(glob: &[u8], byte: u8) -> (bool, usize) {
     match glob {
         [b'?', ..] => (true, 1),

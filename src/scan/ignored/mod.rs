@@ -1,8 +1,8 @@
-//! What ignore files (`.gitignore`, `.ignore`, …) list.
+//! Ignore files (`.gitignore`, `.ignore`, …).
 //!
-//! Who owns a folder owns its ignore files as well, so that they are read like everything else that a stranger wrote:
-//! only regular files, without following links, up to a size, and all that are kept at a time within a budget.
-//! One that is beyond that is not obeyed, which means that more is scanned.
+//! The owner of a folder owns its ignore files as well, so they are read like any other input from a stranger:
+//! regular files only, without following links, up to a maximum size, and with a budget for everything in memory at
+//! a time. A file that exceeds these limits is not obeyed, so that more is scanned.
 
 mod glob;
 #[cfg(test)]
@@ -18,19 +18,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::open::{Links, open};
 use glob::{Exhausted, Pattern, Steps};
 
-/// The largest ignore file that is obeyed, in bytes.
+/// Maximum size of an ignore file that is obeyed, in bytes.
 const SIZE_MAX: usize = 1 << 20;
-/// The most lines of one.
+/// Maximum number of lines of an ignore file that is obeyed.
 const LINES_MAX: usize = 10_000;
-/// The most memory of the patterns that a walk holds at a time, in bytes.
+/// Maximum memory of the patterns that a walk holds at a time, in bytes.
 const HELD_MAX: usize = 16 << 20;
-/// The most steps to tell whether a path is listed: some hundred microseconds, about what it takes to scan a
-/// file. Thousands of lines without wildcards are well within that.
+/// Maximum number of steps to decide whether a path is listed: some hundred microseconds, about the time that it
+/// takes to scan a file. Thousands of lines without wildcards stay well below it.
 const STEPS_MAX: u32 = 1 << 18;
-/// The longest path of a repository that a file named `.git` holds, in bytes.
+/// Maximum length of the path of a repository in a file named `.git`, in bytes.
 const LINK_MAX: usize = 8 << 10;
 
-/// The reason that an ignore file is not obeyed.
+/// Reason that an ignore file is not obeyed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
     #[error("not a regular file")]
@@ -45,38 +45,39 @@ pub(super) enum Refusal {
     Unreadable(#[from] io::Error),
 }
 
-/// The word of ignore files on a path.
+/// Decision of the ignore files on a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Listed,
     NotListed,
-    /// It would take too long to tell.
+    /// The decision takes too long.
     Unclear,
 }
 
-/// The memory that the patterns of a walk take.
+/// Memory taken by the patterns of a walk, in bytes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Held(Arc<AtomicUsize>);
 
-/// The patterns of the ignore files of a folder and of all folders above it.
+/// Patterns of the ignore files of a folder and of all folders above it.
 #[derive(Debug)]
 pub(super) struct Ignored {
     above: Option<Arc<Ignored>>,
-    /// By precedence: those that come first decide, in whatever folder they are.
+    /// Lists by precedence: a list of an earlier kind decides, whichever folder it is in.
     lists: [Option<List>; KINDS],
 }
 
-/// Of `.ignore`, `.gitignore`, `.git/info/exclude`, and what the user's git configuration names.
+/// Number of kinds: `.ignore`, `.gitignore`, `.git/info/exclude`, and the file named in the user's git
+/// configuration.
 const KINDS: usize = 4;
 const IGNORE: usize = 0;
 const GITIGNORE: usize = 1;
 const EXCLUDE: usize = 2;
 const USERS: usize = 3;
 
-/// The patterns of an ignore file.
+/// Patterns of one ignore file.
 #[derive(Debug)]
 struct List {
-    /// The folder that its patterns are relative to, with a slash at its end.
+    /// Folder that the patterns are relative to, with a trailing slash.
     folder: Vec<u8>,
     patterns: Vec<Pattern>,
     weight: usize,
@@ -89,14 +90,14 @@ impl Drop for List {
     }
 }
 
-/// A reader of ignore files, which tells of those that are not obeyed.
+/// Reader of ignore files, which reports those that are not obeyed.
 pub(super) struct Reader<'a> {
     pub(super) held: &'a Held,
     pub(super) tell: &'a mut dyn FnMut(&Path, Refusal),
 }
 
 impl Reader<'_> {
-    /// Returns what the ignore files above `root` and those of the user list. The path is absolute.
+    /// Returns the patterns of the user's ignore file and of those above `root`, which is absolute.
     pub(super) fn above(&mut self, root: &Path) -> Option<Arc<Ignored>> {
         let mut ignored = self.users();
         let mut folders: Vec<&Path> = root.ancestors().skip(1).collect();
@@ -107,8 +108,8 @@ impl Reader<'_> {
         ignored
     }
 
-    /// Returns what is listed within a folder: by the ignore files `above` and by its own. `shown` is what to call the
-    /// folder, `has` whether it may have an entry of that name.
+    /// Returns the patterns that apply within a folder: those of `above` and its own. `shown` is the path shown to
+    /// the user, and `has` returns whether the folder may have an entry of that name.
     pub(super) fn within(
         &mut self,
         folder: &Path,
@@ -134,12 +135,12 @@ impl Reader<'_> {
         Some(Arc::new(Ignored { above, lists }))
     }
 
-    /// Returns what the file lists that the user's own git configuration names. The configuration of a repository can
-    /// name none here.
+    /// Returns the patterns of the file named in the user's own git configuration. The configuration of a
+    /// repository cannot name one here.
     fn users(&mut self) -> Option<Arc<Ignored>> {
         let path = ignore::gitignore::gitconfig_excludes_path()?;
         let folder = std::env::current_dir().ok()?;
-        // A relative one may be in what is scanned.
+        // A relative path may point into the scanned folder.
         let links = if path.is_absolute() {
             Links::Followed
         } else {
@@ -167,7 +168,7 @@ impl Reader<'_> {
         if lines > LINES_MAX + usize::from(text.ends_with(b"\n")) {
             return Err(Refusal::TooManyLines);
         }
-        // What its patterns can take at most. It is known before they are made.
+        // Upper bound of the memory of the patterns, known before they are created.
         let weight = size_of::<List>() + folder.as_os_str().len() + 2 * text.len();
         let weight = weight + lines * (size_of::<Pattern>() + ALLOCATION);
         let before = self.held.0.fetch_add(weight, Ordering::Relaxed);
@@ -191,11 +192,11 @@ impl Reader<'_> {
     }
 }
 
-/// The memory of an allocation beside its contents, in bytes.
+/// Overhead of an allocation, in bytes.
 const ALLOCATION: usize = 32;
 
 impl Ignored {
-    /// Returns whether a path is listed. It is absolute, and below the folder that this is for.
+    /// Returns whether a path is listed. The path is absolute, and below the folder of these patterns.
     pub(super) fn verdict(&self, path: &Path, is_folder: bool) -> Verdict {
         match self.decide(path, is_folder, &mut Steps::new(STEPS_MAX)) {
             Ok(true) => Verdict::Listed,
@@ -222,7 +223,8 @@ impl Ignored {
 }
 
 impl List {
-    /// Returns whether it lists a path, or takes back that another does, if it says either.
+    /// Returns whether the list decides on a path, and if so, whether it lists the path or takes back that another
+    /// list does.
     fn decide(
         &self,
         path: &Path,
@@ -232,7 +234,7 @@ impl List {
         let path = slashed(path);
         let within = match path.strip_prefix(&*self.folder) {
             Some(within) => within,
-            // The current folder, to which the user's patterns are relative, may be elsewhere.
+            // The user's patterns are relative to the current folder, which may be elsewhere.
             None => path.strip_prefix(b"/").unwrap_or(&path),
         };
         for pattern in self.patterns.iter().rev() {
@@ -244,7 +246,7 @@ impl List {
     }
 }
 
-/// A path's bytes, parted by slashes.
+/// Returns the bytes of a path, with slashes as separators.
 fn slashed(path: &Path) -> Cow<'_, [u8]> {
     let bytes = path.as_os_str().as_encoded_bytes();
     if cfg!(windows) {
@@ -267,7 +269,7 @@ fn read(path: &Path, limit: usize, links: Links) -> Result<Option<Vec<u8>>, Refu
         Err(error) => return Err(error.into()),
     }
     let file = open(path, links)?;
-    // It may be another one by now.
+    // The file may have been replaced by now.
     if !file.metadata()?.is_file() {
         return Err(Refusal::NotAFile);
     }
@@ -304,7 +306,7 @@ fn first_line(path: &Path) -> Option<Vec<u8>> {
     Some(line.trim_ascii_end().to_owned())
 }
 
-/// The path that these bytes are. On other systems than Unix, what is no UTF-8 becomes a path that leads nowhere.
+/// Converts bytes to a path. On systems other than Unix, invalid UTF-8 becomes a path that does not exist.
 #[cfg(unix)]
 fn path_of(bytes: &[u8]) -> PathBuf {
     use std::os::unix::ffi::OsStrExt as _;

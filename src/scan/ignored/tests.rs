@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{Held, Ignored, LINES_MAX, Reader, Refusal, SIZE_MAX, Verdict};
 
-/// Returns what an ignore file that holds this text decides of a path.
+/// Returns the decision of an ignore file with this text on a path.
 fn decide(text: &str, path: &str, is_folder: bool) -> Option<bool> {
     let held = Held::default();
     let reader = Reader {
@@ -65,7 +65,7 @@ fn patterns_mean_what_git_says() {
         ("/****/a", "a", true),
         ("/***/a", "b/b/a", true),
         ("a/****", "a/b", true),
-        // As git, and unlike others.
+        // As in git, and unlike other tools.
         ("{a,b}", "a", false),
         ("{a,b}", "{a,b}", true),
     ] {
@@ -78,7 +78,7 @@ fn patterns_mean_what_git_says() {
     assert_eq!(decide("\u{feff}x", "x", false), Some(true));
 }
 
-/// Returns whether git itself leaves out each of `paths`, none of which is a folder.
+/// Returns whether git itself ignores each of `paths`, none of which is a folder.
 fn left_out_by_git(folder: &Path, paths: &[String]) -> Vec<bool> {
     let list = folder.join("paths");
     fs::write(&list, paths.join("\n") + "\n").unwrap();
@@ -95,7 +95,8 @@ fn left_out_by_git(folder: &Path, paths: &[String]) -> Vec<bool> {
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .stdin(fs::File::open(list).unwrap())
         .output();
-    // Its lines: `file:line:pattern`, a tab, the path; nothing but colons where no pattern matches.
+    // Format of its lines: `file:line:pattern`, a tab, the path. Without a matching pattern, only colons come
+    // before the tab.
     let output = String::from_utf8(output.unwrap().stdout).unwrap();
     let decided = output.lines().map(|line| {
         let pattern = line.split('\t').next().unwrap().splitn(3, ':').nth(2);
@@ -184,7 +185,7 @@ fn the_patterns_that_are_held_at_a_time_have_a_budget() {
         break;
     }
     assert!(kept.len() > 2, "only {}", kept.len());
-    // What is let go of counts no longer.
+    // Patterns that were released no longer count.
     drop(kept);
     assert!(ignored(folder.path(), &held).0.is_some());
 }

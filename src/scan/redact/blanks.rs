@@ -1,12 +1,12 @@
-//! Leaves out what most decoders pass over: white space, and characters that show nothing.
+//! Removal of characters that most decoders skip: white space and invisible characters.
 
 use super::view::{Draft, View};
 
-/// `view` without blanks and, if they too stand for blanks as they do in the query of a link, without plus
-/// signs. None if it has none of what is left out.
+/// Returns `view` without blanks, and without plus signs if `without_plus` is set, since these stand for blanks in
+/// the query of a URL. Returns `None` if there is nothing to remove.
 ///
-/// What is not UTF-8 is left out as well: wherever such a text is shown, it is not there either. So are the
-/// zeros in UTF-16.
+/// Bytes that are not UTF-8 are removed as well, since they are absent wherever such a text is shown. So are the
+/// zeros of UTF-16.
 pub(super) fn join(view: &View<'_>, without_plus: bool) -> Option<View<'static>> {
     let text = &*view.bytes;
     let is_plain = |byte: &u8| byte.is_ascii_graphic() && !(without_plus && *byte == b'+');
@@ -45,7 +45,8 @@ pub(super) fn join(view: &View<'_>, without_plus: bool) -> Option<View<'static>>
     Some(joined)
 }
 
-/// Returns whether a character is white space, a control, shows nothing, or stands for a byte that was none.
+/// Returns whether a character is white space, a control character, invisible, or the replacement of an invalid
+/// byte.
 fn is_blank(c: char) -> bool {
     c.is_whitespace()
         || c.is_control()

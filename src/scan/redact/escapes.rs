@@ -1,11 +1,11 @@
-//! Undoes the ways in which single characters are escaped.
+//! Decoding of escaped characters.
 
 use super::view::{Draft, View};
 
-/// The byte for a character that no key has.
+/// Replacement of a character that occurs in no key.
 const FOREIGN: u8 = 0xff;
 
-/// The ASCII characters that HTML has names for and that keys and their encodings are made of.
+/// Names in HTML of the ASCII characters that occur in keys and their encodings.
 const NAMED: [(&[u8], u8); 18] = [
     (b"amp", b'&'),
     (b"lt", b'<'),
@@ -27,27 +27,27 @@ const NAMED: [(&[u8], u8); 18] = [
     (b"Tab", b'\t'),
 ];
 
-/// The longest name of a character that HTML has.
+/// Maximum length of a character's name in HTML, in bytes.
 const LONGEST_NAME: usize = 31;
 
-/// The escapes that are undone.
+/// Escapes to decode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Those that give the number of a character: `%72`, `%u0072`, `\x72`, `\u0072`, `\162`, `&#114;`.
+    /// Those with the number of a character: `%72`, `%u0072`, `\x72`, `\u0072`, `\162`, `&#114;`.
     Numbers,
-    /// A backslash before the character itself, or before a letter that stands for white space. In a path of
-    /// Windows it is neither.
+    /// A backslash before the character itself, or before a letter that stands for white space. In a Windows path
+    /// it is neither.
     Letters,
     Both,
 }
 
-/// `view` with the escapes of that kind undone once, if there are any.
+/// Returns `view` with the escapes of this kind decoded once, or `None` if there are none.
 pub(super) fn unescape(view: &View<'_>, kind: Kind) -> Option<View<'static>> {
     let text = &*view.bytes;
     let mut draft = None;
     let mut done = 0;
     for at in memchr::memchr3_iter(b'%', b'\\', b'&', text) {
-        // The end of one is no start of another.
+        // The end of an escape is not the start of another one.
         if at < done {
             continue;
         }
@@ -65,7 +65,7 @@ pub(super) fn unescape(view: &View<'_>, kind: Kind) -> Option<View<'static>> {
     Some(view)
 }
 
-/// Returns how long the escape at the start of `text` is, and what it stands for.
+/// Returns the length of the escape at the start of `text`, and the byte that it stands for.
 fn escape(text: &[u8], kind: Kind) -> Option<(usize, u8)> {
     let number =
         || number(text).map(|(length, code)| (length, u8::try_from(code).unwrap_or(FOREIGN)));
@@ -76,7 +76,7 @@ fn escape(text: &[u8], kind: Kind) -> Option<(usize, u8)> {
     }
 }
 
-/// A character's number, and how long the escape that gives it is.
+/// Returns the length of the escape at the start of `text`, and the number of its character.
 fn number(text: &[u8]) -> Option<(usize, u32)> {
     let exactly = |start, count| {
         let digits = text.get(start..start + count)?;
@@ -99,7 +99,7 @@ fn number(text: &[u8]) -> Option<(usize, u32)> {
     }
 }
 
-/// A character by its name. HTML has two thousand names, many of them for blanks.
+/// Parses a named character of HTML. There are two thousand names, many of them for blanks.
 fn named(text: &[u8]) -> Option<(usize, u32)> {
     let name = text[1..].iter().take_while(|c| c.is_ascii_alphanumeric());
     let name = &text[1..=name.take(LONGEST_NAME + 1).count()];
@@ -112,7 +112,7 @@ fn named(text: &[u8]) -> Option<(usize, u32)> {
     Some((name.len() + 2, u32::from(code)))
 }
 
-/// A number of any length from `start` on, with the `end` behind it. HTML does not insist on that.
+/// Parses a number of any length at `start`, and `end` after it if present. HTML does not require it.
 fn ended(text: &[u8], start: usize, radix: u32, end: u8) -> Option<(usize, u32)> {
     let is_digit = |byte: &&u8| char::from(**byte).is_digit(radix);
     let count = text[start..].iter().take_while(is_digit).count();

@@ -1,16 +1,16 @@
-//! Reads runs of characters that stand for a few bits each: base64 and hexadecimal digits.
+//! Decoding of runs of characters that hold a few bits each: base64 and hexadecimal digits.
 
 use std::ops::Range;
 
 use super::view::{Draft, View};
 use crate::scan::engine::base64_value;
 
-/// A way in which bytes are written with characters of fewer bits.
+/// Encoding of bytes as characters that hold fewer bits.
 struct Code {
-    /// How many bits a character has: more than half of a byte's, so that two of them hold a byte.
+    /// Number of bits per character: at least half a byte's, so that two characters contain a whole byte.
     bits: usize,
     value: fn(u8) -> Option<u8>,
-    /// At how many neighbouring characters a byte can start.
+    /// Number of adjacent characters at which a byte can start.
     starts: usize,
 }
 
@@ -31,9 +31,9 @@ fn hex_value(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16)?.try_into().ok()
 }
 
-/// Gives `found` every stretch of at least `least` bytes of text that `view` says in base64 or hexadecimal
-/// digits, wherever the first byte starts. Keys are text, and so is all that they can be encoded in: other
-/// bytes say that what stands there is not encoded, or not so.
+/// Passes every stretch of at least `least` bytes of text that `view` encodes in base64 or hexadecimal digits to
+/// `found`, for every character at which the first byte can start. Keys are text, and so are all of their
+/// encodings: other bytes mean that the run is not encoded, or not in this way.
 pub(super) fn unpack(view: &View<'_>, least: usize, found: &mut dyn FnMut(View<'static>)) {
     for code in &CODES {
         let mut at = 0;
@@ -51,7 +51,7 @@ pub(super) fn unpack(view: &View<'_>, least: usize, found: &mut dyn FnMut(View<'
     }
 }
 
-/// Returns where in `bytes` there is text: UTF-8, of which ASCII is a part.
+/// Returns the ranges of `bytes` that are text: UTF-8, which includes ASCII.
 fn texts(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
     let mut end = 0;
     bytes.utf8_chunks().map(move |chunk| {
@@ -62,7 +62,7 @@ fn texts(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
 }
 
 impl Code {
-    /// Gives `found` the bytes of a run whose first character is the first of a byte.
+    /// Passes the text in a run to `found`. The first byte starts at the run's first character.
     fn unpack(
         &self,
         view: &View<'_>,
@@ -81,7 +81,7 @@ impl Code {
         }
     }
 
-    /// The `at`th byte of a run, and its characters.
+    /// Returns the `at`th byte of a run, and the range of its characters.
     fn byte(&self, view: &View<'_>, run: &Range<usize>, at: usize) -> (u8, Range<usize>) {
         let first = run.start + at * 8 / self.bits;
         let value = |at: usize| u16::from((self.value)(view.bytes[at]).unwrap_or(0));
@@ -121,7 +121,7 @@ mod tests {
             ] {
                 let all = unpacked(&format!("{around}{encoded}="), text.len());
                 let end = around.len() + encoded.trim_end_matches('=').len();
-                // What stands before it may be read as text, too.
+                // Characters before the text may be decoded as text, too.
                 let whole = |(said, place): &(String, Range<usize>)| {
                     said.ends_with(text) && place.end == end
                 };

@@ -1,4 +1,4 @@
-//! Reads a text in every way in which it may be encoded.
+//! Decoding of a text in every way in which it may be encoded.
 
 use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
@@ -8,18 +8,19 @@ use super::escapes::{Kind, unescape};
 use super::packed::unpack;
 use super::view::View;
 
-/// The most layers of escapes that are undone: a link within a link's query is escaped twice, and some services wrap that
-/// once or twice more. Nothing harmless is escaped as often as this.
+/// Maximum number of layers of escapes that are decoded. A URL in the query of a URL is escaped twice, and some
+/// services wrap it once or twice more. Nothing harmless is escaped this often.
 const MAX_LAYERS: u8 = 8;
 
-/// The most bytes of all views of a text together: some for each of its own, and some in any case.
-/// A text that uses every way of escaping once, between blanks and plus signs, is read in some dozen views of its
+/// Budget for the total size of all views of a text, in bytes: an amount per byte of the text, and a minimum. A
+/// text that uses every kind of escape once, between blanks and plus signs, is read in some dozen views of its
 /// length.
 const WORK_PER_BYTE: usize = 16;
 const LEAST_WORK: usize = 32 << 10;
 
-/// Shows `look` the text and all that it says in encodings, but for what has fewer than `least` bytes, until
-/// `look` has enough. Gives the places that could not be read to their end within the bounds.
+/// Passes the text and everything that it encodes to `look`, except for views of fewer than `least` bytes.
+///
+/// Returns the places that could not be decoded completely within the bounds, or `None` if `look` broke off.
 pub(super) fn read(
     text: &[u8],
     least: usize,
@@ -64,7 +65,8 @@ pub(super) fn read(
     Some(unread)
 }
 
-/// Gives `found` what `view` says when one thing is undone. Whether that is all.
+/// Passes the views that result from decoding one thing in `view` to `found`. Returns whether these are all of
+/// them.
 fn readings(view: &View<'_>, least: usize, found: &mut dyn FnMut(View<'static>)) -> bool {
     unpack(view, least, found);
     if !view.is_joined {
@@ -72,8 +74,8 @@ fn readings(view: &View<'_>, least: usize, found: &mut dyn FnMut(View<'static>))
             join(view, without_plus).into_iter().for_each(&mut *found);
         }
     }
-    // Escapes were undone before blanks were left out, unless they are written in UTF-16. Left are those that blanks
-    // divide.
+    // Escapes were decoded before blanks were removed, unless they are written in UTF-16. What remains are escapes
+    // that blanks divided.
     if view.is_joined && !view.was_wide {
         let divided = unescape(view, Kind::Numbers).map(|mut undone| {
             undone.is_joined = join(&undone, false).is_none();

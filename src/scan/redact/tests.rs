@@ -1,4 +1,4 @@
-//! The redactor against people who decode what it left.
+//! Tests of the redactor against readers who decode what it left.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -56,7 +56,7 @@ fn broken(text: &str, width: usize, by: &str) -> String {
     lines.collect::<Vec<_>>().join(by)
 }
 
-/// The ways in which a text may be written.
+/// Number of ways to encode a text in [`write_down`].
 const WAYS: usize = 24;
 
 fn write_down(text: &str, way: usize) -> String {
@@ -99,8 +99,8 @@ fn write_down(text: &str, way: usize) -> String {
     }
 }
 
-/// Returns what `text` says to somebody who tries everything, one thing after the other, without the help of what is
-/// tested: whether the middle of the key is ever among it.
+/// Returns whether the middle of the key appears in `text` for somebody who tries every decoding, one after
+/// another. It does not use the code under test.
 fn is_readable(text: &[u8], key: &KeyValue) -> bool {
     let middle = &key.expose().as_bytes()[7..key.expose().len() - 4];
     let mut seen = HashSet::new();
@@ -163,7 +163,7 @@ fn decoded(text: &[u8]) -> Vec<Vec<u8>> {
         for skip in 0..4 {
             let run = &run[skip..];
             let run = &run[..run.len() - usize::from(run.len() % 4 == 1)];
-            // What is no text is no text of anything either.
+            // Bytes that are not text do not encode text either.
             let decoded = lenient.decode(run).unwrap();
             let texts = decoded.utf8_chunks().map(|chunk| chunk.valid());
             all.extend(texts.map(|text| text.as_bytes().to_vec()));
@@ -193,7 +193,7 @@ fn check(text: &str, key: &KeyValue) -> Result<String, TestCaseError> {
 }
 
 fn surroundings() -> impl Strategy<Value = [String; 2]> {
-    // Not all of it, or it would say something else with what it stands beside.
+    // Some characters are excluded, since they would change the meaning of the text beside them.
     [
         "[ -$'-.:-\\[\\]-~\u{e4}\u{20ac}]{0,12}",
         "[ -$'-.:-\\[\\]-~\u{e4}\u{20ac}]{0,12}",
@@ -255,7 +255,7 @@ proptest! {
         let mut text = key.expose().to_owned();
         let mut escaped = 0;
         for (way, [before, after]) in ways {
-            // Of long texts, only what makes them little longer.
+            // Long texts are encoded only in ways that lengthen them a little.
             let way = if text.len() > 1_500 { way % 3 } else { way };
             text = write_down(&format!("{before} {text} {after}"), way);
             escaped += match way {
@@ -356,7 +356,7 @@ fn several_keys_go_and_their_surroundings_stay() {
     }
 }
 
-/// What stands before a key must not take its first character away: a backslash and `r` are a line break.
+/// A reading must not remove the first character of a key together with the text before it: `\r` is a line break.
 #[test]
 fn one_reading_does_not_hide_another() {
     let key = key("rescind_secret");
@@ -380,7 +380,7 @@ fn one_reading_does_not_hide_another() {
     }
 }
 
-/// What is encoded more often than anybody would is not believed to be harmless.
+/// A text that is encoded more often than anybody would is not assumed to be harmless.
 #[test]
 fn nothing_hides_behind_the_bounds() {
     let key = key("rescind_secret");
@@ -394,10 +394,10 @@ fn nothing_hides_behind_the_bounds() {
             REDACTOR.holds_key(&hidden) && !redacted.contains(&key.expose()[10..20]),
             "{layers}"
         );
-        // Harmless ones are kept as far as they are looked at, or are too short to hold a key.
+        // Harmless texts are kept as far as they are decoded, or are too short to contain a key.
         assert!(layers > 8 || REDACTOR.redact(&text) == text);
     }
-    // Every way at once, within itself, and so often that it cannot all be read.
+    // Every encoding at once, nested, and too often for all of it to be decoded.
     let mut text = key.expose().to_owned();
     for _ in 0..5 {
         text = broken(&text, 30, r"\u0025\x26\\&amp; +\n").replace('%', "%25");

@@ -1,30 +1,30 @@
-//! What a text says to somebody who decodes it, and where in the text that stands.
+//! Decoded views of a text, with the origin of each byte.
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Range;
 
-/// A text, or what a piece of it says once something was decoded.
+/// Text, or the result of decoding a piece of it.
 pub(super) struct View<'t> {
     pub(super) bytes: Cow<'t, [u8]>,
-    /// Where in the text each byte comes from; none if this is the text itself.
+    /// Origin of each byte in the text. `None` if this is the text itself.
     origins: Option<Vec<Extent>>,
-    /// How often escapes were undone on the way here.
+    /// Number of times that escapes were decoded to obtain this view.
     pub(super) layers: u8,
-    /// Whether blanks were left out of the view that this one was made of.
+    /// Set if blanks were removed to obtain this view.
     pub(super) is_joined: bool,
-    /// Whether zeros were among these blanks.
+    /// Set if zeros were among these blanks.
     pub(super) was_wide: bool,
 }
 
-/// A piece of the text that was encoded. Texts that do not fit are not looked through.
+/// Range of the text that was decoded. Texts too long for it are not searched.
 #[derive(Clone, Copy)]
 pub(super) struct Extent {
     start: u32,
     end: u32,
 }
 
-/// A view that is being made.
+/// View under construction.
 pub(super) struct Draft<'v> {
     of: &'v View<'v>,
     bytes: Vec<u8>,
@@ -32,7 +32,7 @@ pub(super) struct Draft<'v> {
 }
 
 impl<'t> View<'t> {
-    /// The text as it is, unless it is too long.
+    /// Returns the text as a view, or `None` if it is too long.
     pub(super) fn of(text: &'t [u8]) -> Option<Self> {
         u32::try_from(text.len()).ok()?;
         Some(Self {
@@ -44,7 +44,7 @@ impl<'t> View<'t> {
         })
     }
 
-    /// Returns where in the text a place in this view stands.
+    /// Returns the range of the text that a range of this view was decoded from.
     pub(super) fn place(&self, range: Range<usize>) -> Range<usize> {
         let Some(origins) = &self.origins else {
             return range;
@@ -55,19 +55,19 @@ impl<'t> View<'t> {
         }
     }
 
-    /// Returns where in the text all of it stands.
+    /// Returns the range of the text that the whole view was decoded from.
     pub(super) fn whole(&self) -> Range<usize> {
         self.place(0..self.bytes.len())
     }
 
-    /// The same number for views that say the same and start at the same place.
+    /// Returns a hash that is equal for views with the same bytes and the same start in the text.
     pub(super) fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         (self.whole().start, &self.bytes, self.is_joined).hash(&mut hasher);
         hasher.finish()
     }
 
-    /// Returns where in the text the bytes at `range` stand, as one piece.
+    /// Returns the origin of the bytes at `range`, as one extent.
     pub(super) fn extent(&self, range: Range<usize>) -> Extent {
         let place = self.place(range);
         let end = |at| u32::try_from(at).unwrap_or(u32::MAX);
@@ -79,7 +79,7 @@ impl<'t> View<'t> {
 }
 
 impl<'v> Draft<'v> {
-    /// An empty view, to be made of what `of` says.
+    /// Creates an empty view, to be derived from `of`.
     pub(super) fn of(of: &'v View<'v>) -> Self {
         Self {
             of,
@@ -88,7 +88,7 @@ impl<'v> Draft<'v> {
         }
     }
 
-    /// Adds what stands at `range` as it is.
+    /// Appends the bytes at `range` unchanged.
     pub(super) fn copy(&mut self, range: Range<usize>) {
         self.bytes.extend_from_slice(&self.of.bytes[range.clone()]);
         if let Some(origins) = &self.of.origins {
@@ -99,13 +99,13 @@ impl<'v> Draft<'v> {
         }
     }
 
-    /// Adds the byte that what stands at `range` is read as.
+    /// Appends a byte decoded from the bytes at `range`.
     pub(super) fn push(&mut self, byte: u8, range: Range<usize>) {
         self.bytes.push(byte);
         self.origins.push(self.of.extent(range));
     }
 
-    /// The view that was made.
+    /// Completes the view.
     pub(super) fn into_view(self) -> View<'static> {
         View {
             bytes: Cow::Owned(self.bytes),

@@ -15,21 +15,21 @@ use super::literal::{Form, Literal};
 use super::search::Hit;
 use parts::{Part, WIDTH};
 
-/// A set of literals, prepared for being searched for.
+/// Set of literals, prepared for a search.
 #[derive(Debug)]
 pub(super) struct Packed {
     searcher: packed::Searcher,
     literals: Vec<Literal>,
-    /// For each sequence that the searcher looks for, which literals it is part of, and where.
+    /// For each byte sequence of the searcher, the literals and places of which it is a part.
     parts: Vec<Vec<Part>>,
     width: usize,
     finds_folded: bool,
-    /// How far from a hit the text is looked at.
+    /// Distance from a hit up to which the text is examined, in bytes.
     reach: usize,
 }
 
 impl Packed {
-    /// `None` if there are too many literals, or the processor lacks the instructions.
+    /// Prepares a search. Returns `None` if there are too many literals, or the processor lacks the instructions.
     pub(super) fn new(literals: &[Literal], reach: usize) -> Option<Self> {
         let shortest = literals.iter().map(|literal| literal.bytes.len()).min()?;
         let width = shortest.min(WIDTH);
@@ -50,19 +50,19 @@ impl Packed {
         })
     }
 
-    /// Returns whether it finds literals that a line break divides.
+    /// Returns whether the search finds literals that a line break divides.
     pub(super) fn finds_folded(&self) -> bool {
         self.finds_folded
     }
 
-    /// Calls `found` for each literal in `text`, once for each place where it stands, in no order.
+    /// Calls `found` once for each occurrence of a literal in `text`, in no particular order.
     pub(super) fn search<'a>(&'a self, text: &[u8], found: &mut dyn FnMut(Hit<'a>)) {
         let mut rest = Span::from(0..text.len());
         while let Some(part) = self.searcher.find_in(text, rest) {
             for known in &self.parts[part.pattern().as_usize()] {
                 self.compare(text, part.start(), *known, found);
             }
-            // The next one may overlap it.
+            // The next part may overlap this one.
             rest.start = part.start() + 1;
         }
     }
@@ -88,7 +88,7 @@ impl Packed {
         }
     }
 
-    /// The place of the literal of which a part stands at `place`, if a line break divides it.
+    /// Returns the place of the literal whose part is at `place`, if a line break divides it.
     fn across_fold(&self, text: &[u8], place: usize, part: Part) -> Option<usize> {
         let literal = &self.literals[part.literal];
         let end_of_part = part.at + self.width;
@@ -103,7 +103,7 @@ impl Packed {
         };
         let (fold, split) = match part.first {
             None => after().or_else(before)?,
-            // Else the first part is whole, and found it.
+            // Otherwise, the first part is undivided and found the literal.
             Some(first) => {
                 before().filter(|(_, split)| (first + 1..first + self.width).contains(split))?
             }
