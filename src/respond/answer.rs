@@ -1,42 +1,42 @@
-//! What sightings amounted to.
+//! Results of reported sightings.
 
 use crate::store::{Key, Token};
 
-/// What a sighting amounted to: an outcome for each project that holds the value, none when it is nobody's.
+/// Result of a sighting: one outcome for each project that holds the value, none if the value is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Answer {
-    /// In the order of the projects; an access token comes last.
+    /// Outcomes in the order of the projects. That of an access token comes last.
     pub outcomes: Vec<Outcome>,
 }
 
-/// What a sighting meant for one key or access token.
+/// Effect of a sighting on one key or access token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// A public key of ours: recorded, and left alone.
+    /// A public key: recorded, and left alone.
     Public(Key),
-    /// A secret key of ours that was valid until this sighting revoked it.
+    /// A secret key that was valid until this sighting revoked it.
     Revoked(Key),
-    /// A secret key of ours that was invalid before: revoked, be it by an earlier sighting of the same
-    /// batch, or expired.
+    /// A secret key that was invalid before: revoked, possibly by an earlier sighting of the same batch, or
+    /// expired.
     AlreadyInvalid(Key),
-    /// An access token of Rescind itself, as it is now: revoked, or expired before. Only
-    /// [`Responder::report_from_outside`](super::Responder::report_from_outside) looks for these.
+    /// An access token of Rescind itself, in its current state: revoked now, or invalid before. Only
+    /// [`Responder::report_from_outside`](super::Responder::report_from_outside) looks up access tokens.
     AccessToken(Token),
 }
 
 impl Answer {
-    /// Whether nobody holds the value.
+    /// Returns whether the value is neither a key nor an access token.
     pub fn is_unknown(&self) -> bool {
         self.outcomes.is_empty()
     }
 
-    /// Whether the value is a secret of ours, in any project.
+    /// Returns whether the value is a secret key or an access token, in any project.
     pub fn is_secret(&self) -> bool {
         let mut outcomes = self.outcomes.iter();
         outcomes.any(|outcome| !matches!(outcome, Outcome::Public(_)))
     }
 
-    /// The keys that have this value.
+    /// Returns the keys with this value.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         self.outcomes.iter().filter_map(|outcome| match outcome {
             Outcome::Public(key) | Outcome::Revoked(key) | Outcome::AlreadyInvalid(key) => {
@@ -47,7 +47,7 @@ impl Answer {
     }
 }
 
-/// Tells the operator's log what was done. For after the commit: before it, nothing has been.
+/// Logs the outcomes for the operator. To be called after the commit, since nothing has happened before it.
 pub fn announce(answers: &[Answer], actor: &str) {
     for outcome in answers.iter().flat_map(|answer| &answer.outcomes) {
         match outcome {

@@ -1,4 +1,4 @@
-//! What was found, until it is known whose it is.
+//! Candidates that have not been looked up in the key store yet.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,26 +8,25 @@ use super::Sighting;
 use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::store::{Place, Store, StoreError};
 
-/// How many places of one and the same candidate are kept. More say nothing new, and a file of a million
-/// copies must not become a million rows.
+/// Maximum number of places stored per candidate. Further ones add no information, and a file with a million copies
+/// must not become a million rows.
 const PLACES_PER_VALUE: u32 = 100;
 
-/// How many different candidates are counted before counting starts anew: as many as fit into a table of
-/// 600 kB.
+/// Number of distinct candidates after which the counts are reset: as many as fit into a table of 600 kB.
 const MAX_COUNTED: usize = 14_336;
 
-/// The count of a candidate that was looked up and is nobody's.
+/// Count of a candidate that was looked up and is unknown.
 const NOBODYS: u32 = u32::MAX;
 
-/// Bytes of places for each candidate that may be held.
+/// Budget for the places of candidates, in bytes per candidate.
 const BYTES_EACH: usize = 128;
 
-/// A place of candidates, held in whatever form is made at little cost: most candidates are nobody's.
+/// Place of candidates in a form that is cheap to create, since most candidates are unknown to the key store.
 pub trait Placed {
-    /// Returns how much memory it takes, in bytes.
+    /// Returns the memory that the place takes, in bytes.
     fn bytes(&self) -> usize;
 
-    /// Returns the place as it is kept.
+    /// Returns the place in the form in which it is stored.
     fn to_shared(&self) -> SharedPlace;
 }
 
@@ -51,9 +50,11 @@ impl Placed for SharedPlace {
     }
 }
 
-/// Candidates and the places that they share. Most candidates are nobody's, and whoever pushes them chooses
-/// how many there are and how long the names of their places: so a place is kept once for each text, and a
-/// [`Sighting`] is made only of what turns out to be a key of ours.
+/// Candidates, and the places that they share.
+///
+/// Most candidates are unknown to the key store, and whoever pushes them determines their number and the length of
+/// their places' names. A place is therefore held once per text, and a [`Sighting`] is created only for a known
+/// key.
 #[derive(Debug)]
 pub struct Candidates<P = SharedPlace> {
     detected_at: Timestamp,
@@ -62,29 +63,29 @@ pub struct Candidates<P = SharedPlace> {
     place_bytes: usize,
     list: Vec<Candidate>,
     counted: HashMap<Sha256Digest, u32>,
-    /// Keys of ours among those that were looked up before.
+    /// Sightings of known keys among the candidates that were looked up before.
     found: Vec<Sighting>,
 }
 
-/// A place of [`Candidates`].
+/// Index of a place in [`Candidates`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlaceIndex(u32);
 
-/// Where candidates were found, but for the line.
+/// Place shared by candidates, without the line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedPlace {
-    /// The place without its line, its texts no longer than they are kept.
+    /// Place without its line, with texts truncated as for storage.
     pub place: Place,
-    /// What stands between the link and the line in it, such as `#L`. None when links have no lines.
+    /// Separator of link and line, such as `#L`. `None` if links have no lines.
     pub fragment: Option<&'static str>,
 }
 
-/// Where in a text a candidate stands.
+/// Line on which a candidate starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line {
-    /// The line in the link.
+    /// Line used in the link.
     pub linked: u64,
-    /// The line that is recorded, if people can look it up.
+    /// Line that is recorded, if people can look it up.
     pub recorded: Option<u64>,
 }
 
@@ -96,14 +97,14 @@ struct Candidate {
 }
 
 impl<P: Placed> Default for Candidates<P> {
-    /// Nothing, and no room for anything before it is looked up.
+    /// Creates an empty collection without capacity: it must be looked up after every candidate.
     fn default() -> Self {
         Self::new(Timestamp::UNIX_EPOCH, 0)
     }
 }
 
 impl<P: Placed> Candidates<P> {
-    /// Nothing yet. Of what is found at `detected_at`, about `max` candidates are to be held.
+    /// Creates an empty collection for candidates detected at `detected_at`. It is full at about `max` candidates.
     pub fn new(detected_at: Timestamp, max: usize) -> Self {
         Self {
             detected_at,
@@ -116,10 +117,10 @@ impl<P: Placed> Candidates<P> {
         }
     }
 
-    /// Adds a place that candidates can be added to.
+    /// Adds a place to which candidates can be added.
     pub fn place(&mut self, place: P) -> PlaceIndex {
         self.place_bytes += place.bytes();
-        // There are at most as many as there are candidates, and of them there are few.
+        // There are at most as many places as candidates, and few of those.
         let index = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
         self.places.push(place);
         PlaceIndex(index)
@@ -139,25 +140,25 @@ impl<P: Placed> Candidates<P> {
         is_wanted
     }
 
-    /// Whether no more should be added before these were looked up.
+    /// Returns whether the candidates should be looked up before more are added.
     pub fn is_full(&self) -> bool {
         self.list.len() >= self.max || self.place_bytes >= self.max * BYTES_EACH
     }
 
-    /// How many are held.
+    /// Returns the number of candidates held.
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// Whether none is held.
+    /// Returns whether no candidates are held.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// Which of them are keys of ours, by their digests.
+    /// Looks up the candidates. Returns the digests of those that are known keys.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn known(&self, store: &Store) -> Result<HashSet<Sha256Digest>, StoreError> {
         if self.list.is_empty() {
             return Ok(HashSet::new());
@@ -168,11 +169,12 @@ impl<P: Placed> Candidates<P> {
         Ok(known.into_keys().collect())
     }
 
-    /// The `known` ones as sightings, each with a place of its own: many of them are better made one by one.
+    /// Returns the `known` candidates as sightings, each with its own place. The iterator is lazy, since there may
+    /// be many.
     pub fn sightings(&self, known: &HashSet<Sha256Digest>) -> impl Iterator<Item = Sighting> {
         let ours = self.list.iter();
         let ours = ours.filter(|seen| known.contains(&seen.value.sha256()));
-        // What stands at one place was added in a row.
+        // Candidates of the same place were added in a row.
         let mut last = None;
         ours.map(move |seen| {
             let shared = match last.take() {
@@ -185,10 +187,10 @@ impl<P: Placed> Candidates<P> {
         })
     }
 
-    /// Looks up what is held, and keeps the sightings of keys of ours apart, so that there is room again.
+    /// Looks up the candidates and sets the sightings of known keys aside, so that there is room again.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn sift(&mut self, store: &Store) -> Result<(), StoreError> {
         let known = self.known(store).await?;
         let mut found = std::mem::take(&mut self.found);
@@ -211,14 +213,14 @@ impl<P: Placed> Candidates<P> {
     /// Those that are keys of ours, with those that were [sifted out](Self::sift) before.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn ours(&self, store: &Store) -> Result<Vec<Sighting>, StoreError> {
         let known = self.known(store).await?;
         let before = self.found.iter().cloned();
         Ok(before.chain(self.sightings(&known)).collect())
     }
 
-    /// Forgets what is held. What is not `known` is not added again.
+    /// Drops all candidates. Those that are not `known` will not be added again.
     pub fn clear(&mut self, known: &HashSet<Sha256Digest>) {
         for seen in self.list.drain(..) {
             let digest = seen.value.sha256();
@@ -291,7 +293,7 @@ mod tests {
         let last = candidates.sightings(&known).last().unwrap();
         assert_eq!(last.place.url.unwrap(), "https://git.example/a#L100");
         assert_eq!(last.place.line, Some(100));
-        // Nobody's: it is not looked up again.
+        // It is unknown, and not looked up again.
         candidates.clear(&HashSet::new());
         let at = candidates.place(place("b"));
         candidates.add(KeyValue::new("same"), at, None);

@@ -1,4 +1,4 @@
-//! Keys made, replaced, changed and revoked by hand.
+//! Manual operations on keys: issuance, rotation, changes and revocation.
 
 use std::time::Duration;
 
@@ -12,41 +12,41 @@ use crate::store::{
     Action, ImportOutcome, Key, KeyPatch, LogDraft, NewKey, Owner, Reason, StoreError, Tx, retried,
 };
 
-/// What a new key is to be.
+/// Parameters of a new key.
 #[derive(Debug, Clone)]
 pub struct IssueRequest {
-    /// The project it belongs to.
+    /// Project that the key belongs to.
     pub project: String,
-    /// Whom it belongs to.
+    /// Owner of the key.
     pub owner: Owner,
-    /// What its owner calls it.
+    /// Description given by the owner.
     pub description: String,
-    /// When it ends; never, if absent.
+    /// Expiry. `None` if the key never expires.
     pub expires_at: Option<Timestamp>,
-    /// Meant for client-side code.
+    /// Set if the key is meant for client-side code.
     pub is_public: bool,
-    /// What happens on a leak, where the key is to have a policy of its own.
+    /// Policy for a leak, if the key has its own.
     pub policy: Option<String>,
-    /// Who is told of a leak besides the operators.
+    /// Addresses that are notified of a leak, in addition to the operators.
     pub notify_emails: Vec<String>,
 }
 
-/// A key and the one that took its place.
+/// Result of a rotation.
 #[derive(Debug, Clone)]
 pub struct Rotation {
-    /// The old key; it ends with the overlap.
+    /// The old key, which expires at the end of the overlap.
     pub old: Key,
     /// The new key.
     pub new: Key,
-    /// The new key's value, to be shown once.
+    /// Value of the new key, to be shown once.
     pub value: KeyValue,
 }
 
 impl Responder {
-    /// Mints a key and stores it. The value is in the answer and nowhere else.
+    /// Mints a key and stores it. Its value is returned and not kept anywhere else.
     ///
     /// # Errors
-    /// [`RespondError::Mint`], [`RespondError::NoFormat`], and any [`StoreError`].
+    /// Returns [`RespondError::Mint`], [`RespondError::NoFormat`], or any [`StoreError`].
     pub async fn issue(&self, request: IssueRequest) -> Result<(Key, KeyValue), RespondError> {
         let format = self.minting_format(request.is_public)?;
         let value = format.mint()?;
@@ -62,12 +62,12 @@ impl Responder {
         Ok((key, value))
     }
 
-    /// Replaces a key: a new one for the same owner, and the old one ends when the overlap does, or at
-    /// its own end if that is earlier. The new one lives as long as the old one was meant to.
+    /// Replaces a key with a new one for the same owner. The old key expires after `overlap`, or at its own expiry
+    /// if that is earlier. The new key has the lifetime that the old one was given at creation.
     ///
     /// # Errors
-    /// [`RespondError::NotFound`], [`RespondError::Invalid`], [`RespondError::Replaced`],
-    /// [`RespondError::Mint`], [`RespondError::NoFormat`], and any [`StoreError`].
+    /// Returns [`RespondError::NotFound`], [`RespondError::Invalid`], [`RespondError::Replaced`],
+    /// [`RespondError::Mint`], [`RespondError::NoFormat`], or any [`StoreError`].
     pub async fn rotate(
         &self,
         id: Uuid,
@@ -115,20 +115,20 @@ impl Responder {
         Ok(Rotation { old, new, value })
     }
 
-    /// Revokes a key because somebody asked for it; gives it as it is now, or `None` when there is
-    /// none with this identifier. Revoking again changes nothing: the first time stays.
+    /// Revokes a key at the request of `actor`. Returns its current state, or `None` if there is no key with this
+    /// identifier. Repeating the call has no effect: the time of the first revocation is kept.
     ///
     /// # Errors
-    /// Any [`StoreError`]; nothing has happened then.
+    /// Returns any [`StoreError`], in which case nothing has changed.
     pub async fn revoke(&self, id: Uuid, actor: &str) -> Result<Option<Key>, StoreError> {
         Ok(self.revoke_all(&[id], actor).await?.pop())
     }
 
-    /// As [`revoke`](Self::revoke), several keys in one transaction: such as those of all projects that hold
-    /// one value. Gives those that there are.
+    /// Revokes several keys in one transaction, as [`revoke`](Self::revoke) does, such as those of all projects
+    /// that hold one value. Returns the keys that exist.
     ///
     /// # Errors
-    /// Any [`StoreError`]; nothing has happened then.
+    /// Returns any [`StoreError`], in which case nothing has changed.
     pub async fn revoke_all(&self, ids: &[Uuid], actor: &str) -> Result<Vec<Key>, StoreError> {
         let (keys, revoked) = retried(|| async {
             let now = self.clock.now();
@@ -143,7 +143,7 @@ impl Responder {
         Ok(keys)
     }
 
-    /// Revokes those of the locked keys that are not revoked yet, and logs it; gives their identifiers.
+    /// Revokes the locked keys that are not revoked yet, and logs it. Returns their identifiers.
     async fn revoke_locked(
         &self,
         tx: &mut Tx,
@@ -165,21 +165,21 @@ impl Responder {
         Ok(revoked)
     }
 
-    /// Changes a key's description or end; gives it as it is now, or `None` when there is none with
-    /// this identifier.
+    /// Changes a key's description or expiry. Returns its current state, or `None` if there is no key with this
+    /// identifier.
     ///
     /// # Errors
-    /// As [`change`](Self::change).
+    /// Returns the errors of [`change`](Self::change).
     pub async fn update(&self, id: Uuid, patch: KeyPatch) -> Result<Option<Key>, StoreError> {
         self.change(id, patch, None).await
     }
 
-    /// Changes a key's description or end, and revokes it if an actor is named who wants that: all of it in
-    /// one transaction. Gives the key as it is now, or `None` when there is none with this identifier.
+    /// Changes a key's description or expiry, and revokes it if `revoked_by` names an actor, in one transaction.
+    /// Returns its current state, or `None` if there is no key with this identifier.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when an expired key that leaked would become valid again, or one that was
-    /// rotated would live longer, and any other [`StoreError`]; nothing has happened then.
+    /// Returns [`StoreError::Refused`] if an expired key that leaked would become valid again, or a rotated key
+    /// would live longer, or any other [`StoreError`]. In either case, nothing has changed.
     pub async fn change(
         &self,
         id: Uuid,
@@ -217,11 +217,11 @@ impl Responder {
         Ok((Some(key), revoked))
     }
 
-    /// Stores a provider's existing keys by their digests, in one transaction; the outcomes stand in
-    /// the order of the rows. Some thousand rows at a time are the best measure.
+    /// Stores a provider's existing keys by their digests, in one transaction. Returns the outcomes in the order of
+    /// the rows. Batches of several thousand rows work best.
     ///
     /// # Errors
-    /// Any [`StoreError`]; no row has been stored then.
+    /// Returns any [`StoreError`], in which case no row has been stored.
     pub async fn import(&self, mut keys: Vec<NewKey>) -> Result<Vec<ImportOutcome>, StoreError> {
         for key in &mut keys {
             self.without_keys(key);
@@ -265,7 +265,7 @@ impl Responder {
         key
     }
 
-    /// What the log is told of something a person asked for.
+    /// Returns the log entry of an operation that a person requested.
     fn by_hand(
         &self,
         key: &Key,
@@ -287,7 +287,7 @@ impl Responder {
         }
     }
 
-    /// Takes keys out of the texts that a caller chose.
+    /// Redacts keys in the texts supplied by a caller.
     fn without_keys(&self, key: &mut NewKey) {
         for text in [&mut key.description, &mut key.owner.id]
             .into_iter()
@@ -306,7 +306,7 @@ fn tell_revoked(keys: &[Uuid], actor: &str) {
     }
 }
 
-/// The successor of a key, with as long a life before it.
+/// Returns the parameters of a key's successor, which has the same lifetime.
 fn successor(old: &Key, now: Timestamp) -> IssueRequest {
     let life = old.expires_at.map(|end| end.duration_since(old.created_at));
     IssueRequest {

@@ -1,13 +1,12 @@
-//! Candidate to key to incident to revocation to log entry, in one transaction.
+//! Response to leaked keys: from candidate to key, incident, revocation and log entry, in one transaction.
 //!
-//! Whatever finds a key's value in public (a scan, a partner's report, a stranger) brings it here as a
-//! [`Sighting`]. [`Responder::report`] looks all of a batch up, records where the keys of ours were
-//! seen, opens or extends their incidents, revokes the secret ones that are still valid, and appends
-//! to the revocation log: all of it, or nothing. Reporting the same again changes no more than the
-//! counts of sightings.
+//! A key's value found in public, whether by a scan, a partner's report or a stranger, arrives here as a
+//! [`Sighting`]. [`Responder::report`] looks up a whole batch, records where the keys were seen, opens or extends
+//! their incidents, revokes the secret keys that are still valid, and appends to the revocation log: either all of
+//! it or nothing. Reporting the same sighting again only changes the number of sightings.
 //!
-//! Keys are issued, rotated, changed and revoked by hand here too, since each of these has to leave
-//! its entry in the log.
+//! Keys are also issued, rotated, changed and revoked manually here. Rotations and revocations are logged in the same
+//! transaction.
 
 mod answer;
 mod candidates;
@@ -28,19 +27,19 @@ pub use redact::{PATH_MAX, REPOSITORY_MAX, URL_MAX, shorten};
 pub use report::{CleanSightings, Report, Sighting};
 pub use timeline::{IncidentDetail, Moment, What};
 
-/// The policy that this version has: a secret key that leaked is revoked at once.
+/// The policy of this version: a leaked secret key is revoked at once.
 pub const POLICY_REVOKE: &str = "revoke";
 
-/// The identifiers of the key formats that new keys are minted in.
+/// Identifiers of the key formats in which new keys are minted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuerFormats {
-    /// For secret keys and access tokens.
+    /// Format of secret keys and access tokens.
     pub secret: String,
-    /// For public keys.
+    /// Format of public keys.
     pub public: String,
 }
 
-/// Acts on keys. Cheap to clone.
+/// Operations on keys and their leaks. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Responder {
     store: Store,
@@ -51,7 +50,7 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// A responder that keeps its keys in `store`.
+    /// Creates a responder for the keys in `store`.
     pub fn new(
         store: Store,
         formats: FormatSet,
@@ -67,49 +66,49 @@ impl Responder {
         }
     }
 
-    /// Where the keys are.
+    /// Returns the key store.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// The key formats that are known.
+    /// Returns the key formats.
     pub fn formats(&self) -> &FormatSet {
         &self.formats
     }
 
-    /// Returns the redactor, which takes keys of these formats out of texts that are kept.
+    /// Returns the redactor for keys of these formats, for texts that are stored.
     pub fn redactor(&self) -> &Redactor {
         &self.redactor
     }
 
-    /// The clock that everything is dated by.
+    /// Returns the clock that supplies all times.
     pub fn clock(&self) -> &SharedClock {
         &self.clock
     }
 }
 
-/// Why a key was not issued, rotated or changed.
+/// Error returned if a key cannot be issued, rotated or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RespondError {
-    /// The database did not do it.
+    /// The database returned an error.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// There is no key with this identifier.
     #[error("there is no key with this identifier")]
     NotFound,
-    /// Only a valid key can be rotated.
+    /// The key is not valid, and only a valid key can be rotated.
     #[error("the key is {}: issue a new one instead", match .0 {
         WhyInvalid::ManuallyRevoked => "revoked",
         WhyInvalid::Expired => "expired",
     })]
     Invalid(WhyInvalid),
-    /// The key was rotated before; its successor is to be rotated instead.
+    /// The key was rotated before. Holds the identifier of its successor, which can be rotated instead.
     #[error("the key was replaced by {0} already: rotate that one")]
     Replaced(uuid::Uuid),
     /// The configuration names a format that is not loaded.
     #[error("the key format `{0}` that [issuer] names is not loaded: add it to the pattern files")]
     NoFormat(String),
-    /// The format cannot mint, or there was no randomness.
+    /// The format cannot mint keys, or the operating system provided no randomness.
     #[error(transparent)]
     Mint(#[from] MintError),
 }

@@ -1,26 +1,26 @@
-//! Callers put keys where they do not belong: into a link's query, a description, a path. Nothing
-//! that is kept may hold one.
+//! Redaction of texts before they are stored. Callers put keys where they do not belong: into the query of a link,
+//! a description, a path.
 
 use crate::scan::Redactor;
 use crate::store::{Key, Place};
 
-/// The longest link that is kept, in bytes.
+/// Maximum length of a stored link, in bytes.
 pub const URL_MAX: usize = 2_048;
 
-/// The longest name of a repository that is kept, in bytes.
+/// Maximum length of a stored repository name, in bytes.
 pub const REPOSITORY_MAX: usize = 512;
 
-/// The longest path that is kept, in bytes.
+/// Maximum length of a stored path, in bytes.
 pub const PATH_MAX: usize = 4_096;
 
-/// The longest of the other texts that are kept, in bytes.
+/// Maximum lengths of the other stored texts, in bytes.
 const SOURCE_MAX: usize = 128;
 const COMMIT_MAX: usize = 128;
 const DESCRIPTION_MAX: usize = 4_096;
 const OWNER_MAX: usize = 1_024;
 
-/// A place as it is kept: without keys, without control characters, of bounded length. Two sightings
-/// at the same place become the same text.
+/// Returns a place in the form in which it is stored: without keys and control characters, and with bounded length.
+/// Two sightings at the same place have the same form.
 pub(super) fn clean_place(redactor: &Redactor, place: &Place) -> Place {
     let optional = |text: &Option<String>, max| {
         text.as_deref()
@@ -33,12 +33,12 @@ pub(super) fn clean_place(redactor: &Redactor, place: &Place) -> Place {
         repository: optional(&place.repository, REPOSITORY_MAX),
         commit: optional(&place.commit, COMMIT_MAX),
         path: optional(&place.path, PATH_MAX),
-        // Canonical JSON keeps whole numbers exact up to here (RFC 8785, 3.2.2.3).
+        // Canonical JSON represents integers exactly up to this value (RFC 8785, section 3.2.2.3).
         line: place.line.map(|line| line.min((1 << 53) - 1)),
     }
 }
 
-/// A key as the log tells of it.
+/// Returns a key in the form in which it is logged.
 pub(super) fn clean_key(redactor: &Redactor, key: &Key) -> Key {
     let mut key = key.clone();
     key.description = clean(redactor, &key.description, DESCRIPTION_MAX);
@@ -68,7 +68,7 @@ pub fn shorten(redactor: &Redactor, text: &str, max: usize, is_cut: bool) -> Str
     kept
 }
 
-/// Keys out, control characters replaced, the rest cut after `max` bytes.
+/// Redacts keys, replaces control characters and truncates the result to `max` bytes and an ellipsis.
 fn clean(redactor: &Redactor, text: &str, max: usize) -> String {
     let redacted = redactor.redact(text);
     let end = redacted.floor_char_boundary(max);
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(kept.line, Some(9_007_199_254_740_991));
     }
 
-    /// Shortened early or late, the same is kept.
+    /// The same text is stored whether it is shortened early or late.
     #[test]
     fn shortening_changes_nothing_of_what_is_kept() {
         let formats = FormatSet::builtin();

@@ -1,4 +1,4 @@
-//! Sightings in, revocations out.
+//! Processing of sightings: occurrences, incidents and revocations.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -13,47 +13,46 @@ use crate::store::{
     Action, Key, KeysByDigest, LogDraft, NewSighting, Place, Reason, StoreError, Token, Tx, retried,
 };
 
-/// The value of a key, seen somewhere in public.
+/// Value of a possible key, seen in public.
 #[derive(Debug, Clone)]
 pub struct Sighting {
-    /// What was seen. Whether it is a key of ours is for [`Responder::report`] to say.
+    /// String that was seen. [`Responder::report`] determines whether it is a known key.
     pub value: KeyValue,
-    /// Where it was seen.
+    /// Place where it was seen.
     pub place: Place,
-    /// When it was seen.
+    /// Time of the detection.
     pub detected_at: Timestamp,
 }
 
-/// Sightings whose places are as they are kept: without keys, of bounded length. To look for keys in texts
-/// that somebody else wrote takes time, so it is done before anything is locked.
+/// Sightings whose places are in the form in which they are stored: without keys and with bounded length. Searching
+/// texts written by others for keys takes time, and is done before anything is locked.
 #[derive(Debug, Clone, Default)]
 pub struct CleanSightings(Vec<Sighting>);
 
 impl CleanSightings {
-    /// Returns how many there are.
+    /// Returns the number of sightings.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Returns whether there is none.
+    /// Returns whether there are no sightings.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// What one actor saw, to be reported. What several saw is reported together when it belongs into one
-/// transaction.
+/// Sightings of one actor. Those of several actors are reported together if they belong in one transaction.
 #[derive(Debug, Clone, Copy)]
 pub struct Report<'a> {
-    /// What was seen.
+    /// Sightings to report.
     pub sightings: &'a CleanSightings,
-    /// Why keys are revoked for it.
+    /// Reason for the revocations.
     pub reason: Reason,
-    /// Who acts, for the revocation log.
+    /// Actor named in the revocation log.
     pub actor: &'a str,
 }
 
-/// A sighting among those of a batch.
+/// Sighting within a batch.
 #[derive(Clone, Copy)]
 struct Row<'a> {
     sighting: &'a Sighting,
@@ -61,12 +60,12 @@ struct Row<'a> {
     report: &'a Report<'a>,
 }
 
-/// The sightings of one key within a batch.
+/// Sightings of one key within a batch.
 struct Hit<'a> {
     key: Key,
     sightings: Vec<&'a Sighting>,
     first_at: usize,
-    /// Who saw it first.
+    /// Report that saw the key first.
     report: &'a Report<'a>,
     incident: Option<Uuid>,
     revoked: bool,
@@ -79,11 +78,11 @@ impl Hit<'_> {
     }
 }
 
-/// Access tokens by the digest of their values, and the identifiers of those that were revoked.
+/// Access tokens by the digests of their values, and the identifiers of those that were revoked.
 type Tokens = (HashMap<Sha256Digest, Token>, Vec<Uuid>);
 
 impl Responder {
-    /// Takes keys out of the places of `sightings`, and what is too long.
+    /// Redacts keys in the places of `sightings`, and truncates texts that are too long.
     pub fn clean(&self, mut sightings: Vec<Sighting>) -> CleanSightings {
         for sighting in &mut sightings {
             sighting.place = clean_place(&self.redactor, &sighting.place);
@@ -91,10 +90,10 @@ impl Responder {
         CleanSightings(sightings)
     }
 
-    /// Responds to what was seen, in one transaction. The answers stand in the order of the sightings.
+    /// Responds to sightings in one transaction. Returns the answers in the order of the sightings.
     ///
     /// # Errors
-    /// Any [`StoreError`]; nothing has happened then, and the whole batch can be reported again.
+    /// Returns any [`StoreError`], in which case nothing has changed and the whole batch can be reported again.
     pub async fn report(
         &self,
         sightings: Vec<Sighting>,
@@ -106,12 +105,12 @@ impl Responder {
             .await
     }
 
-    /// Responds to what a partner or a stranger presents: as [`report`](Self::report), and access tokens of
-    /// Rescind itself are revoked in the same transaction. The log of revocations is about keys; of a token
-    /// the operator's log tells.
+    /// Responds to the sightings of a partner or a stranger, as [`report`](Self::report) does, and revokes access
+    /// tokens of Rescind itself in the same transaction. The revocation log covers keys only; a revoked token is
+    /// mentioned in the operator's log.
     ///
     /// # Errors
-    /// Any [`StoreError`]; nothing has happened then, and the whole batch can be reported again.
+    /// Returns any [`StoreError`], in which case nothing has changed and the whole batch can be reported again.
     pub async fn report_from_outside(
         &self,
         sightings: Vec<Sighting>,
@@ -133,7 +132,7 @@ impl Responder {
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
         let mut answers = vec![Answer::default(); sightings.len()];
-        // Most candidates are nobody's. They are sorted out without the write lock.
+        // Most candidates are unknown. They are filtered out without taking the write lock.
         let known = self.store.find_keys(&distinct(digests)).await?;
         if known.is_empty() && tokens.is_empty() {
             return Ok(answers);
@@ -175,13 +174,15 @@ impl Responder {
         Ok((found.unwrap_or_default(), (tokens, revoked)))
     }
 
-    /// Responds to what was seen within a transaction of the caller's, who commits it together with
-    /// what else belongs to it and then calls [`announce`]. Once per transaction, with everything that it
-    /// responds to: keys that were locked by one call after another would be locked in no order. The
-    /// answers stand in the order of the reports and their sightings.
+    /// Responds to sightings within the caller's transaction. The caller commits it, together with everything else
+    /// that belongs to it, and then calls [`announce`]. Returns the answers in the order of the reports and their
+    /// sightings.
+    ///
+    /// This must be called only once per transaction, with all of its sightings, since successive calls would lock
+    /// keys in no consistent order.
     ///
     /// # Errors
-    /// Any [`StoreError`]; the transaction is to be dropped then.
+    /// Returns any [`StoreError`], after which the transaction must be dropped.
     pub async fn report_in(
         &self,
         tx: &mut Tx,
@@ -223,7 +224,7 @@ impl Responder {
     }
 }
 
-/// Occurrences and incidents.
+/// Records the occurrences, and opens or extends the incidents.
 async fn record(tx: &mut Tx, hits: &mut BTreeMap<Uuid, Hit<'_>>) -> Result<(), StoreError> {
     let mut sightings = Vec::new();
     for hit in hits.values() {
@@ -242,7 +243,7 @@ async fn record(tx: &mut Tx, hits: &mut BTreeMap<Uuid, Hit<'_>>) -> Result<(), S
     Ok(())
 }
 
-/// Revokes those of the tokens that are valid; gives their identifiers.
+/// Revokes the valid tokens, and returns their identifiers.
 async fn revoke_tokens(
     tx: &mut Tx,
     tokens: &mut HashMap<Sha256Digest, Token>,
@@ -252,7 +253,7 @@ async fn revoke_tokens(
         .values_mut()
         .filter(|token| token.is_valid(now))
         .collect();
-    // Reports that name the same tokens wait for each other instead of locking each other out.
+    // A consistent order makes reports of the same tokens wait for each other instead of deadlocking.
     valid.sort_by_key(|token| token.id);
     let mut revoked = Vec::new();
     for token in valid {
@@ -301,7 +302,7 @@ fn rows_of<'a>(reports: &'a [Report<'a>]) -> Vec<Row<'a>> {
     rows.collect()
 }
 
-/// The sightings by key, in the order of the keys' identifiers: the one in which they are locked.
+/// Groups the sightings by key, in the order of the keys' identifiers, in which keys are locked.
 fn gather<'a>(rows: &[Row<'a>], keys: &KeysByDigest) -> BTreeMap<Uuid, Hit<'a>> {
     let mut hits: BTreeMap<Uuid, Hit<'a>> = BTreeMap::new();
     for (first_at, row) in rows.iter().enumerate() {
@@ -343,13 +344,13 @@ async fn revoke(
     for (seen, ids) in exposed {
         tx.expose_keys(&ids, seen).await?;
     }
-    // The keys are locked, so all of them are still as they were read.
+    // The keys are locked, so none has changed since it was read.
     let count = tx.revoke_keys(&revoked, now).await?;
     debug_assert_eq!(count, revoked.len() as u64);
     Ok(())
 }
 
-/// One for each row, in their order.
+/// Returns one answer for each row, in the order of the rows.
 fn answers<'a>(
     digests: &'a [Sha256Digest],
     keys: &'a KeysByDigest,

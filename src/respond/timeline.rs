@@ -1,4 +1,4 @@
-//! An incident with everything that happened.
+//! Detailed view of an incident.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -6,50 +6,50 @@ use uuid::Uuid;
 use super::Responder;
 use crate::store::{Incident, LogEntry, Occurrence, StoreError, UseAfterExposure};
 
-/// The most occurrences, uses and log entries that a detailed view holds of each.
+/// Maximum number of occurrences, uses and log entries in a detailed view, for each of them.
 const DETAIL_MAX: u32 = 500;
 
-/// An incident with its occurrences, its timeline and the uses of its key after exposure. Of very many
-/// the earliest are given; the incident's own counts are complete.
+/// Incident with its occurrences, its timeline and the uses of its key after exposure. If there are very many, only
+/// the earliest are included; the incident's own counts are complete.
 #[derive(Debug, Clone)]
 pub struct IncidentDetail {
     /// The incident and its key.
     pub incident: Incident,
-    /// Where the key was seen, in the order in which the places were found.
+    /// Places where the key was seen, in the order of detection.
     pub occurrences: Vec<Occurrence>,
-    /// What happened, in order.
+    /// Events in chronological order.
     pub timeline: Vec<Moment>,
-    /// When the key was used after it had been seen in public.
+    /// Uses of the key after its exposure.
     pub uses: Vec<UseAfterExposure>,
 }
 
-/// Something that happened in the course of an incident.
+/// Event in the course of an incident.
 #[derive(Debug, Clone)]
 pub struct Moment {
-    /// When.
+    /// Time of the event.
     pub at: Timestamp,
-    /// What.
+    /// Kind of the event.
     pub what: What,
 }
 
-/// What happened.
+/// Kind of an event, with its details.
 #[derive(Debug, Clone)]
 pub enum What {
     /// The key was issued.
     Issued,
     /// The key was seen at a place for the first time.
     Seen(Occurrence),
-    /// The revocation log got an entry about the key.
+    /// An entry about the key was added to the revocation log.
     Logged(Box<LogEntry>),
-    /// The key was used after it had been seen in public.
+    /// The key was used after its exposure.
     Used(UseAfterExposure),
 }
 
 impl Responder {
-    /// An incident with everything that happened; `None` when there is none with this identifier.
+    /// Returns the detailed view of an incident, or `None` if there is none with this identifier.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn incident(&self, id: Uuid) -> Result<Option<IncidentDetail>, StoreError> {
         let Some(incident) = self.store.incident(id).await? else {
             return Ok(None);
@@ -89,7 +89,7 @@ fn timeline(
         at: used.at,
         what: What::Used(used.clone()),
     }));
-    // Stable: of what happened within one microsecond, the sighting comes before the revocation.
+    // The sort is stable: within one microsecond, a sighting comes before the revocation.
     timeline.sort_by_key(|moment| moment.at);
     timeline
 }
