@@ -1,5 +1,5 @@
-//! Pushed ranges per second: fetched from a real local upload-pack, scanned, responded to, finished in a
-//! SQLite database. Beside it, what the same `git upload-pack` processes cost with nobody reading the packs.
+//! Pushed ranges per second: fetched from a local upload-pack, scanned, responded to and finished in a SQLite
+//! database, compared with the cost of the same `git upload-pack` processes if nothing reads the packs.
 //!
 //! `cargo bench --bench fetch_ranges [-- RANGES]`
 
@@ -28,17 +28,17 @@ use tokio_util::task::TaskTracker;
 
 const REPOSITORIES: usize = 10;
 
-/// Files that every repository has before anything is pushed to it, in folders of ten.
+/// Number of files that every repository has before the first push, in folders of ten.
 const OLD_FILES: usize = 300;
 
-/// Files that one push changes: with their trees and the commit about 25 kB of pack, as a mean push on
-/// GitHub has (14 to 65 kB).
+/// Number of files changed by one push. With their trees and the commit they make a pack of about 25 kB, like a
+/// mean push on GitHub (14 to 65 kB).
 const CHANGED_FILES: usize = 5;
 
-/// One push in so many leaks a key.
+/// Number of pushes per leaked key.
 const LEAK_EVERY: usize = 10;
 
-/// `git upload-pack` processes at a time in the comparison.
+/// Number of concurrent `git upload-pack` processes in the comparison.
 const BASELINE_THREADS: usize = 4;
 
 const BRANCH: &str = "refs/heads/main";
@@ -180,7 +180,7 @@ impl House {
     }
 }
 
-/// Fills the forge's repositories with histories, every commit of which is one push.
+/// Fills the forge's repositories with histories in which every commit is one push.
 fn fill(
     forge: &Forge,
     keys: &[(Key, KeyValue)],
@@ -229,10 +229,10 @@ fn path(file: usize) -> String {
     format!("src/part{}/file{file}.rs", file / 10)
 }
 
-/// Appends a commit in the language of `git fast-import`.
+/// Appends a commit in the format of `git fast-import`.
 fn commit(history: &mut String, number: usize, files: impl Iterator<Item = (String, String)>) {
     let seconds = 1_780_000_000 + number;
-    // Writing to a String cannot fail.
+    // Writing to a `String` cannot fail.
     let _ = write!(
         history,
         "commit {BRANCH}\ncommitter B <b@example.com> {seconds} +0000\ndata 6\nchange\n"
@@ -272,7 +272,7 @@ fn run(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// A source of text that compresses like source code.
+/// Generator of text that compresses like source code.
 struct Random(u64);
 
 impl Random {
@@ -283,7 +283,7 @@ impl Random {
         self.0
     }
 
-    /// About 14 kB of it, with `leak` in the middle.
+    /// Returns about 14 kB of text, with `leak` in the middle.
     fn text(&mut self, leak: &str) -> String {
         let mut text = String::new();
         for line in 0..260 {
@@ -302,11 +302,11 @@ impl Random {
 
 struct Measured {
     wall: Duration,
-    /// CPU seconds of this process.
+    /// CPU time of this process, in seconds.
     own: f64,
-    /// CPU seconds of the git processes that it started.
+    /// CPU time of the git processes that it started, in seconds.
     git: f64,
-    /// The most memory that was resident, in KiB.
+    /// Peak resident memory, in KiB.
     peak: u64,
     bytes: usize,
 }
@@ -328,7 +328,7 @@ async fn measure_worker(worker: &Worker, ranges: usize) -> anyhow::Result<Measur
     })
 }
 
-/// Asks `git upload-pack` for the same ranges, and throws the answers away.
+/// Requests the same ranges from `git upload-pack`, and discards the responses.
 fn measure_upload_pack(repositories: &[Repository], pushes: &[Push]) -> anyhow::Result<Measured> {
     let next = AtomicUsize::new(0);
     let bytes = AtomicUsize::new(0);
@@ -396,7 +396,7 @@ fn upload_pack(repository: &Repository, push: &Push) -> anyhow::Result<usize> {
     Ok(answer.len())
 }
 
-/// CPU seconds of this process, and of the processes that it waited for (proc(5), `stat`).
+/// Returns the CPU time in seconds of this process, and of the processes that it waited for (proc(5), `stat`).
 fn cpu() -> anyhow::Result<(f64, f64)> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     let (_, fields) = stat.rsplit_once(')').context("an odd /proc/self/stat")?;
@@ -409,11 +409,11 @@ fn cpu() -> anyhow::Result<(f64, f64)> {
     let [user, system, child_user, child_system] = fields[..] else {
         anyhow::bail!("an odd /proc/self/stat");
     };
-    // Linux counts in hundredths of a second, whatever its own clock tick is.
+    // Linux reports hundredths of a second, regardless of its own clock tick.
     Ok(((user + system) / 100.0, (child_user + child_system) / 100.0))
 }
 
-/// Starts measuring the peak of resident memory anew (proc(5), `clear_refs`).
+/// Resets the peak of resident memory (proc(5), `clear_refs`).
 fn forget_peak() -> anyhow::Result<()> {
     Ok(fs::write("/proc/self/clear_refs", "5")?)
 }

@@ -1,5 +1,5 @@
-//! `POST /user-api-keys/check` on SQLite with 1,000,000 keys, against an axum handler that returns a
-//! constant: requests per second of the same keep-alive client in turns, and the ratio.
+//! `POST /user-api-keys/check` on SQLite with 1,000,000 keys, compared with an axum handler that returns a
+//! constant: requests per second of the same keep-alive client on each in turn, and the ratio.
 //!
 //! `cargo bench --bench key_check [-- KEYS]`
 
@@ -20,25 +20,25 @@ use tokio::task::JoinSet;
 
 use server::{Server, mint};
 
-/// Keep-alive connections of the client.
+/// Number of keep-alive connections of the client.
 const CONNECTIONS: usize = 64;
 
-/// Different keys that are checked.
+/// Number of distinct keys that are checked.
 const CHECKED: usize = 10_000;
 
-/// Turns of either server; the median counts.
+/// Number of turns per server, of which the median is reported.
 const ROUNDS: usize = 7;
 
-/// How long one turn is measured, after a tenth of it to warm up.
+/// Duration of one turn, after a warm-up of a tenth of it.
 const TURN: Duration = Duration::from_secs(3);
 
-/// As long as a check's answer.
+/// Response body as long as that of a check.
 const CONSTANT: &str = r#"{"id":"019359e0-0000-7000-8000-000000000000","type":"user","user_id":"user-1","description":"a key","is_public":false,"created_at_millis":1795380375123,"value":{"last_four":"wxyz"}}"#;
 
 fn main() {
     let keys = std::env::args().find_map(|argument| argument.parse().ok());
     let keys = keys.unwrap_or(1_000_000);
-    // Servers and client have runtimes of their own, so that neither borrows the other's threads.
+    // Servers and client have separate runtimes, so that neither uses the other's threads.
     let servers = Runtime::new().expect("a runtime");
     let client = Runtime::new().expect("a runtime");
 
@@ -104,7 +104,7 @@ fn request(token: &str, key: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Requests per second that all connections together get answered with 200.
+/// Returns the number of requests per second that all connections together have answered with 200.
 async fn measure(address: SocketAddr, requests: &Arc<Vec<Vec<u8>>>) -> f64 {
     let answered = Arc::new(AtomicU64::new(0));
     let mut connections = JoinSet::new();
@@ -115,7 +115,7 @@ async fn measure(address: SocketAddr, requests: &Arc<Vec<Vec<u8>>>) -> f64 {
             let mut stream = TcpStream::connect(address).await.expect("a connection");
             stream.set_nodelay(true).expect("no delay");
             let mut buffer = vec![0; 4096];
-            // Steps that share no factor with the number of keys: every connection visits all of them.
+            // The step shares no factor with the number of keys, so that every connection visits all of them.
             let mut next = connection * 157;
             loop {
                 let request = &requests[next % requests.len()];
@@ -136,7 +136,7 @@ async fn measure(address: SocketAddr, requests: &Arc<Vec<Vec<u8>>>) -> f64 {
     count / seconds
 }
 
-/// Sends a request and reads its whole answer.
+/// Sends a request and reads the whole response.
 async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut [u8]) {
     stream.write_all(request).await.expect("a request");
     let mut filled = 0;

@@ -1,5 +1,5 @@
-//! A partner report of 10,000 rows, 100 of them ours: time from the first byte sent to the last byte
-//! answered, with verification, revocation and log, on SQLite with 100,000 other keys.
+//! Partner report of 10,000 rows, 100 of them known keys: time from the first byte sent to the last byte received,
+//! with verification, revocation and log, on SQLite with 100,000 other keys.
 //!
 //! `cargo bench --bench partner_report`
 
@@ -78,7 +78,7 @@ async fn main() {
             .count();
         assert_eq!((rows.len(), found), (ROWS, OURS));
     }
-    // It was done, not only answered.
+    // The revocations really happened, and were not only reported.
     let check = client
         .post(format!(
             "http://{}/api/v1/user-api-keys/check",
@@ -98,7 +98,7 @@ async fn main() {
     );
 }
 
-/// Ours spread among tokens of nobody.
+/// Returns a report in which the known keys are spread among unknown tokens.
 fn report(ours: &[KeyValue]) -> String {
     let step = ROWS / OURS;
     let rows: Vec<Value> = (0..ROWS)

@@ -1,9 +1,9 @@
-//! How fast the engine is in memory, beside searchers of `aho-corasick` that look for the same literals in the same
-//! buffer and do nothing about what they find.
+//! Speed of the engine in memory, compared with searchers of `aho-corasick` that search for the same literals in
+//! the same buffer and discard what they find.
 //!
-//! `cargo bench --bench scan_engine [FOLDER]`. The folder's files, up to 64 MiB of them, are the text; by
-//! default they are the sources of the crates that cargo downloaded. The two searchers run in turn, and
-//! what is printed is the median of the ratio of each pair of runs.
+//! `cargo bench --bench scan_engine [FOLDER]`. The text consists of the folder's files, up to 64 MiB of them; by
+//! default, they are the sources of the crates that cargo downloaded. The two searchers run in turn, and the median
+//! of the ratios of all pairs of runs is printed.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -22,10 +22,10 @@ const LARGE: usize = 64 << 20;
 const SMALL: usize = 1 << 20;
 const ROUNDS: usize = 15;
 
-/// How many formats of brands that nobody chose there are in further sets.
+/// Numbers of formats in the further sets, whose prefixes are random brands.
 const MANY: [usize; 5] = [13, 26, 102, 300, 1000];
 
-/// The most literals that a packed searcher takes.
+/// Maximum number of literals that a packed searcher accepts.
 const MOST_PACKED: usize = 64;
 
 fn main() -> ExitCode {
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The sets of formats that are looked for, with their prefixes or anchors.
+/// Returns the sets of formats to search for, with their prefixes or anchors.
 fn sets() -> Vec<(String, Vec<String>, FormatSet)> {
     let own = "rsc_sk_ acme_sk_ acme_live_ shop_rk_ foobar_ex_ mail_api_ pay_key_ data_tok_ auth_svc_ edge_sec_";
     let short = "ghp_ gho_ ghu_ ghs_ ghr_ npm_ glpa xoxb shpa dop_";
@@ -101,7 +101,7 @@ fn sets() -> Vec<(String, Vec<String>, FormatSet)> {
     sets
 }
 
-/// What a search of all encodings has to find of each prefix.
+/// Returns the literals that a search in all encodings must find for these prefixes.
 fn literals(prefixes: &[String]) -> Vec<Vec<u8>> {
     let of_one = |prefix: &String| {
         let plain = prefix.as_bytes();
@@ -118,7 +118,7 @@ fn literals(prefixes: &[String]) -> Vec<Vec<u8>> {
     prefixes.iter().flat_map(of_one).collect()
 }
 
-/// Runs both searches in turn and prints the speed of the engine and its ratio to the peer and to memmem.
+/// Runs both searches in turn, and prints the speed of the engine and its ratios to the peer and to memmem.
 fn compare(
     label: &str,
     peer: &str,
@@ -167,7 +167,7 @@ fn registry_sources() -> PathBuf {
     home.unwrap_or_default().join("registry/src")
 }
 
-/// Appends the files under `folder` in the order of their names, until there is enough.
+/// Appends the files under `folder` in the order of their names, up to the size limit.
 fn gather(folder: &Path, text: &mut Vec<u8>) {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return;
@@ -186,7 +186,7 @@ fn gather(folder: &Path, text: &mut Vec<u8>) {
     }
 }
 
-/// Bytes without any pattern, the same in each run (xorshift64*).
+/// Returns pseudorandom bytes, the same in each run (xorshift64*).
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     std::iter::repeat_with(|| {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# `rescind scan` beside `rg -j1` with one literal on the same tree: bytes per CPU-second of each, in turn,
-# and the median of the ratios. Needs ripgrep and a release build (cargo build --release).
+# Compares `rescind scan` with `rg -j1` and one literal on the same tree: bytes per CPU second of each, in turn, and
+# the median of the ratios. Requires ripgrep and a release build (cargo build --release).
 #
 # benches/scan_tree.sh [FOLDER] [ROUNDS]      default: the sources of the crates that cargo downloaded, 5
 set -euo pipefail
@@ -11,7 +11,7 @@ command -v rg >/dev/null || { echo "rg is missing: apt-get install ripgrep" >&2;
 [ -x "$rescind" ] || { echo "no release build: cargo build --release" >&2; exit 2; }
 TIMEFORMAT='%U %S'
 
-# cpu COMMAND…: user and system seconds of one run, added up.
+# cpu COMMAND…: prints the sum of user and system seconds of one run.
 cpu() { { time "$@" >/dev/null 2>&1 || true; } 2>&1 | tail -n 1 | awk '{ print $1 + $2 }'; }
 
 ours() { "$rescind" scan --no-ignore "$tree"; }

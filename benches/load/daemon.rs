@@ -1,4 +1,4 @@
-//! The program under load, and what its database says afterwards.
+//! Daemon under load, and the state of its database afterwards.
 
 use std::collections::HashMap;
 use std::fs;
@@ -23,7 +23,7 @@ use sqlx::{Connection as _, Row as _, SqliteConnection};
 use crate::forge::Push;
 use crate::hooks::SECRET;
 
-/// The running program.
+/// Running daemon.
 pub(crate) struct Daemon {
     child: Mutex<Child>,
     url: String,
@@ -31,7 +31,7 @@ pub(crate) struct Daemon {
     database: PathBuf,
 }
 
-/// Resident memory in KiB.
+/// Resident memory in KiB: after 10 s, at the end, and the peak.
 #[derive(Default, Clone, Copy)]
 pub(crate) struct Memory {
     pub(crate) early: u64,
@@ -39,7 +39,7 @@ pub(crate) struct Memory {
     pub(crate) peak: u64,
 }
 
-/// Watches the memory of a process.
+/// Watcher of a process's memory.
 pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
     thread: thread::JoinHandle<Memory>,
@@ -52,7 +52,7 @@ impl Watch {
     }
 }
 
-/// What the database says in the end.
+/// Final state of the database.
 pub(crate) struct Outcome {
     pub(crate) lags: Vec<Duration>,
     pub(crate) scanned: usize,
@@ -66,7 +66,10 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Whether the counts add up.
+    /// Checks that the counts are consistent, and prints the result.
+    ///
+    /// # Errors
+    /// Returns an error that names the first inconsistency.
     pub(crate) fn check(&self, pushed: usize, fetched_twice: usize) -> anyhow::Result<()> {
         ensure!(
             fetched_twice == 0,
@@ -87,7 +90,7 @@ impl Outcome {
 }
 
 impl Daemon {
-    /// Starts the program with a fresh database; its feed and its repositories are at `forge`.
+    /// Starts the daemon with a fresh database. Its feed and its repositories are at `forge`.
     pub(crate) async fn start(folder: &Path, forge: SocketAddr) -> anyhow::Result<Self> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let database = folder.join("rescind.db");
@@ -135,7 +138,7 @@ impl Daemon {
         &self.url
     }
 
-    /// Issues keys.
+    /// Issues `count` keys and returns their values.
     pub(crate) async fn issue(&self, count: usize) -> anyhow::Result<Vec<KeyValue>> {
         let client = http_client()?;
         let mut keys = Vec::new();
@@ -152,7 +155,7 @@ impl Daemon {
         Ok(keys)
     }
 
-    /// Begins to watch the program's memory.
+    /// Starts watching the daemon's memory.
     pub(crate) fn watch_memory(&self) -> Watch {
         let id = self
             .child
@@ -177,10 +180,13 @@ impl Daemon {
         Watch { stop, thread }
     }
 
-    /// Waits until nothing is left to be read; says how long that took.
+    /// Waits until the queue is empty, and returns the time that this took.
+    ///
+    /// # Errors
+    /// Returns an error if items are left after `patience`.
     pub(crate) async fn drained(&self, patience: Duration) -> anyhow::Result<Duration> {
         let start = Instant::now();
-        // What the feed showed last is read with the next poll.
+        // The last pushes shown by the feed are read by the next poll.
         let mut settled = 0;
         while start.elapsed() < patience {
             let left = self
@@ -205,7 +211,7 @@ impl Daemon {
         Ok(SqliteConnection::connect(&url).await?)
     }
 
-    /// Ends the program as a service manager does.
+    /// Stops the daemon as a service manager does, with SIGTERM.
     pub(crate) async fn stop(&self) -> anyhow::Result<()> {
         let id = self
             .child
@@ -229,7 +235,7 @@ impl Daemon {
         anyhow::bail!("the program did not stop")
     }
 
-    /// Reads what became of the pushes.
+    /// Reads the outcome of the pushes.
     pub(crate) async fn outcome(&self, pushes: &[Push]) -> anyhow::Result<Outcome> {
         let mut connection = self.connection().await?;
         let rows = sqlx::query("SELECT after_id, state, finished_at FROM work_items")
@@ -290,14 +296,14 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // It has ended already unless something failed.
+        // The process has ended before, unless something failed.
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = child.kill();
         let _ = child.wait();
     }
 }
 
-/// The administrator's token, which the first start shows.
+/// Returns the admin token, which the first start prints.
 fn token_of(child: &mut Child) -> anyhow::Result<String> {
     let stdout = child.stdout.take().context("no output")?;
     let mut lines = BufReader::new(stdout).lines();
@@ -307,7 +313,7 @@ fn token_of(child: &mut Child) -> anyhow::Result<String> {
             .split_whitespace()
             .find(|word| word.starts_with("rsc_sk_"))
         {
-            // The rest is read so that the program never waits for somebody to read it.
+            // The rest is read so that the daemon never blocks on a full pipe.
             let token = token.to_owned();
             thread::spawn(move || lines.for_each(drop));
             return Ok(token);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Some of the order statistics of many durations.
+/// Order statistics of a set of durations.
 pub(crate) struct Percentiles {
     pub(crate) count: usize,
     pub(crate) p50: Duration,

@@ -1,4 +1,4 @@
-//! A forge out of memory: GitHub's events API and git protocol v2.
+//! In-memory forge with GitHub's events API and git protocol v2.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,10 +19,10 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
-/// Events that the feed shows.
+/// Number of events shown by the feed.
 const SHOWN: usize = 300;
 
-/// A push, and what git would send of it.
+/// Push, with the pack that git would send.
 pub(crate) struct Push {
     pub(crate) repository: usize,
     pub(crate) before: ObjectId,
@@ -33,7 +33,7 @@ pub(crate) struct Push {
 }
 
 impl Push {
-    /// It happens now.
+    /// Records the current time as that of the push.
     #[expect(clippy::disallowed_methods, reason = "the load happens in real time")]
     pub(crate) fn happens(&self) {
         self.at.get_or_init(Timestamp::now);
@@ -45,11 +45,11 @@ struct Shared {
     pushes: OnceLock<Arc<Vec<Push>>>,
     by_commit: OnceLock<HashMap<String, usize>>,
     fetched: OnceLock<Vec<AtomicUsize>>,
-    /// Numbers of the pushes in the feed, newest first.
+    /// Indices of the pushes in the feed, newest first.
     feed: Mutex<VecDeque<usize>>,
 }
 
-/// The running forge.
+/// Running forge.
 pub(crate) struct Forge {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -76,7 +76,7 @@ impl Forge {
         self.address
     }
 
-    /// What can be fetched from now on.
+    /// Sets the pushes that can be fetched from now on.
     pub(crate) fn offer(&self, pushes: &Arc<Vec<Push>>) {
         let ids = pushes.iter().map(|push| push.after.to_string());
         self.shared.by_commit.get_or_init(|| ids.zip(0..).collect());
@@ -86,7 +86,7 @@ impl Forge {
         self.shared.pushes.get_or_init(|| Arc::clone(pushes));
     }
 
-    /// Shows a push in the feed.
+    /// Adds a push to the feed.
     pub(crate) fn publish(&self, number: usize) {
         let mut feed = self
             .shared
@@ -97,7 +97,7 @@ impl Forge {
         feed.truncate(SHOWN);
     }
 
-    /// How many pushes were fetched more than once.
+    /// Returns the number of pushes that were fetched more than once.
     pub(crate) fn fetched_twice(&self) -> usize {
         let fetched = self.shared.fetched.get().into_iter().flatten();
         fetched

@@ -1,4 +1,4 @@
-//! Signed webhooks over connections that are kept open.
+//! Signed webhook deliveries over keep-alive connections.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::Offered;
 use crate::forge::Push;
 
-/// What the webhooks are signed with.
+/// Secret with which deliveries are signed.
 pub(crate) const SECRET: &str = "a secret of the load generator";
 
 struct Delivery {
@@ -27,7 +27,7 @@ struct Delivery {
     due: Instant,
 }
 
-/// Sends deliveries.
+/// Sender of deliveries.
 pub(crate) struct Hooks {
     senders: Vec<mpsc::UnboundedSender<Delivery>>,
     next: AtomicUsize,
@@ -36,7 +36,7 @@ pub(crate) struct Hooks {
 }
 
 impl Hooks {
-    /// Sends to the program at `url` over so many connections.
+    /// Creates a sender to the daemon at `url` with this many connections.
     pub(crate) fn new(url: &str, connections: usize) -> anyhow::Result<Self> {
         let url = format!("{url}/webhooks/github");
         let results = Arc::new(Mutex::new(Offered {
@@ -64,10 +64,10 @@ impl Hooks {
         })
     }
 
-    /// Sends a delivery as soon as a connection is free; its time counts from now.
+    /// Sends a delivery as soon as a connection is free. Its response time counts from now.
     pub(crate) fn send(&self, event: &'static str, body: Vec<u8>) {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % self.senders.len();
-        // A sender that died is noticed when the results are counted.
+        // A failed sender is noticed when the results are counted.
         let _ = self.senders[next].send(Delivery {
             event,
             body,
@@ -75,7 +75,10 @@ impl Hooks {
         });
     }
 
-    /// Waits for all answers.
+    /// Waits for all responses.
+    ///
+    /// # Errors
+    /// Returns an error if a connection's task ended early.
     pub(crate) async fn finish(&self) -> anyhow::Result<Offered> {
         let expected = self.next.load(Ordering::Relaxed);
         loop {
@@ -137,7 +140,7 @@ fn signature(body: &[u8]) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// The payload of a push.
+/// Returns the payload of a push event.
 pub(crate) fn push(number: usize, push: &Push, forge: SocketAddr) -> Vec<u8> {
     let Push {
         repository,
@@ -159,7 +162,7 @@ pub(crate) fn push(number: usize, push: &Push, forge: SocketAddr) -> Vec<u8> {
     .into_bytes()
 }
 
-/// An event that concerns nobody, as large as GitHub's are.
+/// Returns an event that does not concern Rescind, as large as GitHub's, and its type.
 pub(crate) fn unrelated(number: usize) -> (&'static str, Vec<u8>) {
     let event = ["star", "label", "issue_comment", "watch"][number % 4];
     let urls: serde_json::Map<_, _> = (0..60)

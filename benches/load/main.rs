@@ -1,19 +1,19 @@
-//! Load on the real program: `rescind serve` as a process of its own, over a SQLite file, fed with pushes by a
-//! GitHub-shaped feed and by signed webhooks at once. Everything that it asks for is served from memory by this
-//! process, so that as little as possible of the machine goes into the generator.
+//! Load test of `rescind serve` in a process of its own, on a SQLite file, with pushes from a GitHub-shaped feed
+//! and from signed webhooks at the same time. This process serves all of its requests from memory, so that the
+//! generator uses as little of the machine as possible.
 //!
 //! ```text
 //! cargo bench --bench load -- pushes [--rate 100] [--seconds 120]
 //! cargo bench --bench load -- webhooks [--rate 2000] [--seconds 30]
 //! ```
 //!
-//! `pushes`: three fifths of the pushes stand in the feed and three fifths come as webhooks, a fifth as both.
-//! One in fifty leaks a key. At the end it is checked that no push was lost or fetched twice, that what was
-//! scanned and what was shed add up, and that each leaked key that was read is revoked once; the lag is from
-//! the moment of the push to the end of its scan.
+//! `pushes`: three fifths of the pushes are in the feed and three fifths arrive as webhooks, a fifth as both. One
+//! in fifty leaks a key. The end of the test checks that no push was lost or fetched twice, that the numbers of
+//! scanned and shed pushes add up, and that each leaked key that was read is revoked exactly once. The lag is the
+//! time from the push to the end of its scan.
 //!
-//! `webhooks`: deliveries of events that concern nobody (stars, labels, comments without a key), each with its
-//! own identifier, over connections that are kept open; the figures are those of the client.
+//! `webhooks`: deliveries of unrelated events (stars, labels, comments without a key), each with its own
+//! identifier, over keep-alive connections. The figures are those of the client.
 
 mod daemon;
 mod figures;
@@ -32,13 +32,13 @@ use figures::{percentiles, row};
 use forge::{Forge, Push};
 use hooks::Hooks;
 
-/// One push in so many leaks a key.
+/// Number of pushes per leaked key.
 const LEAK_EVERY: usize = 50;
 
-/// How long what is left may take after the last push.
+/// Maximum time to drain the queue after the last push.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// What the command line asks for.
+/// Options of the command line.
 struct Options {
     mode: String,
     rate: usize,
@@ -147,14 +147,14 @@ fn tell(memory: &Memory) {
     );
 }
 
-/// What became of the offers.
+/// Results of the deliveries.
 struct Offered {
-    /// Times to the webhooks' answers.
+    /// Response times of the webhooks.
     answers: Vec<Duration>,
     refused: usize,
 }
 
-/// Offers the pushes at an even rate.
+/// Offers the pushes at a constant rate.
 async fn offer(
     options: &Options,
     forge: &Forge,
@@ -175,7 +175,7 @@ async fn offer(
             .skip(next)
         {
             push.happens();
-            // Of five pushes the feed has the first three and webhooks the last three.
+            // Of five pushes, the first three are in the feed and the last three are webhooks.
             if number % 5 < 3 {
                 forge.publish(number);
             }
@@ -227,7 +227,7 @@ async fn webhooks(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How many of the offers are due.
+/// Returns the number of offers that are due.
 fn due(elapsed: Duration, rate: usize) -> usize {
     let due = elapsed.as_micros() * rate as u128 / 1_000_000;
     usize::try_from(due).unwrap_or(usize::MAX)

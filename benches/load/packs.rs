@@ -1,4 +1,4 @@
-//! Pushes with their packs, made ahead: one commit, its trees and three files of text that compresses like
+//! Pushes with packs prepared in advance: one commit, its trees, and three files of text that compresses like
 //! source code.
 
 use std::fmt::Write as _;
@@ -15,13 +15,13 @@ use rescind::keyformat::KeyValue;
 
 use crate::forge::Push;
 
-/// Repositories that are pushed to.
+/// Number of repositories that receive pushes.
 const REPOSITORIES: usize = 40;
 
-/// Lines of a file: three files make about 44 kB of pack, the mean of public pushes.
+/// Number of lines per file: three files make a pack of about 44 kB, the mean of public pushes.
 const LINES: usize = 1000;
 
-/// Makes `count` pushes, one in `leak_every` of them with a key.
+/// Creates `count` pushes, of which one in `leak_every` contains a key.
 pub(crate) fn pushes(
     count: usize,
     leak_every: usize,
@@ -55,7 +55,7 @@ pub(crate) fn pushes(
     Ok(all.into_iter().map(|(_, push)| push).collect())
 }
 
-/// The pushes to one repository, each on top of the one before.
+/// Returns the numbered pushes to one repository, each on top of the previous one.
 fn history(
     repository: usize,
     count: usize,
@@ -113,7 +113,7 @@ fn push(
     Ok((after, pack(&objects)?))
 }
 
-/// An object as a pack holds it.
+/// Object in the encoding of a pack.
 struct Object {
     id: ObjectId,
     entry: Vec<u8>,
@@ -127,7 +127,7 @@ fn object(kind: Kind, data: &[u8]) -> anyhow::Result<Object> {
         Kind::Blob => 3,
         Kind::Tag => 4,
     };
-    // Type and size: four bits, then seven at a time.
+    // Type and size: four bits of the size in the first byte, then seven bits per byte.
     let mut size = data.len();
     let mut entry = vec![number << 4 | u8::try_from(size & 15)?];
     size >>= 4;
@@ -144,7 +144,7 @@ fn object(kind: Kind, data: &[u8]) -> anyhow::Result<Object> {
     })
 }
 
-/// A pack of whole objects (gitformat-pack(5)).
+/// Returns a pack of undeltified objects (gitformat-pack(5)).
 fn pack(objects: &[Object]) -> anyhow::Result<Vec<u8>> {
     let mut pack = b"PACK\0\0\0\x02".to_vec();
     pack.extend_from_slice(&u32::try_from(objects.len())?.to_be_bytes());
@@ -158,7 +158,7 @@ fn pack(objects: &[Object]) -> anyhow::Result<Vec<u8>> {
     Ok(pack)
 }
 
-/// A source of text.
+/// Generator of text.
 struct Random(u64);
 
 impl Random {
@@ -173,7 +173,7 @@ impl Random {
         let mut text = String::new();
         for line in 0..LINES {
             let (name, value) = (self.next() % 100_000, self.next());
-            // Writing to a String cannot fail.
+            // Writing to a `String` cannot fail.
             let _ = writeln!(
                 text,
                 "    let field_{name} = settings.get({value:x}).or(other);"

@@ -1,4 +1,4 @@
-//! A real server on a loopback port, over a SQLite file full of imported keys.
+//! Server on a loopback port, with a SQLite file full of imported keys.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-/// Rows of one transaction of the import.
+/// Number of rows per transaction of the import.
 const BATCH: usize = 10_000;
 
-/// A running server.
+/// Running server.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) token: String,
@@ -29,8 +29,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts one whose database has `keys` keys besides `own`, and which takes GitHub's reports if it is
-    /// told where the public keys are.
+    /// Starts a server whose database has `keys` keys in addition to `own`. It accepts GitHub's reports if
+    /// `public_keys_url` is set.
     pub(crate) async fn start(
         keys: usize,
         own: &[KeyValue],
@@ -94,20 +94,20 @@ impl Server {
         }
     }
 
-    /// Runs something beside the server.
+    /// Runs a task alongside the server.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }
 }
 
-/// A value in the secret format.
+/// Mints a value in the secret format.
 pub(crate) fn mint() -> KeyValue {
     let formats = FormatSet::builtin();
     let format = formats.get("rescind_secret").expect("a built-in format");
     format.mint().expect("a key")
 }
 
-/// Fills the database: `own` as they are, the rest with digests of nothing in particular.
+/// Fills the database: `own` as they are, the rest with digests of counters.
 async fn import(store: &Store, keys: usize, own: &[KeyValue]) {
     let now = SystemClock.now();
     let digests = own.iter().map(KeyValue::sha256);
