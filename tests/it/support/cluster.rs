@@ -1,4 +1,4 @@
-//! A PostgreSQL cluster of a test's own, for tests that stop it.
+//! PostgreSQL cluster of a single test, which may stop it.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// A running cluster. Stopped when dropped.
+/// Running cluster. Stopped when dropped.
 pub(crate) struct Cluster {
     folder: TempDir,
     programs: PathBuf,
@@ -51,7 +51,7 @@ impl Cluster {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// Stops it as a crash would, and starts it again.
+    /// Stops the cluster as a crash would, and starts it again.
     pub(crate) fn restart(&self) {
         let data = self.data();
         let restarted = self.run(
@@ -65,8 +65,8 @@ impl Cluster {
         self.folder.path().join("data").display().to_string()
     }
 
-    /// Runs one of PostgreSQL's programs; whether it ended well. They refuse to run as root, so root becomes
-    /// the user of Debian's package, as `test.sh` does.
+    /// Runs a program of PostgreSQL and returns whether it succeeded. These programs refuse to run as root, so root
+    /// switches to the user of Debian's package, as `test.sh` does.
     fn run(&self, program: &str, arguments: &[&str]) -> bool {
         let program = self.programs.join(program);
         let is_root = rustix::process::getuid().is_root();
@@ -97,7 +97,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Where the newest PostgreSQL of Debian's packages is.
+/// Returns the folder of the newest PostgreSQL installed from Debian's packages.
 fn programs() -> PathBuf {
     let versions =
         std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL: ./test.sh installs it");

@@ -1,5 +1,5 @@
-//! A fresh database of either kind for every test: a real SQLite file, or a database of its own in the
-//! PostgreSQL cluster that `./test.sh` starts.
+//! Fresh databases of either kind for every test: a SQLite file, or a separate database in the PostgreSQL cluster
+//! that `./test.sh` starts.
 
 use rescind::keyformat::Peppers;
 use rescind::store::{Store, StoreOptions};
@@ -7,14 +7,14 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-/// The two kinds of database.
+/// Kind of a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Sqlite,
     Postgres,
 }
 
-/// An empty database that goes away with [`TestDatabase::remove`].
+/// Empty database. [`TestDatabase::remove`] deletes it.
 pub(crate) struct TestDatabase {
     pub(crate) kind: Kind,
     pub(crate) url: String,
@@ -23,7 +23,7 @@ pub(crate) struct TestDatabase {
 }
 
 impl TestDatabase {
-    /// Makes an empty database.
+    /// Creates an empty database.
     pub(crate) async fn new(kind: Kind) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let name = format!("rescind_{}", Uuid::now_v7().simple());
@@ -47,17 +47,17 @@ impl TestDatabase {
         }
     }
 
-    /// The folder of the SQLite file; an empty one for PostgreSQL.
+    /// Returns the folder of the SQLite file, or an empty folder for PostgreSQL.
     pub(crate) fn folder(&self) -> &std::path::Path {
         self.folder.path()
     }
 
-    /// Opens the database, migrated, without peppers.
+    /// Opens the database, migrated and without peppers.
     pub(crate) async fn store(&self) -> Store {
         self.store_with(&[]).await
     }
 
-    /// Opens the database, migrated, with these peppers, the current one first.
+    /// Opens the database, migrated and with these peppers, of which the first is the current one.
     pub(crate) async fn store_with(&self, peppers: &[&str]) -> Store {
         let mut options = StoreOptions::new(self.url.clone());
         options.peppers = Peppers::new(peppers.iter().map(|&pepper| pepper.into()).collect());
@@ -66,7 +66,7 @@ impl TestDatabase {
         store
     }
 
-    /// Makes the schema as it was with the migrations up to this one.
+    /// Creates the schema as of the migration `last`.
     pub(crate) async fn migrate_to(&self, last: i64) {
         use sqlx::migrate::{Migration, MigrationType, Migrator};
         use sqlx::{ConnectOptions as _, SqlSafeStr as _};
@@ -105,7 +105,7 @@ impl TestDatabase {
         done.expect("a migrated database");
     }
 
-    /// Runs a statement behind the program's back.
+    /// Runs a statement on a connection of its own, bypassing the program.
     pub(crate) async fn run(&self, sql: &str) -> Result<u64, sqlx::Error> {
         let sql = AssertSqlSafe(sql.to_owned());
         Ok(match self.kind {
@@ -120,7 +120,7 @@ impl TestDatabase {
         })
     }
 
-    /// The number that a query gives, asked behind the program's back.
+    /// Returns the number selected by a query, on a connection of its own, bypassing the program.
     pub(crate) async fn count(&self, sql: &str) -> i64 {
         let sql = AssertSqlSafe(sql.to_owned());
         match self.kind {
@@ -136,7 +136,7 @@ impl TestDatabase {
         .expect("a number")
     }
 
-    /// Removes the database. After a failed test it stays until the cluster goes.
+    /// Removes the database. After a failed test, it remains for as long as the cluster.
     pub(crate) async fn remove(self) {
         if self.kind == Kind::Postgres {
             let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
@@ -159,7 +159,7 @@ fn admin_url() -> String {
     )
 }
 
-/// The cluster's URL, and the database to connect to for making others.
+/// Returns the URL of the cluster, and the database to connect to in order to create others.
 fn admin_url_parts() -> (String, String) {
     let url = admin_url();
     let (cluster, database) = url.rsplit_once('/').expect("a URL that ends in a database");

@@ -1,11 +1,11 @@
-//! A git server that a test makes by hand.
+//! Git server implemented by hand in a test.
 
 use std::io;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-/// Reads a request of protocol v2, which ends with a flush packet; nothing when the client goes before.
+/// Reads a request of protocol v2, which ends with a flush packet. Returns `None` if the client disconnects first.
 pub(crate) async fn request(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
     let mut request = Vec::new();
     let mut buffer = [0; 4096];

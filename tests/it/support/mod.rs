@@ -1,4 +1,4 @@
-//! What several tests need.
+//! Fixtures shared by several tests.
 
 pub(crate) mod cluster;
 pub(crate) mod databases;

@@ -1,4 +1,4 @@
-//! A responder on a store, with the built-in key formats and a clock that stands still.
+//! Responder on a store, with the built-in key formats and a manual clock.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use rescind::keyformat::{FormatSet, KeyValue};
 use rescind::respond::{IssueRequest, IssuerFormats, Responder, Sighting};
 use rescind::store::{Owner, Place, Store};
 
-/// The responder and its clock.
+/// Returns a responder and its clock.
 pub(crate) fn responder(store: &Store) -> (Responder, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::new("2026-11-22T20:46:15Z".parse().unwrap()));
     let issuer = IssuerFormats {
@@ -19,7 +19,7 @@ pub(crate) fn responder(store: &Store) -> (Responder, Arc<ManualClock>) {
     (responder, clock)
 }
 
-/// A secret key of `user-1` that never ends.
+/// Returns the parameters of a secret key of `user-1` that never expires.
 pub(crate) fn request(description: &str) -> IssueRequest {
     IssueRequest {
         project: "default".to_owned(),
@@ -32,7 +32,7 @@ pub(crate) fn request(description: &str) -> IssueRequest {
     }
 }
 
-/// The value, seen now in a line of a file on GitHub.
+/// Returns a sighting of the value, detected now in a line of a file on GitHub.
 pub(crate) fn sighting(responder: &Responder, value: &KeyValue, line: u64) -> Sighting {
     Sighting {
         value: value.clone(),

@@ -1,5 +1,5 @@
-//! The outside world of a test: a forge with a real repository, its events feed, a partner who signs reports,
-//! and the `rescind` binary as a process that can be killed.
+//! Environment of a test: a forge with a git repository, its events feed, a partner that signs reports, and the
+//! `rescind` binary as a process that can be killed.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) const REPOSITORY: &str = "acme/webshop";
 const REPOSITORY_ID: u64 = 4711;
 
-/// Everything outside Rescind. Nothing in it is ever seen by Rescind but over HTTP.
+/// Everything outside Rescind, which sees it over HTTP only.
 pub(crate) struct World {
     folder: TempDir,
     tracker: TaskTracker,
@@ -53,12 +53,12 @@ impl World {
         }
     }
 
-    /// Where the world keeps its repositories.
+    /// Returns the folder of the repositories.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// A configuration that points at this world.
+    /// Returns a configuration that points at this environment.
     pub(crate) fn config(&self, database_url: &str) -> String {
         format!(
             r#"
@@ -82,7 +82,7 @@ schedule = "poll"
         )
     }
 
-    /// Commits files, pushes them, and tells the feed.
+    /// Commits files, pushes them, and adds the push to the feed.
     pub(crate) fn push(&self, files: &[(&str, Vec<u8>)], message: &str) {
         for (name, content) in files {
             self.repository.write(name, content).expect("a file");
@@ -100,15 +100,15 @@ impl Drop for World {
     }
 }
 
-/// A running `rescind serve`. Killed when dropped.
+/// Running `rescind serve`. Killed when dropped.
 pub(crate) struct Daemon {
     child: Child,
     pub(crate) url: String,
-    /// The admin token, if this was the first start on an empty database.
+    /// Admin token, if this was the first start on an empty database.
     pub(crate) token: Option<String>,
 }
 
-/// Where a daemon keeps its things: configuration, database, logs.
+/// Folder of a daemon, with its configuration, database and log.
 pub(crate) struct Home {
     pub(crate) folder: TempDir,
 }
@@ -125,7 +125,7 @@ impl Home {
         self.folder.path().join("config.toml")
     }
 
-    /// Runs a command to its end.
+    /// Runs a command to completion.
     pub(crate) fn rescind(&self, arguments: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_rescind"))
             .arg("--config")
@@ -137,7 +137,7 @@ impl Home {
             .expect("the rescind binary runs")
     }
 
-    /// Starts the daemon with everything that it can log, and waits until it listens.
+    /// Starts the daemon with full logging, and waits until it listens.
     pub(crate) fn serve(&self) -> Daemon {
         let log = fs::OpenOptions::new()
             .create(true)
@@ -168,13 +168,13 @@ impl Home {
         std::thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
                 if let Some((_, token)) = line.split_once("admin token (shown once): ") {
-                    // Read on when nobody listens any more, so that the daemon never meets a full pipe.
+                    // Reading continues after the receiver is gone, so that the daemon never faces a full pipe.
                     let _ = tokens.send(token.trim().to_owned());
                 }
             }
         });
         daemon.url = self.address(start);
-        // The first start prints a token just after it listens; later ones, none.
+        // The first start prints a token just after it listens; later starts print none.
         let patience = match start {
             0 => Duration::from_mins(1),
             _ => Duration::from_millis(300),
@@ -183,7 +183,7 @@ impl Home {
         daemon
     }
 
-    /// Waits until the log, from byte `start` on, tells an address.
+    /// Waits until the log, from byte `start` on, contains an address, and returns it.
     fn address(&self, start: usize) -> String {
         for _ in 0..3000 {
             let log = fs::read_to_string(self.log()).expect("a log");
@@ -204,18 +204,18 @@ impl Home {
 }
 
 impl Daemon {
-    /// The identifier of its process.
+    /// Returns the identifier of the process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// SIGKILL: no goodbye.
+    /// Sends SIGKILL, and waits for the process to end.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("the daemon can be killed");
         self.child.wait().expect("the daemon has ended");
     }
 
-    /// SIGTERM, and how it ended.
+    /// Sends SIGTERM, and returns the exit status.
     pub(crate) fn stop(mut self) -> ExitStatus {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill")
