@@ -160,11 +160,12 @@ mod tests {
     fn looks_once_for_what_several_have_in_common() {
         let brands = |count: u8| {
             let letters = (0..count).map(|at| [b'a' + at / 10, b'k' + at % 10]);
-            letters.map(|letters| plain(&format!("{}ing_sk_", String::from_utf8_lossy(&letters))))
+            let brand = |letters| plain(&format!("{}ing_sk_", String::from_utf8_lossy(letters)));
+            letters.map(|letters| brand(&letters)).collect::<Vec<_>>()
         };
-        let chosen = choose(&Vec::from_iter(brands(16)), WIDTH, false).unwrap();
+        let chosen = choose(&brands(16), WIDTH, false).unwrap();
         assert_eq!(chosen.len(), 1);
-        let chosen = choose(&Vec::from_iter(brands(60)), WIDTH, false).unwrap();
+        let chosen = choose(&brands(60), WIDTH, false).unwrap();
         let most = chosen.values().map(Vec::len).max();
         assert_eq!(most, Some(MOST_SHARED), "too many would be compared");
         assert_eq!(chosen.values().map(Vec::len).sum::<usize>(), 60);
