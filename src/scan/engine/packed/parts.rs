@@ -160,8 +160,9 @@ mod tests {
     fn looks_once_for_what_several_have_in_common() {
         let brands = |count: u8| {
             let letters = (0..count).map(|at| [b'a' + at / 10, b'k' + at % 10]);
-            let brand = |letters| plain(&format!("{}ing_sk_", String::from_utf8_lossy(letters)));
-            letters.map(|letters| brand(&letters)).collect::<Vec<_>>()
+            let name = |letters: [u8; 2]| letters.map(char::from).iter().collect::<String>();
+            let brand = |letters| plain(&format!("{}ing_sk_", name(letters)));
+            letters.map(brand).collect::<Vec<_>>()
         };
         let chosen = choose(&brands(16), WIDTH, false).unwrap();
         assert_eq!(chosen.len(), 1);
