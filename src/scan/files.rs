@@ -110,12 +110,10 @@ impl Visitor for Files<'_> {
     fn visit(&mut self, path: &Path, kind: FileType) -> Result<(), Closed> {
         let outlet = self.outlet;
         if kind.is_file() {
-            let opened = open(path, Links::Refused).and_then(|file| Ok((file.metadata()?, file)));
-            return match opened {
-                Ok((found, mut file)) if found.is_file() => {
-                    scan_text(&mut file, path, &mut self.scanner, outlet)
-                }
-                Ok(_) => outlet.unread(path, "no file any more"),
+            // What took its place since it was listed cannot hold up the scan: a link is refused, and a pipe is not
+            // waited for. To look again would take as long as to read the file.
+            return match open(path, Links::Refused) {
+                Ok(mut file) => scan_text(&mut file, path, &mut self.scanner, outlet),
                 Err(error) => outlet.unread(path, error.to_string()),
             };
         }

@@ -11,6 +11,12 @@ use std::thread;
 use super::finding::{Closed, Outlet};
 use super::ignored::{Held, Ignored, Reader, Verdict};
 
+/// Most entries that a thread takes at a time: each time it takes the lock.
+const BATCH: usize = 32;
+
+/// Part of all entries that a thread leaves to the others: it takes one in so many at most.
+const SHARE: usize = 16;
+
 /// Folder in progress.
 struct Folder {
     /// Path as shown to the user.
@@ -40,8 +46,10 @@ pub(super) struct Walk<'a> {
 #[derive(Default)]
 struct Queue {
     entries: Vec<Entry>,
-    /// Number of threads that are visiting an entry, and may add more.
+    /// Number of threads that are visiting entries, and may add more.
     busy: usize,
+    /// Number of threads that wait for entries.
+    waiting: usize,
     is_over: bool,
 }
 
@@ -101,22 +109,24 @@ impl<'a> Walk<'a> {
     }
 
     fn work(&self, visitor: &mut impl Visitor) {
-        while let Some(entry) = self.next() {
-            // Other threads must not wait for work that a panic left undone.
+        let mut batch = Vec::with_capacity(BATCH);
+        while self.take(&mut batch) {
+            // Others must not wait for what a panic left undone.
             let mut busy = Busy {
                 walk: self,
                 is_done: false,
             };
-            busy.is_done = self.visit(entry, visitor).is_ok();
+            let mut visited = batch.drain(..).map(|entry| self.visit(entry, visitor));
+            busy.is_done = visited.all(|visited| visited.is_ok());
         }
     }
 
     fn visit(&self, entry: Entry, visitor: &mut impl Visitor) -> Result<(), Closed> {
         let Entry { folder, name, kind } = entry;
         let shown = folder.shown.join(&name);
-        let absolute = folder.absolute.join(&name);
+        let absolute = || folder.absolute.join(&name);
         if let Some(ignored) = &folder.ignored {
-            match ignored.verdict(&absolute, kind.is_dir()) {
+            match ignored.verdict(&absolute(), kind.is_dir()) {
                 Verdict::Listed => return Ok(()),
                 Verdict::NotListed => {}
                 Verdict::Unclear => self.give_up(&shown)?,
@@ -126,7 +136,7 @@ impl<'a> Walk<'a> {
             return visitor.visit(&shown, kind);
         }
         if visitor.enters(&name) {
-            self.list(shown, absolute, folder.ignored.clone())?;
+            self.list(shown, absolute(), folder.ignored.clone())?;
         }
         Ok(())
     }
@@ -173,8 +183,11 @@ impl<'a> Walk<'a> {
             name,
             kind,
         });
-        self.lock().entries.extend(entries);
-        self.changed.notify_all();
+        let mut queue = self.lock();
+        queue.entries.extend(entries);
+        if queue.waiting > 0 {
+            self.changed.notify_all();
+        }
         Ok(())
     }
 
@@ -190,22 +203,27 @@ impl<'a> Walk<'a> {
         told.map(|()| value)
     }
 
-    /// Returns the next entry to visit. Waits until no thread can add more before it returns `None`.
-    fn next(&self) -> Option<Entry> {
+    /// Takes the next entries to visit, a part of those that there are, and returns whether there are any. Waits until
+    /// no thread can add more before it returns `false`.
+    fn take(&self, batch: &mut Vec<Entry>) -> bool {
         let mut queue = self.lock();
         loop {
             if queue.is_over {
-                return None;
+                return false;
             }
-            if let Some(entry) = queue.entries.pop() {
+            if !queue.entries.is_empty() {
+                let left = queue.entries.len() - queue.entries.len().div_ceil(SHARE).min(BATCH);
+                batch.extend(queue.entries.drain(left..).rev());
                 queue.busy += 1;
-                return Some(entry);
+                return true;
             }
             if queue.busy == 0 {
-                return None;
+                return false;
             }
+            queue.waiting += 1;
             let waited = self.changed.wait(queue);
             queue = waited.unwrap_or_else(PoisonError::into_inner);
+            queue.waiting -= 1;
         }
     }
 
@@ -214,7 +232,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Guard of a thread that visits an entry.
+/// Guard of a thread that visits entries.
 struct Busy<'a, 'b> {
     walk: &'a Walk<'b>,
     is_done: bool,
