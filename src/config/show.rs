@@ -212,8 +212,9 @@ fn masked_url(url: &SecretString) -> String {
     if url.password().is_some() && url.set_password(Some(MASK)).is_err() {
         return MASK.to_owned();
     }
-    // Options such as `password=` or `sslpassword=` may be in the query too.
-    if url.query().is_some_and(|query| query.contains("password")) {
+    // Options such as `password=` or `sslpassword=` may be in the query too, percent-encoded as well.
+    let is_secret = |name: &str| name.to_ascii_lowercase().contains("password");
+    if url.query_pairs().any(|(name, _)| is_secret(&name)) {
         url.set_query(Some(MASK));
     }
     url.into()
@@ -234,6 +235,10 @@ mod tests {
             ),
             (
                 "postgres://host/db?password=hunter2",
+                "postgres://host/db?********",
+            ),
+            (
+                "postgres://host/db?%50assword=hunter2",
                 "postgres://host/db?********",
             ),
             ("postgres://me:hunter2@[", "********"),

@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn mints_what_it_recognises() {
+    fn mints_what_it_recognizes() {
         let format = builtin("rescind_secret");
         assert_eq!((format.min_len(), format.max_len()), (43, 43));
         let key = format.mint().unwrap();

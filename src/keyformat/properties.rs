@@ -120,7 +120,7 @@ fn small_strings() -> Vec<String> {
 
 proptest! {
     #[test]
-    fn minted_keys_are_recognised_and_a_changed_character_is_not(
+    fn minted_keys_are_recognized_and_a_changed_character_is_not(
         formats in minting_set(),
         place in any::<prop::sample::Index>(),
         other in 0x20..0x7f_u8,

@@ -60,7 +60,7 @@ impl NewSighting<'_> {
             line.as_ref(),
         ];
         for part in parts {
-            // Lengths keep neighbouring parts apart, and an absent part from an empty one.
+            // Lengths keep neighboring parts apart, and an absent part from an empty one.
             let length = part.map_or(u64::MAX, |part| part.len() as u64);
             hash.update(length.to_be_bytes());
             hash.update(part.map_or("", |part| part.as_str()));

@@ -127,7 +127,7 @@ const MISTAKES: &str = r#"
 [webhooks.github]⏎secrets = ["a"]⏎[webhooks.github.redelivery]⏎token = "t"⏎hooks = ["user:a:1"] | config.toml:5:10: webhooks.github.redelivery.hooks: is no webhook | settings page
 [webhooks.github]⏎secrets = ["a"]⏎[webhooks.github.redelivery]⏎token = "t"⏎hooks = ["app"] | config.toml:5:10: webhooks.github.redelivery.hooks: is no webhook | settings page
 [webhooks.bitbuket]⏎secrets = [] | config.toml:1:11: webhooks.bitbuket: | did you mean `bitbucket`?
-[partners.gitlab]⏎enabled = true | config.toml:1:1: partners.gitlab.public_keys_url: is missing | programme
+[partners.gitlab]⏎enabled = true | config.toml:1:1: partners.gitlab.public_keys_url: is missing | program
 [partners.depsdev]⏎signature_header = "a b" | config.toml:2:20: partners.depsdev.signature_header: is not the name of a header | Gitlab-Public-Key-Signature
 [partners.depsdev]⏎signature_header = "Gosst-Public-Key-Identifier" | config.toml:1:1: partners.depsdev.signature_header: is the same header | names the key
 [partners.gitlab]⏎revocation_tokens = ["a", "a"] | config.toml:2:27: partners.gitlab.revocation_tokens: the same token twice | once

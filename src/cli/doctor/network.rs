@@ -209,6 +209,6 @@ fn compare(clocks: &[OtherClock]) -> Option<Check> {
     if worst.ahead.abs() <= MAX_SKEW {
         return Some(Check::ok("clock", message));
     }
-    let mend = "synchronise the clock (NTP): rate limits, times in the log and expiry depend on it";
+    let mend = "synchronize the clock (NTP): rate limits, times in the log and expiry depend on it";
     Some(Check::warning("clock", message, mend))
 }

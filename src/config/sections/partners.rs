@@ -111,7 +111,7 @@ fn partner(section: Section<'_>, mut partner: Partner) -> Partner {
             section.place(),
             "public_keys_url",
             "is missing: without it no report could be verified",
-            "the partner tells the address of its public keys when you join its programme",
+            "the partner tells the address of its public keys when you join its program",
         );
     }
     let headers = [

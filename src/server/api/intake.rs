@@ -44,7 +44,7 @@ pub async fn github(
     report(state, finisher, request, "github").await
 }
 
-/// Receive a secret-detection report of GitLab's partner programme.
+/// Receive a secret-detection report of GitLab's partner program.
 #[utoipa::path(
     post, path = "/webhooks/gitlab/secret-detection", operation_id = "gitlab_secret_detection", tag = "Intake",
     params(
