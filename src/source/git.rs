@@ -13,6 +13,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+use super::apart::apart;
 use super::keeper::{Keeper, after};
 use super::{Origin, PollError, PollFailure, PollOutcome, Source, SourceParts};
 use crate::fetch::{FetchError, GitFetcher, ObjectId, References, RepositoryName};
@@ -142,7 +143,7 @@ impl GitRemote {
             Priority::Watched
         };
         let mut gatherer = self.keeper.gatherer();
-        let (moved, more) = self.moved(references, &mut cursor);
+        let (moved, more) = apart(|| self.moved(references, &mut cursor));
         cursor.incomplete = more;
         let interval = if more { SOON } else { INTERVAL };
         for push in &moved {

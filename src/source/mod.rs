@@ -4,6 +4,7 @@
 //! cursor. A [`Worker`] takes work items, fetches their contents, scans them and hands what it found to the
 //! responder, committed together with the end of the item.
 
+mod apart;
 mod archive;
 mod git;
 mod github;

@@ -2,6 +2,7 @@
 //! must not begin to.
 
 mod database;
+mod feed;
 mod http;
 mod local;
 mod log;

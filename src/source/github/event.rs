@@ -5,16 +5,12 @@
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::payload::{News, news};
+use super::scalar::{id, text_or_nothing};
 use crate::fetch::RepositoryName;
 use crate::forge::Remote;
-
-/// The longest event or repository id that is taken; GitHub's have 11 digits.
-const MAX_ID: usize = 64;
 
 /// The form of times in the oldest archives.
 const OLD_TIME: &str = "%Y/%m/%d %H:%M:%S %z";
@@ -165,26 +161,4 @@ fn time(text: &str) -> Option<Timestamp> {
     text.parse()
         .or_else(|_| Timestamp::strptime(OLD_TIME, text))
         .ok()
-}
-
-/// An id, be it a number or a text; anything else is none.
-pub(super) fn id<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    let id = match Value::deserialize(from)? {
-        Value::String(text) => text,
-        Value::Number(number) => number.to_string(),
-        _ => return Ok(None),
-    };
-    if id.len() > MAX_ID {
-        return Err(D::Error::custom("an id is too long"));
-    }
-    Ok(Some(id).filter(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic())))
-}
-
-pub(super) fn text_or_nothing<'de, D: Deserializer<'de>>(
-    from: D,
-) -> Result<Option<String>, D::Error> {
-    match Value::deserialize(from)? {
-        Value::String(text) => Ok(Some(text)),
-        _ => Ok(None),
-    }
 }

@@ -14,6 +14,7 @@ mod page;
 mod payload;
 mod reading;
 mod repair;
+mod scalar;
 mod scope;
 mod tokens;
 

@@ -5,15 +5,38 @@ use std::fmt;
 
 use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::source::PollError;
 
 /// The most entries of a page; the API sends 100.
 const MAX_ENTRIES: usize = 1000;
 
-/// A page's text. Bytes that are no UTF-8 would otherwise lose the whole page; keys are ASCII.
+/// Pages that are larger are read one at a time, over all sources.
+const LARGE: usize = 2 << 20;
+static LARGE_PAGES: Semaphore = Semaphore::const_new(1);
+
+/// Waits until a page of so many bytes may be read. Keep what is returned until it is.
+pub(super) async fn turn(bytes: usize) -> Option<SemaphorePermit<'static>> {
+    if bytes <= LARGE {
+        return None;
+    }
+    // It is never closed.
+    LARGE_PAGES.acquire().await.ok()
+}
+
+/// Returns a page's text. Bytes that are no UTF-8 would otherwise lose the whole page; keys are ASCII. For each there is
+/// a `?`, so that the text is no longer than the page.
 pub(super) fn text(body: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(body)
+    if let Ok(text) = str::from_utf8(body) {
+        return text.into();
+    }
+    let mut text = String::with_capacity(body.len());
+    for chunk in body.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| '?'));
+    }
+    text.into()
 }
 
 /// The entries of a page, each still as JSON.
@@ -76,6 +99,18 @@ mod tests {
             let error = entries(text).unwrap_err().to_string();
             assert!(error.contains(word), "{text:.20}: {error}");
         }
-        assert_eq!(entries(&text(b"[\"\xff\"]")).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_make_a_page_no_longer() {
+        for (page, expected) in [
+            (b"[\"\xff\"]".as_slice(), "[\"?\"]"),
+            (b"[\"a\xe2\x82b\"]", "[\"a??b\"]"),
+            ("[\"ä\"]".as_bytes(), "[\"ä\"]"),
+        ] {
+            assert_eq!(text(page), expected);
+            assert_eq!(text(page).len(), page.len());
+            assert_eq!(entries(&text(page)).unwrap().len(), 1);
+        }
     }
 }

@@ -11,7 +11,8 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::event::{Envelope, id, text_or_nothing};
+use super::event::Envelope;
+use super::scalar::{first, id, text_or_nothing};
 use crate::fetch::{ObjectId, RepositoryName};
 use crate::forge::{Announcement, Push, Remote, is_reference, object_id};
 
@@ -55,7 +56,8 @@ struct CreatePayload {
 
 #[derive(Deserialize)]
 struct WikiPayload {
-    pages: Vec<WikiPage>,
+    #[serde(deserialize_with = "first")]
+    pages: Option<WikiPage>,
 }
 
 #[derive(Deserialize)]
@@ -160,7 +162,7 @@ fn published(envelope: &Envelope<'_>, host: &str) -> Result<Announcement, &'stat
 /// Pages of a wiki, which is a repository of its own beside the one it belongs to.
 fn wiki(envelope: &Envelope<'_>, host: &str) -> Result<Announcement, &'static str> {
     let payload: WikiPayload = payload(envelope, "its payload has no pages")?;
-    let newest = payload.pages.first().ok_or("its payload has no pages")?;
+    let newest = payload.pages.ok_or("its payload has no pages")?;
     let remote = envelope.remote(host)?;
     let name = format!("{}.wiki", remote.repository);
     Ok(Announcement {

@@ -10,8 +10,9 @@ use super::api::{INTERVAL, PER_PAGE};
 use super::cursor::{Cursor, Seen};
 use super::event::Event;
 use super::gather::{Taking, Tally};
-use super::page::{entries, text};
+use super::page::{entries, text, turn};
 use crate::forge::{Gatherer, Rest};
+use crate::source::apart::apart;
 use crate::source::{PollError, Scope};
 
 /// Pages that the feed has.
@@ -113,19 +114,20 @@ impl GitHubEvents {
             reading.overlaps = true;
             return Ok(false);
         };
-        let text = text(body);
-        let events = entries(&text)?;
+        let _turn = turn(body.len()).await;
+        let text = apart(|| text(body));
+        let events = apart(|| entries(&text))?;
         let taking = Taking {
             priority: self.options.scope.priority(),
             forks: self.options.scope != Scope::Public,
             now: self.keeper.now(),
         };
         for event in &events {
-            let event = Event::read(event.get(), &self.options.host);
-            let mut rest = reading.take(&event, seen, taking);
+            let event = apart(|| Event::read(event.get(), &self.options.host));
+            let mut rest = apart(|| reading.take(&event, seen, taking));
             while let Some(from) = rest {
                 self.keeper.sift(&mut reading.gatherer.gathered).await?;
-                rest = reading.tally.go_on(&event, &mut reading.gatherer, from);
+                rest = apart(|| reading.tally.go_on(&event, &mut reading.gatherer, from));
             }
             self.keeper.sift(&mut reading.gatherer.gathered).await?;
         }

@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use super::GitHubEvents;
 use super::cursor::Cursor;
-use super::event::{id, text_or_nothing};
-use super::page::{entries, text};
+use super::page::{entries, text, turn};
 use super::reading::PAGES;
+use super::scalar::{id, text_or_nothing};
 use crate::fetch::{ObjectId, RepositoryName};
 use crate::forge::{Gatherer, Push, Remote, is_reference, object_id};
+use crate::source::apart::apart;
 use crate::source::{PollError, Scope};
 use crate::store::SourceState;
 
@@ -216,11 +217,12 @@ impl GitHubEvents {
             };
             let answer = self.api.get(&url, None, |_| None).await?;
             let body = answer.body.as_deref().unwrap_or_default();
+            let _turn = turn(body.len()).await;
             let text = match text(body) {
                 text if is_one => format!("[{text}]"),
                 text => text.into_owned(),
             };
-            for listed in entries(&text)? {
+            for listed in apart(|| entries(&text))? {
                 let Ok(listed) = serde_json::from_str::<Listed>(listed.get()) else {
                     continue;
                 };
@@ -268,8 +270,10 @@ impl GitHubEvents {
                 return Ok(true);
             };
             let answer = self.api.get(&url, None, |_| None).await?;
-            let text = text(answer.body.as_deref().unwrap_or_default());
-            for entry in entries(&text)? {
+            let body = answer.body.as_deref().unwrap_or_default();
+            let _turn = turn(body.len()).await;
+            let text = apart(|| text(body));
+            for entry in apart(|| entries(&text))? {
                 let Some((push, at)) = push(entry.get(), &remote) else {
                     gatherer.gathered.malformed += 1;
                     continue;

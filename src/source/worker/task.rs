@@ -16,6 +16,7 @@ use crate::fetch::{
     FetchError, FetchLane, FetchLimits, ObjectId, Place, RangeRequest, RepositoryName, Visited,
 };
 use crate::source::Installation;
+use crate::source::apart::apart;
 use crate::store::{Descendant, Fetched, Lane, NewWorkItem, Priority, WorkItem, WorkKind};
 
 /// How long an app may take to give a token.
@@ -145,10 +146,11 @@ impl Shared {
                     truncated: references.cut || found.len() > MAX_REFERENCES,
                     ..Fetched::default()
                 },
-                more: (0..MAX_REFERENCES)
-                    .zip(found)
-                    .map(|(at, (name, id))| self.listed(&item, at, &name, id))
-                    .collect(),
+                more: apart(|| {
+                    let listed = (0..MAX_REFERENCES).zip(found);
+                    let listed = listed.map(|(at, (name, id))| self.listed(&item, at, &name, id));
+                    listed.collect()
+                }),
                 ..Done::default()
             })
         };
