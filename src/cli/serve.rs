@@ -15,7 +15,8 @@ use crate::daemon::{Daemon, DaemonError, Ended, Signals};
 #[derive(Debug, Args)]
 #[command(
     after_help = "The first start on an empty database prints an administrator's access token on standard output, once.
-SIGTERM and SIGINT finish what is under way and end with exit code 0; a second one ends at once.
+SIGTERM and SIGINT finish what is under way and end with exit code 0; another one, a second
+or more after the first, ends at once.
 
 Examples:
   rescind serve

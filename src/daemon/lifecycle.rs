@@ -6,8 +6,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// Signals within this time after the first one say the same as that one: terminals, shells and service managers
+/// often send one to a group of processes and to each of them.
+const SAME: Duration = Duration::from_secs(1);
 
 /// Runs tasks and stops them: on a signal, or when one that must not end has ended.
 #[derive(Debug, Clone, Default)]
@@ -22,7 +27,7 @@ pub struct Lifecycle {
 pub enum Ended {
     /// As it was asked to, everything under way finished.
     Cleanly,
-    /// As it was asked to, but some tasks did not finish in time or a second signal came. Nothing is lost:
+    /// As it was asked to, but some tasks did not finish in time or a second signal came (a second or more after the first). Nothing is lost:
     /// what they had not committed is done again.
     InAHurry,
     /// Because this task ended or panicked, which it must not.
@@ -61,17 +66,18 @@ impl Lifecycle {
 
     /// Waits for a signal or the death of a task, then at most `patience` for all tasks to finish.
     pub async fn run(&self, mut signals: Signals, patience: Duration) -> Ended {
-        tokio::select! {
+        let first = tokio::select! {
             name = signals.next() => {
                 tracing::info!(signal = name, "stopping: requests and work items under way are finished");
+                Some(Instant::now())
             }
-            () = self.stop.cancelled() => {}
-        }
+            () = self.stop.cancelled() => None,
+        };
         self.stop.cancel();
         self.tasks.close();
         let in_time = tokio::select! {
             () = self.tasks.wait() => true,
-            name = signals.next() => {
+            name = signals.another(first) => {
                 tracing::warn!(signal = name, "second signal, stopping at once");
                 false
             }
@@ -120,6 +126,16 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// Returns the name of the next one that does not belong to the one that came at `first`.
+    async fn another(&mut self, first: Option<Instant>) -> &'static str {
+        loop {
+            let name = self.next().await;
+            if first.is_none_or(|first| first.elapsed() >= SAME) {
+                return name;
+            }
         }
     }
 }
