@@ -94,7 +94,9 @@ async fn connect(config: &Config) -> Result<Store, StoreError> {
     let mut pause = PAUSE;
     loop {
         match Store::open(options.clone()).await {
-            Err(StoreError::Unavailable { database, cause })
+            Err(
+                StoreError::Unavailable { database, cause } | StoreError::Crowded { database, cause },
+            )
                 if options.is_on_a_server() && Instant::now() + pause < until =>
             {
                 let left = until.duration_since(Instant::now()).as_secs();

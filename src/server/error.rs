@@ -293,6 +293,9 @@ fn unavailable_because(error: &StoreError) -> &'static str {
         StoreError::Gone { .. } => {
             "The database's file was removed or replaced. Nothing was changed; try again later."
         }
+        StoreError::Crowded { .. } => {
+            "The database has no connection left. Nothing was changed; try again later."
+        }
         _ => "The database does not answer. Nothing was changed; try again later.",
     }
 }

@@ -25,6 +25,16 @@ pub enum StoreError {
         /// What the server said.
         cause: String,
     },
+    /// All the connections that the server of the database gives are taken. HTTP callers get 503 and try again.
+    #[error(
+        "the database {database} has no connection left for rescind: {cause}; raise max_connections on the server, or the limit of the role or the database, or have other programs take fewer (each daemon takes up to 16)"
+    )]
+    Crowded {
+        /// URL without password.
+        database: String,
+        /// What the server said.
+        cause: String,
+    },
     /// Somebody else holds what the operation needs; the same operation may succeed right away.
     #[error("the database {database} is busy: {cause}; try again")]
     Busy {
@@ -172,6 +182,7 @@ impl StoreError {
             self,
             Self::Unavailable { .. }
                 | Self::Denied { .. }
+                | Self::Crowded { .. }
                 | Self::Busy { .. }
                 | Self::Conflict { .. }
                 | Self::Full { .. }
@@ -254,6 +265,7 @@ fn from_postgres(database: String, code: &str, cause: String) -> StoreError {
         "53100" => StoreError::Full { database, cause },
         "25006" => StoreError::ReadOnly { database, cause },
         "40001" | "40P01" => StoreError::Conflict { database, cause },
+        "53300" => StoreError::Crowded { database, cause },
         "55P03" => StoreError::Busy { database, cause },
         "58030" => StoreError::Disk { database, cause },
         _ if code.starts_with("28") || code.starts_with("3D") => {
@@ -305,7 +317,8 @@ mod tests {
             ("40P01", "Conflict"),
             ("40001", "Conflict"),
             ("55P03", "Busy"),
-            ("53300", "Unavailable"),
+            ("53300", "Crowded"),
+            ("53200", "Unavailable"),
             ("57P01", "Unavailable"),
             ("28P01", "Denied"),
             ("3D000", "Denied"),

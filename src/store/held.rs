@@ -25,6 +25,7 @@ where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
     pub(super) fn new(pool: &Pool<DB>, idle: Idle<DB>, place: Place) -> Self {
+        pool.lends();
         Self {
             lent: Some((idle, place)),
             sound: true,
@@ -125,6 +126,14 @@ where
         self.sound = true;
     }
 
+    /// Has the connection serve no longer than this.
+    #[cfg(test)]
+    pub(super) fn serve_until(&mut self, ends: tokio::time::Instant) {
+        if let Some((idle, _)) = &mut self.lent {
+            idle.ends = Some(ends);
+        }
+    }
+
     /// Nobody gets this connection again.
     pub(super) fn give_up(&mut self) {
         self.sound = false;
@@ -176,6 +185,8 @@ where
             Some((idle, place)) => self.pool.end(idle, place),
             None => {}
         }
+        // Afterwards, so that whoever waits for one does not think that there is none.
+        self.pool.has_back();
     }
 }
 

@@ -37,6 +37,7 @@ mod ready;
 mod retry;
 mod room;
 mod senders;
+mod shelf;
 mod source_work;
 mod sources;
 mod sql;

@@ -5,9 +5,15 @@
 //! handed out again; nor is one that took no changes, because a session may stay read-only after what made it so: it is closed, and the next caller gets a new one. (The pool of `sqlx` asks a
 //! connection that comes back for a sign of life, and waits for it without end; one frozen connection after
 //! the other would take a place of that pool for ever.)
+//!
+//! Whoever finds no connection makes one, and takes one that comes back if that is sooner: a server that gives no
+//! more of them, because others have taken those that it has, is worked with on those that are open.
+
+mod race;
 
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use super::files::Files;
 use super::gate::{Gate, NoPlace, Place, Urgency};
 use super::held::Held;
+use super::shelf::Shelf;
 
 /// How long an idle connection may take to show that it is alive.
 const PING_WAIT: Duration = Duration::from_secs(2);
@@ -26,7 +33,7 @@ const PING_WAIT: Duration = Duration::from_secs(2);
 /// How long a connection may take to undo a transaction that was left, or to say goodbye.
 pub(super) const GOODBYE: Duration = Duration::from_secs(2);
 
-/// The pause before a server that refuses connections is asked again.
+/// The pause before a file that cannot be opened at the moment is opened again.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long an exchange may still take once the program shuts down.
@@ -34,6 +41,12 @@ const HURRY: Duration = Duration::from_secs(2);
 
 /// All connections are replaced once in this time at most.
 const RENEWAL: Duration = Duration::from_secs(1);
+
+/// How long the successor of a connection that has served its time may take to come.
+const SUCCESSION: Duration = Duration::from_secs(5);
+
+/// How much longer a connection serves when there is no successor for it.
+const EXTENSION: Duration = Duration::from_mins(1);
 
 /// What differs between the databases.
 #[derive(Debug)]
@@ -47,7 +60,7 @@ pub(super) struct Manners {
     /// Whether a connection that is given up keeps its place until it is closed. A thread works for each
     /// connection of SQLite, and cannot be stopped.
     pub(super) keeps_place: bool,
-    /// Connections older than this are replaced.
+    /// Connections older than this are replaced, if the database gives others for them.
     pub(super) lifetime: Option<Duration>,
     /// The files that every connection is to open: those that were there first.
     pub(super) files: Option<Files>,
@@ -56,13 +69,19 @@ pub(super) struct Manners {
 }
 
 /// Connections to one database. Cheap to clone.
-pub(super) struct Pool<DB: Database>(Arc<Inner<DB>>);
+pub(super) struct Pool<DB: Database>(Arc<Inner<DB>>)
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>;
 
-struct Inner<DB: Database> {
+struct Inner<DB: Database>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
     options: <DB::Connection as sqlx::Connection>::Options,
     manners: Manners,
     gate: Arc<Gate>,
-    idle: Mutex<Vec<Idle<DB>>>,
+    shelf: Shelf<Idle<DB>, Held<DB>>,
+    in_use: AtomicU32,
     /// When all connections there were had served their time.
     renewed: Mutex<Option<Instant>>,
     hurry: CancellationToken,
@@ -73,15 +92,23 @@ struct Inner<DB: Database> {
 pub(super) struct Idle<DB: Database> {
     pub(super) connection: DB::Connection,
     born: Instant,
+    /// When it has served its time.
+    pub(super) ends: Option<Instant>,
 }
 
-impl<DB: Database> Clone for Pool<DB> {
+impl<DB: Database> Clone for Pool<DB>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<DB: Database> fmt::Debug for Pool<DB> {
+impl<DB: Database> fmt::Debug for Pool<DB>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Pool({:?})", self.0.manners)
     }
@@ -100,7 +127,8 @@ where
             options,
             gate: Gate::new(manners.size),
             manners,
-            idle: Mutex::default(),
+            shelf: Shelf::default(),
+            in_use: AtomicU32::new(0),
             renewed: Mutex::default(),
             hurry: CancellationToken::new(),
             closing: TaskTracker::new(),
@@ -111,25 +139,19 @@ where
     pub(super) async fn try_out(&self, wait: Duration) -> Result<(), sqlx::Error> {
         let until = Instant::now() + wait;
         let place = self.enter(Urgency::Awaited, until).await?;
-        let idle = self.connect(until, false).await?;
+        let connecting = async {
+            loop {
+                match self.connect_once().await {
+                    Err(error) if is_locked(&error) && until > Instant::now() + CONNECT_PAUSE => {
+                        tokio::time::sleep(CONNECT_PAUSE).await;
+                    }
+                    connected => return connected,
+                }
+            }
+        };
+        let idle = self.within(wait, connecting).await?;
         drop(Held::new(self, idle, place));
         Ok(())
-    }
-
-    /// A connection that nobody else uses.
-    pub(super) async fn acquire(
-        &self,
-        urgency: Urgency,
-        until: Instant,
-    ) -> Result<Held<DB>, sqlx::Error> {
-        let place = self.enter(urgency, until).await?;
-        while let Some(idle) = self.pop() {
-            if let Some(idle) = Box::pin(self.alive(idle)).await {
-                return Ok(Held::new(self, idle, place));
-            }
-        }
-        let idle = Box::pin(self.connect(until, true)).await?;
-        Ok(Held::new(self, idle, place))
     }
 
     async fn enter(&self, urgency: Urgency, until: Instant) -> Result<Place, sqlx::Error> {
@@ -146,7 +168,7 @@ where
 
     /// The connection, if it may be used on.
     async fn alive(&self, mut idle: Idle<DB>) -> Option<Idle<DB>> {
-        if self.is_old(&idle) {
+        if self.is_unfit(&idle) {
             self.close_softly(idle.connection, None);
             return None;
         }
@@ -157,7 +179,7 @@ where
             Ok(()) => Some(idle),
             Err(error) if is_silence(&error) => {
                 // What silenced this one, a network that is cut as a rule, silenced the others too.
-                let others = std::mem::take(&mut *self.idle());
+                let others = self.0.shelf.clear();
                 tracing::warn!(connections = others.len() + 1, %error, "idle connections are replaced");
                 None
             }
@@ -165,21 +187,8 @@ where
         }
     }
 
-    async fn connect(&self, until: Instant, patient: bool) -> Result<Idle<DB>, sqlx::Error> {
-        loop {
-            let wait = until.saturating_duration_since(Instant::now());
-            let error = match self.within(wait, self.connect_once()).await {
-                Ok(idle) => return Ok(idle),
-                Err(error) => error,
-            };
-            if !passes(&error, patient) || until <= Instant::now() + CONNECT_PAUSE {
-                return Err(error);
-            }
-            tokio::time::sleep(CONNECT_PAUSE).await;
-        }
-    }
-
     async fn connect_once(&self) -> Result<Idle<DB>, sqlx::Error> {
+        let begun = Instant::now();
         let mut connection = self.0.options.connect().await?;
         if let Some(files) = &self.0.manners.files {
             files.check().map_err(io::Error::other)?;
@@ -188,9 +197,14 @@ where
             let sql = sqlx::raw_sql(AssertSqlSafe(sql.clone()));
             (&mut connection).execute(sql).await?;
         }
+        if self.0.shelf.connected(begun) {
+            tracing::info!("the server of the database gives connections again");
+        }
+        let born = Instant::now();
         Ok(Idle {
             connection,
-            born: Instant::now(),
+            born,
+            ends: self.0.manners.lifetime.map(|lifetime| born + lifetime),
         })
     }
 
@@ -212,15 +226,9 @@ where
         }
     }
 
-    fn pop(&self) -> Option<Idle<DB>> {
-        self.idle().pop()
-    }
-
-    /// Returns whether the connection has served its time.
-    fn is_old(&self, idle: &Idle<DB>) -> bool {
-        let lifetime = self.0.manners.lifetime;
-        lifetime.is_some_and(|lifetime| idle.born.elapsed() > lifetime)
-            || self.renewed().is_some_and(|renewed| idle.born <= renewed)
+    /// Whether the connection may not be used any more.
+    fn is_unfit(&self, idle: &Idle<DB>) -> bool {
+        self.renewed().is_some_and(|renewed| idle.born <= renewed)
     }
 
     /// From here on every connection that there is now has served its time. Returns whether that is so:
@@ -241,7 +249,7 @@ where
         for _ in 0..self.0.manners.size {
             places.push(self.enter(Urgency::Awaited, until).await?);
         }
-        let idle = std::mem::take(&mut *self.idle());
+        let idle = self.0.shelf.clear();
         self.ends();
         for idle in idle {
             let _ = timeout(GOODBYE, idle.connection.close()).await;
@@ -251,13 +259,45 @@ where
 
     /// Takes a connection back that is fit for the next one who comes.
     pub(super) fn take_back(&self, idle: Idle<DB>, place: Place) {
-        if self.0.gate.is_closed() || self.is_old(&idle) {
+        if self.0.gate.is_closed() || self.is_unfit(&idle) {
             self.close_softly(idle.connection, Some(place));
             return;
         }
-        self.idle().push(idle);
-        // Only now, so that whoever comes next finds it.
-        drop(place);
+        if idle.ends.is_some_and(|ends| ends <= Instant::now()) {
+            self.replace(idle, place);
+            return;
+        }
+        match self.0.shelf.put(idle) {
+            // Whoever has gone away in this moment gives it back.
+            Some((idle, waiting)) => drop(waiting.send(Held::new(self, idle, place))),
+            // Only now, so that whoever comes next finds it.
+            None => drop(place),
+        }
+    }
+
+    /// Makes a successor of a connection that has served its time, and ends it then: a server that gives none to
+    /// this program must not take those away that it has.
+    fn replace(&self, mut old: Idle<DB>, place: Place) {
+        let pool = self.clone();
+        self.in_background(async move {
+            if let Ok(new) = pool.within(SUCCESSION, pool.connect_once()).await {
+                pool.take_back(new, place);
+                pool.close_softly(old.connection, None);
+            } else {
+                old.ends = Some(Instant::now() + EXTENSION);
+                pool.take_back(old, place);
+            }
+        });
+    }
+
+    /// One more connection is in use.
+    pub(super) fn lends(&self) {
+        self.0.in_use.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One connection fewer is in use.
+    pub(super) fn has_back(&self) {
+        self.0.in_use.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Ends a connection in an unknown state.
@@ -266,10 +306,6 @@ where
             self.close_softly(idle.connection, Some(place));
         }
         // Else it ends here and now; the server notices.
-    }
-
-    fn idle(&self) -> MutexGuard<'_, Vec<Idle<DB>>> {
-        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn renewed(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -292,7 +328,8 @@ where
     /// Closes every connection, those in use as soon as they come back, and waits for that a moment.
     pub(super) async fn close(&self) {
         self.0.gate.close();
-        for idle in std::mem::take(&mut *self.idle()) {
+        self.0.shelf.close();
+        for idle in self.0.shelf.clear() {
             self.close_softly(idle.connection, None);
         }
         self.0.closing.close();
@@ -336,31 +373,105 @@ where
     }
 }
 
-/// Whether it is worth while to try to connect again: a server that starts, one that has no place at
-/// the moment, or a SQLite file that another process turns into one with a WAL.
-fn passes(error: &sqlx::Error, patient: bool) -> bool {
-    match error {
-        sqlx::Error::Io(error) => patient && error.kind() == io::ErrorKind::ConnectionRefused,
-        sqlx::Error::Database(reported) => match reported.code().as_deref() {
-            Some("53300" | "57P03") => patient,
-            Some(code) => {
-                code.parse::<i32>().is_ok_and(|code| code & 0xff == 5)
-                    && reported
-                        .try_downcast_ref::<sqlx::sqlite::SqliteError>()
-                        .is_some()
-            }
-            None => false,
-        },
-        _ => false,
-    }
+/// Whether another process turns the SQLite file into one with a WAL.
+fn is_locked(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(reported) = error else {
+        return false;
+    };
+    let code = reported.code().and_then(|code| code.parse::<i32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
+        && reported
+            .try_downcast_ref::<sqlx::sqlite::SqliteError>()
+            .is_some()
 }
 
 pub(super) fn silence(limit: Duration) -> sqlx::Error {
-    let words = format!("no answer within {} s", limit.as_secs());
+    let words = match limit.as_secs() {
+        0 => format!("no answer within {} ms", limit.as_millis()),
+        seconds => format!("no answer within {seconds} s"),
+    };
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, words))
 }
 
 /// Whether the deadline passed.
 pub(super) fn is_silence(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut)
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::postgres::PgConnectOptions;
+    use sqlx::{Postgres, Sqlite};
+
+    use super::*;
+
+    fn manners(size: u32, may_die: bool) -> Manners {
+        Manners {
+            size,
+            set_up: None,
+            may_die,
+            keeps_place: !may_die,
+            lifetime: None,
+            files: None,
+            writes: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_whole_deadline_is_named() {
+        // Takes connections, and says nothing.
+        let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = mute.local_addr().unwrap().port();
+        let options = PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(port);
+        let pool = Pool::<Postgres>::new(options, manners(1, true));
+        let place = pool.0.gate.enter(Urgency::Work).await.unwrap();
+        let until = Instant::now() + Duration::from_millis(400);
+        let leave = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            drop(place);
+        };
+        let (held, ()) = tokio::join!(pool.acquire(Urgency::Work, until), leave);
+        let error = held.err().expect("nobody answers").to_string();
+        assert!(
+            error.contains("within 399 ms") || error.contains("within 400 ms"),
+            "{error}"
+        );
+        assert!(
+            silence(Duration::from_secs(7))
+                .to_string()
+                .contains("within 7 s")
+        );
+    }
+
+    /// A connection that has served its time makes way for another, unless there is none.
+    #[tokio::test]
+    async fn a_connection_is_kept_until_there_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.db");
+        let options = sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(&file)
+            .create_if_missing(true);
+        let pool = Pool::<Sqlite>::new(options, manners(1, false));
+        let wait = Duration::from_secs(10);
+        let acquire = || pool.acquire(Urgency::Work, Instant::now() + wait);
+        let mut held = acquire().await.unwrap();
+        // Temporary tables are a connection's own.
+        held.run(wait, "CREATE TEMP TABLE mine (x)").await.unwrap();
+        let known = "SELECT COUNT(*) FROM sqlite_temp_master";
+        let away = folder.path().with_extension("away");
+        for (can_open, expected) in [(false, 1), (true, 0)] {
+            if !can_open {
+                std::fs::rename(folder.path(), &away).unwrap();
+            }
+            held.serve_until(Instant::now());
+            drop(held);
+            held = acquire().await.unwrap();
+            assert_eq!(held.value::<i64>(wait, known).await.unwrap(), expected);
+            if !can_open {
+                std::fs::rename(&away, folder.path()).unwrap();
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! A database that is full, frozen, locked or flooded: nothing else stops, and it works again by itself.
 
 mod closing;
+mod crowded;
 mod disk;
 mod frozen;
 mod moved;

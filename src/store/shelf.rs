@@ -1,0 +1,175 @@
+//! Connections that nobody uses, and those who wait for one.
+//!
+//! Whoever has a place and finds no connection makes one, and waits for one of the others to come back meanwhile:
+//! a server may have no room for another connection, or be slow to give it, while those that there are work.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// The pause before a server that had no room for another connection is asked for one again, by one of those who
+/// wait.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Connections `C` that nobody uses, and those who wait for one that is given to them as an `H`.
+#[derive(Debug)]
+pub(super) struct Shelf<C, H>(Mutex<Inner<C, H>>);
+
+#[derive(Debug)]
+struct Inner<C, H> {
+    /// When somebody waits, there is none.
+    idle: Vec<C>,
+    /// Each has a place, so there are as many at most.
+    waiting: VecDeque<oneshot::Sender<H>>,
+    /// When the server gave no connection, if that was its last word.
+    refused: Option<Instant>,
+    /// When it may be asked again.
+    again: Instant,
+}
+
+/// What whoever comes finds.
+#[derive(Debug)]
+pub(super) enum Found<C, H> {
+    Idle(C),
+    /// None; the next one that comes back arrives here.
+    Turn(oneshot::Receiver<H>),
+}
+
+impl<C, H> Default for Shelf<C, H> {
+    fn default() -> Self {
+        Self(Mutex::new(Inner {
+            idle: Vec::new(),
+            waiting: VecDeque::new(),
+            refused: None,
+            again: Instant::now(),
+        }))
+    }
+}
+
+impl<C, H> Shelf<C, H> {
+    pub(super) fn take_or_wait(&self) -> Found<C, H> {
+        let mut inner = self.lock();
+        if let Some(idle) = inner.idle.pop() {
+            return Found::Idle(idle);
+        }
+        inner.waiting.retain(|waiting| !waiting.is_closed());
+        let (hand_over, turn) = oneshot::channel();
+        inner.waiting.push_back(hand_over);
+        Found::Turn(turn)
+    }
+
+    /// Takes a connection back if nobody waits for it; else returns it with the one who has waited longest.
+    pub(super) fn put(&self, idle: C) -> Option<(C, oneshot::Sender<H>)> {
+        let mut inner = self.lock();
+        while let Some(waiting) = inner.waiting.pop_front() {
+            if !waiting.is_closed() {
+                return Some((idle, waiting));
+            }
+        }
+        inner.idle.push(idle);
+        None
+    }
+
+    /// Returns all connections that nobody uses.
+    pub(super) fn clear(&self) -> Vec<C> {
+        std::mem::take(&mut self.lock().idle)
+    }
+
+    /// Sends everybody away who waits.
+    pub(super) fn close(&self) {
+        let waiting = std::mem::take(&mut self.lock().waiting);
+        drop(waiting);
+    }
+
+    /// Waits until the server may be asked for a connection: at once, unless it had no room for one of late. Then
+    /// one of those who wait asks at a time.
+    pub(super) async fn may_connect(&self) {
+        loop {
+            let at = {
+                let mut inner = self.lock();
+                if inner.refused.is_none() {
+                    return;
+                }
+                if inner.again <= Instant::now() {
+                    inner.again = Instant::now() + PAUSE;
+                    return;
+                }
+                inner.again
+            };
+            tokio::time::sleep_until(at).await;
+        }
+    }
+
+    /// The server has no room for another connection. Returns whether it is the first time.
+    pub(super) fn refused(&self) -> bool {
+        let mut inner = self.lock();
+        let now = Instant::now();
+        inner.again = now + PAUSE;
+        inner.refused.replace(now).is_none()
+    }
+
+    /// The server had room for a connection that was begun at this time. Returns whether it had none before. One that
+    /// was begun before it was refused another proves nothing.
+    pub(super) fn connected(&self, begun: Instant) -> bool {
+        let mut inner = self.lock();
+        let is_news = inner.refused.is_some_and(|refused| refused < begun);
+        if is_news {
+            inner.refused = None;
+        }
+        is_news
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner<C, H>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_comes_back_goes_to_whoever_has_waited_longest() {
+        let shelf = Shelf::<u8, u8>::default();
+        let turn = || match shelf.take_or_wait() {
+            Found::Turn(turn) => turn,
+            Found::Idle(idle) => panic!("{idle} is there"),
+        };
+        let (gone, mut first, second) = (turn(), turn(), turn());
+        drop(gone);
+        let (idle, hand_over) = shelf.put(1).expect("somebody waits");
+        hand_over.send(idle).unwrap();
+        assert_eq!((&mut first).now_or_never(), Some(Ok(1)));
+        drop(second);
+        assert!(shelf.put(2).is_none());
+        assert!(matches!(shelf.take_or_wait(), Found::Idle(2)));
+        let mut late = turn();
+        shelf.close();
+        assert!(matches!((&mut late).now_or_never(), Some(Err(_))));
+    }
+
+    #[tokio::test]
+    async fn a_server_without_room_is_asked_by_one_at_a_time() {
+        let shelf = Shelf::<u8, u8>::default();
+        shelf.may_connect().now_or_never().expect("at once");
+        let before = Instant::now();
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(shelf.refused());
+        assert!(!shelf.refused());
+        assert!(shelf.may_connect().now_or_never().is_none());
+        let begun = Instant::now();
+        shelf.may_connect().await;
+        assert!(begun.elapsed() >= PAUSE / 2);
+        shelf.may_connect().await;
+        assert!(begun.elapsed() >= PAUSE * 3 / 2);
+        assert!(!shelf.connected(before));
+        assert!(shelf.connected(Instant::now()));
+        shelf.may_connect().now_or_never().expect("at once");
+        assert!(!shelf.connected(Instant::now()));
+    }
+}
