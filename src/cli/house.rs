@@ -46,6 +46,11 @@ impl House {
         match store.check_ready().await {
             Err(StoreError::NotMigrated { found: 0, .. }) if empty == Empty::SetUp => {
                 store.migrate().await?;
+                tracing::warn!(
+                    database = store.place(),
+                    "a new database was made; if there was to be one already, database.url names another one, or the \
+                     working folder is not the usual one"
+                );
             }
             ready => ready?,
         }

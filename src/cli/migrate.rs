@@ -24,8 +24,8 @@ pub(super) fn run(MigrateArgs {}: MigrateArgs, context: &Context) -> anyhow::Res
         let store = open_store(&config, true).await?;
         let steps = store.migrate().await?;
         output::line(&match steps {
-            0 => format!("{} is up to date", store.name()),
-            steps => format!("{}: applied {steps} migrations", store.name()),
+            0 => format!("{} is up to date", store.place()),
+            steps => format!("{}: applied {steps} migrations", store.place()),
         })?;
         store.close().await;
         Ok(DONE)

@@ -171,7 +171,7 @@ impl Daemon {
         let started = async {
             let store = opening::open(config, address, &entrance, signals).await?;
             let parts = Parts::new(config, formats, &store, clock, http, &lifecycle);
-            let started = Self::start_on(parts, &entrance, address).await;
+            let started = Self::start_on(parts, &entrance, address, signals).await;
             if started.is_err() {
                 opening::close(&store).await;
             }
@@ -189,14 +189,14 @@ impl Daemon {
         parts: Parts<'_>,
         entrance: &Entrance,
         address: SocketAddr,
+        signals: &mut Signals,
     ) -> Result<Self, DaemonError> {
         let (config, lifecycle) = (parts.config, parts.lifecycle);
         let store = parts.responder.store().clone();
         let work = Work::new(&parts);
         let mut sources = sources::make(&parts, &work)?;
         let redelivery = intake::redelivery(&parts, &work)?;
-        let admin_token =
-            bootstrap_token(&store, &parts.formats, &config.issuer, parts.clock.now()).await?;
+        let admin_token = first_token(&parts, &store, entrance, signals).await?;
         let intake = intake::make(&parts, &work, &mut sources.origins);
         if let Some(redelivery) = redelivery {
             intake::start_redelivery(&parts, redelivery);
@@ -249,6 +249,23 @@ impl Daemon {
             tracing::info!("stopped");
         }
         ended
+    }
+}
+
+/// Makes the first access token on an empty database, when there is room for it.
+async fn first_token(
+    parts: &Parts<'_>,
+    store: &Store,
+    entrance: &Entrance,
+    signals: &mut Signals,
+) -> Result<Option<KeyValue>, DaemonError> {
+    let mut room = opening::Room::default();
+    loop {
+        let (issuer, now) = (&parts.config.issuer, parts.clock.now());
+        match bootstrap_token(store, &parts.formats, issuer, now).await {
+            Ok(token) => return Ok(token),
+            Err(error) => room.wait(error.into(), entrance, signals).await?,
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! What is answered before the API is there: that the program lives, and what it waits for.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,6 +16,14 @@ use super::error::ApiError;
 /// When to come again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
+const WAITING: &str = "The server is starting and waits for its database. Try again later.";
+const FULL: &str =
+    "The server is starting and waits for room: its database's disk is full. Try again later.";
+const MIGRATING: &str = "The database is migrating to the schema of this version. Try again later.";
+
+/// Why there is no API yet.
+type Reason = Arc<Mutex<&'static str>>;
+
 /// Where every request goes: to the API once there is one, and before that to an answer which says that there is
 /// none yet. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -26,21 +33,21 @@ pub struct Entrance(Arc<Inner>);
 struct Inner {
     api: OnceLock<Router>,
     before: Router,
-    is_migrating: Arc<AtomicBool>,
+    reason: Reason,
 }
 
 impl Default for Entrance {
     fn default() -> Self {
-        let is_migrating = Arc::new(AtomicBool::new(false));
+        let reason = Arc::new(Mutex::new(WAITING));
         let before = Router::new()
             .route("/healthz", get(health::healthz))
             .fallback(not_yet)
             .layer(map_response(guarded))
-            .with_state(Arc::clone(&is_migrating));
+            .with_state(Arc::clone(&reason));
         Self(Arc::new(Inner {
             api: OnceLock::new(),
             before,
-            is_migrating,
+            reason,
         }))
     }
 }
@@ -56,7 +63,16 @@ impl From<Router> for Entrance {
 impl Entrance {
     /// Has everybody told that the database is being migrated, rather than that it is waited for.
     pub fn migrating(&self) {
-        self.0.is_migrating.store(true, Ordering::Relaxed);
+        self.tell(MIGRATING);
+    }
+
+    /// Has everybody told that the database's disk is full.
+    pub fn lacks_room(&self) {
+        self.tell(FULL);
+    }
+
+    fn tell(&self, reason: &'static str) {
+        *self.0.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     /// Lets requests in, those on connections that are there already too.
@@ -70,12 +86,8 @@ impl Entrance {
     }
 }
 
-async fn not_yet(State(is_migrating): State<Arc<AtomicBool>>) -> ApiError {
-    let message = if is_migrating.load(Ordering::Relaxed) {
-        "The database is migrating to the schema of this version. Try again later."
-    } else {
-        "The server is starting and waits for its database. Try again later."
-    };
+async fn not_yet(State(reason): State<Reason>) -> ApiError {
+    let message = *reason.lock().unwrap_or_else(PoisonError::into_inner);
     ApiError::unavailable(message, RETRY_AFTER)
 }
 

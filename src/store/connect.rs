@@ -14,7 +14,7 @@ use super::files::Files;
 use super::gate::Urgency;
 use super::pool::{GOODBYE, Manners, Pool};
 use super::sql::Dialect;
-use super::{StoreError, StoreOptions};
+use super::{StoreError, StoreOptions, room};
 
 /// How long a statement waits for another process's lock. Less than its deadline, so that it is the
 /// database that says what was waited for.
@@ -173,9 +173,10 @@ async fn sqlite(url: &str, create: bool) -> Result<(Db, String, bool), StoreErro
     }
     create_file(&path).map_err(|error| {
         let (database, cause) = (name.clone(), error.to_string());
-        match error.kind() {
-            std::io::ErrorKind::StorageFull => StoreError::Full { database, cause },
-            _ => StoreError::Disk { database, cause },
+        if room::is_for_lack_of_room(&error) {
+            StoreError::Full { database, cause }
+        } else {
+            StoreError::Disk { database, cause }
         }
     })?;
     let writer = options

@@ -189,9 +189,8 @@ impl Store {
         if before < migrate::known_version() {
             let is_file = self.0.db.dialect() == sql::Dialect::Sqlite;
             if is_file && before == 0 && self.0.found {
-                let file = std::path::absolute(&self.0.name).unwrap_or_default();
                 tracing::warn!(
-                    file = %file.display(),
+                    file = self.place(),
                     "a new database is made in a file that was there and holds none: if there should be keys, it is \
                      the wrong file, or a copy without its -wal"
                 );
@@ -213,6 +212,14 @@ impl Store {
     /// As [`Store::check_ready`].
     pub async fn missing_migrations(&self) -> Result<i64, StoreError> {
         Ok(migrate::known_version() - self.schema_version().await?)
+    }
+
+    /// Returns whether the database has no tables of this program yet.
+    ///
+    /// # Errors
+    /// As [`Store::check_ready`].
+    pub async fn is_new(&self) -> Result<bool, StoreError> {
+        Ok(self.schema_version().await? == 0)
     }
 
     /// Whether the database answers and has the schema this program needs.
@@ -279,6 +286,16 @@ impl Store {
     /// The database's name for people: the file's path, or the URL without its password.
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// Where the database is, wherever this program was started: the file's absolute path, or the URL without its
+    /// password.
+    pub fn place(&self) -> String {
+        let path = match self.0.db.dialect() {
+            sql::Dialect::Sqlite => std::path::absolute(&self.0.name).ok(),
+            sql::Dialect::Postgres => None,
+        };
+        path.map_or_else(|| self.0.name.clone(), |path| path.display().to_string())
     }
 
     /// Lets no operation take longer than a moment from here on: the program is shutting down, and must

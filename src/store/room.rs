@@ -5,6 +5,7 @@
 //! stops every write, although the migration itself may be committed already.
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use super::StoreError;
@@ -14,7 +15,7 @@ use super::StoreError;
 const TIMES: u64 = 4;
 
 /// The least size of SQLite's shared memory, and a few pages.
-const SMALLEST: u64 = 64 << 10;
+const SMALLEST: usize = 64 << 10;
 
 /// Refuses a migration of this file for which there may not be enough room. Nothing is said where the operating system
 /// does not tell how much is free.
@@ -53,7 +54,26 @@ fn free_beside(file: &Path) -> Option<u64> {
 
 /// Returns whether not even the smallest of the files beside this one finds room.
 pub(super) fn is_full(database: &str) -> bool {
-    free_beside(Path::new(database)).is_some_and(|free| free < SMALLEST)
+    let file = Path::new(database);
+    free_beside(file).is_some_and(|free| free < SMALLEST as u64) || refuses(file)
+}
+
+/// Returns whether this user cannot write a file beside this one for lack of room. A quota may be used up, or the
+/// number of files, where there is room for others.
+fn refuses(file: &Path) -> bool {
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let written =
+        tempfile::tempfile_in(folder).and_then(|mut file| file.write_all(&vec![0; SMALLEST]));
+    written.is_err_and(|error| is_for_lack_of_room(&error))
+}
+
+/// Returns whether the operating system has no room for what was to be written.
+pub(super) fn is_for_lack_of_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 #[cfg(test)]

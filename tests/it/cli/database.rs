@@ -90,3 +90,32 @@ fn what_is_no_database_is_refused() {
     ran.fails(3, &["127.0.0.1:1", "database.url"]);
     assert!(!ran.stderr.contains("hunter2"), "{ran:?}");
 }
+
+/// What is made in the wrong folder by mistake is seen at once.
+#[test]
+fn a_new_database_is_announced_with_its_absolute_path() {
+    let import = Binary::new();
+    import.write("keys.csv", "");
+    for (binary, line) in [
+        (Binary::new(), "keys create --user u --description x"),
+        (Binary::new(), "tokens create --role admin"),
+        (import, "keys import keys.csv"),
+    ] {
+        let first = binary.run(line);
+        let file = binary.folder().canonicalize().expect("a folder");
+        let file = file.join("data/rescind.db").display().to_string();
+        let said = |text: &str| text.contains("a new database was made") && text.contains(&file);
+        assert!(said(&first.stderr), "{first:?}");
+        assert!(!said(&first.stdout), "{first:?}");
+        let second = binary.run(line);
+        assert!(!second.stderr.contains("new database"), "{second:?}");
+    }
+    let binary = Binary::new();
+    let mut daemon = crate::serve::Daemon::begin(&binary);
+    let line = daemon.wait_for("a new database was made");
+    let file = binary.folder().canonicalize().expect("a folder");
+    let file = file.join("data/rescind.db").display().to_string();
+    assert!(line.contains(&file), "{line}");
+    daemon.wait_until_it_listens();
+    daemon.stop();
+}

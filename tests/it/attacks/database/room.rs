@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use rescind::store::{Store, StoreOptions};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
@@ -10,7 +11,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, SqlSafeStr as _, SqliteConnection};
 
 use super::disk::Disk;
+use super::start::is_up_and_not_ready;
 use crate::cli::Binary;
+use crate::serve::Daemon;
 
 /// The schema of version 2, before tables with many rows were written anew.
 const OLD: [&str; 2] = [
@@ -142,25 +145,57 @@ async fn a_left_over_log_needs_no_room() {
     store.close().await;
 }
 
-#[test]
-fn a_start_on_a_full_disk_says_so() {
-    let binary = Binary::new();
-    let at = binary.path("disk");
-    let disk = Disk::mount(&at);
-    if !disk.is_mounted() {
-        return;
-    }
-    let file = at.join("rescind.db");
-    let url = format!("sqlite://{}", file.display());
-    let binary = binary.with("RESCIND__DATABASE__URL", &url);
-    binary.run("migrate").ok();
-    let mut filler = fs::File::create(at.join("filler")).unwrap();
+fn fill(at: &Path) -> std::path::PathBuf {
+    let path = at.join("filler");
+    let mut filler = fs::File::create(&path).unwrap();
     while std::io::Write::write_all(&mut filler, &[0; 4096]).is_ok() {}
-    let refused = binary.run("serve");
-    refused.fails(
-        3,
-        &["is full", "free some space", &file.display().to_string()],
-    );
+    path
+}
+
+/// A supervisor starts a program a few times, and then no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_on_a_full_disk_says_so_and_waits_for_room() {
+    for is_new in [false, true] {
+        let binary = Binary::new();
+        let at = binary.path("disk");
+        let disk = Disk::mount(&at);
+        if !disk.is_mounted() {
+            return;
+        }
+        let file = at.join("rescind.db");
+        let binary = binary.with("RESCIND__DATABASE__URL", "sqlite://disk/rescind.db");
+        if !is_new {
+            binary.run("tokens create --role admin").ok();
+        }
+        let filler = fill(&at);
+        for command in ["migrate", "keys create --user u --description x"] {
+            let refused = binary.run(command);
+            refused.fails(3, &["is full", "free some space", "disk/rescind.db"]);
+        }
+        // One that is stopped meanwhile ends.
+        let mut daemon = Daemon::begin(&binary);
+        let line = daemon.wait_for("waiting for room");
+        let named = file.canonicalize().unwrap().display().to_string();
+        assert!(
+            line.contains(&named) && line.contains("free some space"),
+            "{line}"
+        );
+        let ended = daemon.stop();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+
+        let mut daemon = Daemon::begin(&binary);
+        daemon.wait_for("waiting for room");
+        is_up_and_not_ready(&daemon, "disk is full").await;
+        // Tried more than once.
+        std::thread::sleep(Duration::from_secs(5));
+        is_up_and_not_ready(&daemon, "disk is full").await;
+        fs::remove_file(filler).unwrap();
+        daemon.wait_until_it_listens();
+        assert_eq!(daemon.get("/readyz", None).0, 200);
+        let ended = daemon.stop();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert_eq!(ended.stdout.contains("admin token"), is_new, "{ended:?}");
+    }
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ const REVOKE: &str = "/api/v1/integrations/credential-scanning/revoke";
 const AT_ONCE: Duration = Duration::from_secs(20);
 
 /// The daemon is up and says that it does not work yet, and why.
-async fn is_up_and_not_ready(daemon: &Daemon, why: &str) {
+pub(super) async fn is_up_and_not_ready(daemon: &Daemon, why: &str) {
     let alive = || {
         let stream = std::net::TcpStream::connect(daemon.address);
         stream.is_ok() && daemon.get("/healthz", None).0 == 200
