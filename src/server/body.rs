@@ -23,8 +23,13 @@ use super::standing::{Standing, Standings};
 /// that have more.
 pub(super) const MAX_JSON: usize = 64 << 10;
 
-/// How many bytes of bodies up to [`MAX_JSON`], and of larger ones, are under way at a time.
-const SMALL_BYTES: usize = 16 << 20;
+/// The most bytes of a body that waits for none that has more: of a self-report, of most of what partners and servers
+/// send.
+const MAX_TINY: usize = 8 << 10;
+
+/// How many bytes of bodies up to [`MAX_TINY`], up to [`MAX_JSON`], and of larger ones, are under way at a time.
+const TINY_BYTES: usize = 4 << 20;
+const SMALL_BYTES: usize = 12 << 20;
 const LARGE_BYTES: usize = 32 << 20;
 
 /// How many bytes may be made at a time of small bodies, and of larger ones, that were read and proved.
@@ -48,6 +53,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// What all bodies together may take.
 #[derive(Debug)]
 pub(super) struct Bodies {
+    tiny: Arc<Budget>,
     small: Arc<Budget>,
     large: Arc<Budget>,
     small_work: Arc<Semaphore>,
@@ -89,6 +95,7 @@ pub(super) struct Terms {
 impl Bodies {
     pub(super) fn new() -> Self {
         Self {
+            tiny: Budget::new(TINY_BYTES),
             small: Budget::new(SMALL_BYTES),
             large: Budget::new(LARGE_BYTES),
             small_work: Arc::new(Semaphore::new(SMALL_WORK >> 10)),
@@ -129,7 +136,13 @@ impl Bodies {
         // One of unknown length is a small one until it turns out not to be.
         let expected = declared.unwrap_or(limit.min(MAX_JSON));
         let is_small = expected <= MAX_JSON;
-        let budget = if is_small { &self.small } else { &self.large };
+        let budget = if expected <= MAX_TINY {
+            &self.tiny
+        } else if is_small {
+            &self.small
+        } else {
+            &self.large
+        };
         let share = budget.share(sender, expected).await;
         if matches!(share, Err(NoRoom::Crowded)) {
             tokio::time::sleep(CROWDED_PAUSE).await;

@@ -6,10 +6,10 @@
 //!
 //! First come senders of better [`Standing`], then those who waited, the longer the more room they want, and the more
 //! bodies they, their network, and the range it is in have: in a flood of small bodies a larger one gets its turn, in a
-//! flood of large ones a small one need not wait, and a crowd waits for itself. Whoever is first and finds no room
-//! turns out what is being read of senders of worse standing at once, and after a while what comes too slowly of
-//! equal ones. So a sender of much waits for itself, a sender of little for nobody for long, and one that has proved
-//! itself for no stranger at all. A body that is whole is not turned out.
+//! flood of large ones a small one need not wait, and a crowd waits for itself. Those that wait turn out what is being
+//! read of senders of worse standing at once, and of equal ones whatever comes too slowly, as soon as it does: all of
+//! it that they want the room of, in turn. So a sender of much waits for itself, a sender of little for nobody for
+//! long, and one that has proved itself for no stranger at all. A body that is whole is not turned out.
 //!
 //! A body of unknown length takes more room as it comes, and may wait for that while it holds some. Whoever does so has
 //! to make room, as a slow one has, for whoever is first: so two of them never wait for each other for long. Those that
@@ -24,11 +24,14 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use super::standing::Standing;
-use state::{LOOKS, State};
+use state::State;
 
+mod held;
+mod room;
 mod state;
 
-/// The wait of a body before slow ones of equals have to make room, and the time that any may take to come then.
+/// The time that any body may take to come while equals wait for its room, and their wait before one that waits itself
+/// has to make room.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The bytes of a second that it may take beyond that: what has to be sent again, or waits for a round trip, is
@@ -40,6 +43,9 @@ const PATIENCE: Duration = Duration::from_secs(18);
 
 /// How many bodies wait at a time. With those that are read they leave some connections to others.
 const MOST_WAITING: usize = 1536;
+
+/// The least time from one look for those that have to make room to the next, however much changes.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Why there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +71,10 @@ pub(super) struct Budget {
     rate: u128,
     patience: Duration,
     state: Mutex<State>,
+    /// Whichever of those that wait has it looks for room for all of them.
+    lookout: tokio::sync::Mutex<()>,
+    /// Somebody else waits or is read.
+    changed: Notify,
 }
 
 /// A body that is not whole yet.
@@ -98,6 +108,8 @@ impl Budget {
             rate,
             patience,
             state: Mutex::default(),
+            lookout: tokio::sync::Mutex::default(),
+            changed: Notify::new(),
         })
     }
 
@@ -126,14 +138,27 @@ impl Budget {
     }
 
     /// Waits until there is room, and looks for it meanwhile.
-    async fn granted(&self, mut granted: oneshot::Receiver<()>) -> Result<(), NoRoom> {
-        let mut patience = std::pin::pin!(tokio::time::sleep(self.patience));
+    async fn granted(&self, granted: oneshot::Receiver<()>) -> Result<(), NoRoom> {
+        tokio::select! {
+            biased;
+            granted = granted => granted.map_err(|_| NoRoom::Crowded),
+            () = tokio::time::sleep(self.patience) => Err(NoRoom::Late),
+            () = self.look_out() => Err(NoRoom::Late),
+        }
+    }
+
+    /// Has whatever is too slow make room, as soon as it is. Does not end.
+    async fn look_out(&self) {
+        let _one_does = self.lookout.lock().await;
         loop {
-            tokio::select! {
-                biased;
-                granted = &mut granted => return granted.map_err(|_| NoRoom::Crowded),
-                () = &mut patience => return Err(NoRoom::Late),
-                () = tokio::time::sleep(self.grace / LOOKS) => self.lock().look(self),
+            let next = self.lock().make_room(self);
+            tokio::time::sleep(PAUSE).await;
+            let changed = self.changed.notified();
+            if let Some(next) = next {
+                // Either way it is looked again.
+                let _ = tokio::time::timeout_at(next.into(), changed).await;
+            } else {
+                changed.await;
             }
         }
     }
@@ -152,8 +177,13 @@ impl Share {
     /// Ends when others need the room; whether because the body came too slowly. Does not end after
     /// [`keep`](Self::keep).
     pub(super) async fn turned_out(&self) -> bool {
-        self.reading.turn_out.notified().await;
-        self.reading.is_slow.load(Ordering::Relaxed)
+        loop {
+            self.reading.turn_out.notified().await;
+            // It may have been allowed to stay since.
+            if self.reading.is_turned_out() {
+                return self.reading.is_slow.load(Ordering::Relaxed);
+            }
+        }
     }
 
     /// Waits until the share has `bytes` in all. Meanwhile it may have to make room for others.
@@ -178,6 +208,7 @@ impl Share {
         elsewhere: impl Future<Output = Result<T, NoRoom>>,
     ) -> Result<T, NoRoom> {
         self.reading.set_waiting(true);
+        self.budget.changed.notify_one();
         let there = self.unless_turned_out(elsewhere).await;
         self.reading.set_waiting(false);
         there
@@ -192,6 +223,11 @@ impl Share {
             _ = self.turned_out() => Err(NoRoom::Late),
             other = other => other,
         }
+    }
+
+    /// The body does not make room after all: the rest of it came.
+    pub(super) fn stay(&self) {
+        self.reading.is_turned_out.store(false, Ordering::Relaxed);
     }
 
     /// From here on the share is not taken away: the body is whole, and only waits for this server.

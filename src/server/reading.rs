@@ -18,6 +18,11 @@ const WINDOW: Duration = Duration::from_secs(5);
 const SMALL_PACE: usize = 1 << 10;
 const LARGE_PACE: usize = 256 << 10;
 
+/// How long a body goes on that has to make room for being slow, and how long nothing may come of it then. What has
+/// come is worth more than its room: in a flood it may be this server that is slow to read it.
+const LAST: Duration = Duration::from_millis(250);
+const LAST_PAUSE: Duration = Duration::from_millis(50);
+
 /// A body that is being read.
 pub(super) struct Reading<'b> {
     pub(super) share: Share,
@@ -58,6 +63,9 @@ impl Reading<'_> {
                 return Err(Unread::Refused(ApiError::body_too_large(self.limit)));
             }
             if length > self.room {
+                if window.leaves_by.is_some() {
+                    return Err(Unread::Slow);
+                }
                 self.grow(length).await?;
                 window = Window::begin();
             }
@@ -65,6 +73,7 @@ impl Reading<'_> {
             self.share.arrived(chunk.len());
             self.bytes.extend_from_slice(&chunk);
         }
+        self.share.stay();
         self.share.shrink_to(self.bytes.len());
         Ok(())
     }
@@ -97,15 +106,27 @@ impl Reading<'_> {
             LARGE_PACE
         };
         loop {
+            let now = Instant::now();
+            let ends = window.leaves_by.map(|by| by.min(now + LAST_PAUSE));
+            if window.leaves_by.is_some_and(|by| by <= now) {
+                return Err(Unread::Slow);
+            }
             tokio::select! {
+                biased;
                 chunk = chunks.next() => return chunk.transpose().map_err(|_| {
                     let message = "The body ended early or could not be read.";
                     Unread::Refused(ApiError::body_parsing(message))
                 }),
                 is_slow = self.share.turned_out() => {
-                    return Err(if is_slow { Unread::Slow } else { Unread::NoRoom });
+                    if !is_slow {
+                        return Err(Unread::NoRoom);
+                    }
+                    window.leaves_by = Some(now + LAST);
                 }
-                () = tokio::time::sleep_until(window.ends) => {
+                () = tokio::time::sleep_until(ends.unwrap_or(window.ends)) => {
+                    if ends.is_some() {
+                        return Err(Unread::Slow);
+                    }
                     if window.bytes < pace {
                         return Err(Unread::Refused(ApiError::body_timeout()));
                     }
@@ -148,6 +169,8 @@ impl Drop for Waste<'_> {
 struct Window {
     ends: Instant,
     bytes: usize,
+    /// It has to make room, and this is when at the latest.
+    leaves_by: Option<Instant>,
 }
 
 impl Window {
@@ -155,6 +178,7 @@ impl Window {
         Self {
             ends: Instant::now() + WINDOW,
             bytes: 0,
+            leaves_by: None,
         }
     }
 }

@@ -1,5 +1,9 @@
 //! Bodies and their shares, with moments instead of seconds.
 
+use std::time::Instant;
+
+use futures_util::stream::FuturesUnordered;
+
 use super::*;
 
 const MOMENT: Duration = Duration::from_millis(20);
@@ -411,4 +415,79 @@ async fn whoever_holds_and_waits_makes_room() {
     let (there, newcomer) = tokio::join!(moves, budget.share(stranger(2), 10));
     assert_eq!(there, Err(NoRoom::Late));
     assert!(newcomer.is_ok());
+}
+
+/// Many that begin to send and do not go on, one after the other, for as long as `until` takes.
+async fn dripping(budget: &Arc<Budget>, crowd: usize, bytes: usize, until: impl Future) {
+    let next = AtomicUsize::new(0);
+    let drip = || async {
+        loop {
+            let sender = afar(next.fetch_add(1, Ordering::Relaxed));
+            if let Ok(share) = budget.share(sender, bytes).await {
+                share.arrived(bytes / 50);
+                share.turned_out().await;
+            }
+        }
+    };
+    let crowd: FuturesUnordered<_> = (0..crowd).map(|_| drip()).collect();
+    tokio::select! {
+        _ = futures_util::StreamExt::count(crowd) => unreachable!(),
+        _ = until => {}
+    }
+}
+
+/// However many of them there are: whatever is overdue goes, not one of it whenever somebody looks.
+#[tokio::test]
+async fn slow_ones_of_a_crowd_all_make_room_as_soon_as_they_are_late() {
+    let grace = Duration::from_millis(100);
+    let budget = Budget::with(100, grace, FAST, HOUR);
+    let newcomers = async {
+        tokio::time::sleep(3 * grace).await;
+        for number in 1..=5 {
+            let began = Instant::now();
+            let share = budget.share(stranger(number), 1).await.unwrap();
+            // Three rounds of those before it, and the rest for a machine that is busy.
+            assert!(began.elapsed() < 12 * grace, "{:?}", began.elapsed());
+            drop(share);
+        }
+    };
+    dripping(&budget, 400, 1, newcomers).await;
+}
+
+#[tokio::test]
+async fn nobody_looks_for_room_while_nothing_can_become_free() {
+    let budget = Budget::with(100, MOMENT, FAST, HOUR);
+    let known = budget.share(sender(1, Standing::Known), 50).await.unwrap();
+    let whole = budget.share(stranger(2), 50).await.unwrap();
+    whole.keep();
+    let waits = tokio::time::timeout(2 * MOMENT, budget.share(stranger(3), 60));
+    let next = async {
+        tokio::time::sleep(MOMENT).await;
+        budget.lock().make_room(&budget)
+    };
+    let (waited, next) = tokio::join!(waits, next);
+    assert!(waited.is_err());
+    assert_eq!(next, None);
+    drop(known);
+}
+
+#[tokio::test]
+async fn the_next_look_is_when_the_next_body_is_late() {
+    let (moment, second) = (Duration::from_millis(100), Duration::from_secs(1));
+    // Half a second for 50 bytes.
+    let budget = Budget::with(100, moment, 100, HOUR);
+    let began = Instant::now();
+    let half = budget.share(stranger(1), 50).await.unwrap();
+    half.arrived(24);
+    let rest = budget.share(stranger(2), 50).await.unwrap();
+    rest.arrived(49);
+    let waits = tokio::time::timeout(moment / 2, budget.share(stranger(3), 10));
+    let next = async {
+        tokio::task::yield_now().await;
+        budget.lock().make_room(&budget)
+    };
+    let (_, next) = tokio::join!(waits, next);
+    // A half of what it may take, which is a half of a second and the moment that any has.
+    let next = next.unwrap() - began;
+    assert!(next >= 3 * moment && next < second, "{next:?}");
 }

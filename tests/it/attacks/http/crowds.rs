@@ -56,13 +56,28 @@ async fn deliver(
     tokio::time::timeout(PATIENCE, delivered).await
 }
 
+/// How what looks genuine is sent.
+#[derive(Clone, Copy)]
+struct Drip {
+    length: usize,
+    piece: usize,
+    every: Duration,
+}
+
+/// Most of a body: fast enough for something large, slow for what it is.
+const BEGUN: Drip = Drip {
+    length: 100_000,
+    piece: 100_000 / 6,
+    every: Duration::from_millis(600),
+};
+
 /// Many connections, each from a new address of another network time and again, that begin to send what looks genuine.
 struct EverNew {
     crowd: tokio_util::sync::CancellationToken,
 }
 
 impl EverNew {
-    fn start(connections: u32, address: SocketAddr) -> Self {
+    fn start(connections: u32, drip: Drip, address: SocketAddr) -> Self {
         let crowd = tokio_util::sync::CancellationToken::new();
         let next = Arc::new(AtomicU32::new(0));
         let forgers = TaskTracker::new();
@@ -72,7 +87,8 @@ impl EverNew {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let [_, high, low, range] = (number / 200 * 256 + number % 200).to_be_bytes();
-                    begin_to_send(Ipv4Addr::new(127, 10 + range, low, 1 + high), address).await;
+                    let from = Ipv4Addr::new(127, 10 + range, low, 1 + high);
+                    begin_to_send(from, drip, address).await;
                 }
             };
             forgers.spawn(async move { ended.run_until_cancelled(forging).await });
@@ -87,22 +103,21 @@ impl Drop for EverNew {
     }
 }
 
-/// Sends most of a body, some bytes at a time: fast enough for something large, slow for what it is.
-async fn begin_to_send(from: Ipv4Addr, address: SocketAddr) {
-    const LENGTH: usize = 100_000;
-    static PIECE: [u8; LENGTH / 6] = [b' '; LENGTH / 6];
+/// Sends some bytes at a time until there is an answer, or all but the last ones of a body.
+async fn begin_to_send(from: Ipv4Addr, drip: Drip, address: SocketAddr) {
+    static BLANK: [u8; 32 << 10] = [b' '; 32 << 10];
     let mut stream = super::target::connect_from(from, address).await;
-    let head = forged_head(LENGTH);
+    let head = forged_head(drip.length);
     if stream.write_all(head.as_bytes()).await.is_err() {
         return;
     }
-    for _ in 0..5 {
+    for _ in 1..drip.length / drip.piece {
         let mut answer = [0; 12];
         tokio::select! {
             _ = stream.read(&mut answer) => return,
-            () = tokio::time::sleep(Duration::from_millis(600)) => {}
+            () = tokio::time::sleep(drip.every) => {}
         }
-        if stream.write_all(&PIECE).await.is_err() {
+        if stream.write_all(&BLANK[..drip.piece]).await.is_err() {
             return;
         }
     }
@@ -112,7 +127,7 @@ async fn begin_to_send(from: Ipv4Addr, address: SocketAddr) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ever_new_addresses_keep_no_stranger_out() {
     let target = Target::start().await;
-    let _crowd = EverNew::start(700, target.daemon.address);
+    let _crowd = EverNew::start(700, BEGUN, target.daemon.address);
     tokio::time::sleep(Duration::from_secs(3)).await;
     for number in 1..=6 {
         let from = Ipv4Addr::new(127, 240, number, 1);
@@ -125,6 +140,36 @@ async fn ever_new_addresses_keep_no_stranger_out() {
     target.lives().await;
     let peak = target.peak();
     assert!(peak <= MOST_MIB, "{peak} MiB");
+}
+
+/// Slow bodies take all the room there is, and more of them wait for it than are turned out in a moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_bodies_of_ever_new_addresses_keep_nobody_waiting() {
+    for (length, healthy) in [(65_000, [3_000, 60_000]), (8_000, [3_000, 7_000])] {
+        let target = Target::start().await;
+        let drip = Drip {
+            length,
+            piece: 600,
+            every: Duration::from_millis(500),
+        };
+        let _crowd = EverNew::start(900, drip, target.daemon.address);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        for number in 1..=3 {
+            for (range, length) in (240..).zip(healthy) {
+                let from = Ipv4Addr::new(127, range, number, 1);
+                is_taken(&target, from, length).await;
+            }
+            let key = target.mint();
+            let stream = target
+                .connect_from(Ipv4Addr::new(127, 243, number, 1))
+                .await;
+            let reported = tokio::time::timeout(PATIENCE, exchange(stream, self_report(&key), b""));
+            assert_eq!(reported.await, Ok(Some(200)));
+        }
+        target.lives().await;
+        let peak = target.peak();
+        assert!(peak <= MOST_MIB, "{peak} MiB");
+    }
 }
 
 /// Its network is suspect meanwhile, so that as a stranger it would come last.
@@ -141,7 +186,7 @@ async fn a_restart_makes_no_stranger_of_a_known_sender() {
         let status = exchange(stream, forged_head(1000), &[b' '; 1000]).await;
         assert_eq!(status, Some(401));
     }
-    let _crowd = EverNew::start(700, target.daemon.address);
+    let _crowd = EverNew::start(700, BEGUN, target.daemon.address);
     tokio::time::sleep(Duration::from_secs(3)).await;
     for _ in 0..3 {
         is_taken(&target, known, 100_000).await;

@@ -1,0 +1,84 @@
+//! What a body holds, and whether it comes fast enough to hold it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::state::Waiting;
+use super::{Budget, Reading, Sender};
+
+/// What a body holds.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) sender: Sender,
+    pub(super) bytes: usize,
+    pub(super) began: Instant,
+    /// What came before it was last given more, and when that was.
+    before: usize,
+    since: Instant,
+    /// `None`: it does not have to make room any more.
+    pub(super) reading: Option<Arc<Reading>>,
+}
+
+impl Held {
+    pub(super) fn of(waiting: &Waiting) -> Self {
+        let now = Instant::now();
+        Self {
+            sender: waiting.sender,
+            bytes: waiting.bytes,
+            began: now,
+            before: 0,
+            since: now,
+            reading: Some(Arc::clone(&waiting.reading)),
+        }
+    }
+
+    pub(super) fn grow(&mut self, bytes: usize) {
+        self.before = self.arrived();
+        self.since = Instant::now();
+        self.bytes += bytes;
+    }
+
+    fn arrived(&self) -> usize {
+        let reading = self.reading.as_ref();
+        reading.map_or(0, |reading| reading.arrived())
+    }
+
+    /// Returns whether it can be told to make room, and was not yet.
+    pub(super) fn is_staying(&self) -> bool {
+        let reading = self.reading.as_ref();
+        reading.is_some_and(|reading| !reading.is_turned_out())
+    }
+
+    /// Returns whether it was told to make room and has not done so yet.
+    pub(super) fn is_leaving(&self) -> bool {
+        let reading = self.reading.as_ref();
+        reading.is_some_and(|reading| reading.is_turned_out())
+    }
+
+    /// Returns whether it waits for room itself, here or elsewhere.
+    pub(super) fn is_waiting(&self) -> bool {
+        let reading = self.reading.as_ref();
+        reading.is_some_and(|reading| reading.is_waiting())
+    }
+
+    /// Returns from when on it takes longer to come than a body of its size may, should nothing come until then, at
+    /// `hurry` times the pace. `None`: what there is room for has come, or its client is not to blame.
+    pub(super) fn late_at(&self, budget: &Budget, hurry: u32) -> Option<Instant> {
+        let expected = self.bytes.saturating_sub(self.before) as u128;
+        let came = self.arrived().saturating_sub(self.before) as u128;
+        if came >= expected || self.is_waiting() {
+            return None;
+        }
+        let grace = budget.grace.as_micros();
+        let whole = grace + expected * 1_000_000 / budget.rate.max(1);
+        let next = ((came + 1) * whole).div_ceil(expected).max(grace);
+        let next = Duration::from_micros(u64::try_from(next).unwrap_or(u64::MAX));
+        self.since.checked_add(next / hurry)
+    }
+
+    pub(super) fn turn_out(&self, is_slow: bool) {
+        if let Some(reading) = &self.reading {
+            reading.turn_out(is_slow);
+        }
+    }
+}
