@@ -3,6 +3,7 @@
 //! Sources: RFC 7239 (`Forwarded`), and for `X-Forwarded-For` the order that every proxy keeps: each appends the
 //! address that it was reached from.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -14,6 +15,10 @@ use ipnet::IpNet;
 /// nearest trusted hop counts.
 const MAX_CHAIN: usize = 4 << 10;
 const MAX_HOPS: usize = 32;
+
+/// What unclear clients are counted by, with the proxy in its lower half: in a network from which nothing ever comes
+/// (`100::/64`, RFC 6666).
+const UNCLEAR: u128 = 0x0100 << 112;
 
 /// The proxies whose word on who their client is counts. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -40,12 +45,14 @@ impl TrustedProxies {
         match (walk(&forwarded), walk(&x_forwarded_for)) {
             (None, None) => Client {
                 address: peer,
+                is_clear: true,
                 forwarded: None,
             },
-            // A proxy maintains one of the headers and passes the other one on as the client sent it. Where they
-            // contradict each other, neither is believed.
-            (Some(one), Some(other)) if one.address != other.address => Client {
+            // A proxy maintains one of the headers and passes the other one on as the client sent it, and nothing
+            // says which. Where they contradict each other, neither is believed.
+            (Some(one), Some(other)) if one.whom() != other.whom() => Client {
                 address: peer,
+                is_clear: false,
                 forwarded: other.forwarded,
             },
             (_, Some(client)) | (Some(client), None) => client,
@@ -55,16 +62,23 @@ impl TrustedProxies {
     /// From the right: each hop was appended by the one before it, so it counts as long as that one is trusted.
     fn walk(&self, peer: IpAddr, chain: &Chain) -> Client {
         let mut address = peer;
+        let mut is_clear = true;
         let mut hops = chain.hops.iter().rev();
         while self.contains(address) {
             match hops.next() {
                 Some(Some(hop)) => address = *hop,
-                // What cannot be read is not believed: the nearest hop that can be is the client.
-                Some(None) | None => break,
+                // What cannot be read is not believed, and stands for anybody.
+                Some(None) => {
+                    is_clear = false;
+                    break;
+                }
+                // The nearest proxy, for itself.
+                None => break,
             }
         }
         Client {
             address,
+            is_clear,
             forwarded: hops.next_back().copied().flatten(),
         }
     }
@@ -75,6 +89,8 @@ impl TrustedProxies {
 pub(super) struct Client {
     /// The address nearest to the client that a trusted proxy vouches for; without proxies, the connection's.
     pub(super) address: IpAddr,
+    /// Whether it is the client's own, and not that of a proxy of whose client nothing is known.
+    is_clear: bool,
     /// The first address that the client itself forwards, in front of what trusted proxies appended.
     pub(super) forwarded: Option<IpAddr>,
 }
@@ -88,8 +104,40 @@ impl Client {
     /// What limits and budgets count the sender of a request by.
     pub(super) fn counted(parts: &Parts) -> IpAddr {
         let client = Self::of(&parts.extensions);
-        client.map_or(IpAddr::from([0; 4]), |client| counted_as(client.address))
+        client.map_or(IpAddr::from([0; 4]), |client| client.counted_by())
     }
+
+    /// What limits and budgets count this client by. All that are unclear behind a proxy are one, and it is not the
+    /// proxy: what that one sends by itself, and whoever it stands for, is none of theirs.
+    pub(super) fn counted_by(self) -> IpAddr {
+        let counted = counted_as(self.address);
+        if self.is_clear {
+            return counted;
+        }
+        let proxy = match counted {
+            IpAddr::V4(v4) => u128::from(v4.to_bits()),
+            IpAddr::V6(v6) => u128::from(v6) >> 64,
+        };
+        IpAddr::V6((UNCLEAR | proxy).into())
+    }
+
+    fn whom(self) -> (IpAddr, bool) {
+        (self.address, self.is_clear)
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_clear {
+            f.write_str("unclear behind ")?;
+        }
+        self.address.fmt(f)
+    }
+}
+
+/// Whether this is what clients are counted by of whom nothing is known.
+pub(super) fn is_unclear(counted: IpAddr) -> bool {
+    matches!(counted, IpAddr::V6(v6) if u128::from(v6) >> 64 == UNCLEAR >> 64)
 }
 
 /// What one client is counted by: its address, or for IPv6 the network of 64 bits that one subscriber has at least.
@@ -185,7 +233,7 @@ mod tests {
     use super::*;
     use axum::http::{HeaderName, HeaderValue};
 
-    fn client(peer: &str, headers: &[(&'static str, &str)]) -> (String, Option<String>) {
+    fn whole(peer: &str, headers: &[(&'static str, &str)]) -> Client {
         let networks = ["10.0.0.0/8", "2001:db8:aa::/48", "127.0.0.1/32"];
         let networks = networks.iter().map(|network| network.parse().unwrap());
         let trusted = TrustedProxies::new(networks.collect());
@@ -194,7 +242,11 @@ mod tests {
             let value = HeaderValue::from_str(value).unwrap();
             map.append(HeaderName::from_static(name), value);
         }
-        let client = trusted.client(peer.parse().unwrap(), &map);
+        trusted.client(peer.parse().unwrap(), &map)
+    }
+
+    fn client(peer: &str, headers: &[(&'static str, &str)]) -> (String, Option<String>) {
+        let client = whole(peer, headers);
         let forwarded = client.forwarded.map(|address| address.to_string());
         (client.address.to_string(), forwarded)
     }
@@ -291,6 +343,45 @@ mod tests {
         assert_eq!(seen("10.0.0.1", &same), "198.51.100.1");
         let smuggled = [(XFF, "198.51.100.1"), (FORWARDED, "for=192.0.2.66")];
         assert_eq!(seen("10.0.0.1", &smuggled), "10.0.0.1");
+    }
+
+    /// Else whoever makes up a header would be the proxy, with what that has shown and may.
+    #[test]
+    fn whoever_is_unclear_is_not_the_proxy() {
+        let proxy = whole("10.0.0.1", &[]);
+        assert_eq!(proxy.to_string(), "10.0.0.1");
+        // Nothing but proxies: what the first of them asks by itself.
+        for own in [
+            vec![],
+            vec![(XFF, "10.0.0.1")],
+            vec![(FORWARDED, "for=10.0.0.1")],
+        ] {
+            assert_eq!(whole("10.0.0.1", &own).counted_by(), proxy.counted_by());
+        }
+        let long = "x".repeat(MAX_CHAIN + 1);
+        for headers in [
+            vec![(XFF, "198.51.100.1"), (FORWARDED, "for=192.0.2.66")],
+            vec![(XFF, "198.51.100.1"), (FORWARDED, "for=10.0.0.1")],
+            vec![(XFF, "198.51.100.1"), (FORWARDED, "for=unknown")],
+            vec![(XFF, "10.0.0.1"), (FORWARDED, "for=unknown")],
+            vec![(XFF, "bogus"), (FORWARDED, "for=unknown")],
+            vec![(XFF, "198.51.100.1, bogus")],
+            vec![(XFF, &long)],
+        ] {
+            let client = whole("10.0.0.1", &headers);
+            assert_eq!(client.to_string(), "unclear behind 10.0.0.1", "{headers:?}");
+            assert_ne!(client.counted_by(), proxy.counted_by(), "{headers:?}");
+            assert!(is_unclear(client.counted_by()), "{headers:?}");
+        }
+        // Each proxy has its own.
+        let bogus = [(XFF, "bogus")];
+        let counted = |peer: &str| whole(peer, &bogus).counted_by();
+        assert_ne!(counted("10.0.0.1"), counted("10.0.0.2"));
+        assert_ne!(counted("10.0.0.1"), counted("2001:db8:aa:1::1"));
+        assert_ne!(counted("2001:db8:aa:2::1"), counted("2001:db8:aa:1::1"));
+        for clear in ["10.0.0.1", "::1", "2001:db8::", "::ffff:100.0.0.1"] {
+            assert!(!is_unclear(counted_as(clear.parse().unwrap())), "{clear}");
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! What surrounds every request: its identifier, a time limit, a net under panics, and one log line that
 //! knows the route but neither path nor query, which may have a key in them.
 
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -56,7 +55,7 @@ pub(super) async fn surround(
     let id = state.0.request_ids.next();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let client = Client::of(request.extensions()).map(|client| client.address);
+    let client = Client::of(request.extensions());
 
     let share = state.0.heads.share(&request, || state.is_known(&request));
     let answer = async move {
@@ -103,7 +102,7 @@ fn timed_out(limit: Duration) -> ApiError {
 fn log(
     method: &axum::http::Method,
     route: Option<&MatchedPath>,
-    client: Option<IpAddr>,
+    client: Option<Client>,
     status: StatusCode,
     id: &HeaderValue,
     took: Duration,

@@ -59,7 +59,7 @@ use crate::respond::Responder;
 use crate::scan::Redactor;
 use crate::store::{Lookup, Store};
 use body::{Bodies, Hold, Terms, Whole};
-use client::{Client, counted_as};
+use client::Client;
 use fields::Fields;
 use head::Heads;
 use layers::RequestIds;
@@ -223,7 +223,7 @@ impl AppState {
         let pulse = request.extensions().get::<Arc<Pulse>>();
         pulse.is_some_and(|pulse| pulse.is_proved())
             || Client::of(request.extensions())
-                .is_some_and(|client| self.0.bodies.knows(counted_as(client.address)))
+                .is_some_and(|client| self.0.bodies.knows(client.counted_by()))
     }
 
     /// Reads a body of at most `limit` bytes. Everything that can be refused without it should have been.

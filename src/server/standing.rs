@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::client::is_unclear;
 use super::recall::Recall;
 
 /// The time for which a genuine body speaks for its sender, and a wasted one against him.
@@ -34,7 +35,8 @@ const MOST_DISTRUSTED: usize = 16_384;
 /// The standing of a sender, the better the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Standing {
-    /// Sent what was not genuine, or nothing whole; or several in the same network did, or in many networks beside it.
+    /// Sent what was not genuine, or nothing whole; or several in the same network did, or in many networks beside it;
+    /// or it is unclear who he is.
     Suspect,
     /// Sent too slowly for others to wait, which is no sign of ill will.
     Slow,
@@ -95,7 +97,9 @@ impl Standings {
 
     /// Returns how this client stands.
     pub(super) fn of(&self, client: IpAddr) -> Standing {
-        if lock(&self.trusted).has(client) || self.recall.knows(client) {
+        if is_unclear(client) {
+            Standing::Suspect
+        } else if lock(&self.trusted).has(client) || self.recall.knows(client) {
             Standing::Known
         } else if lock(&self.distrusted).has(client) {
             Standing::Suspect
@@ -110,8 +114,11 @@ impl Standings {
         }
     }
 
-    /// The client sent something genuine.
+    /// The client sent something genuine. Whoever is unclear gains nothing by that: it speaks for nobody else.
     pub(super) fn trust(&self, client: IpAddr) {
+        if is_unclear(client) {
+            return;
+        }
         lock(&self.distrusted).clients.seen.remove(&client);
         lock(&self.slow).seen.remove(&client);
         lock(&self.trusted).note(client);
@@ -127,7 +134,9 @@ impl Standings {
     /// The client had a body read that was not genuine, or that it did not send to the end. What it sent of genuine
     /// ones counts for more: behind a proxy that nobody told of, it is many clients.
     pub(super) fn distrust(&self, client: IpAddr) {
-        lock(&self.distrusted).note(client);
+        if !is_unclear(client) {
+            lock(&self.distrusted).note(client);
+        }
     }
 }
 
@@ -270,6 +279,16 @@ mod tests {
         ] {
             assert_eq!(standings.of(client(address)), standing, "{address}");
         }
+    }
+
+    #[test]
+    fn whoever_is_unclear_stays_so_whatever_it_sends() {
+        let standings = Standings::new();
+        let unclear = client("100::a00:1");
+        standings.trust(unclear);
+        assert_eq!(standings.of(unclear), Standing::Suspect);
+        assert_eq!(standings.of(client("100::a00:2")), Standing::Suspect);
+        assert_eq!(standings.of(client("100:0:0:1::")), Standing::Unknown);
     }
 
     #[test]

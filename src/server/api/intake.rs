@@ -15,7 +15,7 @@ use crate::intake::{
 };
 use crate::keyformat::Sha256Digest;
 use crate::server::body::{Hold, Whole, refuse_too_large};
-use crate::server::client::{Client, counted_as};
+use crate::server::client::Client;
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::turns::NoTurn;
 use crate::server::{AppState, Finisher};
@@ -287,7 +287,7 @@ pub async fn self_report(
     finisher: Finisher,
     request: Request,
 ) -> ApiResult<Json<Success>> {
-    let client = Client::of(request.extensions()).map(|client| counted_as(client.address));
+    let client = Client::of(request.extensions()).map(Client::counted_by);
     let mut fields = state.strangers_fields(request).await?;
     let value = fields.key("api_key")?;
     let url = fields.uncleaned_text("url")?;

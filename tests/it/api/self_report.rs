@@ -307,4 +307,10 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_limit() {
         assert_eq!(report(xff, &format!("2001:db8::{host}")).await, 404);
     }
     assert_eq!(report(xff, "2001:db8::4").await, 429);
+    // Whoever is unclear uses up nothing that is the proxy's own.
+    for _ in 0..3 {
+        assert_eq!(report(xff, "bogus").await, 404);
+    }
+    assert_eq!(report("forwarded", "for=unknown").await, 429);
+    assert_eq!(report(xff, "127.0.0.1").await, 404);
 }
