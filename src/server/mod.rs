@@ -73,6 +73,10 @@ const SELF_REPORTS_AT_ONCE: usize = 8;
 /// The most further ones that wait for that.
 const SELF_REPORTS_WAITING: usize = 256;
 
+/// The most imports that are read and stored at a time, and the most further ones that wait for that.
+const IMPORTS_AT_ONCE: usize = 4;
+const IMPORTS_WAITING: usize = 32;
+
 /// How often it is looked whether lists of public keys are old.
 const KEYS_LOOKED_AT: Duration = Duration::from_mins(5);
 
@@ -141,6 +145,7 @@ struct Inner {
     whole_log: Arc<Semaphore>,
     request_ids: RequestIds,
     self_report_turns: Arc<Turns>,
+    import_turns: Arc<Turns>,
 }
 
 impl AppState {
@@ -167,6 +172,7 @@ impl AppState {
             whole_log: Arc::new(Semaphore::new(limits.whole_log)),
             request_ids: RequestIds::new(),
             self_report_turns: Turns::new(SELF_REPORTS_AT_ONCE, SELF_REPORTS_WAITING),
+            import_turns: Turns::new(IMPORTS_AT_ONCE, IMPORTS_WAITING),
         }))
     }
 

@@ -1,24 +1,33 @@
 //! Import of digests of keys that were issued elsewhere.
 
-use std::io::Cursor;
+use std::io::{BufRead, Cursor, Read, Result as IoResult};
+use std::net::IpAddr;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use crate::intake::{ImportRow, RowError, RowFormat, parse_rows};
 use crate::server::AppState;
 use crate::server::access::{Caller, Permission};
+use crate::server::body::{Hold, Whole};
+use crate::server::client::{Client, counted_as};
 use crate::server::error::{ApiError, ApiResult};
+use crate::server::turns::{NoTurn, Turn};
 use crate::store::{ImportOutcome, NewKey};
 
 /// The largest import of one request, in bytes. The command line takes files of any size.
 const MAX_IMPORT: usize = 25 << 20;
 
-/// Rows that are stored in one transaction.
+/// Rows, right or wrong, that are read at a time, and stored in one transaction.
 const BATCH: usize = 5000;
+
+/// The patience of an import that waits for others.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The most wrong rows that an answer lists.
 const MAX_ERRORS: usize = 1000;
@@ -64,27 +73,47 @@ pub async fn import(
     caller.require(Permission::ImportKeys)?;
     let (parts, body) = request.into_parts();
     let format = row_format(&parts.headers)?;
-    let mut body = state.read_proved(&parts, body, MAX_IMPORT).await?;
+    let Whole { bytes, mut hold } = state.read_proved(&parts, body, MAX_IMPORT).await?;
+    let client = Client::of(&parts.extensions).map(|client| counted_as(client.address));
+    let address = client.unwrap_or(IpAddr::from([0; 4]));
+    let turn = state.0.import_turns.turn(address, PATIENCE).await;
+    let turn = turn.map_err(|NoTurn| too_many())?;
     // Until the last of its rows is stored: a batch of them at a time is larger than its text.
-    state.work(&mut body.hold, 2 * body.bytes.len()).await?;
-    let mut rows = parse_rows(Cursor::new(body.bytes), format, state.redactor());
-    let mut result = ImportResult::default();
-    loop {
-        let read = read_batch(&state, rows, result, caller.project.clone());
-        let (keys, more, so_far) = read.await?;
-        (rows, result) = (more, so_far);
+    state.work(&mut hold, 2 * bytes.len()).await?;
+    let hung_up = CancellationToken::new();
+    let _until_dropped = hung_up.clone().drop_guard();
+    let body = Awaited {
+        bytes: Cursor::new(bytes),
+        hung_up,
+    };
+    let mut import = Import {
+        rows: parse_rows(body, format, state.redactor()),
+        is_over: false,
+        project: caller.project,
+        result: ImportResult::default(),
+        _hold: hold,
+        _turn: turn,
+    };
+    while !import.is_over {
+        let keys;
+        (keys, import) = next_batch(&state, import).await?;
         if keys.is_empty() {
-            break;
+            continue;
         }
         let outcomes = state.responder().import(keys).await?;
         for outcome in outcomes {
             match outcome {
-                ImportOutcome::Imported => result.imported += 1,
-                ImportOutcome::Duplicate => result.duplicates += 1,
+                ImportOutcome::Imported => import.result.imported += 1,
+                ImportOutcome::Duplicate => import.result.duplicates += 1,
             }
         }
     }
-    Ok(Json(result))
+    Ok(Json(import.result))
+}
+
+fn too_many() -> ApiError {
+    let message = "Too many keys are being imported at once. Nothing was changed; send the import again later.";
+    ApiError::unavailable(message, PATIENCE)
 }
 
 fn row_format(headers: &HeaderMap) -> ApiResult<RowFormat> {
@@ -104,35 +133,77 @@ fn row_format(headers: &HeaderMap) -> ApiResult<RowFormat> {
     }
 }
 
-/// Reads the next rows away from the threads that answer requests, up to [`BATCH`] that can be imported;
-/// none at the end. Keys of a whole request at once would take several times its size in memory.
-async fn read_batch<R>(
-    state: &AppState,
-    mut rows: R,
-    mut result: ImportResult,
+/// An import under way, with what it takes of the budgets: a thread that reads its rows is not stopped from outside, so
+/// all of that goes with the rows wherever they are, and is given back when they are gone.
+struct Import<R> {
+    rows: R,
+    is_over: bool,
     project: String,
-) -> ApiResult<(Vec<NewKey>, R, ImportResult)>
+    result: ImportResult,
+    _hold: Hold,
+    _turn: Turn,
+}
+
+impl<R: Iterator<Item = Result<ImportRow, RowError>>> Import<R> {
+    /// Reads up to [`BATCH`] rows; the keys among them.
+    fn read_batch(&mut self, state: &AppState) -> Vec<NewKey> {
+        let now = state.now();
+        let mut keys = Vec::new();
+        for _ in 0..BATCH {
+            match self.rows.next() {
+                Some(Ok(row)) => keys.push(row.into_new_key(&self.project, state.formats(), now)),
+                Some(Err(error)) => self.result.note(&error),
+                None => {
+                    self.is_over = true;
+                    break;
+                }
+            }
+        }
+        keys
+    }
+}
+
+/// Reads the next rows away from the threads that answer requests. Keys of a whole request at once would take several
+/// times its size in memory.
+async fn next_batch<R>(
+    state: &AppState,
+    mut import: Import<R>,
+) -> ApiResult<(Vec<NewKey>, Import<R>)>
 where
     R: Iterator<Item = Result<ImportRow, RowError>> + Send + 'static,
 {
     let state = state.clone();
-    let read = move || {
-        let now = state.now();
-        let mut keys = Vec::new();
-        for row in rows.by_ref() {
-            match row {
-                Ok(row) => keys.push(row.into_new_key(&project, state.formats(), now)),
-                Err(error) => result.note(&error),
-            }
-            if keys.len() == BATCH {
-                break;
-            }
-        }
-        (keys, rows, result)
-    };
+    let read = move || (import.read_batch(&state), import);
     tokio::task::spawn_blocking(read)
         .await
         .map_err(|_| ApiError::internal())
+}
+
+/// A body that is at its end as soon as its client has hung up: nobody waits for what is made of the rest.
+struct Awaited {
+    bytes: Cursor<Vec<u8>>,
+    hung_up: CancellationToken,
+}
+
+impl Read for Awaited {
+    fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
+        let read = self.fill_buf()?.read(buffer)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+impl BufRead for Awaited {
+    fn fill_buf(&mut self) -> IoResult<&[u8]> {
+        if self.hung_up.is_cancelled() {
+            return Ok(&[]);
+        }
+        self.bytes.fill_buf()
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.bytes.consume(bytes);
+    }
 }
 
 impl ImportResult {
@@ -144,6 +215,30 @@ impl ImportResult {
                 field: error.field,
                 error: error.to_string(),
             });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyformat::FormatSet;
+    use crate::scan::Redactor;
+
+    #[test]
+    fn nothing_more_is_read_for_whoever_hung_up() {
+        let redactor = Redactor::new(&FormatSet::builtin());
+        // Also where there is no row for long.
+        for more in ["{}\n", "\n", "x"] {
+            let hung_up = CancellationToken::new();
+            let body = Awaited {
+                bytes: Cursor::new(format!("{{}}\n{}\n{{}}\n", more.repeat(200_000)).into_bytes()),
+                hung_up: hung_up.clone(),
+            };
+            let mut rows = parse_rows(body, RowFormat::JsonLines, &redactor);
+            assert!(rows.next().is_some());
+            hung_up.cancel();
+            assert_eq!(rows.count(), 0, "{more:?}");
         }
     }
 }

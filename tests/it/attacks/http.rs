@@ -6,5 +6,6 @@ mod crowds;
 mod descriptors;
 mod exports;
 mod heads;
+mod imports;
 mod proofs;
 mod target;

@@ -75,6 +75,12 @@ impl Target {
         key.trim().to_owned()
     }
 
+    /// An access token of this role, of another project than the default one.
+    pub(super) fn token(&self, role: &str) -> String {
+        let create = format!("tokens create --role {role} --project other");
+        self.binary.run(&create).ok().trim().to_owned()
+    }
+
     pub(super) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.daemon.address)
             .await
