@@ -94,6 +94,7 @@ pub(super) fn redelivery(
         engine: Arc::clone(&work.engine),
         clock: Arc::clone(&parts.clock),
         wake: Arc::clone(&work.wake),
+        is_scheduled: redelivery.schedule.is_cron(),
     };
     let source = Redelivery::new(options, source_parts).map_err(failed)?;
     Ok(Some((source, redelivery.schedule.clone())))

@@ -83,11 +83,11 @@ async fn sleep_until_due(
 
 /// How long to wait from `now`: until the schedule's first time at which the server allows a poll.
 fn wait(schedule: &Schedule, now: Timestamp, allowed_in: Duration) -> Duration {
-    let Schedule::Cron(cron) = schedule else {
+    if matches!(schedule, Schedule::Poll) {
         return allowed_in;
-    };
+    }
     let allowed_at = now.checked_add(allowed_in).unwrap_or(Timestamp::MAX);
-    let next = cron.next_after(allowed_at).unwrap_or(Timestamp::MAX);
+    let next = schedule.next(now, allowed_at).unwrap_or(Timestamp::MAX);
     Duration::try_from(next.duration_since(now)).unwrap_or(allowed_in)
 }
 
@@ -111,9 +111,50 @@ mod tests {
         let hourly = Schedule::Cron(CronSchedule::parse("0 * * * *").unwrap());
         assert_eq!(wait(&Schedule::Poll, now, seconds(60)), seconds(60));
         assert_eq!(wait(&hourly, now, seconds(60)), seconds(3600 - 30));
-        // Not allowed before 13:00:30: the next hour it is.
-        assert_eq!(wait(&hourly, now, seconds(3600)), seconds(7200 - 30));
+        // Not allowed before 13:00:30, in the hour's first minute; not before 13:01:30, after it.
+        assert_eq!(wait(&hourly, now, seconds(3600)), seconds(3600));
+        assert_eq!(wait(&hourly, now, seconds(3660)), seconds(7200 - 30));
         assert_eq!(wait(&hourly, now, Duration::ZERO), seconds(3600 - 30));
+    }
+
+    /// Returns the times of polls, in seconds since the first one, that take a second each and after which the
+    /// server wants to be left alone for `asked`.
+    fn polls(cron: &str, asked: u64) -> Vec<i64> {
+        let schedule = Schedule::Cron(CronSchedule::parse(cron).unwrap());
+        let begin: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let (mut now, mut times) = (begin, Vec::new());
+        for _ in 0..4 {
+            times.push(now.duration_since(begin).as_secs());
+            now += SignedDuration::from_secs(1);
+            now += wait(&schedule, now, Duration::from_secs(asked));
+        }
+        times
+    }
+
+    #[test]
+    fn no_time_of_a_schedule_is_passed_over() {
+        assert_eq!(polls("*/5 * * * *", 0), [0, 300, 600, 900]);
+        assert_eq!(polls("* * * * *", 0), [0, 60, 120, 180]);
+        // As `X-Poll-Interval` asks.
+        assert_eq!(polls("*/5 * * * *", 60), [0, 300, 600, 900]);
+        assert_eq!(polls("* * * * *", 60), [0, 61, 122, 183]);
+        // Longer than to the next time: that one is passed over.
+        assert_eq!(polls("*/5 * * * *", 400), [0, 600, 1200, 1800]);
+    }
+
+    #[test]
+    fn the_schedules_of_the_shipped_file_are_kept() {
+        let lines = include_str!("../../config.toml").lines();
+        let values = lines.filter_map(|line| line.split_once("schedule = \"")?.1.split_once('"'));
+        let cron: Vec<&str> = values
+            .map(|(cron, _)| cron)
+            .filter(|cron| *cron != "poll")
+            .collect();
+        assert_eq!(cron, ["*/30 * * * *", "*/5 * * * *"]);
+        for (cron, minutes) in cron.into_iter().zip([30, 5]) {
+            let times = [0, 1, 2, 3].map(|n| n * minutes * 60);
+            assert_eq!(polls(cron, 0), times, "{cron}");
+        }
     }
 
     #[tokio::test]

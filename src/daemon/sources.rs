@@ -35,6 +35,7 @@ pub(super) fn make(parts: &Parts<'_>, work: &Work) -> Result<Sources, DaemonErro
         engine: Arc::clone(&work.engine),
         clock: Arc::clone(&parts.clock),
         wake: Arc::clone(&work.wake),
+        is_scheduled: false,
     };
     let mut sources: Vec<(Arc<dyn Source>, Schedule)> = Vec::new();
     let mut origins: HashMap<String, Origin> = HashMap::new();
@@ -44,7 +45,11 @@ pub(super) fn make(parts: &Parts<'_>, work: &Work) -> Result<Sources, DaemonErro
             error,
         };
         let origin = origin(source, &source_parts).map_err(failed)?;
-        let made = source_of(source, &origin, source_parts.clone(), fetcher).map_err(failed)?;
+        let parts_of_it = SourceParts {
+            is_scheduled: source.schedule.is_cron(),
+            ..source_parts.clone()
+        };
+        let made = source_of(source, &origin, parts_of_it, fetcher).map_err(failed)?;
         sources.push((made, source.schedule.clone()));
         // The configuration was checked: sources of one host agree, but some may have no token.
         let known = origins.entry(origin.host.clone()).or_insert(origin.clone());

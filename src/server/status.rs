@@ -120,7 +120,14 @@ impl Found<'_> {
             Some(ahead) if state.is_none() => now.checked_add(ahead.due_in(now)).ok(),
             _ => state.and_then(|state| state.next_poll_at),
         };
-        let next_poll_at = schedule.and_then(|schedule| next_poll(schedule, allowed_at, now));
+        let polled_at = state.and_then(|state| state.polled_at);
+        let next_poll_at = schedule.and_then(|schedule| match schedule {
+            Schedule::Poll => allowed_at,
+            Schedule::Cron(_) => {
+                let polled_at = polled_at.unwrap_or(now);
+                schedule.next(polled_at, allowed_at.unwrap_or(polled_at))
+            }
+        });
         let condition = self.condition(next_poll_at, now);
         let death = self.death_in_words(&name);
         let mut polled = self.state.unwrap_or_default();
@@ -182,18 +189,6 @@ impl Found<'_> {
         } else {
             SourceCondition::Ok
         }
-    }
-}
-
-/// When the next poll is due: the schedule's first time at which the server allows one.
-fn next_poll(
-    schedule: &Schedule,
-    allowed_at: Option<Timestamp>,
-    now: Timestamp,
-) -> Option<Timestamp> {
-    match schedule {
-        Schedule::Poll => allowed_at,
-        Schedule::Cron(cron) => cron.next_after(allowed_at.unwrap_or(now)),
     }
 }
 

@@ -145,7 +145,7 @@ impl GitRemote {
         let mut gatherer = self.keeper.gatherer();
         let (moved, more) = apart(|| self.moved(references, &mut cursor));
         cursor.incomplete = more;
-        let interval = if more { SOON } else { INTERVAL };
+        let interval = self.keeper.interval(if more { SOON } else { INTERVAL });
         for push in &moved {
             gatherer.push(push, priority, now);
         }

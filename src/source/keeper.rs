@@ -48,6 +48,14 @@ impl Keeper {
         }
     }
 
+    /// Returns the wait before the next poll that no server asked for: `own`, unless a schedule says when that is.
+    pub(super) fn interval(&self, own: Duration) -> Duration {
+        if self.parts.is_scheduled {
+            return Duration::ZERO;
+        }
+        own
+    }
+
     /// The present moment.
     pub(super) fn now(&self) -> Timestamp {
         self.parts.clock.now()
@@ -162,7 +170,10 @@ impl Keeper {
     /// Notes a failure in the source's state, and works out when to try again.
     pub(super) async fn failed(&self, error: PollError) -> PollFailure {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed);
-        let next_after = wait_after(&error, failures);
+        let mut next_after = wait_after(&error, failures);
+        if !error.asks_for_peace() {
+            next_after = self.interval(next_after);
+        }
         let source = &self.name;
         let words = self.words(&error);
         let seconds = next_after.as_secs();

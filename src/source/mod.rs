@@ -69,4 +69,6 @@ pub struct SourceParts {
     pub clock: SharedClock,
     /// Told when there are new work items.
     pub wake: Arc<Notify>,
+    /// Whether a schedule says when it is polled, so that it has no interval of its own.
+    pub is_scheduled: bool,
 }

@@ -120,6 +120,23 @@ pub enum PollError {
     Store(#[from] StoreError),
 }
 
+impl PollError {
+    /// Returns whether the server said so itself: it is left alone then, whatever a schedule says.
+    pub(super) fn asks_for_peace(&self) -> bool {
+        matches!(
+            self,
+            Self::RateLimited { .. }
+                | Self::Refused { .. }
+                | Self::Redelivery(_)
+                | Self::Remote(FetchError::Unauthorized { .. })
+                | Self::Hour {
+                    error: HourError::Refused { .. },
+                    ..
+                }
+        )
+    }
+}
+
 /// What to do about a refusal.
 fn remedy(status: u16) -> &'static str {
     match status {

@@ -206,7 +206,8 @@ impl Redelivery {
             return Err(PollError::Redelivery(sweep.wrong.join("; ")));
         }
         state.cursor = serde_json::to_string(&cursor).unwrap_or_default();
-        let next_after = INTERVAL.max(sweep.wait.unwrap_or_default());
+        let next_after = self.keeper.interval(INTERVAL);
+        let next_after = next_after.max(sweep.wait.unwrap_or_default());
         self.note(&mut state, &sweep, now, next_after);
         let pending = cursor.hooks.values().map(|known| known.pending.len());
         let pending: usize = pending.sum();

@@ -26,6 +26,8 @@ pub(crate) struct House {
     engine: Arc<Engine>,
     clock: Arc<ManualClock>,
     wake: Arc<Notify>,
+    /// Whether its sources go by a schedule.
+    is_scheduled: bool,
 }
 
 impl House {
@@ -44,6 +46,7 @@ impl House {
             responder: Responder::new(store.clone(), formats, issuer, shared(&clock)),
             clock,
             wake: Arc::new(Notify::new()),
+            is_scheduled: false,
         }
     }
 
@@ -102,6 +105,7 @@ impl House {
             engine: Arc::clone(&self.engine),
             clock: shared(&self.clock),
             wake: Arc::clone(&self.wake),
+            is_scheduled: self.is_scheduled,
         }
     }
 }

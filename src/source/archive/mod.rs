@@ -145,14 +145,14 @@ impl GhArchive {
             sitting.begin().await?;
         }
         let mut gap = false;
-        let mut next_after = MORE;
+        let mut next_after = self.keeper.interval(MORE);
         for _ in 0..MAX_HOURS {
             if let Some(wait) = self.until_settled(sitting.track.next) {
                 next_after = wait;
                 break;
             }
             let Some(verdict) = self.read_next(&mut sitting).await? else {
-                next_after = NOT_YET;
+                next_after = self.keeper.interval(NOT_YET);
                 break;
             };
             sitting.finish(verdict).await?;

@@ -42,8 +42,8 @@ pub(super) struct Answer {
     pub(super) body: Option<Vec<u8>>,
     /// The page's `ETag`.
     pub(super) etag: Option<String>,
-    /// How long to wait before the next poll.
-    pub(super) interval: Duration,
+    /// How long to wait before the next poll, if the server says so.
+    pub(super) interval: Option<Duration>,
     /// The token that it was asked for with.
     pub(super) token: usize,
     link: Option<String>,
@@ -211,9 +211,7 @@ impl Answer {
     }
 }
 
-fn poll_interval(headers: &HeaderMap) -> Duration {
-    let seconds = text(headers, "x-poll-interval").and_then(|text| text.trim().parse().ok());
-    seconds.map_or(INTERVAL, |seconds| {
-        Duration::from_secs(seconds).clamp(Duration::from_secs(1), MAX_INTERVAL)
-    })
+fn poll_interval(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = text(headers, "x-poll-interval")?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).clamp(Duration::from_secs(1), MAX_INTERVAL))
 }

@@ -30,7 +30,7 @@ use reqwest::Url;
 use super::keeper::{Keeper, after};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 use crate::store::SourceState;
-use api::Api;
+use api::{Api, INTERVAL};
 pub use app::{AppAuth, AppKeyError, Installation, InstallationId};
 use cursor::Cursor;
 pub(super) use event::Event;
@@ -130,7 +130,9 @@ impl GitHubEvents {
         let now = self.keeper.now();
         let is_complete = reading.incomplete.is_none();
         let gap = is_complete && !reading.overlaps && !cursor.is_new() && !reading.ids.is_empty();
-        let next_after = reading.interval.max(self.quota_wait());
+        let told = reading.interval;
+        let interval = told.unwrap_or_else(|| self.keeper.interval(INTERVAL));
+        let next_after = interval.max(self.quota_wait());
         let Reading {
             tally, gatherer, ..
         } = reading;

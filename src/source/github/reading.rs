@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::GitHubEvents;
-use super::api::{INTERVAL, PER_PAGE};
+use super::api::PER_PAGE;
 use super::cursor::{Cursor, Seen};
 use super::event::Event;
 use super::gather::{Taking, Tally};
@@ -29,8 +29,8 @@ pub(super) struct Reading<'k> {
     pub(super) overlaps: bool,
     /// The pages, with the token they were asked for with and their `ETag`.
     pub(super) tags: Vec<(usize, u32, Option<String>)>,
-    /// How long the server wants to be left alone.
-    pub(super) interval: Duration,
+    /// How long the server wants to be left alone, if it says so.
+    pub(super) interval: Option<Duration>,
     /// The oldest and the newest time among new events.
     pub(super) times: Option<(Timestamp, Timestamp)>,
     /// What kept the later pages from being read.
@@ -46,7 +46,7 @@ impl<'k> Reading<'k> {
             known: HashSet::new(),
             overlaps: false,
             tags: Vec::new(),
-            interval: INTERVAL,
+            interval: None,
             times: None,
             incomplete: None,
         }

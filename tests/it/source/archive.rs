@@ -39,6 +39,7 @@ impl House {
             engine: Arc::clone(&self.engine),
             clock: shared(&self.clock),
             wake: Arc::clone(&self.wake),
+            is_scheduled: self.is_scheduled,
         };
         GhArchive::new(options, parts).unwrap()
     }

@@ -229,6 +229,23 @@ async fn an_unchanged_feed_costs_one_request_and_keeps_everything() {
 }
 
 #[tokio::test]
+async fn only_what_the_server_asks_for_is_longer_than_a_schedule() {
+    let (_database, mut house) = sqlite().await;
+    for (is_scheduled, asked, wait) in [(true, None, 0), (true, Some("90"), 90), (false, None, 60)]
+    {
+        house.is_scheduled = is_scheduled;
+        let server = MockServer::start().await;
+        let mut answer = ResponseTemplate::new(200).set_body_json(json!([]));
+        if let Some(seconds) = asked {
+            answer = answer.insert_header("x-poll-interval", seconds);
+        }
+        page("1").respond_with(answer).mount(&server).await;
+        let outcome = poll(&house.source(&server.uri())).await;
+        assert_eq!(outcome.next_after.as_secs(), wait);
+    }
+}
+
+#[tokio::test]
 async fn reads_three_pages_and_no_more() {
     let (_database, house) = sqlite().await;
     let server = MockServer::start().await;

@@ -29,6 +29,7 @@ impl House {
             engine: Arc::clone(&self.engine),
             clock: shared(&self.clock),
             wake: Arc::clone(&self.wake),
+            is_scheduled: self.is_scheduled,
         };
         let options = GitRemoteOptions {
             name: "docs".to_owned(),
@@ -152,6 +153,26 @@ async fn a_server_in_trouble_is_noted_and_the_cursor_stays() {
     let failure = remote.poll_once().await.unwrap_err();
     assert_eq!(failure.next_after, Duration::from_hours(1));
     assert_eq!(remote.due_in().await.unwrap(), Duration::from_hours(1));
+}
+
+#[tokio::test]
+async fn a_schedule_says_when_unless_the_server_does() {
+    let (_database, mut house) = sqlite().await;
+    house.is_scheduled = true;
+    let shop = Shop::open().await;
+    let outcome = house.remote(&address(&shop)).poll_once().await.unwrap();
+    assert_eq!(outcome.next_after, Duration::ZERO);
+    let server = MockServer::start().await;
+    let remote = house.remote(&format!("{}/acme/shop.git", server.uri()));
+    let answer = ResponseTemplate::new;
+    let limited = answer(429).insert_header("retry-after", "3600");
+    for (answer, wait) in [(answer(502), 0), (answer(401), 30), (limited, 3600)] {
+        server.reset().await;
+        Mock::given(any()).respond_with(answer).mount(&server).await;
+        let failure = remote.poll_once().await.unwrap_err();
+        assert_eq!(failure.next_after.as_secs(), wait, "{failure}");
+        assert_eq!(remote.due_in().await.unwrap(), failure.next_after);
+    }
 }
 
 #[tokio::test]

@@ -109,6 +109,7 @@ fn sweep(github: &GitHub, store: &Store, hooks: Vec<Hook>) -> (Redelivery, Arc<M
         responder,
         clock: shared,
         wake: Arc::new(Notify::new()),
+        is_scheduled: false,
     };
     let options = RedeliveryOptions {
         name: NAME.to_owned(),
