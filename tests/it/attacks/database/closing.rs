@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use crate::cli::Binary;
 use crate::serve::Daemon;
@@ -45,7 +46,8 @@ fn the_file_alone_holds_all_after_a_stop_that_did_not_wait() {
     let slow = [0; 3].map(|_| unfinished(&daemon));
     daemon.signal("TERM");
     daemon.wait_for("SIGTERM");
-    // As after the time that a stop takes at most, without the wait.
+    // As after the time that a stop takes at most, without the wait. Within a second it would be the same stop.
+    std::thread::sleep(Duration::from_millis(1_200));
     daemon.signal("TERM");
     daemon.wait_for("second signal");
     let ended = daemon.wait();
