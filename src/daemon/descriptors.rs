@@ -17,7 +17,7 @@ const FEWEST_MOMENTARY: usize = 4;
 const FEWEST: u64 = 64;
 
 /// The remedy for too few.
-const REMEDY: &str = "raise the hard limit (`ulimit -Hn`, LimitNOFILE of systemd) to 8192 or more";
+const REMEDY: &str = "raise the hard limit (`ulimit -Hn`, LimitNOFILE of systemd) to 4096 or more";
 
 /// Below so many connections the log and `doctor` say so.
 const FEW: usize = 1024;

@@ -95,9 +95,9 @@ pub(super) struct Terms {
 impl Bodies {
     pub(super) fn new() -> Self {
         Self {
-            tiny: Budget::new(TINY_BYTES),
-            small: Budget::new(SMALL_BYTES),
-            large: Budget::new(LARGE_BYTES),
+            tiny: Budget::new("up to 8 KiB", TINY_BYTES),
+            small: Budget::new("up to 64 KiB", SMALL_BYTES),
+            large: Budget::new("more than 64 KiB", LARGE_BYTES),
             small_work: Arc::new(Semaphore::new(SMALL_WORK >> 10)),
             large_work: Arc::new(Semaphore::new(LARGE_WORK >> 10)),
             standings: Arc::new(Standings::new()),
@@ -167,11 +167,11 @@ impl Bodies {
             Ok(()) => waste.was_none(),
             Err(Unread::NoRoom) => {
                 waste.was_none();
-                return Err(busy());
+                return Err(put_off());
             }
             Err(Unread::Slow) => {
                 waste.was_slowness();
-                return Err(busy());
+                return Err(put_off());
             }
             Err(Unread::Refused(error)) => return Err(error),
         }
@@ -219,7 +219,7 @@ impl Hold {
     ) -> ApiResult<T> {
         tokio::select! {
             needed = needed => self.judged(needed),
-            _ = self.share.turned_out() => Err(busy()),
+            _ = self.share.turned_out() => Err(put_off()),
         }
     }
 
@@ -279,8 +279,13 @@ impl Hold {
 
 impl From<NoRoom> for ApiError {
     fn from(_: NoRoom) -> Self {
-        busy()
+        put_off()
     }
+}
+
+/// For want of room, which the log tells of all such bodies together.
+fn put_off() -> ApiError {
+    busy().of_many()
 }
 
 fn busy() -> ApiError {

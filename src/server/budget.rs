@@ -24,10 +24,12 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use super::standing::Standing;
+use shortage::Shortage;
 use state::State;
 
 mod held;
 mod room;
+mod shortage;
 mod state;
 
 /// The time that any body may take to come while equals wait for its room, and their wait before one that waits itself
@@ -75,6 +77,9 @@ pub(super) struct Budget {
     lookout: tokio::sync::Mutex<()>,
     /// Somebody else waits or is read.
     changed: Notify,
+    /// The size of its bodies, as the log has it.
+    size: &'static str,
+    shortage: Shortage,
 }
 
 /// A body that is not whole yet.
@@ -96,13 +101,19 @@ pub(super) struct Share {
 }
 
 impl Budget {
-    /// `total` bytes.
-    pub(super) fn new(total: usize) -> Arc<Self> {
-        Self::with(total, GRACE, RATE, PATIENCE)
+    /// `total` bytes for bodies of this size.
+    pub(super) fn new(size: &'static str, total: usize) -> Arc<Self> {
+        let budget = Self::of(total, GRACE, RATE, PATIENCE);
+        Arc::new(Self { size, ..budget })
     }
 
+    #[cfg(test)]
     fn with(total: usize, grace: Duration, rate: u128, patience: Duration) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::of(total, grace, rate, patience))
+    }
+
+    fn of(total: usize, grace: Duration, rate: u128, patience: Duration) -> Self {
+        Self {
             total,
             grace,
             rate,
@@ -110,7 +121,9 @@ impl Budget {
             state: Mutex::default(),
             lookout: tokio::sync::Mutex::default(),
             changed: Notify::new(),
-        })
+            size: "any",
+            shortage: Shortage::default(),
+        }
     }
 
     /// Waits for room for a body.
@@ -139,12 +152,13 @@ impl Budget {
 
     /// Waits until there is room, and looks for it meanwhile.
     async fn granted(&self, granted: oneshot::Receiver<()>) -> Result<(), NoRoom> {
-        tokio::select! {
+        let granted = tokio::select! {
             biased;
             granted = granted => granted.map_err(|_| NoRoom::Crowded),
             () = tokio::time::sleep(self.patience) => Err(NoRoom::Late),
             () = self.look_out() => Err(NoRoom::Late),
-        }
+        };
+        granted.inspect_err(|why| self.shortage.refused(*why))
     }
 
     /// Has whatever is too slow make room, as soon as it is. Does not end.
@@ -152,6 +166,8 @@ impl Budget {
         let _one_does = self.lookout.lock().await;
         loop {
             let next = self.lock().make_room(self);
+            self.shortage.tell(self.size, || self.lock().waiting.len());
+            let next = next.into_iter().chain(self.shortage.due()).min();
             tokio::time::sleep(PAUSE).await;
             let changed = self.changed.notified();
             if let Some(next) = next {

@@ -104,7 +104,7 @@ impl Client {
     /// What limits and budgets count the sender of a request by.
     pub(super) fn counted(parts: &Parts) -> IpAddr {
         let client = Self::of(&parts.extensions);
-        client.map_or(IpAddr::from([0; 4]), |client| client.counted_by())
+        client.map_or(IpAddr::from([0; 4]), Self::counted_by)
     }
 
     /// What limits and budgets count this client by. All that are unclear behind a proxy are one, and it is not the

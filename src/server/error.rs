@@ -29,7 +29,12 @@ pub struct ApiError {
     message: Cow<'static, str>,
     details: Option<Value>,
     retry_after: Option<Duration>,
+    is_of_many: bool,
 }
+
+/// Marks the response to a request of which the log tells together with others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OfMany;
 
 /// Result of a handler.
 pub type ApiResult<T> = Result<T, ApiError>;
@@ -47,6 +52,7 @@ impl ApiError {
             message: message.into(),
             details: None,
             retry_after: None,
+            is_of_many: false,
         }
     }
 
@@ -66,6 +72,13 @@ impl ApiError {
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
+        self
+    }
+
+    /// The same error of a request of which the log tells together with others: by itself it is no fault.
+    #[must_use]
+    pub(super) fn of_many(mut self) -> Self {
+        self.is_of_many = true;
         self
     }
 
@@ -307,6 +320,9 @@ impl IntoResponse for ApiError {
             body.insert("details".to_owned(), details);
         }
         let mut response = (self.status, Json(body)).into_response();
+        if self.is_of_many {
+            response.extensions_mut().insert(OfMany);
+        }
         let headers = response.headers_mut();
         headers.insert(KNOWN_ERROR, HeaderValue::from_static(self.code));
         headers.insert(KNOWN_ERROR_HEXCLAVE, HeaderValue::from_static(self.code));

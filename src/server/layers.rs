@@ -13,7 +13,7 @@ use futures_util::FutureExt as _;
 
 use super::AppState;
 use super::client::Client;
-use super::error::ApiError;
+use super::error::{ApiError, OfMany};
 use super::head::shrink;
 use crate::intake::Partner;
 
@@ -72,11 +72,12 @@ pub(super) async fn surround(
     };
 
     let status = response.status();
+    let is_of_many = response.extensions().get::<OfMany>().is_some();
     log(
         &method,
         route.as_ref(),
         client,
-        status,
+        (status, is_of_many),
         &id,
         started.elapsed(),
     );
@@ -103,7 +104,7 @@ fn log(
     method: &axum::http::Method,
     route: Option<&MatchedPath>,
     client: Option<Client>,
-    status: StatusCode,
+    (status, is_of_many): (StatusCode, bool),
     id: &HeaderValue,
     took: Duration,
 ) {
@@ -118,7 +119,7 @@ fn log(
     let status = status.as_u16();
     let client = client.map(tracing::field::display);
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    if status >= 500 {
+    if status >= 500 && !is_of_many {
         tracing::error!(method, route, client, status, id, micros, "request failed");
     } else if status >= 400 {
         tracing::info!(method, route, client, status, id, micros, "request refused");

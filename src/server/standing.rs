@@ -48,6 +48,27 @@ pub(super) enum Standing {
     Known,
 }
 
+impl Standing {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Suspect,
+        Self::Slow,
+        Self::Unknown,
+        Self::Neighbor,
+        Self::Known,
+    ];
+
+    /// Returns what the log calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Suspect => "suspect",
+            Self::Slow => "slow",
+            Self::Unknown => "unknown",
+            Self::Neighbor => "near a known one",
+            Self::Known => "known",
+        }
+    }
+}
+
 /// The standings of all senders that are remembered.
 #[derive(Debug)]
 pub(super) struct Standings {

@@ -35,6 +35,7 @@ impl State {
                 for (id, is_slow, held) in others {
                     if id != waiting.id && has_to_go(waiting, held, is_slow, budget, hurry) {
                         held.turn_out(is_slow);
+                        budget.shortage.turned_out(held.sender.standing, is_slow);
                         free += held.bytes;
                     }
                     if free >= waiting.bytes {
