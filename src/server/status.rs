@@ -30,7 +30,7 @@ pub enum SourceCondition {
     Waiting,
     /// Its last poll failed, something of what a webhook told last was lost, or what was to be read last was put aside.
     Failing,
-    /// Something waits to be read for too long, or its poll is overdue.
+    /// Something waits to be read for too long, or for a host that is left alone, or its poll is overdue.
     Behind,
     /// It is not in the configuration any more.
     Removed,
@@ -132,6 +132,10 @@ impl Found<'_> {
         let death = self.death_in_words(&name);
         let mut polled = self.state.unwrap_or_default();
         polled.error = polled.error.or(death);
+        if let Some(wait) = self.work.as_ref().and_then(|work| work.waits_for.as_ref()) {
+            let error = polled.error.map(|error| format!("{error}; "));
+            polled.error = Some(format!("{}{wait}", error.unwrap_or_default()));
+        }
         let kind = match self.configured {
             Some(source) => source.kind.clone(),
             None if polled.kind.is_empty() && name.starts_with("webhook:") => "webhook".to_owned(),
@@ -179,12 +183,14 @@ impl Found<'_> {
         };
         let failed =
             |state: &SourceState| state.error.is_some() && state.succeeded_at < state.polled_at;
-        let waits = self.work.as_ref().and_then(|work| work.oldest_waiting_at);
+        let work = self.work.as_ref();
+        let waits = work.and_then(|work| work.oldest_waiting_at);
+        let is_kept = work.is_some_and(|work| work.waits_for.is_some());
         if nothing_yet {
             SourceCondition::Waiting
         } else if state.is_some_and(failed) || self.last_death().is_some() {
             SourceCondition::Failing
-        } else if is_late(waits) || is_late(next_poll_at) {
+        } else if is_kept || is_late(waits) || is_late(next_poll_at) {
             SourceCondition::Behind
         } else {
             SourceCondition::Ok
@@ -196,6 +202,7 @@ impl Found<'_> {
 mod tests {
     use super::*;
     use crate::config::CronSchedule;
+    use crate::store::HostWait;
 
     fn at(text: &str) -> Timestamp {
         format!("2026-11-22T{text}Z").parse().unwrap()
@@ -336,6 +343,29 @@ mod tests {
         for part in ["2 items", "HTTP 500", "rescind sources requeue --all feed"] {
             assert!(error.contains(part), "{part}: {error}");
         }
+    }
+
+    #[test]
+    fn a_host_that_is_left_alone_is_told_with_the_reason_and_the_next_try() {
+        let wait = HostWait {
+            host: "git.example".to_owned(),
+            why: "the connection failed: refused".to_owned(),
+            until: Some(at("12:00:03")),
+        };
+        let mut work = waiting_since("12:00:00");
+        work.waits_for = Some(wait);
+        let hook = [configured(None)];
+        let all = statuses_of(&hook, Vec::new(), vec![work.clone()], at("12:00:01"));
+        assert_eq!(all[0].condition, SourceCondition::Behind);
+        let told =
+            "waits for git.example: the connection failed: refused, next try 2026-11-22T12:00:03Z";
+        assert_eq!(all[0].polled.error.as_deref(), Some(told));
+        let failed = state("12:00:00", Some("11:00:00"), Some("HTTP 500"));
+        let poll = [configured(Some(Schedule::Poll))];
+        let all = statuses_of(&poll, vec![failed], vec![work], at("12:00:01"));
+        assert_eq!(all[0].condition, SourceCondition::Failing);
+        let error = all[0].polled.error.as_deref();
+        assert_eq!(error, Some(format!("HTTP 500; {told}").as_str()));
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod sight;
 mod slow;
 mod stop;
 mod task;
+mod troubles;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -127,6 +128,8 @@ impl Worker {
         mut options: WorkerOptions,
     ) -> Self {
         let origins = origins.into_iter();
+        let origins = origins.map(|origin| (origin.host.clone(), origin));
+        let origins: HashMap<String, Origin> = origins.collect();
         let ruleset = parts.engine.ruleset().to_owned();
         let places = parts.fetcher.limits().concurrent.max(1);
         options.concurrent = options.concurrent.clamp(1, places);
@@ -135,13 +138,11 @@ impl Worker {
             shared: Arc::new(Shared {
                 parts,
                 clean: CleanBlobs::default(),
-                pauses: Pauses::default(),
+                pauses: Pauses::new(origins.keys().cloned().collect()),
                 slow: Slow::default(),
                 demands: Demands::default(),
             }),
-            origins: origins
-                .map(|origin| (origin.host.clone(), origin))
-                .collect(),
+            origins,
             options,
             id: Uuid::now_v7().to_string(),
         }

@@ -81,8 +81,9 @@ pub use turns::owner;
 pub use tx::Tx;
 pub use uses::UseAfterExposure;
 pub use work::{
-    Claimable, DeadItem, Descendant, Fetched, Lane, Lineage, NewWorkItem, Priority, Queue, Retry,
-    Shedding, SourceWork, WorkCounts, WorkDone, WorkItem, WorkKind,
+    Claimable, DeadItem, Descendant, Fetched, HOST_LEFT_ALONE, HostWait, Lane, Lineage,
+    NewWorkItem, Priority, Queue, Retry, Shedding, SourceWork, WorkCounts, WorkDone, WorkItem,
+    WorkKind,
 };
 
 use crate::keyformat::Peppers;

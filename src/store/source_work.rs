@@ -6,9 +6,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::order::Locks;
+use super::queue::micros;
 use super::sql::{Fields, args, one, statements};
-use super::work::{SourceWork, WorkDone};
+use super::work::{HOST_LEFT_ALONE, HostWait, SourceWork, WorkDone};
 use super::{Read, Store, StoreError, Tx};
+
+/// How long after the time of its next try an item that was put off still tells of its host. When there is no way to a
+/// host, its items are tried one at a time, and each try may take as long as a connection may.
+const LATELY: Duration = Duration::from_secs(15);
 
 macro_rules! work_columns {
     () => {
@@ -43,6 +48,10 @@ statements! {
         WHERE state = 'waiting' GROUP BY source
         UNION ALL SELECT source, 0, COUNT(*), NULL, MAX(finished_at) FROM work_items
         WHERE state = 'dead' AND state <> 'waiting' GROUP BY source";
+    /// An item that was put off lately, and did not end since.
+    WAITS_FOR = "SELECT host, last_error, CASE WHEN leased_by IS NULL THEN ready_at END FROM work_items
+        WHERE state = 'waiting' AND source = $1 AND last_error LIKE $2 AND ready_at > {now} - $3
+        ORDER BY ready_at DESC LIMIT 1";
     LAST_DEATH = "SELECT COALESCE(last_error, '') FROM work_items
         WHERE state = 'dead' AND state <> 'waiting' AND source = $1 ORDER BY finished_at DESC LIMIT 1";
 }
@@ -70,6 +79,7 @@ fn work(row: &mut Fields<'_>) -> Result<SourceWork, StoreError> {
         oldest_waiting_at: None,
         dead: 0,
         last_death: None,
+        waits_for: None,
     })
 }
 
@@ -97,6 +107,9 @@ impl Store {
             work.waiting += waiting;
             work.oldest_waiting_at = work.oldest_waiting_at.or(oldest);
             work.dead += dead;
+            if waiting > 0 {
+                work.waits_for = read.waits_for(&source).await?;
+            }
             if died_at > work.scanned_at {
                 let why = read
                     .fetch_first(LAST_DEATH, args![source], one::text)
@@ -105,6 +118,24 @@ impl Store {
             }
         }
         Ok(by_name.into_values().collect())
+    }
+}
+
+impl Store {
+    /// The host that items of a source wait for.
+    async fn waits_for(&self, source: &str) -> Result<Option<HostWait>, StoreError> {
+        let mut read = self;
+        let args = args![source, format!("{HOST_LEFT_ALONE}%"), micros(LATELY)];
+        let waits = read.fetch_first(WAITS_FOR, args, |row| {
+            let (host, why): (String, String) = (row.next()?, row.next()?);
+            let why = why.strip_prefix(HOST_LEFT_ALONE).unwrap_or(&why);
+            Ok(HostWait {
+                host,
+                why: why.to_owned(),
+                until: row.optional_time()?,
+            })
+        });
+        waits.await
     }
 }
 

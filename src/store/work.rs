@@ -303,4 +303,31 @@ pub struct SourceWork {
     pub dead: u64,
     /// Why the last one of them was, if none was scanned to its end since.
     pub last_death: Option<String>,
+    /// The host that items wait for, if one is left alone as a whole.
+    pub waits_for: Option<HostWait>,
+}
+
+/// The beginning of the reason for which an item is put off whose host is left alone as a whole.
+pub const HOST_LEFT_ALONE: &str = "its host is left alone: ";
+
+/// A host that is left alone, while items of it wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostWait {
+    /// The host.
+    pub host: String,
+    /// The reason.
+    pub why: String,
+    /// The time of the next try. `None` while one is under way.
+    pub until: Option<Timestamp>,
+}
+
+impl std::fmt::Display for HostWait {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { host, why, until } = self;
+        write!(f, "waits for {host}: {why}, ")?;
+        match until {
+            Some(until) => write!(f, "next try {until:.0}"),
+            None => f.write_str("tried again now"),
+        }
+    }
 }

@@ -32,6 +32,7 @@ pub(super) async fn examine(config: &Config) -> Vec<Check> {
         checks.extend(writes(&store).await);
         checks.push(log(&store).await);
         checks.push(queue(&store).await);
+        checks.extend(hosts(&store).await);
         checks.extend(deliveries(&store).await);
     }
     if is_file(&store) {
@@ -161,6 +162,20 @@ async fn queue(store: &Store) -> Check {
             "see the check of the database",
         ),
     }
+}
+
+/// Returns a warning for each source of which items wait for a host that is left alone.
+async fn hosts(store: &Store) -> Vec<Check> {
+    // Another check reports that the database does not answer.
+    let Some(Ok(work)) = in_time(store.source_work()).await else {
+        return Vec::new();
+    };
+    let waits = work.into_iter().filter_map(|work| {
+        let message = format!("what {} found {}", work.source, work.waits_for?);
+        let mend = "nothing is lost; if it stays so, check the way to the host: DNS, proxy, firewall, certificates";
+        Some(Check::warning(QUEUE, message, mend))
+    });
+    waits.collect()
 }
 
 /// Returns a warning for each webhook with deliveries that could not be used in full.

@@ -22,7 +22,8 @@ use crate::store::StoreError;
   waiting  not polled yet, or a webhook that was not called yet
   failing  the last poll failed and is tried again, deliveries were not taken whole, or items were put aside: the
            error says how many, why, and what to do
-  behind   something waits for more than five minutes, or a poll is overdue: is `rescind serve` running?
+  behind   something waits for more than five minutes, or a poll is overdue: is `rescind serve` running? Or what is to
+           be read waits for a host that cannot be reached or asked for a pause: the error says why and until when
   removed  not in the configuration any more
 
 LAG is the time from an event to the end of its scan, for the items scanned last.

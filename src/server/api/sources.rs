@@ -23,7 +23,7 @@ pub struct SourceView {
     /// `webhook`, or a kind of the configuration such as `github_events`.
     kind: String,
     /// `ok`, `waiting` (not polled yet), `failing` (the last poll failed), `behind` (something waits for
-    /// more than five minutes, or a poll is overdue) or `removed` (not in the configuration).
+    /// more than five minutes, or for a host that is left alone, or a poll is overdue) or `removed` (not in the configuration).
     state: &'static str,
     /// When it was last polled, successfully or not.
     #[serde(

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::Worker;
 use super::ends::{Done, End, Tried};
+use super::pauses::PROBE_MAX;
 use super::task::actor;
 use crate::fetch::ObjectId;
 use crate::respond::{Answer, CleanSightings, Report, Sighting, announce};
@@ -148,6 +149,11 @@ impl Worker {
         let (id, repository) = (tried.item.id, &tried.item.range.repository);
         match &tried.end {
             End::Done(_) => {}
+            // Of its host, which is tried again and again, the log was told once.
+            End::Later { wait, why } if *wait <= PROBE_MAX => {
+                tracing::debug!(item = %id, repository, why, "a work item is put off");
+                store.postpone(id, &self.id, *wait, why).await?;
+            }
             End::Later { wait, why } => {
                 let seconds = wait.as_secs();
                 tracing::info!(item = %id, repository, why, seconds, "a work item is put off");

@@ -6,7 +6,7 @@ use super::Shared;
 use super::pauses::Failure;
 use crate::fetch::{FetchError, ObjectId, Place};
 use crate::respond::Sighting;
-use crate::store::{Descendant, Fetched, Lane, WorkItem};
+use crate::store::{Descendant, Fetched, HOST_LEFT_ALONE, Lane, WorkItem};
 
 /// The wait when visits that are heavy keep others waiting.
 const BUSY: Duration = Duration::from_secs(5);
@@ -83,7 +83,8 @@ impl Shared {
             FetchError::Unauthorized { status: 401 } if !has_token => gone(&item, &why),
             FetchError::RateLimited { retry_after, .. } => {
                 let wait = retry_after.unwrap_or(SLOW_DOWN);
-                self.pauses.pause(&item.range.host, wait);
+                self.pauses.pause(&item.range.host, wait, &why);
+                let why = format!("{HOST_LEFT_ALONE}{why}");
                 End::Later { wait, why }
             }
             FetchError::Busy | FetchError::LargeBusy | FetchError::Outpaced { .. } => {
@@ -144,7 +145,14 @@ impl Shared {
     /// Returns what becomes of an item of which nothing good came. When that is its repository's trouble, or its whole
     /// host's, it is no try of the item's: an hour without a network must not put everything aside.
     pub(super) fn without_answer(&self, item: WorkItem, why: String, failure: Failure) -> Tried {
-        let end = match self.pauses.failed(item.id, &item.range, failure) {
+        let wait = self.pauses.failed(item.id, &item.range, failure, &why);
+        let is_hosts = failure == Failure::Unreachable && self.pauses.blames(&item.range.host);
+        let why = if is_hosts {
+            format!("{HOST_LEFT_ALONE}{why}")
+        } else {
+            why
+        };
+        let end = match wait {
             Some(wait) if self.is_patient(&item) => End::Later { wait, why },
             _ => End::Failed(why),
         };

@@ -3,35 +3,29 @@
 //! A host is left alone for what is its own doing: it asks for it, or there is no connection to it. Whatever comes
 //! after that may be for the repository that was asked for, which anybody may have put there: it is left alone, and
 //! its host's other repositories are not. When nothing else of the host answers either, it costs no tries.
+//!
+//! A host that is configured is tried again every few seconds while there is no connection to it, whatever the length
+//! of the outage: what waits for it waits no longer than that once the way is there. Others are left alone ever longer,
+//! since strangers can name as many as they like, and each try may hold a place for as long as a connection may take.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::Hash;
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::troubles::{TROUBLE_MAX, Troubles};
 use crate::store::NewWorkItem;
-
-/// How many different items of a repository have to fail in a row, with none that gets an answer in between,
-/// until it is the repository and not the item that is in trouble; and how many repositories, for the host.
-const FAILED_IN_TROUBLE: usize = 3;
 
 /// How long something in trouble is left alone the first time; each further time twice as long.
 const TROUBLE: Duration = Duration::from_secs(20);
 
-/// The wait after the first failure of a repository in a row; each further one doubles it.
-const FIRST_WAIT: Duration = Duration::from_secs(5);
-
-/// The time for which a repository that failed lets others of its host go first.
-const LATELY: Duration = Duration::from_mins(1);
-
-/// The longest that something in trouble is left alone.
-const TROUBLE_MAX: Duration = Duration::from_mins(15);
-
-/// The most hosts, and the most repositories, of which anything is known. Strangers can name more.
-const KNOWN_MAX: usize = 1_024;
+/// The same for a configured host without a connection to it, and the longest that it is left alone. With the time
+/// that a connection takes to fail, and that between two attempts of TCP to make one, this is well below the ten
+/// seconds within which leaks are answered.
+const PROBE: Duration = Duration::from_secs(1);
+pub(super) const PROBE_MAX: Duration = Duration::from_secs(3);
 
 /// The failure that an item got instead of contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,16 +34,24 @@ pub(super) enum Failure {
     Unreachable,
     /// There was one, but nothing good came of it.
     Answerless,
+    /// The host's API gave no token for it.
+    Tokenless,
 }
 
 /// Until when which host or repository is not to be asked. Shared by the items under way, so that one refusal
 /// spares the host the others.
 #[derive(Debug, Default)]
-pub(super) struct Pauses(Mutex<Known>);
+pub(super) struct Pauses {
+    known: Mutex<Known>,
+    /// The hosts that the configuration names.
+    configured: HashSet<String>,
+}
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Which cannot be reached, or asked for a pause; and for which repositories.
+    /// Which asked for a pause.
+    asked: Troubles<String, String>,
+    /// Which cannot be reached; and for which repositories.
     hosts: Troubles<String, String>,
     /// Of which nothing answers, whatever the reason, and which repositories do not. They are not left alone.
     silent: Troubles<String, String>,
@@ -57,121 +59,65 @@ struct Known {
     repositories: Troubles<(String, String), Uuid>,
 }
 
-/// What is known of each of some kind.
-#[derive(Debug)]
-struct Troubles<Name, What>(HashMap<Name, Trouble<What>>);
-
-impl<Name, What> Default for Troubles<Name, What> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
-}
-
-#[derive(Debug)]
-struct Trouble<What> {
-    /// The end of the pause.
-    until: Instant,
-    /// How often it was in trouble since it last answered.
-    times: u32,
-    /// What failed since it last answered, as far as it takes to be in trouble.
-    failed: HashSet<What>,
-    /// How often anything of it failed since then, and when it last did.
-    failures: u32,
-    failed_at: Option<Instant>,
-}
-
-impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
-    fn of(&mut self, name: &Name, now: Instant) -> &mut Trouble<What> {
-        if self.0.len() >= KNOWN_MAX && !self.0.contains_key(name) {
-            self.make_room(now);
+impl Known {
+    /// Notes that there was no connection for an item; for how long its host is left alone, if it is.
+    fn unreachable(
+        &mut self,
+        item: &NewWorkItem,
+        now: Instant,
+        waits: (Duration, Duration),
+        why: &str,
+    ) -> Option<Duration> {
+        let (host, what) = (&item.host, item.repository_id.clone());
+        if !self.hosts.0.contains_key(host) {
+            tracing::warn!(
+                host,
+                error = why,
+                "a host cannot be reached: what is to be read there waits"
+            );
         }
-        self.0.entry(name.clone()).or_insert_with(|| Trouble {
-            until: now,
-            times: 0,
-            failed: HashSet::new(),
-            failures: 0,
-            failed_at: None,
-        })
+        self.hosts.of(host, now).why = Some(why.to_owned());
+        self.hosts.failed(host, what, now, waits)
     }
 
-    /// Forgets what is not paused; if that is nothing, what is paused for the shortest time.
-    fn make_room(&mut self, now: Instant) {
-        self.0.retain(|_, trouble| trouble.until > now);
-        if self.0.len() >= KNOWN_MAX {
-            let first = self.0.iter().min_by_key(|(_, trouble)| trouble.until);
-            let first = first.map(|(name, _)| name.clone());
-            first.map(|name| self.0.remove(&name));
-        }
-    }
-
-    fn left(&self, name: &Name, now: Instant) -> Option<Duration> {
-        let left = self.0.get(name)?.until.saturating_duration_since(now);
-        Some(left).filter(|left| !left.is_zero())
-    }
-
-    /// Whether it was in trouble and has not answered since.
-    fn is_in_trouble(&self, name: &Name) -> bool {
-        self.0.get(name).is_some_and(|trouble| trouble.times > 0)
-    }
-
-    /// Notes that `what` of it failed; for how long it is left alone, when it is in trouble.
-    fn failed(&mut self, name: &Name, what: What, now: Instant) -> Option<Duration> {
-        let trouble = self.of(name, now);
-        trouble.failures = trouble.failures.saturating_add(1);
-        trouble.failed_at = Some(now);
-        if trouble.failed.len() < FAILED_IN_TROUBLE {
-            trouble.failed.insert(what);
-        }
-        if trouble.failed.len() < FAILED_IN_TROUBLE {
-            return None;
-        }
-        // Those that were under way when the pause began say nothing new.
-        if trouble.until <= now {
-            let wait = TROUBLE.saturating_mul(1 << trouble.times.min(16));
-            trouble.until = now + wait.min(TROUBLE_MAX);
-            trouble.times += 1;
-        }
-        Some(trouble.until - now)
-    }
-
-    /// Returns whether something of it failed a short while ago, with no answer since.
-    fn failed_lately(&self, name: &Name, now: Instant) -> bool {
-        let failed_at = self.0.get(name).and_then(|trouble| trouble.failed_at);
-        failed_at.is_some_and(|at| now.saturating_duration_since(at) < LATELY)
-    }
-
-    /// Returns how long to wait after as many failures in a row.
-    fn wait(&self, name: &Name) -> Duration {
-        let failures = self.0.get(name).map_or(1, |trouble| trouble.failures);
-        let doubled = 1 << failures.saturating_sub(1).min(16);
-        FIRST_WAIT.saturating_mul(doubled).min(TROUBLE_MAX)
-    }
-
-    fn answered(&mut self, name: &Name, now: Instant) {
-        if let Some(trouble) = self.0.get_mut(name) {
-            trouble.failed.clear();
-            trouble.times = 0;
-            trouble.failures = 0;
-            trouble.failed_at = None;
-            if trouble.until <= now {
-                self.0.remove(name);
-            }
-        }
+    fn left_of_host(&self, host: &String, now: Instant) -> Option<Duration> {
+        self.asked.left(host, now).max(self.hosts.left(host, now))
     }
 }
 
 impl Pauses {
+    /// Knows nothing yet but which hosts are configured.
+    pub(super) fn new(configured: HashSet<String>) -> Self {
+        Self {
+            configured,
+            ..Self::default()
+        }
+    }
+
     /// How long the pause of an item's host or repository still lasts, if there is one.
     pub(super) fn left(&self, host: &str, repository: &str) -> Option<Duration> {
         let (now, known) = (Instant::now(), self.lock());
-        let of_host = known.hosts.left(&host.to_owned(), now);
+        let of_host = known.left_of_host(&host.to_owned(), now);
         let of_repository = known.repositories.left(&name(host, repository), now);
         of_host.max(of_repository)
     }
 
+    /// Returns why a host is left alone, in words that may be kept, if it is.
+    pub(super) fn why(&self, host: &str) -> Option<String> {
+        let (now, known, host) = (Instant::now(), self.lock(), host.to_owned());
+        let troubles = [&known.asked, &known.hosts].into_iter();
+        let mut paused = troubles.filter(|troubles| troubles.left(&host, now).is_some());
+        paused.find_map(|troubles| troubles.0.get(&host)?.why.clone())
+    }
+
     /// How long the pause of a host still lasts, if it has one.
     pub(super) fn left_of_host(&self, host: &str) -> Option<Duration> {
-        self.lock().hosts.left(&host.to_owned(), Instant::now())
+        self.lock().left_of_host(&host.to_owned(), Instant::now())
+    }
+
+    /// Returns whether a failed connection is a host's own trouble: it is configured, or left alone for that.
+    pub(super) fn blames(&self, host: &str) -> bool {
+        self.configured.contains(host) || self.is_in_trouble(host)
     }
 
     /// The repositories of a host that are left alone at present.
@@ -194,19 +140,23 @@ impl Pauses {
         self.lock().silent.is_in_trouble(&host.to_owned())
     }
 
-    /// Leaves a host alone for a while.
-    pub(super) fn pause(&self, host: &str, wait: Duration) {
+    /// Leaves a host alone for a while, since it asked for it.
+    pub(super) fn pause(&self, host: &str, wait: Duration, why: &str) {
         let now = Instant::now();
         let mut known = self.lock();
-        let trouble = known.hosts.of(&host.to_owned(), now);
+        let trouble = known.asked.of(&host.to_owned(), now);
         trouble.until = trouble.until.max(now + wait);
+        trouble.why = Some(why.to_owned());
     }
 
-    /// Notes that a host answered in good health, whatever it said.
+    /// Notes that a host answered in good health, whatever it said: there is a way to it. A pause that it asked for
+    /// goes on.
     pub(super) fn answered(&self, item: &NewWorkItem) {
         let now = Instant::now();
         let mut known = self.lock();
-        known.hosts.answered(&item.host, now);
+        if known.hosts.0.remove(&item.host).is_some() {
+            tracing::info!(host = item.host, "a host can be reached again");
+        }
         known.silent.answered(&item.host, now);
         let name = name(&item.host, &item.repository_id);
         known.repositories.answered(&name, now);
@@ -227,22 +177,30 @@ impl Pauses {
         id: Uuid,
         item: &NewWorkItem,
         failure: Failure,
+        why: &str,
     ) -> Option<Duration> {
         let now = Instant::now();
         let mut known = self.lock();
-        let repository = name(&item.host, &item.repository_id);
-        let of_repository = known.repositories.failed(&repository, id, now);
-        let id = &item.repository_id;
-        let is_silent = known.silent.failed(&item.host, id.clone(), now).is_some();
+        let (host, of_item) = (&item.host, &item.repository_id);
+        if failure == Failure::Unreachable && self.configured.contains(host) {
+            // The next try is another's, which may have better luck.
+            known.repositories.note_failed(&name(host, of_item), now);
+            let of_host = known.unreachable(item, now, (PROBE, PROBE_MAX), why);
+            return Some(of_host.unwrap_or(PROBE_MAX));
+        }
+        let waits = (TROUBLE, TROUBLE_MAX);
+        let repository = name(host, of_item);
+        let of_repository = known.repositories.failed(&repository, id, now, waits);
+        let silent = known.silent.failed(host, of_item.clone(), now, waits);
         let of_host = match failure {
-            Failure::Unreachable => known.hosts.failed(&item.host, id.clone(), now),
-            Failure::Answerless => is_silent.then(|| known.repositories.wait(&repository)),
+            Failure::Unreachable | Failure::Tokenless => known.unreachable(item, now, waits, why),
+            Failure::Answerless => silent.map(|_| known.repositories.wait(&repository)),
         };
         of_host.max(of_repository)
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -254,6 +212,7 @@ fn name(host: &str, repository: &str) -> (String, String) {
 pub(super) mod tests {
     use jiff::Timestamp;
 
+    use super::super::troubles::{FIRST_WAIT, KNOWN_MAX};
     use super::*;
     use crate::store::{Priority, WorkKind};
 
@@ -275,26 +234,29 @@ pub(super) mod tests {
 
     fn fails(pauses: &Pauses, host: &str, repository: &str) -> Option<Duration> {
         let failure = Failure::Unreachable;
-        pauses.failed(Uuid::now_v7(), &item(host, repository), failure)
+        pauses.failed(Uuid::now_v7(), &item(host, repository), failure, "")
     }
 
     #[test]
     fn the_longest_pause_counts_and_ends() {
         let pauses = Pauses::default();
-        pauses.pause("a", Duration::from_mins(5));
-        pauses.pause("a", Duration::ZERO);
-        pauses.pause("b", Duration::ZERO);
+        pauses.pause("a", Duration::from_mins(5), "slower");
+        pauses.pause("a", Duration::ZERO, "slower");
+        pauses.pause("b", Duration::ZERO, "slower");
         assert!(pauses.left("a", "1").unwrap() > Duration::from_mins(4));
         assert_eq!((pauses.left("b", "1"), pauses.left("c", "1")), (None, None));
-        // To ask to slow down is no trouble.
+        assert_eq!(pauses.why("a").as_deref(), Some("slower"));
+        // To ask to slow down is no trouble, and other answers end no pause that was asked for.
         assert!(!pauses.is_in_trouble("a"));
+        pauses.answered(&item("a", "1"));
+        assert!(pauses.left_of_host("a").unwrap() > Duration::from_mins(4));
     }
 
     #[test]
     fn one_item_that_fails_for_ever_is_no_trouble_of_others() {
         let pauses = Pauses::default();
         let (id, one) = (Uuid::now_v7(), item("a", "1"));
-        assert!((0..20).all(|_| pauses.failed(id, &one, Failure::Answerless).is_none()));
+        assert!((0..20).all(|_| pauses.failed(id, &one, Failure::Answerless, "").is_none()));
         assert_eq!(fails(&pauses, "a", "1"), None);
         assert!(fails(&pauses, "a", "1").is_some());
         assert!(pauses.left("a", "1").is_some() && pauses.left("a", "2").is_none());
@@ -321,11 +283,35 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_configured_host_is_tried_every_few_seconds_until_one_answer_ends_it() {
+        let pauses = Pauses::new(HashSet::from(["a".to_owned()]));
+        // No try of one item is counted either, and the next one is another's.
+        assert_eq!(fails(&pauses, "a", "1"), Some(PROBE_MAX));
+        assert!(pauses.failed_lately("a", "1") && !pauses.failed_lately("a", "2"));
+        assert!(pauses.left_of_host("a").is_none());
+        fails(&pauses, "a", "2");
+        assert_eq!(fails(&pauses, "a", "3"), Some(PROBE));
+        for times in [1, 5, 100] {
+            let mut known = pauses.lock();
+            let trouble = known.hosts.of(&"a".to_owned(), Instant::now());
+            (trouble.until, trouble.times) = (Instant::now(), times);
+            drop(known);
+            let wait = fails(&pauses, "a", "3").unwrap();
+            assert!(PROBE < wait && wait <= PROBE_MAX, "{wait:?}");
+        }
+        assert!(pauses.is_in_trouble("a") && pauses.left("a", "4").is_some());
+        // One that was under way finds the way.
+        pauses.answered(&item("a", "5"));
+        assert!(!pauses.is_in_trouble("a") && pauses.left("a", "3").is_none());
+        assert_eq!(pauses.why("a"), None);
+    }
+
+    #[test]
     fn what_repositories_answer_is_not_the_hosts_trouble() {
         let pauses = Pauses::default();
         let fails = |repository: &str| {
             let failed = item("a", repository);
-            pauses.failed(Uuid::now_v7(), &failed, Failure::Answerless)
+            pauses.failed(Uuid::now_v7(), &failed, Failure::Answerless, "")
         };
         for n in 0..20 {
             let wait = fails(&n.to_string());
@@ -347,7 +333,7 @@ pub(super) mod tests {
         let (mut now, name) = (Instant::now(), "a".to_owned());
         let mut waits = Vec::new();
         while waits.len() < 8 {
-            let failed = troubles.failed(&name, Uuid::now_v7(), now);
+            let failed = troubles.failed(&name, Uuid::now_v7(), now, (TROUBLE, TROUBLE_MAX));
             if let Some(wait) = failed {
                 waits.push(wait.as_secs());
                 now += wait;
@@ -361,14 +347,15 @@ pub(super) mod tests {
         let pauses = Pauses::default();
         for n in 0..3 * KNOWN_MAX {
             let host = format!("{n}.example");
-            pauses.pause(&host, Duration::from_secs(60 + n as u64));
+            pauses.pause(&host, Duration::from_secs(60 + n as u64), "");
             fails(&pauses, &host, "1");
         }
         let known = pauses.lock();
-        assert!(known.hosts.0.len() <= KNOWN_MAX && known.repositories.0.len() <= KNOWN_MAX);
+        let hosts = known.hosts.0.len().max(known.asked.0.len());
+        assert!(hosts <= KNOWN_MAX && known.repositories.0.len() <= KNOWN_MAX);
         let last = format!("{}.example", 3 * KNOWN_MAX - 1);
         assert!(
-            known.hosts.0.contains_key(&last),
+            known.asked.0.contains_key(&last),
             "the longest pauses are kept"
         );
     }

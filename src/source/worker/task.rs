@@ -17,7 +17,9 @@ use crate::fetch::{
 };
 use crate::source::Installation;
 use crate::source::apart::apart;
-use crate::store::{Descendant, Fetched, Lane, NewWorkItem, Priority, WorkItem, WorkKind};
+use crate::store::{
+    Descendant, Fetched, HOST_LEFT_ALONE, Lane, NewWorkItem, Priority, WorkItem, WorkKind,
+};
 
 /// How long an app may take to give a token.
 const TOKEN_PATIENCE: Duration = Duration::from_secs(20);
@@ -52,7 +54,10 @@ impl Shared {
     pub(super) async fn work_on(self: Arc<Self>, origin: Option<Origin>, item: WorkItem) -> Tried {
         let range = &item.range;
         if let Some(wait) = self.pauses.left(&range.host, &range.repository_id) {
-            let why = "its host is left alone for a while".to_owned();
+            let why = match self.pauses.why(&range.host) {
+                Some(why) => format!("{HOST_LEFT_ALONE}{why}"),
+                None => "its repository is left alone for a while".to_owned(),
+            };
             return Tried::ended(item, End::Later { wait, why });
         }
         if item.lane == Lane::Ordinary && self.slow.is_slow(range) {
@@ -66,7 +71,7 @@ impl Shared {
         };
         match (plan.with_token().await, range.kind) {
             // The host's own API it is that does not answer.
-            (Err(why), _) => self.without_answer(item, self.words_of(&why), Failure::Unreachable),
+            (Err(why), _) => self.without_answer(item, self.words_of(&why), Failure::Tokenless),
             (Ok(plan), WorkKind::Range) => self.read(plan, place, item).await,
             (Ok(plan), WorkKind::References) => self.list(plan, place, item).await,
         }

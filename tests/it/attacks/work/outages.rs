@@ -1,17 +1,20 @@
-//! A database that is away for longer than leases last is no death of whoever holds something.
+//! A database that is away for longer than leases last is no death of whoever holds something, and a forge that was
+//! away is read as soon as there is a way to it.
 
 use std::time::Duration;
 
 use rescind::fetch::FetchLimits;
 use rescind::source::{Worker, WorkerOptions};
-use rescind::store::{Priority, Store, StoreOptions};
-use tokio::time::sleep;
+use rescind::store::{HostWait, Priority, Store, StoreOptions};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
-use super::{Dripping, Running, until};
+use super::{Dripping, PROMISED, Running, hasty, until};
 use crate::attacks::database::proxy::Proxy;
 use crate::source::House;
-use crate::source::work::origin;
-use crate::support::databases::{Kind, TestDatabase};
+use crate::source::work::{Shop, origin};
+use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 
 const LEASE: Duration = Duration::from_secs(4);
 
@@ -92,4 +95,65 @@ async fn what_is_held_at_a_stop_is_excused_once_the_database_is_back() {
     running.stop().await;
     assert_eq!(deaths(&database).await, 0, "it was given back");
     database.remove().await;
+}
+
+/// Leads from one address to another, as long as it is not dropped.
+async fn way(from: &str, to: &str) -> JoinSet<()> {
+    let listener = TcpListener::bind(from).await.unwrap();
+    let to = to.trim_start_matches("http://").to_owned();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let to = to.clone();
+            connections.spawn(async move {
+                let mut server = TcpStream::connect(&to).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    tasks
+}
+
+async fn waits_for(house: &House) -> Option<HostWait> {
+    let work = house.store.source_work().await.unwrap();
+    work.into_iter().find_map(|work| work.waits_for)
+}
+
+on_both_databases! {
+    async fn what_waited_for_a_forge_is_read_as_soon_as_there_is_a_way_to_it(database) {
+        let house = House::new(&database.store().await);
+        let shop = Shop::open().await;
+        let address = {
+            let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            free.local_addr().unwrap().to_string()
+        };
+        let origins = [origin("git.example", &format!("http://{address}"))];
+        let worker = house.worker_of(origins, FetchLimits::default(), hasty());
+        let (early, item) = house.leak(&shop).await;
+        house.add_items(&[item]).await;
+        for n in 0..4 {
+            house.add_items(&[house.push_to("git.example", n, Priority::Webhook)]).await;
+        }
+        let running = Running::start(worker);
+        until("it is left alone", async || waits_for(&house).await.is_some()).await;
+        let wait = waits_for(&house).await.unwrap();
+        assert_eq!(wait.host, "git.example");
+        assert!(wait.why.contains("the connection failed"), "{wait}");
+        // For so long that a pause which doubles each time would be longer than what is promised.
+        sleep(Duration::from_secs(6)).await;
+        let tries = database.count("SELECT MAX(tries - CASE WHEN leased_by IS NULL THEN 0 ELSE 1 END) FROM work_items");
+        assert_eq!(tries.await, 0, "no try counts");
+
+        let (late, item) = house.leak(&shop).await;
+        house.add_items(&[item]).await;
+        let there_again = Instant::now();
+        let _way = way(&address, &shop.forge.url()).await;
+        house.wait_until_revoked(&early).await;
+        house.wait_until_revoked(&late).await;
+        assert!(there_again.elapsed() <= PROMISED);
+        until("it is told no longer", async || waits_for(&house).await.is_none()).await;
+        running.stop().await;
+    }
 }
