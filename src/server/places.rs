@@ -1,10 +1,15 @@
 //! How many connections there may be, whose, and which of them have to go when others come.
 //!
 //! Whoever comes when all places are taken gets the one of a connection for whose client the server waits. Those
-//! over which nothing genuine came yet go first, even if they were answered a moment ago: with small requests again
-//! and again anybody can hold a connection, and a healthy client loses nothing but a handshake. Then those that stall,
-//! the longest first; failing that, one of the client that has by far the most. When nobody can be asked to go, there
-//! is a place for a moment, in which the server says that it lives, and to everything else to come again later.
+//! that stall, and over which nothing genuine came yet, go first, even if they were answered a moment ago: with small
+//! requests again and again anybody can hold a connection, and a healthy client loses nothing but a handshake. Then
+//! idle ones of clients that have more than a few, of whoever has the most; then those that idle the longest. To have
+//! shown something genuine protects a few connections of a client, not hundreds, and those only while they are in use.
+//!
+//! Whoever has just connected is not thrown out for the next one: his request is on its way. Only when very many have
+//! just connected do they make room for one another, the oldest first. Failing all that, one of the client that has by
+//! far the most goes. When nobody can be asked to go, there is a place for a moment, in which the server says that it
+//! lives, and to everything else to come again later.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,6 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{TrustedProxies, counted_as};
 use super::pulse::{Pulse, millis};
+use worth::{MODEST, Worth};
+
+mod worth;
 
 /// The most connections at once.
 pub const MOST_CONNECTIONS: usize = 2048;
@@ -26,15 +34,8 @@ pub const MOMENTARY_CONNECTIONS: usize = 64;
 /// The part of all connections that one client may have.
 const SHARE_OF_ONE: usize = 4;
 
-/// How long the server has to have waited for a client before its connection makes room for another one, if it has
-/// an unfinished request or has proved itself.
-const IDLE: Duration = Duration::from_secs(1);
-
 /// The part of all connections that make room at a time: looking for them looks at all of them.
 const BATCH: usize = 128;
-
-/// The most connections of one client that are no crowd.
-const MODEST: usize = 2;
 
 /// How often somebody without a place looks for one.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -75,29 +76,21 @@ pub(super) struct Places {
 struct State {
     next: u64,
     taken: HashMap<u64, Taken>,
-    /// How many ordinary places each client has.
+    /// How many ordinary places each client, or peer that speaks for others, has.
     clients: HashMap<IpAddr, usize>,
     ordinary: usize,
 }
 
 #[derive(Debug)]
 struct Taken {
-    /// `None`: nobody that a limit holds.
-    client: Option<IpAddr>,
+    client: IpAddr,
+    /// Not those of the machine itself and of proxies.
+    is_limited: bool,
     is_momentary: bool,
+    /// In milliseconds since the server began.
+    since: u64,
     pulse: Arc<Pulse>,
     close: CancellationToken,
-}
-
-/// The loss of a client that has to connect again, the least first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Worth {
-    /// Nothing that it used.
-    Stalled,
-    /// A handshake: no request is under way.
-    Handshake,
-    /// A connection that serves, though not at present.
-    Proved,
 }
 
 /// A connection's place. Free again when dropped.
@@ -128,9 +121,9 @@ impl Places {
 
     /// A place for a connection of `peer`.
     pub(super) fn admit(self: &Arc<Self>, peer: IpAddr) -> Place {
-        let client = self.counted(peer);
+        let (client, is_limited) = self.counted(peer);
         let mut state = self.lock();
-        let is_momentary = !self.make_way(&mut state, client);
+        let is_momentary = !self.make_way(&mut state, client, is_limited);
         if is_momentary && state.taken.len() - state.ordinary >= self.options.momentary.max(1) {
             let momentary = state.taken.iter().filter(|(_, taken)| taken.is_momentary);
             if let Some(oldest) = momentary.map(|(id, _)| *id).min() {
@@ -143,7 +136,9 @@ impl Places {
         let close = CancellationToken::new();
         let taken = Taken {
             client,
+            is_limited,
             is_momentary,
+            since: self.now(),
             pulse: Arc::clone(&pulse),
             close: close.clone(),
         };
@@ -159,38 +154,50 @@ impl Places {
     }
 
     /// Whether there is an ordinary place for a connection of this client, once somebody has made room for it.
-    fn make_way(&self, state: &mut State, client: Option<IpAddr>) -> bool {
+    fn make_way(&self, state: &mut State, client: IpAddr, is_limited: bool) -> bool {
         let most = self.options.most;
         let most_of_one = (most / SHARE_OF_ONE).max(FEW);
-        let of_client = client.map_or(0, |client| state.of(client));
-        let now = self.now();
-        let leave = if of_client >= most_of_one {
+        let of_client = if is_limited { state.of(client) } else { 0 };
+        let is_way_made = if of_client >= most_of_one {
             // Its own have to go.
-            state.dispensable(now, 1, |taken| taken.client == client)
+            let own = state.dispensable(self.now(), most, 1, |taken| taken.client == client);
+            state.remove_all(&own)
         } else if state.ordinary >= most {
-            let some = state.dispensable(now, (most / BATCH).max(1), |_| true);
-            if some.is_empty() {
-                Vec::from_iter(state.of_the_greediest(of_client))
-            } else {
-                some
-            }
+            self.make_room_in(state, of_client)
         } else {
             return true;
         };
-        let is_way_made = !leave.is_empty();
-        for id in leave {
-            state.remove(id);
-        }
         is_way_made && state.ordinary < most
     }
 
     /// Closes what can best be spared, for when the operating system gives no further connection.
     pub(super) fn make_room(&self) {
+        self.make_room_in(&mut self.lock(), 0);
+    }
+
+    /// Whether anything was closed for a newcomer whose client has so many connections.
+    fn make_room_in(&self, state: &mut State, of_newcomer: usize) -> bool {
+        let most = self.options.most;
         let now = self.now();
-        let mut state = self.lock();
-        for id in state.dispensable(now, (self.options.most / BATCH).max(1), |_| true) {
-            state.remove(id);
+        let mut some = state.dispensable(now, most, (most / BATCH).max(1), |_| true);
+        let more = some.partition_point(|(worth, _)| *worth < Worth::Served);
+        let more = some.split_off(more);
+        if state.remove_all(&some) {
+            return true;
         }
+        let greedy = state.of_the_greediest(of_newcomer);
+        let waiting = greedy.filter(|(is_waiting, _)| *is_waiting);
+        let spared = if state.young(now) > 0 {
+            // Of those who have not been served yet none goes as long as there is anybody who has.
+            let served = more.iter().find(|(worth, _)| *worth == Worth::Served);
+            let served = served.map(|(_, id)| *id);
+            let young = more.first().map(|(_, id)| *id);
+            served.or(waiting.map(|(_, id)| id)).or(young)
+        } else {
+            None
+        };
+        let one = spared.or(greedy.map(|(_, id)| id));
+        one.is_some_and(|id| state.remove(id))
     }
 
     /// Returns whether places are becoming scarce, so that none should be held without need.
@@ -198,12 +205,12 @@ impl Places {
         self.lock().ordinary > self.options.most / 4 * 3
     }
 
-    /// What the connections of a peer are counted by. Those of proxies are not one client's, and those from the
-    /// machine itself are a proxy's, or of somebody who could stop the server as well.
-    fn counted(&self, peer: IpAddr) -> Option<IpAddr> {
+    /// What the connections of a peer are counted by, and whether there is a limit to them. Those of proxies are not one
+    /// client's, and those from the machine itself are a proxy's, or of somebody who could stop the server as well.
+    fn counted(&self, peer: IpAddr) -> (IpAddr, bool) {
         let peer = peer.to_canonical();
         let is_exempt = peer.is_loopback() || self.options.proxies.contains(peer);
-        (!is_exempt).then(|| counted_as(peer))
+        (counted_as(peer), !is_exempt)
     }
 
     fn now(&self) -> u64 {
@@ -246,8 +253,8 @@ impl Place {
         let Some(taken) = state.taken.get(&self.id) else {
             return false;
         };
-        let client = taken.client;
-        if !self.places.make_way(&mut state, client) {
+        let (client, is_limited) = (taken.client, taken.is_limited);
+        if !self.places.make_way(&mut state, client, is_limited) {
             return false;
         }
         if let Some(mut taken) = state.forget(self.id) {
@@ -273,9 +280,7 @@ impl State {
     fn add(&mut self, id: u64, taken: Taken) {
         if !taken.is_momentary {
             self.ordinary += 1;
-            if let Some(client) = taken.client {
-                *self.clients.entry(client).or_default() += 1;
-            }
+            *self.clients.entry(taken.client).or_default() += 1;
         }
         self.taken.insert(id, taken);
     }
@@ -286,68 +291,32 @@ impl State {
         taken.inspect(|taken| taken.close.cancel()).is_some()
     }
 
+    /// Ends connections, but for the last few of those that have to go for being many; whether any.
+    fn remove_all(&mut self, some: &[(Worth, u64)]) -> bool {
+        let mut is_any = false;
+        for (worth, id) in some {
+            let client = self.taken.get(id).map(|taken| taken.client);
+            let are_few = client.is_none_or(|client| self.of(client) <= MODEST);
+            if *worth != Worth::OneOfMany || !are_few {
+                is_any |= self.remove(*id);
+            }
+        }
+        is_any
+    }
+
     fn forget(&mut self, id: u64) -> Option<Taken> {
         let taken = self.taken.remove(&id)?;
         if taken.is_momentary {
             return Some(taken);
         }
         self.ordinary -= 1;
-        if let Some(client) = taken.client
-            && let Some(count) = self.clients.get_mut(&client)
-        {
+        if let Some(count) = self.clients.get_mut(&taken.client) {
             *count -= 1;
             if *count == 0 {
-                self.clients.remove(&client);
+                self.clients.remove(&taken.client);
             }
         }
         Some(taken)
-    }
-
-    /// Up to so many connections that can best be spared.
-    fn dispensable(&self, now: u64, most: usize, eligible: impl Fn(&Taken) -> bool) -> Vec<u64> {
-        let taken = self.taken.iter();
-        let taken = taken.filter(|(_, taken)| !taken.is_momentary && eligible(taken));
-        let mut some: Vec<_> = taken
-            .filter_map(|(id, taken)| Some((self.worth(taken, now)?, *id)))
-            .collect();
-        if some.len() > most {
-            some.select_nth_unstable(most);
-            some.truncate(most);
-        }
-        some.into_iter().map(|(_, id)| id).collect()
-    }
-
-    /// Returns what is lost with a connection for whose client the server waits, and whom: the last have the least. `None`: it
-    /// is not to go.
-    fn worth(&self, taken: &Taken, now: u64) -> Option<(Worth, bool, u64)> {
-        let pulse = &taken.pulse;
-        if !pulse.is_waiting() {
-            return None;
-        }
-        let last = pulse.last();
-        let is_idle = Duration::from_millis(now.saturating_sub(last)) >= IDLE;
-        let worth = match (pulse.is_proved(), pulse.has_request()) {
-            (true, _) if is_idle => Worth::Proved,
-            (false, _) if is_idle => Worth::Stalled,
-            (false, false) => Worth::Handshake,
-            _ => return None,
-        };
-        let is_of_crowd = taken.client.is_some_and(|client| self.of(client) > MODEST);
-        Some((worth, !is_of_crowd, last))
-    }
-
-    /// The idlest connection of the client that has by far the most, if that is not the newcomer.
-    fn of_the_greediest(&self, of_newcomer: usize) -> Option<u64> {
-        let (client, count) = self.clients.iter().max_by_key(|(_, count)| **count)?;
-        if *count <= FEW.max(2 * (of_newcomer + 1)) {
-            return None;
-        }
-        let theirs = self.taken.iter();
-        let theirs =
-            theirs.filter(|(_, taken)| !taken.is_momentary && taken.client == Some(*client));
-        let idlest =
-            theirs.min_by_key(|(_, taken)| (!taken.pulse.is_waiting(), taken.pulse.last()));
-        idlest.map(|(id, _)| *id)
     }
 }
 

@@ -15,6 +15,7 @@ pub(super) struct Pulse {
     moved: AtomicUsize,
     is_working: AtomicBool,
     has_request: AtomicBool,
+    had_request: AtomicBool,
     is_unread: AtomicBool,
     is_proved: AtomicBool,
 }
@@ -28,6 +29,7 @@ impl Pulse {
             moved: AtomicUsize::new(0),
             is_working: AtomicBool::new(false),
             has_request: AtomicBool::new(false),
+            had_request: AtomicBool::new(false),
             is_unread: AtomicBool::new(false),
             is_proved: AtomicBool::new(false),
         }
@@ -53,6 +55,7 @@ impl Pulse {
     /// The server works on a request as long as this is kept: it is not the client that is waited for.
     pub(super) fn work(self: &Arc<Self>) -> Turn {
         self.has_request.store(true, Ordering::Relaxed);
+        self.had_request.store(true, Ordering::Relaxed);
         self.turn(true)
     }
 
@@ -93,6 +96,11 @@ impl Pulse {
     /// Returns whether there is a request, whole or with a part of its body, whose answer the client does not have yet.
     pub(super) fn has_request(&self) -> bool {
         self.has_request.load(Ordering::Relaxed) || self.is_unread.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether there ever was a request.
+    pub(super) fn had_request(&self) -> bool {
+        self.had_request.load(Ordering::Relaxed)
     }
 
     /// Whether it is the client's turn.

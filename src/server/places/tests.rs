@@ -209,3 +209,96 @@ fn places_for_a_moment_are_never_used_up() {
     assert!(probe.is_momentary() && !probe.close.is_cancelled());
     assert!(crowd[0].close.is_cancelled() && !crowd[1].close.is_cancelled());
 }
+
+/// As if the connection had been there for so long.
+fn aged(place: &Place, millis: u64) {
+    idle(place, millis);
+    let mut state = place.places.lock();
+    let taken = state.taken.get_mut(&place.id);
+    taken.unwrap().since -= millis;
+}
+
+/// A connection that proved itself and idles.
+fn proved(places: &Arc<Places>, peer: &str, millis: u64) -> Place {
+    let place = from(places, peer);
+    place.pulse.prove();
+    drop(place.pulse.work());
+    idle(&place, millis);
+    place
+}
+
+#[test]
+fn whoever_has_just_connected_is_not_thrown_out_for_the_next_one() {
+    let places = old_places(32);
+    let known: Vec<_> = (0..32)
+        .map(|n| proved(&places, &format!("192.0.2.{n}"), 2000 + n))
+        .collect();
+    let newcomers: Vec<_> = (0..4)
+        .map(|n| from(&places, &format!("198.51.100.{n}")))
+        .collect();
+    let gone = |known: &[Place]| known.iter().filter(|p| p.close.is_cancelled()).count();
+    assert!(newcomers.iter().all(|place| !place.close.is_cancelled()));
+    assert_eq!(gone(&known), 4);
+    assert!(known[31].close.is_cancelled() && !known[0].close.is_cancelled());
+    // More of them are a flood, and make room for one another.
+    let flood: Vec<_> = (0..4)
+        .map(|n| from(&places, &format!("203.0.113.{n}")))
+        .collect();
+    assert_eq!(gone(&known), 5);
+    assert!(newcomers[0].close.is_cancelled() && !flood[3].close.is_cancelled());
+    // Whoever sends nothing for long goes first.
+    let last = newcomers.last().unwrap();
+    assert!(!last.close.is_cancelled());
+    aged(last, 2500);
+    let _next = from(&places, "203.0.113.9");
+    assert!(last.close.is_cancelled());
+    assert_eq!(gone(&known), 5);
+}
+
+#[test]
+fn whoever_was_served_a_moment_ago_goes_before_whoever_was_not_yet() {
+    let places = old_places(4);
+    let served = [
+        proved(&places, "192.0.2.1", 300),
+        proved(&places, "192.0.2.2", 200),
+        proved(&places, "192.0.2.3", 0),
+    ];
+    let young = from(&places, "192.0.2.4");
+    let _next = sending(&places, "192.0.2.5");
+    assert!(served[0].close.is_cancelled() && !young.close.is_cancelled());
+    let _another = sending(&places, "192.0.2.6");
+    assert!(served[1].close.is_cancelled() && !young.close.is_cancelled());
+    let _third = sending(&places, "192.0.2.7");
+    assert!(young.close.is_cancelled() && !served[2].close.is_cancelled());
+}
+
+#[test]
+fn to_be_proved_protects_a_few_connections_and_not_many() {
+    let places = old_places(24);
+    let few = [
+        proved(&places, "192.0.2.1", 9000),
+        proved(&places, "192.0.2.1", 9000),
+    ];
+    let peers = |peer: &'static str, count: usize| std::iter::repeat_n(peer, count);
+    let mine = peers("192.0.2.2", 5).chain(peers("192.0.2.3", 4));
+    let mut many: Vec<_> = mine.map(|peer| proved(&places, peer, 1500)).collect();
+    // A proxy's are counted, too, but what somebody sends over one of them is not cut off.
+    many.extend(peers("10.1.2.3", 8).map(|peer| proved(&places, peer, 1500)));
+    let (live, _turns) = sending(&places, "10.1.2.3");
+    live.pulse.prove();
+    idle(&live, 1500);
+    let _rest: Vec<_> = (0..4)
+        .map(|n| sending(&places, &format!("198.51.100.{n}")))
+        .collect();
+    let newcomers: Vec<_> = (0..12)
+        .map(|n| sending(&places, &format!("203.0.113.{n}")))
+        .collect();
+    assert!(newcomers.iter().all(|(place, _)| !place.is_momentary()));
+    let left = |peers: &[Place]| peers.iter().filter(|p| !p.close.is_cancelled()).count();
+    let (counted, of_proxy) = many.split_at(9);
+    assert_eq!(left(&counted[..5]), 2);
+    assert_eq!(left(&counted[5..]), 2);
+    assert_eq!(left(of_proxy), 1, "and the live one");
+    assert_eq!(left(&few), 2);
+    assert!(!live.close.is_cancelled());
+}

@@ -7,5 +7,6 @@ mod descriptors;
 mod exports;
 mod heads;
 mod imports;
+mod newcomers;
 mod proofs;
 mod target;

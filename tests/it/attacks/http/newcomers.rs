@@ -1,0 +1,72 @@
+//! Connections that proved themselves and are held, and newcomers whose request takes a moment to arrive.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::bodies::signed_delivery;
+use super::target::{PATIENCE, Target, connect_from, exchange};
+
+/// The file descriptors of the daemon, and more connections than that is enough for.
+const DESCRIPTORS: u32 = 700;
+const HELD: u16 = 590;
+
+/// Holds a connection that proves itself now and then, or another one as soon as that is closed.
+async fn hold(from: Ipv4Addr, address: SocketAddr, request: String) {
+    loop {
+        let mut stream = connect_from(from, address).await;
+        let mut answer = [0; 4096];
+        while stream.write_all(request.as_bytes()).await.is_ok()
+            && stream.read(&mut answer).await.is_ok_and(|read| read > 0)
+        {
+            // Until it is closed.
+            let closed = stream.read(&mut answer);
+            if tokio::time::timeout(Duration::from_secs(8), closed)
+                .await
+                .is_ok()
+            {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proved_connections_that_idle_keep_no_newcomer_out() {
+    let target = Target::with_descriptors(DESCRIPTORS, DESCRIPTORS).await;
+    let token = target.token("reporter");
+    let holders = TaskTracker::new();
+    let crowd = CancellationToken::new();
+    for number in 0..HELD {
+        let [high, low] = (number / 200 * 256 + number % 200 + 1).to_be_bytes();
+        let request = format!(
+            "GET /api/v1/formats HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n"
+        );
+        let holding = hold(
+            Ipv4Addr::new(127, 66, high, low),
+            target.daemon.address,
+            request,
+        );
+        let ended = crowd.clone();
+        holders.spawn(async move { ended.run_until_cancelled(holding).await });
+    }
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    for round in 1..=10 {
+        let delay = Duration::from_millis(u64::from(round % 3) * 75);
+        let (delivery, body) = signed_delivery(br#"{"zen":"Speak like a human."}"#.to_vec());
+        let health = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".to_owned();
+        for (head, body, expected) in [(delivery, body.as_slice(), 202), (health, b"", 200)] {
+            let stream = target.connect_from(Ipv4Addr::new(127, 8, round, 1)).await;
+            tokio::time::sleep(delay).await;
+            let answered = tokio::time::timeout(PATIENCE, exchange(stream, head, body)).await;
+            assert_eq!(answered, Ok(Some(expected)), "after {delay:?}");
+        }
+    }
+    let key = target.mint();
+    target.reports(&key).await;
+    target.lives().await;
+    crowd.cancel();
+}
