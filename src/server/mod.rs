@@ -30,6 +30,7 @@ mod serve;
 mod standing;
 mod status;
 mod turns;
+mod whole_log;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -39,7 +40,6 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::request::Parts;
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 pub use access::{Caller, DEFAULT_PROJECT, Permission};
@@ -66,6 +66,7 @@ use layers::RequestIds;
 use limit::SharedLimit;
 use pulse::Pulse;
 use turns::Turns;
+use whole_log::{Leave, WholeLog};
 
 /// The most self-reports that are looked up and recorded at a time.
 const SELF_REPORTS_AT_ONCE: usize = 8;
@@ -95,7 +96,7 @@ pub struct Limits {
     pub revocations_per_minute: NonZeroU32,
     /// Uses after exposure that are recorded per minute and key.
     pub uses_per_minute: NonZeroU32,
-    /// Exports and verifications of the whole revocation log at a time.
+    /// Exports and verifications of the whole revocation log at a time; one access token has at most half of them.
     pub whole_log: usize,
 }
 
@@ -142,7 +143,7 @@ struct Inner {
     uses: SharedLimit,
     heads: Heads,
     bodies: Bodies,
-    whole_log: Arc<Semaphore>,
+    whole_log: Arc<WholeLog>,
     request_ids: RequestIds,
     self_report_turns: Arc<Turns>,
     import_turns: Arc<Turns>,
@@ -169,7 +170,7 @@ impl AppState {
             uses: SharedLimit::per_minute(limits.uses_per_minute),
             heads: Heads::new(),
             bodies: Bodies::new(),
-            whole_log: Arc::new(Semaphore::new(limits.whole_log)),
+            whole_log: WholeLog::new(limits.whole_log),
             request_ids: RequestIds::new(),
             self_report_turns: Turns::new(SELF_REPORTS_AT_ONCE, SELF_REPORTS_WAITING),
             import_turns: Turns::new(IMPORTS_AT_ONCE, IMPORTS_WAITING),
@@ -257,12 +258,11 @@ impl AppState {
         self.0.bodies.read(parts, body, terms).await
     }
 
-    /// Leave to go through the whole revocation log, as long as it is kept.
-    fn whole_log(&self) -> ApiResult<OwnedSemaphorePermit> {
-        let leave = Arc::clone(&self.0.whole_log).try_acquire_owned();
-        leave.map_err(|_| {
-            let message =
-                "The whole log is being exported or verified for others. Try again later.";
+    /// Leave for a caller to go through the whole revocation log, as long as it is kept.
+    fn whole_log(&self, caller: &Caller) -> ApiResult<Leave> {
+        let leave = self.0.whole_log.leave(caller.token_id);
+        leave.ok_or_else(|| {
+            let message = "The whole log is being exported or verified for others, or often enough for this access token. Try again later.";
             ApiError::unavailable(message, Duration::from_secs(5))
         })
     }

@@ -7,7 +7,6 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -16,6 +15,7 @@ use crate::server::AppState;
 use crate::server::access::{Caller, DEFAULT_PROJECT, Permission};
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::query::Query;
+use crate::server::whole_log::Leave;
 use crate::store::{Action, CSV_HEADER, LogEntry, LogFilter, Reason, Store, StoreError};
 
 /// Entries that an export reads at a time.
@@ -108,7 +108,7 @@ pub async fn verify(
     caller.require(Permission::ReadLog)?;
     caller.require_default_project()?;
     query.finish()?;
-    let _leave = state.whole_log()?;
+    let _leave = state.whole_log(&caller)?;
     Ok(Json(match state.store().verify_log().await? {
         Ok(verified) => Verification {
             valid: true,
@@ -148,7 +148,7 @@ pub async fn export(
         Some(_) => return Err(ApiError::schema("format", "has to be `csv` or `jsonl`")),
     };
     query.finish()?;
-    let leave = state.whole_log()?;
+    let leave = state.whole_log(&caller)?;
     // The first batch is read before the answer begins, so that a database that is down is a 503.
     let first = state.store().log_after(0, BATCH).await?;
     let (content_type, disposition) = match format {
@@ -191,7 +191,7 @@ fn batches(
     store: Store,
     format: Format,
     first: Vec<LogEntry>,
-    leave: OwnedSemaphorePermit,
+    leave: Leave,
 ) -> impl stream::Stream<Item = Result<Bytes, StoreError>> + Send {
     stream::try_unfold((Step::Begin(first), leave), move |(step, leave)| {
         let store = store.clone();
