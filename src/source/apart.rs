@@ -23,10 +23,15 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn others_go_on_meanwhile() {
         let (done, goes_on) = std::sync::mpsc::channel();
-        let long =
-            tokio::spawn(async move { apart(|| goes_on.recv_timeout(Duration::from_secs(10))) });
-        tokio::spawn(async move { done.send(()) });
-        long.await.unwrap().expect("the other task ran");
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move {
+            let waited = apart(|| goes_on.recv_timeout(Duration::from_secs(10)));
+            waited.expect("the other task runs");
+        });
+        tasks.spawn(async move {
+            let _ = done.send(());
+        });
+        tasks.join_all().await;
     }
 
     #[tokio::test]
