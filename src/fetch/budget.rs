@@ -1,10 +1,11 @@
 //! Places and memory shared by the fetches in flight.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::FetchError;
+use super::ledger::{Ledger, Payer, Turn};
 use super::patience::Place;
 use super::weight::Lane;
 
@@ -59,38 +60,15 @@ pub(super) struct Budget {
 #[derive(Debug)]
 struct Places {
     free: Arc<Semaphore>,
-    /// Those who wait for one: how often each had to leave the large lane.
-    waiting: Mutex<Vec<u32>>,
+    /// Who had them lately, and who waits for one.
+    ledger: Arc<Ledger>,
 }
 
 impl Places {
     fn new(count: usize) -> Self {
         Self {
             free: Arc::new(Semaphore::new(count)),
-            waiting: Mutex::default(),
-        }
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Vec<u32>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Somebody who waits, until dropped, and how often he had to leave the large lane.
-struct Waiter<'p>(&'p Places, u32);
-
-impl<'p> Waiter<'p> {
-    fn new(places: &'p Places, outpaced: u32) -> Self {
-        places.waiting().push(outpaced);
-        Self(places, outpaced)
-    }
-}
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        let mut waiting = self.0.waiting();
-        if let Some(at) = waiting.iter().position(|waits| *waits == self.1) {
-            waiting.swap_remove(at);
+            ledger: Arc::default(),
         }
     }
 }
@@ -114,25 +92,40 @@ impl Budget {
         }
     }
 
-    /// Waits for a place, as one that had to leave the large lane so often.
+    /// Returns the accounts of a lane.
+    pub(super) fn ledger(&self, lane: FetchLane) -> &Arc<Ledger> {
+        &self.places(lane).ledger
+    }
+
+    /// Returns whether somebody waits for a place of a lane.
+    pub(super) fn is_waited_for(&self, lane: FetchLane) -> bool {
+        self.ledger(lane).is_waited_for()
+    }
+
+    /// Begins a turn in a lane, if that has but few places.
+    pub(super) fn turns(&self, lane: FetchLane, payer: &Payer) -> Turns {
+        if lane == FetchLane::Ordinary {
+            return Turns::new();
+        }
+        vec![(lane, Arc::new(self.ledger(lane).begin(payer)))]
+    }
+
+    /// Waits for a place.
     pub(super) async fn admit(
         &self,
         lane: FetchLane,
-        outpaced: u32,
+        payer: &Payer,
     ) -> Result<Admission, FetchError> {
         let places = self.places(lane);
-        let _waiter = Waiter::new(places, outpaced);
+        let waiter = places.ledger.wait(payer);
         let place = Arc::clone(&places.free).acquire_owned().await;
+        drop(waiter);
         Ok(Admission {
             place: place.map_err(|_| FetchError::Busy)?,
             lane,
+            own: lane,
+            turns: self.turns(lane, payer),
         })
-    }
-
-    /// Returns how often those who wait for a place of this lane had to leave the large one, at least; `None` when nobody
-    /// waits.
-    pub(super) fn waited_for_by(&self, lane: FetchLane) -> Option<u32> {
-        self.places(lane).waiting().iter().min().copied()
     }
 
     /// Waits for the lane of long lists of references.
@@ -149,16 +142,27 @@ impl Budget {
 pub(super) struct Seat {
     pub(super) budget: Arc<Budget>,
     pub(super) place: Place,
+    /// The turns in lanes of few places: that of the place, and that of the memory if it is another one's.
+    pub(super) turns: Turns,
+}
+
+pub(super) type Turns = Vec<(FetchLane, Arc<Turn>)>;
+
+impl Seat {
+    pub(super) fn new(budget: &Arc<Budget>, place: Place) -> Self {
+        Self {
+            budget: Arc::clone(budget),
+            place,
+            turns: Turns::new(),
+        }
+    }
 }
 
 #[cfg(test)]
 impl Seat {
     /// Creates an ordinary place in a budget of its own.
     pub(super) fn alone() -> Self {
-        Self {
-            budget: Arc::new(Budget::new(1)),
-            place: Place::default(),
-        }
+        Self::new(&Arc::new(Budget::new(1)), Place::default())
     }
 }
 
@@ -167,25 +171,48 @@ impl Seat {
 pub(super) struct Admission {
     place: OwnedSemaphorePermit,
     lane: FetchLane,
+    /// The lane of the place, which it keeps when it takes memory of another.
+    own: FetchLane,
+    turns: Turns,
 }
 
 impl Admission {
-    /// Ensures that packs of `bytes` in total may be held, changing to another lane if necessary. Returns
-    /// the lane.
+    /// Ensures that packs of `bytes` in total may be held, changing to another lane if necessary.
     ///
     /// # Errors
-    /// [`FetchError::Busy`] or [`FetchError::LargeBusy`] when that has no place free.
-    pub(super) fn cover(&mut self, budget: &Budget, bytes: usize) -> Result<FetchLane, FetchError> {
+    /// [`FetchError::Busy`] or [`FetchError::LargeBusy`] when that has no place free, or somebody waits for it that had
+    /// less of it than `payer`.
+    pub(super) fn cover(
+        &mut self,
+        budget: &Budget,
+        bytes: usize,
+        payer: &Payer,
+    ) -> Result<(), FetchError> {
         let needed = FetchLane::for_bytes(bytes);
-        if needed > self.lane {
-            let free = Arc::clone(&budget.places(needed).free);
-            self.place = free.try_acquire_owned().map_err(|_| match needed {
-                FetchLane::Large => FetchError::LargeBusy,
-                FetchLane::Ordinary | FetchLane::Medium => FetchError::Busy,
-            })?;
-            self.lane = needed;
+        if needed <= self.lane {
+            return Ok(());
         }
-        Ok(self.lane)
+        let places = budget.places(needed);
+        let free = Arc::clone(&places.free).try_acquire_owned().ok();
+        let free = free.filter(|_| !places.ledger.is_for_others(payer));
+        self.place = free.ok_or(match needed {
+            FetchLane::Large => FetchError::LargeBusy,
+            FetchLane::Ordinary | FetchLane::Medium => FetchError::Busy,
+        })?;
+        self.lane = needed;
+        self.turns.retain(|(lane, _)| *lane == self.own);
+        self.turns.extend(budget.turns(needed, payer));
+        Ok(())
+    }
+
+    /// Returns the lane whose memory it has.
+    pub(super) fn lane(&self) -> FetchLane {
+        self.lane
+    }
+
+    /// Returns its turns.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.turns
     }
 }
 
@@ -196,49 +223,64 @@ mod tests {
     #[tokio::test]
     async fn what_is_larger_than_its_place_takes_another_or_ends() {
         use FetchLane::{Large, Medium, Ordinary};
-        let budget = Budget::new(4);
+        let (budget, payer) = (Budget::new(4), Payer::default());
         let free = |lane| budget.places(lane).free.available_permits();
         let mut fetches = Vec::new();
         for _ in 0..4 {
-            fetches.push(budget.admit(Ordinary, 0).await.unwrap());
+            fetches.push(budget.admit(Ordinary, &payer).await.unwrap());
         }
         assert_eq!(free(Ordinary), 0);
         let [first, second, third, fourth] = &mut fetches[..] else {
             unreachable!()
         };
-        assert_eq!(first.cover(&budget, SMALL_PACK).unwrap(), Ordinary);
-        assert_eq!(first.cover(&budget, SMALL_PACK + 1).unwrap(), Medium);
-        assert_eq!(first.cover(&budget, MEDIUM_PACK + 1).unwrap(), Large);
-        assert_eq!(second.cover(&budget, MEDIUM_PACK).unwrap(), Medium);
-        assert_eq!(third.cover(&budget, MEDIUM_PACK).unwrap(), Medium);
+        let covered = |fetch: &mut Admission, bytes| {
+            let covered = fetch.cover(&budget, bytes, &payer);
+            covered.map(|()| fetch.lane())
+        };
+        assert_eq!(covered(first, SMALL_PACK).unwrap(), Ordinary);
+        assert!(first.turns().is_empty());
+        assert_eq!(covered(first, SMALL_PACK + 1).unwrap(), Medium);
+        assert!(first.turns().len() == 1);
+        assert_eq!(covered(first, MEDIUM_PACK + 1).unwrap(), Large);
+        assert_eq!(covered(second, MEDIUM_PACK).unwrap(), Medium);
+        assert_eq!(covered(third, MEDIUM_PACK).unwrap(), Medium);
         assert_eq!((free(Ordinary), free(Medium), free(Large)), (3, 0, 0));
-        let busy = fourth.cover(&budget, SMALL_PACK + 1);
+        let busy = covered(fourth, SMALL_PACK + 1);
         assert!(matches!(busy, Err(FetchError::Busy)));
-        let busy = fourth.cover(&budget, MEDIUM_PACK + 1);
+        let busy = covered(fourth, MEDIUM_PACK + 1);
         assert!(matches!(busy, Err(FetchError::LargeBusy)));
-        assert!(fourth.cover(&budget, SMALL_PACK).is_ok());
+        assert!(covered(fourth, SMALL_PACK).is_ok());
         fetches.clear();
         assert_eq!((free(Ordinary), free(Medium), free(Large)), (4, 2, 1));
     }
 
     #[tokio::test]
+    async fn a_free_place_is_kept_for_those_that_had_less_of_it() {
+        let budget = Budget::new(2);
+        let (busy, idle) = (Payer::new("a", "a", "x"), Payer::new("b", "b", "y"));
+        let ledger = budget.ledger(FetchLane::Large);
+        ledger.charge(&busy, 3.0);
+        ledger.tell([idle.clone()]);
+        let mut fetch = budget.admit(FetchLane::Ordinary, &busy).await.unwrap();
+        let covered = fetch.cover(&budget, MEDIUM_PACK + 1, &busy);
+        assert!(matches!(covered, Err(FetchError::LargeBusy)));
+        ledger.tell([]);
+        fetch.cover(&budget, MEDIUM_PACK + 1, &busy).unwrap();
+    }
+
+    #[tokio::test]
     async fn who_waits_is_seen_and_forgotten() {
         use FetchLane::{Large, Medium};
-        let budget = Budget::new(1);
-        let first = budget.admit(Large, 0).await.unwrap();
-        assert_eq!(budget.waited_for_by(Large), None);
-        let mut second = Box::pin(budget.admit(Large, 2));
-        let mut third = Box::pin(budget.admit(Large, 1));
+        let (budget, payer) = (Budget::new(1), Payer::default());
+        let first = budget.admit(Large, &payer).await.unwrap();
+        assert!(!budget.ledger(Large).is_waited_for());
+        let mut second = Box::pin(budget.admit(Large, &payer));
         assert!(futures_util::poll!(&mut second).is_pending());
-        assert_eq!(budget.waited_for_by(Large), Some(2));
-        assert!(futures_util::poll!(&mut third).is_pending());
-        assert_eq!(budget.waited_for_by(Large), Some(1));
-        assert_eq!(budget.waited_for_by(Medium), None);
-        drop(third);
-        assert_eq!(budget.waited_for_by(Large), Some(2));
+        assert!(budget.ledger(Large).is_waited_for());
+        assert!(!budget.ledger(Medium).is_waited_for());
         drop(second);
-        assert_eq!(budget.waited_for_by(Large), None);
+        assert!(!budget.ledger(Large).is_waited_for());
         drop(first);
-        budget.admit(Large, 0).await.unwrap();
+        budget.admit(Large, &payer).await.unwrap();
     }
 }

@@ -7,6 +7,7 @@ use reqwest::{Client, Url};
 use secrecy::SecretString;
 
 use super::budget::{Admission, Budget, SMALL_PACK, Seat};
+use super::ledger::Ledger;
 use super::pace::Pace;
 use super::pack::{Pack, PackError};
 use super::patience::{Patience, Place};
@@ -14,7 +15,7 @@ use super::peer::Peer;
 use super::protocol::{self, FetchAnswer, Head, HeadAnswer, ReferencesAnswer};
 use super::rest::Rest;
 use super::texts::{self, Fetched};
-use super::{FetchError, FetchLimits, Guard};
+use super::{FetchError, FetchLane, FetchLimits, Guard};
 
 /// Maximum size of an answer to `ls-refs HEAD`, in bytes.
 const MAX_LIST: usize = 64 << 10;
@@ -102,6 +103,11 @@ impl GitFetcher {
         Self { guard, ..self }
     }
 
+    /// Returns the accounts of those that fetch in a lane.
+    pub fn ledger(&self, lane: FetchLane) -> &Ledger {
+        self.budget.ledger(lane)
+    }
+
     /// Returns the limits of the fetcher.
     pub fn limits(&self) -> &FetchLimits {
         &self.limits
@@ -142,10 +148,15 @@ impl GitFetcher {
         place: Place,
         limits: Arc<FetchLimits>,
     ) -> Result<Fetched, FetchError> {
-        let seat = self.seat(place);
+        let mut seat = self.seat(place);
         if request.after.is_null() || request.after == request.before {
             return Ok(Fetched::new(Vec::new(), limits, seat, None));
         }
+        let admission = self
+            .budget
+            .admit(seat.place.lane, &seat.place.payer)
+            .await?;
+        seat.turns.clone_from(admission.turns());
         let mut session = Session {
             peer: Peer {
                 fetcher: self,
@@ -155,16 +166,15 @@ impl GitFetcher {
             fetcher: self,
             limits,
             request,
-            admission: self
-                .budget
-                .admit(seat.place.lane, seat.place.rank())
-                .await?,
+            admission,
             patience: Patience::new(seat.clone()),
             seat,
             received: 0,
             rest: None,
         };
-        session.patience.holds(session.seat.place.lane);
+        session
+            .patience
+            .holds(session.admission.lane(), &session.seat);
         let packs = session.range().await?;
         let admission = Some(session.admission);
         let fetched = Fetched::new(packs, session.limits, session.seat, admission);
@@ -196,7 +206,9 @@ impl GitFetcher {
         token: Option<&SecretString>,
         place: Place,
     ) -> Result<References, FetchError> {
-        let mut patience = Patience::new(self.seat(place));
+        let mut seat = self.seat(place);
+        seat.turns = self.budget.turns(seat.place.lane, &seat.place.payer);
+        let mut patience = Patience::new(seat);
         let peer = Peer {
             fetcher: self,
             clone_url,
@@ -211,10 +223,7 @@ impl GitFetcher {
     }
 
     fn seat(&self, place: Place) -> Seat {
-        Seat {
-            budget: Arc::clone(&self.budget),
-            place,
-        }
+        Seat::new(&self.budget, place)
     }
 }
 
@@ -306,8 +315,12 @@ impl Session<'_> {
                 });
             }
             let held = self.received + pack.len();
-            let lane = self.admission.cover(&self.fetcher.budget, held)?;
-            self.patience.holds(lane);
+            let payer = &self.seat.place.payer;
+            self.admission.cover(&self.fetcher.budget, held, payer)?;
+            if self.patience.lane() != Some(self.admission.lane()) {
+                self.seat.turns.clone_from(self.admission.turns());
+                self.patience.holds(self.admission.lane(), &self.seat);
+            }
             if pack.len() > SMALL_PACK {
                 // All at once: growing in steps would hold the pack twice at each step.
                 pack.reserve_exact(room.saturating_sub(pack.len()) + chunk.len());

@@ -3,6 +3,9 @@
 //! It is not known beforehand which server is slow, or which push is large. So all fetches begin in the
 //! same lane, and one that keeps others waiting for longer than its bytes justify gives up its place and
 //! continues in a lane for slower ones. While no other fetch is waiting, none is hurried.
+//!
+//! In those lanes a fetch gives way only to one whose host, or else owner, had less of the lane lately. It loses what
+//! came so far, so it has twice as long the next time, unless somebody waits that had less before it even began.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use super::FetchError;
 use super::budget::{FetchLane, Seat};
 use super::demand::{Demand, Waiting};
+use super::ledger::{Payer, Pressed};
 
 /// Interval at which the demand is checked while a server is waited for.
 const LOOK: Duration = Duration::from_millis(250);
@@ -48,28 +52,27 @@ const MEDIUM: Bound = Bound {
     all: Duration::from_secs(4),
 };
 
-/// In the large lane, while one waits that has had less of it: the first turn of each is as short as this, and none
-/// that had it keeps others from theirs.
+/// In the large lane, the first time.
 const LARGE_FIRST: Bound = Bound {
     unpaid: Duration::from_secs(2),
     all: Duration::from_secs(3),
 };
 
-/// Of that memory in a smaller place, taken because nobody wanted it then.
+/// Of its memory in a smaller place, taken because nobody wanted it then.
 const LARGE_TAKEN: Bound = Bound {
     unpaid: Duration::from_secs(1),
     all: Duration::from_secs(2),
 };
 
-/// In the large lane, from when others want the place that have had as much of it. A fetch that had to leave has
-/// twice as long the next time, so that it ends some day.
-const LARGE: Bound = Bound {
+/// From when others of the same owner want the place. A fetch that had to leave has twice as long the next time, so
+/// that it ends some day.
+const EQUALS: Bound = Bound {
     unpaid: Duration::from_secs(10),
     all: Duration::from_secs(30),
 };
 
-/// The longest time that a fetch which had to leave the large lane keeps out of it.
-const REST_MAX: Duration = Duration::from_secs(30);
+/// How long a fetch that had to leave the large lane keeps out of it. Who is next there is told by what each had.
+const REST: Duration = Duration::from_secs(1);
 
 /// The longest time that a heavy visit is at work while others wait, the first time.
 pub(super) const TURN: Duration = Duration::from_secs(2);
@@ -81,6 +84,8 @@ pub struct Place {
     pub lane: FetchLane,
     /// Demand for such places.
     pub demand: Arc<Demand>,
+    /// Who pays for the time in it.
+    pub payer: Payer,
     /// Number of times that the fetch had to leave the large lane because others were waiting.
     pub outpaced: u32,
     /// It gave way often enough: this time it has its turn whoever waits, and had so many such turns before.
@@ -88,36 +93,43 @@ pub struct Place {
 }
 
 impl Place {
-    /// Returns the time for which a fetch that had to leave the large lane stays out of it, so that
-    /// others have their turn.
-    pub fn rest(outpaced: u32) -> Duration {
-        let rest = LARGE_FIRST.all.saturating_mul(doubled(outpaced));
-        rest.min(REST_MAX)
+    /// Returns the time for which a fetch that had to leave the large lane stays out of it.
+    pub fn rest() -> Duration {
+        REST
     }
 
     /// Returns how long a turn of one that keeps its place whoever waits may be, after so many of them.
     pub fn kept_turn(kept: u32) -> Duration {
-        LARGE.all.saturating_mul(doubled(kept))
+        EQUALS.all.saturating_mul(doubled(kept))
     }
 
-    /// Returns how long a heavy visit may be at work while others wait for their turn at that, of whom one had to leave
-    /// no more often than this.
-    pub(super) fn turn(&self, waits: u32) -> Duration {
-        if self.gives_way_to(waits) {
-            TURN
-        } else {
-            TURN * self.times()
+    /// Returns for how many first turns it stays while others want its place that much. `None` if it gives way after
+    /// a longer time only, or not at all.
+    pub(super) fn turns(&self, pressed: Pressed) -> Option<u32> {
+        match pressed {
+            Pressed::No | Pressed::ByEquals => None,
+            _ if self.kept.is_some() => None,
+            Pressed::ByLess => Some(self.times()),
+            Pressed::ByMuchLess => Some(1),
         }
     }
 
-    /// Returns how often it had to leave, as far as that counts when it waits for others.
-    pub(super) fn rank(&self) -> u32 {
-        self.kept.map_or(self.outpaced, |_| 0)
+    /// Returns how long a heavy visit may be at work while others want the lane that much.
+    pub(super) fn heavy_turn(&self, pressed: Pressed) -> Option<Duration> {
+        if pressed == Pressed::No {
+            return None;
+        }
+        let times = self.turns(pressed).unwrap_or(self.times());
+        Some(TURN * times)
     }
 
-    /// Returns whether one that had to leave so often has had less than this one, which had its first turn.
-    fn gives_way_to(&self, waits: u32) -> bool {
-        self.kept.is_none() && waits < self.outpaced.max(1)
+    /// Returns how long what was fetched may be read in a place while others want that much to have it.
+    pub(super) fn reading_turn(&self, pressed: Pressed) -> Option<Duration> {
+        if pressed == Pressed::No {
+            return None;
+        }
+        let first = self.turns(pressed).map(|times| LARGE_FIRST.all * times);
+        Some(first.unwrap_or(EQUALS.all * self.times()))
     }
 
     /// Returns how many times as long as the first time its turn is.
@@ -139,8 +151,10 @@ pub(super) struct Patience {
     holds: Option<FetchLane>,
     /// Time since the start.
     spent: Spent,
-    /// Time since another fetch began to want the large lane.
+    /// Time since another fetch of the same owner began to want the lane.
     hurried: Option<Spent>,
+    /// Time at which it was last looked who waits.
+    looked: Duration,
 }
 
 /// Time that a server was waited for.
@@ -173,6 +187,7 @@ impl Patience {
             seat,
             spent: Spent::default(),
             hurried: None,
+            looked: Duration::ZERO,
         }
     }
 
@@ -181,9 +196,15 @@ impl Patience {
         self.spent.all
     }
 
-    /// Records that the fetch holds the memory of `lane` now.
-    pub(super) fn holds(&mut self, lane: FetchLane) {
+    /// Returns the lane whose memory the fetch holds.
+    pub(super) fn lane(&self) -> Option<FetchLane> {
+        self.holds
+    }
+
+    /// Records that the fetch, whose place is `seat`, holds the memory of `lane` now.
+    pub(super) fn holds(&mut self, lane: FetchLane, seat: &Seat) {
         self.holds = Some(lane);
+        self.seat = seat.clone();
     }
 
     /// Waits for something from the server.
@@ -228,174 +249,61 @@ impl Patience {
     }
 
     fn check(&mut self) -> Result<(), FetchError> {
-        let place = &self.seat.place;
-        let (lane, (waiting, waits)) = (place.lane, place.demand.wanted());
-        let mut is_too_long = self.is_too_long(lane, waiting, waits);
-        if let Some(holds) = self.holds
-            && let Some(waits) = self.seat.budget.waited_for_by(holds)
-        {
-            is_too_long |= self.is_too_long(holds, Waiting::Somebody, waits);
+        let is_wanted = self.is_wanted();
+        if self.spent.all.saturating_sub(self.looked) < LOOK && !is_wanted {
+            return Ok(());
         }
-        if is_too_long {
+        if is_wanted || self.is_over_turn() {
             let seconds = self.waited().as_secs();
             return Err(FetchError::Outpaced { seconds });
         }
+        self.looked = self.spent.all;
         Ok(())
     }
 
-    /// Returns whether the server was waited for too long for a place in this lane, with these waiting, one of whom
-    /// had to leave so often.
-    fn is_too_long(&mut self, lane: FetchLane, waiting: Waiting, waits: u32) -> bool {
-        let bound = match (lane, waiting) {
-            (_, Waiting::Nobody) => return false,
-            (FetchLane::Ordinary, Waiting::Urgently) => URGENTLY_WANTED,
-            (FetchLane::Ordinary, Waiting::Somebody) => WANTED,
-            (FetchLane::Medium, _) => MEDIUM,
-            (FetchLane::Large, _) if self.seat.place.gives_way_to(waits) => {
-                if self.seat.place.lane == FetchLane::Large {
-                    LARGE_FIRST
-                } else {
-                    LARGE_TAKEN
-                }
-            }
-            // What came so far would be lost: it has its time from now on.
-            (FetchLane::Large, _) => {
-                let hurried = self.hurried.get_or_insert_default();
-                return hurried.is_beyond(LARGE, self.seat.place.times());
-            }
+    /// Returns whether the server was waited for too long for an ordinary place.
+    fn is_wanted(&self) -> bool {
+        let place = &self.seat.place;
+        if place.lane > FetchLane::Ordinary {
+            return false;
+        }
+        let is_own = self.holds == Some(FetchLane::Ordinary);
+        let bound = match place.demand.waiting() {
+            Waiting::Urgently => URGENTLY_WANTED,
+            Waiting::Somebody => WANTED,
+            Waiting::Nobody if is_own && self.seat.budget.is_waited_for(place.lane) => WANTED,
+            Waiting::Nobody => return false,
         };
         self.spent.is_beyond(bound, 1)
+    }
+
+    /// Returns whether the server was waited for too long for any of few places.
+    fn is_over_turn(&mut self) -> bool {
+        let Seat { place, turns, .. } = &self.seat;
+        let is_wanted =
+            place.lane > FetchLane::Ordinary && place.demand.waiting() > Waiting::Nobody;
+        let mut is_wanted_by_equals = is_wanted;
+        for (lane, turn) in turns {
+            let first = match (lane, place.lane) {
+                (FetchLane::Large, FetchLane::Large) => LARGE_FIRST,
+                (FetchLane::Large, _) => LARGE_TAKEN,
+                _ => MEDIUM,
+            };
+            let pressed = turn.pressed();
+            is_wanted_by_equals |= pressed > Pressed::No;
+            let times = place.turns(pressed);
+            if times.is_some_and(|times| self.spent.is_beyond(first, times)) {
+                return true;
+            }
+        }
+        if !is_wanted_by_equals {
+            return false;
+        }
+        // What came so far would be lost: it has its time from now on.
+        let hurried = self.hurried.get_or_insert_default();
+        hurried.is_beyond(EQUALS, place.times())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::budget::Budget;
-    use super::*;
-
-    fn patience(lane: FetchLane, outpaced: u32) -> (Patience, Arc<Demand>) {
-        let demand = Arc::new(Demand::default());
-        let place = Place {
-            lane,
-            demand: Arc::clone(&demand),
-            outpaced,
-            kept: None,
-        };
-        let seat = Seat {
-            budget: Arc::new(Budget::new(8)),
-            place,
-        };
-        (Patience::new(seat), demand)
-    }
-
-    /// Returns the number of seconds, at most 1000, that a server sending at this rate keeps a place once
-    /// others wait.
-    fn kept(lane: FetchLane, outpaced: u32, waiting: Waiting, rate: usize) -> u64 {
-        let (mut patience, demand) = patience(lane, outpaced);
-        demand.set(waiting);
-        (1..=1_000)
-            .find(|_| {
-                patience.spend(Duration::from_secs(1));
-                patience.received(rate).is_err()
-            })
-            .unwrap_or(1_000)
-    }
-
-    #[test]
-    fn bytes_earn_time_and_nobody_is_hurried_for_nobody() {
-        use FetchLane::{Large, Medium, Ordinary};
-        for lane in [Ordinary, Medium, Large] {
-            assert_eq!(kept(lane, 0, Waiting::Nobody, 0), 1_000);
-        }
-        assert_eq!(kept(Ordinary, 0, Waiting::Urgently, 0), 2);
-        assert_eq!(kept(Ordinary, 0, Waiting::Somebody, 0), 5);
-        assert_eq!(kept(Medium, 0, Waiting::Somebody, 0), 3);
-        assert_eq!(kept(Medium, 0, Waiting::Somebody, 300 << 10), 3);
-        // However fast it is, the push is too large for these places.
-        assert_eq!(kept(Ordinary, 0, Waiting::Urgently, 2 << 20), 5);
-        assert_eq!(kept(Medium, 0, Waiting::Somebody, 2 << 20), 5);
-        assert_eq!(kept(Large, 0, Waiting::Somebody, 2 << 20), 32);
-        assert_eq!(kept(Large, 0, Waiting::Somebody, 0), 12);
-        assert_eq!(kept(Large, 2, Waiting::Somebody, 0), 42);
-        assert_eq!(kept(Large, 99, Waiting::Somebody, 0), 322);
-    }
-
-    #[test]
-    fn whoever_had_a_turn_in_the_large_lane_gives_way_to_one_that_had_less() {
-        let left_after = |outpaced, kept, waits| {
-            let (mut patience, demand) = patience(FetchLane::Large, outpaced);
-            patience.seat.place.kept = kept;
-            demand.set_of(Waiting::Somebody, waits);
-            (1..=1_000_u32).find(|_| {
-                patience.spend(Duration::from_secs(1));
-                patience.received(2 << 20).is_err()
-            })
-        };
-        // However much it had, one that comes anew waits for no more than a first turn.
-        for outpaced in [0, 1, 7] {
-            assert_eq!(left_after(outpaced, None, 0), Some(4));
-        }
-        assert_eq!(left_after(3, None, 2), Some(4));
-        // To whoever had as much it gives way when it has had its time.
-        assert_eq!(left_after(1, None, 1), Some(62));
-        assert_eq!(left_after(0, None, 1), Some(32));
-        // Once it has given way often enough, it has a turn whoever waits, each longer than the last.
-        assert_eq!(left_after(8, Some(0), 0), Some(32));
-        assert_eq!(left_after(16, Some(1), 0), Some(62));
-    }
-
-    #[test]
-    fn a_large_one_has_its_time_from_when_somebody_comes() {
-        let (mut patience, demand) = patience(FetchLane::Large, 0);
-        patience.spend(Duration::from_secs(500));
-        patience.received(1_000).unwrap();
-        demand.set(Waiting::Somebody);
-        patience.received(0).unwrap();
-        patience.spend(Duration::from_secs(10));
-        patience.received(0).unwrap();
-        patience.spend(Duration::from_secs(1));
-        assert!(patience.received(0).is_err());
-    }
-
-    #[test]
-    fn what_came_at_first_pays_for_nothing_later() {
-        let (mut patience, demand) = patience(FetchLane::Medium, 0);
-        patience.received(15 << 20).unwrap();
-        patience.spend(Duration::from_secs(2));
-        patience.received(0).unwrap();
-        demand.set(Waiting::Somebody);
-        patience.received(0).unwrap();
-        patience.spend(Duration::from_secs(1));
-        assert!(patience.received(100).is_err());
-    }
-
-    #[tokio::test]
-    async fn whoever_waits_for_the_memory_counts_too() {
-        let (mut patience, _) = patience(FetchLane::Ordinary, 0);
-        let budget = Arc::clone(&patience.seat.budget);
-        let _held = budget.admit(FetchLane::Large, 0).await.unwrap();
-        patience.holds(FetchLane::Large);
-        let mut waiter = Box::pin(budget.admit(FetchLane::Large, 0));
-        assert!(futures_util::poll!(&mut waiter).is_pending());
-        patience.received(0).unwrap();
-        patience.spend(LARGE_TAKEN.unpaid + LOOK);
-        assert!(patience.received(0).is_err());
-        drop(waiter);
-        patience.received(0).unwrap();
-        // One that had a turn has to wait longer for one that has had none.
-        let mut waiter = Box::pin(budget.admit(FetchLane::Large, 1));
-        assert!(futures_util::poll!(&mut waiter).is_pending());
-        patience.received(0).unwrap();
-        patience.spend(LARGE.unpaid + LOOK);
-        assert!(patience.received(0).is_err());
-    }
-
-    #[tokio::test]
-    async fn whoever_is_silent_is_left_while_it_is_waited_for() {
-        let (mut patience, demand) = patience(FetchLane::Ordinary, 0);
-        demand.set(Waiting::Urgently);
-        let error = patience.wait(std::future::pending::<()>()).await;
-        assert!(matches!(error, Err(FetchError::Outpaced { seconds: 1 })));
-        assert!(patience.waited() < Duration::from_secs(3));
-    }
-}
+mod tests;

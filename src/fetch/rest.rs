@@ -124,9 +124,8 @@ impl Progress {
             total,
         };
         let mut objects = Objects::new(&self.held, listing, allowed, weight)?;
-        objects.walk(|_| true, weight, &mut |object, _| {
-            shown.show(&object);
-            Ok(())
+        objects.walk(|_| true, weight, &mut |object, weight| {
+            shown.show(&object, weight)
         })?;
         Ok(objects.skipped())
     }

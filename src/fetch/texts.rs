@@ -1,5 +1,8 @@
 //! Texts of a pushed range, shown one at a time.
 
+use std::cell::RefCell;
+use std::fmt;
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use gix_hash::ObjectId;
@@ -41,6 +44,43 @@ pub struct Text<'a> {
     pub path_is_cut: bool,
     /// Contents of the text.
     pub data: &'a [u8],
+    /// Whether there is time left to look at it.
+    pub breath: Breath<'a>,
+}
+
+impl Text<'_> {
+    /// Returns a reader of the contents, which fails once others have waited for too long. The text is shown again
+    /// another time then.
+    pub fn reader(&self) -> impl Read {
+        TextReader {
+            data: self.data,
+            breath: self.breath,
+        }
+    }
+}
+
+/// Whether there is time left for a text: a single one can take long to look at.
+#[derive(Clone, Copy, Default)]
+pub struct Breath<'a>(Option<&'a dyn Fn() -> bool>);
+
+impl fmt::Debug for Breath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Breath")
+    }
+}
+
+struct TextReader<'a> {
+    data: &'a [u8],
+    breath: Breath<'a>,
+}
+
+impl Read for TextReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.breath.0.is_some_and(|goes_on| !goes_on()) {
+            return Err(io::Error::other("others waited for too long"));
+        }
+        self.data.read(buffer)
+    }
 }
 
 /// Parts of a range that were not shown.
@@ -226,18 +266,21 @@ impl Shown<'_> {
         read_history(objects, weight, &mut self.history, self.each)?;
         let mut trees = Trees::default();
         objects.walk(|kind| kind == Kind::Tree, weight, &mut |object, weight| {
-            self.show(&object);
+            self.show(&object, weight)?;
             trees.add(object.id, object.data, weight)
         })?;
         self.paths = Paths::new(&self.history, trees, weight)?;
-        objects.walk(|kind| kind == Kind::Blob, weight, &mut |object, _| {
-            self.show(&object);
-            Ok(())
+        objects.walk(|kind| kind == Kind::Blob, weight, &mut |object, weight| {
+            self.show(&object, weight)
         })
     }
 
-    /// Shows an object.
-    pub(super) fn show(&mut self, object: &Object<'_>) {
+    /// Shows an object, while others do not wait for too long.
+    pub(super) fn show(
+        &mut self,
+        object: &Object<'_>,
+        weight: &mut Weight,
+    ) -> Result<(), FetchError> {
         let text = match object.kind {
             Kind::Commit => Text {
                 commit: Some(object.id),
@@ -256,7 +299,7 @@ impl Shown<'_> {
                 }
             }
         };
-        (self.each)(text);
+        show(text, weight, self.each)
     }
 
     /// Counts objects that were not shown.
@@ -285,17 +328,39 @@ fn read_history(
         &mut |object, weight| {
             if object.kind == Kind::Commit {
                 let commit = Some(object.id);
-                each(Text {
+                let text = Text {
                     commit,
                     ..text(TextKind::Commit, &object)
-                });
+                };
+                show(text, weight, each)?;
                 history.add_commit(object.id, object.data, weight)
             } else {
-                each(text(TextKind::Tag, &object));
+                show(text(TextKind::Tag, &object), weight, each)?;
                 history.add_tag(object.id, object.data, weight)
             }
         },
     )
+}
+
+/// Shows a text. Whoever looks at it may find that there is no time left, and ends then.
+fn show(
+    text: Text<'_>,
+    weight: &mut Weight,
+    each: &mut dyn FnMut(Text<'_>),
+) -> Result<(), FetchError> {
+    let state = RefCell::new((weight, Ok(())));
+    let goes_on = || {
+        let (weight, ended) = &mut *state.borrow_mut();
+        if ended.is_ok() {
+            *ended = weight.work(0);
+        }
+        ended.is_ok()
+    };
+    each(Text {
+        breath: Breath(Some(&goes_on)),
+        ..text
+    });
+    state.into_inner().1
 }
 
 /// Returns the text of an object, without commit and path.
@@ -307,6 +372,7 @@ fn text<'a>(kind: TextKind, object: &Object<'a>) -> Text<'a> {
         path: None,
         path_is_cut: false,
         data: object.data,
+        breath: Breath::default(),
     }
 }
 

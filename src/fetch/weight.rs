@@ -1,6 +1,6 @@
 //! Accounting of the memory and work needed to read what was fetched.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,8 @@ use rustix::time::{ClockId, clock_gettime};
 use super::FetchError;
 use super::budget::{FetchLane, Seat};
 use super::demand::Waiting;
-use super::patience::{Place, TURN};
+use super::ledger::{Ledger, Turn};
+use super::patience::Place;
 
 /// Maximum memory of a visit that does not need the lane of heavy visits, in bytes.
 const LIGHT_VISIT: usize = 1 << 20;
@@ -46,6 +47,9 @@ const LARGE_PATIENCE: Duration = Duration::from_mins(1);
 /// Interval at which the demand for the place is checked.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Processor time between two looks for those who wait for the lane.
+const LOOK_BUSY: Duration = Duration::from_millis(20);
+
 fn lane_patience(place: &Place) -> Duration {
     match place.lane {
         FetchLane::Ordinary if place.demand.waiting() > Waiting::Nobody => WANTED_PATIENCE,
@@ -58,65 +62,50 @@ fn lane_patience(place: &Place) -> Duration {
 /// Lane of heavy visits: one at a time.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
-    state: Mutex<LaneState>,
+    taken: Mutex<bool>,
     freed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct LaneState {
-    taken: bool,
-    /// Those who wait: how often each had to leave the large lane.
-    waiting: Vec<u32>,
-}
-
-impl LaneState {
-    /// Returns whether one that waits so may not have the lane: somebody has it, or had less of it so far and waits too.
-    fn is_for_others(&self, rank: u32) -> bool {
-        self.taken || self.waiting.iter().any(|waits| *waits < rank)
-    }
+    /// Who had it lately, and who waits.
+    ledger: Arc<Ledger>,
 }
 
 impl Lane {
-    /// Takes the lane, waiting for it as long as the place allows. Fails at once if too many visits are
-    /// waiting already. Blocks the thread.
-    fn take(&self, place: &Place) -> Result<(), FetchError> {
-        let mut state = self.state();
+    /// Takes the lane, waiting for it as long as the place allows, and until none waits that had less of it. Fails at
+    /// once if too many visits are waiting already. Blocks the thread.
+    fn take(&self, place: &Place) -> Result<Turn, FetchError> {
+        let mut taken = self.taken();
         let is_ordinary = place.lane == FetchLane::Ordinary;
-        if state.taken && is_ordinary && state.waiting.len() >= WAITING_VISITS {
+        if *taken && is_ordinary && self.ledger.waiting() >= WAITING_VISITS {
             return Err(FetchError::Busy);
         }
-        let (begun, rank) = (Instant::now(), place.rank());
-        state.waiting.push(rank);
-        while state.is_for_others(rank) {
+        let begun = Instant::now();
+        let waiter = self.ledger.wait(&place.payer);
+        let is_kept = place.kept.is_some();
+        let is_for_others =
+            |taken: bool| taken || (!is_kept && self.ledger.is_for_others(&place.payer));
+        while is_for_others(*taken) {
             let left = lane_patience(place).saturating_sub(begun.elapsed());
             if left.is_zero() {
                 break;
             }
-            let waited = self.freed.wait_timeout(state, left.min(LOOK));
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let woken = self.freed.wait_timeout(taken, left.min(LOOK));
+            taken = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
-        if let Some(at) = state.waiting.iter().position(|waits| *waits == rank) {
-            state.waiting.swap_remove(at);
-        }
-        if state.is_for_others(rank) {
+        let is_for_others = is_for_others(*taken);
+        drop(waiter);
+        if is_for_others {
             return Err(FetchError::Busy);
         }
-        state.taken = true;
-        Ok(())
-    }
-
-    /// Returns how often those who wait had to leave the large lane, at least; `None` when nobody waits.
-    fn wanted_by(&self) -> Option<u32> {
-        self.state().waiting.iter().min().copied()
+        *taken = true;
+        Ok(self.ledger.begin(&place.payer))
     }
 
     fn give_back(&self) {
-        self.state().taken = false;
+        *self.taken() = false;
         self.freed.notify_all();
     }
 
-    fn state(&self) -> MutexGuard<'_, LaneState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn taken(&self) -> MutexGuard<'_, bool> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -125,11 +114,14 @@ impl Lane {
 #[derive(Debug)]
 pub(super) struct Weight {
     seat: Seat,
-    is_heavy: bool,
+    /// The turn in the lane of heavy visits.
+    heavy: Option<Turn>,
     held: usize,
     worked: u64,
     /// Processor time since the visit began or, if it holds the lane, since it took it.
     busy: Duration,
+    /// The processor time at which it was last looked who waits.
+    looked: Duration,
     timer: Timer,
 }
 
@@ -169,10 +161,11 @@ impl Weight {
     pub(super) fn new(seat: &Seat) -> Self {
         Self {
             seat: seat.clone(),
-            is_heavy: false,
+            heavy: None,
             held: 0,
             worked: 0,
             busy: Duration::ZERO,
+            looked: Duration::ZERO,
             timer: Timer::start(),
         }
     }
@@ -226,19 +219,33 @@ impl Weight {
     /// # Errors
     ///
     /// As for [`hold`](Self::hold), and [`FetchError::Outpaced`] if other visits have waited for the lane
-    /// for too long.
+    /// for too long, or other fetches for the place.
     pub(super) fn work(&mut self, bytes: u64) -> Result<(), FetchError> {
         self.worked = self.worked.saturating_add(bytes);
         self.busy += self.timer.lap();
-        let Seat { budget, place } = &self.seat;
-        if self.is_heavy {
-            let is_over = |waits| self.busy > place.turn(waits);
-            if self.busy > TURN && budget.heavy.wanted_by().is_some_and(is_over) {
-                let seconds = self.busy.as_secs();
-                return Err(FetchError::Outpaced { seconds });
-            }
-        } else if self.worked > LIGHT_WORK || self.busy > LIGHT_TIME {
+        let is_light = self.worked <= LIGHT_WORK && self.busy <= LIGHT_TIME;
+        if self.heavy.is_none() && !is_light {
             self.need_lane()?;
+        }
+        if self.busy.saturating_sub(self.looked) < LOOK_BUSY {
+            return Ok(());
+        }
+        self.looked = self.busy;
+        self.give_way()
+    }
+
+    fn give_way(&self) -> Result<(), FetchError> {
+        let Seat { place, turns, .. } = &self.seat;
+        let heavy = self.heavy.as_ref();
+        let heavy = heavy.and_then(|turn| place.heavy_turn(turn.pressed()));
+        let is_over = |turn: &Turn| {
+            let longest = place.reading_turn(turn.pressed());
+            longest.is_some_and(|longest| turn.lasts() > longest)
+        };
+        if heavy.is_some_and(|turn| self.busy > turn) || turns.iter().any(|(_, turn)| is_over(turn))
+        {
+            let seconds = self.busy.as_secs();
+            return Err(FetchError::Outpaced { seconds });
         }
         Ok(())
     }
@@ -257,7 +264,7 @@ impl Weight {
 
     /// Returns `true` if the visit holds the lane of heavy visits.
     pub(super) fn is_heavy(&self) -> bool {
-        self.is_heavy
+        self.heavy.is_some()
     }
 
     /// Releases everything but `bytes`.
@@ -271,11 +278,10 @@ impl Weight {
     }
 
     fn need_lane(&mut self) -> Result<(), FetchError> {
-        if !self.is_heavy {
-            let Seat { budget, place } = &self.seat;
-            budget.heavy.take(place)?;
-            self.is_heavy = true;
-            self.busy = Duration::ZERO;
+        if self.heavy.is_none() {
+            let Seat { budget, place, .. } = &self.seat;
+            self.heavy = Some(budget.heavy.take(place)?);
+            (self.busy, self.looked) = (Duration::ZERO, Duration::ZERO);
         }
         Ok(())
     }
@@ -283,126 +289,12 @@ impl Weight {
 
 impl Drop for Weight {
     fn drop(&mut self) {
-        if self.is_heavy {
+        if let Some(turn) = self.heavy.take() {
+            drop(turn);
             self.seat.budget.heavy.give_back();
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::super::budget::Budget;
-    use super::*;
-
-    fn heavy(seat: &Seat) -> std::thread::JoinHandle<bool> {
-        let seat = seat.clone();
-        std::thread::spawn(move || Weight::new(&seat).work(LIGHT_WORK + 1).is_ok())
-    }
-
-    /// Threads that want the lane take turns, and only a limited number of them wait in ordinary places.
-    #[test]
-    fn one_heavy_visit_at_a_time_and_few_that_wait() {
-        let seat = Seat::alone();
-        let mut first = Weight::new(&seat);
-        assert!(first.hold(LIGHT_VISIT + 1).unwrap());
-        assert!(!first.hold(HEAVY_VISIT).unwrap());
-        let lane = &seat.budget.heavy;
-        let waiting: Vec<_> = (0..WAITING_VISITS).map(|_| heavy(&seat)).collect();
-        while lane.state().waiting.len() < WAITING_VISITS {
-            std::thread::yield_now();
-        }
-        assert!(!heavy(&seat).join().unwrap());
-        let medium = Seat {
-            place: Place {
-                lane: FetchLane::Medium,
-                ..Place::default()
-            },
-            ..seat.clone()
-        };
-        let patient = heavy(&medium);
-        while lane.state().waiting.len() <= WAITING_VISITS {
-            std::thread::yield_now();
-        }
-        let mut light = Weight::new(&seat);
-        assert!(light.hold(LIGHT_VISIT).unwrap());
-        light.work(LIGHT_WORK).unwrap();
-        drop(first);
-        assert!(waiting.into_iter().all(|thread| thread.join().unwrap()));
-        assert!(patient.join().unwrap());
-    }
-
-    /// A visit in the large lane that had to leave it before has a longer turn, unless one waits that had less.
-    #[test]
-    fn a_longer_turn_is_for_when_nobody_waits_that_had_less() {
-        let alone = Seat::alone();
-        let large = |outpaced| Seat {
-            place: Place {
-                lane: FetchLane::Large,
-                outpaced,
-                ..Place::default()
-            },
-            ..alone.clone()
-        };
-        let lane = &alone.budget.heavy;
-        let mut first = Weight::new(&large(3));
-        first.work(LIGHT_WORK + 1).unwrap();
-        first.busy = TURN * 2;
-        let equal = heavy(&large(3));
-        while lane.wanted_by() != Some(3) {
-            thread::yield_now();
-        }
-        first.work(0).unwrap();
-        let fresh = heavy(&large(0));
-        while lane.wanted_by() != Some(0) {
-            thread::yield_now();
-        }
-        assert!(matches!(first.work(0), Err(FetchError::Outpaced { .. })));
-        drop(first);
-        assert!(fresh.join().unwrap() && equal.join().unwrap());
-    }
-
-    #[test]
-    fn an_ordinary_place_is_not_kept_for_the_lane() {
-        let seat = Seat {
-            budget: Arc::new(Budget::new(8)),
-            place: Place::default(),
-        };
-        let mut first = Weight::new(&seat);
-        first.work(LIGHT_WORK + 1).unwrap();
-        let begun = Instant::now();
-        let waiting = heavy(&seat);
-        // It waits a few seconds, unless others want its place.
-        seat.place.demand.set(Waiting::Somebody);
-        assert!(!waiting.join().unwrap());
-        assert!(begun.elapsed() < Duration::from_secs(10));
-        assert!(seat.budget.heavy.state().waiting.is_empty());
-    }
-
-    #[test]
-    fn slow_texts_are_heavy_and_leave_when_others_have_waited() {
-        let seat = Seat::alone();
-        let mut slow = Weight::new(&seat);
-        slow.work(1).unwrap();
-        assert!(!slow.is_heavy());
-        slow.busy = LIGHT_TIME;
-        while !slow.is_heavy() {
-            slow.work(0).unwrap();
-        }
-        slow.busy = TURN;
-        slow.work(0).unwrap();
-        let waiting = heavy(&seat);
-        while seat.budget.heavy.wanted_by().is_none() {
-            std::thread::yield_now();
-        }
-        let ended = loop {
-            if let Err(error) = slow.work(0) {
-                break error;
-            }
-        };
-        assert!(matches!(ended, FetchError::Outpaced { seconds: 2.. }));
-        drop(slow);
-        assert!(waiting.join().unwrap());
-    }
-}
+mod tests;

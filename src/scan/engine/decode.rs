@@ -86,9 +86,10 @@ fn characters_from(text: &[u8], at: usize) -> impl Iterator<Item = (u8, usize)> 
     })
 }
 
-/// Returns the values and offsets of the base64 characters before `at`, in the order of the text.
+/// Returns the values and offsets of the base64 characters before `at`, in the order of the text, with room for all
+/// others.
 fn characters_before(text: &[u8], at: usize) -> Vec<(u8, usize)> {
-    let mut characters = Vec::new();
+    let mut characters = Vec::with_capacity(text.len());
     let mut rest = &text[..at];
     loop {
         rest = &rest[..rest.len() - fold_before(rest)];

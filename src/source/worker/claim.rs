@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::scarce::{Candidate, Scarce};
 use super::shares::{Shares, is_urgent};
 use super::{Run, Worker, WorkerParts};
-use crate::fetch::Waiting;
+use crate::fetch::{FetchLane, Ledger, Payer, Waiting};
 use crate::store::{Claimable, Lane, NewWorkItem, Priority, Queue, StoreError, WorkItem};
 
 /// The most hosts that are found at a time.
@@ -309,10 +309,24 @@ impl Worker {
             round.note_served(lane.lane, self.served_as(&next.host));
             chosen.push(next.id);
         }
-        let least = lane.least_outpaced(&candidates, |host| self.knows(host));
-        let demand = self.shared.demands.of(lane.lane, true);
-        demand.set_of(waiting, least.unwrap_or(u32::MAX));
+        if lane.lane == Lane::Alone {
+            self.shared.demands.of(lane.lane, true).set(waiting);
+        } else {
+            let hurrying = lane.hurrying(&candidates, |host| self.knows(host));
+            let hurrying = hurrying.filter(|_| waiting > Waiting::Nobody);
+            let payers = hurrying.map(|next| next.payer.clone());
+            self.ledger(lane.lane).tell(payers);
+        }
         Ok(chosen)
+    }
+
+    /// The accounts of a lane that has but few places.
+    fn ledger(&self, lane: Lane) -> &Ledger {
+        let fetcher = &self.shared.parts.fetcher;
+        fetcher.ledger(match lane {
+            Lane::Medium => FetchLane::Medium,
+            Lane::Ordinary | Lane::Large | Lane::Alone => FetchLane::Large,
+        })
     }
 
     /// Returns what may be taken next in a lane, of some hosts the first items.
@@ -321,10 +335,13 @@ impl Worker {
         lane: &Scarce<'_>,
         round: &mut Round,
     ) -> Result<Vec<Candidate>, StoreError> {
+        let (ledger, now) = (self.ledger(lane.lane), std::time::Instant::now());
         let mut queues = self.queues(lane.lane, Priority::Backfill, round).await?;
-        queues.sort_by_key(|queue| {
-            let served = round.served(lane.lane, self.served_as(&queue.host));
-            (queue.priority, lane.of_host(&queue.host), served)
+        queues.sort_by_cached_key(|queue| {
+            let group = self.served_as(&queue.host);
+            let used = ledger.used(&Payer::new(group, &queue.host, ""), now);
+            let served = round.served(lane.lane, group);
+            (queue.priority, lane.of_host(&queue.host), used, served)
         });
         let mut candidates = Vec::new();
         let mut fronts = 0;
@@ -332,15 +349,20 @@ impl Worker {
             let mut front = self.front(queue, Vec::new()).await?;
             front.retain(|item| !lane.has_repository(&queue.host, &item.repository_id));
             fronts += usize::from(!front.is_empty());
-            candidates.extend(front.into_iter().map(|item| Candidate {
-                id: item.id,
-                priority: queue.priority,
-                host: queue.host.clone(),
-                repository_id: item.repository_id,
-                owner: item.owner,
-                deaths: item.deaths,
-                outpaced: self.shared.slow.outpaced(item.id),
-                is_due: false,
+            candidates.extend(front.into_iter().map(|item| {
+                let payer = Payer::new(self.served_as(&queue.host), &queue.host, &item.owner);
+                Candidate {
+                    id: item.id,
+                    priority: queue.priority,
+                    host: queue.host.clone(),
+                    repository_id: item.repository_id,
+                    owner: item.owner,
+                    deaths: item.deaths,
+                    outpaced: self.shared.slow.outpaced(item.id),
+                    used: ledger.used(&payer, now),
+                    payer,
+                    is_due: false,
+                }
             }));
             if fronts >= FRONTS_MAX {
                 break;

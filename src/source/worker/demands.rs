@@ -12,9 +12,9 @@ pub(super) struct Demands {
     known: Arc<Demand>,
     /// The same of all other hosts, which have but a few of them.
     strangers: Arc<Demand>,
-    medium: Arc<Demand>,
-    large: Arc<Demand>,
     alone: Arc<Demand>,
+    /// For places in which time is accounted for instead.
+    none: Arc<Demand>,
 }
 
 impl Demands {
@@ -23,8 +23,7 @@ impl Demands {
         match lane {
             Lane::Ordinary if is_known => &self.known,
             Lane::Ordinary => &self.strangers,
-            Lane::Medium => &self.medium,
-            Lane::Large => &self.large,
+            Lane::Medium | Lane::Large => &self.none,
             Lane::Alone => &self.alone,
         }
     }

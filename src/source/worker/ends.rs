@@ -135,7 +135,7 @@ impl Shared {
             }
             Lane::Large | Lane::Alone if !self.is_patient(item) => End::Failed(why),
             Lane::Large | Lane::Alone => {
-                let wait = Place::rest(self.slow.outpaced(item.id));
+                let wait = Place::rest();
                 self.slow.note_outpaced(item.id);
                 End::Later { wait, why }
             }

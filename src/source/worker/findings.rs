@@ -8,7 +8,7 @@ use super::place::{Places, TextPlace};
 use crate::fetch::{ObjectId, Text, TextKind};
 use crate::keyformat::KeyValue;
 use crate::respond::{Candidates, Line, PlaceIndex, Responder, Sighting};
-use crate::scan::{Engine, Scanner};
+use crate::scan::{Candidate, Engine, Scanner};
 use crate::store::{Reason, StoreError};
 
 /// Candidates that are held before they are looked up.
@@ -21,6 +21,9 @@ const MAX_SIGHTINGS: usize = 128;
 /// The most candidates of one item that are looked up. What is more is counted: nobody has so many keys, and
 /// each look-up is work for the database.
 const MAX_LOOKUPS: usize = 200_000;
+
+/// Size of a text, in bytes, from which on it can take so long to scan that it is asked meanwhile whether others wait.
+const LONG: usize = 256 << 10;
 
 /// Who is told of what is found, from a thread that blocks.
 #[derive(Clone, Copy)]
@@ -124,7 +127,7 @@ impl<'a> Findings<'a> {
         let mut any = false;
         let mut place = None;
         let (found, places) = (&mut self.found, self.places);
-        self.scanner.scan_text(text.data, &mut |candidate| {
+        let mut add = |candidate: Candidate| {
             any = true;
             // Lines of a commit or tree are not lines that anybody can look up.
             let recorded = (text.kind == TextKind::Blob).then_some(candidate.line);
@@ -133,8 +136,14 @@ impl<'a> Findings<'a> {
                 recorded,
             };
             found.add(candidate.value, line, &mut place, places, text);
-        });
-        if !any && text.kind == TextKind::Blob {
+        };
+        let read = if text.data.len() > LONG {
+            self.scanner.scan(&mut text.reader(), &mut add)
+        } else {
+            self.scanner.scan_text(text.data, &mut add);
+            Ok(0)
+        };
+        if !any && read.is_ok() && text.kind == TextKind::Blob {
             self.clean.add_of(&mut self.clean_blobs, text.id);
         }
     }

@@ -168,7 +168,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::fetch::{ObjectId, TextKind};
+    use crate::fetch::{Breath, ObjectId, TextKind};
     use crate::keyformat::FormatSet;
     use crate::store::{Priority, WorkKind};
 
@@ -206,6 +206,7 @@ mod tests {
             path,
             path_is_cut: false,
             data: b"",
+            breath: Breath::default(),
         }
     }
 

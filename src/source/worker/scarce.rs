@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
+use crate::fetch::{Payer, Used};
 use crate::store::{Lane, NewWorkItem, Priority, WorkItem, owner};
 
 /// An item that may be taken.
@@ -19,6 +20,9 @@ pub(super) struct Candidate {
     pub(super) deaths: u32,
     /// How often it had to leave the large lane because others waited.
     pub(super) outpaced: u32,
+    /// Who pays for its time, and what he used of the lane's lately.
+    pub(super) payer: Payer,
+    pub(super) used: Used,
     /// Whether it is due all the same: it has waited for the longest time of those that had to.
     pub(super) is_due: bool,
 }
@@ -79,9 +83,9 @@ impl<'h> Scarce<'h> {
         self.repositories.contains_key(&name)
     }
 
-    /// The one that is next: the most urgent; among equals what is due, and else of whichever owner and host have the
-    /// fewest places, what had to leave the least often, and whose host has had none for the longest time, as `served`
-    /// tells. What is to be alone comes after all others: they are
+    /// The one that is next: the most urgent; among equals of whichever owner and host have the fewest places, and used
+    /// the least of the lane's time lately; of those what is due, what had to leave the least often, and whose host has
+    /// had no place for the longest time, as `served` tells. What is to be alone comes after all others: they are
     /// likely none of them the reason of any death.
     pub(super) fn next<'c>(
         &self,
@@ -96,9 +100,10 @@ impl<'h> Scarce<'h> {
             (
                 is_deadly(next.deaths),
                 next.priority,
-                !next.is_due,
                 of_owner,
                 of_host,
+                next.used,
+                !next.is_due,
                 next.outpaced,
                 served(&next.host),
             )
@@ -125,21 +130,19 @@ impl<'h> Scarce<'h> {
         held.any(|item| next.priority <= item.priority)
     }
 
-    /// Returns how often those that may hurry the ones with places had to leave, at least. No host that the configuration
-    /// does not name hurries one that it does.
-    pub(super) fn least_outpaced(
+    /// Returns those that may hurry the ones with places, if they had less of the lane's time. No host that the
+    /// configuration does not name hurries one that it does.
+    pub(super) fn hurrying<'c>(
         &self,
-        candidates: &[Candidate],
+        candidates: &'c [Candidate],
         knows: impl Fn(&str) -> bool,
-    ) -> Option<u32> {
+    ) -> impl Iterator<Item = &'c Candidate> {
         let is_of_known = self.held.iter().all(|item| knows(&item.host));
-        let hurries = |next: &&Candidate| {
+        candidates.iter().filter(move |next| {
             self.is_wanted_by(next)
                 && !self.has_repository(&next.host, &next.repository_id)
                 && (!is_of_known || knows(&next.host))
-        };
-        let hurrying = candidates.iter().filter(hurries);
-        hurrying.map(|next| next.outpaced).min()
+        })
     }
 }
 
@@ -151,6 +154,7 @@ mod tests {
 
     use super::super::pauses::tests::item;
     use super::*;
+    use crate::fetch::Ledger;
 
     fn candidate(host: &str, owner: &str, repository: &str, priority: Priority) -> Candidate {
         Candidate {
@@ -161,6 +165,8 @@ mod tests {
             owner: owner.to_owned(),
             deaths: 0,
             outpaced: 0,
+            payer: Payer::new(host, host, owner),
+            used: Used::default(),
             is_due: false,
         }
     }
@@ -234,16 +240,31 @@ mod tests {
         assert_eq!(taken(lane(), &candidates), ["1", "2", "3"]);
         let held = held(Lane::Large, "b", "9", 0);
         let one = Scarce::new(Lane::Large, 1, &[&held]);
-        assert_eq!(one.least_outpaced(&candidates, |_| true), Some(0));
-        assert_eq!(one.least_outpaced(&candidates[2..], |_| true), Some(1));
         // Strangers hurry strangers only.
-        let hurried = |known: &str| one.least_outpaced(&candidates, |host| known.contains(host));
-        assert_eq!(hurried(""), Some(0));
-        assert_eq!(hurried("bc"), Some(0));
-        assert_eq!(
-            one.least_outpaced(&candidates[2..], |host| host == "b"),
-            None
-        );
+        let hurrying = |known: &str| {
+            one.hurrying(&candidates, |host| known.contains(host))
+                .count()
+        };
+        assert_eq!(["", "bc", "b", "abc"].map(hurrying), [3, 2, 1, 3]);
+    }
+
+    #[test]
+    fn whoever_used_less_of_the_time_is_next_however_many_others_have_come() {
+        let ledger = Ledger::default();
+        let mut candidates = [
+            candidate("a", "mallory", "1", Webhook),
+            candidate("a", "alice", "2", Webhook),
+            candidate("b", "bob", "3", Webhook),
+        ];
+        candidates[0].is_due = true;
+        candidates[2].outpaced = 9;
+        ledger.charge(&candidates[0].payer, 3.0);
+        let now = std::time::Instant::now();
+        for next in &mut candidates {
+            next.used = ledger.used(&next.payer, now);
+        }
+        let order = taken(Scarce::new(Lane::Large, 9, &[]), &candidates);
+        assert_eq!(order, ["3", "2", "1"]);
     }
 
     #[test]

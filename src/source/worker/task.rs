@@ -13,12 +13,13 @@ use super::pauses::Failure;
 use super::place::Places;
 use super::{Origin, Shared, WorkerParts, lineage};
 use crate::fetch::{
-    FetchError, FetchLane, FetchLimits, ObjectId, Place, RangeRequest, RepositoryName, Visited,
+    FetchError, FetchLane, FetchLimits, ObjectId, Payer, Place, RangeRequest, RepositoryName,
+    Visited,
 };
 use crate::source::Installation;
 use crate::source::apart::apart;
 use crate::store::{
-    Descendant, Fetched, HOST_LEFT_ALONE, Lane, NewWorkItem, Priority, WorkItem, WorkKind,
+    Descendant, Fetched, HOST_LEFT_ALONE, Lane, NewWorkItem, Priority, WorkItem, WorkKind, owner,
 };
 
 /// How long an app may take to give a token.
@@ -81,6 +82,7 @@ impl Shared {
     fn place(&self, item: &WorkItem, is_known: bool) -> Place {
         let outpaced = self.slow.outpaced(item.id);
         let host = if is_known { &*item.range.host } else { "" };
+        let owner = owner(&item.range.repository);
         Place {
             lane: match item.lane {
                 Lane::Ordinary => FetchLane::Ordinary,
@@ -90,6 +92,7 @@ impl Shared {
                 Lane::Large | Lane::Alone => FetchLane::Large,
             },
             demand: Arc::clone(self.demands.of(item.lane, is_known)),
+            payer: Payer::new(host, &item.range.host, &owner),
             outpaced,
             kept: self.slow.keep(item.id, host),
         }

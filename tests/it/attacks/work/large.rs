@@ -41,6 +41,13 @@ const IN_TIME: Duration = if cfg!(debug_assertions) {
     PROMISED
 };
 
+/// So much of what is slow to scan takes a minute and more.
+const SLOW_BYTES: usize = if cfg!(debug_assertions) {
+    8 << 20
+} else {
+    31 << 20
+};
+
 /// They send so fast that they are no slow servers, and so slowly that their pushes take minutes.
 async fn paced() -> Slow {
     Slow::start(How::Streams(SIZE, 2 << 20)).await
@@ -130,5 +137,86 @@ async fn large_pushes_of_slow_servers_end_though_they_give_way() {
     running.stop().await;
     let tries = "SELECT MAX(tries) FROM work_items";
     assert_eq!(database.count(tries).await, 1);
+    database.remove().await;
+}
+
+/// One new push after the other has its first turn in the large place. That is one host's time, and none of another's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ever_new_large_pushes_do_not_hold_up_one_of_another_host() {
+    let (database, house) = sqlite().await;
+    let shop = Shop::open().await;
+    let slow = paced().await;
+    // Longer than a first turn.
+    let sends = How::Passes(shop.forge.url(), Duration::ZERO, 4 << 20);
+    let healthy = Slow::start(sends).await;
+    let (key, large) = house.leak_beside(&shop, 1).await;
+    let origins = [
+        origin("healthy.example", &healthy.url),
+        origin("slow.example", &slow.url),
+    ];
+    let worker = house.worker_of(origins, limits(), hasty());
+    let running = Running::start(worker);
+    let attack = async {
+        for n in 0.. {
+            let hostile = NewWorkItem {
+                repository: format!("mallory/shop-{n}"),
+                ..slow.push(&house, "slow.example", n)
+            };
+            house.add_items(&[hostile]).await;
+            sleep(Duration::from_secs(2)).await;
+        }
+    };
+    let revoked = async {
+        until("the place is taken", async || {
+            database.count(HELD).await == 1
+        })
+        .await;
+        sleep(Duration::from_secs(4)).await;
+        let host = "healthy.example".to_owned();
+        house.add_items(&[NewWorkItem { host, ..large }]).await;
+        let begun = Instant::now();
+        while !house.is_revoked(&key).await {
+            assert!(begun.elapsed() < IN_TIME * 2, "not revoked in time");
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        () = attack => {}
+        () = revoked => {}
+    }
+    assert_eq!(house.counts().await.dead, 0);
+    running.stop().await;
+    database.remove().await;
+}
+
+/// A single file may take longer to scan than others can be kept waiting.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_slow_to_scan_does_not_hold_up_a_heavy_push_of_another_host() {
+    let (database, house) = sqlite().await;
+    let shop = Shop::open().await;
+    let (key, value) = house.issue(false).await;
+    let leak = shop.push(&[
+        ("large", noise(3, 2 << 20)),
+        ("leak.env", value.expose().as_bytes().to_vec()),
+    ]);
+    // The beginning of a key in base64, again and again: each is looked at.
+    let hits = b"eDU3NGNrNHU3aHh4".repeat(SLOW_BYTES / 16);
+    let hostile = shop.push(&[("slow", hits)]);
+    let origins = ["slow.example", "git.example"].map(|host| origin(host, &shop.forge.url()));
+    let worker = house.worker_of(origins, FetchLimits::default(), hasty());
+    let of = |host: &str, pushed| NewWorkItem {
+        host: host.to_owned(),
+        repository_id: host.to_owned(),
+        priority: Priority::Webhook,
+        ..house.item(pushed)
+    };
+    house.add_items(&[of("slow.example", &hostile)]).await;
+    let running = Running::start(worker);
+    sleep(Duration::from_secs(2)).await;
+    house.add_items(&[of("git.example", &leak)]).await;
+    until("it is revoked", async || house.is_revoked(&key).await).await;
+    // It was not waited for.
+    assert_eq!(house.counts().await.done, 1, "the slow one goes on");
+    running.stop().await;
     database.remove().await;
 }
