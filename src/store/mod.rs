@@ -33,6 +33,7 @@ mod page;
 mod pool;
 mod prune;
 mod queue;
+mod read;
 mod ready;
 mod retry;
 mod room;
@@ -41,6 +42,7 @@ mod shelf;
 mod source_work;
 mod sources;
 mod sql;
+mod statements;
 mod tokens;
 mod turns;
 mod tx;
@@ -88,20 +90,21 @@ pub use work::{
 
 use crate::keyformat::Peppers;
 use connect::Db;
+use read::Read;
 use ready::Ready;
-use sql::{Arg, Fields, Sql, postgres_args, sqlite_args};
+use sql::Fields;
 
-/// How long an operation waits for its turn, for a connection and for the begin of its transaction. Whoever
-/// waits 10 s for an answer, as partners do, gets one.
+/// Time limit for an operation to get its turn, a connection and the start of its transaction. It is below the
+/// 10 s that partners wait for an answer.
 const TURN_WAIT: Duration = Duration::from_secs(7);
 
-/// How long a statement may take, and how long a commit.
+/// Time limit of a statement, and of a commit.
 const STATEMENT_WAIT: Duration = Duration::from_secs(7);
 
-/// The same for what nobody waits for.
+/// Time limit of a statement or commit that nobody waits for.
 const HOUSEKEEPING_WAIT: Duration = Duration::from_mins(1);
 
-/// How to open a [`Store`].
+/// Options for opening a [`Store`].
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
     /// `sqlite://path/to/file.db` (relative to the working folder) or `postgres://user@host/database`.
@@ -110,7 +113,7 @@ pub struct StoreOptions {
     pub peppers: Peppers,
     /// The most connections to PostgreSQL at a time. SQLite needs no limit.
     pub max_connections: u32,
-    /// Whether a SQLite file that does not exist is created together with its folder.
+    /// `true` if a SQLite file that does not exist is created, together with its folder.
     pub create: bool,
 }
 
@@ -124,9 +127,7 @@ impl StoreOptions {
             create: true,
         }
     }
-}
 
-impl StoreOptions {
     /// Returns whether the database is on a server, which may be there later than this program.
     pub fn is_on_a_server(&self) -> bool {
         let url = self.url.expose_secret();
@@ -223,7 +224,7 @@ impl Store {
         Ok(self.schema_version().await? == 0)
     }
 
-    /// Whether the database answers and has the schema this program needs.
+    /// Checks that the database answers and has the schema this program needs.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] and its like, [`StoreError::NotMigrated`],
@@ -271,12 +272,12 @@ impl Store {
         Self(Arc::clone(&self.0), urgency)
     }
 
-    /// When an operation that begins now must have its connection.
+    /// Returns the deadline by which an operation that starts now has to have its connection.
     fn turn_until(&self) -> Instant {
         Instant::now() + self.limit().max(TURN_WAIT)
     }
 
-    /// How long the database may take for one answer.
+    /// Returns the time limit of one answer of the database.
     fn limit(&self) -> Duration {
         match self.1 {
             Urgency::Awaited | Urgency::Work => STATEMENT_WAIT,
@@ -289,7 +290,7 @@ impl Store {
         &self.0.name
     }
 
-    /// Where the database is, wherever this program was started: the file's absolute path, or the URL without its
+    /// Returns the location of the database, independent of the working folder: the file's absolute path, or the URL without its
     /// password.
     pub fn place(&self) -> String {
         let path = match self.0.db.dialect() {
@@ -310,75 +311,6 @@ impl Store {
     pub async fn close(&self) {
         self.0.db.close().await;
         self.0.ready.forget().await;
-    }
-
-    /// Prepares every statement of this program against the database, without running any; gives
-    /// their number. A schema that somebody changed by hand shows here.
-    ///
-    /// # Errors
-    /// [`StoreError::Other`] naming the statement that the database refuses.
-    pub async fn check_statements(&self) -> Result<usize, StoreError> {
-        let families = [
-            keys::ALL,
-            find::ALL,
-            import::ALL,
-            tokens::ALL,
-            incidents::ALL,
-            occurrences::ALL,
-            uses::ALL,
-            log::ALL,
-            verify::ALL,
-            queue::ALL,
-            turns::ALL,
-            again::ALL,
-            ahead::ALL,
-            claim::ALL,
-            holders::ALL,
-            backlog::ALL,
-            sources::ALL,
-            deliveries::ALL,
-            source_work::ALL,
-            blobs::ALL,
-            senders::ALL,
-            ready::ALL,
-        ];
-        let lists = [
-            keys::every_filter(),
-            incidents::every_filter(),
-            log::every_filter(),
-        ];
-        let fixed = families.into_iter().flatten().cloned();
-        let mut count = 0;
-        for (name, sql) in fixed.chain(lists) {
-            self.prepare(&sql.of(2))
-                .await
-                .map_err(|error| StoreError::Other {
-                    database: self.0.name.clone(),
-                    cause: format!("{name}: {error}"),
-                })?;
-            count += 1;
-        }
-        Ok(count)
-    }
-
-    async fn prepare(&self, sql: &Sql) -> Result<(), sqlx::Error> {
-        // As an explanation the text differs from that of a statement that was prepared before, which
-        // would be given back from the connection's cache, unchecked.
-        let text = format!("EXPLAIN {}", sql.text(self.0.db.dialect()));
-        let (until, limit) = (self.turn_until(), self.limit());
-        match &self.0.db {
-            Db::Sqlite { write, .. } => {
-                let mut held = write.acquire(self.1, until).await?;
-                // SQLite compares the schema it has in memory with the file's when a statement runs.
-                held.run(limit, "SELECT COUNT(*) FROM sqlite_master")
-                    .await?;
-                held.prepare(limit, text).await
-            }
-            Db::Postgres(pool) => {
-                let mut held = pool.acquire(self.1, until).await?;
-                held.prepare(limit, text).await
-            }
-        }
     }
 
     fn failed(&self, error: &sqlx::Error) -> StoreError {
@@ -403,59 +335,5 @@ impl Store {
         decode: impl Fn(&mut Fields<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         decode(fields).map_err(|error| error.in_database(&self.0.name))
-    }
-}
-
-/// What runs a query: the store itself for a read, or an open transaction.
-trait Read: Send {
-    /// All rows of a query, decoded.
-    fn fetch<T: Send>(
-        &mut self,
-        sql: Sql,
-        args: Vec<Arg>,
-        decode: impl Fn(&mut Fields<'_>) -> Result<T, StoreError> + Send,
-    ) -> impl Future<Output = Result<Vec<T>, StoreError>> + Send;
-
-    /// The first row of a query, decoded.
-    fn fetch_first<T: Send>(
-        &mut self,
-        sql: Sql,
-        args: Vec<Arg>,
-        decode: impl Fn(&mut Fields<'_>) -> Result<T, StoreError> + Send,
-    ) -> impl Future<Output = Result<Option<T>, StoreError>> + Send {
-        async move { Ok(self.fetch(sql, args, decode).await?.into_iter().next()) }
-    }
-}
-
-impl Read for &Store {
-    async fn fetch<T: Send>(
-        &mut self,
-        sql: Sql,
-        args: Vec<Arg>,
-        decode: impl Fn(&mut Fields<'_>) -> Result<T, StoreError> + Send,
-    ) -> Result<Vec<T>, StoreError> {
-        let failed = |error: sqlx::Error| self.failed(&error);
-        let text = sql.text(self.0.db.dialect());
-        let (until, limit) = (self.turn_until(), self.limit());
-        match &self.0.db {
-            Db::Sqlite { read, .. } => {
-                let args = sqlite_args(args).map_err(failed)?;
-                let mut held = read.acquire(self.1, until).await.map_err(failed)?;
-                let rows = held.fetch(limit, text, args).await.map_err(failed)?;
-                drop(held);
-                rows.iter()
-                    .map(|row| self.decode(&mut Fields::sqlite(row), &decode))
-                    .collect()
-            }
-            Db::Postgres(pool) => {
-                let args = postgres_args(args).map_err(failed)?;
-                let mut held = pool.acquire(self.1, until).await.map_err(failed)?;
-                let rows = held.fetch(limit, text, args).await.map_err(failed)?;
-                drop(held);
-                rows.iter()
-                    .map(|row| self.decode(&mut Fields::postgres(row), &decode))
-                    .collect()
-            }
-        }
     }
 }

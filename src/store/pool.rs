@@ -1,4 +1,4 @@
-//! Connections, and when one is given up.
+//! Connections, and the rules by which one is abandoned.
 //!
 //! Every exchange with a database has a deadline. A connection on which one did not end well, because the
 //! answer did not come in time, the caller went away, or the transaction is in an unknown state, is never
@@ -27,44 +27,44 @@ use super::gate::{Gate, NoPlace, Place, Urgency};
 use super::held::Held;
 use super::shelf::Shelf;
 
-/// How long an idle connection may take to show that it is alive.
+/// Time limit for an idle connection to answer a ping.
 const PING_WAIT: Duration = Duration::from_secs(2);
 
-/// How long a connection may take to undo a transaction that was left, or to say goodbye.
+/// Time limit for rolling back an abandoned transaction, and for closing a connection.
 pub(super) const GOODBYE: Duration = Duration::from_secs(2);
 
 /// The pause before a file that cannot be opened at the moment is opened again.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long an exchange may still take once the program shuts down.
+/// Time limit of an exchange once the program shuts down.
 const HURRY: Duration = Duration::from_secs(2);
 
 /// All connections are replaced once in this time at most.
 const RENEWAL: Duration = Duration::from_secs(1);
 
-/// How long the successor of a connection that has served its time may take to come.
+/// Time limit for connecting the successor of an expired connection.
 const SUCCESSION: Duration = Duration::from_secs(5);
 
-/// How much longer a connection serves when there is no successor for it.
+/// Extension of an expired connection for which there is no successor.
 const EXTENSION: Duration = Duration::from_mins(1);
 
-/// What differs between the databases.
+/// Properties of connections that differ between the databases.
 #[derive(Debug)]
 pub(super) struct Manners {
     /// The most connections at a time.
     pub(super) size: u32,
     /// Run on every new connection.
     pub(super) set_up: Option<String>,
-    /// Whether an idle connection may have died without anybody noticing.
+    /// `true` if an idle connection may have died unnoticed.
     pub(super) may_die: bool,
-    /// Whether a connection that is given up keeps its place until it is closed. A thread works for each
+    /// `true` if an abandoned connection keeps its place until it is closed. A thread works for each
     /// connection of SQLite, and cannot be stopped.
     pub(super) keeps_place: bool,
     /// Connections older than this are replaced, if the database gives others for them.
     pub(super) lifetime: Option<Duration>,
     /// The files that every connection is to open: those that were there first.
     pub(super) files: Option<Files>,
-    /// Whether its connections write to those.
+    /// `true` if the connections write to those files.
     pub(super) writes: bool,
 }
 
@@ -82,7 +82,7 @@ where
     gate: Arc<Gate>,
     shelf: Shelf<Idle<DB>, Held<DB>>,
     in_use: AtomicU32,
-    /// When all connections there were had served their time.
+    /// Time of the last renewal: connections that are older have expired.
     renewed: Mutex<Option<Instant>>,
     hurry: CancellationToken,
     closing: TaskTracker,
@@ -92,7 +92,7 @@ where
 pub(super) struct Idle<DB: Database> {
     pub(super) connection: DB::Connection,
     born: Instant,
-    /// When it has served its time.
+    /// Expiry of the connection.
     pub(super) ends: Option<Instant>,
 }
 
@@ -178,7 +178,7 @@ where
         match self.within(PING_WAIT, idle.connection.ping()).await {
             Ok(()) => Some(idle),
             Err(error) if is_silence(&error) => {
-                // What silenced this one, a network that is cut as a rule, silenced the others too.
+                // As a rule the network is down, so that the others are dead too.
                 let others = self.0.shelf.clear();
                 tracing::warn!(connections = others.len() + 1, %error, "idle connections are replaced");
                 None
@@ -226,7 +226,7 @@ where
         }
     }
 
-    /// Whether the connection may not be used any more.
+    /// Returns whether the connection may not be used any more.
     fn is_unfit(&self, idle: &Idle<DB>) -> bool {
         self.renewed().is_some_and(|renewed| idle.born <= renewed)
     }
@@ -373,7 +373,7 @@ where
     }
 }
 
-/// Whether another process turns the SQLite file into one with a WAL.
+/// Returns whether another process is switching the SQLite file to a WAL.
 fn is_locked(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(reported) = error else {
         return false;
@@ -393,85 +393,10 @@ pub(super) fn silence(limit: Duration) -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, words))
 }
 
-/// Whether the deadline passed.
+/// Returns whether the error is a passed deadline.
 pub(super) fn is_silence(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut)
 }
 
 #[cfg(test)]
-mod tests {
-    use sqlx::postgres::PgConnectOptions;
-    use sqlx::{Postgres, Sqlite};
-
-    use super::*;
-
-    fn manners(size: u32, may_die: bool) -> Manners {
-        Manners {
-            size,
-            set_up: None,
-            may_die,
-            keeps_place: !may_die,
-            lifetime: None,
-            files: None,
-            writes: false,
-        }
-    }
-
-    #[tokio::test]
-    async fn the_whole_deadline_is_named() {
-        // Takes connections, and says nothing.
-        let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = mute.local_addr().unwrap().port();
-        let options = PgConnectOptions::new_without_pgpass()
-            .host("127.0.0.1")
-            .port(port);
-        let pool = Pool::<Postgres>::new(options, manners(1, true));
-        let place = pool.0.gate.enter(Urgency::Work).await.unwrap();
-        let until = Instant::now() + Duration::from_millis(400);
-        let leave = async {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            drop(place);
-        };
-        let (held, ()) = tokio::join!(pool.acquire(Urgency::Work, until), leave);
-        let error = held.err().expect("nobody answers").to_string();
-        assert!(
-            error.contains("within 399 ms") || error.contains("within 400 ms"),
-            "{error}"
-        );
-        assert!(
-            silence(Duration::from_secs(7))
-                .to_string()
-                .contains("within 7 s")
-        );
-    }
-
-    /// A connection that has served its time makes way for another, unless there is none.
-    #[tokio::test]
-    async fn a_connection_is_kept_until_there_is_another() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("x.db");
-        let options = sqlx::sqlite::SqliteConnectOptions::new()
-            .filename(&file)
-            .create_if_missing(true);
-        let pool = Pool::<Sqlite>::new(options, manners(1, false));
-        let wait = Duration::from_secs(10);
-        let acquire = || pool.acquire(Urgency::Work, Instant::now() + wait);
-        let mut held = acquire().await.unwrap();
-        // Temporary tables are a connection's own.
-        held.run(wait, "CREATE TEMP TABLE mine (x)").await.unwrap();
-        let known = "SELECT COUNT(*) FROM sqlite_temp_master";
-        let away = folder.path().with_extension("away");
-        for (can_open, expected) in [(false, 1), (true, 0)] {
-            if !can_open {
-                std::fs::rename(folder.path(), &away).unwrap();
-            }
-            held.serve_until(Instant::now());
-            drop(held);
-            held = acquire().await.unwrap();
-            assert_eq!(held.value::<i64>(wait, known).await.unwrap(), expected);
-            if !can_open {
-                std::fs::rename(&away, folder.path()).unwrap();
-            }
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,138 @@
+//! A source of events as it is configured.
+
+use jiff::{SignedDuration, Timestamp};
+use secrecy::SecretString;
+
+use crate::config::cron::CronSchedule;
+
+/// An element of `[[sources]]`.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Name of the source in the log and in incidents. Unique.
+    pub name: String,
+    /// Kind of feed, with the settings that only this kind has.
+    pub kind: SourceKind,
+    /// Base URL of repositories over smart HTTP, without a trailing slash. Contents are fetched from
+    /// `{clone_url}/{owner}/{repo}.git`.
+    pub clone_url: String,
+    /// Access token for the API and for clones.
+    pub token: Option<SecretString>,
+    /// Further access tokens for the API, each with a rate limit of its own.
+    pub tokens: Vec<SecretString>,
+    /// GitHub App on whose behalf the source is polled.
+    pub app: Option<App>,
+    /// Times at which the source is polled.
+    pub schedule: Schedule,
+}
+
+/// The `[sources.app]` section.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// Identifier of the app.
+    pub id: u64,
+    /// Private key of the app, in PEM format.
+    pub private_key: SecretString,
+    /// Identifier of the installation. If `None`, it is the installation for the source's scope.
+    pub installation: Option<u64>,
+}
+
+/// Kind of feed of a source, with the keys that only this kind has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceKind {
+    /// GitHub's events API.
+    GithubEvents {
+        /// Part of the feed that is read.
+        scope: Scope,
+        /// Base URL of the REST API, without a trailing slash.
+        api_url: String,
+    },
+    /// An archive of events, one file per hour.
+    Gharchive {
+        /// Base URL of the archive's files, without a trailing slash.
+        base_url: String,
+    },
+    /// One repository, fetched on a schedule.
+    Git {
+        /// URL from which the repository is cloned.
+        url: String,
+    },
+}
+
+impl SourceKind {
+    /// Returns the name of the kind in the configuration.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::GithubEvents { .. } => "github_events",
+            Self::Gharchive { .. } => "gharchive",
+            Self::Git { .. } => "git",
+        }
+    }
+}
+
+/// Part of a forge that a source reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything that is public.
+    Public,
+    /// The repositories of one organization.
+    Org(String),
+    /// The repositories of one user.
+    User(String),
+    /// A single repository.
+    Repo {
+        /// Name of the repository's owner.
+        owner: String,
+        /// Name of the repository, without the owner.
+        name: String,
+    },
+}
+
+/// Times at which a source is polled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Schedule {
+    /// As often as the server allows.
+    Poll,
+    /// At the times of a cron expression, in UTC.
+    Cron(CronSchedule),
+}
+
+/// The unit of a cron expression: what begins a little later than its minute still goes by it.
+const MINUTE: SignedDuration = SignedDuration::from_mins(1);
+
+impl Schedule {
+    /// Returns whether it goes by the clock.
+    pub fn is_cron(&self) -> bool {
+        matches!(self, Self::Cron(_))
+    }
+
+    /// Returns the first time after `at` when it is due, not before `allowed_at`. A minute of a cron expression that
+    /// has begun when it is allowed is not missed. Returns `None` if that is never.
+    pub fn next(&self, at: Timestamp, allowed_at: Timestamp) -> Option<Timestamp> {
+        let Self::Cron(cron) = self else {
+            return Some(allowed_at);
+        };
+        let minute_before = allowed_at.checked_sub(MINUTE).unwrap_or(Timestamp::MIN);
+        let next = cron.next_after(at.max(minute_before))?;
+        Some(next.max(allowed_at))
+    }
+}
+
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Public => f.write_str("public"),
+            Self::Org(name) => write!(f, "org:{name}"),
+            Self::User(name) => write!(f, "user:{name}"),
+            Self::Repo { owner, name } => write!(f, "repo:{owner}/{name}"),
+        }
+    }
+}
+
+impl std::fmt::Display for Schedule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Poll => f.write_str("poll"),
+            Self::Cron(schedule) => schedule.fmt(f),
+        }
+    }
+}
