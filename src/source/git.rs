@@ -143,7 +143,8 @@ impl GitRemote {
             Priority::Watched
         };
         let mut gatherer = self.keeper.gatherer();
-        let (moved, more) = apart(|| self.moved(references, &mut cursor));
+        let names = references.list.iter().map(|(name, _)| name.len()).sum();
+        let (moved, more) = apart(names, || self.moved(references, &mut cursor));
         cursor.incomplete = more;
         let interval = self.keeper.interval(if more { SOON } else { INTERVAL });
         for push in &moved {

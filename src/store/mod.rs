@@ -290,8 +290,8 @@ impl Store {
         &self.0.name
     }
 
-    /// Returns the location of the database, independent of the working folder: the file's absolute path, or the URL without its
-    /// password.
+    /// Returns the location of the database, independent of the working folder: the file's absolute path, or the URL
+    /// without its password.
     pub fn place(&self) -> String {
         let path = match self.0.db.dialect() {
             sql::Dialect::Sqlite => std::path::absolute(&self.0.name).ok(),

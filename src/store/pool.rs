@@ -1,10 +1,10 @@
 //! Connections, and the rules by which one is abandoned.
 //!
-//! Every exchange with a database has a deadline. A connection on which one did not end well, because the
-//! answer did not come in time, the caller went away, or the transaction is in an unknown state, is never
-//! handed out again; nor is one that took no changes, because a session may stay read-only after what made it so: it is closed, and the next caller gets a new one. (The pool of `sqlx` asks a
-//! connection that comes back for a sign of life, and waits for it without end; one frozen connection after
-//! the other would take a place of that pool for ever.)
+//! Every exchange with a database has a deadline. A connection on which one did not end well, because the answer did not
+//! come in time, the caller went away, or the transaction is in an unknown state, is never handed out again: it is
+//! closed, and the next caller gets a new one. The same goes for a connection that accepted no changes, since a session
+//! may stay read-only after its cause is gone. (The pool of `sqlx` pings a connection that comes back, without a
+//! deadline; one frozen connection after the other would take a place of that pool forever.)
 //!
 //! Whoever finds no connection makes one, and takes one that comes back if that is sooner: a server that gives no
 //! more of them, because others have taken those that it has, is worked with on those that are open.

@@ -115,21 +115,26 @@ impl GitHubEvents {
             return Ok(false);
         };
         let _turn = turn(body.len()).await;
-        let text = apart(|| text(body));
-        let events = apart(|| entries(&text))?;
+        let text = apart(body.len(), || text(body));
+        let events = apart(text.len(), || entries(&text))?;
         let taking = Taking {
             priority: self.options.scope.priority(),
             forks: self.options.scope != Scope::Public,
             now: self.keeper.now(),
         };
         for event in &events {
-            let event = apart(|| Event::read(event.get(), &self.options.host));
-            let mut rest = apart(|| reading.take(&event, seen, taking));
+            let size = event.get().len();
+            let event = apart(size, || Event::read(event.get(), &self.options.host));
+            let mut rest = apart(size, || reading.take(&event, seen, taking));
             while let Some(from) = rest {
                 self.keeper.sift(&mut reading.gatherer.gathered).await?;
-                rest = apart(|| reading.tally.go_on(&event, &mut reading.gatherer, from));
+                rest = apart(size, || {
+                    reading.tally.go_on(&event, &mut reading.gatherer, from)
+                });
             }
             self.keeper.sift(&mut reading.gatherer.gathered).await?;
+            // Many small events take long together.
+            tokio::task::yield_now().await;
         }
         reading.tags.push((answer.token, page, answer.etag.clone()));
         Ok(!reading.overlaps && answer.has_next(events.len()))

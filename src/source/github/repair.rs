@@ -218,11 +218,11 @@ impl GitHubEvents {
             let answer = self.api.get(&url, None, |_| None).await?;
             let body = answer.body.as_deref().unwrap_or_default();
             let _turn = turn(body.len()).await;
-            let text = match text(body) {
+            let text = match apart(body.len(), || text(body)) {
                 text if is_one => format!("[{text}]"),
                 text => text.into_owned(),
             };
-            for listed in apart(|| entries(&text))? {
+            for listed in apart(text.len(), || entries(&text))? {
                 let Ok(listed) = serde_json::from_str::<Listed>(listed.get()) else {
                     continue;
                 };
@@ -272,8 +272,8 @@ impl GitHubEvents {
             let answer = self.api.get(&url, None, |_| None).await?;
             let body = answer.body.as_deref().unwrap_or_default();
             let _turn = turn(body.len()).await;
-            let text = apart(|| text(body));
-            for entry in apart(|| entries(&text))? {
+            let text = apart(body.len(), || text(body));
+            for entry in apart(text.len(), || entries(&text))? {
                 let Some((push, at)) = push(entry.get(), &remote) else {
                     gatherer.gathered.malformed += 1;
                     continue;

@@ -143,6 +143,7 @@ impl Shared {
         let mut found: Vec<_> = list.filter(|(name, _)| wanted(name)).collect();
         // First what most of the others are made from, so that they add little to it.
         found.sort_by_key(|(name, _)| head.as_ref() != Some(name));
+        let names = found.iter().map(|(name, _)| name.len()).sum();
         let end = if found.is_empty() {
             gone(
                 &item,
@@ -154,7 +155,7 @@ impl Shared {
                     truncated: references.cut || found.len() > MAX_REFERENCES,
                     ..Fetched::default()
                 },
-                more: apart(|| {
+                more: apart(names, || {
                     let listed = (0..MAX_REFERENCES).zip(found);
                     let listed = listed.map(|(at, (name, id))| self.listed(&item, at, &name, id));
                     listed.collect()

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::{PATIENCE, until};
 use crate::api::harness::http_client;
 use crate::cli::Binary;
-use crate::serve::{Daemon, free_address};
+use crate::serve::{Daemon, Ended, free_address};
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 
 const REVOKE: &str = "/api/v1/integrations/credential-scanning/revoke";
@@ -36,6 +36,16 @@ pub(super) async fn is_up_and_not_ready(daemon: &Daemon, why: &str) {
     assert_eq!(report.0, 503, "{}", report.1);
     assert_eq!(daemon.get("/api/v1/revocations", None).0, 503);
     assert_eq!(daemon.get("/nowhere", None).0, 503);
+}
+
+/// Stops a daemon that is not ready yet: it ends well, and soon.
+#[track_caller]
+fn ends_at_once(daemon: Daemon) -> Ended {
+    let stopping = Instant::now();
+    let ended = daemon.stop();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(stopping.elapsed() < AT_ONCE, "{ended:?}");
+    ended
 }
 
 /// Has a step of the migration from version 2 take for ever.
@@ -78,10 +88,7 @@ on_both_databases! {
         let mut daemon = Daemon::begin(&binary);
         daemon.wait_for("is being migrated");
         is_up_and_not_ready(&daemon, "migrating").await;
-        let stopping = Instant::now();
-        let ended = daemon.stop();
-        assert_eq!(ended.code, Some(0), "{ended:?}");
-        assert!(stopping.elapsed() < AT_ONCE, "{ended:?}");
+        let ended = ends_at_once(daemon);
         assert_eq!(ended.stdout, "");
         // The server does not go on with it either.
         let started = Instant::now();
@@ -154,10 +161,7 @@ async fn a_lock_that_a_migration_waits_for_holds_up_no_stop() {
     let mut daemon = Daemon::begin(&binary);
     daemon.wait_for("is being migrated");
     is_up_and_not_ready(&daemon, "migrating").await;
-    let stopping = Instant::now();
-    let ended = daemon.stop();
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(stopping.elapsed() < AT_ONCE, "{ended:?}");
+    ends_at_once(daemon);
     // Whoever is let in at last is served on the connections that are there.
     let mut daemon = Daemon::begin(&binary);
     daemon.wait_for("is being migrated");
@@ -202,10 +206,7 @@ async fn a_server_that_is_not_there_yet_is_waited_for() {
     let mut daemon = Daemon::begin(&binary);
     let line = daemon.wait_for("waiting for the database");
     assert!(line.contains(&port.to_string()), "{line}");
-    let stopping = Instant::now();
-    let ended = daemon.stop();
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(stopping.elapsed() < AT_ONCE);
+    ends_at_once(daemon);
 
     let mut daemon = Daemon::begin(&binary);
     daemon.wait_for("waiting for the database");

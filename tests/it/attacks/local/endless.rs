@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::Instant;
 
+use super::scan_bounded;
 use crate::scan::{commit, folder, git, program, repository, run, secret, text, write};
 
 /// The ways to be no file, and what each is called.
@@ -43,21 +44,9 @@ fn pipe(path: &Path) {
     assert!(made.expect("mkfifo runs").success());
 }
 
-/// Scans, and is killed after a minute: then there is no code.
+/// Scans; a scan that does not end has no exit code.
 fn scan(root: &Path, arguments: &[&str]) -> Output {
-    let program = program();
-    let mut bounded = Command::new("timeout");
-    bounded
-        .args(["--signal=KILL", "60"])
-        .arg(program.get_program());
-    for (name, value) in program.get_envs() {
-        match value {
-            Some(value) => bounded.env(name, value),
-            None => bounded.env_remove(name),
-        };
-    }
-    bounded.arg("scan").args(arguments).current_dir(root);
-    run(&mut bounded, b"")
+    scan_bounded(root, arguments, None)
 }
 
 /// Asserts that each way to scan ends, with words on a path and what it is.

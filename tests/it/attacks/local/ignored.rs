@@ -7,7 +7,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::scan::{commit, folder, git, program, repository, run, secret, text, write};
+use super::scan_bounded;
+use crate::scan::{commit, folder, git, repository, secret, text, write};
 
 /// How much memory a scan may ask for, in KiB. Its own program, stacks and pages not touched count as well.
 const MEMORY: u64 = 512 << 10;
@@ -45,19 +46,8 @@ fn plant(kind: &str, path: &Path) {
 }
 
 /// Scans within bounds of memory and time.
-fn scan_bounded(root: &Path, arguments: &[&str]) -> Output {
-    let program = program();
-    let script = format!("ulimit -v {MEMORY}; exec timeout --signal=KILL 60 \"$0\" \"$@\"");
-    let mut bounded = Command::new("sh");
-    bounded.args(["-c", &script]).arg(program.get_program());
-    for (name, value) in program.get_envs() {
-        match value {
-            Some(value) => bounded.env(name, value),
-            None => bounded.env_remove(name),
-        };
-    }
-    bounded.arg("scan").args(arguments).current_dir(root);
-    run(&mut bounded, b"")
+fn scan_small(root: &Path, arguments: &[&str]) -> Output {
+    scan_bounded(root, arguments, Some(MEMORY))
 }
 
 /// Asserts that a scan found the key in the file, and said what of the ignore file.
@@ -86,19 +76,19 @@ fn hostile_ignore_files_are_not_obeyed_wherever_they_are() {
             let what = format!("{kind} as {name}");
             // At the root of a scan, above it, and below it.
             plant(kind, &root.join("top").join(name));
-            let at_root = scan_bounded(&root.join("top"), &["."]);
+            let at_root = scan_small(&root.join("top"), &["."]);
             finds(&at_root, "./key.env", &format!("./{name}"), reason);
             finds(&at_root, "./deep/key.env", &format!("./{name}"), reason);
-            let above = scan_bounded(&root.join("top/deep"), &["."]);
+            let above = scan_small(&root.join("top/deep"), &["."]);
             let absolute = fs::canonicalize(root)
                 .expect("it is there")
                 .join("top")
                 .join(name);
             finds(&above, "./key.env", &absolute.display().to_string(), reason);
-            let below = scan_bounded(root, &["."]);
+            let below = scan_small(root, &["."]);
             finds(&below, "./top/key.env", &format!("./top/{name}"), reason);
             // Nothing is said where ignore files do not count anyway.
-            let all = scan_bounded(&root.join("top"), &[".", "--no-ignore"]);
+            let all = scan_small(&root.join("top"), &[".", "--no-ignore"]);
             assert_eq!(all.status.code(), Some(1), "{what}: {}", text(&all));
             assert!(!text(&all).contains("not obeyed"), "{what}: {}", text(&all));
         }
@@ -128,7 +118,7 @@ fn a_clone_brings_hostile_ignore_files_and_good_ones_still_count() {
     git(clones.path(), &["clone", "--quiet", &from, "clone"]);
     let root = clones.path().join("clone");
     planted_key(&root, "good/deep/left-out.env");
-    let output = scan_bounded(&root, &["."]);
+    let output = scan_small(&root, &["."]);
     finds(
         &output,
         "./a/key.env",
@@ -147,7 +137,7 @@ fn a_clone_brings_hostile_ignore_files_and_good_ones_still_count() {
 fn an_ignore_file_that_is_not_obeyed_makes_no_scan_incomplete() {
     let folder = folder();
     plant("large", &folder.path().join(".gitignore"));
-    let output = scan_bounded(folder.path(), &["."]);
+    let output = scan_small(folder.path(), &["."]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert!(text(&output).contains("not obeyed"), "{}", text(&output));
 }
@@ -166,7 +156,7 @@ fn a_file_named_git_cannot_name_what_has_no_end() {
         planted_key(root, "linked/key.env");
         plant(kind, &root.join("endless/.git"));
         planted_key(root, "endless/key.env");
-        let output = scan_bounded(root, &["."]);
+        let output = scan_small(root, &["."]);
         let said = text(&output);
         assert_eq!(output.status.code(), Some(1), "{said}");
         for found in ["./linked/key.env:1:", "./endless/key.env:1:"] {
@@ -198,13 +188,13 @@ fn ignore_files_of_a_working_tree_of_its_own_and_of_parents_count() {
     ] {
         planted_key(&tree, name);
     }
-    let output = scan_bounded(&tree, &["."]);
+    let output = scan_small(&tree, &["."]);
     let said = text(&output);
     // Any `.ignore` comes before any `.gitignore`.
     assert!(said.contains("./named.env:1:"), "{said}");
     assert!(said.contains("./deep/excluded.env:1:"), "{said}");
     assert!(said.contains("2 candidates"), "{said}");
-    let deep = scan_bounded(&tree.join("deep"), &["."]);
+    let deep = scan_small(&tree.join("deep"), &["."]);
     assert!(text(&deep).contains("1 candidates"), "{}", text(&deep));
 }
 
@@ -223,7 +213,7 @@ fn many_ignore_files_on_one_path_take_no_more_memory_than_one_may() {
         path.push_str("/aaaaaaaaaaaaaa");
     }
     planted_key(folder.path(), &format!("{path}/key.env"));
-    let output = scan_bounded(folder.path(), &["."]);
+    let output = scan_small(folder.path(), &["."]);
     let said = text(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("take more than 16 MiB"), "{said}");
