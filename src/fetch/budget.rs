@@ -60,7 +60,7 @@ pub(super) struct Budget {
 #[derive(Debug)]
 struct Places {
     free: Arc<Semaphore>,
-    /// Who had them lately, and who waits for one.
+    /// Recent usage of the places, and the fetches that wait for one.
     ledger: Arc<Ledger>,
 }
 

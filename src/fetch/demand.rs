@@ -1,30 +1,30 @@
-//! Who waits for the places that fetches have.
+//! Demand for the places of fetches.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// The demand for places like the one of a fetch.
+/// Demand for places of the kind that a fetch occupies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Waiting {
-    /// Nobody.
+    /// No one waits.
     #[default]
     Nobody,
-    /// Somebody.
+    /// A fetch waits.
     Somebody,
-    /// Something that others must not hold up.
+    /// A fetch waits that must not be held up by others.
     Urgently,
 }
 
-/// The present demand for places of some kind, as whoever hands them out knows. Shared by the fetches that have them.
+/// Current demand for places of one kind, set by whoever hands them out and shared by the fetches that occupy them.
 #[derive(Debug, Default)]
 pub struct Demand(AtomicU8);
 
 impl Demand {
-    /// Notes who waits now.
+    /// Sets the current demand.
     pub fn set(&self, waiting: Waiting) {
         self.0.store(waiting as u8, Ordering::Relaxed);
     }
 
-    /// Returns who waits.
+    /// Returns the current demand.
     pub fn waiting(&self) -> Waiting {
         match self.0.load(Ordering::Relaxed) {
             0 => Waiting::Nobody,

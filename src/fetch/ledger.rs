@@ -14,7 +14,7 @@ const HALF: f64 = 60.0;
 /// The most seconds that somebody who comes is ahead of those that are there, so that nobody saves up.
 const CREDIT: f64 = 6.0;
 
-/// What is no difference: numbers that were divided on different ways are not quite the same.
+/// Difference in seconds below which two amounts count as equal: rounding depends on the order of the divisions.
 const NOTHING: f64 = 0.001;
 
 /// The most accounts. Strangers can name more.
@@ -26,7 +26,7 @@ const TOLD_MAX: usize = 32;
 /// Levels of an account: hosts that are one together, host, owner.
 const LEVELS: usize = 3;
 
-/// Whose time it is that a fetch takes.
+/// Account that is charged for the time of a fetch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Payer {
     names: [String; LEVELS],
@@ -47,11 +47,11 @@ impl Payer {
     }
 }
 
-/// What somebody used lately, on each level. Of several at the same moment the least is next.
+/// Time used recently, by level. Of several payers that wait at the same moment, the one with the least is next.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Used([Duration; LEVELS]);
 
-/// How much somebody who has a place is wanted to leave.
+/// Pressure on a fetch to give up its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Pressed {
     /// Nobody waits that had less.
@@ -64,7 +64,7 @@ pub(super) enum Pressed {
     ByMuchLess,
 }
 
-/// What was used in a lane, and who waits for it.
+/// Recent usage of a lane, and the payers that wait for it.
 #[derive(Debug, Default)]
 pub struct Ledger(Mutex<Book>);
 
@@ -280,7 +280,7 @@ impl Drop for Waiter {
 pub(super) struct Turn {
     ledger: Arc<Ledger>,
     payer: Payer,
-    /// What was used before.
+    /// Seconds used at each level before the turn.
     start: [f64; LEVELS],
     begun: Instant,
     /// Until when it was paid for.

@@ -71,7 +71,7 @@ const EQUALS: Bound = Bound {
     all: Duration::from_secs(30),
 };
 
-/// How long a fetch that had to leave the large lane keeps out of it. Who is next there is told by what each had.
+/// Time for which a fetch that had to leave the large lane stays out of it. The accounts decide which one is next.
 const REST: Duration = Duration::from_secs(1);
 
 /// The longest time that a heavy visit is at work while others wait, the first time.
@@ -84,7 +84,7 @@ pub struct Place {
     pub lane: FetchLane,
     /// Demand for such places.
     pub demand: Arc<Demand>,
-    /// Who pays for the time in it.
+    /// Account that is charged for the time in the place.
     pub payer: Payer,
     /// Number of times that the fetch had to leave the large lane because others were waiting.
     pub outpaced: u32,
@@ -299,7 +299,7 @@ impl Patience {
         if !is_wanted_by_equals {
             return false;
         }
-        // What came so far would be lost: it has its time from now on.
+        // The progress so far would be lost, so the time is counted from now on.
         let hurried = self.hurried.get_or_insert_default();
         hurried.is_beyond(EQUALS, place.times())
     }

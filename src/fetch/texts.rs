@@ -44,7 +44,7 @@ pub struct Text<'a> {
     pub path_is_cut: bool,
     /// Contents of the text.
     pub data: &'a [u8],
-    /// Whether there is time left to look at it.
+    /// Check that there is time left for the text.
     pub breath: Breath<'a>,
 }
 
@@ -59,7 +59,7 @@ impl Text<'_> {
     }
 }
 
-/// Whether there is time left for a text: a single one can take long to look at.
+/// Check that there is time left for a text, since a single one can take long to scan.
 #[derive(Clone, Copy, Default)]
 pub struct Breath<'a>(Option<&'a dyn Fn() -> bool>);
 

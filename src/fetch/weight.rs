@@ -30,8 +30,8 @@ const HEAVY_VISIT: usize = 48 << 20;
 /// Number of items for which memory is reserved at once when a list begins.
 const FIRST_ITEMS: usize = 64;
 
-/// How many visits may wait for the lane of heavy ones from ordinary places, each of which it keeps meanwhile.
-/// More would take the places of small ones.
+/// Maximum number of visits in ordinary places that may wait for the lane of heavy visits. Each occupies its place
+/// meanwhile, and more would take the places of small pushes.
 const WAITING_VISITS: usize = 3;
 
 /// Maximum time that a visit in an ordinary place waits for the lane, and the same while the place is
@@ -64,7 +64,7 @@ fn lane_patience(place: &Place) -> Duration {
 pub(super) struct Lane {
     taken: Mutex<bool>,
     freed: Condvar,
-    /// Who had it lately, and who waits.
+    /// Recent usage of the lane, and the visits that wait for it.
     ledger: Arc<Ledger>,
 }
 

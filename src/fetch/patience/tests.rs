@@ -52,7 +52,7 @@ fn bytes_earn_time_and_nobody_is_hurried_for_nobody() {
 #[test]
 fn few_places_are_left_to_those_that_had_less_of_them() {
     use FetchLane::{Large, Medium};
-    // What it and the other one had before, and what it has now.
+    // Time that each of the two used before, and time that the first one uses now.
     let kept = |lane, outpaced, before: [f64; 3], kept| {
         let (mut patience, _) = patience(lane, outpaced);
         let budget = Arc::clone(&patience.seat.budget);
