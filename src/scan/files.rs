@@ -110,8 +110,8 @@ impl Visitor for Files<'_> {
     fn visit(&mut self, path: &Path, kind: FileType) -> Result<(), Closed> {
         let outlet = self.outlet;
         if kind.is_file() {
-            // What took its place since it was listed cannot hold up the scan: a link is refused, and a pipe is not
-            // waited for. To look again would take as long as to read the file.
+            // A replacement of the file since it was listed cannot hold up the scan: a link is refused, and opening a
+            // pipe does not block. Checking again would take as long as reading the file.
             return match open(path, Links::Refused) {
                 Ok(mut file) => scan_text(&mut file, path, &mut self.scanner, outlet),
                 Err(error) => outlet.unread(path, error.to_string()),

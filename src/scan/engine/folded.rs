@@ -87,7 +87,7 @@ pub(super) struct Folded {
     /// For the values of the last character of a line and of the first of the next one, which literals can be divided
     /// between them, and after how many bytes.
     divided: Vec<Vec<(usize, usize)>>,
-    /// How far from a hit the text is looked at.
+    /// Maximum distance from a hit at which the text is examined, in bytes.
     reach: usize,
 }
 

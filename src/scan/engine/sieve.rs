@@ -28,7 +28,7 @@ const LARGE: u32 = 17;
 const SMALL_PROBE_CYCLES: f64 = 1.4;
 const LARGE_PROBE_CYCLES: f64 = 2.2;
 const ALARM_CYCLES: f64 = 30.0;
-/// How much more often several letters follow each other in a text than the frequency of each tells.
+/// Factor by which a sequence of letters is more frequent in a text than the frequencies of its letters suggest.
 const CORRELATION: f64 = 4.0;
 /// A gram with more forms than this would fill the table.
 const MAX_FORMS: usize = 512;

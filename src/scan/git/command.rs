@@ -128,7 +128,7 @@ impl Repository {
         Ok(Ok(answer))
     }
 
-    /// How a git command ends, all that it answers, and the start of what it complains about.
+    /// Runs a git command. Returns its exit status, its whole output, and the start of its standard error.
     pub(super) fn answer(
         &self,
         arguments: &[&str],

@@ -55,9 +55,9 @@ pub enum HistoryError {
     /// There is something in the repository that is neither a file nor a folder.
     #[error("it is {what} and not a file, so that git would not come to its end")]
     Special {
-        /// Where it is.
+        /// Path of the entry.
         path: PathBuf,
-        /// What it is.
+        /// Kind of the entry, such as "a named pipe".
         what: &'static str,
     },
     /// There is no repository at the path.

@@ -39,7 +39,7 @@ pub(super) enum Kind {
 /// those are kept until they end.
 pub(super) struct Contents {
     output: BufReader<Listening>,
-    /// How much of the current object was not read.
+    /// Number of bytes of the current object that have not been read.
     left: u64,
     /// Set once an object was read, whose contents a line feed follows.
     started: bool,

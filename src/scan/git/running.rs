@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use super::HistoryError;
 use super::silence::{Listening, Shared, Watch, locked, wait_for};
 
-/// What is kept of what git says on standard error, in bytes.
+/// Maximum length of git's standard error that is kept, in bytes.
 const MAX_COMPLAINT: u64 = 4096;
 
 /// A running git.

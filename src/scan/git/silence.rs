@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// How often processes are looked at.
+/// Interval at which processes are checked.
 const TICK: Duration = Duration::from_millis(500);
 /// For so many ticks nothing may happen: 10 s on Linux, which tells whether a process does something, else 10 min.
 const PATIENCE: u32 = if cfg!(target_os = "linux") { 20 } else { 1_200 };
-/// How deep below a process others are looked for. A `git` may be a script that starts the real one.
+/// Maximum depth at which descendants of a process are searched for. A `git` may be a script that starts the real one.
 const DEPTH_MAX: u32 = 4;
 
 /// A process that several look after.
@@ -135,7 +135,7 @@ pub(super) fn wait_for(child: &Shared) -> io::Result<std::process::ExitStatus> {
     }
 }
 
-/// How long nothing happened.
+/// Time for which nothing has happened.
 #[derive(Default)]
 struct Patience {
     last: (u64, Vec<Sign>),
@@ -143,8 +143,8 @@ struct Patience {
 }
 
 impl Patience {
-    /// Whether it ends, a tick later, since nothing happened: nothing was said in the turn in which somebody waits, and
-    /// nothing was done.
+    /// Counts another tick and returns whether the time is up: in the current turn of waiting there was no output, and
+    /// no process did anything.
     fn ends(&mut self, turns: u64, signs: Vec<Sign>) -> bool {
         let now = (turns, signs);
         let is_still = turns % 2 == 1 && now == self.last && !now.1.contains(&Sign::Busy);
@@ -154,14 +154,14 @@ impl Patience {
     }
 }
 
-/// What a process shows of what it does.
+/// Observable activity of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sign {
-    /// It runs, or waits for a disk.
+    /// The process is running, or waiting for a disk.
     Busy,
-    /// It waits for something else, and so much was done before: time of processors and faults of pages.
+    /// The process is waiting for something else. Holds the work done so far: processor time and page faults.
     Waits(u64),
-    /// Nothing tells.
+    /// The activity cannot be observed.
     Unknown,
 }
 

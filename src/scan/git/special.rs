@@ -21,7 +21,7 @@ const NAMING_MAX: u64 = 1 << 20;
 
 /// Folders in a repository that are not git's own, or that the commands here do not read.
 const NOT_READ: [&str; 5] = ["hooks", "lfs", "annex", "modules", "fsmonitor--daemon"];
-/// What git itself has there that is no file; nothing that is run here asks it.
+/// Socket that git itself creates there. No command that is run here connects to it.
 const ASKED_BY_NOBODY: &str = "fsmonitor--daemon.ipc";
 /// Files of a working tree that git reads for itself.
 const IN_TREE: [&str; 2] = [".gitattributes", ".gitmodules"];
@@ -149,7 +149,7 @@ impl Search {
         }
         let mut folders = vec![root.to_owned()];
         while let Some(folder) = folders.pop() {
-            // What cannot be read git cannot read either, and says so.
+            // A folder that cannot be read here cannot be read by git either, and git reports it.
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
                 self.entries += 1;
                 if self.entries > ENTRIES_MAX {
@@ -184,7 +184,7 @@ impl Search {
     }
 }
 
-/// Whether git takes a folder for a repository, or nearly so.
+/// Returns whether git would take the folder for a repository. Errs on the side of `true`.
 fn is_repository(folder: &Path) -> bool {
     let has = |name: &str| folder.join(name).is_dir();
     let has_rest = has("objects") && has("refs") || folder.join("commondir").is_file();
@@ -206,7 +206,7 @@ fn first_line(path: &Path) -> Option<Vec<u8>> {
     Some(line.trim_ascii_end().to_owned())
 }
 
-/// What is in a file, if it is one, and not beyond a bound.
+/// Reads at most [`NAMING_MAX`] bytes of a regular file. Returns `None` if it is anything else, or cannot be read.
 fn read(path: &Path) -> Option<Vec<u8>> {
     if !fs::metadata(path).ok()?.is_file() {
         return None;

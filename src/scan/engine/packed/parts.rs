@@ -1,7 +1,7 @@
-//! Which parts of literals are looked for.
+//! Choice of the parts of literals that are searched for.
 //!
-//! Rare ones, and few: parts that several literals have in common, as where the keys of many brands all end their
-//! prefix in `_sk_`, are looked for once.
+//! Parts should be rare, and few: one that several literals share, as where the keys of many brands all end their
+//! prefix in `_sk_`, is searched for only once.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -28,7 +28,7 @@ const FREQUENT: f64 = 2e-6;
 pub(super) struct Part {
     pub(super) literal: usize,
     pub(super) at: usize,
-    /// Where there is another part, which finds the literal unless a line break divides that one.
+    /// Offset of another part, which finds the literal unless a line break divides that part.
     pub(super) first: Option<usize>,
 }
 
@@ -67,7 +67,7 @@ pub(super) fn choose(literals: &[Literal], width: usize, folded: bool) -> Option
 /// Parts that are chosen, and those that could be.
 struct Choice {
     width: usize,
-    /// How many literals have a sequence.
+    /// Number of literals that contain each sequence.
     possible: HashMap<Vec<u8>, usize>,
     chosen: Sequences,
 }
