@@ -24,12 +24,12 @@ const MAX_CANDIDATES: usize = 10_000;
 /// The most candidates of one message that are looked up. Real ones hold a few keys.
 const OF_ONE_MESSAGE: usize = 100_000;
 
-/// What the messages of one poll or one delivery amount to.
+/// Result of reading the messages of one poll or one delivery.
 #[derive(Debug, Default)]
 pub struct Gathered {
     /// Work items to be fetched.
     pub items: Vec<NewWorkItem>,
-    /// What may be keys in the messages themselves: in a text, or in the name of a branch or repository.
+    /// Possible keys in the messages themselves: in a text, or in the name of a branch or repository.
     pub candidates: Candidates<MessagePlace>,
     /// Messages whose texts were scanned.
     pub texts: u64,
@@ -59,7 +59,7 @@ pub struct MessagePlace {
     bytes: usize,
 }
 
-/// What all places in a message share.
+/// Data shared by all places in a message.
 #[derive(Debug)]
 struct Message {
     source: String,
@@ -104,7 +104,7 @@ pub struct Gatherer<'a> {
     pub gathered: Gathered,
 }
 
-/// What is left of a message, whose other candidates have to be looked up first. By default all of it.
+/// Remainder of a message whose preceding candidates have to be looked up first. The default is the whole message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rest {
     /// Candidates in front of it.
