@@ -200,7 +200,7 @@ impl<P: Placed> Candidates<P> {
         Ok(())
     }
 
-    /// How many sightings of keys of ours were sifted out.
+    /// Returns the number of sightings of known keys that were [sifted out](Self::sift).
     pub fn found(&self) -> usize {
         self.found.len()
     }
