@@ -25,7 +25,7 @@ const MAX_LIST: usize = 1 << 20;
 /// The longest name of a list that is kept.
 const MAX_ETAG: usize = 256;
 
-/// How often, and how patiently, keys are fetched.
+/// Intervals and timeouts for fetching public keys.
 #[derive(Debug, Clone, Copy)]
 pub struct PublicKeyTimings {
     /// Age from which a list is fetched again when it is next needed.
@@ -83,17 +83,17 @@ struct Known {
     fetches: u64,
     keys: HashMap<String, ReportKey>,
     fetched_at: Option<Timestamp>,
-    /// What the origin called the list that it gave, and when it was last asked whether there is another one.
+    /// Entity tag of the list. The time of the last check for a newer one is in `refreshed_at`.
     etag: Option<HeaderValue>,
     refreshed_at: Option<Timestamp>,
     tried_at: Option<Timestamp>,
     last_failed: bool,
 }
 
-/// What a fetch brought.
+/// Result of a successful fetch.
 #[derive(Debug)]
 enum Fetched {
-    /// The list is the one that is known.
+    /// The list has not changed.
     Same,
     List {
         keys: HashMap<String, ReportKey>,
@@ -101,7 +101,7 @@ enum Fetched {
     },
 }
 
-/// Why a fetch failed, for the log.
+/// Error of a fetch, for the log.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error("no answer: {0}")]
@@ -192,7 +192,7 @@ impl PublicKeys {
         self.keep(next);
     }
 
-    /// Why there is no key with this identifier, as far as that is known without a fetch.
+    /// Returns why there is no key with this identifier, or `None` if there is one or only a fetch can tell.
     pub fn refusal(&self, identifier: &str) -> Option<NoKey> {
         self.settled(&self.known(), identifier)?.err()
     }

@@ -32,22 +32,22 @@ struct Counts {
 #[derive(Debug)]
 struct Dropped {
     deliveries: u64,
-    /// What became of the last one.
+    /// Reason for the loss in the last of them.
     why: Loss,
-    /// When it came, or a better one after it.
+    /// Time of the last of them, or of a later delivery of which less was lost.
     last_at: Timestamp,
 }
 
-/// Why something of a delivery is lost unless it is sent again.
+/// Reason why part of a delivery is lost unless it is sent again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Loss {
-    /// It tells of pushes that cannot be used, for this reason.
+    /// The delivery announces pushes that cannot be used, for this reason.
     Unusable(String),
-    /// 503: too much waits of what it tells of.
+    /// 503: too many work items are waiting already.
     Full,
-    /// 400: for this reason.
+    /// 400: unreadable, for this reason.
     Unreadable(String),
-    /// 503
+    /// 503: not stored.
     Unavailable,
 }
 
@@ -72,13 +72,13 @@ pub(super) enum Refusal {
     Unavailable,
 }
 
-/// What a good delivery was.
+/// Properties of a good delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Good {
     pub(super) unknown: bool,
-    /// What of it could not be used.
+    /// Reason why part of it could not be used.
     pub(super) malformed: Option<String>,
-    /// It told of something to be read.
+    /// `true` if it announces something to be fetched.
     pub(super) is_push: bool,
     pub(super) at: Timestamp,
 }
