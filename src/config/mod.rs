@@ -116,8 +116,8 @@ const FOUND: &str =
 /// The largest file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// What is in a file. One that was found may be anybody's: to open a pipe would wait for a writer. One that was named
-/// may be a pipe, or the null device.
+/// Reads a file of at most [`MAX_FILE`] bytes. A file that was found may be anyone's, and opening a pipe would wait for
+/// a writer. A file that was named may be a pipe, or the null device.
 fn bounded(path: &Path, is_named: bool) -> io::Result<Vec<u8>> {
     if !is_named && !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
