@@ -1,5 +1,5 @@
-//! Items that come into the queue again: named anew with more urgency, or put back by hand. They get a turn where
-//! they come to, as new ones do.
+//! Items that return to the queue: named again with more urgency, or revived by hand. They get a turn in their new
+//! queue, as new items do.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -12,7 +12,7 @@ use super::turns::Seat;
 use super::work::{NewWorkItem, Priority};
 use super::{Read as _, Store, StoreError, Tx};
 
-/// Rows of one statement.
+/// Maximum number of rows per statement.
 const ROWS_MAX: usize = 128;
 
 statements! {
@@ -35,15 +35,15 @@ statements! {
         FROM (VALUES {rows:4}) AS again WHERE id = again.column1";
     DEAD = "SELECT id, priority, host, repository_id, repository FROM work_items
         WHERE state = 'dead' AND id IN ({list:1}) ORDER BY id {for update}";
-    /// The second condition is what lets SQLite use the index of finished items.
+    /// The redundant `state <> 'waiting'` is what lets SQLite use the index of finished items.
     DEAD_OF = "SELECT id FROM work_items WHERE state = 'dead' AND state <> 'waiting' AND source = $1";
     SOURCE = "SELECT source FROM work_items WHERE id = $1";
 }
 
-/// An item that comes again.
+/// An item that returns to the queue.
 struct Again {
     id: Uuid,
-    /// The number of the priority that it has, or is to have.
+    /// Number of the priority that it has, or is to have.
     priority: i64,
     host: String,
     repository_id: String,
@@ -62,15 +62,16 @@ impl Again {
     }
 
     fn seat(&self) -> Seat<'_> {
-        // What is damaged has the last place.
+        // A damaged priority becomes the lowest one.
         let priority = Priority::from_number(self.priority).unwrap_or(Priority::Backfill);
         Seat::new(priority, &self.host, &self.repository_id, &self.repository)
     }
 }
 
 impl Tx {
-    /// Returns which known items wait, or were shed, with less priority than those that came again, or were gone, and
-    /// what they are to have. They are not locked, so this may have changed when they are.
+    /// Returns the known items that have to be raised, with their new priorities: those that are waiting or were shed
+    /// with a lower priority than the items named again, and those that were gone. They are not locked, so this may
+    /// have changed once they are.
     pub(super) async fn less_urgent(
         &mut self,
         items: impl Iterator<Item = &NewWorkItem>,
@@ -79,7 +80,7 @@ impl Tx {
         for item in items {
             by_priority.entry(item.priority).or_default().push(item);
         }
-        // Nothing is below the last.
+        // No priority is lower than the last one.
         by_priority.remove(&Priority::Backfill);
         let mut lower = Vec::new();
         for (priority, items) in by_priority {
@@ -95,8 +96,8 @@ impl Tx {
         Ok(lower)
     }
 
-    /// Gives known items that still wait, or were shed or gone, the priority of those that came again; gives
-    /// the sources of those that were shed.
+    /// Raises known items that are still waiting, or were shed or gone, to the priority of those that were named again.
+    /// Returns the sources of those that were shed.
     pub(super) async fn raise(
         &mut self,
         mut wanted: Vec<(Uuid, Priority)>,
@@ -106,7 +107,7 @@ impl Tx {
         let wanted: BTreeMap<Uuid, Priority> = wanted.into_iter().collect();
         let ids: Vec<Uuid> = wanted.keys().copied().collect();
         let (mut raised, mut reopened) = (Vec::new(), Vec::new());
-        // What is counted is what is changed: the states of rows that are locked stay as they were read.
+        // Only rows that are changed are counted: their states cannot change any more once they are locked.
         let mut shed = Vec::new();
         for chunk in ids.chunks(LIST_MAX) {
             let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
@@ -138,13 +139,13 @@ impl Tx {
         Ok(shed)
     }
 
-    /// Gives locked items a turn where they come to.
+    /// Gives locked items a turn in their new queue.
     async fn come_again(&mut self, sql: &Sql, items: &[Again]) -> Result<(), StoreError> {
         if items.is_empty() {
             return Ok(());
         }
         let seats: Vec<Seat<'_>> = items.iter().map(Again::seat).collect();
-        // There is room for what was accepted once.
+        // Items that were accepted once always have room.
         let depths = self.depths(&seats).await?;
         let turns = self.turns(&seats, &depths).await?;
         let rows: Vec<_> = items.iter().zip(turns).collect();
@@ -159,7 +160,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Puts those of the items that were put aside back into the queue; gives their identifiers.
+    /// Puts those of the items that were dead-lettered back into the queue. Returns their identifiers.
     async fn revive(&mut self, mut ids: Vec<Uuid>) -> Result<HashSet<Uuid>, StoreError> {
         self.locks(Locks::WorkItems);
         ids.sort_unstable();
@@ -177,20 +178,19 @@ impl Tx {
 }
 
 impl Store {
-    /// Puts an item that was put aside back into the queue with all its tries; `false` when there is
-    /// none such.
+    /// Puts a dead-lettered item back into the queue with all its tries. Returns `false` if there is no such item.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn revive(&self, id: Uuid) -> Result<bool, StoreError> {
         Ok(!self.revive_these(&[id]).await?.is_empty())
     }
 
-    /// Puts items that were put aside back into the queue, all in one transaction; gives those that were
-    /// there.
+    /// Puts dead-lettered items back into the queue, all in one transaction. Returns the identifiers of those that
+    /// existed.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change; no item was put back then.
+    /// Returns any [`StoreError`] of a change, in which case no item was revived.
     pub async fn revive_these(&self, ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
         let mut tx = self.begin().await?;
         let revived = tx.revive(ids.to_vec()).await?;
@@ -198,10 +198,10 @@ impl Store {
         Ok(revived)
     }
 
-    /// As [`Store::revive`], but an item of another source counts as none.
+    /// Like [`Store::revive`], but ignores an item of another source.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn revive_of(&self, source: &str, id: Uuid) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
         // An item never changes its source.
@@ -215,10 +215,10 @@ impl Store {
         Ok(!revived.is_empty())
     }
 
-    /// Puts all items of a source that were put aside back into the queue; says how many.
+    /// Puts all dead-lettered items of a source back into the queue. Returns how many there were.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn revive_all(&self, source: &str) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
         let dead = tx.fetch(DEAD_OF, args![source], one::uuid).await?;
@@ -228,8 +228,8 @@ impl Store {
     }
 }
 
-/// Returns whether an item in this state, with this number of a priority, is to be changed when it comes again. What
-/// feeds repeat for hours is not asked for each time.
+/// Returns whether an item in this state, and with this number of a priority, has to be changed when it is named again.
+/// Items that were gone are not fetched anew each time, since feeds repeat their events for hours.
 fn wants(priority: Priority, state: &str, number: i64) -> bool {
     match state {
         "done" => priority < Priority::Firehose,

@@ -1,4 +1,4 @@
-//! Instants of work items that lie further ahead than anything waits: a clock was wrong when they were set.
+//! Repair of work items that are due too far in the future, because a clock was wrong when their times were set.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use super::queue::micros;
 use super::sql::{args, one, statements};
 use super::{Db, Read as _, Store, StoreError};
 
-/// The longest wait that anything is given, a day at the word of a server, and as much as clocks may differ.
+/// Maximum time that an item is postponed, which is a day at a server's request, and a margin for clock differences.
 const WAIT_MAX: Duration = Duration::from_hours(25);
 
-/// Longer than any lease, and as much as clocks may differ.
+/// A time longer than any lease, and a margin for clock differences.
 const LEASE_MAX: Duration = Duration::from_mins(10);
 
 statements! {
-    /// Both along an index of what is looked at only.
+    /// Each part uses an index, and reads only the rows that it counts.
     AHEAD = "SELECT (SELECT COUNT(*) FROM work_items
             WHERE state = 'waiting' AND leased_by IS NULL AND ready_at > {now} + $1)
         + (SELECT COUNT(*) FROM work_items
@@ -23,7 +23,7 @@ statements! {
             LIMIT $2 {for update skip locked})
         UPDATE work_items SET ready_at = {now}
         WHERE id IN (SELECT picked_id FROM picked)";
-    /// Whoever lives makes it longer before it ends.
+    /// A holder that is alive renews the lease before it ends.
     SHORTEN = "WITH picked AS (SELECT id AS picked_id FROM work_items
             WHERE leased_by IS NOT NULL AND state = 'waiting' AND ready_at > {now} + $2
             LIMIT $3 {for update skip locked})
@@ -32,12 +32,12 @@ statements! {
 }
 
 impl Store {
-    /// Sees to the items that are to wait for longer than anything waits, because a clock was ahead once: those
-    /// that nobody holds are ready now, and leases end within `lease` unless their holder lives. Returns how many
-    /// items that were.
+    /// Repairs items that are due later than any valid wait, because a clock was ahead once: those that no worker holds
+    /// become ready now, and leases end within `lease` unless their holder renews them. Returns the number of these
+    /// items.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn mend_times(&self, lease: Duration) -> Result<u64, StoreError> {
         let (wait_max, lease_max) = (micros(WAIT_MAX), micros(LEASE_MAX));
         let mut read = self;

@@ -1,4 +1,4 @@
-//! The queue as operators see it: how much there is, what was put aside, what is shed and forgotten.
+//! Operators' view of the queue: its size, dead-lettered items, shedding and pruning.
 
 use std::time::Duration;
 
@@ -12,22 +12,22 @@ use super::work::{DeadItem, Priority, Shedding, WorkCounts};
 use super::work_row::{item, item_columns};
 use super::{Read, Store, StoreError};
 
-/// The most items that are shed at once. Shedding goes on a moment later.
+/// Maximum number of items that are shed at once. Shedding continues a moment later.
 const SHED_MAX: u64 = 2_000;
 
 statements! {
-    /// The second condition is what lets SQLite use the index of finished items.
+    /// The redundant `state <> 'waiting'` is what lets SQLite use the index of finished items.
     FORGET = "DELETE FROM work_items WHERE id IN (SELECT id FROM work_items
         WHERE state IN ('done', 'shed') AND state <> 'waiting' AND finished_at < {now} - $1 LIMIT $2)";
     EXCESS = "SELECT COUNT(*) FROM work_items
         WHERE state = 'waiting' AND leased_by IS NULL AND priority = $1";
-    /// Picked first, as in `CLAIM`.
+    /// Picked in a subquery first, as in `CLAIM`.
     SHED_EXCESS = "WITH picked AS (SELECT id AS picked_id FROM work_items
             WHERE state = 'waiting' AND leased_by IS NULL AND priority = $1
             ORDER BY event_at, id LIMIT $2 {for update skip locked})
         UPDATE work_items SET state = 'shed', finished_at = {now}
         WHERE id IN (SELECT picked_id FROM picked) RETURNING source";
-    /// One that somebody else holds at the moment is looked at again soon.
+    /// Items that are locked by another transaction at the moment are examined again soon.
     SHED_LATE = "WITH picked AS (SELECT id AS picked_id FROM work_items
             WHERE state = 'waiting' AND leased_by IS NULL AND priority = $1 AND created_at < $2
             ORDER BY event_at, id LIMIT $3 {for update skip locked})
@@ -45,11 +45,11 @@ statements! {
 }
 
 impl Store {
-    /// Sheds items of the firehose, some thousands at most, and counts them with their sources; says how
-    /// many. Looking costs no write lock.
+    /// Sheds items of the firehose, a few thousand at most, and counts them with their sources. Returns how many were
+    /// shed. Checking takes no write lock.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn shed(&self, limits: &Shedding, now: Timestamp) -> Result<u64, StoreError> {
         let firehose = Priority::Firehose.number();
         let mut read = self;
@@ -83,19 +83,19 @@ impl Store {
         Ok(total)
     }
 
-    /// Forgets items that were done or shed longer ago than `age`, a piece at a time; says how many. An
-    /// event that comes again after that is scanned again.
+    /// Deletes items that were done or shed longer ago than `age`, in batches. Returns how many were deleted. An event
+    /// that is repeated after that is scanned again.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn forget_done(&self, age: Duration) -> Result<u64, StoreError> {
         self.in_pieces(&FORGET, args![micros(age)]).await
     }
 
-    /// How many items there are in each state.
+    /// Returns the number of items in each state.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn work_counts(&self) -> Result<WorkCounts, StoreError> {
         let mut read = self;
         let counts = read
@@ -114,17 +114,17 @@ impl Store {
         Ok(counts.unwrap_or_default())
     }
 
-    /// Items that were put aside, newest first; those of one source, or of all.
+    /// Returns dead-lettered items, newest first, of one source or of all.
     ///
     /// # Errors
-    /// [`StoreError::Cursor`], and any [`StoreError`] of a read.
+    /// Returns [`StoreError::Cursor`], or any [`StoreError`] of a read.
     pub async fn dead_items(
         &self,
         source: Option<&str>,
         request: &PageRequest,
     ) -> Result<Page<DeadItem>, StoreError> {
         let mut conditions = Conditions::new();
-        // The second condition is what lets SQLite use the index of finished items.
+        // The redundant `state <> 'waiting'` is what lets SQLite use the index of finished items.
         conditions.and("state = 'dead' AND state <> 'waiting'", args![]);
         if let Some(source) = source {
             conditions.and("source = ?", args![source]);

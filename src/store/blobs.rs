@@ -1,4 +1,4 @@
-//! Blobs that were scanned and hold no candidate: they need not be scanned again with the same formats.
+//! Blobs that were scanned and contain no candidate. They need not be scanned again with the same key formats.
 
 use jiff::Timestamp;
 
@@ -7,7 +7,7 @@ use super::order::Locks;
 use super::sql::{Arg, args, one, runs, statements};
 use super::{Read, Store, StoreError, Tx};
 
-/// Rows of one statement.
+/// Maximum number of rows per statement.
 const ROWS_MAX: usize = 256;
 
 statements! {
@@ -20,10 +20,10 @@ statements! {
 }
 
 impl Store {
-    /// The object ids of the blobs that were scanned last with this set of formats, at most `limit`.
+    /// Returns the object ids of the blobs that were last scanned with this set of key formats, at most `limit`.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn scanned_blobs(
         &self,
         ruleset: &str,
@@ -33,11 +33,11 @@ impl Store {
         read.fetch(NEWEST, args![ruleset, limit], one::bytes).await
     }
 
-    /// Notes the object ids of blobs that were scanned with this set of formats and hold no candidate, in
-    /// a transaction of its own that lets all others go first.
+    /// Records the object ids of blobs that were scanned with this set of key formats and contain no candidate. Uses a
+    /// transaction of its own that lets all others go first.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn remember_blobs(
         &self,
         ruleset: &str,
@@ -49,11 +49,11 @@ impl Store {
         tx.commit().await
     }
 
-    /// Forgets all but about `keep` of the blobs, those that were scanned last, a piece at a time; says
-    /// how many.
+    /// Deletes all but about `keep` of the blobs, keeping those that were scanned last, in batches. Returns how many
+    /// were deleted.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn forget_scanned_blobs(&self, keep: u32) -> Result<u64, StoreError> {
         let store = self.with_urgency(Urgency::Housekeeping);
         let mut read = &store;
@@ -68,10 +68,10 @@ impl Store {
 }
 
 impl Tx {
-    /// Notes the object ids of blobs that were scanned with this set of formats and hold no candidate.
+    /// Records the object ids of blobs that were scanned with this set of key formats and contain no candidate.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn add_scanned_blobs(
         &mut self,
         ruleset: &str,
@@ -79,7 +79,7 @@ impl Tx {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         self.locks(Locks::Blobs);
-        // In one order in all transactions, so that two workers never wait for each other.
+        // Sorted in the same order in all transactions, so that no two workers wait for each other.
         ids.sort_unstable();
         ids.dedup();
         for run in runs(ids.len(), ROWS_MAX) {

@@ -1,4 +1,4 @@
-//! The chain that binds the revocation log's entries. Pure: the same code verifies the database and an
+//! Hash chain over the entries of the revocation log. There is no I/O in it: the same code verifies the database and an
 //! exported file.
 //!
 //! Each entry's `hash` is the lower-case hexadecimal SHA-256 of the 64 hexadecimal characters of
@@ -16,10 +16,10 @@ use super::LogEntry;
 /// `prev_hash` of the first entry.
 pub(super) const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// The longest line that is read from a file. An entry's texts are bounded well below it.
+/// Maximum length of a line that is read from a file, in bytes. The texts of an entry are limited to far less.
 const LINE_MAX: u64 = 1024 * 1024;
 
-/// The hash of an entry whose canonical JSON this is.
+/// Returns the hash of the entry with this canonical JSON.
 pub(super) fn entry_hash(prev_hash: &str, canonical: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(prev_hash);
@@ -27,9 +27,9 @@ pub(super) fn entry_hash(prev_hash: &str, canonical: &str) -> String {
     hex::encode(hash.finalize())
 }
 
-/// `value` in the canonical form of RFC 8785: no white space, members sorted by the UTF-16 code units
-/// of their names, shortest escapes. The numbers of a log entry are whole; others are written as
-/// `serde_json` writes them, which differs from the RFC for very large and very small ones.
+/// Returns `value` in the canonical form of RFC 8785: no white space, members sorted by the UTF-16 code units of their
+/// names, shortest escapes. The numbers in a log entry are integers; others are written as `serde_json` writes them,
+/// which differs from the RFC for very large and very small ones.
 pub fn canonical_json(value: &Value) -> String {
     let mut text = String::new();
     write_value(value, &mut text);
@@ -70,8 +70,8 @@ fn write_value(value: &Value, text: &mut String) {
     }
 }
 
-/// RFC 8785, 3.2.2.2: two-character escapes where JSON has them, `\u00xx` in lower case for the
-/// other control characters, everything else as it is.
+/// Writes a string as defined in RFC 8785, section 3.2.2.2: two-character escapes where JSON has them, `\u00xx` in
+/// lower case for the other control characters, and everything else unchanged.
 fn write_string(string: &str, text: &mut String) {
     text.push('"');
     for c in string.chars() {
@@ -92,24 +92,24 @@ fn write_string(string: &str, text: &mut String) {
     text.push('"');
 }
 
-/// What a chain that holds amounts to.
+/// Summary of a chain that was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
-    /// How many entries there are; also the last one's `seq`.
+    /// Number of entries, which is also the `seq` of the last one.
     pub entries: u64,
-    /// The last entry's hash, 64 zeros if there is none. Entries cut off the end of a file can only
-    /// be noticed by comparing this with the database's.
+    /// Hash of the last entry, or 64 zeros if there is none. Entries that were cut off the end of a file can only be
+    /// noticed by comparing this with the head in the database.
     pub head: String,
 }
 
-/// Where a chain breaks.
+/// Error returned when a chain is broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broken {
-    /// The bad entry's place: the line in a file, or the row in the order of `seq`; from 1.
+    /// Position of the bad entry, from 1: the line in a file, or the row in the order of `seq`.
     pub position: u64,
-    /// The `seq` that it claims, if that can be read.
+    /// The `seq` that the entry claims, if that can be read.
     pub seq: Option<u64>,
-    /// What is wrong with it.
+    /// Problem of the entry.
     pub problem: Problem,
 }
 
@@ -125,57 +125,57 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// What is wrong with an entry.
+/// Problem of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// The text is no JSON, or not that of an entry: a field too many, missing, twice, or of the
-    /// wrong kind.
+    /// The text is not JSON, or not an entry: a field is unknown, missing, repeated, or of the wrong type.
     #[error("it is not an entry of a revocation log: {0}")]
     NotAnEntry(String),
-    /// The number does not follow the one before.
+    /// The number does not follow that of the previous entry.
     #[error("its seq should be {expected}: an entry is missing, repeated or out of order")]
     Seq {
-        /// The number that comes next.
+        /// Number that was expected.
         expected: u64,
     },
-    /// It was not written after the entry that stands before it.
+    /// The entry was not written after the one that precedes it.
     #[error("its prev_hash is not the hash {expected} of the entry before")]
     Link {
-        /// The hash of the entry before.
+        /// Hash of the previous entry.
         expected: String,
     },
-    /// It is not what was hashed.
+    /// The contents are not those that were hashed.
     #[error(
         "its contents hash to {computed}, not to its hash: it was changed after it was written"
     )]
     Hash {
-        /// The hash of what stands there.
+        /// Hash of the present contents.
         computed: String,
     },
-    /// The database row's columns say something else than the entry in it.
+    /// A column of the database row differs from the entry in it.
     #[error("the database column {0} differs from the entry")]
     Column(&'static str),
-    /// What decides who sees the entry, or what became of its key, is not what it was when it was written.
+    /// A column that determines the visibility of the entry, or the state of its key, has changed since the entry was
+    /// written.
     #[error("the database column {column} differs from {from}")]
     Differs {
-        /// A column, with its table.
+        /// Name of a column, with its table.
         column: &'static str,
-        /// Another column, or the entry.
+        /// Other column that it differs from, or "the entry".
         from: &'static str,
     },
-    /// The database's note of the chain's end says something else than the last row.
+    /// The head that the database recorded differs from the last row.
     #[error(
         "the log ends here, but the database noted an end at seq {seq} with hash {hash}: entries at the end were removed or added"
     )]
     Head {
-        /// The noted number of the last entry.
+        /// Recorded number of the last entry.
         seq: u64,
-        /// The noted hash of the last entry.
+        /// Recorded hash of the last entry.
         hash: String,
     },
 }
 
-/// A chain being verified, entry after entry from the first.
+/// A chain that is being verified, entry by entry from the first.
 #[derive(Debug, Clone)]
 pub struct Chain {
     entries: u64,
@@ -192,12 +192,12 @@ impl Default for Chain {
 }
 
 impl Chain {
-    /// A chain without entries.
+    /// Creates a chain without entries.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The entries so far.
+    /// Returns the summary of the entries so far.
     pub fn verified(&self) -> Verified {
         Verified {
             entries: self.entries,
@@ -205,11 +205,11 @@ impl Chain {
         }
     }
 
-    /// Takes the next entry, as JSON text on one line without its end. What is hashed is the JSON that
-    /// stands there, so the order of its members and the space between them do not matter.
+    /// Verifies the next entry, given as JSON text on one line without a line ending. The JSON value of the text is
+    /// hashed, so the order of members and the white space between them do not matter.
     ///
     /// # Errors
-    /// [`Broken`] when the entry is not the one that belongs there.
+    /// Returns [`Broken`] if it is not the entry that belongs there.
     pub fn push(&mut self, line: &str) -> Result<LogEntry, Broken> {
         let position = self.entries + 1;
         let broken = |seq, problem| Broken {
@@ -221,8 +221,8 @@ impl Chain {
         if line.trim() != line {
             return Err(bad("white space around it".to_owned()));
         }
-        // Read twice: strictly, which refuses unknown, missing and repeated members, and as it
-        // stands, which is what is hashed.
+        // Parsed twice: strictly, which refuses unknown, missing and repeated members, and as a plain value, which is
+        // what is hashed.
         let entry: LogEntry = serde_json::from_str(line).map_err(|error| bad(unread(&error)))?;
         let mut raw: Value = serde_json::from_str(line).map_err(|error| bad(unread(&error)))?;
         if let Value::Object(members) = &mut raw {
@@ -235,7 +235,7 @@ impl Chain {
         Ok(entry)
     }
 
-    /// Checks an entry against the chain, given the text that was hashed.
+    /// Verifies an entry against the chain, given the text that was hashed.
     pub(super) fn link(&mut self, entry: &LogEntry, canonical: &str) -> Result<(), Problem> {
         let expected = self.entries + 1;
         if entry.seq != expected {
@@ -256,11 +256,11 @@ impl Chain {
     }
 }
 
-/// What is wrong with a text that is no entry, without quoting it: a file that somebody takes for a log may
-/// hold anything, keys too.
+/// Describes why a text is not an entry, without quoting it: a file that was mistaken for a log may contain anything,
+/// even keys.
 pub(super) fn unread(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    // These two name a field of ours; the others repeat what they found.
+    // These two messages name a field of ours. Others quote the input.
     if text.starts_with("missing field") || text.starts_with("duplicate field") {
         return text;
     }
@@ -272,7 +272,7 @@ pub(super) fn unread(error: &serde_json::Error) -> String {
     format!("{what} at column {}", error.column())
 }
 
-/// Why an exported log was not verified.
+/// Error returned when an exported log cannot be verified.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// An entry is not the one that belongs there.
@@ -286,7 +286,7 @@ pub enum VerifyError {
 /// Verifies an exported log: one entry per line, in the order of `seq` from the first.
 ///
 /// # Errors
-/// [`VerifyError::Broken`] names the first bad entry.
+/// Returns [`VerifyError::Broken`] with the first bad entry, or [`VerifyError::Read`] if reading fails.
 pub fn verify_lines(mut from: impl BufRead) -> Result<Verified, VerifyError> {
     let mut chain = Chain::new();
     let mut line = Vec::new();
@@ -354,8 +354,8 @@ mod tests {
         );
     }
 
-    /// Made by a program of some twenty lines that shares nothing with this one (Python's `json` and
-    /// `hashlib`): the chain is the same for everybody, and stays the same.
+    /// Generated by a program of some twenty lines that shares no code with this one (Python's `json` and `hashlib`):
+    /// the chain is the same for everyone, and remains the same.
     #[test]
     fn a_chain_made_elsewhere_verifies() {
         let chain = concat!(

@@ -1,8 +1,8 @@
 //! Claiming work items, holding them, and giving them back one by one.
 //!
-//! Looking costs no write lock: a worker asks which hosts have something waiting, looks at the front of some
-//! of these queues, and takes by their ids the items that it chose. So how it shares its places out is its
-//! own affair, and a host that is left alone costs nothing, however much of it waits.
+//! Searching takes no write lock: a worker lists the hosts that have items waiting, reads the front of some of these
+//! queues, and takes the items that it chose by their identifiers. It thus allocates its own places as it likes, and a
+//! host that is left alone costs nothing, however many of its items wait.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use super::work::{Claimable, Lane, Priority, Queue, Retry, WorkItem};
 use super::work_row::{counted, deaths, item, item_columns};
 use super::{Read, Store, StoreError};
 
-/// How often an item is tried before it is put aside.
+/// Maximum number of tries before an item is dead-lettered.
 const TRIES_MAX: u32 = 8;
-/// The wait after the first failed try; each further one doubles it.
+/// Backoff after the first failed try. Each further one doubles it.
 const BACK_OFF: Duration = Duration::from_secs(5);
-/// The longest wait between two tries.
+/// Maximum backoff.
 const BACK_OFF_MAX: Duration = Duration::from_hours(1);
-/// The longest error text that is kept, in characters.
+/// Maximum length of a stored error message, in characters.
 const ERROR_MAX: usize = 1_000;
 
 statements! {
-    /// From host to host along the index, whose entries between are not read.
+    /// Skips from host to host along the index, without reading the entries in between.
     QUEUES = "WITH RECURSIVE queues (priority, host) AS (
             SELECT CAST(p.column1 AS BIGINT), (SELECT MIN(host) FROM work_items
                 WHERE state = 'waiting' AND leased_by IS NULL AND lane = $1
@@ -41,8 +41,8 @@ statements! {
         WHERE state = 'waiting' AND leased_by IS NULL AND lane = $1 AND priority = $2 AND host = $3
             AND ready_at <= {now} AND repository_id NOT IN ({list:5})
         ORDER BY turn, level, event_at, id LIMIT $4";
-    /// Picked first and changed then: within the update itself, PostgreSQL's planner may run the
-    /// selection more than once.
+    /// Picked first and changed afterwards: within the update itself, PostgreSQL's planner may run the selection more
+    /// than once.
     TAKE = concat!(
         "WITH picked AS (SELECT id AS picked_id FROM work_items
             WHERE state = 'waiting' AND leased_by IS NULL AND ready_at <= {now}
@@ -51,7 +51,7 @@ statements! {
         WHERE id IN (SELECT picked_id FROM picked)
         RETURNING ", item_columns!()
     );
-    /// Locked in the order of `id` first, as every other transaction does that takes several.
+    /// Locked in the order of `id` first, as in every other transaction that takes several.
     HEARTBEAT = "WITH held AS (SELECT id AS held_id FROM work_items
             WHERE leased_by = $2 AND state = 'waiting' AND id IN ({list:3}) ORDER BY id {for update})
         UPDATE work_items SET ready_at = {now} + $1
@@ -71,8 +71,8 @@ statements! {
         WHERE id = $3 AND leased_by = $4 AND state = 'waiting' AND lane <> 2";
 }
 
-/// The wait after the given number of failed tries: doubled each time, up to half more or less by
-/// chance, so that items which failed together are not all tried together again.
+/// Returns the backoff after the given number of failed tries: doubled each time, with a random deviation of up to one
+/// half, so that items that failed together are not all retried together.
 fn back_off(tries: u32) -> Duration {
     let doubled = BACK_OFF.saturating_mul(1 << tries.saturating_sub(1).min(16));
     doubled
@@ -81,11 +81,11 @@ fn back_off(tries: u32) -> Duration {
 }
 
 impl Store {
-    /// The hosts after `after`, by name, of which something waits in a lane, at most `n` of them and of their
-    /// priorities, none less urgent than `least`. It may still be that nothing of them is ready.
+    /// Returns at most `n` queues of a lane in which items are waiting, of hosts whose names follow `after` and none
+    /// less urgent than `least`. It is possible that none of their items is ready.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn queues(
         &self,
         lane: Lane,
@@ -107,12 +107,12 @@ impl Store {
         .await
     }
 
-    /// The first `n` items of a queue that are ready, in turns over the owners of repositories and over the
-    /// repositories of an owner. Those of the repositories `except`, which have what they may have, are left
-    /// out: however many of them there are, they do not hide the others.
+    /// Returns the first `n` items of a queue that are ready, taking turns among the owners of repositories and among
+    /// the repositories of an owner. Repositories in `except`, which have reached their limit, are skipped: however
+    /// many items they have, they do not hide the others.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn front(
         &self,
         queue: &Queue,
@@ -123,7 +123,7 @@ impl Store {
         let mut args = args![lane, priority, &queue.host, n];
         args.extend(except.iter().take(LIST_MAX).copied().map(Arg::from));
         if except.is_empty() {
-            // No repository has no name.
+            // Every repository has a nonempty identifier.
             args.push(Arg::from(""));
         }
         let n = pad(&mut args, 4);
@@ -139,11 +139,11 @@ impl Store {
         .await
     }
 
-    /// Takes those of the items that nobody else has taken meanwhile, most urgent first. They are the
-    /// worker's own for the length of the lease; [`Store::heartbeat`] makes it longer.
+    /// Takes those of the items that no other worker has taken meanwhile, most urgent first. They belong to the worker
+    /// for the duration of the lease, which [`Store::heartbeat`] extends.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn take(
         &self,
         ids: &[Uuid],
@@ -166,11 +166,11 @@ impl Store {
         Ok(items)
     }
 
-    /// Takes up to `n` items of any lane for `worker`, most urgent first. Items whose last worker died are
-    /// seen to before; see [`Store::reclaim`].
+    /// Takes up to `n` items of any lane for `worker`, most urgent first. Items whose last worker died are reclaimed
+    /// before; see [`Store::reclaim`].
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn claim(
         &self,
         n: u32,
@@ -180,10 +180,10 @@ impl Store {
         self.claim_except(n, worker, lease, &[]).await
     }
 
-    /// As [`Store::claim`], but items of the `paused` hosts stay where they are.
+    /// Like [`Store::claim`], but without the items of the `paused` hosts.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn claim_except(
         &self,
         n: u32,
@@ -212,11 +212,11 @@ impl Store {
         self.take(&ids, worker, lease).await
     }
 
-    /// Makes the leases of these items last `lease` from now on; gives those that are still the
-    /// worker's. The others were taken by somebody else: work on them is to stop.
+    /// Extends the leases of these items to `lease` from now. Returns those that still belong to the worker. The others
+    /// were taken by another worker, so work on them must stop.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn heartbeat(
         &self,
         ids: &[Uuid],
@@ -235,10 +235,10 @@ impl Store {
         Ok(held)
     }
 
-    /// Gives an item back after a failed try, for a later one, or puts it aside after the last.
+    /// Gives an item back after a failed try, for a later one, or dead-letters it after the last.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn retry(&self, id: Uuid, worker: &str, error: &str) -> Result<Retry, StoreError> {
         let error: String = error.chars().take(ERROR_MAX).collect();
         let mut tx = self.begin().await?;
@@ -259,11 +259,11 @@ impl Store {
         Ok(outcome)
     }
 
-    /// Gives an item back for as long as `wait`, because its server asked for it. The try does not
-    /// count. `false` when it was not this worker's any more.
+    /// Gives an item back for the duration of `wait`, because its server requested it. The try does not count. Returns
+    /// `false` if the item was no longer held by this worker.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn postpone(
         &self,
         id: Uuid,
@@ -279,11 +279,11 @@ impl Store {
         Ok(changed == 1)
     }
 
-    /// Gives an item back to wait for its turn in another lane. The try does not count. `false` when it was not
-    /// this worker's any more, or in [`Lane::Alone`], which it does not leave.
+    /// Gives an item back to wait for its turn in another lane. The try does not count. Returns `false` if the item was
+    /// no longer held by this worker, or is in [`Lane::Alone`], which it never leaves.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn change_lane(
         &self,
         id: Uuid,

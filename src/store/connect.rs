@@ -1,4 +1,4 @@
-//! Opening the database: URLs, files, pools.
+//! Opening of the database: URLs, files and pools.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -16,37 +16,37 @@ use super::pool::{GOODBYE, Manners, Pool};
 use super::sql::Dialect;
 use super::{StoreError, StoreOptions, room};
 
-/// How long a statement waits for another process's lock. Less than its deadline, so that it is the
-/// database that says what was waited for.
+/// Maximum time that a statement waits for another process's lock. Shorter than its deadline, so that it is the
+/// database that reports what was waited for.
 pub(super) const LOCK_WAIT: Duration = Duration::from_secs(6);
-/// The longest wait for a first connection.
+/// Maximum time to wait for a first connection.
 pub(super) const CONNECTION_WAIT: Duration = Duration::from_secs(7);
-/// The longest wait for another process that turns a new file into a database, or migrates one.
+/// Maximum time to wait for another process that turns a new file into a database, or migrates one.
 pub(super) const MIGRATION_LOCK_WAIT: Duration = Duration::from_mins(1);
-/// After this PostgreSQL ends an open transaction whose client has gone silent: it holds locks, and no
-/// transaction of this program waits for anything but the database.
+/// Time after which PostgreSQL ends an open transaction whose client is silent. It holds locks, and no transaction of
+/// this program waits for anything but the database.
 const IDLE_TRANSACTION: Duration = Duration::from_secs(10);
-/// After this PostgreSQL ends a statement that this program does not wait for any more. Statements of a
-/// transaction have a limit of their own.
+/// Time after which PostgreSQL ends a statement that this program no longer waits for. Statements of a transaction have
+/// a limit of their own.
 const STATEMENT: Duration = Duration::from_secs(65);
-/// So often PostgreSQL looks, while a statement runs, whether this program still waits for it: a migration that is
-/// given up would go on to its end otherwise, and hold its locks.
+/// Interval at which PostgreSQL checks, while a statement runs, that the client is still connected. Otherwise, a
+/// migration that was abandoned would run to its end and hold its locks.
 const CLIENT_CHECK: Duration = Duration::from_secs(2);
-/// PostgreSQL's connections are replaced when they are so old.
+/// Age at which connections to PostgreSQL are replaced.
 const LIFETIME: Duration = Duration::from_mins(30);
-/// Prepared statements kept per connection: all fixed ones, and the usual lengths of the others.
+/// Number of prepared statements that are kept per connection: all fixed ones, and the usual lengths of the others.
 const STATEMENTS: usize = 256;
-/// SQLite's readers. They never wait for the writer.
+/// Number of connections that read from SQLite. They never wait for the writer.
 const SQLITE_READERS: u32 = 4;
-/// SQLite's write-ahead log is taken over into the database when it has so many pages of 4 KiB, and cut
-/// to so many bytes when it starts anew.
+/// Number of 4 KiB pages from which SQLite's write-ahead log is copied into the database, and size in bytes to which
+/// the log is truncated when it restarts.
 const WAL_PAGES: u32 = 1_000;
 const WAL_KEPT: u64 = 16 << 20;
 
-/// The pools of either database.
+/// Pools of either database.
 #[derive(Debug)]
 pub(super) enum Db {
-    /// WAL lets readers go on while the one writer works.
+    /// WAL mode lets readers continue while the only writer works.
     Sqlite {
         read: Pool<Sqlite>,
         write: Pool<Sqlite>,
@@ -63,7 +63,7 @@ impl Db {
         }
     }
 
-    /// Whether what is written now is in files that are still there afterwards.
+    /// Checks that writes go to files that will still exist afterwards.
     pub(super) fn check_files(&self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite { files, .. } => files.check(),
@@ -81,8 +81,8 @@ impl Db {
         }
     }
 
-    /// Has every connection replaced: they were opened when the database took no changes. SQLite's share what they
-    /// know of the files, so all of them end before a new one begins.
+    /// Replaces every connection: they were opened when the database accepted no changes. SQLite's connections share
+    /// what they know of the files, so all of them are closed before a new one is opened.
     pub(super) fn renew(&self) {
         match self {
             Self::Sqlite { read, write, .. } => {
@@ -92,7 +92,7 @@ impl Db {
                 let (read, pool) = (read.clone(), write.clone());
                 write.in_background(async move {
                     let until = Instant::now() + CONNECTION_WAIT;
-                    // Whoever writes may read meanwhile, so the writer is waited for first.
+                    // A writer may read meanwhile, so it is waited for first.
                     if let Ok(writer) = pool.empty(until).await {
                         let readers = read.empty(until).await;
                         drop((readers, writer));
@@ -117,17 +117,17 @@ impl Db {
     }
 }
 
-/// Has SQLite take the log over into the file. It does so by itself when its last connection ends, but that may be
-/// another program's, or one that does not end in time; and people copy the file alone.
+/// Copies SQLite's write-ahead log into the database file. SQLite does this itself when its last connection is closed,
+/// but that may belong to another program, or may not be closed in time, and people copy the file alone.
 async fn take_over(write: &Pool<Sqlite>) {
     let until = Instant::now() + GOODBYE;
     if let Ok(mut held) = write.acquire(Urgency::Awaited, until).await {
-        // Waits for nobody. What it leaves is in the log still.
+        // Waits for no one. Whatever it leaves behind is still in the log.
         let _ = held.run(GOODBYE, "PRAGMA wal_checkpoint(PASSIVE)").await;
     }
 }
 
-/// Connects; gives the name under which errors speak of the database, and whether it is a file that was there.
+/// Connects to the database. Returns its name for errors, and whether it is a file that existed before.
 pub(super) async fn connect(options: &StoreOptions) -> Result<(Db, String, bool), StoreError> {
     let text = options.url.expose_secret();
     match text.split_once(':').map(|(scheme, _)| scheme) {
@@ -194,7 +194,7 @@ async fn sqlite(url: &str, create: bool) -> Result<(Db, String, bool), StoreErro
     Ok((Db::Sqlite { read, write, files }, name, found))
 }
 
-/// Connects to a SQLite file. One connection is the one that writes.
+/// Connects to a SQLite file. A pool of one connection is the writer's.
 async fn sqlite_pool(
     files: &Files,
     connections: u32,
@@ -212,8 +212,8 @@ async fn sqlite_pool(
             writes: connections == 1,
         },
     );
-    // While another process turns a new file into one with a WAL, SQLite answers that it is locked at
-    // once, without waiting as it does for every other lock.
+    // While another process switches a new file to WAL mode, SQLite reports that it is locked at once, without waiting
+    // as it does for every other lock.
     match pool.try_out(MIGRATION_LOCK_WAIT).await {
         Ok(()) => Ok(pool),
         Err(error) => Err(StoreError::from_driver(files.name(), &error)),
@@ -224,17 +224,17 @@ fn size(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |file| file.len())
 }
 
-/// The write-ahead log of a database that is not there. SQLite removes such a one.
+/// Returns the write-ahead log of a database that does not exist, if there is one. SQLite would delete it.
 fn lone_log(path: &Path) -> Option<PathBuf> {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     let log = PathBuf::from(log);
-    // In this order: whoever makes the database now writes the file first.
+    // In this order: a process that creates the database now writes the file first.
     (size(&log) > 0 && size(path) == 0).then_some(log)
 }
 
-/// Creates the file and its folder so that only their owner can read them. SQLite gives the WAL and
-/// the shared memory file the permissions of the main file.
+/// Creates the file and its folder with permissions for their owner only. SQLite gives the WAL and the shared memory
+/// file the permissions of the main file.
 fn create_file(path: &Path) -> std::io::Result<()> {
     if path.exists() {
         return Ok(());
@@ -290,9 +290,9 @@ async fn postgres(url: &str, max_connections: u32) -> Result<(Db, String), Store
     }
 }
 
-/// What every session is told. The server looks after connections whose other end is gone as well: the
-/// sockets of `sqlx` cannot be given a keepalive from this side. A server that does not know one of the
-/// settings does without.
+/// Returns the statement that configures a session. The keepalives make the server detect connections whose other end
+/// is gone, since the sockets of `sqlx` cannot be given one from this side. Settings that the server does not know are
+/// skipped.
 fn postgres_settings() -> String {
     let millis = |name, time: Duration| format!("('{name}', '{}')", time.as_millis());
     let settings = [

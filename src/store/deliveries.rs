@@ -1,4 +1,4 @@
-//! Deliveries of webhooks that changed something, and what their sources add up to.
+//! Recorded webhook deliveries, and the totals of webhook sources.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::order::Locks;
 use super::sql::{Arg, Fields, args, runs, statements};
 use super::{Read, Store, StoreError, Tx};
 
-/// Rows of one statement.
+/// Maximum number of rows per statement.
 const ROWS_MAX: usize = 128;
 
 statements! {
@@ -18,8 +18,8 @@ statements! {
     UNDO = "DELETE FROM webhook_deliveries WHERE (source, delivery) IN (VALUES {rows:2})";
     FORGET = "DELETE FROM webhook_deliveries WHERE (source, delivery) IN (
         SELECT source, delivery FROM webhook_deliveries WHERE received_at < {now} - $1 LIMIT $2)";
-    /// What was dropped is later than the last success, whatever the clock says. It is known until there is another
-    /// success: after a restart too.
+    /// The time of a loss is made later than the last success, whatever the clock says, so that it is known until the
+    /// next success, even after a restart.
     COUNT = "INSERT INTO sources (name, kind, cursor, polled_at, succeeded_at, newest_event_at, error, unseen,
             polls, events, items, gaps, malformed, texts, unknown, repaired)
         VALUES ($1, $2, '', $3, $4, $5, $6, $7, 0, $8, $9, 0, $10, $11, $12, 0)
@@ -37,51 +37,51 @@ statements! {
             texts = sources.texts + excluded.texts, unknown = sources.unknown + excluded.unknown";
 }
 
-/// A delivery of a webhook. Forges repeat them, and people make them do so.
+/// A delivery of a webhook. Forges repeat deliveries, and users can have them repeated.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Delivery {
-    /// The webhook's name, such as `webhook:github`.
+    /// Name of the webhook, such as `webhook:github`.
     pub source: String,
-    /// What the forge calls the delivery.
+    /// Identifier that the forge gave to the delivery.
     pub id: String,
 }
 
-/// What a webhook saw since this was last added to its source.
+/// Counts of a webhook since they were last added to its source.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WebhookCounts {
-    /// Deliveries that were verified and read.
+    /// Number of deliveries that were verified and read.
     pub deliveries: u64,
-    /// Work items that they became.
+    /// Number of work items created from them.
     pub items: u64,
-    /// Deliveries of which something could not be used.
+    /// Number of deliveries of which a part could not be used.
     pub malformed: u64,
-    /// Deliveries whose texts were scanned.
+    /// Number of deliveries whose texts were scanned.
     pub texts: u64,
-    /// Deliveries of a type that this version does not know.
+    /// Number of deliveries of a type that this version does not know.
     pub unknown: u64,
-    /// When the last of them arrived. `None` when there was none.
+    /// Time of the last of these deliveries. `None` if there were none.
     pub last_at: Option<Timestamp>,
-    /// When the last delivery came, if one of which something was lost was not followed by a better one.
+    /// Time of the last delivery, if part of a delivery was lost and no better one has followed. `None` otherwise.
     pub dropped_at: Option<Timestamp>,
-    /// What is wrong at present, in words for an operator.
+    /// Current problem, in words for an operator.
     pub error: Option<String>,
-    /// What was refused, in words for an operator.
+    /// Refused deliveries, in words for an operator.
     pub refused: Option<String>,
 }
 
 impl Tx {
-    /// Notes deliveries; gives those that were not noted before. In the transaction of their effects, so
-    /// that a delivery that failed can be repeated.
+    /// Records deliveries and returns those that had not been recorded before. Call this in the transaction of their
+    /// effects, so that a delivery that failed can be repeated.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn record_deliveries(
         &mut self,
         deliveries: &[Delivery],
         now: Timestamp,
     ) -> Result<HashSet<Delivery>, StoreError> {
         self.locks(Locks::Deliveries);
-        // In one order in all transactions, so that two of them never wait for each other.
+        // Sorted in the same order in all transactions, so that no two of them wait for each other.
         let mut rows: Vec<&Delivery> = deliveries.iter().collect();
         rows.sort();
         rows.dedup();
@@ -97,8 +97,8 @@ impl Tx {
         Ok(new)
     }
 
-    /// Takes back that deliveries were noted, in the transaction that noted them: their rows are locked, so
-    /// nothing new is.
+    /// Removes the records of deliveries, in the transaction that added them. Their rows are locked already, so this
+    /// locks nothing new.
     pub(crate) async fn forget_recorded(
         &mut self,
         deliveries: &HashSet<Delivery>,
@@ -121,11 +121,11 @@ fn delivery(row: &mut Fields<'_>) -> Result<Delivery, StoreError> {
 }
 
 impl Store {
-    /// Adds to the state of a webhook's source, which is made when it is not there. Several processes may
-    /// do so for one webhook.
+    /// Adds to the state of a webhook's source, which is created if it does not exist. Several processes may do so for
+    /// one webhook.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn count_webhook(
         &self,
         name: &str,
@@ -151,10 +151,10 @@ impl Store {
         tx.commit().await
     }
 
-    /// Forgets deliveries that were noted longer ago than `age`, a piece at a time; says how many.
+    /// Deletes the records of deliveries that are older than `age`, in batches. Returns how many were deleted.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn forget_deliveries(&self, age: Duration) -> Result<u64, StoreError> {
         let micros = i64::try_from(age.as_micros()).unwrap_or(i64::MAX / 4);
         self.in_pieces(&FORGET, args![micros.min(i64::MAX / 4)])

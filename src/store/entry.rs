@@ -1,4 +1,4 @@
-//! The revocation log's entries, as they are hashed and as they are exported.
+//! Entries of the revocation log, as they are hashed and as they are exported.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,18 +8,18 @@ use uuid::Uuid;
 use super::OwnerType;
 use super::chain::canonical_json;
 
-/// What was done to a key.
+/// Action on a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// The key was revoked.
     Revoked,
-    /// A new key took its place; it ends with the overlap.
+    /// The key was replaced by a new one. It expires at the end of the overlap.
     Rotated,
 }
 
 impl Action {
-    /// The action's word in the log.
+    /// Returns the word for the action in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Revoked => "revoked",
@@ -27,7 +27,7 @@ impl Action {
         }
     }
 
-    /// Reads an action's word.
+    /// Parses the word for an action. Returns `None` if it is unknown.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Revoked, Self::Rotated]
             .into_iter()
@@ -35,24 +35,24 @@ impl Action {
     }
 }
 
-/// Why it was done.
+/// Reason for an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The key was seen in public.
     Leaked,
-    /// A person or the provider's back end asked for it.
+    /// A person or the provider's back end requested it.
     Manual,
-    /// Somebody presented the key itself.
+    /// Someone presented the key itself.
     SelfReport,
-    /// A new key took its place.
+    /// The key was replaced by a new one.
     Rotated,
 }
 
 impl Reason {
     const ALL: [Self; 4] = [Self::Leaked, Self::Manual, Self::SelfReport, Self::Rotated];
 
-    /// The reason's word in the log.
+    /// Returns the word for the reason in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Leaked => "leaked",
@@ -62,86 +62,86 @@ impl Reason {
         }
     }
 
-    /// Reads a reason's word.
+    /// Parses the word for a reason. Returns `None` if it is unknown.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == text)
     }
 }
 
-/// Where a key was seen.
+/// Place where a key was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Place {
-    /// The way it came in: a source's name, or a partner's.
+    /// Name of the source or the partner that reported it.
     pub source: String,
-    /// A link to the place.
+    /// Link to the place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// `owner/name`.
+    /// Name of the repository, as `owner/name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,
-    /// The commit's hash.
+    /// Hash of the commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
-    /// The file's path.
+    /// Path of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The line, from 1.
+    /// Number of the line, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
 }
 
-/// One entry of the revocation log, in the shape in which it is exported.
+/// An entry of the revocation log, in the shape in which it is exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogEntry {
-    /// The entry's number, from 1 without gaps.
+    /// Number of the entry, from 1 without gaps.
     pub seq: u64,
-    /// When it was done.
+    /// Time of the action.
     #[serde(with = "six_decimals")]
     pub at: Timestamp,
-    /// What was done.
+    /// Action on the key.
     pub action: Action,
-    /// The key.
+    /// Identifier of the key.
     pub key_id: Uuid,
-    /// The key's format.
+    /// Key format of the key.
     pub format: String,
-    /// Whether a user or a team owns the key.
+    /// Type of the owner of the key.
     pub owner_type: OwnerType,
-    /// The owner's identifier.
+    /// The provider's identifier of the owner.
     pub owner_id: String,
-    /// The last four characters of the key's value.
+    /// Last four characters of the value of the key.
     pub last_four: String,
-    /// The key's description at that time.
+    /// Description of the key at that time.
     pub description: String,
-    /// Why it was done.
+    /// Reason for the action.
     pub reason: Reason,
-    /// The policy that decided; absent where a person did.
+    /// Policy that decided. Absent if a person did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
-    /// Who did it: `cli`, `token:<id>`, `partner:github`, `source:<name>`, `self_report`.
+    /// Originator of the action: `cli`, `token:<id>`, `partner:github`, `source:<name>`, or `self_report`.
     pub actor: String,
-    /// The key's incident, if it has one.
+    /// Incident of the key, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident_id: Option<Uuid>,
-    /// Where the key was seen, if that is why.
+    /// Place where the key was seen, if that is the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub occurrence: Option<Place>,
-    /// When it was seen.
+    /// Time at which it was seen.
     #[serde(
         default,
         with = "optional_six_decimals",
         skip_serializing_if = "Option::is_none"
     )]
     pub detected_at: Option<Timestamp>,
-    /// The hash of the entry before, 64 zeros in the first.
+    /// Hash of the previous entry. 64 zeros in the first entry.
     pub prev_hash: String,
-    /// This entry's hash.
+    /// Hash of this entry.
     pub hash: String,
 }
 
 impl LogEntry {
-    /// The canonical JSON of the entry without `prev_hash` and `hash`: what is hashed and kept.
+    /// Returns the canonical JSON of the entry without `prev_hash` and `hash`, which is what is hashed and stored.
     pub(super) fn canonical(&self) -> String {
         let mut value = serde_json::to_value(self).unwrap_or_default();
         if let Value::Object(fields) = &mut value {
@@ -151,13 +151,13 @@ impl LogEntry {
         canonical_json(&value)
     }
 
-    /// The entry as one line of an export, without the line's end.
+    /// Returns the entry as one line of a JSONL export, without a line ending.
     pub fn to_json_line(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
-/// The columns of a CSV export, in its order.
+/// Columns of a CSV export, in order.
 pub const CSV_HEADER: [&str; 22] = [
     "seq",
     "at",
@@ -184,9 +184,9 @@ pub const CSV_HEADER: [&str; 22] = [
 ];
 
 impl LogEntry {
-    /// The entry as a row of a CSV export. A text that a spreadsheet would take for a formula gets an
-    /// apostrophe in front (<https://owasp.org/www-community/attacks/CSV_Injection>), so a CSV export
-    /// is for reading; the exact texts, and with them the hashes, are in the JSONL export.
+    /// Returns the entry as a row of a CSV export. A text that a spreadsheet would take for a formula is prefixed with
+    /// an apostrophe (<https://owasp.org/www-community/attacks/CSV_Injection>), so a CSV export is for reading. The
+    /// exact texts, and with them the hashes, are in the JSONL export.
     pub fn to_csv_row(&self) -> [String; 22] {
         let place = self.occurrence.as_ref();
         let text = |text: Option<&String>| text.map_or_else(String::new, |text| cell(text));
@@ -228,12 +228,12 @@ fn cell(text: &str) -> String {
     }
 }
 
-/// A time as the log writes it: `2026-11-22T20:46:15.123456Z`, always six decimals.
+/// Formats a time for the log: `2026-11-22T20:46:15.123456Z`, always with six decimals.
 pub fn log_time(at: Timestamp) -> String {
     format!("{at:.6}")
 }
 
-/// Times in the log's own writing, and in no other: a changed byte must not go unseen.
+/// Times in the format of the log, and in no other: a changed byte must not go unnoticed.
 mod six_decimals {
     use jiff::Timestamp;
     use serde::{Deserialize as _, Deserializer, Serializer, de};

@@ -1,57 +1,58 @@
-//! What can go wrong with the database, named so that a caller can act and a person can mend.
+//! Errors of the database, classified so that a caller can act on them and an operator can fix the cause.
 
 use super::room;
 
-/// A database operation failed. Nothing of it remains: every change happens in a transaction.
+/// Error of a database operation. Nothing of the operation remains: every change is made in a transaction.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The database does not answer now. HTTP callers get 503 and try again.
+    /// The database does not answer at present. HTTP callers get 503 and try again.
     #[error(
         "the database {database} cannot be reached: {cause}; check that it is running and that database.url is right"
     )]
     Unavailable {
-        /// File path or URL without password.
+        /// Path of the file, or URL without the password.
         database: String,
-        /// What the driver said.
+        /// Message of the driver.
         cause: String,
     },
-    /// The server of the database answers, and will have nothing to do with this program.
+    /// The server of the database answers, but refuses this program.
     #[error(
         "the database {database} is refused by its server: {cause}; correct the user, the password or the name of the database in database.url, or make them on the server"
     )]
     Denied {
-        /// URL without password.
+        /// URL without the password.
         database: String,
-        /// What the server said.
+        /// Message of the server.
         cause: String,
     },
-    /// All the connections that the server of the database gives are taken. HTTP callers get 503 and try again.
+    /// All connections that the server of the database allows are taken. HTTP callers get 503 and try again.
     #[error(
         "the database {database} has no connection left for rescind: {cause}; raise max_connections on the server, or the limit of the role or the database, or have other programs take fewer (each daemon takes up to 16)"
     )]
     Crowded {
-        /// URL without password.
+        /// URL without the password.
         database: String,
-        /// What the server said.
+        /// Message of the server.
         cause: String,
     },
-    /// Somebody else holds what the operation needs; the same operation may succeed right away.
+    /// Another client holds what the operation needs. The same operation may succeed right away.
     #[error("the database {database} is busy: {cause}; try again")]
     Busy {
-        /// File path or URL without password.
+        /// Path of the file, or URL without the password.
         database: String,
-        /// What the driver said.
+        /// Message of the driver.
         cause: String,
     },
-    /// The database undid the transaction to let another one pass: a deadlock, or something that was read has
-    /// changed. [`retried`](super::retried) begins it again; a caller sees this only when that was in vain.
+    /// The database rolled back the transaction in favor of another one: after a deadlock, or because data that it had
+    /// read has changed. [`retried`](super::retried) begins it again; a caller sees this error only if that was in
+    /// vain.
     #[error(
         "the database {database} undid a transaction time after time to let others pass: {cause}; try again"
     )]
     Conflict {
-        /// File path or URL without password.
+        /// Path of the file, or URL without the password.
         database: String,
-        /// What the driver said.
+        /// Message of the driver.
         cause: String,
     },
     /// A newer binary has migrated this database.
@@ -59,31 +60,31 @@ pub enum StoreError {
         "the database {database} has schema version {found}, this program knows versions up to {known}: run the newer rescind that migrated it, or restore a backup from before (nothing was changed)"
     )]
     NewerDatabase {
-        /// File path or URL without password.
+        /// Path of the file, or URL without the password.
         database: String,
-        /// The version the database has.
+        /// Schema version of the database.
         found: i64,
-        /// The newest version this program knows.
+        /// Newest schema version that this program knows.
         known: i64,
     },
-    /// There is no such file, and it was not to be created.
+    /// The file does not exist, and was not to be created.
     #[error(
         "there is no database {database}: `rescind serve` or `rescind migrate` makes it, or name another one in database.url"
     )]
     Missing {
-        /// File path.
+        /// Path of the file.
         database: String,
     },
-    /// Migrations are missing.
+    /// Migrations have not been applied.
     #[error(
         "the database {database} has schema version {found} and needs {known}: run `rescind migrate`"
     )]
     NotMigrated {
-        /// File path or URL without password.
+        /// Path of the file, or URL without the password.
         database: String,
-        /// The version the database has; 0 for an empty one.
+        /// Schema version of the database. 0 if it is empty.
         found: i64,
-        /// The version this program needs.
+        /// Schema version that this program needs.
         known: i64,
     },
     /// The database accepts no changes.
@@ -91,9 +92,9 @@ pub enum StoreError {
         "the database {database} is read-only: {cause}; give rescind write permission to the file and its folder, or name a primary server in database.url"
     )]
     ReadOnly {
-        /// File path or URL without password.
+        /// Path of the file, or URL without the password.
         database: String,
-        /// What the driver said.
+        /// Message of the driver.
         cause: String,
     },
     /// No space is left. Nothing was changed.
@@ -101,9 +102,9 @@ pub enum StoreError {
         "the disk of the database {database} is full: {cause}; free some space and try again, nothing was changed"
     )]
     Full {
-        /// File path or URL without password.
+        /// Path of the file, or URL without the password.
         database: String,
-        /// What the driver said.
+        /// Message of the driver.
         cause: String,
     },
     /// A migration would need more space than there is. Nothing was changed.
@@ -111,11 +112,11 @@ pub enum StoreError {
         "migrating the database {database} needs {needed} bytes of free space, and {free} are free: free some space, or move the file to a larger disk and name it in database.url (nothing was changed)"
     )]
     NoRoom {
-        /// File path.
+        /// Path of the file.
         database: String,
-        /// How many bytes have to be free.
+        /// Number of bytes that have to be free.
         needed: u64,
-        /// How many are.
+        /// Number of bytes that are free.
         free: u64,
     },
     /// The file or its folder cannot be opened or created, or the disk fails.
@@ -123,37 +124,37 @@ pub enum StoreError {
         "the database {database} cannot be read or written: {cause}; check the folder, its permissions and the disk"
     )]
     Disk {
-        /// File path or URL without password.
+        /// Path of the file, or URL without the password.
         database: String,
-        /// What the operating system or the driver said.
+        /// Message of the operating system or the driver.
         cause: String,
     },
-    /// A file of the database was removed or replaced while it was open: what is written would be lost.
+    /// A file of the database was deleted or replaced while it was open, so writes would be lost.
     #[error(
         "the files of the database {database} are not those that were opened: {cause}; put the file itself back under its name (a copy does not do), or restart rescind with the files that it is to use; nothing is accepted until then"
     )]
     Gone {
-        /// File path.
+        /// Path of the file.
         database: String,
-        /// Which file, and what became of it.
+        /// Name of the file, and what happened to it.
         cause: String,
     },
-    /// The database's contents are not what this program writes.
+    /// The database contains something that this program does not write.
     #[error(
         "the database {database} holds something this program did not write: {cause}; restore a backup, or name another database in database.url"
     )]
     Corrupt {
-        /// File path or URL without password.
+        /// Path of the file, or URL without the password.
         database: String,
-        /// What was found.
+        /// Description of what was found.
         cause: String,
     },
-    /// `database.url` is not one that is understood. The URL itself is not repeated: it may hold a password.
+    /// `database.url` cannot be parsed. The URL itself is not repeated, since it may contain a password.
     #[error(
         "database.url is not understood: {0}; use sqlite://path/to/file.db or postgres://user@host/database"
     )]
     Url(String),
-    /// A `cursor` that no list gave out.
+    /// The `cursor` was not returned by this list.
     #[error(
         "the cursor is not one that this list gave out; leave it away to start at the first page"
     )]
@@ -161,22 +162,22 @@ pub enum StoreError {
     /// A row with the same identity exists already.
     #[error("{0} exists already")]
     Exists(&'static str),
-    /// The change is refused because of the state of the thing it would change.
+    /// The change is refused because of the state of its target.
     #[error("{0}")]
     Refused(&'static str),
-    /// Anything else the driver reports: a defect of this program.
+    /// Any other error reported by the driver, which is a defect of this program.
     #[error("the database {database} refused a statement: {cause}")]
     Other {
-        /// File path or URL without password.
+        /// Path of the file, or URL without the password.
         database: String,
-        /// What the driver said.
+        /// Message of the driver.
         cause: String,
     },
 }
 
 impl StoreError {
-    /// Whether the operation may succeed when the caller tries again later, without any change of
-    /// the request: HTTP answers 503 then, and a work item goes back to the queue.
+    /// Returns whether the operation may succeed later without any change of the request. HTTP callers get 503 in that
+    /// case, and a work item goes back to the queue.
     pub fn is_temporary(&self) -> bool {
         matches!(
             self,
@@ -193,7 +194,7 @@ impl StoreError {
         )
     }
 
-    /// A row that does not decode. The database's name is added by [`StoreError::in_database`].
+    /// Creates the error for a row that cannot be decoded. [`StoreError::in_database`] adds the name of the database.
     pub(super) fn row(cause: String) -> Self {
         Self::Corrupt {
             database: String::new(),
@@ -210,7 +211,7 @@ impl StoreError {
         self
     }
 
-    /// Sorts a driver's error by what can be done about it.
+    /// Classifies an error of a driver by what can be done about it.
     pub(super) fn from_driver(database: &str, error: &sqlx::Error) -> Self {
         let database = database.to_owned();
         let cause = error.to_string();
@@ -240,18 +241,18 @@ impl StoreError {
     }
 }
 
-/// SQLite's primary result codes: <https://sqlite.org/rescode.html>.
+/// Classifies a result code of SQLite: <https://sqlite.org/rescode.html>.
 fn from_sqlite(database: String, code: &str, cause: String) -> StoreError {
     let code = code.parse::<i32>().unwrap_or(0);
     match code & 0xff {
-        // SQLITE_BUSY_SNAPSHOT, which is not waited for: another process has written since this one read.
+        // SQLITE_BUSY_SNAPSHOT, which SQLite does not wait for: another process has written since this one read.
         _ if code == 517 => StoreError::Conflict { database, cause },
         5 | 6 => StoreError::Busy { database, cause },
         8 => StoreError::ReadOnly { database, cause },
-        // Out of memory: nothing was changed, and there may be some again.
+        // Out of memory: nothing was changed, and there may be enough later.
         7 => StoreError::Unavailable { database, cause },
         13 => StoreError::Full { database, cause },
-        // It does not say so of the files beside the database.
+        // SQLite does not report a full disk for the files beside the database.
         10 | 14 if room::is_full(&database) => StoreError::Full { database, cause },
         3 | 10 | 14 | 22 | 23 => StoreError::Disk { database, cause },
         11 | 26 => StoreError::Corrupt { database, cause },
@@ -259,7 +260,7 @@ fn from_sqlite(database: String, code: &str, cause: String) -> StoreError {
     }
 }
 
-/// PostgreSQL's error codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+/// Classifies an error code of PostgreSQL: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 fn from_postgres(database: String, code: &str, cause: String) -> StoreError {
     match code {
         "53100" => StoreError::Full { database, cause },

@@ -1,8 +1,8 @@
-//! Whether SQLite's files are still where they were opened.
+//! Checks that SQLite's files are still those that were opened.
 //!
-//! A file that is removed or replaced lives on, nameless, for as long as it is open, and takes every change: all of
-//! it is gone with the program. SQLite itself does not look. So the files behind the names are compared with those
-//! that were opened before anything is written, and before anybody is told that it was.
+//! A file that is deleted or replaced lives on without a name for as long as it is open, and accepts every change, all
+//! of which are lost when the program ends. SQLite does not check for this. Therefore, the files behind the names are
+//! compared with those that were opened before anything is written, and before a commit is acknowledged.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,52 +11,52 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::StoreError;
 
-/// The files beside the database in which SQLite keeps what is not in it yet, and who uses it.
+/// Suffixes of SQLite's files beside the database: its write-ahead log, and the memory that connections share.
 const BESIDE: [&str; 2] = ["-wal", "-shm"];
 
-/// Which file it is, whatever its name.
+/// Device and inode of a file, which identify it whatever its name.
 type Identity = (u64, u64);
 
-/// The files of one database. Cheap to clone.
+/// Files of one database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Files(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// As errors name it.
+    /// Name of the database in errors.
     name: String,
     path: PathBuf,
     opened: Mutex<Opened>,
 }
 
-/// What was there when it was opened.
+/// Identities of the files at the time they were opened.
 #[derive(Debug, Default)]
 struct Opened {
     database: Option<Identity>,
-    /// Where SQLite puts the files beside it: not beside a link.
+    /// Path of the database with links resolved. SQLite puts its other files beside the file, not beside a link to it.
     resolved: PathBuf,
-    /// While there is a connection that writes. Where there is none SQLite itself may remove them.
+    /// Known while there is a connection that writes. Without one, SQLite itself may delete these files.
     beside: Option<[Identity; 2]>,
     told: bool,
 }
 
 impl Files {
-    /// The files of a database that is not opened yet.
+    /// Creates the files of a database that is not open yet.
     pub(super) fn new(path: &Path) -> Self {
         Self(Arc::new(Inner {
             name: path.display().to_string(),
-            // The working folder may change.
+            // The working directory may change.
             path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             opened: Mutex::default(),
         }))
     }
 
-    /// The database's name, as errors have it.
+    /// Returns the name of the database in errors.
     pub(super) fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// The database is open by now.
+    /// Records that the database has been opened.
     pub(super) fn opened(&self) {
         let mut opened = self.lock();
         opened.database = identity(&self.0.path);
@@ -64,7 +64,7 @@ impl Files {
         opened.resolved = resolved.unwrap_or_else(|_| self.0.path.clone());
     }
 
-    /// The connection that writes has used the files beside the database.
+    /// Records that the writing connection has used the files beside the database.
     pub(super) fn written(&self) {
         let mut opened = self.lock();
         if opened.beside.is_none() {
@@ -75,15 +75,15 @@ impl Files {
         }
     }
 
-    /// The connection that writes is about to end.
+    /// Records that the writing connection is about to be closed.
     pub(super) fn writer_ends(&self) {
         self.lock().beside = None;
     }
 
-    /// Whether all of them are still there.
+    /// Checks that all files are still there.
     ///
     /// # Errors
-    /// [`StoreError::Gone`], which the log tells once.
+    /// Returns [`StoreError::Gone`], which is logged once, if one of them is missing or has been replaced.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         let mut opened = self.lock();
         let error = self.compare(&opened).err();

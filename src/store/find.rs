@@ -1,4 +1,4 @@
-//! Keys found by the digests of their values, under every pepper.
+//! Look-ups of keys by the digests of their values, under every pepper.
 
 use std::collections::HashMap;
 
@@ -15,30 +15,30 @@ statements! {
     BY_DIGESTS = concat!(
         "SELECT k.digest, ", key_columns!(), " FROM keys k WHERE k.digest IN ({list:1})"
     );
-    /// Not when another row of the project has the new form already: two programs with different peppers may have
+    /// Skipped if another row of the project has the new form already: two programs with different peppers may have
     /// imported the same key.
     REWRITE = "UPDATE keys SET digest = $1 WHERE id = $2 AND digest = $3 AND NOT EXISTS
         (SELECT 1 FROM keys other WHERE other.digest = $1 AND other.project = keys.project)";
 }
 
-/// A key that was found under a form of its digest that is not the current one.
+/// A key that was found under an outdated form of its digest.
 struct Stale {
     id: Uuid,
     found: StoredDigest,
     current: StoredDigest,
 }
 
-/// The keys of each value. Every project that holds a value has a key of its own.
+/// Keys by the digest of their value. Every project that holds a value has a key of its own.
 pub type KeysByDigest = HashMap<Sha256Digest, Vec<Key>>;
 
-/// A key, and the form of its digest under which it was found: 0 is the current one.
+/// A key and the form of its digest under which it was found. Rank 0 is the current form.
 struct Found {
     rank: usize,
     form: StoredDigest,
     key: Key,
 }
 
-/// Looks digests up in the current form and every older one.
+/// Looks up digests in their current form and in every older one.
 async fn find(
     read: &mut impl Read,
     peppers: &Peppers,
@@ -82,8 +82,8 @@ async fn find(
     Ok((keys.collect(), stale))
 }
 
-/// Of one project the key under the newest form counts: programs with different peppers may have imported
-/// the same value.
+/// Adds a key, keeping for each project only the one under the newest form: programs with different peppers may have
+/// imported the same value.
 fn add(all: &mut Vec<Found>, new: Found) {
     let of_project = |found: &&mut Found| found.key.project == new.key.project;
     match all.iter_mut().find(of_project) {
@@ -94,10 +94,10 @@ fn add(all: &mut Vec<Found>, new: Found) {
 }
 
 impl Store {
-    /// The key of this project whose value has this digest, whichever pepper it was stored under.
+    /// Returns the key of the project whose value has this digest, whichever pepper it was stored under.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn find_key(
         &self,
         project: &str,
@@ -108,12 +108,12 @@ impl Store {
         Ok(keys.into_iter().find(|key| key.project == project))
     }
 
-    /// The keys whose values have these digests, of each value those of all projects that hold it, in the
-    /// order of the projects. One that was stored under a retired pepper, or before there were peppers, is
-    /// rewritten to the current one.
+    /// Returns the keys whose values have these digests. For each value, these are the keys of all projects that hold
+    /// it, sorted by project. A key that was stored under a retired pepper, or before there were peppers, is rewritten
+    /// to the current one.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read. A rewrite that fails is left to the next look-up.
+    /// Returns any [`StoreError`] of a read. A rewrite that fails is left to the next look-up.
     pub async fn find_keys(&self, digests: &[Sha256Digest]) -> Result<KeysByDigest, StoreError> {
         let mut read = self;
         let (keys, stale) = find(&mut read, &self.0.peppers, digests).await?;
@@ -136,8 +136,8 @@ impl Store {
 }
 
 impl Tx {
-    /// As [`Store::find_keys`], but locked until the transaction ends. Keys under a retired pepper are found
-    /// and stay there: rewriting has transactions of its own, so that it holds up nothing else.
+    /// Like [`Store::find_keys`], but locks the keys until the transaction ends. Keys under a retired pepper are found
+    /// but not rewritten: rewriting has transactions of its own, so that it holds up nothing else.
     pub(crate) async fn find_and_lock_keys(
         &mut self,
         digests: &[Sha256Digest],
@@ -149,7 +149,7 @@ impl Tx {
         let locked: HashMap<Uuid, Key> = locked.into_iter().map(|key| (key.id, key)).collect();
         for keys in found.values_mut() {
             for key in keys {
-                // Keys are never deleted, so all of them are there.
+                // Keys are never deleted, so all of them exist.
                 if let Some(now) = locked.get(&key.id) {
                     key.clone_from(now);
                 }
@@ -162,7 +162,7 @@ impl Tx {
         let ids: Vec<Uuid> = stale.iter().map(|stale| stale.id).collect();
         self.lock_keys(&ids).await?;
         let mut stale: Vec<&Stale> = stale.iter().collect();
-        // An import that adds the same values waits at the first of them, not in the middle.
+        // An import that adds the same values then waits at the first of them, not in the middle.
         stale.sort_by_key(|stale| stale.current);
         for Stale { id, found, current } in stale {
             self.execute(REWRITE, args![*current, *id, *found]).await?;

@@ -1,25 +1,26 @@
-//! Who gets the next connection: whoever is waited for comes first, and nobody waits for ever.
+//! Allocation of connections: operations that are awaited come first, and none waits forever.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// How urgent an operation on the database is, compared with the others of this process.
+/// Urgency of an operation on the database, compared with the others of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
-    /// Somebody waits for the answer: a partner, a forge, a caller of the API, a person at a terminal.
+    /// The answer is awaited by a partner, a forge, a caller of the API, or a person at a terminal.
     Awaited,
-    /// What workers and sources found.
+    /// Findings of workers and sources.
     Work,
-    /// Nothing depends on it: pruning, what is remembered to save work.
+    /// Nothing depends on it: pruning, and notes that save work later.
     Housekeeping,
 }
 
-/// One place in so many goes to whoever has waited longest, however urgent the others are.
+/// Interval, in places handed over, at which a place goes to whoever has waited longest, whatever the urgency of the
+/// others.
 const FAIR: u32 = 5;
 
-/// How many may wait.
+/// Maximum number of operations that wait, per urgency.
 const WAITING_MAX: usize = 8_192;
 
 /// A fixed number of places.
@@ -29,7 +30,7 @@ pub(super) struct Gate(Mutex<Places>);
 #[derive(Debug)]
 struct Places {
     free: u32,
-    /// By urgency. When a place is free, nobody waits.
+    /// By urgency. Empty while a place is free.
     waiting: [VecDeque<Waiting>; 3],
     arrivals: u64,
     handed_over: u32,
@@ -46,7 +47,7 @@ struct Waiting {
 #[derive(Debug)]
 pub(super) struct Place(Option<Arc<Gate>>);
 
-/// Why there is no place.
+/// Reason why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoPlace {
     Closed,
@@ -64,7 +65,7 @@ impl Gate {
         })))
     }
 
-    /// Waits for a place. Dropping the future gives up the turn, or the place.
+    /// Waits for a place. Dropping the future gives up the turn or the place.
     pub(super) async fn enter(self: &Arc<Self>, urgency: Urgency) -> Result<Place, NoPlace> {
         let turn = {
             let mut places = self.lock();
@@ -80,7 +81,7 @@ impl Gate {
         turn.await.map_err(|_| NoPlace::Closed)
     }
 
-    /// Nobody gets in any more, and those who wait are sent away.
+    /// Closes the gate: no one gets in any more, and waiting operations are sent away.
     pub(super) fn close(&self) {
         let mut places = self.lock();
         places.closed = true;
@@ -91,7 +92,7 @@ impl Gate {
         self.lock().closed
     }
 
-    /// How many places are free.
+    /// Returns the number of free places.
     pub(super) fn free(&self) -> u32 {
         self.lock().free
     }
@@ -108,7 +109,7 @@ impl Gate {
             };
             match next.hand_over.send(Place(Some(Arc::clone(self)))) {
                 Ok(()) => return,
-                // It does not wait any more; the place is still to be given away.
+                // The receiver no longer waits, and the place is still to be handed over.
                 Err(mut place) => drop(place.0.take()),
             }
         }
@@ -226,7 +227,7 @@ mod tests {
         }
         drop(gone);
         drop(held);
-        // Handed over already, and not taken.
+        // The place was handed over already, and not taken.
         drop(late);
         assert!(last.now_or_never().unwrap().is_ok());
         assert_eq!(gate.free(), 1);

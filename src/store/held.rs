@@ -1,4 +1,4 @@
-//! A connection in use, and whether the next one may have it.
+//! Connections in use, and their state for the next user.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Executor, IntoArguments
 use super::gate::Place;
 use super::pool::{GOODBYE, Idle, Pool};
 
-/// A connection that is in use. It goes back when it is dropped, if it is sound.
+/// A connection in use. If it is sound, it is returned to the pool when this is dropped.
 pub(super) struct Held<DB: Database>
 where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    /// Until it is given away.
+    /// `None` once the connection has been given away.
     lent: Option<(Idle<DB>, Place)>,
-    /// Nothing is under way on it, and its state is known.
+    /// `true` if no exchange is in flight on the connection, and its state is known.
     sound: bool,
     pool: Pool<DB>,
 }
@@ -39,7 +39,7 @@ where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
     DB::Arguments: IntoArguments<DB> + 'static,
 {
-    /// The rows of a statement.
+    /// Returns the rows of a statement.
     pub(super) async fn fetch(
         &mut self,
         limit: Duration,
@@ -53,7 +53,7 @@ where
         answer
     }
 
-    /// The value of a query that gives one.
+    /// Returns the value of a query that yields a single one.
     pub(super) async fn value<T>(
         &mut self,
         limit: Duration,
@@ -100,7 +100,7 @@ where
         answer.map(drop)
     }
 
-    /// Has a statement prepared.
+    /// Prepares a statement.
     pub(super) async fn prepare(
         &mut self,
         limit: Duration,
@@ -115,18 +115,18 @@ where
         answer
     }
 
-    /// The connection itself, for an exchange that the caller limits. It is given up unless the caller says
-    /// that it is [settled](Held::settle).
+    /// Returns the connection itself, for an exchange whose time the caller limits. It is closed afterwards unless the
+    /// caller [settles](Held::settle) it.
     pub(super) fn raw(&mut self) -> Result<&mut DB::Connection, sqlx::Error> {
         self.start().map(|(_, connection)| connection)
     }
 
-    /// What was done with [`Held::raw`] went well.
+    /// Declares that the exchange on the [raw](Held::raw) connection succeeded.
     pub(super) fn settle(&mut self) {
         self.sound = true;
     }
 
-    /// Has the connection serve no longer than this.
+    /// Limits the lifetime of the connection.
     #[cfg(test)]
     pub(super) fn serve_until(&mut self, ends: tokio::time::Instant) {
         if let Some((idle, _)) = &mut self.lent {
@@ -134,12 +134,12 @@ where
         }
     }
 
-    /// Nobody gets this connection again.
+    /// Marks the connection as unsound, so that it is closed and not used again.
     pub(super) fn give_up(&mut self) {
         self.sound = false;
     }
 
-    /// Undoes the open transaction in the background; the connection is given up if that fails.
+    /// Rolls back the open transaction in the background. The connection is closed if that fails.
     pub(super) fn undo(mut self) {
         if !self.sound {
             return;
@@ -154,8 +154,7 @@ where
         });
     }
 
-    /// From here until `stop` the connection is of no use to anybody else: the caller may go
-    /// away in between.
+    /// Takes the connection for an exchange. Until `stop` it is unsound, since the caller may be dropped in between.
     fn start(&mut self) -> Result<(&Pool<DB>, &mut DB::Connection), sqlx::Error> {
         if !self.sound {
             return Err(sqlx::Error::WorkerCrashed);
@@ -185,15 +184,15 @@ where
             Some((idle, place)) => self.pool.end(idle, place),
             None => {}
         }
-        // Afterwards, so that whoever waits for one does not think that there is none.
+        // Afterwards, so that a task that waits for a connection does not conclude that there is none.
         self.pool.has_back();
     }
 }
 
-/// Whether the database answered in good order, so that the connection is known to be as it was: it
-/// refused a statement. One that is read-only may have been so since it was opened, and stays so when the database
-/// takes changes again: it is not kept. SQLite's result codes are those that never end a transaction by themselves
-/// (<https://sqlite.org/lang_transaction.html>, "Response To Errors Within A Transaction").
+/// Returns whether the connection is sound after the error: the database refused a statement, so the state is known to
+/// be unchanged. A connection that reports a read-only transaction may have been so since it was opened, and remains so
+/// when the database accepts changes again, so it is not kept. The SQLite result codes are those that never end a
+/// transaction by themselves (<https://sqlite.org/lang_transaction.html>, "Response To Errors Within A Transaction").
 fn leaves_sound(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(reported) = error else {
         return false;

@@ -1,4 +1,4 @@
-//! Workers that end: told to stop, with what they hold, or dead while they held it.
+//! Workers that end: those that are told to stop while they hold items, and those that die.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::sql::{Fields, args, one, statements};
 use super::work_row::counted;
 use super::{Read as _, Store, StoreError};
 
-/// How many workers may die while they hold an item before it is put aside.
+/// Number of workers that may die while they hold an item before it is dead-lettered.
 const DEATHS_MAX: u32 = 3;
 
 statements! {
@@ -16,7 +16,7 @@ statements! {
             WHERE leased_by IS NOT NULL AND leased_by <> $1 AND state = 'waiting' AND ready_at <= {now})
         + (SELECT COUNT(*) FROM work_items WHERE state = 'waiting' AND priority < 0)
         + (SELECT COUNT(*) FROM work_items WHERE state = 'waiting' AND priority > 4)";
-    /// In a queue that is none nobody would look.
+    /// A queue with an invalid priority would never be read.
     MEND = "UPDATE work_items SET priority = 4
         WHERE state = 'waiting' AND (priority < 0 OR priority > 4)";
     BURY = "WITH picked AS (SELECT id AS picked_id FROM work_items
@@ -31,7 +31,7 @@ statements! {
                 AND ready_at <= {now} AND deaths >= 0 {for update skip locked})
         UPDATE work_items SET leased_by = NULL, deaths = deaths + 1, lane = 2, ready_at = 0
         WHERE id IN (SELECT picked_id FROM picked) RETURNING id, repository";
-    /// What was excused is as if it had been given back.
+    /// Exempted items are treated as if they had been given back.
     RECLAIM_EXCUSED = concat!(
         "WITH picked AS (SELECT id AS picked_id FROM work_items
             WHERE leased_by IS NOT NULL AND leased_by <> $1 AND state = 'waiting'
@@ -48,16 +48,17 @@ statements! {
 }
 
 impl Store {
-    /// Sees to the items whose lease ended while another worker than this one held them: that worker is dead,
-    /// and maybe they were the reason. They go to [`Lane::Alone`](super::Lane::Alone), or are put aside after the third time. What
-    /// was excused ([`Store::excuse`]) is taken again as if nothing had been. Items with a damaged priority get the
-    /// last one.
+    /// Reclaims the items whose lease expired while another worker held them: that worker is dead, and they may be the
+    /// reason. They move to [`Lane::Alone`](super::Lane::Alone), or are dead-lettered after the third death. Items that
+    /// were exempted by [`Store::excuse`] are taken again without any consequence. Items with a damaged priority get
+    /// the lowest one.
     ///
-    /// Returns how many items; `None`, with nothing done, when the database kept this worker waiting for longer
-    /// than `patience`, since then it may have kept others from saying that they are alive.
+    /// Returns the number of items that were reclaimed, exempted or dead-lettered. Returns `None` and does nothing if
+    /// the database kept this worker waiting for longer than `patience`, since it may then have kept other workers from
+    /// extending their leases.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn reclaim(
         &self,
         worker: &str,
@@ -95,22 +96,22 @@ impl Store {
         Ok(Some(buried.len() + reclaimed.len() + excused.len()))
     }
 
-    /// Sees to it that the coming death of this worker, which was told to stop, does not count against what it
-    /// holds. That of any other does, before and after, however often this is said.
+    /// Exempts the items held by this worker, which was told to stop, from the consequences of its death. The deaths of
+    /// other workers count, before and after, however often this is called.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn excuse(&self, worker: &str) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         tx.execute(EXCUSE, args![worker]).await?;
         tx.commit().await
     }
 
-    /// Gives back everything a worker holds, when it shuts down; says how many items. The tries do
-    /// not count.
+    /// Gives back all items that a worker holds when it shuts down. The tries do not count. Returns the number of
+    /// items.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn release(&self, worker: &str) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
         let released = tx.execute(RELEASE, args![worker]).await?;

@@ -1,4 +1,4 @@
-//! Storing many keys at once: a provider's existing ones, by their digests.
+//! Bulk import of a provider's existing keys, by their digests.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -10,16 +10,16 @@ use super::sql::{Arg, LIST_MAX, args, one, pad, runs, statements};
 use super::{Read, StoreError, Tx};
 use crate::keyformat::StoredDigest;
 
-/// Rows of one statement. SQLite takes 32,766 values in one, PostgreSQL 65,535.
+/// Maximum number of rows per statement. SQLite accepts 32,766 values in one, PostgreSQL 65,535.
 const ROWS_MAX: usize = 256;
 
-/// What became of one row.
+/// Outcome for a row of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportOutcome {
-    /// The key is stored now.
+    /// The key has been stored.
     Imported,
-    /// The project has a key with this digest already, be it under another pepper or by an earlier row.
-    /// It stays as it was. What other projects have makes no difference.
+    /// The project has a key with this digest already, possibly under another pepper or from an earlier row. That key
+    /// is unchanged. Keys of other projects make no difference.
     Duplicate,
 }
 
@@ -33,11 +33,11 @@ statements! {
 }
 
 impl Tx {
-    /// Stores keys; the outcomes stand in the order of the rows. A transaction of some thousand rows
-    /// is the best measure: one statement of several hundred rows at a time, one sync per commit.
+    /// Stores keys. Returns the outcomes in the order of the rows. Transactions of some thousand rows are best: they
+    /// use one statement for several hundred rows at a time, and one sync per commit.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn import_keys(&mut self, new: &[NewKey]) -> Result<Vec<ImportOutcome>, StoreError> {
         for project in new.iter().map(|key| &key.project).collect::<BTreeSet<_>>() {
             self.ensure_project(project).await?;
@@ -52,7 +52,7 @@ impl Tx {
         let mut rows: Vec<usize> = (0..new.len())
             .filter(|&row| !older.contains(&row) && seen.insert((digests[row], &new[row].project)))
             .collect();
-        // In one order in all transactions, so that two imports never wait for each other.
+        // Sorted in the same order in all transactions, so that no two imports wait for each other.
         rows.sort_by_key(|&row| (digests[row], &new[row].project));
         for run in runs(rows.len(), ROWS_MAX) {
             let rows = &rows[run];
@@ -72,13 +72,13 @@ impl Tx {
         Ok(outcomes)
     }
 
-    /// Makes a project unless it exists.
+    /// Creates a project unless it exists.
     pub(super) async fn ensure_project(&mut self, project: &str) -> Result<(), StoreError> {
         self.execute(PROJECT, args![project]).await.map(drop)
     }
 
-    /// Which of the rows are stored under a retired pepper or none. The current form needs no look:
-    /// the insertion sees it.
+    /// Returns the rows that are stored under a retired pepper, or under none. The current form need not be looked up,
+    /// since the insertion detects it.
     async fn stored_under_older_forms(
         &mut self,
         new: &[NewKey],
@@ -108,7 +108,7 @@ impl Tx {
         Ok(rows)
     }
 
-    /// Finds out which rows of a statement were inserted, when not all were.
+    /// Determines which rows of a statement were inserted, if not all were.
     async fn mark_arrived(
         &mut self,
         new: &[NewKey],

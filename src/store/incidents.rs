@@ -1,4 +1,4 @@
-//! Incidents: one per leaked key.
+//! Incidents, one per leaked key.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,68 +10,68 @@ use super::page::{Conditions, Page, PageRequest, anywhere, position};
 use super::sql::{Arg, Fields, Sql, args, one, statements};
 use super::{Read, Store, StoreError, Tx};
 
-/// How far an incident has been worked on.
+/// Progress of the work on an incident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IncidentStatus {
-    /// Nobody has looked at it yet.
+    /// No one has examined the incident yet.
     Open,
 }
 
 impl IncidentStatus {
-    /// The status's word.
+    /// Returns the word for the status.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Open => "open",
         }
     }
 
-    /// Reads a status's word.
+    /// Parses the word for a status. Returns `None` if it is unknown.
     pub fn parse(text: &str) -> Option<Self> {
         (text == Self::Open.as_str()).then_some(Self::Open)
     }
 }
 
-/// A key of ours that leaked.
+/// A leak of a known key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incident {
-    /// A version 7 UUID.
+    /// Version 7 UUID.
     pub id: Uuid,
-    /// How far it has been worked on.
+    /// Progress of the work on it.
     pub status: IncidentStatus,
-    /// When the key was first seen.
+    /// Time at which the key was first seen.
     pub opened_at: Timestamp,
-    /// When the key was last seen.
+    /// Time at which the key was last seen.
     pub last_seen_at: Timestamp,
-    /// How many times the key was seen, repeated sightings of one place included.
+    /// Number of times that the key was seen, including repeated sightings of one place.
     pub sightings: u64,
-    /// At how many places the key was seen.
+    /// Number of places at which the key was seen.
     pub occurrences: u64,
-    /// How many times the key was checked after it had been seen in public.
+    /// Number of times that the key was checked after it had been seen in public.
     pub uses: u64,
-    /// The key.
+    /// The key that leaked.
     pub key: Key,
 }
 
-/// Which incidents are listed.
+/// Filter of a list of incidents.
 #[derive(Debug, Clone, Default)]
 pub struct IncidentFilter {
-    /// Of keys of this project only.
+    /// Project of the keys.
     pub project: Option<String>,
-    /// With this status only.
+    /// Status of the incidents.
     pub status: Option<IncidentStatus>,
-    /// Of keys of this format only.
+    /// Key format of the keys.
     pub format: Option<String>,
-    /// With an occurrence from this source only.
+    /// Source of at least one occurrence.
     pub source: Option<String>,
-    /// Of keys of the owner with this identifier only.
+    /// Identifier of the owner of the keys.
     pub owner: Option<String>,
-    /// With this text in the key's description, owner or last four characters, or in a repository's
-    /// name. Small and capital letters are the same; outside ASCII only on PostgreSQL.
+    /// Text contained in the description, owner or last four characters of the key, or in the name of a repository.
+    /// Case-insensitive; outside ASCII only on PostgreSQL.
     pub q: Option<String>,
-    /// Opened at this time or later.
+    /// Earliest time of opening, inclusive.
     pub since: Option<Timestamp>,
-    /// Opened before this time.
+    /// Latest time of opening, exclusive.
     pub until: Option<Timestamp>,
 }
 
@@ -107,7 +107,7 @@ fn incident(row: &mut Fields<'_>) -> Result<Incident, StoreError> {
 fn list(filter: &IncidentFilter, request: &PageRequest) -> Result<(Sql, Vec<Arg>), StoreError> {
     let mut conditions = Conditions::new();
     if let Some(project) = &filter.project {
-        // The key's own project decides, so that nothing else can.
+        // The project of the key itself decides, so that nothing else can.
         conditions.and("k.project = ?", args![project]);
     }
     if let Some(status) = filter.status {
@@ -146,7 +146,7 @@ fn list(filter: &IncidentFilter, request: &PageRequest) -> Result<(Sql, Vec<Arg>
     ))
 }
 
-/// The list with every condition, for [`Store::check_statements`].
+/// Returns the list with every condition, for [`Store::check_statements`].
 pub(super) fn every_filter() -> (&'static str, Sql) {
     let text = || Some(String::new());
     let filter = IncidentFilter {
@@ -164,28 +164,28 @@ pub(super) fn every_filter() -> (&'static str, Sql) {
 }
 
 impl Store {
-    /// The incident with this identifier.
+    /// Returns the incident with this identifier.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn incident(&self, id: Uuid) -> Result<Option<Incident>, StoreError> {
         let mut read = self;
         read.fetch_first(BY_ID, args![id], incident).await
     }
 
-    /// The incident of a key.
+    /// Returns the incident of a key.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn incident_of_key(&self, key: Uuid) -> Result<Option<Incident>, StoreError> {
         let mut read = self;
         read.fetch_first(BY_KEY, args![key], incident).await
     }
 
-    /// Incidents, newest first.
+    /// Returns the incidents that match a filter, newest first.
     ///
     /// # Errors
-    /// [`StoreError::Cursor`], and any [`StoreError`] of a read.
+    /// Returns [`StoreError::Cursor`], or any [`StoreError`] of a read.
     pub async fn list_incidents(
         &self,
         filter: &IncidentFilter,
@@ -201,7 +201,7 @@ impl Store {
 }
 
 impl Tx {
-    /// The incident of a key, if it has one.
+    /// Returns the identifier of the incident of a key, if it has one.
     pub(crate) async fn incident_id_of(&mut self, key: Uuid) -> Result<Option<Uuid>, StoreError> {
         self.fetch_first(ID_OF_KEY, args![key], one::uuid).await
     }

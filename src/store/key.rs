@@ -1,4 +1,4 @@
-//! What is kept of a key, and of whom it belongs to.
+//! Stored attributes of keys and their owners.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::keyformat::Sha256Digest;
 
-/// Whether a key belongs to a user or to a team: exactly one of them.
+/// Type of the owner of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OwnerType {
@@ -17,7 +17,7 @@ pub enum OwnerType {
 }
 
 impl OwnerType {
-    /// `user` or `team`.
+    /// Returns `user` or `team`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -25,7 +25,7 @@ impl OwnerType {
         }
     }
 
-    /// Reads `user` or `team`.
+    /// Parses `user` or `team`. Returns `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "user" => Some(Self::User),
@@ -35,17 +35,17 @@ impl OwnerType {
     }
 }
 
-/// Whom a key belongs to.
+/// Owner of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Owner {
-    /// User or team.
+    /// Type of the owner.
     pub kind: OwnerType,
-    /// The provider's identifier of the user or team; any text.
+    /// The provider's identifier of the user or team. Any text.
     pub id: String,
 }
 
 impl Owner {
-    /// The user with this identifier.
+    /// Creates the user with this identifier.
     pub fn user(id: impl Into<String>) -> Self {
         Self {
             kind: OwnerType::User,
@@ -53,7 +53,7 @@ impl Owner {
         }
     }
 
-    /// The team with this identifier.
+    /// Creates the team with this identifier.
     pub fn team(id: impl Into<String>) -> Self {
         Self {
             kind: OwnerType::Team,
@@ -62,52 +62,52 @@ impl Owner {
     }
 }
 
-/// Why a key is no longer accepted.
+/// Reason why a key is no longer accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhyInvalid {
-    /// It was revoked: by its owner, an operator, or because it leaked.
+    /// The key was revoked: by its owner, by an operator, or because it leaked.
     ManuallyRevoked,
-    /// Its time is over, be it the end of a rotation's overlap.
+    /// The key has expired, possibly at the end of a rotation's overlap.
     Expired,
 }
 
-/// A key as the database knows it: everything but its value.
+/// A key as stored in the database: everything but its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// A version 7 UUID.
+    /// Version 7 UUID.
     pub id: Uuid,
-    /// The project it belongs to.
+    /// Project that the key belongs to.
     pub project: String,
-    /// The identifier of its key format.
+    /// Identifier of the key format.
     pub format: String,
-    /// Whom it belongs to.
+    /// Owner of the key.
     pub owner: Owner,
-    /// What its owner calls it.
+    /// Description given by the owner.
     pub description: String,
-    /// Meant for client-side code: never scanned for, never revoked by a report.
+    /// `true` if the key is meant for client-side code. Such a key is never scanned for, and never revoked by a report.
     pub is_public: bool,
-    /// What a redacted key shows before the `…`.
+    /// Part of the value that a redacted key shows before the `…`.
     pub prefix: String,
-    /// The value's last four characters.
+    /// Last four characters of the value.
     pub last_four: String,
-    /// What happens on a leak, where the key has a policy of its own.
+    /// Policy that is applied on a leak. `None` if the key has no policy of its own.
     pub policy: Option<String>,
-    /// Who is told of a leak besides the operators.
+    /// Addresses that are notified of a leak in addition to the operators.
     pub notify_emails: Vec<String>,
-    /// When it was issued.
+    /// Time of issue.
     pub created_at: Timestamp,
-    /// When it ends; never, if absent.
+    /// Time of expiry. `None` if the key never expires.
     pub expires_at: Option<Timestamp>,
-    /// When it was revoked.
+    /// Time of the revocation. `None` if the key has not been revoked.
     pub revoked_at: Option<Timestamp>,
-    /// When it was first seen in public. Checks from then on are uses after exposure.
+    /// Time at which the key was first seen in public. Checks from then on are uses after exposure.
     pub exposed_at: Option<Timestamp>,
-    /// The key that took its place in a rotation.
+    /// Key that replaced this one in a rotation.
     pub replaced_by: Option<Uuid>,
 }
 
 impl Key {
-    /// Why the key is not accepted at `now`; `None` when it is. Revocation outweighs expiry.
+    /// Returns why the key is not accepted at `now`, or `None` if it is. Revocation takes precedence over expiry.
     pub fn why_invalid(&self, now: Timestamp) -> Option<WhyInvalid> {
         if self.revoked_at.is_some() {
             return Some(WhyInvalid::ManuallyRevoked);
@@ -121,36 +121,36 @@ impl Key {
 /// A key to be stored.
 #[derive(Debug, Clone)]
 pub struct NewKey {
-    /// A version 7 UUID.
+    /// Version 7 UUID.
     pub id: Uuid,
-    /// The project it belongs to, made if need be.
+    /// Project that the key belongs to. Created if it does not exist.
     pub project: String,
-    /// SHA-256 of its value.
+    /// SHA-256 of the value.
     pub digest: Sha256Digest,
-    /// The identifier of its key format.
+    /// Identifier of the key format.
     pub format: String,
-    /// Whom it belongs to.
+    /// Owner of the key.
     pub owner: Owner,
-    /// What its owner calls it.
+    /// Description given by the owner.
     pub description: String,
-    /// Meant for client-side code.
+    /// `true` if the key is meant for client-side code.
     pub is_public: bool,
-    /// What a redacted key shows before the `…`.
+    /// Part of the value that a redacted key shows before the `…`.
     pub prefix: String,
-    /// The value's last four characters.
+    /// Last four characters of the value.
     pub last_four: String,
-    /// What happens on a leak, where the key has a policy of its own.
+    /// Policy that is applied on a leak. `None` if the key has no policy of its own.
     pub policy: Option<String>,
-    /// Who is told of a leak besides the operators.
+    /// Addresses that are notified of a leak in addition to the operators.
     pub notify_emails: Vec<String>,
-    /// When it was issued.
+    /// Time of issue.
     pub created_at: Timestamp,
-    /// When it ends; never, if absent.
+    /// Time of expiry. `None` if the key never expires.
     pub expires_at: Option<Timestamp>,
 }
 
 impl NewKey {
-    /// The key as it will be read back.
+    /// Returns the key as it will be read back.
     pub(super) fn stored(self) -> Key {
         Key {
             id: self.id,
@@ -172,22 +172,22 @@ impl NewKey {
     }
 }
 
-/// Cuts a time to what the database keeps.
+/// Truncates a time to microseconds, the resolution of the database.
 pub(super) fn micros(at: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
 }
 
-/// What may be changed of a key.
+/// Changes to a key.
 #[derive(Debug, Clone, Default)]
 pub struct KeyPatch {
-    /// A new description.
+    /// New description, if it is to be changed.
     pub description: Option<String>,
-    /// A new end; `Some(None)` for never.
+    /// New time of expiry, if it is to be changed. `Some(None)` removes the expiry.
     pub expires_at: Option<Option<Timestamp>>,
 }
 
 impl KeyPatch {
-    /// Whether anything is to be changed.
+    /// Returns whether there is anything to change.
     pub fn changes(&self) -> bool {
         self.description.is_some() || self.expires_at.is_some()
     }

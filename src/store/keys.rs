@@ -1,4 +1,4 @@
-//! Keys in the database: listed, locked, changed.
+//! Keys in the database: listing, locking and changing them.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -9,20 +9,20 @@ use super::page::{Conditions, Page, PageRequest, position};
 use super::sql::{Arg, Fields, LIST_MAX, Sql, args, one, pad, statements};
 use super::{Read, Store, StoreError, Tx};
 
-/// Which keys are listed.
+/// Filter of a list of keys.
 #[derive(Debug, Clone, Default)]
 pub struct KeyFilter {
-    /// Of this project only.
+    /// Project of the keys.
     pub project: Option<String>,
-    /// Of this owner only.
+    /// Owner of the keys.
     pub owner: Option<Owner>,
-    /// Of this owner type only.
+    /// Owner type of the keys.
     pub owner_type: Option<OwnerType>,
-    /// Of this key format only.
+    /// Key format of the keys.
     pub format: Option<String>,
 }
 
-/// The columns that [`key`] reads, in its order.
+/// Columns that [`key`] reads, in order.
 macro_rules! key_columns {
     () => {
         "k.id, k.project, k.format, k.owner_type, k.owner_id, k.description, k.is_public, k.prefix, \
@@ -39,7 +39,7 @@ statements! {
     );
     UPDATE = "UPDATE keys SET description = $1, expires_at = $2 WHERE id = $3";
     REVOKE = "UPDATE keys SET revoked_at = $1 WHERE revoked_at IS NULL AND id IN ({list:2})";
-    /// The first sighting stays.
+    /// The first sighting is kept.
     EXPOSE = "UPDATE keys SET exposed_at = $1 WHERE exposed_at IS NULL AND id IN ({list:2})";
     REPLACE = "UPDATE keys SET expires_at = $1, replaced_by = $2
         WHERE id = $3 AND revoked_at IS NULL AND replaced_by IS NULL";
@@ -69,7 +69,7 @@ pub(super) fn key(row: &mut Fields<'_>) -> Result<Key, StoreError> {
     })
 }
 
-/// The list is kept as JSON; most keys have none, which costs no parser.
+/// Parses the list, which is stored as JSON. Most keys have an empty one, for which the parser is skipped.
 fn emails(json: &str) -> Result<Vec<String>, StoreError> {
     if json == "[]" {
         return Ok(Vec::new());
@@ -105,7 +105,7 @@ fn list(filter: &KeyFilter, request: &PageRequest) -> Result<(Sql, Vec<Arg>), St
     ))
 }
 
-/// The list with every condition, for [`Store::check_statements`].
+/// Returns the list with every condition, for [`Store::check_statements`].
 pub(super) fn every_filter() -> (&'static str, Sql) {
     let filter = KeyFilter {
         project: Some(String::new()),
@@ -118,19 +118,19 @@ pub(super) fn every_filter() -> (&'static str, Sql) {
 }
 
 impl Store {
-    /// The key with this identifier.
+    /// Returns the key with this identifier.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn key(&self, id: Uuid) -> Result<Option<Key>, StoreError> {
         let mut read = self;
         read.fetch_first(BY_ID, args![id], key).await
     }
 
-    /// Keys, newest first.
+    /// Returns the keys that match a filter, newest first.
     ///
     /// # Errors
-    /// [`StoreError::Cursor`], and any [`StoreError`] of a read.
+    /// Returns [`StoreError::Cursor`], or any [`StoreError`] of a read.
     pub async fn list_keys(
         &self,
         filter: &KeyFilter,
@@ -142,10 +142,10 @@ impl Store {
         Ok(request.page(keys, |key| position(key.created_at, key.id)))
     }
 
-    /// How many keys there are, valid or not.
+    /// Returns the number of keys, valid or not.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn count_keys(&self) -> Result<u64, StoreError> {
         let mut read = self;
         let count = read.fetch_first(COUNT, args![], one::count).await?;
@@ -157,7 +157,8 @@ impl Tx {
     /// Stores a new key.
     ///
     /// # Errors
-    /// [`StoreError::Exists`] when the project has the same value already, under any pepper.
+    /// Returns [`StoreError::Exists`] if the project has the same value already, under any pepper, or any
+    /// [`StoreError`] of a change.
     pub async fn insert_key(&mut self, new: NewKey) -> Result<Key, StoreError> {
         let outcomes = self.import_keys(std::slice::from_ref(&new)).await?;
         if outcomes.contains(&super::ImportOutcome::Imported) {
@@ -167,11 +168,12 @@ impl Tx {
         }
     }
 
-    /// Changes a key's description or end; gives the key as it is now, or `None` when there is none
-    /// with this identifier.
+    /// Changes the description or expiry of a key. Returns the key as it is now, or `None` if there is none with this
+    /// identifier.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when an expired key that leaked would become valid again.
+    /// Returns [`StoreError::Refused`] if a leaked key that is no longer valid would become valid again, or if a
+    /// rotated key would outlast its overlap, or any [`StoreError`] of a change.
     pub async fn update_key(
         &mut self,
         id: Uuid,
@@ -185,7 +187,7 @@ impl Tx {
         Ok(Some(key))
     }
 
-    /// Changes the description or end of a key that is locked.
+    /// Changes the description or expiry of a key that is locked.
     pub(crate) async fn change_key(
         &mut self,
         key: &mut Key,
@@ -216,9 +218,8 @@ impl Tx {
         self.execute(UPDATE, args).await.map(drop)
     }
 
-    /// The keys with these identifiers, locked until the transaction ends, in the order of the
-    /// identifiers: the same in every transaction, so that two never wait for each other. Once per
-    /// transaction.
+    /// Returns the keys with these identifiers, locked until the transaction ends and sorted by identifier. The order
+    /// is the same in every transaction, so that no two wait for each other. Call this once per transaction.
     pub(crate) async fn lock_keys(&mut self, ids: &[Uuid]) -> Result<Vec<Key>, StoreError> {
         self.locks_once(Locks::Keys);
         let mut ids = ids.to_vec();
@@ -233,8 +234,8 @@ impl Tx {
         Ok(keys)
     }
 
-    /// Revokes those of the keys that are not revoked yet; gives how many that were. Whoever calls
-    /// this appends to the revocation log in the same transaction.
+    /// Revokes those of the keys that are not revoked yet, and returns their number. The caller appends to the
+    /// revocation log in the same transaction.
     pub(crate) async fn revoke_keys(
         &mut self,
         ids: &[Uuid],
@@ -250,7 +251,7 @@ impl Tx {
         Ok(revoked)
     }
 
-    /// Notes when keys were first seen in public.
+    /// Records the time at which keys were first seen in public.
     pub(crate) async fn expose_keys(
         &mut self,
         ids: &[Uuid],
@@ -265,7 +266,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Lets a key end because another takes its place; `false` when it was revoked or replaced
+    /// Sets the expiry of a key that is replaced by another. Returns `false` if it has been revoked or replaced
     /// meanwhile.
     pub(crate) async fn replace_key(
         &mut self,

@@ -1,4 +1,4 @@
-//! The revocation log in the database: appending, listing, exporting.
+//! Revocation log in the database: appending, listing and exporting.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -12,29 +12,29 @@ use super::page::{Conditions, Page, PageRequest};
 use super::sql::{Arg, Fields, Sql, args, runs, statements};
 use super::{Read, Store, StoreError, Tx};
 
-/// Rows of one statement.
+/// Maximum number of rows per statement.
 const ROWS_MAX: usize = 128;
 
-/// What is to be written into the revocation log about a key.
+/// Draft of an entry of the revocation log.
 #[derive(Debug, Clone)]
 pub(crate) struct LogDraft {
-    /// When it was done.
+    /// Time of the action.
     pub(crate) at: Timestamp,
-    /// What was done.
+    /// Action on the key.
     pub(crate) action: Action,
-    /// The key, as it was then.
+    /// Key, as it was at that time.
     pub(crate) key: Key,
-    /// Why it was done.
+    /// Reason for the action.
     pub(crate) reason: Reason,
-    /// The policy that decided; none where a person did.
+    /// Policy that decided. `None` if a person did.
     pub(crate) policy: Option<String>,
-    /// Who did it.
+    /// Originator of the action.
     pub(crate) actor: String,
-    /// The key's incident.
+    /// Incident of the key.
     pub(crate) incident_id: Option<Uuid>,
-    /// Where the key was seen.
+    /// Place where the key was seen.
     pub(crate) occurrence: Option<Place>,
-    /// When it was seen.
+    /// Time at which it was seen.
     pub(crate) detected_at: Option<Timestamp>,
 }
 
@@ -65,29 +65,29 @@ impl LogDraft {
     }
 }
 
-/// The end of the chain.
+/// Head of the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogHead {
-    /// The last entry's number; 0 when there is none.
+    /// Number of the last entry, or 0 if there is none.
     pub seq: u64,
-    /// The last entry's hash; 64 zeros when there is none.
+    /// Hash of the last entry, or 64 zeros if there is none.
     pub hash: String,
 }
 
-/// Which entries are listed.
+/// Filter of a list of log entries.
 #[derive(Debug, Clone, Default)]
 pub struct LogFilter {
-    /// About keys of this project only.
+    /// Project of the keys.
     pub project: Option<String>,
-    /// About this key only.
+    /// Identifier of the key.
     pub key_id: Option<Uuid>,
-    /// With this action only.
+    /// Action of the entries.
     pub action: Option<Action>,
-    /// With this reason only.
+    /// Reason of the entries.
     pub reason: Option<Reason>,
-    /// Done at this time or later.
+    /// Earliest time of the action, inclusive.
     pub since: Option<Timestamp>,
-    /// Done before this time.
+    /// Latest time of the action, exclusive.
     pub until: Option<Timestamp>,
 }
 
@@ -113,7 +113,7 @@ statements! {
     );
 }
 
-/// A row of the log: the entry's text and the columns beside it.
+/// A row of the log: the text of the entry and the columns beside it.
 pub(super) struct StoredEntry {
     pub(super) seq: u64,
     pub(super) at: Timestamp,
@@ -141,7 +141,7 @@ impl StoredEntry {
         })
     }
 
-    /// The entry as it is exported: its text with the two hashes added.
+    /// Returns the entry as it is exported: its text with the two hashes added.
     pub(super) fn line(&self) -> Result<String, String> {
         let mut value: Value = serde_json::from_str(&self.text).map_err(|error| unread(&error))?;
         let Value::Object(members) = &mut value else {
@@ -189,7 +189,7 @@ fn list(filter: &LogFilter, request: &PageRequest) -> Result<(Sql, Vec<Arg>), St
     ))
 }
 
-/// The list with every condition, for [`Store::check_statements`].
+/// Returns the list with every condition, for [`Store::check_statements`].
 pub(super) fn every_filter() -> (&'static str, Sql) {
     let filter = LogFilter {
         project: Some(String::new()),
@@ -211,10 +211,10 @@ fn head(row: &mut Fields<'_>) -> Result<LogHead, StoreError> {
 }
 
 impl Store {
-    /// Entries of the revocation log, newest first.
+    /// Returns the entries of the revocation log that match a filter, newest first.
     ///
     /// # Errors
-    /// [`StoreError::Cursor`], and any [`StoreError`] of a read.
+    /// Returns [`StoreError::Cursor`], or any [`StoreError`] of a read.
     pub async fn list_log(
         &self,
         filter: &LogFilter,
@@ -228,11 +228,11 @@ impl Store {
         Ok(request.page(entries, |entry| entry.seq.to_string()))
     }
 
-    /// The entries after number `seq`, oldest first, at most `limit`: what an export goes through,
-    /// starting with 0, until none come.
+    /// Returns the entries after number `seq`, oldest first, at most `limit`. An export starts with 0 and continues
+    /// until there are none.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn log_after(&self, seq: u64, limit: u32) -> Result<Vec<LogEntry>, StoreError> {
         let mut read = self;
         read.fetch(AFTER, args![seq, limit], |row| {
@@ -241,20 +241,20 @@ impl Store {
         .await
     }
 
-    /// The entry with this number.
+    /// Returns the entry with this number.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn log_entry(&self, seq: u64) -> Result<Option<LogEntry>, StoreError> {
         let mut read = self;
         read.fetch_first(BY_SEQ, args![seq], |row| StoredEntry::read(row)?.entry())
             .await
     }
 
-    /// The entries about a key, oldest first, at most `limit`.
+    /// Returns the entries about a key, oldest first, at most `limit`.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn log_of_key(&self, key: Uuid, limit: u32) -> Result<Vec<LogEntry>, StoreError> {
         let mut read = self;
         read.fetch(OF_KEY, args![key, limit], |row| {
@@ -263,10 +263,10 @@ impl Store {
         .await
     }
 
-    /// The end of the chain as the database noted it.
+    /// Returns the recorded head of the chain.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn log_head(&self) -> Result<LogHead, StoreError> {
         let mut read = self;
         read.fetch_first(HEAD, args![], head)
@@ -277,11 +277,11 @@ impl Store {
 }
 
 impl Tx {
-    /// Appends entries to the revocation log; gives them as written. The head's row is locked until
-    /// the transaction ends, so this comes last in it.
+    /// Appends entries to the revocation log and returns them as written. Call this last in a transaction, since the
+    /// row of the head is locked until its end.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub(crate) async fn append_log(
         &mut self,
         drafts: &[LogDraft],

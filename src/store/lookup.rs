@@ -1,10 +1,9 @@
-//! Look-ups for many callers at once: whatever has been asked for while one query ran goes into the
-//! next one together. Nothing waits for company, and nothing is remembered between queries, so a
-//! revocation by any process is seen at once.
+//! Batched look-ups for many callers: everything that is requested while a query runs goes into the next one together.
+//! No request waits for others to join it, and nothing is cached between queries, so a revocation by any process takes
+//! effect at once.
 //!
-//! A query that takes longer than usual holds up nobody but those who are in it: the next one starts beside
-//! it. So one connection that does not answer any more costs its own callers their deadline, and others
-//! nothing.
+//! A query that takes longer than usual holds up only the callers that are part of it: the next query starts beside it.
+//! A connection that no longer answers therefore costs its own callers their deadline, and others nothing.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,25 +17,25 @@ use tokio::time::Instant;
 use super::{Key, Store, StoreError, Token};
 use crate::keyformat::Sha256Digest;
 
-/// How many look-ups may wait; beyond it, callers wait to ask.
+/// Maximum number of look-ups that wait. Beyond it, callers wait to submit theirs.
 const WAITING_MAX: usize = 4_096;
-/// The most digests of one query.
+/// Maximum number of digests in a query.
 const BATCH_MAX: usize = 256;
-/// The most queries at a time, if all of them take long.
+/// Maximum number of concurrent queries, if all of them take long.
 const QUERIES_MAX: usize = 4;
-/// After this time a query takes long.
+/// Time after which a query counts as taking long.
 const LONG: Duration = Duration::from_millis(50);
-/// How long a caller waits, be it for its turn or for its answer. A partner waits 10 s.
+/// Maximum time that a caller waits for its turn and its answer together. A partner waits 10 s.
 const ANSWER_WAIT: Duration = Duration::from_secs(8);
 
-/// Looks keys and access tokens up by the digest of their values. Cheap to clone.
+/// Handle for looking up keys and access tokens by the digests of their values. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Lookup {
     keys: mpsc::Sender<Request<Vec<Key>>>,
     tokens: mpsc::Sender<Request<Token>>,
 }
 
-/// The work behind a [`Lookup`]. Its owner runs [`LookupTask::run`] until every [`Lookup`] is gone.
+/// Task that serves a [`Lookup`]. Its owner runs [`LookupTask::run`] until every [`Lookup`] is dropped.
 #[derive(Debug)]
 pub struct LookupTask {
     store: Store,
@@ -50,11 +49,11 @@ struct Request<T> {
     answer: oneshot::Sender<Answer<T>>,
 }
 
-/// One failure is the answer to all callers of a query.
+/// Answer to a look-up. All callers of a failed query share its error.
 type Answer<T> = Result<Option<T>, Arc<StoreError>>;
 
 impl Lookup {
-    /// A look-up service on `store`, and the task that has to run for it.
+    /// Creates a look-up service on `store`, and the task that has to run for it.
     pub fn new(store: Store) -> (Self, LookupTask) {
         let (keys, asked_keys) = mpsc::channel(WAITING_MAX);
         let (tokens, asked_tokens) = mpsc::channel(WAITING_MAX);
@@ -66,28 +65,31 @@ impl Lookup {
         (Self { keys, tokens }, task)
     }
 
-    /// As [`Store::find_key`].
+    /// Like [`Store::find_key`].
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read; [`StoreError::Unavailable`] when the task has ended.
+    /// Returns any [`StoreError`] of a read, or [`StoreError::Unavailable`] if the task has ended or does not answer in
+    /// time.
     pub async fn key(&self, project: &str, digest: Sha256Digest) -> Answer<Key> {
         let keys = ask(&self.keys, digest).await?.unwrap_or_default();
         Ok(keys.into_iter().find(|key| key.project == project))
     }
 
-    /// Whether any project has a key with this digest.
+    /// Returns whether any project has a key with this digest.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read; [`StoreError::Unavailable`] when the task has ended.
+    /// Returns any [`StoreError`] of a read, or [`StoreError::Unavailable`] if the task has ended or does not answer in
+    /// time.
     pub async fn is_key(&self, digest: Sha256Digest) -> Result<bool, Arc<StoreError>> {
         let keys = ask(&self.keys, digest).await?;
         Ok(keys.is_some_and(|keys| !keys.is_empty()))
     }
 
-    /// As [`Store::find_token`].
+    /// Like [`Store::find_token`].
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read; [`StoreError::Unavailable`] when the task has ended.
+    /// Returns any [`StoreError`] of a read, or [`StoreError::Unavailable`] if the task has ended or does not answer in
+    /// time.
     pub async fn token(&self, digest: Sha256Digest) -> Answer<Token> {
         ask(&self.tokens, digest).await
     }
@@ -117,7 +119,7 @@ async fn ask<T>(to: &mpsc::Sender<Request<T>>, digest: Sha256Digest) -> Answer<T
 }
 
 impl LookupTask {
-    /// Answers look-ups until every [`Lookup`] is gone and everything asked before has been answered.
+    /// Serves look-ups until every [`Lookup`] is dropped and every request has been answered.
     pub async fn run(self) {
         let Self {
             store,
@@ -145,7 +147,7 @@ async fn serve<T, F>(
     F: Future<Output = Result<HashMap<Sha256Digest, T>, StoreError>>,
 {
     let mut under_way = FuturesUnordered::new();
-    // When each of them began, the latest last.
+    // Start of each query in flight, the latest last.
     let mut begun: VecDeque<Instant> = VecDeque::new();
     let mut batch = Vec::with_capacity(BATCH_MAX);
     loop {
@@ -160,7 +162,7 @@ async fn serve<T, F>(
                 if received == 0 {
                     break;
                 }
-                // A caller that went away, be it by a timeout, needs no answer.
+                // A caller that is gone, for example after a timeout, needs no answer.
                 batch.retain(|request| !request.answer.is_closed());
                 if batch.is_empty() {
                     continue;
@@ -194,7 +196,7 @@ fn answer<T: Clone>(asked: Vec<Request<T>>, found: Result<HashMap<Sha256Digest, 
             Ok(found) => Ok(found.get(&request.digest).cloned()),
             Err(error) => Err(Arc::clone(error)),
         };
-        // Nobody is left to tell when the caller went away meanwhile.
+        // The receiver is gone if the caller was dropped meanwhile.
         let _ = request.answer.send(answer);
     }
 }

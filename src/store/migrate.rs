@@ -1,4 +1,4 @@
-//! Migrations: what the schema is to be, and the version that it has.
+//! Migrations of the schema, and its version in the database.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::connect::{CONNECTION_WAIT, Db, MIGRATION_LOCK_WAIT};
 use super::gate::Urgency;
 use super::sql::Dialect;
 
-/// The longest time for migrations. Some write a large table anew.
+/// Maximum time for migrations. Some of them rewrite a large table.
 const MIGRATION: Duration = Duration::from_hours(1);
 
 macro_rules! migrations {
@@ -41,12 +41,12 @@ macro_rules! migrations {
 const SQLITE: &[(i64, &str, &str)] = migrations!("sqlite");
 const POSTGRES: &[(i64, &str, &str)] = migrations!("postgres");
 
-/// The newest schema version this program knows.
+/// Returns the newest schema version that this program knows.
 pub(super) fn known_version() -> i64 {
     SQLITE.last().map_or(0, |(version, ..)| *version)
 }
 
-/// Returns whether one of the migrations that follow `version` writes a table anew.
+/// Returns whether any migration after `version` rewrites a table.
 pub(super) fn writes_anew_after(version: i64) -> bool {
     let missing = SQLITE.iter().filter(|(number, ..)| *number > version);
     missing
@@ -68,17 +68,17 @@ fn migrator(dialect: Dialect) -> Migrator {
             })
             .collect(),
     );
-    // The transaction around it is the lock: on PostgreSQL a session's lock would outlive a failure.
+    // The transaction around it is the lock: on PostgreSQL, a session's lock would outlive a failure.
     migrator.set_locking(false);
     migrator
 }
 
-/// Applies what is missing, all or nothing, one process at a time.
+/// Applies missing migrations, all or none of them, one process at a time.
 pub(super) async fn migrate(db: &Db, name: &str) -> Result<(), StoreError> {
     let until = Instant::now() + MIGRATION_LOCK_WAIT;
     loop {
         match migrate_once(db, name).await {
-            // Somebody else migrates.
+            // Another process is migrating.
             Err(StoreError::Busy { .. }) if Instant::now() < until => {}
             outcome => return outcome,
         }
@@ -86,7 +86,7 @@ pub(super) async fn migrate(db: &Db, name: &str) -> Result<(), StoreError> {
 }
 
 async fn migrate_once(db: &Db, name: &str) -> Result<(), StoreError> {
-    // A function over both databases cannot be proven to be `Send`.
+    // A generic function over both databases cannot be proven to be `Send`.
     macro_rules! apply {
         ($pool:ident, $held:ident, $dialect:expr, $begin:literal, $opening:expr) => {{
             let connection = $held.raw()?;
@@ -97,7 +97,7 @@ async fn migrate_once(db: &Db, name: &str) -> Result<(), StoreError> {
                 tx.commit().await?;
                 Ok::<(), MigrateError>(())
             };
-            // Whatever goes wrong, the connection ends, and the transaction with it.
+            // After any error the connection is closed, and the transaction ends with it.
             let applied: Result<(), MigrateError> = $pool.within(MIGRATION, applying).await;
             applied.map(|()| $held.settle())
         }};
@@ -107,8 +107,8 @@ async fn migrate_once(db: &Db, name: &str) -> Result<(), StoreError> {
         match db {
             Db::Sqlite { write, .. } => {
                 let mut held = write.acquire(Urgency::Awaited, until).await?;
-                // What is sorted needs room, and the usual folders may have none or be read-only: it goes where
-                // room was looked for. A refusal shows where room is lacking.
+                // Sorting needs disk space, and the usual folders may have none or be read-only, so it happens in the
+                // folder whose free space was checked. If SQLite refuses the setting, a lack of space shows later.
                 let _ = held.run(CONNECTION_WAIT, temporary_files(name)).await;
                 interrupt_in_a_hurry(held.raw()?, write.hurries()).await?;
                 held.settle();
@@ -129,7 +129,7 @@ async fn migrate_once(db: &Db, name: &str) -> Result<(), StoreError> {
             }
             Db::Postgres(pool) => {
                 let mut held = pool.acquire(Urgency::Awaited, until).await?;
-                // Any constant does, as long as every version of this program uses the same.
+                // Any constant will do, as long as every version of this program uses the same.
                 let opening = format!(
                     "SELECT pg_advisory_xact_lock(7234615531); SET LOCAL statement_timeout = {}",
                     MIGRATION.as_millis()
@@ -142,10 +142,10 @@ async fn migrate_once(db: &Db, name: &str) -> Result<(), StoreError> {
     applied.map_err(|error| migration_failed(name, error))
 }
 
-/// The number of SQLite's steps between two looks whether it is to stop. They are some tens of nanoseconds each.
+/// Number of SQLite's virtual machine steps between two checks for a shutdown. A step takes some tens of nanoseconds.
 const STEPS: i32 = 100_000;
 
-/// Has what this connection does end early, and be undone, once the program shuts down.
+/// Makes the statements of this connection abort, and be rolled back, once the program shuts down.
 async fn interrupt_in_a_hurry(
     connection: &mut SqliteConnection,
     hurry: CancellationToken,
@@ -155,7 +155,8 @@ async fn interrupt_in_a_hurry(
     Ok(())
 }
 
-/// Has SQLite put its temporary files beside the database. They have no name, and are gone with the process.
+/// Returns the statement that moves SQLite's temporary files to the folder of the database. They have no name, and
+/// disappear with the process.
 fn temporary_files(name: &str) -> String {
     let file = Path::new(name).canonicalize().unwrap_or_default();
     let folder = file.parent().unwrap_or(Path::new(""));
@@ -181,7 +182,7 @@ fn migration_failed(name: &str, error: MigrateError) -> StoreError {
     }
 }
 
-/// The schema version of the database; 0 when it is empty.
+/// Returns the schema version of the database, or 0 if it is empty.
 pub(super) async fn version(
     db: &Db,
     name: &str,

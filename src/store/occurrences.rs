@@ -1,4 +1,4 @@
-//! Occurrences: the places where keys were seen. Recording them opens and extends incidents.
+//! Occurrences, the places where keys were seen. Recording them opens and extends incidents.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -13,27 +13,27 @@ use super::order::Locks;
 use super::sql::{Arg, Fields, LIST_MAX, args, one, pad, runs, statements};
 use super::{Read, Store, StoreError, Tx};
 
-/// Rows of one statement.
+/// Maximum number of rows per statement.
 const ROWS_MAX: usize = 128;
 
-/// The most places kept of one key. Whoever holds a leaked key can report it with ever new places;
-/// beyond this only the count of sightings goes up.
+/// Maximum number of places stored per key. Anyone who has a leaked key can report it with ever new places; beyond this
+/// number, only the count of sightings increases.
 const OCCURRENCES_MAX: u64 = 10_000;
 
-/// One place where a key was seen.
+/// A place where a key was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Occurrence {
-    /// A version 7 UUID.
+    /// Version 7 UUID.
     pub id: Uuid,
-    /// The key.
+    /// Identifier of the key.
     pub key_id: Uuid,
-    /// The place.
+    /// Place where the key was seen.
     pub place: Place,
-    /// When the key was first seen there.
+    /// Time at which the key was first seen there.
     pub detected_at: Timestamp,
-    /// When the key was last seen there.
+    /// Time at which the key was last seen there.
     pub last_seen_at: Timestamp,
-    /// How many times the key was seen there.
+    /// Number of times that the key was seen there.
     pub sightings: u64,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct NewSighting<'a> {
 }
 
 impl NewSighting<'_> {
-    /// What makes two sightings the same occurrence: the key and the place.
+    /// Returns the identity of the occurrence: a hash of the key and the place.
     fn fingerprint(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         let line = self.place.line.map(|line| line.to_string());
@@ -60,7 +60,7 @@ impl NewSighting<'_> {
             line.as_ref(),
         ];
         for part in parts {
-            // Lengths keep neighboring parts apart, and an absent part from an empty one.
+            // The lengths separate adjacent parts, and distinguish an absent part from an empty one.
             let length = part.map_or(u64::MAX, |part| part.len() as u64);
             hash.update(length.to_be_bytes());
             hash.update(part.map_or("", |part| part.as_str()));
@@ -79,7 +79,7 @@ macro_rules! occurrence_columns {
 statements! {
     KNOWN = "SELECT fingerprint FROM occurrences WHERE fingerprint IN ({list:1})";
     COUNT = "SELECT key_id, COUNT(*) FROM occurrences WHERE key_id IN ({list:1}) GROUP BY key_id";
-    /// One incident per key: it is opened by the first sighting and extended by every other.
+    /// One incident per key, which is opened by the first sighting and extended by every other.
     INCIDENT = "INSERT INTO incidents (id, project, key_id, status, opened_at, last_seen_at,
             sightings, occurrences, uses)
         VALUES {rows:9}
@@ -121,25 +121,25 @@ fn occurrence(row: &mut Fields<'_>) -> Result<Occurrence, StoreError> {
 }
 
 impl Store {
-    /// The places where a key was seen, in the order in which they were found, at most `limit`. Public
-    /// keys have occurrences too, where somebody reported one.
+    /// Returns the places where a key was seen, in the order in which they were found, at most `limit`. Public keys
+    /// have occurrences as well, if someone reported one.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn occurrences(&self, key: Uuid, limit: u32) -> Result<Vec<Occurrence>, StoreError> {
         let mut read = self;
         read.fetch(OF_KEY, args![key, limit], occurrence).await
     }
 }
 
-/// The sightings of one place within a batch.
+/// Sightings of one place within a batch.
 struct SeenPlace<'a> {
     fingerprint: [u8; 32],
     first: &'a NewSighting<'a>,
     times: Times,
 }
 
-/// How often something was seen within a batch, and when.
+/// Number and times of the sightings of something within a batch.
 #[derive(Debug, Clone, Copy)]
 struct Times {
     first: Timestamp,
@@ -164,14 +164,13 @@ impl Times {
 }
 
 impl Tx {
-    /// Records sightings: a place that is known is seen again, a new one becomes an occurrence, and the
-    /// secret keys' incidents are opened or extended. Gives the incidents by key. The keys must be
-    /// locked.
+    /// Records sightings: a known place is seen again, a new one becomes an occurrence, and the incidents of secret
+    /// keys are opened or extended. Returns the incidents by key. The keys must be locked.
     pub(crate) async fn add_sightings(
         &mut self,
         sightings: &[NewSighting<'_>],
     ) -> Result<HashMap<Uuid, Uuid>, StoreError> {
-        // Occurrences and incidents are their key's, so nobody who has not locked the key adds any.
+        // Occurrences and incidents belong to their key, so only a transaction that has locked the key adds any.
         self.locks(Locks::Incidents);
         let mut places = seen_places(sightings);
         let known = self.known_places(&places).await?;
@@ -208,7 +207,7 @@ impl Tx {
         Ok(known)
     }
 
-    /// How many more places there is room for, by key; keys that have none yet are left out.
+    /// Returns the number of places that can be added, by key. Contains only keys with new places.
     async fn room(
         &mut self,
         places: &[SeenPlace<'_>],
@@ -232,7 +231,7 @@ impl Tx {
         Ok(room)
     }
 
-    /// Opens or extends the incidents of the secret keys; gives all of them by key.
+    /// Opens or extends the incidents of the secret keys. Returns all of them by key.
     async fn extend_incidents(
         &mut self,
         sightings: &[NewSighting<'_>],
@@ -271,7 +270,7 @@ impl Tx {
     }
 }
 
-/// The places of a batch, each once, in the order in which they come.
+/// Returns the places of a batch, each once, in the order of their first sightings.
 fn seen_places<'a>(sightings: &'a [NewSighting<'a>]) -> Vec<SeenPlace<'a>> {
     let mut at: HashMap<[u8; 32], usize> = HashMap::with_capacity(sightings.len());
     let mut places: Vec<SeenPlace<'a>> = Vec::new();

@@ -1,28 +1,27 @@
-//! The order in which transactions lock rows.
+//! Order in which transactions lock rows.
 
 use super::Tx;
 
-/// What a transaction locks, in the order in which every transaction has to: two that lock the same rows in
-/// different orders wait for each other until the database undoes one of them.
+/// Classes of rows that a transaction locks, in the order that every transaction has to follow: two that lock the same
+/// rows in different orders wait for each other until the database aborts one of them.
 ///
-/// A transaction may leave classes out, but never goes back. Within a class rows are locked in the order of
-/// their identity, whatever the order in which they came; keys are locked by one call per transaction, since
-/// two calls would be two orders. The head of the log is what everybody needs, so it comes last and is held
-/// for the shortest time. Debug builds check this: see [`Tx::locks`].
+/// A transaction may skip classes, but never goes back. Within a class, rows are locked in the order of their identity,
+/// whatever the order in which they arrived; keys are locked by one call per transaction, since two calls would be two
+/// orders. The head of the log is needed by everyone, so it comes last and is held for the shortest time. Debug builds
+/// check this: see [`Tx::locks`].
 ///
-/// Foreign keys lock, too, but only against the change of a row's identity, which never happens here, and
-/// for the same reason keys are locked `FOR NO KEY UPDATE`. Rows of `projects` are only ever added, before a
-/// key or an access token of theirs.
+/// Foreign keys take locks as well, but these only conflict with a change of a row's identity, which never happens
+/// here; for the same reason keys are locked `FOR NO KEY UPDATE`. Rows of `projects` are only ever added, before a key
+/// or an access token that refers to them.
 ///
-/// What is left can be undone by the database all the same: a worker that ends an item and adds others meets
-/// one that adds the same and raises that item; the text of a statement does not always decide the order in
-/// which its rows are visited. Therefore whoever begins a transaction runs it in
-/// [`retried`](super::retried).
+/// The remaining conflicts can still make the database abort a transaction: a worker that ends an item and adds others
+/// meets one that adds the same and raises that item; the text of a statement does not always determine the order in
+/// which its rows are visited. Therefore, every transaction is run in [`retried`](super::retried).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Locks {
-    /// `webhook_deliveries`, by source and name of the delivery.
+    /// `webhook_deliveries`, by source and identifier of the delivery.
     Deliveries,
-    /// `work_items`: a worker's own by `id`; new ones by their range; those that are raised by `id`.
+    /// `work_items`: a worker's own by `id`, new ones by their range, and those that are raised by `id`.
     WorkItems,
     /// `sources` and `source_work`, by name.
     Sources,
@@ -34,17 +33,17 @@ pub(super) enum Locks {
     Tokens,
     /// `keys`: existing ones by `id`; new ones, and those whose digest is rewritten, by digest and project.
     Keys,
-    /// `incidents`, by key, then `occurrences` of keys that are locked, and `uses_after_exposure`.
+    /// `incidents` by key, then `occurrences` of keys that are locked, and `uses_after_exposure`.
     Incidents,
-    /// `log_head`, and what is appended.
+    /// `log_head`, and entries that are appended.
     LogHead,
 }
 
 impl Tx {
-    /// Notes what is locked next.
+    /// Records what is locked next.
     ///
     /// # Panics
-    /// In debug builds, when something that comes later in the order is locked already.
+    /// Panics in debug builds if something that comes later in the order is locked already.
     pub(super) fn locks(&mut self, next: Locks) {
         debug_assert!(
             self.locked <= Some(next),
@@ -54,7 +53,7 @@ impl Tx {
         self.locked = Some(next);
     }
 
-    /// As [`Tx::locks`], for what is to be locked by one call.
+    /// Like [`Tx::locks`], for rows that have to be locked by a single call.
     pub(super) fn locks_once(&mut self, next: Locks) {
         debug_assert!(
             self.locked < Some(next),

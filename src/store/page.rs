@@ -1,4 +1,4 @@
-//! Lists in pages: newest first, each page continuing after the last row of the one before.
+//! Paged lists: newest first, each page continuing after the last row of the previous one.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 
-/// Which page of a list is wanted.
+/// Request for a page of a list.
 #[derive(Debug, Clone, Default)]
 pub struct PageRequest {
     limit: usize,
@@ -15,11 +15,11 @@ pub struct PageRequest {
 }
 
 impl PageRequest {
-    /// The most rows of one page.
+    /// Maximum number of rows in a page.
     pub const LIMIT: usize = 200;
 
-    /// At most `limit` rows (brought between 1 and [`PageRequest::LIMIT`]) after the row where
-    /// `cursor` points: the `next_cursor` of the page before.
+    /// Requests at most `limit` rows (clamped to between 1 and [`PageRequest::LIMIT`]) after the row that `cursor`
+    /// points to. The cursor is the `next_cursor` of the previous page.
     pub fn new(limit: usize, cursor: Option<String>) -> Self {
         Self {
             limit: limit.clamp(1, Self::LIMIT),
@@ -27,28 +27,28 @@ impl PageRequest {
         }
     }
 
-    /// The largest first page.
+    /// Requests the first page at its maximum size.
     pub fn first() -> Self {
         Self::new(Self::LIMIT, None)
     }
 
-    /// A request for a later page, to prepare a list's statement with.
+    /// Returns a request for a later page, to prepare the statement of a list with.
     pub(super) fn sample() -> Self {
         let cursor = URL_SAFE_NO_PAD.encode(position(Timestamp::UNIX_EPOCH, Uuid::nil()));
         Self::new(1, Some(cursor))
     }
 
-    /// The same for a list ordered by a number.
+    /// Like [`PageRequest::sample`], for a list ordered by a number.
     pub(super) fn sample_number() -> Self {
         Self::new(1, Some(URL_SAFE_NO_PAD.encode("1")))
     }
 
-    /// One row more than is given out, to see whether there is a next page.
+    /// Returns the number of rows to fetch: one more than is returned, to see whether there is a next page.
     pub(super) fn fetch(&self) -> i64 {
         i64::try_from(self.limit.max(1) + 1).unwrap_or(i64::MAX)
     }
 
-    /// The position after which to go on, in a list ordered by time and identifier.
+    /// Returns the position after which to continue, in a list ordered by time and identifier.
     pub(super) fn after(&self) -> Result<Option<(Timestamp, Uuid)>, StoreError> {
         let Some(text) = self.plain()? else {
             return Ok(None);
@@ -61,7 +61,7 @@ impl PageRequest {
         parse().map(Some).ok_or(StoreError::Cursor)
     }
 
-    /// The position after which to go on, in a list ordered by a number.
+    /// Returns the position after which to continue, in a list ordered by a number.
     pub(super) fn after_number(&self) -> Result<Option<i64>, StoreError> {
         self.plain()?
             .map(|text| text.parse().map_err(|_| StoreError::Cursor))
@@ -92,21 +92,21 @@ impl PageRequest {
     }
 }
 
-/// How a row's position is written in a cursor, in a list ordered by time and identifier.
+/// Formats the position of a row for a cursor, in a list ordered by time and identifier.
 pub(super) fn position(at: Timestamp, id: Uuid) -> String {
     format!("{} {id}", at.as_microsecond())
 }
 
-/// One page of a list.
+/// A page of a list.
 #[derive(Debug, Clone)]
 pub struct Page<T> {
-    /// The rows, newest first.
+    /// Rows of the page, newest first.
     pub items: Vec<T>,
-    /// What to ask for to get the next page; none when this is the last one.
+    /// Cursor of the next page. `None` if this is the last one.
     pub next_cursor: Option<String>,
 }
 
-/// The conditions of a list, put together from those that were asked for.
+/// Conditions of a list, combined from those that were requested.
 #[derive(Debug)]
 pub(super) struct Conditions {
     text: String,
@@ -121,8 +121,8 @@ impl Conditions {
         }
     }
 
-    /// Adds a condition; each `?` in it becomes the placeholder of the next of `args`. A `?` that
-    /// follows another one in the same condition stands for the same value when there is one only.
+    /// Adds a condition. Each `?` in it becomes the placeholder of the next of `args`. If there is only one argument,
+    /// every `?` stands for it.
     pub(super) fn and(&mut self, condition: &str, args: Vec<super::sql::Arg>) {
         self.text.push_str(if self.text.is_empty() {
             "WHERE "
@@ -142,7 +142,7 @@ impl Conditions {
         self.args.extend(args);
     }
 
-    /// `{select} WHERE … {order} LIMIT $n`, and its arguments.
+    /// Returns `{select} WHERE … {order} LIMIT $n` and its arguments.
     pub(super) fn finish(
         mut self,
         select: &str,
@@ -155,7 +155,7 @@ impl Conditions {
     }
 }
 
-/// `text` as a pattern for `LIKE … ESCAPE '\'` that finds it anywhere.
+/// Returns a pattern for `LIKE … ESCAPE '\'` that matches `text` anywhere.
 pub(super) fn anywhere(text: &str) -> String {
     let mut pattern = String::from("%");
     for c in text.chars() {

@@ -1,4 +1,4 @@
-//! Forgetting and mending in pieces, so that nobody waits long for whoever does it.
+//! Pruning and repairs in batches, so that no other transaction waits for long.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use super::gate::Urgency;
 use super::sql::{Arg, Sql};
 use super::{Store, StoreError};
 
-/// Rows of one transaction.
+/// Maximum number of rows per transaction.
 const PIECE: u64 = 1_000;
 
-/// The pause between two of them.
+/// Pause between two transactions.
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Store {
-    /// Runs a statement that deletes or changes no more rows than its last argument says, until it finds fewer;
-    /// says how many rows that were. What was done before an error stays so.
+    /// Runs a statement that deletes or changes at most as many rows as its last argument says, until it affects fewer.
+    /// Returns the total number of rows. The batches before an error remain committed.
     pub(super) async fn in_pieces(&self, sql: &Sql, args: Vec<Arg>) -> Result<u64, StoreError> {
         let store = self.with_urgency(Urgency::Housekeeping);
         let mut total = 0;
@@ -32,8 +32,8 @@ impl Store {
         }
     }
 
-    /// Does what can as well be done another time, unless that takes longer than a moment: somebody waits
-    /// for what it is done beside of.
+    /// Runs work that can as well be done another time, but for 250 ms at most: a caller is waiting for the operation
+    /// that it accompanies.
     pub(super) async fn in_passing(
         &self,
         work: impl Future<Output = Result<(), StoreError>>,

@@ -1,10 +1,10 @@
-//! The queue of work items in the database: what is added, and what is finished.
+//! Queue of work items in the database: adding and finishing them.
 //!
 //! An item is `waiting`, `done`, `dead` or `shed`. A waiting item that no worker holds may be claimed once its
-//! `ready_at` has passed on the database's clock; of one that is held, `ready_at` is the end of the lease.
+//! `ready_at` has passed on the database's clock. For an item that is held, `ready_at` is the end of the lease.
 //!
-//! What is added is bounded, and has its turn among the other items of its host: see `turns`. What comes beyond
-//! is not added, which is counted and said.
+//! The number of waiting items is limited, and each new one gets a turn among the other items of its host: see `turns`.
+//! Items beyond the limit are not added, but counted and logged.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::turns::{Seat, Turn, owner};
 use super::work::{Descendant, Fetched, Lineage, NewWorkItem};
 use super::{Read as _, StoreError, Tx};
 
-/// Rows of one statement.
+/// Maximum number of rows per statement.
 const ROWS_MAX: usize = 128;
 
 statements! {
@@ -42,7 +42,7 @@ pub(super) fn micros(duration: Duration) -> i64 {
         .min(i64::MAX / 4)
 }
 
-/// An item that is to be added.
+/// An item to be added.
 #[derive(Debug, Clone, Copy)]
 struct Adding<'i> {
     item: &'i NewWorkItem,
@@ -81,15 +81,15 @@ impl<'i> Adding<'i> {
     }
 }
 
-/// Items for which there is no room, with their places.
+/// Items for which there is no room, with their indices.
 type Refused<'i> = Vec<(usize, &'i NewWorkItem)>;
 
-/// The fate of items that were to be added.
+/// Outcome of adding items.
 #[derive(Debug, Default)]
 pub(crate) struct Added {
-    /// How many were new, by source.
+    /// Number of new items, by source.
     pub(crate) new: BTreeMap<String, u64>,
-    /// Those for which there was no room, by their places in what was to be added.
+    /// Indices of the items for which there was no room.
     pub(crate) refused: Vec<usize>,
 }
 
@@ -100,15 +100,15 @@ impl Added {
 }
 
 impl Tx {
-    /// Adds work items; says how many were new. A range that is known is left as it is, whichever
-    /// source saw it first, except that one which still waits, or was shed, takes the more urgent place,
-    /// and one that was gone is looked for again when it is named with some urgency.
+    /// Adds work items and returns how many were new. A range that is known is left as it is, whichever source saw it
+    /// first, with two exceptions: one that is still waiting, or was shed, takes the more urgent priority, and one that
+    /// was gone is fetched again if it is named with some urgency.
     ///
-    /// Of a repository of which too much waits, and of such an owner and such a host, nothing is added; that
-    /// is counted with the source.
+    /// No item is added for a repository, owner or host that has too many waiting. Such items are counted with their
+    /// source.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn add_work_items(
         &mut self,
         items: &[NewWorkItem],
@@ -118,8 +118,8 @@ impl Tx {
         Ok(added.total())
     }
 
-    /// As [`Tx::add_work_items`], for items of several sources; says how many were new of each, and which
-    /// were refused.
+    /// Like [`Tx::add_work_items`], for items of several sources. Returns how many were new for each, and which were
+    /// refused.
     pub(crate) async fn add_work_items_of_sources(
         &mut self,
         items: &[NewWorkItem],
@@ -129,11 +129,11 @@ impl Tx {
             .await
     }
 
-    /// Adds what came of other items, as [`Tx::add_work_items`] does. An item that was finished before in this
-    /// transaction, and of which something is not added, is truncated.
+    /// Adds items that are derived from others, as [`Tx::add_work_items`] does. If a descendant is refused
+    /// that is not a part of its origin's range, its origin is marked as truncated, provided that it is finished.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn add_descendants(
         &mut self,
         descendants: &[Descendant],
@@ -141,7 +141,7 @@ impl Tx {
     ) -> Result<u64, StoreError> {
         let added = self.add(descendants.iter().map(Adding::derived).collect(), now);
         let added = added.await?;
-        // A range of which there are parts is truncated as it is.
+        // A range that is split into parts is marked as truncated already.
         let refused = added.refused.iter().map(|at| &descendants[*at]);
         let lists = refused
             .filter(|refused| !refused.is_part)
@@ -159,8 +159,8 @@ impl Tx {
     async fn add(&mut self, items: Vec<Adding<'_>>, now: Timestamp) -> Result<Added, StoreError> {
         self.locks(Locks::WorkItems);
         let (mut items, refused) = self.in_turn(items).await?;
-        // In one order in all transactions, so that two sources never wait for each other; and each
-        // range once, at its most urgent, since one statement cannot meet its own conflict on every database.
+        // Sorted in the same order in all transactions, so that no two sources wait for each other. Each range occurs
+        // once, at its most urgent, since not every database lets a statement conflict with itself.
         items.sort_by_key(|adding| (adding.identity(), adding.item.priority));
         items.dedup_by_key(|adding| adding.identity());
         let mut new = BTreeMap::new();
@@ -186,7 +186,7 @@ impl Tx {
         Ok(Added { new, refused })
     }
 
-    /// Gives each item its turn, and leaves out those for which there is no room. What is known takes none.
+    /// Gives each item its turn, and separates those for which there is no room. Known ranges need no room.
     async fn in_turn<'i>(
         &mut self,
         items: Vec<Adding<'i>>,
@@ -219,7 +219,7 @@ impl Tx {
         Ok((kept, refused))
     }
 
-    /// Returns which of these ranges are stored, in whatever state.
+    /// Returns which of these ranges are stored, in any state.
     async fn stored(
         &mut self,
         items: impl Iterator<Item = &NewWorkItem>,
@@ -244,12 +244,12 @@ impl Tx {
         Ok(stored)
     }
 
-    /// Notes that an item was fetched and scanned: in the transaction that responds to what was
-    /// found. `false` when it was not this worker's any more; the transaction is to be dropped then,
-    /// since somebody else does the same work.
+    /// Marks an item as fetched and scanned. Call this in the transaction that responds to the findings. Returns
+    /// `false` if the item is no longer held by this worker; drop the transaction in that case, since another worker
+    /// does the same work.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn finish(
         &mut self,
         id: Uuid,
@@ -268,7 +268,7 @@ impl Tx {
     }
 }
 
-/// Counts what was refused by its source, and says so.
+/// Counts refused items by source, and logs the counts.
 fn tally<'i>(refused: &Refused<'i>) -> BTreeMap<&'i str, u64> {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     for (_, item) in refused {

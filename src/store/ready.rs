@@ -1,8 +1,8 @@
-//! Whether the database can be worked with: it answers, has the schema, and takes changes.
+//! Readiness of the database: it answers, has the schema, and accepts changes.
 //!
-//! Everybody may ask, as often as they like, so the question is put to the database once for all who ask at
-//! the same time. What commits is proof as well, and a write that failed for lack of space is proof of the
-//! contrary: a small one may still find room where a larger one did not.
+//! Anyone may ask, as often as they like, so the database is queried once for all who ask at the same time. A commit
+//! counts as proof as well, and a write that failed for lack of space as proof of the contrary: a small write may still
+//! find room where a larger one did not.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,33 +12,34 @@ use tokio::time::{Instant, timeout};
 use super::sql::{args, statements};
 use super::{Store, StoreError};
 
-/// How long an answer holds.
+/// Time for which an answer is reused.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// How long a commit counts as proof that the next one will do, and a failure as one that it will not.
+/// Time for which a commit is proof that the next one will succeed, and a failure that it will not.
 const PROOF: Duration = Duration::from_secs(5);
 
-/// How long another program may keep SQLite's write lock before that counts. Migrations and backups do.
+/// Time for which another program may hold SQLite's write lock before that counts as a failure. Migrations and backups
+/// hold it.
 const LOCKED_OUT: Duration = Duration::from_secs(15);
 
-/// The longest wait for an answer.
+/// Maximum time to wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(9);
 
-/// The rows of a write that proves something: together with their index about as large as a report of a few
-/// keys. A smaller one may find room on a full disk where no report does.
+/// Number of rows in a write that serves as proof. Together with their index they are about as large as a report of a
+/// few keys. A smaller write may find room on a full disk where no report does.
 const PROBE_ROWS: usize = 32;
 
-/// The bytes of one of them.
+/// Size of each of these rows, in bytes.
 const PROBE_BYTES: usize = 1_000;
 
 statements! {
-    /// Rows that are nobody else's: no webhook has this name.
+    /// No webhook has this name, so no one else uses these rows.
     TOUCH = "UPDATE webhook_deliveries SET received_at = {now} WHERE source = 'readiness'";
     FILL = "INSERT INTO webhook_deliveries (source, delivery, received_at) VALUES {rows:3}
         ON CONFLICT (source, delivery) DO NOTHING";
 }
 
-/// What is known of the database's health. Shared by all clones of a store.
+/// Known state of the database. Shared by all clones of a store.
 #[derive(Debug, Default)]
 pub(super) struct Ready {
     seen: Mutex<Seen>,
@@ -52,12 +53,12 @@ struct Seen {
 }
 
 impl Ready {
-    /// A transaction was committed.
+    /// Records that a transaction was committed.
     pub(super) fn committed(&self) {
         self.seen().committed = Some(Instant::now());
     }
 
-    /// A transaction failed.
+    /// Records that a transaction failed.
     pub(super) fn failed(&self, error: &StoreError) {
         use StoreError::{Corrupt, Disk, Full, ReadOnly};
         if let Full { .. } | Disk { .. } | ReadOnly { .. } | Corrupt { .. } = error {
@@ -65,7 +66,7 @@ impl Ready {
         }
     }
 
-    /// What transactions showed of late, if anything.
+    /// Returns what recent transactions have proved, if anything.
     fn proof(&self) -> Option<Result<(), StoreError>> {
         let seen = self.seen();
         match (&seen.failed, seen.committed) {
@@ -75,7 +76,7 @@ impl Ready {
         }
     }
 
-    /// Has the next one who asks ask the database.
+    /// Discards the last answer, so that the next call queries the database.
     pub(super) async fn forget(&self) {
         *self.checked.lock().await = None;
     }
@@ -91,19 +92,20 @@ impl Ready {
 }
 
 impl Store {
-    /// Whether requests can be served: the database answers, has the schema this program needs, and takes
-    /// changes. Proven by a change that is committed, unless other changes prove it. Cheap however often it is
-    /// called.
+    /// Checks that requests can be served: the database answers, has the schema that this program needs, and accepts
+    /// changes. The proof is a committed change, unless other changes have proved it recently. Cheap, however often it
+    /// is called.
     ///
     /// # Errors
-    /// As [`Store::check_ready`], and any [`StoreError`] of a change.
+    /// Returns the errors of [`Store::check_ready`], and any [`StoreError`] of a change.
     pub async fn check_working(&self) -> Result<(), StoreError> {
         let silent = || StoreError::Unavailable {
             database: self.0.name.clone(),
             cause: format!("no answer within {} s", PATIENCE.as_secs()),
         };
         let check = async {
-            // One asks, the others wait for its answer. Dropped with the deadline, whatever happens.
+            // One caller asks while the others wait for its answer. The lock is released at the deadline, whatever
+            // happens.
             let mut checked = self.0.ready.checked.lock().await;
             if let Some((at, result)) = &*checked
                 && at.elapsed() < FRESH

@@ -1,20 +1,20 @@
-//! Transactions that the database undid to let another one pass are begun again.
+//! Retries of transactions that the database rolled back in favor of another one.
 
 use std::time::Duration;
 
 use super::StoreError;
 
-/// How often a transaction is tried.
+/// Maximum number of times that a transaction is tried.
 const TRIES_MAX: u32 = 8;
-/// The wait after the first try; each further one doubles it. PostgreSQL itself waits a second before it
-/// looks for a deadlock.
+/// Pause after the first try. Each further try doubles it. PostgreSQL itself waits for a second before it checks for a
+/// deadlock.
 const PAUSE: Duration = Duration::from_millis(10);
-/// The longest wait between two tries.
+/// Maximum pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 
-/// An error that may mean no more than that somebody else was faster.
+/// An error that may mean no more than that another transaction was faster.
 pub trait MaybeConflict {
-    /// Whether nothing has happened and the same may succeed at once.
+    /// Returns whether nothing has happened and the same operation may succeed at once.
     fn is_conflict(&self) -> bool;
 }
 
@@ -24,14 +24,14 @@ impl MaybeConflict for StoreError {
     }
 }
 
-/// Runs a transaction, and again while the database undoes it because of another one's: after a deadlock, or
-/// when what it read has changed. The waits between the tries differ by chance, so that two which met do not
-/// meet again.
+/// Runs a transaction, and repeats it while the database rolls it back because of another one: after a deadlock, or if
+/// data that it had read has changed. The pauses between the tries are random, so that two transactions that collided
+/// do not collide again.
 ///
-/// `attempt` begins and commits a transaction of its own each time, and leaves nothing behind when it fails.
+/// `attempt` begins and commits a transaction of its own each time, and leaves nothing behind if it fails.
 ///
 /// # Errors
-/// Those of `attempt`; a conflict after eight tries.
+/// Returns any error of `attempt`. A conflict is returned only after eight tries.
 pub async fn retried<T, E, F>(attempt: impl Fn() -> F) -> Result<T, E>
 where
     E: MaybeConflict,

@@ -1,8 +1,8 @@
-//! Whether there is room for a migration that writes tables anew.
+//! Check that there is enough space for a migration that rewrites tables.
 //!
-//! SQLite writes them into its write-ahead log first and takes them over into the file afterwards. So for a while there
-//! are the old tables, the log and the new ones, and what is sorted for their indexes; and a disk that is full in between
-//! stops every write, although the migration itself may be committed already.
+//! SQLite writes the new tables into its write-ahead log first, and copies them into the file afterwards. For a while,
+//! there are the old tables, the log, the new tables, and temporary files for sorting their indexes. A disk that
+//! becomes full in between stops every write, although the migration itself may be committed already.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -10,15 +10,16 @@ use std::path::Path;
 
 use super::StoreError;
 
-/// The multiple of its size that has to be free. A database of 600,000 keys that came from version 2 took 3.4 times its
-/// size at the peak: the log, what was sorted beside it, and what the file grew by. One of 60,000 took 3.0.
+/// Factor of the size of the database that has to be free. A database of 600,000 keys that was migrated from version 2
+/// took 3.4 times its size at the peak: the log, the temporary files for sorting, and the growth of the file. A
+/// database of 60,000 keys took 3.0 times its size.
 const TIMES: u64 = 4;
 
-/// The least size of SQLite's shared memory, and a few pages.
+/// Minimum size of SQLite's shared memory and a few pages, in bytes.
 const SMALLEST: usize = 64 << 10;
 
-/// Refuses a migration of this file for which there may not be enough room. Nothing is said where the operating system
-/// does not tell how much is free.
+/// Refuses a migration of this file if there may not be enough space. Succeeds if the operating system does not report
+/// the free space.
 pub(super) fn check(database: &str) -> Result<(), StoreError> {
     let file = Path::new(database);
     let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
@@ -37,7 +38,7 @@ pub(super) fn check(database: &str) -> Result<(), StoreError> {
     }
 }
 
-/// The bytes that have to be free for files of these sizes, if that is more than there are.
+/// Returns the number of bytes that have to be free for files of these sizes, if that is more than `free`.
 fn lacking(sizes: [u64; 2], free: u64) -> Option<u64> {
     let size = sizes
         .iter()
@@ -46,20 +47,20 @@ fn lacking(sizes: [u64; 2], free: u64) -> Option<u64> {
     (needed > free).then_some(needed)
 }
 
-/// Bytes that this user may still write on the file system that the file is on, behind links too.
+/// Returns the number of bytes that this user can still write to the file system of the file. Follows links.
 fn free_beside(file: &Path) -> Option<u64> {
     let space = rustix::fs::statvfs(file).ok()?;
     Some(space.f_bavail.saturating_mul(space.f_frsize))
 }
 
-/// Returns whether not even the smallest of the files beside this one finds room.
+/// Returns whether there is no space for even the smallest of the files beside this one.
 pub(super) fn is_full(database: &str) -> bool {
     let file = Path::new(database);
     free_beside(file).is_some_and(|free| free < SMALLEST as u64) || refuses(file)
 }
 
-/// Returns whether this user cannot write a file beside this one for lack of room. A quota may be used up, or the
-/// number of files, where there is room for others.
+/// Returns whether a lack of space prevents this user from writing a file beside this one. A quota, or the limit on the
+/// number of files, may be exhausted although others still have space.
 fn refuses(file: &Path) -> bool {
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -70,7 +71,7 @@ fn refuses(file: &Path) -> bool {
     written.is_err_and(|error| is_for_lack_of_room(&error))
 }
 
-/// Returns whether the operating system has no room for what was to be written.
+/// Returns whether the error means that the operating system has no space for a write.
 pub(super) fn is_for_lack_of_room(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded)

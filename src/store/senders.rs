@@ -1,10 +1,11 @@
-//! Who sent something genuine lately: digests that only whoever has the key can compare with an address.
+//! Senders that recently proved to be genuine, stored as digests that can be compared with an address only by means of
+//! a key.
 
 use super::order::Locks;
 use super::sql::{Fields, args, one, runs, statements};
 use super::{Read as _, Store, StoreError};
 
-/// Rows of one statement.
+/// Maximum number of rows per statement.
 const ROWS_MAX: usize = 128;
 
 statements! {
@@ -22,22 +23,22 @@ statements! {
 /// A sender that proved itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProvedSender {
-    /// A keyed digest of its address.
+    /// Keyed digest of its address.
     pub sender: [u8; 32],
-    /// A keyed digest of its network.
+    /// Keyed digest of its network.
     pub network: [u8; 32],
-    /// When it last proved itself, in hours since 1970.
+    /// Time of the last proof, in hours since 1970.
     pub hour: i64,
 }
 
 impl Store {
-    /// Returns the key of this database's digests of senders: `fresh`, unless there is one already.
+    /// Returns the key for this database's digests of senders. Stores `fresh` if there is none yet.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn sender_key(&self, fresh: [u8; 32]) -> Result<[u8; 32], StoreError> {
         let mut read = self;
-        // First: a database that takes no changes at present may have one.
+        // Read first: a database that accepts no changes at the moment may contain one.
         if let Some(key) = read.fetch_first(KEY, args![], digest).await? {
             return Ok(key);
         }
@@ -49,10 +50,10 @@ impl Store {
         key.ok_or_else(|| StoreError::row("there is no key of senders".to_owned()))
     }
 
-    /// Returns the senders that proved themselves in this hour or later, at most `limit`, the last ones first.
+    /// Returns the senders that proved themselves in this hour or later, at most `limit`, most recent first.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn proved_senders(
         &self,
         hour: i64,
@@ -62,15 +63,15 @@ impl Store {
         read.fetch(SINCE, args![hour, limit], proved_sender).await
     }
 
-    /// Notes senders that proved themselves, all or none.
+    /// Records senders that proved themselves, all or none of them.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn add_proved_senders(
         &self,
         mut senders: Vec<ProvedSender>,
     ) -> Result<(), StoreError> {
-        // In one order in all transactions, and each once.
+        // Sorted in the same order in all transactions, and each sender once.
         senders.sort();
         senders.dedup_by_key(|sender| sender.sender);
         let mut tx = self.begin().await?;
@@ -85,10 +86,11 @@ impl Store {
         tx.commit().await
     }
 
-    /// Forgets the senders that proved themselves before this hour, and all but `keep` of the others; says how many.
+    /// Deletes the senders that last proved themselves before this hour, and all but `keep` of the others. Returns how
+    /// many were deleted.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn forget_proved_senders(&self, hour: i64, keep: u32) -> Result<u64, StoreError> {
         let old = self.in_pieces(&FORGET, args![hour]).await?;
         Ok(old + self.in_pieces(&THIN_OUT, args![keep]).await?)

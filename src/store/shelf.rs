@@ -1,7 +1,7 @@
-//! Connections that nobody uses, and those who wait for one.
+//! Idle connections, and the tasks that wait for one.
 //!
-//! Whoever has a place and finds no connection makes one, and waits for one of the others to come back meanwhile:
-//! a server may have no room for another connection, or be slow to give it, while those that there are work.
+//! A task that has a place and finds no idle connection opens one, and meanwhile waits for another one to be returned:
+//! a server may have no room for another connection, or be slow to accept it, while the existing ones work.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,31 +10,30 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// The pause before a server that had no room for another connection is asked for one again, by one of those who
-/// wait.
+/// Pause before one of the waiting tasks retries to connect to a server that had no room for another connection.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Connections `C` that nobody uses, and those who wait for one that is given to them as an `H`.
+/// Idle connections `C`, and the tasks that wait for one, which is handed to them as an `H`.
 #[derive(Debug)]
 pub(super) struct Shelf<C, H>(Mutex<Inner<C, H>>);
 
 #[derive(Debug)]
 struct Inner<C, H> {
-    /// When somebody waits, there is none.
+    /// Empty while a task is waiting.
     idle: Vec<C>,
-    /// Each has a place, so there are as many at most.
+    /// Each has a place, which limits their number.
     waiting: VecDeque<oneshot::Sender<H>>,
-    /// When the server gave no connection, if that was its last word.
+    /// Time at which the server refused a connection, if it has accepted none since.
     refused: Option<Instant>,
-    /// When it may be asked again.
+    /// Time of the next attempt.
     again: Instant,
 }
 
-/// What whoever comes finds.
+/// Result of asking for a connection.
 #[derive(Debug)]
 pub(super) enum Found<C, H> {
     Idle(C),
-    /// None; the next one that comes back arrives here.
+    /// There is none. The next one that is returned arrives here.
     Turn(oneshot::Receiver<H>),
 }
 
@@ -61,7 +60,7 @@ impl<C, H> Shelf<C, H> {
         Found::Turn(turn)
     }
 
-    /// Takes a connection back if nobody waits for it; else returns it with the one who has waited longest.
+    /// Takes a connection back if no task waits for one. Otherwise, returns it with the task that has waited longest.
     pub(super) fn put(&self, idle: C) -> Option<(C, oneshot::Sender<H>)> {
         let mut inner = self.lock();
         while let Some(waiting) = inner.waiting.pop_front() {
@@ -73,19 +72,19 @@ impl<C, H> Shelf<C, H> {
         None
     }
 
-    /// Returns all connections that nobody uses.
+    /// Removes and returns all idle connections.
     pub(super) fn clear(&self) -> Vec<C> {
         std::mem::take(&mut self.lock().idle)
     }
 
-    /// Sends everybody away who waits.
+    /// Sends all waiting tasks away.
     pub(super) fn close(&self) {
         let waiting = std::mem::take(&mut self.lock().waiting);
         drop(waiting);
     }
 
-    /// Waits until the server may be asked for a connection: at once, unless it had no room for one of late. Then
-    /// one of those who wait asks at a time.
+    /// Waits until a connection may be opened: not at all, unless the server refused one recently. After that, only one
+    /// of the waiting tasks tries at a time.
     pub(super) async fn may_connect(&self) {
         loop {
             let at = {
@@ -103,7 +102,7 @@ impl<C, H> Shelf<C, H> {
         }
     }
 
-    /// The server has no room for another connection. Returns whether it is the first time.
+    /// Records that the server has no room for another connection. Returns whether that is new.
     pub(super) fn refused(&self) -> bool {
         let mut inner = self.lock();
         let now = Instant::now();
@@ -111,8 +110,8 @@ impl<C, H> Shelf<C, H> {
         inner.refused.replace(now).is_none()
     }
 
-    /// The server had room for a connection that was begun at this time. Returns whether it had none before. One that
-    /// was begun before it was refused another proves nothing.
+    /// Records that the server accepted a connection that was begun at this time. Returns whether it had no room
+    /// before. A connection that was begun before another one was refused proves nothing.
     pub(super) fn connected(&self, begun: Instant) -> bool {
         let mut inner = self.lock();
         let is_news = inner.refused.is_some_and(|refused| refused < begun);

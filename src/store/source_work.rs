@@ -1,4 +1,4 @@
-//! What workers did with the items of each source.
+//! Totals of the work done for each source.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use super::sql::{Fields, args, one, statements};
 use super::work::{HOST_LEFT_ALONE, HostWait, SourceWork, WorkDone};
 use super::{Read, Store, StoreError, Tx};
 
-/// How long after the time of its next try an item that was put off still tells of its host. When there is no way to a
-/// host, its items are tried one at a time, and each try may take as long as a connection may.
+/// Time after its next try for which a postponed item still indicates that its host is left alone. While a host is
+/// unreachable, its items are tried one at a time, and each try can take as long as a connection attempt.
 const LATELY: Duration = Duration::from_secs(15);
 
 macro_rules! work_columns {
@@ -43,12 +43,12 @@ statements! {
             VALUES ($1, 0, 0, 0, 0, 0, 0, $2)
         ON CONFLICT (source) DO UPDATE SET refused = source_work.refused + excluded.refused";
     LIST = concat!("SELECT ", work_columns!(), ", lag, scanned_at FROM source_work");
-    /// The condition that says nothing new is what lets SQLite use the index of finished items.
+    /// The redundant `state <> 'waiting'` is what lets SQLite use the index of finished items.
     LEFT = "SELECT source, COUNT(*), 0, MIN(CASE WHEN tries = 0 THEN created_at END), NULL FROM work_items
         WHERE state = 'waiting' GROUP BY source
         UNION ALL SELECT source, 0, COUNT(*), NULL, MAX(finished_at) FROM work_items
         WHERE state = 'dead' AND state <> 'waiting' GROUP BY source";
-    /// An item that was put off lately, and did not end since.
+    /// An item that was postponed recently and has not ended since.
     WAITS_FOR = "SELECT host, last_error, CASE WHEN leased_by IS NULL THEN ready_at END FROM work_items
         WHERE state = 'waiting' AND source = $1 AND last_error LIKE $2 AND ready_at > {now} - $3
         ORDER BY ready_at DESC LIMIT 1";
@@ -84,10 +84,10 @@ fn work(row: &mut Fields<'_>) -> Result<SourceWork, StoreError> {
 }
 
 impl Store {
-    /// What was done for each source and what is left, by name.
+    /// Returns what has been done and what remains for each source, sorted by name.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn source_work(&self) -> Result<Vec<SourceWork>, StoreError> {
         let mut read = self;
         let done = read.fetch(LIST, args![], work).await?;
@@ -122,7 +122,7 @@ impl Store {
 }
 
 impl Store {
-    /// The host that items of a source wait for.
+    /// Returns the host that items of the source are waiting for.
     async fn waits_for(&self, source: &str) -> Result<Option<HostWait>, StoreError> {
         let mut read = self;
         let args = args![source, format!("{HOST_LEFT_ALONE}%"), micros(LATELY)];
@@ -140,10 +140,10 @@ impl Store {
 }
 
 impl Tx {
-    /// Adds to the totals of a source: in the transaction that ends the items.
+    /// Adds to the totals of a source. Call this in the transaction that ends the items.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn add_work_done(&mut self, source: &str, done: WorkDone) -> Result<(), StoreError> {
         let WorkDone {
             scanned,
@@ -168,8 +168,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Counts items of these sources as shed no more. The caller has changed their state in this
-    /// transaction, so that none is taken off twice.
+    /// Reverts [`Tx::count_shed`] for items of these sources. The caller has changed their state in this transaction,
+    /// so none is subtracted twice.
     pub(super) async fn uncount_shed(&mut self, sources: Vec<String>) -> Result<(), StoreError> {
         self.locks(Locks::Sources);
         for (source, count) in tally(sources) {
@@ -191,7 +191,7 @@ impl Tx {
     }
 }
 
-/// How often each of them is there, in their order.
+/// Returns the number of times that each source occurs.
 fn tally(sources: Vec<String>) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for source in sources {

@@ -1,4 +1,4 @@
-//! Where each polled source stands.
+//! State of each source.
 
 use std::time::Duration;
 
@@ -8,57 +8,57 @@ use super::order::Locks;
 use super::sql::{Fields, args, statements};
 use super::{Read, Store, StoreError, Tx};
 
-/// What is known of a source. Counts are totals since it was first polled.
+/// State of a source. Counts are totals since it was first polled.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SourceState {
-    /// Its name in the configuration.
+    /// Name in the configuration.
     pub name: String,
-    /// Its kind in the configuration.
+    /// Kind in the configuration.
     pub kind: String,
-    /// How far it has been read, in the source's own writing (JSON); never contents.
+    /// Position up to which it has been read, as JSON in the source's own format. Never contains contents.
     pub cursor: String,
-    /// When it was last polled, successfully or not; of a webhook, when the last delivery of somebody who is known came.
+    /// Time of the last poll, successful or not. For a webhook, time of the last delivery from an authenticated sender.
     pub polled_at: Option<Timestamp>,
-    /// When it was last polled successfully; of a webhook, when the last delivery came of which nothing was lost.
+    /// Time of the last successful poll. For a webhook, time of the last delivery of which nothing was lost.
     pub succeeded_at: Option<Timestamp>,
-    /// When it will be polled next.
+    /// Time of the next poll.
     pub next_poll_at: Option<Timestamp>,
-    /// The time of the newest event seen: the distance to it is the source's lag.
+    /// Time of the newest event seen. Its age is the lag of the source.
     pub newest_event_at: Option<Timestamp>,
-    /// What went wrong at the last poll.
+    /// Error of the last poll.
     pub error: Option<String>,
-    /// Polls.
+    /// Number of polls.
     pub polls: u64,
-    /// Events seen, repeated ones not counted.
+    /// Number of events seen, without repeated ones.
     pub events: u64,
-    /// Work items that they became.
+    /// Number of work items created from them.
     pub items: u64,
-    /// Times that two polls did not overlap, so that events in between may have been missed.
+    /// Number of times that two polls did not overlap, so that events in between may have been missed.
     pub gaps: u64,
-    /// Events that could not be read.
+    /// Number of events that could not be read.
     pub malformed: u64,
-    /// Events whose texts were scanned.
+    /// Number of events whose texts were scanned.
     pub texts: u64,
-    /// Events of a type that this version does not know.
+    /// Number of events of a type that this version does not know.
     pub unknown: u64,
-    /// Pushes that the feed had missed and a repair found.
+    /// Number of pushes that the feed had missed and a repair found.
     pub repaired: u64,
-    /// What it could not see lately, in words for an operator.
+    /// Recent blind spots of the source, in words for an operator.
     pub unseen: Option<String>,
-    /// How many requests its server allows per period.
+    /// Request limit of its server, per period.
     pub rate_limit: Option<u64>,
-    /// How many of them are left.
+    /// Number of requests remaining in the period.
     pub rate_remaining: Option<u64>,
-    /// When the period ends.
+    /// End of the period.
     pub rate_resets_at: Option<Timestamp>,
 }
 
-/// The longest wait between two polls: what a server asks for is a day at most.
+/// Maximum time between two polls. A server can request a day at most.
 const POLL_WAIT_MAX: Duration = Duration::from_hours(24);
 
 impl SourceState {
-    /// Returns how long it is until the next poll may be made. A clock that was ahead when this was noted, and is right
-    /// by now, makes the wait no longer than it was meant to be.
+    /// Returns the time until the next poll. If the clock was ahead when the state was saved and has been corrected
+    /// since, the wait is no longer than it was meant to be.
     pub fn due_in(&self, now: Timestamp) -> Duration {
         let meant_from = self.polled_at.map_or(now, |polled| polled.max(now));
         let wait = self.next_poll_at.map(|at| at.duration_since(meant_from));
@@ -66,7 +66,7 @@ impl SourceState {
         wait.unwrap_or_default().min(POLL_WAIT_MAX)
     }
 
-    /// Returns whether it was polled later than it is now: a clock is, or was, wrong.
+    /// Returns whether the last poll is more than a minute in the future, which means that a clock is or was wrong.
     pub fn is_ahead(&self, now: Timestamp) -> bool {
         const DIFFERENCE: SignedDuration = SignedDuration::from_mins(1);
         self.polled_at
@@ -124,19 +124,19 @@ fn source(row: &mut Fields<'_>) -> Result<SourceState, StoreError> {
 }
 
 impl Store {
-    /// Where a source stands; `None` before its first poll.
+    /// Returns the state of a source, or `None` before its first poll.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn load_source(&self, name: &str) -> Result<Option<SourceState>, StoreError> {
         let mut read = self;
         read.fetch_first(LOAD, args![name], source).await
     }
 
-    /// Where every source stands that was ever polled, by name.
+    /// Returns the states of all sources that were ever polled, sorted by name.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn list_sources(&self) -> Result<Vec<SourceState>, StoreError> {
         let mut read = self;
         read.fetch(LIST, args![], source).await
@@ -144,11 +144,11 @@ impl Store {
 }
 
 impl Tx {
-    /// Notes where a source stands: in the transaction that adds the work items found by the poll, so
-    /// that none is lost and none is looked for twice.
+    /// Saves the state of a source. Call this in the transaction that adds the work items found by the poll, so that
+    /// none is lost and none is searched for twice.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn save_source(&mut self, state: &SourceState) -> Result<(), StoreError> {
         self.locks(Locks::Sources);
         let args = args![

@@ -1,13 +1,13 @@
-//! One way to run one SQL text on either database: typed arguments in, decoded rows out.
+//! Runs one SQL text on either database: typed arguments in, decoded rows out.
 //!
-//! A statement is declared once, in a [`statements!`] block of its table family. Where the two
-//! databases differ it has a hole that is filled before the statement is sent:
+//! A statement is declared once, in a [`statements!`] block of its table family. Where the two databases differ, it has
+//! a hole that is filled before the statement is sent:
 //!
 //! | hole | SQLite | PostgreSQL |
 //! | --- | --- | --- |
 //! | `{now}` | the database's clock in microseconds | likewise |
-//! | `{for update}` | nothing: the transaction holds the only write lock | `FOR UPDATE` |
-//! | `{for no key update}` | nothing | `FOR NO KEY UPDATE`: rows that refer to it can be added meanwhile |
+//! | `{for update}` | nothing, since the transaction holds the only write lock | `FOR UPDATE` |
+//! | `{for no key update}` | nothing | `FOR NO KEY UPDATE`, which lets rows that refer to it be added meanwhile |
 //! | `{for update skip locked}` | nothing | `FOR UPDATE SKIP LOCKED` |
 //! | `{list:3}` | `$3, $4, …` for the items of a list | likewise |
 //! | `{rows:5}` | `($1, …, $5), ($6, …, $10), …` for several rows | likewise |
@@ -28,10 +28,10 @@ use uuid::Uuid;
 use crate::keyformat::StoredDigest;
 pub(super) use row::{Fields, one};
 
-/// The most items of one list, and so the most placeholders a list takes.
+/// Maximum number of items in a list, and thus of its placeholders.
 pub(super) const LIST_MAX: usize = 1024;
 
-/// Which of the two databases a statement is for.
+/// Database that a statement is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     Sqlite,
@@ -60,13 +60,13 @@ impl Sql {
         }
     }
 
-    /// The statement for a list of `n` items, or for `n` rows.
+    /// Returns the statement for a list of `n` items, or for `n` rows.
     pub(super) fn of(mut self, n: usize) -> Self {
         self.repeat = n;
         self
     }
 
-    /// The text that is sent, every hole filled.
+    /// Returns the text to be sent, with every hole filled.
     pub(super) fn text(&self, dialect: Dialect) -> Cow<'static, str> {
         if !self.text.contains('{') {
             return self.text.clone();
@@ -85,9 +85,8 @@ impl Sql {
 
     fn fill(&self, text: &mut String, hole: &str, dialect: Dialect) {
         let postgres = dialect == Dialect::Postgres;
-        // To bind `$n`, SQLite goes through the names of all placeholders before it: with thousands of
-        // them that costs more than the rest. A statement whose placeholders all stand in one hole
-        // does without names.
+        // To bind `$n`, SQLite searches the names of all placeholders before it: with thousands of them, that costs
+        // more than everything else. A statement whose placeholders are all in one hole needs no names.
         let named = postgres || self.text.contains('$');
         match hole.split_once(':') {
             Some(("list", first)) => {
@@ -125,18 +124,18 @@ fn placeholders(text: &mut String, first: usize, count: usize, named: bool) {
     }
 }
 
-/// Declares the statements of a table family, and the list of all of them that
+/// Declares the statements of a table family, and the list of all of them, which
 /// [`Store::check_statements`](super::Store::check_statements) prepares.
 macro_rules! statements {
     ($($(#[$meta:meta])* $name:ident = $text:expr;)*) => {
         $($(#[$meta])* const $name: $crate::store::sql::Sql = $crate::store::sql::Sql::new($text);)*
-        /// Every statement of this family by name.
+        /// All statements of this family, with their names.
         pub(super) const ALL: &[(&str, $crate::store::sql::Sql)] = &[$((stringify!($name), $name)),*];
     };
 }
 pub(super) use statements;
 
-/// One value of a statement.
+/// Value for a placeholder of a statement.
 #[derive(Debug, Clone)]
 pub(super) enum Arg {
     Text(Option<String>),
@@ -145,7 +144,7 @@ pub(super) enum Arg {
     Bool(bool),
 }
 
-/// The values of a statement, in the order of its placeholders.
+/// Creates the values of a statement, in the order of its placeholders.
 macro_rules! args {
     ($($value:expr),* $(,)?) => { vec![$($crate::store::sql::Arg::from($value)),*] };
 }
@@ -260,8 +259,8 @@ pub(super) fn postgres_args(args: Vec<Arg>) -> Result<PgArguments, sqlx::Error> 
     Ok(all)
 }
 
-/// Lengthens a list to a power of two by repeating its last item, so that few different
-/// statements are prepared whatever the lengths of the lists.
+/// Pads a list to a power of two by repeating its last item, so that few different statements are prepared, whatever
+/// the lengths of the lists. The first `fixed` arguments do not belong to the list. Returns its new length.
 pub(super) fn pad(args: &mut Vec<Arg>, fixed: usize) -> usize {
     let length = args.len() - fixed;
     let padded = length.next_power_of_two();
@@ -271,8 +270,8 @@ pub(super) fn pad(args: &mut Vec<Arg>, fixed: usize) -> usize {
     padded
 }
 
-/// Cuts `len` rows into runs whose lengths are `largest` or a smaller power of two, for the same
-/// reason: rows that are inserted cannot be repeated.
+/// Splits `len` rows into runs whose lengths are `largest` or a smaller power of two, for the same reason: rows to be
+/// inserted cannot be repeated.
 pub(super) fn runs(len: usize, largest: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     let mut at = 0;
     std::iter::from_fn(move || {

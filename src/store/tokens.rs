@@ -1,4 +1,4 @@
-//! Access tokens of Rescind itself: kept like keys, by their digests.
+//! Access tokens of Rescind itself. Like keys, they are stored by their digests.
 
 use std::collections::HashMap;
 
@@ -12,24 +12,24 @@ use super::sql::{Arg, Fields, LIST_MAX, args, one, pad, statements};
 use super::{Read, Store, StoreError, Tx};
 use crate::keyformat::{Sha256Digest, StoredDigest};
 
-/// What an access token may do.
+/// Role of an access token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Everything.
+    /// Full access.
     Admin,
-    /// Issues and manages keys: the provider's own back end.
+    /// Issuing and managing keys. Intended for the provider's own back end.
     Issuer,
-    /// Works on incidents.
+    /// Read access, revoking keys, and requeuing work items.
     Operator,
-    /// Reads.
+    /// Read access only.
     Viewer,
-    /// Reports leaks only.
+    /// Reporting leaks only.
     Reporter,
 }
 
 impl Role {
-    /// Every role.
+    /// All roles.
     pub const ALL: [Self; 5] = [
         Self::Admin,
         Self::Issuer,
@@ -38,7 +38,7 @@ impl Role {
         Self::Reporter,
     ];
 
-    /// The role's name in lower case.
+    /// Returns the name of the role in lower case.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Admin => "admin",
@@ -49,37 +49,37 @@ impl Role {
         }
     }
 
-    /// Reads a role's name.
+    /// Parses the name of a role. Returns `None` if it is unknown.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.as_str() == text)
     }
 }
 
-/// An access token as the database knows it: everything but its value.
+/// An access token as stored in the database: everything but its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// A version 7 UUID.
+    /// Version 7 UUID.
     pub id: Uuid,
-    /// The project it acts in.
+    /// Project that the token gives access to.
     pub project: String,
-    /// What it may do.
+    /// Role of the token.
     pub role: Role,
-    /// What it is for, in its maker's words.
+    /// Purpose of the token, in the words of its creator.
     pub description: String,
-    /// What it shows redacted before the `…`.
+    /// Part of the value that a redacted token shows before the `…`.
     pub prefix: String,
-    /// The value's last four characters.
+    /// Last four characters of the value.
     pub last_four: String,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it ends; never, if absent.
+    /// Time of expiry. `None` if the token never expires.
     pub expires_at: Option<Timestamp>,
-    /// When it was revoked.
+    /// Time of the revocation. `None` if the token has not been revoked.
     pub revoked_at: Option<Timestamp>,
 }
 
 impl Token {
-    /// Whether the token is accepted at `now`.
+    /// Returns whether the token is accepted at `now`.
     pub fn is_valid(&self, now: Timestamp) -> bool {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|end| end > now)
     }
@@ -88,23 +88,23 @@ impl Token {
 /// An access token to be stored.
 #[derive(Debug, Clone)]
 pub struct NewToken {
-    /// A version 7 UUID.
+    /// Version 7 UUID.
     pub id: Uuid,
-    /// The project it acts in, made if need be.
+    /// Project that the token gives access to. Created if it does not exist.
     pub project: String,
-    /// SHA-256 of its value.
+    /// SHA-256 of the value.
     pub digest: Sha256Digest,
-    /// What it may do.
+    /// Role of the token.
     pub role: Role,
-    /// What it is for, in its maker's words.
+    /// Purpose of the token, in the words of its creator.
     pub description: String,
-    /// What it shows redacted before the `…`.
+    /// Part of the value that a redacted token shows before the `…`.
     pub prefix: String,
-    /// The value's last four characters.
+    /// Last four characters of the value.
     pub last_four: String,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it ends; never, if absent.
+    /// Time of expiry. `None` if the token never expires.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -123,8 +123,8 @@ statements! {
     BY_ID = concat!("SELECT ", token_columns!(), " FROM tokens WHERE id = $1");
     REVOKE = "UPDATE tokens SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL";
     ANY = "SELECT COUNT(*) FROM (SELECT 1 FROM tokens LIMIT 1) AS first";
-    /// Two first starts at once take turns here, since both write this row. It is the last in the order of
-    /// locks, but what such a transaction adds next is its own, so that nobody waits for it.
+    /// Two initial starts at the same time take turns here, since both write this row. It is the last in the lock
+    /// order, but whatever such a transaction adds next is its own, so that no other transaction waits for it.
     BOOTSTRAP_LOCK = "UPDATE log_head SET seq = seq WHERE id = 1";
 }
 
@@ -143,10 +143,10 @@ fn token(row: &mut Fields<'_>) -> Result<Token, StoreError> {
 }
 
 impl Store {
-    /// The access token whose value has this digest, valid or not.
+    /// Returns the access token whose value has this digest, valid or not.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn find_token(&self, digest: &Sha256Digest) -> Result<Option<Token>, StoreError> {
         Ok(self
             .find_tokens(std::slice::from_ref(digest))
@@ -154,11 +154,11 @@ impl Store {
             .remove(digest))
     }
 
-    /// The access tokens whose values have these digests. One stored under a retired pepper is
+    /// Returns the access tokens whose values have these digests. A token that was stored under a retired pepper is
     /// rewritten to the current one.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read. A rewrite that fails is left to the next look-up.
     pub async fn find_tokens(
         &self,
         digests: &[Sha256Digest],
@@ -209,10 +209,10 @@ impl Store {
         tx.commit().await
     }
 
-    /// Access tokens, newest first; of one project, or of all.
+    /// Returns the access tokens of one project or of all, newest first.
     ///
     /// # Errors
-    /// [`StoreError::Cursor`], and any [`StoreError`] of a read.
+    /// Returns [`StoreError::Cursor`], or any [`StoreError`] of a read.
     pub async fn list_tokens(
         &self,
         project: Option<&str>,
@@ -235,10 +235,10 @@ impl Store {
         Ok(request.page(tokens, |token| position(token.created_at, token.id)))
     }
 
-    /// Whether any access token was ever made.
+    /// Returns whether any access token was ever created.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn any_token_exists(&self) -> Result<bool, StoreError> {
         let mut read = self;
         any_token(&mut read).await
@@ -254,7 +254,7 @@ impl Tx {
     /// Stores a new access token.
     ///
     /// # Errors
-    /// [`StoreError::Exists`] when the same value is stored already.
+    /// Returns [`StoreError::Exists`] if the same value is stored already, or any [`StoreError`] of a change.
     pub async fn insert_token(&mut self, new: NewToken) -> Result<Token, StoreError> {
         self.ensure_project(&new.project).await?;
         self.locks(Locks::Tokens);
@@ -286,11 +286,11 @@ impl Tx {
         })
     }
 
-    /// Stores the very first access token; `None` when there is one already. Of any number of first
-    /// starts at once, one gets its token in.
+    /// Stores the very first access token. Returns `None` if there is one already. Of any number of concurrent first
+    /// starts, exactly one stores its token.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn bootstrap_token(&mut self, new: NewToken) -> Result<Option<Token>, StoreError> {
         self.execute(BOOTSTRAP_LOCK, args![]).await?;
         if any_token(self).await? {
@@ -299,11 +299,11 @@ impl Tx {
         self.insert_token(new).await.map(Some)
     }
 
-    /// Revokes an access token; gives it as it is now, or `None` when there is none with this
-    /// identifier. The first revocation's time stays.
+    /// Revokes an access token. Returns it as it is now, or `None` if there is none with this identifier. The time of
+    /// the first revocation is kept.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn revoke_token(
         &mut self,
         id: Uuid,
@@ -314,10 +314,10 @@ impl Tx {
         self.fetch_first(BY_ID, args![id], token).await
     }
 
-    /// Revokes an access token that was seen where it does not belong; whether it was not revoked before.
+    /// Revokes an access token that leaked. Returns `false` if it had been revoked before.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub(crate) async fn revoke_leaked_token(
         &mut self,
         id: Uuid,

@@ -1,16 +1,17 @@
-//! Whose item is next at a host, and how much of it may wait.
+//! Order in which the items of a host are taken, and limits on how many may wait.
 //!
-//! A queue is what waits of one host at one priority, and is taken in the order of `turn`. A turn is a point of
-//! the queue's own time, which stands where it is being taken: whoever has nothing waiting is given the present,
-//! and whoever has, a point behind his last. So the items of one owner, however many there are and to however
-//! many repositories they were pushed, come among those of the others one at a time; and nothing that waits is
-//! passed by more than one item of each other owner for each step, so that it is taken in the end whatever comes.
+//! A queue consists of the waiting items of one host at one priority, and is taken in the order of `turn`. A turn is a
+//! point in the virtual time of the queue, whose present is where items are being taken: an owner with nothing waiting
+//! gets the present, and an owner with items waiting gets a point after his last. The items of one owner, however many
+//! there are and however many repositories they were pushed to, are thus interleaved one at a time with those of the
+//! others. An item that waits is overtaken by at most one item of each other owner per step, so it is taken eventually,
+//! whatever arrives.
 //!
-//! An owner's repositories are told apart by levels. The first item of a repository is of level 0, the second of
-//! level 1, the third and the fourth of level 2, and so on, each level twice as many as the one before. Each level
-//! of an owner is a row of its own, with longer steps the higher it is: a repository that is quiet does not wait
-//! for another one of its owner that is not. All rows together have at most some three turns of each step, and of
-//! equal turns the lower level comes first.
+//! The repositories of an owner are separated by levels. The first item of a repository has level 0, the second level
+//! 1, the third and the fourth level 2, and so on, each level holding twice as many as the previous one. Each level of
+//! an owner is a row of its own, with steps that are longer the higher the level: a quiet repository does not wait for
+//! a busy one of the same owner. All rows together have at most some three turns of each step, and of equal turns the
+//! lower level comes first.
 
 use std::collections::BTreeMap;
 
@@ -18,34 +19,34 @@ use super::sql::{Arg, args, one, runs, statements};
 use super::work::{Lane, NewWorkItem, Priority};
 use super::{Read as _, StoreError, Tx};
 
-/// Rows of one statement.
+/// Maximum number of rows per statement.
 const ROWS_MAX: usize = 128;
 
-/// The most items of one repository at one priority that wait.
+/// Maximum number of waiting items of one repository at one priority.
 const REPOSITORY_MAX: u64 = 10_000;
 
-/// So many items of a repository are taken even when its owner or its host has too many: what others push must
-/// not keep a leak in it from being read.
+/// Number of items of a repository that are accepted even if its owner or its host has too many: the pushes of others
+/// must not prevent a leak in it from being read.
 const REPOSITORY_MIN: u64 = 16;
 
-/// The most items of one host at one priority that wait, of those that are neither shed when there are too
-/// many nor asked for by hand.
+/// Maximum number of waiting items of one host at one priority, unless they would be shed if there are too many or were
+/// requested by hand.
 const HOST_MAX: u64 = 50_000;
 
-/// The most items of a host that wait whoever they are of: whoever signs deliveries can make up owners.
+/// Maximum number of waiting items of a host, whatever their owners: whoever signs deliveries can invent owners.
 const HOST_END: u64 = 4 * HOST_MAX;
 
-/// The part of [`HOST_MAX`] that one owner can have.
+/// Portion of [`HOST_MAX`] that a single owner can take.
 const OWNER_MAX: u64 = HOST_MAX / 2;
 
-/// So many items of an owner are taken even when his host has [`HOST_MAX`].
+/// Number of items of an owner that are accepted even if the host has reached [`HOST_MAX`].
 const OWNER_MIN: u64 = 256;
 
-/// The most items of an owner that wait whatever repositories they are of: there is no end of them.
+/// Maximum number of waiting items of an owner, whatever their repositories, whose number is unlimited.
 const OWNER_END: u64 = HOST_MAX;
 
-/// The items at the front of a queue that are looked at to see where it is being taken. More than those only if
-/// so many failed and wait to be tried again.
+/// Number of items at the front of a queue that are examined to find where it is being taken. This is too few only if
+/// as many items have failed and wait for a retry.
 const FRONT_MAX: u64 = 64;
 
 statements! {
@@ -62,7 +63,7 @@ statements! {
             WHERE state = 'waiting' AND host = line.column2 AND owner = line.column3
                 AND priority = CAST(line.column4 AS BIGINT) AND level = CAST(line.column5 AS BIGINT))
         FROM (VALUES {rows:5}) AS line";
-    /// The second condition is what lets SQLite use the index of held items.
+    /// The redundant `leased_by > ''` is what lets SQLite use the index of held items.
     TAKEN = "SELECT priority, host, turn FROM work_items
         WHERE leased_by IS NOT NULL AND leased_by > '' AND state = 'waiting' AND lane = 0";
     FRONT = "SELECT COALESCE(MIN(CASE WHEN ready_at <= {now} THEN turn END), MAX(turn))
@@ -71,7 +72,7 @@ statements! {
             ORDER BY turn LIMIT $4) AS front";
 }
 
-/// The facts that decide about an item's turn.
+/// Properties that determine the turn of an item.
 #[derive(Debug, Clone)]
 pub(super) struct Seat<'i> {
     priority: Priority,
@@ -80,24 +81,24 @@ pub(super) struct Seat<'i> {
     owner: String,
 }
 
-/// The place of an item in its queue.
+/// Place of an item in its queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Turn {
     pub(super) level: u64,
     pub(super) number: u64,
 }
 
-/// The number of items of its repository that wait before an item.
+/// Number of items of the same repository that wait before an item.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Depth {
     before: u64,
     pub(super) has_room: bool,
 }
 
-/// The items that have turns among each other.
+/// Key of a queue: the items that take turns with each other.
 type QueueName<'i> = (Priority, &'i str);
 
-/// The items of an owner in a queue.
+/// Key of the items of an owner in a queue.
 type OwnerName<'i> = (Priority, &'i str, &'i str);
 
 impl<'i> Seat<'i> {
@@ -137,29 +138,29 @@ impl<'i> Seat<'i> {
     }
 }
 
-/// Returns whose a repository `OWNER/NAME` is, in lower case, since forges do not tell the cases apart: of nested
-/// groups the outermost.
+/// Returns the owner of a repository `OWNER/NAME` in lower case, since forges ignore the case. The owner of nested
+/// groups is the outermost one.
 pub fn owner(repository: &str) -> String {
     let owner = repository.split('/').next().unwrap_or_default();
     owner.to_ascii_lowercase()
 }
 
-/// The level of an item before which so many of its repository wait.
+/// Returns the level of an item, given the number of items of its repository that wait before it.
 fn level(depth: u64) -> u64 {
     u64::from(u64::BITS - depth.leading_zeros())
 }
 
-/// The items that wait beside those that are added.
+/// Items that wait besides those that are being added.
 struct Crowd<'s> {
     of_repository: BTreeMap<(Priority, &'s str, &'s str), u64>,
-    /// Where it is bounded.
+    /// Only for queues with a limit.
     at_host: BTreeMap<QueueName<'s>, u64>,
-    /// Where it may matter.
+    /// Only for owners whose limit may be reached.
     of_owner: BTreeMap<OwnerName<'s>, u64>,
 }
 
 impl<'s> Crowd<'s> {
-    /// Returns whether there is room for one more.
+    /// Returns whether there is room for one more item.
     fn has_room(&self, seat: &'s Seat<'_>, depth: u64) -> bool {
         let at_host = self.at_host.get(&seat.queue()).copied();
         let of_owner = self.of_owner.get(&seat.owned()).copied();
@@ -182,7 +183,7 @@ impl<'s> Crowd<'s> {
 }
 
 impl Tx {
-    /// Returns how many items of its repository are before each of these, in their order, and whether there is room.
+    /// Returns for each item, in order, how many items of its repository come before it, and whether there is room.
     pub(super) async fn depths(&mut self, seats: &[Seat<'_>]) -> Result<Vec<Depth>, StoreError> {
         let at_host = self.waiting_at(seats).await?;
         let mut crowd = Crowd {
@@ -203,7 +204,7 @@ impl Tx {
         Ok(depths)
     }
 
-    /// Gives each its turn, in their order, behind so many of its repository.
+    /// Returns the turn of each item, in order, given the number of items of its repository that come before it.
     pub(super) async fn turns(
         &mut self,
         seats: &[Seat<'_>],
@@ -230,7 +231,7 @@ impl Tx {
         Ok(turns.collect())
     }
 
-    /// Returns how many items of each repository wait at the same priority.
+    /// Returns the number of waiting items of each repository, by priority.
     async fn waiting_of<'s>(
         &mut self,
         seats: &'s [Seat<'_>],
@@ -258,7 +259,7 @@ impl Tx {
         Ok(waiting)
     }
 
-    /// Returns how many items of each host wait beside these, where that is bounded.
+    /// Returns the number of other items that wait at each host, for queues with a limit.
     async fn waiting_at<'s>(
         &mut self,
         seats: &'s [Seat<'_>],
@@ -275,7 +276,7 @@ impl Tx {
         Ok(waiting)
     }
 
-    /// Returns how many items of each owner wait beside these, at hosts where so many wait that it matters.
+    /// Returns the number of other items of each owner that wait, for hosts where so many wait that it matters.
     async fn owned<'s>(
         &mut self,
         seats: &'s [Seat<'_>],
@@ -296,7 +297,7 @@ impl Tx {
         Ok(owners)
     }
 
-    /// The last turn of each row of an owner.
+    /// Looks up the last turn of each row of an owner.
     async fn last_turns(
         &mut self,
         lines: &mut BTreeMap<(OwnerName<'_>, u64), Option<u64>>,
@@ -322,7 +323,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Returns where each queue is being taken.
+    /// Returns the present of each queue, which is where it is being taken.
     async fn presents<'s>(
         &mut self,
         seats: &'s [Seat<'_>],
@@ -340,7 +341,7 @@ impl Tx {
         for ((priority, host), present) in &mut presents {
             let queue = (priority.number(), (*host).to_owned());
             *present = last.get(&queue).copied().unwrap_or_default();
-            // In the other lanes items keep the turns that they had.
+            // Items in the other lanes keep the turns that they had.
             for lane in Lane::ALL {
                 let args = args![lane.number(), priority.number(), *host, FRONT_MAX];
                 let front = self.fetch_first(FRONT, args, one::optional_count);

@@ -1,4 +1,4 @@
-//! Transactions: everything that changes state.
+//! Transactions, which all changes of state go through.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,17 +14,17 @@ use super::pool::{Pool, is_silence};
 use super::sql::{Arg, Dialect, Fields, Sql, postgres_args, sqlite_args};
 use super::{Read, Store, StoreError};
 
-/// An open transaction: everything that changes state. What it did is kept by [`Tx::commit`] only.
+/// An open transaction, which all changes of state go through. The changes are kept by [`Tx::commit`] only.
 ///
-/// After a statement that failed nothing more can be done in it: it may have ended there and then, as with
-/// SQLite on a full disk. Its connection is used again only when the transaction is known to be over.
+/// After a statement has failed, nothing more can be done in the transaction: it may have ended at once, as with SQLite
+/// on a full disk. Its connection is used again only when the transaction is known to be over.
 pub struct Tx {
     open: Option<OpenTx>,
     failed: bool,
-    /// Rows were changed: without that, a commit proves nothing about the disk.
+    /// `true` if rows were changed. Otherwise, a commit proves nothing about the disk.
     changed: bool,
     pub(super) store: Store,
-    /// What was locked last, in the order that all transactions keep to.
+    /// Last class that was locked, in the order that all transactions keep to.
     pub(super) locked: Option<Locks>,
 }
 
@@ -64,26 +64,26 @@ impl Tx {
         }
     }
 
-    /// Makes everything done in this transaction permanent.
+    /// Commits all changes of this transaction.
     ///
     /// # Errors
-    /// Any [`StoreError`]; nothing is kept then, unless the database did not answer in time: whether
-    /// it keeps the changes or not is unknown then.
+    /// Returns any [`StoreError`]. Nothing is kept in that case, unless the database did not answer in time: it is then
+    /// unknown whether the changes are kept.
     pub async fn commit(self) -> Result<(), StoreError> {
         self.end("COMMIT").await
     }
 
-    /// Undoes everything done in this transaction, now rather than when the connection is used again.
+    /// Rolls back all changes of this transaction, now rather than when the connection is used again.
     ///
     /// # Errors
-    /// Any [`StoreError`]; nothing is kept then either.
+    /// Returns any [`StoreError`]. Nothing is kept in that case either.
     pub async fn rollback(self) -> Result<(), StoreError> {
         self.end("ROLLBACK").await
     }
 
     async fn end(mut self, how: &'static str) -> Result<(), StoreError> {
         if self.failed {
-            // Dropping it undoes what is left of it. PostgreSQL would answer a commit with success.
+            // Dropping it rolls back the rest. PostgreSQL would answer a commit with success.
             return match how {
                 "ROLLBACK" => Ok(()),
                 _ => Err(over(&self.store)),
@@ -97,7 +97,7 @@ impl Tx {
         };
         match ended {
             Ok(()) if how == "COMMIT" && self.changed => {
-                // What went into a file that is gone counts as not committed.
+                // Changes to a file that was deleted or replaced do not count as committed.
                 self.store.0.db.check_files()?;
                 self.store.0.ready.committed();
             }
@@ -111,7 +111,7 @@ impl Tx {
         self.store.0.db.dialect()
     }
 
-    /// Runs a statement; gives the number of rows it changed.
+    /// Runs a statement and returns the number of rows that it changed.
     pub(super) async fn execute(&mut self, sql: Sql, args: Vec<Arg>) -> Result<u64, StoreError> {
         let text = sql.text(self.dialect());
         let limit = self.store.limit();
@@ -139,7 +139,7 @@ impl Tx {
         }
     }
 
-    /// Notes that nothing more can be done in this transaction.
+    /// Marks the transaction as failed, after which nothing more can be done in it.
     fn failure(&mut self, error: &sqlx::Error) -> StoreError {
         self.failed = true;
         let error = self.store.failed(error);
@@ -192,7 +192,7 @@ impl Drop for Tx {
     }
 }
 
-/// What is left of the time for a begin, and a little in any case.
+/// Returns the time that remains for a begin, but at least a second.
 fn rest_of(until: Instant) -> Duration {
     let left = until.saturating_duration_since(Instant::now());
     left.max(Duration::from_secs(1))
@@ -224,8 +224,8 @@ async fn begin_postgres(
     let failed = |error| store.failed(&error);
     let until = store.turn_until();
     let mut held = pool.acquire(store.1, until).await.map_err(failed)?;
-    // The server gives up a little later than this program, and then for itself: when the connection
-    // between them is cut.
+    // The server's limit is a little longer than this program's. It takes effect when the connection between them is
+    // cut.
     let timeout = store.limit().as_millis() + 1_000;
     let sql = format!("BEGIN; SET LOCAL statement_timeout = {timeout}");
     let begun = exchange(&mut held, rest_of(until), sql).await;
@@ -233,7 +233,7 @@ async fn begin_postgres(
     Ok(held)
 }
 
-/// Begins or ends a transaction. Whatever goes wrong here, its state is unknown.
+/// Begins or ends a transaction. After any error its state is unknown.
 async fn exchange<DB: sqlx::Database>(
     held: &mut Held<DB>,
     limit: Duration,

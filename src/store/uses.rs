@@ -8,17 +8,17 @@ use super::retry::retried;
 use super::sql::{args, one, statements};
 use super::{Read, Store, StoreError, Tx};
 
-/// The most uses kept of one key. Beyond it only the incident's count goes up.
+/// Maximum number of uses stored per key. Beyond it, only the count of the incident increases.
 const USES_MAX: u64 = 1_000;
-/// The longest client address that is kept, in characters; callers forward what they like.
+/// Maximum length of a client address, in characters. Callers forward what they like.
 const ADDRESS_MAX: usize = 64;
 
-/// A check of a key that had leaked.
+/// A check of a leaked key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UseAfterExposure {
-    /// When the key was checked.
+    /// Time of the check.
     pub at: Timestamp,
-    /// The client that used it, if the provider's back end forwarded its address.
+    /// Address of the client that used the key, if the provider's back end forwarded it.
     pub client_address: Option<String>,
 }
 
@@ -31,10 +31,10 @@ statements! {
 }
 
 impl Store {
-    /// Records that a leaked key was checked. A key without an incident is left alone.
+    /// Records a check of a leaked key. Does nothing for a key without an incident.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn record_use(
         &self,
         key: Uuid,
@@ -49,10 +49,10 @@ impl Store {
         .await
     }
 
-    /// The recorded uses of a key after its exposure, oldest first, at most `limit`.
+    /// Returns the recorded uses of a key after its exposure, oldest first, at most `limit`.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read.
+    /// Returns any [`StoreError`] of a read.
     pub async fn uses_after_exposure(
         &self,
         key: Uuid,
@@ -70,10 +70,10 @@ impl Store {
 }
 
 impl Tx {
-    /// As [`Store::record_use`], within a transaction.
+    /// Like [`Store::record_use`], within a transaction.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn record_use(
         &mut self,
         key: Uuid,

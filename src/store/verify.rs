@@ -1,4 +1,4 @@
-//! Verifying the log in the database: the chain, and what stands around it.
+//! Verification of the log in the database: the chain, and the data around it.
 
 use jiff::Timestamp;
 
@@ -9,7 +9,7 @@ use super::sql::{Fields, args, statements};
 use super::{Read, Store, StoreError};
 
 statements! {
-    /// With what the entry's key and incident say today.
+    /// Joined with the current state of the entry's key and incident.
     VERIFY = "SELECT l.seq, l.at, l.action, l.reason, l.key_id, l.incident_id, l.prev_hash, l.hash, l.entry,
             l.project, k.project, k.format, k.owner_type, k.owner_id, k.last_four, k.revoked_at,
             i.project, i.key_id
@@ -19,13 +19,13 @@ statements! {
 }
 
 impl StoredEntry {
-    /// Takes the row into the chain; gives its entry.
+    /// Verifies the row as the next one of the chain. Returns its entry.
     fn verify(&self, chain: &mut Chain) -> Result<LogEntry, Problem> {
         let entry: LogEntry = self
             .line()
             .and_then(|line| serde_json::from_str(&line).map_err(|error| unread(&error)))
             .map_err(Problem::NotAnEntry)?;
-        // The text itself is what was hashed, so a change of its writing shows too.
+        // The text itself is what was hashed, so a change of its formatting is noticed as well.
         chain.link(&entry, &self.text)?;
         let columns = [
             ("seq", self.seq == entry.seq),
@@ -42,8 +42,8 @@ impl StoredEntry {
     }
 }
 
-/// A row of the log, and what the entry's key and incident say today. The project is in no entry, so nothing
-/// that is hashed proves it; but it stands in several places, and a key never changes its project.
+/// Project of a log row, and the current state of the entry's key and incident. No entry contains the project, so no
+/// hash protects it; but it is stored in several places, and a key never changes its project.
 struct Surroundings {
     project: String,
     key_project: Option<String>,
@@ -71,7 +71,7 @@ impl Surroundings {
         })
     }
 
-    /// Whether all of them agree with each other and with the entry.
+    /// Checks that these columns agree with each other and with the entry.
     fn verify(&self, entry: &LogEntry) -> Result<(), Problem> {
         const KEY: &str = "keys.project";
         const ENTRY: &str = "the entry";
@@ -105,7 +105,7 @@ impl Surroundings {
             (
                 "keys.owner_id",
                 ENTRY,
-                // A key that stood in it, or what was too long, left this mark.
+                // Redaction of a key in it, or truncation, left this mark.
                 entry.owner_id.contains('…') || is(&owner, &entry.owner_id),
             ),
             (
@@ -126,19 +126,20 @@ impl Surroundings {
     }
 }
 
-/// As entries show texts: control characters replaced.
+/// Replaces control characters, as in the texts of entries.
 fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     text.chars().map(shown).collect()
 }
 
 impl Store {
-    /// Verifies the whole log in the database: every entry's hash and link, the columns beside it, that its
-    /// key and incident agree with it and are of the same project, and that it ends where the database
-    /// noted. Entries may be appended meanwhile.
+    /// Verifies the whole log in the database: the hash and link of every entry, the columns beside it, that its key
+    /// and incident agree with it and belong to the same project, and that the log ends at the recorded head. Entries
+    /// may be appended meanwhile.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a read. The inner result names the first bad entry.
+    /// Returns any [`StoreError`] of a read. The inner result is an error if the log is broken, and names the first bad
+    /// entry.
     pub async fn verify_log(&self) -> Result<Result<Verified, Broken>, StoreError> {
         let mut chain = Chain::new();
         let mut read = self;

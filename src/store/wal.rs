@@ -1,8 +1,8 @@
-//! SQLite's write-ahead log, which must not grow without end.
+//! Size limit for SQLite's write-ahead log.
 //!
-//! SQLite takes its pages over into the database after a commit, and starts it anew when no reader needs it
-//! any more. Where readers follow each other without a gap that moment never comes by itself; so it is made
-//! when the log has grown: writers wait for a moment until those who read now have finished.
+//! SQLite copies the pages of the log into the database after a commit, and restarts the log once no reader needs it
+//! any more. While readers overlap without a gap, that moment never comes by itself, so it is forced once the log has
+//! grown: writers wait briefly until the current readers have finished.
 
 use std::time::Duration;
 
@@ -11,20 +11,20 @@ use super::gate::Urgency;
 use super::sql::Dialect;
 use super::{Store, StoreError};
 
-/// A log that is larger is cut.
+/// Size from which the log is truncated, in bytes.
 const LARGE: u64 = 32 << 20;
 
-/// A log that is larger and cannot be cut is an operator's concern.
+/// Size from which a log that cannot be truncated is reported, in bytes.
 const HUGE: u64 = 512 << 20;
 
-/// How long readers are waited for. So long writers wait as well.
+/// Maximum time to wait for readers. Writers are held up for as long.
 const READERS_WAIT: Duration = Duration::from_millis(500);
 
 impl Store {
-    /// Cuts a write-ahead log that has grown large. Nothing to do on PostgreSQL.
+    /// Truncates a write-ahead log that has grown large. Does nothing on PostgreSQL.
     ///
     /// # Errors
-    /// Any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change.
     pub async fn cut_wal(&self) -> Result<(), StoreError> {
         self.0.db.check_files()?;
         let wal = format!("{}-wal", self.0.name);
@@ -44,7 +44,7 @@ impl Store {
         Ok(())
     }
 
-    /// Cuts a write-ahead log of any size.
+    /// Truncates the write-ahead log, whatever its size.
     pub(super) async fn cut_wal_now(&self, limit: Duration) -> Result<(), StoreError> {
         let Db::Sqlite { write, .. } = &self.0.db else {
             return Ok(());

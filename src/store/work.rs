@@ -1,27 +1,27 @@
-//! Work items: pushed ranges still to be fetched and scanned. Coordinates only, never contents.
+//! Work items: pushed ranges that are still to be fetched and scanned. They hold coordinates only, never contents.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
-/// Which items are taken first.
+/// Priority of a work item. Lower variants are taken first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
     /// Named by a partner.
     Partner,
     /// Announced by a forge's webhook.
     Webhook,
-    /// Pushed to a repository that is watched.
+    /// Pushed to a watched repository.
     Watched,
     /// Seen in a public feed.
     Firehose,
-    /// Read from an archive, or a full scan.
+    /// Read from an archive, or part of a full scan.
     Backfill,
 }
 
 impl Priority {
-    /// All of them, most urgent first.
+    /// All priorities, most urgent first.
     pub const ALL: [Self; 5] = [
         Self::Partner,
         Self::Webhook,
@@ -47,17 +47,18 @@ impl Priority {
     }
 }
 
-/// Where an item is read: what may take long, or may end the process, goes past the others.
+/// Lane in which an item is processed. Items that may take long, or may crash the process, do not hold up the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
-    /// Among others.
+    /// Default lane.
     Ordinary,
-    /// It turned out to be larger, or its server slower, than others can be kept waiting for an ordinary place. Few
-    /// such at a time.
+    /// For items that turned out to be too large, or whose servers are too slow, for an ordinary place while others
+    /// wait. Few of these run at a time.
     Medium,
-    /// The same of a place among those. One such at a time.
+    /// For items that turned out to be too large or slow for a medium place. One of these runs at a time.
     Large,
-    /// A worker died while it held it. Few such at a time, with tighter limits; one at a time of which two did.
+    /// For items during which a worker died. Few of these run at a time, with tighter limits; one at a time of those
+    /// that killed two.
     Alone,
 }
 
@@ -78,12 +79,12 @@ impl Lane {
     }
 }
 
-/// What a work item asks for.
+/// Kind of a work item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WorkKind {
     /// A pushed range is to be fetched and scanned.
     Range,
-    /// The branches and tags of a repository are to be listed; each becomes a range.
+    /// The branches and tags of a repository are to be listed. Each becomes a range.
     References,
 }
 
@@ -105,219 +106,219 @@ impl WorkKind {
 /// A range of a repository to be fetched and scanned, or references to be listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewWorkItem {
-    /// What is asked for.
+    /// Kind of the item.
     pub kind: WorkKind,
-    /// The forge's host name.
+    /// Host name of the forge.
     pub host: String,
     /// The forge's identifier of the repository, which survives renaming.
     pub repository_id: String,
-    /// `owner/name`.
+    /// Name of the repository, as `owner/name`.
     pub repository: String,
-    /// Where it is cloned from, when that is not where the host's configured source says.
+    /// URL to clone from, if it differs from that of the host's configured source.
     pub clone_url: Option<String>,
-    /// The full name of the branch or tag that was pushed. Empty: all of the repository's.
+    /// Full name of the branch or tag that was pushed. Empty for all references of the repository.
     pub ref_name: String,
-    /// The commit before the push; all zeros for a new branch. Empty for references.
+    /// Commit before the push. All zeros for a new branch, and empty for references.
     pub before: String,
-    /// The commit after the push. For references what tells two announcements of them apart.
+    /// Commit after the push. For references, a text that distinguishes two announcements.
     pub after: String,
-    /// The name of the source that saw it first.
+    /// Name of the source that saw it first.
     pub source: String,
-    /// Its place in the queue.
+    /// Priority in the queue.
     pub priority: Priority,
-    /// When it was pushed.
+    /// Time of the push.
     pub event_at: Timestamp,
 }
 
-/// What an item that came of another one may still become, so that what a server makes up has an end.
+/// Limits on the items derived from another one, so that what a server makes up comes to an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lineage {
-    /// The item that a source named.
+    /// Item that was named by a source.
     pub origin: Uuid,
-    /// The steps from it to this one.
+    /// Number of steps from that item to this one.
     pub generation: u32,
-    /// How many more items may come of this one, directly and indirectly.
+    /// Number of further items that may be derived from this one, directly or indirectly.
     pub parts_left: u32,
-    /// How many bytes may be received for this one and all that come of it.
+    /// Number of bytes that may be received for this item and all that are derived from it.
     pub bytes_left: u64,
 }
 
-/// An item that comes of another one.
+/// An item that is derived from another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descendant {
-    /// What is to be fetched.
+    /// Range to be fetched.
     pub range: NewWorkItem,
-    /// Whether it is a part of its origin's range. It stands apart then: the same range named by a source is
+    /// `true` if it is a part of its origin's range. It is independent then: the same range named by a source is
     /// another item, and the end of one says nothing about the other.
     pub is_part: bool,
-    /// What may still come of it.
+    /// Limits on the items derived from it.
     pub lineage: Lineage,
 }
 
-/// What can be claimed of one host at one priority.
+/// Items of one host in one lane and at one priority that can be claimed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Queue {
-    /// The lane.
+    /// Lane of the items.
     pub lane: Lane,
-    /// How urgent it is.
+    /// Priority of the items.
     pub priority: Priority,
-    /// The forge's host name.
+    /// Host name of the forge.
     pub host: String,
 }
 
 /// An item that can be claimed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimable {
-    /// The item.
+    /// Identifier of the item.
     pub id: Uuid,
-    /// Its repository.
+    /// The forge's identifier of its repository.
     pub repository_id: String,
-    /// Whose repository it is; see [`owner`](super::owner).
+    /// Owner of its repository; see [`owner`](super::owner).
     pub owner: String,
-    /// How many workers died while they held it.
+    /// Number of workers that died while they held it.
     pub deaths: u32,
 }
 
-/// A work item that this worker holds.
+/// A work item that is held by this worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkItem {
-    /// A version 7 UUID.
+    /// Version 7 UUID.
     pub id: Uuid,
-    /// What is to be fetched.
+    /// Range to be fetched.
     pub range: NewWorkItem,
-    /// Where it is read.
+    /// Lane in which the item is processed.
     pub lane: Lane,
-    /// How many workers died while they held it.
+    /// Number of workers that died while they held it.
     pub deaths: u32,
-    /// Where it comes from. `None`: a source named it.
+    /// Descent from another item. `None` if a source named the item.
     pub lineage: Option<Lineage>,
-    /// When it was added.
+    /// Time at which it was added.
     pub created_at: Timestamp,
-    /// Which try this is, from 1.
+    /// Number of this try, from 1.
     pub tries: u32,
 }
 
-/// A work item that failed too often.
+/// A work item that was dead-lettered after too many failures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadItem {
     /// The item.
     pub item: WorkItem,
-    /// Why its last try failed.
+    /// Reason why its last try failed.
     pub error: String,
-    /// When it was put aside.
+    /// Time at which it was dead-lettered.
     pub died_at: Timestamp,
 }
 
-/// What was fetched of a work item.
+/// Result of fetching a work item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fetched {
-    /// The byte budget ended before the range did.
+    /// `true` if the byte budget was exhausted before the end of the range.
     pub truncated: bool,
-    /// Bytes of contents.
+    /// Number of bytes of contents.
     pub bytes: u64,
-    /// Blobs scanned.
+    /// Number of blobs that were scanned.
     pub blobs: u64,
-    /// The repository or the commit was not there.
+    /// `true` if the repository or the commit no longer existed.
     pub gone: bool,
 }
 
-/// What becomes of an item whose try failed.
+/// State of an item after a failed try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// It will be taken again, not before this time.
+    /// The item will be taken again, but not before this time.
     Again(Timestamp),
-    /// It was put aside after the last of its tries.
+    /// The item was dead-lettered after the last of its tries.
     Dead,
-    /// It was not this worker's any more.
+    /// The item was no longer held by this worker.
     Lost,
 }
 
-/// How many items there are in each state.
+/// Number of items in each state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WorkCounts {
-    /// To be taken, now or later.
+    /// Items that are to be taken, now or later.
     pub waiting: u64,
-    /// Held by a worker.
+    /// Items that are held by a worker.
     pub leased: u64,
-    /// Fetched and scanned.
+    /// Items that were fetched and scanned.
     pub done: u64,
-    /// Of those, the ones whose byte budget ended before the range did.
+    /// Those of them whose byte budget was exhausted before the end of the range.
     pub truncated: u64,
-    /// Put aside after the last of their tries.
+    /// Items that were dead-lettered after the last of their tries.
     pub dead: u64,
-    /// Not read because there was more than could be.
+    /// Items that were not read because there were more than could be.
     pub shed: u64,
-    /// When the oldest waiting item was pushed.
+    /// Time of the push of the oldest waiting item.
     pub oldest_event_at: Option<Timestamp>,
 }
 
-/// When items of the firehose are shed: there are more of them than can be read in time.
+/// Limits beyond which items of the firehose are shed: there are more of them than can be read in time.
 ///
-/// Only items of [`Priority::Firehose`] are, the oldest first: what a partner, a webhook or a watched
-/// repository named is read however late, and what was asked for from an archive can wait.
+/// Only items of [`Priority::Firehose`] are shed, the oldest first: what a partner, a webhook or a watched repository
+/// named is read however late, and what was requested from an archive can wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shedding {
-    /// The most of them that wait.
+    /// Maximum number of items that wait.
     pub max_waiting: u64,
-    /// The longest that one waits, from when it was added.
+    /// Maximum time that an item waits, from when it was added.
     pub max_wait: Duration,
 }
 
-/// What a worker did with the items of one source, to be added to the totals.
+/// Work done by a worker for the items of one source, to be added to the totals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WorkDone {
-    /// Items that were read to their end.
+    /// Number of items that were read to their end.
     pub scanned: u64,
-    /// Blobs in them that were scanned.
+    /// Number of blobs in them that were scanned.
     pub blobs: u64,
-    /// Blobs in them that had been scanned before and hold nothing.
+    /// Number of blobs in them that had been scanned before and contain nothing.
     pub known_blobs: u64,
-    /// Items of which something was left out.
+    /// Number of items of which something was omitted.
     pub truncated: u64,
-    /// Items whose repository or commit was gone.
+    /// Number of items whose repository or commit no longer existed.
     pub gone: u64,
-    /// The time of the oldest push among them.
+    /// Time of the oldest push among them.
     pub oldest_event_at: Option<Timestamp>,
 }
 
-/// What was done with the items of one source, and what is left.
+/// Work done and work remaining for the items of one source.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SourceWork {
-    /// The source's name.
+    /// Name of the source.
     pub source: String,
-    /// Totals since the first item. `oldest_event_at` is not kept.
+    /// Totals since the first item. `oldest_event_at` is not stored.
     pub done: WorkDone,
-    /// Items that were shed.
+    /// Number of items that were shed.
     pub shed: u64,
-    /// Items that were not added because too many of their repository or their host waited already.
+    /// Number of items that were not added because too many of their repository, owner or host were waiting already.
     pub refused: u64,
-    /// From the push to the end of its scan, for the items that ended last.
+    /// Time from the push to the end of the scan, for the items that ended last.
     pub lag: Option<Duration>,
-    /// When they ended.
+    /// Time at which these items ended.
     pub scanned_at: Option<Timestamp>,
-    /// Items that wait or are held by a worker.
+    /// Number of items that are waiting or held by a worker.
     pub waiting: u64,
-    /// When the oldest of the items was added that no worker has looked at yet.
+    /// Time at which the oldest of the items that no worker has tried yet was added.
     pub oldest_waiting_at: Option<Timestamp>,
-    /// Items that were put aside.
+    /// Number of items that were dead-lettered.
     pub dead: u64,
-    /// Why the last one of them was, if none was scanned to its end since.
+    /// Reason why the last one was dead-lettered, if none has been scanned to its end since.
     pub last_death: Option<String>,
-    /// The host that items wait for, if one is left alone as a whole.
+    /// Host that items are waiting for, if one is left alone as a whole.
     pub waits_for: Option<HostWait>,
 }
 
-/// The beginning of the reason for which an item is put off whose host is left alone as a whole.
+/// Prefix of the reason for which an item is postponed whose host is left alone as a whole.
 pub const HOST_LEFT_ALONE: &str = "its host is left alone: ";
 
-/// A host that is left alone, while items of it wait.
+/// A host that is left alone while items of it wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostWait {
-    /// The host.
+    /// Host name of the forge.
     pub host: String,
-    /// The reason.
+    /// Reason why the host is left alone.
     pub why: String,
-    /// The time of the next try. `None` while one is under way.
+    /// Time of the next try. `None` while a try is in flight.
     pub until: Option<Timestamp>,
 }
 

@@ -11,7 +11,7 @@ macro_rules! item_columns {
     };
 }
 
-/// The deaths of an item without the excuse of its last holder: see [`deaths`].
+/// Number of deaths of an item without the exemption of its current holder: see [`deaths`].
 macro_rules! counted {
     () => {
         "CASE WHEN deaths < 0 THEN -1 - deaths ELSE deaths END"
@@ -62,16 +62,16 @@ pub(super) fn item(row: &mut Fields<'_>) -> Result<WorkItem, StoreError> {
     })
 }
 
-/// Returns how many workers died while they held an item. A holder that is told to stop turns the number into its
-/// complement, which says that its own death is none: twice is once, and the number is still there for the next
-/// holder.
+/// Returns the number of workers that died while they held an item. A holder that is told to stop turns the stored
+/// number into its complement, which exempts its own death. The complement can be set repeatedly, and preserves the
+/// number for the next holder.
 pub(super) fn deaths(number: i64) -> u32 {
     let counted = if number < 0 { -1 - number } else { number };
     u32::try_from(counted).unwrap_or(u32::MAX)
 }
 
-/// A number that is no priority means the last place: an item that cannot be read would keep all others from
-/// being taken.
+/// Parses a priority. An invalid number becomes the lowest priority: an item that cannot be read would prevent all
+/// others from being taken.
 fn priority(number: i64) -> Priority {
     Priority::from_number(number).unwrap_or_else(|| {
         tracing::warn!(

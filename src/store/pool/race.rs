@@ -1,4 +1,4 @@
-//! Who finds no connection: the first one that comes back or can be made.
+//! Acquisition of a connection when none is idle: the first one that is returned or opened is used.
 
 use std::io;
 use std::pin::Pin;
@@ -14,14 +14,14 @@ use super::super::held::Held;
 use super::super::shelf::Found;
 use super::{CONNECT_PAUSE, Idle, Pool, is_locked, is_silence, silence};
 
-/// A connection that is being made.
+/// A connection that is being opened.
 type Connecting<DB> = Pin<Box<dyn Future<Output = Result<Idle<DB>, sqlx::Error>> + Send>>;
 
 impl<DB: Database> Pool<DB>
 where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    /// A connection that nobody else uses.
+    /// Acquires a connection for exclusive use.
     pub(in super::super) async fn acquire(
         &self,
         urgency: Urgency,
@@ -43,7 +43,7 @@ where
             let left = until.saturating_duration_since(Instant::now());
             let racing = Box::pin(self.race(turn, place, until, &mut refusal));
             return match self.within(left, racing).await {
-                // What it was refused for says more, and the rest of the time says nothing.
+                // The reason of a refusal says more than the timeout that ended the wait.
                 Err(error) if is_silence(&error) && until <= Instant::now() => {
                     Err(refusal.unwrap_or_else(|| silence(whole)))
                 }
@@ -52,8 +52,8 @@ where
         }
     }
 
-    /// Waits for a connection that comes back, and for one that is made, and gives the first. `refusal` is why none
-    /// could be made last.
+    /// Waits for a connection to be returned while opening another one, and yields whichever is first. `refusal` is set
+    /// to the last error of opening one.
     async fn race(
         &self,
         mut turn: oneshot::Receiver<Held<DB>>,
@@ -95,14 +95,15 @@ where
         }
     }
 
-    /// Whether to wait after this error: it is one that passes, or there are connections that may come back.
+    /// Returns whether to keep waiting after this error: it is transient, or there are connections that may be
+    /// returned.
     fn passes(&self, error: &sqlx::Error) -> bool {
         is_locked(error)
             || self.0.manners.may_die
                 && (is_refused(error) || self.0.in_use.load(Ordering::Relaxed) > 0)
     }
 
-    /// Notes that the server makes no connection, and logs it when it begins.
+    /// Records that the server accepts no further connection, and logs it when that begins.
     fn note(&self, error: &sqlx::Error) {
         if self.0.manners.may_die && self.0.shelf.refused() {
             let in_use = self.0.in_use.load(Ordering::Relaxed);
@@ -119,14 +120,14 @@ where
         }
     }
 
-    /// Makes a connection. Whoever needs it no more may leave it to [`Pool::finish`].
+    /// Opens a connection. If it is no longer needed, it can be passed to [`Pool::finish`].
     fn connecting(&self, until: Instant) -> Connecting<DB> {
         let pool = self.clone();
         let wait = until.saturating_duration_since(Instant::now());
         Box::pin(async move { pool.within(wait, pool.connect_once()).await })
     }
 
-    /// Has a connection made to its end while nobody waits: the next one who comes has use for it.
+    /// Finishes opening a connection in the background although no task waits for it: the next one will use it.
     fn finish(&self, connecting: Connecting<DB>, place: Place) {
         let pool = self.clone();
         self.in_background(async move {
@@ -141,7 +142,7 @@ where
     }
 }
 
-/// Whether the server may give a connection a little later: it starts, or has no place at the moment.
+/// Returns whether the server may accept a connection a little later: it is starting, or has no room at the moment.
 fn is_refused(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => error.kind() == io::ErrorKind::ConnectionRefused,
@@ -152,7 +153,7 @@ fn is_refused(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether all the connections that the server gives are taken.
+/// Returns whether all connections that the server allows are taken.
 fn is_crowded(error: &sqlx::Error) -> bool {
     let reported = error.as_database_error();
     reported.is_some_and(|reported| reported.code().is_some_and(|code| code == "53300"))

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::store::StoreError;
 
-/// A row, read column after column in the order of the statement's list.
+/// A row that is read column by column, in the order of the statement's list.
 pub(in crate::store) struct Fields<'r> {
     row: RowOf<'r>,
     at: usize,
@@ -34,7 +34,7 @@ impl<'r> Fields<'r> {
         }
     }
 
-    /// The next column's value.
+    /// Returns the value of the next column.
     pub(in crate::store) fn next<T>(&mut self) -> Result<T, StoreError>
     where
         T: Decode<'r, Sqlite> + Type<Sqlite> + Decode<'r, Postgres> + Type<Postgres>,
@@ -61,8 +61,8 @@ impl<'r> Fields<'r> {
         .transpose()
     }
 
-    /// A time. One that is outside of what can be written as a date becomes the nearest that can: a damaged
-    /// number must not take a whole list along.
+    /// Returns a time stored in microseconds. A value outside the range of [`Timestamp`] becomes the nearest one in it,
+    /// so that a single damaged number does not make a whole list unreadable.
     pub(in crate::store) fn time(&mut self) -> Result<Timestamp, StoreError> {
         let micros: i64 = self.next()?;
         Ok(timestamp(micros))
@@ -73,7 +73,7 @@ impl<'r> Fields<'r> {
         Ok(micros.map(timestamp))
     }
 
-    /// A count of something. A negative one becomes 0, for the same reason.
+    /// Returns a count. A negative value becomes 0, for the same reason.
     pub(in crate::store) fn count(&mut self) -> Result<u64, StoreError> {
         let count: i64 = self.next()?;
         Ok(count_of(count))
@@ -84,7 +84,7 @@ impl<'r> Fields<'r> {
         Ok(count.map(count_of))
     }
 
-    /// A number that means something by itself, such as that of a log entry: a negative one is an error.
+    /// Returns a number that has a meaning of its own, such as that of a log entry. A negative value is an error.
     pub(in crate::store) fn number(&mut self) -> Result<u64, StoreError> {
         let number: i64 = self.next()?;
         u64::try_from(number).map_err(|_| StoreError::row(format!("{number} is negative")))
@@ -97,7 +97,7 @@ impl<'r> Fields<'r> {
             .map_err(|_| StoreError::row(format!("a digest of {} bytes", bytes.len())))
     }
 
-    /// A word of a closed set, such as a role.
+    /// Returns a word of a closed set, such as a role.
     pub(in crate::store) fn word<T>(
         &mut self,
         parse: fn(&str) -> Option<T>,
@@ -107,7 +107,7 @@ impl<'r> Fields<'r> {
     }
 }
 
-/// Decoders of rows that have one column.
+/// Decoders of rows with a single column.
 pub(in crate::store) mod one {
     use super::{Fields, StoreError, Timestamp, Uuid};
 
