@@ -7,13 +7,10 @@ use uuid::Uuid;
 
 use super::order::Locks;
 use super::queue::coordinates;
-use super::sql::{Arg, Fields, LIST_MAX, Sql, args, one, pad, runs, statements};
+use super::sql::{Arg, Fields, LIST_MAX, ROWS_MAX, Sql, args, one, pad, runs, statements};
 use super::turns::Seat;
 use super::work::{NewWorkItem, Priority};
 use super::{Read as _, Store, StoreError, Tx};
-
-/// Maximum number of rows per statement.
-const ROWS_MAX: usize = 128;
 
 statements! {
     KNOWN = "SELECT id, state, priority FROM work_items

@@ -6,11 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::order::Locks;
-use super::sql::{Arg, Fields, args, runs, statements};
+use super::queue::micros;
+use super::sql::{Arg, Fields, ROWS_MAX, args, runs, statements};
 use super::{Read, Store, StoreError, Tx};
-
-/// Maximum number of rows per statement.
-const ROWS_MAX: usize = 128;
 
 statements! {
     RECORD = "INSERT INTO webhook_deliveries (source, delivery, received_at) VALUES {rows:3}
@@ -156,8 +154,6 @@ impl Store {
     /// # Errors
     /// Returns any [`StoreError`] of a change.
     pub async fn forget_deliveries(&self, age: Duration) -> Result<u64, StoreError> {
-        let micros = i64::try_from(age.as_micros()).unwrap_or(i64::MAX / 4);
-        self.in_pieces(&FORGET, args![micros.min(i64::MAX / 4)])
-            .await
+        self.in_pieces(&FORGET, args![micros(age)]).await
     }
 }

@@ -9,11 +9,8 @@ use super::entry::{Action, LogEntry, Place, Reason};
 use super::key::{Key, micros};
 use super::order::Locks;
 use super::page::{Conditions, Page, PageRequest};
-use super::sql::{Arg, Fields, Sql, args, runs, statements};
+use super::sql::{Arg, Fields, ROWS_MAX, Sql, args, runs, statements};
 use super::{Read, Store, StoreError, Tx};
-
-/// Maximum number of rows per statement.
-const ROWS_MAX: usize = 128;
 
 /// Draft of an entry of the revocation log.
 #[derive(Debug, Clone)]

@@ -10,11 +10,8 @@ use super::entry::Place;
 use super::incidents::IncidentStatus;
 use super::key::Key;
 use super::order::Locks;
-use super::sql::{Arg, Fields, LIST_MAX, args, one, pad, runs, statements};
+use super::sql::{Arg, Fields, LIST_MAX, ROWS_MAX, args, one, pad, runs, statements};
 use super::{Read, Store, StoreError, Tx};
-
-/// Maximum number of rows per statement.
-const ROWS_MAX: usize = 128;
 
 /// Maximum number of places stored per key. Anyone who has a leaked key can report it with ever new places; beyond this
 /// number, only the count of sightings increases.

@@ -13,13 +13,10 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::order::Locks;
-use super::sql::{Arg, LIST_MAX, args, one, pad, runs, statements};
+use super::sql::{Arg, LIST_MAX, ROWS_MAX, args, one, pad, runs, statements};
 use super::turns::{Seat, Turn, owner};
 use super::work::{Descendant, Fetched, Lineage, NewWorkItem};
 use super::{Read as _, StoreError, Tx};
-
-/// Maximum number of rows per statement.
-const ROWS_MAX: usize = 128;
 
 statements! {
     INSERT = "INSERT INTO work_items (id, kind, host, repository_id, repository, clone_url,

@@ -2,11 +2,8 @@
 //! a key.
 
 use super::order::Locks;
-use super::sql::{Fields, args, one, runs, statements};
+use super::sql::{Fields, ROWS_MAX, args, one, runs, statements};
 use super::{Read as _, Store, StoreError};
-
-/// Maximum number of rows per statement.
-const ROWS_MAX: usize = 128;
 
 statements! {
     ADD_KEY = "INSERT INTO sender_key (only_row, secret) VALUES (1, $1) ON CONFLICT (only_row) DO NOTHING";
@@ -39,14 +36,14 @@ impl Store {
     pub async fn sender_key(&self, fresh: [u8; 32]) -> Result<[u8; 32], StoreError> {
         let mut read = self;
         // Read first: a database that accepts no changes at the moment may contain one.
-        if let Some(key) = read.fetch_first(KEY, args![], digest).await? {
+        if let Some(key) = read.fetch_first(KEY, args![], one::digest).await? {
             return Ok(key);
         }
         let mut tx = self.begin().await?;
         tx.locks(Locks::Senders);
         tx.execute(ADD_KEY, args![fresh]).await?;
         tx.commit().await?;
-        let key = read.fetch_first(KEY, args![], digest).await?;
+        let key = read.fetch_first(KEY, args![], one::digest).await?;
         key.ok_or_else(|| StoreError::row("there is no key of senders".to_owned()))
     }
 
@@ -97,16 +94,10 @@ impl Store {
     }
 }
 
-fn digest(row: &mut Fields<'_>) -> Result<[u8; 32], StoreError> {
-    let bytes = one::bytes(row)?;
-    let digest = bytes.try_into();
-    digest.map_err(|_| StoreError::row("a digest of a sender has another length".to_owned()))
-}
-
 fn proved_sender(row: &mut Fields<'_>) -> Result<ProvedSender, StoreError> {
     Ok(ProvedSender {
-        sender: digest(row)?,
-        network: digest(row)?,
+        sender: row.digest()?,
+        network: row.digest()?,
         hour: row.next()?,
     })
 }

@@ -31,6 +31,9 @@ pub(super) use row::{Fields, one};
 /// Maximum number of items in a list, and thus of its placeholders.
 pub(super) const LIST_MAX: usize = 1024;
 
+/// Maximum number of rows that most statements write at a time.
+pub(super) const ROWS_MAX: usize = 128;
+
 /// Database that a statement is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {

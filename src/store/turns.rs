@@ -15,12 +15,9 @@
 
 use std::collections::BTreeMap;
 
-use super::sql::{Arg, args, one, runs, statements};
+use super::sql::{Arg, ROWS_MAX, args, one, runs, statements};
 use super::work::{Lane, NewWorkItem, Priority};
 use super::{Read as _, StoreError, Tx};
-
-/// Maximum number of rows per statement.
-const ROWS_MAX: usize = 128;
 
 /// Maximum number of waiting items of one repository at one priority.
 const REPOSITORY_MAX: u64 = 10_000;
