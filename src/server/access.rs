@@ -1,4 +1,4 @@
-//! Who may do what: one table for roles, and the access token behind every request.
+//! Authorization: the table of roles and their permissions, and the access token of every request.
 
 use std::sync::Arc;
 
@@ -14,23 +14,23 @@ use super::pulse::Pulse;
 use crate::keyformat::Sha256Digest;
 use crate::store::Role;
 
-/// The project whose tokens may read what belongs to no project: the revocation log is one chain over
-/// all of them, and half a chain proves nothing.
+/// Project whose access tokens may read what is shared by all projects: the revocation log is one chain over all of
+/// them, and half a chain proves nothing.
 pub const DEFAULT_PROJECT: &str = "default";
 
-/// The longest access token that is looked up, in bytes.
+/// Maximum length of an access token that is looked up, in bytes.
 const MAX_TOKEN: usize = 1024;
 
-/// Something that a role allows or not.
+/// Permission that a role may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permission {
-    /// Create keys, change and rotate them.
+    /// Create, change and rotate keys.
     WriteKeys,
     /// Revoke a key by its identifier.
     RevokeKeys,
     /// See keys (never their values).
     ReadKeys,
-    /// Ask whether a key is valid.
+    /// Check whether a key is valid.
     CheckKeys,
     /// Import digests of keys that were issued elsewhere.
     ImportKeys,
@@ -40,14 +40,14 @@ pub enum Permission {
     ReadLog,
     /// See the loaded key formats.
     ReadFormats,
-    /// See how the sources are, and which of their work items were put aside.
+    /// See the state of the sources and their dead-lettered work items.
     ReadSources,
-    /// Put work items that were put aside back into the queue.
+    /// Requeue dead-lettered work items.
     RequeueWork,
 }
 
 impl Permission {
-    /// All of them, in the order of the documentation.
+    /// All permissions, in the order of the documentation.
     pub const ALL: [Self; 10] = [
         Self::WriteKeys,
         Self::RevokeKeys,
@@ -61,7 +61,7 @@ impl Permission {
         Self::RequeueWork,
     ];
 
-    /// The roles that have it. `docs/api.md` shows the same table.
+    /// Returns the roles that have this permission. `docs/api.md` shows the same table.
     pub fn roles(self) -> &'static [Role] {
         match self {
             Self::WriteKeys | Self::CheckKeys | Self::ImportKeys => &[Role::Admin, Role::Issuer],
@@ -82,19 +82,22 @@ impl Permission {
     }
 }
 
-/// Whoever sent the request: a valid access token of some project.
+/// Sender of a request: a valid access token of some project.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// The token's identifier.
+    /// Identifier of the access token.
     pub token_id: Uuid,
-    /// The project whose keys and incidents this caller sees; those of others do not exist for it.
+    /// Project whose keys and incidents the caller sees; those of others do not exist for it.
     pub project: String,
-    /// What the token may do.
+    /// Role of the access token.
     pub role: Role,
 }
 
 impl Caller {
-    /// 403 unless the caller's role has this permission.
+    /// Checks that the caller's role has this permission.
+    ///
+    /// # Errors
+    /// Returns 403 (`INSUFFICIENT_ROLE`) if it does not.
     pub fn require(&self, permission: Permission) -> ApiResult<()> {
         let roles = permission.roles();
         if roles.contains(&self.role) {
@@ -113,7 +116,10 @@ impl Caller {
         )
     }
 
-    /// 403 unless the caller belongs to the project that may see what all projects share.
+    /// Checks that the caller belongs to [`DEFAULT_PROJECT`], which may see what all projects share.
+    ///
+    /// # Errors
+    /// Returns 403 (`WRONG_PROJECT`) if it does not.
     pub fn require_default_project(&self) -> ApiResult<()> {
         if self.project == DEFAULT_PROJECT {
             return Ok(());
@@ -127,7 +133,7 @@ impl Caller {
         ))
     }
 
-    /// How the revocation log names this caller.
+    /// Returns the name of the caller in the revocation log.
     pub fn actor(&self) -> String {
         format!("token:{}", self.token_id)
     }
@@ -168,7 +174,7 @@ impl FromRequestParts<AppState> for Caller {
     }
 }
 
-/// The token as sent, in one of the three headers; the first one present counts.
+/// Returns the access token as sent, from the first of the three headers that is present.
 fn presented(headers: &HeaderMap) -> Option<&[u8]> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
         let (scheme, token) = value.as_bytes().split_at_checked(7)?;

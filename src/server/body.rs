@@ -1,4 +1,5 @@
-//! Reading request bodies: bounded one by one and all together, at a pace, declared as JSON, field by field.
+//! Reading of request bodies: bounded individually and in total, at a minimum pace, and declared as JSON where
+//! required.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,38 +20,37 @@ use super::pulse::Pulse;
 use super::reading::{Reading, Unread, Waste};
 use super::standing::{Standing, Standings};
 
-/// The most a JSON request of the API may have, in bytes. Bodies that are declared to have no more wait for none
-/// that have more.
+/// Maximum size of a JSON request of the API, in bytes. Bodies declared no larger than this never wait for larger ones.
 pub(super) const MAX_JSON: usize = 64 << 10;
 
-/// The most bytes of a body that waits for none that has more: of a self-report, of most of what partners and servers
-/// send.
+/// Maximum size, in bytes, of a body that never waits for larger ones: of a self-report, and of most of what partners
+/// and forges send.
 const MAX_TINY: usize = 8 << 10;
 
-/// How many bytes of bodies up to [`MAX_TINY`], up to [`MAX_JSON`], and of larger ones, are under way at a time.
+/// Budgets, in bytes, for bodies up to [`MAX_TINY`], up to [`MAX_JSON`], and for larger ones.
 const TINY_BYTES: usize = 4 << 20;
 const SMALL_BYTES: usize = 12 << 20;
 const LARGE_BYTES: usize = 32 << 20;
 
-/// How many bytes may be made at a time of small bodies, and of larger ones, that were read and proved.
+/// Maximum number of bytes made at a time from small bodies, and from larger ones, that were read and proved.
 const SMALL_WORK: usize = 24 << 20;
 const LARGE_WORK: usize = 64 << 20;
 
-/// The patience of a body while others are worked on. It is whole and genuine: what it waits for is this server.
+/// Longest wait of a body while others are worked on. It is complete and genuine: it only waits for this server.
 const WORK_PATIENCE: Duration = Duration::from_secs(18);
 
-/// How long the answer is kept back that too many wait. Whoever asks again at once has more connections than others
-/// then, not more chances.
+/// Delay of the answer that too many bodies are waiting. A client that asks again at once then has more connections
+/// than others, not more chances.
 const CROWDED_PAUSE: Duration = Duration::from_secs(1);
 
-/// When a sender that was not admitted may try again.
+/// Value of `Retry-After` for a sender that was not admitted.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// How an answer is written that is not small, and how long its reader has for it.
+/// Size of the pieces, in bytes, in which a large answer is written, and the time limit for reading all of it.
 const PIECE: usize = 64 << 10;
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 
-/// What all bodies together may take.
+/// Budgets of all bodies together.
 #[derive(Debug)]
 pub(super) struct Bodies {
     tiny: Arc<Budget>,
@@ -61,16 +61,16 @@ pub(super) struct Bodies {
     standings: Arc<Standings>,
 }
 
-/// A body that was read whole.
+/// Body that was read completely.
 #[derive(Debug)]
 pub(super) struct Whole {
-    /// Its bytes.
+    /// Bytes of the body.
     pub(super) bytes: Vec<u8>,
-    /// What it and everything made of it takes of the budgets. Keep it as long as there is any of that.
+    /// Share of the budgets taken by the body and everything made from it. Must be kept as long as any of that exists.
     pub(super) hold: Hold,
 }
 
-/// A body's part of the budgets, given back when dropped.
+/// Share of the budgets held by one body. Released on drop.
 #[derive(Debug)]
 pub(super) struct Hold {
     share: Share,
@@ -81,14 +81,14 @@ pub(super) struct Hold {
     pulse: Option<Arc<Pulse>>,
 }
 
-/// Bounds on a body.
+/// Limits on a body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms {
-    /// The most bytes it may have.
+    /// Maximum size in bytes.
     pub(super) limit: usize,
-    /// The longest time for its client to send it, once it is being read.
+    /// Maximum time for the client to send it, once it is being read.
     pub(super) patience: Duration,
-    /// Whether the head of the request has shown who sends it.
+    /// `true` if the head of the request has identified the sender.
     pub(super) is_proved: bool,
 }
 
@@ -104,7 +104,7 @@ impl Bodies {
         }
     }
 
-    /// Returns what is known of senders.
+    /// Returns the standings of senders.
     pub(super) fn standings(&self) -> &Standings {
         &self.standings
     }
@@ -117,8 +117,9 @@ impl Bodies {
     /// Reads a body.
     ///
     /// # Errors
-    /// 413 for more than `terms` allow, also when it arrives in chunks of unknown total; 408 for a client that takes
-    /// too long or dawdles; 503 when too many bodies are under way. The connection is closed then.
+    /// Returns 413 for a body that exceeds the limit, also when it arrives in chunks of unknown total; 408 for a client
+    /// that takes too long or falls below the minimum pace; 503 when too many bodies are in flight. The connection is
+    /// closed then.
     pub(super) async fn read(&self, parts: &Parts, body: Body, terms: Terms) -> ApiResult<Whole> {
         let Terms { limit, .. } = terms;
         refuse_too_large(&parts.headers, limit)?;
@@ -133,7 +134,7 @@ impl Bodies {
                 self.standings.of(client)
             },
         };
-        // One of unknown length is a small one until it turns out not to be.
+        // A body of unknown length counts as small until it turns out to be large.
         let expected = declared.unwrap_or(limit.min(MAX_JSON));
         let is_small = expected <= MAX_JSON;
         let budget = if expected <= MAX_TINY {
@@ -188,10 +189,10 @@ impl Bodies {
         })
     }
 
-    /// Waits until `bytes` may be made of a body; more than there ever may be counts as all of it.
+    /// Waits for room to make `bytes` bytes from a body; more than the whole budget counts as all of it.
     ///
     /// # Errors
-    /// 503 when other bodies take too long.
+    /// Returns 503 if other bodies take too long.
     pub(super) async fn work(&self, hold: &mut Hold, bytes: usize) -> ApiResult<()> {
         let (work, total) = if hold.is_small {
             (&self.small_work, SMALL_WORK)
@@ -209,10 +210,10 @@ impl Bodies {
 }
 
 impl Hold {
-    /// Waits for something that is needed for the proof. Meanwhile the body may have to make room for others.
+    /// Waits for something that the proof requires. The body may be evicted while it waits.
     ///
     /// # Errors
-    /// 503 when it has to make room, and that of `needed`.
+    /// Returns 503 if the body is evicted, and any error of `needed`.
     pub(super) async fn until<T, E: Into<ApiError>>(
         &self,
         needed: impl Future<Output = Result<T, E>>,
@@ -223,11 +224,11 @@ impl Hold {
         }
     }
 
-    /// Waits for `proof` that the body is genuine, and remembers its sender for it. What is being checked cannot make
-    /// room: its bytes are in use until the check is over.
+    /// Waits for `proof` that the body is genuine, and records its sender as trusted. A body that is being checked
+    /// cannot be evicted: its bytes are in use until the check is over.
     ///
     /// # Errors
-    /// That of `proof`.
+    /// Returns any error of `proof`.
     pub(super) async fn proved<T, E: Into<ApiError>>(
         &self,
         proof: impl Future<Output = Result<T, E>>,
@@ -241,7 +242,7 @@ impl Hold {
         Ok(proved)
     }
 
-    /// Remembers who sent what is not genuine.
+    /// Records the sender as distrusted if the body is not genuine.
     fn judged<T, E: Into<ApiError>>(&self, outcome: Result<T, E>) -> ApiResult<T> {
         let outcome = outcome.map_err(Into::into);
         outcome.inspect_err(|error| {
@@ -251,7 +252,8 @@ impl Hold {
         })
     }
 
-    /// An answer that takes what the body took until it is written. Its reader has [`ANSWER_TIME`] for it.
+    /// Returns an answer that keeps the body's share of the budgets until it is written. The client has [`ANSWER_TIME`]
+    /// to read it.
     pub(super) fn answer(self, whole: Vec<u8>) -> Body {
         self.share.shrink_to(whole.len());
         if whole.len() <= PIECE {
@@ -283,7 +285,7 @@ impl From<NoRoom> for ApiError {
     }
 }
 
-/// For want of room, which the log tells of all such bodies together.
+/// Returns the error for a lack of room. The log reports all bodies refused for it together.
 fn put_off() -> ApiError {
     busy().of_many()
 }
@@ -293,10 +295,10 @@ fn busy() -> ApiError {
     ApiError::unavailable(message, RETRY_AFTER)
 }
 
-/// Refuses a body that is declared to have more than `limit` bytes.
+/// Refuses a body declared larger than `limit` bytes.
 ///
 /// # Errors
-/// 413
+/// Returns 413.
 pub(super) fn refuse_too_large(headers: &HeaderMap, limit: usize) -> ApiResult<()> {
     let declared = content_length(headers);
     if declared.is_some_and(|length| length > limit as u64) {
@@ -315,6 +317,9 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Refuses a body that is not declared as `application/json` (or `…+json`), whatever its parameters.
+///
+/// # Errors
+/// Returns 415.
 pub(super) fn require_json(headers: &HeaderMap) -> ApiResult<()> {
     let declared = headers
         .get(header::CONTENT_TYPE)
@@ -332,7 +337,10 @@ pub(super) fn require_json(headers: &HeaderMap) -> ApiResult<()> {
     }
 }
 
-/// Parses a JSON object. Neither the syntax error nor anything else repeats what was sent.
+/// Parses a JSON object. No error repeats what was sent.
+///
+/// # Errors
+/// Returns 400 if the body is not valid JSON, or not an object.
 pub(super) fn parse_object(body: &[u8]) -> ApiResult<Map<String, Value>> {
     let value: Value = serde_json::from_slice(body).map_err(|error| {
         ApiError::body_parsing(if body.is_empty() {

@@ -1,20 +1,21 @@
-//! How many bytes of bodies are under way, all connections together.
+//! Memory budget for request bodies, shared by all connections.
 //!
-//! A body of known length takes its whole [`Share`] before any of it is read. So whichever was begun can be read to its
-//! end, and a crowd does not use up everything with bodies none of which gets on. Until then it waits, which costs
-//! nothing but its connection, since what is not read is not sent either.
+//! A body of known length reserves its whole [`Share`] before any of it is read. Every body that has begun can
+//! therefore be read to its end, and a crowd cannot exhaust the budget with bodies none of which makes progress. Until
+//! then the body waits, which costs nothing but its connection: what is not read is not sent either.
 //!
-//! First come senders of better [`Standing`], then those who waited, the longer the more room they want, and the more
-//! bodies they, their network, and the range it is in have: in a flood of small bodies a larger one gets its turn, in a
-//! flood of large ones a small one need not wait, and a crowd waits for itself. Those that wait turn out what is being
-//! read of senders of worse standing at once, and of equal ones whatever comes too slowly, as soon as it does: all of
-//! it that they want the room of, in turn. So a sender of much waits for itself, a sender of little for nobody for
-//! long, and one that has proved itself for no stranger at all. A body that is whole is not turned out.
+//! Room is granted to senders of better [`Standing`] first. Among equals, the time waited counts against the room
+//! wanted and against the number of bodies that the client, its network and its range already hold. In a flood of small
+//! bodies a larger one gets its turn, in a flood of large ones a small one need not wait, and a crowd waits for itself.
+//! Waiting bodies evict bodies that are being read: those of senders of worse standing at once, and those of equal
+//! standing as soon as they are too slow, in turn until there is the room that they want. A sender of much therefore
+//! waits for itself, a sender of little does not wait long for anyone, and a proved sender never waits for a stranger.
+//! A complete body is never evicted.
 //!
-//! A body of unknown length takes more room as it comes, and may wait for that while it holds some. Whoever does so has
-//! to make room, as a slow one has, for whoever is first: so two of them never wait for each other for long. Those that
-//! were begun come before those that were not, the oldest first, and nobody wants more than all there is: so the first
-//! one always gets on.
+//! A body of unknown length reserves more room as it arrives, and may have to wait for that while it holds some. While
+//! it waits it can be evicted like a slow one, in favor of the first in line, so that no two such bodies wait for each
+//! other for long. Bodies that have begun come before those that have not, the oldest first, and none asks for more
+//! than the whole budget, so the first one always makes progress.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -32,40 +33,40 @@ mod room;
 mod shortage;
 mod state;
 
-/// The time that any body may take to come while equals wait for its room, and their wait before one that waits itself
-/// has to make room.
+/// Time that any body may take to arrive while equals wait for its room, and the time that those wait before a body
+/// that is itself waiting has to make room.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The bytes of a second that it may take beyond that: what has to be sent again, or waits for a round trip, is
-/// little, and whoever sends much sends it fast.
+/// Minimum rate of a body beyond [`GRACE`], in bytes per second. Retransmissions and round trips cost little, and a
+/// sender of much sends it fast.
 const RATE: u128 = 8 << 20;
 
-/// The longest wait of a body in all. Senders of webhooks wait 10 seconds for their answer, partners up to a minute.
+/// Longest total wait of a body. Senders of webhooks wait 10 seconds for their answer, partners up to a minute.
 const PATIENCE: Duration = Duration::from_secs(18);
 
-/// How many bodies wait at a time. With those that are read they leave some connections to others.
+/// Maximum number of bodies that wait at a time. Together with those being read they leave some connections to others.
 const MOST_WAITING: usize = 1536;
 
-/// The least time from one look for those that have to make room to the next, however much changes.
+/// Shortest pause between two searches for bodies to evict, however much changes.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Why there is no room.
+/// Reason for which no room was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoRoom {
     /// Others came first for too long.
     Late,
-    /// Too many wait.
+    /// Too many bodies are waiting.
     Crowded,
 }
 
-/// Whose a body is.
+/// Client that sends a body, and its standing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sender {
     pub(super) client: IpAddr,
     pub(super) standing: Standing,
 }
 
-/// A number of bytes that bodies share.
+/// Budget of bytes that bodies share.
 #[derive(Debug)]
 pub(super) struct Budget {
     total: usize,
@@ -73,16 +74,16 @@ pub(super) struct Budget {
     rate: u128,
     patience: Duration,
     state: Mutex<State>,
-    /// Whichever of those that wait has it looks for room for all of them.
+    /// Held by the one waiting body that searches for room on behalf of all of them.
     lookout: tokio::sync::Mutex<()>,
-    /// Somebody else waits or is read.
+    /// Notified when another body begins to wait or to be read.
     changed: Notify,
-    /// The size of its bodies, as the log has it.
+    /// Name for the size of the bodies in the log.
     size: &'static str,
     shortage: Shortage,
 }
 
-/// A body that is not whole yet.
+/// State of a body that is not complete yet.
 #[derive(Debug, Default)]
 struct Reading {
     arrived: AtomicUsize,
@@ -92,7 +93,7 @@ struct Reading {
     turn_out: Notify,
 }
 
-/// What one body holds of a [`Budget`]. Given back when dropped.
+/// Part of a [`Budget`] that one body holds. Released on drop.
 #[derive(Debug)]
 pub(super) struct Share {
     budget: Arc<Budget>,
@@ -101,7 +102,7 @@ pub(super) struct Share {
 }
 
 impl Budget {
-    /// `total` bytes for bodies of this size.
+    /// Creates a budget of `total` bytes for bodies of this size.
     pub(super) fn new(size: &'static str, total: usize) -> Arc<Self> {
         let budget = Self::of(total, GRACE, RATE, PATIENCE);
         Arc::new(Self { size, ..budget })
@@ -126,10 +127,10 @@ impl Budget {
         }
     }
 
-    /// Waits for room for a body.
+    /// Waits for room for a body of up to `bytes` bytes.
     ///
     /// # Errors
-    /// [`NoRoom`]
+    /// Returns [`NoRoom`] if others came first for too long, or if too many bodies are waiting.
     pub(super) async fn share(
         self: &Arc<Self>,
         sender: Sender,
@@ -140,7 +141,7 @@ impl Budget {
         let id = self
             .lock()
             .ask(self, sender, bytes, Arc::clone(&reading), go);
-        // Dropping it gives everything back from here on, whether it still waits or not.
+        // Dropping it releases everything from here on, whether it still waits or not.
         let share = Share {
             budget: Arc::clone(self),
             id,
@@ -150,7 +151,7 @@ impl Budget {
         Ok(share)
     }
 
-    /// Waits until there is room, and looks for it meanwhile.
+    /// Waits until there is room, searching for it in the meantime.
     async fn granted(&self, granted: oneshot::Receiver<()>) -> Result<(), NoRoom> {
         let granted = tokio::select! {
             biased;
@@ -161,7 +162,7 @@ impl Budget {
         granted.inspect_err(|why| self.shortage.refused(*why))
     }
 
-    /// Has whatever is too slow make room, as soon as it is. Does not end.
+    /// Evicts bodies as soon as they are too slow. Never returns.
     async fn look_out(&self) {
         let _one_does = self.lookout.lock().await;
         loop {
@@ -171,7 +172,7 @@ impl Budget {
             tokio::time::sleep(PAUSE).await;
             let changed = self.changed.notified();
             if let Some(next) = next {
-                // Either way it is looked again.
+                // The search is repeated either way.
                 let _ = tokio::time::timeout_at(next.into(), changed).await;
             } else {
                 changed.await;
@@ -185,27 +186,27 @@ impl Budget {
 }
 
 impl Share {
-    /// Notes that so many bytes of the body have come.
+    /// Records that `bytes` more bytes of the body have arrived.
     pub(super) fn arrived(&self, bytes: usize) {
         self.reading.arrived.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Ends when others need the room; whether because the body came too slowly. Does not end after
+    /// Waits until others need the room, and returns whether the body was too slow. Never returns after
     /// [`keep`](Self::keep).
     pub(super) async fn turned_out(&self) -> bool {
         loop {
             self.reading.turn_out.notified().await;
-            // It may have been allowed to stay since.
+            // The body may have been allowed to stay since.
             if self.reading.is_turned_out() {
                 return self.reading.is_slow.load(Ordering::Relaxed);
             }
         }
     }
 
-    /// Waits until the share has `bytes` in all. Meanwhile it may have to make room for others.
+    /// Waits until the share has `bytes` bytes in total. The body may be evicted while it waits.
     ///
     /// # Errors
-    /// [`NoRoom`], and the share is of no use any more.
+    /// Returns [`NoRoom`], after which the share can no longer be used.
     pub(super) async fn grow_to(&self, bytes: usize) -> Result<(), NoRoom> {
         let (go, granted) = oneshot::channel();
         self.reading.set_waiting(true);
@@ -215,10 +216,10 @@ impl Share {
         self.unless_turned_out(self.budget.granted(granted)).await
     }
 
-    /// Waits for room elsewhere. Meanwhile it may have to make room for others.
+    /// Waits for room elsewhere. The body may be evicted while it waits.
     ///
     /// # Errors
-    /// [`NoRoom`], and that of `elsewhere`.
+    /// Returns [`NoRoom`] if the body is evicted, and any error of `elsewhere`.
     pub(super) async fn while_waiting<T>(
         &self,
         elsewhere: impl Future<Output = Result<T, NoRoom>>,
@@ -241,19 +242,19 @@ impl Share {
         }
     }
 
-    /// The body does not make room after all: the rest of it came.
+    /// Cancels an eviction: the rest of the body has arrived.
     pub(super) fn stay(&self) {
         self.reading.is_turned_out.store(false, Ordering::Relaxed);
     }
 
-    /// From here on the share is not taken away: the body is whole, and only waits for this server.
+    /// Protects the share from eviction from here on: the body is complete and only waits for this server.
     pub(super) fn keep(&self) {
         if let Some(held) = self.budget.lock().held.get_mut(&self.id) {
             held.reading = None;
         }
     }
 
-    /// Gives back what exceeds `bytes`.
+    /// Releases what exceeds `bytes`.
     pub(super) fn shrink_to(&self, bytes: usize) {
         let mut state = self.budget.lock();
         state.release(self.id, bytes, &self.budget);

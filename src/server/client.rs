@@ -1,4 +1,4 @@
-//! Who a request comes from: the peer of its connection, or whoever the proxies that the operator trusts say.
+//! Client of a request: the peer of the connection, or the address that trusted proxies report.
 //!
 //! Sources: RFC 7239 (`Forwarded`), and for `X-Forwarded-For` the order that every proxy keeps: each appends the
 //! address that it was reached from.
@@ -11,32 +11,33 @@ use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap};
 use ipnet::IpNet;
 
-/// The most bytes of one header's values that are looked at, and the most proxies in a row. Of longer chains the
-/// nearest trusted hop counts.
+/// Maximum number of bytes in one header's values, and of proxies in a row. A longer chain is not read: its client is
+/// unclear.
 const MAX_CHAIN: usize = 4 << 10;
 const MAX_HOPS: usize = 32;
 
-/// What unclear clients are counted by, with the proxy in its lower half: in a network from which nothing ever comes
-/// (`100::/64`, RFC 6666).
+/// Network of the addresses that unclear clients are counted by, with the proxy in the lower half. Nothing is ever sent
+/// from it (`100::/64`, RFC 6666).
 const UNCLEAR: u128 = 0x0100 << 112;
 
-/// The proxies whose word on who their client is counts. Cheap to clone.
+/// Proxies that are trusted to report their clients. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedProxies(Arc<[IpNet]>);
 
 impl TrustedProxies {
-    /// Proxies with addresses in these networks.
+    /// Creates a set of the proxies with addresses in these networks.
     pub fn new(networks: Vec<IpNet>) -> Self {
         Self(networks.into())
     }
 
-    /// Whether the proxy at this address is trusted.
+    /// Returns whether the proxy at this address is trusted.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Reads what the trusted proxies in front of this server say of a request that `peer` sent.
+    /// Determines the client of a request that `peer` sent, from the headers of the trusted proxies in front of this
+    /// server.
     pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Client {
         let peer = peer.to_canonical();
         let forwarded = Chain::of(headers, "forwarded", forwarded_hops);
@@ -48,8 +49,8 @@ impl TrustedProxies {
                 is_clear: true,
                 forwarded: None,
             },
-            // A proxy maintains one of the headers and passes the other one on as the client sent it, and nothing
-            // says which. Where they contradict each other, neither is believed.
+            // A proxy maintains one of the headers and passes the other one on as the client sent it, and nothing tells
+            // which. If they contradict each other, neither is believed.
             (Some(one), Some(other)) if one.whom() != other.whom() => Client {
                 address: peer,
                 is_clear: false,
@@ -59,7 +60,8 @@ impl TrustedProxies {
         }
     }
 
-    /// From the right: each hop was appended by the one before it, so it counts as long as that one is trusted.
+    /// Walks the chain from the right: each hop was appended by the one to its right, and counts as long as that one is
+    /// trusted.
     fn walk(&self, peer: IpAddr, chain: &Chain) -> Client {
         let mut address = peer;
         let mut is_clear = true;
@@ -67,12 +69,12 @@ impl TrustedProxies {
         while self.contains(address) {
             match hops.next() {
                 Some(Some(hop)) => address = *hop,
-                // What cannot be read is not believed, and stands for anybody.
+                // An unreadable hop is not believed, and may stand for anybody.
                 Some(None) => {
                     is_clear = false;
                     break;
                 }
-                // The nearest proxy, for itself.
+                // The nearest proxy sent the request itself.
                 None => break,
             }
         }
@@ -84,31 +86,32 @@ impl TrustedProxies {
     }
 }
 
-/// Who sent a request.
+/// Client that sent a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Client {
-    /// The address nearest to the client that a trusted proxy vouches for; without proxies, the connection's.
+    /// Address nearest to the client that a trusted proxy vouches for, or the peer's if there is no proxy.
     pub(super) address: IpAddr,
-    /// Whether it is the client's own, and not that of a proxy of whose client nothing is known.
+    /// `false` if the address is that of a proxy whose client is unknown.
     is_clear: bool,
-    /// The first address that the client itself forwards, in front of what trusted proxies appended.
+    /// First address that the client itself forwards, in front of those that trusted proxies appended.
     pub(super) forwarded: Option<IpAddr>,
 }
 
 impl Client {
-    /// The client of a request that [`serve`](super::serve) has accepted.
+    /// Returns the client of a request that [`serve`](super::serve) has accepted.
     pub(super) fn of(extensions: &Extensions) -> Option<Self> {
         extensions.get().copied()
     }
 
-    /// What limits and budgets count the sender of a request by.
+    /// Returns the address that limits and budgets count the sender of a request by.
     pub(super) fn counted(parts: &Parts) -> IpAddr {
         let client = Self::of(&parts.extensions);
         client.map_or(IpAddr::from([0; 4]), Self::counted_by)
     }
 
-    /// What limits and budgets count this client by. All that are unclear behind a proxy are one, and it is not the
-    /// proxy: what that one sends by itself, and whoever it stands for, is none of theirs.
+    /// Returns the address that limits and budgets count this client by. All unclear clients behind a proxy share one.
+    /// It differs from the proxy's own, so that they do not share its standing and limits, nor those of the clients it
+    /// reports.
     pub(super) fn counted_by(self) -> IpAddr {
         let counted = counted_as(self.address);
         if self.is_clear {
@@ -135,12 +138,13 @@ impl fmt::Display for Client {
     }
 }
 
-/// Whether this is what clients are counted by of whom nothing is known.
+/// Returns whether an address is one that unclear clients are counted by.
 pub(super) fn is_unclear(counted: IpAddr) -> bool {
     matches!(counted, IpAddr::V6(v6) if u128::from(v6) >> 64 == UNCLEAR >> 64)
 }
 
-/// What one client is counted by: its address, or for IPv6 the network of 64 bits that one subscriber has at least.
+/// Returns the address that a client is counted by: its own, or for IPv6 its /64 network, the least that a subscriber
+/// has.
 pub(super) fn counted_as(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
@@ -151,7 +155,7 @@ pub(super) fn counted_as(address: IpAddr) -> IpAddr {
     }
 }
 
-/// What one header says, the first hop first. `None` is a hop that is no address.
+/// Hops that one header lists, the first one first. `None` stands for a hop that is not an address.
 struct Chain {
     hops: Vec<Option<IpAddr>>,
 }
@@ -173,7 +177,7 @@ impl Chain {
                 _ => hops.push(None),
             }
             if length > MAX_CHAIN || hops.len() > MAX_HOPS {
-                // Nobody is to choose which part of an overlong chain is read.
+                // The client must not be able to choose which part of an overlong chain is read.
                 return Some(Self { hops: vec![None] });
             }
         }
@@ -181,12 +185,12 @@ impl Chain {
     }
 }
 
-/// `X-Forwarded-For: 203.0.113.7, 10.0.0.1`
+/// Parses `X-Forwarded-For: 203.0.113.7, 10.0.0.1`.
 fn address_hops(text: &str, hops: &mut Vec<Option<IpAddr>>) {
     hops.extend(text.split(',').map(|hop| address(hop.trim())));
 }
 
-/// `Forwarded: for=203.0.113.7;proto=https, for="[2001:db8::1]:4711"` (RFC 7239, section 4)
+/// Parses `Forwarded: for=203.0.113.7;proto=https, for="[2001:db8::1]:4711"` (RFC 7239, section 4).
 fn forwarded_hops(text: &str, hops: &mut Vec<Option<IpAddr>>) {
     hops.extend(unquoted_split(text, b',').map(|element| {
         let mut pairs = unquoted_split(element, b';');
@@ -200,7 +204,7 @@ fn forwarded_hops(text: &str, hops: &mut Vec<Option<IpAddr>>) {
     }));
 }
 
-/// Splits at a separator that stands outside of quotes. A quotation that does not end reaches to the end.
+/// Splits at separators outside of quotes. An unterminated quotation extends to the end of the text.
 fn unquoted_split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |c: char| {
@@ -214,7 +218,7 @@ fn unquoted_split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
     })
 }
 
-/// An address with or without port, of IPv6 with or without brackets.
+/// Parses an address with or without a port, for IPv6 with or without brackets.
 fn address(text: &str) -> Option<IpAddr> {
     let bracketed = text
         .strip_prefix('[')
@@ -282,15 +286,15 @@ mod tests {
             ("[2001:db8::7]", "2001:db8::7"),
             ("[2001:db8::7]:4711", "2001:db8::7"),
             ("::ffff:198.51.100.1", "198.51.100.1"),
-            // What the client wrote stands to the left of what the proxy appended.
+            // The client's own entries stand to the left of those that proxies appended.
             ("192.0.2.66, 198.51.100.1", "198.51.100.1"),
             ("10.1.1.1, 198.51.100.1", "198.51.100.1"),
             // Two proxies in a row.
             ("192.0.2.66, 198.51.100.1, 10.0.0.2", "198.51.100.1"),
             ("192.0.2.66,198.51.100.1,10.0.0.3,10.0.0.2", "198.51.100.1"),
-            // All of them trusted: the first one asked by itself.
+            // All of them are trusted: the first one sent the request itself.
             ("10.0.0.9, 10.0.0.2", "10.0.0.9"),
-            // Nothing that can be read: the proxy itself is all that is known.
+            // Nothing readable: the proxy itself is all that is known.
             ("", "10.0.0.1"),
             ("unknown", "10.0.0.1"),
             ("198.51.100.1, _hidden", "10.0.0.1"),
@@ -345,12 +349,12 @@ mod tests {
         assert_eq!(seen("10.0.0.1", &smuggled), "10.0.0.1");
     }
 
-    /// Else whoever makes up a header would be the proxy, with what that has shown and may.
+    /// Otherwise anybody could pass for the proxy by forging a header, and share its standing and limits.
     #[test]
     fn whoever_is_unclear_is_not_the_proxy() {
         let proxy = whole("10.0.0.1", &[]);
         assert_eq!(proxy.to_string(), "10.0.0.1");
-        // Nothing but proxies: what the first of them asks by itself.
+        // Nothing but proxies: the first of them sent the request itself.
         for own in [
             vec![],
             vec![(XFF, "10.0.0.1")],
@@ -373,7 +377,7 @@ mod tests {
             assert_ne!(client.counted_by(), proxy.counted_by(), "{headers:?}");
             assert!(is_unclear(client.counted_by()), "{headers:?}");
         }
-        // Each proxy has its own.
+        // Each proxy has its own address for unclear clients.
         let bogus = [(XFF, "bogus")];
         let counted = |peer: &str| whole(peer, &bogus).counted_by();
         assert_ne!(counted("10.0.0.1"), counted("10.0.0.2"));
@@ -397,7 +401,7 @@ mod tests {
     fn what_the_caller_forwards_stands_before_what_proxies_append() {
         let forwarded = |peer: &str, value: &str| client(peer, &[(XFF, value)]).1;
         let some = |text: &str| Some(text.to_owned());
-        // Without a proxy everything is the caller's.
+        // Without a proxy the caller wrote the whole header.
         assert_eq!(forwarded("203.0.113.9", "192.0.2.7"), some("192.0.2.7"));
         assert_eq!(
             forwarded("203.0.113.9", "192.0.2.7, 10.9.9.9"),

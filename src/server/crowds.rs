@@ -1,16 +1,16 @@
-//! How much each client has of something, its network, and the range that the network is in.
+//! Numbers of bodies and bytes per client, per network, and per range of networks.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::standing::{network, range};
 
-/// How many bodies of a network, and of a range of networks, count as much as one of a client. Whoever has an
-/// address has few others of its network at the same time, and a crowd that rents addresses has them side by side.
+/// Number of bodies of a network, and of a range of networks, that count as much as one of the client itself. An
+/// ordinary client has few others in its network at the same time; a crowd that rents addresses has them side by side.
 const OF_NETWORK: u32 = 8;
 const OF_RANGE: u32 = 32;
 
-/// Bodies and bytes, by whose they are.
+/// Bodies and bytes counted by client, network and range.
 #[derive(Debug, Default)]
 pub(super) struct Crowds(HashMap<(Width, IpAddr), Part>);
 
@@ -21,7 +21,7 @@ enum Width {
     Range,
 }
 
-/// What one of them has.
+/// Bodies and bytes of one client, network or range.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) bodies: u32,
@@ -38,7 +38,7 @@ impl Crowds {
         }
     }
 
-    /// Takes a body of this client away, with what is left of its bytes.
+    /// Removes a body of this client, together with its remaining `bytes`.
     pub(super) fn remove(&mut self, client: IpAddr, bytes: usize) {
         for who in widths(client) {
             if let Some(part) = self.0.get_mut(&who) {
@@ -51,7 +51,7 @@ impl Crowds {
         }
     }
 
-    /// Changes the bytes of a body of this client.
+    /// Changes the size of a body of this client, in bytes.
     pub(super) fn resize(&mut self, client: IpAddr, before: usize, after: usize) {
         for who in widths(client) {
             if let Some(part) = self.0.get_mut(&who) {
@@ -60,24 +60,24 @@ impl Crowds {
         }
     }
 
-    /// Returns what this client has.
+    /// Returns the bodies and bytes of this client.
     pub(super) fn of_client(&self, client: IpAddr) -> Part {
         self.of((Width::Client, client))
     }
 
-    /// Returns how many bodies this client has by its own and its neighbors' account.
+    /// Returns the number of bodies that the client is charged with: its own, and a part of its neighbors'.
     pub(super) fn weight(&self, client: IpAddr) -> u32 {
         let [range, network, own] = self.counts(client);
         own + network / OF_NETWORK + range / OF_RANGE
     }
 
-    /// Returns how many bodies there are of the client's range, of its network, and of itself.
+    /// Returns the numbers of bodies of the client's range, of its network, and of the client itself.
     pub(super) fn counts(&self, client: IpAddr) -> [u32; 3] {
         let [own, network, range] = widths(client).map(|who| self.of(who).bodies);
         [range, network, own]
     }
 
-    /// Returns everything that clients have, added up.
+    /// Returns the sum over all clients.
     #[cfg(test)]
     pub(super) fn total(&self) -> Part {
         let mut total = Part::default();

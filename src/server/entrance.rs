@@ -1,4 +1,4 @@
-//! What is answered before the API is there: that the program lives, and what it waits for.
+//! Answers before the API is available: health, and the reason for the wait.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use axum::routing::get;
 use super::api::health;
 use super::error::ApiError;
 
-/// When to come again.
+/// Value of `Retry-After` before the API is available.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 const WAITING: &str = "The server is starting and waits for its database. Try again later.";
@@ -21,11 +21,11 @@ const FULL: &str =
     "The server is starting and waits for room: its database's disk is full. Try again later.";
 const MIGRATING: &str = "The database is migrating to the schema of this version. Try again later.";
 
-/// Why there is no API yet.
+/// Message that explains why there is no API yet.
 type Reason = Arc<Mutex<&'static str>>;
 
-/// Where every request goes: to the API once there is one, and before that to an answer which says that there is
-/// none yet. Cheap to clone.
+/// Router in front of the API: passes requests to the API once it is available, and answers that it is not until then.
+/// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Entrance(Arc<Inner>);
 
@@ -61,12 +61,12 @@ impl From<Router> for Entrance {
 }
 
 impl Entrance {
-    /// Has everybody told that the database is being migrated, rather than that it is waited for.
+    /// Makes every answer say that the database is being migrated, instead of that the server waits for it.
     pub fn migrating(&self) {
         self.tell(MIGRATING);
     }
 
-    /// Has everybody told that the database's disk is full.
+    /// Makes every answer say that the database's disk is full.
     pub fn lacks_room(&self) {
         self.tell(FULL);
     }
@@ -75,9 +75,9 @@ impl Entrance {
         *self.0.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
-    /// Lets requests in, those on connections that are there already too.
+    /// Opens the API to requests, including those on connections that already exist.
     pub fn open(&self, api: Router) {
-        // There is one API only.
+        // There is only one API.
         let _ = self.0.api.set(api);
     }
 
@@ -91,7 +91,7 @@ async fn not_yet(State(reason): State<Reason>) -> ApiError {
     ApiError::unavailable(message, RETRY_AFTER)
 }
 
-/// As every other answer.
+/// Adds the headers that every other answer has.
 async fn guarded(mut response: Response) -> Response {
     let headers = response.headers_mut();
     let nosniff = HeaderValue::from_static("nosniff");

@@ -1,4 +1,4 @@
-//! What every refused or failed request is answered with: one JSON shape, never the input.
+//! Error responses for refused and failed requests: one JSON shape, which never repeats the input.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use serde_json::{Value, json};
 use crate::respond::RespondError;
 use crate::store::{StoreError, WhyInvalid};
 
-/// The header that repeats the code. Stack Auth's SDK looks for it first.
+/// Header that repeats the error code. Stack Auth's SDK checks it first.
 const KNOWN_ERROR: HeaderName = HeaderName::from_static("x-stack-known-error");
 
-/// The same under the name that the SDK uses since its product is called Hexclave.
+/// Same header under the name that the SDK has used since its product was renamed to Hexclave.
 const KNOWN_ERROR_HEXCLAVE: HeaderName = HeaderName::from_static("x-hexclave-known-error");
 
-/// An answer that is no success: status, code, a sentence for people, and details for programs.
+/// Error response: status, code, a sentence for people, and details for programs.
 ///
-/// Codes and sentences that Stack Auth has too are the same as there, so that its SDK raises the errors
-/// its users know. No part of an error may repeat what the caller sent: it could be a key.
+/// Codes and sentences that Stack Auth has too are identical, so that its SDK raises the errors that its users know. No
+/// part of an error may repeat what the caller sent: it could be a key.
 #[derive(Debug, Clone)]
 pub struct ApiError {
     status: StatusCode,
@@ -32,7 +32,7 @@ pub struct ApiError {
     is_of_many: bool,
 }
 
-/// Marks the response to a request of which the log tells together with others.
+/// Marker for responses that the log reports in a summary rather than one by one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OfMany;
 
@@ -40,7 +40,7 @@ pub(super) struct OfMany;
 pub type ApiResult<T> = Result<T, ApiError>;
 
 impl ApiError {
-    /// An error without details.
+    /// Creates an error without details.
     pub fn new(
         status: StatusCode,
         code: &'static str,
@@ -56,53 +56,53 @@ impl ApiError {
         }
     }
 
-    /// The status that it is answered with.
+    /// Returns the HTTP status of the response.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// The same error with details for programs.
+    /// Adds details for programs.
     #[must_use]
     pub fn with_details(mut self, details: Value) -> Self {
         self.details = Some(details);
         self
     }
 
-    /// The same error with a `Retry-After` header, in whole seconds and at least one.
+    /// Adds a `Retry-After` header, in whole seconds and at least one.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
-    /// The same error of a request of which the log tells together with others: by itself it is no fault.
+    /// Marks the error as one that the log reports in a summary: on its own it is not a fault.
     #[must_use]
     pub(super) fn of_many(mut self) -> Self {
         self.is_of_many = true;
         self
     }
 
-    /// 400: something in the body or the query is not as it has to be. `field` is one of our own names.
+    /// Creates a 400 error: a field of the body, or a query parameter, is invalid. `field` is a name of the API.
     pub fn schema(field: &str, problem: &str) -> Self {
         Self::schema_without_field(format!("`{field}` {problem}."))
             .add_detail("field", json!(field))
     }
 
-    /// 400: the body or the query as a whole is not as it has to be.
+    /// Creates a 400 error: the body or the query as a whole is invalid.
     pub fn schema_without_field(message: impl Into<Cow<'static, str>>) -> Self {
         let message = message.into();
         let details = json!({ "message": message });
         Self::new(StatusCode::BAD_REQUEST, "SCHEMA_ERROR", message).with_details(details)
     }
 
-    /// 400: the body could not be read or is no JSON.
+    /// Creates a 400 error: the body could not be read or is not valid JSON.
     pub fn body_parsing(message: impl Into<Cow<'static, str>>) -> Self {
         let message = message.into();
         let details = json!({ "message": message });
         Self::new(StatusCode::BAD_REQUEST, "BODY_PARSING_ERROR", message).with_details(details)
     }
 
-    /// 408: the client began a body and did not go on.
+    /// Creates a 408 error: the body took too long to arrive.
     pub fn body_timeout() -> Self {
         Self::new(
             StatusCode::REQUEST_TIMEOUT,
@@ -111,7 +111,7 @@ impl ApiError {
         )
     }
 
-    /// 413: the body is larger than `limit` bytes.
+    /// Creates a 413 error: the body is larger than `limit` bytes.
     pub fn body_too_large(limit: usize) -> Self {
         let message =
             format!("The body is larger than {limit} bytes, the most this endpoint takes.");
@@ -119,7 +119,7 @@ impl ApiError {
             .with_details(json!({ "limit_bytes": limit }))
     }
 
-    /// 415: the body is not declared as what this endpoint reads.
+    /// Creates a 415 error: the body is not declared with the content type that the endpoint reads.
     pub fn media_type(expected: &str) -> Self {
         let message = format!("Send the body with the header `content-type: {expected}`.");
         Self::new(
@@ -130,7 +130,7 @@ impl ApiError {
         .with_details(json!({ "expected": expected }))
     }
 
-    /// 404: no such key in the caller's project.
+    /// Creates a 404 error: there is no such key in the caller's project.
     pub fn api_key_not_found() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -139,7 +139,7 @@ impl ApiError {
         )
     }
 
-    /// 401: the key's time is over.
+    /// Creates a 401 error: the key has expired.
     pub fn api_key_expired() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,
@@ -148,7 +148,7 @@ impl ApiError {
         )
     }
 
-    /// 401: the key was revoked.
+    /// Creates a 401 error: the key was revoked.
     pub fn api_key_revoked() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,
@@ -157,7 +157,7 @@ impl ApiError {
         )
     }
 
-    /// 400: a team's key where a user's belongs, or the other way round.
+    /// Creates a 400 error: the key belongs to a team where a user's is expected, or the other way round.
     pub fn wrong_api_key_type(expected: &str, actual: &str) -> Self {
         let message = format!(
             "This endpoint is for {expected} API keys, but a {actual} API key was provided."
@@ -166,7 +166,7 @@ impl ApiError {
             .with_details(json!({ "expected_type": expected, "actual_type": actual }))
     }
 
-    /// 400: nobody can revoke a public key by reporting it.
+    /// Creates a 400 error: public keys cannot be revoked by reporting them.
     pub fn public_api_key_cannot_be_revoked() -> Self {
         Self::new(
             StatusCode::BAD_REQUEST,
@@ -175,7 +175,7 @@ impl ApiError {
         )
     }
 
-    /// 404: no such thing, or none that the caller may see.
+    /// Creates a 404 error: the object does not exist, or the caller may not see it.
     pub fn not_found(what: &'static str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -184,7 +184,7 @@ impl ApiError {
         )
     }
 
-    /// 429: too many requests from one client.
+    /// Creates a 429 error: too many requests from one client.
     pub fn rate_limited(wait: Duration) -> Self {
         Self::new(
             StatusCode::TOO_MANY_REQUESTS,
@@ -194,7 +194,7 @@ impl ApiError {
         .with_retry_after(wait)
     }
 
-    /// 429: too many requests with one token.
+    /// Creates a 429 error: too many requests with one token.
     pub fn too_many_of_one_token(wait: Duration) -> Self {
         Self::new(
             StatusCode::TOO_MANY_REQUESTS,
@@ -204,7 +204,7 @@ impl ApiError {
         .with_retry_after(wait)
     }
 
-    /// 503: something this needs is down; the sender should try again.
+    /// Creates a 503 error: a dependency is unavailable, and the request should be repeated after `wait`.
     pub fn unavailable(message: impl Into<Cow<'static, str>>, wait: Duration) -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -214,7 +214,7 @@ impl ApiError {
         .with_retry_after(wait)
     }
 
-    /// 500: a fault of the program. What happened is in its log, under the request's identifier.
+    /// Creates a 500 error: a fault of the program. The cause is in its log, under the request's identifier.
     pub fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -264,7 +264,7 @@ impl From<Arc<StoreError>> for ApiError {
 }
 
 impl From<&StoreError> for ApiError {
-    /// The cause goes to the log; what it says of paths and servers is nobody else's business.
+    /// Logs the cause instead of returning it: callers must not learn about paths and servers.
     fn from(error: &StoreError) -> Self {
         match error {
             StoreError::Cursor => Self::schema("cursor", "is not one that this list gave out"),
@@ -288,7 +288,7 @@ impl From<&StoreError> for ApiError {
     }
 }
 
-/// What may be told to everybody about a database that cannot be used.
+/// Returns the public message for a database that cannot be used.
 fn unavailable_because(error: &StoreError) -> &'static str {
     match error {
         StoreError::NotMigrated { .. } => {
@@ -331,7 +331,7 @@ impl IntoResponse for ApiError {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         if self.status == StatusCode::UNAUTHORIZED && self.code.starts_with("ACCESS_TOKEN") {
-            // RFC 9110, 11.6.1: a 401 for lack of authentication names the scheme.
+            // RFC 9110, section 11.6.1: a 401 for lack of authentication names the scheme.
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response

@@ -1,5 +1,5 @@
-//! The fields of a JSON body, taken one by one: each is checked as it is taken, and what is left over at
-//! the end was never asked for. Errors name the field and the remedy, never the value.
+//! Fields of a JSON body, taken one by one. Each is checked as it is taken, and those left at the end are unknown ones.
+//! Errors name the field and the remedy, never the value.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -8,10 +8,10 @@ use super::error::{ApiError, ApiResult};
 use crate::keyformat::KeyValue;
 use crate::scan::Redactor;
 
-/// The last millisecond that is accepted as a time: the end of the year 9999, as far as RFC 3339 goes.
+/// Last millisecond since 1970 that is accepted as a time: close to the end of the year 9999, the last of RFC 3339.
 const LAST_MILLIS: i64 = 253_402_207_200_000 - 1;
 
-/// The fields of a body that have not been taken yet.
+/// Fields of a body that have not been taken yet.
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
     left: Map<String, Value>,
@@ -19,7 +19,7 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Fields of a parsed body; texts among them are checked with `redactor`.
+    /// Creates the fields of a parsed body. Texts among them are checked with `redactor`.
     pub(super) fn new(body: Map<String, Value>, redactor: &'a Redactor) -> Self {
         Self {
             left: body,
@@ -27,7 +27,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A field in which a key is expected. It goes into a `KeyValue` at once.
+    /// Takes a key, which is moved into a `KeyValue` at once.
     pub(super) fn key(&mut self, name: &str) -> ApiResult<KeyValue> {
         match self.left.get_mut(name).map(Value::take) {
             Some(Value::String(text)) if !text.is_empty() => {
@@ -40,13 +40,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A text that has to be there.
+    /// Takes a required text, checked as in [`Fields::text`].
     pub(super) fn required_text(&mut self, name: &str, longest: usize) -> ApiResult<String> {
         self.text(name, longest)?
             .ok_or_else(|| ApiError::schema(name, "is required"))
     }
 
-    /// A text that may be absent, of 1 to `longest` characters, free of control characters and of keys.
+    /// Takes an optional text of 1 to `longest` characters, free of control characters and of keys.
     pub(super) fn text(&mut self, name: &str, longest: usize) -> ApiResult<Option<String>> {
         match self.left.remove(name) {
             None => Ok(None),
@@ -58,8 +58,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A text that is cleaned before it is stored and may therefore have anything in it; absent and
-    /// `null` are the same.
+    /// Takes an optional text that is cleaned before it is stored, and may therefore contain anything. `null` counts as
+    /// absent.
     pub(super) fn uncleaned_text(&mut self, name: &str) -> ApiResult<Option<String>> {
         match self.left.remove(name) {
             None | Some(Value::Null) => Ok(None),
@@ -68,7 +68,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// `true` or `false`, or absent.
+    /// Takes an optional `true` or `false`.
     pub(super) fn flag(&mut self, name: &str) -> ApiResult<Option<bool>> {
         match self.left.remove(name) {
             None => Ok(None),
@@ -77,7 +77,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A whole number of at least 0, or absent.
+    /// Takes an optional whole number of at least 0.
     pub(super) fn count(&mut self, name: &str) -> ApiResult<Option<u64>> {
         match self.left.remove(name) {
             None => Ok(None),
@@ -88,7 +88,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A time in milliseconds since 1970, `null`, or absent: three different things.
+    /// Takes an optional time in milliseconds since 1970, or `null`. The three cases have different meanings.
     #[expect(
         clippy::option_option,
         reason = "absent, null and a time are three things"
@@ -110,7 +110,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A list of texts, each as in [`Fields::text`]; empty when absent.
+    /// Takes a list of at most `most` texts, each checked as in [`Fields::text`]. Returns an empty list if it is
+    /// absent.
     pub(super) fn texts(
         &mut self,
         name: &str,
@@ -138,7 +139,7 @@ impl<'a> Fields<'a> {
             .collect()
     }
 
-    /// Refuses the body if it has a field that nobody asked for.
+    /// Refuses the body if it has an unknown field.
     pub(super) fn finish(self) -> ApiResult<()> {
         match self.left.keys().next() {
             None => Ok(()),
@@ -174,7 +175,7 @@ pub(super) fn check_text(
     Ok(())
 }
 
-/// 400 for a name that is not one of ours. It is repeated only if it cannot be a key.
+/// Returns 400 for an unknown name. The name is only repeated if it cannot be a key.
 pub(super) fn unknown_name(redactor: &Redactor, name: &str, what: &str) -> ApiError {
     let harmless = name.len() <= 64
         && name
@@ -190,9 +191,10 @@ pub(super) fn unknown_name(redactor: &Redactor, name: &str, what: &str) -> ApiEr
     }
 }
 
-/// JavaScript has one kind of number, and some clients send whole ones as `1.0` or `1e3`.
+/// Returns a whole number as an integer. JavaScript has a single number type, and some clients send whole numbers as
+/// `1.0` or `1e3`.
 fn whole_number(value: &Value) -> Option<i64> {
-    /// The largest integer up to which every `f64` is exact (ECMA-262, `Number.MAX_SAFE_INTEGER`).
+    /// Largest integer up to which every `f64` is exact (ECMA-262, `Number.MAX_SAFE_INTEGER`).
     const LARGEST_EXACT: f64 = 9_007_199_254_740_991.0;
     value.as_i64().or_else(|| {
         let number = value.as_f64()?;

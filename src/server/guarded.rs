@@ -1,4 +1,4 @@
-//! A connection whose client has to keep pace.
+//! Connection whose client has to keep pace.
 
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
@@ -13,21 +13,21 @@ use tokio::time::{Instant, Sleep};
 
 use super::pulse::Pulse;
 
-/// How often it is looked at whether answers are read, and how much of them has to have been since.
+/// Interval at which it is checked that answers are read, and the minimum number of bytes read in one.
 const WINDOW: Duration = Duration::from_secs(20);
 const PACE: usize = 8 << 10;
 
-/// How much the operating system keeps of what is not read yet, in bytes. It decides when a client that does not
-/// read is noticed.
+/// Size of the operating system's send buffer, in bytes. It determines how soon a client that does not read is noticed.
 const SEND_BUFFER: usize = 128 << 10;
 
-/// How much of what a client still sends is thrown away after the last answer, and for how long. A client that is
-/// cut off while it sends sees a broken connection instead of the answer (RFC 9112, section 9.6).
+/// Maximum number of bytes that are discarded after the last answer while the client goes on sending, and the time
+/// limit for it. A client that is cut off while it sends sees a broken connection instead of the answer (RFC 9112,
+/// section 9.6).
 const LINGER: usize = 32 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(5);
 
-/// A TCP connection that ends with an error when its client takes nothing of what is written to it, and that is
-/// closed as RFC 9112 has it.
+/// TCP connection that fails when its client does not read what is written to it, and that is closed as RFC 9112,
+/// section 9.6 demands.
 #[derive(Debug)]
 pub(super) struct Guarded {
     stream: TcpStream,
@@ -35,12 +35,12 @@ pub(super) struct Guarded {
     stalled: Option<Stalled>,
     window: Duration,
     lingering: Lingering,
-    /// Whoever lingers, of all connections.
+    /// Permits to linger, shared by all connections.
     lingerers: Arc<Semaphore>,
     at_end: bool,
 }
 
-/// A write that the client does not let through.
+/// Write that is blocked by the client.
 #[derive(Debug)]
 struct Stalled {
     until: Pin<Box<Sleep>>,
@@ -62,7 +62,7 @@ impl Guarded {
     pub(super) fn new(stream: TcpStream, pulse: Arc<Pulse>, lingerers: Arc<Semaphore>) -> Self {
         // Answers are small and complete: waiting to fill a packet would only delay them.
         let _ = stream.set_nodelay(true);
-        // Where that is not possible the client has more time.
+        // If this is not possible, the client merely has more time.
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER);
         Self {
             stream,
@@ -75,7 +75,7 @@ impl Guarded {
         }
     }
 
-    /// Notes how a write of `length` bytes went.
+    /// Records the outcome of a write of `length` bytes.
     fn written(
         &mut self,
         cx: &mut Context<'_>,
@@ -118,7 +118,7 @@ impl Guarded {
         Poll::Pending
     }
 
-    /// Throws away what still comes.
+    /// Discards what still arrives.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 8 << 10];
         while let Lingering::Now { until, left, .. } = &mut self.lingering {
@@ -209,7 +209,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
-    /// A guarded connection that gives its client so long, and the client.
+    /// Returns a guarded connection with this window, and its client.
     async fn pair(window: Duration) -> (Guarded, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,8 +1,8 @@
-//! What is kept of the heads of requests, and how much all of them may take.
+//! Memory kept for the heads of requests, and its budget.
 //!
-//! A head is kept while its body is waited for, which may take long and on every connection there is. So it shrinks to
-//! what is looked at before anything waits: a few headers of it, by themselves, without the buffer that it came in.
-//! What is large even then shares a budget; nothing that is meant well has so much.
+//! A head is kept while its body is awaited, which may take long and happen on every connection at once. Before
+//! anything waits, a head is therefore reduced to the few headers that are used, copied out of the buffer that they
+//! arrived in. Heads that are large even then share a budget; no legitimate request has one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,21 +12,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::{ApiError, ApiResult};
 
-/// The most bytes of a head, and the most headers. Of forges it has less than 4 KiB and 40.
+/// Maximum size of a head in bytes, and maximum number of headers. Forges send less than 4 KiB and 40 headers.
 pub(super) const MAX_HEAD: usize = 8 << 10;
 pub(super) const MAX_HEADERS: usize = 64;
 
-/// The most that one head keeps without a share of the budget, in bytes.
+/// Maximum number of bytes that a head may keep without a share of the budget.
 const ORDINARY: usize = 2 << 10;
 
-/// The most bytes of larger ones that are kept at a time: of anybody, and more of clients that proved themselves.
+/// Maximum number of bytes kept of larger heads at a time: from any client, and in addition from clients that proved
+/// themselves.
 const OF_ANYBODY: usize = 3 << 20;
 const OF_KNOWN: usize = 1 << 20;
 
-/// The wait before a client whose head was too much may try again.
+/// Value of `Retry-After` when there is no room for a head.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// The headers that anything looks at, besides those that are read while a head is received.
+/// Headers that are used, besides those that are read while the head is received.
 const KEPT: [&str; 34] = [
     "authorization",
     "content-length",
@@ -64,8 +65,8 @@ const KEPT: [&str; 34] = [
     "x-stack-secret-server-key",
 ];
 
-/// Makes the headers few: only those that are looked at, among them `configured` ones, the first of each name, and
-/// nothing that shares a buffer with the rest.
+/// Reduces the headers to those that are used, `configured` ones among them: the first value of each name, copied so
+/// that it shares no buffer with the rest.
 pub(super) fn shrink<'c>(all: &mut HeaderMap, configured: impl Iterator<Item = &'c str>) {
     let names = KEPT.iter().copied().map(HeaderName::from_static);
     let configured = configured.filter_map(|name| HeaderName::try_from(name).ok());
@@ -82,14 +83,14 @@ pub(super) fn shrink<'c>(all: &mut HeaderMap, configured: impl Iterator<Item = &
     *all = headers;
 }
 
-/// Takes the address of a request out of the buffer that it came in, before anybody keeps a part of it.
+/// Copies the URI of a request out of the buffer that it arrived in, before any part of it is kept.
 pub(super) fn detach(address: &mut Uri) {
     if let Ok(copy) = Uri::try_from(address.to_string()) {
         *address = copy;
     }
 }
 
-/// The budget of all heads together.
+/// Budget shared by all heads.
 #[derive(Debug)]
 pub(super) struct Heads {
     of_anybody: Arc<Semaphore>,
@@ -104,10 +105,11 @@ impl Heads {
         }
     }
 
-    /// A head's part of the budget, to be kept as long as the head; `None` for one that needs none.
+    /// Reserves a head's share of the budget, to be held as long as the head. Returns `None` for a head that needs
+    /// none.
     ///
     /// # Errors
-    /// 503 when heads of others take all of it.
+    /// Returns 503 if the budget is used up by other heads.
     pub(super) fn share<B>(
         &self,
         request: &Request<B>,
@@ -128,7 +130,7 @@ impl Heads {
     }
 }
 
-/// Returns how many bytes a head keeps. Of its address a router makes parts, which are copies.
+/// Returns the number of bytes that a head keeps. The router copies parts of the URI, so the URI counts twice.
 fn weight<B>(request: &Request<B>) -> usize {
     let headers = request.headers().iter();
     let headers: usize = headers
@@ -167,7 +169,7 @@ mod tests {
         assert_eq!(head.uri, "/webhooks/github?a=b");
     }
 
-    /// Whatever a handler says of itself that it reads has to reach it.
+    /// Every header that a handler documents has to reach it.
     #[test]
     fn every_described_header_is_kept() {
         let document: serde_json::Value =
@@ -178,7 +180,7 @@ mod tests {
                 let parameters = operation["parameters"].as_array();
                 for parameter in parameters.into_iter().flatten() {
                     let name = parameter["name"].as_str().unwrap().to_lowercase();
-                    // Who the client is is found out before.
+                    // The client's address is determined before.
                     if parameter["in"] == "header" && name != "x-forwarded-for" {
                         assert!(KEPT.contains(&name.as_str()), "{name}");
                         described += 1;

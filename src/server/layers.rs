@@ -1,5 +1,5 @@
-//! What surrounds every request: its identifier, a time limit, a net under panics, and one log line that
-//! knows the route but neither path nor query, which may have a key in them.
+//! Middleware around every request: identifier, time limit, protection against panics, and one log line. The line has
+//! the route but neither path nor query, since these may contain a key.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use crate::intake::Partner;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Makes the identifiers of requests: a random part per process and a running number.
+/// Generator of request identifiers: a random part per process and a running number.
 #[derive(Debug)]
 pub(super) struct RequestIds {
     process: u32,
@@ -34,7 +34,7 @@ impl RequestIds {
         }
     }
 
-    /// Identifiers that clients propose are not taken over: they would be logged.
+    /// Returns the next identifier. Identifiers proposed by clients are not adopted: they would be logged.
     fn next(&self) -> HeaderValue {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         HeaderValue::try_from(format!("{:08x}-{number:x}", self.process))
@@ -42,7 +42,7 @@ impl RequestIds {
     }
 }
 
-/// The one middleware around all routes.
+/// Runs the middleware around every route.
 pub(super) async fn surround(
     State(state): State<AppState>,
     mut request: Request,

@@ -8,14 +8,14 @@ use std::time::Duration;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-/// The most things that are counted at a time: about 2 MiB of counters.
+/// Maximum number of counters: about 2 MiB of them.
 const MAX_COUNTED: usize = 16_384;
 
-/// A limit per thing, for any number of things.
+/// Rate limit per item, for any number of items.
 ///
-/// Each thing has a counter of its own, so that nobody pays for somebody else, however many addresses a stranger
-/// sends from. Counters that are back at their start are forgotten when there are too many; when that does not
-/// help, all are. Whoever can bring that about has so many addresses that no limit per address holds him.
+/// Each item has a counter of its own, so that no client pays for another, however many addresses the other sends from.
+/// If there are too many counters, those that are back at their start are dropped; if that does not help, all are. A
+/// client that can bring that about has so many addresses that no limit per address can hold it.
 #[derive(Debug)]
 pub(super) struct SharedLimit {
     quota: Quota,
@@ -26,7 +26,7 @@ pub(super) struct SharedLimit {
 }
 
 impl SharedLimit {
-    /// `burst` at once, then one more every `burst`-th part of a minute.
+    /// Creates a limit of `burst` at once, and one more every `burst`-th part of a minute.
     pub(super) fn per_minute(burst: NonZeroU32) -> Self {
         let quota = Quota::per_minute(burst);
         Self {
@@ -38,12 +38,15 @@ impl SharedLimit {
         }
     }
 
-    /// Counts one; how long to wait when that is one too many.
+    /// Counts one event.
+    ///
+    /// # Errors
+    /// Returns the time to wait if the limit is exceeded.
     pub(super) fn check(&self, thing: &impl Hash) -> Result<(), Duration> {
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         if counters.len() >= self.most {
             counters.retain_recent();
-            // With room for many, so that not every further thing has all of them looked through.
+            // Leaves room for many, so that not every further item requires a scan of all counters.
             if counters.len() > self.most / 4 * 3 {
                 *counters = RateLimiter::keyed(self.quota);
             } else {
@@ -55,7 +58,7 @@ impl SharedLimit {
             .map_err(|refused| refused.wait_time_from(self.clock.now()))
     }
 
-    /// Counts one; whether it is within the limit.
+    /// Counts one event and returns whether it is within the limit.
     pub(super) fn allows(&self, thing: &impl Hash) -> bool {
         self.check(thing).is_ok()
     }
@@ -82,7 +85,7 @@ mod tests {
         assert!(limit.allows(&"b"));
     }
 
-    /// A stranger with a /48 of IPv6 has 65,536 networks of 64 bits to send from.
+    /// A stranger with an IPv6 /48 has 65,536 networks of 64 bits to send from.
     #[test]
     fn a_stranger_with_many_addresses_uses_up_nobody_elses_limit() {
         let limit = SharedLimit::per_minute(NonZeroU32::new(2).unwrap());
@@ -102,7 +105,7 @@ mod tests {
             let _ = limit.check(&thing);
             assert!(counted(&limit) <= 100);
         }
-        // A thousand a second and more: after a moment each is as if it had never been counted.
+        // More than a thousand a second: after a moment each counter is back at its start.
         let mut limit = SharedLimit::per_minute(NonZeroU32::new(6_000_000).unwrap());
         limit.most = 100;
         for thing in 0..100 {

@@ -1,10 +1,12 @@
 //! HTTP: connections, router, access tokens, errors, the API.
 //!
-//! A connection gets a place (`places`) and has to keep pace (`guarded`); of a head only what is looked at is kept (`head`); bodies share a budget (`budget`, `body`, `reading`),
-//! those of senders that proved themselves first (`standing`), before a restart, too (`recall`). A request goes to the API once there is one (`entrance`), is told its client's address (`client`), passes `layers` (identifier, time limit, log line), finds its handler in `router`, shows its
-//! access token to [`Caller`], has its body read field by field by `fields`, and is answered by one file
-//! of [`api`]. Whatever goes wrong becomes an [`ApiError`]. The caller of [`router`] builds an
-//! [`AppState`], runs the task behind its [`Lookup`], and hands the router to [`serve`].
+//! A connection gets a place (`places`) and has to keep pace (`guarded`). Of a request's head, only the headers that
+//! are used are kept (`head`). Bodies share a budget (`budget`, `body`, `reading`), which senders that proved
+//! themselves get first (`standing`), even if that was before a restart (`recall`). A request goes to the API once it
+//! is available (`entrance`), is assigned its client's address (`client`), passes `layers` (identifier, time limit, log
+//! line), finds its handler in `router`, shows its access token to [`Caller`], has its body parsed field by field by
+//! `fields`, and is answered by one file of [`api`]. Every failure becomes an [`ApiError`]. The caller of [`router`]
+//! builds an [`AppState`], runs the task behind its [`Lookup`], and hands the router to [`serve`].
 
 mod access;
 pub mod api;
@@ -68,35 +70,35 @@ use pulse::Pulse;
 use turns::Turns;
 use whole_log::{Leave, WholeLog};
 
-/// The most self-reports that are looked up and recorded at a time.
+/// Maximum number of self-reports that are looked up and recorded at a time.
 const SELF_REPORTS_AT_ONCE: usize = 8;
 
-/// The most further ones that wait for that.
+/// Maximum number of further self-reports that wait for that.
 const SELF_REPORTS_WAITING: usize = 256;
 
-/// The most imports that are read and stored at a time, and the most further ones that wait for that.
+/// Maximum number of imports that are read and stored at a time, and of further ones that wait for that.
 const IMPORTS_AT_ONCE: usize = 4;
 const IMPORTS_WAITING: usize = 32;
 
-/// How often it is looked whether lists of public keys are old.
+/// Interval at which lists of public keys are checked for their age.
 const KEYS_LOOKED_AT: Duration = Duration::from_mins(5);
 
-/// How much of everything is taken.
+/// Request limits.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The longest a request may take until its answer begins.
+    /// Maximum time until the answer to a request begins.
     pub request_time: Duration,
-    /// The longest a client may take to send its body. Less than `request_time`, so that the answer to a
-    /// client that is too slow is not that of a server that is.
+    /// Maximum time that a client may take to send its body. Shorter than `request_time`, so that a slow client and a
+    /// slow server get different answers.
     pub body_time: Duration,
-    /// Self-reports of well-formed keys that nobody holds, per minute and client address, all of which may come
-    /// at once. Whoever sends more still has the keys revoked that somebody holds.
+    /// Self-reports of well-formed keys that nobody holds, per minute and client address, all of which may arrive at
+    /// once. Keys that somebody holds are revoked even above the limit.
     pub self_reports_per_minute: NonZeroU32,
-    /// Requests of the token revocation API per minute and token.
+    /// Requests to the token revocation API per minute and token.
     pub revocations_per_minute: NonZeroU32,
     /// Uses after exposure that are recorded per minute and key.
     pub uses_per_minute: NonZeroU32,
-    /// Exports and verifications of the whole revocation log at a time; one access token has at most half of them.
+    /// Exports and verifications of the whole revocation log at a time; one access token may have at most half of them.
     pub whole_log: usize,
 }
 
@@ -116,18 +118,18 @@ impl Default for Limits {
     }
 }
 
-/// Who sends reports and deliveries. What is not configured has no route.
+/// Senders of reports and deliveries. Those that are not configured have no route.
 #[derive(Debug, Default)]
 pub struct Intake {
-    /// Partners who sign their reports.
+    /// Partners that sign their reports.
     pub partners: Vec<Partner>,
-    /// GitLab instances that ask for revocations.
+    /// GitLab instances that send revocations.
     pub revocation: Option<RevocationApi>,
-    /// Forges that tell of pushes and texts.
+    /// Forges that deliver pushes and texts.
     pub webhooks: Vec<Arc<Webhook>>,
 }
 
-/// What every handler works with. Cheap to clone.
+/// State shared by all handlers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct AppState(Arc<Inner>);
 
@@ -150,8 +152,8 @@ struct Inner {
 }
 
 impl AppState {
-    /// A server that acts through `responder`, answers checks through `lookup` (whose task the caller
-    /// runs), receives what `intake` is configured for, and shows how the configured `sources` are.
+    /// Creates the state of a server that acts through `responder`, answers checks through `lookup` (whose task the
+    /// caller runs), receives what `intake` is configured for, and reports the state of the configured `sources`.
     pub fn new(
         responder: Responder,
         lookup: Lookup,
@@ -177,7 +179,7 @@ impl AppState {
         }))
     }
 
-    /// Recalls who sent something genuine before the last restart, and writes down who does, until `stop`.
+    /// Loads the senders that proved themselves before the last restart, and stores new ones until `stop`.
     pub async fn keep_senders(self, stop: CancellationToken) {
         let recall = &self.0.bodies.standings().recall;
         recall
@@ -185,7 +187,7 @@ impl AppState {
             .await;
     }
 
-    /// Refreshes the public keys of partners now and then, until `stop`.
+    /// Refreshes the public keys of partners periodically until `stop`.
     pub async fn keep_public_keys(self, stop: CancellationToken) {
         while tokio::time::timeout(KEYS_LOOKED_AT, stop.cancelled())
             .await
@@ -233,12 +235,12 @@ impl AppState {
                 .is_some_and(|client| self.0.bodies.knows(client.counted_by()))
     }
 
-    /// Reads a body of at most `limit` bytes. Everything that can be refused without it should have been.
+    /// Reads a body of at most `limit` bytes. Whatever can be refused without the body should have been refused before.
     async fn read(&self, parts: &Parts, body: Body, limit: usize) -> ApiResult<Whole> {
         self.read_of(false, parts, body, limit).await
     }
 
-    /// Reads a body of at most `limit` bytes whose sender the head of the request has shown.
+    /// Reads a body of at most `limit` bytes whose sender was identified by the head of the request.
     async fn read_proved(&self, parts: &Parts, body: Body, limit: usize) -> ApiResult<Whole> {
         self.read_of(true, parts, body, limit).await
     }
@@ -258,7 +260,10 @@ impl AppState {
         self.0.bodies.read(parts, body, terms).await
     }
 
-    /// Leave for a caller to go through the whole revocation log, as long as it is kept.
+    /// Returns a permit for a caller to read the whole revocation log for as long as it is held.
+    ///
+    /// # Errors
+    /// Returns 503 if there is no free place, or none for this access token.
     fn whole_log(&self, caller: &Caller) -> ApiResult<Leave> {
         let leave = self.0.whole_log.leave(caller.token_id);
         leave.ok_or_else(|| {
@@ -267,17 +272,17 @@ impl AppState {
         })
     }
 
-    /// Waits until `bytes` may be made of a body that was read.
+    /// Waits for room to make `bytes` bytes from a body that was read.
     async fn work(&self, hold: &mut Hold, bytes: usize) -> ApiResult<()> {
         self.0.bodies.work(hold, bytes).await
     }
 
-    /// Reads the body of a request as a JSON object. Its [`Caller`] has to be known already.
+    /// Reads the body of a request as a JSON object. The [`Caller`] must have been identified before.
     async fn fields(&self, request: Request) -> ApiResult<Fields<'_>> {
         self.fields_of(true, request).await
     }
 
-    /// Reads the body of anybody's request as a JSON object.
+    /// Reads the body of an anonymous request as a JSON object.
     async fn strangers_fields(&self, request: Request) -> ApiResult<Fields<'_>> {
         self.fields_of(false, request).await
     }

@@ -1,4 +1,4 @@
-//! The description of the whole interface, made from the handlers themselves.
+//! OpenAPI document of the whole HTTP interface, generated from the handlers.
 
 use std::sync::LazyLock;
 
@@ -43,7 +43,7 @@ use super::api::{
 )]
 struct Description;
 
-/// The three headers that take an access token.
+/// Security schemes for the three headers that carry an access token.
 struct AccessTokens;
 
 impl Modify for AccessTokens {
@@ -61,7 +61,7 @@ impl Modify for AccessTokens {
     }
 }
 
-/// The description as JSON.
+/// OpenAPI document as JSON.
 pub(super) static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
     let mut document = serde_json::to_value(Description::openapi()).unwrap_or_default();
     add_team_paths(&mut document);
@@ -69,7 +69,7 @@ pub(super) static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
     Bytes::from(document.to_string())
 });
 
-/// Keys of teams have the same endpoints as keys of users.
+/// Adds the endpoints for keys of teams, which are the same as those for keys of users.
 fn add_team_paths(document: &mut Value) {
     let for_teams = |item: &Value| {
         let text = item
@@ -96,7 +96,7 @@ fn add_team_paths(document: &mut Value) {
     }
 }
 
-/// What needs no access token says so.
+/// Marks the endpoints that need no access token.
 fn open_to_all(document: &mut Value) {
     let Some(paths) = document["paths"].as_object_mut() else {
         return;
@@ -112,7 +112,7 @@ fn open_to_all(document: &mut Value) {
     }
 }
 
-/// Serves the description.
+/// Serves the OpenAPI document.
 pub(super) async fn serve() -> impl IntoResponse {
     let json = HeaderValue::from_static("application/json");
     ([(header::CONTENT_TYPE, json)], DOCUMENT.clone())

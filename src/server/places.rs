@@ -1,15 +1,16 @@
-//! How many connections there may be, whose, and which of them have to go when others come.
+//! Places for connections: their number, each client's share, and the order in which they make room for others.
 //!
-//! Whoever comes when all places are taken gets the one of a connection for whose client the server waits. Those
-//! that stall, and over which nothing genuine came yet, go first, even if they were answered a moment ago: with small
-//! requests again and again anybody can hold a connection, and a healthy client loses nothing but a handshake. Then
-//! idle ones of clients that have more than a few, of whoever has the most; then those that idle the longest. To have
-//! shown something genuine protects a few connections of a client, not hundreds, and those only while they are in use.
+//! A newcomer that finds all places taken gets the place of a connection for whose client the server is waiting.
+//! Stalled connections, and those over which nothing genuine has come yet, go first, even if they were answered a
+//! moment ago: anybody can hold a connection with one small request after another, and a healthy client loses nothing
+//! but a handshake. Next are idle connections of clients that have more than a few, those of the client with the most
+//! first, then those that have been idle the longest. Having sent something genuine protects a few connections of a
+//! client, not hundreds, and those only while they are in use.
 //!
-//! Whoever has just connected is not thrown out for the next one: his request is on its way. Only when very many have
-//! just connected do they make room for one another, the oldest first. Failing all that, one of the client that has by
-//! far the most goes. When nobody can be asked to go, there is a place for a moment, in which the server says that it
-//! lives, and to everything else to come again later.
+//! A connection that has just been established is not closed for the next newcomer, since its request is on its way.
+//! Only when there are very many of them do they make room for one another, the oldest first. Failing all that, a
+//! connection of the client with by far the most goes. If none can be closed, the newcomer gets a momentary place, in
+//! which the server answers health checks and tells every other request to try again later.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -25,32 +26,32 @@ use worth::{MODEST, Worth};
 
 mod worth;
 
-/// The most connections at once.
+/// Default maximum number of connections.
 pub const MOST_CONNECTIONS: usize = 2048;
 
-/// The most places for a moment besides the ordinary ones.
+/// Default maximum number of momentary places, in addition to the ordinary ones.
 pub const MOMENTARY_CONNECTIONS: usize = 64;
 
-/// The part of all connections that one client may have.
+/// Fraction (one in `SHARE_OF_ONE`) of all connections that one client may have.
 const SHARE_OF_ONE: usize = 4;
 
-/// The part of all connections that make room at a time: looking for them looks at all of them.
+/// Fraction (one in `BATCH`) of all connections that are closed at a time: the search for them scans all connections.
 const BATCH: usize = 128;
 
-/// How often somebody without a place looks for one.
+/// Interval at which a connection in a momentary place looks for an ordinary one.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// How many connections every client may have, however few there are in all.
+/// Number of connections that every client may have, however few there are in all.
 const FEW: usize = 8;
 
-/// How many connections there may be, and who speaks for others.
+/// Limits on connections, and the proxies that forward requests of others.
 #[derive(Debug, Clone)]
 pub struct Connections {
-    /// The most at once.
+    /// Maximum number of connections.
     pub most: usize,
-    /// How many more there may be for a moment.
+    /// Maximum number of further connections that are kept for a moment.
     pub momentary: usize,
-    /// Their connections are those of many clients.
+    /// Proxies whose connections carry requests of many clients.
     pub proxies: TrustedProxies,
 }
 
@@ -64,7 +65,7 @@ impl Default for Connections {
     }
 }
 
-/// All connections.
+/// Places of all connections.
 #[derive(Debug)]
 pub(super) struct Places {
     options: Connections,
@@ -76,7 +77,7 @@ pub(super) struct Places {
 struct State {
     next: u64,
     taken: HashMap<u64, Taken>,
-    /// How many ordinary places each client, or peer that speaks for others, has.
+    /// Number of ordinary places held by each client, or by each peer that forwards requests of others.
     clients: HashMap<IpAddr, usize>,
     ordinary: usize,
 }
@@ -84,24 +85,24 @@ struct State {
 #[derive(Debug)]
 struct Taken {
     client: IpAddr,
-    /// Not those of the machine itself and of proxies.
+    /// `false` for connections from the machine itself and from proxies.
     is_limited: bool,
     is_momentary: bool,
-    /// In milliseconds since the server began.
+    /// Time of the connection, in milliseconds since the server began.
     since: u64,
     pulse: Arc<Pulse>,
     close: CancellationToken,
 }
 
-/// A connection's place. Free again when dropped.
+/// Place of one connection. Released on drop.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
     id: u64,
     is_momentary: AtomicBool,
-    /// What the client does.
+    /// Progress of the client.
     pub(super) pulse: Arc<Pulse>,
-    /// Cancelled when the connection has to make room.
+    /// Canceled when the connection has to make room.
     pub(super) close: CancellationToken,
 }
 
@@ -114,12 +115,12 @@ impl Places {
         })
     }
 
-    /// Who may speak for others.
+    /// Returns the proxies that may speak for others.
     pub(super) fn proxies(&self) -> &TrustedProxies {
         &self.options.proxies
     }
 
-    /// A place for a connection of `peer`.
+    /// Returns a place for a connection from `peer`, momentary if there is no ordinary one.
     pub(super) fn admit(self: &Arc<Self>, peer: IpAddr) -> Place {
         let (client, is_limited) = self.counted(peer);
         let mut state = self.lock();
@@ -153,13 +154,14 @@ impl Places {
         }
     }
 
-    /// Whether there is an ordinary place for a connection of this client, once somebody has made room for it.
+    /// Returns whether there is an ordinary place for a connection of this client, closing another connection if need
+    /// be.
     fn make_way(&self, state: &mut State, client: IpAddr, is_limited: bool) -> bool {
         let most = self.options.most;
         let most_of_one = (most / SHARE_OF_ONE).max(FEW);
         let of_client = if is_limited { state.of(client) } else { 0 };
         let is_way_made = if of_client >= most_of_one {
-            // Its own have to go.
+            // The client's own connections have to go.
             let own = state.dispensable(self.now(), most, 1, |taken| taken.client == client);
             state.remove_all(&own)
         } else if state.ordinary >= most {
@@ -170,12 +172,12 @@ impl Places {
         is_way_made && state.ordinary < most
     }
 
-    /// Closes what can best be spared, for when the operating system gives no further connection.
+    /// Closes the connections that can best be spared, for use when the operating system accepts no further ones.
     pub(super) fn make_room(&self) {
         self.make_room_in(&mut self.lock(), 0);
     }
 
-    /// Whether anything was closed for a newcomer whose client has so many connections.
+    /// Closes connections for a newcomer whose client has `of_newcomer` of them. Returns whether any was closed.
     fn make_room_in(&self, state: &mut State, of_newcomer: usize) -> bool {
         let most = self.options.most;
         let now = self.now();
@@ -188,7 +190,7 @@ impl Places {
         let greedy = state.of_the_greediest(of_newcomer);
         let waiting = greedy.filter(|(is_waiting, _)| *is_waiting);
         let spared = if state.young(now) > 0 {
-            // Of those who have not been served yet none goes as long as there is anybody who has.
+            // No connection that has not been served yet is closed while there is one that has.
             let served = more.iter().find(|(worth, _)| *worth == Worth::Served);
             let served = served.map(|(_, id)| *id);
             let young = more.first().map(|(_, id)| *id);
@@ -205,8 +207,9 @@ impl Places {
         self.lock().ordinary > self.options.most / 4 * 3
     }
 
-    /// What the connections of a peer are counted by, and whether there is a limit to them. Those of proxies are not one
-    /// client's, and those from the machine itself are a proxy's, or of somebody who could stop the server as well.
+    /// Returns the address that connections of a peer are counted by, and whether they are limited. Those of proxies
+    /// belong to many clients; those from the machine itself are a proxy's, or of somebody who could stop the server as
+    /// well.
     fn counted(&self, peer: IpAddr) -> (IpAddr, bool) {
         let peer = peer.to_canonical();
         let is_exempt = peer.is_loopback() || self.options.proxies.contains(peer);
@@ -223,12 +226,12 @@ impl Places {
 }
 
 impl Place {
-    /// Whether in this place the server only says how it is.
+    /// Returns whether the place is momentary, so that only health checks are answered in it.
     pub(super) fn is_momentary(&self) -> bool {
         self.is_momentary.load(Ordering::Relaxed)
     }
 
-    /// Waits for an ordinary place; whether there was one in time, and before others needed this one.
+    /// Waits for an ordinary place. Returns whether one was found within `patience`, and before others needed this one.
     pub(super) async fn promoted(&self, patience: Duration) -> bool {
         let began = Instant::now();
         while !self.promote() {
@@ -243,7 +246,7 @@ impl Place {
         true
     }
 
-    /// Returns whether the connection had better end with the present answer.
+    /// Returns whether the connection should be closed after the current answer.
     pub(super) fn should_end(&self) -> bool {
         !self.pulse.is_proved() && self.places.are_scarce()
     }
@@ -285,13 +288,14 @@ impl State {
         self.taken.insert(id, taken);
     }
 
-    /// Ends a connection. Its place is free at once, a moment before the connection is.
+    /// Closes a connection. Its place is free at once, a moment before the connection is gone.
     fn remove(&mut self, id: u64) -> bool {
         let taken = self.forget(id);
         taken.inspect(|taken| taken.close.cancel()).is_some()
     }
 
-    /// Ends connections, but for the last few of those that have to go for being many; whether any.
+    /// Closes connections, keeping a few of each client whose connections go for being many. Returns whether any was
+    /// closed.
     fn remove_all(&mut self, some: &[(Worth, u64)]) -> bool {
         let mut is_any = false;
         for (worth, id) in some {

@@ -1,13 +1,13 @@
-//! Whether a client keeps a connection going.
+//! Progress of the client of a connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// What counts as progress of a client, in bytes. Less of it, however often, does not.
+/// Minimum number of bytes that counts as progress of a client. Fewer bytes, however often, do not.
 pub(super) const STEP: usize = 16 << 10;
 
-/// When a client last moved something along, and whether it is its turn.
+/// State of a connection: its last progress, and whether the server is waiting for the client.
 #[derive(Debug)]
 pub(super) struct Pulse {
     began: Instant,
@@ -21,7 +21,7 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    /// Of a connection that begins now, to a server that `began` before.
+    /// Creates the state of a connection established now, to a server that `began` before.
     pub(super) fn new(began: Instant) -> Self {
         Self {
             began,
@@ -35,31 +35,31 @@ impl Pulse {
         }
     }
 
-    /// The client sent something genuine, or showed who it is.
+    /// Records that the client sent something genuine, or identified itself.
     pub(super) fn prove(&self) {
         self.is_proved.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether anything genuine came over the connection yet.
+    /// Returns whether anything genuine has come over the connection yet.
     pub(super) fn is_proved(&self) -> bool {
         self.is_proved.load(Ordering::Relaxed)
     }
 
-    /// The client sent or took so many bytes.
+    /// Records that the client sent or read `bytes` bytes.
     pub(super) fn moved(&self, bytes: usize) {
         if self.moved.fetch_add(bytes, Ordering::Relaxed) + bytes >= STEP {
             self.beat();
         }
     }
 
-    /// The server works on a request as long as this is kept: it is not the client that is waited for.
+    /// Marks the server as working on a request until the guard is dropped: it is not waiting for the client.
     pub(super) fn work(self: &Arc<Self>) -> Turn {
         self.has_request.store(true, Ordering::Relaxed);
         self.had_request.store(true, Ordering::Relaxed);
         self.turn(true)
     }
 
-    /// The server waits for the client as long as this is kept.
+    /// Marks the server as waiting for the client until the guard is dropped.
     pub(super) fn wait_for_client(self: &Arc<Self>) -> Turn {
         self.turn(false)
     }
@@ -76,7 +76,7 @@ impl Pulse {
         }
     }
 
-    /// As if nothing had moved for so long.
+    /// Makes the connection look as if nothing had moved for `millis` milliseconds.
     #[cfg(test)]
     pub(super) fn was_idle_for(&self, millis: u64) {
         let last = self.last().saturating_sub(millis);
@@ -88,33 +88,34 @@ impl Pulse {
         self.last.store(millis(self.began), Ordering::Relaxed);
     }
 
-    /// Notes whether the client has not taken all of an answer yet.
+    /// Records whether a part of an answer is still unread by the client.
     pub(super) fn unread(&self, is_unread: bool) {
         self.is_unread.store(is_unread, Ordering::Relaxed);
     }
 
-    /// Returns whether there is a request, whole or with a part of its body, whose answer the client does not have yet.
+    /// Returns whether there is a request, complete or with a part of its body, whose answer the client has not read
+    /// yet.
     pub(super) fn has_request(&self) -> bool {
         self.has_request.load(Ordering::Relaxed) || self.is_unread.load(Ordering::Relaxed)
     }
 
-    /// Returns whether there ever was a request.
+    /// Returns whether there has been any request.
     pub(super) fn had_request(&self) -> bool {
         self.had_request.load(Ordering::Relaxed)
     }
 
-    /// Whether it is the client's turn.
+    /// Returns whether the server is waiting for the client.
     pub(super) fn is_waiting(&self) -> bool {
         !self.is_working.load(Ordering::Relaxed)
     }
 
-    /// When the client last moved something along, in milliseconds since the server began.
+    /// Returns the time of the client's last progress, in milliseconds since the server began.
     pub(super) fn last(&self) -> u64 {
         self.last.load(Ordering::Relaxed)
     }
 }
 
-/// Whose turn it is, until dropped.
+/// Guard that marks whose turn it is until dropped.
 #[derive(Debug)]
 pub(super) struct Turn {
     pulse: Arc<Pulse>,
@@ -135,7 +136,7 @@ impl Drop for Turn {
     }
 }
 
-/// Milliseconds since then.
+/// Returns the milliseconds since `since`.
 pub(super) fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

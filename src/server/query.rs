@@ -1,4 +1,4 @@
-//! The query of a request, taken parameter by parameter like the fields of a body.
+//! Query of a request, taken parameter by parameter like the fields of a body.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -10,16 +10,16 @@ use super::fields::{check_text, unknown_name};
 use crate::scan::Redactor;
 use crate::store::PageRequest;
 
-/// The most entries of one page.
+/// Maximum number of entries per page.
 pub const MAX_LIMIT: u32 = 200;
 
-/// The page size when none is asked for: clients of Stack Auth ask for none and expect every key.
+/// Default page size. Clients of Stack Auth send no limit and expect every key.
 const DEFAULT_LIMIT: u32 = MAX_LIMIT;
 
-/// The longest value of a parameter, in characters.
+/// Maximum length of a parameter's value, in characters.
 const MAX_VALUE: usize = 512;
 
-/// The parameters that have not been taken yet.
+/// Query parameters that have not been taken yet.
 #[derive(Debug)]
 pub struct Query {
     left: Vec<(String, String)>,
@@ -27,7 +27,10 @@ pub struct Query {
 }
 
 impl Query {
-    /// The value of `name`, if it is given and not empty.
+    /// Takes the value of `name`. Returns `None` if it is absent or empty.
+    ///
+    /// # Errors
+    /// Returns 400 if the parameter is repeated, too long, or contains control characters or a key.
     pub fn text(&mut self, name: &str) -> ApiResult<Option<String>> {
         let Some(at) = self.left.iter().position(|(given, _)| given == name) else {
             return Ok(None);
@@ -43,7 +46,10 @@ impl Query {
         Ok(Some(value))
     }
 
-    /// `limit`: how many entries a page has, 1 to [`MAX_LIMIT`].
+    /// Takes `limit`, the page size from 1 to [`MAX_LIMIT`].
+    ///
+    /// # Errors
+    /// Returns 400 if it is not a number in that range.
     pub fn limit(&mut self) -> ApiResult<u32> {
         let Some(text) = self.text("limit")? else {
             return Ok(DEFAULT_LIMIT);
@@ -54,13 +60,19 @@ impl Query {
             .ok_or_else(|| ApiError::schema("limit", "has to be a whole number from 1 to 200"))
     }
 
-    /// `limit` and `cursor`.
+    /// Takes `limit` and `cursor`.
+    ///
+    /// # Errors
+    /// Returns 400 if one of them is invalid.
     pub fn page(&mut self) -> ApiResult<PageRequest> {
         let limit = self.limit()?;
         Ok(PageRequest::new(limit as usize, self.text("cursor")?))
     }
 
-    /// A time in RFC 3339.
+    /// Takes an optional time in RFC 3339.
+    ///
+    /// # Errors
+    /// Returns 400 if the value is not a time.
     pub fn time(&mut self, name: &str) -> ApiResult<Option<Timestamp>> {
         self.text(name)?
             .map(|text| {
@@ -71,7 +83,10 @@ impl Query {
             .transpose()
     }
 
-    /// Refuses the request if it has a parameter that nobody asked for.
+    /// Refuses the request if it has an unknown parameter.
+    ///
+    /// # Errors
+    /// Returns 400 if any parameter is left.
     pub fn finish(self) -> ApiResult<()> {
         match self.left.first() {
             None => Ok(()),

@@ -1,4 +1,4 @@
-//! A body while it is read: within its share, and at a pace.
+//! Reading of a body within its share of a budget, and at a minimum pace.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,23 +13,23 @@ use super::error::ApiError;
 use super::pulse::Pulse;
 use super::standing::Standings;
 
-/// The interval at which a sender's pace is looked at, and the fewest bytes that have to have come since.
+/// Interval at which a sender's pace is checked, and the minimum number of bytes to arrive in it.
 const WINDOW: Duration = Duration::from_secs(5);
 const SMALL_PACE: usize = 1 << 10;
 const LARGE_PACE: usize = 256 << 10;
 
-/// How long a body goes on that has to make room for being slow, and how long nothing may come of it then. What has
-/// come is worth more than its room: in a flood it may be this server that is slow to read it.
+/// Time that a body has left when it is evicted for being slow, and the longest pause in it then. What has arrived is
+/// worth more than its room: in a flood it may be this server that is slow to read it.
 const LAST: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_millis(50);
 
-/// A body that is being read.
+/// Body that is being read.
 pub(super) struct Reading<'b> {
     pub(super) share: Share,
     pub(super) sender: Sender,
-    /// Where there is room for it if it turns out to be large.
+    /// Budget for the body if it turns out to be large.
     pub(super) large: &'b Arc<Budget>,
-    /// How much it may have until then.
+    /// Number of bytes that it may have until then.
     pub(super) room: usize,
     pub(super) limit: usize,
     pub(super) is_small: bool,
@@ -37,13 +37,13 @@ pub(super) struct Reading<'b> {
     pub(super) bytes: Vec<u8>,
 }
 
-/// The reason that a body was not read.
+/// Reason for which a body was not read.
 pub(super) enum Unread {
-    /// Others came first, through no fault of its sender.
+    /// Others came first, through no fault of the sender.
     NoRoom,
-    /// It came too slowly for others to wait for it.
+    /// The body came too slowly for others to wait for it.
     Slow,
-    /// It is not as it may be.
+    /// The body is invalid, too large or too late.
     Refused(ApiError),
 }
 
@@ -54,7 +54,7 @@ impl From<NoRoom> for Unread {
 }
 
 impl Reading<'_> {
-    /// Reads it to its end.
+    /// Reads the body to its end.
     pub(super) async fn all(&mut self, chunks: &mut BodyDataStream) -> Result<(), Unread> {
         let mut window = Window::begin();
         while let Some(chunk) = self.next(chunks, &mut window).await? {
@@ -78,7 +78,7 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// Takes room for a body of `length` bytes at least: for twice what there was, so that it need not ask often.
+    /// Reserves room for a body of at least `length` bytes, doubling the room so that it need not ask often.
     async fn grow(&mut self, length: usize) -> Result<(), Unread> {
         let room = length.max(2 * self.room).min(self.limit);
         if self.is_small {
@@ -137,19 +137,19 @@ impl Reading<'_> {
     }
 }
 
-/// Holds it against a client that it took room for a body and did not send it, whichever way that ends.
+/// Guard that counts an incomplete body against the standing of its client, unless told otherwise before it is dropped.
 pub(super) struct Waste<'s> {
     pub(super) standings: &'s Standings,
     pub(super) client: Option<IpAddr>,
 }
 
 impl Waste<'_> {
-    /// Nothing was wasted, or not by the client.
+    /// Defuses the guard: nothing was wasted, or not by the client.
     pub(super) fn was_none(mut self) {
         self.client = None;
     }
 
-    /// There would have been time, had nobody else wanted the room.
+    /// Records the client as slow only: there would have been time, had nobody else wanted the room.
     pub(super) fn was_slowness(mut self) {
         if let Some(client) = self.client.take() {
             self.standings.delayed(client);
@@ -165,11 +165,11 @@ impl Drop for Waste<'_> {
     }
 }
 
-/// The bytes that a sender sent lately.
+/// Bytes that a sender sent lately.
 struct Window {
     ends: Instant,
     bytes: usize,
-    /// It has to make room, and this is when at the latest.
+    /// Latest time at which the body has to make room, if it has to.
     leaves_by: Option<Instant>,
 }
 

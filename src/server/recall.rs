@@ -1,11 +1,12 @@
-//! Who proved itself before the last restart: a daemon that comes up in the middle of a flood knows its senders.
+//! Senders that proved themselves before the last restart, so that a daemon restarted in the middle of a flood knows
+//! them.
 //!
-//! The database has a digest of each such client's address, and the hour of its last proof. The digests are keyed, and
-//! the key is in the same database. That hides no address from whoever has all of it, and need not: what it keeps is
-//! that no table, dump of a table or log of a statement shows addresses as such, which nothing here has to read.
+//! The database stores a digest of each such client's address, and the hour of its last proof. The digests are keyed,
+//! and the key is in the same database. That hides no address from anyone who has the whole database, and need not: it
+//! keeps plain addresses out of tables, dumps of a table and statement logs, since nothing has to read them.
 //!
-//! Nobody waits for any of this. What cannot be written is written later; what cannot be read makes strangers of
-//! senders until they prove themselves again.
+//! Nothing waits for any of this. Writes that fail are repeated later; if reading fails, senders count as strangers
+//! until they prove themselves again.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -21,29 +22,29 @@ use super::standing::{MOST_TRUSTED, TRUSTED_FOR, network};
 use crate::clock::SharedClock;
 use crate::store::{ProvedSender, Store, StoreError, Urgency};
 
-/// How often it is written down who proved itself. Each sender is at most once an hour.
+/// Interval at which proved senders are written. Each of them is written at most once an hour.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// The pause after the database could not be used.
+/// Pause after the database could not be used.
 const RETRY: Duration = Duration::from_secs(30);
 
 const HOUR: Duration = Duration::from_hours(1);
 const HOURS_KEPT: i64 = (TRUSTED_FOR.as_secs() / HOUR.as_secs()).cast_signed();
 
-/// A keyed digest of an address.
+/// Keyed digest of an address.
 type Mark = [u8; 32];
 
-/// The senders of former runs, and those of this one that the database does not know yet.
+/// Senders of former runs, and those of this run that are not in the database yet.
 #[derive(Debug, Default)]
 pub(super) struct Recall(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     key: Option<Hmac<Sha256>>,
-    /// Until when they count as known, and as neighbors.
+    /// Times until which they count as known, and as neighbors.
     senders: HashMap<Mark, Instant>,
     networks: HashMap<Mark, Instant>,
-    /// When each was last taken to be written.
+    /// Time at which each client was last taken to be written.
     taken: HashMap<IpAddr, Instant>,
     unwritten: HashSet<IpAddr>,
 }
@@ -61,13 +62,13 @@ impl Recall {
         !state.senders.is_empty() && state.has(&state.senders, client)
     }
 
-    /// Returns whether a client of this one's network did.
+    /// Returns whether a client in this one's network proved itself in a former run, not too long ago.
     pub(super) fn knows_network(&self, client: IpAddr) -> bool {
         let state = self.lock();
         !state.networks.is_empty() && state.has(&state.networks, network(client))
     }
 
-    /// Notes that this client proved itself.
+    /// Records that this client proved itself.
     pub(super) fn note(&self, client: IpAddr) {
         let mut state = self.lock();
         let taken = state.taken.get(&client);
@@ -77,7 +78,7 @@ impl Recall {
         }
     }
 
-    /// Reads what former runs wrote, then writes down who proves itself, until `stop` and once more then.
+    /// Loads the senders of former runs, then writes those that prove themselves until `stop`, and once more then.
     pub(super) async fn keep(&self, store: &Store, clock: &SharedClock, stop: &CancellationToken) {
         let store = store.with_urgency(Urgency::Housekeeping);
         while let Err(error) = self.read(&store, hour(clock.now())).await {
@@ -116,7 +117,7 @@ impl Recall {
         let mut state = self.lock();
         state.key = Hmac::new_from_slice(&key).ok();
         for sender in senders {
-            // Of a clock that was ahead: as if it were now.
+            // The clock of the former run was ahead: the proof counts as a present one.
             let age = u32::try_from(hour - sender.hour).unwrap_or(0);
             let until = Instant::now() + TRUSTED_FOR.saturating_sub(HOUR * age);
             state.senders.insert(sender.sender, until);
@@ -138,7 +139,7 @@ impl Recall {
         written
     }
 
-    /// What is to be written, and whom it is about.
+    /// Takes the records that are to be written, and the clients that they are about.
     fn take(&self, hour: i64) -> (HashSet<IpAddr>, Vec<ProvedSender>) {
         let mut state = self.lock();
         let clients = std::mem::take(&mut state.unwritten);
@@ -194,7 +195,7 @@ fn hour(now: Timestamp) -> i64 {
     now.as_second().div_euclid(HOUR.as_secs().cast_signed())
 }
 
-/// Waits for so long, or until it is to stop; whether it is.
+/// Waits for `pause`, or until `stop`. Returns whether it was stopped.
 async fn stopped_within(pause: Duration, stop: &CancellationToken) -> bool {
     tokio::time::timeout(pause, stop.cancelled()).await.is_ok()
 }

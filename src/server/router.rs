@@ -1,4 +1,4 @@
-//! Which request goes where.
+//! Routes and their handlers.
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -12,7 +12,7 @@ use super::error::ApiError;
 use super::{AppState, layers, openapi};
 use crate::intake::webhook::Forge;
 
-/// The whole HTTP interface, for [`serve`](super::serve): handlers need what that adds to a request, the
+/// Returns the whole HTTP interface, for [`serve`](super::serve). Handlers need what `serve` adds to a request: the
 /// client's address and a [`Finisher`](super::Finisher).
 pub fn router(state: AppState) -> Router {
     let api = Router::new()
@@ -69,7 +69,7 @@ pub fn router(state: AppState) -> Router {
     router
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
-        // Bodies are bounded where they are read, each by what its endpoint takes.
+        // Bodies are bounded where they are read, each by the limit of its endpoint.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(state.clone(), layers::surround))
         .with_state(state)

@@ -1,4 +1,4 @@
-//! The accept loop: connections with limits, and a shutdown that lets requests under way finish.
+//! Accept loop: limits on connections, and a shutdown that lets requests in flight finish.
 
 use std::convert::Infallible;
 use std::io::ErrorKind;
@@ -26,33 +26,34 @@ use super::guarded::Guarded;
 use super::head::{MAX_HEAD, MAX_HEADERS, detach};
 use super::places::{Connections, Place, Places};
 
-/// How long a client may take to send the head of a request, which also ends idle connections.
+/// Maximum time for a client to send the head of a request. Also closes idle connections.
 const HEADER_TIME: Duration = Duration::from_secs(15);
 
-/// How long a connection may last that found no place.
+/// Maximum lifetime of a connection that found no ordinary place.
 const MOMENT: Duration = Duration::from_secs(3);
 
-/// How long a request waits for a place before it is refused.
+/// Maximum time that a request waits for a place before it is refused.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// When a client that found no place may come again.
+/// Value of `Retry-After` for a client that found no place.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// How long a request that was there when its connection had to make room has for its answer, and how many do.
+/// Time that a request in flight has for its answer once its connection has to make room, and the maximum number of
+/// such requests.
 const FAREWELL: Duration = Duration::from_secs(3);
 const FAREWELLS: usize = 64;
 
-/// How many connections wait at a time for their clients to stop sending.
+/// Maximum number of connections that wait at a time for their clients to stop sending.
 const LINGERERS: usize = 128;
 
 /// Pause after the operating system refused a connection, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often the log tells of each kind of trouble with connections.
+/// Interval at which the log repeats a warning about connections.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// Finishes work whose client may be gone. Dropping a request also drops what its handler was doing;
-/// for a revocation that would mean that a sender with little patience prevents it.
+/// Runs work to its end even if the client goes away. Dropping a request also drops the work of its handler; for a
+/// revocation, an impatient sender could prevent it that way.
 #[derive(Debug, Clone)]
 pub struct Finisher(TaskTracker);
 
@@ -60,7 +61,7 @@ impl Finisher {
     /// Runs `work` to its end, whatever becomes of the request. The server waits for it when it stops.
     ///
     /// # Errors
-    /// [`ApiError::internal`] when the work panicked.
+    /// Returns [`ApiError::internal`] if the work panicked.
     pub async fn finish<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -78,8 +79,8 @@ impl<S: Sync> FromRequestParts<S> for Finisher {
     }
 }
 
-/// Serves what `entrance` leads to (HTTP/1.1), such as a router, on `listener` until `shutdown` is cancelled, then waits for the requests
-/// that are under way. Give the wait its own deadline: a client may be slow to read an export.
+/// Serves `entrance`, such as a router, over HTTP/1.1 on `listener` until `shutdown` is canceled, then waits for the
+/// requests that are in flight. The caller should bound that wait: a client may be slow to read an export.
 pub async fn serve(
     listener: TcpListener,
     entrance: impl Into<Entrance>,
@@ -130,7 +131,7 @@ pub async fn serve(
     tasks.wait().await;
 }
 
-/// Whether it is time to tell something again.
+/// Returns whether a warning is due again, and if so records that it was given.
 fn is_due(told: &mut Option<Instant>) -> bool {
     let is_due = told.is_none_or(|told| told.elapsed() >= TELL_EVERY);
     if is_due {
@@ -139,7 +140,7 @@ fn is_due(told: &mut Option<Instant>) -> bool {
     is_due
 }
 
-/// Whether an error of accept(2) is about the connection rather than about the server.
+/// Returns whether an error of accept(2) is about the connection rather than about the server.
 fn is_of_one_connection(error: &std::io::Error) -> bool {
     matches!(
         error.kind(),
@@ -147,7 +148,7 @@ fn is_of_one_connection(error: &std::io::Error) -> bool {
     )
 }
 
-/// What every connection works with.
+/// State shared by all connections.
 #[derive(Clone)]
 struct Serving {
     entrance: Entrance,
@@ -184,14 +185,14 @@ impl Serving {
                 .header_read_timeout(if is_momentary { MOMENT } else { HEADER_TIME })
                 .keep_alive(!is_momentary)
                 .max_headers(MAX_HEADERS)
-                // Of trailers, too.
+                // Applies to trailers as well.
                 .max_header_size(MAX_HEAD)
-                // What is kept of a connection's bytes in each direction.
+                // Limit of the buffer in each direction.
                 .max_buf_size(MAX_HEAD)
                 .serve_connection(TokioIo::new(io), service)
         );
         let mut ended = tokio::select! {
-            // First: what has come of a request by now is seen before its connection has to go.
+            // First, so that a request that has already arrived is seen before its connection has to go.
             biased;
             ended = connection.as_mut() => Some(ended),
             () = is_over(&place) => None,
@@ -204,7 +205,7 @@ impl Serving {
                 }
             }
         };
-        // Unless it is the client that is waited for.
+        // A request is only granted time if it is the server's turn, not the client's.
         if ended.is_none()
             && !place.pulse.is_waiting()
             && let Ok(_farewell) = self.farewells.try_acquire()
@@ -213,13 +214,13 @@ impl Serving {
             ended = tokio::time::timeout(FAREWELL, connection).await.ok();
         }
         if let Some(Err(error)) = ended {
-            // Clients that go away, dawdle or speak something else than HTTP: not worth more than a trace. The
-            // error names what failed, not what was sent.
+            // Clients that go away, are slow or do not speak HTTP are not worth more than a trace. The error names what
+            // failed, not what was sent.
             tracing::trace!(%peer, %error, "connection ended early");
         }
     }
 
-    /// The request with what handlers want to know of its connection.
+    /// Attaches to the request what handlers need to know about its connection.
     fn routed(&self, request: Request<Incoming>, peer: SocketAddr, place: &Place) -> Request {
         let client = self.places.proxies().client(peer.ip(), request.headers());
         let (mut head, body) = request.into_parts();
@@ -231,7 +232,7 @@ impl Serving {
     }
 }
 
-/// Ends when a connection has to make room, or its moment is over and it found no other place.
+/// Waits until a connection has to make room, or until its moment is over without an ordinary place.
 async fn is_over(place: &Place) {
     let moment = async {
         if place.is_momentary() {
@@ -261,14 +262,14 @@ async fn answer(
         no_place().into_response()
     };
     if place.should_end() {
-        // Told beforehand, a client does not send its next request into nothing.
+        // A client that is told in advance does not send its next request into a closed connection.
         let close = HeaderValue::from_static("close");
         answer.headers_mut().insert(header::CONNECTION, close);
     }
     Ok(answer)
 }
 
-/// What is answered to a connection that found no place.
+/// Returns whether a path is answered even on a connection that found no place.
 fn says_how_it_is(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz" | "/metrics")
 }

@@ -1,8 +1,8 @@
-//! What is known of those who send bodies: whose were genuine lately, and whose were not.
+//! Reputation of the senders of bodies: those whose bodies were genuine lately, and those whose bodies were not.
 //!
-//! Before a body is read whole nobody can say whether it is genuine. But whoever sent genuine ones will do so again, and
-//! a crowd that makes signatures up is known by them after one body each. So when there is too much for all, senders
-//! that proved themselves come first, strangers next, and last whoever wasted what was given to him.
+//! Before a body is read completely, nobody can tell whether it is genuine. But a sender of genuine bodies will send
+//! more of them, and a crowd that forges signatures is recognized after one body of each. When there is too much for
+//! all, senders that proved themselves therefore come first, strangers next, and senders that wasted room last.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,39 +12,39 @@ use std::time::{Duration, Instant};
 use super::client::is_unclear;
 use super::recall::Recall;
 
-/// The time for which a genuine body speaks for its sender, and a wasted one against him.
+/// Time for which a genuine body counts in favor of its sender, and for which a wasted one counts against it.
 pub(super) const TRUSTED_FOR: Duration = Duration::from_hours(24);
 const DISTRUSTED_FOR: Duration = Duration::from_mins(10);
 
-/// The time for which others come before a sender that could not be waited for.
+/// Time for which others come before a sender that was too slow.
 const SLOW_FOR: Duration = Duration::from_mins(1);
 
-/// How many clients of one network have to have wasted what was given to them until the whole network is suspect:
-/// addresses of IPv4, and networks of 64 bits of IPv6.
+/// Number of clients in one network that have to have wasted room until the whole network is suspect: addresses for
+/// IPv4, /64 networks for IPv6.
 const CROWD_V4: usize = 8;
 const CROWD_V6: usize = 4;
 
-/// In how many networks of one range somebody has to have done so until strangers of the whole range are suspect.
+/// Number of networks in one range with such a client until strangers from the whole range are suspect.
 const NETWORKS_V4: usize = 32;
 const NETWORKS_V6: usize = 16;
 
-/// The most that are remembered of each kind: some 2 MiB in all.
+/// Maximum number of entries of each kind: some 2 MiB in all.
 pub(super) const MOST_TRUSTED: usize = 4096;
 const MOST_DISTRUSTED: usize = 16_384;
 
-/// The standing of a sender, the better the greater.
+/// Standing of a sender, the better the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Standing {
-    /// Sent what was not genuine, or nothing whole; or several in the same network did, or in many networks beside it;
-    /// or it is unclear who he is.
+    /// It sent a forged or an incomplete body; several clients in its network, or in many networks of its range, did;
+    /// or its address is unclear.
     Suspect,
-    /// Sent too slowly for others to wait, which is no sign of ill will.
+    /// It sent too slowly for others to wait, which is no sign of ill will.
     Slow,
-    /// Nothing is known.
+    /// Nothing is known about it.
     Unknown,
-    /// Somebody in the same network sent something genuine: forges send from many addresses of few networks.
+    /// Another client in its network sent something genuine: forges send from many addresses in few networks.
     Neighbor,
-    /// Sent something genuine, or shows by the head of the request who it is.
+    /// It sent something genuine, or identifies itself in the head of the request.
     Known,
 }
 
@@ -57,7 +57,7 @@ impl Standing {
         Self::Known,
     ];
 
-    /// Returns what the log calls it.
+    /// Returns the name of the standing in the log.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Suspect => "suspect",
@@ -69,10 +69,10 @@ impl Standing {
     }
 }
 
-/// The standings of all senders that are remembered.
+/// Standings of all senders that are remembered.
 #[derive(Debug)]
 pub(super) struct Standings {
-    /// Those of former runs.
+    /// Senders of former runs.
     pub(super) recall: Recall,
     trusted: Mutex<Remembered>,
     networks: Mutex<Remembered>,
@@ -80,19 +80,19 @@ pub(super) struct Standings {
     slow: Mutex<Remembered>,
 }
 
-/// The senders that wasted what was given to them.
+/// Senders that wasted room.
 #[derive(Debug)]
 struct Distrusted {
     clients: Remembered,
-    /// Clients by their networks, and networks by their ranges.
+    /// Distrusted clients by network, and networks with such clients by range.
     networks: Groups,
     ranges: Groups,
 }
 
-/// What groups have in which it was anybody.
+/// Number of distinct members seen in each group.
 #[derive(Debug)]
 struct Groups {
-    /// How many that was of each since it was quiet.
+    /// Number of members of each group since it was last quiet.
     members: HashMap<IpAddr, usize>,
     seen: Remembered,
 }
@@ -116,7 +116,7 @@ impl Standings {
         }
     }
 
-    /// Returns how this client stands.
+    /// Returns the standing of this client.
     pub(super) fn of(&self, client: IpAddr) -> Standing {
         if is_unclear(client) {
             Standing::Suspect
@@ -135,7 +135,8 @@ impl Standings {
         }
     }
 
-    /// The client sent something genuine. Whoever is unclear gains nothing by that: it speaks for nobody else.
+    /// Records that the client sent something genuine. An unclear client gains nothing by that: it vouches for nobody
+    /// else.
     pub(super) fn trust(&self, client: IpAddr) {
         if is_unclear(client) {
             return;
@@ -147,13 +148,13 @@ impl Standings {
         self.recall.note(client);
     }
 
-    /// The client sent too slowly for others to wait.
+    /// Records that the client sent too slowly for others to wait.
     pub(super) fn delayed(&self, client: IpAddr) {
         lock(&self.slow).note(client);
     }
 
-    /// The client had a body read that was not genuine, or that it did not send to the end. What it sent of genuine
-    /// ones counts for more: behind a proxy that nobody told of, it is many clients.
+    /// Records that the client sent a forged body, or did not send one to its end. Genuine bodies from the same address
+    /// count for more: behind a proxy that is not configured as trusted, it is many clients.
     pub(super) fn distrust(&self, client: IpAddr) {
         if !is_unclear(client) {
             lock(&self.distrusted).note(client);
@@ -165,7 +166,7 @@ fn lock<T>(remembered: &Mutex<T>) -> MutexGuard<'_, T> {
     remembered.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns what a client's neighbors share with it: 24 bits of IPv4, 48 of IPv6.
+/// Returns the network that a client shares with its neighbors: a /24 for IPv4, a /48 for IPv6.
 pub(super) fn network(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & !0xff).into(),
@@ -173,7 +174,8 @@ pub(super) fn network(client: IpAddr) -> IpAddr {
     }
 }
 
-/// Returns the range that a client's network is in: 16 bits of IPv4, 32 of IPv6, which is about what one provider has.
+/// Returns the range that contains a client's network: a /16 for IPv4, a /32 for IPv6, which is about what one provider
+/// has.
 pub(super) fn range(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & !0xffff).into(),
@@ -231,7 +233,7 @@ impl Groups {
     }
 }
 
-/// Addresses, and when each was last noted.
+/// Addresses with the time at which each was last noted.
 #[derive(Debug)]
 struct Remembered {
     most: usize,
@@ -260,7 +262,7 @@ impl Remembered {
         self.seen.insert(address, Instant::now());
     }
 
-    /// Forgets the older half, so that not each further address has all of them looked through.
+    /// Forgets the older half, so that not every further address requires a scan of all of them.
     fn forget(&mut self) {
         let mut times: Vec<Instant> = self.seen.values().copied().collect();
         let middle = times.len() / 2;
@@ -287,7 +289,7 @@ mod tests {
         assert_eq!(standings.of(genuine), Standing::Suspect);
         standings.trust(genuine);
         standings.distrust(forger);
-        // A wasted body of a sender of genuine ones, or of somebody beside it.
+        // A wasted body from a sender of genuine ones, and one from its neighbor.
         standings.distrust(genuine);
         standings.distrust(client("192.0.2.3"));
         for (address, standing) in [
@@ -352,7 +354,7 @@ mod tests {
             (7, (Standing::Neighbor, Standing::Suspect)),
             (8, (Standing::Suspect, Standing::Suspect)),
         ] {
-            // Again and again of the same ones, which are no more for it.
+            // Repeated bodies of the same clients do not make them more.
             for number in [1..=number, 1..=number].into_iter().flatten() {
                 standings.distrust(client(&format!("192.0.2.{number}")));
                 standings.distrust(client(&format!("2001:db8:1:{number}::")));
@@ -360,14 +362,14 @@ mod tests {
             assert_eq!(standings.of(client("192.0.2.100")), v4, "{number}");
             assert_eq!(standings.of(client("2001:db8:1:ff::")), v6, "{number}");
         }
-        // Not those that proved themselves, and not other networks.
+        // Proved senders and other networks are not affected.
         assert_eq!(standings.of(client("192.0.2.200")), Standing::Known);
         assert_eq!(standings.of(client("2001:db8:1:f::")), Standing::Known);
         assert_eq!(standings.of(client("192.0.3.1")), Standing::Unknown);
         assert_eq!(standings.of(client("2001:db8:2::")), Standing::Unknown);
     }
 
-    /// Whoever rents a range of addresses has few of each of its networks.
+    /// A renter of a range of addresses has few in each of its networks.
     #[test]
     fn a_crowd_is_known_by_its_range() {
         let standings = Standings::new();

@@ -1,4 +1,4 @@
-//! How every source is: what the configuration names and what the database knows, put together.
+//! Status of every source, combined from the configuration and the database.
 
 use std::collections::BTreeMap;
 
@@ -7,37 +7,37 @@ use jiff::{SignedDuration, Timestamp};
 use crate::config::Schedule;
 use crate::store::{SourceState, SourceWork, Store, StoreError};
 
-/// How long an item may wait, and a poll be overdue, until a source counts as behind.
+/// Time that an item may wait, and that a poll may be overdue, before its source counts as behind.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 
-/// A source as the configuration names it.
+/// Source named in the configuration.
 #[derive(Debug, Clone)]
 pub struct ConfiguredSource {
-    /// Its name, as in the log and in incidents.
+    /// Name of the source, as in the log and in incidents.
     pub name: String,
-    /// What kind it is: `webhook`, or one of the configuration's.
+    /// Kind of the source: `webhook`, or a kind of the configuration such as `github_events`.
     pub kind: String,
-    /// When it is polled. `None`: it tells by itself, as webhooks do.
+    /// Polling schedule. `None` for sources that deliver by themselves, such as webhooks.
     pub schedule: Option<Schedule>,
 }
 
-/// How a source is, in one word.
+/// Condition of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceCondition {
-    /// As it should be.
+    /// Everything works.
     Ok,
-    /// It was not polled yet, or told nothing yet.
+    /// The source has not been polled yet, or has not delivered anything yet.
     Waiting,
-    /// Its last poll failed, something of what a webhook told last was lost, or what was to be read last was put aside.
+    /// The last poll failed, a part of the last delivery was lost, or the last item was dead-lettered.
     Failing,
-    /// Something waits to be read for too long, or for a host that is left alone, or its poll is overdue.
+    /// An item has waited for too long, or waits for a host in backoff, or the poll is overdue.
     Behind,
-    /// It is not in the configuration any more.
+    /// The source is no longer in the configuration.
     Removed,
 }
 
 impl SourceCondition {
-    /// The word.
+    /// Returns the name of the condition, as in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -49,27 +49,27 @@ impl SourceCondition {
     }
 }
 
-/// Everything known about a source.
+/// Status of a source.
 #[derive(Debug, Clone)]
 pub struct SourceStatus {
-    /// Its name.
+    /// Name of the source.
     pub name: String,
-    /// What kind it is; empty when only its items are known and it is not configured.
+    /// Kind of the source. Empty if it is not configured and only its items are known.
     pub kind: String,
-    /// How it is.
+    /// Condition of the source.
     pub condition: SourceCondition,
-    /// When its next poll is due, by its server's leave and its schedule.
+    /// Time of the next poll, by the schedule and by what the server allows.
     pub next_poll_at: Option<Timestamp>,
-    /// What its polls left; nothing yet when it was not polled.
+    /// State left by its polls. Empty if it has not been polled yet.
     pub polled: SourceState,
-    /// What workers did with its items.
+    /// Results of the workers for its items.
     pub work: SourceWork,
 }
 
-/// How every source is that is configured or known to the database, by name.
+/// Returns the status of every source that is configured or known to the database, by name.
 ///
 /// # Errors
-/// Any [`StoreError`] of a read.
+/// Returns any [`StoreError`] of a read.
 pub async fn source_statuses(
     store: &Store,
     configured: &[ConfiguredSource],
@@ -80,7 +80,8 @@ pub async fn source_statuses(
     Ok(statuses_of(configured, states, work, now))
 }
 
-/// What the database knows (nothing, before it is made), put together with the configuration.
+/// Combines the configuration with what the database knows, which is nothing before it has been created. Sorted by
+/// name.
 pub fn statuses_of(
     configured: &[ConfiguredSource],
     states: Vec<SourceState>,
@@ -103,7 +104,7 @@ pub fn statuses_of(
     found.map(|(name, found)| found.status(name, now)).collect()
 }
 
-/// What there is of one name.
+/// Information found under one name.
 #[derive(Default)]
 struct Found<'c> {
     configured: Option<&'c ConfiguredSource>,
@@ -114,7 +115,7 @@ struct Found<'c> {
 impl Found<'_> {
     fn status(self, name: String, now: Timestamp) -> SourceStatus {
         let schedule = self.configured.and_then(|source| source.schedule.as_ref());
-        // Not what a clock that was ahead has left there.
+        // State from a clock that was ahead does not count.
         let state = self.state.as_ref().filter(|state| !state.is_ahead(now));
         let allowed_at = match &self.state {
             Some(ahead) if state.is_none() => now.checked_add(ahead.due_in(now)).ok(),
@@ -151,7 +152,7 @@ impl Found<'_> {
         }
     }
 
-    /// Why the last of its items was put aside, if that is how its reading goes.
+    /// Returns the reason for which the last item was dead-lettered, if none was read since.
     fn last_death(&self) -> Option<&str> {
         self.work.as_ref()?.last_death.as_deref()
     }
@@ -177,7 +178,7 @@ impl Found<'_> {
         let nothing_yet = if is_polled {
             polled_at.is_none()
         } else {
-            // The daemon notes at its start that there is such a webhook.
+            // The daemon records at its start that the webhook exists.
             let is_heard = |state: &SourceState| state.polled_at.or(state.succeeded_at).is_some();
             !state.is_some_and(is_heard) && self.work.is_none()
         };

@@ -1,9 +1,9 @@
-//! Places for work that anybody can ask for again and again, shared fairly by whoever asks.
+//! Places for work that anybody can request any number of times, shared fairly among clients.
 //!
-//! Whoever has the fewest places comes first, then whoever has waited the longest. So a client that asks for everything
-//! has what nobody else wants, and waits only for itself. When too many wait, one of whoever has the most of them
-//! goes: of a range of networks, of a network in it, and of a client in that, so that many addresses of one network are
-//! not many.
+//! The client with the fewest places comes first, among those the one whose network has the fewest, then the one that
+//! has waited the longest. A client that asks for everything therefore gets what nobody else wants, and waits only for
+//! itself. When too many wait, one is refused: of the range with the most waiting, of the network in it, and of the
+//! client in that, so that many addresses of one network do not count as many clients.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,11 +15,11 @@ use tokio::sync::oneshot;
 use super::crowds::Crowds;
 use super::standing::network;
 
-/// There was no place in time.
+/// Error returned when there was no place in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NoTurn;
 
-/// A number of places.
+/// Places that clients share.
 #[derive(Debug)]
 pub(super) struct Turns {
     at_once: usize,
@@ -30,9 +30,9 @@ pub(super) struct Turns {
 #[derive(Debug, Default)]
 struct State {
     next: u64,
-    /// Who has each place that is taken.
+    /// Client that holds each place.
     taken: HashMap<u64, IpAddr>,
-    /// In the order of their arrival.
+    /// Waiting clients in the order of their arrival.
     waiting: Vec<Waiting>,
 }
 
@@ -43,7 +43,7 @@ struct Waiting {
     go: oneshot::Sender<()>,
 }
 
-/// A place, or a wait for one. Given back when dropped.
+/// Place, or position in the queue for one. Released on drop.
 #[derive(Debug)]
 pub(super) struct Turn {
     turns: Arc<Turns>,
@@ -51,7 +51,7 @@ pub(super) struct Turn {
 }
 
 impl Turns {
-    /// `at_once` places, for which `most_waiting` may wait.
+    /// Creates `at_once` places, for which at most `most_waiting` clients may wait.
     pub(super) fn new(at_once: usize, most_waiting: usize) -> Arc<Self> {
         Arc::new(Self {
             at_once,
@@ -63,7 +63,7 @@ impl Turns {
     /// Waits for a place.
     ///
     /// # Errors
-    /// [`NoTurn`] when there is none within `patience`, or too many wait.
+    /// Returns [`NoTurn`] if there is none within `patience`, or if too many are waiting.
     pub(super) async fn turn(
         self: &Arc<Self>,
         client: IpAddr,
@@ -106,7 +106,7 @@ impl Drop for Turn {
 }
 
 impl State {
-    /// Gives away the places that are free.
+    /// Grants the places that are free.
     fn grant(&mut self, at_once: usize) {
         while self.taken.len() < at_once {
             let has = |waiting: &Waiting| {
@@ -122,12 +122,13 @@ impl State {
             };
             let next = self.waiting.remove(at);
             self.taken.insert(next.id, next.client);
-            // Should nobody listen any more, the turn is about to be dropped, and the place with it.
+            // If nobody listens anymore, the turn is about to be dropped, and the place with it.
             let _ = next.go.send(());
         }
     }
 
-    /// Refuses any one of whoever waits most often, not the last: else who asks again at once has all places.
+    /// Refuses a random waiter among those of the client that waits most often, not the last one: otherwise a client
+    /// that asks again at once would get all places.
     fn thin_out(&mut self) {
         let mut waiting = Crowds::default();
         for Waiting { client, .. } in &self.waiting {
@@ -153,7 +154,7 @@ mod tests {
         IpAddr::from([192, 0, network, number])
     }
 
-    /// Lets what was spawned begin to wait.
+    /// Lets spawned tasks begin to wait.
     async fn settle() {
         for _ in 0..20 {
             tokio::task::yield_now().await;
@@ -230,13 +231,13 @@ mod tests {
         let _held = turns.turn(client(1, 1), HOUR).await.unwrap();
         let mut waiting = Vec::new();
         for number in 0..105 {
-            // Each of another range.
+            // Each from another range.
             let mut turn = Box::pin(turns.turn(IpAddr::from([11, number, 1, 1]), HOUR));
             let _ = futures_util::poll!(&mut turn);
             waiting.push(turn);
         }
         assert_eq!(turns.lock().waiting.len(), 100);
-        // Each of the last ones by a chance of one in a hundred.
+        // Each of the last ones is refused with a chance of one in a hundred.
         let mut stayed = 0;
         for mut turn in waiting.split_off(100) {
             stayed += usize::from(futures_util::poll!(&mut turn).is_pending());

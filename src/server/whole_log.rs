@@ -1,4 +1,4 @@
-//! Leave to go through the whole revocation log, which is given to a few at a time.
+//! Permits to read the whole revocation log, of which there are few at a time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
-/// The part of all places that one access token may have: who reads slowly keeps nobody else waiting.
+/// Fraction (one in `SHARE_OF_ONE`) of all places that one access token may have: a slow reader keeps nobody else
+/// waiting.
 const SHARE_OF_ONE: usize = 2;
 
-/// A number of places.
+/// Places for readers of the whole revocation log.
 #[derive(Debug)]
 pub(super) struct WholeLog {
     places: Arc<Semaphore>,
@@ -17,7 +18,7 @@ pub(super) struct WholeLog {
     taken: Mutex<HashMap<Uuid, usize>>,
 }
 
-/// A place. Given back when dropped.
+/// Place of one reader. Released on drop.
 #[derive(Debug)]
 pub(super) struct Leave {
     log: Arc<WholeLog>,
@@ -26,7 +27,7 @@ pub(super) struct Leave {
 }
 
 impl WholeLog {
-    /// So many places.
+    /// Creates `places` places.
     pub(super) fn new(places: usize) -> Arc<Self> {
         Arc::new(Self {
             places: Arc::new(Semaphore::new(places)),
@@ -35,7 +36,7 @@ impl WholeLog {
         })
     }
 
-    /// A place for whoever has this access token, if there is one.
+    /// Takes a place for this access token. Returns `None` if all places, or all of the token's share, are taken.
     pub(super) fn leave(self: &Arc<Self>, token: Uuid) -> Option<Leave> {
         let mut counts = self.lock();
         let of_token = counts.get(&token).copied().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! The loaded key formats.
+//! Endpoint for the loaded key formats.
 
 use axum::Json;
 use axum::extract::State;
@@ -13,24 +13,24 @@ use crate::server::error::{ApiError, ApiResult};
 use crate::server::query::Query;
 use crate::store::Page;
 
-/// A key format.
+/// Key format.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct FormatView {
     id: String,
     description: String,
     /// `secret` formats are scanned for, `public` ones are not.
     visibility: &'static str,
-    /// The literal that the key begins with.
+    /// Literal at the start of the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     prefix: Option<String>,
-    /// The literal that stands inside the key.
+    /// Literal inside the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     anchor: Option<String>,
     min_length: usize,
     max_length: usize,
-    /// Whether keys carry a checksum.
+    /// `true` if keys carry a checksum.
     checksum: bool,
-    /// Whether new keys can be minted in it.
+    /// `true` if new keys can be minted in this format.
     can_mint: bool,
 }
 

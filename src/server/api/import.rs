@@ -20,46 +20,47 @@ use crate::server::error::{ApiError, ApiResult};
 use crate::server::turns::{NoTurn, Turn};
 use crate::store::{ImportOutcome, NewKey};
 
-/// The largest import of one request, in bytes. The command line takes files of any size.
+/// Maximum size of an import request, in bytes. The command line accepts files of any size.
 const MAX_IMPORT: usize = 25 << 20;
 
-/// Rows, right or wrong, that are read at a time, and stored in one transaction.
+/// Number of rows, valid or not, that are read at a time and stored in one transaction.
 const BATCH: usize = 5000;
 
-/// The patience of an import that waits for others.
+/// Maximum time that an import waits for others.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The most wrong rows that an answer lists.
+/// Maximum number of invalid rows listed in the response.
 const MAX_ERRORS: usize = 1000;
 
-/// What became of the rows.
+/// Result of an import.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct ImportResult {
-    /// Rows that are keys now.
+    /// Rows that were imported as keys.
     imported: u64,
-    /// Rows whose key was known already; it stays as it was.
+    /// Rows whose key was already known. It is left unchanged.
     duplicates: u64,
     /// Rows that could not be read.
     failed: u64,
-    /// Why, row by row; at most the first 1000.
+    /// Reasons, row by row; at most the first 1000.
     errors: Vec<RowProblem>,
 }
 
-/// Why a row could not be read.
+/// Reason for which a row could not be read.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RowProblem {
-    /// Where the row begins, counted from 1.
+    /// Line on which the row begins, counted from 1.
     line: u64,
-    /// The column, when it is about one.
+    /// Column at fault, if it is a single one.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'static str>,
-    /// What is wrong and what has to be there.
+    /// Problem, and the value that is expected.
     error: String,
 }
 
-/// Import SHA-256 digests of keys, as CSV or JSON Lines of
-/// `sha256,owner_type,owner_id,description,format,last_four,created_at,expires_at`. A wrong row is
-/// reported and costs no other; a row that is sent again is a duplicate.
+/// Import SHA-256 digests of keys, as CSV or JSON Lines.
+///
+/// The columns are `sha256,owner_type,owner_id,description,format,last_four,created_at,expires_at`. An invalid row is
+/// reported and does not affect the others; a row that is sent again is a duplicate.
 #[utoipa::path(
     post, path = "/api/v1/keys/import", operation_id = "import_keys", tag = "Operators",
     request_body(content = String, description = "At most 25 MiB", content_type = "text/csv"),
@@ -78,7 +79,7 @@ pub async fn import(
     let address = client.unwrap_or(IpAddr::from([0; 4]));
     let turn = state.0.import_turns.turn(address, PATIENCE).await;
     let turn = turn.map_err(|NoTurn| too_many())?;
-    // Until the last of its rows is stored: a batch of them at a time is larger than its text.
+    // Held until the last row is stored: a batch of rows in memory is larger than its text.
     state.work(&mut hold, 2 * bytes.len()).await?;
     let hung_up = CancellationToken::new();
     let _until_dropped = hung_up.clone().drop_guard();
@@ -133,8 +134,8 @@ fn row_format(headers: &HeaderMap) -> ApiResult<RowFormat> {
     }
 }
 
-/// An import under way, with what it takes of the budgets: a thread that reads its rows is not stopped from outside, so
-/// all of that goes with the rows wherever they are, and is given back when they are gone.
+/// Import in flight, with its shares of the budgets. A thread that reads rows cannot be stopped from outside, so the
+/// shares travel with the rows and are released when these are gone.
 struct Import<R> {
     rows: R,
     is_over: bool,
@@ -145,7 +146,7 @@ struct Import<R> {
 }
 
 impl<R: Iterator<Item = Result<ImportRow, RowError>>> Import<R> {
-    /// Reads up to [`BATCH`] rows; the keys among them.
+    /// Reads up to [`BATCH`] rows and returns the keys among them.
     fn read_batch(&mut self, state: &AppState) -> Vec<NewKey> {
         let now = state.now();
         let mut keys = Vec::new();
@@ -163,8 +164,8 @@ impl<R: Iterator<Item = Result<ImportRow, RowError>>> Import<R> {
     }
 }
 
-/// Reads the next rows away from the threads that answer requests. Keys of a whole request at once would take several
-/// times its size in memory.
+/// Reads the next rows on a blocking thread, away from those that answer requests. Reading all keys of a request at
+/// once would take several times its size in memory.
 async fn next_batch<R>(
     state: &AppState,
     mut import: Import<R>,
@@ -179,7 +180,7 @@ where
         .map_err(|_| ApiError::internal())
 }
 
-/// A body that is at its end as soon as its client has hung up: nobody waits for what is made of the rest.
+/// Body that ends as soon as its client has hung up: the result for the rest would be of no use to anyone.
 struct Awaited {
     bytes: Cursor<Vec<u8>>,
     hung_up: CancellationToken,
@@ -228,7 +229,7 @@ mod tests {
     #[test]
     fn nothing_more_is_read_for_whoever_hung_up() {
         let redactor = Redactor::new(&FormatSet::builtin());
-        // Also where there is no row for long.
+        // Also if no row comes for long.
         for more in ["{}\n", "\n", "x"] {
             let hung_up = CancellationToken::new();
             let body = Awaited {

@@ -1,4 +1,4 @@
-//! Incidents: keys of the caller's project that leaked, where, and what was done about it.
+//! Incidents: leaked keys of the caller's project, the places of the leaks, and the actions taken.
 
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
@@ -17,11 +17,11 @@ use crate::server::error::{ApiError, ApiResult};
 use crate::server::query::Query;
 use crate::store::{Incident, IncidentFilter, IncidentStatus, Occurrence, UseAfterExposure};
 
-/// A leaked key.
+/// Leaked key.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct IncidentView {
     id: Uuid,
-    /// `open` (the others come with a later version).
+    /// Always `open` in this version.
     status: &'static str,
     key_id: Uuid,
     format: String,
@@ -30,33 +30,33 @@ pub struct IncidentView {
     owner_id: String,
     last_four: String,
     description: String,
-    /// When the key was first seen in public.
+    /// Time at which the key was first seen in public.
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = String)]
     opened_at: Timestamp,
-    /// When it was last seen.
+    /// Time at which the key was last seen in public.
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = String)]
     last_seen_at: Timestamp,
-    /// When the key was revoked.
+    /// Time at which the key was revoked.
     #[serde(
         serialize_with = "rfc3339_option",
         skip_serializing_if = "Option::is_none"
     )]
     #[schema(value_type = Option<String>)]
     revoked_at: Option<Timestamp>,
-    /// When the key ends or ended by itself.
+    /// Time at which the key expires or expired.
     #[serde(
         serialize_with = "rfc3339_option",
         skip_serializing_if = "Option::is_none"
     )]
     #[schema(value_type = Option<String>)]
     expires_at: Option<Timestamp>,
-    /// How often it was seen, repeated sightings of one place included.
+    /// Number of sightings, including repeated ones of the same place.
     sighting_count: u64,
-    /// At how many places it was seen.
+    /// Number of places where the key was seen.
     occurrence_count: u64,
-    /// How often it was checked after it had been seen.
+    /// Number of checks of the key after it had been seen.
     use_count: u64,
 }
 
@@ -83,16 +83,16 @@ impl IncidentView {
     }
 }
 
-/// An incident with everything known about it.
+/// Incident with its occurrences, uses and timeline.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct DetailedIncidentView {
     #[serde(flatten)]
     incident: IncidentView,
-    /// Where the key was seen, first place first; at most 500.
+    /// Places where the key was seen, in the order of discovery; at most 500.
     occurrences: Vec<OccurrenceView>,
     /// Checks of the key after it was seen, oldest first; at most 500.
     uses_after_exposure: Vec<UseView>,
-    /// What happened, in order.
+    /// Events in chronological order.
     timeline: Vec<TimelineEvent>,
 }
 
@@ -111,7 +111,7 @@ impl DetailedIncidentView {
     }
 }
 
-/// One place where the key was seen.
+/// Place where the key was seen.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct OccurrenceView {
     id: Uuid,
@@ -153,13 +153,13 @@ impl OccurrenceView {
     }
 }
 
-/// A check of the key after it had been seen in public.
+/// Check of the key after it had been seen in public.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct UseView {
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = String)]
     at: Timestamp,
-    /// Who presented the key, if the provider's back end forwarded it.
+    /// Address of the client that presented the key, if the provider's back end forwarded it.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_address: Option<String>,
 }
@@ -173,7 +173,7 @@ impl UseView {
     }
 }
 
-/// Something that happened to the key.
+/// Event in the life of the key.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TimelineEvent {
     #[serde(serialize_with = "rfc3339")]
@@ -181,10 +181,10 @@ pub struct TimelineEvent {
     at: Timestamp,
     /// `issued`, `seen`, `used`, or the action of a log entry such as `revoked`.
     event: &'static str,
-    /// The source of an occurrence, or who acted.
+    /// Source of the occurrence, address of the client, or actor of the log entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<String>,
-    /// The log entry's number.
+    /// Number of the log entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     log_seq: Option<u64>,
 }
@@ -242,7 +242,7 @@ pub async fn list(
     let page = query.page()?;
     query.finish()?;
     match (status.as_deref(), filter.status) {
-        // Nothing gives an incident these states in this version, so none has them.
+        // No incident can be in one of these states in this version.
         (Some("acknowledged" | "resolved" | "held"), None) => return Ok(Json(List::empty())),
         (Some(_), None) => {
             let problem = "has to be open, acknowledged, resolved or held";
@@ -275,7 +275,7 @@ pub async fn show(
     Ok(Json(DetailedIncidentView::of(detail)))
 }
 
-/// The identifier in the path; anything else is an incident that does not exist.
+/// Identifier in the path. Anything that is not a UUID is an incident that does not exist.
 pub struct IncidentId(Uuid);
 
 impl FromRequestParts<AppState> for IncidentId {

@@ -1,4 +1,4 @@
-//! Reports from outside: of partners, of GitLab instances, and of strangers who hold a key.
+//! Reports from outside: from partners, from GitLab instances, and from strangers who hold a key.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::server::error::{ApiError, ApiResult};
 use crate::server::turns::NoTurn;
 use crate::server::{AppState, Finisher};
 
-/// Receive a secret-scanning report of GitHub.
+/// Receive a secret-scanning report from GitHub.
 #[utoipa::path(
     post, path = "/webhooks/github/secret-scanning", operation_id = "github_secret_scanning", tag = "Intake",
     params(
@@ -44,7 +44,7 @@ pub async fn github(
     report(state, finisher, request, "github").await
 }
 
-/// Receive a secret-detection report of GitLab's partner program.
+/// Receive a secret-detection report from GitLab's partner program.
 #[utoipa::path(
     post, path = "/webhooks/gitlab/secret-detection", operation_id = "gitlab_secret_detection", tag = "Intake",
     params(
@@ -68,7 +68,7 @@ pub async fn gitlab(
     report(state, finisher, request, "gitlab").await
 }
 
-/// Receive a secret-scanning report of deps.dev.
+/// Receive a secret-scanning report from deps.dev.
 #[utoipa::path(
     post, path = "/webhooks/depsdev/secret-scanning", operation_id = "depsdev_secret_scanning", tag = "Intake",
     params(
@@ -102,10 +102,10 @@ async fn report(
     let mut partners = state.0.intake.partners.iter();
     let at = partners.position(|known| known.name() == partner);
     let at = at.ok_or_else(|| ApiError::not_found("Route"))?;
-    // Before the body: whoever cannot be genuine has none of it read.
+    // Before the body is read: a report that cannot be genuine is refused without it.
     refuse_too_large(&parts.headers, MAX_REPORT)?;
     let proof = state.0.intake.partners[at].proof(&parts.headers)?;
-    // The content type is the partner's business: the signature says what the bytes are.
+    // The content type is up to the partner: the signature covers the bytes.
     let body = state.read(&parts, body, MAX_REPORT).await?;
     finisher
         .finish(async move {
@@ -121,7 +121,7 @@ async fn report(
         .await?
 }
 
-/// The feedback, which may be larger than the report was.
+/// Returns the feedback, which may be larger than the report was.
 fn feedback(rows: Vec<Feedback>, hold: Hold) -> ApiResult<Response> {
     let json = serde_json::to_vec(&rows).map_err(|_| ApiError::internal())?;
     drop(rows);
@@ -142,10 +142,10 @@ fn tell(partner: &str, answered: &Answered) {
     );
 }
 
-/// What GitLab may ask to revoke.
+/// Types of tokens that GitLab may ask to revoke.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RevocableTypes {
-    /// For each secret key format its id, plain and as GitLab names findings of a rule of that id.
+    /// Identifier of each secret key format, plain and as GitLab names findings of a rule with that identifier.
     types: Vec<String>,
 }
 
@@ -168,7 +168,7 @@ pub async fn revocable_types(
     Ok(Json(RevocableTypes { types }))
 }
 
-/// Revoke what GitLab's secret detection found (token revocation API).
+/// Revoke the tokens that GitLab's secret detection found (token revocation API).
 #[utoipa::path(
     post, path = "/v1/revoke_tokens", operation_id = "revoke_tokens", tag = "Intake",
     params(("Authorization" = String, Header, description = "The pre-shared token, as it is or behind `Bearer`")),
@@ -206,7 +206,10 @@ pub async fn revoke_tokens(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The token revocation API, for whoever presents its token, not too often.
+/// Returns the token revocation API if the caller presents its token and is within the limit.
+///
+/// # Errors
+/// Returns 401 for a wrong token, 404 if the API is not configured, and 429 above the limit.
 fn admitted<'s>(state: &'s AppState, headers: &HeaderMap) -> ApiResult<&'s RevocationApi> {
     let api = state.0.intake.revocation.as_ref();
     let api = api.ok_or_else(|| ApiError::not_found("Route"))?;
@@ -247,16 +250,16 @@ impl From<PartnerError> for ApiError {
     }
 }
 
-/// What a stranger sends.
+/// Body of a self-report.
 #[derive(ToSchema)]
 pub struct SelfReportBody {
     /// The whole key: possession is the proof.
     pub api_key: String,
-    /// Where it was found: an http(s) URL of at most 2048 bytes.
+    /// Place where the key was found: an HTTP or HTTPS URL of at most 2048 bytes.
     pub url: Option<String>,
 }
 
-/// An affirmative answer.
+/// Successful response.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Success {
     success: bool,
@@ -268,7 +271,7 @@ impl Success {
     }
 }
 
-/// Revoke a key by presenting it. Needs no access token; what nobody holds is limited per client address.
+/// Revoke a key by presenting it. Needs no access token; keys that nobody holds are limited per client address.
 #[utoipa::path(
     post, path = "/api/v1/integrations/credential-scanning/revoke", operation_id = "self_report", tag = "Intake",
     security(()),
@@ -292,20 +295,20 @@ pub async fn self_report(
     let value = fields.key("api_key")?;
     let url = fields.uncleaned_text("url")?;
     fields.finish()?;
-    // Whoever has a key, be it a public one, may report it again and again, and hang up each time: what that costs
+    // The holder of a key, even of a public one, may report it any number of times and hang up each time. The cost to
     // the database must not keep partners waiting.
     let too_many = || {
         let message = "Too many keys are being reported at once. Nothing was changed; send the report again later.";
         ApiError::unavailable(message, SELF_REPORT_PATIENCE)
     };
-    // Nor must those who wait hold all connections, or keep others waiting.
+    // Nor may waiting reports hold all connections or keep others waiting.
     let address = client.unwrap_or(IpAddr::from([0; 4]));
     let turns = &state.0.self_report_turns;
     let place = turns.turn(address, SELF_REPORT_PATIENCE).await;
     let place = place.map_err(|NoTurn| too_many())?;
     let report = finisher.finish(async move {
         let _place = place;
-        // Of everything that is not ours, which anybody can make up, all that it costs is a part of a look-up.
+        // Anybody can make up keys that are not ours: all that they cost is a part of a lookup.
         if !is_known(&state, value.sha256()).await? {
             if state.formats().identify(value.expose()).is_some() {
                 let limit = &state.0.self_reports;
@@ -328,10 +331,10 @@ pub async fn self_report(
     }
 }
 
-/// The patience of a self-report that waits for others.
+/// Maximum time that a self-report waits for others.
 const SELF_REPORT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Whether this is a key, or an access token of Rescind itself.
+/// Returns whether the digest is that of a key, or of an access token of Rescind itself.
 async fn is_known(state: &AppState, digest: Sha256Digest) -> ApiResult<bool> {
     let lookup = state.lookup();
     let (is_key, token) = tokio::join!(lookup.is_key(digest), lookup.token(digest));

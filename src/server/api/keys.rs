@@ -19,34 +19,34 @@ use crate::server::fields::Fields;
 use crate::server::query::Query;
 use crate::store::{Key, KeyFilter, KeyPatch, Owner, OwnerType, WhyInvalid};
 
-/// The longest description, in characters.
+/// Maximum length of a description, in characters.
 pub const MAX_DESCRIPTION: usize = 1000;
 
-/// The longest identifier of a user or team, in characters.
+/// Maximum length of the identifier of a user or team, in characters.
 pub const MAX_OWNER_ID: usize = 255;
 
-/// The most addresses to notify per key.
+/// Maximum number of addresses to notify per key.
 pub const MAX_EMAILS: usize = 20;
 
-/// The longest e-mail address (RFC 5321, 4.5.3.1.3: a path of 256 with its angle brackets).
+/// Maximum length of an e-mail address (RFC 5321, section 4.5.3.1.3: a path of 256 with its angle brackets).
 const MAX_EMAIL: usize = 254;
 
-/// The longest overlap of a rotation: a year.
+/// Maximum overlap of a rotation, in seconds: a year.
 const MAX_OVERLAP: u64 = 365 * 24 * 3600;
 
-/// Whose keys an endpoint is about.
+/// Kind of owner that an endpoint is for.
 pub trait Kind: Send + Sync + 'static {
-    /// User or team.
+    /// Type of the owner: user or team.
     const TYPE: OwnerType;
-    /// The field that names the owner.
+    /// Name of the field that identifies the owner.
     const ID: &'static str;
 }
 
-/// `/user-api-keys`.
+/// Owner of keys under `/user-api-keys`.
 #[derive(Debug)]
 pub struct User;
 
-/// `/team-api-keys`.
+/// Owner of keys under `/team-api-keys`.
 #[derive(Debug)]
 pub struct Team;
 
@@ -60,54 +60,54 @@ impl Kind for Team {
     const ID: &'static str = "team_id";
 }
 
-/// What creates a key.
+/// Request to create a key.
 #[derive(ToSchema)]
 pub struct CreateKey {
-    /// Whose key it is. 1 to 255 characters.
+    /// Owner of the key. 1 to 255 characters.
     #[schema(max_length = 255)]
     pub user_id: String,
-    /// What the key is for. 1 to 1000 characters.
+    /// Purpose of the key. 1 to 1000 characters.
     #[schema(max_length = 1000)]
     pub description: String,
-    /// When it ends, in milliseconds since 1970; null for never. Has to be given.
+    /// Expiry in milliseconds since 1970, or null for a key that never expires. Required.
     #[schema(required = true)]
     pub expires_at_millis: Option<i64>,
-    /// For client-side code: never scanned for, never revoked by a report.
+    /// `true` for keys in client-side code, which are never scanned for and never revoked by a report.
     #[schema(default = false)]
     pub is_public: Option<bool>,
-    /// What happens when it leaks. This version knows `revoke`.
+    /// Action to take when the key leaks. This version supports `revoke`.
     pub policy: Option<String>,
-    /// Who is told of a leak, at most 20 addresses.
+    /// Addresses that are notified of a leak, at most 20.
     #[schema(max_items = 20)]
     pub notify_emails: Option<Vec<String>>,
 }
 
-/// What changes a key. Absent fields stay as they are.
+/// Request to change a key. Absent fields stay unchanged.
 #[derive(ToSchema)]
 pub struct PatchKey {
-    /// 1 to 1000 characters.
+    /// New description. 1 to 1000 characters.
     pub description: Option<String>,
-    /// A new end, or null for never.
+    /// New expiry in milliseconds since 1970, or null for never.
     pub expires_at_millis: Option<i64>,
-    /// Only `true`: revocation is for ever. Doing it twice keeps the first time.
+    /// Only `true`: revocation is permanent. Revoking a key again keeps the first time.
     pub revoked: Option<bool>,
 }
 
-/// What checks a key.
+/// Request to check a key.
 #[derive(ToSchema)]
 pub struct CheckKey {
     /// The whole value.
     pub api_key: String,
 }
 
-/// What rotates a key.
+/// Request to rotate a key.
 #[derive(ToSchema)]
 pub struct RotateKey {
-    /// How long the old key stays valid beside the new one, in seconds; at most a year.
+    /// Time that the old key stays valid beside the new one, in seconds; at most a year.
     pub overlap_seconds: u64,
 }
 
-/// Create a key. The answer is the only one that ever has the whole value.
+/// Create a key. Only this response contains the whole value.
 #[utoipa::path(
     post, path = "/api/v1/user-api-keys", operation_id = "create_user_api_key", tag = "Keys",
     request_body = CreateKey,
@@ -168,8 +168,8 @@ fn emails(fields: &mut Fields<'_>) -> ApiResult<Vec<String>> {
     }
 }
 
-/// Whether this has the form of an address that mail can be sent to: one `@`, a dot-separated domain,
-/// and none of the characters that would let it smuggle a header or a second recipient.
+/// Returns whether a text has the form of an address that mail can be sent to: one `@`, a dot-separated domain, and
+/// none of the characters that could smuggle in a header or a second recipient.
 fn is_email(text: &str) -> bool {
     let Some((local, domain)) = text.split_once('@') else {
         return false;
@@ -234,7 +234,7 @@ pub async fn show<K: Kind>(
     Ok(Json(KeyView::short(key)))
 }
 
-/// Change a key's description or end, or revoke it.
+/// Change a key's description or expiry, or revoke it.
 #[utoipa::path(
     patch, path = "/api/v1/user-api-keys/{id}", operation_id = "update_user_api_key", tag = "Keys",
     params(("id" = Uuid, Path, description = "The key's identifier")),
@@ -274,7 +274,7 @@ pub async fn update<K: Kind>(
         .ok_or_else(ApiError::api_key_not_found)
 }
 
-/// Check a key: whose it is, and whether it is valid.
+/// Check a key: return its owner, and whether it is valid.
 #[utoipa::path(
     post, path = "/api/v1/user-api-keys/check", operation_id = "check_user_api_key", tag = "Keys",
     request_body = CheckKey,
@@ -319,7 +319,7 @@ pub async fn check<K: Kind>(
     }
 }
 
-/// Replace a key: a new one for the same owner, and an end for the old one.
+/// Replace a key: create a new one for the same owner, and set an expiry for the old one.
 #[utoipa::path(
     post, path = "/api/v1/user-api-keys/{id}/rotate", operation_id = "rotate_user_api_key", tag = "Keys",
     params(("id" = Uuid, Path, description = "The key's identifier")),
@@ -351,8 +351,8 @@ pub async fn rotate<K: Kind>(
     Ok(Json(KeyView::first(rotation.new, rotation.value)))
 }
 
-/// The identifier in the path. Whatever is no UUID is a key that does not exist, and is not repeated:
-/// it may be a key's value.
+/// Identifier in the path. Anything that is not a UUID is a key that does not exist, and is not repeated in the
+/// response: it may be a key's value.
 pub struct KeyId<K> {
     id: Uuid,
     kind: PhantomData<K>,
@@ -372,7 +372,7 @@ impl<K: Kind> FromRequestParts<AppState> for KeyId<K> {
     }
 }
 
-/// The key with this identifier, if it is of the endpoint's kind and of the caller's project.
+/// Returns the key with this identifier, if it is of the endpoint's kind and in the caller's project.
 async fn own_key<K: Kind>(state: &AppState, caller: &Caller, id: KeyId<K>) -> ApiResult<Key> {
     state
         .store()

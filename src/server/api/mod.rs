@@ -1,4 +1,4 @@
-//! One file per family of endpoints.
+//! Handlers, in one file per family of endpoints.
 
 pub mod formats;
 pub mod health;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::AppState;
 
-/// The UUID in a path, if it is one.
+/// Returns the UUID in the path, or `None` if it is not one.
 async fn path_id(parts: &mut Parts, state: &AppState) -> Option<Uuid> {
     let Path(text) = Path::<String>::from_request_parts(parts, state)
         .await

@@ -1,4 +1,4 @@
-//! The revocation log: list, verify, export.
+//! Revocation log: list, verify, export.
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -18,7 +18,7 @@ use crate::server::query::Query;
 use crate::server::whole_log::Leave;
 use crate::store::{Action, CSV_HEADER, LogEntry, LogFilter, Reason, Store, StoreError};
 
-/// Entries that an export reads at a time.
+/// Number of entries that an export reads at a time.
 const BATCH: u32 = 1000;
 
 /// List entries of the log, newest first, in exactly the shape that is hashed.
@@ -43,7 +43,7 @@ pub async fn list(
     caller.require(Permission::ReadLog)?;
     let word = |name: &str| ApiError::schema(name, "is not a word of the log");
     let filter = LogFilter {
-        // The tokens of the default project see the whole chain, others what is about their keys.
+        // Tokens of the default project see the whole chain, others only the entries about their own keys.
         project: Some(caller.project).filter(|project| project != DEFAULT_PROJECT),
         key_id: query
             .text("key_id")?
@@ -68,34 +68,34 @@ pub async fn list(
     Ok(Json(List::of(entries, |entry| entry)))
 }
 
-/// What verifying the chain found.
+/// Result of verifying the chain.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Verification {
-    /// Whether the whole chain holds.
+    /// `true` if the whole chain is intact.
     valid: bool,
-    /// How many entries hold, from the first on.
+    /// Number of intact entries, from the first one on.
     entries: u64,
-    /// The hash of the last entry; compare it with what you noted elsewhere.
+    /// Hash of the last entry, to be compared with a copy kept elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     head: Option<String>,
-    /// The first entry that does not belong where it stands.
+    /// First entry that breaks the chain.
     #[serde(skip_serializing_if = "Option::is_none")]
     first_bad: Option<FirstBad>,
 }
 
-/// The first bad entry.
+/// First entry that breaks the chain.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct FirstBad {
-    /// Its place in the chain, from 1.
+    /// Position of the entry in the chain, from 1.
     position: u64,
-    /// The number it claims.
+    /// Number that the entry claims to have.
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<u64>,
-    /// What is wrong with it.
+    /// Problem with the entry.
     problem: String,
 }
 
-/// Re-compute the whole chain in the database and name the first bad entry.
+/// Recompute the whole chain in the database and name the first bad entry.
 #[utoipa::path(
     get, path = "/api/v1/revocations/verify", operation_id = "verify_revocations", tag = "Operators",
     responses((status = 200, body = Verification), (status = "4XX", description = "Refused; see the codes")),
@@ -129,7 +129,7 @@ pub async fn verify(
     }))
 }
 
-/// Export the whole chain, oldest entry first. The JSON Lines verify offline.
+/// Export the whole chain, oldest entry first. The JSON Lines can be verified offline.
 #[utoipa::path(
     get, path = "/api/v1/revocations/export", operation_id = "export_revocations", tag = "Operators",
     params(("format" = Option<String>, Query, description = "`jsonl` (default) or `csv`")),
@@ -149,7 +149,7 @@ pub async fn export(
     };
     query.finish()?;
     let leave = state.whole_log(&caller)?;
-    // The first batch is read before the answer begins, so that a database that is down is a 503.
+    // The first batch is read before the response begins, so that an unavailable database results in a 503.
     let first = state.store().log_after(0, BATCH).await?;
     let (content_type, disposition) = match format {
         Format::JsonLines => (
@@ -178,15 +178,15 @@ enum Format {
     Csv,
 }
 
-/// Where an export stands.
+/// Progress of an export.
 enum Step {
     Begin(Vec<LogEntry>),
     After(u64),
     End,
 }
 
-/// The export in pieces. An error while it is under way breaks the answer off, so that nobody takes
-/// half a log for a whole one.
+/// Streams the export in pieces. An error in the middle aborts the response, so that half a log is never taken for a
+/// whole one.
 fn batches(
     store: Store,
     format: Format,
@@ -223,7 +223,7 @@ fn json_lines(entries: &[LogEntry]) -> Vec<u8> {
 
 fn csv_rows(entries: &[LogEntry], head: bool) -> Vec<u8> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    // Writing into memory cannot fail, and all rows have the width of the head.
+    // Writing to memory cannot fail, and all rows are as wide as the header.
     if head {
         let _ = writer.write_record(CSV_HEADER);
     }

@@ -1,4 +1,4 @@
-//! Sources: how they are, and the work items of theirs that were put aside.
+//! Sources: their state, and their dead-lettered work items.
 
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, Request, State};
@@ -16,54 +16,55 @@ use crate::server::query::Query;
 use crate::server::status::{SourceStatus, source_statuses};
 use crate::store::{DeadItem, Page, WorkKind};
 
-/// A source.
+/// State of a source.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SourceView {
     name: String,
     /// `webhook`, or a kind of the configuration such as `github_events`.
     kind: String,
-    /// `ok`, `waiting` (not polled yet), `failing` (the last poll failed), `behind` (something waits for
-    /// more than five minutes, or for a host that is left alone, or a poll is overdue) or `removed` (not in the configuration).
+    /// `ok`, `waiting` (not polled yet), `failing` (the last poll failed, or the last item was dead-lettered), `behind`
+    /// (an item has waited for more than five minutes, or waits for a host in backoff, or a poll is overdue) or
+    /// `removed` (not in the configuration).
     state: &'static str,
-    /// When it was last polled, successfully or not.
+    /// Time of the last poll, successful or not.
     #[serde(
         serialize_with = "rfc3339_option",
         skip_serializing_if = "Option::is_none"
     )]
     #[schema(value_type = Option<String>)]
     last_poll_at: Option<Timestamp>,
-    /// When it was last polled successfully.
+    /// Time of the last successful poll.
     #[serde(
         serialize_with = "rfc3339_option",
         skip_serializing_if = "Option::is_none"
     )]
     #[schema(value_type = Option<String>)]
     last_success_at: Option<Timestamp>,
-    /// When it is polled next.
+    /// Time of the next poll.
     #[serde(
         serialize_with = "rfc3339_option",
         skip_serializing_if = "Option::is_none"
     )]
     #[schema(value_type = Option<String>)]
     next_poll_at: Option<Timestamp>,
-    /// The time of the newest event seen.
+    /// Time of the newest event seen.
     #[serde(
         serialize_with = "rfc3339_option",
         skip_serializing_if = "Option::is_none"
     )]
     #[schema(value_type = Option<String>)]
     newest_event_at: Option<Timestamp>,
-    /// When an item was last scanned.
+    /// Time of the last scan of an item.
     #[serde(
         serialize_with = "rfc3339_option",
         skip_serializing_if = "Option::is_none"
     )]
     #[schema(value_type = Option<String>)]
     last_scan_at: Option<Timestamp>,
-    /// From the event to the end of its scan, for the items scanned last.
+    /// Time from the event to the end of its scan, in seconds, for the most recently scanned items.
     #[serde(skip_serializing_if = "Option::is_none")]
     lag_seconds: Option<f64>,
-    /// When the oldest item was added that no worker has looked at yet.
+    /// Time at which the oldest item that no worker has started yet was added.
     #[serde(
         serialize_with = "rfc3339_option",
         skip_serializing_if = "Option::is_none"
@@ -71,65 +72,65 @@ pub struct SourceView {
     #[schema(value_type = Option<String>)]
     oldest_waiting_at: Option<Timestamp>,
     counts: SourceCounts,
-    /// The quota of its server, as last told.
+    /// Rate limit of the server, as last reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit: Option<RateLimitView>,
-    /// What went wrong at the last poll, with the last deliveries, or with what was to be read, and what to do.
+    /// Problem with the last poll, the last deliveries or the last items, and the remedy.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<String>,
-    /// What it could not see lately, in words.
+    /// Description of what could not be seen lately.
     #[serde(skip_serializing_if = "Option::is_none")]
     unseen: Option<String>,
 }
 
-/// Totals since a source was first used, and what is left.
+/// Totals since a source was first used, and the current backlog.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SourceCounts {
     polls: u64,
-    /// Events seen, repeated ones not counted.
+    /// Events seen, not counting repeated ones.
     events: u64,
-    /// Work items that they became.
+    /// Work items created from them.
     items: u64,
     /// Events whose texts were scanned.
     texts: u64,
     /// Events of a type that this version does not know.
     unknown_types: u64,
-    /// Events that could not be read.
+    /// Events that could not be parsed.
     malformed: u64,
-    /// Times that two polls did not overlap.
+    /// Number of times that two polls did not overlap.
     gaps: u64,
     /// Pushes that the feed had missed and a repair found.
     repaired: u64,
-    /// Items that were scanned to their end.
+    /// Items that were scanned completely.
     scanned: u64,
     /// Blobs in them that were scanned.
     blobs: u64,
     /// Blobs in them that had been scanned before.
     known_blobs: u64,
-    /// Items of which something was left out because of a limit.
+    /// Items of which a part was left out because of a limit.
     truncated: u64,
     /// Items whose repository or commit was gone.
     gone: u64,
-    /// Items that were not read because there was more than could be.
+    /// Items that were shed because there were more than could be read.
     shed: u64,
-    /// Items that were not added because too many of their repository or their host waited already.
+    /// Items that were refused because too many from their repository or host were already waiting.
     refused: u64,
-    /// Items that wait or are being read now.
+    /// Items that wait or are in flight.
     waiting: u64,
-    /// Items that were put aside after the last of their tries.
+    /// Items that were dead-lettered after their last attempt.
     dead_letters: u64,
 }
 
-/// How often a server may be asked.
+/// Rate limit of a server.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RateLimitView {
     /// Requests per period.
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u64>,
-    /// How many of them are left.
+    /// Remaining requests in the period.
     #[serde(skip_serializing_if = "Option::is_none")]
     remaining: Option<u64>,
-    /// When the period ends.
+    /// Time at which the period ends.
     #[serde(
         serialize_with = "rfc3339_option",
         skip_serializing_if = "Option::is_none"
@@ -139,7 +140,7 @@ pub struct RateLimitView {
 }
 
 impl SourceView {
-    /// A source's status in our JSON; the command line prints the same.
+    /// Converts a source's status to its JSON view, which the command line prints, too.
     pub fn of(status: SourceStatus) -> Self {
         let counts = SourceCounts::of(&status);
         let SourceStatus { polled, work, .. } = status;
@@ -195,38 +196,38 @@ impl SourceCounts {
     }
 }
 
-/// A work item that was put aside after the last of its tries.
+/// Work item that was dead-lettered after its last attempt.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct DeadLetterView {
     id: Uuid,
     source: String,
-    /// `range`, or `references` when the branches and tags were to be listed.
+    /// `range`, or `references` for an item that lists branches and tags.
     kind: &'static str,
     host: String,
     repository: String,
-    /// The branch or tag; absent when all of the repository's are meant.
+    /// Branch or tag; absent if the item covers all of the repository's.
     #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
     ref_name: Option<String>,
-    /// The commit before the push; all zeros for a new branch.
+    /// Commit before the push; all zeros for a new branch.
     #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<String>,
-    /// The commit after the push.
+    /// Commit after the push.
     after: String,
     tries: u32,
-    /// Why the last try failed.
+    /// Error of the last attempt.
     error: String,
-    /// When it was pushed.
+    /// Time of the push.
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = String)]
     event_at: Timestamp,
-    /// When it was put aside.
+    /// Time at which the item was dead-lettered.
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = String)]
     died_at: Timestamp,
 }
 
 impl DeadLetterView {
-    /// An item in our JSON; the command line prints the same.
+    /// Converts an item to its JSON view, which the command line prints, too.
     pub fn of(dead: DeadItem) -> Self {
         let range = dead.item.range;
         let text = |text: String| Some(text).filter(|text| !text.is_empty());
@@ -250,7 +251,7 @@ impl DeadLetterView {
     }
 }
 
-/// List the sources that are configured or were, with how they are, by name.
+/// List all current and former sources with their state, by name.
 #[utoipa::path(
     get, path = "/api/v1/sources", operation_id = "list_sources", tag = "Operators",
     params(
@@ -270,7 +271,7 @@ pub async fn list(
     let cursor = query.text("cursor")?;
     query.finish()?;
     let all = source_statuses(state.store(), state.sources(), state.now()).await?;
-    // By name, so that a source which is added or goes meanwhile moves no other.
+    // Paged by name, so that a source that is added or removed in the meantime does not shift the others.
     let is_left =
         |status: &SourceStatus| cursor.as_ref().is_none_or(|cursor| status.name > *cursor);
     let mut items: Vec<_> = all.into_iter().filter(is_left).take(limit + 1).collect();
@@ -281,7 +282,7 @@ pub async fn list(
     Ok(Json(List::of(page, SourceView::of)))
 }
 
-/// List a source's work items that were put aside after the last of their tries, newest first.
+/// List a source's dead-lettered work items, newest first.
 #[utoipa::path(
     get, path = "/api/v1/sources/{name}/dead-letters", operation_id = "list_dead_letters", tag = "Operators",
     params(
@@ -306,21 +307,21 @@ pub async fn dead_letters(
     Ok(Json(List::of(dead, DeadLetterView::of)))
 }
 
-/// Which work items are put back into the queue.
+/// Request to requeue work items.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "describes the body, which is read field by field")]
 pub struct RequeueDeadLetters {
-    /// This one only; all of the source's when absent.
+    /// Identifier of a single item; all of the source's if absent.
     id: Option<Uuid>,
 }
 
-/// How many work items were put back into the queue.
+/// Number of requeued work items.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Requeued {
     requeued: u64,
 }
 
-/// Put work items that were put aside back into the queue, with all their tries.
+/// Requeue dead-lettered work items, with all their attempts.
 #[utoipa::path(
     post, path = "/api/v1/sources/{name}/dead-letters/requeue", operation_id = "requeue_dead_letters", tag = "Operators",
     params(("name" = String, Path, description = "The source's name")),
@@ -358,7 +359,10 @@ pub async fn requeue(
     Ok(Json(Requeued { requeued }))
 }
 
-/// 404 unless there is a source of this name, in the configuration or in the database.
+/// Checks that a source of this name exists, in the configuration or in the database.
+///
+/// # Errors
+/// Returns 404 if it does not.
 async fn require_source(state: &AppState, name: &str) -> ApiResult<()> {
     let all = source_statuses(state.store(), state.sources(), state.now()).await?;
     if all.iter().any(|status| status.name == name) {
@@ -367,7 +371,7 @@ async fn require_source(state: &AppState, name: &str) -> ApiResult<()> {
     Err(ApiError::not_found("Source"))
 }
 
-/// The name in the path; what cannot be read is a source that does not exist.
+/// Name in the path. One that cannot be decoded is a source that does not exist.
 pub struct SourceName(String);
 
 impl FromRequestParts<AppState> for SourceName {

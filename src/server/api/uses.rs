@@ -1,4 +1,4 @@
-//! Uses after exposure: somebody presents a key that has been seen in public.
+//! Uses after exposure: checks of a key that has been seen in public.
 
 use std::net::IpAddr;
 
@@ -9,15 +9,15 @@ use crate::server::AppState;
 use crate::server::client::Client;
 use crate::store::Key;
 
-/// The address of the client that presented a key, as the caller forwards it: the first entry of
-/// `X-Forwarded-For`, in front of what trusted proxies appended. The caller is authenticated; whatever is no
-/// address is as if not sent.
+/// Returns the address of the client that presented a key, as forwarded by the caller: the first entry of
+/// `X-Forwarded-For`, in front of those that trusted proxies appended. The caller is authenticated; an entry that is
+/// not an address is ignored.
 pub(super) fn forwarded_client(request: &Request) -> Option<IpAddr> {
     Client::of(request.extensions())?.forwarded
 }
 
-/// Records the use. Whether that works does not change the answer about the key; a key that is used
-/// many times a second is recorded now and then only, so that using it cannot fill the database.
+/// Records the use. A failure does not change the answer about the key. A key that is used many times a second is
+/// recorded only some of the time, so that using it cannot fill the database.
 pub(super) async fn record(state: &AppState, key: &Key, at: Timestamp, client: Option<IpAddr>) {
     if !state.0.uses.allows(&key.id) {
         return;

@@ -1,4 +1,4 @@
-//! What the API answers with: Stack Auth's view of a key, and lists.
+//! Views returned by the API: keys as in Stack Auth, and lists.
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::keyformat::KeyValue;
 use crate::store::{Key, OwnerType, Page};
 
-/// A key as Stack Auth shows it. What is not set is absent, never null.
+/// Key as in Stack Auth. Unset fields are absent, never null.
 #[derive(Serialize, ToSchema)]
 pub struct KeyView {
     id: Uuid,
@@ -16,10 +16,10 @@ pub struct KeyView {
     #[serde(rename = "type")]
     #[schema(example = "user")]
     kind: &'static str,
-    /// Of a user's key.
+    /// Owner of a user's key.
     #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<String>,
-    /// Of a team's key.
+    /// Owner of a team's key.
     #[serde(skip_serializing_if = "Option::is_none")]
     team_id: Option<String>,
     description: String,
@@ -32,21 +32,21 @@ pub struct KeyView {
     value: ValueView,
 }
 
-/// The value of a key: whole in the answer that creates it, the last four characters ever after.
+/// Value of a key: whole in the response that creates it, only the last four characters in all others.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum ValueView {
-    /// The first view.
+    /// Whole value, in the first view.
     #[schema(value_type = String)]
     Whole(WholeValue),
-    /// Every later view.
+    /// Last four characters, in every later view.
     Short {
         /// The last four characters.
         last_four: String,
     },
 }
 
-/// A key's value on its one way out: it is wiped from memory once the answer is written.
+/// Key's value on its only way out. It is wiped from memory once the response is written.
 pub struct WholeValue(KeyValue);
 
 impl Serialize for WholeValue {
@@ -56,7 +56,7 @@ impl Serialize for WholeValue {
 }
 
 impl KeyView {
-    /// Every view but the first.
+    /// Creates the view without the value.
     pub fn short(key: Key) -> Self {
         let value = ValueView::Short {
             last_four: key.last_four.clone(),
@@ -64,7 +64,7 @@ impl KeyView {
         Self::with_value(key, value)
     }
 
-    /// The first view, of a key that was just made.
+    /// Creates the first view of a new key, with its value.
     pub fn first(key: Key, value: KeyValue) -> Self {
         Self::with_value(key, ValueView::Whole(WholeValue(value)))
     }
@@ -93,12 +93,12 @@ impl KeyView {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct List<T> {
     items: Vec<T>,
-    /// Always true: every list has pages, if only one.
+    /// Always true: every list is paginated, even if it has a single page.
     is_paginated: bool,
     pagination: Pagination,
 }
 
-/// How to go on in a list.
+/// Position in a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Pagination {
     /// The `cursor` of the next page; null on the last one.
@@ -106,7 +106,7 @@ pub struct Pagination {
 }
 
 impl<T> List<T> {
-    /// A page of what the store gave, each entry turned into its view.
+    /// Creates a page from one of the store, converting each entry to its view.
     pub fn of<S>(page: Page<S>, view: impl FnMut(S) -> T) -> Self {
         Self {
             items: page.items.into_iter().map(view).collect(),
@@ -117,7 +117,7 @@ impl<T> List<T> {
         }
     }
 
-    /// A page without entries.
+    /// Creates a page without entries.
     pub fn empty() -> Self {
         let page = Page {
             items: Vec::new(),
@@ -127,12 +127,12 @@ impl<T> List<T> {
     }
 }
 
-/// Writes a time as everywhere in our own JSON: `2026-11-22T20:46:15.123456Z`.
+/// Serializes a time as everywhere in Rescind's own JSON: `2026-11-22T20:46:15.123456Z`.
 pub fn rfc3339<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{at:.6}"))
 }
 
-/// [`rfc3339`] of a time that may be absent.
+/// Serializes an optional time as [`rfc3339`] does.
 pub fn rfc3339_option<S: Serializer>(
     at: &Option<Timestamp>,
     serializer: S,

@@ -1,4 +1,4 @@
-//! Webhooks of forges. Each is answered with 202 when what it amounts to is in the database.
+//! Webhooks of forges. A delivery is answered with 202 once everything that results from it is in the database.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use crate::server::body::{Whole, refuse_too_large};
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::{AppState, Finisher};
 
-/// The answer to a delivery that was accepted.
+/// Response to an accepted delivery.
 type Accepted = (StatusCode, Json<Success>);
 
-/// Receive a delivery of GitHub.
+/// Receive a delivery from GitHub.
 #[utoipa::path(
     post, path = "/webhooks/github", operation_id = "github_webhook", tag = "Intake",
     params(
@@ -40,7 +40,7 @@ pub async fn github(
     receive(state, finisher, request, Forge::GitHub).await
 }
 
-/// Receive a delivery of GitLab: of a project, a group, or the whole instance.
+/// Receive a delivery from GitLab: of a project, a group, or the whole instance.
 #[utoipa::path(
     post, path = "/webhooks/gitlab", operation_id = "gitlab_webhook", tag = "Intake",
     params(
@@ -65,7 +65,7 @@ pub async fn gitlab(
     receive(state, finisher, request, Forge::GitLab).await
 }
 
-/// Receive a delivery of Gitea, Forgejo or Gogs.
+/// Receive a delivery from Gitea, Forgejo or Gogs.
 #[utoipa::path(
     post, path = "/webhooks/gitea", operation_id = "gitea_webhook", tag = "Intake",
     params(
@@ -89,7 +89,7 @@ pub async fn gitea(
     receive(state, finisher, request, Forge::Gitea).await
 }
 
-/// Receive a delivery of Bitbucket Cloud or Data Center.
+/// Receive a delivery from Bitbucket Cloud or Data Center.
 #[utoipa::path(
     post, path = "/webhooks/bitbucket", operation_id = "bitbucket_webhook", tag = "Intake",
     params(
@@ -128,12 +128,12 @@ async fn receive(
         StatusCode::SERVICE_UNAVAILABLE => webhook.refused_for_lack_of_room(),
         _ => {}
     };
-    // Before the body: whoever cannot be genuine has none of it read.
+    // Before the body is read: a delivery that cannot be genuine is refused without it.
     refuse_too_large(&parts.headers, MAX_DELIVERY).inspect_err(tell)?;
     webhook.expects(&parts.headers)?;
     let body = state.read(&parts, body, MAX_DELIVERY).await;
     let body = body.inspect_err(tell)?;
-    // A forge that hangs up has told all the same.
+    // A delivery counts even if the forge hangs up.
     finisher
         .finish(async move {
             let Whole { bytes, mut hold } = body;

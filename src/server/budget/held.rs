@@ -1,4 +1,4 @@
-//! What a body holds, and whether it comes fast enough to hold it.
+//! Room held by a body, and the pace that the body has to keep.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use super::state::Waiting;
 use super::{Budget, Reading, Sender};
 
-/// What a body holds.
+/// Room held by a body.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) sender: Sender,
     pub(super) bytes: usize,
     pub(super) began: Instant,
-    /// What came before it was last given more, and when that was.
+    /// Bytes that had arrived when the share last grew, and the time of that growth.
     before: usize,
     since: Instant,
-    /// `None`: it does not have to make room any more.
+    /// `None` once the body can no longer be evicted.
     pub(super) reading: Option<Arc<Reading>>,
 }
 
@@ -43,26 +43,26 @@ impl Held {
         reading.map_or(0, |reading| reading.arrived())
     }
 
-    /// Returns whether it can be told to make room, and was not yet.
+    /// Returns whether the body can be evicted and has not been told to make room yet.
     pub(super) fn is_staying(&self) -> bool {
         let reading = self.reading.as_ref();
         reading.is_some_and(|reading| !reading.is_turned_out())
     }
 
-    /// Returns whether it was told to make room and has not done so yet.
+    /// Returns whether the body was told to make room and has not done so yet.
     pub(super) fn is_leaving(&self) -> bool {
         let reading = self.reading.as_ref();
         reading.is_some_and(|reading| reading.is_turned_out())
     }
 
-    /// Returns whether it waits for room itself, here or elsewhere.
+    /// Returns whether the body is itself waiting for room, here or elsewhere.
     pub(super) fn is_waiting(&self) -> bool {
         let reading = self.reading.as_ref();
         reading.is_some_and(|reading| reading.is_waiting())
     }
 
-    /// Returns from when on it takes longer to come than a body of its size may, should nothing come until then, at
-    /// `hurry` times the pace. `None`: what there is room for has come, or its client is not to blame.
+    /// Returns the time at which the body becomes late, should nothing more arrive until then, at `hurry` times the
+    /// usual pace. Returns `None` if everything that there is room for has arrived, or if the client is not to blame.
     pub(super) fn late_at(&self, budget: &Budget, hurry: u32) -> Option<Instant> {
         let expected = self.bytes.saturating_sub(self.before) as u128;
         let came = self.arrived().saturating_sub(self.before) as u128;

@@ -1,4 +1,4 @@
-//! Who has to make room.
+//! Selection of the bodies that have to make room.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -8,13 +8,13 @@ use super::Budget;
 use super::held::Held;
 use super::state::{State, Waiting};
 
-/// How much faster bodies have to come when many wait.
+/// Factor by which bodies have to be faster when more than [`MANY`] wait.
 const HURRY: u32 = 2;
 const MANY: usize = 256;
 
 impl State {
-    /// Turns out what has to make room, for everybody whose turn it would be then. Returns when there will be more of
-    /// it; `None`: not before something changes.
+    /// Evicts bodies in favor of every waiting body whose turn it would be then. Returns the time at which more of them
+    /// become late, or `None` if that takes another change.
     pub(super) fn make_room(&self, budget: &Budget) -> Option<Instant> {
         let hurry = self.hurry();
         let now = Instant::now();
@@ -30,7 +30,7 @@ impl State {
         while let Some((_, at)) = waiting.pop() {
             let waiting = &self.waiting[at];
             if free < waiting.bytes {
-                // Whom one of them cannot turn out, none of those behind it can either.
+                // A body that the first in line cannot evict cannot be evicted by those behind it either.
                 let others = others.get_or_insert_with(|| self.others(budget, now).into_iter());
                 for (id, is_slow, held) in others {
                     if id != waiting.id && has_to_go(waiting, held, is_slow, budget, hurry) {
@@ -51,7 +51,8 @@ impl State {
         None
     }
 
-    /// Returns what is being read and whether too slowly, in the order in which it has to make room.
+    /// Returns the bodies that can be evicted and whether each is too slow, in the order in which they have to make
+    /// room.
     fn others(&self, budget: &Budget, now: Instant) -> Vec<(u64, bool, &Held)> {
         let hurry = self.hurry();
         let staying = self.held.iter().filter(|(_, held)| held.is_staying());
@@ -68,7 +69,7 @@ impl State {
         others
     }
 
-    /// Returns when somebody else may have to make room for this one.
+    /// Returns the time at which another body may have to make room for this one.
     fn next_late(&self, waiting: &Waiting, budget: &Budget) -> Option<Instant> {
         let hurry = self.hurry();
         let equals = self.held.iter().filter(|(id, held)| {
@@ -91,8 +92,8 @@ impl State {
     }
 }
 
-/// Returns whether a body has to make room: for one of better standing at once, for an equal when it is late. One that
-/// waits itself has some time to get on.
+/// Returns whether a body has to make room: at once for one of better standing, and for an equal when it is late. A
+/// body that is itself waiting has some time to make progress.
 fn has_to_go(waiting: &Waiting, held: &Held, is_slow: bool, budget: &Budget, hurry: u32) -> bool {
     let (wants, has) = (waiting.sender.standing, held.sender.standing);
     let has_waited = || waiting.asked.elapsed() * hurry >= budget.grace;

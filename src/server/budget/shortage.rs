@@ -1,4 +1,4 @@
-//! What becomes of bodies while there is too little room for all, told now and then instead of one by one.
+//! Statistics on bodies during a shortage of room, logged as a periodic summary instead of one by one.
 
 use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use super::NoRoom;
 use crate::server::standing::Standing;
 
-/// How long it is counted before it is told.
+/// Interval between two summaries.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// The bodies of one budget that found no room, or had to make some, since that was last told.
+/// Bodies of one budget that found no room, or were evicted, since the last summary.
 #[derive(Debug, Default)]
 pub(super) struct Shortage(Mutex<Counts>);
 
@@ -23,12 +23,12 @@ struct Counts {
     crowded: usize,
 }
 
-/// How many there are of each standing.
+/// Number of bodies per standing.
 #[derive(Debug, Default)]
 struct ByStanding([usize; Standing::ALL.len()]);
 
 impl Shortage {
-    /// Counts a body that was turned out, for being slow or for one of better standing.
+    /// Counts an evicted body, either too slow or in favor of one of better standing.
     pub(super) fn turned_out(&self, standing: Standing, is_slow: bool) {
         let mut counts = self.begun();
         if is_slow {
@@ -38,7 +38,7 @@ impl Shortage {
         }
     }
 
-    /// Counts a body that was refused.
+    /// Counts a refused body.
     pub(super) fn refused(&self, why: NoRoom) {
         let mut counts = self.begun();
         match why {
@@ -47,12 +47,12 @@ impl Shortage {
         }
     }
 
-    /// Returns when what was counted is to be told.
+    /// Returns the time at which the next summary is due, or `None` if nothing was counted.
     pub(super) fn due(&self) -> Option<Instant> {
         self.lock().since?.checked_add(EVERY)
     }
 
-    /// Tells what was counted of bodies of this size, if it is time to, and counts anew. Returns whether it was.
+    /// Logs the summary for bodies of this size if it is due, and resets the counts. Returns whether it was due.
     pub(super) fn tell(&self, size: &'static str, waiting: impl FnOnce() -> usize) -> bool {
         let mut counts = self.lock();
         let since = counts.since.filter(|since| since.elapsed() >= EVERY);

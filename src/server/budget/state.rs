@@ -1,4 +1,4 @@
-//! Who holds what of a budget, who waits for it, and whose turn it is.
+//! State of a budget: the bodies that hold room, those that wait for it, and their order.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use super::{Budget, MOST_WAITING, Reading, Sender};
 use crate::server::crowds::Crowds;
 use crate::server::standing::{Standing, range};
 
-/// How many times the patience a body waits for smaller ones of equals that would take all of the budget.
+/// Multiple of the patience for which a body that wants the whole budget lets smaller ones of equals go first.
 const WEIGHT: u128 = 2;
 
 #[derive(Debug, Default)]
@@ -26,14 +26,14 @@ pub(super) struct State {
     waiters: Crowds,
 }
 
-/// What a body waits for: all of it, or more than it has.
+/// Body that waits for room: for all that it needs, or for more than it has.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) id: u64,
-    /// Since when, and from when on its turn is reckoned.
+    /// Time of the request for room, and the time from which the turn is computed.
     pub(super) asked: Instant,
     since: Instant,
-    /// When it is its turn among equals. Kept, since there may be very many to choose from.
+    /// Time of the turn among equals. Cached, since there may be very many to choose from.
     turn: Instant,
     pub(super) sender: Sender,
     range: IpAddr,
@@ -44,7 +44,7 @@ pub(super) struct Waiting {
 }
 
 impl State {
-    /// Has a new body wait, unless there is room for it at once.
+    /// Enqueues a new body, unless there is room for it at once, and returns its identifier.
     pub(super) fn ask(
         &mut self,
         budget: &Budget,
@@ -72,7 +72,7 @@ impl State {
         id
     }
 
-    /// Has a body that is being read wait for more.
+    /// Enqueues a body that is being read and needs more room.
     pub(super) fn ask_for_more(
         &mut self,
         budget: &Budget,
@@ -101,7 +101,7 @@ impl State {
         self.wait(budget, waiting);
     }
 
-    /// Adds one that waits, gives room to whom it is due, and refuses one when too many wait.
+    /// Enqueues a body, grants room to those whose turn it is, and refuses one body if too many wait.
     fn wait(&mut self, budget: &Budget, mut waiting: Waiting) {
         let id = waiting.id;
         waiting.turn = turn(&self.holders, &waiting, budget);
@@ -116,7 +116,7 @@ impl State {
         budget.changed.notify_one();
     }
 
-    /// Reckons anew whose turn it is when, of all whom the bodies of this client count for.
+    /// Recomputes the turns of all waiting bodies that the bodies of this client count against.
     fn reckon(&mut self, client: IpAddr, budget: &Budget) {
         let range = range(client);
         for waiting in &mut self.waiting {
@@ -130,7 +130,8 @@ impl State {
         (0..self.waiting.len()).min_by_key(|at| self.waiting[*at].place())
     }
 
-    /// Lets those go on for whom there is room, in turn; who is first of the others.
+    /// Grants room in turn for as long as there is enough. Returns the index of the first body that has to go on
+    /// waiting.
     pub(super) fn grant(&mut self, budget: &Budget) -> Option<usize> {
         loop {
             let at = self.first()?;
@@ -150,14 +151,14 @@ impl State {
             }
             self.reckon(next.sender.client, budget);
             next.reading.set_waiting(false);
-            // Should nobody listen any more, the share is about to be dropped, and these bytes with it.
+            // If nobody listens anymore, the share is about to be dropped, and these bytes with it.
             let _ = next.go.send(());
             budget.changed.notify_one();
         }
     }
 
-    /// Refuses one that has not begun: of those that stand worst, of the range, the network and the client that wait
-    /// most often, any one, so that nobody is kept out for having come last.
+    /// Refuses a random body that has not begun, among those of the worst standing from the range, network and client
+    /// with the most waiting bodies. It is random so that nobody is kept out for having come last.
     fn thin_out(&mut self) {
         let among = |at: &usize| !self.waiting[*at].is_begun;
         let last = (0..self.waiting.len()).filter(among).max_by_key(|at| {
@@ -170,14 +171,14 @@ impl State {
         }
     }
 
-    /// Takes one out of those that wait.
+    /// Removes a body from the queue.
     fn dismiss(&mut self, at: usize) -> Waiting {
         let waiting = self.waiting.swap_remove(at);
         self.waiters.remove(waiting.sender.client, 0);
         waiting
     }
 
-    /// Gives back what a body holds beyond `keep` bytes.
+    /// Releases what a body holds beyond `keep` bytes.
     pub(super) fn release(&mut self, id: u64, keep: usize, budget: &Budget) {
         let Some(held) = self.held.get_mut(&id) else {
             return;
@@ -190,7 +191,7 @@ impl State {
         self.reckon(client, budget);
     }
 
-    /// Forgets a body, whether it is held, waits, or both.
+    /// Removes a body, whether it holds room, waits, or both.
     pub(super) fn remove(&mut self, id: u64, budget: &Budget) {
         if let Some(at) = self.waiting.iter().position(|waiting| waiting.id == id) {
             self.dismiss(at);
@@ -205,14 +206,14 @@ impl State {
 }
 
 impl Waiting {
-    /// Whose turn comes first, the least first.
+    /// Returns the sort key of the body in the queue, the smallest first.
     pub(super) fn place(&self) -> (Reverse<Standing>, Instant, u64) {
         (Reverse(self.sender.standing), self.turn, self.id)
     }
 }
 
-/// When it is the turn of one that waits among its equals. What is being read goes on before what has not begun in the
-/// meantime.
+/// Returns the time of a waiting body's turn among equals. A body that is being read goes before those that began to
+/// wait after it began.
 fn turn(holders: &Crowds, waiting: &Waiting, budget: &Budget) -> Instant {
     if waiting.is_begun {
         return waiting.since;

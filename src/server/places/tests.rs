@@ -1,4 +1,4 @@
-//! Who gets a place, and who has to go.
+//! Tests of the assignment of places and of the choice of the connections that make room.
 
 use super::*;
 use crate::server::pulse::{STEP, Turn};
@@ -15,12 +15,12 @@ fn from(places: &Arc<Places>, peer: &str) -> Place {
     places.admit(peer.parse().unwrap())
 }
 
-/// As if nothing had moved for so long.
+/// Makes the connection look as if nothing had moved for `millis` milliseconds.
 fn idle(place: &Place, millis: u64) {
     place.pulse.was_idle_for(millis);
 }
 
-/// Places that were made so long ago that a connection can be idle.
+/// Returns places that are old enough for a connection to be idle.
 fn old_places(most: usize) -> Arc<Places> {
     let places = places(most);
     let mut places = Arc::into_inner(places).unwrap();
@@ -28,13 +28,13 @@ fn old_places(most: usize) -> Arc<Places> {
     Arc::new(places)
 }
 
-/// A request begins whose body the client sends.
+/// Begins a request whose body the client is sending.
 fn sends(place: &Place) -> (Turn, Turn) {
     let turn = place.pulse.work();
     (place.pulse.wait_for_client(), turn)
 }
 
-/// A connection whose client sends a body.
+/// Returns a connection whose client is sending a body.
 fn sending(places: &Arc<Places>, peer: &str) -> (Place, (Turn, Turn)) {
     let place = from(places, peer);
     let turns = sends(&place);
@@ -53,7 +53,7 @@ fn the_idlest_goes_first() {
     let another = sending(&places, "192.0.2.5");
     assert!(old.0.close.is_cancelled() && !young.0.close.is_cancelled());
     assert!(!newcomer.0.is_momentary() && !another.0.is_momentary());
-    // Nobody is idle any more.
+    // No connection is idle anymore.
     assert!(from(&places, "192.0.2.6").is_momentary());
     drop((old, older, young));
     assert!(!from(&places, "192.0.2.7").is_momentary());
@@ -136,7 +136,7 @@ fn whoever_is_being_served_stays() {
     let turn = busy.pulse.work();
     idle(&busy, 5000);
     assert!(from(&places, "192.0.2.2").is_momentary());
-    // A body that does not come is the client's fault, however often a byte of it does.
+    // A body that does not arrive is the client's fault, however often a byte of it does.
     let waits = busy.pulse.wait_for_client();
     for _ in 0..100 {
         busy.pulse.moved(1);
@@ -210,7 +210,7 @@ fn places_for_a_moment_are_never_used_up() {
     assert!(crowd[0].close.is_cancelled() && !crowd[1].close.is_cancelled());
 }
 
-/// As if the connection had been there for so long.
+/// Makes the connection look as if it had been there for `millis` milliseconds.
 fn aged(place: &Place, millis: u64) {
     idle(place, millis);
     let mut state = place.places.lock();
@@ -218,7 +218,7 @@ fn aged(place: &Place, millis: u64) {
     taken.unwrap().since -= millis;
 }
 
-/// A connection that proved itself and idles.
+/// Returns an idle connection that has proved itself.
 fn proved(places: &Arc<Places>, peer: &str, millis: u64) -> Place {
     let place = from(places, peer);
     place.pulse.prove();
@@ -246,7 +246,7 @@ fn whoever_has_just_connected_is_not_thrown_out_for_the_next_one() {
         .collect();
     assert_eq!(gone(&known), 5);
     assert!(newcomers[0].close.is_cancelled() && !flood[3].close.is_cancelled());
-    // Whoever sends nothing for long goes first.
+    // The connection that has sent nothing for long goes first.
     let last = newcomers.last().unwrap();
     assert!(!last.close.is_cancelled());
     aged(last, 2500);
@@ -282,7 +282,7 @@ fn to_be_proved_protects_a_few_connections_and_not_many() {
     let peers = |peer: &'static str, count: usize| std::iter::repeat_n(peer, count);
     let mine = peers("192.0.2.2", 5).chain(peers("192.0.2.3", 4));
     let mut many: Vec<_> = mine.map(|peer| proved(&places, peer, 1500)).collect();
-    // A proxy's are counted, too, but what somebody sends over one of them is not cut off.
+    // A proxy's connections are counted, too, but a request in flight over one of them is not cut off.
     many.extend(peers("10.1.2.3", 8).map(|peer| proved(&places, peer, 1500)));
     let (live, _turns) = sending(&places, "10.1.2.3");
     live.pulse.prove();

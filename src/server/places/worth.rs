@@ -1,51 +1,52 @@
-//! Which connection can best be spared.
+//! Selection of the connections that can best be spared.
 
 use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::{FEW, State, Taken};
 
-/// How long the server has to have waited for a client before its connection makes room for another one, if it has
-/// an unfinished request or has proved itself.
+/// Time for which the server has to have waited for a client before its connection makes room for another one, if it
+/// has an unfinished request or has proved itself.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// The same, if it has proved itself and would else take the place of somebody who has not been served yet.
+/// Same, for a connection that has proved itself and would otherwise take the place of one that has not been served
+/// yet.
 const BETWEEN: Duration = Duration::from_millis(100);
 
-/// How long a connection may be without a request before it is one that nothing is expected of.
+/// Age up to which a connection may be without a request before nothing more is expected of it.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The part of all connections that may be so young and make no room for others all the same.
+/// Fraction (one in `YOUNG`) of all connections that may be that young and still need not make room for others.
 const YOUNG: usize = 8;
 
-/// The most connections of one client that are no crowd.
+/// Maximum number of connections of one client that do not count as a crowd.
 pub(super) const MODEST: usize = 2;
 
-/// The loss of a client that has to connect again, the least first.
+/// Cost to the client of having to reconnect, the smallest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Worth {
-    /// Nothing that it used.
+    /// No cost: the connection is stalled.
     Stalled,
-    /// A handshake: no request is under way, or was due.
+    /// No cost but a handshake: no request is in flight or expected.
     Handshake,
-    /// One of many connections, which is idle.
+    /// An idle connection, one of many of the same client.
     OneOfMany,
     /// A request that may be on its way, among very many.
     OfFlood,
-    /// A connection that serves, though not at present.
+    /// An idle connection that has proved itself.
     Proved,
-    /// The same, which served a moment ago.
+    /// A connection that has proved itself and was served a moment ago.
     Served,
     /// A request that may be on its way.
     Young,
 }
 
-/// How soon a connection goes: the smallest first. What it is worth, how many its client has, and when something
-/// moved.
+/// Order in which connections go, the smallest first: the worth, the number of the client's connections (the most
+/// first), and the time of the last progress in milliseconds since the server began.
 type Rank = (Worth, Reverse<usize>, u64);
 
 impl State {
-    /// Up to `at_once` connections that can best be spared when there may be `most`, the best first.
+    /// Returns up to `at_once` connections that can best be spared when at most `most` are allowed, the best first.
     pub(super) fn dispensable(
         &self,
         now: u64,
@@ -69,14 +70,14 @@ impl State {
             .collect()
     }
 
-    /// Returns how many have just connected.
+    /// Returns the number of connections whose first request may be on its way.
     pub(super) fn young(&self, now: u64) -> usize {
         let taken = self.taken.values();
         let young = taken.filter(|taken| !taken.is_momentary && taken.is_young(now));
         young.count()
     }
 
-    /// Returns how soon a connection goes, if its client is the one that is waited for.
+    /// Returns the rank of a connection, or `None` if it cannot be spared.
     fn rank(&self, taken: &Taken, now: u64, is_flood: bool) -> Option<Rank> {
         let pulse = &taken.pulse;
         if !pulse.is_waiting() {
@@ -87,7 +88,7 @@ impl State {
         let is_idle = still >= IDLE;
         let of_client = self.of(taken.client);
         let is_of_crowd = of_client > MODEST;
-        // What comes over a proxy's connection is somebody else's, who is slow at his own cost only.
+        // A proxy's connection carries the requests of other clients: a slow one is slow at its own cost only.
         let is_at_leisure = taken.is_limited || !pulse.has_request();
         let worth = match (pulse.is_proved(), pulse.has_request()) {
             (true, _) if is_idle && is_of_crowd && is_at_leisure => Worth::OneOfMany,
@@ -106,8 +107,8 @@ impl State {
         Some((worth, Reverse(many), last))
     }
 
-    /// Returns the idlest connection of the client that has by far the most, if that is not the newcomer, and whether
-    /// it is the client that is waited for.
+    /// Returns the idlest connection of the client with by far the most connections, unless that is the newcomer, and
+    /// whether the server is waiting for that client.
     pub(super) fn of_the_greediest(&self, of_newcomer: usize) -> Option<(bool, u64)> {
         let limited = self.taken.values().filter(|taken| taken.is_limited);
         let greediest = limited.map(|taken| (self.of(taken.client), taken.client));
@@ -124,7 +125,7 @@ impl State {
 }
 
 impl Taken {
-    /// Whether its first request may well be on its way.
+    /// Returns whether the first request of the connection may well be on its way.
     fn is_young(&self, now: u64) -> bool {
         let age = Duration::from_millis(now.saturating_sub(self.since));
         age < GRACE && !self.pulse.had_request() && !self.pulse.is_proved()
