@@ -1,4 +1,4 @@
-//! The `rescind` command: everything is in the library.
+//! The `rescind` command. All of its code is in the library.
 
 use std::process::ExitCode;
 

@@ -1,46 +1,46 @@
-//! File descriptors: every connection takes one, and so do the database, files and fetches.
+//! File descriptors: one for every connection, others for the database, files and fetches.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::server::{MOMENTARY_CONNECTIONS, MOST_CONNECTIONS};
 
-/// Descriptors left for everything but connections: the database's, files, fetches, polls, the log. Half of all, where
-/// that is less, but never less than what these take when sixteen fetches run.
+/// Descriptors reserved for everything but connections: the database, files, fetches, polls, the log. Half of all if
+/// that is less, but never fewer than these need while sixteen fetches run.
 const OTHERS: usize = 96;
 const FEWEST_OTHERS: usize = 44;
 
-/// The number of descriptors to each place for a moment, and the fewest such places.
+/// Number of descriptors per momentary place, and the minimum number of such places.
 const FOR_A_MOMENT: usize = 16;
 const FEWEST_MOMENTARY: usize = 4;
 
-/// With fewer nothing works that deserves the name.
+/// Minimum number of descriptors with which the daemon starts.
 const FEWEST: u64 = 64;
 
-/// The remedy for too few.
+/// Remedy for too few descriptors.
 const REMEDY: &str = "raise the hard limit (`ulimit -Hn`, LimitNOFILE of systemd) to 4096 or more";
 
-/// Below so many connections the log and `doctor` say so.
+/// Number of connections below which the log and `doctor` warn.
 const FEW: usize = 1024;
 
-/// How many file descriptors there are, and for how many connections that is enough.
+/// File descriptors of the process, and the number of connections that they are enough for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descriptors {
-    /// The limit. `None`: there is none.
+    /// Limit on file descriptors. `None` if there is none.
     pub limit: Option<u64>,
-    /// The most connections.
+    /// Maximum number of connections.
     pub connections: usize,
-    /// The most further connections for a moment.
+    /// Maximum number of further, momentary connections.
     pub momentary: usize,
 }
 
 impl Descriptors {
-    /// What this process has once it has raised its limit as far as it may.
+    /// Returns the descriptors that this process will have once it has raised its limit.
     pub fn available() -> Self {
         let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
         Self::within(maximum)
     }
 
-    /// Raises the limit as far as this process may.
+    /// Raises the limit of this process as far as permitted, and returns the result.
     pub fn raise() -> Self {
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         if current == maximum {
@@ -72,7 +72,7 @@ impl Descriptors {
         }
     }
 
-    /// Returns what is wrong, and what to do about it, when they are so few that the daemon does not start.
+    /// Returns the problem and its remedy if there are too few descriptors for the daemon to start.
     pub fn far_too_few(self) -> Option<(String, &'static str)> {
         let limit = self.limit.filter(|limit| *limit < FEWEST)?;
         let what =
@@ -80,7 +80,7 @@ impl Descriptors {
         Some((what, REMEDY))
     }
 
-    /// What is wrong, and what to do about it, when they are few.
+    /// Returns the problem and its remedy if there are few descriptors.
     pub fn too_few(self) -> Option<(String, &'static str)> {
         let limit = self.limit.filter(|_| self.connections < FEW)?;
         let Self { connections, .. } = self;

@@ -1,4 +1,4 @@
-//! The configured partners and webhooks.
+//! Setup of the configured partners and webhooks.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::source::{
 };
 use crate::store::Urgency;
 
-/// Makes what the configuration names, and adds to `origins` where contents of webhooks come from. The task
-/// has to run for the webhooks.
+/// Creates the configured partners and webhooks, and adds to `origins` the servers that contents of webhooks come from.
+/// The webhooks only work while the returned task runs.
 pub(super) fn make(
     parts: &Parts<'_>,
     work: &Work,
@@ -62,7 +62,7 @@ pub(super) fn make(
     (intake, inbox.task)
 }
 
-/// What looks for deliveries that failed, and when, where that is configured.
+/// Creates the source that searches for failed deliveries, and its schedule, if it is configured.
 pub(super) fn redelivery(
     parts: &Parts<'_>,
     work: &Work,
@@ -100,7 +100,7 @@ pub(super) fn redelivery(
     Ok(Some((source, redelivery.schedule.clone())))
 }
 
-/// Starts looking for deliveries that failed.
+/// Starts the search for failed deliveries.
 pub(super) fn start_redelivery(parts: &Parts<'_>, (source, schedule): (Redelivery, Schedule)) {
     tracing::info!(source = source.name(), %schedule, "looking for failed deliveries");
     let clock = Arc::clone(&parts.clock);
@@ -109,7 +109,7 @@ pub(super) fn start_redelivery(parts: &Parts<'_>, (source, schedule): (Redeliver
     parts.lifecycle.spawn("redelivery", polling);
 }
 
-/// The webhooks that take deliveries, and what looks for those that failed.
+/// Returns the webhooks that accept deliveries, and the search for failed ones.
 pub(super) fn configured_sources(config: &Config) -> Vec<ConfiguredSource> {
     let webhooks = configured(config).into_iter();
     let webhooks = webhooks.filter(|(_, webhook)| !webhook.secrets.is_empty());
@@ -144,14 +144,14 @@ fn configured(config: &Config) -> [(Forge, &config::Webhook); 4] {
     ]
 }
 
-/// Adds to `origins` where contents of webhooks come from.
+/// Adds to `origins` the servers that contents of webhooks come from.
 pub(super) fn add_origins(config: &Config, origins: &mut HashMap<String, Origin>) {
     clone_bases(config, origins);
     add_servers(config, origins);
 }
 
-/// Adds the servers that payloads may name. Somebody who configures them has named their hosts, so that they have
-/// places of their own like all others.
+/// Adds the servers that payloads may name. The operator who configures a server has named its host, so that it gets
+/// places of its own like all others.
 fn add_servers(config: &Config, origins: &mut HashMap<String, Origin>) {
     let configured = configured(config).into_iter();
     for (forge, webhook) in configured.filter(|(_, webhook)| !webhook.secrets.is_empty()) {
@@ -169,16 +169,16 @@ fn add_servers(config: &Config, origins: &mut HashMap<String, Origin>) {
     }
 }
 
-/// The servers that contents of a forge's payloads are read from.
+/// Servers that contents of a forge's payloads are read from.
 #[derive(Debug)]
 pub struct ContentServers {
-    /// By scheme, host and port.
+    /// Scheme, host and port of each server, sorted.
     pub servers: Vec<String>,
-    /// Whether it is one, whatever payloads and `clone_hosts` say.
+    /// `true` if the server is fixed by the configuration, whatever payloads and `clone_hosts` say.
     pub is_fixed: bool,
 }
 
-/// The servers that contents of this forge's payloads are read from with this configuration.
+/// Returns the servers that contents of this forge's payloads are read from with this configuration.
 pub fn content_servers(config: &Config, forge: Forge) -> ContentServers {
     let urls = config.sources.iter();
     let urls = urls.filter_map(|source| Url::parse(&source.clone_url).ok());
@@ -220,8 +220,8 @@ pub fn content_servers(config: &Config, forge: Forge) -> ContentServers {
     ContentServers { servers, is_fixed }
 }
 
-/// Where the repositories of each forge's payloads are cloned from, when the configuration says so. GitHub's
-/// are those of the events feed, so that a push is one work item whoever tells of it.
+/// Returns the configured base URLs that the repositories of each forge's payloads are cloned from. GitHub's defaults
+/// to that of the events feed, so that a push is a single work item no matter which of the two reports it.
 fn clone_bases(config: &Config, origins: &mut HashMap<String, Origin>) -> HashMap<Forge, Url> {
     let mut bases = HashMap::new();
     for (forge, webhook) in configured(config) {

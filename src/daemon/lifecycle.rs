@@ -1,4 +1,4 @@
-//! The tasks of the daemon, and how they end together.
+//! Tasks of the daemon, and their shutdown.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Signals within this time after the first one say the same as that one: terminals, shells and service managers
-/// often send one to a group of processes and to each of them.
+/// Time after the first signal within which further ones count as the same: terminals, shells and service managers
+/// often send a signal to a group of processes and to each of them.
 const SAME: Duration = Duration::from_secs(1);
 
-/// Runs tasks and stops them: on a signal, or when one that must not end has ended.
+/// Runs tasks, and stops them on a signal or when a task that must not end has ended.
 #[derive(Debug, Clone, Default)]
 pub struct Lifecycle {
     tasks: TaskTracker,
@@ -22,25 +22,26 @@ pub struct Lifecycle {
     died: Arc<Mutex<Option<&'static str>>>,
 }
 
-/// How the daemon came to its end.
+/// Outcome of the shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// As it was asked to, everything under way finished.
+    /// A signal came, and everything in flight finished.
     Cleanly,
-    /// As it was asked to, but some tasks did not finish in time or a second signal came (a second or more after the first). Nothing is lost:
-    /// what they had not committed is done again.
+    /// A signal came, but some tasks did not finish in time, or a second signal came a second or more after the first.
+    /// Nothing is lost: work that was not committed is repeated.
     InAHurry,
-    /// Because this task ended or panicked, which it must not.
+    /// This task ended or panicked, which it must not.
     TaskDied(&'static str),
 }
 
 impl Lifecycle {
-    /// Cancelled when the daemon is to stop: take no new work, finish or give back what is begun.
+    /// Returns a token that is canceled when the daemon stops: tasks take no new work, and finish or release what they
+    /// have begun.
     pub fn stop_token(&self) -> CancellationToken {
         self.stop.clone()
     }
 
-    /// Runs a task that lasts as long as the daemon. Should it end earlier or panic, the daemon stops.
+    /// Runs a task that lasts as long as the daemon. If it ends earlier or panics, the daemon stops.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let lifecycle = self.clone();
         self.tasks.spawn(async move {
@@ -57,7 +58,7 @@ impl Lifecycle {
         });
     }
 
-    /// Ends all tasks, those that end within `patience` in order.
+    /// Stops all tasks, giving them `patience` to finish.
     pub(super) async fn abandon(&self, patience: Duration) {
         self.stop.cancel();
         self.tasks.close();
@@ -95,24 +96,24 @@ impl Lifecycle {
     }
 }
 
-/// `SIGXFSZ` on Linux: a file would have become larger than the process may make it.
+/// `SIGXFSZ` on Linux: a write would exceed the process's limit on the size of files.
 const SIGXFSZ: i32 = 25;
 
-/// The signals that stop the daemon: SIGTERM and SIGINT.
+/// Signals that stop the daemon: SIGTERM and SIGINT.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// Not listened to: that there is a handler keeps a limit on the size of files from ending the process.
-    /// The write that met the limit fails, which is an error like a full disk.
+    /// Never received from: the mere presence of a handler keeps a limit on the size of files from killing the process.
+    /// The write that exceeds the limit then fails with an error, as on a full disk.
     _file_size: Signal,
 }
 
 impl Signals {
-    /// From here on the signals no longer end the process by themselves.
+    /// Installs the handlers. From here on the signals no longer end the process by themselves.
     ///
     /// # Errors
-    /// When the operating system refuses a handler.
+    /// Returns an error if the operating system refuses a handler.
     pub fn listen() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -121,7 +122,7 @@ impl Signals {
         })
     }
 
-    /// Returns the name of the next one that comes.
+    /// Waits for the next signal and returns its name.
     pub(super) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -129,7 +130,7 @@ impl Signals {
         }
     }
 
-    /// Returns the name of the next one that does not belong to the one that came at `first`.
+    /// Waits for the next signal that does not count as the one received at `first`, and returns its name.
     async fn another(&mut self, first: Option<Instant>) -> &'static str {
         loop {
             let name = self.next().await;

@@ -1,4 +1,4 @@
-//! Lifecycle, schedule, workers, shutdown, telemetry.
+//! Daemon: startup, tasks, polling, workers and shutdown.
 //!
 //! [`Daemon::start`] opens everything, [`Daemon::run`] serves until a signal comes.
 
@@ -37,60 +37,60 @@ use crate::server::{self, AppState, Connections, Entrance, Intake, Limits, Trust
 use crate::source::PollError;
 use crate::store::{Lookup, Store, StoreError};
 
-/// How long requests and work items under way may take to finish after a signal. Service managers
-/// commonly kill after 90 s, container runtimes after 10 to 30 s.
+/// Maximum time for requests and work items in flight to finish after a signal. Service managers commonly kill after 90
+/// seconds, container runtimes after 10 to 30 seconds.
 const PATIENCE: Duration = Duration::from_secs(25);
 
-/// How long closing the database may take after that.
+/// Maximum time for closing the database after that.
 const CLOSING: Duration = Duration::from_secs(3);
 
-/// How long requests may take to finish when the start fails. All they are told is that it is under way.
+/// Maximum time for requests to finish if the start fails. They can only be answered that the server is starting.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// The daemon did not start.
+/// Error returned when the daemon cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// The address cannot be listened on.
+    /// The daemon cannot listen on the address.
     #[error("cannot listen on {address}: {cause}; {remedy}")]
     Bind {
-        /// `server.bind`.
+        /// Value of `server.bind`.
         address: SocketAddr,
-        /// What the operating system said.
+        /// Error of the operating system.
         cause: std::io::Error,
-        /// What to do.
+        /// Remedy for the operator.
         remedy: &'static str,
     },
-    /// There are fewer file descriptors than it takes to work.
+    /// There are too few file descriptors to work with.
     #[error("{what}; {remedy}")]
     Descriptors {
-        /// How many there are, and how many it takes.
+        /// Number of descriptors, and the minimum.
         what: String,
-        /// What to do.
+        /// Remedy for the operator.
         remedy: &'static str,
     },
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A signal of this name came before everything was started. Nothing is wrong.
+    /// A signal of this name came before the start was complete. This is not a fault.
     #[error("stopped by {0} before the start was complete")]
     Stopped(&'static str),
-    /// The first access token could not be made.
+    /// The first access token could not be minted or stored.
     #[error(transparent)]
     Token(#[from] MintTokenError),
-    /// No HTTP client.
+    /// The HTTP client could not be created.
     #[error(transparent)]
     HttpClient(#[from] HttpClientError),
-    /// A source's address cannot be used.
+    /// The address of a source cannot be used.
     #[error("source {name}: {error}")]
     Source {
-        /// The source's name.
+        /// Name of the source.
         name: String,
-        /// What is wrong.
+        /// Problem with the address.
         error: PollError,
     },
 }
 
-/// A started daemon: listening, its database open, its tasks running.
+/// A started daemon, which is listening, has its database open and its tasks running.
 #[derive(Debug)]
 pub struct Daemon {
     address: SocketAddr,
@@ -100,7 +100,7 @@ pub struct Daemon {
     lifecycle: Lifecycle,
 }
 
-/// What the tasks share.
+/// Dependencies shared by the tasks.
 #[derive(Debug)]
 struct Parts<'a> {
     config: &'a Config,
@@ -136,12 +136,12 @@ impl<'a> Parts<'a> {
 }
 
 impl Daemon {
-    /// Listens, opens the database, migrates it, makes the first access token on an empty one, and
-    /// starts serving. Until then requests are answered that it is not ready, and that the process is up.
+    /// Listens, opens and migrates the database, mints the first access token on an empty one, and starts serving.
+    /// Until then requests are answered that the process is up but not ready.
     ///
     /// # Errors
-    /// When the address is taken, the database cannot be used, there are too few file descriptors, or a signal came.
-    /// Nothing keeps running then.
+    /// Returns an error if the address is taken, the database cannot be used, there are too few file descriptors, or a
+    /// signal came. Nothing keeps running then.
     pub async fn start(
         config: &Config,
         formats: FormatSet,
@@ -155,7 +155,7 @@ impl Daemon {
         if let Some((what, remedy)) = descriptors.too_few() {
             tracing::warn!("{what}; {remedy}");
         }
-        // Before anything is written: a token that is made and then not shown would be lost.
+        // Before anything is written: a token that is minted but never shown would be lost.
         let listener = bind(config.server.bind).await?;
         let address = listener.local_addr().unwrap_or(config.server.bind);
         let http = guarded_client(&outgoing::guard(config))?;
@@ -220,30 +220,30 @@ impl Daemon {
         })
     }
 
-    /// The address it listens on; the port is the real one where 0 was configured.
+    /// Returns the address that the daemon listens on, with the actual port if 0 was configured.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The URL under which others reach it.
+    /// Returns the URL under which the daemon is reachable.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The administrator's token, if this start was the first one on its database. To be shown once.
+    /// Takes the administrator's token if this was the first start on its database. It must be shown once.
     pub fn take_admin_token(&mut self) -> Option<KeyValue> {
         self.admin_token.take()
     }
 
-    /// The tasks, to add others or to stop all.
+    /// Returns the tasks of the daemon, to add others or to stop all.
     pub fn lifecycle(&self) -> &Lifecycle {
         &self.lifecycle
     }
 
-    /// Serves until a signal comes or a task dies, then finishes what is under way.
+    /// Serves until a signal comes or a task dies, then finishes the work in flight.
     pub async fn run(self, signals: Signals) -> Ended {
         let ended = self.lifecycle.run(signals, PATIENCE).await;
-        // Whatever did not end finds the database closed, and is done again.
+        // Tasks that have not ended find the database closed, and their work is repeated.
         opening::close(&self.store).await;
         if ended == Ended::Cleanly {
             tracing::info!("stopped");
@@ -252,7 +252,7 @@ impl Daemon {
     }
 }
 
-/// Makes the first access token on an empty database, when there is room for it.
+/// Mints the first access token on an empty database, waiting for room on the disk.
 async fn first_token(
     parts: &Parts<'_>,
     store: &Store,
@@ -269,7 +269,7 @@ async fn first_token(
     }
 }
 
-/// Lets requests in, and starts the tasks that they wait for. Those end when the API has.
+/// Opens the API to requests, and starts the tasks that they depend on, which end after the API.
 fn serve(parts: &Parts<'_>, (intake, inbox): (Intake, InboxTask), entrance: &Entrance) {
     let (lookup, task) = Lookup::new(parts.responder.store().clone());
     parts.lifecycle.spawn("lookup", task.run());

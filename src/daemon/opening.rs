@@ -1,4 +1,4 @@
-//! The database at the start: waited for, and migrated, while the program can be asked how it is, and stopped.
+//! Opening of the database at the start: waits for it and migrates it, while requests are answered and signals handled.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -12,32 +12,32 @@ use crate::keyformat::Peppers;
 use crate::server::Entrance;
 use crate::store::{Store, StoreError, StoreOptions};
 
-/// How long a server that does not answer is waited for. In containers both start together.
+/// Maximum time to wait for a database server that does not answer. In containers both start together.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The pause before a server is asked again: after the first time, and at most.
+/// Pause before a database server is tried again: the first one, and the longest.
 const PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(4);
 
-/// The pause before a disk that was full is tried again, and how often the log says that it is.
+/// Pause before a disk that was full is tried again, and the interval at which the log says that it is full.
 const ROOM_PAUSE: Duration = Duration::from_secs(2);
 const ROOM_TOLD: Duration = Duration::from_secs(20);
 
-/// How long a migration may take to be undone.
+/// Maximum time for a migration to be rolled back.
 const UNDOING: Duration = Duration::from_secs(3);
 
-/// Waits for room on the disk of the database, for as long as it takes: whoever starts this program may do so a few
-/// times only, and would leave it down when there is room again.
+/// Waits for room on the database's disk, for as long as it takes. A service manager restarts a program only a few
+/// times, and would leave it down when there is room again.
 #[derive(Debug, Default)]
 pub(super) struct Room {
     told: Option<Instant>,
 }
 
 impl Room {
-    /// Waits a moment before whatever failed with `error` is tried again. A signal ends it.
+    /// Pauses before the operation that failed with `error` is repeated.
     ///
     /// # Errors
-    /// Returns `error` if it is another one than that the disk is full, or [`DaemonError::Stopped`].
+    /// Returns `error` unless the disk is full, and [`DaemonError::Stopped`] if a signal comes.
     pub(super) async fn wait(
         &mut self,
         error: DaemonError,
@@ -51,7 +51,7 @@ impl Room {
         let StoreError::Full { database, .. } = full else {
             return Err(error);
         };
-        // Where this program was started matters to a path.
+        // A relative path depends on the directory that the program was started in.
         let place = match std::path::absolute(database) {
             Ok(path) if path.exists() => path.display().to_string(),
             _ => database.clone(),
@@ -68,8 +68,8 @@ impl Room {
     }
 }
 
-/// Opens the database and migrates it, when there is room for it. Requests are told by `entrance` meanwhile, and a
-/// signal ends it: what was not committed is undone.
+/// Opens the database and migrates it once there is room. Meanwhile `entrance` answers requests, and a signal aborts:
+/// what was not committed is rolled back.
 pub(super) async fn open(
     config: &Config,
     address: SocketAddr,
@@ -104,7 +104,7 @@ async fn open_once(
     prepared.map(|()| store)
 }
 
-/// Migrates the database if that is needed, and says so.
+/// Migrates the database if necessary, and logs it.
 async fn prepare(
     store: &Store,
     address: SocketAddr,
@@ -133,7 +133,7 @@ async fn prepare(
     Ok(())
 }
 
-/// Migrates, unless a signal comes; gives the number of steps.
+/// Migrates the database unless a signal comes. Returns the number of steps.
 async fn migrate(store: &Store, signals: &mut Signals) -> Result<i64, DaemonError> {
     let mut migrating = pin!(store.migrate());
     tokio::select! {
@@ -152,7 +152,7 @@ fn stopped(signal: &'static str) -> DaemonError {
     DaemonError::Stopped(signal)
 }
 
-/// Closes the database, if that does not take long.
+/// Closes the database, unless that takes too long.
 pub(super) async fn close(store: &Store) {
     if timeout(CLOSING, store.close()).await.is_err() {
         tracing::warn!(
@@ -161,7 +161,7 @@ pub(super) async fn close(store: &Store) {
     }
 }
 
-/// Connects, with patience for a server that is not there yet. One that refuses will not change its mind.
+/// Connects, retrying while the server is not up yet. A server that refuses will not change its mind.
 async fn connect(config: &Config) -> Result<Store, StoreError> {
     let options = options(config);
     let until = Instant::now() + PATIENCE;

@@ -1,11 +1,11 @@
-//! Where requests may go.
+//! Permitted destinations of outgoing requests.
 
 use reqwest::Url;
 
 use crate::config::{Config, SourceKind};
 use crate::fetch::Guard;
 
-/// What the configuration names may be anywhere; what others name has to be on the internet.
+/// Returns a guard that permits configured addresses anywhere, and all others only on the public internet.
 pub(super) fn guard(config: &Config) -> Guard {
     let mut named: Vec<&str> = Vec::new();
     for source in &config.sources {

@@ -1,4 +1,4 @@
-//! When a source is polled.
+//! Polling of sources by their schedules.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use crate::clock::SharedClock;
 use crate::config::Schedule;
 use crate::source::Source;
 
-/// The wait after the database could not tell when the next poll is due.
+/// Pause after the database could not tell when the next poll is due.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
 
-/// The interval between two looks at the clock, which may have been set.
+/// Interval at which the clock is checked, since it may have been set.
 const LOOK: Duration = Duration::from_mins(1);
 
-/// Polls `source` by its schedule, never sooner than its server allows, until `stop` is cancelled. A poll
-/// that is cut off by it has committed nothing; what it had read is read again after the next start.
+/// Polls `source` by its schedule, never sooner than its server allows, until `stop` is canceled. A poll that is
+/// aborted has committed nothing; what it had read is read again after the next start.
 pub(super) async fn poll(
     source: Arc<dyn Source>,
     schedule: Schedule,
@@ -38,7 +38,7 @@ pub(super) async fn poll(
     }
 }
 
-/// Polls for ever, whatever becomes of it, the first time after `allowed_in`.
+/// Polls forever, regardless of failures, for the first time after `allowed_in`.
 async fn poll_from(
     source: Arc<dyn Source>,
     schedule: Schedule,
@@ -54,8 +54,7 @@ async fn poll_from(
     }
 }
 
-/// Sleeps until the next poll is due. A schedule that goes by the clock is looked at again and again meanwhile: the
-/// clock may be set.
+/// Sleeps until the next poll is due. A cron schedule is reevaluated at every `look`, since the clock may be set.
 async fn sleep_until_due(
     schedule: &Schedule,
     clock: &SharedClock,
@@ -81,7 +80,7 @@ async fn sleep_until_due(
     }
 }
 
-/// How long to wait from `now`: until the schedule's first time at which the server allows a poll.
+/// Returns the time from `now` to the schedule's first time at which the server allows a poll.
 fn wait(schedule: &Schedule, now: Timestamp, allowed_in: Duration) -> Duration {
     if matches!(schedule, Schedule::Poll) {
         return allowed_in;
@@ -117,8 +116,8 @@ mod tests {
         assert_eq!(wait(&hourly, now, Duration::ZERO), seconds(3600 - 30));
     }
 
-    /// Returns the times of polls, in seconds since the first one, that take a second each and after which the
-    /// server wants to be left alone for `asked`.
+    /// Returns the times of polls, in seconds since the first one. Each takes a second, and the server then asks for a
+    /// pause of `asked` seconds.
     fn polls(cron: &str, asked: u64) -> Vec<i64> {
         let schedule = Schedule::Cron(CronSchedule::parse(cron).unwrap());
         let begin: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
@@ -138,7 +137,7 @@ mod tests {
         // As `X-Poll-Interval` asks.
         assert_eq!(polls("*/5 * * * *", 60), [0, 300, 600, 900]);
         assert_eq!(polls("* * * * *", 60), [0, 61, 122, 183]);
-        // Longer than to the next time: that one is passed over.
+        // The pause reaches beyond the next time, which is skipped.
         assert_eq!(polls("*/5 * * * *", 400), [0, 600, 1200, 1800]);
     }
 
@@ -163,7 +162,7 @@ mod tests {
         let minutely = Schedule::Cron(CronSchedule::parse("* * * * *").unwrap());
         let look = Duration::from_millis(5);
         let hour = SignedDuration::from_hours(1);
-        // It was behind, and noon has come. It was ahead, and goes back to just before the next minute.
+        // The clock was behind, and noon has come. It was ahead, and goes back to just before the next minute.
         for (schedule, begin, set) in [
             (&daily, "2026-11-22T11:00:01Z", hour),
             (
@@ -193,7 +192,7 @@ mod tests {
         }
     }
 
-    /// Fails the first times, and counts.
+    /// Source that fails at first, and counts its polls.
     struct Shaky(AtomicUsize);
 
     impl Source for Shaky {

@@ -1,4 +1,4 @@
-//! The configured sources.
+//! Setup of the configured sources.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::source::{
 };
 use crate::store::Urgency;
 
-/// Sources that are ready to be polled, and where the contents of what they find come from.
+/// Sources that are ready to be polled, and the servers that the contents they find come from.
 pub(super) struct Sources {
     sources: Vec<(Arc<dyn Source>, Schedule)>,
-    /// By host.
+    /// Servers by host.
     pub(super) origins: HashMap<String, Origin>,
 }
 
-/// Makes what the configuration names.
+/// Creates the configured sources.
 pub(super) fn make(parts: &Parts<'_>, work: &Work) -> Result<Sources, DaemonError> {
     let fetcher = &work.fetcher;
     let source_parts = SourceParts {
@@ -59,7 +59,7 @@ pub(super) fn make(parts: &Parts<'_>, work: &Work) -> Result<Sources, DaemonErro
     Ok(Sources { sources, origins })
 }
 
-/// The sources and webhooks that the configuration names, for those who show how they are.
+/// Returns the configured sources and webhooks, for reporting their status.
 pub fn configured_sources(config: &Config) -> Vec<ConfiguredSource> {
     let polled = config.sources.iter().map(|source| ConfiguredSource {
         name: source.name.clone(),
@@ -79,7 +79,7 @@ impl std::fmt::Debug for Sources {
 }
 
 impl Sources {
-    /// The source of this name.
+    /// Returns the source of this name.
     pub(super) fn find(&self, name: &str) -> Option<&dyn Source> {
         let mut sources = self.sources.iter();
         let (source, _) = sources.find(|(source, _)| source.name() == name)?;
@@ -147,17 +147,17 @@ fn github(
     GitHubEvents::new(options, parts)
 }
 
-/// What the API is asked with: the installation of an app, and every token.
+/// Returns the credentials for the API: the installation of an app, and every token.
 fn credentials(source: &config::Source, origin: &Origin) -> Vec<Credential> {
     let app = origin.app.iter().cloned().map(Credential::App);
     let tokens = source.token.iter().chain(&source.tokens).cloned();
     app.chain(tokens.map(Credential::Token)).collect()
 }
 
-/// The installation of the GitHub App that a source is, if it is one.
+/// Returns the installation of the GitHub App that a source authenticates as, if it does.
 ///
 /// # Errors
-/// When the app's private key or the source's address cannot be used.
+/// Returns an error if the app's private key or the source's address cannot be used.
 pub fn app_installation(
     source: &config::Source,
     client: &Client,

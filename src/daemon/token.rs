@@ -1,4 +1,4 @@
-//! Access tokens: how they are minted, and the first one of an empty database.
+//! Minting of access tokens, including the first one of an empty database.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -7,24 +7,24 @@ use crate::config::Issuer;
 use crate::keyformat::{FormatSet, KeyValue, MintError};
 use crate::store::{NewToken, Role, Store, StoreError};
 
-/// An access token could not be minted.
+/// Error returned when an access token cannot be minted.
 #[derive(Debug, thiserror::Error)]
 pub enum MintTokenError {
     /// The configured format is not loaded.
     #[error("issuer.secret names the key format `{0}`, which is not loaded")]
     NoFormat(String),
-    /// The format cannot mint, or the operating system gives no randomness.
+    /// The format cannot mint, or the operating system provides no randomness.
     #[error("cannot mint an access token: {0}")]
     Mint(#[from] MintError),
-    /// The database refused it.
+    /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Mints an access token of the project `default` that never ends, in the format of secret keys.
+/// Mints an access token of the project `default` that never expires, in the format of secret keys.
 ///
 /// # Errors
-/// When the configured format cannot mint.
+/// Returns an error if the configured format is not loaded or cannot mint.
 pub fn mint_token(
     formats: &FormatSet,
     issuer: &Issuer,
@@ -48,11 +48,11 @@ pub fn mint_token(
     Ok((token, value))
 }
 
-/// Mints the first administrator's token; `None` when the database has a token already. Of several
-/// first starts at once, one gets it.
+/// Mints the first administrator's token. Returns `None` if the database already has a token. Of several concurrent
+/// first starts, only one gets a token.
 ///
 /// # Errors
-/// When it cannot be minted or stored.
+/// Returns an error if the token cannot be minted or stored.
 pub async fn bootstrap_token(
     store: &Store,
     formats: &FormatSet,

@@ -1,4 +1,4 @@
-//! The worker for what sources and webhooks find.
+//! Setup of the worker for what sources and webhooks find.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use crate::scan::Engine;
 use crate::source::{KNOWN_BLOBS, Origin, Worker, WorkerOptions, WorkerParts};
 use crate::store::{Shedding, Store, StoreError, Urgency};
 
-/// How often it is looked for what can be forgotten.
+/// Interval between two rounds of housekeeping.
 const HOUSEKEEPING: Duration = Duration::from_hours(1);
 
-/// How often the database's write-ahead log is looked at.
+/// Interval at which the database's write-ahead log is checked.
 const WAL: Duration = Duration::from_secs(5);
 
-/// How long deliveries are remembered. GitHub repeats them for 3 days.
+/// Retention period of deliveries. GitHub repeats them for 3 days.
 const DELIVERIES: Duration = Duration::from_hours(24 * 7);
 
-/// What those who find work share with those who do it.
+/// State shared by those that find work and those that do it.
 #[derive(Debug)]
 pub(super) struct Work {
-    /// Finds candidates.
+    /// Engine that finds candidates.
     pub(super) engine: Arc<Engine>,
-    /// Tells workers that there are new items.
+    /// Notifies workers of new items.
     pub(super) wake: Arc<Notify>,
     /// Fetches contents, within one budget for all.
     pub(super) fetcher: GitFetcher,
@@ -49,7 +49,7 @@ impl Work {
         }
     }
 
-    /// A worker for what comes from these places.
+    /// Creates a worker for contents from these servers.
     pub(super) fn worker(&self, parts: &Parts<'_>, origins: HashMap<String, Origin>) -> Worker {
         let worker_parts = WorkerParts {
             store: parts.responder.store().with_urgency(Urgency::Work),
@@ -70,8 +70,8 @@ impl Work {
         Worker::new(worker_parts, origins.into_values(), options)
     }
 
-    /// Starts working on what is found. The worker runs without sources too: webhooks find work, and an
-    /// earlier configuration may have left some.
+    /// Starts the worker and housekeeping. The worker runs even without sources: webhooks find work, and an earlier
+    /// configuration may have left some.
     pub(super) fn start(&self, parts: &Parts<'_>, origins: HashMap<String, Origin>) {
         let worker = self.worker(parts, origins);
         let stop = parts.lifecycle.stop_token();
@@ -90,7 +90,7 @@ impl Work {
     }
 }
 
-/// Forgets what was done long ago, every hour, and keeps the database's files small.
+/// Deletes old completed work every hour, and keeps the database's files small.
 async fn keep_house(store: &Store, remember: Duration) {
     let mut hourly = tokio::time::interval(HOUSEKEEPING);
     hourly.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,4 +1,4 @@
-//! Sources and a worker without the daemon: for a command that does by hand what the daemon does by itself.
+//! Sources and a worker without the daemon, for commands that do by hand what the daemon does by itself.
 
 use super::outgoing::guard;
 use super::work::Work;
@@ -10,8 +10,8 @@ use crate::keyformat::FormatSet;
 use crate::source::{Redelivery, Source, Worker};
 use crate::store::Store;
 
-/// The configured sources and a worker for what they find. Nothing runs by itself. A daemon may work on the
-/// same database: items are leased, and events that both see become one item.
+/// The configured sources and a worker for what they find. Nothing runs by itself. A daemon may work on the same
+/// database at the same time: items are leased, and events that both see become a single item.
 #[derive(Debug)]
 pub struct Workshop {
     sources: sources::Sources,
@@ -20,10 +20,10 @@ pub struct Workshop {
 }
 
 impl Workshop {
-    /// Makes what the configuration names, on an open database.
+    /// Creates the configured sources and the worker, on an open database.
     ///
     /// # Errors
-    /// When a source's address cannot be used, or there is no HTTP client.
+    /// Returns an error if the address of a source cannot be used, or the HTTP client cannot be created.
     pub fn new(
         config: &Config,
         formats: FormatSet,
@@ -52,7 +52,7 @@ impl Workshop {
         })
     }
 
-    /// What is polled under this name: a source, or the search for failed deliveries.
+    /// Returns the source of this name, which may be the search for failed deliveries.
     pub fn source(&self, name: &str) -> Option<&dyn Source> {
         let redelivery = self.redelivery.as_ref().map(|source| source as &dyn Source);
         self.sources
@@ -60,7 +60,7 @@ impl Workshop {
             .or_else(|| redelivery.filter(|source| source.name() == name))
     }
 
-    /// The worker. It takes items of all sources.
+    /// Returns the worker, which takes items of all sources.
     pub fn worker(&self) -> &Worker {
         &self.worker
     }
