@@ -1,4 +1,4 @@
-//! Bodies that look genuine, and bodies that are and become more than they were.
+//! Bodies that look genuine, and genuine ones that grow when they are processed.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use crate::webhooks::sender::hmac;
 
 const LARGEST: usize = 25 << 20;
 
-/// The largest body that repeats something between a head and a tail.
+/// Returns the largest body that repeats a piece between a head and a tail.
 fn filled(head: &str, piece: &str, tail: &str) -> Vec<u8> {
     let mut body = head.to_owned();
     while body.len() + piece.len() + tail.len() <= LARGEST {
@@ -20,7 +20,7 @@ fn filled(head: &str, piece: &str, tail: &str) -> Vec<u8> {
     body.into_bytes()
 }
 
-/// Sends all of them at once, a healthy report beside them; their statuses.
+/// Sends all requests at once, with a healthy report beside them, and returns their statuses.
 async fn attack(target: &Target, requests: Vec<(String, Vec<u8>)>) -> Vec<Option<u16>> {
     let key = target.mint();
     let mut senders = Vec::new();
@@ -118,7 +118,7 @@ async fn large_signed_bodies_do_not_become_larger_ones() {
     }
 }
 
-/// A delivery in pieces, whose length nobody tells.
+/// Returns a chunked delivery, whose length is not declared.
 fn in_pieces(length: usize) -> (String, Vec<u8>) {
     let body = format!(
         r#"{{"comment":{{"body":"{}"}}}}"#,
@@ -136,11 +136,11 @@ fn in_pieces(length: usize) -> (String, Vec<u8>) {
     (format!("{head}transfer-encoding: chunked\r\n\r\n"), pieces)
 }
 
-/// Each takes room as it comes, in several steps, and not all that there could be.
+/// Each takes room as it comes, in several steps, and not all that there is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_of_unknown_length_are_read_side_by_side() {
     let target = Target::start().await;
-    // It stops in the middle, and holds what it has.
+    // Stops in the middle, and holds the room that it has.
     let (head, mut begun) = in_pieces(200_000);
     begun.truncate(100_000);
     let mut stalled = Vec::new();

@@ -1,4 +1,4 @@
-//! Connections that are taken and not used.
+//! Connections that are opened and not used.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use super::target::Target;
 
-/// Sends as many requests as are taken, and reads nothing.
+/// Sends as many requests as are accepted, and reads nothing.
 async fn send_without_reading(stream: &mut TcpStream) {
     let request = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(200);
     for _ in 0..10 {
@@ -22,7 +22,7 @@ async fn send_without_reading(stream: &mut TcpStream) {
     }
 }
 
-/// More connections than there are file descriptors for, of everybody who does not mean well.
+/// More connections of every malicious kind than there are file descriptors for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idlers_keep_nobody_out() {
     let target = Target::with_descriptors(256, 256).await;
@@ -59,7 +59,7 @@ async fn idlers_keep_nobody_out() {
     target.lives().await;
     target.reports(&key).await;
     target.lives().await;
-    // They go on: a byte now and then is no life.
+    // The attack goes on: a byte now and then does not count as progress.
     let dripping = async {
         loop {
             for stream in &mut streams {
@@ -127,14 +127,14 @@ async fn what_is_still_sent_does_not_cost_the_answer() {
     let mut stream = target.connect().await;
     let head = "POST /webhooks/github HTTP/1.1\r\nhost: x\r\ncontent-length: 30000000\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
-    // As of a client that looks at nothing before it has sent everything.
+    // Like a client that reads nothing until it has sent everything.
     stream.write_all(&vec![b' '; 30_000_000]).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
-/// A body that comes a byte at a time is given up long before the time for bodies is over, and holds no budget.
+/// A body that arrives a byte at a time is refused long before the time limit for bodies, and holds no budget.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_dawdles_is_told_so() {
     let target = Target::start().await;

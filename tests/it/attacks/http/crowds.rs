@@ -11,14 +11,14 @@ use tokio_util::task::TaskTracker;
 use super::bodies::signed_delivery;
 use super::target::{MOST_MIB, PATIENCE, Target, exchange};
 
-/// How large a large one is. What is not optimized takes seconds for each MiB.
+/// Size of a large delivery, in bytes. An unoptimized build takes seconds for each MiB.
 const LARGE: usize = if cfg!(debug_assertions) {
     3 << 20
 } else {
     10 << 20
 };
 
-/// A delivery of so many bytes.
+/// Returns a delivery of `length` bytes.
 fn delivery(length: usize) -> (String, Vec<u8>) {
     let body = format!(
         r#"{{"comment":{{"body":"{}"}}}}"#,
@@ -27,7 +27,7 @@ fn delivery(length: usize) -> (String, Vec<u8>) {
     signed_delivery(body.into_bytes())
 }
 
-/// The head of a delivery that looks genuine.
+/// Returns the head of a delivery that looks genuine.
 fn forged_head(length: usize) -> String {
     format!(
         "POST /webhooks/github HTTP/1.1\r\nhost: x\r\nx-github-event: push\r\n\
@@ -36,13 +36,13 @@ fn forged_head(length: usize) -> String {
     )
 }
 
-/// Asserts that a delivery from this address is taken in time.
+/// Asserts that a delivery from this address is accepted in time.
 async fn is_taken(target: &Target, from: Ipv4Addr, length: usize) {
     let status = deliver(target, from, length).await;
     assert_eq!(status, Ok(Some(202)), "{length} bytes of {from}");
 }
 
-/// The answer to a delivery from this address, if there is one in time.
+/// Returns the status of a delivery from this address, if it is answered in time.
 async fn deliver(
     target: &Target,
     from: Ipv4Addr,
@@ -56,7 +56,7 @@ async fn deliver(
     tokio::time::timeout(PATIENCE, delivered).await
 }
 
-/// How what looks genuine is sent.
+/// Pace at which a body that looks genuine is sent.
 #[derive(Clone, Copy)]
 struct Drip {
     length: usize,
@@ -64,14 +64,14 @@ struct Drip {
     every: Duration,
 }
 
-/// Most of a body: fast enough for something large, slow for what it is.
+/// Most of a body: fast enough for a large one, slow for its size.
 const BEGUN: Drip = Drip {
     length: 100_000,
     piece: 100_000 / 6,
     every: Duration::from_millis(600),
 };
 
-/// Many connections, each from a new address of another network time and again, that begin to send what looks genuine.
+/// Many connections that begin to send bodies that look genuine, each time from a new address of another network.
 struct EverNew {
     crowd: tokio_util::sync::CancellationToken,
 }
@@ -103,7 +103,7 @@ impl Drop for EverNew {
     }
 }
 
-/// Sends some bytes at a time until there is an answer, or all but the last ones of a body.
+/// Sends a piece at a time until there is an answer, or until all but the last piece of the body has been sent.
 async fn begin_to_send(from: Ipv4Addr, drip: Drip, address: SocketAddr) {
     static BLANK: [u8; 32 << 10] = [b' '; 32 << 10];
     let mut stream = super::target::connect_from(from, address).await;
@@ -132,7 +132,7 @@ async fn ever_new_addresses_keep_no_stranger_out() {
     for number in 1..=6 {
         let from = Ipv4Addr::new(127, 240, number, 1);
         match deliver(&target, from, 100_000).await {
-            // As any sender does.
+            // Repeats the delivery, as any sender does.
             Ok(Some(503)) => is_taken(&target, from, 100_000).await,
             answer => assert_eq!(answer, Ok(Some(202)), "{from}"),
         }
@@ -142,7 +142,7 @@ async fn ever_new_addresses_keep_no_stranger_out() {
     assert!(peak <= MOST_MIB, "{peak} MiB");
 }
 
-/// Slow bodies take all the room there is, and more of them wait for it than are turned out in a moment.
+/// Slow bodies take all the room there is, and more of them wait for it than can be evicted in a moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_bodies_of_ever_new_addresses_keep_nobody_waiting() {
     for (length, healthy) in [(65_000, [3_000, 60_000]), (8_000, [3_000, 7_000])] {
@@ -172,14 +172,14 @@ async fn slow_bodies_of_ever_new_addresses_keep_nobody_waiting() {
     }
 }
 
-/// Its network is suspect meanwhile, so that as a stranger it would come last.
+/// Its network has become suspect, so that as a stranger it would come last.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_makes_no_stranger_of_a_known_sender() {
     let target = Target::start().await;
     let known = Ipv4Addr::new(127, 240, 1, 1);
     is_taken(&target, known, 1000).await;
     let target = target.restarted();
-    // From here on the address has shown nothing; what is around it forges.
+    // From here on the address has proved nothing itself, and its neighbors forge.
     for number in 100..120 {
         let from = Ipv4Addr::new(127, 240, 1, number);
         let stream = target.connect_from(from).await;
@@ -227,7 +227,7 @@ async fn forged_bodies_of_a_crowd_keep_no_genuine_one_out() {
     assert!(peak <= MOST_MIB, "{peak} MiB");
 }
 
-/// Sends so many deliveries of so many bytes at once.
+/// Asserts that `count` deliveries of `length` bytes each are all accepted when sent at once.
 async fn are_all_taken(count: u8, length: usize) {
     let target = Target::start().await;
     let mut senders = Vec::new();
@@ -246,7 +246,7 @@ async fn are_all_taken(count: u8, length: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_deliveries_wait_for_one_another() {
-    // More than there is room for, and none could end if all began.
+    // More than there is room for: none could finish if all began.
     are_all_taken(4, 11 << 20).await;
 }
 
@@ -264,7 +264,7 @@ async fn many_large_deliveries_wait_for_one_another() {
     .await;
 }
 
-/// Asks how the daemon is, again and again, over as few connections as it lets him.
+/// Checks the daemon's health again and again, over as few connections as the daemon allows.
 async fn ask_again_and_again(from: Ipv4Addr, address: SocketAddr) {
     loop {
         let mut stream = super::target::connect_from(from, address).await;
@@ -282,7 +282,7 @@ async fn ask_again_and_again(from: Ipv4Addr, address: SocketAddr) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_requests_of_a_crowd_keep_nobody_out() {
-    // Some 270 places, with those for a moment.
+    // Some 270 places, including momentary ones.
     let target = Target::with_descriptors(380, 380).await;
     let askers = TaskTracker::new();
     let crowd = tokio_util::sync::CancellationToken::new();
@@ -307,7 +307,7 @@ async fn small_requests_of_a_crowd_keep_nobody_out() {
     crowd.cancel();
 }
 
-/// Reports what nobody holds, again and again.
+/// Reports a key that nobody holds, again and again.
 async fn report_again_and_again(from: Ipv4Addr, address: SocketAddr) {
     loop {
         let stream = super::target::connect_from(from, address).await;
@@ -315,7 +315,7 @@ async fn report_again_and_again(from: Ipv4Addr, address: SocketAddr) {
     }
 }
 
-/// A request that reports a key.
+/// Returns a request that reports a key.
 fn self_report(key: &str) -> String {
     let body = format!(r#"{{"api_key":"{key}"}}"#);
     format!(

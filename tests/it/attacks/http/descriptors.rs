@@ -1,4 +1,4 @@
-//! A daemon with few file descriptors, which is what many service managers give.
+//! A daemon with few file descriptors, as under many service managers.
 
 use std::time::Duration;
 

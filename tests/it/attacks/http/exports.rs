@@ -1,4 +1,4 @@
-//! Answers that are made of everything there is.
+//! Responses that contain the whole revocation log.
 
 use rescind::server::Limits;
 use rescind::store::Role;
@@ -29,7 +29,7 @@ async fn the_whole_log_is_read_for_a_few_at_a_time() {
         reply.error(503, "SERVICE_UNAVAILABLE");
         assert!(reply.header("retry-after").is_some());
     }
-    // Whoever has read all of it leaves.
+    // A reader that has read all of it gives its place back.
     let free = server(1).await;
     let viewer = free.client(Role::Viewer).await;
     for path in [EXPORT, VERIFY, EXPORT, VERIFY] {

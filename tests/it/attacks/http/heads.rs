@@ -1,4 +1,4 @@
-//! Heads of requests, as large and as many as there may be.
+//! Heads of requests of the maximum size and number.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::target::{Target, exchange};
 
-/// How many connections there are. The program of the tests has file descriptors for so many.
+/// Number of connections. The test program has file descriptors for that many.
 const CONNECTIONS: u8 = 200;
 
-/// What a connection may take with the largest head and a body under way.
+/// Maximum memory of a connection with the largest head and a body in flight, in KiB.
 const MOST_KIB: u64 = 34;
 
-/// A delivery whose signature is made up, with so many other headers, and a body that does not end.
+/// Returns a delivery with a forged signature, this number of other headers, and a body that does not end.
 fn fat_head(headers: usize) -> String {
     let value = "y".repeat(7000 / headers - 8);
     let others = (0..headers).map(|number| format!("x-{number:02}: {value}\r\n"));
@@ -60,7 +60,7 @@ async fn heads_are_bounded_and_large_ones_share_a_budget() {
         let answered = exchange(target.connect().await, head, b"").await;
         assert_eq!(answered, Some(status));
     }
-    // A header that is looked at, and so kept. There is room for 440 of them.
+    // A header that is used, and therefore kept. There is room for 440 of them.
     let large = fat_head(1).replace("x-00", "x-gitlab-token");
     let mut streams = Vec::new();
     for number in 0..460_u16 {
@@ -70,7 +70,7 @@ async fn heads_are_bounded_and_large_ones_share_a_budget() {
         stream.write_all(large.as_bytes()).await.unwrap();
         streams.push(stream);
     }
-    // Until all of them are seen.
+    // Until the server has seen all of them.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut stream = target.connect_from(Ipv4Addr::new(127, 8, 8, 1)).await;
     stream.write_all(large.as_bytes()).await.unwrap();
@@ -79,13 +79,13 @@ async fn heads_are_bounded_and_large_ones_share_a_budget() {
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
     assert!(answer.contains("\r\nretry-after: "), "{answer}");
-    // Whoever proved himself does not depend on strangers: it is the body that is waited for.
+    // A client that proved itself does not depend on strangers: the server waits for its body.
     let mut known = target.connect().await;
     known.write_all(large.as_bytes()).await.unwrap();
     let mut answer = [0; 12];
     known.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 408");
-    // Whoever has no more than senders have is not concerned.
+    // Ordinary heads are not affected.
     let key = target.mint();
     target.reports(&key).await;
     target.lives().await;

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::target::{MOST_MIB, PATIENCE, Target, exchange};
 
-/// How much one sends: wrong rows and no rows.
+/// Size of an import, in bytes: invalid rows, or empty lines.
 const LENGTH: usize = 24 << 20;
 
 fn head(token: &str, length: usize) -> String {
@@ -19,7 +19,7 @@ fn head(token: &str, length: usize) -> String {
     )
 }
 
-/// Sends an import and hangs up after its last byte, as rudely as can be.
+/// Sends an import and resets the connection after its last byte.
 async fn send_and_hang_up(mut stream: TcpStream, head: &str, body: &[u8]) -> std::io::Result<()> {
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(body).await?;
@@ -56,7 +56,7 @@ async fn whoever_hangs_up_leaves_no_body_behind() {
     target.reports(&key).await;
     target.lives().await;
     crowd.cancel();
-    // The places of those that are gone are free again.
+    // The places of imports that were abandoned are free again.
     let row = format!(
         r#"{{"sha256":"{}","owner_type":"user","owner_id":"u"}}"#,
         "2c".repeat(32)

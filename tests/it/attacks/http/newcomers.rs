@@ -1,4 +1,4 @@
-//! Connections that proved themselves and are held, and newcomers whose request takes a moment to arrive.
+//! Idle connections that proved themselves, and newcomers whose request takes a moment to arrive.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -10,11 +10,11 @@ use tokio_util::task::TaskTracker;
 use super::bodies::signed_delivery;
 use super::target::{PATIENCE, Target, connect_from, exchange};
 
-/// The file descriptors of the daemon, and more connections than that is enough for.
+/// Number of the daemon's file descriptors, and of connections held, which is more than these are enough for.
 const DESCRIPTORS: u32 = 700;
 const HELD: u16 = 590;
 
-/// Holds a connection that proves itself now and then, or another one as soon as that is closed.
+/// Holds a connection that proves itself now and then, and opens another one as soon as it is closed.
 async fn hold(from: Ipv4Addr, address: SocketAddr, request: String) {
     loop {
         let mut stream = connect_from(from, address).await;
@@ -22,7 +22,7 @@ async fn hold(from: Ipv4Addr, address: SocketAddr, request: String) {
         while stream.write_all(request.as_bytes()).await.is_ok()
             && stream.read(&mut answer).await.is_ok_and(|read| read > 0)
         {
-            // Until it is closed.
+            // Returns early if the connection is closed.
             let closed = stream.read(&mut answer);
             if tokio::time::timeout(Duration::from_secs(8), closed)
                 .await

@@ -1,4 +1,4 @@
-//! What cannot be genuine is refused before anybody reads its body.
+//! Requests that cannot be genuine are refused before their body is read.
 
 use rescind::intake::webhook::Forge;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -10,7 +10,7 @@ use crate::api::harness::{Setup, TestServer};
 use crate::intake::signer::{ENDPOINT, IDENTIFIER, Origin, SIGNATURE, Signer};
 use crate::webhooks::sender;
 
-/// The first line that a request is answered with whose body is sent only when it is asked for.
+/// Returns the status line of the first response to a request that sends its body only after `100 Continue`.
 async fn first_line(server: &TestServer, path: &str, headers: &str) -> String {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
@@ -34,7 +34,7 @@ async fn a_body_is_asked_for_only_of_whoever_may_be_genuine() {
         ..sender::all()
     };
     let server = TestServer::start_with(setup).await;
-    // One report, so that it is known which keys there are.
+    // One report, so that the server knows which keys exist.
     assert_eq!(signer.send(&server, "[]").await.status, 200);
     let unknown = Signer::new("k2");
     assert_eq!(unknown.send(&server, "[]").await.status, 401);

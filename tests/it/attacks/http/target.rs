@@ -1,4 +1,4 @@
-//! A daemon under attack, and a healthy partner who reports a leaked key meanwhile.
+//! A daemon under attack, and a healthy partner that reports a leaked key meanwhile.
 
 use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,10 +14,10 @@ use crate::cli::Binary;
 use crate::intake::signer::{ENDPOINT, IDENTIFIER, Origin, SIGNATURE, Signer};
 use crate::serve::Daemon;
 
-/// What the daemon may have resident, in MiB, whatever comes.
+/// Maximum resident memory of the daemon, in MiB, whatever the attack.
 pub(super) const MOST_MIB: u64 = 256;
 
-/// How long a healthy sender waits.
+/// Maximum time that a healthy sender waits.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) const SECRET: &str = "a secret of webhooks";
@@ -34,7 +34,7 @@ impl Target {
         Self::start_as(|binary| binary.command(["serve"])).await
     }
 
-    /// With no more file descriptors than these.
+    /// Starts a daemon with these limits on file descriptors.
     pub(super) async fn with_descriptors(soft: u32, hard: u32) -> Self {
         Self::start_as(|binary| limited(binary, ["serve"], soft, hard)).await
     }
@@ -61,7 +61,7 @@ impl Target {
         target
     }
 
-    /// The same daemon after it was stopped and started again.
+    /// Stops the daemon and starts it again.
     pub(super) fn restarted(self) -> Self {
         let ended = self.daemon.stop();
         assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -69,13 +69,13 @@ impl Target {
         Self { daemon, ..self }
     }
 
-    /// A key that somebody holds.
+    /// Creates a key that somebody holds.
     pub(super) fn mint(&self) -> String {
         let key = self.binary.run("keys create --user u --description x").ok();
         key.trim().to_owned()
     }
 
-    /// An access token of this role, of another project than the default one.
+    /// Creates an access token with this role, in another project than the default one.
     pub(super) fn token(&self, role: &str) -> String {
         let create = format!("tokens create --role {role} --project other");
         self.binary.run(&create).ok().trim().to_owned()
@@ -87,13 +87,13 @@ impl Target {
             .expect("a connection")
     }
 
-    /// A connection from one of this machine's many addresses.
+    /// Connects from one of this machine's many addresses.
     pub(super) async fn connect_from(&self, from: Ipv4Addr) -> TcpStream {
         let stream = try_connect_from(from, self.daemon.address).await;
         stream.expect("a connection")
     }
 
-    /// The head of a partner's report.
+    /// Returns the head of a partner's report.
     pub(super) fn report_head(signature: &str, length: usize) -> String {
         format!(
             "POST {ENDPOINT} HTTP/1.1\r\nhost: x\r\n{IDENTIFIER}: k1\r\n{SIGNATURE}: {signature}\r\n\
@@ -117,7 +117,7 @@ impl Target {
         assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     }
 
-    /// Asserts that the daemon says in time that it lives and can work.
+    /// Asserts that the daemon reports in time that it is alive and ready.
     pub(super) async fn lives(&self) {
         for path in ["/healthz", "/readyz"] {
             let request = http_client().get(format!("http://{}{path}", self.daemon.address));
@@ -126,12 +126,12 @@ impl Target {
         }
     }
 
-    /// The most that the daemon ever had resident, in MiB.
+    /// Returns the peak resident memory of the daemon, in MiB.
     pub(super) fn peak(&self) -> u64 {
         self.status_of("VmHWM:") >> 10
     }
 
-    /// What the daemon has resident, in KiB.
+    /// Returns the current resident memory of the daemon, in KiB.
     pub(super) fn resident(&self) -> u64 {
         self.status_of("VmRSS:")
     }
@@ -145,7 +145,7 @@ impl Target {
     }
 }
 
-/// The binary with no more file descriptors than these.
+/// Returns a command that runs the binary with these limits on file descriptors.
 pub(super) fn limited<const N: usize>(
     binary: &Binary,
     arguments: [&str; N],
@@ -165,8 +165,8 @@ pub(super) fn limited<const N: usize>(
     limited
 }
 
-/// A connection from one of this machine's many addresses, as soon as there is one: in a flood the operating system
-/// may have no room for one more that nobody has accepted yet.
+/// Connects from one of this machine's many addresses, retrying until it succeeds: in a flood the operating system may
+/// have no room for another connection that has not been accepted yet.
 pub(super) async fn connect_from(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
     loop {
         match try_connect_from(from, to).await {
@@ -182,10 +182,10 @@ async fn try_connect_from(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<Tcp
     socket.connect(to).await
 }
 
-/// Sends a head and a body as far as they are taken, and reads the answer; its status, if there was one.
+/// Sends a head and a body as far as they are accepted, and returns the status of the answer, if there is one.
 pub(super) async fn exchange(mut stream: TcpStream, head: String, body: &[u8]) -> Option<u16> {
     stream.write_all(head.as_bytes()).await.ok()?;
-    // An answer that comes before the end of the body is an answer all the same.
+    // An answer before the end of the body is an answer all the same.
     let _ = stream.write_all(body).await;
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).await.ok()?;
