@@ -1,13 +1,14 @@
-//! Work that takes long, away from what answers.
+//! Long-running work, kept off the threads that serve requests.
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// Size in bytes up to which input is worked on in place: it takes some 20 ms at worst.
 const LARGE: usize = 64 << 10;
 
-/// Runs work on input of `bytes` bytes without holding up the other tasks of its thread, if that may take long.
+/// Runs work on input of `bytes` bytes without blocking the other tasks of the current thread, if that may take long.
 ///
-/// There are as many threads for tasks as processors, so that a few long pieces of work would silence the server.
+/// The runtime has one thread per processor, so a few long pieces of work would stall the server. On a current-thread
+/// runtime, or outside any runtime, the work runs in place.
 pub(super) fn apart<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     if bytes <= LARGE {
         return work();
@@ -15,7 +16,7 @@ pub(super) fn apart<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
     match flavor {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        // There is one thread, and nobody to take its tasks over.
+        // A current-thread runtime has no other thread to hand its tasks to.
         _ => work(),
     }
 }

@@ -1,8 +1,8 @@
-//! One repository at any address, looked at on a schedule: for forges without events.
+//! A single repository at any address, polled on a schedule: for forges without events.
 //!
-//! Each poll lists the branches and tags and compares them with those of the last one. What moved is a push
-//! from where it was to where it is, so commits that were pushed over are fetched as well, as long as the
-//! server still has them. What came and went between two polls is not seen.
+//! Each poll lists the branches and tags and compares them with those of the previous poll. A reference that moved is
+//! treated as a push from its old commit to its new one, so commits that were force-pushed over are fetched as well,
+//! as long as the server still has them. References that appear and disappear between two polls are not seen.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,27 +20,28 @@ use crate::fetch::{FetchError, GitFetcher, ObjectId, References, RepositoryName}
 use crate::forge::{Push, Remote, is_reference};
 use crate::store::Priority;
 
-/// The time between two polls when the configuration names no schedule.
+/// Interval between two polls when the configuration names no schedule.
 const INTERVAL: Duration = Duration::from_mins(5);
 
-/// The most of them that one poll makes work of. The others are still news to the next one, which comes soon.
+/// Maximum number of moved references that one poll turns into work items. The rest is picked up by the next poll,
+/// which follows [`SOON`].
 const MAX_MOVED: usize = 1_000;
 
-/// The time until the next poll when there is more.
+/// Delay before the next poll when there is more to read.
 const SOON: Duration = Duration::from_secs(30);
 
-/// A source of the kind `git`.
+/// Configuration of a source of the kind `git`.
 #[derive(Debug, Clone)]
 pub struct GitRemoteOptions {
-    /// Its name in the configuration.
+    /// Name of the source in the configuration.
     pub name: String,
-    /// Where the repository is cloned from, over smart HTTP.
+    /// URL that the repository is cloned from, over smart HTTP.
     pub url: Url,
-    /// An access token, sent as the password.
+    /// Access token, sent as the password.
     pub token: Option<SecretString>,
 }
 
-/// Polls one repository.
+/// A source that polls one repository.
 #[derive(Debug)]
 pub struct GitRemote {
     keeper: Keeper,
@@ -50,16 +51,16 @@ pub struct GitRemote {
     token: Option<SecretString>,
 }
 
-/// Where the branches and tags stood; kept in the database as JSON.
+/// State of the branches and tags at the last poll; stored in the database as JSON.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Cursor {
-    /// What was polled, so that another address under the same name starts anew.
+    /// URL that was polled. A different URL under the same source name starts over.
     #[serde(default)]
     url: String,
-    /// Commits by name, names without keys.
+    /// Commit ids by reference name, with keys redacted from the names.
     #[serde(default)]
     references: BTreeMap<String, String>,
-    /// Not all that the repository always had was taken yet.
+    /// `true` if the first reading of the repository is unfinished, because one poll could not take all references.
     #[serde(default)]
     incomplete: bool,
 }
@@ -78,10 +79,10 @@ impl Cursor {
 }
 
 impl GitRemote {
-    /// A source that is ready to be polled.
+    /// Creates a source that is ready to be polled.
     ///
     /// # Errors
-    /// [`PollError::Address`] when `url` names no repository.
+    /// Returns [`PollError::Address`] if the path of `url` is not the path of a repository.
     pub fn new(
         options: GitRemoteOptions,
         parts: SourceParts,
@@ -91,7 +92,7 @@ impl GitRemote {
         let host = Origin::host_of(&url);
         let path = url.path().trim_matches('/');
         let path = path.strip_suffix(".git").unwrap_or(path);
-        // A repository at the top of its server has no owner but the server.
+        // A repository at the root of its server has no owner, so the server's name stands in for one.
         let repository = RepositoryName::parse(path)
             .or_else(|_| {
                 RepositoryName::parse(&format!("{}/{path}", url.host_str().unwrap_or("git")))
@@ -136,7 +137,7 @@ impl GitRemote {
             ));
         }
         let now = self.keeper.now();
-        // What a repository always had is read when nothing else waits.
+        // The existing contents of a repository are read only when nothing else waits.
         let priority = if is_first {
             Priority::Backfill
         } else {
@@ -173,13 +174,13 @@ impl GitRemote {
         })
     }
 
-    /// What moved since the last poll, and whether there is more than one poll takes; the cursor is brought up
-    /// to what it takes.
+    /// Returns the pushes since the last poll, and whether there are more than one poll takes. Updates the cursor to
+    /// reflect the pushes that are returned.
     fn moved(&self, references: References, cursor: &mut Cursor) -> (Vec<Push>, bool) {
         let mut before = std::mem::take(&mut cursor.references);
         let mut moved = Vec::new();
         let mut more = false;
-        // First what most of the others are made from, so that they add little to it.
+        // The default branch first: most other branches derive from it, so they add little once it has been read.
         let head = references.head;
         let mut list = references.list;
         list.sort_by_key(|(name, _)| head.as_ref() != Some(name));
@@ -208,7 +209,7 @@ impl GitRemote {
     }
 }
 
-/// A server that asks to slow down is waited for as long as it says.
+/// Converts a fetch error, preserving the server's `Retry-After` so that it is honored.
 fn failure(error: FetchError) -> PollError {
     match error {
         FetchError::RateLimited {

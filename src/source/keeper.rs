@@ -1,4 +1,5 @@
-//! What every source does with its state: load it, commit it with what was found, note a failure.
+//! Handling of source state that is shared by all sources: loading it, committing it together with the findings, and
+//! recording failures.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -10,29 +11,29 @@ use crate::forge::{Gathered, Gatherer};
 use crate::respond::{Answer, CleanSightings, Report, announce};
 use crate::store::{Reason, SourceState, StoreError, retried};
 
-/// So many candidates are looked up before more are gathered.
+/// Number of candidates at which they are looked up before more are gathered.
 const MANY_CANDIDATES: usize = 1_024;
 
-/// So many sightings of keys of ours are reported before more are gathered.
+/// Number of sightings of known keys at which they are reported before more are gathered.
 const MANY_FOUND: usize = 1_024;
 
-/// The wait after a first failure; it doubles with each further one.
+/// Backoff after the first failure; doubles with each further one.
 const BACK_OFF: Duration = Duration::from_secs(15);
 
-/// The wait after a server that asks to slow down and does not say for how long, and after one that refuses.
-/// GitHub wants at least a minute, and more after each further time:
+/// Initial backoff when the server throttles without a `Retry-After`, or refuses the request. GitHub requires at least
+/// one minute, increasing with each further failure:
 /// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>.
 const SLOWER: Duration = Duration::from_mins(1);
 
-/// The longest wait after a failure, unless the server asks for more.
+/// Maximum backoff, unless the server asks for more.
 const MAX_BACK_OFF: Duration = Duration::from_mins(15);
 
-/// The state of one source, and what it works with.
+/// State of one source, and its dependencies.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    /// The source's name in the configuration.
+    /// Name of the source in the configuration.
     pub(super) name: String,
-    /// Its kind in the configuration.
+    /// Kind of the source in the configuration.
     kind: &'static str,
     pub(super) parts: SourceParts,
     failures: AtomicU32,
@@ -48,7 +49,8 @@ impl Keeper {
         }
     }
 
-    /// Returns the wait before the next poll that no server asked for: `own`, unless a schedule says when that is.
+    /// Returns the delay before the next poll when the server asked for none: `own`, or zero if a schedule decides
+    /// instead.
     pub(super) fn interval(&self, own: Duration) -> Duration {
         if self.parts.is_scheduled {
             return Duration::ZERO;
@@ -56,17 +58,17 @@ impl Keeper {
         own
     }
 
-    /// The present moment.
+    /// Returns the current time.
     pub(super) fn now(&self) -> Timestamp {
         self.parts.clock.now()
     }
 
-    /// Where the source stands; the beginning if it was never polled.
+    /// Loads the state of the source, or the initial state if it was never polled.
     pub(super) async fn state(&self) -> Result<SourceState, PollError> {
         self.state_of(&self.name).await
     }
 
-    /// Where what is kept under another name stands.
+    /// Loads the state that is stored under `name`, or the initial state if there is none.
     pub(super) async fn state_of(&self, name: &str) -> Result<SourceState, PollError> {
         let state = self.parts.store.load_source(name).await?;
         Ok(state.unwrap_or_else(|| SourceState {
@@ -76,7 +78,7 @@ impl Keeper {
         }))
     }
 
-    /// How long to wait before the next poll, from what the last one noted.
+    /// Returns the delay before the next poll is due, as recorded by the last one.
     pub(super) async fn due_in(&self) -> Result<Duration, PollError> {
         let (state, now) = (self.state().await?, self.now());
         if state.is_ahead(now) {
@@ -89,14 +91,14 @@ impl Keeper {
         Ok(state.due_in(now))
     }
 
-    /// Collects what messages amount to, in the source's name.
+    /// Creates a gatherer that collects work items and findings on behalf of this source.
     pub(super) fn gatherer(&self) -> Gatherer<'_> {
         let redactor = self.parts.responder.redactor();
         Gatherer::new(&self.name, redactor, &self.parts.engine, self.now())
     }
 
-    /// Commits work items, what texts and names gave away, and the state, all or nothing. Adds the counts to
-    /// the state; says how many items were new.
+    /// Commits work items, the keys found in texts and names, and the state in one transaction. Adds the counts to
+    /// `state` and returns the number of new work items.
     pub(super) async fn commit(
         &self,
         state: &mut SourceState,
@@ -118,8 +120,9 @@ impl Keeper {
         Ok(added)
     }
 
-    /// Looks up candidates once there are many, so that there is room for others: what one author writes must not
-    /// hide what another does. Many keys of ours are reported at once; to report them twice does no harm.
+    /// Looks up the gathered candidates once there are many, to make room for more: the decoys of one author must not
+    /// hide the keys of another. Issued keys are reported as soon as there are many; reporting a key twice is
+    /// harmless.
     pub(super) async fn sift(&self, gathered: &mut Gathered) -> Result<(), PollError> {
         let candidates = &mut gathered.candidates;
         if candidates.len() >= MANY_CANDIDATES || candidates.is_full() {
@@ -162,12 +165,12 @@ impl Keeper {
         format!("source:{}", self.name)
     }
 
-    /// The last poll succeeded.
+    /// Resets the failure count after a successful poll.
     pub(super) fn succeeded(&self) {
         self.failures.store(0, Ordering::Relaxed);
     }
 
-    /// Notes a failure in the source's state, and works out when to try again.
+    /// Records a failure in the source's state, and computes the delay before the next attempt.
     pub(super) async fn failed(&self, error: PollError) -> PollFailure {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed);
         let mut next_after = wait_after(&error, failures);
@@ -197,19 +200,19 @@ impl Keeper {
         Ok(())
     }
 
-    /// A text for the state or the log, without keys that a server may have put there.
+    /// Returns a text that is safe for the state and the log, with any keys the server may have put there redacted.
     pub(super) fn words(&self, text: &impl ToString) -> String {
         let words = text.to_string();
         self.parts.responder.redactor().redact(&words).into_owned()
     }
 }
 
-/// `wait` after `now`, unless that is beyond the end of time.
+/// Returns the time `wait` after `now`, or `None` if it is out of range.
 pub(super) fn after(now: Timestamp, wait: Duration) -> Option<Timestamp> {
     now.checked_add(wait).ok()
 }
 
-/// The wait before the next try, after that many failures in a row before this one.
+/// Returns the delay before the next attempt, given the number of consecutive failures before this one.
 fn wait_after(error: &PollError, failures: u32) -> Duration {
     let doubled = |first: Duration| {
         let wait = first.saturating_mul(1 << failures.min(16));

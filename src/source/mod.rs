@@ -1,8 +1,8 @@
-//! What is polled, and the worker that turns what it found into responses.
+//! Sources that are polled, and the worker that turns their findings into responses.
 //!
-//! A [`Source`] reads a feed and turns what is new in it into work items, committed together with its
-//! cursor. A [`Worker`] takes work items, fetches their contents, scans them and hands what it found to the
-//! responder, committed together with the end of the item.
+//! A [`Source`] reads a feed and turns new entries into work items, which are committed together with its cursor. A
+//! [`Worker`] takes work items, fetches and scans their contents, and passes its findings to the responder, committed
+//! together with the completion of the item.
 
 mod apart;
 mod archive;
@@ -37,38 +37,44 @@ pub use worker::{KNOWN_BLOBS, Origin, Worker, WorkerOptions, WorkerParts};
 
 /// A feed that is polled.
 pub trait Source: Send + Sync {
-    /// Its name in the configuration, in the log and in incidents.
+    /// Returns the name of the source, as it appears in the configuration, the log, and incidents.
     fn name(&self) -> &str;
 
-    /// How long to wait before the next poll, from what the last one left in the database: a restart does
-    /// not poll sooner than the server allows.
+    /// Returns the delay before the next poll is due. It is read from the state in the database, so that a restart
+    /// does not poll sooner than the server allows.
+    ///
+    /// # Errors
+    /// Returns [`PollError::Store`] if the database fails.
     fn due_in(&self) -> BoxFuture<'_, Result<Duration, PollError>>;
 
-    /// Polls once: reads what is new and commits it together with the cursor. A failure leaves the cursor
-    /// where it is, is noted in the source's state, and says when to try again.
+    /// Polls once: reads new entries and commits them together with the cursor.
+    ///
+    /// # Errors
+    /// Returns a [`PollFailure`] with the cause and the delay before the next attempt. The failure is recorded in the
+    /// source's state, and the cursor stays at its last committed position.
     fn poll_once(&self) -> BoxFuture<'_, Result<PollOutcome, PollFailure>>;
 
-    /// The archive that it is, if it is one: periods of the past can be read from it.
+    /// Returns the source as an archive, from which past periods can be read, or `None` if it is not an archive.
     fn archive(&self) -> Option<&GhArchive> {
         None
     }
 }
 
-/// What a source works with.
+/// Dependencies of a [`Source`].
 #[derive(Debug, Clone)]
 pub struct SourceParts {
-    /// The HTTP client; see [`crate::fetch::http_client`].
+    /// HTTP client; see [`crate::fetch::http_client`].
     pub client: Client,
-    /// Where work items and cursors are kept.
+    /// Store for work items and cursors.
     pub store: Store,
-    /// Responds to keys that stand in a text or a name.
+    /// Responder for keys found in texts and names.
     pub responder: Responder,
-    /// Finds keys that stand in a text or a name.
+    /// Engine that finds keys in texts and names.
     pub engine: Arc<Engine>,
-    /// The time.
+    /// Clock.
     pub clock: SharedClock,
-    /// Told when there are new work items.
+    /// Notified when there are new work items.
     pub wake: Arc<Notify>,
-    /// Whether a schedule says when it is polled, so that it has no interval of its own.
+    /// `true` if a schedule decides when the source is polled, so that it has no interval of its own.
     pub is_scheduled: bool,
 }

@@ -1,4 +1,4 @@
-//! How a poll ended.
+//! Outcomes of a poll.
 
 use std::time::Duration;
 
@@ -7,112 +7,113 @@ use thiserror::Error;
 use crate::fetch::FetchError;
 use crate::store::StoreError;
 
-/// A poll that succeeded.
+/// Outcome of a successful poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PollOutcome {
-    /// When to poll next at the earliest, from now.
+    /// Minimum delay before the next poll.
     pub next_after: Duration,
-    /// Events that were not seen before.
+    /// Number of events that had not been seen before.
     pub events: u64,
-    /// Work items that they became.
+    /// Number of work items created from those events.
     pub items: u64,
-    /// Events that could not be read.
+    /// Number of events that could not be read.
     pub malformed: u64,
-    /// Nothing of what was read was seen before, though there was a poll before: something may have been
-    /// missed in between.
+    /// `true` if events may have been missed, for example because nothing that was read overlaps with the previous
+    /// poll.
     pub gap: bool,
 }
 
-/// A poll that failed.
+/// Failure of a poll.
 #[derive(Debug, Error)]
 #[error("{error}")]
 pub struct PollFailure {
-    /// Why.
+    /// Cause of the failure.
     pub error: PollError,
-    /// When to try again, from now.
+    /// Delay before the next attempt.
     pub next_after: Duration,
 }
 
-/// Why an hour of an archive cannot be read.
+/// An hour of an archive could not be read.
 #[derive(Debug, Error)]
 pub enum HourError {
-    /// The server cannot be reached, or redirects elsewhere.
+    /// The server could not be reached, or redirected elsewhere.
     #[error("the server cannot be asked: {0}")]
     Unreachable(FetchError),
-    /// The server refuses: 401, 403 and their like.
+    /// The server refused the request: 401, 403, or another 4xx status.
     #[error("the server answers HTTP {status}: check the source's base_url")]
     Refused {
-        /// The HTTP status.
+        /// HTTP status.
         status: u16,
     },
-    /// The server has trouble of its own.
+    /// The server failed: a 5xx status, or another unexpected one.
     #[error("the server answers HTTP {status}")]
     Server {
-        /// The HTTP status.
+        /// HTTP status.
         status: u16,
     },
-    /// The connection was cut in the middle.
+    /// The connection broke in the middle of the transfer, or was too slow.
     #[error("the connection did not last: {0}")]
     Cut(FetchError),
-    /// The file is cut off, or is none.
+    /// The file is truncated, or is not a gzip file of events.
     #[error("{0}")]
     Damaged(&'static str),
 }
 
 impl HourError {
-    /// Whether this says something about the hour, not only about the server as a whole or the way to it.
+    /// Returns whether the error is specific to the hour, rather than to the server as a whole or the connection to
+    /// it.
     pub(super) fn concerns_the_hour(&self) -> bool {
         !matches!(self, Self::Unreachable(_) | Self::Refused { .. })
     }
 }
 
-/// Why a poll failed.
+/// Cause of a [`PollFailure`].
 #[derive(Debug, Error)]
 pub enum PollError {
     /// The connection failed, stalled, or was redirected elsewhere.
     #[error("cannot read the events: {0}")]
     Connection(FetchError),
-    /// A repository's references cannot be listed.
+    /// The references of a repository could not be listed.
     #[error("cannot list the branches and tags: {0}")]
     Remote(FetchError),
-    /// The server refuses: 401, 403, 404 and their like.
+    /// The server refused the request: 401, 403, 404, or another 4xx status.
     #[error("the server answers HTTP {status}: {}", remedy(*.status))]
     Refused {
-        /// The HTTP status.
+        /// HTTP status.
         status: u16,
     },
-    /// Asked too often.
+    /// The server throttled the request.
     #[error("the server asks to slow down (HTTP {status})")]
     RateLimited {
-        /// The HTTP status.
+        /// HTTP status.
         status: u16,
-        /// How long it said to wait, if it said.
+        /// Delay the server asked for, if any.
         retry_after: Option<Duration>,
     },
-    /// The server has trouble of its own.
+    /// The server failed: a 5xx status, or another unexpected one.
     #[error("the server answers HTTP {status}")]
     Server {
-        /// The HTTP status.
+        /// HTTP status.
         status: u16,
     },
-    /// The answer is not a list of events.
+    /// The response is not a list of events, or exceeds the limits on its size.
     #[error("the server sent no list of events ({0}): check the source's api_url")]
     NotAList(&'static str),
-    /// No hook's deliveries could be listed.
+    /// The deliveries of none of the webhooks could be listed.
     #[error("cannot look for failed deliveries: {0}")]
     Redelivery(String),
-    /// The source's address is not one.
+    /// The source's URL or token cannot be used.
     #[error("the source's URL cannot be used: {0}")]
     Address(&'static str),
-    /// A GitHub App cannot be used.
+    /// The source's GitHub App cannot be used.
     #[error("the source's GitHub App cannot be used: {0}")]
     App(&'static str),
-    /// An hour of an archive cannot be read, or not to its end.
+    /// An hour of an archive could not be read, or not to its end.
     #[error("the archive's hour {hour}: {error}")]
     Hour {
-        /// The hour as the archive writes it, such as `2015-01-01-5`.
+        /// The hour in the archive's notation, such as `2015-01-01-5`.
         hour: String,
-        /// Why.
+        /// Cause of the failure.
         error: HourError,
     },
     /// The database failed.
@@ -121,7 +122,8 @@ pub enum PollError {
 }
 
 impl PollError {
-    /// Returns whether the server said so itself: it is left alone then, whatever a schedule says.
+    /// Returns whether the server itself asked to be left alone. If so, the backoff applies even to a scheduled
+    /// source.
     pub(super) fn asks_for_peace(&self) -> bool {
         matches!(
             self,
@@ -137,7 +139,7 @@ impl PollError {
     }
 }
 
-/// What to do about a refusal.
+/// Returns the remedy for a refusal, by HTTP status.
 fn remedy(status: u16) -> &'static str {
     match status {
         401 => "the access token is wrong or has expired; renew it",

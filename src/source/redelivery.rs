@@ -1,13 +1,12 @@
-//! Webhook deliveries that failed, sent again.
+//! Redelivery of failed webhook deliveries.
 //!
-//! GitHub delivers once and never again by itself, but lists for 3 days what became of each delivery and
-//! sends one again when asked to. Each sweep reads what is new in the lists of the configured hooks, keeps
-//! those deliveries in mind of which no attempt has succeeded, and asks for them, each a bounded number of
-//! times at growing distances.
+//! GitHub never retries a delivery by itself, but lists the outcome of each delivery for 3 days and redelivers on
+//! request. Each sweep reads the new entries in the lists of the configured webhooks, tracks the deliveries without a
+//! successful attempt, and requests redelivery of each a bounded number of times, with exponential backoff.
 //!
 //! Source: <https://docs.github.com/en/rest/repos/webhooks#list-deliveries-for-a-repository-webhook> and
-//! <https://docs.github.com/en/webhooks/using-webhooks/handling-failed-webhook-deliveries>. All attempts of a
-//! delivery have the same `guid`; a new attempt is a new entry with an `id` of its own.
+//! <https://docs.github.com/en/webhooks/using-webhooks/handling-failed-webhook-deliveries>. All attempts of a delivery
+//! share one `guid`; each new attempt is a new entry with its own `id`.
 
 mod known;
 
@@ -28,51 +27,51 @@ use crate::forge::Gathered;
 use crate::store::SourceState;
 use known::{Cursor, Known, LISTED, Listed, Pending, forget_old, learn};
 
-/// The least time between two sweeps, whatever the schedule.
+/// Minimum interval between two sweeps, unless a schedule decides.
 const INTERVAL: Duration = Duration::from_mins(1);
 
-/// The most pages of one hook that one sweep reads, of 100 deliveries each.
+/// Maximum number of pages that one sweep reads per webhook, of 100 deliveries each.
 const MAX_PAGES: u32 = 50;
 
-/// The most deliveries that one sweep asks for.
+/// Maximum number of redeliveries that one sweep requests.
 const MAX_REQUESTS: u32 = 100;
 
-/// The distance between the first two requests for one delivery; it doubles each time, so that the last
-/// one is 31 hours after the first.
+/// Backoff between the first two requests for one delivery; doubles each time, so that the last request is 31 hours
+/// after the first.
 const DISTANCE: Duration = Duration::from_mins(15);
 
-/// The longest page that is read.
+/// Maximum size of a page, in bytes.
 const MAX_PAGE: usize = 8 << 20;
 
-/// How long a server may send nothing.
+/// Maximum time without any data from the server.
 const STALL: Duration = Duration::from_secs(30);
 
-/// The wait when the server asks to slow down and does not say for how long.
+/// Backoff when the server throttles without a `Retry-After`.
 const SLOW_DOWN: Duration = Duration::from_mins(5);
 
 /// A webhook of a repository or an organization.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hook {
-    /// Of a repository.
+    /// A webhook of a repository.
     Repository {
-        /// Its owner.
+        /// Owner of the repository.
         owner: String,
-        /// Its own name.
+        /// Name of the repository, without its owner.
         name: String,
-        /// The webhook's number.
+        /// Id of the webhook.
         id: u64,
     },
-    /// Of an organization.
+    /// A webhook of an organization.
     Organization {
-        /// Its name.
+        /// Name of the organization.
         name: String,
-        /// The webhook's number.
+        /// Id of the webhook.
         id: u64,
     },
 }
 
 impl Hook {
-    /// What it is called in the configuration.
+    /// Returns the name of the webhook, as written in the configuration.
     fn name(&self) -> String {
         match self {
             Self::Repository { owner, name, id } => format!("repo:{owner}/{name}:{id}"),
@@ -80,7 +79,7 @@ impl Hook {
         }
     }
 
-    /// Where its deliveries are listed.
+    /// Returns the URL of the list of deliveries, or `None` if `api_url` cannot be a base.
     fn deliveries(&self, api_url: &Url) -> Option<Url> {
         let mut url = api_url.clone();
         let mut path = url.path_segments_mut().ok()?;
@@ -101,57 +100,57 @@ impl Hook {
     }
 }
 
-/// A source of the kind `github_redelivery`.
+/// Configuration of a source of the kind `github_redelivery`.
 #[derive(Debug, Clone)]
 pub struct RedeliveryOptions {
-    /// Its name in the list of sources.
+    /// Name of the source in the configuration.
     pub name: String,
-    /// Whose deliveries are looked at.
+    /// Webhooks whose deliveries are checked.
     pub hooks: Vec<Hook>,
-    /// The base of the REST API, such as `https://api.github.com`.
+    /// Base URL of the REST API, such as `https://api.github.com`.
     pub api_url: Url,
-    /// An access token that may read and redeliver all of them; sent with every request.
+    /// Access token with permission to list and redeliver the deliveries of all `hooks`; sent with every request.
     pub token: SecretString,
 }
 
-/// Looks for deliveries that failed.
+/// A source that finds failed deliveries and requests them again.
 #[derive(Debug)]
 pub struct Redelivery {
     keeper: Keeper,
-    /// By their names, where their deliveries are listed.
+    /// Names of the webhooks, and the URLs of their lists of deliveries.
     hooks: Vec<(String, Url)>,
     authorization: HeaderValue,
 }
 
-/// What one sweep did.
+/// Summary of one sweep.
 #[derive(Debug, Default)]
 struct Sweep {
     listed: u64,
     malformed: u64,
     asked: u64,
-    /// Deliveries that are given up.
+    /// Number of deliveries that are no longer retried.
     lost: u64,
-    /// Hooks of which not all could be read, and why.
+    /// Webhooks that could not be read completely, each with the reason.
     wrong: Vec<String>,
-    /// Hooks that were read.
+    /// Number of webhooks that were read.
     read: usize,
-    /// The server asked to wait.
+    /// Delay the server asked for, if any. The sweep ends there.
     wait: Option<Duration>,
 }
 
-/// Why a request brought nothing.
+/// Cause of a failed request.
 enum Trouble {
-    /// Go on with another hook.
+    /// A failure of this webhook only; the sweep continues with the next one.
     Here(String),
-    /// Ask nothing more for as long.
+    /// The server throttles; no request may be sent for this long.
     Wait(Duration),
 }
 
 impl Redelivery {
-    /// A source that is ready to be polled.
+    /// Creates a source that is ready to be polled.
     ///
     /// # Errors
-    /// [`PollError::Address`] when `api_url` cannot carry a path, or the token cannot be sent.
+    /// Returns [`PollError::Address`] if `api_url` cannot be a base, or the token cannot be sent in a header.
     pub fn new(options: RedeliveryOptions, parts: SourceParts) -> Result<Self, PollError> {
         let RedeliveryOptions {
             name,
@@ -245,7 +244,7 @@ impl Redelivery {
         }
     }
 
-    /// Reads what is new of one hook's deliveries, and asks for those that failed.
+    /// Reads the new deliveries of one webhook, and requests redelivery of those that failed.
     async fn look_at(
         &self,
         url: &Url,
@@ -258,7 +257,7 @@ impl Redelivery {
         self.ask_again(url, known, sweep, now).await
     }
 
-    /// Reads pages, newest deliveries first, until one that was read before or is too old.
+    /// Reads pages, newest deliveries first, until one that was read before or is past the retention of the list.
     async fn read_list(
         &self,
         url: &Url,
@@ -328,7 +327,7 @@ impl Redelivery {
         sweep: &mut Sweep,
         now: Timestamp,
     ) -> Result<(), Trouble> {
-        // The oldest first: they are the first that cannot be had any more.
+        // Oldest first: they are the first to expire.
         let mut due: Vec<&mut Pending> = known.pending.values_mut().collect();
         due.retain(|pending| pending.next.is_none_or(|next| next <= now));
         due.sort_by_key(|pending| pending.at);
@@ -344,7 +343,7 @@ impl Redelivery {
             if let Err(Trouble::Wait(wait)) = answer {
                 return Err(Trouble::Wait(wait));
             }
-            // A refusal counts as well: what is refused once more each time must not be asked for ever.
+            // A refusal counts as well: a delivery that is refused every time must not be requested forever.
             let distance = DISTANCE.saturating_mul(1 << pending.tries.min(16));
             pending.tries += 1;
             pending.next = after(now, distance);
@@ -392,7 +391,8 @@ async fn read_body(response: &mut Response) -> Result<Vec<u8>, Trouble> {
         .ok_or_else(|| Trouble::Here("its list is longer than 8 MiB".to_owned()))
 }
 
-/// The cursor of the next page in a `Link` header. Only that is taken over, not the address around it.
+/// Returns the cursor of the next page from a `Link` header. Only the cursor is used, never the URL around it, which
+/// may point to another server.
 fn next_cursor(link: &str) -> Option<String> {
     let mut parts = link.split(',');
     let next = parts.find(|part| part.contains("rel=\"next\""))?;

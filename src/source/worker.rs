@@ -1,7 +1,8 @@
-//! The worker: takes work items, fetches and scans them, and commits what it found with the item's end.
+//! The worker: claims work items, fetches and scans their contents, and commits the findings together with the
+//! completion of the item.
 //!
-//! Several items are under way at a time. While one transaction commits, others finish; the next one takes
-//! all of them along, so that the database's cost per item falls as the load rises.
+//! Several items are in flight at a time. While one transaction commits, others finish, and the next transaction
+//! commits all of them together, so that the database's cost per item falls as the load rises.
 
 mod claim;
 mod clean;
@@ -45,42 +46,43 @@ pub use remember::KNOWN_BLOBS;
 use run::Run;
 use slow::Slow;
 
-/// How often it is looked for what to shed, and for items whose worker died.
+/// Interval of housekeeping: shedding load, and reclaiming the items of dead workers.
 const KEEPING: Duration = Duration::from_secs(1);
 
-/// How long to wait for the database between two attempts to commit while winding down.
+/// Delay between two attempts to commit while shutting down.
 const RECOVER: Duration = Duration::from_millis(100);
 
-/// What a worker works with.
+/// Dependencies of a [`Worker`].
 #[derive(Debug)]
 pub struct WorkerParts {
-    /// Where work items are kept.
+    /// Store for work items.
     pub store: Store,
-    /// Responds to what is found.
+    /// Responder for the keys that are found.
     pub responder: Responder,
-    /// Finds candidates.
+    /// Engine that finds candidates.
     pub engine: Arc<Engine>,
-    /// Fetches contents.
+    /// Fetcher for the contents of repositories.
     pub fetcher: GitFetcher,
-    /// The time.
+    /// Clock.
     pub clock: SharedClock,
-    /// Tells of new work items, so that they need not be waited for.
+    /// Notified of new work items, so that they are claimed without waiting for [`WorkerOptions::idle`].
     pub wake: Arc<Notify>,
 }
 
-/// How a worker behaves.
+/// Configuration of a [`Worker`].
 #[derive(Debug, Clone)]
 pub struct WorkerOptions {
-    /// Items under way at a time, at most as many as the fetcher has places; beside them two that are larger or
-    /// slower, one that is so even beside those, and four that were under way when a worker died.
+    /// Maximum number of ordinary items in flight, limited by the places of the fetcher. In addition, there are two
+    /// places for larger or slower items, one for items that exceed even those, and four for items that were in flight
+    /// when a worker died.
     pub concurrent: usize,
-    /// How long an item belongs to a worker that does not say that it is alive.
+    /// Duration of a lease: an item may be reclaimed from a worker that has sent no heartbeat for this long.
     pub lease: Duration,
-    /// How often to look for work when none is announced.
+    /// Interval between two looks for work when none is announced.
     pub idle: Duration,
-    /// How long items under way may take to end after the worker was told to stop.
+    /// Time that items in flight may take to finish after the worker was told to stop.
     pub patience: Duration,
-    /// When there is more of the firehose than can be read.
+    /// Thresholds beyond which items of the firehose are shed.
     pub shedding: Shedding,
 }
 
@@ -106,11 +108,11 @@ pub struct Worker {
     origins: HashMap<String, Origin>,
     options: WorkerOptions,
     id: String,
-    /// What blobs are scanned for: the formats' version, and the encodings.
+    /// Identifier of what blobs are scanned for: the version of the key formats, and the encodings.
     ruleset: String,
 }
 
-/// What all items under way share.
+/// State shared by all items in flight.
 #[derive(Debug)]
 struct Shared {
     parts: WorkerParts,
@@ -121,7 +123,7 @@ struct Shared {
 }
 
 impl Worker {
-    /// A worker for the hosts of `origins`.
+    /// Creates a worker that knows the hosts of `origins`.
     pub fn new(
         parts: WorkerParts,
         origins: impl IntoIterator<Item = Origin>,
@@ -148,8 +150,8 @@ impl Worker {
         }
     }
 
-    /// Works until `stop` is cancelled. Then no new item is taken, those under way may end within the
-    /// configured patience, and the others are given back.
+    /// Runs until `stop` is canceled. After that, no new item is claimed, items in flight may finish within
+    /// [`WorkerOptions::patience`], and the others are released.
     pub async fn run(&self, stop: &CancellationToken) {
         let mut run = Run::new(self);
         let mut heartbeat = self.heartbeat();
@@ -169,10 +171,10 @@ impl Worker {
         run.wind_down(heartbeat).await;
     }
 
-    /// Works until nothing is ready to be taken and nothing is under way; says how many items ended.
+    /// Runs until no item is ready and none is in flight. Returns the number of tries that were committed.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the database fails.
     pub async fn drain(&self) -> Result<usize, StoreError> {
         let mut run = Run::new(self);
         self.remember_clean_blobs().await;
@@ -196,7 +198,8 @@ impl Worker {
         }
     }
 
-    /// Reads which blobs were scanned before this process began. Without them some are scanned again.
+    /// Loads the ids of blobs that were scanned before this process started. Failure is not fatal: the blobs are
+    /// scanned again.
     async fn remember_clean_blobs(&self) {
         let store = &self.shared.parts.store;
         let limit = u32::try_from(GENERATION).unwrap_or(u32::MAX);

@@ -1,4 +1,4 @@
-//! Reading a period of the past, hour by hour, going on where it stopped.
+//! Reading a past period hour by hour, resumably.
 
 use std::time::Duration;
 
@@ -8,59 +8,60 @@ use super::hour::Period;
 use super::stream::{HourEnd, Sitting, Verdict};
 use crate::source::PollError;
 
-/// How often an hour is tried within one call.
+/// Maximum number of attempts per hour within one call.
 const TRIES: u32 = 5;
 
-/// The longest that a call waits before it tries again.
+/// Maximum delay between two attempts.
 const MAX_WAIT: Duration = Duration::from_mins(2);
 
-/// How far a backfill has come. Counts are of the whole period, also of what earlier calls read of it.
+/// Progress of a backfill. Counts cover the whole period, including what earlier calls read of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
     /// The hour that is being read, such as `2015-01-01-5`.
     pub hour: String,
-    /// Hours that are done.
+    /// Number of hours that are done.
     pub hours_done: u64,
-    /// Hours of the period.
+    /// Number of hours of the period.
     pub hours: u64,
-    /// Events that were read.
+    /// Number of events that were read.
     pub events: u64,
-    /// Work items that were new.
+    /// Number of new work items.
     pub items: u64,
-    /// Compressed bytes that the server sent, those of tries in vain among them.
+    /// Number of compressed bytes received, including those of failed attempts.
     pub bytes: u64,
 }
 
-/// How a backfill ended. Counts are of the whole period, also of what earlier calls read of it.
+/// Outcome of a backfill. Counts cover the whole period, including what earlier calls read of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackfillOutcome {
-    /// Hours that are done.
+    /// Number of hours that are done.
     pub hours: u64,
-    /// Events that were read.
+    /// Number of events that were read.
     pub events: u64,
-    /// Work items that were new.
+    /// Number of new work items.
     pub items: u64,
-    /// Events that could not be read.
+    /// Number of events that could not be read.
     pub malformed: u64,
     /// Hours that the archive does not have, such as `2015-01-01-5`.
     pub missing: Vec<String>,
-    /// Hours that could not be read to their end. What was read of them is kept.
+    /// Hours that could not be read to their end. The events read from them are kept.
     pub incomplete: Vec<String>,
-    /// The period had been read by an earlier call; this one read nothing.
+    /// `true` if the period had been read by an earlier call, so that this one read nothing.
     pub was_finished: bool,
-    /// The hour, if any, at which it stopped since the archive does not have it yet: the same call goes on
+    /// Hour at which the backfill stopped because the archive does not have it yet, if any. The same call continues
     /// there later.
     pub waits_for: Option<String>,
 }
 
 impl GhArchive {
-    /// Reads every hour of a period into work items of the lowest priority; tells `progress` after each
-    /// commit. An hour that is done is not read again: the same period goes on where an earlier call
-    /// stopped, however that ended, and reads nothing when it was finished, unless with `force`.
+    /// Reads every hour of a period into work items of the lowest priority, and calls `progress` after each commit.
+    ///
+    /// An hour that is done is not read again: the same period continues where an earlier call stopped, however that
+    /// ended, and nothing is read if it was finished, unless `force` is set.
     ///
     /// # Errors
-    /// Those of the database; a server that cannot be reached, refuses, or asks to wait for more than two
-    /// minutes. All hours before are done then.
+    /// Returns a [`PollError`] if the database fails, or if the server cannot be reached, refuses, or throttles for
+    /// more than two minutes. All earlier hours are done then.
     pub async fn backfill(
         &self,
         period: Period,
@@ -101,7 +102,7 @@ impl GhArchive {
         })
     }
 
-    /// Reads the next hour, some more times if need be.
+    /// Reads the next hour, retrying up to [`TRIES`] attempts.
     async fn read_patiently(&self, sitting: &mut Sitting<'_>) -> Result<HourEnd, PollError> {
         let mut tries = 0;
         loop {

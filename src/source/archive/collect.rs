@@ -1,4 +1,4 @@
-//! From the bytes of an hour to batches of work items and sightings. Runs on a thread that may block.
+//! Conversion of the bytes of an hour to batches of work items and sightings, on a thread that may block.
 
 use std::io::{self, BufRead, Read};
 
@@ -13,53 +13,54 @@ use crate::source::SourceParts;
 use crate::source::github::{Event, Taking, Tally};
 use crate::store::Priority;
 
-/// The most events that are committed together.
+/// Maximum number of events per batch.
 const BATCH: u64 = 1_000;
 
-/// So many candidates are looked up however few events they are from.
+/// Number of candidates that end a batch, however few events they are from.
 const MANY_CANDIDATES: usize = 1_000;
 
-/// Bytes that are inflated at a time.
+/// Size of the inflate buffer, in bytes.
 const INFLATED: usize = 128 << 10;
 
-/// What a number of events amount to.
+/// Result of reading a number of events.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// Work items, sightings, and counts of what was not counted before.
+    /// Work items, sightings, and counts of pieces that were not counted before.
     pub(super) gathered: Gathered,
-    /// Events and junk that were not counted before.
+    /// Number of pieces, events and junk, that were not counted before.
     pub(super) pieces: u64,
-    /// Events among them that could be read.
+    /// Number of those that are readable events.
     pub(super) events: u64,
-    /// Events of types that are not known.
+    /// Number of those that are events of an unknown type.
     pub(super) unknown: u64,
-    /// The time of the newest event.
+    /// Time of the newest event.
     pub(super) newest: Option<Timestamp>,
 }
 
-/// What the thread tells.
+/// Message from the collecting thread.
 #[derive(Debug)]
 pub(super) enum Told {
-    /// Some events.
+    /// A batch of events.
     Batch(Box<Batch>),
-    /// There are no more; or what is wrong with the file.
+    /// The end of the file, or what is wrong with it.
     End(Result<(), &'static str>),
 }
 
-/// How the events of an hour are read.
+/// Options for reading the events of an hour.
 #[derive(Debug)]
 pub(super) struct Reading {
-    /// The source's name.
+    /// Name of the source.
     pub(super) source: String,
-    /// The host that serves the contents.
+    /// Host that serves the contents.
     pub(super) host: String,
-    /// The time of events that tell none.
+    /// Time of events that have none.
     pub(super) at: Timestamp,
-    /// How many pieces were counted when the hour was read before.
+    /// Number of pieces that were counted by earlier attempts to read the hour.
     pub(super) counted: u64,
 }
 
-/// Reads an hour's compressed bytes to their end and tells what is in them. Ends early when nobody listens.
+/// Reads the compressed bytes of an hour to their end and sends their contents to `told`. Stops early if the receiver
+/// is gone.
 pub(super) fn collect(
     reading: &Reading,
     parts: &SourceParts,
@@ -78,9 +79,9 @@ struct Collector<'a> {
     told: &'a Sender<Told>,
     gatherer: Gatherer<'a>,
     batch: Batch,
-    /// Pieces of the present batch, counted before or not.
+    /// Number of pieces in the current batch, whether counted before or not.
     taken: u64,
-    /// Pieces still to come that were counted before.
+    /// Number of pieces still to come that were counted before.
     to_skip: u64,
 }
 
@@ -98,7 +99,7 @@ impl<'a> Collector<'a> {
     }
 
     fn read(&mut self, mut chunks: Chunks) -> Result<(), &'static str> {
-        // A server may inflate what it sends, so the contents say what they are, not the name.
+        // A server may decompress the file, so the format is determined by the contents, not the name.
         let first = chunks.fill_buf().ok().and_then(|bytes| bytes.first());
         match first {
             Some(0x1f) => self.split(MultiGzDecoder::new(chunks)),
@@ -150,7 +151,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Takes one event; says whether it is one.
+    /// Takes one event. Returns whether it is a readable one.
     fn event(&mut self, json: &[u8], is_new: bool) -> bool {
         // A text with a broken character is still an event.
         let text = String::from_utf8_lossy(json);
@@ -168,7 +169,8 @@ impl<'a> Collector<'a> {
         };
         let mut rest = self.counted(is_new, |gatherer| tally.take(&event, gatherer, taking));
         while let Some(from) = rest {
-            // What is held is looked up on its own, and what one author writes hides nothing of others.
+            // The candidates held so far are looked up separately, so that one author's texts hide nothing of
+            // another's.
             self.tell();
             rest = self.counted(is_new, |gatherer| tally.go_on(&event, gatherer, from));
         }
@@ -181,7 +183,7 @@ impl<'a> Collector<'a> {
         event.malformed.is_none()
     }
 
-    /// Gathers, and counts what was gathered only if it is new.
+    /// Runs `gather`, and keeps the counts that it changes only if the piece is new.
     fn counted<T>(&mut self, is_new: bool, gather: impl FnOnce(&mut Gatherer<'a>) -> T) -> T {
         let counts = |gathered: &Gathered| (gathered.texts, gathered.malformed);
         let before = counts(&self.gatherer.gathered);
@@ -201,7 +203,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Tells what was collected since the last time.
+    /// Sends everything that was collected since the last call.
     fn tell(&mut self) {
         let next = gatherer(self.reading, self.parts);
         let mut batch = std::mem::take(&mut self.batch);
@@ -209,7 +211,7 @@ impl<'a> Collector<'a> {
         let is_something =
             std::mem::take(&mut self.taken) > 0 || !batch.gathered.candidates.is_empty();
         if is_something {
-            // Nobody listens any more: the loop finds out by itself.
+            // If the receiver is gone, the read loop notices by itself.
             let _ = self.told.blocking_send(Told::Batch(Box::new(batch)));
         }
     }
@@ -227,7 +229,7 @@ fn wrong(error: &io::Error) -> &'static str {
     }
 }
 
-/// Chunks that come from another task, as a reader. Ends when there are no more.
+/// Reader over chunks that come from another task. Ends when the channel closes.
 struct Chunks {
     coming: Receiver<Vec<u8>>,
     present: Vec<u8>,

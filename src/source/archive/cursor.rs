@@ -1,28 +1,28 @@
-//! How far an archive has been read: by the schedule, and by each backfill.
+//! Positions in an archive: of the schedule, and of each backfill.
 
 use serde::{Deserialize, Serialize};
 
 use super::hour::{Hour, Period};
 
-/// The most backfills that are remembered; the oldest are forgotten first.
+/// Maximum number of backfills that are remembered; the oldest are dropped first.
 const MAX_BACKFILLS: usize = 16;
 
-/// The most runs of hours that are remembered of one kind of trouble.
+/// Maximum number of runs of hours that are remembered per kind of failure.
 const MAX_RUNS: usize = 500;
 
-/// The most runs of hours that are named in words.
+/// Maximum number of runs of hours that are named in a text.
 const MAX_NAMED: usize = 5;
 
-/// How far an archive has been read; kept in the database as JSON.
+/// Positions in an archive; stored in the database as JSON.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Cursor {
-    /// What is read, so that another archive under the same name starts anew.
+    /// URL that is read. Another archive under the same source name starts over.
     #[serde(default)]
     address: String,
-    /// Where the schedule stands; nothing before its first poll.
+    /// Position of the schedule; `None` before its first poll.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scheduled: Option<Track>,
-    /// The backfills, the one that went on last at the end.
+    /// The backfills, the most recently active one last.
     #[serde(default)]
     backfills: Vec<Backfill>,
 }
@@ -34,36 +34,36 @@ struct Backfill {
     track: Track,
 }
 
-/// Who reads hours.
+/// A reader of hours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reader {
-    /// The schedule, one hour after the other as they come.
+    /// The schedule, which reads each hour as it appears.
     Schedule,
     /// A backfill of this period.
     Backfill(Period),
 }
 
-/// How far one reader has come. Counts are of all its hours.
+/// Position of one reader. Counts cover all its hours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Track {
-    /// The hour that is to be read next.
+    /// The hour to be read next.
     pub(super) next: Hour,
-    /// How many pieces of that hour were counted already.
+    /// Number of pieces of that hour that were counted already.
     #[serde(default)]
     pub(super) counted: u64,
-    /// How often it was tried in vain.
+    /// Number of failed attempts to read that hour.
     #[serde(default)]
     pub(super) tries: u32,
-    /// Events that were read.
+    /// Number of events that were read.
     #[serde(default)]
     pub(super) events: u64,
-    /// Work items that were new.
+    /// Number of new work items.
     #[serde(default)]
     pub(super) items: u64,
-    /// Pieces that could not be read.
+    /// Number of pieces that could not be read.
     #[serde(default)]
     pub(super) malformed: u64,
-    /// Bytes that the server sent.
+    /// Number of compressed bytes received.
     #[serde(default)]
     pub(super) bytes: u64,
     /// Hours that the archive does not have.
@@ -74,13 +74,14 @@ pub(super) struct Track {
     pub(super) incomplete: Runs,
 }
 
-/// Hours, in runs: where they begin and how many they are. Outages last for hours.
+/// A set of hours, as runs of a first hour and a number of hours: outages last for hours.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Runs(Vec<(Hour, u64)>);
 
 impl Cursor {
-    /// The cursor that was saved for `address`; a new one if that is another's or nobody's.
+    /// Returns the cursor that was saved for `address`, or a new one if it belongs to another address or cannot be
+    /// read.
     pub(super) fn load(json: &str, address: &str) -> Self {
         let saved = serde_json::from_str::<Self>(json).unwrap_or_default();
         if saved.address == address {
@@ -96,7 +97,7 @@ impl Cursor {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// How far a reader has come; nothing if it has not begun.
+    /// Returns the position of a reader, or `None` if it has not started.
     pub(super) fn track(&self, reader: Reader) -> Option<&Track> {
         match reader {
             Reader::Schedule => self.scheduled.as_ref(),
@@ -108,7 +109,7 @@ impl Cursor {
         }
     }
 
-    /// Notes how far a reader has come.
+    /// Records the position of a reader.
     pub(super) fn note(&mut self, reader: Reader, track: Track) {
         match reader {
             Reader::Schedule => self.scheduled = Some(track),
@@ -122,7 +123,7 @@ impl Cursor {
         }
     }
 
-    /// An hour was read to its end: whatever trouble others had with it is over.
+    /// Removes an hour that was read to its end from the failed hours of all readers.
     pub(super) fn mended(&mut self, hour: Hour) {
         let backfills = self.backfills.iter_mut();
         let tracks = backfills.map(|backfill| &mut backfill.track);
@@ -132,7 +133,7 @@ impl Cursor {
         }
     }
 
-    /// What could not be read, in words.
+    /// Returns a description of the hours that could not be read, or `None` if there are none.
     pub(super) fn unseen(&self) -> Option<String> {
         let tracks = || {
             let backfills = self.backfills.iter().map(|backfill| &backfill.track);
@@ -171,7 +172,7 @@ impl Track {
         }
     }
 
-    /// The hour is done, one way or another.
+    /// Moves on to the next hour, whether or not this one could be read.
     pub(super) fn go_on(&mut self) {
         self.next = self.next.plus(1);
         self.counted = 0;
@@ -184,7 +185,7 @@ impl Runs {
         self.0.is_empty()
     }
 
-    /// Each hour.
+    /// Returns an iterator over the hours.
     pub(super) fn hours(&self) -> impl Iterator<Item = Hour> {
         let runs = self.0.iter();
         runs.flat_map(|(first, count)| (0..*count).map(|n| first.plus(n.cast_signed())))
@@ -229,7 +230,7 @@ impl Runs {
         *self = left;
     }
 
-    /// How many, and the last of them by name.
+    /// Returns a text with the number of hours, and the names of the last runs.
     fn words(&self) -> String {
         let mut named: Vec<String> = Vec::new();
         let first = self.0.len().saturating_sub(MAX_NAMED);

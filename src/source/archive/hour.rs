@@ -1,4 +1,4 @@
-//! Hours, as the archive counts them, and periods of them.
+//! Hours in the archive's notation, and periods of hours.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,46 +9,46 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Seconds of an hour.
+/// Length of an hour, in seconds.
 const HOUR: i64 = 3600;
 
-/// The most hours of one period: ten years.
+/// Maximum number of hours in a period: ten years.
 const MAX_HOURS: u64 = 10 * 366 * 24;
 
-/// One hour of UTC, written as the archive names its files: `2015-01-01-5`, the hour without a leading zero.
+/// An hour in UTC, written the way the archive names its files: `2015-01-01-5`, without a leading zero in the hour.
 ///
 /// Source: <https://www.gharchive.org/>, "Activity for 1/1/2015 @ 3PM UTC: 2015-01-01-15.json.gz".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub(super) struct Hour(i64);
 
-/// The text names no hour.
+/// The text does not name an hour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("no hour of the form 2015-01-01-5")]
 pub(super) struct NoHour;
 
 impl Hour {
-    /// The hour in which `at` lies.
+    /// Returns the hour that contains `at`.
     pub(super) fn of(at: Timestamp) -> Self {
         Self(at.as_second().div_euclid(HOUR))
     }
 
-    /// Its first moment.
+    /// Returns the start of the hour.
     pub(super) fn begin(self) -> Timestamp {
         Timestamp::from_second(self.0.saturating_mul(HOUR)).unwrap_or(Timestamp::MAX)
     }
 
-    /// The moment after its last.
+    /// Returns the end of the hour, exclusive.
     pub(super) fn end(self) -> Timestamp {
         self.plus(1).begin()
     }
 
-    /// That many hours later; earlier if negative.
+    /// Returns the hour that is `hours` later, or earlier if negative.
     pub(super) fn plus(self, hours: i64) -> Self {
         Self(self.0.saturating_add(hours))
     }
 
-    /// How many hours lie between `earlier` and this one.
+    /// Returns the number of hours from `earlier` to this one, or 0 if `earlier` is later.
     pub(super) fn since(self, earlier: Self) -> u64 {
         u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or_default()
     }
@@ -90,44 +90,45 @@ impl TryFrom<String> for Hour {
     }
 }
 
-/// A span of whole hours that is read from an archive, in UTC.
+/// A span of whole hours, in UTC, that is read from an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Period {
-    /// The first hour.
+    /// First hour.
     pub(super) from: Hour,
-    /// The hour after the last.
+    /// Hour after the last one.
     pub(super) to: Hour,
 }
 
-/// Why a text is no period.
+/// A pair of texts is not a valid period.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PeriodError {
-    /// An end is no time.
+    /// The start or end is not a time.
     #[error(
         "the end of a period has to be a day such as 2026-01-01, or a time such as 2026-01-01T05:00:00Z"
     )]
     NoTime,
-    /// It does not begin before it ends.
+    /// The period does not start before it ends.
     #[error("the period has to begin before it ends")]
     Empty,
-    /// It ends in the future, or in the hour that is not over.
+    /// The period ends in the future, or within the current hour.
     #[error("the period has to end by {latest}: later hours are not over yet")]
     Future {
-        /// The latest end that is possible now.
+        /// Latest end that is possible now.
         latest: Timestamp,
     },
-    /// It is too long.
+    /// The period is longer than ten years.
     #[error("the period has to be 10 years at most; read it in parts")]
     TooLong,
 }
 
 impl Period {
-    /// The hours from `from` up to but without `to`: days (`2026-01-01`, their midnight in UTC) or times
-    /// (`2026-01-01T05:00:00Z`, or with another offset). An end within an hour takes the whole hour in.
+    /// Parses the period from `from` up to, but excluding, `to`. Each is a day (`2026-01-01`, meaning its midnight in
+    /// UTC) or a time (`2026-01-01T05:00:00Z`, or with another offset). A start or end within an hour includes the
+    /// whole hour.
     ///
     /// # Errors
-    /// [`PeriodError`] when an end is no time, they are in the wrong order or too far apart, or the
-    /// period's last hour is not over at `now`.
+    /// Returns a [`PeriodError`] if the start or end is not a time, if they are in the wrong order or too far apart,
+    /// or if the last hour of the period is not over at `now`.
     pub fn parse(from: &str, to: &str, now: Timestamp) -> Result<Self, PeriodError> {
         let (from, to) = (time(from)?, time(to)?);
         if from >= to {
@@ -152,29 +153,29 @@ impl Period {
         Ok(period)
     }
 
-    /// How many hours it has.
+    /// Returns the number of hours.
     pub fn hours(&self) -> u64 {
         self.to.since(self.from)
     }
 
-    /// Its first moment.
+    /// Returns the start of the period.
     pub fn begins_at(&self) -> Timestamp {
         self.from.begin()
     }
 
-    /// The moment after its last.
+    /// Returns the end of the period, exclusive.
     pub fn ends_at(&self) -> Timestamp {
         self.to.begin()
     }
 }
 
-/// A day's midnight, or a time.
+/// Parses a time, or a day as its midnight in UTC.
 fn time(text: &str) -> Result<Timestamp, PeriodError> {
     let text = text.trim();
     if let Ok(at) = text.parse() {
         return Ok(at);
     }
-    // A date and a time without an offset would be taken for a day, its time dropped.
+    // A date and time without an offset would be parsed as a day, silently dropping the time.
     if text.contains([':', 'T', 't', ' ']) {
         return Err(PeriodError::NoTime);
     }

@@ -1,8 +1,8 @@
-//! Archives of GitHub's public events, one file per hour: GH Archive, and what has its shape.
+//! Archives of GitHub's public events, one file per hour: GH Archive, and compatible ones.
 //!
-//! Source: <https://www.gharchive.org/>. Each hour since 2011-02-12 is a gzip of JSON events, one per line,
-//! at `{base_url}/{YYYY-MM-DD-H}.json.gz`, there a few minutes after the hour is over. Some hours are
-//! missing for good.
+//! Source: <https://www.gharchive.org/>. Each hour since 2011-02-12 is a gzip file of JSON events, one per line, at
+//! `{base_url}/{YYYY-MM-DD-H}.json.gz`, available a few minutes after the hour is over. Some hours are missing for
+//! good.
 
 mod backfill;
 mod collect;
@@ -27,40 +27,39 @@ use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 pub use backfill::{BackfillOutcome, Progress};
 pub use hour::{Period, PeriodError};
 
-/// How long after its end an hour is asked for.
+/// Time after the end of an hour before it is requested.
 const SETTLED: SignedDuration = SignedDuration::from_mins(5);
 
-/// How long an hour that is missing, or broken, may still come, or be mended.
+/// Time after the end of an hour within which a missing or broken file may still appear or be repaired.
 const RECENT: SignedDuration = SignedDuration::from_hours(6);
 
-/// The wait for an hour that is not there yet.
+/// Delay before the next poll when the next hour is not available yet.
 const NOT_YET: Duration = Duration::from_mins(10);
 
-/// The wait when there are more hours than one poll reads.
+/// Delay before the next poll when there are more hours than one poll reads.
 const MORE: Duration = Duration::from_secs(1);
 
-/// The most hours of one poll: a week, for a schedule that polls once a week.
+/// Maximum number of hours per poll: a week, for a schedule that polls once a week.
 const MAX_HOURS: usize = 7 * 24;
 
-/// How often an hour is tried before it is passed over.
+/// Maximum number of attempts to read an hour before it is skipped.
 const TRIES: u32 = 5;
 
-/// A source of the kind `gharchive`.
+/// Configuration of a source of the kind `gharchive`.
 #[derive(Debug, Clone)]
 pub struct GhArchiveOptions {
-    /// Its name in the configuration.
+    /// Name of the source in the configuration.
     pub name: String,
-    /// Where the files of hours are.
+    /// Base URL of the files.
     pub base_url: Url,
-    /// The host that serves the contents, with its port unless it is the usual one: part of what makes a
-    /// work item unique.
+    /// Host that serves the contents, with its port unless it is the default one. Part of the identity of a work item.
     pub host: String,
-    /// How long a backfill waits before it tries an hour again; it doubles with each further try.
+    /// Backoff of a backfill before it tries an hour again; doubles with each further attempt.
     pub retry_wait: Duration,
 }
 
 impl GhArchiveOptions {
-    /// An archive of github.com, whose backfills try again after two seconds.
+    /// Creates the configuration of an archive of github.com, with a backoff of two seconds.
     pub fn new(name: String, base_url: Url) -> Self {
         Self {
             name,
@@ -71,7 +70,7 @@ impl GhArchiveOptions {
     }
 }
 
-/// Reads an archive: the hours as they come, and periods of the past.
+/// A source that reads an archive: new hours as they appear, and past periods on request.
 #[derive(Debug)]
 pub struct GhArchive {
     keeper: Keeper,
@@ -81,10 +80,10 @@ pub struct GhArchive {
 }
 
 impl GhArchive {
-    /// A source that is ready to be polled.
+    /// Creates a source that is ready to be polled.
     ///
     /// # Errors
-    /// [`PollError::Address`] when `base_url` cannot carry a path.
+    /// Returns [`PollError::Address`] if `base_url` cannot be a base.
     pub fn new(options: GhArchiveOptions, parts: SourceParts) -> Result<Self, PollError> {
         if options.base_url.cannot_be_a_base() {
             return Err(PollError::Address("it cannot carry a path"));
@@ -97,7 +96,7 @@ impl GhArchive {
         })
     }
 
-    /// What is read.
+    /// Returns the URL that is read; part of the cursor.
     fn address(&self) -> &str {
         self.base_url.as_str()
     }
@@ -107,7 +106,7 @@ impl GhArchive {
         Ok(Cursor::load(&state.cursor, self.address()))
     }
 
-    /// Whether an hour may still come, or be mended.
+    /// Returns whether the file of an hour may still appear or be repaired.
     fn is_recent(&self, hour: Hour) -> bool {
         self.keeper.now().duration_since(hour.end()) < RECENT
     }
@@ -122,7 +121,7 @@ impl GhArchive {
         }
     }
 
-    /// Reads the hours that came since the last poll; at the first poll the newest one.
+    /// Reads the hours since the last poll, or the newest one on the first poll.
     async fn follow(&self) -> Result<PollOutcome, PollError> {
         let cursor = self.cursor().await?;
         let newest = Hour::of(self.keeper.now()).plus(-1);
@@ -141,7 +140,7 @@ impl GhArchive {
         let mut each = |_: &Track| {};
         let mut sitting = Sitting::new(self, Reader::Schedule, before.clone(), &mut each);
         if is_first {
-            // However long the first try takes to succeed, this is where it begins.
+            // Recorded before the first attempt: however long that takes to succeed, this is where reading starts.
             sitting.begin().await?;
         }
         let mut gap = false;
@@ -174,7 +173,7 @@ impl GhArchive {
         Ok(outcome)
     }
 
-    /// Reads the next hour. Nothing if it is not there yet.
+    /// Reads the next hour. Returns `None` if it is not available yet.
     async fn read_next(&self, sitting: &mut Sitting<'_>) -> Result<Option<Verdict>, PollError> {
         let is_recent = self.is_recent(sitting.track.next);
         let error = match sitting.read().await? {
@@ -192,11 +191,11 @@ impl GhArchive {
         Err(error)
     }
 
-    /// How long to wait until an hour is worth asking for.
+    /// Returns the delay until an hour is worth requesting, or `None` if it is now.
     fn until_settled(&self, hour: Hour) -> Option<Duration> {
         let due = hour.end().checked_add(SETTLED).ok()?;
         let wait = due.duration_since(self.keeper.now());
-        // Not longer than to the next hour, should the clock be behind and be set.
+        // At most an hour, in case the clock is behind and gets corrected.
         let wait = Duration::try_from(wait).ok()?.min(Duration::from_hours(1));
         Some(wait).filter(|wait| !wait.is_zero())
     }
@@ -219,12 +218,13 @@ impl GhArchive {
 }
 
 impl PollError {
-    /// Whether it tells of one hour, not only of the server as a whole or the way to it.
+    /// Returns whether the error is specific to one hour, rather than to the server as a whole or the connection to
+    /// it.
     fn concerns_an_hour(&self) -> bool {
         matches!(self, Self::Hour { error, .. } if error.concerns_the_hour())
     }
 
-    /// Whether trying again soon is of no use.
+    /// Returns whether trying again soon is pointless.
     fn is_refusal(&self) -> bool {
         use super::HourError::Refused;
         matches!(

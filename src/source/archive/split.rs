@@ -1,40 +1,39 @@
-//! Takes a stream of JSON objects apart, whatever stands between them.
+//! Splitting of a stream into JSON objects, whatever is between them.
 //!
-//! Archives hold one object per line. Old hours have objects one after the other on the same line, up to
-//! the whole hour without a line break. No object has a line break in it, so after anything broken the next
-//! line is a fresh start.
+//! Archives hold one object per line. Old hours have several objects on the same line, up to the whole hour without a
+//! line break. No object contains a line break, so parsing resynchronizes at the next line after anything broken.
 
 use memchr::{memchr2, memchr3};
 
-/// The largest event, in bytes of JSON: many times what GitHub's events have. What is larger is skipped and
+/// Maximum size of an event, in bytes of JSON: many times that of GitHub's events. Larger ones are skipped and
 /// counted.
 pub(super) const MAX_EVENT: usize = 4 << 20;
 
-/// What was found in a stream.
+/// A piece of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
-    /// One object, from brace to brace. Whether it is JSON was not checked.
+    /// An object, from brace to brace. It is not checked to be valid JSON.
     Object(&'a [u8]),
-    /// Something that is none; says what is wrong.
+    /// Something that is not an object, with the reason.
     Junk(&'static str),
 }
 
-/// Where in the stream the next byte stands.
+/// Position of the next byte relative to the structure of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// Between objects.
     Between,
-    /// In something that is no object.
+    /// In something that is not an object.
     InJunk,
-    /// In an object, that many brackets deep.
+    /// In an object, at this depth of brackets.
     Inside(u32),
-    /// In a string of an object.
+    /// In a string of an object, at this depth of brackets.
     InString(u32),
-    /// Behind a backslash in a string.
+    /// After a backslash in a string, at this depth of brackets.
     Escaped(u32),
 }
 
-/// Takes a stream apart that comes in chunks. Holds one object at most.
+/// Splits a stream that arrives in chunks. Buffers at most one object.
 #[derive(Debug)]
 pub(super) struct Splitter {
     max: usize,
@@ -44,7 +43,7 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
-    /// At the beginning of a stream; objects of more than `max` bytes are skipped.
+    /// Creates a splitter for the start of a stream, which skips objects of more than `max` bytes.
     pub(super) fn new(max: usize) -> Self {
         Self {
             max,
@@ -54,7 +53,7 @@ impl Splitter {
         }
     }
 
-    /// Takes the next bytes of the stream.
+    /// Processes the next bytes of the stream, calling `each` for every complete piece.
     pub(super) fn feed(&mut self, mut bytes: &[u8], each: &mut impl FnMut(Piece<'_>)) {
         while !bytes.is_empty() {
             let taken = match self.place {
@@ -68,7 +67,7 @@ impl Splitter {
         }
     }
 
-    /// The stream is whole and over.
+    /// Ends the stream. An object that is incomplete is reported as junk.
     pub(super) fn finish(self, each: &mut impl FnMut(Piece<'_>)) {
         if !matches!(self.place, Place::Between | Place::InJunk) {
             each(Piece::Junk("it is cut off"));
@@ -92,7 +91,7 @@ impl Splitter {
         at + 1
     }
 
-    /// Junk lasts up to the line's end, or to what may be an object on the same line.
+    /// Junk extends to the end of the line, or to a possible object on the same line.
     fn in_junk(&mut self, bytes: &[u8]) -> usize {
         match memchr2(b'\n', b'{', bytes) {
             Some(at) => {
@@ -174,7 +173,8 @@ fn broken(each: &mut impl FnMut(Piece<'_>)) -> Place {
 mod tests {
     use super::*;
 
-    /// The objects of a stream and how much junk, the same however the stream is cut into chunks.
+    /// Returns the objects of a stream and the number of pieces of junk, and checks that they do not depend on how the
+    /// stream is split into chunks.
     fn split(stream: &str) -> (Vec<String>, usize) {
         let one = split_by(stream, stream.len().max(1));
         for size in [1, 2, 3, 7] {
@@ -213,7 +213,7 @@ mod tests {
             ("junk\n{}\n[1]\n{}", vec!["{}", "{}"], 2),
             ("junk{}", vec!["{}"], 1),
             ("}{}", vec!["{}"], 1),
-            // What is cut off does not swallow the next line.
+            // A truncated object does not swallow the next line.
             ("{\"a\":\n{}", vec!["{}"], 1),
             ("{\"a\":\"\n{}", vec!["{}"], 1),
             ("{\"a\":\"\\\n{}", vec!["{}"], 1),

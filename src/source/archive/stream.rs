@@ -1,4 +1,4 @@
-//! One hour from the server to the database, as a stream: the memory it takes does not depend on its size.
+//! Streaming of one hour from the server to the database, in memory that does not depend on its size.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,13 +15,13 @@ use crate::fetch::{FetchError, Pace, PaceLimits, rate_limit_wait, retry_after, s
 use crate::forge::Gathered;
 use crate::source::{HourError, PollError};
 
-/// How long the server may send nothing.
+/// Maximum time without any data from the server.
 const STALL: Duration = Duration::from_secs(30);
 
-/// The longest that one hour is read.
+/// Maximum time for reading one hour.
 const LIMIT: Duration = Duration::from_hours(2);
 
-/// How fast an hour has to come: 100 MB within two hours, and no drops.
+/// Minimum pace of a download: 100 MB within two hours, and no trickle.
 const PACE: PaceLimits = PaceLimits {
     stall: STALL,
     total: LIMIT,
@@ -31,27 +31,27 @@ const PACE: PaceLimits = PaceLimits {
     prepare: None,
 };
 
-/// The largest file of one hour, compressed. They have some 100 MB.
+/// Maximum size of the file of an hour, compressed, in bytes. Typical files have 100 MB.
 const MAX_FILE: u64 = 4 << 30;
 
-/// Chunks that wait for the thread that inflates them, some 16 KiB each.
+/// Capacity of the channel to the inflating thread, in chunks of some 16 KiB.
 const CHUNKS: usize = 16;
 
-/// Batches that wait to be committed.
+/// Capacity of the channel of batches that wait to be committed.
 const BATCHES: usize = 2;
 
-/// How the reading of an hour ended.
+/// Outcome of an attempt to read an hour.
 #[derive(Debug)]
 pub(super) enum HourEnd {
-    /// All of it was read.
+    /// The hour was read to its end.
     Whole,
-    /// The archive does not have it.
+    /// The archive does not have the hour.
     Missing,
-    /// It was not read, or not to its end.
+    /// The hour was not read, or not to its end.
     Broken(PollError),
 }
 
-/// What becomes of an hour that is not read again.
+/// Final state of an hour, which is not read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Whole,
@@ -59,13 +59,13 @@ pub(super) enum Verdict {
     Incomplete,
 }
 
-/// One reader's present run over some hours.
+/// One reader's current run over a number of hours.
 pub(super) struct Sitting<'a> {
     archive: &'a GhArchive,
     reader: Reader,
-    /// How far it has come.
+    /// Position of the reader.
     pub(super) track: Track,
-    /// Called after each commit.
+    /// Callback that is invoked after each commit.
     pub(super) each: &'a mut (dyn FnMut(&Track) + Send),
 }
 
@@ -84,10 +84,10 @@ impl<'a> Sitting<'a> {
         }
     }
 
-    /// Reads the next hour and commits what is in it. The track stays at this hour.
+    /// Reads the next hour and commits its contents. The track stays at this hour.
     ///
     /// # Errors
-    /// The database's only; trouble with the hour is a [`HourEnd::Broken`].
+    /// Returns a [`PollError`] only if the database fails; any other failure is a [`HourEnd::Broken`].
     pub(super) async fn read(&mut self) -> Result<HourEnd, PollError> {
         let hour = self.track.next;
         let response = match self.archive.ask(hour).await {
@@ -121,7 +121,7 @@ impl<'a> Sitting<'a> {
             counted: self.track.counted,
         };
         let parts = self.archive.keeper.parts.clone();
-        // It ends by itself when the channels close, also when this future is dropped.
+        // The thread ends by itself when the channels close, also if this future is dropped.
         tokio::task::spawn_blocking(move || collect(&reading, &parts, inflating, &telling));
 
         let (before, sent) = (self.track.bytes, AtomicU64::new(0));
@@ -130,14 +130,14 @@ impl<'a> Sitting<'a> {
             self.commit_all(told, before, &sent)
         );
         self.track.bytes = before + sent.load(Ordering::Relaxed);
-        // A connection that was cut looks like a file that is.
+        // A broken connection also looks like a truncated file, so its error takes precedence.
         Ok(match (passed_on, ended?) {
             (Err(error), _) => Err(error),
             (Ok(()), ended) => ended,
         })
     }
 
-    /// Commits what the thread tells, until it ends. When this ends, so does the thread.
+    /// Commits the batches that the thread sends, until it ends. Dropping the receiver ends the thread.
     async fn commit_all(
         &mut self,
         mut told: mpsc::Receiver<Told>,
@@ -161,18 +161,18 @@ impl<'a> Sitting<'a> {
         self.save(Some(batch), None).await
     }
 
-    /// Notes where it begins.
+    /// Records the position at which reading starts.
     pub(super) async fn begin(&mut self) -> Result<(), PollError> {
         self.save(None, None).await
     }
 
-    /// Notes that a try was in vain.
+    /// Records a failed attempt.
     pub(super) async fn note_try(&mut self) -> Result<(), PollError> {
         self.track.tries += 1;
         self.save(None, None).await
     }
 
-    /// Ends the next hour; the one after it is the next.
+    /// Records the final state of the current hour and moves on to the next.
     pub(super) async fn finish(&mut self, verdict: Verdict) -> Result<(), PollError> {
         let hour = self.track.next;
         let source = &self.archive.keeper.name;
@@ -191,8 +191,8 @@ impl<'a> Sitting<'a> {
         self.save(None, Some((hour, verdict))).await
     }
 
-    /// Commits some events, the end of an hour, and how far the reader has come. The state is loaded anew
-    /// each time: the schedule and backfills share it, in one process or in several.
+    /// Commits some events, the end of an hour, and the position of the reader. The state is reloaded each time,
+    /// because the schedule and backfills share it, within one process or across several.
     async fn save(
         &mut self,
         batch: Option<Batch>,
@@ -226,14 +226,14 @@ impl<'a> Sitting<'a> {
 }
 
 impl GhArchive {
-    /// Asks for an hour's file. Nothing if the archive does not have it.
+    /// Requests the file of an hour. Returns `None` if the archive does not have it.
     async fn ask(&self, hour: Hour) -> Result<Option<Response>, PollError> {
         let mut url = self.base_url.clone();
         url.path_segments_mut()
             .map_err(|()| PollError::Address("it cannot carry a path"))?
             .pop_if_empty()
             .push(&format!("{hour}.json.gz"));
-        // What is compressed already is to come as it is.
+        // The file is compressed already, so it must be sent unchanged.
         let sent = send(&url, STALL, |url| {
             let client = &self.keeper.parts.client;
             client.get(url).header(ACCEPT_ENCODING, "identity")
@@ -261,7 +261,7 @@ impl GhArchive {
     }
 }
 
-/// Hands the bytes of a file to the thread that inflates them, as far as it wants them.
+/// Passes the bytes of a file to the inflating thread, at the pace of that thread.
 async fn pass_on(
     mut response: Response,
     chunks: mpsc::Sender<Vec<u8>>,

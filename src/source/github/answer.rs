@@ -1,4 +1,4 @@
-//! What an answer of GitHub's REST API means, apart from its contents.
+//! Interpretation of responses of GitHub's REST API, apart from their contents.
 
 use std::time::Duration;
 
@@ -11,14 +11,13 @@ use serde::Deserialize;
 use crate::fetch::{self, rate_limit_wait, retry_after};
 use crate::source::PollError;
 
-/// The longest explanation of a refusal that is read.
+/// Maximum size of the body of a refusal, in bytes.
 const MAX_REFUSAL: usize = 64 << 10;
 
-/// A period of GitHub's rate limit lasts an hour at most, whatever the difference between the server's clock
-/// and ours.
+/// Maximum period of GitHub's rate limit, whatever the offset between the server's clock and the local one.
 const PERIOD: Duration = Duration::from_hours(1);
 
-/// GitHub's rate limit, as an answer told it.
+/// State of GitHub's rate limit, as reported by a response.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Quota {
     pub(super) limit: Option<u64>,
@@ -42,7 +41,8 @@ impl Quota {
         }
     }
 
-    /// How long to wait until that many requests may be made.
+    /// Returns the delay until `requests` requests may be sent, or `None` if they may be sent now or the state is
+    /// unknown.
     pub(super) fn wait(&self, requests: u64, now: Timestamp) -> Option<Duration> {
         if self.remaining? >= requests {
             return None;
@@ -53,16 +53,19 @@ impl Quota {
 }
 
 /// Reads a body of at most `limit` bytes.
+///
+/// # Errors
+/// Returns [`PollError::Connection`] if the connection fails, and [`PollError::NotAList`] if the body is longer.
 pub(super) async fn read_body(response: &mut Response, limit: usize) -> Result<Vec<u8>, PollError> {
     let body = fetch::read_body(response, limit).await;
     body.map_err(PollError::Connection)?
         .ok_or(PollError::NotAList("it is too long"))
 }
 
-/// What an answer that is neither 2xx nor 304 means.
+/// Returns the error for a response that is neither 2xx nor 304.
 ///
-/// The secondary rate limit may come as a 403 with no header that tells it from other refusals; then the
-/// message does. Source:
+/// The secondary rate limit may be reported as a 403 without any header that distinguishes it from other refusals;
+/// only the message does. Source:
 /// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#exceeding-the-rate-limit>.
 pub(super) async fn refusal(response: &mut Response, now: Timestamp) -> PollError {
     let status = response.status();
@@ -98,12 +101,15 @@ async fn speaks_of_a_limit(response: &mut Response) -> bool {
     message.contains("rate limit") || message.contains("abuse")
 }
 
-/// A header's text.
+/// Returns the text of a header, or `None` if it is absent or not visible ASCII.
 pub(super) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
-/// A token as the value of `Authorization`.
+/// Returns the value of an `Authorization` header for a token.
+///
+/// # Errors
+/// Returns [`PollError::Address`] if the token cannot be sent in a header.
 pub(super) fn bearer(token: &SecretString) -> Result<HeaderValue, PollError> {
     let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
         .map_err(|_| PollError::Address("its token cannot be sent in a header"))?;

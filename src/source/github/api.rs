@@ -1,4 +1,4 @@
-//! Requests to GitHub's REST API, with the token that fits best.
+//! Requests to GitHub's REST API, sent with the token that fits best.
 
 use std::time::Duration;
 
@@ -11,22 +11,22 @@ use crate::clock::SharedClock;
 use crate::fetch::send;
 use crate::source::PollError;
 
-/// Entries on a full page; the API's own maximum.
+/// Number of entries on a full page: the maximum of the API.
 pub(super) const PER_PAGE: usize = 100;
 
-/// The longest page that is read.
+/// Maximum size of a page, in bytes.
 const MAX_PAGE: usize = 32 << 20;
 
-/// How long a server may send nothing.
+/// Maximum time without any data from the server.
 const STALL: Duration = Duration::from_secs(30);
 
-/// How often to poll when the server does not say.
+/// Polling interval if the server does not specify one.
 pub(super) const INTERVAL: Duration = Duration::from_mins(1);
 
-/// The longest interval that a server is taken at its word for.
+/// Maximum polling interval that is accepted from a server.
 const MAX_INTERVAL: Duration = Duration::from_hours(1);
 
-/// GitHub's REST API, or what has its shape, at one address.
+/// GitHub's REST API, or a compatible one, at one URL.
 #[derive(Debug)]
 pub(super) struct Api {
     client: Client,
@@ -35,23 +35,23 @@ pub(super) struct Api {
     pub(super) tokens: Tokens,
 }
 
-/// The answer to a request for a page.
+/// Response to a request for a page.
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// The page; nothing when it is unchanged.
+    /// The page, or `None` if it is unchanged.
     pub(super) body: Option<Vec<u8>>,
-    /// The page's `ETag`.
+    /// `ETag` of the page.
     pub(super) etag: Option<String>,
-    /// How long to wait before the next poll, if the server says so.
+    /// Minimum delay before the next poll, if the server specifies one.
     pub(super) interval: Option<Duration>,
-    /// The token that it was asked for with.
+    /// Index of the token that was used for the request.
     pub(super) token: usize,
     link: Option<String>,
 }
 
 impl Api {
     /// # Errors
-    /// [`PollError::Address`] when `base` cannot carry a path.
+    /// Returns [`PollError::Address`] if `base` cannot be a base.
     pub(super) fn new(
         client: Client,
         base: Url,
@@ -69,7 +69,7 @@ impl Api {
         })
     }
 
-    /// The address of a path, such as `orgs`, `acme`, `events`.
+    /// Returns the URL of a path below the base, such as `orgs`, `acme`, `events`.
     pub(super) fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -81,9 +81,9 @@ impl Api {
         url
     }
 
-    /// Asks for a page, with `preferred` if that token may be used now. With the `ETag` of an earlier answer
-    /// to the same token, an unchanged page is not sent again. A token that is refused or has to slow down
-    /// makes way for the next one.
+    /// Requests a page, using the token `preferred` if there is one, and the best one otherwise. Given the `ETag` of
+    /// an earlier response to the same token, an unchanged page is not sent again. If a token is refused or throttled,
+    /// the next one is tried.
     pub(super) async fn get(
         &self,
         url: &Url,
@@ -123,7 +123,7 @@ impl Api {
         }
     }
 
-    /// One request; an app's token that was revoked is replaced once.
+    /// Sends one request. If an app's token was revoked, replaces it once.
     async fn ask(
         &self,
         url: &Url,
@@ -191,7 +191,8 @@ impl Api {
 }
 
 impl Answer {
-    /// Whether there is another page: as `Link` says, or else when this one of `count` entries is full.
+    /// Returns whether there is another page: according to `Link`, or without that header, if this page of `count`
+    /// entries is full.
     pub(super) fn has_next(&self, count: usize) -> bool {
         match &self.link {
             Some(link) => link.contains("rel=\"next\""),
@@ -199,7 +200,7 @@ impl Answer {
         }
     }
 
-    /// The address of the next page as `Link` tells it (RFC 8288), if it is on the same server as `from`.
+    /// Returns the URL of the next page according to `Link` (RFC 8288), if it is on the same server as `from`.
     pub(super) fn next(&self, from: &Url) -> Option<Url> {
         let mut links = self.link.as_deref()?.split(',');
         let next = links.find(|link| link.contains("rel=\"next\""))?;

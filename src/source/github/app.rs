@@ -1,7 +1,8 @@
-//! GitHub Apps: a signed claim to be the app, and tokens of its installation got for it.
+//! Authentication as a GitHub App: a signed JWT that identifies the app is exchanged for the tokens of an
+//! installation.
 //!
-//! Source: <https://docs.github.com/en/apps/creating-github-apps/authenticating-with-a-github-app>. The client
-//! libraries that know it bring another TLS or RSA implementation; ring, which is here anyway, signs as well.
+//! Source: <https://docs.github.com/en/apps/creating-github-apps/authenticating-with-a-github-app>. The available
+//! client libraries pull in another TLS or RSA implementation; ring, which is a dependency anyway, signs as well.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,38 +29,38 @@ use crate::clock::SharedClock;
 use crate::fetch::send;
 use crate::source::PollError;
 
-/// How far back a claim is dated, since GitHub's clock may be behind ours.
+/// Offset of a JWT's issue time, which allows for GitHub's clock being behind the local one.
 const ISSUED: SignedDuration = SignedDuration::from_secs(-60);
 
-/// How long a claim holds. GitHub takes at most ten minutes.
+/// Lifetime of a JWT. GitHub accepts at most ten minutes.
 const EXPIRES: SignedDuration = SignedDuration::from_mins(9);
 
-/// How long before its end a token is replaced.
+/// Remaining lifetime below which a token is replaced.
 const MARGIN: SignedDuration = SignedDuration::from_mins(5);
 
-/// How long GitHub may send nothing.
+/// Maximum time without any data from GitHub.
 const STALL: Duration = Duration::from_secs(30);
 
-/// The longest answer that is read.
+/// Maximum size of a response, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// An app's private key cannot be used. Says nothing of the key itself.
+/// An app's private key cannot be used. The error reveals nothing about the key itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum AppKeyError {
-    /// It is not a private key in PEM.
+    /// The text is not a private key in PEM form.
     #[error(
         "it is no private key in PEM form, as GitHub lets it be downloaded (BEGIN RSA PRIVATE KEY)"
     )]
     NotPem,
-    /// It is not an RSA key that can sign.
+    /// The key is not an RSA key that can sign.
     #[error("it is no RSA key of 2048 to 4096 bits")]
     NotRsa,
-    /// It could not sign.
+    /// Signing failed.
     #[error("it could not sign")]
     Signing,
 }
 
-/// Who a GitHub App is: its id and its private key.
+/// Identity of a GitHub App: its id and its private key.
 pub struct AppAuth {
     id: u64,
     key: KeyPair,
@@ -73,10 +74,10 @@ impl fmt::Debug for AppAuth {
 }
 
 impl AppAuth {
-    /// The app of this id. The key is PEM, PKCS#1 as GitHub makes it or PKCS#8.
+    /// Creates the identity of the app `id`. The key is in PEM form: PKCS#1, as issued by GitHub, or PKCS#8.
     ///
     /// # Errors
-    /// When it is not such a key.
+    /// Returns [`AppKeyError::NotPem`] or [`AppKeyError::NotRsa`] if `private_key` is not such a key.
     pub fn new(id: u64, private_key: &SecretString) -> Result<Self, AppKeyError> {
         let pem = private_key.expose_secret().as_bytes();
         let key = match PrivateKeyDer::from_pem_slice(pem) {
@@ -91,11 +92,11 @@ impl AppAuth {
         })
     }
 
-    /// A claim to be the app, to be sent as a bearer token within nine minutes from `now`: a JWT signed with
-    /// RS256 (RFC 7519, RFC 7518 §3.3).
+    /// Returns a JWT that identifies the app, to be sent as a bearer token within nine minutes of `now`. The JWT is
+    /// signed with RS256 (RFC 7519, RFC 7518 §3.3).
     ///
     /// # Errors
-    /// [`AppKeyError::Signing`].
+    /// Returns [`AppKeyError::Signing`] if the key cannot sign, or `now` is out of range.
     pub fn jwt(&self, now: Timestamp) -> Result<SecretString, AppKeyError> {
         let at = |distance| now.saturating_add(distance).map(Timestamp::as_second);
         let (Ok(issued), Ok(expires)) = (at(ISSUED), at(EXPIRES)) else {
@@ -119,24 +120,24 @@ impl AppAuth {
     }
 }
 
-/// An installation of an app, whose tokens it keeps fresh.
+/// An installation of an app, which keeps an access token and renews it before it expires.
 #[derive(Debug)]
 pub struct Installation {
     auth: Arc<AppAuth>,
     client: Client,
     api_url: Url,
-    /// Its id, or where to ask for it.
+    /// Id of the installation, or the path to look it up.
     id: InstallationId,
     clock: SharedClock,
     token: Mutex<Option<Token>>,
 }
 
-/// Which installation of an app.
+/// Identifier of an installation of an app.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InstallationId {
-    /// The one with this number.
+    /// The installation with this id.
     Known(u64),
-    /// The one that this path below the API's base names, such as `orgs/acme`.
+    /// The installation for the resource at this path below the API's base, such as `orgs/acme`.
     Of(Vec<String>),
 }
 
@@ -158,7 +159,7 @@ struct InstallationAnswer {
 }
 
 impl Installation {
-    /// An installation; nothing is asked for yet.
+    /// Creates an installation. Sends no request yet.
     pub fn new(
         auth: Arc<AppAuth>,
         id: InstallationId,
@@ -176,10 +177,10 @@ impl Installation {
         }
     }
 
-    /// A token that holds for five minutes at least.
+    /// Returns a token that is valid for at least five more minutes.
     ///
     /// # Errors
-    /// When GitHub gives none.
+    /// Returns a [`PollError`] if GitHub issues none.
     pub async fn token(&self) -> Result<SecretString, PollError> {
         let mut held = self.token.lock().await;
         let now = self.clock.now();
@@ -196,7 +197,7 @@ impl Installation {
         Ok(fresh.value.clone())
     }
 
-    /// Throws the token away: GitHub does not take it any more.
+    /// Discards the token, because GitHub no longer accepts it.
     pub async fn forget(&self) {
         *self.token.lock().await = None;
     }
@@ -252,7 +253,7 @@ mod tests {
 
     use super::*;
 
-    /// Made for these tests, and of no use anywhere else.
+    /// Generated for these tests, and used nowhere else.
     const PKCS1: &str = include_str!("../../../fixtures/github/app_test_key.pem");
     const PKCS8: &str = include_str!("../../../fixtures/github/app_test_key_pkcs8.pem");
 

@@ -1,4 +1,4 @@
-//! How far a feed has been read.
+//! Position in a feed.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -7,25 +7,25 @@ use serde::{Deserialize, Serialize};
 
 use super::repair::Repair;
 
-/// How many event ids are remembered: a feed shows 300, and late ones come between those.
+/// Number of event ids that are remembered. A feed shows 300, and late events appear among those.
 const REMEMBERED: usize = 600;
 
-/// How far a feed of events has been read; kept in the database as JSON.
+/// Position in a feed of events; stored in the database as JSON.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Cursor {
-    /// What was polled, so that another scope under the same name starts anew.
+    /// URL that was polled. Another scope under the same source name starts over.
     #[serde(default)]
     pub(super) address: String,
-    /// The `ETag` of each page, by the place of the token that it was asked for with.
+    /// `ETag` of each page, by the index of the token that was used for the request.
     #[serde(default)]
     etags: Vec<PageTag>,
-    /// The ids of the events read last, newest first.
+    /// Ids of the events that were read last, newest first.
     #[serde(default)]
     ids: VecDeque<String>,
-    /// The ids of events that were read when a later page could not be: what is behind them is still unread.
+    /// Ids of events that were read although a later page could not be: the events behind them are still unread.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ahead: Vec<String>,
-    /// What is still to be asked for beside the feed.
+    /// Repair that is still to be done, beside reading the feed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) repair: Option<Repair>,
 }
@@ -37,7 +37,7 @@ struct PageTag {
     etag: String,
 }
 
-/// Whether an event was read before.
+/// Ids of the events that were read before.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     before: HashSet<String>,
@@ -45,19 +45,20 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Read before, and all that is older too.
+    /// Returns whether an event was read before, and all older events as well.
     pub(super) fn is_behind(&self, id: &str) -> bool {
         self.before.contains(id)
     }
 
-    /// Read before, but not all that is older.
+    /// Returns whether an event was read before, but not all older events.
     pub(super) fn is_ahead(&self, id: &str) -> bool {
         self.ahead.contains(id)
     }
 }
 
 impl Cursor {
-    /// The cursor that was saved for `address`; a new one if that is another address's or nobody's.
+    /// Returns the cursor that was saved for `address`, or a new one if it belongs to another address or cannot be
+    /// read.
     pub(super) fn load(json: &str, address: &str) -> Self {
         let saved = serde_json::from_str::<Self>(json).unwrap_or_default();
         if saved.address == address {
@@ -73,12 +74,12 @@ impl Cursor {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Whether nothing was read yet.
+    /// Returns whether nothing has been read yet.
     pub(super) fn is_new(&self) -> bool {
         self.ids.is_empty()
     }
 
-    /// The ids that were read.
+    /// Returns the ids that were read.
     pub(super) fn seen(&self) -> Seen {
         Seen {
             before: self.ids.iter().cloned().collect(),
@@ -86,7 +87,8 @@ impl Cursor {
         }
     }
 
-    /// The `ETag` of a page as that token was told it, if an unchanged page has nothing new.
+    /// Returns the `ETag` that a token was given for a page. Returns `None` while events are unread behind those that
+    /// were read ahead, since an unchanged page would hide them.
     pub(super) fn etag(&self, token: usize, page: u32) -> Option<&str> {
         if !self.ahead.is_empty() {
             return None;
@@ -96,7 +98,7 @@ impl Cursor {
         Some(&tag.etag)
     }
 
-    /// Notes the `ETag` of a page that was read.
+    /// Records the `ETag` of a page that was read.
     pub(super) fn tag(&mut self, token: usize, page: u32, etag: Option<String>) {
         self.etags
             .retain(|tag| (tag.token, tag.page) != (token, page));
@@ -104,7 +106,7 @@ impl Cursor {
             .extend(etag.map(|etag| PageTag { token, page, etag }));
     }
 
-    /// Notes what was read, newest first, with everything between it and what was read before.
+    /// Records the ids that were read, newest first, once everything between them and the previous ones was read.
     pub(super) fn remember(&mut self, newer: Vec<String>) {
         let ahead = std::mem::take(&mut self.ahead);
         for id in newer.into_iter().chain(ahead).rev() {
@@ -113,14 +115,14 @@ impl Cursor {
         self.ids.truncate(REMEMBERED);
     }
 
-    /// Notes what was read, newest first, although the page behind it could not be.
+    /// Records the ids that were read, newest first, although the page behind them could not be read.
     pub(super) fn remember_ahead(&mut self, newer: Vec<String>) {
         self.ahead.splice(0..0, newer);
         self.ahead.truncate(REMEMBERED);
         self.etags.clear();
     }
 
-    /// Asks for a repair of what happened since then, or from further back if one is asked for already.
+    /// Requests a repair of everything since `since`, or since an earlier time if a repair is pending already.
     pub(super) fn want_repair(&mut self, since: Timestamp) {
         let repair = self.repair.take();
         let since = repair.map_or(since, |repair| repair.since.min(since));

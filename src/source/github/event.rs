@@ -1,7 +1,7 @@
-//! One event of a GitHub feed or archive, read leniently: what is needed and nothing else.
+//! One event of a GitHub feed or archive, parsed leniently: only the fields that are needed.
 //!
-//! Source: <https://docs.github.com/en/rest/using-the-rest-api/github-event-types>, and for the shapes of
-//! before 2015 the archives themselves.
+//! Source: <https://docs.github.com/en/rest/using-the-rest-api/github-event-types>, and for the shapes before 2015,
+//! the archives themselves.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -12,11 +12,11 @@ use super::scalar::{id, text_or_nothing};
 use crate::fetch::RepositoryName;
 use crate::forge::Remote;
 
-/// The form of times in the oldest archives.
+/// Format of times in the oldest archives.
 const OLD_TIME: &str = "%Y/%m/%d %H:%M:%S %z";
 
-/// Types that are known to hold nothing but texts, now or in the archives. The others that are known stand in
-/// [`news`].
+/// Event types that are known to hold nothing but texts, at present or in the archives. The other known types are
+/// handled by [`news`].
 const TEXT_ONLY: &[&str] = &[
     "CommitCommentEvent",
     "DeleteEvent",
@@ -39,26 +39,26 @@ const TEXT_ONLY: &[&str] = &[
     "WatchEvent",
 ];
 
-/// One event.
+/// An event.
 #[derive(Debug, Clone)]
 pub(in crate::source) struct Event<'a> {
-    /// Unique in its feed. The oldest archives have none.
+    /// Id, unique within the feed. The oldest archives have none.
     pub(in crate::source) id: Option<String>,
-    /// When it happened, if it says so.
+    /// Time of the event, if it has one.
     pub(in crate::source) at: Option<Timestamp>,
-    /// What there is to fetch.
+    /// Contents to fetch.
     pub(in crate::source) news: Vec<News>,
-    /// The JSON whose texts are to be scanned.
+    /// JSON whose texts are to be scanned.
     pub(in crate::source) texts: Option<&'a RawValue>,
-    /// The repository's name, if it has a valid one.
+    /// Name of the repository, if it is valid.
     pub(in crate::source) repository: Option<RepositoryName>,
-    /// Its type is none that this version knows.
+    /// `true` if its type is not known to this version.
     pub(in crate::source) is_unknown: bool,
-    /// What is wrong with it, if it cannot be read, or not as a whole.
+    /// Reason why the event cannot be read, or not as a whole.
     pub(in crate::source) malformed: Option<&'static str>,
 }
 
-/// What all events have.
+/// Fields that all events share.
 #[derive(Deserialize)]
 pub(super) struct Envelope<'a> {
     #[serde(default, deserialize_with = "id")]
@@ -80,13 +80,16 @@ struct Repository {
     #[serde(default, deserialize_with = "id")]
     id: Option<String>,
     name: String,
-    /// In the oldest archives `name` has no owner in it.
+    /// Owner, given in the oldest archives, in which `name` does not include it.
     #[serde(default, deserialize_with = "text_or_nothing")]
     owner: Option<String>,
 }
 
 impl Envelope<'_> {
-    /// The repository that the event is about.
+    /// Returns the repository that the event is about.
+    ///
+    /// # Errors
+    /// Returns what is wrong with the repository, without quoting it.
     pub(super) fn remote(&self, host: &str) -> Result<Remote, &'static str> {
         let repository = self.repo.or(self.repository);
         let repository = repository.ok_or("it names no repository")?;
@@ -107,7 +110,7 @@ impl Envelope<'_> {
 }
 
 impl<'a> Event<'a> {
-    /// Reads one event; the repositories it names are cloned from `host`.
+    /// Parses one event. The repositories that it names are cloned from `host`.
     pub(in crate::source) fn read(json: &'a str, host: &str) -> Self {
         let Ok(envelope) = serde_json::from_str::<Envelope<'a>>(json) else {
             return Self::unreadable("it is no object with a type and an id");
@@ -150,8 +153,8 @@ impl<'a> Event<'a> {
     }
 }
 
-/// Whether a payload may hold texts: a push in its present shape has only names and numbers, and the names are
-/// looked at anyway.
+/// Returns whether a payload may hold texts. A push in its present shape has only names and numbers, and the names are
+/// scanned anyway.
 fn has_texts(kind: &str, payload: &RawValue) -> bool {
     let has = |field| payload.get().contains(field);
     kind != "PushEvent" || has("\"commits\"") || has("\"shas\"")

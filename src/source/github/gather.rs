@@ -1,4 +1,4 @@
-//! Events become work items and sightings.
+//! Conversion of events to work items and sightings.
 
 use jiff::Timestamp;
 
@@ -7,39 +7,39 @@ use super::payload::News;
 use crate::forge::{Gatherer, Rest};
 use crate::store::Priority;
 
-/// How the events of a source are taken.
+/// Options for converting the events of a source.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::source) struct Taking {
-    /// The place of pushes in the queue.
+    /// Priority of pushes.
     pub(in crate::source) priority: Priority,
-    /// Whether forks are read too, after everything else.
+    /// `true` if forks are read as well, after everything else.
     pub(in crate::source) forks: bool,
-    /// The time of events that tell none.
+    /// Time of events that have none.
     pub(in crate::source) now: Timestamp,
 }
 
-/// What was read of a number of events.
+/// Counts of a number of events.
 #[derive(Debug, Default)]
 pub(in crate::source) struct Tally {
-    /// Events, those that could not be read among them.
+    /// Number of events, including those that could not be read.
     pub(in crate::source) events: u64,
-    /// Those of a type that is not known.
+    /// Number of events of an unknown type.
     pub(in crate::source) unknown: u64,
-    /// Those that could not be read.
+    /// Number of events that could not be read.
     pub(in crate::source) malformed: u64,
-    /// What was wrong with the first of those.
+    /// Reason why the first of those could not be read.
     pub(in crate::source) wrong: Option<&'static str>,
 }
 
 impl Tally {
-    /// Notes something that should have been an event.
+    /// Records something that should have been an event.
     pub(in crate::source) fn malformed(&mut self, wrong: &'static str) {
         self.malformed += 1;
         self.wrong.get_or_insert(wrong);
     }
 
-    /// Takes one event: what it tells to fetch, and what its texts give away. Returns whether, and from where, to
-    /// [go on](Self::go_on) with it once there is room.
+    /// Gathers what one event announces, and the keys in its texts. If the gatherer has no room for all texts, returns
+    /// where to [continue](Self::go_on) once it has.
     pub(in crate::source) fn take(
         &mut self,
         event: &Event<'_>,
@@ -65,7 +65,7 @@ impl Tally {
         self.go_on(event, gatherer, Rest::default())
     }
 
-    /// Goes on with the texts of an event.
+    /// Continues with the texts of an event, starting at `from`.
     pub(in crate::source) fn go_on(
         &mut self,
         event: &Event<'_>,

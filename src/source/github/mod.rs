@@ -1,8 +1,8 @@
-//! GitHub's events API, and what has its shape.
+//! GitHub's events API, and compatible ones.
 //!
-//! Source: <https://docs.github.com/en/rest/activity/events>. The feed shows the 300 newest events in three
-//! pages, 30 seconds to 6 hours late and not in order; an unchanged page costs nothing (`ETag`, 304);
-//! `X-Poll-Interval` says how often one may ask.
+//! Source: <https://docs.github.com/en/rest/activity/events>. The feed shows the 300 newest events on three pages, 30
+//! seconds to 6 hours late and out of order. An unchanged page is free (`ETag`, 304). `X-Poll-Interval` is the minimum
+//! interval between two polls, in seconds.
 
 mod answer;
 mod api;
@@ -41,42 +41,41 @@ pub use scope::Scope;
 pub use tokens::Credential;
 use tokens::Tokens;
 
-/// After so long without a successful poll, a watched scope is compared with its repositories' activity.
+/// Time without a successful poll after which a watched scope is compared with the activity of its repositories.
 const LONG: SignedDuration = SignedDuration::from_mins(30);
 
-/// A source of the kind `github_events`.
+/// Configuration of a source of the kind `github_events`.
 #[derive(Debug, Clone)]
 pub struct GitHubOptions {
-    /// Its name in the configuration.
+    /// Name of the source in the configuration.
     pub name: String,
-    /// Which events it reads.
+    /// Scope of the events to read.
     pub scope: Scope,
-    /// The base of the REST API, such as `https://api.github.com`.
+    /// Base URL of the REST API, such as `https://api.github.com`.
     pub api_url: Url,
-    /// The host that serves the contents, with its port unless it is the usual one: part of what makes a
-    /// work item unique.
+    /// Host that serves the contents, with its port unless it is the default one. Part of the identity of a work item.
     pub host: String,
-    /// Access tokens, each with its own rate limit. None: requests are made without.
+    /// Access tokens, each with its own rate limit. If empty, requests are sent without a token.
     pub credentials: Vec<Credential>,
 }
 
-/// Polls GitHub's events API.
+/// A source that polls GitHub's events API.
 #[derive(Debug)]
 pub struct GitHubEvents {
     options: GitHubOptions,
     keeper: Keeper,
     api: Api,
-    /// What is polled; part of the cursor.
+    /// URL that is polled; part of the cursor.
     address: String,
-    /// Whether this process has polled yet.
+    /// `true` once this process has polled successfully.
     has_polled: AtomicBool,
 }
 
 impl GitHubEvents {
-    /// A source that is ready to be polled.
+    /// Creates a source that is ready to be polled.
     ///
     /// # Errors
-    /// [`PollError::Address`] when `api_url` cannot carry a path.
+    /// Returns [`PollError::Address`] if `api_url` cannot be a base.
     pub fn new(options: GitHubOptions, parts: SourceParts) -> Result<Self, PollError> {
         let tokens = Tokens::new(options.credentials.clone());
         let base = options.api_url.clone();
@@ -120,7 +119,7 @@ impl GitHubEvents {
         Ok(outcome)
     }
 
-    /// Commits what was read, the cursor and the state, all or nothing.
+    /// Commits the events that were read, the cursor, and the state in one transaction.
     async fn commit(
         &self,
         state: &mut SourceState,
@@ -172,7 +171,7 @@ impl GitHubEvents {
         })
     }
 
-    /// Notes what was missed, and asks for a repair where one is possible.
+    /// Records what was missed, and requests a repair where one is possible.
     fn note_gap(
         &self,
         state: &mut SourceState,
@@ -218,7 +217,7 @@ impl GitHubEvents {
         self.keeper.commit(state, &nothing).await.map(drop)
     }
 
-    /// How long to wait until another poll may use all its pages.
+    /// Returns the delay until another poll can use all its pages within the rate limit.
     fn quota_wait(&self) -> Duration {
         self.api.tokens.wait(u64::from(PAGES), self.keeper.now())
     }

@@ -1,4 +1,4 @@
-//! A page of entries, taken apart without trusting it.
+//! Parsing of a page of entries without trusting it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,24 +9,24 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::source::PollError;
 
-/// The most entries of a page; the API sends 100.
+/// Maximum number of entries of a page; the API sends 100.
 const MAX_ENTRIES: usize = 1000;
 
-/// Pages that are larger are read one at a time, over all sources.
+/// Size of a page, in bytes, above which pages are read one at a time, across all sources.
 const LARGE: usize = 2 << 20;
 static LARGE_PAGES: Semaphore = Semaphore::const_new(1);
 
-/// Waits until a page of so many bytes may be read. Keep what is returned until it is.
+/// Waits until a page of `bytes` bytes may be read. The permit must be held until it has been.
 pub(super) async fn turn(bytes: usize) -> Option<SemaphorePermit<'static>> {
     if bytes <= LARGE {
         return None;
     }
-    // It is never closed.
+    // The semaphore is never closed.
     LARGE_PAGES.acquire().await.ok()
 }
 
-/// Returns a page's text. Bytes that are no UTF-8 would otherwise lose the whole page; keys are ASCII. For each there is
-/// a `?`, so that the text is no longer than the page.
+/// Returns the text of a page. Each byte that is not valid UTF-8 becomes a `?`, so that the text is no longer than the
+/// page: such bytes would otherwise cost the whole page, while keys are ASCII.
 pub(super) fn text(body: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = str::from_utf8(body) {
         return text.into();
@@ -39,10 +39,10 @@ pub(super) fn text(body: &[u8]) -> Cow<'_, str> {
     text.into()
 }
 
-/// The entries of a page, each still as JSON.
+/// Splits a page into its entries, each still as JSON.
 ///
 /// # Errors
-/// [`PollError::NotAList`]
+/// Returns [`PollError::NotAList`] if the page is not a JSON array, or has more than [`MAX_ENTRIES`] entries.
 pub(super) fn entries(text: &str) -> Result<Vec<&RawValue>, PollError> {
     let wrong = |error: &serde_json::Error| match error {
         error if error.to_string().contains(TOO_MANY) => PollError::NotAList(TOO_MANY),

@@ -1,12 +1,11 @@
-//! What the events mean that tell of something to fetch, type by type.
+//! Interpretation of the events that announce something to fetch, by type.
 //!
-//! A push comes in three shapes. Since 2025-10-07 its payload has `repository_id, push_id, ref, head,
-//! before` only; before, and on GitHub Enterprise Server, also `commits`; in the oldest archives `shas`
-//! instead, no `before`, and the repository beside the payload as `repository`.
+//! A push has three shapes. Since 2025-10-07, its payload has only `repository_id, push_id, ref, head, before`;
+//! earlier, and on GitHub Enterprise Server, also `commits`; in the oldest archives `shas` instead, no `before`, and
+//! the repository beside the payload as `repository`.
 //!
-//! What appears with a new branch, a new tag or a whole repository comes without commits: it is announced,
-//! and the worker asks the server for them.
-//! Source: <https://docs.github.com/en/rest/using-the-rest-api/github-event-types>.
+//! A new branch, a new tag, or a whole repository is reported without commits: it is announced, and the worker asks
+//! the server for them. Source: <https://docs.github.com/en/rest/using-the-rest-api/github-event-types>.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -16,15 +15,15 @@ use super::scalar::{first, id, text_or_nothing};
 use crate::fetch::{ObjectId, RepositoryName};
 use crate::forge::{Announcement, Push, Remote, is_reference, object_id};
 
-/// Something to fetch.
+/// Contents to fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::source) enum News {
     /// A branch or tag was pushed to, or deleted.
     Push(Push),
-    /// A branch, a tag, a wiki or a whole repository is new to the public.
+    /// A branch, a tag, a wiki, or a whole repository became public.
     Announcement(Announcement),
-    /// A repository was copied. Its objects are those of the one it was copied from, of which one hears
-    /// otherwise; only what it drops later or gets alone is new.
+    /// A repository was forked. Its objects are those of its parent, which are reported on their own; only commits
+    /// that the parent drops later, or that are pushed to the fork alone, are new.
     Fork(Announcement),
 }
 
@@ -41,10 +40,10 @@ struct PushPayload {
 
 #[derive(Deserialize)]
 struct CreatePayload {
-    /// `branch`, `tag` or `repository`; in the oldest archives it is called `object`.
+    /// `branch`, `tag`, or `repository`. Called `object` in the oldest archives.
     #[serde(alias = "object")]
     ref_type: String,
-    /// Without `refs/heads/`; nothing for a repository. In the oldest archives it is called `object_name`.
+    /// Name without `refs/heads/`; `None` for a repository. Called `object_name` in the oldest archives.
     #[serde(
         rename = "ref",
         alias = "object_name",
@@ -87,10 +86,10 @@ struct Owner {
     login: String,
 }
 
-/// What an event of a type tells to fetch; nothing for types of which that is not known.
+/// Returns the contents that an event announces, or `None` if its type is not known to announce any.
 ///
 /// # Errors
-/// What is wrong with the payload or the repository, without quoting it.
+/// Returns what is wrong with the payload or the repository, without quoting it.
 pub(super) fn news(
     kind: &str,
     envelope: &Envelope<'_>,
@@ -133,7 +132,7 @@ fn push(envelope: &Envelope<'_>, host: &str) -> Result<Push, &'static str> {
     })
 }
 
-/// A new branch or tag. A new repository is empty: what comes into it is pushed.
+/// Reads the announcement of a new branch or tag. A new repository is empty; its contents are pushed later.
 fn created(envelope: &Envelope<'_>, host: &str) -> Result<Option<Announcement>, &'static str> {
     let payload: CreatePayload = payload(envelope, "its payload has no ref_type")?;
     let folder = match payload.ref_type.as_str() {
@@ -150,7 +149,7 @@ fn created(envelope: &Envelope<'_>, host: &str) -> Result<Option<Announcement>, 
     }))
 }
 
-/// A private repository became public, with all its history.
+/// Reads the announcement of a private repository that became public, with all its history.
 fn published(envelope: &Envelope<'_>, host: &str) -> Result<Announcement, &'static str> {
     Ok(Announcement {
         remote: envelope.remote(host)?,
@@ -159,7 +158,7 @@ fn published(envelope: &Envelope<'_>, host: &str) -> Result<Announcement, &'stat
     })
 }
 
-/// Pages of a wiki, which is a repository of its own beside the one it belongs to.
+/// Reads the announcement of wiki pages. A wiki is a repository of its own, beside the one it belongs to.
 fn wiki(envelope: &Envelope<'_>, host: &str) -> Result<Announcement, &'static str> {
     let payload: WikiPayload = payload(envelope, "its payload has no pages")?;
     let newest = payload.pages.ok_or("its payload has no pages")?;
@@ -177,7 +176,7 @@ fn wiki(envelope: &Envelope<'_>, host: &str) -> Result<Announcement, &'static st
     })
 }
 
-/// A fork. The oldest archives tell no more of it than a number.
+/// Reads the announcement of a fork. The oldest archives give only a number for it.
 fn forked(envelope: &Envelope<'_>, host: &str) -> Result<Option<Announcement>, &'static str> {
     let Ok(payload) = payload::<ForkPayload>(envelope, "") else {
         return Ok(None);
@@ -206,14 +205,14 @@ fn forked(envelope: &Envelope<'_>, host: &str) -> Result<Option<Announcement>, &
     }))
 }
 
-/// The event's id. The oldest archives have none; there the time tells two events apart.
+/// Returns the id of an event. The oldest archives have none; there, the time distinguishes events.
 fn id_of(envelope: &Envelope<'_>) -> String {
     let id = envelope.id.as_deref().or(envelope.created_at.as_deref());
     let id = id.unwrap_or_default().chars();
     id.filter(|c| !c.is_control()).take(64).collect()
 }
 
-/// A reference that can be asked for: git allows no control characters in one (git-check-ref-format(1)).
+/// Returns a reference if it can be requested: git allows no control characters in one (git-check-ref-format(1)).
 fn checked(reference: String) -> Result<String, &'static str> {
     if is_reference(&reference) && !reference.contains(char::is_control) {
         Ok(reference)
@@ -232,7 +231,7 @@ mod tests {
     const HEAD: &str = "7a8f3ac80e2ad2f6842cb86f576d4bfe2c03e300";
     const BEFORE: &str = "883efe034920928c47fe18598c01249d1a9fdabd";
 
-    /// What is left of an event when its text is gone.
+    /// Owned contents of an event.
     #[derive(Debug, PartialEq)]
     struct Read {
         id: Option<String>,

@@ -1,4 +1,4 @@
-//! Reading the pages of a feed, down to what was read before.
+//! Reading the pages of a feed, down to events that were read before.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,25 +15,25 @@ use crate::forge::{Gatherer, Rest};
 use crate::source::apart::apart;
 use crate::source::{PollError, Scope};
 
-/// Pages that the feed has.
+/// Number of pages of the feed.
 pub(super) const PAGES: u32 = 3;
 
-/// What was read in one poll.
+/// Contents that were read in one poll.
 pub(super) struct Reading<'k> {
     pub(super) gatherer: Gatherer<'k>,
     pub(super) tally: Tally,
-    /// The ids of new events, newest first as the feed shows them.
+    /// Ids of new events, in the order of the feed, newest first.
     pub(super) ids: Vec<String>,
     known: HashSet<String>,
-    /// Something was read before, and so was all that is older.
+    /// `true` if an event was read before, and all older ones as well.
     pub(super) overlaps: bool,
-    /// The pages, with the token they were asked for with and their `ETag`.
+    /// Pages that were read: the index of the token, the page number, and the `ETag`.
     pub(super) tags: Vec<(usize, u32, Option<String>)>,
-    /// How long the server wants to be left alone, if it says so.
+    /// Minimum interval before the next poll, if the server specifies one.
     pub(super) interval: Option<Duration>,
-    /// The oldest and the newest time among new events.
+    /// Oldest and newest time among new events.
     pub(super) times: Option<(Timestamp, Timestamp)>,
-    /// What kept the later pages from being read.
+    /// Error that kept the later pages from being read.
     pub(super) incomplete: Option<PollError>,
 }
 
@@ -52,8 +52,8 @@ impl<'k> Reading<'k> {
         }
     }
 
-    /// Takes an event unless it was read before. Events that come between two requests move others to the
-    /// next page, and a feed may show one twice.
+    /// Takes an event unless it was read before. Events that arrive between two requests push others to the next page,
+    /// and a feed may show an event twice.
     fn take(&mut self, event: &Event<'_>, seen: &Seen, taking: Taking) -> Option<Rest> {
         if let Some(id) = &event.id {
             self.overlaps |= seen.is_behind(id);
@@ -71,7 +71,7 @@ impl<'k> Reading<'k> {
 }
 
 impl GitHubEvents {
-    /// Reads pages until one holds something that was seen before.
+    /// Reads pages until one contains an event that was read before.
     pub(super) async fn read(&self, cursor: &Cursor) -> Result<Reading<'_>, PollError> {
         let seen = cursor.seen();
         let mut reading = Reading::new(self.keeper.gatherer());
@@ -90,7 +90,7 @@ impl GitHubEvents {
         Ok(reading)
     }
 
-    /// Reads one page into `reading`; says whether the next one is worth asking for.
+    /// Reads one page into `reading`. Returns whether the next one is worth requesting.
     async fn read_page(
         &self,
         page: u32,
@@ -110,7 +110,7 @@ impl GitHubEvents {
             reading.interval = answer.interval;
         }
         let Some(body) = &answer.body else {
-            // A tag is kept only of what was read to its end.
+            // An `ETag` is stored only once everything behind the page was read.
             reading.overlaps = true;
             return Ok(false);
         };

@@ -1,9 +1,9 @@
-//! Finding again what a feed did not show: the pushes of watched repositories, from their activity.
+//! Recovery of pushes that a feed did not show, from the activity of watched repositories.
 //!
-//! A repository's activity is a list of what was pushed to it, complete where the feed is not. So after a gap,
-//! after a restart and after a long failure it is read back to the last event that was seen. What the feed
-//! had shown is known by its identity and not scanned again.
-//! Source: <https://docs.github.com/en/rest/repos/repos#list-repository-activities>.
+//! The activity of a repository is a complete list of the pushes to it, unlike the feed. After a gap, a restart, or a
+//! long failure, it is read back to the last event that was seen. Pushes that the feed had shown are recognized by
+//! their identity and not scanned again. Source:
+//! <https://docs.github.com/en/rest/repos/repos#list-repository-activities>.
 
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
@@ -20,37 +20,37 @@ use crate::source::apart::apart;
 use crate::source::{PollError, Scope};
 use crate::store::SourceState;
 
-/// How late an event may come: what is older than the newest one seen by less may not have been shown yet.
+/// Maximum delay of an event: an event that is older than the newest one seen by less than this may still appear.
 /// Source: <https://docs.github.com/en/rest/activity/events>.
 pub(super) const LATE: SignedDuration = SignedDuration::from_hours(6);
 
-/// Repositories whose activity is read after one poll; the others come after the next.
+/// Maximum number of repositories whose activity is read after one poll; the rest follows after the next.
 const REPOSITORIES: usize = 100;
 
-/// Pages of repositories that are listed.
+/// Maximum number of pages of the list of repositories.
 const LIST_PAGES: usize = 10;
 
-/// Pages of activity that are read of one repository.
+/// Maximum number of pages of activity per repository.
 const ACTIVITY_PAGES: usize = 10;
 
-/// Polls after which a repair that fails every time is given up.
+/// Number of failed attempts after which a repair is abandoned.
 const TRIES: u32 = 20;
 
-/// Repositories that are named when they could not be repaired.
+/// Maximum number of failed repositories that are listed by name.
 const NAMED: usize = 10;
 
-/// A repair that is not done yet; kept in the cursor.
+/// A repair in progress; stored in the cursor.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Repair {
-    /// From when on pushes may have been missed.
+    /// Time since which pushes may have been missed.
     pub(super) since: Timestamp,
-    /// The repositories whose activity is still to be read. Nothing: they are still to be listed.
+    /// Repositories whose activity is still to be read; `None` if they have not been listed yet.
     #[serde(default)]
     pending: Option<Vec<Pending>>,
-    /// Polls in which it failed.
+    /// Number of failed attempts.
     #[serde(default)]
     tries: u32,
-    /// What could not be repaired.
+    /// Repositories that could not be repaired, with the reasons.
     #[serde(default)]
     failed: Vec<String>,
     #[serde(default)]
@@ -100,7 +100,7 @@ impl Repair {
         }
     }
 
-    /// What is still missing when it is over.
+    /// Returns a description of what is still missing at the end.
     fn outcome(&self) -> Option<String> {
         let listed = self.failed.join(", ");
         let more = match self.failures.saturating_sub(self.failed.len()) {
@@ -114,8 +114,8 @@ impl Repair {
 }
 
 impl GitHubEvents {
-    /// Goes on with the repair that the cursor asks for; says how many pushes were new. Each repository is
-    /// committed by itself, so that nothing is done twice.
+    /// Continues the repair that the cursor requests. Returns the number of new pushes. Each repository is committed
+    /// separately, so that nothing is done twice.
     pub(super) async fn repair(
         &self,
         state: &mut SourceState,
@@ -166,7 +166,7 @@ impl GitHubEvents {
             let Some(next) = repair.pending.as_ref().and_then(|all| all.last()).cloned() else {
                 break;
             };
-            // What the next poll needs is left to it.
+            // Leaves enough of the rate limit for the next poll.
             let wanted = u64::from(PAGES) + 1;
             if !self.api.tokens.wait(wanted, self.keeper.now()).is_zero() {
                 break;
@@ -191,7 +191,8 @@ impl GitHubEvents {
         Ok(())
     }
 
-    /// The repositories of the scope to which something was pushed since then, the one pushed to last first.
+    /// Returns the repositories of the scope that were pushed to since the repair's start time, most recently pushed
+    /// first.
     async fn pushed_since(&self, repair: &mut Repair) -> Result<Vec<Pending>, PollError> {
         let scope = &self.options.scope;
         let query: &[(&str, &str)] = match scope {
@@ -242,7 +243,8 @@ impl GitHubEvents {
         Ok(found)
     }
 
-    /// Reads what was pushed to a repository since then; `false` when that is too much.
+    /// Reads the pushes to a repository since `since`. Returns `false` if there are more than [`ACTIVITY_PAGES`]
+    /// pages.
     async fn activity(
         &self,
         of: &Pending,

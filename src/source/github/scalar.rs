@@ -1,20 +1,23 @@
-//! Fields of events that are texts or numbers, whatever stands in their place.
+//! Deserialization of fields that should be texts or numbers, whatever is in their place.
 //!
-//! Who serves a feed may put a list of millions of elements where a text belongs. It is passed over without being
-//! kept: a value that is made of it takes fifty times its length.
+//! A hostile feed may have a list of millions of elements in place of a text. Such values are skipped without being
+//! kept: a `Value` built from one takes fifty times its length.
 
 use std::fmt;
 
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 
-/// Longest text that is kept, in bytes: names of branches have up to 255.
+/// Maximum length of a text, in bytes. Names of branches have up to 255.
 const MAX_TEXT: usize = 8 << 10;
 
-/// Longest event or repository id that is taken, in bytes; GitHub's have 11 digits.
+/// Maximum length of an event or repository id, in bytes. GitHub's have 11 digits.
 const MAX_ID: usize = 64;
 
-/// Reads an id, be it a number or a text; anything else is none.
+/// Reads an id, which may be a number or a text. Returns `None` for anything else.
+///
+/// # Errors
+/// Fails if the id is longer than [`MAX_ID`].
 pub(super) fn id<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     let id = match from.deserialize_any(Scalars)? {
         Scalar::Text(text) => text,
@@ -27,7 +30,7 @@ pub(super) fn id<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D
     Ok(Some(id).filter(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic())))
 }
 
-/// Reads a text; anything else is none, and so is one that is longer than any that means something here.
+/// Reads a text. Returns `None` for anything else, and for a text longer than [`MAX_TEXT`].
 pub(super) fn text_or_nothing<'de, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<String>, D::Error> {

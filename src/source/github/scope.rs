@@ -1,27 +1,27 @@
-//! Which part of GitHub a source reads.
+//! Scope of a GitHub source.
 
 use crate::store::Priority;
 
-/// Which events are read.
+/// Scope of the events that are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
-    /// All public ones.
+    /// All public events.
     Public,
-    /// Those of one organisation's public repositories.
+    /// Events of an organization's public repositories.
     Organization(String),
-    /// Those done by one user; of an archive also those of the user's repositories.
+    /// Events caused by a user; in an archive, also events of the user's repositories.
     User(String),
-    /// Those of one repository.
+    /// Events of a repository.
     Repository {
-        /// Its owner.
+        /// Owner of the repository.
         owner: String,
-        /// Its own name.
+        /// Name of the repository, without its owner.
         name: String,
     },
 }
 
 impl Scope {
-    /// The path of whom it names, below the API's base; nothing for all.
+    /// Returns the path of the scope below the API's base, which is empty for [`Scope::Public`].
     pub(super) fn path(&self) -> Vec<&str> {
         match self {
             Self::Public => vec![],
@@ -31,7 +31,7 @@ impl Scope {
         }
     }
 
-    /// Where an app's installation for it is asked for; nothing for all that is public.
+    /// Returns the path to look up an app's installation for this scope, or `None` for [`Scope::Public`].
     pub fn installation(&self) -> Option<super::InstallationId> {
         let path = self.path().into_iter().map(str::to_owned);
         (*self != Self::Public).then(|| super::InstallationId::Of(path.collect()))

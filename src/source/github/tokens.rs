@@ -1,4 +1,4 @@
-//! The access tokens of a source, each with an account of its own at GitHub's rate limit.
+//! Access tokens of a source, each with its own account at GitHub's rate limit.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,16 +10,16 @@ use super::answer::Quota;
 use super::app::Installation;
 use crate::source::PollError;
 
-/// How long a token is left alone after it was refused.
+/// Time for which a token is not used after it was refused.
 const SET_ASIDE: Duration = Duration::from_hours(1);
 
-/// The pause of a token that was told to slow down and not for how long; it doubles with each further time.
+/// Backoff of a token that was throttled without a `Retry-After`; doubles with each further time.
 const PAUSE: Duration = Duration::from_mins(1);
 
-/// The longest such pause.
+/// Maximum such backoff.
 const MAX_PAUSE: Duration = Duration::from_mins(15);
 
-/// What a source shows to GitHub.
+/// Credential that a source presents to GitHub.
 #[derive(Debug, Clone)]
 pub enum Credential {
     /// An access token.
@@ -28,7 +28,7 @@ pub enum Credential {
     App(Arc<Installation>),
 }
 
-/// All that a source has. Without any, requests are made without a token, which is an account too.
+/// All credentials of a source. If there are none, requests are sent without a token, which has a rate limit too.
 #[derive(Debug)]
 pub(super) struct Tokens(Vec<Entry>);
 
@@ -42,10 +42,10 @@ struct Entry {
 struct Account {
     quota: Quota,
     paused_until: Option<Timestamp>,
-    /// How long that was from when it was told: no longer from now on, should the clock have been set back.
+    /// Duration of the pause. Caps the remaining time, in case the clock was set back.
     paused_for: Duration,
     refused_until: Option<Timestamp>,
-    /// How often in a row it was told to slow down.
+    /// Number of times in a row it was throttled.
     strikes: u32,
 }
 
@@ -53,11 +53,11 @@ impl Account {
     fn is_refused(&self, now: Timestamp) -> bool {
         let left = self.refused_until.map(|until| until.duration_since(now));
         let left = left.and_then(|left| Duration::try_from(left).ok());
-        // Much longer: the clock was set back meanwhile.
+        // If much more time is left, the clock was set back meanwhile.
         left.is_some_and(|left| !left.is_zero() && left <= SET_ASIDE * 2)
     }
 
-    /// How long until it may make that many requests.
+    /// Returns the delay until `requests` requests may be sent.
     fn wait(&self, requests: u64, now: Timestamp) -> Duration {
         let paused = self.paused_until.map(|until| until.duration_since(now));
         let paused = paused.and_then(|wait| Duration::try_from(wait).ok());
@@ -88,10 +88,10 @@ impl Tokens {
         self.0.get(index)?.credential.as_ref()
     }
 
-    /// The token to use: the one with the most requests left among those that may be used now.
+    /// Returns the index of the token to use: of those that may be used now, the one with the most requests left.
     ///
     /// # Errors
-    /// [`PollError::RateLimited`] when none may.
+    /// Returns [`PollError::RateLimited`] if none may be used now.
     pub(super) fn pick(&self, now: Timestamp) -> Result<usize, PollError> {
         let accounts = self.accounts();
         let in_use: Vec<_> = accounts
@@ -100,7 +100,7 @@ impl Tokens {
             .filter(|(_, account)| !account.is_refused(now))
             .collect();
         if in_use.is_empty() {
-            // All were refused. Perhaps GitHub has changed its mind about the first of them.
+            // All were refused. The one that was refused first is the most likely to be accepted again.
             let first = accounts
                 .iter()
                 .enumerate()
@@ -111,7 +111,7 @@ impl Tokens {
             .iter()
             .filter(|(_, account)| account.wait(1, now).is_zero());
         let left = |account: &Account| account.quota.remaining.unwrap_or(u64::MAX);
-        // Of equals the first: one that stays the same has the ETags.
+        // Of equals, the first: a token that stays the same has the `ETag`s.
         let most = ready.min_by_key(|(_, account)| u64::MAX - left(account));
         match most {
             Some((index, _)) => Ok(*index),
@@ -122,7 +122,7 @@ impl Tokens {
         }
     }
 
-    /// How long until one of them may make that many requests.
+    /// Returns the delay until `requests` requests may be sent with one of the tokens.
     pub(super) fn wait(&self, requests: u64, now: Timestamp) -> Duration {
         let accounts = self.accounts();
         let in_use = accounts.iter().filter(|account| !account.is_refused(now));
@@ -130,7 +130,7 @@ impl Tokens {
         waits.min().unwrap_or_default()
     }
 
-    /// An answer came.
+    /// Records a successful response.
     pub(super) fn answered(&self, index: usize, quota: Quota) {
         self.change(index, |account| {
             *account = Account {
@@ -140,7 +140,7 @@ impl Tokens {
         });
     }
 
-    /// It was told to slow down.
+    /// Records that a token was throttled.
     pub(super) fn limited(&self, index: usize, told: Option<Duration>, now: Timestamp) {
         self.change(index, |account| {
             let doubled = PAUSE.saturating_mul(1 << account.strikes.min(8));
@@ -151,20 +151,21 @@ impl Tokens {
         });
     }
 
-    /// It was refused (HTTP 401).
+    /// Records that a token was refused (HTTP 401).
     pub(super) fn refused(&self, index: usize, now: Timestamp) {
         self.change(index, |account| {
             account.refused_until = now.checked_add(SET_ASIDE).ok();
         });
     }
 
-    /// Whether there is another one to try now.
+    /// Returns whether any token may be used now.
     pub(super) fn has_other(&self, now: Timestamp) -> bool {
         let usable = |account: &Account| !account.is_refused(now) && account.wait(1, now).is_zero();
         self.accounts().iter().any(usable)
     }
 
-    /// Says which of them are set aside, by their place in the configuration.
+    /// Returns a description of the tokens that are set aside, by their position in the configuration, or `None` if
+    /// there are none.
     pub(super) fn complaint(&self, now: Timestamp) -> Option<String> {
         let accounts = self.accounts();
         let refused = accounts.iter().enumerate();
@@ -180,7 +181,7 @@ impl Tokens {
         ))
     }
 
-    /// The rate limits of all of them as one.
+    /// Returns the combined rate limit of all tokens.
     pub(super) fn quota(&self) -> Quota {
         let accounts = self.accounts();
         let sum = |of: fn(&Quota) -> Option<u64>| {
@@ -253,7 +254,7 @@ mod tests {
                 .unwrap()
                 .starts_with("access token 1 of 3")
         );
-        // One pauses for a minute, one has used up its period.
+        // One is paused for a minute, one has used up its period.
         let Err(PollError::RateLimited { retry_after, .. }) = tokens.pick(now) else {
             panic!("none is left");
         };

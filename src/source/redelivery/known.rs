@@ -1,4 +1,4 @@
-//! Deliveries that are kept in mind from one sweep to the next.
+//! Failed deliveries that are tracked from one sweep to the next.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,49 +6,49 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// How far back GitHub lists deliveries and sends them again.
+/// Time for which GitHub lists a delivery and redelivers it.
 pub(super) const LISTED: Duration = Duration::from_hours(72);
 
-/// The most failed deliveries of one hook that are kept in mind.
+/// Maximum number of failed deliveries that are tracked per webhook.
 const MAX_PENDING: usize = 2_000;
 
-/// How often one delivery is asked for.
+/// Maximum number of redelivery requests per delivery.
 const MAX_TRIES: u32 = 8;
 
-/// What is known of the hooks; kept in the database as JSON.
+/// State of all webhooks by name; stored in the database as JSON.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Cursor {
     #[serde(default)]
     pub(super) hooks: BTreeMap<String, Known>,
 }
 
-/// What is known of one hook.
+/// State of one webhook.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Known {
-    /// The highest `id` that was read.
+    /// Highest `id` that was read.
     #[serde(default)]
     pub(super) newest: u64,
-    /// Deliveries by their `guid` of which no attempt has succeeded.
+    /// Deliveries without a successful attempt, by `guid`.
     #[serde(default)]
     pub(super) pending: BTreeMap<String, Pending>,
 }
 
-/// A delivery that failed.
+/// A delivery without a successful attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Pending {
-    /// The `id` of its last attempt.
+    /// Entry `id` of the last attempt.
     pub(super) id: u64,
-    /// When it was first delivered, as far as known.
+    /// Time of the first known attempt.
     pub(super) at: Timestamp,
-    /// How often it was asked for.
+    /// Number of redelivery requests so far.
     #[serde(default)]
     pub(super) tries: u32,
-    /// When to ask for it again.
+    /// Time of the next redelivery request; `None` if it is due immediately.
     #[serde(default)]
     pub(super) next: Option<Timestamp>,
 }
 
-/// One entry of a list.
+/// An entry in the list of deliveries: one attempt.
 #[derive(Debug, Deserialize)]
 pub(super) struct Listed {
     pub(super) id: u64,
@@ -66,14 +66,14 @@ impl Listed {
         (200..300).contains(&code) || self.status.as_deref() == Some("OK")
     }
 
-    /// Whether its guid is one that can be kept.
+    /// Returns whether the `guid` is safe to store: 1 to 64 hexadecimal digits and hyphens.
     pub(super) fn is_plain(&self) -> bool {
         let plain = |b: u8| b.is_ascii_hexdigit() || b == b'-';
         !self.guid.is_empty() && self.guid.len() <= 64 && self.guid.bytes().all(plain)
     }
 }
 
-/// Notes what became of deliveries, by attempts that were not read before.
+/// Records the outcome of attempts that were not read before.
 pub(super) fn learn(known: &mut Known, seen: &[Listed]) {
     known.newest = seen.iter().map(|one| one.id).fold(known.newest, u64::max);
     for one in seen.iter().filter(|one| !one.succeeded()) {
@@ -92,8 +92,8 @@ pub(super) fn learn(known: &mut Known, seen: &[Listed]) {
     }
 }
 
-/// Gives up what is too old, was asked for often enough, or is too much to keep in mind. Returns how many deliveries
-/// that were.
+/// Drops the deliveries that are too old, were requested often enough, or exceed [`MAX_PENDING`]. Returns how many
+/// were dropped.
 pub(super) fn forget_old(known: &mut Known, now: Timestamp) -> u64 {
     let before = known.pending.len();
     let horizon = now.checked_sub(LISTED).unwrap_or(Timestamp::MIN);

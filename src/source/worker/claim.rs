@@ -1,4 +1,4 @@
-//! Which items a worker takes next.
+//! Selection of the items that a worker claims next.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,47 +13,50 @@ use super::{Run, Worker, WorkerParts};
 use crate::fetch::{FetchLane, Ledger, Payer, Waiting};
 use crate::store::{Claimable, Lane, NewWorkItem, Priority, Queue, StoreError, WorkItem};
 
-/// The most hosts that are found at a time.
+/// Maximum number of queues that one query returns.
 const QUEUES_MAX: u32 = 256;
 
-/// The most hosts of one priority whose items are looked at in one round, and of how many there may be some.
+/// Maximum number of hosts per priority whose queues are read in one round, and number of non-empty queues after which
+/// the round stops reading more.
 const LOOKED_AT_MAX: usize = 64;
 const FRONTS_MAX: usize = 8;
 
-/// The most items of one host that are looked at in one round, of repositories that have not all their places yet.
+/// Maximum number of items per host that are read in one round, from repositories that have not used up their places.
 const FRONT_MAX: u32 = 64;
 
-/// The places of a host of which several repositories fail and none answers.
+/// Maximum number of places of a host of which several repositories fail and none responds.
 const SILENT_PLACES: usize = 2;
 
-/// The hosts that had places of the other lanes last, oldest first.
+/// Maximum number of entries in the history of hosts that had places in the scarce lanes.
 const SERVED_MAX: usize = 48;
 
-/// The lanes beside the ordinary one, and their places.
+/// The lanes other than the ordinary one, and their numbers of places.
 const OTHER_LANES: [(Lane, usize); 3] = [(Lane::Medium, 2), (Lane::Large, 1), (Lane::Alone, 4)];
 
-/// How often one that had to leave has a place before those that did not. It may leave it after a first turn again.
+/// Interval at which an item that had to leave takes precedence over those that did not. It may have to leave again
+/// after one turn.
 const DUE_EVERY: Duration = Duration::from_secs(30);
 
-/// How often it is looked for items of the other lanes, while nothing says that there are any.
+/// Interval between two looks for items in the other lanes, while nothing suggests that there are any.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Where the last round ended, so that the next one begins elsewhere.
+/// State of the last round, so that the next one starts elsewhere.
 #[derive(Debug, Default)]
 pub(super) struct Round {
     number: usize,
-    /// The host of each lane that was found last, when there were more.
+    /// Last host that was returned for each lane, if there were more.
     after: HashMap<Lane, String>,
-    /// The hosts that had a place of another lane, the last one at the end. All strangers are one.
+    /// Hosts that had a place in one of the other lanes, most recent last. All hosts that are not configured count as
+    /// one.
     served: VecDeque<(Lane, String)>,
-    /// When it was last looked for items of the other lanes, unless there may be some.
+    /// Time of the last look for items in the other lanes; `None` if there may be some.
     looked: Option<Instant>,
-    /// When one last had a place of another lane because it was due, though it had to leave before.
+    /// Time when an item that had to leave last took precedence because it was due.
     due: Option<Instant>,
 }
 
 impl Round {
-    /// An item went to another lane.
+    /// Requests a look at the other lanes, after an item moved to one.
     pub(super) fn look_again(&mut self) {
         self.looked = None;
     }
@@ -66,7 +69,8 @@ impl Round {
         }
     }
 
-    /// Returns how lately a host had a place of a lane. None, before all others: not lately.
+    /// Returns how recently a host had a place in a lane, as an index that grows with recency. `None`, which sorts
+    /// before all others, means not recently.
     fn served(&self, lane: Lane, host: &str) -> Option<usize> {
         self.served
             .iter()
@@ -79,13 +83,13 @@ fn is_of(served: &(Lane, String), lane: Lane, host: &str) -> bool {
 }
 
 impl Run<'_> {
-    /// Claims items, some of them ahead of a place; says whether there is no room for more.
+    /// Claims items, some of them ahead of a free place. Returns whether there is no room for more.
     pub(super) async fn claim(&mut self) -> Result<bool, StoreError> {
         self.start_ready();
         let worker = self.worker;
         let held = self.under_way.values().chain(&self.ready);
         let mut shares = worker.take_all(Shares::ahead(worker.options.concurrent), held);
-        // Claiming costs a transaction, so it is not done for few places among many, unless for what is urgent.
+        // Claiming costs a transaction, so a few free places among many are not worth one, unless for urgent items.
         let few = shares.free_for_all() < worker.options.concurrent / 2;
         let least = if few && !self.tasks.is_empty() {
             Priority::Webhook
@@ -117,7 +121,7 @@ impl Run<'_> {
         Ok(shares.free() == 0)
     }
 
-    /// Starts the claimed items for which there are places now. Those that have places learn who waits.
+    /// Starts the claimed items for which there are free places, and informs the holders of places about the rest.
     pub(super) fn start_ready(&mut self) {
         let worker = self.worker;
         let shares = Shares::new(worker.options.concurrent);
@@ -159,7 +163,7 @@ impl Worker {
         self.origins.contains_key(host)
     }
 
-    /// The shares with the places that these items have.
+    /// Returns `shares` with the places of these items taken.
     fn take_all<'i>(
         &self,
         mut shares: Shares,
@@ -171,8 +175,8 @@ impl Worker {
         shares
     }
 
-    /// Chooses items for the free places, none less urgent than `least`: the most urgent ones; among equals
-    /// of the host that has the fewest places.
+    /// Chooses items for the free places, with a priority of at least `least`: the most urgent first, and among equals
+    /// those of the host that holds the fewest places.
     async fn choose(
         &self,
         shares: &mut Shares,
@@ -190,8 +194,8 @@ impl Worker {
         Ok(chosen)
     }
 
-    /// What there is to take in a lane of hosts that are not left alone, most urgent first; each time another
-    /// host is the first one.
+    /// Returns the queues of a lane, without those of paused hosts, most urgent first. Starts at another host each
+    /// time.
     async fn queues(
         &self,
         lane: Lane,
@@ -203,7 +207,7 @@ impl Worker {
         let mut found = store.queues(lane, least, after, QUEUES_MAX).await?;
         let more = u32::try_from(found.len()).unwrap_or(u32::MAX) >= QUEUES_MAX;
         if more || !after.is_empty() {
-            // So many hosts are strangers' for the most part. They must not hide those that are configured.
+            // Most of so many hosts are not configured. They must not hide those that are.
             found.retain(|queue| !self.knows(&queue.host));
             let furthest = found.iter().map(|queue| &queue.host).max();
             *after = furthest.filter(|_| more).cloned().unwrap_or_default();
@@ -225,7 +229,7 @@ impl Worker {
         Ok(found)
     }
 
-    /// Chooses items of queues of one priority.
+    /// Chooses items from queues of the same priority.
     async fn choose_among(
         &self,
         queues: &[Queue],
@@ -271,8 +275,8 @@ impl Worker {
 
     fn has_place(&self, shares: &Shares, host: &str, priority: Priority) -> bool {
         let pauses = &self.shared.pauses;
-        // Of a host that cannot be reached one item is enough to see whether it can again; of one of which nothing
-        // answers few are.
+        // One item is enough to probe an unreachable host, and few are enough for one that accepts connections but
+        // never responds.
         let most = if pauses.is_in_trouble(host) {
             1
         } else if pauses.is_silent(host) {
@@ -283,8 +287,8 @@ impl Worker {
         shares.of_host(host) < most && shares.has_place(host, self.knows(host), priority)
     }
 
-    /// Chooses items for the free places of a lane that has but few, and tells those that have the others whether
-    /// somebody waits.
+    /// Chooses items for the free places of a scarce lane, and informs the holders of the other places whether anyone
+    /// is waiting.
     async fn choose_in(
         &self,
         mut lane: Scarce<'_>,
@@ -320,7 +324,7 @@ impl Worker {
         Ok(chosen)
     }
 
-    /// The accounts of a lane that has but few places.
+    /// Returns the ledger of a scarce lane.
     fn ledger(&self, lane: Lane) -> &Ledger {
         let fetcher = &self.shared.parts.fetcher;
         fetcher.ledger(match lane {
@@ -329,7 +333,7 @@ impl Worker {
         })
     }
 
-    /// Returns what may be taken next in a lane, of some hosts the first items.
+    /// Returns the candidates for a lane: the first items of some of its hosts.
     async fn candidates(
         &self,
         lane: &Scarce<'_>,
@@ -378,8 +382,8 @@ impl Worker {
         Ok(candidates)
     }
 
-    /// The first items of a queue, but for repositories that are left alone, and for those that are `full`. What
-    /// failed a short while ago lets others go first.
+    /// Returns the first items of a queue, except those of paused repositories and of repositories in `full`.
+    /// Repositories that failed recently come last.
     async fn front(
         &self,
         queue: &Queue,
@@ -395,8 +399,8 @@ impl Worker {
         Ok(front)
     }
 
-    /// Tells those that have ordinary places who waits for them: items that others keep from one, and not the
-    /// share of their own repository.
+    /// Informs the holders of ordinary places who is waiting for them: items that are held up by others, rather than
+    /// by the share of their own repository.
     fn tell_who_waits(&self, shares: &Shares, ready: &VecDeque<WorkItem>) {
         let (mut known, mut strangers) = (Waiting::Nobody, Waiting::Nobody);
         for item in ready {
@@ -425,7 +429,7 @@ impl Worker {
         self.shared.demands.of(Lane::Ordinary, false).set(strangers);
     }
 
-    /// The name under which a host has its turn: strangers have one together.
+    /// Returns the name under which a host takes turns. All hosts that are not configured share one.
     fn served_as<'h>(&self, host: &'h str) -> &'h str {
         if self.knows(host) { host } else { "" }
     }

@@ -1,4 +1,4 @@
-//! Blobs that hold no candidate need not be scanned again: forks and mirrors push the same ones.
+//! Cache of blobs without candidates, which need not be scanned again: forks and mirrors push the same ones.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,16 +8,16 @@ use tokio::sync::Notify;
 
 use crate::fetch::ObjectId;
 
-/// How many blobs a generation remembers. Two of them take about 8 MiB.
+/// Number of blobs per generation. Two generations take about 8 MiB.
 pub(super) const GENERATION: usize = 100_000;
 
-/// The ids of blobs without a candidate, those seen last. They hold for one engine, that is for one set of
-/// formats; an engine with other formats starts with an empty list. A blob with a candidate is never
-/// listed: it is to be reported from every place where it stands.
+/// Ids of the blobs without candidates that were seen most recently. The ids are valid for one engine, that is, for
+/// one set of key formats; an engine with other formats starts with an empty list. A blob with a candidate is never
+/// listed: it must be reported from every place where it appears.
 #[derive(Debug, Default)]
 pub(super) struct CleanBlobs {
     generations: Mutex<Generations>,
-    /// Those that are not in the database yet.
+    /// Blobs that have not been written to the database yet.
     unwritten: Mutex<VecDeque<ObjectId>>,
     more: Notify,
     left_out: AtomicU64,
@@ -29,11 +29,11 @@ struct Generations {
     old: HashSet<ObjectId>,
 }
 
-/// How many clean blobs of one work item are remembered. More are scanned again when they come again: a push
-/// of very many tiny files must neither displace everything else that is remembered, nor fill the database.
+/// Maximum number of clean blobs that are remembered per work item. The others are scanned again when they reappear: a
+/// push of a great many tiny files must neither evict everything else nor fill the database.
 const OF_ONE_ITEM: usize = 10_000;
 
-/// How many may wait to be written into the database.
+/// Maximum number of blobs that wait to be written to the database.
 const UNWRITTEN_MAX: usize = 50_000;
 
 impl CleanBlobs {
@@ -42,9 +42,9 @@ impl CleanBlobs {
         generations.young.contains(id) || generations.old.contains(id)
     }
 
-    /// Adds a blob; says whether it is new here.
+    /// Adds a blob. Returns whether it was not in the current generation yet.
     pub(super) fn add(&self, id: ObjectId) -> bool {
-        // Objects that were made to collide have no id of their own.
+        // Objects crafted to collide have no id of their own.
         if id.is_null() {
             return false;
         }
@@ -55,7 +55,7 @@ impl CleanBlobs {
         generations.young.insert(id)
     }
 
-    /// Adds a blob of a work item, of which these are remembered already.
+    /// Adds a blob of a work item; `item` lists the blobs of the item that are remembered already.
     pub(super) fn add_of(&self, item: &mut Vec<ObjectId>, id: ObjectId) {
         if item.len() >= OF_ONE_ITEM {
             self.leave_out(1);
@@ -64,7 +64,7 @@ impl CleanBlobs {
         }
     }
 
-    /// Has blobs written into the database when there is time for it, and not at all if too many wait.
+    /// Schedules blobs to be written to the database in the background. Blobs for which there is no room are left out.
     pub(super) fn write_later(&self, ids: &[ObjectId]) {
         let mut unwritten = self.unwritten();
         let room = UNWRITTEN_MAX.saturating_sub(unwritten.len()).min(ids.len());
@@ -77,12 +77,12 @@ impl CleanBlobs {
         self.more.notify_one();
     }
 
-    /// Waits until blobs are to be written.
+    /// Waits until there are blobs to be written.
     pub(super) async fn more(&self) {
         self.more.notified().await;
     }
 
-    /// Takes some of the blobs that are to be written.
+    /// Takes up to `most` blobs that are to be written.
     pub(super) fn take_unwritten(&self, most: usize) -> Vec<ObjectId> {
         let mut unwritten = self.unwritten();
         let count = unwritten.len().min(most);
@@ -94,7 +94,7 @@ impl CleanBlobs {
         self.left_out.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// How many blobs were not remembered since this was asked last.
+    /// Returns the number of blobs that were left out since the last call.
     pub(super) fn take_left_out(&self) -> u64 {
         self.left_out.swap(0, Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! What ended is committed: findings, ends of items, and what follows from them, together.
+//! Commits finished tries: their findings, their outcomes, and the work that follows from them, in one transaction.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -10,10 +10,10 @@ use crate::fetch::ObjectId;
 use crate::respond::{Answer, CleanSightings, Report, Sighting, announce};
 use crate::store::{Descendant, Reason, Retry, StoreError, Tx, WorkDone, WorkKind, retried};
 
-/// What the items of one transaction add to what is known.
+/// Work and results that the items of one transaction add to the database.
 #[derive(Default)]
 struct Gains<'g> {
-    /// By source.
+    /// Totals by source.
     work: BTreeMap<&'g str, WorkDone>,
     clean_blobs: Vec<ObjectId>,
     more: Vec<Descendant>,
@@ -47,7 +47,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Responds to what was found and finishes the items that are done.
+    /// Responds to the findings and completes the items that are done.
     async fn commit_ends<'g>(
         &self,
         group: &'g [Tried],
@@ -66,7 +66,7 @@ impl Worker {
         ours: &[CleanSightings],
     ) -> Result<Vec<(&'g str, Vec<Answer>)>, StoreError> {
         let mut tries: Vec<_> = group.iter().zip(ours).collect();
-        // Items are locked in this order by whoever takes several.
+        // Every transaction that locks several items locks them in this order.
         tries.sort_by_key(|(tried, _)| tried.item.id);
         let mut tx = self.shared.parts.store.begin().await?;
         let mut gains = Gains::default();
@@ -76,7 +76,7 @@ impl Worker {
                 if tx.finish(tried.item.id, &self.id, done.fetched).await? {
                     gains.add(tried, done);
                 } else {
-                    // What was seen was seen: the other one may find the repository gone.
+                    // The sightings still count: the new owner of the lease may find the repository gone.
                     let item = tried.item.id;
                     tracing::warn!(%item, "the lease ended before the item did; somebody else has it");
                 }
@@ -89,13 +89,13 @@ impl Worker {
         self.keep(&mut tx, gains).await?;
         let found = self.respond(&mut tx, &seen).await?;
         tx.commit().await?;
-        // Written apart, when nobody waits: losing them costs no more than scanning them again.
+        // Written separately in the background: losing them costs no more than scanning them again.
         self.shared.clean.write_later(&clean_blobs);
         let sources = seen.iter().map(|(source, _)| *source);
         Ok(sources.zip(found).collect())
     }
 
-    /// Responds to what all items together gave away: keys are locked once per transaction, in one order.
+    /// Responds to the findings of all items together: keys are locked once per transaction, in a fixed order.
     async fn respond(
         &self,
         tx: &mut Tx,
@@ -128,7 +128,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The sightings of each try that are of keys of ours. Most candidates are nobody's; they are sorted out
+    /// Returns the sightings of known keys, by try. Most candidates are not known keys; they are filtered out
     /// without the write lock.
     async fn only_ours(&self, group: &[Tried]) -> Result<Vec<CleanSightings>, StoreError> {
         let sightings = group.iter().flat_map(|tried| &tried.sightings);
@@ -143,13 +143,13 @@ impl Worker {
         Ok(group.iter().map(ours).collect())
     }
 
-    /// Puts an item that did not end well back into the queue.
+    /// Returns an item that was not completed to the queue.
     async fn give_back(&self, tried: &Tried) -> Result<(), StoreError> {
         let store = &self.shared.parts.store;
         let (id, repository) = (tried.item.id, &tried.item.range.repository);
         match &tried.end {
             End::Done(_) => {}
-            // Of its host, which is tried again and again, the log was told once.
+            // The pause of its host is logged once; the host is probed over and over.
             End::Later { wait, why } if *wait <= PROBE_MAX => {
                 tracing::debug!(item = %id, repository, why, "a work item is put off");
                 store.postpone(id, &self.id, *wait, why).await?;

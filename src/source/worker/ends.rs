@@ -1,4 +1,4 @@
-//! How a try of a work item ends, and what becomes of the item.
+//! Outcomes of a try, and their consequences for the work item.
 
 use std::time::Duration;
 
@@ -8,43 +8,43 @@ use crate::fetch::{FetchError, ObjectId, Place};
 use crate::respond::Sighting;
 use crate::store::{Descendant, Fetched, HOST_LEFT_ALONE, Lane, WorkItem};
 
-/// The wait when visits that are heavy keep others waiting.
+/// Delay of an item while heavy visits occupy the lane.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// The wait when a server asks to slow down and does not say for how long.
+/// Backoff when a server throttles without a `Retry-After`.
 const SLOW_DOWN: Duration = Duration::from_mins(1);
 
-/// The longest time that an item waits for a host in trouble without its tries being counted.
+/// Age up to which failures of an item's host or repository do not count as tries of the item.
 const HOST_PATIENCE: Duration = Duration::from_hours(24);
 
-/// The outcome of one try of a work item.
+/// Result of one try of a work item.
 pub(super) struct Tried {
     pub(super) item: WorkItem,
-    /// What was found and is not reported yet, whatever the end.
+    /// Findings that are not reported yet, whatever the outcome.
     pub(super) sightings: Vec<Sighting>,
-    /// Blobs that hold nothing.
+    /// Blobs without candidates.
     pub(super) clean_blobs: Vec<ObjectId>,
     pub(super) end: End,
 }
 
-/// The future of the item.
+/// Outcome of a try.
 pub(super) enum End {
-    /// It is done.
+    /// The item is complete.
     Done(Done),
-    /// It is taken again later; the try does not count.
+    /// The item is postponed; the try does not count.
     Later { wait: Duration, why: String },
-    /// It is taken again when it has its turn in another lane; the try does not count.
+    /// The item moves to another lane; the try does not count.
     Moved { lane: Lane, why: String },
-    /// It is tried again, unless that was the last try.
+    /// The try failed. The item is retried, unless that was its last try.
     Failed(String),
 }
 
-/// The work that was done about an item.
+/// Result of a completed item.
 #[derive(Default)]
 pub(super) struct Done {
     pub(super) fetched: Fetched,
     pub(super) known_blobs: u64,
-    /// What is to be fetched instead, or besides.
+    /// Work items to be fetched instead of the item, or in addition to it.
     pub(super) more: Vec<Descendant>,
 }
 
@@ -58,7 +58,7 @@ impl Tried {
         }
     }
 
-    /// Makes it a failure, whatever it was.
+    /// Turns the outcome into a failure and drops the sightings.
     pub(super) fn fail(&mut self, why: String) {
         self.sightings.clear();
         self.end = End::Failed(why);
@@ -74,12 +74,12 @@ impl Tried {
 }
 
 impl Shared {
-    /// Returns what becomes of an item that could not be fetched.
+    /// Returns the outcome for an item that could not be fetched.
     pub(super) fn end_of(&self, item: WorkItem, has_token: bool, error: &FetchError) -> Tried {
         let why = self.words(error);
         let end = match error {
             FetchError::Gone { .. } | FetchError::CommitGone => gone(&item, &why),
-            // What is public needs no credentials, so it is not public any more.
+            // Public contents need no credentials, so the repository is no longer public.
             FetchError::Unauthorized { status: 401 } if !has_token => gone(&item, &why),
             FetchError::RateLimited { retry_after, .. } => {
                 let wait = retry_after.unwrap_or(SLOW_DOWN);
@@ -109,8 +109,8 @@ impl Shared {
         Tried::ended(item, end)
     }
 
-    /// Returns what becomes of an item that is larger, or slower, than its lane allows: it gives its place back and goes on
-    /// in the next one. From the last one it keeps away for a while, so that others have their turn.
+    /// Returns the outcome for an item that is larger or slower than its lane allows: it gives up its place and moves
+    /// to the next lane. In the last lane it is postponed, so that others have a turn.
     pub(super) fn moved(&self, item: &WorkItem, error: &FetchError) -> End {
         let why = self.words(error);
         let is_slow = matches!(error, FetchError::Outpaced { .. });
@@ -128,7 +128,7 @@ impl Shared {
             },
             Lane::Large | Lane::Alone if !is_slow => {
                 if item.lane == Lane::Alone {
-                    // It is fetched as a large one then.
+                    // Fetched in the large lane from now on.
                     self.slow.note_outpaced(item.id);
                 }
                 End::Later { wait: BUSY, why }
@@ -142,8 +142,8 @@ impl Shared {
         }
     }
 
-    /// Returns what becomes of an item of which nothing good came. When that is its repository's trouble, or its whole
-    /// host's, it is no try of the item's: an hour without a network must not put everything aside.
+    /// Returns the outcome for an item that got no usable response. If the fault lies with its repository or its whole
+    /// host, it does not count as a try of the item: an hour without a network must not dead-letter everything.
     pub(super) fn without_answer(&self, item: WorkItem, why: String, failure: Failure) -> Tried {
         let wait = self.pauses.failed(item.id, &item.range, failure, &why);
         let is_hosts = failure == Failure::Unreachable && self.pauses.blames(&item.range.host);
@@ -159,14 +159,14 @@ impl Shared {
         Tried::ended(item, end)
     }
 
-    /// Returns whether an item is not so old yet that each try counts.
+    /// Returns whether an item is still young enough that failures of its host or repository do not count as tries.
     fn is_patient(&self, item: &WorkItem) -> bool {
         let age = self.parts.clock.now().duration_since(item.created_at);
         Duration::try_from(age).is_ok_and(|age| age < HOST_PATIENCE)
     }
 }
 
-/// The end of an item of which there is nothing any more.
+/// Returns the outcome for an item of which nothing is left to read.
 pub(super) fn gone(item: &WorkItem, why: &str) -> End {
     tracing::info!(item = %item.id, repository = item.range.repository, why, "nothing left to read");
     End::Done(Done {

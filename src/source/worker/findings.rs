@@ -1,4 +1,4 @@
-//! Candidates of one work item, as sightings.
+//! Collection of the candidates of one work item, and their conversion to sightings.
 
 use jiff::Timestamp;
 use tokio::runtime::Handle;
@@ -11,21 +11,22 @@ use crate::respond::{Candidates, Line, PlaceIndex, Responder, Sighting};
 use crate::scan::{Candidate, Engine, Scanner};
 use crate::store::{Reason, StoreError};
 
-/// Candidates that are held before they are looked up.
+/// Number of candidates at which they are looked up.
 const MAX_HELD: usize = 4096;
 
-/// Sightings of keys of ours that are held before they are reported, in the middle of an item if need be.
-/// Reporting them twice does no harm.
+/// Number of sightings of known keys at which they are reported, even in the middle of an item. Reporting a key twice
+/// is harmless.
 const MAX_SIGHTINGS: usize = 128;
 
-/// The most candidates of one item that are looked up. What is more is counted: nobody has so many keys, and
-/// each look-up is work for the database.
+/// Maximum number of candidates that are looked up per item. The excess is counted: nobody has so many keys, and each
+/// lookup costs the database.
 const MAX_LOOKUPS: usize = 200_000;
 
-/// Size of a text, in bytes, from which on it can take so long to scan that it is asked meanwhile whether others wait.
+/// Size of a text, in bytes, above which scanning it may take so long that the demand for the place is checked
+/// meanwhile.
 const LONG: usize = 256 << 10;
 
-/// Who is told of what is found, from a thread that blocks.
+/// Context for reporting findings from a blocking thread.
 #[derive(Clone, Copy)]
 pub(super) struct Reporter<'a> {
     pub(super) responder: &'a Responder,
@@ -33,23 +34,23 @@ pub(super) struct Reporter<'a> {
     pub(super) runtime: &'a Handle,
 }
 
-/// What was found in the texts of one work item.
+/// Findings in the texts of one work item.
 pub(super) struct Findings<'a> {
     scanner: Scanner<'a>,
     clean: &'a CleanBlobs,
     places: &'a Places,
     found: Found<'a>,
-    /// Blobs scanned, or known.
+    /// Number of blobs, scanned or known.
     pub(super) blobs: u64,
-    /// Of those, blobs that were scanned before and hold no candidate.
+    /// Number of those blobs that were skipped, since they were scanned before and hold no candidate.
     pub(super) known_blobs: u64,
     /// Blobs that were scanned now and hold no candidate.
     pub(super) clean_blobs: Vec<ObjectId>,
-    /// Bytes looked at.
+    /// Size of all texts, in bytes.
     pub(super) bytes: u64,
 }
 
-/// What is done about candidates.
+/// Candidates, and the results of looking them up.
 struct Found<'a> {
     reporter: Reporter<'a>,
     candidates: Candidates<TextPlace<'a>>,
@@ -59,13 +60,13 @@ struct Found<'a> {
     failed: Option<StoreError>,
 }
 
-/// What an item amounts to.
+/// Result of scanning an item.
 pub(super) struct Outcome {
-    /// Keys of ours that were not reported yet.
+    /// Sightings of known keys that are not reported yet.
     pub(super) sightings: Vec<Sighting>,
-    /// Candidates beyond [`MAX_LOOKUPS`].
+    /// Number of candidates beyond [`MAX_LOOKUPS`].
     pub(super) not_looked_up: u64,
-    /// Whether all others could be looked up, and reported where need be.
+    /// `Ok` if all other candidates were looked up, and reported if necessary.
     pub(super) reported: Result<(), StoreError>,
 }
 
@@ -96,7 +97,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Scans a text, and its path. After a failure there is nothing to be done but to end.
+    /// Scans a text and its path. Does nothing after a failure: the item can only fail.
     pub(super) fn look_at(&mut self, text: &Text<'_>) {
         if self.found.failed.is_some() {
             return;
@@ -113,7 +114,7 @@ impl<'a> Findings<'a> {
             let mut place = None;
             let (found, places) = (&mut self.found, self.places);
             self.scanner.scan_text(path, &mut |candidate| {
-                // Links to a file go to its first line.
+                // A key in a path has no line; links to the file go to its first one.
                 let line = Line {
                     linked: 1,
                     recorded: None,
@@ -129,7 +130,7 @@ impl<'a> Findings<'a> {
         let (found, places) = (&mut self.found, self.places);
         let mut add = |candidate: Candidate| {
             any = true;
-            // Lines of a commit or tree are not lines that anybody can look up.
+            // Nobody can look up a line of a commit or tree, so it is not recorded.
             let recorded = (text.kind == TextKind::Blob).then_some(candidate.line);
             let line = Line {
                 linked: candidate.line,
@@ -148,7 +149,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// What it amounts to in the end.
+    /// Looks up the remaining candidates and returns the result.
     pub(super) fn finish(&mut self) -> Outcome {
         self.found.look_up();
         Outcome {
@@ -160,7 +161,7 @@ impl<'a> Findings<'a> {
 }
 
 impl<'a> Found<'a> {
-    /// Adds a candidate of `text`. The first one of a text makes its place, which all share.
+    /// Adds a candidate of `text`. The first candidate of a text creates its place, which the others share.
     fn add(
         &mut self,
         value: KeyValue,
@@ -184,7 +185,7 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Finds out which candidates are keys of ours.
+    /// Looks up which candidates are known keys.
     fn look_up(&mut self) {
         self.looked_up += self.candidates.len();
         if let Err(error) = self.try_look_up() {

@@ -1,28 +1,28 @@
-//! What comes of an item: the parts of a range that was too large, and the references of a list.
+//! Descendants of a work item: the parts of a range that was too large, and the references of a list.
 //!
-//! A server says how much there is, and in how many commits. So that it cannot make work without end, whatever
-//! comes of an item shares what that item may still become: each half of a range gets half of it.
+//! The server decides how much there is to read, and in how many commits. To keep it from creating work without end,
+//! all descendants of an item share one budget: each half of a range gets half of it.
 
 use crate::fetch::ObjectId;
 use crate::store::{Descendant, Lineage, NewWorkItem, Priority, WorkItem};
 
-/// The most items that come of one range, directly and indirectly: seven generations of halves.
+/// Maximum number of direct and indirect descendants of one range: seven generations of halves.
 const PARTS_MAX: u32 = 254;
 
-/// The same for a range that was listed and not pushed: two generations.
+/// Like [`PARTS_MAX`], for a range that was listed rather than pushed: two generations.
 const LISTED_PARTS_MAX: u32 = 6;
 
-/// The most steps from a range to a part of it.
+/// Maximum number of generations from a range to its smallest parts.
 const GENERATIONS_MAX: u32 = 12;
 
-/// The most bytes that are received for a range and all its parts, in fetches of the largest size.
+/// Maximum number of bytes received for a range and all its parts, in multiples of the largest fetch.
 const FETCHES_MAX: u64 = 16;
 
-/// The same for a range that was listed.
+/// Like [`FETCHES_MAX`], for a range that was listed.
 const LISTED_FETCHES_MAX: u64 = 4;
 
-/// The two parts of a range that was too large to be read whole, to be read when nothing else waits. None when
-/// it has no middle, or when enough came of its origin: it stays truncated then.
+/// Returns the two halves of a range that was too large to be read whole, to be read when nothing else waits. Returns
+/// none if the range has no middle or its origin has used up its budget; the range stays truncated then.
 pub(super) fn halves(
     item: &WorkItem,
     middle: Option<ObjectId>,
@@ -66,7 +66,7 @@ pub(super) fn halves(
     vec![half(&range.before, &middle), half(&middle, &range.after)]
 }
 
-/// What may come of a reference that was listed.
+/// Returns the budget of a reference that was listed.
 pub(super) fn of_reference(item: &WorkItem, max_fetch_bytes: u64) -> Lineage {
     Lineage {
         origin: item.id,
@@ -120,7 +120,7 @@ mod tests {
         ObjectId::from_hex(format!("{n:040x}").as_bytes()).unwrap()
     }
 
-    /// Everything that comes of an item whose parts are all too large, and the bytes received for it.
+    /// Returns the number of descendants of an item whose parts are all too large, and the number of bytes received.
     fn all_of(first: WorkItem, received: u64) -> (u64, u64) {
         let (mut open, mut count, mut bytes) = (VecDeque::from([first]), 0, 0);
         while let Some(item) = open.pop_front() {

@@ -1,4 +1,4 @@
-//! The servers that contents are fetched from.
+//! Servers that contents are fetched from.
 
 use std::sync::Arc;
 
@@ -7,21 +7,21 @@ use secrecy::SecretString;
 
 use crate::source::Installation;
 
-/// Where the contents of a host's repositories come from.
+/// Server and credentials for the contents of a host's repositories.
 #[derive(Debug, Clone)]
 pub struct Origin {
-    /// The host, as work items name it.
+    /// Name of the host, as in work items.
     pub host: String,
-    /// The base of clone addresses: `{clone_url}/{owner}/{name}.git`.
+    /// Base of clone URLs: `{clone_url}/{owner}/{name}.git`.
     pub clone_url: Url,
-    /// An access token for them.
+    /// Access token for the repositories.
     pub token: Option<SecretString>,
-    /// An app's installation, whose tokens are used when there is no other.
+    /// Installation of a GitHub App, whose tokens are used if `token` is `None`.
     pub app: Option<Arc<Installation>>,
 }
 
 impl Origin {
-    /// The host of a clone address, with its port unless it is the scheme's own.
+    /// Returns the host of a clone URL, with its port unless it is the default of the scheme.
     pub fn host_of(clone_url: &Url) -> String {
         let host = clone_url.host_str().unwrap_or_default();
         match clone_url.port() {

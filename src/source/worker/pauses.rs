@@ -1,12 +1,12 @@
-//! Hosts that asked to slow down or cannot be reached, and repositories of which nothing good comes.
+//! Hosts that throttle or cannot be reached, and failing repositories.
 //!
-//! A host is left alone for what is its own doing: it asks for it, or there is no connection to it. Whatever comes
-//! after that may be for the repository that was asked for, which anybody may have put there: it is left alone, and
-//! its host's other repositories are not. When nothing else of the host answers either, it costs no tries.
+//! A host is paused only for its own faults: it throttles, or no connection to it can be made. Any later failure may
+//! be caused by the requested repository, which anybody may have put there, so only that repository is paused and the
+//! others of its host are not. If nothing else on the host responds either, the failure costs no tries.
 //!
-//! A host that is configured is tried again every few seconds while there is no connection to it, whatever the length
-//! of the outage: what waits for it waits no longer than that once the way is there. Others are left alone ever longer,
-//! since strangers can name as many as they like, and each try may hold a place for as long as a connection may take.
+//! A configured host is probed every few seconds while it cannot be reached, however long the outage lasts, so that
+//! its work resumes within seconds of recovery. Other hosts are paused for ever longer, since strangers can name as
+//! many as they like, and each probe may hold a place for as long as a connection attempt may take.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,49 +18,47 @@ use uuid::Uuid;
 use super::troubles::{TROUBLE_MAX, Troubles};
 use crate::store::NewWorkItem;
 
-/// How long something in trouble is left alone the first time; each further time twice as long.
+/// Duration of the first pause; doubles with each further one.
 const TROUBLE: Duration = Duration::from_secs(20);
 
-/// The same for a configured host without a connection to it, and the longest that it is left alone. With the time
-/// that a connection takes to fail, and that between two attempts of TCP to make one, this is well below the ten
-/// seconds within which leaks are answered.
+/// First and longest pause of a configured host that cannot be reached. Together with the connect timeout and the
+/// interval between two attempts of TCP, this stays well below the ten seconds within which leaks are answered.
 const PROBE: Duration = Duration::from_secs(1);
 pub(super) const PROBE_MAX: Duration = Duration::from_secs(3);
 
-/// The failure that an item got instead of contents.
+/// Kind of failure of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// There was no connection to its host.
+    /// No connection to the host could be made.
     Unreachable,
-    /// There was one, but nothing good came of it.
+    /// A connection was made, but there was no usable response.
     Answerless,
-    /// The host's API gave no token for it.
+    /// The API of the host issued no token.
     Tokenless,
 }
 
-/// Until when which host or repository is not to be asked. Shared by the items under way, so that one refusal
-/// spares the host the others.
+/// Pauses of hosts and repositories. Shared by all items in flight, so that one refusal spares the host the others.
 #[derive(Debug, Default)]
 pub(super) struct Pauses {
     known: Mutex<Known>,
-    /// The hosts that the configuration names.
+    /// Hosts that the configuration names.
     configured: HashSet<String>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Which asked for a pause.
+    /// Hosts that throttled requests.
     asked: Troubles<String, String>,
-    /// Which cannot be reached; and for which repositories.
+    /// Hosts that cannot be reached, with the repositories that were tried.
     hosts: Troubles<String, String>,
-    /// Of which nothing answers, whatever the reason, and which repositories do not. They are not left alone.
+    /// Hosts that never respond, for any reason, with the repositories that were tried. They are not paused.
     silent: Troubles<String, String>,
-    /// By host and identifier, of which items fail.
+    /// Failing repositories, by host and identifier, with the items that failed.
     repositories: Troubles<(String, String), Uuid>,
 }
 
 impl Known {
-    /// Notes that there was no connection for an item; for how long its host is left alone, if it is.
+    /// Records that no connection could be made for an item. Returns the remaining pause of its host, if it is paused.
     fn unreachable(
         &mut self,
         item: &NewWorkItem,
@@ -86,7 +84,7 @@ impl Known {
 }
 
 impl Pauses {
-    /// Knows nothing yet but which hosts are configured.
+    /// Creates an empty record for the configured hosts.
     pub(super) fn new(configured: HashSet<String>) -> Self {
         Self {
             configured,
@@ -94,7 +92,7 @@ impl Pauses {
         }
     }
 
-    /// How long the pause of an item's host or repository still lasts, if there is one.
+    /// Returns the remaining pause of an item's host or repository, if there is one.
     pub(super) fn left(&self, host: &str, repository: &str) -> Option<Duration> {
         let (now, known) = (Instant::now(), self.lock());
         let of_host = known.left_of_host(&host.to_owned(), now);
@@ -102,7 +100,7 @@ impl Pauses {
         of_host.max(of_repository)
     }
 
-    /// Returns why a host is left alone, in words that may be kept, if it is.
+    /// Returns the reason for a host's pause, in redacted text, if it is paused.
     pub(super) fn why(&self, host: &str) -> Option<String> {
         let (now, known, host) = (Instant::now(), self.lock(), host.to_owned());
         let troubles = [&known.asked, &known.hosts].into_iter();
@@ -110,17 +108,17 @@ impl Pauses {
         paused.find_map(|troubles| troubles.0.get(&host)?.why.clone())
     }
 
-    /// How long the pause of a host still lasts, if it has one.
+    /// Returns the remaining pause of a host, if there is one.
     pub(super) fn left_of_host(&self, host: &str) -> Option<Duration> {
         self.lock().left_of_host(&host.to_owned(), Instant::now())
     }
 
-    /// Returns whether a failed connection is a host's own trouble: it is configured, or left alone for that.
+    /// Returns whether a failed connection is attributed to the host: it is configured, or known to be unreachable.
     pub(super) fn blames(&self, host: &str) -> bool {
         self.configured.contains(host) || self.is_in_trouble(host)
     }
 
-    /// The repositories of a host that are left alone at present.
+    /// Returns the repositories of a host that are paused now.
     pub(super) fn paused_of(&self, host: &str) -> Vec<String> {
         let (now, known) = (Instant::now(), self.lock());
         let paused = known.repositories.0.iter();
@@ -130,17 +128,17 @@ impl Pauses {
             .collect()
     }
 
-    /// Returns whether a host could not be reached and has not answered since: one item is enough to see.
+    /// Returns whether a host became unreachable and has not responded since. One item is enough to probe it.
     pub(super) fn is_in_trouble(&self, host: &str) -> bool {
         self.lock().hosts.is_in_trouble(&host.to_owned())
     }
 
-    /// Returns whether several repositories of a host failed and none has answered since.
+    /// Returns whether several repositories of a host failed and none has responded since.
     pub(super) fn is_silent(&self, host: &str) -> bool {
         self.lock().silent.is_in_trouble(&host.to_owned())
     }
 
-    /// Leaves a host alone for a while, since it asked for it.
+    /// Pauses a host for `wait`, at its own request.
     pub(super) fn pause(&self, host: &str, wait: Duration, why: &str) {
         let now = Instant::now();
         let mut known = self.lock();
@@ -149,8 +147,7 @@ impl Pauses {
         trouble.why = Some(why.to_owned());
     }
 
-    /// Notes that a host answered in good health, whatever it said: there is a way to it. A pause that it asked for
-    /// goes on.
+    /// Records that a host is healthy, whatever its response was. A pause that it asked for stays in force.
     pub(super) fn answered(&self, item: &NewWorkItem) {
         let now = Instant::now();
         let mut known = self.lock();
@@ -162,7 +159,7 @@ impl Pauses {
         known.repositories.answered(&name, now);
     }
 
-    /// Returns whether a repository failed a short while ago: others of its host go first.
+    /// Returns whether a repository failed recently. Others of its host take precedence.
     pub(super) fn failed_lately(&self, host: &str, repository: &str) -> bool {
         let known = self.lock();
         known
@@ -170,8 +167,8 @@ impl Pauses {
             .failed_lately(&name(host, repository), Instant::now())
     }
 
-    /// Notes that nothing good came of an item. When that is the trouble of its repository, or of its whole host,
-    /// which others have no luck with either, says for how long the item is to wait.
+    /// Records the failure of an item. Returns the delay of the item if the fault lies with its repository, or with
+    /// its whole host, on which others fail as well.
     pub(super) fn failed(
         &self,
         id: Uuid,
@@ -183,7 +180,7 @@ impl Pauses {
         let mut known = self.lock();
         let (host, of_item) = (&item.host, &item.repository_id);
         if failure == Failure::Unreachable && self.configured.contains(host) {
-            // The next try is another's, which may have better luck.
+            // The next try goes to another repository, which may have better luck.
             known.repositories.note_failed(&name(host, of_item), now);
             let of_host = known.unreachable(item, now, (PROBE, PROBE_MAX), why);
             return Some(of_host.unwrap_or(PROBE_MAX));
@@ -246,7 +243,7 @@ pub(super) mod tests {
         assert!(pauses.left("a", "1").unwrap() > Duration::from_mins(4));
         assert_eq!((pauses.left("b", "1"), pauses.left("c", "1")), (None, None));
         assert_eq!(pauses.why("a").as_deref(), Some("slower"));
-        // To ask to slow down is no trouble, and other answers end no pause that was asked for.
+        // Throttling is no failure, and other responses do not end a pause that was asked for.
         assert!(!pauses.is_in_trouble("a"));
         pauses.answered(&item("a", "1"));
         assert!(pauses.left_of_host("a").unwrap() > Duration::from_mins(4));
@@ -285,7 +282,7 @@ pub(super) mod tests {
     #[test]
     fn a_configured_host_is_tried_every_few_seconds_until_one_answer_ends_it() {
         let pauses = Pauses::new(HashSet::from(["a".to_owned()]));
-        // No try of one item is counted either, and the next one is another's.
+        // No try of a single item counts either, and the next try goes to another repository.
         assert_eq!(fails(&pauses, "a", "1"), Some(PROBE_MAX));
         assert!(pauses.failed_lately("a", "1") && !pauses.failed_lately("a", "2"));
         assert!(pauses.left_of_host("a").is_none());
@@ -300,7 +297,7 @@ pub(super) mod tests {
             assert!(PROBE < wait && wait <= PROBE_MAX, "{wait:?}");
         }
         assert!(pauses.is_in_trouble("a") && pauses.left("a", "4").is_some());
-        // One that was under way finds the way.
+        // An item that was in flight gets through.
         pauses.answered(&item("a", "5"));
         assert!(!pauses.is_in_trouble("a") && pauses.left("a", "3").is_none());
         assert_eq!(pauses.why("a"), None);
@@ -315,7 +312,7 @@ pub(super) mod tests {
         };
         for n in 0..20 {
             let wait = fails(&n.to_string());
-            // None of them is alone, so it is no fault of its own; but each is asked again soon.
+            // No repository fails alone, so none is at fault; but each is retried soon.
             assert_eq!(wait, (n >= 2).then_some(FIRST_WAIT), "{n}");
             assert!(pauses.left("a", "quiet").is_none() && pauses.left_of_host("a").is_none());
         }

@@ -1,4 +1,4 @@
-//! Where in a repository a text stands, and the link to it.
+//! Locations of texts within a repository, and links to them.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use crate::respond::{PATH_MAX, Placed, SharedPlace, URL_MAX, shorten};
 use crate::scan::Redactor;
 use crate::store::{NewWorkItem, Place};
 
-/// How a forge writes the address of a line.
+/// URL layout of a forge for files, lines, and commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Links {
     GitHub,
@@ -20,7 +20,7 @@ enum Links {
 }
 
 impl Links {
-    /// The forge is known by whoever sent its webhook, or by its host.
+    /// Selects the layout by the forge whose webhook is the source, or by the host.
     fn of(source: &str, host: &str) -> Self {
         match (source, host) {
             ("webhook:gitlab", _) | (_, "gitlab.com") => Self::GitLab,
@@ -39,7 +39,7 @@ impl Links {
         }
     }
 
-    /// What stands between the address of a file and a line in it.
+    /// Returns the separator between the URL of a file and a line number.
     fn fragment(self) -> &'static str {
         match self {
             Self::GitHub | Self::GitLab | Self::Gitea => "#L",
@@ -56,21 +56,21 @@ impl Links {
     }
 }
 
-/// Makes the places of one work item.
+/// Factory for the places of one work item.
 #[derive(Debug, Clone)]
 pub(super) struct Places {
     redactor: Redactor,
     source: String,
     repository: String,
     links: Links,
-    /// The repository's page, `https://host/owner/name`.
+    /// URL of the repository's page, `https://host/owner/name`.
     page: String,
-    /// What was pushed: the place of texts that no commit of the range is known for.
+    /// Commit that was pushed: the place of texts for which no commit of the range is known.
     after: String,
 }
 
 impl Places {
-    /// The places of a range of the repository that is cloned from `clone_url`.
+    /// Creates the factory for a range of the repository at `clone_url`.
     pub(super) fn new(range: &NewWorkItem, clone_url: &Url, redactor: &Redactor) -> Self {
         let page = clone_url.as_str().trim_end_matches('/');
         Self {
@@ -83,7 +83,7 @@ impl Places {
         }
     }
 
-    /// The place of the candidates in `text`, and in its path.
+    /// Returns the place of the candidates in `text` and in its path.
     pub(super) fn of(&self, text: &Text<'_>) -> TextPlace<'_> {
         TextPlace {
             places: self,
@@ -94,8 +94,8 @@ impl Places {
     }
 }
 
-/// The place of a text. Whoever pushes chooses how many candidates there are and how long it takes to read their
-/// paths in every encoding, so that is done only for what turns out to be a key of ours.
+/// Place of a text, not rendered yet. Whoever pushes decides how many candidates there are and how expensive it is to
+/// decode their paths, so rendering is deferred until a candidate turns out to be a known key.
 pub(super) struct TextPlace<'p> {
     places: &'p Places,
     commit: Option<ObjectId>,
@@ -108,12 +108,12 @@ impl Placed for TextPlace<'_> {
         size_of::<Self>() + self.path.as_ref().map_or(0, |path| path.len())
     }
 
-    /// Its texts are as long as they are kept in the end, whatever the names in the repository.
+    /// Renders the place, with texts shortened to the length that is stored, whatever the names in the repository.
     fn to_shared(&self) -> SharedPlace {
         let places = self.places;
         let commit = self.commit.map(|commit| commit.to_string());
         let commit = commit.unwrap_or_else(|| places.after.clone());
-        // A key in a path is taken out before the path is encoded: in the link it would be encoded once more.
+        // A key in the path is redacted before the path is encoded: the link would encode it once more.
         let raw = self.path.as_deref();
         let path = raw.map(String::from_utf8_lossy);
         let is_cut = self.path_is_cut;
@@ -149,7 +149,7 @@ impl Placed for TextPlace<'_> {
     }
 }
 
-/// A path in a URL: every byte but the unreserved ones of RFC 3986 and the slash as `%XX`.
+/// Percent-encodes a path: every byte but the slash and the unreserved characters of RFC 3986 (§2.3).
 fn encode(path: &[u8]) -> String {
     let mut encoded = String::with_capacity(path.len());
     for &byte in path {
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(fragment, None);
     }
 
-    /// The link encodes a path once more than the path itself did.
+    /// The link adds one level of encoding to the path.
     #[test]
     fn no_key_is_in_a_link_however_the_path_encodes_it() {
         let formats = FormatSet::builtin();
@@ -276,7 +276,7 @@ mod tests {
                 .to_shared()
                 .place;
             let url = place.url.unwrap();
-            // Undone once more than anybody looks for keys.
+            // Decoded once more than anyone looks for keys.
             let decoded = url.replace("%25", "%");
             assert!(
                 !redactor.holds_key(&decoded) && !redactor.holds_key(&url),

@@ -1,5 +1,4 @@
-//! Which blobs need not be scanned again is written down for the next start, in small transactions that let
-//! all others go first.
+//! Persistence of the ids of clean blobs for the next start, in small transactions that yield to all others.
 
 use std::time::Duration;
 
@@ -9,21 +8,21 @@ use super::Worker;
 use crate::fetch::ObjectId;
 use crate::store::StoreError;
 
-/// How many scanned blobs are kept for the next start; a worker remembers about as many.
+/// Maximum number of scanned blobs in the database; a worker holds about as many in memory.
 pub const KNOWN_BLOBS: u32 = 200_000;
 
-/// The blobs of one transaction.
+/// Number of blobs per transaction.
 const PIECE: usize = 512;
 
-/// The pause between two of them.
+/// Pause between two transactions.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// After so many new blobs the oldest are forgotten.
+/// Number of new blobs after which the oldest are deleted.
 const FORGET_AFTER: usize = 50_000;
 
 impl Worker {
-    /// Writes down which blobs need not be scanned again, until `stop` is cancelled. What is not written
-    /// by then, or cannot be, is scanned again some time.
+    /// Writes the ids of clean blobs to the database until `stop` is canceled. Blobs that are not written by then, or
+    /// cannot be, are scanned again at some point.
     pub async fn keep_clean_blobs(&self, stop: &CancellationToken) {
         let keeping = async {
             let mut written = 0;
@@ -42,7 +41,7 @@ impl Worker {
         }
     }
 
-    /// Writes down what is there to be written; says how many blobs.
+    /// Writes all pending ids to the database. Returns the number of blobs written.
     pub(super) async fn write_clean_blobs(&self) -> usize {
         let clean = &self.shared.clean;
         let mut written = 0;

@@ -1,4 +1,4 @@
-//! A running worker: what is under way, and its turns of committing and claiming.
+//! State of a running worker: items in flight, and its rounds of committing and claiming.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -13,33 +13,33 @@ use super::sight::Sight;
 use super::{Worker, WorkerParts};
 use crate::store::{Lane, StoreError, WorkItem};
 
-/// The most items that end in one transaction.
+/// Maximum number of tries that are committed in one transaction.
 const MAX_GROUP: usize = 64;
 
-/// The interval between two looks for items that wait for too long because a clock was wrong.
+/// Interval between two checks for items that wait for too long because a clock was wrong.
 const TIMES: Duration = Duration::from_mins(1);
 
-/// The state of a running worker.
+/// State of a running worker.
 pub(super) struct Run<'w> {
     pub(super) worker: &'w Worker,
     pub(super) tasks: JoinSet<Tried>,
-    /// The items under way, by their task.
+    /// Items in flight, by task.
     pub(super) under_way: HashMap<tokio::task::Id, WorkItem>,
-    /// Items that are claimed and wait for a place, most urgent first.
+    /// Items that are claimed and wait for a place.
     pub(super) ready: VecDeque<WorkItem>,
-    /// Where the look for something to do begins.
+    /// State of the last round of claiming.
     pub(super) round: Round,
-    /// Tries that ended and are not committed yet.
+    /// Finished tries that are not committed yet.
     pub(super) ended: VecDeque<Tried>,
-    /// How many of them go into the next transaction.
+    /// Maximum number of tries in the next transaction.
     pub(super) group: usize,
-    /// How many were committed.
+    /// Number of tries that were committed.
     pub(super) committed: usize,
-    /// No database before this moment: the last operation failed.
+    /// Time until which the database is not used, after a failed operation.
     pub(super) rest_until: Option<Instant>,
-    /// Whether the others can be told to be dead.
+    /// View of the database, which decides whether an expired lease proves that another worker is dead.
     pub(super) sight: Sight,
-    /// When it was last looked for what waits for too long because of a clock.
+    /// Time of the last check for items that wait for too long because of a clock.
     pub(super) times_seen: Option<Instant>,
 }
 
@@ -60,13 +60,13 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// Commits what ended and claims new items; says whether all places are taken now.
+    /// Commits finished tries and claims new items. Returns whether all places are taken.
     pub(super) async fn turn_over(&mut self) -> bool {
         if self.rest_until.is_some_and(|until| until > Instant::now()) {
             return false;
         }
         if self.sight.is_lost() {
-            // Before anything else: others may wonder whether this worker is dead.
+            // Before anything else: other workers may take this one for dead.
             self.stay_alive().await;
         }
         let turned = match self.commit().await {
@@ -85,7 +85,7 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// Waits for a try to end, and takes along the others that have ended meanwhile.
+    /// Waits for a try to finish, and collects all others that have finished by then.
     pub(super) async fn next_end(&mut self) {
         let mut next = self.tasks.join_next_with_id().await;
         while let Some(joined) = next {
@@ -97,7 +97,7 @@ impl<'w> Run<'w> {
                     }
                     self.ended.push_back(tried);
                 }
-                // It panicked, which was logged where it happened.
+                // The task panicked, which was logged where it happened.
                 Err(error) => {
                     let item = self.under_way.remove(&error.id());
                     self.ended.extend(item.map(Tried::panicked));
@@ -108,7 +108,7 @@ impl<'w> Run<'w> {
         self.start_ready();
     }
 
-    /// Waits for the database. Places that become free meanwhile are taken.
+    /// Waits for the database. Meanwhile, places that become free are filled.
     pub(super) async fn meanwhile<T>(&mut self, answer: impl Future<Output = T>) -> T {
         tokio::pin!(answer);
         loop {
@@ -120,7 +120,7 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// Commits everything that ended.
+    /// Commits all finished tries.
     pub(super) async fn commit(&mut self) -> Result<(), StoreError> {
         while !self.ended.is_empty() {
             self.commit_group().await?;
@@ -128,11 +128,11 @@ impl<'w> Run<'w> {
         Ok(())
     }
 
-    /// One transaction: what was found by several items, and their ends. On an error nothing of it has
-    /// happened, and all of it is still to be done.
+    /// Commits the findings and outcomes of several tries in one transaction. If it fails, nothing has happened, and
+    /// all of them are still pending.
     ///
-    /// When the database refuses a group for what is in it, the items are committed one by one, and the one
-    /// that it refuses again counts as failed: it must not hold up the others for ever.
+    /// If the database rejects a group for its contents, the tries are committed one by one, and one that is rejected
+    /// again counts as failed: it must not hold up the others forever.
     pub(super) async fn commit_group(&mut self) -> Result<(), StoreError> {
         let count = self.ended.len().min(self.group);
         let mut group: Vec<Tried> = self.ended.drain(..count).collect();
@@ -151,7 +151,7 @@ impl<'w> Run<'w> {
             }
             Err(error) if error.is_temporary() => Err(error),
             Err(error) => match group.as_mut_slice() {
-                // It could not even be given back.
+                // Not even the failure could be recorded.
                 [
                     Tried {
                         end: End::Failed(_),
@@ -180,7 +180,7 @@ impl<'w> Run<'w> {
         self.rest_until = Some(Instant::now() + self.worker.options.idle);
     }
 
-    /// Keeps the leases of all items that are held.
+    /// Renews the leases of all items that are held.
     pub(super) async fn stay_alive(&mut self) {
         let held = self.under_way.values().map(|item| item.id);
         let ended = self.ended.iter().map(|tried| tried.item.id);
@@ -191,7 +191,7 @@ impl<'w> Run<'w> {
         }
         let worker = self.worker;
         let store = &worker.shared.parts.store;
-        // An item that is somebody else's by now is noticed when it ends.
+        // An item that was lost to another worker is noticed when its try is committed.
         match store
             .heartbeat(&ids, &worker.id, worker.options.lease)
             .await
@@ -201,7 +201,7 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// Sheds what cannot be read in time, and sees to what dead workers left.
+    /// Runs housekeeping: sheds what cannot be read in time, and reclaims the items of dead workers.
     pub(super) async fn keep_order(&mut self) {
         let worker = self.worker;
         let WorkerParts { store, clock, .. } = &worker.shared.parts;

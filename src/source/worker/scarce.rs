@@ -1,4 +1,4 @@
-//! Who is next in a lane that has but few places.
+//! Selection of the next item in a lane with few places.
 
 use std::collections::HashMap;
 
@@ -7,39 +7,40 @@ use uuid::Uuid;
 use crate::fetch::{Payer, Used};
 use crate::store::{Lane, NewWorkItem, Priority, WorkItem, owner};
 
-/// An item that may be taken.
+/// An item that may be claimed next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub(super) id: Uuid,
     pub(super) priority: Priority,
     pub(super) host: String,
     pub(super) repository_id: String,
-    /// The owner of the repository.
+    /// Owner of the repository.
     pub(super) owner: String,
-    /// How many workers died while they held it.
+    /// Number of workers that died while they held it.
     pub(super) deaths: u32,
-    /// How often it had to leave the large lane because others waited.
+    /// Number of times it had to leave the large lane because others were waiting.
     pub(super) outpaced: u32,
-    /// Who pays for its time, and what he used of the lane's lately.
+    /// Account that is charged for its time, and the lane's time that this account used recently.
     pub(super) payer: Payer,
     pub(super) used: Used,
-    /// Whether it is due all the same: it has waited for the longest time of those that had to.
+    /// `true` if it takes precedence: of the items that had to leave, it has waited the longest.
     pub(super) is_due: bool,
 }
 
-/// Returns whether it is read strictly alone: one death may be that of any item that was under way then, after a second
-/// one of few it is likely the reason, and must not count against others again.
+/// Returns whether an item with this many deaths is read strictly alone. One death may be the fault of any item that
+/// was in flight; after a second one, among few items, this item is likely the cause, and must not count against
+/// others again.
 fn is_deadly(deaths: u32) -> bool {
     deaths >= 2
 }
 
-/// The places of such a lane, and who has them.
+/// Places of a lane with few of them, and their holders.
 #[derive(Debug)]
 pub(super) struct Scarce<'h> {
     pub(super) lane: Lane,
     free: usize,
     held: Vec<&'h NewWorkItem>,
-    /// How many places are taken, and whether one of those who have them is to be alone.
+    /// Number of places that are taken, and whether one of their holders must be alone.
     taken: usize,
     is_closed: bool,
     hosts: HashMap<String, usize>,
@@ -72,21 +73,21 @@ impl<'h> Scarce<'h> {
         *self.repositories.entry(of(repository)).or_default() += 1;
     }
 
-    /// Returns how many places a host has.
+    /// Returns the number of places of a host.
     pub(super) fn of_host(&self, host: &str) -> usize {
         self.hosts.get(host).copied().unwrap_or_default()
     }
 
-    /// Returns whether a repository has a place: it has no other then.
+    /// Returns whether a repository has a place. It may not have another one then.
     pub(super) fn has_repository(&self, host: &str, repository: &str) -> bool {
         let name = (host.to_owned(), repository.to_owned());
         self.repositories.contains_key(&name)
     }
 
-    /// The one that is next: the most urgent; among equals of whichever owner and host have the fewest places, and used
-    /// the least of the lane's time lately; of those what is due, what had to leave the least often, and whose host has
-    /// had no place for the longest time, as `served` tells. What is to be alone comes after all others: they are
-    /// likely none of them the reason of any death.
+    /// Returns the next candidate: the most urgent one; among equals, the one whose owner and host hold the fewest
+    /// places and used the least of the lane's time recently; among those, one that is due, then one that had to leave
+    /// the fewest times, then one whose host has gone longest without a place, according to `served`. Candidates that
+    /// must be alone come last: the others are likely not the cause of any death.
     pub(super) fn next<'c>(
         &self,
         candidates: &'c [Candidate],
@@ -110,13 +111,13 @@ impl<'h> Scarce<'h> {
         })
     }
 
-    /// Returns whether there is a place for it now.
+    /// Returns whether there is a place for a candidate now.
     pub(super) fn has_place_for(&self, next: &Candidate) -> bool {
         let is_crowded = is_deadly(next.deaths) && self.taken > 0;
         self.free > 0 && !self.is_closed && !is_crowded
     }
 
-    /// Gives it a place.
+    /// Gives a candidate a place.
     pub(super) fn take(&mut self, next: &Candidate) {
         self.free = self.free.saturating_sub(1);
         self.taken += 1;
@@ -124,14 +125,15 @@ impl<'h> Scarce<'h> {
         self.count(&next.host, &next.owner, &next.repository_id);
     }
 
-    /// Returns whether those that have places are to make room for it: none for what is less urgent than all of them.
+    /// Returns whether the holders of places should make room for a candidate: none does for one that is less urgent
+    /// than all of them.
     pub(super) fn is_wanted_by(&self, next: &Candidate) -> bool {
         let mut held = self.held.iter();
         held.any(|item| next.priority <= item.priority)
     }
 
-    /// Returns those that may hurry the ones with places, if they had less of the lane's time. No host that the
-    /// configuration does not name hurries one that it does.
+    /// Returns the candidates that may hurry the holders of places, provided that they used less of the lane's time. A
+    /// host that is not configured never hurries one that is.
     pub(super) fn hurrying<'c>(
         &self,
         candidates: &'c [Candidate],
@@ -183,7 +185,7 @@ mod tests {
         }
     }
 
-    /// The items that get places, by their repository.
+    /// Returns the repositories of the items that get places, in order.
     fn taken<'c>(mut lane: Scarce<'_>, candidates: &'c [Candidate]) -> Vec<&'c str> {
         let mut taken = Vec::new();
         while let Some(next) = lane.next(candidates, |_| None)
@@ -209,7 +211,7 @@ mod tests {
         assert_eq!(taken(lane(2), &candidates), ["1", "4"]);
         assert_eq!(taken(lane(3), &candidates), ["1", "4", "3"]);
         assert_eq!(taken(lane(9), &candidates), ["1", "4", "3", "2", "5"]);
-        // Alone, one has what there is, but never twice for one repository.
+        // A single owner gets all there is, but never two places for one repository.
         assert_eq!(taken(lane(2), &candidates[..3]), ["1", "2"]);
         let held = held(Lane::Medium, "b", "4", 0);
         let one = Scarce::new(Lane::Medium, 2, &[&held]);
@@ -240,7 +242,7 @@ mod tests {
         assert_eq!(taken(lane(), &candidates), ["1", "2", "3"]);
         let held = held(Lane::Large, "b", "9", 0);
         let one = Scarce::new(Lane::Large, 1, &[&held]);
-        // Strangers hurry strangers only.
+        // Hosts that are not configured hurry only each other.
         let hurrying = |known: &str| {
             one.hurrying(&candidates, |host| known.contains(host))
                 .count()
@@ -291,13 +293,13 @@ mod tests {
             let taken = taken(lane, &candidates);
             taken.into_iter().map(str::to_owned).collect()
         };
-        // However urgent: the others are likely innocent.
+        // Even if more urgent: the others are likely innocent.
         assert_eq!(alone(&[]), ["1", "3", "4", "5"]);
         let beside = held(Lane::Alone, "b", "9", 1);
         assert_eq!(alone(&[&beside, &beside]), ["1", "3"]);
         let deadly = held(Lane::Alone, "b", "9", 2);
         assert_eq!(alone(&[&deadly]), [""; 0]);
-        // It waits until nobody is beside it, and nobody comes then.
+        // It waits until it is alone, and then nothing joins it.
         let deadly = [of("2", 2), of("7", 2)];
         let taken_of = |held: &[&WorkItem]| taken(Scarce::new(Lane::Alone, 4, held), &deadly).len();
         assert_eq!((taken_of(&[&beside]), taken_of(&[])), (0, 1));

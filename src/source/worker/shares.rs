@@ -1,43 +1,42 @@
-//! How a worker shares its places out.
+//! Fair sharing of a worker's places.
 //!
-//! Whatever one host or one repository does, others find a place: the last places are for what is urgent, and
-//! not for a host that has some of them already. What is left over when a place becomes free goes to the host
-//! that has the fewest.
+//! Whatever one host or repository does, others find a place: the last places are reserved for urgent items, and not
+//! for a host that already has some of them. Otherwise, a place that becomes free goes to the host with the fewest.
 
 use std::collections::HashMap;
 
 use crate::store::{NewWorkItem, Priority, owner};
 
-/// The most items of one repository under way at a time.
+/// Maximum number of items of one repository in flight.
 const PER_REPOSITORY: usize = 2;
 
-/// The number of items that are claimed for each place: the next ones begin as soon as a place is free,
-/// while the database still notes the end of those before.
+/// Number of items that are claimed per place: the next ones start as soon as a place is free, while the database is
+/// still recording the completion of the ones before.
 const AHEAD: usize = 2;
 
-/// The places of a worker, and who has them.
+/// Places of a worker, and their holders.
 #[derive(Debug)]
 pub(super) struct Shares {
     places: usize,
     per_repository: usize,
     taken: usize,
     hosts: HashMap<String, Taken>,
-    /// All hosts together that no configuration names. Whoever has a name server has as many as he likes.
+    /// All hosts together that are not configured. Anyone with a name server has as many as they like.
     strangers: Taken,
-    /// By host and owner.
+    /// Number of places by host and owner.
     owners: HashMap<(String, String), usize>,
-    /// By host and identifier.
+    /// Number of places by host and repository identifier.
     repositories: HashMap<(String, String), usize>,
 }
 
-/// What somebody has.
+/// Number of places of one holder.
 #[derive(Debug, Default, Clone, Copy)]
 struct Taken {
     all: usize,
     urgent: usize,
 }
 
-/// Whether an item is one that others do not hold up.
+/// Returns whether items of this priority must not be held up by others.
 pub(super) fn is_urgent(priority: Priority) -> bool {
     priority <= Priority::Webhook
 }
@@ -55,7 +54,7 @@ impl Shares {
         }
     }
 
-    /// The same for items that are claimed, of which some wait for a place among the `places`.
+    /// Creates the shares for claimed items, some of which still wait for one of the `places`.
     pub(super) fn ahead(places: usize) -> Self {
         Self {
             per_repository: PER_REPOSITORY * AHEAD,
@@ -63,32 +62,32 @@ impl Shares {
         }
     }
 
-    /// Places that nobody has.
+    /// Returns the number of free places.
     pub(super) fn free(&self) -> usize {
         self.places.saturating_sub(self.taken)
     }
 
-    /// Places that nobody has and that are not kept for what is urgent.
+    /// Returns the number of free places that are not reserved for urgent items.
     pub(super) fn free_for_all(&self) -> usize {
         self.free().saturating_sub(self.kept())
     }
 
-    /// Places that are kept for what is urgent.
+    /// Returns the number of places that are reserved for urgent items.
     fn kept(&self) -> usize {
         self.places / 4
     }
 
-    /// How many places a host has.
+    /// Returns the number of places of a host.
     pub(super) fn of_host(&self, host: &str) -> usize {
         self.hosts.get(host).map_or(0, |taken| taken.all)
     }
 
-    /// Returns whether hosts that no configuration names have all places that they may have.
+    /// Returns whether the hosts that are not configured hold all places that they may have.
     pub(super) fn is_full_of_strangers(&self) -> bool {
         self.strangers.all >= self.kept().max(1)
     }
 
-    /// Whether a host may have one more place for something of this priority.
+    /// Returns whether a host may have another place for an item of this priority.
     pub(super) fn has_place(&self, host: &str, is_known: bool, priority: Priority) -> bool {
         let mine = if is_known {
             self.hosts.get(host).copied().unwrap_or_default()
@@ -106,7 +105,7 @@ impl Shares {
         }
     }
 
-    /// Whether a repository may have one more place.
+    /// Returns whether a repository may have another place.
     pub(super) fn has_place_for(&self, host: &str, repository: &str) -> bool {
         let name = (host.to_owned(), repository.to_owned());
         self.repositories
@@ -114,7 +113,7 @@ impl Shares {
             .is_none_or(|taken| *taken < self.per_repository)
     }
 
-    /// The repositories of a host that have all places they may have.
+    /// Returns the repositories of a host that hold all places that they may have.
     pub(super) fn full_of(&self, host: &str) -> Vec<String> {
         let full = self.repositories.iter();
         full.filter(|((at, _), taken)| at == host && **taken >= self.per_repository)
@@ -122,7 +121,7 @@ impl Shares {
             .collect()
     }
 
-    /// Returns how many places the owner of an item's repository has.
+    /// Returns the number of places of the owner of an item's repository.
     pub(super) fn of_owner(&self, item: &NewWorkItem) -> usize {
         let name = (item.host.clone(), owner(&item.repository));
         self.owners.get(&name).copied().unwrap_or_default()
@@ -157,8 +156,8 @@ impl Shares {
         *self.owners.entry(name).or_default() += 1;
     }
 
-    /// Returns which of these claimed items begins next, if there is a place for any: the most urgent one, and among
-    /// equals one of the owner that has the fewest places.
+    /// Returns the index of the claimed item that starts next, if there is a place for any: the most urgent one, and
+    /// among equals one whose owner has the fewest places.
     pub(super) fn next<'i>(
         &self,
         ready: impl Iterator<Item = &'i NewWorkItem>,
@@ -178,7 +177,7 @@ mod tests {
     use super::super::pauses::tests::item;
     use super::*;
 
-    /// How many of these a host gets in a row.
+    /// Takes places for a host until it may have no more. Returns how many it got.
     fn get(shares: &mut Shares, host: &str, is_known: bool, priority: Priority) -> usize {
         let mut got = 0;
         while shares.has_place(host, is_known, priority) {
@@ -198,7 +197,7 @@ mod tests {
             assert_eq!(get(&mut shares, "c", true, Partner), 1);
             assert_eq!(get(&mut shares, "d", true, Partner), 0);
         }
-        // The host that fills everything else finds one as well.
+        // The host that fills everything else gets one as well.
         let mut shares = Shares::new(8);
         get(&mut shares, "a", true, Firehose);
         assert_eq!(get(&mut shares, "a", true, Webhook), 1);

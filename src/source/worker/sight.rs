@@ -1,25 +1,26 @@
-//! Whether a worker sees the database well enough to tell that others are dead.
+//! A worker's view of the database, which decides whether it can tell that other workers are dead.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The view that this worker has of the database: its last answer, and the gaps before. Whatever keeps it from doing so may keep
-/// others from saying that they are alive, so their leases may have ended for no fault of what they hold.
+/// View of the database: the time of its last response, and the gaps before. Whatever keeps this worker from the
+/// database may keep others from renewing their leases, which may then have expired through no fault of the items they
+/// hold.
 #[derive(Debug)]
 pub(super) struct Sight {
     lease: Duration,
-    /// When it answered last.
+    /// Time of the last response.
     answered: Instant,
-    /// Until then others may still come back, and say that they are alive.
+    /// Time until which others may still come back and renew their leases.
     doubtful_until: Instant,
-    /// An operation failed since it answered last.
+    /// `true` if an operation failed since the last response.
     is_lost: bool,
 }
 
 impl Sight {
-    /// Of a worker that begins now: maybe because the database is only just back, but then others are as well,
-    /// and say so twice in half a lease.
+    /// Creates the view of a worker that starts now. It may start because the database has just come back, but then
+    /// the others do as well, and renew their leases twice within half a lease.
     pub(super) fn new(lease: Duration, now: Instant) -> Self {
         Self {
             lease,
@@ -29,8 +30,8 @@ impl Sight {
         }
     }
 
-    /// The database answered. After a gap in which leases may have ended, those who held them have a whole one to
-    /// come back.
+    /// Records a response of the database. After a gap in which leases may have expired, their holders have a whole
+    /// lease to come back.
     pub(super) fn answered(&mut self, now: Instant) {
         if now.duration_since(self.answered) > self.lease / 2 {
             self.doubt(now);
@@ -39,22 +40,22 @@ impl Sight {
         self.is_lost = false;
     }
 
-    /// An operation failed.
+    /// Records that an operation failed.
     pub(super) fn failed(&mut self) {
         self.is_lost = true;
     }
 
-    /// Nothing could be written, or not in time: others may not have been able to either.
+    /// Records that nothing could be written, or not in time. Others may have been unable to write either.
     pub(super) fn doubt(&mut self, now: Instant) {
         self.doubtful_until = now + self.lease;
     }
 
-    /// Returns whether an operation failed since the database answered last.
+    /// Returns whether an operation failed since the last response.
     pub(super) fn is_lost(&self) -> bool {
         self.is_lost
     }
 
-    /// Returns whether a lease that has ended means that whoever had it is dead.
+    /// Returns whether an expired lease proves that its holder is dead.
     pub(super) fn tells_deaths(&self, now: Instant) -> bool {
         !self.is_lost
             && now >= self.doubtful_until
@@ -68,7 +69,7 @@ mod tests {
 
     const LEASE: Duration = Duration::from_secs(8);
 
-    /// Seconds after the beginning.
+    /// Start of the clock, from which seconds are counted.
     struct Seconds(Instant);
 
     impl Seconds {
@@ -76,7 +77,7 @@ mod tests {
             self.0 + Duration::from_secs(second)
         }
 
-        /// Returns when it tells deaths, of these seconds, in each of which the database answers.
+        /// Returns the seconds at which `sight` can tell deaths, given a response of the database at each second.
         fn told(&self, sight: &mut Sight, seconds: std::ops::Range<u64>) -> Vec<u64> {
             let mut told = seconds.collect::<Vec<_>>();
             told.retain(|second| {
@@ -92,11 +93,11 @@ mod tests {
         let seconds = Seconds(Instant::now());
         let mut sight = Sight::new(LEASE, seconds.at(0));
         assert_eq!(seconds.told(&mut sight, 0..6), [4, 5], "just begun");
-        // One failure between answers ends no lease.
+        // A single failure between responses ends no lease.
         sight.failed();
         assert!(sight.is_lost() && !sight.tells_deaths(seconds.at(6)));
         assert_eq!(seconds.told(&mut sight, 7..8), [7]);
-        // It hangs for longer than leases last, and says nothing about it.
+        // The database hangs for longer than leases last, without an error.
         assert!(!sight.tells_deaths(seconds.at(16)));
         assert_eq!(seconds.told(&mut sight, 16..26), [24, 25]);
     }

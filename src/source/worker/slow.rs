@@ -1,4 +1,5 @@
-//! What kept others waiting lately: it is read beside them from then on, and not in front of them.
+//! Repositories and items that recently kept others waiting. They are read beside the others from then on, not in
+//! front of them.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,58 +12,59 @@ use uuid::Uuid;
 use crate::fetch::Place;
 use crate::store::{NewWorkItem, owner};
 
-/// For how long a repository, or an owner, that was slow counts as slow.
+/// Time for which a repository or an owner that was slow counts as slow.
 const SLOW: Duration = Duration::from_mins(1);
 
-/// The number of an owner's slow repositories from which on all of them are.
+/// Number of slow repositories of an owner from which all of the owner's repositories count as slow.
 const REPOSITORIES_OF_SLOW: usize = 8;
 
-/// How often an item gives way to others in the large lane until it has a turn there whoever waits, and again until
-/// the next.
+/// Number of times an item gives way to others in the large lane before it gets a turn there that others cannot cut
+/// short, and again before the next such turn.
 const WAYS_GIVEN: u32 = 8;
 
-/// The part of the time that such turns of a host's items may take, as a divisor.
+/// Divisor of the share of time that such turns may take per host.
 const KEPT_SHARE: u32 = 10;
 
-/// How long an item waits, after it had to leave, until it may have the turn of one that is always due.
+/// Time that an item waits after it had to leave, before it may take precedence.
 const DUE: Duration = Duration::from_secs(30);
 
-/// The most owners, and the most items, of which anything is known. Strangers can name more.
+/// Maximum number of owners, and of items, that are tracked. Strangers can name more.
 const KNOWN_MAX: usize = 1_024;
 
-/// The most repositories of an owner that are remembered: beyond, all of them are slow.
+/// Maximum number of repositories that are tracked per owner. Beyond that, all of them count as slow.
 const REPOSITORIES_MAX: usize = 16;
 
-/// Whose fetches took longer than others could be kept waiting. Shared by the items under way.
+/// Repositories and items whose fetches took longer than others could be kept waiting. Shared by all items in flight.
 #[derive(Debug, Default)]
 pub(super) struct Slow(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// By host and owner.
+    /// Slow repositories by host and owner.
     owners: HashMap<(String, String), Owner>,
-    /// Which items had to leave the large lane.
+    /// Items that had to leave the large lane.
     outpaced: HashMap<Uuid, Outpaced>,
-    /// Until when no item of a host keeps its place whoever waits. All strangers are one host.
+    /// Time until which no item of a host gets another turn that others cannot cut short. All hosts that are not
+    /// configured count as one.
     kept: HashMap<String, Instant>,
 }
 
 /// An item that had to leave the large lane.
 #[derive(Debug, Clone, Copy)]
 struct Outpaced {
-    /// How often it had to.
+    /// Number of times it had to leave.
     times: u32,
-    /// When it last had to.
+    /// Time when it last had to leave.
     since: Instant,
-    /// How often it had a turn whoever waited.
+    /// Number of turns that others could not cut short.
     kept: u32,
 }
 
-/// The repositories of an owner that were slow, until when they count as such.
+/// Slow repositories of an owner, with the time until which they count as slow.
 type Owner = HashMap<String, Instant>;
 
 impl Slow {
-    /// Notes that a repository kept others waiting.
+    /// Records that a repository kept others waiting.
     pub(super) fn note(&self, item: &NewWorkItem) {
         let now = Instant::now();
         let mut known = self.lock();
@@ -76,7 +78,7 @@ impl Slow {
         }
     }
 
-    /// Returns whether a repository, or several others of its owner, kept others waiting lately.
+    /// Returns whether a repository, or several others of its owner, recently kept others waiting.
     pub(super) fn is_slow(&self, item: &NewWorkItem) -> bool {
         self.is_slow_at(item, Instant::now())
     }
@@ -92,19 +94,19 @@ impl Slow {
         own || all >= REPOSITORIES_OF_SLOW
     }
 
-    /// Returns how often an item had to leave the large lane so far.
+    /// Returns the number of times an item had to leave the large lane.
     pub(super) fn outpaced(&self, id: Uuid) -> u32 {
         self.lock().outpaced.get(&id).map_or(0, |of| of.times)
     }
 
-    /// Returns since when an item has waited that had to leave the large lane a good while ago.
+    /// Returns the time when an item last had to leave the large lane, if that was at least [`DUE`] ago.
     pub(super) fn due_since(&self, id: Uuid) -> Option<Instant> {
         let known = self.lock();
         let since = known.outpaced.get(&id)?.since;
         Some(since).filter(|since| since.elapsed() >= DUE)
     }
 
-    /// Notes that an item has to leave the large lane, once more.
+    /// Records that an item has to leave the large lane.
     pub(super) fn note_outpaced(&self, id: Uuid) {
         let now = Instant::now();
         let mut known = self.lock();
@@ -118,8 +120,8 @@ impl Slow {
         of.since = now;
     }
 
-    /// Returns how many turns an item had in the large lane whoever waited, when it has another such turn now: it gave
-    /// way often enough, and no other of its host had one lately.
+    /// Grants an item a turn in the large lane that others cannot cut short, if it gave way often enough and no other
+    /// item of its host had such a turn recently. Returns the number of such turns it had before.
     pub(super) fn keep(&self, id: Uuid, host: &str) -> Option<u32> {
         let now = Instant::now();
         let mut known = self.lock();
@@ -136,7 +138,7 @@ impl Slow {
         Some(of.kept - 1)
     }
 
-    /// Forgets an item.
+    /// Forgets an item that is complete.
     pub(super) fn ended(&self, id: Uuid) {
         self.lock().outpaced.remove(&id);
     }
@@ -146,7 +148,7 @@ impl Slow {
     }
 }
 
-/// Makes room for one more, by forgetting what is over, or if that is nothing, any one.
+/// Makes room for one more entry by dropping those that are over, or if there are none, an arbitrary one.
 fn make_room<K: Eq + Hash + Clone, V>(
     known: &mut HashMap<K, V>,
     name: &K,

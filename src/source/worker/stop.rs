@@ -1,15 +1,15 @@
-//! How a worker ends.
+//! Shutdown of a worker.
 
 use tokio::time::{Instant, Interval, sleep_until, timeout_at};
 
 use super::{RECOVER, Run};
 
 impl Run<'_> {
-    /// Lets the items under way end, and gives back those that do not.
+    /// Lets items in flight finish, and releases those that do not in time.
     pub(super) async fn wind_down(mut self, mut heartbeat: Interval) {
         let end = Instant::now() + self.worker.options.patience;
         let holds_nothing = self.tasks.is_empty() && self.ended.is_empty() && self.ready.is_empty();
-        // What has not begun is given back in the end with what does not end.
+        // Items that were never started are released at the end, with those that did not finish.
         self.ready.clear();
         let mut is_excused = holds_nothing || self.excuse(end).await;
         while !is_excused || !self.tasks.is_empty() || !self.ended.is_empty() {
@@ -29,8 +29,8 @@ impl Run<'_> {
         self.release(end).await;
     }
 
-    /// Whoever stops a program may lose patience with it: that is no fault of what it was reading. Says whether
-    /// the database knows.
+    /// Records that this worker is stopping on purpose: an operator who loses patience and kills it is no fault of the
+    /// items it was reading. Returns whether the database has recorded it.
     async fn excuse(&mut self, end: Instant) -> bool {
         let store = &self.worker.shared.parts.store;
         match timeout_at(end, store.excuse(&self.worker.id)).await {
@@ -43,7 +43,7 @@ impl Run<'_> {
         }
     }
 
-    /// Gives back what is held. Once in any case, again and again while there is time.
+    /// Releases all items that are held. Tries at least once, and repeatedly while there is time.
     async fn release(&mut self, end: Instant) {
         let worker = self.worker;
         loop {

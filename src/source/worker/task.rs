@@ -1,4 +1,4 @@
-//! One work item: fetched, scanned, and what is to be done about it.
+//! Processing of one work item: fetching, scanning, and deciding its outcome.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,16 +22,16 @@ use crate::store::{
     Descendant, Fetched, HOST_LEFT_ALONE, Lane, NewWorkItem, Priority, WorkItem, WorkKind, owner,
 };
 
-/// How long an app may take to give a token.
+/// Maximum time for an app to issue a token.
 const TOKEN_PATIENCE: Duration = Duration::from_secs(20);
 
-/// The most references of one repository that become items. The others are left out, which is counted.
+/// Maximum number of references of one repository that become items. The rest is left out and counted as truncated.
 const MAX_REFERENCES: usize = 10_000;
 
-/// How many of them are as urgent as the list was. The others are read when nothing else waits.
+/// Number of references that are as urgent as their list. The rest is read when nothing else waits.
 const URGENT_REFERENCES: usize = 64;
 
-/// Everything about an item that can be known before anything is sent.
+/// Everything about the fetch of an item that is known before anything is sent.
 struct Plan {
     clone_url: Url,
     token: Option<SecretString>,
@@ -39,7 +39,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// Gets a token where an app's installation is to be asked for one.
+    /// Requests a token if the item is to be fetched with an app's installation.
     async fn with_token(mut self) -> Result<Self, String> {
         if let (None, Some(app)) = (&self.token, &self.app) {
             let token = tokio::time::timeout(TOKEN_PATIENCE, app.token()).await;
@@ -51,7 +51,7 @@ impl Plan {
 }
 
 impl Shared {
-    /// Does what one item asks for.
+    /// Processes one item.
     pub(super) async fn work_on(self: Arc<Self>, origin: Option<Origin>, item: WorkItem) -> Tried {
         let range = &item.range;
         if let Some(wait) = self.pauses.left(&range.host, &range.repository_id) {
@@ -71,14 +71,14 @@ impl Shared {
             Err(wrong) => return Tried::failed(item, wrong),
         };
         match (plan.with_token().await, range.kind) {
-            // The host's own API it is that does not answer.
+            // It is the host's own API that fails.
             (Err(why), _) => self.without_answer(item, self.words_of(&why), Failure::Tokenless),
             (Ok(plan), WorkKind::Range) => self.read(plan, place, item).await,
             (Ok(plan), WorkKind::References) => self.list(plan, place, item).await,
         }
     }
 
-    /// Returns where an item is fetched.
+    /// Returns the place in which an item is fetched.
     fn place(&self, item: &WorkItem, is_known: bool) -> Place {
         let outpaced = self.slow.outpaced(item.id);
         let host = if is_known { &*item.range.host } else { "" };
@@ -87,7 +87,7 @@ impl Shared {
             lane: match item.lane {
                 Lane::Ordinary => FetchLane::Ordinary,
                 Lane::Medium => FetchLane::Medium,
-                // Few are heavy of those that were under way when a worker died.
+                // Few of the items that were in flight when a worker died are heavy.
                 Lane::Alone if item.deaths < 2 && outpaced == 0 => FetchLane::Ordinary,
                 Lane::Large | Lane::Alone => FetchLane::Large,
             },
@@ -126,7 +126,7 @@ impl Shared {
         }
     }
 
-    /// Lists references; each becomes a range.
+    /// Lists references. Each becomes a range.
     async fn list(&self, plan: Plan, place: Place, item: WorkItem) -> Tried {
         let Plan {
             clone_url, token, ..
@@ -141,7 +141,7 @@ impl Shared {
         let wanted = |name: &str| item.range.ref_name.is_empty() || item.range.ref_name == name;
         let (head, list) = (references.head, references.list.into_iter());
         let mut found: Vec<_> = list.filter(|(name, _)| wanted(name)).collect();
-        // First what most of the others are made from, so that they add little to it.
+        // The default branch first: most other branches derive from it, so they add little once it has been read.
         found.sort_by_key(|(name, _)| head.as_ref() != Some(name));
         let names = found.iter().map(|(name, _)| name.len()).sum();
         let end = if found.is_empty() {
@@ -166,7 +166,7 @@ impl Shared {
         Tried::ended(item, end)
     }
 
-    /// A reference that was listed, as a range.
+    /// Returns a listed reference as a range.
     fn listed(&self, item: &WorkItem, at: usize, name: &str, id: ObjectId) -> Descendant {
         let range = &item.range;
         let priority = if at < URGENT_REFERENCES {
@@ -259,7 +259,7 @@ impl Shared {
         }
     }
 
-    /// An error's text as it may be kept.
+    /// Returns the text of an error with keys redacted, so that it can be stored.
     pub(super) fn words(&self, error: &dyn std::error::Error) -> String {
         self.words_of(&error.to_string())
     }
@@ -275,12 +275,12 @@ struct Scanned {
     known_blobs: u64,
     bytes: u64,
     blobs: u64,
-    /// Bytes of the packs.
+    /// Size of the packs, in bytes.
     received: u64,
     visited: Result<Visited, FetchError>,
 }
 
-/// Who acts, for the revocation log. What webhooks tell of is found in their own name.
+/// Returns the actor for the revocation log. Findings that stem from a webhook are attributed to the webhook.
 pub(super) fn actor(source: &str) -> String {
     if source.starts_with("webhook:") {
         return source.to_owned();
@@ -288,8 +288,8 @@ pub(super) fn actor(source: &str) -> String {
     format!("source:{source}")
 }
 
-/// Where an item is fetched from: its own address, or what the configuration says of its host. A token is
-/// sent to no other server than the one it is configured for.
+/// Plans the fetch of an item: its own URL, or one derived from the configuration of its host. A token is only ever
+/// sent to the server for which it is configured.
 fn plan(range: &NewWorkItem, origin: Option<&Origin>) -> Result<Plan, String> {
     let clone_url = match (&range.clone_url, origin) {
         (Some(url), _) => {
@@ -324,7 +324,7 @@ fn request(range: &NewWorkItem, plan: Plan) -> Result<RangeRequest, &'static str
     })
 }
 
-/// Returns how much of an item is fetched.
+/// Returns the limits for fetching an item.
 fn bounds(item: &WorkItem, limits: &FetchLimits) -> Arc<FetchLimits> {
     let mut limits = limits.tightened(item.deaths);
     if let Some(lineage) = item.lineage {

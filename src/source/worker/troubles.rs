@@ -1,5 +1,4 @@
-//! What is known of everything of some kind that was in trouble: how often, since when, and for how long it is left
-//! alone.
+//! Records of failing things of one kind: how often each failed, since when, and for how long it is paused.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -7,23 +6,23 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many different items of a repository have to fail in a row, with none that gets an answer in between,
-/// until it is the repository and not the item that is in trouble; and how many repositories, for the host.
+/// Number of different items of a repository that must fail in a row, with no success in between, for the fault to lie
+/// with the repository rather than the items. The same number of repositories applies to a host.
 const FAILED_IN_TROUBLE: usize = 3;
 
-/// The wait after the first failure of a repository in a row; each further one doubles it.
+/// Delay after the first of several failures of a repository in a row; doubles with each further one.
 pub(super) const FIRST_WAIT: Duration = Duration::from_secs(5);
 
-/// The time for which a repository that failed lets others of its host go first.
+/// Time for which a repository that failed yields to others of its host.
 const LATELY: Duration = Duration::from_mins(1);
 
-/// The longest that something in trouble is left alone.
+/// Maximum duration of a pause.
 pub(super) const TROUBLE_MAX: Duration = Duration::from_mins(15);
 
-/// The most hosts, and the most repositories, of which anything is known. Strangers can name more.
+/// Maximum number of hosts, and of repositories, that are tracked. Strangers can name more.
 pub(super) const KNOWN_MAX: usize = 1_024;
 
-/// What is known of each of some kind.
+/// Records by name.
 #[derive(Debug)]
 pub(super) struct Troubles<Name, What>(pub(super) HashMap<Name, Trouble<What>>);
 
@@ -33,19 +32,19 @@ impl<Name, What> Default for Troubles<Name, What> {
     }
 }
 
-/// What is known of one of them.
+/// Record of one host or repository.
 #[derive(Debug)]
 pub(super) struct Trouble<What> {
-    /// The end of the pause.
+    /// End of the pause.
     pub(super) until: Instant,
-    /// How often it was in trouble since it last answered.
+    /// Number of pauses since its last success.
     pub(super) times: u32,
-    /// What failed since it last answered, as far as it takes to be in trouble.
+    /// Different parts that failed since its last success, up to [`FAILED_IN_TROUBLE`].
     failed: HashSet<What>,
-    /// How often anything of it failed since then, and when it last did.
+    /// Number of failures since its last success, and the time of the latest one.
     failures: u32,
     failed_at: Option<Instant>,
-    /// Why it is left alone, if that is to be told.
+    /// Reason for the pause, if it is to be reported.
     pub(super) why: Option<String>,
 }
 
@@ -64,7 +63,7 @@ impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
         })
     }
 
-    /// Forgets what is not paused; if that is nothing, what is paused for the shortest time.
+    /// Drops the records that are not paused, or if there are none, the one whose pause ends first.
     fn make_room(&mut self, now: Instant) {
         self.0.retain(|_, trouble| trouble.until > now);
         if self.0.len() >= KNOWN_MAX {
@@ -79,13 +78,13 @@ impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
         Some(left).filter(|left| !left.is_zero())
     }
 
-    /// Whether it was in trouble and has not answered since.
+    /// Returns whether it was paused and has not succeeded since.
     pub(super) fn is_in_trouble(&self, name: &Name) -> bool {
         self.0.get(name).is_some_and(|trouble| trouble.times > 0)
     }
 
-    /// Notes that `what` of it failed; for how long it is left alone, when it is in trouble. That is `waits.0` at
-    /// first, and then longer up to `waits.1`.
+    /// Records that `what` failed. Returns the remaining pause, if it is paused. The first pause lasts `waits.0`; each
+    /// further one is twice as long, up to `waits.1`.
     pub(super) fn failed(
         &mut self,
         name: &Name,
@@ -102,7 +101,7 @@ impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
         if trouble.failed.len() < FAILED_IN_TROUBLE {
             return None;
         }
-        // Those that were under way when the pause began say nothing new.
+        // The failure of an item that was already in flight when the pause began says nothing new.
         if trouble.until <= now {
             let wait = waits.0.saturating_mul(1 << trouble.times.min(16));
             trouble.until = now + wait.min(waits.1);
@@ -111,18 +110,18 @@ impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
         Some(trouble.until - now)
     }
 
-    /// Notes that something of it failed, through no fault of its own.
+    /// Records a failure that it is not responsible for.
     pub(super) fn note_failed(&mut self, name: &Name, now: Instant) {
         self.of(name, now).failed_at = Some(now);
     }
 
-    /// Returns whether something of it failed a short while ago, with no answer since.
+    /// Returns whether it failed recently and has not succeeded since.
     pub(super) fn failed_lately(&self, name: &Name, now: Instant) -> bool {
         let failed_at = self.0.get(name).and_then(|trouble| trouble.failed_at);
         failed_at.is_some_and(|at| now.saturating_duration_since(at) < LATELY)
     }
 
-    /// Returns how long to wait after as many failures in a row.
+    /// Returns the delay after its number of failures in a row.
     pub(super) fn wait(&self, name: &Name) -> Duration {
         let failures = self.0.get(name).map_or(1, |trouble| trouble.failures);
         let doubled = 1 << failures.saturating_sub(1).min(16);
