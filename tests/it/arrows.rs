@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Which rooms each room may use. `docs/architecture.md` shows the same picture.
+/// Modules that each module may use. `docs/architecture.md` shows the same picture.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("keyformat", &[]),

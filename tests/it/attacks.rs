@@ -1,5 +1,5 @@
-//! What somebody from outside, or a fault, may do to Rescind. Each test is an attack that worked once, or that
-//! must not begin to.
+//! Attacks on Rescind by outsiders, and by faults. Each test is an attack that worked once, or that must never start
+//! to.
 
 mod database;
 mod feed;

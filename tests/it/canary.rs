@@ -48,7 +48,7 @@ impl Planted {
     }
 }
 
-/// What the caller of the API gets, in tests that look for keys in every answer.
+/// API client that records every response, for tests that look for keys in them.
 struct Caller {
     client: Client,
     url: String,
@@ -365,7 +365,7 @@ async fn read_everything(caller: &mut Caller) {
     }
 }
 
-/// What the commands print, and whether they end well.
+/// Returns the output of the commands, all of which must succeed.
 fn cli_outputs(home: &Home) -> Vec<(String, String)> {
     [
         &["log", "list"][..],
@@ -387,7 +387,7 @@ fn cli_outputs(home: &Home) -> Vec<(String, String)> {
     .collect()
 }
 
-/// Whether a key can be read out of `bytes`, also by somebody who undoes percent-encoding, however often.
+/// Returns whether a key can be read from `bytes`, even by undoing percent-encoding any number of times.
 fn holds(bytes: &[u8], key: &Planted) -> bool {
     let forms = key.forms();
     let mut text = bytes.to_vec();

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use crate::support::databases::{Kind, TestDatabase};
 use crate::support::world::{Daemon, Home, World};
 
-/// How often the daemon is killed in the tests that always run.
+/// Number of times the daemon is killed in the tests that always run.
 const KILLS: usize = 12;
-/// How many keys leak between two kills.
+/// Number of keys that leak between two kills.
 const KEYS_PER_ROUND: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]

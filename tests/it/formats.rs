@@ -9,7 +9,7 @@ use rescind::keyformat::FormatSet;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// What a run left behind.
+/// Exit code and output of a run.
 struct Run {
     code: Option<i32>,
     stdout: String,

@@ -47,7 +47,7 @@ fn the_first_start_prints_a_token_and_no_other_start_does() {
     let second = second.stop();
     assert_eq!((second.code, second.stdout.as_str()), (Some(0), ""));
 
-    // What is in the database is what the command line sees.
+    // The command line sees the same database.
     let tokens = binary.run("tokens list --json").ok();
     assert_eq!(tokens.lines().count(), 1);
     assert!(tokens.contains("\"admin\""), "{tokens}");

@@ -26,7 +26,7 @@ pub(crate) struct House {
     engine: Arc<Engine>,
     clock: Arc<ManualClock>,
     wake: Arc<Notify>,
-    /// Whether its sources go by a schedule.
+    /// `true` if its sources follow a schedule.
     is_scheduled: bool,
 }
 

@@ -175,8 +175,8 @@ impl Worker {
         shares
     }
 
-    /// Chooses items for the free places, with a priority of at least `least`: the most urgent first, and among equals
-    /// those of the host that holds the fewest places.
+    /// Chooses items for the free places, none less urgent than `least`: the most urgent first, and among equals those
+    /// of the host that holds the fewest places.
     async fn choose(
         &self,
         shares: &mut Shares,

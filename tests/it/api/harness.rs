@@ -23,18 +23,18 @@ use uuid::Uuid;
 
 use crate::support::databases::{Kind, TestDatabase};
 
-/// When the clock of every test starts.
+/// Start time of the clock in every test.
 pub(crate) const START: &str = "2026-11-22T20:46:15.123456Z";
 
-/// What a test may want to be different.
+/// Options of a test server.
 pub(crate) struct Setup {
-    /// Of GitHub.
+    /// URL of GitHub's public keys.
     pub(crate) public_keys_url: Option<String>,
-    /// Other partners, and where their keys are.
+    /// Other partners, and the URLs of their keys.
     pub(crate) partners: Vec<(&'static str, String)>,
     pub(crate) revocation_tokens: Vec<&'static str>,
     pub(crate) webhooks: Vec<WebhookOptions>,
-    /// What the configuration names.
+    /// Sources that the configuration names.
     pub(crate) sources: Vec<ConfiguredSource>,
     pub(crate) timings: PublicKeyTimings,
     pub(crate) limits: Limits,

@@ -1,4 +1,4 @@
-//! Who may do what.
+//! Permissions of each role.
 
 use jiff::SignedDuration;
 use rescind::clock::Clock as _;

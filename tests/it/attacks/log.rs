@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::cli::Binary;
 use crate::serve::{Daemon, PausedLog, post};
 
-/// How soon everything has to be answered, and how soon the daemon ends.
+/// Maximum time for any response, and for the daemon to stop.
 const SOON: Duration = Duration::from_secs(10);
 
 /// The most lines that one place logs in a second.
@@ -103,7 +103,7 @@ fn count_in(line: &str) -> usize {
     count.parse().unwrap_or_else(|_| panic!("no count: {line}"))
 }
 
-/// How many of these lines were written, and how many are told to be left out.
+/// Returns the number of these lines that were written, and the number reported as left out.
 fn counted(log: &[String], message: &str) -> (usize, usize) {
     let said = format!("said=\"{message}\"");
     let told = log.iter().filter(|line| line.contains(&said));

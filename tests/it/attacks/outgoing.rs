@@ -221,7 +221,7 @@ async fn a_signed_payload_does_not_choose_what_is_asked() {
         doctor.contains("webhooks.gitea.clone_url, or clone_hosts"),
         "{doctor}"
     );
-    // What the operator allows is asked.
+    // Hosts that the operator allows are contacted.
     let host = format!("clone_hosts = [\"http://127.0.0.1:{}\"]\n", inside.port);
     binary.write(
         "config.toml",

@@ -34,7 +34,7 @@ use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 use crate::support::git;
 use crate::support::world::{Home, World};
 
-/// What is promised for a leak that a healthy source reports.
+/// Promised time from the report of a leak by a healthy source to its revocation.
 const PROMISED: Duration = Duration::from_secs(10);
 
 const LEASE: Duration = Duration::from_mins(1);
@@ -77,7 +77,7 @@ impl Dripping {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// How many answers are being read now.
+    /// Returns the number of responses that are being read.
     pub(super) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
@@ -299,7 +299,7 @@ async fn dripping_hosts_do_not_take_all_places() {
     let mut hostile: Vec<_> = (0..40)
         .map(|n| house.push_to("slow.example", n, Priority::Webhook))
         .collect();
-    // Who has a name server has as many hosts as he likes.
+    // Anyone with a name server has as many hosts as they like.
     hostile.extend((0..400).map(|n| NewWorkItem {
         clone_url: Some(format!("{}/acme/shop.git", slow.url)),
         ..house.push_to(&format!("{n}.wild.example"), n, Priority::Webhook)
@@ -442,7 +442,7 @@ on_both_databases! {
         tx.commit().await.unwrap();
         // The end of the part is not the end of the push.
         assert_eq!(house.add_items(std::slice::from_ref(&genuine)).await, 1);
-        // What was not there when a source named it is looked for again when one names it with urgency.
+        // An item that was gone when a feed named it is tried again when an urgent source names it.
         let held = house.store.claim(9, "w", LEASE).await.unwrap().remove(0);
         let mut tx = house.store.begin().await.unwrap();
         let gone = Fetched { gone: true, ..Fetched::default() };

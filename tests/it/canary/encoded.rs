@@ -45,7 +45,7 @@ fn written(key: &Planted) -> Vec<String> {
     ]
 }
 
-/// What is found of a key where one of these ways was kept, however that was quoted.
+/// Returns the traces that a key leaves if one of its encodings is stored, however that is quoted.
 fn traces(key: &Planted) -> Vec<Vec<u8>> {
     let written = written(key).into_iter();
     let bare = written.map(|way| bare(way.as_bytes()));
@@ -79,7 +79,7 @@ fn says_in_files(folder: &Path, key: &Planted, traces: &[Vec<u8>]) -> bool {
 
 const HOOK_SECRET: &str = "It is a secret to nobody here";
 
-/// What takes a key as it is must see it however it is written, too: nothing of this may be kept or said.
+/// Every input that recognizes a plain key must recognize its encodings as well: none of them may be stored or logged.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_encoded_key_is_left_anywhere() {
     let world = World::new().await;

@@ -11,7 +11,7 @@ pub(crate) struct Binary {
     variables: Vec<(String, String)>,
 }
 
-/// What a run left behind.
+/// Exit code and output of a run.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: i32,

@@ -91,7 +91,7 @@ fn what_is_no_database_is_refused() {
     assert!(!ran.stderr.contains("hunter2"), "{ran:?}");
 }
 
-/// What is made in the wrong folder by mistake is seen at once.
+/// A database created in the wrong folder by mistake is noticed at once.
 #[test]
 fn a_new_database_is_announced_with_its_absolute_path() {
     let import = Binary::new();

@@ -278,7 +278,7 @@ async fn webhooks_tell_which_servers_are_read() {
             "warning",
             "https://github.com only: name servers of your own in webhooks.github.clone_hosts",
         ),
-        // What a source says comes first, so that one push is one work item.
+        // The source takes precedence, so that one push is one work item.
         (
             format!(
                 "[webhooks.github]\n{secrets}\nclone_hosts = [\"https://ghe.example\"]\n{feed}"

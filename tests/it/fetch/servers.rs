@@ -13,12 +13,12 @@ use tokio_util::task::TaskTracker;
 use super::{fetcher, limits, range};
 use crate::support::git;
 
-/// What a server does with a connection after it has read the request.
+/// Behavior of a server after it has read the request and sent its answer.
 #[derive(Clone)]
 enum Then {
     Close,
     Hold,
-    /// Sends these bytes again and again, with a pause between.
+    /// Sends these bytes over and over, with a pause in between.
     Drip(&'static [u8]),
 }
 
@@ -204,7 +204,7 @@ async fn a_redirect_on_the_same_host_is_followed_with_the_body() {
     assert!(bytes > 100, "{message}");
 }
 
-/// Where a repository redirects to says nothing of its host.
+/// The target of a repository's redirect says nothing about the repository's host.
 #[tokio::test]
 async fn only_a_first_connection_that_fails_is_the_hosts() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -353,7 +353,7 @@ async fn an_endless_answer_ends_at_the_byte_limit() {
     ]
     .concat();
     let server = serve(answer, Then::Drip(noise)).await;
-    // What follows the header is no object, and that is said instead of guessed.
+    // The bytes after the header are not an object, which is reported as such.
     let error = fetch_with(&server, tight).await.unwrap_err();
     assert!(matches!(error, FetchError::Corrupt(_)), "{error}");
 }

@@ -1,4 +1,4 @@
-//! What a genuine report leads to, row by row.
+//! Effects of a genuine report, row by row.
 
 use jiff::SignedDuration;
 use rescind::clock::Clock as _;

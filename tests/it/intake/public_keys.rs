@@ -1,4 +1,4 @@
-//! Whose signature counts, and what happens while nobody can say.
+//! Public keys whose signatures are accepted, and behavior while they cannot be fetched.
 
 use std::sync::Arc;
 use std::time::Duration;

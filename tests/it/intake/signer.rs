@@ -84,7 +84,7 @@ pub(crate) async fn send(
     Reply::of(request.body(body)).await
 }
 
-/// Where GitHub publishes its keys. What it answers can be changed at any time.
+/// Server at which GitHub publishes its keys. Its response can be changed at any time.
 pub(crate) struct Origin {
     server: MockServer,
     answer: Arc<Mutex<ResponseTemplate>>,
@@ -115,7 +115,7 @@ impl Origin {
         *self.answer.lock().unwrap() = answer;
     }
 
-    /// How often the list was fetched.
+    /// Returns the number of times the list was fetched.
     pub(crate) async fn fetches(&self) -> usize {
         self.server.received_requests().await.unwrap().len()
     }

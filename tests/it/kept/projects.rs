@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::api::harness::{Reply, TestServer};
 use crate::api::roles::endpoints;
 
-/// What no answer to another project may have in it.
+/// Strings that no response to another project may contain.
 const MARKS: [&str; 3] = ["owner-of-a", "description-of-a", "place-of-a"];
 
 #[tokio::test]

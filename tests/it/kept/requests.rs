@@ -172,7 +172,7 @@ impl Shape<'_> {
         }
     }
 
-    /// What people, and others, put into a text.
+    /// Returns a text as people, and others, may enter it.
     fn text(&mut self) -> String {
         let long = "x".repeat(self.random.random_range(0..5_000));
         let texts = [

@@ -13,9 +13,9 @@ use tokio_util::task::TaskTracker;
 use crate::crash::{export, mint, report, signed_report};
 use crate::support::world::{Daemon, Home, World};
 
-/// How many clients hang up.
+/// Number of clients that hang up.
 const RESETS: usize = 4_000;
-/// How many of them are connected at a time.
+/// Number of clients that are connected at a time.
 const AT_ONCE: usize = 32;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,7 +83,7 @@ fn raw(daemon: &Daemon, world: &World, keys: &[String]) -> Vec<u8> {
     [head.into_bytes(), body].concat()
 }
 
-/// How many files and sockets the daemon has open.
+/// Returns the number of open files and sockets of the daemon.
 fn descriptors(daemon: &Daemon) -> usize {
     let folder = format!("/proc/{}/fd", daemon.id());
     std::fs::read_dir(folder).expect("its descriptors").count()

@@ -1,4 +1,4 @@
-//! What a repository lacks is named and is no success.
+//! Objects missing from a repository are named, and the scan does not succeed.
 
 use std::fs;
 use std::path::Path;
@@ -131,7 +131,7 @@ fn a_damaged_object_is_no_success() {
         assert_eq!(output.status.code(), Some(3), "{name}: {}", text(&output));
         assert!(text(&output).contains(&id), "{name}: {}", text(&output));
         let allowed = scan(root, &["--git", ".", "--allow-incomplete"]);
-        // Where git itself gives up, nothing tells what is behind.
+        // If git itself gives up, nothing reveals what lies behind.
         let expected = if named { 0 } else { 3 };
         assert_eq!(
             allowed.status.code(),
@@ -159,7 +159,7 @@ fn a_reference_that_leads_nowhere_is_named() {
         "{rows:?}"
     );
     fs::remove_file(root.join(".git/refs/heads/nowhere")).expect("a file");
-    // What became of a remote's branch is nobody's loss.
+    // A dangling remote branch loses nothing.
     git(
         root,
         &[

@@ -53,7 +53,7 @@ fn log(output: &Output, keys: &[&KeyValue]) -> Value {
     log
 }
 
-/// What the schema cannot say: results refer to rules that are there.
+/// Checks what the schema cannot express: results refer to existing rules.
 fn check_rules(run: &Value) {
     let rules = &run["tool"]["driver"]["rules"];
     let formats = rescind::keyformat::FormatSet::builtin();

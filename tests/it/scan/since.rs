@@ -50,7 +50,7 @@ fn what_was_added_and_taken_away_again_is_found() {
     // A file that only moved is added where it is now.
     assert_eq!(since(root, &added)[0]["path"], "moved.env");
     assert_eq!(since(root, "HEAD~1").len(), 1, "the message alone");
-    // What an older commit had already and a newer one adds again is added.
+    // Contents of an older commit count as added if a newer one adds them again.
     write(root, "again.env", before.expose());
     commit(root, "Again");
     assert_eq!(since(root, "HEAD~1")[0]["path"], "again.env");

@@ -282,7 +282,7 @@ fn a_hook_refuses_a_commit_with_a_key_and_lets_a_clean_one_pass() {
     git(&root, &["add", ".env"]);
     let (passed, said) = try_commit(&root, &[]);
     assert!(passed, "{said}");
-    // What `--all` and a path stage is in a temporary index that only the hook is told of.
+    // `--all` and a path stage into a temporary index that is known only to the hook.
     write(&root, ".env", key.expose());
     for arguments in [&["--all"][..], &[".env"], &["--amend", "--all"]] {
         let (passed, said) = try_commit(&root, arguments);

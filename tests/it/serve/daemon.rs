@@ -19,13 +19,13 @@ pub(crate) struct Daemon {
     child: Child,
     pub(crate) address: SocketAddr,
     lines: Receiver<String>,
-    /// Whether the log is not read.
+    /// `true` while the log is not being read.
     paused: Arc<AtomicBool>,
     log: Vec<String>,
     stdout: Option<JoinHandle<String>>,
 }
 
-/// The log of a daemon that is not read. It is read on when this is dropped.
+/// Guard that stops reading a daemon's log. Reading resumes when it is dropped.
 pub(crate) struct PausedLog(Arc<AtomicBool>);
 
 impl Drop for PausedLog {
@@ -34,7 +34,7 @@ impl Drop for PausedLog {
     }
 }
 
-/// How a daemon ended.
+/// Exit code and output of a daemon.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -140,7 +140,7 @@ impl Daemon {
         PausedLog(Arc::clone(&self.paused))
     }
 
-    /// Whether the process ends within `patience`, with nobody reading what it prints.
+    /// Returns whether the process exits within `patience` while nobody reads its output.
     pub(crate) fn ends_within(&mut self, patience: Duration) -> bool {
         let began = Instant::now();
         while began.elapsed() < patience {
@@ -152,7 +152,7 @@ impl Daemon {
         false
     }
 
-    /// Waits for the end of the process.
+    /// Waits for the process to exit.
     pub(crate) fn wait(mut self) -> Ended {
         // Standard error is closed when the process has ended.
         loop {

@@ -154,7 +154,7 @@ async fn hours(hours: &[(&str, Vec<u8>)]) -> MockServer {
     server
 }
 
-/// How often an hour was asked for.
+/// Returns the number of requests for an hour.
 async fn asked(server: &MockServer, hour: &str) -> usize {
     let path = format!("/{hour}.json.gz");
     let requests = server.received_requests().await.unwrap();

@@ -126,7 +126,7 @@ on_both_databases! {
         assert_eq!(house.items().await.len(), 7);
     }
 
-    /// What others write into the same page, however much of it, does not keep a leak from being seen.
+    /// Decoys on the same page, however many, must not hide a leak.
     async fn decoys_on_a_page_hide_no_key(database) {
         let house = House::new(&database.store().await);
         let (key, value) = house.issue(false).await;

@@ -1,4 +1,4 @@
-//! What GitHub's events mean, several tokens, apps, and what was missed and is found again.
+//! GitHub events: their interpretation, several tokens, apps, and the recovery of missed events.
 
 mod repair;
 mod tokens;
@@ -93,7 +93,7 @@ async fn poll(source: &GitHubEvents) -> PollOutcome {
     source.poll_once().await.unwrap()
 }
 
-/// Whether any file of a SQLite database holds a text.
+/// Returns whether any file of a SQLite database contains a text.
 fn keeps(database: &TestDatabase, text: &str) -> bool {
     let file = database.url.trim_start_matches("sqlite://").to_owned();
     let mut files = ["", "-wal", "-shm"]

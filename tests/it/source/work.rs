@@ -132,7 +132,7 @@ impl House {
         self.store.work_counts().await.unwrap()
     }
 
-    /// Where a key was seen, as `path:line`.
+    /// Returns the places where a key was seen, as `path:line`.
     async fn places(&self, key: &Key) -> Vec<String> {
         let seen = self.store.occurrences(key.id, 100).await.unwrap();
         let mut places: Vec<_> = seen
@@ -599,6 +599,6 @@ async fn an_item_that_somebody_else_took_is_not_ended_twice() {
     tasks.join_next().await.unwrap().unwrap().unwrap();
     let counts = house.counts().await;
     assert_eq!((counts.done, counts.leased), (0, 1));
-    // What was seen is not forgotten: the other one may find the repository gone.
+    // The sightings still count: the new owner of the lease may find the repository gone.
     assert!(house.is_revoked(&key).await);
 }

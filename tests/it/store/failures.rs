@@ -1,4 +1,4 @@
-//! What goes wrong with a database is named, with a remedy, and loses nothing.
+//! Database failures are reported with a remedy, and lose no data.
 
 use rescind::store::{Store, StoreError, StoreOptions};
 use tempfile::tempdir;

@@ -251,7 +251,7 @@ async fn an_entry_rewritten_with_its_hash_breaks_the_link_after_it() {
     append(&store, 3).await;
     let good = export(&store).await;
     let lines: Vec<&str> = good.lines().collect();
-    // What a forger with twenty lines of his own would do.
+    // As a forger would do it in twenty lines of code.
     let mut forged: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
     forged["owner_id"] = "somebody else".into();
     let members = forged.as_object_mut().unwrap();

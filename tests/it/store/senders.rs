@@ -1,4 +1,4 @@
-//! Who sent something genuine lately.
+//! Senders that recently proved to be genuine.
 
 use rescind::store::ProvedSender;
 

@@ -1,4 +1,4 @@
-//! What is known of sources: what was shed, what was scanned, what is urgent now.
+//! State of sources: items that were shed, blobs that were scanned, items that became urgent.
 
 use std::time::Duration;
 
@@ -190,7 +190,7 @@ fn old_item(n: usize, repository: &str, state: &str, column: &str, value: usize)
 }
 
 on_both_databases! {
-    /// What the fourth version left waiting keeps its order, and has its owner's turns.
+    /// Items left waiting by the fourth schema keep their order, and take turns by owner.
     async fn work_of_the_fourth_schema_has_turns(database) {
         database.migrate_to(4).await;
         let rows = [
@@ -214,7 +214,7 @@ on_both_databases! {
         assert_eq!(order.len(), 4);
     }
 
-    /// What the fifth version moved to other lanes stays there, beside a lane that it did not know.
+    /// Items that the fifth schema moved to other lanes stay there, beside a lane that it did not have.
     async fn work_of_the_fifth_schema_stays_in_its_lane(database) {
         database.migrate_to(5).await;
         for n in 0..3 {

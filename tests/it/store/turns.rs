@@ -1,4 +1,4 @@
-//! Whose item is next: nobody waits for what another one pushed, and nobody's waits for ever.
+//! Order of the queue: nobody waits for the items of another, and no item waits forever.
 
 use std::time::Duration;
 
@@ -126,7 +126,7 @@ on_both_databases! {
         let first = take(&store, 2).await;
         assert!(first.contains(&"acme/app-299".to_owned()), "{first:?}");
         store.release("w").await.unwrap();
-        // What was put aside and is put back comes among the others, not before all of them.
+        // Revived dead-lettered items take their place among the others, not ahead of all of them.
         let turn = "SET state = 'dead', last_error = 'x', finished_at = 1, turn = 0 WHERE repository LIKE 'loud/app-1__'";
         database.run(&format!("UPDATE work_items {turn}")).await.unwrap();
         let dead = store.dead_items(None, &PageRequest::first()).await.unwrap().items.remove(0);
@@ -159,7 +159,7 @@ on_both_databases! {
         assert_eq!(front[0].repository_id, "id-of-new/app");
     }
 
-    /// What keeps a queue back does not give newcomers its turn.
+    /// An item that holds its queue back must not let newcomers take the queue's turn.
     async fn an_item_that_failed_does_not_stop_the_time_of_its_queue(database) {
         let store = database.store().await;
         add(&store, &[push("broken/app", 9_000)]).await;
@@ -188,7 +188,7 @@ on_both_databases! {
         assert_eq!(add(&store, &many("small/quiet", 20)).await, 16);
         let refused = store.source_work().await.unwrap().iter().map(|work| work.refused).sum::<u64>();
         assert_eq!(refused, 1 + 4 + 4 + 44 + 4);
-        // What is known needs no room, and is raised.
+        // An item that is already queued needs no room, and its priority is raised.
         let known = NewWorkItem { priority: Priority::Partner, ..push("o1/big", 1) };
         assert_eq!(add(&store, &[known, push("o1/big", 2)]).await, 0);
         assert_eq!(take(&store, 1).await, ["o1/big"]);

@@ -157,7 +157,7 @@ on_both_databases! {
         let first = store.claim(1, "dies", Duration::ZERO).await.unwrap().pop().unwrap();
         let second = claim_one(&store, "lives").await.unwrap();
         assert_eq!((first.id, second.tries), (second.id, 2));
-        // What the dead one would still do is refused.
+        // Anything the dead worker would still do is refused.
         assert!(store.heartbeat(&[first.id], "dies", LEASE).await.unwrap().is_empty());
         assert_eq!(store.retry(first.id, "dies", "late").await.unwrap(), Retry::Lost);
         assert!(!store.postpone(first.id, "dies", Duration::ZERO, "late").await.unwrap());

@@ -19,7 +19,7 @@ fn payloads() -> Vec<PathBuf> {
     files.map(|entry| entry.unwrap().path()).collect()
 }
 
-/// Whose payload it is, and what the forge's header says of it.
+/// Returns the forge of a payload, and the event name in the forge's header.
 fn origin(path: &Path) -> Option<(Forge, String)> {
     let folder = path.parent()?.file_name()?.to_str()?;
     let name = path.file_stem()?.to_str()?;

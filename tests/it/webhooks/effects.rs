@@ -1,4 +1,4 @@
-//! What a delivery leads to: work items, revocations, and nothing twice.
+//! Effects of a delivery: work items and revocations, and nothing twice.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ fn github_push(reference: &str, before: &str, after: &str) -> Value {
     })
 }
 
-/// What an item asks for: kind, host, id, name, address, reference, before and after.
+/// Returns the kind, host, id, name, URL, reference, before, and after of an item.
 fn asked(item: &WorkItem) -> Vec<&str> {
     let NewWorkItem { kind, .. } = item.range;
     let range = &item.range;

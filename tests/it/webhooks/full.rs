@@ -48,7 +48,7 @@ on_both_databases! {
         assert_eq!(database.count(remembered).await, 1);
         let stored = "SELECT COUNT(*) FROM work_items WHERE after_id LIKE '%0064'";
         assert_eq!(database.count(stored).await, 1);
-        // What stands in the delivery itself needs no room.
+        // Keys in the delivery itself need no room.
         assert_eq!(store.log_head().await.unwrap().seq, 1);
         let told = |refused: &str| refused.contains("not stored, to be sent again (503)");
         state(&server, "webhook:github", |state| state.unseen.as_deref().is_some_and(told)).await;

@@ -236,7 +236,7 @@ async fn limits_and_refusals_are_respected() {
     assert_eq!(outcome.next_after, Duration::from_mins(10));
     assert_eq!(github.asked().await.0.len(), 101);
     assert_eq!(source.due_in().await.unwrap(), Duration::from_mins(10));
-    // What was refused for that reason was not tried.
+    // A throttled request does not count as a try.
     github.answer_attempts(ResponseTemplate::new(202));
     clock.advance(SignedDuration::from_mins(10));
     source.poll_once().await.unwrap();

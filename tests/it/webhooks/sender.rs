@@ -8,7 +8,7 @@ use crate::api::harness::{Reply, Setup, TestServer};
 
 pub(crate) const SECRET: &str = "It's a Secret to Everybody";
 
-/// What is configured of a forge.
+/// Returns the webhook options of a forge.
 pub(super) fn options(forge: Forge) -> WebhookOptions {
     WebhookOptions {
         forge,

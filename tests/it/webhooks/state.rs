@@ -74,7 +74,7 @@ on_both_databases! {
             assert_eq!(send(&server, Forge::GitHub, "push", &format!("strange-{n}"), &strange).await.status, 202);
         }
         is_failing(&server, &["2 deliveries", "https://elsewhere.example", "webhooks.github.clone_hosts"]).await;
-        // What is no push shows nothing of pushes; nor does a forged one.
+        // An event that is not a push says nothing about pushes, nor does a forged push.
         let star = json!({"repository": {"id": 2, "full_name": "o1/busy"}});
         assert_eq!(send(&server, Forge::GitHub, "star", "star", &star).await.status, 202);
         state(&server, NAME, |state| state.events == 4).await;

@@ -103,7 +103,7 @@ fn a_new_database_in_a_file_that_was_there_is_said() {
     assert!(!made.stderr.contains("a new database"), "{made:?}");
     made.ok();
     let file = binary.path("data/rescind.db");
-    // What is in the file of a database whose log was never taken over.
+    // Contents of the file of a database whose log was never checkpointed.
     let empty = "PRAGMA journal_mode = WAL";
     fs::remove_file(&file).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build();

@@ -141,7 +141,7 @@ async fn a_command_ends_with_an_error() {
     let (database, proxy, _) = behind_a_proxy().await;
     proxy.freeze_all();
     let url = proxy.url(&database.url);
-    // Where it blocks nobody: the other half has deadlines of its own meanwhile.
+    // In a blocking thread: the other half has deadlines of its own meanwhile.
     let command = tokio::task::spawn_blocking(move || {
         let binary = Binary::new().with("RESCIND__DATABASE__URL", &url);
         binary.run("keys list").fails(

@@ -107,7 +107,8 @@ fn a_file_that_is_replaced_is_used_after_a_restart() {
     assert_eq!(revocations(&binary), 1);
 }
 
-/// What SQLite keeps beside the database: another program would begin new ones, and both would write.
+/// Files that SQLite keeps beside the database: if they are gone, another program would create new ones, and both
+/// would write.
 #[test]
 fn files_beside_the_database_that_are_removed_take_nothing() {
     for end in ["-wal", "-shm"] {

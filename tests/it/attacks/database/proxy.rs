@@ -56,7 +56,7 @@ impl Proxy {
         *self.state.trap.lock().unwrap() = Some(bytes.to_vec());
     }
 
-    /// How often the trap snapped.
+    /// Returns the number of connections that the trap has frozen.
     pub(crate) fn caught(&self) -> usize {
         self.state.caught.load(Ordering::SeqCst)
     }

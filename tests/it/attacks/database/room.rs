@@ -59,7 +59,7 @@ async fn a_migration_that_does_not_fit_is_refused_before_anything_is_changed() {
     let at = binary.path("disk");
     let disk = Disk::mount(&at);
     if !disk.is_mounted() {
-        // What is compared with what is tested beside the code.
+        // The comparison itself is tested beside the code.
         return;
     }
     let file = at.join("rescind.db");
@@ -118,7 +118,7 @@ async fn what_a_migration_sorts_goes_beside_the_database() {
     assert!(version(&file).await > 2);
 }
 
-/// What a migration that was killed leaves behind does not count as the database.
+/// The leftovers of a killed migration do not count toward the size of the database.
 #[tokio::test]
 async fn a_left_over_log_needs_no_room() {
     let binary = Binary::new();

@@ -111,7 +111,7 @@ on_both_databases! {
     }
 }
 
-/// What SQLite does goes on in a thread of its own, and holds the write lock, unless it is interrupted.
+/// SQLite runs in a thread of its own, which continues and holds the write lock unless interrupted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_migration_that_is_given_up_lets_the_write_lock_go() {
     let database = TestDatabase::new(Kind::Sqlite).await;
@@ -255,7 +255,7 @@ async fn a_server_that_refuses_is_not_waited_for() {
         );
         assert!(!log.contains("hunter2"), "{log}");
     }
-    // What people run by hand tells them.
+    // Commands run by hand report it instead of waiting.
     let url = format!("postgres://postgres@{}/x", free_address());
     let binary = Binary::new().with("RESCIND__DATABASE__URL", &url);
     for command in ["keys list", "migrate"] {

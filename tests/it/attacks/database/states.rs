@@ -17,7 +17,7 @@ async fn a_write_lock_held_by_another_program_is_a_busy_database_that_recovers()
     import(&store, &[new_key(1)]).await;
     let mut other = SqliteConnection::connect(&database.url).await.unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();
-    // What was committed of late is proof enough: somebody's short lock makes nobody unready.
+    // A recent commit is proof enough: a short lock of another program must not make the daemon unready.
     store.check_working().await.unwrap();
     let started = Instant::now();
     let (one, two) = tokio::join!(store.begin(), store.begin());

@@ -150,7 +150,7 @@ fn bare_repositories_working_trees_and_what_they_borrow_from_are_looked_at_too()
         plant("pipe", &main.path().join(".git").join(name));
         refused(&tree, name, "a named pipe");
     }
-    // What lends objects to what lends objects.
+    // An alternate of an alternate.
     let (first, second, third) = (house(), house(), house());
     for (borrower, lender) in [(&first, &second), (&second, &third)] {
         let objects = lender.path().join(".git/objects").display().to_string();
@@ -193,7 +193,7 @@ fn what_is_nobodys_business_hinders_no_scan() {
     );
 }
 
-/// What only a configuration names nobody can find beforehand.
+/// Files that only a configuration names cannot be found beforehand.
 #[test]
 fn a_git_that_waits_without_end_is_ended() {
     let waits = |arguments: &'static [&str]| {

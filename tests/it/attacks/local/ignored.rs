@@ -10,10 +10,10 @@ use std::process::{Command, Output};
 use super::scan_bounded;
 use crate::scan::{commit, folder, git, repository, secret, text, write};
 
-/// How much memory a scan may ask for, in KiB. Its own program, stacks and pages not touched count as well.
+/// Maximum address space of a scan, in KiB. Includes the program itself, stacks, and untouched pages.
 const MEMORY: u64 = 512 << 10;
 
-/// The ways to be no ignore file, and what is said of each.
+/// Kinds of invalid ignore files, and the message for each.
 const KINDS: [(&str, &str); 4] = [
     ("link", "not a regular file"),
     ("pipe", "not a regular file"),
@@ -38,7 +38,7 @@ fn plant(kind: &str, path: &Path) {
             let made = Command::new("mkfifo").arg(path).status();
             assert!(made.expect("mkfifo runs").success());
         }
-        // What git and others would read as patterns that list everything.
+        // Other tools would read these as patterns that exclude everything.
         "large" => fs::write(path, format!("*\n{}", globs(400_000))).expect("a file"),
         "lines" => fs::write(path, format!("*\n{}", globs(10_001))).expect("a file"),
         _ => unreachable!("{kind}"),

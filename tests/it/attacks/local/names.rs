@@ -67,7 +67,7 @@ fn planted(root: &Path, names: &[&[u8]]) {
     git(root, &["add", "--all"]);
 }
 
-/// What no report may hold as it is.
+/// Returns whether a report must escape a character.
 fn steers(c: char) -> bool {
     let is_format = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{61c}' | '\u{feff}');
     is_format || c.is_control() && c != '\n'

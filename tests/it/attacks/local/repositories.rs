@@ -14,7 +14,7 @@ use crate::scan::{commit, folder, git, program, repository, run, secret, text, t
 /// A repository in which everything that can name a program names one that leaves a mark.
 struct Trap {
     repository: TempDir,
-    /// Where marks are left, and programs that leave them.
+    /// Folder for the marks, and for the programs that leave them.
     marks: TempDir,
     key: String,
 }
@@ -246,7 +246,7 @@ fn gits() -> Vec<(String, TempDir)> {
     gits
 }
 
-/// What each way to scan a repository is called with, and what it has to find.
+/// Arguments of each way to scan a repository, and the finding that it must report.
 const WAYS: [(&[&str], &str); 3] = [
     (&["--git", "."], "history.env:1:5: rsc_sk_…"),
     (&["--staged"], "staged.env:2:5: rsc_sk_…"),
@@ -305,7 +305,7 @@ fn no_program_that_a_repository_names_is_run() {
     }
 }
 
-/// What the environment of a hook, or of a careless shell, may hold.
+/// Sets variables that the environment of a hook, or of a careless shell, may contain.
 fn inherit(command: &mut Command, trap: &Trap) {
     for name in [
         "GIT_EXTERNAL_DIFF",

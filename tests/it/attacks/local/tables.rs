@@ -15,7 +15,7 @@ fn row(owner: &str) -> String {
     format!("{},user,{owner},\n", "ab".repeat(32))
 }
 
-/// How many rows are good and bad, in a bounded time.
+/// Returns the number of good and bad rows. Panics if reading them takes too long.
 #[track_caller]
 fn read(format: RowFormat, table: &[u8]) -> (usize, usize) {
     let redactor = Redactor::new(&FormatSet::builtin());

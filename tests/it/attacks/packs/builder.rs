@@ -14,7 +14,7 @@ pub(super) const TAG: u8 = 4;
 const OFFSET_DELTA: u8 = 6;
 const REF_DELTA: u8 = 7;
 
-/// What every pushed branch pointed to before.
+/// Returns the previous commit of every pushed branch.
 pub(super) fn before() -> ObjectId {
     ObjectId::from_hex(&[b'1'; 40]).expect("an id")
 }

@@ -18,7 +18,7 @@ use crate::serve::Daemon;
 
 const SECRET: &str = "It's a Secret to Everybody";
 
-/// What may be resident, whatever comes in.
+/// Maximum resident memory under any load, in KiB.
 const MAX_RESIDENT_KIB: u64 = 256 << 10;
 
 /// The answers to fetches, by repository.

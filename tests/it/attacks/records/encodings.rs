@@ -53,7 +53,7 @@ on_both_databases! {
     }
 }
 
-/// What is left of a text, however it is quoted.
+/// Returns a text without whitespace and quoting.
 fn bare(text: &str) -> String {
     let quoting = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '\\' | '\u{fffd}');
     text.replace("\\r", "")

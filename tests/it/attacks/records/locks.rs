@@ -27,11 +27,11 @@ use crate::webhooks::sender::{all, send};
 
 const KEYS: usize = 120;
 const ROUNDS: usize = 48;
-/// How many keys each report, delivery and push has.
+/// Number of keys in each report, delivery, and push.
 const EACH: usize = 40;
 const PUSHES: usize = 4;
 
-/// The values of one report: another part of them each time, in another order.
+/// Returns the values of one report: a different part of them each time, in a different order.
 pub(super) fn part(values: &[KeyValue], round: usize) -> Vec<KeyValue> {
     // Steps that have no divisor in common with the number of keys visit all of them.
     let step = [1, 7, 11, 13, 17, 19, 23, 29][round % 8];
@@ -130,7 +130,8 @@ async fn reports_of_the_same_keys_never_lock_each_other_out() {
     database.remove().await;
 }
 
-/// How many transactions the database undid to let others pass. Sessions tell when they end, at the latest.
+/// Returns the number of transactions that the database rolled back to resolve deadlocks. Sessions publish their count
+/// when they end, at the latest.
 async fn deadlocks(database: &TestDatabase) -> i64 {
     tokio::time::sleep(Duration::from_millis(300)).await;
     let undone = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";

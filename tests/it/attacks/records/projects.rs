@@ -1,4 +1,4 @@
-//! What one project knows of another's keys, and what it can do with it: nothing.
+//! Isolation of projects: knowing another project's keys gives no power over them.
 
 use rescind::intake::{SelfReport, self_report};
 use rescind::keyformat::KeyValue;
@@ -169,7 +169,7 @@ async fn an_issuer_neither_learns_of_nor_takes_another_projects_keys() {
             assert_eq!(reply.status, 200, "{}", reply.text);
         }
     }
-    // What the attacker does to its own copy stays with it.
+    // Changes to the attacker's own copy do not affect the other one.
     let check = json!({ "api_key": minted });
     let copy = attacker
         .post("/api/v1/user-api-keys/check", check.clone())

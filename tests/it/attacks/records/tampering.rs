@@ -246,7 +246,7 @@ async fn run_with_foreign_keys(database: &TestDatabase, sql: &str) -> Result<u64
     }
 }
 
-/// What stands in a database that version 2 made.
+/// Contents of a database created by version 2.
 struct Old {
     value: rescind::keyformat::KeyValue,
     ids: [String; 3],

@@ -1,4 +1,4 @@
-//! What one request asks for happens together or not at all.
+//! Each request takes effect completely or not at all.
 
 use rescind::store::Role;
 use serde_json::json;

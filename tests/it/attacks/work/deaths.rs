@@ -1,4 +1,4 @@
-//! What was under way when the process was killed, most of which is not to blame for it.
+//! Items that were in flight when the process was killed, most of which are not to blame.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn left_by_the_dead(database: &TestDatabase, deaths: u32) -> House {
     house
 }
 
-/// How many of them are read at a time.
+/// Checks that exactly `expected` of them are read at a time.
 async fn at_a_time(database: &TestDatabase, deaths: u32, expected: usize) {
     let house = left_by_the_dead(database, deaths).await;
     let slow = Dripping::start(0).await;

@@ -6,7 +6,7 @@ use super::*;
 /// More than a medium place holds.
 const SIZE: usize = 17 << 20;
 
-/// What is large is only in the way here: scanning it takes what is not optimized too long.
+/// Large files are only ballast here: unoptimized builds take too long to scan them.
 fn limits() -> FetchLimits {
     FetchLimits {
         max_blob_bytes: 32 << 10,
@@ -34,7 +34,7 @@ impl House {
     }
 }
 
-/// What is promised, and what a program that is not optimized needs for the push itself.
+/// The promised time, plus what an unoptimized build needs for the push itself.
 const IN_TIME: Duration = if cfg!(debug_assertions) {
     Duration::from_secs(25)
 } else {
@@ -107,7 +107,7 @@ async fn paced_large_pushes_do_not_hold_up_those_of_other_owners() {
     are_not_held_up("git.example", 3).await;
 }
 
-/// Who gives way loses what came, but has a longer turn the next time.
+/// A push that gives way loses what was received, but has a longer turn the next time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long: ./test.sh --long"]
 async fn large_pushes_of_slow_servers_end_though_they_give_way() {

@@ -57,7 +57,7 @@ async fn many_repositories_of_one_owner_do_not_hold_up_another_owners() {
     database.remove().await;
 }
 
-/// What a crowd of made-up owners keeps waiting is what is as urgent at its own host, and nothing else.
+/// Checks that a crowd of invented owners delays only items of the same urgency at the same host.
 async fn a_crowd_holds_up_nobody(host: &str, priority: Priority) {
     let (database, house) = sqlite().await;
     let shop = Shop::open().await;

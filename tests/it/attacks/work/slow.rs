@@ -20,20 +20,20 @@ use crate::support::git;
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-git-upload-pack-result\r\n\
     connection: close\r\n\r\n";
 
-/// What a server does with a request.
+/// Response of a server to a request.
 #[derive(Clone)]
 pub(super) enum How {
     /// Nothing.
     Silent,
-    /// It says that it has trouble.
+    /// A server error.
     Broken,
-    /// It says for ever that it puts a pack together.
+    /// Endless progress messages about packing.
     Packs,
-    /// It sends so many bytes at once, and then so many a second without end.
+    /// This many bytes at once, and then this many per second without end.
     Sends(usize, usize),
-    /// The same of a pack in which there is nothing wrong: one blob after the other, for minutes.
+    /// Like `Sends`, for a valid pack: one blob after another, for minutes.
     Streams(usize, usize),
-    /// It asks a good server, and passes its pack on after so long, and at so many bytes a second.
+    /// The pack of the healthy server at this URL, passed on after this delay and at this many bytes per second.
     Passes(String, Duration, usize),
 }
 
@@ -186,7 +186,7 @@ impl House {
     }
 }
 
-/// What others push to the same host fails, or takes as long as they like: it is none of its other repositories'.
+/// Pushes of others to the same host that fail, or take as long as they like, are no fault of its other repositories.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_repositories_do_not_hold_up_others_of_their_host() {
     for how in [How::Broken, How::Silent, How::Packs] {
@@ -272,7 +272,7 @@ async fn slow_servers_are_read_to_the_end_all_the_same() {
         assert!(house.is_revoked(key).await);
     }
     assert_eq!(house.counts().await.done, 4);
-    // What packs for longer than a window went on among the slow ones, without a try.
+    // Pushes that take longer than a window to pack continued among the slow ones, without a try.
     let tries = "SELECT MAX(tries) FROM work_items";
     assert_eq!(database.count(tries).await, 1);
     let moved = "SELECT COUNT(*) FROM work_items WHERE lane = 1";

@@ -1,4 +1,4 @@
-//! What the feed did not show, and how it is found again.
+//! Recovery of pushes that the feed did not show.
 
 use rescind::source::Scope;
 use serde_json::{Value, json};
