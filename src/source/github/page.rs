@@ -14,6 +14,7 @@ const MAX_ENTRIES: usize = 1000;
 
 /// Size of a page, in bytes, above which pages are read one at a time, across all sources.
 const LARGE: usize = 2 << 20;
+/// Permit to read a page larger than [`LARGE`].
 static LARGE_PAGES: Semaphore = Semaphore::const_new(1);
 
 /// Waits until a page of `bytes` bytes may be read. The permit must be held until it has been.

@@ -16,9 +16,9 @@ use crate::store::{Claimable, Lane, NewWorkItem, Priority, Queue, StoreError, Wo
 /// Maximum number of queues that one query returns.
 const QUEUES_MAX: u32 = 256;
 
-/// Maximum number of hosts per priority whose queues are read in one round, and number of non-empty queues after which
-/// the round stops reading more.
+/// Maximum number of hosts per priority whose queues are read in one round.
 const LOOKED_AT_MAX: usize = 64;
+/// Number of non-empty queues after which the round stops reading more.
 const FRONTS_MAX: usize = 8;
 
 /// Maximum number of items per host that are read in one round, from repositories that have not used up their places.

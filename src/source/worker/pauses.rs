@@ -21,9 +21,10 @@ use crate::store::NewWorkItem;
 /// Duration of the first pause; doubles with each further one.
 const TROUBLE: Duration = Duration::from_secs(20);
 
-/// First and longest pause of a configured host that cannot be reached. Together with the connect timeout and the
-/// interval between two attempts of TCP, this stays well below the ten seconds within which leaks are answered.
+/// Duration of the first pause of a configured host that cannot be reached.
 const PROBE: Duration = Duration::from_secs(1);
+/// Maximum pause of a configured host that cannot be reached. Together with the connect timeout and the interval
+/// between two attempts of TCP, it stays well below the ten seconds within which leaks are answered.
 pub(super) const PROBE_MAX: Duration = Duration::from_secs(3);
 
 /// Kind of failure of an item.

@@ -20,8 +20,9 @@ pub(super) struct Candidate {
     pub(super) deaths: u32,
     /// Number of times it had to leave the large lane because others were waiting.
     pub(super) outpaced: u32,
-    /// Account that is charged for its time, and the lane's time that this account used recently.
+    /// Account that is charged for its time.
     pub(super) payer: Payer,
+    /// Lane time that this account used recently.
     pub(super) used: Used,
     /// `true` if it takes precedence: of the items that had to leave, it has waited the longest.
     pub(super) is_due: bool,
@@ -40,8 +41,9 @@ pub(super) struct Scarce<'h> {
     pub(super) lane: Lane,
     free: usize,
     held: Vec<&'h NewWorkItem>,
-    /// Number of places that are taken, and whether one of their holders must be alone.
+    /// Number of places that are taken.
     taken: usize,
+    /// `true` if one of the holders must be alone.
     is_closed: bool,
     hosts: HashMap<String, usize>,
     owners: HashMap<(String, String), usize>,

@@ -41,8 +41,9 @@ pub(super) struct Trouble<What> {
     pub(super) times: u32,
     /// Different parts that failed since its last success, up to [`FAILED_IN_TROUBLE`].
     failed: HashSet<What>,
-    /// Number of failures since its last success, and the time of the latest one.
+    /// Number of failures since its last success.
     failures: u32,
+    /// Time of the latest failure since its last success.
     failed_at: Option<Instant>,
     /// Reason for the pause, if it is to be reported.
     pub(super) why: Option<String>,
