@@ -12,6 +12,7 @@ use super::output::{self, List, time};
 use super::when::{self, Expiry};
 use super::{Context, DONE, UsageError, text};
 use crate::daemon::mint_token;
+use crate::server::DEFAULT_PROJECT;
 use crate::store::{PageRequest, Role, Token};
 
 /// `rescind tokens`
@@ -49,7 +50,7 @@ struct CreateArgs {
     #[arg(long, value_name = "TEXT", default_value = "made on the command line", value_parser = text::description)]
     description: String,
     /// Project that the token belongs to
-    #[arg(long, value_name = "PROJECT", default_value = "default", value_parser = text::project)]
+    #[arg(long, value_name = "PROJECT", default_value = DEFAULT_PROJECT, value_parser = text::project)]
     project: String,
     /// Expiry: never, 90d, a date or a time
     #[arg(long, value_name = "WHEN", default_value = "never", value_parser = when::expiry)]

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::config::Issuer;
 use crate::keyformat::{FormatSet, KeyValue, MintError};
+use crate::server::DEFAULT_PROJECT;
 use crate::store::{NewToken, Role, Store, StoreError};
 
 /// Error returned when an access token cannot be minted.
@@ -36,7 +37,7 @@ pub fn mint_token(
     let value = format.mint()?;
     let token = NewToken {
         id: Uuid::now_v7(),
-        project: "default".to_owned(),
+        project: DEFAULT_PROJECT.to_owned(),
         digest: value.sha256(),
         role,
         description: String::new(),

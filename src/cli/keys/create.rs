@@ -10,6 +10,7 @@ use crate::cli::house::{Empty, House};
 use crate::cli::when::{self, Expiry};
 use crate::cli::{Context, DONE, UsageError, output, text};
 use crate::respond::IssueRequest;
+use crate::server::DEFAULT_PROJECT;
 
 #[derive(Debug, Args)]
 #[command(
@@ -32,7 +33,7 @@ pub(super) struct CreateArgs {
     #[arg(long)]
     public: bool,
     /// Project that the key belongs to
-    #[arg(long, value_name = "PROJECT", default_value = "default", value_parser = text::project)]
+    #[arg(long, value_name = "PROJECT", default_value = DEFAULT_PROJECT, value_parser = text::project)]
     project: String,
     /// Response to a leak of the key [default: as configured]
     #[arg(long, value_enum)]

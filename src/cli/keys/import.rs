@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::cli::house::{Empty, House};
 use crate::cli::{Context, DONE, FOUND, UsageError, output, text};
 use crate::intake::{RowError, RowFormat, parse_rows};
+use crate::server::DEFAULT_PROJECT;
 use crate::store::{ImportOutcome, NewKey};
 
 /// Keys per transaction: enough to make the commit cheap, few enough to leave the database to others.
@@ -33,7 +34,7 @@ pub(super) struct ImportArgs {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Project that the keys belong to
-    #[arg(long, value_name = "PROJECT", default_value = "default", value_parser = text::project)]
+    #[arg(long, value_name = "PROJECT", default_value = DEFAULT_PROJECT, value_parser = text::project)]
     project: String,
 }
 

@@ -1,7 +1,6 @@
 //! Import of digests of keys that were issued elsewhere.
 
 use std::io::{BufRead, Cursor, Read, Result as IoResult};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::Json;
@@ -15,7 +14,7 @@ use crate::intake::{ImportRow, RowError, RowFormat, parse_rows};
 use crate::server::AppState;
 use crate::server::access::{Caller, Permission};
 use crate::server::body::{Hold, Whole};
-use crate::server::client::{Client, counted_as};
+use crate::server::client::Client;
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::turns::{NoTurn, Turn};
 use crate::store::{ImportOutcome, NewKey};
@@ -75,9 +74,8 @@ pub async fn import(
     let (parts, body) = request.into_parts();
     let format = row_format(&parts.headers)?;
     let Whole { bytes, mut hold } = state.read_proved(&parts, body, MAX_IMPORT).await?;
-    let client = Client::of(&parts.extensions).map(|client| counted_as(client.address));
-    let address = client.unwrap_or(IpAddr::from([0; 4]));
-    let turn = state.0.import_turns.turn(address, PATIENCE).await;
+    let client = Client::counted(&parts);
+    let turn = state.0.import_turns.turn(client, PATIENCE).await;
     let turn = turn.map_err(|NoTurn| too_many())?;
     // Held until the last row is stored: a batch of rows in memory is larger than its text.
     state.work(&mut hold, 2 * bytes.len()).await?;

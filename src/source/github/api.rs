@@ -14,6 +14,9 @@ use crate::source::PollError;
 /// Number of entries on a full page: the maximum of the API.
 pub(super) const PER_PAGE: usize = 100;
 
+/// Maximum length of an `ETag` that is kept, in bytes: there is one for each page and token. GitHub's have 67.
+const MAX_TAG: usize = 1 << 10;
+
 /// Maximum size of a page, in bytes.
 const MAX_PAGE: usize = 32 << 20;
 
@@ -178,7 +181,7 @@ impl Api {
         self.tokens.answered(token, Quota::of(headers));
         let mut answer = Answer {
             body: None,
-            etag: text(headers, ETAG.as_str()),
+            etag: text(headers, ETAG.as_str()).filter(|tag| tag.len() <= MAX_TAG),
             interval: poll_interval(headers),
             token,
             link: text(headers, LINK.as_str()),

@@ -67,7 +67,8 @@ struct Pending {
 struct Listed {
     #[serde(default, deserialize_with = "id")]
     id: Option<String>,
-    full_name: String,
+    #[serde(default, deserialize_with = "text_or_nothing")]
+    full_name: Option<String>,
     #[serde(default)]
     pushed_at: Option<Timestamp>,
 }
@@ -230,8 +231,7 @@ impl GitHubEvents {
                 if listed.pushed_at.is_some_and(|at| at < repair.since) {
                     return Ok(found);
                 }
-                let name = listed.full_name;
-                if let Some(id) = listed.id {
+                if let (Some(id), Some(name)) = (listed.id, listed.full_name) {
                     found.push(Pending { id, name });
                 }
             }

@@ -1,5 +1,6 @@
 //! Failed deliveries that are tracked from one sweep to the next.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -102,10 +103,11 @@ pub(super) fn forget_old(known: &mut Known, now: Timestamp) -> u64 {
         pending.at >= horizon && !over
     });
     if known.pending.len() > MAX_PENDING {
-        let mut times: Vec<Timestamp> = known.pending.values().map(|one| one.at).collect();
-        times.sort_unstable();
-        let kept_from = times[times.len() - MAX_PENDING];
-        known.pending.retain(|_, pending| pending.at >= kept_from);
+        let pending = std::mem::take(&mut known.pending);
+        let mut newest_first: Vec<_> = pending.into_iter().collect();
+        newest_first.sort_by_key(|(_, pending)| Reverse(pending.at));
+        newest_first.truncate(MAX_PENDING);
+        known.pending.extend(newest_first);
     }
     (before - known.pending.len()) as u64
 }
@@ -178,5 +180,13 @@ mod tests {
         }
         forget_old(&mut known, now);
         assert_eq!(known.pending.len(), MAX_PENDING);
+        // Those of the same moment as well.
+        for number in 3_000..6_000 {
+            known
+                .pending
+                .insert(number.to_string(), pending(999_999, 0));
+        }
+        let lost = forget_old(&mut known, now);
+        assert_eq!((known.pending.len(), lost), (MAX_PENDING, 3_000));
     }
 }
