@@ -27,6 +27,9 @@ pub(super) const MAX_JSON: usize = 64 << 10;
 /// and forges send.
 const MAX_TINY: usize = 8 << 10;
 
+/// Maximum size, in bytes, of any body.
+const MAX_LARGE: usize = 25 << 20;
+
 /// Budgets, in bytes, for bodies up to [`MAX_TINY`], up to [`MAX_JSON`], and for larger ones.
 const TINY_BYTES: usize = 4 << 20;
 const SMALL_BYTES: usize = 12 << 20;
@@ -95,9 +98,9 @@ pub(super) struct Terms {
 impl Bodies {
     pub(super) fn new() -> Self {
         Self {
-            tiny: Budget::new("up to 8 KiB", TINY_BYTES),
-            small: Budget::new("up to 64 KiB", SMALL_BYTES),
-            large: Budget::new("more than 64 KiB", LARGE_BYTES),
+            tiny: Budget::new("up to 8 KiB", TINY_BYTES, MAX_TINY),
+            small: Budget::new("up to 64 KiB", SMALL_BYTES, MAX_JSON),
+            large: Budget::new("more than 64 KiB", LARGE_BYTES, MAX_LARGE),
             small_work: Arc::new(Semaphore::new(SMALL_WORK >> 10)),
             large_work: Arc::new(Semaphore::new(LARGE_WORK >> 10)),
             standings: Arc::new(Standings::new()),
@@ -129,7 +132,7 @@ impl Bodies {
         let sender = Sender {
             client,
             standing: if terms.is_proved {
-                Standing::Known
+                self.standings.of_proved(client)
             } else {
                 self.standings.of(client)
             },
@@ -160,7 +163,8 @@ impl Bodies {
         };
         let waste = Waste {
             standings: &self.standings,
-            client: (!terms.is_proved).then_some(client),
+            client: Some(client),
+            is_proved: terms.is_proved,
         };
         let mut chunks = body.into_data_stream();
         let read = tokio::time::timeout(terms.patience, reading.all(&mut chunks)).await;

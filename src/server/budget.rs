@@ -4,13 +4,16 @@
 //! therefore be read to its end, and a crowd cannot exhaust the budget with bodies none of which makes progress. Until
 //! then the body waits, which costs nothing but its connection: what is not read is not sent either.
 //!
-//! Room is granted to senders of better [`Standing`] first. Among equals, the time waited counts against the room
-//! wanted and against the number of bodies that the client, its network and its range already hold. In a flood of small
-//! bodies a larger one gets its turn, in a flood of large ones a small one need not wait, and a crowd waits for itself.
-//! Waiting bodies evict bodies that are being read: those of senders of worse standing at once, and those of equal
-//! standing as soon as they are too slow, in turn until there is the room that they want. A sender of much therefore
-//! waits for itself, a sender of little does not wait long for anyone, and a proved sender never waits for a stranger.
-//! A complete body is never evicted.
+//! Room is granted to proved senders first, as far as all of them together hold no more than their [`PART`]. Otherwise
+//! it is granted in turn. The time waited counts against the room wanted and against the number of bodies that the
+//! client, its network and its range already hold: in a flood of small bodies a larger one gets its turn, in a flood of
+//! large ones a small one need not wait, and a crowd waits for itself. A sender of worse [`Standing`] comes some seconds
+//! later, but is not kept out by better ones, however many they are.
+//!
+//! Waiting bodies evict bodies that are being read, in turn until there is the room that they want: whatever is too
+//! slow, whoever sends it, and at once those of worse standing whose turn would not have been first. A sender of much
+//! therefore waits for itself, a sender of little does not wait long for anyone, nobody holds room by being slow, and a
+//! proved sender waits for no stranger. A complete body is never evicted.
 //!
 //! A body of unknown length reserves more room as it arrives, and may have to wait for that while it holds some. While
 //! it waits it can be evicted like a slow one, in favor of the first in line, so that no two such bodies wait for each
@@ -29,11 +32,12 @@ use shortage::Shortage;
 use state::State;
 
 mod held;
+mod order;
 mod room;
 mod shortage;
 mod state;
 
-/// Time that any body may take to arrive while equals wait for its room, and the time that those wait before a body
+/// Time that any body may take to arrive while others wait for its room, and the time that those wait before a body
 /// that is itself waiting has to make room.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -46,6 +50,10 @@ const PATIENCE: Duration = Duration::from_secs(18);
 
 /// Maximum number of bodies that wait at a time. Together with those being read they leave some connections to others.
 const MOST_WAITING: usize = 1536;
+
+/// Part of the room, and of the places to wait in, that proved senders have before all others: whatever they do, the
+/// rest stays for others.
+const PART: (usize, usize) = (3, 4);
 
 /// Shortest pause between two searches for bodies to evict, however much changes.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -70,6 +78,8 @@ pub(super) struct Sender {
 #[derive(Debug)]
 pub(super) struct Budget {
     total: usize,
+    /// Room that proved senders have before all others.
+    of_proved: usize,
     grace: Duration,
     rate: u128,
     patience: Duration,
@@ -102,10 +112,15 @@ pub(super) struct Share {
 }
 
 impl Budget {
-    /// Creates a budget of `total` bytes for bodies of this size.
-    pub(super) fn new(size: &'static str, total: usize) -> Arc<Self> {
+    /// Creates a budget of `total` bytes for bodies of this size, the largest of which has `largest` bytes.
+    pub(super) fn new(size: &'static str, total: usize, largest: usize) -> Arc<Self> {
         let budget = Self::of(total, GRACE, RATE, PATIENCE);
-        Arc::new(Self { size, ..budget })
+        let of_proved = budget.of_proved.max(largest);
+        Arc::new(Self {
+            of_proved,
+            size,
+            ..budget
+        })
     }
 
     #[cfg(test)]
@@ -116,6 +131,7 @@ impl Budget {
     fn of(total: usize, grace: Duration, rate: u128, patience: Duration) -> Self {
         Self {
             total,
+            of_proved: part(total),
             grace,
             rate,
             patience,
@@ -148,6 +164,7 @@ impl Budget {
             reading,
         };
         self.granted(granted).await?;
+        share.begin();
         Ok(share)
     }
 
@@ -185,6 +202,12 @@ impl Budget {
     }
 }
 
+/// Returns the part of `all` that proved senders have before all others.
+fn part(all: usize) -> usize {
+    let (part, of) = PART;
+    all * part / of
+}
+
 impl Share {
     /// Records that `bytes` more bytes of the body have arrived.
     pub(super) fn arrived(&self, bytes: usize) {
@@ -213,7 +236,16 @@ impl Share {
         self.budget
             .lock()
             .ask_for_more(&self.budget, self.id, bytes, go);
-        self.unless_turned_out(self.budget.granted(granted)).await
+        self.unless_turned_out(self.budget.granted(granted)).await?;
+        self.begin();
+        Ok(())
+    }
+
+    /// Begins to count the time that the body takes. In a flood it is this server that was late until now.
+    fn begin(&self) {
+        if let Some(held) = self.budget.lock().held.get_mut(&self.id) {
+            held.begin();
+        }
     }
 
     /// Waits for room elsewhere. The body may be evicted while it waits.

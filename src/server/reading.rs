@@ -141,6 +141,8 @@ impl Reading<'_> {
 pub(super) struct Waste<'s> {
     pub(super) standings: &'s Standings,
     pub(super) client: Option<IpAddr>,
+    /// `true` if the head of the request has identified the sender, who cannot be a forger then.
+    pub(super) is_proved: bool,
 }
 
 impl Waste<'_> {
@@ -159,7 +161,9 @@ impl Waste<'_> {
 
 impl Drop for Waste<'_> {
     fn drop(&mut self) {
-        if let Some(client) = self.client {
+        if let Some(client) = self.client
+            && !self.is_proved
+        {
             self.standings.distrust(client);
         }
     }

@@ -16,7 +16,8 @@ use super::recall::Recall;
 pub(super) const TRUSTED_FOR: Duration = Duration::from_hours(24);
 const DISTRUSTED_FOR: Duration = Duration::from_mins(10);
 
-/// Time for which others come before a sender that was too slow.
+/// Time for which others come before a stranger that was too slow, and for which a proved sender that was is a
+/// stranger.
 const SLOW_FOR: Duration = Duration::from_mins(1);
 
 /// Number of clients in one network that have to have wasted room until the whole network is suspect: addresses for
@@ -121,7 +122,7 @@ impl Standings {
         if is_unclear(client) {
             Standing::Suspect
         } else if lock(&self.trusted).has(client) || self.recall.knows(client) {
-            Standing::Known
+            self.of_proved(client)
         } else if lock(&self.distrusted).has(client) {
             Standing::Suspect
         } else if lock(&self.slow).has(client) {
@@ -132,6 +133,16 @@ impl Standings {
             Standing::Suspect
         } else {
             Standing::Unknown
+        }
+    }
+
+    /// Returns the standing of a client that proved itself, lately or in the head of its request. If it was too slow it
+    /// is as a stranger for a while, so that whoever can repeat something genuine does not hold room by it.
+    pub(super) fn of_proved(&self, client: IpAddr) -> Standing {
+        if lock(&self.slow).has(client) {
+            Standing::Unknown
+        } else {
+            Standing::Known
         }
     }
 
@@ -338,9 +349,15 @@ mod tests {
         assert_eq!(standings.of(client("192.0.2.1")), Standing::Slow);
         assert_eq!(standings.of(client("192.0.2.100")), Standing::Unknown);
         assert!(Standing::Suspect < Standing::Slow && Standing::Slow < Standing::Unknown);
-        standings.trust(client("192.0.2.1"));
-        standings.delayed(client("192.0.2.1"));
-        assert_eq!(standings.of(client("192.0.2.1")), Standing::Known);
+        let slow = client("192.0.2.1");
+        standings.trust(slow);
+        assert_eq!(standings.of(slow), Standing::Known);
+        // Whoever is known is then a stranger, until something genuine comes in time.
+        standings.delayed(slow);
+        assert_eq!(standings.of(slow), Standing::Unknown);
+        assert_eq!(standings.of_proved(slow), Standing::Unknown);
+        standings.trust(slow);
+        assert_eq!(standings.of_proved(slow), Standing::Known);
     }
 
     #[test]

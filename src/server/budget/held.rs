@@ -12,11 +12,41 @@ pub(super) struct Held {
     pub(super) sender: Sender,
     pub(super) bytes: usize,
     pub(super) began: Instant,
-    /// Bytes that had arrived when the share last grew, and the time of that growth.
+    /// Time of its turn when the room was granted.
+    pub(super) turn: Instant,
+    /// Bytes that had arrived when the share last grew, and the time from which the others are waited for.
     before: usize,
     since: Instant,
     /// `None` once the body can no longer be evicted.
     pub(super) reading: Option<Arc<Reading>>,
+}
+
+/// Time that a body has, compared with the usual one.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Leeway {
+    /// Half: many others wait.
+    Little,
+    /// As much as usual.
+    Usual,
+    /// Twice as much: those that wait are of worse standing.
+    Much,
+}
+
+impl Leeway {
+    pub(super) fn of(self, usual: Duration) -> Duration {
+        match self {
+            Self::Little => usual / 2,
+            Self::Usual => usual,
+            Self::Much => usual * 2,
+        }
+    }
+
+    pub(super) fn more(self) -> Self {
+        match self {
+            Self::Little => Self::Usual,
+            Self::Usual | Self::Much => Self::Much,
+        }
+    }
 }
 
 impl Held {
@@ -26,10 +56,16 @@ impl Held {
             sender: waiting.sender,
             bytes: waiting.bytes,
             began: now,
+            turn: waiting.turn,
             before: 0,
             since: now,
             reading: Some(Arc::clone(&waiting.reading)),
         }
+    }
+
+    /// Begins to count the time anew.
+    pub(super) fn begin(&mut self) {
+        self.since = Instant::now();
     }
 
     pub(super) fn grow(&mut self, bytes: usize) {
@@ -61,9 +97,8 @@ impl Held {
         reading.is_some_and(|reading| reading.is_waiting())
     }
 
-    /// Returns the time at which the body becomes late, should nothing more arrive until then, at `hurry` times the
-    /// usual pace. Returns `None` if everything that there is room for has arrived, or if the client is not to blame.
-    pub(super) fn late_at(&self, budget: &Budget, hurry: u32) -> Option<Instant> {
+    /// Returns the time at which the body becomes late, should nothing more arrive until then. Returns `None` if everything that there is room for has arrived, or if the client is not to blame.
+    pub(super) fn late_at(&self, budget: &Budget, leeway: Leeway) -> Option<Instant> {
         let expected = self.bytes.saturating_sub(self.before) as u128;
         let came = self.arrived().saturating_sub(self.before) as u128;
         if came >= expected || self.is_waiting() {
@@ -73,7 +108,7 @@ impl Held {
         let whole = grace + expected * 1_000_000 / budget.rate.max(1);
         let next = ((came + 1) * whole).div_ceil(expected).max(grace);
         let next = Duration::from_micros(u64::try_from(next).unwrap_or(u64::MAX));
-        self.since.checked_add(next / hurry)
+        self.since.checked_add(leeway.of(next))
     }
 
     pub(super) fn turn_out(&self, is_slow: bool) {

@@ -1,29 +1,28 @@
 //! State of a budget: the bodies that hold room, those that wait for it, and their order.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
 use super::held::Held;
+use super::order::turn;
 use super::{Budget, MOST_WAITING, Reading, Sender};
 use crate::server::crowds::Crowds;
-use crate::server::standing::{Standing, range};
-
-/// Multiple of the patience for which a body that wants the whole budget lets smaller ones of equals go first.
-const WEIGHT: u128 = 2;
+use crate::server::standing::range;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) used: usize,
+    /// Bytes of these that proved senders hold.
+    pub(super) of_proved: usize,
     next: u64,
     pub(super) held: HashMap<u64, Held>,
     pub(super) holders: Crowds,
     pub(super) waiting: Vec<Waiting>,
-    waiters: Crowds,
+    pub(super) waiters: Crowds,
 }
 
 /// Body that waits for room: for all that it needs, or for more than it has.
@@ -32,13 +31,13 @@ pub(super) struct Waiting {
     pub(super) id: u64,
     /// Time of the request for room, and the time from which the turn is computed.
     pub(super) asked: Instant,
-    since: Instant,
-    /// Time of the turn among equals. Cached, since there may be very many to choose from.
-    turn: Instant,
+    pub(super) since: Instant,
+    /// Time of the turn. Cached, since there may be very many to choose from.
+    pub(super) turn: Instant,
     pub(super) sender: Sender,
     range: IpAddr,
     pub(super) bytes: usize,
-    is_begun: bool,
+    pub(super) is_begun: bool,
     pub(super) reading: Arc<Reading>,
     go: oneshot::Sender<()>,
 }
@@ -109,7 +108,8 @@ impl State {
         self.waiting.push(waiting);
         let first = self.grant(budget);
         if self.waiting.len() > MOST_WAITING {
-            self.thin_out();
+            let last = self.last();
+            last.map(|last| self.dismiss(last));
         } else if first.is_some_and(|first| self.waiting[first].id == id) {
             self.make_room(budget);
         }
@@ -126,20 +126,17 @@ impl State {
         }
     }
 
-    fn first(&self) -> Option<usize> {
-        (0..self.waiting.len()).min_by_key(|at| self.waiting[*at].place())
-    }
-
     /// Grants room in turn for as long as there is enough. Returns the index of the first body that has to go on
     /// waiting.
     pub(super) fn grant(&mut self, budget: &Budget) -> Option<usize> {
         loop {
-            let at = self.first()?;
+            let at = self.first(budget)?;
             if self.used + self.waiting[at].bytes > budget.total {
                 return Some(at);
             }
             let next = self.dismiss(at);
             self.used += next.bytes;
+            self.of_proved += next.sender.proved(next.bytes);
             if let Some(held) = self.held.get_mut(&next.id) {
                 let before = held.bytes;
                 held.grow(next.bytes);
@@ -154,20 +151,6 @@ impl State {
             // If nobody listens anymore, the share is about to be dropped, and these bytes with it.
             let _ = next.go.send(());
             budget.changed.notify_one();
-        }
-    }
-
-    /// Refuses a random body that has not begun, among those of the worst standing from the range, network and client
-    /// with the most waiting bodies. It is random so that nobody is kept out for having come last.
-    fn thin_out(&mut self) {
-        let among = |at: &usize| !self.waiting[*at].is_begun;
-        let last = (0..self.waiting.len()).filter(among).max_by_key(|at| {
-            let Sender { client, standing } = self.waiting[*at].sender;
-            let counts = self.waiters.counts(client);
-            (Reverse(standing), counts, rand::random::<u32>())
-        });
-        if let Some(last) = last {
-            self.dismiss(last);
         }
     }
 
@@ -187,6 +170,7 @@ impl State {
         let after = held.bytes.min(keep);
         let before = std::mem::replace(&mut held.bytes, after);
         self.used -= before - after;
+        self.of_proved -= held.sender.proved(before - after);
         self.holders.resize(client, before, after);
         self.reckon(client, budget);
     }
@@ -199,32 +183,9 @@ impl State {
         if let Some(held) = self.held.remove(&id) {
             let client = held.sender.client;
             self.used -= held.bytes;
+            self.of_proved -= held.sender.proved(held.bytes);
             self.holders.remove(client, held.bytes);
             self.reckon(client, budget);
         }
     }
-}
-
-impl Waiting {
-    /// Returns the sort key of the body in the queue, the smallest first.
-    pub(super) fn place(&self) -> (Reverse<Standing>, Instant, u64) {
-        (Reverse(self.sender.standing), self.turn, self.id)
-    }
-}
-
-/// Returns the time of a waiting body's turn among equals. A body that is being read goes before those that began to
-/// wait after it began.
-fn turn(holders: &Crowds, waiting: &Waiting, budget: &Budget) -> Instant {
-    if waiting.is_begun {
-        return waiting.since;
-    }
-    let client = waiting.sender.client;
-    let bytes = (holders.of_client(client).bytes + waiting.bytes) as u128;
-    let of_bytes = budget.patience.as_micros() * WEIGHT * bytes / budget.total.max(1) as u128;
-    let of_bytes = Duration::from_micros(u64::try_from(of_bytes).unwrap_or(u64::MAX));
-    let of_bodies = budget.grace.saturating_mul(holders.weight(client));
-    let turn = waiting
-        .since
-        .checked_add(of_bytes.saturating_add(of_bodies));
-    turn.unwrap_or(waiting.since)
 }

@@ -75,30 +75,6 @@ async fn whoever_gives_up_waiting_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn whoever_proved_himself_waits_for_no_stranger() {
-    // Strangers that are quick, and whose turn would be first.
-    let budget = Budget::with(100, HOUR, FAST, HOUR);
-    for (worse, better) in [
-        (Standing::Suspect, Standing::Unknown),
-        (Standing::Unknown, Standing::Neighbor),
-        (Standing::Unknown, Standing::Known),
-        (Standing::Suspect, Standing::Known),
-    ] {
-        let small = budget.share(sender(1, worse), 10).await.unwrap();
-        let large = budget.share(sender(2, worse), 90).await.unwrap();
-        let waiting = budget.share(sender(3, worse), 5);
-        let known = async {
-            let share = budget.share(sender(4, better), 80).await.unwrap();
-            share.keep();
-        };
-        let (slow, (), waited) = tokio::join!(leaves(large), known, waiting);
-        assert!(!slow && waited.is_ok());
-        let stays = tokio::time::timeout(Duration::ZERO, small.turned_out()).await;
-        assert!(stays.is_err(), "the smaller one had to go as well");
-    }
-}
-
-#[tokio::test]
 async fn a_slow_one_makes_room_for_its_equals_and_a_quick_one_does_not() {
     let budget = budget();
     let quick = budget.share(stranger(1), 50).await.unwrap();
@@ -114,16 +90,6 @@ async fn a_slow_one_makes_room_for_its_equals_and_a_quick_one_does_not() {
 }
 
 #[tokio::test]
-async fn a_slow_one_stays_for_somebody_worse() {
-    let budget = budget();
-    let slow = budget.share(sender(1, Standing::Known), 100).await.unwrap();
-    let refused = budget.share(stranger(2), 10).await;
-    assert_eq!(refused.unwrap_err(), NoRoom::Late);
-    let stays = tokio::time::timeout(Duration::ZERO, slow.turned_out()).await;
-    assert!(stays.is_err());
-}
-
-#[tokio::test]
 async fn a_whole_body_is_not_turned_out() {
     let budget = budget();
     let large = budget.share(stranger(1), 100).await.unwrap();
@@ -134,36 +100,6 @@ async fn a_whole_body_is_not_turned_out() {
         _ = large.turned_out() => panic!("a whole body had to go"),
     };
     assert_eq!(refused.unwrap_err(), NoRoom::Late);
-}
-
-#[tokio::test]
-async fn what_becomes_free_goes_to_the_best_and_then_to_whoever_holds_the_least() {
-    let budget = Budget::with(100, HOUR, FAST, HOUR);
-    let mine = budget.share(stranger(1), 40).await.unwrap();
-    let rest = budget.share(stranger(9), 60).await.unwrap();
-    rest.keep();
-    mine.keep();
-    let order = Mutex::new(Vec::new());
-    let ask = async |name, sender, bytes| {
-        let share = budget.share(sender, bytes).await.unwrap();
-        order.lock().unwrap().push(name);
-        tokio::time::sleep(MOMENT).await;
-        drop(share);
-    };
-    let free = async {
-        tokio::time::sleep(MOMENT).await;
-        drop(rest);
-    };
-    tokio::join!(
-        ask("suspect", sender(2, Standing::Suspect), 30),
-        ask("mine", stranger(1), 35),
-        ask("larger", stranger(3), 50),
-        ask("smaller", stranger(4), 40),
-        ask("known", sender(5, Standing::Known), 60),
-        free
-    );
-    let order = order.into_inner().unwrap();
-    assert_eq!(order, ["known", "smaller", "larger", "mine", "suspect"]);
 }
 
 /// In a flood of small bodies a larger one gets its turn.
@@ -225,47 +161,6 @@ async fn clients_take_turns() {
     assert_eq!(order, ["another's first", "my second"]);
 }
 
-/// A crowd of one network does not turn out somebody else, however large his body is.
-#[tokio::test]
-async fn whoever_waits_most_often_goes_first() {
-    let budget = Budget::with(100, HOUR, FAST, HOUR);
-    let holder = budget.share(stranger(1), 100).await.unwrap();
-    holder.keep();
-    let crowd = (0..MOST_WAITING).map(|number| {
-        let number = u8::try_from(number % 256).unwrap();
-        Box::pin(budget.share(stranger(number), 1))
-    });
-    let other = Sender {
-        client: IpAddr::from([198, 51, 100, 1]),
-        standing: Standing::Unknown,
-    };
-    tokio::select! {
-        biased;
-        (first, ..) = futures_util::future::select_all(crowd) => {
-            assert_eq!(first.unwrap_err(), NoRoom::Crowded);
-        }
-        other = budget.share(other, 90) => panic!("{other:?}"),
-    }
-}
-
-#[tokio::test]
-async fn too_many_do_not_even_wait_and_the_last_go_first() {
-    let budget = Budget::with(100, HOUR, FAST, HOUR);
-    let holder = budget.share(stranger(1), 100).await.unwrap();
-    holder.keep();
-    let suspects = (0..MOST_WAITING).map(|_| {
-        let suspect = sender(2, Standing::Suspect);
-        Box::pin(budget.share(suspect, 1))
-    });
-    tokio::select! {
-        biased;
-        (first, ..) = futures_util::future::select_all(suspects) => {
-            assert_eq!(first.unwrap_err(), NoRoom::Crowded);
-        }
-        known = budget.share(sender(3, Standing::Known), 100) => panic!("{known:?}"),
-    }
-}
-
 /// A client of another range than those of other numbers.
 fn afar(number: usize) -> Sender {
     let [.., high, low] = number.to_be_bytes();
@@ -305,28 +200,6 @@ async fn a_crowd_of_a_range_waits_for_itself() {
         free
     );
     assert_eq!(order.into_inner().unwrap(), ["stranger", "crowd"]);
-}
-
-/// Else whoever comes again at once would have all places to wait in.
-#[tokio::test]
-async fn whoever_comes_last_is_not_the_one_who_has_to_go() {
-    let budget = Budget::with(100, HOUR, FAST, HOUR);
-    let holder = budget.share(stranger(1), 100).await.unwrap();
-    holder.keep();
-    let mut waiting = Vec::new();
-    for number in 0..MOST_WAITING + 3 {
-        let mut share = Box::pin(budget.share(afar(number), 1));
-        assert!(futures_util::poll!(&mut share).is_pending() || number >= MOST_WAITING);
-        waiting.push(share);
-    }
-    assert_eq!(budget.lock().waiting.len(), MOST_WAITING);
-    // Each of the last ones by a chance of one in a thousand.
-    let last = waiting.split_off(MOST_WAITING);
-    let mut stayed = 0;
-    for mut share in last {
-        stayed += usize::from(futures_util::poll!(&mut share).is_pending());
-    }
-    assert!(stayed > 0);
 }
 
 #[tokio::test]
@@ -458,6 +331,8 @@ async fn slow_ones_of_a_crowd_all_make_room_as_soon_as_they_are_late() {
 async fn nobody_looks_for_room_while_nothing_can_become_free() {
     let budget = Budget::with(100, MOMENT, FAST, HOUR);
     let known = budget.share(sender(1, Standing::Known), 50).await.unwrap();
+    // All of it has come.
+    known.arrived(50);
     let whole = budget.share(stranger(2), 50).await.unwrap();
     whole.keep();
     let waits = tokio::time::timeout(2 * MOMENT, budget.share(stranger(3), 60));
@@ -491,3 +366,5 @@ async fn the_next_look_is_when_the_next_body_is_late() {
     let next = next.unwrap() - began;
     assert!(next >= 3 * moment && next < second, "{next:?}");
 }
+
+mod standings;

@@ -9,4 +9,5 @@ mod heads;
 mod imports;
 mod newcomers;
 mod proofs;
+mod standings;
 mod target;

@@ -28,7 +28,7 @@ fn delivery(length: usize) -> (String, Vec<u8>) {
 }
 
 /// Returns the head of a delivery that looks genuine.
-fn forged_head(length: usize) -> String {
+pub(super) fn forged_head(length: usize) -> String {
     format!(
         "POST /webhooks/github HTTP/1.1\r\nhost: x\r\nx-github-event: push\r\n\
          x-hub-signature-256: sha256={}\r\ncontent-length: {length}\r\n\r\n",
@@ -37,7 +37,7 @@ fn forged_head(length: usize) -> String {
 }
 
 /// Asserts that a delivery from this address is accepted in time.
-async fn is_taken(target: &Target, from: Ipv4Addr, length: usize) {
+pub(super) async fn is_taken(target: &Target, from: Ipv4Addr, length: usize) {
     let status = deliver(target, from, length).await;
     assert_eq!(status, Ok(Some(202)), "{length} bytes of {from}");
 }
@@ -58,10 +58,10 @@ async fn deliver(
 
 /// Pace at which a body that looks genuine is sent.
 #[derive(Clone, Copy)]
-struct Drip {
-    length: usize,
-    piece: usize,
-    every: Duration,
+pub(super) struct Drip {
+    pub(super) length: usize,
+    pub(super) piece: usize,
+    pub(super) every: Duration,
 }
 
 /// Most of a body: fast enough for a large one, slow for its size.
@@ -71,13 +71,26 @@ const BEGUN: Drip = Drip {
     every: Duration::from_millis(600),
 };
 
-/// Many connections that begin to send bodies that look genuine, each time from a new address of another network.
-struct EverNew {
+/// Many connections that begin to send bodies that look genuine, each time from the next address.
+pub(super) struct Crowd {
     crowd: tokio_util::sync::CancellationToken,
 }
 
-impl EverNew {
-    fn start(connections: u32, drip: Drip, address: SocketAddr) -> Self {
+impl Crowd {
+    /// Starts a crowd that sends each time from a new address of another network.
+    pub(super) fn ever_new(connections: u32, drip: Drip, address: SocketAddr) -> Self {
+        Self::start(connections, drip, address, |number| {
+            let [_, high, low, range] = (number / 200 * 256 + number % 200).to_be_bytes();
+            Ipv4Addr::new(127, 10 + range, low, 1 + high)
+        })
+    }
+
+    pub(super) fn start(
+        connections: u32,
+        drip: Drip,
+        address: SocketAddr,
+        from: fn(u32) -> Ipv4Addr,
+    ) -> Self {
         let crowd = tokio_util::sync::CancellationToken::new();
         let next = Arc::new(AtomicU32::new(0));
         let forgers = TaskTracker::new();
@@ -86,9 +99,7 @@ impl EverNew {
             let forging = async move {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    let [_, high, low, range] = (number / 200 * 256 + number % 200).to_be_bytes();
-                    let from = Ipv4Addr::new(127, 10 + range, low, 1 + high);
-                    begin_to_send(from, drip, address).await;
+                    begin_to_send(from(number), drip, address).await;
                 }
             };
             forgers.spawn(async move { ended.run_until_cancelled(forging).await });
@@ -97,7 +108,7 @@ impl EverNew {
     }
 }
 
-impl Drop for EverNew {
+impl Drop for Crowd {
     fn drop(&mut self) {
         self.crowd.cancel();
     }
@@ -127,7 +138,7 @@ async fn begin_to_send(from: Ipv4Addr, drip: Drip, address: SocketAddr) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ever_new_addresses_keep_no_stranger_out() {
     let target = Target::start().await;
-    let _crowd = EverNew::start(700, BEGUN, target.daemon.address);
+    let _crowd = Crowd::ever_new(700, BEGUN, target.daemon.address);
     tokio::time::sleep(Duration::from_secs(3)).await;
     for number in 1..=6 {
         let from = Ipv4Addr::new(127, 240, number, 1);
@@ -152,7 +163,7 @@ async fn slow_bodies_of_ever_new_addresses_keep_nobody_waiting() {
             piece: 600,
             every: Duration::from_millis(500),
         };
-        let _crowd = EverNew::start(900, drip, target.daemon.address);
+        let _crowd = Crowd::ever_new(900, drip, target.daemon.address);
         tokio::time::sleep(Duration::from_secs(3)).await;
         for number in 1..=3 {
             for (range, length) in (240..).zip(healthy) {
@@ -186,7 +197,7 @@ async fn a_restart_makes_no_stranger_of_a_known_sender() {
         let status = exchange(stream, forged_head(1000), &[b' '; 1000]).await;
         assert_eq!(status, Some(401));
     }
-    let _crowd = EverNew::start(700, BEGUN, target.daemon.address);
+    let _crowd = Crowd::ever_new(700, BEGUN, target.daemon.address);
     tokio::time::sleep(Duration::from_secs(3)).await;
     for _ in 0..3 {
         is_taken(&target, known, 100_000).await;
@@ -316,7 +327,7 @@ async fn report_again_and_again(from: Ipv4Addr, address: SocketAddr) {
 }
 
 /// Returns a request that reports a key.
-fn self_report(key: &str) -> String {
+pub(super) fn self_report(key: &str) -> String {
     let body = format!(r#"{{"api_key":"{key}"}}"#);
     format!(
         "POST /api/v1/integrations/credential-scanning/revoke HTTP/1.1\r\nhost: x\r\n\
