@@ -8,6 +8,8 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
+
 use super::StoreError;
 
 /// Factor of the size of the database that has to be free. A database of 600,000 keys that was migrated from version 2
@@ -53,10 +55,21 @@ fn free_beside(file: &Path) -> Option<u64> {
     Some(space.f_bavail.saturating_mul(space.f_frsize))
 }
 
-/// Returns whether there is no space for even the smallest of the files beside this one.
+/// Returns whether there is no space for even the smallest of the files beside this one. A failing disk may take its
+/// time, in which other tasks of this thread go on elsewhere.
 pub(super) fn is_full(database: &str) -> bool {
     let file = Path::new(database);
-    free_beside(file).is_some_and(|free| free < SMALLEST as u64) || refuses(file)
+    aside(|| free_beside(file).is_some_and(|free| free < SMALLEST as u64) || refuses(file))
+}
+
+/// Runs what may block, with the other tasks of this thread handed over to another one where there can be one.
+fn aside<T>(blocking: impl FnOnce() -> T) -> T {
+    let runtime = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    if matches!(runtime, Ok(RuntimeFlavor::MultiThread)) {
+        tokio::task::block_in_place(blocking)
+    } else {
+        blocking()
+    }
 }
 
 /// Returns whether a lack of space prevents this user from writing a file beside this one. A quota, or the limit on the
@@ -80,6 +93,23 @@ pub(super) fn is_for_lack_of_room(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn others_go_on_while_a_disk_is_waited_for() {
+        let (send, receive) = std::sync::mpsc::channel();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move {
+            let mut others = tokio::task::JoinSet::new();
+            others.spawn(async move { send.send(()) });
+            let got = aside(|| receive.recv_timeout(std::time::Duration::from_secs(10)));
+            drop(others);
+            got
+        });
+        assert_eq!(tasks.join_next().await.unwrap().unwrap(), Ok(()));
+        // Where there is no other thread it is done all the same.
+        let outside = std::thread::spawn(|| aside(|| 1));
+        assert_eq!(outside.join().unwrap(), 1);
+    }
 
     #[test]
     fn four_times_the_file_and_its_log_have_to_be_free() {
