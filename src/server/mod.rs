@@ -260,12 +260,12 @@ impl AppState {
         self.0.bodies.read(parts, body, terms).await
     }
 
-    /// Returns a permit for a caller to read the whole revocation log for as long as it is held.
+    /// Waits for a permit for a caller to read the whole revocation log for as long as it is held.
     ///
     /// # Errors
-    /// Returns 503 if there is no free place, or none for this access token.
-    fn whole_log(&self, caller: &Caller) -> ApiResult<Leave> {
-        let leave = self.0.whole_log.leave(caller.token_id);
+    /// Returns 503 if no place becomes free, or none for this access token.
+    async fn whole_log(&self, caller: &Caller) -> ApiResult<Leave> {
+        let leave = self.0.whole_log.leave(caller.token_id).await;
         leave.ok_or_else(|| {
             let message = "The whole log is being exported or verified for others, or often enough for this access token. Try again later.";
             ApiError::unavailable(message, Duration::from_secs(5))

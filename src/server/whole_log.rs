@@ -1,71 +1,185 @@
 //! Permits to read the whole revocation log, of which there are few at a time.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use axum::body::Bytes;
 use uuid::Uuid;
 
-/// Fraction (one in `SHARE_OF_ONE`) of all places that one access token may have: a slow reader keeps nobody else
-/// waiting.
+/// Fraction (one in `SHARE_OF_ONE`) of all places that one access token may have.
 const SHARE_OF_ONE: usize = 2;
+
+/// Time that a reader may take while others want its place, and the number of bytes per second that it has to read
+/// beyond that.
+const GRACE: Duration = Duration::from_secs(2);
+const RATE: usize = 256 << 10;
+
+/// Longest wait for a place, and the interval at which it is looked for.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Size of the pieces, in bytes, in which the log is handed over: what a reader that gave way still keeps.
+const PIECE: usize = 64 << 10;
 
 /// Places for readers of the whole revocation log.
 #[derive(Debug)]
 pub(super) struct WholeLog {
-    places: Arc<Semaphore>,
+    places: usize,
     most_of_one: usize,
-    taken: Mutex<HashMap<Uuid, usize>>,
+    grace: Duration,
+    readers: Mutex<Vec<Arc<Reader>>>,
+}
+
+#[derive(Debug)]
+struct Reader {
+    token: Uuid,
+    progress: Mutex<Progress>,
+}
+
+/// How far a reader is.
+#[derive(Debug, Default)]
+struct Progress {
+    /// What was read of the database and not handed over yet.
+    rest: Bytes,
+    handed_over: usize,
+    /// Time that the reader itself took so far, and since when it takes its time.
+    took: Duration,
+    since: Option<Instant>,
+    has_given_way: bool,
 }
 
 /// Place of one reader. Released on drop.
 #[derive(Debug)]
 pub(super) struct Leave {
     log: Arc<WholeLog>,
-    token: Uuid,
-    _place: OwnedSemaphorePermit,
+    reader: Arc<Reader>,
 }
+
+/// Error of a reader that was too slow for others to wait.
+#[derive(Debug, thiserror::Error)]
+#[error("the log was read too slowly while others wanted to read it")]
+pub(super) struct GaveWay;
 
 impl WholeLog {
     /// Creates `places` places.
     pub(super) fn new(places: usize) -> Arc<Self> {
+        Self::with(places, GRACE)
+    }
+
+    fn with(places: usize, grace: Duration) -> Arc<Self> {
         Arc::new(Self {
-            places: Arc::new(Semaphore::new(places)),
+            places,
             most_of_one: places.div_ceil(SHARE_OF_ONE),
-            taken: Mutex::default(),
+            grace,
+            readers: Mutex::default(),
         })
     }
 
-    /// Takes a place for this access token. Returns `None` if all places, or all of the token's share, are taken.
-    pub(super) fn leave(self: &Arc<Self>, token: Uuid) -> Option<Leave> {
-        let mut counts = self.lock();
-        let of_token = counts.get(&token).copied().unwrap_or(0);
-        if of_token >= self.most_of_one {
+    /// Waits for a place for this access token. A reader that is too slow gives way to it. Returns `None` if all places,
+    /// or all of the token's share, stay taken.
+    pub(super) async fn leave(self: &Arc<Self>, token: Uuid) -> Option<Leave> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let leave = self.leave_now(token);
+            if leave.is_some() || self.places == 0 || Instant::now() >= until {
+                return leave;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn leave_now(self: &Arc<Self>, token: Uuid) -> Option<Leave> {
+        let mut readers = self.lock();
+        let own = readers.iter().filter(|reader| reader.token == token);
+        let has_share = own.count() < self.most_of_one;
+        if !has_share || readers.len() >= self.places {
+            let now = Instant::now();
+            let slow = readers.iter().enumerate();
+            let slow = slow.filter(|(_, reader)| has_share || reader.token == token);
+            let slow = slow.filter_map(|(at, reader)| Some((reader.delay(self.grace, now)?, at)));
+            let (_, slowest) = slow.max()?;
+            readers.swap_remove(slowest).give_way();
+        }
+        if readers.len() >= self.places {
             return None;
         }
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        counts.insert(token, of_token + 1);
+        let reader = Arc::new(Reader {
+            token,
+            progress: Mutex::default(),
+        });
+        readers.push(Arc::clone(&reader));
         Some(Leave {
             log: Arc::clone(self),
-            token,
-            _place: place,
+            reader,
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, usize>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Reader>>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reader {
+    /// Returns by how much the reader is late, or `None` if it is in time.
+    fn delay(&self, grace: Duration, now: Instant) -> Option<Duration> {
+        let progress = self.lock();
+        let takes = progress
+            .since
+            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let may_take = grace + Duration::from_millis((progress.handed_over / (RATE / 1000)) as u64);
+        let delay = (progress.took + takes).checked_sub(may_take)?;
+        (!delay.is_zero()).then_some(delay)
+    }
+
+    /// Ends the reading. What is still to be read is released at once, whenever its client may ask for it.
+    fn give_way(&self) {
+        let mut progress = self.lock();
+        progress.has_given_way = true;
+        progress.rest = Bytes::new();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Leave {
+    /// Returns the next piece of what is to be read, or `None` if there has to be more of it first.
+    ///
+    /// # Errors
+    /// Returns [`GaveWay`] if the reader had to make room for others.
+    pub(super) fn next(&self) -> Result<Option<Bytes>, GaveWay> {
+        let mut progress = self.reader.lock();
+        if progress.has_given_way {
+            return Err(GaveWay);
+        }
+        if let Some(since) = progress.since.take() {
+            progress.took += since.elapsed();
+        }
+        if progress.rest.is_empty() {
+            return Ok(None);
+        }
+        let length = progress.rest.len().min(PIECE);
+        // Copied: a part would keep all of it.
+        let piece = Bytes::copy_from_slice(&progress.rest.split_to(length));
+        progress.handed_over += length;
+        progress.since = Some(Instant::now());
+        Ok(Some(piece))
+    }
+
+    /// Adds what is to be read next.
+    pub(super) fn add(&self, text: Vec<u8>) {
+        let mut progress = self.reader.lock();
+        if !progress.has_given_way {
+            progress.rest = text.into();
+        }
     }
 }
 
 impl Drop for Leave {
     fn drop(&mut self) {
-        let mut taken = self.log.lock();
-        if let Some(count) = taken.get_mut(&self.token) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.token);
-            }
-        }
+        let mut readers = self.log.lock();
+        readers.retain(|reader| !Arc::ptr_eq(reader, &self.reader));
     }
 }
 
@@ -73,17 +187,19 @@ impl Drop for Leave {
 mod tests {
     use super::*;
 
+    const MOMENT: Duration = Duration::from_millis(50);
+
     #[test]
     fn one_token_has_half_of_the_places() {
         let log = WholeLog::new(4);
         let [one, other, third] = [1, 2, 3].map(Uuid::from_u128);
-        let mut slow: Vec<_> = (0..4).filter_map(|_| log.leave(one)).collect();
+        let mut slow: Vec<_> = (0..4).filter_map(|_| log.leave_now(one)).collect();
         assert_eq!(slow.len(), 2);
-        let others: Vec<_> = (0..4).filter_map(|_| log.leave(other)).collect();
+        let others: Vec<_> = (0..4).filter_map(|_| log.leave_now(other)).collect();
         assert_eq!(others.len(), 2);
-        assert!(log.leave(third).is_none());
+        assert!(log.leave_now(third).is_none());
         slow.pop();
-        assert!(log.leave(third).is_some() && log.leave(one).is_some());
+        assert!(log.leave_now(third).is_some() && log.leave_now(one).is_some());
         drop((slow, others));
         assert!(log.lock().is_empty());
     }
@@ -91,8 +207,44 @@ mod tests {
     #[test]
     fn of_a_single_place_half_is_one() {
         let log = WholeLog::new(1);
-        let only = log.leave(Uuid::nil());
-        assert!(only.is_some() && log.leave(Uuid::nil()).is_none());
-        assert!(WholeLog::new(0).leave(Uuid::nil()).is_none());
+        let only = log.leave_now(Uuid::nil());
+        assert!(only.is_some() && log.leave_now(Uuid::nil()).is_none());
+        assert!(WholeLog::new(0).leave_now(Uuid::nil()).is_none());
+    }
+
+    /// Two tokens have all places and read nothing.
+    #[tokio::test]
+    async fn a_slow_reader_gives_way_to_whoever_waits() {
+        let log = WholeLog::with(4, MOMENT);
+        let tokens = [1, 1, 2, 2].map(Uuid::from_u128);
+        let readers: Vec<_> = tokens
+            .into_iter()
+            .filter_map(|token| log.leave_now(token))
+            .collect();
+        assert_eq!(readers.len(), 4);
+        // The last two wait for the database, as a verification does: the client of none is slow.
+        for reader in &readers[..2] {
+            reader.add(vec![b'x'; 3 * PIECE]);
+            assert_eq!(reader.next().unwrap().map(|piece| piece.len()), Some(PIECE));
+        }
+        assert!(log.leave_now(Uuid::from_u128(3)).is_none());
+        // The pieces that were handed over pay for a quarter of a second.
+        let began = Instant::now();
+        let leave = log.leave(Uuid::from_u128(3)).await;
+        assert!(leave.is_some() && began.elapsed() > MOMENT);
+        let ended: Vec<_> = readers
+            .iter()
+            .map(|reader| reader.next().is_err())
+            .collect();
+        assert_eq!(ended.iter().filter(|has_ended| **has_ended).count(), 1);
+        assert_eq!(ended[2..], [false, false]);
+        let gone = readers
+            .iter()
+            .find(|reader| reader.next().is_err())
+            .unwrap();
+        gone.add(vec![b'x'; PIECE]);
+        assert!(gone.reader.lock().rest.is_empty());
+        drop(readers);
+        assert_eq!(log.lock().len(), 1);
     }
 }

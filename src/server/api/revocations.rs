@@ -1,10 +1,10 @@
 //! Revocation log: list, verify, export.
 
-use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use axum::{BoxError, Json};
 use futures_util::stream;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -16,7 +16,7 @@ use crate::server::access::{Caller, DEFAULT_PROJECT, Permission};
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::query::Query;
 use crate::server::whole_log::Leave;
-use crate::store::{Action, CSV_HEADER, LogEntry, LogFilter, Reason, Store, StoreError};
+use crate::store::{Action, CSV_HEADER, LogEntry, LogFilter, Reason, Store};
 
 /// Number of entries that an export reads at a time.
 const BATCH: u32 = 1000;
@@ -108,7 +108,7 @@ pub async fn verify(
     caller.require(Permission::ReadLog)?;
     caller.require_default_project()?;
     query.finish()?;
-    let _leave = state.whole_log(&caller)?;
+    let _leave = state.whole_log(&caller).await?;
     Ok(Json(match state.store().verify_log().await? {
         Ok(verified) => Verification {
             valid: true,
@@ -148,7 +148,7 @@ pub async fn export(
         Some(_) => return Err(ApiError::schema("format", "has to be `csv` or `jsonl`")),
     };
     query.finish()?;
-    let leave = state.whole_log(&caller)?;
+    let leave = state.whole_log(&caller).await?;
     // The first batch is read before the response begins, so that an unavailable database results in a 503.
     let first = state.store().log_after(0, BATCH).await?;
     let (content_type, disposition) = match format {
@@ -192,23 +192,27 @@ fn batches(
     format: Format,
     first: Vec<LogEntry>,
     leave: Leave,
-) -> impl stream::Stream<Item = Result<Bytes, StoreError>> + Send {
-    stream::try_unfold((Step::Begin(first), leave), move |(step, leave)| {
+) -> impl stream::Stream<Item = Result<Bytes, BoxError>> + Send {
+    stream::try_unfold((Step::Begin(first), leave), move |(mut step, leave)| {
         let store = store.clone();
         async move {
-            let (entries, head) = match step {
-                Step::Begin(entries) => (entries, format == Format::Csv),
-                Step::After(seq) => (store.log_after(seq, BATCH).await?, false),
-                Step::End => return Ok(None),
-            };
-            let next = entries
-                .last()
-                .map_or(Step::End, |last| Step::After(last.seq));
-            let text = match format {
-                Format::JsonLines => json_lines(&entries),
-                Format::Csv => csv_rows(&entries, head),
-            };
-            Ok(Some((Bytes::from(text), (next, leave))))
+            loop {
+                if let Some(piece) = leave.next()? {
+                    return Ok(Some((piece, (step, leave))));
+                }
+                let (entries, head) = match step {
+                    Step::Begin(entries) => (entries, format == Format::Csv),
+                    Step::After(seq) => (store.log_after(seq, BATCH).await?, false),
+                    Step::End => return Ok(None),
+                };
+                step = entries
+                    .last()
+                    .map_or(Step::End, |last| Step::After(last.seq));
+                leave.add(match format {
+                    Format::JsonLines => json_lines(&entries),
+                    Format::Csv => csv_rows(&entries, head),
+                });
+            }
         }
     })
 }
