@@ -167,14 +167,21 @@ impl Webhook {
     }
 
     /// Receives a delivery whose sender is verified. Once this returns, the contents of the delivery are
-    /// in the database.
+    /// in the database. `has_read` is called when it was read, and only the database is waited for.
     ///
     /// # Errors
     ///
     /// Returns a [`WebhookError`] if the delivery was not received. It can be repeated in that case.
-    pub async fn receive(self: &Arc<Self>, delivery: Proved) -> Result<(), WebhookError> {
+    pub async fn receive(
+        self: &Arc<Self>,
+        delivery: Proved,
+        has_read: impl FnOnce() + Send,
+    ) -> Result<(), WebhookError> {
         let outcome = match self.read_wholly(delivery).await {
-            Ok(read) => self.keep(read).await,
+            Ok(read) => {
+                has_read();
+                self.keep(read).await
+            }
             Err(error) => Err(error),
         };
         self.counted(outcome)

@@ -8,8 +8,10 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use super::{STORE_TIME, still_waiting};
 use crate::intake::{
     self, Answered, Feedback, MAX_REPORT, PartnerError, ReportError, RevocationApi, SelfReport,
 };
@@ -301,6 +303,7 @@ pub async fn self_report(
         let message = "Too many keys are being reported at once. Nothing was changed; send the report again later.";
         ApiError::unavailable(message, SELF_REPORT_PATIENCE)
     };
+    let until = Instant::now() + STORE_TIME;
     // Nor may waiting reports hold all connections or keep others waiting.
     let address = client.unwrap_or(IpAddr::from([0; 4]));
     let turns = &state.0.self_report_turns;
@@ -319,7 +322,8 @@ pub async fn self_report(
         let reported = intake::self_report(state.responder(), value, url.as_deref());
         Ok::<_, ApiError>(reported.await?)
     });
-    match report.await?? {
+    let report = tokio::time::timeout_at(until, report).await;
+    match report.map_err(|_| still_waiting())??? {
         SelfReport::Revoked => Ok(Json(Success { success: true })),
         SelfReport::Unknown => Err(ApiError::api_key_not_found()),
         SelfReport::Public => Err(ApiError::public_api_key_cannot_be_revoked()),

@@ -12,11 +12,24 @@ mod uses;
 pub mod views;
 pub mod webhooks;
 
+use std::time::Duration;
+
 use axum::extract::{FromRequestParts as _, Path};
 use axum::http::request::Parts;
 use uuid::Uuid;
 
 use super::AppState;
+use super::error::ApiError;
+
+/// Time that a sender is kept waiting for the database. Each step there has a time limit of its own, but their sum is
+/// more than the 10 s after which senders give up, and take an answer for none.
+const STORE_TIME: Duration = Duration::from_millis(8_500);
+
+/// Returns the error for what the database has not taken within [`STORE_TIME`]. It may still do so.
+fn still_waiting() -> ApiError {
+    let message = "The database takes too long. Send the request again: what it says counts once.";
+    ApiError::unavailable(message, Duration::from_secs(5))
+}
 
 /// Returns the UUID in the path, or `None` if it is not one.
 async fn path_id(parts: &mut Parts, state: &AppState) -> Option<Uuid> {

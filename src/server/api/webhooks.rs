@@ -5,8 +5,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use tokio::sync::oneshot;
 
 use super::intake::Success;
+use super::{STORE_TIME, still_waiting};
 use crate::intake::webhook::{Forge, MAX_DELIVERY, Webhook, WebhookError};
 use crate::server::body::{Whole, refuse_too_large};
 use crate::server::error::{ApiError, ApiResult};
@@ -133,19 +135,31 @@ async fn receive(
     webhook.expects(&parts.headers)?;
     let body = state.read(&parts, body, MAX_DELIVERY).await;
     let body = body.inspect_err(tell)?;
-    // A delivery counts even if the forge hangs up.
-    finisher
-        .finish(async move {
-            let Whole { bytes, mut hold } = body;
-            let verified = webhook.verify(parts.headers, bytes);
-            let delivery = hold.proved(verified).await?;
-            let room = state.work(&mut hold, delivery.cost()).await;
-            room.inspect_err(|_| webhook.refused_for_lack_of_room())?;
-            webhook.receive(delivery).await?;
-            drop(hold);
-            Ok::<_, ApiError>(())
-        })
-        .await??;
+    let (read, was_read) = oneshot::channel();
+    // A delivery counts even if the forge hangs up, or is no longer kept waiting.
+    let received = finisher.finish(async move {
+        let Whole { bytes, mut hold } = body;
+        let verified = webhook.verify(parts.headers, bytes);
+        let delivery = hold.proved(verified).await?;
+        let room = state.work(&mut hold, delivery.cost()).await;
+        room.inspect_err(|_| webhook.refused_for_lack_of_room())?;
+        let has_read = || {
+            let _ = read.send(());
+        };
+        webhook.receive(delivery, has_read).await?;
+        drop(hold);
+        Ok::<_, ApiError>(())
+    });
+    let too_late = async {
+        // Where it failed before, `received` has ended.
+        let _ = was_read.await;
+        tokio::time::sleep(STORE_TIME).await;
+    };
+    tokio::select! {
+        biased;
+        received = received => received??,
+        () = too_late => return Err(still_waiting()),
+    }
     Ok((StatusCode::ACCEPTED, Json(Success::new())))
 }
 

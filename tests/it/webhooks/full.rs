@@ -1,6 +1,6 @@
 //! Too much waits already: the sender learns it, and nobody else.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rescind::intake::webhook::Forge;
 use rescind::store::NewWorkItem;
@@ -10,7 +10,7 @@ use super::effects::state;
 use super::sender::{all, send};
 use crate::api::harness::TestServer;
 use crate::store::turns::{add, fill, push};
-use crate::support::databases::on_both_databases;
+use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 
 fn payload(repository: &str, id: u32, after: u32, text: &Value) -> Value {
     json!({
@@ -74,4 +74,35 @@ on_both_databases! {
         state(&server, "webhook:github", |state| state.malformed == 1).await;
         server.stop().await;
     }
+}
+
+/// The first of two has its own deadline, in which the second waits. Both are told in time.
+#[tokio::test]
+async fn a_database_that_takes_too_long_is_503_before_the_forge_gives_up() {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let server = TestServer::on(&database, all()).await;
+    let healthy = payload("acme/shop", 8, 100, &Value::Null);
+    let tx = server.store.begin().await.unwrap();
+    let began = Instant::now();
+    let first = send(&server, Forge::GitHub, "push", "first", &healthy);
+    let second = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let reply = send(&server, Forge::GitHub, "push", "second", &healthy).await;
+        (reply, began.elapsed())
+    };
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(11_500)).await;
+        tx.rollback().await.unwrap();
+    };
+    let (first, (second, waited), ()) = tokio::join!(first, second, release);
+    assert_eq!(first.status, 503, "{}", first.text);
+    second.error(503, "SERVICE_UNAVAILABLE");
+    assert!(second.header("retry-after").is_some());
+    assert!(waited < Duration::from_secs(10), "{waited:?}");
+    // Whether or not it was stored after that, it counts once.
+    let again = send(&server, Forge::GitHub, "push", "second", &healthy).await;
+    assert_eq!(again.status, 202, "{}", again.text);
+    let stored = "SELECT COUNT(*) FROM work_items WHERE after_id LIKE '%0064'";
+    assert_eq!(database.count(stored).await, 1);
+    database.remove().await;
 }
