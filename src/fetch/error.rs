@@ -73,6 +73,9 @@ pub enum FetchError {
     /// The same of the largest place.
     #[error("the push is larger than its place allows, and waits for its turn among the largest")]
     LargeBusy,
+    /// The answers of other servers left no room for this one, or waited for the room that it had.
+    #[error("the answers of other servers take all room for answers")]
+    Crowded,
     /// The answer is not git protocol v2.
     #[error("the server does not speak git protocol v2 as expected: {0}")]
     Protocol(&'static str),

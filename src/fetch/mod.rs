@@ -10,6 +10,7 @@
 //! number of objects, time without a byte, total time. Anything omitted because of a limit is counted,
 //! never dropped in silence.
 
+mod answers;
 mod budget;
 mod demand;
 mod error;
@@ -30,6 +31,7 @@ mod rest;
 mod texts;
 mod weight;
 
+pub(crate) use answers::{Body, as_text, read_body};
 pub use budget::FetchLane;
 pub use demand::{Demand, Waiting};
 pub use error::FetchError;
@@ -41,6 +43,6 @@ pub(crate) use http::{rate_limit_wait, read_chunk, retry_after, send};
 pub use ledger::{Ledger, Payer, Used};
 pub use limits::FetchLimits;
 pub use names::{BadName, RepositoryName};
-pub(crate) use pace::{Pace, PaceLimits, read_body};
+pub(crate) use pace::{Pace, PaceLimits};
 pub use patience::Place;
 pub use texts::{Breath, Fetched, LeftOut, Text, TextKind, Visited};

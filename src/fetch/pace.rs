@@ -9,16 +9,6 @@ use tokio::time::Instant;
 use super::FetchError;
 use super::http::read_chunk;
 
-/// Required pace of an API's response: a page of 32 MiB within a minute, and no trickling.
-const API_PACE: PaceLimits = PaceLimits {
-    stall: Duration::from_secs(30),
-    total: Duration::from_mins(1),
-    grace: Duration::from_secs(10),
-    window: Duration::from_secs(20),
-    rate: 1 << 10,
-    prepare: None,
-};
-
 /// Required pace of a response.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PaceLimits {
@@ -44,6 +34,8 @@ pub(crate) struct PaceLimits {
 pub(crate) struct Pace {
     limits: PaceLimits,
     waited: Duration,
+    /// Start of the current wait. Kept when a wait is cancelled, so that the next one continues it.
+    begun: Option<Instant>,
     /// End of the current window, in time waited.
     window_end: Duration,
     /// Number of bytes in the current window.
@@ -62,6 +54,7 @@ impl Pace {
             prepares: limits.prepare.is_some(),
             limits,
             waited: Duration::ZERO,
+            begun: None,
             bytes: 0,
         }
     }
@@ -87,7 +80,7 @@ impl Pace {
         Ok(chunk)
     }
 
-    /// Returns the next bytes of a response, or `None` at its end. The caller passes the number of bytes
+    /// Returns the next bytes of a response, or `None` at its end. May be cancelled and called again. The caller passes the number of bytes
     /// that count to [`count`](Self::count).
     ///
     /// # Errors
@@ -104,11 +97,16 @@ impl Pace {
             // If the window ends before anything arrives, it is judged.
             patience = patience.min(self.window_end.saturating_sub(self.waited));
         }
-        let begun = Instant::now();
-        let chunk = read_chunk(response, patience).await;
+        let begun = *self.begun.get_or_insert_with(Instant::now);
+        let left = patience.saturating_sub(begun.elapsed());
+        let chunk = read_chunk(response, left).await;
         self.waited += begun.elapsed();
+        self.begun = None;
         match chunk {
             Err(FetchError::Stalled { .. }) if patience < stall => Err(self.too_slow()),
+            Err(FetchError::Stalled { .. }) => Err(FetchError::Stalled {
+                seconds: stall.as_secs(),
+            }),
             other => other,
         }
     }
@@ -148,26 +146,6 @@ impl Pace {
             FetchError::TooSlow { seconds }
         }
     }
-}
-
-/// Reads the body of an API's response. Returns `None` if it is longer than `limit` bytes.
-///
-/// # Errors
-///
-/// As for [`Pace::chunk`]: the body has to arrive within a minute.
-pub(crate) async fn read_body(
-    response: &mut Response,
-    limit: usize,
-) -> Result<Option<Vec<u8>>, FetchError> {
-    let mut pace = Pace::new(API_PACE);
-    let mut body = Vec::new();
-    while let Some(chunk) = pace.chunk(response).await? {
-        if body.len() + chunk.len() > limit {
-            return Ok(None);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(Some(body))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod archive;
 mod git;
 mod github;
 mod keeper;
+mod page;
 mod poll;
 mod redelivery;
 mod worker;

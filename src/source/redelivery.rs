@@ -18,11 +18,12 @@ use jiff::Timestamp;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue, LINK};
 use reqwest::{Method, Response, Url};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::value::RawValue;
 
+use super::apart::apart;
 use super::keeper::{Keeper, after};
+use super::page::entries;
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
-use crate::fetch::{self, rate_limit_wait, retry_after, send};
+use crate::fetch::{self, Body, rate_limit_wait, retry_after, send};
 use crate::forge::Gathered;
 use crate::store::SourceState;
 use known::{Cursor, Known, LISTED, Listed, Pending, forget_old, learn};
@@ -307,14 +308,13 @@ impl Redelivery {
         let mut response = self.request(Method::GET, &url).await?;
         let link = response.headers().get(LINK);
         let next = link.and_then(|link| next_cursor(link.to_str().ok()?));
-        let body = read_body(&mut response).await?;
-        let entries: Vec<&RawValue> = serde_json::from_slice(&body)
+        let mut body = read_body(&mut response).await?;
+        let entries = apart(body.len(), || entries(body.text()))
             .map_err(|_| Trouble::Here("it sent no list of deliveries".to_owned()))?;
         let count = entries.len();
         let listed = entries
             .into_iter()
-            .filter_map(|entry| serde_json::from_str::<Listed>(entry.get()).ok())
-            .filter(Listed::is_plain);
+            .filter_map(|entry| Listed::read(entry.get()));
         let listed: Vec<Listed> = listed.collect();
         sweep.malformed += (count - listed.len()) as u64;
         Ok((listed, next))
@@ -385,7 +385,7 @@ impl Redelivery {
     }
 }
 
-async fn read_body(response: &mut Response) -> Result<Vec<u8>, Trouble> {
+async fn read_body(response: &mut Response) -> Result<Body, Trouble> {
     let body = fetch::read_body(response, MAX_PAGE).await;
     body.map_err(|error| Trouble::Here(error.to_string()))?
         .ok_or_else(|| Trouble::Here("its list is longer than 8 MiB".to_owned()))

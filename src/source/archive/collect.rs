@@ -8,6 +8,7 @@ use serde::de::IgnoredAny;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::split::{MAX_EVENT, Piece, Splitter};
+use crate::fetch::as_text;
 use crate::forge::{Gathered, Gatherer};
 use crate::source::SourceParts;
 use crate::source::github::{Event, Taking, Tally};
@@ -153,13 +154,16 @@ impl<'a> Collector<'a> {
 
     /// Takes one event. Returns whether it is a readable one.
     fn event(&mut self, json: &[u8], is_new: bool) -> bool {
-        // A text with a broken character is still an event.
-        let text = String::from_utf8_lossy(json);
-        if serde_json::from_str::<IgnoredAny>(&text).is_err() {
+        let mut mended = Vec::new();
+        let text = str::from_utf8(json).unwrap_or_else(|_| {
+            mended.extend_from_slice(json);
+            as_text(&mut mended)
+        });
+        if serde_json::from_str::<IgnoredAny>(text).is_err() {
             self.malformed("it is no JSON", is_new);
             return false;
         }
-        let event = Event::read(&text, &self.reading.host);
+        let event = Event::read(text, &self.reading.host);
         self.batch.newest = self.batch.newest.max(event.at);
         let mut tally = Tally::default();
         let taking = Taking {

@@ -8,7 +8,7 @@ use reqwest::{Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use crate::fetch::{self, rate_limit_wait, retry_after};
+use crate::fetch::{self, Body, rate_limit_wait, retry_after};
 use crate::source::PollError;
 
 /// Maximum size of the body of a refusal, in bytes.
@@ -56,7 +56,7 @@ impl Quota {
 ///
 /// # Errors
 /// Returns [`PollError::Connection`] if the connection fails, and [`PollError::NotAList`] if the body is longer.
-pub(super) async fn read_body(response: &mut Response, limit: usize) -> Result<Vec<u8>, PollError> {
+pub(super) async fn read_body(response: &mut Response, limit: usize) -> Result<Body, PollError> {
     let body = fetch::read_body(response, limit).await;
     body.map_err(PollError::Connection)?
         .ok_or(PollError::NotAList("it is too long"))

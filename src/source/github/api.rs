@@ -8,7 +8,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 use super::answer::{Quota, bearer, read_body, refusal, text};
 use super::tokens::{Credential, Tokens};
 use crate::clock::SharedClock;
-use crate::fetch::send;
+use crate::fetch::{Body, send};
 use crate::source::PollError;
 
 /// Number of entries on a full page: the maximum of the API.
@@ -42,7 +42,7 @@ pub(super) struct Api {
 #[derive(Debug)]
 pub(super) struct Answer {
     /// The page, or `None` if it is unchanged.
-    pub(super) body: Option<Vec<u8>>,
+    pub(super) body: Option<Body>,
     /// `ETag` of the page.
     pub(super) etag: Option<String>,
     /// Minimum delay before the next poll, if the server specifies one.

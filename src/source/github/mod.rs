@@ -10,7 +10,6 @@ mod app;
 mod cursor;
 mod event;
 mod gather;
-mod page;
 mod payload;
 mod reading;
 mod repair;

@@ -10,9 +10,9 @@ use super::api::PER_PAGE;
 use super::cursor::{Cursor, Seen};
 use super::event::Event;
 use super::gather::{Taking, Tally};
-use super::page::{entries, text, turn};
 use crate::forge::{Gatherer, Rest};
 use crate::source::apart::apart;
+use crate::source::page::entries;
 use crate::source::{PollError, Scope};
 
 /// Number of pages of the feed.
@@ -105,18 +105,17 @@ impl GitHubEvents {
             .url(&path, &[("per_page", &per_page), ("page", &number)]);
         let tag = |token| cursor.etag(token, page).map(str::to_owned);
         let preferred = reading.tags.last().map(|(token, ..)| *token);
-        let answer = self.api.get(&url, preferred, tag).await?;
+        let mut answer = self.api.get(&url, preferred, tag).await?;
         if page == 1 {
             reading.interval = answer.interval;
         }
-        let Some(body) = &answer.body else {
+        let Some(body) = &mut answer.body else {
             // An `ETag` is stored only once everything behind the page was read.
             reading.overlaps = true;
             return Ok(false);
         };
-        let _turn = turn(body.len()).await;
-        let text = apart(body.len(), || text(body));
-        let events = apart(text.len(), || entries(&text))?;
+        let text = apart(body.len(), || body.text());
+        let events = apart(text.len(), || entries(text))?;
         let taking = Taking {
             priority: self.options.scope.priority(),
             forks: self.options.scope != Scope::Public,
@@ -136,7 +135,8 @@ impl GitHubEvents {
             // Many small events take long together.
             tokio::task::yield_now().await;
         }
+        let count = events.len();
         reading.tags.push((answer.token, page, answer.etag.clone()));
-        Ok(!reading.overlaps && answer.has_next(events.len()))
+        Ok(!reading.overlaps && answer.has_next(count))
     }
 }

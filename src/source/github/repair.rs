@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use super::GitHubEvents;
 use super::cursor::Cursor;
-use super::page::{entries, text, turn};
 use super::reading::PAGES;
 use super::scalar::{id, text_or_nothing};
-use crate::fetch::{ObjectId, RepositoryName};
+use crate::fetch::{Body, ObjectId, RepositoryName};
 use crate::forge::{Gatherer, Push, Remote, is_reference, object_id};
 use crate::source::apart::apart;
+use crate::source::page::{entries, entry};
 use crate::source::{PollError, Scope};
 use crate::store::SourceState;
 
@@ -217,25 +217,24 @@ impl GitHubEvents {
             let Some(url) = next.take() else {
                 return Ok(found);
             };
-            let answer = self.api.get(&url, None, |_| None).await?;
-            let body = answer.body.as_deref().unwrap_or_default();
-            let _turn = turn(body.len()).await;
-            let text = match apart(body.len(), || text(body)) {
-                text if is_one => format!("[{text}]"),
-                text => text.into_owned(),
-            };
-            for listed in apart(text.len(), || entries(&text))? {
+            let mut answer = self.api.get(&url, None, |_| None).await?;
+            let following = answer.next(&url);
+            let text = answer.body.as_mut().map_or("", Body::text);
+            let read = if is_one { entry } else { entries };
+            for listed in apart(text.len(), || read(text))? {
                 let Ok(listed) = serde_json::from_str::<Listed>(listed.get()) else {
                     continue;
                 };
                 if listed.pushed_at.is_some_and(|at| at < repair.since) {
                     return Ok(found);
                 }
-                if let (Some(id), Some(name)) = (listed.id, listed.full_name) {
+                let name = listed.full_name;
+                let name = name.filter(|name| RepositoryName::parse(name).is_ok());
+                if let (Some(id), Some(name)) = (listed.id, name) {
                     found.push(Pending { id, name });
                 }
             }
-            next = answer.next(&url);
+            next = following;
         }
         if next.is_some() {
             repair.fail("repositories beyond the first 1,000".to_owned());
@@ -271,11 +270,10 @@ impl GitHubEvents {
             let Some(url) = next.take() else {
                 return Ok(true);
             };
-            let answer = self.api.get(&url, None, |_| None).await?;
-            let body = answer.body.as_deref().unwrap_or_default();
-            let _turn = turn(body.len()).await;
-            let text = apart(body.len(), || text(body));
-            for entry in apart(text.len(), || entries(&text))? {
+            let mut answer = self.api.get(&url, None, |_| None).await?;
+            let following = answer.next(&url);
+            let text = answer.body.as_mut().map_or("", Body::text);
+            for entry in apart(text.len(), || entries(text))? {
                 let Some((push, at)) = push(entry.get(), &remote) else {
                     gatherer.gathered.malformed += 1;
                     continue;
@@ -285,7 +283,7 @@ impl GitHubEvents {
                 }
                 gatherer.push(&push, self.options.scope.priority(), at);
             }
-            next = answer.next(&url);
+            next = following;
         }
         Ok(next.is_none())
     }

@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Time for which GitHub lists a delivery and redelivers it.
 pub(super) const LISTED: Duration = Duration::from_hours(72);
 
 /// Maximum number of failed deliveries that are tracked per webhook.
 const MAX_PENDING: usize = 2_000;
+
+/// Maximum length of an entry in the list of deliveries, in bytes of JSON. GitHub's have some 500.
+const MAX_ENTRY: usize = 16 << 10;
 
 /// Maximum number of redelivery requests per delivery.
 const MAX_TRIES: u32 = 8;
@@ -55,8 +58,9 @@ pub(super) struct Listed {
     pub(super) id: u64,
     pub(super) guid: String,
     pub(super) delivered_at: Timestamp,
-    #[serde(default)]
-    status: Option<String>,
+    /// Whether it is listed as successful. Only that is kept of the text.
+    #[serde(default, rename = "status", deserialize_with = "is_ok")]
+    is_ok: bool,
     #[serde(default)]
     status_code: Option<u16>,
 }
@@ -64,14 +68,28 @@ pub(super) struct Listed {
 impl Listed {
     fn succeeded(&self) -> bool {
         let code = self.status_code.unwrap_or_default();
-        (200..300).contains(&code) || self.status.as_deref() == Some("OK")
+        (200..300).contains(&code) || self.is_ok
+    }
+
+    /// Parses an entry. Returns `None` if it is malformed, or longer than [`MAX_ENTRY`].
+    pub(super) fn read(json: &str) -> Option<Self> {
+        let listed: Self = match json.len() {
+            ..=MAX_ENTRY => serde_json::from_str(json).ok()?,
+            _ => return None,
+        };
+        listed.is_plain().then_some(listed)
     }
 
     /// Returns whether the `guid` is safe to store: 1 to 64 hexadecimal digits and hyphens.
-    pub(super) fn is_plain(&self) -> bool {
+    fn is_plain(&self) -> bool {
         let plain = |b: u8| b.is_ascii_hexdigit() || b == b'-';
         !self.guid.is_empty() && self.guid.len() <= 64 && self.guid.bytes().all(plain)
     }
+}
+
+fn is_ok<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    let status: Option<String> = Option::deserialize(from)?;
+    Ok(status.as_deref() == Some("OK"))
 }
 
 /// Records the outcome of attempts that were not read before.
@@ -121,9 +139,23 @@ mod tests {
             id,
             guid: guid.to_owned(),
             delivered_at: Timestamp::from_second(minute * 60).unwrap(),
-            status: None,
+            is_ok: false,
             status_code: Some(code),
         }
+    }
+
+    #[test]
+    fn of_an_entry_little_is_kept_however_long_it_is() {
+        let entry = |status: &str| {
+            format!(
+                r#"{{"id": 1, "guid": "0a-1", "delivered_at": "2026-11-22T12:00:00Z", "status": "{status}"}}"#
+            )
+        };
+        assert!(Listed::read(&entry("OK")).is_some_and(|listed| listed.succeeded()));
+        let failed = Listed::read(&entry(&"x".repeat(MAX_ENTRY / 2)));
+        assert!(failed.is_some_and(|listed| !listed.succeeded()));
+        assert!(Listed::read(&entry(&"x".repeat(MAX_ENTRY))).is_none());
+        assert!(Listed::read(&entry("OK").replace("0a-1", "no guid")).is_none());
     }
 
     #[test]
@@ -144,7 +176,7 @@ mod tests {
         learn(&mut known, &[listed(7, "b", 200, 7)]);
         assert!(known.pending.is_empty());
         let ok = Listed {
-            status: Some("OK".to_owned()),
+            is_ok: true,
             status_code: None,
             ..listed(8, "c", 0, 8)
         };

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 
 use crate::api::harness::http_client;
@@ -111,6 +112,55 @@ async fn a_page_that_is_slow_to_scan_holds_up_nobody() {
         assert!(took < Duration::from_secs(4), "{took:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Answers each request with `page`, but for its last bytes, which drip.
+async fn drip(page: Bytes, listener: tokio::net::TcpListener) {
+    let mut clients = JoinSet::new();
+    loop {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let page = page.clone();
+        clients.spawn(async move {
+            let mut request = [0; 1024];
+            let _ = client.read(&mut request).await?;
+            let length = page.len() + 100_000;
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+            client.write_all(head.as_bytes()).await?;
+            client.write_all(&page).await?;
+            loop {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                client.write_all(&[b' '; 1024]).await?;
+            }
+            #[expect(unreachable_code, reason = "gives the block its type")]
+            std::io::Result::Ok(())
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_large_pages_that_never_end_share_their_memory_and_hold_up_no_healthy_source() {
+    const HOSTILE: usize = 10;
+    let mut tasks = JoinSet::new();
+    let binary = house();
+    let key = binary.run("keys create --user u --description x").ok();
+    let mut urls = Vec::new();
+    let page = Bytes::from(format!("[{}", "0,".repeat((31 << 20) / 2)));
+    for _ in 0..HOSTILE {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        urls.push(format!("http://{}", listener.local_addr().unwrap()));
+        tasks.spawn(drip(page.clone(), listener));
+    }
+    let found = format!("[{}]", comment("2", &format!("see {}", key.trim())));
+    urls.extend(feeds(&mut tasks, vec![found.into_bytes()]).await);
+    configure(&binary, &urls);
+    let began = Instant::now();
+    let mut daemon = Daemon::start(&binary, &["serve"]);
+    daemon.wait_for("a leaked key was revoked");
+    assert!(began.elapsed() < Duration::from_secs(10));
+    // Until all that may come at once has come.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let peak = peak(&daemon);
+    assert!(peak < MAX_RESIDENT_KIB, "{peak} KiB");
 }
 
 fn peak(daemon: &Daemon) -> u64 {

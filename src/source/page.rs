@@ -1,44 +1,14 @@
 //! Parsing of a page of entries without trusting it.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::source::PollError;
 
 /// Maximum number of entries of a page; the API sends 100.
 const MAX_ENTRIES: usize = 1000;
-
-/// Size of a page, in bytes, above which pages are read one at a time, across all sources.
-const LARGE: usize = 2 << 20;
-/// Permit to read a page larger than [`LARGE`].
-static LARGE_PAGES: Semaphore = Semaphore::const_new(1);
-
-/// Waits until a page of `bytes` bytes may be read. The permit must be held until it has been.
-pub(super) async fn turn(bytes: usize) -> Option<SemaphorePermit<'static>> {
-    if bytes <= LARGE {
-        return None;
-    }
-    // The semaphore is never closed.
-    LARGE_PAGES.acquire().await.ok()
-}
-
-/// Returns the text of a page. Each byte that is not valid UTF-8 becomes a `?`, so that the text is no longer than the
-/// page: such bytes would otherwise cost the whole page, while keys are ASCII.
-pub(super) fn text(body: &[u8]) -> Cow<'_, str> {
-    if let Ok(text) = str::from_utf8(body) {
-        return text.into();
-    }
-    let mut text = String::with_capacity(body.len());
-    for chunk in body.utf8_chunks() {
-        text.push_str(chunk.valid());
-        text.extend(chunk.invalid().iter().map(|_| '?'));
-    }
-    text.into()
-}
 
 /// Splits a page into its entries, each still as JSON.
 ///
@@ -54,6 +24,16 @@ pub(super) fn entries(text: &str) -> Result<Vec<&RawValue>, PollError> {
     let entries = reader.deserialize_seq(Entries).map_err(|e| wrong(&e))?;
     reader.end().map_err(|e| wrong(&e))?;
     Ok(entries)
+}
+
+/// Returns a page that is a single entry.
+///
+/// # Errors
+/// Returns [`PollError::NotAList`] if the page is no JSON.
+pub(super) fn entry(text: &str) -> Result<Vec<&RawValue>, PollError> {
+    let entry = serde_json::from_str(text);
+    let entry = entry.map_err(|_| PollError::NotAList("it is no JSON, or cut off"))?;
+    Ok(vec![entry])
 }
 
 const TOO_MANY: &str = "it has more than 1,000 entries";
@@ -99,19 +79,6 @@ mod tests {
         ] {
             let error = entries(text).unwrap_err().to_string();
             assert!(error.contains(word), "{text:.20}: {error}");
-        }
-    }
-
-    #[test]
-    fn bytes_that_are_no_text_make_a_page_no_longer() {
-        for (page, expected) in [
-            (b"[\"\xff\"]".as_slice(), "[\"?\"]"),
-            (b"[\"a\xe2\x82b\"]", "[\"a??b\"]"),
-            ("[\"ä\"]".as_bytes(), "[\"ä\"]"),
-        ] {
-            assert_eq!(text(page), expected);
-            assert_eq!(text(page).len(), page.len());
-            assert_eq!(entries(&text(page)).unwrap().len(), 1);
         }
     }
 }
