@@ -214,10 +214,12 @@ impl Paths {
         name: &[u8],
         weight: &mut Weight,
     ) -> Result<Option<(u32, usize)>, FetchError> {
-        if folder.length > MAX_PATH {
+        // The slash that follows a folder's path is counted in its length.
+        if folder.length > MAX_PATH + 1 {
             return Ok(Some((folder.at, folder.length)));
         }
-        let kept = &name[..name.len().min(MAX_PATH)];
+        // One byte more than is shown tells a path that is cut from one that ends there.
+        let kept = &name[..name.len().min(MAX_PATH + 1)];
         let start = self.text.len();
         let end = start + kept.len();
         if self.names.len() >= MAX_NAMES
@@ -292,8 +294,56 @@ impl Paths {
             at = name.parent;
         }
         path.reverse();
-        let cut = path.len() >= MAX_PATH;
+        let cut = path.len() > MAX_PATH;
         path.truncate(MAX_PATH);
         Some(Found { commit, cut })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::budget::Seat;
+    use super::*;
+
+    fn id(number: u8) -> ObjectId {
+        ObjectId::from_bytes_or_panic(&[number; 20])
+    }
+
+    fn entry(mode: &str, name: &[u8], id: ObjectId) -> Vec<u8> {
+        [mode.as_bytes(), b" ", name, b"\0", id.as_slice()].concat()
+    }
+
+    /// Returns the path of blob 9, which has a name of `file` bytes in a folder that has one of `folder`.
+    fn path(folder: usize, file: usize) -> (usize, bool) {
+        let mut weight = Weight::new(&Seat::alone());
+        let (mut history, mut trees) = (History::default(), Trees::default());
+        let commit = format!("tree {}\nauthor a <a> 0 +0000\n\n", id(2));
+        history
+            .add_commit(id(1), commit.as_bytes(), &mut weight)
+            .unwrap();
+        let root = entry("40000", &vec![b'd'; folder], id(3));
+        let below = entry("100644", &vec![b'f'; file], id(9));
+        trees.add(id(2), &root, &mut weight).unwrap();
+        trees.add(id(3), &below, &mut weight).unwrap();
+        let mut paths = Paths::new(&history, trees, &mut weight).unwrap();
+        let mut path = Vec::new();
+        let found = paths.find(&history, &id(9), &mut path).unwrap();
+        (path.len(), found.cut)
+    }
+
+    #[test]
+    fn only_a_path_that_is_longer_than_the_longest_is_cut() {
+        for (folder, file, length, cut) in [
+            (10, 20, 31, false),
+            (1, MAX_PATH - 2, MAX_PATH, false),
+            (1, MAX_PATH - 1, MAX_PATH, true),
+            (MAX_PATH - 2, 1, MAX_PATH, false),
+            (MAX_PATH - 1, 1, MAX_PATH, true),
+            (MAX_PATH, 1, MAX_PATH, true),
+            (MAX_PATH + 1, 1, MAX_PATH, true),
+            (MAX_PATH * 2, MAX_PATH * 2, MAX_PATH, true),
+        ] {
+            assert_eq!(path(folder, file), (length, cut), "{folder}/{file}");
+        }
     }
 }

@@ -284,6 +284,30 @@ mod tests {
     }
 
     #[test]
+    fn white_space_around_values_is_no_part_of_them_in_either_format() {
+        let csv = format!(
+            "sha256 ,owner_type, owner_id,description,expires_at\n\
+             {DIGEST} ,\t user, u1 ,\" \u{a0}a b\n\", \n"
+        );
+        let json = format!(
+            r#"{{"sha256":"{DIGEST} ","owner_type":"\t user","owner_id":" u1 ","description":" \u00a0a b\n","expires_at":" "}}"#
+        );
+        for (format, text) in [(RowFormat::Csv, csv), (RowFormat::JsonLines, json)] {
+            let mut rows = rows(format, text);
+            assert_eq!(rows.len(), 1, "{format:?}");
+            let row = rows.remove(0).unwrap();
+            assert_eq!(row.owner.kind, OwnerType::User);
+            assert_eq!(row.owner.id, "u1");
+            // Only ASCII white space is.
+            assert_eq!(row.description, "\u{a0}a b");
+            assert_eq!(row.expires_at, None);
+        }
+        let blank = format!(r#"{{"sha256":"{DIGEST}","owner_type":"user","owner_id":"  "}}"#);
+        let read = lines_and_problems(rows(RowFormat::JsonLines, blank));
+        assert_eq!(read, ["line 1: `owner_id` is required"]);
+    }
+
+    #[test]
     fn each_wrong_row_is_named_and_costs_no_other() {
         let good = format!("{DIGEST},team,t1,\n");
         let csv = format!(

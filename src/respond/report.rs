@@ -243,7 +243,7 @@ async fn record(tx: &mut Tx, hits: &mut BTreeMap<Uuid, Hit<'_>>) -> Result<(), S
     Ok(())
 }
 
-/// Revokes the valid tokens, and returns their identifiers.
+/// Revokes the valid tokens, and returns their identifiers. The tokens are then as they are stored.
 async fn revoke_tokens(
     tx: &mut Tx,
     tokens: &mut HashMap<Sha256Digest, Token>,
@@ -257,10 +257,14 @@ async fn revoke_tokens(
     valid.sort_by_key(|token| token.id);
     let mut revoked = Vec::new();
     for token in valid {
-        if tx.revoke_leaked_token(token.id, now).await? {
+        let (was_valid, stored) = tx.revoke_leaked_token(token.id, now).await?;
+        if was_valid {
             revoked.push(token.id);
         }
-        token.revoked_at = Some(now);
+        // Somebody else may have revoked it since it was looked up, at another time.
+        if let Some(stored) = stored {
+            *token = stored;
+        }
     }
     Ok(revoked)
 }
@@ -373,4 +377,55 @@ fn answers<'a>(
             outcomes: outcomes.collect(),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::store::{NewToken, Role, Store, StoreOptions};
+
+    #[tokio::test]
+    async fn a_token_that_somebody_else_revoked_meanwhile_keeps_that_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("keys.db").display());
+        let options = StoreOptions {
+            create: true,
+            ..StoreOptions::new(SecretString::from(url))
+        };
+        let store = Store::open(options).await.unwrap();
+        store.migrate().await.unwrap();
+        let first: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let digest = Sha256Digest::of(b"a token");
+        let mut tx = store.begin().await.unwrap();
+        let token = tx
+            .insert_token(NewToken {
+                id: Uuid::from_u128(1),
+                project: "default".to_owned(),
+                digest,
+                role: Role::Viewer,
+                description: String::new(),
+                prefix: String::new(),
+                last_four: "oken".to_owned(),
+                created_at: first,
+                expires_at: None,
+            })
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        // Looked up while it was valid.
+        let mut tokens = HashMap::from([(digest, token.clone())]);
+        let mut tx = store.begin().await.unwrap();
+        tx.revoke_token(token.id, first).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        let later = first + SignedDuration::from_secs(9);
+        let revoked = revoke_tokens(&mut tx, &mut tokens, later).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(revoked.is_empty());
+        assert_eq!(tokens[&digest].revoked_at, Some(first));
+        store.close().await;
+    }
 }

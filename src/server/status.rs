@@ -161,7 +161,7 @@ impl Found<'_> {
         let why = self.last_death()?;
         let dead = self.work.as_ref().map_or(0, |work| work.dead);
         Some(format!(
-            "{dead} items were put aside, and none was read since; the last one because: {why}; `rescind sources dead \
+            "{dead} items were dead-lettered, and none was read since; the last one because: {why}; `rescind sources dead \
              {name}` lists them, `rescind sources requeue --all {name}` tries them again"
         ))
     }

@@ -85,7 +85,7 @@ impl Store {
         let excused = tx.fetch(RECLAIM_EXCUSED, args![worker], named).await?;
         tx.commit().await?;
         for (item, repository) in &buried {
-            tracing::error!(%item, repository, "a work item was put aside: its worker died {DEATHS_MAX} times");
+            tracing::error!(%item, repository, "a work item was dead-lettered: its worker died {DEATHS_MAX} times");
         }
         for (item, repository) in &reclaimed {
             tracing::warn!(%item, repository, "the worker of a work item died; it is read apart from others now");

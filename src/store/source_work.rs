@@ -48,6 +48,11 @@ statements! {
         WHERE state = 'waiting' GROUP BY source
         UNION ALL SELECT source, 0, COUNT(*), NULL, MAX(finished_at) FROM work_items
         WHERE state = 'dead' AND state <> 'waiting' GROUP BY source";
+    KNOWN = "SELECT name FROM sources WHERE name = $1
+        UNION ALL SELECT source FROM source_work WHERE source = $1";
+    ANY_WAITING = "SELECT source FROM work_items WHERE state = 'waiting' AND source = $1 LIMIT 1";
+    ANY_DEAD = "SELECT source FROM work_items
+        WHERE state = 'dead' AND state <> 'waiting' AND source = $1 LIMIT 1";
     /// An item that was postponed recently and has not ended since.
     WAITS_FOR = "SELECT host, last_error, CASE WHEN leased_by IS NULL THEN ready_at END FROM work_items
         WHERE state = 'waiting' AND source = $1 AND last_error LIKE $2 AND ready_at > {now} - $3
@@ -122,6 +127,22 @@ impl Store {
 }
 
 impl Store {
+    /// Returns whether the database knows a source of this name: it was polled, or has work that is done or left.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a read.
+    pub async fn knows_source(&self, name: &str) -> Result<bool, StoreError> {
+        let mut read = self;
+        // Items are looked through only if nothing else tells.
+        for sql in [KNOWN, ANY_WAITING, ANY_DEAD] {
+            let known = read.fetch_first(sql, args![name], one::text).await?;
+            if known.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Returns the host that items of the source are waiting for.
     async fn waits_for(&self, source: &str) -> Result<Option<HostWait>, StoreError> {
         let mut read = self;

@@ -314,7 +314,8 @@ impl Tx {
         self.fetch_first(BY_ID, args![id], token).await
     }
 
-    /// Revokes an access token that leaked. Returns `false` if it had been revoked before.
+    /// Revokes an access token that leaked. Returns whether it was valid until now, and the token as it is stored
+    /// afterwards, or `None` if there is none with this identifier.
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a change.
@@ -322,8 +323,9 @@ impl Tx {
         &mut self,
         id: Uuid,
         at: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(bool, Option<Token>), StoreError> {
         self.locks(Locks::Tokens);
-        Ok(self.execute(REVOKE, args![at, id]).await? > 0)
+        let was_valid = self.execute(REVOKE, args![at, id]).await? > 0;
+        Ok((was_valid, self.fetch_first(BY_ID, args![id], token).await?))
     }
 }

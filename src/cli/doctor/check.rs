@@ -36,7 +36,7 @@ pub(super) struct Check {
     /// Remedy, if the outcome is not [`Status::Ok`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mend: Option<String>,
-    /// Set if the configuration is invalid, so that no command can run with it.
+    /// Set if the configuration has to change.
     #[serde(skip)]
     pub(super) is_configuration: bool,
 }
@@ -73,6 +73,18 @@ impl Check {
             status: Status::Failed,
             mend: Some(mend.into()),
             ..Self::ok(name, message)
+        }
+    }
+
+    /// Returns a failure that ends only when the configuration, or a file that it names, is changed.
+    pub(super) fn misconfigured(
+        name: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
+        Self {
+            is_configuration: true,
+            ..Self::failed(name, message, mend)
         }
     }
 }

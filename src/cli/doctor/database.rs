@@ -50,10 +50,7 @@ fn unusable(error: &anyhow::Error) -> Check {
             let mend = "`rescind serve` or `rescind migrate` makes it; if there should be one, check database.url";
             Check::warning(NAME, message, mend)
         }
-        Some(StoreError::Url(_)) => Check {
-            is_configuration: true,
-            ..Check::failed(NAME, message, "correct database.url")
-        },
+        Some(StoreError::Url(_)) => Check::misconfigured(NAME, message, "correct database.url"),
         Some(StoreError::NewerDatabase { .. }) => {
             let mend = "install the newer rescind that migrated it, or restore a backup";
             Check::failed(NAME, message, mend)
@@ -147,7 +144,7 @@ async fn log(store: &Store) -> Check {
 async fn queue(store: &Store) -> Check {
     match in_time(store.work_counts()).await {
         Some(Ok(counts)) if counts.dead > 0 => {
-            let message = format!("{} work items were put aside", counts.dead);
+            let message = format!("{} work items were dead-lettered", counts.dead);
             let mend =
                 "`rescind sources dead` says why, `rescind sources requeue` tries them again";
             Check::warning(QUEUE, message, mend)

@@ -50,27 +50,27 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> anyhow::Result<ExitCo
         Err(error) => {
             let mut checks = configuration_problems(&error);
             clean(&mut checks, &FormatSet::builtin());
-            return report(args.json, &checks, true);
+            return report(args.json, &checks);
         }
     };
     let mut checks = configuration(context, &config);
     let formats = patterns(context, &config, &mut checks);
     checks.push(descriptors());
     checks.extend(webhooks::examine(&config));
-    let mut is_wrong = checks.iter().any(|check| check.status == Status::Failed);
-    let examined = block_on(examine(&config))?;
-    is_wrong |= examined.iter().any(|check| check.is_configuration);
-    checks.extend(examined);
+    checks.extend(block_on(examine(&config))?);
     clean(&mut checks, &formats.unwrap_or_else(FormatSet::builtin));
-    report(args.json, &checks, is_wrong)
+    report(args.json, &checks)
 }
 
-/// Redacts keys: what a server answered, or a misplaced value in a file, may be one.
+/// Redacts keys: what a server answered, or a misplaced value in a file, may be one, and a remedy may quote it.
 fn clean(checks: &mut [Check], formats: &FormatSet) {
     let redactor = Redactor::new(formats);
     for check in checks {
         check.name = redactor.redact(&check.name).into_owned().into();
         check.message = redactor.redact(&check.message).into_owned();
+        if let Some(mend) = &mut check.mend {
+            *mend = redactor.redact(mend).into_owned();
+        }
     }
 }
 
@@ -87,7 +87,7 @@ fn configuration_problems(error: &ConfigError) -> Vec<Check> {
     match error {
         ConfigError::Unreadable { path, cause, hint } => {
             let message = format!("cannot read {}: {cause}", path.display());
-            vec![Check::failed("configuration", message, *hint)]
+            vec![Check::misconfigured("configuration", message, *hint)]
         }
         ConfigError::Invalid(problems) => problems
             .iter()
@@ -101,7 +101,7 @@ fn configuration_problems(error: &ConfigError) -> Vec<Check> {
                     key => format!("{key}: "),
                 };
                 let message = format!("{place}{key}{}", problem.what);
-                Check::failed("configuration", message, problem.hint.clone())
+                Check::misconfigured("configuration", message, problem.hint.clone())
             })
             .collect(),
     }
@@ -138,7 +138,7 @@ fn patterns(context: &Context, config: &Config, checks: &mut Vec<Check>) -> Opti
         Ok(formats) => formats,
         Err(error) => {
             let mend = "`rescind formats check` explains each problem";
-            checks.push(Check::failed(NAME, error.to_string(), mend));
+            checks.push(Check::misconfigured(NAME, error.to_string(), mend));
             return None;
         }
     };
@@ -184,7 +184,7 @@ struct Diagnosis<'a> {
     checks: &'a [Check],
 }
 
-fn report(json: bool, checks: &[Check], is_wrong: bool) -> anyhow::Result<ExitCode> {
+fn report(json: bool, checks: &[Check]) -> anyhow::Result<ExitCode> {
     let status = checks.iter().map(|check| check.status).max();
     let status = status.unwrap_or(Status::Ok);
     if json {
@@ -194,7 +194,7 @@ fn report(json: bool, checks: &[Check], is_wrong: bool) -> anyhow::Result<ExitCo
         output::line(&text(checks))?;
     }
     Ok(match status {
-        _ if is_wrong => ExitCode::from(CONFIGURATION),
+        _ if checks.iter().any(|check| check.is_configuration) => ExitCode::from(CONFIGURATION),
         Status::Failed => ExitCode::from(FOUND),
         Status::Ok | Status::Warning => super::DONE,
     })
@@ -217,7 +217,7 @@ fn text(checks: &[Check]) -> String {
         lines.push(format!("{:7}  {name:width$}  {message}", status.as_str()));
         lines.extend(
             mend.as_ref()
-                .map(|mend| format!("{:7}  {:width$}  to mend: {mend}", "", "")),
+                .map(|mend| format!("{:7}  {:width$}  to mend: {}", "", "", visible(mend))),
         );
     }
     let count = |status| checks.iter().filter(|check| check.status == status).count();
@@ -228,4 +228,27 @@ fn text(checks: &[Check]) -> String {
         count(Status::Failed)
     ));
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_part_of_a_check_repeats_a_key_or_steers_a_terminal() {
+        let formats = FormatSet::builtin();
+        let key = formats.get("rescind_secret").unwrap().mint().unwrap();
+        let key = key.expose();
+        let mut checks = [Check::failed(
+            format!("source {key}"),
+            format!("no {key}"),
+            format!("write {key}\u{1b}[2J or another"),
+        )];
+        clean(&mut checks, &formats);
+        let shown = text(&checks);
+        assert!(shown.contains("to mend: write "), "{shown}");
+        assert!(!shown.contains(key) && !shown.contains('\u{1b}'), "{shown}");
+        let json = serde_json::to_string(&checks).unwrap();
+        assert!(!json.contains(key), "{json}");
+    }
 }

@@ -34,7 +34,7 @@ pub(super) fn examine(config: &Config) -> Vec<Check> {
                 || !webhook.clone_hosts.is_empty();
             let mend = format!("set webhooks.{forge}.secrets to what the forge signs with");
             let what = "it has no secret, so it takes no delivery";
-            return is_meant.then(|| Check::failed(name, what, mend));
+            return is_meant.then(|| Check::misconfigured(name, what, mend));
         }
         let short = webhook
             .secrets

@@ -14,7 +14,7 @@ use crate::store::{DeadItem, PageRequest};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A work item is put aside after eight failed tries, or when it cannot be tried at all. Mend what ERROR says, then
+    after_help = "A work item is dead-lettered after eight failed tries, or when it cannot be tried at all. Mend what ERROR says, then
 put it back with `rescind sources requeue`.
 
 Examples:
@@ -128,7 +128,7 @@ async fn requeue_each(house: &House, ids: &[Uuid]) -> anyhow::Result<u64> {
     }
     let unknown = unknown.join(", ");
     let message = format!(
-        "no work item with this identifier was put aside: {unknown}; `rescind sources dead` lists those that were ({})",
+        "no work item with this identifier was dead-lettered: {unknown}; `rescind sources dead` lists those that were ({})",
         said(requeued)
     );
     Err(UsageError(message).into())

@@ -199,7 +199,7 @@ pub(super) async fn scan(workshop: &Workshop, store: &Store) -> anyhow::Result<(
     let dead = after.dead.saturating_sub(before.dead);
     if dead > 0 {
         output::line(&format!(
-            "put aside      {dead} (`rescind sources dead` lists them)"
+            "dead-lettered  {dead} (`rescind sources dead` lists them)"
         ))?;
     }
     Ok(())

@@ -20,7 +20,7 @@ use crate::store::StoreError;
 #[command(after_help = "States:
   ok       as it should be
   waiting  not polled yet, or a webhook that was not called yet
-  failing  the last poll failed and is tried again, deliveries were not taken whole, or items were put aside: the
+  failing  the last poll failed and is tried again, deliveries were not taken whole, or items were dead-lettered: the
            error says how many, why, and what to do
   behind   something waits for more than five minutes, or a poll is overdue: is `rescind serve` running? Or what is to
            be read waits for a host that cannot be reached or asked for a pause: the error says why and until when
@@ -162,7 +162,7 @@ fn lines(status: &SourceStatus) -> Vec<(&'static str, String)> {
     lines.extend(polled.unseen.clone().map(|unseen| ("unseen", unseen)));
     if work.dead > 0 {
         let name = &status.name;
-        lines.push(("hint", format!("`rescind sources dead {name}` lists what was put aside, `rescind sources requeue --all {name}` tries it again")));
+        lines.push(("hint", format!("`rescind sources dead {name}` lists what was dead-lettered, `rescind sources requeue --all {name}` tries it again")));
     }
     lines
 }

@@ -32,10 +32,10 @@ impl Splitter {
         self.split(&ended).0 > line.len() + 1
     }
 
-    /// Returns the fields of the first record in `text`, without surrounding white space.
+    /// Returns the fields of the first record in `text`, without ASCII white space around them.
     pub(super) fn fields<'t>(&'t mut self, text: &'t str) -> Vec<&'t str> {
         if !text.contains('"') {
-            return text.split(',').map(str::trim).collect();
+            return text.split(',').map(str::trim_ascii).collect();
         }
         let (_, count) = self.split(text);
         let mut start = 0;
@@ -44,7 +44,7 @@ impl Splitter {
             let field = &self.bytes[start..*end];
             start = *end;
             // The field was cut out of UTF-8 at ASCII characters.
-            std::str::from_utf8(field).unwrap_or_default().trim()
+            std::str::from_utf8(field).unwrap_or_default().trim_ascii()
         })
         .collect()
     }

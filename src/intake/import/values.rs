@@ -105,6 +105,12 @@ fn csv_columns(line: u64, fields: &[&str]) -> Result<Vec<usize>, RowError> {
     Ok(columns)
 }
 
+/// Returns a field's value, without ASCII white space around it, or `None` if nothing is left.
+fn value_of(field: &str) -> Option<String> {
+    let text = field.trim_ascii();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
 fn csv_values(line: u64, fields: &[&str], columns: &[usize]) -> Result<Values, RowError> {
     if fields.len() != columns.len() {
         let problem = format!(
@@ -116,9 +122,7 @@ fn csv_values(line: u64, fields: &[&str], columns: &[usize]) -> Result<Values, R
     }
     let mut values = Values::default();
     for (field, &column) in fields.iter().zip(columns) {
-        values[column] = Some(field)
-            .filter(|field| !field.is_empty())
-            .map(|field| (*field).to_owned());
+        values[column] = value_of(field);
     }
     Ok(values)
 }
@@ -130,7 +134,7 @@ fn json_values(line: u64, text: &str) -> Result<Values, RowError> {
     for (value, name) in values.iter_mut().zip(COLUMNS) {
         *value = match fields.remove(name) {
             None | Some(Value::Null) => None,
-            Some(Value::String(text)) => Some(text).filter(|text| !text.is_empty()),
+            Some(Value::String(text)) => value_of(&text),
             Some(_) => return Err(wrong(line, Some(name), "has to be a string or null")),
         };
     }

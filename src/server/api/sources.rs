@@ -364,8 +364,8 @@ pub async fn requeue(
 /// # Errors
 /// Returns 404 if it does not.
 async fn require_source(state: &AppState, name: &str) -> ApiResult<()> {
-    let all = source_statuses(state.store(), state.sources(), state.now()).await?;
-    if all.iter().any(|status| status.name == name) {
+    let is_configured = state.sources().iter().any(|source| source.name == name);
+    if is_configured || state.store().knows_source(name).await? {
         return Ok(());
     }
     Err(ApiError::not_found("Source"))

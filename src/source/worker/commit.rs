@@ -168,7 +168,7 @@ impl Worker {
                     tracing::warn!(item = %id, repository, error, again = %at, "a work item failed");
                 }
                 Retry::Dead => {
-                    tracing::error!(item = %id, repository, error, "a work item was put aside");
+                    tracing::error!(item = %id, repository, error, "a work item was dead-lettered");
                 }
                 Retry::Lost => {}
             },

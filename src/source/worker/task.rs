@@ -301,7 +301,7 @@ fn plan(range: &NewWorkItem, origin: Option<&Origin>) -> Result<Plan, String> {
         (None, None) => {
             return Err(format!(
                 "no source is configured for the host {}: add one, or name the host in \
-                 `webhooks.<forge>.clone_hosts`; else the item is put aside",
+                 `webhooks.<forge>.clone_hosts`; else the item is dead-lettered",
                 range.host
             ));
         }
