@@ -7,6 +7,8 @@ pub mod config;
 pub mod daemon;
 pub mod fetch;
 pub mod forge;
+#[cfg(test)]
+mod fuzzing;
 pub mod intake;
 pub mod keyformat;
 pub mod respond;

@@ -243,6 +243,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fuzzing::fuzz;
 
     pub(super) fn id(digit: char) -> ObjectId {
         ObjectId::from_hex(digit.to_string().repeat(40).as_bytes()).unwrap()
@@ -354,5 +355,29 @@ pub(super) mod tests {
         ) {
             let _ = read(&lines.concat(), step);
         }
+    }
+
+    #[test]
+    fn fuzz_pkt_lines() {
+        let words: &[&[u8]] = &[b"0009\x01PACK", b"000dpackfile\n", b"0014acknowledgments\n"];
+        fuzz("pkt_lines", words, |bytes| {
+            // How an answer is cut into pieces makes no difference.
+            let seen = |step| {
+                let read = read(bytes, step);
+                read.map(|(answer, pack)| (answer.acknowledged, answer.has_pack, pack))
+                    .map_err(|error| error.to_string())
+            };
+            let whole = seen(bytes.len().max(1));
+            for step in [1, 7] {
+                assert_eq!(seen(step), whole);
+            }
+            let mut head = HeadAnswer::default();
+            let _ = head.feed(bytes).and_then(|()| head.finish().map(drop));
+            let mut references = ReferencesAnswer::default();
+            if references.feed(bytes).is_ok() {
+                assert!(references.held() <= 4 * bytes.len() + 1024);
+                let _ = references.finish();
+            }
+        });
     }
 }

@@ -265,6 +265,7 @@ fn bounded(mut text: String, bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzzing::fuzz;
 
     fn tokens(body: &[u8]) -> Vec<Option<String>> {
         parse_report(body)
@@ -432,5 +433,16 @@ mod tests {
         let body = format!(r#"[{{"type":"{}"}}]"#, "ä".repeat(200));
         let rows = parse_report(body.as_bytes()).unwrap();
         assert_eq!(rows[0].token_type, "ä".repeat(128));
+    }
+
+    #[test]
+    fn fuzz_partner_rows() {
+        let words: &[&[u8]] = &[b"{\"token\":\"x\"}", b"\"url\":", b"[[", b"]]"];
+        fuzz("partner_rows", words, |body| {
+            let counted = count_rows(body);
+            if let Ok(rows) = parse_report(body) {
+                assert_eq!(counted.unwrap(), rows.len());
+            }
+        });
     }
 }

@@ -295,6 +295,7 @@ fn ruleset_version(formats: &[KeyFormat]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzzing::fuzz;
     use crate::keyformat::refusals::{SOUND, SOUND_REGEX};
 
     #[test]
@@ -330,5 +331,32 @@ mod tests {
         ] {
             assert_ne!(version(&changed), base, "{changed}");
         }
+    }
+
+    #[test]
+    fn fuzz_pattern_files() {
+        let words: &[&[u8]] = &[
+            b"[[format]]\n",
+            b"prefix = \"",
+            b"regex = '",
+            b"anchor = \"",
+            b"length = 22",
+            b"checksum = { algorithm = \"crc32\", encoding = \"base62\", length = 6, over = \"body\" }\n",
+            b"{1,9}",
+            b"[0-9a-z]",
+        ];
+        fuzz("pattern_files", words, |text| {
+            let Ok(text) = str::from_utf8(text) else {
+                return;
+            };
+            let Ok(formats) = FormatSet::parse(&[("f.toml", text)]) else {
+                return;
+            };
+            for format in formats.iter() {
+                // Whatever is minted is found.
+                let Ok(key) = format.mint() else { continue };
+                assert!(formats.identify(key.expose()).is_some(), "{text}");
+            }
+        });
     }
 }

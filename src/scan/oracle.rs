@@ -13,6 +13,7 @@ use regex::bytes::Regex;
 
 use super::engine::LONG_LINE;
 use super::{Candidate, Encoding, Encodings, Engine, Scanner};
+use crate::fuzzing::fuzz;
 use crate::keyformat::{FormatSet, KeyFormat, Verdict};
 
 /// Offset, encoding and value of a candidate.
@@ -307,4 +308,39 @@ proptest! {
         whole.sort();
         prop_assert_eq!(pieces, whole);
     }
+}
+
+#[test]
+fn fuzz_engine() {
+    let minted = |id: &str| FORMATS.get(id).unwrap().mint().unwrap().expose().to_owned();
+    let keys = ["checked", "bare", "public"].map(minted);
+    let utf16 = |key: &str| -> Vec<u8> { key.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+    let of_key = |key: &String| {
+        [
+            key.clone().into_bytes(),
+            STANDARD.encode(key).into_bytes(),
+            utf16(key),
+        ]
+    };
+    let words: Vec<Vec<u8>> = keys.iter().flat_map(of_key).collect();
+    let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+    fuzz("engine", &words, |text| {
+        let expected = oracle(text);
+        for engine in &*ENGINES {
+            let found = engine.scan(text);
+            assert_eq!(
+                found.len(),
+                places(&found).len(),
+                "something was found twice"
+            );
+            assert_eq!(places(&found), expected);
+        }
+        let mut pieces = Vec::new();
+        Scanner::with_small_buffer(&ENGINE, text.len() % 70)
+            .scan(&mut Pieces(text, 1 + text.len() % 60), &mut |found| {
+                pieces.push(found);
+            })
+            .unwrap();
+        assert_eq!(places(&pieces), expected);
+    });
 }

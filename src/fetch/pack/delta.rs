@@ -116,6 +116,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fuzzing::fuzz;
 
     #[test]
     fn copies_and_inserts() {
@@ -162,5 +163,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn fuzz_deltas() {
+        let base = b"hello hello hello\n".repeat(9);
+        fuzz(
+            "deltas",
+            &[b"\x90\x05", b"\x80", b"\xb0\xff\xff"],
+            |delta| {
+                let Ok((Sizes { result, .. }, instructions)) = sizes(delta) else {
+                    return;
+                };
+                let Ok(size) = usize::try_from(result.min(1 << 20)) else {
+                    return;
+                };
+                if let Ok(made) = apply(&base, instructions, size) {
+                    assert_eq!(made.len(), size);
+                }
+            },
+        );
     }
 }

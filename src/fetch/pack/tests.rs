@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::fetch::FetchLimits;
 use crate::fetch::budget::Seat;
+use crate::fuzzing::fuzz;
 
 const COMMIT: u8 = 1;
 const BLOB: u8 = 3;
@@ -439,4 +440,31 @@ proptest! {
             prop_assert!(walked.objects.len() <= entries.len());
         }
     }
+}
+
+#[test]
+fn fuzz_packs() {
+    let tight = FetchLimits {
+        max_blob_bytes: 64 << 10,
+        max_inflated_bytes: 256 << 10,
+        ..limits()
+    };
+    fuzz("packs", &[b"PACK\0\0\0\x02", b"\x78\x9c"], |body| {
+        let mut bytes = body.to_vec();
+        seal(&mut bytes);
+        for whole in [true, false] {
+            let count = body.get(8..12).map_or(0, |count| {
+                u32::from_be_bytes(count.try_into().unwrap()) as usize
+            });
+            if let Ok((walked, _)) = walk(&Pack::new(bytes.clone(), whole), &tight) {
+                assert!(walked.objects.len() <= count);
+                assert!(
+                    walked
+                        .objects
+                        .iter()
+                        .all(|object| object.len() as u64 <= 64 << 10)
+                );
+            }
+        }
+    });
 }
