@@ -43,6 +43,9 @@ pub enum FetchError {
     /// The connection to the server could not be established.
     #[error("the connection failed: {0}")]
     Unreachable(String),
+    /// The connection was closed before any answer came.
+    #[error("the server closed the connection without an answer: {0}")]
+    Unanswered(String),
     /// The connection broke.
     #[error("the connection failed: {0}")]
     Network(String),

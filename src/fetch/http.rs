@@ -130,15 +130,15 @@ pub(crate) async fn read_chunk(
     }
 }
 
-/// Returns the error for a request without a response. A failed connection is not blamed on the requested
-/// resource, unless a redirect of that resource led there.
+/// Returns the error for a request without a response. Neither a failed connection nor a closed one is blamed on the
+/// requested resource, unless a redirect of that resource led there.
 fn unsent(error: reqwest::Error, is_first: bool) -> FetchError {
-    let is_unreachable = error.is_connect() && is_first;
+    let is_connect = error.is_connect();
     let description = describe(&error.without_url());
-    if is_unreachable {
-        FetchError::Unreachable(description)
-    } else {
-        FetchError::Network(description)
+    match (is_first, is_connect) {
+        (true, true) => FetchError::Unreachable(description),
+        (true, false) => FetchError::Unanswered(description),
+        (false, _) => FetchError::Network(description),
     }
 }
 

@@ -22,6 +22,7 @@ mod sight;
 mod slow;
 mod stop;
 mod task;
+mod throttles;
 mod troubles;
 
 use std::collections::HashMap;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::pauses::Condition;
 use super::scarce::{Candidate, Scarce};
 use super::shares::{Shares, is_urgent};
 use super::{Run, Worker, WorkerParts};
@@ -274,15 +275,12 @@ impl Worker {
     }
 
     fn has_place(&self, shares: &Shares, host: &str, priority: Priority) -> bool {
-        let pauses = &self.shared.pauses;
         // One item is enough to probe an unreachable host, and few are enough for one that accepts connections but
         // never responds.
-        let most = if pauses.is_in_trouble(host) {
-            1
-        } else if pauses.is_silent(host) {
-            SILENT_PLACES
-        } else {
-            usize::MAX
+        let most = match self.shared.pauses.condition(host) {
+            Condition::Unreachable => 1,
+            Condition::Silent => SILENT_PLACES,
+            Condition::Well => usize::MAX,
         };
         shares.of_host(host) < most && shares.has_place(host, self.knows(host), priority)
     }
@@ -411,7 +409,7 @@ impl Worker {
                 ..
             } = &item.range;
             let is_own_fault = !shares.has_place_for(host, repository_id)
-                || self.shared.pauses.is_in_trouble(host);
+                || self.shared.pauses.condition(host) == Condition::Unreachable;
             if is_own_fault {
                 continue;
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Shared;
-use super::pauses::Failure;
+use super::pauses::{Failure, Judged};
 use crate::fetch::{FetchError, ObjectId, Place};
 use crate::respond::Sighting;
 use crate::store::{Descendant, Fetched, HOST_LEFT_ALONE, Lane, WorkItem};
@@ -12,7 +12,7 @@ use crate::store::{Descendant, Fetched, HOST_LEFT_ALONE, Lane, WorkItem};
 const BUSY: Duration = Duration::from_secs(5);
 
 /// Backoff when a server throttles without a `Retry-After`.
-const SLOW_DOWN: Duration = Duration::from_mins(1);
+pub(super) const SLOW_DOWN: Duration = Duration::from_mins(1);
 
 /// Age up to which failures of an item's host or repository do not count as tries of the item.
 const HOST_PATIENCE: Duration = Duration::from_hours(24);
@@ -83,9 +83,8 @@ impl Shared {
             FetchError::Unauthorized { status: 401 } if !has_token => gone(&item, &why),
             FetchError::RateLimited { retry_after, .. } => {
                 let wait = retry_after.unwrap_or(SLOW_DOWN);
-                self.pauses.pause(&item.range.host, wait, &why);
-                let why = format!("{HOST_LEFT_ALONE}{why}");
-                End::Later { wait, why }
+                let judged = self.pauses.asked(&item.range, wait, &why);
+                return put_off(item, judged, why);
             }
             FetchError::Busy | FetchError::LargeBusy | FetchError::Outpaced { .. } => {
                 let end = self.moved(&item, error);
@@ -97,6 +96,9 @@ impl Shared {
             FetchError::Stalled { .. } | FetchError::TooSlow { .. } => {
                 self.slow.note(&item.range);
                 return self.without_answer(item, why, Failure::Answerless);
+            }
+            FetchError::Unanswered(_) | FetchError::Server { status: 502..=504 } => {
+                return self.without_answer(item, why, Failure::Unanswered);
             }
             FetchError::Network(_)
             | FetchError::Unauthorized { status: 403 }
@@ -145,18 +147,11 @@ impl Shared {
     /// Returns the outcome for an item that got no usable response. If the fault lies with its repository or its whole
     /// host, it does not count as a try of the item: an hour without a network must not dead-letter everything.
     pub(super) fn without_answer(&self, item: WorkItem, why: String, failure: Failure) -> Tried {
-        let wait = self.pauses.failed(item.id, &item.range, failure, &why);
-        let is_hosts = failure == Failure::Unreachable && self.pauses.blames(&item.range.host);
-        let why = if is_hosts {
-            format!("{HOST_LEFT_ALONE}{why}")
-        } else {
-            why
-        };
-        let end = match wait {
-            Some(wait) if self.is_patient(&item) => End::Later { wait, why },
-            _ => End::Failed(why),
-        };
-        Tried::ended(item, end)
+        let judged = self.pauses.failed(item.id, &item.range, failure, &why);
+        if judged.wait.is_some() && self.is_patient(&item) {
+            return put_off(item, judged, why);
+        }
+        Tried::failed(item, why)
     }
 
     /// Returns whether an item is still young enough that failures of its host or repository do not count as tries.
@@ -164,6 +159,17 @@ impl Shared {
         let age = self.parts.clock.now().duration_since(item.created_at);
         Duration::try_from(age).is_ok_and(|age| age < HOST_PATIENCE)
     }
+}
+
+/// Returns the outcome for an item that waits because of its repository or host.
+pub(super) fn put_off(item: WorkItem, judged: Judged, why: String) -> Tried {
+    let why = if judged.is_hosts {
+        format!("{HOST_LEFT_ALONE}{why}")
+    } else {
+        why
+    };
+    let wait = judged.wait.unwrap_or_default();
+    Tried::ended(item, End::Later { wait, why })
 }
 
 /// Returns the outcome for an item of which nothing is left to read.

@@ -1,20 +1,22 @@
 //! Hosts that throttle or cannot be reached, and failing repositories.
 //!
-//! A host is paused only for its own faults: it throttles, or no connection to it can be made. Any later failure may
-//! be caused by the requested repository, which anybody may have put there, so only that repository is paused and the
-//! others of its host are not. If nothing else on the host responds either, the failure costs no tries.
+//! A host is paused only for its own faults: it throttles repositories of several owners, no connection to it can be
+//! made, or it gives no answers although it can be reached, as a gateway does whose servers are down. Any other
+//! failure may be caused by the requested repository, which anybody may have put there, so only that repository is
+//! paused and the others of its host are not. If nothing else on the host responds either, the failure costs no tries.
 //!
-//! A configured host is probed every few seconds while it cannot be reached, however long the outage lasts, so that
-//! its work resumes within seconds of recovery. Other hosts are paused for ever longer, since strangers can name as
-//! many as they like, and each probe may hold a place for as long as a connection attempt may take.
+//! A configured host is probed every few seconds during an outage, however long it lasts, so that its work resumes
+//! within seconds of recovery. Other hosts are paused for ever longer, since strangers can name as many as they like,
+//! and each probe may hold a place for as long as a connection attempt may take.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::throttles::Throttles;
 use super::troubles::{TROUBLE_MAX, Troubles};
 use crate::store::NewWorkItem;
 
@@ -32,10 +34,35 @@ pub(super) const PROBE_MAX: Duration = Duration::from_secs(3);
 pub(super) enum Failure {
     /// No connection to the host could be made.
     Unreachable,
+    /// A connection was made, but whatever is behind it gave no answer: an error of a gateway, or a connection that was
+    /// closed before an answer came.
+    Unanswered,
     /// A connection was made, but there was no usable response.
     Answerless,
-    /// The API of the host issued no token.
+    /// The API of the host issued no token, for a reason that passes by itself.
     Tokenless,
+    /// The API of the host refuses to issue tokens.
+    Refused,
+}
+
+/// Judgment of a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Judged {
+    /// Delay of the item. `None` if the fault may lie with the item itself.
+    pub(super) wait: Option<Duration>,
+    /// `true` if the fault lies with the host as a whole.
+    pub(super) is_hosts: bool,
+}
+
+/// Condition of a host, which limits how many of its items are read at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// Some of its repositories respond, or it is not known that none does.
+    Well,
+    /// Several of its repositories failed and none has responded since.
+    Silent,
+    /// No connection could be made, and it has not responded since.
+    Unreachable,
 }
 
 /// Pauses of hosts and repositories. Shared by all items in flight, so that one refusal spares the host the others.
@@ -48,10 +75,13 @@ pub(super) struct Pauses {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Hosts that throttled requests.
-    asked: Troubles<String, String>,
+    throttles: Throttles,
     /// Hosts that cannot be reached, with the repositories that were tried.
     hosts: Troubles<String, String>,
+    /// Configured hosts that can be reached but give no answers, with the repositories that were tried.
+    gateways: Troubles<String, String>,
+    /// Times of the latest answers of configured hosts.
+    answered: HashMap<String, Instant>,
     /// Hosts that never respond, for any reason, with the repositories that were tried. They are not paused.
     silent: Troubles<String, String>,
     /// Failing repositories, by host and identifier, with the items that failed.
@@ -79,8 +109,76 @@ impl Known {
         self.hosts.failed(host, what, now, waits)
     }
 
+    /// Records that a configured host gave no answer for an item. Returns the delay of the item.
+    fn unanswered(&mut self, item: &NewWorkItem, now: Instant, why: &str) -> Duration {
+        let (host, what) = (&item.host, item.repository_id.clone());
+        if !self.gateways.0.contains_key(host) {
+            tracing::warn!(
+                host,
+                error = why,
+                "a host gives no answers: what is to be read there waits"
+            );
+        }
+        self.gateways.of(host, now).why = Some(why.to_owned());
+        let of_host = self.gateways.failed(host, what, now, (PROBE, PROBE_MAX));
+        let wait = of_host.unwrap_or(PROBE_MAX);
+        // One repository may have many items, and be the only one of its host.
+        let repository = self.repositories.of(&name_of(item), now);
+        repository.until = repository.until.max(now + wait);
+        wait
+    }
+
+    /// Records a failure at a configured host, if it is one of the host as a whole that passes by itself. Returns the
+    /// delay of the item.
+    fn outage(
+        &mut self,
+        item: &NewWorkItem,
+        failure: Failure,
+        why: &str,
+        now: Instant,
+    ) -> Option<Duration> {
+        let is_own = match failure {
+            Failure::Unreachable | Failure::Tokenless => false,
+            Failure::Unanswered => self.answers_others(item),
+            Failure::Answerless | Failure::Refused => true,
+        };
+        if is_own {
+            return None;
+        }
+        // The next try goes to another repository, which may have better luck.
+        self.repositories.note_failed(&name_of(item), now);
+        Some(match failure {
+            Failure::Unanswered => self.unanswered(item, now, why),
+            _ => {
+                let of_host = self.unreachable(item, now, (PROBE, PROBE_MAX), why);
+                of_host.unwrap_or(PROBE_MAX)
+            }
+        })
+    }
+
+    /// Returns whether its host has answered others since an item's repository began to fail. The fault lies with the
+    /// repository in that case.
+    fn answers_others(&self, item: &NewWorkItem) -> bool {
+        let repository = self.repositories.0.get(&name_of(item));
+        let since = repository.and_then(|repository| repository.failing_since);
+        let answered = self.answered.get(&item.host);
+        matches!((since, answered), (Some(since), Some(answered)) if *answered > since)
+    }
+
+    /// Records that the host of an item can be reached and answers.
+    fn alive(&mut self, item: &NewWorkItem, now: Instant) {
+        let was_away = self.hosts.0.remove(&item.host).is_some();
+        let was_silent = self.gateways.0.remove(&item.host).is_some();
+        if was_away || was_silent {
+            tracing::info!(host = item.host, "a host answers again");
+        }
+        self.silent.answered(&item.host, now);
+    }
+
     fn left_of_host(&self, host: &String, now: Instant) -> Option<Duration> {
-        self.asked.left(host, now).max(self.hosts.left(host, now))
+        let asked = self.throttles.left_of_host(host, now);
+        let hosts = self.hosts.left(host, now);
+        asked.max(hosts).max(self.gateways.left(host, now))
     }
 }
 
@@ -97,16 +195,20 @@ impl Pauses {
     pub(super) fn left(&self, host: &str, repository: &str) -> Option<Duration> {
         let (now, known) = (Instant::now(), self.lock());
         let of_host = known.left_of_host(&host.to_owned(), now);
-        let of_repository = known.repositories.left(&name(host, repository), now);
-        of_host.max(of_repository)
+        let name = name(host, repository);
+        let of_repository = known.repositories.left(&name, now);
+        of_host
+            .max(of_repository)
+            .max(known.throttles.left(&name, now))
     }
 
     /// Returns the reason for a host's pause, in redacted text, if it is paused.
     pub(super) fn why(&self, host: &str) -> Option<String> {
         let (now, known, host) = (Instant::now(), self.lock(), host.to_owned());
-        let troubles = [&known.asked, &known.hosts].into_iter();
+        let troubles = [&known.hosts, &known.gateways].into_iter();
         let mut paused = troubles.filter(|troubles| troubles.left(&host, now).is_some());
-        paused.find_map(|troubles| troubles.0.get(&host)?.why.clone())
+        let asked = known.throttles.why(&host, now);
+        asked.or_else(|| paused.find_map(|troubles| troubles.0.get(&host)?.why.clone()))
     }
 
     /// Returns the remaining pause of a host, if there is one.
@@ -114,50 +216,65 @@ impl Pauses {
         self.lock().left_of_host(&host.to_owned(), Instant::now())
     }
 
-    /// Returns whether a failed connection is attributed to the host: it is configured, or known to be unreachable.
-    pub(super) fn blames(&self, host: &str) -> bool {
-        self.configured.contains(host) || self.is_in_trouble(host)
-    }
-
     /// Returns the repositories of a host that are paused now.
     pub(super) fn paused_of(&self, host: &str) -> Vec<String> {
         let (now, known) = (Instant::now(), self.lock());
-        let paused = known.repositories.0.iter();
-        paused
+        let in_trouble = known.repositories.0.iter();
+        let in_trouble = in_trouble
             .filter(|((at, _), trouble)| at == host && trouble.until > now)
-            .map(|((_, repository), _)| repository.clone())
-            .collect()
+            .map(|((_, repository), _)| repository);
+        let paused: HashSet<&String> = in_trouble
+            .chain(known.throttles.paused_of(host, now))
+            .collect();
+        paused.into_iter().cloned().collect()
     }
 
-    /// Returns whether a host became unreachable and has not responded since. One item is enough to probe it.
-    pub(super) fn is_in_trouble(&self, host: &str) -> bool {
-        self.lock().hosts.is_in_trouble(&host.to_owned())
+    /// Returns the condition of a host.
+    pub(super) fn condition(&self, host: &str) -> Condition {
+        let (known, host) = (self.lock(), host.to_owned());
+        if known.hosts.is_in_trouble(&host) {
+            Condition::Unreachable
+        } else if known.silent.is_in_trouble(&host) || known.gateways.is_in_trouble(&host) {
+            Condition::Silent
+        } else {
+            Condition::Well
+        }
     }
 
-    /// Returns whether several repositories of a host failed and none has responded since.
-    pub(super) fn is_silent(&self, host: &str) -> bool {
-        self.lock().silent.is_in_trouble(&host.to_owned())
-    }
-
-    /// Pauses a host for `wait`, at its own request.
-    pub(super) fn pause(&self, host: &str, wait: Duration, why: &str) {
+    /// Records that the repository of an item asked to be left alone for `wait`. Returns the pause that follows.
+    pub(super) fn asked(&self, item: &NewWorkItem, wait: Duration, why: &str) -> Judged {
         let now = Instant::now();
         let mut known = self.lock();
-        let trouble = known.asked.of(&host.to_owned(), now);
-        trouble.until = trouble.until.max(now + wait);
-        trouble.why = Some(why.to_owned());
+        known.alive(item, now);
+        let wait = known.throttles.asked(item, wait, why, now);
+        Judged {
+            wait: Some(wait),
+            is_hosts: known.throttles.left_of_host(&item.host, now).is_some(),
+        }
+    }
+
+    /// Records that a host itself asked to be left alone for `wait`. Returns the pause that follows.
+    pub(super) fn host_asked(&self, host: &str, wait: Duration, why: &str) -> Judged {
+        let wait = self
+            .lock()
+            .throttles
+            .host_asked(host, wait, why, Instant::now());
+        Judged {
+            wait: Some(wait),
+            is_hosts: true,
+        }
     }
 
     /// Records that a host is healthy, whatever its response was. A pause that it asked for stays in force.
     pub(super) fn answered(&self, item: &NewWorkItem) {
         let now = Instant::now();
         let mut known = self.lock();
-        if known.hosts.0.remove(&item.host).is_some() {
-            tracing::info!(host = item.host, "a host can be reached again");
+        known.alive(item, now);
+        known.throttles.answered(&item.host, now);
+        if self.configured.contains(&item.host) {
+            known.answered.insert(item.host.clone(), now);
         }
-        known.silent.answered(&item.host, now);
-        let name = name(&item.host, &item.repository_id);
-        known.repositories.answered(&name, now);
+        known.repositories.answered(&name_of(item), now);
     }
 
     /// Returns whether a repository failed recently. Others of its host take precedence.
@@ -168,33 +285,43 @@ impl Pauses {
             .failed_lately(&name(host, repository), Instant::now())
     }
 
-    /// Records the failure of an item. Returns the delay of the item if the fault lies with its repository, or with
-    /// its whole host, on which others fail as well.
+    /// Records the failure of an item, and decides whether it lies with its repository, or with its whole host, on
+    /// which others fail as well.
     pub(super) fn failed(
         &self,
         id: Uuid,
         item: &NewWorkItem,
         failure: Failure,
         why: &str,
-    ) -> Option<Duration> {
+    ) -> Judged {
         let now = Instant::now();
         let mut known = self.lock();
-        let (host, of_item) = (&item.host, &item.repository_id);
-        if failure == Failure::Unreachable && self.configured.contains(host) {
-            // The next try goes to another repository, which may have better luck.
-            known.repositories.note_failed(&name(host, of_item), now);
-            let of_host = known.unreachable(item, now, (PROBE, PROBE_MAX), why);
-            return Some(of_host.unwrap_or(PROBE_MAX));
+        if self.configured.contains(&item.host)
+            && let Some(wait) = known.outage(item, failure, why, now)
+        {
+            return Judged {
+                wait: Some(wait),
+                is_hosts: true,
+            };
         }
         let waits = (TROUBLE, TROUBLE_MAX);
-        let repository = name(host, of_item);
+        let repository = name_of(item);
         let of_repository = known.repositories.failed(&repository, id, now, waits);
-        let silent = known.silent.failed(host, of_item.clone(), now, waits);
+        let (host, what) = (&item.host, item.repository_id.clone());
+        let silent = known.silent.failed(host, what, now, waits);
         let of_host = match failure {
-            Failure::Unreachable | Failure::Tokenless => known.unreachable(item, now, waits, why),
-            Failure::Answerless => silent.map(|_| known.repositories.wait(&repository)),
+            Failure::Unreachable | Failure::Tokenless | Failure::Refused => {
+                known.unreachable(item, now, waits, why)
+            }
+            Failure::Unanswered | Failure::Answerless => {
+                silent.map(|_| known.repositories.wait(&repository))
+            }
         };
-        of_host.max(of_repository)
+        let is_down = failure == Failure::Unreachable && known.hosts.is_in_trouble(host);
+        Judged {
+            wait: of_host.max(of_repository),
+            is_hosts: is_down,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -202,159 +329,13 @@ impl Pauses {
     }
 }
 
+fn name_of(item: &NewWorkItem) -> (String, String) {
+    name(&item.host, &item.repository_id)
+}
+
 fn name(host: &str, repository: &str) -> (String, String) {
     (host.to_owned(), repository.to_owned())
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use jiff::Timestamp;
-
-    use super::super::troubles::{FIRST_WAIT, KNOWN_MAX};
-    use super::*;
-    use crate::store::{Priority, WorkKind};
-
-    pub(in super::super) fn item(host: &str, repository: &str) -> NewWorkItem {
-        NewWorkItem {
-            kind: WorkKind::Range,
-            host: host.to_owned(),
-            repository_id: repository.to_owned(),
-            repository: "acme/shop".to_owned(),
-            clone_url: None,
-            ref_name: String::new(),
-            before: String::new(),
-            after: String::new(),
-            source: String::new(),
-            priority: Priority::Webhook,
-            event_at: Timestamp::UNIX_EPOCH,
-        }
-    }
-
-    fn fails(pauses: &Pauses, host: &str, repository: &str) -> Option<Duration> {
-        let failure = Failure::Unreachable;
-        pauses.failed(Uuid::now_v7(), &item(host, repository), failure, "")
-    }
-
-    #[test]
-    fn the_longest_pause_counts_and_ends() {
-        let pauses = Pauses::default();
-        pauses.pause("a", Duration::from_mins(5), "slower");
-        pauses.pause("a", Duration::ZERO, "slower");
-        pauses.pause("b", Duration::ZERO, "slower");
-        assert!(pauses.left("a", "1").unwrap() > Duration::from_mins(4));
-        assert_eq!((pauses.left("b", "1"), pauses.left("c", "1")), (None, None));
-        assert_eq!(pauses.why("a").as_deref(), Some("slower"));
-        // Throttling is no failure, and other responses do not end a pause that was asked for.
-        assert!(!pauses.is_in_trouble("a"));
-        pauses.answered(&item("a", "1"));
-        assert!(pauses.left_of_host("a").unwrap() > Duration::from_mins(4));
-    }
-
-    #[test]
-    fn one_item_that_fails_for_ever_is_no_trouble_of_others() {
-        let pauses = Pauses::default();
-        let (id, one) = (Uuid::now_v7(), item("a", "1"));
-        assert!((0..20).all(|_| pauses.failed(id, &one, Failure::Answerless, "").is_none()));
-        assert_eq!(fails(&pauses, "a", "1"), None);
-        assert!(fails(&pauses, "a", "1").is_some());
-        assert!(pauses.left("a", "1").is_some() && pauses.left("a", "2").is_none());
-        pauses.answered(&item("a", "2"));
-        assert!(
-            pauses.left("a", "1").is_some(),
-            "another's answer is none of its own"
-        );
-        pauses.answered(&one);
-        assert_eq!(fails(&pauses, "a", "1").map(|_| ()), None);
-    }
-
-    #[test]
-    fn several_repositories_without_a_connection_are_the_hosts_trouble() {
-        let pauses = Pauses::default();
-        assert_eq!(fails(&pauses, "a", "1"), None);
-        assert_eq!(fails(&pauses, "a", "2"), None);
-        pauses.answered(&item("a", "3"));
-        assert_eq!(fails(&pauses, "a", "1"), None);
-        assert_eq!(fails(&pauses, "a", "2"), None);
-        assert_eq!(fails(&pauses, "a", "3"), Some(TROUBLE));
-        assert!(pauses.left("a", "4").is_some() && pauses.is_in_trouble("a"));
-        assert!(pauses.left("b", "4").is_none());
-    }
-
-    #[test]
-    fn a_configured_host_is_tried_every_few_seconds_until_one_answer_ends_it() {
-        let pauses = Pauses::new(HashSet::from(["a".to_owned()]));
-        // No try of a single item counts either, and the next try goes to another repository.
-        assert_eq!(fails(&pauses, "a", "1"), Some(PROBE_MAX));
-        assert!(pauses.failed_lately("a", "1") && !pauses.failed_lately("a", "2"));
-        assert!(pauses.left_of_host("a").is_none());
-        fails(&pauses, "a", "2");
-        assert_eq!(fails(&pauses, "a", "3"), Some(PROBE));
-        for times in [1, 5, 100] {
-            let mut known = pauses.lock();
-            let trouble = known.hosts.of(&"a".to_owned(), Instant::now());
-            (trouble.until, trouble.times) = (Instant::now(), times);
-            drop(known);
-            let wait = fails(&pauses, "a", "3").unwrap();
-            assert!(PROBE < wait && wait <= PROBE_MAX, "{wait:?}");
-        }
-        assert!(pauses.is_in_trouble("a") && pauses.left("a", "4").is_some());
-        // An item that was in flight gets through.
-        pauses.answered(&item("a", "5"));
-        assert!(!pauses.is_in_trouble("a") && pauses.left("a", "3").is_none());
-        assert_eq!(pauses.why("a"), None);
-    }
-
-    #[test]
-    fn what_repositories_answer_is_not_the_hosts_trouble() {
-        let pauses = Pauses::default();
-        let fails = |repository: &str| {
-            let failed = item("a", repository);
-            pauses.failed(Uuid::now_v7(), &failed, Failure::Answerless, "")
-        };
-        for n in 0..20 {
-            let wait = fails(&n.to_string());
-            // No repository fails alone, so none is at fault; but each is retried soon.
-            assert_eq!(wait, (n >= 2).then_some(FIRST_WAIT), "{n}");
-            assert!(pauses.left("a", "quiet").is_none() && pauses.left_of_host("a").is_none());
-        }
-        assert!(!pauses.is_in_trouble("a") && pauses.is_silent("a"));
-        assert_eq!(fails("5"), Some(FIRST_WAIT * 2));
-        assert!(pauses.failed_lately("a", "5") && !pauses.failed_lately("a", "quiet"));
-        pauses.answered(&item("a", "quiet"));
-        assert_eq!(fails("6"), None, "others answer, so it is its own");
-        assert!(!pauses.is_silent("a"));
-    }
-
-    #[test]
-    fn waits_double_up_to_a_quarter_of_an_hour() {
-        let mut troubles = Troubles::<String, Uuid>::default();
-        let (mut now, name) = (Instant::now(), "a".to_owned());
-        let mut waits = Vec::new();
-        while waits.len() < 8 {
-            let failed = troubles.failed(&name, Uuid::now_v7(), now, (TROUBLE, TROUBLE_MAX));
-            if let Some(wait) = failed {
-                waits.push(wait.as_secs());
-                now += wait;
-            }
-        }
-        assert_eq!(waits, [20, 40, 80, 160, 320, 640, 900, 900]);
-    }
-
-    #[test]
-    fn what_is_known_is_bounded() {
-        let pauses = Pauses::default();
-        for n in 0..3 * KNOWN_MAX {
-            let host = format!("{n}.example");
-            pauses.pause(&host, Duration::from_secs(60 + n as u64), "");
-            fails(&pauses, &host, "1");
-        }
-        let known = pauses.lock();
-        let hosts = known.hosts.0.len().max(known.asked.0.len());
-        assert!(hosts <= KNOWN_MAX && known.repositories.0.len() <= KNOWN_MAX);
-        let last = format!("{}.example", 3 * KNOWN_MAX - 1);
-        assert!(
-            known.asked.0.contains_key(&last),
-            "the longest pauses are kept"
-        );
-    }
-}
+pub(super) mod tests;

@@ -7,7 +7,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 use tokio::runtime::Handle;
 
-use super::ends::{Done, End, Tried, gone};
+use super::ends::{Done, End, SLOW_DOWN, Tried, gone, put_off};
 use super::findings::{Findings, Outcome, Reporter};
 use super::pauses::Failure;
 use super::place::Places;
@@ -16,14 +16,15 @@ use crate::fetch::{
     FetchError, FetchLane, FetchLimits, ObjectId, Payer, Place, RangeRequest, RepositoryName,
     Visited,
 };
-use crate::source::Installation;
 use crate::source::apart::apart;
+use crate::source::{Installation, PollError};
 use crate::store::{
     Descendant, Fetched, HOST_LEFT_ALONE, Lane, NewWorkItem, Priority, WorkItem, WorkKind, owner,
 };
 
-/// Maximum time for an app to issue a token.
-const TOKEN_PATIENCE: Duration = Duration::from_secs(20);
+/// Maximum time for an app to issue a token. Together with the pause after it, it stays below the ten seconds within
+/// which leaks are answered, once the app's API is well again.
+const TOKEN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Maximum number of references of one repository that become items. The rest is left out and counted as truncated.
 const MAX_REFERENCES: usize = 10_000;
@@ -40,13 +41,48 @@ struct Plan {
 
 impl Plan {
     /// Requests a token if the item is to be fetched with an app's installation.
-    async fn with_token(mut self) -> Result<Self, String> {
+    async fn with_token(mut self) -> Result<Self, NoToken> {
         if let (None, Some(app)) = (&self.token, &self.app) {
             let token = tokio::time::timeout(TOKEN_PATIENCE, app.token()).await;
-            let token = token.map_err(|_| "its GitHub App gives no token in time".to_owned())?;
-            self.token = Some(token.map_err(|error| error.to_string())?);
+            let token = token.map_err(|_| NoToken::in_time())?;
+            self.token = Some(token.map_err(|error| NoToken::of(&error))?);
         }
         Ok(self)
+    }
+}
+
+/// Why the API of a host issued no token.
+struct NoToken {
+    why: String,
+    kind: NoTokenKind,
+}
+
+enum NoTokenKind {
+    Failed(Failure),
+    /// It asked to be left alone, for this long if it said.
+    Throttled(Option<Duration>),
+}
+
+impl NoToken {
+    fn in_time() -> Self {
+        Self {
+            why: "its GitHub App gives no token in time".to_owned(),
+            kind: NoTokenKind::Failed(Failure::Tokenless),
+        }
+    }
+
+    fn of(error: &PollError) -> Self {
+        let kind = match error {
+            PollError::RateLimited { retry_after, .. } => NoTokenKind::Throttled(*retry_after),
+            PollError::Connection(_) | PollError::Server { status: 500.. } => {
+                NoTokenKind::Failed(Failure::Tokenless)
+            }
+            _ => NoTokenKind::Failed(Failure::Refused),
+        };
+        Self {
+            why: error.to_string(),
+            kind,
+        }
     }
 }
 
@@ -71,10 +107,22 @@ impl Shared {
             Err(wrong) => return Tried::failed(item, wrong),
         };
         match (plan.with_token().await, range.kind) {
-            // It is the host's own API that fails.
-            (Err(why), _) => self.without_answer(item, self.words_of(&why), Failure::Tokenless),
+            (Err(without), _) => self.without_token(item, &without),
             (Ok(plan), WorkKind::Range) => self.read(plan, place, item).await,
             (Ok(plan), WorkKind::References) => self.list(plan, place, item).await,
+        }
+    }
+
+    /// Returns the outcome for an item for which its host's own API issued no token.
+    fn without_token(&self, item: WorkItem, without: &NoToken) -> Tried {
+        let why = self.words_of(&without.why);
+        match without.kind {
+            NoTokenKind::Failed(failure) => self.without_answer(item, why, failure),
+            NoTokenKind::Throttled(wait) => {
+                let wait = wait.unwrap_or(SLOW_DOWN);
+                let judged = self.pauses.host_asked(&item.range.host, wait, &why);
+                put_off(item, judged, why)
+            }
         }
     }
 

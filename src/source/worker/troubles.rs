@@ -43,6 +43,8 @@ pub(super) struct Trouble<What> {
     failed: HashSet<What>,
     /// Number of failures since its last success.
     failures: u32,
+    /// Time of the first failure since its last success.
+    pub(super) failing_since: Option<Instant>,
     /// Time of the latest failure since its last success.
     failed_at: Option<Instant>,
     /// Reason for the pause, if it is to be reported.
@@ -59,6 +61,7 @@ impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
             times: 0,
             failed: HashSet::new(),
             failures: 0,
+            failing_since: None,
             failed_at: None,
             why: None,
         })
@@ -95,6 +98,7 @@ impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
     ) -> Option<Duration> {
         let trouble = self.of(name, now);
         trouble.failures = trouble.failures.saturating_add(1);
+        trouble.failing_since.get_or_insert(now);
         trouble.failed_at = Some(now);
         if trouble.failed.len() < FAILED_IN_TROUBLE {
             trouble.failed.insert(what);
@@ -113,7 +117,9 @@ impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
 
     /// Records a failure that it is not responsible for.
     pub(super) fn note_failed(&mut self, name: &Name, now: Instant) {
-        self.of(name, now).failed_at = Some(now);
+        let trouble = self.of(name, now);
+        trouble.failing_since.get_or_insert(now);
+        trouble.failed_at = Some(now);
     }
 
     /// Returns whether it failed recently and has not succeeded since.
@@ -134,6 +140,7 @@ impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
             trouble.failed.clear();
             trouble.times = 0;
             trouble.failures = 0;
+            trouble.failing_since = None;
             trouble.failed_at = None;
             if trouble.until <= now {
                 self.0.remove(name);

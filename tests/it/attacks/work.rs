@@ -2,6 +2,7 @@
 //! without end, and by taking the process with them.
 
 mod deaths;
+mod gateways;
 mod large;
 mod outages;
 mod owners;

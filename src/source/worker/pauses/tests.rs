@@ -1,0 +1,198 @@
+use jiff::Timestamp;
+
+use super::super::troubles::{FIRST_WAIT, KNOWN_MAX};
+use super::*;
+use crate::store::{Priority, WorkKind};
+
+pub(in super::super) fn item(host: &str, repository: &str) -> NewWorkItem {
+    NewWorkItem {
+        kind: WorkKind::Range,
+        host: host.to_owned(),
+        repository_id: repository.to_owned(),
+        repository: "acme/shop".to_owned(),
+        clone_url: None,
+        ref_name: String::new(),
+        before: String::new(),
+        after: String::new(),
+        source: String::new(),
+        priority: Priority::Webhook,
+        event_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn fails_so(pauses: &Pauses, host: &str, repository: &str, failure: Failure) -> Judged {
+    pauses.failed(Uuid::now_v7(), &item(host, repository), failure, "")
+}
+
+fn fails(pauses: &Pauses, host: &str, repository: &str) -> Option<Duration> {
+    fails_so(pauses, host, repository, Failure::Unreachable).wait
+}
+
+fn is_away(pauses: &Pauses) -> bool {
+    pauses.condition("a") == Condition::Unreachable
+}
+
+#[test]
+fn what_was_asked_for_counts_and_is_no_failure() {
+    let pauses = Pauses::default();
+    let judged = pauses.asked(&item("a", "1"), Duration::from_mins(5), "slower");
+    assert!(judged.wait.unwrap() > Duration::from_mins(4) && !judged.is_hosts);
+    assert!(pauses.left("a", "1").unwrap() > Duration::from_mins(4));
+    assert_eq!(pauses.paused_of("a"), ["1"]);
+    assert_eq!((pauses.left("a", "2"), pauses.why("a")), (None, None));
+    assert_eq!(pauses.condition("a"), Condition::Well);
+    assert!(
+        pauses
+            .host_asked("b", Duration::from_mins(5), "slower")
+            .is_hosts
+    );
+    assert_eq!(pauses.why("b").as_deref(), Some("slower"));
+    // Other responses do not end a pause that was asked for.
+    pauses.answered(&item("b", "1"));
+    pauses.answered(&item("a", "1"));
+    assert!(pauses.left("a", "1").is_some() && pauses.left_of_host("b").is_some());
+}
+
+#[test]
+fn one_item_that_fails_for_ever_is_no_trouble_of_others() {
+    let pauses = Pauses::default();
+    let (id, one) = (Uuid::now_v7(), item("a", "1"));
+    assert!((0..20).all(|_| {
+        pauses
+            .failed(id, &one, Failure::Answerless, "")
+            .wait
+            .is_none()
+    }));
+    assert_eq!(fails(&pauses, "a", "1"), None);
+    assert!(fails(&pauses, "a", "1").is_some());
+    assert!(pauses.left("a", "1").is_some() && pauses.left("a", "2").is_none());
+    pauses.answered(&item("a", "2"));
+    assert!(
+        pauses.left("a", "1").is_some(),
+        "another's answer is none of its own"
+    );
+    pauses.answered(&one);
+    assert_eq!(fails(&pauses, "a", "1").map(|_| ()), None);
+}
+
+#[test]
+fn several_repositories_without_a_connection_are_the_hosts_trouble() {
+    let pauses = Pauses::default();
+    assert_eq!(fails(&pauses, "a", "1"), None);
+    assert_eq!(fails(&pauses, "a", "2"), None);
+    pauses.answered(&item("a", "3"));
+    assert_eq!(fails(&pauses, "a", "1"), None);
+    assert_eq!(fails(&pauses, "a", "2"), None);
+    assert_eq!(fails(&pauses, "a", "3"), Some(TROUBLE));
+    assert!(pauses.left("a", "4").is_some() && is_away(&pauses));
+    assert!(pauses.left("b", "4").is_none());
+}
+
+#[test]
+fn a_configured_host_is_tried_every_few_seconds_until_one_answer_ends_it() {
+    let pauses = Pauses::new(HashSet::from(["a".to_owned()]));
+    // No try of a single item counts either, and the next try goes to another repository.
+    assert_eq!(fails(&pauses, "a", "1"), Some(PROBE_MAX));
+    assert!(pauses.failed_lately("a", "1") && !pauses.failed_lately("a", "2"));
+    assert!(pauses.left_of_host("a").is_none());
+    fails(&pauses, "a", "2");
+    assert_eq!(fails(&pauses, "a", "3"), Some(PROBE));
+    for times in [1, 5, 100] {
+        let mut known = pauses.lock();
+        let trouble = known.hosts.of(&"a".to_owned(), Instant::now());
+        (trouble.until, trouble.times) = (Instant::now(), times);
+        drop(known);
+        let wait = fails(&pauses, "a", "3").unwrap();
+        assert!(PROBE < wait && wait <= PROBE_MAX, "{wait:?}");
+    }
+    assert!(is_away(&pauses) && pauses.left("a", "4").is_some());
+    // An item that was in flight gets through.
+    pauses.answered(&item("a", "5"));
+    assert!(!is_away(&pauses) && pauses.left("a", "3").is_none());
+    assert_eq!(pauses.why("a"), None);
+}
+
+#[test]
+fn what_repositories_answer_is_not_the_hosts_trouble() {
+    let pauses = Pauses::default();
+    let fails = |repository: &str| fails_so(&pauses, "a", repository, Failure::Answerless).wait;
+    for n in 0..20 {
+        let wait = fails(&n.to_string());
+        // No repository fails alone, so none is at fault; but each is retried soon.
+        assert_eq!(wait, (n >= 2).then_some(FIRST_WAIT), "{n}");
+        assert!(pauses.left("a", "quiet").is_none() && pauses.left_of_host("a").is_none());
+    }
+    assert_eq!(pauses.condition("a"), Condition::Silent);
+    assert_eq!(fails("5"), Some(FIRST_WAIT * 2));
+    assert!(pauses.failed_lately("a", "5") && !pauses.failed_lately("a", "quiet"));
+    pauses.answered(&item("a", "quiet"));
+    assert_eq!(fails("6"), None, "others answer, so it is its own");
+    assert_eq!(pauses.condition("a"), Condition::Well);
+}
+
+#[test]
+fn waits_double_up_to_a_quarter_of_an_hour() {
+    let mut troubles = Troubles::<String, Uuid>::default();
+    let (mut now, name) = (Instant::now(), "a".to_owned());
+    let mut waits = Vec::new();
+    while waits.len() < 8 {
+        let failed = troubles.failed(&name, Uuid::now_v7(), now, (TROUBLE, TROUBLE_MAX));
+        if let Some(wait) = failed {
+            waits.push(wait.as_secs());
+            now += wait;
+        }
+    }
+    assert_eq!(waits, [20, 40, 80, 160, 320, 640, 900, 900]);
+}
+
+#[test]
+fn a_configured_host_that_gives_no_answers_is_tried_every_few_seconds() {
+    let pauses = Pauses::new(HashSet::from(["a".to_owned()]));
+    for failure in [Failure::Unanswered, Failure::Tokenless] {
+        // However many items of however many repositories fail for however long.
+        for n in 0..20 {
+            let name = (n % 4).to_string();
+            let judged = fails_so(&pauses, "a", &name, failure);
+            assert!(judged.is_hosts && judged.wait.unwrap() <= PROBE_MAX, "{n}");
+            assert!(pauses.left("a", &name).is_none_or(|left| left <= PROBE_MAX));
+        }
+        assert!(pauses.left_of_host("a").is_some() && pauses.condition("a") != Condition::Well);
+        pauses.answered(&item("a", "5"));
+        assert_eq!(pauses.left_of_host("a"), None);
+        assert_eq!(pauses.condition("a"), Condition::Well);
+    }
+}
+
+#[test]
+fn what_gives_no_answers_while_others_do_is_its_own_trouble() {
+    let pauses = Pauses::new(HashSet::from(["a".to_owned()]));
+    assert!(fails_so(&pauses, "a", "1", Failure::Unanswered).is_hosts);
+    pauses.answered(&item("a", "2"));
+    for _ in 0..2 {
+        let judged = fails_so(&pauses, "a", "1", Failure::Unanswered);
+        assert_eq!((judged.wait, judged.is_hosts), (None, false));
+    }
+    let judged = fails_so(&pauses, "a", "1", Failure::Unanswered);
+    assert!(judged.wait.is_some() && !judged.is_hosts);
+    assert!(pauses.left_of_host("a").is_none());
+    // One that begins to fail now may be the first to notice that the host is down.
+    assert!(fails_so(&pauses, "a", "3", Failure::Unanswered).is_hosts);
+    // Nor is a host probed for ever that refuses, or that nobody configured.
+    for (host, failure) in [("a", Failure::Refused), ("b", Failure::Unanswered)] {
+        for n in 4..7 {
+            fails_so(&pauses, host, &n.to_string(), failure);
+        }
+    }
+    assert!(pauses.left_of_host("a").unwrap() > PROBE_MAX);
+    assert!(pauses.left_of_host("b").is_none());
+}
+
+#[test]
+fn what_is_known_is_bounded() {
+    let pauses = Pauses::default();
+    for n in 0..3 * KNOWN_MAX {
+        fails(&pauses, &format!("{n}.example"), "1");
+    }
+    let known = pauses.lock();
+    assert!(known.hosts.0.len() <= KNOWN_MAX && known.repositories.0.len() <= KNOWN_MAX);
+}

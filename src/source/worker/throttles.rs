@@ -1,0 +1,239 @@
+//! Repositories, and hosts, that asked to be left alone.
+//!
+//! A request to slow down is an answer to a request for one repository, and whoever runs the server behind that
+//! repository may write it. It therefore pauses that repository only. If repositories of several owners ask for the
+//! same, with no other answer in between, the host itself throttles, and all of it is paused, for no longer than any
+//! of them asked for.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::troubles::{KNOWN_MAX, TROUBLE_MAX};
+use crate::store::{NewWorkItem, owner};
+
+/// Maximum pause of a repository, whatever it asks for: the longest period that forges count requests in.
+const REPOSITORY_MAX: Duration = Duration::from_hours(1);
+
+/// Maximum pause of a host. It is tried again after that, by few items.
+const HOST_MAX: Duration = TROUBLE_MAX;
+
+/// Number of owners whose repositories have to ask for it before the whole host is paused.
+const OWNERS_OF_HOST: usize = 3;
+
+/// Time for which a request counts towards those of its host, even if the pause it asked for is shorter.
+const LATELY: Duration = Duration::from_mins(1);
+
+/// Pauses that were asked for.
+#[derive(Debug, Default)]
+pub(super) struct Throttles {
+    /// Ends of pauses, by host and identifier of the repository.
+    repositories: HashMap<(String, String), Instant>,
+    hosts: HashMap<String, Host>,
+}
+
+/// Requests to slow down of one host.
+#[derive(Debug)]
+struct Host {
+    /// End of the pause of the whole host.
+    until: Instant,
+    /// Requests of repositories since another answer came, by owner, up to [`OWNERS_OF_HOST`].
+    owners: HashMap<String, Request>,
+    why: String,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    at: Instant,
+    until: Instant,
+}
+
+impl Throttles {
+    /// Records that the repository of an item asked to be left alone for `wait`. Returns the pause that follows.
+    pub(super) fn asked(
+        &mut self,
+        item: &NewWorkItem,
+        wait: Duration,
+        why: &str,
+        now: Instant,
+    ) -> Duration {
+        let until = now + wait.min(REPOSITORY_MAX);
+        let name = (item.host.clone(), item.repository_id.clone());
+        make_room(&mut self.repositories, &name, |until| *until, now);
+        let longest = self.repositories.entry(name).or_insert(until);
+        *longest = until.max(*longest);
+        let longest = *longest;
+        let host = self.host(&item.host, why, now);
+        let owners = &mut host.owners;
+        owners.retain(|_, of| of.until > now || now.duration_since(of.at) < LATELY);
+        if owners.len() < OWNERS_OF_HOST {
+            owners.insert(owner(&item.repository), Request { at: now, until });
+        }
+        if owners.len() >= OWNERS_OF_HOST {
+            let asked = owners.values().map(|of| of.until);
+            let least = asked.filter(|until| *until > now).fold(until, Instant::min);
+            host.until = host.until.max(least.min(now + HOST_MAX));
+        }
+        longest.max(host.until).saturating_duration_since(now)
+    }
+
+    /// Records that a host itself asked to be left alone for `wait`. Returns the pause that follows.
+    pub(super) fn host_asked(
+        &mut self,
+        host: &str,
+        wait: Duration,
+        why: &str,
+        now: Instant,
+    ) -> Duration {
+        let host = self.host(host, why, now);
+        host.until = host.until.max(now + wait.min(HOST_MAX));
+        host.until.saturating_duration_since(now)
+    }
+
+    fn host(&mut self, name: &str, why: &str, now: Instant) -> &mut Host {
+        let name = name.to_owned();
+        make_room(&mut self.hosts, &name, |host| host.until, now);
+        let host = self.hosts.entry(name).or_insert_with(|| Host {
+            until: now,
+            owners: HashMap::new(),
+            why: String::new(),
+        });
+        why.clone_into(&mut host.why);
+        host
+    }
+
+    /// Records another answer of a host. Pauses that were asked for stay in force.
+    pub(super) fn answered(&mut self, host: &str, now: Instant) {
+        if let Some(of) = self.hosts.get_mut(host) {
+            of.owners.clear();
+            if of.until <= now {
+                self.hosts.remove(host);
+            }
+        }
+    }
+
+    /// Returns the remaining pause of a repository, apart from that of its host, if there is one.
+    pub(super) fn left(&self, name: &(String, String), now: Instant) -> Option<Duration> {
+        rest(*self.repositories.get(name)?, now)
+    }
+
+    /// Returns the remaining pause of a host, if there is one.
+    pub(super) fn left_of_host(&self, host: &str, now: Instant) -> Option<Duration> {
+        rest(self.hosts.get(host)?.until, now)
+    }
+
+    /// Returns the reason for a host's pause, in redacted text, if it is paused.
+    pub(super) fn why(&self, host: &str, now: Instant) -> Option<String> {
+        self.left_of_host(host, now)?;
+        Some(self.hosts.get(host)?.why.clone())
+    }
+
+    /// Returns the repositories of a host that are paused now.
+    pub(super) fn paused_of(&self, host: &str, now: Instant) -> impl Iterator<Item = &String> {
+        let paused = self.repositories.iter();
+        paused
+            .filter(move |((at, _), until)| at == host && **until > now)
+            .map(|((_, repository), _)| repository)
+    }
+}
+
+fn rest(until: Instant, now: Instant) -> Option<Duration> {
+    Some(until.saturating_duration_since(now)).filter(|rest| !rest.is_zero())
+}
+
+/// Makes room for one more entry by dropping those that are not paused, or if there are none, the one whose pause ends
+/// first.
+fn make_room<N: Eq + std::hash::Hash + Clone, V>(
+    known: &mut HashMap<N, V>,
+    name: &N,
+    until: impl Fn(&V) -> Instant,
+    now: Instant,
+) {
+    if known.len() < KNOWN_MAX || known.contains_key(name) {
+        return;
+    }
+    known.retain(|_, of| until(of) > now);
+    if known.len() >= KNOWN_MAX {
+        let first = known.iter().min_by_key(|(_, of)| until(of));
+        let first = first.map(|(name, _)| name.clone());
+        first.map(|first| known.remove(&first));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pauses::tests::item;
+    use super::*;
+
+    fn of(owner: &str, id: &str) -> NewWorkItem {
+        NewWorkItem {
+            repository: format!("{owner}/{id}"),
+            ..item("a", id)
+        }
+    }
+
+    fn name(id: &str) -> (String, String) {
+        ("a".to_owned(), id.to_owned())
+    }
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    #[test]
+    fn one_owners_request_pauses_his_repository_and_no_other() {
+        let (mut throttles, now) = (Throttles::default(), Instant::now());
+        for id in ["1", "2", "3", "4"] {
+            let pause = throttles.asked(&of("mallory", id), DAY, "", now);
+            assert_eq!(pause, REPOSITORY_MAX, "bounded");
+        }
+        assert!(throttles.left(&name("1"), now).is_some());
+        assert_eq!(throttles.left(&name("5"), now), None);
+        assert_eq!(throttles.left_of_host("a", now), None);
+        assert_eq!(throttles.paused_of("a", now).count(), 4);
+        // A shorter request does not shorten it, and its end is the end.
+        throttles.asked(&of("mallory", "1"), Duration::ZERO, "", now);
+        assert!(throttles.left(&name("1"), now).is_some());
+        assert_eq!(throttles.left(&name("1"), now + REPOSITORY_MAX), None);
+    }
+
+    #[test]
+    fn several_owners_in_a_row_are_the_host_for_the_least_of_what_they_ask() {
+        let (mut throttles, now) = (Throttles::default(), Instant::now());
+        let (short, long) = (Duration::from_secs(30), Duration::from_mins(5));
+        throttles.asked(&of("alice", "1"), long, "", now);
+        throttles.asked(&of("bob", "2"), short, "", now);
+        throttles.answered("a", now);
+        throttles.asked(&of("carol", "3"), DAY, "", now);
+        assert_eq!(throttles.left_of_host("a", now), None, "others answer");
+        throttles.asked(&of("alice", "1"), long, "", now);
+        throttles.asked(&of("bob", "2"), short, "slower", now);
+        assert_eq!(throttles.left_of_host("a", now), Some(short));
+        assert_eq!(throttles.why("a", now).as_deref(), Some("slower"));
+        throttles.answered("a", now);
+        assert!(
+            throttles.left_of_host("a", now).is_some(),
+            "it was asked for"
+        );
+        let later = now + short;
+        assert_eq!(throttles.why("a", later), None);
+        for owner in ["alice", "bob", "carol", "dave"] {
+            throttles.asked(&of(owner, owner), DAY, "", later);
+        }
+        assert_eq!(throttles.left_of_host("a", later), Some(HOST_MAX));
+        assert!(throttles.host_asked("b", DAY, "", now) <= HOST_MAX);
+    }
+
+    #[test]
+    fn what_is_known_is_bounded_and_the_longest_pauses_are_kept() {
+        let (mut throttles, now) = (Throttles::default(), Instant::now());
+        for n in 0..3 * KNOWN_MAX as u64 {
+            let host = format!("{n}.example");
+            let item = item(&host, "1");
+            throttles.asked(&item, Duration::from_millis(n + 1), "", now);
+            throttles.host_asked(&host, Duration::from_millis(n + 1), "", now);
+        }
+        assert!(throttles.hosts.len() <= KNOWN_MAX && throttles.repositories.len() <= KNOWN_MAX);
+        let last = format!("{}.example", 3 * KNOWN_MAX - 1);
+        assert!(throttles.left_of_host(&last, now).is_some());
+    }
+}

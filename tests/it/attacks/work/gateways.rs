@@ -1,0 +1,174 @@
+//! A gateway whose servers are down, an API that gives no tokens, and repositories that ask to be left alone: none of
+//! them delays a leak once it can be read.
+
+use std::sync::atomic::AtomicBool;
+
+use rescind::clock::SystemClock;
+use rescind::source::{AppAuth, Installation, InstallationId, Origin};
+use serde_json::json;
+use wiremock::matchers::any;
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+use super::*;
+
+/// What a gateway does while its servers are down.
+#[derive(Clone, Copy)]
+enum Down {
+    /// Answers with this status.
+    Answers(&'static str),
+    /// Closes each connection when a request came.
+    Closes,
+}
+
+/// A gateway in front of a server.
+struct Gateway {
+    url: String,
+    is_up: Arc<AtomicBool>,
+    _tasks: JoinSet<()>,
+}
+
+impl Gateway {
+    async fn before(server: &str, down: Down) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = server.trim_start_matches("http://").to_owned();
+        let is_up = Arc::new(AtomicBool::new(false));
+        let (up, mut tasks) = (Arc::clone(&is_up), JoinSet::new());
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (server, up) = (server.clone(), up.load(Ordering::Relaxed));
+                connections.spawn(async move { pass(stream, &server, up, down).await.err() });
+            }
+        });
+        Self {
+            url,
+            is_up,
+            _tasks: tasks,
+        }
+    }
+
+    fn come_up(&self) -> Instant {
+        self.is_up.store(true, Ordering::Relaxed);
+        Instant::now()
+    }
+}
+
+async fn pass(mut client: TcpStream, server: &str, up: bool, down: Down) -> std::io::Result<()> {
+    if up {
+        let mut server = TcpStream::connect(server).await?;
+        tokio::io::copy_bidirectional(&mut client, &mut server).await?;
+        return Ok(());
+    }
+    git::request(&mut client).await?;
+    if let Down::Answers(status) = down {
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        client.write_all(answer.as_bytes()).await?;
+    }
+    Ok(())
+}
+
+/// Has a host be down for a while, and checks that everything is read soon after it came up.
+async fn outage(gateway: Gateway, origin: Origin, shop: Shop, lasts: Duration) {
+    let (database, house) = sqlite().await;
+    let (early, item) = house.leak(&shop).await;
+    house.add_items(&[item]).await;
+    for n in 0..4 {
+        let item = house.push_to("git.example", n, Priority::Webhook);
+        house.add_items(&[item]).await;
+    }
+    let running = Running::start(house.worker_of([origin], FetchLimits::default(), hasty()));
+    until("it is told", async || {
+        let work = house.store.source_work().await.unwrap();
+        work.iter().any(|work| work.waits_for.is_some())
+    })
+    .await;
+    sleep(lasts).await;
+    let done = "SELECT COUNT(*) FROM work_items WHERE state <> 'waiting'";
+    assert_eq!(database.count(done).await, 0);
+    let tries = "SELECT MAX(tries - CASE WHEN leased_by IS NULL THEN 0 ELSE 1 END) FROM work_items";
+    assert_eq!(database.count(tries).await, 0, "no try counts");
+    let (late, item) = house.leak(&shop).await;
+    house.add_items(&[item]).await;
+    let up = gateway.come_up();
+    house.wait_until_revoked(&early).await;
+    house.wait_until_revoked(&late).await;
+    assert!(up.elapsed() <= PROMISED, "{:?}", up.elapsed());
+    running.stop().await;
+    database.remove().await;
+}
+
+/// For so long that pauses which double would be longer than what is promised.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waited_for_a_gateway_is_read_as_soon_as_it_answers() {
+    let ways = [
+        Down::Answers("502 Bad Gateway"),
+        Down::Answers("503 Service Unavailable"),
+        Down::Answers("504 Gateway Timeout"),
+        Down::Closes,
+    ];
+    let outages = ways.map(async |down| {
+        let shop = Shop::open().await;
+        let gateway = Gateway::before(&shop.forge.url(), down).await;
+        let origin = origin("git.example", &gateway.url);
+        outage(gateway, origin, shop, Duration::from_secs(16)).await;
+    });
+    futures_util::future::join_all(outages).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waited_for_a_token_is_read_as_soon_as_there_is_one() {
+    let api = MockServer::start().await;
+    let token = json!({"token": "ghs_x", "expires_at": "2099-01-01T00:00:00Z"});
+    let answer = ResponseTemplate::new(201).set_body_json(token);
+    Mock::given(any()).respond_with(answer).mount(&api).await;
+    let shop = Shop::open().await;
+    let gateway = Gateway::before(&api.uri(), Down::Answers("503 Service Unavailable")).await;
+    let key = include_str!("../../../../fixtures/github/app_test_key.pem");
+    let installation = Installation::new(
+        Arc::new(AppAuth::new(1, &key.into()).unwrap()),
+        InstallationId::Known(2),
+        http_client().unwrap(),
+        gateway.url.parse().unwrap(),
+        Arc::new(SystemClock),
+    );
+    let origin = Origin {
+        app: Some(Arc::new(installation)),
+        ..origin("git.example", &shop.forge.url())
+    };
+    outage(gateway, origin, shop, Duration::from_secs(6)).await;
+}
+
+/// A day, which is as long as anybody may ask for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_some_repositories_ask_for_pauses_no_other_of_their_host() {
+    let (database, house) = sqlite().await;
+    let shop = Shop::open().await;
+    let hostile = MockServer::start().await;
+    let slower = ResponseTemplate::new(429).insert_header("retry-after", "86400");
+    Mock::given(any())
+        .respond_with(slower)
+        .mount(&hostile)
+        .await;
+    let pushes: Vec<_> = (0..8)
+        .map(|n| NewWorkItem {
+            repository: format!("mallory/app-{n}"),
+            clone_url: Some(format!("{}/mallory/app-{n}.git", hostile.uri())),
+            ..house.push_to("git.example", n, Priority::Webhook)
+        })
+        .collect();
+    house.add_items(&pushes).await;
+    let origins = [origin("git.example", &shop.forge.url())];
+    let running = Running::start(house.worker_of(origins, FetchLimits::default(), hasty()));
+    let asked = async || hostile.received_requests().await.unwrap().len();
+    until("they all ask for it", async || asked().await == 8).await;
+    let (key, tiny) = house.leak(&shop).await;
+    house.add_items(&[tiny]).await;
+    house.wait_until_revoked(&key).await;
+    assert_eq!(asked().await, 8, "they are left alone");
+    let tries = "SELECT MAX(tries) FROM work_items WHERE state = 'waiting'";
+    assert_eq!(database.count(tries).await, 0);
+    running.stop().await;
+    database.remove().await;
+}
