@@ -84,6 +84,8 @@ pub struct Place {
     pub lane: FetchLane,
     /// Demand for such places.
     pub demand: Arc<Demand>,
+    /// Demand for such places by others of the same host or owner.
+    pub own: Vec<Arc<Demand>>,
     /// Account that is charged for the time in the place.
     pub payer: Payer,
     /// Number of times that the fetch had to leave the large lane because others were waiting.
@@ -93,6 +95,12 @@ pub struct Place {
 }
 
 impl Place {
+    /// Returns the demand for the place by whomever.
+    fn waiting(&self) -> Waiting {
+        let own = self.own.iter().map(|demand| demand.waiting());
+        own.fold(self.demand.waiting(), Waiting::max)
+    }
+
     /// Returns the time for which a fetch that had to leave the large lane stays out of it.
     pub fn rest() -> Duration {
         REST
@@ -268,7 +276,7 @@ impl Patience {
             return false;
         }
         let is_own = self.holds == Some(FetchLane::Ordinary);
-        let bound = match place.demand.waiting() {
+        let bound = match place.waiting() {
             Waiting::Urgently => URGENTLY_WANTED,
             Waiting::Somebody => WANTED,
             Waiting::Nobody if is_own && self.seat.budget.is_waited_for(place.lane) => WANTED,

@@ -4,6 +4,7 @@ use crate::fetch::budget::Budget;
 fn patience(lane: FetchLane, outpaced: u32) -> (Patience, Arc<Demand>) {
     let demand = Arc::new(Demand::default());
     let place = Place {
+        own: Vec::new(),
         lane,
         demand: Arc::clone(&demand),
         payer: of("mine"),

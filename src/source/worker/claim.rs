@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use super::pauses::Condition;
 use super::scarce::{Candidate, Scarce};
-use super::shares::{Shares, is_urgent};
+use super::shares::Shares;
 use super::{Run, Worker, WorkerParts};
 use crate::fetch::{FetchLane, Ledger, Payer, Waiting};
-use crate::store::{Claimable, Lane, NewWorkItem, Priority, Queue, StoreError, WorkItem};
+use crate::store::{Claimable, Lane, NewWorkItem, Priority, Queue, StoreError, WorkItem, owner};
 
 /// Maximum number of queues that one query returns.
 const QUEUES_MAX: u32 = 256;
@@ -130,6 +130,7 @@ impl Run<'_> {
         let may_begin = |shares: &Shares, item: &NewWorkItem| {
             worker.has_place(shares, &item.host, item.priority)
                 && shares.has_place_for(&item.host, &item.repository_id)
+                && worker.has_place_for_owner(shares, &item.host, &owner(&item.repository))
         };
         while let Some(at) = shares.next(self.ready.iter().map(|item| &item.range), may_begin)
             && let Some(item) = self.ready.remove(at)
@@ -160,7 +161,7 @@ impl Run<'_> {
 }
 
 impl Worker {
-    fn knows(&self, host: &str) -> bool {
+    pub(super) fn knows(&self, host: &str) -> bool {
         self.origins.contains_key(host)
     }
 
@@ -266,8 +267,11 @@ impl Worker {
                 continue;
             };
             let (host, repository) = (&queue.host, &next.repository_id);
-            if shares.has_place_for(host, repository) {
-                shares.take(host, repository, self.knows(host), queue.priority);
+            if shares.has_place_for(host, repository)
+                && self.has_place_for_owner(shares, host, &next.owner)
+            {
+                let whose = (&*next.owner, &**repository);
+                shares.take(host, whose, self.knows(host), queue.priority);
                 chosen.push(next.id);
             }
         }
@@ -283,6 +287,11 @@ impl Worker {
             Condition::Well => usize::MAX,
         };
         shares.of_host(host) < most && shares.has_place(host, self.knows(host), priority)
+    }
+
+    /// Returns whether an owner may have another place: few, while many of his repositories keep others waiting.
+    pub(super) fn has_place_for_owner(&self, shares: &Shares, host: &str, owner: &str) -> bool {
+        shares.has_place_for_slow(host, owner) || !self.shared.slow.is_slow_owner(host, owner)
     }
 
     /// Chooses items for the free places of a scarce lane, and informs the holders of the other places whether anyone
@@ -395,36 +404,6 @@ impl Worker {
         front.retain(|item| pauses.left(host, &item.repository_id).is_none());
         front.sort_by_cached_key(|item| pauses.failed_lately(host, &item.repository_id));
         Ok(front)
-    }
-
-    /// Informs the holders of ordinary places who is waiting for them: items that are held up by others, rather than
-    /// by the share of their own repository.
-    fn tell_who_waits(&self, shares: &Shares, ready: &VecDeque<WorkItem>) {
-        let (mut known, mut strangers) = (Waiting::Nobody, Waiting::Nobody);
-        for item in ready {
-            let NewWorkItem {
-                host,
-                repository_id,
-                priority,
-                ..
-            } = &item.range;
-            let is_own_fault = !shares.has_place_for(host, repository_id)
-                || self.shared.pauses.condition(host) == Condition::Unreachable;
-            if is_own_fault {
-                continue;
-            }
-            let waiting = if is_urgent(*priority) {
-                Waiting::Urgently
-            } else {
-                Waiting::Somebody
-            };
-            strangers = strangers.max(waiting);
-            if self.knows(host) || !shares.is_full_of_strangers() {
-                known = known.max(waiting);
-            }
-        }
-        self.shared.demands.of(Lane::Ordinary, true).set(known);
-        self.shared.demands.of(Lane::Ordinary, false).set(strangers);
     }
 
     /// Returns the name under which a host takes turns. All hosts that are not configured share one.

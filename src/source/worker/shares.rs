@@ -10,6 +10,9 @@ use crate::store::{NewWorkItem, Priority, owner};
 /// Maximum number of items of one repository in flight.
 const PER_REPOSITORY: usize = 2;
 
+/// Maximum number of items in flight of an owner of whom several repositories recently kept others waiting.
+const PER_SLOW_OWNER: usize = 2;
+
 /// Number of items that are claimed per place: the next ones start as soon as a place is free, while the database is
 /// still recording the completion of the ones before.
 const AHEAD: usize = 2;
@@ -19,6 +22,7 @@ const AHEAD: usize = 2;
 pub(super) struct Shares {
     places: usize,
     per_repository: usize,
+    per_slow_owner: usize,
     taken: usize,
     hosts: HashMap<String, Taken>,
     /// All hosts together that are not configured. Anyone with a name server has as many as they like.
@@ -46,6 +50,7 @@ impl Shares {
         Self {
             places,
             per_repository: PER_REPOSITORY,
+            per_slow_owner: PER_SLOW_OWNER,
             taken: 0,
             hosts: HashMap::new(),
             strangers: Taken::default(),
@@ -58,6 +63,7 @@ impl Shares {
     pub(super) fn ahead(places: usize) -> Self {
         Self {
             per_repository: PER_REPOSITORY * AHEAD,
+            per_slow_owner: PER_SLOW_OWNER * AHEAD,
             ..Self::new(places * AHEAD)
         }
     }
@@ -121,17 +127,22 @@ impl Shares {
             .collect()
     }
 
-    /// Returns the number of places of the owner of an item's repository.
-    pub(super) fn of_owner(&self, item: &NewWorkItem) -> usize {
-        let name = (item.host.clone(), owner(&item.repository));
+    /// Returns the number of places of an owner.
+    fn of_owner(&self, host: &str, owner: &str) -> usize {
+        let name = (host.to_owned(), owner.to_owned());
         self.owners.get(&name).copied().unwrap_or_default()
+    }
+
+    /// Returns whether an owner of whom several repositories keep others waiting may have another place.
+    pub(super) fn has_place_for_slow(&self, host: &str, owner: &str) -> bool {
+        self.of_owner(host, owner) < self.per_slow_owner
     }
 
     /// Takes a place.
     pub(super) fn take(
         &mut self,
         host: &str,
-        repository: &str,
+        (owner, repository): (&str, &str),
         is_known: bool,
         priority: Priority,
     ) {
@@ -145,15 +156,16 @@ impl Shares {
         if !is_known {
             add(&mut self.strangers);
         }
-        let name = (host.to_owned(), repository.to_owned());
-        *self.repositories.entry(name).or_default() += 1;
+        let name = |name: &str| (host.to_owned(), name.to_owned());
+        *self.repositories.entry(name(repository)).or_default() += 1;
+        *self.owners.entry(name(owner)).or_default() += 1;
     }
 
     /// Takes a place for an item.
     pub(super) fn take_for(&mut self, item: &NewWorkItem, is_known: bool) {
-        self.take(&item.host, &item.repository_id, is_known, item.priority);
-        let name = (item.host.clone(), owner(&item.repository));
-        *self.owners.entry(name).or_default() += 1;
+        let owner = owner(&item.repository);
+        let whose = (&*owner, &*item.repository_id);
+        self.take(&item.host, whose, is_known, item.priority);
     }
 
     /// Returns the index of the claimed item that starts next, if there is a place for any: the most urgent one, and
@@ -164,7 +176,10 @@ impl Shares {
         mut may_begin: impl FnMut(&Self, &NewWorkItem) -> bool,
     ) -> Option<usize> {
         let mut ready: Vec<(usize, &NewWorkItem)> = ready.enumerate().collect();
-        ready.sort_by_cached_key(|(_, item)| (item.priority, self.of_owner(item)));
+        ready.sort_by_cached_key(|(_, item)| {
+            let of_owner = self.of_owner(&item.host, &owner(&item.repository));
+            (item.priority, of_owner)
+        });
         let next = ready.into_iter().find(|(_, item)| may_begin(self, item));
         next.map(|(at, _)| at)
     }
@@ -181,7 +196,7 @@ mod tests {
     fn get(shares: &mut Shares, host: &str, is_known: bool, priority: Priority) -> usize {
         let mut got = 0;
         while shares.has_place(host, is_known, priority) {
-            shares.take(host, &got.to_string(), is_known, priority);
+            shares.take(host, ("", &got.to_string()), is_known, priority);
             got += 1;
         }
         got
@@ -215,9 +230,9 @@ mod tests {
     #[test]
     fn a_repository_has_two_and_a_worker_of_one_place_works() {
         let mut shares = Shares::new(8);
-        shares.take("a", "1", true, Webhook);
+        shares.take("a", ("", "1"), true, Webhook);
         assert!(shares.has_place_for("a", "1"));
-        shares.take("a", "1", true, Webhook);
+        shares.take("a", ("", "1"), true, Webhook);
         assert!(!shares.has_place_for("a", "1") && shares.has_place_for("b", "1"));
         let mut single = Shares::new(1);
         assert_eq!(get(&mut single, "a", false, Backfill), 1);

@@ -15,7 +15,7 @@ use crate::store::{NewWorkItem, owner};
 /// Time for which a repository or an owner that was slow counts as slow.
 const SLOW: Duration = Duration::from_mins(1);
 
-/// Number of slow repositories of an owner from which all of the owner's repositories count as slow.
+/// Number of slow repositories of an owner from which few of the owner's other repositories are read at a time.
 const REPOSITORIES_OF_SLOW: usize = 8;
 
 /// Number of times an item gives way to others in the large lane before it gets a turn there that others cannot cut
@@ -31,7 +31,7 @@ const DUE: Duration = Duration::from_secs(30);
 /// Maximum number of owners, and of items, that are tracked. Strangers can name more.
 const KNOWN_MAX: usize = 1_024;
 
-/// Maximum number of repositories that are tracked per owner. Beyond that, all of them count as slow.
+/// Maximum number of repositories that are tracked per owner.
 const REPOSITORIES_MAX: usize = 16;
 
 /// Repositories and items whose fetches took longer than others could be kept waiting. Shared by all items in flight.
@@ -78,7 +78,7 @@ impl Slow {
         }
     }
 
-    /// Returns whether a repository, or several others of its owner, recently kept others waiting.
+    /// Returns whether a repository recently kept others waiting.
     pub(super) fn is_slow(&self, item: &NewWorkItem) -> bool {
         self.is_slow_at(item, Instant::now())
     }
@@ -86,12 +86,24 @@ impl Slow {
     fn is_slow_at(&self, item: &NewWorkItem, now: Instant) -> bool {
         let name = (item.host.clone(), owner(&item.repository));
         let known = self.lock();
-        let Some(slow) = known.owners.get(&name) else {
-            return false;
-        };
-        let all = slow.values().filter(|until| **until > now).count();
-        let own = slow.get(&item.repository_id).is_some_and(|u| *u > now);
-        own || all >= REPOSITORIES_OF_SLOW
+        let slow = known.owners.get(&name);
+        let until = slow.and_then(|slow| slow.get(&item.repository_id));
+        until.is_some_and(|until| *until > now)
+    }
+
+    /// Returns whether several repositories of an owner recently kept others waiting. Others of that owner may be as
+    /// slow, and strangers can create as many as they like; but they may as well be healthy.
+    pub(super) fn is_slow_owner(&self, host: &str, owner: &str) -> bool {
+        self.is_slow_owner_at(host, owner, Instant::now())
+    }
+
+    fn is_slow_owner_at(&self, host: &str, owner: &str, now: Instant) -> bool {
+        let name = (host.to_owned(), owner.to_owned());
+        let known = self.lock();
+        known.owners.get(&name).is_some_and(|slow| {
+            let slow = slow.values().filter(|until| **until > now);
+            slow.count() >= REPOSITORIES_OF_SLOW
+        })
     }
 
     /// Returns the number of times an item had to leave the large lane.
@@ -180,15 +192,17 @@ mod tests {
     fn a_repository_is_slow_for_a_while_and_its_owner_when_many_are() {
         let (slow, now) = (Slow::default(), Instant::now());
         for n in 0..REPOSITORIES_OF_SLOW {
-            assert!(!slow.is_slow(&named("a", "mallory", "other")), "{n}");
+            assert!(!slow.is_slow_owner("a", "mallory"), "{n}");
             let one = named("a", "mallory", &n.to_string());
             slow.note(&one);
             assert!(slow.is_slow(&one));
         }
-        assert!(slow.is_slow(&named("a", "mallory", "other")));
-        assert!(!slow.is_slow(&named("a", "alice", "0")));
+        assert!(slow.is_slow_owner("a", "mallory"));
+        assert!(!slow.is_slow(&named("a", "mallory", "other")));
+        assert!(!slow.is_slow_owner("a", "alice") && !slow.is_slow_owner("b", "mallory"));
         assert!(!slow.is_slow(&named("b", "mallory", "0")));
         assert!(!slow.is_slow_at(&named("a", "mallory", "0"), now + SLOW * 2));
+        assert!(!slow.is_slow_owner_at("a", "mallory", now + SLOW * 2));
     }
 
     #[test]

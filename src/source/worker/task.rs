@@ -140,6 +140,7 @@ impl Shared {
                 Lane::Large | Lane::Alone => FetchLane::Large,
             },
             demand: Arc::clone(self.demands.of(item.lane, is_known)),
+            own: self.demands.of_own(item.lane, &item.range.host, &owner),
             payer: Payer::new(host, &item.range.host, &owner),
             outpaced,
             kept: self.slow.keep(item.id, host),

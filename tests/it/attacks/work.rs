@@ -6,6 +6,7 @@ mod gateways;
 mod large;
 mod outages;
 mod owners;
+mod restarts;
 mod slow;
 
 use std::io::Write as _;
