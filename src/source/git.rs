@@ -23,8 +23,8 @@ use crate::store::Priority;
 /// Interval between two polls when the configuration names no schedule.
 const INTERVAL: Duration = Duration::from_mins(5);
 
-/// Maximum number of moved references that one poll turns into work items. The rest is picked up by the next poll,
-/// which follows [`SOON`].
+/// Maximum number of moved references that one poll turns into work items. The next poll, which follows [`SOON`], goes
+/// on after the last of them: references that move all the time do not hide the others.
 const MAX_MOVED: usize = 1_000;
 
 /// Delay before the next poll when there is more to read.
@@ -63,6 +63,19 @@ struct Cursor {
     /// `true` if the first reading of the repository is unfinished, because one poll could not take all references.
     #[serde(default)]
     incomplete: bool,
+    /// Name of the last reference that was taken, with keys redacted, if one poll could not take all.
+    #[serde(default)]
+    after: Option<String>,
+}
+
+/// References that moved since the last poll.
+struct Moved {
+    /// Those that one poll takes.
+    pushes: Vec<Push>,
+    /// `true` if there are more.
+    more: bool,
+    /// `true` if some of the others were never read.
+    unread: bool,
 }
 
 impl Cursor {
@@ -137,18 +150,23 @@ impl GitRemote {
             ));
         }
         let now = self.keeper.now();
-        // The existing contents of a repository are read only when nothing else waits.
-        let priority = if is_first {
-            Priority::Backfill
-        } else {
-            Priority::Watched
-        };
         let mut gatherer = self.keeper.gatherer();
         let names = references.list.iter().map(|(name, _)| name.len()).sum();
-        let (moved, more) = apart(names, || self.moved(references, &mut cursor));
-        cursor.incomplete = more;
+        let Moved {
+            pushes: moved,
+            more,
+            unread,
+        } = apart(names, || self.moved(references, &mut cursor));
+        cursor.incomplete = unread && is_first;
         let interval = self.keeper.interval(if more { SOON } else { INTERVAL });
         for push in &moved {
+            // The existing contents of a repository are read only when nothing else waits.
+            let is_existing = is_first && push.before.is_null();
+            let priority = if is_existing {
+                Priority::Backfill
+            } else {
+                Priority::Watched
+            };
             gatherer.push(push, priority, now);
         }
         let found = gatherer.gathered;
@@ -174,29 +192,43 @@ impl GitRemote {
         })
     }
 
-    /// Returns the pushes since the last poll, and whether there are more than one poll takes. Updates the cursor to
-    /// reflect the pushes that are returned.
-    fn moved(&self, references: References, cursor: &mut Cursor) -> (Vec<Push>, bool) {
+    /// Returns the pushes since the last poll, as many as one poll takes. Updates the cursor to reflect the pushes that
+    /// are returned.
+    fn moved(&self, references: References, cursor: &mut Cursor) -> Moved {
         let mut before = std::mem::take(&mut cursor.references);
-        let mut moved = Vec::new();
-        let mut more = false;
+        let after = cursor.after.take();
+        let (mut moved, mut latest) = (Vec::new(), None);
+        let (mut more, mut unread) = (false, false);
         // The default branch first: most other branches derive from it, so they add little once it has been read.
         let head = references.head;
-        let mut list = references.list;
-        list.sort_by_key(|(name, _)| head.as_ref() != Some(name));
-        for (name, id) in list.into_iter().filter(|(name, _)| is_reference(name)) {
-            let key = self.keeper.words(&name);
+        let list = references.list.into_iter();
+        let list = list.filter(|(name, _)| is_reference(name));
+        let mut list: Vec<_> = list
+            .map(|(name, id)| (self.keeper.words(&name), name, id))
+            .collect();
+        list.sort_by(|(key, name, _), (other_key, other_name, _)| {
+            let place = |key: &String, name: &String| {
+                let was_taken = after.as_ref().is_some_and(|after| key <= after);
+                (head.as_ref() != Some(name), was_taken)
+            };
+            let order = place(key, name).cmp(&place(other_key, other_name));
+            order.then_with(|| key.cmp(other_key))
+        });
+        for (key, name, id) in list {
             let hex = before.remove(&key);
             let known = hex
                 .as_ref()
                 .and_then(|hex| ObjectId::from_hex(hex.as_bytes()).ok());
             if known != Some(id) && moved.len() >= MAX_MOVED {
                 more = true;
+                unread |= hex.is_none();
                 cursor.references.extend(hex.map(|hex| (key, hex)));
                 continue;
             }
-            cursor.references.insert(key, id.to_string());
             if known != Some(id) {
+                if head.as_ref() != Some(&name) {
+                    latest = Some(key.clone());
+                }
                 moved.push(Push {
                     remote: self.remote.clone(),
                     reference: name,
@@ -204,8 +236,14 @@ impl GitRemote {
                     after: id,
                 });
             }
+            cursor.references.insert(key, id.to_string());
         }
-        (moved, more)
+        cursor.after = latest.filter(|_| more);
+        Moved {
+            pushes: moved,
+            more,
+            unread,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod gateways;
 mod large;
 mod outages;
 mod owners;
+mod references;
 mod restarts;
 mod slow;
 
