@@ -9,30 +9,27 @@
 //! share one `guid`; each new attempt is a new entry with its own `id`.
 
 mod known;
+mod list;
 
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue, LINK};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
 use reqwest::{Method, Response, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::apart::apart;
 use super::keeper::{Keeper, after};
-use super::page::entries;
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
-use crate::fetch::{self, Body, rate_limit_wait, retry_after, send};
+use crate::fetch::{rate_limit_wait, retry_after, send};
 use crate::forge::Gathered;
 use crate::store::SourceState;
-use known::{Cursor, Known, LISTED, Listed, Pending, forget_old, learn};
+use known::{Cursor, Known, Pending, forget_old};
+use list::MAX_PAGES;
 
 /// Minimum interval between two sweeps, unless a schedule decides.
 const INTERVAL: Duration = Duration::from_mins(1);
-
-/// Maximum number of pages that one sweep reads per webhook, of 100 deliveries each.
-const MAX_PAGES: u32 = 50;
 
 /// Maximum number of redeliveries that one sweep requests.
 const MAX_REQUESTS: u32 = 100;
@@ -40,9 +37,6 @@ const MAX_REQUESTS: u32 = 100;
 /// Backoff between the first two requests for one delivery; doubles each time, so that the last request is 31 hours
 /// after the first.
 const DISTANCE: Duration = Duration::from_mins(15);
-
-/// Maximum size of a page, in bytes.
-const MAX_PAGE: usize = 8 << 20;
 
 /// Maximum time without any data from the server.
 const STALL: Duration = Duration::from_secs(30);
@@ -131,6 +125,8 @@ struct Sweep {
     asked: u64,
     /// Number of deliveries that are no longer retried.
     lost: u64,
+    /// Number of gaps whose deliveries are given up unread.
+    skipped: u64,
     /// Webhooks that could not be read completely, each with the reason.
     wrong: Vec<String>,
     /// Number of webhooks that were read.
@@ -208,7 +204,9 @@ impl Redelivery {
         state.cursor = serde_json::to_string(&cursor).unwrap_or_default();
         let next_after = self.keeper.interval(INTERVAL);
         let next_after = next_after.max(sweep.wait.unwrap_or_default());
-        self.note(&mut state, &sweep, now, next_after);
+        let unread = cursor.hooks.iter().filter(|(_, of)| !of.gaps.is_empty());
+        let unread: Vec<&str> = unread.map(|(name, _)| name.as_str()).collect();
+        self.note(&mut state, &sweep, &unread, (now, next_after));
         let pending = cursor.hooks.values().map(|known| known.pending.len());
         let pending: usize = pending.sum();
         self.keeper.commit(&mut state, &Gathered::default()).await?;
@@ -222,11 +220,18 @@ impl Redelivery {
             events: sweep.listed,
             items: 0,
             malformed: sweep.malformed,
-            gap: sweep.lost > 0,
+            gap: sweep.lost + sweep.skipped > 0,
         })
     }
 
-    fn note(&self, state: &mut SourceState, sweep: &Sweep, now: Timestamp, next_after: Duration) {
+    /// Records the outcome of a sweep. `unread` are the webhooks whose lists were longer than what was read.
+    fn note(
+        &self,
+        state: &mut SourceState,
+        sweep: &Sweep,
+        unread: &[&str],
+        (now, next_after): (Timestamp, Duration),
+    ) {
         state.polled_at = Some(now);
         state.succeeded_at = Some(now);
         state.next_poll_at = after(now, next_after);
@@ -234,14 +239,26 @@ impl Redelivery {
         state.events += sweep.listed;
         state.malformed += sweep.malformed;
         state.repaired += sweep.asked;
-        state.gaps += u64::from(sweep.lost > 0);
-        let wrong = sweep.wrong.join("; ");
-        state.error = (!wrong.is_empty()).then(|| self.keeper.words(&wrong));
-        if sweep.lost > 0 {
-            let lost = sweep.lost;
-            state.unseen = Some(format!(
-                "{lost} deliveries could not be had again (as of {now:.0})"
+        state.gaps += u64::from(sweep.lost > 0) + sweep.skipped;
+        let mut wrong = sweep.wrong.clone();
+        if !unread.is_empty() {
+            let unread = unread.join(", ");
+            wrong.push(format!(
+                "{unread}: more than {MAX_PAGES} pages of deliveries, the next sweep goes on with them"
             ));
+        }
+        let wrong = wrong.join("; ");
+        state.error = (!wrong.is_empty()).then(|| self.keeper.words(&wrong));
+        let Sweep { lost, skipped, .. } = sweep;
+        let lost = (*lost > 0).then(|| format!("{lost} deliveries could not be had again"));
+        let skipped = (*skipped > 0).then(|| {
+            let source = &self.keeper.name;
+            tracing::warn!(%source, skipped, "parts of a list of deliveries are given up unread");
+            format!("{skipped} parts of the list of deliveries were not looked at")
+        });
+        let unseen: Vec<String> = lost.into_iter().chain(skipped).collect();
+        if !unseen.is_empty() {
+            state.unseen = Some(format!("{} (as of {now:.0})", unseen.join(", ")));
         }
     }
 
@@ -256,68 +273,6 @@ impl Redelivery {
         self.read_list(url, known, sweep, now).await?;
         sweep.lost += forget_old(known, now);
         self.ask_again(url, known, sweep, now).await
-    }
-
-    /// Reads pages, newest deliveries first, until one that was read before or is past the retention of the list.
-    async fn read_list(
-        &self,
-        url: &Url,
-        known: &mut Known,
-        sweep: &mut Sweep,
-        now: Timestamp,
-    ) -> Result<(), Trouble> {
-        let horizon = now.checked_sub(LISTED).unwrap_or(Timestamp::MIN);
-        let mut seen: Vec<Listed> = Vec::new();
-        let mut page = None;
-        for number in 1.. {
-            if number > MAX_PAGES {
-                sweep.wrong.push(format!(
-                    "more than {MAX_PAGES} pages of deliveries; what is older was not looked at"
-                ));
-                break;
-            }
-            let (listed, next) = self.page(url, page.as_deref(), sweep).await?;
-            let reached = listed
-                .iter()
-                .any(|one| one.id <= known.newest || one.delivered_at < horizon);
-            let new = listed
-                .into_iter()
-                .filter(|one| one.id > known.newest && one.delivered_at >= horizon);
-            seen.extend(new);
-            page = next;
-            if reached || page.is_none() {
-                break;
-            }
-        }
-        sweep.listed += seen.len() as u64;
-        learn(known, &seen);
-        Ok(())
-    }
-
-    async fn page(
-        &self,
-        url: &Url,
-        cursor: Option<&str>,
-        sweep: &mut Sweep,
-    ) -> Result<(Vec<Listed>, Option<String>), Trouble> {
-        let mut url = url.clone();
-        url.query_pairs_mut().append_pair("per_page", "100");
-        if let Some(cursor) = cursor {
-            url.query_pairs_mut().append_pair("cursor", cursor);
-        }
-        let mut response = self.request(Method::GET, &url).await?;
-        let link = response.headers().get(LINK);
-        let next = link.and_then(|link| next_cursor(link.to_str().ok()?));
-        let mut body = read_body(&mut response).await?;
-        let entries = apart(body.len(), || entries(body.text()))
-            .map_err(|_| Trouble::Here("it sent no list of deliveries".to_owned()))?;
-        let count = entries.len();
-        let listed = entries
-            .into_iter()
-            .filter_map(|entry| Listed::read(entry.get()));
-        let listed: Vec<Listed> = listed.collect();
-        sweep.malformed += (count - listed.len()) as u64;
-        Ok((listed, next))
     }
 
     async fn ask_again(
@@ -385,24 +340,6 @@ impl Redelivery {
     }
 }
 
-async fn read_body(response: &mut Response) -> Result<Body, Trouble> {
-    let body = fetch::read_body(response, MAX_PAGE).await;
-    body.map_err(|error| Trouble::Here(error.to_string()))?
-        .ok_or_else(|| Trouble::Here("its list is longer than 8 MiB".to_owned()))
-}
-
-/// Returns the cursor of the next page from a `Link` header. Only the cursor is used, never the URL around it, which
-/// may point to another server.
-fn next_cursor(link: &str) -> Option<String> {
-    let mut parts = link.split(',');
-    let next = parts.find(|part| part.contains("rel=\"next\""))?;
-    let address = next.split_once('<')?.1.split_once('>')?.0;
-    let address = Url::parse(address).ok()?;
-    let mut pairs = address.query_pairs();
-    let (_, cursor) = pairs.find(|(name, _)| name == "cursor")?;
-    (cursor.len() <= 256).then(|| cursor.into_owned())
-}
-
 impl Source for Redelivery {
     fn name(&self) -> &str {
         &self.keeper.name
@@ -414,24 +351,5 @@ impl Source for Redelivery {
 
     fn poll_once(&self) -> BoxFuture<'_, Result<PollOutcome, PollFailure>> {
         self.poll().boxed()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pages_follow_each_other_by_their_cursor_only() {
-        let link = "<https://elsewhere.example/x?per_page=100&cursor=v1_127>; rel=\"next\", <https://x>; rel=\"first\"";
-        assert_eq!(next_cursor(link).as_deref(), Some("v1_127"));
-        for none in [
-            "",
-            "<https://x?cursor=1>; rel=\"prev\"",
-            "<https://x>; rel=\"next\"",
-            "rel=\"next\"",
-        ] {
-            assert_eq!(next_cursor(none), None, "{none}");
-        }
     }
 }

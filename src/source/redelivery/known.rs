@@ -1,7 +1,7 @@
 //! Failed deliveries that are tracked from one sweep to the next.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,6 +15,9 @@ const MAX_PENDING: usize = 2_000;
 
 /// Maximum length of an entry in the list of deliveries, in bytes of JSON. GitHub's have some 500.
 const MAX_ENTRY: usize = 16 << 10;
+
+/// Maximum number of parts of a list that are left for later sweeps.
+const MAX_GAPS: usize = 16;
 
 /// Maximum number of redelivery requests per delivery.
 const MAX_TRIES: u32 = 8;
@@ -35,6 +38,63 @@ pub(super) struct Known {
     /// Deliveries without a successful attempt, by `guid`.
     #[serde(default)]
     pub(super) pending: BTreeMap<String, Pending>,
+    /// Parts of the list that are still to be read, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) gaps: Vec<Gap>,
+}
+
+/// A part of the list that a sweep left unread because it was too long.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Gap {
+    /// Cursor of its first page.
+    pub(super) cursor: String,
+    /// Highest `id` that was read before it.
+    pub(super) after: u64,
+    /// Deliveries that were delivered again after it: attempts in it that failed say nothing about them.
+    #[serde(default)]
+    settled: BTreeSet<String>,
+    /// Number of sweeps that failed to read it.
+    #[serde(default)]
+    pub(super) failed: u32,
+}
+
+impl Gap {
+    /// Creates the gap between what was read before, up to the id `after`, and what was `seen` now.
+    pub(super) fn before(cursor: String, after: u64, seen: &[Listed]) -> Self {
+        let mut gap = Self {
+            cursor,
+            after,
+            settled: BTreeSet::new(),
+            failed: 0,
+        };
+        gap.settle(seen);
+        gap
+    }
+
+    /// Remembers which deliveries were delivered again.
+    pub(super) fn settle(&mut self, seen: &[Listed]) {
+        let again = seen.iter().filter(|one| one.redelivery && one.succeeded());
+        let room = MAX_PENDING.saturating_sub(self.settled.len());
+        self.settled
+            .extend(again.map(|one| one.guid.clone()).take(room));
+    }
+
+    /// Returns whether a later attempt of the delivery succeeded.
+    pub(super) fn knows(&self, one: &Listed) -> bool {
+        !one.succeeded() && self.settled.contains(&one.guid)
+    }
+}
+
+impl Known {
+    /// Adds a gap. Returns `false` if the oldest one had to be given up for it.
+    pub(super) fn open(&mut self, gap: Gap) -> bool {
+        self.gaps.push(gap);
+        let has_room = self.gaps.len() <= MAX_GAPS;
+        if !has_room {
+            self.gaps.remove(0);
+        }
+        has_room
+    }
 }
 
 /// A delivery without a successful attempt.
@@ -58,6 +118,9 @@ pub(super) struct Listed {
     pub(super) id: u64,
     pub(super) guid: String,
     pub(super) delivered_at: Timestamp,
+    /// `true` if it was not the first attempt.
+    #[serde(default)]
+    redelivery: bool,
     /// Whether it is listed as successful. Only that is kept of the text.
     #[serde(default, rename = "status", deserialize_with = "is_ok")]
     is_ok: bool,
@@ -139,6 +202,7 @@ mod tests {
             id,
             guid: guid.to_owned(),
             delivered_at: Timestamp::from_second(minute * 60).unwrap(),
+            redelivery: false,
             is_ok: false,
             status_code: Some(code),
         }

@@ -236,15 +236,80 @@ async fn limits_and_refusals_are_respected() {
     assert_eq!(outcome.next_after, Duration::from_mins(10));
     assert_eq!(github.asked().await.0.len(), 101);
     assert_eq!(source.due_in().await.unwrap(), Duration::from_mins(10));
-    // A throttled request does not count as a try.
+    // A throttled request does not count as a try. The sweep before left it at that, this one goes on reading.
     github.answer_attempts(ResponseTemplate::new(202));
     clock.advance(SignedDuration::from_mins(10));
     source.poll_once().await.unwrap();
-    assert_eq!(github.asked().await.0.len(), 102);
+    assert_eq!(github.asked().await.0.len(), 201);
+    let first = "/orgs/acme/hooks/9/deliveries/1/attempts".to_owned();
+    assert!(github.asked().await.0.contains(&first));
     // No hook at all can be read: the sweep failed, and says why.
     let (source, _) = sweep(&github, &store, vec![unknown]);
     let failure = source.poll_once().await.unwrap_err();
     assert!(failure.to_string().contains("org:acme:404"), "{failure}");
     assert!(failure.next_after >= Duration::from_secs(15));
+    database.remove().await;
+}
+
+/// Fifty pages are 100 deliveries here.
+#[tokio::test]
+async fn what_is_beyond_the_pages_of_one_sweep_is_read_by_the_next_ones() {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let store = database.store().await;
+    let github = GitHub::start().await;
+    let (source, clock) = sweep(&github, &store, vec![repository()]);
+    let guid = |n: u64| format!("00000000-0000-0000-0000-{n:012x}");
+    for id in 1..=260 {
+        // The oldest failed, and one of which a later attempt, on the first pages, succeeded.
+        let code = if id == 1 || id == 2 { 503 } else { 202 };
+        github.deliver(id, &guid(id), code, clock.now());
+    }
+    github.deliver(261, &guid(2), 202, clock.now());
+    github.deliveries.lock().unwrap()[0]["redelivery"] = json!(true);
+    let error = async || store.load_source(NAME).await.unwrap().unwrap().error;
+    for poll in 1..=3 {
+        assert_eq!(github.asked().await.0.len(), 0, "{poll}");
+        // More comes meanwhile, and more than there are pages for once.
+        let more = if poll == 2 { 120 } else { 3 };
+        for id in poll * 1_000..poll * 1_000 + more {
+            github.deliver(id, &guid(id), 202, clock.now());
+        }
+        clock.advance(SignedDuration::from_mins(1));
+        source.poll_once().await.unwrap();
+        assert!(
+            error().await.unwrap().contains("more than 50 pages"),
+            "{poll}"
+        );
+    }
+    for _ in 0..2 {
+        clock.advance(SignedDuration::from_mins(1));
+        source.poll_once().await.unwrap();
+    }
+    let attempt = format!("{REPOSITORY}/1/attempts");
+    assert_eq!(github.asked().await.0, [attempt]);
+    let state = store.load_source(NAME).await.unwrap().unwrap();
+    assert_eq!((state.error, state.gaps, state.unseen), (None, 0, None));
+    database.remove().await;
+}
+
+/// Deliveries that come faster than they are read are given up at some point, which is told.
+#[tokio::test]
+async fn what_cannot_be_read_for_too_long_is_given_up_and_told() {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let store = database.store().await;
+    let github = GitHub::start().await;
+    let (source, clock) = sweep(&github, &store, vec![repository()]);
+    for poll in 1..=18_u64 {
+        for id in poll * 1_000..poll * 1_000 + 110 {
+            github.deliver(id, &format!("{id:032x}"), 202, clock.now());
+        }
+        clock.advance(SignedDuration::from_mins(1));
+        let outcome = source.poll_once().await.unwrap();
+        assert_eq!(outcome.gap, poll > 16, "{poll}");
+    }
+    let state = store.load_source(NAME).await.unwrap().unwrap();
+    assert_eq!(state.gaps, 2);
+    let unseen = state.unseen.unwrap();
+    assert!(unseen.contains("1 parts of the list"), "{unseen}");
     database.remove().await;
 }

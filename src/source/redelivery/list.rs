@@ -1,0 +1,174 @@
+//! Reading of the lists of deliveries: what is new, and what earlier sweeps left unread.
+
+use jiff::Timestamp;
+use reqwest::header::LINK;
+use reqwest::{Method, Response, Url};
+
+use super::known::{Gap, Known, LISTED, Listed, learn};
+use super::{Redelivery, Sweep, Trouble};
+use crate::fetch::{self, Body};
+use crate::source::apart::apart;
+use crate::source::page::entries;
+
+/// Maximum number of pages that one sweep reads per webhook, of 100 deliveries each. The next sweep goes on from there.
+pub(super) const MAX_PAGES: u32 = 50;
+
+/// Maximum size of a page, in bytes.
+const MAX_PAGE: usize = 8 << 20;
+
+/// Number of sweeps in which reading a gap may fail before it is given up.
+const GAP_TRIES: u32 = 10;
+
+/// One end of a sweep's reading.
+struct Read {
+    seen: Vec<Listed>,
+    /// Cursor of the next page, if there is more to read.
+    rest: Option<String>,
+}
+
+impl Redelivery {
+    /// Reads the deliveries that are new, and then what earlier sweeps left unread.
+    pub(super) async fn read_list(
+        &self,
+        url: &Url,
+        known: &mut Known,
+        sweep: &mut Sweep,
+        now: Timestamp,
+    ) -> Result<(), Trouble> {
+        let mut pages = MAX_PAGES;
+        let horizon = now.checked_sub(LISTED).unwrap_or(Timestamp::MIN);
+        let end = (known.newest, horizon);
+        let Read { seen, rest } = self.read(url, None, end, sweep, &mut pages).await?;
+        let gap = rest.map(|cursor| Gap::before(cursor, known.newest, &seen));
+        learn(known, &seen);
+        sweep.skipped += u64::from(gap.is_some_and(|gap| !known.open(gap)));
+        self.read_gaps(url, known, sweep, horizon, &mut pages).await
+    }
+
+    /// Continues with the deliveries that earlier sweeps left unread, the newest of them first.
+    async fn read_gaps(
+        &self,
+        url: &Url,
+        known: &mut Known,
+        sweep: &mut Sweep,
+        horizon: Timestamp,
+        pages: &mut u32,
+    ) -> Result<(), Trouble> {
+        while *pages > 0
+            && let Some(mut gap) = known.gaps.pop()
+        {
+            let end = (gap.after, horizon);
+            let read = self.read(url, Some(&gap.cursor), end, sweep, pages).await;
+            let Read { seen, rest } = match read {
+                Ok(read) => read,
+                Err(trouble) => {
+                    // What is asked for later is no failure.
+                    gap.failed += u32::from(matches!(trouble, Trouble::Here(_)));
+                    if gap.failed < GAP_TRIES {
+                        known.gaps.push(gap);
+                    } else {
+                        sweep.skipped += 1;
+                    }
+                    return Err(trouble);
+                }
+            };
+            gap.settle(&seen);
+            let unsettled: Vec<Listed> = seen.into_iter().filter(|one| !gap.knows(one)).collect();
+            learn(known, &unsettled);
+            if let Some(cursor) = rest {
+                gap.cursor = cursor;
+                known.gaps.push(gap);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads pages, newest deliveries first, until one that was read before or is past the retention of the list.
+    async fn read(
+        &self,
+        url: &Url,
+        from: Option<&str>,
+        (after, horizon): (u64, Timestamp),
+        sweep: &mut Sweep,
+        pages: &mut u32,
+    ) -> Result<Read, Trouble> {
+        let mut seen = Vec::new();
+        let mut rest = from.map(str::to_owned);
+        while *pages > 0 {
+            *pages -= 1;
+            let (listed, next) = self.page(url, rest.as_deref(), sweep).await?;
+            let is_new = |one: &Listed| one.id > after && one.delivered_at >= horizon;
+            let reached = !listed.iter().all(is_new);
+            seen.extend(listed.into_iter().filter(is_new));
+            rest = next.filter(|_| !reached);
+            if rest.is_none() {
+                break;
+            }
+        }
+        sweep.listed += seen.len() as u64;
+        Ok(Read { seen, rest })
+    }
+
+    async fn page(
+        &self,
+        url: &Url,
+        cursor: Option<&str>,
+        sweep: &mut Sweep,
+    ) -> Result<(Vec<Listed>, Option<String>), Trouble> {
+        let mut url = url.clone();
+        url.query_pairs_mut().append_pair("per_page", "100");
+        if let Some(cursor) = cursor {
+            url.query_pairs_mut().append_pair("cursor", cursor);
+        }
+        let mut response = self.request(Method::GET, &url).await?;
+        let link = response.headers().get(LINK);
+        let next = link.and_then(|link| next_cursor(link.to_str().ok()?));
+        let mut body = read_body(&mut response).await?;
+        let entries = apart(body.len(), || entries(body.text()))
+            .map_err(|_| Trouble::Here("it sent no list of deliveries".to_owned()))?;
+        let count = entries.len();
+        let listed = entries
+            .into_iter()
+            .filter_map(|entry| Listed::read(entry.get()));
+        let listed: Vec<Listed> = listed.collect();
+        sweep.malformed += (count - listed.len()) as u64;
+        Ok((listed, next))
+    }
+}
+
+async fn read_body(response: &mut Response) -> Result<Body, Trouble> {
+    let body = fetch::read_body(response, MAX_PAGE).await;
+    body.map_err(|error| Trouble::Here(error.to_string()))?
+        .ok_or_else(|| Trouble::Here("its list is longer than 8 MiB".to_owned()))
+}
+
+/// Returns the cursor of the next page from a `Link` header. Only the cursor is used, never the URL around it, which
+/// may point to another server.
+fn next_cursor(link: &str) -> Option<String> {
+    let mut parts = link.split(',');
+    let next = parts.find(|part| part.contains("rel=\"next\""))?;
+    let address = next.split_once('<')?.1.split_once('>')?.0;
+    let address = Url::parse(address).ok()?;
+    let mut pairs = address.query_pairs();
+    let (_, cursor) = pairs.find(|(name, _)| name == "cursor")?;
+    (cursor.len() <= 256).then(|| cursor.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_follow_each_other_by_their_cursor_only() {
+        let link = "<https://elsewhere.example/x?per_page=100&cursor=v1_127>; rel=\"next\", <https://x>; rel=\"first\"";
+        assert_eq!(next_cursor(link).as_deref(), Some("v1_127"));
+        for none in [
+            "",
+            "<https://x?cursor=1>; rel=\"prev\"",
+            "<https://x>; rel=\"next\"",
+            "rel=\"next\"",
+        ] {
+            assert_eq!(next_cursor(none), None, "{none}");
+        }
+    }
+}
