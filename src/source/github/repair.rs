@@ -39,6 +39,9 @@ const TRIES: u32 = 20;
 /// Maximum number of failed repositories that are listed by name.
 const NAMED: usize = 10;
 
+/// Maximum length of such a name, in characters.
+const NAME_MAX: usize = 140;
+
 /// A repair in progress; stored in the cursor.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Repair {
@@ -55,6 +58,9 @@ pub(super) struct Repair {
     failed: Vec<String>,
     #[serde(default)]
     failures: usize,
+    /// Entries in lists of repositories that could not be read, or do not say which repository they are.
+    #[serde(default)]
+    unreadable: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -83,6 +89,24 @@ struct Activity {
     timestamp: Timestamp,
 }
 
+/// Returns a name that is none of a repository in a form that is none either, but not long.
+fn bounded(name: String) -> String {
+    if RepositoryName::parse(&name).is_ok() {
+        return name;
+    }
+    let cut = name.chars().take(NAME_MAX);
+    cut.chain(['…']).collect()
+}
+
+/// Outcome of comparing a repository with the feed.
+enum Compared {
+    Whole,
+    /// There are more pushes than are read.
+    TooMuch,
+    /// Its name is not that of a repository.
+    NotAName,
+}
+
 impl Repair {
     pub(super) fn since(since: Timestamp) -> Self {
         Self {
@@ -91,6 +115,7 @@ impl Repair {
             tries: 0,
             failed: Vec::new(),
             failures: 0,
+            unreadable: 0,
         }
     }
 
@@ -103,14 +128,22 @@ impl Repair {
 
     /// Returns a description of what is still missing at the end.
     fn outcome(&self) -> Option<String> {
-        let listed = self.failed.join(", ");
-        let more = match self.failures.saturating_sub(self.failed.len()) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        let since = self.since;
-        (self.failures > 0)
-            .then(|| format!("pushes since {since} not looked for again: {listed}{more}"))
+        if self.failures == 0 && self.unreadable == 0 {
+            return None;
+        }
+        let mut what = self.failed.clone();
+        match self.failures.saturating_sub(self.failed.len()) {
+            0 => {}
+            more => what.push(format!("{more} more repositories")),
+        }
+        if self.unreadable > 0 {
+            let entries = self.unreadable;
+            what.push(format!(
+                "{entries} entries in the list of repositories that cannot be read"
+            ));
+        }
+        let (what, since) = (what.join(", "), self.since);
+        Some(format!("pushes since {since} not looked for again: {what}"))
     }
 }
 
@@ -161,7 +194,16 @@ impl GitHubEvents {
         repair: &mut Repair,
     ) -> Result<(), PollError> {
         if repair.pending.is_none() {
-            repair.pending = Some(self.pushed_since(repair).await?);
+            // A list that breaks off is read again from its beginning.
+            let mut listed = repair.clone();
+            listed.pending = Some(self.pushed_since(&mut listed).await?);
+            let malformed = listed.unreadable - repair.unreadable;
+            *repair = listed;
+            if malformed > 0 {
+                let source = &self.keeper.name;
+                tracing::warn!(%source, malformed, "entries in the list of repositories cannot be read");
+                state.malformed += malformed;
+            }
         }
         for _ in 0..REPOSITORIES {
             let Some(next) = repair.pending.as_ref().and_then(|all| all.last()).cloned() else {
@@ -174,13 +216,17 @@ impl GitHubEvents {
             }
             let mut gatherer = self.keeper.gatherer();
             match self.activity(&next, repair.since, &mut gatherer).await {
-                Ok(true) => {}
-                Ok(false) => repair.fail(format!("{} (too much since then)", next.name)),
+                Ok(Compared::Whole) => {}
+                Ok(Compared::TooMuch) => repair.fail(self.named(&next.name, "too much since then")),
+                Ok(Compared::NotAName) => {
+                    state.malformed += 1;
+                    repair.fail(self.named(&next.name, "no name of a repository"));
+                }
                 Err(PollError::Refused { status }) => {
-                    repair.fail(format!("{} (HTTP {status})", next.name));
+                    repair.fail(self.named(&next.name, &format!("HTTP {status}")));
                 }
                 Err(PollError::NotAList(_)) => {
-                    repair.fail(format!("{} (no list came)", next.name));
+                    repair.fail(self.named(&next.name, "no list came"));
                 }
                 Err(error) => return Err(error),
             }
@@ -223,15 +269,22 @@ impl GitHubEvents {
             let read = if is_one { entry } else { entries };
             for listed in apart(text.len(), || read(text))? {
                 let Ok(listed) = serde_json::from_str::<Listed>(listed.get()) else {
+                    repair.unreadable += 1;
                     continue;
                 };
                 if listed.pushed_at.is_some_and(|at| at < repair.since) {
                     return Ok(found);
                 }
-                let name = listed.full_name;
-                let name = name.filter(|name| RepositoryName::parse(name).is_ok());
-                if let (Some(id), Some(name)) = (listed.id, name) {
-                    found.push(Pending { id, name });
+                match (listed.id, listed.full_name) {
+                    (Some(id), Some(name)) => found.push(Pending {
+                        id,
+                        name: bounded(name),
+                    }),
+                    (None, Some(name)) => {
+                        repair.unreadable += 1;
+                        repair.fail(self.named(&name, "without an identifier"));
+                    }
+                    (_, None) => repair.unreadable += 1,
                 }
             }
             next = following;
@@ -242,16 +295,22 @@ impl GitHubEvents {
         Ok(found)
     }
 
-    /// Reads the pushes to a repository since `since`. Returns `false` if there are more than [`ACTIVITY_PAGES`]
-    /// pages.
+    /// Returns the name of a repository with what is wrong, for an operator.
+    fn named(&self, name: &str, wrong: &str) -> String {
+        let name = self.keeper.words(&name);
+        let name: String = name.chars().take(NAME_MAX).collect();
+        format!("{name} ({wrong})")
+    }
+
+    /// Reads the pushes to a repository since `since`, up to [`ACTIVITY_PAGES`] pages.
     async fn activity(
         &self,
         of: &Pending,
         since: Timestamp,
         gatherer: &mut Gatherer<'_>,
-    ) -> Result<bool, PollError> {
+    ) -> Result<Compared, PollError> {
         let Ok(repository) = RepositoryName::parse(&of.name) else {
-            return Ok(true);
+            return Ok(Compared::NotAName);
         };
         let remote = Remote {
             host: self.options.host.clone(),
@@ -268,7 +327,7 @@ impl GitHubEvents {
         let mut next: Option<Url> = Some(self.api.url(&path, &[("per_page", "100")]));
         for _ in 0..ACTIVITY_PAGES {
             let Some(url) = next.take() else {
-                return Ok(true);
+                return Ok(Compared::Whole);
             };
             let mut answer = self.api.get(&url, None, |_| None).await?;
             let following = answer.next(&url);
@@ -279,13 +338,16 @@ impl GitHubEvents {
                     continue;
                 };
                 if at < since {
-                    return Ok(true);
+                    return Ok(Compared::Whole);
                 }
                 gatherer.push(&push, self.options.scope.priority(), at);
             }
             next = following;
         }
-        Ok(next.is_none())
+        Ok(match next {
+            None => Compared::Whole,
+            Some(_) => Compared::TooMuch,
+        })
     }
 }
 

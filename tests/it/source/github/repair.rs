@@ -88,6 +88,9 @@ async fn after_a_restart_an_organisation_is_compared_with_its_repositories() {
         {"id": 42, "full_name": "acme/shop", "pushed_at": "2026-05-28T21:00:00Z"},
         {"id": 43, "full_name": "acme/closed", "pushed_at": "2026-05-28T20:30:00Z"},
         {"odd": 1},
+        "odd",
+        {"id": 45, "full_name": "acme/../odd", "pushed_at": "2026-05-28T20:30:00Z"},
+        {"full_name": "acme/anonymous", "pushed_at": "2026-05-28T20:30:00Z"},
         {"id": 44, "full_name": "acme/old", "pushed_at": "2020-01-01T00:00:00Z"},
     ]);
     Mock::given(path("/orgs/acme/repos"))
@@ -110,12 +113,20 @@ async fn after_a_restart_an_organisation_is_compared_with_its_repositories() {
     let again = house.with(&server, org(), vec![]);
     assert_eq!(poll(&again).await.items, 1);
     let state = house.told().await;
-    assert_eq!((state.repaired, state.gaps), (1, 0));
+    assert_eq!((state.repaired, state.gaps, state.malformed), (1, 0, 4));
     let unseen = state.unseen.unwrap();
     assert!(
         unseen.contains("acme/closed (HTTP 403)") && !unseen.contains("old"),
         "{unseen}"
     );
+    // What could not be read is counted, and named as far as it has a name.
+    for told in [
+        "acme/../odd (no name of a repository)",
+        "acme/anonymous (without an identifier)",
+        "3 entries in the list of repositories that cannot be read",
+    ] {
+        assert!(unseen.contains(told), "{unseen}");
+    }
     // Once is enough.
     poll(&again).await;
 }
