@@ -13,7 +13,7 @@ use super::when::{self, Expiry};
 use super::{Context, DONE, UsageError, text};
 use crate::daemon::mint_token;
 use crate::server::DEFAULT_PROJECT;
-use crate::store::{PageRequest, Role, Token};
+use crate::store::{PageRequest, Role, StoreError, Token, retried};
 
 /// `rescind tokens`
 #[derive(Debug, Args)]
@@ -129,9 +129,13 @@ async fn create(args: CreateArgs, context: &Context) -> anyhow::Result<ExitCode>
     new.project = args.project;
     new.description = args.description;
     new.expires_at = expires_at;
-    let mut tx = house.store.begin().await?;
-    let token = tx.insert_token(new).await?;
-    tx.commit().await?;
+    let token = retried(|| async {
+        let mut tx = house.store.begin().await?;
+        let token = tx.insert_token(new.clone()).await?;
+        tx.commit().await?;
+        Ok::<_, StoreError>(token)
+    });
+    let token = token.await?;
     output::note(&format!(
         "created access token {} ({}), role {}",
         token.id,
@@ -182,9 +186,13 @@ async fn list(args: ListArgs, context: &Context) -> anyhow::Result<ExitCode> {
 
 async fn revoke(args: RevokeArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let house = House::open(context, Empty::Refuse).await?;
-    let mut tx = house.store.begin().await?;
-    let token = tx.revoke_token(args.id, house.now()).await?;
-    tx.commit().await?;
+    let token = retried(|| async {
+        let mut tx = house.store.begin().await?;
+        let token = tx.revoke_token(args.id, house.now()).await?;
+        tx.commit().await?;
+        Ok::<_, StoreError>(token)
+    });
+    let token = token.await?;
     let missing = || {
         let id = args.id;
         UsageError(format!(

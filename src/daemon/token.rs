@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::config::Issuer;
 use crate::keyformat::{FormatSet, KeyValue, MintError};
 use crate::server::DEFAULT_PROJECT;
-use crate::store::{NewToken, Role, Store, StoreError};
+use crate::store::{NewToken, Role, Store, StoreError, retried};
 
 /// Error returned when an access token cannot be minted.
 #[derive(Debug, thiserror::Error)]
@@ -65,8 +65,12 @@ pub async fn bootstrap_token(
     }
     let (mut token, value) = mint_token(formats, issuer, Role::Admin, now)?;
     "made by the first start".clone_into(&mut token.description);
-    let mut tx = store.begin().await?;
-    let stored = tx.bootstrap_token(token).await?;
-    tx.commit().await?;
+    let stored = retried(|| async {
+        let mut tx = store.begin().await?;
+        let stored = tx.bootstrap_token(token.clone()).await?;
+        tx.commit().await?;
+        Ok::<_, StoreError>(stored)
+    });
+    let stored = stored.await?;
     Ok(stored.map(|_| value))
 }

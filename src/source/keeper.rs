@@ -194,10 +194,12 @@ impl Keeper {
         state.polled_at = Some(now);
         state.next_poll_at = after(now, next_after);
         state.error = Some(words);
-        let mut tx = self.parts.store.begin().await?;
-        tx.save_source(&state).await?;
-        tx.commit().await?;
-        Ok(())
+        let noted = retried(|| async {
+            let mut tx = self.parts.store.begin().await?;
+            tx.save_source(&state).await?;
+            tx.commit().await
+        });
+        Ok(noted.await?)
     }
 
     /// Returns a text that is safe for the state and the log, with any keys the server may have put there redacted.

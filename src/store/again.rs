@@ -7,10 +7,14 @@ use uuid::Uuid;
 
 use super::order::Locks;
 use super::queue::coordinates;
+use super::retry::retried;
 use super::sql::{Arg, Fields, LIST_MAX, ROWS_MAX, Sql, args, one, pad, runs, statements};
 use super::turns::Seat;
 use super::work::{NewWorkItem, Priority};
 use super::{Read as _, Store, StoreError, Tx};
+
+/// Maximum number of items of a source that are revived in one transaction.
+const PIECE: usize = 512;
 
 statements! {
     KNOWN = "SELECT id, state, priority FROM work_items
@@ -33,7 +37,8 @@ statements! {
     DEAD = "SELECT id, priority, host, repository_id, repository FROM work_items
         WHERE state = 'dead' AND id IN ({list:1}) ORDER BY id {for update}";
     /// The redundant `state <> 'waiting'` is what lets SQLite use the index of finished items.
-    DEAD_OF = "SELECT id FROM work_items WHERE state = 'dead' AND state <> 'waiting' AND source = $1";
+    DEAD_OF = "SELECT id FROM work_items
+        WHERE state = 'dead' AND state <> 'waiting' AND source = $1 AND id > $2 ORDER BY id LIMIT $3";
     SOURCE = "SELECT source FROM work_items WHERE id = $1";
 }
 
@@ -189,10 +194,13 @@ impl Store {
     /// # Errors
     /// Returns any [`StoreError`] of a change, in which case no item was revived.
     pub async fn revive_these(&self, ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
-        let mut tx = self.begin().await?;
-        let revived = tx.revive(ids.to_vec()).await?;
-        tx.commit().await?;
-        Ok(revived)
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            let revived = tx.revive(ids.to_vec()).await?;
+            tx.commit().await?;
+            Ok(revived)
+        })
+        .await
     }
 
     /// Like [`Store::revive`], but ignores an item of another source.
@@ -200,28 +208,36 @@ impl Store {
     /// # Errors
     /// Returns any [`StoreError`] of a change.
     pub async fn revive_of(&self, source: &str, id: Uuid) -> Result<bool, StoreError> {
-        let mut tx = self.begin().await?;
         // An item never changes its source.
-        let whose = tx.fetch_first(SOURCE, args![id], one::text).await?;
+        let mut read = self;
+        let whose = read.fetch_first(SOURCE, args![id], one::text).await?;
         if whose.as_deref() != Some(source) {
-            tx.rollback().await?;
             return Ok(false);
         }
-        let revived = tx.revive(vec![id]).await?;
-        tx.commit().await?;
-        Ok(!revived.is_empty())
+        self.revive(id).await
     }
 
-    /// Puts all dead-lettered items of a source back into the queue. Returns how many there were.
+    /// Puts all dead-lettered items of a source back into the queue, in pieces, so that no other transaction waits for
+    /// long. Returns how many there were.
     ///
     /// # Errors
-    /// Returns any [`StoreError`] of a change.
+    /// Returns any [`StoreError`] of a change. The pieces before an error remain revived.
     pub async fn revive_all(&self, source: &str) -> Result<u64, StoreError> {
-        let mut tx = self.begin().await?;
-        let dead = tx.fetch(DEAD_OF, args![source], one::uuid).await?;
-        let revived = tx.revive(dead).await?;
-        tx.commit().await?;
-        Ok(revived.len() as u64)
+        let mut read = self;
+        let (mut total, mut after) = (0, Uuid::nil());
+        loop {
+            let args = args![source, after, PIECE as u64];
+            let dead = read.fetch(DEAD_OF, args, one::uuid).await?;
+            let Some(last) = dead.last() else {
+                return Ok(total);
+            };
+            // Those that die again meanwhile are not met again.
+            after = *last;
+            total += self.revive_these(&dead).await?.len() as u64;
+            if dead.len() < PIECE {
+                return Ok(total);
+            }
+        }
     }
 }
 

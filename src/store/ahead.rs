@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::order::Locks;
 use super::queue::micros;
 use super::sql::{args, one, statements};
 use super::{Db, Read as _, Store, StoreError};
@@ -48,9 +49,11 @@ impl Store {
         if ahead == 0 {
             return Ok(0);
         }
-        let ready = self.in_pieces(&READY, args![wait_max]).await?;
+        let ready = self
+            .in_pieces(Locks::WorkItems, &READY, args![wait_max])
+            .await?;
         let args = args![micros(lease), lease_max];
-        let shortened = self.in_pieces(&SHORTEN, args).await?;
+        let shortened = self.in_pieces(Locks::WorkItems, &SHORTEN, args).await?;
         let clock = match &self.0.db {
             Db::Sqlite { .. } => "this machine's clock",
             Db::Postgres(..) => "the clock of the database's server",

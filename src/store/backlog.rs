@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::order::Locks;
 use super::page::{Conditions, Page, PageRequest, position};
 use super::queue::micros;
+use super::retry::retried;
 use super::sql::{args, one, statements};
 use super::work::{DeadItem, Priority, Shedding, WorkCounts};
 use super::work_row::{item, item_columns};
@@ -61,6 +62,16 @@ impl Store {
             return Ok(0);
         }
         let latest = now.checked_sub(limits.max_wait).unwrap_or(Timestamp::MIN);
+        retried(|| self.shed_once(limits, waiting, latest)).await
+    }
+
+    async fn shed_once(
+        &self,
+        limits: &Shedding,
+        waiting: u64,
+        latest: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let firehose = Priority::Firehose.number();
         let mut tx = self.begin().await?;
         tx.locks(Locks::WorkItems);
         let args = args![firehose, latest, SHED_MAX];
@@ -89,7 +100,8 @@ impl Store {
     /// # Errors
     /// Returns any [`StoreError`] of a change.
     pub async fn forget_done(&self, age: Duration) -> Result<u64, StoreError> {
-        self.in_pieces(&FORGET, args![micros(age)]).await
+        self.in_pieces(Locks::WorkItems, &FORGET, args![micros(age)])
+            .await
     }
 
     /// Returns the number of items in each state.

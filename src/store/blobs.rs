@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::gate::Urgency;
 use super::order::Locks;
+use super::retry::retried;
 use super::sql::{Arg, args, one, runs, statements};
 use super::{Read, Store, StoreError, Tx};
 
@@ -44,9 +45,13 @@ impl Store {
         ids: Vec<&[u8]>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let mut tx = self.with_urgency(Urgency::Housekeeping).begin().await?;
-        tx.add_scanned_blobs(ruleset, ids, now).await?;
-        tx.commit().await
+        let store = self.with_urgency(Urgency::Housekeeping);
+        retried(|| async {
+            let mut tx = store.begin().await?;
+            tx.add_scanned_blobs(ruleset, ids.clone(), now).await?;
+            tx.commit().await
+        })
+        .await
     }
 
     /// Deletes all but about `keep` of the blobs, keeping those that were scanned last, in batches. Returns how many
@@ -63,7 +68,7 @@ impl Store {
         else {
             return Ok(0);
         };
-        self.in_pieces(&FORGET, args![oldest]).await
+        self.in_pieces(Locks::Blobs, &FORGET, args![oldest]).await
     }
 }
 

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::order::Locks;
 use super::queue::micros;
-use super::sql::{Arg, LIST_MAX, args, one, pad, statements};
+use super::retry::retried;
+use super::sql::{Arg, LIST_MAX, ROWS_MAX, args, one, pad, runs, statements};
 use super::work::{Claimable, Lane, Priority, Queue, Retry, WorkItem};
 use super::work_row::{counted, deaths, item, item_columns};
 use super::{Read, Store, StoreError};
@@ -63,9 +65,10 @@ statements! {
     DIE = "UPDATE work_items SET state = 'dead', leased_by = NULL, last_error = $1,
             finished_at = {now}
         WHERE id = $2 AND leased_by = $3 AND state = 'waiting'";
-    POSTPONE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, last_error = $1,
-            ready_at = {now} + $2
-        WHERE id = $3 AND leased_by = $4 AND state = 'waiting'";
+    POSTPONE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, last_error = later.column4,
+            ready_at = {now} + CAST(later.column3 AS BIGINT)
+        FROM (VALUES {rows:4}) AS later
+        WHERE id = later.column1 AND leased_by = later.column2 AND state = 'waiting'";
     MOVE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, last_error = $1,
             ready_at = 0, lane = $2
         WHERE id = $3 AND leased_by = $4 AND state = 'waiting' AND lane <> 2";
@@ -78,6 +81,17 @@ fn back_off(tries: u32) -> Duration {
     doubled
         .min(BACK_OFF_MAX)
         .mul_f64(rand::random_range(0.5..1.5))
+}
+
+/// An item that is given back for a while.
+#[derive(Debug, Clone, Copy)]
+pub struct Postponed<'p> {
+    /// Identifier of the item.
+    pub id: Uuid,
+    /// Time until it may be taken again.
+    pub wait: Duration,
+    /// Reason, in redacted text.
+    pub why: &'p str,
 }
 
 impl Store {
@@ -109,7 +123,7 @@ impl Store {
 
     /// Returns the first `n` items of a queue that are ready, taking turns among the owners of repositories and among
     /// the repositories of an owner. Repositories in `except`, which have reached their limit, are skipped: however
-    /// many items they have, they do not hide the others.
+    /// many items they have, they do not hide the others. A worker has a bounded number of them, and all are skipped.
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a read.
@@ -121,7 +135,7 @@ impl Store {
     ) -> Result<Vec<Claimable>, StoreError> {
         let (lane, priority) = (queue.lane.number(), queue.priority.number());
         let mut args = args![lane, priority, &queue.host, n];
-        args.extend(except.iter().take(LIST_MAX).copied().map(Arg::from));
+        args.extend(except.iter().copied().map(Arg::from));
         if except.is_empty() {
             // Every repository has a nonempty identifier.
             args.push(Arg::from(""));
@@ -153,15 +167,20 @@ impl Store {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let mut tx = self.begin().await?;
-        let mut items = Vec::new();
-        for chunk in ids.chunks(LIST_MAX) {
-            let mut args = args![worker, micros(lease)];
-            args.extend(chunk.iter().copied().map(Arg::from));
-            let n = pad(&mut args, 2);
-            items.extend(tx.fetch(TAKE.of(n), args, item).await?);
-        }
-        tx.commit().await?;
+        let mut items = retried(|| async {
+            let mut tx = self.begin().await?;
+            tx.locks(Locks::WorkItems);
+            let mut items = Vec::new();
+            for chunk in ids.chunks(LIST_MAX) {
+                let mut args = args![worker, micros(lease)];
+                args.extend(chunk.iter().copied().map(Arg::from));
+                let n = pad(&mut args, 2);
+                items.extend(tx.fetch(TAKE.of(n), args, item).await?);
+            }
+            tx.commit().await?;
+            Ok::<_, StoreError>(items)
+        })
+        .await?;
         items.sort_by_key(|item| (item.range.priority, item.range.event_at, item.id));
         Ok(items)
     }
@@ -223,16 +242,20 @@ impl Store {
         worker: &str,
         lease: Duration,
     ) -> Result<HashSet<Uuid>, StoreError> {
-        let mut tx = self.begin().await?;
-        let mut held = HashSet::new();
-        for chunk in ids.chunks(LIST_MAX) {
-            let mut args = args![micros(lease), worker];
-            args.extend(chunk.iter().copied().map(Arg::from));
-            let n = pad(&mut args, 2);
-            held.extend(tx.fetch(HEARTBEAT.of(n), args, one::uuid).await?);
-        }
-        tx.commit().await?;
-        Ok(held)
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            tx.locks(Locks::WorkItems);
+            let mut held = HashSet::new();
+            for chunk in ids.chunks(LIST_MAX) {
+                let mut args = args![micros(lease), worker];
+                args.extend(chunk.iter().copied().map(Arg::from));
+                let n = pad(&mut args, 2);
+                held.extend(tx.fetch(HEARTBEAT.of(n), args, one::uuid).await?);
+            }
+            tx.commit().await?;
+            Ok(held)
+        })
+        .await
     }
 
     /// Gives an item back after a failed try, for a later one, or dead-letters it after the last.
@@ -241,17 +264,22 @@ impl Store {
     /// Returns any [`StoreError`] of a change.
     pub async fn retry(&self, id: Uuid, worker: &str, error: &str) -> Result<Retry, StoreError> {
         let error: String = error.chars().take(ERROR_MAX).collect();
+        retried(|| self.retry_once(id, worker, &error)).await
+    }
+
+    async fn retry_once(&self, id: Uuid, worker: &str, error: &str) -> Result<Retry, StoreError> {
         let mut tx = self.begin().await?;
+        tx.locks(Locks::WorkItems);
         let Some(tries) = tx.fetch_first(TRIES, args![id, worker], one::count).await? else {
             return Ok(Retry::Lost);
         };
         let tries = u32::try_from(tries).unwrap_or(u32::MAX);
         let outcome = if tries >= TRIES_MAX {
-            tx.execute(DIE, args![&error, id, worker]).await?;
+            tx.execute(DIE, args![error, id, worker]).await?;
             Retry::Dead
         } else {
             let wait = micros(back_off(tries));
-            let args = args![&error, wait, id, worker];
+            let args = args![error, wait, id, worker];
             let ready = tx.fetch_first(RETRY, args, one::time).await?;
             ready.map_or(Retry::Lost, Retry::Again)
         };
@@ -271,12 +299,46 @@ impl Store {
         wait: Duration,
         why: &str,
     ) -> Result<bool, StoreError> {
-        let why: String = why.chars().take(ERROR_MAX).collect();
+        let later = Postponed { id, wait, why };
+        Ok(self.postpone_all(&[later], worker).await? == 1)
+    }
+
+    /// Gives items back, as [`Store::postpone`] does, all in one transaction: while a host is down, many are. Returns
+    /// how many were still held by this worker.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a change.
+    pub async fn postpone_all(
+        &self,
+        items: &[Postponed<'_>],
+        worker: &str,
+    ) -> Result<u64, StoreError> {
+        // Locked in the order of `id`, as in every other transaction that takes several.
+        let mut items: Vec<&Postponed<'_>> = items.iter().collect();
+        items.sort_by_key(|later| later.id);
+        items.dedup_by_key(|later| later.id);
+        retried(|| self.postpone_once(&items, worker)).await
+    }
+
+    async fn postpone_once(
+        &self,
+        items: &[&Postponed<'_>],
+        worker: &str,
+    ) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
-        let args = args![why, micros(wait), id, worker];
-        let changed = tx.execute(POSTPONE, args).await?;
+        tx.locks(Locks::WorkItems);
+        let mut changed = 0;
+        for run in runs(items.len(), ROWS_MAX) {
+            let rows = &items[run];
+            let values = rows.iter().flat_map(|later| {
+                let why: String = later.why.chars().take(ERROR_MAX).collect();
+                args![later.id, worker, micros(later.wait), why]
+            });
+            let values = values.collect();
+            changed += tx.execute(POSTPONE.of(rows.len()), values).await?;
+        }
         tx.commit().await?;
-        Ok(changed == 1)
+        Ok(changed)
     }
 
     /// Gives an item back to wait for its turn in another lane. The try does not count. Returns `false` if the item was
@@ -292,11 +354,15 @@ impl Store {
         why: &str,
     ) -> Result<bool, StoreError> {
         let why: String = why.chars().take(ERROR_MAX).collect();
-        let mut tx = self.begin().await?;
-        let args = args![why, lane.number(), id, worker];
-        let changed = tx.execute(MOVE, args).await?;
-        tx.commit().await?;
-        Ok(changed == 1)
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            tx.locks(Locks::WorkItems);
+            let args = args![&why, lane.number(), id, worker];
+            let changed = tx.execute(MOVE, args).await?;
+            tx.commit().await?;
+            Ok(changed == 1)
+        })
+        .await
     }
 }
 

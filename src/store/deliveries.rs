@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::order::Locks;
 use super::queue::micros;
+use super::retry::retried;
 use super::sql::{Arg, Fields, ROWS_MAX, args, runs, statements};
 use super::{Read, Store, StoreError, Tx};
 
@@ -129,7 +130,6 @@ impl Store {
         name: &str,
         counts: &WebhookCounts,
     ) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
         let succeeded_at = counts.last_at.filter(|_| counts.dropped_at.is_none());
         let args = args![
             name,
@@ -145,8 +145,13 @@ impl Store {
             counts.texts,
             counts.unknown,
         ];
-        tx.execute(COUNT, args).await?;
-        tx.commit().await
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            tx.locks(Locks::Sources);
+            tx.execute(COUNT, args.clone()).await?;
+            tx.commit().await
+        })
+        .await
     }
 
     /// Deletes the records of deliveries that are older than `age`, in batches. Returns how many were deleted.
@@ -154,6 +159,7 @@ impl Store {
     /// # Errors
     /// Returns any [`StoreError`] of a change.
     pub async fn forget_deliveries(&self, age: Duration) -> Result<u64, StoreError> {
-        self.in_pieces(&FORGET, args![micros(age)]).await
+        self.in_pieces(Locks::Deliveries, &FORGET, args![micros(age)])
+            .await
     }
 }

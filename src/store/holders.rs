@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::order::Locks;
+use super::retry::retried;
 use super::sql::{Fields, args, one, statements};
 use super::work_row::counted;
 use super::{Read as _, Store, StoreError};
@@ -73,17 +75,24 @@ impl Store {
         if expired == 0 {
             return Ok(Some(0));
         }
-        let mut tx = self.begin().await?;
-        if asked.elapsed() > patience {
-            tx.rollback().await?;
-            return Ok(None);
-        }
         let named = |row: &mut Fields<'_>| Ok((row.uuid()?, row.next::<String>()?));
-        tx.execute(MEND, args![]).await?;
-        let buried = tx.fetch(BURY, args![worker, DEATHS_MAX], named).await?;
-        let reclaimed = tx.fetch(RECLAIM, args![worker], named).await?;
-        let excused = tx.fetch(RECLAIM_EXCUSED, args![worker], named).await?;
-        tx.commit().await?;
+        let changed = retried(|| async {
+            let mut tx = self.begin().await?;
+            if asked.elapsed() > patience {
+                tx.rollback().await?;
+                return Ok(None);
+            }
+            tx.locks(Locks::WorkItems);
+            tx.execute(MEND, args![]).await?;
+            let buried = tx.fetch(BURY, args![worker, DEATHS_MAX], named).await?;
+            let reclaimed = tx.fetch(RECLAIM, args![worker], named).await?;
+            let excused = tx.fetch(RECLAIM_EXCUSED, args![worker], named).await?;
+            tx.commit().await?;
+            Ok::<_, StoreError>(Some((buried, reclaimed, excused)))
+        });
+        let Some((buried, reclaimed, excused)) = changed.await? else {
+            return Ok(None);
+        };
         for (item, repository) in &buried {
             tracing::error!(%item, repository, "a work item was dead-lettered: its worker died {DEATHS_MAX} times");
         }
@@ -102,9 +111,13 @@ impl Store {
     /// # Errors
     /// Returns any [`StoreError`] of a change.
     pub async fn excuse(&self, worker: &str) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        tx.execute(EXCUSE, args![worker]).await?;
-        tx.commit().await
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            tx.locks(Locks::WorkItems);
+            tx.execute(EXCUSE, args![worker]).await?;
+            tx.commit().await
+        })
+        .await
     }
 
     /// Gives back all items that a worker holds when it shuts down. The tries do not count. Returns the number of
@@ -113,9 +126,13 @@ impl Store {
     /// # Errors
     /// Returns any [`StoreError`] of a change.
     pub async fn release(&self, worker: &str) -> Result<u64, StoreError> {
-        let mut tx = self.begin().await?;
-        let released = tx.execute(RELEASE, args![worker]).await?;
-        tx.commit().await?;
-        Ok(released)
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            tx.locks(Locks::WorkItems);
+            let released = tx.execute(RELEASE, args![worker]).await?;
+            tx.commit().await?;
+            Ok(released)
+        })
+        .await
     }
 }

@@ -74,6 +74,7 @@ impl Tx {
 
     /// Creates a project unless it exists.
     pub(super) async fn ensure_project(&mut self, project: &str) -> Result<(), StoreError> {
+        self.only_adds();
         self.execute(PROJECT, args![project]).await.map(drop)
     }
 

@@ -60,6 +60,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 
 pub use chain::{Broken, Chain, Problem, Verified, VerifyError, canonical_json, verify_lines};
+pub use claim::Postponed;
 pub use deliveries::{Delivery, WebhookCounts};
 pub use entry::{Action, CSV_HEADER, LogEntry, Place, Reason, log_time};
 pub use error::StoreError;

@@ -16,7 +16,8 @@ use super::Tx;
 ///
 /// The remaining conflicts can still make the database abort a transaction: a worker that ends an item and adds others
 /// meets one that adds the same and raises that item; the text of a statement does not always determine the order in
-/// which its rows are visited. Therefore, every transaction is run in [`retried`](super::retried).
+/// which its rows are visited. Therefore, every transaction is run in [`retried`](super::retried): a test reads the
+/// sources for it. Debug builds check that a transaction says what it locks before it changes anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Locks {
     /// `webhook_deliveries`, by source and identifier of the delivery.
@@ -51,6 +52,22 @@ impl Tx {
             self.locked
         );
         self.locked = Some(next);
+    }
+
+    /// Records that what is changed next are rows that are only ever added, for which the order does not matter.
+    pub(super) fn only_adds(&mut self) {
+        self.locked.get_or_insert(Locks::Deliveries);
+    }
+
+    /// Checks that it was recorded what is locked, before a change.
+    ///
+    /// # Panics
+    /// Panics in debug builds if nothing was recorded.
+    pub(super) fn may_change(&self) {
+        debug_assert!(
+            self.locked.is_some(),
+            "a transaction changes rows without having said which it locks"
+        );
     }
 
     /// Like [`Tx::locks`], for rows that have to be locked by a single call.

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::gate::Urgency;
+use super::order::Locks;
+use super::retry::retried;
 use super::sql::{Arg, Sql};
 use super::{Store, StoreError};
 
@@ -15,15 +17,25 @@ const PAUSE: Duration = Duration::from_millis(50);
 impl Store {
     /// Runs a statement that deletes or changes at most as many rows as its last argument says, until it affects fewer.
     /// Returns the total number of rows. The batches before an error remain committed.
-    pub(super) async fn in_pieces(&self, sql: &Sql, args: Vec<Arg>) -> Result<u64, StoreError> {
+    pub(super) async fn in_pieces(
+        &self,
+        locks: Locks,
+        sql: &Sql,
+        args: Vec<Arg>,
+    ) -> Result<u64, StoreError> {
         let store = self.with_urgency(Urgency::Housekeeping);
         let mut total = 0;
         loop {
             let mut args = args.clone();
             args.push(PIECE.into());
-            let mut tx = store.begin().await?;
-            let forgotten = tx.execute(sql.clone(), args).await?;
-            tx.commit().await?;
+            let forgotten = retried(|| async {
+                let mut tx = store.begin().await?;
+                tx.locks(locks);
+                let forgotten = tx.execute(sql.clone(), args.clone()).await?;
+                tx.commit().await?;
+                Ok::<_, StoreError>(forgotten)
+            })
+            .await?;
             total += forgotten;
             if forgotten < PIECE {
                 return Ok(total);

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
+use super::order::Locks;
+use super::retry::retried;
 use super::sql::{args, statements};
 use super::{Store, StoreError};
 
@@ -137,7 +139,12 @@ impl Store {
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
+        retried(|| self.probe_once()).await
+    }
+
+    async fn probe_once(&self) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
+        tx.locks(Locks::Deliveries);
         if tx.execute(TOUCH, args![]).await? < PROBE_ROWS as u64 {
             let row = |n| args!["readiness", format!("{n:0PROBE_BYTES$}"), 0_i64];
             let rows = (0..PROBE_ROWS).flat_map(row).collect();

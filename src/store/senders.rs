@@ -2,6 +2,7 @@
 //! a key.
 
 use super::order::Locks;
+use super::retry::retried;
 use super::sql::{Fields, ROWS_MAX, args, one, runs, statements};
 use super::{Read as _, Store, StoreError};
 
@@ -39,10 +40,13 @@ impl Store {
         if let Some(key) = read.fetch_first(KEY, args![], one::digest).await? {
             return Ok(key);
         }
-        let mut tx = self.begin().await?;
-        tx.locks(Locks::Senders);
-        tx.execute(ADD_KEY, args![fresh]).await?;
-        tx.commit().await?;
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            tx.locks(Locks::Senders);
+            tx.execute(ADD_KEY, args![fresh]).await?;
+            tx.commit().await
+        })
+        .await?;
         let key = read.fetch_first(KEY, args![], one::digest).await?;
         key.ok_or_else(|| StoreError::row("there is no key of senders".to_owned()))
     }
@@ -71,16 +75,19 @@ impl Store {
         // Sorted in the same order in all transactions, and each sender once.
         senders.sort();
         senders.dedup_by_key(|sender| sender.sender);
-        let mut tx = self.begin().await?;
-        tx.locks(Locks::Senders);
-        for run in runs(senders.len(), ROWS_MAX) {
-            let rows = &senders[run];
-            let values = rows
-                .iter()
-                .flat_map(|row| args![row.sender, row.network, row.hour]);
-            tx.execute(ADD.of(rows.len()), values.collect()).await?;
-        }
-        tx.commit().await
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            tx.locks(Locks::Senders);
+            for run in runs(senders.len(), ROWS_MAX) {
+                let rows = &senders[run];
+                let values = rows
+                    .iter()
+                    .flat_map(|row| args![row.sender, row.network, row.hour]);
+                tx.execute(ADD.of(rows.len()), values.collect()).await?;
+            }
+            tx.commit().await
+        })
+        .await
     }
 
     /// Deletes the senders that last proved themselves before this hour, and all but `keep` of the others. Returns how
@@ -89,8 +96,11 @@ impl Store {
     /// # Errors
     /// Returns any [`StoreError`] of a change.
     pub async fn forget_proved_senders(&self, hour: i64, keep: u32) -> Result<u64, StoreError> {
-        let old = self.in_pieces(&FORGET, args![hour]).await?;
-        Ok(old + self.in_pieces(&THIN_OUT, args![keep]).await?)
+        let old = self.in_pieces(Locks::Senders, &FORGET, args![hour]).await?;
+        Ok(old
+            + self
+                .in_pieces(Locks::Senders, &THIN_OUT, args![keep])
+                .await?)
     }
 }
 

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::order::Locks;
 use super::page::{Conditions, Page, PageRequest, position};
+use super::retry::retried;
 use super::sql::{Arg, Fields, LIST_MAX, args, one, pad, statements};
 use super::{Read, Store, StoreError, Tx};
 use crate::keyformat::{Sha256Digest, StoredDigest};
@@ -204,9 +205,13 @@ impl Store {
         digest: &Sha256Digest,
     ) -> Result<(), StoreError> {
         let current = self.0.peppers.stored(digest);
-        let mut tx = self.begin().await?;
-        tx.execute(REWRITE, args![current, token.id, found]).await?;
-        tx.commit().await
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            tx.locks(Locks::Tokens);
+            tx.execute(REWRITE, args![current, token.id, found]).await?;
+            tx.commit().await
+        })
+        .await
     }
 
     /// Returns the access tokens of one project or of all, newest first.
@@ -292,6 +297,7 @@ impl Tx {
     /// # Errors
     /// Returns any [`StoreError`] of a change.
     pub async fn bootstrap_token(&mut self, new: NewToken) -> Result<Option<Token>, StoreError> {
+        self.locks(Locks::Tokens);
         self.execute(BOOTSTRAP_LOCK, args![]).await?;
         if any_token(self).await? {
             return Ok(None);

@@ -114,6 +114,7 @@ impl Tx {
     /// Runs a statement and returns the number of rows that it changed.
     pub(super) async fn execute(&mut self, sql: Sql, args: Vec<Arg>) -> Result<u64, StoreError> {
         let text = sql.text(self.dialect());
+        self.may_change();
         let limit = self.store.limit();
         let done = match self.open_tx()? {
             OpenTx::Sqlite(held) => match sqlite_args(args) {
@@ -156,6 +157,10 @@ impl Read for Tx {
         decode: impl Fn(&mut Fields<'_>) -> Result<T, StoreError> + Send,
     ) -> Result<Vec<T>, StoreError> {
         let text = sql.text(self.dialect());
+        let changes = ["UPDATE", "INSERT INTO", "DELETE FROM"];
+        if changes.iter().any(|verb| text.contains(verb)) {
+            self.may_change();
+        }
         let limit = self.store.limit();
         match self.open_tx()? {
             OpenTx::Sqlite(held) => {

@@ -7,10 +7,12 @@ mod incidents;
 mod keys;
 mod log;
 mod lookup;
+mod pieces;
 mod schema;
 mod senders;
 mod sources;
 mod tokens;
+mod transactions;
 pub(crate) mod turns;
 pub(crate) mod work;
 

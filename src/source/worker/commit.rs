@@ -8,7 +8,9 @@ use super::pauses::PROBE_MAX;
 use super::task::actor;
 use crate::fetch::ObjectId;
 use crate::respond::{Answer, CleanSightings, Report, Sighting, announce};
-use crate::store::{Descendant, Reason, Retry, StoreError, Tx, WorkDone, WorkKind, retried};
+use crate::store::{
+    Descendant, Postponed, Reason, Retry, StoreError, Tx, WorkDone, WorkKind, retried,
+};
 
 /// Work and results that the items of one transaction add to the database.
 #[derive(Default)]
@@ -40,6 +42,11 @@ impl Worker {
         let found = self.commit_ends(group).await?;
         for (source, answers) in &found {
             announce(answers, &actor(source));
+        }
+        let later: Vec<Postponed<'_>> = group.iter().filter_map(put_off).collect();
+        if !later.is_empty() {
+            let store = &self.shared.parts.store;
+            store.postpone_all(&later, &self.id).await?;
         }
         for tried in group {
             self.give_back(tried).await?;
@@ -143,22 +150,12 @@ impl Worker {
         Ok(group.iter().map(ours).collect())
     }
 
-    /// Returns an item that was not completed to the queue.
+    /// Returns an item that failed, or moves to another lane, to the queue.
     async fn give_back(&self, tried: &Tried) -> Result<(), StoreError> {
         let store = &self.shared.parts.store;
         let (id, repository) = (tried.item.id, &tried.item.range.repository);
         match &tried.end {
-            End::Done(_) => {}
-            // The pause of its host is logged once; the host is probed over and over.
-            End::Later { wait, why } if *wait <= PROBE_MAX => {
-                tracing::debug!(item = %id, repository, why, "a work item is put off");
-                store.postpone(id, &self.id, *wait, why).await?;
-            }
-            End::Later { wait, why } => {
-                let seconds = wait.as_secs();
-                tracing::info!(item = %id, repository, why, seconds, "a work item is put off");
-                store.postpone(id, &self.id, *wait, why).await?;
-            }
+            End::Done(_) | End::Later { .. } => {}
             End::Moved { lane, why } => {
                 tracing::debug!(item = %id, repository, ?lane, why, "a work item goes on in another lane");
                 store.change_lane(id, &self.id, *lane, why).await?;
@@ -175,4 +172,24 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// Returns how an item is put off, if it is.
+fn put_off(tried: &Tried) -> Option<Postponed<'_>> {
+    let (id, repository) = (tried.item.id, &tried.item.range.repository);
+    let End::Later { wait, why } = &tried.end else {
+        return None;
+    };
+    let seconds = wait.as_secs();
+    // The pause of its host is logged once; the host is probed over and over.
+    if *wait <= PROBE_MAX {
+        tracing::debug!(item = %id, repository, why, "a work item is put off");
+    } else {
+        tracing::info!(item = %id, repository, why, seconds, "a work item is put off");
+    }
+    Some(Postponed {
+        id,
+        wait: *wait,
+        why,
+    })
 }
