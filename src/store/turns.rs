@@ -51,8 +51,10 @@ statements! {
             WHERE state = 'waiting' AND host = line.column2 AND repository_id = line.column3
                 AND priority = CAST(line.column4 AS BIGINT))
         FROM (VALUES {rows:4}) AS line";
+    /// Of all lanes, as for owners: whoever gets items moved to another lane has no more room for it. The few that
+    /// workers hold are not counted, so that the index of the queues serves.
     WAITING_AT = "SELECT COUNT(*) FROM (SELECT 1 FROM work_items
-            WHERE state = 'waiting' AND leased_by IS NULL AND lane = 0
+            WHERE state = 'waiting' AND leased_by IS NULL AND lane IN (0, 1, 2, 3)
                 AND priority = $1 AND host = $2 LIMIT $3) AS found";
     OWNED = "SELECT COUNT(*) FROM (SELECT 1 FROM work_items
             WHERE state = 'waiting' AND host = $1 AND owner = $2 AND priority = $3 LIMIT $4) AS found";

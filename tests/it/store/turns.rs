@@ -201,6 +201,8 @@ on_both_databases! {
         fill(database, &store, 24_970, 100_000).await;
         let more: Vec<_> = (0..40).map(|n| push("o0/big", n + 1)).collect();
         assert_eq!(add(&store, &more).await, 30);
+        database.run("UPDATE work_items SET lane = 1").await.unwrap();
+        assert_eq!(add(&store, &[push("o0/big", 50)]).await, 0);
         let quiet: Vec<_> = (0..20).map(|n| push("o0/quiet", n + 1)).collect();
         assert_eq!(add(&store, &quiet).await, 16);
         let others: Vec<_> = (0..300).map(|n| push("other/big", n + 1)).collect();
@@ -237,5 +239,12 @@ async fn a_host_has_an_end() {
     fill(&database, &store, 199_998, 100).await;
     let new: Vec<_> = (0..3).map(|n| push(&format!("new-{n}/app"), n)).collect();
     assert_eq!(add(&store, &new).await, 1);
+    // Nor is there more room once they turned out to be slow.
+    database
+        .run("UPDATE work_items SET lane = 3 WHERE lane = 0")
+        .await
+        .unwrap();
+    let more: Vec<_> = (3..9).map(|n| push(&format!("new-{n}/app"), n)).collect();
+    assert_eq!(add(&store, &more).await, 1);
     database.remove().await;
 }
