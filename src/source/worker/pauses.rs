@@ -147,12 +147,11 @@ impl Known {
         }
         // The next try goes to another repository, which may have better luck.
         self.repositories.note_failed(&name_of(item), now);
-        Some(match failure {
-            Failure::Unanswered => self.unanswered(item, now, why),
-            _ => {
-                let of_host = self.unreachable(item, now, (PROBE, PROBE_MAX), why);
-                of_host.unwrap_or(PROBE_MAX)
-            }
+        Some(if failure == Failure::Unanswered {
+            self.unanswered(item, now, why)
+        } else {
+            let of_host = self.unreachable(item, now, (PROBE, PROBE_MAX), why);
+            of_host.unwrap_or(PROBE_MAX)
         })
     }
 
