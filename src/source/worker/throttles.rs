@@ -3,13 +3,14 @@
 //! A request to slow down is an answer to a request for one repository, and whoever runs the server behind that
 //! repository may write it. It therefore pauses that repository only. If repositories of several owners ask for the
 //! same, with no other answer in between, the host itself throttles, and all of it is paused, for no longer than any
-//! of them asked for.
+//! of them asked for. If many repositories of fewer owners do, it is asked every few seconds only.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::pauses::PROBE_MAX;
 use super::troubles::{KNOWN_MAX, TROUBLE_MAX};
 use crate::store::{NewWorkItem, owner};
 
@@ -21,6 +22,10 @@ const HOST_MAX: Duration = TROUBLE_MAX;
 
 /// Number of owners whose repositories have to ask for it before the whole host is paused.
 const OWNERS_OF_HOST: usize = 3;
+
+/// Number of repositories, whoever owns them, that have to ask for it before their host is asked less often: every
+/// [`PROBE_MAX`], by few items.
+const REPOSITORIES_OF_HOST: usize = 8;
 
 /// Time for which a request counts towards those of its host, even if the pause it asked for is shorter.
 const LATELY: Duration = Duration::from_mins(1);
@@ -40,6 +45,8 @@ struct Host {
     until: Instant,
     /// Requests of repositories since another answer came, by owner, up to [`OWNERS_OF_HOST`].
     owners: HashMap<String, Request>,
+    /// Times of the latest requests of repositories since another answer came, up to [`REPOSITORIES_OF_HOST`].
+    repositories: HashMap<String, Instant>,
     why: String,
 }
 
@@ -75,6 +82,14 @@ impl Throttles {
             let least = asked.filter(|until| *until > now).fold(until, Instant::min);
             host.until = host.until.max(least.min(now + HOST_MAX));
         }
+        let repositories = &mut host.repositories;
+        repositories.retain(|_, at| now.duration_since(*at) < LATELY);
+        if repositories.len() < REPOSITORIES_OF_HOST {
+            repositories.insert(item.repository_id.clone(), now);
+        }
+        if repositories.len() >= REPOSITORIES_OF_HOST {
+            host.until = host.until.max(until.min(now + PROBE_MAX));
+        }
         longest.max(host.until).saturating_duration_since(now)
     }
 
@@ -97,6 +112,7 @@ impl Throttles {
         let host = self.hosts.entry(name).or_insert_with(|| Host {
             until: now,
             owners: HashMap::new(),
+            repositories: HashMap::new(),
             why: String::new(),
         });
         why.clone_into(&mut host.why);
@@ -107,6 +123,7 @@ impl Throttles {
     pub(super) fn answered(&mut self, host: &str, now: Instant) {
         if let Some(of) = self.hosts.get_mut(host) {
             of.owners.clear();
+            of.repositories.clear();
             if of.until <= now {
                 self.hosts.remove(host);
             }
@@ -194,6 +211,21 @@ mod tests {
         throttles.asked(&of("mallory", "1"), Duration::ZERO, "", now);
         assert!(throttles.left(&name("1"), now).is_some());
         assert_eq!(throttles.left(&name("1"), now + REPOSITORY_MAX), None);
+    }
+
+    #[test]
+    fn many_repositories_of_one_owner_have_their_host_asked_less_often() {
+        let (mut throttles, now) = (Throttles::default(), Instant::now());
+        for n in 0..2 * REPOSITORIES_OF_HOST {
+            let before = throttles.left_of_host("a", now).is_some();
+            assert_eq!(before, n >= REPOSITORIES_OF_HOST, "{n}");
+            throttles.asked(&of("mallory", &n.to_string()), DAY, "", now);
+        }
+        assert_eq!(throttles.left_of_host("a", now), Some(PROBE_MAX));
+        throttles.answered("a", now);
+        let later = now + PROBE_MAX;
+        throttles.asked(&of("mallory", "99"), DAY, "", later);
+        assert_eq!(throttles.left_of_host("a", later), None);
     }
 
     #[test]

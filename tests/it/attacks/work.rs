@@ -538,7 +538,8 @@ async fn many_of_a_paused_host(database: &TestDatabase, count: u32) {
         busy.received_requests().await.unwrap().len(),
     );
     let places = WorkerOptions::default().concurrent;
-    assert!(asked <= places, "{asked}");
+    // Some of one owner's repositories have to ask for it before the host is asked less often.
+    assert!(asked <= 2 * places, "{asked}");
     // A claim that reads what is in front takes seconds for all its turns; this one, milliseconds.
     assert!(taken < PROMISED, "{taken:?}");
     let begun = Instant::now();
