@@ -1,7 +1,7 @@
 //! Speed of the engine in memory, compared with searchers of `aho-corasick` that search for the same literals in
 //! the same buffer and discard what they find.
 //!
-//! `cargo bench --bench scan_engine [FOLDER]`. The text consists of the folder's files, up to 64 MiB of them; by
+//! `cargo bench --bench scan_engine [FOLDER]`, or `-- hostile` for texts that are made to be slow. The text consists of the folder's files, up to 64 MiB of them; by
 //! default, they are the sources of the crates that cargo downloaded. The two searchers run in turn, and the median
 //! of the ratios of all pairs of runs is printed.
 
@@ -29,6 +29,10 @@ const MANY: [usize; 5] = [13, 26, 102, 300, 1000];
 const MOST_PACKED: usize = 64;
 
 fn main() -> ExitCode {
+    if std::env::args().any(|argument| argument == "hostile") {
+        hostile();
+        return ExitCode::SUCCESS;
+    }
     let folder = std::env::args()
         .skip(1)
         .find(|argument| !argument.starts_with("--"));
@@ -75,6 +79,52 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Prints the speed in texts that are full of what looks like keys at first, with the shipped formats.
+fn hostile() {
+    let formats = FormatSet::builtin();
+    let engine = Engine::new(&formats, Encodings::ALL);
+    let format = formats.get("rescind_secret").expect("it is shipped");
+    let key = format.mint().expect("there is randomness");
+    let hex = "0123456789abcdef".repeat(5);
+    println!("text, repeated                                  MB/s");
+    for (label, text) in [
+        ("prefix", "rsc_sk_".to_owned()),
+        (
+            "prefix and all but a checksum",
+            format!("rsc_sk_{}", &hex[..36]),
+        ),
+        ("anchor", "574ck4u7h".to_owned()),
+        (
+            "anchor and all but a checksum",
+            format!("sk_{}user0574ck4u7h{}", &hex[..77], &hex[..8]),
+        ),
+        ("keys", key.expose().to_owned()),
+    ] {
+        let wide = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let base64 = STANDARD_NO_PAD.encode(text.repeat(3)).into_bytes();
+        for (encoding, bytes) in [
+            ("", text.into_bytes()),
+            (", UTF-16", wide),
+            (", base64", base64),
+        ] {
+            speed(&engine, &format!("{label}{encoding}"), &bytes);
+        }
+    }
+    // Parts by which literals in base64 are found.
+    for part in ["zR1N", "c2Nf", "NTc0"] {
+        speed(&engine, &format!("part {part}"), part.as_bytes());
+    }
+}
+
+fn speed(engine: &Engine, label: &str, piece: &[u8]) {
+    let text = piece.repeat(4 * SMALL / piece.len());
+    let mut times: Vec<f64> = (0..5)
+        .map(|_| timed(1, || engine.scan(black_box(&text)).len()).as_secs_f64())
+        .collect();
+    let bytes = u32::try_from(text.len()).map_or(f64::NAN, f64::from);
+    println!("{label:45} {:6.0}", bytes / median(&mut times) / 1e6);
 }
 
 /// Returns the sets of formats to search for, with their prefixes or anchors.

@@ -13,6 +13,7 @@ use regex_automata::util::primitives::StateID;
 use regex_syntax::hir::Hir;
 
 use super::alphabet::ByteTable;
+use super::around::ByteSet;
 use super::problem::Fault;
 
 /// Far more states than any real key needs, and few enough to compare two formats quickly.
@@ -214,6 +215,27 @@ impl Automaton {
             used[at % self.width] |= *next != DEAD;
         }
         self.columns.map(|column| used[usize::from(column)])
+    }
+
+    /// Returns the bytes that can stand at each of the first `count` places of a match.
+    pub(super) fn bytes_by_place(&self, count: usize) -> Vec<ByteSet> {
+        let mut layer = vec![START];
+        let mut places = Vec::with_capacity(count);
+        for _ in 0..count {
+            let mut used = vec![false; self.width];
+            for &state in &layer {
+                for (used, next) in used.iter_mut().zip(self.row(state as usize)) {
+                    *used |= *next != DEAD;
+                }
+            }
+            let mut bytes = ByteSet::default();
+            (0..=u8::MAX)
+                .filter(|byte| used[usize::from(self.columns[usize::from(*byte)])])
+                .for_each(|byte| bytes.insert(byte));
+            places.push(bytes);
+            layer = self.successors(&layer);
+        }
+        places
     }
 
     /// Returns the offsets of `literal` in matches of at most `max_len` bytes.

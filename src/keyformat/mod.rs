@@ -6,6 +6,7 @@
 //! text.
 
 mod alphabet;
+mod around;
 mod automaton;
 mod checksum;
 mod digest;

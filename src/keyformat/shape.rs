@@ -5,6 +5,7 @@ use std::fmt;
 use regex_syntax::hir::Hir;
 
 use super::alphabet::ByteTable;
+use super::around::Around;
 use super::automaton::{Automaton, Places};
 use super::problem::Fault;
 
@@ -24,6 +25,7 @@ pub(super) struct RegexShape {
     /// Possible distances of the literal from the start of a key, ascending. Every key has it at one of
     /// them.
     literal_offsets: Vec<usize>,
+    around: Around,
     /// Table of the bytes that occur in keys.
     alphabet: ByteTable,
     pub(super) min_len: usize,
@@ -54,6 +56,7 @@ impl RegexShape {
         };
         Ok(Self {
             source: source.to_owned(),
+            around: Around::new(&automaton, literal.len(), &literal_offsets, min_len),
             automaton,
             literal_offsets,
             alphabet,
@@ -85,6 +88,18 @@ impl RegexShape {
                 })?;
             Some((start, start + end))
         })
+    }
+
+    /// Returns the smallest and the largest distance of the literal from the start of a key.
+    pub(super) fn offsets(&self) -> (usize, usize) {
+        let offsets = &self.literal_offsets;
+        let ends = offsets.first().zip(offsets.last());
+        ends.map_or((0, 0), |(first, last)| (*first, *last))
+    }
+
+    /// Returns the bytes that can stand around the literal.
+    pub(super) fn bytes_around(&self) -> &Around {
+        &self.around
     }
 
     /// Returns the number of leading bytes of `key` that could be the start of a key.

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::decode;
-use super::literal::{Form, Literal, are, base64_value};
+use super::literal::{Form, Literal, base64_value};
 use super::search::Hit;
 
 /// Minimum number of base64 characters on the line before the break. Blocks in shorter lines could be missed, and
@@ -27,24 +27,41 @@ pub(super) struct Fold {
 }
 
 impl Fold {
-    /// Returns the line break that begins less than `most` bytes after `from`, and the distance to it.
-    pub(super) fn after(text: &[u8], from: usize, most: usize) -> Option<(Self, usize)> {
-        (0..most).find_map(|away| {
-            let end = from + away;
-            let length = decode::fold(text.get(end..)?);
-            let next = end + length;
-            (length > 0).then_some((Self { end, next }, away))
-        })
+    /// Returns the line break after the bytes of `literal` that stand at `from`, beginning with its `first`, and the
+    /// number of these.
+    pub(super) fn after(
+        literal: &Literal,
+        first: usize,
+        text: &[u8],
+        from: usize,
+    ) -> Option<(Self, usize)> {
+        let known = first..literal.bytes.len();
+        let away = known.clone().zip(text.get(from..)?);
+        let away = away
+            .take_while(|(at, byte)| literal.can_be(*at, **byte))
+            .count();
+        let end = from + away;
+        let length = decode::fold(&text[end..]);
+        let next = end + length;
+        (away < known.len() && length > 0).then_some((Self { end, next }, away))
     }
 
-    /// Returns the line break that ends less than `most` bytes before `to`, and the distance to it.
-    pub(super) fn before(text: &[u8], to: usize, most: usize) -> Option<(Self, usize)> {
-        (0..most).find_map(|away| {
-            let next = to.checked_sub(away)?;
-            let length = decode::fold_before(&text[..next]);
-            let end = next - length;
-            (length > 0).then_some((Self { end, next }, away))
-        })
+    /// Returns the line break before the bytes of `literal` that stand before `to`, up to its `last`, which is not
+    /// included, and the number of these.
+    pub(super) fn before(
+        literal: &Literal,
+        last: usize,
+        text: &[u8],
+        to: usize,
+    ) -> Option<(Self, usize)> {
+        let away = (0..last).rev().zip(text.get(..to)?.iter().rev());
+        let away = away
+            .take_while(|(at, byte)| literal.can_be(*at, **byte))
+            .count();
+        let next = to - away;
+        let length = decode::fold_before(&text[..next]);
+        let end = next - length;
+        (away < last && length > 0).then_some((Self { end, next }, away))
     }
 
     /// Returns the place of the hit (see [`Literal::lead`]) if this line break divides the literal after its first
@@ -57,12 +74,8 @@ impl Fold {
         reach: usize,
     ) -> Option<usize> {
         let Self { end, next } = self;
-        let (head, tail) = literal.bytes.split_at(split);
-        let stands = |at: Option<usize>, known: &[Vec<u8>]| {
-            at.and_then(|at| text.get(at..at + known.len()))
-                .is_some_and(|text| are(text, known))
-        };
-        if !stands(end.checked_sub(split), head) || !stands(Some(next), tail) {
+        let head = literal.stretch_stands_at(text, end.checked_sub(split)?, 0..split);
+        if !head || !literal.stretch_stands_at(text, next, split..literal.bytes.len()) {
             return None;
         }
         let at = match literal.lead.checked_sub(split) {

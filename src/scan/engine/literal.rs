@@ -1,5 +1,7 @@
 //! Encoded forms of a format's literal.
 
+use std::ops::Range;
+
 use crate::keyformat::KeyFormat;
 use crate::scan::Encodings;
 
@@ -20,20 +22,81 @@ pub(super) struct Literal {
     /// Number of `bytes` before the place of a hit, which is the literal's first character, or in base64 the first
     /// character that belongs entirely to the literal.
     pub(super) lead: usize,
+    /// The same as `bytes`, for comparisons.
+    places: Vec<Place>,
+}
+
+/// Possible values of one byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    /// One of them, in most cases the only one.
+    one: u8,
+    several: Option<Box<[bool; 256]>>,
 }
 
 impl Literal {
+    /// Creates a form of a literal. `bytes` has the possible values of each byte.
+    pub(super) fn new(format: usize, form: Form, bytes: Vec<Vec<u8>>, lead: usize) -> Self {
+        Self {
+            places: bytes.iter().map(|known| Place::of(known)).collect(),
+            format,
+            form,
+            bytes,
+            lead,
+        }
+    }
+
     /// Returns whether the form occurs at `start`, undivided.
+    #[inline]
     pub(super) fn stands_at(&self, text: &[u8], start: usize) -> bool {
-        text.get(start..start + self.bytes.len())
-            .is_some_and(|text| are(text, &self.bytes))
+        self.stretch_stands_at(text, start, 0..self.bytes.len())
+    }
+
+    /// Returns whether the bytes of the form at `stretch` occur at `start`.
+    #[inline]
+    pub(super) fn stretch_stands_at(
+        &self,
+        text: &[u8],
+        start: usize,
+        stretch: Range<usize>,
+    ) -> bool {
+        let known = self.places[stretch].iter();
+        let text = text.get(start..).and_then(|text| text.get(..known.len()));
+        text.is_some_and(|text| {
+            let mut pairs = text.iter().zip(known);
+            pairs.all(|(byte, known)| known.can_be(*byte))
+        })
+    }
+
+    /// Returns whether the byte of the form at `at` can have this value.
+    #[inline]
+    pub(super) fn can_be(&self, at: usize, byte: u8) -> bool {
+        self.places[at].can_be(byte)
     }
 }
 
-/// Returns whether each byte is one of the possible values of its place.
-pub(super) fn are(bytes: &[u8], known: &[Vec<u8>]) -> bool {
-    let mut pairs = bytes.iter().zip(known);
-    pairs.all(|(byte, known)| known.contains(byte))
+impl Place {
+    fn of(known: &[u8]) -> Self {
+        let table = || {
+            let mut table = Box::new([false; 256]);
+            for byte in known {
+                table[usize::from(*byte)] = true;
+            }
+            table
+        };
+        Self {
+            one: known.first().copied().unwrap_or_default(),
+            several: (known.len() != 1).then(table),
+        }
+    }
+
+    #[inline]
+    fn can_be(&self, byte: u8) -> bool {
+        match &self.several {
+            None => self.one == byte,
+            Some(table) => table[usize::from(byte)],
+        }
+    }
 }
 
 /// Returns every sequence of these bytes, each one of several.
@@ -98,12 +161,7 @@ pub(super) fn forms(index: usize, format: &KeyFormat, encodings: Encodings) -> V
 fn plain(format: usize, literal: &[u8], next: Option<&[u8]>) -> Literal {
     let mut bytes: Vec<_> = literal.iter().map(|byte| vec![*byte]).collect();
     bytes.extend(next.map(<[u8]>::to_vec));
-    Literal {
-        format,
-        form: Form::Plain,
-        bytes,
-        lead: 0,
-    }
+    Literal::new(format, Form::Plain, bytes, 0)
 }
 
 fn utf16(format: usize, literal: &[u8]) -> Literal {
@@ -112,12 +170,7 @@ fn utf16(format: usize, literal: &[u8]) -> Literal {
         .flat_map(|byte| [vec![*byte], vec![0]])
         .collect();
     bytes.pop();
-    Literal {
-        format,
-        form: Form::Utf16,
-        bytes,
-        lead: 0,
-    }
+    Literal::new(format, Form::Utf16, bytes, 0)
 }
 
 fn base64(format: usize, literal: &[u8], next: Option<&[u8]>, alignment: Alignment) -> Literal {
@@ -130,12 +183,12 @@ fn base64(format: usize, literal: &[u8], next: Option<&[u8]>, alignment: Alignme
     bytes.push(next.unwrap_or(&any));
     let first = alignment.bytes_before * 8 / 6;
     let last = (literal_ends * 8 - 1) / 6;
-    Literal {
+    Literal::new(
         format,
-        form: Form::Base64(alignment),
-        bytes: (first..=last).map(|at| characters(&bytes, at)).collect(),
-        lead: alignment.first_whole_character() - first,
-    }
+        Form::Base64(alignment),
+        (first..=last).map(|at| characters(&bytes, at)).collect(),
+        alignment.first_whole_character() - first,
+    )
 }
 
 /// Returns the possible values of the `at`th base64 character, if each byte is one of its possible values in
@@ -163,16 +216,28 @@ fn characters(bytes: &[&[u8]], at: usize) -> Vec<u8> {
     characters
 }
 
-/// Returns the six bits that a character of either base64 alphabet encodes, or `None` for any other character.
-pub(in crate::scan) fn base64_value(character: u8) -> Option<u8> {
-    match character {
-        b'A'..=b'Z' => Some(character - b'A'),
-        b'a'..=b'z' => Some(character - b'a' + 26),
-        b'0'..=b'9' => Some(character - b'0' + 52),
-        b'+' | b'-' => Some(62),
-        b'/' | b'_' => Some(63),
-        _ => None,
+/// Value of what is no base64 character.
+const NO_VALUE: u8 = 0xff;
+
+static VALUES: [u8; 256] = values();
+
+const fn values() -> [u8; 256] {
+    let mut values = [NO_VALUE; 256];
+    let mut value = 0u8;
+    while value < 64 {
+        values[BASE64[value as usize] as usize] = value;
+        value += 1;
     }
+    values[URL_SAFE[0] as usize] = 62;
+    values[URL_SAFE[1] as usize] = 63;
+    values
+}
+
+/// Returns the six bits that a character of either base64 alphabet encodes, or `None` for any other character.
+#[inline]
+pub(in crate::scan) fn base64_value(character: u8) -> Option<u8> {
+    let value = VALUES[usize::from(character)];
+    (value != NO_VALUE).then_some(value)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use super::lines::Spot;
 use super::scanner::Scanner;
 use super::{Candidate, Encoding, Encodings};
 use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
+use decode::{Base64, Decoded, Reach, Utf16};
 #[cfg(test)]
 pub(super) use folded::LONG_LINE;
 use literal::Form;
@@ -39,8 +40,6 @@ pub struct Engine {
     formats: Vec<Hunted>,
     /// `None` if there is nothing to search for.
     search: Option<Search>,
-    /// Maximum length of a key of any format, in bytes.
-    longest_key: usize,
     /// Distance from a hit up to which the text is examined, in bytes to either side.
     reach: usize,
     ruleset: String,
@@ -102,7 +101,6 @@ impl Engine {
         Self {
             search: Search::new(&literals, reach),
             formats,
-            longest_key,
             reach,
             ruleset,
         }
@@ -150,6 +148,8 @@ impl Engine {
             let format = &self.formats[found.format].format;
             found.value.redacted(format.display_prefix())
         };
+        let is_certain =
+            |found: &Found| !only_checked || self.formats[found.format].format.checksum().is_some();
         found
             .map(|found| (found.place.clone(), shown(&found)))
             .collect()
@@ -165,6 +165,7 @@ impl Engine {
     /// these hits, or to the end of the text.
     pub(super) fn find(&self, window: &[u8], base: u64, decided: &Range<usize>) -> Vec<Found> {
         let mut all = Vec::new();
+        let mut room = Decoded::default();
         for start in decided.clone().step_by(PIECE) {
             let end = decided.end.min(start + PIECE);
             let from = start.saturating_sub(self.reach);
@@ -172,7 +173,7 @@ impl Engine {
             let mut decide = |hit: Hit<'_>| {
                 let at = hit.at + from;
                 if (start..end).contains(&at) {
-                    all.extend(self.decide(window, base, Hit { at, ..hit }));
+                    all.extend(self.decide(window, base, Hit { at, ..hit }, &mut room));
                 }
             };
             if let Some(search) = &self.search {
@@ -208,23 +209,42 @@ impl Engine {
         }
     }
 
-    /// Returns the candidate around a hit, if there is one.
-    fn decide(&self, window: &[u8], base: u64, hit: Hit<'_>) -> Option<Found> {
+    /// Returns the candidate around a hit, if there is one. `decoded` has room for what is decoded.
+    ///
+    /// Whoever writes a text decides how many hits are in it. Most of them are no keys, which is known after the
+    /// first bytes around the literal.
+    fn decide(
+        &self,
+        window: &[u8],
+        base: u64,
+        hit: Hit<'_>,
+        decoded: &mut Decoded,
+    ) -> Option<Found> {
         let start = hit.at.saturating_sub(self.reach);
         let end = window.len().min(hit.at.saturating_add(self.reach));
         let near = &window[start..end];
         let at = hit.at - start;
         let index = hit.literal.format;
         let format = &self.formats[index].format;
+        let literal = format.literal().len();
         let (range, encoding, value) = match hit.literal.form {
             Form::Plain => {
+                let (before, from) = near.split_at(at);
+                let after = from.get(literal..)?.iter().copied();
+                if !format.may_stand_between(before.iter().rev().copied(), after) {
+                    return None;
+                }
                 let range = format.match_at(near, at)?;
                 (range.clone(), Encoding::Utf8, value(&near[range])?)
             }
-            Form::Utf16 => self.utf16(format, near, at, base + start as u64)?,
+            Form::Utf16 => utf16(format, near, at, base + start as u64, decoded)?,
             Form::Base64(alignment) => {
-                let decoded = decode::base64(near, at, alignment)?;
-                let (range, value) = matching(format, &decoded)?;
+                let encoded = Base64 { at, alignment };
+                if !format.may_stand_between(encoded.before(near), encoded.after(near, literal)) {
+                    return None;
+                }
+                decoded.base64(near, encoded, reach_in(format))?;
+                let (range, value) = matching(format, decoded)?;
                 (range, Encoding::Base64, value)
             }
         };
@@ -235,30 +255,46 @@ impl Engine {
             value,
         })
     }
+}
 
-    /// Decodes UTF-16 around a hit. Both byte orders yield the same string, but differ in its start, and in whether
-    /// its last character or the one before its first is complete. Code units start at even offsets of a text,
-    /// which determines the byte order to try first.
-    fn utf16(
-        &self,
-        format: &KeyFormat,
-        near: &[u8],
-        at: usize,
-        base: u64,
-    ) -> Option<(Range<usize>, Encoding, KeyValue)> {
-        let low_first = (Encoding::Utf16Le, Some(at));
-        let high_first = (Encoding::Utf16Be, at.checked_sub(1));
-        let orders = if (base + at as u64).is_multiple_of(2) {
-            [low_first, high_first]
-        } else {
-            [high_first, low_first]
+/// Decodes UTF-16 around a hit. Both byte orders yield the same string, but differ in its start, and in whether
+/// its last character or the one before its first is complete. Code units start at even offsets of a text,
+/// which determines the byte order to try first.
+fn utf16(
+    format: &KeyFormat,
+    near: &[u8],
+    at: usize,
+    base: u64,
+    decoded: &mut Decoded,
+) -> Option<(Range<usize>, Encoding, KeyValue)> {
+    let low_first = (Encoding::Utf16Le, Some(at));
+    let high_first = (Encoding::Utf16Be, at.checked_sub(1));
+    let orders = if (base + at as u64).is_multiple_of(2) {
+        [low_first, high_first]
+    } else {
+        [high_first, low_first]
+    };
+    orders.into_iter().find_map(|(encoding, unit)| {
+        let encoded = Utf16 {
+            at: unit?,
+            low_byte_first: encoding == Encoding::Utf16Le,
         };
-        orders.into_iter().find_map(|(encoding, unit)| {
-            let low_byte_first = encoding == Encoding::Utf16Le;
-            let decoded = decode::utf16(near, unit?, low_byte_first, self.longest_key + 1);
-            let (range, value) = matching(format, &decoded)?;
-            Some((range, encoding, value))
-        })
+        let after = encoded.from(near).skip(format.literal().len());
+        if !format.may_stand_between(encoded.before(near), after) {
+            return None;
+        }
+        decoded.utf16(near, encoded, reach_in(format));
+        let (range, value) = matching(format, decoded)?;
+        Some((range, encoding, value))
+    })
+}
+
+/// Returns how much has to be decoded around a literal: a key, and its neighbors.
+fn reach_in(format: &KeyFormat) -> Reach {
+    let (before, after) = format.most_around_literal();
+    Reach {
+        before: before + 1,
+        after: format.literal().len() + after + 1,
     }
 }
 
@@ -278,7 +314,7 @@ impl Found {
     }
 }
 
-fn matching(format: &KeyFormat, decoded: &decode::Decoded) -> Option<(Range<usize>, KeyValue)> {
+fn matching(format: &KeyFormat, decoded: &Decoded) -> Option<(Range<usize>, KeyValue)> {
     let range = format.match_at(&decoded.bytes, decoded.literal_at)?;
     let value = value(&decoded.bytes[range.clone()])?;
     Some((

@@ -8,17 +8,23 @@
 mod order;
 mod parts;
 
-use aho_corasick::{Span, packed};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, Match, Span, packed};
 
 use super::folded::Fold;
 use super::literal::{Form, Literal};
 use super::search::Hit;
 use parts::{Part, WIDTH};
 
+/// Distance in bytes within which another part is expected after one. The vector searcher takes as long to begin as to
+/// pass some thousand bytes, and whoever writes a text can fill it with parts.
+const NEAR: usize = 256;
+
 /// Set of literals, prepared for a search.
 #[derive(Debug)]
 pub(super) struct Packed {
     searcher: packed::Searcher,
+    /// Searcher for the same, one byte after another: slower, but it goes on after a part at no cost.
+    closely: AhoCorasick,
     literals: Vec<Literal>,
     /// For each byte sequence of the searcher, the literals and places of which it is a part.
     parts: Vec<Vec<Part>>,
@@ -40,8 +46,13 @@ impl Packed {
         // Its own limit of 64 is for sequences in any order.
         let mut searcher = packed::Config::new();
         let mut searcher = searcher.heuristic_pattern_limits(false).builder();
+        let closely = AhoCorasick::builder()
+            .kind(Some(AhoCorasickKind::DFA))
+            .prefilter(false)
+            .build(&sequences);
         Some(Self {
             searcher: searcher.extend(sequences).build()?,
+            closely: closely.ok()?,
             literals: literals.to_vec(),
             parts,
             width,
@@ -59,11 +70,32 @@ impl Packed {
     pub(super) fn search<'a>(&'a self, text: &[u8], found: &mut dyn FnMut(Hit<'a>)) {
         let mut rest = Span::from(0..text.len());
         while let Some(part) = self.searcher.find_in(text, rest) {
-            for known in &self.parts[part.pattern().as_usize()] {
-                self.compare(text, part.start(), *known, found);
-            }
+            self.compare_all(text, part, found);
             // The next part may overlap this one.
             rest.start = part.start() + 1;
+            self.search_closely(text, &mut rest, found);
+        }
+    }
+
+    /// Searches from the start of `rest` on for as long as there are parts every now and then, and moves it.
+    fn search_closely<'a>(&'a self, text: &[u8], rest: &mut Span, found: &mut dyn FnMut(Hit<'a>)) {
+        let mut is_close = true;
+        while is_close && rest.len() >= self.width {
+            is_close = false;
+            let end = rest.end.min(rest.start + NEAR);
+            let input = Input::new(text).span(rest.start..end);
+            for part in self.closely.find_overlapping_iter(input) {
+                is_close = true;
+                self.compare_all(text, part, found);
+            }
+            // Those that begin here are not complete.
+            rest.start = end + 1 - self.width;
+        }
+    }
+
+    fn compare_all<'a>(&'a self, text: &[u8], part: Match, found: &mut dyn FnMut(Hit<'a>)) {
+        for known in &self.parts[part.pattern().as_usize()] {
+            self.compare(text, part.start(), *known, found);
         }
     }
 
@@ -93,12 +125,11 @@ impl Packed {
         let literal = &self.literals[part.literal];
         let end_of_part = part.at + self.width;
         let after = || {
-            let rest = literal.bytes.len() - end_of_part;
-            let (fold, away) = Fold::after(text, place + self.width, rest)?;
+            let (fold, away) = Fold::after(literal, end_of_part, text, place + self.width)?;
             Some((fold, end_of_part + away))
         };
         let before = || {
-            let (fold, away) = Fold::before(text, place, part.at)?;
+            let (fold, away) = Fold::before(literal, part.at, text, place)?;
             Some((fold, part.at - away))
         };
         let (fold, split) = match part.first {
@@ -130,9 +161,9 @@ mod tests {
         if let Some(packed) = Packed::new(&literals, 100) {
             assert!(packed.finds_folded());
         }
-        let short = |literal: Literal| Literal {
-            bytes: literal.bytes[2..2 + WIDTH].to_vec(),
-            ..literal
+        let short = |literal: Literal| {
+            let bytes = literal.bytes[2..2 + WIDTH].to_vec();
+            Literal::new(literal.format, literal.form, bytes, literal.lead)
         };
         let short: Vec<_> = literals.into_iter().map(short).collect();
         if let Some(packed) = Packed::new(&short, 100) {

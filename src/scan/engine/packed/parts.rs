@@ -142,12 +142,7 @@ mod tests {
     }
 
     fn plain(text: &str) -> Literal {
-        Literal {
-            format: 0,
-            form: Form::Plain,
-            bytes: exactly(text.as_bytes()),
-            lead: 0,
-        }
+        Literal::new(0, Form::Plain, exactly(text.as_bytes()), 0)
     }
 
     #[test]
