@@ -1,13 +1,15 @@
 //! Redaction of keys in texts that are stored or shown. It holds the program's only definition of "contains a key".
-//! key.
 
 mod blanks;
 mod escapes;
+mod lists;
+mod loose;
 mod packed;
 mod readings;
 #[cfg(test)]
 mod tests;
 mod view;
+mod widths;
 
 use std::borrow::Cow;
 use std::ops::{ControlFlow, Range};
@@ -19,7 +21,9 @@ use memchr::memmem;
 
 use super::Engine;
 use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
+use loose::Loose;
 use readings::read;
+use view::View;
 
 /// Maximum number of passes over a text. If keys remain after that, the text was made to outlast them.
 const MAX_ROUNDS: usize = 4;
@@ -37,9 +41,15 @@ const UNKNOWN: &str = "…";
 /// following was undone, however these are nested:
 /// - escaped characters: percent-encoding (RFC 3986, section 2.1) and JavaScript's `%u0072`; the backslash escapes
 ///   of JSON and programming languages, `\u0072`, `\x72`, `\162`, `\n`; HTML's `&#114;`
-/// - base64 of either alphabet, with or without padding, and hexadecimal digits
+/// - once, escapes that look like ordinary text: `\72` in octal or, as in CSS, hexadecimal digits, and two
+///   hexadecimal digits after any punctuation mark, such as `=72` of quoted-printable
+/// - base64 of either alphabet, base32, hexadecimal and binary digits, with or without padding, and lists of numbers
+///   such as `114, 115` or `0x72 0x73`
 /// - UTF-16
-/// - white space, control characters and invisible characters, anywhere in between.
+/// - other forms of ASCII characters, such as fullwidth ones, as Unicode's form NFKC knows them
+/// - white space, control characters and invisible characters, anywhere in between
+/// - whatever else occurs in no key, anywhere in between; of keys with a checksum, which tells them from what stands
+///   apart for a reason.
 ///
 /// The effort is linear in the length of the text. A part that would take more than that is treated as a key.
 #[derive(Debug, Clone)]
@@ -47,6 +57,7 @@ pub struct Redactor {
     engine: Arc<Engine>,
     /// Length of the shortest key, in bytes. No encoding shortens it.
     shortest: usize,
+    loose: Arc<Loose>,
 }
 
 /// Part of a text to remove, and its replacement.
@@ -61,13 +72,14 @@ impl Redactor {
         Self {
             engine: Arc::new(Engine::of_every_format(formats)),
             shortest: formats.iter().map(KeyFormat::min_len).min().unwrap_or(0),
+            loose: Arc::new(Loose::new(formats)),
         }
     }
 
     /// Returns whether `text`, which need not be UTF-8, contains a key.
     pub fn holds_key(&self, text: impl AsRef<[u8]>) -> bool {
-        let unread = read(text.as_ref(), self.shortest, |view| {
-            if self.engine.places(&view.bytes).is_empty() {
+        let unread = read(text.as_ref(), self.shortest, &self.loose, |view| {
+            if self.keys(view).is_empty() {
                 ControlFlow::Continue(())
             } else {
                 ControlFlow::Break(())
@@ -79,7 +91,7 @@ impl Redactor {
     /// Returns `text` with every key replaced by its redacted form, such as `rsc_sk_…wxyz`, including everything
     /// that the key's encoding takes up.
     pub fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        without(text, self.shortest, |text| self.keys(text))
+        without(text, self.shortest, &self.loose, |view| self.keys(view))
     }
 
     /// Returns `text` with every key redacted, and with `value` replaced by `…` however it is encoded. The value
@@ -90,10 +102,11 @@ impl Redactor {
         if length == 0 {
             return self.redact(text);
         }
-        without(text, self.shortest.min(length.max(MIN_ENCODED)), |text| {
-            let mut cuts = self.keys(text);
+        let least = self.shortest.min(length.max(MIN_ENCODED));
+        without(text, least, &self.loose, |view| {
+            let mut cuts = self.keys(view);
             for form in &forms {
-                cuts.extend(memmem::find_iter(text, form).map(|at| Cut {
+                cuts.extend(memmem::find_iter(&view.bytes, form).map(|at| Cut {
                     place: at..at + form.len(),
                     shown: UNKNOWN.to_owned(),
                 }));
@@ -102,8 +115,13 @@ impl Redactor {
         })
     }
 
-    fn keys(&self, text: &[u8]) -> Vec<Cut> {
-        let places = self.engine.places(text).into_iter();
+    /// Returns the keys in a view, as places in it.
+    fn keys(&self, view: &View<'_>) -> Vec<Cut> {
+        let mut places = self.engine.places(&view.bytes, view.is_loose);
+        if view.is_loose {
+            places.extend(self.loose.places(&view.bytes));
+        }
+        let places = places.into_iter();
         places.map(|(place, shown)| Cut { place, shown }).collect()
     }
 }
@@ -137,16 +155,21 @@ fn forms(value: &str) -> Vec<Vec<u8>> {
 
 /// Returns `text` without the parts that `find` finds in it and in its decoded forms. Parts shorter than `least`
 /// bytes do not matter.
-fn without(text: &str, least: usize, find: impl Fn(&[u8]) -> Vec<Cut>) -> Cow<'_, str> {
+fn without<'t>(
+    text: &'t str,
+    least: usize,
+    loose: &Loose,
+    find: impl Fn(&View<'_>) -> Vec<Cut>,
+) -> Cow<'t, str> {
     let mut text = Cow::Borrowed(text);
     for _ in 0..MAX_ROUNDS {
-        let cuts = cuts(text.as_bytes(), least, &find);
+        let cuts = cuts(text.as_bytes(), least, loose, &find);
         if cuts.is_empty() {
             return text;
         }
         text = Cow::Owned(cut(&text, &cuts));
     }
-    if cuts(text.as_bytes(), least, &find).is_empty() {
+    if cuts(text.as_bytes(), least, loose, &find).is_empty() {
         text
     } else {
         Cow::Borrowed(UNKNOWN)
@@ -155,10 +178,15 @@ fn without(text: &str, least: usize, find: impl Fn(&[u8]) -> Vec<Cut>) -> Cow<'_
 
 /// Returns the parts that `find` finds in `text` and in its decoded forms, as places in `text`, in ascending order.
 /// Places may overlap.
-fn cuts(text: &[u8], least: usize, find: impl Fn(&[u8]) -> Vec<Cut>) -> Vec<Cut> {
+fn cuts(
+    text: &[u8],
+    least: usize,
+    loose: &Loose,
+    find: impl Fn(&View<'_>) -> Vec<Cut>,
+) -> Vec<Cut> {
     let mut all = Vec::new();
-    let unread = read(text, least, |view| {
-        all.extend(find(&view.bytes).into_iter().map(|cut| Cut {
+    let unread = read(text, least, loose, |view| {
+        all.extend(find(view).into_iter().map(|cut| Cut {
             place: view.place(cut.place),
             shown: cut.shown,
         }));

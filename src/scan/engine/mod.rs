@@ -141,8 +141,9 @@ impl Engine {
         candidates
     }
 
-    /// Returns the places of keys in `text`, and the redacted form of each.
-    pub(super) fn places(&self, text: &[u8]) -> Vec<(Range<usize>, String)> {
+    /// Returns the places of keys in `text`, and the redacted form of each. Of formats without a checksum only if it is
+    /// not `only_checked`.
+    pub(super) fn places(&self, text: &[u8], only_checked: bool) -> Vec<(Range<usize>, String)> {
         let found = self.find(text, 0, &(0..text.len())).into_iter();
         let shown = |found: &Found| {
             let format = &self.formats[found.format].format;
@@ -151,6 +152,7 @@ impl Engine {
         let is_certain =
             |found: &Found| !only_checked || self.formats[found.format].format.checksum().is_some();
         found
+            .filter(is_certain)
             .map(|found| (found.place.clone(), shown(&found)))
             .collect()
     }

@@ -1,4 +1,5 @@
-//! Removal of characters that most decoders skip: white space and invisible characters.
+//! Removal of characters that most decoders skip, white space and invisible characters, and of whatever occurs in no
+//! key.
 
 use super::view::{Draft, View};
 
@@ -43,6 +44,24 @@ pub(super) fn join(view: &View<'_>, without_plus: bool) -> Option<View<'static>>
     joined.is_joined = true;
     joined.was_wide = memchr::memchr(0, text).is_some();
     Some(joined)
+}
+
+/// Returns `view` without the bytes that are not to be kept, or `None` if there are none.
+pub(super) fn loosen(view: &View<'_>, is_kept: impl Fn(u8) -> bool) -> Option<View<'static>> {
+    let text = &*view.bytes;
+    let first = text.iter().position(|byte| !is_kept(*byte))?;
+    let mut draft = Draft::of(view);
+    let mut done = 0;
+    for (at, byte) in text.iter().enumerate().skip(first) {
+        if !is_kept(*byte) {
+            draft.copy(done..at);
+            done = at + 1;
+        }
+    }
+    draft.copy(done..text.len());
+    let mut loose = draft.into_view();
+    loose.is_loose = true;
+    Some(loose)
 }
 
 /// Returns whether a character is white space, a control character, invisible, or the replacement of an invalid

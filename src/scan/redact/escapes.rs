@@ -39,6 +39,21 @@ pub(super) enum Kind {
     /// it is neither.
     Letters,
     Both,
+    /// A backslash before one to three octal digits, as in C: `\72` is a colon. Before `0`, three more may follow, as in
+    /// `printf %b`.
+    Octal,
+    /// A backslash before up to six hexadecimal digits and a blank, as in CSS: `\72 ` is an `r`.
+    Css,
+    /// Any punctuation mark before two hexadecimal digits: `=72` of quoted-printable, `\72` of LDAP. Some use `.`, `!`
+    /// or `~` so.
+    Marked,
+}
+
+impl Kind {
+    /// Returns whether what this kind decodes is, in most texts, no escape.
+    pub(super) fn is_odd(self) -> bool {
+        matches!(self, Self::Octal | Self::Css | Self::Marked)
+    }
 }
 
 /// Returns `view` with the escapes of this kind decoded once, or `None` if there are none.
@@ -46,34 +61,95 @@ pub(super) fn unescape(view: &View<'_>, kind: Kind) -> Option<View<'static>> {
     let text = &*view.bytes;
     let mut draft = None;
     let mut done = 0;
-    for at in memchr::memchr3_iter(b'%', b'\\', b'&', text) {
+    let mut decode = |at: usize| {
         // The end of an escape is not the start of another one.
         if at < done {
-            continue;
+            return;
         }
-        if let Some((length, byte)) = escape(&text[at..], kind) {
+        if let Some((length, code)) = escape(&text[at..], kind) {
             let draft = draft.get_or_insert_with(|| Draft::of(view));
             draft.copy(done..at);
-            draft.push(byte, at..at + length);
+            let mut buffer = [0; 4];
+            for byte in character(code, &mut buffer) {
+                draft.push(*byte, at..at + length);
+            }
             done = at + length;
+        }
+    };
+    match kind {
+        Kind::Numbers | Kind::Letters | Kind::Both => {
+            memchr::memchr3_iter(b'%', b'\\', b'&', text).for_each(decode);
+        }
+        Kind::Octal | Kind::Css => memchr::memchr_iter(b'\\', text).for_each(decode),
+        Kind::Marked => {
+            let marks = text.iter().enumerate().filter(|(_, byte)| is_mark(**byte));
+            marks.for_each(|(at, _)| decode(at));
         }
     }
     let mut draft = draft?;
     draft.copy(done..text.len());
     let mut view = draft.into_view();
-    view.layers += 1;
+    if kind.is_odd() {
+        view.odd_layers += 1;
+    } else {
+        view.layers += 1;
+    }
     Some(view)
 }
 
-/// Returns the length of the escape at the start of `text`, and the byte that it stands for.
-fn escape(text: &[u8], kind: Kind) -> Option<(usize, u8)> {
-    let number =
-        || number(text).map(|(length, code)| (length, u8::try_from(code).unwrap_or(FOREIGN)));
-    match kind {
-        Kind::Numbers => number(),
-        Kind::Letters => letter(text),
-        Kind::Both => number().or_else(|| letter(text)),
+/// Returns the bytes of the character with this number. Numbers up to 255 are taken for bytes.
+fn character(code: u32, buffer: &mut [u8; 4]) -> &[u8] {
+    match (u8::try_from(code), char::from_u32(code)) {
+        (Ok(byte), _) => {
+            buffer[0] = byte;
+            &buffer[..1]
+        }
+        (_, Some(character)) => character.encode_utf8(buffer).as_bytes(),
+        _ => &[FOREIGN],
     }
+}
+
+/// Returns the length of the escape at the start of `text`, and the number of its character.
+fn escape(text: &[u8], kind: Kind) -> Option<(usize, u32)> {
+    match kind {
+        Kind::Numbers => number(text),
+        Kind::Letters => letter(text),
+        Kind::Both => number(text).or_else(|| letter(text)),
+        Kind::Octal => octal(text),
+        Kind::Css => css(text),
+        Kind::Marked => Some((3, value(text.get(1..3)?, 16)?)),
+    }
+}
+
+/// Returns whether a byte can mark the beginning of an escape. An underscore occurs in keys, and what a percent sign marks
+/// is no odd escape.
+fn is_mark(byte: u8) -> bool {
+    byte.is_ascii_punctuation() && !matches!(byte, b'_' | b'%')
+}
+
+fn octal(text: &[u8]) -> Option<(usize, u32)> {
+    let most = if let [b'\\', b'0', b'1', ..] = text {
+        4
+    } else {
+        3
+    };
+    let digits = text[1..].iter().take(most);
+    let count = digits
+        .take_while(|byte| matches!(byte, b'0'..=b'7'))
+        .count();
+    Some((1 + count, value(&text[1..=count], 8)?))
+}
+
+fn css(text: &[u8]) -> Option<(usize, u32)> {
+    let digits = text[1..].iter().take(6);
+    let count = digits.take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let code = value(&text[1..=count], 16)?;
+    let blank = match text[1 + count..] {
+        [b'\r', b'\n', ..] => 2,
+        [b' ' | b'\t' | b'\n' | b'\r' | b'\x0c', ..] => 1,
+        _ => 0,
+    };
+    Some((1 + count + blank, code))
 }
 
 /// Returns the length of the escape at the start of `text`, and the number of its character.
@@ -83,13 +159,12 @@ fn number(text: &[u8]) -> Option<(usize, u32)> {
         Some((start + count, value(digits, 16)?))
     };
     match text {
-        [b'%', b'u' | b'U', ..] => exactly(2, 4),
+        [b'%' | b'\\', b'u', ..] | [b'%', b'U', ..] if !text[2..].starts_with(b"{") => unit(text),
         [b'%', ..] => exactly(1, 2),
         [b'\\', b'x' | b'u', b'{', ..] => {
             ended(text, 3, 16, b'}').filter(|(length, _)| text[length - 1] == b'}')
         }
         [b'\\', b'x', ..] => exactly(2, 2),
-        [b'\\', b'u', ..] => exactly(2, 4),
         [b'\\', b'U', ..] => exactly(2, 8),
         [b'\\', b'0'..=b'3', ..] => Some((4, value(text.get(1..4)?, 8)?)),
         [b'&', b'#', b'x' | b'X', ..] => ended(text, 3, 16, b';'),
@@ -97,6 +172,19 @@ fn number(text: &[u8]) -> Option<(usize, u32)> {
         [b'&', ..] => named(text),
         _ => None,
     }
+}
+
+/// Parses a mark of two bytes before the number of a code unit of UTF-16, or two of them that are a pair.
+fn unit(text: &[u8]) -> Option<(usize, u32)> {
+    let unit = |at: usize| value(text.get(at + 2..at + 6)?, 16);
+    let first = unit(0)?;
+    let second = || unit(6).filter(|_| text[..2] == text[6..8]);
+    if (0xd800..0xdc00).contains(&first)
+        && let Some(second @ 0xdc00..0xe000) = second()
+    {
+        return Some((12, 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00)));
+    }
+    Some((6, first))
 }
 
 /// Parses a named character of HTML. There are two thousand names, many of them for blanks.
@@ -131,7 +219,7 @@ fn value(digits: &[u8], radix: u32) -> Option<u32> {
     })
 }
 
-fn letter(text: &[u8]) -> Option<(usize, u8)> {
+fn letter(text: &[u8]) -> Option<(usize, u32)> {
     let [b'\\', next, ..] = text else {
         return None;
     };
@@ -144,7 +232,7 @@ fn letter(text: &[u8]) -> Option<(usize, u8)> {
         punctuation if punctuation.is_ascii_punctuation() => *punctuation,
         _ => return None,
     };
-    Some((2, byte))
+    Some((2, u32::from(byte)))
 }
 
 #[cfg(test)]
@@ -168,7 +256,9 @@ mod tests {
             ("&amp;#114;&lowbar;&Tab;", "&#114;_\t"),
             ("&ZeroWidthSpace;&nbsp;", "\u{ff}\u{ff}"),
             ("%2572", "%72"),
-            ("%u20ac\\u20ac&#99999999999;", "\u{ff}\u{ff}\u{ff}"),
+            ("%u20ac&#99999999999;", "\u{e2}\u{82}\u{ac}\u{ff}"),
+            (r"\ud835\udc2b", "\u{f0}\u{9d}\u{90}\u{ab}"),
+            (r"\ud835\u0072", "\u{ff}r"),
             ("%%72", "%r"),
         ] {
             assert_eq!(
@@ -192,6 +282,21 @@ mod tests {
         assert_eq!(unescaped(text, Kind::Letters).as_deref(), Some(expected));
         assert_eq!(unescaped(r"\u0072", Kind::Letters), None);
         assert_eq!(unescaped(r"\u0072\n", Kind::Both).as_deref(), Some("r\n"));
+    }
+
+    #[test]
+    fn odd_escapes_are_read_each_in_its_own_way() {
+        for (kind, text, expected) in [
+            (Kind::Octal, r"\72\162s\0162\60a\8", r":rsr0a\8"),
+            (Kind::Css, "\\72 \\73\\000063\r\nx\\5f  \\g", "rscx_ \\g"),
+            (Kind::Marked, "=72=5F.73!2d a_72=zz=7", "r_s- a_72=zz=7"),
+        ] {
+            assert_eq!(unescaped(text, kind).as_deref(), Some(expected), "{text}");
+        }
+        for kind in [Kind::Octal, Kind::Css, Kind::Marked] {
+            assert_eq!(unescaped(r"a\", kind), None);
+            assert_eq!(unescaped("_72 = x", kind), None);
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Decoding of runs of characters that hold a few bits each: base64 and hexadecimal digits.
+//! Decoding of runs of characters that hold a few bits each: base64, base32, hexadecimal and binary digits.
 
 use std::ops::Range;
 
@@ -7,31 +7,55 @@ use crate::scan::engine::base64_value;
 
 /// Encoding of bytes as characters that hold fewer bits.
 struct Code {
-    /// Number of bits per character: at least half a byte's, so that two characters contain a whole byte.
+    /// Number of bits per character.
     bits: usize,
     value: fn(u8) -> Option<u8>,
     /// Number of adjacent characters at which a byte can start.
     starts: usize,
 }
 
-const CODES: [Code; 2] = [
+const CODES: [Code; 4] = [
     Code {
         bits: 6,
         value: base64_value,
         starts: 4,
     },
     Code {
+        bits: 5,
+        value: base32_value,
+        starts: 8,
+    },
+    Code {
         bits: 4,
         value: hex_value,
         starts: 2,
     },
+    Code {
+        bits: 1,
+        value: binary_value,
+        starts: 8,
+    },
 ];
+
+/// RFC 4648, section 6, in either case.
+fn base32_value(character: u8) -> Option<u8> {
+    match character {
+        b'A'..=b'Z' => Some(character - b'A'),
+        b'a'..=b'z' => Some(character - b'a'),
+        b'2'..=b'7' => Some(character - b'2' + 26),
+        _ => None,
+    }
+}
+
+fn binary_value(digit: u8) -> Option<u8> {
+    matches!(digit, b'0' | b'1').then(|| digit - b'0')
+}
 
 fn hex_value(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16)?.try_into().ok()
 }
 
-/// Passes every stretch of at least `least` bytes of text that `view` encodes in base64 or hexadecimal digits to
+/// Passes every stretch of at least `least` bytes of text that `view` encodes in one of these ways to
 /// `found`, for every character at which the first byte can start. Keys are text, and so are all of their
 /// encodings: other bytes mean that the run is not encoded, or not in this way.
 pub(super) fn unpack(view: &View<'_>, least: usize, found: &mut dyn FnMut(View<'static>)) {
@@ -42,7 +66,7 @@ pub(super) fn unpack(view: &View<'_>, least: usize, found: &mut dyn FnMut(View<'
             let run = run.take_while(|byte| (code.value)(**byte).is_some());
             let end = at + run.count();
             if (end - at) * code.bits / 8 >= least {
-                for start in at..at + code.starts {
+                for start in at..end.min(at + code.starts) {
                     code.unpack(view, start..end, least, found);
                 }
             }
@@ -52,7 +76,7 @@ pub(super) fn unpack(view: &View<'_>, least: usize, found: &mut dyn FnMut(View<'
 }
 
 /// Returns the ranges of `bytes` that are text: UTF-8, which includes ASCII.
-fn texts(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn texts(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
     let mut end = 0;
     bytes.utf8_chunks().map(move |chunk| {
         let start = end;
@@ -70,24 +94,32 @@ impl Code {
         least: usize,
         found: &mut dyn FnMut(View<'static>),
     ) {
-        let count = run.len() * self.bits / 8;
-        let bytes: Vec<u8> = (0..count).map(|at| self.byte(view, &run, at).0).collect();
+        let bytes = self.bytes(&view.bytes[run.clone()]);
         for text in texts(&bytes).filter(|text| text.len() >= least) {
             let mut draft = Draft::of(view);
             for at in text {
-                draft.push(bytes[at], self.byte(view, &run, at).1);
+                let first = run.start + at * 8 / self.bits;
+                let end = run.start + (at * 8 + 8).div_ceil(self.bits);
+                draft.push(bytes[at], first..end);
             }
             found(draft.into_view());
         }
     }
 
-    /// Returns the `at`th byte of a run, and the range of its characters.
-    fn byte(&self, view: &View<'_>, run: &Range<usize>, at: usize) -> (u8, Range<usize>) {
-        let first = run.start + at * 8 / self.bits;
-        let value = |at: usize| u16::from((self.value)(view.bytes[at]).unwrap_or(0));
-        let pair = value(first) << self.bits | value(first + 1);
-        let behind = 2 * self.bits - 8 - at * 8 % self.bits;
-        ((pair >> behind).to_be_bytes()[1], first..first + 2)
+    /// Returns the bytes that a run encodes.
+    fn bytes(&self, run: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(run.len() * self.bits / 8);
+        let (mut bits, mut count) = (0_u32, 0);
+        for value in run.iter().filter_map(|byte| (self.value)(*byte)) {
+            bits = bits << self.bits | u32::from(value);
+            count += self.bits;
+            if count >= 8 {
+                count -= 8;
+                let [byte, ..] = (bits >> count).to_le_bytes();
+                bytes.push(byte);
+            }
+        }
+        bytes
     }
 }
 

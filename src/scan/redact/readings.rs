@@ -3,20 +3,26 @@
 use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
 
-use super::blanks::join;
+use super::blanks::{join, loosen};
 use super::escapes::{Kind, unescape};
+use super::lists::unlist;
+use super::loose::Loose;
 use super::packed::unpack;
 use super::view::View;
+use super::widths::narrow;
 
 /// Maximum number of layers of escapes that are decoded. A URL in the query of a URL is escaped twice, and some
 /// services wrap it once or twice more. Nothing harmless is escaped this often.
 const MAX_LAYERS: u8 = 8;
 
+/// Maximum number of layers of escapes around escapes that look like ordinary text: most texts have such readings.
+const MAX_LAYERS_AROUND_ODD: u8 = 1;
+
 /// Budget for the total size of all views of a text, in bytes: an amount per byte of the text, and a minimum. A
 /// text that uses every kind of escape once, between blanks and plus signs, is read in some dozen views of its
 /// length.
-const WORK_PER_BYTE: usize = 16;
-const LEAST_WORK: usize = 32 << 10;
+const WORK_PER_BYTE: usize = 64;
+const LEAST_WORK: usize = 64 << 10;
 
 /// Passes the text and everything that it encodes to `look`, except for views of fewer than `least` bytes.
 ///
@@ -24,6 +30,7 @@ const LEAST_WORK: usize = 32 << 10;
 pub(super) fn read(
     text: &[u8],
     least: usize,
+    loose: &Loose,
     mut look: impl FnMut(&View<'_>) -> ControlFlow<()>,
 ) -> Option<Vec<Range<usize>>> {
     let mut unread = Vec::new();
@@ -45,8 +52,10 @@ pub(super) fn read(
         if look(&view).is_break() {
             return None;
         }
-        let is_readable = readings(&view, least, &mut |view| {
-            if view.bytes.len() < least || !seen.insert(view.fingerprint()) {
+        let is_readable = readings(&view, least, loose, &mut |view| {
+            // Of a key in a loose view, what is no letter may be missing.
+            let is_short = view.bytes.len() < least && !view.is_loose;
+            if is_short || !seen.insert(view.fingerprint()) {
                 return;
             }
             match work.checked_sub(view.bytes.len()) {
@@ -67,18 +76,32 @@ pub(super) fn read(
 
 /// Passes the views that result from decoding one thing in `view` to `found`. Returns whether these are all of
 /// them.
-fn readings(view: &View<'_>, least: usize, found: &mut dyn FnMut(View<'static>)) -> bool {
+fn readings(
+    view: &View<'_>,
+    least: usize,
+    loose: &Loose,
+    found: &mut dyn FnMut(View<'static>),
+) -> bool {
     unpack(view, least, found);
+    let letters = || loosen(view, |byte| byte.is_ascii_alphanumeric());
+    if view.is_loose {
+        letters().into_iter().for_each(found);
+        return true;
+    }
+    unlist(view, least, found);
+    let apart = loosen(view, |byte| loose.keeps(byte)).or_else(letters);
+    apart.into_iter().for_each(&mut *found);
+    narrow(view).into_iter().for_each(&mut *found);
     if !view.is_joined {
         for without_plus in [false, true] {
             join(view, without_plus).into_iter().for_each(&mut *found);
         }
     }
     // Escapes were decoded before blanks were removed, unless they are written in UTF-16. What remains are escapes
-    // that blanks divided.
-    if view.is_joined && !view.was_wide {
+    // that blanks divided. Within odd escapes there are seldom others.
+    if view.odd_layers > 0 || view.is_joined && !view.was_wide {
         let divided = unescape(view, Kind::Numbers).map(|mut undone| {
-            undone.is_joined = join(&undone, false).is_none();
+            undone.is_joined = view.is_joined && join(&undone, false).is_none();
             undone
         });
         if view.layers >= MAX_LAYERS {
@@ -94,6 +117,11 @@ fn readings(view: &View<'_>, least: usize, found: &mut dyn FnMut(View<'static>))
     if view.layers >= MAX_LAYERS {
         return unescaped.iter().all(Option::is_none);
     }
-    unescaped.into_iter().flatten().for_each(found);
+    unescaped.into_iter().flatten().for_each(&mut *found);
+    if view.layers <= MAX_LAYERS_AROUND_ODD {
+        let odd = [Kind::Octal, Kind::Css, Kind::Marked];
+        let unescaped = odd.into_iter().filter_map(|kind| unescape(view, kind));
+        unescaped.for_each(found);
+    }
     true
 }

@@ -229,6 +229,97 @@ fn blanks_within_escapes_and_by_name_hide_nothing() {
     }
 }
 
+/// Number of ways to write a text in [`write_oddly`].
+const ODD_WAYS: usize = 24;
+
+/// Writes a text in ASCII in a way that takes a reader who knows it, or a good guess.
+fn write_oddly(text: &str, way: usize) -> String {
+    let each = |write: fn(u8) -> String| text.bytes().map(write).collect::<String>();
+    let list = |write: fn(u8) -> String, between: &str| {
+        let numbers: Vec<_> = text.bytes().map(write).collect();
+        numbers.join(between)
+    };
+    let digits = |byte: u8| format!("{byte:02x}");
+    match way {
+        0 => each(|byte| format!("\\{byte:o}")),
+        1 => each(|byte| format!("\\0{byte:03o}")),
+        2 => each(|byte| match byte {
+            b'0'..=b'9' | b'_' => format!("\\{byte:o}"),
+            _ => char::from(byte).to_string(),
+        }),
+        3 => each(|byte| format!("\\{byte:x} ")),
+        4 => each(|byte| format!("\\{byte:06x}")),
+        5 => each(|byte| format!("={byte:02X}")),
+        6 => broken(&each(|byte| format!("={byte:02X}")), 75, "=\r\n"),
+        7 => each(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' => char::from(byte).to_string(),
+            _ => format!("={byte:02X}"),
+        }),
+        8 => list(digits, ":"),
+        9 => list(digits, "_"),
+        10 => list(digits, " - "),
+        11 => list(|byte| format!("0x{byte:02X}"), ", "),
+        12 => list(|byte| byte.to_string(), ", "),
+        13 => list(|byte| format!("chr({byte})"), "+"),
+        14 => list(|byte| format!("{byte:08b}"), ""),
+        15 => base32(text.as_bytes()),
+        16 => base32(text.as_bytes()).to_lowercase(),
+        17 => broken(&base32(text.as_bytes()), 8, "-"),
+        18 => each(|byte| match byte {
+            0x21..=0x7e => char::from_u32(u32::from(byte) + 0xfee0)
+                .unwrap()
+                .to_string(),
+            _ => char::from(byte).to_string(),
+        }),
+        19 => each(bold),
+        20 => broken(text, 5, "-"),
+        21 => text.replace('_', "."),
+        22 => broken(text, 11, "_"),
+        23 => broken(&STANDARD.encode(text), 4, "."),
+        _ => unreachable!(),
+    }
+}
+
+fn bold(byte: u8) -> String {
+    let start = match byte {
+        b'A'..=b'Z' => 0x1d400 - u32::from(b'A'),
+        b'a'..=b'z' => 0x1d41a - u32::from(b'a'),
+        b'0'..=b'9' => 0x1d7ce - u32::from(b'0'),
+        _ => 0,
+    };
+    char::from_u32(start + u32::from(byte)).unwrap().to_string()
+}
+
+fn base32(bytes: &[u8]) -> String {
+    let bit = |at: usize| {
+        bytes
+            .get(at / 8)
+            .is_some_and(|byte| byte >> (7 - at % 8) & 1 == 1)
+    };
+    let characters = (0..bytes.len() * 8).step_by(5).map(|start| {
+        let value = (start..start + 5).fold(0, |value, at| value << 1 | usize::from(bit(at)));
+        char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[value])
+    });
+    characters.collect()
+}
+
+/// Checks that nothing of the text remains in which a key was written oddly.
+fn check_odd(text: &str, key: &KeyValue, written: &str) -> Result<(), TestCaseError> {
+    prop_assert!(REDACTOR.holds_key(text), "{text:?}");
+    let redacted = REDACTOR.redact(text);
+    prop_assert!(
+        redacted.contains(&format!("\u{2026}{}", key.last_four())),
+        "{text:?} {redacted:?}"
+    );
+    prop_assert!(!REDACTOR.holds_key(&*redacted), "{redacted:?}");
+    let characters: Vec<char> = written.chars().collect();
+    let middle: String = characters[characters.len() / 3..characters.len() / 2]
+        .iter()
+        .collect();
+    prop_assert!(!redacted.contains(&middle), "{redacted:?}");
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -267,6 +358,48 @@ proptest! {
         let redacted = check(&format!("{around} {text} {around}"), &key)?;
         let is_shown = redacted.contains(key.last_four());
         prop_assert!(is_shown || escaped > 8, "{text:?} {redacted:?}");
+    }
+
+    #[test]
+    fn nor_when_it_is_written_oddly(
+        way in 0..ODD_WAYS,
+        [before, after] in ["[ a-zA-Z0-9/.]{0,12}", "[ a-zA-Z0-9/.]{0,12}"],
+        around in "[a-z /?&\u{e4}]{0,9}",
+        public in any::<bool>(),
+    ) {
+        let key = key(if public { "rescind_public" } else { "rescind_secret" });
+        let written = write_oddly(&format!("{before}{}{after}", key.expose()), way);
+        let alone = write_oddly(key.expose(), way);
+        check_odd(&format!("{around}: {written} :{around}"), &key, &alone)?;
+    }
+
+    #[test]
+    fn nor_when_that_is_encoded_once_more(
+        way in 0..ODD_WAYS,
+        other in prop_oneof![Just(0), Just(2), Just(3), Just(13), Just(14), Just(17), Just(19), Just(21)],
+        odd_first in any::<bool>(),
+    ) {
+        let key = key("rescind_secret");
+        // What stands within an escape is not looked for.
+        let other = if !odd_first && way >= 20 && other > 2 { 21 } else { other };
+        let encoded = if odd_first {
+            write_down(&write_oddly(key.expose(), way), other)
+        } else {
+            write_oddly(&write_down(key.expose(), other), way)
+        };
+        check_odd(&format!("a: {encoded} :b"), &key, &encoded)?;
+    }
+
+    #[test]
+    fn names_stay_as_they_are(
+        parts in prop::collection::vec("[A-Za-z0-9]{1,14}", 1..9),
+        marks in prop::collection::vec("[-_./:=\\\\%&+~ \u{ff0f}\u{e4}]{1,2}", 9),
+    ) {
+        let name: String = parts.iter().zip(&marks).flat_map(|(part, mark)| [part.as_str(), mark]).collect();
+        for text in [name.clone(), format!("rsc_sk_{name}"), format!("https://example.com/{name}?rsc-sk={name}")] {
+            prop_assert!(matches!(REDACTOR.redact(&text), Cow::Borrowed(same) if same == text), "{text:?}");
+            prop_assert!(!REDACTOR.holds_key(&text));
+        }
     }
 
     #[test]
@@ -440,12 +573,17 @@ fn hostile_texts_take_time_in_proportion_to_their_length() {
         some,
         "r\0s\0c\0_\0s\0k\0_\0",
         "\n ",
+        "=3D\\5c \\134%25",
+        "=41-41.5c41 ",
+        "\u{ff1d}3D",
+        "114,",
+        "MFRGGZDF",
     ] {
-        let text = piece.repeat((256 << 10) / piece.len());
+        let text = piece.repeat((64 << 10) / piece.len());
         let started = Instant::now();
         let redacted = REDACTOR.redact(&text);
         assert!(!redacted.contains(some));
         let took = started.elapsed();
-        assert!(took < Duration::from_secs(20), "{piece:?} took {took:?}");
+        assert!(took < Duration::from_secs(10), "{piece:?} took {took:?}");
     }
 }

@@ -11,10 +11,15 @@ pub(super) struct View<'t> {
     origins: Option<Vec<Extent>>,
     /// Number of times that escapes were decoded to obtain this view.
     pub(super) layers: u8,
+    /// The same for escapes of an odd kind.
+    pub(super) odd_layers: u8,
     /// Set if blanks were removed to obtain this view.
     pub(super) is_joined: bool,
     /// Set if zeros were among these blanks.
     pub(super) was_wide: bool,
+    /// Set if whatever occurs in no key was removed to obtain this view, so that only a checksum tells a key from what
+    /// stood apart.
+    pub(super) is_loose: bool,
 }
 
 /// Range of the text that was decoded. Texts too long for it are not searched.
@@ -39,8 +44,10 @@ impl<'t> View<'t> {
             bytes: Cow::Borrowed(text),
             origins: None,
             layers: 0,
+            odd_layers: 0,
             is_joined: false,
             was_wide: false,
+            is_loose: false,
         })
     }
 
@@ -60,10 +67,12 @@ impl<'t> View<'t> {
         self.place(0..self.bytes.len())
     }
 
-    /// Returns a hash that is equal for views with the same bytes and the same start in the text.
+    /// Returns a hash that is equal for views with the same bytes and the same start in the text that are read on in the
+    /// same way.
     pub(super) fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (self.whole().start, &self.bytes, self.is_joined).hash(&mut hasher);
+        let kind = (self.is_joined, self.is_loose, self.odd_layers);
+        (self.whole().start, &self.bytes, kind).hash(&mut hasher);
         hasher.finish()
     }
 
@@ -111,8 +120,10 @@ impl<'v> Draft<'v> {
             bytes: Cow::Owned(self.bytes),
             origins: Some(self.origins),
             layers: self.of.layers,
+            odd_layers: self.of.odd_layers,
             is_joined: false,
             was_wide: false,
+            is_loose: false,
         }
     }
 }
