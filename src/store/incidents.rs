@@ -1,13 +1,15 @@
 //! Incidents, one per leaked key.
 
+pub(super) mod occurrences;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::key::Key;
+use super::db::page::{Conditions, Page, PageRequest, anywhere, position};
+use super::db::sql::{Arg, Fields, Sql, args, one, statements};
+use super::keys::key::Key;
 use super::keys::{key, key_columns};
-use super::page::{Conditions, Page, PageRequest, anywhere, position};
-use super::sql::{Arg, Fields, Sql, args, one, statements};
 use super::{Read, Store, StoreError, Tx};
 
 /// Progress of the work on an incident.

@@ -1,13 +1,19 @@
 //! Keys in the database: listing, locking and changing them.
 
+pub(super) mod find;
+pub(super) mod import;
+pub(super) mod key;
+pub(super) mod lookup;
+pub(super) mod uses;
+
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::key::{Key, KeyPatch, NewKey, Owner, OwnerType, micros};
-use super::order::Locks;
-use super::page::{Conditions, Page, PageRequest, position};
-use super::sql::{Arg, Fields, LIST_MAX, Sql, args, one, pad, statements};
+use super::db::order::Locks;
+use super::db::page::{Conditions, Page, PageRequest, position};
+use super::db::sql::{Arg, Fields, LIST_MAX, Sql, args, one, pad, statements};
 use super::{Read, Store, StoreError, Tx};
+use key::{Key, KeyPatch, NewKey, Owner, OwnerType, micros};
 
 /// Filter of a list of keys.
 #[derive(Debug, Clone, Default)]

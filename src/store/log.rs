@@ -1,16 +1,20 @@
 //! Revocation log in the database: appending, listing and exporting.
 
+pub(super) mod chain;
+pub(super) mod entry;
+pub(super) mod verify;
+
 use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::chain::{entry_hash, unread};
-use super::entry::{Action, LogEntry, Place, Reason};
-use super::key::{Key, micros};
-use super::order::Locks;
-use super::page::{Conditions, Page, PageRequest};
-use super::sql::{Arg, Fields, ROWS_MAX, Sql, args, runs, statements};
+use super::db::order::Locks;
+use super::db::page::{Conditions, Page, PageRequest};
+use super::db::sql::{Arg, Fields, ROWS_MAX, Sql, args, runs, statements};
+use super::keys::key::{Key, micros};
 use super::{Read, Store, StoreError, Tx};
+use chain::{entry_hash, unread};
+use entry::{Action, LogEntry, Place, Reason};
 
 /// Draft of an entry of the revocation log.
 #[derive(Debug, Clone)]

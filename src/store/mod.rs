@@ -5,52 +5,14 @@
 //! never comes here: callers pass its [`Sha256Digest`](crate::keyformat::Sha256Digest), and the
 //! database holds that digest mixed with the current pepper.
 
-mod again;
-mod ahead;
-mod backlog;
-mod blobs;
-mod chain;
-mod claim;
-mod connect;
-mod deliveries;
-mod entry;
-mod error;
-mod files;
-mod find;
-mod gate;
-mod held;
-mod holders;
-mod import;
+mod db;
 mod incidents;
-mod key;
 mod keys;
 mod log;
-mod lookup;
-mod migrate;
-mod occurrences;
-mod order;
-mod page;
-mod pool;
-mod prune;
 mod queue;
-mod read;
-mod ready;
-mod retry;
-mod room;
 mod senders;
-mod shelf;
-mod source_work;
 mod sources;
-mod sql;
-mod statements;
 mod tokens;
-mod turns;
-mod tx;
-mod uses;
-mod verify;
-mod wal;
-mod work;
-mod work_row;
 
 use std::fmt;
 use std::sync::Arc;
@@ -59,41 +21,41 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 
-pub use chain::{Broken, Chain, Problem, Verified, VerifyError, canonical_json, verify_lines};
-pub use claim::Postponed;
-pub use deliveries::{Delivery, WebhookCounts};
-pub use entry::{Action, CSV_HEADER, LogEntry, Place, Reason, log_time};
-pub use error::StoreError;
-pub use find::KeysByDigest;
-pub use gate::Urgency;
-pub use import::ImportOutcome;
+pub use db::error::StoreError;
+pub use db::gate::Urgency;
+pub use db::page::{Page, PageRequest};
+pub use db::retry::{MaybeConflict, retried};
+pub use db::tx::Tx;
+pub(crate) use incidents::occurrences::NewSighting;
+pub use incidents::occurrences::Occurrence;
 pub use incidents::{Incident, IncidentFilter, IncidentStatus};
-pub use key::{Key, KeyPatch, NewKey, Owner, OwnerType, WhyInvalid};
 pub use keys::KeyFilter;
+pub use keys::find::KeysByDigest;
+pub use keys::import::ImportOutcome;
+pub use keys::key::{Key, KeyPatch, NewKey, Owner, OwnerType, WhyInvalid};
+pub use keys::lookup::{Lookup, LookupTask};
+pub use keys::uses::UseAfterExposure;
 pub(crate) use log::LogDraft;
+pub use log::chain::{Broken, Chain, Problem, Verified, VerifyError, canonical_json, verify_lines};
+pub use log::entry::{Action, CSV_HEADER, LogEntry, Place, Reason, log_time};
 pub use log::{LogFilter, LogHead};
-pub use lookup::{Lookup, LookupTask};
-pub(crate) use occurrences::NewSighting;
-pub use occurrences::Occurrence;
-pub use page::{Page, PageRequest};
-pub use retry::{MaybeConflict, retried};
-pub use senders::ProvedSender;
-pub use sources::SourceState;
-pub use tokens::{NewToken, Role, Token};
-pub use turns::owner;
-pub use tx::Tx;
-pub use uses::UseAfterExposure;
-pub use work::{
+pub use queue::claim::Postponed;
+pub use queue::item::{
     Claimable, DeadItem, Descendant, Fetched, HOST_LEFT_ALONE, HostWait, Lane, Lineage,
     NewWorkItem, Priority, Queue, Retry, Shedding, SourceWork, WorkCounts, WorkDone, WorkItem,
     WorkKind,
 };
+pub use queue::turns::owner;
+pub use senders::ProvedSender;
+pub use sources::SourceState;
+pub use sources::deliveries::{Delivery, WebhookCounts};
+pub use tokens::{NewToken, Role, Token};
 
 use crate::keyformat::Peppers;
-use connect::Db;
-use read::Read;
-use ready::Ready;
-use sql::Fields;
+use db::connect::Db;
+use db::read::Read;
+use db::ready::Ready;
+use db::sql::Fields;
 
 /// Time limit for an operation to get its turn, a connection and the start of its transaction. It is below the
 /// 10 s that partners wait for an answer.
@@ -168,7 +130,7 @@ impl Store {
     /// [`StoreError::ReadOnly`], and [`StoreError::NewerDatabase`] when a newer program has migrated
     /// the database.
     pub async fn open(options: StoreOptions) -> Result<Self, StoreError> {
-        let (db, name, found) = connect::connect(&options).await?;
+        let (db, name, found) = db::connect::connect(&options).await?;
         let inner = Inner {
             db,
             name,
@@ -189,8 +151,8 @@ impl Store {
     pub async fn migrate(&self) -> Result<i64, StoreError> {
         self.0.db.check_files()?;
         let before = self.schema_version().await?;
-        if before < migrate::known_version() {
-            let is_file = self.0.db.dialect() == sql::Dialect::Sqlite;
+        if before < db::migrate::known_version() {
+            let is_file = self.0.db.dialect() == db::sql::Dialect::Sqlite;
             if is_file && before == 0 && self.0.found {
                 tracing::warn!(
                     file = self.place(),
@@ -198,15 +160,15 @@ impl Store {
                      the wrong file, or a copy without its -wal"
                 );
             }
-            if is_file && before > 0 && migrate::writes_anew_after(before) {
+            if is_file && before > 0 && db::migrate::writes_anew_after(before) {
                 // A migration that was killed leaves a large one. Where it cannot be cut it counts.
                 let _ = self.cut_wal_now(HOUSEKEEPING_WAIT).await;
-                room::check(&self.0.name)?;
+                db::space::check(&self.0.name)?;
             }
-            migrate::migrate(&self.0.db, &self.0.name).await?;
+            db::migrate::migrate(&self.0.db, &self.0.name).await?;
             self.0.db.check_files()?;
         }
-        Ok(migrate::known_version() - before)
+        Ok(db::migrate::known_version() - before)
     }
 
     /// Returns how many versions the schema is behind the one this program needs.
@@ -214,7 +176,7 @@ impl Store {
     /// # Errors
     /// As [`Store::check_ready`].
     pub async fn missing_migrations(&self) -> Result<i64, StoreError> {
-        Ok(migrate::known_version() - self.schema_version().await?)
+        Ok(db::migrate::known_version() - self.schema_version().await?)
     }
 
     /// Returns whether the database has no tables of this program yet.
@@ -232,7 +194,7 @@ impl Store {
     /// [`StoreError::NewerDatabase`].
     pub async fn check_ready(&self) -> Result<(), StoreError> {
         let found = self.schema_version().await?;
-        let known = migrate::known_version();
+        let known = db::migrate::known_version();
         if found == known {
             return Ok(());
         }
@@ -245,9 +207,9 @@ impl Store {
 
     /// The version of the database's schema; 0 when it is empty.
     async fn schema_version(&self) -> Result<i64, StoreError> {
-        let found = migrate::version(&self.0.db, &self.0.name, self.1, self.limit()).await;
+        let found = db::migrate::version(&self.0.db, &self.0.name, self.1, self.limit()).await;
         let found = found.map_err(|error| self.renewing(error))?;
-        let known = migrate::known_version();
+        let known = db::migrate::known_version();
         if found <= known {
             return Ok(found);
         }
@@ -295,8 +257,8 @@ impl Store {
     /// without its password.
     pub fn place(&self) -> String {
         let path = match self.0.db.dialect() {
-            sql::Dialect::Sqlite => std::path::absolute(&self.0.name).ok(),
-            sql::Dialect::Postgres => None,
+            db::sql::Dialect::Sqlite => std::path::absolute(&self.0.name).ok(),
+            db::sql::Dialect::Postgres => None,
         };
         path.map_or_else(|| self.0.name.clone(), |path| path.display().to_string())
     }

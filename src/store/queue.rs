@@ -6,17 +6,27 @@
 //! The number of waiting items is limited, and each new one gets a turn among the other items of its host: see `turns`.
 //! Items beyond the limit are not added, but counted and logged.
 
+pub(super) mod again;
+pub(super) mod ahead;
+pub(super) mod backlog;
+pub(super) mod blobs;
+pub(super) mod claim;
+pub(super) mod holders;
+pub(super) mod item;
+pub(super) mod row;
+pub(super) mod turns;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::order::Locks;
-use super::sql::{Arg, LIST_MAX, ROWS_MAX, args, one, pad, runs, statements};
-use super::turns::{Seat, Turn, owner};
-use super::work::{Descendant, Fetched, Lineage, NewWorkItem};
+use super::db::order::Locks;
+use super::db::sql::{Arg, LIST_MAX, ROWS_MAX, args, one, pad, runs, statements};
 use super::{Read as _, StoreError, Tx};
+use item::{Descendant, Fetched, Lineage, NewWorkItem};
+use turns::{Seat, Turn, owner};
 
 statements! {
     INSERT = "INSERT INTO work_items (id, kind, host, repository_id, repository, clone_url,

@@ -1,9 +1,9 @@
 //! Senders that recently proved to be genuine, stored as digests that can be compared with an address only by means of
 //! a key.
 
-use super::order::Locks;
-use super::retry::retried;
-use super::sql::{Fields, ROWS_MAX, args, one, runs, statements};
+use super::db::order::Locks;
+use super::db::retry::retried;
+use super::db::sql::{Fields, ROWS_MAX, args, one, runs, statements};
 use super::{Read as _, Store, StoreError};
 
 statements! {

@@ -1,11 +1,14 @@
 //! State of each source.
 
+pub(super) mod deliveries;
+pub(super) mod work;
+
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::order::Locks;
-use super::sql::{Fields, args, statements};
+use super::db::order::Locks;
+use super::db::sql::{Fields, args, statements};
 use super::{Read, Store, StoreError, Tx};
 
 /// State of a source. Counts are totals since it was first polled.

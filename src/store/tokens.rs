@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::order::Locks;
-use super::page::{Conditions, Page, PageRequest, position};
-use super::retry::retried;
-use super::sql::{Arg, Fields, LIST_MAX, args, one, pad, statements};
+use super::db::order::Locks;
+use super::db::page::{Conditions, Page, PageRequest, position};
+use super::db::retry::retried;
+use super::db::sql::{Arg, Fields, LIST_MAX, args, one, pad, statements};
 use super::{Read, Store, StoreError, Tx};
 use crate::keyformat::{Sha256Digest, StoredDigest};
 
@@ -285,8 +285,8 @@ impl Tx {
             description: new.description,
             prefix: new.prefix,
             last_four: new.last_four,
-            created_at: super::key::micros(new.created_at),
-            expires_at: new.expires_at.map(super::key::micros),
+            created_at: super::keys::key::micros(new.created_at),
+            expires_at: new.expires_at.map(super::keys::key::micros),
             revoked_at: None,
         })
     }

@@ -1,0 +1,316 @@
+//! Opening of the database: URLs, files and pools.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Postgres, Sqlite};
+use tokio::time::Instant;
+
+use super::super::{StoreError, StoreOptions};
+use super::files::Files;
+use super::gate::Urgency;
+use super::pool::{GOODBYE, Manners, Pool};
+use super::space as room;
+use super::sql::Dialect;
+
+/// Maximum time that a statement waits for another process's lock. Shorter than its deadline, so that it is the
+/// database that reports what was waited for.
+pub(in crate::store) const LOCK_WAIT: Duration = Duration::from_secs(6);
+/// Maximum time to wait for a first connection.
+pub(in crate::store) const CONNECTION_WAIT: Duration = Duration::from_secs(7);
+/// Maximum time to wait for another process that turns a new file into a database, or migrates one.
+pub(in crate::store) const MIGRATION_LOCK_WAIT: Duration = Duration::from_mins(1);
+/// Time after which PostgreSQL ends an open transaction whose client is silent. It holds locks, and no transaction of
+/// this program waits for anything but the database.
+const IDLE_TRANSACTION: Duration = Duration::from_secs(10);
+/// Time after which PostgreSQL ends a statement that this program no longer waits for. Statements of a transaction have
+/// a limit of their own.
+const STATEMENT: Duration = Duration::from_secs(65);
+/// Interval at which PostgreSQL checks, while a statement runs, that the client is still connected. Otherwise, a
+/// migration that was abandoned would run to its end and hold its locks.
+const CLIENT_CHECK: Duration = Duration::from_secs(2);
+/// Age at which connections to PostgreSQL are replaced.
+const LIFETIME: Duration = Duration::from_mins(30);
+/// Number of prepared statements that are kept per connection: all fixed ones, and the usual lengths of the others.
+const STATEMENTS: usize = 256;
+/// Number of connections that read from SQLite. They never wait for the writer.
+const SQLITE_READERS: u32 = 4;
+/// Number of 4 KiB pages from which SQLite's write-ahead log is copied into the database, and size in bytes to which
+/// the log is truncated when it restarts.
+const WAL_PAGES: u32 = 1_000;
+const WAL_KEPT: u64 = 16 << 20;
+
+/// Pools of either database.
+#[derive(Debug)]
+pub(in crate::store) enum Db {
+    /// WAL mode lets readers continue while the only writer works.
+    Sqlite {
+        read: Pool<Sqlite>,
+        write: Pool<Sqlite>,
+        files: Files,
+    },
+    Postgres(Pool<Postgres>),
+}
+
+impl Db {
+    pub(in crate::store) fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite { .. } => Dialect::Sqlite,
+            Self::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    /// Checks that writes go to files that will still exist afterwards.
+    pub(in crate::store) fn check_files(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite { files, .. } => files.check(),
+            Self::Postgres(_) => Ok(()),
+        }
+    }
+
+    pub(in crate::store) fn hurry(&self) {
+        match self {
+            Self::Sqlite { read, write, .. } => {
+                read.hurry();
+                write.hurry();
+            }
+            Self::Postgres(pool) => pool.hurry(),
+        }
+    }
+
+    /// Replaces every connection: they were opened when the database accepted no changes. SQLite's connections share
+    /// what they know of the files, so all of them are closed before a new one is opened.
+    pub(in crate::store) fn renew(&self) {
+        match self {
+            Self::Sqlite { read, write, .. } => {
+                if !write.renew() {
+                    return;
+                }
+                let (read, pool) = (read.clone(), write.clone());
+                write.in_background(async move {
+                    let until = Instant::now() + CONNECTION_WAIT;
+                    // A writer may read meanwhile, so it is waited for first.
+                    if let Ok(writer) = pool.empty(until).await {
+                        let readers = read.empty(until).await;
+                        drop((readers, writer));
+                    }
+                });
+            }
+            Self::Postgres(pool) => {
+                pool.renew();
+            }
+        }
+    }
+
+    pub(in crate::store) async fn close(&self) {
+        match self {
+            Self::Sqlite { read, write, .. } => {
+                take_over(write).await;
+                read.close().await;
+                write.close().await;
+            }
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+/// Copies SQLite's write-ahead log into the database file. SQLite does this itself when its last connection is closed,
+/// but that may belong to another program, or may not be closed in time, and people copy the file alone.
+async fn take_over(write: &Pool<Sqlite>) {
+    let until = Instant::now() + GOODBYE;
+    if let Ok(mut held) = write.acquire(Urgency::Awaited, until).await {
+        // Waits for no one. Whatever it leaves behind is still in the log.
+        let _ = held.run(GOODBYE, "PRAGMA wal_checkpoint(PASSIVE)").await;
+    }
+}
+
+/// Connects to the database. Returns its name for errors, and whether it is a file that existed before.
+pub(in crate::store) async fn connect(
+    options: &StoreOptions,
+) -> Result<(Db, String, bool), StoreError> {
+    let text = options.url.expose_secret();
+    match text.split_once(':').map(|(scheme, _)| scheme) {
+        Some("sqlite") => sqlite(text, options.create).await,
+        Some("postgres" | "postgresql") => {
+            let (db, name) = postgres(text, options.max_connections).await?;
+            Ok((db, name, false))
+        }
+        Some(scheme) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => Err(StoreError::Url(
+            format!("{scheme} is no database that rescind speaks"),
+        )),
+        _ => Err(StoreError::Url("it names no database system".to_owned())),
+    }
+}
+
+async fn sqlite(url: &str, create: bool) -> Result<(Db, String, bool), StoreError> {
+    let options = SqliteConnectOptions::from_str(url)
+        .map_err(|error| StoreError::Url(error.to_string()))?
+        .foreign_keys(true)
+        .busy_timeout(LOCK_WAIT)
+        .statement_cache_capacity(STATEMENTS)
+        .disable_statement_logging();
+    let path = options.get_filename().to_owned();
+    if url.contains(":memory:") || url.contains("mode=memory") || path.as_os_str().is_empty() {
+        return Err(StoreError::Url(
+            "a database in memory would forget revocations".to_owned(),
+        ));
+    }
+    let name = path.display().to_string();
+    if !create && !path.exists() {
+        return Err(StoreError::Missing { database: name });
+    }
+    let found = size(&path) > 0;
+    if let Some(log) = lone_log(&path) {
+        return Err(StoreError::Disk {
+            database: name,
+            cause: format!(
+                "it is missing or empty, but its log {} is there and would be lost; put the database back beside it, \
+                 or move the log away for a new one",
+                log.display()
+            ),
+        });
+    }
+    create_file(&path).map_err(|error| {
+        let (database, cause) = (name.clone(), error.to_string());
+        if room::is_for_lack_of_room(&error) {
+            StoreError::Full { database, cause }
+        } else {
+            StoreError::Disk { database, cause }
+        }
+    })?;
+    let writer = options
+        .clone()
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        // 32 MiB: imports touch the whole index of digests in random order.
+        .pragma("cache_size", "-32768")
+        .pragma("wal_autocheckpoint", WAL_PAGES.to_string())
+        .pragma("journal_size_limit", WAL_KEPT.to_string());
+    let files = Files::new(&path);
+    let write = sqlite_pool(&files, 1, writer).await?;
+    files.opened();
+    let read = sqlite_pool(&files, SQLITE_READERS, options.read_only(true)).await?;
+    Ok((Db::Sqlite { read, write, files }, name, found))
+}
+
+/// Connects to a SQLite file. A pool of one connection is the writer's.
+async fn sqlite_pool(
+    files: &Files,
+    connections: u32,
+    options: SqliteConnectOptions,
+) -> Result<Pool<Sqlite>, StoreError> {
+    let pool = Pool::new(
+        options,
+        Manners {
+            size: connections,
+            set_up: None,
+            may_die: false,
+            keeps_place: true,
+            lifetime: None,
+            files: Some(files.clone()),
+            writes: connections == 1,
+        },
+    );
+    // While another process switches a new file to WAL mode, SQLite reports that it is locked at once, without waiting
+    // as it does for every other lock.
+    match pool.try_out(MIGRATION_LOCK_WAIT).await {
+        Ok(()) => Ok(pool),
+        Err(error) => Err(StoreError::from_driver(files.name(), &error)),
+    }
+}
+
+fn size(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |file| file.len())
+}
+
+/// Returns the write-ahead log of a database that does not exist, if there is one. SQLite would delete it.
+fn lone_log(path: &Path) -> Option<PathBuf> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let log = PathBuf::from(log);
+    // In this order: a process that creates the database now writes the file first.
+    (size(&log) > 0 && size(path) == 0).then_some(log)
+}
+
+/// Creates the file and its folder with permissions for their owner only. SQLite gives the WAL and the shared memory
+/// file the permissions of the main file.
+fn create_file(path: &Path) -> std::io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    if let Some(folder) = path.parent()
+        && !folder.as_os_str().is_empty()
+        && !folder.exists()
+    {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(folder)?;
+    }
+    let mut file = std::fs::OpenOptions::new();
+    file.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
+    file.open(path).map(drop)
+}
+
+async fn postgres(url: &str, max_connections: u32) -> Result<(Db, String), StoreError> {
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|_| {
+            // The parser's own message may quote a password.
+            StoreError::Url("it is malformed, or one of its parameters is".to_owned())
+        })?
+        .application_name("rescind")
+        .statement_cache_capacity(STATEMENTS)
+        .disable_statement_logging();
+    let name = format!(
+        "postgres://{}@{}:{}/{}",
+        options.get_username(),
+        options.get_host(),
+        options.get_port(),
+        options.get_database().unwrap_or_default()
+    );
+    let pool = Pool::new(
+        options,
+        Manners {
+            size: max_connections,
+            set_up: Some(postgres_settings()),
+            may_die: true,
+            keeps_place: false,
+            lifetime: Some(LIFETIME),
+            files: None,
+            writes: false,
+        },
+    );
+    match pool.try_out(CONNECTION_WAIT).await {
+        Ok(()) => Ok((Db::Postgres(pool), name)),
+        Err(error) => Err(StoreError::from_driver(&name, &error)),
+    }
+}
+
+/// Returns the statement that configures a session. The keepalives make the server detect connections whose other end
+/// is gone, since the sockets of `sqlx` cannot be given one from this side. Settings that the server does not know are
+/// skipped.
+fn postgres_settings() -> String {
+    let millis = |name, time: Duration| format!("('{name}', '{}')", time.as_millis());
+    let settings = [
+        millis("lock_timeout", LOCK_WAIT),
+        millis("statement_timeout", STATEMENT),
+        millis("idle_in_transaction_session_timeout", IDLE_TRANSACTION),
+        "('tcp_keepalives_idle', '10')".to_owned(),
+        "('tcp_keepalives_interval', '5')".to_owned(),
+        "('tcp_keepalives_count', '3')".to_owned(),
+        "('tcp_user_timeout', '20000')".to_owned(),
+        millis("client_connection_check_interval", CLIENT_CHECK),
+    ];
+    format!(
+        "SELECT set_config(known.name, wanted.value, false) FROM pg_catalog.pg_settings known
+         JOIN (VALUES {}) AS wanted (name, value) ON wanted.name = known.name",
+        settings.join(", ")
+    )
+}

@@ -1,0 +1,333 @@
+//! Errors of the database, classified so that a caller can act on them and an operator can fix the cause.
+
+use super::space as room;
+
+/// Error of a database operation. Nothing of the operation remains: every change is made in a transaction.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The database does not answer at present. HTTP callers get 503 and try again.
+    #[error(
+        "the database {database} cannot be reached: {cause}; check that it is running and that database.url is right"
+    )]
+    Unavailable {
+        /// Path of the file, or URL without the password.
+        database: String,
+        /// Message of the driver.
+        cause: String,
+    },
+    /// The server of the database answers, but refuses this program.
+    #[error(
+        "the database {database} is refused by its server: {cause}; correct the user, the password or the name of the database in database.url, or make them on the server"
+    )]
+    Denied {
+        /// URL without the password.
+        database: String,
+        /// Message of the server.
+        cause: String,
+    },
+    /// All connections that the server of the database allows are taken. HTTP callers get 503 and try again.
+    #[error(
+        "the database {database} has no connection left for rescind: {cause}; raise max_connections on the server, or the limit of the role or the database, or have other programs take fewer (each daemon takes up to 16)"
+    )]
+    Crowded {
+        /// URL without the password.
+        database: String,
+        /// Message of the server.
+        cause: String,
+    },
+    /// Another client holds what the operation needs. The same operation may succeed right away.
+    #[error("the database {database} is busy: {cause}; try again")]
+    Busy {
+        /// Path of the file, or URL without the password.
+        database: String,
+        /// Message of the driver.
+        cause: String,
+    },
+    /// The database rolled back the transaction in favor of another one: after a deadlock, or because data that it had
+    /// read has changed. [`retried`](super::super::retried) begins it again; a caller sees this error only if that was in
+    /// vain.
+    #[error(
+        "the database {database} undid a transaction time after time to let others pass: {cause}; try again"
+    )]
+    Conflict {
+        /// Path of the file, or URL without the password.
+        database: String,
+        /// Message of the driver.
+        cause: String,
+    },
+    /// A newer binary has migrated this database.
+    #[error(
+        "the database {database} has schema version {found}, this program knows versions up to {known}: run the newer rescind that migrated it, or restore a backup from before (nothing was changed)"
+    )]
+    NewerDatabase {
+        /// Path of the file, or URL without the password.
+        database: String,
+        /// Schema version of the database.
+        found: i64,
+        /// Newest schema version that this program knows.
+        known: i64,
+    },
+    /// The file does not exist, and was not to be created.
+    #[error(
+        "there is no database {database}: `rescind serve` or `rescind migrate` makes it, or name another one in database.url"
+    )]
+    Missing {
+        /// Path of the file.
+        database: String,
+    },
+    /// Migrations have not been applied.
+    #[error(
+        "the database {database} has schema version {found} and needs {known}: run `rescind migrate`"
+    )]
+    NotMigrated {
+        /// Path of the file, or URL without the password.
+        database: String,
+        /// Schema version of the database. 0 if it is empty.
+        found: i64,
+        /// Schema version that this program needs.
+        known: i64,
+    },
+    /// The database accepts no changes.
+    #[error(
+        "the database {database} is read-only: {cause}; give rescind write permission to the file and its folder, or name a primary server in database.url"
+    )]
+    ReadOnly {
+        /// Path of the file, or URL without the password.
+        database: String,
+        /// Message of the driver.
+        cause: String,
+    },
+    /// No space is left. Nothing was changed.
+    #[error(
+        "the disk of the database {database} is full: {cause}; free some space and try again, nothing was changed"
+    )]
+    Full {
+        /// Path of the file, or URL without the password.
+        database: String,
+        /// Message of the driver.
+        cause: String,
+    },
+    /// A migration would need more space than there is. Nothing was changed.
+    #[error(
+        "migrating the database {database} needs {needed} bytes of free space, and {free} are free: free some space, or move the file to a larger disk and name it in database.url (nothing was changed)"
+    )]
+    NoRoom {
+        /// Path of the file.
+        database: String,
+        /// Number of bytes that have to be free.
+        needed: u64,
+        /// Number of bytes that are free.
+        free: u64,
+    },
+    /// The file or its folder cannot be opened or created, or the disk fails.
+    #[error(
+        "the database {database} cannot be read or written: {cause}; check the folder, its permissions and the disk"
+    )]
+    Disk {
+        /// Path of the file, or URL without the password.
+        database: String,
+        /// Message of the operating system or the driver.
+        cause: String,
+    },
+    /// A file of the database was deleted or replaced while it was open, so writes would be lost.
+    #[error(
+        "the files of the database {database} are not those that were opened: {cause}; put the file itself back under its name (a copy does not do), or restart rescind with the files that it is to use; nothing is accepted until then"
+    )]
+    Gone {
+        /// Path of the file.
+        database: String,
+        /// Name of the file, and what happened to it.
+        cause: String,
+    },
+    /// The database contains something that this program does not write.
+    #[error(
+        "the database {database} holds something this program did not write: {cause}; restore a backup, or name another database in database.url"
+    )]
+    Corrupt {
+        /// Path of the file, or URL without the password.
+        database: String,
+        /// Description of what was found.
+        cause: String,
+    },
+    /// `database.url` cannot be parsed. The URL itself is not repeated, since it may contain a password.
+    #[error(
+        "database.url is not understood: {0}; use sqlite://path/to/file.db or postgres://user@host/database"
+    )]
+    Url(String),
+    /// The `cursor` was not returned by this list.
+    #[error(
+        "the cursor is not one that this list gave out; leave it away to start at the first page"
+    )]
+    Cursor,
+    /// A row with the same identity exists already.
+    #[error("{0} exists already")]
+    Exists(&'static str),
+    /// The change is refused because of the state of its target.
+    #[error("{0}")]
+    Refused(&'static str),
+    /// Any other error reported by the driver, which is a defect of this program.
+    #[error("the database {database} refused a statement: {cause}")]
+    Other {
+        /// Path of the file, or URL without the password.
+        database: String,
+        /// Message of the driver.
+        cause: String,
+    },
+}
+
+impl StoreError {
+    /// Returns whether the operation may succeed later without any change of the request. HTTP callers get 503 in that
+    /// case, and a work item goes back to the queue.
+    pub fn is_temporary(&self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable { .. }
+                | Self::Denied { .. }
+                | Self::Crowded { .. }
+                | Self::Busy { .. }
+                | Self::Conflict { .. }
+                | Self::Full { .. }
+                | Self::ReadOnly { .. }
+                | Self::Disk { .. }
+                | Self::Gone { .. }
+                | Self::NotMigrated { .. }
+        )
+    }
+
+    /// Creates the error for a row that cannot be decoded. [`StoreError::in_database`] adds the name of the database.
+    pub(in crate::store) fn row(cause: String) -> Self {
+        Self::Corrupt {
+            database: String::new(),
+            cause,
+        }
+    }
+
+    pub(in crate::store) fn in_database(mut self, name: &str) -> Self {
+        if let Self::Corrupt { database, .. } = &mut self
+            && database.is_empty()
+        {
+            name.clone_into(database);
+        }
+        self
+    }
+
+    /// Classifies an error of a driver by what can be done about it.
+    pub(in crate::store) fn from_driver(database: &str, error: &sqlx::Error) -> Self {
+        let database = database.to_owned();
+        let cause = error.to_string();
+        match error {
+            sqlx::Error::Database(reported) => {
+                let code = reported.code().unwrap_or_default().into_owned();
+                let cause = reported.message().to_owned();
+                match reported.try_downcast_ref::<sqlx::sqlite::SqliteError>() {
+                    Some(_) => from_sqlite(database, &code, cause),
+                    None => from_postgres(database, &code, cause),
+                }
+            }
+            sqlx::Error::PoolTimedOut => Self::Busy {
+                database,
+                cause: "other operations kept it busy for too long".to_owned(),
+            },
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::Protocol(_) => Self::Unavailable { database, cause },
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
+                Self::Corrupt { database, cause }
+            }
+            _ => Self::Other { database, cause },
+        }
+    }
+}
+
+/// Classifies a result code of SQLite: <https://sqlite.org/rescode.html>.
+fn from_sqlite(database: String, code: &str, cause: String) -> StoreError {
+    let code = code.parse::<i32>().unwrap_or(0);
+    match code & 0xff {
+        // SQLITE_BUSY_SNAPSHOT, which SQLite does not wait for: another process has written since this one read.
+        _ if code == 517 => StoreError::Conflict { database, cause },
+        5 | 6 => StoreError::Busy { database, cause },
+        8 => StoreError::ReadOnly { database, cause },
+        // Out of memory: nothing was changed, and there may be enough later.
+        7 => StoreError::Unavailable { database, cause },
+        13 => StoreError::Full { database, cause },
+        // SQLite does not report a full disk for the files beside the database.
+        10 | 14 if room::is_full(&database) => StoreError::Full { database, cause },
+        3 | 10 | 14 | 22 | 23 => StoreError::Disk { database, cause },
+        11 | 26 => StoreError::Corrupt { database, cause },
+        _ => StoreError::Other { database, cause },
+    }
+}
+
+/// Classifies an error code of PostgreSQL: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+fn from_postgres(database: String, code: &str, cause: String) -> StoreError {
+    match code {
+        "53100" => StoreError::Full { database, cause },
+        "25006" => StoreError::ReadOnly { database, cause },
+        "40001" | "40P01" => StoreError::Conflict { database, cause },
+        "53300" => StoreError::Crowded { database, cause },
+        "55P03" => StoreError::Busy { database, cause },
+        "58030" => StoreError::Disk { database, cause },
+        _ if code.starts_with("28") || code.starts_with("3D") => {
+            StoreError::Denied { database, cause }
+        }
+        "XX001" | "XX002" => StoreError::Corrupt { database, cause },
+        _ if ["08", "53", "57"]
+            .iter()
+            .any(|class| code.starts_with(class)) =>
+        {
+            StoreError::Unavailable { database, cause }
+        }
+        _ => StoreError::Other { database, cause },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drivers_codes_are_sorted_by_what_can_be_done() {
+        let kind = |error: &StoreError| {
+            let text = format!("{error:?}");
+            text.split(' ').next().unwrap_or_default().to_owned()
+        };
+        for (code, expected) in [
+            ("5", "Busy"),
+            ("517", "Conflict"),
+            ("8", "ReadOnly"),
+            ("1032", "ReadOnly"),
+            ("13", "Full"),
+            ("778", "Disk"),
+            ("4874", "Disk"),
+            ("14", "Disk"),
+            ("11", "Corrupt"),
+            ("26", "Corrupt"),
+            ("7", "Unavailable"),
+            ("1", "Other"),
+        ] {
+            let error = from_sqlite("x.db".to_owned(), code, "said".to_owned());
+            assert_eq!(kind(&error), expected, "{code}");
+            let text = error.to_string();
+            assert!(text.contains("x.db") && text.contains("said"), "{text}");
+        }
+        for (code, expected) in [
+            ("53100", "Full"),
+            ("25006", "ReadOnly"),
+            ("40P01", "Conflict"),
+            ("40001", "Conflict"),
+            ("55P03", "Busy"),
+            ("53300", "Crowded"),
+            ("53200", "Unavailable"),
+            ("57P01", "Unavailable"),
+            ("28P01", "Denied"),
+            ("3D000", "Denied"),
+            ("08006", "Unavailable"),
+            ("42P01", "Other"),
+        ] {
+            let error = from_postgres("postgres://u@h:1/d".to_owned(), code, "said".to_owned());
+            assert_eq!(kind(&error), expected, "{code}");
+        }
+    }
+}

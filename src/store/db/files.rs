@@ -1,0 +1,144 @@
+//! Checks that SQLite's files are still those that were opened.
+//!
+//! A file that is deleted or replaced lives on without a name for as long as it is open, and accepts every change, all
+//! of which are lost when the program ends. SQLite does not check for this. Therefore, the files behind the names are
+//! compared with those that were opened before anything is written, and before a commit is acknowledged.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::super::StoreError;
+
+/// Suffixes of SQLite's files beside the database: its write-ahead log, and the memory that connections share.
+const BESIDE: [&str; 2] = ["-wal", "-shm"];
+
+/// Device and inode of a file, which identify it whatever its name.
+type Identity = (u64, u64);
+
+/// Files of one database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Files(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Name of the database in errors.
+    name: String,
+    path: PathBuf,
+    opened: Mutex<Opened>,
+}
+
+/// Identities of the files at the time they were opened.
+#[derive(Debug, Default)]
+struct Opened {
+    database: Option<Identity>,
+    /// Path of the database with links resolved. SQLite puts its other files beside the file, not beside a link to it.
+    resolved: PathBuf,
+    /// Known while there is a connection that writes. Without one, SQLite itself may delete these files.
+    beside: Option<[Identity; 2]>,
+    told: bool,
+}
+
+impl Files {
+    /// Creates the files of a database that is not open yet.
+    pub(in crate::store) fn new(path: &Path) -> Self {
+        Self(Arc::new(Inner {
+            name: path.display().to_string(),
+            // The working directory may change.
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+            opened: Mutex::default(),
+        }))
+    }
+
+    /// Returns the name of the database in errors.
+    pub(in crate::store) fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Records that the database has been opened.
+    pub(in crate::store) fn opened(&self) {
+        let mut opened = self.lock();
+        opened.database = identity(&self.0.path);
+        let resolved = self.0.path.canonicalize();
+        opened.resolved = resolved.unwrap_or_else(|_| self.0.path.clone());
+    }
+
+    /// Records that the writing connection has used the files beside the database.
+    pub(in crate::store) fn written(&self) {
+        let mut opened = self.lock();
+        if opened.beside.is_none() {
+            let [Some(log), Some(memory)] = BESIDE.map(|end| identity(&opened.beside(end))) else {
+                return;
+            };
+            opened.beside = Some([log, memory]);
+        }
+    }
+
+    /// Records that the writing connection is about to be closed.
+    pub(in crate::store) fn writer_ends(&self) {
+        self.lock().beside = None;
+    }
+
+    /// Checks that all files are still there.
+    ///
+    /// # Errors
+    /// Returns [`StoreError::Gone`], which is logged once, if one of them is missing or has been replaced.
+    pub(in crate::store) fn check(&self) -> Result<(), StoreError> {
+        let mut opened = self.lock();
+        let error = self.compare(&opened).err();
+        if opened.told != error.is_some() {
+            opened.told = error.is_some();
+            if let Some(error) = &error {
+                tracing::error!(%error, "nothing is accepted");
+            } else {
+                tracing::info!(database = self.0.name, "the database's files are back");
+            }
+        }
+        error.map_or(Ok(()), Err)
+    }
+
+    fn compare(&self, opened: &Opened) -> Result<(), StoreError> {
+        let gone = |file: &Path, found: Option<Identity>| StoreError::Gone {
+            database: self.0.name.clone(),
+            cause: match found {
+                Some(_) => format!(
+                    "{} is another file than the one that is open",
+                    file.display()
+                ),
+                None => format!("{} is not there any more", file.display()),
+            },
+        };
+        if let Some(expected) = opened.database {
+            let found = identity(&self.0.path);
+            if found != Some(expected) {
+                return Err(gone(&self.0.path, found));
+            }
+        }
+        for (end, expected) in BESIDE.iter().zip(opened.beside.iter().flatten()) {
+            let file = opened.beside(end);
+            let found = identity(&file);
+            if found != Some(*expected) {
+                return Err(gone(&file, found));
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Opened> {
+        self.0.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Opened {
+    fn beside(&self, end: &str) -> PathBuf {
+        let mut file = self.resolved.as_os_str().to_owned();
+        file.push(end);
+        PathBuf::from(file)
+    }
+}
+
+fn identity(file: &Path) -> Option<Identity> {
+    let file = fs::metadata(file).ok()?;
+    Some((file.dev(), file.ino()))
+}

@@ -1,0 +1,21 @@
+//! Access to the database: connections, transactions, statements and their errors, the same for SQLite and PostgreSQL.
+
+pub(super) mod connect;
+pub(super) mod error;
+pub(super) mod files;
+pub(super) mod gate;
+pub(super) mod held;
+pub(super) mod idle;
+pub(super) mod migrate;
+pub(super) mod order;
+pub(super) mod page;
+pub(super) mod pieces;
+pub(super) mod pool;
+pub(super) mod read;
+pub(super) mod ready;
+pub(super) mod retry;
+pub(super) mod space;
+pub(super) mod sql;
+pub(super) mod statements;
+pub(super) mod tx;
+pub(super) mod wal;

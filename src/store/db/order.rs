@@ -1,0 +1,81 @@
+//! Order in which transactions lock rows.
+
+use super::super::Tx;
+
+/// Classes of rows that a transaction locks, in the order that every transaction has to follow: two that lock the same
+/// rows in different orders wait for each other until the database aborts one of them.
+///
+/// A transaction may skip classes, but never goes back. Within a class, rows are locked in the order of their identity,
+/// whatever the order in which they arrived; keys are locked by one call per transaction, since two calls would be two
+/// orders. The head of the log is needed by everyone, so it comes last and is held for the shortest time. Debug builds
+/// check this: see [`Tx::locks`].
+///
+/// Foreign keys take locks as well, but these only conflict with a change of a row's identity, which never happens
+/// here; for the same reason keys are locked `FOR NO KEY UPDATE`. Rows of `projects` are only ever added, before a key
+/// or an access token that refers to them.
+///
+/// The remaining conflicts can still make the database abort a transaction: a worker that ends an item and adds others
+/// meets one that adds the same and raises that item; the text of a statement does not always determine the order in
+/// which its rows are visited. Therefore, every transaction is run in [`retried`](super::super::retried): a test reads the
+/// sources for it. Debug builds check that a transaction says what it locks before it changes anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::store) enum Locks {
+    /// `webhook_deliveries`, by source and identifier of the delivery.
+    Deliveries,
+    /// `work_items`: a worker's own by `id`, new ones by their range, and those that are raised by `id`.
+    WorkItems,
+    /// `sources` and `source_work`, by name.
+    Sources,
+    /// `scanned_blobs`, by object id.
+    Blobs,
+    /// `sender_key`, or `senders` by digest.
+    Senders,
+    /// `tokens`, by `id`.
+    Tokens,
+    /// `keys`: existing ones by `id`; new ones, and those whose digest is rewritten, by digest and project.
+    Keys,
+    /// `incidents` by key, then `occurrences` of keys that are locked, and `uses_after_exposure`.
+    Incidents,
+    /// `log_head`, and entries that are appended.
+    LogHead,
+}
+
+impl Tx {
+    /// Records what is locked next.
+    ///
+    /// # Panics
+    /// Panics in debug builds if something that comes later in the order is locked already.
+    pub(in crate::store) fn locks(&mut self, next: Locks) {
+        debug_assert!(
+            self.locked <= Some(next),
+            "{next:?} are locked after {:?}: two such transactions can wait for each other for ever",
+            self.locked
+        );
+        self.locked = Some(next);
+    }
+
+    /// Records that what is changed next are rows that are only ever added, for which the order does not matter.
+    pub(in crate::store) fn only_adds(&mut self) {
+        self.locked.get_or_insert(Locks::Deliveries);
+    }
+
+    /// Checks that it was recorded what is locked, before a change.
+    ///
+    /// # Panics
+    /// Panics in debug builds if nothing was recorded.
+    pub(in crate::store) fn may_change(&self) {
+        debug_assert!(
+            self.locked.is_some(),
+            "a transaction changes rows without having said which it locks"
+        );
+    }
+
+    /// Like [`Tx::locks`], for rows that have to be locked by a single call.
+    pub(in crate::store) fn locks_once(&mut self, next: Locks) {
+        debug_assert!(
+            self.locked < Some(next),
+            "{next:?} are locked by a second call: collect them, and lock them in one order"
+        );
+        self.locks(next);
+    }
+}

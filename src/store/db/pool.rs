@@ -1,0 +1,402 @@
+//! Connections, and the rules by which one is abandoned.
+//!
+//! Every exchange with a database has a deadline. A connection on which one did not end well, because the answer did not
+//! come in time, the caller went away, or the transaction is in an unknown state, is never handed out again: it is
+//! closed, and the next caller gets a new one. The same goes for a connection that accepted no changes, since a session
+//! may stay read-only after its cause is gone. (The pool of `sqlx` pings a connection that comes back, without a
+//! deadline; one frozen connection after the other would take a place of that pool forever.)
+//!
+//! Whoever finds no connection makes one, and takes one that comes back if that is sooner: a server that gives no
+//! more of them, because others have taken those that it has, is worked with on those that are open.
+
+mod race;
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Database, Executor};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::files::Files;
+use super::gate::{Gate, NoPlace, Place, Urgency};
+use super::held::Held;
+use super::idle::Shelf;
+
+/// Time limit for an idle connection to answer a ping.
+const PING_WAIT: Duration = Duration::from_secs(2);
+
+/// Time limit for rolling back an abandoned transaction, and for closing a connection.
+pub(in crate::store) const GOODBYE: Duration = Duration::from_secs(2);
+
+/// The pause before a file that cannot be opened at the moment is opened again.
+const CONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time limit of an exchange once the program shuts down.
+const HURRY: Duration = Duration::from_secs(2);
+
+/// All connections are replaced once in this time at most.
+const RENEWAL: Duration = Duration::from_secs(1);
+
+/// Time limit for connecting the successor of an expired connection.
+const SUCCESSION: Duration = Duration::from_secs(5);
+
+/// Extension of an expired connection for which there is no successor.
+const EXTENSION: Duration = Duration::from_mins(1);
+
+/// Properties of connections that differ between the databases.
+#[derive(Debug)]
+pub(in crate::store) struct Manners {
+    /// The most connections at a time.
+    pub(in crate::store) size: u32,
+    /// Run on every new connection.
+    pub(in crate::store) set_up: Option<String>,
+    /// `true` if an idle connection may have died unnoticed.
+    pub(in crate::store) may_die: bool,
+    /// `true` if an abandoned connection keeps its place until it is closed. A thread works for each
+    /// connection of SQLite, and cannot be stopped.
+    pub(in crate::store) keeps_place: bool,
+    /// Connections older than this are replaced, if the database gives others for them.
+    pub(in crate::store) lifetime: Option<Duration>,
+    /// The files that every connection is to open: those that were there first.
+    pub(in crate::store) files: Option<Files>,
+    /// `true` if the connections write to those files.
+    pub(in crate::store) writes: bool,
+}
+
+/// Connections to one database. Cheap to clone.
+pub(in crate::store) struct Pool<DB: Database>(Arc<Inner<DB>>)
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>;
+
+struct Inner<DB: Database>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    options: <DB::Connection as sqlx::Connection>::Options,
+    manners: Manners,
+    gate: Arc<Gate>,
+    shelf: Shelf<Idle<DB>, Held<DB>>,
+    in_use: AtomicU32,
+    /// Time of the last renewal: connections that are older have expired.
+    renewed: Mutex<Option<Instant>>,
+    hurry: CancellationToken,
+    closing: TaskTracker,
+}
+
+/// A connection that nobody uses.
+pub(in crate::store) struct Idle<DB: Database> {
+    pub(in crate::store) connection: DB::Connection,
+    born: Instant,
+    /// Expiry of the connection.
+    pub(in crate::store) ends: Option<Instant>,
+}
+
+impl<DB: Database> Clone for Pool<DB>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<DB: Database> fmt::Debug for Pool<DB>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pool({:?})", self.0.manners)
+    }
+}
+
+impl<DB: Database> Pool<DB>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    /// A pool without connections.
+    pub(in crate::store) fn new(
+        options: <DB::Connection as sqlx::Connection>::Options,
+        manners: Manners,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            options,
+            gate: Gate::new(manners.size),
+            manners,
+            shelf: Shelf::default(),
+            in_use: AtomicU32::new(0),
+            renewed: Mutex::default(),
+            hurry: CancellationToken::new(),
+            closing: TaskTracker::new(),
+        }))
+    }
+
+    /// Connects once, without patience for a server that refuses, so that a wrong address shows.
+    pub(in crate::store) async fn try_out(&self, wait: Duration) -> Result<(), sqlx::Error> {
+        let until = Instant::now() + wait;
+        let place = self.enter(Urgency::Awaited, until).await?;
+        let connecting = async {
+            loop {
+                match self.connect_once().await {
+                    Err(error) if is_locked(&error) && until > Instant::now() + CONNECT_PAUSE => {
+                        tokio::time::sleep(CONNECT_PAUSE).await;
+                    }
+                    connected => return connected,
+                }
+            }
+        };
+        let idle = self.within(wait, connecting).await?;
+        drop(Held::new(self, idle, place));
+        Ok(())
+    }
+
+    async fn enter(&self, urgency: Urgency, until: Instant) -> Result<Place, sqlx::Error> {
+        let wait = until.saturating_duration_since(Instant::now());
+        let entered = self.within(wait, async {
+            Ok::<_, sqlx::Error>(self.0.gate.enter(urgency).await)
+        });
+        match entered.await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(NoPlace::Closed)) => Err(sqlx::Error::PoolClosed),
+            Ok(Err(NoPlace::TooMany)) | Err(_) => Err(sqlx::Error::PoolTimedOut),
+        }
+    }
+
+    /// The connection, if it may be used on.
+    async fn alive(&self, mut idle: Idle<DB>) -> Option<Idle<DB>> {
+        if self.is_unfit(&idle) {
+            self.close_softly(idle.connection, None);
+            return None;
+        }
+        if !self.0.manners.may_die {
+            return Some(idle);
+        }
+        match self.within(PING_WAIT, idle.connection.ping()).await {
+            Ok(()) => Some(idle),
+            Err(error) if is_silence(&error) => {
+                // As a rule the network is down, so that the others are dead too.
+                let others = self.0.shelf.clear();
+                tracing::warn!(connections = others.len() + 1, %error, "idle connections are replaced");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    async fn connect_once(&self) -> Result<Idle<DB>, sqlx::Error> {
+        let begun = Instant::now();
+        let mut connection = self.0.options.connect().await?;
+        if let Some(files) = &self.0.manners.files {
+            files.check().map_err(io::Error::other)?;
+        }
+        if let Some(sql) = &self.0.manners.set_up {
+            let sql = sqlx::raw_sql(AssertSqlSafe(sql.clone()));
+            (&mut connection).execute(sql).await?;
+        }
+        if self.0.shelf.connected(begun) {
+            tracing::info!("the server of the database gives connections again");
+        }
+        let born = Instant::now();
+        Ok(Idle {
+            connection,
+            born,
+            ends: self.0.manners.lifetime.map(|lifetime| born + lifetime),
+        })
+    }
+
+    /// Waits for the database, but not longer than `limit`.
+    pub(in crate::store) async fn within<T, E: From<sqlx::Error>>(
+        &self,
+        limit: Duration,
+        answer: impl Future<Output = Result<T, E>> + Send,
+    ) -> Result<T, E> {
+        let hurry = async {
+            self.0.hurry.cancelled().await;
+            tokio::time::sleep(HURRY).await;
+        };
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = tokio::time::sleep(limit) => Err(silence(limit).into()),
+            () = hurry => Err(silence(HURRY).into()),
+        }
+    }
+
+    /// Returns whether the connection may not be used any more.
+    fn is_unfit(&self, idle: &Idle<DB>) -> bool {
+        self.renewed().is_some_and(|renewed| idle.born <= renewed)
+    }
+
+    /// From here on every connection that there is now has served its time. Returns whether that is so:
+    /// connections are not replaced all the time.
+    pub(in crate::store) fn renew(&self) -> bool {
+        let mut renewed = self.renewed();
+        if renewed.is_some_and(|at| at.elapsed() < RENEWAL) {
+            return false;
+        }
+        *renewed = Some(Instant::now());
+        true
+    }
+
+    /// Closes every connection, after those who use them, and returns all the places: until they are dropped
+    /// nobody connects.
+    pub(in crate::store) async fn empty(&self, until: Instant) -> Result<Vec<Place>, sqlx::Error> {
+        let mut places = Vec::new();
+        for _ in 0..self.0.manners.size {
+            places.push(self.enter(Urgency::Awaited, until).await?);
+        }
+        let idle = self.0.shelf.clear();
+        self.ends();
+        for idle in idle {
+            let _ = timeout(GOODBYE, idle.connection.close()).await;
+        }
+        Ok(places)
+    }
+
+    /// Takes a connection back that is fit for the next one who comes.
+    pub(in crate::store) fn take_back(&self, idle: Idle<DB>, place: Place) {
+        if self.0.gate.is_closed() || self.is_unfit(&idle) {
+            self.close_softly(idle.connection, Some(place));
+            return;
+        }
+        if idle.ends.is_some_and(|ends| ends <= Instant::now()) {
+            self.replace(idle, place);
+            return;
+        }
+        match self.0.shelf.put(idle) {
+            // Whoever has gone away in this moment gives it back.
+            Some((idle, waiting)) => drop(waiting.send(Held::new(self, idle, place))),
+            // Only now, so that whoever comes next finds it.
+            None => drop(place),
+        }
+    }
+
+    /// Makes a successor of a connection that has served its time, and ends it then: a server that gives none to
+    /// this program must not take those away that it has.
+    fn replace(&self, mut old: Idle<DB>, place: Place) {
+        let pool = self.clone();
+        self.in_background(async move {
+            if let Ok(new) = pool.within(SUCCESSION, pool.connect_once()).await {
+                pool.take_back(new, place);
+                pool.close_softly(old.connection, None);
+            } else {
+                old.ends = Some(Instant::now() + EXTENSION);
+                pool.take_back(old, place);
+            }
+        });
+    }
+
+    /// One more connection is in use.
+    pub(in crate::store) fn lends(&self) {
+        self.0.in_use.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One connection fewer is in use.
+    pub(in crate::store) fn has_back(&self) {
+        self.0.in_use.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Ends a connection in an unknown state.
+    pub(in crate::store) fn end(&self, idle: Idle<DB>, place: Place) {
+        if self.0.manners.keeps_place {
+            self.close_softly(idle.connection, Some(place));
+        }
+        // Else it ends here and now; the server notices.
+    }
+
+    fn renewed(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0
+            .renewed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cancelled when the program shuts down.
+    pub(in crate::store) fn hurries(&self) -> CancellationToken {
+        self.0.hurry.clone()
+    }
+
+    /// From here on nothing takes longer than a moment: the program is shutting down.
+    pub(in crate::store) fn hurry(&self) {
+        self.0.hurry.cancel();
+    }
+
+    /// Closes every connection, those in use as soon as they come back, and waits for that a moment.
+    pub(in crate::store) async fn close(&self) {
+        self.0.gate.close();
+        self.0.shelf.close();
+        for idle in self.0.shelf.clear() {
+            self.close_softly(idle.connection, None);
+        }
+        self.0.closing.close();
+        let closed = async {
+            while self.0.gate.free() < self.0.manners.size {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            self.0.closing.wait().await;
+        };
+        if timeout(GOODBYE, closed).await.is_err() {
+            tracing::warn!("a connection to the database did not end in time and is left behind");
+        }
+    }
+
+    /// A connection is about to end.
+    fn ends(&self) {
+        let manners = &self.0.manners;
+        if let Some(files) = manners.files.as_ref().filter(|_| manners.writes) {
+            files.writer_ends();
+        }
+    }
+
+    /// Says goodbye to the database while nobody waits. Without a runtime, the connection just ends.
+    fn close_softly(&self, connection: DB::Connection, place: Option<Place>) {
+        let keeps_place = self.0.manners.keeps_place;
+        self.ends();
+        self.in_background(async move {
+            if keeps_place {
+                let _ = connection.close().await;
+            } else {
+                let _ = timeout(GOODBYE, connection.close()).await;
+            }
+            drop(place);
+        });
+    }
+
+    pub(in crate::store) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            self.0.closing.spawn(work);
+        }
+    }
+}
+
+/// Returns whether another process is switching the SQLite file to a WAL.
+fn is_locked(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(reported) = error else {
+        return false;
+    };
+    let code = reported.code().and_then(|code| code.parse::<i32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
+        && reported
+            .try_downcast_ref::<sqlx::sqlite::SqliteError>()
+            .is_some()
+}
+
+pub(in crate::store) fn silence(limit: Duration) -> sqlx::Error {
+    let words = match limit.as_secs() {
+        0 => format!("no answer within {} ms", limit.as_millis()),
+        seconds => format!("no answer within {seconds} s"),
+    };
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, words))
+}
+
+/// Returns whether the error is a passed deadline.
+pub(in crate::store) fn is_silence(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,59 @@
+//! Queries, in a transaction or outside one.
+
+use super::super::{Store, StoreError};
+use super::connect::Db;
+use super::sql::{Arg, Fields, Sql, postgres_args, sqlite_args};
+
+/// Runner of a query: the store itself for a read, or an open transaction.
+pub(in crate::store) trait Read: Send {
+    /// All rows of a query, decoded.
+    fn fetch<T: Send>(
+        &mut self,
+        sql: Sql,
+        args: Vec<Arg>,
+        decode: impl Fn(&mut Fields<'_>) -> Result<T, StoreError> + Send,
+    ) -> impl Future<Output = Result<Vec<T>, StoreError>> + Send;
+
+    /// The first row of a query, decoded.
+    fn fetch_first<T: Send>(
+        &mut self,
+        sql: Sql,
+        args: Vec<Arg>,
+        decode: impl Fn(&mut Fields<'_>) -> Result<T, StoreError> + Send,
+    ) -> impl Future<Output = Result<Option<T>, StoreError>> + Send {
+        async move { Ok(self.fetch(sql, args, decode).await?.into_iter().next()) }
+    }
+}
+
+impl Read for &Store {
+    async fn fetch<T: Send>(
+        &mut self,
+        sql: Sql,
+        args: Vec<Arg>,
+        decode: impl Fn(&mut Fields<'_>) -> Result<T, StoreError> + Send,
+    ) -> Result<Vec<T>, StoreError> {
+        let failed = |error: sqlx::Error| self.failed(&error);
+        let text = sql.text(self.0.db.dialect());
+        let (until, limit) = (self.turn_until(), self.limit());
+        match &self.0.db {
+            Db::Sqlite { read, .. } => {
+                let args = sqlite_args(args).map_err(failed)?;
+                let mut held = read.acquire(self.1, until).await.map_err(failed)?;
+                let rows = held.fetch(limit, text, args).await.map_err(failed)?;
+                drop(held);
+                rows.iter()
+                    .map(|row| self.decode(&mut Fields::sqlite(row), &decode))
+                    .collect()
+            }
+            Db::Postgres(pool) => {
+                let args = postgres_args(args).map_err(failed)?;
+                let mut held = pool.acquire(self.1, until).await.map_err(failed)?;
+                let rows = held.fetch(limit, text, args).await.map_err(failed)?;
+                drop(held);
+                rows.iter()
+                    .map(|row| self.decode(&mut Fields::postgres(row), &decode))
+                    .collect()
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! All statements of the program, prepared against a database to see whether it takes them.
+
+use super::super::incidents::occurrences;
+use super::super::keys::{find, import, uses};
+use super::super::log::verify;
+use super::super::queue::{again, ahead, backlog, blobs, claim, holders, turns};
+use super::super::sources::{deliveries, work as source_work};
+use super::super::{Store, StoreError, incidents, keys, log, queue, senders, sources, tokens};
+use super::connect::Db;
+use super::ready;
+use super::sql::Sql;
+
+impl Store {
+    /// Prepares every statement of this program against the database, without running any; gives
+    /// their number. A schema that somebody changed by hand shows here.
+    ///
+    /// # Errors
+    /// [`StoreError::Other`] naming the statement that the database refuses.
+    pub async fn check_statements(&self) -> Result<usize, StoreError> {
+        let families = [
+            keys::ALL,
+            find::ALL,
+            import::ALL,
+            tokens::ALL,
+            incidents::ALL,
+            occurrences::ALL,
+            uses::ALL,
+            log::ALL,
+            verify::ALL,
+            queue::ALL,
+            turns::ALL,
+            again::ALL,
+            ahead::ALL,
+            claim::ALL,
+            holders::ALL,
+            backlog::ALL,
+            sources::ALL,
+            deliveries::ALL,
+            source_work::ALL,
+            blobs::ALL,
+            senders::ALL,
+            ready::ALL,
+        ];
+        let lists = [
+            keys::every_filter(),
+            incidents::every_filter(),
+            log::every_filter(),
+        ];
+        let fixed = families.into_iter().flatten().cloned();
+        let mut count = 0;
+        for (name, sql) in fixed.chain(lists) {
+            self.prepare(&sql.of(2))
+                .await
+                .map_err(|error| StoreError::Other {
+                    database: self.0.name.clone(),
+                    cause: format!("{name}: {error}"),
+                })?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    async fn prepare(&self, sql: &Sql) -> Result<(), sqlx::Error> {
+        // As an explanation the text differs from that of a statement that was prepared before, which
+        // would be given back from the connection's cache, unchecked.
+        let text = format!("EXPLAIN {}", sql.text(self.0.db.dialect()));
+        let (until, limit) = (self.turn_until(), self.limit());
+        match &self.0.db {
+            Db::Sqlite { write, .. } => {
+                let mut held = write.acquire(self.1, until).await?;
+                // SQLite compares the schema it has in memory with the file's when a statement runs.
+                held.run(limit, "SELECT COUNT(*) FROM sqlite_master")
+                    .await?;
+                held.prepare(limit, text).await
+            }
+            Db::Postgres(pool) => {
+                let mut held = pool.acquire(self.1, until).await?;
+                held.prepare(limit, text).await
+            }
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Entries of the revocation log, as they are hashed and as they are exported.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::super::OwnerType;
+use super::chain::canonical_json;
+
+/// Action on a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// The key was revoked.
+    Revoked,
+    /// The key was replaced by a new one. It expires at the end of the overlap.
+    Rotated,
+}
+
+impl Action {
+    /// Returns the word for the action in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::Rotated => "rotated",
+        }
+    }
+
+    /// Parses the word for an action. Returns `None` if it is unknown.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Revoked, Self::Rotated]
+            .into_iter()
+            .find(|action| action.as_str() == text)
+    }
+}
+
+/// Reason for an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The key was seen in public.
+    Leaked,
+    /// A person or the provider's back end requested it.
+    Manual,
+    /// Someone presented the key itself.
+    SelfReport,
+    /// The key was replaced by a new one.
+    Rotated,
+}
+
+impl Reason {
+    const ALL: [Self; 4] = [Self::Leaked, Self::Manual, Self::SelfReport, Self::Rotated];
+
+    /// Returns the word for the reason in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Leaked => "leaked",
+            Self::Manual => "manual",
+            Self::SelfReport => "self_report",
+            Self::Rotated => "rotated",
+        }
+    }
+
+    /// Parses the word for a reason. Returns `None` if it is unknown.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+}
+
+/// Place where a key was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// Name of the source or the partner that reported it.
+    pub source: String,
+    /// Link to the place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Name of the repository, as `owner/name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// Hash of the commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// Path of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Number of the line, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+}
+
+/// An entry of the revocation log, in the shape in which it is exported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogEntry {
+    /// Number of the entry, from 1 without gaps.
+    pub seq: u64,
+    /// Time of the action.
+    #[serde(with = "six_decimals")]
+    pub at: Timestamp,
+    /// Action on the key.
+    pub action: Action,
+    /// Identifier of the key.
+    pub key_id: Uuid,
+    /// Key format of the key.
+    pub format: String,
+    /// Type of the owner of the key.
+    pub owner_type: OwnerType,
+    /// The provider's identifier of the owner.
+    pub owner_id: String,
+    /// Last four characters of the value of the key.
+    pub last_four: String,
+    /// Description of the key at that time.
+    pub description: String,
+    /// Reason for the action.
+    pub reason: Reason,
+    /// Policy that decided. Absent if a person did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Originator of the action: `cli`, `token:<id>`, `partner:github`, `source:<name>`, or `self_report`.
+    pub actor: String,
+    /// Incident of the key, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident_id: Option<Uuid>,
+    /// Place where the key was seen, if that is the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub occurrence: Option<Place>,
+    /// Time at which it was seen.
+    #[serde(
+        default,
+        with = "optional_six_decimals",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub detected_at: Option<Timestamp>,
+    /// Hash of the previous entry. 64 zeros in the first entry.
+    pub prev_hash: String,
+    /// Hash of this entry.
+    pub hash: String,
+}
+
+impl LogEntry {
+    /// Returns the canonical JSON of the entry without `prev_hash` and `hash`, which is what is hashed and stored.
+    pub(in crate::store) fn canonical(&self) -> String {
+        let mut value = serde_json::to_value(self).unwrap_or_default();
+        if let Value::Object(fields) = &mut value {
+            fields.remove("prev_hash");
+            fields.remove("hash");
+        }
+        canonical_json(&value)
+    }
+
+    /// Returns the entry as one line of a JSONL export, without a line ending.
+    pub fn to_json_line(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// Columns of a CSV export, in order.
+pub const CSV_HEADER: [&str; 22] = [
+    "seq",
+    "at",
+    "action",
+    "key_id",
+    "format",
+    "owner_type",
+    "owner_id",
+    "last_four",
+    "description",
+    "reason",
+    "policy",
+    "actor",
+    "incident_id",
+    "occurrence_source",
+    "occurrence_url",
+    "occurrence_repository",
+    "occurrence_commit",
+    "occurrence_path",
+    "occurrence_line",
+    "detected_at",
+    "prev_hash",
+    "hash",
+];
+
+impl LogEntry {
+    /// Returns the entry as a row of a CSV export. A text that a spreadsheet would take for a formula is prefixed with
+    /// an apostrophe (<https://owasp.org/www-community/attacks/CSV_Injection>), so a CSV export is for reading. The
+    /// exact texts, and with them the hashes, are in the JSONL export.
+    pub fn to_csv_row(&self) -> [String; 22] {
+        let place = self.occurrence.as_ref();
+        let text = |text: Option<&String>| text.map_or_else(String::new, |text| cell(text));
+        [
+            self.seq.to_string(),
+            log_time(self.at),
+            self.action.as_str().to_owned(),
+            self.key_id.to_string(),
+            cell(&self.format),
+            self.owner_type.as_str().to_owned(),
+            cell(&self.owner_id),
+            cell(&self.last_four),
+            cell(&self.description),
+            self.reason.as_str().to_owned(),
+            text(self.policy.as_ref()),
+            cell(&self.actor),
+            self.incident_id
+                .map_or_else(String::new, |id| id.to_string()),
+            text(place.map(|place| &place.source)),
+            text(place.and_then(|place| place.url.as_ref())),
+            text(place.and_then(|place| place.repository.as_ref())),
+            text(place.and_then(|place| place.commit.as_ref())),
+            text(place.and_then(|place| place.path.as_ref())),
+            place
+                .and_then(|place| place.line)
+                .map_or_else(String::new, |line| line.to_string()),
+            self.detected_at.map_or_else(String::new, log_time),
+            self.prev_hash.clone(),
+            self.hash.clone(),
+        ]
+    }
+}
+
+fn cell(text: &str) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        format!("'{text}")
+    } else {
+        text.to_owned()
+    }
+}
+
+/// Formats a time for the log: `2026-11-22T20:46:15.123456Z`, always with six decimals.
+pub fn log_time(at: Timestamp) -> String {
+    format!("{at:.6}")
+}
+
+/// Times in the format of the log, and in no other: a changed byte must not go unnoticed.
+mod six_decimals {
+    use jiff::Timestamp;
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&super::log_time(*at))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse()
+            .ok()
+            .filter(|at| super::log_time(*at) == text)
+            .ok_or_else(|| {
+                de::Error::custom("a time is not written as 2026-11-22T20:46:15.123456Z")
+            })
+    }
+}
+
+mod optional_six_decimals {
+    use jiff::Timestamp;
+    use serde::{Deserializer, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde calls it by reference")]
+    pub(super) fn serialize<S: Serializer>(
+        at: &Option<Timestamp>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match at {
+            Some(at) => super::six_decimals::serialize(at, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Timestamp>, D::Error> {
+        super::six_decimals::deserialize(from).map(Some)
+    }
+}

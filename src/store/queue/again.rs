@@ -1,0 +1,253 @@
+//! Items that return to the queue: named again with more urgency, or revived by hand. They get a turn in their new
+//! queue, as new items do.
+
+use std::collections::{BTreeMap, HashSet};
+
+use uuid::Uuid;
+
+use super::super::db::order::Locks;
+use super::super::db::retry::retried;
+use super::super::db::sql::{
+    Arg, Fields, LIST_MAX, ROWS_MAX, Sql, args, one, pad, runs, statements,
+};
+use super::super::{Read as _, Store, StoreError, Tx};
+use super::coordinates;
+use super::item::{NewWorkItem, Priority};
+use super::turns::Seat;
+
+/// Maximum number of items of a source that are revived in one transaction.
+const PIECE: usize = 512;
+
+statements! {
+    KNOWN = "SELECT id, state, priority FROM work_items
+        WHERE (state IN ('waiting', 'shed') OR state = 'done' AND gone) AND part_of = ''
+            AND (host, repository_id, ref_name, before_id, after_id) IN (VALUES {rows:5})";
+    LOCK = "SELECT id, priority, host, repository_id, repository, state, source, gone FROM work_items
+        WHERE state <> 'dead' AND id IN ({list:1}) ORDER BY id {for update}";
+    RAISE = "UPDATE work_items SET priority = CAST(again.column2 AS BIGINT),
+            level = CAST(again.column3 AS BIGINT), turn = CAST(again.column4 AS BIGINT),
+            state = 'waiting', finished_at = NULL
+        FROM (VALUES {rows:4}) AS again WHERE id = again.column1";
+    REOPEN = "UPDATE work_items SET priority = CAST(again.column2 AS BIGINT),
+            level = CAST(again.column3 AS BIGINT), turn = CAST(again.column4 AS BIGINT),
+            state = 'waiting', finished_at = NULL, gone = FALSE, tries = 0, ready_at = 0
+        FROM (VALUES {rows:4}) AS again WHERE id = again.column1";
+    REVIVE = "UPDATE work_items SET priority = CAST(again.column2 AS BIGINT),
+            level = CAST(again.column3 AS BIGINT), turn = CAST(again.column4 AS BIGINT),
+            state = 'waiting', finished_at = NULL, tries = 0, ready_at = {now}
+        FROM (VALUES {rows:4}) AS again WHERE id = again.column1";
+    DEAD = "SELECT id, priority, host, repository_id, repository FROM work_items
+        WHERE state = 'dead' AND id IN ({list:1}) ORDER BY id {for update}";
+    /// The redundant `state <> 'waiting'` is what lets SQLite use the index of finished items.
+    DEAD_OF = "SELECT id FROM work_items
+        WHERE state = 'dead' AND state <> 'waiting' AND source = $1 AND id > $2 ORDER BY id LIMIT $3";
+    SOURCE = "SELECT source FROM work_items WHERE id = $1";
+}
+
+/// An item that returns to the queue.
+struct Again {
+    id: Uuid,
+    /// Number of the priority that it has, or is to have.
+    priority: i64,
+    host: String,
+    repository_id: String,
+    repository: String,
+}
+
+impl Again {
+    fn of(row: &mut Fields<'_>) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: row.uuid()?,
+            priority: row.next()?,
+            host: row.next()?,
+            repository_id: row.next()?,
+            repository: row.next()?,
+        })
+    }
+
+    fn seat(&self) -> Seat<'_> {
+        // A damaged priority becomes the lowest one.
+        let priority = Priority::from_number(self.priority).unwrap_or(Priority::Backfill);
+        Seat::new(priority, &self.host, &self.repository_id, &self.repository)
+    }
+}
+
+impl Tx {
+    /// Returns the known items that have to be raised, with their new priorities: those that are waiting or were shed
+    /// with a lower priority than the items named again, and those that were gone. They are not locked, so this may
+    /// have changed once they are.
+    pub(in crate::store) async fn less_urgent(
+        &mut self,
+        items: impl Iterator<Item = &NewWorkItem>,
+    ) -> Result<Vec<(Uuid, Priority)>, StoreError> {
+        let mut by_priority: BTreeMap<Priority, Vec<&NewWorkItem>> = BTreeMap::new();
+        for item in items {
+            by_priority.entry(item.priority).or_default().push(item);
+        }
+        // No priority is lower than the last one.
+        by_priority.remove(&Priority::Backfill);
+        let mut lower = Vec::new();
+        for (priority, items) in by_priority {
+            let values = items.iter().flat_map(|item| coordinates(item));
+            let values = values.map(Arg::from).collect();
+            let known = self.fetch(KNOWN.of(items.len()), values, |row| {
+                Ok((row.uuid()?, row.next::<String>()?, row.next::<i64>()?))
+            });
+            let known = known.await?.into_iter();
+            let known = known.filter(|(_, state, number)| wants(priority, state, *number));
+            lower.extend(known.map(|(id, ..)| (id, priority)));
+        }
+        Ok(lower)
+    }
+
+    /// Raises known items that are still waiting, or were shed or gone, to the priority of those that were named again.
+    /// Returns the sources of those that were shed.
+    pub(in crate::store) async fn raise(
+        &mut self,
+        mut wanted: Vec<(Uuid, Priority)>,
+    ) -> Result<Vec<String>, StoreError> {
+        wanted.sort_unstable();
+        wanted.dedup_by_key(|(id, _)| *id);
+        let wanted: BTreeMap<Uuid, Priority> = wanted.into_iter().collect();
+        let ids: Vec<Uuid> = wanted.keys().copied().collect();
+        let (mut raised, mut reopened) = (Vec::new(), Vec::new());
+        // Only rows that are changed are counted: their states cannot change any more once they are locked.
+        let mut shed = Vec::new();
+        for chunk in ids.chunks(LIST_MAX) {
+            let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
+            let n = pad(&mut args, 0);
+            let rows = self.fetch(LOCK.of(n), args, |row| {
+                let again = Again::of(row)?;
+                let (state, source) = (row.next::<String>()?, row.next::<String>()?);
+                Ok((again, state, source, row.next::<bool>()?))
+            });
+            for (again, state, source, gone) in rows.await? {
+                let is_done = state == "done";
+                let wanted = wanted.get(&again.id).filter(|_| !is_done || gone);
+                let is_less = |wanted: &&Priority| wants(**wanted, &state, again.priority);
+                let Some(priority) = wanted.filter(is_less) else {
+                    continue;
+                };
+                if state == "shed" {
+                    shed.push(source);
+                }
+                let again = Again {
+                    priority: priority.number(),
+                    ..again
+                };
+                if is_done { &mut reopened } else { &mut raised }.push(again);
+            }
+        }
+        self.come_again(&RAISE, &raised).await?;
+        self.come_again(&REOPEN, &reopened).await?;
+        Ok(shed)
+    }
+
+    /// Gives locked items a turn in their new queue.
+    async fn come_again(&mut self, sql: &Sql, items: &[Again]) -> Result<(), StoreError> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        let seats: Vec<Seat<'_>> = items.iter().map(Again::seat).collect();
+        // Items that were accepted once always have room.
+        let depths = self.depths(&seats).await?;
+        let turns = self.turns(&seats, &depths).await?;
+        let rows: Vec<_> = items.iter().zip(turns).collect();
+        for run in runs(rows.len(), ROWS_MAX) {
+            let rows = &rows[run];
+            let values = rows
+                .iter()
+                .flat_map(|(again, turn)| args![again.id, again.priority, turn.level, turn.number]);
+            let values: Vec<Arg> = values.collect();
+            self.execute(sql.clone().of(rows.len()), values).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts those of the items that were dead-lettered back into the queue. Returns their identifiers.
+    async fn revive(&mut self, mut ids: Vec<Uuid>) -> Result<HashSet<Uuid>, StoreError> {
+        self.locks(Locks::WorkItems);
+        ids.sort_unstable();
+        ids.dedup();
+        let mut revived = HashSet::with_capacity(ids.len());
+        for chunk in ids.chunks(LIST_MAX) {
+            let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
+            let n = pad(&mut args, 0);
+            let dead = self.fetch(DEAD.of(n), args, Again::of).await?;
+            self.come_again(&REVIVE, &dead).await?;
+            revived.extend(dead.iter().map(|again| again.id));
+        }
+        Ok(revived)
+    }
+}
+
+impl Store {
+    /// Puts a dead-lettered item back into the queue with all its tries. Returns `false` if there is no such item.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a change.
+    pub async fn revive(&self, id: Uuid) -> Result<bool, StoreError> {
+        Ok(!self.revive_these(&[id]).await?.is_empty())
+    }
+
+    /// Puts dead-lettered items back into the queue, all in one transaction. Returns the identifiers of those that
+    /// existed.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a change, in which case no item was revived.
+    pub async fn revive_these(&self, ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            let revived = tx.revive(ids.to_vec()).await?;
+            tx.commit().await?;
+            Ok(revived)
+        })
+        .await
+    }
+
+    /// Like [`Store::revive`], but ignores an item of another source.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a change.
+    pub async fn revive_of(&self, source: &str, id: Uuid) -> Result<bool, StoreError> {
+        // An item never changes its source.
+        let mut read = self;
+        let whose = read.fetch_first(SOURCE, args![id], one::text).await?;
+        if whose.as_deref() != Some(source) {
+            return Ok(false);
+        }
+        self.revive(id).await
+    }
+
+    /// Puts all dead-lettered items of a source back into the queue, in pieces, so that no other transaction waits for
+    /// long. Returns how many there were.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a change. The pieces before an error remain revived.
+    pub async fn revive_all(&self, source: &str) -> Result<u64, StoreError> {
+        let mut read = self;
+        let (mut total, mut after) = (0, Uuid::nil());
+        loop {
+            let args = args![source, after, PIECE as u64];
+            let dead = read.fetch(DEAD_OF, args, one::uuid).await?;
+            let Some(last) = dead.last() else {
+                return Ok(total);
+            };
+            // Those that die again meanwhile are not met again.
+            after = *last;
+            total += self.revive_these(&dead).await?.len() as u64;
+            if dead.len() < PIECE {
+                return Ok(total);
+            }
+        }
+    }
+}
+
+/// Returns whether an item in this state, and with this number of a priority, has to be changed when it is named again.
+/// Items that were gone are not fetched anew each time, since feeds repeat their events for hours.
+fn wants(priority: Priority, state: &str, number: i64) -> bool {
+    match state {
+        "done" => priority < Priority::Firehose,
+        _ => number > priority.number(),
+    }
+}

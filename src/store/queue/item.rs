@@ -1,0 +1,335 @@
+//! Work items: pushed ranges that are still to be fetched and scanned. They hold coordinates only, never contents.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+/// Priority of a work item. Lower variants are taken first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Named by a partner.
+    Partner,
+    /// Announced by a forge's webhook.
+    Webhook,
+    /// Pushed to a watched repository.
+    Watched,
+    /// Seen in a public feed.
+    Firehose,
+    /// Read from an archive, or part of a full scan.
+    Backfill,
+}
+
+impl Priority {
+    /// All priorities, most urgent first.
+    pub const ALL: [Self; 5] = [
+        Self::Partner,
+        Self::Webhook,
+        Self::Watched,
+        Self::Firehose,
+        Self::Backfill,
+    ];
+
+    pub(in crate::store) fn number(self) -> i64 {
+        match self {
+            Self::Partner => 0,
+            Self::Webhook => 1,
+            Self::Watched => 2,
+            Self::Firehose => 3,
+            Self::Backfill => 4,
+        }
+    }
+
+    pub(in crate::store) fn from_number(number: i64) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|priority| priority.number() == number)
+    }
+}
+
+/// Lane in which an item is processed. Items that may take long, or may crash the process, do not hold up the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Default lane.
+    Ordinary,
+    /// For items that turned out to be too large, or whose servers are too slow, for an ordinary place while others
+    /// wait. Few of these run at a time.
+    Medium,
+    /// For items that turned out to be too large or slow for a medium place. One of these runs at a time.
+    Large,
+    /// For items during which a worker died. Few of these run at a time, with tighter limits; one at a time of those
+    /// that killed two.
+    Alone,
+}
+
+impl Lane {
+    pub(in crate::store) const ALL: [Self; 4] =
+        [Self::Ordinary, Self::Medium, Self::Large, Self::Alone];
+
+    pub(in crate::store) fn number(self) -> i64 {
+        match self {
+            Self::Ordinary => 0,
+            Self::Large => 1,
+            Self::Alone => 2,
+            Self::Medium => 3,
+        }
+    }
+
+    pub(in crate::store) fn from_number(number: i64) -> Option<Self> {
+        Self::ALL.into_iter().find(|lane| lane.number() == number)
+    }
+}
+
+/// Kind of a work item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WorkKind {
+    /// A pushed range is to be fetched and scanned.
+    Range,
+    /// The branches and tags of a repository are to be listed. Each becomes a range.
+    References,
+}
+
+impl WorkKind {
+    pub(in crate::store) fn as_str(self) -> &'static str {
+        match self {
+            Self::Range => "range",
+            Self::References => "references",
+        }
+    }
+
+    pub(in crate::store) fn from_name(name: &str) -> Option<Self> {
+        [Self::Range, Self::References]
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
+    }
+}
+
+/// A range of a repository to be fetched and scanned, or references to be listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewWorkItem {
+    /// Kind of the item.
+    pub kind: WorkKind,
+    /// Host name of the forge.
+    pub host: String,
+    /// The forge's identifier of the repository, which survives renaming.
+    pub repository_id: String,
+    /// Name of the repository, as `owner/name`.
+    pub repository: String,
+    /// URL to clone from, if it differs from that of the host's configured source.
+    pub clone_url: Option<String>,
+    /// Full name of the branch or tag that was pushed. Empty for all references of the repository.
+    pub ref_name: String,
+    /// Commit before the push. All zeros for a new branch, and empty for references.
+    pub before: String,
+    /// Commit after the push. For references, a text that distinguishes two announcements.
+    pub after: String,
+    /// Name of the source that saw it first.
+    pub source: String,
+    /// Priority in the queue.
+    pub priority: Priority,
+    /// Time of the push.
+    pub event_at: Timestamp,
+}
+
+/// Limits on the items derived from another one, so that what a server makes up comes to an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lineage {
+    /// Item that was named by a source.
+    pub origin: Uuid,
+    /// Number of steps from that item to this one.
+    pub generation: u32,
+    /// Number of further items that may be derived from this one, directly or indirectly.
+    pub parts_left: u32,
+    /// Number of bytes that may be received for this item and all that are derived from it.
+    pub bytes_left: u64,
+}
+
+/// An item that is derived from another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Descendant {
+    /// Range to be fetched.
+    pub range: NewWorkItem,
+    /// `true` if it is a part of its origin's range. It is independent then: the same range named by a source is
+    /// another item, and the end of one says nothing about the other.
+    pub is_part: bool,
+    /// Limits on the items derived from it.
+    pub lineage: Lineage,
+}
+
+/// Items of one host in one lane and at one priority that can be claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// Lane of the items.
+    pub lane: Lane,
+    /// Priority of the items.
+    pub priority: Priority,
+    /// Host name of the forge.
+    pub host: String,
+}
+
+/// An item that can be claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimable {
+    /// Identifier of the item.
+    pub id: Uuid,
+    /// The forge's identifier of its repository.
+    pub repository_id: String,
+    /// Owner of its repository; see [`owner`](super::super::owner).
+    pub owner: String,
+    /// Number of workers that died while they held it.
+    pub deaths: u32,
+}
+
+/// A work item that is held by this worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkItem {
+    /// Version 7 UUID.
+    pub id: Uuid,
+    /// Range to be fetched.
+    pub range: NewWorkItem,
+    /// Lane in which the item is processed.
+    pub lane: Lane,
+    /// Number of workers that died while they held it.
+    pub deaths: u32,
+    /// Descent from another item. `None` if a source named the item.
+    pub lineage: Option<Lineage>,
+    /// Time at which it was added.
+    pub created_at: Timestamp,
+    /// Number of this try, from 1.
+    pub tries: u32,
+}
+
+/// A work item that was dead-lettered after too many failures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadItem {
+    /// The item.
+    pub item: WorkItem,
+    /// Reason why its last try failed.
+    pub error: String,
+    /// Time at which it was dead-lettered.
+    pub died_at: Timestamp,
+}
+
+/// Result of fetching a work item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fetched {
+    /// `true` if the byte budget was exhausted before the end of the range.
+    pub truncated: bool,
+    /// Number of bytes of contents.
+    pub bytes: u64,
+    /// Number of blobs that were scanned.
+    pub blobs: u64,
+    /// `true` if the repository or the commit no longer existed.
+    pub gone: bool,
+}
+
+/// State of an item after a failed try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// The item will be taken again, but not before this time.
+    Again(Timestamp),
+    /// The item was dead-lettered after the last of its tries.
+    Dead,
+    /// The item was no longer held by this worker.
+    Lost,
+}
+
+/// Number of items in each state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WorkCounts {
+    /// Items that are to be taken, now or later.
+    pub waiting: u64,
+    /// Items that are held by a worker.
+    pub leased: u64,
+    /// Items that were fetched and scanned.
+    pub done: u64,
+    /// Those of them whose byte budget was exhausted before the end of the range.
+    pub truncated: u64,
+    /// Items that were dead-lettered after the last of their tries.
+    pub dead: u64,
+    /// Items that were not read because there were more than could be.
+    pub shed: u64,
+    /// Time of the push of the oldest waiting item.
+    pub oldest_event_at: Option<Timestamp>,
+}
+
+/// Limits beyond which items of the firehose are shed: there are more of them than can be read in time.
+///
+/// Only items of [`Priority::Firehose`] are shed, the oldest first: what a partner, a webhook or a watched repository
+/// named is read however late, and what was requested from an archive can wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shedding {
+    /// Maximum number of items that wait.
+    pub max_waiting: u64,
+    /// Maximum time that an item waits, from when it was added.
+    pub max_wait: Duration,
+}
+
+/// Work done by a worker for the items of one source, to be added to the totals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WorkDone {
+    /// Number of items that were read to their end.
+    pub scanned: u64,
+    /// Number of blobs in them that were scanned.
+    pub blobs: u64,
+    /// Number of blobs in them that had been scanned before and contain nothing.
+    pub known_blobs: u64,
+    /// Number of items of which something was omitted.
+    pub truncated: u64,
+    /// Number of items whose repository or commit no longer existed.
+    pub gone: u64,
+    /// Time of the oldest push among them.
+    pub oldest_event_at: Option<Timestamp>,
+}
+
+/// Work done and work remaining for the items of one source.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SourceWork {
+    /// Name of the source.
+    pub source: String,
+    /// Totals since the first item. `oldest_event_at` is not stored.
+    pub done: WorkDone,
+    /// Number of items that were shed.
+    pub shed: u64,
+    /// Number of items that were not added because too many of their repository, owner or host were waiting already.
+    pub refused: u64,
+    /// Time from the push to the end of the scan, for the items that ended last.
+    pub lag: Option<Duration>,
+    /// Time at which these items ended.
+    pub scanned_at: Option<Timestamp>,
+    /// Number of items that are waiting or held by a worker.
+    pub waiting: u64,
+    /// Time at which the oldest of the items that no worker has tried yet was added.
+    pub oldest_waiting_at: Option<Timestamp>,
+    /// Number of items that were dead-lettered.
+    pub dead: u64,
+    /// Reason why the last one was dead-lettered, if none has been scanned to its end since.
+    pub last_death: Option<String>,
+    /// Host that items are waiting for, if one is left alone as a whole.
+    pub waits_for: Option<HostWait>,
+}
+
+/// Prefix of the reason for which an item is postponed whose host is left alone as a whole.
+pub const HOST_LEFT_ALONE: &str = "its host is left alone: ";
+
+/// A host that is left alone while items of it wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostWait {
+    /// Host name of the forge.
+    pub host: String,
+    /// Reason why the host is left alone.
+    pub why: String,
+    /// Time of the next try. `None` while a try is in flight.
+    pub until: Option<Timestamp>,
+}
+
+impl std::fmt::Display for HostWait {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { host, why, until } = self;
+        write!(f, "waits for {host}: {why}, ")?;
+        match until {
+            Some(until) => write!(f, "next try {until:.0}"),
+            None => f.write_str("tried again now"),
+        }
+    }
+}

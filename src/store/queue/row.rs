@@ -1,0 +1,83 @@
+//! Work items as rows of the database.
+
+use super::super::StoreError;
+use super::super::db::sql::Fields;
+use super::item::{Lane, Lineage, NewWorkItem, Priority, WorkItem, WorkKind};
+
+macro_rules! item_columns {
+    () => {
+        "id, kind, host, repository_id, repository, clone_url, ref_name, before_id, after_id, source, \
+         priority, event_at, created_at, tries, lane, deaths, origin, generation, parts_left, bytes_left"
+    };
+}
+
+/// Number of deaths of an item without the exemption of its current holder: see [`deaths`].
+macro_rules! counted {
+    () => {
+        "CASE WHEN deaths < 0 THEN -1 - deaths ELSE deaths END"
+    };
+}
+
+pub(in crate::store) use {counted, item_columns};
+
+pub(in crate::store) fn item(row: &mut Fields<'_>) -> Result<WorkItem, StoreError> {
+    Ok(WorkItem {
+        id: row.uuid()?,
+        range: NewWorkItem {
+            kind: {
+                let name: String = row.next()?;
+                WorkKind::from_name(&name).ok_or_else(|| {
+                    StoreError::row("a work item is of an unknown kind".to_owned())
+                })?
+            },
+            host: row.next()?,
+            repository_id: row.next()?,
+            repository: row.next()?,
+            clone_url: row.next()?,
+            ref_name: row.next()?,
+            before: row.next()?,
+            after: row.next()?,
+            source: row.next()?,
+            priority: priority(row.next()?),
+            event_at: row.time()?,
+        },
+        created_at: row.time()?,
+        tries: u32::try_from(row.count()?).unwrap_or(u32::MAX),
+        lane: {
+            let number = row.next()?;
+            Lane::from_number(number)
+                .ok_or_else(|| StoreError::row(format!("{number} is no lane")))?
+        },
+        deaths: deaths(row.next()?),
+        lineage: {
+            let (origin, generation) = (row.optional_uuid()?, row.count()?);
+            let (parts, bytes) = (row.optional_count()?, row.optional_count()?);
+            origin.map(|origin| Lineage {
+                origin,
+                generation: u32::try_from(generation).unwrap_or(u32::MAX),
+                parts_left: u32::try_from(parts.unwrap_or_default()).unwrap_or(u32::MAX),
+                bytes_left: bytes.unwrap_or_default(),
+            })
+        },
+    })
+}
+
+/// Returns the number of workers that died while they held an item. A holder that is told to stop turns the stored
+/// number into its complement, which exempts its own death. The complement can be set repeatedly, and preserves the
+/// number for the next holder.
+pub(in crate::store) fn deaths(number: i64) -> u32 {
+    let counted = if number < 0 { -1 - number } else { number };
+    u32::try_from(counted).unwrap_or(u32::MAX)
+}
+
+/// Parses a priority. An invalid number becomes the lowest priority: an item that cannot be read would prevent all
+/// others from being taken.
+fn priority(number: i64) -> Priority {
+    Priority::from_number(number).unwrap_or_else(|| {
+        tracing::warn!(
+            number,
+            "a priority in the database is damaged, the last is taken for it"
+        );
+        Priority::Backfill
+    })
+}

@@ -1,0 +1,228 @@
+//! Totals of the work done for each source.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::super::db::order::Locks;
+use super::super::db::sql::{Fields, args, one, statements};
+use super::super::queue::item::{HOST_LEFT_ALONE, HostWait, SourceWork, WorkDone};
+use super::super::queue::micros;
+use super::super::{Read, Store, StoreError, Tx};
+
+/// Time after its next try for which a postponed item still indicates that its host is left alone. While a host is
+/// unreachable, its items are tried one at a time, and each try can take as long as a connection attempt.
+const LATELY: Duration = Duration::from_secs(15);
+
+macro_rules! work_columns {
+    () => {
+        "source, scanned, blobs, known_blobs, truncated, gone, shed, refused"
+    };
+}
+
+statements! {
+    /// The lag is measured on the database's clock, as leases are.
+    ADD = concat!(
+        "INSERT INTO source_work (", work_columns!(), ", lag, scanned_at)
+            VALUES ($1, $2, $3, $4, $5, $6, 0, 0, {now} - $7, {now})
+        ON CONFLICT (source) DO UPDATE SET scanned = source_work.scanned + excluded.scanned,
+            blobs = source_work.blobs + excluded.blobs,
+            known_blobs = source_work.known_blobs + excluded.known_blobs,
+            truncated = source_work.truncated + excluded.truncated,
+            gone = source_work.gone + excluded.gone, lag = excluded.lag,
+            scanned_at = excluded.scanned_at"
+    );
+    ADD_SHED = "INSERT INTO source_work (source, scanned, blobs, known_blobs, truncated, gone, shed)
+            VALUES ($1, 0, 0, 0, 0, 0, $2)
+        ON CONFLICT (source) DO UPDATE SET shed = source_work.shed + excluded.shed";
+    TAKE_SHED = "UPDATE source_work SET shed = CASE WHEN shed > $1 THEN shed - $1 ELSE 0 END
+        WHERE source = $2";
+    ADD_REFUSED = "INSERT INTO source_work
+            (source, scanned, blobs, known_blobs, truncated, gone, shed, refused)
+            VALUES ($1, 0, 0, 0, 0, 0, 0, $2)
+        ON CONFLICT (source) DO UPDATE SET refused = source_work.refused + excluded.refused";
+    LIST = concat!("SELECT ", work_columns!(), ", lag, scanned_at FROM source_work");
+    /// The redundant `state <> 'waiting'` is what lets SQLite use the index of finished items.
+    LEFT = "SELECT source, COUNT(*), 0, MIN(CASE WHEN tries = 0 THEN created_at END), NULL FROM work_items
+        WHERE state = 'waiting' GROUP BY source
+        UNION ALL SELECT source, 0, COUNT(*), NULL, MAX(finished_at) FROM work_items
+        WHERE state = 'dead' AND state <> 'waiting' GROUP BY source";
+    KNOWN = "SELECT name FROM sources WHERE name = $1
+        UNION ALL SELECT source FROM source_work WHERE source = $1";
+    ANY_WAITING = "SELECT source FROM work_items WHERE state = 'waiting' AND source = $1 LIMIT 1";
+    ANY_DEAD = "SELECT source FROM work_items
+        WHERE state = 'dead' AND state <> 'waiting' AND source = $1 LIMIT 1";
+    /// An item that was postponed recently and has not ended since.
+    WAITS_FOR = "SELECT host, last_error, CASE WHEN leased_by IS NULL THEN ready_at END FROM work_items
+        WHERE state = 'waiting' AND source = $1 AND last_error LIKE $2 AND ready_at > {now} - $3
+        ORDER BY ready_at DESC LIMIT 1";
+    LAST_DEATH = "SELECT COALESCE(last_error, '') FROM work_items
+        WHERE state = 'dead' AND state <> 'waiting' AND source = $1 ORDER BY finished_at DESC LIMIT 1";
+}
+
+fn work(row: &mut Fields<'_>) -> Result<SourceWork, StoreError> {
+    Ok(SourceWork {
+        source: row.next()?,
+        done: WorkDone {
+            scanned: row.count()?,
+            blobs: row.count()?,
+            known_blobs: row.count()?,
+            truncated: row.count()?,
+            gone: row.count()?,
+            oldest_event_at: None,
+        },
+        shed: row.count()?,
+        refused: row.count()?,
+        lag: {
+            let lag: Option<i64> = row.next()?;
+            // The forge's clock may be ahead of the database's.
+            lag.map(|lag| Duration::from_micros(u64::try_from(lag).unwrap_or_default()))
+        },
+        scanned_at: row.optional_time()?,
+        waiting: 0,
+        oldest_waiting_at: None,
+        dead: 0,
+        last_death: None,
+        waits_for: None,
+    })
+}
+
+impl Store {
+    /// Returns what has been done and what remains for each source, sorted by name.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a read.
+    pub async fn source_work(&self) -> Result<Vec<SourceWork>, StoreError> {
+        let mut read = self;
+        let done = read.fetch(LIST, args![], work).await?;
+        let left = read
+            .fetch(LEFT, args![], |row| {
+                let source: String = row.next()?;
+                let (waiting, dead) = (row.count()?, row.count()?);
+                let (oldest, died_at) = (row.optional_time()?, row.optional_time()?);
+                Ok((source, waiting, dead, oldest, died_at))
+            })
+            .await?;
+        let done = done.into_iter().map(|work| (work.source.clone(), work));
+        let mut by_name: BTreeMap<String, SourceWork> = done.collect();
+        for (source, waiting, dead, oldest, died_at) in left {
+            let work = by_name.entry(source.clone()).or_default();
+            work.source.clone_from(&source);
+            work.waiting += waiting;
+            work.oldest_waiting_at = work.oldest_waiting_at.or(oldest);
+            work.dead += dead;
+            if waiting > 0 {
+                work.waits_for = read.waits_for(&source).await?;
+            }
+            if died_at > work.scanned_at {
+                let why = read
+                    .fetch_first(LAST_DEATH, args![source], one::text)
+                    .await?;
+                work.last_death = why;
+            }
+        }
+        Ok(by_name.into_values().collect())
+    }
+}
+
+impl Store {
+    /// Returns whether the database knows a source of this name: it was polled, or has work that is done or left.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a read.
+    pub async fn knows_source(&self, name: &str) -> Result<bool, StoreError> {
+        let mut read = self;
+        // Items are looked through only if nothing else tells.
+        for sql in [KNOWN, ANY_WAITING, ANY_DEAD] {
+            let known = read.fetch_first(sql, args![name], one::text).await?;
+            if known.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns the host that items of the source are waiting for.
+    async fn waits_for(&self, source: &str) -> Result<Option<HostWait>, StoreError> {
+        let mut read = self;
+        let args = args![source, format!("{HOST_LEFT_ALONE}%"), micros(LATELY)];
+        let waits = read.fetch_first(WAITS_FOR, args, |row| {
+            let (host, why): (String, String) = (row.next()?, row.next()?);
+            let why = why.strip_prefix(HOST_LEFT_ALONE).unwrap_or(&why);
+            Ok(HostWait {
+                host,
+                why: why.to_owned(),
+                until: row.optional_time()?,
+            })
+        });
+        waits.await
+    }
+}
+
+impl Tx {
+    /// Adds to the totals of a source. Call this in the transaction that ends the items.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a change.
+    pub async fn add_work_done(&mut self, source: &str, done: WorkDone) -> Result<(), StoreError> {
+        let WorkDone {
+            scanned,
+            blobs,
+            known_blobs,
+            truncated,
+            gone,
+            oldest_event_at,
+        } = done;
+        self.locks(Locks::Sources);
+        let oldest = oldest_event_at.map_or(0, Timestamp::as_microsecond);
+        let args = args![source, scanned, blobs, known_blobs, truncated, gone, oldest];
+        self.execute(ADD, args).await.map(drop)
+    }
+
+    /// Counts items of these sources as shed.
+    pub(in crate::store) async fn count_shed(
+        &mut self,
+        sources: Vec<String>,
+    ) -> Result<(), StoreError> {
+        self.locks(Locks::Sources);
+        for (source, count) in tally(sources) {
+            self.execute(ADD_SHED, args![source, count]).await?;
+        }
+        Ok(())
+    }
+
+    /// Reverts [`Tx::count_shed`] for items of these sources. The caller has changed their state in this transaction,
+    /// so none is subtracted twice.
+    pub(in crate::store) async fn uncount_shed(
+        &mut self,
+        sources: Vec<String>,
+    ) -> Result<(), StoreError> {
+        self.locks(Locks::Sources);
+        for (source, count) in tally(sources) {
+            self.execute(TAKE_SHED, args![count, source]).await?;
+        }
+        Ok(())
+    }
+
+    /// Counts items of these sources as refused.
+    pub(in crate::store) async fn count_refused(
+        &mut self,
+        counts: BTreeMap<&str, u64>,
+    ) -> Result<(), StoreError> {
+        self.locks(Locks::Sources);
+        for (source, count) in counts {
+            self.execute(ADD_REFUSED, args![source, count]).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the number of times that each source occurs.
+fn tally(sources: Vec<String>) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for source in sources {
+        *counts.entry(source).or_default() += 1;
+    }
+    counts
+}
