@@ -16,3 +16,4 @@ pub mod scan;
 pub mod server;
 pub mod source;
 pub mod store;
+pub mod tree;

@@ -18,11 +18,13 @@ use super::{COULD_NOT_RUN, Context, DONE, FOUND, UsageError};
 use crate::clock::{Clock as _, SystemClock};
 use crate::keyformat::Sha256Digest;
 use crate::scan::{
-    Counters, Disobeyed, Engine, Event, FilesError, Finding, HistoryError, KnownKey, Match,
-    Redactor, Report, ReportFormat, STANDARD_INPUT, Summary, printable, printable_unread,
-    scan_history, scan_path, scan_since, scan_staged, scan_stream,
+    Counters, Disobeyed, Engine, Finding, KnownKey, Match, Redactor, Report, ReportFormat,
+    STANDARD_INPUT, Summary, printable, printable_unread,
 };
 use crate::store::{Key, WhyInvalid};
+use crate::tree::{
+    Event, FilesError, HistoryError, scan_history, scan_path, scan_since, scan_staged, scan_stream,
+};
 
 /// Maximum number of findings that wait to be written. Beyond it, the scan waits.
 const WAITING: usize = 1_024;

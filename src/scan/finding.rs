@@ -1,10 +1,12 @@
-//! Events and counters of scans of folders and repositories.
+//! Findings in files and repositories, and what could not be read there.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::SyncSender;
 
 use super::Candidate;
+
+/// Name of the standard input in the place of a path.
+pub const STANDARD_INPUT: &str = "(standard input)";
 
 /// Candidate, and the place where it was found.
 #[derive(Debug, Clone)]
@@ -49,17 +51,6 @@ impl GitKind {
             Self::Tag => "tag",
         }
     }
-}
-
-/// Event of a scan.
-#[derive(Debug)]
-pub enum Event {
-    /// A candidate was found.
-    Found(Finding),
-    /// Something could not be scanned, or not completely.
-    Unread(Unread),
-    /// An ignore file is not obeyed, so that more files are scanned.
-    Disobeyed(Disobeyed),
 }
 
 /// Ignore file that is not obeyed.
@@ -108,74 +99,12 @@ pub struct Counters {
 }
 
 impl Counters {
-    pub(super) fn scanned(&self, bytes: u64) {
+    pub(crate) fn scanned(&self, bytes: u64) {
         self.texts.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn count(counter: &AtomicU64) {
+    pub(crate) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Destination of the findings of a scan's threads.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Outlet<'a> {
-    pub(super) counters: &'a Counters,
-    pub(super) events: &'a SyncSender<Event>,
-}
-
-/// The receiver of the events was dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Closed;
-
-impl Outlet<'_> {
-    pub(super) fn found(&self, finding: Finding) -> Result<(), Closed> {
-        self.events.send(Event::Found(finding)).map_err(|_| Closed)
-    }
-
-    pub(super) fn unread(
-        &self,
-        path: impl Into<PathBuf>,
-        reason: impl Into<String>,
-    ) -> Result<(), Closed> {
-        self.tell(Unread {
-            path: Some(path.into()),
-            object: None,
-            reason: reason.into(),
-        })
-    }
-
-    /// Reports an ignore file that is not obeyed.
-    pub(super) fn disobeyed(
-        &self,
-        path: impl Into<PathBuf>,
-        reason: impl Into<String>,
-    ) -> Result<(), Closed> {
-        let disobeyed = Disobeyed {
-            path: path.into(),
-            reason: reason.into(),
-        };
-        let sent = self.events.send(Event::Disobeyed(disobeyed));
-        sent.map_err(|_| Closed)
-    }
-
-    /// Reports an object of a repository that could not be read, and that some commit has at `path`.
-    pub(super) fn lost(
-        &self,
-        object: LostObject,
-        path: Option<PathBuf>,
-        reason: impl Into<String>,
-    ) -> Result<(), Closed> {
-        self.tell(Unread {
-            path,
-            object: Some(object),
-            reason: reason.into(),
-        })
-    }
-
-    fn tell(&self, unread: Unread) -> Result<(), Closed> {
-        Counters::count(&self.counters.unread);
-        self.events.send(Event::Unread(unread)).map_err(|_| Closed)
     }
 }

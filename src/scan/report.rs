@@ -1,6 +1,8 @@
 //! Output of findings for people and programs. Keys are never included: see
 //! [`Candidate::display`](super::Candidate).
 
+pub(super) mod sarif;
+
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::path::Path;
@@ -11,8 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::json;
 
-use super::sarif::Sarif;
 use super::{Counters, Engine, Finding, Redactor, Unread, visible_json, visible_name};
+use sarif::Sarif;
 
 /// Maximum number of unread items named in a SARIF log, which is held in memory until the end. The rest is counted.
 const NAMED_MAX: u64 = 10_000;

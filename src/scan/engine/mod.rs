@@ -8,23 +8,27 @@
 mod decode;
 mod folded;
 mod frequency;
+pub(super) mod lines;
 mod literal;
+#[cfg(test)]
+pub(super) mod oracle;
 mod packed;
+pub(super) mod scanner;
 mod search;
 mod sieve;
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::lines::Spot;
-use super::scanner::Scanner;
 use super::{Candidate, Encoding, Encodings};
 use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
 use decode::{Base64, Decoded, Reach, Utf16};
 #[cfg(test)]
 pub(super) use folded::LONG_LINE;
+use lines::Spot;
 use literal::Form;
 pub(super) use literal::base64_value;
+use scanner::Scanner;
 use search::{Hit, Search};
 
 /// Revision of the engine. Incremented when it finds more, or something else, in the same text.

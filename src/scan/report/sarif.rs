@@ -8,11 +8,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::report::printable;
-use super::{
+use super::super::{
     Engine, Finding, GitObject, LostObject, Match, Redactor, STANDARD_INPUT, Summary, Unread,
     visible_json,
 };
+use super::printable;
 use crate::keyformat::{KeyFormat, Sha256Digest};
 
 const SCHEMA: &str =
@@ -26,7 +26,7 @@ const FINGERPRINT: &str = "rescindCandidate/v1";
 
 /// Log with one run, written result by result.
 #[derive(Debug)]
-pub(super) struct Sarif<'a> {
+pub(in crate::scan) struct Sarif<'a> {
     engine: &'a Engine,
     redactor: &'a Redactor,
     /// Number of findings so far of each candidate at each path.
@@ -37,7 +37,7 @@ pub(super) struct Sarif<'a> {
 }
 
 impl<'a> Sarif<'a> {
-    pub(super) fn new(engine: &'a Engine, redactor: &'a Redactor) -> Self {
+    pub(in crate::scan) fn new(engine: &'a Engine, redactor: &'a Redactor) -> Self {
         Self {
             engine,
             redactor,
@@ -48,7 +48,7 @@ impl<'a> Sarif<'a> {
     }
 
     /// Writes one finding.
-    pub(super) fn add(
+    pub(in crate::scan) fn add(
         &mut self,
         out: &mut impl Write,
         finding: &Finding,
@@ -62,7 +62,7 @@ impl<'a> Sarif<'a> {
     }
 
     /// Records something that could not be scanned.
-    pub(super) fn unread(&mut self, unread: &Unread) {
+    pub(in crate::scan) fn unread(&mut self, unread: &Unread) {
         let mut location = json!({});
         if let Some(path) = &unread.path {
             location["physicalLocation"] = json!({"artifactLocation": self.artifact(path)});
@@ -83,7 +83,7 @@ impl<'a> Sarif<'a> {
     }
 
     /// Records that `more` further things could not be scanned.
-    pub(super) fn not_named(&mut self, more: u64) {
+    pub(in crate::scan) fn not_named(&mut self, more: u64) {
         self.notifications.push(json!({
             "level": "warning",
             "message": {"text": format!("not scanned: {more} more")},
@@ -91,7 +91,7 @@ impl<'a> Sarif<'a> {
     }
 
     /// Writes the end of the log.
-    pub(super) fn finish(
+    pub(in crate::scan) fn finish(
         &mut self,
         out: &mut impl Write,
         summary: &Summary,

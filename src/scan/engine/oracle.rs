@@ -11,8 +11,8 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
 use proptest::prelude::*;
 use regex::bytes::Regex;
 
-use super::engine::LONG_LINE;
-use super::{Candidate, Encoding, Encodings, Engine, Scanner};
+use super::super::{Candidate, Encoding, Encodings, Engine, Scanner};
+use super::LONG_LINE;
 use crate::fuzzing::fuzz;
 use crate::keyformat::{FormatSet, KeyFormat, Verdict};
 

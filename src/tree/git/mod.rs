@@ -26,8 +26,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 
-use super::finding::{Closed, Outlet};
-use super::{Counters, Engine, Event, Finding, GitKind, GitObject, Scanner};
+use super::Event;
+use super::outlet::{Closed, Outlet};
+use crate::scan::{Counters, Engine, Finding, GitKind, GitObject, Scanner};
 use command::Repository;
 use lost::Lost;
 use objects::{Contents, Entry, Kind};

@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// Treatment of a path that is a symbolic link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Links {
+pub(crate) enum Links {
     Followed,
     Refused,
 }
@@ -14,7 +14,7 @@ pub(super) enum Links {
 /// Opens a file. To open a pipe does not wait for a writer, so that what was opened can be looked at: it may be another
 /// one than a moment ago.
 #[cfg(unix)]
-pub(super) fn open(path: &Path, links: Links) -> io::Result<File> {
+pub(crate) fn open(path: &Path, links: Links) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags};
 
     let mut how = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -25,6 +25,6 @@ pub(super) fn open(path: &Path, links: Links) -> io::Result<File> {
 }
 
 #[cfg(not(unix))]
-pub(super) fn open(path: &Path, _: Links) -> io::Result<File> {
+pub(crate) fn open(path: &Path, _: Links) -> io::Result<File> {
     File::open(path)
 }

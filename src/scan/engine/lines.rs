@@ -9,7 +9,7 @@ use memchr::{memchr_iter, memrchr};
 /// Lines end in a line feed. In a text that is UTF-16 as a whole, a line feed is a code unit and so is a column;
 /// otherwise, a column is a byte. A byte order mark at the start of the text is not counted.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Lines {
+pub(in crate::scan) struct Lines {
     unit: Unit,
     /// Number of line breaks before `counted_to`.
     breaks: u64,
@@ -23,12 +23,12 @@ pub(super) struct Lines {
 
 /// Place in a text. All fields count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Spot {
-    pub(super) line: u64,
+pub(in crate::scan) struct Spot {
+    pub(in crate::scan) line: u64,
     /// Column in bytes, or in UTF-16 code units.
-    pub(super) column: u64,
+    pub(in crate::scan) column: u64,
     /// Column in characters.
-    pub(super) character: u64,
+    pub(in crate::scan) character: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ enum Unit {
 
 impl Lines {
     /// Creates a counter for a text that begins with `start`.
-    pub(super) fn of(start: &[u8]) -> Self {
+    pub(in crate::scan) fn of(start: &[u8]) -> Self {
         let (unit, mark) = match start {
             [0xff, 0xfe, ..] => (Unit::LowByteFirst, 2),
             [0xfe, 0xff, ..] => (Unit::HighByteFirst, 2),
@@ -60,7 +60,7 @@ impl Lines {
     }
 
     /// Returns the width of a column in bytes.
-    pub(super) fn unit_bytes(self) -> u64 {
+    pub(in crate::scan) fn unit_bytes(self) -> u64 {
         match self.unit {
             Unit::Byte => 1,
             Unit::LowByteFirst | Unit::HighByteFirst => 2,
@@ -68,7 +68,7 @@ impl Lines {
     }
 
     /// Continues counting up to the place `to` of the window, which starts `base` bytes into the text.
-    pub(super) fn count_to(&mut self, window: &[u8], base: u64, to: usize) {
+    pub(in crate::scan) fn count_to(&mut self, window: &[u8], base: u64, to: usize) {
         let from = usize::try_from(self.counted_to.saturating_sub(base)).unwrap_or(usize::MAX);
         if from >= to {
             return;
@@ -145,7 +145,7 @@ impl Lines {
     }
 
     /// Returns the position of the place `at` of the window. Calls must be in ascending order of places.
-    pub(super) fn locate(&mut self, window: &[u8], base: u64, at: usize) -> Spot {
+    pub(in crate::scan) fn locate(&mut self, window: &[u8], base: u64, at: usize) -> Spot {
         self.count_to(window, base, at);
         let bytes = (base + at as u64).saturating_sub(self.line_start);
         let column = bytes / self.unit_bytes();

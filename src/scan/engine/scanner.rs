@@ -3,9 +3,9 @@
 use std::io::{self, Read};
 use std::ops::Range;
 
-use super::engine::{Engine, Found};
+use super::super::{Candidate, Encoding};
 use super::lines::Lines;
-use super::{Candidate, Encoding};
+use super::{Engine, Found};
 
 /// Size of a read in bytes. It fits in the second-level cache between reading and scanning, and most files are
 /// smaller.
@@ -53,7 +53,7 @@ impl<'a> Scanner<'a> {
 
     /// Creates a scanner with the smallest buffer that can work, plus `more` bytes.
     #[cfg(test)]
-    pub(super) fn with_small_buffer(engine: &'a Engine, more: usize) -> Self {
+    pub(in crate::scan) fn with_small_buffer(engine: &'a Engine, more: usize) -> Self {
         Self {
             engine,
             buffer: Vec::new(),

@@ -7,10 +7,11 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 
-use super::finding::{Closed, Outlet};
+use super::Event;
 use super::open::{Links, open};
+use super::outlet::{Closed, Outlet};
 use super::walk::{Visitor, Walk};
-use super::{Counters, Engine, Event, Finding, Scanner};
+use crate::scan::{Counters, Engine, Finding, Scanner};
 
 /// Error that prevents a path from being scanned at all.
 #[derive(Debug, thiserror::Error)]
@@ -64,9 +65,6 @@ pub fn scan_path(
     let _ = scan_text(&mut file, path, &mut Scanner::new(engine), outlet);
     Ok(())
 }
-
-/// Name of standard input in reports.
-pub const STANDARD_INPUT: &str = "(standard input)";
 
 /// Scans a stream, which reports call `name`. A stream that cannot be read to its end is reported to `events`.
 pub fn scan_stream(
@@ -133,7 +131,7 @@ impl Visitor for Files<'_> {
 /// Returns the kind of a file that cannot be scanned, with an article, unless it is a regular file, a folder, a
 /// link or a named pipe.
 #[cfg(unix)]
-pub(super) fn endless(kind: FileType) -> Option<&'static str> {
+pub(crate) fn endless(kind: FileType) -> Option<&'static str> {
     use std::os::unix::fs::FileTypeExt as _;
 
     match kind {
@@ -144,7 +142,7 @@ pub(super) fn endless(kind: FileType) -> Option<&'static str> {
 }
 
 #[cfg(not(unix))]
-pub(super) fn endless(_: FileType) -> Option<&'static str> {
+pub(crate) fn endless(_: FileType) -> Option<&'static str> {
     None
 }
 

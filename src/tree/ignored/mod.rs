@@ -32,7 +32,7 @@ const LINK_MAX: usize = 8 << 10;
 
 /// Reason that an ignore file is not obeyed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     #[error("not a regular file")]
     NotAFile,
     #[error("larger than {} MiB", SIZE_MAX >> 20)]
@@ -47,7 +47,7 @@ pub(super) enum Refusal {
 
 /// Decision of the ignore files on a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     Listed,
     NotListed,
     /// The decision takes too long.
@@ -56,11 +56,11 @@ pub(super) enum Verdict {
 
 /// Memory taken by the patterns of a walk, in bytes.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Held(Arc<AtomicUsize>);
+pub(crate) struct Held(Arc<AtomicUsize>);
 
 /// Patterns of the ignore files of a folder and of all folders above it.
 #[derive(Debug)]
-pub(super) struct Ignored {
+pub(crate) struct Ignored {
     above: Option<Arc<Ignored>>,
     /// Lists by precedence: a list of an earlier kind decides, whichever folder it is in.
     lists: [Option<List>; KINDS],
@@ -91,14 +91,14 @@ impl Drop for List {
 }
 
 /// Reader of ignore files, which reports those that are not obeyed.
-pub(super) struct Reader<'a> {
-    pub(super) held: &'a Held,
-    pub(super) tell: &'a mut dyn FnMut(&Path, Refusal),
+pub(crate) struct Reader<'a> {
+    pub(crate) held: &'a Held,
+    pub(crate) tell: &'a mut dyn FnMut(&Path, Refusal),
 }
 
 impl Reader<'_> {
     /// Returns the patterns of the user's ignore file and of those above `root`, which is absolute.
-    pub(super) fn above(&mut self, root: &Path) -> Option<Arc<Ignored>> {
+    pub(crate) fn above(&mut self, root: &Path) -> Option<Arc<Ignored>> {
         let mut ignored = self.users();
         let mut folders: Vec<&Path> = root.ancestors().skip(1).collect();
         folders.reverse();
@@ -110,7 +110,7 @@ impl Reader<'_> {
 
     /// Returns the patterns that apply within a folder: those of `above` and its own. `shown` is the path shown to
     /// the user, and `has` returns whether the folder may have an entry of that name.
-    pub(super) fn within(
+    pub(crate) fn within(
         &mut self,
         folder: &Path,
         shown: &Path,
@@ -197,7 +197,7 @@ const ALLOCATION: usize = 32;
 
 impl Ignored {
     /// Returns whether a path is listed. The path is absolute, and below the folder of these patterns.
-    pub(super) fn verdict(&self, path: &Path, is_folder: bool) -> Verdict {
+    pub(crate) fn verdict(&self, path: &Path, is_folder: bool) -> Verdict {
         match self.decide(path, is_folder, &mut Steps::new(STEPS_MAX)) {
             Ok(true) => Verdict::Listed,
             Ok(false) => Verdict::NotListed,

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use super::finding::{Closed, Outlet};
 use super::ignored::{Held, Ignored, Reader, Verdict};
+use super::outlet::{Closed, Outlet};
 
 /// Most entries that a thread takes at a time: each time it takes the lock.
 const BATCH: usize = 32;
@@ -34,7 +34,7 @@ struct Entry {
 }
 
 /// Walk through a folder.
-pub(super) struct Walk<'a> {
+pub(crate) struct Walk<'a> {
     all: bool,
     outlet: Outlet<'a>,
     held: Held,
@@ -54,7 +54,7 @@ struct Queue {
 }
 
 /// Visitor of the entries other than folders, which also decides whether to enter a folder.
-pub(super) trait Visitor {
+pub(crate) trait Visitor {
     /// Returns whether to enter the folder with this name.
     fn enters(&mut self, name: &OsStr) -> bool;
 
@@ -67,7 +67,7 @@ pub(super) trait Visitor {
 
 impl<'a> Walk<'a> {
     /// Creates a walk that skips the files listed in ignore files, unless `all` is set.
-    pub(super) fn new(all: bool, outlet: Outlet<'a>) -> Self {
+    pub(crate) fn new(all: bool, outlet: Outlet<'a>) -> Self {
         Self {
             all,
             outlet,
@@ -83,7 +83,7 @@ impl<'a> Walk<'a> {
     ///
     /// # Errors
     /// Returns an error if the absolute path of `root` cannot be determined.
-    pub(super) fn run<V: Visitor>(
+    pub(crate) fn run<V: Visitor>(
         &self,
         root: &Path,
         visitor: impl Fn() -> V + Sync,
