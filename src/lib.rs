@@ -13,6 +13,7 @@ pub mod intake;
 pub mod keyformat;
 pub mod respond;
 pub mod scan;
+pub mod schedule;
 pub mod server;
 pub mod source;
 pub mod store;

@@ -4,7 +4,6 @@
 //! [`Config::load`] reads the file, applies the variables `RESCIND__SECTION__KEY` on top of it, and
 //! returns either a fully validated configuration or every problem that it found.
 
-mod cron;
 mod duration;
 mod issuer;
 mod problem;
@@ -19,7 +18,6 @@ use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-pub use cron::CronSchedule;
 pub use duration::parse_duration;
 pub use problem::{ConfigError, Place, Problem, nearest};
 pub use sections::{

@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
     use crate::clock::{ManualClock, SystemClock};
-    use crate::config::CronSchedule;
+    use crate::schedule::CronSchedule;
     use crate::source::{PollError, PollFailure, PollOutcome};
 
     #[test]

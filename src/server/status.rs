@@ -202,7 +202,7 @@ impl Found<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::CronSchedule;
+    use crate::schedule::CronSchedule;
     use crate::store::HostWait;
 
     fn at(text: &str) -> Timestamp {

@@ -8,9 +8,9 @@ use secrecy::{ExposeSecret, SecretString};
 pub use source::{App, Schedule, Scope, Source, SourceKind};
 
 use super::{base_url, required};
-use crate::config::cron::CronSchedule;
 use crate::config::problem::nearest;
 use crate::config::read::{Found, Section};
+use crate::schedule::CronSchedule;
 
 /// Names of the kinds in the configuration, with the keys that only they have.
 const KINDS: [(&str, &[&str]); 3] = [

@@ -7,8 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::base_url;
 use super::sources::{Schedule, Scope, Source, scope, source_schedule, source_token};
-use crate::config::cron::CronSchedule;
 use crate::config::read::{Found, Section};
+use crate::schedule::CronSchedule;
 
 /// Prefix of a signing token of GitLab (Standard Webhooks).
 const SIGNING_TOKEN: &str = "whsec_";

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 
-use crate::config::cron::CronSchedule;
+use crate::schedule::CronSchedule;
 
 /// An element of `[[sources]]`.
 #[derive(Debug, Clone)]
