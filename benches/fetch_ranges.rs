@@ -21,8 +21,8 @@ use rescind::fetch::{FetchLimits, GitFetcher, http_client};
 use rescind::keyformat::{FormatSet, KeyValue};
 use rescind::respond::{IssueRequest, IssuerFormats, Responder};
 use rescind::scan::{Encodings, Engine};
-use rescind::source::{Origin, Worker, WorkerOptions, WorkerParts};
 use rescind::store::{Key, NewWorkItem, Owner, Priority, Store, StoreOptions, WorkKind};
+use rescind::work::{Origin, Worker, WorkerOptions, WorkerParts};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 

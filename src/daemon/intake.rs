@@ -11,10 +11,9 @@ use crate::config::{self, Config, Schedule, SourceKind};
 use crate::intake::webhook::{ClonePlaces, Forge, InboxParts, InboxTask, Webhook, WebhookOptions};
 use crate::intake::{Partner, PartnerOptions, PublicKeyTimings, PublicKeys, RevocationApi};
 use crate::server::{ConfiguredSource, Intake};
-use crate::source::{
-    Hook, Origin, PollError, Redelivery, RedeliveryOptions, Source as _, SourceParts,
-};
+use crate::source::{Hook, PollError, Redelivery, RedeliveryOptions, Source as _, SourceParts};
 use crate::store::Urgency;
+use crate::work::Origin;
 
 /// Creates the configured partners and webhooks, and adds to `origins` the servers that contents of webhooks come from.
 /// The webhooks only work while the returned task runs.

@@ -13,10 +13,11 @@ use crate::fetch::GitFetcher;
 use crate::server::ConfiguredSource;
 use crate::source::{
     AppAuth, AppKeyError, Credential, GhArchive, GhArchiveOptions, GitHubEvents, GitHubOptions,
-    GitRemote, GitRemoteOptions, Installation, InstallationId, Origin, PollError, Scope, Source,
+    GitRemote, GitRemoteOptions, Installation, InstallationId, PollError, Scope, Source,
     SourceParts,
 };
 use crate::store::Urgency;
+use crate::work::Origin;
 
 /// Sources that are ready to be polled, and the servers that the contents they find come from.
 pub(super) struct Sources {

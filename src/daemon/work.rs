@@ -11,8 +11,8 @@ use super::Parts;
 use super::outgoing::guard;
 use crate::fetch::{FetchLimits, GitFetcher};
 use crate::scan::Engine;
-use crate::source::{KNOWN_BLOBS, Origin, Worker, WorkerOptions, WorkerParts};
 use crate::store::{Shedding, Store, StoreError, Urgency};
+use crate::work::{KNOWN_BLOBS, Origin, Worker, WorkerOptions, WorkerParts};
 
 /// Interval between two rounds of housekeeping.
 const HOUSEKEEPING: Duration = Duration::from_hours(1);

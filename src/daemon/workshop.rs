@@ -7,8 +7,9 @@ use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::fetch::guarded_client;
 use crate::keyformat::FormatSet;
-use crate::source::{Redelivery, Source, Worker};
+use crate::source::{Redelivery, Source};
 use crate::store::Store;
+use crate::work::Worker;
 
 /// The configured sources and a worker for what they find. Nothing runs by itself. A daemon may work on the same
 /// database at the same time: items are leased, and events that both see become a single item.

@@ -13,12 +13,13 @@ use reqwest::Url;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::apart::apart;
 use super::keeper::{Keeper, after};
-use super::{Origin, PollError, PollFailure, PollOutcome, Source, SourceParts};
+use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 use crate::fetch::{FetchError, GitFetcher, ObjectId, References, RepositoryName};
 use crate::forge::{Push, Remote, is_reference};
+use crate::offload::apart;
 use crate::store::Priority;
+use crate::work::Origin;
 
 /// Interval between two polls when the configuration names no schedule.
 const INTERVAL: Duration = Duration::from_mins(5);

@@ -4,7 +4,6 @@
 //! [`Worker`] takes work items, fetches and scans their contents, and passes its findings to the responder, committed
 //! together with the completion of the item.
 
-mod apart;
 mod archive;
 mod git;
 mod github;
@@ -12,7 +11,6 @@ mod keeper;
 mod page;
 mod poll;
 mod redelivery;
-mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +32,6 @@ pub use github::{
 };
 pub use poll::{HourError, PollError, PollFailure, PollOutcome};
 pub use redelivery::{Hook, Redelivery, RedeliveryOptions};
-pub use worker::{KNOWN_BLOBS, Origin, Worker, WorkerOptions, WorkerParts};
 
 /// A feed that is polled.
 pub trait Source: Send + Sync {

@@ -11,7 +11,7 @@ use super::cursor::{Cursor, Seen};
 use super::event::Event;
 use super::gather::{Taking, Tally};
 use crate::forge::{Gatherer, Rest};
-use crate::source::apart::apart;
+use crate::offload::apart;
 use crate::source::page::entries;
 use crate::source::{PollError, Scope};
 

@@ -15,7 +15,7 @@ use super::reading::PAGES;
 use super::scalar::{id, text_or_nothing};
 use crate::fetch::{Body, ObjectId, RepositoryName};
 use crate::forge::{Gatherer, Push, Remote, is_reference, object_id};
-use crate::source::apart::apart;
+use crate::offload::apart;
 use crate::source::page::{entries, entry};
 use crate::source::{PollError, Scope};
 use crate::store::SourceState;

@@ -7,7 +7,7 @@ use reqwest::{Method, Response, Url};
 use super::known::{Gap, Known, LISTED, Listed, learn};
 use super::{Redelivery, Sweep, Trouble};
 use crate::fetch::{self, Body};
-use crate::source::apart::apart;
+use crate::offload::apart;
 use crate::source::page::entries;
 
 /// Maximum number of pages that one sweep reads per webhook, of 100 deliveries each. The next sweep goes on from there.

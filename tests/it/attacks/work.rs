@@ -19,11 +19,12 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use rescind::cli::demo::forge::Pushed;
 use rescind::fetch::{FetchLimits, GitFetcher, ObjectId, http_client};
-use rescind::source::{GitRemote, GitRemoteOptions, Source as _, Worker, WorkerOptions};
+use rescind::source::{GitRemote, GitRemoteOptions, Source as _};
 use rescind::store::{
     Descendant, Fetched, Key, Lane, Lineage, NewWorkItem, PageRequest, Priority, Store,
     StoreOptions,
 };
+use rescind::work::{Worker, WorkerOptions};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;

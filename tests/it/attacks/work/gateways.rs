@@ -4,7 +4,8 @@
 use std::sync::atomic::AtomicBool;
 
 use rescind::clock::SystemClock;
-use rescind::source::{AppAuth, Installation, InstallationId, Origin};
+use rescind::source::{AppAuth, Installation, InstallationId};
+use rescind::work::Origin;
 use serde_json::json;
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};

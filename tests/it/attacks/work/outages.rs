@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use rescind::fetch::FetchLimits;
-use rescind::source::{Worker, WorkerOptions};
 use rescind::store::{HostWait, Priority, Store, StoreOptions};
+use rescind::work::{Worker, WorkerOptions};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rescind::fetch::{FetchLimits, http_client};
-use rescind::source::WorkerOptions;
 use rescind::store::{Key, NewWorkItem, Priority};
+use rescind::work::WorkerOptions;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;

@@ -4,7 +4,7 @@ use super::super::troubles::{FIRST_WAIT, KNOWN_MAX};
 use super::*;
 use crate::store::{Priority, WorkKind};
 
-pub(in crate::source::worker) fn item(host: &str, repository: &str) -> NewWorkItem {
+pub(in crate::work) fn item(host: &str, repository: &str) -> NewWorkItem {
     NewWorkItem {
         kind: WorkKind::Range,
         host: host.to_owned(),

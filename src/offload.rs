@@ -9,7 +9,7 @@ const LARGE: usize = 64 << 10;
 ///
 /// The runtime has one thread per processor, so a few long pieces of work would stall the server. On a current-thread
 /// runtime, or outside any runtime, the work runs in place.
-pub(super) fn apart<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+pub(crate) fn apart<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     if bytes <= LARGE {
         return work();
     }

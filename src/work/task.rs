@@ -16,7 +16,7 @@ use crate::fetch::{
     FetchError, FetchLane, FetchLimits, ObjectId, Payer, Place, RangeRequest, RepositoryName,
     Visited,
 };
-use crate::source::apart::apart;
+use crate::offload::apart;
 use crate::source::{Installation, PollError};
 use crate::store::{
     Descendant, Fetched, HOST_LEFT_ALONE, Lane, NewWorkItem, Priority, WorkItem, WorkKind, owner,
