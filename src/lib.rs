@@ -9,6 +9,7 @@ pub mod fetch;
 pub mod forge;
 #[cfg(test)]
 mod fuzzing;
+pub mod github;
 pub mod intake;
 pub mod keyformat;
 pub mod offload;

@@ -10,11 +10,11 @@ use super::{DaemonError, Parts, Work};
 use crate::clock::SharedClock;
 use crate::config::{self, Config, Schedule, SourceKind};
 use crate::fetch::GitFetcher;
+use crate::github::{AppAuth, AppKeyError, Credential, Installation, InstallationId};
 use crate::server::ConfiguredSource;
 use crate::source::{
-    AppAuth, AppKeyError, Credential, GhArchive, GhArchiveOptions, GitHubEvents, GitHubOptions,
-    GitRemote, GitRemoteOptions, Installation, InstallationId, PollError, Scope, Source,
-    SourceParts,
+    GhArchive, GhArchiveOptions, GitHubEvents, GitHubOptions, GitRemote, GitRemoteOptions,
+    PollError, Scope, Source, SourceParts,
 };
 use crate::store::Urgency;
 use crate::work::Origin;

@@ -13,7 +13,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::keeper::{Keeper, after};
+use super::state::{Keeper, after};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 use crate::fetch::{FetchError, GitFetcher, ObjectId, References, RepositoryName};
 use crate::forge::{Push, Remote, is_reference};

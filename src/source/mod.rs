@@ -5,12 +5,12 @@
 //! together with the completion of the item.
 
 mod archive;
+mod feed;
 mod git;
-mod github;
-mod keeper;
 mod page;
 mod poll;
 mod redelivery;
+mod state;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +25,8 @@ use crate::scan::Engine;
 use crate::store::Store;
 
 pub use archive::{BackfillOutcome, GhArchive, GhArchiveOptions, Period, PeriodError, Progress};
+pub use feed::{GitHubEvents, GitHubOptions, Scope};
 pub use git::{GitRemote, GitRemoteOptions};
-pub use github::{
-    AppAuth, AppKeyError, Credential, GitHubEvents, GitHubOptions, Installation, InstallationId,
-    Scope,
-};
 pub use poll::{HourError, PollError, PollFailure, PollOutcome};
 pub use redelivery::{Hook, Redelivery, RedeliveryOptions};
 

@@ -20,7 +20,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
 use reqwest::{Method, Response, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::keeper::{Keeper, after};
+use super::state::{Keeper, after};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 use crate::fetch::{rate_limit_wait, retry_after, send};
 use crate::forge::Gathered;

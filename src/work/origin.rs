@@ -5,7 +5,7 @@ use std::sync::Arc;
 use reqwest::Url;
 use secrecy::SecretString;
 
-use crate::source::Installation;
+use crate::github::Installation;
 
 /// Server and credentials for the contents of a host's repositories.
 #[derive(Debug, Clone)]

@@ -16,8 +16,9 @@ use crate::fetch::{
     FetchError, FetchLane, FetchLimits, ObjectId, Payer, Place, RangeRequest, RepositoryName,
     Visited,
 };
+use crate::github::Installation;
 use crate::offload::apart;
-use crate::source::{Installation, PollError};
+use crate::source::PollError;
 use crate::store::{
     Descendant, Fetched, HOST_LEFT_ALONE, Lane, NewWorkItem, Priority, WorkItem, WorkKind, owner,
 };

@@ -12,10 +12,11 @@ use jiff::Timestamp;
 use reqwest::Url;
 use rescind::clock::{Clock, ManualClock, SharedClock};
 use rescind::fetch::http_client;
+use rescind::github::Credential;
 use rescind::keyformat::{FormatSet, KeyValue};
 use rescind::respond::{IssueRequest, IssuerFormats, Responder};
 use rescind::scan::{Encodings, Engine};
-use rescind::source::{Credential, GitHubEvents, GitHubOptions, Scope, SourceParts};
+use rescind::source::{GitHubEvents, GitHubOptions, Scope, SourceParts};
 use rescind::store::{Key, Owner, Store};
 use tokio::sync::Notify;
 

@@ -11,7 +11,7 @@ use super::split::{MAX_EVENT, Piece, Splitter};
 use crate::fetch::as_text;
 use crate::forge::{Gathered, Gatherer};
 use crate::source::SourceParts;
-use crate::source::github::{Event, Taking, Tally};
+use crate::source::feed::{Event, Taking, Tally};
 use crate::store::Priority;
 
 /// Maximum number of events per batch.

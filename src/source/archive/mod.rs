@@ -21,7 +21,7 @@ use reqwest::Url;
 use self::cursor::{Cursor, Reader, Track};
 use self::hour::Hour;
 use self::stream::{HourEnd, Sitting, Verdict};
-use super::keeper::{Keeper, after};
+use super::state::{Keeper, after};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 
 pub use backfill::{BackfillOutcome, Progress};

@@ -5,7 +5,8 @@ mod tokens;
 
 use std::time::Duration;
 
-use rescind::source::{Credential, GitHubEvents, PollError, PollOutcome, Scope, Source};
+use rescind::github::Credential;
+use rescind::source::{GitHubEvents, PollError, PollOutcome, Scope, Source};
 use rescind::store::{Priority, SourceState, WorkItem, WorkKind};
 use serde_json::{Value, json};
 use wiremock::matchers::{method, path};

@@ -4,7 +4,7 @@
 use std::sync::atomic::AtomicBool;
 
 use rescind::clock::SystemClock;
-use rescind::source::{AppAuth, Installation, InstallationId};
+use rescind::github::{AppAuth, Installation, InstallationId};
 use rescind::work::Origin;
 use serde_json::json;
 use wiremock::matchers::any;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rescind::source::{AppAuth, Credential, Installation, Scope, Source as _};
+use rescind::github::{AppAuth, Credential, Installation};
+use rescind::source::{Scope, Source as _};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use wiremock::matchers::{header, method, path};

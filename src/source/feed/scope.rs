@@ -32,9 +32,9 @@ impl Scope {
     }
 
     /// Returns the path to look up an app's installation for this scope, or `None` for [`Scope::Public`].
-    pub fn installation(&self) -> Option<super::InstallationId> {
+    pub fn installation(&self) -> Option<crate::github::InstallationId> {
         let path = self.path().into_iter().map(str::to_owned);
-        (*self != Self::Public).then(|| super::InstallationId::Of(path.collect()))
+        (*self != Self::Public).then(|| crate::github::InstallationId::Of(path.collect()))
     }
 
     pub(super) fn priority(&self) -> Priority {

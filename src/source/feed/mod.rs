@@ -4,9 +4,6 @@
 //! seconds to 6 hours late and out of order. An unchanged page is free (`ETag`, 304). `X-Poll-Interval` is the minimum
 //! interval between two polls, in seconds.
 
-mod answer;
-mod api;
-mod app;
 mod cursor;
 mod event;
 mod gather;
@@ -15,7 +12,6 @@ mod reading;
 mod repair;
 mod scalar;
 mod scope;
-mod tokens;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,19 +22,19 @@ use futures_util::future::BoxFuture;
 use jiff::SignedDuration;
 use reqwest::Url;
 
-use super::keeper::{Keeper, after};
+use super::state::{Keeper, after};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
+use crate::github::{Api, INTERVAL, Tokens};
 use crate::store::SourceState;
-use api::{Api, INTERVAL};
-pub use app::{AppAuth, AppKeyError, Installation, InstallationId};
+
 use cursor::Cursor;
 pub(super) use event::Event;
 pub(super) use gather::{Taking, Tally};
 use reading::{PAGES, Reading};
 use repair::LATE;
 pub use scope::Scope;
-pub use tokens::Credential;
-use tokens::Tokens;
+
+use crate::github::Credential;
 
 /// Time without a successful poll after which a watched scope is compared with the activity of its repositories.
 const LONG: SignedDuration = SignedDuration::from_mins(30);

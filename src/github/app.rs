@@ -254,8 +254,8 @@ mod tests {
     use super::*;
 
     /// Generated for these tests, and used nowhere else.
-    const PKCS1: &str = include_str!("../../../fixtures/github/app_test_key.pem");
-    const PKCS8: &str = include_str!("../../../fixtures/github/app_test_key_pkcs8.pem");
+    const PKCS1: &str = include_str!("../../fixtures/github/app_test_key.pem");
+    const PKCS8: &str = include_str!("../../fixtures/github/app_test_key_pkcs8.pem");
 
     #[test]
     fn signs_a_claim_that_holds_for_nine_minutes() {

@@ -30,7 +30,7 @@ pub enum Credential {
 
 /// All credentials of a source. If there are none, requests are sent without a token, which has a rate limit too.
 #[derive(Debug)]
-pub(super) struct Tokens(Vec<Entry>);
+pub(crate) struct Tokens(Vec<Entry>);
 
 #[derive(Debug)]
 struct Entry {
@@ -68,7 +68,7 @@ impl Account {
 }
 
 impl Tokens {
-    pub(super) fn new(credentials: Vec<Credential>) -> Self {
+    pub(crate) fn new(credentials: Vec<Credential>) -> Self {
         let mut credentials: Vec<_> = credentials.into_iter().map(Some).collect();
         if credentials.is_empty() {
             credentials.push(None);
@@ -80,11 +80,11 @@ impl Tokens {
         Self(entries.collect())
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    pub(super) fn credential(&self, index: usize) -> Option<&Credential> {
+    pub(crate) fn credential(&self, index: usize) -> Option<&Credential> {
         self.0.get(index)?.credential.as_ref()
     }
 
@@ -92,7 +92,7 @@ impl Tokens {
     ///
     /// # Errors
     /// Returns [`PollError::RateLimited`] if none may be used now.
-    pub(super) fn pick(&self, now: Timestamp) -> Result<usize, PollError> {
+    pub(crate) fn pick(&self, now: Timestamp) -> Result<usize, PollError> {
         let accounts = self.accounts();
         let in_use: Vec<_> = accounts
             .iter()
@@ -123,7 +123,7 @@ impl Tokens {
     }
 
     /// Returns the delay until `requests` requests may be sent with one of the tokens.
-    pub(super) fn wait(&self, requests: u64, now: Timestamp) -> Duration {
+    pub(crate) fn wait(&self, requests: u64, now: Timestamp) -> Duration {
         let accounts = self.accounts();
         let in_use = accounts.iter().filter(|account| !account.is_refused(now));
         let waits = in_use.map(|account| account.wait(requests, now));
@@ -131,7 +131,7 @@ impl Tokens {
     }
 
     /// Records a successful response.
-    pub(super) fn answered(&self, index: usize, quota: Quota) {
+    pub(crate) fn answered(&self, index: usize, quota: Quota) {
         self.change(index, |account| {
             *account = Account {
                 quota,
@@ -141,7 +141,7 @@ impl Tokens {
     }
 
     /// Records that a token was throttled.
-    pub(super) fn limited(&self, index: usize, told: Option<Duration>, now: Timestamp) {
+    pub(crate) fn limited(&self, index: usize, told: Option<Duration>, now: Timestamp) {
         self.change(index, |account| {
             let doubled = PAUSE.saturating_mul(1 << account.strikes.min(8));
             let pause = told.unwrap_or(doubled.min(MAX_PAUSE));
@@ -152,21 +152,21 @@ impl Tokens {
     }
 
     /// Records that a token was refused (HTTP 401).
-    pub(super) fn refused(&self, index: usize, now: Timestamp) {
+    pub(crate) fn refused(&self, index: usize, now: Timestamp) {
         self.change(index, |account| {
             account.refused_until = now.checked_add(SET_ASIDE).ok();
         });
     }
 
     /// Returns whether any token may be used now.
-    pub(super) fn has_other(&self, now: Timestamp) -> bool {
+    pub(crate) fn has_other(&self, now: Timestamp) -> bool {
         let usable = |account: &Account| !account.is_refused(now) && account.wait(1, now).is_zero();
         self.accounts().iter().any(usable)
     }
 
     /// Returns a description of the tokens that are set aside, by their position in the configuration, or `None` if
     /// there are none.
-    pub(super) fn complaint(&self, now: Timestamp) -> Option<String> {
+    pub(crate) fn complaint(&self, now: Timestamp) -> Option<String> {
         let accounts = self.accounts();
         let refused = accounts.iter().enumerate();
         let refused = refused.filter(|(_, account)| account.is_refused(now));
@@ -182,7 +182,7 @@ impl Tokens {
     }
 
     /// Returns the combined rate limit of all tokens.
-    pub(super) fn quota(&self) -> Quota {
+    pub(crate) fn quota(&self) -> Quota {
         let accounts = self.accounts();
         let sum = |of: fn(&Quota) -> Option<u64>| {
             let known = accounts.iter().filter_map(|account| of(&account.quota));

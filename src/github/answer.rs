@@ -19,10 +19,10 @@ const PERIOD: Duration = Duration::from_hours(1);
 
 /// State of GitHub's rate limit, as reported by a response.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Quota {
-    pub(super) limit: Option<u64>,
-    pub(super) remaining: Option<u64>,
-    pub(super) resets_at: Option<Timestamp>,
+pub(crate) struct Quota {
+    pub(crate) limit: Option<u64>,
+    pub(crate) remaining: Option<u64>,
+    pub(crate) resets_at: Option<Timestamp>,
 }
 
 #[derive(Deserialize)]
@@ -31,7 +31,7 @@ struct Explanation {
 }
 
 impl Quota {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
         let number = |name| text(headers, name)?.trim().parse::<i64>().ok();
         let count = |name| u64::try_from(number(name)?).ok();
         Self {
@@ -43,7 +43,7 @@ impl Quota {
 
     /// Returns the delay until `requests` requests may be sent, or `None` if they may be sent now or the state is
     /// unknown.
-    pub(super) fn wait(&self, requests: u64, now: Timestamp) -> Option<Duration> {
+    pub(crate) fn wait(&self, requests: u64, now: Timestamp) -> Option<Duration> {
         if self.remaining? >= requests {
             return None;
         }
@@ -56,7 +56,7 @@ impl Quota {
 ///
 /// # Errors
 /// Returns [`PollError::Connection`] if the connection fails, and [`PollError::NotAList`] if the body is longer.
-pub(super) async fn read_body(response: &mut Response, limit: usize) -> Result<Body, PollError> {
+pub(crate) async fn read_body(response: &mut Response, limit: usize) -> Result<Body, PollError> {
     let body = fetch::read_body(response, limit).await;
     body.map_err(PollError::Connection)?
         .ok_or(PollError::NotAList("it is too long"))
@@ -67,7 +67,7 @@ pub(super) async fn read_body(response: &mut Response, limit: usize) -> Result<B
 /// The secondary rate limit may be reported as a 403 without any header that distinguishes it from other refusals;
 /// only the message does. Source:
 /// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#exceeding-the-rate-limit>.
-pub(super) async fn refusal(response: &mut Response, now: Timestamp) -> PollError {
+pub(crate) async fn refusal(response: &mut Response, now: Timestamp) -> PollError {
     let status = response.status();
     let headers = response.headers();
     let told = retry_after(headers)
@@ -102,7 +102,7 @@ async fn speaks_of_a_limit(response: &mut Response) -> bool {
 }
 
 /// Returns the text of a header, or `None` if it is absent or not visible ASCII.
-pub(super) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+pub(crate) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
@@ -110,7 +110,7 @@ pub(super) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
 ///
 /// # Errors
 /// Returns [`PollError::Address`] if the token cannot be sent in a header.
-pub(super) fn bearer(token: &SecretString) -> Result<HeaderValue, PollError> {
+pub(crate) fn bearer(token: &SecretString) -> Result<HeaderValue, PollError> {
     let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
         .map_err(|_| PollError::Address("its token cannot be sent in a header"))?;
     value.set_sensitive(true);

@@ -6,11 +6,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::GitHubEvents;
-use super::api::PER_PAGE;
 use super::cursor::{Cursor, Seen};
 use super::event::Event;
 use super::gather::{Taking, Tally};
 use crate::forge::{Gatherer, Rest};
+use crate::github::PER_PAGE;
 use crate::offload::apart;
 use crate::source::page::entries;
 use crate::source::{PollError, Scope};

@@ -12,7 +12,7 @@ use crate::fetch::{Body, send};
 use crate::source::PollError;
 
 /// Number of entries on a full page: the maximum of the API.
-pub(super) const PER_PAGE: usize = 100;
+pub(crate) const PER_PAGE: usize = 100;
 
 /// Maximum length of an `ETag` that is kept, in bytes: there is one for each page and token. GitHub's have 67.
 const MAX_TAG: usize = 1 << 10;
@@ -24,38 +24,38 @@ const MAX_PAGE: usize = 32 << 20;
 const STALL: Duration = Duration::from_secs(30);
 
 /// Polling interval if the server does not specify one.
-pub(super) const INTERVAL: Duration = Duration::from_mins(1);
+pub(crate) const INTERVAL: Duration = Duration::from_mins(1);
 
 /// Maximum polling interval that is accepted from a server.
 const MAX_INTERVAL: Duration = Duration::from_hours(1);
 
 /// GitHub's REST API, or a compatible one, at one URL.
 #[derive(Debug)]
-pub(super) struct Api {
+pub(crate) struct Api {
     client: Client,
     base: Url,
     clock: SharedClock,
-    pub(super) tokens: Tokens,
+    pub(crate) tokens: Tokens,
 }
 
 /// Response to a request for a page.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// The page, or `None` if it is unchanged.
-    pub(super) body: Option<Body>,
+    pub(crate) body: Option<Body>,
     /// `ETag` of the page.
-    pub(super) etag: Option<String>,
+    pub(crate) etag: Option<String>,
     /// Minimum delay before the next poll, if the server specifies one.
-    pub(super) interval: Option<Duration>,
+    pub(crate) interval: Option<Duration>,
     /// Index of the token that was used for the request.
-    pub(super) token: usize,
+    pub(crate) token: usize,
     link: Option<String>,
 }
 
 impl Api {
     /// # Errors
     /// Returns [`PollError::Address`] if `base` cannot be a base.
-    pub(super) fn new(
+    pub(crate) fn new(
         client: Client,
         base: Url,
         clock: SharedClock,
@@ -73,7 +73,7 @@ impl Api {
     }
 
     /// Returns the URL of a path below the base, such as `orgs`, `acme`, `events`.
-    pub(super) fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Url {
+    pub(crate) fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
@@ -87,7 +87,7 @@ impl Api {
     /// Requests a page, using the token `preferred` if there is one, and the best one otherwise. Given the `ETag` of
     /// an earlier response to the same token, an unchanged page is not sent again. If a token is refused or throttled,
     /// the next one is tried.
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &self,
         url: &Url,
         preferred: Option<usize>,
@@ -196,7 +196,7 @@ impl Api {
 impl Answer {
     /// Returns whether there is another page: according to `Link`, or without that header, if this page of `count`
     /// entries is full.
-    pub(super) fn has_next(&self, count: usize) -> bool {
+    pub(crate) fn has_next(&self, count: usize) -> bool {
         match &self.link {
             Some(link) => link.contains("rel=\"next\""),
             None => count >= PER_PAGE,
@@ -204,7 +204,7 @@ impl Answer {
     }
 
     /// Returns the URL of the next page according to `Link` (RFC 8288), if it is on the same server as `from`.
-    pub(super) fn next(&self, from: &Url) -> Option<Url> {
+    pub(crate) fn next(&self, from: &Url) -> Option<Url> {
         let mut links = self.link.as_deref()?.split(',');
         let next = links.find(|link| link.contains("rel=\"next\""))?;
         let (_, target) = next.split_once('<')?;

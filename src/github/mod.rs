@@ -1,0 +1,11 @@
+//! Client of GitHub's REST API: requests and their answers, rate limits, access tokens and Apps.
+
+mod answer;
+mod api;
+mod app;
+mod tokens;
+
+pub(crate) use api::{Api, INTERVAL, PER_PAGE};
+pub use app::{AppAuth, AppKeyError, Installation, InstallationId};
+pub use tokens::Credential;
+pub(crate) use tokens::Tokens;
