@@ -11,6 +11,7 @@ pub mod forge;
 mod fuzzing;
 pub mod github;
 pub mod intake;
+pub mod issuer;
 pub mod keyformat;
 pub mod offload;
 pub mod respond;

@@ -11,8 +11,8 @@ use super::house::{Empty, House, block_on};
 use super::output::{self, List, time};
 use super::when::{self, Expiry};
 use super::{Context, DONE, UsageError, text};
-use crate::daemon::mint_token;
-use crate::server::DEFAULT_PROJECT;
+use crate::issuer::mint_token;
+use crate::store::DEFAULT_PROJECT;
 use crate::store::{PageRequest, Role, StoreError, Token, retried};
 
 /// `rescind tokens`

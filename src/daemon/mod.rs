@@ -9,7 +9,6 @@ mod opening;
 mod outgoing;
 mod poller;
 mod sources;
-mod token;
 mod work;
 mod workshop;
 
@@ -23,7 +22,7 @@ pub use descriptors::Descriptors;
 pub use intake::{ContentServers, content_servers};
 pub use lifecycle::{Ended, Lifecycle, Signals};
 pub use sources::{app_installation, configured_sources};
-pub use token::{MintTokenError, bootstrap_token, mint_token};
+
 use work::Work;
 pub use workshop::Workshop;
 
@@ -31,6 +30,7 @@ use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::fetch::{HttpClientError, guarded_client};
 use crate::intake::webhook::InboxTask;
+use crate::issuer::{MintTokenError, bootstrap_token};
 use crate::keyformat::{FormatSet, KeyValue};
 use crate::respond::{IssuerFormats, Responder};
 use crate::server::{self, AppState, Connections, Entrance, Intake, Limits, TrustedProxies};

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{CLOSING, DaemonError, MintTokenError, Signals};
+use super::{CLOSING, DaemonError, Signals};
 use crate::config::Config;
+use crate::issuer::MintTokenError;
 use crate::keyformat::Peppers;
 use crate::server::Entrance;
 use crate::store::{Store, StoreError, StoreOptions};

@@ -6,7 +6,6 @@
 //! key that somebody presents. Deliveries of forges about pushes and texts are handled by a
 //! [`webhook::Webhook`]. [`parse_rows`] reads digests of keys that were issued elsewhere.
 
-mod import;
 mod partner;
 mod place;
 mod public_keys;
@@ -16,7 +15,6 @@ mod self_report;
 mod signature;
 pub mod webhook;
 
-pub use import::{COLUMNS, ImportRow, RowError, RowFormat, UNNAMED_FORMAT, parse_rows};
 pub use partner::{
     Answered, Feedback, Label, MAX_REPORT, Partner, PartnerError, PartnerOptions, Report,
     ReportProof,

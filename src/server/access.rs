@@ -12,11 +12,8 @@ use super::AppState;
 use super::error::{ApiError, ApiResult};
 use super::pulse::Pulse;
 use crate::keyformat::Sha256Digest;
+use crate::store::DEFAULT_PROJECT;
 use crate::store::Role;
-
-/// Project whose access tokens may read what is shared by all projects: the revocation log is one chain over all of
-/// them, and half a chain proves nothing.
-pub const DEFAULT_PROJECT: &str = "default";
 
 /// Maximum length of an access token that is looked up, in bytes.
 const MAX_TOKEN: usize = 1024;

@@ -44,7 +44,7 @@ use axum::http::request::Parts;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-pub use access::{Caller, DEFAULT_PROJECT, Permission};
+pub use access::{Caller, Permission};
 pub use client::TrustedProxies;
 pub use entrance::Entrance;
 pub use error::{ApiError, ApiResult};

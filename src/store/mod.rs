@@ -49,7 +49,7 @@ pub use queue::turns::owner;
 pub use senders::ProvedSender;
 pub use sources::SourceState;
 pub use sources::deliveries::{Delivery, WebhookCounts};
-pub use tokens::{NewToken, Role, Token};
+pub use tokens::{DEFAULT_PROJECT, NewToken, Role, Token};
 
 use crate::keyformat::Peppers;
 use db::connect::Db;

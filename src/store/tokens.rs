@@ -13,6 +13,10 @@ use super::db::sql::{Arg, Fields, LIST_MAX, args, one, pad, statements};
 use super::{Read, Store, StoreError, Tx};
 use crate::keyformat::{Sha256Digest, StoredDigest};
 
+/// Project whose access tokens may read what is shared by all projects: the revocation log is one chain over all of
+/// them, and half a chain proves nothing.
+pub const DEFAULT_PROJECT: &str = "default";
+
 /// Role of an access token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

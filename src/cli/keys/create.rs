@@ -10,7 +10,7 @@ use crate::cli::house::{Empty, House};
 use crate::cli::when::{self, Expiry};
 use crate::cli::{Context, DONE, UsageError, output, text};
 use crate::respond::IssueRequest;
-use crate::server::DEFAULT_PROJECT;
+use crate::store::DEFAULT_PROJECT;
 
 #[derive(Debug, Args)]
 #[command(

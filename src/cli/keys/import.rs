@@ -11,8 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::house::{Empty, House};
 use crate::cli::{Context, DONE, FOUND, UsageError, output, text};
-use crate::intake::{RowError, RowFormat, parse_rows};
-use crate::server::DEFAULT_PROJECT;
+use crate::issuer::{RowError, RowFormat, parse_rows};
+use crate::store::DEFAULT_PROJECT;
 use crate::store::{ImportOutcome, NewKey};
 
 /// Keys per transaction: enough to make the commit cheap, few enough to leave the database to others.

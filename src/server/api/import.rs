@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use crate::intake::{ImportRow, RowError, RowFormat, parse_rows};
+use crate::issuer::{ImportRow, RowError, RowFormat, parse_rows};
 use crate::server::AppState;
 use crate::server::access::{Caller, Permission};
 use crate::server::body::{Hold, Whole};

@@ -12,10 +12,11 @@ use uuid::Uuid;
 
 use super::views::List;
 use crate::server::AppState;
-use crate::server::access::{Caller, DEFAULT_PROJECT, Permission};
+use crate::server::access::{Caller, Permission};
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::query::Query;
 use crate::server::whole_log::Leave;
+use crate::store::DEFAULT_PROJECT;
 use crate::store::{Action, CSV_HEADER, LogEntry, LogFilter, Reason, Store};
 
 /// Number of entries that an export reads at a time.

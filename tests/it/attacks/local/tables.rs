@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rescind::intake::{RowFormat, parse_rows};
+use rescind::issuer::{RowFormat, parse_rows};
 use rescind::keyformat::FormatSet;
 use rescind::scan::Redactor;
 

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::config::Issuer;
 use crate::keyformat::{FormatSet, KeyValue, MintError};
-use crate::server::DEFAULT_PROJECT;
+use crate::store::DEFAULT_PROJECT;
 use crate::store::{NewToken, Role, Store, StoreError, retried};
 
 /// Error returned when an access token cannot be minted.
