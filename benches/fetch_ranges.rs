@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use reqwest::Url;
-use rescind::cli::demo::forge::{Forge, Repository};
 use rescind::clock::{SharedClock, SystemClock};
 use rescind::fetch::{FetchLimits, GitFetcher, http_client};
 use rescind::keyformat::{FormatSet, KeyValue};
 use rescind::respond::{IssueRequest, IssuerFormats, Responder};
+use rescind::sandbox::git_server::{GitServer, Repository};
 use rescind::scan::{Encodings, Engine};
 use rescind::store::{Key, NewWorkItem, Owner, Priority, Store, StoreOptions, WorkKind};
 use rescind::work::{Origin, Worker, WorkerOptions, WorkerParts};
@@ -66,7 +66,7 @@ async fn main() -> anyhow::Result<()> {
     let house = House::open(folder.path()).await?;
     let keys = house.issue(ranges / LEAK_EVERY + 1).await?;
     let tracker = TaskTracker::new();
-    let forge = Forge::start(&folder.path().join("forge"), &tracker).await?;
+    let forge = GitServer::start(&folder.path().join("forge"), &tracker).await?;
     let (repositories, pushes) = fill(&forge, &keys, ranges)?;
     let worker = house.worker(&forge)?;
     house.add(&forge, &repositories, &pushes).await?;
@@ -115,7 +115,7 @@ impl House {
         Ok(keys)
     }
 
-    fn worker(&self, forge: &Forge) -> anyhow::Result<Worker> {
+    fn worker(&self, forge: &GitServer) -> anyhow::Result<Worker> {
         let engine = Engine::new(&self.formats, Encodings::ALL);
         let parts = WorkerParts {
             store: self.store.clone(),
@@ -137,7 +137,7 @@ impl House {
 
     async fn add(
         &self,
-        forge: &Forge,
+        forge: &GitServer,
         repositories: &[Repository],
         pushes: &[Push],
     ) -> anyhow::Result<()> {
@@ -182,7 +182,7 @@ impl House {
 
 /// Fills the forge's repositories with histories in which every commit is one push.
 fn fill(
-    forge: &Forge,
+    forge: &GitServer,
     keys: &[(Key, KeyValue)],
     ranges: usize,
 ) -> anyhow::Result<(Vec<Repository>, Vec<Push>)> {

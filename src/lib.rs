@@ -15,6 +15,7 @@ pub mod issuer;
 pub mod keyformat;
 pub mod offload;
 pub mod respond;
+pub mod sandbox;
 pub mod scan;
 pub mod schedule;
 pub mod server;

@@ -1,8 +1,7 @@
-//! Sources that are polled, and the worker that turns their findings into responses.
+//! Sources that are polled.
 //!
-//! A [`Source`] reads a feed and turns new entries into work items, which are committed together with its cursor. A
-//! [`Worker`] takes work items, fetches and scans their contents, and passes its findings to the responder, committed
-//! together with the completion of the item.
+//! A [`Source`] reads a feed and turns new entries into work items, which are committed together with its cursor. The
+//! [worker](crate::work) takes them from there.
 
 mod archive;
 mod feed;

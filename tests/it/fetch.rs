@@ -6,23 +6,23 @@ mod servers;
 use std::time::Duration;
 
 use reqwest::Url;
-use rescind::cli::demo::forge::{Forge, Pushed, Repository};
 use rescind::fetch::{
     FetchLimits, Fetched, GitFetcher, LeftOut, RangeRequest, RepositoryName, TextKind, http_client,
 };
+use rescind::sandbox::git_server::{GitServer, Pushed, Repository};
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
 /// A forge in a folder of its own.
 struct Place {
-    forge: Forge,
+    forge: GitServer,
     _folder: TempDir,
 }
 
 impl Place {
     async fn new() -> Self {
         let folder = TempDir::new().unwrap();
-        let forge = Forge::start(folder.path(), &TaskTracker::new())
+        let forge = GitServer::start(folder.path(), &TaskTracker::new())
             .await
             .unwrap();
         Self {

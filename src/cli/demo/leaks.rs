@@ -3,8 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::forge::{Pushed, Repository};
 use crate::keyformat::KeyValue;
+use crate::sandbox::git_server::{Pushed, Repository};
 
 /// Branch that receives every push.
 pub(super) const BRANCH: &str = "main";

@@ -2,10 +2,7 @@
 //! HTTP, a GitHub-shaped events feed, a signed partner report, and the daemon as a process of its own.
 
 mod api;
-mod feed;
-pub mod forge;
 mod leaks;
-mod partner;
 mod served;
 mod timeline;
 
@@ -21,16 +18,15 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use self::served::Served;
-pub use feed::Feed;
-pub use partner::Partner;
 
 use self::api::{Api, Checked, Revocation};
-use self::forge::{Forge, Repository};
 use self::leaks::Leak;
 use self::timeline::Timeline;
 use super::{DONE, FOUND};
 use crate::clock::{Clock as _, SystemClock};
 use crate::keyformat::KeyValue;
+use crate::sandbox::git_server::{GitServer, Repository};
+use crate::sandbox::{Feed, Partner};
 
 /// Maximum time until every leaked key must be revoked.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -101,7 +97,7 @@ struct Stage {
     folder: TempDir,
     partner: Partner,
     feed: Feed,
-    forge: Forge,
+    forge: GitServer,
     repository: Repository,
     served: Served,
     api: Api,
@@ -111,7 +107,7 @@ impl Stage {
     async fn set_up(tracker: &TaskTracker, port: u16) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("rescind-demo-").tempdir()?;
         let root = folder.path();
-        let forge = Forge::start(&root.join("forge"), tracker).await?;
+        let forge = GitServer::start(&root.join("forge"), tracker).await?;
         let repository = forge.create(REPOSITORY)?;
         repository.write("README", b"A web shop.\n")?;
         repository.commit("Begin")?;
@@ -295,7 +291,7 @@ impl Stage {
 
 /// Returns the daemon's configuration, in which all data is in the temporary folder and every server on the
 /// loopback interface.
-fn configuration(root: &Path, port: u16, feed: &Feed, forge: &Forge) -> anyhow::Result<String> {
+fn configuration(root: &Path, port: u16, feed: &Feed, forge: &GitServer) -> anyhow::Result<String> {
     let database = root.join("rescind.db");
     let database = database
         .to_str()

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
-use rescind::cli::demo::forge::Pushed;
 use rescind::fetch::{FetchLimits, GitFetcher, ObjectId, http_client};
+use rescind::sandbox::git_server::Pushed;
 use rescind::source::{GitRemote, GitRemoteOptions, Source as _};
 use rescind::store::{
     Descendant, Fetched, Key, Lane, Lineage, NewWorkItem, PageRequest, Priority, Store,

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use rescind::cli::demo::forge::{Forge, Pushed, Repository};
+use rescind::sandbox::git_server::{GitServer, Pushed, Repository};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
@@ -16,7 +16,7 @@ use super::Binary;
 const PERIOD: &str = "--from 2026-01-01T05:00:00Z --to 2026-01-01T07:00:00Z";
 
 struct World {
-    forge: Forge,
+    forge: GitServer,
     repository: Repository,
     archive: MockServer,
     binary: Binary,
@@ -26,7 +26,7 @@ struct World {
 impl World {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let forge = Forge::start(folder.path(), &TaskTracker::new())
+        let forge = GitServer::start(folder.path(), &TaskTracker::new())
             .await
             .unwrap();
         let repository = forge.create("acme/app").unwrap();

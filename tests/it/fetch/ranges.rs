@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 
-use rescind::cli::demo::forge::Pushed;
 use rescind::fetch::{FetchError, FetchLimits, ObjectId, TextKind};
+use rescind::sandbox::git_server::Pushed;
 
 use super::{Place, fetcher, limits, range, shown};
 

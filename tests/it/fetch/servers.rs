@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rescind::cli::demo::forge::Pushed;
 use rescind::fetch::{FetchError, FetchLimits, Fetched, ObjectId};
+use rescind::sandbox::git_server::Pushed;
 use secrecy::SecretString;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};

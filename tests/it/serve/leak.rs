@@ -1,6 +1,6 @@
 //! From the configuration to the revocation: what the daemon is for.
 
-use rescind::cli::demo::forge::Forge;
+use rescind::sandbox::git_server::GitServer;
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 use wiremock::matchers::{method, path};
@@ -19,7 +19,7 @@ on_both_databases! {
     async fn a_configured_source_is_polled_and_what_leaked_is_revoked(database) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let tasks = TaskTracker::new();
-        let forge = Forge::start(folder.path(), &tasks).await.expect("a forge");
+        let forge = GitServer::start(folder.path(), &tasks).await.expect("a forge");
         let repository = forge.create("acme/app").expect("a repository");
         let feed = MockServer::start().await;
         let binary = Binary::new()

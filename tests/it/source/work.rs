@@ -6,9 +6,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::Url;
-use rescind::cli::demo::forge::{Forge, Pushed, Repository};
 use rescind::fetch::{FetchLimits, GitFetcher, ObjectId, http_client};
 use rescind::keyformat::KeyValue;
+use rescind::sandbox::git_server::{GitServer, Pushed, Repository};
 use rescind::store::{Key, NewWorkItem, PageRequest, Priority, WorkCounts, WorkKind};
 use rescind::work::{Origin, Worker, WorkerOptions, WorkerParts};
 use tempfile::TempDir;
@@ -23,7 +23,7 @@ use super::{House, shared};
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 
 pub(crate) struct Shop {
-    pub(crate) forge: Forge,
+    pub(crate) forge: GitServer,
     pub(crate) repository: Repository,
     _folder: TempDir,
 }
@@ -32,7 +32,7 @@ impl Shop {
     pub(crate) async fn open() -> Self {
         let folder = TempDir::new().unwrap();
         let tracker = TaskTracker::new();
-        let forge = Forge::start(folder.path(), &tracker).await.unwrap();
+        let forge = GitServer::start(folder.path(), &tracker).await.unwrap();
         let repository = forge.create("acme/shop").unwrap();
         repository.write("README", b"A shop.").unwrap();
         repository.commit("Begin").unwrap();

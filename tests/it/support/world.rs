@@ -8,9 +8,9 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rescind::cli::demo::forge::{Forge, Repository};
-use rescind::cli::demo::{Feed, Partner};
 use rescind::clock::{Clock as _, SystemClock};
+use rescind::sandbox::git_server::{GitServer, Repository};
+use rescind::sandbox::{Feed, Partner};
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
@@ -22,7 +22,7 @@ pub(crate) struct World {
     folder: TempDir,
     tracker: TaskTracker,
     pub(crate) feed: Feed,
-    pub(crate) forge: Forge,
+    pub(crate) forge: GitServer,
     pub(crate) partner: Partner,
     pub(crate) repository: Repository,
 }
@@ -32,7 +32,7 @@ impl World {
         let folder = TempDir::new().expect("a temporary folder");
         let tracker = TaskTracker::new();
         let root = folder.path().join("forge");
-        let forge = Forge::start(&root, &tracker).await.expect("a forge");
+        let forge = GitServer::start(&root, &tracker).await.expect("a forge");
         let repository = forge.create(REPOSITORY).expect("a repository");
         repository
             .write("README", b"A web shop.\n")

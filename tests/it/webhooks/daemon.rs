@@ -1,7 +1,7 @@
 //! From a forge's delivery to the revocation, through the real daemon and a real git server.
 
-use rescind::cli::demo::forge::{Forge as GitServer, Pushed, Repository};
 use rescind::intake::webhook::Forge;
+use rescind::sandbox::git_server::{GitServer, Pushed, Repository};
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use reqwest::Url;
-use rescind::cli::demo::forge::Forge;
 use rescind::clock::{Clock as _, ManualClock, SharedClock};
 use rescind::fetch::{FetchLimits, GitFetcher, http_client};
 use rescind::respond::Responder;
+use rescind::sandbox::git_server::GitServer;
 use rescind::scan::{Encodings, Engine};
 use rescind::store::{NewWorkItem, Priority, Reason, Store, Urgency, WorkKind};
 use rescind::work::{Origin, Worker, WorkerOptions, WorkerParts};
@@ -207,7 +207,7 @@ async fn a_push_of_very_many_tiny_files_is_remembered_in_part_and_read_in_full()
     let (responder, clock) = responder(&store);
     let (key, value) = responder.issue(request("leaks")).await.unwrap();
     let folder = tempfile::TempDir::new().unwrap();
-    let forge = Forge::start(folder.path(), &TaskTracker::new())
+    let forge = GitServer::start(folder.path(), &TaskTracker::new())
         .await
         .unwrap();
     let repository = forge.create("acme/many").unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rescind::cli::demo::forge::Forge as GitServer;
+use rescind::sandbox::git_server::GitServer;
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;

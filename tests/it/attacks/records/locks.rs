@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
-use rescind::cli::demo::forge::{Forge as GitForge, Pushed};
 use rescind::clock::{Clock as _, SystemClock};
 use rescind::fetch::{FetchLimits, GitFetcher, http_client};
 use rescind::intake::webhook::Forge;
 use rescind::keyformat::{FormatSet, KeyValue};
 use rescind::respond::Outcome;
+use rescind::sandbox::git_server::{GitServer, Pushed};
 use rescind::scan::{Encodings, Engine};
 use rescind::store::{Key, NewWorkItem, Priority, Reason, Store, WorkKind};
 use rescind::work::{Origin, Worker, WorkerOptions, WorkerParts};
@@ -140,7 +140,7 @@ async fn deadlocks(database: &TestDatabase) -> i64 {
 
 /// A git server with pushes that hold parts of the keys.
 struct Hosting {
-    forge: GitForge,
+    forge: GitServer,
     pushes: Vec<Pushed>,
     _folder: TempDir,
 }
@@ -148,7 +148,7 @@ struct Hosting {
 impl Hosting {
     async fn new(values: &[KeyValue]) -> Self {
         let folder = TempDir::new().unwrap();
-        let forge = GitForge::start(folder.path(), &TaskTracker::new())
+        let forge = GitServer::start(folder.path(), &TaskTracker::new())
             .await
             .unwrap();
         let repository = forge.create("acme/shop").unwrap();

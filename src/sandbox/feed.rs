@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::forge::Pushed;
+use super::git_server::Pushed;
 
 /// Maximum number of events per page, and number of pages that the feed goes back, as documented by GitHub:
 /// <https://docs.github.com/en/rest/activity/events>.

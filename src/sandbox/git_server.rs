@@ -50,14 +50,14 @@ const FOREIGN: [&str; 10] = [
 
 /// Running forge. It stops when dropped.
 #[derive(Debug)]
-pub struct Forge {
+pub struct GitServer {
     root: PathBuf,
     address: SocketAddr,
     requests: Arc<AtomicUsize>,
     _stop: DropGuard,
 }
 
-impl Forge {
+impl GitServer {
     /// Serves the repositories under `root` on a free port of the loopback interface, as a task of `tracker`.
     ///
     /// # Errors
