@@ -9,8 +9,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::AppState;
+use super::connections::pulse::Pulse;
 use super::error::{ApiError, ApiResult};
-use super::pulse::Pulse;
 use crate::keyformat::Sha256Digest;
 use crate::store::DEFAULT_PROJECT;
 use crate::store::Role;

@@ -1,6 +1,9 @@
 //! Reading of request bodies: bounded individually and in total, at a minimum pace, and declared as JSON where
 //! required.
 
+pub(super) mod budget;
+pub(super) mod reading;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +16,12 @@ use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::budget::{Budget, NoRoom, Sender, Share};
 use super::client::Client;
+use super::client::standing::{Standing, Standings};
+use super::connections::pulse::Pulse;
 use super::error::{ApiError, ApiResult};
-use super::pulse::Pulse;
-use super::reading::{Reading, Unread, Waste};
-use super::standing::{Standing, Standings};
+use budget::{Budget, NoRoom, Sender, Share};
+use reading::{Reading, Unread, Waste};
 
 /// Maximum size of a JSON request of the API, in bytes. Bodies declared no larger than this never wait for larger ones.
 pub(super) const MAX_JSON: usize = 64 << 10;

@@ -3,6 +3,13 @@
 //! Sources: RFC 7239 (`Forwarded`), and for `X-Forwarded-For` the order that every proxy keeps: each appends the
 //! address that it was reached from.
 
+pub(super) mod crowds;
+pub(super) mod limit;
+pub(super) mod recall;
+pub(super) mod standing;
+pub(super) mod turns;
+pub(super) mod whole_log;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -98,7 +105,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Returns the client of a request that [`serve`](super::serve) has accepted.
+    /// Returns the client of a request that [`serve`](super::connections::serve) has accepted.
     pub(super) fn of(extensions: &Extensions) -> Option<Self> {
         extensions.get().copied()
     }

@@ -13,8 +13,8 @@ use futures_util::FutureExt as _;
 
 use super::AppState;
 use super::client::Client;
+use super::connections::head::shrink;
 use super::error::{ApiError, OfMany};
-use super::head::shrink;
 use crate::intake::Partner;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

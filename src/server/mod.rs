@@ -11,28 +11,15 @@
 mod access;
 pub mod api;
 mod body;
-mod budget;
 mod client;
-mod crowds;
-mod entrance;
+mod connections;
 mod error;
 mod fields;
-mod guarded;
-mod head;
 mod layers;
-mod limit;
 mod openapi;
-mod places;
-mod pulse;
 mod query;
-mod reading;
-mod recall;
 mod router;
-mod serve;
-mod standing;
 mod status;
-mod turns;
-mod whole_log;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -46,12 +33,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use access::{Caller, Permission};
 pub use client::TrustedProxies;
-pub use entrance::Entrance;
+pub use connections::entrance::Entrance;
+pub use connections::places::{Connections, MOMENTARY_CONNECTIONS, MOST_CONNECTIONS};
+pub use connections::serve::{Finisher, serve};
 pub use error::{ApiError, ApiResult};
-pub use places::{Connections, MOMENTARY_CONNECTIONS, MOST_CONNECTIONS};
 pub use query::{MAX_LIMIT, Query};
 pub use router::router;
-pub use serve::{Finisher, serve};
 pub use status::{ConfiguredSource, SourceCondition, SourceStatus, source_statuses, statuses_of};
 
 use crate::intake::webhook::Webhook;
@@ -62,13 +49,13 @@ use crate::scan::Redactor;
 use crate::store::{Lookup, Store};
 use body::{Bodies, Hold, Terms, Whole};
 use client::Client;
+use client::limit::SharedLimit;
+use client::turns::Turns;
+use client::whole_log::{Leave, WholeLog};
+use connections::head::Heads;
+use connections::pulse::Pulse;
 use fields::Fields;
-use head::Heads;
 use layers::RequestIds;
-use limit::SharedLimit;
-use pulse::Pulse;
-use turns::Turns;
-use whole_log::{Leave, WholeLog};
 
 /// Maximum number of self-reports that are looked up and recorded at a time.
 const SELF_REPORTS_AT_ONCE: usize = 8;

@@ -15,8 +15,8 @@ use crate::server::AppState;
 use crate::server::access::{Caller, Permission};
 use crate::server::body::{Hold, Whole};
 use crate::server::client::Client;
+use crate::server::client::turns::{NoTurn, Turn};
 use crate::server::error::{ApiError, ApiResult};
-use crate::server::turns::{NoTurn, Turn};
 use crate::store::{ImportOutcome, NewKey};
 
 /// Maximum size of an import request, in bytes. The command line accepts files of any size.

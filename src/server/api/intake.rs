@@ -18,8 +18,8 @@ use crate::intake::{
 use crate::keyformat::Sha256Digest;
 use crate::server::body::{Hold, Whole, refuse_too_large};
 use crate::server::client::Client;
+use crate::server::client::turns::NoTurn;
 use crate::server::error::{ApiError, ApiResult};
-use crate::server::turns::NoTurn;
 use crate::server::{AppState, Finisher};
 
 /// Receive a secret-scanning report from GitHub.

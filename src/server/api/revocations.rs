@@ -13,9 +13,9 @@ use uuid::Uuid;
 use super::views::List;
 use crate::server::AppState;
 use crate::server::access::{Caller, Permission};
+use crate::server::client::whole_log::Leave;
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::query::Query;
-use crate::server::whole_log::Leave;
 use crate::store::DEFAULT_PROJECT;
 use crate::store::{Action, CSV_HEADER, LogEntry, LogFilter, Reason, Store};
 

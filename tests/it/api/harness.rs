@@ -12,7 +12,8 @@ use rescind::intake::{Partner, PartnerOptions, PublicKeyTimings, PublicKeys, Rev
 use rescind::keyformat::{FormatSet, KeyValue};
 use rescind::respond::{IssuerFormats, Responder};
 use rescind::scan::{Encodings, Engine};
-use rescind::server::{AppState, ConfiguredSource, Connections, Intake, Limits, router, serve};
+use rescind::server::serve;
+use rescind::server::{AppState, ConfiguredSource, Connections, Intake, Limits, router};
 use rescind::store::{Lookup, NewToken, Role, Store};
 use serde_json::Value;
 use tokio::net::TcpListener;

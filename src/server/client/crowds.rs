@@ -12,7 +12,7 @@ const OF_RANGE: u32 = 32;
 
 /// Bodies and bytes counted by client, network and range.
 #[derive(Debug, Default)]
-pub(super) struct Crowds(HashMap<(Width, IpAddr), Part>);
+pub(in crate::server) struct Crowds(HashMap<(Width, IpAddr), Part>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Width {
@@ -23,14 +23,14 @@ enum Width {
 
 /// Bodies and bytes of one client, network or range.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Part {
-    pub(super) bodies: u32,
-    pub(super) bytes: usize,
+pub(in crate::server) struct Part {
+    pub(in crate::server) bodies: u32,
+    pub(in crate::server) bytes: usize,
 }
 
 impl Crowds {
     /// Adds a body of this client.
-    pub(super) fn add(&mut self, client: IpAddr, bytes: usize) {
+    pub(in crate::server) fn add(&mut self, client: IpAddr, bytes: usize) {
         for who in widths(client) {
             let part = self.0.entry(who).or_default();
             part.bodies += 1;
@@ -39,7 +39,7 @@ impl Crowds {
     }
 
     /// Removes a body of this client, together with its remaining `bytes`.
-    pub(super) fn remove(&mut self, client: IpAddr, bytes: usize) {
+    pub(in crate::server) fn remove(&mut self, client: IpAddr, bytes: usize) {
         for who in widths(client) {
             if let Some(part) = self.0.get_mut(&who) {
                 part.bodies -= 1;
@@ -52,7 +52,7 @@ impl Crowds {
     }
 
     /// Changes the size of a body of this client, in bytes.
-    pub(super) fn resize(&mut self, client: IpAddr, before: usize, after: usize) {
+    pub(in crate::server) fn resize(&mut self, client: IpAddr, before: usize, after: usize) {
         for who in widths(client) {
             if let Some(part) = self.0.get_mut(&who) {
                 part.bytes = part.bytes - before + after;
@@ -61,25 +61,25 @@ impl Crowds {
     }
 
     /// Returns the bodies and bytes of this client.
-    pub(super) fn of_client(&self, client: IpAddr) -> Part {
+    pub(in crate::server) fn of_client(&self, client: IpAddr) -> Part {
         self.of((Width::Client, client))
     }
 
     /// Returns the number of bodies that the client is charged with: its own, and a part of its neighbors'.
-    pub(super) fn weight(&self, client: IpAddr) -> u32 {
+    pub(in crate::server) fn weight(&self, client: IpAddr) -> u32 {
         let [range, network, own] = self.counts(client);
         own + network / OF_NETWORK + range / OF_RANGE
     }
 
     /// Returns the numbers of bodies of the client's range, of its network, and of the client itself.
-    pub(super) fn counts(&self, client: IpAddr) -> [u32; 3] {
+    pub(in crate::server) fn counts(&self, client: IpAddr) -> [u32; 3] {
         let [own, network, range] = widths(client).map(|who| self.of(who).bodies);
         [range, network, own]
     }
 
     /// Returns the sum over all clients.
     #[cfg(test)]
-    pub(super) fn total(&self) -> Part {
+    pub(in crate::server) fn total(&self) -> Part {
         let mut total = Part::default();
         for ((width, _), part) in &self.0 {
             if *width == Width::Client {

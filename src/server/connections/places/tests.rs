@@ -1,7 +1,7 @@
 //! Tests of the assignment of places and of the choice of the connections that make room.
 
 use super::*;
-use crate::server::pulse::{STEP, Turn};
+use crate::server::connections::pulse::{STEP, Turn};
 
 fn places(most: usize) -> Arc<Places> {
     Places::new(Connections {

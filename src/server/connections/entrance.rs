@@ -10,8 +10,8 @@ use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::get;
 
-use super::api::health;
-use super::error::ApiError;
+use super::super::api::health;
+use super::super::error::ApiError;
 
 /// Value of `Retry-After` before the API is available.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -81,7 +81,7 @@ impl Entrance {
         let _ = self.0.api.set(api);
     }
 
-    pub(super) fn router(&self) -> Router {
+    pub(in crate::server) fn router(&self) -> Router {
         self.0.api.get().unwrap_or(&self.0.before).clone()
     }
 }

@@ -17,11 +17,11 @@ use super::standing::network;
 
 /// Error returned when there was no place in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NoTurn;
+pub(in crate::server) struct NoTurn;
 
 /// Places that clients share.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(in crate::server) struct Turns {
     at_once: usize,
     most_waiting: usize,
     state: Mutex<State>,
@@ -45,14 +45,14 @@ struct Waiting {
 
 /// Place, or position in the queue for one. Released on drop.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(in crate::server) struct Turn {
     turns: Arc<Turns>,
     id: u64,
 }
 
 impl Turns {
     /// Creates `at_once` places, for which at most `most_waiting` clients may wait.
-    pub(super) fn new(at_once: usize, most_waiting: usize) -> Arc<Self> {
+    pub(in crate::server) fn new(at_once: usize, most_waiting: usize) -> Arc<Self> {
         Arc::new(Self {
             at_once,
             most_waiting,
@@ -64,7 +64,7 @@ impl Turns {
     ///
     /// # Errors
     /// Returns [`NoTurn`] if there is none within `patience`, or if too many are waiting.
-    pub(super) async fn turn(
+    pub(in crate::server) async fn turn(
         self: &Arc<Self>,
         client: IpAddr,
         patience: Duration,

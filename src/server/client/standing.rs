@@ -9,11 +9,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::client::is_unclear;
+use super::is_unclear;
 use super::recall::Recall;
 
 /// Time for which a genuine body counts in favor of its sender, and for which a wasted one counts against it.
-pub(super) const TRUSTED_FOR: Duration = Duration::from_hours(24);
+pub(in crate::server) const TRUSTED_FOR: Duration = Duration::from_hours(24);
 const DISTRUSTED_FOR: Duration = Duration::from_mins(10);
 
 /// Time for which others come before a stranger that was too slow, and for which a proved sender that was is a
@@ -30,12 +30,12 @@ const NETWORKS_V4: usize = 32;
 const NETWORKS_V6: usize = 16;
 
 /// Maximum number of entries of each kind: some 2 MiB in all.
-pub(super) const MOST_TRUSTED: usize = 4096;
+pub(in crate::server) const MOST_TRUSTED: usize = 4096;
 const MOST_DISTRUSTED: usize = 16_384;
 
 /// Standing of a sender, the better the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
+pub(in crate::server) enum Standing {
     /// It sent a forged or an incomplete body; several clients in its network, or in many networks of its range, did;
     /// or its address is unclear.
     Suspect,
@@ -50,7 +50,7 @@ pub(super) enum Standing {
 }
 
 impl Standing {
-    pub(super) const ALL: [Self; 5] = [
+    pub(in crate::server) const ALL: [Self; 5] = [
         Self::Suspect,
         Self::Slow,
         Self::Unknown,
@@ -59,7 +59,7 @@ impl Standing {
     ];
 
     /// Returns the name of the standing in the log.
-    pub(super) fn name(self) -> &'static str {
+    pub(in crate::server) fn name(self) -> &'static str {
         match self {
             Self::Suspect => "suspect",
             Self::Slow => "slow",
@@ -72,9 +72,9 @@ impl Standing {
 
 /// Standings of all senders that are remembered.
 #[derive(Debug)]
-pub(super) struct Standings {
+pub(in crate::server) struct Standings {
     /// Senders of former runs.
-    pub(super) recall: Recall,
+    pub(in crate::server) recall: Recall,
     trusted: Mutex<Remembered>,
     networks: Mutex<Remembered>,
     distrusted: Mutex<Distrusted>,
@@ -99,7 +99,7 @@ struct Groups {
 }
 
 impl Standings {
-    pub(super) fn new() -> Self {
+    pub(in crate::server) fn new() -> Self {
         Self::lasting(TRUSTED_FOR, DISTRUSTED_FOR, SLOW_FOR)
     }
 
@@ -118,7 +118,7 @@ impl Standings {
     }
 
     /// Returns the standing of this client.
-    pub(super) fn of(&self, client: IpAddr) -> Standing {
+    pub(in crate::server) fn of(&self, client: IpAddr) -> Standing {
         if is_unclear(client) {
             Standing::Suspect
         } else if lock(&self.trusted).has(client) || self.recall.knows(client) {
@@ -138,7 +138,7 @@ impl Standings {
 
     /// Returns the standing of a client that proved itself, lately or in the head of its request. If it was too slow it
     /// is as a stranger for a while, so that whoever can repeat something genuine does not hold room by it.
-    pub(super) fn of_proved(&self, client: IpAddr) -> Standing {
+    pub(in crate::server) fn of_proved(&self, client: IpAddr) -> Standing {
         if lock(&self.slow).has(client) {
             Standing::Unknown
         } else {
@@ -148,7 +148,7 @@ impl Standings {
 
     /// Records that the client sent something genuine. An unclear client gains nothing by that: it vouches for nobody
     /// else.
-    pub(super) fn trust(&self, client: IpAddr) {
+    pub(in crate::server) fn trust(&self, client: IpAddr) {
         if is_unclear(client) {
             return;
         }
@@ -160,13 +160,13 @@ impl Standings {
     }
 
     /// Records that the client sent too slowly for others to wait.
-    pub(super) fn delayed(&self, client: IpAddr) {
+    pub(in crate::server) fn delayed(&self, client: IpAddr) {
         lock(&self.slow).note(client);
     }
 
     /// Records that the client sent a forged body, or did not send one to its end. Genuine bodies from the same address
     /// count for more: behind a proxy that is not configured as trusted, it is many clients.
-    pub(super) fn distrust(&self, client: IpAddr) {
+    pub(in crate::server) fn distrust(&self, client: IpAddr) {
         if !is_unclear(client) {
             lock(&self.distrusted).note(client);
         }
@@ -178,7 +178,7 @@ fn lock<T>(remembered: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Returns the network that a client shares with its neighbors: a /24 for IPv4, a /48 for IPv6.
-pub(super) fn network(client: IpAddr) -> IpAddr {
+pub(in crate::server) fn network(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & !0xff).into(),
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & (u128::MAX << 80)).into()),
@@ -187,7 +187,7 @@ pub(super) fn network(client: IpAddr) -> IpAddr {
 
 /// Returns the range that contains a client's network: a /16 for IPv4, a /32 for IPv6, which is about what one provider
 /// has.
-pub(super) fn range(client: IpAddr) -> IpAddr {
+pub(in crate::server) fn range(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & !0xffff).into(),
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & (u128::MAX << 96)).into()),

@@ -29,7 +29,7 @@ const LINGER_TIME: Duration = Duration::from_secs(5);
 /// TCP connection that fails when its client does not read what is written to it, and that is closed as RFC 9112,
 /// section 9.6 demands.
 #[derive(Debug)]
-pub(super) struct Guarded {
+pub(in crate::server) struct Guarded {
     stream: TcpStream,
     pulse: Arc<Pulse>,
     stalled: Option<Stalled>,
@@ -59,7 +59,11 @@ enum Lingering {
 }
 
 impl Guarded {
-    pub(super) fn new(stream: TcpStream, pulse: Arc<Pulse>, lingerers: Arc<Semaphore>) -> Self {
+    pub(in crate::server) fn new(
+        stream: TcpStream,
+        pulse: Arc<Pulse>,
+        lingerers: Arc<Semaphore>,
+    ) -> Self {
         // Answers are small and complete: waiting to fill a packet would only delay them.
         let _ = stream.set_nodelay(true);
         // If this is not possible, the client merely has more time.
@@ -205,7 +209,7 @@ impl AsyncWrite for Guarded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::places::{Connections, Places};
+    use crate::server::connections::places::{Connections, Places};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Minimum number of bytes that counts as progress of a client. Fewer bytes, however often, do not.
-pub(super) const STEP: usize = 16 << 10;
+pub(in crate::server) const STEP: usize = 16 << 10;
 
 /// State of a connection: its last progress, and whether the server is waiting for the client.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(in crate::server) struct Pulse {
     began: Instant,
     last: AtomicU64,
     moved: AtomicUsize,
@@ -22,7 +22,7 @@ pub(super) struct Pulse {
 
 impl Pulse {
     /// Creates the state of a connection established now, to a server that `began` before.
-    pub(super) fn new(began: Instant) -> Self {
+    pub(in crate::server) fn new(began: Instant) -> Self {
         Self {
             began,
             last: AtomicU64::new(millis(began)),
@@ -36,31 +36,31 @@ impl Pulse {
     }
 
     /// Records that the client sent something genuine, or identified itself.
-    pub(super) fn prove(&self) {
+    pub(in crate::server) fn prove(&self) {
         self.is_proved.store(true, Ordering::Relaxed);
     }
 
     /// Returns whether anything genuine has come over the connection yet.
-    pub(super) fn is_proved(&self) -> bool {
+    pub(in crate::server) fn is_proved(&self) -> bool {
         self.is_proved.load(Ordering::Relaxed)
     }
 
     /// Records that the client sent or read `bytes` bytes.
-    pub(super) fn moved(&self, bytes: usize) {
+    pub(in crate::server) fn moved(&self, bytes: usize) {
         if self.moved.fetch_add(bytes, Ordering::Relaxed) + bytes >= STEP {
             self.beat();
         }
     }
 
     /// Marks the server as working on a request until the guard is dropped: it is not waiting for the client.
-    pub(super) fn work(self: &Arc<Self>) -> Turn {
+    pub(in crate::server) fn work(self: &Arc<Self>) -> Turn {
         self.has_request.store(true, Ordering::Relaxed);
         self.had_request.store(true, Ordering::Relaxed);
         self.turn(true)
     }
 
     /// Marks the server as waiting for the client until the guard is dropped.
-    pub(super) fn wait_for_client(self: &Arc<Self>) -> Turn {
+    pub(in crate::server) fn wait_for_client(self: &Arc<Self>) -> Turn {
         self.turn(false)
     }
 
@@ -78,7 +78,7 @@ impl Pulse {
 
     /// Makes the connection look as if nothing had moved for `millis` milliseconds.
     #[cfg(test)]
-    pub(super) fn was_idle_for(&self, millis: u64) {
+    pub(in crate::server) fn was_idle_for(&self, millis: u64) {
         let last = self.last().saturating_sub(millis);
         self.last.store(last, Ordering::Relaxed);
     }
@@ -89,35 +89,35 @@ impl Pulse {
     }
 
     /// Records whether a part of an answer is still unread by the client.
-    pub(super) fn unread(&self, is_unread: bool) {
+    pub(in crate::server) fn unread(&self, is_unread: bool) {
         self.is_unread.store(is_unread, Ordering::Relaxed);
     }
 
     /// Returns whether there is a request, complete or with a part of its body, whose answer the client has not read
     /// yet.
-    pub(super) fn has_request(&self) -> bool {
+    pub(in crate::server) fn has_request(&self) -> bool {
         self.has_request.load(Ordering::Relaxed) || self.is_unread.load(Ordering::Relaxed)
     }
 
     /// Returns whether there has been any request.
-    pub(super) fn had_request(&self) -> bool {
+    pub(in crate::server) fn had_request(&self) -> bool {
         self.had_request.load(Ordering::Relaxed)
     }
 
     /// Returns whether the server is waiting for the client.
-    pub(super) fn is_waiting(&self) -> bool {
+    pub(in crate::server) fn is_waiting(&self) -> bool {
         !self.is_working.load(Ordering::Relaxed)
     }
 
     /// Returns the time of the client's last progress, in milliseconds since the server began.
-    pub(super) fn last(&self) -> u64 {
+    pub(in crate::server) fn last(&self) -> u64 {
         self.last.load(Ordering::Relaxed)
     }
 }
 
 /// Guard that marks whose turn it is until dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(in crate::server) struct Turn {
     pulse: Arc<Pulse>,
     before: bool,
     is_request: bool,
@@ -137,6 +137,6 @@ impl Drop for Turn {
 }
 
 /// Returns the milliseconds since `since`.
-pub(super) fn millis(since: Instant) -> u64 {
+pub(in crate::server) fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

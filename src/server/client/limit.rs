@@ -17,7 +17,7 @@ const MAX_COUNTED: usize = 16_384;
 /// If there are too many counters, those that are back at their start are dropped; if that does not help, all are. A
 /// client that can bring that about has so many addresses that no limit per address can hold it.
 #[derive(Debug)]
-pub(super) struct SharedLimit {
+pub(in crate::server) struct SharedLimit {
     quota: Quota,
     most: usize,
     counters: Mutex<DefaultKeyedRateLimiter<u64>>,
@@ -27,7 +27,7 @@ pub(super) struct SharedLimit {
 
 impl SharedLimit {
     /// Creates a limit of `burst` at once, and one more every `burst`-th part of a minute.
-    pub(super) fn per_minute(burst: NonZeroU32) -> Self {
+    pub(in crate::server) fn per_minute(burst: NonZeroU32) -> Self {
         let quota = Quota::per_minute(burst);
         Self {
             quota,
@@ -42,7 +42,7 @@ impl SharedLimit {
     ///
     /// # Errors
     /// Returns the time to wait if the limit is exceeded.
-    pub(super) fn check(&self, thing: &impl Hash) -> Result<(), Duration> {
+    pub(in crate::server) fn check(&self, thing: &impl Hash) -> Result<(), Duration> {
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         if counters.len() >= self.most {
             counters.retain_recent();
@@ -59,7 +59,7 @@ impl SharedLimit {
     }
 
     /// Counts one event and returns whether it is within the limit.
-    pub(super) fn allows(&self, thing: &impl Hash) -> bool {
+    pub(in crate::server) fn allows(&self, thing: &impl Hash) -> bool {
         self.check(thing).is_ok()
     }
 }

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
-use super::standing::Standing;
+use super::super::client::standing::Standing;
 use shortage::Shortage;
 use state::State;
 
@@ -60,7 +60,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// Reason for which no room was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoRoom {
+pub(in crate::server) enum NoRoom {
     /// Others came first for too long.
     Late,
     /// Too many bodies are waiting.
@@ -69,14 +69,14 @@ pub(super) enum NoRoom {
 
 /// Client that sends a body, and its standing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sender {
-    pub(super) client: IpAddr,
-    pub(super) standing: Standing,
+pub(in crate::server) struct Sender {
+    pub(in crate::server) client: IpAddr,
+    pub(in crate::server) standing: Standing,
 }
 
 /// Budget of bytes that bodies share.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(in crate::server) struct Budget {
     total: usize,
     /// Room that proved senders have before all others.
     of_proved: usize,
@@ -105,7 +105,7 @@ struct Reading {
 
 /// Part of a [`Budget`] that one body holds. Released on drop.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(in crate::server) struct Share {
     budget: Arc<Budget>,
     id: u64,
     reading: Arc<Reading>,
@@ -113,7 +113,7 @@ pub(super) struct Share {
 
 impl Budget {
     /// Creates a budget of `total` bytes for bodies of this size, the largest of which has `largest` bytes.
-    pub(super) fn new(size: &'static str, total: usize, largest: usize) -> Arc<Self> {
+    pub(in crate::server) fn new(size: &'static str, total: usize, largest: usize) -> Arc<Self> {
         let budget = Self::of(total, GRACE, RATE, PATIENCE);
         let of_proved = budget.of_proved.max(largest);
         Arc::new(Self {
@@ -147,7 +147,7 @@ impl Budget {
     ///
     /// # Errors
     /// Returns [`NoRoom`] if others came first for too long, or if too many bodies are waiting.
-    pub(super) async fn share(
+    pub(in crate::server) async fn share(
         self: &Arc<Self>,
         sender: Sender,
         bytes: usize,
@@ -210,13 +210,13 @@ fn part(all: usize) -> usize {
 
 impl Share {
     /// Records that `bytes` more bytes of the body have arrived.
-    pub(super) fn arrived(&self, bytes: usize) {
+    pub(in crate::server) fn arrived(&self, bytes: usize) {
         self.reading.arrived.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Waits until others need the room, and returns whether the body was too slow. Never returns after
     /// [`keep`](Self::keep).
-    pub(super) async fn turned_out(&self) -> bool {
+    pub(in crate::server) async fn turned_out(&self) -> bool {
         loop {
             self.reading.turn_out.notified().await;
             // The body may have been allowed to stay since.
@@ -230,7 +230,7 @@ impl Share {
     ///
     /// # Errors
     /// Returns [`NoRoom`], after which the share can no longer be used.
-    pub(super) async fn grow_to(&self, bytes: usize) -> Result<(), NoRoom> {
+    pub(in crate::server) async fn grow_to(&self, bytes: usize) -> Result<(), NoRoom> {
         let (go, granted) = oneshot::channel();
         self.reading.set_waiting(true);
         self.budget
@@ -252,7 +252,7 @@ impl Share {
     ///
     /// # Errors
     /// Returns [`NoRoom`] if the body is evicted, and any error of `elsewhere`.
-    pub(super) async fn while_waiting<T>(
+    pub(in crate::server) async fn while_waiting<T>(
         &self,
         elsewhere: impl Future<Output = Result<T, NoRoom>>,
     ) -> Result<T, NoRoom> {
@@ -275,19 +275,19 @@ impl Share {
     }
 
     /// Cancels an eviction: the rest of the body has arrived.
-    pub(super) fn stay(&self) {
+    pub(in crate::server) fn stay(&self) {
         self.reading.is_turned_out.store(false, Ordering::Relaxed);
     }
 
     /// Protects the share from eviction from here on: the body is complete and only waits for this server.
-    pub(super) fn keep(&self) {
+    pub(in crate::server) fn keep(&self) {
         if let Some(held) = self.budget.lock().held.get_mut(&self.id) {
             held.reading = None;
         }
     }
 
     /// Releases what exceeds `bytes`.
-    pub(super) fn shrink_to(&self, bytes: usize) {
+    pub(in crate::server) fn shrink_to(&self, bytes: usize) {
         let mut state = self.budget.lock();
         state.release(self.id, bytes, &self.budget);
         state.grant(&self.budget);

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 use super::held::Held;
 use super::order::turn;
 use super::{Budget, MOST_WAITING, Reading, Sender};
-use crate::server::crowds::Crowds;
-use crate::server::standing::range;
+use crate::server::client::crowds::Crowds;
+use crate::server::client::standing::range;
 
 #[derive(Debug, Default)]
 pub(super) struct State {

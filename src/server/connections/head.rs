@@ -10,11 +10,11 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::error::{ApiError, ApiResult};
+use super::super::error::{ApiError, ApiResult};
 
 /// Maximum size of a head in bytes, and maximum number of headers. Forges send less than 4 KiB and 40 headers.
-pub(super) const MAX_HEAD: usize = 8 << 10;
-pub(super) const MAX_HEADERS: usize = 64;
+pub(in crate::server) const MAX_HEAD: usize = 8 << 10;
+pub(in crate::server) const MAX_HEADERS: usize = 64;
 
 /// Maximum number of bytes that a head may keep without a share of the budget.
 const ORDINARY: usize = 2 << 10;
@@ -67,7 +67,10 @@ const KEPT: [&str; 34] = [
 
 /// Reduces the headers to those that are used, `configured` ones among them: the first value of each name, copied so
 /// that it shares no buffer with the rest.
-pub(super) fn shrink<'c>(all: &mut HeaderMap, configured: impl Iterator<Item = &'c str>) {
+pub(in crate::server) fn shrink<'c>(
+    all: &mut HeaderMap,
+    configured: impl Iterator<Item = &'c str>,
+) {
     let names = KEPT.iter().copied().map(HeaderName::from_static);
     let configured = configured.filter_map(|name| HeaderName::try_from(name).ok());
     let kept = names.chain(configured).filter_map(|name| {
@@ -84,7 +87,7 @@ pub(super) fn shrink<'c>(all: &mut HeaderMap, configured: impl Iterator<Item = &
 }
 
 /// Copies the URI of a request out of the buffer that it arrived in, before any part of it is kept.
-pub(super) fn detach(address: &mut Uri) {
+pub(in crate::server) fn detach(address: &mut Uri) {
     if let Ok(copy) = Uri::try_from(address.to_string()) {
         *address = copy;
     }
@@ -92,13 +95,13 @@ pub(super) fn detach(address: &mut Uri) {
 
 /// Budget shared by all heads.
 #[derive(Debug)]
-pub(super) struct Heads {
+pub(in crate::server) struct Heads {
     of_anybody: Arc<Semaphore>,
     of_known: Arc<Semaphore>,
 }
 
 impl Heads {
-    pub(super) fn new() -> Self {
+    pub(in crate::server) fn new() -> Self {
         Self {
             of_anybody: Arc::new(Semaphore::new(OF_ANYBODY)),
             of_known: Arc::new(Semaphore::new(OF_KNOWN)),
@@ -110,7 +113,7 @@ impl Heads {
     ///
     /// # Errors
     /// Returns 503 if the budget is used up by other heads.
-    pub(super) fn share<B>(
+    pub(in crate::server) fn share<B>(
         &self,
         request: &Request<B>,
         is_known: impl FnOnce() -> bool,

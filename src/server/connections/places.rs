@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::client::{TrustedProxies, counted_as};
+use super::super::client::{TrustedProxies, counted_as};
 use super::pulse::{Pulse, millis};
 use worth::{MODEST, Worth};
 
@@ -67,7 +67,7 @@ impl Default for Connections {
 
 /// Places of all connections.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(in crate::server) struct Places {
     options: Connections,
     began: Instant,
     state: Mutex<State>,
@@ -96,18 +96,18 @@ struct Taken {
 
 /// Place of one connection. Released on drop.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(in crate::server) struct Place {
     places: Arc<Places>,
     id: u64,
     is_momentary: AtomicBool,
     /// Progress of the client.
-    pub(super) pulse: Arc<Pulse>,
+    pub(in crate::server) pulse: Arc<Pulse>,
     /// Canceled when the connection has to make room.
-    pub(super) close: CancellationToken,
+    pub(in crate::server) close: CancellationToken,
 }
 
 impl Places {
-    pub(super) fn new(options: Connections) -> Arc<Self> {
+    pub(in crate::server) fn new(options: Connections) -> Arc<Self> {
         Arc::new(Self {
             options,
             began: Instant::now(),
@@ -116,12 +116,12 @@ impl Places {
     }
 
     /// Returns the proxies that may speak for others.
-    pub(super) fn proxies(&self) -> &TrustedProxies {
+    pub(in crate::server) fn proxies(&self) -> &TrustedProxies {
         &self.options.proxies
     }
 
     /// Returns a place for a connection from `peer`, momentary if there is no ordinary one.
-    pub(super) fn admit(self: &Arc<Self>, peer: IpAddr) -> Place {
+    pub(in crate::server) fn admit(self: &Arc<Self>, peer: IpAddr) -> Place {
         let (client, is_limited) = self.counted(peer);
         let mut state = self.lock();
         let is_momentary = !self.make_way(&mut state, client, is_limited);
@@ -173,7 +173,7 @@ impl Places {
     }
 
     /// Closes the connections that can best be spared, for use when the operating system accepts no further ones.
-    pub(super) fn make_room(&self) {
+    pub(in crate::server) fn make_room(&self) {
         self.make_room_in(&mut self.lock(), 0);
     }
 
@@ -203,7 +203,7 @@ impl Places {
     }
 
     /// Returns whether places are becoming scarce, so that none should be held without need.
-    pub(super) fn are_scarce(&self) -> bool {
+    pub(in crate::server) fn are_scarce(&self) -> bool {
         self.lock().ordinary > self.options.most / 4 * 3
     }
 
@@ -227,12 +227,12 @@ impl Places {
 
 impl Place {
     /// Returns whether the place is momentary, so that only health checks are answered in it.
-    pub(super) fn is_momentary(&self) -> bool {
+    pub(in crate::server) fn is_momentary(&self) -> bool {
         self.is_momentary.load(Ordering::Relaxed)
     }
 
     /// Waits for an ordinary place. Returns whether one was found within `patience`, and before others needed this one.
-    pub(super) async fn promoted(&self, patience: Duration) -> bool {
+    pub(in crate::server) async fn promoted(&self, patience: Duration) -> bool {
         let began = Instant::now();
         while !self.promote() {
             if self.close.is_cancelled() || began.elapsed() >= patience {
@@ -247,7 +247,7 @@ impl Place {
     }
 
     /// Returns whether the connection should be closed after the current answer.
-    pub(super) fn should_end(&self) -> bool {
+    pub(in crate::server) fn should_end(&self) -> bool {
         !self.pulse.is_proved() && self.places.are_scarce()
     }
 

@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
+use super::super::error::{ApiError, ApiResult};
 use super::entrance::Entrance;
-use super::error::{ApiError, ApiResult};
 use super::guarded::Guarded;
 use super::head::{MAX_HEAD, MAX_HEADERS, detach};
 use super::places::{Connections, Place, Places};

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::state::{State, Waiting};
 use super::{Budget, MOST_WAITING, Sender, part};
-use crate::server::crowds::Crowds;
-use crate::server::standing::Standing;
+use crate::server::client::crowds::Crowds;
+use crate::server::client::standing::Standing;
 
 /// Multiple of the patience for which a body that wants the whole budget lets smaller ones go first.
 const WEIGHT: u128 = 2;

@@ -36,7 +36,7 @@ type Mark = [u8; 32];
 
 /// Senders of former runs, and those of this run that are not in the database yet.
 #[derive(Debug, Default)]
-pub(super) struct Recall(Mutex<State>);
+pub(in crate::server) struct Recall(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -57,19 +57,19 @@ impl std::fmt::Debug for State {
 
 impl Recall {
     /// Returns whether this client proved itself in a former run, not too long ago.
-    pub(super) fn knows(&self, client: IpAddr) -> bool {
+    pub(in crate::server) fn knows(&self, client: IpAddr) -> bool {
         let state = self.lock();
         !state.senders.is_empty() && state.has(&state.senders, client)
     }
 
     /// Returns whether a client in this one's network proved itself in a former run, not too long ago.
-    pub(super) fn knows_network(&self, client: IpAddr) -> bool {
+    pub(in crate::server) fn knows_network(&self, client: IpAddr) -> bool {
         let state = self.lock();
         !state.networks.is_empty() && state.has(&state.networks, network(client))
     }
 
     /// Records that this client proved itself.
-    pub(super) fn note(&self, client: IpAddr) {
+    pub(in crate::server) fn note(&self, client: IpAddr) {
         let mut state = self.lock();
         let taken = state.taken.get(&client);
         if taken.is_none_or(|taken| taken.elapsed() >= HOUR) && state.unwritten.len() < MOST_TRUSTED
@@ -79,7 +79,12 @@ impl Recall {
     }
 
     /// Loads the senders of former runs, then writes those that prove themselves until `stop`, and once more then.
-    pub(super) async fn keep(&self, store: &Store, clock: &SharedClock, stop: &CancellationToken) {
+    pub(in crate::server) async fn keep(
+        &self,
+        store: &Store,
+        clock: &SharedClock,
+        stop: &CancellationToken,
+    ) {
         let store = store.with_urgency(Urgency::Housekeeping);
         while let Err(error) = self.read(&store, hour(clock.now())).await {
             tracing::warn!(%error, "who sent something genuine before the last start is read later");

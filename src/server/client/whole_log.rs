@@ -23,7 +23,7 @@ const PIECE: usize = 64 << 10;
 
 /// Places for readers of the whole revocation log.
 #[derive(Debug)]
-pub(super) struct WholeLog {
+pub(in crate::server) struct WholeLog {
     places: usize,
     most_of_one: usize,
     grace: Duration,
@@ -50,7 +50,7 @@ struct Progress {
 
 /// Place of one reader. Released on drop.
 #[derive(Debug)]
-pub(super) struct Leave {
+pub(in crate::server) struct Leave {
     log: Arc<WholeLog>,
     reader: Arc<Reader>,
 }
@@ -58,11 +58,11 @@ pub(super) struct Leave {
 /// Error of a reader that was too slow for others to wait.
 #[derive(Debug, thiserror::Error)]
 #[error("the log was read too slowly while others wanted to read it")]
-pub(super) struct GaveWay;
+pub(in crate::server) struct GaveWay;
 
 impl WholeLog {
     /// Creates `places` places.
-    pub(super) fn new(places: usize) -> Arc<Self> {
+    pub(in crate::server) fn new(places: usize) -> Arc<Self> {
         Self::with(places, GRACE)
     }
 
@@ -77,7 +77,7 @@ impl WholeLog {
 
     /// Waits for a place for this access token. A reader that is too slow gives way to it. Returns `None` if all places,
     /// or all of the token's share, stay taken.
-    pub(super) async fn leave(self: &Arc<Self>, token: Uuid) -> Option<Leave> {
+    pub(in crate::server) async fn leave(self: &Arc<Self>, token: Uuid) -> Option<Leave> {
         let until = Instant::now() + PATIENCE;
         loop {
             let leave = self.leave_now(token);
@@ -148,7 +148,7 @@ impl Leave {
     ///
     /// # Errors
     /// Returns [`GaveWay`] if the reader had to make room for others.
-    pub(super) fn next(&self) -> Result<Option<Bytes>, GaveWay> {
+    pub(in crate::server) fn next(&self) -> Result<Option<Bytes>, GaveWay> {
         let mut progress = self.reader.lock();
         if progress.has_given_way {
             return Err(GaveWay);
@@ -168,7 +168,7 @@ impl Leave {
     }
 
     /// Adds what is to be read next.
-    pub(super) fn add(&self, text: Vec<u8>) {
+    pub(in crate::server) fn add(&self, text: Vec<u8>) {
         let mut progress = self.reader.lock();
         if !progress.has_given_way {
             progress.rest = text.into();

@@ -8,10 +8,10 @@ use axum::body::{BodyDataStream, Bytes};
 use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
+use super::super::client::standing::Standings;
+use super::super::connections::pulse::Pulse;
+use super::super::error::ApiError;
 use super::budget::{Budget, NoRoom, Sender, Share};
-use super::error::ApiError;
-use super::pulse::Pulse;
-use super::standing::Standings;
 
 /// Interval at which a sender's pace is checked, and the minimum number of bytes to arrive in it.
 const WINDOW: Duration = Duration::from_secs(5);
@@ -24,21 +24,21 @@ const LAST: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Body that is being read.
-pub(super) struct Reading<'b> {
-    pub(super) share: Share,
-    pub(super) sender: Sender,
+pub(in crate::server) struct Reading<'b> {
+    pub(in crate::server) share: Share,
+    pub(in crate::server) sender: Sender,
     /// Budget for the body if it turns out to be large.
-    pub(super) large: &'b Arc<Budget>,
+    pub(in crate::server) large: &'b Arc<Budget>,
     /// Number of bytes that it may have until then.
-    pub(super) room: usize,
-    pub(super) limit: usize,
-    pub(super) is_small: bool,
-    pub(super) pulse: Option<Arc<Pulse>>,
-    pub(super) bytes: Vec<u8>,
+    pub(in crate::server) room: usize,
+    pub(in crate::server) limit: usize,
+    pub(in crate::server) is_small: bool,
+    pub(in crate::server) pulse: Option<Arc<Pulse>>,
+    pub(in crate::server) bytes: Vec<u8>,
 }
 
 /// Reason for which a body was not read.
-pub(super) enum Unread {
+pub(in crate::server) enum Unread {
     /// Others came first, through no fault of the sender.
     NoRoom,
     /// The body came too slowly for others to wait for it.
@@ -55,7 +55,10 @@ impl From<NoRoom> for Unread {
 
 impl Reading<'_> {
     /// Reads the body to its end.
-    pub(super) async fn all(&mut self, chunks: &mut BodyDataStream) -> Result<(), Unread> {
+    pub(in crate::server) async fn all(
+        &mut self,
+        chunks: &mut BodyDataStream,
+    ) -> Result<(), Unread> {
         let mut window = Window::begin();
         while let Some(chunk) = self.next(chunks, &mut window).await? {
             let length = self.bytes.len() + chunk.len();
@@ -138,21 +141,21 @@ impl Reading<'_> {
 }
 
 /// Guard that counts an incomplete body against the standing of its client, unless told otherwise before it is dropped.
-pub(super) struct Waste<'s> {
-    pub(super) standings: &'s Standings,
-    pub(super) client: Option<IpAddr>,
+pub(in crate::server) struct Waste<'s> {
+    pub(in crate::server) standings: &'s Standings,
+    pub(in crate::server) client: Option<IpAddr>,
     /// `true` if the head of the request has identified the sender, who cannot be a forger then.
-    pub(super) is_proved: bool,
+    pub(in crate::server) is_proved: bool,
 }
 
 impl Waste<'_> {
     /// Defuses the guard: nothing was wasted, or not by the client.
-    pub(super) fn was_none(mut self) {
+    pub(in crate::server) fn was_none(mut self) {
         self.client = None;
     }
 
     /// Records the client as slow only: there would have been time, had nobody else wanted the room.
-    pub(super) fn was_slowness(mut self) {
+    pub(in crate::server) fn was_slowness(mut self) {
         if let Some(client) = self.client.take() {
             self.standings.delayed(client);
         }

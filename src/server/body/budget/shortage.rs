@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::NoRoom;
-use crate::server::standing::Standing;
+use crate::server::client::standing::Standing;
 
 /// Interval between two summaries.
 const EVERY: Duration = Duration::from_secs(5);
