@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use uuid::Uuid;
 
-use super::house::{Empty, House, block_on, open_store};
+use super::context::{Empty, House, block_on, open_store};
 use super::output::{self, List, time};
 use super::{Context, DONE, FOUND, UsageError};
 use crate::store::{

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::house::{block_on, open_store};
+use super::context::{block_on, open_store};
 use super::{Context, DONE, output};
 
 /// `rescind migrate`

@@ -2,11 +2,11 @@
 
 mod allocator;
 mod config;
+mod context;
 pub mod demo;
 mod doctor;
 mod exit;
 mod formats;
-mod house;
 mod keys;
 mod log;
 mod logging;
@@ -16,8 +16,8 @@ mod scan;
 mod serve;
 mod sources;
 mod text;
+mod time;
 mod tokens;
-mod when;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 
-use super::house::{Empty, House, block_on};
+use super::context::{Empty, House, block_on};
 use super::output::note;
 use super::{COULD_NOT_RUN, Context, DONE, FOUND, UsageError};
 use crate::clock::{Clock as _, SystemClock};

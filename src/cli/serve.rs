@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use super::house::block_on;
+use super::context::block_on;
 use super::{Context, DONE, allocator, output};
 use crate::clock::SystemClock;
 use crate::daemon::{Daemon, DaemonError, Ended, Signals};

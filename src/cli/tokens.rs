@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::house::{Empty, House, block_on};
+use super::context::{Empty, House, block_on};
 use super::output::{self, List, time};
-use super::when::{self, Expiry};
+use super::time as when;
+use super::time::Expiry;
 use super::{Context, DONE, UsageError, text};
 use crate::issuer::mint_token;
 use crate::store::DEFAULT_PROJECT;

@@ -5,12 +5,12 @@
 mod descriptors;
 mod intake;
 mod lifecycle;
+mod manual;
 mod opening;
 mod outgoing;
 mod poller;
 mod sources;
 mod work;
-mod workshop;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ pub use intake::{ContentServers, content_servers};
 pub use lifecycle::{Ended, Lifecycle, Signals};
 pub use sources::{app_installation, configured_sources};
 
+pub use manual::Workshop;
 use work::Work;
-pub use workshop::Workshop;
 
 use crate::clock::SharedClock;
 use crate::config::Config;

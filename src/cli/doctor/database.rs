@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Check, in_time};
-use crate::cli::house::open_store;
+use crate::cli::context::open_store;
 use crate::config::Config;
 use crate::store::{Store, StoreError};
 

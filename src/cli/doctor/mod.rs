@@ -15,7 +15,7 @@ use futures_util::future::{BoxFuture, join_all};
 use serde::Serialize;
 
 use self::check::{Check, Status, in_time};
-use super::house::block_on;
+use super::context::block_on;
 use super::{Context, FOUND, output};
 use crate::config::{self, Config, ConfigError, DEFAULT_FILE};
 use crate::daemon::Descriptors;

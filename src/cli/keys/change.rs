@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::list::no_such_key;
 use super::view::{self, redacted, status};
-use crate::cli::house::{Empty, House};
-use crate::cli::{ACTOR, Context, DONE, UsageError, output, text, when};
+use crate::cli::context::{Empty, House};
+use crate::cli::{ACTOR, Context, DONE, UsageError, output, text, time as when};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

@@ -6,8 +6,9 @@ use clap::{Args, ValueEnum};
 
 use super::OwnerArgs;
 use super::view::redacted;
-use crate::cli::house::{Empty, House};
-use crate::cli::when::{self, Expiry};
+use crate::cli::context::{Empty, House};
+use crate::cli::time as when;
+use crate::cli::time::Expiry;
 use crate::cli::{Context, DONE, UsageError, output, text};
 use crate::respond::IssueRequest;
 use crate::store::DEFAULT_PROJECT;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::house::{Empty, House};
+use crate::cli::context::{Empty, House};
 use crate::cli::{Context, DONE, FOUND, UsageError, output, text};
 use crate::issuer::{RowError, RowFormat, parse_rows};
 use crate::store::DEFAULT_PROJECT;

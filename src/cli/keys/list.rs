@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::OwnerArgs;
 use super::view::{self, KeyJson};
-use crate::cli::house::{Empty, House};
+use crate::cli::context::{Empty, House};
 use crate::cli::output::{self, List};
 use crate::cli::{Context, DONE, FOUND, UsageError, text};
 use crate::keyformat::Sha256Digest;

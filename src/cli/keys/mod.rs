@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::Context;
-use super::house::block_on;
+use super::context::block_on;
 
 /// `rescind keys`
 #[derive(Debug, Args)]

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::no_such_source;
 use super::poll::scan;
-use crate::cli::house::{Empty, House};
+use crate::cli::context::{Empty, House};
 use crate::cli::output;
 use crate::cli::{Context, DONE, UsageError};
 use crate::daemon::Workshop;

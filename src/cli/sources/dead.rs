@@ -6,7 +6,7 @@ use clap::Args;
 use uuid::Uuid;
 
 use super::{require_source, statuses};
-use crate::cli::house::{Empty, House};
+use crate::cli::context::{Empty, House};
 use crate::cli::output::{self, List, time};
 use crate::cli::{Context, DONE, UsageError};
 use crate::server::api::sources::DeadLetterView;

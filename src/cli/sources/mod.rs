@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::house::{House, block_on};
+use super::context::{House, block_on};
 use super::{Context, UsageError};
 use crate::config::nearest;
 use crate::daemon::configured_sources;

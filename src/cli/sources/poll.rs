@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::no_such_source;
 use super::status::{span, until};
-use crate::cli::house::{Empty, House};
+use crate::cli::context::{Empty, House};
 use crate::cli::output::{self, time};
 use crate::cli::{Context, DONE};
 use crate::daemon::{Workshop, configured_sources};

@@ -7,7 +7,7 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{NOTHING_CONFIGURED, require_source, statuses};
-use crate::cli::house::{Empty, House};
+use crate::cli::context::{Empty, House};
 use crate::cli::output::{self, List, time};
 use crate::cli::{Context, DONE};
 use crate::clock::{Clock as _, SystemClock};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::tally::{Loss, Refusal};
+use super::counts::{Loss, Refusal};
 use super::{BodyError, Forge, Unverified};
 use crate::store::StoreError;
 

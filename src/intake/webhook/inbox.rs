@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::tally::Tally;
+use super::counts::Tally;
 use crate::respond::{Answer, CleanSightings, Report, Responder, announce};
 use crate::store::{Delivery, NewWorkItem, Reason, Store, StoreError, Tx, Urgency, retried};
 

@@ -9,6 +9,7 @@
 //! database.
 
 mod bitbucket;
+mod counts;
 mod error;
 mod forge;
 mod gitlab;
@@ -18,7 +19,6 @@ mod meaning;
 mod payload;
 mod places;
 mod reading;
-mod tally;
 mod verify;
 
 use std::sync::Arc;
@@ -37,9 +37,9 @@ pub use verify::Unverified;
 use crate::forge::Gathered;
 use crate::respond::Responder;
 use crate::scan::Engine;
+use counts::{Refusal, Tally};
 use inbox::{Entry, NotTaken, Taken};
 use reading::Read;
-use tally::{Refusal, Tally};
 use verify::Verifier;
 
 /// Maximum size of a delivery, in bytes. GitHub caps payloads at 25 MB.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
+use super::counts::Good;
 use super::forge::NoEvent;
 use super::meaning::{Delivered, Meaning};
-use super::tally::Good;
 use super::{BodyError, Proved, Webhook, WebhookError, payload};
 use crate::forge::{Gathered, Gatherer, Rest};
 use crate::respond::{REPOSITORY_MAX, shorten};
