@@ -8,8 +8,8 @@ use reqwest::{Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
+use super::error::GitHubError;
 use crate::fetch::{self, Body, rate_limit_wait, retry_after};
-use crate::source::PollError;
 
 /// Maximum size of the body of a refusal, in bytes.
 const MAX_REFUSAL: usize = 64 << 10;
@@ -55,11 +55,11 @@ impl Quota {
 /// Reads a body of at most `limit` bytes.
 ///
 /// # Errors
-/// Returns [`PollError::Connection`] if the connection fails, and [`PollError::NotAList`] if the body is longer.
-pub(crate) async fn read_body(response: &mut Response, limit: usize) -> Result<Body, PollError> {
+/// Returns [`GitHubError::Connection`] if the connection fails, and [`GitHubError::TooLong`] if the body is longer.
+pub(crate) async fn read_body(response: &mut Response, limit: usize) -> Result<Body, GitHubError> {
     let body = fetch::read_body(response, limit).await;
-    body.map_err(PollError::Connection)?
-        .ok_or(PollError::NotAList("it is too long"))
+    body.map_err(GitHubError::Connection)?
+        .ok_or(GitHubError::TooLong)
 }
 
 /// Returns the error for a response that is neither 2xx nor 304.
@@ -67,13 +67,13 @@ pub(crate) async fn read_body(response: &mut Response, limit: usize) -> Result<B
 /// The secondary rate limit may be reported as a 403 without any header that distinguishes it from other refusals;
 /// only the message does. Source:
 /// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#exceeding-the-rate-limit>.
-pub(crate) async fn refusal(response: &mut Response, now: Timestamp) -> PollError {
+pub(crate) async fn refusal(response: &mut Response, now: Timestamp) -> GitHubError {
     let status = response.status();
     let headers = response.headers();
     let told = retry_after(headers)
         .or_else(|| rate_limit_wait(headers))
         .or_else(|| Quota::of(headers).wait(1, now));
-    let limited = PollError::RateLimited {
+    let limited = GitHubError::RateLimited {
         status: status.as_u16(),
         retry_after: told,
     };
@@ -81,10 +81,10 @@ pub(crate) async fn refusal(response: &mut Response, now: Timestamp) -> PollErro
         StatusCode::TOO_MANY_REQUESTS => limited,
         StatusCode::FORBIDDEN if told.is_some() => limited,
         StatusCode::FORBIDDEN if speaks_of_a_limit(response).await => limited,
-        _ if status.is_client_error() => PollError::Refused {
+        _ if status.is_client_error() => GitHubError::Refused {
             status: status.as_u16(),
         },
-        _ => PollError::Server {
+        _ => GitHubError::Server {
             status: status.as_u16(),
         },
     }
@@ -109,10 +109,10 @@ pub(crate) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
 /// Returns the value of an `Authorization` header for a token.
 ///
 /// # Errors
-/// Returns [`PollError::Address`] if the token cannot be sent in a header.
-pub(crate) fn bearer(token: &SecretString) -> Result<HeaderValue, PollError> {
+/// Returns [`GitHubError::Address`] if the token cannot be sent in a header.
+pub(crate) fn bearer(token: &SecretString) -> Result<HeaderValue, GitHubError> {
     let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
-        .map_err(|_| PollError::Address("its token cannot be sent in a header"))?;
+        .map_err(|_| GitHubError::Address("its token cannot be sent in a header"))?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -6,10 +6,10 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, ETAG, HeaderMap, IF_NONE_MATCH, LIN
 use reqwest::{Client, Response, StatusCode, Url};
 
 use super::answer::{Quota, bearer, read_body, refusal, text};
+use super::error::GitHubError;
 use super::tokens::{Credential, Tokens};
 use crate::clock::SharedClock;
 use crate::fetch::{Body, send};
-use crate::source::PollError;
 
 /// Number of entries on a full page: the maximum of the API.
 pub(crate) const PER_PAGE: usize = 100;
@@ -54,15 +54,15 @@ pub(crate) struct Answer {
 
 impl Api {
     /// # Errors
-    /// Returns [`PollError::Address`] if `base` cannot be a base.
+    /// Returns [`GitHubError::Address`] if `base` cannot be a base.
     pub(crate) fn new(
         client: Client,
         base: Url,
         clock: SharedClock,
         tokens: Tokens,
-    ) -> Result<Self, PollError> {
+    ) -> Result<Self, GitHubError> {
         if base.cannot_be_a_base() {
-            return Err(PollError::Address("it cannot carry a path"));
+            return Err(GitHubError::Address("it cannot carry a path"));
         }
         Ok(Self {
             client,
@@ -92,7 +92,7 @@ impl Api {
         url: &Url,
         preferred: Option<usize>,
         etag: impl Fn(usize) -> Option<String>,
-    ) -> Result<Answer, PollError> {
+    ) -> Result<Answer, GitHubError> {
         let now = self.clock.now();
         let mut token = match preferred {
             Some(token) => token,
@@ -106,14 +106,14 @@ impl Api {
             };
             let now = self.clock.now();
             match &error {
-                PollError::Refused { status: 401 } if self.tokens.credential(token).is_some() => {
+                GitHubError::Refused { status: 401 } if self.tokens.credential(token).is_some() => {
                     tracing::warn!(
                         token = token + 1,
                         "an access token is refused and set aside"
                     );
                     self.tokens.refused(token, now);
                 }
-                PollError::RateLimited { retry_after, .. } => {
+                GitHubError::RateLimited { retry_after, .. } => {
                     self.tokens.limited(token, *retry_after, now);
                 }
                 _ => return Err(error),
@@ -132,9 +132,9 @@ impl Api {
         url: &Url,
         token: usize,
         etag: Option<String>,
-    ) -> Result<Answer, PollError> {
+    ) -> Result<Answer, GitHubError> {
         let answered = self.ask_once(url, token, etag.as_deref()).await;
-        let Err(PollError::Refused { status: 401 }) = answered else {
+        let Err(GitHubError::Refused { status: 401 }) = answered else {
             return answered;
         };
         let Some(Credential::App(installation)) = self.tokens.credential(token) else {
@@ -149,7 +149,7 @@ impl Api {
         url: &Url,
         token: usize,
         etag: Option<&str>,
-    ) -> Result<Answer, PollError> {
+    ) -> Result<Answer, GitHubError> {
         let authorization = match self.tokens.credential(token) {
             None => None,
             Some(Credential::Token(value)) => Some(bearer(value)?),
@@ -168,11 +168,11 @@ impl Api {
             request
         })
         .await
-        .map_err(PollError::Connection)?;
+        .map_err(GitHubError::Connection)?;
         self.read(&mut response, token).await
     }
 
-    async fn read(&self, response: &mut Response, token: usize) -> Result<Answer, PollError> {
+    async fn read(&self, response: &mut Response, token: usize) -> Result<Answer, GitHubError> {
         let status = response.status();
         if !matches!(status, StatusCode::OK | StatusCode::NOT_MODIFIED) {
             return Err(refusal(response, self.clock.now()).await);

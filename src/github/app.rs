@@ -25,9 +25,9 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 
 use super::answer::{bearer, read_body, refusal};
+use super::error::GitHubError;
 use crate::clock::SharedClock;
 use crate::fetch::send;
-use crate::source::PollError;
 
 /// Offset of a JWT's issue time, which allows for GitHub's clock being behind the local one.
 const ISSUED: SignedDuration = SignedDuration::from_secs(-60);
@@ -180,8 +180,8 @@ impl Installation {
     /// Returns a token that is valid for at least five more minutes.
     ///
     /// # Errors
-    /// Returns a [`PollError`] if GitHub issues none.
-    pub async fn token(&self) -> Result<SecretString, PollError> {
+    /// Returns a [`GitHubError`] if GitHub issues none.
+    pub async fn token(&self) -> Result<SecretString, GitHubError> {
         let mut held = self.token.lock().await;
         let now = self.clock.now();
         if let Some(token) = &*held
@@ -202,7 +202,7 @@ impl Installation {
         *self.token.lock().await = None;
     }
 
-    async fn ask(&self) -> Result<TokenAnswer, PollError> {
+    async fn ask(&self) -> Result<TokenAnswer, GitHubError> {
         let id = match &self.id {
             InstallationId::Known(id) => *id,
             InstallationId::Of(path) => {
@@ -220,14 +220,14 @@ impl Installation {
         &self,
         method: Method,
         path: impl IntoIterator<Item = &'p str>,
-    ) -> Result<T, PollError> {
+    ) -> Result<T, GitHubError> {
         let mut url = self.api_url.clone();
         url.path_segments_mut()
-            .map_err(|()| PollError::Address("it cannot carry a path"))?
+            .map_err(|()| GitHubError::Address("it cannot carry a path"))?
             .pop_if_empty()
             .extend(path);
         let jwt = self.auth.jwt(self.clock.now());
-        let jwt = jwt.map_err(|_| PollError::App("its private key could not sign"))?;
+        let jwt = jwt.map_err(|_| GitHubError::App("its private key could not sign"))?;
         let authorization = bearer(&jwt)?;
         let mut response = send(&url, STALL, |url| {
             let request = self.client.request(method.clone(), url);
@@ -236,13 +236,13 @@ impl Installation {
             request.header(AUTHORIZATION, authorization.clone())
         })
         .await
-        .map_err(PollError::Connection)?;
+        .map_err(GitHubError::Connection)?;
         if !response.status().is_success() {
             return Err(refusal(&mut response, self.clock.now()).await);
         }
         let body = read_body(&mut response, MAX_ANSWER).await?;
         serde_json::from_slice(&body)
-            .map_err(|_| PollError::App("the answer to its request for a token cannot be read"))
+            .map_err(|_| GitHubError::App("the answer to its request for a token cannot be read"))
     }
 }
 

@@ -3,9 +3,12 @@
 mod answer;
 mod api;
 mod app;
+mod error;
 mod tokens;
 
 pub(crate) use api::{Api, INTERVAL, PER_PAGE};
 pub use app::{AppAuth, AppKeyError, Installation, InstallationId};
+pub use error::GitHubError;
+pub(crate) use error::remedy;
 pub use tokens::Credential;
 pub(crate) use tokens::Tokens;

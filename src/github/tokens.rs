@@ -8,7 +8,7 @@ use secrecy::SecretString;
 
 use super::answer::Quota;
 use super::app::Installation;
-use crate::source::PollError;
+use super::error::GitHubError;
 
 /// Time for which a token is not used after it was refused.
 const SET_ASIDE: Duration = Duration::from_hours(1);
@@ -91,8 +91,8 @@ impl Tokens {
     /// Returns the index of the token to use: of those that may be used now, the one with the most requests left.
     ///
     /// # Errors
-    /// Returns [`PollError::RateLimited`] if none may be used now.
-    pub(crate) fn pick(&self, now: Timestamp) -> Result<usize, PollError> {
+    /// Returns [`GitHubError::RateLimited`] if none may be used now.
+    pub(crate) fn pick(&self, now: Timestamp) -> Result<usize, GitHubError> {
         let accounts = self.accounts();
         let in_use: Vec<_> = accounts
             .iter()
@@ -115,7 +115,7 @@ impl Tokens {
         let most = ready.min_by_key(|(_, account)| u64::MAX - left(account));
         match most {
             Some((index, _)) => Ok(*index),
-            None => Err(PollError::RateLimited {
+            None => Err(GitHubError::RateLimited {
                 status: 429,
                 retry_after: in_use.iter().map(|(_, account)| account.wait(1, now)).min(),
             }),
@@ -255,7 +255,7 @@ mod tests {
                 .starts_with("access token 1 of 3")
         );
         // One is paused for a minute, one has used up its period.
-        let Err(PollError::RateLimited { retry_after, .. }) = tokens.pick(now) else {
+        let Err(GitHubError::RateLimited { retry_after, .. }) = tokens.pick(now) else {
             panic!("none is left");
         };
         assert_eq!(retry_after, Some(Duration::from_mins(1)));

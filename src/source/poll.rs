@@ -5,6 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::fetch::FetchError;
+use crate::github::{GitHubError, remedy};
 use crate::store::StoreError;
 
 /// Outcome of a successful poll.
@@ -139,19 +140,22 @@ impl PollError {
     }
 }
 
-/// Returns the remedy for a refusal, by HTTP status.
-fn remedy(status: u16) -> &'static str {
-    match status {
-        401 => "the access token is wrong or has expired; renew it",
-        403 => {
-            "the access token, or the app, may not read this; check its permissions and the source's scope"
+impl From<GitHubError> for PollError {
+    fn from(error: GitHubError) -> Self {
+        match error {
+            GitHubError::Connection(error) => Self::Connection(error),
+            GitHubError::Refused { status } => Self::Refused { status },
+            GitHubError::RateLimited {
+                status,
+                retry_after,
+            } => Self::RateLimited {
+                status,
+                retry_after,
+            },
+            GitHubError::Server { status } => Self::Server { status },
+            GitHubError::TooLong => Self::NotAList("it is too long"),
+            GitHubError::Address(why) => Self::Address(why),
+            GitHubError::App(why) => Self::App(why),
         }
-        404 => {
-            "there is no such organisation, user or repository, or the token may not see it; check the source's scope and api_url"
-        }
-        410 => "it is gone for good; remove the source",
-        422 => "the request was not understood; check the source's api_url",
-        451 => "it may not be shown for legal reasons; remove the source",
-        _ => "check the source's scope, api_url and token",
     }
 }

@@ -16,9 +16,8 @@ use crate::fetch::{
     FetchError, FetchLane, FetchLimits, ObjectId, Payer, Place, RangeRequest, RepositoryName,
     Visited,
 };
-use crate::github::Installation;
+use crate::github::{GitHubError, Installation};
 use crate::offload::apart;
-use crate::source::PollError;
 use crate::store::{
     Descendant, Fetched, HOST_LEFT_ALONE, Lane, NewWorkItem, Priority, WorkItem, WorkKind, owner,
 };
@@ -72,10 +71,10 @@ impl NoToken {
         }
     }
 
-    fn of(error: &PollError) -> Self {
+    fn of(error: &GitHubError) -> Self {
         let kind = match error {
-            PollError::RateLimited { retry_after, .. } => NoTokenKind::Throttled(*retry_after),
-            PollError::Connection(_) | PollError::Server { status: 500.. } => {
+            GitHubError::RateLimited { retry_after, .. } => NoTokenKind::Throttled(*retry_after),
+            GitHubError::Connection(_) | GitHubError::Server { status: 500.. } => {
                 NoTokenKind::Failed(Failure::Tokenless)
             }
             _ => NoTokenKind::Failed(Failure::Refused),
