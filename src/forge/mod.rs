@@ -5,9 +5,11 @@
 //! leave memory.
 
 mod gather;
+mod kind;
 mod push;
 mod texts;
 
 pub use gather::{Gathered, Gatherer, MessagePlace, Rest};
+pub use kind::Forge;
 pub use push::{Announcement, Push, Remote, is_reference, object_id};
 pub use texts::{Link, MAX_DEPTH, scan_texts};

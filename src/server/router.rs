@@ -10,7 +10,7 @@ use super::api::keys::{self, Kind, Team, User};
 use super::api::{formats, health, import, incidents, intake, revocations, sources, webhooks};
 use super::error::ApiError;
 use super::{AppState, layers, openapi};
-use crate::intake::webhook::Forge;
+use crate::forge::Forge;
 
 /// Returns the whole HTTP interface, for [`serve`](super::connections::serve). Handlers need what `serve` adds to a request: the
 /// client's address and a [`Finisher`](super::Finisher).

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 use super::Check;
 use crate::config::{Config, Webhook};
 use crate::daemon::content_servers;
-use crate::intake::webhook::Forge;
+use crate::forge::Forge;
 
 /// Minimum length of a secret in bytes. A shorter one could be guessed.
 const SHORT: usize = 16;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use super::Forge;
+use crate::forge::Forge;
 use crate::store::WebhookCounts;
 
 /// Counts of one webhook.

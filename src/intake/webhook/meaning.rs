@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::Forge;
 use super::places::{ClonePlaces, Wrong};
 use super::{bitbucket, gitlab, hub};
 use crate::fetch::{ObjectId, RepositoryName};
+use crate::forge::Forge;
 use crate::forge::{Announcement, Push, Remote, is_reference, object_id};
 
 /// Maximum number of references of one delivery that are handled one by one. If more were pushed at once,

@@ -11,8 +11,8 @@
 mod bitbucket;
 mod counts;
 mod error;
-mod forge;
 mod gitlab;
+mod headers;
 mod hub;
 mod inbox;
 mod meaning;
@@ -28,13 +28,13 @@ use reqwest::header::HeaderMap;
 use secrecy::SecretString;
 
 pub use error::WebhookError;
-pub use forge::{Forge, NoEvent};
+pub use headers::NoEvent;
 pub use inbox::{Inbox, InboxParts, InboxTask};
 pub use payload::BodyError;
 pub use places::ClonePlaces;
 pub use verify::Unverified;
 
-use crate::forge::Gathered;
+use crate::forge::{Forge, Gathered};
 use crate::respond::Responder;
 use crate::scan::Engine;
 use counts::{Refusal, Tally};

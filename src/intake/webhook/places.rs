@@ -11,8 +11,8 @@ use std::borrow::Cow;
 use reqwest::Url;
 use serde_json::Value;
 
-use super::Forge;
 use crate::fetch::RepositoryName;
+use crate::forge::Forge;
 use crate::forge::Remote;
 
 /// Maximum length of a clone URL, in bytes.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use super::counts::Good;
-use super::forge::NoEvent;
+use super::headers::{NoEvent, delivery, event, event_header};
 use super::meaning::{Delivered, Meaning};
 use super::{BodyError, Proved, Webhook, WebhookError, payload};
 use crate::forge::{Gathered, Gatherer, Rest};
@@ -93,17 +93,17 @@ impl Webhook {
 
     fn read(&self, Proved { headers, body }: &Proved) -> Result<Read, WebhookError> {
         let now = self.responder.clock().now();
-        let event = self.forge.event(headers).map_err(|none| match none {
+        let event = event(self.forge, headers).map_err(|none| match none {
             NoEvent::Missing(header) => WebhookError::NoEvent(header),
             NoEvent::Foreign(forge) => WebhookError::Foreign {
                 forge,
-                header: self.forge.event_header(),
+                header: event_header(self.forge),
             },
         })?;
         let json = payload::json(headers, body)?;
         let fields = payload::fields(&json)?;
         // The identifier is stored, so it must not contain a key.
-        let id = self.forge.delivery(headers, body);
+        let id = delivery(self.forge, headers, body);
         let id = id.filter(|id| !self.responder.redactor().holds_key(id));
         let digest = id.is_none().then(|| hex::encode(Sha256::digest(body)));
         let delivered = Delivered {

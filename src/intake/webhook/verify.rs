@@ -17,8 +17,8 @@ use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq as _};
 
-use super::Forge;
 use super::payload::{form_payload, is_form};
+use crate::forge::Forge;
 
 /// Maximum difference between the time of a signed delivery and the server's, in seconds (Standard
 /// Webhooks: 5 minutes).

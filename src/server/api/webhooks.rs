@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 
 use super::intake::Success;
 use super::{STORE_TIME, still_waiting};
-use crate::intake::webhook::{Forge, MAX_DELIVERY, Webhook, WebhookError};
+use crate::forge::Forge;
+use crate::intake::webhook::{MAX_DELIVERY, Webhook, WebhookError};
 use crate::server::body::{Whole, refuse_too_large};
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::{AppState, Finisher};

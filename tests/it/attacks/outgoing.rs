@@ -7,7 +7,7 @@ use std::time::Duration;
 use rescind::fetch::{
     FetchError, FetchLimits, GitFetcher, Guard, ObjectId, RangeRequest, guarded_client, http_client,
 };
-use rescind::intake::webhook::Forge;
+use rescind::forge::Forge;
 use secrecy::SecretString;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

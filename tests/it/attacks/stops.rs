@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use rescind::intake::webhook::Forge;
+use rescind::forge::Forge;
 use rescind::store::{NewWorkItem, Priority, Store, StoreOptions};
 use serde_json::json;
 use sqlx::Connection as _;

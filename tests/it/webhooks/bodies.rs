@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rescind::intake::webhook::Forge;
+use rescind::forge::Forge;
 use serde_json::json;
 
 use super::sender::{SECRET, all, headers, hmac, options, post, send};

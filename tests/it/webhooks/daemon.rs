@@ -1,6 +1,6 @@
 //! From a forge's delivery to the revocation, through the real daemon and a real git server.
 
-use rescind::intake::webhook::Forge;
+use rescind::forge::Forge;
 use rescind::sandbox::git_server::{GitServer, Pushed, Repository};
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use reqwest::Url;
-use rescind::intake::webhook::{ClonePlaces, Forge, WebhookOptions};
+use rescind::forge::Forge;
+use rescind::intake::webhook::{ClonePlaces, WebhookOptions};
 use rescind::store::{NewWorkItem, Priority, SourceState, WorkItem, WorkKind};
 use serde_json::{Value, json};
 

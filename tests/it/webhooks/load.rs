@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rescind::intake::webhook::Forge;
+use rescind::forge::Forge;
 use serde_json::{Value, json};
 
 use super::sender::{all, send};

@@ -1,7 +1,8 @@
 //! Forges that send deliveries.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use rescind::intake::webhook::{ClonePlaces, Forge, WebhookOptions};
+use rescind::forge::Forge;
+use rescind::intake::webhook::{ClonePlaces, WebhookOptions};
 use sha2::Sha256;
 
 use crate::api::harness::{Reply, Setup, TestServer};

@@ -1,6 +1,6 @@
 //! A webhook whose pushes are lost says so.
 
-use rescind::intake::webhook::Forge;
+use rescind::forge::Forge;
 use rescind::server::ConfiguredSource;
 use rescind::store::NewWorkItem;
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! Requests that cannot be genuine are refused before their body is read.
 
-use rescind::intake::webhook::Forge;
+use rescind::forge::Forge;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::Url;
 use rescind::clock::{Clock as _, SystemClock};
 use rescind::fetch::{FetchLimits, GitFetcher, http_client};
-use rescind::intake::webhook::Forge;
+use rescind::forge::Forge;
 use rescind::keyformat::{FormatSet, KeyValue};
 use rescind::respond::Outcome;
 use rescind::sandbox::git_server::{GitServer, Pushed};

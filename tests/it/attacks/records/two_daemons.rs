@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use reqwest::{Client, RequestBuilder};
-use rescind::intake::webhook::Forge;
+use rescind::forge::Forge;
 use rescind::keyformat::KeyValue;
 use serde_json::{Value, json};
 
