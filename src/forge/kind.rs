@@ -48,6 +48,33 @@ impl Forge {
         }
     }
 
+    /// Returns the path of a file at a commit, below the page of its repository.
+    pub fn blob_path(self, commit: &str, path: &str) -> String {
+        match self {
+            Self::GitHub => format!("blob/{commit}/{path}"),
+            Self::GitLab => format!("-/blob/{commit}/{path}"),
+            Self::Gitea => format!("src/commit/{commit}/{path}"),
+            Self::Bitbucket => format!("src/{commit}/{path}"),
+        }
+    }
+
+    /// Returns the path of a commit, below the page of its repository.
+    pub fn commit_path(self, commit: &str) -> String {
+        match self {
+            Self::GitHub | Self::Gitea => format!("commit/{commit}"),
+            Self::GitLab => format!("-/commit/{commit}"),
+            Self::Bitbucket => format!("commits/{commit}"),
+        }
+    }
+
+    /// Returns what stands between the URL of a file and a line number.
+    pub fn line_fragment(self) -> &'static str {
+        match self {
+            Self::GitHub | Self::GitLab | Self::Gitea => "#L",
+            Self::Bitbucket => "#lines-",
+        }
+    }
+
     /// Returns the forge with this name in the configuration.
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|forge| forge.name() == name)
@@ -65,5 +92,41 @@ impl Forge {
             servers.any(|server| server.strip_prefix("https://") == Some(host))
         };
         Self::ALL.into_iter().find(runs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forge_is_found_by_each_of_its_names() {
+        for forge in Forge::ALL {
+            assert_eq!(Forge::by_name(forge.name()), Some(forge));
+            assert_eq!(Forge::by_source(forge.source()), Some(forge));
+            for server in forge.public_servers() {
+                let host = server.strip_prefix("https://").unwrap();
+                assert_eq!(Forge::by_public_host(host), Some(forge));
+            }
+        }
+        assert_eq!(Forge::by_name("GitHub"), None);
+        assert_eq!(Forge::by_source("webhook:"), None);
+        assert_eq!(Forge::by_public_host("git.example"), None);
+    }
+
+    #[test]
+    fn each_forge_has_its_own_links() {
+        let links = |forge: Forge| {
+            let file = forge.blob_path("c", "a.txt");
+            format!(
+                "{file}{}1 {}",
+                forge.line_fragment(),
+                forge.commit_path("c")
+            )
+        };
+        assert_eq!(links(Forge::GitHub), "blob/c/a.txt#L1 commit/c");
+        assert_eq!(links(Forge::GitLab), "-/blob/c/a.txt#L1 -/commit/c");
+        assert_eq!(links(Forge::Gitea), "src/commit/c/a.txt#L1 commit/c");
+        assert_eq!(links(Forge::Bitbucket), "src/c/a.txt#lines-1 commits/c");
     }
 }

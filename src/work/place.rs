@@ -6,55 +6,10 @@ use std::fmt::Write as _;
 use reqwest::Url;
 
 use crate::fetch::{ObjectId, Text};
+use crate::forge::Forge;
 use crate::respond::{PATH_MAX, Placed, SharedPlace, URL_MAX, shorten};
 use crate::scan::Redactor;
 use crate::store::{NewWorkItem, Place};
-
-/// URL layout of a forge for files, lines, and commits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Links {
-    GitHub,
-    GitLab,
-    Gitea,
-    Bitbucket,
-}
-
-impl Links {
-    /// Selects the layout by the forge whose webhook is the source, or by the host.
-    fn of(source: &str, host: &str) -> Self {
-        match (source, host) {
-            ("webhook:gitlab", _) | (_, "gitlab.com") => Self::GitLab,
-            ("webhook:gitea", _) | (_, "codeberg.org" | "gitea.com") => Self::Gitea,
-            ("webhook:bitbucket", _) | (_, "bitbucket.org") => Self::Bitbucket,
-            _ => Self::GitHub,
-        }
-    }
-
-    fn blob(self, commit: &str, path: &str) -> String {
-        match self {
-            Self::GitHub => format!("blob/{commit}/{path}"),
-            Self::GitLab => format!("-/blob/{commit}/{path}"),
-            Self::Gitea => format!("src/commit/{commit}/{path}"),
-            Self::Bitbucket => format!("src/{commit}/{path}"),
-        }
-    }
-
-    /// Returns the separator between the URL of a file and a line number.
-    fn fragment(self) -> &'static str {
-        match self {
-            Self::GitHub | Self::GitLab | Self::Gitea => "#L",
-            Self::Bitbucket => "#lines-",
-        }
-    }
-
-    fn commit(self, commit: &str) -> String {
-        match self {
-            Self::GitHub | Self::Gitea => format!("commit/{commit}"),
-            Self::GitLab => format!("-/commit/{commit}"),
-            Self::Bitbucket => format!("commits/{commit}"),
-        }
-    }
-}
 
 /// Factory for the places of one work item.
 #[derive(Debug, Clone)]
@@ -62,7 +17,7 @@ pub(super) struct Places {
     redactor: Redactor,
     source: String,
     repository: String,
-    links: Links,
+    forge: Forge,
     /// URL of the repository's page, `https://host/owner/name`.
     page: String,
     /// Commit that was pushed: the place of texts for which no commit of the range is known.
@@ -76,7 +31,7 @@ impl Places {
         Self {
             redactor: redactor.clone(),
             source: range.source.clone(),
-            links: Links::of(&range.source, &range.host),
+            forge: forge_of(&range.source, &range.host),
             page: page.strip_suffix(".git").unwrap_or(page).to_owned(),
             repository: range.repository.clone(),
             after: range.after.clone(),
@@ -92,6 +47,14 @@ impl Places {
             path_is_cut: text.path_is_cut,
         }
     }
+}
+
+/// Returns the forge whose links lead to the contents: the one whose webhook is the source, or the one that runs the
+/// public host. The links of GitHub are tried for all others.
+fn forge_of(source: &str, host: &str) -> Forge {
+    Forge::by_source(source)
+        .or_else(|| Forge::by_public_host(host))
+        .unwrap_or(Forge::GitHub)
 }
 
 /// Place of a text, not rendered yet. Whoever pushes decides how many candidates there are and how expensive it is to
@@ -125,18 +88,18 @@ impl Placed for TextPlace<'_> {
             }
         });
         let url = match (raw, &path) {
-            (Some(_), Some(Cow::Owned(redacted))) => {
-                places.links.blob(&commit, &encode(redacted.as_bytes()))
-            }
-            (Some(raw), _) => places.links.blob(&commit, &encode(raw)),
-            (None, _) => places.links.commit(&commit),
+            (Some(_), Some(Cow::Owned(redacted))) => places
+                .forge
+                .blob_path(&commit, &encode(redacted.as_bytes())),
+            (Some(raw), _) => places.forge.blob_path(&commit, &encode(raw)),
+            (None, _) => places.forge.commit_path(&commit),
         };
         let url = format!("{}/{url}", places.page);
         let kept = shorten(&places.redactor, &url, URL_MAX, false);
         let path = path.map(|path| shorten(&places.redactor, &path, PATH_MAX, false));
         let has_lines = raw.is_some() && !is_cut && !kept.ends_with('…');
         SharedPlace {
-            fragment: has_lines.then_some(places.links.fragment()),
+            fragment: has_lines.then_some(places.forge.line_fragment()),
             place: Place {
                 source: places.source.clone(),
                 url: Some(kept),
@@ -222,25 +185,20 @@ mod tests {
     }
 
     #[test]
-    fn each_forge_has_its_own_links() {
+    fn links_are_those_of_the_forge_that_is_the_source_or_runs_the_host() {
         let commit = ObjectId::from_hex(COMMIT.as_bytes()).unwrap();
         let blob = text(TextKind::Blob, Some(commit), Some(b"a.txt"));
-        for (source, url, fragment) in [
-            ("webhook:gitlab", format!("-/blob/{COMMIT}/a.txt"), "#L"),
-            ("webhook:gitea", format!("src/commit/{COMMIT}/a.txt"), "#L"),
-            (
-                "webhook:bitbucket",
-                format!("src/{COMMIT}/a.txt"),
-                "#lines-",
-            ),
-        ] {
-            let shared = places_of(source).of(&blob).to_shared();
-            let url = format!("https://git.example/acme/shop/{url}");
+        for forge in Forge::ALL {
+            let shared = places_of(forge.source()).of(&blob).to_shared();
+            let path = forge.blob_path(COMMIT, "a.txt");
+            let url = format!("https://git.example/acme/shop/{path}");
             assert_eq!(
                 (shared.place.url, shared.fragment),
-                (Some(url), Some(fragment))
+                (Some(url), Some(forge.line_fragment()))
             );
         }
+        assert_eq!(forge_of("feed", "codeberg.org"), Forge::Gitea);
+        assert_eq!(forge_of("webhook:gitlab", "bitbucket.org"), Forge::GitLab);
     }
 
     #[test]
