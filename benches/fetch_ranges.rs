@@ -128,7 +128,7 @@ impl House {
         let clone_url = Url::parse(&forge.url())?;
         let origin = Origin {
             app: None,
-            host: Origin::host_of(&clone_url),
+            host: rescind::fetch::host_of(&clone_url),
             clone_url,
             token: None,
         };
@@ -141,7 +141,7 @@ impl House {
         repositories: &[Repository],
         pushes: &[Push],
     ) -> anyhow::Result<()> {
-        let host = Origin::host_of(&Url::parse(&forge.url())?);
+        let host = rescind::fetch::host_of(&Url::parse(&forge.url())?);
         let now = self.clock.now();
         let items: Vec<_> = pushes
             .iter()

@@ -8,6 +8,7 @@ use reqwest::Url;
 use super::poller::poll;
 use super::{DaemonError, Parts, Work};
 use crate::config::{self, Config, Schedule, SourceKind};
+use crate::fetch::host_of;
 use crate::forge::Forge;
 use crate::intake::webhook::{ClonePlaces, InboxParts, InboxTask, Webhook, WebhookOptions};
 use crate::intake::{Partner, PartnerOptions, PublicKeyTimings, PublicKeys, RevocationApi};
@@ -158,7 +159,7 @@ fn add_servers(config: &Config, origins: &mut HashMap<String, Origin>) {
         let public = forge.public_servers().iter();
         let public = public.filter_map(|server| Url::parse(server).ok());
         for clone_url in webhook.clone_hosts.iter().cloned().chain(public) {
-            let host = Origin::host_of(&clone_url);
+            let host = host_of(&clone_url);
             origins.entry(host.clone()).or_insert_with(|| Origin {
                 host,
                 clone_url,
@@ -184,7 +185,7 @@ pub fn content_servers(config: &Config, forge: Forge) -> ContentServers {
     let urls = urls.filter_map(|source| Url::parse(&source.clone_url).ok());
     let mut origins: HashMap<String, Origin> = urls
         .map(|clone_url| {
-            let host = Origin::host_of(&clone_url);
+            let host = host_of(&clone_url);
             let origin = Origin {
                 host: host.clone(),
                 clone_url,
@@ -233,7 +234,7 @@ fn clone_bases(config: &Config, origins: &mut HashMap<String, Origin>) -> HashMa
         else {
             continue;
         };
-        let host = Origin::host_of(&clone_url);
+        let host = host_of(&clone_url);
         let origin = origins.entry(host.clone()).or_insert_with(|| Origin {
             host,
             clone_url: clone_url.clone(),

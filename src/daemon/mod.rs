@@ -261,8 +261,8 @@ async fn first_token(
 ) -> Result<Option<KeyValue>, DaemonError> {
     let mut room = opening::Room::default();
     loop {
-        let (issuer, now) = (&parts.config.issuer, parts.clock.now());
-        match bootstrap_token(store, &parts.formats, issuer, now).await {
+        let (format, now) = (&parts.config.issuer.secret, parts.clock.now());
+        match bootstrap_token(store, &parts.formats, format, now).await {
             Ok(token) => return Ok(token),
             Err(error) => room.wait(error.into(), entrance, signals).await?,
         }

@@ -9,7 +9,7 @@ use super::poller::poll;
 use super::{DaemonError, Parts, Work};
 use crate::clock::SharedClock;
 use crate::config::{self, Config, Schedule, SourceKind};
-use crate::fetch::GitFetcher;
+use crate::fetch::{GitFetcher, host_of};
 use crate::github::{AppAuth, AppKeyError, Credential, Installation, InstallationId};
 use crate::server::ConfiguredSource;
 use crate::source::{
@@ -205,7 +205,7 @@ fn archive(
 fn origin(source: &config::Source, parts: &SourceParts) -> Result<Origin, PollError> {
     let clone_url = url(&source.clone_url)?;
     Ok(Origin {
-        host: Origin::host_of(&clone_url),
+        host: host_of(&clone_url),
         clone_url,
         token: source.token.clone(),
         app: app_installation(source, &parts.client, &parts.clock)?,

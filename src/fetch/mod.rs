@@ -42,7 +42,7 @@ pub use http::{HttpClientError, guarded_client, http_client};
 pub(crate) use http::{rate_limit_wait, read_chunk, retry_after, send};
 pub use ledger::{Ledger, Payer, Used};
 pub use limits::FetchLimits;
-pub use names::{BadName, RepositoryName};
+pub use names::{BadName, RepositoryName, host_of};
 pub(crate) use pace::{Pace, PaceLimits};
 pub use patience::Place;
 pub use texts::{Breath, Fetched, LeftOut, Text, TextKind, Visited};

@@ -3,7 +3,6 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::config::Issuer;
 use crate::keyformat::{FormatSet, KeyValue, MintError};
 use crate::store::DEFAULT_PROJECT;
 use crate::store::{NewToken, Role, Store, StoreError, retried};
@@ -22,18 +21,18 @@ pub enum MintTokenError {
     Store(#[from] StoreError),
 }
 
-/// Mints an access token of the project `default` that never expires, in the format of secret keys.
+/// Mints an access token of the project `default` that never expires, in the key format `format`.
 ///
 /// # Errors
 /// Returns an error if the configured format is not loaded or cannot mint.
 pub fn mint_token(
     formats: &FormatSet,
-    issuer: &Issuer,
+    format: &str,
     role: Role,
     now: Timestamp,
 ) -> Result<(NewToken, KeyValue), MintTokenError> {
-    let format = formats.get(&issuer.secret);
-    let format = format.ok_or_else(|| MintTokenError::NoFormat(issuer.secret.clone()))?;
+    let known = formats.get(format);
+    let format = known.ok_or_else(|| MintTokenError::NoFormat(format.to_owned()))?;
     let value = format.mint()?;
     let token = NewToken {
         id: Uuid::now_v7(),
@@ -57,13 +56,13 @@ pub fn mint_token(
 pub async fn bootstrap_token(
     store: &Store,
     formats: &FormatSet,
-    issuer: &Issuer,
+    format: &str,
     now: Timestamp,
 ) -> Result<Option<KeyValue>, MintTokenError> {
     if store.any_token_exists().await? {
         return Ok(None);
     }
-    let (mut token, value) = mint_token(formats, issuer, Role::Admin, now)?;
+    let (mut token, value) = mint_token(formats, format, Role::Admin, now)?;
     "made by the first start".clone_into(&mut token.description);
     let stored = retried(|| async {
         let mut tx = store.begin().await?;

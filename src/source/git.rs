@@ -15,11 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use super::state::{Keeper, after};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
-use crate::fetch::{FetchError, GitFetcher, ObjectId, References, RepositoryName};
+use crate::fetch::{FetchError, GitFetcher, ObjectId, References, RepositoryName, host_of};
 use crate::forge::{Push, Remote, is_reference};
 use crate::offload::apart;
 use crate::store::Priority;
-use crate::work::Origin;
 
 /// Interval between two polls when the configuration names no schedule.
 const INTERVAL: Duration = Duration::from_mins(5);
@@ -103,7 +102,7 @@ impl GitRemote {
         fetcher: GitFetcher,
     ) -> Result<Self, PollError> {
         let GitRemoteOptions { name, url, token } = options;
-        let host = Origin::host_of(&url);
+        let host = host_of(&url);
         let path = url.path().trim_matches('/');
         let path = path.strip_suffix(".git").unwrap_or(path);
         // A repository at the root of its server has no owner, so the server's name stands in for one.

@@ -19,14 +19,3 @@ pub struct Origin {
     /// Installation of a GitHub App, whose tokens are used if `token` is `None`.
     pub app: Option<Arc<Installation>>,
 }
-
-impl Origin {
-    /// Returns the host of a clone URL, with its port unless it is the default of the scheme.
-    pub fn host_of(clone_url: &Url) -> String {
-        let host = clone_url.host_str().unwrap_or_default();
-        match clone_url.port() {
-            Some(port) => format!("{host}:{port}"),
-            None => host.to_owned(),
-        }
-    }
-}

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use reqwest::Url;
 use serde_json::Value;
 
-use crate::fetch::RepositoryName;
+use crate::fetch::{RepositoryName, host_of};
 use crate::forge::Forge;
 use crate::forge::Remote;
 
@@ -104,16 +104,6 @@ fn address(told: &str) -> Result<Url, &'static str> {
         return Err("its clone address has a query or a fragment");
     }
     Ok(url)
-}
-
-/// Returns the host of a URL as work items name it: with its port unless that is the default of the
-/// scheme.
-fn host_of(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    }
 }
 
 /// Returns the number or UUID that identifies a repository. No other text is accepted, since it is
