@@ -91,7 +91,7 @@ struct Activity {
 
 /// Returns a name that is none of a repository in a form that is none either, but not long.
 fn bounded(name: String) -> String {
-    if RepositoryName::parse(&name).is_ok() {
+    if RepositoryName::parse(&name).is_ok() || name.len() <= NAME_MAX {
         return name;
     }
     let cut = name.chars().take(NAME_MAX);
