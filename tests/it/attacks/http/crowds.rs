@@ -66,8 +66,8 @@ pub(super) struct Drip {
 
 /// Most of a body: fast enough for a large one, slow for its size.
 const BEGUN: Drip = Drip {
-    length: 100_000,
-    piece: 100_000 / 6,
+    length: 200_000,
+    piece: 200_000 / 7,
     every: Duration::from_millis(600),
 };
 
@@ -138,7 +138,7 @@ async fn begin_to_send(from: Ipv4Addr, drip: Drip, address: SocketAddr) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ever_new_addresses_keep_no_stranger_out() {
     let target = Target::start().await;
-    let _crowd = Crowd::ever_new(700, BEGUN, target.daemon.address);
+    let _crowd = Crowd::ever_new(350, BEGUN, target.daemon.address);
     tokio::time::sleep(Duration::from_secs(3)).await;
     for number in 1..=6 {
         let from = Ipv4Addr::new(127, 240, number, 1);
@@ -197,7 +197,7 @@ async fn a_restart_makes_no_stranger_of_a_known_sender() {
         let status = exchange(stream, forged_head(1000), &[b' '; 1000]).await;
         assert_eq!(status, Some(401));
     }
-    let _crowd = Crowd::ever_new(700, BEGUN, target.daemon.address);
+    let _crowd = Crowd::ever_new(350, BEGUN, target.daemon.address);
     tokio::time::sleep(Duration::from_secs(3)).await;
     for _ in 0..3 {
         is_taken(&target, known, 100_000).await;
