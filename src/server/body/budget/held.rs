@@ -30,6 +30,9 @@ pub(super) enum Leeway {
     Usual,
     /// Twice as much: those that wait are of worse standing.
     Much,
+    /// Four times as much: it is a proved sender's, and others wait. They have room of their own, and an ordinary line is
+    /// no reason to put off who is known.
+    Most,
 }
 
 impl Leeway {
@@ -38,13 +41,16 @@ impl Leeway {
             Self::Little => usual / 2,
             Self::Usual => usual,
             Self::Much => usual * 2,
+            Self::Most => usual * 4,
         }
     }
 
-    pub(super) fn more(self) -> Self {
+    /// Returns how long the body of this sender may take while none but worse ones wait, or a crowd for itself.
+    pub(super) fn more_for(self, sender: Sender) -> Self {
         match self {
+            _ if sender.is_proved() => Self::Most,
             Self::Little => Self::Usual,
-            Self::Usual | Self::Much => Self::Much,
+            Self::Usual | Self::Much | Self::Most => Self::Much,
         }
     }
 }

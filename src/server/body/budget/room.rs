@@ -83,7 +83,7 @@ impl State {
                     id: *id,
                     held,
                     is_slow: is_late(leeway),
-                    is_very_slow: is_late(leeway.more()),
+                    is_very_slow: is_late(leeway.more_for(held.sender)),
                 }
             })
             .collect();
@@ -162,7 +162,7 @@ impl Search<'_> {
     /// itself: its turn is far away.
     fn leeway_of(&self, held: &Held) -> Leeway {
         if self.is_worse_than(held) || self.is_early {
-            self.leeway.more()
+            self.leeway.more_for(held.sender)
         } else {
             self.leeway
         }
