@@ -6,7 +6,7 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::problem::Place;
-use super::sections::{Config, OnLeak, Source, SourceKind};
+use super::sections::{App, Config, OnLeak, Source, SourceKind};
 use super::{duration, size};
 
 const MASK: &str = "********";
@@ -147,10 +147,17 @@ impl Writer<'_> {
                     .map(|hook| quoted(&hook.to_string()));
                 let hooks: Vec<String> = hooks.collect();
                 self.line(&path, "hooks", &format!("[{}]", hooks.join(", ")));
-                self.line(&path, "token", &quoted(MASK));
+                if redelivery.token.is_some() {
+                    self.line(&path, "token", &quoted(MASK));
+                }
                 self.line(&path, "api_url", &quoted(&redelivery.api_url));
                 let schedule = quoted(&redelivery.schedule.to_string());
                 self.line(&path, "schedule", &schedule);
+                if let Some(app) = &redelivery.app {
+                    let path = format!("{path}.app");
+                    self.section(&path);
+                    self.app(&path, app);
+                }
             }
         }
     }
@@ -180,13 +187,16 @@ impl Writer<'_> {
         }
         self.line(path, "schedule", &quoted(&source.schedule.to_string()));
         if let Some(app) = &source.app {
-            let path = format!("{path}.app");
-            self.text.push_str("\n[sources.app]\n");
-            self.line(&path, "id", &app.id.to_string());
-            self.line(&path, "private_key", &quoted(MASK));
-            if let Some(installation) = app.installation {
-                self.line(&path, "installation", &installation.to_string());
-            }
+            self.section("sources.app");
+            self.app(&format!("{path}.app"), app);
+        }
+    }
+
+    fn app(&mut self, path: &str, app: &App) {
+        self.line(path, "id", &app.id.to_string());
+        self.line(path, "private_key", &quoted(MASK));
+        if let Some(installation) = app.installation {
+            self.line(path, "installation", &installation.to_string());
         }
     }
 }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use reqwest::Url;
 
 use super::poller::poll;
+use super::sources::installation;
 use super::{DaemonError, Parts, Work};
 use crate::config::{self, Config, Schedule, SourceKind};
 use crate::fetch::host_of;
 use crate::forge::Forge;
+use crate::github::{Credential, Installation};
 use crate::intake::webhook::{ClonePlaces, InboxParts, InboxTask, Webhook, WebhookOptions};
 use crate::intake::{Partner, PartnerOptions, PublicKeyTimings, PublicKeys, RevocationApi};
 use crate::server::{ConfiguredSource, Intake};
@@ -82,11 +84,14 @@ pub(super) fn redelivery(
         config::Hook::Repo { owner, name, id } => Hook::Repository { owner, name, id },
         config::Hook::Org { name, id } => Hook::Organization { name, id },
     });
+    let app = redelivery_app(parts, redelivery, &api_url).map_err(failed)?;
+    let app = app.map(Credential::App);
+    let token = redelivery.token.clone().map(Credential::Token);
     let options = RedeliveryOptions {
         name: name.clone(),
         hooks: hooks.collect(),
         api_url,
-        token: redelivery.token.clone(),
+        credentials: app.into_iter().chain(token).collect(),
     };
     let source_parts = SourceParts {
         client: parts.http.clone(),
@@ -99,6 +104,23 @@ pub(super) fn redelivery(
     };
     let source = Redelivery::new(options, source_parts).map_err(failed)?;
     Ok(Some((source, redelivery.schedule.clone())))
+}
+
+/// Returns the installation of the GitHub App that deliveries are searched for with, if there is one. All webhooks are
+/// of one account, so the first of them finds it.
+fn redelivery_app(
+    parts: &Parts<'_>,
+    redelivery: &config::Redelivery,
+    api_url: &Url,
+) -> Result<Option<Arc<Installation>>, PollError> {
+    let (Some(app), Some(hook)) = (&redelivery.app, redelivery.hooks.first()) else {
+        return Ok(None);
+    };
+    let path: &[&str] = match hook {
+        config::Hook::Repo { owner, name, .. } => &["repos", owner, name],
+        config::Hook::Org { name, .. } => &["orgs", name],
+    };
+    installation(app, path, api_url.clone(), &parts.http, &parts.clock).map(Some)
 }
 
 /// Starts the search for failed deliveries.

@@ -168,6 +168,24 @@ pub fn app_installation(
     else {
         return Ok(None);
     };
+    let path: &[&str] = match scope {
+        // The configuration was checked: the public scope comes with an installation.
+        config::Scope::Public => &["app"],
+        config::Scope::Org(name) => &["orgs", name],
+        config::Scope::User(name) => &["users", name],
+        config::Scope::Repo { owner, name } => &["repos", owner, name],
+    };
+    installation(app, path, url(api_url)?, client, clock).map(Some)
+}
+
+/// Returns the installation of an app: the configured one, or the one for the resource at `path` below the API's base.
+pub(super) fn installation(
+    app: &config::App,
+    path: &[&str],
+    api_url: Url,
+    client: &Client,
+    clock: &SharedClock,
+) -> Result<Arc<Installation>, PollError> {
     let auth = AppAuth::new(app.id, &app.private_key).map_err(|error| {
         PollError::App(match error {
             AppKeyError::NotPem => "private_key is no private key in PEM form",
@@ -175,20 +193,18 @@ pub fn app_installation(
             AppKeyError::Signing => "private_key cannot sign",
         })
     })?;
-    let path = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
-    let id = match (app.installation, scope) {
-        (Some(id), _) => InstallationId::Known(id),
-        // The configuration was checked: the public scope comes with an installation.
-        (None, config::Scope::Public) => InstallationId::Of(path(&["app"])),
-        (None, config::Scope::Org(name)) => InstallationId::Of(path(&["orgs", name])),
-        (None, config::Scope::User(name)) => InstallationId::Of(path(&["users", name])),
-        (None, config::Scope::Repo { owner, name }) => {
-            InstallationId::Of(path(&["repos", owner, name]))
-        }
-    };
+    let id = app.installation.map_or_else(
+        || InstallationId::Of(path.iter().map(|&word| word.to_owned()).collect()),
+        InstallationId::Known,
+    );
     let (client, clock) = (client.clone(), Arc::clone(clock));
-    let installation = Installation::new(Arc::new(auth), id, client, url(api_url)?, clock);
-    Ok(Some(Arc::new(installation)))
+    Ok(Arc::new(Installation::new(
+        Arc::new(auth),
+        id,
+        client,
+        api_url,
+        clock,
+    )))
 }
 
 fn archive(

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::header::HeaderMap;
 use reqwest::{Response, StatusCode};
-use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::error::GitHubError;
@@ -104,15 +103,4 @@ async fn speaks_of_a_limit(response: &mut Response) -> bool {
 /// Returns the text of a header, or `None` if it is absent or not visible ASCII.
 pub(crate) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
-}
-
-/// Returns the value of an `Authorization` header for a token.
-///
-/// # Errors
-/// Returns [`GitHubError::Address`] if the token cannot be sent in a header.
-pub(crate) fn bearer(token: &SecretString) -> Result<HeaderValue, GitHubError> {
-    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
-        .map_err(|_| GitHubError::Address("its token cannot be sent in a header"))?;
-    value.set_sensitive(true);
-    Ok(value)
 }

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, ETAG, HeaderMap, IF_NONE_MATCH, LINK};
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::header::{ETAG, HeaderMap, LINK};
+use reqwest::{Client, Method, Response, StatusCode, Url};
 
-use super::answer::{Quota, bearer, read_body, refusal, text};
+use super::answer::{Quota, read_body, refusal, text};
 use super::error::GitHubError;
+use super::request::Request;
 use super::tokens::{Credential, Tokens};
 use crate::clock::SharedClock;
-use crate::fetch::{Body, send};
+use crate::fetch::Body;
 
 /// Number of entries on a full page: the maximum of the API.
 pub(crate) const PER_PAGE: usize = 100;
@@ -20,8 +21,8 @@ const MAX_TAG: usize = 1 << 10;
 /// Maximum size of a page, in bytes.
 const MAX_PAGE: usize = 32 << 20;
 
-/// Maximum time without any data from the server.
-const STALL: Duration = Duration::from_secs(30);
+/// Maximum length of the cursor of a page that is kept, in bytes.
+const MAX_CURSOR: usize = 256;
 
 /// Polling interval if the server does not specify one.
 pub(crate) const INTERVAL: Duration = Duration::from_mins(1);
@@ -93,6 +94,22 @@ impl Api {
         preferred: Option<usize>,
         etag: impl Fn(usize) -> Option<String>,
     ) -> Result<Answer, GitHubError> {
+        self.request(&Method::GET, url, preferred, etag).await
+    }
+
+    /// Requests an action, using the best token. If a token is refused or throttled, the next one is tried.
+    pub(crate) async fn post(&self, url: &Url) -> Result<(), GitHubError> {
+        let answered = self.request(&Method::POST, url, None, |_| None).await;
+        answered.map(drop)
+    }
+
+    async fn request(
+        &self,
+        method: &Method,
+        url: &Url,
+        preferred: Option<usize>,
+        etag: impl Fn(usize) -> Option<String>,
+    ) -> Result<Answer, GitHubError> {
         let now = self.clock.now();
         let mut token = match preferred {
             Some(token) => token,
@@ -100,7 +117,7 @@ impl Api {
         };
         let mut tries = 1;
         loop {
-            let error = match self.ask(url, token, etag(token)).await {
+            let error = match self.ask(method, url, token, etag(token)).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -129,11 +146,12 @@ impl Api {
     /// Sends one request. If an app's token was revoked, replaces it once.
     async fn ask(
         &self,
+        method: &Method,
         url: &Url,
         token: usize,
         etag: Option<String>,
     ) -> Result<Answer, GitHubError> {
-        let answered = self.ask_once(url, token, etag.as_deref()).await;
+        let answered = self.ask_once(method, url, token, etag.as_deref()).await;
         let Err(GitHubError::Refused { status: 401 }) = answered else {
             return answered;
         };
@@ -141,42 +159,40 @@ impl Api {
             return answered;
         };
         installation.forget().await;
-        self.ask_once(url, token, etag.as_deref()).await
+        self.ask_once(method, url, token, etag.as_deref()).await
     }
 
     async fn ask_once(
         &self,
+        method: &Method,
         url: &Url,
         token: usize,
         etag: Option<&str>,
     ) -> Result<Answer, GitHubError> {
-        let authorization = match self.tokens.credential(token) {
+        let value = match self.tokens.credential(token) {
             None => None,
-            Some(Credential::Token(value)) => Some(bearer(value)?),
-            Some(Credential::App(installation)) => Some(bearer(&installation.token().await?)?),
+            Some(Credential::Token(value)) => Some(value.clone()),
+            Some(Credential::App(installation)) => Some(installation.token().await?),
         };
-        let mut response = send(url, STALL, |url| {
-            let mut request = self.client.get(url);
-            request = request.header(ACCEPT, "application/vnd.github+json");
-            request = request.header("X-GitHub-Api-Version", "2022-11-28");
-            if let Some(etag) = etag {
-                request = request.header(IF_NONE_MATCH, etag);
-            }
-            if let Some(value) = &authorization {
-                request = request.header(AUTHORIZATION, value.clone());
-            }
-            request
-        })
-        .await
-        .map_err(GitHubError::Connection)?;
+        let request = Request {
+            method: method.clone(),
+            url,
+            token: value.as_ref(),
+            etag,
+        };
+        let mut response = request.send(&self.client).await?;
+        let status = response.status();
+        let is_answered = match *method {
+            Method::GET => matches!(status, StatusCode::OK | StatusCode::NOT_MODIFIED),
+            _ => status.is_success(),
+        };
+        if !is_answered {
+            return Err(refusal(&mut response, self.clock.now()).await);
+        }
         self.read(&mut response, token).await
     }
 
     async fn read(&self, response: &mut Response, token: usize) -> Result<Answer, GitHubError> {
-        let status = response.status();
-        if !matches!(status, StatusCode::OK | StatusCode::NOT_MODIFIED) {
-            return Err(refusal(response, self.clock.now()).await);
-        }
         let headers = response.headers();
         self.tokens.answered(token, Quota::of(headers));
         let mut answer = Answer {
@@ -186,7 +202,7 @@ impl Api {
             token,
             link: text(headers, LINK.as_str()),
         };
-        if status == StatusCode::OK {
+        if response.status() == StatusCode::OK {
             answer.body = Some(read_body(response, MAX_PAGE).await?);
         }
         Ok(answer)
@@ -203,19 +219,67 @@ impl Answer {
         }
     }
 
-    /// Returns the URL of the next page according to `Link` (RFC 8288), if it is on the same server as `from`.
+    /// Returns the URL of the next page, if it is on the same server as `from`.
     pub(crate) fn next(&self, from: &Url) -> Option<Url> {
-        let mut links = self.link.as_deref()?.split(',');
-        let next = links.find(|link| link.contains("rel=\"next\""))?;
-        let (_, target) = next.split_once('<')?;
-        let (target, _) = target.split_once('>')?;
-        from.join(target)
-            .ok()
-            .filter(|url| url.origin() == from.origin())
+        let next = from.join(next_link(self.link.as_deref()?)?).ok();
+        next.filter(|url| url.origin() == from.origin())
     }
+
+    /// Returns the cursor of the next page, for a list that is paged by cursors. Only the cursor is used, never the
+    /// URL around it, which may be of another server.
+    pub(crate) fn next_cursor(&self) -> Option<String> {
+        let url = Url::parse(next_link(self.link.as_deref()?)?).ok()?;
+        let (_, cursor) = url.query_pairs().find(|(name, _)| name == "cursor")?;
+        (cursor.len() <= MAX_CURSOR).then(|| cursor.into_owned())
+    }
+}
+
+/// Returns the target with the relation `next` in a `Link` header (RFC 8288).
+fn next_link(link: &str) -> Option<&str> {
+    let mut links = link.split(',');
+    let next = links.find(|link| link.contains("rel=\"next\""))?;
+    let (_, target) = next.split_once('<')?;
+    let (target, _) = target.split_once('>')?;
+    Some(target)
 }
 
 fn poll_interval(headers: &HeaderMap) -> Option<Duration> {
     let seconds = text(headers, "x-poll-interval")?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).clamp(Duration::from_secs(1), MAX_INTERVAL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(link: &str) -> Answer {
+        Answer {
+            body: None,
+            etag: None,
+            interval: None,
+            token: 0,
+            link: Some(link.to_owned()),
+        }
+    }
+
+    #[test]
+    fn pages_follow_each_other_by_their_cursor_only() {
+        let link = "<https://elsewhere.example/x?per_page=100&cursor=v1_127>; rel=\"next\", <https://x>; rel=\"first\"";
+        assert_eq!(answer(link).next_cursor().as_deref(), Some("v1_127"));
+        let from = Url::parse("https://api.example/x").unwrap();
+        assert_eq!(answer(link).next(&from), None);
+        let long = format!(
+            "<https://x?cursor={}>; rel=\"next\"",
+            "1".repeat(MAX_CURSOR + 1)
+        );
+        for none in [
+            "",
+            "<https://x?cursor=1>; rel=\"prev\"",
+            "<https://x>; rel=\"next\"",
+            "rel=\"next\"",
+            &long,
+        ] {
+            assert_eq!(answer(none).next_cursor(), None, "{none}");
+        }
+    }
 }

@@ -6,12 +6,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
-use reqwest::header::{ACCEPT, AUTHORIZATION};
 use reqwest::{Client, Method, Url};
 use ring::rand::SystemRandom;
 use ring::rsa::KeyPair;
@@ -24,10 +22,10 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::Mutex;
 
-use super::answer::{bearer, read_body, refusal};
+use super::answer::{read_body, refusal};
 use super::error::GitHubError;
+use super::request::Request;
 use crate::clock::SharedClock;
-use crate::fetch::send;
 
 /// Offset of a JWT's issue time, which allows for GitHub's clock being behind the local one.
 const ISSUED: SignedDuration = SignedDuration::from_secs(-60);
@@ -37,9 +35,6 @@ const EXPIRES: SignedDuration = SignedDuration::from_mins(9);
 
 /// Remaining lifetime below which a token is replaced.
 const MARGIN: SignedDuration = SignedDuration::from_mins(5);
-
-/// Maximum time without any data from GitHub.
-const STALL: Duration = Duration::from_secs(30);
 
 /// Maximum size of a response, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
@@ -228,15 +223,13 @@ impl Installation {
             .extend(path);
         let jwt = self.auth.jwt(self.clock.now());
         let jwt = jwt.map_err(|_| GitHubError::App("its private key could not sign"))?;
-        let authorization = bearer(&jwt)?;
-        let mut response = send(&url, STALL, |url| {
-            let request = self.client.request(method.clone(), url);
-            let request = request.header(ACCEPT, "application/vnd.github+json");
-            let request = request.header("X-GitHub-Api-Version", "2022-11-28");
-            request.header(AUTHORIZATION, authorization.clone())
-        })
-        .await
-        .map_err(GitHubError::Connection)?;
+        let request = Request {
+            method,
+            url: &url,
+            token: Some(&jwt),
+            etag: None,
+        };
+        let mut response = request.send(&self.client).await?;
         if !response.status().is_success() {
             return Err(refusal(&mut response, self.clock.now()).await);
         }

@@ -4,6 +4,7 @@ mod answer;
 mod api;
 mod app;
 mod error;
+mod request;
 mod tokens;
 
 pub(crate) use api::{Api, INTERVAL, PER_PAGE};

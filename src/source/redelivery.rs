@@ -11,19 +11,18 @@
 mod known;
 mod list;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
-use reqwest::{Method, Response, Url};
-use secrecy::{ExposeSecret as _, SecretString};
+use reqwest::Url;
 
 use super::state::{Keeper, after};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
-use crate::fetch::{rate_limit_wait, retry_after, send};
 use crate::forge::Gathered;
+use crate::github::{Api, Credential, GitHubError, Tokens};
 use crate::store::SourceState;
 use known::{Cursor, Known, Pending, forget_old};
 use list::MAX_PAGES;
@@ -38,10 +37,7 @@ const MAX_REQUESTS: u32 = 100;
 /// after the first.
 const DISTANCE: Duration = Duration::from_mins(15);
 
-/// Maximum time without any data from the server.
-const STALL: Duration = Duration::from_secs(30);
-
-/// Backoff when the server throttles without a `Retry-After`.
+/// Backoff when the server throttles without saying for how long.
 const SLOW_DOWN: Duration = Duration::from_mins(5);
 
 /// A webhook of a repository or an organization.
@@ -74,24 +70,16 @@ impl Hook {
         }
     }
 
-    /// Returns the URL of the list of deliveries, or `None` if `api_url` cannot be a base.
-    fn deliveries(&self, api_url: &Url) -> Option<Url> {
-        let mut url = api_url.clone();
-        let mut path = url.path_segments_mut().ok()?;
-        path.pop_if_empty();
-        let id = match self {
-            Self::Repository { owner, name, id } => {
-                path.extend(["repos", owner, name]);
-                id
-            }
-            Self::Organization { name, id } => {
-                path.extend(["orgs", name]);
-                id
-            }
+    /// Returns the URL of the list of deliveries.
+    fn deliveries(&self, api: &Api) -> Url {
+        let path = |parent: &[&str], id: &u64| {
+            let rest = ["hooks", &id.to_string(), "deliveries"];
+            api.url(&[parent, &rest].concat(), &[])
         };
-        path.extend(["hooks", &id.to_string(), "deliveries"]);
-        drop(path);
-        Some(url)
+        match self {
+            Self::Repository { owner, name, id } => path(&["repos", owner, name], id),
+            Self::Organization { name, id } => path(&["orgs", name], id),
+        }
     }
 }
 
@@ -104,17 +92,17 @@ pub struct RedeliveryOptions {
     pub hooks: Vec<Hook>,
     /// Base URL of the REST API, such as `https://api.github.com`.
     pub api_url: Url,
-    /// Access token with permission to list and redeliver the deliveries of all `hooks`; sent with every request.
-    pub token: SecretString,
+    /// Credentials, each with permission to list and redeliver the deliveries of all `hooks`.
+    pub credentials: Vec<Credential>,
 }
 
 /// A source that finds failed deliveries and requests them again.
 #[derive(Debug)]
 pub struct Redelivery {
     keeper: Keeper,
+    api: Api,
     /// Names of the webhooks, and the URLs of their lists of deliveries.
     hooks: Vec<(String, Url)>,
-    authorization: HeaderValue,
 }
 
 /// Summary of one sweep.
@@ -147,25 +135,24 @@ impl Redelivery {
     /// Creates a source that is ready to be polled.
     ///
     /// # Errors
-    /// Returns [`PollError::Address`] if `api_url` cannot be a base, or the token cannot be sent in a header.
+    /// Returns [`PollError::Address`] if `api_url` cannot be a base.
     pub fn new(options: RedeliveryOptions, parts: SourceParts) -> Result<Self, PollError> {
         let RedeliveryOptions {
             name,
             hooks,
             api_url,
-            token,
+            credentials,
         } = options;
+        let tokens = Tokens::new(credentials);
+        let clock = Arc::clone(&parts.clock);
+        let api = Api::new(parts.client.clone(), api_url, clock, tokens)?;
         let hooks = hooks
             .iter()
-            .map(|hook| Some((hook.name(), hook.deliveries(&api_url)?)));
-        let hooks = hooks.collect::<Option<Vec<_>>>();
-        let mut authorization = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
-            .map_err(|_| PollError::Address("its token cannot be sent in a header"))?;
-        authorization.set_sensitive(true);
+            .map(|hook| (hook.name(), hook.deliveries(&api)));
         Ok(Self {
+            hooks: hooks.collect(),
+            api,
             keeper: Keeper::new(name, "github_redelivery", parts),
-            hooks: hooks.ok_or(PollError::Address("it cannot carry a path"))?,
-            authorization,
         })
     }
 
@@ -241,6 +228,7 @@ impl Redelivery {
         state.repaired += sweep.asked;
         state.gaps += u64::from(sweep.lost > 0) + sweep.skipped;
         let mut wrong = sweep.wrong.clone();
+        wrong.extend(self.api.tokens.complaint(now));
         if !unread.is_empty() {
             let unread = unread.join(", ");
             wrong.push(format!(
@@ -294,49 +282,44 @@ impl Redelivery {
             if let Ok(mut path) = url.path_segments_mut() {
                 path.extend([&pending.id.to_string(), "attempts"]);
             }
-            let answer = self.request(Method::POST, &url).await;
-            if let Err(Trouble::Wait(wait)) = answer {
-                return Err(Trouble::Wait(wait));
-            }
+            let asked = self.api.post(&url).await;
+            let refusal = match asked.map_err(|error| self.trouble(error)) {
+                Ok(()) => None,
+                Err(Trouble::Here(why)) => Some(why),
+                Err(wait) => return Err(wait),
+            };
             // A refusal counts as well: a delivery that is refused every time must not be requested forever.
             let distance = DISTANCE.saturating_mul(1 << pending.tries.min(16));
             pending.tries += 1;
             pending.next = after(now, distance);
-            match answer {
-                Ok(_) => sweep.asked += 1,
-                Err(Trouble::Here(why)) => {
+            match refusal {
+                None => sweep.asked += 1,
+                Some(why) => {
                     let source = &self.keeper.name;
                     tracing::warn!(%source, delivery = pending.id, why, "a delivery is not sent again");
                 }
-                Err(Trouble::Wait(_)) => {}
             }
         }
         Ok(())
     }
 
-    async fn request(&self, method: Method, url: &Url) -> Result<Response, Trouble> {
-        let response = send(url, STALL, |url| {
-            let request = self.keeper.parts.client.request(method.clone(), url);
-            let request = request.header(ACCEPT, "application/vnd.github+json");
-            let request = request.header("X-GitHub-Api-Version", "2022-11-28");
-            request.header(AUTHORIZATION, self.authorization.clone())
-        })
-        .await
-        .map_err(|error| Trouble::Here(error.to_string()))?;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        let headers = response.headers();
-        let told = retry_after(headers).or_else(|| rate_limit_wait(headers));
-        Err(match status.as_u16() {
-            429 => Trouble::Wait(told.unwrap_or(SLOW_DOWN)),
-            403 if told.is_some() => Trouble::Wait(told.unwrap_or(SLOW_DOWN)),
-            status @ 400..500 => Trouble::Here(format!(
+    /// Returns what a failed request means for the sweep.
+    fn trouble(&self, error: GitHubError) -> Trouble {
+        match error {
+            GitHubError::RateLimited {
+                retry_after: None, ..
+            } => Trouble::Wait(SLOW_DOWN),
+            // Until one of the tokens may be used again.
+            GitHubError::RateLimited { .. } => {
+                Trouble::Wait(self.api.tokens.wait(1, self.keeper.now()))
+            }
+            GitHubError::Refused { status } => Trouble::Here(format!(
                 "HTTP {status}: check the hook's number and what the token may do"
             )),
-            status => Trouble::Here(format!("HTTP {status}")),
-        })
+            GitHubError::Server { status } => Trouble::Here(format!("HTTP {status}")),
+            GitHubError::Connection(error) => Trouble::Here(error.to_string()),
+            error => Trouble::Here(error.to_string()),
+        }
     }
 }
 

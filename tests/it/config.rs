@@ -124,6 +124,8 @@ const MISTAKES: &str = r#"
 [webhooks.github.redelivery]⏎token = "t"⏎hooks = ["repo:a/b:1"] | config.toml:1:11: webhooks.github.secrets: is missing | WEBHOOK
 [webhooks.github]⏎secrets = ["a"]⏎[webhooks.github.redelivery]⏎token = "t" | config.toml:3:1: webhooks.github.redelivery.hooks: is missing | org:acme:9
 [webhooks.github]⏎secrets = ["a"]⏎[webhooks.github.redelivery]⏎hooks = ["org:a:1"] | config.toml:3:1: webhooks.github.redelivery.token: is missing | token =
+[webhooks.github]⏎secrets = ["a"]⏎[webhooks.github.redelivery]⏎hooks = ["org:a:1"]⏎app = { id = 1 } | config.toml:5:7: webhooks.github.redelivery.app.private_key: is missing | app.pem
+[webhooks.github]⏎secrets = ["a"]⏎[webhooks.github.redelivery]⏎hooks = ["org:a:1", "repo:A/b:2", "org:c:3"]⏎app = { id = 1, private_key = "k" } | config.toml:3:1: webhooks.github.redelivery.hooks: are of a and c | leave the hooks of one account
 [webhooks.github]⏎secrets = ["a"]⏎[webhooks.github.redelivery]⏎token = "t"⏎hooks = ["user:a:1"] | config.toml:5:10: webhooks.github.redelivery.hooks: is no webhook | settings page
 [webhooks.github]⏎secrets = ["a"]⏎[webhooks.github.redelivery]⏎token = "t"⏎hooks = ["app"] | config.toml:5:10: webhooks.github.redelivery.hooks: is no webhook | settings page
 [webhooks.bitbuket]⏎secrets = [] | config.toml:1:11: webhooks.bitbuket: | did you mean `bitbucket`?
@@ -593,6 +595,12 @@ name = "project"
 kind = "git"
 url = "https://git.example.com/team/project.git"
 token = "sesame"
+
+[webhooks.github]
+secrets = ["sesame"]
+[webhooks.github.redelivery]
+hooks = ["org:acme:9"]
+app = { id = 54321, private_key = "-----BEGIN RSA PRIVATE KEY-----", installation = 876 }
 "#;
     let config = valid(text, &[]);
     let acme = &config.sources[0];
@@ -602,6 +610,10 @@ token = "sesame"
         (2, 12345, Some(678))
     );
     assert_eq!(config.sources[1].clone_url, "https://git.example.com");
+    let redelivery = config.webhooks.github.redelivery.as_ref().unwrap();
+    let app = redelivery.app.as_ref().unwrap();
+    assert!(redelivery.token.is_none());
+    assert_eq!((app.id, app.installation), (54321, Some(876)));
     let shown = config.to_masked_toml();
     for secret in ["ghp_", "BEGIN", "sesame"] {
         assert!(!shown.contains(secret), "{shown}");

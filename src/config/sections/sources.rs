@@ -31,9 +31,10 @@ pub(super) fn sources(sections: Vec<Section<'_>>) -> Vec<Source> {
         };
         let token = source_token(&section);
         let (tokens, app) = match &kind {
-            Some(SourceKind::GithubEvents { scope, .. }) => {
-                (source_tokens(&section), source_app(&section, scope))
-            }
+            Some(SourceKind::GithubEvents { scope, .. }) => (
+                source_tokens(&section),
+                source_app(&section, *scope != Scope::Public),
+            ),
             _ => (Vec::new(), None),
         };
         let schedule = source_schedule(&section);
@@ -186,7 +187,8 @@ fn source_tokens(section: &Section<'_>) -> Vec<SecretString> {
     found.into_iter().map(|found| found.value).collect()
 }
 
-fn source_app(section: &Section<'_>, scope: &Scope) -> Option<App> {
+/// Reads the GitHub App. Its installation has to be named unless there is an account that it can be looked up by.
+pub(super) fn source_app(section: &Section<'_>, has_account: bool) -> Option<App> {
     if !section.has("app") {
         return None;
     }
@@ -207,7 +209,7 @@ fn source_app(section: &Section<'_>, scope: &Scope) -> Option<App> {
             inner.refuse(inner.place(), key, "is missing", &hint);
         }
     }
-    if *scope == Scope::Public && installation.is_none() {
+    if !has_account && installation.is_none() {
         let hint = "add the installation's number: it stands at the end of the URL of its settings";
         inner.refuse(
             inner.place(),

@@ -6,7 +6,9 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::base_url;
-use super::sources::{Schedule, Scope, Source, scope, source_schedule, source_token};
+use super::sources::{
+    App, Schedule, Scope, Source, scope, source_app, source_schedule, source_token,
+};
 use crate::config::read::{Found, Section};
 use crate::schedule::CronSchedule;
 
@@ -51,8 +53,10 @@ pub struct Webhook {
 pub struct Redelivery {
     /// Webhooks whose deliveries are checked.
     pub hooks: Vec<Hook>,
-    /// Access token, which may read and redeliver the deliveries of all hooks.
-    pub token: SecretString,
+    /// Access token, which may read and redeliver the deliveries of all hooks. Required unless there is an app.
+    pub token: Option<SecretString>,
+    /// GitHub App on whose behalf deliveries are read and redelivered. All hooks are of the account it is installed on.
+    pub app: Option<App>,
     /// Base URL of the REST API, without a trailing slash.
     pub api_url: String,
     /// Times at which deliveries are checked.
@@ -78,6 +82,16 @@ pub enum Hook {
         /// Identifier of the webhook.
         id: u64,
     },
+}
+
+impl Hook {
+    /// Returns the name of the user or the organization that the webhook belongs to.
+    fn account(&self) -> &str {
+        match self {
+            Self::Repo { owner, .. } => owner,
+            Self::Org { name, .. } => name,
+        }
+    }
 }
 
 impl std::fmt::Display for Hook {
@@ -262,6 +276,10 @@ fn check_clone_place(section: &Section<'_>, webhook: &Webhook, known: &mut Vec<C
 fn redelivery(section: Section<'_>, wanted: bool) -> Option<Redelivery> {
     let hooks = hooks(&section);
     let token = source_token(&section);
+    let app = source_app(&section, true);
+    if section.has("app") {
+        refuse_second_account(&section, &hooks);
+    }
     let github = "https://api.github.com";
     let api_url = base_url(&section, "api_url", github).unwrap_or_else(|| github.to_owned());
     let schedule = if section.has("schedule") {
@@ -275,17 +293,36 @@ fn redelivery(section: Section<'_>, wanted: bool) -> Option<Redelivery> {
         }
     };
     missing("hooks", r#"add a line such as hooks = ["org:acme:9"]"#);
-    missing(
-        "token",
-        r#"add a line such as token = { env = "GITHUB_HOOKS_TOKEN" }"#,
-    );
+    if !section.has("app") {
+        missing(
+            "token",
+            r#"add a line such as token = { env = "GITHUB_HOOKS_TOKEN" }, or an app"#,
+        );
+    }
     section.finish();
+    if hooks.is_empty() || (token.is_none() && app.is_none()) {
+        return None;
+    }
     Some(Redelivery {
-        hooks: Some(hooks).filter(|hooks| !hooks.is_empty())?,
-        token: token?,
+        hooks,
+        token,
+        app,
         api_url,
         schedule,
     })
+}
+
+/// Reports webhooks of several accounts: an app has an installation, with tokens of its own, on each of them.
+fn refuse_second_account(section: &Section<'_>, hooks: &[Hook]) {
+    let mut accounts = hooks.iter().map(Hook::account);
+    let Some(first) = accounts.next() else {
+        return;
+    };
+    if let Some(other) = accounts.find(|account| !account.eq_ignore_ascii_case(first)) {
+        let what = format!("are of {first} and {other}, but an app is installed on one account");
+        let hint = "leave the hooks of one account, or use a token that may do both";
+        section.refuse(section.place(), "hooks", &what, hint);
+    }
 }
 
 fn hooks(section: &Section<'_>) -> Vec<Hook> {

@@ -1,20 +1,16 @@
 //! Reading of the lists of deliveries: what is new, and what earlier sweeps left unread.
 
 use jiff::Timestamp;
-use reqwest::header::LINK;
-use reqwest::{Method, Response, Url};
+use reqwest::Url;
 
 use super::known::{Gap, Known, LISTED, Listed, learn};
 use super::{Redelivery, Sweep, Trouble};
-use crate::fetch::{self, Body};
+use crate::fetch::Body;
 use crate::offload::apart;
 use crate::source::page::entries;
 
 /// Maximum number of pages that one sweep reads per webhook, of 100 deliveries each. The next sweep goes on from there.
 pub(super) const MAX_PAGES: u32 = 50;
-
-/// Maximum size of a page, in bytes.
-const MAX_PAGE: usize = 8 << 20;
 
 /// Number of sweeps in which reading a gap may fail before it is given up.
 const GAP_TRIES: u32 = 10;
@@ -120,11 +116,11 @@ impl Redelivery {
         if let Some(cursor) = cursor {
             url.query_pairs_mut().append_pair("cursor", cursor);
         }
-        let mut response = self.request(Method::GET, &url).await?;
-        let link = response.headers().get(LINK);
-        let next = link.and_then(|link| next_cursor(link.to_str().ok()?));
-        let mut body = read_body(&mut response).await?;
-        let entries = apart(body.len(), || entries(body.text()))
+        let answer = self.api.get(&url, None, |_| None).await;
+        let mut answer = answer.map_err(|error| self.trouble(error))?;
+        let next = answer.next_cursor();
+        let text = answer.body.as_mut().map_or("", Body::text);
+        let entries = apart(text.len(), || entries(text))
             .map_err(|_| Trouble::Here("it sent no list of deliveries".to_owned()))?;
         let count = entries.len();
         let listed = entries
@@ -133,42 +129,5 @@ impl Redelivery {
         let listed: Vec<Listed> = listed.collect();
         sweep.malformed += (count - listed.len()) as u64;
         Ok((listed, next))
-    }
-}
-
-async fn read_body(response: &mut Response) -> Result<Body, Trouble> {
-    let body = fetch::read_body(response, MAX_PAGE).await;
-    body.map_err(|error| Trouble::Here(error.to_string()))?
-        .ok_or_else(|| Trouble::Here("its list is longer than 8 MiB".to_owned()))
-}
-
-/// Returns the cursor of the next page from a `Link` header. Only the cursor is used, never the URL around it, which
-/// may point to another server.
-fn next_cursor(link: &str) -> Option<String> {
-    let mut parts = link.split(',');
-    let next = parts.find(|part| part.contains("rel=\"next\""))?;
-    let address = next.split_once('<')?.1.split_once('>')?.0;
-    let address = Url::parse(address).ok()?;
-    let mut pairs = address.query_pairs();
-    let (_, cursor) = pairs.find(|(name, _)| name == "cursor")?;
-    (cursor.len() <= 256).then(|| cursor.into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pages_follow_each_other_by_their_cursor_only() {
-        let link = "<https://elsewhere.example/x?per_page=100&cursor=v1_127>; rel=\"next\", <https://x>; rel=\"first\"";
-        assert_eq!(next_cursor(link).as_deref(), Some("v1_127"));
-        for none in [
-            "",
-            "<https://x?cursor=1>; rel=\"prev\"",
-            "<https://x>; rel=\"next\"",
-            "rel=\"next\"",
-        ] {
-            assert_eq!(next_cursor(none), None, "{none}");
-        }
     }
 }

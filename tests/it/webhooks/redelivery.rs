@@ -4,21 +4,26 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use rescind::clock::{Clock as _, ManualClock, SharedClock};
+use rescind::clock::{Clock as _, ManualClock, SharedClock, SystemClock};
 use rescind::fetch::http_client;
+use rescind::github::{AppAuth, Credential, Installation, InstallationId};
 use rescind::keyformat::FormatSet;
 use rescind::scan::{Encodings, Engine};
 use rescind::source::{Hook, Redelivery, RedeliveryOptions, Source as _, SourceParts};
 use rescind::store::Store;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
-use wiremock::matchers::{header, method, path_regex};
+use wiremock::matchers::{method, path, path_regex};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 
+use crate::cli::Binary;
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 use crate::support::responder::responder;
 
 const NAME: &str = "webhook:github:redelivery";
+/// Made for these tests, and of no use anywhere else.
+const PEM: &str = include_str!("../../../fixtures/github/app_test_key.pem");
+const TOKEN: &str = "hooks-token";
 const REPOSITORY: &str = "/repos/acme/shop/hooks/123/deliveries";
 
 /// GitHub's list of deliveries: what a test puts there, newest first, two on a page.
@@ -26,19 +31,35 @@ struct GitHub {
     server: MockServer,
     deliveries: Arc<Mutex<Vec<Value>>>,
     answer: Arc<Mutex<ResponseTemplate>>,
+    /// The only token that is accepted.
+    token: Arc<Mutex<String>>,
+}
+
+/// Answers requests with the accepted token, and refuses all others.
+fn authorized(
+    token: Arc<Mutex<String>>,
+    answer: impl Fn(&Request) -> ResponseTemplate + Send + Sync,
+) -> impl Fn(&Request) -> ResponseTemplate + Send + Sync {
+    move |request| {
+        let expected = format!("Bearer {}", token.lock().unwrap());
+        match request.headers.get("authorization") {
+            Some(given) if *given == *expected => answer(request),
+            _ => ResponseTemplate::new(401),
+        }
+    }
 }
 
 impl GitHub {
     async fn start() -> Self {
         let server = MockServer::start().await;
+        let token = Arc::new(Mutex::new(TOKEN.to_owned()));
         let deliveries = Arc::new(Mutex::new(Vec::<Value>::new()));
         let listed = Arc::clone(&deliveries);
         Mock::given(method("GET"))
             .and(path_regex(
                 "^/(repos/acme/shop/hooks/123|orgs/acme/hooks/9)/deliveries$",
             ))
-            .and(header("authorization", "Bearer hooks-token"))
-            .respond_with(move |request: &Request| {
+            .respond_with(authorized(Arc::clone(&token), move |request: &Request| {
                 let mut pairs = request.url.query_pairs();
                 let from = pairs.find(|(name, _)| name == "cursor");
                 let from: usize = from.map_or(0, |(_, cursor)| cursor.parse().unwrap());
@@ -53,7 +74,7 @@ impl GitHub {
                     from + 2
                 );
                 answer.insert_header("link", next)
-            })
+            }))
             .mount(&server)
             .await;
         let answer = Arc::new(Mutex::new(
@@ -62,15 +83,30 @@ impl GitHub {
         let attempts = Arc::clone(&answer);
         Mock::given(method("POST"))
             .and(path_regex("/deliveries/[0-9]+/attempts$"))
-            .and(header("authorization", "Bearer hooks-token"))
-            .respond_with(move |_: &Request| attempts.lock().unwrap().clone())
+            .respond_with(authorized(Arc::clone(&token), move |_: &Request| {
+                attempts.lock().unwrap().clone()
+            }))
             .mount(&server)
             .await;
         Self {
             server,
             deliveries,
             answer,
+            token,
         }
+    }
+
+    /// From now on accepts `token` only, which the installation 678 is given for an hour from `now`.
+    async fn give_token(&self, token: &str, now: Timestamp) {
+        token.clone_into(&mut self.token.lock().unwrap());
+        let expires_at = now + SignedDuration::from_hours(1);
+        let answer = json!({"token": token, "expires_at": expires_at});
+        Mock::given(method("POST"))
+            .and(path("/app/installations/678/access_tokens"))
+            .respond_with(ResponseTemplate::new(201).set_body_json(answer))
+            .up_to_n_times(1)
+            .mount(&self.server)
+            .await;
     }
 
     fn deliver(&self, id: u64, guid: &str, code: u16, at: Timestamp) {
@@ -94,12 +130,37 @@ impl GitHub {
         let (posts, gets): (Vec<_>, Vec<_>) = requests
             .iter()
             .partition(|request| request.method.as_str() == "POST");
-        let paths = posts.iter().map(|request| request.url.path().to_owned());
+        let posts = posts
+            .iter()
+            .filter(|request| request.url.path().ends_with("/attempts"));
+        let paths = posts.map(|request| request.url.path().to_owned());
         (paths.collect(), gets.len())
     }
 }
 
 fn sweep(github: &GitHub, store: &Store, hooks: Vec<Hook>) -> (Redelivery, Arc<ManualClock>) {
+    sweep_as(github, store, hooks, |_| Credential::Token(TOKEN.into()))
+}
+
+/// Authenticates as the installation 678 of an app.
+fn sweep_as_app(github: &GitHub, store: &Store) -> (Redelivery, Arc<ManualClock>) {
+    sweep_as(github, store, vec![repository()], |clock| {
+        Credential::App(Arc::new(Installation::new(
+            Arc::new(AppAuth::new(12345, &PEM.into()).unwrap()),
+            InstallationId::Known(678),
+            http_client().unwrap(),
+            github.server.uri().parse().unwrap(),
+            clock,
+        )))
+    })
+}
+
+fn sweep_as(
+    github: &GitHub,
+    store: &Store,
+    hooks: Vec<Hook>,
+    credential: impl FnOnce(SharedClock) -> Credential,
+) -> (Redelivery, Arc<ManualClock>) {
     let (responder, clock) = responder(store);
     let shared: SharedClock = Arc::clone(&clock) as SharedClock;
     let parts = SourceParts {
@@ -107,7 +168,7 @@ fn sweep(github: &GitHub, store: &Store, hooks: Vec<Hook>) -> (Redelivery, Arc<M
         store: store.clone(),
         engine: Arc::new(Engine::new(&FormatSet::builtin(), Encodings::ALL)),
         responder,
-        clock: shared,
+        clock: Arc::clone(&shared),
         wake: Arc::new(Notify::new()),
         is_scheduled: false,
     };
@@ -115,7 +176,7 @@ fn sweep(github: &GitHub, store: &Store, hooks: Vec<Hook>) -> (Redelivery, Arc<M
         name: NAME.to_owned(),
         hooks,
         api_url: github.server.uri().parse().unwrap(),
-        token: "hooks-token".into(),
+        credentials: vec![credential(shared)],
     };
     (Redelivery::new(options, parts).unwrap(), clock)
 }
@@ -312,5 +373,91 @@ async fn what_cannot_be_read_for_too_long_is_given_up_and_told() {
     assert_eq!(state.gaps, 2);
     let unseen = state.unseen.unwrap();
     assert!(unseen.contains("1 parts of the list"), "{unseen}");
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn an_apps_token_looks_for_deliveries_and_is_renewed() {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let store = database.store().await;
+    let github = GitHub::start().await;
+    let (source, clock) = sweep_as_app(&github, &store);
+    let guid = |n: u64| format!("00000000-0000-0000-0000-{n:012x}");
+    github.give_token("ghs_one", clock.now()).await;
+    github.deliver(1, &guid(1), 503, clock.now());
+    source.poll_once().await.unwrap();
+    // Before it expires.
+    clock.advance(SignedDuration::from_mins(56));
+    github.give_token("ghs_two", clock.now()).await;
+    github.deliver(2, &guid(2), 503, clock.now());
+    source.poll_once().await.unwrap();
+    // When it is no longer accepted.
+    github.give_token("ghs_three", clock.now()).await;
+    github.deliver(3, &guid(3), 503, clock.now());
+    source.poll_once().await.unwrap();
+    let attempt = |id: u64| format!("{REPOSITORY}/{id}/attempts");
+    let (mut asked, _) = github.asked().await;
+    asked.sort();
+    // The first one was due again after 15 minutes.
+    assert_eq!(asked, [attempt(1), attempt(1), attempt(2), attempt(3)]);
+    let state = store.load_source(NAME).await.unwrap().unwrap();
+    assert_eq!((state.repaired, state.error), (4, None));
+    database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_installation_of_a_configured_app_is_looked_up_by_the_hooks() {
+    let github = GitHub::start().await;
+    let now = SystemClock.now();
+    Mock::given(path("/repos/acme/shop/installation"))
+        .respond_with(ResponseTemplate::new(200).set_body_json(json!({"id": 678})))
+        .mount(&github.server)
+        .await;
+    github.give_token("ghs_one", now).await;
+    github.deliver(1, "00000000-0000-0000-0000-00000000000a", 503, now);
+    let binary = Binary::new();
+    binary.write("app.pem", PEM);
+    binary.write(
+        "config.toml",
+        format!(
+            "[webhooks.github]\nsecrets = [\"0123456789abcdef\"]\n\
+             [webhooks.github.redelivery]\nhooks = [\"repo:acme/shop:123\"]\napi_url = \"{}\"\n\
+             [webhooks.github.redelivery.app]\nid = 12345\nprivate_key = {{ file = \"app.pem\" }}\n",
+            github.server.uri()
+        ),
+    );
+    binary.run("migrate").ok();
+    binary.run(&format!("sources poll {NAME}")).ok();
+    assert_eq!(github.asked().await.0, [format!("{REPOSITORY}/1/attempts")]);
+}
+
+#[tokio::test]
+async fn a_secondary_limit_without_any_header_pauses_the_sweep_and_costs_no_tries() {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let store = database.store().await;
+    let github = GitHub::start().await;
+    let (source, clock) = sweep(&github, &store, vec![repository()]);
+    for id in 1..=3_u64 {
+        let guid = format!("00000000-0000-0000-0000-{id:012x}");
+        github.deliver(id, &guid, 503, clock.now());
+    }
+    let words = "You have exceeded a secondary rate limit. Please wait a few minutes.";
+    let limited = ResponseTemplate::new(403).set_body_json(json!({"message": words}));
+    github.answer_attempts(limited);
+    // More often than a delivery is asked for.
+    for sweep in 1..=10 {
+        let outcome = source.poll_once().await.unwrap();
+        let (asked, _) = github.asked().await;
+        assert_eq!(asked.len(), sweep);
+        assert_eq!(outcome.next_after, Duration::from_mins(5), "{sweep}");
+        clock.advance(SignedDuration::from_mins(5));
+    }
+    github.answer_attempts(ResponseTemplate::new(202));
+    source.poll_once().await.unwrap();
+    let (asked, _) = github.asked().await;
+    let attempts = [1, 2, 3].map(|id| format!("{REPOSITORY}/{id}/attempts"));
+    assert_eq!(asked[10..], attempts);
+    let state = store.load_source(NAME).await.unwrap().unwrap();
+    assert_eq!((state.repaired, state.gaps, state.error), (3, 0, None));
     database.remove().await;
 }

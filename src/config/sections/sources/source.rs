@@ -25,14 +25,14 @@ pub struct Source {
     pub schedule: Schedule,
 }
 
-/// The `[sources.app]` section.
+/// The `[sources.app]` section, or `[webhooks.github.redelivery.app]`.
 #[derive(Debug, Clone)]
 pub struct App {
     /// Identifier of the app.
     pub id: u64,
     /// Private key of the app, in PEM format.
     pub private_key: SecretString,
-    /// Identifier of the installation. If `None`, it is the installation for the source's scope.
+    /// Identifier of the installation. If `None`, it is the installation for the source's scope, or for the webhooks.
     pub installation: Option<u64>,
 }
 
