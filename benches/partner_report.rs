@@ -27,6 +27,7 @@ const REPORTS: usize = 10;
 const OTHER_KEYS: usize = 100_000;
 
 #[tokio::main]
+#[expect(clippy::disallowed_methods, reason = "the reports come from outside")]
 async fn main() {
     rustls::crypto::ring::default_provider()
         .install_default()

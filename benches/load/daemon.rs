@@ -122,6 +122,7 @@ impl Daemon {
         Ok(daemon)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the load comes from outside")]
     async fn ready(&self) -> anyhow::Result<()> {
         let client = http_client()?;
         for _ in 0..200 {
@@ -139,6 +140,7 @@ impl Daemon {
     }
 
     /// Issues `count` keys and returns their values.
+    #[expect(clippy::disallowed_methods, reason = "the load comes from outside")]
     pub(crate) async fn issue(&self, count: usize) -> anyhow::Result<Vec<KeyValue>> {
         let client = http_client()?;
         let mut keys = Vec::new();

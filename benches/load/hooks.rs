@@ -102,6 +102,7 @@ impl Hooks {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the load comes from outside")]
 async fn send_all(
     client: reqwest::Client,
     url: String,

@@ -32,6 +32,10 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server whose database has `keys` keys in addition to `own`. It accepts GitHub's reports if
     /// `public_keys_url` is set.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the server asks this machine only"
+    )]
     pub(crate) async fn start(
         keys: usize,
         own: &[KeyValue],
@@ -62,7 +66,12 @@ impl Server {
                 .no_proxy()
                 .build()
                 .expect("a client");
-            let keys = PublicKeys::new(url, client, clock, PublicKeyTimings::default());
+            let keys = PublicKeys::new(
+                url.parse().expect("a URL"),
+                client,
+                clock,
+                PublicKeyTimings::default(),
+            );
             let options = PartnerOptions {
                 name: "github",
                 key_identifier_header: "Github-Public-Key-Identifier".to_owned(),

@@ -280,7 +280,7 @@ fn partners(parts: &Parts<'_>) -> Vec<Partner> {
     let enabled = configured.filter(|(_, partner)| partner.enabled);
     let partners = enabled.filter_map(|(name, partner)| {
         // The configuration was checked: a partner without an address is not enabled.
-        let url = partner.public_keys_url.clone()?;
+        let url = Url::parse(partner.public_keys_url.as_deref()?).ok()?;
         let keys = PublicKeys::new(
             url,
             parts.http.clone(),

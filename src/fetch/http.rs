@@ -81,6 +81,10 @@ fn proxies() -> Vec<String> {
         .collect()
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where a client is made, with the guard"
+)]
 fn builder(guard: &Guard) -> ClientBuilder {
     Client::builder()
         .dns_resolver(guard.clone())
@@ -95,6 +99,10 @@ fn builder(guard: &Guard) -> ClientBuilder {
 
 /// Sends the request that `request` builds for a URL, and again for each redirect that stays on the same
 /// server. Waits up to `patience` for the headers of the last response.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where a request is sent, with a deadline and redirects to the same server only"
+)]
 pub(crate) async fn send(
     url: &Url,
     patience: Duration,

@@ -12,12 +12,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use reqwest::StatusCode;
-use reqwest::header::{ETAG, HeaderValue, IF_NONE_MATCH};
+use reqwest::header::{ACCEPT, ETAG, HeaderValue, IF_NONE_MATCH};
+use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
 use super::signature::ReportKey;
 use crate::clock::SharedClock;
+use crate::fetch::{self, read_chunk, send};
 
 /// Maximum size of a list of keys, in bytes. GitHub's is about 1 KiB.
 const MAX_LIST: usize = 1 << 20;
@@ -67,7 +68,7 @@ pub enum NoKey {
 /// concurrent fetches are per value.
 #[derive(Debug)]
 pub struct PublicKeys {
-    url: String,
+    url: Url,
     client: reqwest::Client,
     clock: SharedClock,
     timings: PublicKeyTimings,
@@ -105,7 +106,7 @@ enum Fetched {
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error("no answer: {0}")]
-    Http(#[from] reqwest::Error),
+    Http(#[from] fetch::FetchError),
     #[error("answered {0}")]
     Status(StatusCode),
     #[error("the list is larger than {MAX_LIST} bytes")]
@@ -133,13 +134,13 @@ impl PublicKeys {
     /// Creates a cache of the keys published at `url`. Nothing is fetched before the first report
     /// arrives.
     pub fn new(
-        url: impl Into<String>,
+        url: Url,
         client: reqwest::Client,
         clock: SharedClock,
         timings: PublicKeyTimings,
     ) -> Self {
         Self {
-            url: url.into(),
+            url,
             client,
             clock,
             timings,
@@ -274,16 +275,14 @@ impl PublicKeys {
 
     /// Fetches the list, unless it is still the one that the origin called `etag`.
     async fn fetch(&self, etag: Option<&HeaderValue>) -> Result<Fetched, FetchError> {
-        let mut request = self
-            .client
-            .get(&self.url)
-            .header("accept", "application/json")
-            .header("user-agent", concat!("rescind/", env!("CARGO_PKG_VERSION")));
-        if let Some(etag) = etag {
-            request = request.header(IF_NONE_MATCH, etag);
-        }
-        let response = request.send().await;
-        let mut response = response.map_err(reqwest::Error::without_url)?;
+        let request = |url| {
+            let request = self.client.get(url).header(ACCEPT, "application/json");
+            match etag {
+                Some(etag) => request.header(IF_NONE_MATCH, etag),
+                None => request,
+            }
+        };
+        let mut response = send(&self.url, self.timings.timeout, request).await?;
         if etag.is_some() && response.status() == StatusCode::NOT_MODIFIED {
             return Ok(Fetched::Same);
         }
@@ -293,11 +292,7 @@ impl PublicKeys {
         let etag = response.headers().get(ETAG);
         let etag = etag.filter(|etag| etag.len() <= MAX_ETAG).cloned();
         let mut body = Vec::new();
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(reqwest::Error::without_url)?
-        {
+        while let Some(chunk) = read_chunk(&mut response, self.timings.timeout).await? {
             if body.len() + chunk.len() > MAX_LIST {
                 return Err(FetchError::TooLarge);
             }

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
+use crate::support::http::Ask as _;
 use crate::support::world::{Home, World};
 
 /// A key as it could be written down: in all the forms that a careless program might leave behind.
@@ -58,7 +59,7 @@ struct Caller {
 
 impl Caller {
     async fn send(&mut self, what: &str, request: reqwest::RequestBuilder) -> (StatusCode, String) {
-        let answer = request.send().await.expect("an answer");
+        let answer = request.ask().await.expect("an answer");
         let status = answer.status();
         let headers = format!("{:?}", answer.headers());
         let body = answer.text().await.expect("a body");
@@ -90,7 +91,7 @@ impl Caller {
         });
         let answer = self
             .post("/api/v1/user-api-keys", &body)
-            .send()
+            .ask()
             .await
             .expect("an answer");
         assert_eq!(answer.status(), StatusCode::OK, "a key is minted");
@@ -104,7 +105,7 @@ impl Caller {
 
     async fn is_revoked(&self, key: &Planted) -> bool {
         let path = format!("/api/v1/user-api-keys/{}", key.id);
-        let answer = self.get(&path).send().await.expect("an answer");
+        let answer = self.get(&path).ask().await.expect("an answer");
         let answer: Value = answer.json().await.expect("JSON");
         answer.get("manually_revoked_at_millis").is_some()
     }
@@ -269,7 +270,7 @@ async fn report(caller: &mut Caller, world: &World, reported: &Planted, in_url: 
         .header("github-public-key-identifier", world.partner.identifier())
         .header("github-public-key-signature", world.partner.sign(&body))
         .body(body);
-    let answer = request.send().await.expect("an answer");
+    let answer = request.ask().await.expect("an answer");
     assert_eq!(answer.status(), StatusCode::OK);
     // Feedback repeats `type` as it was sent, which the protocol asks for; so this one answer is not kept.
     let rows: Vec<Value> = answer.json().await.expect("JSON");
@@ -341,7 +342,7 @@ async fn read_everything(caller: &mut Caller) {
     let incidents: Value = serde_json::from_str(
         &caller
             .get("/api/v1/incidents")
-            .send()
+            .ask()
             .await
             .expect("an answer")
             .text()

@@ -8,6 +8,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 
 use crate::support::databases::{Kind, TestDatabase};
+use crate::support::http::Ask as _;
 use crate::support::world::{Daemon, Home, World};
 
 /// Number of times the daemon is killed in the tests that always run.
@@ -110,7 +111,7 @@ async fn survive_kills(world: &World, home: &Home, kills: usize) {
         let body = json!({ "api_key": key.value });
         let url = format!("{}/api/v1/user-api-keys/check", daemon.url);
         let request = client.post(url).bearer_auth(&token).json(&body);
-        assert_eq!(request.send().await.expect("an answer").status(), expected);
+        assert_eq!(request.ask().await.expect("an answer").status(), expected);
     }
     assert!(daemon.stop().success(), "the daemon ends well");
 
@@ -155,7 +156,7 @@ pub(crate) async fn mint(
         .bearer_auth(token)
         .json(&body);
     let answer: Value = request
-        .send()
+        .ask()
         .await
         .expect("an answer")
         .json()
@@ -187,7 +188,7 @@ pub(crate) async fn report(client: &Client, world: &World, url: &str, keys: &[St
         .header("github-public-key-signature", signature)
         .body(body);
     request
-        .send()
+        .ask()
         .await
         .is_ok_and(|answer| answer.status() == 200)
 }
@@ -200,7 +201,7 @@ async fn wait_until_revoked(client: &Client, daemon: &Daemon, token: &str, keys:
         let answer = client
             .get(url)
             .bearer_auth(token)
-            .send()
+            .ask()
             .await
             .expect("an answer");
         let answer: Value = answer.json().await.expect("JSON");

@@ -1,11 +1,17 @@
 //! Client for the few HTTP API calls of the demo, as any backend would make them.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, bail, ensure};
 use jiff::Timestamp;
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde_json::{Value, json};
 
+use crate::fetch::send;
 use crate::keyformat::KeyValue;
+
+/// Maximum time without an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Client of a running daemon.
 #[derive(Debug)]
@@ -96,9 +102,9 @@ impl Api {
     /// # Errors
     /// Returns an error if the request fails or its response is malformed.
     pub(super) async fn revocation(&self, key_id: &str) -> anyhow::Result<Option<Revocation>> {
-        let url = format!("{}/api/v1/revocations?limit=200", self.url);
-        let request = self.client.get(url).bearer_auth(self.token.expose());
-        let answer: Value = request.send().await?.error_for_status()?.json().await?;
+        let request = |url| self.client.get(url).bearer_auth(self.token.expose());
+        let answer = self.ask("/api/v1/revocations?limit=200", request).await?;
+        let answer: Value = answer.error_for_status()?.json().await?;
         let items = answer["items"]
             .as_array()
             .context("the revocation log has no items")?;
@@ -134,23 +140,33 @@ impl Api {
         identifier: &str,
         signature: &str,
     ) -> anyhow::Result<Vec<Value>> {
-        let request = self
-            .client
-            .post(format!("{}/webhooks/github/secret-scanning", self.url))
-            .header("content-type", "application/json")
-            .header("github-public-key-identifier", identifier)
-            .header("github-public-key-signature", signature)
-            .body(body);
-        Ok(request.send().await?.error_for_status()?.json().await?)
+        let request = |url| {
+            let request = self.client.post(url).body(body.clone());
+            request
+                .header("content-type", "application/json")
+                .header("github-public-key-identifier", identifier)
+                .header("github-public-key-signature", signature)
+        };
+        let path = "/webhooks/github/secret-scanning";
+        let answer = self.ask(path, request).await?;
+        Ok(answer.error_for_status()?.json().await?)
     }
 
     async fn post(&self, path: &str, body: &Value) -> anyhow::Result<(StatusCode, Value)> {
-        let request = self
-            .client
-            .post(format!("{}{path}", self.url))
-            .bearer_auth(self.token.expose())
-            .json(body);
-        let answer = request.send().await?;
+        let request = |url| {
+            let request = self.client.post(url).bearer_auth(self.token.expose());
+            request.json(body)
+        };
+        let answer = self.ask(path, request).await?;
         Ok((answer.status(), answer.json().await?))
+    }
+
+    async fn ask(
+        &self,
+        path: &str,
+        request: impl Fn(Url) -> RequestBuilder,
+    ) -> anyhow::Result<Response> {
+        let url = Url::parse(&format!("{}{path}", self.url))?;
+        Ok(send(&url, PATIENCE, request).await?)
     }
 }

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::support::databases::{Kind, TestDatabase};
+use crate::support::http::Ask as _;
 
 /// Start time of the clock in every test.
 pub(crate) const START: &str = "2026-11-22T20:46:15.123456Z";
@@ -111,7 +112,12 @@ impl TestServer {
         let http = http_client();
         let github = setup.public_keys_url.map(|url| ("github", url));
         let partners = github.into_iter().chain(setup.partners).map(|(name, url)| {
-            let keys = PublicKeys::new(url, http.clone(), Arc::clone(&shared), setup.timings);
+            let keys = PublicKeys::new(
+                url.parse().unwrap(),
+                http.clone(),
+                Arc::clone(&shared),
+                setup.timings,
+            );
             Partner::new(partner_options(name), keys, responder.clone())
         });
         let tokens = setup.revocation_tokens.into_iter().map(Into::into);
@@ -242,6 +248,10 @@ impl TestServer {
 }
 
 /// A client that speaks plain HTTP to loopback and nothing else.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test is not bound to what the program asks"
+)]
 pub(crate) fn http_client() -> reqwest::Client {
     // Several tests set it; one of them is the first.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -315,7 +325,7 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) async fn of(request: reqwest::RequestBuilder) -> Self {
-        let response = request.send().await.unwrap();
+        let response = request.ask().await.unwrap();
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let text = response.text().await.unwrap();

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::harness::{Setup, TestServer, millis};
 use crate::support::databases::on_both_databases;
+use crate::support::http::Ask as _;
 
 const USER: &str = "/api/v1/user-api-keys";
 const TEAM: &str = "/api/v1/team-api-keys";
@@ -436,14 +437,14 @@ async fn a_leaked_key_that_is_checked_is_recorded_with_its_client() {
             None => request,
         }
     };
-    assert_eq!(check(Some("192.0.2.1")).send().await.unwrap().status(), 200);
+    assert_eq!(check(Some("192.0.2.1")).ask().await.unwrap().status(), 200);
     let report = admin.post(
         "/api/v1/integrations/credential-scanning/revoke",
         json!({"api_key": value}),
     );
     assert_eq!(report.await.status, 200);
     for client in [Some("203.0.113.9, 10.0.0.1"), Some("not an address"), None] {
-        assert_eq!(check(client).send().await.unwrap().status(), 401);
+        assert_eq!(check(client).ask().await.unwrap().status(), 401);
         server.clock.advance(SignedDuration::from_secs(1));
     }
     let incidents = admin.get("/api/v1/incidents").await.json();

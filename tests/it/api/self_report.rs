@@ -12,6 +12,7 @@ use sqlx::{Connection as _, Executor as _};
 use super::harness::{Setup, TestServer, millis};
 use crate::intake::signer::{Origin, Signer};
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
+use crate::support::http::Ask as _;
 
 const REVOKE: &str = "/api/v1/integrations/credential-scanning/revoke";
 
@@ -223,7 +224,7 @@ async fn one_client_cannot_try_without_end() {
         .request("POST", REVOKE)
         .header("x-forwarded-for", "192.0.2.1")
         .json(&body);
-    assert_eq!(request.send().await.unwrap().status(), 429);
+    assert_eq!(request.ask().await.unwrap().status(), 429);
 }
 
 fn few_self_reports() -> Setup {
@@ -287,7 +288,7 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_limit() {
     let report = async |header: &str, client: &str| {
         let body = json!({"api_key": server.mint().expose()});
         let request = stranger.request("POST", REVOKE).header(header, client);
-        request.json(&body).send().await.unwrap().status().as_u16()
+        request.json(&body).ask().await.unwrap().status().as_u16()
     };
     let xff = "x-forwarded-for";
     for _ in 0..3 {

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use crate::api::harness::http_client;
 use crate::cli::Binary;
 use crate::serve::Daemon;
+use crate::support::http::Ask as _;
 
 /// Most memory that may be resident, whatever comes in, in KiB.
 const MAX_RESIDENT_KIB: u64 = 256 << 10;
@@ -106,7 +107,7 @@ async fn a_page_that_is_slow_to_scan_holds_up_nobody() {
     while began.elapsed() < Duration::from_secs(10) {
         let asked = Instant::now();
         let url = format!("http://{}/healthz", daemon.address);
-        let answer = client.get(&url).timeout(Duration::from_secs(20)).send();
+        let answer = client.get(&url).timeout(Duration::from_secs(20)).ask();
         assert_eq!(answer.await.unwrap().status(), 200);
         let took = asked.elapsed();
         assert!(took < Duration::from_secs(4), "{took:?}");

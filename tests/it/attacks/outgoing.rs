@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use crate::api::harness;
 use crate::cli::Binary;
 use crate::serve::Daemon;
+use crate::support::http::Ask as _;
 use crate::webhooks::sender::{SECRET, headers};
 
 /// Something inside the operator's network that must not be asked.
@@ -198,7 +199,7 @@ async fn send(daemon: &Daemon, forge: Forge, id: &str, port: u16) {
     for (name, value) in headers(forge, event, id, body.as_bytes()) {
         request = request.header(name, value);
     }
-    let answer = request.body(body).send().await.expect("an answer");
+    let answer = request.body(body).ask().await.expect("an answer");
     assert_eq!(answer.status(), 202, "{forge:?}");
 }
 

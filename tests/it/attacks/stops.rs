@@ -13,6 +13,7 @@ use super::work::{Dripping, end_leases, until};
 use crate::cli::Binary;
 use crate::serve;
 use crate::source::House;
+use crate::support::http::Ask as _;
 use crate::support::world::{Home, World};
 use crate::webhooks::sender::{SECRET, headers};
 
@@ -78,7 +79,7 @@ async fn a_server_that_clone_hosts_names_has_places_of_its_own() {
         for (name, value) in headers(Forge::Gitea, "push", &format!("id-{n}"), body.as_bytes()) {
             request = request.header(name, value);
         }
-        assert_eq!(request.body(body).send().await.unwrap().status(), 202);
+        assert_eq!(request.body(body).ask().await.unwrap().status(), 202);
     }
     // Long before the first ones are cut off for being slow.
     let all = until("more places than strangers have", async || slow.asked() > 2);

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::signer::{Origin, Signer};
 use crate::api::harness::{Setup, TestServer};
 use crate::support::databases::on_both_databases;
+use crate::support::http::Ask as _;
 
 const SELF_REPORT: &str = "/api/v1/integrations/credential-scanning/revoke";
 
@@ -71,7 +72,7 @@ on_both_databases! {
         let found = server.token(Role::Operator).await;
         let request = server.http.post(server.url("/v1/revoke_tokens")).header("authorization", "s");
         let body = json!([{"type": "aws", "token": found, "location": "https://gitlab.example/a"}]);
-        assert_eq!(request.json(&body).send().await.unwrap().status(), 204);
+        assert_eq!(request.json(&body).ask().await.unwrap().status(), 204);
         assert_eq!(status_with(&server, &found).await, 401);
         assert_eq!(server.store.log_head().await.unwrap().seq, 0);
         server.stop().await;

@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::signer::{ENDPOINT, IDENTIFIER, Origin, SIGNATURE, Signer, partnership, send};
 use crate::api::harness::{TestServer, millis};
 use crate::support::databases::on_both_databases;
+use crate::support::http::Ask as _;
 
 fn labels(reply: &crate::api::harness::Reply) -> Vec<String> {
     let rows = reply.json();
@@ -218,7 +219,7 @@ async fn keys_with_a_foreign_format_are_found_by_their_digest() {
         .request("POST", "/api/v1/keys/import")
         .header("content-type", "text/csv")
         .body(csv);
-    assert_eq!(import.send().await.unwrap().status(), 200);
+    assert_eq!(import.ask().await.unwrap().status(), 200);
     let body =
         json!([{"token": "acme-foreign-key", "url": "https://x.example/?k=acme-foreign-key"}]);
     assert_eq!(

@@ -285,7 +285,7 @@ async fn keys_that_were_published_in_advance_are_known_when_they_sign() {
     let clock = Arc::new(ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
     let shared: SharedClock = Arc::clone(&clock) as SharedClock;
     let keys = PublicKeys::new(
-        origin.url(),
+        origin.url().parse().unwrap(),
         http_client(),
         shared,
         PublicKeyTimings::default(),

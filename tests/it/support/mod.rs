@@ -3,5 +3,6 @@
 pub(crate) mod cluster;
 pub(crate) mod databases;
 pub(crate) mod git;
+pub(crate) mod http;
 pub(crate) mod responder;
 pub(crate) mod world;

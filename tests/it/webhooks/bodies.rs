@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::sender::{SECRET, all, headers, hmac, options, post, send};
 use crate::api::harness::{Setup, TestServer};
+use crate::support::http::Ask as _;
 
 fn payloads() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/webhooks");
@@ -151,7 +152,7 @@ async fn what_is_not_configured_has_no_route() {
         assert_eq!(status, expected, "{forge:?}");
     }
     let get = server.http.get(server.url("/webhooks/gitlab"));
-    assert_eq!(get.send().await.unwrap().status(), 405);
+    assert_eq!(get.ask().await.unwrap().status(), 405);
     server.stop().await;
 }
 

@@ -9,6 +9,7 @@ use super::sender::{SECRET, headers};
 use crate::cli::Binary;
 use crate::serve::Daemon;
 use crate::support::databases::on_both_databases;
+use crate::support::http::Ask as _;
 
 fn push(server: &GitServer, pushed: &Pushed) -> Value {
     json!({
@@ -35,7 +36,7 @@ async fn send(daemon: &Daemon, forge: Forge, id: &str, payload: &Value) -> u16 {
     }
     request
         .body(body)
-        .send()
+        .ask()
         .await
         .expect("an answer")
         .status()

@@ -13,6 +13,7 @@ use crate::api::harness::http_client;
 use crate::cli::Binary;
 use crate::serve::{Daemon, Ended, free_address};
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
+use crate::support::http::Ask as _;
 
 const REVOKE: &str = "/api/v1/integrations/credential-scanning/revoke";
 
@@ -27,7 +28,7 @@ pub(super) async fn is_up_and_not_ready(daemon: &Daemon, why: &str) {
     };
     until("life", alive, |alive| *alive);
     let ready = http_client().get(format!("http://{}/readyz", daemon.address));
-    let ready = ready.send().await.unwrap();
+    let ready = ready.ask().await.unwrap();
     assert_eq!(ready.status(), 503);
     assert!(ready.headers().contains_key("retry-after"));
     let text = ready.text().await.unwrap();

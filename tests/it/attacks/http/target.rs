@@ -13,6 +13,7 @@ use crate::api::harness::http_client;
 use crate::cli::Binary;
 use crate::intake::signer::{ENDPOINT, IDENTIFIER, Origin, SIGNATURE, Signer};
 use crate::serve::Daemon;
+use crate::support::http::Ask as _;
 
 /// Maximum resident memory of the daemon, in MiB, whatever the attack.
 pub(super) const MOST_MIB: u64 = 256;
@@ -110,7 +111,7 @@ impl Target {
             .header(IDENTIFIER, "k1")
             .header(SIGNATURE, self.signer.sign(body.as_bytes()))
             .body(body);
-        let answer = request.send().await.expect("an answer");
+        let answer = request.ask().await.expect("an answer");
         assert_eq!(answer.status(), 200);
         let feedback = answer.text().await.expect("feedback");
         assert!(feedback.contains("true_positive"), "{feedback}");
@@ -121,7 +122,7 @@ impl Target {
     pub(super) async fn lives(&self) {
         for path in ["/healthz", "/readyz"] {
             let request = http_client().get(format!("http://{}{path}", self.daemon.address));
-            let answer = request.timeout(PATIENCE).send().await.expect("an answer");
+            let answer = request.timeout(PATIENCE).ask().await.expect("an answer");
             assert_eq!(answer.status(), 200, "{path}");
         }
     }

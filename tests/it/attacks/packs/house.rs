@@ -15,6 +15,7 @@ use super::builder::{Push, before, file};
 use crate::api::harness::http_client;
 use crate::cli::Binary;
 use crate::serve::Daemon;
+use crate::support::http::Ask as _;
 
 const SECRET: &str = "It's a Secret to Everybody";
 
@@ -95,7 +96,7 @@ impl House {
             .header("X-Hub-Signature-256", format!("sha256={digits}"))
             .header("X-GitHub-Event", "push")
             .header("content-type", "application/json");
-        let response = request.body(body).send().await.unwrap();
+        let response = request.body(body).ask().await.unwrap();
         response.status().as_u16()
     }
 

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::locks::part;
 use crate::support::databases::{Kind, TestDatabase};
+use crate::support::http::Ask as _;
 use crate::support::world::{Daemon, Home, World};
 use crate::webhooks::sender::{SECRET, headers};
 
@@ -59,7 +60,7 @@ async fn two_daemons_take_everything_at_once_and_miss_nothing() {
     }
     let sent = (0..REPORTS).map(|round| {
         let request = request(&client, &world, &daemons[round % 2], &values, round);
-        async move { (round, request.send().await.unwrap().status().as_u16()) }
+        async move { (round, request.ask().await.unwrap().status().as_u16()) }
     });
     let statuses: Vec<_> = stream::iter(sent).buffer_unordered(SENDERS).collect().await;
     let refused: Vec<_> = statuses
@@ -117,7 +118,7 @@ async fn mint(client: &Client, daemon: &Daemon, token: &str) -> KeyValue {
     let body = json!({ "user_id": "u", "description": "fresh", "expires_at_millis": null });
     let url = format!("{}/api/v1/user-api-keys", daemon.url);
     let request = client.post(url).bearer_auth(token).json(&body);
-    let answer: Value = request.send().await.unwrap().json().await.unwrap();
+    let answer: Value = request.ask().await.unwrap().json().await.unwrap();
     KeyValue::new(answer["value"].as_str().expect("a value"))
 }
 

@@ -16,6 +16,7 @@ use super::{Running, entry, hasty, line, sqlite, until};
 use crate::source::House;
 use crate::source::work::{Shop, noise, origin};
 use crate::support::git;
+use crate::support::http::Ask as _;
 
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-git-upload-pack-result\r\n\
     connection: close\r\n\r\n";
@@ -156,7 +157,7 @@ async fn pass_on(
         .header("git-protocol", "version=2")
         .header("content-type", "application/x-git-upload-pack-request")
         .body(request[body..].to_vec());
-    let whole = asked.send().await.unwrap().bytes().await.unwrap();
+    let whole = asked.ask().await.unwrap().bytes().await.unwrap();
     let begin = b"packfile\n";
     let pack = whole.windows(begin.len()).position(|at| at == begin);
     let pack = pack.map_or(whole.len(), |at| at + begin.len());
