@@ -2,7 +2,8 @@
 //! installation.
 //!
 //! Source: <https://docs.github.com/en/apps/creating-github-apps/authenticating-with-a-github-app>. The available
-//! client libraries pull in another TLS or RSA implementation; ring, which is a dependency anyway, signs as well.
+//! client libraries pull in another TLS or RSA implementation; ring, which is a dependency anyway, signs as well
+//! (`docs/decisions/0009-github-without-octocrab.md`).
 
 use std::fmt;
 use std::sync::Arc;
