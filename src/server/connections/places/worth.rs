@@ -17,7 +17,9 @@ const BETWEEN: Duration = Duration::from_millis(100);
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Fraction (one in `YOUNG`) of all connections that may be that young and still need not make room for others.
-const YOUNG: usize = 8;
+///
+/// Half of them: what is closed for their sake has had its answer, and reconnects at the cost of a handshake.
+const YOUNG: usize = 2;
 
 /// Maximum number of connections of one client that do not count as a crowd.
 pub(super) const MODEST: usize = 2;

@@ -1,5 +1,6 @@
 //! Idle connections that proved themselves, and newcomers whose request takes a moment to arrive.
 
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -34,12 +35,10 @@ async fn hold(from: Ipv4Addr, address: SocketAddr, request: String) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn proved_connections_that_idle_keep_no_newcomer_out() {
-    let target = Target::with_descriptors(DESCRIPTORS, DESCRIPTORS).await;
+/// Has a crowd of clients hold all places with connections that proved themselves.
+async fn crowded(target: &Target, crowd: &CancellationToken) {
     let token = target.token("reporter");
     let holders = TaskTracker::new();
-    let crowd = CancellationToken::new();
     for number in 0..HELD {
         let [high, low] = (number / 200 * 256 + number % 200 + 1).to_be_bytes();
         let request = format!(
@@ -54,6 +53,13 @@ async fn proved_connections_that_idle_keep_no_newcomer_out() {
         holders.spawn(async move { ended.run_until_cancelled(holding).await });
     }
     tokio::time::sleep(Duration::from_secs(4)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proved_connections_that_idle_keep_no_newcomer_out() {
+    let target = Target::with_descriptors(DESCRIPTORS, DESCRIPTORS).await;
+    let crowd = CancellationToken::new();
+    crowded(&target, &crowd).await;
     for round in 1..=10 {
         let delay = Duration::from_millis(u64::from(round % 3) * 75);
         let (delivery, body) = signed_delivery(br#"{"zen":"Speak like a human."}"#.to_vec());
@@ -68,5 +74,41 @@ async fn proved_connections_that_idle_keep_no_newcomer_out() {
     let key = target.mint();
     target.reports(&key).await;
     target.lives().await;
+    crowd.cancel();
+}
+
+/// Opens many connections a second over which nothing comes.
+async fn churn(address: SocketAddr) {
+    let mut held = VecDeque::new();
+    for number in 0_u16.. {
+        let [high, low] = (number / 200 * 256 + number % 200 + 1).to_be_bytes();
+        held.push_back(connect_from(Ipv4Addr::new(127, 67, high, low), address).await);
+        if held.len() > 150 {
+            held.pop_front();
+        }
+        tokio::time::sleep(Duration::from_millis(14)).await;
+    }
+}
+
+/// Those that have had their answer go first, even if many others connect and say nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_just_connected_is_waited_for_in_a_churn() {
+    let target = Target::with_descriptors(DESCRIPTORS, DESCRIPTORS).await;
+    let crowd = CancellationToken::new();
+    crowded(&target, &crowd).await;
+    let (ended, address) = (crowd.clone(), target.daemon.address);
+    TaskTracker::new().spawn(async move { ended.run_until_cancelled(churn(address)).await });
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut answers = Vec::new();
+    for round in 1..=6 {
+        let (head, body) = signed_delivery(br#"{"zen":"Speak like a human."}"#.to_vec());
+        let stream = target.connect_from(Ipv4Addr::new(127, 8, round, 1)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let answered = tokio::time::timeout(PATIENCE, exchange(stream, head, &body)).await;
+        answers.push(answered.ok().flatten());
+    }
+    // One in six may have met a moment in which nobody idled.
+    let served = answers.iter().filter(|answer| **answer == Some(202));
+    assert!(served.count() >= 5, "{answers:?}");
     crowd.cancel();
 }
