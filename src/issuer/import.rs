@@ -68,6 +68,12 @@ pub struct ImportRow {
 pub const UNNAMED_FORMAT: &str = "imported";
 
 impl ImportRow {
+    /// Returns the length of the texts of the row, in bytes.
+    pub fn text_len(&self) -> usize {
+        let format = self.format.as_ref().map_or(0, String::len);
+        self.owner.id.len() + self.description.len() + format
+    }
+
     /// Converts the row to a key for the store. A row whose format is loaded as a public one yields a
     /// public key, any other row a secret one.
     pub fn into_new_key(self, project: &str, formats: &FormatSet, now: Timestamp) -> NewKey {

@@ -2,6 +2,7 @@
 //! required.
 
 pub(super) mod budget;
+pub(super) mod inflow;
 pub(super) mod reading;
 
 use std::net::IpAddr;
@@ -13,7 +14,6 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use futures_util::stream;
 use serde_json::{Map, Value};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::client::Client;
@@ -42,9 +42,6 @@ const LARGE_BYTES: usize = 32 << 20;
 const SMALL_WORK: usize = 24 << 20;
 const LARGE_WORK: usize = 64 << 20;
 
-/// Longest wait of a body while others are worked on. It is complete and genuine: it only waits for this server.
-const WORK_PATIENCE: Duration = Duration::from_secs(18);
-
 /// Delay of the answer that too many bodies are waiting. A client that asks again at once then has more connections
 /// than others, not more chances.
 const CROWDED_PAUSE: Duration = Duration::from_secs(1);
@@ -62,8 +59,8 @@ pub(super) struct Bodies {
     tiny: Arc<Budget>,
     small: Arc<Budget>,
     large: Arc<Budget>,
-    small_work: Arc<Semaphore>,
-    large_work: Arc<Semaphore>,
+    small_work: Arc<Budget>,
+    large_work: Arc<Budget>,
     standings: Arc<Standings>,
 }
 
@@ -80,7 +77,7 @@ pub(super) struct Whole {
 #[derive(Debug)]
 pub(super) struct Hold {
     share: Share,
-    work: Option<OwnedSemaphorePermit>,
+    work: Option<Share>,
     is_small: bool,
     client: IpAddr,
     standings: Arc<Standings>,
@@ -104,8 +101,8 @@ impl Bodies {
             tiny: Budget::new("up to 8 KiB", TINY_BYTES, MAX_TINY),
             small: Budget::new("up to 64 KiB", SMALL_BYTES, MAX_JSON),
             large: Budget::new("more than 64 KiB", LARGE_BYTES, MAX_LARGE),
-            small_work: Arc::new(Semaphore::new(SMALL_WORK >> 10)),
-            large_work: Arc::new(Semaphore::new(LARGE_WORK >> 10)),
+            small_work: Budget::of_work("up to 64 KiB, to be worked on", SMALL_WORK),
+            large_work: Budget::of_work("more than 64 KiB, to be worked on", LARGE_WORK),
             standings: Arc::new(Standings::new()),
         }
     }
@@ -196,22 +193,26 @@ impl Bodies {
         })
     }
 
-    /// Waits for room to make `bytes` bytes from a body; more than the whole budget counts as all of it.
+    /// Waits for room to make `bytes` bytes from a body that is genuine; more than the whole budget counts as all of it.
+    /// Clients take turns, and little goes before much: else whoever repeats a large report would have all others wait
+    /// for each of its copies.
     ///
     /// # Errors
     /// Returns 503 if other bodies take too long.
     pub(super) async fn work(&self, hold: &mut Hold, bytes: usize) -> ApiResult<()> {
-        let (work, total) = if hold.is_small {
-            (&self.small_work, SMALL_WORK)
+        let work = if hold.is_small {
+            &self.small_work
         } else {
-            (&self.large_work, LARGE_WORK)
+            &self.large_work
         };
         hold.share.keep();
-        let permits = (bytes.min(total) >> 10).max(1);
-        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
-        let acquired = Arc::clone(work).acquire_many_owned(permits);
-        let acquired = tokio::time::timeout(WORK_PATIENCE, acquired).await;
-        hold.work = Some(acquired.map_err(|_| busy())?.map_err(|_| busy())?);
+        let sender = Sender {
+            client: hold.client,
+            standing: Standing::Known,
+        };
+        let share = work.share(sender, bytes.max(1 << 10)).await?;
+        share.keep();
+        hold.work = Some(share);
         Ok(())
     }
 }
@@ -294,12 +295,8 @@ impl From<NoRoom> for ApiError {
 
 /// Returns the error for a lack of room. The log reports all bodies refused for it together.
 fn put_off() -> ApiError {
-    busy().of_many()
-}
-
-fn busy() -> ApiError {
     let message = "Too much is being sent to this server at once. Nothing was changed; send the request again later.";
-    ApiError::unavailable(message, RETRY_AFTER)
+    ApiError::unavailable(message, RETRY_AFTER).of_many()
 }
 
 /// Refuses a body declared larger than `limit` bytes.

@@ -4,6 +4,7 @@
 //! address that it was reached from.
 
 pub(super) mod crowds;
+pub(super) mod imports;
 pub(super) mod limit;
 pub(super) mod recall;
 pub(super) mod standing;

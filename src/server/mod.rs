@@ -49,6 +49,7 @@ use crate::scan::Redactor;
 use crate::store::{Lookup, Store};
 use body::{Bodies, Hold, Terms, Whole};
 use client::Client;
+use client::imports::Imports;
 use client::limit::SharedLimit;
 use client::turns::Turns;
 use client::whole_log::{Leave, WholeLog};
@@ -135,7 +136,7 @@ struct Inner {
     whole_log: Arc<WholeLog>,
     request_ids: RequestIds,
     self_report_turns: Arc<Turns>,
-    import_turns: Arc<Turns>,
+    imports: Arc<Imports>,
 }
 
 impl AppState {
@@ -162,7 +163,7 @@ impl AppState {
             whole_log: WholeLog::new(limits.whole_log),
             request_ids: RequestIds::new(),
             self_report_turns: Turns::new(SELF_REPORTS_AT_ONCE, SELF_REPORTS_WAITING),
-            import_turns: Turns::new(IMPORTS_AT_ONCE, IMPORTS_WAITING),
+            imports: Imports::new(IMPORTS_AT_ONCE, IMPORTS_WAITING),
         }))
     }
 
@@ -239,12 +240,16 @@ impl AppState {
         body: Body,
         limit: usize,
     ) -> ApiResult<Whole> {
-        let terms = Terms {
+        let terms = self.terms(is_proved, limit);
+        self.0.bodies.read(parts, body, terms).await
+    }
+
+    fn terms(&self, is_proved: bool, limit: usize) -> Terms {
+        Terms {
             limit,
             patience: self.0.limits.body_time,
             is_proved,
-        };
-        self.0.bodies.read(parts, body, terms).await
+        }
     }
 
     /// Waits for a permit for a caller to read the whole revocation log for as long as it is held.

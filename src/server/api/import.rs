@@ -1,7 +1,6 @@
 //! Import of digests of keys that were issued elsewhere.
 
-use std::io::{BufRead, Cursor, Read, Result as IoResult};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -13,17 +12,21 @@ use utoipa::ToSchema;
 use crate::issuer::{ImportRow, RowError, RowFormat, parse_rows};
 use crate::server::AppState;
 use crate::server::access::{Caller, Permission};
-use crate::server::body::{Hold, Whole};
-use crate::server::client::Client;
-use crate::server::client::turns::{NoTurn, Turn};
+use crate::server::body::inflow::inflow;
+use crate::server::body::refuse_too_large;
+use crate::server::client::imports::{Claim, ImportPlace};
+use crate::server::client::turns::NoTurn;
 use crate::server::error::{ApiError, ApiResult};
 use crate::store::{ImportOutcome, NewKey};
 
 /// Maximum size of an import request, in bytes. The command line accepts files of any size.
 const MAX_IMPORT: usize = 25 << 20;
 
-/// Number of rows, valid or not, that are read at a time and stored in one transaction.
+/// Maximum number of rows, valid or not, that are read at a time and stored in one transaction, and the length of their
+/// texts, in bytes, and the time from which on no further one is.
 const BATCH: usize = 5000;
+const BATCH_TEXT: usize = 1 << 20;
+const BATCH_TIME: Duration = Duration::from_secs(1);
 
 /// Maximum time that an import waits for others.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -73,45 +76,37 @@ pub async fn import(
     caller.require(Permission::ImportKeys)?;
     let (parts, body) = request.into_parts();
     let format = row_format(&parts.headers)?;
-    let Whole { bytes, mut hold } = state.read_proved(&parts, body, MAX_IMPORT).await?;
-    let client = Client::counted(&parts);
-    let turn = state.0.import_turns.turn(client, PATIENCE).await;
-    let turn = turn.map_err(|NoTurn| too_many())?;
-    // Held until the last row is stored: a batch of rows in memory is larger than its text.
-    state.work(&mut hold, 2 * bytes.len()).await?;
+    refuse_too_large(&parts.headers, MAX_IMPORT)?;
+    let claim = Claim {
+        project: caller.project.clone(),
+        token: caller.token_id,
+    };
+    // Before the body is read: whoever waits takes nothing but a connection.
+    let place = state.0.imports.place(claim, PATIENCE).await;
+    let place = place.map_err(|NoTurn| too_many())?;
     let hung_up = CancellationToken::new();
     let _until_dropped = hung_up.clone().drop_guard();
-    let body = Awaited {
-        bytes: Cursor::new(bytes),
-        hung_up,
-    };
-    let mut import = Import {
+    // Rows are stored as they come. As a whole, the bodies of a few imports would take the room of all other large ones
+    // for as long as their rows take.
+    let terms = state.terms(true, MAX_IMPORT);
+    let (feed, body) = inflow(&parts, body, terms, hung_up);
+    let place_of_feed = place.watch();
+    let import = Import {
         rows: parse_rows(body, format, state.redactor()),
         is_over: false,
         project: caller.project,
         result: ImportResult::default(),
-        _hold: hold,
-        _turn: turn,
+        place,
     };
-    while !import.is_over {
-        let keys;
-        (keys, import) = next_batch(&state, import).await?;
-        if keys.is_empty() {
-            continue;
-        }
-        let outcomes = state.responder().import(keys).await?;
-        for outcome in outcomes {
-            match outcome {
-                ImportOutcome::Imported => import.result.imported += 1,
-                ImportOutcome::Duplicate => import.result.duplicates += 1,
-            }
-        }
-    }
-    Ok(Json(import.result))
+    let ((), result) = tokio::try_join!(
+        feed.run(|| place_of_feed.is_wanted()),
+        import.stored(&state)
+    )?;
+    Ok(Json(result))
 }
 
 fn too_many() -> ApiError {
-    let message = "Too many keys are being imported at once. Nothing was changed; send the import again later.";
+    let message = "Too many keys are being imported at once. Send all of the import again later.";
     ApiError::unavailable(message, PATIENCE)
 }
 
@@ -132,25 +127,54 @@ fn row_format(headers: &HeaderMap) -> ApiResult<RowFormat> {
     }
 }
 
-/// Import in flight, with its shares of the budgets. A thread that reads rows cannot be stopped from outside, so the
-/// shares travel with the rows and are released when these are gone.
+/// Import in flight, with its place. A thread that reads rows cannot be stopped from outside, so the place travels with
+/// the rows and is released when these are gone.
 struct Import<R> {
     rows: R,
     is_over: bool,
     project: String,
     result: ImportResult,
-    _hold: Hold,
-    _turn: Turn,
+    place: ImportPlace,
 }
 
-impl<R: Iterator<Item = Result<ImportRow, RowError>>> Import<R> {
-    /// Reads up to [`BATCH`] rows and returns the keys among them.
+impl<R> Import<R>
+where
+    R: Iterator<Item = Result<ImportRow, RowError>> + Send + 'static,
+{
+    /// Stores all rows, and lets others go first between batches of them.
+    async fn stored(mut self, state: &AppState) -> ApiResult<ImportResult> {
+        loop {
+            let keys;
+            (keys, self) = next_batch(state, self).await?;
+            if !keys.is_empty() {
+                for outcome in state.responder().import(keys).await? {
+                    match outcome {
+                        ImportOutcome::Imported => self.result.imported += 1,
+                        ImportOutcome::Duplicate => self.result.duplicates += 1,
+                    }
+                }
+            }
+            if self.is_over {
+                return Ok(self.result);
+            }
+            self.place.share().await.map_err(|NoTurn| too_many())?;
+        }
+    }
+
+    /// Reads up to [`BATCH`] rows, fewer if they are long or take long, and returns the keys among them.
     fn read_batch(&mut self, state: &AppState) -> Vec<NewKey> {
         let now = state.now();
-        let mut keys = Vec::new();
+        let began = Instant::now();
+        let (mut keys, mut text) = (Vec::new(), 0);
         for _ in 0..BATCH {
+            if text >= BATCH_TEXT || began.elapsed() >= BATCH_TIME {
+                break;
+            }
             match self.rows.next() {
-                Some(Ok(row)) => keys.push(row.into_new_key(&self.project, state.formats(), now)),
+                Some(Ok(row)) => {
+                    text += row.text_len();
+                    keys.push(row.into_new_key(&self.project, state.formats(), now));
+                }
                 Some(Err(error)) => self.result.note(&error),
                 None => {
                     self.is_over = true;
@@ -178,33 +202,6 @@ where
         .map_err(|_| ApiError::internal())
 }
 
-/// Body that ends as soon as its client has hung up: the result for the rest would be of no use to anyone.
-struct Awaited {
-    bytes: Cursor<Vec<u8>>,
-    hung_up: CancellationToken,
-}
-
-impl Read for Awaited {
-    fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
-        let read = self.fill_buf()?.read(buffer)?;
-        self.consume(read);
-        Ok(read)
-    }
-}
-
-impl BufRead for Awaited {
-    fn fill_buf(&mut self) -> IoResult<&[u8]> {
-        if self.hung_up.is_cancelled() {
-            return Ok(&[]);
-        }
-        self.bytes.fill_buf()
-    }
-
-    fn consume(&mut self, bytes: usize) {
-        self.bytes.consume(bytes);
-    }
-}
-
 impl ImportResult {
     fn note(&mut self, error: &RowError) {
         self.failed += 1;
@@ -214,30 +211,6 @@ impl ImportResult {
                 field: error.field,
                 error: error.to_string(),
             });
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::keyformat::FormatSet;
-    use crate::scan::Redactor;
-
-    #[test]
-    fn nothing_more_is_read_for_whoever_hung_up() {
-        let redactor = Redactor::new(&FormatSet::builtin());
-        // Also if no row comes for long.
-        for more in ["{}\n", "\n", "x"] {
-            let hung_up = CancellationToken::new();
-            let body = Awaited {
-                bytes: Cursor::new(format!("{{}}\n{}\n{{}}\n", more.repeat(200_000)).into_bytes()),
-                hung_up: hung_up.clone(),
-            };
-            let mut rows = parse_rows(body, RowFormat::JsonLines, &redactor);
-            assert!(rows.next().is_some());
-            hung_up.cancel();
-            assert_eq!(rows.count(), 0, "{more:?}");
         }
     }
 }

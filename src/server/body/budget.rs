@@ -48,6 +48,12 @@ const RATE: u128 = 8 << 20;
 /// Longest total wait of a body. Senders of webhooks wait 10 seconds for their answer, partners up to a minute.
 const PATIENCE: Duration = Duration::from_secs(18);
 
+/// Time for which a body that wants the whole budget lets smaller ones go first.
+const WEIGHT: Duration = Duration::from_secs(36);
+
+/// Same, for the work on one. Less than [`PATIENCE`], so that it gets its turn in any flood of little work.
+const WEIGHT_OF_WORK: Duration = Duration::from_secs(8);
+
 /// Maximum number of bodies that wait at a time. Together with those being read they leave some connections to others.
 const MOST_WAITING: usize = 1536;
 
@@ -83,6 +89,7 @@ pub(in crate::server) struct Budget {
     grace: Duration,
     rate: u128,
     patience: Duration,
+    weight: Duration,
     state: Mutex<State>,
     /// Held by the one waiting body that searches for room on behalf of all of them.
     lookout: tokio::sync::Mutex<()>,
@@ -119,6 +126,17 @@ impl Budget {
         Arc::new(Self {
             of_proved,
             size,
+            weight: WEIGHT,
+            ..budget
+        })
+    }
+
+    /// Creates a budget of `total` bytes for what is made of bodies of this size. All of them are genuine.
+    pub(in crate::server) fn of_work(size: &'static str, total: usize) -> Arc<Self> {
+        let budget = Self::of(total, GRACE, RATE, PATIENCE);
+        Arc::new(Self {
+            size,
+            weight: WEIGHT_OF_WORK,
             ..budget
         })
     }
@@ -135,6 +153,7 @@ impl Budget {
             grace,
             rate,
             patience,
+            weight: 2 * patience,
             state: Mutex::default(),
             lookout: tokio::sync::Mutex::default(),
             changed: Notify::new(),

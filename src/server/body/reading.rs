@@ -14,9 +14,9 @@ use super::super::error::ApiError;
 use super::budget::{Budget, NoRoom, Sender, Share};
 
 /// Interval at which a sender's pace is checked, and the minimum number of bytes to arrive in it.
-const WINDOW: Duration = Duration::from_secs(5);
-const SMALL_PACE: usize = 1 << 10;
-const LARGE_PACE: usize = 256 << 10;
+pub(super) const WINDOW: Duration = Duration::from_secs(5);
+pub(super) const SMALL_PACE: usize = 1 << 10;
+pub(super) const LARGE_PACE: usize = 256 << 10;
 
 /// Time that a body has left when it is evicted for being slow, and the longest pause in it then. What has arrived is
 /// worth more than its room: in a flood it may be this server that is slow to read it.

@@ -9,9 +9,6 @@ use super::{Budget, MOST_WAITING, Sender, part};
 use crate::server::client::crowds::Crowds;
 use crate::server::client::standing::Standing;
 
-/// Multiple of the patience for which a body that wants the whole budget lets smaller ones go first.
-const WEIGHT: u128 = 2;
-
 /// Sort key of a body in the queue, the smallest first.
 type Place = (Instant, u64);
 
@@ -159,7 +156,7 @@ pub(super) fn turn(holders: &Crowds, waiting: &Waiting, budget: &Budget) -> Inst
     }
     let client = waiting.sender.client;
     let bytes = (holders.of_client(client).bytes + waiting.bytes) as u128;
-    let of_bytes = budget.patience.as_micros() * WEIGHT * bytes / budget.total.max(1) as u128;
+    let of_bytes = budget.weight.as_micros() * bytes / budget.total.max(1) as u128;
     let of_bytes = Duration::from_micros(u64::try_from(of_bytes).unwrap_or(u64::MAX));
     let of_bodies = budget.grace.saturating_mul(holders.weight(client));
     let wait = of_bytes.saturating_add(of_bodies).saturating_add(lag);

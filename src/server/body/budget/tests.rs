@@ -161,6 +161,35 @@ async fn clients_take_turns() {
     assert_eq!(order, ["another's first", "my second"]);
 }
 
+/// Whoever repeats a large report shares the work with itself, and all of the budget waits only so long.
+#[tokio::test]
+async fn work_on_little_does_not_wait_for_copies_of_much() {
+    let work = Budget::of_work("any", 100);
+    assert!(work.weight < work.patience / 2);
+    let known = |number| sender(number, Standing::Known);
+    let under_way = work.share(known(1), 100).await.unwrap();
+    under_way.keep();
+    let order = Mutex::new(Vec::new());
+    let ask = async |name, after, sender, bytes| {
+        tokio::time::sleep(after).await;
+        let share = work.share(sender, bytes).await.unwrap();
+        share.keep();
+        order.lock().unwrap().push(name);
+    };
+    let free = async {
+        tokio::time::sleep(10 * MOMENT).await;
+        drop(under_way);
+    };
+    tokio::join!(
+        ask("another copy", Duration::ZERO, known(1), 100),
+        ask("a third copy", MOMENT, known(1), 100),
+        ask("little", 2 * MOMENT, known(2), 1),
+        free
+    );
+    let order = order.into_inner().unwrap();
+    assert_eq!(order, ["little", "another copy", "a third copy"]);
+}
+
 /// A client of another range than those of other numbers.
 fn afar(number: usize) -> Sender {
     let [.., high, low] = number.to_be_bytes();

@@ -40,7 +40,7 @@ async fn attack(target: &Target, requests: Vec<(String, Vec<u8>)>) -> Vec<Option
     statuses
 }
 
-fn signed_report(target: &Target, body: Vec<u8>) -> (String, Vec<u8>) {
+pub(super) fn signed_report(target: &Target, body: Vec<u8>) -> (String, Vec<u8>) {
     (
         Target::report_head(&target.signer.sign(&body), body.len()),
         body,

@@ -78,7 +78,12 @@ impl Target {
 
     /// Creates an access token with this role, in another project than the default one.
     pub(super) fn token(&self, role: &str) -> String {
-        let create = format!("tokens create --role {role} --project other");
+        self.token_of(role, "other")
+    }
+
+    /// Creates an access token with this role in this project.
+    pub(super) fn token_of(&self, role: &str, project: &str) -> String {
+        let create = format!("tokens create --role {role} --project {project}");
         self.binary.run(&create).ok().trim().to_owned()
     }
 
