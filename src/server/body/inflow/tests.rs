@@ -50,8 +50,8 @@ async fn all_of_it_is_handed_over_in_order() {
     let pieces = std::iter::repeat_n([Some("ab\nc"), Some(""), Some("d\n")], 100);
     let all = terms(700, Duration::from_mins(1));
     let (feed, inflow, _) = body_of(pieces.flatten().collect(), all);
-    let (fed, lines) = tokio::join!(feed.run(|| false), lines_of(inflow));
-    fed.unwrap();
+    let (outcome, lines) = tokio::join!(feed.run(|| false), lines_of(inflow));
+    outcome.unwrap();
     let lines: Vec<_> = lines.into_iter().map(Result::unwrap).collect();
     assert_eq!(lines, ["ab", "cd"].repeat(100));
 }
@@ -67,8 +67,8 @@ async fn what_is_too_large_or_late_is_refused_and_never_looks_whole() {
     ] {
         let pieces = vec![Some("ab\n"), Some("cd"), last];
         let (feed, inflow, _) = body_of(pieces, terms(limit, patience));
-        let (fed, lines) = tokio::join!(feed.run(|| is_wanted), lines_of(inflow));
-        assert_eq!(fed.unwrap_err().status().as_u16(), expected);
+        let (outcome, lines) = tokio::join!(feed.run(|| is_wanted), lines_of(inflow));
+        assert_eq!(outcome.unwrap_err().status().as_u16(), expected);
         assert!(
             matches!(&lines[..], [Ok(first), Err(_)] if first == "ab"),
             "{lines:?}"
@@ -80,8 +80,8 @@ async fn what_is_too_large_or_late_is_refused_and_never_looks_whole() {
 async fn no_more_than_a_window_is_taken_while_nobody_reads() {
     let all = terms(1 << 20, Duration::from_mins(1));
     let (feed, inflow, abandoned) = body_of(vec![Some("x\n"); 10 * PIECES], all);
-    let fed = tokio::time::timeout(Duration::from_millis(100), feed.run(|| true));
-    let waits = fed.await;
+    let handed_over = tokio::time::timeout(Duration::from_millis(100), feed.run(|| true));
+    let waits = handed_over.await;
     assert!(waits.is_err());
     assert_eq!(inflow.pieces.len(), PIECES);
     // Of what is in the window, nothing is read for whoever hung up.
