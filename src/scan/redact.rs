@@ -12,21 +12,19 @@ mod view;
 mod widths;
 
 use std::borrow::Cow;
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use memchr::memmem;
 
 use super::Engine;
 use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
 use loose::Loose;
-use readings::read;
-use view::View;
+use readings::{Budget, Seen, Unread, read};
+use view::{Looseness, View};
 
 /// Maximum number of passes over a text. If keys remain after that, the text was made to outlast them.
-const MAX_ROUNDS: usize = 4;
+const MAX_ROUNDS: usize = 5;
 
 /// Minimum length in bytes of a value that is searched for in its encodings. A shorter one occurs in any text.
 const MIN_ENCODED: usize = 8;
@@ -78,38 +76,54 @@ impl Redactor {
 
     /// Returns whether `text`, which need not be UTF-8, contains a key.
     pub fn holds_key(&self, text: impl AsRef<[u8]>) -> bool {
-        let unread = read(text.as_ref(), self.shortest, &self.loose, |view| {
-            if self.keys(view).is_empty() {
-                ControlFlow::Continue(())
+        let text = text.as_ref();
+        let mut is_found = false;
+        let mut budget = Budget::new(text.len(), 1);
+        let mut look = |view: &View<'_>| {
+            is_found = !self.keys(view).is_empty();
+            if is_found {
+                Seen::Enough
             } else {
-                ControlFlow::Break(())
+                Seen::Nothing
             }
-        });
-        unread.is_none_or(|unread| !unread.is_empty())
+        };
+        let unread = read(text, self.shortest, &self.loose, &mut budget, &mut look);
+        is_found || unread.map_or(true, |unread| !unread.is_empty())
     }
 
     /// Returns `text` with every key replaced by its redacted form, such as `rsc_sk_…wxyz`, including everything
     /// that the key's encoding takes up.
     pub fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        without(text, self.shortest, &self.loose, |view| self.keys(view))
+        self.without(text, self.shortest, &|view| self.keys(view))
     }
 
     /// Returns `text` with every key redacted, and with `value` replaced by `…` however it is encoded. The value
     /// may be a key of a format that is not configured.
     pub fn redact_value<'t>(&self, text: &'t str, value: &KeyValue) -> Cow<'t, str> {
-        let forms = forms(value.expose());
-        let length = value.expose().len();
-        if length == 0 {
+        let value = value.expose().as_bytes();
+        if value.is_empty() {
             return self.redact(text);
         }
-        let least = self.shortest.min(length.max(MIN_ENCODED));
-        without(text, least, &self.loose, |view| {
+        let letters: Vec<u8> = value
+            .iter()
+            .copied()
+            .filter(u8::is_ascii_alphanumeric)
+            .collect();
+        let least = self.shortest.min(value.len().max(MIN_ENCODED));
+        let value = memmem::Finder::new(value);
+        let letters = (letters.len() >= MIN_ENCODED).then(|| memmem::Finder::new(&letters));
+        self.without(text, least, &|view| {
             let mut cuts = self.keys(view);
-            for form in &forms {
-                cuts.extend(memmem::find_iter(&view.bytes, form).map(|at| Cut {
-                    place: at..at + form.len(),
+            let mut add = |finder: &memmem::Finder<'_>| {
+                let places = finder.find_iter(view.bytes);
+                cuts.extend(places.map(|at| Cut {
+                    place: at..at + finder.needle().len(),
                     shown: UNKNOWN.to_owned(),
                 }));
+            };
+            add(&value);
+            if view.loose == Looseness::Marks {
+                letters.iter().for_each(add);
             }
             cuts
         })
@@ -117,87 +131,70 @@ impl Redactor {
 
     /// Returns the keys in a view, as places in it.
     fn keys(&self, view: &View<'_>) -> Vec<Cut> {
-        let mut places = self.engine.places(&view.bytes, view.is_loose);
-        if view.is_loose {
-            places.extend(self.loose.places(&view.bytes));
+        let mut places = Vec::new();
+        // Whatever else a view without marks encodes is decoded from it.
+        if view.loose != Looseness::Marks {
+            let only_checked = view.loose == Looseness::Foreign;
+            places = self.engine.places(view.bytes, only_checked);
+        }
+        if view.loose != Looseness::Nothing {
+            places.extend(self.loose.places(view.bytes));
         }
         let places = places.into_iter();
         places.map(|(place, shown)| Cut { place, shown }).collect()
     }
-}
 
-/// Returns the encoded forms in which a value can occur.
-fn forms(value: &str) -> Vec<Vec<u8>> {
-    if value.is_empty() {
-        return Vec::new();
-    }
-    let mut forms = vec![value.as_bytes().to_vec()];
-    if value.len() < MIN_ENCODED {
-        return forms;
-    }
-    let mut wide: Vec<u8> = value.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    // Without its last zero byte, this form also matches the other byte order.
-    wide.pop_if(|byte| *byte == 0);
-    forms.push(wide);
-    for before in 0..3 {
-        let bytes = [&[0; 3][..before], value.as_bytes()].concat();
-        // The characters at the ends are shared with neighboring bytes.
-        let whole = (before * 8).div_ceil(6)..bytes.len() * 8 / 6;
-        for encoded in [
-            STANDARD_NO_PAD.encode(&bytes),
-            URL_SAFE_NO_PAD.encode(&bytes),
-        ] {
-            forms.push(encoded.as_bytes()[whole.clone()].to_vec());
+    /// Returns `text` without the parts that `find` finds in it and in its decoded forms. Parts shorter than `least`
+    /// bytes do not matter.
+    fn without<'t>(
+        &self,
+        text: &'t str,
+        least: usize,
+        find: &dyn Fn(&View<'_>) -> Vec<Cut>,
+    ) -> Cow<'t, str> {
+        let mut budget = Budget::new(text.len(), 1);
+        let mut text = Cow::Borrowed(text);
+        for round in 0..MAX_ROUNDS {
+            match self.cuts(text.as_bytes(), least, &mut budget, find) {
+                Err(Unread) => break,
+                Ok(cuts) if cuts.is_empty() => return text,
+                Ok(cuts) => text = Cow::Owned(cut(&text, &cuts)),
+            }
+            if round == 0 {
+                // What was cut has to be read again, without what was in it.
+                budget = Budget::new(text.len(), 1);
+            }
         }
-    }
-    forms
-}
-
-/// Returns `text` without the parts that `find` finds in it and in its decoded forms. Parts shorter than `least`
-/// bytes do not matter.
-fn without<'t>(
-    text: &'t str,
-    least: usize,
-    loose: &Loose,
-    find: impl Fn(&View<'_>) -> Vec<Cut>,
-) -> Cow<'t, str> {
-    let mut text = Cow::Borrowed(text);
-    for _ in 0..MAX_ROUNDS {
-        let cuts = cuts(text.as_bytes(), least, loose, &find);
-        if cuts.is_empty() {
-            return text;
-        }
-        text = Cow::Owned(cut(&text, &cuts));
-    }
-    if cuts(text.as_bytes(), least, loose, &find).is_empty() {
-        text
-    } else {
         Cow::Borrowed(UNKNOWN)
     }
-}
 
-/// Returns the parts that `find` finds in `text` and in its decoded forms, as places in `text`, in ascending order.
-/// Places may overlap.
-fn cuts(
-    text: &[u8],
-    least: usize,
-    loose: &Loose,
-    find: impl Fn(&View<'_>) -> Vec<Cut>,
-) -> Vec<Cut> {
-    let mut all = Vec::new();
-    let unread = read(text, least, loose, |view| {
-        all.extend(find(view).into_iter().map(|cut| Cut {
-            place: view.place(cut.place),
-            shown: cut.shown,
+    /// Returns the parts that `find` finds in `text` and in its decoded forms, as places in `text`, in ascending order.
+    /// Places may overlap.
+    fn cuts(
+        &self,
+        text: &[u8],
+        least: usize,
+        budget: &mut Budget,
+        find: &dyn Fn(&View<'_>) -> Vec<Cut>,
+    ) -> Result<Vec<Cut>, Unread> {
+        let mut all = Vec::new();
+        let mut look = |view: &View<'_>| {
+            let mut cuts = find(view);
+            if cuts.is_empty() {
+                return Seen::Nothing;
+            }
+            view.trace(cuts.iter_mut().map(|cut| &mut cut.place), &self.loose);
+            all.append(&mut cuts);
+            Seen::Traced
+        };
+        let unread = read(text, least, &self.loose, budget, &mut look)?;
+        all.extend(unread.into_iter().map(|place| Cut {
+            place,
+            shown: UNKNOWN.to_owned(),
         }));
-        ControlFlow::Continue(())
-    });
-    all.extend(unread.into_iter().flatten().map(|place| Cut {
-        place,
-        shown: UNKNOWN.to_owned(),
-    }));
-    all.sort_unstable_by_key(|cut| (cut.place.start, cut.place.end));
-    all
+        all.sort_unstable_by_key(|cut| (cut.place.start, cut.place.end));
+        Ok(all)
+    }
 }
 
 /// Returns `text` with `cuts` applied. Overlapping cuts are merged, and the replacement of the first one is kept.

@@ -235,7 +235,7 @@ const fn values() -> [u8; 256] {
 
 /// Returns the six bits that a character of either base64 alphabet encodes, or `None` for any other character.
 #[inline]
-pub(in crate::scan) fn base64_value(character: u8) -> Option<u8> {
+pub(super) fn base64_value(character: u8) -> Option<u8> {
     let value = VALUES[usize::from(character)];
     (value != NO_VALUE).then_some(value)
 }

@@ -27,7 +27,6 @@ use decode::{Base64, Decoded, Reach, Utf16};
 pub(super) use folded::LONG_LINE;
 use lines::Spot;
 use literal::Form;
-pub(super) use literal::base64_value;
 use scanner::Scanner;
 use search::{Hit, Search};
 

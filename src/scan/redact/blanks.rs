@@ -1,67 +1,63 @@
 //! Removal of characters that most decoders skip, white space and invisible characters, and of whatever occurs in no
 //! key.
 
-use super::view::{Draft, View};
+use super::view::Draft;
 
-/// Returns `view` without blanks, and without plus signs if `without_plus` is set, since these stand for blanks in
-/// the query of a URL. Returns `None` if there is nothing to remove.
+/// Copies the draft's source without blanks, and without plus signs if `without_plus` is set, since these stand for
+/// blanks in the query of a URL. Returns whether there is anything to remove.
 ///
 /// Bytes that are not UTF-8 are removed as well, since they are absent wherever such a text is shown. So are the
 /// zeros of UTF-16.
-pub(super) fn join(view: &View<'_>, without_plus: bool) -> Option<View<'static>> {
-    let text = &*view.bytes;
-    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !(without_plus && *byte == b'+');
-    let first = text.iter().position(|byte| !is_plain(byte))?;
+pub(super) fn join(draft: &mut Draft<'_>, without_plus: bool) -> bool {
+    let text = draft.source();
     if without_plus && !text.contains(&b'+') {
-        return None;
+        return false;
     }
-    let mut draft = Draft::of(view);
+    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !(without_plus && *byte == b'+');
     let mut done = 0;
-    let mut at = first;
-    let mut leave_out = |from: usize, to: usize| {
-        draft.copy(done..from);
-        done = to;
-    };
-    for chunk in text[first..].utf8_chunks() {
-        for c in chunk.valid().chars() {
-            let end = at + c.len_utf8();
-            if is_blank(c) || without_plus && c == '+' {
-                leave_out(at, end);
+    let mut at = 0;
+    while let Some(plain) = text[at..].iter().position(|byte| !is_plain(byte)) {
+        at += plain;
+        let (is_left_out, length) = if text[at].is_ascii() {
+            (true, 1)
+        } else {
+            match character(&text[at..]) {
+                Some(c) => (is_blank(c), c.len_utf8()),
+                None => (true, 1),
             }
-            at = end;
+        };
+        if is_left_out {
+            draft.copy(done..at);
+            done = at + length;
         }
-        let end = at + chunk.invalid().len();
-        if end > at {
-            leave_out(at, end);
-        }
-        at = end;
+        at += length;
     }
-    if done == 0 {
-        return None;
+    if done > 0 {
+        draft.copy(done..text.len());
     }
-    draft.copy(done..text.len());
-    let mut joined = draft.into_view();
-    joined.is_joined = true;
-    joined.was_wide = memchr::memchr(0, text).is_some();
-    Some(joined)
+    done > 0
 }
 
-/// Returns `view` without the bytes that are not to be kept, or `None` if there are none.
-pub(super) fn loosen(view: &View<'_>, is_kept: impl Fn(u8) -> bool) -> Option<View<'static>> {
-    let text = &*view.bytes;
-    let first = text.iter().position(|byte| !is_kept(*byte))?;
-    let mut draft = Draft::of(view);
-    let mut done = 0;
-    for (at, byte) in text.iter().enumerate().skip(first) {
-        if !is_kept(*byte) {
-            draft.copy(done..at);
-            done = at + 1;
-        }
-    }
-    draft.copy(done..text.len());
-    let mut loose = draft.into_view();
-    loose.is_loose = true;
-    Some(loose)
+/// Returns whether there is anything to remove.
+pub(super) fn has_blanks(text: &[u8]) -> bool {
+    !text.iter().all(u8::is_ascii_graphic) && join(&mut Draft::of(text), false)
+}
+
+/// Returns the character at the start of `text`, or `None` if there is none.
+pub(super) fn character(text: &[u8]) -> Option<char> {
+    let start = &text[..text.len().min(4)];
+    start.utf8_chunks().next()?.valid().chars().next()
+}
+
+/// Copies the bytes of the draft's source that are to be kept. Returns whether there are others.
+pub(super) fn loosen(draft: &mut Draft<'_>, is_kept: impl Fn(u8) -> bool) -> bool {
+    let text = draft.source();
+    let Some(first) = text.iter().position(|byte| !is_kept(*byte)) else {
+        return false;
+    };
+    draft.copy(0..first);
+    draft.keep(first, is_kept);
+    true
 }
 
 /// Returns whether a character is white space, a control character, invisible, or the replacement of an invalid
@@ -90,8 +86,8 @@ mod tests {
     use super::*;
 
     fn joined(text: &[u8], without_plus: bool) -> Option<String> {
-        let joined = join(&View::of(text).unwrap(), without_plus)?;
-        Some(String::from_utf8(joined.bytes.into_owned()).unwrap())
+        let mut draft = Draft::of(text);
+        join(&mut draft, without_plus).then(|| String::from_utf8(draft.bytes).unwrap())
     }
 
     #[test]
@@ -108,8 +104,9 @@ mod tests {
 
     #[test]
     fn places_are_those_of_what_stays() {
-        let view = join(&View::of("ä b\n\nc".as_bytes()).unwrap(), false).unwrap();
-        assert_eq!(view.place(2..3), 3..4);
-        assert_eq!(view.place(2..4), 3..7);
+        let mut draft = Draft::with_origins("ä b\n\nc".as_bytes());
+        assert!(join(&mut draft, false));
+        assert_eq!(draft.origin(2..3), 3..4);
+        assert_eq!(draft.origin(2..4), 3..7);
     }
 }

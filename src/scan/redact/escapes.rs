@@ -1,6 +1,6 @@
 //! Decoding of escaped characters.
 
-use super::view::{Draft, View};
+use super::view::Draft;
 
 /// Replacement of a character that occurs in no key.
 const FOREIGN: u8 = 0xff;
@@ -56,45 +56,56 @@ impl Kind {
     }
 }
 
-/// Returns `view` with the escapes of this kind decoded once, or `None` if there are none.
-pub(super) fn unescape(view: &View<'_>, kind: Kind) -> Option<View<'static>> {
-    let text = &*view.bytes;
-    let mut draft = None;
+/// Copies the draft's source with the escapes of this kind decoded once. Returns whether there are any that could be
+/// part of a text.
+pub(super) fn unescape(draft: &mut Draft<'_>, kind: Kind) -> bool {
+    let text = draft.source();
     let mut done = 0;
+    let mut is_of_use = false;
+    // The high byte of an escape that ends where the next one starts.
+    let mut lead = None;
     let mut decode = |at: usize| {
         // The end of an escape is not the start of another one.
         if at < done {
             return;
         }
         if let Some((length, code)) = escape(&text[at..], kind) {
-            let draft = draft.get_or_insert_with(|| Draft::of(view));
+            if done == 0 {
+                draft.bytes.reserve_exact(text.len());
+            }
             draft.copy(done..at);
             let mut buffer = [0; 4];
             for byte in character(code, &mut buffer) {
                 draft.push(*byte, at..at + length);
             }
+            is_of_use |= match u8::try_from(code) {
+                Ok(0 | b'\t' | b'\n' | b'\r' | b' '..=b'~') => true,
+                Ok(0x80..0xc0) => lead == Some(at),
+                _ => false,
+            };
+            lead = (0xc2..0xf5).contains(&code).then_some(at + length);
             done = at + length;
         }
     };
     match kind {
-        Kind::Numbers | Kind::Letters | Kind::Both => {
+        Kind::Numbers | Kind::Both => {
             memchr::memchr3_iter(b'%', b'\\', b'&', text).for_each(decode);
         }
-        Kind::Octal | Kind::Css => memchr::memchr_iter(b'\\', text).for_each(decode),
+        Kind::Letters | Kind::Octal | Kind::Css => {
+            memchr::memchr_iter(b'\\', text).for_each(decode);
+        }
         Kind::Marked => {
-            let marks = text.iter().enumerate().filter(|(_, byte)| is_mark(**byte));
+            let pairs = text.windows(2).enumerate();
+            let marks = pairs
+                .filter(|(_, pair)| MARKS[usize::from(pair[0])] && pair[1].is_ascii_hexdigit());
             marks.for_each(|(at, _)| decode(at));
         }
     }
-    let mut draft = draft?;
-    draft.copy(done..text.len());
-    let mut view = draft.into_view();
-    if kind.is_odd() {
-        view.odd_layers += 1;
-    } else {
-        view.layers += 1;
+    if done == 0 || kind == Kind::Marked && !is_of_use {
+        return false;
     }
-    Some(view)
+    draft.copy(done..text.len());
+    true
 }
 
 /// Returns the bytes of the character with this number. Numbers up to 255 are taken for bytes.
@@ -121,11 +132,17 @@ fn escape(text: &[u8], kind: Kind) -> Option<(usize, u32)> {
     }
 }
 
-/// Returns whether a byte can mark the beginning of an escape. An underscore occurs in keys, and what a percent sign marks
-/// is no odd escape.
-fn is_mark(byte: u8) -> bool {
-    byte.is_ascii_punctuation() && !matches!(byte, b'_' | b'%')
-}
+/// Table of the bytes that can mark the beginning of an escape. An underscore occurs in keys, and what a percent sign
+/// marks is no odd escape.
+static MARKS: [bool; 256] = {
+    let mut marks = [false; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        marks[byte as usize] = byte.is_ascii_punctuation() && !matches!(byte, b'_' | b'%');
+        byte += 1;
+    }
+    marks
+};
 
 fn octal(text: &[u8]) -> Option<(usize, u32)> {
     let most = if let [b'\\', b'0', b'1', ..] = text {
@@ -240,9 +257,8 @@ mod tests {
     use super::*;
 
     fn unescaped(text: &str, kind: Kind) -> Option<String> {
-        let view = View::of(text.as_bytes()).unwrap();
-        let view = unescape(&view, kind)?;
-        Some(view.bytes.iter().copied().map(char::from).collect())
+        let mut draft = Draft::of(text.as_bytes());
+        unescape(&mut draft, kind).then(|| draft.bytes.into_iter().map(char::from).collect())
     }
 
     #[test]
@@ -301,16 +317,22 @@ mod tests {
 
     #[test]
     fn places_are_those_of_the_escapes() {
-        let view = View::of(b"ab%25%2572c").unwrap();
-        let view = unescape(&view, Kind::Numbers).unwrap();
-        assert_eq!(&*view.bytes, b"ab%%72c");
-        assert_eq!(view.place(2..3), 2..5);
-        let view = unescape(&view, Kind::Numbers).unwrap();
-        assert_eq!(&*view.bytes, b"ab%rc");
+        let mut draft = Draft::with_origins(b"ab%25%2572c");
+        assert!(unescape(&mut draft, Kind::Numbers));
+        assert_eq!(draft.bytes, b"ab%%72c");
+        assert_eq!(draft.origin(2..3), 2..5);
+        assert_eq!(draft.origin(3..7), 5..11);
+        assert_eq!(draft.origin(5..5), 0..0);
+    }
+
+    #[test]
+    fn marks_before_what_is_no_text_are_no_escapes() {
+        for text in ["a/de/fa-be", "/a1b2c3", "=e2_=80_8b", "/01-1f"] {
+            assert_eq!(unescaped(text, Kind::Marked), None, "{text}");
+        }
         assert_eq!(
-            (view.place(3..4), view.place(3..5), view.layers),
-            (5..10, 5..11, 2)
+            unescaped("=e2=80=8b", Kind::Marked).as_deref(),
+            Some("\u{e2}\u{80}\u{8b}")
         );
-        assert_eq!(view.place(5..5), 0..0);
     }
 }

@@ -2,47 +2,103 @@
 
 use std::ops::Range;
 
-use super::packed::texts;
-use super::view::{Draft, View};
+use super::view::Draft;
 
 /// Maximum distance between two numbers, in bytes.
 const APART: usize = 12;
 
-const RADICES: [u32; 4] = [2, 8, 10, 16];
+/// Radices, each with the number of digits that every visible character takes at least.
+const RADICES: [(u8, usize); 4] = [(2, 6), (8, 2), (10, 2), (16, 2)];
 
-/// Passes every stretch of at least `least` bytes of text that `view` holds as a list of their numbers to `found`.
-pub(super) fn unlist(view: &View<'_>, least: usize, found: &mut dyn FnMut(View<'static>)) {
-    for radix in RADICES {
-        let mut list: Vec<(u8, Range<usize>)> = Vec::new();
-        let mut end = 0;
-        for (byte, place) in numbers(&view.bytes, radix) {
-            let is_near = place.start - end <= APART;
-            end = place.end;
-            if !is_near || byte.is_none() {
-                pass(view, &list, least, found);
-                list.clear();
-            }
-            list.extend(byte.map(|byte| (byte, place)));
+/// Value of each digit.
+const DIGITS: [u8; 256] = {
+    let mut digits = [u8::MAX; 256];
+    let mut value = 0;
+    while value < 16 {
+        let digit = b"0123456789abcdef"[value as usize];
+        digits[digit as usize] = value;
+        digits[digit.to_ascii_uppercase() as usize] = value;
+        value += 1;
+    }
+    digits
+};
+
+/// List of numbers in a text.
+#[derive(Debug, Clone)]
+pub(super) struct List {
+    radix: u8,
+    start: usize,
+    count: usize,
+}
+
+/// Passes every list of at least `least` numbers of bytes in `text` to `found`.
+pub(super) fn lists(text: &[u8], least: usize, found: &mut dyn FnMut(List)) {
+    // Most texts have too few digits, whatever the radix.
+    let decimals = text.iter().filter(|byte| byte.is_ascii_digit()).count();
+    let hexadecimals = text.iter().filter(|byte| byte.is_ascii_hexdigit()).count();
+    for (radix, digits) in RADICES {
+        let present = if radix > 10 { hexadecimals } else { decimals };
+        if present < least * digits {
+            continue;
         }
-        pass(view, &list, least, found);
+        let mut list = List {
+            radix,
+            start: 0,
+            count: 0,
+        };
+        let mut end = 0;
+        for (byte, place) in numbers(text, 0, radix) {
+            if place.start - end > APART || byte.is_none() {
+                pass(&mut list, least, found);
+            }
+            end = place.end;
+            if byte.is_some() {
+                if list.count == 0 {
+                    list.start = place.start;
+                }
+                list.count += 1;
+            }
+        }
+        pass(&mut list, least, found);
     }
 }
 
-/// Returns the numbers in `text`, and their places. A zero before a letter, as in `0x72`, is no number. What is more
-/// than a byte is `None`.
-fn numbers(text: &[u8], radix: u32) -> impl Iterator<Item = (Option<u8>, Range<usize>)> {
-    let digit = move |byte: u8| char::from(byte).to_digit(radix);
-    let mut at = 0;
+fn pass(list: &mut List, least: usize, found: &mut dyn FnMut(List)) {
+    if list.count >= least {
+        found(list.clone());
+    }
+    list.count = 0;
+}
+
+impl List {
+    /// Writes the bytes whose numbers are in the list.
+    pub(super) fn write(&self, draft: &mut Draft<'_>) -> bool {
+        for (byte, place) in numbers(draft.source(), self.start, self.radix).take(self.count) {
+            draft.push(byte.unwrap_or_default(), place);
+        }
+        true
+    }
+}
+
+/// Returns the numbers in `text` from `at`, and their places. A zero before a letter, as in `0x72`, is no number. What
+/// is more than a byte is `None`.
+fn numbers(
+    text: &[u8],
+    mut at: usize,
+    radix: u8,
+) -> impl Iterator<Item = (Option<u8>, Range<usize>)> {
+    let digit = move |byte: u8| Some(DIGITS[usize::from(byte)]).filter(|digit| *digit < radix);
     std::iter::from_fn(move || {
         loop {
             let start = at + text[at..].iter().position(|byte| digit(*byte).is_some())?;
-            let digits = text[start..].iter().map_while(|byte| digit(*byte));
-            let (mut value, mut count) = (0_u32, 0);
-            for digit in digits {
-                value = value.saturating_mul(radix).saturating_add(digit);
-                count += 1;
+            let mut value = 0_u32;
+            at = start;
+            while let Some(digit) = text.get(at).and_then(|byte| digit(*byte)) {
+                value = value
+                    .saturating_mul(u32::from(radix))
+                    .saturating_add(u32::from(digit));
+                at += 1;
             }
-            at = start + count;
             let is_prefix =
                 text[start..at] == *b"0" && text.get(at).is_some_and(u8::is_ascii_alphabetic);
             if !is_prefix {
@@ -52,28 +108,19 @@ fn numbers(text: &[u8], radix: u32) -> impl Iterator<Item = (Option<u8>, Range<u
     })
 }
 
-fn pass(
-    view: &View<'_>,
-    list: &[(u8, Range<usize>)],
-    least: usize,
-    found: &mut dyn FnMut(View<'static>),
-) {
-    if list.len() < least {
-        return;
-    }
-    let bytes: Vec<u8> = list.iter().map(|(byte, _)| *byte).collect();
-    for text in texts(&bytes).filter(|text| text.len() >= least) {
-        let mut draft = Draft::of(view);
-        for (byte, place) in &list[text] {
-            draft.push(*byte, place.clone());
-        }
-        found(draft.into_view());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn decoded(text: &str) -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        lists(text.as_bytes(), 4, &mut |list| {
+            let mut draft = Draft::of(text.as_bytes());
+            assert!(list.write(&mut draft));
+            all.push(draft.bytes);
+        });
+        all
+    }
 
     #[test]
     fn numbers_of_characters_are_read_in_any_radix() {
@@ -86,19 +133,16 @@ mod tests {
             "0o162, 0o163, 0o143, 0o137",
             "01110010 01110011 01100011 01011111",
         ] {
-            let mut all = Vec::new();
-            let view = View::of(list.as_bytes()).unwrap();
-            unlist(&view, 4, &mut |view| all.push(view.bytes.into_owned()));
-            assert!(all.contains(&b"rsc_".to_vec()), "{list}: {all:?}");
+            let all = decoded(list);
+            assert!(all.iter().any(|bytes| bytes == b"rsc_"), "{list}: {all:?}");
         }
         for text in [
             "1, 2, 3",
             "300, 114, 115, 99, 400",
             "114 many other words 115, 99, 95",
         ] {
-            unlist(&View::of(text.as_bytes()).unwrap(), 4, &mut |view| {
-                assert!(!view.bytes.starts_with(b"rsc"), "{text}");
-            });
+            let all = decoded(text);
+            assert!(!all.iter().any(|bytes| bytes.starts_with(b"rsc")), "{text}");
         }
     }
 }

@@ -2,12 +2,15 @@
 
 use std::ops::Range;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, Input, MatchKind};
 
 use crate::keyformat::{FormatSet, KeyFormat, KeyValue, Verdict};
 
 /// Minimum number of letters and digits in a prefix to look for these alone.
 const LEAST_LETTERS: usize = 3;
+
+/// Visible characters of ASCII whose base64 can have others than letters and digits.
+const NOT_OF_LETTERS: [u8; 3] = *b">?~";
 
 /// Finder of keys by their letters and digits alone.
 #[derive(Debug)]
@@ -17,6 +20,7 @@ pub(super) struct Loose {
     formats: Vec<KeyFormat>,
     /// Finds the letters and digits of the prefix of each of `formats`.
     prefixes: Option<AhoCorasick>,
+    needs_foreign: bool,
 }
 
 impl Loose {
@@ -32,13 +36,28 @@ impl Loose {
                 && format.checksum().is_some()
                 && letters(format.literal()).len() >= LEAST_LETTERS
         };
+        let needs_more = |format: &KeyFormat| {
+            let is_in_letters = format.checksum().is_none() || is_of_letters(&format);
+            !is_in_letters || NOT_OF_LETTERS.iter().any(|byte| format.can_contain(*byte))
+        };
+        let needs_foreign = formats.iter().any(needs_more);
         let formats: Vec<KeyFormat> = formats.iter().filter(is_of_letters).cloned().collect();
         let prefixes = formats.iter().map(|format| letters(format.literal()));
         Self {
             kept,
-            prefixes: AhoCorasick::new(prefixes).ok(),
+            prefixes: AhoCorasick::builder()
+                .match_kind(MatchKind::LeftmostFirst)
+                .build(prefixes)
+                .ok(),
             formats,
+            needs_foreign,
         }
+    }
+
+    /// Returns whether there are keys that letters and digits alone do not tell, nor their encodings: those whose
+    /// checksum covers more, and those with characters whose base64 has more.
+    pub(super) fn needs_foreign(&self) -> bool {
+        self.needs_foreign
     }
 
     /// Returns whether a byte occurs in some key, or is a letter or a digit.
@@ -52,19 +71,31 @@ impl Loose {
         let Some(prefixes) = &self.prefixes else {
             return Vec::new();
         };
-        let key = |found: aho_corasick::Match| {
-            let format = &self.formats[found.pattern().as_usize()];
-            let end = found.end() + format.max_len() - format.literal().len();
-            let rest = std::str::from_utf8(text.get(found.end()..end)?).ok()?;
-            let key = KeyValue::new([format.literal(), rest].concat());
-            let is_key = matches!(format.judge(key.expose().as_bytes()), Verdict::Match { .. });
-            is_key.then(|| (found.start()..end, key.redacted(format.display_prefix())))
-        };
-        prefixes
-            .find_overlapping_iter(text)
-            .filter_map(key)
-            .collect()
+        let mut places = Vec::new();
+        let mut at = 0;
+        while let Some(found) = prefixes.find(Input::new(text).range(at..)) {
+            at = found.start() + 1;
+            let formats = self.formats.iter();
+            places.extend(formats.filter_map(|format| key(format, text, found.start())));
+        }
+        places
     }
+}
+
+/// Returns the place and the redacted form of a key of which nothing but letters and digits stands at `start`.
+fn key(format: &KeyFormat, text: &[u8], start: usize) -> Option<(Range<usize>, String)> {
+    let mut at = start;
+    for letter in format.literal().bytes().filter(u8::is_ascii_alphanumeric) {
+        if text.get(at) != Some(&letter) {
+            return None;
+        }
+        at += 1;
+    }
+    let end = at + format.max_len() - format.literal().len();
+    let rest = std::str::from_utf8(text.get(at..end)?).ok()?;
+    let key = KeyValue::new([format.literal(), rest].concat());
+    let is_key = matches!(format.judge(key.expose().as_bytes()), Verdict::Match { .. });
+    is_key.then(|| (start..end, key.redacted(format.display_prefix())))
 }
 
 fn letters(literal: &str) -> Vec<u8> {

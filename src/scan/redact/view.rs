@@ -1,15 +1,24 @@
-//! Decoded views of a text, with the origin of each byte.
+//! Decoded views of a text, and the way back from a view to the text.
 
-use std::borrow::Cow;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Range;
 
+use super::blanks::{join, loosen};
+use super::escapes::{Kind, unescape};
+use super::lists;
+use super::loose::Loose;
+use super::packed::Packed;
+use super::widths::narrow;
+
 /// Text, or the result of decoding a piece of it.
-pub(super) struct View<'t> {
-    pub(super) bytes: Cow<'t, [u8]>,
-    /// Origin of each byte in the text. `None` if this is the text itself.
-    origins: Option<Vec<Extent>>,
-    /// Number of times that escapes were decoded to obtain this view.
+///
+/// A view knows the one that it was made of and how, so that places in it can be followed back by decoding once more.
+/// Few views hold a key: to note the origin of each byte of all of them would take several times as long.
+pub(super) struct View<'v> {
+    pub(super) bytes: &'v [u8],
+    pub(super) origin: Option<(&'v View<'v>, Step)>,
+    /// Number of times that something was decoded to obtain this view.
+    pub(super) depth: usize,
+    /// Number of times that escapes were decoded.
     pub(super) layers: u8,
     /// The same for escapes of an odd kind.
     pub(super) odd_layers: u8,
@@ -17,113 +26,172 @@ pub(super) struct View<'t> {
     pub(super) is_joined: bool,
     /// Set if zeros were among these blanks.
     pub(super) was_wide: bool,
-    /// Set if whatever occurs in no key was removed to obtain this view, so that only a checksum tells a key from what
-    /// stood apart.
-    pub(super) is_loose: bool,
+    /// Set if the letters and digits of this view are those of a view that was looked at.
+    pub(super) has_known_letters: bool,
+    pub(super) loose: Looseness,
 }
 
-/// Range of the text that was decoded. Texts too long for it are not searched.
-#[derive(Clone, Copy)]
-pub(super) struct Extent {
-    start: u32,
-    end: u32,
+/// What was left out of a view, so that only a checksum tells a key from what stood apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Looseness {
+    Nothing,
+    /// Whatever occurs in no key.
+    Foreign,
+    /// All but letters and digits.
+    Marks,
 }
 
-/// View under construction.
-pub(super) struct Draft<'v> {
-    of: &'v View<'v>,
-    bytes: Vec<u8>,
-    origins: Vec<Extent>,
+/// One way of decoding one thing.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    Unescape(Kind),
+    Join { without_plus: bool },
+    Loosen(Looseness),
+    Narrow,
+    Unpack(Packed),
+    Unlist(lists::List),
 }
 
-impl<'t> View<'t> {
-    /// Returns the text as a view, or `None` if it is too long.
-    pub(super) fn of(text: &'t [u8]) -> Option<Self> {
-        u32::try_from(text.len()).ok()?;
-        Some(Self {
-            bytes: Cow::Borrowed(text),
-            origins: None,
+/// Result of a step under construction.
+pub(super) struct Draft<'t> {
+    of: &'t [u8],
+    pub(super) bytes: Vec<u8>,
+    /// Place in `of` of each byte, if wanted.
+    origins: Option<Vec<(u32, u32)>>,
+}
+
+impl<'v> View<'v> {
+    /// Returns the text itself as a view.
+    pub(super) fn of(text: &'v [u8]) -> Self {
+        Self {
+            bytes: text,
+            origin: None,
+            depth: 0,
             layers: 0,
             odd_layers: 0,
             is_joined: false,
             was_wide: false,
-            is_loose: false,
-        })
-    }
-
-    /// Returns the range of the text that a range of this view was decoded from.
-    pub(super) fn place(&self, range: Range<usize>) -> Range<usize> {
-        let Some(origins) = &self.origins else {
-            return range;
-        };
-        match origins.get(range) {
-            Some([first, .., last] | [first @ last]) => first.start as usize..last.end as usize,
-            _ => 0..0,
+            has_known_letters: false,
+            loose: Looseness::Nothing,
         }
     }
 
-    /// Returns the range of the text that the whole view was decoded from.
-    pub(super) fn whole(&self) -> Range<usize> {
-        self.place(0..self.bytes.len())
+    /// Returns what `step` makes of this view, with the same number of layers.
+    pub(super) fn derive<'d>(&'d self, step: Step, bytes: &'d [u8]) -> View<'d> {
+        View {
+            bytes,
+            origin: Some((self, step)),
+            depth: self.depth + 1,
+            layers: self.layers,
+            odd_layers: self.odd_layers,
+            ..View::of(bytes)
+        }
     }
 
-    /// Returns a hash that is equal for views with the same bytes and the same start in the text that are read on in the
-    /// same way.
-    pub(super) fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        let kind = (self.is_joined, self.is_loose, self.odd_layers);
-        (self.whole().start, &self.bytes, kind).hash(&mut hasher);
-        hasher.finish()
-    }
-
-    /// Returns the origin of the bytes at `range`, as one extent.
-    pub(super) fn extent(&self, range: Range<usize>) -> Extent {
-        let place = self.place(range);
-        let end = |at| u32::try_from(at).unwrap_or(u32::MAX);
-        Extent {
-            start: end(place.start),
-            end: end(place.end),
+    /// Replaces places in this view by the places in the text that they were decoded from.
+    pub(super) fn trace<'r>(
+        &self,
+        places: impl IntoIterator<Item = &'r mut Range<usize>>,
+        loose: &Loose,
+    ) {
+        let mut places: Vec<_> = places.into_iter().collect();
+        let mut view = self;
+        while let Some((parent, step)) = &view.origin {
+            let mut draft = Draft::with_origins(parent.bytes);
+            step.apply(loose, &mut draft);
+            for place in &mut places {
+                **place = draft.origin((**place).clone());
+            }
+            view = parent;
         }
     }
 }
 
-impl<'v> Draft<'v> {
-    /// Creates an empty view, to be derived from `of`.
-    pub(super) fn of(of: &'v View<'v>) -> Self {
+impl Step {
+    /// Decodes what the draft is made of. Returns whether there was something to decode.
+    pub(super) fn apply(&self, loose: &Loose, draft: &mut Draft<'_>) -> bool {
+        match self {
+            Self::Unescape(kind) => unescape(draft, *kind),
+            Self::Join { without_plus } => join(draft, *without_plus),
+            Self::Loosen(Looseness::Foreign) => loosen(draft, |byte| loose.keeps(byte)),
+            Self::Loosen(_) => loosen(draft, |byte| byte.is_ascii_alphanumeric()),
+            Self::Narrow => narrow(draft),
+            Self::Unpack(packed) => packed.write(draft),
+            Self::Unlist(list) => list.write(draft),
+        }
+    }
+}
+
+impl<'t> Draft<'t> {
+    /// Creates an empty draft of what is made of `of`.
+    pub(super) fn of(of: &'t [u8]) -> Self {
         Self {
             of,
             bytes: Vec::new(),
-            origins: Vec::new(),
+            origins: None,
         }
+    }
+
+    /// Creates an empty draft that can be asked for the origin of its parts.
+    pub(super) fn with_origins(of: &'t [u8]) -> Self {
+        Self {
+            origins: Some(Vec::new()),
+            ..Self::of(of)
+        }
+    }
+
+    /// Returns the bytes that are decoded.
+    pub(super) fn source(&self) -> &'t [u8] {
+        self.of
     }
 
     /// Appends the bytes at `range` unchanged.
     pub(super) fn copy(&mut self, range: Range<usize>) {
-        self.bytes.extend_from_slice(&self.of.bytes[range.clone()]);
-        if let Some(origins) = &self.of.origins {
-            self.origins.extend_from_slice(&origins[range]);
-        } else {
-            let extents = range.map(|at| self.of.extent(at..at + 1));
-            self.origins.extend(extents);
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve_exact(self.of.len());
+        }
+        self.bytes.extend_from_slice(&self.of[range.clone()]);
+        if let Some(origins) = &mut self.origins {
+            origins.extend(range.map(|at| (offset(at), offset(at + 1))));
+        }
+    }
+
+    /// Appends those of the bytes from `start` on that are to be kept.
+    pub(super) fn keep(&mut self, start: usize, is_kept: impl Fn(u8) -> bool) {
+        let done = self.bytes.len();
+        let rest = &self.of[start..];
+        self.bytes.resize(done + rest.len(), 0);
+        let mut end = done;
+        // Without a branch, since what is kept follows no pattern.
+        for byte in rest {
+            self.bytes[end] = *byte;
+            end += usize::from(is_kept(*byte));
+        }
+        self.bytes.truncate(end);
+        if let Some(origins) = &mut self.origins {
+            let kept = (start..).zip(rest).filter(|(_, byte)| is_kept(**byte));
+            origins.extend(kept.map(|(at, _)| (offset(at), offset(at + 1))));
         }
     }
 
     /// Appends a byte decoded from the bytes at `range`.
     pub(super) fn push(&mut self, byte: u8, range: Range<usize>) {
         self.bytes.push(byte);
-        self.origins.push(self.of.extent(range));
-    }
-
-    /// Completes the view.
-    pub(super) fn into_view(self) -> View<'static> {
-        View {
-            bytes: Cow::Owned(self.bytes),
-            origins: Some(self.origins),
-            layers: self.of.layers,
-            odd_layers: self.of.odd_layers,
-            is_joined: false,
-            was_wide: false,
-            is_loose: false,
+        if let Some(origins) = &mut self.origins {
+            origins.push((offset(range.start), offset(range.end)));
         }
     }
+
+    /// Returns the place of what the bytes at `range` were decoded from.
+    pub(super) fn origin(&self, range: Range<usize>) -> Range<usize> {
+        match self.origins.as_ref().and_then(|all| all.get(range)) {
+            Some([first, .., last] | [first @ last]) => first.0 as usize..last.1 as usize,
+            _ => 0..0,
+        }
+    }
+}
+
+/// Texts are shorter than this by far.
+fn offset(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
 }

@@ -2,41 +2,38 @@
 
 use unicode_normalization::char::decompose_compatible;
 
-use super::view::{Draft, View};
+use super::blanks::character;
+use super::view::Draft;
 
-/// Returns `view` with each character that is a form of an ASCII one, or of several, replaced by it, as Unicode's
-/// normalization form NFKC does. Accents are left out. Returns `None` if there is none.
-pub(super) fn narrow(view: &View<'_>) -> Option<View<'static>> {
-    let text = &*view.bytes;
-    let first = text.iter().position(|byte| !byte.is_ascii())?;
-    let mut draft = None;
+/// Copies the draft's source with each character that is a form of an ASCII one, or of several, replaced by it, as
+/// Unicode's normalization form NFKC does. Accents are left out. Returns whether there is one.
+pub(super) fn narrow(draft: &mut Draft<'_>) -> bool {
+    let text = draft.source();
     let mut done = 0;
-    let mut at = first;
-    for chunk in text[first..].utf8_chunks() {
-        for c in chunk.valid().chars() {
-            let end = at + c.len_utf8();
-            if !c.is_ascii() {
-                decompose_compatible(c, |part| {
-                    if part.is_ascii_graphic() {
-                        let draft = draft.get_or_insert_with(|| Draft::of(view));
-                        if done <= at {
-                            draft.copy(done..at);
-                        }
-                        let [byte, ..] = u32::from(part).to_le_bytes();
-                        draft.push(byte, at..end);
-                        done = end;
-                    }
-                });
+    let mut at = 0;
+    while let Some(ascii) = text[at..].iter().position(|byte| !byte.is_ascii()) {
+        at += ascii;
+        let Some(c) = character(&text[at..]) else {
+            at += 1;
+            continue;
+        };
+        let end = at + c.len_utf8();
+        decompose_compatible(c, |part| {
+            if part.is_ascii_graphic() {
+                if done <= at {
+                    draft.copy(done..at);
+                }
+                let [byte, ..] = u32::from(part).to_le_bytes();
+                draft.push(byte, at..end);
+                done = end;
             }
-            at = end;
-        }
-        at += chunk.invalid().len();
+        });
+        at = end;
     }
-    let mut draft = draft?;
-    draft.copy(done..text.len());
-    let mut narrow = draft.into_view();
-    (narrow.is_joined, narrow.was_wide) = (view.is_joined, view.was_wide);
-    Some(narrow)
+    if done > 0 {
+        draft.copy(done..text.len());
+    }
+    done > 0
 }
 
 #[cfg(test)]
@@ -50,19 +47,18 @@ mod tests {
             ("\u{1d42b}\u{1d7d8}\u{24d0}\u{b2}", "r0a2"),
             ("\u{fb03}\u{20ac}\u{e4}", "ffi\u{20ac}a"),
         ] {
-            let view = View::of(text.as_bytes()).unwrap();
-            assert_eq!(narrow(&view).unwrap().bytes, expected.as_bytes());
+            let mut draft = Draft::of(text.as_bytes());
+            assert!(narrow(&mut draft));
+            assert_eq!(draft.bytes, expected.as_bytes());
         }
-        let view = View::of("x\u{fb03}y".as_bytes()).unwrap();
-        let narrow_view = narrow(&view).unwrap();
-        assert_eq!(
-            (narrow_view.place(1..2), narrow_view.place(3..5)),
-            (1..4, 1..5)
-        );
+        let mut draft = Draft::with_origins("x\u{fb03}y".as_bytes());
+        assert!(narrow(&mut draft));
+        assert_eq!((draft.origin(1..2), draft.origin(3..5)), (1..4, 1..5));
         for text in ["", "abc", "\u{20ac}\u{4e00}"] {
-            assert!(narrow(&View::of(text.as_bytes()).unwrap()).is_none());
+            assert!(!narrow(&mut Draft::of(text.as_bytes())));
         }
-        let broken = View::of(b"\xff\xef\xbd\x92\xc3").unwrap();
-        assert_eq!(&*narrow(&broken).unwrap().bytes, b"\xffr\xc3");
+        let mut broken = Draft::of(b"\xff\xef\xbd\x92\xc3");
+        assert!(narrow(&mut broken));
+        assert_eq!(broken.bytes, b"\xffr\xc3");
     }
 }
