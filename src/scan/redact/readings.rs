@@ -28,7 +28,7 @@ const MAX_DEPTH: usize = 24;
 /// Budget for the total size of all views of a text, in bytes: an amount per byte of the text, and a minimum. A link
 /// is read in two to six views of its length.
 const WORK_PER_BYTE: usize = 16;
-const LEAST_WORK: usize = 40 << 10;
+const LEAST_WORK: usize = 64 << 10;
 
 /// What a view costs beside its bytes.
 const WORK_PER_VIEW: usize = 32;
