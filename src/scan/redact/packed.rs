@@ -230,6 +230,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::single_range_in_vec_init, reason = "the stretches are ranges")]
     fn long_stretches_are_found_without_looking_at_all() {
         for (text, expected) in [
             ("aaabaaaa", vec![4..8]),

@@ -122,6 +122,10 @@ pub(super) fn read(
 }
 
 /// What occurs in a text.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each stands for a reading that the text may have"
+)]
 struct Facts {
     has_percent_or_ampersand: bool,
     has_backslash: bool,
@@ -162,7 +166,7 @@ impl Reader<'_> {
         let facts = Facts::of(view.bytes);
         let mut steps = Vec::new();
         lists(view.bytes, self.least, &mut |list| {
-            steps.push(Step::Unlist(list))
+            steps.push(Step::Unlist(list));
         });
         for step in steps {
             self.go(view, step, |_, _| ())?;
