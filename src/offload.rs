@@ -1,6 +1,9 @@
 //! Long-running work, kept off the threads that serve requests.
 
+use std::sync::LazyLock;
+
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::Semaphore;
 
 /// Size in bytes up to which input is worked on in place: it takes some 20 ms at worst.
 const LARGE: usize = 64 << 10;
@@ -13,6 +16,38 @@ pub(crate) fn apart<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     if bytes <= LARGE {
         return work();
     }
+    aside(work)
+}
+
+/// Size in bytes up to which a text written by others is worked on at once: it costs no more than the request that
+/// brought it.
+const SMALL: usize = 512;
+
+/// Turns of work on texts written by others. Half of the processors are left to everything else.
+static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    Semaphore::new((processors / 2).max(1))
+});
+
+/// Runs a piece of work on `bytes` bytes of texts written by others, without blocking other tasks, when its turn has
+/// come, and lets others go on afterwards.
+///
+/// Turns are given in the order in which they are asked for, so a caller with little work waits for one piece of each
+/// of those before it, not for all of their work. Pieces should be short, and are not begun once the caller is
+/// dropped.
+pub(crate) async fn in_turn<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    if bytes <= SMALL {
+        return work();
+    }
+    // The semaphore is never closed.
+    let turn = TURNS.acquire().await.ok();
+    let done = aside(work);
+    drop(turn);
+    tokio::task::yield_now().await;
+    done
+}
+
+fn aside<T>(work: impl FnOnce() -> T) -> T {
     let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
     match flavor {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
@@ -38,6 +73,31 @@ mod tests {
         tasks.spawn(async move {
             let _ = done.send(());
         });
+        tasks.join_all().await;
+    }
+
+    /// The second caller's one piece is done long before the first one's many.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn pieces_of_several_callers_take_turns() {
+        let (told, mut done) = tokio::sync::mpsc::unbounded_channel();
+        let small = told.clone();
+        let mut tasks = tokio::task::JoinSet::new();
+        let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..at_once {
+            let told = told.clone();
+            tasks.spawn(async move {
+                for _ in 0..100 {
+                    in_turn(SMALL + 1, || std::thread::sleep(Duration::from_millis(2))).await;
+                }
+                told.send("large").unwrap();
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        tasks.spawn(async move {
+            in_turn(SMALL + 1, || ()).await;
+            small.send("small").unwrap();
+        });
+        assert_eq!(done.recv().await, Some("small"));
         tasks.join_all().await;
     }
 

@@ -24,6 +24,15 @@ const MAX_CANDIDATES: usize = 10_000;
 /// The most candidates of one message that are looked up. Real ones hold a few keys.
 const OF_ONE_MESSAGE: usize = 100_000;
 
+/// Maximum length of the name of a repository with all its groups, in bytes: 21 parts of 100.
+const NAME_MAX: usize = 2_200;
+
+/// Maximum length of the name of a reference, in bytes.
+const REFERENCE_MAX: usize = 1_024;
+
+/// Maximum length of a host and of an identifier, in bytes.
+const ID_MAX: usize = 512;
+
 /// Result of reading the messages of one poll or one delivery.
 #[derive(Debug, Default)]
 pub struct Gathered {
@@ -70,6 +79,10 @@ struct Message {
 impl Placed for MessagePlace {
     fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    fn source(&self) -> &str {
+        &self.message.source
     }
 
     fn to_shared(&self) -> SharedPlace {
@@ -202,7 +215,7 @@ impl<'a> Gatherer<'a> {
         let reference = announced.reference.as_deref().unwrap_or_default();
         let repository = self.names(&announced.remote, reference, None);
         let item = NewWorkItem {
-            after: self.redactor.redact(&announced.id).into_owned(),
+            after: shorten(self.redactor, &announced.id, ID_MAX, false),
             ..self.item(&announced.remote, repository, reference, priority, at)
         };
         self.add(item, &announced.remote);
@@ -268,7 +281,7 @@ impl<'a> Gatherer<'a> {
             repository_id: remote.repository_id.clone(),
             repository,
             clone_url: remote.clone_url.as_ref().map(ToString::to_string),
-            ref_name: self.redactor.redact(reference).into_owned(),
+            ref_name: shorten(self.redactor, reference, REFERENCE_MAX, false),
             before: String::new(),
             after: String::new(),
             source: self.source.to_owned(),
@@ -280,9 +293,17 @@ impl<'a> Gatherer<'a> {
     /// Adds an item, unless fetching it would require storing a key: every URL of a repository contains
     /// its name. The key itself was already found in the name.
     fn add(&mut self, item: NewWorkItem, remote: &Remote) {
+        let source = self.source;
+        if !is_bounded(&item) {
+            tracing::warn!(
+                %source, host = remote.host,
+                "a repository or a reference has a longer name than any forge gives; its contents are not read"
+            );
+            self.gathered.malformed += 1;
+            return;
+        }
         let holds_key = |text: &str| self.redactor.holds_key(text);
         if holds_key(&item.repository) || item.clone_url.as_deref().is_some_and(holds_key) {
-            let source = self.source;
             let repository = shorten(self.redactor, &item.repository, REPOSITORY_MAX, false);
             tracing::warn!(
                 %source, host = remote.host, id = remote.repository_id, repository,
@@ -315,6 +336,15 @@ impl<'a> Gatherer<'a> {
         }
         repository
     }
+}
+
+/// Returns whether the texts of an item are as short as those of every forge. Nothing else is done with longer ones.
+fn is_bounded(item: &NewWorkItem) -> bool {
+    let clone_url = item.clone_url.as_deref().unwrap_or_default();
+    item.repository.len() <= NAME_MAX
+        && clone_url.len() <= URL_MAX
+        && item.host.len() <= ID_MAX
+        && item.repository_id.len() <= ID_MAX
 }
 
 fn message(source: &str, redactor: &Redactor, repository: Option<&str>) -> Arc<Message> {

@@ -10,11 +10,12 @@ use std::time::Duration;
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde::Serialize;
 
-use super::place::partner_place;
+use super::place::{partner_place, understand};
 use super::public_keys::{NoKey, PublicKeys};
 use super::rows::{ReportError, Row, count_rows, parse_report};
 use super::signature::{ReportKey, ReportSignature, SignatureError};
 use crate::keyformat::Sha256Digest;
+use crate::offload;
 use crate::respond::{Outcome, Responder, Sighting};
 use crate::store::{Reason, StoreError};
 
@@ -265,7 +266,10 @@ async fn answer(
     rows: Vec<Row>,
 ) -> Result<Answered, PartnerError> {
     let malformed = rows.iter().filter(|row| row.token.is_none()).count();
-    let digests: Vec<Sha256Digest> = rows.iter().map(Row::token_hash).collect();
+    let bytes = rows.iter().filter_map(|row| row.token.as_ref());
+    let bytes = bytes.map(|token| token.expose().len()).sum();
+    let digests: Vec<Sha256Digest> =
+        offload::apart(bytes, || rows.iter().map(Row::token_hash).collect());
     let ours = known_of(responder, &digests).await?;
     let detected_at = responder.clock().now();
     let mut feedback = Vec::with_capacity(rows.len());
@@ -288,7 +292,7 @@ async fn answer(
         *seen += 1;
         if *seen <= PLACES_PER_KEY {
             let (url, source) = (row.url.as_deref(), row.source.as_deref());
-            let place = partner_place(actor, url, source, &value, responder.redactor());
+            let place = partner_place(actor, url, source);
             sightings.push(Sighting {
                 value,
                 place,
@@ -308,7 +312,7 @@ async fn answer(
     let answers = if sightings.is_empty() {
         Vec::new()
     } else {
-        let reported = responder.report_from_outside(sightings, Reason::Leaked, actor);
+        let reported = responder.report_from_outside(sightings, understand, Reason::Leaked, actor);
         reported.await?
     };
     let mut positive = HashSet::new();

@@ -1,7 +1,5 @@
 //! Places at which a partner or an anonymous reporter saw a key, reduced to what may be stored.
 
-use crate::keyformat::KeyValue;
-use crate::scan::Redactor;
 use crate::store::Place;
 
 /// Maximum length of a URL that is stored, in bytes.
@@ -10,85 +8,74 @@ pub const MAX_URL: usize = 2048;
 /// Maximum length of the part of a partner's `source` that is stored, in bytes.
 pub(super) const MAX_SOURCE: usize = 40;
 
-/// Returns the place that a row of a partner's report describes. Parts that cannot be used are omitted.
-pub(super) fn partner_place(
-    partner: &str,
-    url: Option<&str>,
-    source: Option<&str>,
-    token: &KeyValue,
-    redactor: &Redactor,
-) -> Place {
-    let url = url.and_then(|url| clean_url(url, token, redactor));
-    let (repository, commit, path, line) = url.as_deref().map(blob_of).unwrap_or_default();
+/// Returns the place that a row of a partner's report describes, in the partner's own words: they may contain keys.
+/// Parts that cannot be used are omitted. [`understand`] finds the others in what is clean of it.
+pub(super) fn partner_place(partner: &str, url: Option<&str>, source: Option<&str>) -> Place {
+    // One of this length may have been cut, and with it a key.
+    let word = source.filter(|word| !word.is_empty() && word.len() < MAX_SOURCE);
     Place {
-        source: source_name(partner, source, token, redactor),
-        url,
-        repository,
-        commit,
-        path,
-        line,
+        url: url.filter(|url| is_link(url)).map(str::to_owned),
+        ..place_of(word.map_or_else(|| partner.to_owned(), |word| format!("{partner}:{word}")))
     }
 }
 
-/// Returns the place that an anonymous reporter names, or `None` if the URL cannot be stored and linked
-/// to.
-pub(super) fn reported_place(
-    url: Option<&str>,
-    token: &KeyValue,
-    redactor: &Redactor,
-) -> Option<Place> {
-    let url = match url {
-        Some(url) => Some(clean_url(url, token, redactor)?),
-        None => None,
-    };
-    let (repository, commit, path, line) = url.as_deref().map(blob_of).unwrap_or_default();
-    Some(Place {
-        source: "self-report".to_owned(),
-        url,
-        repository,
-        commit,
-        path,
-        line,
+/// Returns the place that an anonymous reporter names, which may contain keys, or `None` if the URL cannot be stored
+/// and linked to.
+pub(super) fn reported_place(url: Option<&str>) -> Option<Place> {
+    url.is_none_or(is_link).then(|| Place {
+        url: url.map(str::to_owned),
+        ..place_of("self-report".to_owned())
     })
 }
 
-/// Returns `partner:github`, followed by the partner's own word for the kind of place if it is usable.
-/// GitHub has 19 of those words, capitalized in the documentation and lower-case in practice, and there
-/// will be more.
-fn source_name(
-    partner: &str,
-    source: Option<&str>,
-    token: &KeyValue,
-    redactor: &Redactor,
-) -> String {
-    let word: String = source
-        .filter(|source| redactor.redact_value(source, token) == *source)
+fn place_of(source: String) -> Place {
+    Place {
+        source,
+        url: None,
+        repository: None,
+        commit: None,
+        path: None,
+        line: None,
+    }
+}
+
+/// Adds what the link of a place tells, and makes a plain name of its source. Both are clean of keys.
+pub(super) fn understand(place: &mut Place) {
+    place.source = source_name(&place.source);
+    let told = place.url.as_deref().map(blob_of).unwrap_or_default();
+    (place.repository, place.commit, place.path, place.line) = told;
+}
+
+/// Returns `partner:github`, followed by the partner's own word for the kind of place if it is usable: nothing was
+/// taken out of it. GitHub has 19 of those words, capitalized in the documentation and lower-case in practice, and
+/// there will be more.
+fn source_name(told: &str) -> String {
+    let mut parts = told.splitn(3, ':');
+    let name: Vec<&str> = parts.by_ref().take(2).collect();
+    let name = name.join(":");
+    let word = parts.next().filter(|word| !word.contains('…'));
+    let word: String = word
         .unwrap_or_default()
         .chars()
-        .take(MAX_SOURCE)
         .map(|c| match c.to_ascii_lowercase() {
             c @ ('a'..='z' | '0'..='9' | '_' | '-') => c,
             _ => '_',
         })
         .collect();
     if word.is_empty() {
-        partner.to_owned()
+        name
     } else {
-        format!("{partner}:{word}")
+        format!("{name}:{word}")
     }
 }
 
-/// Returns an HTTP or HTTPS URL of bounded length, without control characters and with the key redacted.
-fn clean_url(url: &str, token: &KeyValue, redactor: &Redactor) -> Option<String> {
-    let scheme = url.split_once("://")?.0;
-    let usable = url.len() <= MAX_URL
-        && (scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http"))
-        && !url.chars().any(|c| c.is_control() || c.is_whitespace());
-    if !usable {
-        return None;
-    }
-    // An imported key may be of a format that is not loaded.
-    Some(redactor.redact_value(url, token).into_owned())
+/// Returns whether `url` is an HTTP or HTTPS URL of bounded length, without control characters.
+fn is_link(url: &str) -> bool {
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    let schemes = ["https", "http"];
+    url.len() <= MAX_URL
+        && scheme.is_some_and(|scheme| schemes.iter().any(|one| scheme.eq_ignore_ascii_case(one)))
+        && !url.chars().any(|c| c.is_control() || c.is_whitespace())
 }
 
 /// Repository, commit, path and line.
@@ -167,16 +154,19 @@ fn line_of(fragment: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyformat::FormatSet;
+    use crate::keyformat::{FormatSet, KeyValue};
+    use crate::respond::{Cleaner, Sighting};
+    use crate::scan::Redactor;
 
     fn place(url: &str, source: &str) -> Place {
-        partner_place(
-            "partner:github",
-            Some(url),
-            Some(source),
-            &KeyValue::new("foreign-key-1234"),
-            &Redactor::new(&FormatSet::builtin()),
-        )
+        let sighting = Sighting {
+            value: KeyValue::new("foreign-key-1234"),
+            place: partner_place("partner:github", Some(url), Some(source)),
+            detected_at: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let redactor = Redactor::new(&FormatSet::builtin());
+        let clean = Cleaner::new(&redactor).clean(sighting, understand);
+        clean.place.clone()
     }
 
     #[test]

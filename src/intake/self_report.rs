@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::place::reported_place;
+use super::place::{reported_place, understand};
 use crate::keyformat::KeyValue;
 use crate::respond::{Outcome, Responder, Sighting};
 use crate::store::{Reason, StoreError};
@@ -38,7 +38,7 @@ pub async fn self_report(
     value: KeyValue,
     url: Option<&str>,
 ) -> Result<SelfReport, StoreError> {
-    let Some(place) = reported_place(url, &value, responder.redactor()) else {
+    let Some(place) = reported_place(url) else {
         return Ok(SelfReport::BadUrl);
     };
     let now = responder.clock().now();
@@ -48,7 +48,7 @@ pub async fn self_report(
         detected_at: now,
     };
     let answers = responder
-        .report_from_outside(vec![sighting], Reason::SelfReport, ACTOR)
+        .report_from_outside(vec![sighting], understand, Reason::SelfReport, ACTOR)
         .await?;
     let outcomes = answers.into_iter().flat_map(|answer| answer.outcomes);
     let reports = outcomes.map(|outcome| match outcome {

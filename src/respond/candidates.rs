@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 use jiff::Timestamp;
 
 use super::Sighting;
+use super::clean::{CleanSighting, CleanSightings, LOOKED_AT_MAX, NOT_LOOKED_AT, stored_form};
 use crate::keyformat::{KeyValue, Sha256Digest};
+use crate::offload;
 use crate::store::{Place, Store, StoreError};
 
 /// Maximum number of places stored per candidate. Further ones add no information, and a file with a million copies
@@ -26,8 +28,11 @@ pub trait Placed {
     /// Returns the memory that the place takes, in bytes.
     fn bytes(&self) -> usize;
 
-    /// Returns the place in the form in which it is stored.
+    /// Returns the place in the form in which it is stored: without keys, though its texts may be a little too long.
     fn to_shared(&self) -> SharedPlace;
+
+    /// Returns the name of the source.
+    fn source(&self) -> &str;
 }
 
 impl Placed for SharedPlace {
@@ -48,6 +53,10 @@ impl Placed for SharedPlace {
     fn to_shared(&self) -> SharedPlace {
         self.clone()
     }
+
+    fn source(&self) -> &str {
+        &self.place.source
+    }
 }
 
 /// Candidates, and the places that they share.
@@ -64,11 +73,13 @@ pub struct Candidates<P = SharedPlace> {
     list: Vec<Candidate>,
     counted: HashMap<Sha256Digest, u32>,
     /// Sightings of known keys among the candidates that were looked up before.
-    found: Vec<Sighting>,
+    found: CleanSightings,
+    /// Size of the places of known keys whose texts were searched for keys, in bytes.
+    looked_at: usize,
 }
 
 /// Index of a place in [`Candidates`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PlaceIndex(u32);
 
 /// Place shared by candidates, without the line.
@@ -113,7 +124,8 @@ impl<P: Placed> Candidates<P> {
             place_bytes: 0,
             list: Vec::new(),
             counted: HashMap::new(),
-            found: Vec::new(),
+            found: CleanSightings::default(),
+            looked_at: 0,
         }
     }
 
@@ -171,7 +183,7 @@ impl<P: Placed> Candidates<P> {
 
     /// Returns the `known` candidates as sightings, each with its own place. The iterator is lazy, since there may
     /// be many.
-    pub fn sightings(&self, known: &HashSet<Sha256Digest>) -> impl Iterator<Item = Sighting> {
+    pub fn sightings(&self, known: &HashSet<Sha256Digest>) -> impl Iterator<Item = CleanSighting> {
         let ours = self.list.iter();
         let ours = ours.filter(|seen| known.contains(&seen.value.sha256()));
         // Candidates of the same place were added in a row.
@@ -194,7 +206,7 @@ impl<P: Placed> Candidates<P> {
     pub async fn sift(&mut self, store: &Store) -> Result<(), StoreError> {
         let known = self.known(store).await?;
         let mut found = std::mem::take(&mut self.found);
-        found.extend(self.sightings(&known));
+        self.looked_at += self.find(&known, &mut found).await;
         self.found = found;
         self.clear(&known);
         Ok(())
@@ -206,7 +218,7 @@ impl<P: Placed> Candidates<P> {
     }
 
     /// Returns the sightings that were [sifted out](Self::sift), for those who do not want to hold them until the end.
-    pub fn take_found(&mut self) -> Vec<Sighting> {
+    pub fn take_found(&mut self) -> CleanSightings {
         std::mem::take(&mut self.found)
     }
 
@@ -214,10 +226,42 @@ impl<P: Placed> Candidates<P> {
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a read.
-    pub async fn ours(&self, store: &Store) -> Result<Vec<Sighting>, StoreError> {
+    pub async fn ours(&self, store: &Store) -> Result<CleanSightings, StoreError> {
         let known = self.known(store).await?;
-        let before = self.found.iter().cloned();
-        Ok(before.chain(self.sightings(&known)).collect())
+        let mut ours = self.found.clone();
+        self.find(&known, &mut ours).await;
+        Ok(ours)
+    }
+
+    /// Adds the sightings of `known` keys to `found`, and returns the size of their places. Each place is searched for
+    /// keys once, in turn with what others wrote, up to a bound.
+    async fn find(&self, known: &HashSet<Sha256Digest>, found: &mut CleanSightings) -> usize {
+        let mut shared: HashMap<PlaceIndex, SharedPlace> = HashMap::new();
+        let (mut looked_at, mut not_looked_at) = (0, 0_u64);
+        let ours = self.list.iter();
+        for seen in ours.filter(|seen| known.contains(&seen.value.sha256())) {
+            if !shared.contains_key(&seen.place) {
+                let place = &self.places[seen.place.0 as usize];
+                let bytes = place.bytes();
+                let is_too_much = self.looked_at + looked_at + bytes > LOOKED_AT_MAX;
+                let rendered = if is_too_much {
+                    not_looked_at += 1;
+                    nameless(place.source())
+                } else {
+                    looked_at += bytes;
+                    offload::in_turn(bytes, || place.to_shared()).await
+                };
+                shared.insert(seen.place, rendered);
+            }
+            found.push(self.sighting(seen, &shared[&seen.place]));
+        }
+        if not_looked_at > 0 {
+            tracing::warn!(
+                places = not_looked_at,
+                "a message names keys of ours in so many places that some are stored without their texts"
+            );
+        }
+        looked_at
     }
 
     /// Drops all candidates. Those that are not `known` will not be added again.
@@ -238,7 +282,7 @@ impl<P: Placed> Candidates<P> {
         self.places[at as usize].to_shared()
     }
 
-    fn sighting(&self, seen: &Candidate, shared: &SharedPlace) -> Sighting {
+    fn sighting(&self, seen: &Candidate, shared: &SharedPlace) -> CleanSighting {
         let SharedPlace {
             mut place,
             fragment,
@@ -250,11 +294,26 @@ impl<P: Placed> Candidates<P> {
             }
             place.line = line.recorded;
         }
-        Sighting {
+        CleanSighting(Sighting {
             value: seen.value.clone(),
-            place,
+            place: stored_form(&place, str::to_owned),
             detected_at: self.detected_at,
-        }
+        })
+    }
+}
+
+/// Returns a place that was not searched for keys.
+fn nameless(source: &str) -> SharedPlace {
+    SharedPlace {
+        place: Place {
+            source: source.to_owned(),
+            url: Some(NOT_LOOKED_AT.to_owned()),
+            repository: None,
+            commit: None,
+            path: None,
+            line: None,
+        },
+        fragment: None,
     }
 }
 
@@ -291,7 +350,10 @@ mod tests {
         assert!(!candidates.is_full());
         let known = HashSet::from([KeyValue::new("same").sha256()]);
         let last = candidates.sightings(&known).last().unwrap();
-        assert_eq!(last.place.url.unwrap(), "https://git.example/a#L100");
+        assert_eq!(
+            last.place.url.as_deref().unwrap(),
+            "https://git.example/a#L100"
+        );
         assert_eq!(last.place.line, Some(100));
         // It is unknown, and not looked up again.
         candidates.clear(&HashSet::new());

@@ -1,13 +1,16 @@
 //! Manual operations on keys: issuance, rotation, changes and revocation.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use super::redact::clean_key;
+use super::clean::PIECE;
+use super::redact::logged_form;
 use super::{RespondError, Responder};
 use crate::keyformat::{KeyFormat, KeyValue};
+use crate::offload;
 use crate::store::{
     Action, ImportOutcome, Key, KeyPatch, LogDraft, NewKey, Owner, Reason, StoreError, Tx, retried,
 };
@@ -50,7 +53,8 @@ impl Responder {
     pub async fn issue(&self, request: IssueRequest) -> Result<(Key, KeyValue), RespondError> {
         let format = self.minting_format(request.is_public)?;
         let value = format.mint()?;
-        let new = self.new_key(format, &value, request);
+        let mut new = self.new_key(format, &value, request);
+        self.without_keys(std::slice::from_mut(&mut new)).await;
         let key = retried(|| async {
             let mut tx = self.store.begin().await?;
             let key = tx.insert_key(new.clone()).await?;
@@ -102,6 +106,7 @@ impl Responder {
             _ => self.minting_format(old.is_public)?,
         };
         let value = format.mint()?;
+        // The texts of the old key contain no keys.
         let new = self.new_key(format, &value, successor(&old, now));
         let new = tx.insert_key(new).await?;
         let end = later(now, overlap);
@@ -109,7 +114,7 @@ impl Responder {
         tx.replace_key(id, end, new.id).await?;
         old.expires_at = Some(end);
         old.replaced_by = Some(new.id);
-        let draft = self.by_hand(&old, now, Action::Rotated, Reason::Rotated, actor);
+        let draft = by_hand(&old, now, Action::Rotated, Reason::Rotated, actor);
         tx.append_log(&[draft]).await?;
         tx.commit().await?;
         Ok(Rotation { old, new, value })
@@ -156,7 +161,7 @@ impl Responder {
         for key in keys.iter_mut().filter(|key| key.revoked_at.is_none()) {
             key.revoked_at = Some(now);
             revoked.push(key.id);
-            let mut draft = self.by_hand(key, now, Action::Revoked, Reason::Manual, actor);
+            let mut draft = by_hand(key, now, Action::Revoked, Reason::Manual, actor);
             draft.incident_id = tx.incident_id_of(key.id).await?;
             drafts.push(draft);
         }
@@ -187,7 +192,11 @@ impl Responder {
         revoked_by: Option<&str>,
     ) -> Result<Option<Key>, StoreError> {
         if let Some(description) = &mut patch.description {
-            *description = self.redactor.redact(description).into_owned();
+            let redacted =
+                offload::in_turn(description.len(), || self.redactor.redact(description));
+            if let Cow::Owned(redacted) = redacted.await {
+                *description = redacted;
+            }
         }
         let (key, revoked) = retried(|| self.change_once(id, &patch, revoked_by)).await?;
         tell_revoked(&revoked, revoked_by.unwrap_or_default());
@@ -223,9 +232,7 @@ impl Responder {
     /// # Errors
     /// Returns any [`StoreError`], in which case no row has been stored.
     pub async fn import(&self, mut keys: Vec<NewKey>) -> Result<Vec<ImportOutcome>, StoreError> {
-        for key in &mut keys {
-            self.without_keys(key);
-        }
+        self.without_keys(&mut keys).await;
         retried(|| async {
             let mut tx = self.store.begin().await?;
             let outcomes = tx.import_keys(&keys).await?;
@@ -246,7 +253,7 @@ impl Responder {
     }
 
     fn new_key(&self, format: &KeyFormat, value: &KeyValue, request: IssueRequest) -> NewKey {
-        let mut key = NewKey {
+        NewKey {
             id: Uuid::now_v7(),
             project: request.project,
             digest: value.sha256(),
@@ -260,43 +267,53 @@ impl Responder {
             notify_emails: request.notify_emails,
             created_at: self.clock.now(),
             expires_at: request.expires_at,
-        };
-        self.without_keys(&mut key);
-        key
-    }
-
-    /// Returns the log entry of an operation that a person requested.
-    fn by_hand(
-        &self,
-        key: &Key,
-        at: Timestamp,
-        action: Action,
-        reason: Reason,
-        actor: &str,
-    ) -> LogDraft {
-        LogDraft {
-            at,
-            action,
-            key: clean_key(&self.redactor, key),
-            reason,
-            policy: None,
-            actor: actor.to_owned(),
-            incident_id: None,
-            occurrence: None,
-            detected_at: None,
         }
     }
 
-    /// Redacts keys in the texts supplied by a caller.
-    fn without_keys(&self, key: &mut NewKey) {
-        for text in [&mut key.description, &mut key.owner.id]
-            .into_iter()
-            .chain(&mut key.notify_emails)
-        {
-            if let std::borrow::Cow::Owned(redacted) = self.redactor.redact(text) {
-                *text = redacted;
+    /// Redacts keys in the texts supplied by a caller, in turn with what others wrote. Texts are stored without keys, so
+    /// that nothing has to be searched for them in a transaction.
+    async fn without_keys(&self, keys: &mut [NewKey]) {
+        let mut rest = keys;
+        while !rest.is_empty() {
+            let (mut count, mut bytes) = (0, 0);
+            while count < rest.len() && bytes < PIECE {
+                bytes += texts_of(&mut rest[count])
+                    .map(|text| text.len())
+                    .sum::<usize>();
+                count += 1;
             }
+            let (piece, others) = rest.split_at_mut(count);
+            rest = others;
+            offload::in_turn(bytes, || {
+                for text in piece.iter_mut().flat_map(texts_of) {
+                    if let Cow::Owned(redacted) = self.redactor.redact(text) {
+                        *text = redacted;
+                    }
+                }
+            })
+            .await;
         }
+    }
+}
+
+/// Returns the texts that a caller supplies for a key.
+fn texts_of(key: &mut NewKey) -> impl Iterator<Item = &mut String> {
+    let texts = [&mut key.description, &mut key.owner.id];
+    texts.into_iter().chain(&mut key.notify_emails)
+}
+
+/// Returns the log entry of an operation that a person requested.
+fn by_hand(key: &Key, at: Timestamp, action: Action, reason: Reason, actor: &str) -> LogDraft {
+    LogDraft {
+        at,
+        action,
+        key: logged_form(key),
+        reason,
+        policy: None,
+        actor: actor.to_owned(),
+        incident_id: None,
+        occurrence: None,
+        detected_at: None,
     }
 }
 

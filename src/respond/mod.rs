@@ -10,6 +10,7 @@
 
 mod answer;
 mod candidates;
+mod clean;
 mod issue;
 mod redact;
 mod report;
@@ -22,9 +23,12 @@ use crate::store::{MaybeConflict, Store, StoreError, WhyInvalid};
 
 pub use answer::{Answer, Outcome, announce};
 pub use candidates::{Candidates, Line, PlaceIndex, Placed, SharedPlace};
+#[cfg(test)]
+pub(crate) use clean::Cleaner;
+pub use clean::{CleanSighting, CleanSightings};
 pub use issue::{IssueRequest, Rotation};
 pub use redact::{PATH_MAX, REPOSITORY_MAX, URL_MAX, shorten};
-pub use report::{CleanSightings, Report, Sighting};
+pub use report::{Report, Sighting};
 pub use timeline::{IncidentDetail, Moment, What};
 
 /// The policy of this version: a leaked secret key is revoked at once.

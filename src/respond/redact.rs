@@ -1,8 +1,9 @@
 //! Redaction of texts before they are stored. Callers put keys where they do not belong: into the query of a link,
 //! a description, a path.
 
+use crate::keyformat::KeyValue;
 use crate::scan::Redactor;
-use crate::store::{Key, Place};
+use crate::store::Key;
 
 /// Maximum length of a stored link, in bytes.
 pub const URL_MAX: usize = 2_048;
@@ -14,35 +15,20 @@ pub const REPOSITORY_MAX: usize = 512;
 pub const PATH_MAX: usize = 4_096;
 
 /// Maximum lengths of the other stored texts, in bytes.
-const SOURCE_MAX: usize = 128;
-const COMMIT_MAX: usize = 128;
+pub(super) const SOURCE_MAX: usize = 128;
+pub(super) const COMMIT_MAX: usize = 128;
 const DESCRIPTION_MAX: usize = 4_096;
 const OWNER_MAX: usize = 1_024;
 
-/// Returns a place in the form in which it is stored: without keys and control characters, and with bounded length.
-/// Two sightings at the same place have the same form.
-pub(super) fn clean_place(redactor: &Redactor, place: &Place) -> Place {
-    let optional = |text: &Option<String>, max| {
-        text.as_deref()
-            .filter(|text| !text.is_empty())
-            .map(|text| clean(redactor, text, max))
-    };
-    Place {
-        source: clean(redactor, &place.source, SOURCE_MAX),
-        url: optional(&place.url, URL_MAX),
-        repository: optional(&place.repository, REPOSITORY_MAX),
-        commit: optional(&place.commit, COMMIT_MAX),
-        path: optional(&place.path, PATH_MAX),
-        // Canonical JSON represents integers exactly up to this value (RFC 8785, section 3.2.2.3).
-        line: place.line.map(|line| line.min((1 << 53) - 1)),
-    }
-}
+/// Length of the beginning of a text that is searched for keys, in bytes. More of it is never kept.
+const LOOKED_AT: usize = 8 << 10;
 
-/// Returns a key in the form in which it is logged.
-pub(super) fn clean_key(redactor: &Redactor, key: &Key) -> Key {
+/// Returns a key in the form in which it is logged. Its texts contain no keys since they were stored, so nothing is
+/// searched here, where the key is locked.
+pub(super) fn logged_form(key: &Key) -> Key {
     let mut key = key.clone();
-    key.description = clean(redactor, &key.description, DESCRIPTION_MAX);
-    key.owner.id = clean(redactor, &key.owner.id, OWNER_MAX);
+    key.description = bounded(&key.description, DESCRIPTION_MAX);
+    key.owner.id = bounded(&key.owner.id, OWNER_MAX);
     key
 }
 
@@ -53,6 +39,10 @@ pub(super) fn clean_key(redactor: &Redactor, key: &Key) -> Key {
 /// one, in whatever encoding. So only that is kept which comes out the same when half as much is known: a
 /// key that begins there would have to take up the other half to be cut.
 pub fn shorten(redactor: &Redactor, text: &str, max: usize, is_cut: bool) -> String {
+    let (text, is_cut) = match text.len() {
+        ..=LOOKED_AT => (text, is_cut),
+        _ => (&text[..text.floor_char_boundary(LOOKED_AT)], true),
+    };
     let redacted = redactor.redact(text);
     let mut certain = redacted.len();
     if is_cut {
@@ -68,15 +58,24 @@ pub fn shorten(redactor: &Redactor, text: &str, max: usize, is_cut: bool) -> Str
     kept
 }
 
-/// Redacts keys, replaces control characters and truncates the result to `max` bytes and an ellipsis.
-fn clean(redactor: &Redactor, text: &str, max: usize) -> String {
-    let redacted = redactor.redact(text);
-    let end = redacted.floor_char_boundary(max);
-    let mut kept: String = redacted[..end]
+/// Returns what is looked at of `text`, without keys. If there is a `value`, it is taken out, too: it may be a key of a
+/// format that is not loaded.
+pub(super) fn clean(redactor: &Redactor, text: &str, value: Option<&KeyValue>) -> String {
+    match value {
+        _ if text.len() > LOOKED_AT => shorten(redactor, text, LOOKED_AT, true),
+        Some(value) => redactor.redact_value(text, value).into_owned(),
+        None => redactor.redact(text).into_owned(),
+    }
+}
+
+/// Replaces control characters, and truncates the result to `max` bytes and an ellipsis.
+pub(super) fn bounded(text: &str, max: usize) -> String {
+    let end = text.floor_char_boundary(max);
+    let mut kept: String = text[..end]
         .chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect();
-    if end < redacted.len() {
+    if end < text.len() {
         kept.push('…');
     }
     kept
@@ -89,17 +88,16 @@ mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
 
+    use super::super::clean::stored_form;
     use super::*;
     use crate::keyformat::FormatSet;
+    use crate::store::Place;
 
     #[test]
     fn texts_are_bounded_and_printable() {
         let redactor = Redactor::new(&FormatSet::builtin());
-        assert_eq!(
-            clean(&redactor, "a\u{1b}[31mb\n", 100),
-            "a\u{fffd}[31mb\u{fffd}"
-        );
-        assert_eq!(clean(&redactor, "äää", 5), "ää…");
+        assert_eq!(bounded("a\u{1b}[31mb\n", 100), "a\u{fffd}[31mb\u{fffd}");
+        assert_eq!(bounded("äää", 5), "ää…");
         let place = Place {
             source: "partner:github".to_owned(),
             url: Some(String::new()),
@@ -108,7 +106,7 @@ mod tests {
             path: Some("x".repeat(10_000)),
             line: Some(u64::MAX),
         };
-        let kept = clean_place(&redactor, &place);
+        let kept = stored_form(&place, |text| clean(&redactor, text, None));
         assert_eq!(kept.url, None);
         assert_eq!(kept.path.unwrap().len(), PATH_MAX + '…'.len_utf8());
         assert_eq!(kept.line, Some(9_007_199_254_740_991));
@@ -129,7 +127,24 @@ mod tests {
             );
             let early = shorten(&redactor, &text, 50, false);
             assert!(early.len() <= 50 + '…'.len_utf8());
-            assert_eq!(clean(&redactor, &early, 50), clean(&redactor, &text, 50));
+            let kept = |text: &str| bounded(&clean(&redactor, text, None), 50);
+            assert_eq!(kept(&early), kept(&text));
+        }
+    }
+
+    /// However long a text is, only its beginning is looked at.
+    #[test]
+    fn what_is_looked_at_is_bounded() {
+        let formats = FormatSet::builtin();
+        let redactor = Redactor::new(&formats);
+        let key = formats.get("rescind_secret").unwrap().mint().unwrap();
+        let start = "x/".repeat(LOOKED_AT / 2 - 10);
+        let text = format!("{start}{}", key.expose());
+        for kept in [
+            shorten(&redactor, &text, usize::MAX, false),
+            clean(&redactor, &text, None),
+        ] {
+            assert_eq!(kept, format!("{}…", "x/".repeat(LOOKED_AT / 4)));
         }
     }
 

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::answer::{Answer, Outcome, announce};
-use super::redact::{clean_key, clean_place};
+use super::clean::CleanSightings;
+use super::redact::logged_form;
 use super::{POLICY_REVOKE, Responder};
 use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::store::{
@@ -24,21 +25,14 @@ pub struct Sighting {
     pub detected_at: Timestamp,
 }
 
-/// Sightings whose places are in the form in which they are stored: without keys and with bounded length. Searching
-/// texts written by others for keys takes time, and is done before anything is locked.
-#[derive(Debug, Clone, Default)]
-pub struct CleanSightings(Vec<Sighting>);
+/// Maximum number of keys whose sightings are reported in one transaction: whoever owns very many keys, or knows them,
+/// must not keep others from the log for long.
+const KEYS_AT_ONCE: usize = 500;
 
-impl CleanSightings {
-    /// Returns the number of sightings.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Returns whether there are no sightings.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
+/// Sightings that may still have to be cleaned. What completes their places follows.
+enum Seen {
+    Raw(Vec<Sighting>, fn(&mut Place)),
+    Clean(CleanSightings),
 }
 
 /// Sightings of one actor. Those of several actors are reported together if they belong in one transaction.
@@ -82,18 +76,12 @@ impl Hit<'_> {
 type Tokens = (HashMap<Sha256Digest, Token>, Vec<Uuid>);
 
 impl Responder {
-    /// Redacts keys in the places of `sightings`, and truncates texts that are too long.
-    pub fn clean(&self, mut sightings: Vec<Sighting>) -> CleanSightings {
-        for sighting in &mut sightings {
-            sighting.place = clean_place(&self.redactor, &sighting.place);
-        }
-        CleanSightings(sightings)
-    }
-
-    /// Responds to sightings in one transaction. Returns the answers in the order of the sightings.
+    /// Responds to sightings, and returns the answers in their order. All sightings of a key are in one transaction; those
+    /// of very many keys are in several.
     ///
     /// # Errors
-    /// Returns any [`StoreError`], in which case nothing has changed and the whole batch can be reported again.
+    /// Returns any [`StoreError`]. Keys whose transaction was committed before stay revoked; the whole batch can be
+    /// reported again.
     pub async fn report(
         &self,
         sightings: Vec<Sighting>,
@@ -101,62 +89,91 @@ impl Responder {
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
         let digests = digests_of(&sightings);
-        self.respond(sightings, &digests, &HashMap::new(), reason, actor)
+        let seen = Seen::Raw(sightings, |_| {});
+        self.respond(seen, &digests, &HashMap::new(), reason, actor)
+            .await
+    }
+
+    /// Responds to sightings whose places are clean, as [`report`](Self::report) does.
+    ///
+    /// # Errors
+    /// Returns the errors of [`report`](Self::report).
+    pub async fn report_clean(
+        &self,
+        sightings: CleanSightings,
+        reason: Reason,
+        actor: &str,
+    ) -> Result<Vec<Answer>, StoreError> {
+        let digests = digests_of(sightings.iter().map(|sighting| &**sighting));
+        let seen = Seen::Clean(sightings);
+        self.respond(seen, &digests, &HashMap::new(), reason, actor)
             .await
     }
 
     /// Responds to the sightings of a partner or a stranger, as [`report`](Self::report) does, and revokes access
-    /// tokens of Rescind itself in the same transaction. The revocation log covers keys only; a revoked token is
-    /// mentioned in the operator's log.
+    /// tokens of Rescind itself, all in one transaction. The revocation log covers keys only; a revoked token is
+    /// mentioned in the operator's log. `complete` adds to the places of keys of ours what their clean texts tell.
     ///
     /// # Errors
-    /// Returns any [`StoreError`], in which case nothing has changed and the whole batch can be reported again.
+    /// Returns the errors of [`report`](Self::report).
     pub async fn report_from_outside(
         &self,
         sightings: Vec<Sighting>,
+        complete: fn(&mut Place),
         reason: Reason,
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
         let digests = digests_of(&sightings);
         let tokens = self.store.find_tokens(&distinct(&digests)).await?;
-        self.respond(sightings, &digests, &tokens, reason, actor)
-            .await
+        let seen = Seen::Raw(sightings, complete);
+        self.respond(seen, &digests, &tokens, reason, actor).await
     }
 
     async fn respond(
         &self,
-        sightings: Vec<Sighting>,
+        seen: Seen,
         digests: &[Sha256Digest],
         tokens: &HashMap<Sha256Digest, Token>,
         reason: Reason,
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
-        let mut answers = vec![Answer::default(); sightings.len()];
+        let mut answers = vec![Answer::default(); digests.len()];
         // Most candidates are unknown. They are filtered out without taking the write lock.
-        let known = self.store.find_keys(&distinct(digests)).await?;
+        let known: HashSet<Sha256Digest> = {
+            let known = self.store.find_keys(&distinct(digests)).await?;
+            known.into_keys().collect()
+        };
         if known.is_empty() && tokens.is_empty() {
             return Ok(answers);
         }
-        let (rows, ours): (Vec<usize>, Vec<Sighting>) = sightings
-            .into_iter()
-            .enumerate()
-            .filter(|(row, _)| known.contains_key(&digests[*row]))
-            .unzip();
-        let ours = self.clean(ours);
-        let report = Report {
-            sightings: &ours,
-            reason,
-            actor,
+        let is_ours = |row: &usize| known.contains(&digests[*row]);
+        let rows: Vec<usize> = (0..digests.len()).filter(is_ours).collect();
+        let ours = match seen {
+            Seen::Raw(sightings, complete) => {
+                let ours = only(sightings, &rows);
+                self.clean_and_complete(ours, complete).await
+            }
+            Seen::Clean(CleanSightings(sightings)) => CleanSightings(only(sightings, &rows)),
         };
-        let (found, tokens) = retried(|| self.respond_once(report, tokens)).await?;
-        announce(&found, actor);
-        announce_tokens(&tokens, actor);
-        for (row, answer) in rows.into_iter().zip(found) {
-            answers[row] = answer;
-        }
-        for (answer, digest) in answers.iter_mut().zip(digests) {
-            let token = tokens.0.get(digest).cloned();
-            answer.outcomes.extend(token.map(Outcome::AccessToken));
+        let mut tokens = Some(tokens);
+        for (rows, sightings) in pieces(rows, ours, digests) {
+            let report = Report {
+                sightings: &sightings,
+                reason,
+                actor,
+            };
+            // Tokens are few, and go with the first piece.
+            let tokens = tokens.take();
+            let (found, tokens) = retried(|| self.respond_once(report, tokens)).await?;
+            announce(&found, actor);
+            announce_tokens(&tokens, actor);
+            for (row, answer) in rows.into_iter().zip(found) {
+                answers[row] = answer;
+            }
+            for (answer, digest) in answers.iter_mut().zip(digests) {
+                let token = tokens.0.get(digest).cloned();
+                answer.outcomes.extend(token.map(Outcome::AccessToken));
+            }
         }
         Ok(answers)
     }
@@ -164,9 +181,9 @@ impl Responder {
     async fn respond_once(
         &self,
         report: Report<'_>,
-        tokens: &HashMap<Sha256Digest, Token>,
+        tokens: Option<&HashMap<Sha256Digest, Token>>,
     ) -> Result<(Vec<Answer>, Tokens), StoreError> {
-        let mut tokens = tokens.clone();
+        let mut tokens = tokens.cloned().unwrap_or_default();
         let mut tx = self.store.begin().await?;
         let revoked = revoke_tokens(&mut tx, &mut tokens, self.clock.now()).await?;
         let found = self.report_in(&mut tx, &[report]).await?.pop();
@@ -198,7 +215,7 @@ impl Responder {
         let drafts: Vec<LogDraft> = hits
             .values()
             .filter(|hit| hit.revoked)
-            .map(|hit| self.draft(hit, now))
+            .map(|hit| draft(hit, now))
             .collect();
         tx.append_log(&drafts).await?;
         let mut answers = answers(&digests, &keys, &hits);
@@ -207,20 +224,20 @@ impl Responder {
             .map(|report| answers.by_ref().take(report.sightings.len()).collect())
             .collect())
     }
+}
 
-    fn draft(&self, hit: &Hit<'_>, now: Timestamp) -> LogDraft {
-        let first = hit.sightings.first();
-        LogDraft {
-            at: now,
-            action: Action::Revoked,
-            key: clean_key(&self.redactor, &hit.key),
-            reason: hit.report.reason,
-            policy: Some(POLICY_REVOKE.to_owned()),
-            actor: hit.report.actor.to_owned(),
-            incident_id: hit.incident,
-            occurrence: first.map(|sighting| sighting.place.clone()),
-            detected_at: first.map(|sighting| sighting.detected_at),
-        }
+fn draft(hit: &Hit<'_>, now: Timestamp) -> LogDraft {
+    let first = hit.sightings.first();
+    LogDraft {
+        at: now,
+        action: Action::Revoked,
+        key: logged_form(&hit.key),
+        reason: hit.report.reason,
+        policy: Some(POLICY_REVOKE.to_owned()),
+        actor: hit.report.actor.to_owned(),
+        incident_id: hit.incident,
+        occurrence: first.map(|sighting| sighting.place.clone()),
+        detected_at: first.map(|sighting| sighting.detected_at),
     }
 }
 
@@ -284,9 +301,37 @@ fn announce_tokens((tokens, revoked): &Tokens, actor: &str) {
     }
 }
 
-fn digests_of(sightings: &[Sighting]) -> Vec<Sha256Digest> {
-    let values = sightings.iter().map(|sighting| &sighting.value);
+fn digests_of<'s>(sightings: impl IntoIterator<Item = &'s Sighting>) -> Vec<Sha256Digest> {
+    let values = sightings.into_iter().map(|sighting| &sighting.value);
     values.map(KeyValue::sha256).collect()
+}
+
+/// Returns the elements in these rows, which are in ascending order.
+fn only<T>(all: Vec<T>, rows: &[usize]) -> Vec<T> {
+    let mut rows = rows.iter().copied().peekable();
+    let all = all.into_iter().enumerate();
+    all.filter_map(|(at, one)| rows.next_if_eq(&at).map(|_| one))
+        .collect()
+}
+
+/// Rows, and their sightings.
+type Piece = (Vec<usize>, CleanSightings);
+
+/// Divides sightings, and their rows, into those of one transaction each. All sightings of a key are in the same piece.
+/// There is always a first piece.
+fn pieces(rows: Vec<usize>, sightings: CleanSightings, digests: &[Sha256Digest]) -> Vec<Piece> {
+    let mut seen: HashMap<Sha256Digest, usize> = HashMap::new();
+    let mut pieces = vec![Piece::default()];
+    for (row, sighting) in rows.into_iter().zip(sightings.0) {
+        let next = seen.len();
+        let at = *seen.entry(digests[row]).or_insert(next) / KEYS_AT_ONCE;
+        if at == pieces.len() {
+            pieces.push(Piece::default());
+        }
+        pieces[at].0.push(row);
+        pieces[at].1.push(sighting);
+    }
+    pieces
 }
 
 fn distinct(digests: &[Sha256Digest]) -> Vec<Sha256Digest> {
@@ -297,7 +342,7 @@ fn distinct(digests: &[Sha256Digest]) -> Vec<Sha256Digest> {
 
 fn rows_of<'a>(reports: &'a [Report<'a>]) -> Vec<Row<'a>> {
     let rows = reports.iter().flat_map(|report| {
-        report.sightings.0.iter().map(move |sighting| Row {
+        report.sightings.iter().map(move |sighting| Row {
             sighting,
             digest: sighting.value.sha256(),
             report,
@@ -384,8 +429,46 @@ mod tests {
     use jiff::SignedDuration;
     use secrecy::SecretString;
 
+    use super::super::clean::CleanSighting;
     use super::*;
     use crate::store::{NewToken, Role, Store, StoreOptions};
+
+    #[test]
+    fn sightings_of_many_keys_are_divided_and_those_of_one_key_are_not() {
+        let digests: Vec<Sha256Digest> = (0..2 * KEYS_AT_ONCE + 2)
+            .map(|number| Sha256Digest::of(format!("{}", number / 2).as_bytes()))
+            .collect();
+        // The other row of each key comes after the first rows of all of them.
+        let mut rows: Vec<usize> = (0..digests.len()).step_by(2).collect();
+        rows.extend((0..digests.len()).skip(1).step_by(2));
+        let sighting = |row: &usize| {
+            CleanSighting(Sighting {
+                value: KeyValue::new(row.to_string()),
+                place: Place {
+                    source: "test".to_owned(),
+                    url: None,
+                    repository: None,
+                    commit: None,
+                    path: None,
+                    line: None,
+                },
+                detected_at: Timestamp::UNIX_EPOCH,
+            })
+        };
+        let sightings = rows.iter().map(sighting).collect();
+        let pieces = pieces(rows, sightings, &digests);
+        let sizes: Vec<_> = pieces.iter().map(|(rows, _)| rows.len()).collect();
+        assert_eq!(sizes, [2 * KEYS_AT_ONCE, 2]);
+        for (rows, sightings) in &pieces {
+            for (row, sighting) in rows.iter().zip(sightings) {
+                assert_eq!(sighting.value.expose(), row.to_string());
+            }
+        }
+        assert_eq!(
+            super::pieces(Vec::new(), CleanSightings::default(), &[]).len(),
+            1
+        );
+    }
 
     #[tokio::test]
     async fn a_token_that_somebody_else_revoked_meanwhile_keeps_that_time() {

@@ -105,7 +105,6 @@ impl Keeper {
         gathered: &Gathered,
     ) -> Result<u64, PollError> {
         let sightings = gathered.candidates.ours(&self.parts.store).await?;
-        let sightings = self.parts.responder.clean(sightings);
         let mut next = state.clone();
         next.texts += gathered.texts;
         next.malformed += gathered.malformed;
@@ -130,7 +129,10 @@ impl Keeper {
         }
         if candidates.found() >= MANY_FOUND {
             let (found, actor) = (candidates.take_found(), self.actor());
-            let reported = self.parts.responder.report(found, Reason::Leaked, &actor);
+            let reported = self
+                .parts
+                .responder
+                .report_clean(found, Reason::Leaked, &actor);
             reported.await?;
         }
         Ok(())

@@ -7,7 +7,7 @@ use super::ends::{Done, End, Tried};
 use super::pauses::PROBE_MAX;
 use super::task::actor;
 use crate::fetch::ObjectId;
-use crate::respond::{Answer, CleanSightings, Report, Sighting, announce};
+use crate::respond::{Answer, CleanSighting, CleanSightings, Report, announce};
 use crate::store::{
     Descendant, Postponed, Reason, Retry, StoreError, Tx, WorkDone, WorkKind, retried,
 };
@@ -142,10 +142,10 @@ impl Worker {
         let digests: HashSet<_> = sightings.map(|sighting| sighting.value.sha256()).collect();
         let digests: Vec<_> = digests.into_iter().collect();
         let known = self.shared.parts.store.find_keys(&digests).await?;
-        let is_ours = |sighting: &&Sighting| known.contains_key(&sighting.value.sha256());
+        let is_ours = |sighting: &&CleanSighting| known.contains_key(&sighting.value.sha256());
         let ours = |tried: &Tried| {
-            let ours = tried.sightings.iter().filter(is_ours).cloned();
-            self.shared.parts.responder.clean(ours.collect())
+            let ours = tried.sightings.iter().filter(is_ours);
+            ours.cloned().collect::<CleanSightings>()
         };
         Ok(group.iter().map(ours).collect())
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Shared;
 use super::pauses::{Failure, Judged};
 use crate::fetch::{FetchError, ObjectId, Place};
-use crate::respond::Sighting;
+use crate::respond::CleanSightings;
 use crate::store::{Descendant, Fetched, HOST_LEFT_ALONE, Lane, WorkItem};
 
 /// Delay of an item while heavy visits occupy the lane.
@@ -21,7 +21,7 @@ const HOST_PATIENCE: Duration = Duration::from_hours(24);
 pub(super) struct Tried {
     pub(super) item: WorkItem,
     /// Findings that are not reported yet, whatever the outcome.
-    pub(super) sightings: Vec<Sighting>,
+    pub(super) sightings: CleanSightings,
     /// Blobs without candidates.
     pub(super) clean_blobs: Vec<ObjectId>,
     pub(super) end: End,
@@ -52,7 +52,7 @@ impl Tried {
     pub(super) fn ended(item: WorkItem, end: End) -> Self {
         Self {
             item,
-            sightings: Vec::new(),
+            sightings: CleanSightings::default(),
             clean_blobs: Vec::new(),
             end,
         }

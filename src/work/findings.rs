@@ -7,7 +7,7 @@ use super::clean::CleanBlobs;
 use super::place::{Places, TextPlace};
 use crate::fetch::{ObjectId, Text, TextKind};
 use crate::keyformat::KeyValue;
-use crate::respond::{Candidates, Line, PlaceIndex, Responder, Sighting};
+use crate::respond::{Candidates, CleanSightings, Line, PlaceIndex, Responder};
 use crate::scan::{Candidate, Engine, Scanner};
 use crate::store::{Reason, StoreError};
 
@@ -54,7 +54,7 @@ pub(super) struct Findings<'a> {
 struct Found<'a> {
     reporter: Reporter<'a>,
     candidates: Candidates<TextPlace<'a>>,
-    sightings: Vec<Sighting>,
+    sightings: CleanSightings,
     looked_up: usize,
     not_looked_up: u64,
     failed: Option<StoreError>,
@@ -63,7 +63,7 @@ struct Found<'a> {
 /// Result of scanning an item.
 pub(super) struct Outcome {
     /// Sightings of known keys that are not reported yet.
-    pub(super) sightings: Vec<Sighting>,
+    pub(super) sightings: CleanSightings,
     /// Number of candidates beyond [`MAX_LOOKUPS`].
     pub(super) not_looked_up: u64,
     /// `Ok` if all other candidates were looked up, and reported if necessary.
@@ -85,7 +85,7 @@ impl<'a> Findings<'a> {
             found: Found {
                 reporter,
                 candidates: Candidates::new(now, MAX_HELD),
-                sightings: Vec::new(),
+                sightings: CleanSightings::default(),
                 looked_up: 0,
                 not_looked_up: 0,
                 failed: None,
@@ -204,7 +204,7 @@ impl<'a> Found<'a> {
             self.sightings.push(sighting);
             if self.sightings.len() >= MAX_SIGHTINGS {
                 let sightings = std::mem::take(&mut self.sightings);
-                let report = responder.report(sightings, Reason::Leaked, actor);
+                let report = responder.report_clean(sightings, Reason::Leaked, actor);
                 runtime.block_on(report)?;
             }
         }

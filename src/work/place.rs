@@ -71,6 +71,10 @@ impl Placed for TextPlace<'_> {
         size_of::<Self>() + self.path.as_ref().map_or(0, |path| path.len())
     }
 
+    fn source(&self) -> &str {
+        &self.places.source
+    }
+
     /// Renders the place, with texts shortened to the length that is stored, whatever the names in the repository.
     fn to_shared(&self) -> SharedPlace {
         let places = self.places;

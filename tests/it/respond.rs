@@ -213,7 +213,7 @@ on_both_databases! {
         tx.add_work_items(&[range], responder.clock().now()).await.unwrap();
         tx.commit().await.unwrap();
         let item = store.claim(1, "w", Duration::from_mins(1)).await.unwrap().remove(0);
-        let seen = responder.clean(vec![sighting(&responder, &value, 1)]);
+        let seen = responder.clean(vec![sighting(&responder, &value, 1)]).await;
         for kept in [false, true] {
             let mut tx = store.begin().await.unwrap();
             assert!(tx.finish(item.id, "w", Fetched::default()).await.unwrap());

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
-use crate::respond::Sighting;
+use crate::respond::CleanSighting;
 use crate::scan::Encodings;
 
 struct House {
@@ -29,7 +29,7 @@ impl House {
     }
 
     /// The sightings of what is ours in a message, and how many parts were gathered as malformed.
-    fn seen(&self, message: &Value, ours: &str, rest: Rest) -> (Vec<Sighting>, u64) {
+    fn seen(&self, message: &Value, ours: &str, rest: Rest) -> (Vec<CleanSighting>, u64) {
         let json = message.to_string();
         let now = Timestamp::UNIX_EPOCH;
         let mut gatherer = Gatherer::new("feed", &self.redactor, &self.engine, now);
@@ -120,4 +120,39 @@ fn a_link_that_is_cut_keeps_no_part_of_a_key_and_is_counted() {
     );
     assert!(!url.contains(&across[..24]), "{url}");
     assert_eq!((seen.len(), malformed), (1, 1));
+}
+
+/// Nothing is done with a name that no forge gives: not even searched for keys.
+#[test]
+fn names_longer_than_any_forges_are_counted_and_lead_nowhere() {
+    let house = House::new();
+    let remote = |id: &str, path: &str| Remote {
+        host: "forge.example".to_owned(),
+        repository_id: id.to_owned(),
+        repository: crate::fetch::RepositoryName::parse("acme/app").unwrap(),
+        clone_url: Some(reqwest::Url::parse(&format!("https://forge.example/{path}")).unwrap()),
+    };
+    let id = |digit: char| ObjectId::from_hex(digit.to_string().repeat(40).as_bytes()).unwrap();
+    let long = "%5C".repeat(URL_MAX);
+    for (remote, items) in [
+        (remote("1", "acme/app"), 1),
+        (remote(&long, "acme/app"), 0),
+        (remote("1", &long), 0),
+    ] {
+        let push = Push {
+            remote,
+            reference: "refs/heads/main".to_owned(),
+            before: id('1'),
+            after: id('2'),
+        };
+        let now = Timestamp::UNIX_EPOCH;
+        let mut gatherer = Gatherer::new("feed", &house.redactor, &house.engine, now);
+        gatherer.push(&push, Priority::Webhook, now);
+        let Gathered {
+            items: found,
+            malformed,
+            ..
+        } = gatherer.gathered;
+        assert_eq!((found.len(), malformed), (items, 1 - items as u64));
+    }
 }

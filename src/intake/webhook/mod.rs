@@ -35,11 +35,12 @@ pub use places::ClonePlaces;
 pub use verify::Unverified;
 
 use crate::forge::{Forge, Gathered};
-use crate::respond::Responder;
+use crate::respond::{CleanSightings, Responder};
 use crate::scan::Engine;
+use crate::store::Reason;
 use counts::{Refusal, Tally};
 use inbox::{Entry, NotTaken, Taken};
-use reading::Read;
+use reading::{MANY_FOUND, Read};
 use verify::Verifier;
 
 /// Maximum size of a delivery, in bytes. GitHub caps payloads at 25 MB.
@@ -215,6 +216,20 @@ impl Webhook {
             .map_err(|_| WebhookError::Died)?
     }
 
+    /// Reports sightings that are too many for the transaction that a delivery shares with others. Returns those that
+    /// are left.
+    async fn report_many(&self, sightings: CleanSightings) -> Result<CleanSightings, WebhookError> {
+        if sightings.len() < MANY_FOUND {
+            return Ok(sightings);
+        }
+        let actor = self.forge.source();
+        let reported = self
+            .responder
+            .report_clean(sightings, Reason::Leaked, actor);
+        reported.await.map_err(Arc::new)?;
+        Ok(CleanSightings::default())
+    }
+
     async fn keep(&self, read: Read) -> Result<(), WebhookError> {
         let Read {
             id, gathered, good, ..
@@ -225,8 +240,8 @@ impl Webhook {
         // Most candidates are not known keys; they are dropped before anything waits for the write lock.
         let store = self.responder.store();
         let sightings = candidates.ours(store).await.map_err(Arc::new)?;
-        let sightings = self.responder.clean(sightings);
         drop(candidates);
+        let sightings = self.report_many(sightings).await?;
         if items.is_empty() && sightings.is_empty() {
             self.tally.good(good);
             return Ok(());

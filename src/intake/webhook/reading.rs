@@ -17,7 +17,7 @@ use crate::store::{Priority, Reason};
 const WRONG_MAX: usize = 300;
 
 /// Number of sightings of keys of ours that are reported before more are gathered. Reporting them twice is harmless.
-const MANY_FOUND: usize = 1_024;
+pub(super) const MANY_FOUND: usize = 1_024;
 
 /// Returns the words of the status on a delivery with texts that were cut, or `None` if there were none.
 fn said_in_log(gathered: &Gathered) -> Option<String> {
@@ -61,8 +61,8 @@ impl Webhook {
             if candidates.found() >= MANY_FOUND {
                 let found = candidates.take_found();
                 let actor = self.forge.source();
-                let reported = self.responder.report(found, Reason::Leaked, actor).await;
-                reported.map_err(Arc::new)?;
+                let reported = self.responder.report_clean(found, Reason::Leaked, actor);
+                reported.await.map_err(Arc::new)?;
             }
             let this = Arc::clone(&delivery);
             let read_on = self.anywhere(size, move |webhook| webhook.read_on(&this, read, from));
@@ -139,7 +139,7 @@ impl Webhook {
             found.announce(announced, Priority::Webhook, now);
         }
         for wrong in &meaning.malformed {
-            let wrong = redactor.redact(wrong);
+            let wrong = shorten(redactor, wrong, WRONG_MAX, false);
             let repository = repository.map(|name| shorten(redactor, name, REPOSITORY_MAX, false));
             tracing::warn!(
                 source,

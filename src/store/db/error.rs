@@ -273,6 +273,8 @@ fn from_postgres(database: String, code: &str, cause: String) -> StoreError {
             StoreError::Denied { database, cause }
         }
         "XX001" | "XX002" => StoreError::Corrupt { database, cause },
+        // The server ended a transaction whose next statement, or whose end, was long in coming. Nothing of it is kept.
+        "25P03" | "25P04" => StoreError::Unavailable { database, cause },
         _ if ["08", "53", "57"]
             .iter()
             .any(|class| code.starts_with(class)) =>
@@ -321,6 +323,8 @@ mod tests {
             ("53300", "Crowded"),
             ("53200", "Unavailable"),
             ("57P01", "Unavailable"),
+            ("25P03", "Unavailable"),
+            ("25P04", "Unavailable"),
             ("28P01", "Denied"),
             ("3D000", "Denied"),
             ("08006", "Unavailable"),

@@ -11,3 +11,4 @@ mod newcomers;
 mod proofs;
 mod standings;
 mod target;
+mod texts;

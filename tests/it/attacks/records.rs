@@ -1,6 +1,7 @@
 //! Keys, incidents and the log: whoever reports what at the same time, and whatever one project knows of
 //! another.
 
+mod costly;
 mod encodings;
 mod locks;
 mod projects;

@@ -76,7 +76,7 @@ async fn reports_of_the_same_keys_never_lock_each_other_out() {
                     .map(|value| sighting(responder, value, round as u64));
                 let seen = seen.collect();
                 let reported =
-                    responder.report_from_outside(seen, Reason::Leaked, "partner:github");
+                    responder.report_from_outside(seen, |_| {}, Reason::Leaked, "partner:github");
                 let answers = reported.await.unwrap();
                 assert!(answers.iter().all(rescind::respond::Answer::is_secret));
             }),
