@@ -5,7 +5,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 
@@ -74,6 +74,17 @@ struct Message {
     source: String,
     redactor: Redactor,
     repository: Option<Link>,
+    /// What is kept of the repository's name, once somebody asked.
+    kept: OnceLock<Option<String>>,
+}
+
+impl Message {
+    /// Returns what is kept of the repository's name. All places share it, so it is searched for keys once.
+    fn repository(&self) -> Option<String> {
+        let kept = |name: &Link| shorten(&self.redactor, &name.text, REPOSITORY_MAX, name.cut);
+        let kept = self.kept.get_or_init(|| self.repository.as_ref().map(kept));
+        kept.clone()
+    }
 }
 
 impl Placed for MessagePlace {
@@ -87,17 +98,14 @@ impl Placed for MessagePlace {
 
     fn to_shared(&self) -> SharedPlace {
         let Message {
-            source,
-            redactor,
-            repository,
+            source, redactor, ..
         } = &*self.message;
-        let kept = |text: &Link, max| shorten(redactor, &text.text, max, text.cut);
-        let repository = repository.as_ref();
+        let kept = |link: &Link| shorten(redactor, &link.text, URL_MAX, link.cut);
         SharedPlace {
             place: Place {
                 source: source.clone(),
-                url: self.link.as_ref().map(|link| kept(link, URL_MAX)),
-                repository: repository.map(|name| kept(name, REPOSITORY_MAX)),
+                url: self.link.as_deref().map(kept),
+                repository: self.message.repository(),
                 commit: self.commit.map(|commit| commit.to_string()),
                 path: None,
                 line: None,
@@ -352,5 +360,6 @@ fn message(source: &str, redactor: &Redactor, repository: Option<&str>) -> Arc<M
         source: source.to_owned(),
         redactor: redactor.clone(),
         repository: repository.map(Link::of),
+        kept: OnceLock::new(),
     })
 }

@@ -1,5 +1,6 @@
 //! Candidates that have not been looked up in the key store yet.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
@@ -240,7 +241,7 @@ impl<P: Placed> Candidates<P> {
         let (mut looked_at, mut not_looked_at) = (0, 0_u64);
         let ours = self.list.iter();
         for seen in ours.filter(|seen| known.contains(&seen.value.sha256())) {
-            if !shared.contains_key(&seen.place) {
+            if let Entry::Vacant(entry) = shared.entry(seen.place) {
                 let place = &self.places[seen.place.0 as usize];
                 let bytes = place.bytes();
                 let is_too_much = self.looked_at + looked_at + bytes > LOOKED_AT_MAX;
@@ -251,7 +252,7 @@ impl<P: Placed> Candidates<P> {
                     looked_at += bytes;
                     offload::in_turn(bytes, || place.to_shared()).await
                 };
-                shared.insert(seen.place, rendered);
+                entry.insert(rendered);
             }
             found.push(self.sighting(seen, &shared[&seen.place]));
         }

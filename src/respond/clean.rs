@@ -97,7 +97,7 @@ impl Responder {
         complete: fn(&mut Place),
     ) -> CleanSightings {
         let mut cleaner = Cleaner::new(&self.redactor);
-        let mut cleaned = Vec::with_capacity(sightings.len());
+        let mut stored = Vec::with_capacity(sightings.len());
         let mut rest = sightings.into_iter().peekable();
         while rest.peek().is_some() {
             let mut bytes = 0;
@@ -109,7 +109,7 @@ impl Responder {
             .collect();
             let each = |sighting| cleaner.clean(sighting, complete);
             let piece = offload::in_turn(bytes, || piece.into_iter().map(each).collect::<Vec<_>>());
-            cleaned.append(&mut piece.await);
+            stored.append(&mut piece.await);
         }
         if cleaner.not_looked_at > 0 {
             tracing::warn!(
@@ -117,7 +117,7 @@ impl Responder {
                 "a report names keys of ours in so many places that some are stored without their texts"
             );
         }
-        CleanSightings(cleaned)
+        CleanSightings(stored)
     }
 }
 
