@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use rescind::clock::{Clock as _, SharedClock, SystemClock};
-use rescind::intake::{Partner, PartnerOptions, PublicKeyTimings, PublicKeys};
+use rescind::intake::{Partner, PartnerName, PartnerOptions, PublicKeyTimings, PublicKeys};
 use rescind::keyformat::{FormatSet, KeyValue, Sha256Digest};
 use rescind::respond::{IssuerFormats, Responder};
 use rescind::server::serve;
@@ -73,7 +73,7 @@ impl Server {
                 PublicKeyTimings::default(),
             );
             let options = PartnerOptions {
-                name: "github",
+                name: PartnerName::GitHub,
                 key_identifier_header: "Github-Public-Key-Identifier".to_owned(),
                 signature_header: "Github-Public-Key-Signature".to_owned(),
             };

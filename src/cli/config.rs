@@ -31,6 +31,6 @@ pub(super) fn run(args: &ConfigArgs, context: &Context) -> anyhow::Result<ExitCo
     }
     output::line(config.to_masked_toml().trim_end())?;
     // A valid file may still name formats that do not exist.
-    config.check_issuer(&context.formats(&config)?)?;
+    config.issuer_formats(&context.formats(&config)?)?;
     Ok(DONE)
 }

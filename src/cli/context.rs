@@ -17,6 +17,8 @@ use crate::store::{Store, StoreError, StoreOptions};
 pub(super) struct House {
     pub(super) config: Config,
     pub(super) formats: FormatSet,
+    /// Formats in which new keys are minted.
+    pub(super) issuer: IssuerFormats,
     /// Redactor for keys of these formats.
     pub(super) redactor: Redactor,
     pub(super) store: Store,
@@ -41,7 +43,7 @@ impl House {
     pub(super) async fn open(context: &Context, empty: Empty) -> anyhow::Result<Self> {
         let config = context.config()?;
         let formats = context.formats(&config)?;
-        config.check_issuer(&formats)?;
+        let issuer = config.issuer_formats(&formats)?;
         let store = open_store(&config, empty == Empty::SetUp).await?;
         match store.check_ready().await {
             Err(StoreError::NotMigrated { found: 0, .. }) if empty == Empty::SetUp => {
@@ -58,6 +60,7 @@ impl House {
             config,
             redactor: Redactor::new(&formats),
             formats,
+            issuer,
             store,
             clock: Arc::new(SystemClock),
         })
@@ -71,7 +74,7 @@ impl House {
         Responder::new(
             self.store.clone(),
             self.formats.clone(),
-            issuer_formats(&self.config),
+            self.issuer.clone(),
             Arc::clone(&self.clock),
         )
     }
@@ -93,14 +96,6 @@ impl House {
             }
         }
         Ok(())
-    }
-}
-
-/// Returns the formats in which new keys are minted.
-pub(super) fn issuer_formats(config: &Config) -> IssuerFormats {
-    IssuerFormats {
-        secret: config.issuer.secret.clone(),
-        public: config.issuer.public.clone(),
     }
 }
 

@@ -28,14 +28,20 @@ pub(super) fn run(context: &Context) -> anyhow::Result<ExitCode> {
     allocator::settle();
     let config = context.config()?;
     let formats = context.formats(&config)?;
-    config.check_issuer(&formats)?;
+    let issuer = config.issuer_formats(&formats)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     block_on(async {
         // First, so that a signal during the start ends it in order too.
         let mut signals = Signals::listen().context("cannot listen for signals")?;
-        let started = Daemon::start(&config, formats, Arc::new(SystemClock), &mut signals);
+        let started = Daemon::start(
+            &config,
+            formats,
+            issuer,
+            Arc::new(SystemClock),
+            &mut signals,
+        );
         let mut daemon = match started.await {
             Err(DaemonError::Stopped(_)) => return Ok(DONE),
             started => started?,

@@ -3,6 +3,7 @@
 use super::problem::{ConfigError, Problems, nearest};
 use super::{Config, Place};
 use crate::keyformat::{FormatSet, FormatsError, KeyFormat, Visibility};
+use crate::respond::IssuerFormats;
 
 impl Config {
     /// Loads the key formats that the configuration names: those in `formats.dir`, or the built-in ones.
@@ -17,12 +18,12 @@ impl Config {
         }
     }
 
-    /// Checks that keys can be minted in the formats that `[issuer]` names.
+    /// Returns the formats that `[issuer]` names, in which keys can be minted.
     ///
     /// # Errors
     ///
     /// Fails if one of them is not in `formats`, has the wrong visibility or cannot mint.
-    pub fn check_issuer(&self, formats: &FormatSet) -> Result<(), ConfigError> {
+    pub fn issuer_formats(&self, formats: &FormatSet) -> Result<IssuerFormats, ConfigError> {
         let problems = Problems::default();
         for (key, id, visibility) in [
             ("issuer.secret", &self.issuer.secret, Visibility::Secret),
@@ -55,6 +56,10 @@ impl Config {
             let place = self.origins.get(key).unwrap_or(&Place::Default);
             problems.add(place, key, what, hint);
         }
-        problems.into_result()
+        problems.into_result()?;
+        Ok(IssuerFormats {
+            secret: self.issuer.secret.clone(),
+            public: self.issuer.public.clone(),
+        })
     }
 }

@@ -12,6 +12,7 @@ mod sections;
 mod show;
 mod size;
 mod tree;
+mod url;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -21,9 +22,11 @@ use std::path::{Path, PathBuf};
 pub use duration::parse_duration;
 pub use problem::{ConfigError, Place, Problem, nearest};
 pub use sections::{
-    App, Config, Database, Formats, Hook, Issuer, Keys, OnLeak, Partner, Partners, Policy,
-    Redelivery, Scan, Schedule, Scope, Server, Source, SourceKind, Webhook, Webhooks, Work,
+    App, Config, Database, Formats, Issuer, Keys, OnLeak, Partner, Partners, Policy, Redelivery,
+    Scan, Schedule, Server, Source, SourceKind, Webhook, Webhooks, Work,
 };
+
+pub use url::without_slash;
 
 use problem::Problems;
 use read::{Reader, Section};

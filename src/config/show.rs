@@ -6,8 +6,12 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::problem::Place;
-use super::sections::{App, Config, OnLeak, Source, SourceKind};
+use super::sections::{App, Config, OnLeak, Redelivery, Source, SourceKind};
+use super::url::without_slash;
 use super::{duration, size};
+use crate::forge::Forge;
+use crate::github::InstallationId;
+use crate::intake::PartnerName;
 
 const MASK: &str = "********";
 
@@ -77,8 +81,10 @@ impl Config {
     /// Returns the URL under which this server is reached when it listens on `address`: the configured
     /// URL, or one made of the address.
     pub fn public_url(&self, address: std::net::SocketAddr) -> String {
-        let configured = self.server.public_url.clone();
-        configured.unwrap_or_else(|| format!("http://{address}"))
+        match &self.server.public_url {
+            Some(url) => without_slash(url).to_owned(),
+            None => format!("http://{address}"),
+        }
     }
 }
 
@@ -105,17 +111,17 @@ impl Writer<'_> {
     fn partners(&mut self) {
         let partners = &self.config.partners;
         for (name, partner) in partners.each() {
-            let path = format!("partners.{name}");
+            let path = format!("partners.{}", name.name());
             self.section(&path);
             self.line(&path, "enabled", &partner.enabled.to_string());
             if let Some(url) = &partner.public_keys_url {
-                self.line(&path, "public_keys_url", &quoted(url));
+                self.line(&path, "public_keys_url", &quoted(without_slash(url)));
             }
             let header = quoted(&partner.key_identifier_header);
             self.line(&path, "key_identifier_header", &header);
             let header = quoted(&partner.signature_header);
             self.line(&path, "signature_header", &header);
-            if name == "gitlab" {
+            if name == PartnerName::GitLab {
                 let tokens = masks(&partners.revocation_tokens);
                 self.line(&path, "revocation_tokens", &tokens);
             }
@@ -123,42 +129,46 @@ impl Writer<'_> {
     }
 
     fn webhooks(&mut self) {
-        for (name, webhook) in self.config.webhooks.each() {
-            let path = format!("webhooks.{name}");
+        let webhooks = &self.config.webhooks;
+        for (forge, webhook) in webhooks.each() {
+            let path = format!("webhooks.{}", forge.name());
             self.section(&path);
             self.line(&path, "secrets", &masks(&webhook.secrets));
             if let Some(url) = &webhook.clone_url {
-                self.line(&path, "clone_url", &quoted(url));
+                self.line(&path, "clone_url", &quoted(without_slash(url)));
             }
             let hosts = webhook.clone_hosts.iter();
-            let hosts: Vec<String> = hosts
-                .map(|host| quoted(host.as_str().trim_end_matches('/')))
-                .collect();
+            let hosts: Vec<String> = hosts.map(|host| quoted(without_slash(host))).collect();
             self.line(&path, "clone_hosts", &format!("[{}]", hosts.join(", ")));
             if webhook.token.is_some() {
                 self.line(&path, "token", &quoted(MASK));
             }
-            if let Some(redelivery) = &webhook.redelivery {
-                let path = format!("{path}.redelivery");
-                self.section(&path);
-                let hooks = redelivery
-                    .hooks
-                    .iter()
-                    .map(|hook| quoted(&hook.to_string()));
-                let hooks: Vec<String> = hooks.collect();
-                self.line(&path, "hooks", &format!("[{}]", hooks.join(", ")));
-                if redelivery.token.is_some() {
-                    self.line(&path, "token", &quoted(MASK));
-                }
-                self.line(&path, "api_url", &quoted(&redelivery.api_url));
-                let schedule = quoted(&redelivery.schedule.to_string());
-                self.line(&path, "schedule", &schedule);
-                if let Some(app) = &redelivery.app {
-                    let path = format!("{path}.app");
-                    self.section(&path);
-                    self.app(&path, app);
-                }
+            if let Some(redelivery) = webhooks
+                .redelivery
+                .as_ref()
+                .filter(|_| forge == Forge::GitHub)
+            {
+                self.redelivery(&format!("{path}.redelivery"), redelivery);
             }
+        }
+    }
+
+    fn redelivery(&mut self, path: &str, redelivery: &Redelivery) {
+        self.section(path);
+        let hooks = redelivery.hooks.iter();
+        let hooks: Vec<String> = hooks.map(|hook| quoted(&hook.to_string())).collect();
+        self.line(path, "hooks", &format!("[{}]", hooks.join(", ")));
+        if redelivery.token.is_some() {
+            self.line(path, "token", &quoted(MASK));
+        }
+        let api_url = quoted(without_slash(&redelivery.api_url));
+        self.line(path, "api_url", &api_url);
+        let schedule = quoted(&redelivery.schedule.to_string());
+        self.line(path, "schedule", &schedule);
+        if let Some(app) = &redelivery.app {
+            let path = format!("{path}.app");
+            self.section(&path);
+            self.app(&path, app);
         }
     }
 
@@ -169,15 +179,16 @@ impl Writer<'_> {
         match &source.kind {
             SourceKind::GithubEvents { scope, api_url } => {
                 self.line(path, "scope", &quoted(&scope.to_string()));
-                self.line(path, "api_url", &quoted(api_url));
+                self.line(path, "api_url", &quoted(without_slash(api_url)));
             }
             SourceKind::Gharchive { base_url } => {
-                self.line(path, "base_url", &quoted(base_url));
+                self.line(path, "base_url", &quoted(without_slash(base_url)));
             }
-            SourceKind::Git { url } => self.line(path, "url", &quoted(url)),
+            SourceKind::Git { url } => self.line(path, "url", &quoted(without_slash(url))),
         }
         if !matches!(source.kind, SourceKind::Git { .. }) {
-            self.line(path, "clone_url", &quoted(&source.clone_url));
+            let clone_url = quoted(without_slash(&source.clone_url));
+            self.line(path, "clone_url", &clone_url);
         }
         if source.token.is_some() {
             self.line(path, "token", &quoted(MASK));
@@ -195,7 +206,7 @@ impl Writer<'_> {
     fn app(&mut self, path: &str, app: &App) {
         self.line(path, "id", &app.id.to_string());
         self.line(path, "private_key", &quoted(MASK));
-        if let Some(installation) = app.installation {
+        if let InstallationId::Known(installation) = &app.installation {
             self.line(path, "installation", &installation.to_string());
         }
     }

@@ -8,14 +8,14 @@ use reqwest::Url;
 use super::poller::poll;
 use super::sources::installation;
 use super::{DaemonError, Parts, Work};
-use crate::config::{self, Config, Schedule, SourceKind};
+use crate::config::{Config, Schedule, SourceKind};
 use crate::fetch::host_of;
 use crate::forge::Forge;
-use crate::github::{Credential, Installation};
+use crate::github::Credential;
 use crate::intake::webhook::{ClonePlaces, InboxParts, InboxTask, Webhook, WebhookOptions};
 use crate::intake::{Partner, PartnerOptions, PublicKeyTimings, PublicKeys, RevocationApi};
 use crate::server::{ConfiguredSource, Intake};
-use crate::source::{Hook, PollError, Redelivery, RedeliveryOptions, Source as _, SourceParts};
+use crate::source::{Redelivery, RedeliveryOptions, Source as _, SourceParts};
 use crate::store::Urgency;
 use crate::work::Origin;
 
@@ -33,9 +33,7 @@ pub(super) fn make(
         .collect();
     add_servers(parts.config, origins);
     let inbox = InboxParts::new(parts.responder.clone(), Arc::clone(&work.wake));
-    let configured = configured(parts.config).into_iter();
-    let configured = configured.filter(|(_, webhook)| !webhook.secrets.is_empty());
-    let webhooks = configured.map(|(forge, webhook)| {
+    let webhooks = parts.config.webhooks.accepting().map(|(forge, webhook)| {
         let options = WebhookOptions {
             forge,
             secrets: webhook.secrets.clone(),
@@ -70,7 +68,7 @@ pub(super) fn redelivery(
     parts: &Parts<'_>,
     work: &Work,
 ) -> Result<Option<(Redelivery, Schedule)>, DaemonError> {
-    let Some(redelivery) = &parts.config.webhooks.github.redelivery else {
+    let Some(redelivery) = &parts.config.webhooks.redelivery else {
         return Ok(None);
     };
     let name = redelivery_name();
@@ -78,19 +76,16 @@ pub(super) fn redelivery(
         name: name.clone(),
         error,
     };
-    let api_url = Url::parse(&redelivery.api_url);
-    let api_url = api_url.map_err(|_| failed(PollError::Address("it is not a URL")))?;
-    let hooks = redelivery.hooks.iter().cloned().map(|hook| match hook {
-        config::Hook::Repo { owner, name, id } => Hook::Repository { owner, name, id },
-        config::Hook::Org { name, id } => Hook::Organization { name, id },
+    let app = redelivery.app.as_ref().map(|app| {
+        let (http, clock) = (&parts.http, &parts.clock);
+        installation(app, &redelivery.api_url, http, clock)
     });
-    let app = redelivery_app(parts, redelivery, &api_url).map_err(failed)?;
-    let app = app.map(Credential::App);
+    let app = app.transpose().map_err(failed)?.map(Credential::App);
     let token = redelivery.token.clone().map(Credential::Token);
     let options = RedeliveryOptions {
         name: name.clone(),
-        hooks: hooks.collect(),
-        api_url,
+        hooks: redelivery.hooks.clone(),
+        api_url: redelivery.api_url.clone(),
         credentials: app.into_iter().chain(token).collect(),
     };
     let source_parts = SourceParts {
@@ -106,23 +101,6 @@ pub(super) fn redelivery(
     Ok(Some((source, redelivery.schedule.clone())))
 }
 
-/// Returns the installation of the GitHub App that deliveries are searched for with, if there is one. All webhooks are
-/// of one account, so the first of them finds it.
-fn redelivery_app(
-    parts: &Parts<'_>,
-    redelivery: &config::Redelivery,
-    api_url: &Url,
-) -> Result<Option<Arc<Installation>>, PollError> {
-    let (Some(app), Some(hook)) = (&redelivery.app, redelivery.hooks.first()) else {
-        return Ok(None);
-    };
-    let path: &[&str] = match hook {
-        config::Hook::Repo { owner, name, .. } => &["repos", owner, name],
-        config::Hook::Org { name, .. } => &["orgs", name],
-    };
-    installation(app, path, api_url.clone(), &parts.http, &parts.clock).map(Some)
-}
-
 /// Starts the search for failed deliveries.
 pub(super) fn start_redelivery(parts: &Parts<'_>, (source, schedule): (Redelivery, Schedule)) {
     tracing::info!(source = source.name(), %schedule, "looking for failed deliveries");
@@ -134,8 +112,7 @@ pub(super) fn start_redelivery(parts: &Parts<'_>, (source, schedule): (Redeliver
 
 /// Returns the webhooks that accept deliveries, and the search for failed ones.
 pub(super) fn configured_sources(config: &Config) -> Vec<ConfiguredSource> {
-    let webhooks = configured(config).into_iter();
-    let webhooks = webhooks.filter(|(_, webhook)| !webhook.secrets.is_empty());
+    let webhooks = config.webhooks.accepting();
     let mut sources: Vec<_> = webhooks
         .map(|(forge, _)| ConfiguredSource {
             name: forge.source().to_owned(),
@@ -143,7 +120,7 @@ pub(super) fn configured_sources(config: &Config) -> Vec<ConfiguredSource> {
             schedule: None,
         })
         .collect();
-    if let Some(redelivery) = &config.webhooks.github.redelivery {
+    if let Some(redelivery) = &config.webhooks.redelivery {
         sources.push(ConfiguredSource {
             name: redelivery_name(),
             kind: "github_redelivery".to_owned(),
@@ -157,16 +134,6 @@ fn redelivery_name() -> String {
     format!("{}:redelivery", Forge::GitHub.source())
 }
 
-fn configured(config: &Config) -> [(Forge, &config::Webhook); 4] {
-    let webhooks = &config.webhooks;
-    [
-        (Forge::GitHub, &webhooks.github),
-        (Forge::GitLab, &webhooks.gitlab),
-        (Forge::Gitea, &webhooks.gitea),
-        (Forge::Bitbucket, &webhooks.bitbucket),
-    ]
-}
-
 /// Adds to `origins` the servers that contents of webhooks come from.
 pub(super) fn add_origins(config: &Config, origins: &mut HashMap<String, Origin>) {
     clone_bases(config, origins);
@@ -176,11 +143,9 @@ pub(super) fn add_origins(config: &Config, origins: &mut HashMap<String, Origin>
 /// Adds the servers that payloads may name. The operator who configures a server has named its host, so that it gets
 /// places of its own like all others.
 fn add_servers(config: &Config, origins: &mut HashMap<String, Origin>) {
-    let configured = configured(config).into_iter();
-    for (forge, webhook) in configured.filter(|(_, webhook)| !webhook.secrets.is_empty()) {
-        let public = forge.public_servers().iter();
-        let public = public.filter_map(|server| Url::parse(server).ok());
-        for clone_url in webhook.clone_hosts.iter().cloned().chain(public) {
+    for (forge, webhook) in config.webhooks.accepting() {
+        let hosts = webhook.clone_hosts.iter().cloned();
+        for clone_url in hosts.chain(forge.public_urls()) {
             let host = host_of(&clone_url);
             origins.entry(host.clone()).or_insert_with(|| Origin {
                 host,
@@ -203,8 +168,7 @@ pub struct ContentServers {
 
 /// Returns the servers that contents of this forge's payloads are read from with this configuration.
 pub fn content_servers(config: &Config, forge: Forge) -> ContentServers {
-    let urls = config.sources.iter();
-    let urls = urls.filter_map(|source| Url::parse(&source.clone_url).ok());
+    let urls = config.sources.iter().map(|source| source.clone_url.clone());
     let mut origins: HashMap<String, Origin> = urls
         .map(|clone_url| {
             let host = host_of(&clone_url);
@@ -227,14 +191,8 @@ pub fn content_servers(config: &Config, forge: Forge) -> ContentServers {
     };
     let is_fixed = bases.contains_key(&forge);
     if !is_fixed {
-        let webhook = configured(config).into_iter().find(|(of, _)| *of == forge);
-        allowed.extend(
-            webhook
-                .into_iter()
-                .flat_map(|(_, webhook)| webhook.clone_hosts.clone()),
-        );
-        let public = forge.public_servers().iter();
-        allowed.extend(public.filter_map(|server| Url::parse(server).ok()));
+        allowed.extend(config.webhooks.of(forge).clone_hosts.iter().cloned());
+        allowed.extend(forge.public_urls());
     }
     let servers = allowed.iter().map(|url| url.origin().ascii_serialization());
     let mut servers: Vec<String> = servers.collect();
@@ -247,16 +205,12 @@ pub fn content_servers(config: &Config, forge: Forge) -> ContentServers {
 /// to that of the events feed, so that a push is a single work item no matter which of the two reports it.
 fn clone_bases(config: &Config, origins: &mut HashMap<String, Origin>) -> HashMap<Forge, Url> {
     let mut bases = HashMap::new();
-    for (forge, webhook) in configured(config) {
-        // The configuration was checked: these are URLs, and those of one host agree.
-        let Some(clone_url) = webhook
-            .clone_url
-            .as_deref()
-            .and_then(|url| Url::parse(url).ok())
-        else {
+    for (forge, webhook) in config.webhooks.each() {
+        let Some(clone_url) = &webhook.clone_url else {
             continue;
         };
-        let host = host_of(&clone_url);
+        let host = host_of(clone_url);
+        // The configuration has one clone URL and one token for each host.
         let origin = origins.entry(host.clone()).or_insert_with(|| Origin {
             host,
             clone_url: clone_url.clone(),
@@ -264,25 +218,22 @@ fn clone_bases(config: &Config, origins: &mut HashMap<String, Origin>) -> HashMa
             app: None,
         });
         origin.token = origin.token.take().or_else(|| webhook.token.clone());
-        bases.insert(forge, clone_url);
+        bases.insert(forge, clone_url.clone());
     }
     let mut sources = config.sources.iter();
     let feed = sources.find(|source| matches!(source.kind, SourceKind::GithubEvents { .. }));
-    let feed = feed.and_then(|feed| Url::parse(&feed.clone_url).ok());
     if let Some(feed) = feed {
-        bases.entry(Forge::GitHub).or_insert(feed);
+        let entry = bases.entry(Forge::GitHub);
+        entry.or_insert_with(|| feed.clone_url.clone());
     }
     bases
 }
 
 fn partners(parts: &Parts<'_>) -> Vec<Partner> {
-    let configured = parts.config.partners.each().into_iter();
-    let enabled = configured.filter(|(_, partner)| partner.enabled);
-    let partners = enabled.filter_map(|(name, partner)| {
-        // The configuration was checked: a partner without an address is not enabled.
-        let url = Url::parse(partner.public_keys_url.as_deref()?).ok()?;
+    let accepting = parts.config.partners.accepting();
+    let partners = accepting.map(|(name, partner, url)| {
         let keys = PublicKeys::new(
-            url,
+            url.clone(),
             parts.http.clone(),
             Arc::clone(&parts.clock),
             PublicKeyTimings::default(),
@@ -292,7 +243,7 @@ fn partners(parts: &Parts<'_>) -> Vec<Partner> {
             key_identifier_header: partner.key_identifier_header.clone(),
             signature_header: partner.signature_header.clone(),
         };
-        Some(Partner::new(options, keys, parts.responder.clone()))
+        Partner::new(options, keys, parts.responder.clone())
     });
     partners.collect()
 }

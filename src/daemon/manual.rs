@@ -6,9 +6,8 @@ use super::{DaemonError, Lifecycle, Parts, intake, sources};
 use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::fetch::guarded_client;
-use crate::keyformat::FormatSet;
+use crate::respond::Responder;
 use crate::source::{Redelivery, Source};
-use crate::store::Store;
 use crate::work::Worker;
 
 /// The configured sources and a worker for what they find. Nothing runs by itself. A daemon may work on the same
@@ -21,21 +20,19 @@ pub struct Workshop {
 }
 
 impl Workshop {
-    /// Creates the configured sources and the worker, on an open database.
+    /// Creates the configured sources and the worker, on the open database of `responder`.
     ///
     /// # Errors
     /// Returns an error if the address of a source cannot be used, or the HTTP client cannot be created.
     pub fn new(
         config: &Config,
-        formats: FormatSet,
-        store: &Store,
+        responder: Responder,
         clock: SharedClock,
     ) -> Result<Self, DaemonError> {
         let lifecycle = Lifecycle::default();
         let parts = Parts::new(
             config,
-            formats,
-            store,
+            responder,
             clock,
             guarded_client(&guard(config))?,
             &lifecycle,

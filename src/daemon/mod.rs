@@ -114,21 +114,16 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     fn new(
         config: &'a Config,
-        formats: FormatSet,
-        store: &Store,
+        responder: Responder,
         clock: SharedClock,
         http: reqwest::Client,
         lifecycle: &'a Lifecycle,
     ) -> Self {
-        let issuer = IssuerFormats {
-            secret: config.issuer.secret.clone(),
-            public: config.issuer.public.clone(),
-        };
         Self {
             config,
             http,
-            responder: Responder::new(store.clone(), formats.clone(), issuer, Arc::clone(&clock)),
-            formats,
+            formats: responder.formats().clone(),
+            responder,
             clock,
             lifecycle,
         }
@@ -145,6 +140,7 @@ impl Daemon {
     pub async fn start(
         config: &Config,
         formats: FormatSet,
+        issuer: IssuerFormats,
         clock: SharedClock,
         signals: &mut Signals,
     ) -> Result<Self, DaemonError> {
@@ -170,7 +166,8 @@ impl Daemon {
         lifecycle.spawn("api", serving);
         let started = async {
             let store = opening::open(config, address, &entrance, signals).await?;
-            let parts = Parts::new(config, formats, &store, clock, http, &lifecycle);
+            let responder = Responder::new(store.clone(), formats, issuer, Arc::clone(&clock));
+            let parts = Parts::new(config, responder, clock, http, &lifecycle);
             let started = Self::start_on(parts, &entrance, address, signals).await;
             if started.is_err() {
                 opening::close(&store).await;
@@ -261,7 +258,7 @@ async fn first_token(
 ) -> Result<Option<KeyValue>, DaemonError> {
     let mut room = opening::Room::default();
     loop {
-        let (format, now) = (&parts.config.issuer.secret, parts.clock.now());
+        let (format, now) = (&parts.responder.issuer().secret, parts.clock.now());
         match bootstrap_token(store, &parts.formats, format, now).await {
             Ok(token) => return Ok(token),
             Err(error) => room.wait(error.into(), entrance, signals).await?,

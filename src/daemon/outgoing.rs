@@ -7,7 +7,7 @@ use crate::fetch::Guard;
 
 /// Returns a guard that permits configured addresses anywhere, and all others only on the public internet.
 pub(super) fn guard(config: &Config) -> Guard {
-    let mut named: Vec<&str> = Vec::new();
+    let mut named: Vec<&Url> = Vec::new();
     for source in &config.sources {
         named.push(&source.clone_url);
         named.push(match &source.kind {
@@ -17,18 +17,14 @@ pub(super) fn guard(config: &Config) -> Guard {
         });
     }
     for (_, webhook) in config.webhooks.each() {
-        named.extend(webhook.clone_url.as_deref());
-        named.extend(webhook.clone_hosts.iter().map(Url::as_str));
-        named.extend(
-            webhook
-                .redelivery
-                .iter()
-                .map(|redelivery| &*redelivery.api_url),
-        );
+        named.extend(&webhook.clone_url);
+        named.extend(&webhook.clone_hosts);
     }
+    let redelivery = config.webhooks.redelivery.iter();
+    named.extend(redelivery.map(|redelivery| &redelivery.api_url));
     for (_, partner) in config.partners.each() {
-        named.extend(partner.public_keys_url.as_deref());
+        named.extend(&partner.public_keys_url);
     }
-    let named: Vec<Url> = named.into_iter().flat_map(Url::parse).collect();
+    let named: Vec<Url> = named.into_iter().cloned().collect();
     Guard::trusting(&named)
 }

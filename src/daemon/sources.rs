@@ -10,7 +10,7 @@ use super::{DaemonError, Parts, Work};
 use crate::clock::SharedClock;
 use crate::config::{self, Config, Schedule, SourceKind};
 use crate::fetch::{GitFetcher, host_of};
-use crate::github::{AppAuth, AppKeyError, Credential, Installation, InstallationId};
+use crate::github::{AppAuth, AppKeyError, Credential, Installation};
 use crate::server::ConfiguredSource;
 use crate::source::{
     GhArchive, GhArchiveOptions, GitHubEvents, GitHubOptions, GitRemote, GitRemoteOptions,
@@ -52,7 +52,7 @@ pub(super) fn make(parts: &Parts<'_>, work: &Work) -> Result<Sources, DaemonErro
         };
         let made = source_of(source, &origin, parts_of_it, fetcher).map_err(failed)?;
         sources.push((made, source.schedule.clone()));
-        // The configuration was checked: sources of one host agree, but some may have no token.
+        // Sources of one host have the same clone URL, but some may have no token.
         let known = origins.entry(origin.host.clone()).or_insert(origin.clone());
         known.token = known.token.take().or(origin.token);
         known.app = known.app.take().or(origin.app);
@@ -107,10 +107,10 @@ fn source_of(
     fetcher: &GitFetcher,
 ) -> Result<Arc<dyn Source>, PollError> {
     Ok(match &source.kind {
-        SourceKind::Git { url: address } => {
+        SourceKind::Git { url } => {
             let options = GitRemoteOptions {
                 name: source.name.clone(),
-                url: url(address)?,
+                url: url.clone(),
                 token: source.token.clone(),
             };
             Arc::new(GitRemote::new(options, parts, fetcher.clone())?)
@@ -124,24 +124,15 @@ fn source_of(
 
 fn github(
     source: &config::Source,
-    scope: &config::Scope,
-    api_url: &str,
+    scope: &Scope,
+    api_url: &Url,
     origin: &Origin,
     parts: SourceParts,
 ) -> Result<GitHubEvents, PollError> {
-    let scope = match scope {
-        config::Scope::Public => Scope::Public,
-        config::Scope::Org(name) => Scope::Organization(name.clone()),
-        config::Scope::User(name) => Scope::User(name.clone()),
-        config::Scope::Repo { owner, name } => Scope::Repository {
-            owner: owner.clone(),
-            name: name.clone(),
-        },
-    };
     let options = GitHubOptions {
         name: source.name.clone(),
-        scope,
-        api_url: url(api_url)?,
+        scope: scope.clone(),
+        api_url: api_url.clone(),
         host: origin.host.clone(),
         credentials: credentials(source, origin),
     };
@@ -158,31 +149,25 @@ fn credentials(source: &config::Source, origin: &Origin) -> Vec<Credential> {
 /// Returns the installation of the GitHub App that a source authenticates as, if it does.
 ///
 /// # Errors
-/// Returns an error if the app's private key or the source's address cannot be used.
+/// Returns an error if the app's private key cannot be used.
 pub fn app_installation(
     source: &config::Source,
     client: &Client,
     clock: &SharedClock,
 ) -> Result<Option<Arc<Installation>>, PollError> {
-    let (Some(app), SourceKind::GithubEvents { scope, api_url }) = (&source.app, &source.kind)
-    else {
+    let (Some(app), SourceKind::GithubEvents { api_url, .. }) = (&source.app, &source.kind) else {
         return Ok(None);
     };
-    let path: &[&str] = match scope {
-        // The configuration was checked: the public scope comes with an installation.
-        config::Scope::Public => &["app"],
-        config::Scope::Org(name) => &["orgs", name],
-        config::Scope::User(name) => &["users", name],
-        config::Scope::Repo { owner, name } => &["repos", owner, name],
-    };
-    installation(app, path, url(api_url)?, client, clock).map(Some)
+    installation(app, api_url, client, clock).map(Some)
 }
 
-/// Returns the installation of an app: the configured one, or the one for the resource at `path` below the API's base.
+/// Returns the installation of an app.
+///
+/// # Errors
+/// Returns an error if the app's private key cannot be used.
 pub(super) fn installation(
     app: &config::App,
-    path: &[&str],
-    api_url: Url,
+    api_url: &Url,
     client: &Client,
     clock: &SharedClock,
 ) -> Result<Arc<Installation>, PollError> {
@@ -193,41 +178,31 @@ pub(super) fn installation(
             AppKeyError::Signing => "private_key cannot sign",
         })
     })?;
-    let id = app.installation.map_or_else(
-        || InstallationId::Of(path.iter().map(|&word| word.to_owned()).collect()),
-        InstallationId::Known,
-    );
-    let (client, clock) = (client.clone(), Arc::clone(clock));
     Ok(Arc::new(Installation::new(
         Arc::new(auth),
-        id,
-        client,
-        api_url,
-        clock,
+        app.installation.clone(),
+        client.clone(),
+        api_url.clone(),
+        Arc::clone(clock),
     )))
 }
 
 fn archive(
     source: &config::Source,
-    base_url: &str,
+    base_url: &Url,
     origin: &Origin,
     parts: SourceParts,
 ) -> Result<GhArchive, PollError> {
-    let mut options = GhArchiveOptions::new(source.name.clone(), url(base_url)?);
+    let mut options = GhArchiveOptions::new(source.name.clone(), base_url.clone());
     options.host.clone_from(&origin.host);
     GhArchive::new(options, parts)
 }
 
 fn origin(source: &config::Source, parts: &SourceParts) -> Result<Origin, PollError> {
-    let clone_url = url(&source.clone_url)?;
     Ok(Origin {
-        host: host_of(&clone_url),
-        clone_url,
+        host: host_of(&source.clone_url),
+        clone_url: source.clone_url.clone(),
         token: source.token.clone(),
         app: app_installation(source, &parts.client, &parts.clock)?,
     })
-}
-
-fn url(text: &str) -> Result<Url, PollError> {
-    Url::parse(text).map_err(|_| PollError::Address("it is not a URL"))
 }

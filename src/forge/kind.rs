@@ -1,5 +1,7 @@
 //! Kinds of forges: their names, their public servers, and their links.
 
+use reqwest::Url;
+
 /// A kind of forge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Forge {
@@ -46,6 +48,12 @@ impl Forge {
             Self::Gitea => &["https://codeberg.org", "https://gitea.com"],
             Self::Bitbucket => &["https://bitbucket.org"],
         }
+    }
+
+    /// Returns the URLs of the public servers.
+    pub fn public_urls(self) -> impl Iterator<Item = Url> {
+        let servers = self.public_servers().iter();
+        servers.flat_map(|server| Url::parse(server))
     }
 
     /// Returns the path of a file at a commit, below the page of its repository.
@@ -108,6 +116,7 @@ mod tests {
                 let host = server.strip_prefix("https://").unwrap();
                 assert_eq!(Forge::by_public_host(host), Some(forge));
             }
+            assert_eq!(forge.public_urls().count(), forge.public_servers().len());
         }
         assert_eq!(Forge::by_name("GitHub"), None);
         assert_eq!(Forge::by_source("webhook:"), None);

@@ -4,11 +4,13 @@
 //! texts are scanned on the spot. [`Gatherer`] collects both for one commit to the database; texts never
 //! leave memory.
 
+mod actor;
 mod gather;
 mod kind;
 mod push;
 mod texts;
 
+pub use actor::{actor_of, is_polled};
 pub use gather::{Gathered, Gatherer, MessagePlace, Rest};
 pub use kind::Forge;
 pub use push::{Announcement, Push, Remote, is_reference, object_id};

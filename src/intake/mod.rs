@@ -16,8 +16,8 @@ mod signature;
 pub mod webhook;
 
 pub use partner::{
-    Answered, Feedback, Label, MAX_REPORT, Partner, PartnerError, PartnerOptions, Report,
-    ReportProof,
+    Answered, Feedback, Label, MAX_REPORT, Partner, PartnerError, PartnerName, PartnerOptions,
+    Report, ReportProof,
 };
 pub use place::MAX_URL;
 pub use public_keys::{NoKey, PublicKeyTimings, PublicKeys};

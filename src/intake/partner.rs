@@ -3,12 +3,16 @@
 //! The scheme is GitHub's; GitLab and deps.dev use it with headers and keys of their own. A [`Partner`]
 //! holds the keys of one partner only, so that no partner's key verifies another partner's report.
 
+mod name;
+
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde::Serialize;
+
+pub use name::PartnerName;
 
 use super::place::{partner_place, understand};
 use super::public_keys::{NoKey, PublicKeys};
@@ -34,8 +38,8 @@ const ROW_COST: usize = 512;
 /// Name and headers of a partner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartnerOptions {
-    /// Name of the partner, such as `github`. Its actor in the revocation log is `partner:github`.
-    pub name: &'static str,
+    /// Partner that signs the reports.
+    pub name: PartnerName,
     /// Name of the header that identifies the key that signed the report.
     pub key_identifier_header: String,
     /// Name of the header that carries the signature over the raw body.
@@ -118,7 +122,6 @@ pub struct Answered {
 #[derive(Debug)]
 pub struct Partner {
     options: PartnerOptions,
-    actor: String,
     keys: PublicKeys,
     responder: Responder,
 }
@@ -127,15 +130,14 @@ impl Partner {
     /// Creates a receiver that verifies reports with `keys` and passes them to `responder`.
     pub fn new(options: PartnerOptions, keys: PublicKeys, responder: Responder) -> Self {
         Self {
-            actor: format!("partner:{}", options.name),
             options,
             keys,
             responder,
         }
     }
 
-    /// Returns the name of the partner, such as `github`.
-    pub fn name(&self) -> &'static str {
+    /// Returns the partner that signs the reports.
+    pub fn name(&self) -> PartnerName {
         self.options.name
     }
 
@@ -217,7 +219,7 @@ impl Partner {
     ///
     /// Returns a [`PartnerError`] if the report could not be answered. Nothing was changed in that case.
     pub async fn receive(&self, report: Report) -> Result<Answered, PartnerError> {
-        report.answer(&self.responder, &self.actor).await
+        report.answer(&self.responder, self.name()).await
     }
 }
 
@@ -250,19 +252,19 @@ impl Report {
     pub(super) async fn answer(
         self,
         responder: &Responder,
-        actor: &str,
+        partner: PartnerName,
     ) -> Result<Answered, PartnerError> {
         let rows = tokio::task::spawn_blocking(move || parse_report(&self.body))
             .await
             .map_err(|_| PartnerError::Died)??;
-        answer(responder, actor, rows).await
+        answer(responder, partner, rows).await
     }
 }
 
-/// Responds to the rows of a report on behalf of `actor`.
+/// Responds to the rows of a report of `partner`.
 async fn answer(
     responder: &Responder,
-    actor: &str,
+    partner: PartnerName,
     rows: Vec<Row>,
 ) -> Result<Answered, PartnerError> {
     let malformed = rows.iter().filter(|row| row.token.is_none()).count();
@@ -292,7 +294,7 @@ async fn answer(
         *seen += 1;
         if *seen <= PLACES_PER_KEY {
             let (url, source) = (row.url.as_deref(), row.source.as_deref());
-            let place = partner_place(actor, url, source);
+            let place = partner_place(partner.source(), url, source);
             sightings.push(Sighting {
                 value,
                 place,
@@ -303,7 +305,7 @@ async fn answer(
     let left_out = reported.len() - sightings.len();
     if left_out > 0 {
         tracing::warn!(
-            actor,
+            actor = partner.source(),
             left_out,
             "a report names one key in very many places"
         );
@@ -312,7 +314,12 @@ async fn answer(
     let answers = if sightings.is_empty() {
         Vec::new()
     } else {
-        let reported = responder.report_from_outside(sightings, understand, Reason::Leaked, actor);
+        let reported = responder.report_from_outside(
+            sightings,
+            understand,
+            Reason::Leaked,
+            partner.source(),
+        );
         reported.await?
     };
     let mut positive = HashSet::new();

@@ -9,16 +9,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 
-use super::partner::{Answered, PartnerError, Report};
+use super::partner::{Answered, PartnerError, PartnerName, Report};
 use crate::keyformat::Visibility;
 use crate::respond::Responder;
 
 /// Prefix that GitLab puts before the identifier of a rule.
 const RULE: &str = "gitleaks_rule_id_";
-
-/// Actor of these revocations in the revocation log. The findings are GitLab's, like those of its partner
-/// program.
-const ACTOR: &str = "partner:gitlab";
 
 /// Receiver of the token revocation API.
 #[derive(Debug)]
@@ -82,7 +78,8 @@ impl RevocationApi {
     /// Returns [`PartnerError::Report`] if the body turns out not to be a list, and any failure of the
     /// database. Nothing was changed in that case.
     pub async fn revoke(&self, report: Report) -> Result<Answered, PartnerError> {
-        report.answer(&self.responder, ACTOR).await
+        // The findings are GitLab's, like those of its partner program.
+        report.answer(&self.responder, PartnerName::GitLab).await
     }
 }
 

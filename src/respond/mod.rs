@@ -75,6 +75,11 @@ impl Responder {
         &self.store
     }
 
+    /// Returns the formats in which new keys are minted.
+    pub fn issuer(&self) -> &IssuerFormats {
+        &self.issuer
+    }
+
     /// Returns the key formats.
     pub fn formats(&self) -> &FormatSet {
         &self.formats

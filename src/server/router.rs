@@ -11,6 +11,7 @@ use super::api::{formats, health, import, incidents, intake, revocations, source
 use super::error::ApiError;
 use super::{AppState, layers, openapi};
 use crate::forge::Forge;
+use crate::intake::PartnerName;
 
 /// Returns the whole HTTP interface, for [`serve`](super::connections::serve). Handlers need what `serve` adds to a request: the
 /// client's address and a [`Finisher`](super::Finisher).
@@ -43,10 +44,15 @@ pub fn router(state: AppState) -> Router {
         .route("/readyz", get(health::readyz));
     for partner in &state.0.intake.partners {
         router = match partner.name() {
-            "github" => router.route("/webhooks/github/secret-scanning", post(intake::github)),
-            "gitlab" => router.route("/webhooks/gitlab/secret-detection", post(intake::gitlab)),
-            "depsdev" => router.route("/webhooks/depsdev/secret-scanning", post(intake::depsdev)),
-            _ => router,
+            PartnerName::GitHub => {
+                router.route("/webhooks/github/secret-scanning", post(intake::github))
+            }
+            PartnerName::GitLab => {
+                router.route("/webhooks/gitlab/secret-detection", post(intake::gitlab))
+            }
+            PartnerName::DepsDev => {
+                router.route("/webhooks/depsdev/secret-scanning", post(intake::depsdev))
+            }
         };
     }
     if state.0.intake.revocation.is_some() {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::config::Schedule;
+use crate::forge::Forge;
 use crate::store::{SourceState, SourceWork, Store, StoreError};
 
 /// Time that an item may wait, and that a poll may be overdue, before its source counts as behind.
@@ -139,7 +140,9 @@ impl Found<'_> {
         }
         let kind = match self.configured {
             Some(source) => source.kind.clone(),
-            None if polled.kind.is_empty() && name.starts_with("webhook:") => "webhook".to_owned(),
+            None if polled.kind.is_empty() && Forge::by_source(&name).is_some() => {
+                "webhook".to_owned()
+            }
             None => polled.kind.clone(),
         };
         SourceStatus {

@@ -8,6 +8,7 @@
 //! <https://docs.github.com/en/webhooks/using-webhooks/handling-failed-webhook-deliveries>. All attempts of a delivery
 //! share one `guid`; each new attempt is a new entry with its own `id`.
 
+mod hook;
 mod known;
 mod list;
 
@@ -24,6 +25,7 @@ use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 use crate::forge::Gathered;
 use crate::github::{Api, Credential, GitHubError, Tokens};
 use crate::store::SourceState;
+pub use hook::Hook;
 use known::{Cursor, Known, Pending, forget_old};
 use list::MAX_PAGES;
 
@@ -39,49 +41,6 @@ const DISTANCE: Duration = Duration::from_mins(15);
 
 /// Backoff when the server throttles without saying for how long.
 const SLOW_DOWN: Duration = Duration::from_mins(5);
-
-/// A webhook of a repository or an organization.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hook {
-    /// A webhook of a repository.
-    Repository {
-        /// Owner of the repository.
-        owner: String,
-        /// Name of the repository, without its owner.
-        name: String,
-        /// Id of the webhook.
-        id: u64,
-    },
-    /// A webhook of an organization.
-    Organization {
-        /// Name of the organization.
-        name: String,
-        /// Id of the webhook.
-        id: u64,
-    },
-}
-
-impl Hook {
-    /// Returns the name of the webhook, as written in the configuration.
-    fn name(&self) -> String {
-        match self {
-            Self::Repository { owner, name, id } => format!("repo:{owner}/{name}:{id}"),
-            Self::Organization { name, id } => format!("org:{name}:{id}"),
-        }
-    }
-
-    /// Returns the URL of the list of deliveries.
-    fn deliveries(&self, api: &Api) -> Url {
-        let path = |parent: &[&str], id: &u64| {
-            let rest = ["hooks", &id.to_string(), "deliveries"];
-            api.url(&[parent, &rest].concat(), &[])
-        };
-        match self {
-            Self::Repository { owner, name, id } => path(&["repos", owner, name], id),
-            Self::Organization { name, id } => path(&["orgs", name], id),
-        }
-    }
-}
 
 /// Configuration of a source of the kind `github_redelivery`.
 #[derive(Debug, Clone)]
@@ -148,7 +107,7 @@ impl Redelivery {
         let api = Api::new(parts.client.clone(), api_url, clock, tokens)?;
         let hooks = hooks
             .iter()
-            .map(|hook| (hook.name(), hook.deliveries(&api)));
+            .map(|hook| (hook.to_string(), hook.deliveries(&api)));
         Ok(Self {
             hooks: hooks.collect(),
             api,

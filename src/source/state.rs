@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{PollError, PollFailure, SourceParts};
-use crate::forge::{Gathered, Gatherer};
+use crate::forge::{Gathered, Gatherer, actor_of};
 use crate::respond::{Answer, CleanSightings, Report, announce};
 use crate::store::{Reason, SourceState, StoreError, retried};
 
@@ -164,7 +164,7 @@ impl Keeper {
     }
 
     fn actor(&self) -> String {
-        format!("source:{}", self.name)
+        actor_of(&self.name)
     }
 
     /// Resets the failure count after a successful poll.

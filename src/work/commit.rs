@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use super::Worker;
 use super::ends::{Done, End, Tried};
 use super::pauses::PROBE_MAX;
-use super::task::actor;
 use crate::fetch::ObjectId;
+use crate::forge::actor_of;
 use crate::respond::{Answer, CleanSighting, CleanSightings, Report, announce};
 use crate::store::{
     Descendant, Postponed, Reason, Retry, StoreError, Tx, WorkDone, WorkKind, retried,
@@ -41,7 +41,7 @@ impl Worker {
     pub(super) async fn commit_group(&self, group: &[Tried]) -> Result<(), StoreError> {
         let found = self.commit_ends(group).await?;
         for (source, answers) in &found {
-            announce(answers, &actor(source));
+            announce(answers, &actor_of(source));
         }
         let later: Vec<Postponed<'_>> = group.iter().filter_map(put_off).collect();
         if !later.is_empty() {
@@ -111,7 +111,7 @@ impl Worker {
         if seen.is_empty() {
             return Ok(Vec::new());
         }
-        let actors: Vec<String> = seen.iter().map(|(source, _)| actor(source)).collect();
+        let actors: Vec<String> = seen.iter().map(|(source, _)| actor_of(source)).collect();
         let reports: Vec<Report<'_>> = seen
             .iter()
             .zip(&actors)

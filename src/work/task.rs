@@ -16,6 +16,7 @@ use crate::fetch::{
     FetchError, FetchLane, FetchLimits, ObjectId, Payer, Place, RangeRequest, RepositoryName,
     Visited,
 };
+use crate::forge::actor_of;
 use crate::github::{GitHubError, Installation};
 use crate::offload::apart;
 use crate::store::{
@@ -165,7 +166,7 @@ impl Shared {
         self.pauses.answered(&item.range);
         let runtime = Handle::current();
         let shared = Arc::clone(&self);
-        let actor = actor(&item.range.source);
+        let actor = actor_of(&item.range.source);
         let scanned =
             tokio::task::spawn_blocking(move || shared.scan(fetched, &places, &actor, &runtime));
         match scanned.await {
@@ -327,14 +328,6 @@ struct Scanned {
     /// Size of the packs, in bytes.
     received: u64,
     visited: Result<Visited, FetchError>,
-}
-
-/// Returns the actor for the revocation log. Findings that stem from a webhook are attributed to the webhook.
-pub(super) fn actor(source: &str) -> String {
-    if source.starts_with("webhook:") {
-        return source.to_owned();
-    }
-    format!("source:{source}")
 }
 
 /// Plans the fetch of an item: its own URL, or one derived from the configuration of its host. A token is only ever

@@ -50,7 +50,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "clock", "offload", "scan", "store", "fetch", "github", "respond", "forge",
         ],
     ),
-    ("config", &["schedule", "keyformat", "scan"]),
+    (
+        "config",
+        &[
+            "schedule",
+            "keyformat",
+            "scan",
+            "github",
+            "respond",
+            "forge",
+            "intake",
+            "source",
+        ],
+    ),
     (
         "server",
         &[

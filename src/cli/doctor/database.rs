@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{Check, in_time};
 use crate::cli::context::open_store;
 use crate::config::Config;
+use crate::forge::Forge;
 use crate::store::{Store, StoreError};
 
 /// Free space in bytes below which a warning is reported.
@@ -182,8 +183,8 @@ async fn deliveries(store: &Store) -> Vec<Check> {
         return Vec::new();
     };
     let webhooks = sources.into_iter().filter_map(|source| {
-        let forge = source.name.strip_prefix("webhook:")?;
-        if source.kind != "webhook" || source.malformed == 0 {
+        let forge = Forge::by_source(&source.name)?.name();
+        if source.malformed == 0 {
             return None;
         }
         let message = format!(

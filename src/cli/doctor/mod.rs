@@ -142,11 +142,14 @@ fn patterns(context: &Context, config: &Config, checks: &mut Vec<Check>) -> Opti
             return None;
         }
     };
-    if let Err(error) = config.check_issuer(&formats) {
-        checks.extend(configuration_problems(&error));
-        return Some(formats);
-    }
-    let ids = [&config.issuer.secret, &config.issuer.public];
+    let issuer = match config.issuer_formats(&formats) {
+        Ok(issuer) => issuer,
+        Err(error) => {
+            checks.extend(configuration_problems(&error));
+            return Some(formats);
+        }
+    };
+    let ids = [&issuer.secret, &issuer.public];
     let minted = ids.map(|id| formats.get(id).map(|format| format.mint().map(drop)));
     for minted in minted.into_iter().flatten() {
         if let Err(error) = minted {

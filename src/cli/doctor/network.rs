@@ -14,8 +14,9 @@ use serde::Deserialize;
 use super::check::PATIENCE;
 use super::{Check, in_time, sources};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, without_slash};
 use crate::fetch::{FetchError, read_chunk, send};
+use crate::intake::PartnerName;
 
 /// Size in bytes beyond which no more of an answer is read.
 const MAX_ANSWER: usize = 1 << 20;
@@ -59,18 +60,9 @@ pub(super) async fn probes(config: &Config, http: &Client) -> Vec<Check> {
     for url in clone_urls(config) {
         all.push(clone_url(url, http).map(|probe| vec![probe]).boxed());
     }
-    for (name, partner) in config.partners.each() {
-        if let Some(url) = partner
-            .public_keys_url
-            .as_deref()
-            .filter(|_| partner.enabled)
-        {
-            all.push(
-                public_keys(name, url, http)
-                    .map(|probe| vec![probe])
-                    .boxed(),
-            );
-        }
+    for (name, _, url) in config.partners.accepting() {
+        let probe = public_keys(name, url, http);
+        all.push(probe.map(|probe| vec![probe]).boxed());
     }
     let mut checks = Vec::new();
     let mut clocks = Vec::new();
@@ -83,19 +75,16 @@ pub(super) async fn probes(config: &Config, http: &Client) -> Vec<Check> {
 }
 
 /// Returns every configured clone address once.
-fn clone_urls(config: &Config) -> BTreeSet<&str> {
-    let sources = config
-        .sources
-        .iter()
-        .map(|source| source.clone_url.as_str());
+fn clone_urls(config: &Config) -> BTreeSet<&Url> {
+    let sources = config.sources.iter().map(|source| &source.clone_url);
     let webhooks = config.webhooks.each().into_iter();
-    let webhooks = webhooks.filter_map(|(_, webhook)| webhook.clone_url.as_deref());
+    let webhooks = webhooks.filter_map(|(_, webhook)| webhook.clone_url.as_ref());
     sources.chain(webhooks).collect()
 }
 
 /// Checks that a clone address answers. Any status below 500 will do, since the address itself is no repository.
-async fn clone_url(url: &str, http: &Client) -> Probe {
-    let name = format!("clone_url {url}");
+async fn clone_url(url: &Url, http: &Client) -> Probe {
+    let name = format!("clone_url {}", without_slash(url));
     let mend =
         "check clone_url, and that this machine may reach it: DNS, proxy, firewall, certificates";
     let request = |url| http.get(url);
@@ -115,7 +104,8 @@ struct PublicKeyList {
     public_keys: Vec<serde::de::IgnoredAny>,
 }
 
-async fn public_keys(partner: &str, url: &str, http: &Client) -> Probe {
+async fn public_keys(partner: PartnerName, url: &Url, http: &Client) -> Probe {
+    let partner = partner.name();
     let name = format!("partner {partner}");
     let mend = format!(
         "its reports are answered 503 until then: check partners.{partner}.public_keys_url and that this machine may reach it"
@@ -132,7 +122,10 @@ async fn public_keys(partner: &str, url: &str, http: &Client) -> Probe {
             Check::ok(name, format!("{count} public keys"))
         }
         (200, _) => Check::failed(name, "what is there is no list of public keys", mend),
-        (status, _) => Check::failed(name, format!("{url} answers HTTP {status}"), mend),
+        (status, _) => {
+            let message = format!("{} answers HTTP {status}", without_slash(url));
+            Check::failed(name, message, mend)
+        }
     };
     Probe::new(check, answer.clock)
 }
@@ -142,14 +135,13 @@ async fn public_keys(partner: &str, url: &str, http: &Client) -> Probe {
 /// # Errors
 /// Returns a phrase that says why there is no answer.
 pub(super) async fn ask(
-    url: &str,
+    url: &Url,
     read: bool,
     request: impl Fn(Url) -> RequestBuilder,
 ) -> Result<Answer, Cow<'static, str>> {
-    let url = Url::parse(url).map_err(|_| "it is not a URL")?;
     let asked = async {
-        let mut response = send(&url, PATIENCE, request).await?;
-        let clock = other_clock(&url, response.headers());
+        let mut response = send(url, PATIENCE, request).await?;
+        let clock = other_clock(url, response.headers());
         let body = if read {
             read_body(&mut response).await?
         } else {

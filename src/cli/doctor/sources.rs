@@ -12,9 +12,10 @@ use serde::de::IgnoredAny;
 use super::network::{Answer, Probe, ask};
 use super::{Check, in_time};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Scope, Source, SourceKind};
+use crate::config::{Source, SourceKind, without_slash};
 use crate::daemon::app_installation;
 use crate::fetch::{rate_limit_wait, retry_after};
+use crate::source::Scope;
 
 /// Queries the server of a source; an API of events once per token.
 pub(super) async fn probes(source: &Source, http: &Client) -> Vec<Probe> {
@@ -38,7 +39,7 @@ pub(super) async fn probes(source: &Source, http: &Client) -> Vec<Probe> {
 /// Feed of events.
 struct Feed<'s> {
     scope: &'s Scope,
-    api_url: &'s str,
+    api_url: &'s Url,
     http: &'s Client,
 }
 
@@ -71,10 +72,7 @@ impl Feed<'_> {
     }
 
     async fn probe(&self, name: String, token: Option<&SecretString>) -> Probe {
-        let Some(feed) = feed(self.scope, self.api_url) else {
-            let mend = "correct the source's api_url";
-            return Probe::new(Check::failed(name, "its api_url is not a URL", mend), None);
-        };
+        let feed = feed(self.scope, self.api_url);
         let request = |url: Url| {
             let request = self
                 .http
@@ -85,7 +83,7 @@ impl Feed<'_> {
                 None => request,
             }
         };
-        match ask(feed.as_str(), true, request).await {
+        match ask(&feed, true, request).await {
             Ok(mut answer) => {
                 let clock = answer.clock.take();
                 let check = judge(name, self.scope, token.is_some(), &answer);
@@ -113,7 +111,7 @@ async fn installation_token(
 }
 
 /// Checks that a server answers. Any status below 500 will do.
-async fn answers(name: String, key: &str, url: &str, http: &Client) -> Probe {
+async fn answers(name: String, key: &str, url: &Url, http: &Client) -> Probe {
     match ask(url, false, |url| http.get(url)).await {
         Ok(answer) if answer.status < 500 => Probe::new(Check::ok(name, "reachable"), answer.clock),
         Ok(answer) => {
@@ -126,11 +124,9 @@ async fn answers(name: String, key: &str, url: &str, http: &Client) -> Probe {
 }
 
 /// Checks that a repository exists and can be read.
-async fn repository(name: String, source: &Source, url: &str, http: &Client) -> Probe {
-    let address = format!(
-        "{}/info/refs?service=git-upload-pack",
-        url.trim_end_matches('/')
-    );
+async fn repository(name: String, source: &Source, url: &Url, http: &Client) -> Probe {
+    let mut address = below(url, &["info", "refs"]);
+    address.set_query(Some("service=git-upload-pack"));
     let request = |url: Url| {
         let request = http.get(url).header("Git-Protocol", "version=2");
         match &source.token {
@@ -168,7 +164,8 @@ async fn repository(name: String, source: &Source, url: &str, http: &Client) -> 
     Probe::new(check, answer.clock)
 }
 
-fn unreachable(name: String, key: &str, url: &str, why: &str) -> Probe {
+fn unreachable(name: String, key: &str, url: &Url, why: &str) -> Probe {
+    let url = without_slash(url);
     let message = format!("{url} cannot be reached: {why}");
     let mend = format!(
         "check {key}, and that this machine may reach it: DNS, proxy, firewall, certificates"
@@ -176,21 +173,21 @@ fn unreachable(name: String, key: &str, url: &str, why: &str) -> Probe {
     Probe::new(Check::failed(name, message, mend), None)
 }
 
-/// Returns the address of the feed's newest event, or `None` if `api_url` is not a URL.
-fn feed(scope: &Scope, api_url: &str) -> Option<Url> {
-    let mut url = Url::parse(api_url).ok()?;
-    let segments = match scope {
-        Scope::Public => vec!["events"],
-        Scope::Org(name) => vec!["orgs", name, "events"],
-        Scope::User(name) => vec!["users", name, "events"],
-        Scope::Repo { owner, name } => vec!["repos", owner, name, "events"],
-    };
+/// Returns the address of the feed's newest event.
+fn feed(scope: &Scope, api_url: &Url) -> Url {
+    let mut url = below(api_url, &[&scope.path()[..], &["events"]].concat());
+    url.set_query(Some("per_page=1"));
+    url
+}
+
+/// Returns the URL with these segments added to its path.
+fn below(base: &Url, segments: &[&str]) -> Url {
+    let mut url = base.clone();
     url.path_segments_mut()
-        .ok()?
+        .expect("an HTTP URL has a path")
         .pop_if_empty()
         .extend(segments);
-    url.query_pairs_mut().append_pair("per_page", "1");
-    Some(url)
+    url
 }
 
 fn judge(name: String, scope: &Scope, with_token: bool, answer: &Answer) -> Check {

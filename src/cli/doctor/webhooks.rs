@@ -1,6 +1,5 @@
 //! Checks of the webhooks: their secrets, and the servers from which pushed contents are read.
 
-use reqwest::Url;
 use secrecy::ExposeSecret as _;
 
 use super::Check;
@@ -16,10 +15,7 @@ const PUBLIC_API: &str = "api.github.com";
 
 /// Returns the number of webhooks that accept deliveries.
 pub(super) fn count(config: &Config) -> usize {
-    let webhooks = config.webhooks.each().into_iter();
-    webhooks
-        .filter(|(_, webhook)| !webhook.secrets.is_empty())
-        .count()
+    config.webhooks.accepting().count()
 }
 
 /// Checks each configured webhook. Without a secret it has no endpoint, and with one that can be guessed it accepts
@@ -27,12 +23,15 @@ pub(super) fn count(config: &Config) -> usize {
 pub(super) fn examine(config: &Config) -> Vec<Check> {
     let webhooks = config.webhooks.each().into_iter();
     let checks = webhooks.filter_map(|(forge, webhook)| {
-        let name = format!("webhook:{forge}");
+        let name = forge.source();
         if webhook.secrets.is_empty() {
             let is_meant = webhook.clone_url.is_some()
                 || webhook.token.is_some()
                 || !webhook.clone_hosts.is_empty();
-            let mend = format!("set webhooks.{forge}.secrets to what the forge signs with");
+            let mend = format!(
+                "set webhooks.{}.secrets to what the forge signs with",
+                forge.name()
+            );
             let what = "it has no secret, so it takes no delivery";
             return is_meant.then(|| Check::misconfigured(name, what, mend));
         }
@@ -45,8 +44,7 @@ pub(super) fn examine(config: &Config) -> Vec<Check> {
             let mend = "make a longer one, for example with `openssl rand -hex 32`; both may stand in the list while you change it";
             return Some(Check::warning(name, what, mend));
         }
-        let known = Forge::ALL.into_iter().find(|known| known.name() == forge)?;
-        Some(places(name, config, known, webhook))
+        Some(places(config, forge, webhook))
     });
     checks.collect()
 }
@@ -54,7 +52,8 @@ pub(super) fn examine(config: &Config) -> Vec<Check> {
 /// Checks the servers from which contents are read: those that the configuration names, or else the forge's own on
 /// the internet. An operator of Gitea, or of an API other than github.com's, has a server of their own; others may
 /// not.
-fn places(name: String, config: &Config, forge: Forge, webhook: &Webhook) -> Check {
+fn places(config: &Config, forge: Forge, webhook: &Webhook) -> Check {
+    let name = forge.source();
     let secrets = match webhook.secrets.len() {
         1 => "1 secret".to_owned(),
         count => format!("{count} secrets"),
@@ -94,7 +93,6 @@ fn places(name: String, config: &Config, forge: Forge, webhook: &Webhook) -> Che
 
 /// Returns whether failed deliveries are looked up at a server other than github.com's.
 fn has_own_api(config: &Config) -> bool {
-    let redelivery = config.webhooks.github.redelivery.as_ref();
-    let api_url = redelivery.and_then(|redelivery| Url::parse(&redelivery.api_url).ok());
-    api_url.is_some_and(|url| url.host_str() != Some(PUBLIC_API))
+    let redelivery = config.webhooks.redelivery.as_ref();
+    redelivery.is_some_and(|redelivery| redelivery.api_url.host_str() != Some(PUBLIC_API))
 }

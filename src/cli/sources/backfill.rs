@@ -13,6 +13,7 @@ use super::poll::scan;
 use crate::cli::context::{Empty, House};
 use crate::cli::output;
 use crate::cli::{Context, DONE, UsageError};
+use crate::config::SourceKind;
 use crate::daemon::Workshop;
 use crate::source::{BackfillOutcome, Period, Progress};
 use crate::store::Store;
@@ -49,7 +50,7 @@ pub(super) struct BackfillArgs {
 pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let config = context.config()?;
     let kinds = config.sources.iter();
-    let archives = kinds.filter(|source| source.kind.name() == "gharchive");
+    let archives = kinds.filter(|source| matches!(source.kind, SourceKind::Gharchive { .. }));
     let archives: Vec<String> = archives.map(|source| source.name.clone()).collect();
     if !archives.contains(&args.name) {
         return Err(no_such_archive(&args.name, &archives).into());
@@ -58,7 +59,7 @@ pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::R
     let period = Period::parse(&args.from, &args.to, house.now());
     let period = period.map_err(|error| UsageError(error.to_string()))?;
     let clock = Arc::clone(&house.clock);
-    let workshop = Workshop::new(&house.config, house.formats.clone(), &house.store, clock)?;
+    let workshop = Workshop::new(&house.config, house.responder(), clock)?;
     let Some(archive) = workshop
         .source(&args.name)
         .and_then(|source| source.archive())

@@ -16,6 +16,7 @@ use crate::cli::context::{Empty, House};
 use crate::cli::output::{self, time};
 use crate::cli::{Context, DONE};
 use crate::daemon::{Workshop, configured_sources};
+use crate::forge::is_polled;
 use crate::scan::visible;
 use crate::source::{PollError, PollOutcome};
 use crate::store::{Action, LogHead, Reason, SourceState, Store, WorkCounts};
@@ -54,7 +55,7 @@ pub(super) async fn poll(args: PollArgs, context: &Context) -> anyhow::Result<Ex
     }
     let house = House::open(context, Empty::SetUp).await?;
     let clock = Arc::clone(&house.clock);
-    let workshop = Workshop::new(&house.config, house.formats.clone(), &house.store, clock)?;
+    let workshop = Workshop::new(&house.config, house.responder(), clock)?;
     let Some(source) = workshop.source(&args.name) else {
         return Err(no_such_source(&args.name, names()).into());
     };
@@ -232,7 +233,7 @@ async fn revoked_since(store: &Store, head: &LogHead) -> anyhow::Result<u64> {
         let ours = entries.iter().filter(|entry| {
             entry.action == Action::Revoked
                 && entry.reason == Reason::Leaked
-                && entry.actor.starts_with("source:")
+                && is_polled(&entry.actor)
         });
         revoked += ours.count() as u64;
     }

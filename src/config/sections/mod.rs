@@ -15,11 +15,12 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::problem::Place;
 use super::read::{Found, Section};
+use super::url::parse_base;
 use crate::scan::Encodings;
 
 pub use partners::{Partner, Partners};
-pub use sources::{App, Schedule, Scope, Source, SourceKind};
-pub use webhooks::{Hook, Redelivery, Webhook, Webhooks};
+pub use sources::{App, Schedule, Source, SourceKind};
+pub use webhooks::{Redelivery, Webhook, Webhooks};
 pub use work::Work;
 
 /// The whole configuration.
@@ -57,9 +58,9 @@ pub struct Config {
 pub struct Server {
     /// Address and port on which the API listens; port 0 picks a free one.
     pub bind: SocketAddr,
-    /// URL under which others reach this server, without a trailing slash. If `None`, it is `http://` and
-    /// the address on which the server listens.
-    pub public_url: Option<String>,
+    /// URL under which others reach this server. If `None`, it is `http://` and the address on which the
+    /// server listens.
+    pub public_url: Option<Url>,
     /// Proxies whose `Forwarded` and `X-Forwarded-For` headers are trusted to name the client.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -353,23 +354,13 @@ fn required(section: &Section<'_>, key: &'static str, example: &str) -> Option<F
     found
 }
 
-/// Reads an HTTP or HTTPS URL without credentials, query or fragment. Its trailing slash is removed.
-fn base_url(section: &Section<'_>, key: &'static str, example: &str) -> Option<String> {
+/// Reads a URL that HTTP requests can go to, without a slash at its end.
+fn base_url(section: &Section<'_>, key: &'static str, example: &str) -> Option<Url> {
     let example = format!("\"{example}\"");
     let found = section.text(key, &example)?;
-    let wrong = match Url::parse(found.value.trim()) {
-        Err(_) => "is not a URL",
-        Ok(url) if !matches!(url.scheme(), "http" | "https") || !url.has_host() => {
-            "has to begin with https:// or http:// and a host"
-        }
-        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-            "holds a user name or a password, which do not belong in this URL"
-        }
-        Ok(url) if url.query().is_some() || url.fragment().is_some() => {
-            "has a query or a fragment, which cannot be used here"
-        }
-        Ok(url) => return Some(url.as_str().trim_end_matches('/').to_owned()),
+    let parsed = parse_base(&found.value);
+    let refuse = |wrong: &&str| {
+        section.refuse(&found.place, key, wrong, &format!("for example {example}"));
     };
-    section.refuse(&found.place, key, wrong, &format!("for example {example}"));
-    None
+    parsed.inspect_err(refuse).ok()
 }

@@ -1,9 +1,12 @@
 //! `[partners]`: partners that send signed leak reports.
 
+use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::base_url;
 use crate::config::read::{Found, Section};
+use crate::config::url::built_in;
+use crate::intake::PartnerName;
 
 /// The `[partners]` section.
 #[derive(Debug, Clone)]
@@ -26,7 +29,7 @@ pub struct Partner {
     pub enabled: bool,
     /// URL of the public keys with which the partner signs reports. If `None`, the configuration has to
     /// provide it.
-    pub public_keys_url: Option<String>,
+    pub public_keys_url: Option<Url>,
     /// Name of the header that identifies the key.
     pub key_identifier_header: String,
     /// Name of the header that carries the signature.
@@ -34,10 +37,10 @@ pub struct Partner {
 }
 
 impl Partner {
-    fn new(enabled: bool, public_keys_url: Option<&str>, prefix: &str) -> Self {
+    fn new(enabled: bool, public_keys_url: Option<&'static str>, prefix: &str) -> Self {
         Self {
             enabled,
-            public_keys_url: public_keys_url.map(str::to_owned),
+            public_keys_url: public_keys_url.map(built_in),
             key_identifier_header: format!("{prefix}-Public-Key-Identifier"),
             signature_header: format!("{prefix}-Public-Key-Signature"),
         }
@@ -69,13 +72,28 @@ impl Default for Partners {
 }
 
 impl Partners {
-    /// Returns every partner with its name in the configuration.
-    pub fn each(&self) -> [(&'static str, &Partner); 3] {
-        [
-            ("github", &self.github),
-            ("gitlab", &self.gitlab),
-            ("depsdev", &self.depsdev),
-        ]
+    /// Returns the section of a partner.
+    pub fn of(&self, name: PartnerName) -> &Partner {
+        match name {
+            PartnerName::GitHub => &self.github,
+            PartnerName::GitLab => &self.gitlab,
+            PartnerName::DepsDev => &self.depsdev,
+        }
+    }
+
+    /// Returns the sections of all partners.
+    pub fn each(&self) -> [(PartnerName, &Partner); PartnerName::ALL.len()] {
+        PartnerName::ALL.map(|name| (name, self.of(name)))
+    }
+
+    /// Returns the sections of the partners whose reports are accepted, each with the URL of the partner's keys.
+    pub fn accepting(&self) -> impl Iterator<Item = (PartnerName, &Partner, &Url)> {
+        let enabled = self
+            .each()
+            .into_iter()
+            .filter(|(_, partner)| partner.enabled);
+        enabled
+            .filter_map(|(name, partner)| Some((name, partner, partner.public_keys_url.as_ref()?)))
     }
 }
 
@@ -86,13 +104,14 @@ pub(super) fn partners(section: Section<'_>) -> Partners {
         depsdev,
         ..
     } = Partners::default();
-    let gitlab_section = section.section("gitlab");
+    let of = |name: PartnerName| section.section(name.name());
+    let gitlab_section = of(PartnerName::GitLab);
     let revocation_tokens = revocation_tokens(&gitlab_section);
     let partners = Partners {
-        github: partner(section.section("github"), github),
+        github: partner(of(PartnerName::GitHub), github),
         gitlab: partner(gitlab_section, gitlab),
         revocation_tokens,
-        depsdev: partner(section.section("depsdev"), depsdev),
+        depsdev: partner(of(PartnerName::DepsDev), depsdev),
     };
     section.finish();
     partners

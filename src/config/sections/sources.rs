@@ -5,12 +5,15 @@ mod source;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
-pub use source::{App, Schedule, Scope, Source, SourceKind};
+pub use source::{App, Schedule, Source, SourceKind};
 
 use super::{base_url, required};
 use crate::config::problem::nearest;
 use crate::config::read::{Found, Section};
+use crate::config::url::{built_in, same_host, server_of};
+use crate::github::InstallationId;
 use crate::schedule::CronSchedule;
+use crate::source::Scope;
 
 /// Names of the kinds in the configuration, with the keys that only they have.
 const KINDS: [(&str, &[&str]); 3] = [
@@ -26,14 +29,14 @@ pub(super) fn sources(sections: Vec<Section<'_>>) -> Vec<Source> {
         let name = source_name(&section, &names);
         let kind = source_kind(&section);
         let clone_url = match &kind {
-            Some(SourceKind::Git { url }) => host_of(url),
+            Some(SourceKind::Git { url }) => server_of(url),
             _ => url_or(&section, "clone_url", "https://github.com"),
         };
         let token = source_token(&section);
         let (tokens, app) = match &kind {
             Some(SourceKind::GithubEvents { scope, .. }) => (
                 source_tokens(&section),
-                source_app(&section, *scope != Scope::Public),
+                source_app(&section, scope.installation()),
             ),
             _ => (Vec::new(), None),
         };
@@ -63,15 +66,12 @@ pub(super) fn sources(sections: Vec<Section<'_>>) -> Vec<Source> {
 /// A push that two sources see is one work item, so contents of one host are fetched in one way,
 /// whichever source announced them.
 fn refuse_second_origin(section: &Section<'_>, source: &Source, others: &[Source]) {
-    let host = |source: &Source| {
-        let url = Url::parse(&source.clone_url).ok()?;
-        Some((url.host_str()?.to_owned(), url.port_or_known_default()))
-    };
     let token = |source: &Source| {
         let token = source.token.as_ref();
         token.map(|token| token.expose_secret().to_owned())
     };
-    for other in others.iter().filter(|other| host(other) == host(source)) {
+    let same_host = |other: &&Source| same_host(&other.clone_url, &source.clone_url);
+    for other in others.iter().filter(same_host) {
         let is_git = |source: &Source| matches!(source.kind, SourceKind::Git { .. });
         // A source of a single repository clones from its own URL.
         if other.clone_url != source.clone_url && !is_git(source) && !is_git(other) {
@@ -156,7 +156,7 @@ fn git(section: &Section<'_>) -> Option<SourceKind> {
     };
     required(section, key, &format!("{key} = \"{EXAMPLE}\""))?;
     let url = base_url(section, key, EXAMPLE)?;
-    if Url::parse(&url).is_ok_and(|url| url.path().len() > 1) {
+    if url.path().len() > 1 {
         return Some(SourceKind::Git { url });
     }
     let hint = format!("write the whole address, such as \"{EXAMPLE}\"");
@@ -167,11 +167,6 @@ fn git(section: &Section<'_>) -> Option<SourceKind> {
         &hint,
     );
     None
-}
-
-/// Returns the origin of a validated URL: scheme, host and port.
-fn host_of(url: &str) -> String {
-    Url::parse(url).map_or_else(|_| url.to_owned(), |url| url.origin().ascii_serialization())
 }
 
 fn source_tokens(section: &Section<'_>) -> Vec<SecretString> {
@@ -187,8 +182,8 @@ fn source_tokens(section: &Section<'_>) -> Vec<SecretString> {
     found.into_iter().map(|found| found.value).collect()
 }
 
-/// Reads the GitHub App. Its installation has to be named unless there is an account that it can be looked up by.
-pub(super) fn source_app(section: &Section<'_>, has_account: bool) -> Option<App> {
+/// Reads the GitHub App. Its installation has to be named unless it can be looked up.
+pub(super) fn source_app(section: &Section<'_>, looked_up: Option<InstallationId>) -> Option<App> {
     if !section.has("app") {
         return None;
     }
@@ -209,7 +204,8 @@ pub(super) fn source_app(section: &Section<'_>, has_account: bool) -> Option<App
             inner.refuse(inner.place(), key, "is missing", &hint);
         }
     }
-    if !has_account && installation.is_none() {
+    let installation = installation.map(InstallationId::Known).or(looked_up);
+    if installation.is_none() {
         let hint = "add the installation's number: it stands at the end of the URL of its settings";
         inner.refuse(
             inner.place(),
@@ -222,7 +218,7 @@ pub(super) fn source_app(section: &Section<'_>, has_account: bool) -> Option<App
     Some(App {
         id: id?.value,
         private_key: private_key?.value,
-        installation,
+        installation: installation?,
     })
 }
 
@@ -246,8 +242,8 @@ fn refuse_keys_of_others(section: &Section<'_>, kind: &str) {
     }
 }
 
-fn url_or(section: &Section<'_>, key: &'static str, default: &str) -> String {
-    base_url(section, key, default).unwrap_or_else(|| default.to_owned())
+pub(super) fn url_or(section: &Section<'_>, key: &'static str, default: &'static str) -> Url {
+    base_url(section, key, default).unwrap_or_else(|| built_in(default))
 }
 
 fn source_scope(section: &Section<'_>) -> Scope {
@@ -255,36 +251,11 @@ fn source_scope(section: &Section<'_>) -> Scope {
     let Some(found) = section.text("scope", example) else {
         return Scope::Public;
     };
-    scope(&found.value).unwrap_or_else(|| {
+    Scope::parse(&found.value).unwrap_or_else(|| {
         let what = "is not a scope";
         section.refuse(&found.place, "scope", what, &format!("write {example}"));
         Scope::Public
     })
-}
-
-pub(super) fn scope(text: &str) -> Option<Scope> {
-    // Characters that a name on GitHub may contain. Nothing else is allowed, since names become parts of
-    // URLs.
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let name = |text: &str| {
-        let dots = text.chars().all(|c| c == '.');
-        (!dots && text.len() <= 100 && text.chars().all(allowed)).then(|| text.to_owned())
-    };
-    if text == "public" {
-        return Some(Scope::Public);
-    }
-    match text.split_once(':')? {
-        ("org", org) => name(org).map(Scope::Org),
-        ("user", user) => name(user).map(Scope::User),
-        ("repo", repo) => {
-            let (owner, repo) = repo.split_once('/')?;
-            Some(Scope::Repo {
-                owner: name(owner)?,
-                name: name(repo)?,
-            })
-        }
-        _ => None,
-    }
 }
 
 pub(super) fn source_token(section: &Section<'_>) -> Option<SecretString> {

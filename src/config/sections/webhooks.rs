@@ -6,11 +6,12 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::base_url;
-use super::sources::{
-    App, Schedule, Scope, Source, scope, source_app, source_schedule, source_token,
-};
+use super::sources::{App, Schedule, Source, source_app, source_schedule, source_token, url_or};
 use crate::config::read::{Found, Section};
+use crate::config::url::same_host;
+use crate::forge::Forge;
 use crate::schedule::CronSchedule;
+use crate::source::Hook;
 
 /// Prefix of a signing token of GitLab (Standard Webhooks).
 const SIGNING_TOKEN: &str = "whsec_";
@@ -29,6 +30,8 @@ pub struct Webhooks {
     pub gitea: Webhook,
     /// Bitbucket Cloud and Data Center.
     pub bitbucket: Webhook,
+    /// Settings of the search for failed deliveries of GitHub, `[webhooks.github.redelivery]`.
+    pub redelivery: Option<Redelivery>,
 }
 
 /// A `[webhooks.FORGE]` section.
@@ -36,16 +39,13 @@ pub struct Webhooks {
 pub struct Webhook {
     /// Secrets with which deliveries may be signed. Without one the forge has no endpoint.
     pub secrets: Vec<SecretString>,
-    /// Base URL of repositories over smart HTTP, without a trailing slash. If `None`, the URL in the
-    /// payload is used where that is allowed.
-    pub clone_url: Option<String>,
+    /// Base URL of repositories over smart HTTP. If `None`, the URL in the payload is used where that is allowed.
+    pub clone_url: Option<Url>,
     /// Servers, by scheme, host and port, to which the clone URLs of payloads may point, in addition to
     /// those of every `clone_url` of a source or webhook and the forge's own on the internet.
     pub clone_hosts: Vec<Url>,
     /// Access token for clones from `clone_url`.
     pub token: Option<SecretString>,
-    /// Settings of the search for failed deliveries; GitHub only.
-    pub redelivery: Option<Redelivery>,
 }
 
 /// The `[webhooks.github.redelivery]` section.
@@ -57,92 +57,70 @@ pub struct Redelivery {
     pub token: Option<SecretString>,
     /// GitHub App on whose behalf deliveries are read and redelivered. All hooks are of the account it is installed on.
     pub app: Option<App>,
-    /// Base URL of the REST API, without a trailing slash.
-    pub api_url: String,
+    /// Base URL of the REST API.
+    pub api_url: Url,
     /// Times at which deliveries are checked.
     pub schedule: Schedule,
 }
 
-/// A webhook on GitHub.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hook {
-    /// A repository's webhook, `repo:OWNER/NAME:ID`.
-    Repo {
-        /// Name of the repository's owner.
-        owner: String,
-        /// Name of the repository, without the owner.
-        name: String,
-        /// Identifier of the webhook.
-        id: u64,
-    },
-    /// An organization's webhook, `org:NAME:ID`.
-    Org {
-        /// Name of the organization.
-        name: String,
-        /// Identifier of the webhook.
-        id: u64,
-    },
-}
-
-impl Hook {
-    /// Returns the name of the user or the organization that the webhook belongs to.
-    fn account(&self) -> &str {
-        match self {
-            Self::Repo { owner, .. } => owner,
-            Self::Org { name, .. } => name,
-        }
-    }
-}
-
-impl std::fmt::Display for Hook {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Repo { owner, name, id } => write!(f, "repo:{owner}/{name}:{id}"),
-            Self::Org { name, id } => write!(f, "org:{name}:{id}"),
-        }
-    }
-}
-
 impl Webhooks {
-    /// Returns every forge's webhook with the forge's name in the configuration.
-    pub fn each(&self) -> [(&'static str, &Webhook); 4] {
-        [
-            ("github", &self.github),
-            ("gitlab", &self.gitlab),
-            ("gitea", &self.gitea),
-            ("bitbucket", &self.bitbucket),
-        ]
+    /// Returns the section of a forge.
+    pub fn of(&self, forge: Forge) -> &Webhook {
+        match forge {
+            Forge::GitHub => &self.github,
+            Forge::GitLab => &self.gitlab,
+            Forge::Gitea => &self.gitea,
+            Forge::Bitbucket => &self.bitbucket,
+        }
+    }
+
+    /// Returns the sections of all forges.
+    pub fn each(&self) -> [(Forge, &Webhook); Forge::ALL.len()] {
+        Forge::ALL.map(|forge| (forge, self.of(forge)))
+    }
+
+    /// Returns the sections of the forges whose deliveries are accepted: those with a secret.
+    pub fn accepting(&self) -> impl Iterator<Item = (Forge, &Webhook)> {
+        let sections = self.each().into_iter();
+        sections.filter(|(_, webhook)| !webhook.secrets.is_empty())
     }
 }
 
 pub(super) fn webhooks(section: Section<'_>, sources: &[Source]) -> Webhooks {
     let mut known = Vec::new();
     for source in sources {
-        known.extend(ClonePlace::of(&source.clone_url, source.token.as_ref()));
+        known.push(ClonePlace::new(&source.clone_url, source.token.as_ref()));
     }
-    let mut webhook = |forge| webhook(section.section(forge), forge, &mut known);
+    let mut found = None;
+    let mut webhook = |forge: Forge| {
+        let section = section.section(forge.name());
+        let webhook = webhook(&section, forge, &mut known);
+        if forge == Forge::GitHub {
+            let is_wanted = section.has("redelivery");
+            found = redelivery(section.section("redelivery"), is_wanted);
+        }
+        section.finish();
+        webhook
+    };
     let webhooks = Webhooks {
-        github: webhook("github"),
-        gitlab: webhook("gitlab"),
-        gitea: webhook("gitea"),
-        bitbucket: webhook("bitbucket"),
+        github: webhook(Forge::GitHub),
+        gitlab: webhook(Forge::GitLab),
+        gitea: webhook(Forge::Gitea),
+        bitbucket: webhook(Forge::Bitbucket),
+        redelivery: found,
     };
     section.finish();
     webhooks
 }
 
-fn webhook(section: Section<'_>, forge: &str, known: &mut Vec<ClonePlace>) -> Webhook {
-    let mut webhook = Webhook {
-        secrets: secrets(&section, forge),
-        clone_url: base_url(&section, "clone_url", example_of(forge)),
-        clone_hosts: clone_hosts(&section, forge),
-        token: source_token(&section),
-        redelivery: None,
+fn webhook(section: &Section<'_>, forge: Forge, known: &mut Vec<ClonePlace>) -> Webhook {
+    let webhook = Webhook {
+        secrets: secrets(section, forge),
+        clone_url: base_url(section, "clone_url", example_of(forge)),
+        clone_hosts: clone_hosts(section, forge),
+        token: source_token(section),
     };
-    if forge == "github" {
-        webhook.redelivery = redelivery(section.section("redelivery"), section.has("redelivery"));
-    }
-    check_clone_place(&section, &webhook, known);
+    check_clone_place(section, &webhook, known);
     let asks_for_more = ["clone_url", "clone_hosts", "token", "redelivery"].iter();
     if asks_for_more.clone().any(|key| section.has(key)) && !section.has("secrets") {
         section.refuse(
@@ -152,11 +130,10 @@ fn webhook(section: Section<'_>, forge: &str, known: &mut Vec<ClonePlace>) -> We
             r#"add a line such as secrets = [{ env = "WEBHOOK_SECRET" }]"#,
         );
     }
-    section.finish();
     webhook
 }
 
-fn clone_hosts(section: &Section<'_>, forge: &str) -> Vec<Url> {
+fn clone_hosts(section: &Section<'_>, forge: Forge) -> Vec<Url> {
     let example = format!(r#"["{}:8443"]"#, example_of(forge));
     let mut hosts = Vec::new();
     for Found { value, place } in section.texts("clone_hosts", &example).into_iter().flatten() {
@@ -187,16 +164,16 @@ fn is_server(url: &Url) -> bool {
         && url.fragment().is_none()
 }
 
-fn example_of(forge: &str) -> &'static str {
+fn example_of(forge: Forge) -> &'static str {
     match forge {
-        "github" => "https://github.com",
-        "gitlab" => "https://gitlab.com",
-        "bitbucket" => "https://bitbucket.org",
-        _ => "https://gitea.example.com",
+        Forge::GitHub => "https://github.com",
+        Forge::GitLab => "https://gitlab.com",
+        Forge::Gitea => "https://gitea.example.com",
+        Forge::Bitbucket => "https://bitbucket.org",
     }
 }
 
-fn secrets(section: &Section<'_>, forge: &str) -> Vec<SecretString> {
+fn secrets(section: &Section<'_>, forge: Forge) -> Vec<SecretString> {
     let mut secrets: Vec<SecretString> = Vec::new();
     for Found { value, place } in section.secrets("secrets") {
         let text = value.expose_secret();
@@ -204,7 +181,7 @@ fn secrets(section: &Section<'_>, forge: &str) -> Vec<SecretString> {
             let hint = "each secret stands in the list once";
             section.refuse(&place, "secrets", "the same secret twice", hint);
         }
-        if forge == "gitlab" && text.starts_with(SIGNING_TOKEN) && !is_signing_token(text) {
+        if forge == Forge::GitLab && text.starts_with(SIGNING_TOKEN) && !is_signing_token(text) {
             let what = "begins with whsec_ like a signing token, but no base64 follows";
             let hint = "copy the signing token as GitLab shows it";
             section.refuse(&place, "secrets", what, hint);
@@ -221,22 +198,16 @@ fn is_signing_token(text: &str) -> bool {
 
 /// Origin of the contents of a host.
 struct ClonePlace {
-    host: (String, Option<u16>),
-    url: String,
+    url: Url,
     token: Option<String>,
 }
 
 impl ClonePlace {
-    fn of(url: &str, token: Option<&SecretString>) -> Option<Self> {
-        let parsed = Url::parse(url).ok()?;
-        Some(Self {
-            host: (
-                parsed.host_str()?.to_owned(),
-                parsed.port_or_known_default(),
-            ),
-            url: url.to_owned(),
+    fn new(url: &Url, token: Option<&SecretString>) -> Self {
+        Self {
+            url: url.clone(),
             token: token.map(|token| token.expose_secret().to_owned()),
-        })
+        }
     }
 }
 
@@ -253,10 +224,11 @@ fn check_clone_place(section: &Section<'_>, webhook: &Webhook, known: &mut Vec<C
         }
         return;
     };
-    let Some(here) = ClonePlace::of(clone_url, webhook.token.as_ref()) else {
-        return;
-    };
-    for other in known.iter().filter(|other| other.host == here.host) {
+    let here = ClonePlace::new(clone_url, webhook.token.as_ref());
+    for other in known
+        .iter()
+        .filter(|other| same_host(&other.url, &here.url))
+    {
         if other.url != here.url {
             let what = "a source or webhook of the same host has a different clone_url";
             let hint = "give sources and webhooks of one host the same clone_url";
@@ -276,12 +248,14 @@ fn check_clone_place(section: &Section<'_>, webhook: &Webhook, known: &mut Vec<C
 fn redelivery(section: Section<'_>, wanted: bool) -> Option<Redelivery> {
     let hooks = hooks(&section);
     let token = source_token(&section);
-    let app = source_app(&section, true);
+    // Without hooks there is nothing to be an app for, which is said below.
+    section.forgive(&["app"]);
+    let first = hooks.first();
+    let app = first.and_then(|hook| source_app(&section, Some(hook.installation())));
     if section.has("app") {
         refuse_second_account(&section, &hooks);
     }
-    let github = "https://api.github.com";
-    let api_url = base_url(&section, "api_url", github).unwrap_or_else(|| github.to_owned());
+    let api_url = url_or(&section, "api_url", "https://api.github.com");
     let schedule = if section.has("schedule") {
         source_schedule(&section)
     } else {
@@ -329,7 +303,7 @@ fn hooks(section: &Section<'_>) -> Vec<Hook> {
     let example = r#"["repo:acme/shop:123", "org:acme:9"]"#;
     let mut hooks = Vec::new();
     for Found { value, place } in section.texts("hooks", example).into_iter().flatten() {
-        let known = hook(&value).filter(|hook| !hooks.contains(hook));
+        let known = Hook::parse(&value).filter(|hook| !hooks.contains(hook));
         if known.is_none() {
             let what = "is no webhook of a repository or organization, or stands in the list twice";
             let hint = format!("its number is in the address of its settings page: {example}");
@@ -338,14 +312,4 @@ fn hooks(section: &Section<'_>) -> Vec<Hook> {
         hooks.extend(known);
     }
     hooks
-}
-
-fn hook(text: &str) -> Option<Hook> {
-    let (rest, id) = text.rsplit_once(':')?;
-    let id = id.parse().ok().filter(|id| *id > 0)?;
-    match scope(rest)? {
-        Scope::Org(name) => Some(Hook::Org { name, id }),
-        Scope::Repo { owner, name } => Some(Hook::Repo { owner, name, id }),
-        _ => None,
-    }
 }

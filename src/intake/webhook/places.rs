@@ -38,9 +38,7 @@ pub(super) type Wrong = Cow<'static, str>;
 impl ClonePlaces {
     /// Adds the public servers of a forge.
     pub(super) fn allow_public(&mut self, forge: Forge) {
-        let servers = forge.public_servers().iter();
-        self.hosts
-            .extend(servers.flat_map(|server| Url::parse(server)));
+        self.hosts.extend(forge.public_urls());
     }
 
     /// Returns the repository `name`, whose clone URL is `told` according to the payload.

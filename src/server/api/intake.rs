@@ -13,7 +13,8 @@ use utoipa::ToSchema;
 
 use super::{STORE_TIME, still_waiting};
 use crate::intake::{
-    self, Answered, Feedback, MAX_REPORT, PartnerError, ReportError, RevocationApi, SelfReport,
+    self, Answered, Feedback, MAX_REPORT, PartnerError, PartnerName, ReportError, RevocationApi,
+    SelfReport,
 };
 use crate::keyformat::Sha256Digest;
 use crate::server::body::{Hold, Whole, refuse_too_large};
@@ -43,7 +44,7 @@ pub async fn github(
     finisher: Finisher,
     request: Request,
 ) -> ApiResult<Response> {
-    report(state, finisher, request, "github").await
+    report(state, finisher, request, PartnerName::GitHub).await
 }
 
 /// Receive a secret-detection report from GitLab's partner program.
@@ -67,7 +68,7 @@ pub async fn gitlab(
     finisher: Finisher,
     request: Request,
 ) -> ApiResult<Response> {
-    report(state, finisher, request, "gitlab").await
+    report(state, finisher, request, PartnerName::GitLab).await
 }
 
 /// Receive a secret-scanning report from deps.dev.
@@ -91,14 +92,14 @@ pub async fn depsdev(
     finisher: Finisher,
     request: Request,
 ) -> ApiResult<Response> {
-    report(state, finisher, request, "depsdev").await
+    report(state, finisher, request, PartnerName::DepsDev).await
 }
 
 async fn report(
     state: AppState,
     finisher: Finisher,
     request: Request,
-    partner: &'static str,
+    partner: PartnerName,
 ) -> ApiResult<Response> {
     let (parts, body) = request.into_parts();
     let mut partners = state.0.intake.partners.iter();
@@ -134,9 +135,9 @@ fn feedback(rows: Vec<Feedback>, hold: Hold) -> ApiResult<Response> {
     Ok(([content_type], hold.answer(json)).into_response())
 }
 
-fn tell(partner: &str, answered: &Answered) {
+fn tell(partner: PartnerName, answered: &Answered) {
     tracing::info!(
-        partner,
+        partner = partner.name(),
         rows = answered.feedback.len(),
         malformed = answered.malformed,
         revoked = answered.revoked,
@@ -204,7 +205,7 @@ pub async fn revoke_tokens(
             Ok::<_, ApiError>(answered)
         })
         .await??;
-    tell("gitlab", &answered);
+    tell(PartnerName::GitLab, &answered);
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rescind::clock::{Clock as _, ManualClock, SharedClock};
 use rescind::intake::webhook::{InboxParts, Webhook, WebhookOptions};
-use rescind::intake::{Partner, PartnerOptions, PublicKeyTimings, PublicKeys, RevocationApi};
+use rescind::intake::{
+    Partner, PartnerName, PartnerOptions, PublicKeyTimings, PublicKeys, RevocationApi,
+};
 use rescind::keyformat::{FormatSet, KeyValue};
 use rescind::respond::{IssuerFormats, Responder};
 use rescind::scan::{Encodings, Engine};
@@ -33,7 +35,7 @@ pub(crate) struct Setup {
     /// URL of GitHub's public keys.
     pub(crate) public_keys_url: Option<String>,
     /// Other partners, and the URLs of their keys.
-    pub(crate) partners: Vec<(&'static str, String)>,
+    pub(crate) partners: Vec<(PartnerName, String)>,
     pub(crate) revocation_tokens: Vec<&'static str>,
     pub(crate) webhooks: Vec<WebhookOptions>,
     /// Sources that the configuration names.
@@ -110,7 +112,7 @@ impl TestServer {
         };
         let responder = Responder::new(store.clone(), formats.clone(), issuer, Arc::clone(&shared));
         let http = http_client();
-        let github = setup.public_keys_url.map(|url| ("github", url));
+        let github = setup.public_keys_url.map(|url| (PartnerName::GitHub, url));
         let partners = github.into_iter().chain(setup.partners).map(|(name, url)| {
             let keys = PublicKeys::new(
                 url.parse().unwrap(),
@@ -305,10 +307,9 @@ impl Client<'_> {
 }
 
 /// A partner with the headers that it has by default.
-fn partner_options(name: &'static str) -> PartnerOptions {
+fn partner_options(name: PartnerName) -> PartnerOptions {
     let config = rescind::config::Partners::default();
-    let mut partners = config.each().into_iter();
-    let (_, partner) = partners.find(|(known, _)| *known == name).unwrap();
+    let partner = config.of(name);
     PartnerOptions {
         name,
         key_identifier_header: partner.key_identifier_header.clone(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use rescind::intake::PartnerName;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -128,7 +129,9 @@ async fn the_description_names_every_endpoint() {
     let nowhere = || "http://127.0.0.1:1/keys".to_owned();
     let setup = super::harness::Setup {
         public_keys_url: Some(nowhere()),
-        partners: vec![("gitlab", nowhere()), ("depsdev", nowhere())],
+        partners: [PartnerName::GitLab, PartnerName::DepsDev]
+            .map(|name| (name, nowhere()))
+            .to_vec(),
         revocation_tokens: vec!["token"],
         ..crate::webhooks::sender::all()
     };

@@ -1,20 +1,24 @@
 //! GitLab and deps.dev report as GitHub does, each with headers and keys of its own.
 
+use rescind::intake::PartnerName;
 use serde_json::json;
 
 use super::signer::{Origin, Signer};
 use crate::api::harness::{Reply, Setup, TestServer};
 use crate::support::databases::on_both_databases;
 
-const ENDPOINTS: [(&str, &str, &str); 3] = [
-    ("github", "/webhooks/github/secret-scanning", "Github"),
-    ("gitlab", "/webhooks/gitlab/secret-detection", "Gitlab"),
-    ("depsdev", "/webhooks/depsdev/secret-scanning", "Gosst"),
-];
+/// The path of a partner's endpoint, and what the names of its headers begin with.
+fn endpoint(partner: PartnerName) -> (&'static str, &'static str) {
+    match partner {
+        PartnerName::GitHub => ("/webhooks/github/secret-scanning", "Github"),
+        PartnerName::GitLab => ("/webhooks/gitlab/secret-detection", "Gitlab"),
+        PartnerName::DepsDev => ("/webhooks/depsdev/secret-scanning", "Gosst"),
+    }
+}
 
 /// Sends a body to a partner's endpoint, with its headers, signed by anybody.
-async fn send(server: &TestServer, to: &str, signer: &Signer, body: &str) -> Reply {
-    let (_, path, prefix) = ENDPOINTS.iter().find(|(name, ..)| *name == to).unwrap();
+async fn send(server: &TestServer, to: PartnerName, signer: &Signer, body: &str) -> Reply {
+    let (path, prefix) = endpoint(to);
     let signature = signer.sign(body.as_bytes());
     let request = server.http.post(server.url(path)).body(body.to_owned());
     let request = request.header(
@@ -28,10 +32,10 @@ on_both_databases! {
     async fn each_partner_reports_in_its_own_name(database) {
         let mut setup = Setup::default();
         let mut origins = Vec::new();
-        for (name, ..) in ENDPOINTS {
-            let signer = Signer::new(&format!("key of {name}").replace(' ', "-"));
+        for name in PartnerName::ALL {
+            let signer = Signer::new(&format!("key-of-{}", name.name()));
             let origin = Origin::start(&[signer.listed()]).await;
-            if name == "github" {
+            if name == PartnerName::GitHub {
                 setup.public_keys_url = Some(origin.url());
             } else {
                 setup.partners.push((name, origin.url()));
@@ -46,7 +50,7 @@ on_both_databases! {
             let url = format!("https://gitlab.example/group/sub/app/-/raw/{commit}/a/b.env");
             let rows = json!([7, {"token": key["value"], "type": "their_word", "url": url}, {"token": "x"}]);
             for _ in 0..2 {
-                let reply = send(&server, name, signer, &rows.to_string()).await;
+                let reply = send(&server, *name, signer, &rows.to_string()).await;
                 assert_eq!(reply.status, 200, "{}", reply.text);
                 let answer = reply.json();
                 let labels: Vec<_> = answer.as_array().unwrap().iter().map(|row| row["label"].clone()).collect();
@@ -56,8 +60,8 @@ on_both_databases! {
             let log = admin.get("/api/v1/revocations").await.json();
             let entry = &log["items"][0];
             assert_eq!(entry["key_id"], key["id"]);
-            assert_eq!(entry["actor"], format!("partner:{name}"));
-            let place = json!({"source": format!("partner:{name}"), "url": url, "repository": "group/sub/app",
+            assert_eq!(entry["actor"], name.source());
+            let place = json!({"source": name.source(), "url": url, "repository": "group/sub/app",
                 "commit": commit, "path": "a/b.env"});
             assert_eq!(entry["occurrence"], place);
         }
@@ -70,11 +74,11 @@ on_both_databases! {
 async fn one_partners_key_never_verifies_anothers_report() {
     let mut setup = Setup::default();
     let mut origins = Vec::new();
-    for (name, ..) in ENDPOINTS {
+    for name in PartnerName::ALL {
         // Under the same identifier, so that nothing but the key itself tells them apart.
         let signer = Signer::new("k1");
         let origin = Origin::start(&[signer.listed()]).await;
-        if name == "github" {
+        if name == PartnerName::GitHub {
             setup.public_keys_url = Some(origin.url());
         } else {
             setup.partners.push((name, origin.url()));
@@ -83,7 +87,7 @@ async fn one_partners_key_never_verifies_anothers_report() {
     }
     let server = TestServer::start_with(setup).await;
     for (name, signer, _) in &origins {
-        for (other, ..) in ENDPOINTS {
+        for other in PartnerName::ALL {
             let reply = send(&server, other, signer, "[]").await;
             if other == *name {
                 assert_eq!((reply.status, reply.text.as_str()), (200, "[]"));
@@ -117,19 +121,26 @@ async fn a_partner_whose_keys_cannot_be_fetched_is_told_to_come_again() {
     let origin = Origin::start(&[signer.listed()]).await;
     origin.answer_with(wiremock::ResponseTemplate::new(500));
     let setup = Setup {
-        partners: vec![("gitlab", origin.url()), ("depsdev", origin.url())],
+        partners: [PartnerName::GitLab, PartnerName::DepsDev]
+            .map(|name| (name, origin.url()))
+            .to_vec(),
         ..Setup::default()
     };
     let server = TestServer::start_with(setup).await;
-    for partner in ["gitlab", "depsdev"] {
+    for partner in [PartnerName::GitLab, PartnerName::DepsDev] {
         let reply = send(&server, partner, &signer, "[]").await;
         reply.error(503, "SERVICE_UNAVAILABLE");
         assert!(reply.header("retry-after").is_some());
     }
     // GitHub's reports are not taken here.
-    assert_eq!(send(&server, "github", &signer, "[]").await.status, 404);
+    assert_eq!(
+        send(&server, PartnerName::GitHub, &signer, "[]")
+            .await
+            .status,
+        404
+    );
     let large = " ".repeat((25 << 20) + 1);
-    send(&server, "gitlab", &signer, &large)
+    send(&server, PartnerName::GitLab, &signer, &large)
         .await
         .error(413, "PAYLOAD_TOO_LARGE");
     server.stop().await;
@@ -138,7 +149,7 @@ async fn a_partner_whose_keys_cannot_be_fetched_is_told_to_come_again() {
 /// The rules of GitHub's keys hold for the others': retired keys count, unknown ones are asked for once.
 #[tokio::test]
 async fn keys_of_every_partner_are_treated_alike() {
-    for (name, ..) in &ENDPOINTS[1..] {
+    for name in [PartnerName::GitLab, PartnerName::DepsDev] {
         let (signer, stranger) = (Signer::new("retired"), Signer::new("stranger"));
         let mut listed = signer.listed();
         listed["is_current"] = json!(false);

@@ -1,9 +1,12 @@
 //! A source of events as it is configured.
 
 use jiff::{SignedDuration, Timestamp};
+use reqwest::Url;
 use secrecy::SecretString;
 
+use crate::github::InstallationId;
 use crate::schedule::CronSchedule;
+use crate::source::Scope;
 
 /// An element of `[[sources]]`.
 #[derive(Debug, Clone)]
@@ -12,9 +15,8 @@ pub struct Source {
     pub name: String,
     /// Kind of feed, with the settings that only this kind has.
     pub kind: SourceKind,
-    /// Base URL of repositories over smart HTTP, without a trailing slash. Contents are fetched from
-    /// `{clone_url}/{owner}/{repo}.git`.
-    pub clone_url: String,
+    /// Base URL of repositories over smart HTTP. Contents are fetched from `{clone_url}/{owner}/{repo}.git`.
+    pub clone_url: Url,
     /// Access token for the API and for clones.
     pub token: Option<SecretString>,
     /// Further access tokens for the API, each with a rate limit of its own.
@@ -32,8 +34,8 @@ pub struct App {
     pub id: u64,
     /// Private key of the app, in PEM format.
     pub private_key: SecretString,
-    /// Identifier of the installation. If `None`, it is the installation for the source's scope, or for the webhooks.
-    pub installation: Option<u64>,
+    /// Identifier of the installation: the configured one, or the one for the source's scope, or for the webhooks.
+    pub installation: InstallationId,
 }
 
 /// Kind of feed of a source, with the keys that only this kind has.
@@ -43,18 +45,18 @@ pub enum SourceKind {
     GithubEvents {
         /// Part of the feed that is read.
         scope: Scope,
-        /// Base URL of the REST API, without a trailing slash.
-        api_url: String,
+        /// Base URL of the REST API.
+        api_url: Url,
     },
     /// An archive of events, one file per hour.
     Gharchive {
-        /// Base URL of the archive's files, without a trailing slash.
-        base_url: String,
+        /// Base URL of the archive's files.
+        base_url: Url,
     },
     /// One repository, fetched on a schedule.
     Git {
         /// URL from which the repository is cloned.
-        url: String,
+        url: Url,
     },
 }
 
@@ -67,24 +69,6 @@ impl SourceKind {
             Self::Git { .. } => "git",
         }
     }
-}
-
-/// Part of a forge that a source reads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
-    /// Everything that is public.
-    Public,
-    /// The repositories of one organization.
-    Org(String),
-    /// The repositories of one user.
-    User(String),
-    /// A single repository.
-    Repo {
-        /// Name of the repository's owner.
-        owner: String,
-        /// Name of the repository, without the owner.
-        name: String,
-    },
 }
 
 /// Times at which a source is polled.
@@ -114,17 +98,6 @@ impl Schedule {
         let minute_before = allowed_at.checked_sub(MINUTE).unwrap_or(Timestamp::MIN);
         let next = cron.next_after(at.max(minute_before))?;
         Some(next.max(allowed_at))
-    }
-}
-
-impl std::fmt::Display for Scope {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Public => f.write_str("public"),
-            Self::Org(name) => write!(f, "org:{name}"),
-            Self::User(name) => write!(f, "user:{name}"),
-            Self::Repo { owner, name } => write!(f, "repo:{owner}/{name}"),
-        }
     }
 }
 
