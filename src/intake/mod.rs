@@ -4,7 +4,7 @@
 //! [`PublicKeys`] establish that it is genuine, [`parse_report`] splits it into rows, and the rows become
 //! sightings for the [`Responder`](crate::respond::Responder). [`self_report`] does the same for a single
 //! key that somebody presents. Deliveries of forges about pushes and texts are handled by a
-//! [`webhook::Webhook`]. [`parse_rows`] reads digests of keys that were issued elsewhere.
+//! [`webhook::Webhook`].
 
 mod partner;
 mod place;

@@ -314,12 +314,8 @@ async fn answer(
     let answers = if sightings.is_empty() {
         Vec::new()
     } else {
-        let reported = responder.report_from_outside(
-            sightings,
-            understand,
-            Reason::Leaked,
-            partner.source(),
-        );
+        let reported =
+            responder.report_from_outside(sightings, understand, Reason::Leaked, partner.source());
         reported.await?
     };
     let mut positive = HashSet::new();

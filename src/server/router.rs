@@ -13,7 +13,7 @@ use super::{AppState, layers, openapi};
 use crate::forge::Forge;
 use crate::intake::PartnerName;
 
-/// Returns the whole HTTP interface, for [`serve`](super::connections::serve). Handlers need what `serve` adds to a request: the
+/// Returns the whole HTTP interface, for [`serve`](super::serve()). Handlers need what `serve` adds to a request: the
 /// client's address and a [`Finisher`](super::Finisher).
 pub fn router(state: AppState) -> Router {
     let api = Router::new()

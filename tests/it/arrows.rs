@@ -15,13 +15,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["keyformat"]),
     ("fetch", &[]),
     ("github", &["clock", "fetch"]),
-    ("respond", &["clock", "keyformat", "scan", "store"]),
+    (
+        "respond",
+        &["clock", "offload", "keyformat", "scan", "store"],
+    ),
     ("issuer", &["clock", "keyformat", "scan", "store"]),
     ("forge", &["keyformat", "scan", "store", "fetch", "respond"]),
     (
         "intake",
         &[
             "clock",
+            "offload",
             "keyformat",
             "scan",
             "store",

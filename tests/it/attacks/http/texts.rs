@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::target::Target;
 use crate::api::harness::http_client;
 use crate::intake::signer::{ENDPOINT, IDENTIFIER, SIGNATURE};
+use crate::support::http::Ask as _;
 
 /// Characters that each may be the beginning of another encoding.
 const COSTLY: &str = r"\%2B%25a\25%2B410x41,41=5C0x41,%26amp;=41a";
@@ -15,7 +16,7 @@ const COSTLY: &str = r"\%2B%25a\25%2B410x41,41=5C0x41,%26amp;=41a";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_report_of_many_costly_links_keeps_nobody_waiting() {
     let target = Target::start().await;
-    let mut reports = Vec::new();
+    let mut reports = tokio::task::JoinSet::new();
     let client = http_client();
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);
     for report in 0..at_once {
@@ -33,12 +34,12 @@ async fn a_report_of_many_costly_links_keeps_nobody_waiting() {
             .header(SIGNATURE, target.signer.sign(body.as_bytes()))
             .timeout(Duration::from_mins(2))
             .body(body);
-        reports.push(tokio::spawn(request.send()));
+        reports.spawn(request.ask());
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
     let began = Instant::now();
     let healthz = client.get(format!("http://{}/healthz", target.daemon.address));
-    let alive = healthz.timeout(Duration::from_secs(10)).send().await;
+    let alive = healthz.timeout(Duration::from_secs(10)).ask().await;
     assert_eq!(alive.expect("an answer").status(), 200);
     assert!(
         began.elapsed() < Duration::from_secs(2),
@@ -47,8 +48,7 @@ async fn a_report_of_many_costly_links_keeps_nobody_waiting() {
     );
     let key = target.mint();
     target.reports(&key).await;
-    for report in reports {
-        let answer = report.await.expect("it ends").expect("an answer");
-        assert_eq!(answer.status(), 200);
+    for answer in reports.join_all().await {
+        assert_eq!(answer.expect("an answer").status(), 200);
     }
 }

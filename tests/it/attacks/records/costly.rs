@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rescind::keyformat::{FormatSet, KeyValue};
 use rescind::respond::{Answer, Outcome, Responder};
 use rescind::store::{NewKey, Owner, Reason, Store};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::support::databases::on_both_databases;
@@ -36,10 +37,12 @@ async fn beside<T: Send + 'static>(
         }
         longest
     };
-    let ticking = tokio::spawn(tick(Arc::clone(&ended)));
-    let done = tokio::spawn(work).await.unwrap();
+    let (mut ticking, mut working) = (JoinSet::new(), JoinSet::new());
+    ticking.spawn(tick(Arc::clone(&ended)));
+    working.spawn(work);
+    let done = working.join_next().await.unwrap().unwrap();
     ended.store(true, Ordering::Relaxed);
-    (done, ticking.await.unwrap())
+    (done, ticking.join_next().await.unwrap().unwrap())
 }
 
 /// Stores keys whose descriptions are as costly as the API accepts.
@@ -84,7 +87,7 @@ on_both_databases! {
     async fn links_are_read_in_turns(database) {
         let store = database.store().await;
         let (responder, _) = responder(&store);
-        let mut reports = Vec::new();
+        let mut reports = JoinSet::new();
         for report in 0..2 {
             let (_, value) = responder.issue(request("leaked")).await.unwrap();
             let rows = (0..12).map(|row| {
@@ -94,18 +97,13 @@ on_both_databases! {
                 seen
             });
             let (rows, responder) = (rows.collect::<Vec<_>>(), responder.clone());
-            reports.push(async move {
+            reports.spawn(async move {
                 let actor = "partner:github";
                 let reported = responder.report_from_outside(rows, |_| {}, Reason::Leaked, actor);
                 reported.await.unwrap()
             });
         }
-        let (second, first) = (reports.pop().unwrap(), reports.pop().unwrap());
-        let both = async move {
-            let (first, second) = (tokio::spawn(first), tokio::spawn(second));
-            [first.await.unwrap(), second.await.unwrap()]
-        };
-        let (answers, longest) = beside(both).await;
+        let (answers, longest) = beside(reports.join_all()).await;
         assert!(longest < PATIENCE, "{longest:?}");
         for answers in answers {
             assert_eq!((answers.len(), revoked(&answers)), (12, 1));
