@@ -11,6 +11,7 @@ mod demands;
 mod ends;
 mod findings;
 mod lineage;
+mod listing;
 mod origin;
 mod pauses;
 mod place;

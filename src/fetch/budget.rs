@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::FetchError;
 use super::ledger::{Ledger, Payer, Turn};
@@ -52,7 +52,7 @@ pub(super) struct Budget {
     ordinary: Places,
     medium: Places,
     large: Places,
-    long_lists: Semaphore,
+    long_lists: Arc<Semaphore>,
     pub(super) heavy: Lane,
 }
 
@@ -79,7 +79,7 @@ impl Budget {
             ordinary: Places::new(concurrent.max(1)),
             medium: Places::new(MEDIUM_PLACES),
             large: Places::new(1),
-            long_lists: Semaphore::new(1),
+            long_lists: Arc::new(Semaphore::new(1)),
             heavy: Lane::default(),
         }
     }
@@ -129,9 +129,9 @@ impl Budget {
     }
 
     /// Waits for the lane of long lists of references.
-    pub(super) async fn long_list(&self) -> Result<SemaphorePermit<'_>, FetchError> {
-        self.long_lists
-            .acquire()
+    pub(super) async fn long_list(&self) -> Result<OwnedSemaphorePermit, FetchError> {
+        Arc::clone(&self.long_lists)
+            .acquire_owned()
             .await
             .map_err(|_| FetchError::Busy)
     }

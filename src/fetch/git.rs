@@ -11,7 +11,7 @@ use super::ledger::Ledger;
 use super::pace::Pace;
 use super::pack::{Pack, PackError};
 use super::patience::{Patience, Place};
-use super::peer::Peer;
+use super::peer::{LongList, Peer};
 use super::protocol::{self, FetchAnswer, Head, HeadAnswer, ReferencesAnswer};
 use super::rest::Rest;
 use super::texts::{self, Fetched};
@@ -191,11 +191,14 @@ impl GitFetcher {
         clone_url: &Url,
         token: Option<&SecretString>,
     ) -> Result<References, FetchError> {
-        self.references_from(clone_url, token, Place::default())
-            .await
+        let (references, _) = self
+            .references_from(clone_url, token, Place::default())
+            .await?;
+        Ok(references)
     }
 
-    /// Lists branches and tags like [`GitFetcher::references`], in a given place.
+    /// Lists branches and tags like [`GitFetcher::references`], in a given place. A long list comes with the only permit
+    /// for one, which is to be dropped with it.
     ///
     /// # Errors
     ///
@@ -205,7 +208,7 @@ impl GitFetcher {
         clone_url: &Url,
         token: Option<&SecretString>,
         place: Place,
-    ) -> Result<References, FetchError> {
+    ) -> Result<(References, LongList), FetchError> {
         let mut seat = self.seat(place);
         seat.turns = self.budget.turns(seat.place.lane, &seat.place.payer);
         let mut patience = Patience::new(seat);
@@ -215,11 +218,11 @@ impl GitFetcher {
             token,
         };
         let mut answer = ReferencesAnswer::default();
-        peer.list(protocol::ls_all(), MAX_REFERENCES, &mut patience, |chunk| {
+        let listing = peer.list(protocol::ls_all(), MAX_REFERENCES, &mut patience, |chunk| {
             answer.feed(chunk).map(|()| answer.held())
-        })
-        .await?;
-        answer.finish()
+        });
+        let long = listing.await?;
+        Ok((answer.finish()?, long))
     }
 
     fn seat(&self, place: Place) -> Seat {

@@ -45,4 +45,5 @@ pub use limits::FetchLimits;
 pub use names::{BadName, RepositoryName, host_of};
 pub(crate) use pace::{Pace, PaceLimits};
 pub use patience::Place;
+pub use peer::LongList;
 pub use texts::{Breath, Fetched, LeftOut, Text, TextKind, Visited};

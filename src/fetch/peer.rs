@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Response, Url};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::FetchError;
 use super::git::GitFetcher;
@@ -14,6 +15,12 @@ use super::patience::Patience;
 
 /// Size of the largest list of references that does not need the lane of long lists, in bytes.
 const SHORT_LIST: usize = 512 << 10;
+
+/// Permit to hold a long list of references. Short ones need none.
+#[derive(Debug)]
+pub struct LongList {
+    _permit: Option<OwnedSemaphorePermit>,
+}
 
 /// A repository on a server.
 #[derive(Clone, Copy)]
@@ -27,14 +34,14 @@ impl Peer<'_> {
     /// Requests a list of references and passes it to `feed`, at most `limit` bytes.
     ///
     /// `feed` returns the number of bytes that are held of the list: there is only one long list at a
-    /// time.
+    /// time, for as long as the permit that is returned is held.
     pub(super) async fn list(
         &self,
         body: Vec<u8>,
         limit: usize,
         patience: &mut Patience,
         mut feed: impl FnMut(&[u8]) -> Result<usize, FetchError>,
-    ) -> Result<(), FetchError> {
+    ) -> Result<LongList, FetchError> {
         let mut response = patience.wait(self.post(body)).await??;
         let mut pace = Pace::new(self.fetcher.limits.pace_after(patience.waited()));
         let mut read = 0;
@@ -51,7 +58,7 @@ impl Peer<'_> {
                 lane = Some(taken.map_err(|_| FetchError::Busy)???);
             }
         }
-        Ok(())
+        Ok(LongList { _permit: lane })
     }
 
     pub(super) async fn post(&self, body: Vec<u8>) -> Result<Response, FetchError> {

@@ -13,6 +13,7 @@ pub(super) mod blobs;
 pub(super) mod claim;
 pub(super) mod holders;
 pub(super) mod item;
+pub(super) mod rest;
 pub(super) mod row;
 pub(super) mod turns;
 
@@ -25,7 +26,7 @@ use uuid::Uuid;
 use super::db::order::Locks;
 use super::db::sql::{Arg, LIST_MAX, ROWS_MAX, args, one, pad, runs, statements};
 use super::{Read as _, StoreError, Tx};
-use item::{Descendant, Fetched, Lineage, NewWorkItem};
+use item::{Descendant, Fetched, Lineage, NewWorkItem, WorkKind};
 use turns::{Seat, Turn, owner};
 
 statements! {
@@ -151,7 +152,7 @@ impl Tx {
         // A range that is split into parts is marked as truncated already.
         let refused = added.refused.iter().map(|at| &descendants[*at]);
         let lists = refused
-            .filter(|refused| !refused.is_part)
+            .filter(|refused| !refused.is_part || refused.range.kind == WorkKind::References)
             .map(|refused| refused.lineage.origin);
         let lists: BTreeSet<Uuid> = lists.collect();
         let lists: Vec<Uuid> = lists.into_iter().collect();

@@ -25,6 +25,9 @@ impl<'g> Gains<'g> {
     fn add(&mut self, tried: &'g Tried, done: &Done) {
         self.clean_blobs.extend(&tried.clean_blobs);
         self.more.extend(done.more.iter().cloned());
+        if let Some(listed) = &done.listed {
+            self.more.extend(listed.descendants(&tried.item));
+        }
         let range = &tried.item.range;
         let work = self.work.entry(&range.source).or_default();
         work.scanned += u64::from(range.kind == WorkKind::Range && !done.fetched.gone);

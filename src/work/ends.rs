@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Shared;
+use super::listing::Listed;
 use super::pauses::{Failure, Judged};
 use crate::fetch::{FetchError, ObjectId, Place};
 use crate::respond::CleanSightings;
@@ -46,9 +47,19 @@ pub(super) struct Done {
     pub(super) known_blobs: u64,
     /// Work items to be fetched instead of the item, or in addition to it.
     pub(super) more: Vec<Descendant>,
+    /// References that are to be fetched, and what is left of their list.
+    pub(super) listed: Option<Listed>,
 }
 
 impl Tried {
+    /// Returns the number of work items that it adds.
+    pub(super) fn adds(&self) -> usize {
+        let End::Done(done) = &self.end else {
+            return 0;
+        };
+        done.more.len() + done.listed.as_ref().map_or(0, Listed::len)
+    }
+
     pub(super) fn ended(item: WorkItem, end: End) -> Self {
         Self {
             item,

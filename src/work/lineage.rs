@@ -69,7 +69,8 @@ pub(super) fn halves(
 /// Returns the budget of a reference that was listed.
 pub(super) fn of_reference(item: &WorkItem, max_fetch_bytes: u64) -> Lineage {
     Lineage {
-        origin: item.id,
+        // What is left of a list belongs to the list that a source named.
+        origin: item.lineage.map_or(item.id, |lineage| lineage.origin),
         generation: 1,
         parts_left: LISTED_PARTS_MAX,
         bytes_left: max_fetch_bytes.saturating_mul(LISTED_FETCHES_MAX),

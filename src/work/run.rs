@@ -16,6 +16,10 @@ use crate::store::{Lane, StoreError, WorkItem};
 /// Maximum number of tries that are committed in one transaction.
 const MAX_GROUP: usize = 64;
 
+/// Maximum number of work items that are added in one transaction, beyond those of its first try. Others wait for the
+/// database while it lasts.
+const MAX_ADDED: usize = 1_000;
+
 /// Interval between two checks for items that wait for too long because a clock was wrong.
 const TIMES: Duration = Duration::from_mins(1);
 
@@ -134,7 +138,7 @@ impl<'w> Run<'w> {
     /// If the database rejects a group for its contents, the tries are committed one by one, and one that is rejected
     /// again counts as failed: it must not hold up the others forever.
     pub(super) async fn commit_group(&mut self) -> Result<(), StoreError> {
-        let count = self.ended.len().min(self.group);
+        let count = self.next_group();
         let mut group: Vec<Tried> = self.ended.drain(..count).collect();
         let worker = self.worker;
         let committed = match self.meanwhile(worker.commit_group(&group)).await {
@@ -172,6 +176,16 @@ impl<'w> Run<'w> {
             self.ended.push_front(tried);
         }
         committed
+    }
+
+    /// Returns the number of tries that are committed next.
+    fn next_group(&self) -> usize {
+        let mut added = 0;
+        let fits = self.ended.iter().take(self.group).take_while(|tried| {
+            added += tried.adds();
+            added <= MAX_ADDED
+        });
+        fits.count().max(1).min(self.ended.len())
     }
 
     pub(super) fn rest(&mut self, error: &StoreError) {

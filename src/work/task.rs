@@ -7,7 +7,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 use tokio::runtime::Handle;
 
-use super::ends::{Done, End, SLOW_DOWN, Tried, gone, put_off};
+use super::ends::{Done, End, SLOW_DOWN, Tried, put_off};
 use super::findings::{Findings, Outcome, Reporter};
 use super::pauses::Failure;
 use super::place::Places;
@@ -18,25 +18,16 @@ use crate::fetch::{
 };
 use crate::forge::actor_of;
 use crate::github::{GitHubError, Installation};
-use crate::offload::apart;
-use crate::store::{
-    Descendant, Fetched, HOST_LEFT_ALONE, Lane, NewWorkItem, Priority, WorkItem, WorkKind, owner,
-};
+use crate::store::{Fetched, HOST_LEFT_ALONE, Lane, NewWorkItem, WorkItem, WorkKind, owner};
 
 /// Maximum time for an app to issue a token. Together with the pause after it, it stays below the ten seconds within
 /// which leaks are answered, once the app's API is well again.
 const TOKEN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Maximum number of references of one repository that become items. The rest is left out and counted as truncated.
-const MAX_REFERENCES: usize = 10_000;
-
-/// Number of references that are as urgent as their list. The rest is read when nothing else waits.
-const URGENT_REFERENCES: usize = 64;
-
 /// Everything about the fetch of an item that is known before anything is sent.
-struct Plan {
-    clone_url: Url,
-    token: Option<SecretString>,
+pub(super) struct Plan {
+    pub(super) clone_url: Url,
+    pub(super) token: Option<SecretString>,
     app: Option<Arc<Installation>>,
 }
 
@@ -176,68 +167,6 @@ impl Shared {
         }
     }
 
-    /// Lists references. Each becomes a range.
-    async fn list(&self, plan: Plan, place: Place, item: WorkItem) -> Tried {
-        let Plan {
-            clone_url, token, ..
-        } = plan;
-        let fetcher = &self.parts.fetcher;
-        let listing = fetcher.references_from(&clone_url, token.as_ref(), place);
-        let references = match listing.await {
-            Ok(references) => references,
-            Err(error) => return self.end_of(item, token.is_some(), &error),
-        };
-        self.pauses.answered(&item.range);
-        let wanted = |name: &str| item.range.ref_name.is_empty() || item.range.ref_name == name;
-        let (head, list) = (references.head, references.list.into_iter());
-        let mut found: Vec<_> = list.filter(|(name, _)| wanted(name)).collect();
-        // The default branch first: most other branches derive from it, so they add little once it has been read.
-        found.sort_by_key(|(name, _)| head.as_ref() != Some(name));
-        let names = found.iter().map(|(name, _)| name.len()).sum();
-        let end = if found.is_empty() {
-            gone(
-                &item,
-                "the repository does not have these references any more",
-            )
-        } else {
-            End::Done(Done {
-                fetched: Fetched {
-                    truncated: references.cut || found.len() > MAX_REFERENCES,
-                    ..Fetched::default()
-                },
-                more: apart(names, || {
-                    let listed = (0..MAX_REFERENCES).zip(found);
-                    let listed = listed.map(|(at, (name, id))| self.listed(&item, at, &name, id));
-                    listed.collect()
-                }),
-                ..Done::default()
-            })
-        };
-        Tried::ended(item, end)
-    }
-
-    /// Returns a listed reference as a range.
-    fn listed(&self, item: &WorkItem, at: usize, name: &str, id: ObjectId) -> Descendant {
-        let range = &item.range;
-        let priority = if at < URGENT_REFERENCES {
-            range.priority
-        } else {
-            Priority::Backfill
-        };
-        Descendant {
-            range: NewWorkItem {
-                kind: WorkKind::Range,
-                ref_name: self.words_of(name),
-                before: ObjectId::null(id.kind()).to_string(),
-                after: id.to_string(),
-                priority,
-                ..range.clone()
-            },
-            is_part: false,
-            lineage: lineage::of_reference(item, self.parts.fetcher.limits().max_fetch_bytes),
-        }
-    }
-
     /// Scans everything that was fetched. Blocks the thread.
     fn scan(
         &self,
@@ -298,6 +227,7 @@ impl Shared {
                     },
                     known_blobs: scanned.known_blobs,
                     more,
+                    listed: None,
                 })
             }
         };

@@ -1,6 +1,9 @@
-//! A repository whose references move all the time.
+//! A repository whose references move all the time, and long lists of references.
 
 use std::collections::HashSet;
+
+use rescind::store::WorkKind;
+use wiremock::matchers::{any, body_string_contains};
 
 use super::*;
 
@@ -60,4 +63,84 @@ async fn references_that_always_move_do_not_hide_the_others() {
         .iter()
         .filter(|item| item.range.priority == Priority::Watched);
     assert_eq!(known.count(), 500);
+}
+
+/// A server of a repository with many references, none of which can be fetched.
+async fn listing(references: usize) -> wiremock::MockServer {
+    let server = wiremock::MockServer::start().await;
+    let mut body = Vec::new();
+    for n in 0..references {
+        body.extend(line(
+            format!("{:040x} refs/heads/b{n:05}\n", n + 1).as_bytes(),
+        ));
+    }
+    body.extend(b"0000");
+    let answer = wiremock::ResponseTemplate::new(200);
+    wiremock::Mock::given(body_string_contains("ref-prefix refs/tags/"))
+        .respond_with(answer.set_body_raw(body, "application/x-git-upload-pack-result"))
+        .mount(&server)
+        .await;
+    wiremock::Mock::given(any())
+        .respond_with(wiremock::ResponseTemplate::new(404))
+        .mount(&server)
+        .await;
+    server
+}
+
+/// The references of a repository that became public.
+fn references(house: &House) -> NewWorkItem {
+    NewWorkItem {
+        kind: WorkKind::References,
+        ref_name: String::new(),
+        before: String::new(),
+        after: "event-1".to_owned(),
+        ..house.push_to("git.example", 1, Priority::Webhook)
+    }
+}
+
+on_both_databases! {
+    async fn a_long_list_is_added_in_pieces_behind_what_is_pushed(database) {
+        let house = House::new(&database.store().await);
+        let server = listing(1_300).await;
+        house.add_items(&[references(&house)]).await;
+        house.worker_of([origin("git.example", &server.uri())], FetchLimits::default(), hasty()).drain().await.unwrap();
+        let count = async |what: &str| {
+            database.count(&format!("SELECT COUNT(*) FROM work_items WHERE state = 'done' AND {what}")).await
+        };
+        assert_eq!(count("kind = 'range'").await, 1_300, "nothing is lost");
+        assert_eq!(count("kind = 'range' AND priority = 2").await, 64);
+        assert_eq!(count("kind = 'range' AND priority = 4").await, 1_300 - 64);
+        // The list itself, and three pieces of at most 500.
+        assert_eq!(count("kind = 'references' AND priority = 1 AND NOT truncated").await, 1);
+        assert_eq!(count("kind = 'references' AND priority = 4 AND NOT truncated").await, 3);
+        assert_eq!(house.counts().await.waiting, 0);
+    }
+
+    async fn what_is_left_of_a_list_waits_until_there_is_room_for_it(database) {
+        let house = House::new(&database.store().await);
+        let server = listing(600).await;
+        let list = references(&house);
+        let waiting: Vec<_> = (0..500)
+            .map(|n| NewWorkItem {
+                after: format!("{:040x}", n + 1_000_000),
+                ..house.push_to("git.example", 1, Priority::Backfill)
+            })
+            .collect();
+        house.add_items(&waiting).await;
+        // They are not read before the list.
+        database.run("UPDATE work_items SET ready_at = 9000000000000000").await.unwrap();
+        house.add_items(std::slice::from_ref(&list)).await;
+        assert!(!house.store.has_room_for_rest(&list).await.unwrap());
+        let worker = house.worker_of([origin("git.example", &server.uri())], FetchLimits::default(), hasty());
+        worker.drain().await.unwrap();
+        let ranges = "SELECT COUNT(*) FROM work_items WHERE kind = 'range' AND state = 'done'";
+        assert_eq!(database.count(ranges).await, 64);
+        let rest = "SELECT COUNT(*) FROM work_items WHERE kind = 'references' AND state = 'waiting' AND tries = 0";
+        assert_eq!(database.count(rest).await, 1, "it waits, and no try counts");
+        database.run("UPDATE work_items SET ready_at = 0").await.unwrap();
+        worker.drain().await.unwrap();
+        database.run("UPDATE work_items SET ready_at = 0").await.unwrap();
+        worker.drain().await.unwrap();
+        assert_eq!(database.count(ranges).await, 600 + 500);
+    }
 }

@@ -1,0 +1,245 @@
+//! Lists of references: a few become ranges at once, the others when nothing else waits.
+//!
+//! A list may be long, and whoever makes a repository public decides how long. What it yields is therefore added in
+//! pieces, each in the transaction that completes the item: the first one with the list itself, each further one with
+//! an item of its own, which lists the references again and goes on after the last one that was added. Nothing of a
+//! list is held in between.
+
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+use super::ends::{Done, End, Tried, gone};
+use super::task::Plan;
+use super::{Shared, lineage};
+use crate::fetch::{ObjectId, Place, References};
+use crate::offload::apart;
+use crate::store::{Descendant, Fetched, Lineage, NewWorkItem, Priority, WorkItem, WorkKind};
+
+/// Maximum number of references of one repository that become items. The rest is left out and counted as truncated.
+const MAX_REFERENCES: u32 = 10_000;
+
+/// Number of references that are read soon. The rest is read when nothing else waits.
+const URGENT_REFERENCES: usize = 64;
+
+/// Maximum number of references that are added at a time.
+const PIECE: usize = 500;
+
+/// Maximum size of the names that are added at a time, in bytes, beyond the first one.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Maximum number of pieces of a list.
+const PIECES_MAX: u32 = 64;
+
+/// Delay of the next piece while too much of what was added before is still waiting.
+const NO_ROOM: Duration = Duration::from_mins(1);
+
+/// References of a list that become ranges, with no more of each than it has of its own.
+pub(super) struct Listed {
+    /// Names, in redacted text, and targets.
+    references: Vec<(String, ObjectId)>,
+    priority: Priority,
+    lineage: Lineage,
+    /// What is left of the list, if anything is.
+    rest: Option<Rest>,
+}
+
+/// What is left of a list.
+struct Rest {
+    /// Digest of the name of the last reference that was added. The others follow in the order of these.
+    after: String,
+    lineage: Lineage,
+}
+
+impl Listed {
+    /// Returns the number of items that it adds.
+    pub(super) fn len(&self) -> usize {
+        self.references.len() + usize::from(self.rest.is_some())
+    }
+
+    /// Returns the items that it adds.
+    pub(super) fn descendants<'d>(
+        &'d self,
+        list: &'d WorkItem,
+    ) -> impl Iterator<Item = Descendant> + 'd {
+        let range = &list.range;
+        let references = self.references.iter().map(|(name, id)| Descendant {
+            range: NewWorkItem {
+                kind: WorkKind::Range,
+                ref_name: name.clone(),
+                before: ObjectId::null(id.kind()).to_string(),
+                after: id.to_string(),
+                priority: self.priority,
+                ..range.clone()
+            },
+            is_part: false,
+            lineage: self.lineage,
+        });
+        let rest = self.rest.iter().map(|rest| Descendant {
+            range: NewWorkItem {
+                before: rest.after.clone(),
+                priority: Priority::Backfill,
+                ..range.clone()
+            },
+            // Another announcement of the same list has a rest of its own.
+            is_part: true,
+            lineage: rest.lineage,
+        });
+        references.chain(rest)
+    }
+}
+
+impl Shared {
+    /// Lists references. Some of them become ranges.
+    pub(super) async fn list(&self, plan: Plan, place: Place, item: WorkItem) -> Tried {
+        if item.lineage.is_some() && !self.has_room_for_rest(&item.range).await {
+            let why = "much of its repository, its owner or its host waits to be read".to_owned();
+            return Tried::ended(item, End::Later { wait: NO_ROOM, why });
+        }
+        let Plan {
+            clone_url, token, ..
+        } = plan;
+        let fetcher = &self.parts.fetcher;
+        let listing = fetcher.references_from(&clone_url, token.as_ref(), place);
+        let (references, _long) = match listing.await {
+            Ok(listed) => listed,
+            Err(error) => return self.end_of(item, token.is_some(), &error),
+        };
+        self.pauses.answered(&item.range);
+        let names = references.list.iter().map(|(name, _)| name.len()).sum();
+        let end = apart(names, || self.end_of_list(&item, references));
+        Tried::ended(item, end)
+    }
+
+    async fn has_room_for_rest(&self, list: &NewWorkItem) -> bool {
+        let found = self.parts.store.has_room_for_rest(list).await;
+        found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "it is not known how much waits: the rest of a list waits, too");
+            false
+        })
+    }
+
+    fn end_of_list(&self, item: &WorkItem, references: References) -> End {
+        let References {
+            mut list,
+            head,
+            cut,
+        } = references;
+        let wanted = &item.range.ref_name;
+        list.retain(|(name, _)| wanted.is_empty() || name == wanted);
+        let count = u32::try_from(list.len()).unwrap_or(u32::MAX);
+        if list.is_empty() && item.lineage.is_none() {
+            let why = "the repository does not have these references any more";
+            return gone(item, why);
+        }
+        let (listed, truncated) = match item.lineage {
+            None => (
+                self.first_of(item, list, head.as_deref()),
+                cut || count > MAX_REFERENCES,
+            ),
+            Some(of_rest) => self.next_of(item, of_rest, list),
+        };
+        End::Done(Done {
+            fetched: Fetched {
+                truncated,
+                ..Fetched::default()
+            },
+            listed: Some(listed),
+            ..Done::default()
+        })
+    }
+
+    /// Returns what is added of a list at first.
+    fn first_of(
+        &self,
+        item: &WorkItem,
+        mut list: Vec<(String, ObjectId)>,
+        head: Option<&str>,
+    ) -> Listed {
+        // The default branch first: most other branches derive from it, so they add little once it has been read.
+        list.sort_by_key(|(name, _)| head != Some(name));
+        let taken = piece(list.iter().map(|(name, _)| name), URGENT_REFERENCES);
+        let rest = (taken < list.len()).then(|| Rest {
+            after: String::new(),
+            lineage: Lineage {
+                parts_left: MAX_REFERENCES,
+                ..self.of_reference(item)
+            },
+        });
+        // Nobody waits for them as for a push, and there may be many of them.
+        let priority = match item.range.priority {
+            Priority::Partner | Priority::Webhook => Priority::Watched,
+            other => other,
+        };
+        self.listed(item, list.into_iter().take(taken), priority, rest)
+    }
+
+    /// Returns what is added next of the rest of a list, and whether more is left out than the first piece told.
+    fn next_of(
+        &self,
+        item: &WorkItem,
+        of_rest: Lineage,
+        list: Vec<(String, ObjectId)>,
+    ) -> (Listed, bool) {
+        let after = &item.range.before;
+        let numbered = list.into_iter();
+        let numbered = numbered.map(|(name, id)| (number(&name), name, id));
+        let mut left: Vec<_> = numbered.filter(|(number, ..)| number > after).collect();
+        left.sort_unstable();
+        left.dedup_by(|a, b| a.0 == b.0);
+        let most = usize::try_from(of_rest.parts_left).unwrap_or(usize::MAX);
+        let taken = piece(left.iter().map(|(_, name, _)| name), PIECE.min(most));
+        let parts_left = u32::try_from(most - taken).unwrap_or(u32::MAX);
+        let is_more = taken < left.len() && parts_left > 0;
+        let is_cut = is_more && of_rest.generation >= PIECES_MAX;
+        let is_more = is_more && !is_cut;
+        let end = left[..taken].last().filter(|_| is_more);
+        let rest = end.map(|(number, ..)| Rest {
+            after: number.clone(),
+            lineage: Lineage {
+                generation: of_rest.generation + 1,
+                parts_left,
+                ..of_rest
+            },
+        });
+        let taken = left.into_iter().take(taken).map(|(_, name, id)| (name, id));
+        (self.listed(item, taken, Priority::Backfill, rest), is_cut)
+    }
+
+    fn listed(
+        &self,
+        item: &WorkItem,
+        references: impl Iterator<Item = (String, ObjectId)>,
+        priority: Priority,
+        rest: Option<Rest>,
+    ) -> Listed {
+        Listed {
+            references: references
+                .map(|(name, id)| (self.words_of(&name), id))
+                .collect(),
+            priority,
+            lineage: self.of_reference(item),
+            rest,
+        }
+    }
+
+    fn of_reference(&self, item: &WorkItem) -> Lineage {
+        lineage::of_reference(item, self.parts.fetcher.limits().max_fetch_bytes)
+    }
+}
+
+/// Returns the place of a name in the order in which the rest of a list is added, which is not that of the names, since
+/// those may hold keys.
+fn number(name: &str) -> String {
+    hex::encode(&Sha256::digest(name.as_bytes())[..16])
+}
+
+/// Returns the number of names that make up a piece of at most `most`.
+fn piece<'n>(names: impl Iterator<Item = &'n String>, most: usize) -> usize {
+    let mut bytes = 0;
+    let fits = names.take(most).enumerate().take_while(|(at, name)| {
+        bytes += name.len();
+        *at == 0 || bytes <= PIECE_BYTES
+    });
+    fits.count()
+}
