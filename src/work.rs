@@ -10,6 +10,7 @@ mod commit;
 mod demands;
 mod ends;
 mod findings;
+mod front;
 mod lineage;
 mod listing;
 mod origin;
@@ -28,6 +29,7 @@ mod troubles;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -122,6 +124,8 @@ struct Shared {
     pauses: Pauses,
     slow: Slow,
     demands: Demands,
+    /// Number of looks at hosts in trouble.
+    probes: AtomicUsize,
 }
 
 impl Worker {
@@ -145,6 +149,7 @@ impl Worker {
                 pauses: Pauses::new(origins.keys().cloned().collect()),
                 slow: Slow::default(),
                 demands: Demands::default(),
+                probes: AtomicUsize::default(),
             }),
             origins,
             options,

@@ -22,9 +22,6 @@ const LOOKED_AT_MAX: usize = 64;
 /// Number of non-empty queues after which the round stops reading more.
 const FRONTS_MAX: usize = 8;
 
-/// Maximum number of items per host that are read in one round, from repositories that have not used up their places.
-const FRONT_MAX: u32 = 64;
-
 /// Maximum number of places of a host of which several repositories fail and none responds.
 const SILENT_PLACES: usize = 2;
 
@@ -387,23 +384,6 @@ impl Worker {
             }
         }
         Ok(candidates)
-    }
-
-    /// Returns the first items of a queue, except those of paused repositories and of repositories in `full`.
-    /// Repositories that failed recently come last.
-    async fn front(
-        &self,
-        queue: &Queue,
-        mut full: Vec<String>,
-    ) -> Result<Vec<Claimable>, StoreError> {
-        let (pauses, host) = (&self.shared.pauses, &queue.host);
-        full.extend(pauses.paused_of(host));
-        let full: Vec<&str> = full.iter().map(String::as_str).collect();
-        let store = &self.shared.parts.store;
-        let mut front = store.front(queue, FRONT_MAX, &full).await?;
-        front.retain(|item| pauses.left(host, &item.repository_id).is_none());
-        front.sort_by_cached_key(|item| pauses.failed_lately(host, &item.repository_id));
-        Ok(front)
     }
 
     /// Returns the name under which a host takes turns. All hosts that are not configured share one.

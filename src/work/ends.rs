@@ -95,7 +95,10 @@ impl Shared {
             FetchError::RateLimited { retry_after, .. } => {
                 let wait = retry_after.unwrap_or(SLOW_DOWN);
                 let judged = self.pauses.asked(&item.range, wait, &why);
-                return put_off(item, judged, why);
+                if judged.is_hosts || self.is_patient(&item) {
+                    return put_off(item, judged, why);
+                }
+                return Tried::failed(item, why);
             }
             FetchError::Busy | FetchError::LargeBusy | FetchError::Outpaced { .. } => {
                 let end = self.moved(&item, error);

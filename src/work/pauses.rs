@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::throttles::Throttles;
-use super::troubles::{TROUBLE_MAX, Troubles};
+use super::troubles::{LATELY, TROUBLE_MAX, Troubles};
 use crate::store::NewWorkItem;
 
 /// Duration of the first pause; doubles with each further one.
@@ -147,12 +147,25 @@ impl Known {
         }
         // The next try goes to another repository, which may have better luck.
         self.repositories.note_failed(&name_of(item), now);
+        if failure == Failure::Unanswered && self.answered_lately(&item.host, now) {
+            // The first to notice that the host is down, or a repository that is. No other waits for it, and it is tried
+            // again soon.
+            let repository = self.repositories.of(&name_of(item), now);
+            repository.until = repository.until.max(now + PROBE_MAX);
+            return Some(PROBE_MAX);
+        }
         Some(if failure == Failure::Unanswered {
             self.unanswered(item, now, why)
         } else {
             let of_host = self.unreachable(item, now, (PROBE, PROBE_MAX), why);
             of_host.unwrap_or(PROBE_MAX)
         })
+    }
+
+    /// Returns whether a configured host has answered within the last minute.
+    fn answered_lately(&self, host: &str, now: Instant) -> bool {
+        let answered = self.answered.get(host);
+        answered.is_some_and(|at| now.saturating_duration_since(*at) < LATELY)
     }
 
     /// Returns whether its host has answered others since an item's repository began to fail. The fault lies with the
@@ -172,6 +185,11 @@ impl Known {
             tracing::info!(host = item.host, "a host answers again");
         }
         self.silent.answered(&item.host, now);
+    }
+
+    /// Returns whether a host cannot be reached, or gives no answers.
+    fn is_away(&self, host: &String) -> bool {
+        self.hosts.0.contains_key(host) || self.gateways.0.contains_key(host)
     }
 
     fn left_of_host(&self, host: &String, now: Instant) -> Option<Duration> {
@@ -233,6 +251,8 @@ impl Pauses {
         let (known, host) = (self.lock(), host.to_owned());
         if known.hosts.is_in_trouble(&host) {
             Condition::Unreachable
+        } else if known.answered_lately(&host, Instant::now()) {
+            Condition::Well
         } else if known.silent.is_in_trouble(&host) || known.gateways.is_in_trouble(&host) {
             Condition::Silent
         } else {
@@ -269,19 +289,18 @@ impl Pauses {
         let now = Instant::now();
         let mut known = self.lock();
         known.alive(item, now);
-        known.throttles.answered(&item.host, now);
+        known.throttles.answered(item, now);
         if self.configured.contains(&item.host) {
             known.answered.insert(item.host.clone(), now);
         }
         known.repositories.answered(&name_of(item), now);
     }
 
-    /// Returns whether a repository failed recently. Others of its host take precedence.
+    /// Returns whether a repository failed recently, or asked to be left alone. Others of its host take precedence.
     pub(super) fn failed_lately(&self, host: &str, repository: &str) -> bool {
-        let known = self.lock();
-        known
-            .repositories
-            .failed_lately(&name(host, repository), Instant::now())
+        let (known, name) = (self.lock(), name(host, repository));
+        let failed = known.repositories.failed_lately(&name, Instant::now());
+        failed || known.throttles.asks(&name)
     }
 
     /// Records the failure of an item, and decides whether it lies with its repository, or with its whole host, on
@@ -300,7 +319,7 @@ impl Pauses {
         {
             return Judged {
                 wait: Some(wait),
-                is_hosts: true,
+                is_hosts: known.is_away(&item.host),
             };
         }
         let waits = (TROUBLE, TROUBLE_MAX);

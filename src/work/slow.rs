@@ -91,6 +91,25 @@ impl Slow {
         until.is_some_and(|until| *until > now)
     }
 
+    /// Like [`Slow::is_slow`], by name.
+    pub(super) fn is_slow_named(&self, host: &str, owner: &str, repository: &str) -> bool {
+        let name = (host.to_owned(), owner.to_owned());
+        let (known, now) = (self.lock(), Instant::now());
+        let slow = known.owners.get(&name);
+        let until = slow.and_then(|slow| slow.get(repository));
+        until.is_some_and(|until| *until > now)
+    }
+
+    /// Returns whether a host has an owner of whom several repositories recently kept others waiting.
+    pub(super) fn has_slow_owner(&self, host: &str) -> bool {
+        let (known, now) = (self.lock(), Instant::now());
+        let mut owners = known.owners.iter().filter(|((at, _), _)| at == host);
+        owners.any(|(_, slow)| {
+            let slow = slow.values().filter(|until| **until > now);
+            slow.count() >= REPOSITORIES_OF_SLOW
+        })
+    }
+
     /// Returns whether several repositories of an owner recently kept others waiting. Others of that owner may be as
     /// slow, and strangers can create as many as they like; but they may as well be healthy.
     pub(super) fn is_slow_owner(&self, host: &str, owner: &str) -> bool {

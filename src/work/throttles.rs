@@ -2,8 +2,12 @@
 //!
 //! A request to slow down is an answer to a request for one repository, and whoever runs the server behind that
 //! repository may write it. It therefore pauses that repository only. If repositories of several owners ask for the
-//! same, with no other answer in between, the host itself throttles, and all of it is paused, for no longer than any
-//! of them asked for. If many repositories of fewer owners do, it is asked every few seconds only.
+//! same, with no other answer in between, the host itself throttles, and all of it is paused: for a few seconds, and
+//! for twice as long each further time, but no longer than any of them asked for. If many repositories of fewer owners
+//! do, it is asked every few seconds only.
+//!
+//! However little a repository asks for, it is left alone for a second, and for twice as long each further time in a
+//! row.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,6 +20,9 @@ use crate::store::{NewWorkItem, owner};
 
 /// Maximum pause of a repository, whatever it asks for: the longest period that forges count requests in.
 const REPOSITORY_MAX: Duration = Duration::from_hours(1);
+
+/// Minimum pause of a repository; doubles with each further request in a row.
+const REPOSITORY_MIN: Duration = Duration::from_secs(1);
 
 /// Maximum pause of a host. It is tried again after that, by few items.
 const HOST_MAX: Duration = TROUBLE_MAX;
@@ -33,9 +40,31 @@ const LATELY: Duration = Duration::from_mins(1);
 /// Pauses that were asked for.
 #[derive(Debug, Default)]
 pub(super) struct Throttles {
-    /// Ends of pauses, by host and identifier of the repository.
-    repositories: HashMap<(String, String), Instant>,
+    /// Pauses by host and identifier of the repository.
+    repositories: HashMap<(String, String), Pause>,
     hosts: HashMap<String, Host>,
+}
+
+/// Pause of one repository.
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    until: Instant,
+    /// Number of pauses since another answer came.
+    times: u32,
+}
+
+impl Pause {
+    /// Returns the time until which its requests are in a row.
+    fn remembered(&self) -> Instant {
+        self.until + least(self.times)
+    }
+}
+
+/// Returns the minimum duration of a pause after the given number of earlier ones in a row.
+fn least(times: u32) -> Duration {
+    REPOSITORY_MIN
+        .saturating_mul(1 << times.min(16))
+        .min(REPOSITORY_MAX)
 }
 
 /// Requests to slow down of one host.
@@ -43,6 +72,8 @@ pub(super) struct Throttles {
 struct Host {
     /// End of the pause of the whole host.
     until: Instant,
+    /// Number of pauses for several owners' requests since another answer came.
+    times: u32,
     /// Requests of repositories since another answer came, by owner, up to [`OWNERS_OF_HOST`].
     owners: HashMap<String, Request>,
     /// Times of the latest requests of repositories since another answer came, up to [`REPOSITORIES_OF_HOST`].
@@ -65,22 +96,34 @@ impl Throttles {
         why: &str,
         now: Instant,
     ) -> Duration {
-        let until = now + wait.min(REPOSITORY_MAX);
         let name = (item.host.clone(), item.repository_id.clone());
-        make_room(&mut self.repositories, &name, |until| *until, now);
-        let longest = self.repositories.entry(name).or_insert(until);
-        *longest = until.max(*longest);
-        let longest = *longest;
+        make_room(&mut self.repositories, &name, Pause::remembered, now);
+        let pause = self.repositories.entry(name).or_insert(Pause {
+            until: now,
+            times: 0,
+        });
+        // An item that was already in flight when the pause began says nothing new.
+        let shortest = if pause.until <= now {
+            pause.times = pause.times.saturating_add(1);
+            least(pause.times - 1)
+        } else {
+            REPOSITORY_MIN
+        };
+        pause.until = pause.until.max(now + wait.clamp(shortest, REPOSITORY_MAX));
+        let longest = pause.until;
+        let until = now + wait.clamp(REPOSITORY_MIN, REPOSITORY_MAX);
         let host = self.host(&item.host, why, now);
         let owners = &mut host.owners;
         owners.retain(|_, of| of.until > now || now.duration_since(of.at) < LATELY);
         if owners.len() < OWNERS_OF_HOST {
             owners.insert(owner(&item.repository), Request { at: now, until });
         }
-        if owners.len() >= OWNERS_OF_HOST {
+        if owners.len() >= OWNERS_OF_HOST && host.until <= now {
             let asked = owners.values().map(|of| of.until);
             let least = asked.filter(|until| *until > now).fold(until, Instant::min);
-            host.until = host.until.max(least.min(now + HOST_MAX));
+            let doubled = PROBE_MAX.saturating_mul(1 << host.times.min(16));
+            host.times = host.times.saturating_add(1);
+            host.until = least.min(now + doubled.min(HOST_MAX));
         }
         let repositories = &mut host.repositories;
         repositories.retain(|_, at| now.duration_since(*at) < LATELY);
@@ -111,6 +154,7 @@ impl Throttles {
         make_room(&mut self.hosts, &name, |host| host.until, now);
         let host = self.hosts.entry(name).or_insert_with(|| Host {
             until: now,
+            times: 0,
             owners: HashMap::new(),
             repositories: HashMap::new(),
             why: String::new(),
@@ -119,9 +163,18 @@ impl Throttles {
         host
     }
 
-    /// Records another answer of a host. Pauses that were asked for stay in force.
-    pub(super) fn answered(&mut self, host: &str, now: Instant) {
+    /// Records another answer of a repository. Pauses that were asked for stay in force.
+    pub(super) fn answered(&mut self, item: &NewWorkItem, now: Instant) {
+        let name = (item.host.clone(), item.repository_id.clone());
+        if let Some(pause) = self.repositories.get_mut(&name) {
+            pause.times = 0;
+            if pause.until <= now {
+                self.repositories.remove(&name);
+            }
+        }
+        let host = item.host.as_str();
         if let Some(of) = self.hosts.get_mut(host) {
+            of.times = 0;
             of.owners.clear();
             of.repositories.clear();
             if of.until <= now {
@@ -132,7 +185,13 @@ impl Throttles {
 
     /// Returns the remaining pause of a repository, apart from that of its host, if there is one.
     pub(super) fn left(&self, name: &(String, String), now: Instant) -> Option<Duration> {
-        rest(*self.repositories.get(name)?, now)
+        rest(self.repositories.get(name)?.until, now)
+    }
+
+    /// Returns whether a repository asked to be left alone and has given no other answer since.
+    pub(super) fn asks(&self, name: &(String, String)) -> bool {
+        let pause = self.repositories.get(name);
+        pause.is_some_and(|pause| pause.times > 0)
     }
 
     /// Returns the remaining pause of a host, if there is one.
@@ -150,7 +209,7 @@ impl Throttles {
     pub(super) fn paused_of(&self, host: &str, now: Instant) -> impl Iterator<Item = &String> {
         let paused = self.repositories.iter();
         paused
-            .filter(move |((at, _), until)| at == host && **until > now)
+            .filter(move |((at, _), pause)| at == host && pause.until > now)
             .map(|((_, repository), _)| repository)
     }
 }
@@ -214,6 +273,25 @@ mod tests {
     }
 
     #[test]
+    fn a_repository_that_asks_for_nothing_is_left_alone_ever_longer() {
+        let (mut throttles, mut now) = (Throttles::default(), Instant::now());
+        let mut asks = |now| throttles.asked(&of("mallory", "1"), Duration::ZERO, "", now);
+        let mut pauses = Vec::new();
+        for _ in 0..14 {
+            let pause = asks(now);
+            // What was in flight as well changes nothing.
+            assert_eq!(asks(now), pause);
+            pauses.push(pause.as_secs());
+            now += pause;
+        }
+        assert_eq!((&pauses[..4], pauses[13]), (&[1, 2, 4, 8][..], 3_600));
+        assert!(throttles.asks(&name("1")) && !throttles.asks(&name("2")));
+        throttles.answered(&of("mallory", "1"), now);
+        let pause = throttles.asked(&of("mallory", "1"), Duration::ZERO, "", now);
+        assert_eq!(pause, REPOSITORY_MIN);
+    }
+
+    #[test]
     fn many_repositories_of_one_owner_have_their_host_asked_less_often() {
         let (mut throttles, now) = (Throttles::default(), Instant::now());
         for n in 0..2 * REPOSITORIES_OF_HOST {
@@ -222,7 +300,7 @@ mod tests {
             throttles.asked(&of("mallory", &n.to_string()), DAY, "", now);
         }
         assert_eq!(throttles.left_of_host("a", now), Some(PROBE_MAX));
-        throttles.answered("a", now);
+        throttles.answered(&item("a", "other"), now);
         let later = now + PROBE_MAX;
         throttles.asked(&of("mallory", "99"), DAY, "", later);
         assert_eq!(throttles.left_of_host("a", later), None);
@@ -234,24 +312,36 @@ mod tests {
         let (short, long) = (Duration::from_secs(30), Duration::from_mins(5));
         throttles.asked(&of("alice", "1"), long, "", now);
         throttles.asked(&of("bob", "2"), short, "", now);
-        throttles.answered("a", now);
+        throttles.answered(&item("a", "other"), now);
         throttles.asked(&of("carol", "3"), DAY, "", now);
         assert_eq!(throttles.left_of_host("a", now), None, "others answer");
         throttles.asked(&of("alice", "1"), long, "", now);
         throttles.asked(&of("bob", "2"), short, "slower", now);
-        assert_eq!(throttles.left_of_host("a", now), Some(short));
+        assert_eq!(throttles.left_of_host("a", now), Some(PROBE_MAX));
         assert_eq!(throttles.why("a", now).as_deref(), Some("slower"));
-        throttles.answered("a", now);
+        throttles.answered(&item("a", "other"), now);
         assert!(
             throttles.left_of_host("a", now).is_some(),
             "it was asked for"
         );
         let later = now + short;
         assert_eq!(throttles.why("a", later), None);
-        for owner in ["alice", "bob", "carol", "dave"] {
-            throttles.asked(&of(owner, owner), DAY, "", later);
+        throttles.answered(&item("a", "other"), later);
+        let (mut at, mut pauses) = (later, Vec::new());
+        for _ in 0..10 {
+            for owner in ["alice", "bob", "carol", "dave"] {
+                throttles.asked(&of(owner, owner), DAY, "", at);
+            }
+            let pause = throttles.left_of_host("a", at).unwrap();
+            pauses.push(pause);
+            at += pause;
         }
-        assert_eq!(throttles.left_of_host("a", later), Some(HOST_MAX));
+        assert_eq!(pauses[..3], [1, 2, 4].map(|times| PROBE_MAX * times));
+        assert_eq!(pauses.last(), Some(&HOST_MAX));
+        for owner in ["alice", "bob", "carol"] {
+            throttles.asked(&of(owner, "new"), Duration::ZERO, "", at);
+        }
+        assert_eq!(throttles.left_of_host("a", at), Some(REPOSITORY_MIN));
         assert!(throttles.host_asked("b", DAY, "", now) <= HOST_MAX);
     }
 

@@ -13,8 +13,9 @@ const FAILED_IN_TROUBLE: usize = 3;
 /// Delay after the first of several failures of a repository in a row; doubles with each further one.
 pub(super) const FIRST_WAIT: Duration = Duration::from_secs(5);
 
-/// Time for which a repository that failed yields to others of its host.
-const LATELY: Duration = Duration::from_mins(1);
+/// Time for which a repository that failed yields to others of its host, and for which a failure after an answer of its
+/// host is its own.
+pub(super) const LATELY: Duration = Duration::from_mins(1);
 
 /// Maximum duration of a pause.
 pub(super) const TROUBLE_MAX: Duration = Duration::from_mins(15);

@@ -36,6 +36,11 @@ statements! {
             level = CAST(again.column3 AS BIGINT), turn = CAST(again.column4 AS BIGINT),
             state = 'waiting', finished_at = NULL, tries = 0, ready_at = {now}
         FROM (VALUES {rows:4}) AS again WHERE id = again.column1";
+    PUT_OFF = "SELECT id, priority, host, repository_id, repository FROM work_items
+        WHERE state = 'waiting' AND leased_by IS NULL AND lane = 0 AND id IN ({list:1})";
+    BEHIND = "UPDATE work_items SET priority = CAST(again.column2 AS BIGINT),
+            level = CAST(again.column3 AS BIGINT), turn = CAST(again.column4 AS BIGINT)
+        FROM (VALUES {rows:4}) AS again WHERE id = again.column1";
     DEAD = "SELECT id, priority, host, repository_id, repository FROM work_items
         WHERE state = 'dead' AND id IN ({list:1}) ORDER BY id {for update}";
     /// The redundant `state <> 'waiting'` is what lets SQLite use the index of finished items.
@@ -160,6 +165,18 @@ impl Tx {
                 .flat_map(|(again, turn)| args![again.id, again.priority, turn.level, turn.number]);
             let values: Vec<Arg> = values.collect();
             self.execute(sql.clone().of(rows.len()), values).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives items that were just put off a new turn in their queue, behind what waits there. Those in the other lanes,
+    /// whose places are shared out by time, keep theirs.
+    pub(in crate::store) async fn lose_turns(&mut self, ids: &[Uuid]) -> Result<(), StoreError> {
+        for chunk in ids.chunks(LIST_MAX) {
+            let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
+            let n = pad(&mut args, 0);
+            let put_off = self.fetch(PUT_OFF.of(n), args, Again::of).await?;
+            self.come_again(&BEHIND, &put_off).await?;
         }
         Ok(())
     }

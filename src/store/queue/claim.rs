@@ -303,8 +303,8 @@ impl Store {
         Ok(self.postpone_all(&[later], worker).await? == 1)
     }
 
-    /// Gives items back, as [`Store::postpone`] does, all in one transaction: while a host is down, many are. Returns
-    /// how many were still held by this worker.
+    /// Gives items back, as [`Store::postpone`] does, all in one transaction: while a host is down, many are. They lose
+    /// their turns in the ordinary lane to what waits. Returns how many were still held by this worker.
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a change.
@@ -337,6 +337,8 @@ impl Store {
             let values = values.collect();
             changed += tx.execute(POSTPONE.of(rows.len()), values).await?;
         }
+        let ids: Vec<Uuid> = items.iter().map(|later| later.id).collect();
+        tx.lose_turns(&ids).await?;
         tx.commit().await?;
         Ok(changed)
     }

@@ -175,8 +175,17 @@ fn what_gives_no_answers_while_others_do_is_its_own_trouble() {
     let judged = fails_so(&pauses, "a", "1", Failure::Unanswered);
     assert!(judged.wait.is_some() && !judged.is_hosts);
     assert!(pauses.left_of_host("a").is_none());
-    // One that begins to fail now may be the first to notice that the host is down.
-    assert!(fails_so(&pauses, "a", "3", Failure::Unanswered).is_hosts);
+    // One that begins to fail now may be the first to notice that the host is down, but no other waits for it.
+    for n in 10..20 {
+        let judged = fails_so(&pauses, "a", &n.to_string(), Failure::Unanswered);
+        assert_eq!((judged.wait, judged.is_hosts), (Some(PROBE_MAX), false));
+    }
+    assert!(pauses.left("a", "10").is_some() && pauses.failed_lately("a", "10"));
+    assert_eq!(pauses.condition("a"), Condition::Well);
+    assert!(pauses.left_of_host("a").is_none());
+    let long_ago = Instant::now().checked_sub(LATELY).unwrap();
+    pauses.lock().answered.insert("a".to_owned(), long_ago);
+    assert!(fails_so(&pauses, "a", "21", Failure::Unanswered).is_hosts);
     // Nor is a host probed for ever that refuses, or that nobody configured.
     for (host, failure) in [("a", Failure::Refused), ("b", Failure::Unanswered)] {
         for n in 4..7 {

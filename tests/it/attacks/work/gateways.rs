@@ -10,6 +10,7 @@ use serde_json::json;
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
+use super::slow::{How, Slow};
 use super::*;
 
 /// What a gateway does while its servers are down.
@@ -170,6 +171,62 @@ async fn what_some_repositories_ask_for_pauses_no_other_of_their_host() {
     assert_eq!(asked().await, 8, "they are left alone");
     let tries = "SELECT MAX(tries) FROM work_items WHERE state = 'waiting'";
     assert_eq!(database.count(tries).await, 0);
+    running.stop().await;
+    database.remove().await;
+}
+
+/// Each of an owner of its own, at a host that nobody else was asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_that_answer_as_a_gateway_does_do_not_hold_a_quiet_host() {
+    let (database, house) = sqlite().await;
+    let shop = Shop::open().await;
+    let broken = Slow::start(How::Broken).await;
+    let pushes: Vec<_> = (0..40)
+        .map(|n| broken.push(&house, "git.example", n))
+        .collect();
+    house.add_items(&pushes).await;
+    let origins = [origin("git.example", &shop.forge.url())];
+    let running = Running::start(house.worker_of(origins, FetchLimits::default(), hasty()));
+    until("they are asked", async || broken.asked() >= 8).await;
+    let (key, tiny) = house.leak(&shop).await;
+    house.add_items(&[tiny]).await;
+    house.wait_until_revoked(&key).await;
+    let tries = "SELECT MAX(tries - CASE WHEN leased_by IS NULL THEN 0 ELSE 1 END) FROM work_items
+        WHERE state = 'waiting'";
+    assert_eq!(database.count(tries).await, 0, "no try counts");
+    running.stop().await;
+    database.remove().await;
+}
+
+/// Again and again, as soon as they may be asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repositories_that_ask_for_no_time_at_all_are_left_alone_ever_longer() {
+    let (database, house) = sqlite().await;
+    let shop = Shop::open().await;
+    let hostile = MockServer::start().await;
+    let slower = ResponseTemplate::new(429).insert_header("retry-after", "0");
+    Mock::given(any())
+        .respond_with(slower)
+        .mount(&hostile)
+        .await;
+    let pushes: Vec<_> = (0..12)
+        .map(|n| NewWorkItem {
+            repository: format!("mallory-{n}/app"),
+            clone_url: Some(format!("{}/mallory-{n}/app.git", hostile.uri())),
+            ..house.push_to("git.example", n, Priority::Webhook)
+        })
+        .collect();
+    house.add_items(&pushes).await;
+    let origins = [origin("git.example", &shop.forge.url())];
+    let running = Running::start(house.worker_of(origins, FetchLimits::default(), hasty()));
+    let asked = async || hostile.received_requests().await.unwrap().len();
+    until("they all ask for it", async || asked().await >= 12).await;
+    let (key, tiny) = house.leak(&shop).await;
+    house.add_items(&[tiny]).await;
+    house.wait_until_revoked(&key).await;
+    sleep(Duration::from_secs(5)).await;
+    // After 1, 3, 7 and 15 seconds at the earliest, however slow this machine is.
+    assert!(asked().await <= 12 * 5, "{}", asked().await);
     running.stop().await;
     database.remove().await;
 }

@@ -3,6 +3,7 @@
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
+use super::slow::{How, Slow};
 use super::*;
 
 /// A server that answers each request after a second, which is longer than anything else takes.
@@ -96,4 +97,27 @@ async fn many_owners_at_one_host_do_not_hold_up_another_host() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_owners_in_a_public_feed_do_not_hold_up_a_webhook_of_their_host() {
     a_crowd_holds_up_nobody("git.example", Priority::Firehose).await;
+}
+
+/// None of which was known to be slow before, nor the healthy one to be healthy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owners_many_silent_repositories_do_not_hold_up_his_healthy_one() {
+    let (database, house) = sqlite().await;
+    let shop = Shop::open().await;
+    let silent = Slow::start(How::Silent).await;
+    let many: Vec<_> = (0..80)
+        .map(|n| NewWorkItem {
+            repository: format!("acme/app-{n}"),
+            ..silent.push(&house, "git.example", n)
+        })
+        .collect();
+    house.add_items(&many).await;
+    let origins = [origin("git.example", &shop.forge.url())];
+    let running = Running::start(house.worker_of(origins, FetchLimits::default(), hasty()));
+    until("many are known to be slow", async || silent.asked() >= 20).await;
+    let (key, tiny) = house.leak(&shop).await;
+    house.add_items(&[tiny]).await;
+    house.wait_until_revoked(&key).await;
+    running.stop().await;
+    database.remove().await;
 }
