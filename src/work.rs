@@ -173,6 +173,8 @@ impl Worker {
                 _ = keeping.tick() => run.keep_order().await,
                 () = run.next_end(), if !run.tasks.is_empty() => {}
                 () = self.wait_for_work(), if !full => {}
+                // Finished while the database was told what had been begun.
+                () = std::future::ready(()), if run.has_more_to_commit() => {}
             }
         }
         run.wind_down(heartbeat).await;
@@ -193,13 +195,14 @@ impl Worker {
                 .reclaim(&self.id, Duration::MAX)
                 .await?;
             run.claim().await?;
-            if run.tasks.is_empty() {
+            if run.tasks.is_empty() && run.ended.is_empty() {
                 self.write_clean_blobs().await;
                 return Ok(run.committed);
             }
             tokio::select! {
                 _ = heartbeat.tick() => run.stay_alive().await,
-                () = run.next_end() => {}
+                () = run.next_end(), if !run.tasks.is_empty() => {}
+                () = std::future::ready(()), if !run.ended.is_empty() => {}
             }
             run.commit().await?;
         }

@@ -9,6 +9,7 @@
 pub(super) mod again;
 pub(super) mod ahead;
 pub(super) mod backlog;
+pub(super) mod begun;
 pub(super) mod blobs;
 pub(super) mod claim;
 pub(super) mod holders;

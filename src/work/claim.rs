@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::pauses::Condition;
+use super::run::AHEAD;
 use super::scarce::{Candidate, Scarce};
 use super::shares::Shares;
 use super::{Run, Worker, WorkerParts};
@@ -107,7 +108,8 @@ impl Run<'_> {
             chosen.extend(self.choose_of_other_lanes().await?);
         }
         let WorkerParts { store, .. } = &worker.shared.parts;
-        let taking = store.take(&chosen, &worker.id, worker.options.lease);
+        let holding = worker.options.lease;
+        let taking = store.take_ahead(&chosen, &worker.id, holding, holding / AHEAD);
         for item in self.meanwhile(taking).await? {
             if item.lane == Lane::Ordinary {
                 self.ready.push_back(item);
@@ -116,6 +118,7 @@ impl Run<'_> {
             }
         }
         self.start_ready();
+        self.note_begun().await?;
         Ok(shares.free() == 0)
     }
 
@@ -139,6 +142,9 @@ impl Run<'_> {
     }
 
     fn start(&mut self, item: WorkItem) {
+        if item.lane == Lane::Ordinary {
+            self.begun.push(item.id);
+        }
         let origin = self.worker.origins.get(&item.range.host).cloned();
         let task = Arc::clone(&self.worker.shared).work_on(origin, item.clone());
         let handle = self.tasks.spawn(task);

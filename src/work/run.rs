@@ -20,6 +20,10 @@ const MAX_GROUP: usize = 64;
 /// database while it lasts.
 const MAX_ADDED: usize = 1_000;
 
+/// Divisor of the duration of a lease for an item that is claimed ahead of a free place: it was not begun, so nothing is
+/// lost when another worker takes it.
+pub(super) const AHEAD: u32 = 2;
+
 /// Interval between two checks for items that wait for too long because a clock was wrong.
 const TIMES: Duration = Duration::from_mins(1);
 
@@ -31,6 +35,8 @@ pub(super) struct Run<'w> {
     pub(super) under_way: HashMap<tokio::task::Id, WorkItem>,
     /// Items that are claimed and wait for a place.
     pub(super) ready: VecDeque<WorkItem>,
+    /// Items of the ordinary lane that were begun, until the database knows.
+    pub(super) begun: Vec<Uuid>,
     /// State of the last round of claiming.
     pub(super) round: Round,
     /// Finished tries that are not committed yet.
@@ -54,6 +60,7 @@ impl<'w> Run<'w> {
             tasks: JoinSet::new(),
             under_way: HashMap::new(),
             ready: VecDeque::new(),
+            begun: Vec::new(),
             round: Round::default(),
             ended: VecDeque::new(),
             group: MAX_GROUP,
@@ -87,6 +94,12 @@ impl<'w> Run<'w> {
                 false
             }
         }
+    }
+
+    /// Returns whether finished tries can be committed now.
+    pub(super) fn has_more_to_commit(&self) -> bool {
+        let rests = self.rest_until.is_some_and(|until| until > Instant::now());
+        !self.ended.is_empty() && !rests
     }
 
     /// Waits for a try to finish, and collects all others that have finished by then.
@@ -194,24 +207,40 @@ impl<'w> Run<'w> {
         self.rest_until = Some(Instant::now() + self.worker.options.idle);
     }
 
+    /// Records which of the items that were claimed ahead are begun.
+    pub(super) async fn note_begun(&mut self) -> Result<(), StoreError> {
+        if self.begun.is_empty() {
+            return Ok(());
+        }
+        let (worker, count) = (self.worker, self.begun.len());
+        let ids = self.begun.clone();
+        let store = &worker.shared.parts.store;
+        let noting = store.begin_items(&ids, &worker.id, worker.options.lease);
+        self.meanwhile(noting).await?;
+        // Others may have been begun meanwhile.
+        self.begun.drain(..count);
+        Ok(())
+    }
+
     /// Renews the leases of all items that are held.
     pub(super) async fn stay_alive(&mut self) {
         let held = self.under_way.values().map(|item| item.id);
         let ended = self.ended.iter().map(|tried| tried.item.id);
         let ready = self.ready.iter().map(|item| item.id);
-        let ids: Vec<Uuid> = held.chain(ended).chain(ready).collect();
-        if ids.is_empty() {
-            return;
-        }
-        let worker = self.worker;
-        let store = &worker.shared.parts.store;
-        // An item that was lost to another worker is noticed when its try is committed.
-        match store
-            .heartbeat(&ids, &worker.id, worker.options.lease)
-            .await
-        {
-            Ok(_) => self.sight.answered(Instant::now()),
-            Err(error) => self.rest(&error),
+        let lease = self.worker.options.lease;
+        let begun: Vec<Uuid> = held.chain(ended).collect();
+        let ready: Vec<Uuid> = ready.collect();
+        for (ids, lease) in [(begun, lease), (ready, lease / AHEAD)] {
+            if ids.is_empty() {
+                continue;
+            }
+            let worker = self.worker;
+            let store = &worker.shared.parts.store;
+            // An item that was lost to another worker is noticed when its try is committed.
+            match store.heartbeat(&ids, &worker.id, lease).await {
+                Ok(_) => self.sight.answered(Instant::now()),
+                Err(error) => return self.rest(&error),
+            }
         }
     }
 
@@ -223,6 +252,9 @@ impl<'w> Run<'w> {
             Ok(0) => {}
             Ok(items) => tracing::warn!(items, "more is pushed than can be read: items were shed"),
             Err(error) => self.rest(&error),
+        }
+        if let Err(error) = store.give_back_unbegun(&worker.id).await {
+            self.rest(&error);
         }
         let seen = self.times_seen;
         if seen.is_none_or(|seen| seen.elapsed() >= TIMES) {
