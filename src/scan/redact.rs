@@ -49,7 +49,7 @@ const UNKNOWN: &str = "…";
 /// - whatever else occurs in no key, anywhere in between; of keys with a checksum, which tells them from what stands
 ///   apart for a reason.
 ///
-/// The effort is linear in the length of the text. A part that would take more than that is treated as a key.
+/// The effort is linear in the length of the text. A text that would take more than that is replaced as a whole.
 #[derive(Debug, Clone)]
 pub struct Redactor {
     engine: Arc<Engine>,
