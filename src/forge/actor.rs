@@ -2,7 +2,7 @@
 
 use super::Forge;
 
-/// What the actor of a polled source begins with; its name follows.
+/// Prefix of the actor of a polled source, before its name.
 const POLLED: &str = "source:";
 
 /// Returns the actor to which the revocation log attributes what a source found. The webhooks of a forge act in their

@@ -74,7 +74,7 @@ struct Message {
     source: String,
     redactor: Redactor,
     repository: Option<Link>,
-    /// What is kept of the repository's name, once somebody asked.
+    /// Stored form of the repository's name, computed on first use.
     kept: OnceLock<Option<String>>,
 }
 

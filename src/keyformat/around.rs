@@ -1,4 +1,4 @@
-//! What can stand before and after the literal in a key: enough to drop most literals after a byte or two.
+//! Bytes that can stand before and after the literal in a key: most literals are dropped after one or two of them.
 
 use super::KeyFormat;
 use super::alphabet::ByteTable;

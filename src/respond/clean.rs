@@ -21,7 +21,7 @@ pub(super) const PIECE: usize = 4 << 10;
 /// Maximum size of the distinct texts of one message that are searched for keys, in bytes: some ten thousand places.
 pub(super) const LOOKED_AT_MAX: usize = 2 << 20;
 
-/// What is stored of a text that was not searched for keys.
+/// Replacement of a text that was not searched for keys.
 pub(super) const NOT_LOOKED_AT: &str = "…";
 
 /// Sighting whose place is in the form in which it is stored: without keys and control characters, and with bounded
@@ -126,7 +126,7 @@ pub(crate) struct Cleaner<'r> {
     redactor: &'r Redactor,
     /// Texts that were searched for keys, without these. The digest is that of a value that was searched for, too.
     texts: HashMap<(Option<Sha256Digest>, String), String>,
-    /// Whether a value is a key of no format that is loaded.
+    /// Searched values by digest: `true` for those of a format that is not loaded.
     foreign: HashMap<Sha256Digest, bool>,
     /// Number of bytes that may still be looked at.
     left: usize,

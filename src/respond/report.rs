@@ -1,5 +1,8 @@
 //! Processing of sightings: occurrences, incidents and revocations.
 
+mod pieces;
+mod tokens;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
@@ -13,6 +16,8 @@ use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::store::{
     Action, Key, KeysByDigest, LogDraft, NewSighting, Place, Reason, StoreError, Token, Tx, retried,
 };
+use pieces::{only, pieces};
+use tokens::Tokens;
 
 /// Value of a possible key, seen in public.
 #[derive(Debug, Clone)]
@@ -24,10 +29,6 @@ pub struct Sighting {
     /// Time of the detection.
     pub detected_at: Timestamp,
 }
-
-/// Maximum number of keys whose sightings are reported in one transaction: whoever owns very many keys, or knows them,
-/// must not keep others from the log for long.
-const KEYS_AT_ONCE: usize = 500;
 
 /// Sightings that may still have to be cleaned. What completes their places follows.
 enum Seen {
@@ -72,9 +73,6 @@ impl Hit<'_> {
     }
 }
 
-/// Access tokens by the digests of their values, and the identifiers of those that were revoked.
-type Tokens = (HashMap<Sha256Digest, Token>, Vec<Uuid>);
-
 impl Responder {
     /// Responds to sightings, and returns the answers in their order. All sightings of a key are in one transaction; those
     /// of very many keys are in several.
@@ -111,7 +109,7 @@ impl Responder {
     }
 
     /// Responds to the sightings of a partner or a stranger, as [`report`](Self::report) does, and revokes access
-    /// tokens of Rescind itself, all in one transaction. The revocation log covers keys only; a revoked token is
+    /// tokens of Rescind itself, in the transaction of the first keys. The revocation log covers keys only; a revoked token is
     /// mentioned in the operator's log. `complete` adds to the places of keys of ours what their clean texts tell.
     ///
     /// # Errors
@@ -166,13 +164,15 @@ impl Responder {
             let tokens = tokens.take();
             let (found, tokens) = retried(|| self.respond_once(report, tokens)).await?;
             announce(&found, actor);
-            announce_tokens(&tokens, actor);
+            tokens.announce(actor);
             for (row, answer) in rows.into_iter().zip(found) {
                 answers[row] = answer;
             }
+            if tokens.is_empty() {
+                continue;
+            }
             for (answer, digest) in answers.iter_mut().zip(digests) {
-                let token = tokens.0.get(digest).cloned();
-                answer.outcomes.extend(token.map(Outcome::AccessToken));
+                answer.outcomes.extend(tokens.outcome(digest));
             }
         }
         Ok(answers)
@@ -183,12 +183,12 @@ impl Responder {
         report: Report<'_>,
         tokens: Option<&HashMap<Sha256Digest, Token>>,
     ) -> Result<(Vec<Answer>, Tokens), StoreError> {
-        let mut tokens = tokens.cloned().unwrap_or_default();
         let mut tx = self.store.begin().await?;
-        let revoked = revoke_tokens(&mut tx, &mut tokens, self.clock.now()).await?;
+        let found_tokens = tokens.cloned().unwrap_or_default();
+        let tokens = Tokens::revoke(&mut tx, found_tokens, self.clock.now()).await?;
         let found = self.report_in(&mut tx, &[report]).await?.pop();
         tx.commit().await?;
-        Ok((found.unwrap_or_default(), (tokens, revoked)))
+        Ok((found.unwrap_or_default(), tokens))
     }
 
     /// Responds to sightings within the caller's transaction. The caller commits it, together with everything else
@@ -260,78 +260,9 @@ async fn record(tx: &mut Tx, hits: &mut BTreeMap<Uuid, Hit<'_>>) -> Result<(), S
     Ok(())
 }
 
-/// Revokes the valid tokens, and returns their identifiers. The tokens are then as they are stored.
-async fn revoke_tokens(
-    tx: &mut Tx,
-    tokens: &mut HashMap<Sha256Digest, Token>,
-    now: Timestamp,
-) -> Result<Vec<Uuid>, StoreError> {
-    let mut valid: Vec<&mut Token> = tokens
-        .values_mut()
-        .filter(|token| token.is_valid(now))
-        .collect();
-    // A consistent order makes reports of the same tokens wait for each other instead of deadlocking.
-    valid.sort_by_key(|token| token.id);
-    let mut revoked = Vec::new();
-    for token in valid {
-        let (was_valid, stored) = tx.revoke_leaked_token(token.id, now).await?;
-        if was_valid {
-            revoked.push(token.id);
-        }
-        // Somebody else may have revoked it since it was looked up, at another time.
-        if let Some(stored) = stored {
-            *token = stored;
-        }
-    }
-    Ok(revoked)
-}
-
-fn announce_tokens((tokens, revoked): &Tokens, actor: &str) {
-    for token in tokens.values() {
-        if revoked.contains(&token.id) {
-            tracing::warn!(
-                token = %token.id, role = token.role.as_str(), project = token.project, actor,
-                "a leaked access token of Rescind itself was revoked"
-            );
-        } else {
-            tracing::info!(
-                token = %token.id, actor, "an access token that is invalid already was reported"
-            );
-        }
-    }
-}
-
 fn digests_of<'s>(sightings: impl IntoIterator<Item = &'s Sighting>) -> Vec<Sha256Digest> {
     let values = sightings.into_iter().map(|sighting| &sighting.value);
     values.map(KeyValue::sha256).collect()
-}
-
-/// Returns the elements in these rows, which are in ascending order.
-fn only<T>(all: Vec<T>, rows: &[usize]) -> Vec<T> {
-    let mut rows = rows.iter().copied().peekable();
-    let all = all.into_iter().enumerate();
-    all.filter_map(|(at, one)| rows.next_if_eq(&at).map(|_| one))
-        .collect()
-}
-
-/// Rows, and their sightings.
-type Piece = (Vec<usize>, CleanSightings);
-
-/// Divides sightings, and their rows, into those of one transaction each. All sightings of a key are in the same piece.
-/// There is always a first piece.
-fn pieces(rows: Vec<usize>, sightings: CleanSightings, digests: &[Sha256Digest]) -> Vec<Piece> {
-    let mut seen: HashMap<Sha256Digest, usize> = HashMap::new();
-    let mut pieces = vec![Piece::default()];
-    for (row, sighting) in rows.into_iter().zip(sightings.0) {
-        let next = seen.len();
-        let at = *seen.entry(digests[row]).or_insert(next) / KEYS_AT_ONCE;
-        if at == pieces.len() {
-            pieces.push(Piece::default());
-        }
-        pieces[at].0.push(row);
-        pieces[at].1.push(sighting);
-    }
-    pieces
 }
 
 fn distinct(digests: &[Sha256Digest]) -> Vec<Sha256Digest> {
@@ -422,93 +353,4 @@ fn answers<'a>(
             outcomes: outcomes.collect(),
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use jiff::SignedDuration;
-    use secrecy::SecretString;
-
-    use super::super::clean::CleanSighting;
-    use super::*;
-    use crate::store::{NewToken, Role, Store, StoreOptions};
-
-    #[test]
-    fn sightings_of_many_keys_are_divided_and_those_of_one_key_are_not() {
-        let digests: Vec<Sha256Digest> = (0..2 * KEYS_AT_ONCE + 2)
-            .map(|number| Sha256Digest::of(format!("{}", number / 2).as_bytes()))
-            .collect();
-        // The other row of each key comes after the first rows of all of them.
-        let mut rows: Vec<usize> = (0..digests.len()).step_by(2).collect();
-        rows.extend((0..digests.len()).skip(1).step_by(2));
-        let sighting = |row: &usize| {
-            CleanSighting(Sighting {
-                value: KeyValue::new(row.to_string()),
-                place: Place {
-                    source: "test".to_owned(),
-                    url: None,
-                    repository: None,
-                    commit: None,
-                    path: None,
-                    line: None,
-                },
-                detected_at: Timestamp::UNIX_EPOCH,
-            })
-        };
-        let sightings = rows.iter().map(sighting).collect();
-        let pieces = pieces(rows, sightings, &digests);
-        let sizes: Vec<_> = pieces.iter().map(|(rows, _)| rows.len()).collect();
-        assert_eq!(sizes, [2 * KEYS_AT_ONCE, 2]);
-        for (rows, sightings) in &pieces {
-            for (row, sighting) in rows.iter().zip(sightings) {
-                assert_eq!(sighting.value.expose(), row.to_string());
-            }
-        }
-        assert_eq!(
-            super::pieces(Vec::new(), CleanSightings::default(), &[]).len(),
-            1
-        );
-    }
-
-    #[tokio::test]
-    async fn a_token_that_somebody_else_revoked_meanwhile_keeps_that_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}", folder.path().join("keys.db").display());
-        let options = StoreOptions {
-            create: true,
-            ..StoreOptions::new(SecretString::from(url))
-        };
-        let store = Store::open(options).await.unwrap();
-        store.migrate().await.unwrap();
-        let first: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
-        let digest = Sha256Digest::of(b"a token");
-        let mut tx = store.begin().await.unwrap();
-        let token = tx
-            .insert_token(NewToken {
-                id: Uuid::from_u128(1),
-                project: "default".to_owned(),
-                digest,
-                role: Role::Viewer,
-                description: String::new(),
-                prefix: String::new(),
-                last_four: "oken".to_owned(),
-                created_at: first,
-                expires_at: None,
-            })
-            .await
-            .unwrap();
-        tx.commit().await.unwrap();
-        // Looked up while it was valid.
-        let mut tokens = HashMap::from([(digest, token.clone())]);
-        let mut tx = store.begin().await.unwrap();
-        tx.revoke_token(token.id, first).await.unwrap();
-        tx.commit().await.unwrap();
-        let mut tx = store.begin().await.unwrap();
-        let later = first + SignedDuration::from_secs(9);
-        let revoked = revoke_tokens(&mut tx, &mut tokens, later).await.unwrap();
-        tx.commit().await.unwrap();
-        assert!(revoked.is_empty());
-        assert_eq!(tokens[&digest].revoked_at, Some(first));
-        store.close().await;
-    }
 }

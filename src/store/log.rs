@@ -1,5 +1,6 @@
 //! Revocation log in the database: appending, listing and exporting.
 
+pub(super) mod canonical;
 pub(super) mod chain;
 pub(super) mod entry;
 pub(super) mod verify;

@@ -40,11 +40,11 @@ pub(super) struct Listed {
     references: Vec<(String, ObjectId)>,
     priority: Priority,
     lineage: Lineage,
-    /// What is left of the list, if anything is.
+    /// Rest of the list, if there is one.
     rest: Option<Rest>,
 }
 
-/// What is left of a list.
+/// Rest of a list.
 struct Rest {
     /// Digest of the name of the last reference that was added. The others follow in the order of these.
     after: String,

@@ -43,7 +43,7 @@ impl Plan {
     }
 }
 
-/// Why the API of a host issued no token.
+/// Error returned if the API of a host issues no token.
 struct NoToken {
     why: String,
     kind: NoTokenKind,

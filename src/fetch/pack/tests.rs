@@ -1,106 +1,14 @@
-use std::io::Write;
+//! Tests of the pack reader with packs that servers write, and with others.
 
-use flate2::Compression;
-use flate2::write::ZlibEncoder;
+mod build;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::fetch::FetchLimits;
 use crate::fetch::budget::Seat;
 use crate::fuzzing::fuzz;
-
-const COMMIT: u8 = 1;
-const BLOB: u8 = 3;
-const OFFSET_DELTA: u8 = 6;
-const REF_DELTA: u8 = 7;
-
-/// Writes packs entry by entry, sound or not.
-struct Builder {
-    bytes: Vec<u8>,
-    count: u32,
-}
-
-impl Builder {
-    fn new() -> Self {
-        Self {
-            bytes: b"PACK\0\0\0\x02\0\0\0\0".to_vec(),
-            count: 0,
-        }
-    }
-
-    /// Appends an entry and returns its offset. `size` is the inflated size that the entry claims.
-    fn raw(&mut self, kind: u8, size: u64, base: &[u8], data: &[u8]) -> usize {
-        let start = self.bytes.len();
-        let mut rest = size >> 4;
-        let low = u8::try_from(size & 15).unwrap();
-        let more = |rest| if rest > 0 { 0x80 } else { 0 };
-        self.bytes.push(more(rest) | kind << 4 | low);
-        while rest > 0 {
-            let byte = u8::try_from(rest & 0x7f).unwrap();
-            rest >>= 7;
-            self.bytes.push(more(rest) | byte);
-        }
-        self.bytes.extend_from_slice(base);
-        let mut encoder = ZlibEncoder::new(&mut self.bytes, Compression::fast());
-        encoder.write_all(data).unwrap();
-        encoder.finish().unwrap();
-        self.count += 1;
-        start
-    }
-
-    fn object(&mut self, kind: u8, data: &[u8]) -> usize {
-        self.raw(kind, data.len() as u64, b"", data)
-    }
-
-    fn offset_delta(&mut self, base: usize, delta: &[u8]) -> usize {
-        let mut distance = self.bytes.len() - base;
-        let mut encoded = vec![u8::try_from(distance & 0x7f).unwrap()];
-        while distance >= 0x80 {
-            distance = (distance >> 7) - 1;
-            encoded.insert(0, 0x80 | u8::try_from(distance & 0x7f).unwrap());
-        }
-        self.raw(OFFSET_DELTA, delta.len() as u64, &encoded, delta)
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        self.bytes[8..12].copy_from_slice(&self.count.to_be_bytes());
-        seal(&mut self.bytes);
-        self.bytes
-    }
-}
-
-/// Appends the checksum.
-fn seal(bytes: &mut Vec<u8>) {
-    let mut hasher = gix_hash::hasher(gix_hash::Kind::Sha1);
-    hasher.update(bytes);
-    let id = hasher.try_finalize().unwrap();
-    bytes.extend_from_slice(id.as_slice());
-}
-
-fn varint(mut value: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    loop {
-        let byte = u8::try_from(value & 0x7f).unwrap();
-        value >>= 7;
-        if value == 0 {
-            bytes.push(byte);
-            return bytes;
-        }
-        bytes.push(byte | 0x80);
-    }
-}
-
-/// Returns a delta that inserts `text` and then copies the first 64 KiB of its base `copies` times.
-fn delta(base: u64, text: &[u8], copies: u64) -> Vec<u8> {
-    let result = text.len() as u64 + copies * 0x10000;
-    let mut bytes = [varint(base), varint(result)].concat();
-    if !text.is_empty() {
-        bytes.push(u8::try_from(text.len()).unwrap());
-        bytes.extend_from_slice(text);
-    }
-    bytes.extend(std::iter::repeat_n(0x80, usize::try_from(copies).unwrap()));
-    bytes
-}
+use build::{BLOB, Builder, COMMIT, OFFSET_DELTA, REF_DELTA, blob_id, delta, sample, seal};
 
 fn limits() -> FetchLimits {
     FetchLimits::default()
@@ -137,13 +45,6 @@ fn walk(pack: &Pack, limits: &FetchLimits) -> Result<(Walked, bool), FetchError>
 
 fn read(bytes: Vec<u8>, limits: &FetchLimits) -> Result<Walked, FetchError> {
     walk(&Pack::new(bytes, true), limits).map(|(walked, _)| walked)
-}
-
-fn blob_id(data: &[u8]) -> Vec<u8> {
-    let mut hasher = gix_hash::hasher(gix_hash::Kind::Sha1);
-    hasher.update(format!("blob {}\0", data.len()).as_bytes());
-    hasher.update(data);
-    hasher.try_finalize().unwrap().as_slice().to_vec()
 }
 
 #[test]
@@ -367,21 +268,6 @@ fn a_cut_pack_gives_the_objects_that_came_whole() {
         assert_eq!(walked.objects.len(), whole, "{end}");
         assert!(read(bytes[..end].to_vec(), &limits()).is_err());
     }
-}
-
-fn sample() -> Vec<u8> {
-    let mut pack = Builder::new();
-    let base = pack.object(BLOB, b"some text that is the base of others");
-    let next = pack.offset_delta(base, &delta(36, b"a first change", 0));
-    pack.offset_delta(next, &delta(14, b"a second change", 0));
-    let by_id = delta(36, b"by id", 0);
-    let id = blob_id(b"some text that is the base of others");
-    pack.raw(REF_DELTA, by_id.len() as u64, &id, &by_id);
-    pack.object(
-        COMMIT,
-        b"tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\n\nmessage",
-    );
-    pack.finish()
 }
 
 #[test]

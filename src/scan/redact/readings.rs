@@ -30,13 +30,13 @@ const MAX_DEPTH: usize = 24;
 const WORK_PER_BYTE: usize = 16;
 const LEAST_WORK: usize = 64 << 10;
 
-/// What a view costs beside its bytes.
+/// Cost of a view in addition to its bytes.
 const WORK_PER_VIEW: usize = 32;
 
 /// Returned where the text takes more to read than it may.
 pub(super) struct Unread;
 
-/// Why reading ends early: what looks has seen enough, or there is more than may be read.
+/// Early end of reading: enough was seen, or there is more than may be read.
 enum End {
     Seen,
     Unread,
@@ -68,7 +68,7 @@ impl Budget {
     }
 }
 
-/// What is found in one view.
+/// Result of a look at one view.
 pub(super) enum Seen {
     Nothing,
     /// Something, whose places were traced back.
@@ -121,7 +121,7 @@ pub(super) fn read(
     }
 }
 
-/// What occurs in a text.
+/// Presence of characters on which readings depend.
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each stands for a reading that the text may have"

@@ -1,179 +1,25 @@
 //! Tests of the redactor against readers who decode what it left.
 
-use std::collections::HashSet;
+mod reading;
+mod writing;
+
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{
-    GeneralPurpose, NO_PAD, STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD,
-};
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
-use regex::bytes::{Captures, Regex};
 
 use super::readings::LONGEST_TEXT;
 use super::*;
+use reading::is_readable;
+use writing::{ODD_WAYS, WAYS, broken, percent, write_down, write_oddly};
 
 static REDACTOR: LazyLock<Redactor> = LazyLock::new(|| Redactor::new(&FormatSet::builtin()));
 
 fn key(id: &str) -> KeyValue {
     let format = FormatSet::builtin().get(id).unwrap().clone();
     format.mint().unwrap()
-}
-
-fn wide(text: &str, low_first: bool) -> Vec<u8> {
-    let units = text.encode_utf16();
-    units
-        .flat_map(|unit| {
-            if low_first {
-                unit.to_le_bytes()
-            } else {
-                unit.to_be_bytes()
-            }
-        })
-        .collect()
-}
-
-fn each_byte(text: &str, mut write: impl FnMut(&mut String, u8)) -> String {
-    text.bytes().fold(String::new(), |mut written, byte| {
-        write(&mut written, byte);
-        written
-    })
-}
-
-fn percent(text: &str, all: bool) -> String {
-    each_byte(text, |written, byte| {
-        if all || !(byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)) {
-            let _ = write!(written, "%{byte:02x}");
-        } else {
-            written.push(char::from(byte));
-        }
-    })
-}
-
-fn broken(text: &str, width: usize, by: &str) -> String {
-    let lines = text.as_bytes().chunks(width).map(String::from_utf8_lossy);
-    lines.collect::<Vec<_>>().join(by)
-}
-
-/// Number of ways to encode a text in [`write_down`].
-const WAYS: usize = 24;
-
-fn write_down(text: &str, way: usize) -> String {
-    let nothing_of_it = |byte: u8| byte.is_ascii_alphanumeric() && !byte.is_multiple_of(3);
-    match way {
-        0 => STANDARD.encode(text),
-        1 => STANDARD_NO_PAD.encode(text),
-        2 => URL_SAFE_NO_PAD.encode(text),
-        3 => broken(&STANDARD.encode(text), 20, "\r\n"),
-        4 => broken(&STANDARD.encode(text), 3, "\r"),
-        5 => broken(&STANDARD.encode(text), 16, "\n\n"),
-        6 => broken(&STANDARD.encode(text), 7, "  \n \t\r\n"),
-        7 => broken(&URL_SAFE_NO_PAD.encode(text), 1, " "),
-        8 => broken(&URL_SAFE_NO_PAD.encode(text), 9, "\u{200b}"),
-        9 => STANDARD.encode(wide(text, true)),
-        10 => URL_SAFE_NO_PAD.encode(wide(text, false)),
-        11 => text.chars().flat_map(|c| [c, '\0']).collect(),
-        12 => text.chars().flat_map(|c| ['\0', c]).collect(),
-        13 => percent(text, true),
-        14 => percent(text, false),
-        15 => percent(
-            &percent(&percent(&percent(text, false), false), false),
-            false,
-        ),
-        16 => each_byte(text, |written, byte| _ = write!(written, "%u{byte:04X}")),
-        17 => each_byte(text, |written, byte| _ = write!(written, "\\u{byte:04x}")),
-        18 => each_byte(text, |written, byte| _ = write!(written, "\\x{byte:02x}")),
-        19 => each_byte(text, |written, byte| _ = write!(written, "&#{byte};")),
-        20 => each_byte(text, |written, byte| {
-            let _ = match byte {
-                byte if nothing_of_it(byte) => write!(written, "{}", char::from(byte)),
-                byte if byte % 2 == 0 => write!(written, "&#x{byte:x};"),
-                byte => write!(written, "\\u00{byte:02x}"),
-            };
-        }),
-        21 => hex::encode(text),
-        22 => serde_json::to_string(text).unwrap().replace('/', "\\/"),
-        23 => broken(&URL_SAFE_NO_PAD.encode(text), 30, "+"),
-        _ => unreachable!(),
-    }
-}
-
-/// Returns whether the middle of the key appears in `text` for somebody who tries every decoding, one after
-/// another. It does not use the code under test.
-fn is_readable(text: &[u8], key: &KeyValue) -> bool {
-    let middle = &key.expose().as_bytes()[7..key.expose().len() - 4];
-    let mut seen = HashSet::new();
-    let mut waiting = vec![text.to_vec()];
-    while let Some(text) = waiting.pop() {
-        if memmem::find(&text, middle).is_some() {
-            return true;
-        }
-        for next in decoded(&text) {
-            if next.len() >= middle.len() && next != text && seen.insert(next.clone()) {
-                assert!(seen.len() < 5_000, "there is no end to it");
-                waiting.push(next);
-            }
-        }
-    }
-    false
-}
-
-fn decoded(text: &[u8]) -> Vec<Vec<u8>> {
-    static ESCAPES: LazyLock<[(Regex, u32); 4]> = LazyLock::new(|| {
-        [
-            (r"(?-u)%([0-9a-fA-F]{2})", 16),
-            (r"(?-u)(?:%u|\\u|\\x)((?:00)?[0-9a-fA-F]{2})", 16),
-            (r"(?-u)&#x([0-9a-f]+);", 16),
-            (r"(?-u)&#([0-9]+);", 10),
-        ]
-        .map(|(escape, radix)| (Regex::new(escape).unwrap(), radix))
-    });
-    static BACKSLASHES: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r#"(?-u)\\([/"\\nrt])"#).unwrap());
-    static BLANKS: LazyLock<[Regex; 3]> = LazyLock::new(|| {
-        [r"(?-u)\x00", r"(?:\s|\u200b)", r"\+"].map(|blank| Regex::new(blank).unwrap())
-    });
-    static RUN: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new("(?-u)[A-Za-z0-9+/_-]{50,}").unwrap());
-    static HEX: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new("(?-u)(?:[0-9a-f]{2}){36,}").unwrap());
-    let mut all = Vec::new();
-    for (escape, radix) in &*ESCAPES {
-        let replaced = escape.replace_all(text, |found: &Captures<'_>| {
-            let digits = std::str::from_utf8(&found[1]).unwrap();
-            vec![u8::from_str_radix(digits, *radix).unwrap()]
-        });
-        all.push(replaced.into_owned());
-    }
-    let replaced = BACKSLASHES.replace_all(text, |found: &Captures<'_>| match found[1][0] {
-        b'n' | b'r' | b't' => vec![b' '],
-        c => vec![c],
-    });
-    all.push(replaced.into_owned());
-    for blank in &*BLANKS {
-        all.push(blank.replace_all(text, &b""[..]).into_owned());
-    }
-    let lenient = NO_PAD.with_decode_allow_trailing_bits(true);
-    let lenient = GeneralPurpose::new(&base64::alphabet::URL_SAFE, lenient);
-    for run in RUN.find_iter(text) {
-        let run = String::from_utf8_lossy(run.as_bytes())
-            .replace('+', "-")
-            .replace('/', "_");
-        for skip in 0..4 {
-            let run = &run[skip..];
-            let run = &run[..run.len() - usize::from(run.len() % 4 == 1)];
-            // Bytes that are not text do not encode text either.
-            let decoded = lenient.decode(run).unwrap();
-            let texts = decoded.utf8_chunks().map(|chunk| chunk.valid());
-            all.extend(texts.map(|text| text.as_bytes().to_vec()));
-        }
-    }
-    all.extend(
-        HEX.find_iter(text)
-            .map(|run| hex::decode(run.as_bytes()).unwrap()),
-    );
-    all
 }
 
 fn check(text: &str, key: &KeyValue) -> Result<String, TestCaseError> {
@@ -227,80 +73,6 @@ fn blanks_within_escapes_and_by_name_hide_nothing() {
     for text in ["?a=1&b2;&c=3", "&nbsp;", "50 % 72 %", "a &unknown; b"] {
         assert_eq!(redactor.redact(text), text);
     }
-}
-
-/// Number of ways to write a text in [`write_oddly`].
-const ODD_WAYS: usize = 24;
-
-/// Writes a text in ASCII in a way that takes a reader who knows it, or a good guess.
-fn write_oddly(text: &str, way: usize) -> String {
-    let each = |write: fn(u8) -> String| text.bytes().map(write).collect::<String>();
-    let list = |write: fn(u8) -> String, between: &str| {
-        let numbers: Vec<_> = text.bytes().map(write).collect();
-        numbers.join(between)
-    };
-    let digits = |byte: u8| format!("{byte:02x}");
-    match way {
-        0 => each(|byte| format!("\\{byte:o}")),
-        1 => each(|byte| format!("\\0{byte:03o}")),
-        2 => each(|byte| match byte {
-            b'0'..=b'9' | b'_' => format!("\\{byte:o}"),
-            _ => char::from(byte).to_string(),
-        }),
-        3 => each(|byte| format!("\\{byte:x} ")),
-        4 => each(|byte| format!("\\{byte:06x}")),
-        5 => each(|byte| format!("={byte:02X}")),
-        6 => broken(&each(|byte| format!("={byte:02X}")), 75, "=\r\n"),
-        7 => each(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' => char::from(byte).to_string(),
-            _ => format!("={byte:02X}"),
-        }),
-        8 => list(digits, ":"),
-        9 => list(digits, "_"),
-        10 => list(digits, " - "),
-        11 => list(|byte| format!("0x{byte:02X}"), ", "),
-        12 => list(|byte| byte.to_string(), ", "),
-        13 => list(|byte| format!("chr({byte})"), "+"),
-        14 => list(|byte| format!("{byte:08b}"), ""),
-        15 => base32(text.as_bytes()),
-        16 => base32(text.as_bytes()).to_lowercase(),
-        17 => broken(&base32(text.as_bytes()), 8, "-"),
-        18 => each(|byte| match byte {
-            0x21..=0x7e => char::from_u32(u32::from(byte) + 0xfee0)
-                .unwrap()
-                .to_string(),
-            _ => char::from(byte).to_string(),
-        }),
-        19 => each(bold),
-        20 => broken(text, 5, "-"),
-        21 => text.replace('_', "."),
-        22 => broken(text, 11, "_"),
-        23 => broken(&STANDARD.encode(text), 4, "."),
-        _ => unreachable!(),
-    }
-}
-
-fn bold(byte: u8) -> String {
-    let start = match byte {
-        b'A'..=b'Z' => 0x1d400 - u32::from(b'A'),
-        b'a'..=b'z' => 0x1d41a - u32::from(b'a'),
-        b'0'..=b'9' => 0x1d7ce - u32::from(b'0'),
-        _ => 0,
-    };
-    char::from_u32(start + u32::from(byte)).unwrap().to_string()
-}
-
-fn base32(bytes: &[u8]) -> String {
-    let bit = |at: usize| {
-        bytes
-            .get(at / 8)
-            .is_some_and(|byte| byte >> (7 - at % 8) & 1 == 1)
-    };
-    let characters = (0..bytes.len() * 8).step_by(5).map(|start| {
-        let value = (start..start + 5).fold(0, |value, at| value << 1 | usize::from(bit(at)));
-        char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[value])
-    });
-    characters.collect()
 }
 
 /// Checks that nothing of the text remains in which a key was written oddly.
@@ -614,7 +386,7 @@ fn hostile_texts_take_work_in_proportion_to_their_length() {
     }
 }
 
-/// What everybody writes takes a few views.
+/// Ordinary texts take a few views.
 #[test]
 fn ordinary_texts_take_little_work() {
     let id = "0123456789abcdef0123456789abcdef01234567";

@@ -31,7 +31,7 @@ pub(super) struct View<'v> {
     pub(super) loose: Looseness,
 }
 
-/// What was left out of a view, so that only a checksum tells a key from what stood apart.
+/// Characters left out of a view, so that only a checksum tells a key from what stood apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Looseness {
     Nothing,

@@ -36,10 +36,10 @@ struct Reader {
     progress: Mutex<Progress>,
 }
 
-/// How far a reader is.
+/// Progress of a reader.
 #[derive(Debug, Default)]
 struct Progress {
-    /// What was read of the database and not handed over yet.
+    /// Bytes that were read of the database and not handed over yet.
     rest: Bytes,
     handed_over: usize,
     /// Time that the reader itself took so far, and since when it takes its time.

@@ -121,7 +121,7 @@ pub(super) struct Listed {
     /// `true` if it was not the first attempt.
     #[serde(default)]
     redelivery: bool,
-    /// Whether it is listed as successful. Only that is kept of the text.
+    /// `true` if it is listed as successful. Only that is kept of the text.
     #[serde(default, rename = "status", deserialize_with = "is_ok")]
     is_ok: bool,
     #[serde(default)]

@@ -6,7 +6,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::super::OwnerType;
-use super::chain::canonical_json;
+use super::canonical::canonical_json;
 
 /// Action on a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use super::super::db::sql::{Arg, LIST_MAX, args, one, pad, statements};
 use super::super::{Read as _, Store, StoreError};
 use super::item::WorkItem;
 use super::micros;
-use super::row::{counted, item, item_columns};
+use super::row::{counted, item_columns};
 
 statements! {
     /// Those in the other lanes are begun at once.
@@ -58,25 +58,8 @@ impl Store {
         lease: Duration,
         ahead: Duration,
     ) -> Result<Vec<WorkItem>, StoreError> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut items = retried(|| async {
-            let mut tx = self.begin().await?;
-            tx.locks(Locks::WorkItems);
-            let mut items = Vec::new();
-            for chunk in ids.chunks(LIST_MAX) {
-                let mut args = args![worker, micros(ahead), micros(lease)];
-                args.extend(chunk.iter().copied().map(Arg::from));
-                let n = pad(&mut args, 3);
-                items.extend(tx.fetch(TAKE_AHEAD.of(n), args, item).await?);
-            }
-            tx.commit().await?;
-            Ok::<_, StoreError>(items)
-        })
-        .await?;
-        items.sort_by_key(|item| (item.range.priority, item.range.event_at, item.id));
-        Ok(items)
+        let first = args![worker, micros(ahead), micros(lease)];
+        self.take_by(&TAKE_AHEAD, &first, ids).await
     }
 
     /// Records that a worker has begun items that it took ahead: from now on its death counts. Those that it no longer

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::super::db::order::Locks;
 use super::super::db::retry::retried;
-use super::super::db::sql::{Arg, LIST_MAX, ROWS_MAX, args, one, pad, runs, statements};
+use super::super::db::sql::{Arg, LIST_MAX, ROWS_MAX, Sql, args, one, pad, runs, statements};
 use super::super::{Read, Store, StoreError};
 use super::item::{Claimable, Lane, Priority, Queue, Retry, WorkItem};
 use super::micros;
@@ -164,6 +164,17 @@ impl Store {
         worker: &str,
         lease: Duration,
     ) -> Result<Vec<WorkItem>, StoreError> {
+        let first = args![worker, micros(lease)];
+        self.take_by(&TAKE, &first, ids).await
+    }
+
+    /// Takes items with a statement whose last arguments are their identifiers, most urgent first.
+    pub(super) async fn take_by(
+        &self,
+        statement: &Sql,
+        first: &[Arg],
+        ids: &[Uuid],
+    ) -> Result<Vec<WorkItem>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -172,10 +183,10 @@ impl Store {
             tx.locks(Locks::WorkItems);
             let mut items = Vec::new();
             for chunk in ids.chunks(LIST_MAX) {
-                let mut args = args![worker, micros(lease)];
+                let mut args = first.to_vec();
                 args.extend(chunk.iter().copied().map(Arg::from));
-                let n = pad(&mut args, 2);
-                items.extend(tx.fetch(TAKE.of(n), args, item).await?);
+                let n = pad(&mut args, first.len());
+                items.extend(tx.fetch(statement.clone().of(n), args, item).await?);
             }
             tx.commit().await?;
             Ok::<_, StoreError>(items)

@@ -78,7 +78,7 @@ fn keys(values: &Values) -> BTreeSet<&str> {
     values.keys().map(String::as_str).collect()
 }
 
-/// What `config show` prints for a file.
+/// Values that `config show` prints for a file.
 fn shown(file: &str) -> Values {
     values(&valid(file, &[]).to_masked_toml())
 }
@@ -101,7 +101,7 @@ fn values(file: &str) -> Values {
     values
 }
 
-/// What the tables of the documentation have as the default of each key: in backticks if it is a value, else words.
+/// Default of each key in the tables of the documentation: in backticks if it is a value, else words.
 fn documented() -> Values {
     let (_, tables) = DOCUMENTATION.split_once("\n## Keys\n").expect("tables");
     let (tables, _) = tables.split_once("\n### Behind").expect("their end");

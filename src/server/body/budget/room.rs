@@ -18,7 +18,7 @@ const EARLY: u32 = 3;
 struct Staying<'s> {
     id: u64,
     held: &'s Held,
-    /// Whether it is too slow for its equals and better ones, and even for others.
+    /// `true` if it is too slow for its equals and better ones; `is_very_slow` if it is so for others, too.
     is_slow: bool,
     is_very_slow: bool,
 }
@@ -28,9 +28,9 @@ struct Staying<'s> {
 struct Search<'s> {
     budget: &'s Budget,
     waiting: &'s Waiting,
-    /// Whether the body comes before all that are not proved.
+    /// `true` if the body comes before all that are not proved.
     is_before_all: bool,
-    /// Whether its turn is still some seconds away.
+    /// `true` if its turn is still some seconds away.
     is_early: bool,
     leeway: Leeway,
 }

@@ -13,7 +13,7 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 use super::slow::{How, Slow};
 use super::*;
 
-/// What a gateway does while its servers are down.
+/// Behavior of a gateway while its servers are down.
 #[derive(Clone, Copy)]
 enum Down {
     /// Answers with this status.
@@ -142,25 +142,32 @@ async fn what_waited_for_a_token_is_read_as_soon_as_there_is_one() {
     outage(gateway, origin, shop, Duration::from_secs(6)).await;
 }
 
+/// Starts a server that asks everybody to wait for so many seconds.
+async fn asking_for(seconds: &str) -> MockServer {
+    let server = MockServer::start().await;
+    let slower = ResponseTemplate::new(429).insert_header("retry-after", seconds);
+    let mock = Mock::given(any()).respond_with(slower);
+    mock.mount(&server).await;
+    server
+}
+
+/// Returns a push to a repository on this server.
+fn push_at(server: &MockServer, house: &House, repository: String, n: usize) -> NewWorkItem {
+    NewWorkItem {
+        clone_url: Some(format!("{}/{repository}.git", server.uri())),
+        repository,
+        ..house.push_to("git.example", n, Priority::Webhook)
+    }
+}
+
 /// A day, which is as long as anybody may ask for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_some_repositories_ask_for_pauses_no_other_of_their_host() {
     let (database, house) = sqlite().await;
     let shop = Shop::open().await;
-    let hostile = MockServer::start().await;
-    let slower = ResponseTemplate::new(429).insert_header("retry-after", "86400");
-    Mock::given(any())
-        .respond_with(slower)
-        .mount(&hostile)
-        .await;
-    let pushes: Vec<_> = (0..8)
-        .map(|n| NewWorkItem {
-            repository: format!("mallory/app-{n}"),
-            clone_url: Some(format!("{}/mallory/app-{n}.git", hostile.uri())),
-            ..house.push_to("git.example", n, Priority::Webhook)
-        })
-        .collect();
-    house.add_items(&pushes).await;
+    let hostile = asking_for("86400").await;
+    let pushes = (0..8).map(|n| push_at(&hostile, &house, format!("mallory/app-{n}"), n));
+    house.add_items(&pushes.collect::<Vec<_>>()).await;
     let origins = [origin("git.example", &shop.forge.url())];
     let running = Running::start(house.worker_of(origins, FetchLimits::default(), hasty()));
     let asked = async || hostile.received_requests().await.unwrap().len();
@@ -203,20 +210,9 @@ async fn strangers_that_answer_as_a_gateway_does_do_not_hold_a_quiet_host() {
 async fn repositories_that_ask_for_no_time_at_all_are_left_alone_ever_longer() {
     let (database, house) = sqlite().await;
     let shop = Shop::open().await;
-    let hostile = MockServer::start().await;
-    let slower = ResponseTemplate::new(429).insert_header("retry-after", "0");
-    Mock::given(any())
-        .respond_with(slower)
-        .mount(&hostile)
-        .await;
-    let pushes: Vec<_> = (0..12)
-        .map(|n| NewWorkItem {
-            repository: format!("mallory-{n}/app"),
-            clone_url: Some(format!("{}/mallory-{n}/app.git", hostile.uri())),
-            ..house.push_to("git.example", n, Priority::Webhook)
-        })
-        .collect();
-    house.add_items(&pushes).await;
+    let hostile = asking_for("0").await;
+    let pushes = (0..12).map(|n| push_at(&hostile, &house, format!("mallory-{n}/app"), n));
+    house.add_items(&pushes.collect::<Vec<_>>()).await;
     let origins = [origin("git.example", &shop.forge.url())];
     let running = Running::start(house.worker_of(origins, FetchLimits::default(), hasty()));
     let asked = async || hostile.received_requests().await.unwrap().len();

@@ -1,4 +1,4 @@
-//! Who comes first, and who has to go: proved senders, strangers and those that wasted room.
+//! Order and eviction by standing: proved senders, strangers and those that wasted room.
 
 use super::*;
 

@@ -1,0 +1,90 @@
+//! Division of the sightings of a message into those of one transaction each.
+
+use std::collections::HashMap;
+
+use super::super::clean::CleanSightings;
+use crate::keyformat::Sha256Digest;
+
+/// Maximum number of keys whose sightings are reported in one transaction: whoever owns very many keys, or knows them,
+/// must not keep others from the log for long.
+const KEYS_AT_ONCE: usize = 500;
+
+/// Returns the elements in these rows, which are in ascending order.
+pub(super) fn only<T>(all: Vec<T>, rows: &[usize]) -> Vec<T> {
+    let mut rows = rows.iter().copied().peekable();
+    let all = all.into_iter().enumerate();
+    all.filter_map(|(at, one)| rows.next_if_eq(&at).map(|_| one))
+        .collect()
+}
+
+/// Rows, and their sightings.
+pub(super) type Piece = (Vec<usize>, CleanSightings);
+
+/// Divides sightings, and their rows, into those of one transaction each. All sightings of a key are in the same piece.
+/// There is always a first piece.
+pub(super) fn pieces(
+    rows: Vec<usize>,
+    sightings: CleanSightings,
+    digests: &[Sha256Digest],
+) -> Vec<Piece> {
+    let mut seen: HashMap<Sha256Digest, usize> = HashMap::new();
+    let mut pieces = vec![Piece::default()];
+    for (row, sighting) in rows.into_iter().zip(sightings.0) {
+        let next = seen.len();
+        let at = *seen.entry(digests[row]).or_insert(next) / KEYS_AT_ONCE;
+        if at == pieces.len() {
+            pieces.push(Piece::default());
+        }
+        pieces[at].0.push(row);
+        pieces[at].1.push(sighting);
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::super::super::clean::CleanSighting;
+    use super::super::Sighting;
+    use super::*;
+    use crate::keyformat::KeyValue;
+    use crate::store::Place;
+
+    #[test]
+    fn sightings_of_many_keys_are_divided_and_those_of_one_key_are_not() {
+        let digests: Vec<Sha256Digest> = (0..2 * KEYS_AT_ONCE + 2)
+            .map(|number| Sha256Digest::of(format!("{}", number / 2).as_bytes()))
+            .collect();
+        // The other row of each key comes after the first rows of all of them.
+        let mut rows: Vec<usize> = (0..digests.len()).step_by(2).collect();
+        rows.extend((0..digests.len()).skip(1).step_by(2));
+        let sighting = |row: &usize| {
+            CleanSighting(Sighting {
+                value: KeyValue::new(row.to_string()),
+                place: Place {
+                    source: "test".to_owned(),
+                    url: None,
+                    repository: None,
+                    commit: None,
+                    path: None,
+                    line: None,
+                },
+                detected_at: Timestamp::UNIX_EPOCH,
+            })
+        };
+        let sightings = rows.iter().map(sighting).collect();
+        let pieces = pieces(rows, sightings, &digests);
+        let sizes: Vec<_> = pieces.iter().map(|(rows, _)| rows.len()).collect();
+        assert_eq!(sizes, [2 * KEYS_AT_ONCE, 2]);
+        for (rows, sightings) in &pieces {
+            for (row, sighting) in rows.iter().zip(sightings) {
+                assert_eq!(sighting.value.expose(), row.to_string());
+            }
+        }
+        assert_eq!(
+            super::pieces(Vec::new(), CleanSightings::default(), &[]).len(),
+            1
+        );
+    }
+}
