@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use reqwest::Url;
 
+use super::app::installation;
 use super::poller::poll;
-use super::sources::installation;
 use super::{DaemonError, Parts, Work};
 use crate::config::{Config, Schedule, SourceKind};
 use crate::fetch::host_of;

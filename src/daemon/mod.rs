@@ -2,6 +2,7 @@
 //!
 //! [`Daemon::start`] opens everything, [`Daemon::run`] serves until a signal comes.
 
+mod app;
 mod descriptors;
 mod intake;
 mod lifecycle;
@@ -18,10 +19,11 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+pub use app::app_installation;
 pub use descriptors::Descriptors;
 pub use intake::{ContentServers, content_servers};
 pub use lifecycle::{Ended, Lifecycle, Signals};
-pub use sources::{app_installation, configured_sources};
+pub use sources::configured_sources;
 
 pub use manual::Workshop;
 use work::Work;

@@ -13,7 +13,7 @@ use regex_automata::util::primitives::StateID;
 use regex_syntax::hir::Hir;
 
 use super::alphabet::ByteTable;
-use super::around::ByteSet;
+use super::byte_set::ByteSet;
 use super::problem::Fault;
 
 /// Far more states than any real key needs, and few enough to compare two formats quickly.

@@ -1,7 +1,7 @@
 //! Step-by-step explanations of why a string is or is not a key of a format.
 
-use super::format::{Body, KeyFormat, Shape};
-use super::shape::RegexShape;
+use super::format::KeyFormat;
+use super::shape::{Body, RegexShape, Shape};
 
 /// Result of one check of a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]

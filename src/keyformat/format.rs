@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
+use super::KeyValue;
 use super::checksum::Checksum;
 use super::mint::{self, MintError};
-use super::shape::RegexShape;
-use super::{Alphabet, KeyValue};
+use super::shape::{Body, Shape};
 
 /// Audience of a format's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,22 +59,6 @@ pub struct KeyFormat {
     pub(super) display_prefix: String,
     pub(super) shape: Shape,
     pub(super) checksum: Option<Checksum>,
-}
-
-/// Position of the literal and what surrounds it.
-#[derive(Debug, Clone)]
-pub(super) enum Shape {
-    /// The literal, then a body of one alphabet and fixed length, then the checksum.
-    Prefix(Body),
-    /// A regular expression over the whole key, literal and checksum included.
-    Regex(Box<RegexShape>),
-}
-
-/// The random part of a key.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Body {
-    pub(super) alphabet: Alphabet,
-    pub(super) length: usize,
 }
 
 impl KeyFormat {

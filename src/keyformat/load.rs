@@ -6,9 +6,10 @@ use toml::de::DeValue;
 use super::Alphabet;
 use super::checksum::{Checksum, ChecksumEncoding, Coverage};
 use super::fields::{self, Fields, Located, Source, shortened};
-use super::format::{Body, KeyFormat, Shape, Visibility};
+use super::format::{KeyFormat, Visibility};
 use super::problem::{Fault, Problem};
 use super::shape::{self, MAX_KEY_LEN, RegexShape};
+use super::shape::{Body, Shape};
 
 const MIN_LITERAL_LEN: usize = 3;
 const MAX_LITERAL_LEN: usize = 64;

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::KeyValue;
 use super::checksum::Checksum;
-use super::format::Body;
+use super::shape::Body;
 
 /// Error returned when no key could be minted.
 #[derive(Debug, thiserror::Error)]

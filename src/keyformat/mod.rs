@@ -8,6 +8,7 @@
 mod alphabet;
 mod around;
 mod automaton;
+mod byte_set;
 mod checksum;
 mod digest;
 mod explain;
@@ -23,6 +24,7 @@ mod properties;
 mod refusals;
 mod set;
 mod shape;
+mod surroundings;
 mod value;
 #[cfg(test)]
 mod vectors;

@@ -10,10 +10,9 @@ use std::borrow::Cow;
 use super::KeyFormat;
 use super::automaton::Automaton;
 use super::fields::Located;
-use super::format::{Body, Shape};
 use super::load::Draft;
 use super::problem::Problem;
-use super::shape;
+use super::shape::{self, Body, Shape};
 
 /// Adds a problem for every format that could claim a string which an earlier format could also claim.
 pub(super) fn refuse_overlaps(drafts: &[Draft], problems: &mut Vec<Problem>) {

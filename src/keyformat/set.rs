@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use super::KeyFormat;
-use super::format::{Shape, Verdict, Visibility};
+use super::format::{Verdict, Visibility};
 use super::load::{self, Draft};
 use super::overlap;
 use super::problem::{FormatsError, Problem};
+use super::shape::Shape;
 
 /// Revision of the scan engine. It is incremented whenever the engine finds other candidates with the
 /// same formats, so that contents that were already scanned are scanned again.

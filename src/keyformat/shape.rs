@@ -1,10 +1,10 @@
-//! Shapes of formats that are described by a regular expression.
+//! Shapes of keys: a literal with a body of fixed length, or a regular expression.
 
 use std::fmt;
 
 use regex_syntax::hir::Hir;
 
-use super::alphabet::ByteTable;
+use super::alphabet::{Alphabet, ByteTable};
 use super::around::Around;
 use super::automaton::{Automaton, Places};
 use super::problem::Fault;
@@ -15,6 +15,22 @@ pub(super) const MAX_KEY_LEN: usize = 1024;
 
 const MAX_REGEX_LEN: usize = 4096;
 const MAX_NESTING: u32 = 32;
+
+/// Position of the literal and what surrounds it.
+#[derive(Debug, Clone)]
+pub(super) enum Shape {
+    /// The literal, then a body of one alphabet and fixed length, then the checksum.
+    Prefix(Body),
+    /// A regular expression over the whole key, literal and checksum included.
+    Regex(Box<RegexShape>),
+}
+
+/// The random part of a key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Body {
+    pub(super) alphabet: Alphabet,
+    pub(super) length: usize,
+}
 
 /// A compiled regular expression over whole keys.
 #[derive(Clone)]

@@ -1,5 +1,6 @@
 //! `rescind doctor`: checks of the whole installation, each with its remedy.
 
+mod ask;
 mod check;
 mod database;
 mod network;

@@ -9,7 +9,7 @@ use reqwest::{Client, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::IgnoredAny;
 
-use super::network::{Answer, Probe, ask};
+use super::ask::{Answer, Probe, ask};
 use super::{Check, in_time};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Source, SourceKind, without_slash};

@@ -1,11 +1,9 @@
-//! References to fetch according to a payload, forge by forge.
+//! References to fetch according to a payload, whatever forge sent it.
 
 use serde_json::{Map, Value};
 
 use super::places::{ClonePlaces, Wrong};
-use super::{bitbucket, gitlab, hub};
 use crate::fetch::{ObjectId, RepositoryName};
-use crate::forge::Forge;
 use crate::forge::{Announcement, Push, Remote, is_reference, object_id};
 
 /// Maximum number of references of one delivery that are handled one by one. If more were pushed at once,
@@ -38,16 +36,6 @@ pub(super) struct Meaning {
 }
 
 impl Meaning {
-    /// Reads a delivery of `forge`.
-    pub(super) fn of(forge: Forge, delivered: &Delivered<'_>) -> Self {
-        match forge {
-            Forge::GitHub => hub::github(delivered),
-            Forge::Gitea => hub::gitea(delivered),
-            Forge::GitLab => gitlab::read(delivered),
-            Forge::Bitbucket => bitbucket::read(delivered),
-        }
-    }
-
     /// Creates a meaning without references: that of a known event with nothing but texts, or of an
     /// unknown event.
     pub(super) fn texts(known: bool) -> Self {
@@ -150,45 +138,4 @@ pub(super) fn wiki_of(remote: &Remote) -> Result<Remote, Wrong> {
         repository: RepositoryName::parse(&name).map_err(|_| "its wiki's name is too long")?,
         clone_url,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::payload::{fields, form_payload};
-    use super::*;
-    use crate::fuzzing::fuzz;
-
-    #[test]
-    fn fuzz_webhook_bodies() {
-        let words: &[&[u8]] = &[
-            b"\"ref\":\"refs/heads/x\"",
-            b"\"repository\":",
-            b"\"changes\":[",
-            b"\"id\":-1",
-            b"%7B",
-        ];
-        let places = ClonePlaces::default();
-        // The forge and the event stand before the body.
-        fuzz("webhook_bodies", words, |input| {
-            let (head, body) = input
-                .split_at_checked(input.iter().position(|byte| *byte == b'\n').unwrap_or(0))
-                .unwrap_or_default();
-            let body = body.get(1..).unwrap_or_default();
-            let _ = form_payload(body);
-            let (Some(forge), Ok(fields)) = (head.first(), fields(body)) else {
-                return;
-            };
-            let event = String::from_utf8_lossy(&head[1..]);
-            let forge = Forge::ALL[usize::from(*forge) % Forge::ALL.len()];
-            let delivered = Delivered {
-                event: &event,
-                fields: &fields,
-                id: "1",
-                places: &places,
-            };
-            let meaning = Meaning::of(forge, &delivered);
-            let told = meaning.pushes.len() + meaning.announcements.len() + meaning.malformed.len();
-            assert!(told <= body.len());
-        });
-    }
 }

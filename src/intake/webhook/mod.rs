@@ -2,7 +2,7 @@
 //!
 //! The headers of a delivery show that it may be genuine ([`Webhook::expects`]), its proof is verified
 //! over the bytes as they arrived (`verify`), and it is received ([`Webhook::receive`]): a header names
-//! the event (`forge`), the body is parsed (`payload`), and its pushes (`meaning`, one file per shape of
+//! the event (`forge`), the body is parsed (`payload`), and its pushes (`forges`, one file per shape of
 //! payload) become work items. Keys in the payload itself become sightings at once; the text is not
 //! stored. The result is committed by the [`Inbox`], many deliveries in one transaction, and only then is
 //! the delivery answered. A delivery without work items or sightings, as most are, does not touch the
@@ -11,6 +11,7 @@
 mod bitbucket;
 mod counts;
 mod error;
+mod forges;
 mod gitlab;
 mod headers;
 mod hub;

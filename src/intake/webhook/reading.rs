@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use super::counts::Good;
+use super::forges::meaning;
 use super::headers::{NoEvent, delivery, event, event_header};
-use super::meaning::{Delivered, Meaning};
+use super::meaning::Delivered;
 use super::{BodyError, Proved, Webhook, WebhookError, payload};
 use crate::forge::{Gathered, Gatherer, Rest};
 use crate::respond::{REPOSITORY_MAX, shorten};
@@ -131,7 +132,7 @@ impl Webhook {
         let rest = found
             .texts(json, repository, Rest::default())
             .map_err(|error| not_json(&error))?;
-        let meaning = Meaning::of(self.forge, delivered);
+        let meaning = meaning(self.forge, delivered);
         for push in &meaning.pushes {
             found.push(push, Priority::Webhook, now);
         }

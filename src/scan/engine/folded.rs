@@ -8,8 +8,8 @@
 use std::collections::BTreeSet;
 
 use super::decode;
+use super::literal::Hit;
 use super::literal::{Form, Literal, base64_value};
-use super::search::Hit;
 
 /// Minimum number of base64 characters on the line before the break. Blocks in shorter lines could be missed, and
 /// the result must not depend on the kind of search.

@@ -26,6 +26,14 @@ pub(super) struct Literal {
     places: Vec<Place>,
 }
 
+/// Occurrence of a literal in a text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hit<'a> {
+    pub(super) literal: &'a Literal,
+    /// Place of the hit; see [`Literal::lead`].
+    pub(super) at: usize,
+}
+
 /// Possible values of one byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {

@@ -27,8 +27,9 @@ use decode::{Base64, Decoded, Reach, Utf16};
 pub(super) use folded::LONG_LINE;
 use lines::Spot;
 use literal::Form;
+use literal::Hit;
 use scanner::Scanner;
-use search::{Hit, Search};
+use search::Search;
 
 /// Revision of the engine. Incremented when it finds more, or something else, in the same text.
 const REVISION: u32 = 2;

@@ -1,17 +1,9 @@
 //! Choice of the fastest searcher for a set of literals, combined with the search for divided ones.
 
 use super::folded::Folded;
-use super::literal::Literal;
+use super::literal::{Hit, Literal};
 use super::packed::Packed;
 use super::sieve::Sieve;
-
-/// Occurrence of a literal in a text.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Hit<'a> {
-    pub(super) literal: &'a Literal,
-    /// Place of the hit; see [`Literal::lead`].
-    pub(super) at: usize,
-}
 
 /// Set of literals, prepared for a search.
 #[derive(Debug)]

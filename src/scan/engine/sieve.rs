@@ -10,8 +10,8 @@
 //! better with many literals.
 
 use super::frequency;
+use super::literal::Hit;
 use super::literal::{Literal, every_sequence};
-use super::search::Hit;
 
 /// Maximum stride. Beyond it there is nothing to gain, since memory is the bottleneck.
 const MAX_STRIDE: usize = 8;

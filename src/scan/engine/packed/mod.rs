@@ -11,8 +11,8 @@ mod parts;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, Match, Span, packed};
 
 use super::folded::Fold;
+use super::literal::Hit;
 use super::literal::{Form, Literal};
-use super::search::Hit;
 use parts::{Part, WIDTH};
 
 /// Distance in bytes within which another part is expected after one. The vector searcher takes as long to begin as to
