@@ -2,10 +2,10 @@
 //! (<https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html>).
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde_json::{Value, json};
 
 use super::super::{
@@ -23,6 +23,14 @@ const ROOT: &str = "SRCROOT";
 
 /// Name of the fingerprint, with the version of its computation.
 const FINGERPRINT: &str = "rescindCandidate/v1";
+
+/// Bytes that paths in a URI are written without: all but RFC 3986's unreserved characters and slashes.
+const NOT_IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'/');
 
 /// Log with one run, written result by result.
 #[derive(Debug)]
@@ -266,7 +274,7 @@ fn artifact(path: &[u8]) -> Value {
     while let Some(rest) = path.strip_prefix(b"./") {
         path = rest;
     }
-    let uri = percent_encoded(path);
+    let uri = percent_encode(path, NOT_IN_PATHS).to_string();
     if path.starts_with(b"/") {
         return json!({"uri": format!("file://{uri}")});
     }
@@ -275,22 +283,6 @@ fn artifact(path: &[u8]) -> Value {
         return json!({"uri": uri});
     }
     json!({"uri": uri, "uriBaseId": ROOT})
-}
-
-/// Percent-encodes a path for a URI. RFC 3986's unreserved characters and slashes are kept.
-fn percent_encoded(path: &[u8]) -> String {
-    let mut uri = String::with_capacity(path.len());
-    for byte in path {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                uri.push(char::from(*byte));
-            }
-            byte => {
-                let _ = write!(uri, "%{byte:02X}");
-            }
-        }
-    }
-    uri
 }
 
 #[cfg(test)]
