@@ -26,11 +26,11 @@ pub(super) async fn poll(
     stop: CancellationToken,
 ) {
     let polling = async {
-        let allowed_in = source.due_in().await.unwrap_or_else(|error| {
+        let due_in = source.due_in().await.unwrap_or_else(|error| {
             tracing::warn!(source = source.name(), %error, "cannot tell when the source is due");
-            AFTER_FAILURE
+            Some(AFTER_FAILURE)
         });
-        poll_from(source, schedule, clock, allowed_in).await;
+        poll_from(source, schedule, clock, due_in).await;
     };
     tokio::select! {
         () = polling => {}
@@ -38,18 +38,23 @@ pub(super) async fn poll(
     }
 }
 
-/// Polls forever, regardless of failures, for the first time after `allowed_in`.
+/// Polls forever, regardless of failures, for the first time after `due_in`, or at once. An outage is waited for
+/// beside the schedule: a time at which the server was away is made up for as soon as it is back.
 async fn poll_from(
     source: Arc<dyn Source>,
     schedule: Schedule,
     clock: SharedClock,
-    mut allowed_in: Duration,
+    due_in: Option<Duration>,
 ) {
+    const NONE: &Schedule = &Schedule::Poll;
+    let mut next = due_in.map_or((Duration::ZERO, NONE), |wait| (wait, &schedule));
     loop {
-        sleep_until_due(&schedule, &clock, allowed_in, LOOK).await;
-        allowed_in = match source.poll_once().await {
-            Ok(outcome) => outcome.next_after,
-            Err(failure) => failure.next_after,
+        let (allowed_in, by) = next;
+        sleep_until_due(by, &clock, allowed_in, LOOK).await;
+        next = match source.poll_once().await {
+            Ok(outcome) => (outcome.next_after, &schedule),
+            Err(failure) if failure.error.is_outage() => (failure.next_after, NONE),
+            Err(failure) => (failure.next_after, &schedule),
         };
     }
 }
@@ -200,7 +205,7 @@ mod tests {
             "shaky"
         }
 
-        fn due_in(&self) -> BoxFuture<'_, Result<Duration, PollError>> {
+        fn due_in(&self) -> BoxFuture<'_, Result<Option<Duration>, PollError>> {
             async { Err(PollError::Address("the database is away")) }.boxed()
         }
 
@@ -223,14 +228,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn goes_on_after_failures_until_it_is_stopped() {
+    async fn an_outage_is_waited_for_beside_the_schedule() {
         let source = Arc::new(Shaky(AtomicUsize::new(0)));
         let stop = CancellationToken::new();
         let shared: Arc<dyn Source> = Arc::<Shaky>::clone(&source);
         let clock: SharedClock = Arc::new(SystemClock);
-        let polling = poll_from(shared, Schedule::Poll, clock, Duration::ZERO);
+        // By its schedule it would be polled once a year.
+        let yearly = Schedule::Cron(CronSchedule::parse("0 0 1 1 *").unwrap());
+        let polling = poll_from(shared, yearly, clock, None);
         let enough = async {
-            while source.0.load(Ordering::SeqCst) < 8 {
+            while source.0.load(Ordering::SeqCst) < 6 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             stop.cancel();

@@ -92,3 +92,21 @@ pub enum FetchError {
     #[error("the pushed range cannot be asked for: {0}")]
     BadRequest(&'static str),
 }
+
+impl FetchError {
+    /// Returns whether the server cannot be reached, or fails, at the moment: it said nothing about the request itself,
+    /// nor about when to come again.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::Server { status } => *status >= 500,
+            Self::Unreachable(_)
+            | Self::Unanswered(_)
+            | Self::Network(_)
+            | Self::Stalled { .. }
+            | Self::TooSlow { .. }
+            | Self::Crowded
+            | Self::Protocol(_) => true,
+            _ => false,
+        }
+    }
+}

@@ -43,6 +43,17 @@ pub enum GitHubError {
     App(&'static str),
 }
 
+impl GitHubError {
+    /// Returns whether the server cannot be reached, or fails, at the moment.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::Connection(error) => error.is_outage(),
+            Self::Server { status } => *status >= 500,
+            _ => false,
+        }
+    }
+}
+
 /// Returns the remedy for a refusal, by HTTP status.
 pub(crate) fn remedy(status: u16) -> &'static str {
     match status {

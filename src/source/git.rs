@@ -145,8 +145,8 @@ impl GitRemote {
             .await;
         let references = listed.map_err(failure)?;
         if references.cut {
-            return Err(PollError::NotAList(
-                "it has more than 50,000 branches and tags, or more than 4 MiB of their names",
+            return Err(PollError::TooMuch(
+                "more than 50,000 branches and tags, or more than 4 MiB of their names",
             ));
         }
         let now = self.keeper.now();
@@ -266,7 +266,7 @@ impl Source for GitRemote {
         &self.keeper.name
     }
 
-    fn due_in(&self) -> BoxFuture<'_, Result<Duration, PollError>> {
+    fn due_in(&self) -> BoxFuture<'_, Result<Option<Duration>, PollError>> {
         self.keeper.due_in().boxed()
     }
 

@@ -35,11 +35,12 @@ pub trait Source: Send + Sync {
     fn name(&self) -> &str;
 
     /// Returns the delay before the next poll is due. It is read from the state in the database, so that a restart
-    /// does not poll sooner than the server allows.
+    /// does not poll sooner than the server allows. Returns `None` if the last poll met an outage: the next one is due
+    /// at once, whatever the schedule.
     ///
     /// # Errors
     /// Returns [`PollError::Store`] if the database fails.
-    fn due_in(&self) -> BoxFuture<'_, Result<Duration, PollError>>;
+    fn due_in(&self) -> BoxFuture<'_, Result<Option<Duration>, PollError>>;
 
     /// Polls once: reads new entries and commits them together with the cursor.
     ///

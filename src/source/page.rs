@@ -13,10 +13,11 @@ const MAX_ENTRIES: usize = 1000;
 /// Splits a page into its entries, each still as JSON.
 ///
 /// # Errors
-/// Returns [`PollError::NotAList`] if the page is not a JSON array, or has more than [`MAX_ENTRIES`] entries.
+/// Returns [`PollError::NotAList`] if the page is not a JSON array, and [`PollError::TooMuch`] if it has more than
+/// [`MAX_ENTRIES`] entries.
 pub(super) fn entries(text: &str) -> Result<Vec<&RawValue>, PollError> {
     let wrong = |error: &serde_json::Error| match error {
-        error if error.to_string().contains(TOO_MANY) => PollError::NotAList(TOO_MANY),
+        error if error.to_string().contains(TOO_MANY) => PollError::TooMuch(TOO_MANY),
         error if error.is_data() => PollError::NotAList("it is JSON, but no array"),
         _ => PollError::NotAList("it is no JSON, or cut off"),
     };
@@ -36,7 +37,7 @@ pub(super) fn entry(text: &str) -> Result<Vec<&RawValue>, PollError> {
     Ok(vec![entry])
 }
 
-const TOO_MANY: &str = "it has more than 1,000 entries";
+const TOO_MANY: &str = "more than 1,000 entries";
 
 struct Entries;
 

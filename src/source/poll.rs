@@ -66,6 +66,15 @@ impl HourError {
     pub(super) fn concerns_the_hour(&self) -> bool {
         !matches!(self, Self::Unreachable(_) | Self::Refused { .. })
     }
+
+    /// Returns whether the server cannot be reached, or fails, at the moment.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::Unreachable(error) | Self::Cut(error) => error.is_outage(),
+            Self::Server { status } => *status >= 500,
+            Self::Refused { .. } | Self::Damaged(_) => false,
+        }
+    }
 }
 
 /// Cause of a [`PollFailure`].
@@ -97,12 +106,20 @@ pub enum PollError {
         /// HTTP status.
         status: u16,
     },
-    /// The response is not a list of events, or exceeds the limits on its size.
+    /// The response is not a list of events, or was cut off.
     #[error("the server sent no list of events ({0}): check the source's api_url")]
     NotAList(&'static str),
+    /// The response exceeds the limits on its size.
+    #[error("the server sent more than is read ({0}): check the source's URL")]
+    TooMuch(&'static str),
     /// The deliveries of none of the webhooks could be listed.
-    #[error("cannot look for failed deliveries: {0}")]
-    Redelivery(String),
+    #[error("cannot look for failed deliveries: {why}")]
+    Redelivery {
+        /// The webhooks, each with the reason.
+        why: String,
+        /// `true` if the server could not be reached, or failed, for one of them.
+        is_outage: bool,
+    },
     /// The source's URL or token cannot be used.
     #[error("the source's URL cannot be used: {0}")]
     Address(&'static str),
@@ -123,6 +140,20 @@ pub enum PollError {
 }
 
 impl PollError {
+    /// Returns whether the server, or the database, cannot be reached or fails at the moment. It may be back any time,
+    /// and said nothing about when to come again.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::Connection(error) | Self::Remote(error) => error.is_outage(),
+            Self::Server { status } => *status >= 500,
+            Self::Hour { error, .. } => error.is_outage(),
+            Self::Redelivery { is_outage, .. } => *is_outage,
+            // A page that tells of maintenance, or one that was cut off.
+            Self::NotAList(_) | Self::Store(_) => true,
+            _ => false,
+        }
+    }
+
     /// Returns whether the server itself asked to be left alone. If so, the backoff applies even to a scheduled
     /// source.
     pub(super) fn asks_for_peace(&self) -> bool {
@@ -130,7 +161,7 @@ impl PollError {
             self,
             Self::RateLimited { .. }
                 | Self::Refused { .. }
-                | Self::Redelivery(_)
+                | Self::Redelivery { .. }
                 | Self::Remote(FetchError::Unauthorized { .. })
                 | Self::Hour {
                     error: HourError::Refused { .. },
@@ -153,7 +184,7 @@ impl From<GitHubError> for PollError {
                 retry_after,
             },
             GitHubError::Server { status } => Self::Server { status },
-            GitHubError::TooLong => Self::NotAList("it is too long"),
+            GitHubError::TooLong => Self::TooMuch("more than 32 MiB"),
             GitHubError::Address(why) => Self::Address(why),
             GitHubError::App(why) => Self::App(why),
         }

@@ -76,6 +76,8 @@ struct Sweep {
     skipped: u64,
     /// Webhooks that could not be read completely, each with the reason.
     wrong: Vec<String>,
+    /// `true` if the server could not be reached, or failed, for one of those.
+    is_outage: bool,
     /// Number of webhooks that were read.
     read: usize,
     /// Delay the server asked for, if any. The sweep ends there.
@@ -86,8 +88,18 @@ struct Sweep {
 enum Trouble {
     /// A failure of this webhook only; the sweep continues with the next one.
     Here(String),
+    /// The server could not be reached, or failed; the sweep continues with the next webhook.
+    Outage(String),
     /// The server throttles; no request may be sent for this long.
     Wait(Duration),
+}
+
+impl Sweep {
+    /// Records that the server could not be asked, or failed, for a webhook.
+    fn meet_outage(&mut self, name: &str, why: &str) {
+        self.wrong.push(format!("{name}: {why}"));
+        self.is_outage = true;
+    }
 }
 
 impl Redelivery {
@@ -135,9 +147,10 @@ impl Redelivery {
         let mut sweep = Sweep::default();
         for (name, url) in &self.hooks {
             let known = cursor.hooks.entry(name.clone()).or_default();
-            match self.look_at(url, known, &mut sweep).await {
+            match self.look_at(name, url, known, &mut sweep).await {
                 Ok(()) => sweep.read += 1,
                 Err(Trouble::Here(why)) => sweep.wrong.push(format!("{name}: {why}")),
+                Err(Trouble::Outage(why)) => sweep.meet_outage(name, &why),
                 Err(Trouble::Wait(wait)) => {
                     sweep.wait = Some(wait);
                     break;
@@ -145,7 +158,10 @@ impl Redelivery {
             }
         }
         if sweep.read == 0 && sweep.wait.is_none() {
-            return Err(PollError::Redelivery(sweep.wrong.join("; ")));
+            return Err(PollError::Redelivery {
+                why: sweep.wrong.join("; "),
+                is_outage: sweep.is_outage,
+            });
         }
         state.cursor = serde_json::to_string(&cursor).unwrap_or_default();
         let next_after = self.keeper.interval(INTERVAL);
@@ -212,6 +228,7 @@ impl Redelivery {
     /// Reads the new deliveries of one webhook, and requests redelivery of those that failed.
     async fn look_at(
         &self,
+        name: &str,
         url: &Url,
         known: &mut Known,
         sweep: &mut Sweep,
@@ -219,9 +236,15 @@ impl Redelivery {
         let now = self.keeper.now();
         self.read_list(url, known, sweep, now).await?;
         sweep.lost += forget_old(known, now);
-        self.ask_again(url, known, sweep, now).await
+        match self.ask_again(url, known, sweep, now).await {
+            // The list was read. What was not asked for is due in the next sweep.
+            Err(Trouble::Outage(why)) => sweep.meet_outage(name, &why),
+            asked => asked?,
+        }
+        Ok(())
     }
 
+    /// Requests redelivery of the deliveries that are due.
     async fn ask_again(
         &self,
         url: &Url,
@@ -233,6 +256,7 @@ impl Redelivery {
         let mut due: Vec<&mut Pending> = known.pending.values_mut().collect();
         due.retain(|pending| pending.next.is_none_or(|next| next <= now));
         due.sort_by_key(|pending| pending.at);
+        let mut outage = None;
         for pending in due {
             if sweep.asked >= u64::from(MAX_REQUESTS) {
                 break;
@@ -242,10 +266,16 @@ impl Redelivery {
                 path.extend([&pending.id.to_string(), "attempts"]);
             }
             let asked = self.api.post(&url).await;
+            // HTTP 5xx may be about this delivery alone, and must not keep the others from being asked for.
+            let is_answered = matches!(asked, Err(GitHubError::Server { .. }));
             let refusal = match asked.map_err(|error| self.trouble(error)) {
                 Ok(()) => None,
                 Err(Trouble::Here(why)) => Some(why),
-                Err(wait) => return Err(wait),
+                Err(Trouble::Outage(why)) if is_answered => {
+                    outage = Some(why);
+                    continue;
+                }
+                Err(trouble) => return Err(trouble),
             };
             // A refusal counts as well: a delivery that is refused every time must not be requested forever.
             let distance = DISTANCE.saturating_mul(1 << pending.tries.min(16));
@@ -259,7 +289,7 @@ impl Redelivery {
                 }
             }
         }
-        Ok(())
+        outage.map_or(Ok(()), |why| Err(Trouble::Outage(why)))
     }
 
     /// Returns what a failed request means for the sweep.
@@ -275,8 +305,7 @@ impl Redelivery {
             GitHubError::Refused { status } => Trouble::Here(format!(
                 "HTTP {status}: check the hook's number and what the token may do"
             )),
-            GitHubError::Server { status } => Trouble::Here(format!("HTTP {status}")),
-            GitHubError::Connection(error) => Trouble::Here(error.to_string()),
+            error if error.is_outage() => Trouble::Outage(error.to_string()),
             error => Trouble::Here(error.to_string()),
         }
     }
@@ -287,7 +316,7 @@ impl Source for Redelivery {
         &self.keeper.name
     }
 
-    fn due_in(&self) -> BoxFuture<'_, Result<Duration, PollError>> {
+    fn due_in(&self) -> BoxFuture<'_, Result<Option<Duration>, PollError>> {
         self.keeper.due_in().boxed()
     }
 

@@ -1,6 +1,7 @@
 //! Handling of source state that is shared by all sources: loading it, committing it together with the findings, and
 //! recording failures.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -20,6 +21,10 @@ const MANY_FOUND: usize = 1_024;
 /// Backoff after the first failure; doubles with each further one.
 const BACK_OFF: Duration = Duration::from_secs(15);
 
+/// Backoff in an outage, in seconds. It does not grow: whatever leaks when the server is back is found that soon. It
+/// is random, so that not all who wait for a server come at once.
+const OUTAGE_BACK_OFF: Range<f64> = 15.0..30.0;
+
 /// Initial backoff when the server throttles without a `Retry-After`, or refuses the request. GitHub requires at least
 /// one minute, increasing with each further failure:
 /// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>.
@@ -36,6 +41,7 @@ pub(super) struct Keeper {
     /// Kind of the source in the configuration.
     kind: &'static str,
     pub(super) parts: SourceParts,
+    /// Number of consecutive failures that were no outages.
     failures: AtomicU32,
 }
 
@@ -78,8 +84,8 @@ impl Keeper {
         }))
     }
 
-    /// Returns the delay before the next poll is due, as recorded by the last one.
-    pub(super) async fn due_in(&self) -> Result<Duration, PollError> {
+    /// Returns the delay before the next poll is due, as recorded by the last one, or `None` if that met an outage.
+    pub(super) async fn due_in(&self) -> Result<Option<Duration>, PollError> {
         let (state, now) = (self.state().await?, self.now());
         if state.is_ahead(now) {
             let polled_at = state.polled_at.unwrap_or_default();
@@ -88,7 +94,7 @@ impl Keeper {
                 "the source was polled at a time that is yet to come: this machine's clock was ahead, or is behind now"
             );
         }
-        Ok(state.due_in(now))
+        Ok((!state.is_due_again()).then(|| state.due_in(now)))
     }
 
     /// Creates a gatherer that collects work items and findings on behalf of this source.
@@ -174,27 +180,34 @@ impl Keeper {
 
     /// Records a failure in the source's state, and computes the delay before the next attempt.
     pub(super) async fn failed(&self, error: PollError) -> PollFailure {
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed);
-        let mut next_after = wait_after(&error, failures);
-        if !error.asks_for_peace() {
-            next_after = self.interval(next_after);
-        }
+        let (next_after, due_after) = if error.is_outage() {
+            let seconds = rand::random_range(OUTAGE_BACK_OFF);
+            // Whoever starts anew need not wait.
+            (Duration::from_secs_f64(seconds), Duration::ZERO)
+        } else {
+            let failures = self.failures.fetch_add(1, Ordering::Relaxed);
+            let mut wait = wait_after(&error, failures);
+            if !error.asks_for_peace() {
+                wait = self.interval(wait);
+            }
+            (wait, wait)
+        };
         let source = &self.name;
         let words = self.words(&error);
         let seconds = next_after.as_secs();
         tracing::warn!(%source, error = %words, next_in_seconds = seconds, "the poll failed");
-        if let Err(error) = self.note_failure(words, next_after).await {
+        if let Err(error) = self.note_failure(words, due_after).await {
             tracing::warn!(%source, %error, "the failure could not be noted");
         }
         PollFailure { error, next_after }
     }
 
-    async fn note_failure(&self, words: String, next_after: Duration) -> Result<(), PollError> {
+    async fn note_failure(&self, words: String, due_after: Duration) -> Result<(), PollError> {
         let now = self.now();
         let mut state = self.state().await?;
         state.polls += 1;
         state.polled_at = Some(now);
-        state.next_poll_at = after(now, next_after);
+        state.next_poll_at = after(now, due_after);
         state.error = Some(words);
         let noted = retried(|| async {
             let mut tx = self.parts.store.begin().await?;
@@ -216,7 +229,8 @@ pub(super) fn after(now: Timestamp, wait: Duration) -> Option<Timestamp> {
     now.checked_add(wait).ok()
 }
 
-/// Returns the delay before the next attempt, given the number of consecutive failures before this one.
+/// Returns the delay before the next attempt after a failure that is no outage, given the number of consecutive ones
+/// before it.
 fn wait_after(error: &PollError, failures: u32) -> Duration {
     let doubled = |first: Duration| {
         let wait = first.saturating_mul(1 << failures.min(16));
@@ -242,7 +256,7 @@ mod tests {
             let tries = [0, 1, 2, 3, 4, 5, 6, 40];
             tries.map(|n| wait_after(error, n).as_secs()).to_vec()
         };
-        let trouble = PollError::Server { status: 502 };
+        let trouble = PollError::TooMuch("more than 32 MiB");
         assert_eq!(waits(&trouble), [15, 30, 60, 120, 240, 480, 900, 900]);
         let limited = |seconds: Option<u64>| PollError::RateLimited {
             status: 403,

@@ -24,7 +24,8 @@ pub struct SourceState {
     pub polled_at: Option<Timestamp>,
     /// Time of the last successful poll. For a webhook, time of the last delivery of which nothing was lost.
     pub succeeded_at: Option<Timestamp>,
-    /// Time of the next poll.
+    /// Time from which the next poll may be made. If the last one met an outage, this is the time of that poll: the
+    /// server may be back any time.
     pub next_poll_at: Option<Timestamp>,
     /// Time of the newest event seen. Its age is the lag of the source.
     pub newest_event_at: Option<Timestamp>,
@@ -67,6 +68,13 @@ impl SourceState {
         let wait = self.next_poll_at.map(|at| at.duration_since(meant_from));
         let wait = wait.and_then(|wait| Duration::try_from(wait).ok());
         wait.unwrap_or_default().min(POLL_WAIT_MAX)
+    }
+
+    /// Returns whether the last poll failed and need not be waited for: it is to be made again at once, whatever the
+    /// schedule of the source.
+    pub fn is_due_again(&self) -> bool {
+        let has_failed = self.error.is_some() && self.succeeded_at < self.polled_at;
+        has_failed && self.next_poll_at <= self.polled_at
     }
 
     /// Returns whether the last poll is more than a minute in the future, which means that a clock is or was wrong.

@@ -1,5 +1,6 @@
 //! Positions in an archive: of the schedule, and of each backfill.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::hour::{Hour, Period};
@@ -54,6 +55,9 @@ pub(super) struct Track {
     /// Number of failed attempts to read that hour.
     #[serde(default)]
     pub(super) tries: u32,
+    /// Time of the last attempt that was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) tried_at: Option<Timestamp>,
     /// Number of events that were read.
     #[serde(default)]
     pub(super) events: u64,
@@ -163,6 +167,7 @@ impl Track {
             next,
             counted: 0,
             tries: 0,
+            tried_at: None,
             events: 0,
             items: 0,
             malformed: 0,
@@ -177,6 +182,7 @@ impl Track {
         self.next = self.next.plus(1);
         self.counted = 0;
         self.tries = 0;
+        self.tried_at = None;
     }
 }
 

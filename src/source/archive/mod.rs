@@ -45,6 +45,10 @@ const MAX_HOURS: usize = 7 * 24;
 /// Maximum number of attempts to read an hour before it is skipped.
 const TRIES: u32 = 5;
 
+/// Minimum time between two attempts that count when the server fails: it is asked more often than that, and hours
+/// must not be skipped because it was away for a few minutes.
+const TRY_EVERY: SignedDuration = SignedDuration::from_mins(15);
+
 /// Configuration of a source of the kind `gharchive`.
 #[derive(Debug, Clone)]
 pub struct GhArchiveOptions {
@@ -181,8 +185,11 @@ impl GhArchive {
             HourEnd::Missing => return Ok((!is_recent).then_some(Verdict::Missing)),
             HourEnd::Broken(error) => error,
         };
+        let tried_at = sitting.track.tried_at.filter(|_| error.is_outage());
+        let counts =
+            tried_at.is_none_or(|at| self.keeper.now().duration_since(at).abs() >= TRY_EVERY);
         // A server that is down for a while says nothing about any hour.
-        if error.concerns_an_hour() {
+        if error.concerns_an_hour() && counts {
             sitting.note_try().await?;
         }
         if sitting.track.tries >= TRIES && !is_recent {
@@ -242,7 +249,7 @@ impl Source for GhArchive {
         &self.keeper.name
     }
 
-    fn due_in(&self) -> BoxFuture<'_, Result<Duration, PollError>> {
+    fn due_in(&self) -> BoxFuture<'_, Result<Option<Duration>, PollError>> {
         self.keeper.due_in().boxed()
     }
 

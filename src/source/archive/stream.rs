@@ -169,6 +169,7 @@ impl<'a> Sitting<'a> {
     /// Records a failed attempt.
     pub(super) async fn note_try(&mut self) -> Result<(), PollError> {
         self.track.tries += 1;
+        self.track.tried_at = Some(self.archive.keeper.now());
         self.save(None, None).await
     }
 

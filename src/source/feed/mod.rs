@@ -246,7 +246,7 @@ impl Source for GitHubEvents {
         &self.keeper.name
     }
 
-    fn due_in(&self) -> BoxFuture<'_, Result<Duration, PollError>> {
+    fn due_in(&self) -> BoxFuture<'_, Result<Option<Duration>, PollError>> {
         self.keeper.due_in().boxed()
     }
 

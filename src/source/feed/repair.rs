@@ -225,7 +225,7 @@ impl GitHubEvents {
                 Err(PollError::Refused { status }) => {
                     repair.fail(self.named(&next.name, &format!("HTTP {status}")));
                 }
-                Err(PollError::NotAList(_)) => {
+                Err(PollError::NotAList(_) | PollError::TooMuch(_)) => {
                     repair.fail(self.named(&next.name, "no list came"));
                 }
                 Err(error) => return Err(error),

@@ -59,7 +59,7 @@ impl Redelivery {
                 Ok(read) => read,
                 Err(trouble) => {
                     // What is asked for later is no failure.
-                    gap.failed += u32::from(matches!(trouble, Trouble::Here(_)));
+                    gap.failed += u32::from(!matches!(trouble, Trouble::Wait(_)));
                     if gap.failed < GAP_TRIES {
                         known.gaps.push(gap);
                     } else {
@@ -121,7 +121,7 @@ impl Redelivery {
         let next = answer.next_cursor();
         let text = answer.body.as_mut().map_or("", Body::text);
         let entries = apart(text.len(), || entries(text))
-            .map_err(|_| Trouble::Here("it sent no list of deliveries".to_owned()))?;
+            .map_err(|_| Trouble::Outage("it sent no list of deliveries".to_owned()))?;
         let count = entries.len();
         let listed = entries
             .into_iter()

@@ -285,7 +285,7 @@ async fn archive_follows_the_hours_as_they_come() {
     // The hour of 20:00 is over at 21:00; five minutes later it is asked for.
     let until = SignedDuration::from_secs(33 * 60 + 20 + 5 * 60);
     assert_eq!(first.next_after, Duration::try_from(until).unwrap());
-    assert_eq!(archive.due_in().await.unwrap(), first.next_after);
+    assert_eq!(archive.due_in().await.unwrap(), Some(first.next_after));
     assert_eq!(poll(&archive).await.events, 0);
 
     // Several hours later, in another process, none of them is left out.
@@ -294,7 +294,7 @@ async fn archive_follows_the_hours_as_they_come() {
         mount(&server, hour, file(gzip(&pushes(5..7)))).await;
     }
     let archive = house.archive(&server.uri());
-    assert_eq!(archive.due_in().await.unwrap(), Duration::ZERO);
+    assert_eq!(archive.due_in().await.unwrap(), Some(Duration::ZERO));
     let more = poll(&archive).await;
     assert_eq!((more.events, more.items, more.gap), (6, 2, false));
     let state = house.past().await;
@@ -390,12 +390,22 @@ async fn archive_passes_over_what_stays_broken_once_it_is_old() {
     let (_database, house) = sqlite().await;
     let whole = gzip(&pushes(0..100));
     let cut = whole[..whole.len() - 4].to_vec();
-    let server = hours(&[(NEWEST, cut)]).await;
+    let server = hours(&[]).await;
     let archive = house.archive(&server.uri());
-    for _ in 0..7 {
-        archive.poll_once().await.unwrap_err();
+    let outage = ResponseTemplate::new(503);
+    server.reset().await;
+    mount(&server, NEWEST, outage).await;
+    for _ in 0..20 {
+        let failure = archive.poll_once().await.unwrap_err();
+        assert!(failure.next_after <= Duration::from_secs(30), "{failure:?}");
     }
     house.hours_pass(6);
+    // The server was away for a moment, which says nothing about the hour.
+    archive.poll_once().await.unwrap_err();
+    server.reset().await;
+    mount(&server, NEWEST, file(cut)).await;
+    archive.poll_once().await.unwrap_err();
+    archive.poll_once().await.unwrap_err();
     let outcome = poll(&archive).await;
     assert!(outcome.gap && outcome.malformed == 0);
     let state = house.past().await;

@@ -349,7 +349,6 @@ async fn what_is_no_list_fails_loudly_and_keeps_the_cursor() {
     let source = house.source(&server.uri());
     poll(&source).await;
     let before = house.state().await;
-    let mut waits = Vec::new();
     for body in [
         "{\"message\":\"x\"}",
         "<html>",
@@ -364,9 +363,8 @@ async fn what_is_no_list_fails_loudly_and_keeps_the_cursor() {
             matches!(failure.error, PollError::NotAList(_)),
             "{body}: {failure}"
         );
-        waits.push(failure.next_after);
+        assert!(failure.next_after <= Duration::from_secs(30), "{failure:?}");
     }
-    assert!(waits.is_sorted() && waits[0] < waits[4], "{waits:?}");
     let after = house.state().await;
     assert_eq!(after.cursor, before.cursor);
     assert_eq!((after.polls, after.events), (6, 5));
@@ -467,11 +465,11 @@ async fn a_restart_goes_on_where_it_was_and_not_too_soon() {
     let server = feed(&pushes(5, 1)).await;
     poll(&house.source(&server.uri())).await;
     let again = house.source(&server.uri());
-    assert_eq!(again.due_in().await.unwrap(), Duration::from_mins(1));
+    assert_eq!(again.due_in().await.unwrap(), Some(Duration::from_mins(1)));
     house
         .clock
         .advance(Duration::from_mins(2).try_into().unwrap());
-    assert_eq!(again.due_in().await.unwrap(), Duration::ZERO);
+    assert_eq!(again.due_in().await.unwrap(), Some(Duration::ZERO));
     swap(&server, &[("1", answer(&pushes(6, 1)))]).await;
     let outcome = poll(&again).await;
     assert_eq!((outcome.events, outcome.items, outcome.gap), (1, 1, false));

@@ -295,7 +295,7 @@ async fn a_gigantic_or_odd_page_fails_alone() {
         )
         .await;
         let failure = source.poll_once().await.unwrap_err();
-        assert!(matches!(failure.error, PollError::NotAList(_)), "{failure}");
+        assert!(matches!(failure.error, PollError::TooMuch(_)), "{failure}");
     }
     server.reset().await;
     let mut body = serde_json::to_vec(&json!([push(1), push(2)])).unwrap();
@@ -321,12 +321,14 @@ async fn a_network_that_is_gone_for_an_hour_is_waited_for() {
     let mut tries = 0;
     while house.now().duration_since(start).as_secs() < 3600 {
         let failure = source.poll_once().await.unwrap_err();
-        assert!(failure.next_after <= Duration::from_mins(15));
-        assert_eq!(source.due_in().await.unwrap(), failure.next_after);
+        // However long it lasts, what leaks when it is over is found that soon, and at once by whoever is restarted.
+        assert!(failure.next_after <= Duration::from_secs(30));
+        assert!(failure.next_after >= Duration::from_secs(15));
+        assert_eq!(source.due_in().await.unwrap(), None);
         house.later(failure.next_after);
         tries += 1;
     }
-    assert!((7..15).contains(&tries), "{tries}");
+    assert!((120..=240).contains(&tries), "{tries}");
     // The server is back at the same address.
     let listener = std::net::TcpListener::bind(nowhere).unwrap();
     let back = MockServer::builder().listener(listener).start().await;

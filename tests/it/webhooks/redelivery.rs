@@ -296,7 +296,8 @@ async fn limits_and_refusals_are_respected() {
     let outcome = source.poll_once().await.unwrap();
     assert_eq!(outcome.next_after, Duration::from_mins(10));
     assert_eq!(github.asked().await.0.len(), 101);
-    assert_eq!(source.due_in().await.unwrap(), Duration::from_mins(10));
+    let due_in = source.due_in().await.unwrap();
+    assert_eq!(due_in, Some(Duration::from_mins(10)));
     // A throttled request does not count as a try. The sweep before left it at that, this one goes on reading.
     github.answer_attempts(ResponseTemplate::new(202));
     clock.advance(SignedDuration::from_mins(10));
@@ -309,6 +310,45 @@ async fn limits_and_refusals_are_respected() {
     let failure = source.poll_once().await.unwrap_err();
     assert!(failure.to_string().contains("org:acme:404"), "{failure}");
     assert!(failure.next_after >= Duration::from_secs(15));
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn an_outage_delays_no_delivery_beyond_its_end() {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let store = database.store().await;
+    let github = GitHub::start().await;
+    let (source, clock) = sweep(&github, &store, vec![repository()]);
+    for id in 1..=3_u64 {
+        let guid = format!("00000000-0000-0000-0000-{id:012x}");
+        github.deliver(id, &guid, 503, clock.now());
+    }
+    // The list can be read, but nothing can be asked for.
+    github.answer_attempts(ResponseTemplate::new(502));
+    for sweeps in 1..=3 {
+        let outcome = source.poll_once().await.unwrap();
+        assert_eq!(outcome.next_after, Duration::from_mins(1));
+        assert_eq!(github.asked().await.0.len(), 3 * sweeps);
+        let state = store.load_source(NAME).await.unwrap().unwrap();
+        assert!(state.error.unwrap().contains("HTTP 502"));
+        clock.advance(SignedDuration::from_mins(1));
+    }
+    // The API is away altogether.
+    *github.token.lock().unwrap() = "none".to_owned();
+    let list = Mock::given(method("GET")).respond_with(ResponseTemplate::new(503));
+    list.with_priority(1)
+        .up_to_n_times(10)
+        .mount(&github.server)
+        .await;
+    for _ in 0..10 {
+        let failure = source.poll_once().await.unwrap_err();
+        assert!(failure.next_after <= Duration::from_secs(30), "{failure:?}");
+        assert_eq!(source.due_in().await.unwrap(), None);
+    }
+    *github.token.lock().unwrap() = TOKEN.to_owned();
+    github.answer_attempts(ResponseTemplate::new(202));
+    source.poll_once().await.unwrap();
+    assert_eq!(github.asked().await.0.len(), 12);
     database.remove().await;
 }
 
