@@ -114,6 +114,17 @@ pub(super) fn line(text: &str) -> anyhow::Result<()> {
     written.context(UNWRITABLE)
 }
 
+/// Returns whether whatever is printed is discarded: standard output is the null device, which a program that is started
+/// without one is given in its stead.
+pub(super) fn is_discarded() -> bool {
+    use rustix::fs::{FileType, fstat, stat};
+    let (Ok(out), Ok(null)) = (fstat(io::stdout()), stat("/dev/null")) else {
+        return false;
+    };
+    let kind = FileType::from_raw_mode(out.st_mode);
+    kind == FileType::CharacterDevice && out.st_rdev == null.st_rdev
+}
+
 /// Prints a value that is shown only once. If that fails, the value is lost, and the error carries `remedy`.
 ///
 /// A closed pipe is a failure here too. The error is therefore no [`io::Error`], which

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -10,6 +11,8 @@ use super::context::block_on;
 use super::{Context, DONE, allocator, output};
 use crate::clock::SystemClock;
 use crate::daemon::{Daemon, DaemonError, Ended, Signals};
+use crate::issuer::Show;
+use crate::keyformat::KeyValue;
 
 /// `rescind serve`
 #[derive(Debug, Args)]
@@ -35,22 +38,27 @@ pub(super) fn run(context: &Context) -> anyhow::Result<ExitCode> {
     block_on(async {
         // First, so that a signal during the start ends it in order too.
         let mut signals = Signals::listen().context("cannot listen for signals")?;
+        let is_first = AtomicBool::new(false);
+        let show = |token: &KeyValue| {
+            let shown = output::line(&format!("admin token (shown once): {}", token.expose()));
+            is_first.store(true, Ordering::Relaxed);
+            shown.map_err(|error| format!("{error:#}"))
+        };
         let started = Daemon::start(
             &config,
             formats,
             issuer,
             Arc::new(SystemClock),
             &mut signals,
+            (!output::is_discarded()).then_some(&show as Show<'_>),
         );
-        let mut daemon = match started.await {
+        let daemon = match started.await {
             Err(DaemonError::Stopped(_)) => return Ok(DONE),
             started => started?,
         };
-        if let Some(token) = daemon.take_admin_token() {
-            let shown = format!("admin token (shown once): {}", token.expose());
-            let remedy = "make another token with `rescind tokens create --role admin`";
-            output::once(&shown, remedy)?;
-            output::line(&format!("API: {}", daemon.url()))?;
+        if is_first.load(Ordering::Relaxed) {
+            // The token was shown and is valid, whether or not anybody reads on. The log has the address, too.
+            let _ = output::line(&format!("API: {}", daemon.url()));
         }
         match daemon.run(signals).await {
             Ended::Cleanly | Ended::InAHurry => Ok(DONE),

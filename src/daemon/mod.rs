@@ -32,8 +32,8 @@ use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::fetch::{HttpClientError, guarded_client};
 use crate::intake::webhook::InboxTask;
-use crate::issuer::{MintTokenError, bootstrap_token};
-use crate::keyformat::{FormatSet, KeyValue};
+use crate::issuer::{FirstToken, MintTokenError, Show};
+use crate::keyformat::FormatSet;
 use crate::respond::{IssuerFormats, Responder};
 use crate::server::{self, AppState, Connections, Entrance, Intake, Limits, TrustedProxies};
 use crate::source::PollError;
@@ -76,7 +76,7 @@ pub enum DaemonError {
     /// A signal of this name came before the start was complete. This is not a fault.
     #[error("stopped by {0} before the start was complete")]
     Stopped(&'static str),
-    /// The first access token could not be minted or stored.
+    /// The first access token could not be minted, shown or stored.
     #[error(transparent)]
     Token(#[from] MintTokenError),
     /// The HTTP client could not be created.
@@ -97,7 +97,6 @@ pub enum DaemonError {
 pub struct Daemon {
     address: SocketAddr,
     url: String,
-    admin_token: Option<KeyValue>,
     store: Store,
     lifecycle: Lifecycle,
 }
@@ -134,17 +133,19 @@ impl<'a> Parts<'a> {
 
 impl Daemon {
     /// Listens, opens and migrates the database, mints the first access token on an empty one, and starts serving.
-    /// Until then requests are answered that the process is up but not ready.
+    /// Until then requests are answered that the process is up but not ready. `show` is called with the first access
+    /// token; if there is nobody to see it, none is made.
     ///
     /// # Errors
-    /// Returns an error if the address is taken, the database cannot be used, there are too few file descriptors, or a
-    /// signal came. Nothing keeps running then.
+    /// Returns an error if the address is taken, the database cannot be used, there are too few file descriptors, the
+    /// first access token cannot be shown, or a signal came. Nothing keeps running then.
     pub async fn start(
         config: &Config,
         formats: FormatSet,
         issuer: IssuerFormats,
         clock: SharedClock,
         signals: &mut Signals,
+        show: Option<Show<'_>>,
     ) -> Result<Self, DaemonError> {
         let descriptors = Descriptors::raise();
         if let Some((what, remedy)) = descriptors.far_too_few() {
@@ -153,7 +154,7 @@ impl Daemon {
         if let Some((what, remedy)) = descriptors.too_few() {
             tracing::warn!("{what}; {remedy}");
         }
-        // Before anything is written: a token that is minted but never shown would be lost.
+        // Before anything is written.
         let listener = bind(config.server.bind).await?;
         let address = listener.local_addr().unwrap_or(config.server.bind);
         let http = guarded_client(&outgoing::guard(config))?;
@@ -170,7 +171,7 @@ impl Daemon {
             let store = opening::open(config, address, &entrance, signals).await?;
             let responder = Responder::new(store.clone(), formats, issuer, Arc::clone(&clock));
             let parts = Parts::new(config, responder, clock, http, &lifecycle);
-            let started = Self::start_on(parts, &entrance, address, signals).await;
+            let started = Self::start_on(parts, &entrance, address, signals, show).await;
             if started.is_err() {
                 opening::close(&store).await;
             }
@@ -189,13 +190,14 @@ impl Daemon {
         entrance: &Entrance,
         address: SocketAddr,
         signals: &mut Signals,
+        show: Option<Show<'_>>,
     ) -> Result<Self, DaemonError> {
         let (config, lifecycle) = (parts.config, parts.lifecycle);
         let store = parts.responder.store().clone();
         let work = Work::new(&parts);
         let mut sources = sources::make(&parts, &work)?;
         let redelivery = intake::redelivery(&parts, &work)?;
-        let admin_token = first_token(&parts, &store, entrance, signals).await?;
+        first_token(&parts, &store, entrance, signals, show).await?;
         let intake = intake::make(&parts, &work, &mut sources.origins);
         if let Some(redelivery) = redelivery {
             intake::start_redelivery(&parts, redelivery);
@@ -213,7 +215,6 @@ impl Daemon {
         Ok(Self {
             address,
             url,
-            admin_token,
             store,
             lifecycle: lifecycle.clone(),
         })
@@ -227,11 +228,6 @@ impl Daemon {
     /// Returns the URL under which the daemon is reachable.
     pub fn url(&self) -> &str {
         &self.url
-    }
-
-    /// Takes the administrator's token if this was the first start on its database. It must be shown once.
-    pub fn take_admin_token(&mut self) -> Option<KeyValue> {
-        self.admin_token.take()
     }
 
     /// Returns the tasks of the daemon, to add others or to stop all.
@@ -251,21 +247,30 @@ impl Daemon {
     }
 }
 
-/// Mints the first access token on an empty database, waiting for room on the disk.
+/// Mints, shows and stores the first access token on an empty database, waiting for room on the disk.
 async fn first_token(
     parts: &Parts<'_>,
     store: &Store,
     entrance: &Entrance,
     signals: &mut Signals,
-) -> Result<Option<KeyValue>, DaemonError> {
-    let mut room = opening::Room::default();
-    loop {
-        let (format, now) = (&parts.responder.issuer().secret, parts.clock.now());
-        match bootstrap_token(store, &parts.formats, format, now).await {
-            Ok(token) => return Ok(token),
-            Err(error) => room.wait(error.into(), entrance, signals).await?,
+    show: Option<Show<'_>>,
+) -> Result<(), DaemonError> {
+    let (format, now) = (&parts.responder.issuer().secret, parts.clock.now());
+    let first = FirstToken::mint(&parts.formats, format, now)?;
+    let Some(show) = show else {
+        if !store.any_token_exists().await? {
+            tracing::warn!(
+                "no access token was made for the administrator, since nobody would see it: standard output is closed, \
+                 or /dev/null; make one with `rescind tokens create --role admin`"
+            );
         }
+        return Ok(());
+    };
+    let mut room = opening::Room::default();
+    while let Err(error) = first.store(store, show).await {
+        room.wait(error.into(), entrance, signals).await?;
     }
+    Ok(())
 }
 
 /// Opens the API to requests, and starts the tasks that they depend on, which end after the API.

@@ -4,4 +4,4 @@ mod import;
 mod tokens;
 
 pub use import::{COLUMNS, ImportRow, RowError, RowFormat, UNNAMED_FORMAT, parse_rows};
-pub use tokens::{MintTokenError, bootstrap_token, mint_token};
+pub use tokens::{FirstToken, MintTokenError, Show, mint_token};

@@ -1,11 +1,13 @@
 //! Minting of access tokens, including the first one of an empty database.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::keyformat::{FormatSet, KeyValue, MintError};
 use crate::store::DEFAULT_PROJECT;
-use crate::store::{NewToken, Role, Store, StoreError, retried};
+use crate::store::{MaybeConflict, NewToken, Role, Store, StoreError, retried};
 
 /// Error returned when an access token cannot be minted.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +21,17 @@ pub enum MintTokenError {
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The first access token could not be shown. It was not stored.
+    #[error(
+        "the first access token cannot be shown: {0}; it was not stored, the next start makes another"
+    )]
+    Unshown(String),
+}
+
+impl MaybeConflict for MintTokenError {
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_conflict())
+    }
 }
 
 /// Mints an access token of the project `default` that never expires, in the key format `format`.
@@ -48,28 +61,57 @@ pub fn mint_token(
     Ok((token, value))
 }
 
-/// Mints the first administrator's token. Returns `None` if the database already has a token. Of several concurrent
-/// first starts, only one gets a token.
-///
-/// # Errors
-/// Returns an error if the token cannot be minted or stored.
-pub async fn bootstrap_token(
-    store: &Store,
-    formats: &FormatSet,
-    format: &str,
-    now: Timestamp,
-) -> Result<Option<KeyValue>, MintTokenError> {
-    if store.any_token_exists().await? {
-        return Ok(None);
+/// Shows a token to the administrator. Returns the reason if that is not possible.
+pub type Show<'a> = &'a (dyn Fn(&KeyValue) -> Result<(), String> + Sync);
+
+/// The first access token of an empty database, an administrator's.
+#[derive(Debug)]
+pub struct FirstToken {
+    token: NewToken,
+    value: KeyValue,
+    is_shown: AtomicBool,
+}
+
+impl FirstToken {
+    /// Mints the token.
+    ///
+    /// # Errors
+    /// Returns an error if the configured format is not loaded or cannot mint.
+    pub fn mint(formats: &FormatSet, format: &str, now: Timestamp) -> Result<Self, MintTokenError> {
+        let (mut token, value) = mint_token(formats, format, Role::Admin, now)?;
+        "made by the first start".clone_into(&mut token.description);
+        Ok(Self {
+            token,
+            value,
+            is_shown: AtomicBool::new(false),
+        })
     }
-    let (mut token, value) = mint_token(formats, format, Role::Admin, now)?;
-    "made by the first start".clone_into(&mut token.description);
-    let stored = retried(|| async {
-        let mut tx = store.begin().await?;
-        let stored = tx.bootstrap_token(token.clone()).await?;
-        tx.commit().await?;
-        Ok::<_, StoreError>(stored)
-    });
-    let stored = stored.await?;
-    Ok(stored.map(|_| value))
+
+    /// Shows and stores the token, unless the database has a token already. Of several concurrent first starts, only one
+    /// shows and stores its token. It is shown once, however often this is called.
+    ///
+    /// # Errors
+    /// Returns an error if the token cannot be shown or stored. It is not stored then.
+    pub async fn store(&self, store: &Store, show: Show<'_>) -> Result<(), MintTokenError> {
+        if store.any_token_exists().await? {
+            return Ok(());
+        }
+        let stored = retried(|| async {
+            let mut tx = store.begin().await?;
+            if tx.bootstrap_token(self.token.clone()).await?.is_some() {
+                // Before it is committed: a token that was stored but never shown would be lost.
+                self.show(show)?;
+            }
+            Ok(tx.commit().await?)
+        });
+        stored.await
+    }
+
+    fn show(&self, show: Show<'_>) -> Result<(), MintTokenError> {
+        if !self.is_shown.load(Ordering::Relaxed) {
+            show(&self.value).map_err(MintTokenError::Unshown)?;
+            self.is_shown.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
 }

@@ -6,6 +6,7 @@ mod leak;
 
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::cli::Binary;
@@ -51,6 +52,36 @@ fn the_first_start_prints_a_token_and_no_other_start_does() {
     let tokens = binary.run("tokens list --json").ok();
     assert_eq!(tokens.lines().count(), 1);
     assert!(tokens.contains("\"admin\""), "{tokens}");
+}
+
+#[test]
+fn the_first_token_is_stored_only_if_it_could_be_shown() {
+    let binary = Binary::new();
+    // A shell can leave standard output closed.
+    let serve = |redirected: &str| {
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", &format!("exec \"$0\" serve {redirected}")])
+            .arg(env!("CARGO_BIN_EXE_rescind"))
+            .current_dir(binary.path("."))
+            .env_clear()
+            .env("RESCIND__SERVER__BIND", "127.0.0.1:0");
+        command
+    };
+    let full = serve("> /dev/full").output();
+    let full = crate::cli::Ran::from(full.expect("a shell"));
+    full.fails(3, &["cannot be shown", "standard output", "was not stored"]);
+    for nowhere in [">&-", "> /dev/null"] {
+        let ended = Daemon::start_as(serve(nowhere)).stop();
+        let told = |line: &String| line.contains("tokens create --role admin");
+        assert!(
+            ended.code == Some(0) && ended.log.iter().any(told),
+            "{ended:?}"
+        );
+    }
+    assert_eq!(binary.run("tokens list --json").ok(), "");
+    let ended = Daemon::start(&binary, &["serve"]).stop();
+    assert!(admin_token(&ended).starts_with("rsc_sk_"));
 }
 
 #[test]
