@@ -38,7 +38,7 @@ impl Room {
     /// Pauses before the operation that failed with `error` is repeated.
     ///
     /// # Errors
-    /// Returns `error` unless the disk is full, and [`DaemonError::Stopped`] if a signal comes.
+    /// Returns `error` unless the disk is full, or a file as large as it may be, and [`DaemonError::Stopped`] if a signal comes.
     pub(super) async fn wait(
         &mut self,
         error: DaemonError,
@@ -49,7 +49,8 @@ impl Room {
         else {
             return Err(error);
         };
-        let StoreError::Full { database, .. } = full else {
+        let (StoreError::Full { database, .. } | StoreError::TooLarge { database, .. }) = full
+        else {
             return Err(error);
         };
         // A relative path depends on the directory that the program was started in.

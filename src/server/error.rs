@@ -297,6 +297,9 @@ fn unavailable_because(error: &StoreError) -> &'static str {
         StoreError::Full { .. } => {
             "The database's disk is full. Nothing was changed; try again later."
         }
+        StoreError::TooLarge { .. } => {
+            "The database's files are as large as they may be. Nothing was changed; try again later."
+        }
         StoreError::ReadOnly { .. } => {
             "The database is read-only. Nothing was changed; try again later."
         }

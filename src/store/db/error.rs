@@ -99,13 +99,25 @@ pub enum StoreError {
     },
     /// No space is left. Nothing was changed.
     #[error(
-        "the disk of the database {database} is full: {cause}; free some space and try again, nothing was changed"
+        "the disk of the database {database} is full: {cause}; free some space, or raise the quota, and try again, nothing was changed"
     )]
     Full {
         /// Path of the file, or URL without the password.
         database: String,
         /// Message of the driver.
         cause: String,
+    },
+    /// A file would exceed the limit on the size of files that this process has. Nothing was changed.
+    #[error(
+        "a file of the database {database} has reached the limit of {limit} bytes that this process has on the size of files: {cause}; raise it (`ulimit -f`, `LimitFSIZE=` of a service, `prlimit --fsize` of a running one) and try again, nothing was changed"
+    )]
+    TooLarge {
+        /// Path of the file.
+        database: String,
+        /// Message of the driver.
+        cause: String,
+        /// The limit, in bytes.
+        limit: u64,
     },
     /// A migration would need more space than there is. Nothing was changed.
     #[error(
@@ -187,6 +199,7 @@ impl StoreError {
                 | Self::Busy { .. }
                 | Self::Conflict { .. }
                 | Self::Full { .. }
+                | Self::TooLarge { .. }
                 | Self::ReadOnly { .. }
                 | Self::Disk { .. }
                 | Self::Gone { .. }
@@ -252,9 +265,16 @@ fn from_sqlite(database: String, code: &str, cause: String) -> StoreError {
         // Out of memory: nothing was changed, and there may be enough later.
         7 => StoreError::Unavailable { database, cause },
         13 => StoreError::Full { database, cause },
-        // SQLite does not report a full disk for the files beside the database.
+        // SQLite does not report a full disk for the files beside the database, nor a quota, nor a limit.
         10 | 14 if room::is_full(&database) => StoreError::Full { database, cause },
-        3 | 10 | 14 | 22 | 23 => StoreError::Disk { database, cause },
+        3 | 10 | 14 | 22 | 23 => match room::limit_reached(&database) {
+            Some(limit) => StoreError::TooLarge {
+                database,
+                cause,
+                limit,
+            },
+            None => StoreError::Disk { database, cause },
+        },
         11 | 26 => StoreError::Corrupt { database, cause },
         _ => StoreError::Other { database, cause },
     }

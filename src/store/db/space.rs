@@ -1,4 +1,5 @@
-//! Check that there is enough space for a migration that rewrites tables.
+//! Space for the database: whether there is enough for a migration that rewrites tables, and whether a write failed for
+//! lack of it.
 //!
 //! SQLite writes the new tables into its write-ahead log first, and copies them into the file afterwards. For a while,
 //! there are the old tables, the log, the new tables, and temporary files for sorting their indexes. A disk that
@@ -8,6 +9,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::super::StoreError;
@@ -19,6 +21,9 @@ const TIMES: u64 = 4;
 
 /// Minimum size of SQLite's shared memory and a few pages, in bytes.
 const SMALLEST: usize = 64 << 10;
+
+/// Maximum size of what is added to a file at once, in bytes, as far as it matters for the limit on its size.
+const NEXT_PAGES: u64 = 1 << 20;
 
 /// Refuses a migration of this file if there may not be enough space. Succeeds if the operating system does not report
 /// the free space.
@@ -60,6 +65,16 @@ fn free_beside(file: &Path) -> Option<u64> {
 pub(in crate::store) fn is_full(database: &str) -> bool {
     let file = Path::new(database);
     aside(|| free_beside(file).is_some_and(|free| free < SMALLEST as u64) || refuses(file))
+}
+
+/// Returns the limit on the size of files that this process has, in bytes, if a file of the database has reached it.
+pub(in crate::store) fn limit_reached(database: &str) -> Option<u64> {
+    let limit = getrlimit(Resource::Fsize).current?;
+    let size = |file: String| fs::metadata(file).map_or(0, |file| file.len());
+    let sizes = ["", "-wal", "-shm"].map(|end| size(format!("{database}{end}")));
+    // Files grow by several pages at a time.
+    let has_reached = |size: u64| size.saturating_add(NEXT_PAGES) > limit;
+    sizes.into_iter().any(has_reached).then_some(limit)
 }
 
 /// Runs what may block, with the other tasks of this thread handed over to another one where there can be one.

@@ -64,7 +64,8 @@ impl Daemon {
         Self::begin_as(command, address)
     }
 
-    fn begin_as(mut command: Command, address: SocketAddr) -> Self {
+    /// Starts the daemon with this command, and waits for nothing.
+    pub(crate) fn begin_as(mut command: Command, address: SocketAddr) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use super::until;
 use crate::cli::Binary;
-use crate::serve::Daemon;
+use crate::serve::{Daemon, free_address};
 
 /// A place for a database that can be full.
 pub(super) enum Disk {
@@ -120,7 +120,11 @@ fn stops_nothing_for_good(binary: Binary, disk: &Disk, database: &Path) {
         *status != 200
     });
     assert_eq!(refused.0, 503, "{}", refused.1);
-    assert!(refused.1.contains("disk"), "{}", refused.1);
+    let reason = match disk {
+        Disk::Mounted(_) => "disk is full",
+        Disk::Limited => "as large as they may be",
+    };
+    assert!(refused.1.contains(reason), "{}", refused.1);
     assert!(refused.1.contains("Nothing was changed"), "{}", refused.1);
     until(
         "a report on a full disk",
@@ -146,8 +150,38 @@ fn stops_nothing_for_good(binary: Binary, disk: &Disk, database: &Path) {
     });
     let ended = daemon.stop();
     assert_eq!(ended.code, Some(0), "{ended:?}");
+    let remedy = match disk {
+        Disk::Mounted(_) => "free some space",
+        Disk::Limited => "LimitFSIZE=",
+    };
+    assert!(
+        ended.log.iter().any(|line| line.contains(remedy)),
+        "{ended:?}"
+    );
     assert_eq!(binary.run("log list --json").ok().lines().count(), 2);
     binary.run("log verify").ok();
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_named_and_waited_for_at_the_start() {
+    let binary = Binary::new();
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", "ulimit -S -f 8; exec \"$0\" serve"])
+        .arg(env!("CARGO_BIN_EXE_rescind"))
+        .current_dir(binary.path("."))
+        .env_clear();
+    let address = free_address();
+    command.env("RESCIND__SERVER__BIND", address.to_string());
+    let mut daemon = Daemon::begin_as(command, address);
+    let line = daemon.wait_for("waiting for room");
+    assert!(line.contains("LimitFSIZE="), "{line}");
+    assert_eq!(daemon.get("/healthz", None).0, 200);
+    assert_eq!(daemon.get("/readyz", None).0, 503);
+    limit(&daemon, None);
+    daemon.wait_until_it_listens();
+    let ended = daemon.stop();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
 #[test]
