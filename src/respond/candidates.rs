@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
+use tokio::runtime::Handle;
 
 use super::Sighting;
 use super::clean::{CleanSighting, CleanSightings, LOOKED_AT_MAX, NOT_LOOKED_AT, stored_form};
@@ -183,18 +184,32 @@ impl<P: Placed> Candidates<P> {
     }
 
     /// Returns the `known` candidates as sightings, each with its own place. The iterator is lazy, since there may
-    /// be many.
-    pub fn sightings(&self, known: &HashSet<Sha256Digest>) -> impl Iterator<Item = CleanSighting> {
-        let ours = self.list.iter();
+    /// be many. Each place is searched for keys once, in turn with what others wrote, up to a bound. Blocks the thread.
+    pub fn sightings(
+        &mut self,
+        known: &HashSet<Sha256Digest>,
+        runtime: &Handle,
+    ) -> impl Iterator<Item = CleanSighting> {
+        let Self {
+            detected_at,
+            places,
+            list,
+            looked_at,
+            ..
+        } = self;
+        let ours = list.iter();
         let ours = ours.filter(|seen| known.contains(&seen.value.sha256()));
         // Candidates of the same place were added in a row.
         let mut last = None;
         ours.map(move |seen| {
             let shared = match last.take() {
                 Some((at, shared)) if at == seen.place => shared,
-                _ => self.shared(seen.place),
+                _ => {
+                    let place = &places[seen.place.0 as usize];
+                    runtime.block_on(rendered(place, looked_at))
+                }
             };
-            let sighting = self.sighting(seen, &shared);
+            let sighting = seen.at(&shared, *detected_at);
             last = Some((seen.place, shared));
             sighting
         })
@@ -207,7 +222,7 @@ impl<P: Placed> Candidates<P> {
     pub async fn sift(&mut self, store: &Store) -> Result<(), StoreError> {
         let known = self.known(store).await?;
         let mut found = std::mem::take(&mut self.found);
-        self.looked_at += self.find(&known, &mut found).await;
+        self.looked_at = self.find(&known, &mut found).await;
         self.found = found;
         self.clear(&known);
         Ok(())
@@ -234,33 +249,18 @@ impl<P: Placed> Candidates<P> {
         Ok(ours)
     }
 
-    /// Adds the sightings of `known` keys to `found`, and returns the size of their places. Each place is searched for
-    /// keys once, in turn with what others wrote, up to a bound.
+    /// Adds the sightings of `known` keys to `found`, and returns the size of the places of all that were found so far.
+    /// Each place is searched for keys once, in turn with what others wrote, up to a bound.
     async fn find(&self, known: &HashSet<Sha256Digest>, found: &mut CleanSightings) -> usize {
         let mut shared: HashMap<PlaceIndex, SharedPlace> = HashMap::new();
-        let (mut looked_at, mut not_looked_at) = (0, 0_u64);
+        let mut looked_at = self.looked_at;
         let ours = self.list.iter();
         for seen in ours.filter(|seen| known.contains(&seen.value.sha256())) {
             if let Entry::Vacant(entry) = shared.entry(seen.place) {
                 let place = &self.places[seen.place.0 as usize];
-                let bytes = place.bytes();
-                let is_too_much = self.looked_at + looked_at + bytes > LOOKED_AT_MAX;
-                let rendered = if is_too_much {
-                    not_looked_at += 1;
-                    nameless(place.source())
-                } else {
-                    looked_at += bytes;
-                    offload::in_turn(bytes, || place.to_shared()).await
-                };
-                entry.insert(rendered);
+                entry.insert(rendered(place, &mut looked_at).await);
             }
-            found.push(self.sighting(seen, &shared[&seen.place]));
-        }
-        if not_looked_at > 0 {
-            tracing::warn!(
-                places = not_looked_at,
-                "a message names keys of ours in so many places that some are stored without their texts"
-            );
+            found.push(seen.at(&shared[&seen.place], self.detected_at));
         }
         looked_at
     }
@@ -278,17 +278,16 @@ impl<P: Placed> Candidates<P> {
         self.places = Vec::new();
         self.place_bytes = 0;
     }
+}
 
-    fn shared(&self, PlaceIndex(at): PlaceIndex) -> SharedPlace {
-        self.places[at as usize].to_shared()
-    }
-
-    fn sighting(&self, seen: &Candidate, shared: &SharedPlace) -> CleanSighting {
+impl Candidate {
+    /// Returns the sighting of the candidate at its place.
+    fn at(&self, shared: &SharedPlace, detected_at: Timestamp) -> CleanSighting {
         let SharedPlace {
             mut place,
             fragment,
         } = shared.clone();
-        if let Some(line) = seen.line {
+        if let Some(line) = self.line {
             if let (Some(url), Some(fragment)) = (&mut place.url, fragment) {
                 url.push_str(fragment);
                 url.push_str(&line.linked.to_string());
@@ -296,11 +295,27 @@ impl<P: Placed> Candidates<P> {
             place.line = line.recorded;
         }
         CleanSighting(Sighting {
-            value: seen.value.clone(),
+            value: self.value.clone(),
             place: stored_form(&place, str::to_owned),
-            detected_at: self.detected_at,
+            detected_at,
         })
     }
+}
+
+/// Returns a place in the form in which it is stored, unless more than is searched of one message was searched already.
+/// Adds its size to `looked_at`.
+async fn rendered(place: &impl Placed, looked_at: &mut usize) -> SharedPlace {
+    let bytes = place.bytes();
+    if *looked_at + bytes > LOOKED_AT_MAX {
+        let source = place.source();
+        tracing::warn!(
+            source,
+            "a message or a push names keys of ours in so many places that some are stored without their texts"
+        );
+        return nameless(source);
+    }
+    *looked_at += bytes;
+    offload::in_turn(bytes, || place.to_shared()).await
 }
 
 /// Returns a place that was not searched for keys.
@@ -350,7 +365,9 @@ mod tests {
         assert_eq!(candidates.len(), 100);
         assert!(!candidates.is_full());
         let known = HashSet::from([KeyValue::new("same").sha256()]);
-        let last = candidates.sightings(&known).last().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let last = candidates.sightings(&known, runtime.handle());
+        let last = last.last().unwrap();
         assert_eq!(
             last.place.url.as_deref().unwrap(),
             "https://git.example/a#L100"
@@ -363,6 +380,34 @@ mod tests {
         assert!(candidates.is_empty());
         candidates.add(KeyValue::new("other"), at, None);
         assert_eq!(candidates.len(), 1);
+    }
+
+    /// Whoever pushes decides how long and how costly the names are.
+    #[test]
+    fn no_more_than_a_bound_of_the_places_of_a_push_is_looked_at() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let mut candidates = Candidates::new(Timestamp::UNIX_EPOCH, 1_000);
+        let long = "x".repeat(10_000);
+        let mut looked_at = 0;
+        for push in 0..4 {
+            let keys: Vec<_> = (0..100)
+                .map(|n| KeyValue::new(format!("{push}-{n}")))
+                .collect();
+            for key in &keys {
+                let at = candidates.place(place(&long));
+                candidates.add(key.clone(), at, None);
+            }
+            let known = keys.iter().map(KeyValue::sha256).collect();
+            let seen: Vec<_> = candidates.sightings(&known, runtime.handle()).collect();
+            assert_eq!(seen.len(), 100);
+            let kept = |seen: &&CleanSighting| seen.place.url.as_deref() != Some(NOT_LOOKED_AT);
+            looked_at += seen.iter().filter(kept).count() * long.len();
+            candidates.clear(&known);
+        }
+        assert!(
+            (LOOKED_AT_MAX / 3..=LOOKED_AT_MAX).contains(&looked_at),
+            "{looked_at}"
+        );
     }
 
     #[test]

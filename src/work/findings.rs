@@ -200,7 +200,7 @@ impl<'a> Found<'a> {
             runtime,
         } = self.reporter;
         let known = runtime.block_on(self.candidates.known(responder.store()))?;
-        for sighting in self.candidates.sightings(&known) {
+        for sighting in self.candidates.sightings(&known, runtime) {
             self.sightings.push(sighting);
             if self.sightings.len() >= MAX_SIGHTINGS {
                 let sightings = std::mem::take(&mut self.sightings);

@@ -40,7 +40,8 @@ impl House {
             rest = left.unwrap();
             let candidates = &mut gatherer.gathered.candidates;
             assert!(candidates.len() <= MAX_CANDIDATES);
-            seen.extend(candidates.sightings(&known));
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            seen.extend(candidates.sightings(&known, runtime.handle()));
             candidates.clear(&known);
         }
         (seen, gatherer.gathered.malformed)

@@ -21,6 +21,10 @@ const WAITING_MAX: usize = 2_048;
 /// Maximum number of deliveries in one transaction.
 const GROUP_MAX: usize = 128;
 
+/// Number of sightings, of all its deliveries, that end a group. A key that is revoked takes several statements, in which
+/// everybody else who writes waits.
+const GROUP_SIGHTINGS: usize = 1_024;
+
 /// Interval at which counts are written to the database.
 const TALLY_EVERY: Duration = Duration::from_secs(2);
 
@@ -141,9 +145,13 @@ impl InboxTask {
         let committing = async {
             let mut group = Vec::with_capacity(GROUP_MAX);
             while entries.recv_many(&mut group, GROUP_MAX).await > 0 {
-                committer
-                    .commit_and_answer(std::mem::take(&mut group))
-                    .await;
+                let mut rest = std::mem::take(&mut group);
+                while !rest.is_empty() {
+                    let sightings = rest.iter().map(|entry| entry.sightings.len());
+                    let others = rest.split_off(first_of(sightings));
+                    committer.commit_and_answer(rest).await;
+                    rest = others;
+                }
             }
             drop(ended);
         };
@@ -248,6 +256,17 @@ impl Committer {
     }
 }
 
+/// Returns how many of the deliveries with these numbers of sightings are committed together: at least one, and no
+/// further ones that have more than [`GROUP_SIGHTINGS`] with those before.
+fn first_of(sightings: impl Iterator<Item = usize>) -> usize {
+    let mut sum = 0;
+    let fits = sightings.enumerate().take_while(|(at, count)| {
+        sum += count;
+        *at == 0 || sum <= GROUP_SIGHTINGS
+    });
+    fits.count()
+}
+
 /// Removes the record of the deliveries for which there is no room, and marks them and their repetitions
 /// in the group as [`Taken::Full`].
 async fn forget_full(
@@ -347,4 +366,19 @@ fn ticks() -> Interval {
     let mut ticks = tokio::time::interval(TALLY_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_ends_with_many_sightings_and_each_delivery_is_in_one() {
+        let first = |sightings: &[usize]| first_of(sightings.iter().copied());
+        assert_eq!(first(&[]), 0);
+        assert_eq!(first(&[0; GROUP_MAX]), GROUP_MAX);
+        assert_eq!(first(&[GROUP_SIGHTINGS * 2, 0]), 1);
+        assert_eq!(first(&[0, 1_000, 24, 1, 1]), 3);
+        assert_eq!(first(&[1_023; GROUP_MAX]), 1);
+    }
 }
