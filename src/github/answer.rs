@@ -40,6 +40,16 @@ impl Quota {
         }
     }
 
+    /// Returns the delay between two requests with which those that are left last until there are more.
+    pub(crate) fn pace(&self, now: Timestamp) -> Duration {
+        let (Some(remaining), Some(resets_at)) = (self.remaining, self.resets_at) else {
+            return Duration::ZERO;
+        };
+        let left: Duration = resets_at.duration_since(now).try_into().unwrap_or_default();
+        let remaining = u32::try_from(remaining).unwrap_or(u32::MAX);
+        left.min(PERIOD) / remaining.max(1)
+    }
+
     /// Returns the delay until `requests` requests may be sent, or `None` if they may be sent now or the state is
     /// unknown.
     pub(crate) fn wait(&self, requests: u64, now: Timestamp) -> Option<Duration> {

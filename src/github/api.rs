@@ -187,6 +187,9 @@ impl Api {
             _ => status.is_success(),
         };
         if !is_answered {
+            if status.is_server_error() {
+                self.tokens.failed(token, Quota::of(response.headers()));
+            }
             return Err(refusal(&mut response, self.clock.now()).await);
         }
         self.read(&mut response, token).await

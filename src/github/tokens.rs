@@ -130,6 +130,24 @@ impl Tokens {
         waits.min().unwrap_or_default()
     }
 
+    /// Returns the delay between two requests with which those that are left last until there are more. Zero if nothing
+    /// is known of a limit.
+    pub(crate) fn pace(&self, now: Timestamp) -> Duration {
+        let accounts = self.accounts();
+        let in_use = accounts.iter().filter(|account| !account.is_refused(now));
+        in_use
+            .map(|account| account.quota.pace(now))
+            .min()
+            .unwrap_or_default()
+    }
+
+    /// Records what a failed response tells of the limit.
+    pub(crate) fn failed(&self, index: usize, quota: Quota) {
+        if quota.remaining.is_some() {
+            self.change(index, |account| account.quota = quota);
+        }
+    }
+
     /// Records a successful response.
     pub(crate) fn answered(&self, index: usize, quota: Quota) {
         self.change(index, |account| {
@@ -261,6 +279,25 @@ mod tests {
         assert_eq!(retry_after, Some(Duration::from_mins(1)));
         let later = now + SignedDuration::from_mins(1);
         assert_eq!(tokens.pick(later).unwrap(), 1);
+    }
+
+    #[test]
+    fn requests_that_are_left_last_until_there_are_more() {
+        let (tokens, now) = three();
+        assert_eq!(tokens.pace(now), Duration::ZERO);
+        for index in [0, 1, 2] {
+            tokens.answered(index, quota(60, now));
+        }
+        assert_eq!(tokens.pace(now), Duration::from_secs(30));
+        tokens.failed(1, Quota::default());
+        tokens.failed(1, quota(45, now));
+        tokens.failed(0, quota(30, now));
+        tokens.failed(2, quota(0, now));
+        assert_eq!(tokens.pace(now), Duration::from_secs(40));
+        assert_eq!(
+            tokens.pace(now + SignedDuration::from_hours(1)),
+            Duration::ZERO
+        );
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl GitRemote {
                 self.keeper.succeeded();
                 Ok(outcome)
             }
-            Err(error) => Err(self.keeper.failed(error).await),
+            Err(error) => Err(self.keeper.failed(error, Duration::ZERO).await),
         }
     }
 

@@ -178,12 +178,13 @@ impl Keeper {
         self.failures.store(0, Ordering::Relaxed);
     }
 
-    /// Records a failure in the source's state, and computes the delay before the next attempt.
-    pub(super) async fn failed(&self, error: PollError) -> PollFailure {
+    /// Records a failure in the source's state, and computes the delay before the next attempt. In an outage that is at
+    /// least `pace`, which a rate limit of the server allows.
+    pub(super) async fn failed(&self, error: PollError, pace: Duration) -> PollFailure {
         let (next_after, due_after) = if error.is_outage() {
             let seconds = rand::random_range(OUTAGE_BACK_OFF);
             // Whoever starts anew need not wait.
-            (Duration::from_secs_f64(seconds), Duration::ZERO)
+            (Duration::from_secs_f64(seconds).max(pace), Duration::ZERO)
         } else {
             let failures = self.failures.fetch_add(1, Ordering::Relaxed);
             let mut wait = wait_after(&error, failures);

@@ -121,7 +121,7 @@ impl GhArchive {
                 self.keeper.succeeded();
                 Ok(outcome)
             }
-            Err(error) => Err(self.keeper.failed(error).await),
+            Err(error) => Err(self.keeper.failed(error, Duration::ZERO).await),
         }
     }
 

@@ -91,7 +91,10 @@ impl GitHubEvents {
                 self.keeper.succeeded();
                 Ok(outcome)
             }
-            Err(error) => Err(self.keeper.failed(error).await),
+            Err(error) => {
+                let pace = self.api.tokens.pace(self.keeper.now());
+                Err(self.keeper.failed(error, pace).await)
+            }
         }
     }
 
