@@ -10,5 +10,6 @@ mod imports;
 mod newcomers;
 mod proofs;
 mod standings;
+mod stopping;
 mod target;
 mod texts;

@@ -1,8 +1,10 @@
 //! Work under way when the daemon is stopped, and servers that the configuration names.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rescind::forge::Forge;
 use rescind::store::{NewWorkItem, Priority, Store, StoreOptions};
 use serde_json::json;
@@ -13,6 +15,7 @@ use super::work::{Dripping, end_leases, until};
 use crate::cli::Binary;
 use crate::serve;
 use crate::source::House;
+use crate::source::work::noise;
 use crate::support::http::Ask as _;
 use crate::support::world::{Home, World};
 use crate::webhooks::sender::{SECRET, headers};
@@ -54,6 +57,45 @@ async fn a_stop_that_ends_with_sigkill_is_no_death_of_what_was_under_way() {
     assert_eq!(deaths(&url).await, 0);
     assert_eq!(store.work_counts().await.unwrap().dead, 0);
     daemon.kill();
+}
+
+/// Its contents are found nowhere else, and it is claimed already.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_in_the_middle_of_which_the_daemon_stops_is_read_by_the_next_one() {
+    let world = World::new().await;
+    let home = Home::new(|database| world.config(database));
+    let created = home.rescind(&["keys", "create", "--user", "u", "--description", "leaks"]);
+    let key = String::from_utf8(created.stdout).unwrap();
+    let daemon = home.serve();
+    let path = home.folder.path().join("rescind.db");
+    let options = StoreOptions::new(format!("sqlite://{}", path.display()));
+    let store = Store::open(options).await.unwrap();
+    let mut files: Vec<_> = (0..16)
+        .map(|file| {
+            let encoded = STANDARD.encode(noise(file, 750_000));
+            (format!("{file:02}.txt"), encoded.into_bytes())
+        })
+        .collect();
+    files.push(("last.txt".to_owned(), key.into_bytes()));
+    let files: Vec<_> = files
+        .iter()
+        .map(|(name, data)| (&**name, data.clone()))
+        .collect();
+    world.push(&files, "Much");
+    let is_claimed = async || store.work_counts().await.unwrap().leased > 0;
+    until("the push is claimed", is_claimed).await;
+    let began = Instant::now();
+    assert!(daemon.stop().success());
+    // 25 s for what is under way, and twice that on a busy machine.
+    assert!(
+        began.elapsed() < Duration::from_mins(1),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(store.work_counts().await.unwrap().dead, 0);
+    let _daemon = home.serve();
+    let is_revoked = async || store.log_after(0, 2).await.unwrap().len() == 1;
+    until("the key is revoked", is_revoked).await;
 }
 
 /// Strangers have two places together. A server that `clone_hosts` names is none.

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::api::harness::http_client;
-use crate::cli::Binary;
+use crate::cli::{Binary, Ran};
 use crate::intake::signer::{ENDPOINT, IDENTIFIER, Origin, SIGNATURE, Signer};
 use crate::serve::Daemon;
 use crate::support::http::Ask as _;
@@ -64,10 +64,21 @@ impl Target {
 
     /// Stops the daemon and starts it again.
     pub(super) fn restarted(self) -> Self {
-        let ended = self.daemon.stop();
+        self.daemon.signal("TERM");
+        self.started_again()
+    }
+
+    /// Starts the daemon again once it has stopped.
+    pub(super) fn started_again(self) -> Self {
+        let ended = self.daemon.wait();
         assert_eq!(ended.code, Some(0), "{ended:?}");
         let daemon = Daemon::start_as(self.binary.command(["serve"]));
         Self { daemon, ..self }
+    }
+
+    /// Runs a command line, its words separated by spaces, on the database of the daemon.
+    pub(super) fn run(&self, line: &str) -> Ran {
+        self.binary.run(line)
     }
 
     /// Creates a key that somebody holds.
