@@ -46,7 +46,6 @@ pub use queue::item::{
     NewWorkItem, Priority, Queue, Retry, Shedding, SourceWork, WorkCounts, WorkDone, WorkItem,
     WorkKind,
 };
-pub use queue::turns::owner;
 pub use senders::ProvedSender;
 pub use sources::SourceState;
 pub use sources::deliveries::{Delivery, WebhookCounts};

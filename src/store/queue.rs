@@ -18,6 +18,7 @@ pub(super) mod rest;
 pub(super) mod row;
 pub(super) mod turns;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
@@ -28,20 +29,20 @@ use super::db::order::Locks;
 use super::db::sql::{Arg, LIST_MAX, ROWS_MAX, args, one, pad, runs, statements};
 use super::{Read as _, StoreError, Tx};
 use item::{Descendant, Fetched, Lineage, NewWorkItem, WorkKind};
-use turns::{Seat, Turn, owner};
+use turns::{Seat, Turn};
 
 statements! {
-    INSERT = "INSERT INTO work_items (id, kind, host, repository_id, repository, clone_url,
+    INSERT = "INSERT INTO work_items (id, kind, host, repository_id, repository, clone_url, remote,
             ref_name, before_id, after_id, source, priority, event_at, created_at, state, ready_at,
             tries, truncated, bytes, blobs, owner, level, turn, origin, generation, parts_left, bytes_left,
             part_of)
-        VALUES {rows:27}
-        ON CONFLICT (host, repository_id, ref_name, before_id, after_id, part_of) DO NOTHING RETURNING source";
+        VALUES {rows:28}
+        ON CONFLICT (host, remote, ref_name, before_id, after_id, part_of) DO NOTHING RETURNING source";
     FINISH = "UPDATE work_items SET state = 'done', leased_by = NULL, last_error = NULL,
             finished_at = {now}, truncated = $1, bytes = $2, blobs = $3, gone = $4
         WHERE id = $5 AND leased_by = $6 AND state = 'waiting'";
-    STORED = "SELECT host, repository_id, ref_name, before_id, after_id FROM work_items
-        WHERE part_of = '' AND (host, repository_id, ref_name, before_id, after_id) IN (VALUES {rows:5})";
+    STORED = "SELECT host, remote, ref_name, before_id, after_id FROM work_items
+        WHERE part_of = '' AND (host, remote, ref_name, before_id, after_id) IN (VALUES {rows:5})";
     CUT = "UPDATE work_items SET truncated = TRUE WHERE state = 'done' AND id IN ({list:1})";
 }
 
@@ -85,8 +86,8 @@ impl<'i> Adding<'i> {
             .map(|lineage| lineage.origin)
     }
 
-    fn identity(&self) -> ([&'i str; 5], Option<Uuid>) {
-        (coordinates(self.item), self.part_of())
+    fn identity(&self) -> ([Cow<'i, str>; 5], Option<Uuid>) {
+        (self.item.coordinates(), self.part_of())
     }
 }
 
@@ -170,7 +171,7 @@ impl Tx {
         let (mut items, refused) = self.in_turn(items).await?;
         // Sorted in the same order in all transactions, so that no two sources wait for each other. Each range occurs
         // once, at its most urgent, since not every database lets a statement conflict with itself.
-        items.sort_by_key(|adding| (adding.identity(), adding.item.priority));
+        items.sort_by_cached_key(|adding| (adding.identity(), adding.item.priority));
         items.dedup_by_key(|adding| adding.identity());
         let mut new = BTreeMap::new();
         let mut known = Vec::new();
@@ -211,8 +212,9 @@ impl Tx {
         for ((at, adding), (seat, depth)) in
             items.into_iter().enumerate().zip(seats.iter().zip(depths))
         {
-            let is_known =
-                || !adding.is_part && known.contains(&coordinates(adding.item).map(String::from));
+            let is_known = || {
+                !adding.is_part && known.contains(&adding.item.coordinates().map(Cow::into_owned))
+            };
             if !depth.has_room && !is_known() {
                 refused.push((at, adding.item));
                 continue;
@@ -237,8 +239,8 @@ impl Tx {
         let mut stored = HashSet::new();
         for run in runs(items.len(), ROWS_MAX) {
             let rows = &items[run];
-            let values = rows.iter().flat_map(|item| coordinates(item));
-            let values = values.map(Arg::from).collect();
+            let values = rows.iter().flat_map(|item| item.coordinates());
+            let values = values.map(|text| Arg::from(&*text)).collect();
             let found = self.fetch(STORED.of(rows.len()), values, |row| {
                 Ok([
                     row.next()?,
@@ -293,16 +295,6 @@ fn tally<'i>(refused: &Refused<'i>) -> BTreeMap<&'i str, u64> {
     counts
 }
 
-pub(super) fn coordinates(item: &NewWorkItem) -> [&str; 5] {
-    [
-        &item.host,
-        &item.repository_id,
-        &item.ref_name,
-        &item.before,
-        &item.after,
-    ]
-}
-
 fn columns(adding: &Adding<'_>, now: Timestamp) -> Vec<Arg> {
     let item = adding.item;
     let lineage = adding.lineage;
@@ -313,6 +305,7 @@ fn columns(adding: &Adding<'_>, now: Timestamp) -> Vec<Arg> {
         &item.repository_id,
         &item.repository,
         item.clone_url.clone(),
+        item.remote(),
         &item.ref_name,
         &item.before,
         &item.after,
@@ -326,7 +319,7 @@ fn columns(adding: &Adding<'_>, now: Timestamp) -> Vec<Arg> {
         false,
         0_i64,
         0_i64,
-        owner(&item.repository),
+        item.owner(),
         adding.turn.level,
         adding.turn.number,
         lineage.map(|lineage| lineage.origin),

@@ -13,7 +13,7 @@ use super::scarce::{Candidate, Scarce};
 use super::shares::Shares;
 use super::{Run, Worker, WorkerParts};
 use crate::fetch::{FetchLane, Ledger, Payer, Waiting};
-use crate::store::{Claimable, Lane, NewWorkItem, Priority, Queue, StoreError, WorkItem, owner};
+use crate::store::{Claimable, Lane, NewWorkItem, Priority, Queue, StoreError, WorkItem};
 
 /// Maximum number of queues that one query returns.
 const QUEUES_MAX: u32 = 256;
@@ -129,8 +129,8 @@ impl Run<'_> {
         let mut shares = worker.take_all(shares, self.under_way.values());
         let may_begin = |shares: &Shares, item: &NewWorkItem| {
             worker.has_place(shares, &item.host, item.priority)
-                && shares.has_place_for(&item.host, &item.repository_id)
-                && worker.has_place_for_owner(shares, &item.host, &owner(&item.repository))
+                && shares.has_place_for(&item.host, &item.remote())
+                && worker.has_place_for_owner(shares, &item.host, &item.owner())
         };
         while let Some(at) = shares.next(self.ready.iter().map(|item| &item.range), may_begin)
             && let Some(item) = self.ready.remove(at)
@@ -269,11 +269,11 @@ impl Worker {
             let Some(next) = front.pop_front() else {
                 continue;
             };
-            let (host, repository) = (&queue.host, &next.repository_id);
-            if shares.has_place_for(host, repository)
+            let (host, remote) = (&queue.host, &next.remote);
+            if shares.has_place_for(host, remote)
                 && self.has_place_for_owner(shares, host, &next.owner)
             {
-                let whose = (&*next.owner, &**repository);
+                let whose = (&*next.owner, &**remote);
                 shares.take(host, whose, self.knows(host), queue.priority);
                 chosen.push(next.id);
             }
@@ -361,7 +361,7 @@ impl Worker {
         let mut fronts = 0;
         for queue in queues.iter().take(LOOKED_AT_MAX) {
             let mut front = self.front(queue, Vec::new()).await?;
-            front.retain(|item| !lane.has_repository(&queue.host, &item.repository_id));
+            front.retain(|item| !lane.has_repository(&queue.host, &item.remote));
             fronts += usize::from(!front.is_empty());
             candidates.extend(front.into_iter().map(|item| {
                 let payer = Payer::new(self.served_as(&queue.host), &queue.host, &item.owner);
@@ -369,7 +369,7 @@ impl Worker {
                     id: item.id,
                     priority: queue.priority,
                     host: queue.host.clone(),
-                    repository_id: item.repository_id,
+                    remote: item.remote,
                     owner: item.owner,
                     deaths: item.deaths,
                     outpaced: self.shared.slow.outpaced(item.id),

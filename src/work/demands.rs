@@ -7,7 +7,7 @@ use super::pauses::Condition;
 use super::shares::{Shares, is_urgent};
 use super::{Shared, Worker};
 use crate::fetch::{Demand, Waiting};
-use crate::store::{Lane, NewWorkItem, WorkItem, owner};
+use crate::store::{Lane, NewWorkItem, WorkItem};
 
 /// Demand for the places of a worker.
 #[derive(Debug, Default)]
@@ -65,14 +65,9 @@ impl Worker {
     pub(super) fn tell_who_waits(&self, shares: &Shares, ready: &VecDeque<WorkItem>) {
         let (mut known, mut strangers) = (Waiting::Nobody, Waiting::Nobody);
         for item in ready {
-            let NewWorkItem {
-                host,
-                repository_id,
-                priority,
-                ..
-            } = &item.range;
-            let is_own_fault = !shares.has_place_for(host, repository_id)
-                || !self.has_place_for_owner(shares, host, &owner(&item.range.repository))
+            let NewWorkItem { host, priority, .. } = &item.range;
+            let is_own_fault = !shares.has_place_for(host, &item.range.remote())
+                || !self.has_place_for_owner(shares, host, &item.range.owner())
                 || self.shared.pauses.condition(host) == Condition::Unreachable;
             if is_own_fault {
                 continue;

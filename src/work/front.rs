@@ -40,7 +40,7 @@ impl Worker {
         };
         let store = &self.shared.parts.store;
         let mut front = store.front(queue, most, &full).await?;
-        front.retain(|item| pauses.left(host, &item.repository_id).is_none());
+        front.retain(|item| pauses.left(host, &item.remote).is_none());
         if is_ordinary && (!is_well || has_slow) && self.is_turn_of_newest() {
             if is_well {
                 reverse_each(&mut front, |owner| slow.is_slow_owner(host, owner));
@@ -49,9 +49,9 @@ impl Worker {
             }
         }
         front.sort_by_cached_key(|item| {
-            let (owner, repository) = (&item.owner, &item.repository_id);
-            let is_slow = is_ordinary && slow.is_slow_named(host, owner, repository);
-            (pauses.failed_lately(host, repository), is_slow)
+            let (owner, remote) = (&item.owner, &item.remote);
+            let is_slow = is_ordinary && slow.is_slow_named(host, owner, remote);
+            (pauses.failed_lately(host, remote), is_slow)
         });
         Ok(front)
     }
@@ -96,7 +96,7 @@ mod tests {
     fn front(owners: &[&str]) -> Vec<Claimable> {
         let one = |(n, owner): (usize, &&str)| Claimable {
             id: Uuid::from_u128(n as u128),
-            repository_id: n.to_string(),
+            remote: n.to_string(),
             owner: (*owner).to_owned(),
             deaths: 0,
         };
@@ -104,7 +104,7 @@ mod tests {
     }
 
     fn order(front: &[Claimable]) -> Vec<&str> {
-        front.iter().map(|item| &*item.repository_id).collect()
+        front.iter().map(|item| &*item.remote).collect()
     }
 
     #[test]

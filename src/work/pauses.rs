@@ -84,7 +84,7 @@ struct Known {
     answered: HashMap<String, Instant>,
     /// Hosts that never respond, for any reason, with the repositories that were tried. They are not paused.
     silent: Troubles<String, String>,
-    /// Failing repositories, by host and identifier, with the items that failed.
+    /// Failing repositories, by host and remote, with the items that failed.
     repositories: Troubles<(String, String), Uuid>,
 }
 
@@ -97,7 +97,7 @@ impl Known {
         waits: (Duration, Duration),
         why: &str,
     ) -> Option<Duration> {
-        let (host, what) = (&item.host, item.repository_id.clone());
+        let (host, what) = (&item.host, item.remote());
         if !self.hosts.0.contains_key(host) {
             tracing::warn!(
                 host,
@@ -111,7 +111,7 @@ impl Known {
 
     /// Records that a configured host gave no answer for an item. Returns the delay of the item.
     fn unanswered(&mut self, item: &NewWorkItem, now: Instant, why: &str) -> Duration {
-        let (host, what) = (&item.host, item.repository_id.clone());
+        let (host, what) = (&item.host, item.remote());
         if !self.gateways.0.contains_key(host) {
             tracing::warn!(
                 host,
@@ -209,10 +209,10 @@ impl Pauses {
     }
 
     /// Returns the remaining pause of an item's host or repository, if there is one.
-    pub(super) fn left(&self, host: &str, repository: &str) -> Option<Duration> {
+    pub(super) fn left(&self, host: &str, remote: &str) -> Option<Duration> {
         let (now, known) = (Instant::now(), self.lock());
         let of_host = known.left_of_host(&host.to_owned(), now);
-        let name = name(host, repository);
+        let name = name(host, remote);
         let of_repository = known.repositories.left(&name, now);
         of_host
             .max(of_repository)
@@ -233,7 +233,7 @@ impl Pauses {
         self.lock().left_of_host(&host.to_owned(), Instant::now())
     }
 
-    /// Returns the repositories of a host that are paused now.
+    /// Returns the remotes of a host that are paused now.
     pub(super) fn paused_of(&self, host: &str) -> Vec<String> {
         let (now, known) = (Instant::now(), self.lock());
         let in_trouble = known.repositories.0.iter();
@@ -297,8 +297,8 @@ impl Pauses {
     }
 
     /// Returns whether a repository failed recently, or asked to be left alone. Others of its host take precedence.
-    pub(super) fn failed_lately(&self, host: &str, repository: &str) -> bool {
-        let (known, name) = (self.lock(), name(host, repository));
+    pub(super) fn failed_lately(&self, host: &str, remote: &str) -> bool {
+        let (known, name) = (self.lock(), name(host, remote));
         let failed = known.repositories.failed_lately(&name, Instant::now());
         failed || known.throttles.asks(&name)
     }
@@ -325,7 +325,7 @@ impl Pauses {
         let waits = (TROUBLE, TROUBLE_MAX);
         let repository = name_of(item);
         let of_repository = known.repositories.failed(&repository, id, now, waits);
-        let (host, what) = (&item.host, item.repository_id.clone());
+        let (host, what) = (&item.host, item.remote());
         let silent = known.silent.failed(host, what, now, waits);
         let of_host = match failure {
             Failure::Unreachable | Failure::Tokenless | Failure::Refused => {
@@ -348,11 +348,11 @@ impl Pauses {
 }
 
 fn name_of(item: &NewWorkItem) -> (String, String) {
-    name(&item.host, &item.repository_id)
+    name(&item.host, &item.remote())
 }
 
-fn name(host: &str, repository: &str) -> (String, String) {
-    (host.to_owned(), repository.to_owned())
+fn name(host: &str, remote: &str) -> (String, String) {
+    (host.to_owned(), remote.to_owned())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use crate::fetch::{Payer, Used};
-use crate::store::{Lane, NewWorkItem, Priority, WorkItem, owner};
+use crate::store::{Lane, NewWorkItem, Priority, WorkItem};
 
 /// An item that may be claimed next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +13,8 @@ pub(super) struct Candidate {
     pub(super) id: Uuid,
     pub(super) priority: Priority,
     pub(super) host: String,
-    pub(super) repository_id: String,
+    /// Remote of its repository.
+    pub(super) remote: String,
     /// Owner of the repository.
     pub(super) owner: String,
     /// Number of workers that died while they held it.
@@ -63,7 +64,7 @@ impl<'h> Scarce<'h> {
             repositories: HashMap::new(),
         };
         for WorkItem { range, .. } in held {
-            scarce.count(&range.host, &owner(&range.repository), &range.repository_id);
+            scarce.count(&range.host, &range.owner(), &range.remote());
         }
         scarce
     }
@@ -95,7 +96,7 @@ impl<'h> Scarce<'h> {
         candidates: &'c [Candidate],
         served: impl Fn(&str) -> Option<usize>,
     ) -> Option<&'c Candidate> {
-        let may = |next: &&Candidate| !self.has_repository(&next.host, &next.repository_id);
+        let may = |next: &&Candidate| !self.has_repository(&next.host, &next.remote);
         candidates.iter().filter(may).min_by_key(|next| {
             let name = (next.host.clone(), next.owner.clone());
             let of_owner = self.owners.get(&name).copied().unwrap_or_default();
@@ -124,7 +125,7 @@ impl<'h> Scarce<'h> {
         self.free = self.free.saturating_sub(1);
         self.taken += 1;
         self.is_closed |= is_deadly(next.deaths);
-        self.count(&next.host, &next.owner, &next.repository_id);
+        self.count(&next.host, &next.owner, &next.remote);
     }
 
     /// Returns whether the holders of places should make room for a candidate: none does for one that is less urgent
@@ -144,7 +145,7 @@ impl<'h> Scarce<'h> {
         let is_of_known = self.held.iter().all(|item| knows(&item.host));
         candidates.iter().filter(move |next| {
             self.is_wanted_by(next)
-                && !self.has_repository(&next.host, &next.repository_id)
+                && !self.has_repository(&next.host, &next.remote)
                 && (!is_of_known || knows(&next.host))
         })
     }
@@ -165,7 +166,7 @@ mod tests {
             id: Uuid::now_v7(),
             priority,
             host: host.to_owned(),
-            repository_id: repository.to_owned(),
+            remote: item(host, repository).remote(),
             owner: owner.to_owned(),
             deaths: 0,
             outpaced: 0,
@@ -187,14 +188,14 @@ mod tests {
         }
     }
 
-    /// Returns the repositories of the items that get places, in order.
+    /// Returns the identifiers of the repositories of the items that get places, in order.
     fn taken<'c>(mut lane: Scarce<'_>, candidates: &'c [Candidate]) -> Vec<&'c str> {
         let mut taken = Vec::new();
         while let Some(next) = lane.next(candidates, |_| None)
             && lane.has_place_for(next)
         {
             lane.take(next);
-            taken.push(next.repository_id.as_str());
+            taken.extend(next.remote.rsplit(' ').next());
         }
         taken
     }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::store::{NewWorkItem, Priority, owner};
+use crate::store::{NewWorkItem, Priority};
 
 /// Maximum number of items of one repository in flight.
 const PER_REPOSITORY: usize = 2;
@@ -29,7 +29,7 @@ pub(super) struct Shares {
     strangers: Taken,
     /// Number of places by host and owner.
     owners: HashMap<(String, String), usize>,
-    /// Number of places by host and repository identifier.
+    /// Number of places by host and remote.
     repositories: HashMap<(String, String), usize>,
 }
 
@@ -163,9 +163,8 @@ impl Shares {
 
     /// Takes a place for an item.
     pub(super) fn take_for(&mut self, item: &NewWorkItem, is_known: bool) {
-        let owner = owner(&item.repository);
-        let whose = (&*owner, &*item.repository_id);
-        self.take(&item.host, whose, is_known, item.priority);
+        let (owner, remote) = (item.owner(), item.remote());
+        self.take(&item.host, (&owner, &remote), is_known, item.priority);
     }
 
     /// Returns the index of the claimed item that starts next, if there is a place for any: the most urgent one, and
@@ -177,7 +176,7 @@ impl Shares {
     ) -> Option<usize> {
         let mut ready: Vec<(usize, &NewWorkItem)> = ready.enumerate().collect();
         ready.sort_by_cached_key(|(_, item)| {
-            let of_owner = self.of_owner(&item.host, &owner(&item.repository));
+            let of_owner = self.of_owner(&item.host, &item.owner());
             (item.priority, of_owner)
         });
         let next = ready.into_iter().find(|(_, item)| may_begin(self, item));

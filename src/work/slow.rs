@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::fetch::Place;
-use crate::store::{NewWorkItem, owner};
+use crate::store::NewWorkItem;
 
 /// Time for which a repository or an owner that was slow counts as slow.
 const SLOW: Duration = Duration::from_mins(1);
@@ -68,13 +68,13 @@ impl Slow {
     pub(super) fn note(&self, item: &NewWorkItem) {
         let now = Instant::now();
         let mut known = self.lock();
-        let name = (item.host.clone(), owner(&item.repository));
+        let name = (item.host.clone(), item.owner());
         let is_over = |owner: &mut Owner| owner.values().all(|until| *until <= now);
         make_room(&mut known.owners, &name, is_over);
         let slow = known.owners.entry(name).or_default();
         slow.retain(|_, until| *until > now);
-        if slow.len() < REPOSITORIES_MAX || slow.contains_key(&item.repository_id) {
-            slow.insert(item.repository_id.clone(), now + SLOW);
+        if slow.len() < REPOSITORIES_MAX || slow.contains_key(&item.remote()) {
+            slow.insert(item.remote(), now + SLOW);
         }
     }
 
@@ -84,19 +84,19 @@ impl Slow {
     }
 
     fn is_slow_at(&self, item: &NewWorkItem, now: Instant) -> bool {
-        let name = (item.host.clone(), owner(&item.repository));
+        let name = (item.host.clone(), item.owner());
         let known = self.lock();
         let slow = known.owners.get(&name);
-        let until = slow.and_then(|slow| slow.get(&item.repository_id));
+        let until = slow.and_then(|slow| slow.get(&item.remote()));
         until.is_some_and(|until| *until > now)
     }
 
     /// Like [`Slow::is_slow`], by name.
-    pub(super) fn is_slow_named(&self, host: &str, owner: &str, repository: &str) -> bool {
+    pub(super) fn is_slow_named(&self, host: &str, owner: &str, remote: &str) -> bool {
         let name = (host.to_owned(), owner.to_owned());
         let (known, now) = (self.lock(), Instant::now());
         let slow = known.owners.get(&name);
-        let until = slow.and_then(|slow| slow.get(repository));
+        let until = slow.and_then(|slow| slow.get(remote));
         until.is_some_and(|until| *until > now)
     }
 

@@ -18,7 +18,7 @@ use crate::fetch::{
 };
 use crate::forge::actor_of;
 use crate::github::{GitHubError, Installation};
-use crate::store::{Fetched, HOST_LEFT_ALONE, Lane, NewWorkItem, WorkItem, WorkKind, owner};
+use crate::store::{Fetched, HOST_LEFT_ALONE, Lane, NewWorkItem, WorkItem, WorkKind};
 
 /// Maximum time for an app to issue a token. Together with the pause after it, it stays below the ten seconds within
 /// which leaks are answered, once the app's API is well again.
@@ -82,7 +82,7 @@ impl Shared {
     /// Processes one item.
     pub(super) async fn work_on(self: Arc<Self>, origin: Option<Origin>, item: WorkItem) -> Tried {
         let range = &item.range;
-        if let Some(wait) = self.pauses.left(&range.host, &range.repository_id) {
+        if let Some(wait) = self.pauses.left(&range.host, &range.remote()) {
             let why = match self.pauses.why(&range.host) {
                 Some(why) => format!("{HOST_LEFT_ALONE}{why}"),
                 None => "its repository is left alone for a while".to_owned(),
@@ -122,7 +122,7 @@ impl Shared {
     fn place(&self, item: &WorkItem, is_known: bool) -> Place {
         let outpaced = self.slow.outpaced(item.id);
         let host = if is_known { &*item.range.host } else { "" };
-        let owner = owner(&item.range.repository);
+        let owner = item.range.owner();
         Place {
             lane: match item.lane {
                 Lane::Ordinary => FetchLane::Ordinary,

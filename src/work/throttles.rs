@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::pauses::PROBE_MAX;
 use super::troubles::{KNOWN_MAX, TROUBLE_MAX};
-use crate::store::{NewWorkItem, owner};
+use crate::store::NewWorkItem;
 
 /// Maximum pause of a repository, whatever it asks for: the longest period that forges count requests in.
 const REPOSITORY_MAX: Duration = Duration::from_hours(1);
@@ -40,7 +40,7 @@ const LATELY: Duration = Duration::from_mins(1);
 /// Pauses that were asked for.
 #[derive(Debug, Default)]
 pub(super) struct Throttles {
-    /// Pauses by host and identifier of the repository.
+    /// Pauses by host and remote.
     repositories: HashMap<(String, String), Pause>,
     hosts: HashMap<String, Host>,
 }
@@ -96,7 +96,7 @@ impl Throttles {
         why: &str,
         now: Instant,
     ) -> Duration {
-        let name = (item.host.clone(), item.repository_id.clone());
+        let name = (item.host.clone(), item.remote());
         make_room(&mut self.repositories, &name, Pause::remembered, now);
         let pause = self.repositories.entry(name).or_insert(Pause {
             until: now,
@@ -116,7 +116,7 @@ impl Throttles {
         let owners = &mut host.owners;
         owners.retain(|_, of| of.until > now || now.duration_since(of.at) < LATELY);
         if owners.len() < OWNERS_OF_HOST {
-            owners.insert(owner(&item.repository), Request { at: now, until });
+            owners.insert(item.owner(), Request { at: now, until });
         }
         if owners.len() >= OWNERS_OF_HOST && host.until <= now {
             let asked = owners.values().map(|of| of.until);
@@ -128,7 +128,7 @@ impl Throttles {
         let repositories = &mut host.repositories;
         repositories.retain(|_, at| now.duration_since(*at) < LATELY);
         if repositories.len() < REPOSITORIES_OF_HOST {
-            repositories.insert(item.repository_id.clone(), now);
+            repositories.insert(item.remote(), now);
         }
         if repositories.len() >= REPOSITORIES_OF_HOST {
             host.until = host.until.max(until.min(now + PROBE_MAX));
@@ -165,7 +165,7 @@ impl Throttles {
 
     /// Records another answer of a repository. Pauses that were asked for stay in force.
     pub(super) fn answered(&mut self, item: &NewWorkItem, now: Instant) {
-        let name = (item.host.clone(), item.repository_id.clone());
+        let name = (item.host.clone(), item.remote());
         if let Some(pause) = self.repositories.get_mut(&name) {
             pause.times = 0;
             if pause.until <= now {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     fn name(id: &str) -> (String, String) {
-        ("a".to_owned(), id.to_owned())
+        ("a".to_owned(), of("mallory", id).remote())
     }
 
     const DAY: Duration = Duration::from_hours(24);

@@ -26,7 +26,8 @@ macro_rules! migrations {
             (4, "lanes", "0004_lanes"),
             (5, "turns", "0005_turns"),
             (6, "medium", "0006_medium"),
-            (7, "senders", "0007_senders")
+            (7, "senders", "0007_senders"),
+            (8, "remotes", "0008_remotes")
         )
     };
     ($folder:literal, $(($version:literal, $name:literal, $file:literal)),+) => {

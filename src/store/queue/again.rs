@@ -11,7 +11,6 @@ use super::super::db::sql::{
     Arg, Fields, LIST_MAX, ROWS_MAX, Sql, args, one, pad, runs, statements,
 };
 use super::super::{Read as _, Store, StoreError, Tx};
-use super::coordinates;
 use super::item::{NewWorkItem, Priority};
 use super::turns::Seat;
 
@@ -21,8 +20,8 @@ const PIECE: usize = 512;
 statements! {
     KNOWN = "SELECT id, state, priority FROM work_items
         WHERE (state IN ('waiting', 'shed') OR state = 'done' AND gone) AND part_of = ''
-            AND (host, repository_id, ref_name, before_id, after_id) IN (VALUES {rows:5})";
-    LOCK = "SELECT id, priority, host, repository_id, repository, state, source, gone FROM work_items
+            AND (host, remote, ref_name, before_id, after_id) IN (VALUES {rows:5})";
+    LOCK = "SELECT id, priority, host, remote, owner, state, source, gone FROM work_items
         WHERE state <> 'dead' AND id IN ({list:1}) ORDER BY id {for update}";
     RAISE = "UPDATE work_items SET priority = CAST(again.column2 AS BIGINT),
             level = CAST(again.column3 AS BIGINT), turn = CAST(again.column4 AS BIGINT),
@@ -36,12 +35,12 @@ statements! {
             level = CAST(again.column3 AS BIGINT), turn = CAST(again.column4 AS BIGINT),
             state = 'waiting', finished_at = NULL, tries = 0, ready_at = {now}
         FROM (VALUES {rows:4}) AS again WHERE id = again.column1";
-    PUT_OFF = "SELECT id, priority, host, repository_id, repository FROM work_items
+    PUT_OFF = "SELECT id, priority, host, remote, owner FROM work_items
         WHERE state = 'waiting' AND leased_by IS NULL AND lane = 0 AND id IN ({list:1})";
     BEHIND = "UPDATE work_items SET priority = CAST(again.column2 AS BIGINT),
             level = CAST(again.column3 AS BIGINT), turn = CAST(again.column4 AS BIGINT)
         FROM (VALUES {rows:4}) AS again WHERE id = again.column1";
-    DEAD = "SELECT id, priority, host, repository_id, repository FROM work_items
+    DEAD = "SELECT id, priority, host, remote, owner FROM work_items
         WHERE state = 'dead' AND id IN ({list:1}) ORDER BY id {for update}";
     /// The redundant `state <> 'waiting'` is what lets SQLite use the index of finished items.
     DEAD_OF = "SELECT id FROM work_items
@@ -55,8 +54,8 @@ struct Again {
     /// Number of the priority that it has, or is to have.
     priority: i64,
     host: String,
-    repository_id: String,
-    repository: String,
+    remote: String,
+    owner: String,
 }
 
 impl Again {
@@ -65,15 +64,15 @@ impl Again {
             id: row.uuid()?,
             priority: row.next()?,
             host: row.next()?,
-            repository_id: row.next()?,
-            repository: row.next()?,
+            remote: row.next()?,
+            owner: row.next()?,
         })
     }
 
     fn seat(&self) -> Seat<'_> {
         // A damaged priority becomes the lowest one.
         let priority = Priority::from_number(self.priority).unwrap_or(Priority::Backfill);
-        Seat::new(priority, &self.host, &self.repository_id, &self.repository)
+        Seat::new(priority, &self.host, &self.remote, &self.owner)
     }
 }
 
@@ -93,8 +92,8 @@ impl Tx {
         by_priority.remove(&Priority::Backfill);
         let mut lower = Vec::new();
         for (priority, items) in by_priority {
-            let values = items.iter().flat_map(|item| coordinates(item));
-            let values = values.map(Arg::from).collect();
+            let values = items.iter().flat_map(|item| item.coordinates());
+            let values = values.map(|text| Arg::from(&*text)).collect();
             let known = self.fetch(KNOWN.of(items.len()), values, |row| {
                 Ok((row.uuid()?, row.next::<String>()?, row.next::<i64>()?))
             });

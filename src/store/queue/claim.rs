@@ -39,9 +39,9 @@ statements! {
                     AND w.priority = queues.priority AND w.host > queues.host)
             FROM queues WHERE queues.host IS NOT NULL)
         SELECT priority, host FROM queues WHERE host IS NOT NULL LIMIT $4";
-    FRONT = "SELECT id, repository_id, owner, deaths FROM work_items
+    FRONT = "SELECT id, remote, owner, deaths FROM work_items
         WHERE state = 'waiting' AND leased_by IS NULL AND lane = $1 AND priority = $2 AND host = $3
-            AND ready_at <= {now} AND repository_id NOT IN ({list:5})
+            AND ready_at <= {now} AND remote NOT IN ({list:5})
         ORDER BY turn, level, event_at, id LIMIT $4";
     /// Picked first and changed afterwards: within the update itself, PostgreSQL's planner may run the selection more
     /// than once.
@@ -122,7 +122,7 @@ impl Store {
     }
 
     /// Returns the first `n` items of a queue that are ready, taking turns among the owners of repositories and among
-    /// the repositories of an owner. Repositories in `except`, which have reached their limit, are skipped: however
+    /// the repositories of an owner. Remotes in `except`, whose repositories have reached their limit, are skipped: however
     /// many items they have, they do not hide the others. A worker has a bounded number of them, and all are skipped.
     ///
     /// # Errors
@@ -137,7 +137,7 @@ impl Store {
         let mut args = args![lane, priority, &queue.host, n];
         args.extend(except.iter().copied().map(Arg::from));
         if except.is_empty() {
-            // Every repository has a nonempty identifier.
+            // No remote is an empty text.
             args.push(Arg::from(""));
         }
         let n = pad(&mut args, 4);
@@ -145,7 +145,7 @@ impl Store {
         read.fetch(FRONT.of(n), args, |row| {
             Ok(Claimable {
                 id: row.uuid()?,
-                repository_id: row.next()?,
+                remote: row.next()?,
                 owner: row.next()?,
                 deaths: deaths(row.next()?),
             })

@@ -1,8 +1,10 @@
 //! Work items: pushed ranges that are still to be fetched and scanned. They hold coordinates only, never contents.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 /// Priority of a work item. Lower variants are taken first.
@@ -131,6 +133,68 @@ pub struct NewWorkItem {
     pub event_at: Timestamp,
 }
 
+/// Maximum length of the text that identifies a remote, in bytes. It is part of an index, whose entries PostgreSQL
+/// bounds.
+const REMOTE_MAX: usize = 256;
+
+impl NewWorkItem {
+    /// Returns the text that tells its remote from all others of its host: the name, the clone URL and the identifier.
+    ///
+    /// Whoever signs one announcement chooses all three. An identifier alone would let him announce somebody else's push
+    /// as one that is read from elsewhere.
+    pub fn remote(&self) -> String {
+        let Self {
+            repository,
+            repository_id,
+            ..
+        } = self;
+        // Neither a name nor a URL has a space in it.
+        let clone_url = self.clone_url.as_deref().unwrap_or("-");
+        let remote = format!("{repository} {clone_url} {repository_id}");
+        if remote.len() <= REMOTE_MAX {
+            return remote;
+        }
+        format!("sha256:{}", hex::encode(Sha256::digest(remote)))
+    }
+
+    /// Returns the owner of the repository in lower case, since forges ignore the case. The owner of nested groups is
+    /// the outermost one.
+    ///
+    /// If it has a clone URL of its own, the owner is the part of its path that belongs to the owner, from the first
+    /// slash on, whatever the repository is said to be called: nobody shares the places and turns of an owner to whom
+    /// what he announces does not belong.
+    pub fn owner(&self) -> String {
+        let parts = self.repository.split('/');
+        let Some(clone_url) = &self.clone_url else {
+            return owner(&self.repository);
+        };
+        let path = clone_url.split_once("://").map_or(&**clone_url, |of| of.1);
+        let path: Vec<&str> = path.split('/').skip(1).collect();
+        // A server may have its repositories below a folder, so the name is what tells where the owner is.
+        let most = path.len().saturating_sub(1);
+        let owner = (path.len() + 1).saturating_sub(parts.count());
+        let owner = if owner == 0 { most } else { owner.min(most) };
+        format!("/{}", path[..owner].join("/").to_ascii_lowercase())
+    }
+
+    /// Returns the texts that tell its range from all others that a source named.
+    pub(in crate::store) fn coordinates(&self) -> [Cow<'_, str>; 5] {
+        [
+            Cow::Borrowed(&self.host),
+            Cow::Owned(self.remote()),
+            Cow::Borrowed(&self.ref_name),
+            Cow::Borrowed(&self.before),
+            Cow::Borrowed(&self.after),
+        ]
+    }
+}
+
+/// Returns the owner of a repository `OWNER/NAME` in lower case.
+fn owner(repository: &str) -> String {
+    let owner = repository.split('/').next().unwrap_or_default();
+    owner.to_ascii_lowercase()
+}
+
 /// Limits on the items derived from another one, so that what a server makes up comes to an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lineage {
@@ -172,9 +236,9 @@ pub struct Queue {
 pub struct Claimable {
     /// Identifier of the item.
     pub id: Uuid,
-    /// The forge's identifier of its repository.
-    pub repository_id: String,
-    /// Owner of its repository; see [`owner`](super::super::owner).
+    /// Remote of its repository; see [`NewWorkItem::remote`].
+    pub remote: String,
+    /// Owner of its repository; see [`NewWorkItem::owner`].
     pub owner: String,
     /// Number of workers that died while they held it.
     pub deaths: u32,
@@ -331,5 +395,77 @@ impl std::fmt::Display for HostWait {
             Some(until) => write!(f, "next try {until:.0}"),
             None => f.write_str("tried again now"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(repository: &str, clone_url: Option<&str>) -> NewWorkItem {
+        NewWorkItem {
+            kind: WorkKind::Range,
+            host: "git.example".to_owned(),
+            repository_id: "7".to_owned(),
+            repository: repository.to_owned(),
+            clone_url: clone_url.map(str::to_owned),
+            ref_name: String::new(),
+            before: String::new(),
+            after: String::new(),
+            source: String::new(),
+            priority: Priority::Webhook,
+            event_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn the_outermost_group_is_the_owner() {
+        for (repository, whose) in [
+            ("Acme/shop", "acme"),
+            ("acme/group/app", "acme"),
+            ("x", "x"),
+        ] {
+            assert_eq!(item(repository, None).owner(), whose);
+        }
+    }
+
+    #[test]
+    fn what_is_read_from_an_address_of_its_own_belongs_to_the_owner_of_that() {
+        for (repository, path, whose) in [
+            ("acme/shop", "Acme/shop.git", "/acme"),
+            ("acme/shop", "mallory/evil.git", "/mallory"),
+            ("acme/group/app", "acme/group/app.git", "/acme"),
+            ("acme/shop", "scm/acme/shop.git", "/scm/acme"),
+            ("a/b/c/d", "mallory/evil.git", "/mallory"),
+            ("a/b/c/d/e/f", "mallory/evil.git", "/mallory"),
+            ("acme/shop", "shop.git", "/"),
+        ] {
+            let url = format!("https://git.example/{path}");
+            let owner = item(repository, Some(&url)).owner();
+            assert_eq!(owner, whose, "{repository} at {path}");
+        }
+    }
+
+    #[test]
+    fn remotes_differ_in_each_of_their_parts_and_are_bounded() {
+        let long = format!("https://git.example/{}", "x".repeat(2_000));
+        let other = NewWorkItem {
+            repository_id: "8".to_owned(),
+            ..item("acme/shop", None)
+        };
+        let mut remotes = [
+            item("acme/shop", None),
+            item("acme/other", None),
+            other,
+            item("acme/shop", Some("https://git.example/acme/other.git")),
+            item("acme/shop", Some(&long)),
+            item("acme/shop", Some(&format!("{long}x"))),
+        ]
+        .map(|item| item.remote())
+        .to_vec();
+        assert!(remotes.iter().all(|remote| remote.len() <= REMOTE_MAX));
+        remotes.sort_unstable();
+        remotes.dedup();
+        assert_eq!(remotes.len(), 6);
     }
 }

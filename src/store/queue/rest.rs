@@ -3,7 +3,6 @@
 use super::super::db::sql::{args, one, statements};
 use super::super::{Read as _, Store, StoreError};
 use super::item::{NewWorkItem, Priority};
-use super::turns::owner;
 
 /// Number of waiting items of a repository, of an owner and of a host at which lists add no more to them. The few that
 /// several lists add at the same time come on top.
@@ -13,7 +12,7 @@ const HOST_MAX: u64 = 20_000;
 
 statements! {
     OF_REPOSITORY = "SELECT COUNT(*) FROM (SELECT 1 FROM work_items
-            WHERE state = 'waiting' AND host = $1 AND repository_id = $2 AND priority = $3 LIMIT $4) AS found";
+            WHERE state = 'waiting' AND host = $1 AND remote = $2 AND priority = $3 LIMIT $4) AS found";
     OF_OWNER = "SELECT COUNT(*) FROM (SELECT 1 FROM work_items
             WHERE state = 'waiting' AND host = $1 AND owner = $2 AND priority = $3 LIMIT $4) AS found";
     OF_HOST = "SELECT COUNT(*) FROM (SELECT 1 FROM work_items
@@ -28,12 +27,11 @@ impl Store {
     /// Returns any [`StoreError`] of a read.
     pub async fn has_room_for_rest(&self, list: &NewWorkItem) -> Result<bool, StoreError> {
         let backfill = Priority::Backfill.number();
-        let owner = owner(&list.repository);
-        let (host, id) = (&list.host, &list.repository_id);
+        let (host, remote, owner) = (&list.host, list.remote(), list.owner());
         let counts = [
             (
                 OF_REPOSITORY,
-                args![host, id, backfill, REPOSITORY_MAX],
+                args![host, remote, backfill, REPOSITORY_MAX],
                 REPOSITORY_MAX,
             ),
             (OF_OWNER, args![host, owner, backfill, OWNER_MAX], OWNER_MAX),

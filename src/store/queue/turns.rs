@@ -13,6 +13,7 @@
 //! a busy one of the same owner. All rows together have at most some three turns of each step, and of equal turns the
 //! lower level comes first.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::super::db::sql::{Arg, ROWS_MAX, args, one, runs, statements};
@@ -48,7 +49,7 @@ const FRONT_MAX: u64 = 64;
 
 statements! {
     WAITING_OF = "SELECT CAST(line.column1 AS BIGINT), (SELECT COUNT(*) FROM work_items
-            WHERE state = 'waiting' AND host = line.column2 AND repository_id = line.column3
+            WHERE state = 'waiting' AND host = line.column2 AND remote = line.column3
                 AND priority = CAST(line.column4 AS BIGINT))
         FROM (VALUES {rows:4}) AS line";
     /// Of all lanes, as for owners: whoever gets items moved to another lane has no more room for it. The few that
@@ -76,8 +77,8 @@ statements! {
 pub(in crate::store) struct Seat<'i> {
     priority: Priority,
     host: &'i str,
-    repository_id: &'i str,
-    owner: String,
+    remote: Cow<'i, str>,
+    owner: Cow<'i, str>,
 }
 
 /// Place of an item in its queue.
@@ -102,25 +103,25 @@ type OwnerName<'i> = (Priority, &'i str, &'i str);
 
 impl<'i> Seat<'i> {
     pub(in crate::store) fn of(item: &'i NewWorkItem) -> Self {
-        Self::new(
-            item.priority,
-            &item.host,
-            &item.repository_id,
-            &item.repository,
-        )
+        Self {
+            priority: item.priority,
+            host: &item.host,
+            remote: Cow::Owned(item.remote()),
+            owner: Cow::Owned(item.owner()),
+        }
     }
 
     pub(in crate::store) fn new(
         priority: Priority,
         host: &'i str,
-        repository_id: &'i str,
-        repository: &str,
+        remote: &'i str,
+        owner: &'i str,
     ) -> Self {
         Self {
             priority,
             host,
-            repository_id,
-            owner: owner(repository),
+            remote: Cow::Borrowed(remote),
+            owner: Cow::Borrowed(owner),
         }
     }
 
@@ -132,16 +133,9 @@ impl<'i> Seat<'i> {
         (self.priority, self.host, &self.owner)
     }
 
-    fn repository(&self) -> (Priority, &'i str, &'i str) {
-        (self.priority, self.host, self.repository_id)
+    fn repository(&self) -> (Priority, &str, &str) {
+        (self.priority, self.host, &self.remote)
     }
-}
-
-/// Returns the owner of a repository `OWNER/NAME` in lower case, since forges ignore the case. The owner of nested
-/// groups is the outermost one.
-pub fn owner(repository: &str) -> String {
-    let owner = repository.split('/').next().unwrap_or_default();
-    owner.to_ascii_lowercase()
 }
 
 /// Returns the level of an item, given the number of items of its repository that wait before it.
@@ -370,16 +364,5 @@ mod tests {
         assert_eq!(levels, [0, 1, 2, 2, 3, 3, 4, 14]);
         let of_each_step: f64 = (1_u32..=15).map(|step| 1.0 / f64::from(step)).sum();
         assert!(of_each_step < 3.5, "{of_each_step}");
-    }
-
-    #[test]
-    fn the_outermost_group_is_the_owner() {
-        for (repository, whose) in [
-            ("Acme/shop", "acme"),
-            ("acme/group/app", "acme"),
-            ("x", "x"),
-        ] {
-            assert_eq!(owner(repository), whose);
-        }
     }
 }

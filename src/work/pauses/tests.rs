@@ -20,6 +20,11 @@ pub(in crate::work) fn item(host: &str, repository: &str) -> NewWorkItem {
     }
 }
 
+/// Returns the remote of [`item`].
+fn remote(repository: &str) -> String {
+    item("", repository).remote()
+}
+
 fn fails_so(pauses: &Pauses, host: &str, repository: &str, failure: Failure) -> Judged {
     pauses.failed(Uuid::now_v7(), &item(host, repository), failure, "")
 }
@@ -37,9 +42,12 @@ fn what_was_asked_for_counts_and_is_no_failure() {
     let pauses = Pauses::default();
     let judged = pauses.asked(&item("a", "1"), Duration::from_mins(5), "slower");
     assert!(judged.wait.unwrap() > Duration::from_mins(4) && !judged.is_hosts);
-    assert!(pauses.left("a", "1").unwrap() > Duration::from_mins(4));
-    assert_eq!(pauses.paused_of("a"), ["1"]);
-    assert_eq!((pauses.left("a", "2"), pauses.why("a")), (None, None));
+    assert!(pauses.left("a", &remote("1")).unwrap() > Duration::from_mins(4));
+    assert_eq!(pauses.paused_of("a"), [remote("1")]);
+    assert_eq!(
+        (pauses.left("a", &remote("2")), pauses.why("a")),
+        (None, None)
+    );
     assert_eq!(pauses.condition("a"), Condition::Well);
     assert!(
         pauses
@@ -50,7 +58,7 @@ fn what_was_asked_for_counts_and_is_no_failure() {
     // Other responses do not end a pause that was asked for.
     pauses.answered(&item("b", "1"));
     pauses.answered(&item("a", "1"));
-    assert!(pauses.left("a", "1").is_some() && pauses.left_of_host("b").is_some());
+    assert!(pauses.left("a", &remote("1")).is_some() && pauses.left_of_host("b").is_some());
 }
 
 #[test]
@@ -65,10 +73,10 @@ fn one_item_that_fails_for_ever_is_no_trouble_of_others() {
     }));
     assert_eq!(fails(&pauses, "a", "1"), None);
     assert!(fails(&pauses, "a", "1").is_some());
-    assert!(pauses.left("a", "1").is_some() && pauses.left("a", "2").is_none());
+    assert!(pauses.left("a", &remote("1")).is_some() && pauses.left("a", &remote("2")).is_none());
     pauses.answered(&item("a", "2"));
     assert!(
-        pauses.left("a", "1").is_some(),
+        pauses.left("a", &remote("1")).is_some(),
         "another's answer is none of its own"
     );
     pauses.answered(&one);
@@ -84,8 +92,8 @@ fn several_repositories_without_a_connection_are_the_hosts_trouble() {
     assert_eq!(fails(&pauses, "a", "1"), None);
     assert_eq!(fails(&pauses, "a", "2"), None);
     assert_eq!(fails(&pauses, "a", "3"), Some(TROUBLE));
-    assert!(pauses.left("a", "4").is_some() && is_away(&pauses));
-    assert!(pauses.left("b", "4").is_none());
+    assert!(pauses.left("a", &remote("4")).is_some() && is_away(&pauses));
+    assert!(pauses.left("b", &remote("4")).is_none());
 }
 
 #[test]
@@ -93,7 +101,7 @@ fn a_configured_host_is_tried_every_few_seconds_until_one_answer_ends_it() {
     let pauses = Pauses::new(HashSet::from(["a".to_owned()]));
     // No try of a single item counts either, and the next try goes to another repository.
     assert_eq!(fails(&pauses, "a", "1"), Some(PROBE_MAX));
-    assert!(pauses.failed_lately("a", "1") && !pauses.failed_lately("a", "2"));
+    assert!(pauses.failed_lately("a", &remote("1")) && !pauses.failed_lately("a", &remote("2")));
     assert!(pauses.left_of_host("a").is_none());
     fails(&pauses, "a", "2");
     assert_eq!(fails(&pauses, "a", "3"), Some(PROBE));
@@ -105,10 +113,10 @@ fn a_configured_host_is_tried_every_few_seconds_until_one_answer_ends_it() {
         let wait = fails(&pauses, "a", "3").unwrap();
         assert!(PROBE < wait && wait <= PROBE_MAX, "{wait:?}");
     }
-    assert!(is_away(&pauses) && pauses.left("a", "4").is_some());
+    assert!(is_away(&pauses) && pauses.left("a", &remote("4")).is_some());
     // An item that was in flight gets through.
     pauses.answered(&item("a", "5"));
-    assert!(!is_away(&pauses) && pauses.left("a", "3").is_none());
+    assert!(!is_away(&pauses) && pauses.left("a", &remote("3")).is_none());
     assert_eq!(pauses.why("a"), None);
 }
 
@@ -120,11 +128,13 @@ fn what_repositories_answer_is_not_the_hosts_trouble() {
         let wait = fails(&n.to_string());
         // No repository fails alone, so none is at fault; but each is retried soon.
         assert_eq!(wait, (n >= 2).then_some(FIRST_WAIT), "{n}");
-        assert!(pauses.left("a", "quiet").is_none() && pauses.left_of_host("a").is_none());
+        assert!(pauses.left("a", &remote("quiet")).is_none() && pauses.left_of_host("a").is_none());
     }
     assert_eq!(pauses.condition("a"), Condition::Silent);
     assert_eq!(fails("5"), Some(FIRST_WAIT * 2));
-    assert!(pauses.failed_lately("a", "5") && !pauses.failed_lately("a", "quiet"));
+    assert!(
+        pauses.failed_lately("a", &remote("5")) && !pauses.failed_lately("a", &remote("quiet"))
+    );
     pauses.answered(&item("a", "quiet"));
     assert_eq!(fails("6"), None, "others answer, so it is its own");
     assert_eq!(pauses.condition("a"), Condition::Well);
@@ -154,7 +164,11 @@ fn a_configured_host_that_gives_no_answers_is_tried_every_few_seconds() {
             let name = (n % 4).to_string();
             let judged = fails_so(&pauses, "a", &name, failure);
             assert!(judged.is_hosts && judged.wait.unwrap() <= PROBE_MAX, "{n}");
-            assert!(pauses.left("a", &name).is_none_or(|left| left <= PROBE_MAX));
+            assert!(
+                pauses
+                    .left("a", &remote(&name))
+                    .is_none_or(|left| left <= PROBE_MAX)
+            );
         }
         assert!(pauses.left_of_host("a").is_some() && pauses.condition("a") != Condition::Well);
         pauses.answered(&item("a", "5"));
@@ -180,7 +194,7 @@ fn what_gives_no_answers_while_others_do_is_its_own_trouble() {
         let judged = fails_so(&pauses, "a", &n.to_string(), Failure::Unanswered);
         assert_eq!((judged.wait, judged.is_hosts), (Some(PROBE_MAX), false));
     }
-    assert!(pauses.left("a", "10").is_some() && pauses.failed_lately("a", "10"));
+    assert!(pauses.left("a", &remote("10")).is_some() && pauses.failed_lately("a", &remote("10")));
     assert_eq!(pauses.condition("a"), Condition::Well);
     assert!(pauses.left_of_host("a").is_none());
     let long_ago = Instant::now().checked_sub(LATELY).unwrap();

@@ -2,6 +2,7 @@
 //! without end, and by taking the process with them.
 
 mod deaths;
+mod forged;
 mod gateways;
 mod large;
 mod outages;
@@ -508,10 +509,10 @@ async fn many_of_a_paused_host(database: &TestDatabase, count: u32) {
     let zeros = "0".repeat(28);
     // Each of a repository of its own, or two of them.
     let insert = format!(
-        "INSERT INTO work_items (id, kind, host, repository_id, repository, ref_name, before_id, after_id,
+        "INSERT INTO work_items (id, kind, host, repository_id, remote, repository, ref_name, before_id, after_id,
             source, priority, event_at, created_at, state, ready_at, tries, truncated, bytes, blobs)
         {numbers} SELECT '00000000-0000-7000-8000-' || (100000000000 + i), 'range', 'busy.example',
-            CAST(i / 2 AS TEXT), 'acme/shop', 'refs/heads/main', before_id, '{zeros}' || (100000000000 + i), source, priority,
+            CAST(i / 2 AS TEXT), CAST(i / 2 AS TEXT), 'acme/shop', 'refs/heads/main', before_id, '{zeros}' || (100000000000 + i), source, priority,
             event_at - i, created_at, 'waiting', 0, 0, truncated, 0, 0 FROM work_items, n"
     );
     database.run(&insert).await.unwrap();

@@ -22,15 +22,16 @@ on_both_databases! {
         let store = database.store().await;
         let items: Vec<NewWorkItem> = (0..2_101).map(|n| item(n, Priority::Webhook)).collect();
         add(&store, &items).await;
-        let except: Vec<&str> = items[..2_100].iter().map(|item| &*item.repository_id).collect();
+        let except: Vec<String> = items[..2_100].iter().map(NewWorkItem::remote).collect();
+        let except: Vec<&str> = except.iter().map(String::as_str).collect();
         let queue = Queue {
             lane: Lane::Ordinary,
             priority: Priority::Webhook,
             host: "github.com".to_owned(),
         };
         let front = store.front(&queue, 64, &except).await.unwrap();
-        let front: Vec<&str> = front.iter().map(|next| &*next.repository_id).collect();
-        assert_eq!(front, ["2100"]);
+        let front: Vec<&str> = front.iter().map(|next| &*next.remote).collect();
+        assert_eq!(front, [items[2_100].remote()]);
     }
 
     async fn what_is_put_off_together_waits_as_long_as_each_has_to(database) {

@@ -168,7 +168,7 @@ async fn the_first_schema_is_brought_up_with_its_work() {
     database.run(&insert).await.unwrap();
     let options = StoreOptions::new(database.url.clone());
     let store = Store::open(options).await.unwrap();
-    assert_eq!(store.migrate().await.unwrap(), 6);
+    assert_eq!(store.migrate().await.unwrap(), 7);
     assert_eq!(add(&store, &[item(1, Priority::Firehose)]).await, 0);
     assert_eq!(
         claim_one(&store, "w").await.unwrap().range,
@@ -232,5 +232,39 @@ on_both_databases! {
         assert_eq!(database.run(medium).await.unwrap(), 1);
         assert!(database.run("UPDATE work_items SET lane = 4").await.is_err());
         assert_eq!(store.claim(9, "w", Duration::from_mins(1)).await.unwrap().len(), 3);
+    }
+
+    /// Items that the seventh schema knew by their identifiers are known by what they name, and keep all else.
+    async fn work_of_the_seventh_schema_is_known_by_its_remote(database) {
+        database.migrate_to(7).await;
+        for (n, url) in [(1, "NULL"), (2, "'https://git.example/acme/two.git'"), (3, "'https://git.example/long'")] {
+            database.run(&old_item(n, &format!("acme/app-{n}"), "waiting", "deaths", n)).await.unwrap();
+            let more = format!("UPDATE work_items SET clone_url = {url}, owner = 'acme', level = {n}, turn = {n}, lane = {n}, \
+                bytes = {n}, part_of = 'p', origin = '0198f000-0000-7000-8000-00000000000a', generation = {n}, \
+                parts_left = {n}, bytes_left = {n} WHERE after_id LIKE '%0{n}'");
+            database.run(&more).await.unwrap();
+        }
+        let long = format!("https://git.example/{}", "x".repeat(300));
+        database.run(&format!("UPDATE work_items SET clone_url = '{long}' WHERE deaths = 3")).await.unwrap();
+        let all = "SELECT COUNT(*) FROM work_items WHERE owner = 'acme' AND level = deaths AND turn = deaths AND lane = deaths \
+            AND bytes = deaths AND generation = deaths AND parts_left = deaths AND bytes_left = deaths AND part_of = 'p'";
+        assert_eq!(database.count(all).await, 3);
+        let store = database.store().await;
+        store.check_statements().await.unwrap();
+        assert_eq!(database.count(all).await, 3);
+        for (n, remote) in [
+            (1, "remote = 'acme/app-1 - acme/app-1'"),
+            (2, "remote = 'acme/app-2 https://git.example/acme/two.git acme/app-2'"),
+            (3, "remote LIKE 'sha256:%'"),
+        ] {
+            let with = format!("SELECT COUNT(*) FROM work_items WHERE deaths = {n} AND {remote}");
+            assert_eq!(database.count(&with).await, 1, "{n}");
+        }
+        // Named again, they are the same.
+        database.run("UPDATE work_items SET part_of = '', lane = 0").await.unwrap();
+        let claimed = store.claim(9, "w", Duration::from_mins(1)).await.unwrap();
+        assert_eq!(claimed.len(), 3);
+        let known: Vec<_> = claimed.into_iter().map(|item| item.range).filter(|range| range.repository != "acme/app-3").collect();
+        assert_eq!(add(&store, &known).await, 0);
     }
 }

@@ -58,9 +58,9 @@ pub(crate) async fn fill(database: &TestDatabase, store: &Store, count: u32, eac
         Kind::Postgres => format!("WITH n (i) AS (SELECT generate_series(1, {count}))"),
     };
     let fill = format!(
-        "INSERT INTO work_items (id, kind, host, repository_id, repository, ref_name, before_id, after_id,
+        "INSERT INTO work_items (id, kind, host, repository_id, remote, repository, ref_name, before_id, after_id,
             source, priority, event_at, created_at, state, ready_at, tries, truncated, bytes, blobs, owner, turn)
-        {numbers} SELECT '00000000-0000-7000-8000-' || (100000000000 + i), 'range', host, 'r' || i,
+        {numbers} SELECT '00000000-0000-7000-8000-' || (100000000000 + i), 'range', host, 'r' || i, 'r' || i,
             'o' || (i / {each}) || '/app', ref_name, before_id, after_id, source, priority, event_at, created_at,
             'waiting', 0, 0, truncated, 0, 0, 'o' || (i / {each}), i % {each} FROM work_items, n"
     );
@@ -148,15 +148,15 @@ on_both_databases! {
             priority: Priority::Webhook,
             host: "github.com".to_owned(),
         };
-        let fast = store.front(&queue, 100, &["id-of-busy/app"]).await.unwrap();
+        let fast = store.front(&queue, 100, &["busy/app - id-of-busy/app"]).await.unwrap();
         let fast: Vec<_> = fast.into_iter().map(|item| item.id).collect();
         assert_eq!(store.take(&fast, "w", LEASE).await.unwrap().len(), 100);
         add(&store, &[push("new/app", 9_001)]).await;
         // Dozens of the busy one are before it.
         let all = store.front(&queue, 30, &[]).await.unwrap();
-        assert!(all.iter().all(|item| item.repository_id == "id-of-busy/app"), "{all:?}");
-        let front = store.front(&queue, 1, &["id-of-busy/app"]).await.unwrap();
-        assert_eq!(front[0].repository_id, "id-of-new/app");
+        assert!(all.iter().all(|item| item.remote == push("busy/app", 0).remote()), "{all:?}");
+        let front = store.front(&queue, 1, &["busy/app - id-of-busy/app"]).await.unwrap();
+        assert_eq!(front[0].remote, push("new/app", 0).remote());
     }
 
     /// An item that holds its queue back must not let newcomers take the queue's turn.

@@ -68,6 +68,28 @@ on_both_databases! {
         assert_eq!((counts.waiting, counts.oldest_event_at), (301, Some(at(0))));
     }
 
+    /// Whoever signs one announcement chooses what it names.
+    async fn the_same_range_read_from_elsewhere_is_another_item(database) {
+        let store = database.store().await;
+        let genuine = item(1, Priority::Webhook);
+        let long = "x".repeat(1_500);
+        let elsewhere = [
+            NewWorkItem { repository: "mallory/app-1".to_owned(), ..genuine.clone() },
+            NewWorkItem { clone_url: Some("https://github.com/mallory/x.git".to_owned()), ..genuine.clone() },
+            NewWorkItem { clone_url: Some(format!("https://github.com/{long}")), ..genuine.clone() },
+            NewWorkItem { clone_url: Some(format!("https://github.com/{long}x")), ..genuine.clone() },
+        ];
+        for state in ["waiting", "done", "dead", "shed"] {
+            database.run("DELETE FROM work_items").await.unwrap();
+            assert_eq!(add(&store, &elsewhere).await, 4);
+            let ended = format!("UPDATE work_items SET state = '{state}', finished_at = 1");
+            database.run(&ended).await.unwrap();
+            assert_eq!(add(&store, &elsewhere).await, 0, "{state}");
+            assert_eq!(add(&store, std::slice::from_ref(&genuine)).await, 1, "{state}");
+            assert_eq!(add(&store, std::slice::from_ref(&genuine)).await, 0, "{state}");
+        }
+    }
+
     async fn items_and_cursor_are_kept_together_or_not_at_all(database) {
         let store = database.store().await;
         let mut state = SourceState {
@@ -269,6 +291,7 @@ on_both_databases! {
         let store = database.store().await;
         let mut items: Vec<_> = (0..40).map(|n| NewWorkItem {
             repository_id: "noisy".to_owned(),
+            repository: "acme/noisy".to_owned(),
             ..item(n, Priority::Webhook)
         }).collect();
         let mut quiet = item(99, Priority::Webhook);
@@ -281,6 +304,6 @@ on_both_databases! {
         store.release("w").await.unwrap();
         let queue = Queue { lane: Lane::Ordinary, priority: Priority::Webhook, host: quiet.range.host.clone() };
         let front = store.front(&queue, 2, &[]).await.unwrap();
-        assert!(front.iter().any(|item| item.repository_id == "quiet"), "{front:?}");
+        assert!(front.iter().any(|item| item.remote.ends_with("quiet")), "{front:?}");
     }
 }

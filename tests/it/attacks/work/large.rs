@@ -66,10 +66,7 @@ async fn are_not_held_up(host: &str, count: u32) {
     ];
     let worker = house.worker_of(origins, limits(), hasty());
     let hostile: Vec<_> = (0..4)
-        .map(|n| NewWorkItem {
-            repository: format!("mallory/shop-{n}"),
-            ..slow.push(&house, host, n)
-        })
+        .map(|n| slow.push_of(&house, host, &format!("mallory/shop-{n}"), n))
         .collect();
     house.add_items(&hostile).await;
     let running = Running::start(worker);
@@ -154,10 +151,8 @@ async fn ever_new_large_pushes_do_not_hold_up_one_of_another_host() {
     let running = Running::start(worker);
     let attack = async {
         for n in 0.. {
-            let hostile = NewWorkItem {
-                repository: format!("mallory/shop-{n}"),
-                ..slow.push(&house, "slow.example", n)
-            };
+            let repository = format!("mallory/shop-{n}");
+            let hostile = slow.push_of(&house, "slow.example", &repository, n);
             house.add_items(&[hostile]).await;
             sleep(Duration::from_secs(2)).await;
         }

@@ -106,17 +106,23 @@ async fn an_owners_many_silent_repositories_do_not_hold_up_his_healthy_one() {
     let shop = Shop::open().await;
     let silent = Slow::start(How::Silent).await;
     let many: Vec<_> = (0..80)
-        .map(|n| NewWorkItem {
-            repository: format!("acme/app-{n}"),
-            ..silent.push(&house, "git.example", n)
-        })
+        .map(|n| silent.push_of(&house, "git.example", &format!("acme/app-{n}"), n))
         .collect();
     house.add_items(&many).await;
     let origins = [origin("git.example", &shop.forge.url())];
     let running = Running::start(house.worker_of(origins, FetchLimits::default(), hasty()));
     until("many are known to be slow", async || silent.asked() >= 20).await;
     let (key, tiny) = house.leak(&shop).await;
-    house.add_items(&[tiny]).await;
+    let clone_url = Some(format!("{}/acme/shop.git", shop.forge.url()));
+    assert_eq!(
+        NewWorkItem {
+            clone_url: clone_url.clone(),
+            ..tiny.clone()
+        }
+        .owner(),
+        many[0].owner()
+    );
+    house.add_items(&[NewWorkItem { clone_url, ..tiny }]).await;
     house.wait_until_revoked(&key).await;
     running.stop().await;
     database.remove().await;

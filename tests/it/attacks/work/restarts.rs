@@ -8,9 +8,13 @@ use super::*;
 /// Pushes to twelve silent repositories of one owner, four to each.
 fn silent(house: &House, slow: &Slow) -> Vec<NewWorkItem> {
     let push = |n: usize| NewWorkItem {
-        repository: format!("acme/app-{}", n % 12),
         after: format!("{:040x}", 1_000 + n),
-        ..slow.push(house, "git.example", n % 12)
+        ..slow.push_of(
+            house,
+            "git.example",
+            &format!("acme/app-{}", n % 12),
+            n % 12,
+        )
     };
     (0..48).map(push).collect()
 }

@@ -73,9 +73,20 @@ impl Slow {
 
     /// A push that is fetched from here, whatever its host is.
     pub(super) fn push(&self, house: &House, host: &str, n: usize) -> NewWorkItem {
+        self.push_of(house, host, &format!("mallory-{n}/shop"), n)
+    }
+
+    /// Like `push`, to this repository.
+    pub(super) fn push_of(
+        &self,
+        house: &House,
+        host: &str,
+        repository: &str,
+        n: usize,
+    ) -> NewWorkItem {
         NewWorkItem {
-            clone_url: Some(format!("{}/acme/shop.git", self.url)),
-            repository: format!("mallory-{n}/shop"),
+            clone_url: Some(format!("{}/{repository}.git", self.url)),
+            repository: repository.to_owned(),
             ..house.push_to(host, n, Priority::Webhook)
         }
     }
