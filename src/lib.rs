@@ -40,6 +40,9 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+#[cfg(test)]
+#[path = "../tests/it/support/eventually.rs"]
+mod eventually;
 pub mod fetch;
 pub mod forge;
 #[cfg(test)]

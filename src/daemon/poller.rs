@@ -105,6 +105,7 @@ mod tests {
 
     use super::*;
     use crate::clock::{ManualClock, SystemClock};
+    use crate::eventually::eventually;
     use crate::schedule::CronSchedule;
     use crate::source::{PollError, PollFailure, PollOutcome};
 
@@ -237,9 +238,8 @@ mod tests {
         let yearly = Schedule::Cron(CronSchedule::parse("0 0 1 1 *").unwrap());
         let polling = poll_from(shared, yearly, clock, None);
         let enough = async {
-            while source.0.load(Ordering::SeqCst) < 6 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            let polls = async || source.0.load(Ordering::SeqCst) >= 6;
+            eventually("it was polled six times", polls).await;
             stop.cancel();
         };
         tokio::select! {

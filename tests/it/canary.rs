@@ -5,13 +5,13 @@ mod encoded;
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
+use crate::support::eventually::eventually;
 use crate::support::http::Ask as _;
 use crate::support::world::{Home, World};
 
@@ -112,12 +112,8 @@ impl Caller {
 
     async fn wait_until_revoked(&self, keys: &[&Planted]) {
         for key in keys {
-            let mut asked = 0;
-            while !self.is_revoked(key).await {
-                asked += 1;
-                assert!(asked < 600, "not revoked: {}", key.what);
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+            let what = format!("{} is revoked", key.what);
+            eventually(&what, async || self.is_revoked(key).await).await;
         }
     }
 }

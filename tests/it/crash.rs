@@ -8,6 +8,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 
 use crate::support::databases::{Kind, TestDatabase};
+use crate::support::eventually::eventually;
 use crate::support::http::Ask as _;
 use crate::support::world::{Daemon, Home, World};
 
@@ -194,9 +195,9 @@ pub(crate) async fn report(client: &Client, world: &World, url: &str, keys: &[St
 }
 
 async fn wait_until_revoked(client: &Client, daemon: &Daemon, token: &str, keys: usize) {
-    let mut last = 0_u64;
     // An item whose worker was killed is taken again when its lease has run out.
-    for _ in 0..1200 {
+    let what = format!("{keys} keys are revoked");
+    eventually(&what, async || {
         let url = format!("{}/api/v1/revocations?limit=1", daemon.url);
         let answer = client
             .get(url)
@@ -206,13 +207,10 @@ async fn wait_until_revoked(client: &Client, daemon: &Daemon, token: &str, keys:
             .expect("an answer");
         let answer: Value = answer.json().await.expect("JSON");
         // Entries are numbered without gaps, and nothing but revocations is logged here.
-        last = answer["items"][0]["seq"].as_u64().unwrap_or(0);
-        if last >= keys as u64 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("{last} of {keys} keys are revoked");
+        let last = answer["items"][0]["seq"].as_u64().unwrap_or(0);
+        (last >= keys as u64).then_some(()).ok_or(last)
+    })
+    .await;
 }
 
 pub(crate) fn export(home: &Home) -> Vec<Value> {

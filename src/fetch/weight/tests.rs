@@ -1,4 +1,5 @@
 use super::*;
+use crate::eventually::eventually_blocking;
 use crate::fetch::budget::Budget;
 use crate::fetch::ledger::Payer;
 use crate::fetch::patience::TURN;
@@ -17,9 +18,9 @@ fn one_heavy_visit_at_a_time_and_few_that_wait() {
     assert!(!first.hold(HEAVY_VISIT).unwrap());
     let lane = &seat.budget.heavy;
     let waiting: Vec<_> = (0..WAITING_VISITS).map(|_| heavy(&seat)).collect();
-    while lane.ledger.waiting() < WAITING_VISITS {
-        std::thread::yield_now();
-    }
+    eventually_blocking("all of them wait", || {
+        lane.ledger.waiting() >= WAITING_VISITS
+    });
     assert!(!heavy(&seat).join().unwrap());
     let medium = Seat {
         place: Place {
@@ -29,9 +30,9 @@ fn one_heavy_visit_at_a_time_and_few_that_wait() {
         ..seat.clone()
     };
     let patient = heavy(&medium);
-    while lane.ledger.waiting() <= WAITING_VISITS {
-        std::thread::yield_now();
-    }
+    eventually_blocking("the patient one waits, too", || {
+        lane.ledger.waiting() > WAITING_VISITS
+    });
     let mut light = Weight::new(&seat);
     assert!(light.hold(LIGHT_VISIT).unwrap());
     light.work(LIGHT_WORK).unwrap();
@@ -78,14 +79,10 @@ fn a_longer_turn_is_for_when_nobody_waits_that_had_less() {
     first.work(LIGHT_WORK + 1).unwrap();
     first.busy = TURN * 2;
     let equal = heavy(&large(&alone, "a", 3));
-    while lane.ledger.waiting() < 1 {
-        thread::yield_now();
-    }
+    eventually_blocking("one waits", || lane.ledger.waiting() >= 1);
     works_on(&mut first);
     let fresh = heavy(&large(&alone, "b", 0));
-    while lane.ledger.waiting() < 2 {
-        thread::yield_now();
-    }
+    eventually_blocking("two wait", || lane.ledger.waiting() >= 2);
     assert!(matches!(refused(&mut first), FetchError::Outpaced { .. }));
     drop(first);
     assert!(fresh.join().unwrap() && equal.join().unwrap());
@@ -100,9 +97,7 @@ fn a_heavy_visit_gives_way_to_none_that_had_more() {
     first.work(LIGHT_WORK + 1).unwrap();
     first.busy = TURN * 9;
     let busy = heavy(&large(&alone, "b", 0));
-    while lane.ledger.waiting() < 1 {
-        thread::yield_now();
-    }
+    eventually_blocking("one waits", || lane.ledger.waiting() >= 1);
     works_on(&mut first);
     drop(first);
     assert!(busy.join().unwrap());
@@ -150,9 +145,7 @@ fn slow_texts_are_heavy_and_leave_when_others_have_waited() {
     slow.busy = TURN;
     slow.work(0).unwrap();
     let waiting = heavy(&seat);
-    while seat.budget.heavy.ledger.waiting() == 0 {
-        std::thread::yield_now();
-    }
+    eventually_blocking("one waits", || seat.budget.heavy.ledger.waiting() > 0);
     let ended = refused(&mut slow);
     assert!(matches!(ended, FetchError::Outpaced { seconds: 2.. }));
     drop(slow);

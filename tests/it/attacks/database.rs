@@ -12,7 +12,9 @@ mod start;
 mod states;
 mod writers;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::support::eventually::eventually_blocking;
 
 /// Longer than any of this takes on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -23,13 +25,12 @@ fn until<T: std::fmt::Debug>(
     mut ask: impl FnMut() -> T,
     is_it: impl Fn(&T) -> bool,
 ) -> T {
-    let started = Instant::now();
-    loop {
+    eventually_blocking(what, || {
         let answer = ask();
         if is_it(&answer) {
-            return answer;
+            Ok(answer)
+        } else {
+            Err(answer)
         }
-        assert!(started.elapsed() < PATIENCE, "{what}: still {answer:?}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    })
 }

@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use crate::api::harness;
 use crate::cli::Binary;
 use crate::serve::Daemon;
+use crate::support::eventually::eventually;
 use crate::support::http::Ask as _;
 use crate::webhooks::sender::{SECRET, headers};
 
@@ -231,12 +232,9 @@ async fn a_signed_payload_does_not_choose_what_is_asked() {
     let daemon = Daemon::start(&binary, &["serve"]);
     assert_eq!(inside.connections(), 0);
     send(&daemon, Forge::Gitea, "2", inside.port).await;
-    for _ in 0..300 {
-        if inside.connections() > 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert!(inside.connections() > 0);
+    eventually("the allowed host is asked", async || {
+        inside.connections() > 0
+    })
+    .await;
     assert!(binary.run("config show").ok().contains(host.trim()));
 }

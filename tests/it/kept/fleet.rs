@@ -8,6 +8,7 @@ use reqwest::Client;
 
 use crate::crash::{Minted, export, mint, report};
 use crate::support::cluster::Cluster;
+use crate::support::eventually::eventually;
 use crate::support::world::{Daemon, Home, World};
 
 /// Two daemons get the same reports at the same time.
@@ -83,13 +84,10 @@ async fn survive_restarts(restarts: usize, reports: usize) {
 
 /// Reports keys until the report is answered with 200, as partners do.
 async fn until_taken(client: &Client, world: &World, daemon: &Daemon, keys: &[String]) {
-    for _ in 0..300 {
-        if report(client, world, &daemon.url, keys).await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    panic!("a report is never taken");
+    eventually("a report is taken", async || {
+        report(client, world, &daemon.url, keys).await
+    })
+    .await;
 }
 
 fn values(keys: &[Minted]) -> Vec<String> {

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
@@ -11,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::crash::{export, mint, report, signed_report};
+use crate::support::eventually::eventually;
 use crate::support::world::{Daemon, Home, World};
 
 /// Number of clients that hang up.
@@ -50,18 +50,12 @@ async fn four_thousand_clients_that_hang_up_cost_nothing_and_revoke_once() {
     clients.wait().await;
 
     assert!(report(&client, &world, &daemon.url, &keys).await);
-    let mut after = descriptors(&daemon);
-    for _ in 0..600 {
-        if after <= before + AT_ONCE {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        after = descriptors(&daemon);
-    }
-    assert!(
-        after <= before + AT_ONCE,
-        "{before} descriptors, then {after}"
-    );
+    let what = format!("there are about {before} descriptors again");
+    eventually(&what, async || {
+        let after = descriptors(&daemon);
+        (after <= before + AT_ONCE).then_some(()).ok_or(after)
+    })
+    .await;
     assert!(daemon.stop().success());
     let entries = export(&home);
     let of_key = |entry: &&Value| entry["key_id"] == key.id.as_str();

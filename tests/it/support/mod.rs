@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod databases;
+pub(crate) mod eventually;
 pub(crate) mod git;
 pub(crate) mod http;
 pub(crate) mod responder;

@@ -14,6 +14,8 @@ use rescind::sandbox::{Feed, Partner};
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
+use super::eventually::eventually_blocking;
+
 pub(crate) const REPOSITORY: &str = "acme/webshop";
 const REPOSITORY_ID: u64 = 4711;
 
@@ -185,17 +187,13 @@ impl Home {
 
     /// Waits until the log, from byte `start` on, contains an address, and returns it.
     fn address(&self, start: usize) -> String {
-        for _ in 0..3000 {
+        eventually_blocking("the daemon listens", || {
             let log = fs::read_to_string(self.log()).expect("a log");
-            if let Some((_, rest)) = log[start..].split_once("listening on ")
-                && let Some(end) = rest.find(['"', ' '])
-            {
-                return rest[..end].to_owned();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let log = fs::read_to_string(self.log()).expect("a log");
-        panic!("the daemon does not listen: {}", &log[start..]);
+            let said = log[start..].to_owned();
+            let rest = said.split_once("listening on ").map(|(_, rest)| rest);
+            let address = rest.and_then(|rest| Some(&rest[..rest.find(['"', ' '])?]));
+            address.map(str::to_owned).ok_or(said)
+        })
     }
 
     fn log(&self) -> PathBuf {

@@ -9,6 +9,7 @@ use super::sender::{SECRET, headers};
 use crate::cli::Binary;
 use crate::serve::Daemon;
 use crate::support::databases::on_both_databases;
+use crate::support::eventually::eventually;
 use crate::support::http::Ask as _;
 
 fn push(server: &GitServer, pushed: &Pushed) -> Value {
@@ -88,12 +89,7 @@ on_both_databases! {
         daemon.signal("KILL");
         drop(daemon);
         let daemon = Daemon::start(&binary, &["serve"]);
-        for _ in 0..1200 {
-            if log(&binary).len() == 3 {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
+        eventually("the third key is revoked", async || log(&binary).len() == 3).await;
         let ended = daemon.stop();
         assert_eq!(ended.code, Some(0), "{ended:?}");
         assert_eq!(log(&binary).len(), 3);

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::sender::{all, options, send};
 use crate::api::harness::{Setup, TestServer};
 use crate::support::databases::on_both_databases;
+use crate::support::eventually::eventually;
 
 const BEFORE: &str = "883efe034920928c47fe18598c01249d1a9fdabd";
 const AFTER: &str = "7a8f3ac80e2ad2f6842cb86f576d4bfe2c03e300";
@@ -22,14 +23,14 @@ pub(super) async fn state(
     name: &str,
     wanted: impl Fn(&SourceState) -> bool,
 ) -> SourceState {
-    for _ in 0..200 {
+    eventually(&format!("{name} is as wanted"), async || {
         let state = server.store.load_source(name).await.unwrap();
-        if let Some(state) = state.filter(&wanted) {
-            return state;
+        match state {
+            Some(state) if wanted(&state) => Ok(state),
+            other => Err(other),
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("{:?}", server.store.load_source(name).await);
+    })
+    .await
 }
 
 async fn items(server: &TestServer) -> Vec<WorkItem> {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::sender::{all, send};
 use crate::api::harness::TestServer;
 use crate::support::databases::{Kind, TestDatabase};
+use crate::support::eventually::eventually;
 
 fn push(reference: &str) -> Value {
     json!({
@@ -45,13 +46,10 @@ async fn a_delivery_that_amounts_to_nothing_does_not_wait_for_the_database() {
     assert!(waiting.is_err(), "answered before it was stored");
     tx.rollback().await.unwrap();
     // Nobody waits for the answer any more; the push is stored all the same.
-    for _ in 0..100 {
-        if server.store.work_counts().await.unwrap().waiting == 1 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(server.store.work_counts().await.unwrap().waiting, 1);
+    eventually("the push is stored", async || {
+        server.store.work_counts().await.unwrap().waiting == 1
+    })
+    .await;
     server.stop().await;
 }
 

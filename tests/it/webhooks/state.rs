@@ -10,6 +10,7 @@ use super::sender::{all, send};
 use crate::api::harness::{Setup, TestServer};
 use crate::store::turns::{add, fill, push};
 use crate::support::databases::{TestDatabase, on_both_databases};
+use crate::support::eventually::eventually;
 
 const NAME: &str = "webhook:github";
 
@@ -34,19 +35,19 @@ async fn server(database: &TestDatabase) -> TestServer {
 /// Waits until the webhook is like this; gives what the API says of it.
 async fn shown(server: &TestServer, is: &str) -> Value {
     let admin = server.admin().await;
-    let mut last = Value::Null;
-    for _ in 0..100 {
+    eventually(&format!("it is {is}"), async || {
         let reply = admin.get("/api/v1/sources").await;
         let all: Value = serde_json::from_str(&reply.text).unwrap();
         let items = all["items"].as_array().unwrap();
         let found = items.iter().find(|source| source["name"] == NAME).cloned();
-        last = found.unwrap_or_default();
-        if last["state"] == is {
-            return last;
+        let found = found.unwrap_or_default();
+        if found["state"] == is {
+            Ok(found)
+        } else {
+            Err(found)
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    panic!("it is not {is}: {last}");
+    })
+    .await
 }
 
 async fn is_failing(server: &TestServer, said: &[&str]) {

@@ -1,11 +1,13 @@
 //! A connection to PostgreSQL that is cut without either end being told.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use rescind::keyformat::{KeyValue, Sha256Digest};
 use rescind::respond::Responder;
 use rescind::store::{Lookup, Reason, Store, StoreError, StoreOptions};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::proxy::Proxy;
 use super::{PATIENCE, until};
@@ -13,6 +15,7 @@ use crate::cli::Binary;
 use crate::serve::{Daemon, get};
 use crate::store::{digest, import, new_key};
 use crate::support::databases::{Kind, TestDatabase};
+use crate::support::eventually::eventually;
 use crate::support::responder::{request, responder, sighting};
 
 /// A migrated database, and a proxy in front of it.
@@ -124,15 +127,14 @@ async fn a_transaction_fails_and_lets_go_of_its_locks() {
     assert!(tx.commit().await.is_err());
     // The same program goes on at once; the server lets go of the rows when it has missed its client.
     import(&store, &[new_key(3)]).await;
-    let started = Instant::now();
-    loop {
+    eventually("the row is free", async || {
         let mut tx = direct.begin().await.unwrap();
-        match tx.import_keys(&[new_key(1)]).await {
-            Ok(_) => break tx.commit().await.unwrap(),
-            Err(error) => assert!(error.is_temporary(), "{error}"),
-        }
-        assert!(started.elapsed() < PATIENCE, "the row is still locked");
-    }
+        let imported = tx.import_keys(&[new_key(1)]).await;
+        let imported = imported.inspect_err(|error| assert!(error.is_temporary(), "{error}"));
+        imported?;
+        tx.commit().await
+    })
+    .await;
     assert_eq!(direct.count_keys().await.unwrap(), 2);
     database.remove().await;
 }
@@ -156,16 +158,12 @@ async fn a_command_ends_with_an_error() {
 /// Reports keys until each is answered, as partners do.
 async fn report_all(responder: Responder, keys: Vec<KeyValue>) {
     for value in keys {
-        let started = Instant::now();
-        loop {
+        eventually("the report is answered", async || {
             let seen = vec![sighting(&responder, &value, 1)];
-            match responder.report(seen, Reason::Leaked, "partner:test").await {
-                Ok(_) => break,
-                Err(error) => assert!(error.is_temporary(), "{error}"),
-            }
-            assert!(started.elapsed() < PATIENCE);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            let reported = responder.report(seen, Reason::Leaked, "partner:test").await;
+            reported.inspect_err(|error| assert!(error.is_temporary(), "{error}"))
+        })
+        .await;
     }
 }
 
@@ -174,22 +172,19 @@ async fn connections_that_are_lost_under_reports_lose_no_revocation() {
     let (database, proxy, direct) = behind_a_proxy().await;
     let store = open(proxy.url(&database.url)).await;
     let (responder, _) = responder(&store);
-    let mut reports = JoinSet::new();
+    let mut reports = Vec::new();
     for _ in 0..4 {
         let mut keys = Vec::new();
         for _ in 0..25 {
             keys.push(responder.issue(request("leaks")).await.unwrap().1);
         }
-        reports.spawn(report_all(responder.clone(), keys));
+        reports.push(report_all(responder.clone(), keys));
     }
-    while !reports.is_empty() {
+    let mut reports = pin!(futures_util::future::join_all(reports));
+    let cut_every = Duration::from_millis(150);
+    proxy.cut();
+    while timeout(cut_every, &mut reports).await.is_err() {
         proxy.cut();
-        let _ = tokio::time::timeout(Duration::from_millis(150), async {
-            while let Some(reported) = reports.join_next().await {
-                reported.unwrap();
-            }
-        })
-        .await;
     }
     let verified = direct.verify_log().await.unwrap().unwrap();
     assert_eq!(verified.entries, 100, "one revocation for each key");

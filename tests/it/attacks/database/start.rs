@@ -13,6 +13,7 @@ use crate::api::harness::http_client;
 use crate::cli::Binary;
 use crate::serve::{Daemon, Ended, free_address};
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
+use crate::support::eventually::eventually;
 use crate::support::http::Ask as _;
 
 const REVOKE: &str = "/api/v1/integrations/credential-scanning/revoke";
@@ -92,10 +93,9 @@ on_both_databases! {
         let ended = ends_at_once(daemon);
         assert_eq!(ended.stdout, "");
         // The server does not go on with it either.
-        let started = Instant::now();
-        while database.kind == Kind::Postgres && sessions(&database.url).await > 0 {
-            assert!(started.elapsed() < AT_ONCE, "it is still migrated");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        if database.kind == Kind::Postgres {
+            let none = async || sessions(&database.url).await == 0;
+            eventually("the server has stopped migrating", none).await;
         }
         // It was undone: the second of six steps is still the last.
         assert_eq!(database.count("SELECT MAX(version) FROM _sqlx_migrations").await, 2);
@@ -126,19 +126,17 @@ async fn a_migration_that_is_given_up_lets_the_write_lock_go() {
     let lock = "BEGIN IMMEDIATE; ROLLBACK";
     let mut other = SqliteConnection::connect(&database.url).await.unwrap();
     other.execute("PRAGMA busy_timeout = 0").await.unwrap();
-    let started = Instant::now();
-    while other.execute(lock).await.is_ok() {
-        assert!(started.elapsed() < PATIENCE, "it does not begin");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    eventually("the migration has begun", async || {
+        other.execute(lock).await.is_err()
+    })
+    .await;
     store.hurry();
     let ended = migrating.join_next().await.unwrap();
     ended.unwrap().unwrap_err();
-    let started = Instant::now();
-    while other.execute(lock).await.is_err() {
-        assert!(started.elapsed() < AT_ONCE, "it goes on");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    eventually("the write lock is free", async || {
+        other.execute(lock).await.is_ok()
+    })
+    .await;
     assert_eq!(
         database
             .count("SELECT MAX(version) FROM _sqlx_migrations")

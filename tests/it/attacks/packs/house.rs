@@ -15,6 +15,7 @@ use super::builder::{Push, before, file};
 use crate::api::harness::http_client;
 use crate::cli::Binary;
 use crate::serve::Daemon;
+use crate::support::eventually::eventually;
 use crate::support::http::Ask as _;
 
 const SECRET: &str = "It's a Secret to Everybody";
@@ -117,16 +118,14 @@ impl House {
         eprintln!("revoked after {took:?}");
     }
 
-    /// Waits until nothing is left to be read, but no longer than two minutes.
+    /// Waits until nothing is left to be read.
     pub(super) async fn read_on(&self) {
-        for _ in 0..240 {
+        eventually("nothing is left to be read", async || {
             let status = self.binary.run("sources status --json").ok();
             let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
-            if status["counts"]["waiting"] == 0 {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
+            status["counts"]["waiting"] == 0
+        })
+        .await;
     }
 
     /// The most memory that was resident so far, in KiB.

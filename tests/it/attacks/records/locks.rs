@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::harness::TestServer;
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
+use crate::support::eventually::eventually;
 use crate::support::responder::{request, responder, sighting};
 use crate::webhooks::sender::{all, send};
 
@@ -133,7 +134,12 @@ async fn reports_of_the_same_keys_never_lock_each_other_out() {
 /// Returns the number of transactions that the database rolled back to resolve deadlocks. Sessions publish their count
 /// when they end, at the latest.
 async fn deadlocks(database: &TestDatabase) -> i64 {
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let sessions = "SELECT COUNT(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    eventually("all sessions have ended", async || {
+        database.count(sessions).await == 0
+    })
+    .await;
     let undone = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     database.count(undone).await
 }
@@ -242,7 +248,12 @@ async fn a_transaction_that_the_database_undid_is_begun_again() {
         END $$"
     );
     let reporting = async {
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        let asleep = "SELECT COUNT(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        eventually("the stranger has the last key", async || {
+            database.count(asleep).await > 0
+        })
+        .await;
         responder.report(seen, Reason::Leaked, "test").await
     };
     let (strange, reported) = tokio::join!(database.run(&stranger), reporting);
@@ -274,7 +285,9 @@ on_both_databases! {
             first.add_work_items(std::slice::from_ref(&named), SystemClock.now()).await.unwrap();
             let second = add(&store, &named);
             let commit = async {
-                tokio::time::sleep(Duration::from_millis(300)).await;
+                let waiting = "SELECT COUNT(*) FROM pg_stat_activity
+                    WHERE datname = current_database() AND wait_event_type = 'Lock'";
+                eventually("the second waits", async || database.count(waiting).await > 0).await;
                 first.commit().await.unwrap();
             };
             tokio::join!(second, commit);

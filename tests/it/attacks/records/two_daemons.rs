@@ -1,7 +1,6 @@
 //! Two real daemons on one PostgreSQL, and more senders than either can serve at once.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use reqwest::{Client, RequestBuilder};
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::locks::part;
 use crate::support::databases::{Kind, TestDatabase};
+use crate::support::eventually::eventually;
 use crate::support::http::Ask as _;
 use crate::support::world::{Daemon, Home, World};
 use crate::webhooks::sender::{SECRET, headers};
@@ -76,12 +76,7 @@ async fn two_daemons_take_everything_at_once_and_miss_nothing() {
         "what was accepted was done"
     );
     let waiting = "SELECT COUNT(*) FROM work_items WHERE state = 'waiting'";
-    for _ in 0..600 {
-        if database.count(waiting).await == 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    eventually("no item waits", async || database.count(waiting).await == 0).await;
     for daemon in daemons {
         assert!(daemon.stop().success(), "the daemon ends well");
     }
