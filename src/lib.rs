@@ -36,6 +36,9 @@
 //!
 //! Dependencies run one way. `docs/architecture.md` says which way and why; `tests/it/arrows.rs` holds the table.
 
+#[macro_use]
+mod named;
+
 pub mod cli;
 pub mod clock;
 pub mod config;

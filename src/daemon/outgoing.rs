@@ -2,7 +2,7 @@
 
 use reqwest::Url;
 
-use crate::config::{Config, SourceKind};
+use crate::config::Config;
 use crate::fetch::Guard;
 
 /// Returns a guard that permits configured addresses anywhere, and all others only on the public internet.
@@ -10,11 +10,7 @@ pub(super) fn guard(config: &Config) -> Guard {
     let mut named: Vec<&Url> = Vec::new();
     for source in &config.sources {
         named.push(&source.clone_url);
-        named.push(match &source.kind {
-            SourceKind::GithubEvents { api_url, .. } => api_url,
-            SourceKind::Gharchive { base_url } => base_url,
-            SourceKind::Git { url } => url,
-        });
+        named.push(source.kind.url());
     }
     for (_, webhook) in config.webhooks.each() {
         named.extend(&webhook.clone_url);

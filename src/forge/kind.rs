@@ -2,33 +2,21 @@
 
 use reqwest::Url;
 
-/// A kind of forge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Forge {
-    /// GitHub and GitHub Enterprise Server.
-    GitHub,
-    /// GitLab.
-    GitLab,
-    /// Gitea, Forgejo and Gogs.
-    Gitea,
-    /// Bitbucket Cloud and Bitbucket Data Center.
-    Bitbucket,
+named! {
+    /// A kind of forge. The name is that in the configuration and in the path of its endpoint.
+    pub enum Forge {
+        /// GitHub and GitHub Enterprise Server.
+        GitHub = "github",
+        /// GitLab.
+        GitLab = "gitlab",
+        /// Gitea, Forgejo and Gogs.
+        Gitea = "gitea",
+        /// Bitbucket Cloud and Bitbucket Data Center.
+        Bitbucket = "bitbucket",
+    }
 }
 
 impl Forge {
-    /// All forges.
-    pub const ALL: [Self; 4] = [Self::GitHub, Self::GitLab, Self::Gitea, Self::Bitbucket];
-
-    /// Returns the name of the forge in the configuration and in the path of its endpoint.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::GitHub => "github",
-            Self::GitLab => "gitlab",
-            Self::Gitea => "gitea",
-            Self::Bitbucket => "bitbucket",
-        }
-    }
-
     /// Returns the name of the forge's source: in occurrences, in the list of sources, and as the actor
     /// in the revocation log.
     pub fn source(self) -> &'static str {
@@ -83,11 +71,6 @@ impl Forge {
         }
     }
 
-    /// Returns the forge with this name in the configuration.
-    pub fn by_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|forge| forge.name() == name)
-    }
-
     /// Returns the forge whose webhooks are the source with this name.
     pub fn by_source(source: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|forge| forge.source() == source)
@@ -133,9 +116,14 @@ mod tests {
                 forge.commit_path("c")
             )
         };
-        assert_eq!(links(Forge::GitHub), "blob/c/a.txt#L1 commit/c");
-        assert_eq!(links(Forge::GitLab), "-/blob/c/a.txt#L1 -/commit/c");
-        assert_eq!(links(Forge::Gitea), "src/commit/c/a.txt#L1 commit/c");
-        assert_eq!(links(Forge::Bitbucket), "src/c/a.txt#lines-1 commits/c");
+        assert_eq!(
+            Forge::ALL.map(links),
+            [
+                "blob/c/a.txt#L1 commit/c",
+                "-/blob/c/a.txt#L1 -/commit/c",
+                "src/commit/c/a.txt#L1 commit/c",
+                "src/c/a.txt#lines-1 commits/c",
+            ]
+        );
     }
 }

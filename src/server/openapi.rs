@@ -117,3 +117,20 @@ pub(super) async fn serve() -> impl IntoResponse {
     let json = HeaderValue::from_static("application/json");
     ([(header::CONTENT_TYPE, json)], DOCUMENT.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    /// A route whose handler is not among the `paths` above would have no description.
+    #[test]
+    fn every_handler_of_the_router_is_described() {
+        let (router, document) = (include_str!("router.rs"), include_str!("openapi.rs"));
+        let handler = regex::Regex::new(r"(?:get|post|put|patch|delete)\((\w+::\w+)").unwrap();
+        let mut handlers = 0;
+        for (_, [handler]) in handler.captures_iter(router).map(|found| found.extract()) {
+            let is_described = document.contains(&format!("{handler},"));
+            assert!(is_described || handler == "openapi::serve", "{handler}");
+            handlers += 1;
+        }
+        assert!(handlers > 20, "{handlers}");
+    }
+}

@@ -43,17 +43,14 @@ pub fn router(state: AppState) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz));
     for partner in &state.0.intake.partners {
-        router = match partner.name() {
-            PartnerName::GitHub => {
-                router.route("/webhooks/github/secret-scanning", post(intake::github))
-            }
-            PartnerName::GitLab => {
-                router.route("/webhooks/gitlab/secret-detection", post(intake::gitlab))
-            }
-            PartnerName::DepsDev => {
-                router.route("/webhooks/depsdev/secret-scanning", post(intake::depsdev))
-            }
-        };
+        router = router.route(
+            partner.name().endpoint(),
+            match partner.name() {
+                PartnerName::GitHub => post(intake::github),
+                PartnerName::GitLab => post(intake::gitlab),
+                PartnerName::DepsDev => post(intake::depsdev),
+            },
+        );
     }
     if state.0.intake.revocation.is_some() {
         router = router

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use reqwest::Url;
 use rescind::config::{Config, ConfigError, Environment, Schedule, SourceKind};
+use rescind::forge::Forge;
 use rescind::github::InstallationId;
+use rescind::intake::PartnerName;
 use rescind::source::Scope;
 use secrecy::ExposeSecret;
 
@@ -96,7 +98,7 @@ fn no_file_and_no_variables_give_the_defaults() {
         "sqlite://data/rescind.db"
     );
     assert!(config.formats.dir.is_none() && config.sources.is_empty());
-    assert!(config.partners.github.enabled);
+    assert!(config.partners.of(PartnerName::GitHub).enabled);
     assert_eq!(config.scan.max_fetch_bytes, 256 << 20);
 }
 
@@ -277,10 +279,10 @@ fn variables_override_the_file() {
     );
     assert_eq!(config.database.url.expose_secret(), "postgres://me@host/db");
     assert_eq!(
-        config.partners.github.public_keys_url,
+        config.partners.of(PartnerName::GitHub).public_keys_url,
         Some(url("http://127.0.0.1:3/keys"))
     );
-    assert!(!config.partners.github.enabled);
+    assert!(!config.partners.of(PartnerName::GitHub).enabled);
     let peppers: Vec<&str> = config
         .keys
         .peppers
@@ -363,7 +365,7 @@ fn elements_of_lists_may_come_from_variables_of_their_own() {
     assert!(shown.contains(&proxies), "{shown}");
     assert!(config.scan.encodings.utf16 && !config.scan.encodings.base64);
     assert_eq!(
-        config.webhooks.gitea.clone_hosts[0].as_str(),
+        config.webhooks.of(Forge::Gitea).clone_hosts[0].as_str(),
         "https://git.example/"
     );
     let SourceKind::GithubEvents { scope, .. } = &config.sources[0].kind else {
@@ -668,7 +670,7 @@ fn servers_that_payloads_may_name_come_from_the_file_or_the_environment() {
     let gitea = "[webhooks.gitea]\nsecrets = [\"s\"]\nclone_hosts = [\"https://GIT.example:443\", \"http://10.0.0.7:3000/\"]\n";
     let config = valid(gitea, &[]);
     let hosts = |config: &Config| {
-        let hosts = config.webhooks.gitea.clone_hosts.iter();
+        let hosts = config.webhooks.of(Forge::Gitea).clone_hosts.iter();
         hosts.map(ToString::to_string).collect::<Vec<_>>()
     };
     let expected = ["https://git.example/", "http://10.0.0.7:3000/"];

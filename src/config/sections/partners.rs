@@ -11,15 +11,11 @@ use crate::intake::PartnerName;
 /// The `[partners]` section.
 #[derive(Debug, Clone)]
 pub struct Partners {
-    /// GitHub's secret scanning partner program.
-    pub github: Partner,
-    /// GitLab's partner program for leaked credentials.
-    pub gitlab: Partner,
+    /// Sections of the partners, in the order of [`PartnerName::ALL`].
+    partners: [Partner; PartnerName::ALL.len()],
     /// Values of `Authorization` that GitLab instances may present to the token revocation API. Without
     /// one the API is disabled.
     pub revocation_tokens: Vec<SecretString>,
-    /// Google's deps.dev, which scans packages.
-    pub depsdev: Partner,
 }
 
 /// A `[partners.NAME]` section.
@@ -37,6 +33,28 @@ pub struct Partner {
 }
 
 impl Partner {
+    /// Returns the section of a partner that is not configured.
+    fn default_of(name: PartnerName) -> Self {
+        match name {
+            // https://docs.github.com/en/code-security/secret-scanning/secret-scanning-partnership-program
+            PartnerName::GitHub => Self::new(
+                true,
+                Some("https://api.github.com/meta/public_keys/secret_scanning"),
+                "Github",
+            ),
+            // https://docs.gitlab.com/user/application_security/secret_detection/automatic_response/:
+            // GitLab discloses the URL to its partners only.
+            PartnerName::GitLab => Self::new(false, None, "Gitlab"),
+            // As in the Python package index: warehouse/integrations/secrets/config.py in
+            // https://github.com/pypi/warehouse.
+            PartnerName::DepsDev => Self::new(
+                false,
+                Some("https://storage.googleapis.com/depsdev-gcp-public-keys/secret_scanning"),
+                "Gosst",
+            ),
+        }
+    }
+
     fn new(enabled: bool, public_keys_url: Option<&'static str>, prefix: &str) -> Self {
         Self {
             enabled,
@@ -50,23 +68,8 @@ impl Partner {
 impl Default for Partners {
     fn default() -> Self {
         Self {
-            // https://docs.github.com/en/code-security/secret-scanning/secret-scanning-partnership-program
-            github: Partner::new(
-                true,
-                Some("https://api.github.com/meta/public_keys/secret_scanning"),
-                "Github",
-            ),
-            // https://docs.gitlab.com/user/application_security/secret_detection/automatic_response/:
-            // GitLab discloses the URL to its partners only.
-            gitlab: Partner::new(false, None, "Gitlab"),
+            partners: PartnerName::ALL.map(Partner::default_of),
             revocation_tokens: Vec::new(),
-            // As in the Python package index: warehouse/integrations/secrets/config.py in
-            // https://github.com/pypi/warehouse.
-            depsdev: Partner::new(
-                false,
-                Some("https://storage.googleapis.com/depsdev-gcp-public-keys/secret_scanning"),
-                "Gosst",
-            ),
         }
     }
 }
@@ -74,11 +77,7 @@ impl Default for Partners {
 impl Partners {
     /// Returns the section of a partner.
     pub fn of(&self, name: PartnerName) -> &Partner {
-        match name {
-            PartnerName::GitHub => &self.github,
-            PartnerName::GitLab => &self.gitlab,
-            PartnerName::DepsDev => &self.depsdev,
-        }
+        &self.partners[name as usize]
     }
 
     /// Returns the sections of all partners.
@@ -98,23 +97,19 @@ impl Partners {
 }
 
 pub(super) fn partners(section: Section<'_>) -> Partners {
-    let Partners {
-        github,
-        gitlab,
-        depsdev,
-        ..
-    } = Partners::default();
-    let of = |name: PartnerName| section.section(name.name());
-    let gitlab_section = of(PartnerName::GitLab);
-    let revocation_tokens = revocation_tokens(&gitlab_section);
-    let partners = Partners {
-        github: partner(of(PartnerName::GitHub), github),
-        gitlab: partner(gitlab_section, gitlab),
-        revocation_tokens,
-        depsdev: partner(of(PartnerName::DepsDev), depsdev),
-    };
+    let mut tokens = Vec::new();
+    let partners = PartnerName::ALL.map(|name| {
+        let section = section.section(name.name());
+        if name == PartnerName::GitLab {
+            tokens = revocation_tokens(&section);
+        }
+        partner(section, Partner::default_of(name))
+    });
     section.finish();
-    partners
+    Partners {
+        partners,
+        revocation_tokens: tokens,
+    }
 }
 
 fn partner(section: Section<'_>, mut partner: Partner) -> Partner {

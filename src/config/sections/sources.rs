@@ -15,11 +15,31 @@ use crate::github::InstallationId;
 use crate::schedule::CronSchedule;
 use crate::source::Scope;
 
-/// Names of the kinds in the configuration, with the keys that only they have.
-const KINDS: [(&str, &[&str]); 3] = [
-    ("github_events", &["scope", "api_url", "tokens", "app"]),
-    ("gharchive", &["base_url"]),
-    ("git", &["url"]),
+/// A kind of source in the configuration.
+struct Kind {
+    name: &'static str,
+    /// Keys that only this kind has.
+    keys: &'static [&'static str],
+    /// Reads those of them that the kind cannot be without.
+    read: fn(&Section<'_>) -> Option<SourceKind>,
+}
+
+const KINDS: [Kind; 3] = [
+    Kind {
+        name: "github_events",
+        keys: &["scope", "api_url", "tokens", "app"],
+        read: github_events,
+    },
+    Kind {
+        name: "gharchive",
+        keys: &["base_url"],
+        read: gharchive,
+    },
+    Kind {
+        name: "git",
+        keys: &["url"],
+        read: git,
+    },
 ];
 
 pub(super) fn sources(sections: Vec<Section<'_>>) -> Vec<Source> {
@@ -112,37 +132,35 @@ fn source_name(section: &Section<'_>, taken: &[String]) -> Option<String> {
 /// Reads the kind and its keys. Keys of other kinds are rejected.
 fn source_kind(section: &Section<'_>) -> Option<SourceKind> {
     let found = required(section, "kind", r#"kind = "github_events""#);
-    let kind = found.as_ref().map(|found| found.value.as_str());
-    let read = match kind {
-        Some("github_events") => github_events(section),
-        Some("gharchive") => gharchive(section),
-        Some("git") => git(section)?,
-        _ => {
-            // The kind is unknown, and so are its keys; a key of any kind is no further mistake.
-            let _ = (github_events(section), gharchive(section));
-            let _ = (section.has("url"), base_url(section, "url", EXAMPLE));
-            section.forgive(&["tokens", "app"]);
-            if let Some(found) = found {
-                refuse_kind(section, &found);
-            }
-            return None;
+    let named = |found: &Found<String>| KINDS.into_iter().find(|kind| kind.name == found.value);
+    let Some(kind) = found.as_ref().and_then(named) else {
+        // The kind is unknown, and so are its keys; a key of any kind is no further mistake.
+        for kind in KINDS {
+            section.forgive(kind.keys);
         }
+        if let Some(found) = found {
+            refuse_kind(section, &found);
+        }
+        return None;
     };
-    refuse_keys_of_others(section, read.name());
+    let read = (kind.read)(section)?;
+    refuse_keys_of_others(section, kind.name);
     Some(read)
 }
 
-fn github_events(section: &Section<'_>) -> SourceKind {
-    SourceKind::GithubEvents {
+#[expect(clippy::unnecessary_wraps, reason = "other kinds may lack a key")]
+fn github_events(section: &Section<'_>) -> Option<SourceKind> {
+    Some(SourceKind::GithubEvents {
         scope: source_scope(section),
         api_url: url_or(section, "api_url", "https://api.github.com"),
-    }
+    })
 }
 
-fn gharchive(section: &Section<'_>) -> SourceKind {
-    SourceKind::Gharchive {
+#[expect(clippy::unnecessary_wraps, reason = "other kinds may lack a key")]
+fn gharchive(section: &Section<'_>) -> Option<SourceKind> {
+    Some(SourceKind::Gharchive {
         base_url: url_or(section, "base_url", "https://data.gharchive.org"),
-    }
+    })
 }
 
 const EXAMPLE: &str = "https://git.example.com/team/project.git";
@@ -223,7 +241,7 @@ pub(super) fn source_app(section: &Section<'_>, looked_up: Option<InstallationId
 }
 
 fn refuse_kind(section: &Section<'_>, found: &Found<String>) {
-    let names = KINDS.map(|(name, _)| name);
+    let names = KINDS.map(|kind| kind.name);
     let hint = match nearest(&found.value, names) {
         Some(word) => format!("did you mean `{word}`?"),
         None => format!("known here: {}", names.join(", ")),
@@ -233,10 +251,10 @@ fn refuse_kind(section: &Section<'_>, found: &Found<String>) {
 }
 
 fn refuse_keys_of_others(section: &Section<'_>, kind: &str) {
-    for (other, keys) in KINDS.into_iter().filter(|(name, _)| *name != kind) {
-        for key in keys {
+    for other in KINDS.into_iter().filter(|other| other.name != kind) {
+        for key in other.keys {
             let what = format!("does not go with kind = \"{kind}\"");
-            let hint = format!("remove it; only {other} has this key");
+            let hint = format!("remove it; only {} has this key", other.name);
             section.forbid(key, &what, &hint);
         }
     }

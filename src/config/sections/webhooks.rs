@@ -22,14 +22,8 @@ const SWEEPS: &str = "*/30 * * * *";
 /// The `[webhooks]` section.
 #[derive(Debug, Clone, Default)]
 pub struct Webhooks {
-    /// GitHub and GitHub Enterprise Server.
-    pub github: Webhook,
-    /// GitLab.
-    pub gitlab: Webhook,
-    /// Gitea, Forgejo and Gogs.
-    pub gitea: Webhook,
-    /// Bitbucket Cloud and Data Center.
-    pub bitbucket: Webhook,
+    /// Sections of the forges, in the order of [`Forge::ALL`].
+    webhooks: [Webhook; Forge::ALL.len()],
     /// Settings of the search for failed deliveries of GitHub, `[webhooks.github.redelivery]`.
     pub redelivery: Option<Redelivery>,
 }
@@ -66,12 +60,7 @@ pub struct Redelivery {
 impl Webhooks {
     /// Returns the section of a forge.
     pub fn of(&self, forge: Forge) -> &Webhook {
-        match forge {
-            Forge::GitHub => &self.github,
-            Forge::GitLab => &self.gitlab,
-            Forge::Gitea => &self.gitea,
-            Forge::Bitbucket => &self.bitbucket,
-        }
+        &self.webhooks[forge as usize]
     }
 
     /// Returns the sections of all forges.
@@ -92,7 +81,7 @@ pub(super) fn webhooks(section: Section<'_>, sources: &[Source]) -> Webhooks {
         known.push(ClonePlace::new(&source.clone_url, source.token.as_ref()));
     }
     let mut found = None;
-    let mut webhook = |forge: Forge| {
+    let webhooks = Forge::ALL.map(|forge| {
         let section = section.section(forge.name());
         let webhook = webhook(&section, forge, &mut known);
         if forge == Forge::GitHub {
@@ -101,16 +90,12 @@ pub(super) fn webhooks(section: Section<'_>, sources: &[Source]) -> Webhooks {
         }
         section.finish();
         webhook
-    };
-    let webhooks = Webhooks {
-        github: webhook(Forge::GitHub),
-        gitlab: webhook(Forge::GitLab),
-        gitea: webhook(Forge::Gitea),
-        bitbucket: webhook(Forge::Bitbucket),
-        redelivery: found,
-    };
+    });
     section.finish();
-    webhooks
+    Webhooks {
+        webhooks,
+        redelivery: found,
+    }
 }
 
 fn webhook(section: &Section<'_>, forge: Forge, known: &mut Vec<ClonePlace>) -> Webhook {

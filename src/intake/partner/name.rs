@@ -1,26 +1,24 @@
 //! Names of the partners.
 
-/// A partner that sends signed reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PartnerName {
-    /// GitHub's secret scanning partner program.
-    GitHub,
-    /// GitLab's partner program for leaked credentials, and its token revocation API.
-    GitLab,
-    /// Google's deps.dev, which scans packages.
-    DepsDev,
+named! {
+    /// A partner that sends signed reports.
+    pub enum PartnerName {
+        /// GitHub's secret scanning partner program.
+        GitHub = "github",
+        /// GitLab's partner program for leaked credentials, and its token revocation API.
+        GitLab = "gitlab",
+        /// Google's deps.dev, which scans packages.
+        DepsDev = "depsdev",
+    }
 }
 
 impl PartnerName {
-    /// All partners.
-    pub const ALL: [Self; 3] = [Self::GitHub, Self::GitLab, Self::DepsDev];
-
-    /// Returns the name of the partner in the configuration.
-    pub fn name(self) -> &'static str {
+    /// Returns the path of the endpoint for the partner's reports.
+    pub fn endpoint(self) -> &'static str {
         match self {
-            Self::GitHub => "github",
-            Self::GitLab => "gitlab",
-            Self::DepsDev => "depsdev",
+            Self::GitHub => "/webhooks/github/secret-scanning",
+            Self::GitLab => "/webhooks/gitlab/secret-detection",
+            Self::DepsDev => "/webhooks/depsdev/secret-scanning",
         }
     }
 

@@ -216,3 +216,28 @@ pub(in crate::store) async fn version(
     let version: Result<i64, sqlx::Error> = version.await;
     version.map_err(|error| StoreError::from_driver(name, &error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file that is not listed would be applied nowhere.
+    #[test]
+    fn every_file_of_the_folders_is_a_migration() {
+        for (folder, listed) in [("sqlite", SQLITE), ("postgres", POSTGRES)] {
+            let folder = format!(
+                "{}/src/store/migrations/{folder}",
+                env!("CARGO_MANIFEST_DIR")
+            );
+            let files = std::fs::read_dir(&folder).unwrap();
+            let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+            let mut names: Vec<String> = names.collect();
+            names.sort();
+            let listed = listed.iter();
+            let listed: Vec<String> = listed
+                .map(|(version, name, _)| format!("{version:04}_{name}.sql"))
+                .collect();
+            assert_eq!(names, listed, "{folder}");
+        }
+    }
+}

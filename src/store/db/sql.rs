@@ -103,16 +103,26 @@ impl Sql {
                     text.push(')');
                 }
             }
-            _ => text.push_str(match (hole, postgres) {
-                ("now", true) => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
-                ("now", false) => "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
-                ("for update", true) => "FOR UPDATE",
-                ("for no key update", true) => "FOR NO KEY UPDATE",
-                ("for update skip locked", true) => "FOR UPDATE SKIP LOCKED",
-                _ => "",
-            }),
+            _ => match word(hole, postgres) {
+                Some(word) => text.push_str(word),
+                // A misspelled lock must not be one that is not taken: no database accepts this.
+                None => text.extend(["unknown hole {", hole, "}"]),
+            },
         }
     }
+}
+
+/// Returns what fills a hole of fixed text.
+fn word(hole: &str, postgres: bool) -> Option<&'static str> {
+    Some(match (hole, postgres) {
+        ("now", true) => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+        ("now", false) => "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
+        ("for update", true) => "FOR UPDATE",
+        ("for no key update", true) => "FOR NO KEY UPDATE",
+        ("for update skip locked", true) => "FOR UPDATE SKIP LOCKED",
+        ("for update" | "for no key update" | "for update skip locked", false) => "",
+        _ => return None,
+    })
 }
 
 fn placeholders(text: &mut String, first: usize, count: usize, named: bool) {
@@ -319,6 +329,17 @@ mod tests {
             rows.of(2).text(Dialect::Sqlite),
             "INSERT INTO t VALUES (?, ?), (?, ?) RETURNING a"
         );
+    }
+
+    #[test]
+    fn a_hole_that_is_misspelled_makes_a_statement_that_no_database_takes() {
+        for hole in ["{for updte}", "{NOW}", "{lst:2}"] {
+            let sql = Sql::built(format!("SELECT x FROM t {hole}"));
+            for dialect in [Dialect::Sqlite, Dialect::Postgres] {
+                let text = sql.text(dialect);
+                assert_eq!(text, format!("SELECT x FROM t unknown hole {hole}"));
+            }
+        }
     }
 
     #[test]

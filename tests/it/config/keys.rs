@@ -30,31 +30,27 @@ url = "https://git.example/team/project.git"
 "#;
 
 /// A value for every key that has none by default.
-const EVERYTHING: &str = r#"
+fn everything() -> String {
+    let webhook = |forge: Forge| {
+        let name = forge.name();
+        format!(
+            "[webhooks.{name}]\nsecrets = [\"s\"]\nclone_url = \"https://{name}.example\"\ntoken = \"t\"\n"
+        )
+    };
+    let partner = |partner: PartnerName| {
+        let name = partner.name();
+        format!("[partners.{name}]\npublic_keys_url = \"https://{name}.example/keys\"\n")
+    };
+    Forge::ALL.map(webhook).concat() + &PartnerName::ALL.map(partner).concat() + THE_OTHERS
+}
+
+const THE_OTHERS: &str = r#"
 [formats]
 dir = "patterns"
-[partners.gitlab]
-public_keys_url = "https://gitlab.example/keys"
-[webhooks.github]
-secrets = ["s"]
-clone_url = "https://github.com"
-token = "t"
 [webhooks.github.redelivery]
 hooks = ["org:acme:9"]
 token = "t"
 app = { id = 1, private_key = "k", installation = 2 }
-[webhooks.gitlab]
-secrets = ["s"]
-clone_url = "https://gitlab.example"
-token = "t"
-[webhooks.gitea]
-secrets = ["s"]
-clone_url = "https://gitea.example"
-token = "t"
-[webhooks.bitbucket]
-secrets = ["s"]
-clone_url = "https://bitbucket.example"
-token = "t"
 [[sources]]
 name = "a"
 kind = "github_events"
@@ -74,8 +70,15 @@ url = "https://git.example/team/project.git"
 /// Values by key, such as `sources.app.id`.
 type Values = BTreeMap<String, String>;
 
-fn keys(values: &Values) -> BTreeSet<&str> {
-    values.keys().map(String::as_str).collect()
+/// Names the keys that only one of the two has.
+fn assert_same(described: &Values, read: &Values) {
+    let only = |one: &Values, other: &Values| {
+        let keys = one.keys().filter(|key| !other.contains_key(*key));
+        keys.cloned().collect::<Vec<_>>()
+    };
+    let (missing, unknown) = (only(read, described), only(described, read));
+    assert!(missing.is_empty(), "not described: {missing:?}");
+    assert!(unknown.is_empty(), "never read: {unknown:?}");
 }
 
 /// Values that `config show` prints for a file.
@@ -149,7 +152,7 @@ fn known_in(section: &str) -> BTreeSet<String> {
     let source = |kind: &str| format!("[[sources]]\nkind = \"{kind}\"\n");
     let headings = match section {
         "" => vec![String::new()],
-        "sources" => ["github_events", "gharchive", "git"].map(source).to_vec(),
+        "sources" => kinds().iter().map(|kind| source(kind)).collect(),
         "sources.app" => vec![source("github_events") + "[sources.app]\n"],
         "webhooks.github.redelivery.app" => {
             let hooks = "[webhooks.github.redelivery]\nhooks = [\"org:acme:9\"]\n";
@@ -157,20 +160,38 @@ fn known_in(section: &str) -> BTreeSet<String> {
         }
         _ => vec![format!("[{section}]\n")],
     };
-    let mut known = BTreeSet::new();
-    for heading in headings {
-        let found = problems(&format!("{heading}qqqqqqqqqqqq = 1\n"), &[]);
-        let hint = found.split("hint: known here: ").nth(1);
-        let hint = hint.and_then(|hint| hint.lines().next());
-        let hint = hint.unwrap_or_else(|| panic!("{heading}: {found}"));
-        known.extend(hint.split(", ").map(str::to_owned));
+    let unknown = |heading: String| hinted(&format!("{heading}qqqqqqqqqqqq = 1\n"));
+    headings.into_iter().flat_map(unknown).collect()
+}
+
+/// The kinds of sources, as the hint at an unknown one lists them.
+fn kinds() -> Vec<String> {
+    hinted("[[sources]]\nname = \"a\"\nkind = \"qqqqqqqqqqqq\"\n")
+}
+
+/// The words that the program names in place of an unknown one.
+fn hinted(file: &str) -> Vec<String> {
+    let found = problems(file, &[]);
+    let hint = found.split("hint: known here: ").nth(1);
+    let hint = hint.and_then(|hint| hint.lines().next());
+    let hint = hint.unwrap_or_else(|| panic!("{file}: {found}"));
+    hint.split(", ").map(str::to_owned).collect()
+}
+
+#[test]
+fn a_source_of_each_kind_is_among_those_looked_at() {
+    for kind in kinds() {
+        let line = format!("kind = \"{kind}\"\n");
+        for file in [LEAST, &everything(), SHIPPED, DOCUMENTATION] {
+            let is_there = file.contains(&line) || file.contains(&format!("`\"{kind}\"`"));
+            assert!(is_there, "no {line} in {:.60}", file.trim());
+        }
     }
-    known
 }
 
 #[test]
 fn every_key_that_is_read_is_shown() {
-    let shown = shown(EVERYTHING);
+    let shown = shown(&everything());
     // Each section with the names of its keys, and of the sections in it.
     let mut sections: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for key in shown.keys() {
@@ -190,12 +211,12 @@ fn every_key_that_is_read_is_shown() {
 
 #[test]
 fn every_key_of_the_shipped_file_exists_and_no_key_is_missing_from_it() {
-    assert_eq!(keys(&values(SHIPPED)), keys(&shown(EVERYTHING)));
+    assert_same(&values(SHIPPED), &shown(&everything()));
 }
 
 #[test]
 fn every_key_in_the_documentation_exists_and_no_key_is_missing_from_it() {
-    assert_eq!(keys(&documented()), keys(&shown(EVERYTHING)));
+    assert_same(&documented(), &shown(&everything()));
 }
 
 #[test]

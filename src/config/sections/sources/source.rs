@@ -69,6 +69,15 @@ impl SourceKind {
             Self::Git { .. } => "git",
         }
     }
+
+    /// Returns the URL of the server, folder or repository that is polled.
+    pub fn url(&self) -> &Url {
+        match self {
+            Self::GithubEvents { api_url, .. } => api_url,
+            Self::Gharchive { base_url } => base_url,
+            Self::Git { url } => url,
+        }
+    }
 }
 
 /// Times at which a source is polled.
