@@ -11,7 +11,7 @@
 mod answer;
 mod candidates;
 mod clean;
-mod issue;
+mod keys;
 mod redact;
 mod report;
 mod timeline;
@@ -26,7 +26,7 @@ pub use candidates::{Candidates, Line, PlaceIndex, Placed, SharedPlace};
 #[cfg(test)]
 pub(crate) use clean::Cleaner;
 pub use clean::{CleanSighting, CleanSightings};
-pub use issue::{IssueRequest, Rotation};
+pub use keys::{IssueRequest, Rotation};
 pub use redact::{PATH_MAX, REPOSITORY_MAX, URL_MAX, shorten};
 pub use report::{Report, Sighting};
 pub use timeline::{IncidentDetail, Moment, What};
