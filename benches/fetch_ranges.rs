@@ -17,8 +17,9 @@ use anyhow::{Context as _, ensure};
 use reqwest::Url;
 use rescind::clock::{SharedClock, SystemClock};
 use rescind::fetch::{FetchLimits, GitFetcher, http_client};
+use rescind::issuer::{IssueRequest, Issuer, IssuerFormats};
 use rescind::keyformat::{FormatSet, KeyValue};
-use rescind::respond::{IssueRequest, IssuerFormats, Responder};
+use rescind::respond::Responder;
 use rescind::sandbox::git_server::{GitServer, Repository};
 use rescind::scan::{Encodings, Engine};
 use rescind::store::{Key, NewWorkItem, Owner, Priority, Store, StoreOptions, WorkKind};
@@ -52,6 +53,7 @@ struct Push {
 struct House {
     store: Store,
     responder: Responder,
+    issuer: Issuer,
     formats: FormatSet,
     clock: SharedClock,
 }
@@ -84,15 +86,17 @@ impl House {
         let store = Store::open(StoreOptions::new(url)).await?;
         store.migrate().await?;
         let formats = FormatSet::builtin();
-        let issuer = IssuerFormats {
+        let minting = IssuerFormats {
             secret: "rescind_secret".to_owned(),
             public: "rescind_public".to_owned(),
         };
         let clock: SharedClock = Arc::new(SystemClock);
-        let responder = Responder::new(store.clone(), formats.clone(), issuer, Arc::clone(&clock));
+        let responder = Responder::new(store.clone(), formats.clone(), Arc::clone(&clock));
+        let issuer = Issuer::new(responder.clone(), minting);
         Ok(Self {
             store,
             responder,
+            issuer,
             formats,
             clock,
         })
@@ -110,7 +114,7 @@ impl House {
                 policy: None,
                 notify_emails: Vec::new(),
             };
-            keys.push(self.responder.issue(request).await?);
+            keys.push(self.issuer.issue(request).await?);
         }
         Ok(keys)
     }

@@ -24,12 +24,12 @@
 //!
 //! # What happens to it
 //!
-//! [`respond`] turns a sighting into an occurrence, an incident, a revocation and a log entry, in one transaction. It
-//! also does to keys what people ask for (`respond/keys.rs`): issues, rotates, changes and revokes them, with a log
-//! entry likewise. [`issuer`] mints access tokens and reads the files of keys that are imported. [`store`] is the
-//! database: SQLite or PostgreSQL behind one type, with rooms for the connection, its deadlines and the migrations
-//! (`db`), keys, the queue of work items with their leases and tries, incidents, sources and the revocation log. It
-//! holds every SQL statement, among them the compare-and-set that revokes a key once.
+//! [`respond`] turns a sighting into an occurrence, an incident, a revocation and a log entry, in one transaction, and
+//! revokes by hand likewise. [`issuer`] does to keys what else people ask for (`issuer/keys.rs`): issues, changes, rotates
+//! and imports them; it mints access tokens. [`store`] is the database: SQLite or PostgreSQL behind one type, with rooms
+//! for the connection, its deadlines and the migrations (`db`), keys, the queue of work items with their leases and tries,
+//! incidents, sources and the revocation log. It holds every SQL statement, among them the compare-and-set that revokes a
+//! key once.
 //!
 //! # Who runs it
 //!

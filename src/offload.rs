@@ -23,6 +23,9 @@ pub(crate) fn apart<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
 /// brought it.
 const SMALL: usize = 512;
 
+/// Size in bytes of the texts that one turn may take.
+pub(crate) const PIECE: usize = 4 << 10;
+
 /// Turns of work on texts written by others. Half of the processors are left to everything else.
 static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);

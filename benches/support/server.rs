@@ -6,8 +6,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rescind::clock::{Clock as _, SharedClock, SystemClock};
 use rescind::intake::{Partner, PartnerName, PartnerOptions, PublicKeyTimings, PublicKeys};
+use rescind::issuer::{Issuer, IssuerFormats};
 use rescind::keyformat::{FormatSet, KeyValue, Sha256Digest};
-use rescind::respond::{IssuerFormats, Responder};
+use rescind::respond::Responder;
 use rescind::server::serve;
 use rescind::server::{AppState, Connections, Intake, Limits, router};
 use rescind::store::{Lookup, NewKey, NewToken, Owner, Role, Store, StoreOptions};
@@ -51,16 +52,11 @@ impl Server {
         let token = token(&store).await;
 
         let clock: SharedClock = Arc::new(SystemClock);
-        let issuer = IssuerFormats {
+        let minting = IssuerFormats {
             secret: "rescind_secret".to_owned(),
             public: "rescind_public".to_owned(),
         };
-        let responder = Responder::new(
-            store.clone(),
-            FormatSet::builtin(),
-            issuer,
-            Arc::clone(&clock),
-        );
+        let responder = Responder::new(store.clone(), FormatSet::builtin(), Arc::clone(&clock));
         let github = public_keys_url.map(|url| {
             let client = reqwest::Client::builder()
                 .no_proxy()
@@ -84,7 +80,13 @@ impl Server {
             ..Intake::default()
         };
         let (lookup, task) = Lookup::new(store.clone());
-        let state = AppState::new(responder, lookup, intake, Vec::new(), Limits::default());
+        let state = AppState::new(
+            Issuer::new(responder, minting),
+            lookup,
+            intake,
+            Vec::new(),
+            Limits::default(),
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let tasks = TaskTracker::new();

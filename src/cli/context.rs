@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use super::{Context, UsageError};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
+use crate::issuer::{Issuer, IssuerFormats};
 use crate::keyformat::{FormatSet, Peppers};
-use crate::respond::{IssuerFormats, Responder};
+use crate::respond::Responder;
 use crate::scan::Redactor;
 use crate::store::{Store, StoreError, StoreOptions};
 
@@ -18,7 +19,7 @@ pub(super) struct House {
     pub(super) config: Config,
     pub(super) formats: FormatSet,
     /// Formats in which new keys are minted.
-    pub(super) issuer: IssuerFormats,
+    pub(super) minting: IssuerFormats,
     /// Redactor for keys of these formats.
     pub(super) redactor: Redactor,
     pub(super) store: Store,
@@ -43,7 +44,7 @@ impl House {
     pub(super) async fn open(context: &Context, empty: Empty) -> anyhow::Result<Self> {
         let config = context.config()?;
         let formats = context.formats(&config)?;
-        let issuer = config.issuer_formats(&formats)?;
+        let minting = config.issuer_formats(&formats)?;
         let store = open_store(&config, empty == Empty::SetUp).await?;
         match store.check_ready().await {
             Err(StoreError::NotMigrated { found: 0, .. }) if empty == Empty::SetUp => {
@@ -60,7 +61,7 @@ impl House {
             config,
             redactor: Redactor::new(&formats),
             formats,
-            issuer,
+            minting,
             store,
             clock: Arc::new(SystemClock),
         })
@@ -70,11 +71,14 @@ impl House {
         self.clock.now()
     }
 
+    pub(super) fn issuer(&self) -> Issuer {
+        Issuer::new(self.responder(), self.minting.clone())
+    }
+
     pub(super) fn responder(&self) -> Responder {
         Responder::new(
             self.store.clone(),
             self.formats.clone(),
-            self.issuer.clone(),
             Arc::clone(&self.clock),
         )
     }

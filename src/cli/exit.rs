@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use super::{Context, LogFormat, logging};
 use crate::config::ConfigError;
 use crate::daemon::DaemonError;
+use crate::issuer::IssueError;
 use crate::keyformat::{FormatSet, FormatsError};
-use crate::respond::RespondError;
 use crate::scan::{Redactor, visible_lines};
 use crate::store::StoreError;
 
@@ -68,8 +68,8 @@ fn is_usage(cause: &(dyn Error + 'static)) -> bool {
             DaemonError::Store(StoreError::Url(_)) | DaemonError::Source { .. }
         );
     }
-    if let Some(error) = cause.downcast_ref::<RespondError>() {
-        return !matches!(error, RespondError::Store(_) | RespondError::Mint(_));
+    if let Some(error) = cause.downcast_ref::<IssueError>() {
+        return !matches!(error, IssueError::Store(_) | IssueError::Mint(_));
     }
     cause.is::<ConfigError>() || cause.is::<FormatsError>() || cause.is::<UsageError>()
 }
@@ -138,7 +138,7 @@ mod tests {
         let url = || StoreError::Url("no".to_owned());
         assert_eq!(code(&url().into()), USAGE);
         assert_eq!(code(&DaemonError::from(url()).into()), USAGE);
-        assert_eq!(code(&RespondError::NotFound.into()), USAGE);
-        assert_eq!(code(&RespondError::from(url()).into()), COULD_NOT_RUN);
+        assert_eq!(code(&IssueError::NotFound.into()), USAGE);
+        assert_eq!(code(&IssueError::from(url()).into()), COULD_NOT_RUN);
     }
 }

@@ -126,7 +126,8 @@ async fn create(args: CreateArgs, context: &Context) -> anyhow::Result<ExitCode>
     let now = house.now();
     let expires_at = args.expires.from(now);
     let expires_at = expires_at.map_err(|wrong| UsageError(format!("--expires {wrong}")))?;
-    let (mut new, value) = mint_token(&house.formats, &house.issuer.secret, args.role.into(), now)?;
+    let (mut new, value) =
+        mint_token(&house.formats, &house.minting.secret, args.role.into(), now)?;
     new.project = args.project;
     new.description = args.description;
     new.expires_at = expires_at;

@@ -2,8 +2,8 @@
 
 use super::problem::{ConfigError, Problems, nearest};
 use super::{Config, Place};
+use crate::issuer::IssuerFormats;
 use crate::keyformat::{FormatSet, FormatsError, KeyFormat, Visibility};
-use crate::respond::IssuerFormats;
 
 impl Config {
     /// Loads the key formats that the configuration names: those in `formats.dir`, or the built-in ones.

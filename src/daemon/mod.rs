@@ -32,9 +32,9 @@ use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::fetch::{HttpClientError, guarded_client};
 use crate::intake::webhook::InboxTask;
-use crate::issuer::{FirstToken, MintTokenError, Show};
+use crate::issuer::{FirstToken, Issuer, IssuerFormats, MintTokenError, Show};
 use crate::keyformat::FormatSet;
-use crate::respond::{IssuerFormats, Responder};
+use crate::respond::Responder;
 use crate::server::{self, AppState, Connections, Entrance, Intake, Limits, TrustedProxies};
 use crate::source::PollError;
 use crate::store::{Lookup, Store, StoreError};
@@ -142,7 +142,7 @@ impl Daemon {
     pub async fn start(
         config: &Config,
         formats: FormatSet,
-        issuer: IssuerFormats,
+        minting: IssuerFormats,
         clock: SharedClock,
         signals: &mut Signals,
         show: Option<Show<'_>>,
@@ -169,9 +169,10 @@ impl Daemon {
         lifecycle.spawn("api", serving);
         let started = async {
             let store = opening::open(config, address, &entrance, signals).await?;
-            let responder = Responder::new(store.clone(), formats, issuer, Arc::clone(&clock));
+            let responder = Responder::new(store.clone(), formats, Arc::clone(&clock));
+            let issuer = Issuer::new(responder.clone(), minting);
             let parts = Parts::new(config, responder, clock, http, &lifecycle);
-            let started = Self::start_on(parts, &entrance, address, signals, show).await;
+            let started = Self::start_on(parts, issuer, &entrance, address, signals, show).await;
             if started.is_err() {
                 opening::close(&store).await;
             }
@@ -187,6 +188,7 @@ impl Daemon {
     /// Starts everything that works on the open database.
     async fn start_on(
         parts: Parts<'_>,
+        issuer: Issuer,
         entrance: &Entrance,
         address: SocketAddr,
         signals: &mut Signals,
@@ -197,12 +199,12 @@ impl Daemon {
         let work = Work::new(&parts);
         let mut sources = sources::make(&parts, &work)?;
         let redelivery = intake::redelivery(&parts, &work)?;
-        first_token(&parts, &store, entrance, signals, show).await?;
+        first_token(&parts, &issuer, entrance, signals, show).await?;
         let intake = intake::make(&parts, &work, &mut sources.origins);
         if let Some(redelivery) = redelivery {
             intake::start_redelivery(&parts, redelivery);
         }
-        serve(&parts, intake, entrance);
+        serve(&parts, issuer, intake, entrance);
         work.start(&parts, std::mem::take(&mut sources.origins));
         sources.start(&parts);
         let (hurried, stop) = (store.clone(), lifecycle.stop_token());
@@ -250,12 +252,13 @@ impl Daemon {
 /// Mints, shows and stores the first access token on an empty database, waiting for room on the disk.
 async fn first_token(
     parts: &Parts<'_>,
-    store: &Store,
+    issuer: &Issuer,
     entrance: &Entrance,
     signals: &mut Signals,
     show: Option<Show<'_>>,
 ) -> Result<(), DaemonError> {
-    let (format, now) = (&parts.responder.issuer().secret, parts.clock.now());
+    let (format, now) = (&issuer.minting().secret, parts.clock.now());
+    let store = issuer.responder().store();
     let first = FirstToken::mint(&parts.formats, format, now)?;
     let Some(show) = show else {
         if !store.any_token_exists().await? {
@@ -274,7 +277,12 @@ async fn first_token(
 }
 
 /// Opens the API to requests, and starts the tasks that they depend on, which end after the API.
-fn serve(parts: &Parts<'_>, (intake, inbox): (Intake, InboxTask), entrance: &Entrance) {
+fn serve(
+    parts: &Parts<'_>,
+    issuer: Issuer,
+    (intake, inbox): (Intake, InboxTask),
+    entrance: &Entrance,
+) {
     let (lookup, task) = Lookup::new(parts.responder.store().clone());
     parts.lifecycle.spawn("lookup", task.run());
     let limits = Limits::default();
@@ -282,7 +290,7 @@ fn serve(parts: &Parts<'_>, (intake, inbox): (Intake, InboxTask), entrance: &Ent
         parts.lifecycle.spawn("inbox", inbox.run());
     }
     let sources = configured_sources(parts.config);
-    let state = AppState::new(parts.responder.clone(), lookup, intake, sources, limits);
+    let state = AppState::new(issuer, lookup, intake, sources, limits);
     let stop = parts.lifecycle.stop_token();
     parts
         .lifecycle

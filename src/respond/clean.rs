@@ -11,12 +11,9 @@ use super::redact::{COMMIT_MAX, PATH_MAX, REPOSITORY_MAX, SOURCE_MAX, URL_MAX};
 use super::redact::{bounded, clean};
 use super::{Responder, Sighting};
 use crate::keyformat::{KeyValue, Sha256Digest};
-use crate::offload;
+use crate::offload::{self, PIECE};
 use crate::scan::Redactor;
 use crate::store::Place;
-
-/// Size of the texts that are searched for keys in one turn, in bytes.
-pub(super) const PIECE: usize = 4 << 10;
 
 /// Maximum size of the distinct texts of one message that are searched for keys, in bytes: some ten thousand places.
 pub(super) const LOOKED_AT_MAX: usize = 2 << 20;

@@ -9,7 +9,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use crate::respond::RespondError;
+use crate::issuer::IssueError;
 use crate::store::{StoreError, WhyInvalid};
 
 /// Header that repeats the error code. Stack Auth's SDK checks it first.
@@ -231,19 +231,24 @@ impl ApiError {
     }
 }
 
-impl From<RespondError> for ApiError {
-    fn from(error: RespondError) -> Self {
+impl From<IssueError> for ApiError {
+    fn from(error: IssueError) -> Self {
         match error {
-            RespondError::Store(error) => error.into(),
-            RespondError::NotFound => Self::api_key_not_found(),
-            RespondError::Invalid(WhyInvalid::ManuallyRevoked) => Self::api_key_revoked(),
-            RespondError::Invalid(WhyInvalid::Expired) => Self::api_key_expired(),
-            RespondError::Replaced(by) => {
+            IssueError::Store(error) => error.into(),
+            IssueError::NotFound => Self::api_key_not_found(),
+            IssueError::Invalid(WhyInvalid::ManuallyRevoked) => Self::api_key_revoked(),
+            IssueError::Invalid(WhyInvalid::Expired) => Self::api_key_expired(),
+            IssueError::Replaced(by) => {
                 let message = "This key was rotated before; rotate the one that replaced it.";
                 Self::new(StatusCode::CONFLICT, "CONFLICT", message)
                     .with_details(json!({ "replaced_by": by }))
             }
-            error @ (RespondError::NoFormat(_) | RespondError::Mint(_)) => {
+            error @ (IssueError::Ending | IssueError::Leaked) => Self::new(
+                StatusCode::CONFLICT,
+                "CONFLICT",
+                format!("Refused: {error}."),
+            ),
+            error @ (IssueError::NoFormat(_) | IssueError::Mint(_)) => {
                 tracing::error!(%error, "no key can be issued");
                 Self::internal()
             }
@@ -273,9 +278,6 @@ impl From<&StoreError> for ApiError {
                 "CONFLICT",
                 format!("{what} exists already."),
             ),
-            StoreError::Refused(why) => {
-                Self::new(StatusCode::CONFLICT, "CONFLICT", format!("Refused: {why}."))
-            }
             error if error.is_temporary() => {
                 tracing::error!(%error, "the database is not available");
                 Self::unavailable(unavailable_because(error), Duration::from_secs(2))

@@ -43,6 +43,7 @@ pub use status::{ConfiguredSource, SourceCondition, SourceStatus, source_statuse
 
 use crate::intake::webhook::Webhook;
 use crate::intake::{Partner, RevocationApi};
+use crate::issuer::Issuer;
 use crate::keyformat::FormatSet;
 use crate::respond::Responder;
 use crate::scan::Redactor;
@@ -123,7 +124,7 @@ pub struct AppState(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    responder: Responder,
+    issuer: Issuer,
     lookup: Lookup,
     intake: Intake,
     sources: Vec<ConfiguredSource>,
@@ -140,17 +141,17 @@ struct Inner {
 }
 
 impl AppState {
-    /// Creates the state of a server that acts through `responder`, answers checks through `lookup` (whose task the
+    /// Creates the state of a server that acts through `issuer` and its responder, answers checks through `lookup` (whose task the
     /// caller runs), receives what `intake` is configured for, and reports the state of the configured `sources`.
     pub fn new(
-        responder: Responder,
+        issuer: Issuer,
         lookup: Lookup,
         intake: Intake,
         sources: Vec<ConfiguredSource>,
         limits: Limits,
     ) -> Self {
         Self(Arc::new(Inner {
-            responder,
+            issuer,
             lookup,
             intake,
             sources,
@@ -187,24 +188,28 @@ impl AppState {
         }
     }
 
+    fn issuer(&self) -> &Issuer {
+        &self.0.issuer
+    }
+
     fn responder(&self) -> &Responder {
-        &self.0.responder
+        self.0.issuer.responder()
     }
 
     fn store(&self) -> &Store {
-        self.0.responder.store()
+        self.responder().store()
     }
 
     fn formats(&self) -> &FormatSet {
-        self.0.responder.formats()
+        self.responder().formats()
     }
 
     fn redactor(&self) -> &Redactor {
-        self.0.responder.redactor()
+        self.responder().redactor()
     }
 
     fn now(&self) -> Timestamp {
-        self.0.responder.clock().now()
+        self.responder().clock().now()
     }
 
     fn sources(&self) -> &[ConfiguredSource] {

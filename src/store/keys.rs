@@ -13,7 +13,7 @@ use super::db::order::Locks;
 use super::db::page::{Conditions, Page, PageRequest, position};
 use super::db::sql::{Arg, Fields, LIST_MAX, Sql, args, one, pad, statements};
 use super::{Read, Store, StoreError, Tx};
-use key::{Key, KeyPatch, NewKey, Owner, OwnerType, micros};
+use key::{Key, NewKey, Owner, OwnerType};
 
 /// Filter of a list of keys.
 #[derive(Debug, Clone, Default)]
@@ -174,52 +174,8 @@ impl Tx {
         }
     }
 
-    /// Changes the description or expiry of a key. Returns the key as it is now, or `None` if there is none with this
-    /// identifier.
-    ///
-    /// # Errors
-    /// Returns [`StoreError::Refused`] if a leaked key that is no longer valid would become valid again, or if a
-    /// rotated key would outlast its overlap, or any [`StoreError`] of a change.
-    pub async fn update_key(
-        &mut self,
-        id: Uuid,
-        patch: KeyPatch,
-        now: Timestamp,
-    ) -> Result<Option<Key>, StoreError> {
-        let Some(mut key) = self.lock_keys(&[id]).await?.pop() else {
-            return Ok(None);
-        };
-        self.change_key(&mut key, patch, now).await?;
-        Ok(Some(key))
-    }
-
-    /// Changes the description or expiry of a key that is locked.
-    pub(crate) async fn change_key(
-        &mut self,
-        key: &mut Key,
-        patch: KeyPatch,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let was_invalid = key.why_invalid(now).is_some();
-        let old_end = key.expires_at;
-        if let Some(description) = patch.description {
-            key.description = description;
-        }
-        if let Some(expires_at) = patch.expires_at {
-            key.expires_at = expires_at.map(micros);
-        }
-        let end = |at: Option<Timestamp>| at.unwrap_or(Timestamp::MAX);
-        if key.replaced_by.is_some() && end(key.expires_at) > end(old_end) {
-            return Err(StoreError::Refused(
-                "the key was rotated and ends with its overlap: use its successor",
-            ));
-        }
-        let revived = was_invalid && key.why_invalid(now).is_none();
-        if revived && key.exposed_at.is_some() {
-            return Err(StoreError::Refused(
-                "the key has leaked and cannot become valid again: issue a new one",
-            ));
-        }
+    /// Stores the description and the expiry of a key that is locked.
+    pub(crate) async fn change_key(&mut self, key: &Key) -> Result<(), StoreError> {
         let args = args![&key.description, key.expires_at, key.id];
         self.execute(UPDATE, args).await.map(drop)
     }

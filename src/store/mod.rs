@@ -32,6 +32,7 @@ pub use incidents::{Incident, IncidentFilter, IncidentStatus};
 pub use keys::KeyFilter;
 pub use keys::find::KeysByDigest;
 pub use keys::import::ImportOutcome;
+pub(crate) use keys::key::micros;
 pub use keys::key::{Key, KeyPatch, NewKey, Owner, OwnerType, WhyInvalid};
 pub use keys::lookup::{Lookup, LookupTask};
 pub use keys::uses::UseAfterExposure;

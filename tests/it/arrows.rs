@@ -19,7 +19,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "respond",
         &["clock", "offload", "keyformat", "scan", "store"],
     ),
-    ("issuer", &["clock", "keyformat", "scan", "store"]),
+    (
+        "issuer",
+        &["clock", "offload", "keyformat", "scan", "store", "respond"],
+    ),
     ("forge", &["keyformat", "scan", "store", "fetch", "respond"]),
     (
         "intake",
@@ -61,7 +64,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "keyformat",
             "scan",
             "github",
-            "respond",
+            "issuer",
             "forge",
             "intake",
             "source",

@@ -3,22 +3,23 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use rescind::issuer::{IssueError, IssueRequest};
 use rescind::keyformat::KeyValue;
-use rescind::respond::{Answer, IssueRequest, Outcome, Report, RespondError, What};
+use rescind::respond::{Answer, Outcome, Report, What};
 use rescind::store::{
-    Action, Fetched, KeyPatch, LogFilter, NewWorkItem, PageRequest, Priority, Reason, StoreError,
-    WhyInvalid, WorkKind,
+    Action, Fetched, KeyPatch, LogFilter, NewWorkItem, PageRequest, Priority, Reason, WhyInvalid,
+    WorkKind,
 };
 use uuid::Uuid;
 
 use crate::support::databases::{Kind, on_both_databases};
-use crate::support::responder::{request, responder, sighting};
+use crate::support::responder::{issuer, request, responder, sighting};
 
 on_both_databases! {
     async fn a_leaked_key_is_revoked_once(database) {
         let store = database.store().await;
         let (responder, clock) = responder(&store);
-        let (key, value) = responder.issue(request("deploys")).await.unwrap();
+        let (key, value) = issuer(&responder).issue(request("deploys")).await.unwrap();
         let seen = sighting(&responder, &value, 3);
         clock.advance(SignedDuration::from_secs(1));
         let nobodys = sighting(&responder, &KeyValue::new("nobody's"), 1);
@@ -63,8 +64,8 @@ on_both_databases! {
     async fn fifty_reports_at_once_make_one_revocation(database) {
         let store = database.store().await;
         let (responder, _) = responder(&store);
-        let (key, value) = responder.issue(request("deploys")).await.unwrap();
-        let (_, other) = responder.issue(request("other")).await.unwrap();
+        let (key, value) = issuer(&responder).issue(request("deploys")).await.unwrap();
+        let (_, other) = issuer(&responder).issue(request("other")).await.unwrap();
         let mut reports = tokio::task::JoinSet::new();
         for n in 0..50 {
             let responder = responder.clone();
@@ -89,7 +90,7 @@ on_both_databases! {
         let (responder, _) = responder(&store);
         let mut values = Vec::new();
         for n in 0..20 {
-            values.push(responder.issue(request(&format!("key {n}"))).await.unwrap());
+            values.push(issuer(&responder).issue(request(&format!("key {n}"))).await.unwrap());
         }
         let batch: Vec<_> = (0..2_000).map(|row| match row % 100 {
             0 => sighting(&responder, &values[row / 100].1, 1),
@@ -110,7 +111,7 @@ on_both_databases! {
     async fn a_public_key_is_recorded_and_left_alone(database) {
         let store = database.store().await;
         let (responder, _) = responder(&store);
-        let (key, value) = responder.issue(IssueRequest { is_public: true, ..request("web") }).await.unwrap();
+        let (key, value) = issuer(&responder).issue(IssueRequest { is_public: true, ..request("web") }).await.unwrap();
         let answers = responder.report(vec![sighting(&responder, &value, 1)], Reason::Leaked, "test").await.unwrap();
         assert_eq!(answers[0].outcomes, [Outcome::Public(key.clone())]);
         assert!(!answers[0].is_secret());
@@ -122,28 +123,48 @@ on_both_databases! {
         assert!(responder.revoke(key.id, "cli").await.unwrap().unwrap().revoked_at.is_some());
     }
 
+    async fn description_and_end_can_be_changed(database) {
+        let store = database.store().await;
+        let (responder, _) = responder(&store);
+        let (key, _) = issuer(&responder).issue(request("deploys")).await.unwrap();
+        let end = responder.clock().now() + SignedDuration::from_secs(60);
+        let change = async |patch: KeyPatch| {
+            let changed = issuer(&responder).update(key.id, patch).await.unwrap();
+            assert_eq!(store.key(key.id).await.unwrap().unwrap(), changed);
+            changed
+        };
+        let key = change(KeyPatch { expires_at: Some(Some(end)), ..KeyPatch::default() }).await;
+        assert_eq!((key.expires_at, &*key.description), (Some(end), "deploys"));
+        let key = change(KeyPatch { description: Some("renamed".to_owned()), ..KeyPatch::default() }).await;
+        assert_eq!((key.expires_at, &*key.description), (Some(end), "renamed"));
+        let key = change(KeyPatch { expires_at: Some(None), ..KeyPatch::default() }).await;
+        assert_eq!(key.expires_at, None);
+        let nobody = issuer(&responder).update(Uuid::nil(), KeyPatch::default()).await;
+        assert!(matches!(nobody, Err(IssueError::NotFound)));
+    }
+
     async fn an_expired_key_opens_an_incident_and_stays_expired(database) {
         let store = database.store().await;
         let (responder, clock) = responder(&store);
         let end = responder.clock().now() + SignedDuration::from_secs(5);
-        let (key, value) = responder.issue(IssueRequest { expires_at: Some(end), ..request("old") }).await.unwrap();
+        let (key, value) = issuer(&responder).issue(IssueRequest { expires_at: Some(end), ..request("old") }).await.unwrap();
         clock.advance(SignedDuration::from_secs(5));
         let answers = responder.report(vec![sighting(&responder, &value, 1)], Reason::Leaked, "test").await.unwrap();
         assert!(matches!(&*answers[0].outcomes, [Outcome::AlreadyInvalid(key)] if key.revoked_at.is_none()));
         assert!(store.incident_of_key(key.id).await.unwrap().is_some());
         assert_eq!(store.log_head().await.unwrap().seq, 0);
         let longer = KeyPatch { expires_at: Some(None), ..KeyPatch::default() };
-        let error = responder.update(key.id, longer).await.unwrap_err();
-        assert!(matches!(error, StoreError::Refused(_)), "{error}");
+        let error = issuer(&responder).update(key.id, longer).await.unwrap_err();
+        assert!(matches!(error, IssueError::Leaked), "{error}");
         let renamed = KeyPatch { description: Some("older".to_owned()), ..KeyPatch::default() };
-        assert!(responder.update(key.id, renamed).await.unwrap().is_some());
+        assert!(issuer(&responder).update(key.id, renamed).await.is_ok());
         assert_eq!(store.key(key.id).await.unwrap().unwrap().expires_at, Some(end));
     }
 
     async fn revoking_by_hand_is_logged_once(database) {
         let store = database.store().await;
         let (responder, clock) = responder(&store);
-        let (key, value) = responder.issue(request("deploys")).await.unwrap();
+        let (key, value) = issuer(&responder).issue(request("deploys")).await.unwrap();
         let first = responder.revoke(key.id, "token:1").await.unwrap().unwrap();
         clock.advance(SignedDuration::from_secs(9));
         let second = responder.revoke(key.id, "token:2").await.unwrap().unwrap();
@@ -163,10 +184,10 @@ on_both_databases! {
         let now = responder.clock().now();
         let end = now + SignedDuration::from_hours(30 * 24);
         let wanted = IssueRequest { expires_at: Some(end), ..request("deploys") };
-        let (key, value) = responder.issue(wanted).await.unwrap();
+        let (key, value) = issuer(&responder).issue(wanted).await.unwrap();
         clock.advance(SignedDuration::from_hours(24));
         let hour = Duration::from_hours(1);
-        let rotation = responder.rotate(key.id, hour, "cli").await.unwrap();
+        let rotation = issuer(&responder).rotate(key.id, hour, "cli").await.unwrap();
         let now = responder.clock().now();
         assert_eq!(rotation.old.expires_at, Some(now + SignedDuration::from_hours(1)));
         assert_eq!(rotation.old.replaced_by, Some(rotation.new.id));
@@ -175,27 +196,27 @@ on_both_databases! {
         assert_eq!(rotation.new.expires_at, Some(now + SignedDuration::from_hours(30 * 24)));
         assert_eq!((&rotation.new.owner, &rotation.new.description), (&key.owner, &key.description));
         assert_eq!(store.log_entry(1).await.unwrap().unwrap().action, Action::Rotated);
-        let error = responder.rotate(key.id, hour, "cli").await.unwrap_err();
-        assert!(matches!(error, RespondError::Replaced(new) if new == rotation.new.id), "{error}");
+        let error = issuer(&responder).rotate(key.id, hour, "cli").await.unwrap_err();
+        assert!(matches!(error, IssueError::Replaced(new) if new == rotation.new.id), "{error}");
         let answers = responder.report(vec![sighting(&responder, &value, 1)], Reason::Leaked, "test").await.unwrap();
         assert!(matches!(&*answers[0].outcomes, [Outcome::Revoked(old)] if old.id == key.id));
         assert_eq!(store.key(rotation.new.id).await.unwrap(), Some(rotation.new.clone()));
         // No longer than its own life, and only a valid key at all.
         let long = Duration::from_secs(1 << 40);
-        let second = responder.rotate(rotation.new.id, long, "cli").await.unwrap();
+        let second = issuer(&responder).rotate(rotation.new.id, long, "cli").await.unwrap();
         assert_eq!(second.old.expires_at, rotation.new.expires_at);
         responder.revoke(second.new.id, "cli").await.unwrap();
-        let error = responder.rotate(second.new.id, hour, "cli").await.unwrap_err();
-        assert!(matches!(error, RespondError::Invalid(WhyInvalid::ManuallyRevoked)), "{error}");
-        let error = responder.rotate(Uuid::nil(), hour, "cli").await.unwrap_err();
-        assert!(matches!(error, RespondError::NotFound), "{error}");
+        let error = issuer(&responder).rotate(second.new.id, hour, "cli").await.unwrap_err();
+        assert!(matches!(error, IssueError::Invalid(WhyInvalid::ManuallyRevoked)), "{error}");
+        let error = issuer(&responder).rotate(Uuid::nil(), hour, "cli").await.unwrap_err();
+        assert!(matches!(error, IssueError::NotFound), "{error}");
         store.verify_log().await.unwrap().unwrap();
     }
 
     async fn a_workers_transaction_is_all_or_nothing(database) {
         let store = database.store().await;
         let (responder, _) = responder(&store);
-        let (key, value) = responder.issue(request("deploys")).await.unwrap();
+        let (key, value) = issuer(&responder).issue(request("deploys")).await.unwrap();
         let range = NewWorkItem {
             kind: WorkKind::Range,
             clone_url: None,
@@ -236,16 +257,16 @@ on_both_databases! {
     async fn keys_are_kept_out_of_every_text(database) {
         let store = database.store().await;
         let (responder, _) = responder(&store);
-        let (_, value) = responder.issue(request("first")).await.unwrap();
+        let (_, value) = issuer(&responder).issue(request("first")).await.unwrap();
         let secret = value.expose();
         let wanted = IssueRequest {
             owner: rescind::store::Owner::user(secret),
             notify_emails: vec![format!("{secret}@example.com")],
             ..request(&format!("copy of {secret}"))
         };
-        let (copy, _) = responder.issue(wanted).await.unwrap();
+        let (copy, _) = issuer(&responder).issue(wanted).await.unwrap();
         let renamed = KeyPatch { description: Some(secret.to_owned()), ..KeyPatch::default() };
-        let renamed = responder.update(copy.id, renamed).await.unwrap().unwrap();
+        let renamed = issuer(&responder).update(copy.id, renamed).await.unwrap();
         let mut seen = sighting(&responder, &value, 1);
         seen.place.url = Some(format!("https://example.com/?key={secret}"));
         seen.place.path = Some(format!("{secret}/{secret}"));
@@ -264,7 +285,7 @@ on_both_databases! {
     async fn uses_after_exposure_are_recorded_and_bounded(database) {
         let store = database.store().await;
         let (responder, clock) = responder(&store);
-        let (key, value) = responder.issue(request("deploys")).await.unwrap();
+        let (key, value) = issuer(&responder).issue(request("deploys")).await.unwrap();
         let now = || responder.clock().now();
         store.record_use(key.id, now(), Some("203.0.113.7")).await.unwrap();
         assert!(store.uses_after_exposure(key.id, 10).await.unwrap().is_empty());
@@ -290,7 +311,7 @@ on_both_databases! {
     async fn places_kept_of_one_key_are_bounded(database) {
         let store = database.store().await;
         let (responder, _) = responder(&store);
-        let (key, value) = responder.issue(request("deploys")).await.unwrap();
+        let (key, value) = issuer(&responder).issue(request("deploys")).await.unwrap();
         responder.report(vec![sighting(&responder, &value, 1)], Reason::Leaked, "test").await.unwrap();
         let print = match database.kind {
             Kind::Sqlite => "randomblob(32)",

@@ -13,11 +13,14 @@ use reqwest::Url;
 use rescind::clock::{Clock, ManualClock, SharedClock};
 use rescind::fetch::http_client;
 use rescind::github::Credential;
+use rescind::issuer::IssueRequest;
 use rescind::keyformat::{FormatSet, KeyValue};
-use rescind::respond::{IssueRequest, IssuerFormats, Responder};
+use rescind::respond::Responder;
 use rescind::scan::{Encodings, Engine};
 use rescind::source::{GitHubEvents, GitHubOptions, Scope, SourceParts};
 use rescind::store::{Key, Owner, Store};
+
+use crate::support::responder::issuer;
 use tokio::sync::Notify;
 
 /// Everything around a database that a source or a worker needs.
@@ -37,14 +40,10 @@ impl House {
         let clock = Arc::new(ManualClock::new(
             Timestamp::from_second(1_780_000_000).unwrap(),
         ));
-        let issuer = IssuerFormats {
-            secret: "rescind_secret".to_owned(),
-            public: "rescind_public".to_owned(),
-        };
         Self {
             store: store.clone(),
             engine: Arc::new(Engine::new(&formats, Encodings::ALL)),
-            responder: Responder::new(store.clone(), formats, issuer, shared(&clock)),
+            responder: Responder::new(store.clone(), formats, shared(&clock)),
             clock,
             wake: Arc::new(Notify::new()),
             is_scheduled: false,
@@ -65,7 +64,7 @@ impl House {
             policy: None,
             notify_emails: Vec::new(),
         };
-        self.responder.issue(request).await.unwrap()
+        issuer(&self.responder).issue(request).await.unwrap()
     }
 
     pub(crate) async fn is_revoked(&self, key: &Key) -> bool {

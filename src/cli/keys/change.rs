@@ -96,7 +96,7 @@ pub(super) async fn rotate(args: RotateArgs, context: &Context) -> anyhow::Resul
         return Err(UsageError(message).into());
     }
     let overlap = Duration::try_from(args.overlap).unwrap_or_default();
-    let rotated = house.responder().rotate(key.id, overlap, ACTOR).await?;
+    let rotated = house.issuer().rotate(key.id, overlap, ACTOR).await?;
     let (old, new) = (&rotated.old, &rotated.new);
     output::note(&format!(
         "key {} ends at {}",

@@ -10,7 +10,7 @@ use crate::cli::context::{Empty, House};
 use crate::cli::time as when;
 use crate::cli::time::Expiry;
 use crate::cli::{Context, DONE, UsageError, output, text};
-use crate::respond::IssueRequest;
+use crate::issuer::IssueRequest;
 use crate::store::DEFAULT_PROJECT;
 
 #[derive(Debug, Args)]
@@ -69,7 +69,7 @@ pub(super) async fn run(args: CreateArgs, context: &Context) -> anyhow::Result<E
         policy,
         notify_emails: Vec::new(),
     };
-    let (key, value) = house.responder().issue(new).await?;
+    let (key, value) = house.issuer().issue(new).await?;
     output::note(&format!("created key {} ({})", key.id, redacted(&key)));
     output::note("the value follows and is never shown again:");
     let remedy = format!(

@@ -85,7 +85,7 @@ async fn store(house: &House, batch: &mut Vec<NewKey>, counts: &mut Counts) -> a
         return Ok(());
     }
     let rows = std::mem::replace(batch, Vec::with_capacity(BATCH));
-    let outcomes = house.responder().import(rows).await;
+    let outcomes = house.issuer().import(rows).await;
     let outcomes = outcomes.with_context(|| {
         format!(
             "stopped after {} keys were imported; run the import again, what is stored stays",

@@ -147,7 +147,7 @@ where
             let keys;
             (keys, self) = next_batch(state, self).await?;
             if !keys.is_empty() {
-                for outcome in state.responder().import(keys).await? {
+                for outcome in state.issuer().import(keys).await? {
                     match outcome {
                         ImportOutcome::Imported => self.result.imported += 1,
                         ImportOutcome::Duplicate => self.result.duplicates += 1,

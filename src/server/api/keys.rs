@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::path_id;
 use super::views::{KeyView, List};
-use crate::respond::IssueRequest;
+use crate::issuer::IssueRequest;
 use crate::server::AppState;
 use crate::server::access::{Caller, Permission};
 use crate::server::error::{ApiError, ApiResult};
@@ -141,7 +141,7 @@ pub async fn create<K: Kind>(
         policy,
         notify_emails,
     };
-    let (key, value) = state.responder().issue(new).await?;
+    let (key, value) = state.issuer().issue(new).await?;
     Ok(Json(KeyView::first(key, value)))
 }
 
@@ -266,12 +266,9 @@ pub async fn update<K: Kind>(
     }
     let key = own_key(&state, &caller, id).await?;
     let actor = revoke.then(|| caller.actor());
-    let responder = state.responder();
-    let changed = responder.change(key.id, patch, actor.as_deref()).await?;
-    changed
-        .map(KeyView::short)
-        .map(Json)
-        .ok_or_else(ApiError::api_key_not_found)
+    let issuer = state.issuer();
+    let changed = issuer.change(key.id, patch, actor.as_deref()).await?;
+    Ok(Json(KeyView::short(changed)))
 }
 
 /// Check a key: return its owner, and whether it is valid.
@@ -345,7 +342,7 @@ pub async fn rotate<K: Kind>(
     let key = own_key(&state, &caller, id).await?;
     let overlap = Duration::from_secs(overlap);
     let rotation = state
-        .responder()
+        .issuer()
         .rotate(key.id, overlap, &caller.actor())
         .await?;
     Ok(Json(KeyView::first(rotation.new, rotation.value)))

@@ -174,9 +174,6 @@ pub enum StoreError {
     /// A row with the same identity exists already.
     #[error("{0} exists already")]
     Exists(&'static str),
-    /// The change is refused because of the state of its target.
-    #[error("{0}")]
-    Refused(&'static str),
     /// Any other error reported by the driver, which is a defect of this program.
     #[error("the database {database} refused a statement: {cause}")]
     Other {

@@ -173,7 +173,7 @@ impl NewKey {
 }
 
 /// Truncates a time to microseconds, the resolution of the database.
-pub(in crate::store) fn micros(at: Timestamp) -> Timestamp {
+pub(crate) fn micros(at: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
 }
 

@@ -12,7 +12,7 @@ use rescind::intake::{
     Partner, PartnerName, PartnerOptions, PublicKeyTimings, PublicKeys, RevocationApi,
 };
 use rescind::keyformat::{FormatSet, KeyValue};
-use rescind::respond::{IssuerFormats, Responder};
+use rescind::respond::Responder;
 use rescind::scan::{Encodings, Engine};
 use rescind::server::serve;
 use rescind::server::{AppState, ConfiguredSource, Connections, Intake, Limits, router};
@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 use crate::support::databases::{Kind, TestDatabase};
 use crate::support::http::Ask as _;
+use crate::support::responder::issuer;
 
 /// Start time of the clock in every test.
 pub(crate) const START: &str = "2026-11-22T20:46:15.123456Z";
@@ -106,11 +107,7 @@ impl TestServer {
         let formats = FormatSet::builtin();
         let clock = Arc::new(ManualClock::new(START.parse().unwrap()));
         let shared: SharedClock = Arc::clone(&clock) as SharedClock;
-        let issuer = IssuerFormats {
-            secret: "rescind_secret".to_owned(),
-            public: "rescind_public".to_owned(),
-        };
-        let responder = Responder::new(store.clone(), formats.clone(), issuer, Arc::clone(&shared));
+        let responder = Responder::new(store.clone(), formats.clone(), Arc::clone(&shared));
         let http = http_client();
         let github = setup.public_keys_url.map(|url| (PartnerName::GitHub, url));
         let partners = github.into_iter().chain(setup.partners).map(|(name, url)| {
@@ -138,7 +135,7 @@ impl TestServer {
         };
         let (lookup, task) = Lookup::new(store.clone());
         let state = AppState::new(
-            responder.clone(),
+            issuer(&responder),
             lookup,
             intake,
             setup.sources,

@@ -1,11 +1,12 @@
 //! Incidents: listed by every filter.
 
+use rescind::issuer::IssueRequest;
 use rescind::keyformat::KeyValue;
-use rescind::respond::{IssueRequest, Sighting};
+use rescind::respond::Sighting;
 use rescind::store::{Incident, IncidentFilter, IncidentStatus, Owner, PageRequest, Reason, Store};
 
 use crate::support::databases::on_both_databases;
-use crate::support::responder::{request, responder, sighting};
+use crate::support::responder::{issuer, request, responder, sighting};
 
 async fn list(store: &Store, filter: IncidentFilter) -> Vec<String> {
     let page = store
@@ -24,7 +25,7 @@ on_both_databases! {
         let (responder, clock) = responder(&store);
         let start = responder.clock().now();
         let leak = async |request: IssueRequest, place: fn(&mut Sighting)| -> KeyValue {
-            let (_, value) = responder.issue(request).await.unwrap();
+            let (_, value) = issuer(&responder).issue(request).await.unwrap();
             let mut seen = sighting(&responder, &value, 1);
             place(&mut seen);
             responder.report(vec![seen], Reason::Leaked, "test").await.unwrap();

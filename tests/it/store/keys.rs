@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use rescind::keyformat::Sha256Digest;
 use rescind::store::{
-    ImportOutcome, KeyFilter, KeyPatch, Owner, OwnerType, PageRequest, StoreError, WhyInvalid,
+    ImportOutcome, KeyFilter, Owner, OwnerType, PageRequest, StoreError, WhyInvalid,
 };
 use uuid::Uuid;
 
@@ -120,27 +120,5 @@ on_both_databases! {
         assert_eq!(count(KeyFilter { project: Some("other".to_owned()), ..all() }).await, 1);
         assert_eq!(count(KeyFilter { format: Some("rescind_public".to_owned()), ..all() }).await, 1);
         assert_eq!(count(all()).await, 20);
-    }
-
-    async fn description_and_end_can_be_changed(database) {
-        let store = database.store().await;
-        let new = new_key(1);
-        import(&store, std::slice::from_ref(&new)).await;
-        let change = async |patch: KeyPatch| {
-            let mut tx = store.begin().await.unwrap();
-            let key = tx.update_key(new.id, patch, at(50)).await.unwrap().unwrap();
-            tx.commit().await.unwrap();
-            assert_eq!(store.key(new.id).await.unwrap().unwrap(), key);
-            key
-        };
-        let key = change(KeyPatch { expires_at: Some(Some(at(60))), ..KeyPatch::default() }).await;
-        assert_eq!((key.expires_at, &*key.description), (Some(at(60)), "key 1"));
-        let key = change(KeyPatch { description: Some("renamed".to_owned()), ..KeyPatch::default() }).await;
-        assert_eq!((key.expires_at, &*key.description), (Some(at(60)), "renamed"));
-        let key = change(KeyPatch { expires_at: Some(None), ..KeyPatch::default() }).await;
-        assert_eq!(key.expires_at, None);
-        let mut tx = store.begin().await.unwrap();
-        let none = tx.update_key(Uuid::nil(), KeyPatch::default(), at(50)).await.unwrap();
-        assert_eq!(none, None);
     }
 }

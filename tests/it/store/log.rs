@@ -6,14 +6,17 @@ use rescind::store::{
 };
 
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
-use crate::support::responder::{request, responder, sighting};
+use crate::support::responder::{issuer, request, responder, sighting};
 
 /// Makes `n` entries of different kinds; gives the responder.
 pub(super) async fn append(store: &Store, n: usize) -> Responder {
     let (responder, clock) = responder(store);
     for round in 0..n {
         let description = format!("key \"{round}\"\\ \t\n ünïcode \u{1f511} \u{fffd}\u{7f}");
-        let (key, value) = responder.issue(request(&description)).await.unwrap();
+        let (key, value) = issuer(&responder)
+            .issue(request(&description))
+            .await
+            .unwrap();
         match round % 3 {
             0 => {
                 let seen = vec![sighting(&responder, &value, 3)];
@@ -27,7 +30,10 @@ pub(super) async fn append(store: &Store, n: usize) -> Responder {
             }
             _ => {
                 let overlap = std::time::Duration::from_hours(1);
-                responder.rotate(key.id, overlap, "token:1").await.unwrap();
+                issuer(&responder)
+                    .rotate(key.id, overlap, "token:1")
+                    .await
+                    .unwrap();
             }
         }
         clock.advance(jiff::SignedDuration::from_micros(1_234_567));
@@ -286,7 +292,7 @@ async fn a_csv_row_holds_every_field_and_no_formula() {
     let database = TestDatabase::new(Kind::Sqlite).await;
     let store = database.store().await;
     let responder = append(&store, 0).await;
-    let (_, value) = responder
+    let (_, value) = issuer(&responder)
         .issue(request("=HYPERLINK(\"http://evil\")"))
         .await
         .unwrap();

@@ -3,20 +3,26 @@
 use std::sync::Arc;
 
 use rescind::clock::{Clock, ManualClock};
+use rescind::issuer::{IssueRequest, Issuer, IssuerFormats};
 use rescind::keyformat::{FormatSet, KeyValue};
-use rescind::respond::{IssueRequest, IssuerFormats, Responder, Sighting};
+use rescind::respond::{Responder, Sighting};
 use rescind::store::{Owner, Place, Store};
 
 /// Returns a responder and its clock.
 pub(crate) fn responder(store: &Store) -> (Responder, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::new("2026-11-22T20:46:15Z".parse().unwrap()));
-    let issuer = IssuerFormats {
+    let shared: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
+    let responder = Responder::new(store.clone(), FormatSet::builtin(), shared);
+    (responder, clock)
+}
+
+/// Returns an issuer of keys that this responder responds to, in the built-in formats.
+pub(crate) fn issuer(responder: &Responder) -> Issuer {
+    let minting = IssuerFormats {
         secret: "rescind_secret".to_owned(),
         public: "rescind_public".to_owned(),
     };
-    let shared: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
-    let responder = Responder::new(store.clone(), FormatSet::builtin(), issuer, shared);
-    (responder, clock)
+    Issuer::new(responder.clone(), minting)
 }
 
 /// Returns the parameters of a secret key of `user-1` that never expires.

@@ -16,7 +16,7 @@ use crate::serve::{Daemon, get};
 use crate::store::{digest, import, new_key};
 use crate::support::databases::{Kind, TestDatabase};
 use crate::support::eventually::eventually;
-use crate::support::responder::{request, responder, sighting};
+use crate::support::responder::{issuer, request, responder, sighting};
 
 /// A migrated database, and a proxy in front of it.
 async fn behind_a_proxy() -> (TestDatabase, Proxy, Store) {
@@ -176,7 +176,7 @@ async fn connections_that_are_lost_under_reports_lose_no_revocation() {
     for _ in 0..4 {
         let mut keys = Vec::new();
         for _ in 0..25 {
-            keys.push(responder.issue(request("leaks")).await.unwrap().1);
+            keys.push(issuer(&responder).issue(request("leaks")).await.unwrap().1);
         }
         reports.push(report_all(responder.clone(), keys));
     }

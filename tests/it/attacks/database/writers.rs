@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
-use crate::support::responder::{request, responder, sighting};
+use crate::support::responder::{issuer, request, responder, sighting};
 
 /// Longer than a report takes on a busy machine, and much shorter than it took.
 const SOON: Duration = Duration::from_secs(10);
@@ -56,7 +56,7 @@ async fn remember(
 async fn reports(responder: &Responder, count: u64) -> Duration {
     let mut longest = Duration::ZERO;
     for n in 0..count {
-        let (_, value) = responder.issue(request("leaks")).await.unwrap();
+        let (_, value) = issuer(&responder).issue(request("leaks")).await.unwrap();
         let seen = sighting(responder, &value, n);
         let started = Instant::now();
         let answers = responder
@@ -205,7 +205,7 @@ async fn a_push_of_very_many_tiny_files_is_remembered_in_part_and_read_in_full()
     let database = TestDatabase::new(Kind::Sqlite).await;
     let store = database.store().await;
     let (responder, clock) = responder(&store);
-    let (key, value) = responder.issue(request("leaks")).await.unwrap();
+    let (key, value) = issuer(&responder).issue(request("leaks")).await.unwrap();
     let folder = tempfile::TempDir::new().unwrap();
     let forge = GitServer::start(folder.path(), &TaskTracker::new())
         .await

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::support::databases::on_both_databases;
-use crate::support::responder::{request, responder, sighting};
+use crate::support::responder::{issuer, request, responder, sighting};
 
 /// Characters that each may be the beginning of another encoding.
 const COSTLY: &str = r"\%2B%25a\25%2B410x41,41=5C0x41,%26amp;=41a";
@@ -89,7 +89,7 @@ on_both_databases! {
         let (responder, _) = responder(&store);
         let mut reports = JoinSet::new();
         for report in 0..2 {
-            let (_, value) = responder.issue(request("leaked")).await.unwrap();
+            let (_, value) = issuer(&responder).issue(request("leaked")).await.unwrap();
             let rows = (0..12).map(|row| {
                 let mut seen = sighting(&responder, &value, row);
                 let link = format!("https://x.example/{report}/{row}/{}", COSTLY.repeat(46));

@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use rescind::issuer::IssueRequest;
 use rescind::keyformat::FormatSet;
-use rescind::respond::IssueRequest;
 use rescind::store::{KeyPatch, Owner, Place, Reason};
 
 use crate::support::databases::on_both_databases;
-use crate::support::responder::{request, responder, sighting};
+use crate::support::responder::{issuer, request, responder, sighting};
 
 on_both_databases! {
     async fn no_encoding_brings_a_key_into_the_records(database) {
@@ -24,9 +24,9 @@ on_both_databases! {
                 notify_emails: vec![format!("{way}@example.com")],
                 ..request(&format!("copy of {way}"))
             };
-            let (key, value) = responder.issue(wanted).await.unwrap();
+            let (key, value) = issuer(&responder).issue(wanted).await.unwrap();
             let patch = KeyPatch { description: Some(format!("now {way}!")), ..KeyPatch::default() };
-            let changed = responder.update(key.id, patch).await.unwrap().unwrap();
+            let changed = issuer(&responder).update(key.id, patch).await.unwrap();
             let mut seen = sighting(&responder, &value, 1);
             seen.place = Place {
                 source: format!("s:{way}"),

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::harness::TestServer;
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 use crate::support::eventually::eventually;
-use crate::support::responder::{request, responder, sighting};
+use crate::support::responder::{issuer, request, responder, sighting};
 use crate::webhooks::sender::{all, send};
 
 const KEYS: usize = 120;
@@ -47,7 +47,12 @@ pub(super) fn part(values: &[KeyValue], round: usize) -> Vec<KeyValue> {
 async fn issue(server: &TestServer, count: usize) -> Vec<(Key, KeyValue)> {
     let mut keys = Vec::new();
     for _ in 0..count {
-        keys.push(server.responder.issue(request("fresh")).await.unwrap());
+        keys.push(
+            issuer(&server.responder)
+                .issue(request("fresh"))
+                .await
+                .unwrap(),
+        );
     }
     keys
 }
@@ -231,7 +236,7 @@ async fn a_transaction_that_the_database_undid_is_begun_again() {
     let (responder, _) = responder(&store);
     let mut keys = Vec::new();
     for _ in 0..2 {
-        keys.push(responder.issue(request("fresh")).await.unwrap());
+        keys.push(issuer(&responder).issue(request("fresh")).await.unwrap());
     }
     keys.sort_by_key(|(key, _)| key.id);
     let seen = keys.iter().map(|(_, value)| sighting(&responder, value, 1));

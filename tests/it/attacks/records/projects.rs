@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::api::harness::TestServer;
 use crate::support::databases::on_both_databases;
-use crate::support::responder::{request, responder, sighting};
+use crate::support::responder::{issuer, request, responder, sighting};
 
 /// A key of this value in a project, as an import makes it.
 fn copy(value: &KeyValue, project: &str, is_public: bool) -> NewKey {
@@ -33,7 +33,7 @@ fn copy(value: &KeyValue, project: &str, is_public: bool) -> NewKey {
 }
 
 async fn import(responder: &Responder, keys: Vec<NewKey>) -> Vec<ImportOutcome> {
-    responder.import(keys).await.unwrap()
+    issuer(&responder).import(keys).await.unwrap()
 }
 
 async fn entries(store: &Store, project: &str) -> usize {
@@ -53,7 +53,7 @@ on_both_databases! {
     async fn a_value_is_revoked_in_each_project_that_holds_it(database) {
         let store = database.store().await;
         let (responder, _) = responder(&store);
-        let (own, value) = responder.issue(request("deploys")).await.unwrap();
+        let (own, value) = issuer(&responder).issue(request("deploys")).await.unwrap();
         // Another project claims the same value twice, and a third calls it public.
         let claims = vec![copy(&value, "other", false), copy(&value, "other", false), copy(&value, "third", true)];
         let outcomes = import(&responder, claims).await;

@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 use super::locks::{add, made_up};
 use crate::api::harness::{Setup, TestServer};
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
-use crate::support::responder::{request, responder, sighting};
+use crate::support::responder::{issuer, request, responder, sighting};
 
 /// A leaked key and a key revoked by hand, each with its entry.
 async fn two_entries(store: &Store) -> (Responder, Key) {
     let (responder, _) = responder(store);
-    let (leaked, value) = responder.issue(request("leaked")).await.unwrap();
+    let (leaked, value) = issuer(&responder).issue(request("leaked")).await.unwrap();
     let seen = vec![sighting(&responder, &value, 1)];
     responder
         .report(seen, Reason::Leaked, "test")
         .await
         .unwrap();
-    let (by_hand, _) = responder.issue(request("by hand")).await.unwrap();
+    let (by_hand, _) = issuer(&responder).issue(request("by hand")).await.unwrap();
     responder.revoke(by_hand.id, "cli").await.unwrap();
     let leaked = store.key(leaked.id).await.unwrap().unwrap();
     (responder, leaked)

@@ -1,4 +1,4 @@
-//! Manual operations on keys: issuance, rotation, changes and revocation.
+//! Keys: issuance, rotation, changes and imports.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use super::clean::PIECE;
-use super::redact::logged_form;
-use super::{RespondError, Responder};
-use crate::keyformat::{KeyFormat, KeyValue};
-use crate::offload;
+use super::Issuer;
+use crate::keyformat::{KeyFormat, KeyValue, MintError};
+use crate::offload::{self, PIECE};
+use crate::respond::{by_hand, tell_revoked};
 use crate::store::{
-    Action, ImportOutcome, Key, KeyPatch, LogDraft, NewKey, Owner, Reason, StoreError, Tx, retried,
+    Action, ImportOutcome, Key, KeyPatch, MaybeConflict, NewKey, Owner, Reason, StoreError,
+    WhyInvalid, micros, retried,
 };
 
 /// Parameters of a new key.
@@ -34,6 +34,44 @@ pub struct IssueRequest {
     pub notify_emails: Vec<String>,
 }
 
+/// Error returned if a key cannot be issued, rotated or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// The database returned an error.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is no key with this identifier.
+    #[error("there is no key with this identifier")]
+    NotFound,
+    /// The key is not valid, and only a valid key can be rotated.
+    #[error("the key is {}: issue a new one instead", match .0 {
+        WhyInvalid::ManuallyRevoked => "revoked",
+        WhyInvalid::Expired => "expired",
+    })]
+    Invalid(WhyInvalid),
+    /// The key was rotated before. Holds the identifier of its successor, which can be rotated instead.
+    #[error("the key was replaced by {0} already: rotate that one")]
+    Replaced(uuid::Uuid),
+    /// The key was rotated and ends with its overlap.
+    #[error("the key was rotated and ends with its overlap: use its successor")]
+    Ending,
+    /// The key leaked and is no longer valid.
+    #[error("the key has leaked and cannot become valid again: issue a new one")]
+    Leaked,
+    /// The configuration names a format that is not loaded.
+    #[error("the key format `{0}` that [issuer] names is not loaded: add it to the pattern files")]
+    NoFormat(String),
+    /// The format cannot mint keys, or the operating system provided no randomness.
+    #[error(transparent)]
+    Mint(#[from] MintError),
+}
+
+impl MaybeConflict for IssueError {
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_conflict())
+    }
+}
+
 /// Result of a rotation.
 #[derive(Debug, Clone)]
 pub struct Rotation {
@@ -45,18 +83,18 @@ pub struct Rotation {
     pub value: KeyValue,
 }
 
-impl Responder {
+impl Issuer {
     /// Mints a key and stores it. Its value is returned and not kept anywhere else.
     ///
     /// # Errors
-    /// Returns [`RespondError::Mint`], [`RespondError::NoFormat`], or any [`StoreError`].
-    pub async fn issue(&self, request: IssueRequest) -> Result<(Key, KeyValue), RespondError> {
+    /// Returns [`IssueError::Mint`], [`IssueError::NoFormat`], or any [`StoreError`].
+    pub async fn issue(&self, request: IssueRequest) -> Result<(Key, KeyValue), IssueError> {
         let format = self.minting_format(request.is_public)?;
         let value = format.mint()?;
         let mut new = self.new_key(format, &value, request);
         self.without_keys(std::slice::from_mut(&mut new)).await;
         let key = retried(|| async {
-            let mut tx = self.store.begin().await?;
+            let mut tx = self.store().begin().await?;
             let key = tx.insert_key(new.clone()).await?;
             tx.commit().await?;
             Ok::<_, StoreError>(key)
@@ -70,14 +108,14 @@ impl Responder {
     /// if that is earlier. The new key has the lifetime that the old one was given at creation.
     ///
     /// # Errors
-    /// Returns [`RespondError::NotFound`], [`RespondError::Invalid`], [`RespondError::Replaced`],
-    /// [`RespondError::Mint`], [`RespondError::NoFormat`], or any [`StoreError`].
+    /// Returns [`IssueError::NotFound`], [`IssueError::Invalid`], [`IssueError::Replaced`],
+    /// [`IssueError::Mint`], [`IssueError::NoFormat`], or any [`StoreError`].
     pub async fn rotate(
         &self,
         id: Uuid,
         overlap: Duration,
         actor: &str,
-    ) -> Result<Rotation, RespondError> {
+    ) -> Result<Rotation, IssueError> {
         let rotation = retried(|| self.rotate_once(id, overlap, actor)).await?;
         let (old, new) = (rotation.old.id, rotation.new.id);
         tracing::info!(key = %old, successor = %new, actor, "a key was rotated");
@@ -89,19 +127,19 @@ impl Responder {
         id: Uuid,
         overlap: Duration,
         actor: &str,
-    ) -> Result<Rotation, RespondError> {
-        let now = self.clock.now();
-        let mut tx = self.store.begin().await?;
+    ) -> Result<Rotation, IssueError> {
+        let now = self.clock().now();
+        let mut tx = self.store().begin().await?;
         let Some(mut old) = tx.lock_keys(&[id]).await?.pop() else {
-            return Err(RespondError::NotFound);
+            return Err(IssueError::NotFound);
         };
         if let Some(successor) = old.replaced_by {
-            return Err(RespondError::Replaced(successor));
+            return Err(IssueError::Replaced(successor));
         }
         if let Some(why) = old.why_invalid(now) {
-            return Err(RespondError::Invalid(why));
+            return Err(IssueError::Invalid(why));
         }
-        let format = match self.formats.get(&old.format) {
+        let format = match self.formats().get(&old.format) {
             Some(format) if format.can_mint() => format,
             _ => self.minting_format(old.is_public)?,
         };
@@ -120,80 +158,30 @@ impl Responder {
         Ok(Rotation { old, new, value })
     }
 
-    /// Revokes a key at the request of `actor`. Returns its current state, or `None` if there is no key with this
-    /// identifier. Repeating the call has no effect: the time of the first revocation is kept.
-    ///
-    /// # Errors
-    /// Returns any [`StoreError`], in which case nothing has changed.
-    pub async fn revoke(&self, id: Uuid, actor: &str) -> Result<Option<Key>, StoreError> {
-        Ok(self.revoke_all(&[id], actor).await?.pop())
-    }
-
-    /// Revokes several keys in one transaction, as [`revoke`](Self::revoke) does, such as those of all projects
-    /// that hold one value. Returns the keys that exist.
-    ///
-    /// # Errors
-    /// Returns any [`StoreError`], in which case nothing has changed.
-    pub async fn revoke_all(&self, ids: &[Uuid], actor: &str) -> Result<Vec<Key>, StoreError> {
-        let (keys, revoked) = retried(|| async {
-            let now = self.clock.now();
-            let mut tx = self.store.begin().await?;
-            let mut keys = tx.lock_keys(ids).await?;
-            let revoked = self.revoke_locked(&mut tx, &mut keys, now, actor).await?;
-            tx.commit().await?;
-            Ok::<_, StoreError>((keys, revoked))
-        })
-        .await?;
-        tell_revoked(&revoked, actor);
-        Ok(keys)
-    }
-
-    /// Revokes the locked keys that are not revoked yet, and logs it. Returns their identifiers.
-    async fn revoke_locked(
-        &self,
-        tx: &mut Tx,
-        keys: &mut [Key],
-        now: Timestamp,
-        actor: &str,
-    ) -> Result<Vec<Uuid>, StoreError> {
-        let mut revoked = Vec::new();
-        let mut drafts = Vec::new();
-        for key in keys.iter_mut().filter(|key| key.revoked_at.is_none()) {
-            key.revoked_at = Some(now);
-            revoked.push(key.id);
-            let mut draft = by_hand(key, now, Action::Revoked, Reason::Manual, actor);
-            draft.incident_id = tx.incident_id_of(key.id).await?;
-            drafts.push(draft);
-        }
-        tx.revoke_keys(&revoked, now).await?;
-        tx.append_log(&drafts).await?;
-        Ok(revoked)
-    }
-
-    /// Changes a key's description or expiry. Returns its current state, or `None` if there is no key with this
-    /// identifier.
+    /// Changes a key's description or expiry. Returns the key as it is now.
     ///
     /// # Errors
     /// Returns the errors of [`change`](Self::change).
-    pub async fn update(&self, id: Uuid, patch: KeyPatch) -> Result<Option<Key>, StoreError> {
+    pub async fn update(&self, id: Uuid, patch: KeyPatch) -> Result<Key, IssueError> {
         self.change(id, patch, None).await
     }
 
     /// Changes a key's description or expiry, and revokes it if `revoked_by` names an actor, in one transaction.
-    /// Returns its current state, or `None` if there is no key with this identifier.
+    /// Returns the key as it is now.
     ///
     /// # Errors
-    /// Returns [`StoreError::Refused`] if an expired key that leaked would become valid again, or a rotated key
-    /// would live longer, or any other [`StoreError`]. In either case, nothing has changed.
+    /// Returns [`IssueError::Leaked`] if an expired key that leaked would become valid again,
+    /// [`IssueError::Ending`] if a rotated key would live longer, [`IssueError::NotFound`], or any [`StoreError`]. In
+    /// either case, nothing has changed.
     pub async fn change(
         &self,
         id: Uuid,
         mut patch: KeyPatch,
         revoked_by: Option<&str>,
-    ) -> Result<Option<Key>, StoreError> {
+    ) -> Result<Key, IssueError> {
         if let Some(description) = &mut patch.description {
             let redacted =
-                offload::in_turn(description.len(), || self.redactor.redact(description));
+                offload::in_turn(description.len(), || self.redactor().redact(description));
             if let Cow::Owned(redacted) = redacted.await {
                 *description = redacted;
             }
@@ -208,22 +196,24 @@ impl Responder {
         id: Uuid,
         patch: &KeyPatch,
         revoked_by: Option<&str>,
-    ) -> Result<(Option<Key>, Vec<Uuid>), StoreError> {
-        let now = self.clock.now();
-        let mut tx = self.store.begin().await?;
+    ) -> Result<(Key, Vec<Uuid>), IssueError> {
+        let now = self.clock().now();
+        let mut tx = self.store().begin().await?;
         let Some(mut key) = tx.lock_keys(&[id]).await?.pop() else {
-            return Ok((None, Vec::new()));
+            return Err(IssueError::NotFound);
         };
         if patch.changes() {
-            tx.change_key(&mut key, patch.clone(), now).await?;
+            key = changed(&key, patch, now)?;
+            tx.change_key(&key).await?;
         }
         let mut revoked = Vec::new();
         if let Some(actor) = revoked_by {
             let keys = std::slice::from_mut(&mut key);
-            revoked = self.revoke_locked(&mut tx, keys, now, actor).await?;
+            let responder = &self.responder;
+            revoked = responder.revoke_locked(&mut tx, keys, now, actor).await?;
         }
         tx.commit().await?;
-        Ok((Some(key), revoked))
+        Ok((key, revoked))
     }
 
     /// Stores a provider's existing keys by their digests, in one transaction. Returns the outcomes in the order of
@@ -234,7 +224,7 @@ impl Responder {
     pub async fn import(&self, mut keys: Vec<NewKey>) -> Result<Vec<ImportOutcome>, StoreError> {
         self.without_keys(&mut keys).await;
         retried(|| async {
-            let mut tx = self.store.begin().await?;
+            let mut tx = self.store().begin().await?;
             let outcomes = tx.import_keys(&keys).await?;
             tx.commit().await?;
             Ok(outcomes)
@@ -242,14 +232,14 @@ impl Responder {
         .await
     }
 
-    fn minting_format(&self, is_public: bool) -> Result<&KeyFormat, RespondError> {
+    fn minting_format(&self, is_public: bool) -> Result<&KeyFormat, IssueError> {
         let id = if is_public {
-            &self.issuer.public
+            &self.minting.public
         } else {
-            &self.issuer.secret
+            &self.minting.secret
         };
-        let format = self.formats.get(id);
-        format.ok_or_else(|| RespondError::NoFormat(id.clone()))
+        let format = self.formats().get(id);
+        format.ok_or_else(|| IssueError::NoFormat(id.clone()))
     }
 
     fn new_key(&self, format: &KeyFormat, value: &KeyValue, request: IssueRequest) -> NewKey {
@@ -265,7 +255,7 @@ impl Responder {
             last_four: value.last_four().to_owned(),
             policy: request.policy,
             notify_emails: request.notify_emails,
-            created_at: self.clock.now(),
+            created_at: self.clock().now(),
             expires_at: request.expires_at,
         }
     }
@@ -286,7 +276,7 @@ impl Responder {
             rest = others;
             offload::in_turn(bytes, || {
                 for text in piece.iter_mut().flat_map(texts_of) {
-                    if let Cow::Owned(redacted) = self.redactor.redact(text) {
+                    if let Cow::Owned(redacted) = self.redactor().redact(text) {
                         *text = redacted;
                     }
                 }
@@ -302,25 +292,27 @@ fn texts_of(key: &mut NewKey) -> impl Iterator<Item = &mut String> {
     texts.into_iter().chain(&mut key.notify_emails)
 }
 
-/// Returns the log entry of an operation that a person requested.
-fn by_hand(key: &Key, at: Timestamp, action: Action, reason: Reason, actor: &str) -> LogDraft {
-    LogDraft {
-        at,
-        action,
-        key: logged_form(key),
-        reason,
-        policy: None,
-        actor: actor.to_owned(),
-        incident_id: None,
-        occurrence: None,
-        detected_at: None,
+/// Returns the key as it is after a change.
+///
+/// # Errors
+/// Returns [`IssueError::Ending`] or [`IssueError::Leaked`].
+fn changed(old: &Key, patch: &KeyPatch, now: Timestamp) -> Result<Key, IssueError> {
+    let mut key = old.clone();
+    if let Some(description) = &patch.description {
+        key.description.clone_from(description);
     }
-}
-
-fn tell_revoked(keys: &[Uuid], actor: &str) {
-    for key in keys {
-        tracing::info!(%key, actor, "a key was revoked by hand");
+    if let Some(expires_at) = patch.expires_at {
+        key.expires_at = expires_at.map(micros);
     }
+    let end = |key: &Key| key.expires_at.unwrap_or(Timestamp::MAX);
+    if key.replaced_by.is_some() && end(&key) > end(old) {
+        return Err(IssueError::Ending);
+    }
+    let is_revived = old.why_invalid(now).is_some() && key.why_invalid(now).is_none();
+    if is_revived && key.exposed_at.is_some() {
+        return Err(IssueError::Leaked);
+    }
+    Ok(key)
 }
 
 /// Returns the parameters of a key's successor, which has the same lifetime.
