@@ -38,8 +38,11 @@ statements! {
             part_of)
         VALUES {rows:28}
         ON CONFLICT (host, remote, ref_name, before_id, after_id, part_of) DO NOTHING RETURNING source";
+    /// What was read is remembered by its names. The address, which may be as long as all of these, is needed only by
+    /// what was gone and may come again.
     FINISH = "UPDATE work_items SET state = 'done', leased_by = NULL, last_error = NULL,
-            finished_at = {now}, truncated = $1, bytes = $2, blobs = $3, gone = $4
+            finished_at = {now}, truncated = $1, bytes = $2, blobs = $3, gone = $4,
+            clone_url = CASE WHEN $4 THEN clone_url END
         WHERE id = $5 AND leased_by = $6 AND state = 'waiting'";
     STORED = "SELECT host, remote, ref_name, before_id, after_id FROM work_items
         WHERE part_of = '' AND (host, remote, ref_name, before_id, after_id) IN (VALUES {rows:5})";

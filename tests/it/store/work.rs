@@ -90,6 +90,28 @@ on_both_databases! {
         }
     }
 
+    async fn what_was_read_keeps_no_address_unless_it_may_come_again(database) {
+        let store = database.store().await;
+        let items = [1, 2, 3].map(|n| NewWorkItem {
+            clone_url: Some(format!("https://git.example/acme/app-{n}.git")),
+            ..item(n, Priority::Watched)
+        });
+        add(&store, &items).await;
+        for gone in [false, true] {
+            let held = claim_one(&store, "w").await.unwrap();
+            let mut tx = store.begin().await.unwrap();
+            let fetched = Fetched { gone, ..Fetched::default() };
+            assert!(tx.finish(held.id, "w", fetched).await.unwrap());
+            tx.commit().await.unwrap();
+        }
+        let with = |states: &str| {
+            format!("SELECT COUNT(*) FROM work_items WHERE clone_url IS NOT NULL AND state {states}")
+        };
+        assert_eq!(database.count(&with("= 'done' AND gone")).await, 1);
+        assert_eq!(database.count(&with("= 'done' AND NOT gone")).await, 0);
+        assert_eq!(database.count(&with("= 'waiting'")).await, 1);
+    }
+
     async fn items_and_cursor_are_kept_together_or_not_at_all(database) {
         let store = database.store().await;
         let mut state = SourceState {

@@ -56,7 +56,7 @@ async fn remember(
 async fn reports(responder: &Responder, count: u64) -> Duration {
     let mut longest = Duration::ZERO;
     for n in 0..count {
-        let (_, value) = issuer(&responder).issue(request("leaks")).await.unwrap();
+        let (_, value) = issuer(responder).issue(request("leaks")).await.unwrap();
         let seen = sighting(responder, &value, n);
         let started = Instant::now();
         let answers = responder

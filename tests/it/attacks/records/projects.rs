@@ -33,7 +33,7 @@ fn copy(value: &KeyValue, project: &str, is_public: bool) -> NewKey {
 }
 
 async fn import(responder: &Responder, keys: Vec<NewKey>) -> Vec<ImportOutcome> {
-    issuer(&responder).import(keys).await.unwrap()
+    issuer(responder).import(keys).await.unwrap()
 }
 
 async fn entries(store: &Store, project: &str) -> usize {
