@@ -20,7 +20,7 @@ use super::client::Client;
 use super::client::standing::{Standing, Standings};
 use super::connections::pulse::Pulse;
 use super::error::{ApiError, ApiResult};
-use budget::{Budget, NoRoom, Sender, Share};
+use budget::{Ask, Budget, NoRoom, Sender, Share};
 use reading::{Reading, Unread, Waste};
 
 /// Maximum size of a JSON request of the API, in bytes. Bodies declared no larger than this never wait for larger ones.
@@ -147,7 +147,8 @@ impl Bodies {
         } else {
             &self.large
         };
-        let share = budget.share(sender, expected).await;
+        let ask = Ask::of_body(expected);
+        let share = budget.begin(sender, ask).await;
         if matches!(share, Err(NoRoom::Crowded)) {
             tokio::time::sleep(CROWDED_PAUSE).await;
         }
@@ -155,11 +156,13 @@ impl Bodies {
             share: share?,
             sender,
             large: &self.large,
-            room: expected,
+            room: ask.now,
+            most: declared.unwrap_or(limit),
             pulse: parts.extensions.get().cloned(),
             limit,
             is_small,
-            bytes: Vec::with_capacity(declared.unwrap_or(0)),
+            ends: Instant::now() + terms.patience,
+            bytes: Vec::with_capacity(declared.map_or(0, |_| ask.now)),
         };
         let waste = Waste {
             standings: &self.standings,
@@ -167,8 +170,7 @@ impl Bodies {
             is_proved: terms.is_proved,
         };
         let mut chunks = body.into_data_stream();
-        let read = tokio::time::timeout(terms.patience, reading.all(&mut chunks)).await;
-        match read.map_err(|_| ApiError::body_timeout())? {
+        match reading.all(&mut chunks).await {
             Ok(()) => waste.was_none(),
             Err(Unread::NoRoom) => {
                 waste.was_none();

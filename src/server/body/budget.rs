@@ -1,8 +1,11 @@
 //! Memory budget for request bodies, shared by all connections.
 //!
-//! A body of known length reserves its whole [`Share`] before any of it is read. Every body that has begun can
-//! therefore be read to its end, and a crowd cannot exhaust the budget with bodies none of which makes progress. Until
-//! then the body waits, which costs nothing but its connection: what is not read is not sent either.
+//! A body that begins has a claim, the size that it declares or may reach, and gets a first [`Share`] of that. It gets more
+//! whenever the share is full, as much as has come by then: the room that a sender holds depends on what it has sent, not
+//! on what it declares. More is granted only if all bodies that have begun can still be read to their end one after the
+//! other, each with what is free and what those before it give back. No two therefore wait for each other, a crowd cannot
+//! exhaust the budget with bodies none of which makes progress, and the body that misses the least never waits. Until
+//! then a body waits, which costs nothing but its connection and what it holds: what is not read is not sent either.
 //!
 //! Room is granted to proved senders first, as far as all of them together hold no more than their [`PART`]. Otherwise
 //! it is granted in turn. The time waited counts against the room wanted and against the number of bodies that the
@@ -15,22 +18,28 @@
 //! therefore waits for itself, a sender of little does not wait long for anyone, nobody holds room by being slow, and a
 //! proved sender waits for no stranger. A complete body is never evicted.
 //!
-//! A body of unknown length reserves more room as it arrives, and may have to wait for that while it holds some. While
-//! it waits it can be evicted like a slow one, in favor of the first in line, so that no two such bodies wait for each
-//! other for long. Bodies that have begun come before those that have not, the oldest first, and none asks for more
-//! than the whole budget, so the first one always makes progress.
+//! Bodies that have begun come before those that have not, the oldest first. Who lacks free room holds up those behind it
+//! that have not begun. Who only waits until others are read to their end does not: what can be read meanwhile, with what
+//! has to stay free for those, may begin. A body is not slow for as long as it waits for this server, and not evicted for
+//! that, except by better ones. The time that a client takes is counted over all of its body: who trickles does not get a
+//! moment more each time.
+//!
+//! A body of unknown length turns out to be large while it holds room for a smaller one. While it waits for the other room
+//! it can be evicted like a slow one.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
 use super::super::client::standing::Standing;
+use held::Held;
 use shortage::Shortage;
 use state::State;
 
+mod claims;
 mod held;
 mod order;
 mod room;
@@ -47,6 +56,9 @@ const RATE: u128 = 8 << 20;
 
 /// Longest total wait of a body. Senders of webhooks wait 10 seconds for their answer, partners up to a minute.
 const PATIENCE: Duration = Duration::from_secs(18);
+
+/// Room, in bytes, that a body gets before anything of it has come.
+pub(in crate::server) const FIRST: usize = 64 << 10;
 
 /// Time for which a body that wants the whole budget lets smaller ones go first.
 const WEIGHT: Duration = Duration::from_secs(36);
@@ -78,6 +90,28 @@ pub(in crate::server) enum NoRoom {
 pub(in crate::server) struct Sender {
     pub(in crate::server) client: IpAddr,
     pub(in crate::server) standing: Standing,
+}
+
+/// Room that a body asks for.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::server) struct Ask {
+    /// Bytes to begin with.
+    pub(in crate::server) now: usize,
+    /// Most bytes that it may come to hold, these among them.
+    pub(in crate::server) all: usize,
+    /// Bytes for which it lets smaller ones pass.
+    pub(in crate::server) weight: usize,
+    /// Time that it took elsewhere.
+    pub(in crate::server) spent: Spent,
+}
+
+/// Time that a body took until now.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::server) struct Spent {
+    /// Time for which its client was waited for.
+    sending: Duration,
+    /// Time for which it waited for room.
+    waiting: Duration,
 }
 
 /// Budget of bytes that bodies share.
@@ -116,6 +150,28 @@ pub(in crate::server) struct Share {
     budget: Arc<Budget>,
     id: u64,
     reading: Arc<Reading>,
+    /// Time for which the body waited for room.
+    waited: Duration,
+}
+
+impl Ask {
+    /// Asks for room for a body of this size, the first part of it at once.
+    pub(in crate::server) fn of_body(bytes: usize) -> Self {
+        Self {
+            now: bytes.min(FIRST),
+            ..Self::whole(bytes)
+        }
+    }
+
+    /// Asks for so many bytes at once.
+    fn whole(bytes: usize) -> Self {
+        Self {
+            now: bytes,
+            all: bytes,
+            weight: bytes,
+            spent: Spent::default(),
+        }
+    }
 }
 
 impl Budget {
@@ -162,7 +218,7 @@ impl Budget {
         }
     }
 
-    /// Waits for room for a body of up to `bytes` bytes.
+    /// Waits for room of `bytes` bytes.
     ///
     /// # Errors
     /// Returns [`NoRoom`] if others came first for too long, or if too many bodies are waiting.
@@ -171,31 +227,49 @@ impl Budget {
         sender: Sender,
         bytes: usize,
     ) -> Result<Share, NoRoom> {
+        self.begin(sender, Ask::whole(bytes)).await
+    }
+
+    /// Waits for the first room of a body.
+    ///
+    /// # Errors
+    /// Returns [`NoRoom`] if others came first for too long, or if too many bodies are waiting.
+    pub(in crate::server) async fn begin(
+        self: &Arc<Self>,
+        sender: Sender,
+        ask: Ask,
+    ) -> Result<Share, NoRoom> {
         let (go, granted) = oneshot::channel();
         let reading = Arc::new(Reading::default());
-        let id = self
-            .lock()
-            .ask(self, sender, bytes, Arc::clone(&reading), go);
+        let id = self.lock().ask(self, sender, ask, Arc::clone(&reading), go);
         // Dropping it releases everything from here on, whether it still waits or not.
-        let share = Share {
+        let mut share = Share {
             budget: Arc::clone(self),
             id,
             reading,
+            waited: ask.spent.waiting,
         };
-        self.granted(granted).await?;
+        share.waited += self.granted(granted, share.waited).await?;
         share.begin();
         Ok(share)
     }
 
-    /// Waits until there is room, searching for it in the meantime.
-    async fn granted(&self, granted: oneshot::Receiver<()>) -> Result<(), NoRoom> {
+    /// Waits until there is room, searching for it in the meantime, and returns how long that took. The body has `waited`
+    /// for some time already.
+    async fn granted(
+        &self,
+        granted: oneshot::Receiver<()>,
+        waited: Duration,
+    ) -> Result<Duration, NoRoom> {
+        let asked = Instant::now();
         let granted = tokio::select! {
             biased;
             granted = granted => granted.map_err(|_| NoRoom::Crowded),
-            () = tokio::time::sleep(self.patience) => Err(NoRoom::Late),
+            () = tokio::time::sleep(self.patience.saturating_sub(waited)) => Err(NoRoom::Late),
             () = self.look_out() => Err(NoRoom::Late),
         };
-        granted.inspect_err(|why| self.shortage.refused(*why))
+        let granted = granted.inspect_err(|why| self.shortage.refused(*why));
+        granted.map(|()| asked.elapsed())
     }
 
     /// Evicts bodies as soon as they are too slow. Never returns.
@@ -245,22 +319,33 @@ impl Share {
         }
     }
 
-    /// Waits until the share has `bytes` bytes in total. The body may be evicted while it waits.
+    /// Waits until the share has `bytes` bytes in total, of those that it may come to have. The body may be evicted
+    /// while it waits.
     ///
     /// # Errors
     /// Returns [`NoRoom`], after which the share can no longer be used.
-    pub(in crate::server) async fn grow_to(&self, bytes: usize) -> Result<(), NoRoom> {
+    pub(in crate::server) async fn grow_to(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let (go, granted) = oneshot::channel();
-        self.reading.set_waiting(true);
         self.budget
             .lock()
             .ask_for_more(&self.budget, self.id, bytes, go);
-        self.unless_turned_out(self.budget.granted(granted)).await?;
+        let granted = self.budget.granted(granted, self.waited);
+        self.waited += self.unless_turned_out(granted).await?;
         self.begin();
         Ok(())
     }
 
-    /// Begins to count the time that the body takes. In a flood it is this server that was late until now.
+    /// Returns the time that the body took until now.
+    pub(in crate::server) fn spent(&self) -> Spent {
+        let state = self.budget.lock();
+        let held = state.held.get(&self.id);
+        Spent {
+            sending: held.map_or(Duration::ZERO, Held::took),
+            waiting: self.waited,
+        }
+    }
+
+    /// Begins to count the time that the client takes. In a flood it is this server that was late until now.
     fn begin(&self) {
         if let Some(held) = self.budget.lock().held.get_mut(&self.id) {
             held.begin();

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::super::client::standing::Standings;
 use super::super::connections::pulse::Pulse;
 use super::super::error::ApiError;
-use super::budget::{Budget, NoRoom, Sender, Share};
+use super::budget::{Ask, Budget, NoRoom, Sender, Share};
 
 /// Interval at which a sender's pace is checked, and the minimum number of bytes to arrive in it.
 pub(super) const WINDOW: Duration = Duration::from_secs(5);
@@ -29,11 +29,14 @@ pub(in crate::server) struct Reading<'b> {
     pub(in crate::server) sender: Sender,
     /// Budget for the body if it turns out to be large.
     pub(in crate::server) large: &'b Arc<Budget>,
-    /// Number of bytes that it may have until then.
+    /// Number of bytes for which there is room, and the most that it may come to.
     pub(in crate::server) room: usize,
+    pub(in crate::server) most: usize,
     pub(in crate::server) limit: usize,
     pub(in crate::server) is_small: bool,
     pub(in crate::server) pulse: Option<Arc<Pulse>>,
+    /// Time by which all of it has to be there.
+    pub(in crate::server) ends: Instant,
     pub(in crate::server) bytes: Vec<u8>,
 }
 
@@ -67,7 +70,8 @@ impl Reading<'_> {
             }
             if length > self.room {
                 if window.leaves_by.is_some() {
-                    return Err(Unread::Slow);
+                    // All that there was room for has come after all.
+                    self.share.stay();
                 }
                 self.grow(length).await?;
                 window = Window::begin();
@@ -81,17 +85,27 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// Reserves room for a body of at least `length` bytes, doubling the room so that it need not ask often.
+    /// Waits for room for at least `length` bytes: as much again as there was, so that it is in proportion to what has
+    /// come.
     async fn grow(&mut self, length: usize) -> Result<(), Unread> {
-        let room = length.max(2 * self.room).min(self.limit);
+        let room = length.max(2 * self.room).min(self.most);
+        let asked = Instant::now();
         if self.is_small {
-            let elsewhere = self.large.share(self.sender, room);
+            let ask = Ask {
+                now: room,
+                all: self.most,
+                weight: room,
+                spent: self.share.spent(),
+            };
+            let elsewhere = self.large.begin(self.sender, ask);
             self.share = self.share.while_waiting(elsewhere).await?;
             self.share.arrived(self.bytes.len());
             self.is_small = false;
         } else {
             self.share.grow_to(room).await?;
         }
+        // It is not the client that was late until now.
+        self.ends += asked.elapsed();
         self.bytes.reserve_exact(room - self.bytes.len());
         self.room = room;
         Ok(())
@@ -114,6 +128,7 @@ impl Reading<'_> {
             if window.leaves_by.is_some_and(|by| by <= now) {
                 return Err(Unread::Slow);
             }
+            let looks = ends.unwrap_or(window.ends.min(self.ends));
             tokio::select! {
                 biased;
                 chunk = chunks.next() => return chunk.transpose().map_err(|_| {
@@ -126,11 +141,11 @@ impl Reading<'_> {
                     }
                     window.leaves_by = Some(now + LAST);
                 }
-                () = tokio::time::sleep_until(ends.unwrap_or(window.ends)) => {
+                () = tokio::time::sleep_until(looks) => {
                     if ends.is_some() {
                         return Err(Unread::Slow);
                     }
-                    if window.bytes < pace {
+                    if window.bytes < pace || self.ends <= looks {
                         return Err(Unread::Refused(ApiError::body_timeout()));
                     }
                     *window = Window::begin();

@@ -3,6 +3,7 @@
 mod bodies;
 mod connections;
 mod crowds;
+mod declared;
 mod descriptors;
 mod exports;
 mod heads;

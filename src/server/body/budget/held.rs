@@ -11,12 +11,15 @@ use super::{Budget, Reading, Sender};
 pub(super) struct Held {
     pub(super) sender: Sender,
     pub(super) bytes: usize,
+    /// Most that the body will hold.
+    claim: usize,
     pub(super) began: Instant,
     /// Time of its turn when the room was granted.
     pub(super) turn: Instant,
-    /// Bytes that had arrived when the share last grew, and the time from which the others are waited for.
-    before: usize,
-    since: Instant,
+    /// Time for which its client was waited for before `since`, and the time from which it is waited for now, unless it
+    /// is the body that waits for more room.
+    took: Duration,
+    since: Option<Instant>,
     /// `None` once the body can no longer be evicted.
     pub(super) reading: Option<Arc<Reading>>,
 }
@@ -61,23 +64,48 @@ impl Held {
         Self {
             sender: waiting.sender,
             bytes: waiting.bytes,
+            claim: waiting.missing,
             began: now,
             turn: waiting.turn,
-            before: 0,
-            since: now,
+            took: waiting.took,
+            since: Some(now),
             reading: Some(Arc::clone(&waiting.reading)),
         }
     }
 
-    /// Begins to count the time anew.
+    /// Returns how much more than it holds the body may come to hold.
+    pub(super) fn missing(&self) -> usize {
+        self.claim.saturating_sub(self.bytes)
+    }
+
+    /// Begins to count the time, in addition to what was counted before.
     pub(super) fn begin(&mut self) {
-        self.since = Instant::now();
+        self.since = Some(Instant::now());
+    }
+
+    /// Counts no time until the body [grows](Self::grow): it is this server that is waited for.
+    pub(super) fn pause(&mut self) {
+        self.took = self.took();
+        self.since = None;
+    }
+
+    /// Returns the time for which the client was waited for.
+    pub(super) fn took(&self) -> Duration {
+        let now = self.since.map(|since| since.elapsed());
+        self.took + now.unwrap_or_default()
     }
 
     pub(super) fn grow(&mut self, bytes: usize) {
-        self.before = self.arrived();
-        self.since = Instant::now();
         self.bytes += bytes;
+        self.begin();
+    }
+
+    /// Releases, and gives up, what exceeds `keep` bytes. Returns how much was held before.
+    pub(super) fn shrink(&mut self, keep: usize) -> usize {
+        let before = self.bytes;
+        self.bytes = before.min(keep);
+        self.claim = self.bytes;
+        before
     }
 
     fn arrived(&self) -> usize {
@@ -97,16 +125,16 @@ impl Held {
         reading.is_some_and(|reading| reading.is_turned_out())
     }
 
-    /// Returns whether the body is itself waiting for room, here or elsewhere.
+    /// Returns whether the body is itself waiting for room elsewhere.
     pub(super) fn is_waiting(&self) -> bool {
         let reading = self.reading.as_ref();
         reading.is_some_and(|reading| reading.is_waiting())
     }
 
-    /// Returns the time at which the body becomes late, should nothing more arrive until then. Returns `None` if everything that there is room for has arrived, or if the client is not to blame.
+    /// Returns the time at which the body becomes late, should nothing more arrive until then. Returns `None` if
+    /// everything that there is room for has arrived, or if the client is not to blame.
     pub(super) fn late_at(&self, budget: &Budget, leeway: Leeway) -> Option<Instant> {
-        let expected = self.bytes.saturating_sub(self.before) as u128;
-        let came = self.arrived().saturating_sub(self.before) as u128;
+        let (expected, came) = (self.bytes as u128, self.arrived() as u128);
         if came >= expected || self.is_waiting() {
             return None;
         }
@@ -114,7 +142,8 @@ impl Held {
         let whole = grace + expected * 1_000_000 / budget.rate.max(1);
         let next = ((came + 1) * whole).div_ceil(expected).max(grace);
         let next = Duration::from_micros(u64::try_from(next).unwrap_or(u64::MAX));
-        self.since.checked_add(leeway.of(next))
+        let left = leeway.of(next).saturating_sub(self.took);
+        self.since?.checked_add(left)
     }
 
     pub(super) fn turn_out(&self, is_slow: bool) {

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
+use super::claims::Claims;
 use super::state::{State, Waiting};
 use super::{Budget, MOST_WAITING, Sender, part};
 use crate::server::client::crowds::Crowds;
@@ -17,6 +18,16 @@ pub(super) struct Line<'s> {
     waiting: &'s [Waiting],
     proved: BinaryHeap<Reverse<(Place, usize)>>,
     others: BinaryHeap<Reverse<(Place, usize)>>,
+    /// `true` once those that have not begun have to wait for one before them.
+    is_held_up: bool,
+}
+
+/// Body whose turn is next.
+pub(super) struct Next<'s> {
+    pub(super) at: usize,
+    pub(super) waiting: &'s Waiting,
+    /// `true` if it comes before all that are not proved.
+    pub(super) is_before_all: bool,
 }
 
 impl<'s> Line<'s> {
@@ -37,16 +48,12 @@ impl<'s> Line<'s> {
             waiting,
             proved: proved.into(),
             others: others.into(),
+            is_held_up: false,
         }
     }
 
-    /// Takes the next body out of the line, given the bytes that proved senders hold by then. Returns it, and whether
-    /// it comes before all that are not proved.
-    pub(super) fn next(
-        &mut self,
-        of_proved: usize,
-        budget: &Budget,
-    ) -> Option<(&'s Waiting, bool)> {
+    /// Takes the next body out of the line, given the bytes that proved senders hold by then.
+    pub(super) fn next(&mut self, of_proved: usize, budget: &Budget) -> Option<Next<'s>> {
         let proved = self.proved.peek().map(|Reverse(first)| *first);
         let other = self.others.peek().map(|Reverse(first)| *first);
         let has_room = proved.is_some_and(|(_, at)| self.waiting[at].has_part(of_proved, budget));
@@ -57,35 +64,28 @@ impl<'s> Line<'s> {
             &mut self.others
         };
         let Reverse((_, at)) = side.pop()?;
-        Some((&self.waiting[at], has_room))
+        Some(Next {
+            at,
+            waiting: &self.waiting[at],
+            is_before_all: has_room,
+        })
+    }
+
+    /// Lets none that has not begun pass a body that lacks free room: what becomes free is for it. Those that have begun
+    /// pass it: it may be waiting for them.
+    pub(super) fn is_held_up_by(&mut self, waiting: &Waiting, claims: &Claims) {
+        if self.is_held_up || waiting.bytes <= claims.free {
+            return;
+        }
+        self.is_held_up = true;
+        let all = self.waiting;
+        for side in [&mut self.proved, &mut self.others] {
+            side.retain(|Reverse((_, at))| all[*at].is_begun);
+        }
     }
 }
 
 impl State {
-    /// Returns the index of the body whose turn it is.
-    pub(super) fn first(&self, budget: &Budget) -> Option<usize> {
-        let (mut proved, mut other) = (None, None);
-        for (at, waiting) in self.waiting.iter().enumerate() {
-            let first = if waiting.sender.is_proved() {
-                &mut proved
-            } else {
-                &mut other
-            };
-            let this = Some((waiting.place(), at));
-            if first.is_none() || this < *first {
-                *first = this;
-            }
-        }
-        let has_room =
-            proved.is_some_and(|(_, at)| self.waiting[at].has_part(self.of_proved, budget));
-        let first = if has_room || comes_before(proved, other) {
-            proved
-        } else {
-            other
-        };
-        first.map(|(_, at)| at)
-    }
-
     /// Returns the index of the body that has to go because too many wait: a random one among those that have not
     /// begun. It is random so that nobody is kept out for having come last, and the more probable the more wait of its
     /// range, network and client, and the worse its standing is. Proved senders have a part of the places to
@@ -155,7 +155,7 @@ pub(super) fn turn(holders: &Crowds, waiting: &Waiting, budget: &Budget) -> Inst
         return waiting.since.checked_add(lag).unwrap_or(waiting.since);
     }
     let client = waiting.sender.client;
-    let bytes = (holders.of_client(client).bytes + waiting.bytes) as u128;
+    let bytes = (holders.of_client(client).bytes + waiting.weight) as u128;
     let of_bytes = budget.weight.as_micros() * bytes / budget.total.max(1) as u128;
     let of_bytes = Duration::from_micros(u64::try_from(of_bytes).unwrap_or(u64::MAX));
     let of_bodies = budget.grace.saturating_mul(holders.weight(client));

@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 use std::time::Instant;
 
 use super::Budget;
+use super::claims::{Claims, Passing};
 use super::held::{Held, Leeway};
-use super::order::Line;
+use super::order::{Line, Next};
 use super::state::{State, Waiting};
 
 /// Number of waiting bodies from which on those that are being read have to be faster.
@@ -28,6 +29,8 @@ struct Staying<'s> {
 struct Search<'s> {
     budget: &'s Budget,
     waiting: &'s Waiting,
+    /// Number of bytes that have to become free.
+    lack: usize,
     /// `true` if the body comes before all that are not proved.
     is_before_all: bool,
     /// `true` if its turn is still some seconds away.
@@ -43,33 +46,40 @@ impl State {
         let leaving = leaving.fold([0, 0], |[all, proved], held| {
             [all + held.bytes, proved + held.sender.proved(held.bytes)]
         });
-        let mut free = (budget.total + leaving[0]).saturating_sub(self.used);
+        let free = (budget.total + leaving[0]).saturating_sub(self.used);
         let mut of_proved = self.of_proved.saturating_sub(leaving[1]);
-        let mut line = Line::of(&self.waiting);
-        let mut others = None;
-        while let Some((waiting, is_before_all)) = line.next(of_proved, budget) {
-            let search = Search {
-                budget,
-                waiting,
-                is_before_all,
-                is_early: !is_before_all && waiting.turn > Instant::now() + EARLY * budget.grace,
-                leeway: self.leeway(),
+        let others = self.held.iter().filter(|(_, held)| !held.is_leaving());
+        let mut claims = Claims::of(free, others);
+        let (mut line, mut passing) = (Line::of(&self.waiting), Passing::default());
+        let (mut staying, mut in_vain) = (None, None::<Search<'_>>);
+        let mut late = None;
+        while let Some(next) = line.next(of_proved, budget) {
+            let waiting = next.waiting;
+            let lack = passing.lack(waiting, &claims);
+            let Some(lack) = lack.filter(|_| !waiting.reading.is_turned_out()) else {
+                continue;
             };
-            if free < waiting.bytes {
-                // Whom one in line leaves in peace, those behind it do, too, until the next search.
-                let others = others.get_or_insert_with(|| self.staying(budget).into_iter());
-                for held in search.evict(others, waiting.bytes - free) {
-                    free += held.bytes;
+            let search = Search::of(&next, lack, self.leeway(), budget);
+            if search.lack > 0 && !in_vain.is_some_and(|other| search.finds_no_more_than(&other)) {
+                let staying = staying.get_or_insert_with(|| self.staying(budget));
+                for (id, held) in search.evict(staying) {
+                    claims.evict(id, held);
                     of_proved -= held.sender.proved(held.bytes);
                 }
+                if claims.lack(waiting) > 0 {
+                    in_vain = Some(search);
+                    late = late.into_iter().chain(search.next_late(self)).min();
+                }
             }
-            if free < waiting.bytes {
-                return search.next_late(self);
+            if claims.lack(waiting) > 0 {
+                passing.waits(waiting);
+                line.is_held_up_by(waiting, &claims);
+            } else {
+                claims.grant(waiting);
+                of_proved += waiting.sender.proved(waiting.bytes);
             }
-            free -= waiting.bytes;
-            of_proved += waiting.sender.proved(waiting.bytes);
         }
-        None
+        late
     }
 
     /// Returns the bodies that can be evicted, in the order in which they have to make room.
@@ -103,19 +113,36 @@ impl State {
     }
 }
 
-impl Search<'_> {
-    /// Evicts bodies that hold `wanted` bytes, as far as there are enough, and returns them. Those of better standing
+impl<'s> Search<'s> {
+    fn of(next: &Next<'s>, lack: usize, leeway: Leeway, budget: &'s Budget) -> Self {
+        let soon = Instant::now() + EARLY * budget.grace;
+        Self {
+            budget,
+            waiting: next.waiting,
+            lack,
+            is_before_all: next.is_before_all,
+            is_early: !next.is_before_all && next.waiting.turn > soon,
+            leeway,
+        }
+    }
+
+    /// Returns whether this search is in vain because another one was, on behalf of a body before this one.
+    fn finds_no_more_than(&self, other: &Self) -> bool {
+        self.lack >= other.lack
+            && self.waiting.sender.standing <= other.waiting.sender.standing
+            && self.is_before_all <= other.is_before_all
+            && self.is_early >= other.is_early
+    }
+
+    /// Evicts bodies that hold what is lacking, as far as there are enough, and returns them. Those of better standing
     /// are evicted only if there are enough with them: a large body that waits for others like it would else cost many
     /// smaller ones for nothing.
-    fn evict<'s>(
-        &self,
-        others: &mut impl Iterator<Item = Staying<'s>>,
-        wanted: usize,
-    ) -> Vec<&'s Held> {
+    fn evict<'h>(&self, staying: &mut Vec<Staying<'h>>) -> Vec<(u64, &'h Held)> {
         let (mut bytes, mut worse, mut to_go) = (0, 0, Vec::new());
-        while bytes < wanted
-            && let Some(other) = others.next()
-        {
+        for other in staying.iter() {
+            if bytes >= self.lack {
+                break;
+            }
             let held = other.held;
             let is_slow = if self.is_worse_than(held) || self.is_early {
                 other.is_very_slow
@@ -125,20 +152,22 @@ impl Search<'_> {
             let has_to_go = is_slow || self.waits_too_long_for(held) || self.passes(held);
             if other.id != self.waiting.id && has_to_go {
                 bytes += held.bytes;
-                to_go.push((held, is_slow));
+                to_go.push((other.id, held, is_slow));
                 // The better ones come last.
                 worse += usize::from(!self.is_worse_than(held));
             }
         }
-        if bytes < wanted {
+        if bytes < self.lack {
             to_go.truncate(worse);
         }
-        for (held, is_slow) in &to_go {
+        for (_, held, is_slow) in &to_go {
             held.turn_out(*is_slow);
             let standing = held.sender.standing;
             self.budget.shortage.turned_out(standing, *is_slow);
         }
-        to_go.into_iter().map(|(held, _)| held).collect()
+        staying.retain(|other| other.held.is_staying());
+        let gone = to_go.into_iter().map(|(id, held, _)| (id, held));
+        gone.collect()
     }
 
     fn is_worse_than(&self, held: &Held) -> bool {
@@ -152,7 +181,7 @@ impl Search<'_> {
             && (self.is_before_all || self.waiting.turn < held.turn)
     }
 
-    /// Returns whether a body that is itself waiting had enough time to make progress.
+    /// Returns whether a body that is itself waiting, for room elsewhere, had enough time to get it.
     fn waits_too_long_for(&self, held: &Held) -> bool {
         let patience = self.leeway_of(held).of(self.budget.grace);
         held.is_waiting() && self.waiting.asked.elapsed() >= patience

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::claims::{Claims, Passing};
 use super::held::Held;
-use super::order::turn;
-use super::{Budget, MOST_WAITING, Reading, Sender};
+use super::order::{Line, turn};
+use super::{Ask, Budget, MOST_WAITING, Reading, Sender};
 use crate::server::client::crowds::Crowds;
 use crate::server::client::standing::range;
 
@@ -37,6 +38,12 @@ pub(super) struct Waiting {
     pub(super) sender: Sender,
     range: IpAddr,
     pub(super) bytes: usize,
+    /// Bytes that it will have to get in all, at most, these among them.
+    pub(super) missing: usize,
+    /// Bytes for which it lets smaller ones pass.
+    pub(super) weight: usize,
+    /// Time for which its client was waited for elsewhere.
+    pub(super) took: Duration,
     pub(super) is_begun: bool,
     pub(super) reading: Arc<Reading>,
     go: oneshot::Sender<()>,
@@ -48,7 +55,7 @@ impl State {
         &mut self,
         budget: &Budget,
         sender: Sender,
-        bytes: usize,
+        ask: Ask,
         reading: Arc<Reading>,
         go: oneshot::Sender<()>,
     ) -> u64 {
@@ -62,7 +69,10 @@ impl State {
             turn: now,
             sender,
             range: range(sender.client),
-            bytes: bytes.min(budget.total),
+            bytes: ask.now.min(budget.total),
+            missing: ask.all.min(budget.total),
+            weight: ask.weight.min(budget.total),
+            took: ask.spent.sending,
             is_begun: false,
             reading,
             go,
@@ -71,7 +81,7 @@ impl State {
         id
     }
 
-    /// Enqueues a body that is being read and needs more room.
+    /// Enqueues a body that is being read and needs `bytes` bytes in total.
     pub(super) fn ask_for_more(
         &mut self,
         budget: &Budget,
@@ -79,12 +89,14 @@ impl State {
         bytes: usize,
         go: oneshot::Sender<()>,
     ) {
-        let Some(held) = self.held.get(&id) else {
+        let Some(held) = self.held.get_mut(&id) else {
             return;
         };
         let Some(reading) = held.reading.clone() else {
             return;
         };
+        held.pause();
+        let missing = held.missing();
         let waiting = Waiting {
             id,
             asked: Instant::now(),
@@ -92,7 +104,10 @@ impl State {
             turn: held.began,
             sender: held.sender,
             range: range(held.sender.client),
-            bytes: bytes.min(budget.total).saturating_sub(held.bytes),
+            bytes: bytes.saturating_sub(held.bytes).min(missing),
+            missing,
+            weight: 0,
+            took: held.took(),
             is_begun: true,
             reading,
             go,
@@ -110,7 +125,7 @@ impl State {
         if self.waiting.len() > MOST_WAITING {
             let last = self.last();
             last.map(|last| self.dismiss(last));
-        } else if first.is_some_and(|first| self.waiting[first].id == id) {
+        } else if first == Some(id) {
             self.make_room(budget);
         }
         budget.changed.notify_one();
@@ -126,32 +141,55 @@ impl State {
         }
     }
 
-    /// Grants room in turn for as long as there is enough. Returns the index of the first body that has to go on
-    /// waiting.
-    pub(super) fn grant(&mut self, budget: &Budget) -> Option<usize> {
+    /// Grants room in turn for as long as there is enough. Returns the first body that has to go on waiting.
+    pub(super) fn grant(&mut self, budget: &Budget) -> Option<u64> {
         loop {
-            let at = self.first(budget)?;
-            if self.used + self.waiting[at].bytes > budget.total {
-                return Some(at);
+            match self.next_to_go(budget) {
+                Ok(at) => self.admit(at, budget),
+                Err(first) => return first,
             }
-            let next = self.dismiss(at);
-            self.used += next.bytes;
-            self.of_proved += next.sender.proved(next.bytes);
-            if let Some(held) = self.held.get_mut(&next.id) {
-                let before = held.bytes;
-                held.grow(next.bytes);
-                self.holders
-                    .resize(next.sender.client, before, before + next.bytes);
-            } else {
-                self.holders.add(next.sender.client, next.bytes);
-                self.held.insert(next.id, Held::of(&next));
-            }
-            self.reckon(next.sender.client, budget);
-            next.reading.set_waiting(false);
-            // If nobody listens anymore, the share is about to be dropped, and these bytes with it.
-            let _ = next.go.send(());
-            budget.changed.notify_one();
         }
+    }
+
+    /// Returns the index of the next body that can get its room, or else the first one that waits.
+    fn next_to_go(&self, budget: &Budget) -> Result<usize, Option<u64>> {
+        if self.waiting.is_empty() {
+            return Err(None);
+        }
+        let free = budget.total.saturating_sub(self.used);
+        let claims = Claims::of(free, self.held.iter());
+        let mut line = Line::of(&self.waiting);
+        let mut first = None;
+        let mut passing = Passing::default();
+        while let Some(next) = line.next(self.of_proved, budget) {
+            let waiting = next.waiting;
+            if passing.lack(waiting, &claims) == Some(0) {
+                return Ok(next.at);
+            }
+            first.get_or_insert(waiting.id);
+            passing.waits(waiting);
+            line.is_held_up_by(waiting, &claims);
+        }
+        Err(first)
+    }
+
+    fn admit(&mut self, at: usize, budget: &Budget) {
+        let next = self.dismiss(at);
+        self.used += next.bytes;
+        self.of_proved += next.sender.proved(next.bytes);
+        if let Some(held) = self.held.get_mut(&next.id) {
+            let before = held.bytes;
+            held.grow(next.bytes);
+            self.holders
+                .resize(next.sender.client, before, before + next.bytes);
+        } else {
+            self.holders.add(next.sender.client, next.bytes);
+            self.held.insert(next.id, Held::of(&next));
+        }
+        self.reckon(next.sender.client, budget);
+        // If nobody listens anymore, the share is about to be dropped, and these bytes with it.
+        let _ = next.go.send(());
+        budget.changed.notify_one();
     }
 
     /// Removes a body from the queue.
@@ -167,8 +205,8 @@ impl State {
             return;
         };
         let client = held.sender.client;
-        let after = held.bytes.min(keep);
-        let before = std::mem::replace(&mut held.bytes, after);
+        let before = held.shrink(keep);
+        let after = held.bytes;
         self.used -= before - after;
         self.of_proved -= held.sender.proved(before - after);
         self.holders.resize(client, before, after);

@@ -245,63 +245,9 @@ async fn the_larger_a_body_the_longer_it_may_take() {
     assert!(stays.is_err());
 }
 
-/// Reads a body of unknown length that turns out to take everything.
-async fn grows(budget: &Arc<Budget>, sender: Sender) -> Result<Share, NoRoom> {
-    let share = budget.share(sender, 10).await?;
-    for (before, bytes) in [(10, 20), (20, 40), (40, 80), (80, 100)] {
-        share.arrived(before / 2);
-        tokio::time::sleep(MOMENT / 20).await;
-        share.grow_to(bytes).await?;
-    }
-    share.keep();
-    Ok(share)
-}
-
+/// A newcomer that is first waits for none that waits itself for something else.
 #[tokio::test]
-async fn of_two_that_want_more_than_there_is_the_older_goes_on() {
-    let budget = budget();
-    let older = budget.share(stranger(1), 50).await.unwrap();
-    let younger = budget.share(stranger(2), 50).await.unwrap();
-    let give_up = async {
-        let refused = younger.grow_to(60).await;
-        drop(younger);
-        refused
-    };
-    let (refused, granted) = tokio::join!(give_up, older.grow_to(100));
-    assert_eq!((refused, granted), (Err(NoRoom::Late), Ok(())));
-    assert_eq!(used(&budget), 100);
-    older.shrink_to(30);
-    assert_eq!(used(&budget), 30);
-}
-
-#[tokio::test]
-async fn bodies_that_grow_do_not_wait_for_one_another_for_ever() {
-    let budget = Budget::with(100, MOMENT, FAST, HOUR);
-    let whole = (0..20).map(async |number| {
-        let standing = [Standing::Suspect, Standing::Unknown, Standing::Known];
-        let sender = sender(number, standing[usize::from(number % 3)]);
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match grows(&budget, sender).await {
-                Ok(share) => {
-                    tokio::time::sleep(MOMENT / 10).await;
-                    drop(share);
-                    return tries;
-                }
-                Err(_) => tokio::time::sleep(MOMENT / 2).await,
-            }
-        }
-    });
-    let whole = futures_util::future::join_all(whole);
-    let whole = tokio::time::timeout(Duration::from_mins(1), whole).await;
-    assert!(whole.unwrap().iter().any(|tries| *tries > 1));
-    assert_eq!(used(&budget), 0);
-}
-
-/// A newcomer that is first waits for none that waits itself.
-#[tokio::test]
-async fn whoever_holds_and_waits_makes_room() {
+async fn whoever_holds_and_waits_elsewhere_makes_room() {
     let (budget, elsewhere) = (budget(), budget());
     let holder = elsewhere.share(stranger(9), 100).await.unwrap();
     holder.keep();
@@ -396,4 +342,5 @@ async fn the_next_look_is_when_the_next_body_is_late() {
     assert!(next >= 3 * moment && next < second, "{next:?}");
 }
 
+mod growth;
 mod standings;

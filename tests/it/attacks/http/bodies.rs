@@ -124,7 +124,11 @@ fn in_pieces(length: usize) -> (String, Vec<u8>) {
         r#"{{"comment":{{"body":"{}"}}}}"#,
         "nothing. ".repeat(length / 9)
     );
-    let (head, body) = signed_delivery(body.into_bytes());
+    in_chunks(signed_delivery(body.into_bytes()))
+}
+
+/// Returns the same request in chunks, with no length declared.
+pub(super) fn in_chunks((head, body): (String, Vec<u8>)) -> (String, Vec<u8>) {
     let (head, _) = head.split_once("content-length").unwrap();
     let mut pieces = Vec::new();
     for piece in body.chunks(10_000) {
