@@ -166,6 +166,12 @@ impl House {
     }
 }
 
+/// The same push with the address that it has anyway, which says who its owner is.
+fn at_its_address(item: NewWorkItem, shop: &Shop) -> NewWorkItem {
+    let clone_url = Some(format!("{}/{}.git", shop.forge.url(), item.repository));
+    NewWorkItem { clone_url, ..item }
+}
+
 /// Stops at once, with what is under way.
 fn hasty() -> WorkerOptions {
     WorkerOptions {

@@ -113,16 +113,9 @@ async fn an_owners_many_silent_repositories_do_not_hold_up_his_healthy_one() {
     let running = Running::start(house.worker_of(origins, FetchLimits::default(), hasty()));
     until("many are known to be slow", async || silent.asked() >= 20).await;
     let (key, tiny) = house.leak(&shop).await;
-    let clone_url = Some(format!("{}/acme/shop.git", shop.forge.url()));
-    assert_eq!(
-        NewWorkItem {
-            clone_url: clone_url.clone(),
-            ..tiny.clone()
-        }
-        .owner(),
-        many[0].owner()
-    );
-    house.add_items(&[NewWorkItem { clone_url, ..tiny }]).await;
+    let tiny = at_its_address(tiny, &shop);
+    assert_eq!(tiny.owner(), many[0].owner());
+    house.add_items(&[tiny]).await;
     house.wait_until_revoked(&key).await;
     running.stop().await;
     database.remove().await;

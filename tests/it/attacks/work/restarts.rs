@@ -38,7 +38,7 @@ async fn starts(killed_after: Option<Duration>, runs: Duration) {
     let running = start();
     sleep(runs).await;
     let (key, tiny) = house.leak(&shop).await;
-    house.add_items(&[tiny]).await;
+    house.add_items(&[at_its_address(tiny, &shop)]).await;
     house.wait_until_revoked(&key).await;
     running.stop().await;
 }
