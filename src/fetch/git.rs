@@ -14,6 +14,7 @@ use super::patience::{Patience, Place};
 use super::peer::{LongList, Peer};
 use super::protocol::{self, FetchAnswer, Head, HeadAnswer, ReferencesAnswer};
 use super::rest::Rest;
+use super::size::Sizing;
 use super::texts::{self, Fetched};
 use super::{FetchError, FetchLane, FetchLimits, Guard};
 
@@ -319,7 +320,17 @@ impl Session<'_> {
             }
             let held = self.received + pack.len();
             let payer = &self.seat.place.payer;
-            self.admission.cover(&self.fetcher.budget, held, payer)?;
+            let covered = self.admission.cover(&self.fetcher.budget, held, payer);
+            if let Err(busy) = covered {
+                let sizing = Sizing {
+                    response,
+                    answer,
+                    pack,
+                    pace: body,
+                    held,
+                };
+                return Err(sizing.next_lane(busy, &self.seat, &mut self.patience).await);
+            }
             if self.patience.lane() != Some(self.admission.lane()) {
                 self.seat.turns.clone_from(self.admission.turns());
                 self.patience.holds(self.admission.lane(), &self.seat);

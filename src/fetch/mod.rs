@@ -28,6 +28,7 @@ mod patience;
 mod peer;
 mod protocol;
 mod rest;
+mod size;
 mod texts;
 mod weight;
 

@@ -13,7 +13,8 @@ use crate::store::{Claimable, Lane, Queue, StoreError};
 /// Maximum number of items per host that are read in one round, from repositories that have not used up their places.
 const FRONT_MAX: u32 = 64;
 
-/// Maximum number of items that are read of a host in trouble, or with slow owners.
+/// Maximum number of items that are read of a host in trouble, or with slow owners, and in the lanes of few places, where
+/// the one is next whose owner had the least of the time.
 const PROBED_MAX: u32 = 512;
 
 impl Worker {
@@ -33,7 +34,7 @@ impl Worker {
         let is_ordinary = queue.lane == Lane::Ordinary;
         let is_well = pauses.condition(host) == Condition::Well;
         let has_slow = slow.has_slow_owner(host);
-        let most = if is_ordinary && (!is_well || has_slow) {
+        let most = if !is_ordinary || !is_well || has_slow {
             PROBED_MAX
         } else {
             FRONT_MAX

@@ -17,9 +17,13 @@ fn limits() -> FetchLimits {
 impl House {
     /// A push of a key beside a large file.
     async fn leak_beside(&self, shop: &Shop, seed: u32) -> (Key, NewWorkItem) {
+        self.leak_beside_so_much(shop, seed, SIZE).await
+    }
+
+    async fn leak_beside_so_much(&self, shop: &Shop, seed: u32, size: usize) -> (Key, NewWorkItem) {
         let (key, value) = self.issue(false).await;
         let pushed = shop.push(&[
-            (&format!("large-{seed}"), noise(seed, SIZE)),
+            (&format!("large-{seed}"), noise(seed, size)),
             (
                 &format!("leak-{seed}.env"),
                 value.expose().as_bytes().to_vec(),
@@ -176,6 +180,33 @@ async fn ever_new_large_pushes_do_not_hold_up_one_of_another_host() {
         () = revoked => {}
     }
     assert_eq!(house.counts().await.dead, 0);
+    running.stop().await;
+    database.remove().await;
+}
+
+/// Of as many owners as there are pushes, none of whom had anything of the medium places before. Nobody knows how large a
+/// push is before it has come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_pushes_of_many_owners_do_not_hold_up_a_medium_one_of_their_host() {
+    let (database, house) = sqlite().await;
+    let shop = Shop::open().await;
+    let slow = Slow::start(How::Streams(9 << 20, 3 << 19)).await;
+    let (key, medium) = house.leak_beside_so_much(&shop, 1, 3 << 20).await;
+    let origins = [origin("git.example", &shop.forge.url())];
+    let worker = house.worker_of(origins, limits(), hasty());
+    let hostile: Vec<_> = (0..32)
+        .map(|n| slow.push(&house, "git.example", n))
+        .collect();
+    house.add_items(&hostile).await;
+    let running = Running::start(worker);
+    let waiting = "SELECT COUNT(*) FROM work_items WHERE lane IN (1, 3)";
+    until("some wait for a larger place", async || {
+        database.count(waiting).await >= 6
+    })
+    .await;
+    house.add_items(&[medium]).await;
+    let revoked = until("it is revoked", async || house.is_revoked(&key).await);
+    timeout(IN_TIME, revoked).await.expect("revoked in time");
     running.stop().await;
     database.remove().await;
 }
