@@ -27,7 +27,13 @@ on_both_databases! {
         let store = &server.store;
         let key = server.admin().await.create(json!({})).await;
         fill(database, store, 50_000, 10_000).await;
-        let busy = (0..16).map(|n| NewWorkItem { repository_id: "7".to_owned(), ..push("o1/busy", n) });
+        // As the payloads name them: with their addresses.
+        database.run("UPDATE work_items SET owner = '/' || owner").await.unwrap();
+        let busy = (0..16).map(|n| NewWorkItem {
+            repository_id: "7".to_owned(),
+            clone_url: Some("https://github.com/o1/busy.git".to_owned()),
+            ..push("o1/busy", n)
+        });
         assert_eq!(add(store, &busy.collect::<Vec<_>>()).await, 16);
         let full = payload("o1/busy", 7, 100, &key["value"]);
         let healthy = payload("acme/shop", 8, 100, &Value::Null);
