@@ -92,8 +92,11 @@ on_both_databases! {
     async fn a_push_that_finds_no_room_is_no_good_state(database) {
         let server = server(database).await;
         fill(database, &server.store, 50_000, 10_000).await;
+        // As the payloads name them: with their addresses.
+        database.run("UPDATE work_items SET owner = '/' || owner").await.unwrap();
         let busy = (0..16).map(|n| NewWorkItem {
             repository_id: "9".to_owned(),
+            clone_url: Some("https://github.com/o1/busy.git".to_owned()),
             ..push("o1/busy", n)
         });
         add(&server.store, &busy.collect::<Vec<_>>()).await;
