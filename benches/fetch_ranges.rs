@@ -50,7 +50,7 @@ struct Push {
     after: String,
 }
 
-struct House {
+struct Rig {
     store: Store,
     responder: Responder,
     issuer: Issuer,
@@ -65,22 +65,22 @@ async fn main() -> anyhow::Result<()> {
         .find_map(|argument| argument.parse().ok());
     let ranges: usize = ranges.unwrap_or(2000);
     let folder = tempfile::tempdir()?;
-    let house = House::open(folder.path()).await?;
-    let keys = house.issue(ranges / LEAK_EVERY + 1).await?;
+    let rig = Rig::open(folder.path()).await?;
+    let keys = rig.issue(ranges / LEAK_EVERY + 1).await?;
     let tracker = TaskTracker::new();
     let forge = GitServer::start(&folder.path().join("forge"), &tracker).await?;
     let (repositories, pushes) = fill(&forge, &keys, ranges)?;
-    let worker = house.worker(&forge)?;
-    house.add(&forge, &repositories, &pushes).await?;
+    let worker = rig.worker(&forge)?;
+    rig.add(&forge, &repositories, &pushes).await?;
 
     let baseline = measure_upload_pack(&repositories, &pushes)?;
     let measured = measure_worker(&worker, pushes.len()).await?;
-    house.check(&keys, pushes.len()).await?;
+    rig.check(&keys, pushes.len()).await?;
     report(pushes.len(), &baseline, &measured);
     Ok(())
 }
 
-impl House {
+impl Rig {
     async fn open(folder: &Path) -> anyhow::Result<Self> {
         let url = format!("sqlite://{}/rescind.db", folder.display());
         let store = Store::open(StoreOptions::new(url)).await?;

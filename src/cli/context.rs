@@ -15,7 +15,7 @@ use crate::scan::Redactor;
 use crate::store::{Store, StoreError, StoreOptions};
 
 /// Configuration, key formats and open database of a command.
-pub(super) struct House {
+pub(super) struct Instance {
     pub(super) config: Config,
     pub(super) formats: FormatSet,
     /// Formats in which new keys are minted.
@@ -35,7 +35,7 @@ pub(super) enum Empty {
     Refuse,
 }
 
-impl House {
+impl Instance {
     /// Loads the configuration and the key formats, and opens the database.
     ///
     /// # Errors

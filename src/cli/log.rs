@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use uuid::Uuid;
 
-use super::context::{Empty, House, block_on, open_store};
+use super::context::{Empty, Instance, block_on, open_store};
 use super::output::{self, List, time};
 use super::{Context, DONE, FOUND, UsageError};
 use crate::store::{
@@ -127,7 +127,7 @@ const HEADER: &[&str] = &[
 ];
 
 async fn list(args: ListArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let house = House::open(context, Empty::Refuse).await?;
+    let instance = Instance::open(context, Empty::Refuse).await?;
     let filter = LogFilter {
         key_id: args.key,
         ..LogFilter::default()
@@ -136,7 +136,7 @@ async fn list(args: ListArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let mut left = args.limit;
     let mut request = PageRequest::new(left, None);
     while left > 0 {
-        let page = house.store.list_log(&filter, &request).await?;
+        let page = instance.store.list_log(&filter, &request).await?;
         for entry in &page.items {
             list.add(entry, &row(entry))?;
         }
@@ -151,8 +151,8 @@ async fn list(args: ListArgs, context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 async fn show(args: ShowArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let house = House::open(context, Empty::Refuse).await?;
-    let entry = house.store.log_entry(args.seq).await?;
+    let instance = Instance::open(context, Empty::Refuse).await?;
+    let entry = instance.store.log_entry(args.seq).await?;
     let missing = || UsageError(format!("the revocation log has no entry {}", args.seq));
     let entry = entry.ok_or_else(missing)?;
     output::show(args.json, &entry, &lines(&entry))?;
@@ -235,10 +235,10 @@ fn lines(entry: &LogEntry) -> Vec<(&'static str, String)> {
 }
 
 async fn export(args: ExportArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let house = House::open(context, Empty::Refuse).await?;
+    let instance = Instance::open(context, Empty::Refuse).await?;
     let count = match &args.output {
-        None => write_log(&house.store, args.format, io::stdout()).await?,
-        Some(path) => export_to_file(&house.store, args.format, path).await?,
+        None => write_log(&instance.store, args.format, io::stdout()).await?,
+        Some(path) => export_to_file(&instance.store, args.format, path).await?,
     };
     output::note(&format!("exported {count} entries"));
     Ok(DONE)

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 
-use super::context::{Empty, House, block_on};
+use super::context::{Empty, Instance, block_on};
 use super::output::note;
 use super::{COULD_NOT_RUN, Context, DONE, FOUND, UsageError};
 use crate::clock::{Clock as _, SystemClock};
@@ -325,8 +325,8 @@ fn report_matches<W: Write>(
         .map(|finding| finding.candidate.value.sha256())
         .collect();
     let known = block_on(async {
-        let house = House::open(context, Empty::Refuse).await?;
-        Ok(house.store.find_keys(&digests).await?)
+        let instance = Instance::open(context, Empty::Refuse).await?;
+        Ok(instance.store.find_keys(&digests).await?)
     })?;
     let now = SystemClock.now();
     for (finding, digest) in findings.iter().zip(&digests) {

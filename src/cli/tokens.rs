@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::context::{Empty, House, block_on};
+use super::context::{Empty, Instance, block_on};
 use super::output::{self, List, time};
 use super::time as when;
 use super::time::Expiry;
@@ -118,21 +118,25 @@ pub(super) fn run(args: TokensArgs, context: &Context) -> anyhow::Result<ExitCod
 }
 
 async fn create(args: CreateArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let house = House::open(context, Empty::SetUp).await?;
-    house.check_texts([
+    let instance = Instance::open(context, Empty::SetUp).await?;
+    instance.check_texts([
         ("--description", args.description.as_str()),
         ("--project", args.project.as_str()),
     ])?;
-    let now = house.now();
+    let now = instance.now();
     let expires_at = args.expires.from(now);
     let expires_at = expires_at.map_err(|wrong| UsageError(format!("--expires {wrong}")))?;
-    let (mut new, value) =
-        mint_token(&house.formats, &house.minting.secret, args.role.into(), now)?;
+    let (mut new, value) = mint_token(
+        &instance.formats,
+        &instance.minting.secret,
+        args.role.into(),
+        now,
+    )?;
     new.project = args.project;
     new.description = args.description;
     new.expires_at = expires_at;
     let token = retried(|| async {
-        let mut tx = house.store.begin().await?;
+        let mut tx = instance.store.begin().await?;
         let token = tx.insert_token(new.clone()).await?;
         tx.commit().await?;
         Ok::<_, StoreError>(token)
@@ -165,15 +169,15 @@ const HEADER: &[&str] = &[
 ];
 
 async fn list(args: ListArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let house = House::open(context, Empty::Refuse).await?;
+    let instance = Instance::open(context, Empty::Refuse).await?;
     let mut list = List::new(HEADER, args.json);
     let mut request = PageRequest::first();
     loop {
-        let page = house
+        let page = instance
             .store
             .list_tokens(args.project.as_deref(), &request)
             .await?;
-        let now = house.now();
+        let now = instance.now();
         for token in &page.items {
             list.add(&TokenJson::new(token, now), &row(token, now))?;
         }
@@ -187,10 +191,10 @@ async fn list(args: ListArgs, context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 async fn revoke(args: RevokeArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let house = House::open(context, Empty::Refuse).await?;
+    let instance = Instance::open(context, Empty::Refuse).await?;
     let token = retried(|| async {
-        let mut tx = house.store.begin().await?;
-        let token = tx.revoke_token(args.id, house.now()).await?;
+        let mut tx = instance.store.begin().await?;
+        let token = tx.revoke_token(args.id, instance.now()).await?;
         tx.commit().await?;
         Ok::<_, StoreError>(token)
     });
@@ -202,7 +206,7 @@ async fn revoke(args: RevokeArgs, context: &Context) -> anyhow::Result<ExitCode>
         ))
     };
     let token = token.ok_or_else(missing)?;
-    let now = house.now();
+    let now = instance.now();
     let lines = HEADER.iter().map(|name| name.to_ascii_lowercase());
     let lines: Vec<(String, String)> = lines.zip(row(&token, now)).collect();
     let lines: Vec<(&str, String)> = lines

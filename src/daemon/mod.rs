@@ -6,11 +6,11 @@ mod app;
 mod descriptors;
 mod intake;
 mod lifecycle;
-mod manual;
 mod opening;
 mod outgoing;
 mod poller;
 mod sources;
+mod standalone;
 mod work;
 
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ pub use intake::{ContentServers, content_servers};
 pub use lifecycle::{Ended, Lifecycle, Signals};
 pub use sources::configured_sources;
 
-pub use manual::Workshop;
+pub use standalone::Standalone;
 use work::Work;
 
 use crate::clock::SharedClock;

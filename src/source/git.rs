@@ -13,7 +13,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::state::{Keeper, after};
+use super::state::{Frame, after};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 use crate::fetch::{FetchError, GitFetcher, ObjectId, References, RepositoryName, host_of};
 use crate::forge::{Push, Remote, is_reference};
@@ -44,7 +44,7 @@ pub struct GitRemoteOptions {
 /// A source that polls one repository.
 #[derive(Debug)]
 pub struct GitRemote {
-    keeper: Keeper,
+    frame: Frame,
     fetcher: GitFetcher,
     remote: Remote,
     url: Url,
@@ -112,7 +112,7 @@ impl GitRemote {
             })
             .map_err(|_| PollError::Address("its path is no repository's"))?;
         Ok(Self {
-            keeper: Keeper::new(name, "git", parts),
+            frame: Frame::new(name, "git", parts),
             fetcher,
             remote: Remote {
                 host,
@@ -128,15 +128,15 @@ impl GitRemote {
     async fn poll(&self) -> Result<PollOutcome, PollFailure> {
         match self.read_and_commit().await {
             Ok(outcome) => {
-                self.keeper.succeeded();
+                self.frame.succeeded();
                 Ok(outcome)
             }
-            Err(error) => Err(self.keeper.failed(error, Duration::ZERO).await),
+            Err(error) => Err(self.frame.failed(error, Duration::ZERO).await),
         }
     }
 
     async fn read_and_commit(&self) -> Result<PollOutcome, PollError> {
-        let mut state = self.keeper.state().await?;
+        let mut state = self.frame.state().await?;
         let mut cursor = Cursor::load(&state.cursor, self.url.as_str());
         let is_first = cursor.references.is_empty() || cursor.incomplete;
         let listed = self
@@ -149,8 +149,8 @@ impl GitRemote {
                 "more than 50,000 branches and tags, or more than 4 MiB of their names",
             ));
         }
-        let now = self.keeper.now();
-        let mut gatherer = self.keeper.gatherer();
+        let now = self.frame.now();
+        let mut gatherer = self.frame.gatherer();
         let names = references.list.iter().map(|(name, _)| name.len()).sum();
         let Moved {
             pushes: moved,
@@ -158,7 +158,7 @@ impl GitRemote {
             unread,
         } = apart(names, || self.moved(references, &mut cursor));
         cursor.incomplete = unread && is_first;
-        let interval = self.keeper.interval(if more { SOON } else { INTERVAL });
+        let interval = self.frame.interval(if more { SOON } else { INTERVAL });
         for push in &moved {
             // The existing contents of a repository are read only when nothing else waits.
             let is_existing = is_first && push.before.is_null();
@@ -182,7 +182,7 @@ impl GitRemote {
         if events > 0 {
             state.newest_event_at = Some(now);
         }
-        let items = self.keeper.commit(&mut state, &found).await?;
+        let items = self.frame.commit(&mut state, &found).await?;
         Ok(PollOutcome {
             next_after: interval,
             events,
@@ -204,7 +204,7 @@ impl GitRemote {
         let list = references.list.into_iter();
         let list = list.filter(|(name, _)| is_reference(name));
         let mut list: Vec<_> = list
-            .map(|(name, id)| (self.keeper.words(&name), name, id))
+            .map(|(name, id)| (self.frame.words(&name), name, id))
             .collect();
         list.sort_by(|(key, name, _), (other_key, other_name, _)| {
             let place = |key: &String, name: &String| {
@@ -263,11 +263,11 @@ fn failure(error: FetchError) -> PollError {
 
 impl Source for GitRemote {
     fn name(&self) -> &str {
-        &self.keeper.name
+        &self.frame.name
     }
 
     fn due_in(&self) -> BoxFuture<'_, Result<Option<Duration>, PollError>> {
-        self.keeper.due_in().boxed()
+        self.frame.due_in().boxed()
     }
 
     fn poll_once(&self) -> BoxFuture<'_, Result<PollOutcome, PollFailure>> {

@@ -20,7 +20,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use reqwest::Url;
 
-use super::state::{Keeper, after};
+use super::state::{Frame, after};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 use crate::forge::Gathered;
 use crate::github::{Api, Credential, GitHubError, Tokens};
@@ -58,7 +58,7 @@ pub struct RedeliveryOptions {
 /// A source that finds failed deliveries and requests them again.
 #[derive(Debug)]
 pub struct Redelivery {
-    keeper: Keeper,
+    frame: Frame,
     api: Api,
     /// Names of the webhooks, and the URLs of their lists of deliveries.
     hooks: Vec<(String, Url)>,
@@ -123,30 +123,30 @@ impl Redelivery {
         Ok(Self {
             hooks: hooks.collect(),
             api,
-            keeper: Keeper::new(name, "github_redelivery", parts),
+            frame: Frame::new(name, "github_redelivery", parts),
         })
     }
 
     async fn poll(&self) -> Result<PollOutcome, PollFailure> {
         match self.sweep_and_commit().await {
             Ok(outcome) => {
-                self.keeper.succeeded();
+                self.frame.succeeded();
                 Ok(outcome)
             }
             Err(error) => {
-                let pace = self.api.tokens.pace(self.keeper.now());
-                Err(self.keeper.failed(error, pace).await)
+                let pace = self.api.tokens.pace(self.frame.now());
+                Err(self.frame.failed(error, pace).await)
             }
         }
     }
 
     async fn sweep_and_commit(&self) -> Result<PollOutcome, PollError> {
-        let mut state = self.keeper.state().await?;
+        let mut state = self.frame.state().await?;
         let mut cursor: Cursor = serde_json::from_str(&state.cursor).unwrap_or_default();
         cursor
             .hooks
             .retain(|name, _| self.hooks.iter().any(|(known, _)| known == name));
-        let now = self.keeper.now();
+        let now = self.frame.now();
         let mut sweep = Sweep::default();
         for (name, url) in &self.hooks {
             let known = cursor.hooks.entry(name.clone()).or_default();
@@ -167,16 +167,16 @@ impl Redelivery {
             });
         }
         state.cursor = serde_json::to_string(&cursor).unwrap_or_default();
-        let next_after = self.keeper.interval(INTERVAL);
+        let next_after = self.frame.interval(INTERVAL);
         let next_after = next_after.max(sweep.wait.unwrap_or_default());
         let unread = cursor.hooks.iter().filter(|(_, of)| !of.gaps.is_empty());
         let unread: Vec<&str> = unread.map(|(name, _)| name.as_str()).collect();
         self.note(&mut state, &sweep, &unread, (now, next_after));
         let pending = cursor.hooks.values().map(|known| known.pending.len());
         let pending: usize = pending.sum();
-        self.keeper.commit(&mut state, &Gathered::default()).await?;
+        self.frame.commit(&mut state, &Gathered::default()).await?;
         if sweep.asked + sweep.lost > 0 {
-            let source = &self.keeper.name;
+            let source = &self.frame.name;
             let (asked, lost) = (sweep.asked, sweep.lost);
             tracing::info!(%source, asked, lost, pending, "failed deliveries were asked for again");
         }
@@ -214,11 +214,11 @@ impl Redelivery {
             ));
         }
         let wrong = wrong.join("; ");
-        state.error = (!wrong.is_empty()).then(|| self.keeper.words(&wrong));
+        state.error = (!wrong.is_empty()).then(|| self.frame.words(&wrong));
         let Sweep { lost, skipped, .. } = sweep;
         let lost = (*lost > 0).then(|| format!("{lost} deliveries could not be had again"));
         let skipped = (*skipped > 0).then(|| {
-            let source = &self.keeper.name;
+            let source = &self.frame.name;
             tracing::warn!(%source, skipped, "parts of a list of deliveries are given up unread");
             format!("{skipped} parts of the list of deliveries were not looked at")
         });
@@ -236,7 +236,7 @@ impl Redelivery {
         known: &mut Known,
         sweep: &mut Sweep,
     ) -> Result<(), Trouble> {
-        let now = self.keeper.now();
+        let now = self.frame.now();
         self.read_list(url, known, sweep, now).await?;
         sweep.lost += forget_old(known, now);
         match self.ask_again(url, known, sweep, now).await {
@@ -287,7 +287,7 @@ impl Redelivery {
             match refusal {
                 None => sweep.asked += 1,
                 Some(why) => {
-                    let source = &self.keeper.name;
+                    let source = &self.frame.name;
                     tracing::warn!(%source, delivery = pending.id, why, "a delivery is not sent again");
                 }
             }
@@ -303,7 +303,7 @@ impl Redelivery {
             } => Trouble::Wait(SLOW_DOWN),
             // Until one of the tokens may be used again.
             GitHubError::RateLimited { .. } => {
-                Trouble::Wait(self.api.tokens.wait(1, self.keeper.now()))
+                Trouble::Wait(self.api.tokens.wait(1, self.frame.now()))
             }
             GitHubError::Refused { status } => Trouble::Here(format!(
                 "HTTP {status}: check the hook's number and what the token may do"
@@ -316,11 +316,11 @@ impl Redelivery {
 
 impl Source for Redelivery {
     fn name(&self) -> &str {
-        &self.keeper.name
+        &self.frame.name
     }
 
     fn due_in(&self) -> BoxFuture<'_, Result<Option<Duration>, PollError>> {
-        self.keeper.due_in().boxed()
+        self.frame.due_in().boxed()
     }
 
     fn poll_once(&self) -> BoxFuture<'_, Result<PollOutcome, PollFailure>> {

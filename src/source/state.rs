@@ -35,7 +35,7 @@ const MAX_BACK_OFF: Duration = Duration::from_mins(15);
 
 /// State of one source, and its dependencies.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct Frame {
     /// Name of the source in the configuration.
     pub(super) name: String,
     /// Kind of the source in the configuration.
@@ -45,7 +45,7 @@ pub(super) struct Keeper {
     failures: AtomicU32,
 }
 
-impl Keeper {
+impl Frame {
     pub(super) fn new(name: String, kind: &'static str, parts: SourceParts) -> Self {
         Self {
             name,

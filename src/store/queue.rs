@@ -193,7 +193,7 @@ impl Tx {
         }
         let shed = self.raise(known).await?;
         self.uncount_shed(shed).await?;
-        let by_source = tally(&refused);
+        let by_source = by_source(&refused);
         self.count_refused(by_source).await?;
         let refused = refused.into_iter().map(|(at, _)| at).collect();
         Ok(Added { new, refused })
@@ -283,7 +283,7 @@ impl Tx {
 }
 
 /// Counts refused items by source, and logs the counts.
-fn tally<'i>(refused: &Refused<'i>) -> BTreeMap<&'i str, u64> {
+fn by_source<'i>(refused: &Refused<'i>) -> BTreeMap<&'i str, u64> {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     for (_, item) in refused {
         *counts.entry(&item.source).or_default() += 1;

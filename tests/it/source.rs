@@ -19,12 +19,12 @@ use rescind::respond::Responder;
 use rescind::scan::{Encodings, Engine};
 use rescind::source::{GitHubEvents, GitHubOptions, Scope, SourceParts};
 use rescind::store::{Key, Owner, Store};
-
-use crate::support::responder::issuer;
 use tokio::sync::Notify;
 
+use crate::support::responder::issuer;
+
 /// Everything around a database that a source or a worker needs.
-pub(crate) struct House {
+pub(crate) struct Rig {
     pub(crate) store: Store,
     responder: Responder,
     engine: Arc<Engine>,
@@ -34,7 +34,7 @@ pub(crate) struct House {
     is_scheduled: bool,
 }
 
-impl House {
+impl Rig {
     pub(crate) fn new(store: &Store) -> Self {
         let formats = FormatSet::builtin();
         let clock = Arc::new(ManualClock::new(

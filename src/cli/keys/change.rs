@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::list::no_such_key;
 use super::view::{self, redacted, status};
-use crate::cli::context::{Empty, House};
+use crate::cli::context::{Empty, Instance};
 use crate::cli::{ACTOR, Context, DONE, UsageError, output, text, time as when};
 
 #[derive(Debug, Args)]
@@ -32,23 +32,23 @@ pub(super) struct RevokeArgs {
 }
 
 pub(super) async fn revoke(args: RevokeArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let house = House::open(context, Empty::Refuse).await?;
+    let instance = Instance::open(context, Empty::Refuse).await?;
     let ids = match args.id {
         Some(id) => vec![id],
-        None => presented(&house, args.project.as_deref()).await?,
+        None => presented(&instance, args.project.as_deref()).await?,
     };
-    let keys = house.responder().revoke_all(&ids, ACTOR).await?;
+    let keys = instance.responder().revoke_all(&ids, ACTOR).await?;
     if let Some(missing) = ids.iter().find(|id| keys.iter().all(|key| key.id != **id)) {
         return Err(no_such_key(*missing).into());
     }
-    view::show(args.json, &keys, house.now())?;
+    view::show(args.json, &keys, instance.now())?;
     Ok(DONE)
 }
 
 /// Returns the keys whose value is on standard input, in one project or in every project that holds it.
-async fn presented(house: &House, project: Option<&str>) -> anyhow::Result<Vec<Uuid>> {
+async fn presented(instance: &Instance, project: Option<&str>) -> anyhow::Result<Vec<Uuid>> {
     let digest = text::key_from_stdin()?.sha256();
-    let keys = super::list::held(house, project, &digest).await?;
+    let keys = super::list::held(instance, project, &digest).await?;
     if keys.is_empty() {
         let unknown = "this is not a key of ours; nothing was revoked";
         return Err(UsageError(unknown.to_owned()).into());
@@ -83,10 +83,10 @@ fn overlap(text: &str) -> Result<SignedDuration, String> {
 }
 
 pub(super) async fn rotate(args: RotateArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let house = House::open(context, Empty::Refuse).await?;
-    let key = house.store.key(args.id).await?;
+    let instance = Instance::open(context, Empty::Refuse).await?;
+    let key = instance.store.key(args.id).await?;
     let key = key.ok_or_else(|| no_such_key(args.id))?;
-    let now = house.now();
+    let now = instance.now();
     if key.why_invalid(now).is_some() {
         let message = format!(
             "the key {} is {}; create a new one",
@@ -96,7 +96,7 @@ pub(super) async fn rotate(args: RotateArgs, context: &Context) -> anyhow::Resul
         return Err(UsageError(message).into());
     }
     let overlap = Duration::try_from(args.overlap).unwrap_or_default();
-    let rotated = house.issuer().rotate(key.id, overlap, ACTOR).await?;
+    let rotated = instance.issuer().rotate(key.id, overlap, ACTOR).await?;
     let (old, new) = (&rotated.old, &rotated.new);
     output::note(&format!(
         "key {} ends at {}",

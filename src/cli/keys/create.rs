@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::OwnerArgs;
 use super::view::redacted;
-use crate::cli::context::{Empty, House};
+use crate::cli::context::{Empty, Instance};
 use crate::cli::time as when;
 use crate::cli::time::Expiry;
 use crate::cli::{Context, DONE, UsageError, output, text};
@@ -51,13 +51,13 @@ pub(super) async fn run(args: CreateArgs, context: &Context) -> anyhow::Result<E
     let owner = args.owner.owner();
     let owner =
         owner.ok_or_else(|| UsageError("name the owner with --user ID or --team ID".to_owned()))?;
-    let house = House::open(context, Empty::SetUp).await?;
-    house.check_texts([
+    let instance = Instance::open(context, Empty::SetUp).await?;
+    instance.check_texts([
         ("--description", args.description.as_str()),
         ("the owner", owner.id.as_str()),
         ("--project", args.project.as_str()),
     ])?;
-    let expires_at = args.expires.from(house.now());
+    let expires_at = args.expires.from(instance.now());
     let expires_at = expires_at.map_err(|wrong| UsageError(format!("--expires {wrong}")))?;
     let policy = args.policy.map(|PolicyArg::Revoke| "revoke".to_owned());
     let new = IssueRequest {
@@ -69,7 +69,7 @@ pub(super) async fn run(args: CreateArgs, context: &Context) -> anyhow::Result<E
         policy,
         notify_emails: Vec::new(),
     };
-    let (key, value) = house.issuer().issue(new).await?;
+    let (key, value) = instance.issuer().issue(new).await?;
     output::note(&format!("created key {} ({})", key.id, redacted(&key)));
     output::note("the value follows and is never shown again:");
     let remedy = format!(

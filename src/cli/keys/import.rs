@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::context::{Empty, House};
+use crate::cli::context::{Empty, Instance};
 use crate::cli::{Context, DONE, FOUND, UsageError, output, text};
 use crate::issuer::{RowError, RowFormat, parse_rows};
 use crate::store::DEFAULT_PROJECT;
@@ -47,26 +47,28 @@ struct Counts {
 
 pub(super) async fn run(args: ImportArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let (mut input, progress) = open(&args.file)?;
-    let house = House::open(context, Empty::SetUp).await?;
-    house.check_texts([("--project", args.project.as_str())])?;
+    let instance = Instance::open(context, Empty::SetUp).await?;
+    instance.check_texts([("--project", args.project.as_str())])?;
     let format = sniff(&mut input).map_err(|error| unreadable(&args.file, &error))?;
     let mut counts = Counts::default();
     let mut batch: Vec<NewKey> = Vec::with_capacity(BATCH);
     let mut errors = Errors::new(progress.clone());
-    for row in parse_rows(input, format, &house.redactor) {
+    for row in parse_rows(input, format, &instance.redactor) {
         match row {
-            Ok(row) => batch.push(row.into_new_key(&args.project, &house.formats, house.now())),
+            Ok(row) => {
+                batch.push(row.into_new_key(&args.project, &instance.formats, instance.now()));
+            }
             Err(error) => {
                 counts.refused += 1;
                 errors.report(&error);
             }
         }
         if batch.len() == BATCH {
-            store(&house, &mut batch, &mut counts).await?;
+            store(&instance, &mut batch, &mut counts).await?;
             errors.flush();
         }
     }
-    store(&house, &mut batch, &mut counts).await?;
+    store(&instance, &mut batch, &mut counts).await?;
     errors.flush();
     progress.finish_and_clear();
     output::note(&format!(
@@ -80,12 +82,16 @@ pub(super) async fn run(args: ImportArgs, context: &Context) -> anyhow::Result<E
     })
 }
 
-async fn store(house: &House, batch: &mut Vec<NewKey>, counts: &mut Counts) -> anyhow::Result<()> {
+async fn store(
+    instance: &Instance,
+    batch: &mut Vec<NewKey>,
+    counts: &mut Counts,
+) -> anyhow::Result<()> {
     if batch.is_empty() {
         return Ok(());
     }
     let rows = std::mem::replace(batch, Vec::with_capacity(BATCH));
-    let outcomes = house.issuer().import(rows).await;
+    let outcomes = instance.issuer().import(rows).await;
     let outcomes = outcomes.with_context(|| {
         format!(
             "stopped after {} keys were imported; run the import again, what is stored stays",

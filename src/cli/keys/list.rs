@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::OwnerArgs;
 use super::view::{self, KeyJson};
-use crate::cli::context::{Empty, House};
+use crate::cli::context::{Empty, Instance};
 use crate::cli::output::{self, List};
 use crate::cli::{Context, DONE, FOUND, UsageError, text};
 use crate::keyformat::Sha256Digest;
@@ -38,7 +38,7 @@ pub(super) struct ListArgs {
 }
 
 pub(super) async fn list(args: ListArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let house = House::open(context, Empty::Refuse).await?;
+    let instance = Instance::open(context, Empty::Refuse).await?;
     let filter = KeyFilter {
         project: args.project,
         owner: args.owner.owner(),
@@ -49,8 +49,8 @@ pub(super) async fn list(args: ListArgs, context: &Context) -> anyhow::Result<Ex
     let mut list = List::new(view::HEADER, args.json);
     let mut request = PageRequest::new(left, None);
     while left > 0 {
-        let now = house.now();
-        let page = house.store.list_keys(&filter, &request).await?;
+        let now = instance.now();
+        let page = instance.store.list_keys(&filter, &request).await?;
         for key in &page.items {
             list.add(&KeyJson::new(key, now), &view::row(key, now))?;
         }
@@ -79,10 +79,10 @@ pub(super) struct ShowArgs {
 }
 
 pub(super) async fn show(args: ShowArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let house = House::open(context, Empty::Refuse).await?;
-    let key = house.store.key(args.id).await?;
+    let instance = Instance::open(context, Empty::Refuse).await?;
+    let key = instance.store.key(args.id).await?;
     let key = key.ok_or_else(|| no_such_key(args.id))?;
-    let now = house.now();
+    let now = instance.now();
     output::show(args.json, &KeyJson::new(&key, now), &view::lines(&key, now))?;
     Ok(DONE)
 }
@@ -110,10 +110,10 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) async fn check(args: CheckArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let house = House::open(context, Empty::Refuse).await?;
+    let instance = Instance::open(context, Empty::Refuse).await?;
     let value = text::key_from_stdin()?;
-    let now = house.now();
-    let keys = held(&house, args.project.as_deref(), &value.sha256()).await?;
+    let now = instance.now();
+    let keys = held(&instance, args.project.as_deref(), &value.sha256()).await?;
     if keys.is_empty() {
         let unknown = serde_json::json!({ "status": "unknown" });
         output::show(args.json, &unknown, &[("status", "unknown".to_owned())])?;
@@ -126,11 +126,14 @@ pub(super) async fn check(args: CheckArgs, context: &Context) -> anyhow::Result<
 
 /// Returns the keys with this digest, in one project or in every project that holds it.
 pub(super) async fn held(
-    house: &House,
+    instance: &Instance,
     project: Option<&str>,
     digest: &Sha256Digest,
 ) -> anyhow::Result<Vec<Key>> {
-    let mut found = house.store.find_keys(std::slice::from_ref(digest)).await?;
+    let mut found = instance
+        .store
+        .find_keys(std::slice::from_ref(digest))
+        .await?;
     let mut keys = found.remove(digest).unwrap_or_default();
     keys.retain(|key| project.is_none_or(|project| key.project == project));
     Ok(keys)

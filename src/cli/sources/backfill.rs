@@ -10,11 +10,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::no_such_source;
 use super::poll::scan;
-use crate::cli::context::{Empty, House};
+use crate::cli::context::{Empty, Instance};
 use crate::cli::output;
 use crate::cli::{Context, DONE, UsageError};
 use crate::config::SourceKind;
-use crate::daemon::Workshop;
+use crate::daemon::Standalone;
 use crate::source::{BackfillOutcome, Period, Progress};
 use crate::store::Store;
 
@@ -55,12 +55,12 @@ pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::R
     if !archives.contains(&args.name) {
         return Err(no_such_archive(&args.name, &archives).into());
     }
-    let house = House::open(context, Empty::SetUp).await?;
-    let period = Period::parse(&args.from, &args.to, house.now());
+    let instance = Instance::open(context, Empty::SetUp).await?;
+    let period = Period::parse(&args.from, &args.to, instance.now());
     let period = period.map_err(|error| UsageError(error.to_string()))?;
-    let clock = Arc::clone(&house.clock);
-    let workshop = Workshop::new(&house.config, house.responder(), clock)?;
-    let Some(archive) = workshop
+    let clock = Arc::clone(&instance.clock);
+    let standalone = Standalone::new(&instance.config, instance.responder(), clock)?;
+    let Some(archive) = standalone
         .source(&args.name)
         .and_then(|source| source.archive())
     else {
@@ -69,15 +69,15 @@ pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::R
     let bar = bar(period.hours());
     let mut told = 0;
     let mut tell = |progress: Progress| show(&bar, &progress, &mut told);
-    let before = refused(&house.store, &args.name).await?;
+    let before = refused(&instance.store, &args.name).await?;
     let read = archive.backfill(period, args.force, &mut tell).await;
     bar.finish_and_clear();
-    let refused = refused(&house.store, &args.name).await?;
+    let refused = refused(&instance.store, &args.name).await?;
     match read {
         Ok(outcome) => print(&outcome, &args.name, refused.saturating_sub(before))?,
         Err(error) => {
             let error = error.to_string();
-            let error = house.redactor.redact(&error);
+            let error = instance.redactor.redact(&error);
             bail!(
                 "the backfill of `{}` stopped: {error}; the same command goes on from there",
                 args.name
@@ -85,7 +85,7 @@ pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::R
         }
     }
     if !args.no_scan {
-        scan(&workshop, &house.store).await?;
+        scan(&standalone, &instance.store).await?;
     }
     Ok(DONE)
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use uuid::Uuid;
 
 use super::{require_source, statuses};
-use crate::cli::context::{Empty, House};
+use crate::cli::context::{Empty, Instance};
 use crate::cli::output::{self, List, time};
 use crate::cli::{Context, DONE, UsageError};
 use crate::server::api::sources::DeadLetterView;
@@ -59,15 +59,15 @@ const HEADER: &[&str] = &[
 ];
 
 pub(super) async fn dead(args: DeadArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let house = House::open(context, Empty::Refuse).await?;
+    let instance = Instance::open(context, Empty::Refuse).await?;
     let source = args.name.as_deref();
     if let Some(name) = source {
-        require_source(name, &statuses(&house).await?)?;
+        require_source(name, &statuses(&instance).await?)?;
     }
     let mut list = List::new(HEADER, args.json);
     let mut request = PageRequest::first();
     loop {
-        let page = house.store.dead_items(source, &request).await?;
+        let page = instance.store.dead_items(source, &request).await?;
         for dead in page.items {
             let row = row(&dead);
             list.add(&DeadLetterView::of(dead), &row)?;
@@ -102,13 +102,13 @@ fn short(id: &str) -> String {
 }
 
 pub(super) async fn requeue(args: RequeueArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let house = House::open(context, Empty::Refuse).await?;
+    let instance = Instance::open(context, Empty::Refuse).await?;
     let requeued = match &args.all {
         Some(name) => {
-            require_source(name, &statuses(&house).await?)?;
-            house.store.revive_all(name).await?
+            require_source(name, &statuses(&instance).await?)?;
+            instance.store.revive_all(name).await?
         }
-        None => requeue_each(&house, &args.ids).await?,
+        None => requeue_each(&instance, &args.ids).await?,
     };
     output::line(&said(requeued))?;
     Ok(DONE)
@@ -118,8 +118,8 @@ pub(super) async fn requeue(args: RequeueArgs, context: &Context) -> anyhow::Res
 ///
 /// # Errors
 /// Returns an error that names the unknown identifiers.
-async fn requeue_each(house: &House, ids: &[Uuid]) -> anyhow::Result<u64> {
-    let revived = house.store.revive_these(ids).await?;
+async fn requeue_each(instance: &Instance, ids: &[Uuid]) -> anyhow::Result<u64> {
+    let revived = instance.store.revive_these(ids).await?;
     let requeued = revived.len() as u64;
     let unknown = ids.iter().filter(|id| !revived.contains(id));
     let unknown: Vec<String> = unknown.map(Uuid::to_string).collect();

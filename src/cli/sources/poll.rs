@@ -12,10 +12,10 @@ use jiff::Timestamp;
 
 use super::no_such_source;
 use super::status::{span, until};
-use crate::cli::context::{Empty, House};
+use crate::cli::context::{Empty, Instance};
 use crate::cli::output::{self, time};
 use crate::cli::{Context, DONE};
-use crate::daemon::{Workshop, configured_sources};
+use crate::daemon::{Standalone, configured_sources};
 use crate::forge::is_polled;
 use crate::scan::visible;
 use crate::source::{PollError, PollOutcome};
@@ -53,21 +53,21 @@ pub(super) async fn poll(args: PollArgs, context: &Context) -> anyhow::Result<Ex
     if !names().any(|name| name == args.name) {
         return Err(no_such_source(&args.name, names()).into());
     }
-    let house = House::open(context, Empty::SetUp).await?;
-    let clock = Arc::clone(&house.clock);
-    let workshop = Workshop::new(&house.config, house.responder(), clock)?;
-    let Some(source) = workshop.source(&args.name) else {
+    let instance = Instance::open(context, Empty::SetUp).await?;
+    let clock = Arc::clone(&instance.clock);
+    let standalone = Standalone::new(&instance.config, instance.responder(), clock)?;
+    let Some(source) = standalone.source(&args.name) else {
         return Err(no_such_source(&args.name, names()).into());
     };
-    let before = house
+    let before = instance
         .store
         .load_source(&args.name)
         .await?
         .unwrap_or_default();
-    heed(&before, args.force, house.now())?;
-    let log = house.store.log_head().await?;
+    heed(&before, args.force, instance.now())?;
+    let log = instance.store.log_head().await?;
     let polled = source.poll_once().await;
-    let after = house
+    let after = instance
         .store
         .load_source(&args.name)
         .await?
@@ -76,14 +76,14 @@ pub(super) async fn poll(args: PollArgs, context: &Context) -> anyhow::Result<Ex
         Ok(outcome) => tell(&args.name, &outcome, &before, &after)?,
         Err(failure) => {
             let error = failure.error.to_string();
-            let error = house.redactor.redact(&error).into_owned();
+            let error = instance.redactor.redact(&error).into_owned();
             bail!("the poll of `{}` failed: {error}", args.name);
         }
     }
     if !args.no_scan {
-        scan(&workshop, &house.store).await?;
+        scan(&standalone, &instance.store).await?;
     }
-    let revoked = revoked_since(&house.store, &log).await?;
+    let revoked = revoked_since(&instance.store, &log).await?;
     output::line(&format!("keys revoked   {revoked}"))?;
     Ok(DONE)
 }
@@ -166,7 +166,7 @@ fn tell(
 }
 
 /// Works off the queue and prints the result.
-pub(super) async fn scan(workshop: &Workshop, store: &Store) -> anyhow::Result<()> {
+pub(super) async fn scan(standalone: &Standalone, store: &Store) -> anyhow::Result<()> {
     let before = store.work_counts().await?;
     let bar = if io::stderr().is_terminal() {
         ProgressBar::new_spinner()
@@ -176,7 +176,7 @@ pub(super) async fn scan(workshop: &Workshop, store: &Store) -> anyhow::Result<(
     let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
     let worked = {
-        let work = workshop.worker().drain();
+        let work = standalone.worker().drain();
         tokio::pin!(work);
         let mut ticks = tokio::time::interval(TICK);
         loop {

@@ -7,7 +7,7 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{NOTHING_CONFIGURED, require_source, statuses};
-use crate::cli::context::{Empty, House};
+use crate::cli::context::{Empty, Instance};
 use crate::cli::output::{self, List, time};
 use crate::cli::{Context, DONE};
 use crate::clock::{Clock as _, SystemClock};
@@ -81,8 +81,8 @@ pub(super) async fn status(args: StatusArgs, context: &Context) -> anyhow::Resul
 
 /// Reads the status of all sources. Before the database exists, the configured ones are listed.
 async fn read(context: &Context) -> anyhow::Result<Vec<SourceStatus>> {
-    let error = match House::open(context, Empty::Refuse).await {
-        Ok(house) => return statuses(&house).await,
+    let error = match Instance::open(context, Empty::Refuse).await {
+        Ok(instance) => return statuses(&instance).await,
         Err(error) => error,
     };
     match error.downcast_ref::<StoreError>() {

@@ -8,13 +8,13 @@ use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
 use crate::respond::CleanSighting;
 use crate::scan::Encodings;
 
-struct House {
+struct Rig {
     engine: Engine,
     redactor: Redactor,
     format: KeyFormat,
 }
 
-impl House {
+impl Rig {
     fn new() -> Self {
         let formats = FormatSet::builtin();
         Self {
@@ -50,33 +50,33 @@ impl House {
 
 #[test]
 fn strangers_candidates_take_no_room_however_many_and_wherever() {
-    let house = House::new();
-    let ours = house.key();
-    let many: Vec<_> = (0..MAX_CANDIDATES + 2).map(|_| house.key()).collect();
-    let same = vec![house.key(); OF_ONE_MESSAGE + 1];
+    let rig = Rig::new();
+    let ours = rig.key();
+    let many: Vec<_> = (0..MAX_CANDIDATES + 2).map(|_| rig.key()).collect();
+    let same = vec![rig.key(); OF_ONE_MESSAGE + 1];
     for message in [
         json!([many, ours]),
         json!([ours, many]),
         json!([same, ours]),
     ] {
-        let (seen, malformed) = house.seen(&message, &ours, Rest::default());
+        let (seen, malformed) = rig.seen(&message, &ours, Rest::default());
         assert_eq!((seen.len(), malformed), (1, 0));
     }
 }
 
 #[test]
 fn links_that_take_turns_are_held_once() {
-    let house = House::new();
+    let rig = Rig::new();
     let long = format!("https://forge.example/{}", "x".repeat(8_000));
     let turns: Vec<_> = (0..300)
         .map(|n| {
             let link = format!("https://forge.example/{n}");
-            json!([house.key(), {"url": link, "body": house.key()}])
+            json!([rig.key(), {"url": link, "body": rig.key()}])
         })
         .collect();
     let message = json!({"html_url": long, "texts": turns}).to_string();
     let now = Timestamp::UNIX_EPOCH;
-    let mut gatherer = Gatherer::new("feed", &house.redactor, &house.engine, now);
+    let mut gatherer = Gatherer::new("feed", &rig.redactor, &rig.engine, now);
     let rest = gatherer.texts(message.as_bytes(), None, Rest::default());
     assert_eq!(rest.unwrap(), None);
     assert_eq!(gatherer.gathered.candidates.len(), 600);
@@ -84,27 +84,27 @@ fn links_that_take_turns_are_held_once() {
 
 #[test]
 fn more_than_is_looked_up_of_one_message_is_left_out_and_counted() {
-    let house = House::new();
-    let ours = house.key();
-    let many: Vec<_> = (0..20).map(|_| house.key()).collect();
+    let rig = Rig::new();
+    let ours = rig.key();
+    let many: Vec<_> = (0..20).map(|_| rig.key()).collect();
     let message = json!([many, ours]);
     for (left, expected) in [(20, (0, 1)), (21, (1, 0))] {
         let rest = Rest {
             passed: 0,
             held: OF_ONE_MESSAGE - left,
         };
-        let (seen, malformed) = house.seen(&message, &ours, rest);
+        let (seen, malformed) = rig.seen(&message, &ours, rest);
         assert_eq!((seen.len(), malformed), expected);
     }
 }
 
 #[test]
 fn a_link_that_is_cut_keeps_no_part_of_a_key_and_is_counted() {
-    let house = House::new();
-    let ours = house.key();
+    let rig = Rig::new();
+    let ours = rig.key();
     // So many keys that little is left when they are taken out, and one across the end of what is looked at.
-    let others: Vec<_> = (0..165).map(|_| house.key()).collect();
-    let across = house.key().bytes().fold(String::new(), |mut across, byte| {
+    let others: Vec<_> = (0..165).map(|_| rig.key()).collect();
+    let across = rig.key().bytes().fold(String::new(), |mut across, byte| {
         let _ = write!(across, "%{byte:02X}");
         across
     });
@@ -113,7 +113,7 @@ fn a_link_that_is_cut_keeps_no_part_of_a_key_and_is_counted() {
     assert!(link.len() < start, "{}", link.len());
     link += &"x".repeat(start - link.len());
     link += &across;
-    let (seen, malformed) = house.seen(&json!({"url": link, "body": ours}), &ours, Rest::default());
+    let (seen, malformed) = rig.seen(&json!({"url": link, "body": ours}), &ours, Rest::default());
     let url = seen[0].place.url.as_deref().unwrap();
     assert!(
         url.starts_with("https://forge.example/rsc_sk_…") && url.ends_with('…'),
@@ -126,7 +126,7 @@ fn a_link_that_is_cut_keeps_no_part_of_a_key_and_is_counted() {
 /// Nothing is done with a name that no forge gives: not even searched for keys.
 #[test]
 fn names_longer_than_any_forges_are_counted_and_lead_nowhere() {
-    let house = House::new();
+    let rig = Rig::new();
     let remote = |id: &str, path: &str| Remote {
         host: "forge.example".to_owned(),
         repository_id: id.to_owned(),
@@ -147,7 +147,7 @@ fn names_longer_than_any_forges_are_counted_and_lead_nowhere() {
             after: id('2'),
         };
         let now = Timestamp::UNIX_EPOCH;
-        let mut gatherer = Gatherer::new("feed", &house.redactor, &house.engine, now);
+        let mut gatherer = Gatherer::new("feed", &rig.redactor, &rig.engine, now);
         gatherer.push(&push, Priority::Webhook, now);
         let Gathered {
             items: found,

@@ -10,7 +10,7 @@ use crate::store::WebhookCounts;
 
 /// Counts of one webhook.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(super) struct DeliveryCounts {
     forge: Forge,
     since: Timestamp,
     counts: Mutex<Counts>,
@@ -83,7 +83,7 @@ pub(super) struct Good {
     pub(super) at: Timestamp,
 }
 
-impl Tally {
+impl DeliveryCounts {
     pub(super) fn new(forge: Forge, since: Timestamp) -> Self {
         let counts = Counts {
             // The webhook should be visible before its first delivery.
@@ -265,12 +265,12 @@ mod tests {
     #[test]
     fn says_what_is_new_and_what_is_wrong() {
         let at: Timestamp = "2026-11-22T20:46:15Z".parse().unwrap();
-        let tally = Tally::new(Forge::GitHub, at);
-        assert_eq!(tally.take(), Some(WebhookCounts::default()));
-        assert_eq!(tally.take(), None);
-        tally.refused(Refusal::Unproved);
-        tally.refused(Refusal::TooLarge);
-        let taken = tally.take().unwrap();
+        let counts = DeliveryCounts::new(Forge::GitHub, at);
+        assert_eq!(counts.take(), Some(WebhookCounts::default()));
+        assert_eq!(counts.take(), None);
+        counts.refused(Refusal::Unproved);
+        counts.refused(Refusal::TooLarge);
+        let taken = counts.take().unwrap();
         assert!(taken.error.unwrap().starts_with("1 deliveries"));
         assert_eq!(
             taken.refused.unwrap(),
@@ -282,34 +282,34 @@ mod tests {
             is_push: true,
             at,
         };
-        tally.good(good.clone());
-        tally.items(2);
-        let taken = tally.take().unwrap();
+        counts.good(good.clone());
+        counts.items(2);
+        let taken = counts.take().unwrap();
         let numbers = (taken.deliveries, taken.unknown, taken.items, taken.last_at);
         assert_eq!(numbers, (1, 1, 2, Some(at)));
         assert_eq!(taken.error, None);
         assert!(taken.refused.is_some());
-        tally.put_back(&taken);
-        tally.good(good);
-        assert_eq!(tally.take().unwrap().deliveries, 2);
+        counts.put_back(&taken);
+        counts.good(good);
+        assert_eq!(counts.take().unwrap().deliveries, 2);
     }
 
     #[test]
     fn what_was_dropped_is_said_until_the_like_of_it_is_taken() {
         let at: Timestamp = "2026-11-22T20:46:15Z".parse().unwrap();
-        let tally = Tally::new(Forge::Gitea, at);
+        let counts = DeliveryCounts::new(Forge::Gitea, at);
         let good = |is_push, malformed: Option<&str>| Good {
             unknown: false,
             malformed: malformed.map(str::to_owned),
             is_push,
             at,
         };
-        let told = || tally.take().unwrap();
-        tally.good(good(true, None));
+        let told = || counts.take().unwrap();
+        counts.good(good(true, None));
         assert_eq!(told().error, None);
-        tally.good(good(false, Some("of a strange server")));
-        tally.dropped(Loss::Full, at);
-        tally.good(good(true, Some("of a strange server")));
+        counts.good(good(false, Some("of a strange server")));
+        counts.dropped(Loss::Full, at);
+        counts.good(good(true, Some("of a strange server")));
         let taken = told();
         let error = taken.error.unwrap();
         // A push beside it was taken.
@@ -327,21 +327,21 @@ mod tests {
             (Loss::Unreadable("no JSON".to_owned()), "no JSON"),
         ] {
             let is_of_a_push = why == Loss::Full;
-            tally.good(good(true, None));
-            tally.dropped(why, at);
+            counts.good(good(true, None));
+            counts.dropped(why, at);
             let error = told().error.unwrap();
             assert!(
                 error.starts_with("1 deliveries") && error.contains(part),
                 "{error}"
             );
             // A star, or a comment.
-            tally.good(good(false, None));
+            counts.good(good(false, None));
             assert_eq!(told().error.is_some(), is_of_a_push);
         }
-        tally.dropped(Loss::Full, at);
-        tally.refused(Refusal::Unproved);
+        counts.dropped(Loss::Full, at);
+        counts.refused(Refusal::Unproved);
         assert!(told().error.unwrap().contains("waits to be read"));
-        tally.good(good(true, None));
+        counts.good(good(true, None));
         assert_eq!(told().dropped_at, None);
     }
 }

@@ -1,14 +1,14 @@
 //! Reader of the payloads of each forge.
 
 use super::meaning::{Delivered, Meaning};
-use super::{bitbucket, gitlab, hub};
+use super::{bitbucket, github_like, gitlab};
 use crate::forge::Forge;
 
 /// Returns the contents of a delivery of `forge`.
 pub(super) fn meaning(forge: Forge, delivered: &Delivered<'_>) -> Meaning {
     match forge {
-        Forge::GitHub => hub::github(delivered),
-        Forge::Gitea => hub::gitea(delivered),
+        Forge::GitHub => github_like::github(delivered),
+        Forge::Gitea => github_like::gitea(delivered),
         Forge::GitLab => gitlab::read(delivered),
         Forge::Bitbucket => bitbucket::read(delivered),
     }

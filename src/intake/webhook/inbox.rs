@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::counts::Tally;
+use super::counts::DeliveryCounts;
 use crate::respond::{Answer, CleanSightings, Report, Responder, announce};
 use crate::store::{Delivery, NewWorkItem, Reason, Store, StoreError, Tx, Urgency, retried};
 
@@ -40,7 +40,7 @@ pub struct InboxTask {
     responder: Responder,
     wake: Arc<Notify>,
     entries: mpsc::Receiver<Entry>,
-    tallies: mpsc::UnboundedReceiver<Arc<Tally>>,
+    all_counts: mpsc::UnboundedReceiver<Arc<DeliveryCounts>>,
 }
 
 /// Dependencies of a commit.
@@ -56,13 +56,13 @@ pub struct InboxParts {
     pub inbox: Inbox,
     /// Task to be run by the owner.
     pub task: InboxTask,
-    pub(super) tallies: mpsc::UnboundedSender<Arc<Tally>>,
+    pub(super) all_counts: mpsc::UnboundedSender<Arc<DeliveryCounts>>,
 }
 
 /// Contents of one delivery.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) tally: Arc<Tally>,
+    pub(super) counts: Arc<DeliveryCounts>,
     /// Identifier of the delivery at the forge.
     pub(super) id: Option<String>,
     pub(super) items: Vec<NewWorkItem>,
@@ -97,16 +97,16 @@ impl InboxParts {
     /// `wake`.
     pub fn new(responder: Responder, wake: Arc<Notify>) -> Self {
         let (sender, entries) = mpsc::channel(WAITING_MAX);
-        let (tallies, known) = mpsc::unbounded_channel();
+        let (all_counts, known) = mpsc::unbounded_channel();
         Self {
             inbox: Inbox { entries: sender },
             task: InboxTask {
                 responder,
                 wake,
                 entries,
-                tallies: known,
+                all_counts: known,
             },
-            tallies,
+            all_counts,
         }
     }
 }
@@ -137,7 +137,7 @@ impl InboxTask {
             responder,
             wake,
             mut entries,
-            tallies,
+            all_counts,
         } = self;
         let committer = Committer { responder, wake };
         let counts = committer.responder.store().with_urgency(Urgency::Work);
@@ -155,7 +155,7 @@ impl InboxTask {
             }
             drop(ended);
         };
-        tokio::join!(committing, keep_counts(&counts, tallies, end));
+        tokio::join!(committing, keep_counts(&counts, all_counts, end));
     }
 }
 
@@ -197,7 +197,7 @@ impl Committer {
             let source = entry.source();
             let added = done.added.get(source).copied().unwrap_or_default();
             if added > 0 && told.insert(source) {
-                entry.tally.items(added);
+                entry.counts.items(added);
                 self.wake.notify_one();
             }
         }
@@ -289,35 +289,35 @@ async fn forget_full(
 /// Writes the counts to the database periodically, and a last time once `end` fires.
 async fn keep_counts(
     store: &Store,
-    mut new: mpsc::UnboundedReceiver<Arc<Tally>>,
+    mut new: mpsc::UnboundedReceiver<Arc<DeliveryCounts>>,
     mut end: oneshot::Receiver<()>,
 ) {
-    let mut tallies = Vec::new();
+    let mut all_counts = Vec::new();
     let mut ticks = ticks();
     loop {
         let ended = tokio::select! {
             _ = ticks.tick() => false,
             _ = &mut end => true,
         };
-        while let Ok(tally) = new.try_recv() {
-            tallies.push(tally);
+        while let Ok(one) = new.try_recv() {
+            all_counts.push(one);
         }
-        write_down(store, &tallies).await;
+        write_down(store, &all_counts).await;
         if ended {
             return;
         }
     }
 }
 
-async fn write_down(store: &Store, tallies: &[Arc<Tally>]) {
-    for tally in tallies {
-        let Some(counts) = tally.take() else {
+async fn write_down(store: &Store, all_counts: &[Arc<DeliveryCounts>]) {
+    for one in all_counts {
+        let Some(counts) = one.take() else {
             continue;
         };
-        let name = tally.forge().source();
+        let name = one.forge().source();
         if let Err(error) = store.count_webhook(name, &counts).await {
             tracing::warn!(source = name, %error, "the counts of webhooks are written down later");
-            tally.put_back(&counts);
+            one.put_back(&counts);
             // The others would wait for the same database.
             return;
         }
@@ -337,7 +337,7 @@ struct Done<'g> {
 impl Entry {
     /// Returns the webhook's name, which is also the source of its items.
     fn source(&self) -> &str {
-        self.tally.forge().source()
+        self.counts.forge().source()
     }
 
     fn report(&self) -> Report<'_> {

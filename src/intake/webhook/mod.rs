@@ -12,9 +12,9 @@ mod bitbucket;
 mod counts;
 mod error;
 mod forges;
+mod github_like;
 mod gitlab;
 mod headers;
-mod hub;
 mod inbox;
 mod meaning;
 mod payload;
@@ -39,7 +39,7 @@ use crate::forge::{Forge, Gathered};
 use crate::respond::{CleanSightings, Responder};
 use crate::scan::Engine;
 use crate::store::Reason;
-use counts::{Refusal, Tally};
+use counts::{DeliveryCounts, Refusal};
 use inbox::{Entry, NotTaken, Taken};
 use reading::{MANY_FOUND, Read};
 use verify::Verifier;
@@ -82,7 +82,7 @@ pub struct Webhook {
     responder: Responder,
     engine: Arc<Engine>,
     inbox: Inbox,
-    tally: Arc<Tally>,
+    counts: Arc<DeliveryCounts>,
 }
 
 /// A delivery whose sender is verified and whose body is not parsed yet.
@@ -108,11 +108,11 @@ impl Webhook {
         engine: Arc<Engine>,
         parts: &InboxParts,
     ) -> Self {
-        let tally = Arc::new(Tally::new(options.forge, responder.clock().now()));
+        let counts = Arc::new(DeliveryCounts::new(options.forge, responder.clock().now()));
         let mut places = options.places;
         places.allow_public(options.forge);
         // The task exists until the last inbox is dropped.
-        let _ = parts.tallies.send(Arc::clone(&tally));
+        let _ = parts.all_counts.send(Arc::clone(&counts));
         Self {
             forge: options.forge,
             verifier: Verifier::new(options.forge, options.secrets),
@@ -120,7 +120,7 @@ impl Webhook {
             responder,
             engine,
             inbox: parts.inbox.clone(),
-            tally,
+            counts,
         }
     }
 
@@ -131,12 +131,12 @@ impl Webhook {
 
     /// Counts a delivery that was too large to be read.
     pub fn refused_as_too_large(&self) {
-        self.tally.refused(Refusal::TooLarge);
+        self.counts.refused(Refusal::TooLarge);
     }
 
     /// Counts a delivery for which there was no room.
     pub fn refused_for_lack_of_room(&self) {
-        self.tally.refused(Refusal::Unavailable);
+        self.counts.refused(Refusal::Unavailable);
     }
 
     /// Checks the headers of a delivery before its body is read.
@@ -194,9 +194,9 @@ impl Webhook {
         if let Err(error) = &outcome {
             let (refusal, loss) = error.counts_as();
             if let Some(loss) = loss {
-                self.tally.dropped(loss, self.responder.clock().now());
+                self.counts.dropped(loss, self.responder.clock().now());
             }
-            self.tally.refused(refusal);
+            self.counts.refused(refusal);
         }
         outcome
     }
@@ -244,19 +244,19 @@ impl Webhook {
         drop(candidates);
         let sightings = self.report_many(sightings).await?;
         if items.is_empty() && sightings.is_empty() {
-            self.tally.good(good);
+            self.counts.good(good);
             return Ok(());
         }
-        let tally = Arc::clone(&self.tally);
+        let counts = Arc::clone(&self.counts);
         let taken = self.inbox.take(|answer| Entry {
-            tally,
+            counts,
             id,
             items,
             sightings,
             answer,
         });
         match taken.await {
-            Ok(Taken::New) => self.tally.good(good),
+            Ok(Taken::New) => self.counts.good(good),
             Ok(Taken::Repeated) => {
                 tracing::debug!(source = self.forge.source(), "a delivery was repeated");
             }

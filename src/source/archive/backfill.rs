@@ -122,7 +122,7 @@ impl GhArchive {
             if tries >= TRIES || wait > MAX_WAIT || error.is_refusal() {
                 return Err(error);
             }
-            let (source, words) = (&self.keeper.name, self.keeper.words(&error));
+            let (source, words) = (&self.frame.name, self.frame.words(&error));
             let seconds = wait.as_secs();
             tracing::warn!(%source, error = %words, next_in_seconds = seconds, "trying again");
             tokio::time::sleep(wait).await;

@@ -11,7 +11,7 @@ use super::split::{MAX_EVENT, Piece, Splitter};
 use crate::fetch::as_text;
 use crate::forge::{Gathered, Gatherer};
 use crate::source::SourceParts;
-use crate::source::feed::{Event, Taking, Tally};
+use crate::source::feed::{Event, EventCounts, Taking};
 use crate::store::Priority;
 
 /// Maximum number of events per batch.
@@ -165,23 +165,23 @@ impl<'a> Collector<'a> {
         }
         let event = Event::read(text, &self.reading.host);
         self.batch.newest = self.batch.newest.max(event.at);
-        let mut tally = Tally::default();
+        let mut counts = EventCounts::default();
         let taking = Taking {
             priority: Priority::Backfill,
             forks: false,
             now: self.reading.at,
         };
-        let mut rest = self.counted(is_new, |gatherer| tally.take(&event, gatherer, taking));
+        let mut rest = self.counted(is_new, |gatherer| counts.take(&event, gatherer, taking));
         while let Some(from) = rest {
             // The candidates held so far are looked up separately, so that one author's texts hide nothing of
             // another's.
             self.tell();
-            rest = self.counted(is_new, |gatherer| tally.go_on(&event, gatherer, from));
+            rest = self.counted(is_new, |gatherer| counts.go_on(&event, gatherer, from));
         }
         if is_new {
-            self.batch.unknown += tally.unknown;
+            self.batch.unknown += counts.unknown;
         }
-        if let Some(wrong) = tally.wrong {
+        if let Some(wrong) = counts.wrong {
             self.malformed(wrong, is_new);
         }
         event.malformed.is_none()

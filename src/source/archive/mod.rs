@@ -21,7 +21,7 @@ use reqwest::Url;
 use self::cursor::{Cursor, Reader, Track};
 use self::hour::Hour;
 use self::stream::{HourEnd, Sitting, Verdict};
-use super::state::{Keeper, after};
+use super::state::{Frame, after};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 
 pub use backfill::{BackfillOutcome, Progress};
@@ -77,7 +77,7 @@ impl GhArchiveOptions {
 /// A source that reads an archive: new hours as they appear, and past periods on request.
 #[derive(Debug)]
 pub struct GhArchive {
-    keeper: Keeper,
+    frame: Frame,
     base_url: Url,
     host: String,
     retry_wait: Duration,
@@ -93,7 +93,7 @@ impl GhArchive {
             return Err(PollError::Address("it cannot carry a path"));
         }
         Ok(Self {
-            keeper: Keeper::new(options.name, "gharchive", parts),
+            frame: Frame::new(options.name, "gharchive", parts),
             base_url: options.base_url,
             host: options.host,
             retry_wait: options.retry_wait,
@@ -106,33 +106,33 @@ impl GhArchive {
     }
 
     async fn cursor(&self) -> Result<Cursor, PollError> {
-        let state = self.keeper.state().await?;
+        let state = self.frame.state().await?;
         Ok(Cursor::load(&state.cursor, self.address()))
     }
 
     /// Returns whether the file of an hour may still appear or be repaired.
     fn is_recent(&self, hour: Hour) -> bool {
-        self.keeper.now().duration_since(hour.end()) < RECENT
+        self.frame.now().duration_since(hour.end()) < RECENT
     }
 
     async fn poll(&self) -> Result<PollOutcome, PollFailure> {
         match self.follow().await {
             Ok(outcome) => {
-                self.keeper.succeeded();
+                self.frame.succeeded();
                 Ok(outcome)
             }
-            Err(error) => Err(self.keeper.failed(error, Duration::ZERO).await),
+            Err(error) => Err(self.frame.failed(error, Duration::ZERO).await),
         }
     }
 
     /// Reads the hours since the last poll, or the newest one on the first poll.
     async fn follow(&self) -> Result<PollOutcome, PollError> {
         let cursor = self.cursor().await?;
-        let newest = Hour::of(self.keeper.now()).plus(-1);
+        let newest = Hour::of(self.frame.now()).plus(-1);
         let mut known = cursor.track(Reader::Schedule).cloned();
         if let Some(track) = known.as_mut().filter(|track| track.next > newest.plus(2)) {
             tracing::warn!(
-                source = self.keeper.name, hour = %track.next,
+                source = self.frame.name, hour = %track.next,
                 "the archive was read up to an hour that is yet to come: this machine's clock was ahead, or is behind \
                  now; hours before the last six may have been passed over, `sources backfill` reads them"
             );
@@ -148,14 +148,14 @@ impl GhArchive {
             sitting.begin().await?;
         }
         let mut gap = false;
-        let mut next_after = self.keeper.interval(MORE);
+        let mut next_after = self.frame.interval(MORE);
         for _ in 0..MAX_HOURS {
             if let Some(wait) = self.until_settled(sitting.track.next) {
                 next_after = wait;
                 break;
             }
             let Some(verdict) = self.read_next(&mut sitting).await? else {
-                next_after = self.keeper.interval(NOT_YET);
+                next_after = self.frame.interval(NOT_YET);
                 break;
             };
             sitting.finish(verdict).await?;
@@ -170,7 +170,7 @@ impl GhArchive {
             malformed: track.malformed - before.malformed,
             gap,
         };
-        let source = &self.keeper.name;
+        let source = &self.frame.name;
         if outcome.items > 0 {
             tracing::info!(%source, items = outcome.items, malformed = outcome.malformed, "new work items");
         }
@@ -187,7 +187,7 @@ impl GhArchive {
         };
         let tried_at = sitting.track.tried_at.filter(|_| error.is_outage());
         let counts =
-            tried_at.is_none_or(|at| self.keeper.now().duration_since(at).abs() >= TRY_EVERY);
+            tried_at.is_none_or(|at| self.frame.now().duration_since(at).abs() >= TRY_EVERY);
         // A server that is down for a while says nothing about any hour.
         if error.concerns_an_hour() && counts {
             sitting.note_try().await?;
@@ -201,15 +201,15 @@ impl GhArchive {
     /// Returns the delay until an hour is worth requesting, or `None` if it is now.
     fn until_settled(&self, hour: Hour) -> Option<Duration> {
         let due = hour.end().checked_add(SETTLED).ok()?;
-        let wait = due.duration_since(self.keeper.now());
+        let wait = due.duration_since(self.frame.now());
         // At most an hour, in case the clock is behind and gets corrected.
         let wait = Duration::try_from(wait).ok()?.min(Duration::from_hours(1));
         Some(wait).filter(|wait| !wait.is_zero())
     }
 
     async fn note_success(&self, track: &Track, next_after: Duration) -> Result<(), PollError> {
-        let now = self.keeper.now();
-        let mut state = self.keeper.state().await?;
+        let now = self.frame.now();
+        let mut state = self.frame.state().await?;
         let mut cursor = Cursor::load(&state.cursor, self.address());
         cursor.note(Reader::Schedule, track.clone());
         state.cursor = cursor.to_json();
@@ -219,7 +219,7 @@ impl GhArchive {
         state.next_poll_at = after(now, next_after);
         state.error = None;
         let nothing = crate::forge::Gathered::default();
-        self.keeper.commit(&mut state, &nothing).await?;
+        self.frame.commit(&mut state, &nothing).await?;
         Ok(())
     }
 }
@@ -246,11 +246,11 @@ impl PollError {
 
 impl Source for GhArchive {
     fn name(&self) -> &str {
-        &self.keeper.name
+        &self.frame.name
     }
 
     fn due_in(&self) -> BoxFuture<'_, Result<Option<Duration>, PollError>> {
-        self.keeper.due_in().boxed()
+        self.frame.due_in().boxed()
     }
 
     fn archive(&self) -> Option<&GhArchive> {

@@ -115,12 +115,12 @@ impl<'a> Sitting<'a> {
         let (chunks, inflating) = mpsc::channel(CHUNKS);
         let (telling, told) = mpsc::channel(BATCHES);
         let reading = Reading {
-            source: self.archive.keeper.name.clone(),
+            source: self.archive.frame.name.clone(),
             host: self.archive.host.clone(),
             at: hour.begin(),
             counted: self.track.counted,
         };
-        let parts = self.archive.keeper.parts.clone();
+        let parts = self.archive.frame.parts.clone();
         // The thread ends by itself when the channels close, also if this future is dropped.
         tokio::task::spawn_blocking(move || collect(&reading, &parts, inflating, &telling));
 
@@ -169,14 +169,14 @@ impl<'a> Sitting<'a> {
     /// Records a failed attempt.
     pub(super) async fn note_try(&mut self) -> Result<(), PollError> {
         self.track.tries += 1;
-        self.track.tried_at = Some(self.archive.keeper.now());
+        self.track.tried_at = Some(self.archive.frame.now());
         self.save(None, None).await
     }
 
     /// Records the final state of the current hour and moves on to the next.
     pub(super) async fn finish(&mut self, verdict: Verdict) -> Result<(), PollError> {
         let hour = self.track.next;
-        let source = &self.archive.keeper.name;
+        let source = &self.archive.frame.name;
         match verdict {
             Verdict::Whole => tracing::debug!(%source, %hour, "an archived hour was read"),
             Verdict::Missing => {
@@ -199,8 +199,8 @@ impl<'a> Sitting<'a> {
         batch: Option<Batch>,
         end: Option<(Hour, Verdict)>,
     ) -> Result<(), PollError> {
-        let keeper = &self.archive.keeper;
-        let mut state = keeper.state().await?;
+        let frame = &self.archive.frame;
+        let mut state = frame.state().await?;
         let mut cursor = Cursor::load(&state.cursor, self.archive.address());
         cursor.note(self.reader, self.track.clone());
         match end {
@@ -220,7 +220,7 @@ impl<'a> Sitting<'a> {
             state.newest_event_at = state.newest_event_at.max(batch.newest);
             gathered = batch.gathered;
         }
-        self.track.items += keeper.commit(&mut state, &gathered).await?;
+        self.track.items += frame.commit(&mut state, &gathered).await?;
         (self.each)(&self.track);
         Ok(())
     }
@@ -236,7 +236,7 @@ impl GhArchive {
             .push(&format!("{hour}.json.gz"));
         // The file is compressed already, so it must be sent unchanged.
         let sent = send(&url, STALL, |url| {
-            let client = &self.keeper.parts.client;
+            let client = &self.frame.parts.client;
             client.get(url).header(ACCEPT_ENCODING, "identity")
         });
         let response = sent

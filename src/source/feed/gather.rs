@@ -20,7 +20,7 @@ pub(in crate::source) struct Taking {
 
 /// Counts of a number of events.
 #[derive(Debug, Default)]
-pub(in crate::source) struct Tally {
+pub(in crate::source) struct EventCounts {
     /// Number of events, including those that could not be read.
     pub(in crate::source) events: u64,
     /// Number of events of an unknown type.
@@ -31,7 +31,7 @@ pub(in crate::source) struct Tally {
     pub(in crate::source) wrong: Option<&'static str>,
 }
 
-impl Tally {
+impl EventCounts {
     /// Records something that should have been an event.
     pub(in crate::source) fn malformed(&mut self, wrong: &'static str) {
         self.malformed += 1;

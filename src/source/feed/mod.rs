@@ -22,14 +22,14 @@ use futures_util::future::BoxFuture;
 use jiff::SignedDuration;
 use reqwest::Url;
 
-use super::state::{Keeper, after};
+use super::state::{Frame, after};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 use crate::github::{Api, INTERVAL, Tokens};
 use crate::store::SourceState;
 
 use cursor::Cursor;
 pub(super) use event::Event;
-pub(super) use gather::{Taking, Tally};
+pub(super) use gather::{EventCounts, Taking};
 use reading::{PAGES, Reading};
 use repair::LATE;
 pub use scope::Scope;
@@ -58,7 +58,7 @@ pub struct GitHubOptions {
 #[derive(Debug)]
 pub struct GitHubEvents {
     options: GitHubOptions,
-    keeper: Keeper,
+    frame: Frame,
     api: Api,
     /// URL that is polled; part of the cursor.
     address: String,
@@ -79,7 +79,7 @@ impl GitHubEvents {
         Ok(Self {
             address: api.url(&path, &[]).into(),
             api,
-            keeper: Keeper::new(options.name.clone(), "github_events", parts),
+            frame: Frame::new(options.name.clone(), "github_events", parts),
             options,
             has_polled: AtomicBool::new(false),
         })
@@ -88,18 +88,18 @@ impl GitHubEvents {
     async fn poll(&self) -> Result<PollOutcome, PollFailure> {
         match self.try_poll().await {
             Ok(outcome) => {
-                self.keeper.succeeded();
+                self.frame.succeeded();
                 Ok(outcome)
             }
             Err(error) => {
-                let pace = self.api.tokens.pace(self.keeper.now());
-                Err(self.keeper.failed(error, pace).await)
+                let pace = self.api.tokens.pace(self.frame.now());
+                Err(self.frame.failed(error, pace).await)
             }
         }
     }
 
     async fn try_poll(&self) -> Result<PollOutcome, PollError> {
-        let mut state = self.keeper.state().await?;
+        let mut state = self.frame.state().await?;
         let mut cursor = Cursor::load(&state.cursor, &self.address);
         let reading = self.read(&cursor).await?;
         let mut outcome = self.commit(&mut state, &mut cursor, reading).await?;
@@ -108,7 +108,7 @@ impl GitHubEvents {
             match self.repair(&mut state, &mut cursor).await {
                 Ok(found) => outcome.items += found,
                 Err(error) => {
-                    let (source, error) = (&self.keeper.name, self.keeper.words(&error));
+                    let (source, error) = (&self.frame.name, self.frame.words(&error));
                     tracing::warn!(%source, %error, "the activity of repositories is read later");
                 }
             }
@@ -124,17 +124,17 @@ impl GitHubEvents {
         cursor: &mut Cursor,
         reading: Reading<'_>,
     ) -> Result<PollOutcome, PollError> {
-        let now = self.keeper.now();
+        let now = self.frame.now();
         let is_complete = reading.incomplete.is_none();
         let gap = is_complete && !reading.overlaps && !cursor.is_new() && !reading.ids.is_empty();
         let told = reading.interval;
-        let interval = told.unwrap_or_else(|| self.keeper.interval(INTERVAL));
+        let interval = told.unwrap_or_else(|| self.frame.interval(INTERVAL));
         let next_after = interval.max(self.quota_wait());
         let Reading {
-            tally, gatherer, ..
+            counts, gatherer, ..
         } = reading;
         let mut gathered = gatherer.gathered;
-        gathered.malformed += tally.malformed;
+        gathered.malformed += counts.malformed;
 
         self.note_gap(state, cursor, gap, reading.times.map(|(oldest, _)| oldest));
         if is_complete {
@@ -151,18 +151,18 @@ impl GitHubEvents {
         state.next_poll_at = after(now, next_after);
         let newest = reading.times.map(|(_, newest)| newest);
         state.newest_event_at = state.newest_event_at.max(newest);
-        let incomplete = reading.incomplete.map(|error| self.keeper.words(&error));
+        let incomplete = reading.incomplete.map(|error| self.frame.words(&error));
         state.error = incomplete.or_else(|| self.api.tokens.complaint(now));
         state.polls += 1;
-        state.events += tally.events;
-        state.unknown += tally.unknown;
+        state.events += counts.events;
+        state.unknown += counts.unknown;
         self.note_quota(state);
-        let added = self.keeper.commit(state, &gathered).await?;
+        let added = self.frame.commit(state, &gathered).await?;
 
-        self.tell(state, added, gap, tally.wrong);
+        self.tell(state, added, gap, counts.wrong);
         Ok(PollOutcome {
             next_after,
-            events: tally.events,
+            events: counts.events,
             items: added,
             malformed: gathered.malformed,
             gap,
@@ -194,7 +194,7 @@ impl GitHubEvents {
         }
         let was_away = state
             .succeeded_at
-            .is_none_or(|at| self.keeper.now().duration_since(at) >= LONG);
+            .is_none_or(|at| self.frame.now().duration_since(at) >= LONG);
         let is_due = gap || was_away || !self.has_polled.load(Ordering::Relaxed);
         if is_due
             && self.options.scope != Scope::Public
@@ -207,17 +207,17 @@ impl GitHubEvents {
 
     /// Saves the cursor and the state after a repair.
     async fn save(&self, state: &mut SourceState, cursor: &Cursor) -> Result<(), PollError> {
-        let due = after(self.keeper.now(), self.quota_wait());
+        let due = after(self.frame.now(), self.quota_wait());
         state.next_poll_at = state.next_poll_at.max(due);
         state.cursor = cursor.to_json();
         self.note_quota(state);
-        let nothing = self.keeper.gatherer().gathered;
-        self.keeper.commit(state, &nothing).await.map(drop)
+        let nothing = self.frame.gatherer().gathered;
+        self.frame.commit(state, &nothing).await.map(drop)
     }
 
     /// Returns the delay until another poll can use all its pages within the rate limit.
     fn quota_wait(&self) -> Duration {
-        self.api.tokens.wait(u64::from(PAGES), self.keeper.now())
+        self.api.tokens.wait(u64::from(PAGES), self.frame.now())
     }
 
     fn note_quota(&self, state: &mut SourceState) {
@@ -228,7 +228,7 @@ impl GitHubEvents {
     }
 
     fn tell(&self, state: &SourceState, added: u64, gap: bool, wrong: Option<&'static str>) {
-        let source = &self.keeper.name;
+        let source = &self.frame.name;
         if gap {
             tracing::warn!(%source, gaps = state.gaps, "events between two polls may have been missed");
         }
@@ -246,11 +246,11 @@ impl GitHubEvents {
 
 impl Source for GitHubEvents {
     fn name(&self) -> &str {
-        &self.keeper.name
+        &self.frame.name
     }
 
     fn due_in(&self) -> BoxFuture<'_, Result<Option<Duration>, PollError>> {
-        self.keeper.due_in().boxed()
+        self.frame.due_in().boxed()
     }
 
     fn poll_once(&self) -> BoxFuture<'_, Result<PollOutcome, PollFailure>> {

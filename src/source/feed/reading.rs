@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::GitHubEvents;
 use super::cursor::{Cursor, Seen};
 use super::event::Event;
-use super::gather::{Taking, Tally};
+use super::gather::{EventCounts, Taking};
 use crate::forge::{Gatherer, Rest};
 use crate::github::PER_PAGE;
 use crate::offload::apart;
@@ -21,7 +21,7 @@ pub(super) const PAGES: u32 = 3;
 /// Contents that were read in one poll.
 pub(super) struct Reading<'k> {
     pub(super) gatherer: Gatherer<'k>,
-    pub(super) tally: Tally,
+    pub(super) counts: EventCounts,
     /// Ids of new events, in the order of the feed, newest first.
     pub(super) ids: Vec<String>,
     known: HashSet<String>,
@@ -41,7 +41,7 @@ impl<'k> Reading<'k> {
     fn new(gatherer: Gatherer<'k>) -> Self {
         Self {
             gatherer,
-            tally: Tally::default(),
+            counts: EventCounts::default(),
             ids: Vec::new(),
             known: HashSet::new(),
             overlaps: false,
@@ -66,7 +66,7 @@ impl<'k> Reading<'k> {
             let (oldest, newest) = self.times.unwrap_or((at, at));
             self.times = Some((oldest.min(at), newest.max(at)));
         }
-        self.tally.take(event, &mut self.gatherer, taking)
+        self.counts.take(event, &mut self.gatherer, taking)
     }
 }
 
@@ -74,7 +74,7 @@ impl GitHubEvents {
     /// Reads pages until one contains an event that was read before.
     pub(super) async fn read(&self, cursor: &Cursor) -> Result<Reading<'_>, PollError> {
         let seen = cursor.seen();
-        let mut reading = Reading::new(self.keeper.gatherer());
+        let mut reading = Reading::new(self.frame.gatherer());
         for page in 1..=PAGES {
             match self.read_page(page, cursor, &seen, &mut reading).await {
                 Ok(true) => {}
@@ -119,19 +119,19 @@ impl GitHubEvents {
         let taking = Taking {
             priority: self.options.scope.priority(),
             forks: self.options.scope != Scope::Public,
-            now: self.keeper.now(),
+            now: self.frame.now(),
         };
         for event in &events {
             let size = event.get().len();
             let event = apart(size, || Event::read(event.get(), &self.options.host));
             let mut rest = apart(size, || reading.take(&event, seen, taking));
             while let Some(from) = rest {
-                self.keeper.sift(&mut reading.gatherer.gathered).await?;
+                self.frame.sift(&mut reading.gatherer.gathered).await?;
                 rest = apart(size, || {
-                    reading.tally.go_on(&event, &mut reading.gatherer, from)
+                    reading.counts.go_on(&event, &mut reading.gatherer, from)
                 });
             }
-            self.keeper.sift(&mut reading.gatherer.gathered).await?;
+            self.frame.sift(&mut reading.gatherer.gathered).await?;
             // Many small events take long together.
             tokio::task::yield_now().await;
         }

@@ -164,7 +164,7 @@ impl GitHubEvents {
             repair.tries += 1;
             let is_final = matches!(error, PollError::Refused { .. }) || repair.tries >= TRIES;
             if is_final {
-                repair.fail(self.keeper.words(error));
+                repair.fail(self.frame.words(error));
                 repair.pending = Some(Vec::new());
             }
         }
@@ -174,7 +174,7 @@ impl GitHubEvents {
             let words = [state.unseen.take(), repair.outcome()];
             let words: Vec<String> = words.into_iter().flatten().collect();
             state.unseen = (!words.is_empty()).then(|| words.join("; "));
-            let source = &self.keeper.name;
+            let source = &self.frame.name;
             let (found, since) = (state.repaired - before, repair.since);
             tracing::info!(%source, found, %since, "the activity of repositories was compared with the feed");
         } else {
@@ -200,7 +200,7 @@ impl GitHubEvents {
             let malformed = listed.unreadable - repair.unreadable;
             *repair = listed;
             if malformed > 0 {
-                let source = &self.keeper.name;
+                let source = &self.frame.name;
                 tracing::warn!(%source, malformed, "entries in the list of repositories cannot be read");
                 state.malformed += malformed;
             }
@@ -211,10 +211,10 @@ impl GitHubEvents {
             };
             // Leaves enough of the rate limit for the next poll.
             let wanted = u64::from(PAGES) + 1;
-            if !self.api.tokens.wait(wanted, self.keeper.now()).is_zero() {
+            if !self.api.tokens.wait(wanted, self.frame.now()).is_zero() {
                 break;
             }
-            let mut gatherer = self.keeper.gatherer();
+            let mut gatherer = self.frame.gatherer();
             match self.activity(&next, repair.since, &mut gatherer).await {
                 Ok(Compared::Whole) => {}
                 Ok(Compared::TooMuch) => repair.fail(self.named(&next.name, "too much since then")),
@@ -233,7 +233,7 @@ impl GitHubEvents {
             repair.pending.as_mut().map(Vec::pop);
             cursor.repair = Some(repair.clone());
             state.cursor = cursor.to_json();
-            state.repaired += self.keeper.commit(state, &gatherer.gathered).await?;
+            state.repaired += self.frame.commit(state, &gatherer.gathered).await?;
         }
         Ok(())
     }
@@ -297,7 +297,7 @@ impl GitHubEvents {
 
     /// Returns the name of a repository with what is wrong, for an operator.
     fn named(&self, name: &str, wrong: &str) -> String {
-        let name = self.keeper.words(&name);
+        let name = self.frame.words(&name);
         let name: String = name.chars().take(NAME_MAX).collect();
         format!("{name} ({wrong})")
     }

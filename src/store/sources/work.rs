@@ -186,7 +186,7 @@ impl Tx {
         sources: Vec<String>,
     ) -> Result<(), StoreError> {
         self.locks(Locks::Sources);
-        for (source, count) in tally(sources) {
+        for (source, count) in by_source(sources) {
             self.execute(ADD_SHED, args![source, count]).await?;
         }
         Ok(())
@@ -199,7 +199,7 @@ impl Tx {
         sources: Vec<String>,
     ) -> Result<(), StoreError> {
         self.locks(Locks::Sources);
-        for (source, count) in tally(sources) {
+        for (source, count) in by_source(sources) {
             self.execute(TAKE_SHED, args![count, source]).await?;
         }
         Ok(())
@@ -219,7 +219,7 @@ impl Tx {
 }
 
 /// Returns the number of times that each source occurs.
-fn tally(sources: Vec<String>) -> BTreeMap<String, u64> {
+fn by_source(sources: Vec<String>) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for source in sources {
         *counts.entry(source).or_default() += 1;

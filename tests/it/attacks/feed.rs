@@ -41,7 +41,7 @@ fn configure(binary: &Binary, urls: &[String]) {
     binary.write("config.toml", sources.collect::<String>());
 }
 
-fn house() -> Binary {
+fn rig() -> Binary {
     Binary::new().with("FEED_TOKEN", "feed-token-0123456789")
 }
 
@@ -71,7 +71,7 @@ fn hostile(kind: usize) -> String {
 async fn what_stands_where_a_text_belongs_takes_no_memory() {
     let mut tasks = JoinSet::new();
     for kind in 0..4 {
-        let binary = house();
+        let binary = rig();
         let key = binary.run("keys create --user u --description x").ok();
         let found = comment("2", &format!("see {}", key.trim()));
         let page = if kind == 3 {
@@ -99,7 +99,7 @@ async fn a_page_that_is_slow_to_scan_holds_up_nobody() {
     let page = format!("[{}]", comment("1", &body)).into_bytes();
     let urls = feeds(&mut tasks, vec![page]).await;
     // As on a machine with one processor.
-    let binary = house().with("TOKIO_WORKER_THREADS", "1");
+    let binary = rig().with("TOKIO_WORKER_THREADS", "1");
     configure(&binary, &urls);
     let daemon = Daemon::start(&binary, &["serve"]);
     let client = http_client();
@@ -142,7 +142,7 @@ async fn drip(page: Bytes, listener: tokio::net::TcpListener) {
 async fn many_large_pages_that_never_end_share_their_memory_and_hold_up_no_healthy_source() {
     const HOSTILE: usize = 10;
     let mut tasks = JoinSet::new();
-    let binary = house();
+    let binary = rig();
     let key = binary.run("keys create --user u --description x").ok();
     let mut urls = Vec::new();
     let page = Bytes::from(format!("[{}", "0,".repeat((31 << 20) / 2)));

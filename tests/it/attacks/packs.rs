@@ -1,14 +1,14 @@
 //! Pushes and deliveries that become more than they are: in memory, or in time.
 
 mod builder;
-mod house;
+mod rig;
 
 use builder::{
     BLOB, COMMIT, Pack, Push, TAG, TREE, before, candidates, copying, deflate, file, lines, named,
 };
-use house::House;
 use rescind::fetch::ObjectId;
 use rescind::keyformat::KeyValue;
+use rig::Rig;
 
 fn number(n: usize) -> ObjectId {
     ObjectId::from_hex(format!("{n:040x}").as_bytes()).unwrap()
@@ -178,68 +178,66 @@ fn odd_texts(key: &str, size: usize) -> Push {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_name_is_not_copied_for_each_candidate() {
-    let mut house = House::start().await;
+    let mut rig = Rig::start().await;
     let candidates = candidates(4000);
-    house.push(long_name(&house.key(), &candidates)).await;
-    house.wait_for_revocation();
-    house.push(deep_and_long(&house.key(), &candidates)).await;
-    house.wait_for_revocation();
-    house.still_revokes().await;
-    house.stays_small();
+    rig.push(long_name(&rig.key(), &candidates)).await;
+    rig.wait_for_revocation();
+    rig.push(deep_and_long(&rig.key(), &candidates)).await;
+    rig.wait_for_revocation();
+    rig.still_revokes().await;
+    rig.stays_small();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bomb_takes_neither_memory_nor_the_place_of_others() {
-    let mut house = House::start().await;
-    let key = house.key();
-    house.push(delta_bomb(&key)).await;
-    house.push(zlib_bomb()).await;
-    house.still_revokes().await;
-    house.still_revokes().await;
-    house.stays_small();
+    let mut rig = Rig::start().await;
+    let key = rig.key();
+    rig.push(delta_bomb(&key)).await;
+    rig.push(zlib_bomb()).await;
+    rig.still_revokes().await;
+    rig.still_revokes().await;
+    rig.stays_small();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tree_of_any_shape_is_read_in_time_and_memory() {
-    let mut house = House::start().await;
-    house.push(deep(&house.key(), 3_000)).await;
-    house.wait_for_revocation();
-    house.push(many_names(&house.key(), 20_000)).await;
-    house.wait_for_revocation();
-    house.still_revokes().await;
-    house.stays_small();
+    let mut rig = Rig::start().await;
+    rig.push(deep(&rig.key(), 3_000)).await;
+    rig.wait_for_revocation();
+    rig.push(many_names(&rig.key(), 20_000)).await;
+    rig.wait_for_revocation();
+    rig.still_revokes().await;
+    rig.stays_small();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_history_of_any_shape_is_read_in_time_and_memory() {
-    let mut house = House::start().await;
-    house.push(many_parents(&house.key(), 40)).await;
-    house.wait_for_revocation();
-    house.push(odd_texts(&house.key(), 2 << 20)).await;
-    house.wait_for_revocation();
-    house.still_revokes().await;
-    house.stays_small();
+    let mut rig = Rig::start().await;
+    rig.push(many_parents(&rig.key(), 40)).await;
+    rig.wait_for_revocation();
+    rig.push(odd_texts(&rig.key(), 2 << 20)).await;
+    rig.wait_for_revocation();
+    rig.still_revokes().await;
+    rig.stays_small();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn candidates_are_looked_up_as_they_come() {
-    let mut house = House::start().await;
+    let mut rig = Rig::start().await;
     let candidates = candidates(20_000);
-    house
-        .push(everywhere(&house.key(), &candidates[..4000]))
-        .await;
-    house.wait_for_revocation();
-    house.push(only_candidates(&house.key(), &candidates)).await;
-    house.wait_for_revocation();
-    house.still_revokes().await;
-    house.stays_small();
+    rig.push(everywhere(&rig.key(), &candidates[..4000])).await;
+    rig.wait_for_revocation();
+    rig.push(only_candidates(&rig.key(), &candidates)).await;
+    rig.wait_for_revocation();
+    rig.still_revokes().await;
+    rig.stays_small();
 }
 
 /// Deliveries whose texts are nothing but candidates, with a link that has a megabyte.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delivery_is_not_more_than_it_says() {
-    let mut house = House::start().await;
-    let key = house.key();
+    let mut rig = Rig::start().await;
+    let key = rig.key();
     let page = format!("https://forge.example/{}", "x".repeat(400_000));
     let texts: Vec<_> = candidates(20_000)
         .iter()
@@ -248,25 +246,25 @@ async fn a_delivery_is_not_more_than_it_says() {
     let issue = serde_json::json!({"html_url": page, "body": key, "texts": texts});
     let repository = serde_json::json!({"id": 1, "full_name": "acme/app"});
     let body = serde_json::json!({"issue": issue, "repository": repository}).to_string();
-    assert_eq!(house.deliver(body).await, 202);
-    house.wait_for_revocation();
+    assert_eq!(rig.deliver(body).await, 202);
+    rig.wait_for_revocation();
     // Objects in arrays in objects, each of next to nothing.
     let numbers = format!("{{\"a\":[{}0]}}", "0,".repeat(2_000_000));
-    assert_eq!(house.deliver(numbers).await, 202);
+    assert_eq!(rig.deliver(numbers).await, 202);
     let fields = format!("{{{}\"b\":0}}", "\"a\":0,".repeat(600_000));
-    assert_eq!(house.deliver(fields).await, 400);
-    house.still_revokes().await;
-    house.stays_small();
+    assert_eq!(rig.deliver(fields).await, 400);
+    rig.still_revokes().await;
+    rig.stays_small();
 }
 
 /// All of it at once, from one sender.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long: ./test.sh --long"]
 async fn everything_at_once_fits_and_others_go_on() {
-    let mut house = House::start().await;
+    let mut rig = Rig::start().await;
     let all = candidates(30_000);
     let few = &all[..4000];
-    let key = house.key();
+    let key = rig.key();
     let mut pushes = vec![
         zlib_bomb(),
         delta_bomb(&key),
@@ -284,12 +282,12 @@ async fn everything_at_once_fits_and_others_go_on() {
         pushes.push(many_objects(&key, true));
     }
     for push in pushes {
-        house.push(push).await;
+        rig.push(push).await;
     }
-    house.wait_for_revocation();
+    rig.wait_for_revocation();
     for _ in 0..5 {
-        house.still_revokes().await;
+        rig.still_revokes().await;
     }
-    house.read_on().await;
-    house.stays_small();
+    rig.read_on().await;
+    rig.stays_small();
 }

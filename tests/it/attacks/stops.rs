@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::work::{Dripping, end_leases, until};
 use crate::cli::Binary;
 use crate::serve;
-use crate::source::House;
+use crate::source::Rig;
 use crate::source::work::noise;
 use crate::support::http::Ask as _;
 use crate::support::world::{Home, World};
@@ -36,12 +36,12 @@ async fn a_stop_that_ends_with_sigkill_is_no_death_of_what_was_under_way() {
     let path = home.folder.path().join("rescind.db");
     let url = format!("sqlite://{}", path.display());
     let store = Store::open(StoreOptions::new(url.clone())).await.unwrap();
-    let house = House::new(&store);
+    let rig = Rig::new(&store);
     let slow = NewWorkItem {
         clone_url: Some(format!("{}/acme/slow.git", hanging.url)),
-        ..house.push_to("slow.example", 1, Priority::Watched)
+        ..rig.push_to("slow.example", 1, Priority::Watched)
     };
-    house.add_items(&[slow]).await;
+    rig.add_items(&[slow]).await;
     // One more than it takes to put an item aside.
     for stop in 1..=4 {
         until("it is asked for", async || hanging.asked() == stop).await;

@@ -33,7 +33,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::source::House;
+use crate::source::Rig;
 use crate::source::work::{Shop, noise, origin};
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 use crate::support::git;
@@ -133,7 +133,7 @@ fn unheard_of(n: usize) -> Pushed {
     }
 }
 
-impl House {
+impl Rig {
     /// A push to a repository of its own at some host.
     pub(super) fn push_to(&self, host: &str, n: usize, priority: Priority) -> NewWorkItem {
         NewWorkItem {
@@ -201,10 +201,10 @@ impl Running {
     }
 }
 
-async fn sqlite() -> (TestDatabase, House) {
+async fn sqlite() -> (TestDatabase, Rig) {
     let database = TestDatabase::new(Kind::Sqlite).await;
-    let house = House::new(&database.store().await);
-    (database, house)
+    let rig = Rig::new(&database.store().await);
+    (database, rig)
 }
 
 /// Waits until something is so, with a bound that no machine needs.
@@ -221,7 +221,7 @@ pub(super) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_large_push_and_good_ones_for_all_other_places_do_not_hold_up_a_tiny_one() {
-    let (database, house) = sqlite().await;
+    let (database, rig) = sqlite().await;
     let shop = Shop::open().await;
     let slow = Dripping::start(5 << 20).await;
     let origins = [
@@ -232,9 +232,8 @@ async fn a_slow_large_push_and_good_ones_for_all_other_places_do_not_hold_up_a_t
         concurrent: 4,
         ..FetchLimits::default()
     };
-    let worker = house.worker_of(origins, limits, hasty());
-    house
-        .add_items(&[house.push_to("slow.example", 0, Priority::Webhook)])
+    let worker = rig.worker_of(origins, limits, hasty());
+    rig.add_items(&[rig.push_to("slow.example", 0, Priority::Webhook)])
         .await;
     let running = Running::start(worker);
     until("the slow one began", async || slow.asked() == 1).await;
@@ -244,25 +243,25 @@ async fn a_slow_large_push_and_good_ones_for_all_other_places_do_not_hold_up_a_t
             NewWorkItem {
                 priority: Priority::Webhook,
                 repository_id: format!("large-{n}"),
-                ..house.item(&pushed)
+                ..rig.item(&pushed)
             }
         })
         .collect();
-    house.add_items(&large).await;
+    rig.add_items(&large).await;
     let waiting = "SELECT COUNT(*) FROM work_items WHERE lane = 3";
     until("a large one waits outside", async || {
         database.count(waiting).await > 0
     })
     .await;
-    let (key, tiny) = house.leak(&shop).await;
-    house.add_items(&[tiny]).await;
-    house.wait_until_revoked(&key).await;
+    let (key, tiny) = rig.leak(&shop).await;
+    rig.add_items(&[tiny]).await;
+    rig.wait_until_revoked(&key).await;
     running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_pushes_take_turns_and_a_slow_one_is_cut_off() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let shop = Shop::open().await;
     let slow = Dripping::start(5 << 20).await;
     let origins = [
@@ -273,82 +272,79 @@ async fn large_pushes_take_turns_and_a_slow_one_is_cut_off() {
         window: Duration::from_secs(1),
         ..FetchLimits::default()
     };
-    let worker = house.worker_of(origins, limits, hasty());
+    let worker = rig.worker_of(origins, limits, hasty());
     let hostile: Vec<_> = (0..3)
-        .map(|n| house.push_to("slow.example", n, Priority::Webhook))
+        .map(|n| rig.push_to("slow.example", n, Priority::Webhook))
         .collect();
-    house.add_items(&hostile).await;
+    rig.add_items(&hostile).await;
     let running = Running::start(worker);
     until("the slow ones began", async || slow.asked() >= 1).await;
-    let (key, value) = house.issue(false).await;
+    let (key, value) = rig.issue(false).await;
     let mut large = noise(1, 5 << 20);
     large.extend_from_slice(format!("\n{}\n", value.expose()).as_bytes());
     let pushed = shop.push(&[("large", large)]);
     // It is no more urgent than they are, and came later.
     let item = NewWorkItem {
         priority: Priority::Webhook,
-        ..house.item(&pushed)
+        ..rig.item(&pushed)
     };
-    house.add_items(&[item]).await;
-    until("the good one is read", async || {
-        house.is_revoked(&key).await
-    })
-    .await;
+    rig.add_items(&[item]).await;
+    until("the good one is read", async || rig.is_revoked(&key).await).await;
     running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dripping_hosts_do_not_take_all_places() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let shop = Shop::open().await;
     let slow = Dripping::start(0).await;
     let origins = [
         origin("git.example", &shop.forge.url()),
         origin("slow.example", &slow.url),
     ];
-    let worker = house.worker_of(origins, FetchLimits::default(), hasty());
+    let worker = rig.worker_of(origins, FetchLimits::default(), hasty());
     let mut hostile: Vec<_> = (0..40)
-        .map(|n| house.push_to("slow.example", n, Priority::Webhook))
+        .map(|n| rig.push_to("slow.example", n, Priority::Webhook))
         .collect();
     // Anyone with a name server has as many hosts as they like.
     hostile.extend((0..400).map(|n| NewWorkItem {
         clone_url: Some(format!("{}/acme/shop.git", slow.url)),
-        ..house.push_to(&format!("{n}.wild.example"), n, Priority::Webhook)
+        ..rig.push_to(&format!("{n}.wild.example"), n, Priority::Webhook)
     }));
-    house.add_items(&hostile).await;
+    rig.add_items(&hostile).await;
     let running = Running::start(worker);
     let places = WorkerOptions::default().concurrent;
     until("no more places for them", async || {
         slow.asked() >= places - places / 4
     })
     .await;
-    let (key, tiny) = house.leak(&shop).await;
-    house.add_items(&[tiny]).await;
-    house.wait_until_revoked(&key).await;
+    let (key, tiny) = rig.leak(&shop).await;
+    rig.add_items(&[tiny]).await;
+    rig.wait_until_revoked(&key).await;
     assert!(slow.asked() < places, "{}", slow.asked());
     running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dripping_host_is_cut_off_and_costs_no_tries() {
-    let (database, house) = sqlite().await;
+    let (database, rig) = sqlite().await;
     let slow = Dripping::start(0).await;
     let limits = FetchLimits {
         window: Duration::from_millis(200),
         ..FetchLimits::default()
     };
     let origins = [origin("slow.example", &slow.url)];
-    let worker = house.worker_of(origins, limits, hasty());
+    let worker = rig.worker_of(origins, limits, hasty());
     let hostile: Vec<_> = (0..10)
-        .map(|n| house.push_to("slow.example", n, Priority::Webhook))
+        .map(|n| rig.push_to("slow.example", n, Priority::Webhook))
         .collect();
-    house.add_items(&hostile).await;
+    rig.add_items(&hostile).await;
     timeout(Duration::from_mins(1), worker.drain())
         .await
         .expect("it is not waited for to the end")
         .unwrap();
     // Each repository was asked, since one may be better than the others, and is left alone for seconds then.
-    let (asked, counts) = (slow.asked(), house.counts().await);
+    let (asked, counts) = (slow.asked(), rig.counts().await);
     assert!((10..=13).contains(&asked), "{asked}");
     assert_eq!((counts.waiting, counts.dead), (10, 0));
     // It is the host that is in trouble: of what it is asked for in vain later, nothing is put aside.
@@ -421,14 +417,14 @@ async fn bottomless() -> (String, JoinSet<()>) {
 
 on_both_databases! {
     async fn a_push_that_is_always_too_large_has_an_end(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let (url, _tasks) = bottomless().await;
         let limits = FetchLimits { max_fetch_bytes: 20_000, ..FetchLimits::default() };
-        let worker = house.worker_of([origin("git.example", &url)], limits, WorkerOptions::default());
-        let pushed = NewWorkItem { priority: Priority::Webhook, ..house.item(&unheard_of(7)) };
-        house.add_items(&[pushed]).await;
+        let worker = rig.worker_of([origin("git.example", &url)], limits, WorkerOptions::default());
+        let pushed = NewWorkItem { priority: Priority::Webhook, ..rig.item(&unheard_of(7)) };
+        rig.add_items(&[pushed]).await;
         timeout(Duration::from_mins(1), worker.drain()).await.expect("an end").unwrap();
-        let counts = house.counts().await;
+        let counts = rig.counts().await;
         assert_eq!((counts.waiting, counts.leased, counts.dead), (0, 0, 0));
         assert!((3..=255).contains(&counts.done), "{counts:?}");
         assert_eq!(counts.truncated, counts.done, "what was not read is counted");
@@ -438,32 +434,32 @@ on_both_databases! {
     }
 
     async fn parts_say_nothing_of_what_a_source_names(database) {
-        let house = House::new(&database.store().await);
-        let genuine = NewWorkItem { priority: Priority::Webhook, ..house.item(&unheard_of(1)) };
+        let rig = Rig::new(&database.store().await);
+        let genuine = NewWorkItem { priority: Priority::Webhook, ..rig.item(&unheard_of(1)) };
         let lineage = Lineage { origin: Uuid::now_v7(), generation: 1, parts_left: 4, bytes_left: 9 };
         let part = Descendant { range: genuine.clone(), is_part: true, lineage };
-        let mut tx = house.store.begin().await.unwrap();
-        assert_eq!(tx.add_descendants(&[part.clone(), part.clone()], house.now()).await.unwrap(), 1);
+        let mut tx = rig.store.begin().await.unwrap();
+        assert_eq!(tx.add_descendants(&[part.clone(), part.clone()], rig.now()).await.unwrap(), 1);
         tx.commit().await.unwrap();
-        let held = house.store.claim(9, "w", LEASE).await.unwrap().remove(0);
+        let held = rig.store.claim(9, "w", LEASE).await.unwrap().remove(0);
         assert_eq!(held.lineage, Some(lineage));
-        let mut tx = house.store.begin().await.unwrap();
+        let mut tx = rig.store.begin().await.unwrap();
         let fetched = Fetched { truncated: true, ..Fetched::default() };
         assert!(tx.finish(held.id, "w", fetched).await.unwrap());
         tx.commit().await.unwrap();
         // The end of the part is not the end of the push.
-        assert_eq!(house.add_items(std::slice::from_ref(&genuine)).await, 1);
+        assert_eq!(rig.add_items(std::slice::from_ref(&genuine)).await, 1);
         // An item that was gone when a feed named it is tried again when an urgent source names it.
-        let held = house.store.claim(9, "w", LEASE).await.unwrap().remove(0);
-        let mut tx = house.store.begin().await.unwrap();
+        let held = rig.store.claim(9, "w", LEASE).await.unwrap().remove(0);
+        let mut tx = rig.store.begin().await.unwrap();
         let gone = Fetched { gone: true, ..Fetched::default() };
         assert!(tx.finish(held.id, "w", gone).await.unwrap());
         tx.commit().await.unwrap();
         let seldom = NewWorkItem { priority: Priority::Firehose, ..genuine.clone() };
-        house.add_items(&[seldom]).await;
-        assert_eq!(house.counts().await.waiting, 0);
-        house.add_items(&[genuine]).await;
-        assert_eq!(house.counts().await.waiting, 1);
+        rig.add_items(&[seldom]).await;
+        assert_eq!(rig.counts().await.waiting, 0);
+        rig.add_items(&[genuine]).await;
+        assert_eq!(rig.counts().await.waiting, 1);
     }
 
     async fn many_items_of_a_paused_host_hide_nobody(database) {
@@ -471,22 +467,22 @@ on_both_databases! {
     }
 
     async fn a_repository_waits_in_turns_and_has_a_bound(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let many: Vec<_> = (0..10_003)
-            .map(|n| NewWorkItem { repository_id: "hostile".to_owned(), ..house.push_to("git.example", n, Priority::Webhook) })
+            .map(|n| NewWorkItem { repository_id: "hostile".to_owned(), ..rig.push_to("git.example", n, Priority::Webhook) })
             .collect();
-        assert_eq!(house.add_items(&many).await, 10_000);
-        let work = house.store.source_work().await.unwrap().remove(0);
+        assert_eq!(rig.add_items(&many).await, 10_000);
+        let work = rig.store.source_work().await.unwrap().remove(0);
         assert_eq!((work.waiting, work.refused), (10_000, 3));
         // Another one of the same host, later than all of them, is the second to be taken.
         let other = NewWorkItem { repository_id: "other".to_owned(), ..many[0].clone() };
-        assert_eq!(house.add_items(&[other]).await, 1);
-        let first = house.store.claim(2, "w", LEASE).await.unwrap();
+        assert_eq!(rig.add_items(&[other]).await, 1);
+        let first = rig.store.claim(2, "w", LEASE).await.unwrap();
         assert!(first.iter().any(|item| item.range.repository_id == "other"), "{first:?}");
         // A worker takes two of the first one, and no more.
-        house.store.release("w").await.unwrap();
+        rig.store.release("w").await.unwrap();
         let slow = Dripping::start(0).await;
-        let worker = house.worker_of([origin("git.example", &slow.url)], FetchLimits::default(), hasty());
+        let worker = rig.worker_of([origin("git.example", &slow.url)], FetchLimits::default(), hasty());
         let running = Running::start(worker);
         until("some are under way", async || slow.asked() >= 3).await;
         sleep(Duration::from_millis(200)).await;
@@ -496,7 +492,7 @@ on_both_databases! {
 }
 
 async fn many_of_a_paused_host(database: &TestDatabase, count: u32) {
-    let house = House::new(&database.store().await);
+    let rig = Rig::new(&database.store().await);
     let shop = Shop::open().await;
     let busy = wiremock::MockServer::start().await;
     let later = wiremock::ResponseTemplate::new(429).insert_header("retry-after", "600");
@@ -504,8 +500,8 @@ async fn many_of_a_paused_host(database: &TestDatabase, count: u32) {
         .respond_with(later)
         .mount(&busy)
         .await;
-    let first = house.push_to("busy.example", 0, Priority::Webhook);
-    house.add_items(&[first]).await;
+    let first = rig.push_to("busy.example", 0, Priority::Webhook);
+    rig.add_items(&[first]).await;
     let numbers = match database.kind {
         Kind::Sqlite => format!(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
@@ -522,25 +518,24 @@ async fn many_of_a_paused_host(database: &TestDatabase, count: u32) {
             event_at - i, created_at, 'waiting', 0, 0, truncated, 0, 0 FROM work_items, n"
     );
     database.run(&insert).await.unwrap();
-    let (key, leak) = house.leak(&shop).await;
+    let (key, leak) = rig.leak(&shop).await;
     // Less urgent, and later than all of them.
-    house
-        .add_items(&[NewWorkItem {
-            priority: Priority::Watched,
-            ..leak
-        }])
-        .await;
+    rig.add_items(&[NewWorkItem {
+        priority: Priority::Watched,
+        ..leak
+    }])
+    .await;
     let origins = [
         origin("git.example", &shop.forge.url()),
         origin("busy.example", &busy.uri()),
     ];
-    let worker = house.worker_of(origins, FetchLimits::default(), WorkerOptions::default());
+    let worker = rig.worker_of(origins, FetchLimits::default(), WorkerOptions::default());
     let begun = Instant::now();
     timeout(Duration::from_mins(1), worker.drain())
         .await
         .expect("an end")
         .unwrap();
-    assert!(house.is_revoked(&key).await);
+    assert!(rig.is_revoked(&key).await);
     let (taken, asked) = (
         begun.elapsed(),
         busy.received_requests().await.unwrap().len(),
@@ -554,8 +549,7 @@ async fn many_of_a_paused_host(database: &TestDatabase, count: u32) {
     let paused = ["busy.example".to_owned()];
     for _ in 0..20 {
         assert_eq!(
-            house
-                .store
+            rig.store
                 .claim_except(8, "w", LEASE, &paused)
                 .await
                 .unwrap(),
@@ -582,7 +576,7 @@ async fn a_hundred_thousand_items_of_a_paused_host_hide_nobody() {
 /// A git server that lists more branches than one poll takes.
 #[tokio::test]
 async fn more_references_than_one_poll_takes_are_left_for_the_next() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let mut body = Vec::new();
     for n in 0..1_500 {
         body.extend(line(format!("{n:040x} refs/heads/b{n:05}\n").as_bytes()));
@@ -601,7 +595,7 @@ async fn more_references_than_one_poll_takes_are_left_for_the_next() {
         token: None,
     };
     let fetcher = GitFetcher::new(http_client().unwrap(), FetchLimits::default());
-    let remote = GitRemote::new(options, house.parts(), fetcher).unwrap();
+    let remote = GitRemote::new(options, rig.parts(), fetcher).unwrap();
     let polls = [1_000, 500, 0];
     for expected in polls {
         let outcome = remote.poll_once().await.unwrap();
@@ -623,19 +617,19 @@ async fn an_item_that_takes_the_daemon_with_it_is_put_aside_with_its_reason() {
         home.folder.path().join("rescind.db").display()
     );
     let store = Store::open(StoreOptions::new(url.clone())).await.unwrap();
-    let house = House::new(&store);
+    let rig = Rig::new(&store);
     let deadly = NewWorkItem {
         clone_url: Some(format!("{}/acme/deadly.git", hanging.url)),
-        ..house.push_to("deadly.example", 1, Priority::Watched)
+        ..rig.push_to("deadly.example", 1, Priority::Watched)
     };
-    house.add_items(&[deadly]).await;
+    rig.add_items(&[deadly]).await;
     let mut daemon = Some(daemon);
     for death in 1..=3 {
         until("it is asked for", async || hanging.asked() == death).await;
-        let (key, value) = house.issue(false).await;
+        let (key, value) = rig.issue(false).await;
         let path = format!("leak-{death}.env");
         world.push(&[(&path, value.expose().as_bytes().to_vec())], "Leak");
-        until("others are read", async || house.is_revoked(&key).await).await;
+        until("others are read", async || rig.is_revoked(&key).await).await;
         daemon.take().unwrap().kill();
         // Its lease ends.
         end_leases(&url).await;

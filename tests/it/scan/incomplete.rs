@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{commit, folder, git, repository, rows, scan, secret, text, write};
 
 /// A repository of two commits, and its objects by what they are called here.
-fn house() -> tempfile::TempDir {
+fn rig() -> tempfile::TempDir {
     let folder = repository();
     let root = folder.path();
     write(root, "a.txt", "one\n");
@@ -81,7 +81,7 @@ fn an_object_of_any_kind_that_is_missing_is_named() {
         // The branch leads to the commit, but not to the tag.
         ("v1", "object", None),
     ] {
-        let folder = house();
+        let folder = rig();
         let root = folder.path();
         assert_eq!(scan(root, &["--git", "."]).status.code(), Some(0));
         let id = id(root, name);
@@ -98,7 +98,7 @@ fn an_object_of_any_kind_that_is_missing_is_named() {
 
 #[test]
 fn what_is_there_is_scanned_and_sarif_names_the_rest() {
-    let folder = house();
+    let folder = rig();
     let root = folder.path();
     write(root, "leak.env", secret().expose());
     commit(root, "Leak");
@@ -121,7 +121,7 @@ fn what_is_there_is_scanned_and_sarif_names_the_rest() {
 #[test]
 fn a_damaged_object_is_no_success() {
     for (name, named) in [("HEAD:a.txt", true), ("HEAD:sub", false), ("HEAD", false)] {
-        let folder = house();
+        let folder = rig();
         let root = folder.path();
         let id = id(root, name);
         let file = object(root, &id);
@@ -144,7 +144,7 @@ fn a_damaged_object_is_no_success() {
 
 #[test]
 fn a_reference_that_leads_nowhere_is_named() {
-    let folder = house();
+    let folder = rig();
     let root = folder.path();
     let nowhere = "1".repeat(40);
     write(root, ".git/refs/heads/nowhere", format!("{nowhere}\n"));
@@ -274,7 +274,7 @@ fn a_partial_clone_lacks_contents_and_nothing_is_fetched() {
 
 #[test]
 fn a_range_or_an_index_without_its_folders_is_scanned_as_far_as_possible() {
-    let folder = house();
+    let folder = rig();
     let root = folder.path();
     write(root, "leak.env", secret().expose());
     let leak = commit(root, "Leak");
@@ -299,7 +299,7 @@ fn a_range_or_an_index_without_its_folders_is_scanned_as_far_as_possible() {
         assert!(named, "{commit} in {rows:?}");
     }
     // Likewise what is staged, all of which counts as new.
-    let folder = house();
+    let folder = rig();
     let root = folder.path();
     write(root, "new.env", secret().expose());
     git(root, &["add", "--all"]);
@@ -314,7 +314,7 @@ fn a_range_or_an_index_without_its_folders_is_scanned_as_far_as_possible() {
 
 #[test]
 fn submodules_are_not_missing() {
-    let folder = house();
+    let folder = rig();
     let root = folder.path();
     let elsewhere = "2".repeat(40);
     let entry = format!("160000,{elsewhere},module");

@@ -21,13 +21,13 @@ use tokio::net::TcpListener;
 use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use super::{House, shared};
+use super::{Rig, shared};
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 
-/// The hour that is the newest complete one by the clock of [`House`], 2026-05-28T20:26:40Z.
+/// The hour that is the newest complete one by the clock of [`Rig`], 2026-05-28T20:26:40Z.
 const NEWEST: &str = "2026-05-28-19";
 
-impl House {
+impl Rig {
     fn archive(&self, base_url: &str) -> GhArchive {
         let mut options = GhArchiveOptions::new("past".to_owned(), Url::parse(base_url).unwrap());
         "git.example".clone_into(&mut options.host);
@@ -61,10 +61,10 @@ impl House {
     }
 }
 
-async fn sqlite() -> (TestDatabase, House) {
+async fn sqlite() -> (TestDatabase, Rig) {
     let database = TestDatabase::new(Kind::Sqlite).await;
-    let house = House::new(&database.store().await);
-    (database, house)
+    let rig = Rig::new(&database.store().await);
+    (database, rig)
 }
 
 async fn backfill(archive: &GhArchive, period: Period) -> Result<BackfillOutcome, PollError> {
@@ -166,11 +166,11 @@ async fn asked(server: &MockServer, hour: &str) -> usize {
 
 on_both_databases! {
     async fn archive_of_both_shapes_becomes_work_items(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let events = lines(&[push(1), old_push(2, "words"), push(3), json!({"type": "WatchEvent"})]);
         let server = hours(&[("2015-01-01-5", gzip(&events))]).await;
-        let archive = house.archive(&server.uri());
-        let period = house.period("2015-01-01T05:00:00Z", "2015-01-01T06:00:00Z");
+        let archive = rig.archive(&server.uri());
+        let period = rig.period("2015-01-01T05:00:00Z", "2015-01-01T06:00:00Z");
         let mut seen = Vec::new();
         let outcome = archive
             .backfill(period, false, &mut |progress| seen.push(progress))
@@ -183,13 +183,13 @@ on_both_databases! {
         assert!(last.bytes > 100, "{last:?}");
         assert_eq!(seen[0].hour, "2015-01-01-5");
 
-        let items = house.store.claim(10, "test", Duration::from_mins(1)).await.unwrap();
+        let items = rig.store.claim(10, "test", Duration::from_mins(1)).await.unwrap();
         assert_eq!(items.len(), 3);
         assert!(items.iter().all(|item| item.range.priority == Priority::Backfill
             && item.range.host == "git.example" && item.range.source == "past"));
         let old = items.iter().find(|item| item.range.repository == "octocat/Old").unwrap();
         assert_eq!(old.range.event_at.to_string(), "2012-04-01T12:00:03Z");
-        let state = house.past().await;
+        let state = rig.past().await;
         assert_eq!((state.kind.as_str(), state.events, state.items, state.texts), ("gharchive", 4, 3, 1));
         assert_eq!(state.newest_event_at.unwrap().to_string(), "2026-05-28T19:50:26Z");
 
@@ -204,16 +204,16 @@ on_both_databases! {
     }
 
     async fn archive_backfill_goes_on_where_it_was_dropped(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let server = hours(&[
             ("2015-01-01-0", gzip(&pushes(0..10))),
             ("2015-01-01-1", gzip(&pushes(10..20))),
             ("2015-01-01-2", gzip(&pushes(20..2_520))),
             ("2015-01-01-3", gzip(&pushes(2_520..2_525))),
         ]).await;
-        let period = house.period("2015-01-01", "2015-01-01T04:00:00Z");
+        let period = rig.period("2015-01-01", "2015-01-01T04:00:00Z");
         {
-            let archive = house.archive(&server.uri());
+            let archive = rig.archive(&server.uri());
             let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
             let mut progress = |progress: rescind::source::Progress| {
                 let in_the_middle = progress.hours_done == 2 && progress.events >= 1_020;
@@ -228,10 +228,10 @@ on_both_databases! {
                 outcome = reading => panic!("it ended: {outcome:?}"),
             }
         }
-        let outcome = backfill(&house.archive(&server.uri()), period).await.unwrap();
+        let outcome = backfill(&rig.archive(&server.uri()), period).await.unwrap();
         assert_eq!((outcome.hours, outcome.events, outcome.malformed), (4, 2_525, 0));
-        assert_eq!(house.waiting().await, 2_525);
-        let state = house.past().await;
+        assert_eq!(rig.waiting().await, 2_525);
+        let state = rig.past().await;
         assert_eq!((state.events, state.items), (2_525, 2_525));
         for (hour, count) in [("2015-01-01-0", 1), ("2015-01-01-1", 1), ("2015-01-01-2", 2), ("2015-01-01-3", 1)] {
             assert_eq!(asked(&server, hour).await, count, "{hour}");
@@ -239,47 +239,47 @@ on_both_databases! {
     }
 
     async fn archive_texts_give_keys_away_and_are_not_kept(database) {
-        let house = House::new(&database.store().await);
-        let (key, value) = house.issue(false).await;
-        let (old_key, old_value) = house.issue(false).await;
+        let rig = Rig::new(&database.store().await);
+        let (key, value) = rig.issue(false).await;
+        let (old_key, old_value) = rig.issue(false).await;
         let events = lines(&[
             comment(&format!("so I use {} and it fails", value.expose())),
             old_push(4, &format!("remove {}", old_value.expose())),
         ]);
         let server = hours(&[("2015-01-01-5", gzip(&events))]).await;
-        let period = house.period("2015-01-01T05:00:00Z", "2015-01-01T06:00:00Z");
-        let archive = house.archive(&server.uri());
+        let period = rig.period("2015-01-01T05:00:00Z", "2015-01-01T06:00:00Z");
+        let archive = rig.archive(&server.uri());
         let outcome = backfill(&archive, period).await.unwrap();
         assert_eq!((outcome.events, outcome.items), (2, 1));
-        assert!(house.is_revoked(&key).await && house.is_revoked(&old_key).await);
+        assert!(rig.is_revoked(&key).await && rig.is_revoked(&old_key).await);
         archive.backfill(period, true, &mut |_| {}).await.unwrap();
-        let occurrences = house.store.occurrences(key.id, 10).await.unwrap();
+        let occurrences = rig.store.occurrences(key.id, 10).await.unwrap();
         assert_eq!(occurrences.len(), 1);
         let place = &occurrences[0].place;
         assert_eq!(place.repository.as_deref(), Some("octocat/Hello-World"));
         assert!(place.url.as_deref().unwrap().ends_with("#c7"));
-        let kept = format!("{occurrences:?} {:?}", house.past().await);
+        let kept = format!("{occurrences:?} {:?}", rig.past().await);
         assert!(!kept.contains(value.expose()) && !kept.contains("and it fails"));
     }
 
     async fn archive_adds_no_push_that_the_feed_saw(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let feed = MockServer::start().await;
         let page = ResponseTemplate::new(200).set_body_json([push(1), push(2)]);
         Mock::given(path("/events")).respond_with(page).mount(&feed).await;
-        assert_eq!(house.source(&feed.uri()).poll_once().await.unwrap().items, 2);
+        assert_eq!(rig.source(&feed.uri()).poll_once().await.unwrap().items, 2);
         let server = hours(&[(NEWEST, gzip(&pushes(1..5)))]).await;
-        let outcome = poll(&house.archive(&server.uri())).await;
+        let outcome = poll(&rig.archive(&server.uri())).await;
         assert_eq!((outcome.events, outcome.items), (4, 2));
-        assert_eq!(house.waiting().await, 4);
+        assert_eq!(rig.waiting().await, 4);
     }
 }
 
 #[tokio::test]
 async fn archive_follows_the_hours_as_they_come() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = hours(&[(NEWEST, gzip(&pushes(0..3)))]).await;
-    let archive = house.archive(&server.uri());
+    let archive = rig.archive(&server.uri());
     let first = poll(&archive).await;
     assert_eq!((first.events, first.items, first.gap), (3, 3, false));
     // The hour of 20:00 is over at 21:00; five minutes later it is asked for.
@@ -289,30 +289,30 @@ async fn archive_follows_the_hours_as_they_come() {
     assert_eq!(poll(&archive).await.events, 0);
 
     // Several hours later, in another process, none of them is left out.
-    house.hours_pass(3);
+    rig.hours_pass(3);
     for hour in ["2026-05-28-20", "2026-05-28-21", "2026-05-28-22"] {
         mount(&server, hour, file(gzip(&pushes(5..7)))).await;
     }
-    let archive = house.archive(&server.uri());
+    let archive = rig.archive(&server.uri());
     assert_eq!(archive.due_in().await.unwrap(), Some(Duration::ZERO));
     let more = poll(&archive).await;
     assert_eq!((more.events, more.items, more.gap), (6, 2, false));
-    let state = house.past().await;
+    let state = rig.past().await;
     assert_eq!((state.polls, state.events, state.items), (3, 9, 5));
     assert_eq!((state.gaps, state.unseen, state.error), (0, None, None));
-    assert_eq!(state.succeeded_at, Some(house.now()));
+    assert_eq!(state.succeeded_at, Some(rig.now()));
     assert_eq!(asked(&server, "2026-05-28-23").await, 0);
 
     // Another archive under the same name starts anew.
     let other = hours(&[("2026-05-28-22", gzip(&pushes(8..9)))]).await;
-    assert_eq!(poll(&house.archive(&other.uri())).await.items, 1);
+    assert_eq!(poll(&rig.archive(&other.uri())).await.items, 1);
 }
 
 #[tokio::test]
 async fn archive_waits_for_a_recent_hour_and_passes_over_an_old_one() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = hours(&[]).await;
-    let archive = house.archive(&server.uri());
+    let archive = rig.archive(&server.uri());
     for _ in 0..2 {
         let outcome = poll(&archive).await;
         assert_eq!(
@@ -320,14 +320,14 @@ async fn archive_waits_for_a_recent_hour_and_passes_over_an_old_one() {
             (Duration::from_mins(10), false)
         );
     }
-    assert_eq!(house.past().await.unseen, None);
+    assert_eq!(rig.past().await.unseen, None);
 
-    house.hours_pass(7);
+    rig.hours_pass(7);
     mount(&server, "2026-05-28-21", file(gzip(&pushes(0..1)))).await;
     let outcome = poll(&archive).await;
     assert_eq!((outcome.items, outcome.gap), (1, true));
     assert_eq!(outcome.next_after, Duration::from_mins(10));
-    let state = house.past().await;
+    let state = rig.past().await;
     assert_eq!(state.gaps, 2);
     assert_eq!(
         state.unseen.as_deref(),
@@ -336,18 +336,18 @@ async fn archive_waits_for_a_recent_hour_and_passes_over_an_old_one() {
 
     // A backfill that finds one of them takes the note back.
     mount(&server, NEWEST, file(gzip(&pushes(1..2)))).await;
-    let period = house.period("2026-05-28T19:00:00Z", "2026-05-28T21:00:00Z");
+    let period = rig.period("2026-05-28T19:00:00Z", "2026-05-28T21:00:00Z");
     let outcome = backfill(&archive, period).await.unwrap();
     assert_eq!((outcome.hours, outcome.items), (2, 1));
     assert_eq!(outcome.missing, ["2026-05-28-20"]);
-    let unseen = house.past().await.unseen;
+    let unseen = rig.past().await.unseen;
     assert_eq!(
         unseen.as_deref(),
         Some("the archive does not have 1 hour (2026-05-28-20)")
     );
 
     // It does not pass over what may still come.
-    let period = house.period("2026-05-28T21:00:00Z", "2026-05-29T00:00:00Z");
+    let period = rig.period("2026-05-28T21:00:00Z", "2026-05-29T00:00:00Z");
     let outcome = backfill(&archive, period).await.unwrap();
     assert_eq!((outcome.hours, outcome.was_finished), (1, false));
     assert_eq!(outcome.waits_for.as_deref(), Some("2026-05-28-22"));
@@ -356,19 +356,19 @@ async fn archive_waits_for_a_recent_hour_and_passes_over_an_old_one() {
 
 #[tokio::test]
 async fn archive_keeps_what_was_read_of_a_broken_hour_and_tries_again() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let whole = gzip(&pushes(0..3_000));
     let server = hours(&[(NEWEST, whole[..whole.len() / 2].to_vec())]).await;
-    let archive = house.archive(&server.uri());
+    let archive = rig.archive(&server.uri());
     let failure = archive.poll_once().await.unwrap_err();
     assert!(
         matches!(&failure.error, PollError::Hour { hour, error: HourError::Damaged(_) } if hour == NEWEST),
         "{failure}"
     );
     assert_eq!(failure.next_after, Duration::from_secs(15));
-    let kept = house.waiting().await;
+    let kept = rig.waiting().await;
     assert!(kept > 500 && kept < 3_000, "{kept}");
-    assert!(house.past().await.error.unwrap().contains("ends too early"));
+    assert!(rig.past().await.error.unwrap().contains("ends too early"));
 
     server.reset().await;
     mount(&server, NEWEST, file(whole)).await;
@@ -377,7 +377,7 @@ async fn archive_keeps_what_was_read_of_a_broken_hour_and_tries_again() {
         (outcome.events, outcome.items),
         (3_000 - kept, 3_000 - kept)
     );
-    let state = house.past().await;
+    let state = rig.past().await;
     assert_eq!(
         (state.events, state.items, state.malformed),
         (3_000, 3_000, 0)
@@ -387,11 +387,11 @@ async fn archive_keeps_what_was_read_of_a_broken_hour_and_tries_again() {
 
 #[tokio::test]
 async fn archive_passes_over_what_stays_broken_once_it_is_old() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let whole = gzip(&pushes(0..100));
     let cut = whole[..whole.len() - 4].to_vec();
     let server = hours(&[]).await;
-    let archive = house.archive(&server.uri());
+    let archive = rig.archive(&server.uri());
     let outage = ResponseTemplate::new(503);
     server.reset().await;
     mount(&server, NEWEST, outage).await;
@@ -399,7 +399,7 @@ async fn archive_passes_over_what_stays_broken_once_it_is_old() {
         let failure = archive.poll_once().await.unwrap_err();
         assert!(failure.next_after <= Duration::from_secs(30), "{failure:?}");
     }
-    house.hours_pass(6);
+    rig.hours_pass(6);
     // The server was away for a moment, which says nothing about the hour.
     archive.poll_once().await.unwrap_err();
     server.reset().await;
@@ -408,7 +408,7 @@ async fn archive_passes_over_what_stays_broken_once_it_is_old() {
     archive.poll_once().await.unwrap_err();
     let outcome = poll(&archive).await;
     assert!(outcome.gap && outcome.malformed == 0);
-    let state = house.past().await;
+    let state = rig.past().await;
     let unseen = state.unseen.unwrap();
     assert!(
         unseen.contains("could not be read to the end: 1 hour (2026-05-28-19)"),
@@ -417,7 +417,7 @@ async fn archive_passes_over_what_stays_broken_once_it_is_old() {
     assert_eq!((state.events, state.items), (100, 100));
 
     // A backfill tries a few times at once.
-    let period = house.period("2026-05-28T19:00:00Z", "2026-05-28T20:00:00Z");
+    let period = rig.period("2026-05-28T19:00:00Z", "2026-05-28T20:00:00Z");
     let before = asked(&server, NEWEST).await;
     let outcome = backfill(&archive, period).await.unwrap();
     assert_eq!(asked(&server, NEWEST).await - before, 5);
@@ -427,10 +427,10 @@ async fn archive_passes_over_what_stays_broken_once_it_is_old() {
 
 #[tokio::test]
 async fn archive_server_in_trouble_is_waited_for() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = MockServer::start().await;
-    let archive = house.archive(&server.uri());
-    let period = house.period("2015-01-01T05:00:00Z", "2015-01-01T07:00:00Z");
+    let archive = rig.archive(&server.uri());
+    let period = rig.period("2015-01-01T05:00:00Z", "2015-01-01T07:00:00Z");
     let swap = async |status: u16, wait: Option<&str>| {
         server.reset().await;
         let mut answer = ResponseTemplate::new(status);
@@ -466,17 +466,17 @@ async fn archive_server_in_trouble_is_waited_for() {
     assert_eq!(outcome.incomplete, ["2015-01-01-5", "2015-01-01-6"]);
 
     // None of that lets an hour of the schedule be passed over.
-    house.hours_pass(24);
+    rig.hours_pass(24);
     for status in [429, 401, 401, 401, 401, 401, 401] {
         swap(status, None).await;
         archive.poll_once().await.unwrap_err();
     }
-    assert_eq!(house.past().await.gaps, 0);
+    assert_eq!(rig.past().await.gaps, 0);
 }
 
 #[tokio::test]
 async fn archive_reads_members_runs_and_junk() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let large = format!(
         "{{\"id\":\"1\",\"type\":\"WatchEvent\",\"payload\":\"{}\"}}",
         "x".repeat(33 << 20)
@@ -496,17 +496,17 @@ async fn archive_reads_members_runs_and_junk() {
     ];
     let members: Vec<u8> = texts.iter().flat_map(|text| gzip(text)).collect();
     let server = hours(&[(NEWEST, members)]).await;
-    let outcome = poll(&house.archive(&server.uri())).await;
+    let outcome = poll(&rig.archive(&server.uri())).await;
     assert_eq!((outcome.items, outcome.events), (13, 13));
     // The page, the cut line, null, [], the push without anything, and what is too large, twice.
     assert_eq!(outcome.malformed, 7);
-    let state = house.past().await;
+    let state = rig.past().await;
     assert_eq!((state.malformed, state.items), (7, 13));
 }
 
 #[tokio::test]
 async fn archive_may_come_inflated_but_not_as_a_page() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = hours(&[
         ("2015-01-01-5", pushes(0..2).into_bytes()),
         ("2015-01-01-6", b"<html>".to_vec()),
@@ -516,10 +516,8 @@ async fn archive_may_come_inflated_but_not_as_a_page() {
     .await;
     let encoded = file(gzip(&pushes(5..7))).insert_header("content-encoding", "gzip");
     mount(&server, "2015-01-01-9", encoded).await;
-    let period = house.period("2015-01-01T05:00:00Z", "2015-01-01T10:00:00Z");
-    let outcome = backfill(&house.archive(&server.uri()), period)
-        .await
-        .unwrap();
+    let period = rig.period("2015-01-01T05:00:00Z", "2015-01-01T10:00:00Z");
+    let outcome = backfill(&rig.archive(&server.uri()), period).await.unwrap();
     assert_eq!(
         (outcome.hours, outcome.events, outcome.malformed),
         (5, 4, 0)
@@ -529,7 +527,7 @@ async fn archive_may_come_inflated_but_not_as_a_page() {
 
 #[tokio::test]
 async fn archive_connection_that_is_cut_is_no_whole_hour() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     // Whole for the gzip decoder, yet less than was announced.
@@ -545,7 +543,7 @@ async fn archive_connection_that_is_cut_is_no_whole_hour() {
         socket.write_all(head.as_bytes()).await.unwrap();
         socket.write_all(&body).await.unwrap();
     };
-    let archive = house.archive(&address);
+    let archive = rig.archive(&address);
     let (polled, ()) = tokio::join!(archive.poll_once(), serve);
     let failure = polled.unwrap_err();
     assert!(
@@ -558,7 +556,7 @@ async fn archive_connection_that_is_cut_is_no_whole_hour() {
         ),
         "{failure}"
     );
-    assert_eq!(house.waiting().await, 10);
+    assert_eq!(rig.waiting().await, 10);
     drop(listener);
     let failure = archive.poll_once().await.unwrap_err();
     assert!(
@@ -575,9 +573,9 @@ async fn archive_connection_that_is_cut_is_no_whole_hour() {
 
 #[tokio::test]
 async fn archived_strangers_hide_no_key_of_another_event() {
-    let (_database, house) = sqlite().await;
-    let (first, first_value) = house.issue(false).await;
-    let (last, last_value) = house.issue(false).await;
+    let (_database, rig) = sqlite().await;
+    let (first, first_value) = rig.issue(false).await;
+    let (last, last_value) = rig.issue(false).await;
     let events = [
         comment(first_value.expose()),
         long_links(700),
@@ -586,9 +584,9 @@ async fn archived_strangers_hide_no_key_of_another_event() {
         long_links(1_500),
     ];
     let server = hours(&[(NEWEST, gzip(&lines(&events)))]).await;
-    let archive = house.archive(&server.uri());
+    let archive = rig.archive(&server.uri());
     poll(&archive).await;
-    let state = house.past().await;
+    let state = rig.past().await;
     assert_eq!((state.events, state.texts, state.malformed), (4, 4, 0));
-    assert!(house.is_revoked(&first).await && house.is_revoked(&last).await);
+    assert!(rig.is_revoked(&first).await && rig.is_revoked(&last).await);
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use wiremock::matchers::{header, method, path, query_param};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use super::House;
+use super::Rig;
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 
 const PAGE_2013: &str = include_str!("../../../fixtures/github/events_page_2013.json");
@@ -70,7 +70,7 @@ async fn poll(source: &GitHubEvents) -> PollOutcome {
     source.poll_once().await.unwrap()
 }
 
-impl House {
+impl Rig {
     async fn state(&self) -> SourceState {
         self.store.load_source("feed").await.unwrap().unwrap()
     }
@@ -80,24 +80,24 @@ impl House {
     }
 }
 
-async fn sqlite() -> (TestDatabase, House) {
+async fn sqlite() -> (TestDatabase, Rig) {
     let database = TestDatabase::new(Kind::Sqlite).await;
-    let house = House::new(&database.store().await);
-    (database, house)
+    let rig = Rig::new(&database.store().await);
+    (database, rig)
 }
 
 on_both_databases! {
     async fn pages_of_2013_and_2026_become_work_items(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let old: Vec<Value> = serde_json::from_str(PAGE_2013).unwrap();
         let new: Vec<Value> = serde_json::from_str(PAGE_2026).unwrap();
         let server = feed(&[new, old].concat()).await;
-        let source = house.source(&server.uri());
+        let source = rig.source(&server.uri());
         let outcome = poll(&source).await;
         assert_eq!((outcome.events, outcome.items, outcome.malformed), (32, 17, 0));
         assert!(!outcome.gap);
 
-        let items = house.items().await;
+        let items = rig.items().await;
         assert_eq!(items.len(), 17);
         let modern = items.iter().find(|item| item.range.repository_id == "1296269").unwrap();
         assert_eq!(modern.range.repository, "octocat/Hello-World");
@@ -109,27 +109,27 @@ on_both_databases! {
         assert_eq!(modern.range.priority, Priority::Firehose);
         assert!(items.iter().any(|item| item.range.repository == "jathanism/trigger"));
 
-        let state = house.state().await;
+        let state = rig.state().await;
         assert_eq!((state.polls, state.events, state.items, state.gaps), (1, 32, 17, 0));
         assert_eq!(state.newest_event_at.unwrap().to_string(), "2022-06-09T12:47:28Z");
-        assert_eq!((state.polled_at, state.succeeded_at), (Some(house.now()), Some(house.now())));
+        assert_eq!((state.polled_at, state.succeeded_at), (Some(rig.now()), Some(rig.now())));
     }
 
     async fn a_second_poll_adds_only_what_is_new(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let server = feed(&pushes(5, 1)).await;
-        let source = house.source(&server.uri());
+        let source = rig.source(&server.uri());
         assert_eq!(poll(&source).await.items, 5);
         swap(&server, &[("1", answer(&pushes(7, 3)))]).await;
         let outcome = poll(&source).await;
         assert_eq!((outcome.events, outcome.items, outcome.gap), (2, 2, false));
-        assert_eq!(house.items().await.len(), 7);
+        assert_eq!(rig.items().await.len(), 7);
     }
 
     /// Decoys on the same page, however many, must not hide a leak.
     async fn decoys_on_a_page_hide_no_key(database) {
-        let house = House::new(&database.store().await);
-        let (key, value) = house.issue(false).await;
+        let rig = Rig::new(&database.store().await);
+        let (key, value) = rig.issue(false).await;
         let format = FormatSet::builtin().get("rescind_secret").unwrap().clone();
         let decoys = || -> Vec<String> {
             (0..1_400).map(|_| format.mint().unwrap().expose().to_owned()).collect()
@@ -144,13 +144,13 @@ on_both_databases! {
         let mut events: Vec<Value> = noise.collect();
         events.push(comment(99, value.expose()));
         let server = feed(&events).await;
-        assert_eq!(poll(&house.source(&server.uri())).await.malformed, 0);
-        assert!(house.is_revoked(&key).await);
+        assert_eq!(poll(&rig.source(&server.uri())).await.malformed, 0);
+        assert!(rig.is_revoked(&key).await);
     }
 
     /// Nor do the links that go with it, whoever comes first and wherever a look-up is due.
     async fn long_links_of_others_hide_no_key(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let format = FormatSet::builtin().get("rescind_secret").unwrap().clone();
         let long = "some.words,".repeat(180);
         let decoys = |event: usize, count: usize| -> Vec<Value> {
@@ -169,7 +169,7 @@ on_both_databases! {
         let mut keys = Vec::new();
         // Just before there is no room, and when there is none.
         for (id, (before, beside)) in [(500, 200), (700, 0), (200, 600), (0, 0)].into_iter().enumerate() {
-            let (key, value) = house.issue(false).await;
+            let (key, value) = rig.issue(false).await;
             let mut ours = decoys(100 + id, beside);
             ours.push(json!(value.expose()));
             events.push(event(2 * id, decoys(id, before)));
@@ -177,40 +177,40 @@ on_both_databases! {
             keys.push(key);
         }
         let server = feed(&events).await;
-        assert_eq!(poll(&house.source(&server.uri())).await.malformed, 0);
+        assert_eq!(poll(&rig.source(&server.uri())).await.malformed, 0);
         for key in &keys {
-            assert!(house.is_revoked(key).await);
+            assert!(rig.is_revoked(key).await);
         }
     }
 
     async fn a_key_in_the_name_of_a_branch_is_revoked_and_not_kept(database) {
-        let house = House::new(&database.store().await);
-        let (key, value) = house.issue(false).await;
-        let (in_name, name_value) = house.issue(false).await;
+        let rig = Rig::new(&database.store().await);
+        let (key, value) = rig.issue(false).await;
+        let (in_name, name_value) = rig.issue(false).await;
         let mut branch = push(1);
         branch["payload"]["ref"] = json!(format!("refs/heads/{}", value.expose()));
         let mut repository = push(2);
         repository["repo"]["name"] = json!(format!("octocat/{}", name_value.expose()));
         let server = feed(&[branch, repository]).await;
-        let outcome = poll(&house.source(&server.uri())).await;
+        let outcome = poll(&rig.source(&server.uri())).await;
         assert_eq!((outcome.items, outcome.malformed), (1, 1));
-        assert!(house.is_revoked(&key).await && house.is_revoked(&in_name).await);
-        let items = house.items().await;
+        assert!(rig.is_revoked(&key).await && rig.is_revoked(&in_name).await);
+        let items = rig.items().await;
         assert!(items[0].range.ref_name.starts_with("refs/heads/rsc_sk_…"), "{items:?}");
-        let occurrences = house.store.occurrences(in_name.id, 10).await.unwrap();
+        let occurrences = rig.store.occurrences(in_name.id, 10).await.unwrap();
         assert!(!format!("{occurrences:?}").contains(name_value.expose()));
     }
 }
 
 #[tokio::test]
 async fn an_unchanged_feed_costs_one_request_and_keeps_everything() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = MockServer::start().await;
     let tagged = answer(&pushes(5, 1)).insert_header("etag", "W/\"abc\"");
     page("1").respond_with(tagged).mount(&server).await;
-    let source = house.source(&server.uri());
+    let source = rig.source(&server.uri());
     poll(&source).await;
-    let cursor = house.state().await.cursor;
+    let cursor = rig.state().await.cursor;
 
     server.reset().await;
     let unchanged = ResponseTemplate::new(304).insert_header("x-poll-interval", "90");
@@ -225,29 +225,29 @@ async fn an_unchanged_feed_costs_one_request_and_keeps_everything() {
         assert_eq!(outcome.next_after, Duration::from_secs(90));
         assert_eq!((outcome.events, outcome.gap), (0, false));
     }
-    assert_eq!(house.state().await.cursor, cursor);
+    assert_eq!(rig.state().await.cursor, cursor);
 }
 
 #[tokio::test]
 async fn only_what_the_server_asks_for_is_longer_than_a_schedule() {
-    let (_database, mut house) = sqlite().await;
+    let (_database, mut rig) = sqlite().await;
     for (is_scheduled, asked, wait) in [(true, None, 0), (true, Some("90"), 90), (false, None, 60)]
     {
-        house.is_scheduled = is_scheduled;
+        rig.is_scheduled = is_scheduled;
         let server = MockServer::start().await;
         let mut answer = ResponseTemplate::new(200).set_body_json(json!([]));
         if let Some(seconds) = asked {
             answer = answer.insert_header("x-poll-interval", seconds);
         }
         page("1").respond_with(answer).mount(&server).await;
-        let outcome = poll(&house.source(&server.uri())).await;
+        let outcome = poll(&rig.source(&server.uri())).await;
         assert_eq!(outcome.next_after.as_secs(), wait);
     }
 }
 
 #[tokio::test]
 async fn reads_three_pages_and_no_more() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = MockServer::start().await;
     // Events that come while the pages are read push others to the next page.
     let answers = [
@@ -256,16 +256,16 @@ async fn reads_three_pages_and_no_more() {
         ("3", answer(&pushes(110, 11))),
     ];
     swap(&server, &answers).await;
-    let outcome = poll(&house.source(&server.uri())).await;
+    let outcome = poll(&rig.source(&server.uri())).await;
     assert_eq!((outcome.events, outcome.items), (290, 290));
     assert_eq!(server.received_requests().await.unwrap().len(), 3);
 }
 
 #[tokio::test]
 async fn stops_at_the_page_that_was_seen_before() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = MockServer::start().await;
-    let source = house.source(&server.uri());
+    let source = rig.source(&server.uri());
     swap(&server, &[("1", answer(&pushes(50, 1)))]).await;
     poll(&source).await;
     let answers = [
@@ -280,7 +280,7 @@ async fn stops_at_the_page_that_was_seen_before() {
 
 #[tokio::test]
 async fn the_link_header_says_whether_there_is_more() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = MockServer::start().await;
     let next = "<https://api.example/events?page=2>; rel=\"next\"";
     let last = "<https://api.example/events?page=1>; rel=\"prev\"";
@@ -289,14 +289,14 @@ async fn the_link_header_says_whether_there_is_more() {
         ("2", answer(&pushes(4, 1)).insert_header("link", last)),
     ];
     swap(&server, &answers).await;
-    assert_eq!(poll(&house.source(&server.uri())).await.items, 9);
+    assert_eq!(poll(&rig.source(&server.uri())).await.items, 9);
 }
 
 #[tokio::test]
 async fn polls_that_do_not_overlap_are_a_gap() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = feed(&pushes(5, 1)).await;
-    let source = house.source(&server.uri());
+    let source = rig.source(&server.uri());
     assert!(!poll(&source).await.gap);
     swap(&server, &[("1", answer(&pushes(20, 11)))]).await;
     assert!(poll(&source).await.gap);
@@ -305,12 +305,12 @@ async fn polls_that_do_not_overlap_are_a_gap() {
     // An empty feed tells nothing.
     swap(&server, &[("1", answer(&[]))]).await;
     assert!(!poll(&source).await.gap);
-    assert_eq!(house.state().await.gaps, 1);
+    assert_eq!(rig.state().await.gaps, 1);
 }
 
 #[tokio::test]
 async fn one_malformed_event_never_loses_its_page() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let mut odd = vec![
         json!(null),
         json!(7),
@@ -336,19 +336,19 @@ async fn one_malformed_event_never_loses_its_page() {
     let server = MockServer::start().await;
     let raw = ResponseTemplate::new(200).set_body_raw(body, "application/json");
     page("1").respond_with(raw).mount(&server).await;
-    let outcome = poll(&house.source(&server.uri())).await;
+    let outcome = poll(&rig.source(&server.uri())).await;
     assert_eq!((outcome.items, outcome.malformed), (2, 7));
-    let state = house.state().await;
+    let state = rig.state().await;
     assert_eq!((state.malformed, state.unknown), (7, 2));
 }
 
 #[tokio::test]
 async fn what_is_no_list_fails_loudly_and_keeps_the_cursor() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = feed(&pushes(5, 1)).await;
-    let source = house.source(&server.uri());
+    let source = rig.source(&server.uri());
     poll(&source).await;
-    let before = house.state().await;
+    let before = rig.state().await;
     for body in [
         "{\"message\":\"x\"}",
         "<html>",
@@ -365,25 +365,25 @@ async fn what_is_no_list_fails_loudly_and_keeps_the_cursor() {
         );
         assert!(failure.next_after <= Duration::from_secs(30), "{failure:?}");
     }
-    let after = house.state().await;
+    let after = rig.state().await;
     assert_eq!(after.cursor, before.cursor);
     assert_eq!((after.polls, after.events), (6, 5));
     assert!(after.error.unwrap().contains("api_url"));
 
     swap(&server, &[("1", answer(&pushes(6, 2)))]).await;
     assert_eq!(poll(&source).await.items, 1);
-    assert_eq!(house.state().await.error, None);
+    assert_eq!(rig.state().await.error, None);
 }
 
 #[tokio::test]
 async fn a_failing_later_page_keeps_the_first_one() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = MockServer::start().await;
     let first = answer(&pushes(200, 101)).insert_header("etag", "\"one\"");
     swap(&server, &[("1", first), ("2", ResponseTemplate::new(502))]).await;
-    let source = house.source(&server.uri());
+    let source = rig.source(&server.uri());
     assert_eq!(poll(&source).await.items, 100);
-    let state = house.state().await;
+    let state = rig.state().await;
     assert!(state.error.unwrap().contains("502"));
     // The first page is asked for again even if it did not change, and the others are read behind it.
     let first = answer(&pushes(200, 101)).insert_header("etag", "\"one\"");
@@ -407,17 +407,17 @@ async fn a_failing_later_page_keeps_the_first_one() {
             .iter()
             .all(|request| !request.headers.contains_key("if-none-match"))
     );
-    assert_eq!(house.state().await.error, None);
+    assert_eq!(rig.state().await.error, None);
 }
 
 #[tokio::test]
 async fn waits_as_the_server_says() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = MockServer::start().await;
-    let source = house.source(&server.uri());
+    let source = rig.source(&server.uri());
     let fail = async |answer: ResponseTemplate| {
         let next = Duration::from_hours(1).try_into().unwrap();
-        house.clock.advance(next);
+        rig.clock.advance(next);
         swap(&server, &[("1", answer)]).await;
         source.poll_once().await.unwrap_err()
     };
@@ -441,17 +441,17 @@ async fn waits_as_the_server_says() {
 
 #[tokio::test]
 async fn slows_down_before_the_quota_is_used_up() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = MockServer::start().await;
-    let resets_at = house.now().as_second() + 600;
+    let resets_at = rig.now().as_second() + 600;
     let nearly = answer(&pushes(2, 1))
         .insert_header("x-ratelimit-limit", "60")
         .insert_header("x-ratelimit-remaining", "2")
         .insert_header("x-ratelimit-reset", resets_at.to_string().as_str());
     swap(&server, &[("1", nearly)]).await;
-    let source = house.source(&server.uri());
+    let source = rig.source(&server.uri());
     assert_eq!(poll(&source).await.next_after, Duration::from_mins(10));
-    let state = house.state().await;
+    let state = rig.state().await;
     assert_eq!(
         (state.rate_limit, state.rate_remaining),
         (Some(60), Some(2))
@@ -461,13 +461,12 @@ async fn slows_down_before_the_quota_is_used_up() {
 
 #[tokio::test]
 async fn a_restart_goes_on_where_it_was_and_not_too_soon() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = feed(&pushes(5, 1)).await;
-    poll(&house.source(&server.uri())).await;
-    let again = house.source(&server.uri());
+    poll(&rig.source(&server.uri())).await;
+    let again = rig.source(&server.uri());
     assert_eq!(again.due_in().await.unwrap(), Some(Duration::from_mins(1)));
-    house
-        .clock
+    rig.clock
         .advance(Duration::from_mins(2).try_into().unwrap());
     assert_eq!(again.due_in().await.unwrap(), Some(Duration::ZERO));
     swap(&server, &[("1", answer(&pushes(6, 1)))]).await;
@@ -477,9 +476,9 @@ async fn a_restart_goes_on_where_it_was_and_not_too_soon() {
 
 #[tokio::test]
 async fn another_scope_under_the_same_name_starts_anew() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = feed(&pushes(5, 1)).await;
-    poll(&house.source(&server.uri())).await;
+    poll(&rig.source(&server.uri())).await;
     let repository = Scope::Repository {
         owner: "octocat".to_owned(),
         name: "Hello-World".to_owned(),
@@ -494,10 +493,10 @@ async fn another_scope_under_the_same_name_starts_anew() {
             .respond_with(answer(&pushes(9, 6)))
             .mount(&server)
             .await;
-        let outcome = poll(&house.source_of(&server.uri(), scope, None)).await;
+        let outcome = poll(&rig.source_of(&server.uri(), scope, None)).await;
         assert_eq!((outcome.events, outcome.gap), (4, false), "{at}");
     }
-    let items = house.items().await;
+    let items = rig.items().await;
     assert!(
         items
             .iter()
@@ -507,7 +506,7 @@ async fn another_scope_under_the_same_name_starts_anew() {
 
 #[tokio::test]
 async fn the_token_goes_to_the_server_and_nowhere_else() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = MockServer::start().await;
     page("1")
         .and(header("authorization", "Bearer sesame-open"))
@@ -515,26 +514,26 @@ async fn the_token_goes_to_the_server_and_nowhere_else() {
         .expect(1)
         .mount(&server)
         .await;
-    let source = house.source_of(&server.uri(), Scope::Public, Some("sesame-open"));
+    let source = rig.source_of(&server.uri(), Scope::Public, Some("sesame-open"));
     let failure = source.poll_once().await.unwrap_err();
     assert!(
         matches!(failure.error, PollError::Refused { status: 401 }),
         "{failure}"
     );
-    let state = house.state().await;
+    let state = rig.state().await;
     assert!(!format!("{failure:?} {state:?} {source:?}").contains("sesame-open"));
 }
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_named() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let failure = house.source(&address).poll_once().await.unwrap_err();
+    let failure = rig.source(&address).poll_once().await.unwrap_err();
     assert!(
         matches!(failure.error, PollError::Connection(_)),
         "{failure}"
     );
-    assert!(house.state().await.error.unwrap().contains("connection"));
+    assert!(rig.state().await.error.unwrap().contains("connection"));
 }

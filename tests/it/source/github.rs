@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use super::House;
+use super::Rig;
 use crate::support::databases::{Kind, TestDatabase};
 
 /// A type of event, and its payload with a text somewhere in it.
@@ -60,7 +60,7 @@ fn token(value: &str) -> Credential {
     Credential::Token(value.into())
 }
 
-impl House {
+impl Rig {
     fn with(
         &self,
         server: &MockServer,
@@ -84,10 +84,10 @@ impl House {
     }
 }
 
-async fn house() -> (TestDatabase, House, MockServer) {
+async fn rig() -> (TestDatabase, Rig, MockServer) {
     let database = TestDatabase::new(Kind::Sqlite).await;
-    let house = House::new(&database.store().await);
-    (database, house, MockServer::start().await)
+    let rig = Rig::new(&database.store().await);
+    (database, rig, MockServer::start().await)
 }
 
 async fn poll(source: &GitHubEvents) -> PollOutcome {
@@ -110,7 +110,7 @@ fn keeps(database: &TestDatabase, text: &str) -> bool {
 
 #[tokio::test]
 async fn keys_in_texts_are_revoked_and_the_texts_are_not_kept() {
-    let (database, house, server) = house().await;
+    let (database, rig, server) = rig().await;
     let marker = "the words around the key are nobody's business";
     let kinds: [Wording; 9] = [
         (
@@ -147,7 +147,7 @@ async fn keys_in_texts_are_revoked_and_the_texts_are_not_kept() {
     let mut events = Vec::new();
     let mut keys = Vec::new();
     for (n, (kind, payload)) in kinds.iter().enumerate() {
-        let (key, value) = house.issue(false).await;
+        let (key, value) = rig.issue(false).await;
         events.push(event(
             n,
             kind,
@@ -156,25 +156,25 @@ async fn keys_in_texts_are_revoked_and_the_texts_are_not_kept() {
         keys.push((key, value));
     }
     serve(&server, "/events", json_of(&json!(events))).await;
-    let outcome = poll(&house.source(&server.uri())).await;
+    let outcome = poll(&rig.source(&server.uri())).await;
     assert_eq!(
         (outcome.events, outcome.malformed, outcome.items),
         (9, 0, 1)
     );
     for ((key, value), (kind, _)) in keys.iter().zip(kinds) {
-        assert!(house.is_revoked(key).await, "{kind}");
+        assert!(rig.is_revoked(key).await, "{kind}");
         assert!(!keeps(&database, value.expose()), "{kind}");
     }
     assert!(!keeps(&database, marker));
-    let state = house.told().await;
+    let state = rig.told().await;
     assert_eq!((state.texts, state.unknown), (9, 1));
-    let seen = house.store.occurrences(keys[0].0.id, 10).await.unwrap();
+    let seen = rig.store.occurrences(keys[0].0.id, 10).await.unwrap();
     assert!(format!("{seen:?}").contains("https://git.example/i/1"));
 }
 
 #[tokio::test]
 async fn what_is_new_is_announced_and_forks_only_where_one_watches() {
-    let (_database, house, server) = house().await;
+    let (_database, rig, server) = rig().await;
     let events = json!([
         event(
             1,
@@ -200,8 +200,8 @@ async fn what_is_new_is_announced_and_forks_only_where_one_watches() {
         ),
     ]);
     serve(&server, "/events", json_of(&events)).await;
-    assert_eq!(poll(&house.source(&server.uri())).await.items, 3);
-    let items = house.work().await;
+    assert_eq!(poll(&rig.source(&server.uri())).await.items, 3);
+    let items = rig.work().await;
     assert!(
         items
             .iter()
@@ -220,8 +220,8 @@ async fn what_is_new_is_announced_and_forks_only_where_one_watches() {
     }
     serve(&server, "/orgs/acme/events", json_of(&events)).await;
     let org = Scope::Organization("acme".to_owned());
-    assert_eq!(poll(&house.with(&server, org, vec![])).await.items, 1);
-    let fork = house.work().await.remove(0).range;
+    assert_eq!(poll(&rig.with(&server, org, vec![])).await.items, 1);
+    let fork = rig.work().await.remove(0).range;
     assert_eq!(
         (&*fork.repository, fork.priority),
         ("hubot/shop", Priority::Backfill)
@@ -230,7 +230,7 @@ async fn what_is_new_is_announced_and_forks_only_where_one_watches() {
 
 #[tokio::test]
 async fn a_refusal_without_any_header_is_known_by_its_words() {
-    let (_database, house, server) = house().await;
+    let (_database, rig, server) = rig().await;
     for (body, limited) in [
         (
             "You have exceeded a secondary rate limit. Please wait.",
@@ -240,7 +240,7 @@ async fn a_refusal_without_any_header_is_known_by_its_words() {
         ("Resource not accessible by integration", false),
     ] {
         server.reset().await;
-        let source = house.source(&server.uri());
+        let source = rig.source(&server.uri());
         let refused = ResponseTemplate::new(403).set_body_json(json!({"message": body}));
         serve(&server, "/events", refused).await;
         let mut waits = Vec::new();
@@ -249,7 +249,7 @@ async fn a_refusal_without_any_header_is_known_by_its_words() {
             let is_limit = matches!(failure.error, PollError::RateLimited { .. });
             assert_eq!(is_limit, limited, "{body}: {failure}");
             waits.push(failure.next_after.as_secs());
-            house.later(failure.next_after);
+            rig.later(failure.next_after);
         }
         assert_eq!(waits, [60, 120, 240], "{body}");
     }
@@ -257,7 +257,7 @@ async fn a_refusal_without_any_header_is_known_by_its_words() {
 
 #[tokio::test]
 async fn refusals_name_the_status_and_say_what_to_do() {
-    let (_database, house, server) = house().await;
+    let (_database, rig, server) = rig().await;
     for (status, word) in [
         (401, "expired"),
         (403, "permissions"),
@@ -268,21 +268,21 @@ async fn refusals_name_the_status_and_say_what_to_do() {
     ] {
         server.reset().await;
         serve(&server, "/events", ResponseTemplate::new(status)).await;
-        let failure = house.source(&server.uri()).poll_once().await.unwrap_err();
+        let failure = rig.source(&server.uri()).poll_once().await.unwrap_err();
         let words = failure.to_string();
         assert!(matches!(failure.error, PollError::Refused { status: told } if told == status));
         assert!(
             words.contains(word) && words.contains(&status.to_string()),
             "{words}"
         );
-        assert!(house.told().await.error.unwrap().contains(word));
+        assert!(rig.told().await.error.unwrap().contains(word));
     }
 }
 
 #[tokio::test]
 async fn a_gigantic_or_odd_page_fails_alone() {
-    let (_database, house, server) = house().await;
-    let source = house.source(&server.uri());
+    let (_database, rig, server) = rig().await;
+    let source = rig.source(&server.uri());
     for body in [
         vec![b' '; (32 << 20) + 1],
         format!("[{}0]", "0,".repeat(5000)).into_bytes(),
@@ -312,20 +312,20 @@ async fn a_gigantic_or_odd_page_fails_alone() {
 
 #[tokio::test]
 async fn a_network_that_is_gone_for_an_hour_is_waited_for() {
-    let (_database, house, server) = house().await;
+    let (_database, rig, server) = rig().await;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let nowhere = listener.local_addr().unwrap();
     drop(listener);
-    let source = house.source(&format!("http://{nowhere}"));
-    let start = house.now();
+    let source = rig.source(&format!("http://{nowhere}"));
+    let start = rig.now();
     let mut tries = 0;
-    while house.now().duration_since(start).as_secs() < 3600 {
+    while rig.now().duration_since(start).as_secs() < 3600 {
         let failure = source.poll_once().await.unwrap_err();
         // However long it lasts, what leaks when it is over is found that soon, and at once by whoever is restarted.
         assert!(failure.next_after <= Duration::from_secs(30));
         assert!(failure.next_after >= Duration::from_secs(15));
         assert_eq!(source.due_in().await.unwrap(), None);
-        house.later(failure.next_after);
+        rig.later(failure.next_after);
         tries += 1;
     }
     assert!((120..=240).contains(&tries), "{tries}");
@@ -334,14 +334,14 @@ async fn a_network_that_is_gone_for_an_hour_is_waited_for() {
     let back = MockServer::builder().listener(listener).start().await;
     serve(&back, "/events", json_of(&json!([push(1)]))).await;
     assert_eq!(poll(&source).await.items, 1);
-    assert_eq!(house.told().await.error, None);
+    assert_eq!(rig.told().await.error, None);
     drop(server);
 }
 
 #[tokio::test]
 async fn a_feed_that_repeats_and_goes_backwards_adds_nothing_twice() {
-    let (_database, house, server) = house().await;
-    let source = house.source(&server.uri());
+    let (_database, rig, server) = rig().await;
+    let source = rig.source(&server.uri());
     let newest = json!([push(9), push(9), push(8), push(8), push(7)]);
     for (page, items) in [
         (newest, 3),

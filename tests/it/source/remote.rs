@@ -12,10 +12,10 @@ use wiremock::matchers::{any, header};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::work::Shop;
-use super::{House, shared};
+use super::{Rig, shared};
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 
-impl House {
+impl Rig {
     fn remote(&self, url: &str) -> GitRemote {
         self.remote_with(url, None)
     }
@@ -55,73 +55,73 @@ fn address(shop: &Shop) -> String {
 
 on_both_databases! {
     async fn a_clock_that_was_ahead_once_stops_nothing(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let shop = Shop::open().await;
         let month = SignedDuration::from_hours(24 * 30);
-        house.clock.advance(month);
-        let next = house.remote(&address(&shop)).poll_once().await.unwrap().next_after;
-        house.clock.advance(-month);
+        rig.clock.advance(month);
+        let next = rig.remote(&address(&shop)).poll_once().await.unwrap().next_after;
+        rig.clock.advance(-month);
         // After a restart.
-        let due_in = house.remote(&address(&shop)).due_in().await.unwrap();
+        let due_in = rig.remote(&address(&shop)).due_in().await.unwrap();
         assert_eq!(due_in, Some(next));
     }
 
     async fn what_moved_since_the_last_look_is_read(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let shop = Shop::open().await;
-        let (old, value) = house.issue(false).await;
+        let (old, value) = rig.issue(false).await;
         shop.push(&[("old.txt", value.expose().as_bytes().to_vec())]);
         shop.repository.push_to("HEAD~1", "refs/heads/side").unwrap();
-        let remote = house.remote(&address(&shop));
+        let remote = rig.remote(&address(&shop));
 
         // At first all that there is, when nothing else waits.
         let first = remote.poll_once().await.unwrap();
         assert_eq!((first.events, first.items), (2, 2));
         let low = format!("SELECT COUNT(*) FROM work_items WHERE priority = {}", Priority::Backfill as i64);
         assert_eq!(database.count(&low).await, 2);
-        assert_eq!(house.work_off().await, 2);
-        assert!(house.is_revoked(&old).await);
+        assert_eq!(rig.work_off().await, 2);
+        assert!(rig.is_revoked(&old).await);
         let again = remote.poll_once().await.unwrap();
         assert_eq!((again.events, again.items), (0, 0));
 
         // Then what is new: a push, a branch; what was pushed over as well.
-        let (new, value) = house.issue(false).await;
+        let (new, value) = rig.issue(false).await;
         let base = shop.repository.resolve("HEAD").unwrap().to_string();
         shop.push(&[("new.txt", value.expose().as_bytes().to_vec())]);
         shop.repository.push_to("HEAD", "refs/tags/v1").unwrap();
         assert_eq!(remote.poll_once().await.unwrap().items, 2);
         assert_eq!(database.count(&low).await, 2);
-        house.work_off().await;
-        assert!(house.is_revoked(&new).await);
+        rig.work_off().await;
+        assert!(rig.is_revoked(&new).await);
 
-        let (dropped, value) = house.issue(false).await;
+        let (dropped, value) = rig.issue(false).await;
         shop.push(&[("dropped.txt", value.expose().as_bytes().to_vec())]);
         assert_eq!(remote.poll_once().await.unwrap().items, 1);
         shop.repository.git(&["reset", "-q", "--hard", &base]).unwrap();
         shop.push(&[("other.txt", b"nothing".to_vec())]);
         assert_eq!(remote.poll_once().await.unwrap().items, 1);
-        house.work_off().await;
-        assert!(house.is_revoked(&dropped).await);
-        assert_eq!(house.counts().await.dead, 0);
+        rig.work_off().await;
+        assert!(rig.is_revoked(&dropped).await);
+        assert_eq!(rig.counts().await.dead, 0);
     }
 }
 
-async fn sqlite() -> (TestDatabase, House) {
+async fn sqlite() -> (TestDatabase, Rig) {
     let database = TestDatabase::new(Kind::Sqlite).await;
-    let house = House::new(&database.store().await);
-    (database, house)
+    let rig = Rig::new(&database.store().await);
+    (database, rig)
 }
 
 #[tokio::test]
 async fn a_key_in_the_name_of_a_branch_is_revoked_and_not_kept() {
-    let (database, house) = sqlite().await;
+    let (database, rig) = sqlite().await;
     let shop = Shop::open().await;
-    let (key, value) = house.issue(false).await;
-    let remote = house.remote(&address(&shop));
+    let (key, value) = rig.issue(false).await;
+    let remote = rig.remote(&address(&shop));
     let name = format!("refs/heads/{}", value.expose());
     shop.repository.push_to("HEAD", &name).unwrap();
     remote.poll_once().await.unwrap();
-    assert!(house.is_revoked(&key).await);
+    assert!(rig.is_revoked(&key).await);
     assert_eq!(remote.poll_once().await.unwrap().events, 0);
     let kept = format!(
         "SELECT (SELECT COUNT(*) FROM sources WHERE cursor LIKE '%{0}%')
@@ -133,9 +133,9 @@ async fn a_key_in_the_name_of_a_branch_is_revoked_and_not_kept() {
 
 #[tokio::test]
 async fn a_server_in_trouble_is_noted_and_the_cursor_stays() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = MockServer::start().await;
-    let remote = house.remote(&format!("{}/acme/shop.git", server.uri()));
+    let remote = rig.remote(&format!("{}/acme/shop.git", server.uri()));
     // Refusals are waited for ever longer, outages are not, and do not count.
     for (status, wait) in [
         (500, 15..=30),
@@ -155,7 +155,7 @@ async fn a_server_in_trouble_is_noted_and_the_cursor_stays() {
         assert!(wait.contains(&next_after), "{status}: {next_after}");
         let due_in = remote.due_in().await.unwrap();
         assert_eq!(due_in.is_none(), status >= 500, "{status}: {due_in:?}");
-        let state = house.store.load_source("docs").await.unwrap().unwrap();
+        let state = rig.store.load_source("docs").await.unwrap().unwrap();
         assert!(state.error.unwrap().contains(&status.to_string()));
         assert_eq!((state.kind.as_str(), state.succeeded_at), ("git", None));
     }
@@ -170,13 +170,13 @@ async fn a_server_in_trouble_is_noted_and_the_cursor_stays() {
 
 #[tokio::test]
 async fn a_schedule_says_when_unless_the_server_does() {
-    let (_database, mut house) = sqlite().await;
-    house.is_scheduled = true;
+    let (_database, mut rig) = sqlite().await;
+    rig.is_scheduled = true;
     let shop = Shop::open().await;
-    let outcome = house.remote(&address(&shop)).poll_once().await.unwrap();
+    let outcome = rig.remote(&address(&shop)).poll_once().await.unwrap();
     assert_eq!(outcome.next_after, Duration::ZERO);
     let server = MockServer::start().await;
-    let remote = house.remote(&format!("{}/acme/shop.git", server.uri()));
+    let remote = rig.remote(&format!("{}/acme/shop.git", server.uri()));
     let answer = ResponseTemplate::new;
     let limited = answer(429).insert_header("retry-after", "3600");
     for (answer, wait) in [(answer(401), 15), (limited, 3600)] {
@@ -191,7 +191,7 @@ async fn a_schedule_says_when_unless_the_server_does() {
 
 #[tokio::test]
 async fn the_token_goes_along() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = MockServer::start().await;
     // x-access-token:sesame
     let expected = header("authorization", "Basic eC1hY2Nlc3MtdG9rZW46c2VzYW1l");
@@ -202,7 +202,7 @@ async fn the_token_goes_along() {
         .mount(&server)
         .await;
     let url = format!("{}/shop.git", server.uri());
-    let empty = house
+    let empty = rig
         .remote_with(&url, Some("sesame"))
         .poll_once()
         .await

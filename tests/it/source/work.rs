@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use super::{House, shared};
+use super::{Rig, shared};
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 
 pub(crate) struct Shop {
@@ -61,7 +61,7 @@ fn limits() -> FetchLimits {
     }
 }
 
-impl House {
+impl Rig {
     pub(super) fn worker(&self, base: &str) -> Worker {
         self.worker_with(base, limits(), WorkerOptions::default(), None)
     }
@@ -190,13 +190,13 @@ fn utf16(value: &KeyValue) -> Vec<u8> {
 
 on_both_databases! {
     async fn leaked_keys_are_revoked_and_public_ones_are_not_touched(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let shop = Shop::open().await;
         let mut keys = Vec::new();
         for _ in 0..6 {
-            keys.push(house.issue(false).await);
+            keys.push(rig.issue(false).await);
         }
-        let (public, public_value) = house.issue(true).await;
+        let (public, public_value) = rig.issue(true).await;
         let [plain, kubernetes, windows, passing, message, name] = &keys[..] else { unreachable!() };
 
         let before = shop.repository.push("main").unwrap().after;
@@ -212,110 +212,110 @@ on_both_databases! {
         shop.repository.commit(&format!("Rotate {}", message.1.expose())).unwrap();
         let pushed = Pushed { before, ..shop.repository.push("main").unwrap() };
 
-        house.add(&[pushed]).await;
-        let worker = house.worker(&shop.forge.url());
+        rig.add(&[pushed]).await;
+        let worker = rig.worker(&shop.forge.url());
         assert_eq!(worker.drain().await.unwrap(), 1);
         for (key, _) in &keys {
-            assert!(house.is_revoked(key).await, "{key:?}");
+            assert!(rig.is_revoked(key).await, "{key:?}");
         }
-        assert!(!house.is_revoked(&public).await);
-        assert!(house.store.occurrences(public.id, 10).await.unwrap().is_empty());
-        assert_eq!(house.places(&plain.0).await, ["deep/down/config.py:3"]);
-        assert_eq!(house.places(&kubernetes.0).await, ["k8s/secret.yaml:2"]);
-        assert_eq!(house.places(&windows.0).await, ["win.txt:1"]);
-        assert_eq!(house.places(&passing.0).await, ["passing.env:2"]);
-        assert_eq!(house.places(&message.0).await, ["-:-"]);
-        let seen = house.store.occurrences(plain.0.id, 10).await.unwrap();
+        assert!(!rig.is_revoked(&public).await);
+        assert!(rig.store.occurrences(public.id, 10).await.unwrap().is_empty());
+        assert_eq!(rig.places(&plain.0).await, ["deep/down/config.py:3"]);
+        assert_eq!(rig.places(&kubernetes.0).await, ["k8s/secret.yaml:2"]);
+        assert_eq!(rig.places(&windows.0).await, ["win.txt:1"]);
+        assert_eq!(rig.places(&passing.0).await, ["passing.env:2"]);
+        assert_eq!(rig.places(&message.0).await, ["-:-"]);
+        let seen = rig.store.occurrences(plain.0.id, 10).await.unwrap();
         let place = &seen[0].place;
         let commit = place.commit.as_deref().unwrap();
         let url = format!("{}/acme/shop/blob/{commit}/deep/down/config.py#L3", shop.forge.url());
         assert_eq!(place.url.as_deref(), Some(url.as_str()));
         assert_eq!((place.source.as_str(), place.repository.as_deref()), ("feed", Some("acme/shop")));
-        let in_name = house.store.occurrences(name.0.id, 10).await.unwrap();
+        let in_name = rig.store.occurrences(name.0.id, 10).await.unwrap();
         assert!(!format!("{in_name:?}").contains(name.1.expose()));
 
-        let counts = house.counts().await;
+        let counts = rig.counts().await;
         assert_eq!((counts.done, counts.waiting, counts.leased, counts.truncated), (1, 0, 0, 0));
-        let log = house.store.verify_log().await.unwrap().unwrap();
+        let log = rig.store.verify_log().await.unwrap().unwrap();
         assert_eq!(log.entries, 6);
     }
 
     async fn many_items_end_together_and_each_key_once(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let shop = Shop::open().await;
-        let (key, value) = house.issue(false).await;
+        let (key, value) = rig.issue(false).await;
         let leak = value.expose().as_bytes();
         let pushes: Vec<_> = (0..40).map(|n| shop.push(&[(&format!("f{n}"), leak.to_vec())])).collect();
-        house.add(&pushes).await;
-        let worker = house.worker(&shop.forge.url());
+        rig.add(&pushes).await;
+        let worker = rig.worker(&shop.forge.url());
         assert_eq!(worker.drain().await.unwrap(), 40);
-        assert_eq!(house.counts().await.done, 40);
+        assert_eq!(rig.counts().await.done, 40);
         // One blob, seen in forty pushes under forty names: only new blobs are in a push.
-        assert_eq!(house.places(&key).await, ["f0:1"]);
-        assert_eq!(house.store.verify_log().await.unwrap().unwrap().entries, 1);
+        assert_eq!(rig.places(&key).await, ["f0:1"]);
+        assert_eq!(rig.store.verify_log().await.unwrap().unwrap().entries, 1);
     }
 
     async fn what_is_gone_is_done(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let shop = Shop::open().await;
         let elsewhere = NewWorkItem {
             repository: "acme/not-there".to_owned(),
-            ..house.item(&made_up('b'))
+            ..rig.item(&made_up('b'))
         };
-        let mut tx = house.store.begin().await.unwrap();
-        tx.add_work_items(&[elsewhere, house.item(&made_up('c'))], house.now()).await.unwrap();
+        let mut tx = rig.store.begin().await.unwrap();
+        tx.add_work_items(&[elsewhere, rig.item(&made_up('c'))], rig.now()).await.unwrap();
         tx.commit().await.unwrap();
-        house.worker(&shop.forge.url()).drain().await.unwrap();
-        assert_eq!(house.counts().await.done, 2);
+        rig.worker(&shop.forge.url()).drain().await.unwrap();
+        assert_eq!(rig.counts().await.done, 2);
     }
 
     async fn a_host_that_asks_to_slow_down_is_left_alone(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let server = MockServer::start().await;
         let slow = ResponseTemplate::new(429).insert_header("retry-after", "600");
         Mock::given(any()).respond_with(slow).mount(&server).await;
-        house.add(&[made_up('b')]).await;
-        let worker = house.worker(&server.uri());
+        rig.add(&[made_up('b')]).await;
+        let worker = rig.worker(&server.uri());
         worker.drain().await.unwrap();
-        house.add(&[made_up('c'), made_up('d')]).await;
+        rig.add(&[made_up('c'), made_up('d')]).await;
         worker.drain().await.unwrap();
         assert_eq!(server.received_requests().await.unwrap().len(), 1);
-        let counts = house.counts().await;
+        let counts = rig.counts().await;
         assert_eq!((counts.waiting, counts.leased), (3, 0));
         // The tries did not count.
         database.run("UPDATE work_items SET ready_at = 0").await.unwrap();
-        let items = house.store.claim(10, "test", Duration::from_mins(1)).await.unwrap();
+        let items = rig.store.claim(10, "test", Duration::from_mins(1)).await.unwrap();
         assert!(items.iter().all(|item| item.tries == 1), "{items:?}");
     }
 
     async fn a_failing_item_is_put_aside_after_eight_tries(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let server = MockServer::start().await;
         Mock::given(any()).respond_with(ResponseTemplate::new(500)).expect(8).mount(&server).await;
-        house.add(&[made_up('b')]).await;
-        let worker = house.worker(&server.uri());
+        rig.add(&[made_up('b')]).await;
+        let worker = rig.worker(&server.uri());
         for _ in 0..10 {
             worker.drain().await.unwrap();
             database.run("UPDATE work_items SET ready_at = 0").await.unwrap();
         }
-        let dead = house.store.dead_items(None, &PageRequest::first()).await.unwrap();
+        let dead = rig.store.dead_items(None, &PageRequest::first()).await.unwrap();
         assert_eq!(dead.items.len(), 1);
         assert_eq!(dead.items[0].error, "the server answered HTTP 500");
         server.verify().await;
     }
 
     async fn a_host_in_trouble_costs_its_items_no_tries(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let server = MockServer::start().await;
         Mock::given(any()).respond_with(ResponseTemplate::new(502)).mount(&server).await;
         let pushes: Vec<_> = "bcdef".chars().map(made_up).collect();
-        house.add(&pushes).await;
-        let worker = house.worker(&server.uri());
+        rig.add(&pushes).await;
+        let worker = rig.worker(&server.uri());
         for _ in 0..10 {
             worker.drain().await.unwrap();
             database.run("UPDATE work_items SET ready_at = 0").await.unwrap();
         }
-        let counts = house.counts().await;
+        let counts = rig.counts().await;
         assert_eq!((counts.waiting, counts.dead), (5, 0));
         // While it is left alone nothing is asked, and nothing is taken either.
         let asked = server.received_requests().await.unwrap().len();
@@ -325,9 +325,9 @@ on_both_databases! {
     }
 
     async fn announced_references_become_ranges(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let shop = Shop::open().await;
-        let (key, value) = house.issue(false).await;
+        let (key, value) = rig.issue(false).await;
         let leak = value.expose().as_bytes().to_vec();
         shop.push(&[("a.txt", leak)]);
         shop.repository.git(&["rm", "-q", "a.txt"]).unwrap();
@@ -340,29 +340,29 @@ on_both_databases! {
             ref_name: String::new(),
             before: String::new(),
             after: "event-1".to_owned(),
-            ..house.item(&made_up('b'))
+            ..rig.item(&made_up('b'))
         };
         let one = NewWorkItem { ref_name: "refs/heads/feature".to_owned(), after: "event-2".to_owned(), ..all.clone() };
         let none = NewWorkItem { ref_name: "refs/heads/gone".to_owned(), after: "event-3".to_owned(), ..all.clone() };
-        let mut tx = house.store.begin().await.unwrap();
-        tx.add_work_items(&[all, one, none], house.now()).await.unwrap();
+        let mut tx = rig.store.begin().await.unwrap();
+        tx.add_work_items(&[all, one, none], rig.now()).await.unwrap();
         tx.commit().await.unwrap();
-        house.worker(&shop.forge.url()).drain().await.unwrap();
-        assert!(house.is_revoked(&key).await);
+        rig.worker(&shop.forge.url()).drain().await.unwrap();
+        assert!(rig.is_revoked(&key).await);
         // Three announcements, and three references of which one was announced twice.
-        let counts = house.counts().await;
+        let counts = rig.counts().await;
         assert_eq!((counts.done, counts.waiting, counts.dead), (6, 0, 0));
         let ranges = "SELECT COUNT(*) FROM work_items WHERE kind = 'range' AND state = 'done'";
         assert_eq!(database.count(ranges).await, 3);
-        let work = house.store.source_work().await.unwrap().remove(0);
+        let work = rig.store.source_work().await.unwrap().remove(0);
         assert_eq!((work.done.scanned, work.done.gone), (3, 1));
     }
 
     async fn what_is_too_large_is_read_in_parts(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let shop = Shop::open().await;
         let before = shop.push(&[]).after;
-        let (key, value) = house.issue(false).await;
+        let (key, value) = rig.issue(false).await;
         let mut pushed = None;
         for n in 0..8_u32 {
             let mut noise = noise(n, 100_000);
@@ -373,87 +373,87 @@ on_both_databases! {
             pushed = Some(shop.push(&[(&format!("f{n}"), noise)]));
         }
         let pushed = Pushed { before, ..pushed.unwrap() };
-        house.add(&[pushed]).await;
+        rig.add(&[pushed]).await;
         let limits = FetchLimits { max_fetch_bytes: 250_000, ..limits() };
-        let worker = house.worker_with(&shop.forge.url(), limits, WorkerOptions::default(), None);
+        let worker = rig.worker_with(&shop.forge.url(), limits, WorkerOptions::default(), None);
         worker.drain().await.unwrap();
-        assert!(house.is_revoked(&key).await);
-        let counts = house.counts().await;
+        assert!(rig.is_revoked(&key).await);
+        let counts = rig.counts().await;
         assert!(counts.truncated > 0 && counts.done > 3 && counts.waiting == 0, "{counts:?}");
         let low = "SELECT COUNT(*) FROM work_items WHERE priority = 4";
         assert_eq!(u64::try_from(database.count(low).await).unwrap(), counts.done - 1);
     }
 
     async fn a_blob_is_scanned_once_for_the_same_formats(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let shop = Shop::open().await;
         let other = Shop::open().await;
         let pushed = shop.push(&[("a.txt", b"nothing to see".to_vec())]);
-        house.add(&[pushed]).await;
-        house.worker(&shop.forge.url()).drain().await.unwrap();
+        rig.add(&[pushed]).await;
+        rig.worker(&shop.forge.url()).drain().await.unwrap();
         assert_eq!(database.count("SELECT COUNT(*) FROM scanned_blobs").await, 1);
         // Another worker, another repository: what is known was kept.
-        house.add(&[other.push(&[("b.txt", b"nothing to see".to_vec()), ("c", b"new".to_vec())])]).await;
-        house.worker(&other.forge.url()).drain().await.unwrap();
-        let work = house.store.source_work().await.unwrap().remove(0);
+        rig.add(&[other.push(&[("b.txt", b"nothing to see".to_vec()), ("c", b"new".to_vec())])]).await;
+        rig.worker(&other.forge.url()).drain().await.unwrap();
+        let work = rig.store.source_work().await.unwrap().remove(0);
         assert_eq!((work.done.blobs, work.done.known_blobs), (2, 1));
         assert_eq!(database.count("SELECT COUNT(*) FROM scanned_blobs").await, 2);
     }
 
     async fn an_address_of_its_own_is_cloned_without_anybodys_token(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let shop = Shop::open().await;
-        let (key, value) = house.issue(false).await;
+        let (key, value) = rig.issue(false).await;
         let pushed = shop.push(&[("a.txt", value.expose().as_bytes().to_vec())]);
         let own = NewWorkItem {
             host: "127.0.0.1:1".to_owned(),
             clone_url: Some(format!("{}/acme/shop.git", shop.forge.url())),
-            ..house.item(&pushed)
+            ..rig.item(&pushed)
         };
-        let mut tx = house.store.begin().await.unwrap();
-        tx.add_work_items(&[own], house.now()).await.unwrap();
+        let mut tx = rig.store.begin().await.unwrap();
+        tx.add_work_items(&[own], rig.now()).await.unwrap();
         tx.commit().await.unwrap();
         let options = WorkerOptions::default();
-        let worker = house.worker_with("https://git.example", limits(), options, Some("sesame"));
+        let worker = rig.worker_with("https://git.example", limits(), options, Some("sesame"));
         worker.drain().await.unwrap();
-        assert!(house.is_revoked(&key).await);
+        assert!(rig.is_revoked(&key).await);
     }
 }
 
-async fn sqlite() -> (TestDatabase, House) {
+async fn sqlite() -> (TestDatabase, Rig) {
     let database = TestDatabase::new(Kind::Sqlite).await;
-    let house = House::new(&database.store().await);
-    (database, house)
+    let rig = Rig::new(&database.store().await);
+    (database, rig)
 }
 
 #[tokio::test]
 async fn a_private_repository_is_gone_without_a_token_and_an_error_with_one() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = MockServer::start().await;
     Mock::given(any())
         .respond_with(ResponseTemplate::new(401))
         .mount(&server)
         .await;
-    house.add(&[made_up('b')]).await;
-    house.worker(&server.uri()).drain().await.unwrap();
-    assert_eq!(house.counts().await.done, 1);
-    house.add(&[made_up('c')]).await;
+    rig.add(&[made_up('b')]).await;
+    rig.worker(&server.uri()).drain().await.unwrap();
+    assert_eq!(rig.counts().await.done, 1);
+    rig.add(&[made_up('c')]).await;
     let options = WorkerOptions::default();
-    let worker = house.worker_with(&server.uri(), limits(), options, Some("sesame"));
+    let worker = rig.worker_with(&server.uri(), limits(), options, Some("sesame"));
     worker.drain().await.unwrap();
-    let counts = house.counts().await;
+    let counts = rig.counts().await;
     assert_eq!((counts.done, counts.waiting), (1, 1));
 }
 
 #[tokio::test]
 async fn an_item_of_an_unknown_host_fails_with_a_remedy() {
-    let (database, house) = sqlite().await;
-    let mut item = house.item(&made_up('b'));
+    let (database, rig) = sqlite().await;
+    let mut item = rig.item(&made_up('b'));
     item.host = "elsewhere.example".to_owned();
-    let mut tx = house.store.begin().await.unwrap();
-    tx.add_work_items(&[item], house.now()).await.unwrap();
+    let mut tx = rig.store.begin().await.unwrap();
+    tx.add_work_items(&[item], rig.now()).await.unwrap();
     tx.commit().await.unwrap();
-    let worker = house.worker("http://127.0.0.1:1");
+    let worker = rig.worker("http://127.0.0.1:1");
     for _ in 0..8 {
         worker.drain().await.unwrap();
         database
@@ -461,7 +461,7 @@ async fn an_item_of_an_unknown_host_fails_with_a_remedy() {
             .await
             .unwrap();
     }
-    let dead = house
+    let dead = rig
         .store
         .dead_items(None, &PageRequest::first())
         .await
@@ -474,30 +474,30 @@ async fn an_item_of_an_unknown_host_fails_with_a_remedy() {
 
 #[tokio::test]
 async fn what_was_left_out_is_recorded() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let shop = Shop::open().await;
-    let (key, value) = house.issue(false).await;
+    let (key, value) = rig.issue(false).await;
     let pushed = shop.push(&[
         ("small", value.expose().as_bytes().to_vec()),
         ("big", vec![b'x'; 50_000]),
     ]);
-    house.add(&[pushed]).await;
+    rig.add(&[pushed]).await;
     let tight = FetchLimits {
         max_blob_bytes: 10_000,
         ..limits()
     };
-    let worker = house.worker_with(&shop.forge.url(), tight, WorkerOptions::default(), None);
+    let worker = rig.worker_with(&shop.forge.url(), tight, WorkerOptions::default(), None);
     worker.drain().await.unwrap();
-    let counts = house.counts().await;
+    let counts = rig.counts().await;
     assert_eq!((counts.done, counts.truncated), (1, 1));
-    assert!(house.is_revoked(&key).await);
+    assert!(rig.is_revoked(&key).await);
 }
 
 #[tokio::test]
 async fn a_million_copies_of_a_key_are_not_a_million_rows() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let shop = Shop::open().await;
-    let (key, value) = house.issue(false).await;
+    let (key, value) = rig.issue(false).await;
     let line = format!("{}\n", value.expose());
     // Strangers with the right shape and checksum between them, more than are held at a time.
     let format = rescind::keyformat::FormatSet::builtin();
@@ -507,49 +507,48 @@ async fn a_million_copies_of_a_key_are_not_a_million_rows() {
         text.extend_from_slice(format.mint().unwrap().expose().as_bytes());
         text.push(b'\n');
     }
-    house.add(&[shop.push(&[("copies", text)])]).await;
-    house.worker(&shop.forge.url()).drain().await.unwrap();
-    assert!(house.is_revoked(&key).await);
-    assert_eq!(house.places(&key).await.len(), 100);
+    rig.add(&[shop.push(&[("copies", text)])]).await;
+    rig.worker(&shop.forge.url()).drain().await.unwrap();
+    assert!(rig.is_revoked(&key).await);
+    assert_eq!(rig.places(&key).await.len(), 100);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_running_worker_takes_new_items_at_once_and_stops_when_told() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let shop = Shop::open().await;
-    let (key, value) = house.issue(false).await;
+    let (key, value) = rig.issue(false).await;
     let options = WorkerOptions {
         idle: Duration::from_hours(1),
         ..WorkerOptions::default()
     };
-    let worker = house.worker_with(&shop.forge.url(), limits(), options, None);
+    let worker = rig.worker_with(&shop.forge.url(), limits(), options, None);
     let token = CancellationToken::new();
     let mut tasks = tokio::task::JoinSet::new();
     let stopped = token.clone();
     tasks.spawn(async move { worker.run(&stopped).await });
-    house
-        .add(&[shop.push(&[("a", value.expose().as_bytes().to_vec())])])
+    rig.add(&[shop.push(&[("a", value.expose().as_bytes().to_vec())])])
         .await;
-    house.wake.notify_one();
-    while !house.is_revoked(&key).await {
+    rig.wake.notify_one();
+    while !rig.is_revoked(&key).await {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     token.cancel();
     tasks.join_next().await.unwrap().unwrap();
-    assert_eq!(house.counts().await.done, 1);
+    assert_eq!(rig.counts().await.done, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_worker_gives_back_what_it_could_not_end() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    house.add(&[made_up('b'), made_up('c')]).await;
+    rig.add(&[made_up('b'), made_up('c')]).await;
     let options = WorkerOptions {
         patience: Duration::from_millis(50),
         ..WorkerOptions::default()
     };
-    let worker = house.worker_with(&url, limits(), options, None);
+    let worker = rig.worker_with(&url, limits(), options, None);
     let stop = CancellationToken::new();
     let mut tasks = tokio::task::JoinSet::new();
     let stopped = stop.clone();
@@ -557,10 +556,10 @@ async fn a_stopped_worker_gives_back_what_it_could_not_end() {
     // A server that takes requests and never answers.
     let (mut first, _) = listener.accept().await.unwrap();
     first.read_exact(&mut [0; 10]).await.unwrap();
-    assert_eq!(house.counts().await.leased, 2);
+    assert_eq!(rig.counts().await.leased, 2);
     stop.cancel();
     tasks.join_next().await.unwrap().unwrap();
-    let items = house
+    let items = rig
         .store
         .claim(10, "another", Duration::from_mins(1))
         .await
@@ -571,16 +570,15 @@ async fn a_stopped_worker_gives_back_what_it_could_not_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_item_that_somebody_else_took_is_not_ended_twice() {
-    let (database, house) = sqlite().await;
+    let (database, rig) = sqlite().await;
     let shop = Shop::open().await;
-    let (key, value) = house.issue(false).await;
-    house
-        .add(&[shop.push(&[("a", value.expose().as_bytes().to_vec())])])
+    let (key, value) = rig.issue(false).await;
+    rig.add(&[shop.push(&[("a", value.expose().as_bytes().to_vec())])])
         .await;
     // The forge stands behind a server that holds the request until the item has changed hands.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let worker = house.worker(&url);
+    let worker = rig.worker(&url);
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move { worker.drain().await });
     let (mut client, _) = listener.accept().await.unwrap();
@@ -597,8 +595,8 @@ async fn an_item_that_somebody_else_took_is_not_ended_twice() {
         Ok(0)
     });
     tasks.join_next().await.unwrap().unwrap().unwrap();
-    let counts = house.counts().await;
+    let counts = rig.counts().await;
     assert_eq!((counts.done, counts.leased), (0, 1));
     // The sightings still count: the new owner of the lease may find the repository gone.
-    assert!(house.is_revoked(&key).await);
+    assert!(rig.is_revoked(&key).await);
 }

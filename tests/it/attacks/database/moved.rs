@@ -9,21 +9,21 @@ use crate::serve::Daemon;
 
 const REVOKE: &str = "/api/v1/integrations/credential-scanning/revoke";
 
-struct House {
+struct Rig {
     binary: Binary,
     file: PathBuf,
     report: String,
 }
 
 /// A database with a key that nobody reported yet.
-fn house() -> House {
+fn rig() -> Rig {
     let binary = Binary::new();
     let file = binary.path("data/rescind.db");
     let url = format!("sqlite://{}", file.display());
     let binary = binary.with("RESCIND__DATABASE__URL", &url);
     let key = binary.run("keys create --user u --description x").ok();
     let report = format!(r#"{{"api_key":"{}"}}"#, key.trim());
-    House {
+    Rig {
         binary,
         file,
         report,
@@ -57,11 +57,11 @@ fn refuses(daemon: &mut Daemon, report: &str, file: &Path) {
 
 #[test]
 fn a_file_that_is_moved_away_takes_nothing_until_it_is_back() {
-    let House {
+    let Rig {
         binary,
         file,
         report,
-    } = house();
+    } = rig();
     let mut daemon = Daemon::start(&binary, &["serve"]);
     assert_eq!(daemon.get("/readyz", None).0, 200);
     let away = binary.path("away.db");
@@ -87,11 +87,11 @@ fn a_file_that_is_moved_away_takes_nothing_until_it_is_back() {
 /// As who restores a backup without stopping the daemon. The backup is not touched by the old program.
 #[test]
 fn a_file_that_is_replaced_is_used_after_a_restart() {
-    let House {
+    let Rig {
         binary,
         file,
         report,
-    } = house();
+    } = rig();
     let backup = binary.path("backup.db");
     fs::copy(&file, &backup).unwrap();
     let mut daemon = Daemon::start(&binary, &["serve"]);
@@ -112,11 +112,11 @@ fn a_file_that_is_replaced_is_used_after_a_restart() {
 #[test]
 fn files_beside_the_database_that_are_removed_take_nothing() {
     for end in ["-wal", "-shm"] {
-        let House {
+        let Rig {
             binary,
             file,
             report,
-        } = house();
+        } = rig();
         let mut daemon = Daemon::start(&binary, &["serve"]);
         let other = binary.path("data/rescind.db").display().to_string() + end;
         fs::remove_file(&other).unwrap();

@@ -66,7 +66,7 @@ fn refused(root: &Path, path: &str, what: &str) {
 }
 
 /// A repository of two commits, a tag, a stash, and something staged.
-fn house() -> tempfile::TempDir {
+fn rig() -> tempfile::TempDir {
     let folder = repository();
     let root = folder.path();
     write(root, "a.txt", "one\n");
@@ -109,7 +109,7 @@ fn what_git_would_wait_for_is_named_before_git_starts() {
         ];
         // Each file with pipes, the others with some of them.
         for name in all.into_iter().skip(n).step_by(1 + 3 * n.min(1)) {
-            let folder = house();
+            let folder = rig();
             plant(kind, &folder.path().join(".git").join(name));
             refused(folder.path(), &format!(".git/{name}"), what);
         }
@@ -119,7 +119,7 @@ fn what_git_would_wait_for_is_named_before_git_starts() {
 #[test]
 fn bare_repositories_working_trees_and_what_they_borrow_from_are_looked_at_too() {
     // A bare one, from within.
-    let main = house();
+    let main = rig();
     let bare = folder();
     let (from, to) = (main.path().display(), bare.path().join("bare"));
     git(
@@ -140,7 +140,7 @@ fn bare_repositories_working_trees_and_what_they_borrow_from_are_looked_at_too()
         "packed-refs",
         "worktrees/tree/commondir",
     ] {
-        let main = house();
+        let main = rig();
         let trees = folder();
         let tree = trees.path().join("tree");
         git(
@@ -151,7 +151,7 @@ fn bare_repositories_working_trees_and_what_they_borrow_from_are_looked_at_too()
         refused(&tree, name, "a named pipe");
     }
     // An alternate of an alternate.
-    let (first, second, third) = (house(), house(), house());
+    let (first, second, third) = (rig(), rig(), rig());
     for (borrower, lender) in [(&first, &second), (&second, &third)] {
         let objects = lender.path().join(".git/objects").display().to_string();
         write(
@@ -163,7 +163,7 @@ fn bare_repositories_working_trees_and_what_they_borrow_from_are_looked_at_too()
     plant("pipe", &third.path().join(".git/objects/pack/pack-1.idx"));
     refused(first.path(), "objects/pack/pack-1.idx", "a named pipe");
     // A folder of references that is a link, and one that leads around in a circle.
-    let linked = house();
+    let linked = rig();
     let away = folder();
     plant("pipe", &away.path().join("topic"));
     symlink(
@@ -177,8 +177,8 @@ fn bare_repositories_working_trees_and_what_they_borrow_from_are_looked_at_too()
 
 #[test]
 fn what_is_nobodys_business_hinders_no_scan() {
-    let house = house();
-    let root = house.path();
+    let rig = rig();
+    let root = rig.path();
     plant("socket", &root.join(".git/fsmonitor--daemon.ipc"));
     plant("pipe", &root.join(".git/hooks/pipe"));
     symlink("nowhere", root.join(".git/refs/heads/broken")).expect("a link");
@@ -198,8 +198,8 @@ fn what_is_nobodys_business_hinders_no_scan() {
 fn a_git_that_waits_without_end_is_ended() {
     let waits = |arguments: &'static [&str]| {
         move || {
-            let house = house();
-            let root = house.path();
+            let rig = rig();
+            let root = rig.path();
             pipe(&root.join("included"));
             let config = fs::read_to_string(root.join(".git/config")).expect("a configuration");
             write(
@@ -231,7 +231,7 @@ fn a_git_that_waits_without_end_is_ended() {
 /// Nor is one ended that works without a word, be it behind a script of the same name.
 #[test]
 fn a_git_that_works_in_silence_is_waited_for() {
-    let house = house();
+    let rig = rig();
     let bin = folder();
     let search = std::env::var_os("PATH").expect("a search path");
     let mut real = std::env::split_paths(&search).map(|folder| folder.join("git"));
@@ -249,18 +249,18 @@ fn a_git_that_works_in_silence_is_waited_for() {
     let folders = std::iter::once(bin.path().to_owned()).chain(std::env::split_paths(&search));
     let search = std::env::join_paths(folders).expect("a search path");
     let mut command = program();
-    command.args(["scan", "--staged"]).current_dir(house.path());
+    command.args(["scan", "--staged"]).current_dir(rig.path());
     let output = run(command.env("PATH", search), b"");
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
 }
 
 #[test]
 fn a_list_of_cut_commits_is_bounded() {
-    let house = house();
+    let rig = rig();
     let names: Vec<_> = (0..60_000).map(|n| format!("{n:040x}")).collect();
-    write(house.path(), ".git/shallow", names.join("\n"));
+    write(rig.path(), ".git/shallow", names.join("\n"));
     for arguments in WAYS {
-        let output = scan(house.path(), arguments);
+        let output = scan(rig.path(), arguments);
         let said = text(&output);
         assert_eq!(output.status.code(), Some(3), "{arguments:?}: {said}");
         assert!(

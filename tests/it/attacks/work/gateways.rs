@@ -73,16 +73,16 @@ async fn pass(mut client: TcpStream, server: &str, up: bool, down: Down) -> std:
 
 /// Has a host be down for a while, and checks that everything is read soon after it came up.
 async fn outage(gateway: Gateway, origin: Origin, shop: Shop, lasts: Duration) {
-    let (database, house) = sqlite().await;
-    let (early, item) = house.leak(&shop).await;
-    house.add_items(&[item]).await;
+    let (database, rig) = sqlite().await;
+    let (early, item) = rig.leak(&shop).await;
+    rig.add_items(&[item]).await;
     for n in 0..4 {
-        let item = house.push_to("git.example", n, Priority::Webhook);
-        house.add_items(&[item]).await;
+        let item = rig.push_to("git.example", n, Priority::Webhook);
+        rig.add_items(&[item]).await;
     }
-    let running = Running::start(house.worker_of([origin], FetchLimits::default(), hasty()));
+    let running = Running::start(rig.worker_of([origin], FetchLimits::default(), hasty()));
     until("it is told", async || {
-        let work = house.store.source_work().await.unwrap();
+        let work = rig.store.source_work().await.unwrap();
         work.iter().any(|work| work.waits_for.is_some())
     })
     .await;
@@ -91,11 +91,11 @@ async fn outage(gateway: Gateway, origin: Origin, shop: Shop, lasts: Duration) {
     assert_eq!(database.count(done).await, 0);
     let tries = "SELECT MAX(tries - CASE WHEN leased_by IS NULL THEN 0 ELSE 1 END) FROM work_items";
     assert_eq!(database.count(tries).await, 0, "no try counts");
-    let (late, item) = house.leak(&shop).await;
-    house.add_items(&[item]).await;
+    let (late, item) = rig.leak(&shop).await;
+    rig.add_items(&[item]).await;
     let up = gateway.come_up();
-    house.wait_until_revoked(&early).await;
-    house.wait_until_revoked(&late).await;
+    rig.wait_until_revoked(&early).await;
+    rig.wait_until_revoked(&late).await;
     assert!(up.elapsed() <= PROMISED, "{:?}", up.elapsed());
     running.stop().await;
     database.remove().await;
@@ -152,29 +152,29 @@ async fn asking_for(seconds: &str) -> MockServer {
 }
 
 /// Returns a push to a repository on this server.
-fn push_at(server: &MockServer, house: &House, repository: String, n: usize) -> NewWorkItem {
+fn push_at(server: &MockServer, rig: &Rig, repository: String, n: usize) -> NewWorkItem {
     NewWorkItem {
         clone_url: Some(format!("{}/{repository}.git", server.uri())),
         repository,
-        ..house.push_to("git.example", n, Priority::Webhook)
+        ..rig.push_to("git.example", n, Priority::Webhook)
     }
 }
 
 /// A day, which is as long as anybody may ask for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_some_repositories_ask_for_pauses_no_other_of_their_host() {
-    let (database, house) = sqlite().await;
+    let (database, rig) = sqlite().await;
     let shop = Shop::open().await;
     let hostile = asking_for("86400").await;
-    let pushes = (0..8).map(|n| push_at(&hostile, &house, format!("mallory/app-{n}"), n));
-    house.add_items(&pushes.collect::<Vec<_>>()).await;
+    let pushes = (0..8).map(|n| push_at(&hostile, &rig, format!("mallory/app-{n}"), n));
+    rig.add_items(&pushes.collect::<Vec<_>>()).await;
     let origins = [origin("git.example", &shop.forge.url())];
-    let running = Running::start(house.worker_of(origins, FetchLimits::default(), hasty()));
+    let running = Running::start(rig.worker_of(origins, FetchLimits::default(), hasty()));
     let asked = async || hostile.received_requests().await.unwrap().len();
     until("they all ask for it", async || asked().await == 8).await;
-    let (key, tiny) = house.leak(&shop).await;
-    house.add_items(&[tiny]).await;
-    house.wait_until_revoked(&key).await;
+    let (key, tiny) = rig.leak(&shop).await;
+    rig.add_items(&[tiny]).await;
+    rig.wait_until_revoked(&key).await;
     assert_eq!(asked().await, 8, "they are left alone");
     let tries = "SELECT MAX(tries) FROM work_items WHERE state = 'waiting'";
     assert_eq!(database.count(tries).await, 0);
@@ -185,19 +185,19 @@ async fn what_some_repositories_ask_for_pauses_no_other_of_their_host() {
 /// Each of an owner of its own, at a host that nobody else was asked for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_that_answer_as_a_gateway_does_do_not_hold_a_quiet_host() {
-    let (database, house) = sqlite().await;
+    let (database, rig) = sqlite().await;
     let shop = Shop::open().await;
     let broken = Slow::start(How::Broken).await;
     let pushes: Vec<_> = (0..40)
-        .map(|n| broken.push(&house, "git.example", n))
+        .map(|n| broken.push(&rig, "git.example", n))
         .collect();
-    house.add_items(&pushes).await;
+    rig.add_items(&pushes).await;
     let origins = [origin("git.example", &shop.forge.url())];
-    let running = Running::start(house.worker_of(origins, FetchLimits::default(), hasty()));
+    let running = Running::start(rig.worker_of(origins, FetchLimits::default(), hasty()));
     until("they are asked", async || broken.asked() >= 8).await;
-    let (key, tiny) = house.leak(&shop).await;
-    house.add_items(&[tiny]).await;
-    house.wait_until_revoked(&key).await;
+    let (key, tiny) = rig.leak(&shop).await;
+    rig.add_items(&[tiny]).await;
+    rig.wait_until_revoked(&key).await;
     let tries = "SELECT MAX(tries - CASE WHEN leased_by IS NULL THEN 0 ELSE 1 END) FROM work_items
         WHERE state = 'waiting'";
     assert_eq!(database.count(tries).await, 0, "no try counts");
@@ -208,18 +208,18 @@ async fn strangers_that_answer_as_a_gateway_does_do_not_hold_a_quiet_host() {
 /// Again and again, as soon as they may be asked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repositories_that_ask_for_no_time_at_all_are_left_alone_ever_longer() {
-    let (database, house) = sqlite().await;
+    let (database, rig) = sqlite().await;
     let shop = Shop::open().await;
     let hostile = asking_for("0").await;
-    let pushes = (0..12).map(|n| push_at(&hostile, &house, format!("mallory-{n}/app"), n));
-    house.add_items(&pushes.collect::<Vec<_>>()).await;
+    let pushes = (0..12).map(|n| push_at(&hostile, &rig, format!("mallory-{n}/app"), n));
+    rig.add_items(&pushes.collect::<Vec<_>>()).await;
     let origins = [origin("git.example", &shop.forge.url())];
-    let running = Running::start(house.worker_of(origins, FetchLimits::default(), hasty()));
+    let running = Running::start(rig.worker_of(origins, FetchLimits::default(), hasty()));
     let asked = async || hostile.received_requests().await.unwrap().len();
     until("they all ask for it", async || asked().await >= 12).await;
-    let (key, tiny) = house.leak(&shop).await;
-    house.add_items(&[tiny]).await;
-    house.wait_until_revoked(&key).await;
+    let (key, tiny) = rig.leak(&shop).await;
+    rig.add_items(&[tiny]).await;
+    rig.wait_until_revoked(&key).await;
     sleep(Duration::from_secs(5)).await;
     // After 1, 3, 7 and 15 seconds at the earliest, however slow this machine is.
     assert!(asked().await <= 12 * 5, "{}", asked().await);

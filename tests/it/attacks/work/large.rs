@@ -14,7 +14,7 @@ fn limits() -> FetchLimits {
     }
 }
 
-impl House {
+impl Rig {
     /// A push of a key beside a large file.
     async fn leak_beside(&self, shop: &Shop, seed: u32) -> (Key, NewWorkItem) {
         self.leak_beside_so_much(shop, seed, SIZE).await
@@ -57,22 +57,22 @@ const HELD: &str = "SELECT COUNT(*) FROM work_items WHERE lane = 1 AND leased_by
 
 /// Whatever the stranger has in common with the healthy one: nothing, or the host.
 async fn are_not_held_up(host: &str, count: u32) {
-    let (database, house) = sqlite().await;
+    let (database, rig) = sqlite().await;
     let shop = Shop::open().await;
     let slow = paced().await;
     let mut leaks = Vec::new();
     for seed in 1..=count {
-        leaks.push(house.leak_beside(&shop, seed).await);
+        leaks.push(rig.leak_beside(&shop, seed).await);
     }
     let origins = [
         origin("git.example", &shop.forge.url()),
         origin("slow.example", &slow.url),
     ];
-    let worker = house.worker_of(origins, limits(), hasty());
+    let worker = rig.worker_of(origins, limits(), hasty());
     let hostile: Vec<_> = (0..4)
-        .map(|n| slow.push_of(&house, host, &format!("mallory/shop-{n}"), n))
+        .map(|n| slow.push_of(&rig, host, &format!("mallory/shop-{n}"), n))
         .collect();
-    house.add_items(&hostile).await;
+    rig.add_items(&hostile).await;
     let running = Running::start(worker);
     for (key, large) in leaks {
         until("the place is taken", async || {
@@ -80,15 +80,15 @@ async fn are_not_held_up(host: &str, count: u32) {
         })
         .await;
         // They had their first turns, or not.
-        house.add_items(&[large]).await;
-        let revoked = until("it is revoked", async || house.is_revoked(&key).await);
+        rig.add_items(&[large]).await;
+        let revoked = until("it is revoked", async || rig.is_revoked(&key).await);
         timeout(IN_TIME, revoked).await.expect("revoked in time");
         if count > 1 {
             // They go on, and have had their first turns when the next one comes.
             sleep(Duration::from_secs(4)).await;
         }
     }
-    assert_eq!(house.counts().await.dead, 0);
+    assert_eq!(rig.counts().await.dead, 0);
     running.stop().await;
     database.remove().await;
 }
@@ -108,23 +108,23 @@ async fn paced_large_pushes_do_not_hold_up_those_of_other_owners() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long: ./test.sh --long"]
 async fn large_pushes_of_slow_servers_end_though_they_give_way() {
-    let (database, house) = sqlite().await;
+    let (database, rig) = sqlite().await;
     let shop = Shop::open().await;
     let sends = How::Passes(shop.forge.url(), Duration::ZERO, 3 << 20);
     let slow = Slow::start(sends).await;
     let mut keys = Vec::new();
     for seed in 1..=3 {
-        let (key, item) = house.leak_beside(&shop, seed).await;
+        let (key, item) = rig.leak_beside(&shop, seed).await;
         let host = "slow.example".to_owned();
-        house.add_items(&[NewWorkItem { host, ..item }]).await;
+        rig.add_items(&[NewWorkItem { host, ..item }]).await;
         keys.push(key);
     }
     let origins = [origin("slow.example", &slow.url)];
-    let worker = house.worker_of(origins, limits(), hasty());
+    let worker = rig.worker_of(origins, limits(), hasty());
     let running = Running::start(worker);
     timeout(Duration::from_mins(4), async {
         for key in &keys {
-            while !house.is_revoked(key).await {
+            while !rig.is_revoked(key).await {
                 sleep(Duration::from_millis(100)).await;
             }
         }
@@ -140,24 +140,24 @@ async fn large_pushes_of_slow_servers_end_though_they_give_way() {
 /// One new push after the other has its first turn in the large place. That is one host's time, and none of another's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ever_new_large_pushes_do_not_hold_up_one_of_another_host() {
-    let (database, house) = sqlite().await;
+    let (database, rig) = sqlite().await;
     let shop = Shop::open().await;
     let slow = paced().await;
     // Longer than a first turn.
     let sends = How::Passes(shop.forge.url(), Duration::ZERO, 4 << 20);
     let healthy = Slow::start(sends).await;
-    let (key, large) = house.leak_beside(&shop, 1).await;
+    let (key, large) = rig.leak_beside(&shop, 1).await;
     let origins = [
         origin("healthy.example", &healthy.url),
         origin("slow.example", &slow.url),
     ];
-    let worker = house.worker_of(origins, limits(), hasty());
+    let worker = rig.worker_of(origins, limits(), hasty());
     let running = Running::start(worker);
     let attack = async {
         for n in 0.. {
             let repository = format!("mallory/shop-{n}");
-            let hostile = slow.push_of(&house, "slow.example", &repository, n);
-            house.add_items(&[hostile]).await;
+            let hostile = slow.push_of(&rig, "slow.example", &repository, n);
+            rig.add_items(&[hostile]).await;
             sleep(Duration::from_secs(2)).await;
         }
     };
@@ -168,9 +168,9 @@ async fn ever_new_large_pushes_do_not_hold_up_one_of_another_host() {
         .await;
         sleep(Duration::from_secs(4)).await;
         let host = "healthy.example".to_owned();
-        house.add_items(&[NewWorkItem { host, ..large }]).await;
+        rig.add_items(&[NewWorkItem { host, ..large }]).await;
         let begun = Instant::now();
-        while !house.is_revoked(&key).await {
+        while !rig.is_revoked(&key).await {
             assert!(begun.elapsed() < IN_TIME * 2, "not revoked in time");
             sleep(Duration::from_millis(50)).await;
         }
@@ -179,7 +179,7 @@ async fn ever_new_large_pushes_do_not_hold_up_one_of_another_host() {
         () = attack => {}
         () = revoked => {}
     }
-    assert_eq!(house.counts().await.dead, 0);
+    assert_eq!(rig.counts().await.dead, 0);
     running.stop().await;
     database.remove().await;
 }
@@ -188,24 +188,22 @@ async fn ever_new_large_pushes_do_not_hold_up_one_of_another_host() {
 /// push is before it has come.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_pushes_of_many_owners_do_not_hold_up_a_medium_one_of_their_host() {
-    let (database, house) = sqlite().await;
+    let (database, rig) = sqlite().await;
     let shop = Shop::open().await;
     let slow = Slow::start(How::Streams(9 << 20, 3 << 19)).await;
-    let (key, medium) = house.leak_beside_so_much(&shop, 1, 3 << 20).await;
+    let (key, medium) = rig.leak_beside_so_much(&shop, 1, 3 << 20).await;
     let origins = [origin("git.example", &shop.forge.url())];
-    let worker = house.worker_of(origins, limits(), hasty());
-    let hostile: Vec<_> = (0..32)
-        .map(|n| slow.push(&house, "git.example", n))
-        .collect();
-    house.add_items(&hostile).await;
+    let worker = rig.worker_of(origins, limits(), hasty());
+    let hostile: Vec<_> = (0..32).map(|n| slow.push(&rig, "git.example", n)).collect();
+    rig.add_items(&hostile).await;
     let running = Running::start(worker);
     let waiting = "SELECT COUNT(*) FROM work_items WHERE lane IN (1, 3)";
     until("some wait for a larger place", async || {
         database.count(waiting).await >= 6
     })
     .await;
-    house.add_items(&[medium]).await;
-    let revoked = until("it is revoked", async || house.is_revoked(&key).await);
+    rig.add_items(&[medium]).await;
+    let revoked = until("it is revoked", async || rig.is_revoked(&key).await);
     timeout(IN_TIME, revoked).await.expect("revoked in time");
     running.stop().await;
     database.remove().await;
@@ -214,9 +212,9 @@ async fn large_pushes_of_many_owners_do_not_hold_up_a_medium_one_of_their_host()
 /// A single file may take longer to scan than others can be kept waiting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_is_slow_to_scan_does_not_hold_up_a_heavy_push_of_another_host() {
-    let (database, house) = sqlite().await;
+    let (database, rig) = sqlite().await;
     let shop = Shop::open().await;
-    let (key, value) = house.issue(false).await;
+    let (key, value) = rig.issue(false).await;
     let leak = shop.push(&[
         ("large", noise(3, 2 << 20)),
         ("leak.env", value.expose().as_bytes().to_vec()),
@@ -225,21 +223,21 @@ async fn a_file_that_is_slow_to_scan_does_not_hold_up_a_heavy_push_of_another_ho
     let hits = b"eDU3NGNrNHU3aHh4".repeat(SLOW_BYTES / 16);
     let hostile = shop.push(&[("slow", hits)]);
     let origins = ["slow.example", "git.example"].map(|host| origin(host, &shop.forge.url()));
-    let worker = house.worker_of(origins, FetchLimits::default(), hasty());
+    let worker = rig.worker_of(origins, FetchLimits::default(), hasty());
     let of = |host: &str, pushed| NewWorkItem {
         host: host.to_owned(),
         repository_id: host.to_owned(),
         priority: Priority::Webhook,
-        ..house.item(pushed)
+        ..rig.item(pushed)
     };
-    house.add_items(&[of("slow.example", &hostile)]).await;
+    rig.add_items(&[of("slow.example", &hostile)]).await;
     let running = Running::start(worker);
     sleep(Duration::from_secs(2)).await;
-    house.add_items(&[of("git.example", &leak)]).await;
-    until("it is revoked", async || house.is_revoked(&key).await).await;
+    rig.add_items(&[of("git.example", &leak)]).await;
+    until("it is revoked", async || rig.is_revoked(&key).await).await;
     // It was not waited for.
     if cfg!(debug_assertions) {
-        assert_eq!(house.counts().await.done, 1, "the slow one goes on");
+        assert_eq!(rig.counts().await.done, 1, "the slow one goes on");
     }
     running.stop().await;
     database.remove().await;

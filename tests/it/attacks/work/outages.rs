@@ -12,26 +12,26 @@ use tokio::time::{Instant, sleep};
 
 use super::{Dripping, PROMISED, Running, hasty, until};
 use crate::attacks::database::proxy::Proxy;
-use crate::source::House;
+use crate::source::Rig;
 use crate::source::work::{Shop, origin};
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 
 const LEASE: Duration = Duration::from_secs(4);
 
-/// A house whose way to the database can be cut.
-async fn behind(proxy: &Proxy, database: &TestDatabase) -> House {
+/// A rig whose way to the database can be cut.
+async fn behind(proxy: &Proxy, database: &TestDatabase) -> Rig {
     let url = proxy.url(&database.url);
-    House::new(&Store::open(StoreOptions::new(url)).await.unwrap())
+    Rig::new(&Store::open(StoreOptions::new(url)).await.unwrap())
 }
 
-fn worker(house: &House, server: &Dripping, idle: Duration) -> Worker {
+fn worker(rig: &Rig, server: &Dripping, idle: Duration) -> Worker {
     let options = WorkerOptions {
         lease: LEASE,
         idle,
         ..WorkerOptions::default()
     };
     let origins = [origin("slow.example", &server.url)];
-    house.worker_of(origins, FetchLimits::default(), options)
+    rig.worker_of(origins, FetchLimits::default(), options)
 }
 
 async fn deaths(database: &TestDatabase) -> i64 {
@@ -81,11 +81,11 @@ async fn what_is_held_at_a_stop_is_excused_once_the_database_is_back() {
     let database = TestDatabase::new(Kind::Postgres).await;
     database.store().await;
     let proxy = Proxy::before(&database.url).await;
-    let house = behind(&proxy, &database).await;
+    let rig = behind(&proxy, &database).await;
     let slow = Dripping::start(0).await;
-    let item = house.push_to("slow.example", 1, Priority::Webhook);
-    house.add_items(&[item]).await;
-    let running = Running::start(worker(&house, &slow, Duration::from_secs(1)));
+    let item = rig.push_to("slow.example", 1, Priority::Webhook);
+    rig.add_items(&[item]).await;
+    let running = Running::start(worker(&rig, &slow, Duration::from_secs(1)));
     until("it is asked for", async || slow.asked() == 1).await;
     proxy.set_trap(b"deaths = -1 - deaths");
     running.stop.cancel();
@@ -116,29 +116,29 @@ async fn way(from: &str, to: &str) -> JoinSet<()> {
     tasks
 }
 
-async fn waits_for(house: &House) -> Option<HostWait> {
-    let work = house.store.source_work().await.unwrap();
+async fn waits_for(rig: &Rig) -> Option<HostWait> {
+    let work = rig.store.source_work().await.unwrap();
     work.into_iter().find_map(|work| work.waits_for)
 }
 
 on_both_databases! {
     async fn what_waited_for_a_forge_is_read_as_soon_as_there_is_a_way_to_it(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let shop = Shop::open().await;
         let address = {
             let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
             free.local_addr().unwrap().to_string()
         };
         let origins = [origin("git.example", &format!("http://{address}"))];
-        let worker = house.worker_of(origins, FetchLimits::default(), hasty());
-        let (early, item) = house.leak(&shop).await;
-        house.add_items(&[item]).await;
+        let worker = rig.worker_of(origins, FetchLimits::default(), hasty());
+        let (early, item) = rig.leak(&shop).await;
+        rig.add_items(&[item]).await;
         for n in 0..4 {
-            house.add_items(&[house.push_to("git.example", n, Priority::Webhook)]).await;
+            rig.add_items(&[rig.push_to("git.example", n, Priority::Webhook)]).await;
         }
         let running = Running::start(worker);
-        until("it is left alone", async || waits_for(&house).await.is_some()).await;
-        let wait = waits_for(&house).await.unwrap();
+        until("it is left alone", async || waits_for(&rig).await.is_some()).await;
+        let wait = waits_for(&rig).await.unwrap();
         assert_eq!(wait.host, "git.example");
         assert!(wait.why.contains("the connection failed"), "{wait}");
         // For so long that a pause which doubles each time would be longer than what is promised.
@@ -146,14 +146,14 @@ on_both_databases! {
         let tries = database.count("SELECT MAX(tries - CASE WHEN leased_by IS NULL THEN 0 ELSE 1 END) FROM work_items");
         assert_eq!(tries.await, 0, "no try counts");
 
-        let (late, item) = house.leak(&shop).await;
-        house.add_items(&[item]).await;
+        let (late, item) = rig.leak(&shop).await;
+        rig.add_items(&[item]).await;
         let there_again = Instant::now();
         let _way = way(&address, &shop.forge.url()).await;
-        house.wait_until_revoked(&early).await;
-        house.wait_until_revoked(&late).await;
+        rig.wait_until_revoked(&early).await;
+        rig.wait_until_revoked(&late).await;
         assert!(there_again.elapsed() <= PROMISED);
-        until("it is told no longer", async || waits_for(&house).await.is_none()).await;
+        until("it is told no longer", async || waits_for(&rig).await.is_none()).await;
         running.stop().await;
     }
 }

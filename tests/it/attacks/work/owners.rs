@@ -14,7 +14,7 @@ async fn leisurely() -> MockServer {
     slow
 }
 
-impl House {
+impl Rig {
     /// Pushes to a host, each of a repository and an owner of its own, for which some server is asked.
     fn crowd(&self, host: &str, server: &MockServer, priority: Priority) -> Vec<NewWorkItem> {
         let one = |n| NewWorkItem {
@@ -30,58 +30,55 @@ impl House {
 /// promised to the others of that host.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_repositories_of_one_owner_do_not_hold_up_another_owners() {
-    let (database, house) = sqlite().await;
+    let (database, rig) = sqlite().await;
     let shop = Shop::open().await;
     let slow = leisurely().await;
     let many: Vec<_> = (0..200)
         .map(|n| NewWorkItem {
             repository: format!("loud/app-{n}"),
             clone_url: Some(format!("{}/loud/app-{n}.git", slow.uri())),
-            ..house.push_to("git.example", n, Priority::Webhook)
+            ..rig.push_to("git.example", n, Priority::Webhook)
         })
         .collect();
-    house.add_items(&many).await;
+    rig.add_items(&many).await;
     let origins = [
         origin("git.example", &shop.forge.url()),
         origin("slow.example", &slow.uri()),
     ];
-    let running = Running::start(house.worker_of(origins, FetchLimits::default(), hasty()));
-    until("some are done", async || house.counts().await.done >= 8).await;
-    let (key, tiny) = house.leak(&shop).await;
-    house.add_items(&[tiny]).await;
-    house.wait_until_revoked(&key).await;
-    assert!(
-        house.counts().await.waiting > 50,
-        "they all were read before"
-    );
+    let running = Running::start(rig.worker_of(origins, FetchLimits::default(), hasty()));
+    until("some are done", async || rig.counts().await.done >= 8).await;
+    let (key, tiny) = rig.leak(&shop).await;
+    rig.add_items(&[tiny]).await;
+    rig.wait_until_revoked(&key).await;
+    assert!(rig.counts().await.waiting > 50, "they all were read before");
     running.stop().await;
     database.remove().await;
 }
 
 /// Checks that a crowd of invented owners delays only items of the same urgency at the same host.
 async fn a_crowd_holds_up_nobody(host: &str, priority: Priority) {
-    let (database, house) = sqlite().await;
+    let (database, rig) = sqlite().await;
     let shop = Shop::open().await;
     let slow = leisurely().await;
-    let crowd = house.crowd(host, &slow, priority);
-    house.add_items(&crowd).await;
+    let crowd = rig.crowd(host, &slow, priority);
+    rig.add_items(&crowd).await;
     let origins = [
         origin("git.example", &shop.forge.url()),
         origin("slow.example", &slow.uri()),
     ];
-    let running = Running::start(house.worker_of(origins, FetchLimits::default(), hasty()));
+    let running = Running::start(rig.worker_of(origins, FetchLimits::default(), hasty()));
     for round in 1..=2 {
         until("some are done", async || {
-            house.counts().await.done >= 8 * round
+            rig.counts().await.done >= 8 * round
         })
         .await;
-        let (key, tiny) = house.leak(&shop).await;
-        house.add_items(&[tiny]).await;
+        let (key, tiny) = rig.leak(&shop).await;
+        rig.add_items(&[tiny]).await;
         // All others together take much longer.
-        house.wait_until_revoked(&key).await;
+        rig.wait_until_revoked(&key).await;
     }
     assert!(
-        house.counts().await.waiting > 100,
+        rig.counts().await.waiting > 100,
         "they all were read before"
     );
     running.stop().await;
@@ -102,21 +99,21 @@ async fn many_owners_in_a_public_feed_do_not_hold_up_a_webhook_of_their_host() {
 /// None of which was known to be slow before, nor the healthy one to be healthy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owners_many_silent_repositories_do_not_hold_up_his_healthy_one() {
-    let (database, house) = sqlite().await;
+    let (database, rig) = sqlite().await;
     let shop = Shop::open().await;
     let silent = Slow::start(How::Silent).await;
     let many: Vec<_> = (0..80)
-        .map(|n| silent.push_of(&house, "git.example", &format!("acme/app-{n}"), n))
+        .map(|n| silent.push_of(&rig, "git.example", &format!("acme/app-{n}"), n))
         .collect();
-    house.add_items(&many).await;
+    rig.add_items(&many).await;
     let origins = [origin("git.example", &shop.forge.url())];
-    let running = Running::start(house.worker_of(origins, FetchLimits::default(), hasty()));
+    let running = Running::start(rig.worker_of(origins, FetchLimits::default(), hasty()));
     until("many are known to be slow", async || silent.asked() >= 20).await;
-    let (key, tiny) = house.leak(&shop).await;
+    let (key, tiny) = rig.leak(&shop).await;
     let tiny = at_its_address(tiny, &shop);
     assert_eq!(tiny.owner(), many[0].owner());
-    house.add_items(&[tiny]).await;
-    house.wait_until_revoked(&key).await;
+    rig.add_items(&[tiny]).await;
+    rig.wait_until_revoked(&key).await;
     running.stop().await;
     database.remove().await;
 }

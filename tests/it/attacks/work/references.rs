@@ -29,7 +29,7 @@ impl wiremock::Respond for Moving {
 
 #[tokio::test]
 async fn references_that_always_move_do_not_hide_the_others() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let server = wiremock::MockServer::start().await;
     wiremock::Mock::given(wiremock::matchers::any())
         .respond_with(Moving(AtomicUsize::new(0)))
@@ -41,12 +41,12 @@ async fn references_that_always_move_do_not_hide_the_others() {
         token: None,
     };
     let fetcher = GitFetcher::new(http_client().unwrap(), FetchLimits::default());
-    let remote = GitRemote::new(options, house.parts(), fetcher).unwrap();
+    let remote = GitRemote::new(options, rig.parts(), fetcher).unwrap();
     for poll in 1..=3 {
         let outcome = remote.poll_once().await.unwrap();
         assert_eq!((outcome.events, outcome.items), (1_000, 1_000), "{poll}");
     }
-    let items = house.store.claim(4_000, "test", LEASE).await.unwrap();
+    let items = rig.store.claim(4_000, "test", LEASE).await.unwrap();
     let seen: HashSet<_> = items.iter().map(|item| &item.range.ref_name).collect();
     assert_eq!(seen.len(), REFERENCES, "each within three polls");
     // Only what was there before the first poll is a backfill.
@@ -88,22 +88,22 @@ async fn listing(references: usize) -> wiremock::MockServer {
 }
 
 /// The references of a repository that became public.
-fn references(house: &House) -> NewWorkItem {
+fn references(rig: &Rig) -> NewWorkItem {
     NewWorkItem {
         kind: WorkKind::References,
         ref_name: String::new(),
         before: String::new(),
         after: "event-1".to_owned(),
-        ..house.push_to("git.example", 1, Priority::Webhook)
+        ..rig.push_to("git.example", 1, Priority::Webhook)
     }
 }
 
 on_both_databases! {
     async fn a_long_list_is_added_in_pieces_behind_what_is_pushed(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let server = listing(1_300).await;
-        house.add_items(&[references(&house)]).await;
-        house.worker_of([origin("git.example", &server.uri())], FetchLimits::default(), hasty()).drain().await.unwrap();
+        rig.add_items(&[references(&rig)]).await;
+        rig.worker_of([origin("git.example", &server.uri())], FetchLimits::default(), hasty()).drain().await.unwrap();
         let count = async |what: &str| {
             database.count(&format!("SELECT COUNT(*) FROM work_items WHERE state = 'done' AND {what}")).await
         };
@@ -113,25 +113,25 @@ on_both_databases! {
         // The list itself, and three pieces of at most 500.
         assert_eq!(count("kind = 'references' AND priority = 1 AND NOT truncated").await, 1);
         assert_eq!(count("kind = 'references' AND priority = 4 AND NOT truncated").await, 3);
-        assert_eq!(house.counts().await.waiting, 0);
+        assert_eq!(rig.counts().await.waiting, 0);
     }
 
     async fn what_is_left_of_a_list_waits_until_there_is_room_for_it(database) {
-        let house = House::new(&database.store().await);
+        let rig = Rig::new(&database.store().await);
         let server = listing(600).await;
-        let list = references(&house);
+        let list = references(&rig);
         let waiting: Vec<_> = (0..500)
             .map(|n| NewWorkItem {
                 after: format!("{:040x}", n + 1_000_000),
-                ..house.push_to("git.example", 1, Priority::Backfill)
+                ..rig.push_to("git.example", 1, Priority::Backfill)
             })
             .collect();
-        house.add_items(&waiting).await;
+        rig.add_items(&waiting).await;
         // They are not read before the list.
         database.run("UPDATE work_items SET ready_at = 9000000000000000").await.unwrap();
-        house.add_items(std::slice::from_ref(&list)).await;
-        assert!(!house.store.has_room_for_rest(&list).await.unwrap());
-        let worker = house.worker_of([origin("git.example", &server.uri())], FetchLimits::default(), hasty());
+        rig.add_items(std::slice::from_ref(&list)).await;
+        assert!(!rig.store.has_room_for_rest(&list).await.unwrap());
+        let worker = rig.worker_of([origin("git.example", &server.uri())], FetchLimits::default(), hasty());
         worker.drain().await.unwrap();
         let ranges = "SELECT COUNT(*) FROM work_items WHERE kind = 'range' AND state = 'done'";
         assert_eq!(database.count(ranges).await, 64);

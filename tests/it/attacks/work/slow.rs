@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{Running, entry, hasty, line, sqlite, until};
-use crate::source::House;
+use crate::source::Rig;
 use crate::source::work::{Shop, noise, origin};
 use crate::support::git;
 use crate::support::http::Ask as _;
@@ -72,22 +72,16 @@ impl Slow {
     }
 
     /// A push that is fetched from here, whatever its host is.
-    pub(super) fn push(&self, house: &House, host: &str, n: usize) -> NewWorkItem {
-        self.push_of(house, host, &format!("mallory-{n}/shop"), n)
+    pub(super) fn push(&self, rig: &Rig, host: &str, n: usize) -> NewWorkItem {
+        self.push_of(rig, host, &format!("mallory-{n}/shop"), n)
     }
 
     /// Like `push`, to this repository.
-    pub(super) fn push_of(
-        &self,
-        house: &House,
-        host: &str,
-        repository: &str,
-        n: usize,
-    ) -> NewWorkItem {
+    pub(super) fn push_of(&self, rig: &Rig, host: &str, repository: &str, n: usize) -> NewWorkItem {
         NewWorkItem {
             clone_url: Some(format!("{}/{repository}.git", self.url)),
             repository: repository.to_owned(),
-            ..house.push_to(host, n, Priority::Webhook)
+            ..rig.push_to(host, n, Priority::Webhook)
         }
     }
 }
@@ -182,7 +176,7 @@ async fn pass_on(
     Ok(())
 }
 
-impl House {
+impl Rig {
     /// A push of a key in a file of this size.
     async fn large_leak(&self, shop: &Shop, seed: u32, size: usize) -> (Key, NewWorkItem) {
         let (key, value) = self.issue(false).await;
@@ -202,24 +196,22 @@ impl House {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_repositories_do_not_hold_up_others_of_their_host() {
     for how in [How::Broken, How::Silent, How::Packs] {
-        let (_database, house) = sqlite().await;
+        let (_database, rig) = sqlite().await;
         let shop = Shop::open().await;
         let slow = Slow::start(how).await;
         let origins = [origin("git.example", &shop.forge.url())];
-        let worker = house.worker_of(origins, FetchLimits::default(), hasty());
+        let worker = rig.worker_of(origins, FetchLimits::default(), hasty());
         // More than there are places.
-        let hostile: Vec<_> = (0..12)
-            .map(|n| slow.push(&house, "git.example", n))
-            .collect();
-        house.add_items(&hostile).await;
+        let hostile: Vec<_> = (0..12).map(|n| slow.push(&rig, "git.example", n)).collect();
+        rig.add_items(&hostile).await;
         let running = Running::start(worker);
         until("they are asked for", async || slow.asked() >= 6).await;
         for _ in 0..2 {
-            let (key, tiny) = house.leak(&shop).await;
-            house.add_items(&[tiny]).await;
-            house.wait_until_revoked(&key).await;
+            let (key, tiny) = rig.leak(&shop).await;
+            rig.add_items(&[tiny]).await;
+            rig.wait_until_revoked(&key).await;
         }
-        let counts = house.counts().await;
+        let counts = rig.counts().await;
         assert_eq!(counts.dead, 0, "they are tried again");
         running.stop().await;
     }
@@ -228,32 +220,30 @@ async fn slow_repositories_do_not_hold_up_others_of_their_host() {
 /// Fast enough for one place, but not for the only one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_large_pushes_do_not_hold_up_a_fast_one_of_another_host() {
-    let (_database, house) = sqlite().await;
+    let (_database, rig) = sqlite().await;
     let shop = Shop::open().await;
     let slow = Slow::start(How::Sends(10 << 20, 300 << 10)).await;
     let origins = [
         origin("git.example", &shop.forge.url()),
         origin("slow.example", &slow.url),
     ];
-    let worker = house.worker_of(origins, FetchLimits::default(), hasty());
-    let hostile: Vec<_> = (0..3)
-        .map(|n| slow.push(&house, "slow.example", n))
-        .collect();
-    house.add_items(&hostile).await;
-    let (key, large) = house.large_leak(&shop, 1, 5 << 20).await;
+    let worker = rig.worker_of(origins, FetchLimits::default(), hasty());
+    let hostile: Vec<_> = (0..3).map(|n| slow.push(&rig, "slow.example", n)).collect();
+    rig.add_items(&hostile).await;
+    let (key, large) = rig.large_leak(&shop, 1, 5 << 20).await;
     let running = Running::start(worker);
     until("they are all asked for", async || slow.asked() >= 3).await;
     sleep(Duration::from_secs(1)).await;
-    house.add_items(&[large]).await;
-    house.wait_until_revoked(&key).await;
-    assert_eq!(house.counts().await.dead, 0);
+    rig.add_items(&[large]).await;
+    rig.wait_until_revoked(&key).await;
+    assert_eq!(rig.counts().await.dead, 0);
     running.stop().await;
 }
 
 /// Nothing is lost by being slow: it is read beside others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_servers_are_read_to_the_end_all_the_same() {
-    let (database, house) = sqlite().await;
+    let (database, rig) = sqlite().await;
     let shop = Shop::open().await;
     let packs = How::Passes(shop.forge.url(), Duration::from_secs(3), 8 << 20);
     let sends = How::Passes(shop.forge.url(), Duration::ZERO, 600 << 10);
@@ -267,13 +257,13 @@ async fn slow_servers_are_read_to_the_end_all_the_same() {
         window: Duration::from_secs(1),
         ..FetchLimits::default()
     };
-    let worker = house.worker_of(origins, limits, WorkerOptions::default());
+    let worker = rig.worker_of(origins, limits, WorkerOptions::default());
     let mut keys = Vec::new();
     for seed in 1..=4 {
         let host = ["packs.example", "sends.example"][seed as usize % 2];
-        let (key, item) = house.large_leak(&shop, seed, 3 << 20).await;
+        let (key, item) = rig.large_leak(&shop, seed, 3 << 20).await;
         let host = host.to_owned();
-        house.add_items(&[NewWorkItem { host, ..item }]).await;
+        rig.add_items(&[NewWorkItem { host, ..item }]).await;
         keys.push(key);
     }
     timeout(Duration::from_mins(2), worker.drain())
@@ -281,9 +271,9 @@ async fn slow_servers_are_read_to_the_end_all_the_same() {
         .expect("an end")
         .unwrap();
     for key in &keys {
-        assert!(house.is_revoked(key).await);
+        assert!(rig.is_revoked(key).await);
     }
-    assert_eq!(house.counts().await.done, 4);
+    assert_eq!(rig.counts().await.done, 4);
     // Pushes that take longer than a window to pack continued among the slow ones, without a try.
     let tries = "SELECT MAX(tries) FROM work_items";
     assert_eq!(database.count(tries).await, 1);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use wiremock::matchers::{path, query_param};
 use wiremock::{Mock, ResponseTemplate};
 
-use super::{hex, house, json_of, poll, push, repository, serve};
+use super::{hex, json_of, poll, push, repository, rig, serve};
 
 fn activity(n: usize, at: &str) -> Value {
     json!({"id": n, "before": hex(n), "after": hex(n + 1), "ref": "refs/heads/main",
@@ -14,8 +14,8 @@ fn activity(n: usize, at: &str) -> Value {
 
 #[tokio::test]
 async fn pushes_that_the_feed_missed_are_found_once() {
-    let (_database, house, server) = house().await;
-    let source = house.with(&server, repository(), vec![]);
+    let (_database, rig, server) = rig().await;
+    let source = rig.with(&server, repository(), vec![]);
     serve(
         &server,
         "/repos/acme/shop/events",
@@ -59,14 +59,14 @@ async fn pushes_that_the_feed_missed_are_found_once() {
     let outcome = poll(&source).await;
     assert!(outcome.gap);
     assert_eq!(outcome.items, 5);
-    let state = house.told().await;
+    let state = rig.told().await;
     assert_eq!((state.repaired, state.gaps, state.malformed), (3, 1, 1));
     let unseen = state.unseen.unwrap();
     assert!(
         unseen.contains("between 2026-05-28T20:00:00Z and"),
         "{unseen}"
     );
-    assert_eq!(house.work().await.len(), 6);
+    assert_eq!(rig.work().await.len(), 6);
 
     // The feed shows late what was found already.
     server.reset().await;
@@ -74,16 +74,16 @@ async fn pushes_that_the_feed_missed_are_found_once() {
     serve(&server, "/repos/acme/shop/events", json_of(&late)).await;
     let outcome = poll(&source).await;
     assert_eq!((outcome.events, outcome.items, outcome.gap), (3, 0, false));
-    assert!(house.work().await.is_empty());
+    assert!(rig.work().await.is_empty());
 }
 
 #[tokio::test]
 async fn after_a_restart_an_organisation_is_compared_with_its_repositories() {
-    let (_database, house, server) = house().await;
+    let (_database, rig, server) = rig().await;
     let org = || Scope::Organization("acme".to_owned());
     let events = json_of(&json!([push(1)]));
     serve(&server, "/orgs/acme/events", events.clone()).await;
-    poll(&house.with(&server, org(), vec![])).await;
+    poll(&rig.with(&server, org(), vec![])).await;
     let repositories = json!([
         {"id": 42, "full_name": "acme/shop", "pushed_at": "2026-05-28T21:00:00Z"},
         {"id": 43, "full_name": "acme/closed", "pushed_at": "2026-05-28T20:30:00Z"},
@@ -110,9 +110,9 @@ async fn after_a_restart_an_organisation_is_compared_with_its_repositories() {
         ResponseTemplate::new(403),
     )
     .await;
-    let again = house.with(&server, org(), vec![]);
+    let again = rig.with(&server, org(), vec![]);
     assert_eq!(poll(&again).await.items, 1);
-    let state = house.told().await;
+    let state = rig.told().await;
     assert_eq!((state.repaired, state.gaps, state.malformed), (1, 0, 4));
     let unseen = state.unseen.unwrap();
     assert!(
@@ -133,15 +133,15 @@ async fn after_a_restart_an_organisation_is_compared_with_its_repositories() {
 
 #[tokio::test]
 async fn a_repair_that_fails_goes_on_with_the_next_poll() {
-    let (_database, house, server) = house().await;
+    let (_database, rig, server) = rig().await;
     serve(
         &server,
         "/repos/acme/shop/events",
         json_of(&json!([push(1)])),
     )
     .await;
-    poll(&house.with(&server, repository(), vec![])).await;
-    let again = house.with(&server, repository(), vec![]);
+    poll(&rig.with(&server, repository(), vec![])).await;
+    let again = rig.with(&server, repository(), vec![]);
     serve(&server, "/repos/acme/shop", ResponseTemplate::new(502)).await;
     assert_eq!(poll(&again).await.items, 0);
     server.reset().await;
@@ -160,19 +160,19 @@ async fn a_repair_that_fails_goes_on_with_the_next_poll() {
     let found = json!([activity(2, "2026-05-28T21:00:00Z")]);
     serve(&server, "/repos/acme/shop/activity", json_of(&found)).await;
     assert_eq!(poll(&again).await.items, 1);
-    assert_eq!(house.told().await.repaired, 1);
+    assert_eq!(rig.told().await.repaired, 1);
 }
 
 #[tokio::test]
 async fn gaps_of_the_public_feed_are_told_and_not_repaired() {
-    let (_database, house, server) = house().await;
-    let source = house.source(&server.uri());
+    let (_database, rig, server) = rig().await;
+    let source = rig.source(&server.uri());
     for n in [1, 5, 9] {
         server.reset().await;
         serve(&server, "/events", json_of(&json!([push(n)]))).await;
         poll(&source).await;
     }
-    let state = house.told().await;
+    let state = rig.told().await;
     assert_eq!((state.gaps, state.repaired), (2, 0));
     assert!(state.unseen.unwrap().ends_with("2 gaps so far"));
     assert_eq!(server.received_requests().await.unwrap().len(), 1);

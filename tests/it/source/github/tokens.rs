@@ -10,16 +10,16 @@ use serde_json::json;
 use wiremock::matchers::{header, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use super::{house, json_of, poll, push, repository, serve, token};
-use crate::source::{House, shared};
+use super::{json_of, poll, push, repository, rig, serve, token};
+use crate::source::{Rig, shared};
 
 /// Made for these tests, and of no use anywhere else.
 const PEM: &str = include_str!("../../../../fixtures/github/app_test_key.pem");
 
 #[tokio::test]
 async fn each_token_has_its_own_etag_and_account() {
-    let (_database, house, server) = house().await;
-    let source = house.with(
+    let (_database, rig, server) = rig().await;
+    let source = rig.with(
         &server,
         Scope::Public,
         vec![token("first"), token("second")],
@@ -30,7 +30,7 @@ async fn each_token_has_its_own_etag_and_account() {
             .insert_header("x-ratelimit-remaining", left.to_string().as_str())
             .insert_header(
                 "x-ratelimit-reset",
-                (house.now().as_second() + 900).to_string().as_str(),
+                (rig.now().as_second() + 900).to_string().as_str(),
             );
         Mock::given(header("authorization", format!("Bearer {name}").as_str()))
             .respond_with(answer)
@@ -62,7 +62,7 @@ async fn each_token_has_its_own_etag_and_account() {
         ("Bearer second", Some("\"b\"")),
     ];
     assert_eq!(asked, expected);
-    let state = house.told().await;
+    let state = rig.told().await;
     assert_eq!(
         (state.rate_limit, state.rate_remaining),
         (Some(10_000), Some(4010))
@@ -71,9 +71,9 @@ async fn each_token_has_its_own_etag_and_account() {
 
 #[tokio::test]
 async fn a_refused_token_is_set_aside_and_the_others_go_on() {
-    let (_database, house, server) = house().await;
+    let (_database, rig, server) = rig().await;
     let credentials = vec![token("sesame-shut"), token("sesame-open")];
-    let source = house.with(&server, Scope::Public, credentials);
+    let source = rig.with(&server, Scope::Public, credentials);
     Mock::given(header("authorization", "Bearer sesame-shut"))
         .respond_with(ResponseTemplate::new(401))
         .expect(1)
@@ -86,7 +86,7 @@ async fn a_refused_token_is_set_aside_and_the_others_go_on() {
         .await;
     assert_eq!(poll(&source).await.items, 1);
     poll(&source).await;
-    let error = house.told().await.error.unwrap();
+    let error = rig.told().await.error.unwrap();
     assert!(
         error.contains("access token 1 of 2") && !error.contains("sesame"),
         "{error}"
@@ -95,8 +95,8 @@ async fn a_refused_token_is_set_aside_and_the_others_go_on() {
 
 #[tokio::test]
 async fn a_limited_token_makes_way_for_the_next() {
-    let (_database, house, server) = house().await;
-    let source = house.with(
+    let (_database, rig, server) = rig().await;
+    let source = rig.with(
         &server,
         Scope::Public,
         vec![token("first"), token("second")],
@@ -122,19 +122,19 @@ async fn a_limited_token_makes_way_for_the_next() {
     assert_eq!(server.received_requests().await.unwrap().len(), 1);
 }
 
-fn installation(house: &House, server: &MockServer, scope: &Scope) -> Arc<Installation> {
+fn installation(rig: &Rig, server: &MockServer, scope: &Scope) -> Arc<Installation> {
     let auth = AppAuth::new(12345, &PEM.into()).unwrap();
     Arc::new(Installation::new(
         Arc::new(auth),
         scope.installation().unwrap(),
         rescind::fetch::http_client().unwrap(),
         server.uri().parse().unwrap(),
-        shared(&house.clock),
+        shared(&rig.clock),
     ))
 }
 
-async fn give_token(server: &MockServer, house: &House, value: &str) {
-    let expires_at = house.now() + jiff::SignedDuration::from_hours(1);
+async fn give_token(server: &MockServer, rig: &Rig, value: &str) {
+    let expires_at = rig.now() + jiff::SignedDuration::from_hours(1);
     let answer = json!({"token": value, "expires_at": expires_at});
     Mock::given(method("POST"))
         .and(path("/app/installations/678/access_tokens"))
@@ -146,25 +146,25 @@ async fn give_token(server: &MockServer, house: &House, value: &str) {
 
 #[tokio::test]
 async fn an_apps_token_is_found_kept_and_renewed() {
-    let (_database, house, server) = house().await;
+    let (_database, rig, server) = rig().await;
     serve(
         &server,
         "/repos/acme/shop/installation",
         json_of(&json!({"id": 678})),
     )
     .await;
-    give_token(&server, &house, "ghs_one").await;
-    let app = installation(&house, &server, &repository());
+    give_token(&server, &rig, "ghs_one").await;
+    let app = installation(&rig, &server, &repository());
     for _ in 0..2 {
         assert_eq!(app.token().await.unwrap().expose_secret(), "ghs_one");
-        house.later(Duration::from_mins(27));
+        rig.later(Duration::from_mins(27));
     }
     let requests = server.received_requests().await.unwrap();
     let bearer = requests[0].headers["authorization"].to_str().unwrap();
     assert_eq!(bearer.split('.').count(), 3);
     assert!(!format!("{app:?}").contains("ghs_"));
     // Less than five minutes are left after another two.
-    house.later(Duration::from_mins(2));
+    rig.later(Duration::from_mins(2));
     server.reset().await;
     serve(
         &server,
@@ -172,21 +172,21 @@ async fn an_apps_token_is_found_kept_and_renewed() {
         json_of(&json!({"id": 678})),
     )
     .await;
-    give_token(&server, &house, "ghs_two").await;
+    give_token(&server, &rig, "ghs_two").await;
     assert_eq!(app.token().await.unwrap().expose_secret(), "ghs_two");
 }
 
 #[tokio::test]
 async fn an_apps_token_that_was_revoked_is_replaced() {
-    let (_database, house, server) = house().await;
+    let (_database, rig, server) = rig().await;
     serve(
         &server,
         "/repos/acme/shop/installation",
         json_of(&json!({"id": 678})),
     )
     .await;
-    give_token(&server, &house, "ghs_one").await;
-    let app = installation(&house, &server, &repository());
+    give_token(&server, &rig, "ghs_one").await;
+    let app = installation(&rig, &server, &repository());
     app.token().await.unwrap();
     server.reset().await;
     serve(
@@ -195,7 +195,7 @@ async fn an_apps_token_that_was_revoked_is_replaced() {
         json_of(&json!({"id": 678})),
     )
     .await;
-    give_token(&server, &house, "ghs_two").await;
+    give_token(&server, &rig, "ghs_two").await;
     for (value, answer) in [
         ("ghs_one", ResponseTemplate::new(401)),
         ("ghs_two", json_of(&json!([push(1)]))),
@@ -207,7 +207,7 @@ async fn an_apps_token_that_was_revoked_is_replaced() {
             .mount(&server)
             .await;
     }
-    let source = house.with(&server, repository(), vec![Credential::App(app)]);
+    let source = rig.with(&server, repository(), vec![Credential::App(app)]);
     assert_eq!(poll(&source).await.items, 1);
-    assert_eq!(house.told().await.error, None);
+    assert_eq!(rig.told().await.error, None);
 }

@@ -27,7 +27,7 @@ const MAX_RESIDENT_KIB: u64 = 256 << 10;
 type Answers = Arc<Mutex<HashMap<String, axum::body::Bytes>>>;
 
 /// A daemon whose webhook of GitHub is configured.
-pub(super) struct House {
+pub(super) struct Rig {
     binary: Binary,
     daemon: Daemon,
     answers: Answers,
@@ -35,7 +35,7 @@ pub(super) struct House {
     _tasks: tokio::task::JoinSet<()>,
 }
 
-impl House {
+impl Rig {
     pub(super) async fn start() -> Self {
         let answers = Answers::default();
         let app = axum::Router::new()

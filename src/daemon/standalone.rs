@@ -13,13 +13,13 @@ use crate::work::Worker;
 /// The configured sources and a worker for what they find. Nothing runs by itself. A daemon may work on the same
 /// database at the same time: items are leased, and events that both see become a single item.
 #[derive(Debug)]
-pub struct Workshop {
+pub struct Standalone {
     sources: sources::Sources,
     redelivery: Option<Redelivery>,
     worker: Worker,
 }
 
-impl Workshop {
+impl Standalone {
     /// Creates the configured sources and the worker, on the open database of `responder`.
     ///
     /// # Errors
