@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::db::page::{Conditions, Page, PageRequest, anywhere, position};
-use super::db::sql::{Arg, Fields, Sql, args, one, statements};
+use super::db::sql::{Arg, Row, Sql, args, one, statements};
 use super::keys::key::Key;
 use super::keys::{key, key_columns};
 use super::{Read, Store, StoreError, Tx};
@@ -80,7 +80,7 @@ pub struct IncidentFilter {
 macro_rules! incident_columns {
     () => {
         concat!(
-            "SELECT i.id, i.status, i.opened_at, i.last_seen_at, i.sightings, i.occurrences, i.uses, ",
+            "SELECT i.id AS incident_id, i.status, i.opened_at, i.last_seen_at, i.sightings, i.occurrences, i.uses, ",
             key_columns!(),
             " FROM incidents i JOIN keys k ON k.id = i.key_id"
         )
@@ -93,15 +93,15 @@ statements! {
     ID_OF_KEY = "SELECT id FROM incidents WHERE key_id = $1";
 }
 
-fn incident(row: &mut Fields<'_>) -> Result<Incident, StoreError> {
+fn incident(row: &Row<'_>) -> Result<Incident, StoreError> {
     Ok(Incident {
-        id: row.uuid()?,
-        status: row.word(IncidentStatus::parse)?,
-        opened_at: row.time()?,
-        last_seen_at: row.time()?,
-        sightings: row.count()?,
-        occurrences: row.count()?,
-        uses: row.count()?,
+        id: row.uuid("incident_id")?,
+        status: row.word("status", IncidentStatus::parse)?,
+        opened_at: row.time("opened_at")?,
+        last_seen_at: row.time("last_seen_at")?,
+        sightings: row.count("sightings")?,
+        occurrences: row.count("occurrences")?,
+        uses: row.count("uses")?,
         key: key(row)?,
     })
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::db::order::Locks;
 use super::db::page::{Conditions, Page, PageRequest, position};
-use super::db::sql::{Arg, Fields, LIST_MAX, Sql, args, one, pad, statements};
+use super::db::sql::{Arg, LIST_MAX, Row, Sql, args, one, pad, statements};
 use super::{Read, Store, StoreError, Tx};
 use key::{Key, NewKey, Owner, OwnerType};
 
@@ -28,7 +28,7 @@ pub struct KeyFilter {
     pub format: Option<String>,
 }
 
-/// Columns that [`key`] reads, in order.
+/// Columns that [`key`] reads.
 macro_rules! key_columns {
     () => {
         "k.id, k.project, k.format, k.owner_type, k.owner_id, k.description, k.is_public, k.prefix, \
@@ -52,26 +52,26 @@ statements! {
     COUNT = "SELECT COUNT(*) FROM keys";
 }
 
-pub(super) fn key(row: &mut Fields<'_>) -> Result<Key, StoreError> {
+pub(super) fn key(row: &Row<'_>) -> Result<Key, StoreError> {
     Ok(Key {
-        id: row.uuid()?,
-        project: row.next()?,
-        format: row.next()?,
+        id: row.uuid("id")?,
+        project: row.get("project")?,
+        format: row.get("format")?,
         owner: Owner {
-            kind: row.word(OwnerType::parse)?,
-            id: row.next()?,
+            kind: row.word("owner_type", OwnerType::parse)?,
+            id: row.get("owner_id")?,
         },
-        description: row.next()?,
-        is_public: row.next()?,
-        prefix: row.next()?,
-        last_four: row.next()?,
-        policy: row.next()?,
-        notify_emails: emails(row.next()?)?,
-        created_at: row.time()?,
-        expires_at: row.optional_time()?,
-        revoked_at: row.optional_time()?,
-        exposed_at: row.optional_time()?,
-        replaced_by: row.optional_uuid()?,
+        description: row.get("description")?,
+        is_public: row.get("is_public")?,
+        prefix: row.get("prefix")?,
+        last_four: row.get("last_four")?,
+        policy: row.get("policy")?,
+        notify_emails: emails(row.get("notify_emails")?)?,
+        created_at: row.time("created_at")?,
+        expires_at: row.optional_time("expires_at")?,
+        revoked_at: row.optional_time("revoked_at")?,
+        exposed_at: row.optional_time("exposed_at")?,
+        replaced_by: row.optional_uuid("replaced_by")?,
     })
 }
 

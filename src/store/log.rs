@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::db::order::Locks;
 use super::db::page::{Conditions, Page, PageRequest};
-use super::db::sql::{Arg, Fields, ROWS_MAX, Sql, args, runs, statements};
+use super::db::sql::{Arg, ROWS_MAX, Row, Sql, args, runs, statements};
 use super::keys::key::{Key, micros};
 use super::{Read, Store, StoreError, Tx};
 use chain::{entry_hash, unread};
@@ -129,17 +129,17 @@ pub(super) struct StoredEntry {
 }
 
 impl StoredEntry {
-    pub(super) fn read(row: &mut Fields<'_>) -> Result<Self, StoreError> {
+    pub(super) fn read(row: &Row<'_>) -> Result<Self, StoreError> {
         Ok(Self {
-            seq: row.number()?,
-            at: row.time()?,
-            action: row.next()?,
-            reason: row.next()?,
-            key_id: row.uuid()?,
-            incident_id: row.optional_uuid()?,
-            prev_hash: row.next()?,
-            hash: row.next()?,
-            text: row.next()?,
+            seq: row.number("seq")?,
+            at: row.time("at")?,
+            action: row.get("action")?,
+            reason: row.get("reason")?,
+            key_id: row.uuid("key_id")?,
+            incident_id: row.optional_uuid("incident_id")?,
+            prev_hash: row.get("prev_hash")?,
+            hash: row.get("hash")?,
+            text: row.get("entry")?,
         })
     }
 
@@ -205,10 +205,10 @@ pub(super) fn every_filter() -> (&'static str, Sql) {
     ("LIST_LOG", sql)
 }
 
-fn head(row: &mut Fields<'_>) -> Result<LogHead, StoreError> {
+fn head(row: &Row<'_>) -> Result<LogHead, StoreError> {
     Ok(LogHead {
-        seq: row.number()?,
-        hash: row.next()?,
+        seq: row.number("seq")?,
+        hash: row.get("hash")?,
     })
 }
 

@@ -56,7 +56,7 @@ use crate::keyformat::Peppers;
 use db::connect::Db;
 use db::read::Read;
 use db::ready::Ready;
-use db::sql::Fields;
+use db::sql::Row;
 
 /// Time limit for an operation to get its turn, a connection and the start of its transaction. It is below the
 /// 10 s that partners wait for an answer.
@@ -295,8 +295,8 @@ impl Store {
 
     fn decode<T>(
         &self,
-        fields: &mut Fields<'_>,
-        decode: impl Fn(&mut Fields<'_>) -> Result<T, StoreError>,
+        fields: &Row<'_>,
+        decode: impl Fn(&Row<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         decode(fields).map_err(|error| error.in_database(&self.0.name))
     }

@@ -246,11 +246,11 @@ impl Tx {
             let values = values.map(|text| Arg::from(&*text)).collect();
             let found = self.fetch(STORED.of(rows.len()), values, |row| {
                 Ok([
-                    row.next()?,
-                    row.next()?,
-                    row.next()?,
-                    row.next()?,
-                    row.next()?,
+                    row.get("host")?,
+                    row.get("remote")?,
+                    row.get("ref_name")?,
+                    row.get("before_id")?,
+                    row.get("after_id")?,
                 ])
             });
             stored.extend(found.await?);

@@ -3,7 +3,7 @@
 
 use super::db::order::Locks;
 use super::db::retry::retried;
-use super::db::sql::{Fields, ROWS_MAX, args, one, runs, statements};
+use super::db::sql::{ROWS_MAX, Row, args, one, runs, statements};
 use super::{Read as _, Store, StoreError};
 
 statements! {
@@ -104,10 +104,10 @@ impl Store {
     }
 }
 
-fn proved_sender(row: &mut Fields<'_>) -> Result<ProvedSender, StoreError> {
+fn proved_sender(row: &Row<'_>) -> Result<ProvedSender, StoreError> {
     Ok(ProvedSender {
-        sender: row.digest()?,
-        network: row.digest()?,
-        hour: row.next()?,
+        sender: row.digest("sender")?,
+        network: row.digest("network")?,
+        hour: row.get("proved_hour")?,
     })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::db::order::Locks;
-use super::db::sql::{Fields, args, statements};
+use super::db::sql::{Row, args, statements};
 use super::{Read, Store, StoreError, Tx};
 
 /// State of a source. Counts are totals since it was first polled.
@@ -109,28 +109,28 @@ statements! {
     );
 }
 
-fn source(row: &mut Fields<'_>) -> Result<SourceState, StoreError> {
+fn source(row: &Row<'_>) -> Result<SourceState, StoreError> {
     Ok(SourceState {
-        name: row.next()?,
-        kind: row.next()?,
-        cursor: row.next()?,
-        polled_at: row.optional_time()?,
-        succeeded_at: row.optional_time()?,
-        next_poll_at: row.optional_time()?,
-        newest_event_at: row.optional_time()?,
-        error: row.next()?,
-        polls: row.count()?,
-        events: row.count()?,
-        items: row.count()?,
-        gaps: row.count()?,
-        malformed: row.count()?,
-        texts: row.count()?,
-        unknown: row.count()?,
-        repaired: row.count()?,
-        unseen: row.next()?,
-        rate_limit: row.optional_count()?,
-        rate_remaining: row.optional_count()?,
-        rate_resets_at: row.optional_time()?,
+        name: row.get("name")?,
+        kind: row.get("kind")?,
+        cursor: row.get("cursor")?,
+        polled_at: row.optional_time("polled_at")?,
+        succeeded_at: row.optional_time("succeeded_at")?,
+        next_poll_at: row.optional_time("next_poll_at")?,
+        newest_event_at: row.optional_time("newest_event_at")?,
+        error: row.get("error")?,
+        polls: row.count("polls")?,
+        events: row.count("events")?,
+        items: row.count("items")?,
+        gaps: row.count("gaps")?,
+        malformed: row.count("malformed")?,
+        texts: row.count("texts")?,
+        unknown: row.count("unknown")?,
+        repaired: row.count("repaired")?,
+        unseen: row.get("unseen")?,
+        rate_limit: row.optional_count("rate_limit")?,
+        rate_remaining: row.optional_count("rate_remaining")?,
+        rate_resets_at: row.optional_time("rate_resets_at")?,
     })
 }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::db::order::Locks;
 use super::db::page::{Conditions, Page, PageRequest, position};
 use super::db::retry::retried;
-use super::db::sql::{Arg, Fields, LIST_MAX, args, one, pad, statements};
+use super::db::sql::{Arg, LIST_MAX, Row, args, one, pad, statements};
 use super::{Read, Store, StoreError, Tx};
 use crate::keyformat::{Sha256Digest, StoredDigest};
 
@@ -133,17 +133,17 @@ statements! {
     BOOTSTRAP_LOCK = "UPDATE log_head SET seq = seq WHERE id = 1";
 }
 
-fn token(row: &mut Fields<'_>) -> Result<Token, StoreError> {
+fn token(row: &Row<'_>) -> Result<Token, StoreError> {
     Ok(Token {
-        id: row.uuid()?,
-        project: row.next()?,
-        role: row.word(Role::parse)?,
-        description: row.next()?,
-        prefix: row.next()?,
-        last_four: row.next()?,
-        created_at: row.time()?,
-        expires_at: row.optional_time()?,
-        revoked_at: row.optional_time()?,
+        id: row.uuid("id")?,
+        project: row.get("project")?,
+        role: row.word("role", Role::parse)?,
+        description: row.get("description")?,
+        prefix: row.get("prefix")?,
+        last_four: row.get("last_four")?,
+        created_at: row.time("created_at")?,
+        expires_at: row.optional_time("expires_at")?,
+        revoked_at: row.optional_time("revoked_at")?,
     })
 }
 
@@ -182,7 +182,7 @@ impl Store {
             let n = pad(&mut args, 0);
             let rows = read
                 .fetch(BY_DIGESTS.of(n), args, |row| {
-                    Ok((StoredDigest(row.digest()?), token(row)?))
+                    Ok((StoredDigest(row.digest("digest")?), token(row)?))
                 })
                 .await?;
             for (form, token) in rows {

@@ -2,7 +2,7 @@
 
 use super::super::{Store, StoreError};
 use super::connect::Db;
-use super::sql::{Arg, Fields, Sql, postgres_args, sqlite_args};
+use super::sql::{Arg, Row, Sql, postgres_args, sqlite_args};
 
 /// Runner of a query: the store itself for a read, or an open transaction.
 pub(in crate::store) trait Read: Send {
@@ -11,7 +11,7 @@ pub(in crate::store) trait Read: Send {
         &mut self,
         sql: Sql,
         args: Vec<Arg>,
-        decode: impl Fn(&mut Fields<'_>) -> Result<T, StoreError> + Send,
+        decode: impl Fn(&Row<'_>) -> Result<T, StoreError> + Send,
     ) -> impl Future<Output = Result<Vec<T>, StoreError>> + Send;
 
     /// The first row of a query, decoded.
@@ -19,7 +19,7 @@ pub(in crate::store) trait Read: Send {
         &mut self,
         sql: Sql,
         args: Vec<Arg>,
-        decode: impl Fn(&mut Fields<'_>) -> Result<T, StoreError> + Send,
+        decode: impl Fn(&Row<'_>) -> Result<T, StoreError> + Send,
     ) -> impl Future<Output = Result<Option<T>, StoreError>> + Send {
         async move { Ok(self.fetch(sql, args, decode).await?.into_iter().next()) }
     }
@@ -30,7 +30,7 @@ impl Read for &Store {
         &mut self,
         sql: Sql,
         args: Vec<Arg>,
-        decode: impl Fn(&mut Fields<'_>) -> Result<T, StoreError> + Send,
+        decode: impl Fn(&Row<'_>) -> Result<T, StoreError> + Send,
     ) -> Result<Vec<T>, StoreError> {
         let failed = |error: sqlx::Error| self.failed(&error);
         let text = sql.text(self.0.db.dialect());
@@ -42,7 +42,7 @@ impl Read for &Store {
                 let rows = held.fetch(limit, text, args).await.map_err(failed)?;
                 drop(held);
                 rows.iter()
-                    .map(|row| self.decode(&mut Fields::sqlite(row), &decode))
+                    .map(|row| self.decode(&Row::Sqlite(row), &decode))
                     .collect()
             }
             Db::Postgres(pool) => {
@@ -51,7 +51,7 @@ impl Read for &Store {
                 let rows = held.fetch(limit, text, args).await.map_err(failed)?;
                 drop(held);
                 rows.iter()
-                    .map(|row| self.decode(&mut Fields::postgres(row), &decode))
+                    .map(|row| self.decode(&Row::Postgres(row), &decode))
                     .collect()
             }
         }

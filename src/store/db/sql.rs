@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use crate::keyformat::StoredDigest;
 use hole::Hole;
-pub(in crate::store) use row::{Fields, one};
+pub(in crate::store) use row::{Row, one};
 
 /// Maximum number of items in a list, and thus of its placeholders.
 pub(in crate::store) const LIST_MAX: usize = 1024;

@@ -12,7 +12,7 @@ use super::connect::Db;
 use super::held::Held;
 use super::order::Locks;
 use super::pool::{Pool, is_silence};
-use super::sql::{Arg, Dialect, Fields, Sql, postgres_args, sqlite_args};
+use super::sql::{Arg, Dialect, Row, Sql, postgres_args, sqlite_args};
 
 /// An open transaction, which all changes of state go through. The changes are kept by [`Tx::commit`] only.
 ///
@@ -158,7 +158,7 @@ impl Read for Tx {
         &mut self,
         sql: Sql,
         args: Vec<Arg>,
-        decode: impl Fn(&mut Fields<'_>) -> Result<T, StoreError> + Send,
+        decode: impl Fn(&Row<'_>) -> Result<T, StoreError> + Send,
     ) -> Result<Vec<T>, StoreError> {
         let text = sql.text(self.dialect());
         let changes = ["UPDATE", "INSERT INTO", "DELETE FROM"];
@@ -174,7 +174,7 @@ impl Read for Tx {
                 };
                 let rows = rows.map_err(|error| self.failure(&error))?;
                 rows.iter()
-                    .map(|row| self.store.decode(&mut Fields::sqlite(row), &decode))
+                    .map(|row| self.store.decode(&Row::Sqlite(row), &decode))
                     .collect()
             }
             OpenTx::Postgres(held) => {
@@ -184,7 +184,7 @@ impl Read for Tx {
                 };
                 let rows = rows.map_err(|error| self.failure(&error))?;
                 rows.iter()
-                    .map(|row| self.store.decode(&mut Fields::postgres(row), &decode))
+                    .map(|row| self.store.decode(&Row::Postgres(row), &decode))
                     .collect()
             }
         }

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::super::db::order::Locks;
-use super::super::db::sql::{Arg, Fields, LIST_MAX, ROWS_MAX, args, one, pad, runs, statements};
+use super::super::db::sql::{Arg, LIST_MAX, ROWS_MAX, Row, args, one, pad, runs, statements};
 use super::super::keys::key::Key;
 use super::super::log::entry::Place;
 use super::super::{Read, Store, StoreError, Tx};
@@ -75,7 +75,7 @@ macro_rules! occurrence_columns {
 
 statements! {
     KNOWN = "SELECT fingerprint FROM occurrences WHERE fingerprint IN ({list:1})";
-    COUNT = "SELECT key_id, COUNT(*) FROM occurrences WHERE key_id IN ({list:1}) GROUP BY key_id";
+    COUNT = "SELECT key_id, COUNT(*) AS places FROM occurrences WHERE key_id IN ({list:1}) GROUP BY key_id";
     /// One incident per key, which is opened by the first sighting and extended by every other.
     INCIDENT = "INSERT INTO incidents (id, project, key_id, status, opened_at, last_seen_at,
             sightings, occurrences, uses)
@@ -99,21 +99,21 @@ statements! {
     );
 }
 
-fn occurrence(row: &mut Fields<'_>) -> Result<Occurrence, StoreError> {
+fn occurrence(row: &Row<'_>) -> Result<Occurrence, StoreError> {
     Ok(Occurrence {
-        id: row.uuid()?,
-        key_id: row.uuid()?,
+        id: row.uuid("id")?,
+        key_id: row.uuid("key_id")?,
         place: Place {
-            source: row.next()?,
-            url: row.next()?,
-            repository: row.next()?,
-            commit: row.next()?,
-            path: row.next()?,
-            line: row.optional_count()?,
+            source: row.get("source")?,
+            url: row.get("url")?,
+            repository: row.get("repository")?,
+            commit: row.get("commit_id")?,
+            path: row.get("path")?,
+            line: row.optional_count("line")?,
         },
-        detected_at: row.time()?,
-        last_seen_at: row.time()?,
-        sightings: row.count()?,
+        detected_at: row.time("detected_at")?,
+        last_seen_at: row.time("last_seen_at")?,
+        sightings: row.count("sightings")?,
     })
 }
 
@@ -220,7 +220,9 @@ impl Tx {
         for chunk in keys.chunks(LIST_MAX) {
             let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
             let n = pad(&mut args, 0);
-            let counts = self.fetch(COUNT.of(n), args, |row| Ok((row.uuid()?, row.count()?)));
+            let counts = self.fetch(COUNT.of(n), args, |row| {
+                Ok((row.uuid("key_id")?, row.count("places")?))
+            });
             for (key, count) in counts.await? {
                 room.insert(key, OCCURRENCES_MAX.saturating_sub(count));
             }
@@ -259,7 +261,7 @@ impl Tx {
                 ]
             });
             let opened = self.fetch(INCIDENT.of(rows.len()), values.collect(), |row| {
-                Ok((row.uuid()?, row.uuid()?))
+                Ok((row.uuid("key_id")?, row.uuid("id")?))
             });
             incidents.extend(opened.await?);
         }

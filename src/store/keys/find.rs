@@ -57,7 +57,7 @@ async fn find(
         let n = pad(&mut args, 0);
         let rows = read
             .fetch(BY_DIGESTS.of(n), args, |row| {
-                Ok((StoredDigest(row.digest()?), key(row)?))
+                Ok((StoredDigest(row.digest("digest")?), key(row)?))
             })
             .await?;
         for (form, key) in rows {

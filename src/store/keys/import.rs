@@ -101,7 +101,10 @@ impl Tx {
             let n = pad(&mut args, 0);
             let found = self
                 .fetch(STORED.of(n), args, |row| {
-                    Ok((StoredDigest(row.digest()?), row.next::<String>()?))
+                    Ok((
+                        StoredDigest(row.digest("digest")?),
+                        row.get::<String>("project")?,
+                    ))
                 })
                 .await?;
             for (form, project) in found {

@@ -61,8 +61,8 @@ impl Store {
         let mut read = self;
         read.fetch(OF_KEY, args![key, limit], |row| {
             Ok(UseAfterExposure {
-                at: row.time()?,
-                client_address: row.next()?,
+                at: row.time("at")?,
+                client_address: row.get("client_address")?,
             })
         })
         .await

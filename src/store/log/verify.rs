@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::super::db::sql::{Fields, args, statements};
+use super::super::db::sql::{Row, args, statements};
 use super::super::{Read, Store, StoreError};
 use super::chain::{Broken, Chain, Problem, Verified, unread};
 use super::entry::{Action, LogEntry};
@@ -11,8 +11,8 @@ use super::{LogHead, StoredEntry};
 statements! {
     /// Joined with the current state of the entry's key and incident.
     VERIFY = "SELECT l.seq, l.at, l.action, l.reason, l.key_id, l.incident_id, l.prev_hash, l.hash, l.entry,
-            l.project, k.project, k.format, k.owner_type, k.owner_id, k.last_four, k.revoked_at,
-            i.project, i.key_id
+            l.project, k.project AS key_project, k.format, k.owner_type, k.owner_id, k.last_four, k.revoked_at,
+            i.project AS incident_project, i.key_id AS incident_key
         FROM revocation_log l LEFT JOIN keys k ON k.id = l.key_id
             LEFT JOIN incidents i ON i.id = l.incident_id
         WHERE l.seq > $1 ORDER BY l.seq LIMIT $2";
@@ -57,17 +57,17 @@ struct Surroundings {
 }
 
 impl Surroundings {
-    fn read(row: &mut Fields<'_>) -> Result<Self, StoreError> {
+    fn read(row: &Row<'_>) -> Result<Self, StoreError> {
         Ok(Self {
-            project: row.next()?,
-            key_project: row.next()?,
-            format: row.next()?,
-            owner_type: row.next()?,
-            owner_id: row.next()?,
-            last_four: row.next()?,
-            revoked_at: row.optional_time()?,
-            incident_project: row.next()?,
-            incident_key: row.next()?,
+            project: row.get("project")?,
+            key_project: row.get("key_project")?,
+            format: row.get("format")?,
+            owner_type: row.get("owner_type")?,
+            owner_id: row.get("owner_id")?,
+            last_four: row.get("last_four")?,
+            revoked_at: row.optional_time("revoked_at")?,
+            incident_project: row.get("incident_project")?,
+            incident_key: row.get("incident_key")?,
         })
     }
 

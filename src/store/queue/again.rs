@@ -7,9 +7,7 @@ use uuid::Uuid;
 
 use super::super::db::order::Locks;
 use super::super::db::retry::retried;
-use super::super::db::sql::{
-    Arg, Fields, LIST_MAX, ROWS_MAX, Sql, args, one, pad, runs, statements,
-};
+use super::super::db::sql::{Arg, LIST_MAX, ROWS_MAX, Row, Sql, args, one, pad, runs, statements};
 use super::super::{Read as _, Store, StoreError, Tx};
 use super::item::{NewWorkItem, Priority};
 use super::turns::Seat;
@@ -59,13 +57,13 @@ struct Again {
 }
 
 impl Again {
-    fn of(row: &mut Fields<'_>) -> Result<Self, StoreError> {
+    fn of(row: &Row<'_>) -> Result<Self, StoreError> {
         Ok(Self {
-            id: row.uuid()?,
-            priority: row.next()?,
-            host: row.next()?,
-            remote: row.next()?,
-            owner: row.next()?,
+            id: row.uuid("id")?,
+            priority: row.get("priority")?,
+            host: row.get("host")?,
+            remote: row.get("remote")?,
+            owner: row.get("owner")?,
         })
     }
 
@@ -95,7 +93,11 @@ impl Tx {
             let values = items.iter().flat_map(|item| item.coordinates());
             let values = values.map(|text| Arg::from(&*text)).collect();
             let known = self.fetch(KNOWN.of(items.len()), values, |row| {
-                Ok((row.uuid()?, row.next::<String>()?, row.next::<i64>()?))
+                Ok((
+                    row.uuid("id")?,
+                    row.get::<String>("state")?,
+                    row.get::<i64>("priority")?,
+                ))
             });
             let known = known.await?.into_iter();
             let known = known.filter(|(_, state, number)| wants(priority, state, *number));
@@ -122,8 +124,8 @@ impl Tx {
             let n = pad(&mut args, 0);
             let rows = self.fetch(LOCK.of(n), args, |row| {
                 let again = Again::of(row)?;
-                let (state, source) = (row.next::<String>()?, row.next::<String>()?);
-                Ok((again, state, source, row.next::<bool>()?))
+                let (state, source) = (row.get::<String>("state")?, row.get::<String>("source")?);
+                Ok((again, state, source, row.get::<bool>("gone")?))
             });
             for (again, state, source, gone) in rows.await? {
                 let is_done = state == "done";

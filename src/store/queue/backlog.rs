@@ -35,13 +35,13 @@ statements! {
         UPDATE work_items SET state = 'shed', finished_at = {now}
         WHERE id IN (SELECT picked_id FROM picked) RETURNING source";
     COUNTS = "SELECT
-            COUNT(CASE WHEN state = 'waiting' AND leased_by IS NULL THEN 1 END),
-            COUNT(CASE WHEN state = 'waiting' AND leased_by IS NOT NULL THEN 1 END),
-            COUNT(CASE WHEN state = 'done' THEN 1 END),
-            COUNT(CASE WHEN state = 'done' AND truncated THEN 1 END),
-            COUNT(CASE WHEN state = 'dead' THEN 1 END),
-            COUNT(CASE WHEN state = 'shed' THEN 1 END),
-            MIN(CASE WHEN state = 'waiting' THEN event_at END)
+            COUNT(CASE WHEN state = 'waiting' AND leased_by IS NULL THEN 1 END) AS waiting,
+            COUNT(CASE WHEN state = 'waiting' AND leased_by IS NOT NULL THEN 1 END) AS leased,
+            COUNT(CASE WHEN state = 'done' THEN 1 END) AS done,
+            COUNT(CASE WHEN state = 'done' AND truncated THEN 1 END) AS truncated,
+            COUNT(CASE WHEN state = 'dead' THEN 1 END) AS dead,
+            COUNT(CASE WHEN state = 'shed' THEN 1 END) AS shed,
+            MIN(CASE WHEN state = 'waiting' THEN event_at END) AS oldest_event_at
         FROM work_items";
 }
 
@@ -113,13 +113,13 @@ impl Store {
         let counts = read
             .fetch_first(COUNTS, args![], |row| {
                 Ok(WorkCounts {
-                    waiting: row.count()?,
-                    leased: row.count()?,
-                    done: row.count()?,
-                    truncated: row.count()?,
-                    dead: row.count()?,
-                    shed: row.count()?,
-                    oldest_event_at: row.optional_time()?,
+                    waiting: row.count("waiting")?,
+                    leased: row.count("leased")?,
+                    done: row.count("done")?,
+                    truncated: row.count("truncated")?,
+                    dead: row.count("dead")?,
+                    shed: row.count("shed")?,
+                    oldest_event_at: row.optional_time("oldest_event_at")?,
                 })
             })
             .await?;
@@ -156,8 +156,8 @@ impl Store {
             .fetch(sql, args, |row| {
                 Ok(DeadItem {
                     item: item(row)?,
-                    error: row.next()?,
-                    died_at: row.time()?,
+                    error: row.get("last_error")?,
+                    died_at: row.time("finished_at")?,
                 })
             })
             .await?;

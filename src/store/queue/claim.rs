@@ -110,12 +110,12 @@ impl Store {
         let args = args![lane.number(), after, least.number(), n];
         let mut read = self;
         read.fetch(QUEUES, args, |row| {
-            let number = row.next()?;
+            let number = row.get("priority")?;
             Ok(Queue {
                 lane,
                 priority: Priority::from_number(number)
                     .ok_or_else(|| StoreError::row(format!("{number} is no priority")))?,
-                host: row.next()?,
+                host: row.get("host")?,
             })
         })
         .await
@@ -144,10 +144,10 @@ impl Store {
         let mut read = self;
         read.fetch(FRONT.of(n), args, |row| {
             Ok(Claimable {
-                id: row.uuid()?,
-                remote: row.next()?,
-                owner: row.next()?,
-                deaths: deaths(row.next()?),
+                id: row.uuid("id")?,
+                remote: row.get("remote")?,
+                owner: row.get("owner")?,
+                deaths: deaths(row.get("deaths")?),
             })
         })
         .await

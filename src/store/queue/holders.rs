@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::super::db::order::Locks;
 use super::super::db::retry::retried;
-use super::super::db::sql::{Fields, args, one, statements};
+use super::super::db::sql::{Row, args, one, statements};
 use super::super::{Read as _, Store, StoreError};
 use super::row::counted;
 
@@ -75,7 +75,7 @@ impl Store {
         if expired == 0 {
             return Ok(Some(0));
         }
-        let named = |row: &mut Fields<'_>| Ok((row.uuid()?, row.next::<String>()?));
+        let named = |row: &Row<'_>| Ok((row.uuid("id")?, row.get::<String>("repository")?));
         let changed = retried(|| async {
             let mut tx = self.begin().await?;
             if asked.elapsed() > patience {

@@ -1,7 +1,7 @@
 //! Work items as rows of the database.
 
 use super::super::StoreError;
-use super::super::db::sql::Fields;
+use super::super::db::sql::Row;
 use super::item::{Lane, Lineage, NewWorkItem, Priority, WorkItem, WorkKind};
 
 macro_rules! item_columns {
@@ -20,38 +20,41 @@ macro_rules! counted {
 
 pub(in crate::store) use {counted, item_columns};
 
-pub(in crate::store) fn item(row: &mut Fields<'_>) -> Result<WorkItem, StoreError> {
+pub(in crate::store) fn item(row: &Row<'_>) -> Result<WorkItem, StoreError> {
     Ok(WorkItem {
-        id: row.uuid()?,
+        id: row.uuid("id")?,
         range: NewWorkItem {
             kind: {
-                let name: String = row.next()?;
+                let name: String = row.get("kind")?;
                 WorkKind::from_name(&name).ok_or_else(|| {
                     StoreError::row("a work item is of an unknown kind".to_owned())
                 })?
             },
-            host: row.next()?,
-            repository_id: row.next()?,
-            repository: row.next()?,
-            clone_url: row.next()?,
-            ref_name: row.next()?,
-            before: row.next()?,
-            after: row.next()?,
-            source: row.next()?,
-            priority: priority(row.next()?),
-            event_at: row.time()?,
+            host: row.get("host")?,
+            repository_id: row.get("repository_id")?,
+            repository: row.get("repository")?,
+            clone_url: row.get("clone_url")?,
+            ref_name: row.get("ref_name")?,
+            before: row.get("before_id")?,
+            after: row.get("after_id")?,
+            source: row.get("source")?,
+            priority: priority(row.get("priority")?),
+            event_at: row.time("event_at")?,
         },
-        created_at: row.time()?,
-        tries: u32::try_from(row.count()?).unwrap_or(u32::MAX),
+        created_at: row.time("created_at")?,
+        tries: u32::try_from(row.count("tries")?).unwrap_or(u32::MAX),
         lane: {
-            let number = row.next()?;
+            let number = row.get("lane")?;
             Lane::from_number(number)
                 .ok_or_else(|| StoreError::row(format!("{number} is no lane")))?
         },
-        deaths: deaths(row.next()?),
+        deaths: deaths(row.get("deaths")?),
         lineage: {
-            let (origin, generation) = (row.optional_uuid()?, row.count()?);
-            let (parts, bytes) = (row.optional_count()?, row.optional_count()?);
+            let (origin, generation) = (row.optional_uuid("origin")?, row.count("generation")?);
+            let (parts, bytes) = (
+                row.optional_count("parts_left")?,
+                row.optional_count("bytes_left")?,
+            );
             origin.map(|origin| Lineage {
                 origin,
                 generation: u32::try_from(generation).unwrap_or(u32::MAX),

@@ -48,9 +48,9 @@ const OWNER_END: u64 = HOST_MAX;
 const FRONT_MAX: u64 = 64;
 
 statements! {
-    WAITING_OF = "SELECT CAST(line.column1 AS BIGINT), (SELECT COUNT(*) FROM work_items
+    WAITING_OF = "SELECT CAST(line.column1 AS BIGINT) AS line_number, (SELECT COUNT(*) FROM work_items
             WHERE state = 'waiting' AND host = line.column2 AND remote = line.column3
-                AND priority = CAST(line.column4 AS BIGINT))
+                AND priority = CAST(line.column4 AS BIGINT)) AS waiting
         FROM (VALUES {rows:4}) AS line";
     /// Of all lanes, as for owners: whoever gets items moved to another lane has no more room for it. The few that
     /// workers hold are not counted, so that the index of the queues serves.
@@ -59,9 +59,9 @@ statements! {
                 AND priority = $1 AND host = $2 LIMIT $3) AS found";
     OWNED = "SELECT COUNT(*) FROM (SELECT 1 FROM work_items
             WHERE state = 'waiting' AND host = $1 AND owner = $2 AND priority = $3 LIMIT $4) AS found";
-    LAST = "SELECT CAST(line.column1 AS BIGINT), (SELECT MAX(turn) FROM work_items
+    LAST = "SELECT CAST(line.column1 AS BIGINT) AS line_number, (SELECT MAX(turn) FROM work_items
             WHERE state = 'waiting' AND host = line.column2 AND owner = line.column3
-                AND priority = CAST(line.column4 AS BIGINT) AND level = CAST(line.column5 AS BIGINT))
+                AND priority = CAST(line.column4 AS BIGINT) AND level = CAST(line.column5 AS BIGINT)) AS last
         FROM (VALUES {rows:5}) AS line";
     /// The redundant `leased_by > ''` is what lets SQLite use the index of held items.
     TAKEN = "SELECT priority, host, turn FROM work_items
@@ -243,7 +243,7 @@ impl Tx {
             });
             let values: Vec<Arg> = values.collect();
             let found = self.fetch(WAITING_OF.of(rows.len()), values, |row| {
-                Ok((row.count()?, row.count()?))
+                Ok((row.count("line_number")?, row.count("waiting")?))
             });
             for (at, count) in found.await? {
                 let row = usize::try_from(at).ok().and_then(|at| rows.get_mut(at));
@@ -307,7 +307,7 @@ impl Tx {
             });
             let values: Vec<Arg> = values.collect();
             let found = self.fetch(LAST.of(rows.len()), values, |row| {
-                Ok((row.count()?, row.optional_count()?))
+                Ok((row.count("line_number")?, row.optional_count("last")?))
             });
             for (at, turn) in found.await? {
                 let row = usize::try_from(at).ok().and_then(|at| rows.get_mut(at));
@@ -327,7 +327,7 @@ impl Tx {
         let queues = seats.iter().map(|seat| (seat.queue(), 0));
         let mut presents: BTreeMap<_, u64> = queues.collect();
         let taken = self.fetch(TAKEN, args![], |row| {
-            Ok(((row.next()?, row.next()?), row.count()?))
+            Ok(((row.get("priority")?, row.get("host")?), row.count("turn")?))
         });
         let mut last: BTreeMap<(i64, String), u64> = BTreeMap::new();
         for (queue, turn) in taken.await? {

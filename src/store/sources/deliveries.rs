@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::super::db::order::Locks;
 use super::super::db::retry::retried;
-use super::super::db::sql::{Arg, Fields, ROWS_MAX, args, runs, statements};
+use super::super::db::sql::{Arg, ROWS_MAX, Row, args, runs, statements};
 use super::super::queue::micros;
 use super::super::{Read, Store, StoreError, Tx};
 
@@ -112,10 +112,10 @@ impl Tx {
     }
 }
 
-fn delivery(row: &mut Fields<'_>) -> Result<Delivery, StoreError> {
+fn delivery(row: &Row<'_>) -> Result<Delivery, StoreError> {
     Ok(Delivery {
-        source: row.next()?,
-        id: row.next()?,
+        source: row.get("source")?,
+        id: row.get("delivery")?,
     })
 }
 

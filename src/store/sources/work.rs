@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::super::db::order::Locks;
-use super::super::db::sql::{Fields, args, one, statements};
+use super::super::db::sql::{Row, args, one, statements};
 use super::super::queue::item::{HOST_LEFT_ALONE, HostWait, SourceWork, WorkDone};
 use super::super::queue::micros;
 use super::super::{Read, Store, StoreError, Tx};
@@ -44,7 +44,8 @@ statements! {
         ON CONFLICT (source) DO UPDATE SET refused = source_work.refused + excluded.refused";
     LIST = concat!("SELECT ", work_columns!(), ", lag, scanned_at FROM source_work");
     /// The redundant `state <> 'waiting'` is what lets SQLite use the index of finished items.
-    LEFT = "SELECT source, COUNT(*), 0, MIN(CASE WHEN tries = 0 THEN created_at END), NULL FROM work_items
+    LEFT = "SELECT source, COUNT(*) AS waiting, 0 AS dead,
+            MIN(CASE WHEN tries = 0 THEN created_at END) AS oldest, NULL AS died_at FROM work_items
         WHERE state = 'waiting' GROUP BY source
         UNION ALL SELECT source, 0, COUNT(*), NULL, MAX(finished_at) FROM work_items
         WHERE state = 'dead' AND state <> 'waiting' GROUP BY source";
@@ -54,32 +55,32 @@ statements! {
     ANY_DEAD = "SELECT source FROM work_items
         WHERE state = 'dead' AND state <> 'waiting' AND source = $1 LIMIT 1";
     /// An item that was postponed recently and has not ended since.
-    WAITS_FOR = "SELECT host, last_error, CASE WHEN leased_by IS NULL THEN ready_at END FROM work_items
+    WAITS_FOR = "SELECT host, last_error, CASE WHEN leased_by IS NULL THEN ready_at END AS until FROM work_items
         WHERE state = 'waiting' AND source = $1 AND last_error LIKE $2 AND ready_at > {now} - $3
         ORDER BY ready_at DESC LIMIT 1";
     LAST_DEATH = "SELECT COALESCE(last_error, '') FROM work_items
         WHERE state = 'dead' AND state <> 'waiting' AND source = $1 ORDER BY finished_at DESC LIMIT 1";
 }
 
-fn work(row: &mut Fields<'_>) -> Result<SourceWork, StoreError> {
+fn work(row: &Row<'_>) -> Result<SourceWork, StoreError> {
     Ok(SourceWork {
-        source: row.next()?,
+        source: row.get("source")?,
         done: WorkDone {
-            scanned: row.count()?,
-            blobs: row.count()?,
-            known_blobs: row.count()?,
-            truncated: row.count()?,
-            gone: row.count()?,
+            scanned: row.count("scanned")?,
+            blobs: row.count("blobs")?,
+            known_blobs: row.count("known_blobs")?,
+            truncated: row.count("truncated")?,
+            gone: row.count("gone")?,
             oldest_event_at: None,
         },
-        shed: row.count()?,
-        refused: row.count()?,
+        shed: row.count("shed")?,
+        refused: row.count("refused")?,
         lag: {
-            let lag: Option<i64> = row.next()?;
+            let lag: Option<i64> = row.get("lag")?;
             // The forge's clock may be ahead of the database's.
             lag.map(|lag| Duration::from_micros(u64::try_from(lag).unwrap_or_default()))
         },
-        scanned_at: row.optional_time()?,
+        scanned_at: row.optional_time("scanned_at")?,
         waiting: 0,
         oldest_waiting_at: None,
         dead: 0,
@@ -98,9 +99,10 @@ impl Store {
         let done = read.fetch(LIST, args![], work).await?;
         let left = read
             .fetch(LEFT, args![], |row| {
-                let source: String = row.next()?;
-                let (waiting, dead) = (row.count()?, row.count()?);
-                let (oldest, died_at) = (row.optional_time()?, row.optional_time()?);
+                let source: String = row.get("source")?;
+                let (waiting, dead) = (row.count("waiting")?, row.count("dead")?);
+                let (oldest, died_at) =
+                    (row.optional_time("oldest")?, row.optional_time("died_at")?);
                 Ok((source, waiting, dead, oldest, died_at))
             })
             .await?;
@@ -148,12 +150,12 @@ impl Store {
         let mut read = self;
         let args = args![source, format!("{HOST_LEFT_ALONE}%"), micros(LATELY)];
         let waits = read.fetch_first(WAITS_FOR, args, |row| {
-            let (host, why): (String, String) = (row.next()?, row.next()?);
+            let (host, why): (String, String) = (row.get("host")?, row.get("last_error")?);
             let why = why.strip_prefix(HOST_LEFT_ALONE).unwrap_or(&why);
             Ok(HostWait {
                 host,
                 why: why.to_owned(),
-                until: row.optional_time()?,
+                until: row.optional_time("until")?,
             })
         });
         waits.await
