@@ -1,6 +1,7 @@
 //! Redaction of keys in texts that are stored or shown. It holds the program's only definition of "contains a key".
 
 mod blanks;
+mod draft;
 mod escapes;
 mod lists;
 mod loose;

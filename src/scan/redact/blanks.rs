@@ -1,7 +1,7 @@
 //! Removal of characters that most decoders skip, white space and invisible characters, and of whatever occurs in no
 //! key.
 
-use super::view::Draft;
+use super::draft::Draft;
 
 /// Copies the draft's source without blanks, and without plus signs if `without_plus` is set, since these stand for
 /// blanks in the query of a URL. Returns whether there is anything to remove.

@@ -1,6 +1,6 @@
 //! Decoding of escaped characters.
 
-use super::view::Draft;
+use super::draft::Draft;
 
 /// Replacement of a character that occurs in no key.
 const FOREIGN: u8 = 0xff;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::view::Draft;
+use super::draft::Draft;
 
 /// Maximum distance between two numbers, in bytes.
 const APART: usize = 12;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::view::Draft;
+use super::draft::Draft;
 
 /// Encoding of bytes as characters that hold fewer bits.
 #[derive(Debug)]

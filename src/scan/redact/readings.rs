@@ -5,11 +5,12 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::ops::{ControlFlow, Range};
 
 use super::blanks::has_blanks;
+use super::draft::Draft;
 use super::escapes::Kind;
 use super::lists::lists;
 use super::loose::Loose;
 use super::packed::unpack;
-use super::view::{Draft, Looseness, Step, View};
+use super::view::{Looseness, Step, View};
 
 /// Maximum length in bytes of a text that is read. Nothing that is stored is as long, and to read longer ones in pieces
 /// would miss what lies across these: there is no bound to the length of an encoded key.

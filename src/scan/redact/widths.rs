@@ -3,7 +3,7 @@
 use unicode_normalization::char::decompose_compatible;
 
 use super::blanks::character;
-use super::view::Draft;
+use super::draft::Draft;
 
 /// Copies the draft's source with each character that is a form of an ASCII one, or of several, replaced by it, as
 /// Unicode's normalization form NFKC does. Accents are left out. Returns whether there is one.
