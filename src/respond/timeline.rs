@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::Responder;
-use crate::store::{Incident, LogEntry, Occurrence, StoreError, UseAfterExposure};
+use crate::store::{Incident, LogEntry, Occurrence, StoreError, Urgency, UseAfterExposure};
 
 /// Maximum number of occurrences, uses and log entries in a detailed view, for each of them.
 const DETAIL_MAX: u32 = 500;
@@ -37,8 +37,8 @@ pub struct Moment {
 pub enum What {
     /// The key was issued.
     Issued,
-    /// The key was seen at a place for the first time.
-    Seen(Occurrence),
+    /// The key was seen at a place for the first time, by this source.
+    Seen(String),
     /// An entry about the key was added to the revocation log.
     Logged(Box<LogEntry>),
     /// The key was used after its exposure.
@@ -51,15 +51,16 @@ impl Responder {
     /// # Errors
     /// Returns any [`StoreError`] of a read.
     pub async fn incident(&self, id: Uuid) -> Result<Option<IncidentDetail>, StoreError> {
-        let Some(incident) = self.store.incident(id).await? else {
+        let store = self.store.with_urgency(Urgency::Listing);
+        let Some(incident) = store.incident(id).await? else {
             return Ok(None);
         };
         let key = incident.key.id;
-        let occurrences = self.store.occurrences(key, DETAIL_MAX).await?;
-        let uses = self.store.uses_after_exposure(key, DETAIL_MAX).await?;
-        let entries = self.store.log_of_key(key, DETAIL_MAX).await?;
+        let occurrences = store.occurrences(key, DETAIL_MAX).await?;
+        let uses = store.uses_after_exposure(key, DETAIL_MAX).await?;
+        let entries = store.log_of_key(key, DETAIL_MAX).await?;
         Ok(Some(IncidentDetail {
-            timeline: timeline(&incident, &occurrences, &entries, &uses),
+            timeline: timeline(&incident, &occurrences, entries, &uses),
             incident,
             occurrences,
             uses,
@@ -70,7 +71,7 @@ impl Responder {
 fn timeline(
     incident: &Incident,
     occurrences: &[Occurrence],
-    entries: &[LogEntry],
+    entries: Vec<LogEntry>,
     uses: &[UseAfterExposure],
 ) -> Vec<Moment> {
     let mut timeline = vec![Moment {
@@ -79,11 +80,11 @@ fn timeline(
     }];
     timeline.extend(occurrences.iter().map(|occurrence| Moment {
         at: occurrence.detected_at,
-        what: What::Seen(occurrence.clone()),
+        what: What::Seen(occurrence.place.source.clone()),
     }));
-    timeline.extend(entries.iter().map(|entry| Moment {
+    timeline.extend(entries.into_iter().map(|entry| Moment {
         at: entry.at,
-        what: What::Logged(Box::new(entry.clone())),
+        what: What::Logged(Box::new(entry)),
     }));
     timeline.extend(uses.iter().map(|used| Moment {
         at: used.at,

@@ -6,6 +6,8 @@
 pub(super) mod crowds;
 pub(super) mod imports;
 pub(super) mod limit;
+pub(super) mod listings;
+mod reader;
 pub(super) mod recall;
 pub(super) mod standing;
 pub(super) mod turns;

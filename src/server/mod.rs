@@ -28,7 +28,9 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::request::Parts;
+use axum::response::Response;
 use jiff::Timestamp;
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 pub use access::{Caller, Permission};
@@ -47,11 +49,12 @@ use crate::issuer::Issuer;
 use crate::keyformat::FormatSet;
 use crate::respond::Responder;
 use crate::scan::Redactor;
-use crate::store::{Lookup, Store};
+use crate::store::{Lookup, Store, Urgency};
 use body::{Bodies, Hold, Terms, Whole};
 use client::Client;
-use client::imports::Imports;
+use client::imports::{Claim, Imports};
 use client::limit::SharedLimit;
+use client::listings::Listings;
 use client::turns::Turns;
 use client::whole_log::{Leave, WholeLog};
 use connections::head::Heads;
@@ -68,6 +71,12 @@ const SELF_REPORTS_WAITING: usize = 256;
 /// Maximum number of imports that are read and stored at a time, and of further ones that wait for that.
 const IMPORTS_AT_ONCE: usize = 4;
 const IMPORTS_WAITING: usize = 32;
+
+/// Maximum time in which the database puts a list together, once it is its turn.
+const LIST_TIME: Duration = Duration::from_secs(5);
+
+/// Value of `Retry-After` for whoever asked for a list that was not put together.
+const LIST_RETRY: Duration = Duration::from_secs(5);
 
 /// Interval at which lists of public keys are checked for their age.
 const KEYS_LOOKED_AT: Duration = Duration::from_mins(5);
@@ -135,6 +144,7 @@ struct Inner {
     heads: Heads,
     bodies: Bodies,
     whole_log: Arc<WholeLog>,
+    listings: Arc<Listings>,
     request_ids: RequestIds,
     self_report_turns: Arc<Turns>,
     imports: Arc<Imports>,
@@ -162,6 +172,7 @@ impl AppState {
             heads: Heads::new(),
             bodies: Bodies::new(),
             whole_log: WholeLog::new(limits.whole_log),
+            listings: Listings::new(),
             request_ids: RequestIds::new(),
             self_report_turns: Turns::new(SELF_REPORTS_AT_ONCE, SELF_REPORTS_WAITING),
             imports: Imports::new(IMPORTS_AT_ONCE, IMPORTS_WAITING),
@@ -267,6 +278,41 @@ impl AppState {
             let message = "The whole log is being exported or verified for others, or often enough for this access token. Try again later.";
             ApiError::unavailable(message, Duration::from_secs(5))
         })
+    }
+
+    /// Returns the store that lists are read from: they wait for each other, and nobody for them.
+    fn lists(&self) -> Store {
+        self.store().with_urgency(Urgency::Listing)
+    }
+
+    /// Answers a caller with a list or a detailed view, as JSON, which is put together when it is its turn.
+    ///
+    /// # Errors
+    /// Returns 503 if too many lists are asked for, too much of them is not read, or the list takes too long, and any
+    /// error of `list`.
+    async fn listed<T: Serialize>(
+        &self,
+        caller: &Caller,
+        list: impl Future<Output = ApiResult<T>>,
+    ) -> ApiResult<Response> {
+        let claim = Claim {
+            project: caller.project.clone(),
+            token: caller.token_id,
+        };
+        let place = self.0.listings.place(claim).await.map_err(|_| {
+            let message = "Too many lists are asked for at once, or are not read. Try again later.";
+            ApiError::unavailable(message, LIST_RETRY).of_many()
+        })?;
+        let list = tokio::time::timeout(LIST_TIME, list).await.map_err(|_| {
+            let message = "The list takes too long to put together. Ask for a part of it, by time or with other filters, or try again later.";
+            ApiError::unavailable(message, LIST_RETRY).of_many()
+        })??;
+        let json = serde_json::to_vec(&list).map_err(|error| {
+            tracing::error!(%error, "a list could not be written as JSON");
+            ApiError::internal()
+        })?;
+        drop(list);
+        Ok(place.answer(json))
     }
 
     /// Waits for room to make `bytes` bytes from a body that was read.

@@ -244,7 +244,7 @@ impl Store {
     /// Returns the time limit of one answer of the database.
     fn limit(&self) -> Duration {
         match self.1 {
-            Urgency::Awaited | Urgency::Work => STATEMENT_WAIT,
+            Urgency::Awaited | Urgency::Work | Urgency::Listing => STATEMENT_WAIT,
             Urgency::Housekeeping => HOUSEKEEPING_WAIT,
         }
     }

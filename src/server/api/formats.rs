@@ -1,12 +1,12 @@
 //! Endpoint for the loaded key formats.
 
-use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::views::List;
-use crate::keyformat::{KeyFormat, Visibility};
+use crate::keyformat::{FormatSet, KeyFormat, Visibility};
 use crate::server::AppState;
 use crate::server::access::{Caller, Permission};
 use crate::server::error::{ApiError, ApiResult};
@@ -43,13 +43,18 @@ pub async fn list(
     State(state): State<AppState>,
     caller: Caller,
     mut query: Query,
-) -> ApiResult<Json<List<FormatView>>> {
+) -> ApiResult<Response> {
     caller.require(Permission::ReadFormats)?;
     let limit = query.limit()? as usize;
     let cursor = query.text("cursor")?;
     query.finish()?;
-    let mut left = state.formats().iter();
-    if let Some(cursor) = &cursor
+    let formats = async { page(state.formats(), limit, cursor.as_deref()) };
+    state.listed(&caller, formats).await
+}
+
+fn page(formats: &FormatSet, limit: usize, cursor: Option<&str>) -> ApiResult<List<FormatView>> {
+    let mut left = formats.iter();
+    if let Some(cursor) = cursor
         && !left.any(|format| format.id() == cursor)
     {
         return Err(ApiError::schema(
@@ -62,7 +67,7 @@ pub async fn list(
     items.truncate(limit);
     let next_cursor = items.last().filter(|_| more).map(|last| last.id.clone());
     let page = Page { items, next_cursor };
-    Ok(Json(List::of(page, |format| format)))
+    Ok(List::of(page, |format| format))
 }
 
 fn view(format: &KeyFormat) -> FormatView {

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
+use axum::response::{IntoResponse as _, Response};
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -193,7 +194,7 @@ impl TimelineEvent {
     fn of(moment: Moment) -> Self {
         let (event, by, log_seq) = match moment.what {
             What::Issued => ("issued", None, None),
-            What::Seen(occurrence) => ("seen", Some(occurrence.place.source), None),
+            What::Seen(source) => ("seen", Some(source), None),
             What::Used(used) => ("used", used.client_address, None),
             What::Logged(entry) => (entry.action.as_str(), Some(entry.actor), Some(entry.seq)),
         };
@@ -226,11 +227,11 @@ pub async fn list(
     State(state): State<AppState>,
     caller: Caller,
     mut query: Query,
-) -> ApiResult<Json<List<IncidentView>>> {
+) -> ApiResult<Response> {
     caller.require(Permission::ReadIncidents)?;
     let status = query.text("status")?;
     let filter = IncidentFilter {
-        project: Some(caller.project),
+        project: Some(caller.project.clone()),
         status: status.as_deref().and_then(IncidentStatus::parse),
         format: query.text("format")?,
         source: query.text("source")?,
@@ -243,15 +244,21 @@ pub async fn list(
     query.finish()?;
     match (status.as_deref(), filter.status) {
         // No incident can be in one of these states in this version.
-        (Some("acknowledged" | "resolved" | "held"), None) => return Ok(Json(List::empty())),
+        (Some("acknowledged" | "resolved" | "held"), None) => {
+            return Ok(Json(List::<IncidentView>::empty()).into_response());
+        }
         (Some(_), None) => {
             let problem = "has to be open, acknowledged, resolved or held";
             return Err(ApiError::schema("status", problem));
         }
         _ => {}
     }
-    let incidents = state.store().list_incidents(&filter, &page).await?;
-    Ok(Json(List::of(incidents, IncidentView::of)))
+    let store = state.lists();
+    let incidents = async {
+        let incidents = store.list_incidents(&filter, &page).await?;
+        Ok(List::of(incidents, IncidentView::of))
+    };
+    state.listed(&caller, incidents).await
 }
 
 /// Show an incident with its occurrences, uses after exposure and timeline.
@@ -264,15 +271,16 @@ pub async fn show(
     State(state): State<AppState>,
     caller: Caller,
     IncidentId(id): IncidentId,
-) -> ApiResult<Json<DetailedIncidentView>> {
+) -> ApiResult<Response> {
     caller.require(Permission::ReadIncidents)?;
-    let detail = state
-        .responder()
-        .incident(id)
-        .await?
-        .filter(|detail| detail.incident.key.project == caller.project)
-        .ok_or_else(|| ApiError::not_found("Incident"))?;
-    Ok(Json(DetailedIncidentView::of(detail)))
+    let detail = async {
+        let detail = state.responder().incident(id).await?;
+        detail
+            .filter(|detail| detail.incident.key.project == caller.project)
+            .map(DetailedIncidentView::of)
+            .ok_or_else(|| ApiError::not_found("Incident"))
+    };
+    state.listed(&caller, detail).await
 }
 
 /// Identifier in the path. Anything that is not a UUID is an incident that does not exist.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
+use axum::response::Response;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -202,7 +203,7 @@ pub async fn list<K: Kind>(
     State(state): State<AppState>,
     caller: Caller,
     mut query: Query,
-) -> ApiResult<Json<List<KeyView>>> {
+) -> ApiResult<Response> {
     caller.require(Permission::ReadKeys)?;
     let id = query
         .text(K::ID)?
@@ -210,12 +211,16 @@ pub async fn list<K: Kind>(
     let page = query.page()?;
     query.finish()?;
     let filter = KeyFilter {
-        project: Some(caller.project),
+        project: Some(caller.project.clone()),
         owner: Some(Owner { kind: K::TYPE, id }),
         ..KeyFilter::default()
     };
-    let keys = state.store().list_keys(&filter, &page).await?;
-    Ok(Json(List::of(keys, KeyView::short)))
+    let store = state.lists();
+    let keys = async {
+        let keys = store.list_keys(&filter, &page).await?;
+        Ok(List::of(keys, KeyView::short))
+    };
+    state.listed(&caller, keys).await
 }
 
 /// Show a key.

@@ -40,12 +40,12 @@ pub async fn list(
     State(state): State<AppState>,
     caller: Caller,
     mut query: Query,
-) -> ApiResult<Json<List<LogEntry>>> {
+) -> ApiResult<Response> {
     caller.require(Permission::ReadLog)?;
     let word = |name: &str| ApiError::schema(name, "is not a word of the log");
     let filter = LogFilter {
         // Tokens of the default project see the whole chain, others only the entries about their own keys.
-        project: Some(caller.project).filter(|project| project != DEFAULT_PROJECT),
+        project: Some(caller.project.clone()).filter(|project| project != DEFAULT_PROJECT),
         key_id: query
             .text("key_id")?
             .map(|id| {
@@ -65,8 +65,12 @@ pub async fn list(
     };
     let page = query.page()?;
     query.finish()?;
-    let entries = state.store().list_log(&filter, &page).await?;
-    Ok(Json(List::of(entries, |entry| entry)))
+    let store = state.lists();
+    let entries = async {
+        let entries = store.list_log(&filter, &page).await?;
+        Ok(List::of(entries, |entry| entry))
+    };
+    state.listed(&caller, entries).await
 }
 
 /// Result of verifying the chain.

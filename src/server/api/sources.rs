@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::request::Parts;
+use axum::response::Response;
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -264,22 +265,26 @@ pub async fn list(
     State(state): State<AppState>,
     caller: Caller,
     mut query: Query,
-) -> ApiResult<Json<List<SourceView>>> {
+) -> ApiResult<Response> {
     caller.require(Permission::ReadSources)?;
     caller.require_default_project()?;
     let limit = query.limit()? as usize;
     let cursor = query.text("cursor")?;
     query.finish()?;
-    let all = source_statuses(state.store(), state.sources(), state.now()).await?;
-    // Paged by name, so that a source that is added or removed in the meantime does not shift the others.
-    let is_left =
-        |status: &SourceStatus| cursor.as_ref().is_none_or(|cursor| status.name > *cursor);
-    let mut items: Vec<_> = all.into_iter().filter(is_left).take(limit + 1).collect();
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let next_cursor = items.last().filter(|_| more).map(|last| last.name.clone());
-    let page = Page { items, next_cursor };
-    Ok(Json(List::of(page, SourceView::of)))
+    let store = state.lists();
+    let sources = async {
+        let all = source_statuses(&store, state.sources(), state.now()).await?;
+        // Paged by name, so that a source that is added or removed in the meantime does not shift the others.
+        let is_left =
+            |status: &SourceStatus| cursor.as_ref().is_none_or(|cursor| status.name > *cursor);
+        let mut items: Vec<_> = all.into_iter().filter(is_left).take(limit + 1).collect();
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next_cursor = items.last().filter(|_| more).map(|last| last.name.clone());
+        let page = Page { items, next_cursor };
+        Ok(List::of(page, SourceView::of))
+    };
+    state.listed(&caller, sources).await
 }
 
 /// List a source's dead-lettered work items, newest first.
@@ -297,14 +302,18 @@ pub async fn dead_letters(
     caller: Caller,
     SourceName(name): SourceName,
     mut query: Query,
-) -> ApiResult<Json<List<DeadLetterView>>> {
+) -> ApiResult<Response> {
     caller.require(Permission::ReadSources)?;
     caller.require_default_project()?;
     let page = query.page()?;
     query.finish()?;
     require_source(&state, &name).await?;
-    let dead = state.store().dead_items(Some(&name), &page).await?;
-    Ok(Json(List::of(dead, DeadLetterView::of)))
+    let store = state.lists();
+    let dead = async {
+        let dead = store.dead_items(Some(&name), &page).await?;
+        Ok(List::of(dead, DeadLetterView::of))
+    };
+    state.listed(&caller, dead).await
 }
 
 /// Request to requeue work items.

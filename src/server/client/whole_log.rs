@@ -6,13 +6,10 @@ use std::time::{Duration, Instant};
 use axum::body::Bytes;
 use uuid::Uuid;
 
+use super::reader::{GRACE, GaveWay, Reader};
+
 /// Fraction (one in `SHARE_OF_ONE`) of all places that one access token may have.
 const SHARE_OF_ONE: usize = 2;
-
-/// Time that a reader may take while others want its place, and the number of bytes per second that it has to read
-/// beyond that.
-const GRACE: Duration = Duration::from_secs(2);
-const RATE: usize = 256 << 10;
 
 /// Longest wait for a place, and the interval at which it is looked for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,35 +27,12 @@ pub(in crate::server) struct WholeLog {
     readers: Mutex<Vec<Arc<Reader>>>,
 }
 
-#[derive(Debug)]
-struct Reader {
-    token: Uuid,
-    progress: Mutex<Progress>,
-}
-
-/// Progress of a reader.
-#[derive(Debug, Default)]
-struct Progress {
-    /// Bytes that were read of the database and not handed over yet.
-    rest: Bytes,
-    handed_over: usize,
-    /// Time that the reader itself took so far, and since when it takes its time.
-    took: Duration,
-    since: Option<Instant>,
-    has_given_way: bool,
-}
-
 /// Place of one reader. Released on drop.
 #[derive(Debug)]
 pub(in crate::server) struct Leave {
     log: Arc<WholeLog>,
     reader: Arc<Reader>,
 }
-
-/// Error of a reader that was too slow for others to wait.
-#[derive(Debug, thiserror::Error)]
-#[error("the log was read too slowly while others wanted to read it")]
-pub(in crate::server) struct GaveWay;
 
 impl WholeLog {
     /// Creates `places` places.
@@ -103,10 +77,7 @@ impl WholeLog {
         if readers.len() >= self.places {
             return None;
         }
-        let reader = Arc::new(Reader {
-            token,
-            progress: Mutex::default(),
-        });
+        let reader = Arc::new(Reader::new(token, PIECE));
         readers.push(Arc::clone(&reader));
         Some(Leave {
             log: Arc::clone(self),
@@ -119,60 +90,18 @@ impl WholeLog {
     }
 }
 
-impl Reader {
-    /// Returns by how much the reader is late, or `None` if it is in time.
-    fn delay(&self, grace: Duration, now: Instant) -> Option<Duration> {
-        let progress = self.lock();
-        let takes = progress
-            .since
-            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        let may_take = grace + Duration::from_millis((progress.handed_over / (RATE / 1000)) as u64);
-        let delay = (progress.took + takes).checked_sub(may_take)?;
-        (!delay.is_zero()).then_some(delay)
-    }
-
-    /// Ends the reading. What is still to be read is released at once, whenever its client may ask for it.
-    fn give_way(&self) {
-        let mut progress = self.lock();
-        progress.has_given_way = true;
-        progress.rest = Bytes::new();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Leave {
     /// Returns the next piece of what is to be read, or `None` if there has to be more of it first.
     ///
     /// # Errors
     /// Returns [`GaveWay`] if the reader had to make room for others.
     pub(in crate::server) fn next(&self) -> Result<Option<Bytes>, GaveWay> {
-        let mut progress = self.reader.lock();
-        if progress.has_given_way {
-            return Err(GaveWay);
-        }
-        if let Some(since) = progress.since.take() {
-            progress.took += since.elapsed();
-        }
-        if progress.rest.is_empty() {
-            return Ok(None);
-        }
-        let length = progress.rest.len().min(PIECE);
-        // Copied: a part would keep all of it.
-        let piece = Bytes::copy_from_slice(&progress.rest.split_to(length));
-        progress.handed_over += length;
-        progress.since = Some(Instant::now());
-        Ok(Some(piece))
+        self.reader.next()
     }
 
     /// Adds what is to be read next.
     pub(in crate::server) fn add(&self, text: Vec<u8>) {
-        let mut progress = self.reader.lock();
-        if !progress.has_given_way {
-            progress.rest = text.into();
-        }
+        self.reader.add(text);
     }
 }
 
@@ -243,7 +172,7 @@ mod tests {
             .find(|reader| reader.next().is_err())
             .unwrap();
         gone.add(vec![b'x'; PIECE]);
-        assert!(gone.reader.lock().rest.is_empty());
+        assert!(gone.reader.held() == 0);
         drop(readers);
         assert_eq!(log.lock().len(), 1);
     }

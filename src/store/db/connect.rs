@@ -39,6 +39,9 @@ const LIFETIME: Duration = Duration::from_mins(30);
 const STATEMENTS: usize = 256;
 /// Number of connections that read from SQLite. They never wait for the writer.
 const SQLITE_READERS: u32 = 4;
+/// Number of further ones, for lists alone: a statement cannot be stopped, and a costly one must not keep those from
+/// reading that look up a token or a key.
+const SQLITE_LISTERS: u32 = 2;
 /// Number of 4 KiB pages from which SQLite's write-ahead log is copied into the database, and size in bytes to which
 /// the log is truncated when it restarts.
 const WAL_PAGES: u32 = 1_000;
@@ -50,6 +53,7 @@ pub(in crate::store) enum Db {
     /// WAL mode lets readers continue while the only writer works.
     Sqlite {
         read: Pool<Sqlite>,
+        lists: Pool<Sqlite>,
         write: Pool<Sqlite>,
         files: Files,
     },
@@ -74,8 +78,11 @@ impl Db {
 
     pub(in crate::store) fn hurry(&self) {
         match self {
-            Self::Sqlite { read, write, .. } => {
+            Self::Sqlite {
+                read, lists, write, ..
+            } => {
                 read.hurry();
+                lists.hurry();
                 write.hurry();
             }
             Self::Postgres(pool) => pool.hurry(),
@@ -86,17 +93,20 @@ impl Db {
     /// what they know of the files, so all of them are closed before a new one is opened.
     pub(in crate::store) fn renew(&self) {
         match self {
-            Self::Sqlite { read, write, .. } => {
+            Self::Sqlite {
+                read, lists, write, ..
+            } => {
                 if !write.renew() {
                     return;
                 }
-                let (read, pool) = (read.clone(), write.clone());
+                let (read, lists, pool) = (read.clone(), lists.clone(), write.clone());
                 write.in_background(async move {
                     let until = Instant::now() + CONNECTION_WAIT;
                     // A writer may read meanwhile, so it is waited for first.
                     if let Ok(writer) = pool.empty(until).await {
                         let readers = read.empty(until).await;
-                        drop((readers, writer));
+                        let listers = lists.empty(until).await;
+                        drop((listers, readers, writer));
                     }
                 });
             }
@@ -108,9 +118,12 @@ impl Db {
 
     pub(in crate::store) async fn close(&self) {
         match self {
-            Self::Sqlite { read, write, .. } => {
+            Self::Sqlite {
+                read, lists, write, ..
+            } => {
                 take_over(write).await;
                 read.close().await;
+                lists.close().await;
                 write.close().await;
             }
             Self::Postgres(pool) => pool.close().await,
@@ -193,8 +206,16 @@ async fn sqlite(url: &str, create: bool) -> Result<(Db, String, bool), StoreErro
     let files = Files::new(&path);
     let write = sqlite_pool(&files, 1, writer).await?;
     files.opened();
-    let read = sqlite_pool(&files, SQLITE_READERS, options.read_only(true)).await?;
-    Ok((Db::Sqlite { read, write, files }, name, found))
+    let reader = options.read_only(true);
+    let read = sqlite_pool(&files, SQLITE_READERS, reader.clone()).await?;
+    let lists = sqlite_pool(&files, SQLITE_LISTERS, reader).await?;
+    let db = Db::Sqlite {
+        read,
+        lists,
+        write,
+        files,
+    };
+    Ok((db, name, found))
 }
 
 /// Connects to a SQLite file. A pool of one connection is the writer's.

@@ -12,6 +12,8 @@ pub enum Urgency {
     Awaited,
     /// Findings of workers and sources.
     Work,
+    /// A list, or a detailed view, that somebody reads. It may be costly.
+    Listing,
     /// Nothing depends on it: pruning, and notes that save work later.
     Housekeeping,
 }
@@ -31,7 +33,7 @@ pub(in crate::store) struct Gate(Mutex<Places>);
 struct Places {
     free: u32,
     /// By urgency. Empty while a place is free.
-    waiting: [VecDeque<Waiting>; 3],
+    waiting: [VecDeque<Waiting>; 4],
     arrivals: u64,
     handed_over: u32,
     closed: bool,

@@ -2,6 +2,7 @@
 
 use super::super::{Store, StoreError};
 use super::connect::Db;
+use super::gate::Urgency;
 use super::sql::{Arg, Row, Sql, postgres_args, sqlite_args};
 
 /// Runner of a query: the store itself for a read, or an open transaction.
@@ -36,7 +37,12 @@ impl Read for &Store {
         let text = sql.text(self.0.db.dialect());
         let (until, limit) = (self.turn_until(), self.limit());
         match &self.0.db {
-            Db::Sqlite { read, .. } => {
+            Db::Sqlite { read, lists, .. } => {
+                let read = if self.1 == Urgency::Listing {
+                    lists
+                } else {
+                    read
+                };
                 let args = sqlite_args(args).map_err(failed)?;
                 let mut held = read.acquire(self.1, until).await.map_err(failed)?;
                 let rows = held.fetch(limit, text, args).await.map_err(failed)?;

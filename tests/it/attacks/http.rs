@@ -8,6 +8,7 @@ mod descriptors;
 mod exports;
 mod heads;
 mod imports;
+mod listings;
 mod newcomers;
 mod proofs;
 mod standings;

@@ -81,6 +81,11 @@ impl Target {
         self.binary.run(line)
     }
 
+    /// Returns the URL of the daemon's database.
+    pub(super) fn database(&self) -> String {
+        format!("sqlite://{}", self.binary.path("data/rescind.db").display())
+    }
+
     /// Creates a key that somebody holds.
     pub(super) fn mint(&self) -> String {
         let key = self.binary.run("keys create --user u --description x").ok();
