@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::FetchError;
+use super::json::as_json;
 use super::pace::{Pace, PaceLimits};
 
 /// Memory of bodies that are not in the large place, of all servers together, in bytes.
@@ -82,23 +83,10 @@ impl Deref for Body {
 }
 
 impl Body {
-    /// Returns the text of a body, as [`as_text`] does.
-    pub(crate) fn text(&mut self) -> &str {
-        as_text(&mut self.bytes)
+    /// Returns the JSON of a body, as [`as_json`] does.
+    pub(crate) fn json(&mut self) -> &str {
+        as_json(&mut self.bytes)
     }
-}
-
-/// Returns bytes as a text. Each byte that is not valid UTF-8 becomes a `?` in place, so that the text takes no memory
-/// of its own: such bytes would otherwise cost all the others, while keys are ASCII.
-pub(crate) fn as_text(bytes: &mut [u8]) -> &str {
-    let mut valid = 0;
-    while let Err(error) = str::from_utf8(&bytes[valid..]) {
-        let begin = valid + error.valid_up_to();
-        let end = error.error_len().map_or(bytes.len(), |len| begin + len);
-        bytes[begin..end].fill(b'?');
-        valid = end;
-    }
-    str::from_utf8(bytes).unwrap_or_default()
 }
 
 impl Answers {
@@ -291,17 +279,5 @@ mod tests {
         assert!(!room.is_over(began, 20 << 20));
         let ordinary = answers.room();
         assert!(!ordinary.is_over(began, 0));
-    }
-
-    #[test]
-    fn bytes_that_are_no_text_make_a_body_no_longer() {
-        for (bytes, expected) in [
-            (b"[\"\xff\"]".as_slice(), "[\"?\"]"),
-            (b"[\"a\xe2\x82b\"]", "[\"a??b\"]"),
-            (b"\xff\xffa\xe2\x82", "??a??"),
-            ("[\"ä\"]".as_bytes(), "[\"ä\"]"),
-        ] {
-            assert_eq!(as_text(&mut bytes.to_vec()), expected);
-        }
     }
 }

@@ -4,13 +4,14 @@
 mod tests;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 
 use super::push::{Announcement, Push, Remote};
-use super::texts::{Link, scan_texts};
+use super::texts::{Link, scan_plain, scan_texts};
 use crate::fetch::ObjectId;
 use crate::respond::{
     Candidates, PlaceIndex, Placed, REPOSITORY_MAX, SharedPlace, URL_MAX, shorten,
@@ -242,6 +243,39 @@ impl<'a> Gatherer<'a> {
         repository: Option<&str>,
         rest: Rest,
     ) -> Result<Option<Rest>, serde_json::Error> {
+        let engine = self.engine;
+        self.scan(repository, rest, |from, taking| {
+            scan_texts(engine, json, from, |candidate, link| {
+                taking.take(candidate, link)
+            })
+        })
+    }
+
+    /// Scans what is left of a text that is no JSON, as [`texts`](Self::texts) does.
+    pub fn plain_text(
+        &mut self,
+        text: &[u8],
+        repository: Option<&str>,
+        rest: Rest,
+    ) -> Option<Rest> {
+        let engine = self.engine;
+        let scanned: Result<_, Infallible> = self.scan(repository, rest, |from, taking| {
+            scan_plain(engine, text, from, |candidate, link| {
+                taking.take(candidate, link)
+            });
+            Ok(())
+        });
+        let Ok(rest) = scanned;
+        rest
+    }
+
+    /// Takes the candidates that `scan` finds behind the first ones of a message.
+    fn scan<E>(
+        &mut self,
+        repository: Option<&str>,
+        rest: Rest,
+        scan: impl FnOnce(usize, &mut Taking<'_>) -> Result<(), E>,
+    ) -> Result<Option<Rest>, E> {
         let gathered = &mut self.gathered;
         let mut taking = Taking {
             message: message(self.source, self.redactor, repository),
@@ -252,9 +286,7 @@ impl<'a> Gatherer<'a> {
             cut_links: 0,
             is_full: false,
         };
-        scan_texts(self.engine, json, rest.passed, |candidate, link| {
-            taking.take(candidate, link)
-        })?;
+        scan(rest.passed, &mut taking)?;
         let Taking {
             taken,
             left_out,

@@ -14,4 +14,4 @@ pub use actor::{actor_of, is_polled};
 pub use gather::{Gathered, Gatherer, MessagePlace, Rest};
 pub use kind::Forge;
 pub use push::{Announcement, Push, Remote, is_reference, object_id};
-pub use texts::{Link, MAX_DEPTH, scan_texts};
+pub use texts::{Link, scan_plain, scan_texts};

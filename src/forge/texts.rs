@@ -15,7 +15,7 @@ use crate::scan::{Candidate, Engine, Scanner};
 use strings::Strings;
 
 /// Maximum nesting depth of a message. `serde_json` itself stops at 128.
-pub const MAX_DEPTH: u8 = 100;
+const MAX_DEPTH: u8 = 100;
 
 /// Maximum length of a link that is kept, in bytes.
 const MAX_LINK: usize = 8 << 10;
@@ -93,6 +93,24 @@ pub fn scan_texts(
         }
     }
     Ok(())
+}
+
+/// Scans a text that is no JSON after all, as [`scan_texts`] does.
+pub fn scan_plain(
+    engine: &Engine,
+    text: &[u8],
+    from: usize,
+    mut found: impl FnMut(Candidate, Option<&Arc<Link>>) -> ControlFlow<()>,
+) {
+    let mut passed_over = from;
+    let mut wanted = ControlFlow::Continue(());
+    Scanner::new(engine).scan_text(text, &mut |candidate| {
+        if passed_over > 0 {
+            passed_over -= 1;
+        } else if wanted.is_continue() {
+            wanted = found(candidate, None);
+        }
+    });
 }
 
 /// Whoever wants candidates, until he breaks off.

@@ -16,11 +16,13 @@ pub use name::PartnerName;
 
 use super::place::{partner_place, understand};
 use super::public_keys::{NoKey, PublicKeys};
-use super::rows::{ReportError, Row, count_rows, parse_report};
+use super::rows::{ReportError, Row, UNKNOWN_TYPE, count_rows, parse_report};
 use super::signature::{ReportKey, ReportSignature, SignatureError};
+use crate::fetch::as_text;
 use crate::keyformat::Sha256Digest;
 use crate::offload;
 use crate::respond::{Outcome, Responder, Sighting};
+use crate::scan::Redactor;
 use crate::store::{Reason, StoreError};
 
 /// Maximum size of a report, in bytes.
@@ -31,6 +33,9 @@ const MAX_IDENTIFIER: usize = 128;
 
 /// Maximum number of places that one report adds to one key.
 const PLACES_PER_KEY: u32 = 1000;
+
+/// Maximum number of different types of one report that are sent back. Partners have one for each format.
+const MAX_TYPES: usize = 1000;
 
 /// Memory that a row takes in addition to its texts while it is read and answered, in bytes.
 const ROW_COST: usize = 512;
@@ -89,7 +94,7 @@ impl From<NoKey> for PartnerError {
 pub struct Feedback {
     /// SHA-256 of the token as sent, in lower-case hex.
     pub token_hash: String,
-    /// The row's `type` as sent, or `unknown`.
+    /// The row's `type` as sent, without keys, or `unknown`.
     #[schema(value_type = String)]
     pub token_type: Cow<'static, str>,
     /// `true_positive` if the token is or was a secret key or an access token of this service.
@@ -238,7 +243,9 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn of(body: Vec<u8>) -> Result<Self, PartnerError> {
+    pub(super) fn of(mut body: Vec<u8>) -> Result<Self, PartnerError> {
+        // An odd character in one row must not affect the others.
+        as_text(&mut body);
         let rows = count_rows(&body)?;
         Ok(Self { body, rows })
     }
@@ -261,12 +268,45 @@ impl Report {
     }
 }
 
+/// Takes keys out of the types of rows, which are sent back.
+async fn redact_types(redactor: &Redactor, rows: &mut [Row]) {
+    // `None` is a type without a key.
+    let mut known: HashMap<Cow<'static, str>, Option<String>> = HashMap::new();
+    let mut bytes = 0;
+    for row in rows {
+        let kind = &mut row.token_type;
+        if let Some(redacted) = known.get(kind) {
+            if let Some(redacted) = redacted {
+                *kind = redacted.clone().into();
+            }
+            continue;
+        }
+        if known.len() >= MAX_TYPES {
+            *kind = Cow::Borrowed(UNKNOWN_TYPE);
+            continue;
+        }
+        // Of many types, all but the first wait for their turns.
+        bytes += kind.len();
+        let redacted = offload::in_turn(bytes, || match redactor.redact(kind) {
+            Cow::Owned(redacted) => Some(redacted),
+            Cow::Borrowed(_) => None,
+        });
+        let redacted = redacted.await;
+        let sent = match &redacted {
+            Some(redacted) => std::mem::replace(kind, redacted.clone().into()),
+            None => kind.clone(),
+        };
+        known.insert(sent, redacted);
+    }
+}
+
 /// Responds to the rows of a report of `partner`.
 async fn answer(
     responder: &Responder,
     partner: PartnerName,
-    rows: Vec<Row>,
+    mut rows: Vec<Row>,
 ) -> Result<Answered, PartnerError> {
+    redact_types(responder.redactor(), &mut rows).await;
     let malformed = rows.iter().filter(|row| row.token.is_none()).count();
     let bytes = rows.iter().filter_map(|row| row.token.as_ref());
     let bytes = bytes.map(|token| token.expose().len()).sum();

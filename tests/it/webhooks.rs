@@ -5,6 +5,7 @@ mod daemon;
 mod effects;
 mod full;
 mod load;
+mod odd;
 mod redelivery;
 pub(crate) mod sender;
 mod state;

@@ -116,14 +116,14 @@ fn remote(delivered: &Delivered<'_>) -> Result<Remote, Wrong> {
     if let Some(name) = delivered.text("/repository/full_name") {
         let told = cloud_address(delivered, name);
         let uuid = delivered.at("/repository/uuid").and_then(id);
-        return delivered.places.remote(uuid, Some(name), Some(&told));
+        return delivered.remote(uuid, Some(name), Some(&told));
     }
     let key = delivered.text("/repository/project/key");
     let slug = delivered.text("/repository/slug");
     let name = key.zip(slug).map(|(key, slug)| format!("{key}/{slug}"));
     let number = delivered.at("/repository/id").and_then(id);
     let told = server_address(delivered);
-    delivered.places.remote(number, name.as_deref(), told)
+    delivered.remote(number, name.as_deref(), told)
 }
 
 /// Returns the clone URL of a repository on Cloud, whose payloads contain the URL of its page instead.

@@ -20,6 +20,8 @@ mod tests {
     use super::super::places::ClonePlaces;
     use super::*;
     use crate::fuzzing::fuzz;
+    use crate::keyformat::FormatSet;
+    use crate::scan::Redactor;
 
     #[test]
     fn fuzz_webhook_bodies() {
@@ -31,6 +33,7 @@ mod tests {
             b"%7B",
         ];
         let places = ClonePlaces::default();
+        let redactor = Redactor::new(&FormatSet::builtin());
         // The forge and the event stand before the body.
         fuzz("webhook_bodies", words, |input| {
             let (head, body) = input
@@ -45,7 +48,8 @@ mod tests {
             let forge = Forge::ALL[usize::from(*forge) % Forge::ALL.len()];
             let delivered = Delivered {
                 event: &event,
-                fields: &fields,
+                fields: &fields.kept,
+                redactor: &redactor,
                 id: "1",
                 places: &places,
             };

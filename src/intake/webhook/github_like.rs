@@ -171,7 +171,7 @@ fn wiki(delivered: &Delivered<'_>) -> Result<Announcement, Wrong> {
 }
 
 fn remote(delivered: &Delivered<'_>) -> Result<Remote, Wrong> {
-    delivered.places.remote(
+    delivered.remote(
         delivered.at("/repository/id").and_then(id),
         delivered.text("/repository/full_name"),
         delivered.text("/repository/clone_url"),

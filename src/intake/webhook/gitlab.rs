@@ -88,7 +88,7 @@ fn updated(delivered: &Delivered<'_>, meaning: &mut Meaning) {
 fn remote(delivered: &Delivered<'_>) -> Result<Remote, Wrong> {
     let project = delivered.at("/project_id");
     let project = project.or_else(|| delivered.at("/project/id"));
-    delivered.places.remote(
+    delivered.remote(
         project.and_then(id).or_else(|| id_of_path(delivered)),
         delivered.text("/project/path_with_namespace"),
         delivered

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::places::{ClonePlaces, Wrong};
 use crate::fetch::{ObjectId, RepositoryName};
 use crate::forge::{Announcement, Push, Remote, is_reference, object_id};
+use crate::scan::Redactor;
 
 /// Maximum number of references of one delivery that are handled one by one. If more were pushed at once,
 /// all references of the repository are listed.
@@ -20,6 +21,8 @@ pub(super) struct Delivered<'d> {
     pub(super) id: &'d str,
     /// Permitted clone URLs.
     pub(super) places: &'d ClonePlaces,
+    /// Detector of keys in texts that are logged.
+    pub(super) redactor: &'d Redactor,
 }
 
 /// Contents of a delivery other than its texts.
@@ -66,6 +69,16 @@ impl Delivered<'_> {
     /// Returns the value at a path of names such as `/repository/id`.
     pub(super) fn at(&self, path: &str) -> Option<&Value> {
         at(self.fields, path)
+    }
+
+    /// Returns the repository `name`, whose clone URL is `told`, as [`ClonePlaces::remote`] does.
+    pub(super) fn remote(
+        &self,
+        id: Option<String>,
+        name: Option<&str>,
+        told: Option<&str>,
+    ) -> Result<Remote, Wrong> {
+        self.places.remote(id, name, told, self.redactor)
     }
 
     /// Returns the text at a path, or `None` if the value there is not a string.

@@ -223,17 +223,28 @@ impl Webhook {
         if sightings.len() < MANY_FOUND {
             return Ok(sightings);
         }
+        self.report(sightings).await?;
+        Ok(CleanSightings::default())
+    }
+
+    async fn report(&self, sightings: CleanSightings) -> Result<(), WebhookError> {
+        if sightings.is_empty() {
+            return Ok(());
+        }
         let actor = self.forge.source();
         let reported = self
             .responder
             .report_clean(sightings, Reason::Leaked, actor);
         reported.await.map_err(Arc::new)?;
-        Ok(CleanSightings::default())
+        Ok(())
     }
 
     async fn keep(&self, read: Read) -> Result<(), WebhookError> {
         let Read {
-            id, gathered, good, ..
+            id,
+            gathered,
+            outcome,
+            ..
         } = read;
         let Gathered {
             items, candidates, ..
@@ -242,6 +253,14 @@ impl Webhook {
         let store = self.responder.store();
         let sightings = candidates.ours(store).await.map_err(Arc::new)?;
         drop(candidates);
+        let good = match outcome {
+            Ok(good) => good,
+            // Its identifier is not remembered: it may come again in a form that can be read.
+            Err(refused) => {
+                self.report(sightings).await?;
+                return Err(refused);
+            }
+        };
         let sightings = self.report_many(sightings).await?;
         if items.is_empty() && sightings.is_empty() {
             self.counts.good(good);

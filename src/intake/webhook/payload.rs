@@ -3,13 +3,14 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::hash::{BuildHasher as _, Hash, RandomState};
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Value};
 
-use crate::forge::MAX_DEPTH;
+use super::meaning::MAX_PUSHES;
+use crate::fetch::{as_json, unescape};
 
 /// Top-level fields that are kept: those that describe pushes.
 const KEPT: &[&str] = &[
@@ -34,11 +35,16 @@ const COMMITS: &str = "commits";
 /// Maximum number of values of one payload that are kept. Real payloads have a few hundred.
 const MAX_KEPT: usize = 100_000;
 
-/// Maximum number of fields of one payload, kept or not. A push of 2,048 commits has some 40,000.
-const MAX_FIELDS: usize = 500_000;
+/// Maximum number of elements of one list that are kept: more than are handled one by one, so that it shows that there
+/// are more.
+const MAX_LIST: usize = MAX_PUSHES + 1;
+
+/// Remarks on a payload of which not everything could be kept.
+const TOO_MUCH: &str = "it tells of too much at once";
+const AMBIGUOUS: &str = "it has one field with two values";
 
 /// Error returned for a body that is not a payload. Every variant is a 400.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     /// The body is empty.
     #[error("the body is empty")]
@@ -55,8 +61,8 @@ pub enum BodyError {
         column: usize,
     },
     /// The payload is JSON, but not what a forge sends.
-    #[error("the payload {0}")]
-    Odd(&'static str),
+    #[error("the payload is no JSON object")]
+    NoObject,
 }
 
 /// Returns `true` if the body is declared as a form.
@@ -67,69 +73,105 @@ pub(super) fn is_form(headers: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
-/// Returns the JSON of a body, which is the field `payload` if the body is a form.
-pub(super) fn json<'b>(headers: &HeaderMap, body: &'b [u8]) -> Result<Cow<'b, [u8]>, BodyError> {
-    if body.is_empty() {
-        return Err(BodyError::Empty);
-    }
-    if is_form(headers) {
-        return form_payload(body)
-            .map(Cow::Owned)
-            .ok_or(BodyError::NoPayload);
-    }
-    Ok(Cow::Borrowed(body))
+/// Body of a delivery, as its texts are scanned.
+#[derive(Debug)]
+pub(super) enum Texts {
+    /// JSON.
+    Json(Vec<u8>),
+    /// Anything else. Escapes as in JSON are undone.
+    Plain(Vec<u8>),
 }
 
-/// Returns the field `payload` of a form, decoded. Returns `None` if there is no such field or its
-/// escapes are invalid.
+/// Fields of a payload that describe pushes.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Fields {
+    pub(super) kept: Map<String, Value>,
+    /// Reason why not everything could be kept.
+    pub(super) left_out: Option<&'static str>,
+}
+
+/// Reads a body: mends its payload, which is the field `payload` if the body is a form, and parses it. The texts are
+/// returned in any case.
+pub(super) fn read(headers: &HeaderMap, body: Vec<u8>) -> (Texts, Result<Fields, BodyError>) {
+    if body.is_empty() {
+        return (Texts::Plain(body), Err(BodyError::Empty));
+    }
+    let mut json = if is_form(headers) {
+        let Some(payload) = form_payload(&body) else {
+            return (Texts::Plain(decoded(&body)), Err(BodyError::NoPayload));
+        };
+        payload
+    } else {
+        body
+    };
+    // UTF-16 is no JSON. It would be none that can be scanned, either, if it were mended as UTF-8.
+    let is_wide = json
+        .iter()
+        .take(2)
+        .any(|byte| matches!(byte, 0 | 0xff | 0xfe));
+    if !is_wide {
+        as_json(&mut json);
+    }
+    let read = fields(&json);
+    if matches!(read, Err(BodyError::NotJson { .. })) {
+        unescape(&mut json);
+        return (Texts::Plain(json), read);
+    }
+    (Texts::Json(json), read)
+}
+
+/// Returns the field `payload` of a form, decoded. Returns `None` if there is no such field.
 pub(super) fn form_payload(form: &[u8]) -> Option<Vec<u8>> {
     let mut fields = form.split(|b| *b == b'&');
-    let encoded = fields.find_map(|field| field.strip_prefix(b"payload="))?;
+    fields
+        .find_map(|field| field.strip_prefix(b"payload="))
+        .map(decoded)
+}
+
+/// Decodes a part of a form. An escape that is none stays as it is.
+fn decoded(encoded: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(encoded.len());
     let mut rest = encoded;
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
-        match byte {
-            b'+' => decoded.push(b' '),
-            b'%' => {
-                let (digits, after) = rest.split_at_checked(2)?;
-                let mut byte = [0];
-                hex::decode_to_slice(digits, &mut byte).ok()?;
-                decoded.extend(byte);
-                rest = after;
+        let mut escaped = [0];
+        match (byte, after.get(..2)) {
+            (b'+', _) => decoded.push(b' '),
+            (b'%', Some(digits)) if hex::decode_to_slice(digits, &mut escaped).is_ok() => {
+                decoded.extend(escaped);
+                rest = &after[2..];
             }
-            byte => decoded.push(byte),
+            _ => decoded.push(byte),
         }
     }
-    Some(decoded)
+    decoded
 }
 
 /// Parses the payload and returns the fields that describe pushes.
 ///
 /// # Errors
 ///
-/// Returns a [`BodyError`] if the payload is not JSON, or not what a forge sends.
-pub(super) fn fields(json: &[u8]) -> Result<Map<String, Value>, BodyError> {
+/// Returns a [`BodyError`] if the payload is not JSON, or not an object.
+pub(super) fn fields(json: &[u8]) -> Result<Fields, BodyError> {
     let mut state = State {
         left: MAX_KEPT,
-        fields_left: MAX_FIELDS,
-        hasher: RandomState::new(),
-        odd: None,
+        left_out: None,
     };
     let mut reader = serde_json::Deserializer::from_slice(json);
     let seed = Keep {
         state: &mut state,
-        depth: 0,
-        wanted: true,
+        is_top: true,
     };
     let read = seed
         .deserialize(&mut reader)
-        .and_then(|seen| reader.end().map(|()| seen.value));
-    match (read, state.odd) {
-        (Ok(Value::Object(fields)), None) => Ok(fields),
-        (Ok(_), None) => Err(BodyError::Odd("is no JSON object")),
-        (_, Some(odd)) => Err(BodyError::Odd(odd)),
-        (Err(error), None) => Err(BodyError::NotJson {
+        .and_then(|value| reader.end().map(|()| value));
+    match read {
+        Ok(Value::Object(kept)) => Ok(Fields {
+            kept,
+            left_out: state.left_out,
+        }),
+        Ok(_) => Err(BodyError::NoObject),
+        Err(error) => Err(BodyError::NotJson {
             line: error.line(),
             column: error.column(),
         }),
@@ -139,155 +181,111 @@ pub(super) fn fields(json: &[u8]) -> Result<Map<String, Value>, BodyError> {
 struct State {
     /// Number of values that may still be kept.
     left: usize,
-    /// Number of fields that may still follow.
-    fields_left: usize,
-    hasher: RandomState,
-    /// Problem of the payload, if it is something other than its syntax.
-    odd: Option<&'static str>,
+    left_out: Option<&'static str>,
 }
 
 impl State {
-    fn refuse<E: serde::de::Error>(&mut self, odd: &'static str) -> E {
-        self.odd = Some(odd);
-        E::custom(odd)
+    /// Returns whether another value may be kept.
+    fn has_room(&mut self) -> bool {
+        let has_room = self.left > 0;
+        if !has_room {
+            self.left_out = Some(TOO_MUCH);
+        }
+        self.left = self.left.saturating_sub(1);
+        has_room
     }
 }
 
-/// Deserializes a value, which is built only if it is `wanted` and null otherwise.
+/// Deserializes a value that is kept.
 struct Keep<'s> {
     state: &'s mut State,
-    depth: u8,
-    wanted: bool,
-}
-
-/// A deserialized value and its fingerprint, by which values are compared for equality.
-struct Seen {
-    value: Value,
-    print: u64,
+    /// `true` for the payload itself.
+    is_top: bool,
 }
 
 impl Keep<'_> {
-    fn seen<T: Hash + Into<Value>>(&self, value: T) -> Seen {
-        Seen {
-            print: self.state.hasher.hash_one(&value),
-            value: self.kept(value),
-        }
-    }
-
-    fn kept(&self, value: impl Into<Value>) -> Value {
-        if self.wanted {
-            value.into()
-        } else {
-            Value::Null
-        }
-    }
-
-    fn inner(&mut self, wanted: bool) -> Keep<'_> {
+    fn inner(&mut self) -> Keep<'_> {
         Keep {
             state: self.state,
-            depth: self.depth + 1,
-            wanted,
+            is_top: false,
         }
     }
 }
 
 impl<'de> DeserializeSeed<'de> for Keep<'_> {
-    type Value = Seen;
+    type Value = Value;
 
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Seen, D::Error> {
-        if self.depth > MAX_DEPTH {
-            return Err(self.state.refuse("is nested too deep"));
-        }
-        if self.wanted {
-            self.state.left = match self.state.left.checked_sub(1) {
-                Some(left) => left,
-                None => return Err(self.state.refuse("tells of too much at once")),
-            };
-        }
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
         from.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Keep<'_> {
-    type Value = Seen;
+    type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Seen, E> {
-        Ok(self.seen(value))
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Seen, E> {
-        Ok(self.seen(value))
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Seen, E> {
-        Ok(self.seen(value))
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Seen, E> {
-        Ok(Seen {
-            value: self.kept(value),
-            print: self.state.hasher.hash_one(value.to_bits()),
-        })
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Seen, E> {
-        Ok(self.seen(value))
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_unit<E>(self) -> Result<Seen, E> {
-        Ok(Seen {
-            value: Value::Null,
-            print: 0,
-        })
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Seen, A::Error> {
-        let wanted = self.wanted;
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Value, A::Error> {
         let mut kept = Vec::new();
-        let mut print = 1;
-        while let Some(item) = items.next_element_seed(self.inner(wanted))? {
-            print = self.state.hasher.hash_one((print, item.print));
-            if wanted {
-                kept.push(item.value);
-            }
+        while kept.len() < MAX_LIST && self.state.has_room() {
+            let Some(item) = items.next_element_seed(self.inner())? else {
+                return Ok(kept.into());
+            };
+            kept.push(item);
         }
-        Ok(Seen {
-            value: self.kept(kept),
-            print,
-        })
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(kept.into())
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut fields: A) -> Result<Seen, A::Error> {
-        let mut prints = Vec::new();
+    fn visit_map<A: MapAccess<'de>>(mut self, mut fields: A) -> Result<Value, A::Error> {
         let mut kept = Map::new();
         while let Some(name) = fields.next_key::<Name<'de>>()? {
-            let wanted =
-                self.wanted && name.0 != COMMITS && (self.depth > 0 || KEPT.contains(&&*name.0));
-            self.state.fields_left = match self.state.fields_left.checked_sub(1) {
-                Some(left) => left,
-                None => return Err(self.state.refuse("tells of too much at once")),
-            };
-            let field = fields.next_value_seed(self.inner(wanted))?;
-            prints.push((self.state.hasher.hash_one(&*name.0), field.print));
-            if wanted {
-                kept.insert(name.0.into_owned(), field.value);
+            let is_wanted = name.0 != COMMITS && (!self.is_top || KEPT.contains(&&*name.0));
+            if !is_wanted || !self.state.has_room() {
+                fields.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let value = fields.next_value_seed(self.inner())?;
+            match kept.entry(name.0.into_owned()) {
+                Entry::Vacant(entry) => {
+                    entry.insert(value);
+                }
+                // GitLab's build events repeat a field with the same value. If the values differ, it is anybody's
+                // guess which one holds.
+                Entry::Occupied(mut entry) if *entry.get() != value => {
+                    self.state.left_out = Some(AMBIGUOUS);
+                    entry.insert(Value::Null);
+                }
+                Entry::Occupied(_) => {}
             }
         }
-        // GitLab's build events repeat a field with the same value. If the values differ, it is anybody's
-        // guess which one holds.
-        prints.sort_unstable();
-        prints.dedup();
-        if prints.windows(2).any(|pair| pair[0].0 == pair[1].0) {
-            return Err(self.state.refuse("has one field with two values"));
-        }
-        Ok(Seen {
-            value: self.kept(kept),
-            print: self.state.hasher.hash_one(prints),
-        })
+        Ok(kept.into())
     }
 }
 
@@ -317,85 +315,4 @@ impl<'de> serde::Deserialize<'de> for Name<'de> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn keeps_what_tells_of_pushes() {
-        let body = json!({"ref": "r", "sender": {"ref": 1}, "repository": {"id": 7, "owner": {"x": [true, null]}},
-            "push": {"changes": [{"commits": [{"hash": "x"}], "old": null, "f": 1.5, "n": -1}]}});
-        let expected = json!({"ref": "r", "repository": {"id": 7, "owner": {"x": [true, null]}},
-            "push": {"changes": [{"old": null, "f": 1.5, "n": -1}]}});
-        let kept = fields(body.to_string().as_bytes()).unwrap();
-        assert_eq!(Value::Object(kept), expected);
-    }
-
-    #[test]
-    fn what_is_odd_is_refused_in_words() {
-        let deep = format!("{}1{}", "{\"a\":".repeat(5000), "}".repeat(5000));
-        let many = format!("{{\"changes\":[{}0]}}", "0,".repeat(MAX_KEPT));
-        let cases: [(&[u8], &str); 13] = [
-            (b"[]", "is no JSON object"),
-            (b"null", "is no JSON object"),
-            (b"7", "is no JSON object"),
-            (b"{", "line 1, column 1"),
-            (b"{}x", "line 1, column 3"),
-            (b"{\n\"a\":tru}", "line 2"),
-            (b"{\"a\":\"\xff\"}", "line 1"),
-            (br#"{"a":"\ud800"}"#, "line 1"),
-            (br#"{"a":1e999}"#, "line 1"),
-            (br#"{"a":1,"a":2}"#, "one field with two values"),
-            (
-                br#"{"x":[{"b":{},"\u0062":1}]}"#,
-                "one field with two values",
-            ),
-            (deep.as_bytes(), "nested too deep"),
-            (many.as_bytes(), "too much at once"),
-        ];
-        for (body, expected) in cases {
-            let error = fields(body).unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_field_may_say_the_same_twice() {
-        for same in [
-            "1",
-            "-1",
-            "0.5",
-            "true",
-            "null",
-            r#""x""#,
-            r#"[1,{"b":[]}]"#,
-            "{}",
-        ] {
-            let body = format!(r#"{{"x":{{"a":{same},"b":1,"a":{same}}}}}"#);
-            assert!(fields(body.as_bytes()).is_ok(), "{body}");
-            let body = format!(r#"{{"x":{{"a":{same},"b":1,"a":"other"}}}}"#);
-            assert!(fields(body.as_bytes()).is_err(), "{body}");
-        }
-    }
-
-    #[test]
-    fn forms_are_decoded() {
-        for (form, expected) in [
-            (
-                "payload=%7B%22a%22%3A+%22%C3%A4%22%7d",
-                Some("{\"a\": \"ä\"}"),
-            ),
-            ("x=1&payload={}&y=2", Some("{}")),
-            ("payload=", Some("")),
-            ("payloads={}", None),
-            ("payload=%7", None),
-            ("payload=%", None),
-            ("payload=%zz", None),
-            ("", None),
-        ] {
-            let decoded = form_payload(form.as_bytes());
-            assert_eq!(decoded.as_deref(), expected.map(str::as_bytes), "{form}");
-        }
-    }
-}
+mod tests;

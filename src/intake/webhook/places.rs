@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::fetch::{RepositoryName, host_of};
 use crate::forge::Forge;
 use crate::forge::Remote;
+use crate::scan::Redactor;
 
 /// Maximum length of a clone URL, in bytes.
 const MAX_URL: usize = 2048;
@@ -46,12 +47,13 @@ impl ClonePlaces {
     /// # Errors
     ///
     /// Returns a description of what is wrong with the name or the URL. It quotes no more of the URL than
-    /// the server.
+    /// the server, and nothing of one that holds a key.
     pub(super) fn remote(
         &self,
         id: Option<String>,
         name: Option<&str>,
         told: Option<&str>,
+        redactor: &Redactor,
     ) -> Result<Remote, Wrong> {
         let name = name.ok_or("its repository has no name")?;
         let name =
@@ -65,9 +67,14 @@ impl ClonePlaces {
                 clone_url: None,
             });
         }
-        let told = address(told.ok_or("its repository has no clone address")?)?;
+        let text = told.ok_or("its repository has no clone address")?;
+        let told = address(text)?;
         let mut allowed = self.known.iter().chain(&self.hosts);
         if !allowed.any(|server| server.origin() == told.origin()) {
+            // A parsed host is in lower case and decoded: a key in it would not be found any more.
+            if redactor.holds_key(text) {
+                return Err("its clone address, which nobody allowed, holds a key".into());
+            }
             return Err(Cow::Owned(format!(
                 "its contents are at {}, which nobody allowed: if they may be read from there, add it to \
                  clone_hosts of this webhook",
@@ -123,13 +130,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::keyformat::FormatSet;
 
     fn url(text: &str) -> Url {
         Url::parse(text).unwrap()
     }
 
+    fn redactor() -> Redactor {
+        Redactor::new(&FormatSet::builtin())
+    }
+
     fn remote(places: &ClonePlaces, told: &str) -> Result<(String, Option<String>), Wrong> {
-        let remote = places.remote(Some("1".to_owned()), Some("acme/app"), Some(told))?;
+        let redactor = redactor();
+        let remote = places.remote(
+            Some("1".to_owned()),
+            Some("acme/app"),
+            Some(told),
+            &redactor,
+        )?;
         Ok((remote.host, remote.clone_url.map(String::from)))
     }
 
@@ -196,6 +214,25 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_server_that_holds_a_key_is_not_named() {
+        let formats = FormatSet::builtin();
+        let key = formats.get("rescind_secret").unwrap().mint().unwrap();
+        let key = key.expose();
+        let escaped = key.replace('_', "%5f").replace('s', "%73");
+        let wide: String = key.replace('_', "＿");
+        for told in [
+            format!("https://{key}.example/a/b.git"),
+            format!("https://x.{escaped}.example/a/b.git"),
+            format!("https://{wide}.example/a/b.git"),
+        ] {
+            let wrong = remote(&ClonePlaces::default(), &told).unwrap_err();
+            let rest = key[7..].to_ascii_lowercase();
+            assert!(!wrong.to_ascii_lowercase().contains(&rest), "{wrong}");
+            assert!(wrong.contains("nobody allowed"), "{wrong}");
+        }
+    }
+
+    #[test]
     fn odd_addresses_are_refused() {
         let places = ClonePlaces::default();
         for told in [
@@ -211,12 +248,13 @@ mod tests {
         ] {
             assert!(remote(&places, told).is_err(), "{told}");
         }
-        let none = places.remote(Some("1".to_owned()), Some("a/b"), None);
+        let none = places.remote(Some("1".to_owned()), Some("a/b"), None, &redactor());
         assert!(none.is_err());
         let none = places.remote(
             Some("1".to_owned()),
             Some("../b"),
             Some("https://x.example"),
+            &redactor(),
         );
         assert!(none.is_err());
     }

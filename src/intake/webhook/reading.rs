@@ -9,10 +9,12 @@ use super::counts::Good;
 use super::forges::meaning;
 use super::headers::{NoEvent, delivery, event, event_header};
 use super::meaning::Delivered;
-use super::{BodyError, Proved, Webhook, WebhookError, payload};
+use super::payload::{Fields, Texts};
+use super::places::Wrong;
+use super::{Proved, Webhook, WebhookError, payload};
 use crate::forge::{Gathered, Gatherer, Rest};
 use crate::respond::{REPOSITORY_MAX, shorten};
-use crate::store::{Priority, Reason};
+use crate::store::Priority;
 
 /// The most bytes that are kept of what is wrong with a push: it names what the payload does.
 const WRONG_MAX: usize = 300;
@@ -25,18 +27,19 @@ fn said_in_log(gathered: &Gathered) -> Option<String> {
     (gathered.malformed > 0).then(|| "some of its texts were cut: the log says which".to_owned())
 }
 
-fn not_json(error: &serde_json::Error) -> BodyError {
-    BodyError::NotJson {
-        line: error.line(),
-        column: error.column(),
-    }
+/// Returns the name of the repository that a delivery is about.
+fn repository<'d>(delivered: &'d Delivered<'_>) -> Option<&'d str> {
+    let paths = ["/repository/full_name", "/project/path_with_namespace"];
+    paths.iter().find_map(|path| delivered.text(path))
 }
 
 /// Contents of a delivery.
 pub(super) struct Read {
     pub(super) id: Option<String>,
     pub(super) gathered: Gathered,
-    pub(super) good: Good,
+    /// How the delivery counts, or why it is refused. Its texts were scanned all the same.
+    pub(super) outcome: Result<Good, WebhookError>,
+    texts: Texts,
     /// Name of the repository.
     repository: Option<String>,
     /// The rest of its texts, for which there was no room.
@@ -51,9 +54,7 @@ impl Webhook {
         delivery: Proved,
     ) -> Result<Read, WebhookError> {
         let size = delivery.body.len();
-        let delivery = Arc::new(delivery);
-        let this = Arc::clone(&delivery);
-        let read = self.anywhere(size, move |webhook| webhook.read(&this));
+        let read = self.anywhere(size, move |webhook| Ok(webhook.read(delivery)));
         let mut read = read.await?;
         while let Some(from) = read.rest {
             let candidates = &mut read.gathered.candidates;
@@ -61,78 +62,107 @@ impl Webhook {
             sifted.map_err(Arc::new)?;
             if candidates.found() >= MANY_FOUND {
                 let found = candidates.take_found();
-                let actor = self.forge.source();
-                let reported = self.responder.report_clean(found, Reason::Leaked, actor);
-                reported.await.map_err(Arc::new)?;
+                self.report(found).await?;
             }
-            let this = Arc::clone(&delivery);
-            let read_on = self.anywhere(size, move |webhook| webhook.read_on(&this, read, from));
+            let read_on = self.anywhere(size, move |webhook| Ok(webhook.read_on(read, from)));
             read = read_on.await?;
+        }
+        if let Err(error) = &read.outcome {
+            let source = self.forge.source();
+            let texts = read.texts.kind();
+            tracing::warn!(source, %error, texts, "a delivery is refused; its texts were scanned for keys");
         }
         Ok(read)
     }
 
     /// Goes on with the texts of a delivery.
-    fn read_on(&self, delivery: &Proved, read: Read, from: Rest) -> Result<Read, WebhookError> {
-        let json = payload::json(&delivery.headers, &delivery.body)?;
+    fn read_on(&self, read: Read, from: Rest) -> Read {
         let (source, redactor) = (self.forge.source(), self.responder.redactor());
         let mut found = Gatherer::going_on(source, redactor, &self.engine, read.gathered);
-        let rest = found.texts(&json, read.repository.as_deref(), from);
-        let rest = rest.map_err(|error| not_json(&error))?;
+        let rest = read
+            .texts
+            .scan(&mut found, read.repository.as_deref(), from);
         let gathered = found.gathered;
-        let good = Good {
-            malformed: read.good.malformed.or_else(|| said_in_log(&gathered)),
-            ..read.good
-        };
-        Ok(Read {
+        let outcome = read.outcome.map(|good| Good {
+            malformed: good.malformed.or_else(|| said_in_log(&gathered)),
+            ..good
+        });
+        Read {
             gathered,
-            good,
+            outcome,
             rest,
             ..read
-        })
+        }
     }
 
-    fn read(&self, Proved { headers, body }: &Proved) -> Result<Read, WebhookError> {
-        let now = self.responder.clock().now();
-        let event = event(self.forge, headers).map_err(|none| match none {
+    fn read(&self, Proved { headers, body }: Proved) -> Read {
+        let event = event(self.forge, &headers).map_err(|none| match none {
             NoEvent::Missing(header) => WebhookError::NoEvent(header),
             NoEvent::Foreign(forge) => WebhookError::Foreign {
                 forge,
                 header: event_header(self.forge),
             },
-        })?;
-        let json = payload::json(headers, body)?;
-        let fields = payload::fields(&json)?;
+        });
         // The identifier is stored, so it must not contain a key.
-        let id = delivery(self.forge, headers, body);
+        let id = delivery(self.forge, &headers, &body);
         let id = id.filter(|id| !self.responder.redactor().holds_key(id));
-        let digest = id.is_none().then(|| hex::encode(Sha256::digest(body)));
+        let digest = id.is_none().then(|| hex::encode(Sha256::digest(&body)));
+        let (texts, fields) = payload::read(&headers, body);
+        let (refused, event, fields) = match (event, fields) {
+            (Ok(event), Ok(fields)) => (None, event, fields),
+            (Err(refused), fields) => (Some(refused), String::new(), fields.unwrap_or_default()),
+            (_, Err(refused)) => (Some(refused.into()), String::new(), Fields::default()),
+        };
         let delivered = Delivered {
             event: &event,
-            fields: &fields,
+            fields: &fields.kept,
             id: id.as_deref().or(digest.as_deref()).unwrap_or_default(),
             places: &self.places,
+            redactor: self.responder.redactor(),
         };
-        self.gather(&delivered, &json, now)
-            .map(|read| Read { id, ..read })
+        let mut read = self.gather(&delivered, texts, refused, fields.left_out);
+        read.id = id;
+        read
     }
 
-    /// Scans every text of a delivery and records its pushes.
+    /// Scans every text of a delivery and, unless it is refused, records its pushes.
     fn gather(
         &self,
         delivered: &Delivered<'_>,
-        json: &[u8],
-        now: Timestamp,
-    ) -> Result<Read, WebhookError> {
-        let source = self.forge.source();
-        let redactor = self.responder.redactor();
+        texts: Texts,
+        refused: Option<WebhookError>,
+        left_out: Option<&'static str>,
+    ) -> Read {
+        let now = self.responder.clock().now();
+        let (source, redactor) = (self.forge.source(), self.responder.redactor());
         let mut found = Gatherer::new(source, redactor, &self.engine, now);
-        let repository = ["/repository/full_name", "/project/path_with_namespace"];
-        let repository = repository.iter().find_map(|path| delivered.text(path));
-        let rest = found
-            .texts(json, repository, Rest::default())
-            .map_err(|error| not_json(&error))?;
-        let meaning = meaning(self.forge, delivered);
+        let repository = repository(delivered);
+        let rest = texts.scan(&mut found, repository, Rest::default());
+        let outcome = match refused {
+            Some(refused) => Err(refused),
+            None => Ok(self.understand(delivered, left_out, &mut found, now)),
+        };
+        Read {
+            id: None,
+            gathered: found.gathered,
+            outcome,
+            texts,
+            repository: repository.map(str::to_owned),
+            rest,
+        }
+    }
+
+    /// Records the pushes of a delivery.
+    fn understand(
+        &self,
+        delivered: &Delivered<'_>,
+        left_out: Option<&'static str>,
+        found: &mut Gatherer<'_>,
+        now: Timestamp,
+    ) -> Good {
+        let (source, redactor) = (self.forge.source(), self.responder.redactor());
+        let mut meaning = meaning(self.forge, delivered);
+        meaning.malformed.extend(left_out.map(Wrong::Borrowed));
         for push in &meaning.pushes {
             found.push(push, Priority::Webhook, now);
         }
@@ -141,6 +171,7 @@ impl Webhook {
         }
         for wrong in &meaning.malformed {
             let wrong = shorten(redactor, wrong, WRONG_MAX, false);
+            let repository = repository(delivered);
             let repository = repository.map(|name| shorten(redactor, name, REPOSITORY_MAX, false));
             tracing::warn!(
                 source,
@@ -151,21 +182,33 @@ impl Webhook {
                 "a delivery tells of a push that cannot be read"
             );
         }
-        let gathered = found.gathered;
         let wrong = meaning.malformed.first();
         let wrong = wrong.map(|wrong| shorten(redactor, wrong, WRONG_MAX, false));
-        let good = Good {
+        Good {
             unknown: meaning.unknown,
-            malformed: wrong.or_else(|| said_in_log(&gathered)),
-            is_push: !gathered.items.is_empty(),
+            malformed: wrong.or_else(|| said_in_log(&found.gathered)),
+            is_push: !found.gathered.items.is_empty(),
             at: now,
-        };
-        Ok(Read {
-            id: None,
-            gathered,
-            good,
-            repository: repository.map(str::to_owned),
-            rest,
-        })
+        }
+    }
+}
+
+impl Texts {
+    /// Returns what is scanned, for the log.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Json(_) => "json",
+            Self::Plain(_) => "plain",
+        }
+    }
+
+    /// Scans what is left of the texts.
+    fn scan(&self, found: &mut Gatherer<'_>, repository: Option<&str>, from: Rest) -> Option<Rest> {
+        match self {
+            Self::Json(json) => found
+                .texts(json, repository, from)
+                .unwrap_or_else(|_| found.plain_text(json, repository, from)),
+            Self::Plain(text) => found.plain_text(text, repository, from),
+        }
     }
 }

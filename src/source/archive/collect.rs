@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::split::{MAX_EVENT, Piece, Splitter};
-use crate::fetch::as_text;
+use crate::fetch::as_json;
 use crate::forge::{Gathered, Gatherer};
 use crate::source::SourceParts;
 use crate::source::feed::{Event, EventCounts, Taking};
@@ -104,7 +104,8 @@ impl<'a> Collector<'a> {
         let first = chunks.fill_buf().ok().and_then(|bytes| bytes.first());
         match first {
             Some(0x1f) => self.split(MultiGzDecoder::new(chunks)),
-            Some(b'{' | b'\n') => self.split(chunks),
+            // Some begin with a byte order mark.
+            Some(b'{' | b'\n' | 0xef) => self.split(chunks),
             Some(_) => Err("what the server sent is no gzip: check the source's base_url"),
             None => Err("the file is empty"),
         }
@@ -120,16 +121,16 @@ impl<'a> Collector<'a> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(wrong(&error)),
             };
-            splitter.feed(&buffer[..count], &mut |piece| self.take(&piece));
+            splitter.feed(&buffer[..count], &mut |piece| self.take(piece));
             if self.told.is_closed() {
                 return Err("it was not read to the end");
             }
         }
-        splitter.finish(&mut |piece| self.take(&piece));
+        splitter.finish(&mut |piece| self.take(piece));
         Ok(())
     }
 
-    fn take(&mut self, piece: &Piece<'_>) {
+    fn take(&mut self, piece: Piece<'_>) {
         let is_new = self.to_skip == 0;
         let is_event = match piece {
             Piece::Object(json) => self.event(json, is_new),
@@ -153,12 +154,8 @@ impl<'a> Collector<'a> {
     }
 
     /// Takes one event. Returns whether it is a readable one.
-    fn event(&mut self, json: &[u8], is_new: bool) -> bool {
-        let mut mended = Vec::new();
-        let text = str::from_utf8(json).unwrap_or_else(|_| {
-            mended.extend_from_slice(json);
-            as_text(&mut mended)
-        });
+    fn event(&mut self, json: &mut [u8], is_new: bool) -> bool {
+        let text = as_json(json);
         if serde_json::from_str::<IgnoredAny>(text).is_err() {
             self.malformed("it is no JSON", is_new);
             return false;

@@ -12,8 +12,8 @@ pub(super) const MAX_EVENT: usize = 4 << 20;
 /// A piece of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
-    /// An object, from brace to brace. It is not checked to be valid JSON.
-    Object(&'a [u8]),
+    /// An object, from brace to brace. It is not checked to be valid JSON, and may be mended.
+    Object(&'a mut [u8]),
     /// Something that is not an object, with the reason.
     Junk(&'static str),
 }
@@ -154,11 +154,11 @@ impl Splitter {
         }
     }
 
-    fn complete(&self, each: &mut impl FnMut(Piece<'_>)) -> Place {
+    fn complete(&mut self, each: &mut impl FnMut(Piece<'_>)) -> Place {
         if self.is_too_large {
             each(Piece::Junk("it is too large"));
         } else {
-            each(Piece::Object(&self.object));
+            each(Piece::Object(&mut self.object));
         }
         Place::Between
     }

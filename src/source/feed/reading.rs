@@ -114,7 +114,7 @@ impl GitHubEvents {
             reading.overlaps = true;
             return Ok(false);
         };
-        let text = apart(body.len(), || body.text());
+        let text = apart(body.len(), || body.json());
         let events = apart(text.len(), || entries(text))?;
         let taking = Taking {
             priority: self.options.scope.priority(),

@@ -265,7 +265,7 @@ impl GitHubEvents {
             };
             let mut answer = self.api.get(&url, None, |_| None).await?;
             let following = answer.next(&url);
-            let text = answer.body.as_mut().map_or("", Body::text);
+            let text = answer.body.as_mut().map_or("", Body::json);
             let read = if is_one { entry } else { entries };
             for listed in apart(text.len(), || read(text))? {
                 let Ok(listed) = serde_json::from_str::<Listed>(listed.get()) else {
@@ -331,7 +331,7 @@ impl GitHubEvents {
             };
             let mut answer = self.api.get(&url, None, |_| None).await?;
             let following = answer.next(&url);
-            let text = answer.body.as_mut().map_or("", Body::text);
+            let text = answer.body.as_mut().map_or("", Body::json);
             for entry in apart(text.len(), || entries(text))? {
                 let Some((push, at)) = push(entry.get(), &remote) else {
                     gatherer.gathered.malformed += 1;

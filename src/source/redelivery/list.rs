@@ -119,7 +119,7 @@ impl Redelivery {
         let answer = self.api.get(&url, None, |_| None).await;
         let mut answer = answer.map_err(|error| self.trouble(error))?;
         let next = answer.next_cursor();
-        let text = answer.body.as_mut().map_or("", Body::text);
+        let text = answer.body.as_mut().map_or("", Body::json);
         let entries = apart(text.len(), || entries(text))
             .map_err(|_| Trouble::Outage("it sent no list of deliveries".to_owned()))?;
         let count = entries.len();

@@ -71,6 +71,49 @@ on_both_databases! {
     }
 }
 
+/// A type is sent back, so it must not hold a key; and an odd character in a row costs no other row.
+#[tokio::test]
+async fn types_are_sent_back_without_keys_whatever_else_is_in_the_report() {
+    let (server, _origin, signer) = super::signer::partnership().await;
+    let admin = server.admin().await;
+    let key = admin.create(json!({})).await;
+    let value = key["value"].as_str().unwrap();
+    let hex = hex::encode(value);
+    let odd = "{\"token\":\"x\",\"type\":\"t\",\"url\":\"\x01\0\n\\q\\ud800\"}";
+    let row = |kind: &str| json!({"token": value, "type": kind}).to_string();
+    let rows = [
+        row(value),
+        row(&format!("their {hex}")),
+        odd.to_owned(),
+        row(value),
+        row("their_word"),
+    ];
+    let body = format!("\u{feff}[{}]", rows.join(","));
+    let reply = send(&server, PartnerName::GitHub, &signer, &body).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert!(
+        !reply.text.contains(value) && !reply.text.contains(&hex),
+        "{}",
+        reply.text
+    );
+    let answer = reply.json();
+    for (at, label) in [
+        (0, "true_positive"),
+        (1, "true_positive"),
+        (2, "false_positive"),
+        (3, "true_positive"),
+    ] {
+        assert_eq!(answer[at]["label"], label);
+    }
+    let shown = answer[0]["token_type"].as_str().unwrap();
+    assert!(shown.starts_with("rsc_sk_…"), "{shown}");
+    assert_eq!(
+        (&answer[3]["token_type"], &answer[4]["token_type"]),
+        (&json!(shown), &json!("their_word"))
+    );
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn one_partners_key_never_verifies_anothers_report() {
     let mut setup = Setup::default();

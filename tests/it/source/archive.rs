@@ -262,6 +262,27 @@ on_both_databases! {
         assert!(!kept.contains(value.expose()) && !kept.contains("and it fails"));
     }
 
+    async fn archive_odd_characters_and_values_lose_no_keys(database) {
+        let rig = Rig::new(&database.store().await);
+        let (mut keys, mut events) = (Vec::new(), String::new());
+        for odd in ["\"\\ud800\"", "\"\x01\0\\q\"", "1e999", &format!("{}{}", "[".repeat(300), "]".repeat(300))] {
+            let (key, value) = rig.issue(false).await;
+            keys.push(key);
+            let event = comment(&format!("see {}", value.expose())).to_string();
+            let event = event.replacen("\"payload\":{", &format!("\"payload\":{{\"odd\":{odd},"), 1);
+            assert!(event.contains("odd"));
+            events.extend([&event, "\n"]);
+        }
+        let server = hours(&[("2015-01-01-5", gzip(&events)), ("2015-01-01-6", format!("\u{feff}{}", push(1)).into_bytes())]).await;
+        let period = rig.period("2015-01-01T05:00:00Z", "2015-01-01T07:00:00Z");
+        let outcome = backfill(&rig.archive(&server.uri()), period).await.unwrap();
+        // The byte order mark counts, and costs nothing.
+        assert_eq!((outcome.events, outcome.malformed, outcome.items), (5, 1, 1));
+        for (at, key) in keys.iter().enumerate() {
+            assert!(rig.is_revoked(key).await, "event {at}");
+        }
+    }
+
     async fn archive_adds_no_push_that_the_feed_saw(database) {
         let rig = Rig::new(&database.store().await);
         let feed = MockServer::start().await;

@@ -1,6 +1,7 @@
 //! Bodies that look genuine, and genuine ones that grow when they are processed.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::task::TaskTracker;
@@ -65,6 +66,27 @@ async fn bodies_that_look_genuine_share_a_budget() {
     for status in attack(&target, requests.collect()).await {
         assert!(matches!(status, Some(401 | 503)), "{status:?}");
     }
+}
+
+/// Deliveries of 25 MiB that a parser would make much of, one after the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_delivery_of_many_small_values_does_not_become_a_larger_one() {
+    let target = Target::start().await;
+    for (body, expected) in [
+        (filled("{\"x\":[", "{\"a\":1,\"\":2},", "0]}"), 202),
+        (filled("{\"push\":{\"changes\":[", "0,", "0]}}"), 202),
+        (filled("{\"repository\":[", "{\"\":[0]},", "0]}"), 202),
+        (filled("{\"push\":{", "\"\":0,", "\"\":1}}"), 202),
+        (filled("{\"push\":", "[", "}"), 400),
+    ] {
+        let begin = String::from_utf8_lossy(&body[..20]).into_owned();
+        let (head, body) = signed_delivery(body);
+        let stream = target.connect().await;
+        let sent = tokio::time::timeout(Duration::from_mins(2), exchange(stream, head, &body));
+        assert_eq!(sent.await, Ok(Some(expected)), "{begin}");
+    }
+    let peak = target.peak();
+    assert!(peak <= MOST_MIB, "{peak} MiB");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

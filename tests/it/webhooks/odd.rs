@@ -1,0 +1,145 @@
+//! Deliveries with odd characters and values, and such as are no payload: none costs a leak.
+
+use rescind::forge::Forge;
+use serde_json::{Value, json};
+
+use super::effects::state;
+use super::sender::{all, headers, post};
+use crate::api::harness::{Client, TestServer};
+use crate::support::databases::on_both_databases;
+
+/// Returns the reason why the check of a key fails, or none.
+async fn check(admin: &Client<'_>, key: &str) -> Option<String> {
+    let reply = admin.post("/api/v1/user-api-keys/check", json!({"api_key": key}));
+    let code = &reply.await.json()["code"];
+    code.as_str().map(str::to_owned)
+}
+
+async fn new_key(admin: &Client<'_>) -> String {
+    let key: Value = admin.create(json!({})).await;
+    key["value"].as_str().unwrap().to_owned()
+}
+
+/// Bodies that are read all the same: what stands in front of the key's text, and behind it.
+fn odd() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
+    let deep = |levels: usize| format!("\"x\":{}{},", "[".repeat(levels), "]".repeat(levels));
+    let many = "{\"a\":1,\"b\":2},".repeat(260_000);
+    let topics = "\"a\",".repeat(110_000);
+    let title = |odd: &[u8]| [b"\"title\":\"x ", odd, b"\","].concat();
+    vec![
+        ("a lone surrogate", title(br"\ud800"), vec![]),
+        ("bytes that are no UTF-8", title(b"\xff\xe2\x82"), vec![]),
+        ("a NUL", title(b"\0"), vec![]),
+        ("a raw control character", title(b"\x01\n"), vec![]),
+        ("an escape that is none", title(br"\q\u12g4"), vec![]),
+        ("a number out of range", b"\"n\":-1e999,".to_vec(), vec![]),
+        (
+            "a field with two values",
+            b"\"x\":1,\"x\":2,".to_vec(),
+            vec![],
+        ),
+        ("nesting", deep(120).into_bytes(), vec![]),
+        ("much nesting", deep(5_000).into_bytes(), vec![]),
+        (
+            "many fields",
+            vec![],
+            format!(",\"x\":[{many}0]").into_bytes(),
+        ),
+        (
+            "many topics",
+            vec![],
+            format!(",\"repository\":{{\"topics\":[{topics}0],\"id\":1}}").into_bytes(),
+        ),
+    ]
+}
+
+/// Bodies of which nothing is understood, and what is not said of them: their texts are scanned.
+fn broken(key: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let wide: Vec<u8> = format!("{{\"body\":\"{key}\"}}")
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    vec![
+        (
+            "cut off",
+            format!("{{\"body\":\"see\\n{key}\",\"x").into_bytes(),
+        ),
+        (
+            "cut off after an escape",
+            format!("{{\"body\":\"{}\"", key.replace('_', "\\u005f")).into_bytes(),
+        ),
+        (
+            "two values",
+            format!("{{}} {{\"body\":\"{key}\"}}").into_bytes(),
+        ),
+        ("no object", format!("[\"see\\n{key}\"]").into_bytes()),
+        ("no JSON", format!("--- {key}").into_bytes()),
+        ("UTF-16", wide),
+    ]
+}
+
+on_both_databases! {
+    async fn no_odd_character_or_value_of_a_delivery_loses_its_key_or_its_push(database) {
+        let server = TestServer::on(database, all()).await;
+        let admin = server.admin().await;
+        for (number, (name, before, after)) in odd().into_iter().enumerate() {
+            let key = new_key(&admin).await;
+            let issue = format!("\"body\":\"{key}\"}}");
+            let body = [b"{\"action\":\"opened\",\"issue\":{", &before[..], issue.as_bytes(), &after, b"}"].concat();
+            let headers = headers(Forge::GitHub, "issues", &format!("odd-{number}"), &body);
+            let reply = post(&server, Forge::GitHub, &headers, body).await;
+            assert_eq!(reply.status, 202, "{name}: {}", reply.text);
+            assert_eq!(check(&admin, &key).await.as_deref(), Some("API_KEY_REVOKED"), "{name}");
+        }
+        let state = state(&server, "webhook:github", |state| state.events >= 11).await;
+        assert_eq!((state.malformed, state.texts), (0, 11));
+        let push = json!({
+            "ref": "refs/heads/main", "before": "1".repeat(40), "after": "2".repeat(40),
+            "repository": {"id": 1, "full_name": "acme/app", "clone_url": "https://github.com/acme/app.git"},
+        });
+        let key = new_key(&admin).await;
+        let odd = format!(",\"commits\":[{{\"message\":\"\\udfff {key}\",\"n\":[1e999,\"\x07\"]}}]}}");
+        let mut body = b"\xef\xbb\xbf".to_vec();
+        body.extend(push.to_string().strip_suffix('}').unwrap().bytes().chain(odd.bytes()));
+        let headers = headers(Forge::GitHub, "push", "odd-push", &body);
+        let reply = post(&server, Forge::GitHub, &headers, body).await;
+        assert_eq!(reply.status, 202, "{}", reply.text);
+        assert_eq!(check(&admin, &key).await.as_deref(), Some("API_KEY_REVOKED"));
+        assert_eq!(server.store.work_counts().await.unwrap().waiting, 1);
+        server.stop().await;
+    }
+
+    async fn a_delivery_that_cannot_be_read_is_refused_and_its_keys_are_revoked(database) {
+        let server = TestServer::on(database, all()).await;
+        let admin = server.admin().await;
+        for (number, forge) in Forge::ALL.into_iter().cycle().take(6).enumerate() {
+            let key = new_key(&admin).await;
+            let (name, body) = broken(&key).swap_remove(number);
+            let signed = headers(forge, "push", "same", &body);
+            let reply = post(&server, forge, &signed, body.clone()).await;
+            reply.error(400, "BODY_PARSING_ERROR");
+            assert_eq!(check(&admin, &key).await.as_deref(), Some("API_KEY_REVOKED"), "{name}");
+            // A key comes to light even in what another forge sent.
+            let key = new_key(&admin).await;
+            let body = json!({"comment": {"body": format!("see\n{key}")}}).to_string();
+            let unnamed = headers(forge, "", "same", body.as_bytes());
+            post(&server, forge, &unnamed, body).await.error(400, "SCHEMA_ERROR");
+            assert_eq!(check(&admin, &key).await.as_deref(), Some("API_KEY_REVOKED"), "{forge:?}");
+        }
+        // It may come again under the same identifier, as a whole.
+        assert_eq!(database.count("SELECT COUNT(*) FROM webhook_deliveries").await, 0);
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_push_that_says_two_things_is_accepted_and_counted() {
+    let server = TestServer::start_with(all()).await;
+    let body = br#"{"ref":"refs/heads/a","ref":"refs/heads/b","repository":{"id":1}}"#;
+    let signed = headers(Forge::GitHub, "push", "1", body);
+    let reply = post(&server, Forge::GitHub, &signed, &body[..]).await;
+    assert_eq!(reply.status, 202, "{}", reply.text);
+    let state = state(&server, "webhook:github", |state| state.events >= 1).await;
+    assert_eq!((state.malformed, state.items), (1, 0));
+    server.stop().await;
+}
