@@ -158,7 +158,7 @@ impl Worker {
         let store = &self.shared.parts.store;
         let (id, repository) = (tried.item.id, &tried.item.range.repository);
         match &tried.end {
-            End::Done(_) | End::Later { .. } => {}
+            End::Done(_) | End::Later { .. } | End::Denied { .. } => {}
             End::Moved { lane, why } => {
                 tracing::debug!(item = %id, repository, ?lane, why, "a work item goes on in another lane");
                 store.change_lane(id, &self.id, *lane, why).await?;
@@ -180,8 +180,10 @@ impl Worker {
 /// Returns how an item is put off, if it is.
 fn put_off(tried: &Tried) -> Option<Postponed<'_>> {
     let (id, repository) = (tried.item.id, &tried.item.range.repository);
-    let End::Later { wait, why } = &tried.end else {
-        return None;
+    let (wait, why, is_denial) = match &tried.end {
+        End::Later { wait, why } => (wait, why, false),
+        End::Denied { wait, why } => (wait, why, true),
+        End::Done(_) | End::Moved { .. } | End::Failed(_) => return None,
     };
     let seconds = wait.as_secs();
     // The pause of its host is logged once; the host is probed over and over.
@@ -194,5 +196,6 @@ fn put_off(tried: &Tried) -> Option<Postponed<'_>> {
         id,
         wait: *wait,
         why,
+        is_denial,
     })
 }

@@ -7,7 +7,7 @@ use super::listing::Listed;
 use super::pauses::{Failure, Judged};
 use crate::fetch::{FetchError, ObjectId, Place};
 use crate::respond::CleanSightings;
-use crate::store::{Descendant, Fetched, HOST_LEFT_ALONE, Lane, WorkItem};
+use crate::store::{Descendant, Fetched, HOST_LEFT_ALONE, Lane, Priority, WorkItem};
 
 /// Delay of an item while heavy visits occupy the lane.
 const BUSY: Duration = Duration::from_secs(5);
@@ -17,6 +17,28 @@ pub(super) const SLOW_DOWN: Duration = Duration::from_mins(1);
 
 /// Age up to which failures of an item's host or repository do not count as tries of the item.
 const HOST_PATIENCE: Duration = Duration::from_hours(24);
+
+/// Delays after each answer by which there is nothing to read. Only the one after the last is believed: a gateway
+/// without its servers, a token that lost its access and a replica that lags behind say the same, and pass.
+const DOUBTS: [Duration; 6] = [
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+    Duration::from_mins(2),
+    Duration::from_mins(5),
+    Duration::from_mins(7),
+];
+
+/// The same for public events, of which some are gone whenever they are read. In total longer than the time in which a
+/// host that has answered before is not suspected.
+const FIREHOSE_DOUBTS: [Duration; 3] = [
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+    Duration::from_mins(1),
+];
+
+/// The same for what happened long ago.
+const BACKFILL_DOUBTS: [Duration; 1] = [Duration::from_mins(2)];
 
 /// Result of one try of a work item.
 pub(super) struct Tried {
@@ -34,6 +56,8 @@ pub(super) enum End {
     Done(Done),
     /// The item is postponed; the try does not count.
     Later { wait: Duration, why: String },
+    /// There was nothing to read, which is not believed yet. The try does not count.
+    Denied { wait: Duration, why: String },
     /// The item moves to another lane; the try does not count.
     Moved { lane: Lane, why: String },
     /// The try failed. The item is retried, unless that was its last try.
@@ -89,9 +113,11 @@ impl Shared {
     pub(super) fn end_of(&self, item: WorkItem, has_token: bool, error: &FetchError) -> Tried {
         let why = self.words(error);
         let end = match error {
-            FetchError::Gone { .. } | FetchError::CommitGone => gone(&item, &why),
-            // Public contents need no credentials, so the repository is no longer public.
-            FetchError::Unauthorized { status: 401 } if !has_token => gone(&item, &why),
+            FetchError::Gone { .. } | FetchError::Unauthorized { .. } => {
+                return self.denied(item, has_token, error, why);
+            }
+            FetchError::CommitGone => absent(&item, why),
+            FetchError::Protocol(_) => return self.without_answer(item, why, Failure::Garbled),
             FetchError::RateLimited { retry_after, .. } => {
                 let wait = retry_after.unwrap_or(SLOW_DOWN);
                 let judged = self.pauses.asked(&item.range, wait, &why);
@@ -114,15 +140,38 @@ impl Shared {
             FetchError::Unanswered(_) | FetchError::Server { status: 502..=504 } => {
                 return self.without_answer(item, why, Failure::Unanswered);
             }
-            FetchError::Network(_)
-            | FetchError::Unauthorized { status: 403 }
-            | FetchError::Server { status: 500.. } => {
+            FetchError::Network(_) | FetchError::Server { status: 500.. } => {
                 return self.without_answer(item, why, Failure::Answerless);
             }
             _ => End::Failed(why),
         };
         self.pauses.answered(&item.range);
         Tried::ended(item, end)
+    }
+
+    /// Returns the outcome for an item whose repository may not be read. If its host says so of all repositories, the
+    /// item waits for the host.
+    fn denied(&self, item: WorkItem, has_token: bool, error: &FetchError, why: String) -> Tried {
+        let of_all = format!(
+            "it gives none of the repositories that it was asked for, check its address and the token: {why}"
+        );
+        if let Some(judged) = self.pauses.denied(&item.range, &of_all) {
+            if self.is_patient(&item) {
+                return put_off(item, judged, of_all);
+            }
+            return Tried::failed(item, of_all);
+        }
+        match error {
+            FetchError::Unauthorized { status: 403 } => {
+                self.without_answer(item, why, Failure::Answerless)
+            }
+            FetchError::Unauthorized { .. } if has_token => Tried::failed(item, why),
+            // Public contents need no credentials, so without a token the repository is no longer public.
+            _ => {
+                let end = absent(&item, why);
+                Tried::ended(item, end)
+            }
+        }
     }
 
     /// Returns the outcome for an item that is larger or slower than its lane allows: it gives up its place and moves
@@ -171,7 +220,8 @@ impl Shared {
     /// Returns whether an item is still young enough that failures of its host or repository do not count as tries.
     fn is_patient(&self, item: &WorkItem) -> bool {
         let age = self.parts.clock.now().duration_since(item.created_at);
-        Duration::try_from(age).is_ok_and(|age| age < HOST_PATIENCE)
+        // Negative if the clock went back.
+        Duration::try_from(age).is_ok_and(|age| age < HOST_PATIENCE) || age.is_negative()
     }
 }
 
@@ -186,8 +236,23 @@ pub(super) fn put_off(item: WorkItem, judged: Judged, why: String) -> Tried {
     Tried::ended(item, End::Later { wait, why })
 }
 
+/// Returns the outcome for an item of which its server says that there is nothing to read: it is asked again a few
+/// times.
+pub(super) fn absent(item: &WorkItem, why: String) -> End {
+    let doubts: &[Duration] = match item.range.priority {
+        Priority::Partner | Priority::Webhook | Priority::Watched => &DOUBTS,
+        Priority::Firehose => &FIREHOSE_DOUBTS,
+        Priority::Backfill => &BACKFILL_DOUBTS,
+    };
+    let denials = usize::try_from(item.denials).unwrap_or(usize::MAX);
+    match doubts.get(denials) {
+        Some(wait) => End::Denied { wait: *wait, why },
+        None => gone(item, &why),
+    }
+}
+
 /// Returns the outcome for an item of which nothing is left to read.
-pub(super) fn gone(item: &WorkItem, why: &str) -> End {
+fn gone(item: &WorkItem, why: &str) -> End {
     tracing::info!(item = %item.id, repository = item.range.repository, why, "nothing left to read");
     End::Done(Done {
         fetched: Fetched {

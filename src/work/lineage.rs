@@ -98,6 +98,7 @@ mod tests {
             lineage,
             created_at: Timestamp::UNIX_EPOCH,
             tries: 1,
+            denials: 0,
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::ends::{Done, End, Tried, gone};
+use super::ends::{Done, End, Tried, absent};
 use super::task::Plan;
 use super::{Shared, lineage};
 use crate::fetch::{ObjectId, Place, References};
@@ -130,7 +130,7 @@ impl Shared {
         let count = u32::try_from(list.len()).unwrap_or(u32::MAX);
         if list.is_empty() && item.lineage.is_none() {
             let why = "the repository does not have these references any more";
-            return gone(item, why);
+            return absent(item, why.to_owned());
         }
         let (listed, truncated) = match item.lineage {
             None => (

@@ -29,6 +29,11 @@ const PROBE: Duration = Duration::from_secs(1);
 /// between two attempts of TCP, it stays well below the ten seconds within which leaks are answered.
 pub(super) const PROBE_MAX: Duration = Duration::from_secs(3);
 
+/// Maximum pause of a configured host that answers, but has given nothing to read for [`LASTING`].
+const PROBE_LASTING: Duration = Duration::from_mins(1);
+/// Time after which that is no short fault of the host any more.
+const LASTING: Duration = Duration::from_mins(15);
+
 /// Kind of failure of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -37,6 +42,8 @@ pub(super) enum Failure {
     /// A connection was made, but whatever is behind it gave no answer: an error of a gateway, or a connection that was
     /// closed before an answer came.
     Unanswered,
+    /// There was an answer, but not one of git: a page for people, or noise.
+    Garbled,
     /// A connection was made, but there was no usable response.
     Answerless,
     /// The API of the host issued no token, for a reason that passes by itself.
@@ -80,6 +87,9 @@ struct Known {
     hosts: Troubles<String, String>,
     /// Configured hosts that can be reached but give no answers, with the repositories that were tried.
     gateways: Troubles<String, String>,
+    /// Configured hosts that answer, but not with anything to read: they deny repositories, or do not speak git. With
+    /// the repositories that were tried.
+    barren: Troubles<String, String>,
     /// Times of the latest answers of configured hosts.
     answered: HashMap<String, Instant>,
     /// Hosts that never respond, for any reason, with the repositories that were tried. They are not paused.
@@ -128,6 +138,30 @@ impl Known {
         wait
     }
 
+    /// Records that a configured host answered for an item, but with nothing to read. Returns the remaining pause of the
+    /// host if it did so for several repositories in a row, for longer than a moment.
+    fn barren(&mut self, item: &NewWorkItem, now: Instant, why: &str) -> Option<Duration> {
+        let (host, what) = (&item.host, item.remote());
+        // Any repository may be gone. Whoever has many that are must not hold up a host that others can read.
+        if self.answered_lately(host, now) {
+            return None;
+        }
+        let since = self.barren.of(host, now).failing_since;
+        let lasts = since.is_some_and(|since| now.saturating_duration_since(since) > LASTING);
+        let most = if lasts { PROBE_LASTING } else { PROBE_MAX };
+        let wait = self.barren.failed(host, what, now, (PROBE, most))?;
+        let trouble = self.barren.of(host, now);
+        if trouble.why.is_none() {
+            tracing::warn!(
+                host,
+                error = why,
+                "a host gives nothing to read: what is to be read there waits"
+            );
+        }
+        trouble.why = Some(why.to_owned());
+        Some(wait)
+    }
+
     /// Records a failure at a configured host, if it is one of the host as a whole that passes by itself. Returns the
     /// delay of the item.
     fn outage(
@@ -140,6 +174,7 @@ impl Known {
         let is_own = match failure {
             Failure::Unreachable | Failure::Tokenless => false,
             Failure::Unanswered => self.answers_others(item),
+            Failure::Garbled => return self.barren(item, now, why),
             Failure::Answerless | Failure::Refused => true,
         };
         if is_own {
@@ -181,21 +216,28 @@ impl Known {
     fn alive(&mut self, item: &NewWorkItem, now: Instant) {
         let was_away = self.hosts.0.remove(&item.host).is_some();
         let was_silent = self.gateways.0.remove(&item.host).is_some();
-        if was_away || was_silent {
+        let was_barren = self.barren.is_in_trouble(&item.host);
+        self.barren.0.remove(&item.host);
+        if was_away || was_silent || was_barren {
             tracing::info!(host = item.host, "a host answers again");
         }
         self.silent.answered(&item.host, now);
     }
 
-    /// Returns whether a host cannot be reached, or gives no answers.
+    /// Returns whether a host cannot be reached, or gives no answers, or nothing to read.
     fn is_away(&self, host: &String) -> bool {
-        self.hosts.0.contains_key(host) || self.gateways.0.contains_key(host)
+        let (hosts, gateways) = (&self.hosts.0, &self.gateways.0);
+        hosts.contains_key(host) || gateways.contains_key(host) || self.barren.is_in_trouble(host)
     }
 
     fn left_of_host(&self, host: &String, now: Instant) -> Option<Duration> {
         let asked = self.throttles.left_of_host(host, now);
         let hosts = self.hosts.left(host, now);
-        asked.max(hosts).max(self.gateways.left(host, now))
+        let gateways = self.gateways.left(host, now);
+        asked
+            .max(hosts)
+            .max(gateways)
+            .max(self.barren.left(host, now))
     }
 }
 
@@ -222,7 +264,7 @@ impl Pauses {
     /// Returns the reason for a host's pause, in redacted text, if it is paused.
     pub(super) fn why(&self, host: &str) -> Option<String> {
         let (now, known, host) = (Instant::now(), self.lock(), host.to_owned());
-        let troubles = [&known.hosts, &known.gateways].into_iter();
+        let troubles = [&known.hosts, &known.gateways, &known.barren].into_iter();
         let mut paused = troubles.filter(|troubles| troubles.left(&host, now).is_some());
         let asked = known.throttles.why(&host, now);
         asked.or_else(|| paused.find_map(|troubles| troubles.0.get(&host)?.why.clone()))
@@ -253,7 +295,10 @@ impl Pauses {
             Condition::Unreachable
         } else if known.answered_lately(&host, Instant::now()) {
             Condition::Well
-        } else if known.silent.is_in_trouble(&host) || known.gateways.is_in_trouble(&host) {
+        } else if [&known.silent, &known.gateways, &known.barren]
+            .iter()
+            .any(|troubles| troubles.is_in_trouble(&host))
+        {
             Condition::Silent
         } else {
             Condition::Well
@@ -296,6 +341,26 @@ impl Pauses {
         known.repositories.answered(&name_of(item), now);
     }
 
+    /// Records that a host denied the repository of an item. Returns the pause that follows if it does so to all: any
+    /// repository may be gone, and then it is no sign of anything else.
+    pub(super) fn denied(&self, item: &NewWorkItem, why: &str) -> Option<Judged> {
+        let now = Instant::now();
+        let mut known = self.lock();
+        // It can be reached. Whether what is behind it works is another matter.
+        known.hosts.0.remove(&item.host);
+        known.throttles.answered(item, now);
+        // The next try goes to another repository, which may have better luck.
+        known.repositories.note_failed(&name_of(item), now);
+        if !self.configured.contains(&item.host) {
+            return None;
+        }
+        let wait = known.barren(item, now, why)?;
+        Some(Judged {
+            wait: Some(wait),
+            is_hosts: true,
+        })
+    }
+
     /// Returns whether a repository failed recently, or asked to be left alone. Others of its host take precedence.
     pub(super) fn failed_lately(&self, host: &str, remote: &str) -> bool {
         let (known, name) = (self.lock(), name(host, remote));
@@ -331,7 +396,7 @@ impl Pauses {
             Failure::Unreachable | Failure::Tokenless | Failure::Refused => {
                 known.unreachable(item, now, waits, why)
             }
-            Failure::Unanswered | Failure::Answerless => {
+            Failure::Unanswered | Failure::Garbled | Failure::Answerless => {
                 silent.map(|_| known.repositories.wait(&repository))
             }
         };

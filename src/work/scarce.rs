@@ -185,6 +185,7 @@ mod tests {
             lineage: None,
             created_at: Timestamp::UNIX_EPOCH,
             tries: 1,
+            denials: 0,
         }
     }
 

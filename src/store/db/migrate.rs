@@ -27,7 +27,8 @@ macro_rules! migrations {
             (5, "turns", "0005_turns"),
             (6, "medium", "0006_medium"),
             (7, "senders", "0007_senders"),
-            (8, "remotes", "0008_remotes")
+            (8, "remotes", "0008_remotes"),
+            (9, "waits", "0009_waits")
         )
     };
     ($folder:literal, $(($version:literal, $name:literal, $file:literal)),+) => {

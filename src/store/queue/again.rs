@@ -16,22 +16,24 @@ use super::turns::Seat;
 const PIECE: usize = 512;
 
 statements! {
-    KNOWN = "SELECT id, state, priority FROM work_items
+    KNOWN = "SELECT id, state, priority, denials FROM work_items
         WHERE (state IN ('waiting', 'shed') OR state = 'done' AND gone) AND part_of = ''
             AND (host, remote, ref_name, before_id, after_id) IN (VALUES {rows:5})";
-    LOCK = "SELECT id, priority, host, remote, owner, state, source, gone FROM work_items
+    LOCK = "SELECT id, priority, host, remote, owner, state, source, gone, denials FROM work_items
         WHERE state <> 'dead' AND id IN ({list:1}) ORDER BY id {for update}";
+    /// What is waited for because the server denied it is read at once, as what was gone.
     RAISE = "UPDATE work_items SET priority = CAST(again.column2 AS BIGINT),
             level = CAST(again.column3 AS BIGINT), turn = CAST(again.column4 AS BIGINT),
-            state = 'waiting', finished_at = NULL
+            state = 'waiting', finished_at = NULL, denials = 0,
+            ready_at = CASE WHEN denials > 0 AND leased_by IS NULL THEN 0 ELSE ready_at END
         FROM (VALUES {rows:4}) AS again WHERE id = again.column1";
     REOPEN = "UPDATE work_items SET priority = CAST(again.column2 AS BIGINT),
             level = CAST(again.column3 AS BIGINT), turn = CAST(again.column4 AS BIGINT),
-            state = 'waiting', finished_at = NULL, gone = FALSE, tries = 0, ready_at = 0
+            state = 'waiting', finished_at = NULL, gone = FALSE, tries = 0, denials = 0, ready_at = 0
         FROM (VALUES {rows:4}) AS again WHERE id = again.column1";
     REVIVE = "UPDATE work_items SET priority = CAST(again.column2 AS BIGINT),
             level = CAST(again.column3 AS BIGINT), turn = CAST(again.column4 AS BIGINT),
-            state = 'waiting', finished_at = NULL, tries = 0, ready_at = {now}
+            state = 'waiting', finished_at = NULL, tries = 0, denials = 0, ready_at = {now}
         FROM (VALUES {rows:4}) AS again WHERE id = again.column1";
     PUT_OFF = "SELECT id, priority, host, remote, owner FROM work_items
         WHERE state = 'waiting' AND leased_by IS NULL AND lane = 0 AND id IN ({list:1})";
@@ -76,8 +78,8 @@ impl Again {
 
 impl Tx {
     /// Returns the known items that have to be raised, with their new priorities: those that are waiting or were shed
-    /// with a lower priority than the items named again, and those that were gone. They are not locked, so this may
-    /// have changed once they are.
+    /// with a lower priority than the items named again, and those that were gone or denied. They are not locked, so
+    /// this may have changed once they are.
     pub(in crate::store) async fn less_urgent(
         &mut self,
         items: impl Iterator<Item = &NewWorkItem>,
@@ -97,10 +99,13 @@ impl Tx {
                     row.uuid("id")?,
                     row.get::<String>("state")?,
                     row.get::<i64>("priority")?,
+                    row.get::<i64>("denials")? > 0,
                 ))
             });
             let known = known.await?.into_iter();
-            let known = known.filter(|(_, state, number)| wants(priority, state, *number));
+            let known = known.filter(|(_, state, number, is_denied)| {
+                wants(priority, state, *number, *is_denied)
+            });
             lower.extend(known.map(|(id, ..)| (id, priority)));
         }
         Ok(lower)
@@ -125,12 +130,14 @@ impl Tx {
             let rows = self.fetch(LOCK.of(n), args, |row| {
                 let again = Again::of(row)?;
                 let (state, source) = (row.get::<String>("state")?, row.get::<String>("source")?);
-                Ok((again, state, source, row.get::<bool>("gone")?))
+                let is_denied = row.get::<i64>("denials")? > 0;
+                Ok((again, state, source, row.get::<bool>("gone")?, is_denied))
             });
-            for (again, state, source, gone) in rows.await? {
+            for (again, state, source, gone, is_denied) in rows.await? {
                 let is_done = state == "done";
                 let wanted = wanted.get(&again.id).filter(|_| !is_done || gone);
-                let is_less = |wanted: &&Priority| wants(**wanted, &state, again.priority);
+                let is_less =
+                    |wanted: &&Priority| wants(**wanted, &state, again.priority, is_denied);
                 let Some(priority) = wanted.filter(is_less) else {
                     continue;
                 };
@@ -138,7 +145,11 @@ impl Tx {
                     shed.push(source);
                 }
                 let again = Again {
-                    priority: priority.number(),
+                    priority: if is_done {
+                        priority.number()
+                    } else {
+                        priority.number().min(again.priority)
+                    },
                     ..again
                 };
                 if is_done { &mut reopened } else { &mut raised }.push(again);
@@ -262,10 +273,10 @@ impl Store {
 }
 
 /// Returns whether an item in this state, and with this number of a priority, has to be changed when it is named again.
-/// Items that were gone are not fetched anew each time, since feeds repeat their events for hours.
-fn wants(priority: Priority, state: &str, number: i64) -> bool {
+/// Items that were gone or denied are not fetched anew each time, since feeds repeat their events for hours.
+fn wants(priority: Priority, state: &str, number: i64, is_denied: bool) -> bool {
     match state {
         "done" => priority < Priority::Firehose,
-        _ => number > priority.number(),
+        _ => number > priority.number() || is_denied && priority < Priority::Firehose,
     }
 }

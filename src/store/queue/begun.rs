@@ -23,6 +23,7 @@ statements! {
                 AND id IN ({list:4}) {for update skip locked})
         UPDATE work_items SET leased_by = $1, tries = tries + 1,
             ready_at = {now} + CASE WHEN lane = 0 THEN CAST($2 AS BIGINT) ELSE CAST($3 AS BIGINT) END,
+            wait = CASE WHEN lane = 0 THEN CAST($2 AS BIGINT) ELSE CAST($3 AS BIGINT) END,
             deaths = CASE WHEN lane = 0 THEN -1 - (", counted!(), ") ELSE ", counted!(), " END
         WHERE id IN (SELECT picked_id FROM picked)
         RETURNING ", item_columns!()
@@ -31,7 +32,7 @@ statements! {
     BEGIN = concat!(
         "WITH held AS (SELECT id AS held_id FROM work_items
             WHERE leased_by = $2 AND state = 'waiting' AND id IN ({list:3}) ORDER BY id {for update})
-        UPDATE work_items SET ready_at = {now} + $1, deaths = ", counted!(), "
+        UPDATE work_items SET ready_at = {now} + $1, wait = $1, deaths = ", counted!(), "
         WHERE id IN (SELECT held_id FROM held)"
     );
     LEFT = "SELECT COUNT(*) FROM work_items

@@ -49,16 +49,16 @@ statements! {
         "WITH picked AS (SELECT id AS picked_id FROM work_items
             WHERE state = 'waiting' AND leased_by IS NULL AND ready_at <= {now}
                 AND id IN ({list:3}) {for update skip locked})
-        UPDATE work_items SET leased_by = $1, ready_at = {now} + $2, tries = tries + 1, deaths = ", counted!(), "
+        UPDATE work_items SET leased_by = $1, ready_at = {now} + $2, wait = $2, tries = tries + 1, deaths = ", counted!(), "
         WHERE id IN (SELECT picked_id FROM picked)
         RETURNING ", item_columns!()
     );
     /// Locked in the order of `id` first, as in every other transaction that takes several.
     HEARTBEAT = "WITH held AS (SELECT id AS held_id FROM work_items
             WHERE leased_by = $2 AND state = 'waiting' AND id IN ({list:3}) ORDER BY id {for update})
-        UPDATE work_items SET ready_at = {now} + $1
+        UPDATE work_items SET ready_at = {now} + $1, wait = $1
         WHERE id IN (SELECT held_id FROM held) RETURNING id";
-    RETRY = "UPDATE work_items SET leased_by = NULL, last_error = $1, ready_at = {now} + $2
+    RETRY = "UPDATE work_items SET leased_by = NULL, last_error = $1, ready_at = {now} + $2, wait = $2
         WHERE id = $3 AND leased_by = $4 AND state = 'waiting' RETURNING ready_at";
     TRIES = "SELECT tries FROM work_items WHERE id = $1 AND leased_by = $2 AND state = 'waiting'
         {for update}";
@@ -66,8 +66,9 @@ statements! {
             finished_at = {now}
         WHERE id = $2 AND leased_by = $3 AND state = 'waiting'";
     POSTPONE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, last_error = later.column4,
-            ready_at = {now} + CAST(later.column3 AS BIGINT)
-        FROM (VALUES {rows:4}) AS later
+            ready_at = {now} + CAST(later.column3 AS BIGINT), wait = CAST(later.column3 AS BIGINT),
+            denials = denials + CAST(later.column5 AS BIGINT)
+        FROM (VALUES {rows:5}) AS later
         WHERE id = later.column1 AND leased_by = later.column2 AND state = 'waiting'";
     MOVE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, last_error = $1,
             ready_at = 0, lane = $2
@@ -92,6 +93,8 @@ pub struct Postponed<'p> {
     pub wait: Duration,
     /// Reason, in redacted text.
     pub why: &'p str,
+    /// `true` if the server said that there is nothing to read, which is counted.
+    pub is_denial: bool,
 }
 
 impl Store {
@@ -310,7 +313,12 @@ impl Store {
         wait: Duration,
         why: &str,
     ) -> Result<bool, StoreError> {
-        let later = Postponed { id, wait, why };
+        let later = Postponed {
+            id,
+            wait,
+            why,
+            is_denial: false,
+        };
         Ok(self.postpone_all(&[later], worker).await? == 1)
     }
 
@@ -343,7 +351,13 @@ impl Store {
             let rows = &items[run];
             let values = rows.iter().flat_map(|later| {
                 let why: String = later.why.chars().take(ERROR_MAX).collect();
-                args![later.id, worker, micros(later.wait), why]
+                args![
+                    later.id,
+                    worker,
+                    micros(later.wait),
+                    why,
+                    i64::from(later.is_denial)
+                ]
             });
             let values = values.collect();
             changed += tx.execute(POSTPONE.of(rows.len()), values).await?;

@@ -261,6 +261,8 @@ pub struct WorkItem {
     pub created_at: Timestamp,
     /// Number of this try, from 1.
     pub tries: u32,
+    /// Number of times that the server said that there is nothing to read.
+    pub denials: u32,
 }
 
 /// A work item that was dead-lettered after too many failures.
@@ -363,7 +365,8 @@ pub struct SourceWork {
     pub scanned_at: Option<Timestamp>,
     /// Number of items that are waiting or held by a worker.
     pub waiting: u64,
-    /// Time at which the oldest of the items that no worker has tried yet was added.
+    /// Time at which the oldest of these items was added, except those of which the server said that there is nothing
+    /// to read.
     pub oldest_waiting_at: Option<Timestamp>,
     /// Number of items that were dead-lettered.
     pub dead: u64,

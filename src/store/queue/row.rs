@@ -7,7 +7,7 @@ use super::item::{Lane, Lineage, NewWorkItem, Priority, WorkItem, WorkKind};
 macro_rules! item_columns {
     () => {
         "id, kind, host, repository_id, repository, clone_url, ref_name, before_id, after_id, source, \
-         priority, event_at, created_at, tries, lane, deaths, origin, generation, parts_left, bytes_left"
+         priority, event_at, created_at, tries, lane, deaths, origin, generation, parts_left, bytes_left, denials"
     };
 }
 
@@ -43,6 +43,7 @@ pub(in crate::store) fn item(row: &Row<'_>) -> Result<WorkItem, StoreError> {
         },
         created_at: row.time("created_at")?,
         tries: u32::try_from(row.count("tries")?).unwrap_or(u32::MAX),
+        denials: u32::try_from(row.count("denials")?).unwrap_or(u32::MAX),
         lane: {
             let number = row.get("lane")?;
             Lane::from_number(number)

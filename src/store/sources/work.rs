@@ -45,7 +45,7 @@ statements! {
     LIST = concat!("SELECT ", work_columns!(), ", lag, scanned_at FROM source_work");
     /// The redundant `state <> 'waiting'` is what lets SQLite use the index of finished items.
     LEFT = "SELECT source, COUNT(*) AS waiting, 0 AS dead,
-            MIN(CASE WHEN tries = 0 THEN created_at END) AS oldest, NULL AS died_at FROM work_items
+            MIN(CASE WHEN denials = 0 THEN created_at END) AS oldest, NULL AS died_at FROM work_items
         WHERE state = 'waiting' GROUP BY source
         UNION ALL SELECT source, 0, COUNT(*), NULL, MAX(finished_at) FROM work_items
         WHERE state = 'dead' AND state <> 'waiting' GROUP BY source";

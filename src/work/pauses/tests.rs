@@ -219,3 +219,47 @@ fn what_is_known_is_bounded() {
     let known = pauses.lock();
     assert!(known.hosts.0.len() <= KNOWN_MAX && known.repositories.0.len() <= KNOWN_MAX);
 }
+
+#[test]
+fn a_host_that_denies_all_repositories_is_tried_every_few_seconds_and_later_every_minute() {
+    let pauses = Pauses::new(HashSet::from(["a".to_owned()]));
+    let denied = |repository: &str| pauses.denied(&item("a", repository), "HTTP 404");
+    // Any repository may be gone, and it may be denied as often as it is asked for.
+    assert!((0..9).all(|_| denied("1").is_none()));
+    assert!(denied("2").is_none() && pauses.left_of_host("a").is_none());
+    let judged = denied("3").unwrap();
+    assert!(judged.is_hosts && judged.wait.unwrap() <= PROBE);
+    assert_eq!(pauses.condition("a"), Condition::Silent);
+    assert_eq!(pauses.why("a").as_deref(), Some("HTTP 404"));
+    let again = |since: Duration| {
+        let (mut known, host) = (pauses.lock(), "a".to_owned());
+        let trouble = known.barren.of(&host, Instant::now());
+        (trouble.until, trouble.times) = (Instant::now(), 9);
+        trouble.failing_since = Instant::now().checked_sub(since);
+        drop(known);
+        denied("3").unwrap().wait.unwrap()
+    };
+    assert!(again(LASTING / 2) <= PROBE_MAX);
+    assert!(again(LASTING * 2) > PROBE_MAX);
+    pauses.answered(&item("a", "4"));
+    assert!(pauses.left_of_host("a").is_none());
+    // It was well a moment ago: these are gone.
+    assert!(
+        "123456"
+            .chars()
+            .all(|name| denied(&name.to_string()).is_none())
+    );
+    assert_eq!(pauses.condition("a"), Condition::Well);
+    let stranger = |name: char| pauses.denied(&item("b", &name.to_string()), "HTTP 404");
+    assert!("123456".chars().all(|name| stranger(name).is_none()));
+}
+
+#[test]
+fn a_host_that_garbles_all_answers_is_down_and_one_repository_that_does_is_not() {
+    let pauses = Pauses::new(HashSet::from(["a".to_owned()]));
+    let garbled = |repository: &str| fails_so(&pauses, "a", repository, Failure::Garbled);
+    assert!((0..9).all(|_| !garbled("1").is_hosts) && garbled("2").wait.is_none());
+    assert!(garbled("3").is_hosts && pauses.left_of_host("a").is_some());
+    pauses.answered(&item("a", "4"));
+    assert!(!garbled("1").is_hosts && pauses.left_of_host("a").is_none());
+}

@@ -255,18 +255,54 @@ on_both_databases! {
         assert_eq!(rig.store.verify_log().await.unwrap().unwrap().entries, 1);
     }
 
-    async fn what_is_gone_is_done(database) {
+    async fn what_is_gone_is_done_once_it_was_asked_for_a_few_times(database) {
         let rig = Rig::new(&database.store().await);
         let shop = Shop::open().await;
         let elsewhere = NewWorkItem {
             repository: "acme/not-there".to_owned(),
+            priority: Priority::Watched,
             ..rig.item(&made_up('b'))
         };
         let mut tx = rig.store.begin().await.unwrap();
-        tx.add_work_items(&[elsewhere, rig.item(&made_up('c'))], rig.now()).await.unwrap();
+        let commit = NewWorkItem { priority: Priority::Webhook, ..rig.item(&made_up('c')) };
+        let seen = rig.item(&made_up('d'));
+        let old = NewWorkItem { priority: Priority::Backfill, ..rig.item(&made_up('e')) };
+        tx.add_work_items(&[elsewhere, commit, seen, old], rig.now()).await.unwrap();
         tx.commit().await.unwrap();
-        rig.worker(&shop.forge.url()).drain().await.unwrap();
-        assert_eq!(rig.counts().await.done, 2);
+        let worker = rig.worker(&shop.forge.url());
+        for (time, done) in [0, 1, 1, 2, 2, 2, 4].into_iter().enumerate() {
+            worker.drain().await.unwrap();
+            let counts = rig.counts().await;
+            assert_eq!((counts.done, counts.waiting), (done, 4 - done), "{time}");
+            assert_eq!(worker.drain().await.unwrap(), 0, "it is not asked again at once");
+            database.run("UPDATE work_items SET ready_at = 0").await.unwrap();
+        }
+        let work = rig.store.source_work().await.unwrap().remove(0);
+        assert_eq!((work.done.scanned, work.done.gone, work.oldest_waiting_at), (0, 4, None));
+    }
+
+    async fn what_was_denied_is_asked_for_at_once_if_it_is_named_again(database) {
+        let rig = Rig::new(&database.store().await);
+        let shop = Shop::open().await;
+        let worker = rig.worker(&shop.forge.url());
+        let push = NewWorkItem { priority: Priority::Watched, ..rig.item(&made_up('b')) };
+        let name = async |priority| {
+            let mut tx = rig.store.begin().await.unwrap();
+            let again = NewWorkItem { priority, ..push.clone() };
+            tx.add_work_items(&[again], rig.now()).await.unwrap();
+            tx.commit().await.unwrap();
+        };
+        name(Priority::Watched).await;
+        assert_eq!(worker.drain().await.unwrap(), 1);
+        let denials = async |n| database.count(&format!("SELECT COUNT(*) FROM work_items WHERE denials = {n}")).await;
+        assert_eq!((worker.drain().await.unwrap(), denials(1).await), (0, 1));
+        // A feed repeats itself.
+        name(Priority::Firehose).await;
+        assert_eq!(worker.drain().await.unwrap(), 0);
+        for urgent in [Priority::Watched, Priority::Webhook] {
+            name(urgent).await;
+            assert_eq!((worker.drain().await.unwrap(), denials(1).await), (1, 1), "{urgent:?}");
+        }
     }
 
     async fn a_host_that_asks_to_slow_down_is_left_alone(database) {
@@ -347,8 +383,11 @@ on_both_databases! {
         let mut tx = rig.store.begin().await.unwrap();
         tx.add_work_items(&[all, one, none], rig.now()).await.unwrap();
         tx.commit().await.unwrap();
-        rig.worker(&shop.forge.url()).drain().await.unwrap();
+        let worker = rig.worker(&shop.forge.url());
+        worker.drain().await.unwrap();
         assert!(rig.is_revoked(&key).await);
+        assert_eq!(rig.counts().await.waiting, 1, "a reference that is not there yet may come");
+        drain_denied(&worker, database).await;
         // Three announcements, and three references of which one was announced twice.
         let counts = rig.counts().await;
         assert_eq!((counts.done, counts.waiting, counts.dead), (6, 0, 0));
@@ -426,16 +465,27 @@ async fn sqlite() -> (TestDatabase, Rig) {
     (database, rig)
 }
 
+/// Works off all items, as often as what is denied is asked for.
+async fn drain_denied(worker: &Worker, database: &TestDatabase) {
+    for _ in 0..7 {
+        worker.drain().await.unwrap();
+        database
+            .run("UPDATE work_items SET ready_at = 0")
+            .await
+            .unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_private_repository_is_gone_without_a_token_and_an_error_with_one() {
-    let (_database, rig) = sqlite().await;
+    let (database, rig) = sqlite().await;
     let server = MockServer::start().await;
     Mock::given(any())
         .respond_with(ResponseTemplate::new(401))
         .mount(&server)
         .await;
     rig.add(&[made_up('b')]).await;
-    rig.worker(&server.uri()).drain().await.unwrap();
+    drain_denied(&rig.worker(&server.uri()), &database).await;
     assert_eq!(rig.counts().await.done, 1);
     rig.add(&[made_up('c')]).await;
     let options = WorkerOptions::default();

@@ -41,6 +41,7 @@ on_both_databases! {
             .iter()
             .enumerate()
             .map(|(at, item)| Postponed {
+                is_denial: false,
                 id: item.id,
                 wait: if at < 150 { LEASE } else { std::time::Duration::ZERO },
                 why: "its host is down",

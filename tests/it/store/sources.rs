@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rescind::store::{
-    Fetched, NewWorkItem, Priority, Shedding, SourceWork, Store, StoreOptions, WorkDone,
+    Fetched, NewWorkItem, Postponed, Priority, Shedding, SourceWork, Store, StoreOptions, WorkDone,
 };
 
 use super::at;
@@ -137,6 +137,19 @@ on_both_databases! {
         assert_eq!(store.scanned_blobs("v2", 10).await.unwrap().len(), 1);
     }
 
+    async fn what_is_tried_again_and_again_counts_as_waiting_and_what_is_denied_does_not(database) {
+        let store = database.store().await;
+        add(&store, &[item(1, Priority::Webhook), item(2, Priority::Webhook)]).await;
+        let held = store.claim(2, "w", Duration::from_mins(1)).await.unwrap();
+        let later = Postponed { id: held[0].id, wait: Duration::from_mins(2), why: "404", is_denial: true };
+        store.postpone_all(&[later], "w").await.unwrap();
+        store.retry(held[1].id, "w", "the answer is no git").await.unwrap();
+        let oldest = async || work_of(&store, &held[0].range.source).await.oldest_waiting_at;
+        assert_eq!(oldest().await, Some(held[1].created_at));
+        database.run("DELETE FROM work_items WHERE tries > 0").await.unwrap();
+        assert_eq!(oldest().await, None);
+    }
+
     async fn all_dead_items_of_a_source_are_revived(database) {
         let store = database.store().await;
         add(&store, &[item(1, Priority::Firehose), from("hook", item(2, Priority::Webhook))]).await;
@@ -168,7 +181,7 @@ async fn the_first_schema_is_brought_up_with_its_work() {
     database.run(&insert).await.unwrap();
     let options = StoreOptions::new(database.url.clone());
     let store = Store::open(options).await.unwrap();
-    assert_eq!(store.migrate().await.unwrap(), 7);
+    assert_eq!(store.migrate().await.unwrap(), 8);
     assert_eq!(add(&store, &[item(1, Priority::Firehose)]).await, 0);
     assert_eq!(
         claim_one(&store, "w").await.unwrap().range,

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use rescind::store::WorkKind;
-use wiremock::matchers::{any, body_string_contains};
+use wiremock::matchers::body_string_contains;
 
 use super::*;
 
@@ -65,7 +65,11 @@ async fn references_that_always_move_do_not_hide_the_others() {
     assert_eq!(known.count(), 500);
 }
 
-/// A server of a repository with many references, none of which can be fetched.
+/// A pack without objects.
+const EMPTY_PACK: &[u8] =
+    b"PACK\0\0\0\x02\0\0\0\0\x02\x9d\x08\x82;\xd8\xa8\xea\xb5\x10\xadj\xc7\\\x82<\xfd>\xd3\x1e";
+
+/// A server of a repository with many references, of which nothing comes.
 async fn listing(references: usize) -> wiremock::MockServer {
     let server = wiremock::MockServer::start().await;
     let mut body = Vec::new();
@@ -80,10 +84,17 @@ async fn listing(references: usize) -> wiremock::MockServer {
         .respond_with(answer.set_body_raw(body, "application/x-git-upload-pack-result"))
         .mount(&server)
         .await;
-    wiremock::Mock::given(any())
-        .respond_with(wiremock::ResponseTemplate::new(404))
-        .mount(&server)
-        .await;
+    // There is no default branch, and nothing new in any other.
+    let mut nothing = line(b"packfile\n");
+    nothing.extend(line(&[b"\x01".as_slice(), EMPTY_PACK].concat()));
+    nothing.extend(b"0000");
+    for (command, body) in [("ls-refs", b"0000".to_vec()), ("fetch", nothing)] {
+        let answer = wiremock::ResponseTemplate::new(200);
+        wiremock::Mock::given(body_string_contains(format!("command={command}")))
+            .respond_with(answer.set_body_raw(body, "application/x-git-upload-pack-result"))
+            .mount(&server)
+            .await;
+    }
     server
 }
 
