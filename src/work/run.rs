@@ -25,7 +25,7 @@ const MAX_ADDED: usize = 1_000;
 pub(super) const AHEAD: u32 = 2;
 
 /// Interval between two checks for items that wait for too long because a clock was wrong.
-const TIMES: Duration = Duration::from_mins(1);
+const TIMES: Duration = Duration::from_secs(3);
 
 /// State of a running worker.
 pub(super) struct Run<'w> {
