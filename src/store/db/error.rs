@@ -153,7 +153,7 @@ pub enum StoreError {
     },
     /// The database contains something that this program does not write.
     #[error(
-        "the database {database} holds something this program did not write: {cause}; restore a backup, or name another database in database.url"
+        "the database {database} holds something this program did not write: {cause}; restore a backup (of SQLite, remove `-wal` and `-shm` first, then put the backup there), or name another database in database.url"
     )]
     Corrupt {
         /// Path of the file, or URL without the password.
