@@ -21,7 +21,7 @@ const LONGEST: Duration = Duration::from_secs(3);
 pub(super) struct Sizing {
     pub(super) response: Response,
     pub(super) answer: FetchAnswer,
-    /// What came of it last.
+    /// Part of it that came last.
     pub(super) pack: Vec<u8>,
     pub(super) pace: Pace,
     /// Number of bytes of the push that came so far.

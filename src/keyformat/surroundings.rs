@@ -116,7 +116,7 @@ mod tests {
                     regex = 'k[0-9a-f]{4,8}mid[0-9a-z]{3}'\n";
         let formats = FormatSet::parse(&[("f.toml", text)]).unwrap();
         let format = formats.get("a").unwrap();
-        // What follows the literal may be the literal once more.
+        // The literal may be followed by itself.
         assert_eq!(format.most_around_literal(), (12, 7));
         for key in ["k0123midxyz", "k01234567mid0az", "k012345midmid"] {
             let at = key.find("mid").unwrap();

@@ -151,8 +151,9 @@ struct Inner {
 }
 
 impl AppState {
-    /// Creates the state of a server that acts through `issuer` and its responder, answers checks through `lookup` (whose task the
-    /// caller runs), receives what `intake` is configured for, and reports the state of the configured `sources`.
+    /// Creates the state of a server that acts through `issuer` and its responder, answers checks through `lookup`
+    /// (whose task the caller runs), receives what `intake` is configured for, and reports the state of the configured
+    /// `sources`.
     pub fn new(
         issuer: Issuer,
         lookup: Lookup,

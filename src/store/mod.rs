@@ -41,11 +41,12 @@ pub use log::canonical::canonical_json;
 pub use log::chain::{Broken, Chain, Problem, Verified, VerifyError, verify_lines};
 pub use log::entry::{Action, CSV_HEADER, LogEntry, Place, Reason, log_time};
 pub use log::{LogFilter, LogHead};
+pub use queue::backlog::Shedding;
 pub use queue::claim::Postponed;
+pub use queue::counts::{HOST_LEFT_ALONE, HostWait, SourceWork, WorkCounts, WorkDone};
 pub use queue::item::{
-    Claimable, DeadItem, Descendant, Fetched, HOST_LEFT_ALONE, HostWait, Lane, Lineage,
-    NewWorkItem, Priority, Queue, Retry, Shedding, SourceWork, WorkCounts, WorkDone, WorkItem,
-    WorkKind,
+    Claimable, DeadItem, Descendant, Fetched, Lane, Lineage, NewWorkItem, Priority, Queue, Retry,
+    WorkItem, WorkKind,
 };
 pub use senders::ProvedSender;
 pub use sources::SourceState;

@@ -12,6 +12,7 @@ pub(super) mod backlog;
 pub(super) mod begun;
 pub(super) mod blobs;
 pub(super) mod claim;
+pub(super) mod counts;
 pub(super) mod holders;
 pub(super) mod item;
 pub(super) mod rest;
@@ -38,8 +39,8 @@ statements! {
             part_of)
         VALUES {rows:28}
         ON CONFLICT (host, remote, ref_name, before_id, after_id, part_of) DO NOTHING RETURNING source";
-    /// What was read is remembered by its names. The address, which may be as long as all of these, is needed only by
-    /// what was gone and may come again.
+    /// An item that was read is remembered by its names. Its address, which may be as long as all of these, is needed
+    /// only if it was gone and may come again.
     FINISH = "UPDATE work_items SET state = 'done', leased_by = NULL, last_error = NULL,
             finished_at = {now}, truncated = $1, bytes = $2, blobs = $3, gone = $4,
             clone_url = CASE WHEN $4 THEN clone_url END

@@ -3,7 +3,7 @@
 //! Source: <https://docs.github.com/en/webhooks/webhook-events-and-payloads>, and
 //! `modules/structs/hook.go` in <https://github.com/go-gitea/gitea>.
 
-use super::meaning::{Delivered, Meaning, all_of, moved, wiki_of};
+use super::meaning::{Delivered, Meaning, all_of, wiki_of};
 use super::places::{Wrong, id};
 use crate::forge::{Announcement, Remote, object_id};
 
@@ -149,14 +149,7 @@ pub(super) fn gitea(delivered: &Delivered<'_>) -> Meaning {
 }
 
 fn pushed(delivered: &Delivered<'_>, meaning: &mut Meaning) {
-    let push = remote(delivered).and_then(|remote| {
-        moved(
-            remote,
-            delivered.text("/ref"),
-            delivered.text("/before"),
-            delivered.text("/after"),
-        )
-    });
+    let push = remote(delivered).and_then(|remote| delivered.moved(remote));
     meaning.push(push);
 }
 

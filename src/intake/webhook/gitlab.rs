@@ -44,14 +44,7 @@ pub(super) fn read(delivered: &Delivered<'_>) -> Meaning {
         .or_else(|| delivered.text("/event_name"));
     match event {
         Some("push" | "tag_push") => {
-            let push = remote(delivered).and_then(|remote| {
-                moved(
-                    remote,
-                    delivered.text("/ref"),
-                    delivered.text("/before"),
-                    delivered.text("/after"),
-                )
-            });
+            let push = remote(delivered).and_then(|remote| delivered.moved(remote));
             meaning.push(push);
         }
         Some("repository_update") => updated(delivered, &mut meaning),

@@ -85,6 +85,12 @@ impl Delivered<'_> {
     pub(super) fn text(&self, path: &str) -> Option<&str> {
         self.at(path)?.as_str()
     }
+
+    /// Reads the branch or tag that moved, as most forges name it.
+    pub(super) fn moved(&self, remote: Remote) -> Result<Push, Wrong> {
+        let (before, after) = (self.text("/before"), self.text("/after"));
+        moved(remote, self.text("/ref"), before, after)
+    }
 }
 
 fn at<'v>(fields: &'v Map<String, Value>, path: &str) -> Option<&'v Value> {

@@ -37,7 +37,7 @@ fn repository<'d>(delivered: &'d Delivered<'_>) -> Option<&'d str> {
 pub(super) struct Read {
     pub(super) id: Option<String>,
     pub(super) gathered: Gathered,
-    /// How the delivery counts, or why it is refused. Its texts were scanned all the same.
+    /// Counts of the delivery, or the reason for which it is refused. Its texts were scanned either way.
     pub(super) outcome: Result<Good, WebhookError>,
     texts: Texts,
     /// Name of the repository.

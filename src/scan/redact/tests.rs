@@ -130,7 +130,7 @@ proptest! {
         }
         let redacted = check(&format!("{around} {text} {around}"), &key)?;
         let is_shown = redacted.contains(key.last_four());
-        // What takes more than it may is taken out whole, or the encoded part of it is.
+        // A text that takes more than it may is taken out whole, or the encoded part of it is.
         let is_too_much = layers > 2 && redacted.contains(UNKNOWN);
         prop_assert!(is_shown || escaped > 8 || is_too_much, "{text:?} {redacted:?}");
     }

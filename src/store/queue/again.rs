@@ -21,7 +21,7 @@ statements! {
             AND (host, remote, ref_name, before_id, after_id) IN (VALUES {rows:5})";
     LOCK = "SELECT id, priority, host, remote, owner, state, source, gone, denials FROM work_items
         WHERE state <> 'dead' AND id IN ({list:1}) ORDER BY id {for update}";
-    /// What is waited for because the server denied it is read at once, as what was gone.
+    /// An item that waits because its server denied it is read at once, like one that was gone.
     RAISE = "UPDATE work_items SET priority = CAST(again.column2 AS BIGINT),
             level = CAST(again.column3 AS BIGINT), turn = CAST(again.column4 AS BIGINT),
             state = 'waiting', finished_at = NULL, denials = 0,

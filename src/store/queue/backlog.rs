@@ -9,7 +9,8 @@ use super::super::db::page::{Conditions, Page, PageRequest, position};
 use super::super::db::retry::retried;
 use super::super::db::sql::{args, one, statements};
 use super::super::{Read, Store, StoreError};
-use super::item::{DeadItem, Priority, Shedding, WorkCounts};
+use super::counts::WorkCounts;
+use super::item::{DeadItem, Priority};
 use super::micros;
 use super::row::{item, item_columns};
 
@@ -43,6 +44,18 @@ statements! {
             COUNT(CASE WHEN state = 'shed' THEN 1 END) AS shed,
             MIN(CASE WHEN state = 'waiting' THEN event_at END) AS oldest_event_at
         FROM work_items";
+}
+
+/// Limits beyond which items of the firehose are shed: there are more of them than can be read in time.
+///
+/// Only items of [`Priority::Firehose`] are shed, the oldest first: what a partner, a webhook or a watched repository
+/// named is read however late, and what was requested from an archive can wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shedding {
+    /// Maximum number of items that wait.
+    pub max_waiting: u64,
+    /// Maximum time that an item waits, from when it was added.
+    pub max_wait: Duration,
 }
 
 impl Store {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::super::db::order::Locks;
 use super::super::db::sql::{Row, args, one, statements};
-use super::super::queue::item::{HOST_LEFT_ALONE, HostWait, SourceWork, WorkDone};
+use super::super::queue::counts::{HOST_LEFT_ALONE, HostWait, SourceWork, WorkDone};
 use super::super::queue::micros;
 use super::super::{Read, Store, StoreError, Tx};
 

@@ -190,7 +190,7 @@ async fn the_description_names_every_endpoint() {
         let reply = super::harness::Reply::of(client.request(method, &path)).await;
         assert!(reply.status != 405, "{route}");
         assert!(!reply.text.contains("Route not found"), "{route}");
-        // What the description does not open to all takes a token, and stands in the table of roles.
+        // A route that the description does not open to all takes a token, and stands in the table of roles.
         let item = &description["paths"][route.split_once(' ').unwrap().1];
         if item[method.to_lowercase()].get("security").is_none() {
             assert_eq!(reply.status, 401, "{route} takes no token");

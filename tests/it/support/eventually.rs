@@ -11,7 +11,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Answer to the question whether a condition holds: `true`, `Some` or `Ok` if it does.
 pub(crate) trait Condition {
-    /// What is there once it holds.
+    /// Value that is there once it holds.
     type Wanted;
 
     /// Returns what is wanted, or what is there instead.

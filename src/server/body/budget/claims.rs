@@ -42,7 +42,7 @@ impl<'s> Passing<'s> {
     /// not begun, and whoever is first would then lack more.
     pub(super) fn lack(&mut self, waiting: &'s Waiting, claims: &Claims) -> Option<usize> {
         let first = self.first.filter(|_| !waiting.is_begun);
-        // What begins with as much and has to get more is no easier to let pass.
+        // A body that begins with as much and has to get more is no easier to let pass.
         let is_like =
             |other: &Waiting| waiting.bytes >= other.bytes && waiting.missing >= other.missing;
         if first.is_some() && self.refused.is_some_and(is_like) {

@@ -95,7 +95,7 @@ async fn of_two_that_could_not_both_be_read_the_second_waits_for_the_first() {
     assert_eq!(used(&budget), 100);
     first.shrink_to(30);
     second.await.unwrap();
-    // What was given up is not asked for again.
+    // Room that was given up is not asked for again.
     first.grow_to(100).await.unwrap();
     assert_eq!(used(&budget), 30);
 }
