@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Context, UsageError};
 use crate::clock::{SharedClock, SystemClock};
@@ -123,13 +124,21 @@ pub(super) async fn open_store(config: &Config, create: bool) -> anyhow::Result<
     Ok(store)
 }
 
+/// `SIGXFSZ` on Linux: a write would exceed the process's limit on the size of files. The mere presence of a handler
+/// keeps it from killing the process: the write then fails with an error, as on a full disk.
+const SIGXFSZ: i32 = 25;
+
 /// Runs the asynchronous part of a command, then closes every database that it opened.
 pub(super) fn block_on<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    let result = runtime.block_on(task);
+    let result = runtime.block_on(async {
+        let _file_size =
+            signal(SignalKind::from_raw(SIGXFSZ)).context("cannot listen for signals")?;
+        task.await
+    });
     let open = std::mem::take(&mut *OPEN.lock().unwrap_or_else(PoisonError::into_inner));
     for store in open {
         store.hurry();

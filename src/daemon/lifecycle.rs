@@ -96,17 +96,11 @@ impl Lifecycle {
     }
 }
 
-/// `SIGXFSZ` on Linux: a write would exceed the process's limit on the size of files.
-const SIGXFSZ: i32 = 25;
-
 /// Signals that stop the daemon: SIGTERM and SIGINT.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// Never received from: the mere presence of a handler keeps a limit on the size of files from killing the process.
-    /// The write that exceeds the limit then fails with an error, as on a full disk.
-    _file_size: Signal,
 }
 
 impl Signals {
@@ -118,7 +112,6 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            _file_size: signal(SignalKind::from_raw(SIGXFSZ))?,
         })
     }
 

@@ -237,7 +237,13 @@ impl Redelivery {
         sweep: &mut Sweep,
     ) -> Result<(), Trouble> {
         let now = self.frame.now();
-        self.read_list(url, known, sweep, now).await?;
+        let pages = self.read_new(url, known, sweep, now).await?;
+        match self.read_gaps(url, known, sweep, (pages, now)).await {
+            // A page that cannot be read must not keep what was read from being asked for, and stored.
+            Err(Trouble::Outage(why)) => sweep.meet_outage(name, &why),
+            Err(Trouble::Here(why)) => sweep.wrong.push(format!("{name}: {why}")),
+            read => read?,
+        }
         sweep.lost += forget_old(known, now);
         match self.ask_again(url, known, sweep, now).await {
             // The list was read. What was not asked for is due in the next sweep.

@@ -15,6 +15,11 @@ pub(super) const MAX_PAGES: u32 = 50;
 /// Number of sweeps in which reading a gap may fail before it is given up.
 const GAP_TRIES: u32 = 10;
 
+/// Returns the time before which a delivery is not listed for long enough to be read.
+fn horizon(now: Timestamp) -> Timestamp {
+    now.checked_sub(LISTED).unwrap_or(Timestamp::MIN)
+}
+
 /// One end of a sweep's reading.
 struct Read {
     seen: Vec<Listed>,
@@ -23,38 +28,37 @@ struct Read {
 }
 
 impl Redelivery {
-    /// Reads the deliveries that are new, and then what earlier sweeps left unread.
-    pub(super) async fn read_list(
+    /// Reads the deliveries that are new. Returns the number of pages that are left to this sweep.
+    pub(super) async fn read_new(
         &self,
         url: &Url,
         known: &mut Known,
         sweep: &mut Sweep,
         now: Timestamp,
-    ) -> Result<(), Trouble> {
+    ) -> Result<u32, Trouble> {
         let mut pages = MAX_PAGES;
-        let horizon = now.checked_sub(LISTED).unwrap_or(Timestamp::MIN);
-        let end = (known.newest, horizon);
+        let end = (known.newest, horizon(now));
         let Read { seen, rest } = self.read(url, None, end, sweep, &mut pages).await?;
         let gap = rest.map(|cursor| Gap::before(cursor, known.newest, &seen));
         learn(known, &seen);
         sweep.skipped += u64::from(gap.is_some_and(|gap| !known.open(gap)));
-        self.read_gaps(url, known, sweep, horizon, &mut pages).await
+        Ok(pages)
     }
 
-    /// Continues with the deliveries that earlier sweeps left unread, the newest of them first.
-    async fn read_gaps(
+    /// Continues with the deliveries that earlier sweeps left unread, the newest of them first, for as many `pages`.
+    pub(super) async fn read_gaps(
         &self,
         url: &Url,
         known: &mut Known,
         sweep: &mut Sweep,
-        horizon: Timestamp,
-        pages: &mut u32,
+        (mut pages, now): (u32, Timestamp),
     ) -> Result<(), Trouble> {
-        while *pages > 0
+        while pages > 0
             && let Some(mut gap) = known.gaps.pop()
         {
-            let end = (gap.after, horizon);
-            let read = self.read(url, Some(&gap.cursor), end, sweep, pages).await;
+            let end = (gap.after, horizon(now));
+            let from = Some(&*gap.cursor);
+            let read = self.read(url, from, end, sweep, &mut pages).await;
             let Read { seen, rest } = match read {
                 Ok(read) => read,
                 Err(trouble) => {

@@ -394,6 +394,41 @@ async fn what_is_beyond_the_pages_of_one_sweep_is_read_by_the_next_ones() {
     database.remove().await;
 }
 
+/// A page that is never answered is given up after ten sweeps, which is told, and delays nothing meanwhile.
+#[tokio::test]
+async fn a_page_that_cannot_be_read_keeps_nothing_else_from_being_asked_for() {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let store = database.store().await;
+    let github = GitHub::start().await;
+    let (source, clock) = sweep(&github, &store, vec![repository()]);
+    let guid = |n: u64| format!("00000000-0000-0000-0000-{n:012x}");
+    for id in 1..=110 {
+        github.deliver(id, &guid(id), 202, clock.now());
+    }
+    source.poll_once().await.unwrap();
+    let is_further =
+        |request: &Request| request.url.query().is_some_and(|of| of.contains("cursor"));
+    let broken = Mock::given(method("GET")).and(is_further);
+    let broken = broken.respond_with(ResponseTemplate::new(500));
+    broken.with_priority(1).mount(&github.server).await;
+    for poll in 1..=10_u64 {
+        let id = 1_000 + poll;
+        github.deliver(id, &guid(id), 503, clock.now());
+        clock.advance(SignedDuration::from_mins(1));
+        let outcome = source.poll_once().await.unwrap();
+        assert_eq!(outcome.gap, poll == 10, "{poll}");
+        let attempt = format!("{REPOSITORY}/{id}/attempts");
+        assert!(github.asked().await.0.contains(&attempt), "{poll}");
+        let state = store.load_source(NAME).await.unwrap().unwrap();
+        assert!(state.error.unwrap().contains("HTTP 500"), "{poll}");
+    }
+    clock.advance(SignedDuration::from_mins(1));
+    source.poll_once().await.unwrap();
+    let state = store.load_source(NAME).await.unwrap().unwrap();
+    assert_eq!((state.error, state.gaps), (None, 1));
+    database.remove().await;
+}
+
 /// Deliveries that come faster than they are read are given up at some point, which is told.
 #[tokio::test]
 async fn what_cannot_be_read_for_too_long_is_given_up_and_told() {

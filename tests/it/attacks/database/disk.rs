@@ -185,6 +185,26 @@ fn a_limit_on_the_size_of_files_is_named_and_waited_for_at_the_start() {
 }
 
 #[test]
+fn a_limit_on_the_size_of_files_ends_a_command_with_an_error_that_names_it() {
+    let binary = Binary::new();
+    let command = [
+        "-c",
+        "ulimit -S -f 8; exec \"$0\" migrate",
+        env!("CARGO_BIN_EXE_rescind"),
+    ];
+    let mut shell = Command::new("/bin/sh");
+    shell
+        .args(command)
+        .current_dir(binary.path("."))
+        .env_clear();
+    let ended = shell.output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(3), "{said}");
+    assert!(said.contains("LimitFSIZE="), "{said}");
+    binary.run("migrate").ok();
+}
+
+#[test]
 fn a_full_disk_stops_nothing_for_good() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
