@@ -38,7 +38,8 @@
 //! (`server/status.rs`). [`daemon`] is the life of `rescind serve`: start, tasks, polls on schedule, housekeeping
 //! (`daemon/work.rs`), shutdown. [`cli`] has a file per command. [`sandbox`] holds the git server, the feed and the
 //! partner that the demo, the tests and the benchmarks talk to instead of the world outside. [`clock`], [`schedule`],
-//! [`offload`] and `named` (enums whose variants have names) are tools that need nothing else.
+//! [`offload`], `backoff` (delays that grow) and `named` (enums whose variants have names) are tools that need nothing
+//! else.
 //!
 //! Dependencies run one way. `docs/architecture.md` says which way and why; `tests/it/arrows.rs` holds the table.
 //! `CONTRIBUTING.md` has recipes: what is touched, in order, to add a source, a forge, a partner, a route and the like.
@@ -46,6 +47,7 @@
 #[macro_use]
 mod named;
 
+mod backoff;
 pub mod cli;
 pub mod clock;
 pub mod config;

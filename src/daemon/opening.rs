@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{CLOSING, DaemonError, Signals};
+use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::issuer::MintTokenError;
 use crate::keyformat::Peppers;
@@ -16,9 +17,8 @@ use crate::store::{Store, StoreError, StoreOptions};
 /// Maximum time to wait for a database server that does not answer. In containers both start together.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Pause before a database server is tried again: the first one, and the longest.
-const PAUSE: Duration = Duration::from_millis(250);
-const PAUSE_MAX: Duration = Duration::from_secs(4);
+/// Pauses before a database server is tried again.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(4));
 
 /// Pause before a disk that was full is tried again, and the interval at which the log says that it is full.
 const ROOM_PAUSE: Duration = Duration::from_secs(2);
@@ -167,8 +167,9 @@ pub(super) async fn close(store: &Store) {
 async fn connect(config: &Config) -> Result<Store, StoreError> {
     let options = options(config);
     let until = Instant::now() + PATIENCE;
-    let mut pause = PAUSE;
+    let mut tries = 0;
     loop {
+        let pause = PAUSES.after(tries);
         match Store::open(options.clone()).await {
             Err(
                 StoreError::Unavailable { database, cause }
@@ -180,7 +181,7 @@ async fn connect(config: &Config) -> Result<Store, StoreError> {
             opened => return opened,
         }
         sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        tries += 1;
     }
 }
 

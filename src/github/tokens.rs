@@ -9,15 +9,13 @@ use secrecy::SecretString;
 use super::answer::Quota;
 use super::app::Installation;
 use super::error::GitHubError;
+use crate::backoff::Backoff;
 
 /// Time for which a token is not used after it was refused.
 const SET_ASIDE: Duration = Duration::from_hours(1);
 
-/// Backoff of a token that was throttled without a `Retry-After`; doubles with each further time.
-const PAUSE: Duration = Duration::from_mins(1);
-
-/// Maximum such backoff.
-const MAX_PAUSE: Duration = Duration::from_mins(15);
+/// Backoff of a token that was throttled without a `Retry-After`.
+const PAUSES: Backoff = Backoff::new(Duration::from_mins(1), Duration::from_mins(15));
 
 /// Credential that a source presents to GitHub.
 #[derive(Debug, Clone)]
@@ -161,8 +159,7 @@ impl Tokens {
     /// Records that a token was throttled.
     pub(crate) fn limited(&self, index: usize, told: Option<Duration>, now: Timestamp) {
         self.change(index, |account| {
-            let doubled = PAUSE.saturating_mul(1 << account.strikes.min(8));
-            let pause = told.unwrap_or(doubled.min(MAX_PAUSE));
+            let pause = told.unwrap_or_else(|| PAUSES.after(account.strikes));
             account.strikes += 1;
             account.paused_for = pause;
             account.paused_until = now.checked_add(pause).ok();

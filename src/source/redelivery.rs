@@ -22,6 +22,7 @@ use reqwest::Url;
 
 use super::state::{Frame, after};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
+use crate::backoff::Backoff;
 use crate::forge::Gathered;
 use crate::github::{Api, Credential, GitHubError, Tokens};
 use crate::store::SourceState;
@@ -35,9 +36,8 @@ const INTERVAL: Duration = Duration::from_mins(1);
 /// Maximum number of redeliveries that one sweep requests.
 const MAX_REQUESTS: u32 = 100;
 
-/// Backoff between the first two requests for one delivery; doubles each time, so that the last request is 31 hours
-/// after the first.
-const DISTANCE: Duration = Duration::from_mins(15);
+/// Backoff between two requests for one delivery: the last request is 31 hours after the first.
+const DISTANCE: Backoff = Backoff::new(Duration::from_mins(15), Duration::from_hours(32));
 
 /// Backoff when the server throttles without saying for how long.
 const SLOW_DOWN: Duration = Duration::from_mins(5);
@@ -287,9 +287,8 @@ impl Redelivery {
                 Err(trouble) => return Err(trouble),
             };
             // A refusal counts as well: a delivery that is refused every time must not be requested forever.
-            let distance = DISTANCE.saturating_mul(1 << pending.tries.min(16));
+            pending.next = after(now, DISTANCE.after(pending.tries));
             pending.tries += 1;
-            pending.next = after(now, distance);
             match refusal {
                 None => sweep.asked += 1,
                 Some(why) => {

@@ -1,13 +1,13 @@
 //! Handling of source state that is shared by all sources: loading it, committing it together with the findings, and
 //! recording failures.
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::{PollError, PollFailure, SourceParts};
+use crate::backoff::Backoff;
 use crate::forge::{Gathered, Gatherer, actor_of};
 use crate::respond::{Answer, CleanSightings, Report, announce};
 use crate::store::{Reason, SourceState, StoreError, retried};
@@ -18,20 +18,20 @@ const MANY_CANDIDATES: usize = 1_024;
 /// Number of sightings of known keys at which they are reported before more are gathered.
 const MANY_FOUND: usize = 1_024;
 
-/// Backoff after the first failure; doubles with each further one.
-const BACK_OFF: Duration = Duration::from_secs(15);
-
-/// Backoff in an outage, in seconds. It does not grow: whatever leaks when the server is back is found that soon. It
-/// is random, so that not all who wait for a server come at once.
-const OUTAGE_BACK_OFF: Range<f64> = 15.0..30.0;
-
-/// Initial backoff when the server throttles without a `Retry-After`, or refuses the request. GitHub requires at least
-/// one minute, increasing with each further failure:
-/// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>.
-const SLOWER: Duration = Duration::from_mins(1);
-
 /// Maximum backoff, unless the server asks for more.
-const MAX_BACK_OFF: Duration = Duration::from_mins(15);
+const BACKOFF_MAX: Duration = Duration::from_mins(15);
+
+/// Backoff after a failure.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(15), BACKOFF_MAX);
+
+/// Backoff in an outage: 15 to 30 seconds. It does not grow: whatever leaks when the server is back is found that soon.
+/// It is random, so that not all who wait for a server come at once.
+const OUTAGE: Backoff = Backoff::steady(Duration::from_millis(22_500)).with_jitter(1.0 / 3.0);
+
+/// Backoff when the server throttles without a `Retry-After`, or refuses the request. GitHub requires at least one
+/// minute, increasing with each further failure:
+/// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>.
+const SLOWER: Backoff = Backoff::new(Duration::from_mins(1), BACKOFF_MAX);
 
 /// State of one source, and its dependencies.
 #[derive(Debug)]
@@ -182,9 +182,8 @@ impl Frame {
     /// least `pace`, which a rate limit of the server allows.
     pub(super) async fn failed(&self, error: PollError, pace: Duration) -> PollFailure {
         let (next_after, due_after) = if error.is_outage() {
-            let seconds = rand::random_range(OUTAGE_BACK_OFF);
             // Whoever starts anew need not wait.
-            (Duration::from_secs_f64(seconds).max(pace), Duration::ZERO)
+            (OUTAGE.after(0).max(pace), Duration::ZERO)
         } else {
             let failures = self.failures.fetch_add(1, Ordering::Relaxed);
             let mut wait = wait_after(&error, failures);
@@ -233,17 +232,13 @@ pub(super) fn after(now: Timestamp, wait: Duration) -> Option<Timestamp> {
 /// Returns the delay before the next attempt after a failure that is no outage, given the number of consecutive ones
 /// before it.
 fn wait_after(error: &PollError, failures: u32) -> Duration {
-    let doubled = |first: Duration| {
-        let wait = first.saturating_mul(1 << failures.min(16));
-        wait.min(MAX_BACK_OFF)
-    };
     match error {
         PollError::RateLimited {
             retry_after: Some(told),
             ..
-        } => doubled(BACK_OFF).max(*told),
-        PollError::RateLimited { .. } | PollError::Refused { .. } => doubled(SLOWER),
-        _ => doubled(BACK_OFF),
+        } => BACKOFF.after(failures).max(*told),
+        PollError::RateLimited { .. } | PollError::Refused { .. } => SLOWER.after(failures),
+        _ => BACKOFF.after(failures),
     }
 }
 

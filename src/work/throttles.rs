@@ -16,16 +16,23 @@ use tokio::time::Instant;
 
 use super::pauses::PROBE_MAX;
 use super::troubles::{KNOWN_MAX, TROUBLE_MAX};
+use crate::backoff::Backoff;
 use crate::store::NewWorkItem;
 
 /// Maximum pause of a repository, whatever it asks for: the longest period that forges count requests in.
 const REPOSITORY_MAX: Duration = Duration::from_hours(1);
 
-/// Minimum pause of a repository; doubles with each further request in a row.
+/// Minimum pause of a repository after the first of several requests in a row.
 const REPOSITORY_MIN: Duration = Duration::from_secs(1);
+
+/// Minimum pauses of a repository after further ones.
+const REPOSITORY_LEAST: Backoff = Backoff::new(REPOSITORY_MIN, REPOSITORY_MAX);
 
 /// Maximum pause of a host. It is tried again after that, by few items.
 const HOST_MAX: Duration = TROUBLE_MAX;
+
+/// Maximum pauses of a host whose repositories ask for them time after time.
+const HOST_MOST: Backoff = Backoff::new(PROBE_MAX, HOST_MAX);
 
 /// Number of owners whose repositories have to ask for it before the whole host is paused.
 const OWNERS_OF_HOST: usize = 3;
@@ -56,15 +63,8 @@ struct Pause {
 impl Pause {
     /// Returns the time until which its requests are in a row.
     fn remembered(&self) -> Instant {
-        self.until + least(self.times)
+        self.until + REPOSITORY_LEAST.after(self.times)
     }
-}
-
-/// Returns the minimum duration of a pause after the given number of earlier ones in a row.
-fn least(times: u32) -> Duration {
-    REPOSITORY_MIN
-        .saturating_mul(1 << times.min(16))
-        .min(REPOSITORY_MAX)
 }
 
 /// Requests to slow down of one host.
@@ -105,7 +105,7 @@ impl Throttles {
         // An item that was already in flight when the pause began says nothing new.
         let shortest = if pause.until <= now {
             pause.times = pause.times.saturating_add(1);
-            least(pause.times - 1)
+            REPOSITORY_LEAST.after(pause.times - 1)
         } else {
             REPOSITORY_MIN
         };
@@ -121,9 +121,8 @@ impl Throttles {
         if owners.len() >= OWNERS_OF_HOST && host.until <= now {
             let asked = owners.values().map(|of| of.until);
             let least = asked.filter(|until| *until > now).fold(until, Instant::min);
-            let doubled = PROBE_MAX.saturating_mul(1 << host.times.min(16));
+            host.until = least.min(now + HOST_MOST.after(host.times));
             host.times = host.times.saturating_add(1);
-            host.until = least.min(now + doubled.min(HOST_MAX));
         }
         let repositories = &mut host.repositories;
         repositories.retain(|_, at| now.duration_since(*at) < LATELY);

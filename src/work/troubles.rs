@@ -6,12 +6,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::backoff::Backoff;
+
 /// Number of different items of a repository that must fail in a row, with no success in between, for the fault to lie
 /// with the repository rather than the items. The same number of repositories applies to a host.
 const FAILED_IN_TROUBLE: usize = 3;
 
-/// Delay after the first of several failures of a repository in a row; doubles with each further one.
+/// Delay after the first of several failures of a repository in a row.
 pub(super) const FIRST_WAIT: Duration = Duration::from_secs(5);
+
+/// Delays after further ones.
+const WAITS: Backoff = Backoff::new(FIRST_WAIT, TROUBLE_MAX);
 
 /// Time for which a repository that failed yields to others of its host, and for which a failure after an answer of its
 /// host is its own.
@@ -109,8 +114,7 @@ impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
         }
         // The failure of an item that was already in flight when the pause began says nothing new.
         if trouble.until <= now {
-            let wait = waits.0.saturating_mul(1 << trouble.times.min(16));
-            trouble.until = now + wait.min(waits.1);
+            trouble.until = now + Backoff::new(waits.0, waits.1).after(trouble.times);
             trouble.times = trouble.times.saturating_add(1);
         }
         Some(trouble.until - now)
@@ -132,8 +136,7 @@ impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
     /// Returns the delay after its number of failures in a row.
     pub(super) fn wait(&self, name: &Name) -> Duration {
         let failures = self.0.get(name).map_or(1, |trouble| trouble.failures);
-        let doubled = 1 << failures.saturating_sub(1).min(16);
-        FIRST_WAIT.saturating_mul(doubled).min(TROUBLE_MAX)
+        WAITS.after(failures.saturating_sub(1))
     }
 
     pub(super) fn answered(&mut self, name: &Name, now: Instant) {

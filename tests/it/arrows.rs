@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 
 /// Modules that each module may use. `docs/architecture.md` shows the same picture.
 const MAY_USE: &[(&str, &[&str])] = &[
+    ("backoff", &[]),
     ("clock", &[]),
     ("schedule", &[]),
     ("offload", &[]),
     ("keyformat", &[]),
     ("scan", &["keyformat"]),
     ("tree", &["scan"]),
-    ("store", &["keyformat"]),
+    ("store", &["backoff", "keyformat"]),
     ("fetch", &[]),
-    ("github", &["clock", "fetch"]),
+    ("github", &["backoff", "clock", "fetch"]),
     (
         "respond",
         &["clock", "offload", "keyformat", "scan", "store"],
@@ -40,6 +41,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "work",
         &[
+            "backoff",
             "clock",
             "offload",
             "keyformat",
@@ -54,7 +56,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "source",
         &[
-            "clock", "offload", "scan", "store", "fetch", "github", "respond", "forge",
+            "backoff", "clock", "offload", "scan", "store", "fetch", "github", "respond", "forge",
         ],
     ),
     (
@@ -88,6 +90,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
+            "backoff",
             "clock",
             "schedule",
             "keyformat",
@@ -173,6 +176,23 @@ fn key_formats_scanner_and_trees_know_no_runtime_no_database_and_no_network() {
                     );
                 }
             }
+        }
+    }
+}
+
+/// So that nobody has to look up how a delay is capped, and whether it deviates at random.
+#[test]
+fn delays_are_doubled_in_one_place_only() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in MAY_USE.iter().flat_map(|(room, _)| sources_of(&src, room)) {
+        let text = fs::read_to_string(&file).expect("a source file is readable");
+        for (number, line) in text.lines().enumerate() {
+            assert!(
+                !line.contains("saturating_mul(1 <<") || file.ends_with("backoff.rs"),
+                "{}:{}: use `Backoff`",
+                file.display(),
+                number + 1
+            );
         }
     }
 }

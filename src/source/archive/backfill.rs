@@ -6,6 +6,7 @@ use super::GhArchive;
 use super::cursor::{Reader, Runs, Track};
 use super::hour::Period;
 use super::stream::{HourEnd, Sitting, Verdict};
+use crate::backoff::Backoff;
 use crate::source::PollError;
 
 /// Maximum number of attempts per hour within one call.
@@ -110,7 +111,7 @@ impl GhArchive {
                 HourEnd::Broken(error) => error,
                 ended => return Ok(ended),
             };
-            let wait = self.retry_wait.saturating_mul(1 << tries);
+            let wait = Backoff::new(self.retry_wait, Duration::MAX).after(tries);
             tries += 1;
             let wait = match &error {
                 PollError::RateLimited { retry_after, .. } => retry_after.unwrap_or(wait),

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use super::super::StoreError;
+use crate::backoff::Backoff;
 
 /// Maximum number of times that a transaction is tried.
 const TRIES_MAX: u32 = 8;
-/// Pause after the first try. Each further try doubles it. PostgreSQL itself waits for a second before it checks for a
-/// deadlock.
-const PAUSE: Duration = Duration::from_millis(10);
-/// Maximum pause between two tries.
-const PAUSE_MAX: Duration = Duration::from_millis(250);
+/// Pauses between the tries. PostgreSQL itself waits for a second before it checks for a deadlock.
+const PAUSES: Backoff =
+    Backoff::new(Duration::from_millis(10), Duration::from_millis(250)).with_jitter(0.5);
 
 /// An error that may mean no more than that another transaction was faster.
 pub trait MaybeConflict {
@@ -41,8 +40,7 @@ where
     loop {
         match attempt().await {
             Err(error) if error.is_conflict() && tries < TRIES_MAX => {
-                let pause = PAUSE.saturating_mul(1 << (tries - 1)).min(PAUSE_MAX);
-                let pause = pause.mul_f64(rand::random_range(0.5..1.5));
+                let pause = PAUSES.after(tries - 1);
                 tracing::debug!(
                     tries,
                     ?pause,

@@ -16,13 +16,13 @@ use super::super::{Read, Store, StoreError};
 use super::item::{Claimable, Lane, Priority, Queue, Retry, WorkItem};
 use super::micros;
 use super::row::{counted, deaths, item, item_columns};
+use crate::backoff::Backoff;
 
 /// Maximum number of tries before an item is dead-lettered.
 const TRIES_MAX: u32 = 8;
-/// Backoff after the first failed try. Each further one doubles it.
-const BACK_OFF: Duration = Duration::from_secs(5);
-/// Maximum backoff.
-const BACK_OFF_MAX: Duration = Duration::from_hours(1);
+/// Backoff of a failed item. Items that failed together are not all tried again together.
+const BACKOFF: Backoff =
+    Backoff::new(Duration::from_secs(5), Duration::from_hours(1)).with_jitter(0.5);
 /// Maximum length of a stored error message, in characters.
 const ERROR_MAX: usize = 1_000;
 
@@ -73,15 +73,6 @@ statements! {
     MOVE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, last_error = $1,
             ready_at = 0, lane = $2
         WHERE id = $3 AND leased_by = $4 AND state = 'waiting' AND lane <> 2";
-}
-
-/// Returns the backoff after the given number of failed tries: doubled each time, with a random deviation of up to one
-/// half, so that items that failed together are not all retried together.
-fn back_off(tries: u32) -> Duration {
-    let doubled = BACK_OFF.saturating_mul(1 << tries.saturating_sub(1).min(16));
-    doubled
-        .min(BACK_OFF_MAX)
-        .mul_f64(rand::random_range(0.5..1.5))
 }
 
 /// An item that is given back for a while.
@@ -292,7 +283,7 @@ impl Store {
             tx.execute(DIE, args![error, id, worker]).await?;
             Retry::Dead
         } else {
-            let wait = micros(back_off(tries));
+            let wait = micros(BACKOFF.after(tries.saturating_sub(1)));
             let args = args![error, wait, id, worker];
             let ready = tx.fetch_first(RETRY, args, one::time).await?;
             ready.map_or(Retry::Lost, Retry::Again)
@@ -407,7 +398,7 @@ mod tests {
             (12, 3_600),
             (u32::MAX, 3_600),
         ] {
-            let waits: Vec<Duration> = (0..100).map(|_| back_off(tries)).collect();
+            let waits: Vec<Duration> = (0..100).map(|_| BACKOFF.after(tries - 1)).collect();
             let (least, most) = (
                 Duration::from_secs(middle) / 2,
                 Duration::from_secs(middle) * 3 / 2,
