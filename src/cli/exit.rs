@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::{Context, LogFormat, logging};
+use super::{Context, LogFormat, UsageError, logging};
 use crate::config::ConfigError;
 use crate::daemon::DaemonError;
 use crate::issuer::IssueError;
@@ -21,11 +21,6 @@ pub const FOUND: u8 = 1;
 const USAGE: u8 = 2;
 /// Exit code of a command that could not run, or not to completion.
 pub(super) const COULD_NOT_RUN: u8 = 3;
-
-/// Error in the use of the command line.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct UsageError(pub String);
 
 /// Prints an error with its causes and returns its exit code. A key that was passed in place of a path or a name is
 /// redacted.

@@ -18,6 +18,7 @@ mod sources;
 mod text;
 mod time;
 mod tokens;
+mod usage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,9 +30,10 @@ use crate::config::{Config, ConfigError, Environment};
 use crate::keyformat::{FormatSet, FormatsError};
 
 use exit::COULD_NOT_RUN;
-pub use exit::{DONE, FOUND, UsageError};
+pub use exit::{DONE, FOUND};
 pub use logging::LogFormat;
 use logging::Whose;
+pub use usage::UsageError;
 
 /// Arguments of the `rescind` binary.
 #[derive(Debug, Parser)]

@@ -13,6 +13,7 @@ mod clean;
 mod redact;
 mod report;
 mod revoke;
+mod sighting;
 mod timeline;
 
 use crate::clock::SharedClock;
@@ -26,8 +27,9 @@ pub use candidates::{Candidates, Line, PlaceIndex, Placed, SharedPlace};
 pub(crate) use clean::Cleaner;
 pub use clean::{CleanSighting, CleanSightings};
 pub use redact::{PATH_MAX, REPOSITORY_MAX, URL_MAX, shorten};
-pub use report::{Report, Sighting};
+pub use report::Report;
 pub(crate) use revoke::{by_hand, tell_revoked};
+pub use sighting::Sighting;
 pub use timeline::{IncidentDetail, Moment, What};
 
 /// The policy of this version: a leaked secret key is revoked at once.

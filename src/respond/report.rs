@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::answer::{Answer, Outcome, announce};
 use super::clean::CleanSightings;
 use super::redact::logged_form;
+use super::sighting::Sighting;
 use super::{POLICY_REVOKE, Responder};
 use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::store::{
@@ -18,17 +19,6 @@ use crate::store::{
 };
 use pieces::{only, pieces};
 use tokens::Tokens;
-
-/// Value of a possible key, seen in public.
-#[derive(Debug, Clone)]
-pub struct Sighting {
-    /// String that was seen. [`Responder::report`] determines whether it is a known key.
-    pub value: KeyValue,
-    /// Place where it was seen.
-    pub place: Place,
-    /// Time of the detection.
-    pub detected_at: Timestamp,
-}
 
 /// Sightings that may still have to be cleaned. What completes their places follows.
 enum Seen {

@@ -165,7 +165,13 @@ impl Store {
             if is_file && before > 0 && db::migrate::writes_anew_after(before) {
                 // A migration that was killed leaves a large one. Where it cannot be cut it counts.
                 let _ = self.cut_wal_now(HOUSEKEEPING_WAIT).await;
-                db::space::check(&self.0.name)?;
+                if let Some(lack) = db::space::lack(&self.0.name) {
+                    return Err(StoreError::NoRoom {
+                        database: self.0.name.clone(),
+                        needed: lack.needed,
+                        free: lack.free,
+                    });
+                }
             }
             db::migrate::migrate(&self.0.db, &self.0.name).await?;
             self.0.db.check_files()?;

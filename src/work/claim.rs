@@ -1,6 +1,6 @@
 //! Selection of the items that a worker claims next.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::pauses::Condition;
+use super::round::Round;
 use super::run::AHEAD;
 use super::scarce::{Candidate, Scarce};
 use super::shares::Shares;
@@ -26,9 +27,6 @@ const FRONTS_MAX: usize = 8;
 /// Maximum number of places of a host of which several repositories fail and none responds.
 const SILENT_PLACES: usize = 2;
 
-/// Maximum number of entries in the history of hosts that had places in the scarce lanes.
-const SERVED_MAX: usize = 48;
-
 /// The lanes other than the ordinary one, and their numbers of places.
 const OTHER_LANES: [(Lane, usize); 3] = [(Lane::Medium, 2), (Lane::Large, 1), (Lane::Alone, 4)];
 
@@ -38,48 +36,6 @@ const DUE_EVERY: Duration = Duration::from_secs(30);
 
 /// Interval between two looks for items in the other lanes, while nothing suggests that there are any.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// State of the last round, so that the next one starts elsewhere.
-#[derive(Debug, Default)]
-pub(super) struct Round {
-    number: usize,
-    /// Last host that was returned for each lane, if there were more.
-    after: HashMap<Lane, String>,
-    /// Hosts that had a place in one of the other lanes, most recent last. All hosts that are not configured count as
-    /// one.
-    served: VecDeque<(Lane, String)>,
-    /// Time of the last look for items in the other lanes; `None` if there may be some.
-    looked: Option<Instant>,
-    /// Time when an item that had to leave last took precedence because it was due.
-    due: Option<Instant>,
-}
-
-impl Round {
-    /// Requests a look at the other lanes, after an item moved to one.
-    pub(super) fn look_again(&mut self) {
-        self.looked = None;
-    }
-
-    fn note_served(&mut self, lane: Lane, host: &str) {
-        self.served.retain(|served| !is_of(served, lane, host));
-        self.served.push_back((lane, host.to_owned()));
-        if self.served.len() > SERVED_MAX {
-            self.served.pop_front();
-        }
-    }
-
-    /// Returns how recently a host had a place in a lane, as an index that grows with recency. `None`, which sorts
-    /// before all others, means not recently.
-    fn served(&self, lane: Lane, host: &str) -> Option<usize> {
-        self.served
-            .iter()
-            .position(|served| is_of(served, lane, host))
-    }
-}
-
-fn is_of(served: &(Lane, String), lane: Lane, host: &str) -> bool {
-    served.0 == lane && served.1 == host
-}
 
 impl Run<'_> {
     /// Claims items, some of them ahead of a free place. Returns whether there is no room for more.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::Worker;
 use super::ends::{Done, End, Tried};
-use super::pauses::PROBE_MAX;
+use super::troubles::PROBE_MAX;
 use crate::fetch::ObjectId;
 use crate::forge::actor_of;
 use crate::respond::{Answer, CleanSighting, CleanSightings, Report, announce};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Shared;
-use super::listing::Listed;
+use super::listed::Listed;
 use super::pauses::{Failure, Judged};
 use crate::fetch::{FetchError, ObjectId, Place};
 use crate::respond::CleanSightings;

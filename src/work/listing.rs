@@ -10,11 +10,12 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use super::ends::{Done, End, Tried, absent};
-use super::task::Plan;
+use super::listed::{Listed, Rest};
+use super::plan::Plan;
 use super::{Shared, lineage};
 use crate::fetch::{ObjectId, Place, References};
 use crate::offload::apart;
-use crate::store::{Descendant, Fetched, Lineage, NewWorkItem, Priority, WorkItem, WorkKind};
+use crate::store::{Fetched, Lineage, NewWorkItem, Priority, WorkItem};
 
 /// Maximum number of references of one repository that become items. The rest is left out and counted as truncated.
 const MAX_REFERENCES: u32 = 10_000;
@@ -33,61 +34,6 @@ const PIECES_MAX: u32 = 64;
 
 /// Delay of the next piece while too much of what was added before is still waiting.
 const NO_ROOM: Duration = Duration::from_mins(1);
-
-/// References of a list that become ranges, with no more of each than it has of its own.
-pub(super) struct Listed {
-    /// Names, in redacted text, and targets.
-    references: Vec<(String, ObjectId)>,
-    priority: Priority,
-    lineage: Lineage,
-    /// Rest of the list, if there is one.
-    rest: Option<Rest>,
-}
-
-/// Rest of a list.
-struct Rest {
-    /// Digest of the name of the last reference that was added. The others follow in the order of these.
-    after: String,
-    lineage: Lineage,
-}
-
-impl Listed {
-    /// Returns the number of items that it adds.
-    pub(super) fn len(&self) -> usize {
-        self.references.len() + usize::from(self.rest.is_some())
-    }
-
-    /// Returns the items that it adds.
-    pub(super) fn descendants<'d>(
-        &'d self,
-        list: &'d WorkItem,
-    ) -> impl Iterator<Item = Descendant> + 'd {
-        let range = &list.range;
-        let references = self.references.iter().map(|(name, id)| Descendant {
-            range: NewWorkItem {
-                kind: WorkKind::Range,
-                ref_name: name.clone(),
-                before: ObjectId::null(id.kind()).to_string(),
-                after: id.to_string(),
-                priority: self.priority,
-                ..range.clone()
-            },
-            is_part: false,
-            lineage: self.lineage,
-        });
-        let rest = self.rest.iter().map(|rest| Descendant {
-            range: NewWorkItem {
-                before: rest.after.clone(),
-                priority: Priority::Backfill,
-                ..range.clone()
-            },
-            // Another announcement of the same list has a rest of its own.
-            is_part: true,
-            lineage: rest.lineage,
-        });
-        references.chain(rest)
-    }
-}
 
 impl Shared {
     /// Lists references. Some of them become ranges.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::throttles::Throttles;
-use super::troubles::{LATELY, TROUBLE_MAX, Troubles};
+use super::troubles::{LATELY, PROBE_MAX, TROUBLE_MAX, Troubles};
 use crate::store::NewWorkItem;
 
 /// Duration of the first pause; doubles with each further one.
@@ -25,9 +25,6 @@ const TROUBLE: Duration = Duration::from_secs(20);
 
 /// Duration of the first pause of a configured host that cannot be reached.
 const PROBE: Duration = Duration::from_secs(1);
-/// Maximum pause of a configured host that cannot be reached. Together with the connect timeout and the interval
-/// between two attempts of TCP, it stays well below the ten seconds within which leaks are answered.
-pub(super) const PROBE_MAX: Duration = Duration::from_secs(3);
 
 /// Maximum pause of a configured host that answers, but has given nothing to read for [`LASTING`].
 const PROBE_LASTING: Duration = Duration::from_mins(1);

@@ -7,8 +7,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::claim::Round;
 use super::ends::{End, Tried};
+use super::round::Round;
 use super::sight::Sight;
 use super::{Worker, WorkerParts};
 use crate::store::{Lane, StoreError, WorkItem};

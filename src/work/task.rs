@@ -1,82 +1,17 @@
 //! Processing of one work item: fetching, scanning, and deciding its outcome.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use reqwest::Url;
-use secrecy::SecretString;
 use tokio::runtime::Handle;
 
 use super::ends::{Done, End, SLOW_DOWN, Tried, put_off};
 use super::findings::{Findings, Outcome, Reporter};
-use super::pauses::Failure;
 use super::place::Places;
+use super::plan::{NoToken, NoTokenKind, Plan, plan, request};
 use super::{Origin, Shared, WorkerParts, lineage};
-use crate::fetch::{
-    FetchError, FetchLane, FetchLimits, ObjectId, Payer, Place, RangeRequest, RepositoryName,
-    Visited,
-};
+use crate::fetch::{FetchError, FetchLane, FetchLimits, ObjectId, Payer, Place, Visited};
 use crate::forge::actor_of;
-use crate::github::{GitHubError, Installation};
-use crate::store::{Fetched, HOST_LEFT_ALONE, Lane, NewWorkItem, WorkItem, WorkKind};
-
-/// Maximum time for an app to issue a token. Together with the pause after it, it stays below the ten seconds within
-/// which leaks are answered, once the app's API is well again.
-const TOKEN_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Everything about the fetch of an item that is known before anything is sent.
-pub(super) struct Plan {
-    pub(super) clone_url: Url,
-    pub(super) token: Option<SecretString>,
-    app: Option<Arc<Installation>>,
-}
-
-impl Plan {
-    /// Requests a token if the item is to be fetched with an app's installation.
-    async fn with_token(mut self) -> Result<Self, NoToken> {
-        if let (None, Some(app)) = (&self.token, &self.app) {
-            let token = tokio::time::timeout(TOKEN_PATIENCE, app.token()).await;
-            let token = token.map_err(|_| NoToken::in_time())?;
-            self.token = Some(token.map_err(|error| NoToken::of(&error))?);
-        }
-        Ok(self)
-    }
-}
-
-/// Error returned if the API of a host issues no token.
-struct NoToken {
-    why: String,
-    kind: NoTokenKind,
-}
-
-enum NoTokenKind {
-    Failed(Failure),
-    /// It asked to be left alone, for this long if it said.
-    Throttled(Option<Duration>),
-}
-
-impl NoToken {
-    fn in_time() -> Self {
-        Self {
-            why: "its GitHub App gives no token in time".to_owned(),
-            kind: NoTokenKind::Failed(Failure::Tokenless),
-        }
-    }
-
-    fn of(error: &GitHubError) -> Self {
-        let kind = match error {
-            GitHubError::RateLimited { retry_after, .. } => NoTokenKind::Throttled(*retry_after),
-            GitHubError::Connection(_) | GitHubError::Server { status: 500.. } => {
-                NoTokenKind::Failed(Failure::Tokenless)
-            }
-            _ => NoTokenKind::Failed(Failure::Refused),
-        };
-        Self {
-            why: error.to_string(),
-            kind,
-        }
-    }
-}
+use crate::store::{Fetched, HOST_LEFT_ALONE, Lane, WorkItem, WorkKind};
 
 impl Shared {
     /// Processes one item.
@@ -260,42 +195,6 @@ struct Scanned {
     visited: Result<Visited, FetchError>,
 }
 
-/// Plans the fetch of an item: its own URL, or one derived from the configuration of its host. A token is only ever
-/// sent to the server for which it is configured.
-fn plan(range: &NewWorkItem, origin: Option<&Origin>) -> Result<Plan, String> {
-    let clone_url = match (&range.clone_url, origin) {
-        (Some(url), _) => {
-            Url::parse(url).map_err(|_| "its clone address is not a URL".to_owned())?
-        }
-        (None, Some(origin)) => RepositoryName::parse(&range.repository)
-            .and_then(|name| name.clone_url(&origin.clone_url))
-            .map_err(|_| "its repository's name is not OWNER/NAME".to_owned())?,
-        (None, None) => {
-            return Err(format!(
-                "no source is configured for the host {}: add one, or name the host in \
-                 `webhooks.<forge>.clone_hosts`; else the item is dead-lettered",
-                range.host
-            ));
-        }
-    };
-    let origin = origin.filter(|origin| origin.clone_url.origin() == clone_url.origin());
-    Ok(Plan {
-        clone_url,
-        token: origin.and_then(|origin| origin.token.clone()),
-        app: origin.and_then(|origin| origin.app.clone()),
-    })
-}
-
-fn request(range: &NewWorkItem, plan: Plan) -> Result<RangeRequest, &'static str> {
-    Ok(RangeRequest {
-        clone_url: plan.clone_url,
-        token: plan.token,
-        reference: range.ref_name.clone(),
-        before: object_id(&range.before)?,
-        after: object_id(&range.after)?,
-    })
-}
-
 /// Returns the limits for fetching an item.
 fn bounds(item: &WorkItem, limits: &FetchLimits) -> Arc<FetchLimits> {
     let mut limits = limits.tightened(item.deaths);
@@ -303,11 +202,6 @@ fn bounds(item: &WorkItem, limits: &FetchLimits) -> Arc<FetchLimits> {
         limits.max_fetch_bytes = limits.max_fetch_bytes.min(lineage.bytes_left);
     }
     Arc::new(limits)
-}
-
-fn object_id(hex: &str) -> Result<ObjectId, &'static str> {
-    ObjectId::from_hex(hex.as_bytes())
-        .map_err(|_| "its before or after is no object id of 40 digits")
 }
 
 fn tell_left_out(item: &WorkItem, visited: Visited, not_looked_up: u64, halved: bool) {

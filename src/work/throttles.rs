@@ -14,8 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::pauses::PROBE_MAX;
-use super::troubles::{KNOWN_MAX, TROUBLE_MAX};
+use super::troubles::{KNOWN_MAX, PROBE_MAX, TROUBLE_MAX};
 use crate::backoff::Backoff;
 use crate::store::NewWorkItem;
 

@@ -25,6 +25,10 @@ pub(super) const LATELY: Duration = Duration::from_mins(1);
 /// Maximum duration of a pause.
 pub(super) const TROUBLE_MAX: Duration = Duration::from_mins(15);
 
+/// Maximum pause of a configured host that cannot be reached. Together with the connect timeout and the interval
+/// between two attempts of TCP, it stays well below the ten seconds within which leaks are answered.
+pub(super) const PROBE_MAX: Duration = Duration::from_secs(3);
+
 /// Maximum number of hosts, and of repositories, that are tracked. Strangers can name more.
 pub(super) const KNOWN_MAX: usize = 1_024;
 

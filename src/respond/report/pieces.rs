@@ -45,8 +45,8 @@ pub(super) fn pieces(
 mod tests {
     use jiff::Timestamp;
 
+    use super::super::super::Sighting;
     use super::super::super::clean::CleanSighting;
-    use super::super::Sighting;
     use super::*;
     use crate::keyformat::KeyValue;
     use crate::store::Place;

@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{FromRequestParts, Request};
-use axum::http::request::Parts;
+use axum::extract::Request;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use hyper::body::Incoming;
@@ -20,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
-use super::super::error::{ApiError, ApiResult};
+use super::super::error::ApiError;
 use super::entrance::Entrance;
+use super::finisher::Finisher;
 use super::guarded::Guarded;
 use super::head::{MAX_HEAD, MAX_HEADERS, detach};
 use super::places::{Connections, Place, Places};
@@ -51,33 +51,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Interval at which the log repeats a warning about connections.
 const TELL_EVERY: Duration = Duration::from_secs(10);
-
-/// Runs work to its end even if the client goes away. Dropping a request also drops the work of its handler; for a
-/// revocation, an impatient sender could prevent it that way.
-#[derive(Debug, Clone)]
-pub struct Finisher(TaskTracker);
-
-impl Finisher {
-    /// Runs `work` to its end, whatever becomes of the request. The server waits for it when it stops.
-    ///
-    /// # Errors
-    /// Returns [`ApiError::internal`] if the work panicked.
-    pub async fn finish<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> ApiResult<T> {
-        self.0.spawn(work).await.map_err(|_| ApiError::internal())
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for Finisher {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> ApiResult<Self> {
-        let finisher = parts.extensions.get().cloned();
-        finisher.ok_or_else(ApiError::internal)
-    }
-}
 
 /// Serves `entrance`, such as a router, over HTTP/1.1 on `listener` until `shutdown` is canceled, then waits for the
 /// requests that are in flight. The caller should bound that wait: a client may be slow to read an export.

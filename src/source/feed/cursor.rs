@@ -1,14 +1,15 @@
-//! Position in a feed.
+//! Position in a feed, and what of it is still to be repaired.
 
 use std::collections::{HashSet, VecDeque};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::repair::Repair;
-
 /// Number of event ids that are remembered. A feed shows 300, and late events appear among those.
 const REMEMBERED: usize = 600;
+
+/// Maximum number of failed repositories that are listed by name.
+const NAMED: usize = 10;
 
 /// Position in a feed of events; stored in the database as JSON.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -127,6 +128,76 @@ impl Cursor {
         let repair = self.repair.take();
         let since = repair.map_or(since, |repair| repair.since.min(since));
         self.repair = Some(Repair::since(since));
+    }
+}
+
+/// A repair in progress.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Repair {
+    /// Time since which pushes may have been missed.
+    pub(super) since: Timestamp,
+    /// Repositories whose activity is still to be read; `None` if they have not been listed yet.
+    #[serde(default)]
+    pub(super) pending: Option<Vec<Pending>>,
+    /// Number of failed attempts.
+    #[serde(default)]
+    pub(super) tries: u32,
+    /// Repositories that could not be repaired, with the reasons.
+    #[serde(default)]
+    failed: Vec<String>,
+    #[serde(default)]
+    failures: usize,
+    /// Entries in lists of repositories that could not be read, or do not say which repository they are.
+    #[serde(default)]
+    pub(super) unreadable: u64,
+}
+
+/// A repository whose activity is still to be read.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Pending {
+    pub(super) id: String,
+    pub(super) name: String,
+}
+
+impl Repair {
+    /// Creates a repair of everything since `since`.
+    pub(super) fn since(since: Timestamp) -> Self {
+        Self {
+            since,
+            pending: None,
+            tries: 0,
+            failed: Vec::new(),
+            failures: 0,
+            unreadable: 0,
+        }
+    }
+
+    /// Records that a repository, or all of it that is left, could not be repaired.
+    pub(super) fn fail(&mut self, what: String) {
+        self.failures += 1;
+        if self.failed.len() < NAMED {
+            self.failed.push(what);
+        }
+    }
+
+    /// Returns a description of what is still missing at the end.
+    pub(super) fn outcome(&self) -> Option<String> {
+        if self.failures == 0 && self.unreadable == 0 {
+            return None;
+        }
+        let mut what = self.failed.clone();
+        match self.failures.saturating_sub(self.failed.len()) {
+            0 => {}
+            more => what.push(format!("{more} more repositories")),
+        }
+        if self.unreadable > 0 {
+            let entries = self.unreadable;
+            what.push(format!(
+                "{entries} entries in the list of repositories that cannot be read"
+            ));
+        }
+        let (what, since) = (what.join(", "), self.since);
+        Some(format!("pushes since {since} not looked for again: {what}"))
     }
 }
 

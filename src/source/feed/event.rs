@@ -4,13 +4,11 @@
 //! the archives themselves.
 
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::envelope::Envelope;
 use super::payload::{News, news};
-use super::scalar::{id, text_or_nothing};
 use crate::fetch::RepositoryName;
-use crate::forge::Remote;
 
 /// Format of times in the oldest archives.
 const OLD_TIME: &str = "%Y/%m/%d %H:%M:%S %z";
@@ -56,57 +54,6 @@ pub(in crate::source) struct Event<'a> {
     pub(in crate::source) is_unknown: bool,
     /// Reason why the event cannot be read, or not as a whole.
     pub(in crate::source) malformed: Option<&'static str>,
-}
-
-/// Fields that all events share.
-#[derive(Deserialize)]
-pub(super) struct Envelope<'a> {
-    #[serde(default, deserialize_with = "id")]
-    pub(super) id: Option<String>,
-    #[serde(rename = "type", default, deserialize_with = "text_or_nothing")]
-    pub(super) kind: Option<String>,
-    #[serde(default, deserialize_with = "text_or_nothing")]
-    pub(super) created_at: Option<String>,
-    #[serde(borrow, default)]
-    repo: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    repository: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub(super) payload: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Repository {
-    #[serde(default, deserialize_with = "id")]
-    id: Option<String>,
-    name: String,
-    /// Owner, given in the oldest archives, in which `name` does not include it.
-    #[serde(default, deserialize_with = "text_or_nothing")]
-    owner: Option<String>,
-}
-
-impl Envelope<'_> {
-    /// Returns the repository that the event is about.
-    ///
-    /// # Errors
-    /// Returns what is wrong with the repository, without quoting it.
-    pub(super) fn remote(&self, host: &str) -> Result<Remote, &'static str> {
-        let repository = self.repo.or(self.repository);
-        let repository = repository.ok_or("it names no repository")?;
-        let repository: Repository = serde_json::from_str(repository.get())
-            .map_err(|_| "its repository has no name, or something else in its place")?;
-        let name = match &repository.owner {
-            Some(owner) if !repository.name.contains('/') => format!("{owner}/{}", repository.name),
-            _ => repository.name,
-        };
-        Ok(Remote {
-            host: host.to_owned(),
-            repository_id: repository.id.ok_or("its repository has no id")?,
-            repository: RepositoryName::parse(&name)
-                .map_err(|_| "its repository's name is not OWNER/NAME")?,
-            clone_url: None,
-        })
-    }
 }
 
 impl<'a> Event<'a> {

@@ -5,6 +5,7 @@
 //! interval between two polls, in seconds.
 
 mod cursor;
+mod envelope;
 mod event;
 mod gather;
 mod payload;

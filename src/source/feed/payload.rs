@@ -10,7 +10,7 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::event::Envelope;
+use super::envelope::Envelope;
 use super::scalar::{first, id, text_or_nothing};
 use crate::fetch::{ObjectId, RepositoryName};
 use crate::forge::{Announcement, Push, Remote, is_reference, object_id};

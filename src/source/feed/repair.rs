@@ -7,10 +7,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::GitHubEvents;
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Pending, Repair};
 use super::reading::PAGES;
 use super::scalar::{id, text_or_nothing};
 use crate::fetch::{Body, ObjectId, RepositoryName};
@@ -36,38 +36,8 @@ const ACTIVITY_PAGES: usize = 10;
 /// Number of failed attempts after which a repair is abandoned.
 const TRIES: u32 = 20;
 
-/// Maximum number of failed repositories that are listed by name.
-const NAMED: usize = 10;
-
-/// Maximum length of such a name, in characters.
+/// Maximum length of the name of a repository that is listed as failed, in characters.
 const NAME_MAX: usize = 140;
-
-/// A repair in progress; stored in the cursor.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Repair {
-    /// Time since which pushes may have been missed.
-    pub(super) since: Timestamp,
-    /// Repositories whose activity is still to be read; `None` if they have not been listed yet.
-    #[serde(default)]
-    pending: Option<Vec<Pending>>,
-    /// Number of failed attempts.
-    #[serde(default)]
-    tries: u32,
-    /// Repositories that could not be repaired, with the reasons.
-    #[serde(default)]
-    failed: Vec<String>,
-    #[serde(default)]
-    failures: usize,
-    /// Entries in lists of repositories that could not be read, or do not say which repository they are.
-    #[serde(default)]
-    unreadable: u64,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Pending {
-    id: String,
-    name: String,
-}
 
 #[derive(Deserialize)]
 struct Listed {
@@ -105,46 +75,6 @@ enum Compared {
     TooMuch,
     /// Its name is not that of a repository.
     NotAName,
-}
-
-impl Repair {
-    pub(super) fn since(since: Timestamp) -> Self {
-        Self {
-            since,
-            pending: None,
-            tries: 0,
-            failed: Vec::new(),
-            failures: 0,
-            unreadable: 0,
-        }
-    }
-
-    fn fail(&mut self, what: String) {
-        self.failures += 1;
-        if self.failed.len() < NAMED {
-            self.failed.push(what);
-        }
-    }
-
-    /// Returns a description of what is still missing at the end.
-    fn outcome(&self) -> Option<String> {
-        if self.failures == 0 && self.unreadable == 0 {
-            return None;
-        }
-        let mut what = self.failed.clone();
-        match self.failures.saturating_sub(self.failed.len()) {
-            0 => {}
-            more => what.push(format!("{more} more repositories")),
-        }
-        if self.unreadable > 0 {
-            let entries = self.unreadable;
-            what.push(format!(
-                "{entries} entries in the list of repositories that cannot be read"
-            ));
-        }
-        let (what, since) = (what.join(", "), self.since);
-        Some(format!("pushes since {since} not looked for again: {what}"))
-    }
 }
 
 impl GitHubEvents {

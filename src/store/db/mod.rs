@@ -4,7 +4,6 @@ pub(super) mod connect;
 pub(super) mod error;
 pub(super) mod files;
 pub(super) mod gate;
-pub(super) mod held;
 pub(super) mod idle;
 pub(super) mod migrate;
 pub(super) mod order;

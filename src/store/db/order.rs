@@ -1,14 +1,12 @@
 //! Order in which transactions lock rows.
 
-use super::super::Tx;
-
 /// Classes of rows that a transaction locks, in the order that every transaction has to follow: two that lock the same
 /// rows in different orders wait for each other until the database aborts one of them.
 ///
 /// A transaction may skip classes, but never goes back. Within a class, rows are locked in the order of their identity,
 /// whatever the order in which they arrived; keys are locked by one call per transaction, since two calls would be two
 /// orders. The head of the log is needed by everyone, so it comes last and is held for the shortest time. Debug builds
-/// check this: see [`Tx::locks`].
+/// check this: see [`Locked`].
 ///
 /// Foreign keys take locks as well, but these only conflict with a change of a row's identity, which never happens
 /// here; for the same reason keys are locked `FOR NO KEY UPDATE`. Rows of `projects` are only ever added, before a key
@@ -40,42 +38,46 @@ pub(in crate::store) enum Locks {
     LogHead,
 }
 
-impl Tx {
+/// What a transaction has locked so far.
+#[derive(Debug, Default)]
+pub(super) struct Locked(Option<Locks>);
+
+impl Locked {
     /// Records what is locked next.
     ///
     /// # Panics
     /// Panics in debug builds if something that comes later in the order is locked already.
-    pub(in crate::store) fn locks(&mut self, next: Locks) {
+    pub(super) fn next(&mut self, next: Locks) {
         debug_assert!(
-            self.locked <= Some(next),
+            self.0 <= Some(next),
             "{next:?} are locked after {:?}: two such transactions can wait for each other for ever",
-            self.locked
+            self.0
         );
-        self.locked = Some(next);
+        self.0 = Some(next);
+    }
+
+    /// Like [`next`](Self::next), for rows that have to be locked by a single call.
+    pub(super) fn once(&mut self, next: Locks) {
+        debug_assert!(
+            self.0 < Some(next),
+            "{next:?} are locked by a second call: collect them, and lock them in one order"
+        );
+        self.next(next);
     }
 
     /// Records that what is changed next are rows that are only ever added, for which the order does not matter.
-    pub(in crate::store) fn only_adds(&mut self) {
-        self.locked.get_or_insert(Locks::Deliveries);
+    pub(super) fn only_adds(&mut self) {
+        self.0.get_or_insert(Locks::Deliveries);
     }
 
     /// Checks that it was recorded what is locked, before a change.
     ///
     /// # Panics
     /// Panics in debug builds if nothing was recorded.
-    pub(in crate::store) fn may_change(&self) {
+    pub(super) fn may_change(&self) {
         debug_assert!(
-            self.locked.is_some(),
+            self.0.is_some(),
             "a transaction changes rows without having said which it locks"
         );
-    }
-
-    /// Like [`Tx::locks`], for rows that have to be locked by a single call.
-    pub(in crate::store) fn locks_once(&mut self, next: Locks) {
-        debug_assert!(
-            self.locked < Some(next),
-            "{next:?} are locked by a second call: collect them, and lock them in one order"
-        );
-        self.locks(next);
     }
 }

@@ -9,6 +9,8 @@
 //! Whoever finds no connection makes one, and takes one that comes back if that is sooner: a server that gives no
 //! more of them, because others have taken those that it has, is worked with on those that are open.
 
+mod closing;
+mod held;
 mod race;
 
 use std::fmt;
@@ -18,14 +20,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Database, Executor};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::files::Files;
 use super::gate::{Gate, NoPlace, Place, Urgency};
-use super::held::Held;
 use super::idle::Shelf;
+pub(in crate::store) use held::Held;
 
 /// Time limit for an idle connection to answer a ping.
 const PING_WAIT: Duration = Duration::from_secs(2);
@@ -242,21 +244,6 @@ where
         true
     }
 
-    /// Closes every connection, after those who use them, and returns all the places: until they are dropped
-    /// nobody connects.
-    pub(in crate::store) async fn empty(&self, until: Instant) -> Result<Vec<Place>, sqlx::Error> {
-        let mut places = Vec::new();
-        for _ in 0..self.0.manners.size {
-            places.push(self.enter(Urgency::Awaited, until).await?);
-        }
-        let idle = self.0.shelf.clear();
-        self.ends();
-        for idle in idle {
-            let _ = timeout(GOODBYE, idle.connection.close()).await;
-        }
-        Ok(places)
-    }
-
     /// Takes a connection back that is fit for the next one who comes.
     pub(in crate::store) fn take_back(&self, idle: Idle<DB>, place: Place) {
         if self.0.gate.is_closed() || self.is_unfit(&idle) {
@@ -300,14 +287,6 @@ where
         self.0.in_use.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Ends a connection in an unknown state.
-    pub(in crate::store) fn end(&self, idle: Idle<DB>, place: Place) {
-        if self.0.manners.keeps_place {
-            self.close_softly(idle.connection, Some(place));
-        }
-        // Else it ends here and now; the server notices.
-    }
-
     fn renewed(&self) -> MutexGuard<'_, Option<Instant>> {
         self.0
             .renewed
@@ -323,53 +302,6 @@ where
     /// From here on nothing takes longer than a moment: the program is shutting down.
     pub(in crate::store) fn hurry(&self) {
         self.0.hurry.cancel();
-    }
-
-    /// Closes every connection, those in use as soon as they come back, and waits for that a moment.
-    pub(in crate::store) async fn close(&self) {
-        self.0.gate.close();
-        self.0.shelf.close();
-        for idle in self.0.shelf.clear() {
-            self.close_softly(idle.connection, None);
-        }
-        self.0.closing.close();
-        let closed = async {
-            while self.0.gate.free() < self.0.manners.size {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            self.0.closing.wait().await;
-        };
-        if timeout(GOODBYE, closed).await.is_err() {
-            tracing::warn!("a connection to the database did not end in time and is left behind");
-        }
-    }
-
-    /// A connection is about to end.
-    fn ends(&self) {
-        let manners = &self.0.manners;
-        if let Some(files) = manners.files.as_ref().filter(|_| manners.writes) {
-            files.writer_ends();
-        }
-    }
-
-    /// Says goodbye to the database while nobody waits. Without a runtime, the connection just ends.
-    fn close_softly(&self, connection: DB::Connection, place: Option<Place>) {
-        let keeps_place = self.0.manners.keeps_place;
-        self.ends();
-        self.in_background(async move {
-            if keeps_place {
-                let _ = connection.close().await;
-            } else {
-                let _ = timeout(GOODBYE, connection.close()).await;
-            }
-            drop(place);
-        });
-    }
-
-    pub(in crate::store) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
-        if tokio::runtime::Handle::try_current().is_ok() {
-            self.0.closing.spawn(work);
-        }
     }
 }
 

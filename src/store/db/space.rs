@@ -12,8 +12,6 @@ use std::path::Path;
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::super::StoreError;
-
 /// Factor of the size of the database that has to be free. A database of 600,000 keys that was migrated from version 2
 /// took 3.4 times its size at the peak: the log, the temporary files for sorting, and the growth of the file. A
 /// database of 60,000 keys took 3.0 times its size.
@@ -25,24 +23,21 @@ const SMALLEST: usize = 64 << 10;
 /// Maximum size of what is added to a file at once, in bytes, as far as it matters for the limit on its size.
 const NEXT_PAGES: u64 = 1 << 20;
 
-/// Refuses a migration of this file if there may not be enough space. Succeeds if the operating system does not report
-/// the free space.
-pub(in crate::store) fn check(database: &str) -> Result<(), StoreError> {
+/// Space that a migration needs, and that it has, in bytes.
+pub(in crate::store) struct Lack {
+    pub(in crate::store) needed: u64,
+    pub(in crate::store) free: u64,
+}
+
+/// Returns what a migration of this file may lack. Returns `None` if there is enough, or if the operating system does
+/// not report the free space.
+pub(in crate::store) fn lack(database: &str) -> Option<Lack> {
     let file = Path::new(database);
     let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
     let log = format!("{database}-wal");
     let sizes = [size(file), size(Path::new(&log))];
-    let Some(free) = free_beside(file) else {
-        return Ok(());
-    };
-    match lacking(sizes, free) {
-        None => Ok(()),
-        Some(needed) => Err(StoreError::NoRoom {
-            database: database.to_owned(),
-            needed,
-            free,
-        }),
-    }
+    let free = free_beside(file)?;
+    lacking(sizes, free).map(|needed| Lack { needed, free })
 }
 
 /// Returns the number of bytes that have to be free for files of these sizes, if that is more than `free`.

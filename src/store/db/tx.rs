@@ -9,9 +9,8 @@ use tokio::time::Instant;
 
 use super::super::{Read, Store, StoreError};
 use super::connect::Db;
-use super::held::Held;
-use super::order::Locks;
-use super::pool::{Pool, is_silence};
+use super::order::{Locked, Locks};
+use super::pool::{Held, Pool, is_silence};
 use super::sql::{Arg, Dialect, Row, Sql, postgres_args, sqlite_args};
 
 /// An open transaction, which all changes of state go through. The changes are kept by [`Tx::commit`] only.
@@ -24,8 +23,7 @@ pub struct Tx {
     /// `true` if rows were changed. Otherwise, a commit proves nothing about the disk.
     changed: bool,
     pub(in crate::store) store: Store,
-    /// Last class that was locked, in the order that all transactions keep to.
-    pub(in crate::store) locked: Option<Locks>,
+    locked: Locked,
 }
 
 enum OpenTx {
@@ -55,13 +53,31 @@ impl Tx {
                 failed: false,
                 changed: false,
                 store,
-                locked: None,
+                locked: Locked::default(),
             }),
             Err(error) => {
                 store.0.ready.failed(&error);
                 Err(error)
             }
         }
+    }
+
+    /// Records what is locked next, in the order that all transactions keep to.
+    ///
+    /// # Panics
+    /// Panics in debug builds if something that comes later in the order is locked already.
+    pub(in crate::store) fn locks(&mut self, next: Locks) {
+        self.locked.next(next);
+    }
+
+    /// Like [`Tx::locks`], for rows that have to be locked by a single call.
+    pub(in crate::store) fn locks_once(&mut self, next: Locks) {
+        self.locked.once(next);
+    }
+
+    /// Records that what is changed next are rows that are only ever added, for which the order does not matter.
+    pub(in crate::store) fn only_adds(&mut self) {
+        self.locked.only_adds();
     }
 
     /// Commits all changes of this transaction.
@@ -118,7 +134,7 @@ impl Tx {
         args: Vec<Arg>,
     ) -> Result<u64, StoreError> {
         let text = sql.text(self.dialect());
-        self.may_change();
+        self.locked.may_change();
         let limit = self.store.limit();
         let done = match self.open_tx()? {
             OpenTx::Sqlite(held) => match sqlite_args(args) {
@@ -163,7 +179,7 @@ impl Read for Tx {
         let text = sql.text(self.dialect());
         let changes = ["UPDATE", "INSERT INTO", "DELETE FROM"];
         if changes.iter().any(|verb| text.contains(verb)) {
-            self.may_change();
+            self.locked.may_change();
         }
         let limit = self.store.limit();
         match self.open_tx()? {

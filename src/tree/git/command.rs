@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use super::lender::Lender;
+use super::place::Place;
 use super::running::{Running, complaint};
 use super::{HistoryError, path_of, special};
 
@@ -33,17 +34,6 @@ pub(super) struct Repository {
     lender: OnceCell<Lender>,
     /// File that git uses as the list of commits without parents, once it is known.
     shallow: OnceCell<PathBuf>,
-}
-
-/// Place where git searches for a repository.
-#[derive(Debug)]
-pub(super) enum Place {
-    /// In this folder.
-    At(PathBuf),
-    /// This folder and those above it.
-    Around(PathBuf),
-    /// The place named by the environment, or else around the current folder.
-    Told,
 }
 
 /// Identity of a repository and its work tree.

@@ -14,6 +14,7 @@ mod lender;
 mod lost;
 mod objects;
 mod origins;
+mod place;
 mod running;
 mod shallow;
 mod silence;

@@ -9,7 +9,7 @@ use std::fs::{self, FileType};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::command::Place;
+use super::place::Place;
 use super::{HistoryError, path_of};
 
 /// The most files that are looked at.

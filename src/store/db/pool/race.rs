@@ -10,9 +10,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::super::gate::{Place, Urgency};
-use super::super::held::Held;
 use super::super::idle::Found;
-use super::{CONNECT_PAUSE, Idle, Pool, is_locked, is_silence, silence};
+use super::{CONNECT_PAUSE, Held, Idle, Pool, is_locked, is_silence, silence};
 
 /// A connection that is being opened.
 type Connecting<DB> = Pin<Box<dyn Future<Output = Result<Idle<DB>, sqlx::Error>> + Send>>;

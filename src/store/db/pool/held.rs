@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Executor, IntoArguments, Row as _, Type};
 
-use super::gate::Place;
-use super::pool::{GOODBYE, Idle, Pool};
+use super::super::gate::Place;
+use super::{GOODBYE, Idle, Pool};
 
 /// A connection in use. If it is sound, it is returned to the pool when this is dropped.
 pub(in crate::store) struct Held<DB: Database>

@@ -1,0 +1,59 @@
+//! References that become work items, and what is left of their list.
+
+use crate::fetch::ObjectId;
+use crate::store::{Descendant, Lineage, NewWorkItem, Priority, WorkItem, WorkKind};
+
+/// References of a list that become ranges, with no more of each than it has of its own.
+pub(super) struct Listed {
+    /// Names, in redacted text, and targets.
+    pub(super) references: Vec<(String, ObjectId)>,
+    pub(super) priority: Priority,
+    pub(super) lineage: Lineage,
+    /// Rest of the list, if there is one.
+    pub(super) rest: Option<Rest>,
+}
+
+/// Rest of a list.
+pub(super) struct Rest {
+    /// Digest of the name of the last reference that was added. The others follow in the order of these.
+    pub(super) after: String,
+    pub(super) lineage: Lineage,
+}
+
+impl Listed {
+    /// Returns the number of items that it adds.
+    pub(super) fn len(&self) -> usize {
+        self.references.len() + usize::from(self.rest.is_some())
+    }
+
+    /// Returns the items that it adds.
+    pub(super) fn descendants<'d>(
+        &'d self,
+        list: &'d WorkItem,
+    ) -> impl Iterator<Item = Descendant> + 'd {
+        let range = &list.range;
+        let references = self.references.iter().map(|(name, id)| Descendant {
+            range: NewWorkItem {
+                kind: WorkKind::Range,
+                ref_name: name.clone(),
+                before: ObjectId::null(id.kind()).to_string(),
+                after: id.to_string(),
+                priority: self.priority,
+                ..range.clone()
+            },
+            is_part: false,
+            lineage: self.lineage,
+        });
+        let rest = self.rest.iter().map(|rest| Descendant {
+            range: NewWorkItem {
+                before: rest.after.clone(),
+                priority: Priority::Backfill,
+                ..range.clone()
+            },
+            // Another announcement of the same list has a rest of its own.
+            is_part: true,
+            lineage: rest.lineage,
+        });
+        references.chain(rest)
+    }
+}

@@ -1,0 +1,53 @@
+//! What one round of claiming hands to the next.
+
+use std::collections::{HashMap, VecDeque};
+
+use tokio::time::Instant;
+
+use crate::store::Lane;
+
+/// Maximum number of entries in the history of hosts that had places in the scarce lanes.
+const SERVED_MAX: usize = 48;
+
+/// State of the last round, so that the next one starts elsewhere.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    pub(super) number: usize,
+    /// Last host that was returned for each lane, if there were more.
+    pub(super) after: HashMap<Lane, String>,
+    /// Hosts that had a place in one of the other lanes, most recent last. All hosts that are not configured count as
+    /// one.
+    served: VecDeque<(Lane, String)>,
+    /// Time of the last look for items in the other lanes; `None` if there may be some.
+    pub(super) looked: Option<Instant>,
+    /// Time when an item that had to leave last took precedence because it was due.
+    pub(super) due: Option<Instant>,
+}
+
+impl Round {
+    /// Requests a look at the other lanes, after an item moved to one.
+    pub(super) fn look_again(&mut self) {
+        self.looked = None;
+    }
+
+    /// Records that a host has a place in a lane.
+    pub(super) fn note_served(&mut self, lane: Lane, host: &str) {
+        self.served.retain(|served| !is_of(served, lane, host));
+        self.served.push_back((lane, host.to_owned()));
+        if self.served.len() > SERVED_MAX {
+            self.served.pop_front();
+        }
+    }
+
+    /// Returns how recently a host had a place in a lane, as an index that grows with recency. `None`, which sorts
+    /// before all others, means not recently.
+    pub(super) fn served(&self, lane: Lane, host: &str) -> Option<usize> {
+        self.served
+            .iter()
+            .position(|served| is_of(served, lane, host))
+    }
+}
+
+fn is_of(served: &(Lane, String), lane: Lane, host: &str) -> bool {
+    served.0 == lane && served.1 == host
+}
