@@ -14,8 +14,9 @@
 //!
 //! [`intake`] is for those who tell Rescind: partners with signed reports, forges with webhooks, strangers who hold a
 //! key. [`source`] is for what has to be polled: GitHub's events feed, archives, single repositories, and the webhook
-//! deliveries that failed. Both hand messages to [`forge`], which knows what a forge is and turns a message into
-//! *work items* (pushed ranges, to be read) and *sightings* (keys in the message itself).
+//! deliveries that failed; it also tells how each source fares, such as that it is behind (`source/status.rs`). Both
+//! hand messages to [`forge`], which knows what a forge is and turns a message into *work items* (pushed ranges, to be
+//! read) and *sightings* (keys in the message itself).
 //!
 //! [`work`] claims work items for as long as a lease lasts, has [`fetch`] read their contents over git's own protocol,
 //! scans them, and commits what it found together with the end of the item: done, put off, tried again, or
@@ -24,22 +25,21 @@
 //!
 //! # What happens to it
 //!
-//! [`respond`] turns a sighting into an occurrence, an incident, a revocation and a log entry, in one transaction, and
-//! revokes by hand likewise. [`issuer`] does to keys what else people ask for (`issuer/keys.rs`): issues, changes, rotates
-//! and imports them; it mints access tokens. [`store`] is the database: SQLite or PostgreSQL behind one type, with rooms
-//! for the connection, its deadlines and the migrations (`db`), keys, the queue of work items with their leases and tries,
-//! incidents, sources and the revocation log. It holds every SQL statement, among them the compare-and-set that revokes a
-//! key once.
+//! [`respond`] turns a sighting into an occurrence, an incident, a revocation and a log entry, in one transaction,
+//! and revokes by hand likewise. [`issuer`] does to keys
+//! what else people ask for (`issuer/keys.rs`): issues, changes, rotates and imports them; it mints access tokens.
+//! [`store`] is the database: SQLite or PostgreSQL behind one type, with rooms for the connection, its deadlines and
+//! the migrations (`db`), keys, the queue of work items with their leases and tries, incidents, sources and the
+//! revocation log. It holds every SQL statement, among them the compare-and-set that revokes a key once.
 //!
 //! # Who runs it
 //!
 //! [`config`] reads the configuration into its final types, with their defaults. [`server`] is the HTTP interface: who
-//! may connect and send how much, routes, roles, and what is told of each source, such as that it is behind
-//! (`server/status.rs`). [`daemon`] is the life of `rescind serve`: start, tasks, polls on schedule, housekeeping
-//! (`daemon/work.rs`), shutdown. [`cli`] has a file per command. [`sandbox`] holds the git server, the feed and the
-//! partner that the demo, the tests and the benchmarks talk to instead of the world outside. [`clock`], [`schedule`],
-//! [`offload`], `backoff` (delays that grow) and `named` (enums whose variants have names) are tools that need nothing
-//! else.
+//! may connect and send how much, routes, roles. [`daemon`] is the life of `rescind serve`: start, tasks, polls on
+//! schedule, housekeeping (`daemon/work.rs`), shutdown. [`cli`] has a file per command. [`sandbox`] holds the git
+//! server, the feed and the partner that the demo, the tests and the benchmarks talk to instead of the world outside.
+//! [`clock`], [`schedule`], [`offload`], `backoff` (delays that grow) and `named` (enums whose variants have names) are
+//! tools that need nothing else.
 //!
 //! Dependencies run one way. `docs/architecture.md` says which way and why; `tests/it/arrows.rs` holds the table.
 //! `CONTRIBUTING.md` has recipes: what is touched, in order, to add a source, a forge, a partner, a route and the like.

@@ -23,7 +23,7 @@ pub use duration::parse_duration;
 pub use problem::{ConfigError, Place, Problem, nearest};
 pub use sections::{
     App, Config, Database, Formats, Issuer, Keys, OnLeak, Partner, Partners, Policy, Redelivery,
-    Scan, Schedule, Server, Source, SourceKind, Webhook, Webhooks, Work,
+    Scan, Server, Source, SourceKind, Webhook, Webhooks, Work,
 };
 
 pub use url::without_slash;

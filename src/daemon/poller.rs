@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
-use crate::config::Schedule;
+use crate::schedule::Schedule;
 use crate::source::Source;
 
 /// Pause after the database could not tell when the next poll is due.

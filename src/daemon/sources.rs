@@ -8,10 +8,11 @@ use reqwest::Url;
 use super::app::app_installation;
 use super::poller::poll;
 use super::{DaemonError, Parts, Work};
-use crate::config::{self, Config, Schedule, SourceKind};
+use crate::config::{self, Config, SourceKind};
 use crate::fetch::{GitFetcher, host_of};
 use crate::github::Credential;
-use crate::server::ConfiguredSource;
+use crate::schedule::Schedule;
+use crate::source::ConfiguredSource;
 use crate::source::{
     GhArchive, GhArchiveOptions, GitHubEvents, GitHubOptions, GitRemote, GitRemoteOptions,
     PollError, Scope, Source, SourceParts,

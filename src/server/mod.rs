@@ -19,7 +19,6 @@ mod layers;
 mod openapi;
 mod query;
 mod router;
-mod status;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -42,7 +41,6 @@ pub use connections::serve::serve;
 pub use error::{ApiError, ApiResult};
 pub use query::{MAX_LIMIT, Query};
 pub use router::router;
-pub use status::{ConfiguredSource, SourceCondition, SourceStatus, source_statuses, statuses_of};
 
 use crate::intake::webhook::Webhook;
 use crate::intake::{Partner, RevocationApi};
@@ -50,6 +48,7 @@ use crate::issuer::Issuer;
 use crate::keyformat::FormatSet;
 use crate::respond::Responder;
 use crate::scan::Redactor;
+use crate::source::ConfiguredSource;
 use crate::store::{Lookup, Store, Urgency};
 use body::{Bodies, Hold, Terms, Whole};
 use client::Client;

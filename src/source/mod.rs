@@ -10,6 +10,7 @@ mod page;
 mod poll;
 mod redelivery;
 mod state;
+mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub use feed::{GitHubEvents, GitHubOptions, Scope};
 pub use git::{GitRemote, GitRemoteOptions};
 pub use poll::{HourError, PollError, PollFailure, PollOutcome};
 pub use redelivery::{Hook, Redelivery, RedeliveryOptions};
+pub use status::{ConfiguredSource, SourceCondition, SourceStatus, source_statuses, statuses_of};
 
 /// A feed that is polled.
 pub trait Source: Send + Sync {

@@ -5,10 +5,11 @@ mod keys;
 use std::path::Path;
 
 use reqwest::Url;
-use rescind::config::{Config, ConfigError, Environment, Schedule, SourceKind};
+use rescind::config::{Config, ConfigError, Environment, SourceKind};
 use rescind::forge::Forge;
 use rescind::github::InstallationId;
 use rescind::intake::PartnerName;
+use rescind::schedule::Schedule;
 use rescind::source::Scope;
 use secrecy::ExposeSecret;
 

@@ -13,7 +13,7 @@ use super::context::{Instance, block_on};
 use super::{Context, UsageError};
 use crate::config::nearest;
 use crate::daemon::configured_sources;
-use crate::server::{SourceStatus, source_statuses};
+use crate::source::{SourceStatus, source_statuses};
 
 /// `rescind sources`
 #[derive(Debug, Args)]

@@ -13,7 +13,7 @@ use crate::cli::{Context, DONE};
 use crate::clock::{Clock as _, SystemClock};
 use crate::daemon::configured_sources;
 use crate::server::api::sources::SourceView;
-use crate::server::{SourceStatus, statuses_of};
+use crate::source::{SourceStatus, statuses_of};
 use crate::store::StoreError;
 
 #[derive(Debug, Args)]

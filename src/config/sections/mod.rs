@@ -19,7 +19,7 @@ use super::url::parse_base;
 use crate::scan::Encodings;
 
 pub use partners::{Partner, Partners};
-pub use sources::{App, Schedule, Source, SourceKind};
+pub use sources::{App, Source, SourceKind};
 pub use webhooks::{Redelivery, Webhook, Webhooks};
 pub use work::Work;
 

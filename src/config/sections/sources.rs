@@ -5,14 +5,14 @@ mod source;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
-pub use source::{App, Schedule, Source, SourceKind};
+pub use source::{App, Source, SourceKind};
 
 use super::{base_url, required};
 use crate::config::problem::nearest;
 use crate::config::read::{Found, Section};
 use crate::config::url::{built_in, same_host, server_of};
 use crate::github::InstallationId;
-use crate::schedule::CronSchedule;
+use crate::schedule::{CronSchedule, Schedule};
 use crate::source::Scope;
 
 /// A kind of source in the configuration.

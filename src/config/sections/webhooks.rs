@@ -6,11 +6,11 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::base_url;
-use super::sources::{App, Schedule, Source, source_app, source_schedule, source_token, url_or};
+use super::sources::{App, Source, source_app, source_schedule, source_token, url_or};
 use crate::config::read::{Found, Section};
 use crate::config::url::same_host;
 use crate::forge::Forge;
-use crate::schedule::CronSchedule;
+use crate::schedule::{CronSchedule, Schedule};
 use crate::source::Hook;
 
 /// Prefix of a signing token of GitLab (Standard Webhooks).

@@ -14,7 +14,7 @@ use crate::server::AppState;
 use crate::server::access::{Caller, Permission};
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::query::Query;
-use crate::server::status::{SourceStatus, source_statuses};
+use crate::source::{SourceStatus, source_statuses};
 use crate::store::{DeadItem, Page, WorkKind};
 
 /// State of a source.

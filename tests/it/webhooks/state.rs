@@ -1,7 +1,7 @@
 //! A webhook whose pushes are lost says so.
 
 use rescind::forge::Forge;
-use rescind::server::ConfiguredSource;
+use rescind::source::ConfiguredSource;
 use rescind::store::NewWorkItem;
 use serde_json::{Value, json};
 

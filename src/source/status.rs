@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::config::Schedule;
 use crate::forge::Forge;
+use crate::schedule::Schedule;
 use crate::store::{SourceState, SourceWork, Store, StoreError};
 
 /// Time that an item may wait, and that a poll may be overdue, before its source counts as behind.
