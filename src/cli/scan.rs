@@ -1,6 +1,9 @@
 //! `rescind scan`
 
-use std::io::{self, BufWriter, IsTerminal as _, Write};
+mod matches;
+mod progress;
+
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -9,22 +12,19 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
-use jiff::Timestamp;
+use indicatif::ProgressBar;
 
-use super::context::{Empty, Instance, block_on};
 use super::output::note;
 use super::{COULD_NOT_RUN, Context, DONE, FOUND, UsageError};
-use crate::clock::{Clock as _, SystemClock};
-use crate::keyformat::Sha256Digest;
 use crate::scan::{
-    Counters, Disobeyed, Engine, Finding, KnownKey, Match, Redactor, Report, ReportFormat,
-    STANDARD_INPUT, Summary, printable, printable_unread,
+    Counters, Disobeyed, Engine, Match, Redactor, Report, ReportFormat, STANDARD_INPUT, Summary,
+    printable, printable_unread,
 };
-use crate::store::{Key, WhyInvalid};
 use crate::tree::{
     Event, FilesError, HistoryError, scan_history, scan_path, scan_since, scan_staged, scan_stream,
 };
+use matches::report_matches;
+use progress::{progress, progress_text, tell};
 
 /// Maximum number of findings that wait to be written. Beyond it, the scan waits.
 const WAITING: usize = 1_024;
@@ -313,90 +313,3 @@ fn write(
 }
 
 const UNWRITABLE: &str = "cannot write to standard output";
-
-/// Looks candidates up in the key store and reports them with the result.
-fn report_matches<W: Write>(
-    context: &Context,
-    report: &mut Report<'_, W>,
-    findings: &[Finding],
-) -> anyhow::Result<()> {
-    let digests: Vec<Sha256Digest> = findings
-        .iter()
-        .map(|finding| finding.candidate.value.sha256())
-        .collect();
-    let known = block_on(async {
-        let instance = Instance::open(context, Empty::Refuse).await?;
-        Ok(instance.store.find_keys(&digests).await?)
-    })?;
-    let now = SystemClock.now();
-    for (finding, digest) in findings.iter().zip(&digests) {
-        let keys = known.get(digest).map_or(&[][..], Vec::as_slice);
-        // If several projects hold the key, one in which it is valid takes precedence.
-        let valid = keys.iter().find(|key| key.why_invalid(now).is_none());
-        let key = valid.or(keys.first());
-        let key = key.map_or(Match::Unknown, |key| Match::Known(known_key(key, now)));
-        report.add(finding, &key).context(UNWRITABLE)?;
-    }
-    Ok(())
-}
-
-fn known_key(key: &Key, now: Timestamp) -> KnownKey {
-    KnownKey {
-        id: key.id.to_string(),
-        owner_type: key.owner.kind.as_str(),
-        owner_id: key.owner.id.clone(),
-        state: match key.why_invalid(now) {
-            None => "valid",
-            Some(WhyInvalid::ManuallyRevoked) => "revoked",
-            Some(WhyInvalid::Expired) => "expired",
-        },
-    }
-}
-
-/// Returns a progress bar, hidden unless standard error is a terminal.
-fn progress() -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(100));
-    bar
-}
-
-fn progress_text(counters: &Counters, candidates: u64) -> String {
-    let Summary { scanned, bytes, .. } = Summary::of(counters, candidates);
-    format!(
-        "{scanned} scanned, {}, {candidates} candidates",
-        megabytes(bytes)
-    )
-}
-
-fn tell(summary: &Summary) {
-    let mut text = format!(
-        "{} scanned, {}, {} candidates",
-        summary.scanned,
-        megabytes(summary.bytes),
-        summary.candidates
-    );
-    for (count, what) in [
-        (summary.unread, "not scanned (see above)"),
-        (summary.links_not_followed, "symbolic links not followed"),
-        (
-            summary.git_folders_left_out,
-            ".git folders left out (--git scans a history)",
-        ),
-    ] {
-        if count > 0 {
-            text = format!("{text}, {count} {what}");
-        }
-    }
-    note(&text);
-}
-
-/// Formats a size in megabytes (1,000,000 bytes), truncated to one decimal.
-fn megabytes(bytes: u64) -> String {
-    format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
-}

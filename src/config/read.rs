@@ -1,16 +1,14 @@
 //! Reads typed values out of the tree, tracking the known keys so that all others are rejected.
 
+mod secret;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io;
-use std::path::Path;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
-
+use super::Environment;
 use super::problem::{Place, Problems, nearest};
 use super::tree::{Node, Table, Value, parse_raw};
-use super::{Environment, bounded};
 
 /// State shared by all sections while they are read.
 pub(super) struct Reader<'a> {
@@ -258,131 +256,6 @@ impl<'a> Section<'a> {
         };
         let place = found.place;
         Some(Found { value, place })
-    }
-
-    /// Returns a secret, which must have a value if its key is present.
-    pub(super) fn secret(&self, key: &'static str) -> Option<Found<SecretString>> {
-        let node = self.take(key)?;
-        self.resolve(&node, key, false)
-    }
-
-    /// Returns a secret whose environment variable may be unset, which leaves a warning.
-    pub(super) fn optional_secret(&self, key: &'static str) -> Option<Found<SecretString>> {
-        let node = self.take(key)?;
-        self.resolve(&node, key, true)
-    }
-
-    pub(super) fn secrets(&self, key: &'static str) -> Vec<Found<SecretString>> {
-        let example = r#"["…", { env = "NAME" }, { file = "PATH" }]"#;
-        let items = self.list(key, "a list of secrets", example);
-        let items = items.into_iter().flatten().enumerate();
-        items
-            .filter_map(|(index, node)| self.resolve(&node, &format!("{key}[{index}]"), false))
-            .collect()
-    }
-
-    fn resolve(&self, node: &Node, key: &str, optional: bool) -> Option<Found<SecretString>> {
-        let place = &node.place;
-        let secret = match &node.value {
-            Value::Text(text) => SecretString::from(text.as_str()),
-            Value::Raw(text) => match parse_raw(text, place).map(|node| node.value) {
-                Some(Value::Table(table)) => self.referred(&table, place, key, optional)?,
-                _ => SecretString::from(text.as_str()),
-            },
-            Value::Table(table) => self.referred(table, place, key, optional)?,
-            _ => {
-                self.wrong_type(place, key, "a secret", r#"{ env = "NAME" }"#);
-                return None;
-            }
-        };
-        if secret.expose_secret().is_empty() {
-            self.refuse(place, key, "is empty", "give it a value or remove the key");
-            return None;
-        }
-        Some(Found {
-            value: secret,
-            place: place.clone(),
-        })
-    }
-
-    /// Resolves `{ env = "NAME" }` or `{ file = "PATH" }`.
-    fn referred(
-        &self,
-        table: &Table,
-        place: &Place,
-        key: &str,
-        optional: bool,
-    ) -> Option<SecretString> {
-        let mut entries = table.0.iter();
-        let (Some((kind, (_, node))), None) = (entries.next(), entries.next()) else {
-            self.wrong_reference(place, key);
-            return None;
-        };
-        let (Value::Text(target) | Value::Raw(target)) = &node.value else {
-            self.wrong_reference(place, key);
-            return None;
-        };
-        match kind.as_str() {
-            "env" => self.read_variable(target, place, key, optional),
-            "file" => self.read_secret_file(Path::new(target), place, key),
-            _ => {
-                self.wrong_reference(place, key);
-                None
-            }
-        }
-    }
-
-    fn wrong_reference(&self, place: &Place, key: &str) {
-        let example = r#"{ env = "NAME" } or { file = "PATH" }"#;
-        self.wrong_type(place, key, "a text or a reference to one", example);
-    }
-
-    fn read_variable(
-        &self,
-        name: &str,
-        place: &Place,
-        key: &str,
-        optional: bool,
-    ) -> Option<SecretString> {
-        let value = self.reader.environment.get(name);
-        let value = value.filter(|value| !value.is_empty());
-        if value.is_none() && optional {
-            self.reader.warnings.borrow_mut().push(format!(
-                "{}: the environment variable {name} is not set, going on without",
-                self.path_of(key)
-            ));
-        } else if value.is_none() {
-            self.refuse(
-                place,
-                key,
-                &format!("the environment variable {name} is not set, or is empty"),
-                &format!("set {name}, or remove the key"),
-            );
-        }
-        value.map(SecretString::from)
-    }
-
-    fn read_secret_file(&self, path: &Path, place: &Place, key: &str) -> Option<SecretString> {
-        let read = bounded(path, false).and_then(|bytes| {
-            // The error of the conversion would hold the secret.
-            String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text"))
-        });
-        match read {
-            Ok(mut text) => {
-                let trimmed = text.trim_end_matches(['\r', '\n']).len();
-                text.truncate(trimmed);
-                Some(SecretString::from(text))
-            }
-            Err(error) => {
-                self.refuse(
-                    place,
-                    key,
-                    &format!("cannot read the file {}: {error}", path.display()),
-                    "the file holds the secret and nothing else, as UTF-8 text",
-                );
-                None
-            }
-        }
     }
 
     /// Reports the keys that this version does not know.

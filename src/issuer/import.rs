@@ -2,6 +2,7 @@
 //! invalid row is reported with its line and does not affect any other row.
 
 mod lines;
+mod row;
 mod split;
 mod values;
 
@@ -13,14 +14,9 @@ use uuid::Uuid;
 
 use crate::keyformat::{FormatSet, Sha256Digest, Visibility};
 use crate::scan::Redactor;
-use crate::store::{NewKey, Owner, OwnerType};
-use values::{Rows, Values};
-
-/// Maximum length of the identifier of an owner or a format, in characters.
-const MAX_ID: usize = 255;
-
-/// Maximum length of a description, in characters.
-const MAX_DESCRIPTION: usize = 1000;
+use crate::store::{NewKey, Owner};
+use row::read_row;
+use values::Rows;
 
 /// Columns of a row, in the order of the documentation. The first three are required.
 pub const COLUMNS: [&str; 8] = [
@@ -136,113 +132,11 @@ fn wrong(
     }
 }
 
-fn read_row(line: u64, values: Values, redactor: &Redactor) -> Result<ImportRow, RowError> {
-    for (value, name) in values.iter().zip(COLUMNS) {
-        let is_digest = |value: &str| Sha256Digest::from_hex(value).is_some();
-        if let Some(value) = value
-            && !is_digest(value)
-            && redactor.holds_key(value)
-        {
-            return Err(wrong(
-                line,
-                Some(name),
-                "contains an API key; import its SHA-256 only, and treat that key as leaked",
-            ));
-        }
-    }
-    let [
-        sha256,
-        owner_type,
-        owner_id,
-        description,
-        format,
-        last_four,
-        created_at,
-        expires_at,
-    ] = values;
-    let digest = sha256
-        .as_deref()
-        .and_then(Sha256Digest::from_hex)
-        .ok_or_else(|| wrong(line, Some("sha256"), "has to be 64 hexadecimal digits"))?;
-    let kind = match owner_type.as_deref() {
-        Some("user") => OwnerType::User,
-        Some("team") => OwnerType::Team,
-        _ => {
-            return Err(wrong(
-                line,
-                Some("owner_type"),
-                "has to be `user` or `team`",
-            ));
-        }
-    };
-    let id = text(line, "owner_id", owner_id, MAX_ID)?
-        .ok_or_else(|| wrong(line, Some("owner_id"), "is required"))?;
-    let last_four = text(line, "last_four", last_four, 4)?;
-    Ok(ImportRow {
-        line,
-        digest,
-        owner: Owner { kind, id },
-        description: text(line, "description", description, MAX_DESCRIPTION)?.unwrap_or_default(),
-        format: text(line, "format", format, MAX_ID)?,
-        last_four,
-        created_at: time(line, "created_at", created_at.as_deref())?,
-        expires_at: time(
-            line,
-            "expires_at",
-            expires_at.as_deref().filter(|end| *end != "never"),
-        )?,
-    })
-}
-
-fn text(
-    line: u64,
-    field: &'static str,
-    value: Option<String>,
-    longest: usize,
-) -> Result<Option<String>, RowError> {
-    let Some(value) = value else { return Ok(None) };
-    if value.chars().count() > longest {
-        return Err(wrong(
-            line,
-            Some(field),
-            format!("has more than {longest} characters"),
-        ));
-    }
-    if value
-        .chars()
-        .any(|c| c.is_control() && c != '\n' && c != '\t')
-    {
-        return Err(wrong(line, Some(field), "has control characters"));
-    }
-    Ok(Some(value))
-}
-
-fn time(
-    line: u64,
-    field: &'static str,
-    value: Option<&str>,
-) -> Result<Option<Timestamp>, RowError> {
-    let Some(value) = value else { return Ok(None) };
-    value
-        .parse::<Timestamp>()
-        .ok()
-        .filter(|at| *at >= Timestamp::UNIX_EPOCH)
-        // The database stores whole microseconds.
-        .and_then(|at| Timestamp::from_microsecond(at.as_microsecond()).ok())
-        .map(Some)
-        .ok_or_else(|| {
-            wrong(
-                line,
-                Some(field),
-                "has to be a time such as 2026-11-22T20:46:15Z",
-            )
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::keyformat::FormatSet;
+    use crate::store::OwnerType;
 
     const DIGEST: &str = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
 

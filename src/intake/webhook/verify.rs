@@ -8,6 +8,8 @@
 //! <https://support.atlassian.com/bitbucket-cloud/docs/manage-webhooks/>,
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>.
 
+mod claims;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -19,17 +21,11 @@ use subtle::{Choice, ConstantTimeEq as _};
 
 use super::payload::{form_payload, is_form};
 use crate::forge::Forge;
+use claims::{Claim, gitea_digest, hub_digest, standard_claim, value};
 
 /// Maximum difference between the time of a signed delivery and the server's, in seconds (Standard
 /// Webhooks: 5 minutes).
 const TOLERANCE: i64 = 300;
-
-/// Maximum number of signatures in one header that are checked.
-const MAX_SIGNATURES: usize = 8;
-
-/// Maximum length of the identifier and of the time of a signed delivery, in bytes.
-const MAX_ID: usize = 256;
-const MAX_TIME: usize = 20;
 
 /// Error returned for a delivery that is not genuine. Every variant is a 401.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -187,79 +183,6 @@ impl Verifier {
     }
 }
 
-/// Headers of a delivery that is signed according to Standard Webhooks.
-struct Claim<'h> {
-    id: &'h [u8],
-    signed_at: &'h [u8],
-    signatures: Vec<[u8; 32]>,
-}
-
-/// Parses the headers of Standard Webhooks. Each signature is `v1,` and base64; several are separated by
-/// spaces.
-fn standard_claim(headers: &HeaderMap) -> Result<Claim<'_>, Unverified> {
-    let needed = |header| value(headers, header).ok_or(Unverified::Missing(header));
-    let bounded = |header, most| {
-        let value = needed(header)?;
-        let is_short = value.len() <= most;
-        is_short
-            .then_some(value)
-            .ok_or(Unverified::Mismatch(header))
-    };
-    let header = "webhook-signature";
-    let (id, signed_at) = (
-        bounded("webhook-id", MAX_ID)?,
-        bounded("webhook-timestamp", MAX_TIME)?,
-    );
-    let signatures = needed(header)?.split(|b| *b == b' ').take(MAX_SIGNATURES);
-    let signatures: Vec<[u8; 32]> = signatures
-        .filter_map(|signature| {
-            let signature = STANDARD.decode(signature.strip_prefix(b"v1,")?).ok()?;
-            signature.try_into().ok()
-        })
-        .collect();
-    if signatures.is_empty() {
-        return Err(Unverified::Mismatch(header));
-    }
-    Ok(Claim {
-        id,
-        signed_at,
-        signatures,
-    })
-}
-
-/// Parses a digest of the form `sha256=` and 64 hexadecimal digits.
-fn hub_digest(headers: &HeaderMap, header: &'static str) -> Result<[u8; 32], Unverified> {
-    let signature = value(headers, header).ok_or(Unverified::Missing(header))?;
-    let digits = signature.strip_prefix(b"sha256=");
-    hex_digest(digits.unwrap_or_default(), header)
-}
-
-/// Parses Gitea's digest, which is hexadecimal digits alone, or GitHub's header, which newer versions
-/// also send. Returns the digest and the name of the header.
-fn gitea_digest(headers: &HeaderMap) -> Result<([u8; 32], &'static str), Unverified> {
-    let own = [
-        "X-Gitea-Signature",
-        "X-Forgejo-Signature",
-        "X-Gogs-Signature",
-    ];
-    for header in own {
-        if let Some(digits) = value(headers, header) {
-            return Ok((hex_digest(digits, header)?, header));
-        }
-    }
-    let header = "X-Hub-Signature-256";
-    if value(headers, header).is_none() {
-        return Err(Unverified::Missing("X-Gitea-Signature"));
-    }
-    Ok((hub_digest(headers, header)?, header))
-}
-
-fn hex_digest(digits: &[u8], header: &'static str) -> Result<[u8; 32], Unverified> {
-    let mut claimed = [0; 32];
-    hex::decode_to_slice(digits, &mut claimed).map_err(|_| Unverified::Mismatch(header))?;
-    Ok(claimed)
-}
-
 fn accept(fits: Choice, header: &'static str) -> Result<(), Unverified> {
     if fits.into() {
         Ok(())
@@ -277,11 +200,6 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
         mac.update(part);
     }
     mac.finalize().into_bytes().into()
-}
-
-fn value<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
-    let value = headers.get(name)?.as_bytes();
-    (!value.is_empty()).then_some(value)
 }
 
 #[cfg(test)]

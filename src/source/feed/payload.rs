@@ -7,13 +7,14 @@
 //! A new branch, a new tag, or a whole repository is reported without commits: it is announced, and the worker asks
 //! the server for them. Source: <https://docs.github.com/en/rest/using-the-rest-api/github-event-types>.
 
-use serde::Deserialize;
+mod shapes;
+
 use serde::de::DeserializeOwned;
 
 use super::envelope::Envelope;
-use super::scalar::{first, id, text_or_nothing};
 use crate::fetch::{ObjectId, RepositoryName};
 use crate::forge::{Announcement, Push, Remote, is_reference, object_id};
+use shapes::{CreatePayload, ForkPayload, Forkee, PushPayload, WikiPayload};
 
 /// Contents to fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,65 +26,6 @@ pub(in crate::source) enum News {
     /// A repository was forked. Its objects are those of its parent, which are reported on their own; only commits
     /// that the parent drops later, or that are pushed to the fork alone, are new.
     Fork(Announcement),
-}
-
-#[derive(Deserialize)]
-struct PushPayload {
-    #[serde(default, deserialize_with = "id")]
-    repository_id: Option<String>,
-    #[serde(rename = "ref")]
-    reference: String,
-    head: String,
-    #[serde(default, deserialize_with = "text_or_nothing")]
-    before: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct CreatePayload {
-    /// `branch`, `tag`, or `repository`. Called `object` in the oldest archives.
-    #[serde(alias = "object")]
-    ref_type: String,
-    /// Name without `refs/heads/`; `None` for a repository. Called `object_name` in the oldest archives.
-    #[serde(
-        rename = "ref",
-        alias = "object_name",
-        default,
-        deserialize_with = "text_or_nothing"
-    )]
-    reference: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct WikiPayload {
-    #[serde(deserialize_with = "first")]
-    pages: Option<WikiPage>,
-}
-
-#[derive(Deserialize)]
-struct WikiPage {
-    sha: String,
-}
-
-#[derive(Deserialize)]
-struct ForkPayload {
-    forkee: Forkee,
-}
-
-#[derive(Deserialize)]
-struct Forkee {
-    #[serde(default, deserialize_with = "id")]
-    id: Option<String>,
-    #[serde(default, deserialize_with = "text_or_nothing")]
-    full_name: Option<String>,
-    #[serde(default, deserialize_with = "text_or_nothing")]
-    name: Option<String>,
-    #[serde(default)]
-    owner: Option<Owner>,
-}
-
-#[derive(Deserialize)]
-struct Owner {
-    login: String,
 }
 
 /// Returns the contents that an event announces, or `None` if its type is not known to announce any.

@@ -1,5 +1,7 @@
 //! Archives of events, hour by hour.
 
+mod broken;
+
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +13,11 @@ use reqwest::Url;
 use rescind::fetch::http_client;
 use rescind::keyformat::FormatSet;
 use rescind::source::{
-    BackfillOutcome, GhArchive, GhArchiveOptions, HourError, Period, PollError, PollOutcome,
-    Source as _, SourceParts,
+    BackfillOutcome, GhArchive, GhArchiveOptions, Period, PollError, PollOutcome, Source as _,
+    SourceParts,
 };
 use rescind::store::{Priority, SourceState};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -376,126 +376,6 @@ async fn archive_waits_for_a_recent_hour_and_passes_over_an_old_one() {
 }
 
 #[tokio::test]
-async fn archive_keeps_what_was_read_of_a_broken_hour_and_tries_again() {
-    let (_database, rig) = sqlite().await;
-    let whole = gzip(&pushes(0..3_000));
-    let server = hours(&[(NEWEST, whole[..whole.len() / 2].to_vec())]).await;
-    let archive = rig.archive(&server.uri());
-    let failure = archive.poll_once().await.unwrap_err();
-    assert!(
-        matches!(&failure.error, PollError::Hour { hour, error: HourError::Damaged(_) } if hour == NEWEST),
-        "{failure}"
-    );
-    assert_eq!(failure.next_after, Duration::from_secs(15));
-    let kept = rig.waiting().await;
-    assert!(kept > 500 && kept < 3_000, "{kept}");
-    assert!(rig.past().await.error.unwrap().contains("ends too early"));
-
-    server.reset().await;
-    mount(&server, NEWEST, file(whole)).await;
-    let outcome = poll(&archive).await;
-    assert_eq!(
-        (outcome.events, outcome.items),
-        (3_000 - kept, 3_000 - kept)
-    );
-    let state = rig.past().await;
-    assert_eq!(
-        (state.events, state.items, state.malformed),
-        (3_000, 3_000, 0)
-    );
-    assert_eq!((state.error, state.unseen), (None, None));
-}
-
-#[tokio::test]
-async fn archive_passes_over_what_stays_broken_once_it_is_old() {
-    let (_database, rig) = sqlite().await;
-    let whole = gzip(&pushes(0..100));
-    let cut = whole[..whole.len() - 4].to_vec();
-    let server = hours(&[]).await;
-    let archive = rig.archive(&server.uri());
-    let outage = ResponseTemplate::new(503);
-    server.reset().await;
-    mount(&server, NEWEST, outage).await;
-    for _ in 0..20 {
-        let failure = archive.poll_once().await.unwrap_err();
-        assert!(failure.next_after <= Duration::from_secs(30), "{failure:?}");
-    }
-    rig.hours_pass(6);
-    // The server was away for a moment, which says nothing about the hour.
-    archive.poll_once().await.unwrap_err();
-    server.reset().await;
-    mount(&server, NEWEST, file(cut)).await;
-    archive.poll_once().await.unwrap_err();
-    archive.poll_once().await.unwrap_err();
-    let outcome = poll(&archive).await;
-    assert!(outcome.gap && outcome.malformed == 0);
-    let state = rig.past().await;
-    let unseen = state.unseen.unwrap();
-    assert!(
-        unseen.contains("could not be read to the end: 1 hour (2026-05-28-19)"),
-        "{unseen}"
-    );
-    assert_eq!((state.events, state.items), (100, 100));
-
-    // A backfill tries a few times at once.
-    let period = rig.period("2026-05-28T19:00:00Z", "2026-05-28T20:00:00Z");
-    let before = asked(&server, NEWEST).await;
-    let outcome = backfill(&archive, period).await.unwrap();
-    assert_eq!(asked(&server, NEWEST).await - before, 5);
-    assert_eq!((outcome.hours, outcome.events, outcome.items), (1, 100, 0));
-    assert_eq!(outcome.incomplete, [NEWEST]);
-}
-
-#[tokio::test]
-async fn archive_server_in_trouble_is_waited_for() {
-    let (_database, rig) = sqlite().await;
-    let server = MockServer::start().await;
-    let archive = rig.archive(&server.uri());
-    let period = rig.period("2015-01-01T05:00:00Z", "2015-01-01T07:00:00Z");
-    let swap = async |status: u16, wait: Option<&str>| {
-        server.reset().await;
-        let mut answer = ResponseTemplate::new(status);
-        if let Some(wait) = wait {
-            answer = answer.insert_header("retry-after", wait);
-        }
-        for hour in [NEWEST, "2015-01-01-5", "2015-01-01-6"] {
-            mount(&server, hour, answer.clone()).await;
-        }
-    };
-    swap(429, Some("1800")).await;
-    let failure = archive.poll_once().await.unwrap_err();
-    assert_eq!(failure.next_after, Duration::from_mins(30));
-    let error = backfill(&archive, period).await.unwrap_err();
-    assert!(
-        matches!(error, PollError::RateLimited { status: 429, .. }),
-        "{error}"
-    );
-    assert_eq!(asked(&server, "2015-01-01-5").await, 1);
-
-    swap(401, None).await;
-    let failure = archive.poll_once().await.unwrap_err();
-    assert!(failure.to_string().contains("base_url"), "{failure}");
-    assert!(backfill(&archive, period).await.is_err());
-    assert_eq!(asked(&server, "2015-01-01-5").await, 1);
-
-    swap(429, Some("0")).await;
-    assert!(backfill(&archive, period).await.is_err());
-    assert_eq!(asked(&server, "2015-01-01-5").await, 5);
-
-    swap(503, None).await;
-    let outcome = backfill(&archive, period).await.unwrap();
-    assert_eq!(outcome.incomplete, ["2015-01-01-5", "2015-01-01-6"]);
-
-    // None of that lets an hour of the schedule be passed over.
-    rig.hours_pass(24);
-    for status in [429, 401, 401, 401, 401, 401, 401] {
-        swap(status, None).await;
-        archive.poll_once().await.unwrap_err();
-    }
-    assert_eq!(rig.past().await.gaps, 0);
-}
-
-#[tokio::test]
 async fn archive_reads_members_runs_and_junk() {
     let (_database, rig) = sqlite().await;
     let large = format!(
@@ -544,52 +424,6 @@ async fn archive_may_come_inflated_but_not_as_a_page() {
         (5, 4, 0)
     );
     assert_eq!(outcome.incomplete, ["2015-01-01-6", "2015-01-01-7"]);
-}
-
-#[tokio::test]
-async fn archive_connection_that_is_cut_is_no_whole_hour() {
-    let (_database, rig) = sqlite().await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    // Whole for the gzip decoder, yet less than was announced.
-    let body = gzip(&pushes(0..10));
-    let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
-        body.len() + 100
-    );
-    let serve = async {
-        let (mut socket, _) = listener.accept().await.unwrap();
-        let mut request = [0; 4096];
-        let _ = socket.read(&mut request).await.unwrap();
-        socket.write_all(head.as_bytes()).await.unwrap();
-        socket.write_all(&body).await.unwrap();
-    };
-    let archive = rig.archive(&address);
-    let (polled, ()) = tokio::join!(archive.poll_once(), serve);
-    let failure = polled.unwrap_err();
-    assert!(
-        matches!(
-            &failure.error,
-            PollError::Hour {
-                error: HourError::Cut(_),
-                ..
-            }
-        ),
-        "{failure}"
-    );
-    assert_eq!(rig.waiting().await, 10);
-    drop(listener);
-    let failure = archive.poll_once().await.unwrap_err();
-    assert!(
-        matches!(
-            &failure.error,
-            PollError::Hour {
-                error: HourError::Unreachable(_),
-                ..
-            }
-        ),
-        "{failure}"
-    );
 }
 
 #[tokio::test]

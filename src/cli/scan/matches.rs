@@ -1,0 +1,53 @@
+//! Candidates that are keys of ours, and whose they are.
+
+use std::io::Write;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+
+use super::UNWRITABLE;
+use crate::cli::Context;
+use crate::cli::context::{Empty, Instance, block_on};
+use crate::clock::{Clock as _, SystemClock};
+use crate::keyformat::Sha256Digest;
+use crate::scan::{Finding, KnownKey, Match, Report};
+use crate::store::{Key, WhyInvalid};
+
+/// Looks candidates up in the key store and reports them with the result.
+pub(super) fn report_matches<W: Write>(
+    context: &Context,
+    report: &mut Report<'_, W>,
+    findings: &[Finding],
+) -> anyhow::Result<()> {
+    let digests: Vec<Sha256Digest> = findings
+        .iter()
+        .map(|finding| finding.candidate.value.sha256())
+        .collect();
+    let known = block_on(async {
+        let instance = Instance::open(context, Empty::Refuse).await?;
+        Ok(instance.store.find_keys(&digests).await?)
+    })?;
+    let now = SystemClock.now();
+    for (finding, digest) in findings.iter().zip(&digests) {
+        let keys = known.get(digest).map_or(&[][..], Vec::as_slice);
+        // If several projects hold the key, one in which it is valid takes precedence.
+        let valid = keys.iter().find(|key| key.why_invalid(now).is_none());
+        let key = valid.or(keys.first());
+        let key = key.map_or(Match::Unknown, |key| Match::Known(known_key(key, now)));
+        report.add(finding, &key).context(UNWRITABLE)?;
+    }
+    Ok(())
+}
+
+fn known_key(key: &Key, now: Timestamp) -> KnownKey {
+    KnownKey {
+        id: key.id.to_string(),
+        owner_type: key.owner.kind.as_str(),
+        owner_id: key.owner.id.clone(),
+        state: match key.why_invalid(now) {
+            None => "valid",
+            Some(WhyInvalid::ManuallyRevoked) => "revoked",
+            Some(WhyInvalid::Expired) => "expired",
+        },
+    }
+}
