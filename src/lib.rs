@@ -25,8 +25,8 @@
 //!
 //! # What happens to it
 //!
-//! [`respond`] turns a sighting into an occurrence, an incident, a revocation and a log entry, in one transaction,
-//! and revokes by hand likewise. [`issuer`] does to keys
+//! [`respond`] looks up which sightings are ours (`respond/known.rs`), turns each of these into an occurrence, an
+//! incident, a revocation and a log entry, in one transaction, and revokes by hand likewise. [`issuer`] does to keys
 //! what else people ask for (`issuer/keys.rs`): issues, changes, rotates and imports them; it mints access tokens.
 //! [`store`] is the database: SQLite or PostgreSQL behind one type, with rooms for the connection, its deadlines and
 //! the migrations (`db`), keys, the queue of work items with their leases and tries, incidents, sources and the

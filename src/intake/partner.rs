@@ -21,7 +21,7 @@ use super::signature::{ReportKey, ReportSignature, SignatureError};
 use crate::fetch::as_text;
 use crate::keyformat::Sha256Digest;
 use crate::offload;
-use crate::respond::{Outcome, Responder, Sighting};
+use crate::respond::{Known, Outcome, PlacesPerValue, Responder, Sighting};
 use crate::scan::Redactor;
 use crate::store::{Reason, StoreError};
 
@@ -312,12 +312,13 @@ async fn answer(
     let bytes = bytes.map(|token| token.expose().len()).sum();
     let digests: Vec<Sha256Digest> =
         offload::apart(bytes, || rows.iter().map(Row::token_hash).collect());
-    let ours = known_of(responder, &digests).await?;
+    let known = Known::keys_and_tokens(responder.store(), digests.iter().copied()).await?;
     let detected_at = responder.clock().now();
     let mut feedback = Vec::with_capacity(rows.len());
     let mut reported = Vec::new();
     let mut sightings = Vec::new();
-    let mut places: HashMap<Sha256Digest, u32> = HashMap::new();
+    // Keys of ours are not so many that they had to be forgotten.
+    let mut places = PlacesPerValue::new(PLACES_PER_KEY, usize::MAX);
     for (row, digest) in rows.into_iter().zip(&digests) {
         feedback.push(Feedback {
             token_hash: digest.to_hex(),
@@ -326,13 +327,11 @@ async fn answer(
         });
         // Nothing else is needed of an unknown token, and a report may contain a hundred thousand of
         // them.
-        let Some(value) = row.token.filter(|_| ours.contains(digest)) else {
+        let Some(value) = row.token.filter(|_| known.contains(digest)) else {
             continue;
         };
         reported.push((feedback.len() - 1, *digest));
-        let seen = places.entry(*digest).or_default();
-        *seen += 1;
-        if *seen <= PLACES_PER_KEY {
+        if places.admits(*digest) {
             let (url, source) = (row.url.as_deref(), row.source.as_deref());
             let place = partner_place(partner.source(), url, source);
             sightings.push(Sighting {
@@ -354,8 +353,8 @@ async fn answer(
     let answers = if sightings.is_empty() {
         Vec::new()
     } else {
-        let reported =
-            responder.report_from_outside(sightings, understand, Reason::Leaked, partner.source());
+        let actor = partner.source();
+        let reported = responder.report_known(sightings, &known, understand, Reason::Leaked, actor);
         reported.await?
     };
     let mut positive = HashSet::new();
@@ -380,16 +379,4 @@ async fn answer(
         malformed,
         revoked: revoked.len(),
     })
-}
-
-/// Returns those of `digests` that belong to known keys or access tokens.
-async fn known_of(
-    responder: &Responder,
-    digests: &[Sha256Digest],
-) -> Result<HashSet<Sha256Digest>, StoreError> {
-    let distinct: HashSet<Sha256Digest> = digests.iter().copied().collect();
-    let distinct: Vec<Sha256Digest> = distinct.into_iter().collect();
-    let keys = responder.store().find_keys(&distinct).await?;
-    let tokens = responder.store().find_tokens(&distinct).await?;
-    Ok(keys.into_keys().chain(tokens.into_keys()).collect())
 }

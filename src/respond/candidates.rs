@@ -1,65 +1,29 @@
 //! Candidates that have not been looked up in the key store yet.
 
+mod places;
+
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 
 use super::Sighting;
-use super::clean::{CleanSighting, CleanSightings, LOOKED_AT_MAX, NOT_LOOKED_AT, stored_form};
-use crate::keyformat::{KeyValue, Sha256Digest};
-use crate::offload;
-use crate::store::{Place, Store, StoreError};
+use super::clean::{CleanSighting, CleanSightings, stored_form};
+use super::known::{Known, PlacesPerValue};
+use crate::keyformat::KeyValue;
+use crate::store::{Store, StoreError};
+use places::rendered;
+pub use places::{Line, Placed, SharedPlace};
 
-/// Maximum number of places stored per candidate. Further ones add no information, and a file with a million copies
-/// must not become a million rows.
+/// Maximum number of places stored per candidate.
 const PLACES_PER_VALUE: u32 = 100;
 
 /// Number of distinct candidates after which the counts are reset: as many as fit into a table of 600 kB.
 const MAX_COUNTED: usize = 14_336;
 
-/// Count of a candidate that was looked up and is unknown.
-const NOBODYS: u32 = u32::MAX;
-
 /// Budget for the places of candidates, in bytes per candidate.
 const BYTES_EACH: usize = 128;
-
-/// Place of candidates in a form that is cheap to create, since most candidates are unknown to the key store.
-pub trait Placed {
-    /// Returns the memory that the place takes, in bytes.
-    fn bytes(&self) -> usize;
-
-    /// Returns the place in the form in which it is stored: without keys, though its texts may be a little too long.
-    fn to_shared(&self) -> SharedPlace;
-
-    /// Returns the name of the source.
-    fn source(&self) -> &str;
-}
-
-impl Placed for SharedPlace {
-    fn bytes(&self) -> usize {
-        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        let Place {
-            source,
-            url,
-            repository,
-            commit,
-            path,
-            ..
-        } = &self.place;
-        let texts = source.len() + text(url) + text(repository) + text(commit) + text(path);
-        size_of::<Self>() + texts
-    }
-
-    fn to_shared(&self) -> SharedPlace {
-        self.clone()
-    }
-
-    fn source(&self) -> &str {
-        &self.place.source
-    }
-}
 
 /// Candidates, and the places that they share.
 ///
@@ -73,7 +37,7 @@ pub struct Candidates<P = SharedPlace> {
     places: Vec<P>,
     place_bytes: usize,
     list: Vec<Candidate>,
-    counted: HashMap<Sha256Digest, u32>,
+    counted: PlacesPerValue,
     /// Sightings of known keys among the candidates that were looked up before.
     found: CleanSightings,
     /// Size of the places of known keys whose texts were searched for keys, in bytes.
@@ -83,24 +47,6 @@ pub struct Candidates<P = SharedPlace> {
 /// Index of a place in [`Candidates`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PlaceIndex(u32);
-
-/// Place shared by candidates, without the line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SharedPlace {
-    /// Place without its line, with texts truncated as for storage.
-    pub place: Place,
-    /// Separator of link and line, such as `#L`. `None` if links have no lines.
-    pub fragment: Option<&'static str>,
-}
-
-/// Line on which a candidate starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Line {
-    /// Line used in the link.
-    pub linked: u64,
-    /// Line that is recorded, if people can look it up.
-    pub recorded: Option<u64>,
-}
 
 #[derive(Debug)]
 struct Candidate {
@@ -125,7 +71,7 @@ impl<P: Placed> Candidates<P> {
             places: Vec::new(),
             place_bytes: 0,
             list: Vec::new(),
-            counted: HashMap::new(),
+            counted: PlacesPerValue::new(PLACES_PER_VALUE, MAX_COUNTED),
             found: CleanSightings::default(),
             looked_at: 0,
         }
@@ -142,13 +88,8 @@ impl<P: Placed> Candidates<P> {
 
     /// Adds a candidate, unless it is known to be nobody's or was seen often enough. Returns whether it was added.
     pub fn add(&mut self, value: KeyValue, place: PlaceIndex, line: Option<Line>) -> bool {
-        if self.counted.len() >= MAX_COUNTED {
-            self.counted.clear();
-        }
-        let count = self.counted.entry(value.sha256()).or_default();
-        let is_wanted = *count < PLACES_PER_VALUE;
+        let is_wanted = self.counted.admits(value.sha256());
         if is_wanted {
-            *count += 1;
             self.list.push(Candidate { value, place, line });
         }
         is_wanted
@@ -169,25 +110,19 @@ impl<P: Placed> Candidates<P> {
         self.list.is_empty()
     }
 
-    /// Looks up the candidates. Returns the digests of those that are known keys.
+    /// Looks up which of the candidates are keys.
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a read.
-    pub async fn known(&self, store: &Store) -> Result<HashSet<Sha256Digest>, StoreError> {
-        if self.list.is_empty() {
-            return Ok(HashSet::new());
-        }
-        let digests: HashSet<_> = self.list.iter().map(|seen| seen.value.sha256()).collect();
-        let digests: Vec<_> = digests.into_iter().collect();
-        let known = store.find_keys(&digests).await?;
-        Ok(known.into_keys().collect())
+    pub async fn known(&self, store: &Store) -> Result<Known, StoreError> {
+        Known::keys(store, self.list.iter().map(|seen| seen.value.sha256())).await
     }
 
     /// Returns the `known` candidates as sightings, each with its own place. The iterator is lazy, since there may
     /// be many. Each place is searched for keys once, in turn with what others wrote, up to a bound. Blocks the thread.
     pub fn sightings(
         &mut self,
-        known: &HashSet<Sha256Digest>,
+        known: &Known,
         runtime: &Handle,
     ) -> impl Iterator<Item = CleanSighting> {
         let Self {
@@ -198,7 +133,7 @@ impl<P: Placed> Candidates<P> {
             ..
         } = self;
         let ours = list.iter();
-        let ours = ours.filter(|seen| known.contains(&seen.value.sha256()));
+        let ours = ours.filter(|seen| known.is_key(&seen.value.sha256()));
         // Candidates of the same place were added in a row.
         let mut last = None;
         ours.map(move |seen| {
@@ -251,11 +186,11 @@ impl<P: Placed> Candidates<P> {
 
     /// Adds the sightings of `known` keys to `found`, and returns the size of the places of all that were found so far.
     /// Each place is searched for keys once, in turn with what others wrote, up to a bound.
-    async fn find(&self, known: &HashSet<Sha256Digest>, found: &mut CleanSightings) -> usize {
+    async fn find(&self, known: &Known, found: &mut CleanSightings) -> usize {
         let mut shared: HashMap<PlaceIndex, SharedPlace> = HashMap::new();
         let mut looked_at = self.looked_at;
         let ours = self.list.iter();
-        for seen in ours.filter(|seen| known.contains(&seen.value.sha256())) {
+        for seen in ours.filter(|seen| known.is_key(&seen.value.sha256())) {
             if let Entry::Vacant(entry) = shared.entry(seen.place) {
                 let place = &self.places[seen.place.0 as usize];
                 entry.insert(rendered(place, &mut looked_at).await);
@@ -266,13 +201,11 @@ impl<P: Placed> Candidates<P> {
     }
 
     /// Drops all candidates. Those that are not `known` will not be added again.
-    pub fn clear(&mut self, known: &HashSet<Sha256Digest>) {
+    pub fn clear(&mut self, known: &Known) {
         for seen in self.list.drain(..) {
             let digest = seen.value.sha256();
-            if !known.contains(&digest)
-                && let Some(count) = self.counted.get_mut(&digest)
-            {
-                *count = NOBODYS;
+            if !known.is_key(&digest) {
+                self.counted.exclude(&digest);
             }
         }
         self.places = Vec::new();
@@ -302,40 +235,11 @@ impl Candidate {
     }
 }
 
-/// Returns a place in the form in which it is stored, unless more than is searched of one message was searched already.
-/// Adds its size to `looked_at`.
-async fn rendered(place: &impl Placed, looked_at: &mut usize) -> SharedPlace {
-    let bytes = place.bytes();
-    if *looked_at + bytes > LOOKED_AT_MAX {
-        let source = place.source();
-        tracing::warn!(
-            source,
-            "a message or a push names keys of ours in so many places that some are stored without their texts"
-        );
-        return nameless(source);
-    }
-    *looked_at += bytes;
-    offload::in_turn(bytes, || place.to_shared()).await
-}
-
-/// Returns a place that was not searched for keys.
-fn nameless(source: &str) -> SharedPlace {
-    SharedPlace {
-        place: Place {
-            source: source.to_owned(),
-            url: Some(NOT_LOOKED_AT.to_owned()),
-            repository: None,
-            commit: None,
-            path: None,
-            line: None,
-        },
-        fragment: None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::clean::{LOOKED_AT_MAX, NOT_LOOKED_AT};
     use super::*;
+    use crate::store::Place;
 
     fn place(path: &str) -> SharedPlace {
         SharedPlace {
@@ -364,7 +268,7 @@ mod tests {
         }
         assert_eq!(candidates.len(), 100);
         assert!(!candidates.is_full());
-        let known = HashSet::from([KeyValue::new("same").sha256()]);
+        let known = Known::these([KeyValue::new("same").sha256()]);
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let last = candidates.sightings(&known, runtime.handle());
         let last = last.last().unwrap();
@@ -374,7 +278,7 @@ mod tests {
         );
         assert_eq!(last.place.line, Some(100));
         // It is unknown, and not looked up again.
-        candidates.clear(&HashSet::new());
+        candidates.clear(&Known::default());
         let at = candidates.place(place("b"));
         candidates.add(KeyValue::new("same"), at, None);
         assert!(candidates.is_empty());
@@ -397,7 +301,7 @@ mod tests {
                 let at = candidates.place(place(&long));
                 candidates.add(key.clone(), at, None);
             }
-            let known = keys.iter().map(KeyValue::sha256).collect();
+            let known = Known::these(keys.iter().map(KeyValue::sha256));
             let seen: Vec<_> = candidates.sightings(&known, runtime.handle()).collect();
             assert_eq!(seen.len(), 100);
             let kept = |seen: &&CleanSighting| seen.place.url.as_deref() != Some(NOT_LOOKED_AT);

@@ -10,6 +10,7 @@
 mod answer;
 mod candidates;
 mod clean;
+mod known;
 mod redact;
 mod report;
 mod revoke;
@@ -26,6 +27,7 @@ pub use candidates::{Candidates, Line, PlaceIndex, Placed, SharedPlace};
 #[cfg(test)]
 pub(crate) use clean::Cleaner;
 pub use clean::{CleanSighting, CleanSightings};
+pub use known::{Known, PlacesPerValue};
 pub use redact::{PATH_MAX, REPOSITORY_MAX, URL_MAX, shorten};
 pub use report::Report;
 pub(crate) use revoke::{by_hand, tell_revoked};

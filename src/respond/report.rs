@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::answer::{Answer, Outcome, announce};
 use super::clean::CleanSightings;
+use super::known::Known;
 use super::redact::logged_form;
 use super::sighting::Sighting;
 use super::{POLICY_REVOKE, Responder};
@@ -20,10 +21,12 @@ use crate::store::{
 use pieces::{only, pieces};
 use tokens::Tokens;
 
-/// Sightings that may still have to be cleaned. What completes their places follows.
-enum Seen {
-    Raw(Vec<Sighting>, fn(&mut Place)),
-    Clean(CleanSightings),
+/// Sightings that are reported.
+enum Seen<'k> {
+    /// Those of anything, with what completes their places, and what of them is ours.
+    Raw(Vec<Sighting>, fn(&mut Place), &'k Known),
+    /// Those of keys of ours, in the form in which they are stored.
+    Ours(CleanSightings),
 }
 
 /// Sightings of one actor. Those of several actors are reported together if they belong in one transaction.
@@ -77,12 +80,12 @@ impl Responder {
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
         let digests = digests_of(&sightings);
-        let seen = Seen::Raw(sightings, |_| {});
-        self.respond(seen, &digests, &HashMap::new(), reason, actor)
-            .await
+        let known = Known::keys(&self.store, digests.iter().copied()).await?;
+        let seen = Seen::Raw(sightings, |_| {}, &known);
+        self.respond(seen, &digests, reason, actor).await
     }
 
-    /// Responds to sightings whose places are clean, as [`report`](Self::report) does.
+    /// Responds to sightings of keys of ours whose places are clean, as [`report`](Self::report) does.
     ///
     /// # Errors
     /// Returns the errors of [`report`](Self::report).
@@ -93,9 +96,8 @@ impl Responder {
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
         let digests = digests_of(sightings.iter().map(|sighting| &**sighting));
-        let seen = Seen::Clean(sightings);
-        self.respond(seen, &digests, &HashMap::new(), reason, actor)
-            .await
+        let seen = Seen::Ours(sightings);
+        self.respond(seen, &digests, reason, actor).await
     }
 
     /// Responds to the sightings of a partner or a stranger, as [`report`](Self::report) does, and revokes access
@@ -112,38 +114,52 @@ impl Responder {
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
         let digests = digests_of(&sightings);
-        let tokens = self.store.find_tokens(&distinct(&digests)).await?;
-        let seen = Seen::Raw(sightings, complete);
-        self.respond(seen, &digests, &tokens, reason, actor).await
+        let known = Known::keys_and_tokens(&self.store, digests).await?;
+        self.report_known(sightings, &known, complete, reason, actor)
+            .await
+    }
+
+    /// As [`report_from_outside`](Self::report_from_outside), for those who looked up what is ours themselves.
+    ///
+    /// # Errors
+    /// Returns the errors of [`report`](Self::report).
+    pub async fn report_known(
+        &self,
+        sightings: Vec<Sighting>,
+        known: &Known,
+        complete: fn(&mut Place),
+        reason: Reason,
+        actor: &str,
+    ) -> Result<Vec<Answer>, StoreError> {
+        let digests = digests_of(&sightings);
+        let seen = Seen::Raw(sightings, complete, known);
+        self.respond(seen, &digests, reason, actor).await
     }
 
     async fn respond(
         &self,
-        seen: Seen,
+        seen: Seen<'_>,
         digests: &[Sha256Digest],
-        tokens: &HashMap<Sha256Digest, Token>,
         reason: Reason,
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
         let mut answers = vec![Answer::default(); digests.len()];
-        // Most candidates are unknown. They are filtered out without taking the write lock.
-        let known: HashSet<Sha256Digest> = {
-            let known = self.store.find_keys(&distinct(digests)).await?;
-            known.into_keys().collect()
+        let all = 0..digests.len();
+        let (rows, ours, tokens): (Vec<usize>, _, _) = match seen {
+            Seen::Raw(sightings, complete, known) => {
+                let rows = all
+                    .filter(|row| known.is_key(&digests[*row]))
+                    .collect::<Vec<_>>();
+                let ours = only(sightings, &rows);
+                let ours = self.clean_and_complete(ours, complete).await;
+                (rows, ours, Some(known.tokens()))
+            }
+            Seen::Ours(sightings) => (all.collect(), sightings, None),
         };
-        if known.is_empty() && tokens.is_empty() {
+        let mut tokens = tokens.filter(|tokens| !tokens.is_empty());
+        if rows.is_empty() && tokens.is_none() {
             return Ok(answers);
         }
-        let is_ours = |row: &usize| known.contains(&digests[*row]);
-        let rows: Vec<usize> = (0..digests.len()).filter(is_ours).collect();
-        let ours = match seen {
-            Seen::Raw(sightings, complete) => {
-                let ours = only(sightings, &rows);
-                self.clean_and_complete(ours, complete).await
-            }
-            Seen::Clean(CleanSightings(sightings)) => CleanSightings(only(sightings, &rows)),
-        };
-        let mut tokens = Some(tokens);
         for (rows, sightings) in pieces(rows, ours, digests) {
             let report = Report {
                 sightings: &sightings,

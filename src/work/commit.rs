@@ -1,13 +1,13 @@
 //! Commits finished tries: their findings, their outcomes, and the work that follows from them, in one transaction.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use super::Worker;
 use super::ends::{Done, End, Tried};
 use super::troubles::PROBE_MAX;
 use crate::fetch::ObjectId;
 use crate::forge::actor_of;
-use crate::respond::{Answer, CleanSighting, CleanSightings, Report, announce};
+use crate::respond::{Answer, CleanSightings, Report, announce};
 use crate::store::{
     Descendant, Postponed, Reason, Retry, StoreError, Tx, WorkDone, WorkKind, retried,
 };
@@ -62,26 +62,25 @@ impl Worker {
         &self,
         group: &'g [Tried],
     ) -> Result<Vec<(&'g str, Vec<Answer>)>, StoreError> {
-        let ours = self.only_ours(group).await?;
         let is_done = |tried: &Tried| matches!(tried.end, End::Done(_));
-        if ours.iter().all(CleanSightings::is_empty) && !group.iter().any(is_done) {
+        let found_nothing = |tried: &Tried| tried.sightings.is_empty();
+        if group.iter().all(found_nothing) && !group.iter().any(is_done) {
             return Ok(Vec::new());
         }
-        retried(|| self.commit_ends_once(group, &ours)).await
+        retried(|| self.commit_ends_once(group)).await
     }
 
     async fn commit_ends_once<'g>(
         &self,
         group: &'g [Tried],
-        ours: &[CleanSightings],
     ) -> Result<Vec<(&'g str, Vec<Answer>)>, StoreError> {
-        let mut tries: Vec<_> = group.iter().zip(ours).collect();
+        let mut tries: Vec<&Tried> = group.iter().collect();
         // Every transaction that locks several items locks them in this order.
-        tries.sort_by_key(|(tried, _)| tried.item.id);
+        tries.sort_by_key(|tried| tried.item.id);
         let mut tx = self.shared.parts.store.begin().await?;
         let mut gains = Gains::default();
         let mut seen = Vec::new();
-        for (tried, sightings) in tries {
+        for tried in tries {
             if let End::Done(done) = &tried.end {
                 if tx.finish(tried.item.id, &self.id, done.fetched).await? {
                     gains.add(tried, done);
@@ -91,8 +90,8 @@ impl Worker {
                     tracing::warn!(%item, "the lease ended before the item did; somebody else has it");
                 }
             }
-            if !sightings.is_empty() {
-                seen.push((tried.item.range.source.as_str(), sightings));
+            if !tried.sightings.is_empty() {
+                seen.push((tried.item.range.source.as_str(), &tried.sightings));
             }
         }
         let clean_blobs = std::mem::take(&mut gains.clean_blobs);
@@ -136,21 +135,6 @@ impl Worker {
             tx.add_work_done(source, done).await?;
         }
         Ok(())
-    }
-
-    /// Returns the sightings of known keys, by try. Most candidates are not known keys; they are filtered out
-    /// without the write lock.
-    async fn only_ours(&self, group: &[Tried]) -> Result<Vec<CleanSightings>, StoreError> {
-        let sightings = group.iter().flat_map(|tried| &tried.sightings);
-        let digests: HashSet<_> = sightings.map(|sighting| sighting.value.sha256()).collect();
-        let digests: Vec<_> = digests.into_iter().collect();
-        let known = self.shared.parts.store.find_keys(&digests).await?;
-        let is_ours = |sighting: &&CleanSighting| known.contains_key(&sighting.value.sha256());
-        let ours = |tried: &Tried| {
-            let ours = tried.sightings.iter().filter(is_ours);
-            ours.cloned().collect::<CleanSightings>()
-        };
-        Ok(group.iter().map(ours).collect())
     }
 
     /// Returns an item that failed, or moves to another lane, to the queue.

@@ -239,6 +239,16 @@ fn delays_are_doubled_in_one_place_only() {
     only_in("backoff.rs", &["saturating_mul(1 <<"], &[]);
 }
 
+/// So that a value is ours or nobody's whoever reports it. The command line tells whose keys are, and reports nothing.
+#[test]
+fn what_was_seen_is_looked_up_in_one_place_only() {
+    only_in(
+        "respond/known.rs",
+        &[".find_keys(", ".find_tokens("],
+        &["store"],
+    );
+}
+
 /// Asserts that no other file of the rooms, but for those of some, has any of these texts.
 fn only_in(only: &str, texts: &[&str], but: &[&str]) {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

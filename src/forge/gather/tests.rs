@@ -1,11 +1,10 @@
-use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
 use super::*;
 use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
-use crate::respond::CleanSighting;
+use crate::respond::{CleanSighting, Known};
 use crate::scan::Encodings;
 
 struct Rig {
@@ -33,7 +32,7 @@ impl Rig {
         let json = message.to_string();
         let now = Timestamp::UNIX_EPOCH;
         let mut gatherer = Gatherer::new("feed", &self.redactor, &self.engine, now);
-        let known = HashSet::from([KeyValue::new(ours).sha256()]);
+        let known = Known::these([KeyValue::new(ours).sha256()]);
         let (mut seen, mut rest) = (Vec::new(), Some(rest));
         while let Some(from) = rest {
             let left = gatherer.texts(json.as_bytes(), Some("acme/app"), from);

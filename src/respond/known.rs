@@ -1,0 +1,156 @@
+//! The one answer to which of the values that were seen are ours.
+//!
+//! Pushes, feeds, archives, webhooks, partners and strangers with a key: whatever they name is looked up here, before
+//! anything is locked. Most values are nobody's, whoever names them determines how many there are, and nothing else is
+//! done with those.
+//!
+//! Two others look keys up for themselves, since they report nothing and want to know more: the check of single keys, which
+//! joins those who ask at the same time ([`Lookup`](crate::store::Lookup)), and the command line, which tells whose keys are.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::keyformat::Sha256Digest;
+use crate::store::{Store, StoreError, Token};
+
+/// Count of a value that was looked up and is nobody's.
+const NOBODYS: u32 = u32::MAX;
+
+/// What of the values that were looked up is ours.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    keys: HashSet<Sha256Digest>,
+    /// Access tokens of Rescind itself.
+    tokens: HashMap<Sha256Digest, Token>,
+}
+
+impl Known {
+    /// Looks up which values are keys, each once, however often it is named.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a read.
+    pub async fn keys(
+        store: &Store,
+        values: impl IntoIterator<Item = Sha256Digest>,
+    ) -> Result<Self, StoreError> {
+        let values = distinct(values);
+        if values.is_empty() {
+            return Ok(Self::default());
+        }
+        let keys = store.find_keys(&values).await?;
+        Ok(Self {
+            keys: keys.into_keys().collect(),
+            tokens: HashMap::new(),
+        })
+    }
+
+    /// Looks up which values are keys or access tokens of Rescind itself.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a read.
+    pub async fn keys_and_tokens(
+        store: &Store,
+        values: impl IntoIterator<Item = Sha256Digest>,
+    ) -> Result<Self, StoreError> {
+        let values = distinct(values);
+        let known = Self::keys(store, values.iter().copied()).await?;
+        Ok(Self {
+            tokens: store.find_tokens(&values).await?,
+            ..known
+        })
+    }
+
+    /// Returns whether a value is a key, or an access token if these were looked up.
+    pub fn contains(&self, value: &Sha256Digest) -> bool {
+        self.is_key(value) || self.tokens.contains_key(value)
+    }
+
+    /// Returns whether a value is a key.
+    pub fn is_key(&self, value: &Sha256Digest) -> bool {
+        self.keys.contains(value)
+    }
+
+    /// Returns the access tokens, as they were when they were looked up.
+    pub(super) fn tokens(&self) -> &HashMap<Sha256Digest, Token> {
+        &self.tokens
+    }
+
+    /// Returns what is known if these are all keys that there are.
+    #[cfg(test)]
+    pub(crate) fn these(keys: impl IntoIterator<Item = Sha256Digest>) -> Self {
+        Self {
+            keys: keys.into_iter().collect(),
+            tokens: HashMap::new(),
+        }
+    }
+}
+
+fn distinct(values: impl IntoIterator<Item = Sha256Digest>) -> Vec<Sha256Digest> {
+    let values: HashSet<Sha256Digest> = values.into_iter().collect();
+    values.into_iter().collect()
+}
+
+/// Bound on the places of one value. Further ones add no information, and a file with a million copies must not become a
+/// million rows.
+#[derive(Debug)]
+pub struct PlacesPerValue {
+    max: u32,
+    distinct_max: usize,
+    counts: HashMap<Sha256Digest, u32>,
+}
+
+impl PlacesPerValue {
+    /// Admits `max` places of each value. All counts are reset beyond `distinct_max` values, for those who count values that
+    /// they have not looked up.
+    pub fn new(max: u32, distinct_max: usize) -> Self {
+        Self {
+            max,
+            distinct_max,
+            counts: HashMap::new(),
+        }
+    }
+
+    /// Counts one more place of a value. Returns whether it is within the bound.
+    pub fn admits(&mut self, value: Sha256Digest) -> bool {
+        if self.counts.len() >= self.distinct_max && !self.counts.contains_key(&value) {
+            self.counts.clear();
+        }
+        let count = self.counts.entry(value).or_default();
+        let is_wanted = *count < self.max;
+        if is_wanted {
+            *count += 1;
+        }
+        is_wanted
+    }
+
+    /// Admits no more places of a value that is nobody's.
+    pub(super) fn exclude(&mut self, value: &Sha256Digest) {
+        if let Some(count) = self.counts.get_mut(value) {
+            *count = NOBODYS;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_than_a_bound_of_the_places_of_a_value_is_admitted_and_none_of_nobodys() {
+        let value = |number: u32| Sha256Digest::of(&number.to_be_bytes());
+        let mut places = PlacesPerValue::new(2, 3);
+        let admitted = |places: &mut PlacesPerValue, number: u32| {
+            (0..9).filter(|_| places.admits(value(number))).count()
+        };
+        assert_eq!(admitted(&mut places, 1), 2);
+        assert!(places.admits(value(2)));
+        places.exclude(&value(2));
+        assert_eq!(admitted(&mut places, 2), 0);
+        // What was never counted is not excluded: it takes no room.
+        places.exclude(&value(3));
+        assert_eq!(admitted(&mut places, 3), 2);
+        assert_eq!(admitted(&mut places, 1), 0);
+        // All counts are reset by one value more, so that those of strangers take no more room than that.
+        assert_eq!(admitted(&mut places, 4), 2);
+        assert_eq!(admitted(&mut places, 1), 2);
+    }
+}
