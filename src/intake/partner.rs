@@ -312,7 +312,7 @@ async fn answer(
     let bytes = bytes.map(|token| token.expose().len()).sum();
     let digests: Vec<Sha256Digest> =
         offload::apart(bytes, || rows.iter().map(Row::token_hash).collect());
-    let known = Known::keys_and_tokens(responder.store(), digests.iter().copied()).await?;
+    let known = Known::of(responder.store(), digests.iter().copied()).await?;
     let detected_at = responder.clock().now();
     let mut feedback = Vec::with_capacity(rows.len());
     let mut reported = Vec::new();

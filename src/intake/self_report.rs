@@ -55,7 +55,9 @@ pub async fn self_report(
         Outcome::Public(_) => SelfReport::Public,
         Outcome::Revoked(_) => SelfReport::Revoked,
         Outcome::AlreadyInvalid(key) => ended(key.revoked_at, key.expires_at, now),
-        Outcome::AccessToken(token) => ended(token.revoked_at, token.expires_at, now),
+        Outcome::RevokedToken(token) | Outcome::InvalidToken(token) => {
+            ended(token.revoked_at, token.expires_at, now)
+        }
     });
     // Several projects may hold the value; the strongest outcome among them is the answer.
     Ok(reports.max().unwrap_or(SelfReport::Unknown))

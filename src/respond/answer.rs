@@ -19,9 +19,11 @@ pub enum Outcome {
     /// A secret key that was invalid before: revoked, possibly by an earlier sighting of the same batch, or
     /// expired.
     AlreadyInvalid(Key),
-    /// An access token of Rescind itself, in its current state: revoked now, or invalid before. Only
-    /// [`Responder::report_from_outside`](super::Responder::report_from_outside) looks up access tokens.
-    AccessToken(Token),
+    /// An access token of Rescind itself that was valid until this sighting revoked it. The revocation log covers keys
+    /// only.
+    RevokedToken(Token),
+    /// An access token of Rescind itself that was invalid before.
+    InvalidToken(Token),
 }
 
 impl Answer {
@@ -42,7 +44,7 @@ impl Answer {
             Outcome::Public(key) | Outcome::Revoked(key) | Outcome::AlreadyInvalid(key) => {
                 Some(key)
             }
-            Outcome::AccessToken(_) => None,
+            Outcome::RevokedToken(_) | Outcome::InvalidToken(_) => None,
         })
     }
 }
@@ -61,7 +63,13 @@ pub fn announce(answers: &[Answer], actor: &str) {
             Outcome::Public(key) => {
                 tracing::info!(key = %key.id, actor, "a public key was reported");
             }
-            Outcome::AccessToken(_) => {}
+            Outcome::RevokedToken(token) => tracing::warn!(
+                token = %token.id, role = token.role.as_str(), project = token.project, actor,
+                "a leaked access token of Rescind itself was revoked"
+            ),
+            Outcome::InvalidToken(token) => tracing::info!(
+                token = %token.id, actor, "an access token that is invalid already was reported"
+            ),
         }
     }
 }

@@ -110,12 +110,12 @@ impl<P: Placed> Candidates<P> {
         self.list.is_empty()
     }
 
-    /// Looks up which of the candidates are keys.
+    /// Looks up which of the candidates are ours.
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a read.
     pub async fn known(&self, store: &Store) -> Result<Known, StoreError> {
-        Known::keys(store, self.list.iter().map(|seen| seen.value.sha256())).await
+        Known::of(store, self.list.iter().map(|seen| seen.value.sha256())).await
     }
 
     /// Returns the `known` candidates as sightings, each with its own place. The iterator is lazy, since there may
@@ -133,7 +133,7 @@ impl<P: Placed> Candidates<P> {
             ..
         } = self;
         let ours = list.iter();
-        let ours = ours.filter(|seen| known.is_key(&seen.value.sha256()));
+        let ours = ours.filter(|seen| known.contains(&seen.value.sha256()));
         // Candidates of the same place were added in a row.
         let mut last = None;
         ours.map(move |seen| {
@@ -144,7 +144,7 @@ impl<P: Placed> Candidates<P> {
                     runtime.block_on(rendered(place, looked_at))
                 }
             };
-            let sighting = seen.at(&shared, *detected_at);
+            let sighting = seen.at(&shared, *detected_at).of(known);
             last = Some((seen.place, shared));
             sighting
         })
@@ -190,12 +190,13 @@ impl<P: Placed> Candidates<P> {
         let mut shared: HashMap<PlaceIndex, SharedPlace> = HashMap::new();
         let mut looked_at = self.looked_at;
         let ours = self.list.iter();
-        for seen in ours.filter(|seen| known.is_key(&seen.value.sha256())) {
+        for seen in ours.filter(|seen| known.contains(&seen.value.sha256())) {
             if let Entry::Vacant(entry) = shared.entry(seen.place) {
                 let place = &self.places[seen.place.0 as usize];
                 entry.insert(rendered(place, &mut looked_at).await);
             }
-            found.push(seen.at(&shared[&seen.place], self.detected_at));
+            let sighting = seen.at(&shared[&seen.place], self.detected_at);
+            found.push(sighting.of(known));
         }
         looked_at
     }
@@ -204,7 +205,7 @@ impl<P: Placed> Candidates<P> {
     pub fn clear(&mut self, known: &Known) {
         for seen in self.list.drain(..) {
             let digest = seen.value.sha256();
-            if !known.is_key(&digest) {
+            if !known.contains(&digest) {
                 self.counted.exclude(&digest);
             }
         }
@@ -227,7 +228,7 @@ impl Candidate {
             }
             place.line = line.recorded;
         }
-        CleanSighting(Sighting {
+        CleanSighting::new(Sighting {
             value: self.value.clone(),
             place: stored_form(&place, str::to_owned),
             detected_at,

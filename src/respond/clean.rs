@@ -7,13 +7,14 @@
 use std::collections::HashMap;
 use std::ops::Deref;
 
+use super::known::Known;
 use super::redact::{COMMIT_MAX, PATH_MAX, REPOSITORY_MAX, SOURCE_MAX, URL_MAX};
 use super::redact::{bounded, clean};
 use super::{Responder, Sighting};
 use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::offload::{self, PIECE};
 use crate::scan::Redactor;
-use crate::store::Place;
+use crate::store::{Place, Token};
 
 /// Maximum size of the distinct texts of one message that are searched for keys, in bytes: some ten thousand places.
 pub(super) const LOOKED_AT_MAX: usize = 2 << 20;
@@ -24,13 +25,39 @@ pub(super) const NOT_LOOKED_AT: &str = "…";
 /// Sighting whose place is in the form in which it is stored: without keys and control characters, and with bounded
 /// length.
 #[derive(Debug, Clone)]
-pub struct CleanSighting(pub(super) Sighting);
+pub struct CleanSighting {
+    sighting: Sighting,
+    /// Access token of Rescind itself that was seen, if it is one, as it was when it was looked up.
+    token: Option<Box<Token>>,
+}
+
+impl CleanSighting {
+    pub(super) fn new(sighting: Sighting) -> Self {
+        Self {
+            sighting,
+            token: None,
+        }
+    }
+
+    /// Adds the access token that was seen, if it is one.
+    pub(super) fn of(self, known: &Known) -> Self {
+        let token = known.token(&self.value.sha256()).cloned();
+        Self {
+            token: token.map(Box::new),
+            ..self
+        }
+    }
+
+    pub(super) fn token(&self) -> Option<&Token> {
+        self.token.as_deref()
+    }
+}
 
 impl Deref for CleanSighting {
     type Target = Sighting;
 
     fn deref(&self) -> &Sighting {
-        &self.0
+        &self.sighting
     }
 }
 
@@ -155,7 +182,7 @@ impl<'r> Cleaner<'r> {
         complete(&mut place);
         // Texts that were there before are found among those that are clean.
         let place = stored_form(&place, |text| self.text(text, foreign));
-        CleanSighting(Sighting {
+        CleanSighting::new(Sighting {
             value,
             place,
             detected_at,

@@ -24,11 +24,11 @@ pub struct Known {
 }
 
 impl Known {
-    /// Looks up which values are keys, each once, however often it is named.
+    /// Looks up which values are keys or access tokens, each once, however often it is named.
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a read.
-    pub async fn keys(
+    pub async fn of(
         store: &Store,
         values: impl IntoIterator<Item = Sha256Digest>,
     ) -> Result<Self, StoreError> {
@@ -39,39 +39,18 @@ impl Known {
         let keys = store.find_keys(&values).await?;
         Ok(Self {
             keys: keys.into_keys().collect(),
-            tokens: HashMap::new(),
-        })
-    }
-
-    /// Looks up which values are keys or access tokens of Rescind itself.
-    ///
-    /// # Errors
-    /// Returns any [`StoreError`] of a read.
-    pub async fn keys_and_tokens(
-        store: &Store,
-        values: impl IntoIterator<Item = Sha256Digest>,
-    ) -> Result<Self, StoreError> {
-        let values = distinct(values);
-        let known = Self::keys(store, values.iter().copied()).await?;
-        Ok(Self {
             tokens: store.find_tokens(&values).await?,
-            ..known
         })
     }
 
-    /// Returns whether a value is a key, or an access token if these were looked up.
+    /// Returns whether a value is a key or an access token.
     pub fn contains(&self, value: &Sha256Digest) -> bool {
-        self.is_key(value) || self.tokens.contains_key(value)
+        self.keys.contains(value) || self.tokens.contains_key(value)
     }
 
-    /// Returns whether a value is a key.
-    pub fn is_key(&self, value: &Sha256Digest) -> bool {
-        self.keys.contains(value)
-    }
-
-    /// Returns the access tokens, as they were when they were looked up.
-    pub(super) fn tokens(&self) -> &HashMap<Sha256Digest, Token> {
-        &self.tokens
+    /// Returns the access token with this value, as it was when it was looked up.
+    pub(super) fn token(&self, value: &Sha256Digest) -> Option<&Token> {
+        self.tokens.get(value)
     }
 
     /// Returns what is known if these are all keys that there are.

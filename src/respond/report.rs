@@ -3,7 +3,7 @@
 mod pieces;
 mod tokens;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -16,18 +16,10 @@ use super::sighting::Sighting;
 use super::{POLICY_REVOKE, Responder};
 use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::store::{
-    Action, Key, KeysByDigest, LogDraft, NewSighting, Place, Reason, StoreError, Token, Tx, retried,
+    Action, Key, KeysByDigest, LogDraft, NewSighting, Place, Reason, StoreError, Tx, retried,
 };
 use pieces::{only, pieces};
 use tokens::Tokens;
-
-/// Sightings that are reported.
-enum Seen<'k> {
-    /// Those of anything, with what completes their places, and what of them is ours.
-    Raw(Vec<Sighting>, fn(&mut Place), &'k Known),
-    /// Those of keys of ours, in the form in which they are stored.
-    Ours(CleanSightings),
-}
 
 /// Sightings of one actor. Those of several actors are reported together if they belong in one transaction.
 #[derive(Debug, Clone, Copy)]
@@ -79,13 +71,11 @@ impl Responder {
         reason: Reason,
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
-        let digests = digests_of(&sightings);
-        let known = Known::keys(&self.store, digests.iter().copied()).await?;
-        let seen = Seen::Raw(sightings, |_| {}, &known);
-        self.respond(seen, &digests, reason, actor).await
+        self.report_from_outside(sightings, |_| {}, reason, actor)
+            .await
     }
 
-    /// Responds to sightings of keys of ours whose places are clean, as [`report`](Self::report) does.
+    /// Responds to sightings of what is ours, in the form in which they are stored, as [`report`](Self::report) does.
     ///
     /// # Errors
     /// Returns the errors of [`report`](Self::report).
@@ -96,13 +86,12 @@ impl Responder {
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
         let digests = digests_of(sightings.iter().map(|sighting| &**sighting));
-        let seen = Seen::Ours(sightings);
-        self.respond(seen, &digests, reason, actor).await
+        let rows = (0..digests.len()).collect();
+        self.respond(rows, sightings, &digests, reason, actor).await
     }
 
-    /// Responds to the sightings of a partner or a stranger, as [`report`](Self::report) does, and revokes access
-    /// tokens of Rescind itself, in the transaction of the first keys. The revocation log covers keys only; a revoked token is
-    /// mentioned in the operator's log. `complete` adds to the places of keys of ours what their clean texts tell.
+    /// Responds to the sightings of a partner or a stranger, as [`report`](Self::report) does. `complete` adds to the
+    /// places of what is ours what their clean texts tell.
     ///
     /// # Errors
     /// Returns the errors of [`report`](Self::report).
@@ -113,8 +102,7 @@ impl Responder {
         reason: Reason,
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
-        let digests = digests_of(&sightings);
-        let known = Known::keys_and_tokens(&self.store, digests).await?;
+        let known = Known::of(&self.store, digests_of(&sightings)).await?;
         self.report_known(sightings, &known, complete, reason, actor)
             .await
     }
@@ -132,32 +120,27 @@ impl Responder {
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
         let digests = digests_of(&sightings);
-        let seen = Seen::Raw(sightings, complete, known);
-        self.respond(seen, &digests, reason, actor).await
+        let is_ours = |row: &usize| known.contains(&digests[*row]);
+        let rows: Vec<usize> = (0..digests.len()).filter(is_ours).collect();
+        let ours = only(sightings, &rows);
+        let ours = self.clean_and_complete(ours, complete).await.0;
+        let ours = ours.into_iter().map(|sighting| sighting.of(known));
+        self.respond(rows, ours.collect(), &digests, reason, actor)
+            .await
     }
 
+    /// Responds to those sightings, of all that have these digests, that are ours: `rows` says which.
     async fn respond(
         &self,
-        seen: Seen<'_>,
+        rows: Vec<usize>,
+        ours: CleanSightings,
         digests: &[Sha256Digest],
         reason: Reason,
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
         let mut answers = vec![Answer::default(); digests.len()];
-        let all = 0..digests.len();
-        let (rows, ours, tokens): (Vec<usize>, _, _) = match seen {
-            Seen::Raw(sightings, complete, known) => {
-                let rows = all
-                    .filter(|row| known.is_key(&digests[*row]))
-                    .collect::<Vec<_>>();
-                let ours = only(sightings, &rows);
-                let ours = self.clean_and_complete(ours, complete).await;
-                (rows, ours, Some(known.tokens()))
-            }
-            Seen::Ours(sightings) => (all.collect(), sightings, None),
-        };
-        let mut tokens = tokens.filter(|tokens| !tokens.is_empty());
-        if rows.is_empty() && tokens.is_none() {
+        // Most values are nobody's. They do not take the write lock.
+        if rows.is_empty() {
             return Ok(answers);
         }
         for (rows, sightings) in pieces(rows, ours, digests) {
@@ -166,35 +149,20 @@ impl Responder {
                 reason,
                 actor,
             };
-            // Tokens are few, and go with the first piece.
-            let tokens = tokens.take();
-            let (found, tokens) = retried(|| self.respond_once(report, tokens)).await?;
+            let found = retried(|| self.respond_once(report)).await?;
             announce(&found, actor);
-            tokens.announce(actor);
             for (row, answer) in rows.into_iter().zip(found) {
                 answers[row] = answer;
-            }
-            if tokens.is_empty() {
-                continue;
-            }
-            for (answer, digest) in answers.iter_mut().zip(digests) {
-                answer.outcomes.extend(tokens.outcome(digest));
             }
         }
         Ok(answers)
     }
 
-    async fn respond_once(
-        &self,
-        report: Report<'_>,
-        tokens: Option<&HashMap<Sha256Digest, Token>>,
-    ) -> Result<(Vec<Answer>, Tokens), StoreError> {
+    async fn respond_once(&self, report: Report<'_>) -> Result<Vec<Answer>, StoreError> {
         let mut tx = self.store.begin().await?;
-        let found_tokens = tokens.cloned().unwrap_or_default();
-        let tokens = Tokens::revoke(&mut tx, found_tokens, self.clock.now()).await?;
         let found = self.report_in(&mut tx, &[report]).await?.pop();
         tx.commit().await?;
-        Ok((found.unwrap_or_default(), tokens))
+        Ok(found.unwrap_or_default())
     }
 
     /// Responds to sightings within the caller's transaction. The caller commits it, together with everything else
@@ -213,6 +181,8 @@ impl Responder {
     ) -> Result<Vec<Vec<Answer>>, StoreError> {
         let rows = rows_of(reports);
         let digests: Vec<Sha256Digest> = rows.iter().map(|row| row.digest).collect();
+        let seen = reports.iter().flat_map(|report| report.sightings);
+        let mut tokens = Tokens::revoke(tx, seen, self.clock.now()).await?;
         let keys = tx.find_and_lock_keys(&distinct(&digests)).await?;
         let mut hits = gather(&rows, &keys);
         let now = self.clock.now();
@@ -224,10 +194,18 @@ impl Responder {
             .map(|hit| draft(hit, now))
             .collect();
         tx.append_log(&drafts).await?;
-        let mut answers = answers(&digests, &keys, &hits);
+        let mut answers = answers(&digests, &keys, &hits).zip(&digests);
+        let mut next = || {
+            let (mut answer, digest) = answers.next()?;
+            answer.outcomes.extend(tokens.outcome(digest));
+            Some(answer)
+        };
         Ok(reports
             .iter()
-            .map(|report| answers.by_ref().take(report.sightings.len()).collect())
+            .map(|report| {
+                let sightings = report.sightings.iter();
+                sightings.map_while(|_| next()).collect()
+            })
             .collect())
     }
 }

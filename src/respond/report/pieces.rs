@@ -60,7 +60,7 @@ mod tests {
         let mut rows: Vec<usize> = (0..digests.len()).step_by(2).collect();
         rows.extend((0..digests.len()).skip(1).step_by(2));
         let sighting = |row: &usize| {
-            CleanSighting(Sighting {
+            CleanSighting::new(Sighting {
                 value: KeyValue::new(row.to_string()),
                 place: Place {
                     source: "test".to_owned(),

@@ -1,11 +1,12 @@
 //! Access tokens of Rescind itself that leaked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::super::answer::Outcome;
+use super::super::clean::CleanSighting;
 use crate::keyformat::Sha256Digest;
 use crate::store::{StoreError, Token, Tx};
 
@@ -14,28 +15,33 @@ use crate::store::{StoreError, Token, Tx};
 pub(super) struct Tokens {
     /// Tokens as they are stored, by the digests of their values.
     found: HashMap<Sha256Digest, Token>,
-    /// Identifiers of those that were revoked by this report.
-    revoked: Vec<Uuid>,
+    /// Identifiers of those that were revoked by this report, and of which no outcome says so yet.
+    revoked: HashSet<Uuid>,
 }
 
 impl Tokens {
-    /// Revokes those of the tokens that are valid.
-    pub(super) async fn revoke(
+    /// Revokes those of the tokens among the sightings that are valid.
+    pub(super) async fn revoke<'s>(
         tx: &mut Tx,
-        mut found: HashMap<Sha256Digest, Token>,
+        seen: impl IntoIterator<Item = &'s CleanSighting>,
         now: Timestamp,
     ) -> Result<Self, StoreError> {
+        let tokens = seen.into_iter().filter_map(|sighting| {
+            let token = sighting.token()?.clone();
+            Some((sighting.value.sha256(), token))
+        });
+        let mut found: HashMap<Sha256Digest, Token> = tokens.collect();
         let mut valid: Vec<&mut Token> = found
             .values_mut()
             .filter(|token| token.is_valid(now))
             .collect();
         // A consistent order makes reports of the same tokens wait for each other instead of deadlocking.
         valid.sort_by_key(|token| token.id);
-        let mut revoked = Vec::new();
+        let mut revoked = HashSet::new();
         for token in valid {
             let (was_valid, stored) = tx.revoke_leaked_token(token.id, now).await?;
             if was_valid {
-                revoked.push(token.id);
+                revoked.insert(token.id);
             }
             // Somebody else may have revoked it since it was looked up, at another time.
             if let Some(stored) = stored {
@@ -45,29 +51,14 @@ impl Tokens {
         Ok(Self { found, revoked })
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.found.is_empty()
-    }
-
-    /// Returns the outcome for a value, if it is a token.
-    pub(super) fn outcome(&self, digest: &Sha256Digest) -> Option<Outcome> {
-        self.found.get(digest).cloned().map(Outcome::AccessToken)
-    }
-
-    /// Mentions each token in the operator's log.
-    pub(super) fn announce(&self, actor: &str) {
-        for token in self.found.values() {
-            if self.revoked.contains(&token.id) {
-                tracing::warn!(
-                    token = %token.id, role = token.role.as_str(), project = token.project, actor,
-                    "a leaked access token of Rescind itself was revoked"
-                );
-            } else {
-                tracing::info!(
-                    token = %token.id, actor, "an access token that is invalid already was reported"
-                );
-            }
-        }
+    /// Returns the outcome for a value, if it is a token. The first outcome is that it was revoked, if it was.
+    pub(super) fn outcome(&mut self, digest: &Sha256Digest) -> Option<Outcome> {
+        let token = self.found.get(digest)?.clone();
+        Some(if self.revoked.remove(&token.id) {
+            Outcome::RevokedToken(token)
+        } else {
+            Outcome::InvalidToken(token)
+        })
     }
 }
 
@@ -76,8 +67,11 @@ mod tests {
     use jiff::SignedDuration;
     use secrecy::SecretString;
 
+    use super::super::super::Sighting;
+    use super::super::super::known::Known;
     use super::*;
-    use crate::store::{NewToken, Role, Store, StoreOptions};
+    use crate::keyformat::KeyValue;
+    use crate::store::{NewToken, Place, Role, Store, StoreOptions};
 
     #[tokio::test]
     async fn a_token_that_somebody_else_revoked_meanwhile_keeps_that_time() {
@@ -108,13 +102,26 @@ mod tests {
             .unwrap();
         tx.commit().await.unwrap();
         // Looked up while it was valid.
-        let tokens = HashMap::from([(digest, token.clone())]);
+        let known = Known::of(&store, [digest]).await.unwrap();
+        let seen = CleanSighting::new(Sighting {
+            value: KeyValue::new("a token"),
+            place: Place {
+                source: "test".to_owned(),
+                url: None,
+                repository: None,
+                commit: None,
+                path: None,
+                line: None,
+            },
+            detected_at: first,
+        });
+        let seen = seen.of(&known);
         let mut tx = store.begin().await.unwrap();
         tx.revoke_token(token.id, first).await.unwrap();
         tx.commit().await.unwrap();
         let mut tx = store.begin().await.unwrap();
         let later = first + SignedDuration::from_secs(9);
-        let tokens = Tokens::revoke(&mut tx, tokens, later).await.unwrap();
+        let tokens = Tokens::revoke(&mut tx, [&seen], later).await.unwrap();
         tx.commit().await.unwrap();
         assert!(tokens.revoked.is_empty());
         assert_eq!(tokens.found[&digest].revoked_at, Some(first));

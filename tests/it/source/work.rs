@@ -9,9 +9,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::Url;
 use rescind::fetch::{FetchLimits, GitFetcher, ObjectId, http_client};
-use rescind::keyformat::KeyValue;
+use rescind::issuer::mint_token;
+use rescind::keyformat::{FormatSet, KeyValue};
 use rescind::sandbox::git_server::{GitServer, Pushed, Repository};
-use rescind::store::{Key, NewWorkItem, PageRequest, Priority, WorkCounts, WorkKind};
+use rescind::store::{Key, NewWorkItem, PageRequest, Priority, Role, WorkCounts, WorkKind};
 use rescind::work::{Origin, Worker, WorkerOptions, WorkerParts};
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
@@ -237,6 +238,23 @@ on_both_databases! {
         assert_eq!((counts.done, counts.waiting, counts.leased, counts.truncated), (1, 0, 0, 0));
         let log = rig.store.verify_log().await.unwrap().unwrap();
         assert_eq!(log.entries, 6);
+    }
+
+    async fn a_leaked_access_token_is_revoked_like_a_key(database) {
+        let rig = Rig::new(&database.store().await);
+        let shop = Shop::open().await;
+        let formats = FormatSet::builtin();
+        let (token, value) = mint_token(&formats, "rescind_secret", Role::Admin, rig.now()).unwrap();
+        let mut tx = rig.store.begin().await.unwrap();
+        tx.insert_token(token).await.unwrap();
+        tx.commit().await.unwrap();
+        let (key, other) = rig.issue(false).await;
+        let text = format!("a={}\nb={}\nc={}\n", value.expose(), other.expose(), value.expose());
+        rig.add(&[shop.push(&[("a", text.into_bytes())])]).await;
+        assert_eq!(rig.worker(&shop.forge.url()).drain().await.unwrap(), 1);
+        let found = rig.store.find_token(&value.sha256()).await.unwrap().unwrap();
+        assert_eq!(found.revoked_at, Some(rig.now()));
+        assert!(rig.is_revoked(&key).await);
     }
 
     async fn many_items_end_together_and_each_key_once(database) {
