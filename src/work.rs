@@ -32,7 +32,6 @@ mod troubles;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -127,8 +126,6 @@ struct Shared {
     pauses: Pauses,
     slow: Slow,
     demands: Demands,
-    /// Number of looks at hosts in trouble.
-    probes: AtomicUsize,
 }
 
 impl Worker {
@@ -152,7 +149,6 @@ impl Worker {
                 pauses: Pauses::new(origins.keys().cloned().collect()),
                 slow: Slow::default(),
                 demands: Demands::default(),
-                probes: AtomicUsize::default(),
             }),
             origins,
             options,

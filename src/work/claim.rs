@@ -74,6 +74,9 @@ impl Run<'_> {
             }
         }
         self.start_ready();
+        let ready = self.ready.iter();
+        let ready: Vec<Uuid> = ready.map(|item| item.id).collect();
+        self.round.probes.retain(|id| ready.contains(id));
         self.note_begun().await?;
         Ok(shares.free() == 0)
     }
@@ -102,7 +105,8 @@ impl Run<'_> {
             self.begun.push(item.id);
         }
         let origin = self.worker.origins.get(&item.range.host).cloned();
-        let task = Arc::clone(&self.worker.shared).work_on(origin, item.clone());
+        let is_probe = self.round.probes.remove(&item.id);
+        let task = Arc::clone(&self.worker.shared).work_on(origin, item.clone(), is_probe);
         let handle = self.tasks.spawn(task);
         self.under_way.insert(handle.id(), item);
     }
@@ -150,7 +154,7 @@ impl Worker {
             if shares.free() == 0 {
                 break;
             }
-            chosen.extend(self.choose_among(queues, shares).await?);
+            chosen.extend(self.choose_among(queues, shares, round).await?);
         }
         Ok(chosen)
     }
@@ -182,7 +186,12 @@ impl Worker {
                 })
             }));
         }
-        found.retain(|queue| self.shared.pauses.left_of_host(&queue.host).is_none());
+        let pauses = &self.shared.pauses;
+        let is_open = |host: &str| match lane {
+            Lane::Ordinary => pauses.is_open(host),
+            _ => pauses.left_of_host(host).is_none(),
+        };
+        found.retain(|queue| is_open(&queue.host));
         round.number = round.number.wrapping_add(1);
         let first = round.number % found.len().max(1);
         found.rotate_left(first);
@@ -195,6 +204,7 @@ impl Worker {
         &self,
         queues: &[Queue],
         shares: &mut Shares,
+        round: &mut Round,
     ) -> Result<Vec<Uuid>, StoreError> {
         let mut fronts: Vec<(&Queue, VecDeque<Claimable>)> = Vec::new();
         let mut by_places: Vec<&Queue> = queues
@@ -203,8 +213,12 @@ impl Worker {
             .collect();
         by_places.sort_by_key(|queue| (!self.knows(&queue.host), shares.of_host(&queue.host)));
         for queue in by_places.into_iter().take(LOOKED_AT_MAX) {
-            let front = self.front(queue, shares.full_of(&queue.host)).await?;
-            if !front.is_empty() {
+            let full = shares.full_of(&queue.host);
+            let front = self.front(queue, full, &round.turns).await?;
+            if front.is_empty() {
+                // A host that is left alone costs next to nothing, however many of its items wait.
+                self.shared.pauses.probed(&queue.host);
+            } else {
                 fronts.push((queue, front.into()));
             }
             if fronts.len() >= FRONTS_MAX {
@@ -232,9 +246,25 @@ impl Worker {
                 let whose = (&*next.owner, &**remote);
                 shares.take(host, whose, self.knows(host), queue.priority);
                 chosen.push(next.id);
+                if self.note_chosen(host, &next, round) {
+                    front.clear();
+                }
             }
         }
         Ok(chosen)
+    }
+
+    /// Notes whose turn it was, and what is claimed to see whether its host is well again. Returns whether that is all
+    /// for now.
+    fn note_chosen(&self, host: &str, next: &Claimable, round: &mut Round) -> bool {
+        if let Some(owner) = self.turn_of(host, &next.owner) {
+            round.turns.taken(host, owner);
+        }
+        let pauses = &self.shared.pauses;
+        if pauses.condition(host) != Condition::Well {
+            round.probes.insert(next.id);
+        }
+        pauses.probed(host)
     }
 
     fn has_place(&self, shares: &Shares, host: &str, priority: Priority) -> bool {
@@ -316,7 +346,7 @@ impl Worker {
         let mut candidates = Vec::new();
         let mut fronts = 0;
         for queue in queues.iter().take(LOOKED_AT_MAX) {
-            let mut front = self.front(queue, Vec::new()).await?;
+            let mut front = self.front(queue, Vec::new(), &round.turns).await?;
             front.retain(|item| !lane.has_repository(&queue.host, &item.remote));
             fronts += usize::from(!front.is_empty());
             candidates.extend(front.into_iter().map(|item| {

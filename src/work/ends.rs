@@ -127,6 +127,10 @@ impl Shared {
                 return Tried::failed(item, why);
             }
             FetchError::Busy | FetchError::LargeBusy | FetchError::Outpaced { .. } => {
+                if !matches!(error, FetchError::Outpaced { .. }) {
+                    // More of it came than its lane has room for.
+                    self.pauses.answered(&item.range);
+                }
                 let end = self.moved(&item, error);
                 return Tried::ended(item, end);
             }

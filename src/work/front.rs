@@ -2,12 +2,11 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering;
 
 use uuid::Uuid;
 
-use super::Worker;
 use super::pauses::Condition;
+use super::{Shared, Worker};
 use crate::store::{Claimable, Lane, Queue, StoreError};
 
 /// Maximum number of items per host that are read in one round, from repositories that have not used up their places.
@@ -17,15 +16,42 @@ const FRONT_MAX: u32 = 64;
 /// the one is next whose owner had the least of the time.
 const PROBED_MAX: u32 = 512;
 
+/// Maximum number of hosts and owners whose turns are tracked. Strangers can name more.
+const TURNS_MAX: usize = 1_024;
+
+/// Turns of the newest items and of those that have waited the longest, at hosts in trouble and with owners of slow
+/// repositories, of whom only few items are taken. The newest ones are next first.
+#[derive(Debug, Default)]
+pub(super) struct Turns(HashSet<(String, String)>);
+
+impl Turns {
+    /// Records that an item of an owner was taken, or of any owner of a host if the name is empty.
+    pub(super) fn taken(&mut self, host: &str, owner: &str) {
+        let name = (host.to_owned(), owner.to_owned());
+        if self.0.remove(&name) {
+            return;
+        }
+        if self.0.len() >= TURNS_MAX {
+            self.0.clear();
+        }
+        self.0.insert(name);
+    }
+
+    fn is_of_newest(&self, host: &str, owner: &str) -> bool {
+        !self.0.contains(&(host.to_owned(), owner.to_owned()))
+    }
+}
+
 impl Worker {
     /// Returns the first items of a queue, except those of paused repositories and of repositories in `full`.
-    /// Repositories that failed or were slow recently come last. While few places are left to a host in trouble, or to an
-    /// owner of slow repositories, the newest items mostly come first: those that wait may be what the trouble consists
-    /// of.
+    /// Repositories that failed or were slow recently come last, and only others come while their host is paused. While
+    /// few places are left to a host in trouble, or to an owner of slow repositories, the newest items and those that have
+    /// waited the longest take turns: what waits may be what the trouble consists of.
     pub(super) async fn front(
         &self,
         queue: &Queue,
         mut full: Vec<String>,
+        turns: &Turns,
     ) -> Result<Vec<Claimable>, StoreError> {
         let (pauses, host) = (&self.shared.pauses, &queue.host);
         full.extend(pauses.paused_of(host));
@@ -33,33 +59,45 @@ impl Worker {
         let slow = &self.shared.slow;
         let is_ordinary = queue.lane == Lane::Ordinary;
         let is_well = pauses.condition(host) == Condition::Well;
-        let has_slow = slow.has_slow_owner(host);
-        let most = if !is_ordinary || !is_well || has_slow {
+        let most = if !is_ordinary || !is_well || slow.has_slow_owner(host) {
             PROBED_MAX
         } else {
             FRONT_MAX
         };
         let store = &self.shared.parts.store;
         let mut front = store.front(queue, most, &full).await?;
-        front.retain(|item| pauses.left(host, &item.remote).is_none());
-        if is_ordinary && (!is_well || has_slow) && self.is_turn_of_newest() {
-            if is_well {
-                reverse_each(&mut front, |owner| slow.is_slow_owner(host, owner));
-            } else {
-                newest_of_each(&mut front);
-            }
-        }
-        front.sort_by_cached_key(|item| {
+        let is_paused = pauses.left_of_host(host).is_some();
+        front.retain(|item| {
+            pauses.left_of_repository(host, &item.remote).is_none()
+                && (!is_paused || pauses.may_probe(host, &item.owner, &item.remote))
+        });
+        let rank = |item: &Claimable| {
             let (owner, remote) = (&item.owner, &item.remote);
             let is_slow = is_ordinary && slow.is_slow_named(host, owner, remote);
             (pauses.failed_lately(host, remote), is_slow)
-        });
+        };
+        front.sort_by_cached_key(rank);
+        if is_ordinary {
+            for equals in front.chunk_by_mut(|a, b| rank(a) == rank(b)) {
+                if is_well {
+                    let is_slow = |owner: &str| slow.is_slow_owner(host, owner);
+                    each_by_turns(equals, is_slow, |owner| turns.is_of_newest(host, owner));
+                } else {
+                    by_turns(equals, turns.is_of_newest(host, ""));
+                }
+            }
+        }
         Ok(front)
     }
 
-    /// Returns whether the newest items are next. Those that have waited the longest have every third turn.
-    fn is_turn_of_newest(&self) -> bool {
-        self.shared.probes.fetch_add(1, Ordering::Relaxed) % 3 < 2
+    /// Returns whose turn it is when an item of an owner is taken: that of any owner of a host in trouble, which is an
+    /// empty name, or that of an owner of slow repositories.
+    pub(super) fn turn_of<'o>(&self, host: &str, owner: &'o str) -> Option<&'o str> {
+        let Shared { pauses, slow, .. } = &*self.shared;
+        if pauses.condition(host) != Condition::Well {
+            return Some("");
+        }
+        Some(owner).filter(|owner| slow.is_slow_owner(host, owner))
     }
 }
 
@@ -75,17 +113,44 @@ fn newest_of_each(front: &mut [Claimable]) {
     front.sort_by_key(|item| !is_next.contains(&item.id));
 }
 
-/// Reverses the order of the items of each owner that is meant, in the places that they have.
-fn reverse_each(front: &mut [Claimable], is_meant: impl Fn(&str) -> bool) {
+/// Has the newest items and those in front take turns.
+fn by_turns(front: &mut [Claimable], mut is_of_newest: bool) {
+    let ids = |front: &[Claimable]| -> Vec<Uuid> { front.iter().map(|item| item.id).collect() };
+    let mut first = ids(front).into_iter();
+    newest_of_each(front);
+    let mut newest = ids(front).into_iter();
+    let mut ranks: HashMap<Uuid, usize> = HashMap::new();
+    loop {
+        let next = if is_of_newest {
+            &mut newest
+        } else {
+            &mut first
+        };
+        let Some(next) = next.find(|id| !ranks.contains_key(id)) else {
+            break;
+        };
+        ranks.insert(next, ranks.len());
+        is_of_newest = !is_of_newest;
+    }
+    front.sort_by_key(|item| ranks.get(&item.id).copied());
+}
+
+/// Has the items of each owner that is meant take turns, in the places that they have.
+fn each_by_turns(
+    front: &mut [Claimable],
+    is_meant: impl Fn(&str) -> bool,
+    is_of_newest: impl Fn(&str) -> bool,
+) {
     let mut places: HashMap<String, Vec<usize>> = HashMap::new();
     for (at, item) in front.iter().enumerate() {
         places.entry(item.owner.clone()).or_default().push(at);
     }
     places.retain(|owner, _| is_meant(owner));
-    for places in places.values() {
-        let pairs = places.iter().zip(places.iter().rev());
-        for (first, last) in pairs.take(places.len() / 2) {
-            front.swap(*first, *last);
+    for (owner, places) in places {
+        let mut items: Vec<Claimable> = places.iter().map(|at| front[*at].clone()).collect();
+        by_turns(&mut items, is_of_newest(&owner));
+        for (at, item) in places.into_iter().zip(items) {
+            front[at] = item;
         }
     }
 }
@@ -109,16 +174,36 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_of_each_owner_come_first() {
-        let mut items = front(&["a", "b", "a", "a", "c"]);
-        newest_of_each(&mut items);
-        assert_eq!(order(&items), ["4", "3", "1", "2", "0"]);
+    fn the_newest_of_each_owner_and_what_waits_the_longest_take_turns() {
+        let items = front(&["a", "b", "a", "a", "c"]);
+        let by_turns = |is_of_newest| {
+            let mut items = items.clone();
+            by_turns(&mut items, is_of_newest);
+            order(&items).concat()
+        };
+        assert_eq!(by_turns(true), "40312");
+        assert_eq!(by_turns(false), "04132");
+    }
+
+    #[test]
+    fn turns_change_when_an_item_is_taken_and_for_its_owner_only() {
+        let mut turns = Turns::default();
+        assert!(turns.is_of_newest("a", ""));
+        for is_of_newest in [false, true, false] {
+            turns.taken("a", "");
+            assert_eq!(turns.is_of_newest("a", ""), is_of_newest);
+            assert!(turns.is_of_newest("b", "") && turns.is_of_newest("a", "x"));
+        }
+        for n in 0..2 * TURNS_MAX {
+            turns.taken("a", &n.to_string());
+        }
+        assert!(turns.0.len() <= TURNS_MAX);
     }
 
     #[test]
     fn a_slow_owners_items_change_places_with_each_other_only() {
         let mut items = front(&["a", "b", "a", "b", "a", "b"]);
-        reverse_each(&mut items, |owner| owner == "a");
-        assert_eq!(order(&items), ["4", "1", "2", "3", "0", "5"]);
+        each_by_turns(&mut items, |owner| owner == "a", |_| true);
+        assert_eq!(order(&items), ["4", "1", "0", "3", "2", "5"]);
     }
 }

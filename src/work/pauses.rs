@@ -8,28 +8,29 @@
 //! A configured host is probed every few seconds during an outage, however long it lasts, so that its work resumes
 //! within seconds of recovery. Other hosts are paused for ever longer, since strangers can name as many as they like,
 //! and each probe may hold a place for as long as a connection attempt may take.
+//!
+//! All of it is concluded from what some repositories answered, and those may be strangers'. So while a configured host
+//! is paused, an item of an owner with whom nothing failed lately is tried every two seconds all the same, and one
+//! answer ends the pause.
 
-use std::collections::{HashMap, HashSet};
+mod known;
+
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::throttles::Throttles;
-use super::troubles::{LATELY, PROBE_MAX, TROUBLE_MAX, Troubles};
+use super::troubles::TROUBLE_MAX;
 use crate::store::NewWorkItem;
+use known::Known;
+
+/// Interval at which something is tried of a configured host that is paused.
+const PROBE_EVERY: Duration = Duration::from_secs(2);
 
 /// Duration of the first pause; doubles with each further one.
 const TROUBLE: Duration = Duration::from_secs(20);
-
-/// Duration of the first pause of a configured host that cannot be reached.
-const PROBE: Duration = Duration::from_secs(1);
-
-/// Maximum pause of a configured host that answers, but has given nothing to read for [`LASTING`].
-const PROBE_LASTING: Duration = Duration::from_mins(1);
-/// Time after which that is no short fault of the host any more.
-const LASTING: Duration = Duration::from_mins(15);
 
 /// Kind of failure of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +64,7 @@ pub(super) struct Judged {
 pub(super) enum Condition {
     /// Some of its repositories respond, or it is not known that none does.
     Well,
-    /// Several of its repositories failed and none has responded since.
+    /// Several of its repositories failed, or asked to be left alone, and none has responded since.
     Silent,
     /// No connection could be made, and it has not responded since.
     Unreachable,
@@ -77,167 +78,6 @@ pub(super) struct Pauses {
     configured: HashSet<String>,
 }
 
-#[derive(Debug, Default)]
-struct Known {
-    throttles: Throttles,
-    /// Hosts that cannot be reached, with the repositories that were tried.
-    hosts: Troubles<String, String>,
-    /// Configured hosts that can be reached but give no answers, with the repositories that were tried.
-    gateways: Troubles<String, String>,
-    /// Configured hosts that answer, but not with anything to read: they deny repositories, or do not speak git. With
-    /// the repositories that were tried.
-    barren: Troubles<String, String>,
-    /// Times of the latest answers of configured hosts.
-    answered: HashMap<String, Instant>,
-    /// Hosts that never respond, for any reason, with the repositories that were tried. They are not paused.
-    silent: Troubles<String, String>,
-    /// Failing repositories, by host and remote, with the items that failed.
-    repositories: Troubles<(String, String), Uuid>,
-}
-
-impl Known {
-    /// Records that no connection could be made for an item. Returns the remaining pause of its host, if it is paused.
-    fn unreachable(
-        &mut self,
-        item: &NewWorkItem,
-        now: Instant,
-        waits: (Duration, Duration),
-        why: &str,
-    ) -> Option<Duration> {
-        let (host, what) = (&item.host, item.remote());
-        if !self.hosts.0.contains_key(host) {
-            tracing::warn!(
-                host,
-                error = why,
-                "a host cannot be reached: what is to be read there waits"
-            );
-        }
-        self.hosts.of(host, now).why = Some(why.to_owned());
-        self.hosts.failed(host, what, now, waits)
-    }
-
-    /// Records that a configured host gave no answer for an item. Returns the delay of the item.
-    fn unanswered(&mut self, item: &NewWorkItem, now: Instant, why: &str) -> Duration {
-        let (host, what) = (&item.host, item.remote());
-        if !self.gateways.0.contains_key(host) {
-            tracing::warn!(
-                host,
-                error = why,
-                "a host gives no answers: what is to be read there waits"
-            );
-        }
-        self.gateways.of(host, now).why = Some(why.to_owned());
-        let of_host = self.gateways.failed(host, what, now, (PROBE, PROBE_MAX));
-        let wait = of_host.unwrap_or(PROBE_MAX);
-        // One repository may have many items, and be the only one of its host.
-        let repository = self.repositories.of(&name_of(item), now);
-        repository.until = repository.until.max(now + wait);
-        wait
-    }
-
-    /// Records that a configured host answered for an item, but with nothing to read. Returns the remaining pause of the
-    /// host if it did so for several repositories in a row, for longer than a moment.
-    fn barren(&mut self, item: &NewWorkItem, now: Instant, why: &str) -> Option<Duration> {
-        let (host, what) = (&item.host, item.remote());
-        // Any repository may be gone. Whoever has many that are must not hold up a host that others can read.
-        if self.answered_lately(host, now) {
-            return None;
-        }
-        let since = self.barren.of(host, now).failing_since;
-        let lasts = since.is_some_and(|since| now.saturating_duration_since(since) > LASTING);
-        let most = if lasts { PROBE_LASTING } else { PROBE_MAX };
-        let wait = self.barren.failed(host, what, now, (PROBE, most))?;
-        let trouble = self.barren.of(host, now);
-        if trouble.why.is_none() {
-            tracing::warn!(
-                host,
-                error = why,
-                "a host gives nothing to read: what is to be read there waits"
-            );
-        }
-        trouble.why = Some(why.to_owned());
-        Some(wait)
-    }
-
-    /// Records a failure at a configured host, if it is one of the host as a whole that passes by itself. Returns the
-    /// delay of the item.
-    fn outage(
-        &mut self,
-        item: &NewWorkItem,
-        failure: Failure,
-        why: &str,
-        now: Instant,
-    ) -> Option<Duration> {
-        let is_own = match failure {
-            Failure::Unreachable | Failure::Tokenless => false,
-            Failure::Unanswered => self.answers_others(item),
-            Failure::Garbled => return self.barren(item, now, why),
-            Failure::Answerless | Failure::Refused => true,
-        };
-        if is_own {
-            return None;
-        }
-        // The next try goes to another repository, which may have better luck.
-        self.repositories.note_failed(&name_of(item), now);
-        if failure == Failure::Unanswered && self.answered_lately(&item.host, now) {
-            // The first to notice that the host is down, or a repository that is. No other waits for it, and it is tried
-            // again soon.
-            let repository = self.repositories.of(&name_of(item), now);
-            repository.until = repository.until.max(now + PROBE_MAX);
-            return Some(PROBE_MAX);
-        }
-        Some(if failure == Failure::Unanswered {
-            self.unanswered(item, now, why)
-        } else {
-            let of_host = self.unreachable(item, now, (PROBE, PROBE_MAX), why);
-            of_host.unwrap_or(PROBE_MAX)
-        })
-    }
-
-    /// Returns whether a configured host has answered within the last minute.
-    fn answered_lately(&self, host: &str, now: Instant) -> bool {
-        let answered = self.answered.get(host);
-        answered.is_some_and(|at| now.saturating_duration_since(*at) < LATELY)
-    }
-
-    /// Returns whether its host has answered others since an item's repository began to fail. The fault lies with the
-    /// repository in that case.
-    fn answers_others(&self, item: &NewWorkItem) -> bool {
-        let repository = self.repositories.0.get(&name_of(item));
-        let since = repository.and_then(|repository| repository.failing_since);
-        let answered = self.answered.get(&item.host);
-        matches!((since, answered), (Some(since), Some(answered)) if *answered > since)
-    }
-
-    /// Records that the host of an item can be reached and answers.
-    fn alive(&mut self, item: &NewWorkItem, now: Instant) {
-        let was_away = self.hosts.0.remove(&item.host).is_some();
-        let was_silent = self.gateways.0.remove(&item.host).is_some();
-        let was_barren = self.barren.is_in_trouble(&item.host);
-        self.barren.0.remove(&item.host);
-        if was_away || was_silent || was_barren {
-            tracing::info!(host = item.host, "a host answers again");
-        }
-        self.silent.answered(&item.host, now);
-    }
-
-    /// Returns whether a host cannot be reached, or gives no answers, or nothing to read.
-    fn is_away(&self, host: &String) -> bool {
-        let (hosts, gateways) = (&self.hosts.0, &self.gateways.0);
-        hosts.contains_key(host) || gateways.contains_key(host) || self.barren.is_in_trouble(host)
-    }
-
-    fn left_of_host(&self, host: &String, now: Instant) -> Option<Duration> {
-        let asked = self.throttles.left_of_host(host, now);
-        let hosts = self.hosts.left(host, now);
-        let gateways = self.gateways.left(host, now);
-        asked
-            .max(hosts)
-            .max(gateways)
-            .max(self.barren.left(host, now))
-    }
-}
-
 impl Pauses {
     /// Creates an empty record for the configured hosts.
     pub(super) fn new(configured: HashSet<String>) -> Self {
@@ -247,15 +87,42 @@ impl Pauses {
         }
     }
 
-    /// Returns the remaining pause of an item's host or repository, if there is one.
-    pub(super) fn left(&self, host: &str, remote: &str) -> Option<Duration> {
-        let (now, known) = (Instant::now(), self.lock());
-        let of_host = known.left_of_host(&host.to_owned(), now);
-        let name = name(host, remote);
+    /// Returns the remaining pause of a repository, apart from that of its host, if there is one.
+    pub(super) fn left_of_repository(&self, host: &str, remote: &str) -> Option<Duration> {
+        let (now, known, name) = (Instant::now(), self.lock(), name(host, remote));
         let of_repository = known.repositories.left(&name, now);
-        of_host
-            .max(of_repository)
-            .max(known.throttles.left(&name, now))
+        of_repository.max(known.throttles.left(&name, now))
+    }
+
+    /// Returns whether something of a host may be claimed: it is not paused, or it is time to try something all the
+    /// same.
+    pub(super) fn is_open(&self, host: &str) -> bool {
+        let (now, known) = (Instant::now(), self.lock());
+        if known.left_of_host(&host.to_owned(), now).is_none() {
+            return true;
+        }
+        let probed = known.probed.get(host);
+        self.configured.contains(host)
+            && !known.throttles.asked_itself(host, now)
+            && probed.is_none_or(|at| now.saturating_duration_since(*at) >= PROBE_EVERY)
+    }
+
+    /// Returns whether an item may be tried while its host is paused: nothing failed with its owner lately.
+    pub(super) fn may_probe(&self, host: &str, owner: &str, remote: &str) -> bool {
+        let owner = name(host, owner);
+        let failed = self.lock().owners.failed_lately(&owner, Instant::now());
+        !failed && !self.failed_lately(host, remote)
+    }
+
+    /// Records that something of a host was tried, or looked for in vain. Returns whether it is paused, so that this was
+    /// all for now.
+    pub(super) fn probed(&self, host: &str) -> bool {
+        let (now, mut known) = (Instant::now(), self.lock());
+        let is_paused = known.left_of_host(&host.to_owned(), now).is_some();
+        if is_paused && self.configured.contains(host) {
+            known.probed.insert(host.to_owned(), now);
+        }
+        is_paused
     }
 
     /// Returns the reason for a host's pause, in redacted text, if it is paused.
@@ -290,6 +157,8 @@ impl Pauses {
         let (known, host) = (self.lock(), host.to_owned());
         if known.hosts.is_in_trouble(&host) {
             Condition::Unreachable
+        } else if known.throttles.is_in_doubt(&host, Instant::now()) {
+            Condition::Silent
         } else if known.answered_lately(&host, Instant::now()) {
             Condition::Well
         } else if [&known.silent, &known.gateways, &known.barren]
@@ -307,6 +176,7 @@ impl Pauses {
         let now = Instant::now();
         let mut known = self.lock();
         known.alive(item, now);
+        self.note_failed(&mut known, item, now);
         let wait = known.throttles.asked(item, wait, why, now);
         Judged {
             wait: Some(wait),
@@ -326,12 +196,14 @@ impl Pauses {
         }
     }
 
-    /// Records that a host is healthy, whatever its response was. A pause that it asked for stays in force.
+    /// Records that a host is healthy, whatever its response was. A pause that it asked for itself stays in force.
     pub(super) fn answered(&self, item: &NewWorkItem) {
         let now = Instant::now();
         let mut known = self.lock();
         known.alive(item, now);
         known.throttles.answered(item, now);
+        known.throttles.end_doubt(&item.host, now);
+        known.owners.answered(&owner_of(item), now);
         if self.configured.contains(&item.host) {
             known.answered.insert(item.host.clone(), now);
         }
@@ -343,6 +215,7 @@ impl Pauses {
     pub(super) fn denied(&self, item: &NewWorkItem, why: &str) -> Option<Judged> {
         let now = Instant::now();
         let mut known = self.lock();
+        self.note_failed(&mut known, item, now);
         // It can be reached. Whether what is behind it works is another matter.
         known.hosts.0.remove(&item.host);
         known.throttles.answered(item, now);
@@ -376,6 +249,7 @@ impl Pauses {
     ) -> Judged {
         let now = Instant::now();
         let mut known = self.lock();
+        self.note_failed(&mut known, item, now);
         if self.configured.contains(&item.host)
             && let Some(wait) = known.outage(item, failure, why, now)
         {
@@ -404,6 +278,13 @@ impl Pauses {
         }
     }
 
+    /// Records that something failed with the owner of an item.
+    fn note_failed(&self, known: &mut Known, item: &NewWorkItem, now: Instant) {
+        if self.configured.contains(&item.host) {
+            known.owners.note_failed(&owner_of(item), now);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -411,6 +292,10 @@ impl Pauses {
 
 fn name_of(item: &NewWorkItem) -> (String, String) {
     name(&item.host, &item.remote())
+}
+
+fn owner_of(item: &NewWorkItem) -> (String, String) {
+    name(&item.host, &item.owner())
 }
 
 fn name(host: &str, remote: &str) -> (String, String) {

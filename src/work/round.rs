@@ -1,9 +1,11 @@
-//! What one round of claiming hands to the next.
+//! State that a worker keeps from one round of claiming to the next.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
+use super::front::Turns;
 use crate::store::Lane;
 
 /// Maximum number of entries in the history of hosts that had places in the scarce lanes.
@@ -22,6 +24,10 @@ pub(super) struct Round {
     pub(super) looked: Option<Instant>,
     /// Time when an item that had to leave last took precedence because it was due.
     pub(super) due: Option<Instant>,
+    /// Turns of the newest items and of those that have waited the longest, where only few are taken.
+    pub(super) turns: Turns,
+    /// Items that were claimed of hosts in trouble, to see whether they are well again, and are not begun yet.
+    pub(super) probes: HashSet<Uuid>,
 }
 
 impl Round {

@@ -14,10 +14,18 @@ use crate::forge::actor_of;
 use crate::store::{Fetched, HOST_LEFT_ALONE, Lane, WorkItem, WorkKind};
 
 impl Shared {
-    /// Processes one item.
-    pub(super) async fn work_on(self: Arc<Self>, origin: Option<Origin>, item: WorkItem) -> Tried {
+    /// Processes one item. A probe shows whether its host is well again, and is sent whatever others found out about the
+    /// host since it was claimed, such as the one that was claimed beside it.
+    pub(super) async fn work_on(
+        self: Arc<Self>,
+        origin: Option<Origin>,
+        item: WorkItem,
+        is_probe: bool,
+    ) -> Tried {
         let range = &item.range;
-        if let Some(wait) = self.pauses.left(&range.host, &range.remote()) {
+        let of_repository = self.pauses.left_of_repository(&range.host, &range.remote());
+        let of_host = self.pauses.left_of_host(&range.host);
+        if let Some(wait) = of_repository.max(of_host.filter(|_| !is_probe)) {
             let why = match self.pauses.why(&range.host) {
                 Some(why) => format!("{HOST_LEFT_ALONE}{why}"),
                 None => "its repository is left alone for a while".to_owned(),

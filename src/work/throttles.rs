@@ -4,7 +4,7 @@
 //! repository may write it. It therefore pauses that repository only. If repositories of several owners ask for the
 //! same, with no other answer in between, the host itself throttles, and all of it is paused: for a few seconds, and
 //! for twice as long each further time, but no longer than any of them asked for. If many repositories of fewer owners
-//! do, it is asked every few seconds only.
+//! do, it is asked every few seconds only. What one of them is given ends such a pause.
 //!
 //! However little a repository asks for, it is left alone for a second, and for twice as long each further time in a
 //! row.
@@ -69,8 +69,10 @@ impl Pause {
 /// Requests to slow down of one host.
 #[derive(Debug)]
 struct Host {
-    /// End of the pause of the whole host.
+    /// End of the pause of the whole host that follows from what its repositories asked for.
     until: Instant,
+    /// End of the pause that the host itself asked for.
+    itself_until: Instant,
     /// Number of pauses for several owners' requests since another answer came.
     times: u32,
     /// Requests of repositories since another answer came, by owner, up to [`OWNERS_OF_HOST`].
@@ -78,6 +80,12 @@ struct Host {
     /// Times of the latest requests of repositories since another answer came, up to [`REPOSITORIES_OF_HOST`].
     repositories: HashMap<String, Instant>,
     why: String,
+}
+
+impl Host {
+    fn paused_until(&self) -> Instant {
+        self.until.max(self.itself_until)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -131,7 +139,9 @@ impl Throttles {
         if repositories.len() >= REPOSITORIES_OF_HOST {
             host.until = host.until.max(until.min(now + PROBE_MAX));
         }
-        longest.max(host.until).saturating_duration_since(now)
+        longest
+            .max(host.paused_until())
+            .saturating_duration_since(now)
     }
 
     /// Records that a host itself asked to be left alone for `wait`. Returns the pause that follows.
@@ -143,15 +153,16 @@ impl Throttles {
         now: Instant,
     ) -> Duration {
         let host = self.host(host, why, now);
-        host.until = host.until.max(now + wait.min(HOST_MAX));
-        host.until.saturating_duration_since(now)
+        host.itself_until = host.itself_until.max(now + wait.min(HOST_MAX));
+        host.paused_until().saturating_duration_since(now)
     }
 
     fn host(&mut self, name: &str, why: &str, now: Instant) -> &mut Host {
         let name = name.to_owned();
-        make_room(&mut self.hosts, &name, |host| host.until, now);
+        make_room(&mut self.hosts, &name, Host::paused_until, now);
         let host = self.hosts.entry(name).or_insert_with(|| Host {
             until: now,
+            itself_until: now,
             times: 0,
             owners: HashMap::new(),
             repositories: HashMap::new(),
@@ -175,10 +186,36 @@ impl Throttles {
             of.times = 0;
             of.owners.clear();
             of.repositories.clear();
-            if of.until <= now {
+            if of.paused_until() <= now {
                 self.hosts.remove(host);
             }
         }
+    }
+
+    /// Ends the pause of a host that follows from what its repositories asked for: it gave one of them what it wanted.
+    pub(super) fn end_doubt(&mut self, host: &str, now: Instant) {
+        if let Some(of) = self.hosts.get_mut(host) {
+            of.until = now;
+            if of.paused_until() <= now {
+                self.hosts.remove(host);
+            }
+        }
+    }
+
+    /// Returns whether so many repositories of a host asked to be left alone, with no other answer in between, that the
+    /// host itself may throttle.
+    pub(super) fn is_in_doubt(&self, host: &str, now: Instant) -> bool {
+        self.hosts.get(host).is_some_and(|of| {
+            let lately = of.repositories.values();
+            let lately = lately.filter(|at| now.duration_since(**at) < LATELY);
+            of.times > 0 || lately.count() >= REPOSITORIES_OF_HOST
+        })
+    }
+
+    /// Returns whether a host is paused because it asked for it itself.
+    pub(super) fn asked_itself(&self, host: &str, now: Instant) -> bool {
+        let host = self.hosts.get(host);
+        host.is_some_and(|of| of.itself_until > now)
     }
 
     /// Returns the remaining pause of a repository, apart from that of its host, if there is one.
@@ -194,7 +231,7 @@ impl Throttles {
 
     /// Returns the remaining pause of a host, if there is one.
     pub(super) fn left_of_host(&self, host: &str, now: Instant) -> Option<Duration> {
-        rest(self.hosts.get(host)?.until, now)
+        rest(self.hosts.get(host)?.paused_until(), now)
     }
 
     /// Returns the reason for a host's pause, in redacted text, if it is paused.

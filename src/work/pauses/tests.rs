@@ -1,6 +1,7 @@
 use jiff::Timestamp;
 
-use super::super::troubles::{FIRST_WAIT, KNOWN_MAX};
+use super::super::troubles::{FIRST_WAIT, KNOWN_MAX, LATELY, PROBE_MAX, Troubles};
+use super::known::{LASTING, PROBE};
 use super::*;
 use crate::store::{Priority, WorkKind};
 
@@ -17,6 +18,14 @@ pub(in crate::work) fn item(host: &str, repository: &str) -> NewWorkItem {
         source: String::new(),
         priority: Priority::Webhook,
         event_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+impl Pauses {
+    /// Returns the remaining pause of a repository or its host.
+    fn left(&self, host: &str, remote: &str) -> Option<Duration> {
+        let of_repository = self.left_of_repository(host, remote);
+        of_repository.max(self.left_of_host(host))
     }
 }
 
@@ -262,4 +271,61 @@ fn a_host_that_garbles_all_answers_is_down_and_one_repository_that_does_is_not()
     assert!(garbled("3").is_hosts && pauses.left_of_host("a").is_some());
     pauses.answered(&item("a", "4"));
     assert!(!garbled("1").is_hosts && pauses.left_of_host("a").is_none());
+}
+
+#[test]
+fn a_paused_host_is_tried_for_an_owner_with_whom_nothing_failed_and_one_answer_ends_the_pause() {
+    let of = |owner: &str| NewWorkItem {
+        repository: format!("{owner}/app"),
+        ..item("a", owner)
+    };
+    let owners = ["mallory-1", "mallory-2", "mallory-3"];
+    let minutes = Duration::from_mins(5);
+    let throttle = |pauses: &Pauses| {
+        for owner in owners {
+            pauses.asked(&of(owner), minutes, "slower");
+        }
+    };
+    let unreachable = |pauses: &Pauses| {
+        for owner in owners {
+            pauses.failed(Uuid::now_v7(), &of(owner), Failure::Unreachable, "");
+        }
+    };
+    let unanswered = |pauses: &Pauses| {
+        for owner in owners {
+            pauses.failed(Uuid::now_v7(), &of(owner), Failure::Unanswered, "");
+        }
+    };
+    let denied = |pauses: &Pauses| {
+        for owner in owners {
+            pauses.denied(&of(owner), "HTTP 404");
+        }
+    };
+    let causes: [&dyn Fn(&Pauses); 4] = [&throttle, &unreachable, &unanswered, &denied];
+    for cause in causes {
+        let pauses = Pauses::new(HashSet::from(["a".to_owned()]));
+        cause(&pauses);
+        assert!(pauses.left_of_host("a").is_some() && pauses.is_open("a"));
+        assert_ne!(pauses.condition("a"), Condition::Well);
+        assert!(pauses.may_probe("a", &of("alice").owner(), &of("alice").remote()));
+        assert!(!pauses.may_probe("a", &of("mallory-1").owner(), &remote("another")));
+        // Not again at once.
+        assert!(pauses.probed("a") && !pauses.is_open("a"));
+        let before = Instant::now().checked_sub(PROBE_EVERY).unwrap();
+        pauses.lock().probed.insert("a".to_owned(), before);
+        assert!(pauses.is_open("a"));
+        pauses.answered(&of("alice"));
+        assert_eq!(pauses.left_of_host("a"), None);
+        assert_eq!(pauses.condition("a"), Condition::Well);
+        assert!(!pauses.probed("a"), "nothing is paused");
+    }
+    // Nobody tries what the host itself asked for, or a host that strangers named.
+    let pauses = Pauses::new(HashSet::from(["a".to_owned()]));
+    pauses.host_asked("a", minutes, "slower");
+    assert!(!pauses.is_open("a"));
+    pauses.answered(&of("alice"));
+    assert!(!pauses.is_open("a"));
+    let strangers = Pauses::default();
+    throttle(&strangers);
+    assert!(!strangers.is_open("a"));
 }

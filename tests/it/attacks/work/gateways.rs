@@ -1,6 +1,7 @@
 //! A gateway whose servers are down, an API that gives no tokens, and repositories that ask to be left alone: none of
 //! them delays a leak once it can be read.
 
+use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
 
 use rescind::clock::SystemClock;
@@ -263,12 +264,70 @@ async fn strangers_that_answer_as_a_gateway_does_do_not_hold_a_quiet_host() {
     let origins = [origin("git.example", &shop.forge.url())];
     let running = Running::start(rig.worker_of(origins, FetchLimits::default(), hasty()));
     until("they are asked", async || broken.asked() >= 8).await;
-    let (key, tiny) = rig.leak(&shop).await;
-    rig.add_items(&[tiny]).await;
-    rig.wait_until_revoked(&key).await;
     let tries = "SELECT MAX(tries - CASE WHEN leased_by IS NULL THEN 0 ELSE 1 END) FROM work_items
         WHERE state = 'waiting'";
     assert_eq!(database.count(tries).await, 0, "no try counts");
+    let (key, tiny) = rig.leak(&shop).await;
+    rig.add_items(&[tiny]).await;
+    rig.wait_until_revoked(&key).await;
+    // From now on their host answers others, so that the fault may be theirs. None was tried twice since.
+    assert!(database.count(tries).await <= 1);
+    running.stop().await;
+    database.remove().await;
+}
+
+/// Whatever else they answer: what they have in common with the quiet one is the host alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_that_answer_as_a_host_in_trouble_does_do_not_hold_a_quiet_host() {
+    for status in [401, 403, 404, 429, 503] {
+        let (database, rig) = sqlite().await;
+        let shop = Shop::open().await;
+        let hostile = MockServer::start().await;
+        let answer = ResponseTemplate::new(status).insert_header("retry-after", "60");
+        Mock::given(any())
+            .respond_with(answer)
+            .mount(&hostile)
+            .await;
+        let pushes = (0..40).map(|n| push_at(&hostile, &rig, format!("mallory-{n}/app"), n));
+        rig.add_items(&pushes.collect::<Vec<_>>()).await;
+        let origins = [origin("git.example", &shop.forge.url())];
+        let running = Running::start(rig.worker_of(origins, FetchLimits::default(), hasty()));
+        let asked = async || hostile.received_requests().await.unwrap().len();
+        until("they are asked", async || asked().await >= 8).await;
+        let (key, tiny) = rig.leak(&shop).await;
+        rig.add_items(&[tiny]).await;
+        rig.wait_until_revoked(&key).await;
+        running.stop().await;
+        database.remove().await;
+    }
+}
+
+/// For so long that a pause that doubles is longer than what is promised.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_that_go_on_asking_for_time_do_not_hold_a_quiet_host() {
+    let (database, rig) = sqlite().await;
+    let shop = Shop::open().await;
+    let hostile = asking_for("60").await;
+    let pushes = (0..100).map(|n| push_at(&hostile, &rig, format!("mallory-{n}/app"), n));
+    rig.add_items(&pushes.collect::<Vec<_>>()).await;
+    let origins = [origin("git.example", &shop.forge.url())];
+    let running = Running::start(rig.worker_of(origins, FetchLimits::default(), hasty()));
+    let asked = async || hostile.received_requests().await.unwrap();
+    until("they ask for it", async || asked().await.len() >= 8).await;
+    sleep(Duration::from_secs(10)).await;
+    let (key, tiny) = rig.leak(&shop).await;
+    rig.add_items(&[tiny]).await;
+    // Each place for once, and then one every two seconds and two at the end of each pause.
+    let meanwhile = asked().await.len();
+    assert!(meanwhile <= 12 + 16, "{meanwhile}");
+    rig.wait_until_revoked(&key).await;
+    let asked: Vec<String> = asked()
+        .await
+        .iter()
+        .map(|request| request.url.path().to_owned())
+        .collect();
+    let different: HashSet<&String> = asked.iter().collect();
+    assert_eq!(different.len(), asked.len(), "none is asked again");
     running.stop().await;
     database.remove().await;
 }
