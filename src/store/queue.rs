@@ -13,6 +13,7 @@ pub(super) mod begun;
 pub(super) mod blobs;
 pub(super) mod claim;
 pub(super) mod counts;
+pub(super) mod give_back;
 pub(super) mod holders;
 pub(super) mod item;
 pub(super) mod rest;

@@ -3,7 +3,9 @@
 use super::super::incidents::occurrences;
 use super::super::keys::{find, import, uses};
 use super::super::log::verify;
-use super::super::queue::{again, ahead, backlog, begun, blobs, claim, holders, rest, turns};
+use super::super::queue::{
+    again, ahead, backlog, begun, blobs, claim, give_back, holders, rest, turns,
+};
 use super::super::sources::{deliveries, work as source_work};
 use super::super::{Store, StoreError, incidents, keys, log, queue, senders, sources, tokens};
 use super::connect::Db;
@@ -33,6 +35,7 @@ impl Store {
             again::ALL,
             ahead::ALL,
             claim::ALL,
+            give_back::ALL,
             begun::ALL,
             holders::ALL,
             backlog::ALL,

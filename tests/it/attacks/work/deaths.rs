@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use rescind::fetch::FetchLimits;
-use rescind::store::{Lane, Priority};
+use rescind::store::{Lane, NewWorkItem, PageRequest, Priority, Store, StoreOptions};
 use tokio::time::sleep;
 
 use super::{Dripping, Running, hasty, until};
 use crate::source::Rig;
 use crate::source::work::{Shop, origin};
 use crate::support::databases::{TestDatabase, on_both_databases};
+use crate::support::world::{Home, World};
 
 /// As many as are under way in one worker.
 const UNDER_WAY: u32 = 16;
@@ -74,4 +75,69 @@ on_both_databases! {
         }
         assert_eq!(database.count("SELECT COUNT(*) FROM work_items WHERE deaths = 1 AND state = 'done'").await, 16);
     }
+}
+
+/// The real binary dies with an item each time, as for want of memory; others are done, and in the end the item
+/// is put aside and says why.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_item_that_takes_the_daemon_with_it_is_put_aside_with_its_reason() {
+    let world = World::new().await;
+    let home = Home::new(|database| world.config(database));
+    let hanging = Dripping::start(0).await;
+    let daemon = home.serve();
+    let url = format!(
+        "sqlite://{}",
+        home.folder.path().join("rescind.db").display()
+    );
+    let store = Store::open(StoreOptions::new(url.clone())).await.unwrap();
+    let rig = Rig::new(&store);
+    let deadly = NewWorkItem {
+        clone_url: Some(format!("{}/acme/deadly.git", hanging.url)),
+        ..rig.push_to("deadly.example", 1, Priority::Watched)
+    };
+    rig.add_items(&[deadly]).await;
+    let mut daemon = Some(daemon);
+    for death in 1..=3 {
+        until("it is asked for", async || hanging.asked() == death).await;
+        let (key, value) = rig.issue(false).await;
+        let path = format!("leak-{death}.env");
+        world.push(&[(&path, value.expose().as_bytes().to_vec())], "Leak");
+        until("others are read", async || rig.is_revoked(&key).await).await;
+        daemon.take().unwrap().kill();
+        // Its lease ends.
+        end_leases(&url).await;
+        daemon = Some(home.serve());
+        if death < 3 {
+            let held = async || {
+                let counts = store.work_counts().await.unwrap();
+                counts.leased == 1
+            };
+            until("it is taken again", held).await;
+        }
+    }
+    until("it is put aside", async || {
+        store.work_counts().await.unwrap().dead == 1
+    })
+    .await;
+    let dead = store.dead_items(None, &PageRequest::first()).await.unwrap();
+    let dead = &dead.items[0];
+    assert_eq!((dead.item.deaths, dead.item.lane), (3, Lane::Alone));
+    assert!(
+        dead.error.contains("died 3 times without an error"),
+        "{dead:?}"
+    );
+    assert_eq!(hanging.asked(), 3);
+    assert!(daemon.unwrap().stop().success());
+    let shown = home.rescind(&["sources", "dead"]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("died 3 times"), "{shown}");
+}
+
+pub(in crate::attacks) async fn end_leases(url: &str) {
+    use sqlx::{Connection as _, Executor as _};
+    let mut connection = sqlx::SqliteConnection::connect(url).await.unwrap();
+    connection
+        .execute("UPDATE work_items SET ready_at = 0 WHERE leased_by IS NOT NULL")
+        .await
+        .unwrap();
 }

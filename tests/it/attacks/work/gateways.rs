@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
 
 use rescind::clock::SystemClock;
+use rescind::fetch::http_client;
 use rescind::github::{AppAuth, Installation, InstallationId};
 use rescind::work::Origin;
 use serde_json::json;

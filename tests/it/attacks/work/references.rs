@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use rescind::fetch::{GitFetcher, http_client};
+use rescind::source::{GitRemote, GitRemoteOptions, Source as _};
 use rescind::store::WorkKind;
 use wiremock::matchers::body_string_contains;
 
@@ -153,5 +155,36 @@ on_both_databases! {
         database.run("UPDATE work_items SET ready_at = 0").await.unwrap();
         worker.drain().await.unwrap();
         assert_eq!(database.count(ranges).await, 600 + 500);
+    }
+}
+
+/// A git server that lists more branches than one poll takes.
+#[tokio::test]
+async fn more_references_than_one_poll_takes_are_left_for_the_next() {
+    let (_database, rig) = sqlite().await;
+    let mut body = Vec::new();
+    for n in 0..1_500 {
+        body.extend(line(format!("{n:040x} refs/heads/b{n:05}\n").as_bytes()));
+    }
+    body.extend(b"0000");
+    let server = wiremock::MockServer::start().await;
+    let answer = wiremock::ResponseTemplate::new(200)
+        .set_body_raw(body, "application/x-git-upload-pack-result");
+    wiremock::Mock::given(wiremock::matchers::any())
+        .respond_with(answer)
+        .mount(&server)
+        .await;
+    let options = GitRemoteOptions {
+        name: "docs".to_owned(),
+        url: format!("{}/acme/shop.git", server.uri()).parse().unwrap(),
+        token: None,
+    };
+    let fetcher = GitFetcher::new(http_client().unwrap(), FetchLimits::default());
+    let remote = GitRemote::new(options, rig.parts(), fetcher).unwrap();
+    let polls = [1_000, 500, 0];
+    for expected in polls {
+        let outcome = remote.poll_once().await.unwrap();
+        // The first of these names points to no commit.
+        assert!(outcome.events.abs_diff(expected) <= 1, "{outcome:?}");
     }
 }
