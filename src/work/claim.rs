@@ -258,7 +258,7 @@ impl Worker {
     /// for now.
     fn note_chosen(&self, host: &str, next: &Claimable, round: &mut Round) -> bool {
         if let Some(owner) = self.turn_of(host, &next.owner) {
-            round.turns.taken(host, owner);
+            round.turns.taken(Lane::Ordinary, host, owner);
         }
         let pauses = &self.shared.pauses;
         if pauses.condition(host) != Condition::Well {
@@ -307,6 +307,9 @@ impl Worker {
                 round.due = Some(Instant::now());
             }
             round.note_served(lane.lane, self.served_as(&next.host));
+            if let Some(owner) = self.turn_of(&next.host, &next.owner) {
+                round.turns.taken(lane.lane, &next.host, owner);
+            }
             chosen.push(next.id);
         }
         if lane.lane == Lane::Alone {

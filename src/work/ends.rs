@@ -186,6 +186,9 @@ impl Shared {
         if is_slow {
             self.slow.note(&item.range);
         }
+        if item.lane == Lane::Ordinary {
+            self.slow.note_left(&item.range);
+        }
         match item.lane {
             Lane::Ordinary if !matches!(error, FetchError::LargeBusy) => End::Moved {
                 lane: Lane::Medium,

@@ -19,15 +19,15 @@ const PROBED_MAX: u32 = 512;
 /// Maximum number of hosts and owners whose turns are tracked. Strangers can name more.
 const TURNS_MAX: usize = 1_024;
 
-/// Turns of the newest items and of those that have waited the longest, at hosts in trouble and with owners of slow
-/// repositories, of whom only few items are taken. The newest ones are next first.
+/// Turns of the newest items and of those that have waited the longest in a lane, at hosts in trouble or with a crowd of
+/// slow owners, and with owners of slow repositories. The newest ones are next first.
 #[derive(Debug, Default)]
-pub(super) struct Turns(HashSet<(String, String)>);
+pub(super) struct Turns(HashSet<(Lane, String, String)>);
 
 impl Turns {
     /// Records that an item of an owner was taken, or of any owner of a host if the name is empty.
-    pub(super) fn taken(&mut self, host: &str, owner: &str) {
-        let name = (host.to_owned(), owner.to_owned());
+    pub(super) fn taken(&mut self, lane: Lane, host: &str, owner: &str) {
+        let name = (lane, host.to_owned(), owner.to_owned());
         if self.0.remove(&name) {
             return;
         }
@@ -37,16 +37,17 @@ impl Turns {
         self.0.insert(name);
     }
 
-    fn is_of_newest(&self, host: &str, owner: &str) -> bool {
-        !self.0.contains(&(host.to_owned(), owner.to_owned()))
+    fn is_of_newest(&self, lane: Lane, host: &str, owner: &str) -> bool {
+        let name = (lane, host.to_owned(), owner.to_owned());
+        !self.0.contains(&name)
     }
 }
 
 impl Worker {
     /// Returns the first items of a queue, except those of paused repositories and of repositories in `full`.
-    /// Repositories that failed or were slow recently come last, and only others come while their host is paused. While
-    /// few places are left to a host in trouble, or to an owner of slow repositories, the newest items and those that have
-    /// waited the longest take turns: what waits may be what the trouble consists of.
+    /// Repositories that failed or were slow recently come last, and only others come while their host is paused. At a host
+    /// in trouble or with a crowd of slow owners, and with an owner of slow repositories, the newest items and those that
+    /// have waited the longest take turns: what waits may be what the trouble consists of.
     pub(super) async fn front(
         &self,
         queue: &Queue,
@@ -59,7 +60,8 @@ impl Worker {
         let slow = &self.shared.slow;
         let is_ordinary = queue.lane == Lane::Ordinary;
         let is_well = pauses.condition(host) == Condition::Well;
-        let most = if !is_ordinary || !is_well || slow.has_slow_owner(host) {
+        let is_whole = !is_well || slow.is_crowded(host);
+        let most = if !is_ordinary || is_whole || slow.has_slow_owner(host) {
             PROBED_MAX
         } else {
             FRONT_MAX
@@ -73,28 +75,30 @@ impl Worker {
         });
         let rank = |item: &Claimable| {
             let (owner, remote) = (&item.owner, &item.remote);
-            let is_slow = is_ordinary && slow.is_slow_named(host, owner, remote);
+            let is_slow = slow.is_slow_named(host, owner, remote);
             (pauses.failed_lately(host, remote), is_slow)
         };
         front.sort_by_cached_key(rank);
-        if is_ordinary {
-            for equals in front.chunk_by_mut(|a, b| rank(a) == rank(b)) {
-                if is_well {
-                    let is_slow = |owner: &str| slow.is_slow_owner(host, owner);
-                    each_by_turns(equals, is_slow, |owner| turns.is_of_newest(host, owner));
-                } else {
-                    by_turns(equals, turns.is_of_newest(host, ""));
-                }
+        let is_of_newest = |owner: &str| turns.is_of_newest(queue.lane, host, owner);
+        for equals in front.chunk_by_mut(|a, b| rank(a) == rank(b)) {
+            if is_whole {
+                by_turns(equals, is_of_newest(""));
+            } else {
+                each_by_turns(
+                    equals,
+                    |owner| slow.is_slow_owner(host, owner),
+                    is_of_newest,
+                );
             }
         }
         Ok(front)
     }
 
-    /// Returns whose turn it is when an item of an owner is taken: that of any owner of a host in trouble, which is an
-    /// empty name, or that of an owner of slow repositories.
+    /// Returns whose turn it is when an item of an owner is taken: that of any owner of a host in trouble or with a crowd,
+    /// which is an empty name, or that of an owner of slow repositories.
     pub(super) fn turn_of<'o>(&self, host: &str, owner: &'o str) -> Option<&'o str> {
         let Shared { pauses, slow, .. } = &*self.shared;
-        if pauses.condition(host) != Condition::Well {
+        if pauses.condition(host) != Condition::Well || slow.is_crowded(host) {
             return Some("");
         }
         Some(owner).filter(|owner| slow.is_slow_owner(host, owner))
@@ -188,14 +192,16 @@ mod tests {
     #[test]
     fn turns_change_when_an_item_is_taken_and_for_its_owner_only() {
         let mut turns = Turns::default();
-        assert!(turns.is_of_newest("a", ""));
+        let lane = Lane::Ordinary;
+        assert!(turns.is_of_newest(lane, "a", ""));
         for is_of_newest in [false, true, false] {
-            turns.taken("a", "");
-            assert_eq!(turns.is_of_newest("a", ""), is_of_newest);
-            assert!(turns.is_of_newest("b", "") && turns.is_of_newest("a", "x"));
+            turns.taken(lane, "a", "");
+            assert_eq!(turns.is_of_newest(lane, "a", ""), is_of_newest);
+            assert!(turns.is_of_newest(lane, "b", "") && turns.is_of_newest(lane, "a", "x"));
+            assert!(turns.is_of_newest(Lane::Medium, "a", ""));
         }
         for n in 0..2 * TURNS_MAX {
-            turns.taken("a", &n.to_string());
+            turns.taken(lane, "a", &n.to_string());
         }
         assert!(turns.0.len() <= TURNS_MAX);
     }

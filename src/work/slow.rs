@@ -18,6 +18,9 @@ const SLOW: Duration = Duration::from_mins(1);
 /// Number of slow repositories of an owner from which few of the owner's other repositories are read at a time.
 const REPOSITORIES_OF_SLOW: usize = 8;
 
+/// Number of owners of a host who recently kept others waiting from which the newest items of the host, too, have turns.
+const OWNERS_OF_CROWD: usize = 3;
+
 /// Number of times an item gives way to others in the large lane before it gets a turn there that others cannot cut
 /// short, and again before the next such turn.
 const WAYS_GIVEN: u32 = 8;
@@ -42,6 +45,8 @@ pub(super) struct Slow(Mutex<Known>);
 struct Known {
     /// Slow repositories by host and owner.
     owners: HashMap<(String, String), Owner>,
+    /// Owners of each host whose items had to leave an ordinary place, with the time until which that counts.
+    crowds: HashMap<String, Owner>,
     /// Items that had to leave the large lane.
     outpaced: HashMap<Uuid, Outpaced>,
     /// Time until which no item of a host gets another turn that others cannot cut short. All hosts that are not
@@ -60,7 +65,7 @@ struct Outpaced {
     kept: u32,
 }
 
-/// Slow repositories of an owner, with the time until which they count as slow.
+/// Slow repositories of an owner, or owners of a host, with the time until which they count as slow.
 type Owner = HashMap<String, Instant>;
 
 impl Slow {
@@ -76,6 +81,30 @@ impl Slow {
         if slow.len() < REPOSITORIES_MAX || slow.contains_key(&item.remote()) {
             slow.insert(item.remote(), now + SLOW);
         }
+    }
+
+    /// Records that an item had to leave an ordinary place, which others wait for.
+    pub(super) fn note_left(&self, item: &NewWorkItem) {
+        let now = Instant::now();
+        let mut known = self.lock();
+        let is_over = |owners: &mut Owner| owners.values().all(|until| *until <= now);
+        make_room(&mut known.crowds, &item.host, is_over);
+        let owners = known.crowds.entry(item.host.clone()).or_default();
+        owners.retain(|_, until| *until > now);
+        let owner = item.owner();
+        if owners.len() < OWNERS_OF_CROWD || owners.contains_key(&owner) {
+            owners.insert(owner, now + SLOW);
+        }
+    }
+
+    /// Returns whether items of several owners of a host recently had to leave ordinary places. Each of them takes a while
+    /// to be found out.
+    pub(super) fn is_crowded(&self, host: &str) -> bool {
+        let (known, now) = (self.lock(), Instant::now());
+        known.crowds.get(host).is_some_and(|owners| {
+            let owners = owners.values().filter(|until| **until > now);
+            owners.count() >= OWNERS_OF_CROWD
+        })
     }
 
     /// Returns whether a repository recently kept others waiting.
@@ -225,6 +254,25 @@ mod tests {
     }
 
     #[test]
+    fn a_host_is_crowded_when_items_of_several_owners_had_to_leave() {
+        let slow = Slow::default();
+        for n in 0..9 {
+            slow.note_left(&named("a", "mallory", &n.to_string()));
+            slow.note_left(&named(&n.to_string(), "mallory", "1"));
+        }
+        slow.note_left(&named("a", "alice", "1"));
+        assert!(!slow.is_crowded("a") && !slow.is_crowded("1"));
+        slow.note_left(&named("a", "bob", "1"));
+        assert!(slow.is_crowded("a") && !slow.is_crowded("b"));
+        let now = Instant::now();
+        let mut known = slow.lock();
+        let crowd = known.crowds.get_mut("a").unwrap();
+        crowd.values_mut().for_each(|until| *until = now);
+        drop(known);
+        assert!(!slow.is_crowded("a"));
+    }
+
+    #[test]
     fn what_gave_way_often_has_a_turn_but_few_of_a_host_have() {
         let slow = Slow::default();
         let [first, second] = [Uuid::now_v7(), Uuid::now_v7()];
@@ -257,6 +305,7 @@ mod tests {
         for n in 0..2 * KNOWN_MAX {
             slow.note(&named("a", &n.to_string(), "1"));
             slow.note(&named("a", "mallory", &n.to_string()));
+            slow.note_left(&named(&n.to_string(), "mallory", "1"));
             slow.note_outpaced(Uuid::now_v7());
         }
         let id = Uuid::now_v7();
@@ -266,6 +315,7 @@ mod tests {
         slow.ended(id);
         assert_eq!(slow.outpaced(id), 0);
         let known = slow.lock();
+        assert!(known.crowds.len() <= KNOWN_MAX);
         assert!(known.owners.len() <= KNOWN_MAX && known.outpaced.len() <= KNOWN_MAX);
         assert!(known.owners.values().all(|of| of.len() <= REPOSITORIES_MAX));
     }

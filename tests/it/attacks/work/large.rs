@@ -184,18 +184,17 @@ async fn ever_new_large_pushes_do_not_hold_up_one_of_another_host() {
     database.remove().await;
 }
 
-/// Of as many owners as there are pushes, none of whom had anything of the medium places before. Nobody knows how large a
-/// push is before it has come.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_pushes_of_many_owners_do_not_hold_up_a_medium_one_of_their_host() {
+/// Has as many owners as there are pushes keep the places, none of whom had anything of them before, when somebody else
+/// of their host pushes so many bytes.
+async fn many_owners_do_not_hold_up_another(how: How, count: usize, size: usize) {
     let (database, rig) = sqlite().await;
     let shop = Shop::open().await;
-    let slow = Slow::start(How::Streams(9 << 20, 3 << 19)).await;
-    let (key, medium) = rig.leak_beside_so_much(&shop, 1, 3 << 20).await;
+    let slow = Slow::start(how).await;
+    let (key, medium) = rig.leak_beside_so_much(&shop, 1, size).await;
     let origins = [origin("git.example", &shop.forge.url())];
     let worker = rig.worker_of(origins, limits(), hasty());
-    let hostile: Vec<_> = (0..32).map(|n| slow.push(&rig, "git.example", n)).collect();
-    rig.add_items(&hostile).await;
+    let hostile = (0..count).map(|n| slow.push(&rig, "git.example", n));
+    rig.add_items(&hostile.collect::<Vec<_>>()).await;
     let running = Running::start(worker);
     let waiting = "SELECT COUNT(*) FROM work_items WHERE lane IN (1, 3)";
     until("some wait for a larger place", async || {
@@ -207,6 +206,27 @@ async fn large_pushes_of_many_owners_do_not_hold_up_a_medium_one_of_their_host()
     timeout(IN_TIME, revoked).await.expect("revoked in time");
     running.stop().await;
     database.remove().await;
+}
+
+/// Nobody knows how large a push is before it has come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_pushes_of_many_owners_do_not_hold_up_a_medium_one_of_their_host() {
+    many_owners_do_not_hold_up_another(How::Streams(9 << 20, 3 << 19), 32, 3 << 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: ./test.sh --long"]
+async fn large_pushes_of_slow_servers_do_not_hold_up_a_medium_one_of_their_host() {
+    many_owners_do_not_hold_up_another(How::Streams(0, 3 << 20), 40, 6 << 20).await;
+}
+
+/// Whoever says that it packs is as slow as whoever says nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: ./test.sh --long"]
+async fn slow_pushes_of_many_owners_do_not_hold_up_a_medium_one_of_their_host() {
+    for how in [How::Packs, How::Silent] {
+        many_owners_do_not_hold_up_another(how, 60, 3 << 20).await;
+    }
 }
 
 /// A single file may take longer to scan than others can be kept waiting.
