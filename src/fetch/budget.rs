@@ -5,15 +5,10 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::FetchError;
+use super::heavy::HeavyLane;
+use super::lane::FetchLane;
 use super::ledger::{Ledger, Payer, Turn};
-use super::patience::Place;
-use super::weight::Lane;
-
-/// Size of the largest pack in an ordinary place, in bytes.
-pub(super) const SMALL_PACK: usize = 1 << 20;
-
-/// Size of the largest pack in the medium lane, in bytes.
-const MEDIUM_PACK: usize = 16 << 20;
+use super::place::Place;
 
 /// Size of the largest pack for which a medium place is kept while others wait that had less of the lane, in bytes. Nobody
 /// knows how large a push is before it has come. So one that is not much larger than an ordinary place waits for the
@@ -23,33 +18,6 @@ pub(super) const MEDIUM_WANTED: usize = 8 << 20;
 /// Number of places in the medium lane.
 const MEDIUM_PLACES: usize = 2;
 
-/// The lane in which a push is fetched. When it turns out to be larger than its lane allows, it takes a place of
-/// another lane if one is free, and else ends with [`FetchError::Busy`] or [`FetchError::LargeBusy`], to be fetched again
-/// when it has its turn there: it keeps nobody waiting meanwhile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum FetchLane {
-    /// Many places, each for up to 1 MiB of pack.
-    #[default]
-    Ordinary,
-    /// Few places, each for up to 16 MiB of pack.
-    Medium,
-    /// A single place, for as much as is held of any pack.
-    Large,
-}
-
-impl FetchLane {
-    /// Returns the first lane in which a pack of `bytes` may be held.
-    fn for_bytes(bytes: usize) -> Self {
-        if bytes <= SMALL_PACK {
-            Self::Ordinary
-        } else if bytes <= MEDIUM_PACK {
-            Self::Medium
-        } else {
-            Self::Large
-        }
-    }
-}
-
 /// Memory shared by concurrent fetches: many small packs, few medium ones and one large one, and likewise
 /// for the data inflated from them. The maximum is therefore known, whatever is pushed.
 #[derive(Debug)]
@@ -58,7 +26,7 @@ pub(super) struct Budget {
     medium: Places,
     large: Places,
     long_lists: Arc<Semaphore>,
-    pub(super) heavy: Lane,
+    pub(super) heavy: HeavyLane,
 }
 
 /// Places of a lane.
@@ -85,7 +53,7 @@ impl Budget {
             medium: Places::new(MEDIUM_PLACES),
             large: Places::new(1),
             long_lists: Arc::new(Semaphore::new(1)),
-            heavy: Lane::default(),
+            heavy: HeavyLane::default(),
         }
     }
 
@@ -228,6 +196,7 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fetch::lane::{MEDIUM_PACK, SMALL_PACK};
 
     #[tokio::test]
     async fn what_is_larger_than_its_place_takes_another_or_ends() {

@@ -3,20 +3,22 @@
 use std::sync::Arc;
 
 use gix_hash::ObjectId;
-use reqwest::{Client, Url};
+use reqwest::Url;
 use secrecy::SecretString;
 
-use super::budget::{Admission, Budget, SMALL_PACK, Seat};
-use super::ledger::Ledger;
+use super::budget::{Admission, Seat};
+use super::fetcher::GitFetcher;
+use super::lane::SMALL_PACK;
 use super::pace::Pace;
 use super::pack::{Pack, PackError};
-use super::patience::{Patience, Place};
+use super::patience::Patience;
 use super::peer::{LongList, Peer};
+use super::place::Place;
 use super::protocol::{self, FetchAnswer, Head, HeadAnswer, ReferencesAnswer};
 use super::rest::Rest;
 use super::size::Sizing;
 use super::texts::{self, Fetched};
-use super::{FetchError, FetchLane, FetchLimits, Guard};
+use super::{FetchError, FetchLimits};
 
 /// Maximum size of an answer to `ls-refs HEAD`, in bytes.
 const MAX_LIST: usize = 64 << 10;
@@ -37,15 +39,6 @@ pub struct RangeRequest {
     pub before: ObjectId,
     /// Target of the reference after the push. All zeros if the reference was deleted.
     pub after: ObjectId,
-}
-
-/// Fetcher of pushed ranges. Cheap to clone; clones share their memory budget.
-#[derive(Debug, Clone)]
-pub struct GitFetcher {
-    pub(super) client: Client,
-    pub(super) limits: Arc<FetchLimits>,
-    pub(super) budget: Arc<Budget>,
-    pub(super) guard: Guard,
 }
 
 /// Kinds of answers to a request for a pack.
@@ -86,34 +79,6 @@ struct Session<'f> {
 }
 
 impl GitFetcher {
-    /// Creates a fetcher that uses `client` (see [`super::http_client`]) within `limits`.
-    pub fn new(client: Client, limits: FetchLimits) -> Self {
-        Self {
-            client,
-            budget: Arc::new(Budget::new(limits.concurrent + limits.beside)),
-            limits: Arc::new(limits),
-            guard: Guard::operator(),
-        }
-    }
-
-    /// Restricts the fetcher for clone URLs that come from third parties: a URL that contains an IP
-    /// address is requested only if `guard` admits it. The addresses that names resolve to are checked by
-    /// the client's own guard.
-    #[must_use]
-    pub fn guarded_by(self, guard: Guard) -> Self {
-        Self { guard, ..self }
-    }
-
-    /// Returns the accounts of those that fetch in a lane.
-    pub fn ledger(&self, lane: FetchLane) -> &Ledger {
-        self.budget.ledger(lane)
-    }
-
-    /// Returns the limits of the fetcher.
-    pub fn limits(&self) -> &FetchLimits {
-        &self.limits
-    }
-
     /// Fetches the contents of a push.
     ///
     /// Usually this takes one request. It asks the server for `after` and states `before` as already
@@ -224,10 +189,6 @@ impl GitFetcher {
         });
         let long = listing.await?;
         Ok((answer.finish()?, long))
-    }
-
-    fn seat(&self, place: Place) -> Seat {
-        Seat::new(&self.budget, place)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::budget::FetchLane;
+use super::lane::FetchLane;
 use super::pace::PaceLimits;
 
 /// Number of bytes that may be inflated from any pack.

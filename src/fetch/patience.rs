@@ -7,35 +7,22 @@
 //! In those lanes a fetch gives way only to one whose host, or else owner, had less of the lane lately. It loses what
 //! came so far, so it has twice as long the next time, unless somebody waits that had less before it even began.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
 use super::FetchError;
-use super::budget::{FetchLane, Seat};
-use super::demand::{Demand, Waiting};
-use super::ledger::{Payer, Pressed};
+use super::budget::Seat;
+use super::demand::Waiting;
+use super::lane::FetchLane;
+use super::ledger::Pressed;
+use super::place::{Bound, EQUALS, LARGE_FIRST};
 
 /// Interval at which the demand is checked while a server is waited for.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Rate at which received bytes pay for the time of a server, in bytes per second.
 const RATE: u64 = 1 << 20;
-
-/// The most doublings of the bounds of the large lane.
-const DOUBLED_MAX: u32 = 5;
-
-/// Bounds on the time that a server is waited for while other fetches are waiting.
-#[derive(Debug, Clone, Copy)]
-struct Bound {
-    /// Maximum time beyond what the received bytes pay for. Fast bytes at the start do not pay for later
-    /// time.
-    unpaid: Duration,
-    /// Maximum total time, however fast the server is: a push that takes longer is too large for the
-    /// lane.
-    all: Duration,
-}
 
 const URGENTLY_WANTED: Bound = Bound {
     unpaid: Duration::from_millis(1_500),
@@ -52,103 +39,11 @@ const MEDIUM: Bound = Bound {
     all: Duration::from_secs(4),
 };
 
-/// In the large lane, the first time.
-const LARGE_FIRST: Bound = Bound {
-    unpaid: Duration::from_secs(2),
-    all: Duration::from_secs(3),
-};
-
 /// Of its memory in a smaller place, taken because nobody wanted it then.
 const LARGE_TAKEN: Bound = Bound {
     unpaid: Duration::from_secs(1),
     all: Duration::from_secs(2),
 };
-
-/// From when others of the same owner want the place. A fetch that had to leave has twice as long the next time, so
-/// that it ends some day.
-const EQUALS: Bound = Bound {
-    unpaid: Duration::from_secs(10),
-    all: Duration::from_secs(30),
-};
-
-/// Time for which a fetch that had to leave the large lane stays out of it. The accounts decide which one is next.
-const REST: Duration = Duration::from_secs(1);
-
-/// The longest time that a heavy visit is at work while others wait, the first time.
-pub(super) const TURN: Duration = Duration::from_secs(2);
-
-/// Place of a fetch and the demand for it.
-#[derive(Debug, Clone, Default)]
-pub struct Place {
-    /// Lane of the place.
-    pub lane: FetchLane,
-    /// Demand for such places.
-    pub demand: Arc<Demand>,
-    /// Demand for such places by others of the same host or owner.
-    pub own: Vec<Arc<Demand>>,
-    /// Account that is charged for the time in the place.
-    pub payer: Payer,
-    /// Number of times that the fetch had to leave the large lane because others were waiting.
-    pub outpaced: u32,
-    /// It gave way often enough: this time it has its turn whoever waits, and had so many such turns before.
-    pub kept: Option<u32>,
-}
-
-impl Place {
-    /// Returns the demand for the place by whomever.
-    fn waiting(&self) -> Waiting {
-        let own = self.own.iter().map(|demand| demand.waiting());
-        own.fold(self.demand.waiting(), Waiting::max)
-    }
-
-    /// Returns the time for which a fetch that had to leave the large lane stays out of it.
-    pub fn rest() -> Duration {
-        REST
-    }
-
-    /// Returns how long a turn of one that keeps its place whoever waits may be, after so many of them.
-    pub fn kept_turn(kept: u32) -> Duration {
-        EQUALS.all.saturating_mul(doubled(kept))
-    }
-
-    /// Returns for how many first turns it stays while others want its place that much. `None` if it gives way after
-    /// a longer time only, or not at all.
-    pub(super) fn turns(&self, pressed: Pressed) -> Option<u32> {
-        match pressed {
-            Pressed::No | Pressed::ByEquals => None,
-            _ if self.kept.is_some() => None,
-            Pressed::ByLess => Some(self.times()),
-            Pressed::ByMuchLess => Some(1),
-        }
-    }
-
-    /// Returns how long a heavy visit may be at work while others want the lane that much.
-    pub(super) fn heavy_turn(&self, pressed: Pressed) -> Option<Duration> {
-        if pressed == Pressed::No {
-            return None;
-        }
-        let times = self.turns(pressed).unwrap_or(self.times());
-        Some(TURN * times)
-    }
-
-    /// Returns how long what was fetched may be read in a place while others want that much to have it.
-    pub(super) fn reading_turn(&self, pressed: Pressed) -> Option<Duration> {
-        if pressed == Pressed::No {
-            return None;
-        }
-        let first = self.turns(pressed).map(|times| LARGE_FIRST.all * times);
-        Some(first.unwrap_or(EQUALS.all * self.times()))
-    }
-
-    /// Returns how many times as long as the first time its turn is.
-    fn times(&self) -> u32 {
-        doubled(self.kept.unwrap_or(self.outpaced))
-    }
-}
-
-fn doubled(times: u32) -> u32 {
-    1 << times.min(DOUBLED_MAX)
-}
 
 /// Tracks the time that a server was waited for, and detects when it is too long for other fetches.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::FetchError;
-use super::git::GitFetcher;
+use super::fetcher::GitFetcher;
 use super::http::{check_status, send};
 use super::pace::Pace;
 use super::patience::Patience;

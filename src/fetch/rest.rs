@@ -12,7 +12,7 @@ use super::pace::Pace;
 use super::pack::{Allowed, ListLimits, Listing, Objects, Skipped, TRAILER};
 use super::patience::Patience;
 use super::protocol::FetchAnswer;
-use super::texts::Shown;
+use super::shown::Shown;
 use super::weight::Weight;
 use super::{FetchError, FetchLimits};
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use reqwest::Response;
 
 use super::FetchError;
-use super::budget::{FetchLane, MEDIUM_WANTED, Seat};
+use super::budget::{MEDIUM_WANTED, Seat};
+use super::lane::FetchLane;
 use super::pace::Pace;
 use super::patience::Patience;
 use super::protocol::FetchAnswer;

@@ -1,16 +1,13 @@
 //! Accounting of the memory and work needed to read what was fetched.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
 use super::FetchError;
-use super::budget::{FetchLane, Seat};
-use super::demand::Waiting;
-use super::ledger::{Ledger, Turn};
-use super::patience::Place;
+use super::budget::Seat;
+use super::ledger::Turn;
 
 /// Maximum memory of a visit that does not need the lane of heavy visits, in bytes.
 const LIGHT_VISIT: usize = 1 << 20;
@@ -30,84 +27,8 @@ const HEAVY_VISIT: usize = 48 << 20;
 /// Number of items for which memory is reserved at once when a list begins.
 const FIRST_ITEMS: usize = 64;
 
-/// Maximum number of visits in ordinary places that may wait for the lane of heavy visits. Each occupies its place
-/// meanwhile, and more would take the places of small pushes.
-const WAITING_VISITS: usize = 3;
-
-/// Maximum time that a visit in an ordinary place waits for the lane, and the same while the place is
-/// wanted.
-const ORDINARY_PATIENCE: Duration = Duration::from_secs(2);
-const WANTED_PATIENCE: Duration = Duration::from_millis(500);
-
-/// Maximum time that a visit waits for the lane in a place among the medium pushes, and in that of the
-/// large one.
-const MEDIUM_PATIENCE: Duration = Duration::from_secs(20);
-const LARGE_PATIENCE: Duration = Duration::from_mins(1);
-
-/// Interval at which the demand for the place is checked.
-const LOOK: Duration = Duration::from_millis(250);
-
 /// Processor time between two looks for those who wait for the lane.
 const LOOK_BUSY: Duration = Duration::from_millis(20);
-
-fn lane_patience(place: &Place) -> Duration {
-    match place.lane {
-        FetchLane::Ordinary if place.demand.waiting() > Waiting::Nobody => WANTED_PATIENCE,
-        FetchLane::Ordinary => ORDINARY_PATIENCE,
-        FetchLane::Medium => MEDIUM_PATIENCE,
-        FetchLane::Large => LARGE_PATIENCE,
-    }
-}
-
-/// Lane of heavy visits: one at a time.
-#[derive(Debug, Default)]
-pub(super) struct Lane {
-    taken: Mutex<bool>,
-    freed: Condvar,
-    /// Recent usage of the lane, and the visits that wait for it.
-    ledger: Arc<Ledger>,
-}
-
-impl Lane {
-    /// Takes the lane, waiting for it as long as the place allows, and until none waits that had less of it. Fails at
-    /// once if too many visits are waiting already. Blocks the thread.
-    fn take(&self, place: &Place) -> Result<Turn, FetchError> {
-        let mut taken = self.taken();
-        let is_ordinary = place.lane == FetchLane::Ordinary;
-        if *taken && is_ordinary && self.ledger.waiting() >= WAITING_VISITS {
-            return Err(FetchError::Busy);
-        }
-        let begun = Instant::now();
-        let waiter = self.ledger.wait(&place.payer);
-        let is_kept = place.kept.is_some();
-        let is_for_others =
-            |taken: bool| taken || (!is_kept && self.ledger.is_for_others(&place.payer));
-        while is_for_others(*taken) {
-            let left = lane_patience(place).saturating_sub(begun.elapsed());
-            if left.is_zero() {
-                break;
-            }
-            let woken = self.freed.wait_timeout(taken, left.min(LOOK));
-            taken = woken.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        let is_for_others = is_for_others(*taken);
-        drop(waiter);
-        if is_for_others {
-            return Err(FetchError::Busy);
-        }
-        *taken = true;
-        Ok(self.ledger.begin(&place.payer))
-    }
-
-    fn give_back(&self) {
-        *self.taken() = false;
-        self.freed.notify_all();
-    }
-
-    fn taken(&self) -> MutexGuard<'_, bool> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Memory and work of one visit. Beyond [`LIGHT_VISIT`], [`LIGHT_WORK`] or [`LIGHT_TIME`] the visit holds
 /// the lane of heavy visits, until it ends or has kept others waiting for too long.

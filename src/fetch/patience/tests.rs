@@ -1,5 +1,10 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::fetch::budget::Budget;
+use crate::fetch::demand::Demand;
+use crate::fetch::ledger::Payer;
+use crate::fetch::place::Place;
 
 fn patience(lane: FetchLane, outpaced: u32) -> (Patience, Arc<Demand>) {
     let demand = Arc::new(Demand::default());

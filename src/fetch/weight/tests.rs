@@ -1,8 +1,14 @@
+use std::sync::Arc;
+use std::time::Instant;
+
 use super::*;
 use crate::eventually::eventually_blocking;
+use crate::fetch::FetchLane;
 use crate::fetch::budget::Budget;
+use crate::fetch::demand::Waiting;
+use crate::fetch::heavy::WAITING_VISITS;
 use crate::fetch::ledger::Payer;
-use crate::fetch::patience::TURN;
+use crate::fetch::place::{Place, TURN};
 
 fn heavy(seat: &Seat) -> std::thread::JoinHandle<bool> {
     let seat = seat.clone();

@@ -1,0 +1,53 @@
+//! The fetcher of pushed ranges, and what its clones share.
+
+use std::sync::Arc;
+
+use reqwest::Client;
+
+use super::budget::{Budget, Seat};
+use super::ledger::Ledger;
+use super::place::Place;
+use super::{FetchLane, FetchLimits, Guard};
+
+/// Fetcher of pushed ranges. Cheap to clone; clones share their memory budget.
+#[derive(Debug, Clone)]
+pub struct GitFetcher {
+    pub(super) client: Client,
+    pub(super) limits: Arc<FetchLimits>,
+    pub(super) budget: Arc<Budget>,
+    pub(super) guard: Guard,
+}
+
+impl GitFetcher {
+    /// Creates a fetcher that uses `client` (see [`super::http_client`]) within `limits`.
+    pub fn new(client: Client, limits: FetchLimits) -> Self {
+        Self {
+            client,
+            budget: Arc::new(Budget::new(limits.concurrent + limits.beside)),
+            limits: Arc::new(limits),
+            guard: Guard::operator(),
+        }
+    }
+
+    /// Restricts the fetcher for clone URLs that come from third parties: a URL that contains an IP
+    /// address is requested only if `guard` admits it. The addresses that names resolve to are checked by
+    /// the client's own guard.
+    #[must_use]
+    pub fn guarded_by(self, guard: Guard) -> Self {
+        Self { guard, ..self }
+    }
+
+    /// Returns the accounts of those that fetch in a lane.
+    pub fn ledger(&self, lane: FetchLane) -> &Ledger {
+        self.budget.ledger(lane)
+    }
+
+    /// Returns the limits of the fetcher.
+    pub fn limits(&self) -> &FetchLimits {
+        &self.limits
+    }
+
+    pub(super) fn seat(&self, place: Place) -> Seat {
+        Seat::new(&self.budget, place)
+    }
+}
