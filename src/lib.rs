@@ -38,8 +38,8 @@
 //! may connect and send how much, routes, roles. [`daemon`] is the life of `rescind serve`: start, tasks, polls on
 //! schedule, housekeeping (`daemon/work.rs`), shutdown. [`cli`] has a file per command. [`sandbox`] holds the git
 //! server, the feed and the partner that the demo, the tests and the benchmarks talk to instead of the world outside.
-//! [`clock`], [`schedule`], [`offload`], `backoff` (delays that grow) and `named` (enums whose variants have names) are
-//! tools that need nothing else.
+//! [`clock`], [`schedule`], [`offload`], `backoff` (delays that grow), `memory` (the sizes of all that is kept of what
+//! others send) and `named` (enums whose variants have names) are tools that need nothing else.
 //!
 //! Dependencies run one way. `docs/architecture.md` says which way and why; `tests/it/arrows.rs` holds the table.
 //! `CONTRIBUTING.md` has recipes: what is touched, in order, to add a source, a forge, a partner, a route and the like.
@@ -63,6 +63,7 @@ pub mod github;
 pub mod intake;
 pub mod issuer;
 pub mod keyformat;
+mod memory;
 pub mod offload;
 pub mod respond;
 pub mod sandbox;

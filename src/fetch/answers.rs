@@ -11,9 +11,10 @@ use tokio::time::Instant;
 use super::FetchError;
 use super::json::as_json;
 use super::pace::{Pace, PaceLimits};
+use crate::memory;
 
 /// Memory of bodies that are not in the large place, of all servers together, in bytes.
-const ORDINARY_BYTES: usize = 16 << 20;
+const ORDINARY_BYTES: usize = memory::PAGES;
 
 /// Maximum length of a body outside the large place, in bytes. A page of 100 events has some 300 KiB.
 const ORDINARY: usize = 1 << 20;
@@ -33,7 +34,7 @@ const LARGE_RATE: u64 = 2 << 20;
 /// Interval at which it is checked whether others wait.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Required pace of an API's response: a page of 32 MiB within a minute, and no trickling.
+/// Required pace of an API's response: a page of 8 MiB within a minute, and no trickling.
 const API_PACE: PaceLimits = PaceLimits {
     stall: Duration::from_secs(30),
     total: Duration::from_mins(1),

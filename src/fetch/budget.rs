@@ -9,14 +9,10 @@ use super::heavy::HeavyLane;
 use super::lane::FetchLane;
 use super::ledger::{Ledger, Payer, Turn};
 use super::place::Place;
-
-/// Size of the largest pack for which a medium place is kept while others wait that had less of the lane, in bytes. Nobody
-/// knows how large a push is before it has come. So one that is not much larger than an ordinary place waits for the
-/// beginnings of those before it, and not for all that they are.
-pub(super) const MEDIUM_WANTED: usize = 8 << 20;
+use crate::memory;
 
 /// Number of places in the medium lane.
-const MEDIUM_PLACES: usize = 2;
+const MEDIUM_PLACES: usize = memory::MEDIUM_PACKS;
 
 /// Memory shared by concurrent fetches: many small packs, few medium ones and one large one, and likewise
 /// for the data inflated from them. The maximum is therefore known, whatever is pushed.
@@ -154,7 +150,7 @@ impl Admission {
     ///
     /// # Errors
     /// [`FetchError::Busy`] or [`FetchError::LargeBusy`] when that has no place free, or somebody waits for it that had
-    /// less of it than `payer`, or for a medium place that is half full.
+    /// less of it than `payer`.
     pub(super) fn cover(
         &mut self,
         budget: &Budget,
@@ -162,10 +158,6 @@ impl Admission {
         payer: &Payer,
     ) -> Result<(), FetchError> {
         let needed = FetchLane::for_bytes(bytes);
-        let is_medium = self.lane == FetchLane::Medium && bytes > MEDIUM_WANTED;
-        if is_medium && budget.ledger(FetchLane::Medium).is_for_others(payer) {
-            return Err(FetchError::LargeBusy);
-        }
         if needed <= self.lane {
             return Ok(());
         }
@@ -230,25 +222,6 @@ mod tests {
         assert!(covered(fourth, SMALL_PACK).is_ok());
         fetches.clear();
         assert_eq!((free(Ordinary), free(Medium), free(Large)), (4, 2, 1));
-    }
-
-    #[tokio::test]
-    async fn a_medium_place_is_left_half_full_to_those_that_had_less() {
-        use FetchLane::{Large, Medium};
-        let budget = Budget::new(2);
-        let (mine, other) = (Payer::new("a", "a", "x"), Payer::new("a", "a", "y"));
-        let ledger = budget.ledger(Medium);
-        let mut medium = budget.admit(Medium, &mine).await.unwrap();
-        let mut large = budget.admit(Large, &mine).await.unwrap();
-        ledger.charge(&mine, 0.1);
-        assert!(medium.cover(&budget, MEDIUM_PACK, &mine).is_ok());
-        ledger.tell([other.clone()]);
-        assert!(medium.cover(&budget, MEDIUM_WANTED, &mine).is_ok());
-        let left = medium.cover(&budget, MEDIUM_WANTED + 1, &mine);
-        assert!(matches!(left, Err(FetchError::LargeBusy)));
-        assert!(large.cover(&budget, MEDIUM_PACK + 1, &mine).is_ok());
-        ledger.charge(&other, 0.2);
-        assert!(medium.cover(&budget, MEDIUM_PACK, &mine).is_ok());
     }
 
     #[tokio::test]

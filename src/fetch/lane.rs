@@ -1,10 +1,12 @@
 //! Lanes in which pushes are fetched, by what a pack weighs.
 
+use crate::memory;
+
 /// Size of the largest pack in an ordinary place, in bytes.
-pub(super) const SMALL_PACK: usize = 1 << 20;
+pub(super) const SMALL_PACK: usize = memory::SMALL_PACK;
 
 /// Size of the largest pack in the medium lane, in bytes.
-pub(super) const MEDIUM_PACK: usize = 16 << 20;
+pub(super) const MEDIUM_PACK: usize = memory::MEDIUM_PACK;
 
 /// The lane in which a push is fetched. When it turns out to be larger than its lane allows, it takes a place of
 /// another lane if one is free, and else ends with [`FetchError::Busy`] or [`FetchError::LargeBusy`], to be fetched again
@@ -14,7 +16,7 @@ pub enum FetchLane {
     /// Many places, each for up to 1 MiB of pack.
     #[default]
     Ordinary,
-    /// Few places, each for up to 16 MiB of pack.
+    /// Few places, each for up to 8 MiB of pack.
     Medium,
     /// A single place, for as much as is held of any pack.
     Large,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::lane::FetchLane;
 use super::pace::PaceLimits;
+use crate::memory;
 
 /// Number of bytes that may be inflated from any pack.
 const BASE_ALLOWANCE: u64 = 64 << 20;
@@ -27,7 +28,7 @@ pub struct FetchLimits {
     pub max_inflated_bytes: u64,
     /// Maximum number of objects in one pack.
     pub max_objects: u32,
-    /// Maximum number of concurrent fetches, each with up to 1 MiB of pack. Two more may have 16 MiB, and
+    /// Maximum number of concurrent fetches, each with up to 1 MiB of pack. Two more may have 8 MiB, and
     /// one as much as is held.
     pub concurrent: usize,
     /// Additional number of fetches, for work items that are read apart because a worker died while it
@@ -48,12 +49,12 @@ impl Default for FetchLimits {
     fn default() -> Self {
         Self {
             max_fetch_bytes: 256 << 20,
-            max_held_bytes: 32 << 20,
+            max_held_bytes: memory::LARGE_PACK,
             max_blob_bytes: 32 << 20,
             max_inflated_bytes: 4 << 30,
             max_objects: 500_000,
-            concurrent: 16,
-            beside: 4,
+            concurrent: memory::SMALL_PACKS,
+            beside: memory::SMALL_PACKS_APART,
             stall: Duration::from_secs(20),
             total: Duration::from_mins(10),
             window: Duration::from_secs(20),

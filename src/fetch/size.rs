@@ -1,16 +1,16 @@
 //! The size of a push that is too large for its place, as far as it can be learned there.
 //!
 //! No server says how large a pack is. A push that has to wait for a medium place is therefore received further, without
-//! being kept, for as long as its ordinary place allows: there are many of these. If it turns out to be one that had to
-//! leave a medium place half full, it goes to the large lane at once, and those that are smaller do not wait for it.
+//! being kept, for as long as its ordinary place allows: there are many of these. If it turns out to be too
+//! large for that, it goes to the large lane at once, and those that are smaller do not wait for it.
 
 use std::time::Duration;
 
 use reqwest::Response;
 
 use super::FetchError;
-use super::budget::{MEDIUM_WANTED, Seat};
-use super::lane::FetchLane;
+use super::budget::Seat;
+use super::lane::{FetchLane, MEDIUM_PACK};
 use super::pace::Pace;
 use super::patience::Patience;
 use super::protocol::FetchAnswer;
@@ -42,7 +42,7 @@ impl Sizing {
         if seat.place.lane != FetchLane::Ordinary || !is_unsized {
             return busy;
         }
-        while self.held <= MEDIUM_WANTED {
+        while self.held <= MEDIUM_PACK {
             if patience.waited() > LONGEST || !self.receive(patience).await.unwrap_or(false) {
                 return busy;
             }

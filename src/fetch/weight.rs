@@ -8,9 +8,10 @@ use rustix::time::{ClockId, clock_gettime};
 use super::FetchError;
 use super::budget::Seat;
 use super::ledger::Turn;
+use crate::memory;
 
 /// Maximum memory of a visit that does not need the lane of heavy visits, in bytes.
-const LIGHT_VISIT: usize = 1 << 20;
+const LIGHT_VISIT: usize = memory::LIGHT_VISIT;
 
 /// Maximum number of bytes that a visit inflates without that lane: about a quarter of a second of work.
 const LIGHT_WORK: u64 = 64 << 20;
@@ -22,7 +23,7 @@ const LIGHT_TIME: Duration = Duration::from_millis(500);
 /// Maximum memory of a visit, in bytes: an object of the largest size that is read and the paths of a
 /// large repository, or a delta of 16 MiB with its base. Anything that does not fit is omitted and
 /// counted.
-const HEAVY_VISIT: usize = 48 << 20;
+const HEAVY_VISIT: usize = memory::HEAVY_VISIT;
 
 /// Number of items for which memory is reserved at once when a list begins.
 const FIRST_ITEMS: usize = 64;

@@ -11,6 +11,7 @@ use super::request::Request;
 use super::tokens::{Credential, Tokens};
 use crate::clock::SharedClock;
 use crate::fetch::Body;
+use crate::memory;
 
 /// Number of entries on a full page: the maximum of the API.
 pub(crate) const PER_PAGE: usize = 100;
@@ -19,7 +20,7 @@ pub(crate) const PER_PAGE: usize = 100;
 const MAX_TAG: usize = 1 << 10;
 
 /// Maximum size of a page, in bytes.
-const MAX_PAGE: usize = 32 << 20;
+const MAX_PAGE: usize = memory::LARGE_PAGE;
 
 /// Maximum length of the cursor of a page that is kept, in bytes.
 const MAX_CURSOR: usize = 256;
@@ -214,11 +215,11 @@ impl Api {
 
 impl Answer {
     /// Returns whether there is another page: according to `Link`, or without that header, if this page of `count`
-    /// entries is full.
-    pub(crate) fn has_next(&self, count: usize) -> bool {
+    /// entries, of at most `full`, is full.
+    pub(crate) fn has_next(&self, count: usize, full: usize) -> bool {
         match &self.link {
             Some(link) => link.contains("rel=\"next\""),
-            None => count >= PER_PAGE,
+            None => count >= full,
         }
     }
 

@@ -38,7 +38,7 @@ const PLACES_PER_KEY: u32 = 1000;
 const MAX_TYPES: usize = 1000;
 
 /// Memory that a row takes in addition to its texts while it is read and answered, in bytes.
-const ROW_COST: usize = 512;
+const ROW_COST: usize = 256;
 
 /// Name and headers of a partner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -250,10 +250,10 @@ impl Report {
         Ok(Self { body, rows })
     }
 
-    /// Returns an estimate of the memory that parsing and answering the report takes at most, in bytes:
-    /// twice its texts, plus a fixed amount for each row, however short.
+    /// Returns an estimate of the memory that parsing and answering the report takes at most beside its body, in bytes:
+    /// that of its texts, plus a fixed amount for each row, however short.
     pub fn cost(&self) -> usize {
-        2 * self.body.len() + self.rows * ROW_COST
+        self.body.len() + self.rows * ROW_COST
     }
 
     pub(super) async fn answer(

@@ -20,6 +20,7 @@ use super::client::Client;
 use super::client::standing::{Standing, Standings};
 use super::connections::pulse::Pulse;
 use super::error::{ApiError, ApiResult};
+use crate::memory;
 use budget::{Ask, Budget, NoRoom, Sender, Share};
 use reading::{Reading, Unread, Waste};
 
@@ -34,13 +35,13 @@ const MAX_TINY: usize = 8 << 10;
 const MAX_LARGE: usize = 25 << 20;
 
 /// Budgets, in bytes, for bodies up to [`MAX_TINY`], up to [`MAX_JSON`], and for larger ones.
-const TINY_BYTES: usize = 4 << 20;
-const SMALL_BYTES: usize = 12 << 20;
-const LARGE_BYTES: usize = 32 << 20;
+const TINY_BYTES: usize = memory::TINY_BODIES;
+const SMALL_BYTES: usize = memory::SMALL_BODIES;
+const LARGE_BYTES: usize = memory::LARGE_BODIES;
 
 /// Maximum number of bytes made at a time from small bodies, and from larger ones, that were read and proved.
-const SMALL_WORK: usize = 24 << 20;
-const LARGE_WORK: usize = 64 << 20;
+const SMALL_WORK: usize = memory::SMALL_WORK;
+const LARGE_WORK: usize = memory::LARGE_WORK;
 
 /// Delay of the answer that too many bodies are waiting. A client that asks again at once then has more connections
 /// than others, not more chances.

@@ -184,7 +184,7 @@ impl From<GitHubError> for PollError {
                 retry_after,
             },
             GitHubError::Server { status } => Self::Server { status },
-            GitHubError::TooLong => Self::TooMuch("more than 32 MiB"),
+            GitHubError::TooLong => Self::TooMuch("more than 8 MiB"),
             GitHubError::Address(why) => Self::Address(why),
             GitHubError::App(why) => Self::App(why),
         }

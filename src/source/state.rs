@@ -252,7 +252,7 @@ mod tests {
             let tries = [0, 1, 2, 3, 4, 5, 6, 40];
             tries.map(|n| wait_after(error, n).as_secs()).to_vec()
         };
-        let trouble = PollError::TooMuch("more than 32 MiB");
+        let trouble = PollError::TooMuch("more than 8 MiB");
         assert_eq!(waits(&trouble), [15, 30, 60, 120, 240, 480, 900, 900]);
         let limited = |seconds: Option<u64>| PollError::RateLimited {
             status: 403,

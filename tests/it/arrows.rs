@@ -10,14 +10,15 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("clock", &[]),
+    ("memory", &[]),
     ("schedule", &[]),
     ("offload", &[]),
     ("keyformat", &[]),
     ("scan", &["keyformat"]),
     ("tree", &["scan"]),
-    ("store", &["backoff", "keyformat"]),
-    ("fetch", &[]),
-    ("github", &["backoff", "clock", "fetch"]),
+    ("store", &["backoff", "memory", "keyformat"]),
+    ("fetch", &["memory"]),
+    ("github", &["backoff", "clock", "memory", "fetch"]),
     (
         "respond",
         &["clock", "offload", "keyformat", "scan", "store"],
@@ -79,6 +80,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "server",
         &[
             "clock",
+            "memory",
             "keyformat",
             "scan",
             "store",

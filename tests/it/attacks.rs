@@ -6,6 +6,7 @@ mod feed;
 mod http;
 mod local;
 mod log;
+mod memory;
 mod outgoing;
 mod packs;
 mod records;

@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::memory;
+
 /// Maximum size of the queue in bytes, including [`OVERHEAD`].
-const MAX_BYTES: usize = 1024 * 1024;
+const MAX_BYTES: usize = memory::LOG;
 
 /// Memory taken by a line besides its text, in bytes.
 const OVERHEAD: usize = 64;

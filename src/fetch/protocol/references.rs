@@ -4,12 +4,13 @@ use gix_hash::ObjectId;
 
 use super::{Line, Lines, refuse_error};
 use crate::fetch::{FetchError, References};
+use crate::memory;
 
 /// Maximum number of references of a list that are kept.
 const MAX_KEPT: usize = 50_000;
 
 /// Maximum size of their names, in bytes.
-const MAX_KEPT_BYTES: usize = 4 << 20;
+const MAX_KEPT_BYTES: usize = memory::REFERENCES;
 
 /// `HEAD` of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]

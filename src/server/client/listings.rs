@@ -19,9 +19,10 @@ use uuid::Uuid;
 use super::imports::Claim;
 use super::reader::{GRACE, GaveWay, Reader};
 use super::turns::NoTurn;
+use crate::memory;
 
 /// Room, in bytes, for answers that were not read yet. Those that are put together when it is reached go beyond it.
-const ROOM: usize = 16 << 20;
+const ROOM: usize = memory::LISTS;
 
 /// Fraction (one in `SHARE_OF_ONE`) of the room that one access token may have.
 const SHARE_OF_ONE: usize = 2;

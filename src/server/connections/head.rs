@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::error::{ApiError, ApiResult};
+use crate::memory;
 
 /// Maximum size of a head in bytes, and maximum number of headers. Forges send less than 4 KiB and 40 headers.
 pub(in crate::server) const MAX_HEAD: usize = 8 << 10;
@@ -21,8 +22,8 @@ const ORDINARY: usize = 2 << 10;
 
 /// Maximum number of bytes kept of larger heads at a time: from any client, and in addition from clients that proved
 /// themselves.
-const OF_ANYBODY: usize = 3 << 20;
-const OF_KNOWN: usize = 1 << 20;
+const OF_ANYBODY: usize = memory::HEADS_OF_ANYBODY;
+const OF_KNOWN: usize = memory::HEADS_OF_KNOWN;
 
 /// Value of `Retry-After` when there is no room for a head.
 const RETRY_AFTER: Duration = Duration::from_secs(5);

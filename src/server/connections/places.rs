@@ -22,15 +22,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::client::{TrustedProxies, counted_as};
 use super::pulse::{Pulse, millis};
+use crate::memory;
 use worth::{MODEST, Worth};
 
 mod worth;
 
 /// Default maximum number of connections.
-pub const MOST_CONNECTIONS: usize = 2048;
+pub const MOST_CONNECTIONS: usize = memory::CONNECTIONS;
 
 /// Default maximum number of momentary places, in addition to the ordinary ones.
-pub const MOMENTARY_CONNECTIONS: usize = 64;
+pub const MOMENTARY_CONNECTIONS: usize = memory::MOMENTARY_CONNECTIONS;
 
 /// Fraction (one in `SHARE_OF_ONE`) of all connections that one client may have.
 const SHARE_OF_ONE: usize = 4;

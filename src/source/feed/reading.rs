@@ -18,6 +18,9 @@ use crate::source::{PollError, Scope};
 /// Number of pages of the feed.
 pub(super) const PAGES: u32 = 3;
 
+/// Number of parts in which a page is requested that is too long as a whole.
+const PARTS: u32 = 10;
+
 /// Contents that were read in one poll.
 pub(super) struct Reading<'k> {
     pub(super) gatherer: Gatherer<'k>,
@@ -76,7 +79,13 @@ impl GitHubEvents {
         let seen = cursor.seen();
         let mut reading = Reading::new(self.frame.gatherer());
         for page in 1..=PAGES {
-            match self.read_page(page, cursor, &seen, &mut reading).await {
+            let read = match self.read_page(page, 1, cursor, &seen, &mut reading).await {
+                Err(PollError::TooMuch(_)) => {
+                    self.read_parts(page, cursor, &seen, &mut reading).await
+                }
+                read => read,
+            };
+            match read {
                 Ok(true) => {}
                 Err(error) if page == 1 => return Err(error),
                 // 422 is "pagination is limited for this resource": there is no such page.
@@ -90,20 +99,44 @@ impl GitHubEvents {
         Ok(reading)
     }
 
-    /// Reads one page into `reading`. Returns whether the next one is worth requesting.
-    async fn read_page(
+    /// Reads a page that is too long in parts. Returns whether the next page is worth requesting.
+    async fn read_parts(
         &self,
         page: u32,
         cursor: &Cursor,
         seen: &Seen,
         reading: &mut Reading<'_>,
     ) -> Result<bool, PollError> {
-        let (per_page, number) = (PER_PAGE.to_string(), page.to_string());
+        for part in 1..=PARTS {
+            let number = (page - 1) * PARTS + part;
+            if !self.read_page(number, PARTS, cursor, seen, reading).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads one page into `reading`, or one of so many `parts` of pages. Returns whether the next one is worth
+    /// requesting.
+    async fn read_page(
+        &self,
+        page: u32,
+        parts: u32,
+        cursor: &Cursor,
+        seen: &Seen,
+        reading: &mut Reading<'_>,
+    ) -> Result<bool, PollError> {
+        let full = PER_PAGE / parts as usize;
+        let (per_page, number) = (full.to_string(), page.to_string());
         let path = [&self.options.scope.path()[..], &["events"]].concat();
         let url = self
             .api
             .url(&path, &[("per_page", &per_page), ("page", &number)]);
-        let tag = |token| cursor.etag(token, page).map(str::to_owned);
+        let is_whole = parts == 1;
+        let tag = |token| {
+            let known = cursor.etag(token, page).filter(|_| is_whole);
+            known.map(str::to_owned)
+        };
         let preferred = reading.tags.last().map(|(token, ..)| *token);
         let mut answer = self.api.get(&url, preferred, tag).await?;
         if page == 1 {
@@ -136,7 +169,9 @@ impl GitHubEvents {
             tokio::task::yield_now().await;
         }
         let count = events.len();
-        reading.tags.push((answer.token, page, answer.etag.clone()));
-        Ok(!reading.overlaps && answer.has_next(count))
+        if is_whole {
+            reading.tags.push((answer.token, page, answer.etag.clone()));
+        }
+        Ok(!reading.overlaps && answer.has_next(count, full))
     }
 }

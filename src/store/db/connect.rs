@@ -16,6 +16,7 @@ use super::gate::Urgency;
 use super::pool::{GOODBYE, Manners, Pool};
 use super::space as room;
 use super::sql::Dialect;
+use crate::memory;
 
 /// Maximum time that a statement waits for another process's lock. Shorter than its deadline, so that it is the
 /// database that reports what was waited for.
@@ -42,6 +43,7 @@ const SQLITE_READERS: u32 = 4;
 /// Number of further ones, for lists alone: a statement cannot be stopped, and a costly one must not keep those from
 /// reading that look up a token or a key.
 const SQLITE_LISTERS: u32 = 2;
+const _: () = assert!((SQLITE_READERS + SQLITE_LISTERS) as usize == memory::READERS);
 /// Number of 4 KiB pages from which SQLite's write-ahead log is copied into the database, and size in bytes to which
 /// the log is truncated when it restarts.
 const WAL_PAGES: u32 = 1_000;
@@ -199,14 +201,15 @@ async fn sqlite(url: &str, create: bool) -> Result<(Db, String, bool), StoreErro
         .clone()
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        // 32 MiB: imports touch the whole index of digests in random order.
-        .pragma("cache_size", "-32768")
+        .pragma("cache_size", cache(memory::WRITER_CACHE))
         .pragma("wal_autocheckpoint", WAL_PAGES.to_string())
         .pragma("journal_size_limit", WAL_KEPT.to_string());
     let files = Files::new(&path);
     let write = sqlite_pool(&files, 1, writer).await?;
     files.opened();
-    let reader = options.read_only(true);
+    let reader = options
+        .read_only(true)
+        .pragma("cache_size", cache(memory::READER_CACHE));
     let read = sqlite_pool(&files, SQLITE_READERS, reader.clone()).await?;
     let lists = sqlite_pool(&files, SQLITE_LISTERS, reader).await?;
     let db = Db::Sqlite {
@@ -216,6 +219,11 @@ async fn sqlite(url: &str, create: bool) -> Result<(Db, String, bool), StoreErro
         files,
     };
     Ok((db, name, found))
+}
+
+/// Returns the size of a connection's cache as SQLite wants it: in KiB, as a negative number.
+fn cache(bytes: usize) -> String {
+    format!("-{}", bytes >> 10)
 }
 
 /// Connects to a SQLite file. A pool of one connection is the writer's.

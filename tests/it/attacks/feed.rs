@@ -15,8 +15,8 @@ use crate::support::http::Ask as _;
 /// Most memory that may be resident, whatever comes in, in KiB.
 const MAX_RESIDENT_KIB: u64 = 256 << 10;
 
-/// Bytes of a hostile page: a page may have 32 MiB.
-const PAGE: usize = 24 << 20;
+/// Bytes of a hostile page: a page may have 8 MiB.
+const PAGE: usize = 7 << 20;
 
 /// Returns the address of a feed with these pages, one for each source.
 async fn feeds(tasks: &mut JoinSet<()>, pages: Vec<Vec<u8>>) -> Vec<String> {
@@ -145,7 +145,7 @@ async fn many_large_pages_that_never_end_share_their_memory_and_hold_up_no_healt
     let binary = rig();
     let key = binary.run("keys create --user u --description x").ok();
     let mut urls = Vec::new();
-    let page = Bytes::from(format!("[{}", "0,".repeat((31 << 20) / 2)));
+    let page = Bytes::from(format!("[{}", "0,".repeat((7 << 20) / 2)));
     for _ in 0..HOSTILE {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         urls.push(format!("http://{}", listener.local_addr().unwrap()));

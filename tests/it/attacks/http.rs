@@ -1,17 +1,17 @@
 //! Whoever can connect, and whoever can send: memory, connections and file descriptors of the real daemon.
 
-mod bodies;
+pub(super) mod bodies;
 mod connections;
 mod crowds;
 mod declared;
 mod descriptors;
 mod exports;
 mod heads;
-mod imports;
-mod listings;
+pub(super) mod imports;
+pub(super) mod listings;
 mod newcomers;
 mod proofs;
 mod standings;
 mod stopping;
-mod target;
+pub(super) mod target;
 mod texts;

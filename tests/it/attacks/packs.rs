@@ -1,6 +1,6 @@
 //! Pushes and deliveries that become more than they are: in memory, or in time.
 
-mod builder;
+pub(super) mod builder;
 mod rig;
 
 use builder::{

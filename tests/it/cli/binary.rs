@@ -19,6 +19,13 @@ pub(crate) struct Ran {
     pub(crate) stderr: String,
 }
 
+/// Returns the binary that is tested: another one than that of this build if one is named, as for figures of a release
+/// build.
+fn program() -> PathBuf {
+    let other = std::env::var_os("RESCIND_TEST_BINARY").map(PathBuf::from);
+    other.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_rescind")))
+}
+
 impl Binary {
     pub(crate) fn new() -> Self {
         Self {
@@ -50,7 +57,7 @@ impl Binary {
         &self,
         arguments: impl IntoIterator<Item = A>,
     ) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rescind"));
+        let mut command = Command::new(program());
         command
             .args(arguments)
             .current_dir(self.folder.path())

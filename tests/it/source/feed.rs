@@ -559,3 +559,27 @@ async fn a_server_that_is_not_there_is_named() {
     );
     assert!(rig.state().await.error.unwrap().contains("connection"));
 }
+
+#[tokio::test]
+async fn a_page_that_is_too_long_is_read_in_parts() {
+    let (database, rig) = sqlite().await;
+    let server = MockServer::start().await;
+    let long = format!("[\"{}\"]", "x".repeat(17 << 20));
+    let long = ResponseTemplate::new(200).set_body_raw(long, "application/json");
+    page("1").respond_with(long).mount(&server).await;
+    for (number, events) in [("1", pushes(20, 11)), ("2", pushes(10, 6))] {
+        Mock::given(method("GET"))
+            .and(path("/events"))
+            .and(query_param("per_page", "10"))
+            .and(query_param("page", number))
+            .respond_with(answer(&events))
+            .mount(&server)
+            .await;
+    }
+    let outcome = poll(&rig.source(&server.uri())).await;
+    assert_eq!(
+        (outcome.events, outcome.items, outcome.malformed),
+        (15, 15, 0)
+    );
+    database.remove().await;
+}

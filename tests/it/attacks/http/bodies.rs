@@ -12,7 +12,7 @@ use crate::webhooks::sender::hmac;
 const LARGEST: usize = 25 << 20;
 
 /// Returns the largest body that repeats a piece between a head and a tail.
-fn filled(head: &str, piece: &str, tail: &str) -> Vec<u8> {
+pub(in crate::attacks) fn filled(head: &str, piece: &str, tail: &str) -> Vec<u8> {
     let mut body = head.to_owned();
     while body.len() + piece.len() + tail.len() <= LARGEST {
         body.push_str(piece);
@@ -41,14 +41,14 @@ async fn attack(target: &Target, requests: Vec<(String, Vec<u8>)>) -> Vec<Option
     statuses
 }
 
-pub(super) fn signed_report(target: &Target, body: Vec<u8>) -> (String, Vec<u8>) {
+pub(in crate::attacks) fn signed_report(target: &Target, body: Vec<u8>) -> (String, Vec<u8>) {
     (
         Target::report_head(&target.signer.sign(&body), body.len()),
         body,
     )
 }
 
-pub(super) fn signed_delivery(body: Vec<u8>) -> (String, Vec<u8>) {
+pub(in crate::attacks) fn signed_delivery(body: Vec<u8>) -> (String, Vec<u8>) {
     let head = format!(
         "POST /webhooks/github HTTP/1.1\r\nhost: x\r\nx-github-event: push\r\nx-hub-signature-256: sha256={}\r\n\
          content-length: {}\r\n\r\n",

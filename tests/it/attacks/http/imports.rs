@@ -93,6 +93,27 @@ fn import_of(length: usize, salt: usize) -> String {
     rows
 }
 
+/// Imports at least so many keys that nobody has imported yet.
+pub(in crate::attacks) async fn import(target: &Target, count: usize) {
+    let token = target.token("issuer");
+    for (salt, first) in (0..count).step_by(60_000).enumerate() {
+        let rows = first.min(count)..(first + 60_000).min(count);
+        let digest =
+            |row: usize| (row as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        let rows = rows.map(|row| {
+            let digest = digest(row + 1);
+            format!("{digest:032x}{salt:032x},user,u{row},imported\n")
+        });
+        let csv = format!(
+            "sha256,owner_type,owner_id,description\n{}",
+            rows.collect::<String>()
+        );
+        let head = head(&token, csv.len()).replace("application/x-ndjson", "text/csv");
+        let imported = exchange(target.connect().await, head, csv.as_bytes()).await;
+        assert_eq!(imported, Some(200));
+    }
+}
+
 /// Sends imports from this address, one after the other.
 async fn import_on(number: u8, token: String, address: std::net::SocketAddr) {
     for salt in 0.. {

@@ -17,7 +17,7 @@ use crate::support::http::Ask as _;
 
 const INCIDENTS: &str = "/api/v1/incidents";
 
-fn request(path: &str, token: &str) -> String {
+pub(in crate::attacks) fn request(path: &str, token: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n")
 }
 
@@ -45,7 +45,11 @@ async fn get(target: &Target, path: &str, token: &str) -> Value {
 }
 
 /// Reports a key at so many places with long links, and returns the path of its incident.
-async fn large_incident(target: &Target, token: &str, places: usize) -> String {
+pub(in crate::attacks) async fn large_incident(
+    target: &Target,
+    token: &str,
+    places: usize,
+) -> String {
     let key = target.mint();
     let place = |number| {
         let url = format!(
@@ -69,7 +73,11 @@ async fn large_incident(target: &Target, token: &str, places: usize) -> String {
 }
 
 /// Asks for something, with room for little of the answer.
-async fn ask_and_read_nothing(target: &Target, number: u8, request: &str) -> TcpStream {
+pub(in crate::attacks) async fn ask_and_read_nothing(
+    target: &Target,
+    number: u8,
+    request: &str,
+) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4 << 10).unwrap();
     let from = Ipv4Addr::new(127, 80 + number % 4, number, 1);

@@ -16,36 +16,41 @@ use crate::serve::Daemon;
 use crate::support::http::Ask as _;
 
 /// Maximum resident memory of the daemon, in MiB, whatever the attack.
-pub(super) const MOST_MIB: u64 = 256;
+pub(in crate::attacks) const MOST_MIB: u64 = 256;
 
 /// Maximum time that a healthy sender waits.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(in crate::attacks) const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) const SECRET: &str = "a secret of webhooks";
+pub(in crate::attacks) const SECRET: &str = "a secret of webhooks";
 
-pub(super) struct Target {
+pub(in crate::attacks) struct Target {
     binary: Binary,
-    pub(super) daemon: Daemon,
-    pub(super) signer: Signer,
+    pub(in crate::attacks) daemon: Daemon,
+    pub(in crate::attacks) signer: Signer,
     _origin: Origin,
 }
 
 impl Target {
-    pub(super) async fn start() -> Self {
-        Self::start_as(|binary| binary.command(["serve"])).await
+    pub(in crate::attacks) async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// Starts a daemon with more configuration: keys of the webhook, and sections.
+    pub(in crate::attacks) async fn start_with(config: &str) -> Self {
+        Self::start_as(config, |binary| binary.command(["serve"])).await
     }
 
     /// Starts a daemon with these limits on file descriptors.
-    pub(super) async fn with_descriptors(soft: u32, hard: u32) -> Self {
-        Self::start_as(|binary| limited(binary, ["serve"], soft, hard)).await
+    pub(in crate::attacks) async fn with_descriptors(soft: u32, hard: u32) -> Self {
+        Self::start_as("", |binary| limited(binary, ["serve"], soft, hard)).await
     }
 
-    async fn start_as(command: impl FnOnce(&Binary) -> Command) -> Self {
+    async fn start_as(more: &str, command: impl FnOnce(&Binary) -> Command) -> Self {
         let signer = Signer::new("k1");
         let origin = Origin::start(&[signer.listed()]).await;
         let binary = Binary::new();
         let config = format!(
-            "[partners.github]\npublic_keys_url = \"{}\"\n[webhooks.github]\nsecrets = [\"{SECRET}\"]\n",
+            "[partners.github]\npublic_keys_url = \"{}\"\n[webhooks.github]\nsecrets = [\"{SECRET}\"]\n{more}",
             origin.url()
         );
         binary.write("config.toml", config);
@@ -63,13 +68,13 @@ impl Target {
     }
 
     /// Stops the daemon and starts it again.
-    pub(super) fn restarted(self) -> Self {
+    pub(in crate::attacks) fn restarted(self) -> Self {
         self.daemon.signal("TERM");
         self.started_again()
     }
 
     /// Starts the daemon again once it has stopped.
-    pub(super) fn started_again(self) -> Self {
+    pub(in crate::attacks) fn started_again(self) -> Self {
         let ended = self.daemon.wait();
         assert_eq!(ended.code, Some(0), "{ended:?}");
         let daemon = Daemon::start_as(self.binary.command(["serve"]));
@@ -77,46 +82,46 @@ impl Target {
     }
 
     /// Runs a command line, its words separated by spaces, on the database of the daemon.
-    pub(super) fn run(&self, line: &str) -> Ran {
+    pub(in crate::attacks) fn run(&self, line: &str) -> Ran {
         self.binary.run(line)
     }
 
     /// Returns the URL of the daemon's database.
-    pub(super) fn database(&self) -> String {
+    pub(in crate::attacks) fn database(&self) -> String {
         format!("sqlite://{}", self.binary.path("data/rescind.db").display())
     }
 
     /// Creates a key that somebody holds.
-    pub(super) fn mint(&self) -> String {
+    pub(in crate::attacks) fn mint(&self) -> String {
         let key = self.binary.run("keys create --user u --description x").ok();
         key.trim().to_owned()
     }
 
     /// Creates an access token with this role, in another project than the default one.
-    pub(super) fn token(&self, role: &str) -> String {
+    pub(in crate::attacks) fn token(&self, role: &str) -> String {
         self.token_of(role, "other")
     }
 
     /// Creates an access token with this role in this project.
-    pub(super) fn token_of(&self, role: &str, project: &str) -> String {
+    pub(in crate::attacks) fn token_of(&self, role: &str, project: &str) -> String {
         let create = format!("tokens create --role {role} --project {project}");
         self.binary.run(&create).ok().trim().to_owned()
     }
 
-    pub(super) async fn connect(&self) -> TcpStream {
+    pub(in crate::attacks) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.daemon.address)
             .await
             .expect("a connection")
     }
 
     /// Connects from one of this machine's many addresses.
-    pub(super) async fn connect_from(&self, from: Ipv4Addr) -> TcpStream {
+    pub(in crate::attacks) async fn connect_from(&self, from: Ipv4Addr) -> TcpStream {
         let stream = try_connect_from(from, self.daemon.address).await;
         stream.expect("a connection")
     }
 
     /// Returns the head of a partner's report.
-    pub(super) fn report_head(signature: &str, length: usize) -> String {
+    pub(in crate::attacks) fn report_head(signature: &str, length: usize) -> String {
         format!(
             "POST {ENDPOINT} HTTP/1.1\r\nhost: x\r\n{IDENTIFIER}: k1\r\n{SIGNATURE}: {signature}\r\n\
              content-length: {length}\r\n\r\n"
@@ -124,7 +129,7 @@ impl Target {
     }
 
     /// Asserts that the key is reported, and revoked, in time.
-    pub(super) async fn reports(&self, key: &str) {
+    pub(in crate::attacks) async fn reports(&self, key: &str) {
         let body = json!([{"token": key, "type": "t", "url": "", "source": "commit"}]).to_string();
         let began = Instant::now();
         let request = http_client()
@@ -140,7 +145,7 @@ impl Target {
     }
 
     /// Asserts that the daemon reports in time that it is alive and ready.
-    pub(super) async fn lives(&self) {
+    pub(in crate::attacks) async fn lives(&self) {
         for path in ["/healthz", "/readyz"] {
             let request = http_client().get(format!("http://{}{path}", self.daemon.address));
             let answer = request.timeout(PATIENCE).ask().await.expect("an answer");
@@ -149,12 +154,12 @@ impl Target {
     }
 
     /// Returns the peak resident memory of the daemon, in MiB.
-    pub(super) fn peak(&self) -> u64 {
+    pub(in crate::attacks) fn peak(&self) -> u64 {
         self.status_of("VmHWM:") >> 10
     }
 
     /// Returns the current resident memory of the daemon, in KiB.
-    pub(super) fn resident(&self) -> u64 {
+    pub(in crate::attacks) fn resident(&self) -> u64 {
         self.status_of("VmRSS:")
     }
 
@@ -168,7 +173,7 @@ impl Target {
 }
 
 /// Returns a command that runs the binary with these limits on file descriptors.
-pub(super) fn limited<const N: usize>(
+pub(in crate::attacks) fn limited<const N: usize>(
     binary: &Binary,
     arguments: [&str; N],
     soft: u32,
@@ -189,7 +194,7 @@ pub(super) fn limited<const N: usize>(
 
 /// Connects from one of this machine's many addresses, retrying until it succeeds: in a flood the operating system may
 /// have no room for another connection that has not been accepted yet.
-pub(super) async fn connect_from(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
+pub(in crate::attacks) async fn connect_from(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
     loop {
         match try_connect_from(from, to).await {
             Ok(stream) => return stream,
@@ -205,7 +210,11 @@ async fn try_connect_from(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<Tcp
 }
 
 /// Sends a head and a body as far as they are accepted, and returns the status of the answer, if there is one.
-pub(super) async fn exchange(mut stream: TcpStream, head: String, body: &[u8]) -> Option<u16> {
+pub(in crate::attacks) async fn exchange(
+    mut stream: TcpStream,
+    head: String,
+    body: &[u8],
+) -> Option<u16> {
     stream.write_all(head.as_bytes()).await.ok()?;
     // An answer before the end of the body is an answer all the same.
     let _ = stream.write_all(body).await;

@@ -7,37 +7,37 @@ use flate2::write::ZlibEncoder;
 use rescind::fetch::ObjectId;
 use rescind::keyformat::{FormatSet, KeyValue};
 
-pub(super) const COMMIT: u8 = 1;
-pub(super) const TREE: u8 = 2;
-pub(super) const BLOB: u8 = 3;
-pub(super) const TAG: u8 = 4;
+pub(in crate::attacks) const COMMIT: u8 = 1;
+pub(in crate::attacks) const TREE: u8 = 2;
+pub(in crate::attacks) const BLOB: u8 = 3;
+pub(in crate::attacks) const TAG: u8 = 4;
 const OFFSET_DELTA: u8 = 6;
 const REF_DELTA: u8 = 7;
 
 /// Returns the previous commit of every pushed branch.
-pub(super) fn before() -> ObjectId {
+pub(in crate::attacks) fn before() -> ObjectId {
     ObjectId::from_hex(&[b'1'; 40]).expect("an id")
 }
 
 /// A pack, entry by entry.
-pub(super) struct Pack {
+pub(in crate::attacks) struct Pack {
     bytes: Vec<u8>,
     count: u32,
 }
 
 /// A pushed branch: the commit, and the pack that the server sends for it.
-pub(super) struct Push {
-    pub(super) after: ObjectId,
-    pub(super) pack: Vec<u8>,
+pub(in crate::attacks) struct Push {
+    pub(in crate::attacks) after: ObjectId,
+    pub(in crate::attacks) pack: Vec<u8>,
 }
 
 /// Compressed data that can stand in many entries.
-pub(super) struct Deflated {
+pub(in crate::attacks) struct Deflated {
     size: usize,
     data: Vec<u8>,
 }
 
-pub(super) fn deflate(data: &[u8], level: u32) -> Deflated {
+pub(in crate::attacks) fn deflate(data: &[u8], level: u32) -> Deflated {
     let mut encoder = ZlibEncoder::new(Vec::new(), Compression::new(level));
     encoder.write_all(data).expect("memory");
     Deflated {
@@ -76,7 +76,7 @@ fn id_of(kind: u8, data: &[u8]) -> ObjectId {
 }
 
 impl Pack {
-    pub(super) fn new() -> Self {
+    pub(in crate::attacks) fn new() -> Self {
         Self {
             bytes: b"PACK\0\0\0\x02\0\0\0\0".to_vec(),
             count: 0,
@@ -84,7 +84,7 @@ impl Pack {
     }
 
     /// Appends an entry; returns where it starts.
-    pub(super) fn entry(&mut self, kind: u8, base: &[u8], object: &Deflated) -> usize {
+    pub(in crate::attacks) fn entry(&mut self, kind: u8, base: &[u8], object: &Deflated) -> usize {
         let start = self.bytes.len();
         let mut rest = object.size >> 4;
         let mut byte = kind << 4 | low_bits(object.size, 15);
@@ -101,7 +101,7 @@ impl Pack {
     }
 
     /// Appends an object; returns its id.
-    pub(super) fn object(&mut self, kind: u8, data: &[u8]) -> ObjectId {
+    pub(in crate::attacks) fn object(&mut self, kind: u8, data: &[u8]) -> ObjectId {
         let entry = if data.len() < 1000 {
             stored(data)
         } else {
@@ -112,7 +112,7 @@ impl Pack {
     }
 
     /// Appends a delta to the entry at `base`.
-    pub(super) fn offset_delta(&mut self, base: usize, delta: &Deflated) -> usize {
+    pub(in crate::attacks) fn offset_delta(&mut self, base: usize, delta: &Deflated) -> usize {
         let mut distance = self.bytes.len() - base;
         let mut encoded = vec![low_bits(distance, 127)];
         while distance >= 0x80 {
@@ -123,12 +123,12 @@ impl Pack {
     }
 
     /// Appends a delta to an object by id.
-    pub(super) fn ref_delta(&mut self, base: &[u8; 20], delta: &Deflated) {
+    pub(in crate::attacks) fn ref_delta(&mut self, base: &[u8; 20], delta: &Deflated) {
         self.entry(REF_DELTA, base, delta);
     }
 
     /// Appends a commit of `tree`, whose parents are `parents`.
-    pub(super) fn commit(&mut self, tree: ObjectId, parents: &[ObjectId]) -> ObjectId {
+    pub(in crate::attacks) fn commit(&mut self, tree: ObjectId, parents: &[ObjectId]) -> ObjectId {
         let mut text = format!("tree {tree}\n");
         for parent in parents {
             text.push_str("parent ");
@@ -139,12 +139,12 @@ impl Pack {
         self.object(COMMIT, text.as_bytes())
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::attacks) fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// Writes the number of entries and the checksum.
-    pub(super) fn finish(mut self, after: ObjectId) -> Push {
+    pub(in crate::attacks) fn finish(mut self, after: ObjectId) -> Push {
         self.bytes[8..12].copy_from_slice(&self.count.to_be_bytes());
         let mut hasher = gix_hash::hasher(gix_hash::Kind::Sha1);
         hasher.update(&self.bytes);
@@ -157,7 +157,7 @@ impl Pack {
     }
 
     /// One commit of `tree` on what was there before.
-    pub(super) fn push(mut self, tree: ObjectId) -> Push {
+    pub(in crate::attacks) fn push(mut self, tree: ObjectId) -> Push {
         let after = self.commit(tree, &[before()]);
         self.finish(after)
     }
@@ -168,12 +168,12 @@ fn low_bits(value: usize, mask: usize) -> u8 {
 }
 
 /// An entry of a tree.
-pub(super) fn named(mode: &str, name: &[u8], id: ObjectId) -> Vec<u8> {
+pub(in crate::attacks) fn named(mode: &str, name: &[u8], id: ObjectId) -> Vec<u8> {
     [mode.as_bytes(), b" ", name, b"\0", id.as_slice()].concat()
 }
 
 /// A push of one file.
-pub(super) fn file(name: &[u8], text: &[u8]) -> Push {
+pub(in crate::attacks) fn file(name: &[u8], text: &[u8]) -> Push {
     let mut pack = Pack::new();
     let blob = pack.object(BLOB, text);
     let tree = pack.object(TREE, &named("100644", name, blob));
@@ -181,7 +181,7 @@ pub(super) fn file(name: &[u8], text: &[u8]) -> Push {
 }
 
 /// A delta from a base to an object that is made of `copies` times its first 64 KiB.
-pub(super) fn copying(base: usize, copies: usize) -> Deflated {
+pub(in crate::attacks) fn copying(base: usize, copies: usize) -> Deflated {
     let mut delta = Vec::new();
     for mut size in [base, copies << 16] {
         while size >= 0x80 {
@@ -195,14 +195,14 @@ pub(super) fn copying(base: usize, copies: usize) -> Deflated {
 }
 
 /// Strings that are keys in everything but that nobody issued them.
-pub(super) fn candidates(count: usize) -> Vec<KeyValue> {
+pub(in crate::attacks) fn candidates(count: usize) -> Vec<KeyValue> {
     let formats = FormatSet::builtin();
     let format = formats.get("rescind_secret").expect("a format");
     (0..count).map(|_| format.mint().expect("a key")).collect()
 }
 
 /// A text with one of `keys` on each line.
-pub(super) fn lines<'k>(keys: impl IntoIterator<Item = &'k str>) -> Vec<u8> {
+pub(in crate::attacks) fn lines<'k>(keys: impl IntoIterator<Item = &'k str>) -> Vec<u8> {
     let mut text = String::new();
     for key in keys {
         text.push_str(key);
