@@ -10,11 +10,11 @@ pub(crate) const MIB: usize = 1 << 20;
 pub(crate) const TOTAL: usize = 256 * MIB;
 
 /// Memory of the program itself, in bytes, as measured: 24 MiB of its file, the heap of a daemon at rest, the list of
-/// scanned files without a key, statements that the database has prepared, and what is known of senders and hosts.
+/// scanned files without a key, statements that were prepared, and what is known of senders and hosts.
 const PROGRAM: usize = 40 * MIB;
 
-/// Maximum number of connections, of momentary ones in addition, and memory of one whose request has begun, in bytes, as
-/// measured.
+/// Maximum number of connections, of momentary ones in addition, and memory of one whose request has begun, in
+/// bytes, as measured.
 pub(crate) const CONNECTIONS: usize = 1024;
 pub(crate) const MOMENTARY_CONNECTIONS: usize = 64;
 const CONNECTION: usize = 20 << 10;
@@ -89,6 +89,6 @@ const fn largest(one: usize, other: usize) -> usize {
 /// All that is kept, and the largest thing that is made of it.
 const _: () = assert!(KEPT + largest(LARGE_WORK, HEAVY_VISIT) <= TOTAL);
 
-/// What is made takes no more than its rooms for moments, and each of them is for the worst that it may hold. With all of
-/// these full to the brim at the same moment, this much would be missing.
+/// What is made takes no more than its rooms for moments, and each of them is for the worst that it may hold. With all
+/// of these full to the brim at the same moment, this much would be missing.
 const _: () = assert!(KEPT + MADE <= TOTAL + 60 * MIB);

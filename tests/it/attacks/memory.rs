@@ -295,5 +295,12 @@ async fn all_budgets_together_fit() {
     let key = target.mint();
     target.reports(&key).await;
     target.lives().await;
-    assert!(peak <= MOST_MIB, "{peak} MiB");
+    // More of the file of an unoptimized build is resident.
+    let is_other = std::env::var_os("RESCIND_TEST_BINARY").is_some();
+    let more = if cfg!(debug_assertions) && !is_other {
+        20
+    } else {
+        0
+    };
+    assert!(peak <= MOST_MIB + more, "{peak} MiB");
 }
