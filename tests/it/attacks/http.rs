@@ -6,6 +6,7 @@ mod crowds;
 mod declared;
 mod descriptors;
 mod exports;
+mod floods;
 mod heads;
 pub(super) mod imports;
 pub(super) mod listings;

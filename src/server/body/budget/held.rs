@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::state::Waiting;
-use super::{Budget, Reading, Sender};
+use super::ask::Sender;
+use super::limits::Limits;
+use super::progress::Progress;
+use super::waiting::Waiting;
 
 /// Room held by a body.
 #[derive(Debug)]
@@ -21,7 +23,7 @@ pub(super) struct Held {
     took: Duration,
     since: Option<Instant>,
     /// `None` once the body can no longer be evicted.
-    pub(super) reading: Option<Arc<Reading>>,
+    pub(super) progress: Option<Arc<Progress>>,
 }
 
 /// Time that a body has, compared with the usual one.
@@ -59,17 +61,18 @@ impl Leeway {
 }
 
 impl Held {
-    pub(super) fn of(waiting: &Waiting) -> Self {
+    /// Returns the room of a body whose turn has come.
+    pub(super) fn of(waiting: &Waiting, turn: Instant) -> Self {
         let now = Instant::now();
         Self {
             sender: waiting.sender,
-            bytes: waiting.bytes,
-            claim: waiting.missing,
+            bytes: waiting.want.bytes,
+            claim: waiting.want.missing,
             began: now,
-            turn: waiting.turn,
+            turn,
             took: waiting.took,
             since: Some(now),
-            reading: Some(Arc::clone(&waiting.reading)),
+            progress: Some(Arc::clone(&waiting.progress)),
         }
     }
 
@@ -109,46 +112,45 @@ impl Held {
     }
 
     fn arrived(&self) -> usize {
-        let reading = self.reading.as_ref();
-        reading.map_or(0, |reading| reading.arrived())
+        let progress = self.progress.as_ref();
+        progress.map_or(0, |progress| progress.arrived())
     }
 
     /// Returns whether the body can be evicted and has not been told to make room yet.
     pub(super) fn is_staying(&self) -> bool {
-        let reading = self.reading.as_ref();
-        reading.is_some_and(|reading| !reading.is_turned_out())
+        let progress = self.progress.as_ref();
+        progress.is_some_and(|progress| !progress.is_turned_out())
     }
 
     /// Returns whether the body was told to make room and has not done so yet.
     pub(super) fn is_leaving(&self) -> bool {
-        let reading = self.reading.as_ref();
-        reading.is_some_and(|reading| reading.is_turned_out())
+        let progress = self.progress.as_ref();
+        progress.is_some_and(|progress| progress.is_turned_out())
     }
 
     /// Returns whether the body is itself waiting for room elsewhere.
     pub(super) fn is_waiting(&self) -> bool {
-        let reading = self.reading.as_ref();
-        reading.is_some_and(|reading| reading.is_waiting())
+        let progress = self.progress.as_ref();
+        progress.is_some_and(|progress| progress.is_waiting())
     }
 
     /// Returns the time at which the body becomes late, should nothing more arrive until then. Returns `None` if
     /// everything that there is room for has arrived, or if the client is not to blame.
-    pub(super) fn late_at(&self, budget: &Budget, leeway: Leeway) -> Option<Instant> {
-        let (expected, came) = (self.bytes as u128, self.arrived() as u128);
+    pub(super) fn late_at(&self, limits: &Limits, leeway: Leeway) -> Option<Instant> {
+        let (expected, came) = (self.bytes, self.arrived());
         if came >= expected || self.is_waiting() {
             return None;
         }
-        let grace = budget.grace.as_micros();
-        let whole = grace + expected * 1_000_000 / budget.rate.max(1);
-        let next = ((came + 1) * whole).div_ceil(expected).max(grace);
+        let whole = limits.time_for(expected).as_micros();
+        let next = ((came as u128 + 1) * whole).div_ceil(expected as u128);
         let next = Duration::from_micros(u64::try_from(next).unwrap_or(u64::MAX));
-        let left = leeway.of(next).saturating_sub(self.took);
+        let left = leeway.of(next.max(limits.grace)).saturating_sub(self.took);
         self.since?.checked_add(left)
     }
 
     pub(super) fn turn_out(&self, is_slow: bool) {
-        if let Some(reading) = &self.reading {
-            reading.turn_out(is_slow);
+        if let Some(progress) = &self.progress {
+            progress.turn_out(is_slow);
         }
     }
 }

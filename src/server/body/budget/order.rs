@@ -1,164 +1,173 @@
 //! Order of the bodies that wait: whose turn is next, and who has to go when too many wait.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::time::{Duration, Instant};
 
-use super::claims::Claims;
-use super::state::{State, Waiting};
-use super::{Budget, MOST_WAITING, Sender, part};
+use super::ask::Sender;
+use super::limits::{Limits, MOST_WAITING, part};
+use super::waiting::Waiting;
 use crate::server::client::crowds::Crowds;
 use crate::server::client::standing::Standing;
 
-/// Sort key of a body in the queue, the smallest first.
+/// Bodies that wait, by their identifiers.
+pub(super) type AllWaiting = HashMap<u64, Waiting>;
+
+/// Sort key of a body in the queue, the smallest first: the time of its turn, and its identifier.
 type Place = (Instant, u64);
 
 /// Bodies that wait, in order.
-pub(super) struct Line<'s> {
-    waiting: &'s [Waiting],
-    proved: BinaryHeap<Reverse<(Place, usize)>>,
-    others: BinaryHeap<Reverse<(Place, usize)>>,
+pub(super) struct Line {
+    proved: BinaryHeap<Reverse<Place>>,
+    others: BinaryHeap<Reverse<Place>>,
     /// `true` once those that have not begun have to wait for one before them.
     is_held_up: bool,
+    /// `true` if more is held since the turns were computed, so that some come later.
+    is_stale: bool,
 }
 
 /// Body whose turn is next.
 pub(super) struct Next<'s> {
-    pub(super) at: usize,
     pub(super) waiting: &'s Waiting,
+    pub(super) turn: Instant,
     /// `true` if it comes before all that are not proved.
     pub(super) is_before_all: bool,
 }
 
-impl<'s> Line<'s> {
+impl Line {
     /// Lines up those that have not been told to make room themselves.
-    pub(super) fn of(waiting: &'s [Waiting]) -> Self {
-        let staying = waiting.iter().enumerate();
-        let staying = staying.filter(|(_, waiting)| !waiting.reading.is_turned_out());
+    pub(super) fn of(waiting: &AllWaiting, holders: &Crowds, limits: &Limits) -> Self {
         let (mut proved, mut others) = (Vec::new(), Vec::new());
-        for (at, waiting) in staying {
+        for (id, waiting) in waiting {
+            if waiting.progress.is_turned_out() {
+                continue;
+            }
             let side = if waiting.sender.is_proved() {
                 &mut proved
             } else {
                 &mut others
             };
-            side.push(Reverse((waiting.place(), at)));
+            side.push(Reverse((turn(holders, waiting, limits), *id)));
         }
         Self {
-            waiting,
             proved: proved.into(),
             others: others.into(),
             is_held_up: false,
+            is_stale: false,
         }
     }
 
     /// Takes the next body out of the line, given the bytes that proved senders hold by then.
-    pub(super) fn next(&mut self, of_proved: usize, budget: &Budget) -> Option<Next<'s>> {
-        let proved = self.proved.peek().map(|Reverse(first)| *first);
-        let other = self.others.peek().map(|Reverse(first)| *first);
-        let has_room = proved.is_some_and(|(_, at)| self.waiting[at].has_part(of_proved, budget));
-        let is_proved = has_room || comes_before(proved, other);
-        let side = if is_proved {
-            &mut self.proved
-        } else {
-            &mut self.others
-        };
-        let Reverse((_, at)) = side.pop()?;
-        Some(Next {
-            at,
-            waiting: &self.waiting[at],
-            is_before_all: has_room,
-        })
+    pub(super) fn next<'s>(
+        &mut self,
+        of_proved: usize,
+        waiting: &'s AllWaiting,
+        holders: &Crowds,
+        limits: &Limits,
+    ) -> Option<Next<'s>> {
+        loop {
+            let proved = self.proved.peek().map(|Reverse(first)| *first);
+            let other = self.others.peek().map(|Reverse(first)| *first);
+            let first = proved.and_then(|(_, id)| waiting.get(&id));
+            let has_part = first.is_some_and(|first| has_part(first, of_proved, limits));
+            let side = if has_part || comes_before(proved, other) {
+                &mut self.proved
+            } else {
+                &mut self.others
+            };
+            let Reverse((place, id)) = side.pop()?;
+            let Some(waiting) = waiting.get(&id) else {
+                continue;
+            };
+            let turn = if self.is_stale {
+                turn(holders, waiting, limits)
+            } else {
+                place
+            };
+            // Whoever got room since has its turn later.
+            if turn > place {
+                side.push(Reverse((turn, id)));
+                continue;
+            }
+            return Some(Next {
+                waiting,
+                turn,
+                is_before_all: has_part,
+            });
+        }
+    }
+
+    /// Records that a body got its room: turns are computed anew from here on.
+    pub(super) fn was_granted(&mut self) {
+        self.is_stale = true;
     }
 
     /// Lets none that has not begun pass a body that lacks free room: what becomes free is for it. Those that have begun
     /// pass it: it may be waiting for them.
-    pub(super) fn is_held_up_by(&mut self, waiting: &Waiting, claims: &Claims) {
-        if self.is_held_up || waiting.bytes <= claims.free {
+    pub(super) fn hold_up(&mut self, waiting: &AllWaiting) {
+        if self.is_held_up {
             return;
         }
         self.is_held_up = true;
-        let all = self.waiting;
+        let is_begun = |id: &u64| waiting.get(id).is_some_and(|other| other.want.is_begun);
         for side in [&mut self.proved, &mut self.others] {
-            side.retain(|Reverse((_, at))| all[*at].is_begun);
+            side.retain(|Reverse((_, id))| is_begun(id));
         }
     }
 }
 
-impl State {
-    /// Returns the index of the body that has to go because too many wait: a random one among those that have not
-    /// begun. It is random so that nobody is kept out for having come last, and the more probable the more wait of its
-    /// range, network and client, and the worse its standing is. Proved senders have a part of the places to
-    /// themselves, and so have all others.
-    pub(super) fn last(&self) -> Option<usize> {
-        let proved = self
-            .waiting
-            .iter()
-            .filter(|waiting| waiting.sender.is_proved());
-        let is_proved = proved.count() > part(MOST_WAITING);
-        let among = |is_proved| {
-            let waiting = self.waiting.iter().enumerate();
-            let some = waiting.filter(move |(_, waiting)| {
-                !waiting.is_begun && waiting.sender.is_proved() == is_proved
-            });
-            let lots = some.map(|(at, waiting)| (self.lot(waiting.sender), at));
-            lots.min_by(|(one, _), (other, _)| one.total_cmp(other))
-        };
-        let last = among(is_proved).or_else(|| among(!is_proved));
-        last.map(|(_, at)| at)
-    }
-
-    /// Draws a lot for a waiting body: the lowest one has to go.
-    fn lot(&self, sender: Sender) -> f64 {
-        let counts = self.waiters.counts(sender.client).map(f64::from);
-        let weight = counts.iter().product::<f64>() * suspicion(sender.standing);
-        let chance: f64 = rand::random();
-        -(1.0 - chance).ln() / weight.max(1.0)
-    }
+/// Returns whether the body fits into what proved senders have before all others, of which they hold `of_proved` bytes.
+fn has_part(waiting: &Waiting, of_proved: usize, limits: &Limits) -> bool {
+    of_proved + waiting.want.bytes <= limits.of_proved
 }
 
-impl Waiting {
-    fn place(&self) -> Place {
-        (self.turn, self.id)
-    }
-
-    /// Returns whether the body fits into what proved senders have before all others, of which they hold `of_proved`
-    /// bytes.
-    fn has_part(&self, of_proved: usize, budget: &Budget) -> bool {
-        of_proved + self.bytes <= budget.of_proved
-    }
-}
-
-impl Sender {
-    pub(super) fn is_proved(self) -> bool {
-        self.standing == Standing::Known
-    }
-
-    /// Returns how many of these bytes of the sender count as those of a proved one.
-    pub(super) fn proved(self, bytes: usize) -> usize {
-        if self.is_proved() { bytes } else { 0 }
-    }
-}
-
-fn comes_before(one: Option<(Place, usize)>, other: Option<(Place, usize)>) -> bool {
+fn comes_before(one: Option<Place>, other: Option<Place>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => one < other,
         (one, _) => one.is_some(),
     }
 }
 
+/// Returns the identifier of the body that has to go because too many wait: a random one among those that have not
+/// begun. It is random so that nobody is kept out for having come last, and the more probable the more wait of its
+/// range, network and client, and the worse its standing is. Proved senders have a part of the places to themselves, and
+/// so have all others.
+pub(super) fn last(waiting: &AllWaiting, waiters: &Crowds) -> Option<u64> {
+    let proved = waiting
+        .values()
+        .filter(|waiting| waiting.sender.is_proved());
+    let is_proved = proved.count() > part(MOST_WAITING);
+    let among = |is_proved| {
+        let some = waiting.iter().filter(move |(_, waiting)| {
+            !waiting.want.is_begun && waiting.sender.is_proved() == is_proved
+        });
+        let lots = some.map(|(id, waiting)| (lot(waiting.sender, waiters), *id));
+        lots.min_by(|(one, _), (other, _)| one.total_cmp(other))
+    };
+    let last = among(is_proved).or_else(|| among(!is_proved));
+    last.map(|(_, id)| id)
+}
+
+/// Draws a lot for a waiting body: the lowest one has to go.
+fn lot(sender: Sender, waiters: &Crowds) -> f64 {
+    let counts = waiters.counts(sender.client).map(f64::from);
+    let weight = counts.iter().product::<f64>() * suspicion(sender.standing);
+    let chance: f64 = rand::random();
+    -(1.0 - chance).ln() / weight.max(1.0)
+}
+
 /// Returns the time of a waiting body's turn. A body that is being read goes before those that began to wait after it
 /// began.
-pub(super) fn turn(holders: &Crowds, waiting: &Waiting, budget: &Budget) -> Instant {
-    let lag = budget.grace.saturating_mul(lag(waiting.sender.standing));
-    if waiting.is_begun {
+fn turn(holders: &Crowds, waiting: &Waiting, limits: &Limits) -> Instant {
+    let lag = limits.grace.saturating_mul(lag(waiting.sender.standing));
+    if waiting.want.is_begun {
         return waiting.since.checked_add(lag).unwrap_or(waiting.since);
     }
     let client = waiting.sender.client;
     let bytes = (holders.of_client(client).bytes + waiting.weight) as u128;
-    let of_bytes = budget.weight.as_micros() * bytes / budget.total.max(1) as u128;
+    let of_bytes = limits.weight.as_micros() * bytes / limits.total.max(1) as u128;
     let of_bytes = Duration::from_micros(u64::try_from(of_bytes).unwrap_or(u64::MAX));
-    let of_bodies = budget.grace.saturating_mul(holders.weight(client));
+    let of_bodies = limits.grace.saturating_mul(holders.weight(client));
     let wait = of_bytes.saturating_add(of_bodies).saturating_add(lag);
     waiting.since.checked_add(wait).unwrap_or(waiting.since)
 }

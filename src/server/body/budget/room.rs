@@ -3,11 +3,13 @@
 use std::cmp::Reverse;
 use std::time::Instant;
 
-use super::Budget;
 use super::claims::{Claims, Passing};
 use super::held::{Held, Leeway};
+use super::limits::Limits;
 use super::order::{Line, Next};
-use super::state::{State, Waiting};
+use super::shortage::Shortage;
+use super::state::State;
+use super::waiting::Waiting;
 
 /// Number of waiting bodies from which on those that are being read have to be faster.
 const MANY: usize = 256;
@@ -27,8 +29,9 @@ struct Staying<'s> {
 /// Search for room on behalf of one body.
 #[derive(Clone, Copy)]
 struct Search<'s> {
-    budget: &'s Budget,
+    limits: &'s Limits,
     waiting: &'s Waiting,
+    turn: Instant,
     /// Number of bytes that have to become free.
     lack: usize,
     /// `true` if the body comes before all that are not proved.
@@ -38,90 +41,96 @@ struct Search<'s> {
     leeway: Leeway,
 }
 
-impl State {
-    /// Evicts bodies in favor of every waiting body whose turn it would be then. Returns the time at which more of them
-    /// become late, or `None` if that takes another change.
-    pub(super) fn make_room(&self, budget: &Budget) -> Option<Instant> {
-        let leaving = self.held.values().filter(|held| held.is_leaving());
-        let leaving = leaving.fold([0, 0], |[all, proved], held| {
-            [all + held.bytes, proved + held.sender.proved(held.bytes)]
-        });
-        let free = (budget.total + leaving[0]).saturating_sub(self.used);
-        let mut of_proved = self.of_proved.saturating_sub(leaving[1]);
-        let others = self.held.iter().filter(|(_, held)| !held.is_leaving());
-        let mut claims = Claims::of(free, others);
-        let (mut line, mut passing) = (Line::of(&self.waiting), Passing::default());
-        let (mut staying, mut in_vain) = (None, None::<Search<'_>>);
-        let mut late = None;
-        while let Some(next) = line.next(of_proved, budget) {
-            let waiting = next.waiting;
-            let lack = passing.lack(waiting, &claims);
-            let Some(lack) = lack.filter(|_| !waiting.reading.is_turned_out()) else {
-                continue;
-            };
-            let search = Search::of(&next, lack, self.leeway(), budget);
-            if search.lack > 0 && !in_vain.is_some_and(|other| search.finds_no_more_than(&other)) {
-                let staying = staying.get_or_insert_with(|| self.staying(budget));
-                for (id, held) in search.evict(staying) {
-                    claims.evict(id, held);
-                    of_proved -= held.sender.proved(held.bytes);
-                }
-                if claims.lack(waiting) > 0 {
-                    in_vain = Some(search);
-                    late = late.into_iter().chain(search.next_late(self)).min();
-                }
+/// Evicts bodies in favor of every waiting body whose turn it would be then. Returns the time at which more of them
+/// become late, or `None` if that takes another change.
+pub(super) fn make_room(state: &State, limits: &Limits, shortage: &Shortage) -> Option<Instant> {
+    if state.waiting.is_empty() {
+        return None;
+    }
+    let leaving = state.held.values().filter(|held| held.is_leaving());
+    let leaving = leaving.fold([0, 0], |[all, proved], held| {
+        [all + held.bytes, proved + held.sender.proved(held.bytes)]
+    });
+    let free = (limits.total + leaving[0]).saturating_sub(state.used);
+    let mut of_proved = state.of_proved.saturating_sub(leaving[1]);
+    let others = state.held.iter().filter(|(_, held)| !held.is_leaving());
+    let mut claims = Claims::of(free, others);
+    let mut line = Line::of(&state.waiting, &state.holders, limits);
+    let mut passing = Passing::default();
+    let (mut staying, mut in_vain) = (None, None::<Search<'_>>);
+    let leeway = leeway(state);
+    let mut late = None;
+    while let Some(next) = line.next(of_proved, &state.waiting, &state.holders, limits) {
+        let (waiting, want) = (next.waiting, next.waiting.want);
+        let lack = passing.lack(want, &claims);
+        let Some(lack) = lack.filter(|_| !waiting.progress.is_turned_out()) else {
+            continue;
+        };
+        let search = Search::of(&next, lack, leeway, limits);
+        if search.lack > 0 && !in_vain.is_some_and(|other| search.finds_no_more_than(&other)) {
+            let staying = staying.get_or_insert_with(|| all_staying(state, leeway, limits));
+            for (id, held) in search.evict(staying, shortage) {
+                claims.evict(id, held);
+                of_proved -= held.sender.proved(held.bytes);
             }
-            if claims.lack(waiting) > 0 {
-                passing.waits(waiting);
-                line.is_held_up_by(waiting, &claims);
-            } else {
-                claims.grant(waiting);
-                of_proved += waiting.sender.proved(waiting.bytes);
+            if claims.lack(want) > 0 {
+                in_vain = Some(search);
+                late = late.into_iter().chain(search.next_late(state)).min();
             }
         }
-        late
-    }
-
-    /// Returns the bodies that can be evicted, in the order in which they have to make room.
-    fn staying(&self, budget: &Budget) -> Vec<Staying<'_>> {
-        let (leeway, now) = (self.leeway(), Instant::now());
-        let staying = self.held.iter().filter(|(_, held)| held.is_staying());
-        let mut staying: Vec<_> = staying
-            .map(|(id, held)| {
-                let is_late = |leeway| held.late_at(budget, leeway).is_some_and(|at| at <= now);
-                Staying {
-                    id: *id,
-                    held,
-                    is_slow: is_late(leeway),
-                    is_very_slow: is_late(leeway.more_for(held.sender)),
-                }
-            })
-            .collect();
-        staying.sort_unstable_by_key(|body| {
-            let standing = body.held.sender.standing;
-            (standing, !body.is_slow, Reverse(body.held.bytes), body.id)
-        });
-        staying
-    }
-
-    fn leeway(&self) -> Leeway {
-        if self.waiting.len() > MANY {
-            Leeway::Little
-        } else {
-            Leeway::Usual
+        if claims.lack(want) == 0 {
+            claims.grant(want);
+            of_proved += waiting.sender.proved(want.bytes);
+            continue;
         }
+        passing.waits(want);
+        if want.bytes > claims.free {
+            line.hold_up(&state.waiting);
+        }
+    }
+    late
+}
+
+/// Returns the bodies that can be evicted, in the order in which they have to make room.
+fn all_staying<'s>(state: &'s State, leeway: Leeway, limits: &Limits) -> Vec<Staying<'s>> {
+    let now = Instant::now();
+    let staying = state.held.iter().filter(|(_, held)| held.is_staying());
+    let mut staying: Vec<_> = staying
+        .map(|(id, held)| {
+            let is_late = |leeway| held.late_at(limits, leeway).is_some_and(|at| at <= now);
+            Staying {
+                id: *id,
+                held,
+                is_slow: is_late(leeway),
+                is_very_slow: is_late(leeway.more_for(held.sender)),
+            }
+        })
+        .collect();
+    staying.sort_unstable_by_key(|body| {
+        let standing = body.held.sender.standing;
+        (standing, !body.is_slow, Reverse(body.held.bytes), body.id)
+    });
+    staying
+}
+
+fn leeway(state: &State) -> Leeway {
+    if state.waiting.len() > MANY {
+        Leeway::Little
+    } else {
+        Leeway::Usual
     }
 }
 
 impl<'s> Search<'s> {
-    fn of(next: &Next<'s>, lack: usize, leeway: Leeway, budget: &'s Budget) -> Self {
-        let soon = Instant::now() + EARLY * budget.grace;
+    fn of(next: &Next<'s>, lack: usize, leeway: Leeway, limits: &'s Limits) -> Self {
+        let soon = Instant::now() + EARLY * limits.grace;
         Self {
-            budget,
+            limits,
             waiting: next.waiting,
+            turn: next.turn,
             lack,
             is_before_all: next.is_before_all,
-            is_early: !next.is_before_all && next.waiting.turn > soon,
+            is_early: !next.is_before_all && next.turn > soon,
             leeway,
         }
     }
@@ -137,7 +146,11 @@ impl<'s> Search<'s> {
     /// Evicts bodies that hold what is lacking, as far as there are enough, and returns them. Those of better standing
     /// are evicted only if there are enough with them: a large body that waits for others like it would else cost many
     /// smaller ones for nothing.
-    fn evict<'h>(&self, staying: &mut Vec<Staying<'h>>) -> Vec<(u64, &'h Held)> {
+    fn evict<'h>(
+        &self,
+        staying: &mut Vec<Staying<'h>>,
+        shortage: &Shortage,
+    ) -> Vec<(u64, &'h Held)> {
         let (mut bytes, mut worse, mut to_go) = (0, 0, Vec::new());
         for other in staying.iter() {
             if bytes >= self.lack {
@@ -150,7 +163,7 @@ impl<'s> Search<'s> {
                 other.is_slow
             };
             let has_to_go = is_slow || self.waits_too_long_for(held) || self.passes(held);
-            if other.id != self.waiting.id && has_to_go {
+            if other.id != self.waiting.want.id && has_to_go {
                 bytes += held.bytes;
                 to_go.push((other.id, held, is_slow));
                 // The better ones come last.
@@ -163,7 +176,7 @@ impl<'s> Search<'s> {
         for (_, held, is_slow) in &to_go {
             held.turn_out(*is_slow);
             let standing = held.sender.standing;
-            self.budget.shortage.turned_out(standing, *is_slow);
+            shortage.turned_out(standing, *is_slow);
         }
         staying.retain(|other| other.held.is_staying());
         let gone = to_go.into_iter().map(|(id, held, _)| (id, held));
@@ -178,12 +191,12 @@ impl<'s> Search<'s> {
     /// both been there.
     fn passes(&self, held: &Held) -> bool {
         held.sender.standing < self.waiting.sender.standing
-            && (self.is_before_all || self.waiting.turn < held.turn)
+            && (self.is_before_all || self.turn < held.turn)
     }
 
     /// Returns whether a body that is itself waiting, for room elsewhere, had enough time to get it.
     fn waits_too_long_for(&self, held: &Held) -> bool {
-        let patience = self.leeway_of(held).of(self.budget.grace);
+        let patience = self.leeway_of(held).of(self.limits.grace);
         held.is_waiting() && self.waiting.asked.elapsed() >= patience
     }
 
@@ -200,15 +213,15 @@ impl<'s> Search<'s> {
     /// Returns the time at which another body may have to make room.
     fn next_late(&self, state: &State) -> Option<Instant> {
         let now = Instant::now();
-        let again = now + self.budget.grace / 4;
+        let again = now + self.limits.grace / 4;
         let others = state.held.iter();
-        let others = others.filter(|(id, held)| **id != self.waiting.id && held.is_staying());
+        let others = others.filter(|(id, held)| **id != self.waiting.want.id && held.is_staying());
         let late = others.filter_map(|(_, held)| {
             let leeway = self.leeway_of(held);
             let late = if held.is_waiting() {
-                self.waiting.asked.checked_add(leeway.of(self.budget.grace))
+                self.waiting.asked.checked_add(leeway.of(self.limits.grace))
             } else {
-                held.late_at(self.budget, leeway)
+                held.late_at(self.limits, leeway)
             };
             // One that stays although it is late goes as soon as there is enough with what ends by itself.
             late.map(|late| if late > now { late } else { again })

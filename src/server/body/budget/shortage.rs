@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::NoRoom;
+use super::ask::NoRoom;
 use crate::server::client::standing::Standing;
 
 /// Interval between two summaries.

@@ -1,18 +1,19 @@
-//! State of a budget: the bodies that hold room, those that wait for it, and their order.
+//! State of a budget: the bodies that hold room, and those that wait for it.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::ask::{Ask, Sender};
 use super::claims::{Claims, Passing};
 use super::held::Held;
-use super::order::{Line, turn};
-use super::{Ask, Budget, MOST_WAITING, Reading, Sender};
+use super::limits::{Limits, MOST_WAITING};
+use super::order::{AllWaiting, Line, last};
+use super::progress::Progress;
+use super::waiting::{Waiting, Want};
 use crate::server::client::crowds::Crowds;
-use crate::server::client::standing::range;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -20,210 +21,172 @@ pub(super) struct State {
     /// Bytes of these that proved senders hold.
     pub(super) of_proved: usize,
     next: u64,
+    /// First body that had to go on waiting when room was granted last.
+    first: Option<u64>,
     pub(super) held: HashMap<u64, Held>,
     pub(super) holders: Crowds,
-    pub(super) waiting: Vec<Waiting>,
-    pub(super) waiters: Crowds,
-}
-
-/// Body that waits for room: for all that it needs, or for more than it has.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) id: u64,
-    /// Time of the request for room, and the time from which the turn is computed.
-    pub(super) asked: Instant,
-    pub(super) since: Instant,
-    /// Time of the turn. Cached, since there may be very many to choose from.
-    pub(super) turn: Instant,
-    pub(super) sender: Sender,
-    range: IpAddr,
-    pub(super) bytes: usize,
-    /// Bytes that it will have to get in all, at most, these among them.
-    pub(super) missing: usize,
-    /// Bytes for which it lets smaller ones pass.
-    pub(super) weight: usize,
-    /// Time for which its client was waited for elsewhere.
-    pub(super) took: Duration,
-    pub(super) is_begun: bool,
-    pub(super) reading: Arc<Reading>,
-    go: oneshot::Sender<()>,
+    pub(super) waiting: AllWaiting,
+    waiters: Crowds,
 }
 
 impl State {
-    /// Enqueues a new body, unless there is room for it at once, and returns its identifier.
+    /// Enqueues a new body and returns its identifier. Refuses one that waits if too many do.
     pub(super) fn ask(
         &mut self,
-        budget: &Budget,
+        limits: &Limits,
         sender: Sender,
         ask: Ask,
-        reading: Arc<Reading>,
+        progress: Arc<Progress>,
         go: oneshot::Sender<()>,
     ) -> u64 {
         let id = self.next;
         self.next += 1;
         let now = Instant::now();
-        let waiting = Waiting {
-            id,
+        self.wait(Waiting {
+            want: Want {
+                id,
+                bytes: ask.now.min(limits.total),
+                missing: ask.all.min(limits.total),
+                is_begun: false,
+            },
             asked: now,
             since: now,
-            turn: now,
             sender,
-            range: range(sender.client),
-            bytes: ask.now.min(budget.total),
-            missing: ask.all.min(budget.total),
-            weight: ask.weight.min(budget.total),
+            weight: ask.weight.min(limits.total),
             took: ask.spent.sending,
-            is_begun: false,
-            reading,
+            progress,
             go,
-        };
-        self.wait(budget, waiting);
+        });
         id
     }
 
     /// Enqueues a body that is being read and needs `bytes` bytes in total.
-    pub(super) fn ask_for_more(
-        &mut self,
-        budget: &Budget,
-        id: u64,
-        bytes: usize,
-        go: oneshot::Sender<()>,
-    ) {
+    pub(super) fn ask_for_more(&mut self, id: u64, bytes: usize, go: oneshot::Sender<()>) {
         let Some(held) = self.held.get_mut(&id) else {
             return;
         };
-        let Some(reading) = held.reading.clone() else {
+        let Some(progress) = held.progress.clone() else {
             return;
         };
-        held.pause();
         let missing = held.missing();
+        let wanted = bytes.saturating_sub(held.bytes).min(missing);
+        held.pause();
         let waiting = Waiting {
-            id,
+            want: Want {
+                id,
+                bytes: wanted,
+                missing,
+                is_begun: true,
+            },
             asked: Instant::now(),
             since: held.began,
-            turn: held.began,
             sender: held.sender,
-            range: range(held.sender.client),
-            bytes: bytes.saturating_sub(held.bytes).min(missing),
-            missing,
             weight: 0,
             took: held.took(),
-            is_begun: true,
-            reading,
+            progress,
             go,
         };
-        self.wait(budget, waiting);
+        self.wait(waiting);
     }
 
-    /// Enqueues a body, grants room to those whose turn it is, and refuses one body if too many wait.
-    fn wait(&mut self, budget: &Budget, mut waiting: Waiting) {
-        let id = waiting.id;
-        waiting.turn = turn(&self.holders, &waiting, budget);
+    fn wait(&mut self, waiting: Waiting) {
         self.waiters.add(waiting.sender.client, 0);
-        self.waiting.push(waiting);
-        let first = self.grant(budget);
-        if self.waiting.len() > MOST_WAITING {
-            let last = self.last();
-            last.map(|last| self.dismiss(last));
-        } else if first == Some(id) {
-            self.make_room(budget);
-        }
-        budget.changed.notify_one();
+        self.waiting.insert(waiting.want.id, waiting);
     }
 
-    /// Recomputes the turns of all waiting bodies that the bodies of this client count against.
-    fn reckon(&mut self, client: IpAddr, budget: &Budget) {
-        let range = range(client);
-        for waiting in &mut self.waiting {
-            if waiting.range == range {
-                waiting.turn = turn(&self.holders, waiting, budget);
-            }
+    /// Refuses one body if too many wait.
+    pub(super) fn thin_out(&mut self) {
+        if self.waiting.len() > MOST_WAITING
+            && let Some(last) = last(&self.waiting, &self.waiters)
+        {
+            self.dismiss(last);
         }
     }
 
-    /// Grants room in turn for as long as there is enough. Returns the first body that has to go on waiting.
-    pub(super) fn grant(&mut self, budget: &Budget) -> Option<u64> {
-        loop {
-            match self.next_to_go(budget) {
-                Ok(at) => self.admit(at, budget),
-                Err(first) => return first,
-            }
-        }
+    /// Grants room in turn for as long as there is enough. Returns whether another body is the first one now that has to
+    /// go on waiting.
+    pub(super) fn grant(&mut self, limits: &Limits) -> bool {
+        let first = self.grant_in_turn(limits);
+        let before = std::mem::replace(&mut self.first, first);
+        first.is_some() && first != before
     }
 
-    /// Returns the index of the next body that can get its room, or else the first one that waits.
-    fn next_to_go(&self, budget: &Budget) -> Result<usize, Option<u64>> {
+    fn grant_in_turn(&mut self, limits: &Limits) -> Option<u64> {
         if self.waiting.is_empty() {
-            return Err(None);
+            return None;
         }
-        let free = budget.total.saturating_sub(self.used);
-        let claims = Claims::of(free, self.held.iter());
-        let mut line = Line::of(&self.waiting);
         let mut first = None;
+        let free = limits.total.saturating_sub(self.used);
+        let mut claims = Claims::of(free, self.held.iter());
+        let mut line = Line::of(&self.waiting, &self.holders, limits);
         let mut passing = Passing::default();
-        while let Some(next) = line.next(self.of_proved, budget) {
-            let waiting = next.waiting;
-            if passing.lack(waiting, &claims) == Some(0) {
-                return Ok(next.at);
+        while let Some(next) = line.next(self.of_proved, &self.waiting, &self.holders, limits) {
+            let (want, turn) = (next.waiting.want, next.turn);
+            if passing.lack(want, &claims) == Some(0) {
+                claims.grant(want);
+                self.admit(want.id, turn);
+                line.was_granted();
+            } else {
+                first.get_or_insert(want.id);
+                passing.waits(want);
+                if want.bytes > claims.free {
+                    line.hold_up(&self.waiting);
+                }
             }
-            first.get_or_insert(waiting.id);
-            passing.waits(waiting);
-            line.is_held_up_by(waiting, &claims);
         }
-        Err(first)
+        first
     }
 
-    fn admit(&mut self, at: usize, budget: &Budget) {
-        let next = self.dismiss(at);
-        self.used += next.bytes;
-        self.of_proved += next.sender.proved(next.bytes);
-        if let Some(held) = self.held.get_mut(&next.id) {
+    fn admit(&mut self, id: u64, turn: Instant) {
+        let Some(next) = self.dismiss(id) else {
+            return;
+        };
+        let (client, bytes) = (next.sender.client, next.want.bytes);
+        self.used += bytes;
+        self.of_proved += next.sender.proved(bytes);
+        if let Some(held) = self.held.get_mut(&id) {
             let before = held.bytes;
-            held.grow(next.bytes);
-            self.holders
-                .resize(next.sender.client, before, before + next.bytes);
+            held.grow(bytes);
+            self.holders.resize(client, before, before + bytes);
         } else {
-            self.holders.add(next.sender.client, next.bytes);
-            self.held.insert(next.id, Held::of(&next));
+            self.holders.add(client, bytes);
+            self.held.insert(id, Held::of(&next, turn));
         }
-        self.reckon(next.sender.client, budget);
         // If nobody listens anymore, the share is about to be dropped, and these bytes with it.
         let _ = next.go.send(());
-        budget.changed.notify_one();
     }
 
     /// Removes a body from the queue.
-    fn dismiss(&mut self, at: usize) -> Waiting {
-        let waiting = self.waiting.swap_remove(at);
+    fn dismiss(&mut self, id: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&id)?;
         self.waiters.remove(waiting.sender.client, 0);
-        waiting
+        Some(waiting)
+    }
+
+    /// Returns the time for which the client of a body was waited for.
+    pub(super) fn took(&self, id: u64) -> Duration {
+        self.held.get(&id).map_or(Duration::ZERO, Held::took)
     }
 
     /// Releases what a body holds beyond `keep` bytes.
-    pub(super) fn release(&mut self, id: u64, keep: usize, budget: &Budget) {
+    pub(super) fn release(&mut self, id: u64, keep: usize) {
         let Some(held) = self.held.get_mut(&id) else {
             return;
         };
-        let client = held.sender.client;
         let before = held.shrink(keep);
         let after = held.bytes;
         self.used -= before - after;
         self.of_proved -= held.sender.proved(before - after);
-        self.holders.resize(client, before, after);
-        self.reckon(client, budget);
+        self.holders.resize(held.sender.client, before, after);
     }
 
     /// Removes a body, whether it holds room, waits, or both.
-    pub(super) fn remove(&mut self, id: u64, budget: &Budget) {
-        if let Some(at) = self.waiting.iter().position(|waiting| waiting.id == id) {
-            self.dismiss(at);
-        }
+    pub(super) fn remove(&mut self, id: u64) {
+        self.dismiss(id);
         if let Some(held) = self.held.remove(&id) {
-            let client = held.sender.client;
             self.used -= held.bytes;
             self.of_proved -= held.sender.proved(held.bytes);
-            self.holders.remove(client, held.bytes);
-            self.reckon(client, budget);
+            self.holders.remove(held.sender.client, held.bytes);
         }
     }
 }

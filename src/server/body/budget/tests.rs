@@ -1,10 +1,13 @@
 //! Bodies and their shares, with moments instead of seconds.
 
-use std::time::Instant;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::stream::FuturesUnordered;
 
+use super::limits::{MOST_WAITING, part};
 use super::*;
+use crate::server::client::standing::Standing;
 
 const MOMENT: Duration = Duration::from_millis(20);
 const HOUR: Duration = Duration::from_hours(1);
@@ -14,7 +17,12 @@ const FAST: u128 = 1 << 40;
 
 /// A budget of 100 bytes that waits for moments only.
 fn budget() -> Arc<Budget> {
-    Budget::with(100, MOMENT, FAST, 10 * MOMENT)
+    with(100, MOMENT, FAST, 10 * MOMENT)
+}
+
+fn with(total: usize, grace: Duration, rate: u128, patience: Duration) -> Arc<Budget> {
+    let limits = Limits::with(total, grace, rate, patience);
+    Arc::new(Budget::of("any", limits))
 }
 
 fn sender(number: u8, standing: Standing) -> Sender {
@@ -105,7 +113,7 @@ async fn a_whole_body_is_not_turned_out() {
 /// In a flood of small bodies a larger one gets its turn.
 #[tokio::test]
 async fn whoever_waited_comes_before_smaller_newcomers() {
-    let budget = Budget::with(100, HOUR, FAST, 50 * MOMENT);
+    let budget = with(100, HOUR, FAST, 50 * MOMENT);
     let rest = budget.share(stranger(9), 79).await.unwrap();
     rest.keep();
     // Room for one of them at a time.
@@ -136,7 +144,7 @@ async fn whoever_waited_comes_before_smaller_newcomers() {
 /// One client's further bodies wait for the first ones of others.
 #[tokio::test]
 async fn clients_take_turns() {
-    let budget = Budget::with(100, HOUR, FAST, 50 * MOMENT);
+    let budget = with(100, HOUR, FAST, 50 * MOMENT);
     let mine = budget.share(stranger(1), 10).await.unwrap();
     let rest = budget.share(stranger(9), 90).await.unwrap();
     mine.keep();
@@ -165,7 +173,7 @@ async fn clients_take_turns() {
 #[tokio::test]
 async fn work_on_little_does_not_wait_for_copies_of_much() {
     let work = Budget::of_work("any", 100);
-    assert!(work.weight < work.patience / 2);
+    assert!(work.limits.weight < work.limits.patience / 2);
     let known = |number| sender(number, Standing::Known);
     let under_way = work.share(known(1), 100).await.unwrap();
     under_way.keep();
@@ -202,7 +210,7 @@ fn afar(number: usize) -> Sender {
 /// However few of each of its networks a crowd has.
 #[tokio::test]
 async fn a_crowd_of_a_range_waits_for_itself() {
-    let budget = Budget::with(100, HOUR, FAST, HOUR);
+    let budget = with(100, HOUR, FAST, HOUR);
     let of_range = |number| Sender {
         client: IpAddr::from([198, 51, number, 1]),
         standing: Standing::Unknown,
@@ -234,7 +242,7 @@ async fn a_crowd_of_a_range_waits_for_itself() {
 #[tokio::test]
 async fn the_larger_a_body_the_longer_it_may_take() {
     // Half a second for 50 bytes.
-    let budget = Budget::with(100, MOMENT, 100, 10 * MOMENT);
+    let budget = with(100, MOMENT, 100, 10 * MOMENT);
     let larger = budget.share(stranger(1), 50).await.unwrap();
     let smaller = budget.share(stranger(2), 1).await.unwrap();
     larger.arrived(25);
@@ -288,7 +296,7 @@ async fn dripping(budget: &Arc<Budget>, crowd: usize, bytes: usize, until: impl 
 #[tokio::test]
 async fn slow_ones_of_a_crowd_all_make_room_as_soon_as_they_are_late() {
     let grace = Duration::from_millis(100);
-    let budget = Budget::with(100, grace, FAST, HOUR);
+    let budget = with(100, grace, FAST, HOUR);
     let newcomers = async {
         tokio::time::sleep(3 * grace).await;
         for number in 1..=5 {
@@ -304,7 +312,7 @@ async fn slow_ones_of_a_crowd_all_make_room_as_soon_as_they_are_late() {
 
 #[tokio::test]
 async fn nobody_looks_for_room_while_nothing_can_become_free() {
-    let budget = Budget::with(100, MOMENT, FAST, HOUR);
+    let budget = with(100, MOMENT, FAST, HOUR);
     let known = budget.share(sender(1, Standing::Known), 50).await.unwrap();
     // All of it has come.
     known.arrived(50);
@@ -313,7 +321,7 @@ async fn nobody_looks_for_room_while_nothing_can_become_free() {
     let waits = tokio::time::timeout(2 * MOMENT, budget.share(stranger(3), 60));
     let next = async {
         tokio::time::sleep(MOMENT).await;
-        budget.lock().make_room(&budget)
+        budget.look()
     };
     let (waited, next) = tokio::join!(waits, next);
     assert!(waited.is_err());
@@ -325,7 +333,7 @@ async fn nobody_looks_for_room_while_nothing_can_become_free() {
 async fn the_next_look_is_when_the_next_body_is_late() {
     let (moment, second) = (Duration::from_millis(100), Duration::from_secs(1));
     // Half a second for 50 bytes.
-    let budget = Budget::with(100, moment, 100, HOUR);
+    let budget = with(100, moment, 100, HOUR);
     let began = Instant::now();
     let half = budget.share(stranger(1), 50).await.unwrap();
     half.arrived(24);
@@ -334,7 +342,7 @@ async fn the_next_look_is_when_the_next_body_is_late() {
     let waits = tokio::time::timeout(moment / 2, budget.share(stranger(3), 10));
     let next = async {
         tokio::task::yield_now().await;
-        budget.lock().make_room(&budget)
+        budget.look()
     };
     let (_, next) = tokio::join!(waits, next);
     // A half of what it may take, which is a half of a second and the moment that any has.

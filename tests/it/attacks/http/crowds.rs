@@ -43,7 +43,7 @@ pub(super) async fn is_taken(target: &Target, from: Ipv4Addr, length: usize) {
 }
 
 /// Returns the status of a delivery from this address, if it is answered in time.
-async fn deliver(
+pub(super) async fn deliver(
     target: &Target,
     from: Ipv4Addr,
     length: usize,

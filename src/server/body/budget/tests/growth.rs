@@ -35,7 +35,7 @@ async fn settles() {
 
 #[tokio::test]
 async fn a_body_holds_what_it_was_granted_and_not_what_it_declares() {
-    let budget = Budget::with(100, HOUR, FAST, HOUR);
+    let budget = with(100, HOUR, FAST, HOUR);
     let mut shares = Vec::new();
     for number in 0..5 {
         let share = budget.begin(stranger(number), part_of(10, 50)).await;
@@ -52,7 +52,7 @@ async fn a_body_holds_what_it_was_granted_and_not_what_it_declares() {
 /// None is refused for having to wait for this server, and none waits for ever.
 #[tokio::test]
 async fn equals_that_grow_are_all_read_at_the_first_try() {
-    let budget = Budget::with(100, MOMENT, FAST, HOUR);
+    let budget = with(100, 10 * MOMENT, FAST, HOUR);
     let crowd = (0..40).map(|number| {
         let all = [100, 90, 35, 60][usize::from(number % 4)];
         let budget = &budget;
@@ -71,7 +71,7 @@ async fn equals_that_grow_are_all_read_at_the_first_try() {
 /// Better ones turn out worse ones; those come again and are read in the end.
 #[tokio::test]
 async fn bodies_that_grow_do_not_wait_for_one_another_for_ever() {
-    let budget = Budget::with(100, MOMENT, FAST, HOUR);
+    let budget = with(100, MOMENT, FAST, HOUR);
     let whole = (0..20).map(async |number| {
         let standing = [Standing::Suspect, Standing::Unknown, Standing::Known];
         let sender = sender(number, standing[usize::from(number % 3)]);
@@ -87,7 +87,7 @@ async fn bodies_that_grow_do_not_wait_for_one_another_for_ever() {
 
 #[tokio::test]
 async fn of_two_that_could_not_both_be_read_the_second_waits_for_the_first() {
-    let budget = Budget::with(100, HOUR, FAST, HOUR);
+    let budget = with(100, HOUR, FAST, HOUR);
     let mut first = budget.begin(stranger(1), part_of(50, 100)).await.unwrap();
     let mut second = Box::pin(budget.begin(stranger(2), part_of(51, 100)));
     assert!(futures_util::poll!(&mut second).is_pending());
@@ -102,7 +102,7 @@ async fn of_two_that_could_not_both_be_read_the_second_waits_for_the_first() {
 
 #[tokio::test]
 async fn what_can_be_read_meanwhile_passes_those_that_only_wait_for_others() {
-    let budget = Budget::with(100, HOUR, FAST, HOUR);
+    let budget = with(100, HOUR, FAST, HOUR);
     let running = budget.begin(stranger(1), part_of(25, 75)).await.unwrap();
     let mut stopped = budget.begin(stranger(2), part_of(25, 75)).await.unwrap();
     {
@@ -122,7 +122,7 @@ async fn what_can_be_read_meanwhile_passes_those_that_only_wait_for_others() {
 /// Else those that begin with less could keep it waiting for as long as they come.
 #[tokio::test]
 async fn nobody_passes_who_would_have_the_first_wait_for_longer() {
-    let budget = Budget::with(100, HOUR, FAST, HOUR);
+    let budget = with(100, HOUR, FAST, HOUR);
     let running = budget.begin(stranger(1), part_of(25, 75)).await.unwrap();
     let _other = budget.begin(stranger(2), part_of(20, 70)).await.unwrap();
     let mut first = Box::pin(budget.begin(stranger(3), part_of(10, 90)));
@@ -139,7 +139,7 @@ async fn nobody_passes_who_would_have_the_first_wait_for_longer() {
 /// Else newcomers could keep it waiting for as long as they come.
 #[tokio::test]
 async fn whoever_lacks_free_room_holds_up_those_that_come_later() {
-    let budget = Budget::with(100, HOUR, FAST, HOUR);
+    let budget = with(100, HOUR, FAST, HOUR);
     let mut first = budget.begin(stranger(1), part_of(10, 60)).await.unwrap();
     let others = budget.share(stranger(2), 70).await.unwrap();
     others.keep();
@@ -156,7 +156,7 @@ async fn whoever_lacks_free_room_holds_up_those_that_come_later() {
 #[tokio::test]
 async fn the_time_of_a_client_is_counted_over_all_of_its_body() {
     let grace = Duration::from_millis(300);
-    let budget = Budget::with(100, grace, FAST, 10 * grace);
+    let budget = with(100, grace, FAST, 10 * grace);
     let others = budget.share(stranger(9), 15).await.unwrap();
     others.keep();
     let mut share = budget.begin(stranger(1), part_of(10, 90)).await.unwrap();
@@ -175,7 +175,7 @@ async fn the_time_of_a_client_is_counted_over_all_of_its_body() {
 
 #[tokio::test]
 async fn who_waits_for_this_server_is_not_slow() {
-    let budget = Budget::with(100, MOMENT, FAST, HOUR);
+    let budget = with(100, MOMENT, FAST, HOUR);
     let mut share = budget.begin(stranger(1), part_of(10, 60)).await.unwrap();
     share.arrived(10);
     let others = budget.share(stranger(2), 80).await.unwrap();
@@ -191,7 +191,7 @@ async fn who_waits_for_this_server_is_not_slow() {
 
 #[tokio::test]
 async fn the_time_that_a_body_waits_is_bounded_in_total() {
-    let budget = Budget::with(100, HOUR, FAST, 10 * MOMENT);
+    let budget = with(100, HOUR, FAST, 10 * MOMENT);
     let mut share = budget.begin(stranger(1), part_of(10, 60)).await.unwrap();
     let began = Instant::now();
     for room in [20, 30] {
@@ -215,7 +215,7 @@ async fn the_time_that_a_body_waits_is_bounded_in_total() {
 #[tokio::test]
 async fn those_that_stop_after_much_of_it_make_room_one_after_the_other() {
     let grace = Duration::from_millis(200);
-    let budget = Budget::with(1000, grace, FAST, 100 * grace);
+    let budget = with(1000, grace, FAST, 100 * grace);
     let next = AtomicUsize::new(0);
     let stops = || async {
         loop {

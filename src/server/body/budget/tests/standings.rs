@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn whoever_proved_himself_waits_for_no_stranger() {
     // Strangers that are quick, and whose turn would be first.
-    let budget = Budget::with(100, HOUR, FAST, HOUR);
+    let budget = with(100, HOUR, FAST, HOUR);
     for (worse, better) in [
         (Standing::Suspect, Standing::Unknown),
         (Standing::Unknown, Standing::Neighbor),
@@ -44,7 +44,7 @@ async fn a_slow_one_makes_room_for_anybody() {
 /// A forger's large body that waits for another one does not cost what would not make enough room.
 #[tokio::test]
 async fn a_slow_one_does_not_go_for_nothing() {
-    let budget = Budget::with(100, MOMENT, FAST, HOUR);
+    let budget = with(100, MOMENT, FAST, HOUR);
     let slow = budget.share(stranger(1), 20).await.unwrap();
     let whole = budget
         .share(sender(2, Standing::Suspect), 70)
@@ -67,7 +67,7 @@ async fn a_slow_one_does_not_go_for_nothing() {
 
 #[tokio::test]
 async fn beyond_their_part_proved_senders_are_as_strangers() {
-    let budget = Budget::with(100, HOUR, FAST, HOUR);
+    let budget = with(100, HOUR, FAST, HOUR);
     let known = |number| sender(number, Standing::Known);
     let mut shares = Vec::new();
     for (number, bytes) in [(1, 40), (2, 35), (3, 25)] {
@@ -105,13 +105,13 @@ async fn beyond_their_part_proved_senders_are_as_strangers() {
 #[test]
 fn the_part_of_proved_senders_has_room_for_the_largest_body() {
     for (total, largest, part) in [(32, 25, 25), (32, 8, 24), (100, 1, 75)] {
-        assert_eq!(Budget::new("any", total, largest).of_proved, part);
+        assert_eq!(Budget::new("any", total, largest).limits.of_proved, part);
     }
 }
 
 #[tokio::test]
 async fn better_ones_that_keep_coming_do_not_keep_a_worse_one_out() {
-    let budget = Budget::with(100, MOMENT, FAST, HOUR);
+    let budget = with(100, MOMENT, FAST, HOUR);
     // Strangers that are quick enough, and more of them than there is room for.
     let next = AtomicUsize::new(0);
     let stranger = || async {
@@ -145,7 +145,7 @@ async fn better_ones_that_keep_coming_do_not_keep_a_worse_one_out() {
 
 #[tokio::test]
 async fn what_becomes_free_goes_to_the_best_and_then_to_whoever_holds_the_least() {
-    let budget = Budget::with(100, HOUR, FAST, HOUR);
+    let budget = with(100, HOUR, FAST, HOUR);
     let mine = budget.share(stranger(1), 40).await.unwrap();
     let rest = budget.share(stranger(9), 60).await.unwrap();
     rest.keep();
@@ -176,7 +176,7 @@ async fn what_becomes_free_goes_to_the_best_and_then_to_whoever_holds_the_least(
 /// A crowd of one network does not turn out somebody else, however large his body is.
 #[tokio::test]
 async fn whoever_waits_most_often_goes_first() {
-    let budget = Budget::with(100, HOUR, FAST, HOUR);
+    let budget = with(100, HOUR, FAST, HOUR);
     let holder = budget.share(stranger(1), 100).await.unwrap();
     holder.keep();
     let crowd = (0..MOST_WAITING).map(|number| {
@@ -199,7 +199,7 @@ async fn whoever_waits_most_often_goes_first() {
 /// Of proved senders that wait, too: they take no place from a stranger beyond their part.
 #[tokio::test]
 async fn proved_senders_leave_places_to_wait_in_to_others() {
-    let budget = Budget::with(100, HOUR, FAST, HOUR);
+    let budget = with(100, HOUR, FAST, HOUR);
     let holder = budget.share(stranger(1), 100).await.unwrap();
     holder.keep();
     let mut waiting = Vec::new();
@@ -218,7 +218,7 @@ async fn proved_senders_leave_places_to_wait_in_to_others() {
     let state = budget.lock();
     let strangers = state
         .waiting
-        .iter()
+        .values()
         .filter(|waiting| !waiting.sender.is_proved());
     assert_eq!(
         (strangers.count(), state.waiting.len()),
@@ -228,7 +228,7 @@ async fn proved_senders_leave_places_to_wait_in_to_others() {
 
 #[tokio::test]
 async fn too_many_do_not_even_wait_and_the_last_go_first() {
-    let budget = Budget::with(100, HOUR, FAST, HOUR);
+    let budget = with(100, HOUR, FAST, HOUR);
     let holder = budget.share(stranger(1), 100).await.unwrap();
     holder.keep();
     let suspects = (0..MOST_WAITING).map(|_| {
@@ -247,7 +247,7 @@ async fn too_many_do_not_even_wait_and_the_last_go_first() {
 /// Else whoever comes again at once would have all places to wait in.
 #[tokio::test]
 async fn whoever_comes_last_is_not_the_one_who_has_to_go() {
-    let budget = Budget::with(100, HOUR, FAST, HOUR);
+    let budget = with(100, HOUR, FAST, HOUR);
     let holder = budget.share(stranger(1), 100).await.unwrap();
     holder.keep();
     let mut waiting = Vec::new();
