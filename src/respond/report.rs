@@ -16,10 +16,14 @@ use super::sighting::Sighting;
 use super::{POLICY_REVOKE, Responder};
 use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::store::{
-    Action, Key, KeysByDigest, LogDraft, NewSighting, Place, Reason, StoreError, Tx, retried,
+    Action, Key, KeysByDigest, LogDraft, NewSighting, Place, Reason, Store, StoreError, Tx, Urgency,
+    retried,
 };
 use pieces::{only, pieces};
 use tokens::Tokens;
+
+/// Number of sightings of keys of ours up to which a message is little: it takes some milliseconds to write them down.
+const LITTLE: usize = 64;
 
 /// Sightings of one actor. Those of several actors are reported together if they belong in one transaction.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +64,7 @@ impl Hit<'_> {
 
 impl Responder {
     /// Responds to sightings, and returns the answers in their order. All sightings of a key are in one transaction; those
-    /// of very many keys are in several.
+    /// of very many keys are in several. A message with many of them waits for those with few.
     ///
     /// # Errors
     /// Returns any [`StoreError`]. Keys whose transaction was committed before stay revoked; the whole batch can be
@@ -143,13 +147,19 @@ impl Responder {
         if rows.is_empty() {
             return Ok(answers);
         }
+        // Else whoever repeats a report of much would have all others wait until each of its copies is written down.
+        let store = if ours.0.len() > LITTLE {
+            self.store.with_urgency_at_most(Urgency::Work)
+        } else {
+            self.store.clone()
+        };
         for (rows, sightings) in pieces(rows, ours, digests) {
             let report = Report {
                 sightings: &sightings,
                 reason,
                 actor,
             };
-            let found = retried(|| self.respond_once(report)).await?;
+            let found = retried(|| self.respond_once(&store, report)).await?;
             announce(&found, actor);
             for (row, answer) in rows.into_iter().zip(found) {
                 answers[row] = answer;
@@ -158,8 +168,12 @@ impl Responder {
         Ok(answers)
     }
 
-    async fn respond_once(&self, report: Report<'_>) -> Result<Vec<Answer>, StoreError> {
-        let mut tx = self.store.begin().await?;
+    async fn respond_once(
+        &self,
+        store: &Store,
+        report: Report<'_>,
+    ) -> Result<Vec<Answer>, StoreError> {
+        let mut tx = store.begin().await?;
         let found = self.report_in(&mut tx, &[report]).await?.pop();
         tx.commit().await?;
         Ok(found.unwrap_or_default())

@@ -243,6 +243,12 @@ impl Store {
         Self(Arc::clone(&self.0), urgency)
     }
 
+    /// The same database for operations that are at most so urgent.
+    #[must_use]
+    pub fn with_urgency_at_most(&self, urgency: Urgency) -> Self {
+        self.with_urgency(urgency.max(self.1))
+    }
+
     /// Returns the deadline by which an operation that starts now has to have its connection.
     fn turn_until(&self) -> Instant {
         Instant::now() + self.limit().max(TURN_WAIT)

@@ -9,6 +9,9 @@ use crate::keyformat::Sha256Digest;
 /// must not keep others from the log for long.
 const KEYS_AT_ONCE: usize = 500;
 
+/// Number of sightings from which on a transaction takes no further key: each may have been seen in very many places.
+const SIGHTINGS_AT_ONCE: usize = 1_000;
+
 /// Returns the elements in these rows, which are in ascending order.
 pub(super) fn only<T>(all: Vec<T>, rows: &[usize]) -> Vec<T> {
     let mut rows = rows.iter().copied().peekable();
@@ -27,14 +30,23 @@ pub(super) fn pieces(
     sightings: CleanSightings,
     digests: &[Sha256Digest],
 ) -> Vec<Piece> {
-    let mut seen: HashMap<Sha256Digest, usize> = HashMap::new();
+    let mut sightings_of: HashMap<Sha256Digest, usize> = HashMap::new();
+    for row in &rows {
+        *sightings_of.entry(digests[*row]).or_default() += 1;
+    }
+    let mut piece_of: HashMap<Sha256Digest, usize> = HashMap::new();
     let mut pieces = vec![Piece::default()];
+    let (mut keys, mut sightings_in) = (0, 0);
     for (row, sighting) in rows.into_iter().zip(sightings.0) {
-        let next = seen.len();
-        let at = *seen.entry(digests[row]).or_insert(next) / KEYS_AT_ONCE;
-        if at == pieces.len() {
-            pieces.push(Piece::default());
-        }
+        let at = *piece_of.entry(digests[row]).or_insert_with(|| {
+            if keys == KEYS_AT_ONCE || sightings_in >= SIGHTINGS_AT_ONCE {
+                pieces.push(Piece::default());
+                (keys, sightings_in) = (0, 0);
+            }
+            keys += 1;
+            sightings_in += sightings_of[&digests[row]];
+            pieces.len() - 1
+        });
         pieces[at].0.push(row);
         pieces[at].1.push(sighting);
     }
@@ -51,6 +63,34 @@ mod tests {
     use crate::keyformat::KeyValue;
     use crate::store::Place;
 
+    fn sighting(row: usize) -> CleanSighting {
+        CleanSighting::new(Sighting {
+            value: KeyValue::new(row.to_string()),
+            place: Place {
+                source: "test".to_owned(),
+                url: None,
+                repository: None,
+                commit: None,
+                path: None,
+                line: None,
+            },
+            detected_at: Timestamp::UNIX_EPOCH,
+        })
+    }
+
+    /// Else 500 keys in 200 places each would keep all others from the log for seconds.
+    #[test]
+    fn keys_in_many_places_are_divided_between_keys() {
+        let keys = ["one", "two", "three"].map(|key| Sha256Digest::of(key.as_bytes()));
+        let mut digests = vec![keys[0]; SIGHTINGS_AT_ONCE + 1];
+        digests.extend([keys[1], keys[2], keys[0]]);
+        let rows: Vec<usize> = (0..digests.len()).collect();
+        let sightings = rows.iter().copied().map(sighting).collect();
+        let pieces = pieces(rows, sightings, &digests);
+        let sizes: Vec<_> = pieces.iter().map(|(rows, _)| rows.len()).collect();
+        assert_eq!(sizes, [SIGHTINGS_AT_ONCE + 2, 2]);
+    }
+
     #[test]
     fn sightings_of_many_keys_are_divided_and_those_of_one_key_are_not() {
         let digests: Vec<Sha256Digest> = (0..2 * KEYS_AT_ONCE + 2)
@@ -59,21 +99,7 @@ mod tests {
         // The other row of each key comes after the first rows of all of them.
         let mut rows: Vec<usize> = (0..digests.len()).step_by(2).collect();
         rows.extend((0..digests.len()).skip(1).step_by(2));
-        let sighting = |row: &usize| {
-            CleanSighting::new(Sighting {
-                value: KeyValue::new(row.to_string()),
-                place: Place {
-                    source: "test".to_owned(),
-                    url: None,
-                    repository: None,
-                    commit: None,
-                    path: None,
-                    line: None,
-                },
-                detected_at: Timestamp::UNIX_EPOCH,
-            })
-        };
-        let sightings = rows.iter().map(sighting).collect();
+        let sightings = rows.iter().copied().map(sighting).collect();
         let pieces = pieces(rows, sightings, &digests);
         let sizes: Vec<_> = pieces.iter().map(|(rows, _)| rows.len()).collect();
         assert_eq!(sizes, [2 * KEYS_AT_ONCE, 2]);

@@ -129,6 +129,40 @@ on_both_databases! {
     }
 }
 
+/// Else whoever repeats a report of very many places of a key has all others wait for each copy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reports_much_waits_for_those_who_report_little() {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let store = database.store().await;
+    let (responder, _clock) = responder(&store);
+    let (_, much) = issuer(&responder).issue(request("much")).await.unwrap();
+    let (_, little) = issuer(&responder).issue(request("little")).await.unwrap();
+    let order = std::sync::Mutex::new(Vec::new());
+    let report = async |name, value, places: u64, after| {
+        tokio::time::sleep(after).await;
+        let seen = (0..places).map(|place| sighting(&responder, value, place));
+        let reported = responder.report(seen.collect(), Reason::Leaked, "partner:test");
+        assert!(reported.await.unwrap()[0].is_secret());
+        order.lock().unwrap().push(name);
+    };
+    // Nothing can be written until all of them wait.
+    let writing = store.begin().await.unwrap();
+    let ends = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        writing.commit().await.unwrap();
+    };
+    let (at_once, then) = (Duration::ZERO, Duration::from_secs(1));
+    tokio::join!(
+        report("much", &much, 500, at_once),
+        report("much again", &much, 500, at_once),
+        report("little", &little, 1, then),
+        ends,
+    );
+    // Every fifth place goes to whoever has waited longest.
+    assert_ne!(order.into_inner().unwrap()[2], "little");
+    database.remove().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long: ./test.sh --long"]
 async fn reports_are_answered_as_long_as_a_flood_lasts() {
