@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::standing::{network, range};
+use super::network::{network, range};
 
 /// Number of bodies of a network, and of a range of networks, that count as much as one of the client itself. An
 /// ordinary client has few others in its network at the same time; a crowd that rents addresses has them side by side.

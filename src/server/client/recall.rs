@@ -18,9 +18,15 @@ use jiff::Timestamp;
 use sha2::Sha256;
 use tokio_util::sync::CancellationToken;
 
-use super::standing::{MOST_TRUSTED, TRUSTED_FOR, network};
+use super::network::network;
 use crate::clock::SharedClock;
 use crate::store::{ProvedSender, Store, StoreError, Urgency};
+
+/// Time for which a genuine body counts in favor of its sender.
+pub(super) const TRUSTED_FOR: Duration = Duration::from_hours(24);
+
+/// Maximum number of proved senders that are remembered.
+pub(super) const MOST_TRUSTED: usize = 4096;
 
 /// Interval at which proved senders are written. Each of them is written at most once an hour.
 const EVERY: Duration = Duration::from_secs(5);

@@ -4,16 +4,16 @@
 //! more of them, and a crowd that forges signatures is recognized after one body of each. When there is too much for
 //! all, senders that proved themselves therefore come first, strangers next, and senders that wasted room last.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::is_unclear;
-use super::recall::Recall;
+use super::network::{network, range};
+use super::recall::{MOST_TRUSTED, Recall, TRUSTED_FOR};
+use super::remembered::{Groups, Remembered};
 
-/// Time for which a genuine body counts in favor of its sender, and for which a wasted one counts against it.
-pub(in crate::server) const TRUSTED_FOR: Duration = Duration::from_hours(24);
+/// Time for which a wasted body counts against its sender.
 const DISTRUSTED_FOR: Duration = Duration::from_mins(10);
 
 /// Time for which others come before a stranger that was too slow, and for which a proved sender that was is a
@@ -29,8 +29,7 @@ const CROWD_V6: usize = 4;
 const NETWORKS_V4: usize = 32;
 const NETWORKS_V6: usize = 16;
 
-/// Maximum number of entries of each kind: some 2 MiB in all.
-pub(in crate::server) const MOST_TRUSTED: usize = 4096;
+/// Maximum number of entries of each kind: with those of proved senders some 2 MiB in all.
 const MOST_DISTRUSTED: usize = 16_384;
 
 /// Standing of a sender, the better the greater.
@@ -90,14 +89,6 @@ struct Distrusted {
     ranges: Groups,
 }
 
-/// Number of distinct members seen in each group.
-#[derive(Debug)]
-struct Groups {
-    /// Number of members of each group since it was last quiet.
-    members: HashMap<IpAddr, usize>,
-    seen: Remembered,
-}
-
 impl Standings {
     pub(in crate::server) fn new() -> Self {
         Self::lasting(TRUSTED_FOR, DISTRUSTED_FOR, SLOW_FOR)
@@ -110,8 +101,8 @@ impl Standings {
             networks: Mutex::new(Remembered::new(MOST_TRUSTED, trusted)),
             distrusted: Mutex::new(Distrusted {
                 clients: Remembered::new(MOST_DISTRUSTED, distrusted),
-                networks: Groups::new(distrusted),
-                ranges: Groups::new(distrusted),
+                networks: Groups::new(MOST_DISTRUSTED, distrusted),
+                ranges: Groups::new(MOST_DISTRUSTED, distrusted),
             }),
             slow: Mutex::new(Remembered::new(MOST_DISTRUSTED, slow)),
         }
@@ -152,8 +143,8 @@ impl Standings {
         if is_unclear(client) {
             return;
         }
-        lock(&self.distrusted).clients.seen.remove(&client);
-        lock(&self.slow).seen.remove(&client);
+        lock(&self.distrusted).clients.forget(client);
+        lock(&self.slow).forget(client);
         lock(&self.trusted).note(client);
         lock(&self.networks).note(network(client));
         self.recall.note(client);
@@ -175,23 +166,6 @@ impl Standings {
 
 fn lock<T>(remembered: &Mutex<T>) -> MutexGuard<'_, T> {
     remembered.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Returns the network that a client shares with its neighbors: a /24 for IPv4, a /48 for IPv6.
-pub(in crate::server) fn network(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & !0xff).into(),
-        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & (u128::MAX << 80)).into()),
-    }
-}
-
-/// Returns the range that contains a client's network: a /16 for IPv4, a /32 for IPv6, which is about what one provider
-/// has.
-pub(in crate::server) fn range(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & !0xffff).into(),
-        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & (u128::MAX << 96)).into()),
-    }
 }
 
 impl Distrusted {
@@ -218,73 +192,10 @@ impl Distrusted {
     }
 }
 
-impl Groups {
-    fn new(lasts: Duration) -> Self {
-        Self {
-            members: HashMap::new(),
-            seen: Remembered::new(MOST_DISTRUSTED, lasts),
-        }
-    }
-
-    fn members(&self, group: IpAddr) -> usize {
-        let members = self.members.get(&group).filter(|_| self.seen.has(group));
-        members.copied().unwrap_or(0)
-    }
-
-    fn note(&mut self, group: IpAddr, is_new_member: bool) {
-        if !self.seen.has(group) {
-            self.members.remove(&group);
-        }
-        *self.members.entry(group).or_default() += usize::from(is_new_member);
-        self.seen.note(group);
-        if self.members.len() > self.seen.most {
-            let seen = &self.seen.seen;
-            self.members.retain(|group, _| seen.contains_key(group));
-        }
-    }
-}
-
-/// Addresses with the time at which each was last noted.
-#[derive(Debug)]
-struct Remembered {
-    most: usize,
-    lasts: Duration,
-    seen: HashMap<IpAddr, Instant>,
-}
-
-impl Remembered {
-    fn new(most: usize, lasts: Duration) -> Self {
-        Self {
-            most,
-            lasts,
-            seen: HashMap::new(),
-        }
-    }
-
-    fn has(&self, address: IpAddr) -> bool {
-        let seen = self.seen.get(&address);
-        seen.is_some_and(|seen| seen.elapsed() < self.lasts)
-    }
-
-    fn note(&mut self, address: IpAddr) {
-        if self.seen.len() >= self.most && !self.seen.contains_key(&address) {
-            self.forget();
-        }
-        self.seen.insert(address, Instant::now());
-    }
-
-    /// Forgets the older half, so that not every further address requires a scan of all of them.
-    fn forget(&mut self) {
-        let mut times: Vec<Instant> = self.seen.values().copied().collect();
-        let middle = times.len() / 2;
-        let (_, median, _) = times.select_nth_unstable(middle);
-        let median = *median;
-        self.seen.retain(|_, seen| *seen > median);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn client(text: &str) -> IpAddr {
@@ -416,29 +327,22 @@ mod tests {
     }
 
     #[test]
-    fn neighbors_share_a_network() {
-        for (one, other, are_neighbors) in [
-            ("192.0.2.1", "192.0.2.255", true),
-            ("192.0.2.1", "192.0.3.1", false),
-            ("2001:db8:1:1::", "2001:db8:1:ffff::", true),
-            ("2001:db8:1::", "2001:db8:2::", false),
-        ] {
-            let is_equal = network(client(one)) == network(client(other));
-            assert_eq!(is_equal, are_neighbors, "{one} {other}");
-        }
-    }
-
-    #[test]
     fn whoever_has_many_addresses_makes_nobody_forgotten_who_is_trusted() {
         let standings = Standings::new();
         standings.trust(client("192.0.2.1"));
         for number in 0..3 * u32::try_from(MOST_DISTRUSTED).unwrap() {
             standings.distrust(Ipv4Addr::from_bits(number).into());
             let distrusted = lock(&standings.distrusted);
-            assert!(distrusted.clients.seen.len() <= MOST_DISTRUSTED);
-            for groups in [&distrusted.networks, &distrusted.ranges] {
-                assert!(groups.seen.seen.len() <= MOST_DISTRUSTED);
-                assert!(groups.members.len() <= MOST_DISTRUSTED);
+            let [seen, networks] = distrusted.networks.len();
+            let [seen_ranges, ranges] = distrusted.ranges.len();
+            for count in [
+                distrusted.clients.len(),
+                seen,
+                networks,
+                seen_ranges,
+                ranges,
+            ] {
+                assert!(count <= MOST_DISTRUSTED);
             }
         }
         assert_eq!(standings.of(client("192.0.2.1")), Standing::Known);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::crowds::Crowds;
-use super::standing::network;
+use super::network::network;
 
 /// Error returned when there was no place in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
