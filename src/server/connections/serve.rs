@@ -244,7 +244,7 @@ async fn answer(
 
 /// Returns whether a path is answered even on a connection that found no place.
 fn says_how_it_is(path: &str) -> bool {
-    matches!(path, "/healthz" | "/readyz" | "/metrics")
+    matches!(path, "/healthz" | "/readyz")
 }
 
 fn no_place() -> ApiError {
