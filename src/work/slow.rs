@@ -267,7 +267,9 @@ mod tests {
         let now = Instant::now();
         let mut known = slow.lock();
         let crowd = known.crowds.get_mut("a").unwrap();
-        crowd.values_mut().for_each(|until| *until = now);
+        for until in crowd.values_mut() {
+            *until = now;
+        }
         drop(known);
         assert!(!slow.is_crowded("a"));
     }

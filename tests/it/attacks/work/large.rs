@@ -217,7 +217,7 @@ async fn large_pushes_of_many_owners_do_not_hold_up_a_medium_one_of_their_host()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long: ./test.sh --long"]
 async fn large_pushes_of_slow_servers_do_not_hold_up_a_medium_one_of_their_host() {
-    many_owners_do_not_hold_up_another(How::Streams(0, 3 << 20), 40, 6 << 20).await;
+    many_owners_do_not_hold_up_another(How::Streams(0, 3 << 20), 80, 6 << 20).await;
 }
 
 /// Whoever says that it packs is as slow as whoever says nothing.
