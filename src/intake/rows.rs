@@ -37,15 +37,21 @@ pub enum ReportError {
 }
 
 /// One row of a report, with the fields that could be read.
-#[derive(Debug)]
+#[derive(Debug, utoipa::ToSchema)]
+#[schema(as = ReportRow)]
 pub struct Row {
-    /// The leaked token. `None` if the row is malformed: not an object, no `token`, or not a string.
+    /// The leaked token. Absent if the row is malformed: not an object, no `token`, or not a string.
+    #[schema(value_type = String, example = "the whole key")]
     pub token: Option<KeyValue>,
-    /// The `type` as sent, or [`UNKNOWN_TYPE`]. It has no effect on the response.
+    /// The `type` as sent, or `unknown`. It has no effect on the response.
+    #[schema(rename = "type", value_type = String, required = false, example = "acme_api_key")]
     pub token_type: Cow<'static, str>,
-    /// The `url` at which the token was found, if it is a usable string of at most [`MAX_URL`] bytes.
+    /// The `url` (`location` in GitLab's token revocation API) at which the token was found, if it is a usable string
+    /// of at most 2048 bytes.
+    #[schema(example = "https://example.com/a")]
     pub url: Option<String>,
     /// The beginning of the `source`, if it is a usable string.
+    #[schema(example = "content")]
     pub source: Option<String>,
 }
 

@@ -2,13 +2,17 @@
 
 use std::ops::Range;
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
 use super::KeyValue;
 use super::checksum::Checksum;
 use super::mint::{self, MintError};
 use super::shape::{Body, Shape};
 
 /// Audience of a format's keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Visibility {
     /// Known to the key's owner only: the scanner looks for such keys, and a leak revokes them.
     Secret,

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::AppState;
 use super::connections::pulse::Pulse;
-use super::error::{ApiError, ApiResult};
+use super::error::{ApiError, ApiResult, ErrorCode, Refuses};
 use crate::keyformat::Sha256Digest;
 use crate::store::DEFAULT_PROJECT;
 use crate::store::Role;
@@ -107,10 +107,7 @@ impl Caller {
             allowed.join(", ")
         );
         let details = json!({ "role": self.role.as_str(), "allowed_roles": allowed });
-        Err(
-            ApiError::new(StatusCode::FORBIDDEN, "INSUFFICIENT_ROLE", message)
-                .with_details(details),
-        )
+        Err(ApiError::new(ErrorCode::InsufficientRole, message).with_details(details))
     }
 
     /// Checks that the caller belongs to [`DEFAULT_PROJECT`], which may see what all projects share.
@@ -123,11 +120,7 @@ impl Caller {
         }
         let message = "This is shared by all projects (the revocation log is one chain over all of them); it \
              takes an access token of the project `default`.";
-        Err(ApiError::new(
-            StatusCode::FORBIDDEN,
-            "WRONG_PROJECT",
-            message,
-        ))
+        Err(ApiError::new(ErrorCode::WrongProject, message))
     }
 
     /// Returns the name of the caller in the revocation log.
@@ -136,14 +129,33 @@ impl Caller {
     }
 }
 
+impl Refuses for Caller {
+    const CODES: &'static [ErrorCode] = &[
+        ErrorCode::AccessTokenRequired,
+        ErrorCode::AccessTokenInvalid,
+        ErrorCode::InsufficientRole,
+    ];
+}
+
+/// [`Caller`] of an endpoint that calls [`Caller::require_default_project`], in its description.
+pub(super) struct DefaultCaller;
+
+impl Refuses for DefaultCaller {
+    const CODES: &'static [ErrorCode] = &[
+        ErrorCode::AccessTokenRequired,
+        ErrorCode::AccessTokenInvalid,
+        ErrorCode::InsufficientRole,
+        ErrorCode::WrongProject,
+    ];
+}
+
 impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> ApiResult<Self> {
         let text = presented(&parts.headers).ok_or_else(|| {
             ApiError::new(
-                StatusCode::UNAUTHORIZED,
-                "ACCESS_TOKEN_REQUIRED",
+                ErrorCode::AccessTokenRequired,
                 "This needs an access token in the header `authorization: Bearer …` or \
                  `x-stack-secret-server-key`.",
             )
@@ -163,8 +175,7 @@ impl FromRequestParts<AppState> for Caller {
             })
             .ok_or_else(|| {
                 ApiError::new(
-                    StatusCode::UNAUTHORIZED,
-                    "ACCESS_TOKEN_INVALID",
+                    ErrorCode::AccessTokenInvalid,
                     "This access token is unknown, expired or revoked.",
                 )
             })

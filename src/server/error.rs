@@ -1,5 +1,8 @@
 //! Error responses for refused and failed requests: one JSON shape, which never repeats the input.
 
+mod code;
+mod refusals;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +10,12 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+pub use code::ErrorCode;
+pub(super) use refusals::{RawBody, Refusals, Refuses};
 
 use crate::issuer::IssueError;
 use crate::store::{StoreError, WhyInvalid};
@@ -18,18 +26,31 @@ const KNOWN_ERROR: HeaderName = HeaderName::from_static("x-stack-known-error");
 /// Same header under the name that the SDK has used since its product was renamed to Hexclave.
 const KNOWN_ERROR_HEXCLAVE: HeaderName = HeaderName::from_static("x-hexclave-known-error");
 
-/// Error response: status, code, a sentence for people, and details for programs.
+/// Error response: code, a sentence for people, and details for programs.
 ///
 /// Codes and sentences that Stack Auth has too are identical, so that its SDK raises the errors that its users know. No
 /// part of an error may repeat what the caller sent: it could be a key.
 #[derive(Debug, Clone)]
 pub struct ApiError {
-    status: StatusCode,
-    code: &'static str,
+    code: ErrorCode,
     message: Cow<'static, str>,
     details: Option<Value>,
     retry_after: Option<Duration>,
     is_of_many: bool,
+}
+
+/// Body of every error.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ErrorBody {
+    /// Code of the error, which the header `x-stack-known-error` repeats.
+    code: ErrorCode,
+    /// Details for programs. Their fields depend on the code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Object>)]
+    details: Option<Value>,
+    /// Sentence for people.
+    #[schema(value_type = String)]
+    error: Cow<'static, str>,
 }
 
 /// Marker for responses that the log reports in a summary rather than one by one.
@@ -41,13 +62,8 @@ pub type ApiResult<T> = Result<T, ApiError>;
 
 impl ApiError {
     /// Creates an error without details.
-    pub fn new(
-        status: StatusCode,
-        code: &'static str,
-        message: impl Into<Cow<'static, str>>,
-    ) -> Self {
+    pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            status,
             code,
             message: message.into(),
             details: None,
@@ -58,7 +74,7 @@ impl ApiError {
 
     /// Returns the HTTP status of the response.
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.code.status()
     }
 
     /// Adds details for programs.
@@ -92,21 +108,20 @@ impl ApiError {
     pub fn schema_without_field(message: impl Into<Cow<'static, str>>) -> Self {
         let message = message.into();
         let details = json!({ "message": message });
-        Self::new(StatusCode::BAD_REQUEST, "SCHEMA_ERROR", message).with_details(details)
+        Self::new(ErrorCode::SchemaError, message).with_details(details)
     }
 
     /// Creates a 400 error: the body could not be read or is not valid JSON.
     pub fn body_parsing(message: impl Into<Cow<'static, str>>) -> Self {
         let message = message.into();
         let details = json!({ "message": message });
-        Self::new(StatusCode::BAD_REQUEST, "BODY_PARSING_ERROR", message).with_details(details)
+        Self::new(ErrorCode::BodyParsingError, message).with_details(details)
     }
 
     /// Creates a 408 error: the body took too long to arrive.
     pub fn body_timeout() -> Self {
         Self::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "REQUEST_TIMEOUT",
+            ErrorCode::RequestTimeout,
             "The body took too long to arrive. Nothing was changed; send the request again.",
         )
     }
@@ -115,46 +130,29 @@ impl ApiError {
     pub fn body_too_large(limit: usize) -> Self {
         let message =
             format!("The body is larger than {limit} bytes, the most this endpoint takes.");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", message)
-            .with_details(json!({ "limit_bytes": limit }))
+        Self::new(ErrorCode::PayloadTooLarge, message).with_details(json!({ "limit_bytes": limit }))
     }
 
     /// Creates a 415 error: the body is not declared with the content type that the endpoint reads.
     pub fn media_type(expected: &str) -> Self {
         let message = format!("Send the body with the header `content-type: {expected}`.");
-        Self::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "UNSUPPORTED_MEDIA_TYPE",
-            message,
-        )
-        .with_details(json!({ "expected": expected }))
+        Self::new(ErrorCode::UnsupportedMediaType, message)
+            .with_details(json!({ "expected": expected }))
     }
 
     /// Creates a 404 error: there is no such key in the caller's project.
     pub fn api_key_not_found() -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "API_KEY_NOT_FOUND",
-            "API key not found.",
-        )
+        Self::new(ErrorCode::ApiKeyNotFound, "API key not found.")
     }
 
     /// Creates a 401 error: the key has expired.
     pub fn api_key_expired() -> Self {
-        Self::new(
-            StatusCode::UNAUTHORIZED,
-            "API_KEY_EXPIRED",
-            "API key has expired.",
-        )
+        Self::new(ErrorCode::ApiKeyExpired, "API key has expired.")
     }
 
     /// Creates a 401 error: the key was revoked.
     pub fn api_key_revoked() -> Self {
-        Self::new(
-            StatusCode::UNAUTHORIZED,
-            "API_KEY_REVOKED",
-            "API key has been revoked.",
-        )
+        Self::new(ErrorCode::ApiKeyRevoked, "API key has been revoked.")
     }
 
     /// Creates a 400 error: the key belongs to a team where a user's is expected, or the other way round.
@@ -162,33 +160,27 @@ impl ApiError {
         let message = format!(
             "This endpoint is for {expected} API keys, but a {actual} API key was provided."
         );
-        Self::new(StatusCode::BAD_REQUEST, "WRONG_API_KEY_TYPE", message)
+        Self::new(ErrorCode::WrongApiKeyType, message)
             .with_details(json!({ "expected_type": expected, "actual_type": actual }))
     }
 
     /// Creates a 400 error: public keys cannot be revoked by reporting them.
     pub fn public_api_key_cannot_be_revoked() -> Self {
         Self::new(
-            StatusCode::BAD_REQUEST,
-            "PUBLIC_API_KEY_CANNOT_BE_REVOKED",
+            ErrorCode::PublicApiKeyCannotBeRevoked,
             "Public API keys cannot be revoked by the secretscanner endpoint.",
         )
     }
 
     /// Creates a 404 error: the object does not exist, or the caller may not see it.
     pub fn not_found(what: &'static str) -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "NOT_FOUND",
-            format!("{what} not found."),
-        )
+        Self::new(ErrorCode::NotFound, format!("{what} not found."))
     }
 
     /// Creates a 429 error: too many requests from one client.
     pub fn rate_limited(wait: Duration) -> Self {
         Self::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "RATE_LIMITED",
+            ErrorCode::RateLimited,
             "Too many requests from this address. Wait as long as the header `retry-after` says.",
         )
         .with_retry_after(wait)
@@ -197,8 +189,7 @@ impl ApiError {
     /// Creates a 429 error: too many requests with one token.
     pub fn too_many_of_one_token(wait: Duration) -> Self {
         Self::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "RATE_LIMITED",
+            ErrorCode::RateLimited,
             "Too many requests with this token. Wait as long as the header `retry-after` says.",
         )
         .with_retry_after(wait)
@@ -206,19 +197,13 @@ impl ApiError {
 
     /// Creates a 503 error: a dependency is unavailable, and the request should be repeated after `wait`.
     pub fn unavailable(message: impl Into<Cow<'static, str>>, wait: Duration) -> Self {
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "SERVICE_UNAVAILABLE",
-            message,
-        )
-        .with_retry_after(wait)
+        Self::new(ErrorCode::ServiceUnavailable, message).with_retry_after(wait)
     }
 
     /// Creates a 500 error: a fault of the program. The cause is in its log, under the request's identifier.
     pub fn internal() -> Self {
         Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "INTERNAL_ERROR",
+            ErrorCode::InternalError,
             "Internal error. The server's log has the cause under this response's `x-request-id`.",
         )
     }
@@ -240,14 +225,11 @@ impl From<IssueError> for ApiError {
             IssueError::Invalid(WhyInvalid::Expired) => Self::api_key_expired(),
             IssueError::Replaced(by) => {
                 let message = "This key was rotated before; rotate the one that replaced it.";
-                Self::new(StatusCode::CONFLICT, "CONFLICT", message)
-                    .with_details(json!({ "replaced_by": by }))
+                Self::new(ErrorCode::Conflict, message).with_details(json!({ "replaced_by": by }))
             }
-            error @ (IssueError::Ending | IssueError::Leaked) => Self::new(
-                StatusCode::CONFLICT,
-                "CONFLICT",
-                format!("Refused: {error}."),
-            ),
+            error @ (IssueError::Ending | IssueError::Leaked) => {
+                Self::new(ErrorCode::Conflict, format!("Refused: {error}."))
+            }
             error @ (IssueError::NoFormat(_) | IssueError::Mint(_)) => {
                 tracing::error!(%error, "no key can be issued");
                 Self::internal()
@@ -273,11 +255,9 @@ impl From<&StoreError> for ApiError {
     fn from(error: &StoreError) -> Self {
         match error {
             StoreError::Cursor => Self::schema("cursor", "is not one that this list gave out"),
-            StoreError::Exists(what) => Self::new(
-                StatusCode::CONFLICT,
-                "CONFLICT",
-                format!("{what} exists already."),
-            ),
+            StoreError::Exists(what) => {
+                Self::new(ErrorCode::Conflict, format!("{what} exists already."))
+            }
             error if error.is_temporary() => {
                 tracing::error!(%error, "the database is not available");
                 Self::unavailable(unavailable_because(error), Duration::from_secs(2))
@@ -320,22 +300,27 @@ fn unavailable_because(error: &StoreError) -> &'static str {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut body = json!({ "code": self.code, "error": self.message });
-        if let (Some(body), Some(details)) = (body.as_object_mut(), self.details) {
-            body.insert("details".to_owned(), details);
-        }
-        let mut response = (self.status, Json(body)).into_response();
+        let body = ErrorBody {
+            code: self.code,
+            details: self.details,
+            error: self.message,
+        };
+        let mut response = (self.code.status(), Json(body)).into_response();
         if self.is_of_many {
             response.extensions_mut().insert(OfMany);
         }
         let headers = response.headers_mut();
-        headers.insert(KNOWN_ERROR, HeaderValue::from_static(self.code));
-        headers.insert(KNOWN_ERROR_HEXCLAVE, HeaderValue::from_static(self.code));
+        let name = HeaderValue::from_static(self.code.name());
+        headers.insert(KNOWN_ERROR, name.clone());
+        headers.insert(KNOWN_ERROR_HEXCLAVE, name);
         if let Some(wait) = self.retry_after {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
-        if self.status == StatusCode::UNAUTHORIZED && self.code.starts_with("ACCESS_TOKEN") {
+        if matches!(
+            self.code,
+            ErrorCode::AccessTokenRequired | ErrorCode::AccessTokenInvalid
+        ) {
             // RFC 9110, section 11.6.1: a 401 for lack of authentication names the scheme.
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

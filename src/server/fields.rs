@@ -3,13 +3,33 @@
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
-use super::error::{ApiError, ApiResult};
+use super::error::{ApiError, ApiResult, ErrorCode, Refuses};
 use crate::keyformat::KeyValue;
 use crate::scan::Redactor;
 
 /// Last millisecond since 1970 that is accepted as a time: close to the end of the year 9999, the last of RFC 3339.
 const LAST_MILLIS: i64 = 253_402_207_200_000 - 1;
+
+/// Body of a request: a JSON object. The described type is the type that is read.
+pub(super) trait JsonBody: ToSchema + Sized {
+    /// Takes the fields of the body.
+    ///
+    /// # Errors
+    /// Returns 400 if a field is missing or invalid.
+    fn take(fields: &mut Fields<'_>) -> ApiResult<Self>;
+}
+
+impl<T: JsonBody> Refuses for T {
+    const CODES: &'static [ErrorCode] = &[
+        ErrorCode::SchemaError,
+        ErrorCode::BodyParsingError,
+        ErrorCode::RequestTimeout,
+        ErrorCode::PayloadTooLarge,
+        ErrorCode::UnsupportedMediaType,
+    ];
+}
 
 /// Fields of a body that have not been taken yet.
 #[derive(Debug)]

@@ -5,8 +5,9 @@
 //! themselves get first (`standing`), even if that was before a restart (`recall`). A request goes to the API once it
 //! is available (`entrance`), is assigned its client's address (`client`), passes `layers` (identifier, time limit, log
 //! line), finds its handler in `router`, shows its access token to [`Caller`], has its body parsed field by field by
-//! `fields`, and is answered by one file of [`api`]. Every failure becomes an [`ApiError`]. The caller of [`router`]
-//! builds an [`AppState`], runs the task behind its [`Lookup`], and hands the router to [`serve`].
+//! `fields`, and is answered by one file of [`api`], which also describes it: [`document`] collects the descriptions.
+//! Every failure becomes an [`ApiError`]. The caller of [`router`] builds an [`AppState`], runs the task behind its
+//! [`Lookup`], and hands the router to [`serve`].
 
 mod access;
 pub mod api;
@@ -24,7 +25,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::response::Response;
@@ -38,9 +39,9 @@ pub use connections::entrance::Entrance;
 pub use connections::finisher::Finisher;
 pub use connections::places::{Connections, MOMENTARY_CONNECTIONS, MOST_CONNECTIONS};
 pub use connections::serve::serve;
-pub use error::{ApiError, ApiResult};
+pub use error::{ApiError, ApiResult, ErrorCode};
 pub use query::{MAX_LIMIT, Query};
-pub use router::router;
+pub use router::{document, router};
 
 use crate::intake::webhook::Webhook;
 use crate::intake::{Partner, RevocationApi};
@@ -59,7 +60,7 @@ use client::turns::Turns;
 use client::whole_log::{Leave, WholeLog};
 use connections::head::Heads;
 use connections::pulse::Pulse;
-use fields::Fields;
+use fields::{Fields, JsonBody};
 use layers::RequestIds;
 
 /// Maximum number of self-reports that are looked up and recorded at a time.
@@ -148,6 +149,7 @@ struct Inner {
     request_ids: RequestIds,
     self_report_turns: Arc<Turns>,
     imports: Arc<Imports>,
+    document: Bytes,
 }
 
 impl AppState {
@@ -177,6 +179,7 @@ impl AppState {
             request_ids: RequestIds::new(),
             self_report_turns: Turns::new(SELF_REPORTS_AT_ONCE, SELF_REPORTS_WAITING),
             imports: Imports::new(IMPORTS_AT_ONCE, IMPORTS_WAITING),
+            document: document(),
         }))
     }
 
@@ -321,24 +324,24 @@ impl AppState {
         self.0.bodies.work(hold, bytes).await
     }
 
-    /// Reads the body of a request as a JSON object. The [`Caller`] must have been identified before.
-    async fn fields(&self, request: Request) -> ApiResult<Fields<'_>> {
-        self.fields_of(true, request).await
+    /// Reads the body of a request. The [`Caller`] must have been identified before.
+    async fn body<T: JsonBody>(&self, request: Request) -> ApiResult<T> {
+        self.body_of(true, request).await
     }
 
-    /// Reads the body of an anonymous request as a JSON object.
-    async fn strangers_fields(&self, request: Request) -> ApiResult<Fields<'_>> {
-        self.fields_of(false, request).await
+    /// Reads the body of an anonymous request.
+    async fn strangers_body<T: JsonBody>(&self, request: Request) -> ApiResult<T> {
+        self.body_of(false, request).await
     }
 
-    async fn fields_of(&self, is_proved: bool, request: Request) -> ApiResult<Fields<'_>> {
+    async fn body_of<T: JsonBody>(&self, is_proved: bool, request: Request) -> ApiResult<T> {
         let (parts, body) = request.into_parts();
         body::require_json(&parts.headers)?;
         let body = self.read_of(is_proved, &parts, body, body::MAX_JSON);
         let body = body.await?;
-        Ok(Fields::new(
-            body::parse_object(&body.bytes)?,
-            self.redactor(),
-        ))
+        let mut fields = Fields::new(body::parse_object(&body.bytes)?, self.redactor());
+        let read = T::take(&mut fields)?;
+        fields.finish()?;
+        Ok(read)
     }
 }

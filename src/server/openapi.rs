@@ -1,49 +1,40 @@
-//! OpenAPI document of the whole HTTP interface, generated from the handlers.
-
-use std::sync::LazyLock;
+//! OpenAPI document of the whole HTTP interface: what it says besides the routes, and the endpoints that serve it.
 
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::IntoResponse;
-use serde_json::{Value, json};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::api::{
-    formats, health, import, incidents, intake, keys, revocations, sources, webhooks,
-};
+use super::AppState;
+use super::error::{ErrorBody, Refusals};
 
+/// Document without its routes, which the router adds.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Rescind",
         description = "Mints API keys that scanners can find, and revokes those that leak. Keys are in \
-            Stack Auth's wire format. Every error is `{code, error, details}`, with the code repeated \
-            in the header `x-stack-known-error`.",
+            Stack Auth's wire format. Every error has the same form, also on routes that do not exist (404) and \
+            methods that a route does not have (405). Endpoints under `/webhooks` and `/v1` exist (404 otherwise) \
+            where their sender is configured.",
         license(name = "MIT OR Apache-2.0"),
     ),
-    paths(
-        keys::create, keys::list, keys::check, keys::show, keys::update, keys::rotate,
-        import::import, incidents::list, incidents::show,
-        revocations::list, revocations::verify, revocations::export, formats::list,
-        sources::list, sources::dead_letters, sources::requeue,
-        intake::self_report, intake::github, intake::gitlab, intake::depsdev,
-        intake::revocable_types, intake::revoke_tokens,
-        webhooks::github, webhooks::gitlab, webhooks::gitea, webhooks::bitbucket,
-        health::healthz, health::readyz,
-    ),
+    components(schemas(ErrorBody)),
     tags(
         (name = "Keys", description = "Issue, change and check keys"),
         (name = "Operators", description = "Incidents, revocation log, imports"),
         (name = "Intake", description = "Reports of leaks"),
         (name = "Health", description = "For whatever keeps the process running"),
+        (name = "Description", description = "This document"),
     ),
     modifiers(&AccessTokens),
     security(("bearer" = []), ("stack_auth" = []), ("hexclave" = [])),
 )]
-struct Description;
+pub(super) struct Description;
 
-/// Security schemes for the three headers that carry an access token.
+/// Security schemes: the three headers that carry an access token, and the token of the token revocation API.
 struct AccessTokens;
 
 impl Modify for AccessTokens {
@@ -51,86 +42,40 @@ impl Modify for AccessTokens {
         let components = openapi.components.get_or_insert_default();
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
-        for (name, header) in [
-            ("stack_auth", "x-stack-secret-server-key"),
-            ("hexclave", "x-hexclave-secret-server-key"),
+        for (name, header, description) in [
+            ("stack_auth", "x-stack-secret-server-key", "Access token"),
+            ("hexclave", "x-hexclave-secret-server-key", "Access token"),
+            (
+                "gitlab_revocation",
+                "authorization",
+                "The pre-shared token, as it is or behind `Bearer`",
+            ),
         ] {
-            let key = ApiKey::Header(ApiKeyValue::new(header));
+            let key = ApiKey::Header(ApiKeyValue::with_description(header, description));
             components.add_security_scheme(name, SecurityScheme::ApiKey(key));
         }
     }
 }
 
-/// OpenAPI document as JSON.
-pub(super) static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
-    let mut document = serde_json::to_value(Description::openapi()).unwrap_or_default();
-    add_team_paths(&mut document);
-    open_to_all(&mut document);
-    Bytes::from(document.to_string())
-});
-
-/// Adds the endpoints for keys of teams, which are the same as those for keys of users.
-fn add_team_paths(document: &mut Value) {
-    let for_teams = |item: &Value| {
-        let text = item
-            .to_string()
-            .replace("_user_", "_team_")
-            .replace("user_id", "team_id")
-            .replace("schemas/CreateKey", "schemas/CreateTeamKey");
-        serde_json::from_str(&text).unwrap_or_default()
-    };
-    let schemas = &mut document["components"]["schemas"];
-    schemas["CreateTeamKey"] = for_teams(&schemas["CreateKey"]);
-    if let Some(paths) = document["paths"].as_object_mut() {
-        let team_paths: Vec<(String, Value)> = paths
-            .iter()
-            .filter(|(path, _)| path.contains("/user-api-keys"))
-            .map(|(path, item)| {
-                (
-                    path.replace("/user-api-keys", "/team-api-keys"),
-                    for_teams(item),
-                )
-            })
-            .collect();
-        paths.extend(team_paths);
-    }
+/// Describe every endpoint.
+#[utoipa::path(
+    get, path = "/openapi.json", operation_id = "openapi", tag = "Description", security(()),
+    responses((status = 200, description = "This document", body = Object), Refusals),
+)]
+pub(super) async fn serve(State(state): State<AppState>) -> impl IntoResponse {
+    answer(&state)
 }
 
-/// Marks the endpoints that need no access token.
-fn open_to_all(document: &mut Value) {
-    let Some(paths) = document["paths"].as_object_mut() else {
-        return;
-    };
-    let open = |path: &str| {
-        let shown = ["/webhooks/", "/v1/"];
-        path == "/healthz" || path == "/readyz" || shown.iter().any(|start| path.starts_with(start))
-    };
-    for (_, operations) in paths.iter_mut().filter(|(path, _)| open(path)) {
-        for operation in operations.as_object_mut().into_iter().flatten() {
-            operation.1["security"] = json!([]);
-        }
-    }
+/// Describe every endpoint, for clients that know the base path only.
+#[utoipa::path(
+    get, path = "/api/v1/openapi.json", operation_id = "openapi_of_api", tag = "Description", security(()),
+    responses((status = 200, description = "This document", body = Object), Refusals),
+)]
+pub(super) async fn serve_in_api(State(state): State<AppState>) -> impl IntoResponse {
+    answer(&state)
 }
 
-/// Serves the OpenAPI document.
-pub(super) async fn serve() -> impl IntoResponse {
+fn answer(state: &AppState) -> ([(header::HeaderName, HeaderValue); 1], Bytes) {
     let json = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, json)], DOCUMENT.clone())
-}
-
-#[cfg(test)]
-mod tests {
-    /// A route whose handler is not among the `paths` above would have no description.
-    #[test]
-    fn every_handler_of_the_router_is_described() {
-        let (router, document) = (include_str!("router.rs"), include_str!("openapi.rs"));
-        let handler = regex::Regex::new(r"(?:get|post|put|patch|delete)\((\w+::\w+)").unwrap();
-        let mut handlers = 0;
-        for (_, [handler]) in handler.captures_iter(router).map(|found| found.extract()) {
-            let is_described = document.contains(&format!("{handler},"));
-            assert!(is_described || handler == "openapi::serve", "{handler}");
-            handlers += 1;
-        }
-        assert!(handlers > 20, "{handlers}");
-    }
+    ([(header::CONTENT_TYPE, json)], state.0.document.clone())
 }

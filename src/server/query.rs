@@ -3,9 +3,10 @@
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use jiff::Timestamp;
+use utoipa::IntoParams;
 
 use super::AppState;
-use super::error::{ApiError, ApiResult};
+use super::error::{ApiError, ApiResult, ErrorCode, Refuses};
 use super::fields::{check_text, unknown_name};
 use crate::scan::Redactor;
 use crate::store::PageRequest;
@@ -18,6 +19,17 @@ const DEFAULT_LIMIT: u32 = MAX_LIMIT;
 
 /// Maximum length of a parameter's value, in characters.
 const MAX_VALUE: usize = 512;
+
+/// Page of a list, as asked for.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Paging {
+    /// Maximum number of entries.
+    #[param(required = false, minimum = 1, maximum = 200, default = 200)]
+    pub(super) limit: u32,
+    /// `next_cursor` of the page before.
+    pub(super) cursor: Option<String>,
+}
 
 /// Query parameters that have not been taken yet.
 #[derive(Debug)]
@@ -46,11 +58,7 @@ impl Query {
         Ok(Some(value))
     }
 
-    /// Takes `limit`, the page size from 1 to [`MAX_LIMIT`].
-    ///
-    /// # Errors
-    /// Returns 400 if it is not a number in that range.
-    pub fn limit(&mut self) -> ApiResult<u32> {
+    fn limit(&mut self) -> ApiResult<u32> {
         let Some(text) = self.text("limit")? else {
             return Ok(DEFAULT_LIMIT);
         };
@@ -60,13 +68,24 @@ impl Query {
             .ok_or_else(|| ApiError::schema("limit", "has to be a whole number from 1 to 200"))
     }
 
-    /// Takes `limit` and `cursor`.
+    /// Takes `limit`, from 1 to [`MAX_LIMIT`], and `cursor`.
     ///
     /// # Errors
     /// Returns 400 if one of them is invalid.
+    pub(super) fn paging(&mut self) -> ApiResult<Paging> {
+        Ok(Paging {
+            limit: self.limit()?,
+            cursor: self.text("cursor")?,
+        })
+    }
+
+    /// Takes the page of a list from the database.
+    ///
+    /// # Errors
+    /// Returns 400 if `limit` or `cursor` is invalid.
     pub fn page(&mut self) -> ApiResult<PageRequest> {
-        let limit = self.limit()?;
-        Ok(PageRequest::new(limit as usize, self.text("cursor")?))
+        let paging = self.paging()?;
+        Ok(PageRequest::new(paging.limit as usize, paging.cursor))
     }
 
     /// Takes an optional time in RFC 3339.
@@ -93,6 +112,10 @@ impl Query {
             Some((name, _)) => Err(unknown_name(&self.redactor, name, "query parameter")),
         }
     }
+}
+
+impl Refuses for Query {
+    const CODES: &'static [ErrorCode] = &[ErrorCode::SchemaError];
 }
 
 impl FromRequestParts<AppState> for Query {

@@ -1,75 +1,42 @@
-//! Routes and their handlers.
+//! Routes. Each is mounted by `routes!`, which takes method, path and description from the handler.
+
+use std::sync::LazyLock;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::api::keys::{self, Kind, Team, User};
+use super::api::keys::{team, user};
 use super::api::{formats, health, import, incidents, intake, revocations, sources, webhooks};
-use super::error::ApiError;
-use super::{AppState, layers, openapi};
+use super::error::{ApiError, ErrorCode};
+use super::openapi::{self, Description};
+use super::{AppState, layers};
 use crate::forge::Forge;
-use crate::intake::PartnerName;
+use crate::intake::{Partner, PartnerName};
+
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
+    let described = with_senders(routes(), PartnerName::ALL, true, Forge::ALL).into_openapi();
+    Bytes::from(serde_json::to_vec(&described).unwrap_or_default())
+});
+
+/// Returns the OpenAPI document, as JSON. It describes the endpoints of all senders, whether or not they are configured.
+pub fn document() -> Bytes {
+    DOCUMENT.clone()
+}
 
 /// Returns the whole HTTP interface, for [`serve`](super::serve()). Handlers need what `serve` adds to a request: the
 /// client's address and a [`Finisher`](super::Finisher).
 pub fn router(state: AppState) -> Router {
-    let api = Router::new()
-        .merge(key_routes::<User>("user-api-keys"))
-        .merge(key_routes::<Team>("team-api-keys"))
-        .route("/keys/import", post(import::import))
-        .route("/incidents", get(incidents::list))
-        .route("/incidents/{id}", get(incidents::show))
-        .route("/revocations", get(revocations::list))
-        .route("/revocations/verify", get(revocations::verify))
-        .route("/revocations/export", get(revocations::export))
-        .route("/formats", get(formats::list))
-        .route("/sources", get(sources::list))
-        .route("/sources/{name}/dead-letters", get(sources::dead_letters))
-        .route(
-            "/sources/{name}/dead-letters/requeue",
-            post(sources::requeue),
-        )
-        .route(
-            "/integrations/credential-scanning/revoke",
-            post(intake::self_report),
-        )
-        .route("/openapi.json", get(openapi::serve));
-    let mut router = Router::new()
-        .nest("/api/v1", api)
-        .route("/openapi.json", get(openapi::serve))
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz));
-    for partner in &state.0.intake.partners {
-        router = router.route(
-            partner.name().endpoint(),
-            match partner.name() {
-                PartnerName::GitHub => post(intake::github),
-                PartnerName::GitLab => post(intake::gitlab),
-                PartnerName::DepsDev => post(intake::depsdev),
-            },
-        );
-    }
-    if state.0.intake.revocation.is_some() {
-        router = router
-            .route("/v1/revocable_token_types", get(intake::revocable_types))
-            .route("/v1/revoke_tokens", post(intake::revoke_tokens));
-    }
-    for webhook in &state.0.intake.webhooks {
-        let path = format!("/webhooks/{}", webhook.forge().name());
-        router = router.route(
-            &path,
-            match webhook.forge() {
-                Forge::GitHub => post(webhooks::github),
-                Forge::GitLab => post(webhooks::gitlab),
-                Forge::Gitea => post(webhooks::gitea),
-                Forge::Bitbucket => post(webhooks::bitbucket),
-            },
-        );
-    }
-    router
+    let configured = &state.0.intake;
+    let partners = configured.partners.iter().map(Partner::name);
+    let forges = configured.webhooks.iter().map(|webhook| webhook.forge());
+    let has_revocation = configured.revocation.is_some();
+    let router = with_senders(routes(), partners, has_revocation, forges);
+    Router::from(router)
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         // Bodies are bounded where they are read, each by the limit of its endpoint.
@@ -78,18 +45,62 @@ pub fn router(state: AppState) -> Router {
         .with_state(state)
 }
 
-fn key_routes<K: Kind>(name: &str) -> Router<AppState> {
-    Router::new()
-        .route(
-            &format!("/{name}"),
-            post(keys::create::<K>).get(keys::list::<K>),
-        )
-        .route(&format!("/{name}/check"), post(keys::check::<K>))
-        .route(
-            &format!("/{name}/{{id}}"),
-            get(keys::show::<K>).patch(keys::update::<K>),
-        )
-        .route(&format!("/{name}/{{id}}/rotate"), post(keys::rotate::<K>))
+/// Returns the routes that always exist. The handlers in one `routes!` have the same path.
+fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(user::create, user::list))
+        .routes(routes!(user::check))
+        .routes(routes!(user::show, user::update))
+        .routes(routes!(user::rotate))
+        .routes(routes!(team::create, team::list))
+        .routes(routes!(team::check))
+        .routes(routes!(team::show, team::update))
+        .routes(routes!(team::rotate))
+        .routes(routes!(import::import))
+        .routes(routes!(incidents::list))
+        .routes(routes!(incidents::show))
+        .routes(routes!(revocations::list))
+        .routes(routes!(revocations::verify))
+        .routes(routes!(revocations::export))
+        .routes(routes!(formats::list))
+        .routes(routes!(sources::list))
+        .routes(routes!(sources::dead_letters))
+        .routes(routes!(sources::requeue))
+        .routes(routes!(intake::self_report))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(openapi::serve))
+        .routes(routes!(openapi::serve_in_api))
+}
+
+/// Adds the routes of these senders.
+fn with_senders(
+    mut router: OpenApiRouter<AppState>,
+    partners: impl IntoIterator<Item = PartnerName>,
+    has_revocation: bool,
+    forges: impl IntoIterator<Item = Forge>,
+) -> OpenApiRouter<AppState> {
+    for partner in partners {
+        router = router.routes(match partner {
+            PartnerName::GitHub => routes!(intake::github),
+            PartnerName::GitLab => routes!(intake::gitlab),
+            PartnerName::DepsDev => routes!(intake::depsdev),
+        });
+    }
+    if has_revocation {
+        router = router
+            .routes(routes!(intake::revocable_types))
+            .routes(routes!(intake::revoke_tokens));
+    }
+    for forge in forges {
+        router = router.routes(match forge {
+            Forge::GitHub => routes!(webhooks::github),
+            Forge::GitLab => routes!(webhooks::gitlab),
+            Forge::Gitea => routes!(webhooks::gitea),
+            Forge::Bitbucket => routes!(webhooks::bitbucket),
+        });
+    }
+    router
 }
 
 async fn no_route() -> ApiError {
@@ -98,8 +109,7 @@ async fn no_route() -> ApiError {
 
 async fn wrong_method() -> ApiError {
     ApiError::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "METHOD_NOT_ALLOWED",
+        ErrorCode::MethodNotAllowed,
         "This route does not take this method; the header `allow` lists those it takes.",
     )
 }

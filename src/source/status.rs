@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::forge::Forge;
 use crate::schedule::Schedule;
@@ -23,7 +25,8 @@ pub struct ConfiguredSource {
 }
 
 /// Condition of a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum SourceCondition {
     /// Everything works.
     Ok,

@@ -4,6 +4,7 @@ pub(super) mod occurrences;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::db::page::{Conditions, Page, PageRequest, anywhere, position};
@@ -13,7 +14,7 @@ use super::keys::{key, key_columns};
 use super::{Read, Store, StoreError, Tx};
 
 /// Progress of the work on an incident.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum IncidentStatus {
     /// No one has examined the incident yet.

@@ -1,6 +1,8 @@
 //! The HTTP interface: the real router on a real port, over a real database.
 
 mod bad_input;
+pub(crate) mod described;
+mod document;
 pub(crate) mod harness;
 mod keys;
 mod operators;

@@ -9,8 +9,8 @@ use super::views::List;
 use crate::keyformat::{FormatSet, KeyFormat, Visibility};
 use crate::server::AppState;
 use crate::server::access::{Caller, Permission};
-use crate::server::error::{ApiError, ApiResult};
-use crate::server::query::Query;
+use crate::server::error::{ApiError, ApiResult, Refusals};
+use crate::server::query::{Paging, Query};
 use crate::store::Page;
 
 /// Key format.
@@ -19,12 +19,14 @@ pub struct FormatView {
     id: String,
     description: String,
     /// `secret` formats are scanned for, `public` ones are not.
-    visibility: &'static str,
+    visibility: Visibility,
     /// Literal at the start of the key.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     prefix: Option<String>,
     /// Literal inside the key.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     anchor: Option<String>,
     min_length: usize,
     max_length: usize,
@@ -37,7 +39,8 @@ pub struct FormatView {
 /// List the loaded key formats.
 #[utoipa::path(
     get, path = "/api/v1/formats", operation_id = "list_formats", tag = "Operators",
-    responses((status = 200, body = List<FormatView>), (status = "4XX", description = "Refused; see the codes")),
+    params(Paging),
+    responses((status = 200, description = "The formats", body = List<FormatView>), Refusals<Caller, Query>),
 )]
 pub async fn list(
     State(state): State<AppState>,
@@ -45,16 +48,16 @@ pub async fn list(
     mut query: Query,
 ) -> ApiResult<Response> {
     caller.require(Permission::ReadFormats)?;
-    let limit = query.limit()? as usize;
-    let cursor = query.text("cursor")?;
+    let paging = query.paging()?;
     query.finish()?;
-    let formats = async { page(state.formats(), limit, cursor.as_deref()) };
+    let formats = async { page(state.formats(), &paging) };
     state.listed(&caller, formats).await
 }
 
-fn page(formats: &FormatSet, limit: usize, cursor: Option<&str>) -> ApiResult<List<FormatView>> {
+fn page(formats: &FormatSet, paging: &Paging) -> ApiResult<List<FormatView>> {
+    let limit = paging.limit as usize;
     let mut left = formats.iter();
-    if let Some(cursor) = cursor
+    if let Some(cursor) = &paging.cursor
         && !left.any(|format| format.id() == cursor)
     {
         return Err(ApiError::schema(
@@ -80,10 +83,7 @@ fn view(format: &KeyFormat) -> FormatView {
     FormatView {
         id: format.id().to_owned(),
         description: format.description().to_owned(),
-        visibility: match format.visibility() {
-            Visibility::Secret => "secret",
-            Visibility::Public => "public",
-        },
+        visibility: format.visibility(),
         prefix,
         anchor,
         min_length: format.min_len(),

@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::server::error::ApiResult;
+use crate::server::error::{ApiResult, Refusals};
 use crate::server::{AppState, Finisher};
 
 /// Response of a successful health check.
@@ -18,7 +18,8 @@ pub struct Health {
 /// Check that the process is up. Nothing else is checked, so that an unavailable database restarts nothing.
 #[utoipa::path(
     get, path = "/healthz", operation_id = "health", tag = "Health",
-    responses((status = 200, body = Health)),
+    security(()),
+    responses((status = 200, description = "The process is up", body = Health), Refusals),
 )]
 pub async fn healthz() -> Json<Health> {
     Json(Health { status: "ok" })
@@ -27,7 +28,8 @@ pub async fn healthz() -> Json<Health> {
 /// Check that requests can be served: the database answers, has the schema that this version needs, and accepts writes.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "ready", tag = "Health",
-    responses((status = 200, body = Health), (status = 503, description = "Not ready, and why")),
+    security(()),
+    responses((status = 200, description = "Requests can be served", body = Health), Refusals),
 )]
 pub async fn readyz(State(state): State<AppState>, finisher: Finisher) -> ApiResult<Json<Health>> {
     let store = state.store().clone();

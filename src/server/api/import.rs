@@ -16,7 +16,7 @@ use crate::server::body::inflow::inflow;
 use crate::server::body::refuse_too_large;
 use crate::server::client::imports::{Claim, ImportPlace};
 use crate::server::client::turns::NoTurn;
-use crate::server::error::{ApiError, ApiResult};
+use crate::server::error::{ApiError, ApiResult, ErrorCode, RawBody, Refusals, Refuses};
 use crate::store::{ImportOutcome, NewKey};
 
 /// Maximum size of an import request, in bytes. The command line accepts files of any size.
@@ -54,6 +54,7 @@ pub struct RowProblem {
     line: u64,
     /// Column at fault, if it is a single one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     field: Option<&'static str>,
     /// Problem, and the value that is expected.
     error: String,
@@ -65,8 +66,19 @@ pub struct RowProblem {
 /// reported and does not affect the others; a row that is sent again is a duplicate.
 #[utoipa::path(
     post, path = "/api/v1/keys/import", operation_id = "import_keys", tag = "Operators",
-    request_body(content = String, description = "At most 25 MiB", content_type = "text/csv"),
-    responses((status = 200, body = ImportResult), (status = "4XX", description = "Refused; see the codes")),
+    request_body(
+        description = "At most 25 MiB. The CSV has a header that names its columns; JSON Lines have one object per line",
+        content(
+            (String = "text/csv", example = "sha256,owner_type,owner_id\n\
+                2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae,user,o-1\n"),
+            (String = "application/x-ndjson", example = "{\"owner_type\": \"user\", \"owner_id\": \"o-1\", \
+                \"sha256\": \"fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9\"}\n"),
+        ),
+    ),
+    responses(
+        (status = 200, description = "The result, row by row where one is invalid", body = ImportResult),
+        Refusals<Caller, RawBody, ContentType>,
+    ),
 )]
 pub async fn import(
     State(state): State<AppState>,
@@ -103,6 +115,13 @@ pub async fn import(
         import.stored(&state)
     )?;
     Ok(Json(result))
+}
+
+/// Content type of an import, in the description.
+struct ContentType;
+
+impl Refuses for ContentType {
+    const CODES: &'static [ErrorCode] = &[ErrorCode::UnsupportedMediaType];
 }
 
 fn too_many() -> ApiError {

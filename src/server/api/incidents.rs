@@ -14,44 +14,43 @@ use super::views::{List, rfc3339, rfc3339_option};
 use crate::respond::{IncidentDetail, Moment, What};
 use crate::server::AppState;
 use crate::server::access::{Caller, Permission};
-use crate::server::error::{ApiError, ApiResult};
-use crate::server::query::Query;
-use crate::store::{Incident, IncidentFilter, IncidentStatus, Occurrence, UseAfterExposure};
+use crate::server::error::{ApiError, ApiResult, ErrorCode, Refusals, Refuses};
+use crate::server::query::{Paging, Query};
+use crate::store::{
+    Action, Incident, IncidentFilter, IncidentStatus, Occurrence, OwnerType, UseAfterExposure,
+};
 
 /// Leaked key.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct IncidentView {
     id: Uuid,
     /// Always `open` in this version.
-    status: &'static str,
+    status: IncidentStatus,
     key_id: Uuid,
     format: String,
-    /// `user` or `team`.
-    owner_type: &'static str,
+    owner_type: OwnerType,
     owner_id: String,
     last_four: String,
     description: String,
     /// Time at which the key was first seen in public.
     #[serde(serialize_with = "rfc3339")]
-    #[schema(value_type = String)]
     opened_at: Timestamp,
     /// Time at which the key was last seen in public.
     #[serde(serialize_with = "rfc3339")]
-    #[schema(value_type = String)]
     last_seen_at: Timestamp,
     /// Time at which the key was revoked.
     #[serde(
         serialize_with = "rfc3339_option",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(value_type = Option<String>)]
+    #[schema(nullable = false)]
     revoked_at: Option<Timestamp>,
     /// Time at which the key expires or expired.
     #[serde(
         serialize_with = "rfc3339_option",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(value_type = Option<String>)]
+    #[schema(nullable = false)]
     expires_at: Option<Timestamp>,
     /// Number of sightings, including repeated ones of the same place.
     sighting_count: u64,
@@ -66,10 +65,10 @@ impl IncidentView {
         let key = incident.key;
         Self {
             id: incident.id,
-            status: incident.status.as_str(),
+            status: incident.status,
             key_id: key.id,
             format: key.format,
-            owner_type: key.owner.kind.as_str(),
+            owner_type: key.owner.kind,
             owner_id: key.owner.id,
             last_four: key.last_four,
             description: key.description,
@@ -118,20 +117,23 @@ pub struct OccurrenceView {
     id: Uuid,
     source: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     repository: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     commit: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     path: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     line: Option<u64>,
     #[serde(serialize_with = "rfc3339")]
-    #[schema(value_type = String)]
     detected_at: Timestamp,
     #[serde(serialize_with = "rfc3339")]
-    #[schema(value_type = String)]
     last_seen_at: Timestamp,
     sighting_count: u64,
 }
@@ -158,10 +160,10 @@ impl OccurrenceView {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct UseView {
     #[serde(serialize_with = "rfc3339")]
-    #[schema(value_type = String)]
     at: Timestamp,
     /// Address of the client that presented the key, if the provider's back end forwarded it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     client_address: Option<String>,
 }
 
@@ -178,25 +180,47 @@ impl UseView {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TimelineEvent {
     #[serde(serialize_with = "rfc3339")]
-    #[schema(value_type = String)]
     at: Timestamp,
-    /// `issued`, `seen`, `used`, or the action of a log entry such as `revoked`.
-    event: &'static str,
+    event: EventKind,
     /// Source of the occurrence, address of the client, or actor of the log entry.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     by: Option<String>,
     /// Number of the log entry.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     log_seq: Option<u64>,
+}
+
+/// Kind of an event in the life of a key.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EventKind {
+    /// The key was created.
+    Issued,
+    /// The key was seen in public.
+    Seen,
+    /// The key was checked after it had been seen.
+    Used,
+    /// The log has an entry about a revocation.
+    Revoked,
+    /// The log has an entry about a rotation.
+    Rotated,
 }
 
 impl TimelineEvent {
     fn of(moment: Moment) -> Self {
         let (event, by, log_seq) = match moment.what {
-            What::Issued => ("issued", None, None),
-            What::Seen(source) => ("seen", Some(source), None),
-            What::Used(used) => ("used", used.client_address, None),
-            What::Logged(entry) => (entry.action.as_str(), Some(entry.actor), Some(entry.seq)),
+            What::Issued => (EventKind::Issued, None, None),
+            What::Seen(source) => (EventKind::Seen, Some(source), None),
+            What::Used(used) => (EventKind::Used, used.client_address, None),
+            What::Logged(entry) => {
+                let event = match entry.action {
+                    Action::Revoked => EventKind::Revoked,
+                    Action::Rotated => EventKind::Rotated,
+                };
+                (event, Some(entry.actor), Some(entry.seq))
+            }
         };
         Self {
             at: moment.at,
@@ -216,12 +240,11 @@ impl TimelineEvent {
         ("source" = Option<String>, Query, description = "With an occurrence from this source"),
         ("owner" = Option<String>, Query, description = "Of keys of this user or team"),
         ("q" = Option<String>, Query, description = "Text in description, owner, last four characters or repository"),
-        ("since" = Option<String>, Query, description = "Opened at this time or later, RFC 3339"),
-        ("until" = Option<String>, Query, description = "Opened before this time, RFC 3339"),
-        ("limit" = Option<u32>, Query, description = "At most 200, which is also the default"),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+        ("since" = Option<Timestamp>, Query, description = "Opened at this time or later, RFC 3339"),
+        ("until" = Option<Timestamp>, Query, description = "Opened before this time, RFC 3339"),
+        Paging,
     ),
-    responses((status = 200, body = List<IncidentView>), (status = "4XX", description = "Refused; see the codes")),
+    responses((status = 200, description = "The incidents", body = List<IncidentView>), Refusals<Caller, Query>),
 )]
 pub async fn list(
     State(state): State<AppState>,
@@ -265,7 +288,10 @@ pub async fn list(
 #[utoipa::path(
     get, path = "/api/v1/incidents/{id}", operation_id = "get_incident", tag = "Operators",
     params(("id" = Uuid, Path, description = "The incident's identifier")),
-    responses((status = 200, body = DetailedIncidentView), (status = "4XX", description = "Refused; see the codes")),
+    responses(
+        (status = 200, description = "The incident", body = DetailedIncidentView),
+        Refusals<Caller, IncidentId>,
+    ),
 )]
 pub async fn show(
     State(state): State<AppState>,
@@ -285,6 +311,10 @@ pub async fn show(
 
 /// Identifier in the path. Anything that is not a UUID is an incident that does not exist.
 pub struct IncidentId(Uuid);
+
+impl Refuses for IncidentId {
+    const CODES: &'static [ErrorCode] = &[ErrorCode::NotFound];
+}
 
 impl FromRequestParts<AppState> for IncidentId {
     type Rejection = ApiError;

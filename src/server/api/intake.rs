@@ -14,13 +14,14 @@ use utoipa::ToSchema;
 use super::{STORE_TIME, still_waiting};
 use crate::intake::{
     self, Answered, Feedback, MAX_REPORT, PartnerError, PartnerName, ReportError, RevocationApi,
-    SelfReport,
+    Row, SelfReport,
 };
-use crate::keyformat::Sha256Digest;
+use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::server::body::{Hold, Whole, refuse_too_large};
 use crate::server::client::Client;
 use crate::server::client::turns::NoTurn;
-use crate::server::error::{ApiError, ApiResult};
+use crate::server::error::{ApiError, ApiResult, ErrorCode, RawBody, Refusals, Refuses};
+use crate::server::fields::{Fields, JsonBody};
 use crate::server::{AppState, Finisher};
 
 /// Receive a secret-scanning report from GitHub.
@@ -30,13 +31,11 @@ use crate::server::{AppState, Finisher};
         ("Github-Public-Key-Identifier" = String, Header, description = "Which key signed"),
         ("Github-Public-Key-Signature" = String, Header, description = "Base64 of DER: ECDSA P-256, SHA-256 over the raw body"),
     ),
-    request_body(content = String, description = "An array of `{token, type, url, source}`, at most 25 MiB", content_type = "application/json"),
+    security(()),
+    request_body(content = Vec<Row>, description = "At most 25 MiB and 100,000 rows; a malformed row affects no other"),
     responses(
-        (status = 200, body = Vec<Feedback>, description = "One row per row, in order"),
-        (status = 400, description = "No JSON array"),
-        (status = 401, description = "Missing or wrong signature, or an unknown key"),
-        (status = 413, description = "Too large"),
-        (status = 503, description = "Send it again: GitHub's keys or the database cannot be had"),
+        (status = 200, description = "The answers to the rows, in order", body = Vec<Feedback>),
+        Refusals<RawBody, Report>,
     ),
 )]
 pub async fn github(
@@ -54,13 +53,11 @@ pub async fn github(
         ("Gitlab-Public-Key-Identifier" = String, Header, description = "Which key signed"),
         ("Gitlab-Public-Key-Signature" = String, Header, description = "Base64 of DER: ECDSA P-256, SHA-256 over the raw body"),
     ),
-    request_body(content = String, description = "An array of `{token, type, url}`, at most 25 MiB", content_type = "application/json"),
+    security(()),
+    request_body(content = Vec<Row>, description = "At most 25 MiB and 100,000 rows; a malformed row affects no other"),
     responses(
-        (status = 200, body = Vec<Feedback>, description = "One row per row, in order"),
-        (status = 400, description = "No JSON array"),
-        (status = 401, description = "Missing or wrong signature, or an unknown key"),
-        (status = 413, description = "Too large"),
-        (status = 503, description = "Send it again: GitLab's keys or the database cannot be had"),
+        (status = 200, description = "The answers to the rows, in order", body = Vec<Feedback>),
+        Refusals<RawBody, Report>,
     ),
 )]
 pub async fn gitlab(
@@ -78,13 +75,11 @@ pub async fn gitlab(
         ("Gosst-Public-Key-Identifier" = String, Header, description = "Which key signed"),
         ("Gosst-Public-Key-Signature" = String, Header, description = "Base64 of DER: ECDSA P-256, SHA-256 over the raw body"),
     ),
-    request_body(content = String, description = "An array of `{token, type, url, source}`, at most 25 MiB", content_type = "application/json"),
+    security(()),
+    request_body(content = Vec<Row>, description = "At most 25 MiB and 100,000 rows; a malformed row affects no other"),
     responses(
-        (status = 200, body = Vec<Feedback>, description = "One row per row, in order"),
-        (status = 400, description = "No JSON array"),
-        (status = 401, description = "Missing or wrong signature, or an unknown key"),
-        (status = 413, description = "Too large"),
-        (status = 503, description = "Send it again: the keys of deps.dev or the database cannot be had"),
+        (status = 200, description = "The answers to the rows, in order", body = Vec<Feedback>),
+        Refusals<RawBody, Report>,
     ),
 )]
 pub async fn depsdev(
@@ -155,11 +150,10 @@ pub struct RevocableTypes {
 /// List the types of tokens that a GitLab instance may report (token revocation API).
 #[utoipa::path(
     get, path = "/v1/revocable_token_types", operation_id = "revocable_token_types", tag = "Intake",
-    params(("Authorization" = String, Header, description = "The pre-shared token, as it is or behind `Bearer`")),
+    security(("gitlab_revocation" = [])),
     responses(
-        (status = 200, body = RevocableTypes),
-        (status = 401, description = "Missing or wrong token"),
-        (status = 429, description = "`RATE_LIMITED`"),
+        (status = 200, description = "The types", body = RevocableTypes),
+        Refusals<Admission>,
     ),
 )]
 pub async fn revocable_types(
@@ -174,15 +168,14 @@ pub async fn revocable_types(
 /// Revoke the tokens that GitLab's secret detection found (token revocation API).
 #[utoipa::path(
     post, path = "/v1/revoke_tokens", operation_id = "revoke_tokens", tag = "Intake",
-    params(("Authorization" = String, Header, description = "The pre-shared token, as it is or behind `Bearer`")),
-    request_body(content = String, description = "An array of `{type, token, location}`, at most 25 MiB", content_type = "application/json"),
+    security(("gitlab_revocation" = [])),
+    request_body(
+        content = Vec<Row>, description = "At most 25 MiB and 100,000 rows; a malformed row affects no other",
+        example = json!([{"type": "gitleaks_rule_id_rescind_secret", "token": "…", "location": "https://example.com/a"}]),
+    ),
     responses(
         (status = 204, description = "What is a key or access token of ours is revoked"),
-        (status = 400, description = "No JSON array; do not send it again"),
-        (status = 401, description = "Missing or wrong token"),
-        (status = 413, description = "Too large"),
-        (status = 429, description = "`RATE_LIMITED`"),
-        (status = 503, description = "Send it again: the database cannot be had"),
+        Refusals<Admission, RawBody, Rows>,
     ),
 )]
 pub async fn revoke_tokens(
@@ -219,8 +212,7 @@ fn admitted<'s>(state: &'s AppState, headers: &HeaderMap) -> ApiResult<&'s Revoc
     let authorization = headers.get(header::AUTHORIZATION);
     let Some(credential) = api.admits(authorization.map(HeaderValue::as_bytes)) else {
         return Err(ApiError::new(
-            StatusCode::UNAUTHORIZED,
-            "AUTHORIZATION_INVALID",
+            ErrorCode::AuthorizationInvalid,
             "The header `authorization` has to be the token that was agreed on, as it is or behind `Bearer`.",
         ));
     };
@@ -231,21 +223,48 @@ fn admitted<'s>(state: &'s AppState, headers: &HeaderMap) -> ApiResult<&'s Revoc
     Ok(api)
 }
 
+/// Admission to the token revocation API, in the description.
+struct Admission;
+
+impl Refuses for Admission {
+    const CODES: &'static [ErrorCode] = &[
+        ErrorCode::AuthorizationInvalid,
+        ErrorCode::RateLimited,
+        ErrorCode::NotFound,
+    ];
+}
+
+/// Rows of a report, in the description.
+struct Rows;
+
+impl Refuses for Rows {
+    const CODES: &'static [ErrorCode] = &[ErrorCode::SchemaError];
+}
+
+/// Signed report of a configured partner, in the description.
+struct Report;
+
+impl Refuses for Report {
+    const CODES: &'static [ErrorCode] = &[
+        ErrorCode::SchemaError,
+        ErrorCode::SignatureInvalid,
+        ErrorCode::NotFound,
+    ];
+}
+
 impl From<PartnerError> for ApiError {
     fn from(error: PartnerError) -> Self {
         let message = format!("{error}.");
         match error {
             PartnerError::MissingHeader(_)
             | PartnerError::UnknownKey
-            | PartnerError::Signature(_) => {
-                Self::new(StatusCode::UNAUTHORIZED, "SIGNATURE_INVALID", message)
-            }
+            | PartnerError::Signature(_) => Self::new(ErrorCode::SignatureInvalid, message),
             PartnerError::KeysUnavailable { retry_after } => {
                 Self::unavailable(message, retry_after)
             }
             PartnerError::Report(ReportError::NotAnArray) => Self::schema_without_field(message),
             PartnerError::Report(ReportError::TooManyRows) => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", message)
+                Self::new(ErrorCode::PayloadTooLarge, message)
             }
             PartnerError::Store(error) => error.into(),
             PartnerError::Died => Self::internal(),
@@ -255,11 +274,35 @@ impl From<PartnerError> for ApiError {
 
 /// Body of a self-report.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct SelfReportBody {
     /// The whole key: possession is the proof.
-    pub api_key: String,
+    #[schema(value_type = String, min_length = 1, example = "the whole key")]
+    api_key: KeyValue,
     /// Place where the key was found: an HTTP or HTTPS URL of at most 2048 bytes.
-    pub url: Option<String>,
+    #[schema(example = "https://example.com/a")]
+    url: Option<String>,
+}
+
+impl JsonBody for SelfReportBody {
+    fn take(fields: &mut Fields<'_>) -> ApiResult<Self> {
+        Ok(Self {
+            api_key: fields.key("api_key")?,
+            url: fields.uncleaned_text("url")?,
+        })
+    }
+}
+
+/// Answer to a self-report, in the description.
+struct SelfReported;
+
+impl Refuses for SelfReported {
+    const CODES: &'static [ErrorCode] = &[
+        ErrorCode::PublicApiKeyCannotBeRevoked,
+        ErrorCode::ApiKeyExpired,
+        ErrorCode::ApiKeyNotFound,
+        ErrorCode::RateLimited,
+    ];
 }
 
 /// Successful response.
@@ -280,12 +323,8 @@ impl Success {
     security(()),
     request_body = SelfReportBody,
     responses(
-        (status = 200, body = Success, description = "Revoked, now or before"),
-        (status = 400, description = "`PUBLIC_API_KEY_CANNOT_BE_REVOKED`, `SCHEMA_ERROR`"),
-        (status = 401, description = "`API_KEY_EXPIRED`"),
-        (status = 404, description = "`API_KEY_NOT_FOUND`"),
-        (status = 429, description = "`RATE_LIMITED`"),
-        (status = 503, description = "Send it again: too many are being reported at once, or the database cannot be had"),
+        (status = 200, description = "Revoked, now or before", body = Success),
+        Refusals<SelfReportBody, SelfReported>,
     ),
 )]
 pub async fn self_report(
@@ -294,10 +333,8 @@ pub async fn self_report(
     request: Request,
 ) -> ApiResult<Json<Success>> {
     let client = Client::of(request.extensions()).map(Client::counted_by);
-    let mut fields = state.strangers_fields(request).await?;
-    let value = fields.key("api_key")?;
-    let url = fields.uncleaned_text("url")?;
-    fields.finish()?;
+    let body: SelfReportBody = state.strangers_body(request).await?;
+    let (value, url) = (body.api_key, body.url);
     // The holder of a key, even of a public one, may report it any number of times and hang up each time. The cost to
     // the database must not keep partners waiting.
     let too_many = || {

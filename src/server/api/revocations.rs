@@ -12,10 +12,10 @@ use uuid::Uuid;
 
 use super::views::List;
 use crate::server::AppState;
-use crate::server::access::{Caller, Permission};
+use crate::server::access::{Caller, DefaultCaller, Permission};
 use crate::server::client::whole_log::Leave;
-use crate::server::error::{ApiError, ApiResult};
-use crate::server::query::Query;
+use crate::server::error::{ApiError, ApiResult, Refusals};
+use crate::server::query::{Paging, Query};
 use crate::store::DEFAULT_PROJECT;
 use crate::store::{Action, CSV_HEADER, LogEntry, LogFilter, Reason, Store};
 
@@ -27,14 +27,13 @@ const BATCH: u32 = 1000;
     get, path = "/api/v1/revocations", operation_id = "list_revocations", tag = "Operators",
     params(
         ("key_id" = Option<Uuid>, Query, description = "About this key"),
-        ("action" = Option<String>, Query, description = "`revoked` or `rotated`"),
-        ("reason" = Option<String>, Query, description = "`leaked`, `manual`, `self_report`, `rotated` or `expired_policy`"),
-        ("since" = Option<String>, Query, description = "Done at this time or later, RFC 3339"),
-        ("until" = Option<String>, Query, description = "Done before this time, RFC 3339"),
-        ("limit" = Option<u32>, Query, description = "At most 200, which is also the default"),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+        ("action" = Option<Action>, Query, description = "With this action"),
+        ("reason" = Option<Reason>, Query, description = "With this reason"),
+        ("since" = Option<Timestamp>, Query, description = "Done at this time or later, RFC 3339"),
+        ("until" = Option<Timestamp>, Query, description = "Done before this time, RFC 3339"),
+        Paging,
     ),
-    responses((status = 200, description = "A page of log entries", body = Object), (status = "4XX", description = "Refused; see the codes")),
+    responses((status = 200, description = "The entries", body = List<LogEntry>), Refusals<Caller, Query>),
 )]
 pub async fn list(
     State(state): State<AppState>,
@@ -82,9 +81,11 @@ pub struct Verification {
     entries: u64,
     /// Hash of the last entry, to be compared with a copy kept elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     head: Option<String>,
     /// First entry that breaks the chain.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     first_bad: Option<FirstBad>,
 }
 
@@ -95,6 +96,7 @@ pub struct FirstBad {
     position: u64,
     /// Number that the entry claims to have.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     seq: Option<u64>,
     /// Problem with the entry.
     problem: String,
@@ -103,7 +105,10 @@ pub struct FirstBad {
 /// Recompute the whole chain in the database and name the first bad entry.
 #[utoipa::path(
     get, path = "/api/v1/revocations/verify", operation_id = "verify_revocations", tag = "Operators",
-    responses((status = 200, body = Verification), (status = "4XX", description = "Refused; see the codes")),
+    responses(
+        (status = 200, description = "Whether the chain is intact", body = Verification),
+        Refusals<DefaultCaller, Query>,
+    ),
 )]
 pub async fn verify(
     State(state): State<AppState>,
@@ -138,7 +143,14 @@ pub async fn verify(
 #[utoipa::path(
     get, path = "/api/v1/revocations/export", operation_id = "export_revocations", tag = "Operators",
     params(("format" = Option<String>, Query, description = "`jsonl` (default) or `csv`")),
-    responses((status = 200, description = "The log", content_type = "application/x-ndjson", body = String), (status = "4XX", description = "Refused; see the codes")),
+    responses(
+        (
+            status = 200,
+            description = "The log: one entry per line, as in the list, or as CSV with a header",
+            content((String = "application/x-ndjson"), (String = "text/csv")),
+        ),
+        Refusals<DefaultCaller, Query>,
+    ),
 )]
 pub async fn export(
     State(state): State<AppState>,

@@ -9,44 +9,44 @@ use crate::keyformat::KeyValue;
 use crate::store::{Key, OwnerType, Page};
 
 /// Key as in Stack Auth. Unset fields are absent, never null.
+// `V` is the view of the value: `WholeValue` in the response that creates the key, `LastFour` in all others.
 #[derive(Serialize, ToSchema)]
-pub struct KeyView {
+pub struct KeyView<V> {
     id: Uuid,
-    /// `user` or `team`.
     #[serde(rename = "type")]
-    #[schema(example = "user")]
-    kind: &'static str,
+    kind: OwnerType,
     /// Owner of a user's key.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     user_id: Option<String>,
     /// Owner of a team's key.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     team_id: Option<String>,
     description: String,
     is_public: bool,
     created_at_millis: i64,
+    /// Absent if the key never expires.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     expires_at_millis: Option<i64>,
+    /// Absent unless the key is revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     manually_revoked_at_millis: Option<i64>,
-    value: ValueView,
+    value: V,
 }
 
-/// Value of a key: whole in the response that creates it, only the last four characters in all others.
+/// Last four characters of a key's value.
 #[derive(Serialize, ToSchema)]
-#[serde(untagged)]
-pub enum ValueView {
-    /// Whole value, in the first view.
-    #[schema(value_type = String)]
-    Whole(WholeValue),
-    /// Last four characters, in every later view.
-    Short {
-        /// The last four characters.
-        last_four: String,
-    },
+pub struct LastFour {
+    last_four: String,
 }
 
-/// Key's value on its only way out. It is wiped from memory once the response is written.
+/// Whole value of a key.
+// On its only way out: it is wiped from memory once the response is written.
+#[derive(ToSchema)]
+#[schema(value_type = String)]
 pub struct WholeValue(KeyValue);
 
 impl Serialize for WholeValue {
@@ -55,28 +55,30 @@ impl Serialize for WholeValue {
     }
 }
 
-impl KeyView {
+impl KeyView<LastFour> {
     /// Creates the view without the value.
     pub fn short(key: Key) -> Self {
-        let value = ValueView::Short {
-            last_four: key.last_four.clone(),
-        };
-        Self::with_value(key, value)
+        let last_four = key.last_four.clone();
+        Self::with_value(key, LastFour { last_four })
     }
+}
 
+impl KeyView<WholeValue> {
     /// Creates the first view of a new key, with its value.
     pub fn first(key: Key, value: KeyValue) -> Self {
-        Self::with_value(key, ValueView::Whole(WholeValue(value)))
+        Self::with_value(key, WholeValue(value))
     }
+}
 
-    fn with_value(key: Key, value: ValueView) -> Self {
+impl<V> KeyView<V> {
+    fn with_value(key: Key, value: V) -> Self {
         let (user_id, team_id) = match key.owner.kind {
             OwnerType::User => (Some(key.owner.id), None),
             OwnerType::Team => (None, Some(key.owner.id)),
         };
         Self {
             id: key.id,
-            kind: key.owner.kind.as_str(),
+            kind: key.owner.kind,
             user_id,
             team_id,
             description: key.description,

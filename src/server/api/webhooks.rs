@@ -12,7 +12,7 @@ use super::{STORE_TIME, still_waiting};
 use crate::forge::Forge;
 use crate::intake::webhook::{MAX_DELIVERY, Webhook, WebhookError};
 use crate::server::body::{Whole, refuse_too_large};
-use crate::server::error::{ApiError, ApiResult};
+use crate::server::error::{ApiError, ApiResult, ErrorCode, RawBody, Refusals, Refuses};
 use crate::server::{AppState, Finisher};
 
 /// Response to an accepted delivery.
@@ -20,19 +20,19 @@ type Accepted = (StatusCode, Json<Success>);
 
 /// Receive a delivery from GitHub.
 #[utoipa::path(
-    post, path = "/webhooks/github", operation_id = "github_webhook", tag = "Intake",
+    post, path = "/webhooks/github", operation_id = "github_webhook", tag = "Intake", security(()),
     params(
         ("X-Hub-Signature-256" = String, Header, description = "`sha256=` and the HMAC-SHA-256 of the raw body"),
         ("X-GitHub-Event" = String, Header, description = "Any event"),
         ("X-GitHub-Delivery" = Option<String>, Header, description = "A repeated one has no second effect"),
     ),
-    request_body(content = String, description = "The payload, or a form with it in `payload`; at most 25 MiB", content_type = "application/json"),
+    request_body(
+        description = "The payload, or a form with it in `payload`; at most 25 MiB",
+        content((Object = "application/json"), (String = "application/x-www-form-urlencoded")),
+    ),
     responses(
-        (status = 202, body = Success, description = "Accepted, and everything it amounts to is stored"),
-        (status = 400, description = "No JSON object, or another forge's delivery"),
-        (status = 401, description = "Missing or wrong signature"),
-        (status = 413, description = "Too large"),
-        (status = 503, description = "Send it again: the database cannot be had, too many deliveries wait, or too much of the repository, its owner or its server"),
+        (status = 202, description = "Accepted, and everything it amounts to is stored", body = Success),
+        Refusals<RawBody, Delivery>,
     ),
 )]
 pub async fn github(
@@ -45,19 +45,16 @@ pub async fn github(
 
 /// Receive a delivery from GitLab: of a project, a group, or the whole instance.
 #[utoipa::path(
-    post, path = "/webhooks/gitlab", operation_id = "gitlab_webhook", tag = "Intake",
+    post, path = "/webhooks/gitlab", operation_id = "gitlab_webhook", tag = "Intake", security(()),
     params(
         ("X-Gitlab-Token" = Option<String>, Header, description = "The secret token, unless the delivery is signed"),
         ("webhook-signature" = Option<String>, Header, description = "Standard Webhooks, with `webhook-id` and `webhook-timestamp`"),
         ("X-Gitlab-Event" = String, Header, description = "Any hook"),
     ),
-    request_body(content = String, description = "The payload, at most 25 MiB", content_type = "application/json"),
+    request_body(content = Object, description = "The payload, at most 25 MiB"),
     responses(
-        (status = 202, body = Success, description = "Accepted, and everything it amounts to is stored"),
-        (status = 400, description = "No JSON object, or another forge's delivery"),
-        (status = 401, description = "Missing or wrong token or signature"),
-        (status = 413, description = "Too large"),
-        (status = 503, description = "Send it again: the database cannot be had, too many deliveries wait, or too much of the repository, its owner or its server"),
+        (status = 202, description = "Accepted, and everything it amounts to is stored", body = Success),
+        Refusals<RawBody, Delivery>,
     ),
 )]
 pub async fn gitlab(
@@ -70,18 +67,18 @@ pub async fn gitlab(
 
 /// Receive a delivery from Gitea, Forgejo or Gogs.
 #[utoipa::path(
-    post, path = "/webhooks/gitea", operation_id = "gitea_webhook", tag = "Intake",
+    post, path = "/webhooks/gitea", operation_id = "gitea_webhook", tag = "Intake", security(()),
     params(
         ("X-Gitea-Signature" = Option<String>, Header, description = "HMAC-SHA-256 of the raw body; likewise `X-Forgejo-Signature`, `X-Gogs-Signature`, `X-Hub-Signature-256`"),
         ("X-Gitea-Event" = Option<String>, Header, description = "Any event; likewise `X-Forgejo-Event`, `X-Gogs-Event`"),
     ),
-    request_body(content = String, description = "The payload, or a form with it in `payload`; at most 25 MiB", content_type = "application/json"),
+    request_body(
+        description = "The payload, or a form with it in `payload`; at most 25 MiB",
+        content((Object = "application/json"), (String = "application/x-www-form-urlencoded")),
+    ),
     responses(
-        (status = 202, body = Success, description = "Accepted, and everything it amounts to is stored"),
-        (status = 400, description = "No JSON object, or another forge's delivery"),
-        (status = 401, description = "Missing or wrong signature"),
-        (status = 413, description = "Too large"),
-        (status = 503, description = "Send it again: the database cannot be had, too many deliveries wait, or too much of the repository, its owner or its server"),
+        (status = 202, description = "Accepted, and everything it amounts to is stored", body = Success),
+        Refusals<RawBody, Delivery>,
     ),
 )]
 pub async fn gitea(
@@ -94,18 +91,15 @@ pub async fn gitea(
 
 /// Receive a delivery from Bitbucket Cloud or Data Center.
 #[utoipa::path(
-    post, path = "/webhooks/bitbucket", operation_id = "bitbucket_webhook", tag = "Intake",
+    post, path = "/webhooks/bitbucket", operation_id = "bitbucket_webhook", tag = "Intake", security(()),
     params(
         ("X-Hub-Signature" = String, Header, description = "`sha256=` and the HMAC-SHA-256 of the raw body"),
         ("X-Event-Key" = String, Header, description = "Any event"),
     ),
-    request_body(content = String, description = "The payload, at most 25 MiB", content_type = "application/json"),
+    request_body(content = Object, description = "The payload, at most 25 MiB"),
     responses(
-        (status = 202, body = Success, description = "Accepted, and everything it amounts to is stored"),
-        (status = 400, description = "No JSON object, or another forge's delivery"),
-        (status = 401, description = "Missing or wrong signature"),
-        (status = 413, description = "Too large"),
-        (status = 503, description = "Send it again: the database cannot be had, too many deliveries wait, or too much of the repository, its owner or its server"),
+        (status = 202, description = "Accepted, and everything it amounts to is stored", body = Success),
+        Refusals<RawBody, Delivery>,
     ),
 )]
 pub async fn bitbucket(
@@ -114,6 +108,17 @@ pub async fn bitbucket(
     request: Request,
 ) -> ApiResult<Accepted> {
     receive(state, finisher, request, Forge::Bitbucket).await
+}
+
+/// Delivery of a configured forge, in the description.
+struct Delivery;
+
+impl Refuses for Delivery {
+    const CODES: &'static [ErrorCode] = &[
+        ErrorCode::SchemaError,
+        ErrorCode::SignatureInvalid,
+        ErrorCode::NotFound,
+    ];
 }
 
 async fn receive(
@@ -169,9 +174,7 @@ impl From<WebhookError> for ApiError {
         let message = format!("{error}.");
         let message = message[..1].to_uppercase() + &message[1..];
         match error {
-            WebhookError::Unverified(_) => {
-                Self::new(StatusCode::UNAUTHORIZED, "SIGNATURE_INVALID", message)
-            }
+            WebhookError::Unverified(_) => Self::new(ErrorCode::SignatureInvalid, message),
             WebhookError::NoEvent(_) | WebhookError::Foreign { .. } => {
                 Self::schema_without_field(message)
             }

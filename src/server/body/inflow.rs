@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream, Bytes};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
@@ -14,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::super::connections::pulse::Pulse;
-use super::super::error::{ApiError, ApiResult};
+use super::super::error::{ApiError, ApiResult, ErrorCode};
 use super::reading::{LARGE_PACE, SMALL_PACE, WINDOW};
 use super::{MAX_JSON, RETRY_AFTER, Terms};
 
@@ -135,7 +134,7 @@ impl Feed {
 
 fn too_slow() -> ApiError {
     let message = "The body took too long to arrive. A part of what had come may be stored; send all of it again.";
-    ApiError::new(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", message)
+    ApiError::new(ErrorCode::RequestTimeout, message)
 }
 
 fn gave_way() -> ApiError {

@@ -3,13 +3,14 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::OwnerType;
 use super::canonical::canonical_json;
 
 /// Action on a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// The key was revoked.
@@ -36,7 +37,7 @@ impl Action {
 }
 
 /// Reason for an action.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The key was seen in public.
@@ -69,30 +70,35 @@ impl Reason {
 }
 
 /// Place where a key was seen.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Place {
     /// Name of the source or the partner that reported it.
     pub source: String,
     /// Link to the place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub url: Option<String>,
     /// Name of the repository, as `owner/name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub repository: Option<String>,
     /// Hash of the commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub commit: Option<String>,
     /// Path of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub path: Option<String>,
     /// Number of the line, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub line: Option<u64>,
 }
 
 /// An entry of the revocation log, in the shape in which it is exported.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LogEntry {
     /// Number of the entry, from 1 without gaps.
@@ -118,14 +124,17 @@ pub struct LogEntry {
     pub reason: Reason,
     /// Policy that decided. Absent if a person did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub policy: Option<String>,
     /// Originator of the action: `cli`, `token:<id>`, `partner:github`, `source:<name>`, or `self_report`.
     pub actor: String,
     /// Incident of the key, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub incident_id: Option<Uuid>,
     /// Place where the key was seen, if that is the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub occurrence: Option<Place>,
     /// Time at which it was seen.
     #[serde(
@@ -133,6 +142,7 @@ pub struct LogEntry {
         with = "optional_six_decimals",
         skip_serializing_if = "Option::is_none"
     )]
+    #[schema(nullable = false)]
     pub detected_at: Option<Timestamp>,
     /// Hash of the previous entry. 64 zeros in the first entry.
     pub prev_hash: String,

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Priority of a work item. Lower variants are taken first.
@@ -82,7 +84,8 @@ impl Lane {
 }
 
 /// Kind of a work item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum WorkKind {
     /// A pushed range is to be fetched and scanned.
     Range,

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::described;
 use crate::support::databases::{Kind, TestDatabase};
 use crate::support::http::Ask as _;
 use crate::support::responder::issuer;
@@ -315,7 +316,7 @@ fn partner_options(name: PartnerName) -> PartnerOptions {
     }
 }
 
-/// An answer that was read to its end.
+/// An answer that was read to its end, and is one that the description allows.
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: reqwest::header::HeaderMap,
@@ -324,15 +325,21 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) async fn of(request: reqwest::RequestBuilder) -> Self {
+        let asked = request.try_clone().and_then(|request| request.build().ok());
         let response = request.ask().await.unwrap();
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let text = response.text().await.unwrap();
-        Self {
+        let reply = Self {
             status,
             headers,
             text,
+        };
+        // A body that is streamed cannot be asked for twice.
+        if let Some(asked) = asked {
+            described::check(asked.method().as_str(), asked.url().path(), &reply);
         }
+        reply
     }
 
     pub(crate) fn json(&self) -> Value {

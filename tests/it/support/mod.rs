@@ -6,4 +6,5 @@ pub(crate) mod eventually;
 pub(crate) mod git;
 pub(crate) mod http;
 pub(crate) mod responder;
+pub(crate) mod snapshot;
 pub(crate) mod world;
