@@ -89,6 +89,11 @@ fn wrong_usage_is_2_and_says_so_on_standard_error() {
 }
 
 #[test]
+fn the_defaults_are_shown_as_they_would_stand_in_the_file() {
+    insta::assert_snapshot!(Binary::new().run("config show").ok());
+}
+
+#[test]
 fn configuration_errors_are_2_and_name_file_and_line() {
     let binary = Binary::new();
     binary.write("config.toml", "[server]\nbnd = \"x\"\n");

@@ -12,6 +12,7 @@ use rescind::keyformat::KeyValue;
 use serde_json::{Value, json};
 
 use super::{commit, folder, git, repository, rescind, scan, secret, text, wide, write};
+use crate::support::snapshot::steady;
 
 /// See `fixtures/sarif/README.md`.
 const SCHEMA: &str = include_str!("../../../fixtures/sarif/sarif-schema-2.1.0.json");
@@ -98,6 +99,19 @@ fn region(result: &Value) -> &Value {
 fn fingerprint(result: &Value) -> &str {
     let fingerprint = &result["partialFingerprints"]["rescindCandidate/v1"];
     fingerprint.as_str().expect("a fingerprint")
+}
+
+#[test]
+fn a_log_has_the_reviewed_form() {
+    let folder = folder();
+    let secret = secret();
+    write(
+        folder.path(),
+        "deploy/a.env",
+        format!("KEY={}\n", secret.expose()),
+    );
+    let log = log(&sarif(folder.path(), &["deploy"]), &[&secret]);
+    insta::assert_snapshot!(steady(&format!("{log:#}")));
 }
 
 /// Makes a good log a bad one.
