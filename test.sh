@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Passes all tests on a fresh Debian machine with a Rust toolchain: installs what is missing, starts a
 # PostgreSQL of its own on a free loopback port in a temporary folder, and leaves nothing running.
-# With --long the tests that take minutes run as well. Other arguments are handed to the test binaries (a filter,
-# --nocapture).
+# With --long the tests that take minutes run as well, and all of them on an optimized build, since some attacks are close
+# to what a machine can do. Other arguments are handed to the test binaries (a filter, --nocapture).
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -53,6 +53,10 @@ for try in 1 2 3 4 5; do
   [ "$try" -lt 5 ] || { cat "$work/pg/log"; exit 1; }
 done
 
+if [ ${#long[@]} -gt 0 ]; then
+  cargo build --locked --release
+  export RESCIND_TEST_BINARY="${CARGO_TARGET_DIR:-$PWD/target}/release/rescind"
+fi
 export RESCIND_TEST_POSTGRES="postgres://postgres@127.0.0.1:$port/postgres"
 if command -v cargo-nextest >/dev/null && [ $# -eq 0 ]; then
   cargo nextest run --locked --no-fail-fast ${long:+--run-ignored all}

@@ -16,8 +16,8 @@ use super::sighting::Sighting;
 use super::{POLICY_REVOKE, Responder};
 use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::store::{
-    Action, Key, KeysByDigest, LogDraft, NewSighting, Place, Reason, Store, StoreError, Tx, Urgency,
-    retried,
+    Action, Key, KeysByDigest, LogDraft, NewSighting, Place, Reason, Store, StoreError, Tx,
+    Urgency, retried,
 };
 use pieces::{only, pieces};
 use tokens::Tokens;
