@@ -82,7 +82,7 @@ pub struct SourceView {
 
 /// Totals since a source was first used, and the current backlog.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct SourceCounts {
+pub(super) struct SourceCounts {
     polls: u64,
     /// Events seen, not counting repeated ones.
     events: u64,
@@ -120,7 +120,7 @@ pub struct SourceCounts {
 
 /// Rate limit of a server.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct RateLimitView {
+pub(super) struct RateLimitView {
     /// Requests per period.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

@@ -146,16 +146,16 @@ fn count_of(count: i64) -> u64 {
     })
 }
 
+/// Begin of the year 0: RFC 3339 (section 5.6), and thus the JSON of the API, has no earlier time.
+const EARLIEST: Timestamp = Timestamp::constant(-62_167_219_200, 0);
+
 fn timestamp(micros: i64) -> Timestamp {
-    Timestamp::from_microsecond(micros).unwrap_or_else(|_| {
+    let time = Timestamp::from_microsecond(micros).ok();
+    time.filter(|time| *time >= EARLIEST).unwrap_or_else(|| {
         tracing::warn!(
             micros,
             "a time in the database is damaged, the nearest date is taken for it"
         );
-        if micros < 0 {
-            Timestamp::MIN
-        } else {
-            Timestamp::MAX
-        }
+        if micros < 0 { EARLIEST } else { Timestamp::MAX }
     })
 }
