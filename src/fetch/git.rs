@@ -14,7 +14,7 @@ use super::pack::{Pack, PackError};
 use super::patience::Patience;
 use super::peer::{LongList, Peer};
 use super::place::Place;
-use super::protocol::{self, FetchAnswer, Head, HeadAnswer, ReferencesAnswer};
+use super::protocol::{self, FetchAnswer, Head, HeadAnswer, References, ReferencesAnswer};
 use super::rest::Rest;
 use super::size::Sizing;
 use super::texts::{self, Fetched};
@@ -49,17 +49,6 @@ enum Answered {
     Acknowledged,
     /// The server does not know that commit, and sent no pack.
     Unknown,
-}
-
-/// Branches and tags of a repository.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct References {
-    /// Full names, `refs/heads/…` and `refs/tags/…`, and their targets.
-    pub list: Vec<(String, ObjectId)>,
-    /// Target of `HEAD`, as a full name. `None` if it is detached or the repository is empty.
-    pub head: Option<String>,
-    /// `true` if there are more than 50,000 references, or their names exceed 4 MiB. The rest is omitted.
-    pub cut: bool,
 }
 
 /// A fetch in flight.

@@ -9,6 +9,7 @@ use gix_packetline::PacketLineRef;
 use gix_packetline::decode::{self, Stream};
 
 use super::FetchError;
+pub use references::References;
 pub(super) use references::{Head, HeadAnswer, ReferencesAnswer};
 
 const FLUSH: &str = "0000";

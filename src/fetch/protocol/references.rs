@@ -3,7 +3,7 @@
 use gix_hash::ObjectId;
 
 use super::{Line, Lines, refuse_error};
-use crate::fetch::{FetchError, References};
+use crate::fetch::FetchError;
 use crate::memory;
 
 /// Maximum number of references of a list that are kept.
@@ -59,6 +59,17 @@ impl HeadAnswer {
 /// Memory of a reference in addition to its name, in bytes: its place in the list, and the overhead of
 /// allocating the name.
 const REFERENCE_BYTES: usize = 64;
+
+/// Branches and tags of a repository.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct References {
+    /// Full names, `refs/heads/…` and `refs/tags/…`, and their targets.
+    pub list: Vec<(String, ObjectId)>,
+    /// Target of `HEAD`, as a full name. `None` if it is detached or the repository is empty.
+    pub head: Option<String>,
+    /// `true` if there are more than 50,000 references, or their names exceed 4 MiB. The rest is omitted.
+    pub cut: bool,
+}
 
 /// Parser of the response to [`ls_all`](super::ls_all).
 #[derive(Debug, Default)]
