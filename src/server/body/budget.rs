@@ -18,7 +18,9 @@
 //! therefore waits for itself, a sender of little does not wait long for anyone, nobody holds room by being slow, and a
 //! proved sender waits for no stranger. A complete body is never evicted.
 //!
-//! Bodies that have begun come before those that have not, the oldest first. Who lacks free room holds up those behind it
+//! Bodies that have begun come before those that have not, the oldest first. A body that would miss more than it gets
+//! begins only as long as all such bodies together hold no more than three quarters of the room: with all of it given to
+//! beginnings, they would be read to their end one by one, and none would be late for having to wait. Who lacks free room holds up those behind it
 //! that have not begun. Who only waits until others are read to their end does not: what can be read meanwhile, with what
 //! has to stay free for those, may begin. A body is not slow for as long as it waits for this server, and not evicted for
 //! that, except by better ones. The time that a client takes is counted over all of its body: who trickles does not get a

@@ -13,6 +13,9 @@ pub(super) struct Claims {
     pub(super) free: usize,
     /// Room of bodies that miss nothing: it comes back by itself.
     complete: usize,
+    /// Room of bodies that miss more than they hold, and the most that it may be for another one to begin.
+    early: usize,
+    early_max: usize,
     /// Bodies that miss something, those that miss the least first.
     open: Vec<Claim>,
     /// Sums over the bodies before each of `open`, and over all of them.
@@ -24,6 +27,17 @@ struct Claim {
     missing: usize,
     id: u64,
     held: usize,
+}
+
+impl Claim {
+    /// Returns the room that it holds if it misses more than that.
+    fn early(self) -> usize {
+        if self.missing > self.held {
+            self.held
+        } else {
+            0
+        }
+    }
 }
 
 /// Sums over the bodies that miss the least.
@@ -77,7 +91,13 @@ impl Passing {
 }
 
 impl Claims {
-    pub(super) fn of<'s>(free: usize, held: impl Iterator<Item = (&'s u64, &'s Held)>) -> Self {
+    /// Returns the claims of bodies that hold room. `early_max` is the most that those may hold that miss more than they
+    /// hold, for another one to begin.
+    pub(super) fn of<'s>(
+        free: usize,
+        early_max: usize,
+        held: impl Iterator<Item = (&'s u64, &'s Held)>,
+    ) -> Self {
         let (mut complete, mut open) = (0, Vec::new());
         for (id, held) in held {
             let missing = held.missing();
@@ -95,6 +115,8 @@ impl Claims {
         let mut claims = Self {
             free,
             complete,
+            early: open.iter().map(|claim| claim.early()).sum(),
+            early_max,
             open,
             before: Vec::new(),
         };
@@ -104,6 +126,9 @@ impl Claims {
 
     /// Returns how much more would have to be free for this body to get its room, such that all that have begun could
     /// still be read to their end. It is never more than the body waits for.
+    ///
+    /// A body that begins leaves the room for others to grow, too: with all of it given to beginnings they would be read
+    /// to their end one by one, however fast they come, and however slow ones were among them.
     pub(super) fn lack(&self, want: Want) -> usize {
         let after = want.missing_then();
         // Those that miss more than this body, itself among them, are read after it, with all that it gives back then.
@@ -113,7 +138,14 @@ impl Claims {
         let for_itself = want.bytes.saturating_sub(self.free);
         let for_others = (before.short + want.bytes).saturating_sub(available);
         let to_its_end = want.missing.saturating_sub(available + before.held);
-        for_itself.max(for_others).max(to_its_end).min(want.bytes)
+        let is_early = !want.is_begun && after > want.bytes;
+        let for_growth = if is_early {
+            (self.early + want.bytes).saturating_sub(self.early_max)
+        } else {
+            0
+        };
+        let lack = for_itself.max(for_others).max(to_its_end);
+        lack.max(for_growth).min(want.bytes)
     }
 
     /// Records that this body gets its room.
@@ -130,6 +162,7 @@ impl Claims {
             id: want.id,
             held,
         };
+        self.early += claim.early();
         let at = self.open.partition_point(|other| *other < claim);
         self.open.insert(at, claim);
         self.sum_up(at);
@@ -149,6 +182,7 @@ impl Claims {
             return 0;
         };
         let claim = self.open.remove(at);
+        self.early -= claim.early();
         self.sum_up(at);
         claim.held
     }
@@ -187,9 +221,29 @@ mod tests {
     }
 
     #[test]
+    fn beginnings_leave_room_to_grow() {
+        let want = |id, bytes, missing, is_begun| Want {
+            id,
+            bytes,
+            missing,
+            is_begun,
+        };
+        let mut claims = Claims::of(100, 20, std::iter::empty());
+        claims.grant(want(1, 10, 40, false));
+        claims.grant(want(2, 10, 40, false));
+        assert_eq!(claims.lack(want(3, 10, 40, false)), 10);
+        // One that is read to its end with the next part, or has begun, takes none of it for long.
+        assert_eq!(claims.lack(want(3, 10, 20, false)), 0);
+        assert_eq!(claims.lack(want(1, 10, 30, true)), 0);
+        claims.grant(want(1, 10, 30, true));
+        assert_eq!(claims.lack(want(3, 10, 40, false)), 0);
+    }
+
+    #[test]
     fn sums_answer_as_looking_at_all_does() {
         for _ in 0..200 {
-            let mut claims = Claims::of(rand::random_range(0..2000), std::iter::empty());
+            let mut claims =
+                Claims::of(rand::random_range(0..2000), usize::MAX, std::iter::empty());
             let mut ids: Vec<u64> = Vec::new();
             for id in 0..60 {
                 let missing = rand::random_range(1..100);

@@ -70,6 +70,11 @@ impl Limits {
         }
     }
 
+    /// Returns the most room that bodies may hold that miss more than they hold, for another one to begin.
+    pub(super) fn for_beginnings(&self) -> usize {
+        part(self.total)
+    }
+
     /// Returns the time that `bytes` bytes may take in all.
     pub(super) fn time_for(&self, bytes: usize) -> Duration {
         let beyond = bytes as u128 * 1_000_000 / self.rate.max(1);

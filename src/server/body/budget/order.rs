@@ -156,12 +156,13 @@ fn lot(sender: Sender, waiters: &Crowds) -> f64 {
     -(1.0 - chance).ln() / weight.max(1.0)
 }
 
-/// Returns the time of a waiting body's turn. A body that is being read goes before those that began to wait after it
-/// began.
+/// Returns the time of a waiting body's turn. Bodies that have begun go before all that have not: what becomes free would
+/// else be used up by beginnings, and who is to make room for them could not go on.
 fn turn(holders: &Crowds, waiting: &Waiting, limits: &Limits) -> Instant {
     let lag = limits.grace.saturating_mul(lag(waiting.sender.standing));
     if waiting.want.is_begun {
-        return waiting.since.checked_add(lag).unwrap_or(waiting.since);
+        let since = waiting.since.checked_sub(limits.patience);
+        return since.unwrap_or(waiting.since) + lag;
     }
     let client = waiting.sender.client;
     let bytes = (holders.of_client(client).bytes + waiting.weight) as u128;

@@ -54,7 +54,7 @@ pub(super) fn make_room(state: &State, limits: &Limits, shortage: &Shortage) -> 
     let free = (limits.total + leaving[0]).saturating_sub(state.used);
     let mut of_proved = state.of_proved.saturating_sub(leaving[1]);
     let others = state.held.iter().filter(|(_, held)| !held.is_leaving());
-    let mut claims = Claims::of(free, others);
+    let mut claims = Claims::of(free, limits.for_beginnings(), others);
     let mut line = Line::of(&state.waiting, &state.holders, limits);
     let mut passing = Passing::default();
     let (mut staying, mut in_vain) = (None, None::<Search<'_>>);

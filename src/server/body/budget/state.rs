@@ -117,7 +117,7 @@ impl State {
         }
         let mut first = None;
         let free = limits.total.saturating_sub(self.used);
-        let mut claims = Claims::of(free, self.held.iter());
+        let mut claims = Claims::of(free, limits.for_beginnings(), self.held.iter());
         let mut line = Line::of(&self.waiting, &self.holders, limits);
         let mut passing = Passing::default();
         while let Some(next) = line.next(self.of_proved, &self.waiting, &self.holders, limits) {
