@@ -17,7 +17,7 @@ const FEWEST_MOMENTARY: usize = 4;
 const FEWEST: u64 = 64;
 
 /// Remedy for too few descriptors.
-const REMEDY: &str = "raise the hard limit (`ulimit -Hn`, LimitNOFILE of systemd) to 4096 or more";
+const REMEDY: &str = "raise the hard limit (`ulimit -Hn`, LimitNOFILE of systemd) to 2048 or more";
 
 /// Number of connections below which the log and `doctor` warn.
 const FEW: usize = 1024;

@@ -21,7 +21,7 @@ use super::signature::{ReportKey, ReportSignature, SignatureError};
 use crate::fetch::as_text;
 use crate::keyformat::Sha256Digest;
 use crate::offload;
-use crate::respond::{Known, Outcome, PlacesPerValue, Responder, Sighting};
+use crate::respond::{Known, Outcome, PlacesPerValue, Responder, Sighting, divided};
 use crate::scan::Redactor;
 use crate::store::{Reason, StoreError};
 
@@ -315,33 +315,27 @@ async fn answer(
     let known = Known::of(responder.store(), digests.iter().copied()).await?;
     let detected_at = responder.clock().now();
     let mut feedback = Vec::with_capacity(rows.len());
-    let mut reported = Vec::new();
-    let mut sightings = Vec::new();
+    let (mut reported, mut sighted) = (Vec::new(), Vec::new());
     // Keys of ours are not so many that they had to be forgotten.
     let mut places = PlacesPerValue::new(PLACES_PER_KEY, usize::MAX);
-    for (row, digest) in rows.into_iter().zip(&digests) {
+    for (at, (row, digest)) in rows.iter_mut().zip(&digests).enumerate() {
         feedback.push(Feedback {
             token_hash: digest.to_hex(),
-            token_type: row.token_type,
+            token_type: std::mem::take(&mut row.token_type),
             label: Label::FalsePositive,
         });
         // Nothing else is needed of an unknown token, and a report may contain a hundred thousand of
         // them.
-        let Some(value) = row.token.filter(|_| known.contains(digest)) else {
+        if row.token.is_none() || !known.contains(digest) {
+            *row = Row::default();
             continue;
-        };
-        reported.push((feedback.len() - 1, *digest));
+        }
+        reported.push((at, *digest));
         if places.admits(*digest) {
-            let (url, source) = (row.url.as_deref(), row.source.as_deref());
-            let place = partner_place(partner.source(), url, source);
-            sightings.push(Sighting {
-                value,
-                place,
-                detected_at,
-            });
+            sighted.push(at);
         }
     }
-    let left_out = reported.len() - sightings.len();
+    let left_out = reported.len() - sighted.len();
     if left_out > 0 {
         tracing::warn!(
             actor = partner.source(),
@@ -349,23 +343,29 @@ async fn answer(
             "a report names one key in very many places"
         );
     }
-    let sighted: Vec<Sha256Digest> = sightings.iter().map(|s| s.value.sha256()).collect();
-    let answers = if sightings.is_empty() {
-        Vec::new()
-    } else {
-        let actor = partner.source();
-        let reported = responder.report_known(sightings, &known, understand, Reason::Leaked, actor);
-        reported.await?
-    };
     let mut positive = HashSet::new();
     let mut revoked = HashSet::new();
-    for (digest, answer) in sighted.into_iter().zip(answers) {
-        if answer.is_secret() {
-            positive.insert(digest);
-        }
-        for outcome in answer.outcomes {
-            if let Outcome::Revoked(key) = outcome {
-                revoked.insert(key.id);
+    for piece in divided(&sighted, &digests) {
+        let sightings = piece.iter().filter_map(|at| {
+            let row = std::mem::take(&mut rows[*at]);
+            let (url, source) = (row.url.as_deref(), row.source.as_deref());
+            Some(Sighting {
+                value: row.token?,
+                place: partner_place(partner.source(), url, source),
+                detected_at,
+            })
+        });
+        let sightings = sightings.collect();
+        let actor = partner.source();
+        let answers = responder.report_known(sightings, &known, understand, Reason::Leaked, actor);
+        for (at, answer) in piece.iter().zip(answers.await?) {
+            if answer.is_secret() {
+                positive.insert(digests[*at]);
+            }
+            for outcome in answer.outcomes {
+                if let Outcome::Revoked(key) = outcome {
+                    revoked.insert(key.id);
+                }
             }
         }
     }

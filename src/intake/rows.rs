@@ -37,7 +37,7 @@ pub enum ReportError {
 }
 
 /// One row of a report, with the fields that could be read.
-#[derive(Debug, utoipa::ToSchema)]
+#[derive(Debug, Default, utoipa::ToSchema)]
 #[schema(as = ReportRow)]
 pub struct Row {
     /// The leaked token. Absent if the row is malformed: not an object, no `token`, or not a string.

@@ -1,5 +1,7 @@
 //! Results of reported sightings.
 
+use std::sync::Arc;
+
 use crate::store::{Key, Token};
 
 /// Result of a sighting: one outcome for each project that holds the value, none if the value is unknown.
@@ -9,21 +11,22 @@ pub struct Answer {
     pub outcomes: Vec<Outcome>,
 }
 
-/// Effect of a sighting on one key or access token.
+/// Effect of a sighting on one key or access token. All sightings of a key share it: its texts may be much longer than
+/// what names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// A public key: recorded, and left alone.
-    Public(Key),
+    Public(Arc<Key>),
     /// A secret key that was valid until this sighting revoked it.
-    Revoked(Key),
+    Revoked(Arc<Key>),
     /// A secret key that was invalid before: revoked, possibly by an earlier sighting of the same batch, or
     /// expired.
-    AlreadyInvalid(Key),
+    AlreadyInvalid(Arc<Key>),
     /// An access token of Rescind itself that was valid until this sighting revoked it. The revocation log covers keys
     /// only.
-    RevokedToken(Token),
+    RevokedToken(Arc<Token>),
     /// An access token of Rescind itself that was invalid before.
-    InvalidToken(Token),
+    InvalidToken(Arc<Token>),
 }
 
 impl Answer {
@@ -42,7 +45,7 @@ impl Answer {
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         self.outcomes.iter().filter_map(|outcome| match outcome {
             Outcome::Public(key) | Outcome::Revoked(key) | Outcome::AlreadyInvalid(key) => {
-                Some(key)
+                Some(&**key)
             }
             Outcome::RevokedToken(_) | Outcome::InvalidToken(_) => None,
         })

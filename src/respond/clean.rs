@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use super::known::Known;
 use super::redact::{COMMIT_MAX, PATH_MAX, REPOSITORY_MAX, SOURCE_MAX, URL_MAX};
@@ -28,7 +29,7 @@ pub(super) const NOT_LOOKED_AT: &str = "…";
 pub struct CleanSighting {
     sighting: Sighting,
     /// Access token of Rescind itself that was seen, if it is one, as it was when it was looked up.
-    token: Option<Box<Token>>,
+    token: Option<Arc<Token>>,
 }
 
 impl CleanSighting {
@@ -42,14 +43,11 @@ impl CleanSighting {
     /// Adds the access token that was seen, if it is one.
     pub(super) fn of(self, known: &Known) -> Self {
         let token = known.token(&self.value.sha256()).cloned();
-        Self {
-            token: token.map(Box::new),
-            ..self
-        }
+        Self { token, ..self }
     }
 
-    pub(super) fn token(&self) -> Option<&Token> {
-        self.token.as_deref()
+    pub(super) fn token(&self) -> Option<&Arc<Token>> {
+        self.token.as_ref()
     }
 }
 

@@ -8,9 +8,13 @@
 //! joins those who ask at the same time ([`Lookup`](crate::store::Lookup)), and the command line, which tells whose keys are.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::keyformat::Sha256Digest;
 use crate::store::{Store, StoreError, Token};
+
+/// Number of values that are looked up at a time.
+const VALUES_AT_ONCE: usize = 1_000;
 
 /// Count of a value that was looked up and is nobody's.
 const NOBODYS: u32 = u32::MAX;
@@ -20,7 +24,7 @@ const NOBODYS: u32 = u32::MAX;
 pub struct Known {
     keys: HashSet<Sha256Digest>,
     /// Access tokens of Rescind itself.
-    tokens: HashMap<Sha256Digest, Token>,
+    tokens: HashMap<Sha256Digest, Arc<Token>>,
 }
 
 impl Known {
@@ -36,11 +40,18 @@ impl Known {
         if values.is_empty() {
             return Ok(Self::default());
         }
-        let keys = store.find_keys(&values).await?;
-        Ok(Self {
-            keys: keys.into_keys().collect(),
-            tokens: store.find_tokens(&values).await?,
-        })
+        let mut known = Self::default();
+        // A few at a time: what is stored of a key may be much longer than its value, and is not needed here.
+        for values in values.chunks(VALUES_AT_ONCE) {
+            known
+                .keys
+                .extend(store.find_keys(values).await?.into_keys());
+            let tokens = store.find_tokens(values).await?.into_iter();
+            known
+                .tokens
+                .extend(tokens.map(|(value, token)| (value, Arc::new(token))));
+        }
+        Ok(known)
     }
 
     /// Returns whether a value is a key or an access token.
@@ -49,7 +60,7 @@ impl Known {
     }
 
     /// Returns the access token with this value, as it was when it was looked up.
-    pub(super) fn token(&self, value: &Sha256Digest) -> Option<&Token> {
+    pub(super) fn token(&self, value: &Sha256Digest) -> Option<&Arc<Token>> {
         self.tokens.get(value)
     }
 

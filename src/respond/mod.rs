@@ -29,7 +29,7 @@ pub(crate) use clean::Cleaner;
 pub use clean::{CleanSighting, CleanSightings};
 pub use known::{Known, PlacesPerValue};
 pub use redact::{PATH_MAX, REPOSITORY_MAX, URL_MAX, shorten};
-pub use report::Report;
+pub use report::{Report, divided};
 pub(crate) use revoke::{by_hand, tell_revoked};
 pub use sighting::Sighting;
 pub use timeline::{IncidentDetail, Moment, What};

@@ -4,6 +4,7 @@ mod pieces;
 mod tokens;
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -19,6 +20,7 @@ use crate::store::{
     Action, Key, KeysByDigest, LogDraft, NewSighting, Place, Reason, Store, StoreError, Tx,
     Urgency, retried,
 };
+pub use pieces::divided;
 use pieces::{only, pieces};
 use tokens::Tokens;
 
@@ -334,11 +336,15 @@ fn answers<'a>(
     keys: &'a KeysByDigest,
     hits: &'a BTreeMap<Uuid, Hit<'_>>,
 ) -> impl Iterator<Item = Answer> + 'a {
+    let shared = hits
+        .iter()
+        .map(|(id, hit)| (*id, Arc::new(hit.key.clone())));
+    let shared: BTreeMap<Uuid, Arc<Key>> = shared.collect();
     digests.iter().enumerate().map(move |(row, digest)| {
         let keys = keys.get(digest).into_iter().flatten();
-        let hits = keys.filter_map(|key| hits.get(&key.id));
-        let outcomes = hits.map(|hit| {
-            let key = hit.key.clone();
+        let hits = keys.filter_map(|key| Some((hits.get(&key.id)?, shared.get(&key.id)?)));
+        let outcomes = hits.map(|(hit, key)| {
+            let key = Arc::clone(key);
             if key.is_public {
                 Outcome::Public(key)
             } else if hit.revoked && hit.first_at == row {

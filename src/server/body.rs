@@ -1,6 +1,7 @@
 //! Reading of request bodies: bounded individually and in total, at a minimum pace, and declared as JSON where
 //! required.
 
+mod answers;
 pub(super) mod budget;
 pub(super) mod inflow;
 pub(super) mod reading;
@@ -9,10 +10,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
-use futures_util::stream;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -21,6 +21,7 @@ use super::client::standing::{Standing, Standings};
 use super::connections::pulse::Pulse;
 use super::error::{ApiError, ApiResult};
 use crate::memory;
+use answers::Answers;
 use budget::{Ask, Budget, NoRoom, Sender, Share};
 use reading::{Reading, Unread, Waste};
 
@@ -50,10 +51,6 @@ const CROWDED_PAUSE: Duration = Duration::from_secs(1);
 /// Value of `Retry-After` for a sender that was not admitted.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Size of the pieces, in bytes, in which a large answer is written, and the time limit for reading all of it.
-const PIECE: usize = 64 << 10;
-const ANSWER_TIME: Duration = Duration::from_secs(30);
-
 /// Budgets of all bodies together.
 #[derive(Debug)]
 pub(super) struct Bodies {
@@ -62,6 +59,7 @@ pub(super) struct Bodies {
     large: Arc<Budget>,
     small_work: Arc<Budget>,
     large_work: Arc<Budget>,
+    answers: Arc<Answers>,
     standings: Arc<Standings>,
 }
 
@@ -83,6 +81,7 @@ pub(super) struct Hold {
     client: IpAddr,
     standings: Arc<Standings>,
     pulse: Option<Arc<Pulse>>,
+    answers: Arc<Answers>,
 }
 
 /// Limits on a body.
@@ -104,6 +103,7 @@ impl Bodies {
             large: Budget::new("more than 64 KiB", LARGE_BYTES, MAX_LARGE),
             small_work: Budget::of_work("up to 64 KiB, to be worked on", SMALL_WORK),
             large_work: Budget::of_work("more than 64 KiB, to be worked on", LARGE_WORK),
+            answers: Answers::new(),
             standings: Arc::new(Standings::new()),
         }
     }
@@ -192,6 +192,7 @@ impl Bodies {
                 client,
                 standings: Arc::clone(&self.standings),
                 pulse: reading.pulse,
+                answers: Arc::clone(&self.answers),
             },
         })
     }
@@ -263,30 +264,15 @@ impl Hold {
         })
     }
 
-    /// Returns an answer that keeps the body's share of the budgets until it is written. The client has [`ANSWER_TIME`]
-    /// to read it.
-    pub(super) fn answer(self, whole: Vec<u8>) -> Body {
-        self.share.shrink_to(whole.len());
-        if whole.len() <= PIECE {
-            return Body::from(whole);
-        }
-        let deadline = Instant::now() + ANSWER_TIME;
-        let pieces = stream::unfold(
-            (Bytes::from(whole), self),
-            move |(mut rest, hold)| async move {
-                if rest.is_empty() {
-                    return None;
-                }
-                let piece = rest.split_to(rest.len().min(PIECE));
-                let piece = if Instant::now() < deadline {
-                    Ok(piece)
-                } else {
-                    Err("the answer is not read")
-                };
-                Some((piece, (rest, hold)))
-            },
-        );
-        Body::from_stream(pieces)
+    /// Returns an answer, which has a room of its own until it is read.
+    ///
+    /// # Errors
+    /// Returns 503 if there is none.
+    pub(super) fn answer(self, whole: Vec<u8>) -> ApiResult<Body> {
+        self.answers.write(whole).ok_or_else(|| {
+            let message = "The report is dealt with, but too many answers are being read slowly. Send it again for its answer.";
+            ApiError::unavailable(message, RETRY_AFTER).of_many()
+        })
     }
 }
 

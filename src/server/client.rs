@@ -6,7 +6,7 @@ pub(super) mod imports;
 pub(super) mod limit;
 pub(super) mod listings;
 mod network;
-mod reader;
+pub(super) mod reader;
 pub(super) mod recall;
 mod remembered;
 pub(super) mod standing;

@@ -4,10 +4,19 @@ use std::process::Command;
 
 #[test]
 fn demo_tells_the_whole_story_and_ends_well() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let database = folder.path().join("in-use.db");
     let output = Command::new(env!("CARGO_BIN_EXE_rescind"))
         .args(["demo", "--exit"])
+        // Nothing of an instance that is configured so is touched.
+        .env(
+            "RESCIND__DATABASE__URL",
+            format!("sqlite://{}", database.display()),
+        )
+        .env("RESCIND__SERVER__BIND", "192.0.2.1:1")
         .output()
         .expect("the rescind binary runs");
+    assert!(!database.exists());
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stdout}\n{stderr}");

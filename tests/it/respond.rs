@@ -31,7 +31,7 @@ on_both_databases! {
         };
         assert_eq!((now.id, now.revoked_at), (key.id, Some(responder.clock().now())));
         assert_eq!(now.exposed_at, Some(seen.detected_at));
-        assert_eq!(store.key(key.id).await.unwrap().as_ref(), Some(now));
+        assert_eq!(store.key(key.id).await.unwrap().as_ref(), Some(&**now));
         assert!(matches!(&*answers[2].outcomes, [Outcome::AlreadyInvalid(now)] if now.id == key.id));
         clock.advance(SignedDuration::from_secs(1));
         let again = responder.report(vec![seen.clone()], Reason::Leaked, "test").await.unwrap();
@@ -113,7 +113,7 @@ on_both_databases! {
         let (responder, _) = responder(&store);
         let (key, value) = issuer(&responder).issue(IssueRequest { is_public: true, ..request("web") }).await.unwrap();
         let answers = responder.report(vec![sighting(&responder, &value, 1)], Reason::Leaked, "test").await.unwrap();
-        assert_eq!(answers[0].outcomes, [Outcome::Public(key.clone())]);
+        assert_eq!(answers[0].outcomes, [Outcome::Public(key.clone().into())]);
         assert!(!answers[0].is_secret());
         assert_eq!(store.key(key.id).await.unwrap(), Some(key.clone()));
         assert_eq!(store.occurrences(key.id, 10).await.unwrap().len(), 1);

@@ -7,7 +7,7 @@ mod served;
 mod timeline;
 
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -116,8 +116,7 @@ impl Stage {
         let feed = Feed::start(tracker, 1, partner.public_keys()).await?;
         let config = root.join("config.toml");
         std::fs::write(&config, configuration(root, port, &feed, &forge)?)?;
-        let binary = served::own_binary()?;
-        let served = Served::start(&binary, &config, &root.join("rescind.log")).await?;
+        let served = Served::start(&config, &root.join("rescind.log")).await?;
         let client = crate::fetch::http_client()?;
         let api = Api::new(client, &served.url, served.admin_token.clone());
         println!(
@@ -262,11 +261,8 @@ impl Stage {
 
     /// Runs a command of this binary on the demo's data. Returns whether it exited with 0.
     fn rescind(&self, arguments: &[&str]) -> anyhow::Result<bool> {
-        let status = Command::new(served::own_binary()?)
-            .arg("--config")
-            .arg(self.folder.path().join("config.toml"))
-            .args(arguments)
-            .status()?;
+        let config = self.folder.path().join("config.toml");
+        let status = served::own_command(&config)?.args(arguments).status()?;
         Ok(status.success())
     }
 

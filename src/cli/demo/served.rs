@@ -1,6 +1,6 @@
 //! Daemon of the demo, running `rescind serve` in a process of its own.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -31,17 +31,16 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// Starts `binary --config CONFIG serve` with its log in `log`, and waits until it has printed the admin token
+    /// Starts `rescind --config CONFIG serve` with its log in `log`, and waits until it has printed the admin token
     /// and listens.
     ///
     /// # Errors
     /// Returns an error with the end of the log if the daemon cannot be started or does not listen within
     /// [`START`].
-    pub(super) async fn start(binary: &Path, config: &Path, log: &Path) -> anyhow::Result<Self> {
+    pub(super) async fn start(config: &Path, log: &Path) -> anyhow::Result<Self> {
         let stderr = std::fs::File::create(log).context("cannot create the daemon's log file")?;
-        let mut child = Command::new(binary)
-            .arg("--config")
-            .arg(config)
+        let mut daemon = Command::from(own_command(config)?);
+        let mut child = daemon
             .arg("serve")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -128,7 +127,17 @@ fn tail_of(log: &Path) -> String {
     lines[lines.len().saturating_sub(5)..].join("\n")
 }
 
-/// Returns the path of the running binary.
-pub(super) fn own_binary() -> anyhow::Result<PathBuf> {
-    std::env::current_exe().context("cannot find the path of the running rescind binary")
+/// Returns a command that runs this binary with the demo's configuration and nothing else: the environment of an instance
+/// that is in use would overlay it.
+pub(super) fn own_command(config: &Path) -> anyhow::Result<std::process::Command> {
+    let binary = std::env::current_exe();
+    let binary = binary.context("cannot find the path of the running rescind binary")?;
+    let mut command = std::process::Command::new(binary);
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"RESCIND_") {
+            command.env_remove(name);
+        }
+    }
+    command.arg("--config").arg(config);
+    Ok(command)
 }

@@ -30,27 +30,49 @@ pub(super) fn pieces(
     sightings: CleanSightings,
     digests: &[Sha256Digest],
 ) -> Vec<Piece> {
-    let mut sightings_of: HashMap<Sha256Digest, usize> = HashMap::new();
-    for row in &rows {
-        *sightings_of.entry(digests[*row]).or_default() += 1;
-    }
-    let mut piece_of: HashMap<Sha256Digest, usize> = HashMap::new();
     let mut pieces = vec![Piece::default()];
-    let (mut keys, mut sightings_in) = (0, 0);
-    for (row, sighting) in rows.into_iter().zip(sightings.0) {
-        let at = *piece_of.entry(digests[row]).or_insert_with(|| {
-            if keys == KEYS_AT_ONCE || sightings_in >= SIGHTINGS_AT_ONCE {
-                pieces.push(Piece::default());
-                (keys, sightings_in) = (0, 0);
-            }
-            keys += 1;
-            sightings_in += sightings_of[&digests[row]];
-            pieces.len() - 1
-        });
-        pieces[at].0.push(row);
+    for ((at, row), sighting) in numbers(&rows, digests).zip(&rows).zip(sightings.0) {
+        if at == pieces.len() {
+            pieces.push(Piece::default());
+        }
+        pieces[at].0.push(*row);
         pieces[at].1.push(sighting);
     }
     pieces
+}
+
+/// Divides rows as their sightings are divided that are reported together: whoever reports very many need not hold all
+/// sightings at once.
+pub fn divided(rows: &[usize], digests: &[Sha256Digest]) -> Vec<Vec<usize>> {
+    let mut pieces: Vec<Vec<usize>> = Vec::new();
+    for (at, row) in numbers(rows, digests).zip(rows) {
+        if at == pieces.len() {
+            pieces.push(Vec::new());
+        }
+        pieces[at].push(*row);
+    }
+    pieces
+}
+
+/// Returns the number of the piece of each row: none before those before it.
+fn numbers(rows: &[usize], digests: &[Sha256Digest]) -> impl Iterator<Item = usize> {
+    let mut sightings_of: HashMap<Sha256Digest, usize> = HashMap::new();
+    for row in rows {
+        *sightings_of.entry(digests[*row]).or_default() += 1;
+    }
+    let mut piece_of: HashMap<Sha256Digest, usize> = HashMap::new();
+    let (mut piece, mut keys, mut sightings) = (0, 0, 0);
+    rows.iter().map(move |row| {
+        *piece_of.entry(digests[*row]).or_insert_with(|| {
+            if keys == KEYS_AT_ONCE || sightings >= SIGHTINGS_AT_ONCE {
+                piece += 1;
+                (keys, sightings) = (0, 0);
+            }
+            keys += 1;
+            sightings += sightings_of[&digests[*row]];
+            piece
+        })
+    })
 }
 
 #[cfg(test)]

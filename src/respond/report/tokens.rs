@@ -1,6 +1,7 @@
 //! Access tokens of Rescind itself that leaked.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -14,7 +15,7 @@ use crate::store::{StoreError, Token, Tx};
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
     /// Tokens as they are stored, by the digests of their values.
-    found: HashMap<Sha256Digest, Token>,
+    found: HashMap<Sha256Digest, Arc<Token>>,
     /// Identifiers of those that were revoked by this report, and of which no outcome says so yet.
     revoked: HashSet<Uuid>,
 }
@@ -27,11 +28,11 @@ impl Tokens {
         now: Timestamp,
     ) -> Result<Self, StoreError> {
         let tokens = seen.into_iter().filter_map(|sighting| {
-            let token = sighting.token()?.clone();
+            let token = Arc::clone(sighting.token()?);
             Some((sighting.value.sha256(), token))
         });
-        let mut found: HashMap<Sha256Digest, Token> = tokens.collect();
-        let mut valid: Vec<&mut Token> = found
+        let mut found: HashMap<Sha256Digest, Arc<Token>> = tokens.collect();
+        let mut valid: Vec<&mut Arc<Token>> = found
             .values_mut()
             .filter(|token| token.is_valid(now))
             .collect();
@@ -45,7 +46,7 @@ impl Tokens {
             }
             // Somebody else may have revoked it since it was looked up, at another time.
             if let Some(stored) = stored {
-                *token = stored;
+                *token = Arc::new(stored);
             }
         }
         Ok(Self { found, revoked })
@@ -53,7 +54,7 @@ impl Tokens {
 
     /// Returns the outcome for a value, if it is a token. The first outcome is that it was revoked, if it was.
     pub(super) fn outcome(&mut self, digest: &Sha256Digest) -> Option<Outcome> {
-        let token = self.found.get(digest)?.clone();
+        let token = Arc::clone(self.found.get(digest)?);
         Some(if self.revoked.remove(&token.id) {
             Outcome::RevokedToken(token)
         } else {

@@ -127,7 +127,7 @@ fn feedback(rows: Vec<Feedback>, hold: Hold) -> ApiResult<Response> {
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     );
-    Ok(([content_type], hold.answer(json)).into_response())
+    Ok(([content_type], hold.answer(json)?).into_response())
 }
 
 fn tell(partner: PartnerName, answered: &Answered) {

@@ -13,7 +13,7 @@ const RATE: usize = 256 << 10;
 
 /// Reader of an answer that is handed over in pieces.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(in crate::server) struct Reader {
     pub(super) token: Uuid,
     piece: usize,
     progress: Mutex<Progress>,
@@ -43,7 +43,7 @@ pub(in crate::server) struct GaveWay;
 impl Reader {
     /// Creates a reader for this access token, with nothing to read yet, to which at most `piece` bytes are handed over
     /// at a time.
-    pub(super) fn new(token: Uuid, piece: usize) -> Self {
+    pub(in crate::server) fn new(token: Uuid, piece: usize) -> Self {
         Self {
             token,
             piece,
@@ -52,7 +52,7 @@ impl Reader {
     }
 
     /// Returns by how much the reader is late, or `None` if it is in time.
-    pub(super) fn delay(&self, grace: Duration, now: Instant) -> Option<Duration> {
+    pub(in crate::server) fn delay(&self, grace: Duration, now: Instant) -> Option<Duration> {
         let progress = self.lock();
         let takes = progress
             .since
@@ -63,7 +63,7 @@ impl Reader {
     }
 
     /// Returns the number of bytes that are kept for the reader.
-    pub(super) fn held(&self) -> usize {
+    pub(in crate::server) fn held(&self) -> usize {
         let progress = self.lock();
         if progress.rest.is_empty() {
             progress.in_flight
@@ -73,7 +73,7 @@ impl Reader {
     }
 
     /// Ends the reading. What is still to be read is released at once, whenever its client may ask for it.
-    pub(super) fn give_way(&self) {
+    pub(in crate::server) fn give_way(&self) {
         let mut progress = self.lock();
         progress.has_given_way = true;
         progress.rest = Bytes::new();
@@ -84,7 +84,7 @@ impl Reader {
     ///
     /// # Errors
     /// Returns [`GaveWay`] if the reader had to make room for others.
-    pub(super) fn next(&self) -> Result<Option<Bytes>, GaveWay> {
+    pub(in crate::server) fn next(&self) -> Result<Option<Bytes>, GaveWay> {
         let mut progress = self.lock();
         if progress.has_given_way {
             return Err(GaveWay);
@@ -106,7 +106,7 @@ impl Reader {
     }
 
     /// Adds what is to be read next.
-    pub(super) fn add(&self, text: Vec<u8>) {
+    pub(in crate::server) fn add(&self, text: Vec<u8>) {
         let mut progress = self.lock();
         if !progress.has_given_way {
             progress.whole = text.len();
@@ -115,7 +115,7 @@ impl Reader {
     }
 
     /// Begins to count the time of the reader, before it asks for the first piece.
-    pub(super) fn begin(&self) {
+    pub(in crate::server) fn begin(&self) {
         self.lock().since = Some(Instant::now());
     }
 

@@ -12,6 +12,7 @@ pub(super) mod imports;
 pub(super) mod listings;
 mod newcomers;
 mod proofs;
+mod reports;
 mod standings;
 mod stopping;
 pub(super) mod target;

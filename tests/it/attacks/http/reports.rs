@@ -1,0 +1,62 @@
+//! Genuine reports that cost much: of keys with long texts, and with answers that nobody reads.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+
+use super::bodies::{signed_delivery, signed_report};
+use super::target::{MOST_MIB, PATIENCE, Target, exchange};
+
+/// The whole of each key is not kept for each of its places, nor all of them at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: ./test.sh --long"]
+async fn a_report_of_keys_with_long_descriptions_in_many_places_fits() {
+    let target = Target::start().await;
+    let long = "\u{1f511}".repeat(1_000);
+    let mut rows = Vec::new();
+    for _ in 0..60 {
+        let create = format!("keys create --user u --description {long}");
+        let key = target.run(&create).ok().trim().to_owned();
+        for place in 0..1_000 {
+            let url = format!("https://example.com/{place}");
+            rows.push(json!({"token": key, "type": "t", "url": url, "source": "commit"}));
+        }
+    }
+    let (head, body) = signed_report(&target, serde_json::to_vec(&rows).unwrap());
+    let stream = target.connect_from(Ipv4Addr::new(127, 9, 1, 1)).await;
+    assert_eq!(exchange(stream, head, &body).await, Some(200));
+    let peak = target.peak();
+    assert!(peak <= MOST_MIB, "{peak} MiB");
+}
+
+/// Who does not read the answers to short reports, each much larger than those, keeps no room from others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_are_not_read_keep_no_report_waiting() {
+    let target = Target::start().await;
+    let rows = format!("[{}{{}}]", "{},".repeat(15_000));
+    let (head, body) = signed_report(&target, rows.into_bytes());
+    let mut unread = Vec::new();
+    for number in 0..40 {
+        let mut stream = target.connect_from(Ipv4Addr::new(127, 9, 2, number)).await;
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        unread.push(stream);
+    }
+    // Until then their answers are there.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for number in 1..=3 {
+        let began = Instant::now();
+        let delivery = signed_delivery(json!({"comment": {"body": "nothing"}}).to_string().into());
+        let stream = target.connect_from(Ipv4Addr::new(127, 9, 3, number)).await;
+        let sent = exchange(stream, delivery.0, &delivery.1);
+        let sent = tokio::time::timeout(PATIENCE, sent).await;
+        assert_eq!(sent, Ok(Some(202)), "{:?}", began.elapsed());
+        let key = target.mint();
+        target.reports(&key).await;
+    }
+    let peak = target.peak();
+    assert!(peak <= MOST_MIB, "{peak} MiB");
+    drop(unread);
+}
