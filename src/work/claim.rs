@@ -217,7 +217,7 @@ impl Worker {
             let front = self.front(queue, full, &round.turns).await?;
             if front.is_empty() {
                 // A host that is left alone costs next to nothing, however many of its items wait.
-                self.shared.pauses.probed(&queue.host);
+                self.shared.pauses.probed(&queue.host, false);
             } else {
                 fronts.push((queue, front.into()));
             }
@@ -264,7 +264,7 @@ impl Worker {
         if pauses.condition(host) != Condition::Well {
             round.probes.insert(next.id);
         }
-        pauses.probed(host)
+        pauses.probed(host, true)
     }
 
     fn has_place(&self, shares: &Shares, host: &str, priority: Priority) -> bool {

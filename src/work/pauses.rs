@@ -114,13 +114,17 @@ impl Pauses {
         !failed && !self.failed_lately(host, remote)
     }
 
-    /// Records that something of a host was tried, or looked for in vain. Returns whether it is paused, so that this was
+    /// Records that something of a host is tried, or was looked for in vain. Returns whether it is paused, so that this was
     /// all for now.
-    pub(super) fn probed(&self, host: &str) -> bool {
-        let (now, mut known) = (Instant::now(), self.lock());
-        let is_paused = known.left_of_host(&host.to_owned(), now).is_some();
-        if is_paused && self.configured.contains(host) {
-            known.probed.insert(host.to_owned(), now);
+    ///
+    /// A host that merely denies what it is asked for does so at once: it is asked for one after the other, or whoever has
+    /// many repositories that are gone would keep an owner who is not among them waiting for all of those.
+    pub(super) fn probed(&self, host: &str, is_found: bool) -> bool {
+        let (now, mut known, host) = (Instant::now(), self.lock(), host.to_owned());
+        let is_paused = known.left_of_host(&host, now).is_some();
+        let is_quick = is_found && known.left_but_for_denials(&host, now).is_none();
+        if is_paused && !is_quick && self.configured.contains(&host) {
+            known.probed.insert(host, now);
         }
         is_paused
     }

@@ -179,12 +179,15 @@ impl Known {
     }
 
     pub(super) fn left_of_host(&self, host: &String, now: Instant) -> Option<Duration> {
+        let others = self.left_but_for_denials(host, now);
+        others.max(self.barren.left(host, now))
+    }
+
+    /// Returns what is left of a host's pause if it is for more than giving nothing to read.
+    pub(super) fn left_but_for_denials(&self, host: &String, now: Instant) -> Option<Duration> {
         let asked = self.throttles.left_of_host(host, now);
         let hosts = self.hosts.left(host, now);
         let gateways = self.gateways.left(host, now);
-        asked
-            .max(hosts)
-            .max(gateways)
-            .max(self.barren.left(host, now))
+        asked.max(hosts).max(gateways)
     }
 }

@@ -301,23 +301,30 @@ fn a_paused_host_is_tried_for_an_owner_with_whom_nothing_failed_and_one_answer_e
             pauses.denied(&of(owner), "HTTP 404");
         }
     };
-    let causes: [&dyn Fn(&Pauses); 4] = [&throttle, &unreachable, &unanswered, &denied];
-    for cause in causes {
+    let causes: [(&dyn Fn(&Pauses), bool); 4] = [
+        (&throttle, false),
+        (&unreachable, false),
+        (&unanswered, false),
+        (&denied, true),
+    ];
+    for (cause, is_quick) in causes {
         let pauses = Pauses::new(HashSet::from(["a".to_owned()]));
         cause(&pauses);
         assert!(pauses.left_of_host("a").is_some() && pauses.is_open("a"));
         assert_ne!(pauses.condition("a"), Condition::Well);
         assert!(pauses.may_probe("a", &of("alice").owner(), &of("alice").remote()));
         assert!(!pauses.may_probe("a", &of("mallory-1").owner(), &remote("another")));
-        // Not again at once.
-        assert!(pauses.probed("a") && !pauses.is_open("a"));
+        // Not again at once, unless it answers at once.
+        assert!(pauses.probed("a", true));
+        assert_eq!(pauses.is_open("a"), is_quick);
+        assert!(pauses.probed("a", false) && !pauses.is_open("a"));
         let before = Instant::now().checked_sub(PROBE_EVERY).unwrap();
         pauses.lock().probed.insert("a".to_owned(), before);
         assert!(pauses.is_open("a"));
         pauses.answered(&of("alice"));
         assert_eq!(pauses.left_of_host("a"), None);
         assert_eq!(pauses.condition("a"), Condition::Well);
-        assert!(!pauses.probed("a"), "nothing is paused");
+        assert!(!pauses.probed("a", true), "nothing is paused");
     }
     // Nobody tries what the host itself asked for, or a host that strangers named.
     let pauses = Pauses::new(HashSet::from(["a".to_owned()]));

@@ -303,6 +303,34 @@ async fn strangers_that_answer_as_a_host_in_trouble_does_do_not_hold_a_quiet_hos
     }
 }
 
+/// A host that denies them does so at once, so they are asked for one after the other, and not one every two seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hundreds_of_owners_whose_repositories_are_gone_do_not_hold_a_quiet_host() {
+    let (database, rig) = sqlite().await;
+    let shop = Shop::open().await;
+    let hostile = MockServer::start().await;
+    Mock::given(any())
+        .respond_with(ResponseTemplate::new(404))
+        .mount(&hostile)
+        .await;
+    let pushes = |range: std::ops::Range<u64>| {
+        let pushes = range.map(|n| push_at(&hostile, &rig, format!("mallory-{n}/app"), n));
+        pushes.collect::<Vec<_>>()
+    };
+    rig.add_items(&pushes(0..150)).await;
+    let origins = [origin("git.example", &shop.forge.url())];
+    let running = Running::start(rig.worker_of(origins, FetchLimits::default(), hasty()));
+    let asked = async || hostile.received_requests().await.unwrap().len();
+    until("they are asked", async || asked().await >= 8).await;
+    // Neither the newest nor the one that has waited the longest.
+    let (key, tiny) = rig.leak(&shop).await;
+    rig.add_items(&[tiny]).await;
+    rig.add_items(&pushes(150..300)).await;
+    rig.wait_until_revoked(&key).await;
+    running.stop().await;
+    database.remove().await;
+}
+
 /// For so long that a pause that doubles is longer than what is promised.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_that_go_on_asking_for_time_do_not_hold_a_quiet_host() {
