@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::super::{StoreError, StoreOptions};
 use super::files::Files;
 use super::gate::Urgency;
+use super::others;
 use super::pool::{GOODBYE, Manners, Pool};
 use super::space as room;
 use super::sql::Dialect;
@@ -189,6 +190,7 @@ async fn sqlite(url: &str, create: bool) -> Result<(Db, String, bool), StoreErro
             ),
         });
     }
+    others::check(&path).await?;
     create_file(&path).map_err(|error| {
         let (database, cause) = (name.clone(), error.to_string());
         if room::is_for_lack_of_room(&error) {

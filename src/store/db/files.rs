@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::super::StoreError;
 
 /// Suffixes of SQLite's files beside the database: its write-ahead log, and the memory that connections share.
-const BESIDE: [&str; 2] = ["-wal", "-shm"];
+pub(in crate::store) const BESIDE: [&str; 2] = ["-wal", "-shm"];
 
 /// Device and inode of a file, which identify it whatever its name.
 type Identity = (u64, u64);

@@ -7,6 +7,7 @@ pub(super) mod gate;
 pub(super) mod idle;
 pub(super) mod migrate;
 pub(super) mod order;
+pub(super) mod others;
 pub(super) mod page;
 pub(super) mod pieces;
 pub(super) mod pool;

@@ -191,10 +191,10 @@ where
 
     async fn connect_once(&self) -> Result<Idle<DB>, sqlx::Error> {
         let begun = Instant::now();
+        // Before, since SQLite would make a new file in the place of a missing one; and after, as to what was opened.
+        self.check_files()?;
         let mut connection = self.0.options.connect().await?;
-        if let Some(files) = &self.0.manners.files {
-            files.check().map_err(io::Error::other)?;
-        }
+        self.check_files()?;
         if let Some(sql) = &self.0.manners.set_up {
             let sql = sqlx::raw_sql(AssertSqlSafe(sql.clone()));
             (&mut connection).execute(sql).await?;
@@ -208,6 +208,13 @@ where
             born,
             ends: self.0.manners.lifetime.map(|lifetime| born + lifetime),
         })
+    }
+
+    fn check_files(&self) -> Result<(), sqlx::Error> {
+        match &self.0.manners.files {
+            Some(files) => Ok(files.check().map_err(io::Error::other)?),
+            None => Ok(()),
+        }
     }
 
     /// Waits for the database, but not longer than `limit`.

@@ -10,6 +10,7 @@ mod read_only;
 mod room;
 mod start;
 mod states;
+mod torn;
 mod writers;
 
 use std::time::Duration;
