@@ -161,6 +161,17 @@ pub enum StoreError {
         /// Description of what was found.
         cause: String,
     },
+    /// SQLite found that its file is malformed. Remembered until the program is started anew: what can still be read of
+    /// the file may be wrong, and each change may damage it further.
+    #[error(
+        "the database {database} is damaged: {cause}, restore a backup (docs/operations.md) and start rescind anew; nothing is accepted until then"
+    )]
+    Damaged {
+        /// Path of the file.
+        database: String,
+        /// Message of the driver.
+        cause: String,
+    },
     /// `database.url` cannot be parsed. The URL itself is not repeated, since it may contain a password.
     #[error(
         "database.url is not understood: {0}; use sqlite://path/to/file.db or postgres://user@host/database"
@@ -200,6 +211,7 @@ impl StoreError {
                 | Self::ReadOnly { .. }
                 | Self::Disk { .. }
                 | Self::Gone { .. }
+                | Self::Damaged { .. }
                 | Self::NotMigrated { .. }
         )
     }
@@ -251,6 +263,18 @@ impl StoreError {
     }
 }
 
+/// Primary result codes of SQLite for a malformed file, and for one that is no database.
+const CORRUPT: i32 = 11;
+const NOTADB: i32 = 26;
+
+/// Returns SQLite's message if the error says that its file is damaged.
+pub(in crate::store) fn damage(error: &sqlx::Error) -> Option<&str> {
+    let reported = error.as_database_error()?;
+    reported.try_downcast_ref::<sqlx::sqlite::SqliteError>()?;
+    let code = reported.code()?.parse::<i32>().ok()?;
+    matches!(code & 0xff, CORRUPT | NOTADB).then(|| reported.message())
+}
+
 /// Classifies a result code of SQLite: <https://sqlite.org/rescode.html>.
 fn from_sqlite(database: String, code: &str, cause: String) -> StoreError {
     let code = code.parse::<i32>().unwrap_or(0);
@@ -272,7 +296,7 @@ fn from_sqlite(database: String, code: &str, cause: String) -> StoreError {
             },
             None => StoreError::Disk { database, cause },
         },
-        11 | 26 => StoreError::Corrupt { database, cause },
+        CORRUPT | NOTADB => StoreError::Damaged { database, cause },
         _ => StoreError::Other { database, cause },
     }
 }
@@ -321,8 +345,9 @@ mod tests {
             ("778", "Disk"),
             ("4874", "Disk"),
             ("14", "Disk"),
-            ("11", "Corrupt"),
-            ("26", "Corrupt"),
+            ("11", "Damaged"),
+            ("779", "Damaged"),
+            ("26", "Damaged"),
             ("7", "Unavailable"),
             ("1", "Other"),
         ] {

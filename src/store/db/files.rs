@@ -1,8 +1,10 @@
-//! Checks that SQLite's files are still those that were opened.
+//! Checks that SQLite's files are still those that were opened, and undamaged.
 //!
 //! A file that is deleted or replaced lives on without a name for as long as it is open, and accepts every change, all
 //! of which are lost when the program ends. SQLite does not check for this. Therefore, the files behind the names are
 //! compared with those that were opened before anything is written, and before a commit is acknowledged.
+//!
+//! Nor does SQLite remember that it found a file malformed: only statements that come to the damaged pages fail.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -38,6 +40,8 @@ struct Opened {
     /// Known while there is a connection that writes. Without one, SQLite itself may delete these files.
     beside: Option<[Identity; 2]>,
     told: bool,
+    /// Message of the first statement that found the database damaged.
+    damage: Option<String>,
 }
 
 impl Files {
@@ -96,6 +100,37 @@ impl Files {
             }
         }
         error.map_or(Ok(()), Err)
+    }
+
+    /// Records that SQLite found the database damaged. What is read from files that were removed or replaced says nothing
+    /// of it.
+    pub(in crate::store) fn damaged(&self, cause: &str) {
+        let mut opened = self.lock();
+        if opened.damage.is_none() && self.compare(&opened).is_ok() {
+            opened.damage = Some(cause.to_owned());
+            if let Err(error) = self.undamaged(&opened) {
+                tracing::error!(%error, "nothing is accepted");
+            }
+        }
+    }
+
+    /// Checks that all files are still there, and that none was found damaged.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Files::check`], and [`StoreError::Damaged`].
+    pub(in crate::store) fn check_sound(&self) -> Result<(), StoreError> {
+        self.check()?;
+        self.undamaged(&self.lock())
+    }
+
+    fn undamaged(&self, opened: &Opened) -> Result<(), StoreError> {
+        match &opened.damage {
+            None => Ok(()),
+            Some(cause) => Err(StoreError::Damaged {
+                database: self.0.name.clone(),
+                cause: cause.clone(),
+            }),
+        }
     }
 
     fn compare(&self, opened: &Opened) -> Result<(), StoreError> {

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::error::damage;
 use super::files::Files;
 use super::gate::{Gate, NoPlace, Place, Urgency};
 use super::idle::Shelf;
@@ -193,7 +194,8 @@ where
         let begun = Instant::now();
         // Before, since SQLite would make a new file in the place of a missing one; and after, as to what was opened.
         self.check_files()?;
-        let mut connection = self.0.options.connect().await?;
+        let connected = self.0.options.connect().await;
+        let mut connection = connected.inspect_err(|error| self.note_damage(error))?;
         self.check_files()?;
         if let Some(sql) = &self.0.manners.set_up {
             let sql = sqlx::raw_sql(AssertSqlSafe(sql.clone()));
@@ -214,6 +216,15 @@ where
         match &self.0.manners.files {
             Some(files) => Ok(files.check().map_err(io::Error::other)?),
             None => Ok(()),
+        }
+    }
+
+    /// Has an error remembered that says that the database is damaged.
+    pub(in crate::store) fn note_damage(&self, error: &sqlx::Error) {
+        if let Some(files) = &self.0.manners.files
+            && let Some(cause) = damage(error)
+        {
+            files.damaged(cause);
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod closing;
 mod crowded;
+mod damaged;
 mod disk;
 mod frozen;
 mod moved;

@@ -62,7 +62,7 @@ async fn a_file_that_is_no_database_and_a_folder_that_is_a_file_are_named() {
     )
     .unwrap();
     let error = open(&format!("sqlite://{}", file.display())).await;
-    assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
     assert!(error.to_string().contains("notes.txt"), "{error}");
     let error = open(&format!("sqlite://{}/below.db", file.display())).await;
     assert!(matches!(error, StoreError::Disk { .. }), "{error:?}");

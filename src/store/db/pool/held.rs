@@ -169,7 +169,10 @@ where
     fn stop<T>(&mut self, answer: &Result<T, sqlx::Error>) {
         self.sound = match answer {
             Ok(_) => true,
-            Err(error) => leaves_sound(error),
+            Err(error) => {
+                self.pool.note_damage(error);
+                leaves_sound(error)
+            }
         };
     }
 }
