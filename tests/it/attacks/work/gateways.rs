@@ -313,7 +313,7 @@ async fn hundreds_of_owners_whose_repositories_are_gone_do_not_hold_a_quiet_host
         .respond_with(ResponseTemplate::new(404))
         .mount(&hostile)
         .await;
-    let pushes = |range: std::ops::Range<u64>| {
+    let pushes = |range: std::ops::Range<usize>| {
         let pushes = range.map(|n| push_at(&hostile, &rig, format!("mallory-{n}/app"), n));
         pushes.collect::<Vec<_>>()
     };
