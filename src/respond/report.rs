@@ -155,7 +155,7 @@ impl Responder {
         } else {
             self.store.clone()
         };
-        for (rows, sightings) in pieces(rows, ours, digests) {
+        for (rows, sightings) in pieces(&rows, ours, digests) {
             let report = Report {
                 sightings: &sightings,
                 reason,

@@ -26,12 +26,12 @@ pub(super) type Piece = (Vec<usize>, CleanSightings);
 /// Divides sightings, and their rows, into those of one transaction each. All sightings of a key are in the same piece.
 /// There is always a first piece.
 pub(super) fn pieces(
-    rows: Vec<usize>,
+    rows: &[usize],
     sightings: CleanSightings,
     digests: &[Sha256Digest],
 ) -> Vec<Piece> {
     let mut pieces = vec![Piece::default()];
-    for ((at, row), sighting) in numbers(&rows, digests).zip(&rows).zip(sightings.0) {
+    for ((at, row), sighting) in numbers(rows, digests).zip(rows).zip(sightings.0) {
         if at == pieces.len() {
             pieces.push(Piece::default());
         }
@@ -108,7 +108,7 @@ mod tests {
         digests.extend([keys[1], keys[2], keys[0]]);
         let rows: Vec<usize> = (0..digests.len()).collect();
         let sightings = rows.iter().copied().map(sighting).collect();
-        let pieces = pieces(rows, sightings, &digests);
+        let pieces = pieces(&rows, sightings, &digests);
         let sizes: Vec<_> = pieces.iter().map(|(rows, _)| rows.len()).collect();
         assert_eq!(sizes, [SIGHTINGS_AT_ONCE + 2, 2]);
     }
@@ -122,7 +122,7 @@ mod tests {
         let mut rows: Vec<usize> = (0..digests.len()).step_by(2).collect();
         rows.extend((0..digests.len()).skip(1).step_by(2));
         let sightings = rows.iter().copied().map(sighting).collect();
-        let pieces = pieces(rows, sightings, &digests);
+        let pieces = pieces(&rows, sightings, &digests);
         let sizes: Vec<_> = pieces.iter().map(|(rows, _)| rows.len()).collect();
         assert_eq!(sizes, [2 * KEYS_AT_ONCE, 2]);
         for (rows, sightings) in &pieces {
@@ -130,9 +130,6 @@ mod tests {
                 assert_eq!(sighting.value.expose(), row.to_string());
             }
         }
-        assert_eq!(
-            super::pieces(Vec::new(), CleanSightings::default(), &[]).len(),
-            1
-        );
+        assert_eq!(super::pieces(&[], CleanSightings::default(), &[]).len(), 1);
     }
 }

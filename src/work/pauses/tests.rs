@@ -301,13 +301,8 @@ fn a_paused_host_is_tried_for_an_owner_with_whom_nothing_failed_and_one_answer_e
             pauses.denied(&of(owner), "HTTP 404");
         }
     };
-    let causes: [(&dyn Fn(&Pauses), bool); 4] = [
-        (&throttle, false),
-        (&unreachable, false),
-        (&unanswered, false),
-        (&denied, true),
-    ];
-    for (cause, is_quick) in causes {
+    let causes: [&dyn Fn(&Pauses); 4] = [&throttle, &unreachable, &unanswered, &denied];
+    for (cause, is_quick) in causes.into_iter().zip([false, false, false, true]) {
         let pauses = Pauses::new(HashSet::from(["a".to_owned()]));
         cause(&pauses);
         assert!(pauses.left_of_host("a").is_some() && pauses.is_open("a"));
