@@ -9,8 +9,9 @@ pub(super) const SMALL_PACK: usize = memory::SMALL_PACK;
 pub(super) const MEDIUM_PACK: usize = memory::MEDIUM_PACK;
 
 /// The lane in which a push is fetched. When it turns out to be larger than its lane allows, it takes a place of
-/// another lane if one is free, and else ends with [`FetchError::Busy`] or [`FetchError::LargeBusy`], to be fetched again
-/// when it has its turn there: it keeps nobody waiting meanwhile.
+/// another lane if one is free, and else ends with [`Busy`](super::FetchError::Busy) or
+/// [`LargeBusy`](super::FetchError::LargeBusy), to be fetched again when it has its turn there: it keeps nobody waiting
+/// meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum FetchLane {
     /// Many places, each for up to 1 MiB of pack.
