@@ -28,7 +28,7 @@ pub(crate) const TINY_BODIES: usize = 4 * MIB;
 pub(crate) const SMALL_BODIES: usize = 8 * MIB;
 pub(crate) const LARGE_BODIES: usize = 27 * MIB;
 
-/// What is made of bodies up to 64 KiB that are genuine, and of larger ones. A report of 25 MiB and 100,000 rows takes
+/// Room for the work on bodies up to 64 KiB that are genuine, and on larger ones. A report of 25 MiB and 100,000 rows takes
 /// up to 33 MiB beside its body.
 pub(crate) const SMALL_WORK: usize = 12 * MIB;
 pub(crate) const LARGE_WORK: usize = 36 * MIB;
@@ -49,7 +49,7 @@ pub(crate) const MEDIUM_PACK: usize = 8 * MIB;
 pub(crate) const MEDIUM_PACKS: usize = 2;
 pub(crate) const LARGE_PACK: usize = 32 * MIB;
 
-/// What is made of a pack: of each, and of a single one at a time. The latter is enough for a file of 32 MiB, the
+/// Room for the work on a pack: on each, and on a single one at a time. The latter is enough for a file of 32 MiB, the
 /// largest that is read, and the paths of a large repository.
 pub(crate) const LIGHT_VISIT: usize = MIB;
 pub(crate) const HEAVY_VISIT: usize = 36 * MIB;
@@ -65,7 +65,7 @@ pub(crate) const READERS: usize = 6;
 /// Log lines that nobody reads.
 pub(crate) const LOG: usize = MIB;
 
-/// What is kept while somebody or something is waited for: senders, servers, readers.
+/// Sum of all that is kept while somebody or something is waited for: senders, servers, readers.
 const KEPT: usize = PROGRAM
     + (CONNECTIONS + MOMENTARY_CONNECTIONS) * CONNECTION
     + (HEADS_OF_ANYBODY + HEADS_OF_KNOWN)
@@ -79,7 +79,7 @@ const KEPT: usize = PROGRAM
     + (WRITER_CACHE + READERS * READER_CACHE)
     + LOG;
 
-/// What is made of what is kept, while somebody works on it.
+/// Sum of all that is made of what is kept, while somebody works on it.
 const MADE: usize =
     (SMALL_WORK + LARGE_WORK) + (SMALL_PACKS + SMALL_PACKS_APART) * LIGHT_VISIT + HEAVY_VISIT;
 
@@ -90,6 +90,6 @@ const fn largest(one: usize, other: usize) -> usize {
 /// All that is kept, and the largest thing that is made of it.
 const _: () = assert!(KEPT + largest(LARGE_WORK, HEAVY_VISIT) <= TOTAL);
 
-/// What is made takes no more than its rooms for moments, and each of them is for the worst that it may hold. With all
+/// The work takes no more than its rooms for moments, and each of them is for the worst that it may hold. With all
 /// of these full to the brim at the same moment, this much would be missing.
 const _: () = assert!(KEPT + MADE <= TOTAL + 68 * MIB);

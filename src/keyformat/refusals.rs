@@ -1,4 +1,4 @@
-//! Rejections of the loader: their messages and positions.
+//! Tests of the loader's refusals, a table of faults with the message and position of each.
 
 use std::fs;
 

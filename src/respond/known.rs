@@ -19,7 +19,7 @@ const VALUES_AT_ONCE: usize = 1_000;
 /// Count of a value that was looked up and is nobody's.
 const NOBODYS: u32 = u32::MAX;
 
-/// What of the values that were looked up is ours.
+/// Keys and access tokens among the values that were looked up.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     keys: HashSet<Sha256Digest>,

@@ -1,4 +1,4 @@
-//! How far a scan is, and what it came to.
+//! Progress of a scan, and its summary.
 
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;

@@ -12,7 +12,7 @@ use axum::body::Body;
 use futures_util::stream;
 use uuid::Uuid;
 
-use super::super::client::reader::{GaveWay, Reader};
+use super::super::client::reader::{GaveWay, Reader, evict_latest};
 use crate::memory::ANSWERS;
 
 /// Size of the pieces, in bytes, in which a large answer is written, and the time limit for reading all of it.
@@ -83,13 +83,9 @@ impl Answers {
                 readers.push(Arc::clone(reader));
                 return true;
             }
-            let now = Instant::now();
-            let late = readers.iter().enumerate();
-            let late = late.filter_map(|(at, reader)| Some((reader.delay(GRACE, now)?, at)));
-            let Some((_, slowest)) = late.max() else {
+            if !evict_latest(&mut readers, GRACE, |_| true) {
                 return false;
-            };
-            readers.swap_remove(slowest).give_way();
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::imports::Claim;
-use super::reader::{GRACE, GaveWay, Reader};
+use super::reader::{GRACE, GaveWay, Reader, evict_latest};
 use super::turns::NoTurn;
 use crate::memory;
 
@@ -201,7 +201,6 @@ impl State {
 /// Returns whether there is room for one more answer of this access token. Readers that are late give way for it: those
 /// of the same access token if that has its share, else any.
 fn has_room(readers: &mut Vec<Arc<Reader>>, listings: &Listings, token: Uuid) -> bool {
-    let now = Instant::now();
     loop {
         let own = readers.iter().filter(|reader| reader.token == token);
         let own: usize = own.map(|reader| reader.held()).sum();
@@ -210,13 +209,10 @@ fn has_room(readers: &mut Vec<Arc<Reader>>, listings: &Listings, token: Uuid) ->
         if has_share && all < listings.room {
             return true;
         }
-        let slow = readers.iter().enumerate();
-        let slow = slow.filter(|(_, reader)| has_share || reader.token == token);
-        let slow = slow.filter_map(|(at, reader)| Some((reader.delay(listings.grace, now)?, at)));
-        let Some((_, slowest)) = slow.max() else {
+        let may_go = |reader: &Reader| has_share || reader.token == token;
+        if !evict_latest(readers, listings.grace, may_go) {
             return false;
-        };
-        readers.swap_remove(slowest).give_way();
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Readers of answers that others wait for.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
@@ -39,6 +39,23 @@ struct Progress {
 #[derive(Debug, thiserror::Error)]
 #[error("the answer was read too slowly while others waited")]
 pub(in crate::server) struct GaveWay;
+
+/// Lets the reader give way, of those that `may_go`, that is the latest. Returns whether there was one.
+pub(in crate::server) fn evict_latest(
+    readers: &mut Vec<Arc<Reader>>,
+    grace: Duration,
+    may_go: impl Fn(&Reader) -> bool,
+) -> bool {
+    let now = Instant::now();
+    let late = readers.iter().enumerate();
+    let late = late.filter(|(_, reader)| may_go(reader));
+    let late = late.filter_map(|(at, reader)| Some((reader.delay(grace, now)?, at)));
+    let latest = late.max();
+    if let Some((_, at)) = latest {
+        readers.swap_remove(at).give_way();
+    }
+    latest.is_some()
+}
 
 impl Reader {
     /// Creates a reader for this access token, with nothing to read yet, to which at most `piece` bytes are handed over

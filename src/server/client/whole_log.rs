@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::body::Bytes;
 use uuid::Uuid;
 
-use super::reader::{GRACE, GaveWay, Reader};
+use super::reader::{GRACE, GaveWay, Reader, evict_latest};
 
 /// Fraction (one in `SHARE_OF_ONE`) of all places that one access token may have.
 const SHARE_OF_ONE: usize = 2;
@@ -67,12 +67,10 @@ impl WholeLog {
         let own = readers.iter().filter(|reader| reader.token == token);
         let has_share = own.count() < self.most_of_one;
         if !has_share || readers.len() >= self.places {
-            let now = Instant::now();
-            let slow = readers.iter().enumerate();
-            let slow = slow.filter(|(_, reader)| has_share || reader.token == token);
-            let slow = slow.filter_map(|(at, reader)| Some((reader.delay(self.grace, now)?, at)));
-            let (_, slowest) = slow.max()?;
-            readers.swap_remove(slowest).give_way();
+            let may_go = |reader: &Reader| has_share || reader.token == token;
+            if !evict_latest(&mut readers, self.grace, may_go) {
+                return None;
+            }
         }
         if readers.len() >= self.places {
             return None;

@@ -38,7 +38,7 @@ pub(in crate::store) enum Locks {
     LogHead,
 }
 
-/// What a transaction has locked so far.
+/// Tables that a transaction has locked so far.
 #[derive(Debug, Default)]
 pub(super) struct Locked(Option<Locks>);
 

@@ -224,7 +224,7 @@ async fn the_described_imports_are_read() {
     assert_eq!(contents.len(), 2);
 }
 
-/// What the check of every answer rests on: an answer that is not described does not pass.
+/// The check of every answer rests on this: an answer that is not described does not pass.
 #[test]
 fn an_answer_that_is_not_described_is_noticed() {
     let reply = |status: u16, kind: &str, text: &str| {

@@ -15,7 +15,7 @@ type Name = Vec<String>;
 /// Files by name, and the names of those that each uses.
 pub(super) type Uses = BTreeMap<String, BTreeSet<String>>;
 
-/// What is declared in one file.
+/// Declarations of one file.
 #[derive(Default)]
 struct Module {
     children: HashSet<String>,

@@ -38,7 +38,7 @@ const ORDINARY_PAGES: usize = 5;
 /// missing.
 struct Forge {
     url: String,
-    /// Whether the feeds have anything.
+    /// `true` once the feeds have something.
     is_open: Arc<AtomicBool>,
     _tasks: JoinSet<()>,
 }

@@ -1,4 +1,4 @@
-//! What differs from run to run in an output that is compared with a snapshot.
+//! Removal of all that differs from run to run in an output that is compared with a snapshot.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;

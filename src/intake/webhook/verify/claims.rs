@@ -1,4 +1,4 @@
-//! What the headers of a delivery claim: digests and signatures, as each forge writes them.
+//! Claims in the headers of a delivery: digests and signatures, as each forge writes them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

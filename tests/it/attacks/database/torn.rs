@@ -76,7 +76,7 @@ fn a_database_whose_file_was_removed_under_a_daemon_is_opened_by_no_command() {
     }
 }
 
-/// What a killed daemon left behind keeps nobody from the database.
+/// The files that a killed daemon left behind keep nobody from the database.
 #[test]
 fn files_that_a_killed_daemon_left_hinder_no_start() {
     for end in ["-wal", "-shm"] {

@@ -31,7 +31,7 @@ async fn a_report_of_keys_with_long_descriptions_in_many_places_fits() {
     assert!(peak <= MOST_MIB, "{peak} MiB");
 }
 
-/// Who does not read the answers to short reports, each much larger than those, keeps no room from others.
+/// Answers may be much larger than short reports: whoever does not read them keeps no room from others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_are_not_read_keep_no_report_waiting() {
     let target = Target::start().await;
