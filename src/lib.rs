@@ -14,14 +14,15 @@
 //!
 //! [`intake`] is for those who tell Rescind: partners with signed reports, forges with webhooks, strangers who hold a
 //! key. [`source`] is for what has to be polled: GitHub's events feed, archives, single repositories, and the webhook
-//! deliveries that failed; it also tells how each source fares, such as that it is behind (`source/status.rs`). Both
-//! hand messages to [`forge`], which knows what a forge is and turns a message into *work items* (pushed ranges, to be
-//! read) and *sightings* (keys in the message itself).
+//! deliveries that failed; it also tells how each source fares, such as that it is behind (`source/status.rs`). What
+//! partners and strangers report goes straight to [`respond`]. Messages of forges, announced or polled, go to
+//! [`forge`], which knows what a forge is and turns a message into *work items* (pushed ranges, to be read) and
+//! *sightings* (keys in the message itself).
 //!
 //! [`work`] claims work items for as long as a lease lasts, has [`fetch`] read their contents over git's own protocol,
 //! scans them, and commits what it found together with the end of the item: done, put off, tried again, or
 //! dead-lettered. [`fetch`] also has the one HTTP client, and the guard that refuses addresses; [`github`] is the one
-//! client of GitHub's REST API, which obeys its rate limits.
+//! client of GitHub's REST API, which obeys its rate limits (`github/answer.rs` knows them).
 //!
 //! # What happens to it
 //!

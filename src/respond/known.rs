@@ -4,8 +4,8 @@
 //! anything is locked. Most values are nobody's, whoever names them determines how many there are, and nothing else is
 //! done with those.
 //!
-//! Two others look keys up for themselves, since they report nothing and want to know more: the check of single keys, which
-//! joins those who ask at the same time ([`Lookup`](crate::store::Lookup)), and the command line, which tells whose keys are.
+//! Three others look keys up for themselves: the check of single keys and the limit of self-reports, which join those
+//! who ask at the same time ([`Lookup`](crate::store::Lookup)), and the command line, which tells whose keys are.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

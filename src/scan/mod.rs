@@ -1,4 +1,4 @@
-//! Scanner for candidates in texts, files and git histories.
+//! Search for candidates in texts, and redaction of what is stored or shown.
 //!
 //! The [`Engine`] finds candidates in a text that is in memory; a [`Scanner`] feeds it texts of any size, piece by
 //! piece. Neither needs a clock, an asynchronous runtime, a database or the network.

@@ -1,4 +1,4 @@
-//! OpenAPI document of the whole HTTP interface: what it says besides the routes, and the endpoints that serve it.
+//! Frame of the OpenAPI document, whose routes `router` adds, and the endpoints that serve it.
 
 use axum::body::Bytes;
 use axum::extract::State;
