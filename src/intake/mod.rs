@@ -19,7 +19,6 @@ pub use partner::{
     Answered, Feedback, Label, MAX_REPORT, Partner, PartnerError, PartnerName, PartnerOptions,
     Report, ReportProof,
 };
-pub use place::MAX_URL;
 pub use public_keys::{NoKey, PublicKeyTimings, PublicKeys};
 pub use revocation::RevocationApi;
 pub use rows::{MAX_ROWS, ReportError, Row, UNKNOWN_TYPE, count_rows, parse_report};

@@ -1,9 +1,7 @@
 //! Places at which a partner or an anonymous reporter saw a key, reduced to what may be stored.
 
+use crate::respond::URL_MAX;
 use crate::store::Place;
-
-/// Maximum length of a URL that is stored, in bytes.
-pub const MAX_URL: usize = 2048;
 
 /// Maximum length of the part of a partner's `source` that is stored, in bytes.
 pub(super) const MAX_SOURCE: usize = 40;
@@ -73,7 +71,7 @@ fn source_name(told: &str) -> String {
 fn is_link(url: &str) -> bool {
     let scheme = url.split_once("://").map(|(scheme, _)| scheme);
     let schemes = ["https", "http"];
-    url.len() <= MAX_URL
+    url.len() <= URL_MAX
         && scheme.is_some_and(|scheme| schemes.iter().any(|one| scheme.eq_ignore_ascii_case(one)))
         && !url.chars().any(|c| c.is_control() || c.is_whitespace())
 }
@@ -233,7 +231,7 @@ mod tests {
 
     #[test]
     fn what_is_no_link_is_left_out() {
-        let long = format!("https://example.com/{}", "x".repeat(MAX_URL));
+        let long = format!("https://example.com/{}", "x".repeat(URL_MAX));
         for url in [
             "",
             "some_url",

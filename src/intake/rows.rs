@@ -11,8 +11,9 @@ use std::fmt;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::place::{MAX_SOURCE, MAX_URL};
+use super::place::MAX_SOURCE;
 use crate::keyformat::{KeyValue, Sha256Digest};
+use crate::respond::URL_MAX;
 use fields::Fields;
 
 /// Maximum number of rows in one report. GitHub's batches are far smaller; the bound keeps a body of 25
@@ -68,9 +69,9 @@ impl Row {
     /// unreadable field does not affect the others.
     fn read(json: &str) -> Self {
         let fields: Fields<'_> = serde_json::from_str(json).unwrap_or_default();
-        let url = fields.url.and_then(|url| text(url, MAX_URL));
+        let url = fields.url.and_then(|url| text(url, URL_MAX));
         // GitLab's token revocation API calls it `location`.
-        let url = url.or_else(|| text(fields.location?, MAX_URL));
+        let url = url.or_else(|| text(fields.location?, URL_MAX));
         Self {
             token: fields
                 .token

@@ -52,25 +52,45 @@ impl Answer {
     }
 }
 
-/// Logs the outcomes for the operator. To be called after the commit, since nothing has happened before it.
-pub fn announce(answers: &[Answer], actor: &str) {
-    for outcome in answers.iter().flat_map(|answer| &answer.outcomes) {
-        match outcome {
-            Outcome::Revoked(key) => tracing::warn!(
+/// Answers to the reports of a transaction, with whose they are.
+#[derive(Debug, Default)]
+#[must_use = "what was done is announced after the commit"]
+pub struct Reported(pub(super) Vec<(String, Vec<Answer>)>);
+
+impl Reported {
+    /// Logs the outcomes for the operator. To be called after the commit, since nothing has happened before it.
+    pub fn announce(&self) {
+        for (actor, answers) in &self.0 {
+            for outcome in answers.iter().flat_map(|answer| &answer.outcomes) {
+                outcome.announce(actor);
+            }
+        }
+    }
+
+    /// Returns the answers to the sightings, in the order of the reports and of their sightings.
+    pub fn into_answers(self) -> impl Iterator<Item = Answer> {
+        self.0.into_iter().flat_map(|(_, answers)| answers)
+    }
+}
+
+impl Outcome {
+    fn announce(&self, actor: &str) {
+        match self {
+            Self::Revoked(key) => tracing::warn!(
                 key = %key.id, format = key.format, project = key.project, actor,
                 "a leaked key was revoked"
             ),
-            Outcome::AlreadyInvalid(key) => tracing::info!(
+            Self::AlreadyInvalid(key) => tracing::info!(
                 key = %key.id, actor, "a key that is invalid already was seen"
             ),
-            Outcome::Public(key) => {
+            Self::Public(key) => {
                 tracing::info!(key = %key.id, actor, "a public key was reported");
             }
-            Outcome::RevokedToken(token) => tracing::warn!(
+            Self::RevokedToken(token) => tracing::warn!(
                 token = %token.id, role = token.role.as_str(), project = token.project, actor,
                 "a leaked access token of Rescind itself was revoked"
             ),
-            Outcome::InvalidToken(token) => tracing::info!(
+            Self::InvalidToken(token) => tracing::info!(
                 token = %token.id, actor, "an access token that is invalid already was reported"
             ),
         }

@@ -8,11 +8,11 @@ use std::collections::hash_map::Entry;
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 
-use super::Sighting;
 use super::clean::{CleanSighting, CleanSightings, stored_form};
 use super::known::{Known, PlacesPerValue};
+use super::{Responder, Sighting};
 use crate::keyformat::KeyValue;
-use crate::store::{Store, StoreError};
+use crate::store::{Reason, Store, StoreError};
 use places::rendered;
 pub use places::{Line, Placed, SharedPlace};
 
@@ -21,6 +21,9 @@ const PLACES_PER_VALUE: u32 = 100;
 
 /// Number of distinct candidates after which the counts are reset: as many as fit into a table of 600 kB.
 const MAX_COUNTED: usize = 14_336;
+
+/// Number of sightings of known keys at which they are reported before more are gathered.
+pub const MANY_FOUND: usize = 1_024;
 
 /// Budget for the places of candidates, in bytes per candidate.
 const BYTES_EACH: usize = 128;
@@ -150,11 +153,8 @@ impl<P: Placed> Candidates<P> {
         })
     }
 
-    /// Looks up the candidates and sets the sightings of known keys aside, so that there is room again.
-    ///
-    /// # Errors
-    /// Returns any [`StoreError`] of a read.
-    pub async fn sift(&mut self, store: &Store) -> Result<(), StoreError> {
+    /// Looks up the candidates and sets the sightings of known keys aside.
+    async fn sift(&mut self, store: &Store) -> Result<(), StoreError> {
         let known = self.known(store).await?;
         let mut found = std::mem::take(&mut self.found);
         self.looked_at = self.find(&known, &mut found).await;
@@ -163,17 +163,7 @@ impl<P: Placed> Candidates<P> {
         Ok(())
     }
 
-    /// Returns the number of sightings of known keys that were [sifted out](Self::sift).
-    pub fn found(&self) -> usize {
-        self.found.len()
-    }
-
-    /// Returns the sightings that were [sifted out](Self::sift), for those who do not want to hold them until the end.
-    pub fn take_found(&mut self) -> CleanSightings {
-        std::mem::take(&mut self.found)
-    }
-
-    /// Those that are keys of ours, with those that were [sifted out](Self::sift) before.
+    /// Returns the sightings of known keys, with those that were [sifted out](Responder::sift) before.
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a read.
@@ -211,6 +201,26 @@ impl<P: Placed> Candidates<P> {
         }
         self.places = Vec::new();
         self.place_bytes = 0;
+    }
+}
+
+impl Responder {
+    /// Looks up candidates, so that there is room for more: the decoys of one author must not hide the keys of another.
+    /// Sightings of known keys are set aside, and reported as soon as there are many. To report a key twice is harmless.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a read or a change.
+    pub async fn sift<P: Placed>(
+        &self,
+        candidates: &mut Candidates<P>,
+        actor: &str,
+    ) -> Result<(), StoreError> {
+        candidates.sift(self.store()).await?;
+        if candidates.found.len() >= MANY_FOUND {
+            let found = std::mem::take(&mut candidates.found);
+            self.report_clean(found, Reason::Leaked, actor).await?;
+        }
+        Ok(())
     }
 }
 

@@ -22,8 +22,8 @@ use crate::keyformat::FormatSet;
 use crate::scan::Redactor;
 use crate::store::Store;
 
-pub use answer::{Answer, Outcome, announce};
-pub use candidates::{Candidates, Line, PlaceIndex, Placed, SharedPlace};
+pub use answer::{Answer, Outcome, Reported};
+pub use candidates::{Candidates, Line, MANY_FOUND, PlaceIndex, Placed, SharedPlace};
 #[cfg(test)]
 pub(crate) use clean::Cleaner;
 pub use clean::{CleanSighting, CleanSightings};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::answer::{Answer, Outcome, announce};
+use super::answer::{Answer, Outcome, Reported};
 use super::clean::CleanSightings;
 use super::known::Known;
 use super::redact::logged_form;
@@ -162,8 +162,8 @@ impl Responder {
                 actor,
             };
             let found = retried(|| self.respond_once(&store, report)).await?;
-            announce(&found, actor);
-            for (row, answer) in rows.into_iter().zip(found) {
+            found.announce();
+            for (row, answer) in rows.into_iter().zip(found.into_answers()) {
                 answers[row] = answer;
             }
         }
@@ -174,16 +174,15 @@ impl Responder {
         &self,
         store: &Store,
         report: Report<'_>,
-    ) -> Result<Vec<Answer>, StoreError> {
+    ) -> Result<Reported, StoreError> {
         let mut tx = store.begin().await?;
-        let found = self.report_in(&mut tx, &[report]).await?.pop();
+        let found = self.report_in(&mut tx, &[report]).await?;
         tx.commit().await?;
-        Ok(found.unwrap_or_default())
+        Ok(found)
     }
 
     /// Responds to sightings within the caller's transaction. The caller commits it, together with everything else
-    /// that belongs to it, and then calls [`announce`]. Returns the answers in the order of the reports and their
-    /// sightings.
+    /// that belongs to it, and then calls [`Reported::announce`].
     ///
     /// This must be called only once per transaction, with all of its sightings, since successive calls would lock
     /// keys in no consistent order.
@@ -194,7 +193,10 @@ impl Responder {
         &self,
         tx: &mut Tx,
         reports: &[Report<'_>],
-    ) -> Result<Vec<Vec<Answer>>, StoreError> {
+    ) -> Result<Reported, StoreError> {
+        if reports.is_empty() {
+            return Ok(Reported::default());
+        }
         let rows = rows_of(reports);
         let digests: Vec<Sha256Digest> = rows.iter().map(|row| row.digest).collect();
         let seen = reports.iter().flat_map(|report| report.sightings);
@@ -216,13 +218,12 @@ impl Responder {
             answer.outcomes.extend(tokens.outcome(digest));
             Some(answer)
         };
-        Ok(reports
-            .iter()
-            .map(|report| {
-                let sightings = report.sightings.iter();
-                sightings.map_while(|_| next()).collect()
-            })
-            .collect())
+        let answered = reports.iter().map(|report| {
+            let sightings = report.sightings.iter();
+            let answers = sightings.map_while(|_| next()).collect();
+            (report.actor.to_owned(), answers)
+        });
+        Ok(Reported(answered.collect()))
     }
 }
 

@@ -9,14 +9,11 @@ use jiff::Timestamp;
 use super::{PollError, PollFailure, SourceParts};
 use crate::backoff::Backoff;
 use crate::forge::{Gathered, Gatherer, actor_of};
-use crate::respond::{Answer, CleanSightings, Report, announce};
+use crate::respond::{CleanSightings, Report, Reported};
 use crate::store::{Reason, SourceState, StoreError, retried};
 
 /// Number of candidates at which they are looked up before more are gathered.
 const MANY_CANDIDATES: usize = 1_024;
-
-/// Number of sightings of known keys at which they are reported before more are gathered.
-const MANY_FOUND: usize = 1_024;
 
 /// Maximum backoff, unless the server asks for more.
 const BACKOFF_MAX: Duration = Duration::from_mins(15);
@@ -115,31 +112,22 @@ impl Frame {
         next.texts += gathered.texts;
         next.malformed += gathered.malformed;
         let committed = retried(|| self.commit_once(&next, gathered, &sightings)).await?;
-        let (added, answers) = committed;
+        let (added, reported) = committed;
         next.items += added;
         *state = next;
-        announce(&answers, &self.actor());
+        reported.announce();
         if added > 0 {
             self.parts.wake.notify_one();
         }
         Ok(added)
     }
 
-    /// Looks up the gathered candidates once there are many, to make room for more: the decoys of one author must not
-    /// hide the keys of another. Issued keys are reported as soon as there are many; reporting a key twice is
-    /// harmless.
+    /// Looks up the gathered candidates once there are many, to make room for more.
     pub(super) async fn sift(&self, gathered: &mut Gathered) -> Result<(), PollError> {
         let candidates = &mut gathered.candidates;
         if candidates.len() >= MANY_CANDIDATES || candidates.is_full() {
-            candidates.sift(&self.parts.store).await?;
-        }
-        if candidates.found() >= MANY_FOUND {
-            let (found, actor) = (candidates.take_found(), self.actor());
-            let reported = self
-                .parts
-                .responder
-                .report_clean(found, Reason::Leaked, &actor);
-            reported.await?;
+            let responder = &self.parts.responder;
+            responder.sift(candidates, &self.actor()).await?;
         }
         Ok(())
     }
@@ -149,24 +137,21 @@ impl Frame {
         state: &SourceState,
         gathered: &Gathered,
         sightings: &CleanSightings,
-    ) -> Result<(u64, Vec<Answer>), StoreError> {
+    ) -> Result<(u64, Reported), StoreError> {
         let mut tx = self.parts.store.begin().await?;
         let added = tx.add_work_items(&gathered.items, self.now()).await?;
         let mut state = state.clone();
         state.items += added;
         tx.save_source(&state).await?;
-        let mut answers = Vec::new();
-        if !sightings.is_empty() {
-            let report = Report {
-                sightings,
-                reason: Reason::Leaked,
-                actor: &self.actor(),
-            };
-            let answered = self.parts.responder.report_in(&mut tx, &[report]).await?;
-            answers = answered.into_iter().flatten().collect();
-        }
+        let report = Report {
+            sightings,
+            reason: Reason::Leaked,
+            actor: &self.actor(),
+        };
+        let reports: &[Report<'_>] = if sightings.is_empty() { &[] } else { &[report] };
+        let reported = self.parts.responder.report_in(&mut tx, reports).await?;
         tx.commit().await?;
-        Ok((added, answers))
+        Ok((added, reported))
     }
 
     fn actor(&self) -> String {

@@ -7,7 +7,7 @@ use super::ends::{Done, End, Tried};
 use super::troubles::PROBE_MAX;
 use crate::fetch::ObjectId;
 use crate::forge::actor_of;
-use crate::respond::{Answer, CleanSightings, Report, announce};
+use crate::respond::{CleanSightings, Report, Reported};
 use crate::store::{
     Descendant, Postponed, Reason, Retry, StoreError, Tx, WorkDone, WorkKind, retried,
 };
@@ -42,10 +42,7 @@ impl<'g> Gains<'g> {
 
 impl Worker {
     pub(super) async fn commit_group(&self, group: &[Tried]) -> Result<(), StoreError> {
-        let found = self.commit_ends(group).await?;
-        for (source, answers) in &found {
-            announce(answers, &actor_of(source));
-        }
+        self.commit_ends(group).await?.announce();
         let later: Vec<Postponed<'_>> = group.iter().filter_map(put_off).collect();
         if !later.is_empty() {
             let store = &self.shared.parts.store;
@@ -58,22 +55,16 @@ impl Worker {
     }
 
     /// Responds to the findings and completes the items that are done.
-    async fn commit_ends<'g>(
-        &self,
-        group: &'g [Tried],
-    ) -> Result<Vec<(&'g str, Vec<Answer>)>, StoreError> {
+    async fn commit_ends(&self, group: &[Tried]) -> Result<Reported, StoreError> {
         let is_done = |tried: &Tried| matches!(tried.end, End::Done(_));
         let found_nothing = |tried: &Tried| tried.sightings.is_empty();
         if group.iter().all(found_nothing) && !group.iter().any(is_done) {
-            return Ok(Vec::new());
+            return Ok(Reported::default());
         }
         retried(|| self.commit_ends_once(group)).await
     }
 
-    async fn commit_ends_once<'g>(
-        &self,
-        group: &'g [Tried],
-    ) -> Result<Vec<(&'g str, Vec<Answer>)>, StoreError> {
+    async fn commit_ends_once(&self, group: &[Tried]) -> Result<Reported, StoreError> {
         let mut tries: Vec<&Tried> = group.iter().collect();
         // Every transaction that locks several items locks them in this order.
         tries.sort_by_key(|tried| tried.item.id);
@@ -100,8 +91,7 @@ impl Worker {
         tx.commit().await?;
         // Written separately in the background: losing them costs no more than scanning them again.
         self.shared.clean.write_later(&clean_blobs);
-        let sources = seen.iter().map(|(source, _)| *source);
-        Ok(sources.zip(found).collect())
+        Ok(found)
     }
 
     /// Responds to the findings of all items together: keys are locked once per transaction, in a fixed order.
@@ -109,10 +99,7 @@ impl Worker {
         &self,
         tx: &mut Tx,
         seen: &[(&str, &CleanSightings)],
-    ) -> Result<Vec<Vec<Answer>>, StoreError> {
-        if seen.is_empty() {
-            return Ok(Vec::new());
-        }
+    ) -> Result<Reported, StoreError> {
         let actors: Vec<String> = seen.iter().map(|(source, _)| actor_of(source)).collect();
         let reports: Vec<Report<'_>> = seen
             .iter()

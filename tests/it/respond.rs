@@ -239,8 +239,9 @@ on_both_databases! {
             let mut tx = store.begin().await.unwrap();
             assert!(tx.finish(item.id, "w", Fetched::default()).await.unwrap());
             let report = Report { sightings: &seen, reason: Reason::Leaked, actor: "source:x" };
-            let answers = responder.report_in(&mut tx, &[report]).await.unwrap();
-            assert!(matches!(*answers[0][0].outcomes, [Outcome::Revoked(_)]));
+            let reported = responder.report_in(&mut tx, &[report]).await.unwrap();
+            let answer = reported.into_answers().next().unwrap();
+            assert!(matches!(*answer.outcomes, [Outcome::Revoked(_)]));
             if kept {
                 tx.commit().await.unwrap();
             } else {

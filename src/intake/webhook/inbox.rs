@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::counts::DeliveryCounts;
-use crate::respond::{Answer, CleanSightings, Report, Responder, announce};
+use crate::respond::{CleanSightings, Report, Reported, Responder};
 use crate::store::{Delivery, NewWorkItem, Reason, Store, StoreError, Tx, Urgency, retried};
 
 /// Maximum number of deliveries that wait.
@@ -189,9 +189,7 @@ impl Committer {
     /// per delivery, in their order.
     async fn commit(&self, group: &[Entry]) -> Result<Vec<Taken>, StoreError> {
         let done = retried(|| self.commit_once(group)).await?;
-        for (source, answers) in &done.found {
-            announce(answers, source);
-        }
+        done.found.announce();
         let mut told = HashSet::new();
         for entry in group {
             let source = entry.source();
@@ -204,7 +202,7 @@ impl Committer {
         Ok(done.taken)
     }
 
-    async fn commit_once<'g>(&self, group: &'g [Entry]) -> Result<Done<'g>, StoreError> {
+    async fn commit_once(&self, group: &[Entry]) -> Result<Done, StoreError> {
         let now = self.responder.clock().now();
         let mut tx = self.responder.store().begin().await?;
         let named: Vec<Delivery> = group.iter().filter_map(Entry::delivery).collect();
@@ -229,30 +227,15 @@ impl Committer {
         let full = added.refused.iter().map(|item| whose[*item]);
         forget_full(&mut tx, group, full.collect(), &mut taken).await?;
         // Sightings count whether or not the sender retries.
-        let found = self.respond(&mut tx, &fresh).await?;
+        let seen = fresh.iter().filter(|entry| !entry.sightings.is_empty());
+        let reports: Vec<Report<'_>> = seen.map(|entry| entry.report()).collect();
+        let found = self.responder.report_in(&mut tx, &reports).await?;
         tx.commit().await?;
         Ok(Done {
             taken,
             added: added.new,
             found,
         })
-    }
-
-    /// Responds to all sightings at once. Returns the answers with the webhook that reported the
-    /// sightings.
-    async fn respond<'g>(
-        &self,
-        tx: &mut Tx,
-        fresh: &[&'g Entry],
-    ) -> Result<Vec<(&'g str, Vec<Answer>)>, StoreError> {
-        let seen = fresh.iter().filter(|entry| !entry.sightings.is_empty());
-        let reports: Vec<Report<'g>> = seen.map(|entry| entry.report()).collect();
-        if reports.is_empty() {
-            return Ok(Vec::new());
-        }
-        let answers = self.responder.report_in(tx, &reports).await?;
-        let actors = reports.iter().map(|report| report.actor);
-        Ok(actors.zip(answers).collect())
     }
 }
 
@@ -325,13 +308,13 @@ async fn write_down(store: &Store, all_counts: &[Arc<DeliveryCounts>]) {
 }
 
 /// Result of a transaction.
-struct Done<'g> {
+struct Done {
     /// Result for each delivery, in the order of the group.
     taken: Vec<Taken>,
     /// Number of new work items, by webhook.
     added: BTreeMap<String, u64>,
-    /// Answers to the sightings, with the webhook that reported them.
-    found: Vec<(&'g str, Vec<Answer>)>,
+    /// Answers to the sightings.
+    found: Reported,
 }
 
 impl Entry {

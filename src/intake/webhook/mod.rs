@@ -36,12 +36,12 @@ pub use places::ClonePlaces;
 pub use verify::Unverified;
 
 use crate::forge::{Forge, Gathered};
-use crate::respond::{CleanSightings, Responder};
+use crate::respond::{CleanSightings, MANY_FOUND, Responder};
 use crate::scan::Engine;
 use crate::store::Reason;
 use counts::{DeliveryCounts, Refusal};
 use inbox::{Entry, NotTaken, Taken};
-use reading::{MANY_FOUND, Read};
+use reading::Read;
 use verify::Verifier;
 
 /// Maximum size of a delivery, in bytes. GitHub caps payloads at 25 MB.

@@ -14,10 +14,8 @@ use serde_json::Value;
 use crate::fetch::{RepositoryName, host_of};
 use crate::forge::Forge;
 use crate::forge::Remote;
+use crate::respond::URL_MAX;
 use crate::scan::Redactor;
-
-/// Maximum length of a clone URL, in bytes.
-const MAX_URL: usize = 2048;
 
 /// Maximum length of a repository's identifier, in bytes.
 const MAX_ID: usize = 64;
@@ -96,7 +94,7 @@ impl ClonePlaces {
 
 /// Parses a clone URL: HTTP or HTTPS, without credentials, query or fragment.
 fn address(told: &str) -> Result<Url, &'static str> {
-    let url = Some(told).filter(|told| told.len() <= MAX_URL);
+    let url = Some(told).filter(|told| told.len() <= URL_MAX);
     let url = url.and_then(|told| Url::parse(told).ok());
     let url = url.ok_or("its clone address is no URL")?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {

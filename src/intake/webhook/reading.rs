@@ -19,9 +19,6 @@ use crate::store::Priority;
 /// The most bytes that are kept of what is wrong with a push: it names what the payload does.
 const WRONG_MAX: usize = 300;
 
-/// Number of sightings of keys of ours that are reported before more are gathered. Reporting them twice is harmless.
-pub(super) const MANY_FOUND: usize = 1_024;
-
 /// Returns the words of the status on a delivery with texts that were cut, or `None` if there were none.
 fn said_in_log(gathered: &Gathered) -> Option<String> {
     (gathered.malformed > 0).then(|| "some of its texts were cut: the log says which".to_owned())
@@ -58,12 +55,8 @@ impl Webhook {
         let mut read = read.await?;
         while let Some(from) = read.rest {
             let candidates = &mut read.gathered.candidates;
-            let sifted = candidates.sift(self.responder.store()).await;
+            let sifted = self.responder.sift(candidates, self.forge.source()).await;
             sifted.map_err(Arc::new)?;
-            if candidates.found() >= MANY_FOUND {
-                let found = candidates.take_found();
-                self.report(found).await?;
-            }
             let read_on = self.anywhere(size, move |webhook| Ok(webhook.read_on(read, from)));
             read = read_on.await?;
         }
