@@ -3,6 +3,9 @@
 //!
 //! `cargo bench --bench fetch_ranges [-- RANGES]`
 
+#[path = "support/history.rs"]
+mod history;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -27,6 +30,8 @@ use rescind::work::{Origin, Worker, WorkerOptions, WorkerParts};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
+use history::{BRANCH, Random, commit, git, import, run};
+
 const REPOSITORIES: usize = 10;
 
 /// Number of files that every repository has before the first push, in folders of ten.
@@ -41,8 +46,6 @@ const LEAK_EVERY: usize = 10;
 
 /// Number of concurrent `git upload-pack` processes in the comparison.
 const BASELINE_THREADS: usize = 4;
-
-const BRANCH: &str = "refs/heads/main";
 
 struct Push {
     repository: usize,
@@ -231,77 +234,6 @@ fn fill(
 
 fn path(file: usize) -> String {
     format!("src/part{}/file{file}.rs", file / 10)
-}
-
-/// Appends a commit in the format of `git fast-import`.
-fn commit(history: &mut String, number: usize, files: impl Iterator<Item = (String, String)>) {
-    let seconds = 1_780_000_000 + number;
-    // Writing to a `String` cannot fail.
-    let _ = write!(
-        history,
-        "commit {BRANCH}\ncommitter B <b@example.com> {seconds} +0000\ndata 6\nchange\n"
-    );
-    for (path, text) in files {
-        let _ = write!(
-            history,
-            "M 100644 inline {path}\ndata {}\n{text}\n",
-            text.len()
-        );
-    }
-}
-
-fn import(repository: &Repository, history: &str) -> anyhow::Result<()> {
-    let mut child = git(repository)
-        .args(["fast-import", "--quiet"])
-        .stdin(Stdio::piped())
-        .spawn()?;
-    child
-        .stdin
-        .take()
-        .context("git has no input")?
-        .write_all(history.as_bytes())?;
-    ensure!(child.wait()?.success(), "git fast-import failed");
-    Ok(())
-}
-
-fn git(repository: &Repository) -> Command {
-    let mut command = Command::new("git");
-    command.arg("--git-dir").arg(repository.bare());
-    command
-}
-
-fn run(command: &mut Command) -> anyhow::Result<String> {
-    let output = command.output()?;
-    ensure!(output.status.success(), "git failed");
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-/// Generator of text that compresses like source code.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// Returns about 14 kB of text, with `leak` in the middle.
-    fn text(&mut self, leak: &str) -> String {
-        let mut text = String::new();
-        for line in 0..260 {
-            let (name, value) = (self.next() % 3000, self.next() % 100_000);
-            let _ = writeln!(
-                text,
-                "    let field_{name} = settings.get({value}).or(other);"
-            );
-            if line == 130 && !leak.is_empty() {
-                let _ = writeln!(text, "    let key = \"{leak}\";");
-            }
-        }
-        text
-    }
 }
 
 struct Measured {
