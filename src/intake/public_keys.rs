@@ -72,13 +72,13 @@ pub struct PublicKeys {
     client: reqwest::Client,
     clock: SharedClock,
     timings: PublicKeyTimings,
-    known: RwLock<Arc<Known>>,
+    known: RwLock<Arc<FetchedKeys>>,
     flight: tokio::sync::Mutex<()>,
 }
 
 /// Result of the fetches so far.
 #[derive(Debug, Default, Clone)]
-struct Known {
+struct FetchedKeys {
     /// Number of fetches, including failed ones. A request that waited notices from it that another one
     /// fetched.
     fetches: u64,
@@ -199,7 +199,7 @@ impl PublicKeys {
     }
 
     /// Returns the answer if it does not require a fetch.
-    fn settled(&self, known: &Known, identifier: &str) -> Option<Result<ReportKey, NoKey>> {
+    fn settled(&self, known: &FetchedKeys, identifier: &str) -> Option<Result<ReportKey, NoKey>> {
         let now = self.clock.now();
         let fetch_allowed = self.wait(known, now).is_zero();
         match known.keys.get(identifier) {
@@ -210,7 +210,7 @@ impl PublicKeys {
     }
 
     /// Returns the answer once no further fetch will be made.
-    fn after_fetch(&self, known: &Known, identifier: &str) -> Result<ReportKey, NoKey> {
+    fn after_fetch(&self, known: &FetchedKeys, identifier: &str) -> Result<ReportKey, NoKey> {
         if let Some(key) = known.keys.get(identifier) {
             return Ok(key.clone());
         }
@@ -223,14 +223,14 @@ impl PublicKeys {
         Err(NoKey::Unknown)
     }
 
-    fn outdated(&self, known: &Known, now: Timestamp) -> bool {
+    fn outdated(&self, known: &FetchedKeys, now: Timestamp) -> bool {
         known
             .fetched_at
             .is_none_or(|at| elapsed(at, now) >= self.timings.ttl)
     }
 
     /// Returns the time until the next fetch is allowed.
-    fn wait(&self, known: &Known, now: Timestamp) -> Duration {
+    fn wait(&self, known: &FetchedKeys, now: Timestamp) -> Duration {
         let pause = if known.last_failed {
             self.timings.retry_after_failure
         } else if known.fetches <= 1 {
@@ -244,7 +244,7 @@ impl PublicKeys {
             .map_or(Duration::ZERO, |at| pause.saturating_sub(elapsed(at, now)))
     }
 
-    async fn fetch_and_keep(&self, previous: &Known) {
+    async fn fetch_and_keep(&self, previous: &FetchedKeys) {
         let fetched = self.fetch_in_time(None).await;
         let now = self.clock.now();
         let mut next = previous.clone();
@@ -263,7 +263,7 @@ impl PublicKeys {
         self.keep(next);
     }
 
-    fn keep(&self, next: Known) {
+    fn keep(&self, next: FetchedKeys) {
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
     }
 
@@ -302,12 +302,12 @@ impl PublicKeys {
         Ok(Fetched::List { keys, etag })
     }
 
-    fn known(&self) -> Arc<Known> {
+    fn known(&self) -> Arc<FetchedKeys> {
         Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Known {
+impl FetchedKeys {
     fn take(&mut self, fetched: Fetched, now: Timestamp) {
         if let Fetched::List { keys, etag } = fetched {
             (self.keys, self.etag) = (keys, etag);

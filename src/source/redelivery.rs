@@ -9,8 +9,8 @@
 //! share one `guid`; each new attempt is a new entry with its own `id`.
 
 mod hook;
-mod known;
 mod list;
+mod tracking;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +27,8 @@ use crate::forge::Gathered;
 use crate::github::{Api, Credential, GitHubError, Tokens};
 use crate::store::SourceState;
 pub use hook::Hook;
-use known::{Cursor, Known, Pending, forget_old};
 use list::MAX_PAGES;
+use tracking::{Cursor, HookState, Pending, forget_old};
 
 /// Minimum interval between two sweeps, unless a schedule decides.
 const INTERVAL: Duration = Duration::from_mins(1);
@@ -149,8 +149,8 @@ impl Redelivery {
         let now = self.frame.now();
         let mut sweep = Sweep::default();
         for (name, url) in &self.hooks {
-            let known = cursor.hooks.entry(name.clone()).or_default();
-            match self.look_at(name, url, known, &mut sweep).await {
+            let state = cursor.hooks.entry(name.clone()).or_default();
+            match self.look_at(name, url, state, &mut sweep).await {
                 Ok(()) => sweep.read += 1,
                 Err(Trouble::Here(why)) => sweep.wrong.push(format!("{name}: {why}")),
                 Err(Trouble::Outage(why)) => sweep.meet_outage(name, &why),
@@ -172,7 +172,7 @@ impl Redelivery {
         let unread = cursor.hooks.iter().filter(|(_, of)| !of.gaps.is_empty());
         let unread: Vec<&str> = unread.map(|(name, _)| name.as_str()).collect();
         self.note(&mut state, &sweep, &unread, (now, next_after));
-        let pending = cursor.hooks.values().map(|known| known.pending.len());
+        let pending = cursor.hooks.values().map(|state| state.pending.len());
         let pending: usize = pending.sum();
         self.frame.commit(&mut state, &Gathered::default()).await?;
         if sweep.asked + sweep.lost > 0 {
@@ -233,19 +233,19 @@ impl Redelivery {
         &self,
         name: &str,
         url: &Url,
-        known: &mut Known,
+        state: &mut HookState,
         sweep: &mut Sweep,
     ) -> Result<(), Trouble> {
         let now = self.frame.now();
-        let pages = self.read_new(url, known, sweep, now).await?;
-        match self.read_gaps(url, known, sweep, (pages, now)).await {
+        let pages = self.read_new(url, state, sweep, now).await?;
+        match self.read_gaps(url, state, sweep, (pages, now)).await {
             // A page that cannot be read must not keep what was read from being asked for, and stored.
             Err(Trouble::Outage(why)) => sweep.meet_outage(name, &why),
             Err(Trouble::Here(why)) => sweep.wrong.push(format!("{name}: {why}")),
             read => read?,
         }
-        sweep.lost += forget_old(known, now);
-        match self.ask_again(url, known, sweep, now).await {
+        sweep.lost += forget_old(state, now);
+        match self.ask_again(url, state, sweep, now).await {
             // The list was read. What was not asked for is due in the next sweep.
             Err(Trouble::Outage(why)) => sweep.meet_outage(name, &why),
             asked => asked?,
@@ -257,12 +257,12 @@ impl Redelivery {
     async fn ask_again(
         &self,
         url: &Url,
-        known: &mut Known,
+        state: &mut HookState,
         sweep: &mut Sweep,
         now: Timestamp,
     ) -> Result<(), Trouble> {
         // Oldest first: they are the first to expire.
-        let mut due: Vec<&mut Pending> = known.pending.values_mut().collect();
+        let mut due: Vec<&mut Pending> = state.pending.values_mut().collect();
         due.retain(|pending| pending.next.is_none_or(|next| next <= now));
         due.sort_by_key(|pending| pending.at);
         let mut outage = None;

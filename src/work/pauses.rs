@@ -13,7 +13,7 @@
 //! is paused, an item of an owner with whom nothing failed lately is tried every two seconds all the same, and one
 //! answer ends the pause.
 
-mod known;
+mod record;
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::troubles::TROUBLE_MAX;
 use crate::store::NewWorkItem;
-use known::Known;
+use record::Record;
 
 /// Interval at which something is tried of a configured host that is paused.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
@@ -73,7 +73,7 @@ pub(super) enum Condition {
 /// Pauses of hosts and repositories. Shared by all items in flight, so that one refusal spares the host the others.
 #[derive(Debug, Default)]
 pub(super) struct Pauses {
-    known: Mutex<Known>,
+    record: Mutex<Record>,
     /// Hosts that the configuration names.
     configured: HashSet<String>,
 }
@@ -89,21 +89,21 @@ impl Pauses {
 
     /// Returns the remaining pause of a repository, apart from that of its host, if there is one.
     pub(super) fn left_of_repository(&self, host: &str, remote: &str) -> Option<Duration> {
-        let (now, known, name) = (Instant::now(), self.lock(), name(host, remote));
-        let of_repository = known.repositories.left(&name, now);
-        of_repository.max(known.throttles.left(&name, now))
+        let (now, record, name) = (Instant::now(), self.lock(), name(host, remote));
+        let of_repository = record.repositories.left(&name, now);
+        of_repository.max(record.throttles.left(&name, now))
     }
 
     /// Returns whether something of a host may be claimed: it is not paused, or it is time to try something all the
     /// same.
     pub(super) fn is_open(&self, host: &str) -> bool {
-        let (now, known) = (Instant::now(), self.lock());
-        if known.left_of_host(&host.to_owned(), now).is_none() {
+        let (now, record) = (Instant::now(), self.lock());
+        if record.left_of_host(&host.to_owned(), now).is_none() {
             return true;
         }
-        let probed = known.probed.get(host);
+        let probed = record.probed.get(host);
         self.configured.contains(host)
-            && !known.throttles.asked_itself(host, now)
+            && !record.throttles.asked_itself(host, now)
             && probed.is_none_or(|at| now.saturating_duration_since(*at) >= PROBE_EVERY)
     }
 
@@ -120,21 +120,21 @@ impl Pauses {
     /// A host that merely denies what it is asked for does so at once: it is asked for one after the other, or whoever has
     /// many repositories that are gone would keep an owner who is not among them waiting for all of those.
     pub(super) fn probed(&self, host: &str, is_found: bool) -> bool {
-        let (now, mut known, host) = (Instant::now(), self.lock(), host.to_owned());
-        let is_paused = known.left_of_host(&host, now).is_some();
-        let is_quick = is_found && known.left_but_for_denials(&host, now).is_none();
+        let (now, mut record, host) = (Instant::now(), self.lock(), host.to_owned());
+        let is_paused = record.left_of_host(&host, now).is_some();
+        let is_quick = is_found && record.left_but_for_denials(&host, now).is_none();
         if is_paused && !is_quick && self.configured.contains(&host) {
-            known.probed.insert(host, now);
+            record.probed.insert(host, now);
         }
         is_paused
     }
 
     /// Returns the reason for a host's pause, in redacted text, if it is paused.
     pub(super) fn why(&self, host: &str) -> Option<String> {
-        let (now, known, host) = (Instant::now(), self.lock(), host.to_owned());
-        let troubles = [&known.hosts, &known.gateways, &known.barren].into_iter();
+        let (now, record, host) = (Instant::now(), self.lock(), host.to_owned());
+        let troubles = [&record.hosts, &record.gateways, &record.barren].into_iter();
         let mut paused = troubles.filter(|troubles| troubles.left(&host, now).is_some());
-        let asked = known.throttles.why(&host, now);
+        let asked = record.throttles.why(&host, now);
         asked.or_else(|| paused.find_map(|troubles| troubles.0.get(&host)?.why.clone()))
     }
 
@@ -145,27 +145,27 @@ impl Pauses {
 
     /// Returns the remotes of a host that are paused now.
     pub(super) fn paused_of(&self, host: &str) -> Vec<String> {
-        let (now, known) = (Instant::now(), self.lock());
-        let in_trouble = known.repositories.0.iter();
+        let (now, record) = (Instant::now(), self.lock());
+        let in_trouble = record.repositories.0.iter();
         let in_trouble = in_trouble
             .filter(|((at, _), trouble)| at == host && trouble.until > now)
             .map(|((_, repository), _)| repository);
         let paused: HashSet<&String> = in_trouble
-            .chain(known.throttles.paused_of(host, now))
+            .chain(record.throttles.paused_of(host, now))
             .collect();
         paused.into_iter().cloned().collect()
     }
 
     /// Returns the condition of a host.
     pub(super) fn condition(&self, host: &str) -> Condition {
-        let (known, host) = (self.lock(), host.to_owned());
-        if known.hosts.is_in_trouble(&host) {
+        let (record, host) = (self.lock(), host.to_owned());
+        if record.hosts.is_in_trouble(&host) {
             Condition::Unreachable
-        } else if known.throttles.is_in_doubt(&host, Instant::now()) {
+        } else if record.throttles.is_in_doubt(&host, Instant::now()) {
             Condition::Silent
-        } else if known.answered_lately(&host, Instant::now()) {
+        } else if record.answered_lately(&host, Instant::now()) {
             Condition::Well
-        } else if [&known.silent, &known.gateways, &known.barren]
+        } else if [&record.silent, &record.gateways, &record.barren]
             .iter()
             .any(|troubles| troubles.is_in_trouble(&host))
         {
@@ -178,13 +178,13 @@ impl Pauses {
     /// Records that the repository of an item asked to be left alone for `wait`. Returns the pause that follows.
     pub(super) fn asked(&self, item: &NewWorkItem, wait: Duration, why: &str) -> Judged {
         let now = Instant::now();
-        let mut known = self.lock();
-        known.alive(item, now);
-        self.note_failed(&mut known, item, now);
-        let wait = known.throttles.asked(item, wait, why, now);
+        let mut record = self.lock();
+        record.alive(item, now);
+        self.note_failed(&mut record, item, now);
+        let wait = record.throttles.asked(item, wait, why, now);
         Judged {
             wait: Some(wait),
-            is_hosts: known.throttles.left_of_host(&item.host, now).is_some(),
+            is_hosts: record.throttles.left_of_host(&item.host, now).is_some(),
         }
     }
 
@@ -203,32 +203,32 @@ impl Pauses {
     /// Records that a host is healthy, whatever its response was. A pause that it asked for itself stays in force.
     pub(super) fn answered(&self, item: &NewWorkItem) {
         let now = Instant::now();
-        let mut known = self.lock();
-        known.alive(item, now);
-        known.throttles.answered(item, now);
-        known.throttles.end_doubt(&item.host, now);
-        known.owners.answered(&owner_of(item), now);
+        let mut record = self.lock();
+        record.alive(item, now);
+        record.throttles.answered(item, now);
+        record.throttles.end_doubt(&item.host, now);
+        record.owners.answered(&owner_of(item), now);
         if self.configured.contains(&item.host) {
-            known.answered.insert(item.host.clone(), now);
+            record.answered.insert(item.host.clone(), now);
         }
-        known.repositories.answered(&name_of(item), now);
+        record.repositories.answered(&name_of(item), now);
     }
 
     /// Records that a host denied the repository of an item. Returns the pause that follows if it does so to all: any
     /// repository may be gone, and then it is no sign of anything else.
     pub(super) fn denied(&self, item: &NewWorkItem, why: &str) -> Option<Judged> {
         let now = Instant::now();
-        let mut known = self.lock();
-        self.note_failed(&mut known, item, now);
+        let mut record = self.lock();
+        self.note_failed(&mut record, item, now);
         // It can be reached. Whether what is behind it works is another matter.
-        known.hosts.0.remove(&item.host);
-        known.throttles.answered(item, now);
+        record.hosts.0.remove(&item.host);
+        record.throttles.answered(item, now);
         // The next try goes to another repository, which may have better luck.
-        known.repositories.note_failed(&name_of(item), now);
+        record.repositories.note_failed(&name_of(item), now);
         if !self.configured.contains(&item.host) {
             return None;
         }
-        let wait = known.barren(item, now, why)?;
+        let wait = record.barren(item, now, why)?;
         Some(Judged {
             wait: Some(wait),
             is_hosts: true,
@@ -237,9 +237,9 @@ impl Pauses {
 
     /// Returns whether a repository failed recently, or asked to be left alone. Others of its host take precedence.
     pub(super) fn failed_lately(&self, host: &str, remote: &str) -> bool {
-        let (known, name) = (self.lock(), name(host, remote));
-        let failed = known.repositories.failed_lately(&name, Instant::now());
-        failed || known.throttles.asks(&name)
+        let (record, name) = (self.lock(), name(host, remote));
+        let failed = record.repositories.failed_lately(&name, Instant::now());
+        failed || record.throttles.asks(&name)
     }
 
     /// Records the failure of an item, and decides whether it lies with its repository, or with its whole host, on
@@ -252,30 +252,30 @@ impl Pauses {
         why: &str,
     ) -> Judged {
         let now = Instant::now();
-        let mut known = self.lock();
-        self.note_failed(&mut known, item, now);
+        let mut record = self.lock();
+        self.note_failed(&mut record, item, now);
         if self.configured.contains(&item.host)
-            && let Some(wait) = known.outage(item, failure, why, now)
+            && let Some(wait) = record.outage(item, failure, why, now)
         {
             return Judged {
                 wait: Some(wait),
-                is_hosts: known.is_away(&item.host),
+                is_hosts: record.is_away(&item.host),
             };
         }
         let waits = (TROUBLE, TROUBLE_MAX);
         let repository = name_of(item);
-        let of_repository = known.repositories.failed(&repository, id, now, waits);
+        let of_repository = record.repositories.failed(&repository, id, now, waits);
         let (host, what) = (&item.host, item.remote());
-        let silent = known.silent.failed(host, what, now, waits);
+        let silent = record.silent.failed(host, what, now, waits);
         let of_host = match failure {
             Failure::Unreachable | Failure::Tokenless | Failure::Refused => {
-                known.unreachable(item, now, waits, why)
+                record.unreachable(item, now, waits, why)
             }
             Failure::Unanswered | Failure::Garbled | Failure::Answerless => {
-                silent.map(|_| known.repositories.wait(&repository))
+                silent.map(|_| record.repositories.wait(&repository))
             }
         };
-        let is_down = failure == Failure::Unreachable && known.hosts.is_in_trouble(host);
+        let is_down = failure == Failure::Unreachable && record.hosts.is_in_trouble(host);
         Judged {
             wait: of_host.max(of_repository),
             is_hosts: is_down,
@@ -283,14 +283,14 @@ impl Pauses {
     }
 
     /// Records that something failed with the owner of an item.
-    fn note_failed(&self, known: &mut Known, item: &NewWorkItem, now: Instant) {
+    fn note_failed(&self, record: &mut Record, item: &NewWorkItem, now: Instant) {
         if self.configured.contains(&item.host) {
-            known.owners.note_failed(&owner_of(item), now);
+            record.owners.note_failed(&owner_of(item), now);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -39,10 +39,10 @@ const REPOSITORIES_MAX: usize = 16;
 
 /// Repositories and items whose fetches took longer than others could be kept waiting. Shared by all items in flight.
 #[derive(Debug, Default)]
-pub(super) struct Slow(Mutex<Known>);
+pub(super) struct Slow(Mutex<Tracked>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct Tracked {
     /// Slow repositories by host and owner.
     owners: HashMap<(String, String), Owner>,
     /// Owners of each host whose items had to leave an ordinary place, with the time until which that counts.
@@ -185,7 +185,7 @@ impl Slow {
     pub(super) fn keep(&self, id: Uuid, host: &str) -> Option<u32> {
         let now = Instant::now();
         let mut known = self.lock();
-        let Known { outpaced, kept, .. } = &mut *known;
+        let Tracked { outpaced, kept, .. } = &mut *known;
         let of = outpaced.get_mut(&id)?;
         if of.times < WAYS_GIVEN.saturating_mul(of.kept.saturating_add(1))
             || kept.get(host).is_some_and(|until| *until > now)
@@ -203,7 +203,7 @@ impl Slow {
         self.lock().outpaced.remove(&id);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, Tracked> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

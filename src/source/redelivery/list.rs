@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use reqwest::Url;
 
-use super::known::{Gap, Known, LISTED, Listed, learn};
+use super::tracking::{Gap, HookState, LISTED, Listed, learn};
 use super::{Redelivery, Sweep, Trouble};
 use crate::fetch::Body;
 use crate::offload::apart;
@@ -32,16 +32,16 @@ impl Redelivery {
     pub(super) async fn read_new(
         &self,
         url: &Url,
-        known: &mut Known,
+        state: &mut HookState,
         sweep: &mut Sweep,
         now: Timestamp,
     ) -> Result<u32, Trouble> {
         let mut pages = MAX_PAGES;
-        let end = (known.newest, horizon(now));
+        let end = (state.newest, horizon(now));
         let Read { seen, rest } = self.read(url, None, end, sweep, &mut pages).await?;
-        let gap = rest.map(|cursor| Gap::before(cursor, known.newest, &seen));
-        learn(known, &seen);
-        sweep.skipped += u64::from(gap.is_some_and(|gap| !known.open(gap)));
+        let gap = rest.map(|cursor| Gap::before(cursor, state.newest, &seen));
+        learn(state, &seen);
+        sweep.skipped += u64::from(gap.is_some_and(|gap| !state.open(gap)));
         Ok(pages)
     }
 
@@ -49,12 +49,12 @@ impl Redelivery {
     pub(super) async fn read_gaps(
         &self,
         url: &Url,
-        known: &mut Known,
+        state: &mut HookState,
         sweep: &mut Sweep,
         (mut pages, now): (u32, Timestamp),
     ) -> Result<(), Trouble> {
         while pages > 0
-            && let Some(mut gap) = known.gaps.pop()
+            && let Some(mut gap) = state.gaps.pop()
         {
             let end = (gap.after, horizon(now));
             let from = Some(&*gap.cursor);
@@ -65,7 +65,7 @@ impl Redelivery {
                     // What is asked for later is no failure.
                     gap.failed += u32::from(!matches!(trouble, Trouble::Wait(_)));
                     if gap.failed < GAP_TRIES {
-                        known.gaps.push(gap);
+                        state.gaps.push(gap);
                     } else {
                         sweep.skipped += 1;
                     }
@@ -74,10 +74,10 @@ impl Redelivery {
             };
             gap.settle(&seen);
             let unsettled: Vec<Listed> = seen.into_iter().filter(|one| !gap.knows(one)).collect();
-            learn(known, &unsettled);
+            learn(state, &unsettled);
             if let Some(cursor) = rest {
                 gap.cursor = cursor;
-                known.gaps.push(gap);
+                state.gaps.push(gap);
             }
         }
         Ok(())

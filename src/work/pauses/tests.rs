@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 
 use super::super::troubles::{FIRST_WAIT, KNOWN_MAX, LATELY, PROBE_MAX, Troubles};
-use super::known::{LASTING, PROBE};
+use super::record::{LASTING, PROBE};
 use super::*;
 use crate::store::{Priority, WorkKind};
 

@@ -1,4 +1,4 @@
-//! Records of what failed, by cause.
+//! Record of what failed, by cause.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,9 +18,9 @@ const PROBE_LASTING: Duration = Duration::from_mins(1);
 /// Time after which that is no short fault of the host any more.
 pub(super) const LASTING: Duration = Duration::from_mins(15);
 
-/// Records of what failed, by cause.
+/// Record of what failed, by cause.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct Record {
     pub(super) throttles: Throttles,
     /// Hosts that cannot be reached, with the repositories that were tried.
     pub(super) hosts: Troubles<String, String>,
@@ -41,7 +41,7 @@ pub(super) struct Known {
     pub(super) probed: HashMap<String, Instant>,
 }
 
-impl Known {
+impl Record {
     /// Records that no connection could be made for an item. Returns the remaining pause of its host, if it is paused.
     pub(super) fn unreachable(
         &mut self,

@@ -26,12 +26,12 @@ const MAX_TRIES: u32 = 8;
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Cursor {
     #[serde(default)]
-    pub(super) hooks: BTreeMap<String, Known>,
+    pub(super) hooks: BTreeMap<String, HookState>,
 }
 
 /// State of one webhook.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Known {
+pub(super) struct HookState {
     /// Highest `id` that was read.
     #[serde(default)]
     pub(super) newest: u64,
@@ -85,7 +85,7 @@ impl Gap {
     }
 }
 
-impl Known {
+impl HookState {
     /// Adds a gap. Returns `false` if the oldest one had to be given up for it.
     pub(super) fn open(&mut self, gap: Gap) -> bool {
         self.gaps.push(gap);
@@ -156,10 +156,10 @@ fn is_ok<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
 }
 
 /// Records the outcome of attempts that were not read before.
-pub(super) fn learn(known: &mut Known, seen: &[Listed]) {
-    known.newest = seen.iter().map(|one| one.id).fold(known.newest, u64::max);
+pub(super) fn learn(state: &mut HookState, seen: &[Listed]) {
+    state.newest = seen.iter().map(|one| one.id).fold(state.newest, u64::max);
     for one in seen.iter().filter(|one| !one.succeeded()) {
-        let pending = known.pending.entry(one.guid.clone());
+        let pending = state.pending.entry(one.guid.clone());
         let pending = pending.or_insert_with(|| Pending {
             id: one.id,
             at: one.delivered_at,
@@ -170,27 +170,27 @@ pub(super) fn learn(known: &mut Known, seen: &[Listed]) {
         pending.at = pending.at.min(one.delivered_at);
     }
     for one in seen.iter().filter(|one| one.succeeded()) {
-        known.pending.remove(&one.guid);
+        state.pending.remove(&one.guid);
     }
 }
 
 /// Drops the deliveries that are too old, were requested often enough, or exceed [`MAX_PENDING`]. Returns how many
 /// were dropped.
-pub(super) fn forget_old(known: &mut Known, now: Timestamp) -> u64 {
-    let before = known.pending.len();
+pub(super) fn forget_old(state: &mut HookState, now: Timestamp) -> u64 {
+    let before = state.pending.len();
     let horizon = now.checked_sub(LISTED).unwrap_or(Timestamp::MIN);
-    known.pending.retain(|_, pending| {
+    state.pending.retain(|_, pending| {
         let over = pending.tries >= MAX_TRIES && pending.next.is_some_and(|next| next <= now);
         pending.at >= horizon && !over
     });
-    if known.pending.len() > MAX_PENDING {
-        let pending = std::mem::take(&mut known.pending);
+    if state.pending.len() > MAX_PENDING {
+        let pending = std::mem::take(&mut state.pending);
         let mut newest_first: Vec<_> = pending.into_iter().collect();
         newest_first.sort_by_key(|(_, pending)| Reverse(pending.at));
         newest_first.truncate(MAX_PENDING);
-        known.pending.extend(newest_first);
+        state.pending.extend(newest_first);
     }
-    (before - known.pending.len()) as u64
+    (before - state.pending.len()) as u64
 }
 
 #[cfg(test)]
@@ -224,21 +224,21 @@ mod tests {
 
     #[test]
     fn any_attempt_that_succeeded_settles_a_delivery() {
-        let mut known = Known::default();
+        let mut state = HookState::default();
         learn(
-            &mut known,
+            &mut state,
             &[
                 listed(4, "b", 502, 4),
                 listed(3, "a", 202, 3),
                 listed(1, "a", 500, 1),
             ],
         );
-        assert_eq!(known.newest, 4);
-        assert_eq!(known.pending.keys().collect::<Vec<_>>(), ["b"]);
-        learn(&mut known, &[listed(6, "b", 500, 6)]);
-        assert_eq!(known.pending["b"].id, 6);
-        learn(&mut known, &[listed(7, "b", 200, 7)]);
-        assert!(known.pending.is_empty());
+        assert_eq!(state.newest, 4);
+        assert_eq!(state.pending.keys().collect::<Vec<_>>(), ["b"]);
+        learn(&mut state, &[listed(6, "b", 500, 6)]);
+        assert_eq!(state.pending["b"].id, 6);
+        learn(&mut state, &[listed(7, "b", 200, 7)]);
+        assert!(state.pending.is_empty());
         let ok = Listed {
             is_ok: true,
             status_code: None,
@@ -256,33 +256,33 @@ mod tests {
             tries,
             next: Some(now),
         };
-        let mut known = Known::default();
-        known
+        let mut state = HookState::default();
+        state
             .pending
             .insert("old".to_owned(), pending(1_000_000 - 72 * 3600 - 1, 0));
-        known
+        state
             .pending
             .insert("tried".to_owned(), pending(999_000, MAX_TRIES));
-        known
+        state
             .pending
             .insert("kept".to_owned(), pending(999_000, MAX_TRIES - 1));
-        let lost = forget_old(&mut known, now);
-        assert_eq!(known.pending.keys().collect::<Vec<_>>(), ["kept"]);
+        let lost = forget_old(&mut state, now);
+        assert_eq!(state.pending.keys().collect::<Vec<_>>(), ["kept"]);
         assert_eq!(lost, 2);
         for number in 0..3_000 {
-            known
+            state
                 .pending
                 .insert(number.to_string(), pending(990_000 + number, 0));
         }
-        forget_old(&mut known, now);
-        assert_eq!(known.pending.len(), MAX_PENDING);
+        forget_old(&mut state, now);
+        assert_eq!(state.pending.len(), MAX_PENDING);
         // Those of the same moment as well.
         for number in 3_000..6_000 {
-            known
+            state
                 .pending
                 .insert(number.to_string(), pending(999_999, 0));
         }
-        let lost = forget_old(&mut known, now);
-        assert_eq!((known.pending.len(), lost), (MAX_PENDING, 3_000));
+        let lost = forget_old(&mut state, now);
+        assert_eq!((state.pending.len(), lost), (MAX_PENDING, 3_000));
     }
 }
