@@ -13,7 +13,9 @@ pub(super) fn partner_place(partner: &str, url: Option<&str>, source: Option<&st
     let word = source.filter(|word| !word.is_empty() && word.len() < MAX_SOURCE);
     Place {
         url: url.filter(|url| is_link(url)).map(str::to_owned),
-        ..place_of(word.map_or_else(|| partner.to_owned(), |word| format!("{partner}:{word}")))
+        ..Place::of_source(
+            word.map_or_else(|| partner.to_owned(), |word| format!("{partner}:{word}")),
+        )
     }
 }
 
@@ -22,19 +24,8 @@ pub(super) fn partner_place(partner: &str, url: Option<&str>, source: Option<&st
 pub(super) fn reported_place(url: Option<&str>) -> Option<Place> {
     url.is_none_or(is_link).then(|| Place {
         url: url.map(str::to_owned),
-        ..place_of("self-report".to_owned())
+        ..Place::of_source("self-report")
     })
-}
-
-fn place_of(source: String) -> Place {
-    Place {
-        source,
-        url: None,
-        repository: None,
-        commit: None,
-        path: None,
-        line: None,
-    }
 }
 
 /// Adds what the link of a place tells, and makes a plain name of its source. Both are clean of keys.

@@ -255,12 +255,9 @@ mod tests {
     fn place(path: &str) -> SharedPlace {
         SharedPlace {
             place: Place {
-                source: "feed".to_owned(),
                 url: Some(format!("https://git.example/{path}")),
-                repository: None,
-                commit: None,
                 path: Some(path.to_owned()),
-                line: None,
+                ..Place::of_source("feed")
             },
             fragment: Some("#L"),
         }

@@ -28,6 +28,8 @@ pub(super) const NOT_LOOKED_AT: &str = "…";
 #[derive(Debug, Clone)]
 pub struct CleanSighting {
     sighting: Sighting,
+    /// Digest of the value, computed before anything is locked.
+    digest: Sha256Digest,
     /// Access token of Rescind itself that was seen, if it is one, as it was when it was looked up.
     token: Option<Arc<Token>>,
 }
@@ -35,6 +37,7 @@ pub struct CleanSighting {
 impl CleanSighting {
     pub(super) fn new(sighting: Sighting) -> Self {
         Self {
+            digest: sighting.value.sha256(),
             sighting,
             token: None,
         }
@@ -42,8 +45,12 @@ impl CleanSighting {
 
     /// Adds the access token that was seen, if it is one.
     pub(super) fn of(self, known: &Known) -> Self {
-        let token = known.token(&self.value.sha256()).cloned();
+        let token = known.token(&self.digest).cloned();
         Self { token, ..self }
+    }
+
+    pub(super) fn digest(&self) -> Sha256Digest {
+        self.digest
     }
 
     pub(super) fn token(&self) -> Option<&Arc<Token>> {
@@ -255,12 +262,8 @@ mod tests {
         Sighting {
             value: KeyValue::new(value),
             place: Place {
-                source: "test".to_owned(),
                 url: Some(url.to_owned()),
-                repository: None,
-                commit: None,
-                path: None,
-                line: None,
+                ..Place::of_source("test")
             },
             detected_at: Timestamp::UNIX_EPOCH,
         }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::answer::{Answer, Outcome, Reported};
-use super::clean::CleanSightings;
+use super::clean::{CleanSighting, CleanSightings};
 use super::known::Known;
 use super::redact::logged_form;
 use super::sighting::Sighting;
@@ -91,7 +91,7 @@ impl Responder {
         reason: Reason,
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
-        let digests = digests_of(sightings.iter().map(|sighting| &**sighting));
+        let digests: Vec<_> = sightings.iter().map(CleanSighting::digest).collect();
         let rows = (0..digests.len()).collect();
         self.respond(rows, sightings, &digests, reason, actor).await
     }
@@ -261,8 +261,8 @@ async fn record(tx: &mut Tx, hits: &mut BTreeMap<Uuid, Hit<'_>>) -> Result<(), S
     Ok(())
 }
 
-fn digests_of<'s>(sightings: impl IntoIterator<Item = &'s Sighting>) -> Vec<Sha256Digest> {
-    let values = sightings.into_iter().map(|sighting| &sighting.value);
+fn digests_of(sightings: &[Sighting]) -> Vec<Sha256Digest> {
+    let values = sightings.iter().map(|sighting| &sighting.value);
     values.map(KeyValue::sha256).collect()
 }
 
@@ -276,7 +276,7 @@ fn rows_of<'a>(reports: &'a [Report<'a>]) -> Vec<Row<'a>> {
     let rows = reports.iter().flat_map(|report| {
         report.sightings.iter().map(move |sighting| Row {
             sighting,
-            digest: sighting.value.sha256(),
+            digest: sighting.digest(),
             report,
         })
     });

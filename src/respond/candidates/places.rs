@@ -78,12 +78,8 @@ pub(super) async fn rendered(place: &impl Placed, looked_at: &mut usize) -> Shar
 fn nameless(source: &str) -> SharedPlace {
     SharedPlace {
         place: Place {
-            source: source.to_owned(),
             url: Some(NOT_LOOKED_AT.to_owned()),
-            repository: None,
-            commit: None,
-            path: None,
-            line: None,
+            ..Place::of_source(source)
         },
         fragment: None,
     }

@@ -88,14 +88,7 @@ mod tests {
     fn sighting(row: usize) -> CleanSighting {
         CleanSighting::new(Sighting {
             value: KeyValue::new(row.to_string()),
-            place: Place {
-                source: "test".to_owned(),
-                url: None,
-                repository: None,
-                commit: None,
-                path: None,
-                line: None,
-            },
+            place: Place::of_source("test"),
             detected_at: Timestamp::UNIX_EPOCH,
         })
     }

@@ -29,7 +29,7 @@ impl Tokens {
     ) -> Result<Self, StoreError> {
         let tokens = seen.into_iter().filter_map(|sighting| {
             let token = Arc::clone(sighting.token()?);
-            Some((sighting.value.sha256(), token))
+            Some((sighting.digest(), token))
         });
         let mut found: HashMap<Sha256Digest, Arc<Token>> = tokens.collect();
         let mut valid: Vec<&mut Arc<Token>> = found
@@ -106,14 +106,7 @@ mod tests {
         let known = Known::of(&store, [digest]).await.unwrap();
         let seen = CleanSighting::new(Sighting {
             value: KeyValue::new("a token"),
-            place: Place {
-                source: "test".to_owned(),
-                url: None,
-                repository: None,
-                commit: None,
-                path: None,
-                line: None,
-            },
+            place: Place::of_source("test"),
             detected_at: first,
         });
         let seen = seen.of(&known);

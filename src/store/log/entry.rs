@@ -97,6 +97,20 @@ pub struct Place {
     pub line: Option<u64>,
 }
 
+impl Place {
+    /// Creates a place of which nothing but the source is known.
+    pub fn of_source(source: impl Into<String>) -> Self {
+        Self {
+            source: source.into(),
+            url: None,
+            repository: None,
+            commit: None,
+            path: None,
+            line: None,
+        }
+    }
+}
+
 /// An entry of the revocation log, in the shape in which it is exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
