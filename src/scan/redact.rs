@@ -7,9 +7,11 @@ mod lists;
 mod loose;
 mod packed;
 mod readings;
+mod stretches;
 #[cfg(test)]
 mod tests;
 mod view;
+mod wide;
 mod widths;
 
 use std::borrow::Cow;
@@ -43,9 +45,10 @@ const UNKNOWN: &str = "…";
 /// - once, escapes that look like ordinary text: `\72` in octal or, as in CSS, hexadecimal digits, and two
 ///   hexadecimal digits after any punctuation mark, such as `=72` of quoted-printable
 /// - base64 of either alphabet, base32, hexadecimal and binary digits, with or without padding, and lists of numbers
-///   such as `114, 115` or `0x72 0x73`
+///   of bytes, characters or code units such as `114, 115` or `0x72 0xff32`
 /// - UTF-16
-/// - other forms of ASCII characters, such as fullwidth ones, as Unicode's form NFKC knows them
+/// - other forms of ASCII characters, such as fullwidth ones, as Unicode's form NFKC knows them, in UTF-8, UTF-16 and
+///   Latin-1
 /// - white space, control characters and invisible characters, anywhere in between
 /// - whatever else occurs in no key, anywhere in between; of keys with a checksum, which tells them from what stands
 ///   apart for a reason.

@@ -62,7 +62,7 @@ pub(super) fn loosen(draft: &mut Draft<'_>, is_kept: impl Fn(u8) -> bool) -> boo
 
 /// Returns whether a character is white space, a control character, invisible, or the replacement of an invalid
 /// byte.
-fn is_blank(c: char) -> bool {
+pub(super) fn is_blank(c: char) -> bool {
     c.is_whitespace()
         || c.is_control()
         || matches!(

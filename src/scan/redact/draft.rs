@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+/// Replacement of a character that occurs in no key.
+pub(super) const FOREIGN: u8 = 0xff;
+
 /// Result of a step under construction.
 pub(super) struct Draft<'t> {
     of: &'t [u8],
@@ -67,6 +70,23 @@ impl<'t> Draft<'t> {
         self.bytes.push(byte);
         if let Some(origins) = &mut self.origins {
             origins.push((offset(range.start), offset(range.end)));
+        }
+    }
+
+    /// Appends bytes that were decoded together from the bytes at `range`.
+    pub(super) fn push_all(&mut self, bytes: &[u8], range: Range<usize>) {
+        for byte in bytes {
+            self.push(*byte, range.clone());
+        }
+    }
+
+    /// Appends the character with the number `code`, decoded from the bytes at `range`. Numbers up to 255 are taken for
+    /// bytes.
+    pub(super) fn push_code(&mut self, code: u32, range: Range<usize>) {
+        match (u8::try_from(code), char::from_u32(code)) {
+            (Ok(byte), _) => self.push(byte, range),
+            (_, Some(c)) => self.push_all(c.encode_utf8(&mut [0; 4]).as_bytes(), range),
+            _ => self.push(FOREIGN, range),
         }
     }
 

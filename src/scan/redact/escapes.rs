@@ -1,9 +1,7 @@
 //! Decoding of escaped characters.
 
-use super::draft::Draft;
-
-/// Replacement of a character that occurs in no key.
-const FOREIGN: u8 = 0xff;
+use super::draft::{Draft, FOREIGN};
+use super::widths::pair;
 
 /// Names in HTML of the ASCII characters that occur in keys and their encodings.
 const NAMED: [(&[u8], u8); 18] = [
@@ -74,10 +72,7 @@ pub(super) fn unescape(draft: &mut Draft<'_>, kind: Kind) -> bool {
                 draft.bytes.reserve_exact(text.len());
             }
             draft.copy(done..at);
-            let mut buffer = [0; 4];
-            for byte in character(code, &mut buffer) {
-                draft.push(*byte, at..at + length);
-            }
+            draft.push_code(code, at..at + length);
             is_of_use |= match u8::try_from(code) {
                 Ok(0 | b'\t' | b'\n' | b'\r' | b' '..=b'~') => true,
                 Ok(0x80..0xc0) => lead == Some(at),
@@ -106,18 +101,6 @@ pub(super) fn unescape(draft: &mut Draft<'_>, kind: Kind) -> bool {
     }
     draft.copy(done..text.len());
     true
-}
-
-/// Returns the bytes of the character with this number. Numbers up to 255 are taken for bytes.
-fn character(code: u32, buffer: &mut [u8; 4]) -> &[u8] {
-    match (u8::try_from(code), char::from_u32(code)) {
-        (Ok(byte), _) => {
-            buffer[0] = byte;
-            &buffer[..1]
-        }
-        (_, Some(character)) => character.encode_utf8(buffer).as_bytes(),
-        _ => &[FOREIGN],
-    }
 }
 
 /// Returns the length of the escape at the start of `text`, and the number of its character.
@@ -195,11 +178,9 @@ fn number(text: &[u8]) -> Option<(usize, u32)> {
 fn unit(text: &[u8]) -> Option<(usize, u32)> {
     let unit = |at: usize| value(text.get(at + 2..at + 6)?, 16);
     let first = unit(0)?;
-    let second = || unit(6).filter(|_| text[..2] == text[6..8]);
-    if (0xd800..0xdc00).contains(&first)
-        && let Some(second @ 0xdc00..0xe000) = second()
-    {
-        return Some((12, 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00)));
+    let second = unit(6).filter(|_| text[..2] == text[6..8]);
+    if let Some(code) = second.and_then(|second| pair(first, second)) {
+        return Some((12, code));
     }
     Some((6, first))
 }

@@ -1,8 +1,10 @@
-//! Decoding of lists of numbers: `114, 115, 99`, `0x72 0x73`, `chr(114) + chr(115)`.
+//! Decoding of lists of numbers: `114, 115, 99`, `0x72 0x73`, `chr(114) + chr(115)`. They are those of bytes, of
+//! characters or of code units of UTF-16.
 
 use std::ops::Range;
 
 use super::draft::Draft;
+use super::widths::{may_be_form, pair};
 
 /// Maximum distance between two numbers, in bytes.
 const APART: usize = 12;
@@ -31,7 +33,8 @@ pub(super) struct List {
     count: usize,
 }
 
-/// Passes every list of at least `least` numbers of bytes in `text` to `found`.
+/// Passes every list of at least `least` numbers in `text` to `found`. Numbers of characters that are not ASCII ones, nor
+/// forms of these, end a list, as in most lists that are no text.
 pub(super) fn lists(text: &[u8], least: usize, found: &mut dyn FnMut(List)) {
     // Most texts have too few digits, whatever the radix.
     let decimals = text.iter().filter(|byte| byte.is_ascii_digit()).count();
@@ -47,12 +50,13 @@ pub(super) fn lists(text: &[u8], least: usize, found: &mut dyn FnMut(List)) {
             count: 0,
         };
         let mut end = 0;
-        for (byte, place) in numbers(text, 0, radix) {
-            if place.start - end > APART || byte.is_none() {
+        for (code, place) in numbers(text, 0, radix) {
+            let may_be_text = may_be_form(code);
+            if place.start - end > APART || !may_be_text {
                 pass(&mut list, least, found);
             }
             end = place.end;
-            if byte.is_some() {
+            if may_be_text {
                 if list.count == 0 {
                     list.start = place.start;
                 }
@@ -71,22 +75,26 @@ fn pass(list: &mut List, least: usize, found: &mut dyn FnMut(List)) {
 }
 
 impl List {
-    /// Writes the bytes whose numbers are in the list.
+    /// Writes the bytes and characters whose numbers are in the list.
     pub(super) fn write(&self, draft: &mut Draft<'_>) -> bool {
-        for (byte, place) in numbers(draft.source(), self.start, self.radix).take(self.count) {
-            draft.push(byte.unwrap_or_default(), place);
+        let numbers = numbers(draft.source(), self.start, self.radix);
+        let mut numbers = numbers.take(self.count).peekable();
+        while let Some((mut code, mut place)) = numbers.next() {
+            if let Some((both, second)) = numbers
+                .peek()
+                .and_then(|(second, place)| Some((pair(code, *second)?, place.end)))
+            {
+                (code, place.end) = (both, second);
+                numbers.next();
+            }
+            draft.push_code(code, place);
         }
         true
     }
 }
 
-/// Returns the numbers in `text` from `at`, and their places. A zero before a letter, as in `0x72`, is no number. What
-/// is more than a byte is `None`.
-fn numbers(
-    text: &[u8],
-    mut at: usize,
-    radix: u8,
-) -> impl Iterator<Item = (Option<u8>, Range<usize>)> {
+/// Returns the numbers in `text` from `at`, and their places. A zero before a letter, as in `0x72`, is no number.
+fn numbers(text: &[u8], mut at: usize, radix: u8) -> impl Iterator<Item = (u32, Range<usize>)> {
     let digit = move |byte: u8| Some(DIGITS[usize::from(byte)]).filter(|digit| *digit < radix);
     std::iter::from_fn(move || {
         loop {
@@ -102,7 +110,7 @@ fn numbers(
             let is_prefix =
                 text[start..at] == *b"0" && text.get(at).is_some_and(u8::is_ascii_alphabetic);
             if !is_prefix {
-                return Some((u8::try_from(value).ok(), start..at));
+                return Some((value, start..at));
             }
         }
     })
@@ -110,6 +118,7 @@ fn numbers(
 
 #[cfg(test)]
 mod tests {
+    use super::super::widths::narrow;
     use super::*;
 
     fn decoded(text: &str) -> Vec<Vec<u8>> {
@@ -136,9 +145,22 @@ mod tests {
             let all = decoded(list);
             assert!(all.iter().any(|bytes| bytes == b"rsc_"), "{list}: {all:?}");
         }
+        for list in [
+            "65330, 65331, 65315, 65343",
+            "U+FF32 U+FF33 U+FF23 U+FF3F",
+            "0xd835, 0xdc11, 0xD835, 0xDC12, 0xff23, 0xff3f",
+            "119825 119826 119810 95",
+        ] {
+            let all = decoded(list);
+            let folded = |bytes: &Vec<u8>| {
+                let mut draft = Draft::of(bytes);
+                narrow(&mut draft) && draft.bytes == b"RSC_"
+            };
+            assert!(all.iter().any(folded), "{list}: {all:?}");
+        }
         for text in [
             "1, 2, 3",
-            "300, 114, 115, 99, 400",
+            "20013, 114, 115, 99, 9999999",
             "114 many other words 115, 99, 95",
         ] {
             let all = decoded(text);

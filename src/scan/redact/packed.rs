@@ -3,6 +3,8 @@
 use std::ops::Range;
 
 use super::draft::Draft;
+use super::stretches::stretches;
+use super::wide::{Wide, wides};
 
 /// Encoding of bytes as characters that hold fewer bits.
 #[derive(Debug)]
@@ -68,13 +70,19 @@ pub(super) struct Packed {
     code: &'static Code,
     /// Place of the character at which the first byte of the run starts.
     start: usize,
-    /// The bytes of the run that are text.
-    text: Range<usize>,
+    text: Text,
+}
+
+/// Place of a text among the bytes of a run.
+#[derive(Debug, Clone)]
+enum Text {
+    Utf8(Range<usize>),
+    Utf16(Wide),
 }
 
 /// Passes every stretch of at least `least` bytes of text that `text` encodes in one of these ways to `found`, for
 /// every character at which the first byte can start. Keys are text, and so are all of their encodings: other bytes
-/// mean that the run is not encoded, or not in this way.
+/// mean that the run is not encoded, or not in this way. The text is UTF-8, or UTF-16 with others than ASCII characters.
 pub(super) fn unpack(text: &[u8], least: usize, found: &mut dyn FnMut(Packed)) {
     for code in &CODES {
         let is_digit = |at: usize| code.values[usize::from(text[at])] != NO_VALUE;
@@ -84,34 +92,6 @@ pub(super) fn unpack(text: &[u8], least: usize, found: &mut dyn FnMut(Packed)) {
                 code.texts(text, start..run.end, least, found);
             }
         });
-    }
-}
-
-/// Passes the longest stretches of at least `least` things for which `is_good` holds to `found`.
-///
-/// Most things in between are passed over: where one of `least` things in a row is not good, no stretch covers them.
-fn stretches(
-    count: usize,
-    least: usize,
-    is_good: impl Fn(usize) -> bool,
-    found: &mut dyn FnMut(Range<usize>),
-) {
-    let least = least.max(1);
-    let mut start = 0;
-    // What was seen to be good, from `start` on.
-    let mut seen = start;
-    while start + least <= count {
-        let final_one = start + least - 1;
-        if let Some(bad) = (seen..=final_one).rev().find(|at| !is_good(*at)) {
-            (start, seen) = (bad + 1, final_one + 1);
-            seen = seen.max(start);
-            continue;
-        }
-        let end = (final_one + 1..count)
-            .find(|at| !is_good(*at))
-            .unwrap_or(count);
-        found(start..end);
-        (start, seen) = (end + 1, end + 1);
     }
 }
 
@@ -127,6 +107,14 @@ impl Code {
         let digits = &text[run.clone()];
         let count = digits.len() * self.bits / 8;
         let byte = |at: usize| self.byte(digits, at);
+        let mut pass = |text: Text| {
+            found(Packed {
+                code: self,
+                start: run.start,
+                text,
+            });
+        };
+        wides(count, byte, least, &mut |wide| pass(Text::Utf16(wide)));
         let is_text = |at: usize| match byte(at) {
             0..0x80 => true,
             0x80..0xc0 => at > 0 && matches!(byte(at - 1), 0x80..0xc0 | 0xc2..0xf5),
@@ -140,11 +128,7 @@ impl Code {
                 let start = end;
                 end += chunk.valid().len() + chunk.invalid().len();
                 if chunk.valid().len() >= least {
-                    found(Packed {
-                        code: self,
-                        start: run.start,
-                        text: start..start + chunk.valid().len(),
-                    });
+                    pass(Text::Utf8(start..start + chunk.valid().len()));
                 }
             }
         });
@@ -167,11 +151,19 @@ impl Packed {
     /// Writes the text.
     pub(super) fn write(&self, draft: &mut Draft<'_>) -> bool {
         let digits = &draft.source()[self.start..];
-        draft.bytes.reserve_exact(self.text.len());
-        for at in self.text.clone() {
-            let first = self.start + at * 8 / self.code.bits;
-            let end = self.start + (at * 8 + 8).div_ceil(self.code.bits);
-            draft.push(self.code.byte(digits, at), first..end);
+        let byte = |at: usize| self.code.byte(digits, at);
+        let place = |bytes: Range<usize>| {
+            let first = self.start + bytes.start * 8 / self.code.bits;
+            first..self.start + (bytes.end * 8).div_ceil(self.code.bits)
+        };
+        match &self.text {
+            Text::Utf8(text) => {
+                draft.bytes.reserve_exact(text.len());
+                for at in text.clone() {
+                    draft.push(byte(at), place(at..at + 1));
+                }
+            }
+            Text::Utf16(wide) => wide.write(draft, byte, place),
         }
         true
     }
@@ -227,35 +219,5 @@ mod tests {
             unpacked("/usr/share/doc/some_package-1/README/and/so/on", 12),
             []
         );
-    }
-
-    #[test]
-    #[expect(clippy::single_range_in_vec_init, reason = "the stretches are ranges")]
-    fn long_stretches_are_found_without_looking_at_all() {
-        for (text, expected) in [
-            ("aaabaaaa", vec![4..8]),
-            ("aaaaaaaaab", vec![0..9]),
-            ("baaaabbaaaaa", vec![1..5, 7..12]),
-            ("aaa", vec![]),
-            ("aabaaabaaabaaaa", vec![11..15]),
-        ] {
-            let mut all = Vec::new();
-            stretches(
-                text.len(),
-                4,
-                |at| text.as_bytes()[at] == b'a',
-                &mut |found| {
-                    all.push(found);
-                },
-            );
-            assert_eq!(all, expected, "{text}");
-        }
-        let looked_at = std::cell::Cell::new(0);
-        let is_good = |_| {
-            looked_at.set(looked_at.get() + 1);
-            false
-        };
-        stretches(1_000, 50, is_good, &mut |_| ());
-        assert_eq!(looked_at.get(), 20);
     }
 }

@@ -11,6 +11,7 @@ use super::lists::lists;
 use super::loose::Loose;
 use super::packed::unpack;
 use super::view::{Looseness, Step, View};
+use super::wide::wides;
 
 /// Maximum length in bytes of a text that is read. Nothing that is stored is as long, and to read longer ones in pieces
 /// would miss what lies across these: there is no bound to the length of an encoded key.
@@ -180,6 +181,9 @@ impl Reader<'_> {
                 self.loosened(view, Looseness::Marks)?;
             }
         }
+        if !facts.is_ascii && !view.is_joined {
+            self.wide(view)?;
+        }
         if !facts.is_ascii {
             let (is_joined, was_wide) = (view.is_joined, view.was_wide);
             self.go(view, Step::Narrow, |_, made| {
@@ -241,6 +245,18 @@ impl Reader<'_> {
         let mut steps = Vec::new();
         unpack(view.bytes, self.least, &mut |packed| {
             steps.push(Step::Unpack(packed));
+        });
+        for step in steps {
+            self.go(view, step, |_, _| ())?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn wide(&mut self, view: &View<'_>) -> ControlFlow<End> {
+        let mut steps = Vec::new();
+        let byte = |at: usize| view.bytes[at];
+        wides(view.bytes.len(), byte, self.least, &mut |wide| {
+            steps.push(Step::Wide(wide));
         });
         for step in steps {
             self.go(view, step, |_, _| ())?;

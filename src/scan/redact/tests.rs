@@ -13,7 +13,10 @@ use proptest::prelude::*;
 use super::readings::LONGEST_TEXT;
 use super::*;
 use reading::is_readable;
-use writing::{ODD_WAYS, WAYS, broken, percent, write_down, write_oddly};
+use writing::{
+    CHARACTER_WAYS, FORMS, ODD_WAYS, WAYS, broken, encode_characters, percent, wide, write_down,
+    write_in_forms, write_oddly,
+};
 
 static REDACTOR: LazyLock<Redactor> = LazyLock::new(|| Redactor::new(&FormatSet::builtin()));
 
@@ -166,6 +169,25 @@ proptest! {
     }
 
     #[test]
+    fn forms_of_characters_are_folded_in_whatever_encodes_them(
+        form in 0..FORMS,
+        way in 0..CHARACTER_WAYS,
+        [before, after] in ["[ a-z\u{e4}/.]{0,12}", "[ a-z\u{e4}/.]{0,12}"],
+        is_within in any::<bool>(),
+        around in "[g-z /?&\u{e4}]{0,9}",
+    ) {
+        let key = key("rescind_secret");
+        let alone = encode_characters(&write_in_forms(key.expose(), form), way);
+        let written = if is_within {
+            let inner = write_in_forms(&format!("{} {}", before.replace('\u{e4}', "e"), key.expose()), form);
+            encode_characters(&format!("{inner} {after}"), way)
+        } else {
+            alone.clone()
+        };
+        check_odd(&format!("{around}: {written} :{around}"), &key, &alone)?;
+    }
+
+    #[test]
     fn names_stay_as_they_are(
         parts in prop::collection::vec("[A-Za-z0-9]{1,14}", 1..9),
         marks in prop::collection::vec("[-_./:=\\\\%&+~ \u{ff0f}\u{e4}]{1,2}", 9),
@@ -261,6 +283,19 @@ fn several_keys_go_and_their_surroundings_stay() {
             redacted.contains(&format!("…{}", key.last_four())),
             "{redacted}"
         );
+    }
+}
+
+#[test]
+fn utf_16_of_other_forms_is_read() {
+    let key = key("rescind_secret");
+    for form in 0..FORMS {
+        let written = write_in_forms(&format!("a {} b", key.expose()), form);
+        for low_first in [true, false] {
+            let mut bytes = b"\xff\xfe".to_vec();
+            bytes.extend(wide(&written, low_first));
+            assert!(REDACTOR.holds_key(&bytes), "{written}");
+        }
     }
 }
 
@@ -373,6 +408,14 @@ fn hostile_texts_take_work_in_proportion_to_their_length() {
         "\u{ff1d}3D",
         "114,",
         "MFRGGZDF",
+        "65330,",
+        "U+D835 U+DC2B ",
+        "ff32ff13",
+        "24b6\u{b2}",
+        "/zL/E/8y",
+        "\u{ff32}\u{1d42b}\u{b2}",
+        "%ff%32\\xff\\x13",
+        "77,188,178,255,50,",
         "\\%2B%25a\\25%2B410x41,41=5C0x41,%26amp;=41a",
         "&\\%25\\25\\25\\25",
         "%u0041\\u0041\\n-41\\",

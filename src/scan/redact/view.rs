@@ -8,6 +8,7 @@ use super::escapes::{Kind, unescape};
 use super::lists;
 use super::loose::Loose;
 use super::packed::Packed;
+use super::wide::Wide;
 use super::widths::narrow;
 
 /// Text, or the result of decoding a piece of it.
@@ -49,6 +50,7 @@ pub(super) enum Step {
     Join { without_plus: bool },
     Loosen(Looseness),
     Narrow,
+    Wide(Wide),
     Unpack(Packed),
     Unlist(lists::List),
 }
@@ -109,6 +111,11 @@ impl Step {
             Self::Loosen(Looseness::Foreign) => loosen(draft, |byte| loose.keeps(byte)),
             Self::Loosen(_) => loosen(draft, |byte| byte.is_ascii_alphanumeric()),
             Self::Narrow => narrow(draft),
+            Self::Wide(wide) => {
+                let text = draft.source();
+                wide.write(draft, |at| text[at], |place| place);
+                true
+            }
             Self::Unpack(packed) => packed.write(draft),
             Self::Unlist(list) => list.write(draft),
         }

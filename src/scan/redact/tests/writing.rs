@@ -119,12 +119,7 @@ pub(super) fn write_oddly(text: &str, way: usize) -> String {
         15 => base32(text.as_bytes()),
         16 => base32(text.as_bytes()).to_lowercase(),
         17 => broken(&base32(text.as_bytes()), 8, "-"),
-        18 => each(|byte| match byte {
-            0x21..=0x7e => char::from_u32(u32::from(byte) + 0xfee0)
-                .unwrap()
-                .to_string(),
-            _ => char::from(byte).to_string(),
-        }),
+        18 => each(full_width),
         19 => each(bold),
         20 => broken(text, 5, "-"),
         21 => text.replace('_', "."),
@@ -142,6 +137,79 @@ pub(super) fn bold(byte: u8) -> String {
         _ => 0,
     };
     char::from_u32(start + u32::from(byte)).unwrap().to_string()
+}
+
+/// Number of ways to write a text in [`write_in_forms`].
+pub(super) const FORMS: usize = 4;
+
+/// Writes a text in other forms of its characters.
+pub(super) fn write_in_forms(text: &str, form: usize) -> String {
+    let each = |write: fn(u8) -> String| text.bytes().map(write).collect::<String>();
+    match form {
+        0 => each(full_width),
+        1 => each(bold),
+        2 => each(|byte| match byte {
+            b'A'..=b'Z' => moved(byte, b'A', 0x24b6),
+            b'a'..=b'z' => moved(byte, b'a', 0x24d0),
+            b'0' => "\u{2070}".to_owned(),
+            b'2' => "\u{b2}".to_owned(),
+            _ => full_width(byte),
+        }),
+        3 => text.replace('a', "\u{aa}").replace('1', "\u{b9}"),
+        _ => unreachable!(),
+    }
+}
+
+fn full_width(byte: u8) -> String {
+    match byte {
+        0x21..=0x7e => moved(byte, 0x21, 0xff01),
+        _ => char::from(byte).to_string(),
+    }
+}
+
+fn moved(byte: u8, from: u8, to: u32) -> String {
+    let code = u32::from(byte - from) + to;
+    char::from_u32(code).unwrap().to_string()
+}
+
+/// Number of ways to encode a text in [`encode_characters`].
+pub(super) const CHARACTER_WAYS: usize = 16;
+
+/// Encodes a text with others than ASCII characters.
+pub(super) fn encode_characters(text: &str, way: usize) -> String {
+    let characters = |write: fn(u32) -> String, between: &str| {
+        let numbers: Vec<_> = text.chars().map(|c| write(c.into())).collect();
+        numbers.join(between)
+    };
+    let units = |write: fn(u16) -> String, between: &str| {
+        let numbers: Vec<_> = text.encode_utf16().map(write).collect();
+        numbers.join(between)
+    };
+    match way {
+        0 => characters(|code| code.to_string(), ", "),
+        1 => characters(|code| format!("0x{code:X}"), ", "),
+        2 => characters(|code| format!("U+{code:04X}"), " "),
+        3 => characters(|code| format!("chr({code})"), "+"),
+        4 => units(|unit| unit.to_string(), ","),
+        5 => units(|unit| format!("{unit:o}"), " "),
+        6 => STANDARD.encode(wide(text, true)),
+        7 => URL_SAFE_NO_PAD.encode(wide(text, false)),
+        8 => hex::encode(wide(text, true)),
+        9 => hex::encode_upper(wide(text, false)),
+        10 => base32(&wide(text, true)),
+        11 => {
+            let bytes = wide(text, false);
+            bytes.iter().fold(String::new(), |mut written, byte| {
+                let _ = write!(written, "%{byte:02x}");
+                written
+            })
+        }
+        12 => STANDARD.encode(text),
+        13 => hex::encode(text),
+        14 => each_byte(text, |written, byte| _ = write!(written, "{byte} ")),
+        15 => units(|unit| format!("\\u{unit:04x}"), ""),
+        _ => unreachable!(),
+    }
 }
 
 pub(super) fn base32(bytes: &[u8]) -> String {
