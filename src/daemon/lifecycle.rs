@@ -5,14 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Time after the first signal within which further ones count as the same: terminals, shells and service managers
-/// often send a signal to a group of processes and to each of them.
-const SAME: Duration = Duration::from_secs(1);
+use super::Signals;
 
 /// Runs tasks, and stops them on a signal or when a task that must not end has ended.
 #[derive(Debug, Clone, Default)]
@@ -92,44 +89,6 @@ impl Lifecycle {
             Some(name) => Ended::TaskDied(name),
             None if in_time => Ended::Cleanly,
             None => Ended::InAHurry,
-        }
-    }
-}
-
-/// Signals that stop the daemon: SIGTERM and SIGINT.
-#[derive(Debug)]
-pub struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    /// Installs the handlers. From here on the signals no longer end the process by themselves.
-    ///
-    /// # Errors
-    /// Returns an error if the operating system refuses a handler.
-    pub fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Waits for the next signal and returns its name.
-    pub(super) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-
-    /// Waits for the next signal that does not count as the one received at `first`, and returns its name.
-    async fn another(&mut self, first: Option<Instant>) -> &'static str {
-        loop {
-            let name = self.next().await;
-            if first.is_none_or(|first| first.elapsed() >= SAME) {
-                return name;
-            }
         }
     }
 }

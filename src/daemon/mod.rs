@@ -9,6 +9,7 @@ mod lifecycle;
 mod opening;
 mod outgoing;
 mod poller;
+mod signals;
 mod sources;
 mod standalone;
 mod work;
@@ -22,7 +23,8 @@ use tokio::net::TcpListener;
 pub use app::app_installation;
 pub use descriptors::Descriptors;
 pub use intake::{ContentServers, content_servers};
-pub use lifecycle::{Ended, Lifecycle, Signals};
+pub use lifecycle::{Ended, Lifecycle};
+pub use signals::{OtherSignals, Signals};
 pub use sources::configured_sources;
 
 pub use standalone::Standalone;

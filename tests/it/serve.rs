@@ -146,6 +146,46 @@ fn a_second_signal_ends_at_once_unless_it_belongs_to_the_first() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn no_signal_but_the_two_that_stop_it_ends_the_daemon() {
+    let binary = Binary::new();
+    let mut daemon = Daemon::start(&binary, &["serve"]);
+    for (signal, told) in [
+        (
+            "HUP",
+            "SIGHUP is ignored: restart to read the configuration",
+        ),
+        ("QUIT", "SIGQUIT"),
+        ("ALRM", "SIGALRM"),
+        ("USR1", "SIGUSR1"),
+        ("USR2", "SIGUSR2"),
+        ("VTALRM", "SIGVTALRM"),
+        ("PROF", "SIGPROF"),
+        ("POLL", "SIGIO"),
+        ("PWR", "SIGPWR"),
+        ("XCPU", "SIGXCPU"),
+        ("34", "signal 34"),
+        ("64", "signal 64"),
+    ] {
+        daemon.signal(signal);
+        daemon.wait_for(told);
+        assert_eq!(daemon.get("/healthz", None).0, 200, "{signal}");
+    }
+    for signal in ["PIPE", "XFSZ"] {
+        daemon.signal(signal);
+        assert_eq!(daemon.get("/readyz", None).0, 200, "{signal}");
+    }
+    // A timer may send its signal time and again; who sends SIGHUP expects something.
+    daemon.signal("ALRM");
+    daemon.signal("HUP");
+    daemon.wait_for("SIGHUP is ignored");
+    let ended = daemon.stop();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let alarms = ended.log.iter().filter(|line| line.contains("SIGALRM"));
+    assert_eq!(alarms.count(), 1, "{ended:?}");
+}
+
 #[test]
 fn a_taken_port_is_named_and_costs_no_token() {
     let binary = Binary::new();
