@@ -43,6 +43,13 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_secs(3);
 const FAREWELLS: usize = 64;
 
+/// Time that clients have after the server was told to stop: to read their answers, and to send the rest of a body.
+/// Container runtimes kill after 10 seconds, of which 3 are the database's.
+const LEAVING: Duration = Duration::from_secs(5);
+
+/// Time that a client has for an answer that begins later than that, at least.
+const LATE_ANSWER: Duration = Duration::from_millis(500);
+
 /// Maximum number of connections that wait at a time for their clients to stop sending.
 const LINGERERS: usize = 128;
 
@@ -53,7 +60,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Serves `entrance`, such as a router, over HTTP/1.1 on `listener` until `shutdown` is canceled, then waits for the
-/// requests that are in flight. The caller should bound that wait: a client may be slow to read an export.
+/// requests that are in flight. The caller should bound that wait: clients are waited for [`LEAVING`] only, but a
+/// request may take the server itself longer.
 pub async fn serve(
     listener: TcpListener,
     entrance: impl Into<Entrance>,
@@ -175,6 +183,7 @@ impl Serving {
                     biased;
                     ended = connection.as_mut() => Some(ended),
                     () = place.close.cancelled() => None,
+                    () = is_left_to_its_client(&place) => None,
                 }
             }
         };
@@ -218,6 +227,16 @@ async fn is_over(place: &Place) {
     tokio::select! {
         () = moment => {}
         () = place.close.cancelled() => {}
+    }
+}
+
+/// Waits until a connection of a server that stops is only waiting for its client, who has had the time for it.
+async fn is_left_to_its_client(place: &Place) {
+    tokio::time::sleep(LEAVING).await;
+    let mut was_waiting = false;
+    while !was_waiting || !place.pulse.is_waiting() {
+        was_waiting = place.pulse.is_waiting();
+        tokio::time::sleep(LATE_ANSWER).await;
     }
 }
 
