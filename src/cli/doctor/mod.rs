@@ -2,6 +2,7 @@
 
 mod ask;
 mod check;
+mod daemon;
 mod database;
 mod network;
 mod sources;
@@ -29,9 +30,9 @@ const CONFIGURATION: u8 = 2;
 /// `rescind doctor`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Looks at the configuration, the database, the key formats, every source, the addresses of partners' public keys,
-webhooks and the clock, all at once and for 10 seconds at most each. Nothing is changed: each source is asked once for
-one event. Secrets are never printed.
+    after_help = "Looks at the configuration, the database, the key formats, the daemon that listens at server.bind, if one does, every
+source, the addresses of partners' public keys, webhooks and the clock, all at once and for 10 seconds at most each.
+Nothing is changed: each source is asked once for one event. Secrets are never printed.
 
 Exit codes: 0 all is well, or there are warnings only, 1 something failed, 2 the configuration has to change.
 
@@ -80,7 +81,8 @@ async fn examine(config: &Config) -> anyhow::Result<Vec<Check>> {
     let http = crate::fetch::http_client()?;
     let probes = network::probes(config, &http).boxed();
     let database = database::examine(config).boxed();
-    let all: Vec<BoxFuture<'_, Vec<Check>>> = vec![database, probes];
+    let daemon = daemon::examine(config).boxed();
+    let all: Vec<BoxFuture<'_, Vec<Check>>> = vec![database, daemon, probes];
     Ok(join_all(all).await.into_iter().flatten().collect())
 }
 

@@ -5,6 +5,8 @@ use wiremock::matchers::{header, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::{Binary, Ran};
+use crate::serve::{Daemon, free_address};
+use crate::support::eventually::eventually;
 
 const TOKEN: &str = "ghp_token_of_the_doctor_0123456789";
 
@@ -200,6 +202,45 @@ async fn a_changed_log_and_work_that_was_put_aside() {
     connection.close().await.unwrap();
     let found = diagnosis(&binary.run("doctor --json"), 1);
     assert_eq!(check(&found, "revocation log").0, "failed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_is_not_ready_is_told() {
+    let binary = Binary::new();
+    binary.write("config.toml", "[partners.github]\nenabled = false\n");
+    binary.run("migrate").ok();
+    let doctor = |bind: &str, code| {
+        let mut command = binary.command(["doctor", "--json"]);
+        command.env("RESCIND__SERVER__BIND", bind);
+        let ran = Ran::from(command.output().expect("the binary runs"));
+        check(&diagnosis(&ran, code), "daemon")
+    };
+    let expect = |bind: &str, code, status: &str, said: &str| {
+        let (is, message) = doctor(bind, code);
+        assert_eq!(is, status, "{message}");
+        assert!(message.contains(said), "{message}");
+    };
+    let address = free_address();
+    let bind = address.to_string();
+    expect(&bind, 0, "ok", "nothing listens");
+
+    // A database of its own, which then goes away.
+    let mut command = binary.command(["serve"]);
+    command
+        .env("RESCIND__SERVER__BIND", &bind)
+        .env("RESCIND__DATABASE__URL", "sqlite://own.db");
+    let mut daemon = Daemon::begin_as(command, address);
+    daemon.wait_until_it_listens();
+    expect(&bind, 0, "ok", "is ready");
+    std::fs::remove_file(binary.path("own.db")).unwrap();
+    let is_noticed = async || daemon.get("/readyz", None).0 == 503;
+    eventually("the daemon is not ready", is_noticed).await;
+    expect(&bind, 1, "failed", "is not ready: ");
+    drop(daemon);
+
+    let other = server().await;
+    let other = other.address().to_string();
+    expect(&other, 0, "warning", "is not `rescind serve`");
 }
 
 #[test]
