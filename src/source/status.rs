@@ -13,6 +13,10 @@ use crate::store::{SourceState, SourceWork, Store, StoreError};
 /// Time that an item may wait, and that a poll may be overdue, before its source counts as behind.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 
+/// Time for which a source is not failing after an item of it was read, whatever fails meanwhile: among many
+/// repositories one is always broken.
+const READ_LATELY: SignedDuration = SignedDuration::from_secs(5);
+
 /// Source named in the configuration.
 #[derive(Debug, Clone)]
 pub struct ConfiguredSource {
@@ -32,7 +36,7 @@ pub enum SourceCondition {
     Ok,
     /// The source has not been polled yet, or has not delivered anything yet.
     Waiting,
-    /// The last poll failed, a part of the last delivery was lost, or the last item was dead-lettered.
+    /// The last poll failed, a part of the last delivery was lost, or the last item failed or was dead-lettered.
     Failing,
     /// An item has waited for too long, or waits for a host in backoff, or the poll is overdue.
     Behind,
@@ -135,8 +139,9 @@ impl Found<'_> {
         });
         let condition = self.condition(next_poll_at, now);
         let death = self.death_in_words(&name);
+        let failure = self.failure_in_words(now);
         let mut polled = self.state.unwrap_or_default();
-        polled.error = polled.error.or(death);
+        polled.error = polled.error.or(death).or(failure);
         if let Some(wait) = self.work.as_ref().and_then(|work| work.waits_for.as_ref()) {
             let error = polled.error.map(|error| format!("{error}; "));
             polled.error = Some(format!("{}{wait}", error.unwrap_or_default()));
@@ -172,6 +177,25 @@ impl Found<'_> {
         ))
     }
 
+    /// Returns the reason for which the last item failed, if none was read since.
+    fn last_failure(&self, now: Timestamp) -> Option<&str> {
+        let work = self.work.as_ref()?;
+        let was_read = |at: Timestamp| now.duration_since(at) < READ_LATELY;
+        let why = work.last_failure.as_deref()?;
+        (!work.scanned_at.is_some_and(was_read)).then_some(why)
+    }
+
+    fn failure_in_words(&self, now: Timestamp) -> Option<String> {
+        let why = self.last_failure(now)?;
+        let items = match self.work.as_ref().map_or(0, |work| work.failed) {
+            1 => "1 item".to_owned(),
+            count => format!("{count} items"),
+        };
+        Some(format!(
+            "{items} could not be read and will be tried again, and none was read since; the last one because: {why}"
+        ))
+    }
+
     fn condition(&self, next_poll_at: Option<Timestamp>, now: Timestamp) -> SourceCondition {
         let Some(configured) = self.configured else {
             return SourceCondition::Removed;
@@ -197,7 +221,11 @@ impl Found<'_> {
             SourceCondition::Waiting
         } else if state.is_some_and(failed) || self.last_death().is_some() {
             SourceCondition::Failing
-        } else if is_kept || is_late(waits) || is_late(next_poll_at) {
+        } else if is_kept {
+            SourceCondition::Behind
+        } else if self.last_failure(now).is_some() {
+            SourceCondition::Failing
+        } else if is_late(waits) || is_late(next_poll_at) {
             SourceCondition::Behind
         } else {
             SourceCondition::Ok
@@ -206,190 +234,4 @@ impl Found<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::schedule::CronSchedule;
-    use crate::store::HostWait;
-
-    fn at(text: &str) -> Timestamp {
-        format!("2026-11-22T{text}Z").parse().unwrap()
-    }
-
-    fn configured(schedule: Option<Schedule>) -> ConfiguredSource {
-        ConfiguredSource {
-            name: "feed".to_owned(),
-            kind: "github_events".to_owned(),
-            schedule,
-        }
-    }
-
-    fn state(polled: &str, succeeded: Option<&str>, error: Option<&str>) -> SourceState {
-        SourceState {
-            name: "feed".to_owned(),
-            kind: "github_events".to_owned(),
-            polled_at: Some(at(polled)),
-            succeeded_at: succeeded.map(at),
-            next_poll_at: Some(
-                at(polled)
-                    .checked_add(SignedDuration::from_mins(1))
-                    .unwrap(),
-            ),
-            error: error.map(str::to_owned),
-            ..SourceState::default()
-        }
-    }
-
-    fn waiting_since(time: &str) -> SourceWork {
-        SourceWork {
-            source: "feed".to_owned(),
-            waiting: 1,
-            oldest_waiting_at: Some(at(time)),
-            ..SourceWork::default()
-        }
-    }
-
-    #[test]
-    fn one_word_for_every_case() {
-        use SourceCondition::{Behind, Failing, Ok, Removed, Waiting};
-        let poll = || vec![configured(Some(Schedule::Poll))];
-        let cron = CronSchedule::parse("0 * * * *").unwrap();
-        let hourly = vec![configured(Some(Schedule::Cron(cron)))];
-        let hook = vec![configured(None)];
-        let fine = state("12:00:00", Some("12:00:00"), None);
-        let partly = state("12:00:00", Some("12:00:00"), Some("page 2"));
-        let failed = state("12:00:00", Some("11:00:00"), Some("HTTP 500"));
-        let delivered = SourceState {
-            polled_at: None,
-            next_poll_at: None,
-            ..fine.clone()
-        };
-        let unheard = SourceState {
-            name: "feed".to_owned(),
-            ..SourceState::default()
-        };
-        let dropped = SourceState {
-            next_poll_at: None,
-            ..failed.clone()
-        };
-        let all_dead = SourceWork {
-            source: "feed".to_owned(),
-            dead: 2,
-            last_death: Some("HTTP 500".to_owned()),
-            ..SourceWork::default()
-        };
-        let never_well = state("12:00:00", None, Some("HTTP 500"));
-        let cases = [
-            (Waiting, poll(), None, None, "12:00:30"),
-            (Ok, poll(), Some(fine.clone()), None, "12:00:30"),
-            (Ok, poll(), Some(partly), None, "12:00:30"),
-            (Failing, poll(), Some(failed.clone()), None, "12:00:30"),
-            (Failing, poll(), Some(never_well), None, "12:00:30"),
-            (Behind, poll(), Some(fine.clone()), None, "12:06:01"),
-            (Ok, hourly.clone(), Some(fine.clone()), None, "12:59:00"),
-            (Behind, hourly, Some(fine.clone()), None, "13:05:01"),
-            (
-                Ok,
-                poll(),
-                Some(fine.clone()),
-                Some(waiting_since("11:56:00")),
-                "12:00:30",
-            ),
-            (
-                Behind,
-                poll(),
-                Some(fine.clone()),
-                Some(waiting_since("11:55:00")),
-                "12:00:30",
-            ),
-            (Removed, Vec::new(), Some(failed), None, "12:00:30"),
-            (Failing, hook.clone(), Some(dropped), None, "12:00:30"),
-            (
-                Failing,
-                hook.clone(),
-                Some(delivered.clone()),
-                Some(all_dead),
-                "12:00:30",
-            ),
-            (Waiting, hook.clone(), None, None, "12:00:30"),
-            (Waiting, hook.clone(), Some(unheard), None, "12:00:30"),
-            (Ok, hook.clone(), Some(delivered), None, "12:30:00"),
-            (
-                Ok,
-                hook.clone(),
-                None,
-                Some(waiting_since("12:00:00")),
-                "12:00:30",
-            ),
-            (
-                Behind,
-                hook,
-                None,
-                Some(waiting_since("11:00:00")),
-                "12:00:30",
-            ),
-        ];
-        for (number, (expected, configured, state, work, now)) in cases.into_iter().enumerate() {
-            let states = state.into_iter().collect();
-            let work = work.into_iter().collect();
-            let all = statuses_of(&configured, states, work, at(now));
-            assert_eq!(all.len(), 1, "case {number}");
-            assert_eq!(all[0].condition, expected, "case {number}");
-        }
-    }
-
-    #[test]
-    fn what_was_put_aside_last_is_told_with_the_remedy() {
-        let work = SourceWork {
-            source: "feed".to_owned(),
-            dead: 2,
-            last_death: Some("HTTP 500".to_owned()),
-            ..SourceWork::default()
-        };
-        let all = statuses_of(&[configured(None)], Vec::new(), vec![work], at("12:00:00"));
-        let error = all[0].polled.error.as_ref().unwrap();
-        for part in ["2 items", "HTTP 500", "rescind sources requeue --all feed"] {
-            assert!(error.contains(part), "{part}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_host_that_is_left_alone_is_told_with_the_reason_and_the_next_try() {
-        let wait = HostWait {
-            host: "git.example".to_owned(),
-            why: "the connection failed: refused".to_owned(),
-            until: Some(at("12:00:03")),
-        };
-        let mut work = waiting_since("12:00:00");
-        work.waits_for = Some(wait);
-        let hook = [configured(None)];
-        let all = statuses_of(&hook, Vec::new(), vec![work.clone()], at("12:00:01"));
-        assert_eq!(all[0].condition, SourceCondition::Behind);
-        let told =
-            "waits for git.example: the connection failed: refused, next try 2026-11-22T12:00:03Z";
-        assert_eq!(all[0].polled.error.as_deref(), Some(told));
-        let failed = state("12:00:00", Some("11:00:00"), Some("HTTP 500"));
-        let poll = [configured(Some(Schedule::Poll))];
-        let all = statuses_of(&poll, vec![failed], vec![work], at("12:00:01"));
-        assert_eq!(all[0].condition, SourceCondition::Failing);
-        let error = all[0].polled.error.as_deref();
-        assert_eq!(error, Some(format!("HTTP 500; {told}").as_str()));
-    }
-
-    #[test]
-    fn the_schedule_says_when_the_next_poll_is() {
-        let cron = CronSchedule::parse("0 * * * *").unwrap();
-        let hourly = [configured(Some(Schedule::Cron(cron)))];
-        let next =
-            |states| statuses_of(&hourly, states, Vec::new(), at("12:30:00"))[0].next_poll_at;
-        assert_eq!(next(Vec::new()), Some(at("13:00:00")));
-        let polled = state("12:00:00", Some("12:00:00"), None);
-        assert_eq!(next(vec![polled]), Some(at("13:00:00")));
-        let removed = statuses_of(
-            &[],
-            vec![state("12:00:00", None, None)],
-            Vec::new(),
-            at("12:00:01"),
-        );
-        assert_eq!(removed[0].next_poll_at, None);
-    }
-}
+mod tests;

@@ -42,7 +42,7 @@ pub use log::chain::{Broken, Chain, Problem, Verified, VerifyError, verify_lines
 pub use log::entry::{Action, CSV_HEADER, LogEntry, Place, Reason, log_time};
 pub use log::{LogFilter, LogHead};
 pub use queue::backlog::Shedding;
-pub use queue::counts::{HOST_LEFT_ALONE, HostWait, SourceWork, WorkCounts, WorkDone};
+pub use queue::counts::{HOST_LEFT_ALONE, HostWait, SourceWork, TRIED_AGAIN, WorkCounts, WorkDone};
 pub use queue::give_back::Postponed;
 pub use queue::item::{
     Claimable, DeadItem, Descendant, Fetched, Lane, Lineage, NewWorkItem, Priority, Queue, Retry,

@@ -7,7 +7,7 @@ use super::listed::Listed;
 use super::pauses::{Failure, Judged};
 use crate::fetch::{FetchError, ObjectId, Place};
 use crate::respond::CleanSightings;
-use crate::store::{Descendant, Fetched, HOST_LEFT_ALONE, Lane, Priority, WorkItem};
+use crate::store::{Descendant, Fetched, HOST_LEFT_ALONE, Lane, Priority, TRIED_AGAIN, WorkItem};
 
 /// Delay of an item while heavy visits occupy the lane.
 const BUSY: Duration = Duration::from_secs(5);
@@ -122,7 +122,7 @@ impl Shared {
                 let wait = retry_after.unwrap_or(SLOW_DOWN);
                 let judged = self.pauses.asked(&item.range, wait, &why);
                 if judged.is_hosts || self.is_patient(&item) {
-                    return put_off(item, judged, why);
+                    return put_off(item, judged, &why);
                 }
                 return Tried::failed(item, why);
             }
@@ -161,7 +161,7 @@ impl Shared {
         );
         if let Some(judged) = self.pauses.denied(&item.range, &of_all) {
             if self.is_patient(&item) {
-                return put_off(item, judged, of_all);
+                return put_off(item, judged, &of_all);
             }
             return Tried::failed(item, of_all);
         }
@@ -219,7 +219,7 @@ impl Shared {
     pub(super) fn without_answer(&self, item: WorkItem, why: String, failure: Failure) -> Tried {
         let judged = self.pauses.failed(item.id, &item.range, failure, &why);
         if judged.wait.is_some() && self.is_patient(&item) {
-            return put_off(item, judged, why);
+            return put_off(item, judged, &why);
         }
         Tried::failed(item, why)
     }
@@ -233,11 +233,11 @@ impl Shared {
 }
 
 /// Returns the outcome for an item that waits because of its repository or host.
-pub(super) fn put_off(item: WorkItem, judged: Judged, why: String) -> Tried {
+pub(super) fn put_off(item: WorkItem, judged: Judged, why: &str) -> Tried {
     let why = if judged.is_hosts {
         format!("{HOST_LEFT_ALONE}{why}")
     } else {
-        why
+        format!("{TRIED_AGAIN}{why}")
     };
     let wait = judged.wait.unwrap_or_default();
     Tried::ended(item, End::Later { wait, why })

@@ -11,7 +11,7 @@ use super::plan::{NoToken, NoTokenKind, Plan, plan, request};
 use super::{Origin, Shared, WorkerParts, lineage};
 use crate::fetch::{FetchError, FetchLane, FetchLimits, ObjectId, Payer, Place, Visited};
 use crate::forge::actor_of;
-use crate::store::{Fetched, HOST_LEFT_ALONE, Lane, WorkItem, WorkKind};
+use crate::store::{Fetched, HOST_LEFT_ALONE, Lane, TRIED_AGAIN, WorkItem, WorkKind};
 
 impl Shared {
     /// Processes one item. A probe shows whether its host is well again, and is sent whatever others found out about the
@@ -28,7 +28,7 @@ impl Shared {
         if let Some(wait) = of_repository.max(of_host.filter(|_| !is_probe)) {
             let why = match self.pauses.why(&range.host) {
                 Some(why) => format!("{HOST_LEFT_ALONE}{why}"),
-                None => "its repository is left alone for a while".to_owned(),
+                None => format!("{TRIED_AGAIN}its repository is left alone for a while"),
             };
             return Tried::ended(item, End::Later { wait, why });
         }
@@ -56,7 +56,7 @@ impl Shared {
             NoTokenKind::Throttled(wait) => {
                 let wait = wait.unwrap_or(SLOW_DOWN);
                 let judged = self.pauses.host_asked(&item.range.host, wait, &why);
-                put_off(item, judged, why)
+                put_off(item, judged, &why)
             }
         }
     }

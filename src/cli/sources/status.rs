@@ -20,8 +20,8 @@ use crate::store::StoreError;
 #[command(after_help = "States:
   ok       as it should be
   waiting  not polled yet, or a webhook that was not called yet
-  failing  the last poll failed and is tried again, deliveries were not taken whole, or items were dead-lettered: the
-           error says how many, why, and what to do
+  failing  the last poll failed and is tried again, deliveries were not taken whole, items could not be read and are
+           tried again, or were dead-lettered, and none was read since: the error says how many, why, and what to do
   behind   something waits for more than five minutes, or a poll is overdue: is `rescind serve` running? Or what is to
            be read waits for a host that cannot be reached or asked for a pause: the error says why and until when
   removed  not in the configuration any more

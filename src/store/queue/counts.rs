@@ -65,9 +65,16 @@ pub struct SourceWork {
     pub dead: u64,
     /// Reason why the last one was dead-lettered, if none has been scanned to its end since.
     pub last_death: Option<String>,
+    /// Number of waiting items whose last try failed, apart from those that wait for a host.
+    pub failed: u64,
+    /// Reason why the last of them failed, if no item has been scanned to its end since.
+    pub last_failure: Option<String>,
     /// Host that items are waiting for, if one is left alone as a whole.
     pub waits_for: Option<HostWait>,
 }
+
+/// Prefix of the reason for which an item waits whose last try failed, or whose repository is left alone.
+pub const TRIED_AGAIN: &str = "tried again: ";
 
 /// Prefix of the reason for which an item is postponed whose host is left alone as a whole.
 pub const HOST_LEFT_ALONE: &str = "its host is left alone: ";

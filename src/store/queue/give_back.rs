@@ -8,6 +8,7 @@ use super::super::db::order::Locks;
 use super::super::db::retry::retried;
 use super::super::db::sql::{ROWS_MAX, args, one, runs, statements};
 use super::super::{Read as _, Store, StoreError};
+use super::counts::TRIED_AGAIN;
 use super::item::{Lane, Retry};
 use super::micros;
 use crate::backoff::Backoff;
@@ -73,7 +74,8 @@ impl Store {
             Retry::Dead
         } else {
             let wait = micros(BACKOFF.after(tries.saturating_sub(1)));
-            let args = args![error, wait, id, worker];
+            let why = format!("{TRIED_AGAIN}{error}");
+            let args = args![why, wait, id, worker];
             let ready = tx.fetch_first(RETRY, args, one::time).await?;
             ready.map_or(Retry::Lost, Retry::Again)
         };

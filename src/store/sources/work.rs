@@ -7,13 +7,17 @@ use jiff::Timestamp;
 
 use super::super::db::order::Locks;
 use super::super::db::sql::{Row, args, one, statements};
-use super::super::queue::counts::{HOST_LEFT_ALONE, HostWait, SourceWork, WorkDone};
+use super::super::queue::counts::{HOST_LEFT_ALONE, HostWait, SourceWork, TRIED_AGAIN, WorkDone};
 use super::super::queue::micros;
 use super::super::{Read, Store, StoreError, Tx};
 
 /// Time after its next try for which a postponed item still indicates that its host is left alone. While a host is
 /// unreachable, its items are tried one at a time, and each try can take as long as a connection attempt.
 const LATELY: Duration = Duration::from_secs(15);
+
+/// Time before an item was claimed at which its last try is taken to have failed while the next one is in flight. It is
+/// not stored, and is longer ago than the least backoff.
+const FAILED_BEFORE: Duration = Duration::from_mins(1);
 
 macro_rules! work_columns {
     () => {
@@ -45,10 +49,16 @@ statements! {
     LIST = concat!("SELECT ", work_columns!(), ", lag, scanned_at FROM source_work");
     /// The redundant `state <> 'waiting'` is what lets SQLite use the index of finished items.
     LEFT = "SELECT source, COUNT(*) AS waiting, 0 AS dead,
-            MIN(CASE WHEN denials = 0 THEN created_at END) AS oldest, NULL AS died_at FROM work_items
-        WHERE state = 'waiting' GROUP BY source
-        UNION ALL SELECT source, 0, COUNT(*), NULL, MAX(finished_at) FROM work_items
+            MIN(CASE WHEN denials = 0 THEN created_at END) AS oldest, NULL AS died_at,
+            COUNT(CASE WHEN last_error LIKE $1 THEN 1 END) AS failed,
+            MAX(CASE WHEN last_error LIKE $1 AND leased_by IS NULL THEN ready_at - COALESCE(wait, 0)
+                WHEN last_error LIKE $1 THEN ready_at - COALESCE(wait, 0) - $2 END) AS failed_at
+        FROM work_items WHERE state = 'waiting' GROUP BY source
+        UNION ALL SELECT source, 0, COUNT(*), NULL, MAX(finished_at), 0, NULL FROM work_items
         WHERE state = 'dead' AND state <> 'waiting' GROUP BY source";
+    LAST_FAILURE = "SELECT last_error FROM work_items
+        WHERE state = 'waiting' AND source = $1 AND last_error LIKE $2
+        ORDER BY ready_at - COALESCE(wait, 0) DESC LIMIT 1";
     KNOWN = "SELECT name FROM sources WHERE name = $1
         UNION ALL SELECT source FROM source_work WHERE source = $1";
     ANY_WAITING = "SELECT source FROM work_items WHERE state = 'waiting' AND source = $1 LIMIT 1";
@@ -85,7 +95,32 @@ fn work(row: &Row<'_>) -> Result<SourceWork, StoreError> {
         oldest_waiting_at: None,
         dead: 0,
         last_death: None,
+        failed: 0,
+        last_failure: None,
         waits_for: None,
+    })
+}
+
+/// Items of one source that wait, or were dead-lettered.
+struct Left {
+    source: String,
+    waiting: u64,
+    dead: u64,
+    oldest: Option<Timestamp>,
+    died_at: Option<Timestamp>,
+    failed: u64,
+    failed_at: Option<Timestamp>,
+}
+
+fn left_of_source(row: &Row<'_>) -> Result<Left, StoreError> {
+    Ok(Left {
+        source: row.get("source")?,
+        waiting: row.count("waiting")?,
+        dead: row.count("dead")?,
+        oldest: row.optional_time("oldest")?,
+        died_at: row.optional_time("died_at")?,
+        failed: row.count("failed")?,
+        failed_at: row.optional_time("failed_at")?,
     })
 }
 
@@ -97,27 +132,25 @@ impl Store {
     pub async fn source_work(&self) -> Result<Vec<SourceWork>, StoreError> {
         let mut read = self;
         let done = read.fetch(LIST, args![], work).await?;
-        let left = read
-            .fetch(LEFT, args![], |row| {
-                let source: String = row.get("source")?;
-                let (waiting, dead) = (row.count("waiting")?, row.count("dead")?);
-                let (oldest, died_at) =
-                    (row.optional_time("oldest")?, row.optional_time("died_at")?);
-                Ok((source, waiting, dead, oldest, died_at))
-            })
-            .await?;
+        let left = args![format!("{TRIED_AGAIN}%"), micros(FAILED_BEFORE)];
+        let left = read.fetch(LEFT, left, left_of_source).await?;
         let done = done.into_iter().map(|work| (work.source.clone(), work));
         let mut by_name: BTreeMap<String, SourceWork> = done.collect();
-        for (source, waiting, dead, oldest, died_at) in left {
+        for left in left {
+            let source = left.source;
             let work = by_name.entry(source.clone()).or_default();
             work.source.clone_from(&source);
-            work.waiting += waiting;
-            work.oldest_waiting_at = work.oldest_waiting_at.or(oldest);
-            work.dead += dead;
-            if waiting > 0 {
+            work.waiting += left.waiting;
+            work.oldest_waiting_at = work.oldest_waiting_at.or(left.oldest);
+            work.dead += left.dead;
+            work.failed += left.failed;
+            if left.waiting > 0 {
                 work.waits_for = read.waits_for(&source).await?;
             }
-            if died_at > work.scanned_at {
+            if left.failed_at > work.scanned_at {
+                work.last_failure = read.last_failure(&source).await?;
+            }
+            if left.died_at > work.scanned_at {
                 let why = read
                     .fetch_first(LAST_DEATH, args![source], one::text)
                     .await?;
@@ -143,6 +176,14 @@ impl Store {
             }
         }
         Ok(false)
+    }
+
+    /// Returns the reason for which the last try of an item failed that waits for the next one.
+    async fn last_failure(&self, source: &str) -> Result<Option<String>, StoreError> {
+        let mut read = self;
+        let args = args![source, format!("{TRIED_AGAIN}%")];
+        let why = read.fetch_first(LAST_FAILURE, args, one::text).await?;
+        Ok(why.map(|why| why.strip_prefix(TRIED_AGAIN).unwrap_or(&why).to_owned()))
     }
 
     /// Returns the host that items of the source are waiting for.

@@ -150,6 +150,36 @@ on_both_databases! {
         assert_eq!(oldest().await, None);
     }
 
+    async fn a_failure_is_told_until_something_is_read(database) {
+        let store = database.store().await;
+        let item = |n| from("hook", item(n, Priority::Webhook));
+        add(&store, &[item(1), item(2), item(3), item(4)]).await;
+        let lease = Duration::from_mins(1);
+        let held = store.claim(4, "w", lease).await.unwrap();
+        let told = async || {
+            let work = work_of(&store, "hook").await;
+            (work.failed, work.last_failure)
+        };
+        // Neither failed: there is no room, or nothing to read.
+        store.postpone(held[0].id, "w", Duration::ZERO, "no room").await.unwrap();
+        let denied = Postponed { id: held[1].id, wait: Duration::ZERO, why: "404", is_denial: true };
+        store.postpone_all(&[denied], "w").await.unwrap();
+        assert_eq!(told().await, (0, None));
+        store.retry(held[2].id, "w", "the pack is damaged").await.unwrap();
+        let failed = (1, Some("the pack is damaged".to_owned()));
+        assert_eq!(told().await, failed);
+        // Nor is it forgotten while it is tried again.
+        database.run("UPDATE work_items SET ready_at = 0 WHERE tries > 0 AND leased_by IS NULL").await.unwrap();
+        assert_eq!(store.claim(4, "w", lease).await.unwrap().len(), 3);
+        assert_eq!(told().await, failed);
+        let mut tx = store.begin().await.unwrap();
+        tx.add_work_done("hook", WorkDone::default()).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(told().await, (1, None));
+        store.retry(held[2].id, "w", "it is damaged again").await.unwrap();
+        assert_eq!(told().await, (1, Some("it is damaged again".to_owned())));
+    }
+
     async fn all_dead_items_of_a_source_are_revived(database) {
         let store = database.store().await;
         add(&store, &[item(1, Priority::Firehose), from("hook", item(2, Priority::Webhook))]).await;
