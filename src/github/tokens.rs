@@ -57,11 +57,29 @@ impl Account {
 
     /// Returns the delay until `requests` requests may be sent.
     fn wait(&self, requests: u64, now: Timestamp) -> Duration {
+        let used_up = self.quota.wait(requests, now);
+        self.pause(now).max(used_up.unwrap_or_default())
+    }
+
+    /// Returns the time for which the token is throttled still.
+    fn pause(&self, now: Timestamp) -> Duration {
         let paused = self.paused_until.map(|until| until.duration_since(now));
         let paused = paused.and_then(|wait| Duration::try_from(wait).ok());
-        let used_up = self.quota.wait(requests, now);
-        let paused = paused.unwrap_or_default().min(self.paused_for);
-        paused.max(used_up.unwrap_or_default())
+        paused.unwrap_or_default().min(self.paused_for)
+    }
+
+    /// Returns the rate limit as it is now: of a token that is throttled nothing is left until that ends, whatever
+    /// its last answer said.
+    fn quota(&self, now: Timestamp) -> Quota {
+        let pause = self.pause(now);
+        if pause.is_zero() {
+            return self.quota;
+        }
+        Quota {
+            remaining: Some(0),
+            resets_at: now.checked_add(pause).ok(),
+            ..self.quota
+        }
     }
 }
 
@@ -197,19 +215,17 @@ impl Tokens {
     }
 
     /// Returns the combined rate limit of all tokens.
-    pub(crate) fn quota(&self) -> Quota {
+    pub(crate) fn quota(&self, now: Timestamp) -> Quota {
         let accounts = self.accounts();
+        let quotas: Vec<Quota> = accounts.iter().map(|account| account.quota(now)).collect();
         let sum = |of: fn(&Quota) -> Option<u64>| {
-            let known = accounts.iter().filter_map(|account| of(&account.quota));
+            let known = quotas.iter().filter_map(of);
             known.reduce(u64::saturating_add)
         };
         Quota {
             limit: sum(|quota| quota.limit),
             remaining: sum(|quota| quota.remaining),
-            resets_at: accounts
-                .iter()
-                .filter_map(|account| account.quota.resets_at)
-                .min(),
+            resets_at: quotas.iter().filter_map(|quota| quota.resets_at).min(),
         }
     }
 
@@ -257,8 +273,14 @@ mod tests {
             tokens.answered(index, quota(left, now));
         }
         assert_eq!(tokens.pick(now).unwrap(), 1);
-        assert_eq!(tokens.quota().remaining, Some(8010));
+        assert_eq!(tokens.quota(now).remaining, Some(8010));
         tokens.limited(1, None, now);
+        let throttled = tokens.quota(now);
+        assert_eq!(throttled.remaining, Some(4010));
+        assert_eq!(throttled.limit, Some(15_000));
+        let end = now + SignedDuration::from_mins(1);
+        assert_eq!(throttled.resets_at, Some(end));
+        assert_eq!(tokens.quota(end).remaining, Some(8010));
         assert_eq!(tokens.pick(now).unwrap(), 2);
         tokens.answered(2, quota(0, now));
         assert_eq!(tokens.pick(now).unwrap(), 0);

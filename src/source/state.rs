@@ -166,6 +166,16 @@ impl Frame {
     /// Records a failure in the source's state, and computes the delay before the next attempt. In an outage that is at
     /// least `pace`, which a rate limit of the server allows.
     pub(super) async fn failed(&self, error: PollError, pace: Duration) -> PollFailure {
+        self.failed_with(error, pace, |_| {}).await
+    }
+
+    /// Like [`Frame::failed`], with another change of the state.
+    pub(super) async fn failed_with(
+        &self,
+        error: PollError,
+        pace: Duration,
+        change: impl FnOnce(&mut SourceState) + Send,
+    ) -> PollFailure {
         let (next_after, due_after) = if error.is_outage() {
             // Whoever starts anew need not wait.
             (OUTAGE.after(0).max(pace), Duration::ZERO)
@@ -181,19 +191,25 @@ impl Frame {
         let words = self.words(&error);
         let seconds = next_after.as_secs();
         tracing::warn!(%source, error = %words, next_in_seconds = seconds, "the poll failed");
-        if let Err(error) = self.note_failure(words, due_after).await {
+        if let Err(error) = self.note_failure(words, due_after, change).await {
             tracing::warn!(%source, %error, "the failure could not be noted");
         }
         PollFailure { error, next_after }
     }
 
-    async fn note_failure(&self, words: String, due_after: Duration) -> Result<(), PollError> {
+    async fn note_failure(
+        &self,
+        words: String,
+        due_after: Duration,
+        change: impl FnOnce(&mut SourceState) + Send,
+    ) -> Result<(), PollError> {
         let now = self.now();
         let mut state = self.state().await?;
         state.polls += 1;
         state.polled_at = Some(now);
         state.next_poll_at = after(now, due_after);
         state.error = Some(words);
+        change(&mut state);
         let noted = retried(|| async {
             let mut tx = self.parts.store.begin().await?;
             tx.save_source(&state).await?;

@@ -94,7 +94,8 @@ impl GitHubEvents {
             }
             Err(error) => {
                 let pace = self.api.tokens.pace(self.frame.now());
-                Err(self.frame.failed(error, pace).await)
+                let quota = |state: &mut SourceState| self.note_quota_of_failure(state);
+                Err(self.frame.failed_with(error, pace, quota).await)
             }
         }
     }
@@ -222,10 +223,19 @@ impl GitHubEvents {
     }
 
     fn note_quota(&self, state: &mut SourceState) {
-        let quota = self.api.tokens.quota();
+        let quota = self.api.tokens.quota(self.frame.now());
         state.rate_limit = quota.limit;
         state.rate_remaining = quota.remaining;
         state.rate_resets_at = quota.resets_at;
+    }
+
+    /// Like `note_quota`, but keeps what was known before the start if this process was told nothing yet.
+    fn note_quota_of_failure(&self, state: &mut SourceState) {
+        let known = state.rate_limit;
+        if self.api.tokens.quota(self.frame.now()).remaining.is_some() {
+            self.note_quota(state);
+            state.rate_limit = state.rate_limit.or(known);
+        }
     }
 
     fn tell(&self, state: &SourceState, added: u64, gap: bool, wrong: Option<&'static str>) {

@@ -256,6 +256,42 @@ async fn a_refusal_without_any_header_is_known_by_its_words() {
 }
 
 #[tokio::test]
+async fn of_a_limit_that_throttles_nothing_is_left() {
+    let (_database, rig, server) = rig().await;
+    let source = rig.source(&server.uri());
+    let told = |remaining: &str| {
+        json_of(&json!([]))
+            .insert_header("x-ratelimit-limit", "5000")
+            .insert_header("x-ratelimit-remaining", remaining)
+    };
+    serve(&server, "/events", told("4321")).await;
+    poll(&source).await;
+    assert_eq!(rig.told().await.rate_remaining, Some(4321));
+    server.reset().await;
+    let limited = ResponseTemplate::new(429).insert_header("retry-after", "600");
+    serve(&server, "/events", limited).await;
+    source.poll_once().await.unwrap_err();
+    let state = rig.told().await;
+    assert_eq!(
+        (state.rate_remaining, state.rate_limit),
+        (Some(0), Some(5000))
+    );
+    let end = rig.now() + jiff::SignedDuration::from_mins(10);
+    assert_eq!(state.rate_resets_at, Some(end));
+    // After a restart, and before an answer, that is still what is known.
+    server.reset().await;
+    serve(&server, "/events", ResponseTemplate::new(502)).await;
+    let anew = rig.source(&server.uri());
+    anew.poll_once().await.unwrap_err();
+    assert_eq!(rig.told().await.rate_remaining, Some(0));
+    server.reset().await;
+    rig.later(std::time::Duration::from_mins(10));
+    serve(&server, "/events", told("4999")).await;
+    poll(&source).await;
+    assert_eq!(rig.told().await.rate_remaining, Some(4999));
+}
+
+#[tokio::test]
 async fn refusals_name_the_status_and_say_what_to_do() {
     let (_database, rig, server) = rig().await;
     for (status, word) in [
