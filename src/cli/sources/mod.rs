@@ -13,7 +13,7 @@ use super::context::{Instance, block_on};
 use super::{Context, UsageError};
 use crate::config::nearest;
 use crate::daemon::configured_sources;
-use crate::source::{SourceStatus, source_statuses};
+use crate::source::{ConfiguredSource, SourceStatus, source_statuses};
 
 /// `rescind sources`
 #[derive(Debug, Args)]
@@ -72,6 +72,36 @@ fn no_such_source<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> U
     UsageError(format!(
         "there is no source `{name}`; {meant}known here: {}",
         known.join(", ")
+    ))
+}
+
+/// Returns an error that says why nothing is polled under this name: it is a webhook, or unknown.
+fn not_polled(name: &str, configured: &[ConfiguredSource]) -> UsageError {
+    let names = |is_polled: bool| {
+        let some = configured
+            .iter()
+            .filter(move |source| source.schedule.is_some() == is_polled);
+        some.map(|source| source.name.as_str())
+    };
+    if names(false).any(|webhook| webhook == name) {
+        return UsageError(format!(
+            "`{name}` is a webhook and is not polled: its forge sends deliveries by itself; `rescind sources status \
+             {name}` tells how it fares"
+        ));
+    }
+    let webhooks: Vec<&str> = names(false).collect();
+    if webhooks.is_empty() {
+        return no_such_source(name, names(true));
+    }
+    let webhooks = webhooks.join(", ");
+    if names(true).next().is_none() {
+        return UsageError(format!(
+            "there is no source `{name}`, nor any other that is polled; webhooks, which are not polled: {webhooks}"
+        ));
+    }
+    let unknown = no_such_source(name, names(true));
+    UsageError(format!(
+        "{unknown}; webhooks, which are not polled: {webhooks}"
     ))
 }
 

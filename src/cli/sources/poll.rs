@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 
-use super::no_such_source;
+use super::not_polled;
 use super::status::{span, until};
 use crate::cli::context::{Empty, Instance};
 use crate::cli::output::{self, time};
@@ -48,16 +48,15 @@ pub(super) struct PollArgs {
 pub(super) async fn poll(args: PollArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let config = context.config()?;
     let configured = configured_sources(&config);
-    let polled = configured.iter().filter(|source| source.schedule.is_some());
-    let names = || polled.clone().map(|source| source.name.as_str());
-    if !names().any(|name| name == args.name) {
-        return Err(no_such_source(&args.name, names()).into());
+    let mut polled = configured.iter().filter(|source| source.schedule.is_some());
+    if !polled.any(|source| source.name == args.name) {
+        return Err(not_polled(&args.name, &configured).into());
     }
     let instance = Instance::open(context, Empty::SetUp).await?;
     let clock = Arc::clone(&instance.clock);
     let standalone = Standalone::new(&instance.config, instance.responder(), clock)?;
     let Some(source) = standalone.source(&args.name) else {
-        return Err(no_such_source(&args.name, names()).into());
+        return Err(not_polled(&args.name, &configured).into());
     };
     let before = instance
         .store

@@ -68,6 +68,27 @@ fn names_that_are_not_there_are_2_and_the_right_one_is_guessed() {
     }
 }
 
+#[test]
+fn a_webhook_is_not_polled_and_says_so() {
+    const WEBHOOK: &str = "[webhooks.gitea]\nsecrets = [\"0123456789abcdef\"]\n";
+    let binary = Binary::new();
+    binary.write("config.toml", WEBHOOK);
+    let told = "`webhook:gitea` is a webhook and is not polled";
+    binary.run("sources poll webhook:gitea").fails(2, &[told]);
+    let ran = binary.run("sources poll gitea");
+    ran.fails(
+        2,
+        &["there is no source `gitea`", "not polled: webhook:gitea"],
+    );
+    assert!(!ran.stderr.contains("[[sources]]"), "{ran:?}");
+    let feed = config("http://127.0.0.1:9", "http://127.0.0.1:9");
+    binary.write("config.toml", format!("{WEBHOOK}{feed}"));
+    binary.run("sources poll webhook:gitea").fails(2, &[told]);
+    let known = "known here: github-public; webhooks, which are not polled: webhook:gitea";
+    binary.run("sources poll nothing").fails(2, &[known]);
+    assert!(!binary.path("data").exists());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leaked_key_is_revoked_by_a_poll_alone() {
     let world = World::new().await;
@@ -156,6 +177,26 @@ async fn a_failing_source_and_a_used_up_limit_are_told() {
     let again = binary.run("sources poll github-public");
     assert!(again.stderr.contains("is not due before"), "{again:?}");
     again.ok();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_whose_repository_cannot_be_read_is_failing_at_once() {
+    let world = World::new().await;
+    let broken = MockServer::start().await;
+    Mock::given(wiremock::matchers::any())
+        .respond_with(ResponseTemplate::new(500))
+        .mount(&broken)
+        .await;
+    let binary = Binary::new();
+    binary.write("config.toml", config(world.feed.url(), &broken.uri()));
+    world.push(&[("settings.ini", b"nothing".to_vec())], "Settings");
+    let polled = binary.run("sources poll github-public").ok();
+    assert!(polled.contains("items waiting  1"), "{polled}");
+    let found = status(&binary, "github-public");
+    assert_eq!(found["state"], "failing", "{found}");
+    let error = found["last_error"].as_str().unwrap();
+    assert!(error.starts_with("1 item could not be read"), "{error}");
+    assert!(error.ends_with("HTTP 500"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
