@@ -52,8 +52,11 @@ pub use remember::KNOWN_BLOBS;
 use run::Run;
 use slow::Slow;
 
-/// Interval of housekeeping: shedding load, and reclaiming the items of dead workers.
+/// Maximum interval of housekeeping: shedding load, and reclaiming the items of dead workers.
 const KEEPING: Duration = Duration::from_secs(1);
+
+/// Number of heartbeats for the duration of a lease.
+const BEATS: u32 = 7;
 
 /// Delay between two attempts to commit while shutting down.
 const RECOVER: Duration = Duration::from_millis(100);
@@ -82,7 +85,9 @@ pub struct WorkerOptions {
     /// places for larger or slower items, one for items that exceed even those, and four for items that were in flight
     /// when a worker died.
     pub concurrent: usize,
-    /// Duration of a lease: an item may be reclaimed from a worker that has sent no heartbeat for this long.
+    /// Duration of a lease: an item may be reclaimed from a worker that has sent no heartbeat for this long. It is
+    /// short because what was in flight when a daemon was killed waits for its end. Heartbeats are frequent in return:
+    /// one that is late by 6 s, which is as long as a statement waits for a lock, still comes in time.
     pub lease: Duration,
     /// Interval between two looks for work when none is announced.
     pub idle: Duration,
@@ -96,7 +101,7 @@ impl Default for WorkerOptions {
     fn default() -> Self {
         Self {
             concurrent: 16,
-            lease: Duration::from_secs(8),
+            lease: Duration::from_secs(7),
             idle: Duration::from_secs(1),
             patience: Duration::from_secs(5),
             shedding: Shedding {
@@ -161,15 +166,17 @@ impl Worker {
     pub async fn run(&self, stop: &CancellationToken) {
         let mut run = Run::new(self);
         let mut heartbeat = self.heartbeat();
-        let mut keeping = tokio::time::interval(self.options.idle.min(KEEPING));
-        keeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut keeping = tokio::time::interval(KEEPING);
         self.remember_clean_blobs().await;
         while !stop.is_cancelled() {
             let full = run.turn_over().await;
             tokio::select! {
                 () = stop.cancelled() => break,
                 _ = heartbeat.tick() => run.stay_alive().await,
-                _ = keeping.tick() => run.keep_order().await,
+                _ = keeping.tick() => {
+                    run.keep_order().await;
+                    keeping.reset_after(run.until_keeping().await);
+                }
                 () = run.next_end(), if !run.tasks.is_empty() => {}
                 () = self.wait_for_work(), if !full => {}
                 // Finished while the database was told what had been begun.
@@ -223,7 +230,7 @@ impl Worker {
     }
 
     fn heartbeat(&self) -> Interval {
-        let mut interval = tokio::time::interval(self.options.lease / 4);
+        let mut interval = tokio::time::interval(self.options.lease / BEATS);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         interval
     }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::ends::{End, Tried};
 use super::round::Round;
 use super::sight::Sight;
-use super::{Worker, WorkerParts};
+use super::{BEATS, KEEPING, Worker, WorkerParts};
 use crate::store::{Lane, StoreError, WorkItem};
 
 /// Maximum number of tries that are committed in one transaction.
@@ -266,12 +266,32 @@ impl<'w> Run<'w> {
         if !self.sight.tells_deaths(Instant::now()) {
             return;
         }
-        match store.reclaim(&worker.id, worker.options.lease / 8).await {
-            Ok(Some(_)) => {}
+        match store
+            .reclaim(&worker.id, worker.options.lease / BEATS)
+            .await
+        {
+            Ok(Some(0)) => {}
+            // They wait in another lane now.
+            Ok(Some(_)) => self.round.look_again(),
             Ok(None) => self.sight.doubt(Instant::now()),
             Err(error) => {
                 self.sight.doubt(Instant::now());
                 self.rest(&error);
+            }
+        }
+    }
+
+    /// Returns the time until the next housekeeping. It is due earlier than usual if the lease of another worker ends:
+    /// one that is alive renews it long before.
+    pub(super) async fn until_keeping(&mut self) -> Duration {
+        let worker = self.worker;
+        let usual = worker.options.idle.min(KEEPING);
+        match worker.shared.parts.store.first_lease_ends(&worker.id).await {
+            Ok(Some(ends)) => self.sight.next_look(Instant::now(), ends, usual),
+            Ok(None) => usual,
+            Err(error) => {
+                self.rest(&error);
+                usual
             }
         }
     }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// Minimum delay until the next look for dead workers: what has expired may be locked by whoever else reclaims it.
+const AGAIN: Duration = Duration::from_millis(50);
+
 /// View of the database: the time of its last response, and the gaps before. Whatever keeps this worker from the
 /// database may keep others from renewing their leases, which may then have expired through no fault of the items they
 /// hold.
@@ -20,7 +23,7 @@ pub(super) struct Sight {
 
 impl Sight {
     /// Creates the view of a worker that starts now. It may start because the database has just come back, but then
-    /// the others do as well, and renew their leases twice within half a lease.
+    /// the others do as well, and renew their leases several times within half a lease.
     pub(super) fn new(lease: Duration, now: Instant) -> Self {
         Self {
             lease,
@@ -60,6 +63,16 @@ impl Sight {
         !self.is_lost
             && now >= self.doubtful_until
             && now.duration_since(self.answered) <= self.lease / 2
+    }
+
+    /// Returns the delay until the next look for dead workers, `usual` at most: the first lease of another worker ends
+    /// after `ends`, and proves its death as soon as nothing is doubtful.
+    pub(super) fn next_look(&self, now: Instant, ends: Duration, usual: Duration) -> Duration {
+        if self.is_lost {
+            return usual;
+        }
+        let doubtful = self.doubtful_until.saturating_duration_since(now);
+        ends.max(doubtful).max(AGAIN).min(usual)
     }
 }
 
@@ -109,5 +122,29 @@ mod tests {
         assert_eq!(seconds.told(&mut sight, 0..5), [4]);
         sight.doubt(seconds.at(5));
         assert_eq!(seconds.told(&mut sight, 5..15), [13, 14]);
+    }
+
+    #[test]
+    fn the_next_look_is_when_a_lease_ends_that_proves_a_death() {
+        let seconds = Seconds(Instant::now());
+        let mut sight = Sight::new(LEASE, seconds.at(0));
+        let millis = Duration::from_millis;
+        let usual = millis(1_000);
+        let mut next = |second, ends, is_lost| {
+            sight.answered(seconds.at(second));
+            if is_lost {
+                sight.failed();
+            }
+            sight.next_look(seconds.at(second), millis(ends), usual)
+        };
+        assert_eq!(next(4, 300, false), millis(300));
+        assert_eq!(next(4, 6_000, false), usual);
+        // Expired, and still there: somebody else is about to take it.
+        assert_eq!(next(4, 0, false), AGAIN);
+        assert_eq!(next(4, 0, true), usual);
+        // It is to be doubted until second 4 whether others have renewed theirs.
+        assert_eq!(next(2, 0, false), usual);
+        let almost = seconds.at(4) - millis(300);
+        assert_eq!(sight.next_look(almost, millis(100), usual), millis(300));
     }
 }

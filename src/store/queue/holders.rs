@@ -18,6 +18,8 @@ statements! {
             WHERE leased_by IS NOT NULL AND leased_by <> $1 AND state = 'waiting' AND ready_at <= {now})
         + (SELECT COUNT(*) FROM work_items WHERE state = 'waiting' AND priority < 0)
         + (SELECT COUNT(*) FROM work_items WHERE state = 'waiting' AND priority > 4)";
+    FIRST_END = "SELECT MIN(ready_at) - {now} FROM work_items
+        WHERE leased_by IS NOT NULL AND leased_by <> $1 AND state = 'waiting'";
     /// A queue with an invalid priority would never be read.
     MEND = "UPDATE work_items SET priority = 4
         WHERE state = 'waiting' AND (priority < 0 OR priority > 4)";
@@ -103,6 +105,17 @@ impl Store {
             tracing::info!(%item, repository, "the worker of a work item was stopped; it is taken again");
         }
         Ok(Some(buried.len() + reclaimed.len() + excused.len()))
+    }
+
+    /// Returns the time until the first lease of another worker ends unless it is renewed, and 0 if one has expired.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a read.
+    pub async fn first_lease_ends(&self, worker: &str) -> Result<Option<Duration>, StoreError> {
+        let mut read = self;
+        let ends = read.fetch_first(FIRST_END, args![worker], one::optional_micros);
+        let ends = ends.await?.flatten();
+        Ok(ends.map(|micros| Duration::from_micros(u64::try_from(micros).unwrap_or(0))))
     }
 
     /// Exempts the items held by this worker, which was told to stop, from the consequences of its death. The deaths of

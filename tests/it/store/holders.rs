@@ -86,4 +86,19 @@ on_both_databases! {
         let dead = store.dead_items(None, &PageRequest::first()).await.unwrap();
         assert_eq!(dead.items[0].item.deaths, 3);
     }
+
+    async fn it_is_known_when_the_first_lease_of_another_worker_ends(database) {
+        let store = database.store().await;
+        assert_eq!(store.first_lease_ends("looks").await.unwrap(), None);
+        add(&store, &[item(1, Priority::Webhook), item(2, Priority::Webhook)]).await;
+        store.claim(1, "long", LEASE).await.unwrap();
+        assert_eq!(store.first_lease_ends("long").await.unwrap(), None, "its own");
+        let ends = store.first_lease_ends("looks").await.unwrap().unwrap();
+        assert!(ends > LEASE / 2 && ends <= LEASE, "{ends:?}");
+        store.claim(1, "short", LEASE / 4).await.unwrap();
+        let ends = store.first_lease_ends("looks").await.unwrap().unwrap();
+        assert!(ends <= LEASE / 4, "{ends:?}");
+        pass_time(database).await;
+        assert_eq!(store.first_lease_ends("looks").await.unwrap(), Some(Duration::ZERO));
+    }
 }

@@ -106,6 +106,11 @@ pub(in crate::store) mod one {
         Ok(row.first::<Option<i64>>()?.map(count_of))
     }
 
+    /// A duration in microseconds, which may be negative.
+    pub(in crate::store) fn optional_micros(row: &Row<'_>) -> Result<Option<i64>, StoreError> {
+        row.first()
+    }
+
     pub(in crate::store) fn uuid(row: &Row<'_>) -> Result<Uuid, StoreError> {
         uuid_of(row.first()?)
     }

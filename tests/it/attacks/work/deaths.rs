@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
+use rescind::clock::{Clock as _, SystemClock};
 use rescind::fetch::FetchLimits;
 use rescind::store::{Lane, NewWorkItem, PageRequest, Priority, Store, StoreOptions};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use super::{Dripping, Running, hasty, until};
+use super::{Dripping, PROMISED, Running, hasty, until};
+use crate::attacks::database::proxy::Proxy;
 use crate::source::Rig;
 use crate::source::work::{Shop, origin};
 use crate::support::databases::{TestDatabase, on_both_databases};
 use crate::support::world::{Home, World};
+
+/// Time after a kill at which the last lease ends. The rest of what is promised is for the fetch.
+const LEASE_ENDS: Duration = Duration::from_secs(7);
 
 /// As many as are under way in one worker.
 const UNDER_WAY: u32 = 16;
@@ -53,6 +58,34 @@ on_both_databases! {
 
     async fn after_two_deaths_each_is_read_alone(database) {
         at_a_time(database, 2, 1).await;
+    }
+
+    async fn what_was_fetched_at_a_kill_is_revoked_soon_after_the_restart(database) {
+        let world = World::new().await;
+        let forge = world.forge.url();
+        let way = Proxy::before(&forge).await;
+        let config = world.config(&database.url).replace(&forge, &way.url(&forge));
+        let home = Home::new(|_| config);
+        let daemon = home.serve();
+        let rig = Rig::new(&database.store().await);
+        let (key, value) = rig.issue(false).await;
+        way.freeze_all();
+        world.push(&[("leak.env", value.expose().as_bytes().to_vec())], "Leak");
+        let begun = "SELECT COUNT(*) FROM work_items WHERE leased_by IS NOT NULL AND deaths >= 0";
+        until("it is begun", async || database.count(begun).await == 1).await;
+        daemon.kill();
+        let killed = SystemClock.now().as_microsecond();
+        let ends = database.count("SELECT MAX(ready_at) FROM work_items WHERE leased_by IS NOT NULL").await;
+        let held = Duration::from_micros(u64::try_from(ends - killed).unwrap());
+        assert!(held <= LEASE_ENDS, "{held:?}");
+        way.thaw();
+        let restarted = Instant::now();
+        let daemon = home.serve();
+        rig.wait_until_revoked(&key).await;
+        let taken = restarted.elapsed();
+        eprintln!("{:?}: the lease had {held:?} left, the key was revoked after {taken:?}", database.kind);
+        assert!(taken <= PROMISED, "{taken:?}");
+        assert!(daemon.stop().success());
     }
 
     async fn all_that_was_under_way_is_done_after_a_crash(database) {
