@@ -79,9 +79,13 @@ impl Files {
         }
     }
 
-    /// Records that the writing connection is about to be closed.
+    /// Records that the writing connection is about to be closed. SQLite did not remove files that are gone by then.
+    /// They stay known, since the next connection would make new ones in their place.
     pub(in crate::store) fn writer_ends(&self) {
-        self.lock().beside = None;
+        let mut opened = self.lock();
+        if self.compare(&opened).is_ok() {
+            opened.beside = None;
+        }
     }
 
     /// Checks that all files are still there.

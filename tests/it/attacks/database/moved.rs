@@ -3,9 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rescind::store::StoreError;
+use sqlx::{Connection as _, Executor as _, SqliteConnection};
+
 use super::until;
 use crate::cli::Binary;
 use crate::serve::Daemon;
+use crate::store::{import, new_key};
+use crate::support::databases::{Kind, TestDatabase};
 
 const REVOKE: &str = "/api/v1/integrations/credential-scanning/revoke";
 
@@ -128,5 +133,30 @@ fn files_beside_the_database_that_are_removed_take_nothing() {
         let daemon = Daemon::start(&binary, &["serve"]);
         let accepted = daemon.post(REVOKE, None, &report);
         assert_eq!(accepted.0, 200, "{end}: {}", accepted.1);
+    }
+}
+
+/// A connection that is given up for another one, which would make a new log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_are_gone_are_missed_by_the_next_connection_too() {
+    for end in ["-wal", "-shm"] {
+        let database = TestDatabase::new(Kind::Sqlite).await;
+        let store = database.store().await;
+        import(&store, &[new_key(1)]).await;
+        let opened = SqliteConnection::connect(&database.url).await;
+        let mut other = opened.unwrap();
+        other.execute("BEGIN IMMEDIATE").await.unwrap();
+        let beside = database.folder().join(format!("rescind.db{end}"));
+        {
+            let waiting = std::pin::pin!(store.begin());
+            assert!(futures_util::poll!(waiting).is_pending());
+            fs::remove_file(&beside).unwrap();
+            // Given up, after which its connection is closed.
+        }
+        other.execute("ROLLBACK").await.unwrap();
+        let refused = store.begin().await.unwrap_err();
+        assert!(matches!(refused, StoreError::Gone { .. }), "{refused:?}");
+        store.close().await;
+        assert!(!beside.exists(), "{end} was made anew");
     }
 }
