@@ -292,7 +292,10 @@ fn unavailable_because(error: &StoreError) -> &'static str {
             "The database's file was removed or replaced. Nothing was changed; try again later."
         }
         StoreError::Damaged { .. } => {
-            "The database is damaged: its file is malformed, restore a backup (docs/operations.md). Nothing was changed."
+            "The database is damaged: restore a backup (docs/operations.md). Nothing was changed."
+        }
+        StoreError::Emptied { .. } => {
+            "The database lacks tables that it had: restore a backup (docs/operations.md). Nothing was changed."
         }
         StoreError::Crowded { .. } => {
             "The database has no connection left. Nothing was changed; try again later."

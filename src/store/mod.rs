@@ -129,8 +129,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Url`], [`StoreError::Unavailable`], [`StoreError::Missing`], [`StoreError::Disk`],
-    /// [`StoreError::ReadOnly`], and [`StoreError::NewerDatabase`] when a newer program has migrated
-    /// the database.
+    /// [`StoreError::Torn`], [`StoreError::ReadOnly`], and [`StoreError::NewerDatabase`] when a newer program has
+    /// migrated the database.
     pub async fn open(options: StoreOptions) -> Result<Self, StoreError> {
         let (db, name, found) = db::connect::connect(&options).await?;
         let inner = Inner {
@@ -295,7 +295,11 @@ impl Store {
         if let Err(gone) = self.0.db.check_files() {
             return gone;
         }
-        self.renewing(StoreError::from_driver(&self.0.name, error))
+        let error = self.renewing(StoreError::from_driver(&self.0.name, error));
+        if let StoreError::Emptied { .. } = error {
+            self.0.ready.failed(&error);
+        }
+        error
     }
 
     /// Has the connections replaced where this error may last as long as they do.

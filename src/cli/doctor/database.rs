@@ -56,6 +56,11 @@ fn unusable(error: &anyhow::Error) -> Check {
             let mend = "install the newer rescind that migrated it, or restore a backup";
             Check::failed(NAME, message, mend)
         }
+        Some(StoreError::Torn { .. }) => Check::failed(
+            NAME,
+            message,
+            "do so before anything else opens the database",
+        ),
         _ => {
             let mend = "check that the database is running, that database.url is right, and its permissions";
             Check::failed(NAME, message, mend)

@@ -11,6 +11,7 @@ use sqlx::{ConnectOptions as _, Postgres, Sqlite};
 use tokio::time::Instant;
 
 use super::super::{StoreError, StoreOptions};
+use super::damage::Damage;
 use super::files::Files;
 use super::gate::Urgency;
 use super::others;
@@ -75,7 +76,7 @@ impl Db {
     pub(in crate::store) fn check_files(&self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite { files, .. } => files.check_sound(),
-            Self::Postgres(_) => Ok(()),
+            Self::Postgres(pool) => pool.check_undamaged(),
         }
     }
 
@@ -181,7 +182,7 @@ async fn sqlite(url: &str, create: bool) -> Result<(Db, String, bool), StoreErro
     }
     let found = size(&path) > 0;
     if let Some(log) = lone_log(&path) {
-        return Err(StoreError::Disk {
+        return Err(StoreError::Torn {
             database: name,
             cause: format!(
                 "it is missing or empty, but its log {} is there and would be lost; put the database back beside it, \
@@ -243,6 +244,7 @@ async fn sqlite_pool(
             keeps_place: true,
             lifetime: None,
             files: Some(files.clone()),
+            damage: files.damage().clone(),
             writes: connections == 1,
         },
     );
@@ -315,6 +317,7 @@ async fn postgres(url: &str, max_connections: u32) -> Result<(Db, String), Store
             keeps_place: false,
             lifetime: Some(LIFETIME),
             files: None,
+            damage: Damage::new(name.clone()),
             writes: false,
         },
     );

@@ -141,6 +141,14 @@ pub enum StoreError {
         /// Message of the operating system or the driver.
         cause: String,
     },
+    /// Files of the database are missing, and to open what is left would lose what the others hold.
+    #[error("the database {database} is not opened: {cause}")]
+    Torn {
+        /// Path of the file.
+        database: String,
+        /// Name of the missing file, and the remedy.
+        cause: String,
+    },
     /// A file of the database was deleted or replaced while it was open, so writes would be lost.
     #[error(
         "the files of the database {database} are not those that were opened: {cause}; put the file itself back under its name (a copy does not do), or restart rescind with the files that it is to use; nothing is accepted until then"
@@ -161,13 +169,23 @@ pub enum StoreError {
         /// Description of what was found.
         cause: String,
     },
-    /// SQLite found that its file is malformed. Remembered until the program is started anew: what can still be read of
-    /// the file may be wrong, and each change may damage it further.
+    /// The database found that a file of its own is malformed. Remembered until the program is started anew: what can
+    /// still be read may be wrong, and each change may damage more.
     #[error(
         "the database {database} is damaged: {cause}, restore a backup (docs/operations.md) and start rescind anew; nothing is accepted until then"
     )]
     Damaged {
-        /// Path of the file.
+        /// Path of the file, or URL without the password.
+        database: String,
+        /// Message of the driver.
+        cause: String,
+    },
+    /// Tables of this program were removed.
+    #[error(
+        "the database {database} lacks tables that it had: {cause}; restore a backup (docs/operations.md), or begin anew without keys: `rescind migrate` makes the tables of an empty database"
+    )]
+    Emptied {
+        /// Path of the file, or URL without the password.
         database: String,
         /// Message of the driver.
         cause: String,
@@ -210,8 +228,10 @@ impl StoreError {
                 | Self::TooLarge { .. }
                 | Self::ReadOnly { .. }
                 | Self::Disk { .. }
+                | Self::Torn { .. }
                 | Self::Gone { .. }
                 | Self::Damaged { .. }
+                | Self::Emptied { .. }
                 | Self::NotMigrated { .. }
         )
     }
@@ -267,12 +287,20 @@ impl StoreError {
 const CORRUPT: i32 = 11;
 const NOTADB: i32 = 26;
 
-/// Returns SQLite's message if the error says that its file is damaged.
+/// Error codes of PostgreSQL for a malformed page of a table, and for one of an index.
+const DATA_CORRUPTED: &str = "XX001";
+const INDEX_CORRUPTED: &str = "XX002";
+
+/// Returns the database's message if the error says that a file is damaged.
 pub(in crate::store) fn damage(error: &sqlx::Error) -> Option<&str> {
     let reported = error.as_database_error()?;
-    reported.try_downcast_ref::<sqlx::sqlite::SqliteError>()?;
-    let code = reported.code()?.parse::<i32>().ok()?;
-    matches!(code & 0xff, CORRUPT | NOTADB).then(|| reported.message())
+    let code = reported.code()?;
+    let sqlite = reported.try_downcast_ref::<sqlx::sqlite::SqliteError>();
+    let says_so = match sqlite.map(|_| code.parse::<i32>()) {
+        None => [DATA_CORRUPTED, INDEX_CORRUPTED].contains(&&*code),
+        Some(code) => code.is_ok_and(|code| matches!(code & 0xff, CORRUPT | NOTADB)),
+    };
+    says_so.then(|| reported.message())
 }
 
 /// Classifies a result code of SQLite: <https://sqlite.org/rescode.html>.
@@ -297,6 +325,7 @@ fn from_sqlite(database: String, code: &str, cause: String) -> StoreError {
             None => StoreError::Disk { database, cause },
         },
         CORRUPT | NOTADB => StoreError::Damaged { database, cause },
+        1 if cause.starts_with("no such table") => StoreError::Emptied { database, cause },
         _ => StoreError::Other { database, cause },
     }
 }
@@ -313,7 +342,9 @@ fn from_postgres(database: String, code: &str, cause: String) -> StoreError {
         _ if code.starts_with("28") || code.starts_with("3D") => {
             StoreError::Denied { database, cause }
         }
-        "XX001" | "XX002" => StoreError::Corrupt { database, cause },
+        DATA_CORRUPTED | INDEX_CORRUPTED => StoreError::Damaged { database, cause },
+        // undefined_table
+        "42P01" => StoreError::Emptied { database, cause },
         // The server ended a transaction whose next statement, or whose end, was long in coming. Nothing of it is kept.
         "25P03" | "25P04" => StoreError::Unavailable { database, cause },
         _ if ["08", "53", "57"]
@@ -370,7 +401,10 @@ mod tests {
             ("28P01", "Denied"),
             ("3D000", "Denied"),
             ("08006", "Unavailable"),
-            ("42P01", "Other"),
+            ("XX001", "Damaged"),
+            ("XX002", "Damaged"),
+            ("42P01", "Emptied"),
+            ("42601", "Other"),
         ] {
             let error = from_postgres("postgres://u@h:1/d".to_owned(), code, "said".to_owned());
             assert_eq!(kind(&error), expected, "{code}");

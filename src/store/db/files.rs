@@ -3,8 +3,6 @@
 //! A file that is deleted or replaced lives on without a name for as long as it is open, and accepts every change, all
 //! of which are lost when the program ends. SQLite does not check for this. Therefore, the files behind the names are
 //! compared with those that were opened before anything is written, and before a commit is acknowledged.
-//!
-//! Nor does SQLite remember that it found a file malformed: only statements that come to the damaged pages fail.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -12,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::StoreError;
+use super::damage::Damage;
 
 /// Suffixes of SQLite's files beside the database: its write-ahead log, and the memory that connections share.
 pub(in crate::store) const BESIDE: [&str; 2] = ["-wal", "-shm"];
@@ -29,6 +28,7 @@ struct Inner {
     name: String,
     path: PathBuf,
     opened: Mutex<Opened>,
+    damage: Damage,
 }
 
 /// Identities of the files at the time they were opened.
@@ -40,15 +40,15 @@ struct Opened {
     /// Known while there is a connection that writes. Without one, SQLite itself may delete these files.
     beside: Option<[Identity; 2]>,
     told: bool,
-    /// Message of the first statement that found the database damaged.
-    damage: Option<String>,
 }
 
 impl Files {
     /// Creates the files of a database that is not open yet.
     pub(in crate::store) fn new(path: &Path) -> Self {
+        let name = path.display().to_string();
         Self(Arc::new(Inner {
-            name: path.display().to_string(),
+            damage: Damage::new(name.clone()),
+            name,
             // The working directory may change.
             path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             opened: Mutex::default(),
@@ -106,16 +106,14 @@ impl Files {
         error.map_or(Ok(()), Err)
     }
 
-    /// Records that SQLite found the database damaged. What is read from files that were removed or replaced says nothing
-    /// of it.
-    pub(in crate::store) fn damaged(&self, cause: &str) {
-        let mut opened = self.lock();
-        if opened.damage.is_none() && self.compare(&opened).is_ok() {
-            opened.damage = Some(cause.to_owned());
-            if let Err(error) = self.undamaged(&opened) {
-                tracing::error!(%error, "nothing is accepted");
-            }
-        }
+    /// Returns the memory of damage. What is read from files that were removed or replaced says nothing of it.
+    pub(in crate::store) fn damage(&self) -> &Damage {
+        &self.0.damage
+    }
+
+    /// Returns whether all files are still there.
+    pub(in crate::store) fn are_there(&self) -> bool {
+        self.compare(&self.lock()).is_ok()
     }
 
     /// Checks that all files are still there, and that none was found damaged.
@@ -124,17 +122,7 @@ impl Files {
     /// Returns the errors of [`Files::check`], and [`StoreError::Damaged`].
     pub(in crate::store) fn check_sound(&self) -> Result<(), StoreError> {
         self.check()?;
-        self.undamaged(&self.lock())
-    }
-
-    fn undamaged(&self, opened: &Opened) -> Result<(), StoreError> {
-        match &opened.damage {
-            None => Ok(()),
-            Some(cause) => Err(StoreError::Damaged {
-                database: self.0.name.clone(),
-                cause: cause.clone(),
-            }),
-        }
+        self.0.damage.check()
     }
 
     fn compare(&self, opened: &Opened) -> Result<(), StoreError> {

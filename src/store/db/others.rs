@@ -40,12 +40,12 @@ struct Torn {
 /// Checks that no other process has the database open without all of its files.
 ///
 /// # Errors
-/// Returns [`StoreError::Disk`] with the remedy if one has.
+/// Returns [`StoreError::Torn`] with the remedy if one has.
 pub(in crate::store) async fn check(path: &Path) -> Result<(), StoreError> {
     let until = Instant::now() + PATIENCE;
     while let Some(torn) = torn(path) {
         if Instant::now() >= until {
-            return Err(StoreError::Disk {
+            return Err(StoreError::Torn {
                 database: path.display().to_string(),
                 cause: format!(
                     "{} was removed while {} has the database open: stop that process, without a kill, and start it \

@@ -24,6 +24,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::super::StoreError;
+use super::damage::Damage;
 use super::error::damage;
 use super::files::Files;
 use super::gate::{Gate, NoPlace, Place, Urgency};
@@ -67,6 +69,8 @@ pub(in crate::store) struct Manners {
     pub(in crate::store) lifetime: Option<Duration>,
     /// The files that every connection is to open: those that were there first.
     pub(in crate::store) files: Option<Files>,
+    /// Memory of damage that a connection is told of.
+    pub(in crate::store) damage: Damage,
     /// `true` if the connections write to those files.
     pub(in crate::store) writes: bool,
 }
@@ -221,11 +225,21 @@ where
 
     /// Has an error remembered that says that the database is damaged.
     pub(in crate::store) fn note_damage(&self, error: &sqlx::Error) {
-        if let Some(files) = &self.0.manners.files
-            && let Some(cause) = damage(error)
+        let Manners {
+            files,
+            damage: memory,
+            ..
+        } = &self.0.manners;
+        if let Some(cause) = damage(error)
+            && files.as_ref().is_none_or(Files::are_there)
         {
-            files.damaged(cause);
+            memory.found(cause);
         }
+    }
+
+    /// Checks that the database is not known to be damaged.
+    pub(in crate::store) fn check_undamaged(&self) -> Result<(), StoreError> {
+        self.0.manners.damage.check()
     }
 
     /// Waits for the database, but not longer than `limit`.

@@ -52,6 +52,8 @@ pub(in crate::store) struct Ready {
 struct Seen {
     committed: Option<Instant>,
     failed: Option<(Instant, StoreError)>,
+    /// Error of a statement that lacked a table, until every statement is taken again.
+    emptied: Option<StoreError>,
 }
 
 impl Ready {
@@ -62,9 +64,13 @@ impl Ready {
 
     /// Records that a transaction failed.
     pub(in crate::store) fn failed(&self, error: &StoreError) {
-        use StoreError::{Corrupt, Disk, Full, ReadOnly};
-        if let Full { .. } | Disk { .. } | ReadOnly { .. } | Corrupt { .. } = error {
-            self.seen().failed = Some((Instant::now(), error.clone()));
+        use StoreError::{Corrupt, Disk, Emptied, Full, ReadOnly};
+        match error {
+            Full { .. } | Disk { .. } | ReadOnly { .. } | Corrupt { .. } => {
+                self.seen().failed = Some((Instant::now(), error.clone()));
+            }
+            Emptied { .. } => self.seen().emptied = Some(error.clone()),
+            _ => {}
         }
     }
 
@@ -128,7 +134,7 @@ impl Store {
 
     async fn check_now(&self) -> Result<(), StoreError> {
         self.0.db.check_files()?;
-        self.check_ready().await?;
+        self.check_tables().await?;
         if let Some(proof) = self.0.ready.proof() {
             return proof;
         }
@@ -136,6 +142,28 @@ impl Store {
             Err(StoreError::Busy { .. }) if self.0.ready.committed_within(LOCKED_OUT) => Ok(()),
             probed => probed,
         }
+    }
+
+    /// Checks that the schema is there, as it was when this program started. A write to one table proves nothing of the
+    /// others.
+    async fn check_tables(&self) -> Result<(), StoreError> {
+        match self.check_ready().await {
+            Err(StoreError::NotMigrated {
+                database, found: 0, ..
+            }) => {
+                let cause = "there is none of them any more".to_owned();
+                return Err(StoreError::Emptied { database, cause });
+            }
+            checked => checked?,
+        }
+        let emptied = self.0.ready.seen().emptied.clone();
+        if let Some(error) = emptied {
+            if self.check_statements().await.is_err() {
+                return Err(error);
+            }
+            self.0.ready.seen().emptied = None;
+        }
+        Ok(())
     }
 
     async fn probe(&self) -> Result<(), StoreError> {

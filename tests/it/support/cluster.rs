@@ -61,7 +61,8 @@ impl Cluster {
         assert!(restarted, "pg_ctl restart");
     }
 
-    fn data(&self) -> String {
+    /// Returns the folder of its data.
+    pub(crate) fn data(&self) -> String {
         self.folder.path().join("data").display().to_string()
     }
 

@@ -11,6 +11,7 @@ fn manners(size: u32, may_die: bool) -> Manners {
         keeps_place: !may_die,
         lifetime: None,
         files: None,
+        damage: Damage::new("x".to_owned()),
         writes: false,
     }
 }

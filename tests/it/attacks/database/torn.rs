@@ -54,6 +54,7 @@ fn a_database_whose_file_was_removed_under_a_daemon_is_opened_by_no_command() {
         for said in said {
             assert!(doctor.stdout.contains(said), "{said}: {doctor:?}");
         }
+        assert!(!doctor.stdout.contains("permissions"), "{doctor:?}");
         assert_ne!(doctor.code, 0, "{doctor:?}");
         let create = "keys create --user v --description x";
         for command in ["keys list", create] {
