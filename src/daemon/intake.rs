@@ -79,7 +79,7 @@ pub(super) fn redelivery(
         error,
     };
     let app = redelivery.app.as_ref().map(|app| {
-        let (http, clock) = (&parts.http, &parts.clock);
+        let (http, clock) = (&parts.clients.api, &parts.clock);
         installation(app, &redelivery.api_url, http, clock)
     });
     let app = app.transpose().map_err(failed)?.map(Credential::App);
@@ -91,7 +91,7 @@ pub(super) fn redelivery(
         credentials: app.into_iter().chain(token).collect(),
     };
     let source_parts = SourceParts {
-        client: parts.http.clone(),
+        client: parts.clients.api.clone(),
         store: parts.responder.store().with_urgency(Urgency::Work),
         responder: parts.responder.clone(),
         engine: Arc::clone(&work.engine),
@@ -236,7 +236,7 @@ fn partners(parts: &Parts<'_>) -> Vec<Partner> {
     let partners = accepting.map(|(name, partner, url)| {
         let keys = PublicKeys::new(
             url.clone(),
-            parts.http.clone(),
+            parts.clients.api.clone(),
             Arc::clone(&parts.clock),
             PublicKeyTimings::default(),
         );

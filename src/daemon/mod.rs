@@ -27,12 +27,13 @@ pub use lifecycle::{Ended, Lifecycle};
 pub use signals::{OtherSignals, Signals};
 pub use sources::configured_sources;
 
+use outgoing::Clients;
 pub use standalone::Standalone;
 use work::Work;
 
 use crate::clock::SharedClock;
 use crate::config::Config;
-use crate::fetch::{HttpClientError, guarded_client};
+use crate::fetch::HttpClientError;
 use crate::intake::webhook::InboxTask;
 use crate::issuer::{FirstToken, Issuer, IssuerFormats, MintTokenError, Show};
 use crate::keyformat::FormatSet;
@@ -109,7 +110,7 @@ struct Parts<'a> {
     config: &'a Config,
     formats: FormatSet,
     clock: SharedClock,
-    http: reqwest::Client,
+    clients: Clients,
     responder: Responder,
     lifecycle: &'a Lifecycle,
 }
@@ -119,12 +120,12 @@ impl<'a> Parts<'a> {
         config: &'a Config,
         responder: Responder,
         clock: SharedClock,
-        http: reqwest::Client,
+        clients: Clients,
         lifecycle: &'a Lifecycle,
     ) -> Self {
         Self {
             config,
-            http,
+            clients,
             formats: responder.formats().clone(),
             responder,
             clock,
@@ -159,7 +160,7 @@ impl Daemon {
         // Before anything is written.
         let listener = bind(config.server.bind).await?;
         let address = listener.local_addr().unwrap_or(config.server.bind);
-        let http = guarded_client(&outgoing::guard(config))?;
+        let clients = Clients::new(config)?;
         let connections = Connections {
             most: descriptors.connections,
             momentary: descriptors.momentary,
@@ -173,7 +174,7 @@ impl Daemon {
             let store = opening::open(config, address, &entrance, signals).await?;
             let responder = Responder::new(store.clone(), formats, Arc::clone(&clock));
             let issuer = Issuer::new(responder.clone(), minting);
-            let parts = Parts::new(config, responder, clock, http, &lifecycle);
+            let parts = Parts::new(config, responder, clock, clients, &lifecycle);
             let started = Self::start_on(parts, issuer, &entrance, address, signals, show).await;
             if started.is_err() {
                 opening::close(&store).await;

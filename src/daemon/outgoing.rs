@@ -1,9 +1,32 @@
-//! Permitted destinations of outgoing requests.
+//! Permitted destinations of outgoing requests, and the clients that send them.
 
-use reqwest::Url;
+use reqwest::{Client, Url};
 
 use crate::config::Config;
-use crate::fetch::Guard;
+use crate::fetch::{Guard, HttpClientError, guarded_client, verbatim_client};
+
+/// HTTP clients that connect to permitted destinations only.
+#[derive(Debug, Clone)]
+pub(super) struct Clients {
+    /// Client for APIs and archives.
+    pub(super) api: Client,
+    /// Client for git servers.
+    pub(super) git: Client,
+}
+
+impl Clients {
+    /// Creates the clients.
+    ///
+    /// # Errors
+    /// Returns an error if the operating system prevents the setup.
+    pub(super) fn new(config: &Config) -> Result<Self, HttpClientError> {
+        let guard = guard(config);
+        Ok(Self {
+            api: guarded_client(&guard)?,
+            git: verbatim_client(&guard)?,
+        })
+    }
+}
 
 /// Returns a guard that permits configured addresses anywhere, and all others only on the public internet.
 pub(super) fn guard(config: &Config) -> Guard {

@@ -31,7 +31,7 @@ pub(super) struct Sources {
 pub(super) fn make(parts: &Parts<'_>, work: &Work) -> Result<Sources, DaemonError> {
     let fetcher = &work.fetcher;
     let source_parts = SourceParts {
-        client: parts.http.clone(),
+        client: parts.clients.api.clone(),
         store: parts.responder.store().with_urgency(Urgency::Work),
         responder: parts.responder.clone(),
         engine: Arc::clone(&work.engine),

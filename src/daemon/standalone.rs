@@ -1,11 +1,10 @@
 //! Sources and a worker without the daemon, for commands that do by hand what the daemon does by itself.
 
-use super::outgoing::guard;
+use super::outgoing::Clients;
 use super::work::Work;
 use super::{DaemonError, Lifecycle, Parts, intake, sources};
 use crate::clock::SharedClock;
 use crate::config::Config;
-use crate::fetch::guarded_client;
 use crate::respond::Responder;
 use crate::source::{Redelivery, Source};
 use crate::work::Worker;
@@ -30,13 +29,7 @@ impl Standalone {
         clock: SharedClock,
     ) -> Result<Self, DaemonError> {
         let lifecycle = Lifecycle::default();
-        let parts = Parts::new(
-            config,
-            responder,
-            clock,
-            guarded_client(&guard(config))?,
-            &lifecycle,
-        );
+        let parts = Parts::new(config, responder, clock, Clients::new(config)?, &lifecycle);
         let work = Work::new(&parts);
         let mut sources = sources::make(&parts, &work)?;
         let redelivery = intake::redelivery(&parts, &work)?;

@@ -43,7 +43,8 @@ impl Work {
             ..FetchLimits::default()
         };
         Self {
-            fetcher: GitFetcher::new(parts.http.clone(), limits).guarded_by(guard(parts.config)),
+            fetcher: GitFetcher::new(parts.clients.git.clone(), limits)
+                .guarded_by(guard(parts.config)),
             engine: Arc::new(Engine::new(&parts.formats, scan.encodings)),
             wake: Arc::new(Notify::new()),
         }

@@ -13,7 +13,7 @@ use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, Url, 
 use thiserror::Error as ThisError;
 use tokio::time::Instant;
 
-use super::{FetchError, Guard};
+use super::{FetchError, Guard, threads};
 
 /// Maximum number of redirects that are followed for one request.
 const MAX_REDIRECTS: usize = 3;
@@ -21,12 +21,8 @@ const MAX_REDIRECTS: usize = 3;
 /// Maximum time to wait that is accepted from a server.
 const MAX_WAIT: Duration = Duration::from_hours(24);
 
-/// Maximum number of bytes of a response over HTTP/2 that a server may send before they are read: enough for 5 MiB/s at a
-/// round trip of 100 ms.
-const UNREAD: u32 = 512 << 10;
-
-/// The same of all responses over one connection: so many that those which wait hold up no other.
-const UNREAD_OF_CONNECTION: u32 = 16 << 20;
+/// Maximum number of idle connections to a server that are kept.
+const IDLE: usize = 8;
 
 /// Maximum length of the description of a network error, in bytes.
 const MAX_DESCRIPTION: usize = 300;
@@ -46,9 +42,10 @@ pub fn http_client() -> Result<Client, HttpClientError> {
     guarded_client(&Guard::operator())
 }
 
-/// Creates the HTTP client of the whole program, which connects only to addresses that `guard` admits.
+/// Creates the HTTP client for APIs, which connects only to addresses that `guard` admits, and takes compressed
+/// responses.
 ///
-/// It uses TLS by rustls with ring, a connect timeout, and a user agent of the program's name and
+/// It uses HTTP/1.1, TLS by rustls with ring, a connect timeout, and a user agent of the program's name and
 /// version. It follows no redirect by itself: a redirected POST would lose its body, and a redirect to
 /// another host would send a request where it was never meant to go.
 ///
@@ -60,13 +57,28 @@ pub fn http_client() -> Result<Client, HttpClientError> {
 ///
 /// Fails if the operating system prevents the setup.
 pub fn guarded_client(guard: &Guard) -> Result<Client, HttpClientError> {
+    client(guard, true)
+}
+
+/// Creates an HTTP client like [`guarded_client`] for git servers, which takes responses as they are: a pack is
+/// compressed already, and of what is compressed again a thousandth of the bytes makes the same work.
+///
+/// # Errors
+///
+/// Fails if the operating system prevents the setup.
+pub fn verbatim_client(guard: &Guard) -> Result<Client, HttpClientError> {
+    client(guard, false)
+}
+
+fn client(guard: &Guard, gzip: bool) -> Result<Client, HttpClientError> {
+    threads::start().map_err(HttpClientError)?;
     // Only the first call installs a provider. Later calls find the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let guard = guard.and(proxies());
-    let client = builder(&guard).build().or_else(|error| {
+    let client = builder(&guard, gzip).build().or_else(|error| {
         let error = describe(&error);
         tracing::warn!(%error, "no HTTPS server can be trusted; install the package ca-certificates");
-        builder(&guard).tls_certs_only([]).build()
+        builder(&guard, gzip).tls_certs_only([]).build()
     });
     client.map_err(|error| HttpClientError(describe(&error)))
 }
@@ -85,20 +97,22 @@ fn proxies() -> Vec<String> {
     clippy::disallowed_methods,
     reason = "the one place where a client is made, with the guard"
 )]
-fn builder(guard: &Guard) -> ClientBuilder {
+fn builder(guard: &Guard, gzip: bool) -> ClientBuilder {
     Client::builder()
         .dns_resolver(guard.clone())
+        .gzip(gzip)
         .user_agent(concat!("rescind/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(Duration::from_secs(10))
-        .http2_initial_stream_window_size(UNREAD)
-        .http2_initial_connection_window_size(UNREAD_OF_CONNECTION)
         .pool_idle_timeout(Duration::from_mins(1))
+        .pool_max_idle_per_host(IDLE)
         .redirect(redirect::Policy::none())
         .referer(false)
 }
 
 /// Sends the request that `request` builds for a URL, and again for each redirect that stays on the same
 /// server. Waits up to `patience` for the headers of the last response.
+///
+/// Connections are served by threads of their own, apart from those of the caller.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place where a request is sent, with a deadline and redirects to the same server only"
@@ -111,11 +125,15 @@ pub(crate) async fn send(
     let mut at = url.clone();
     let deadline = Instant::now() + patience;
     for _ in 0..=MAX_REDIRECTS {
-        let response = tokio::time::timeout_at(deadline, request(at.clone()).send())
+        let request = request(at.clone());
+        // Built there as well, since the task of a connection runs where its first request does.
+        let sent = threads::run(async move { request.send().await });
+        let response = tokio::time::timeout_at(deadline, sent)
             .await
             .map_err(|_| FetchError::Stalled {
                 seconds: patience.as_secs(),
             })?
+            .map_err(FetchError::Network)?
             .map_err(|error| unsent(error, at == *url))?;
         if !is_moved(response.status()) {
             return Ok(response);
@@ -125,11 +143,13 @@ pub(crate) async fn send(
     Err(FetchError::Protocol("it redirects too often"))
 }
 
-/// Returns the next bytes of a response, or `None` at its end. Waits up to `patience`.
+/// Returns the next bytes of a response, or `None` at its end. Waits up to `patience`. May be cancelled and called again.
 pub(crate) async fn read_chunk(
     response: &mut Response,
     patience: Duration,
 ) -> Result<Option<impl Deref<Target = [u8]> + use<>>, FetchError> {
+    // A few bytes that are compressed become thousands of chunks, none of which has to be waited for.
+    tokio::task::yield_now().await;
     match tokio::time::timeout(patience, response.chunk()).await {
         Ok(chunk) => chunk.map_err(|error| FetchError::Network(describe(&error.without_url()))),
         Err(_) => Err(FetchError::Stalled {

@@ -36,6 +36,7 @@ mod rest;
 mod shown;
 mod size;
 mod texts;
+mod threads;
 mod weight;
 
 pub(crate) use answers::{Body, read_body};
@@ -45,7 +46,7 @@ pub use fetcher::GitFetcher;
 pub use git::RangeRequest;
 pub use gix_hash::ObjectId;
 pub use guard::{Guard, Refused};
-pub use http::{HttpClientError, guarded_client, http_client};
+pub use http::{HttpClientError, guarded_client, http_client, verbatim_client};
 pub(crate) use http::{rate_limit_wait, read_chunk, retry_after, send};
 pub(crate) use json::{as_json, as_text, unescape};
 pub use lane::FetchLane;

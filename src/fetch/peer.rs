@@ -2,7 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue,
+};
 use reqwest::{Response, Url};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OwnedSemaphorePermit;
@@ -79,6 +81,7 @@ impl Peer<'_> {
                 .header("Git-Protocol", "version=2")
                 .header(CONTENT_TYPE, "application/x-git-upload-pack-request")
                 .header(ACCEPT, "application/x-git-upload-pack-result")
+                .header(ACCEPT_ENCODING, "identity")
                 .body(body.clone());
             match &authorization {
                 Some(value) => request.header(AUTHORIZATION, value.clone()),
@@ -91,6 +94,12 @@ impl Peer<'_> {
         if kind.is_none_or(|kind| kind != "application/x-git-upload-pack-result") {
             return Err(FetchError::Protocol(
                 "its answer is not from git-upload-pack",
+            ));
+        }
+        let encoding = response.headers().get(CONTENT_ENCODING);
+        if encoding.is_some_and(|encoding| encoding != "identity") {
+            return Err(FetchError::Protocol(
+                "its answer is compressed, which nobody asked for",
             ));
         }
         Ok(response)

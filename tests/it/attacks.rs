@@ -1,6 +1,7 @@
 //! Attacks on Rescind by outsiders, and by faults. Each test is an attack that worked once, or that must never start
 //! to.
 
+mod answers;
 mod database;
 mod feed;
 mod http;
