@@ -55,12 +55,13 @@ fn code(error: &anyhow::Error) -> u8 {
 /// Returns whether the command line or the configuration must change before the command can succeed.
 fn is_usage(cause: &(dyn Error + 'static)) -> bool {
     if let Some(error) = cause.downcast_ref::<StoreError>() {
-        return matches!(error, StoreError::Url(_));
+        return matches!(error, StoreError::Url(_) | StoreError::Encoding { .. });
     }
     if let Some(error) = cause.downcast_ref::<DaemonError>() {
         return matches!(
             error,
-            DaemonError::Store(StoreError::Url(_)) | DaemonError::Source { .. }
+            DaemonError::Store(StoreError::Url(_) | StoreError::Encoding { .. })
+                | DaemonError::Source { .. }
         );
     }
     if let Some(error) = cause.downcast_ref::<IssueError>() {

@@ -129,8 +129,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Url`], [`StoreError::Unavailable`], [`StoreError::Missing`], [`StoreError::Disk`],
-    /// [`StoreError::Torn`], [`StoreError::ReadOnly`], and [`StoreError::NewerDatabase`] when a newer program has
-    /// migrated the database.
+    /// [`StoreError::Torn`], [`StoreError::ReadOnly`], [`StoreError::Encoding`], and [`StoreError::NewerDatabase`] when
+    /// a newer program has migrated the database.
     pub async fn open(options: StoreOptions) -> Result<Self, StoreError> {
         let (db, name, found) = db::connect::connect(&options).await?;
         let inner = Inner {

@@ -52,6 +52,10 @@ fn unusable(error: &anyhow::Error) -> Check {
             Check::warning(NAME, message, mend)
         }
         Some(StoreError::Url(_)) => Check::misconfigured(NAME, message, "correct database.url"),
+        Some(StoreError::Encoding { .. }) => {
+            let mend = "make a database with ENCODING 'UTF8' TEMPLATE template0, and name it in database.url";
+            Check::misconfigured(NAME, message, mend)
+        }
         Some(StoreError::NewerDatabase { .. }) => {
             let mend = "install the newer rescind that migrated it, or restore a backup";
             Check::failed(NAME, message, mend)

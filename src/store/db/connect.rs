@@ -38,6 +38,9 @@ const STATEMENT: Duration = Duration::from_secs(65);
 const CLIENT_CHECK: Duration = Duration::from_secs(2);
 /// Age at which connections to PostgreSQL are replaced.
 const LIFETIME: Duration = Duration::from_mins(30);
+/// The only encoding of PostgreSQL that stores every character of a report. `SQL_ASCII` stores any bytes, but takes each
+/// of them for a character.
+const ENCODING: &str = "UTF8";
 /// Number of prepared statements that are kept per connection: all fixed ones, and the usual lengths of the others.
 const STATEMENTS: usize = 256;
 /// Number of connections that read from SQLite. They never wait for the writer.
@@ -321,10 +324,25 @@ async fn postgres(url: &str, max_connections: u32) -> Result<(Db, String), Store
             writes: false,
         },
     );
-    match pool.try_out(CONNECTION_WAIT).await {
-        Ok(()) => Ok((Db::Postgres(pool), name)),
-        Err(error) => Err(StoreError::from_driver(&name, &error)),
+    let encoding = async {
+        pool.try_out(CONNECTION_WAIT).await?;
+        let until = Instant::now() + CONNECTION_WAIT;
+        let mut held = pool.acquire(Urgency::Awaited, until).await?;
+        let sql = "SELECT pg_catalog.current_setting('server_encoding')";
+        held.value::<String>(CONNECTION_WAIT, sql).await
+    };
+    let encoding = match encoding.await {
+        Ok(encoding) => encoding,
+        Err(error) => return Err(StoreError::from_driver(&name, &error)),
+    };
+    if encoding == ENCODING {
+        return Ok((Db::Postgres(pool), name));
     }
+    pool.close().await;
+    Err(StoreError::Encoding {
+        database: name,
+        encoding,
+    })
 }
 
 /// Returns the statement that configures a session. The keepalives make the server detect connections whose other end
@@ -341,6 +359,8 @@ fn postgres_settings() -> String {
         "('tcp_keepalives_count', '3')".to_owned(),
         "('tcp_user_timeout', '20000')".to_owned(),
         millis("client_connection_check_interval", CLIENT_CHECK),
+        // Otherwise a backslash in a statement's text escapes what follows it.
+        "('standard_conforming_strings', 'on')".to_owned(),
     ];
     format!(
         "SELECT set_config(known.name, wanted.value, false) FROM pg_catalog.pg_settings known

@@ -67,6 +67,17 @@ pub enum StoreError {
         /// Newest schema version that this program knows.
         known: i64,
     },
+    /// A PostgreSQL database that cannot store every character. One that it cannot store would undo the transaction that
+    /// revokes a key, each time that its leak is reported.
+    #[error(
+        "database.url: the database {database} has the encoding {encoding}, and Rescind needs UTF8: make another one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0 (nothing was changed)"
+    )]
+    Encoding {
+        /// URL without the password.
+        database: String,
+        /// Name that the server gives the encoding.
+        encoding: String,
+    },
     /// The file does not exist, and was not to be created.
     #[error(
         "there is no database {database}: `rescind serve` or `rescind migrate` makes it, or name another one in database.url"

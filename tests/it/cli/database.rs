@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::Binary;
+use crate::support::databases::TestDatabase;
 
 #[test]
 fn reading_commands_do_not_make_a_database() {
@@ -89,6 +90,38 @@ fn what_is_no_database_is_refused() {
         .run("keys list");
     ran.fails(3, &["127.0.0.1:1", "database.url"]);
     assert!(!ran.stderr.contains("hunter2"), "{ran:?}");
+}
+
+/// A character that the database cannot store would undo every revocation of the report that names it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgres_database_that_does_not_store_every_character_is_refused() {
+    for encoding in ["LATIN1", "SQL_ASCII", "EUC_JP"] {
+        let clauses =
+            format!("ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
+        let database = TestDatabase::postgres_with(&clauses).await;
+        let binary = Binary::new()
+            .with("RESCIND__DATABASE__URL", &database.url)
+            .with("RESCIND__SERVER__BIND", "127.0.0.1:0");
+        for line in [
+            "migrate",
+            "keys list",
+            "tokens create --role admin",
+            "serve",
+        ] {
+            let told = [
+                "database.url",
+                encoding,
+                "ENCODING 'UTF8' TEMPLATE template0",
+            ];
+            binary.run(line).fails(2, &told);
+        }
+        let doctor = binary.run("doctor");
+        assert_eq!(doctor.code, 2, "{doctor:?}");
+        assert!(doctor.stdout.contains(encoding), "{doctor:?}");
+        let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
+        assert_eq!(database.count(tables).await, 0, "{encoding}");
+        database.remove().await;
+    }
 }
 
 /// A database created in the wrong folder by mistake is noticed at once.

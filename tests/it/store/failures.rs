@@ -116,6 +116,26 @@ async fn a_read_only_or_full_postgres_database_is_named() {
     database.remove().await;
 }
 
+#[tokio::test]
+async fn a_postgres_database_with_settings_of_its_own_takes_every_statement() {
+    let database = TestDatabase::new(Kind::Postgres).await;
+    for setting in [
+        "standard_conforming_strings = off",
+        "datestyle = 'German, DMY'",
+    ] {
+        let alter = format!(
+            "DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || current_database() || $set$ SET {setting}$set$; END $$"
+        );
+        database.run(&alter).await.unwrap();
+    }
+    let store = database.store().await;
+    store.check_statements().await.unwrap();
+    import(&store, &[new_key(1)]).await;
+    assert_eq!(store.count_keys().await.unwrap(), 1);
+    store.close().await;
+    database.remove().await;
+}
+
 on_both_databases! {
     async fn a_transaction_that_is_dropped_leaves_nothing(database) {
         let store = database.store().await;

@@ -25,6 +25,15 @@ pub(crate) struct TestDatabase {
 impl TestDatabase {
     /// Creates an empty database.
     pub(crate) async fn new(kind: Kind) -> Self {
+        Self::with(kind, "").await
+    }
+
+    /// Creates an empty database on PostgreSQL with further clauses of `CREATE DATABASE`.
+    pub(crate) async fn postgres_with(clauses: &str) -> Self {
+        Self::with(Kind::Postgres, clauses).await
+    }
+
+    async fn with(kind: Kind, clauses: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let name = format!("rescind_{}", Uuid::now_v7().simple());
         let url = match kind {
@@ -32,7 +41,7 @@ impl TestDatabase {
             Kind::Postgres => {
                 let mut admin = admin().await;
                 admin
-                    .execute(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+                    .execute(AssertSqlSafe(format!("CREATE DATABASE {name} {clauses}")))
                     .await
                     .expect("a new database");
                 let (cluster, _) = admin_url_parts();
