@@ -7,6 +7,7 @@ mod declared;
 mod descriptors;
 mod exports;
 mod floods;
+mod hangups;
 mod heads;
 pub(super) mod imports;
 pub(super) mod listings;
