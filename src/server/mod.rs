@@ -55,7 +55,7 @@ use body::{Bodies, Hold, Terms, Whole};
 use client::Client;
 use client::imports::{Claim, Imports};
 use client::limit::SharedLimit;
-use client::listings::Listings;
+use client::listings::{Ask, Listings};
 use client::turns::Turns;
 use client::whole_log::{Leave, WholeLog};
 use connections::head::Heads;
@@ -299,11 +299,25 @@ impl AppState {
         caller: &Caller,
         list: impl Future<Output = ApiResult<T>>,
     ) -> ApiResult<Response> {
+        self.found(caller, false, list).await
+    }
+
+    /// Answers like [`listed`](Self::listed), with what was searched for if `is_search` says so.
+    ///
+    /// # Errors
+    /// Returns the errors of [`listed`](Self::listed).
+    async fn found<T: Serialize>(
+        &self,
+        caller: &Caller,
+        is_search: bool,
+        list: impl Future<Output = ApiResult<T>>,
+    ) -> ApiResult<Response> {
         let claim = Claim {
             project: caller.project.clone(),
             token: caller.token_id,
         };
-        let place = self.0.listings.place(claim).await.map_err(|_| {
+        let place = self.0.listings.place(Ask { claim, is_search }).await;
+        let place = place.map_err(|_| {
             let message = "Too many lists are asked for at once, or are not read. Try again later.";
             ApiError::unavailable(message, LIST_RETRY).of_many()
         })?;

@@ -65,17 +65,32 @@ pub struct IncidentFilter {
     pub status: Option<IncidentStatus>,
     /// Key format of the keys.
     pub format: Option<String>,
-    /// Source of at least one occurrence.
+    /// Source of at least one of the first 500 occurrences.
     pub source: Option<String>,
     /// Identifier of the owner of the keys.
     pub owner: Option<String>,
-    /// Text contained in the description, owner or last four characters of the key, or in the name of a repository.
-    /// Case-insensitive; outside ASCII only on PostgreSQL.
+    /// Text contained in the description, owner or last four characters of the key, or in the name of a repository of
+    /// the first 500 occurrences. Case-insensitive; outside ASCII only on PostgreSQL.
     pub q: Option<String>,
     /// Earliest time of opening, inclusive.
     pub since: Option<Timestamp>,
     /// Latest time of opening, exclusive.
     pub until: Option<Timestamp>,
+}
+
+/// Condition that one of the first places of an incident meets. Anybody who holds a leaked key can add places to it, and
+/// PostgreSQL, if it looked through all of them, may read those of all projects once per incident. The order and the
+/// limit have it read the index of the key's places, whatever its statistics say. The limit is the number of places that
+/// the detailed view shows.
+macro_rules! some_place {
+    ($condition:literal) => {
+        concat!(
+            "EXISTS (SELECT 1 FROM (SELECT o.source, o.repository FROM occurrences o WHERE o.key_id = i.key_id
+                ORDER BY o.detected_at, o.id LIMIT 500) AS places WHERE ",
+            $condition,
+            ")"
+        )
+    };
 }
 
 macro_rules! incident_columns {
@@ -120,17 +135,18 @@ fn list(filter: &IncidentFilter, request: &PageRequest) -> Result<(Sql, Vec<Arg>
         conditions.and("k.format = ?", args![format]);
     }
     if let Some(source) = &filter.source {
-        let seen =
-            "EXISTS (SELECT 1 FROM occurrences o WHERE o.key_id = i.key_id AND o.source = ?)";
-        conditions.and(seen, args![source]);
+        conditions.and(some_place!("places.source = ?"), args![source]);
     }
     if let Some(owner) = &filter.owner {
         conditions.and("k.owner_id = ?", args![owner]);
     }
     if let Some(q) = &filter.q {
-        let contains = r"(LOWER(k.description) LIKE ? ESCAPE '\' OR LOWER(k.owner_id) LIKE ? ESCAPE '\'
-            OR LOWER(k.last_four) LIKE ? ESCAPE '\' OR EXISTS (SELECT 1 FROM occurrences o
-            WHERE o.key_id = i.key_id AND LOWER(o.repository) LIKE ? ESCAPE '\'))";
+        let contains = concat!(
+            r"(LOWER(k.description) LIKE ? ESCAPE '\' OR LOWER(k.owner_id) LIKE ? ESCAPE '\'
+            OR LOWER(k.last_four) LIKE ? ESCAPE '\' OR ",
+            some_place!(r"LOWER(places.repository) LIKE ? ESCAPE '\'"),
+            ")"
+        );
         conditions.and(contains, args![anywhere(&q.to_lowercase())]);
     }
     if let Some(since) = filter.since {

@@ -237,9 +237,9 @@ impl TimelineEvent {
     params(
         ("status" = Option<String>, Query, description = "`open`, `acknowledged`, `resolved` or `held`"),
         ("format" = Option<String>, Query, description = "Of keys of this format"),
-        ("source" = Option<String>, Query, description = "With an occurrence from this source"),
+        ("source" = Option<String>, Query, description = "With an occurrence from this source, among the first 500"),
         ("owner" = Option<String>, Query, description = "Of keys of this user or team"),
-        ("q" = Option<String>, Query, description = "Text in description, owner, last four characters or repository"),
+        ("q" = Option<String>, Query, description = "Text in description, owner, last four characters or repository (of the first 500 occurrences)"),
         ("since" = Option<Timestamp>, Query, description = "Opened at this time or later, RFC 3339"),
         ("until" = Option<Timestamp>, Query, description = "Opened before this time, RFC 3339"),
         Paging,
@@ -281,7 +281,8 @@ pub async fn list(
         let incidents = store.list_incidents(&filter, &page).await?;
         Ok(List::of(incidents, IncidentView::of))
     };
-    state.listed(&caller, incidents).await
+    let is_search = filter.q.is_some() || filter.source.is_some();
+    state.found(&caller, is_search, incidents).await
 }
 
 /// Show an incident with its occurrences, uses after exposure and timeline.

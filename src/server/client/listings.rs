@@ -3,7 +3,8 @@
 //! Whoever asks for a list decides what it costs, and when its answer is read. Of those that wait, the project that has
 //! the fewest put together comes first, in it the access token with the fewest, then whoever has the least unread. A
 //! list is begun only while there is room, and while its access token has its share of that; when there is none, the
-//! slowest reader that is late gives way.
+//! slowest reader that is late gives way. Searches have fewer of the places, since they look through all that there is:
+//! however many are asked for, by however many projects, one place is left to plain lists.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +30,7 @@ const SHARE_OF_ONE: usize = 2;
 
 /// Lists that are put together at a time, and further ones that wait for that.
 const AT_ONCE: usize = 2;
+const SEARCHES_AT_ONCE: usize = AT_ONCE - 1;
 const MOST_WAITING: usize = 64;
 
 /// Longest wait for a place, and the interval at which it is looked for readers that have become late.
@@ -54,17 +56,26 @@ pub(in crate::server) struct Listings {
 struct State {
     next: u64,
     /// Lists that are being put together.
-    begun: HashMap<u64, Claim>,
+    begun: HashMap<u64, Ask>,
     /// Answers that were not read yet.
     readers: Vec<Arc<Reader>>,
     /// Waiting requests in the order of their arrival.
     waiting: Vec<Waiting>,
 }
 
+/// Request for a list.
+#[derive(Debug, Clone)]
+pub(in crate::server) struct Ask {
+    /// Whom the list counts against.
+    pub(in crate::server) claim: Claim,
+    /// `true` if a text is looked for in everything that the list is of.
+    pub(in crate::server) is_search: bool,
+}
+
 #[derive(Debug)]
 struct Waiting {
     id: u64,
-    claim: Claim,
+    ask: Ask,
     go: oneshot::Sender<()>,
 }
 
@@ -100,9 +111,9 @@ impl Listings {
     ///
     /// # Errors
     /// Returns [`NoTurn`] if there is none in time, or if too many are waiting.
-    pub(in crate::server) async fn place(self: &Arc<Self>, claim: Claim) -> Result<Place, NoTurn> {
+    pub(in crate::server) async fn place(self: &Arc<Self>, ask: Ask) -> Result<Place, NoTurn> {
         let until = Instant::now() + PATIENCE;
-        let (place, mut granted) = self.wait(claim);
+        let (place, mut granted) = self.wait(ask);
         loop {
             match tokio::time::timeout(PAUSE, &mut granted).await {
                 Ok(Ok(())) => return Ok(place),
@@ -116,13 +127,13 @@ impl Listings {
         }
     }
 
-    fn wait(self: &Arc<Self>, claim: Claim) -> (Place, oneshot::Receiver<()>) {
+    fn wait(self: &Arc<Self>, ask: Ask) -> (Place, oneshot::Receiver<()>) {
         let (go, granted) = oneshot::channel();
         let mut state = self.lock();
         let id = state.next;
         state.next += 1;
-        let token = claim.token;
-        state.waiting.push(Waiting { id, claim, go });
+        let token = ask.claim.token;
+        state.waiting.push(Waiting { id, ask, go });
         state.grant(self);
         if state.waiting.len() > MOST_WAITING {
             state.thin_out();
@@ -146,19 +157,22 @@ impl State {
     fn grant(&mut self, listings: &Listings) {
         while self.begun.len() < AT_ONCE && !self.waiting.is_empty() {
             let held = self.held();
+            let searches = self.begun.values().filter(|begun| begun.is_search).count();
             let mut order: Vec<_> = (0..self.waiting.len()).collect();
             order.sort_by_cached_key(|at| self.rank(&self.waiting[*at], &held));
             let Self {
                 readers, waiting, ..
             } = self;
-            let first = order
-                .into_iter()
-                .find(|at| has_room(readers, listings, waiting[*at].claim.token));
+            let first = order.into_iter().find(|at| {
+                let ask = &waiting[*at].ask;
+                (!ask.is_search || searches < SEARCHES_AT_ONCE)
+                    && has_room(readers, listings, ask.claim.token)
+            });
             let Some(first) = first else {
                 return;
             };
             let next = self.waiting.remove(first);
-            self.begun.insert(next.id, next.claim);
+            self.begun.insert(next.id, next.ask);
             // If nobody listens anymore, the place is about to be dropped.
             let _ = next.go.send(());
         }
@@ -175,10 +189,11 @@ impl State {
 
     /// Returns the position of whoever waits among the others.
     fn rank(&self, waiting: &Waiting, held: &HashMap<Uuid, usize>) -> (usize, usize, usize, u64) {
+        let claim = &waiting.ask.claim;
         let of_project = self.begun.values();
-        let of_project = of_project.filter(|begun| begun.project == waiting.claim.project);
-        let of_token = of_project.clone().filter(|begun| **begun == waiting.claim);
-        let held = held.get(&waiting.claim.token).copied().unwrap_or_default();
+        let of_project = of_project.filter(|begun| begun.claim.project == claim.project);
+        let of_token = of_project.clone().filter(|begun| begun.claim == *claim);
+        let held = held.get(&claim.token).copied().unwrap_or_default();
         (of_project.count(), of_token.count(), held, waiting.id)
     }
 
@@ -186,12 +201,12 @@ impl State {
     fn thin_out(&mut self) {
         let counts = |claim: &Claim| {
             let of_project = self.waiting.iter();
-            let of_project = of_project.filter(|other| other.claim.project == claim.project);
-            let of_token = of_project.clone().filter(|other| other.claim == *claim);
+            let of_project = of_project.filter(|other| other.ask.claim.project == claim.project);
+            let of_token = of_project.clone().filter(|other| other.ask.claim == *claim);
             (of_project.count(), of_token.count())
         };
         let last = (0..self.waiting.len())
-            .max_by_key(|at| (counts(&self.waiting[*at].claim), rand::random::<u32>()));
+            .max_by_key(|at| (counts(&self.waiting[*at].ask.claim), rand::random::<u32>()));
         if let Some(last) = last {
             self.waiting.remove(last);
         }
@@ -279,16 +294,20 @@ mod tests {
 
     const MOMENT: Duration = Duration::from_millis(50);
 
-    fn of(project: &str, token: u128) -> Claim {
-        Claim {
+    fn of(project: &str, token: u128) -> Ask {
+        let claim = Claim {
             project: project.to_owned(),
             token: Uuid::from_u128(token),
+        };
+        Ask {
+            claim,
+            is_search: false,
         }
     }
 
     /// Returns a place, if one is granted at once.
-    fn now(listings: &Arc<Listings>, claim: Claim) -> Option<Place> {
-        let (place, mut granted) = listings.wait(claim);
+    fn now(listings: &Arc<Listings>, ask: Ask) -> Option<Place> {
+        let (place, mut granted) = listings.wait(ask);
         granted.try_recv().ok().map(|()| place)
     }
 
@@ -317,6 +336,26 @@ mod tests {
         assert_eq!(begun.count(), AT_ONCE);
         drop(crowd);
         assert!(listings.lock().begun.is_empty() && listings.lock().waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn searches_leave_a_place_to_plain_lists() {
+        let search = |project: &str, token| Ask {
+            is_search: true,
+            ..of(project, token)
+        };
+        let listings = Listings::with(ROOM, GRACE);
+        let begun = now(&listings, search("a", 1)).unwrap();
+        let (next, mut granted) = listings.wait(search("b", 2));
+        assert!(granted.try_recv().is_err());
+        for _ in 0..3 {
+            // Also where the project's own searches have the other place.
+            assert!(now(&listings, of("a", 1)).is_some());
+        }
+        assert!(granted.try_recv().is_err());
+        drop(begun);
+        assert!(granted.try_recv().is_ok());
+        drop(next);
     }
 
     #[tokio::test]
