@@ -31,10 +31,15 @@ fn still_waiting() -> ApiError {
     ApiError::unavailable(message, Duration::from_secs(5))
 }
 
+/// Returns the parameter in the path, or `None` if nothing can have it for a name: it cannot be decoded, or has control
+/// characters, of which PostgreSQL takes no NUL. Every handler takes its parameter from here.
+async fn path_text(parts: &mut Parts, state: &AppState) -> Option<String> {
+    let path = Path::<String>::from_request_parts(parts, state).await;
+    let Path(text) = path.ok()?;
+    (!text.chars().any(char::is_control)).then_some(text)
+}
+
 /// Returns the UUID in the path, or `None` if it is not one.
 async fn path_id(parts: &mut Parts, state: &AppState) -> Option<Uuid> {
-    let Path(text) = Path::<String>::from_request_parts(parts, state)
-        .await
-        .ok()?;
-    Uuid::try_parse(&text).ok()
+    Uuid::try_parse(&path_text(parts, state).await?).ok()
 }

@@ -3,7 +3,7 @@
 mod views;
 
 use axum::Json;
-use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::response::Response;
 use serde::Serialize;
@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 pub use views::{DeadLetterView, SourceView};
 
+use super::path_text;
 use super::views::List;
 use crate::server::AppState;
 use crate::server::access::{Caller, DefaultCaller, Permission};
@@ -158,7 +159,7 @@ async fn require_source(state: &AppState, name: &str) -> ApiResult<()> {
     Err(ApiError::not_found("Source"))
 }
 
-/// Name in the path. One that cannot be decoded is a source that does not exist.
+/// Name in the path. One that cannot be read is a source that does not exist.
 pub struct SourceName(String);
 
 impl Refuses for SourceName {
@@ -169,8 +170,7 @@ impl FromRequestParts<AppState> for SourceName {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> ApiResult<Self> {
-        let name = Path::<String>::from_request_parts(parts, state).await;
-        let Path(name) = name.map_err(|_| ApiError::not_found("Source"))?;
-        Ok(Self(name))
+        let name = path_text(parts, state).await;
+        name.map(Self).ok_or_else(|| ApiError::not_found("Source"))
     }
 }

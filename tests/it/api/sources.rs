@@ -209,10 +209,15 @@ on_both_databases! {
         other.post("/api/v1/sources/feed/dead-letters/requeue", json!({})).await.error(403, "WRONG_PROJECT");
         let admin = server.admin().await;
         let value = server.mint();
-        for name in ["nobody", value.expose(), "%ff"] {
+        for name in ["nobody", value.expose(), "%ff", "%00", "a%00b", "%1f"] {
             let reply = admin.get(&format!("/api/v1/sources/{name}/dead-letters")).await;
             reply.error(404, "NOT_FOUND");
             assert!(!reply.text.contains(value.expose()));
+            let requeue = format!("/api/v1/sources/{name}/dead-letters/requeue");
+            admin.post(&requeue, json!({})).await.error(404, "NOT_FOUND");
+            for path in ["incidents", "user-api-keys", "team-api-keys"] {
+                assert_eq!(admin.get(&format!("/api/v1/{path}/{name}")).await.status, 404, "{path}");
+            }
         }
         server.stop().await;
     }
