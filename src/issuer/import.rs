@@ -243,6 +243,31 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_ends_before_it_begins_is_refused() {
+        let row = |begin: &str, end: &str| format!("{DIGEST},user,u,{begin},{end}\n");
+        let (early, late) = ("2030-01-01T00:00:00Z", "2031-01-01T00:00:00Z");
+        let csv = [
+            "sha256,owner_type,owner_id,created_at,expires_at\n".to_owned(),
+            row(late, early),
+            row(early, early),
+            row(early, late),
+            row(late, "never"),
+            row("", early),
+        ];
+        let problem = |line| format!("line {line}: `expires_at` has to be later than `created_at`");
+        assert_eq!(
+            lines_and_problems(rows(RowFormat::Csv, csv.concat())),
+            [
+                problem(2),
+                problem(3),
+                "4 ok".to_owned(),
+                "5 ok".to_owned(),
+                "6 ok".to_owned()
+            ]
+        );
+    }
+
+    #[test]
     fn long_and_undecodable_lines_are_skipped_over() {
         let good = format!(r#"{{"sha256":"{DIGEST}","owner_type":"user","owner_id":"u"}}"#);
         let mut text = format!("{good}\n{}\n{good}\n", "x".repeat(200_000)).into_bytes();

@@ -105,7 +105,8 @@ impl Issuer {
     }
 
     /// Replaces a key with a new one for the same owner. The old key expires after `overlap`, or at its own expiry
-    /// if that is earlier. The new key has the lifetime that the old one was given at creation.
+    /// if that is earlier. The new key has the lifetime that the old one was given at creation, and does not
+    /// end before the old one would have.
     ///
     /// # Errors
     /// Returns [`IssueError::NotFound`], [`IssueError::Invalid`], [`IssueError::Replaced`],
@@ -315,14 +316,18 @@ fn changed(old: &Key, patch: &KeyPatch, now: Timestamp) -> Result<Key, IssueErro
     Ok(key)
 }
 
-/// Returns the parameters of a key's successor, which has the same lifetime.
+/// Returns the parameters of a key's successor, which has the same lifetime, but does not end before the key itself
+/// would have: a clock that was ahead, or an import, may have dated the key's creation into the future.
 fn successor(old: &Key, now: Timestamp) -> IssueRequest {
-    let life = old.expires_at.map(|end| end.duration_since(old.created_at));
+    let expires_at = old.expires_at.map(|end| {
+        let life = end.duration_since(old.created_at);
+        now.checked_add(life).unwrap_or(Timestamp::MAX).max(end)
+    });
     IssueRequest {
         project: old.project.clone(),
         owner: old.owner.clone(),
         description: old.description.clone(),
-        expires_at: life.map(|life| now.checked_add(life).unwrap_or(Timestamp::MAX)),
+        expires_at,
         is_public: old.is_public,
         policy: old.policy.clone(),
         notify_emails: old.notify_emails.clone(),

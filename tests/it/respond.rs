@@ -178,6 +178,25 @@ on_both_databases! {
         assert_eq!(store.verify_log().await.unwrap().unwrap().entries, 1);
     }
 
+    async fn a_successor_does_not_end_before_the_key_that_it_replaces(database) {
+        let store = database.store().await;
+        let (responder, clock) = responder(&store);
+        let now = responder.clock().now();
+        let day = SignedDuration::from_hours(24);
+        let mut keys: Vec<_> = (0..3).map(crate::store::new_key).collect();
+        // Dated into the future by a clock that was ahead, or by an import of an earlier version.
+        for (key, begin) in keys.iter_mut().zip([now + day * 2, now + day, now + day - SignedDuration::from_secs(1)]) {
+            (key.created_at, key.expires_at) = (begin, Some(now + day));
+        }
+        crate::store::import(&store, &keys).await;
+        clock.advance(SignedDuration::from_secs(10));
+        for key in keys {
+            let rotation = issuer(&responder).rotate(key.id, Duration::ZERO, "cli").await.unwrap();
+            assert_eq!(rotation.new.expires_at, key.expires_at);
+            assert_eq!(rotation.new.why_invalid(responder.clock().now()), None);
+        }
+    }
+
     async fn a_rotated_key_lives_until_the_overlap_ends_unless_it_leaks(database) {
         let store = database.store().await;
         let (responder, clock) = responder(&store);

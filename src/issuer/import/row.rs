@@ -61,6 +61,18 @@ pub(super) fn read_row(
     let id = text(line, "owner_id", owner_id, MAX_ID)?
         .ok_or_else(|| wrong(line, Some("owner_id"), "is required"))?;
     let last_four = text(line, "last_four", last_four, 4)?;
+    let created_at = time(line, "created_at", created_at.as_deref())?;
+    let expires_at = expires_at.as_deref().filter(|end| *end != "never");
+    let expires_at = time(line, "expires_at", expires_at)?;
+    if let (Some(begin), Some(end)) = (created_at, expires_at)
+        && end <= begin
+    {
+        return Err(wrong(
+            line,
+            Some("expires_at"),
+            "has to be later than `created_at`",
+        ));
+    }
     Ok(ImportRow {
         line,
         digest,
@@ -68,12 +80,8 @@ pub(super) fn read_row(
         description: text(line, "description", description, MAX_DESCRIPTION)?.unwrap_or_default(),
         format: text(line, "format", format, MAX_ID)?,
         last_four,
-        created_at: time(line, "created_at", created_at.as_deref())?,
-        expires_at: time(
-            line,
-            "expires_at",
-            expires_at.as_deref().filter(|end| *end != "never"),
-        )?,
+        created_at,
+        expires_at,
     })
 }
 
