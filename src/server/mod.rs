@@ -280,7 +280,7 @@ impl AppState {
         let leave = self.0.whole_log.leave(caller.token_id).await;
         leave.ok_or_else(|| {
             let message = "The whole log is being exported or verified for others, or often enough for this access token. Try again later.";
-            ApiError::unavailable(message, Duration::from_secs(5))
+            ApiError::unavailable(message, Duration::from_secs(5)).of_many()
         })
     }
 

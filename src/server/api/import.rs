@@ -126,7 +126,7 @@ impl Refuses for ContentType {
 
 fn too_many() -> ApiError {
     let message = "Too many keys are being imported at once. Send all of the import again later.";
-    ApiError::unavailable(message, PATIENCE)
+    ApiError::unavailable(message, PATIENCE).of_many()
 }
 
 fn row_format(headers: &HeaderMap) -> ApiResult<RowFormat> {

@@ -339,7 +339,7 @@ pub async fn self_report(
     // the database must not keep partners waiting.
     let too_many = || {
         let message = "Too many keys are being reported at once. Nothing was changed; send the report again later.";
-        ApiError::unavailable(message, SELF_REPORT_PATIENCE)
+        ApiError::unavailable(message, SELF_REPORT_PATIENCE).of_many()
     };
     let until = Instant::now() + STORE_TIME;
     // Nor may waiting reports hold all connections or keep others waiting.

@@ -124,7 +124,7 @@ impl Heads {
             share(&self.of_anybody).or_else(|| is_known().then(|| share(&self.of_known)).flatten());
         share.map(Some).ok_or_else(|| {
             let message = "Too many requests with large heads are under way. Nothing was changed; send the request again later.";
-            ApiError::unavailable(message, RETRY_AFTER)
+            ApiError::unavailable(message, RETRY_AFTER).of_many()
         })
     }
 }

@@ -175,3 +175,30 @@ async fn whoever_does_not_go_on_gives_his_place_to_others() {
     let imported = tokio::time::timeout(PATIENCE, imported).await;
     assert_eq!(imported, Ok(Some(200)));
 }
+
+/// Whoever may import could otherwise fill the log with errors that are none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_that_finds_no_place_is_no_fault_of_the_server() {
+    let target = Target::start().await;
+    let token = target.token("issuer");
+    let mut dripping = Vec::new();
+    for _ in 0..4 {
+        let mut stream = target.connect().await;
+        let begun = head(&token, 1 << 20) + "{}\n";
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        dripping.push(stream);
+    }
+    let rows = import_of(8 << 10, 7);
+    let mut others = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let stream = target.connect().await;
+        let (head, rows) = (head(&token, rows.len()), rows.clone());
+        others.spawn(async move { exchange(stream, head, rows.as_bytes()).await });
+    }
+    let answers = others.join_all().await;
+    assert!(answers.contains(&Some(503)), "{answers:?}");
+    drop(dripping);
+    let ended = target.daemon.stop();
+    let failed = |line: &&String| line.contains("request failed");
+    assert_eq!(ended.log.iter().find(failed), None);
+}
