@@ -245,7 +245,9 @@ impl LogEntry {
 }
 
 fn cell(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+    // The full-width forms are taken for the others where the language of the spreadsheet writes them.
+    const FORMULA: [char; 10] = ['=', '+', '-', '@', '＝', '＋', '－', '＠', '\t', '\r'];
+    if text.starts_with(FORMULA) {
         format!("'{text}")
     } else {
         text.to_owned()

@@ -314,6 +314,11 @@ async fn a_csv_row_holds_every_field_and_no_formula() {
     assert_eq!(field("description"), "'=HYPERLINK(\"http://evil\")");
     assert_eq!(field("occurrence_path"), "config/prod.env");
     assert_eq!(field("occurrence_line"), "3");
+    for full_width in ["＝1", "＋1", "－1", "＠A1"] {
+        let mut entry = entry.clone();
+        full_width.clone_into(&mut entry.description);
+        assert!(entry.to_csv_row().contains(&format!("'{full_width}")));
+    }
     assert_eq!(field("hash"), entry.hash);
     let json: serde_json::Value = serde_json::to_value(&entry).unwrap();
     let names = json
