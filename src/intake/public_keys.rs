@@ -8,6 +8,7 @@
 //! they sign anything are known then, whatever strangers did to the cool-down, and however the origin fares.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -74,6 +75,8 @@ pub struct PublicKeys {
     timings: PublicKeyTimings,
     known: RwLock<Arc<FetchedKeys>>,
     flight: tokio::sync::Mutex<()>,
+    /// Number of fetches that were begun, those of [`refresh`](Self::refresh) among them.
+    begun: AtomicU64,
 }
 
 /// Result of the fetches so far.
@@ -89,6 +92,8 @@ struct FetchedKeys {
     refreshed_at: Option<Timestamp>,
     tried_at: Option<Timestamp>,
     last_failed: bool,
+    /// Number of the fetch that the list came with, or was found unchanged with.
+    listed_by: u64,
 }
 
 /// Result of a successful fetch.
@@ -146,6 +151,7 @@ impl PublicKeys {
             timings,
             known: RwLock::default(),
             flight: tokio::sync::Mutex::new(()),
+            begun: AtomicU64::new(0),
         }
     }
 
@@ -177,13 +183,14 @@ impl PublicKeys {
         {
             return;
         }
+        let number = self.begin();
         let fetched = self.fetch_in_time(known.etag.as_ref()).await;
         // Only now: whoever needs the list meanwhile does not wait for this.
         let _flight = self.flight.lock().await;
         let mut next = self.known().as_ref().clone();
         next.refreshed_at = Some(now);
         match fetched {
-            Ok(fetched) => next.take(fetched, now),
+            Ok(fetched) => next.take(number, fetched, now),
             Err(error) => tracing::info!(
                 url = %self.url,
                 %error,
@@ -245,6 +252,7 @@ impl PublicKeys {
     }
 
     async fn fetch_and_keep(&self, previous: &FetchedKeys) {
+        let number = self.begin();
         let fetched = self.fetch_in_time(None).await;
         let now = self.clock.now();
         let mut next = previous.clone();
@@ -252,7 +260,7 @@ impl PublicKeys {
         next.tried_at = Some(now);
         next.last_failed = fetched.is_err();
         match fetched {
-            Ok(fetched) => next.take(fetched, now),
+            Ok(fetched) => next.take(number, fetched, now),
             Err(error) => tracing::warn!(
                 url = %self.url,
                 %error,
@@ -261,6 +269,11 @@ impl PublicKeys {
             ),
         }
         self.keep(next);
+    }
+
+    /// Returns the number of a fetch that begins now.
+    fn begin(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     fn keep(&self, next: FetchedKeys) {
@@ -308,7 +321,13 @@ impl PublicKeys {
 }
 
 impl FetchedKeys {
-    fn take(&mut self, fetched: Fetched, now: Timestamp) {
+    /// Takes the result of a fetch, unless the list is that of one that began later: a slow answer may be from before a
+    /// key was published.
+    fn take(&mut self, number: u64, fetched: Fetched, now: Timestamp) {
+        if number < self.listed_by {
+            return;
+        }
+        self.listed_by = number;
         if let Fetched::List { keys, etag } = fetched {
             (self.keys, self.etag) = (keys, etag);
         }

@@ -15,6 +15,7 @@ use wiremock::ResponseTemplate;
 
 use super::signer::{Origin, Signer, list, partnership, send};
 use crate::api::harness::{Setup, TestServer, http_client};
+use crate::support::eventually::eventually;
 
 #[derive(Deserialize)]
 struct Vectors {
@@ -332,4 +333,33 @@ async fn keys_that_were_published_in_advance_are_known_when_they_sign() {
     assert!(keys.find("newest").await.is_ok());
     assert_eq!(keys.find("none").await.unwrap_err(), NoKey::Unknown);
     assert_eq!(origin.fetches().await, 6);
+}
+
+/// The answer to the hourly refresh comes late, and is from before the key was published.
+#[tokio::test]
+async fn a_list_never_takes_the_place_of_one_that_was_asked_for_later() {
+    let (old, new) = (Signer::new("old"), Signer::new("new"));
+    let origin = Origin::start(&[old.listed()]).await;
+    let clock = Arc::new(ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
+    let shared: SharedClock = Arc::clone(&clock) as SharedClock;
+    let keys = PublicKeys::new(
+        origin.url().parse().unwrap(),
+        http_client(),
+        shared,
+        PublicKeyTimings::default(),
+    );
+    assert!(keys.find("old").await.is_ok());
+    clock.advance(SignedDuration::from_hours(1));
+    origin.answer_with(list(&[old.listed()]).set_delay(Duration::from_secs(2)));
+    let meanwhile = async {
+        eventually("the refresh has begun", async || {
+            origin.fetches().await == 2
+        })
+        .await;
+        origin.publish(&[old.listed(), new.listed()]);
+        assert!(keys.find("new").await.is_ok());
+    };
+    tokio::join!(keys.refresh(), meanwhile);
+    assert!(keys.find("new").await.is_ok());
+    assert_eq!(origin.fetches().await, 3);
 }
