@@ -17,6 +17,10 @@ use super::{Read, Store, StoreError, Tx};
 use chain::{entry_hash, unread};
 use entry::{Action, LogEntry, Place, Reason};
 
+/// Number of those that read and check a batch of the whole log at a time. More of them would only keep the connections
+/// and the processors from everybody else.
+pub(super) const TURNS: usize = 2;
+
 /// Draft of an entry of the revocation log.
 #[derive(Debug, Clone)]
 pub(crate) struct LogDraft {
@@ -236,6 +240,7 @@ impl Store {
     /// # Errors
     /// Returns any [`StoreError`] of a read.
     pub async fn log_after(&self, seq: u64, limit: u32) -> Result<Vec<LogEntry>, StoreError> {
+        let _turn = self.0.log_turns.acquire().await;
         let mut read = self;
         read.fetch(AFTER, args![seq, limit], |row| {
             StoredEntry::read(row)?.entry()

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 pub use db::error::StoreError;
@@ -115,6 +116,8 @@ struct Inner {
     found: bool,
     peppers: Peppers,
     ready: Ready,
+    /// Turns of those that read the whole revocation log, taken for a batch of entries.
+    log_turns: Semaphore,
 }
 
 impl fmt::Debug for Store {
@@ -139,6 +142,7 @@ impl Store {
             found,
             peppers: options.peppers,
             ready: Ready::default(),
+            log_turns: Semaphore::new(log::TURNS),
         };
         let store = Self(Arc::new(inner), Urgency::Awaited);
         store.schema_version().await?;

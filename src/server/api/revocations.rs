@@ -1,5 +1,7 @@
 //! Revocation log: list, verify, export.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
@@ -7,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{BoxError, Json};
 use futures_util::stream;
 use serde::Serialize;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -21,6 +24,9 @@ use crate::store::{Action, CSV_HEADER, LogEntry, LogFilter, Reason, Store};
 
 /// Number of entries that an export reads at a time.
 const BATCH: u32 = 1000;
+
+/// Value of `Retry-After` where the log could not be verified in time.
+const RETRY_AFTER: Duration = Duration::from_mins(1);
 
 /// List entries of the log, newest first, in exactly the shape that is hashed.
 #[utoipa::path(
@@ -103,6 +109,8 @@ pub struct FirstBad {
 }
 
 /// Recompute the whole chain in the database and name the first bad entry.
+///
+/// A log of more entries than can be verified within the time of a request is a 503: `rescind log verify` has no limit.
 #[utoipa::path(
     get, path = "/api/v1/revocations/verify", operation_id = "verify_revocations", tag = "Operators",
     responses(
@@ -118,8 +126,10 @@ pub async fn verify(
     caller.require(Permission::ReadLog)?;
     caller.require_default_project()?;
     query.finish()?;
+    let until = Instant::now() + state.0.limits.request_time / 10 * 9;
     let _leave = state.whole_log(&caller).await?;
-    Ok(Json(match state.store().verify_log().await? {
+    let verified = tokio::time::timeout_at(until, state.store().verify_log()).await;
+    Ok(Json(match verified.map_err(|_| too_long())?? {
         Ok(verified) => Verification {
             valid: true,
             entries: verified.entries,
@@ -137,6 +147,12 @@ pub async fn verify(
             }),
         },
     }))
+}
+
+/// Returns the error for a log that cannot be verified within the time of a request.
+fn too_long() -> ApiError {
+    let message = "The log is too long, or the database too busy, for all of it to be verified within a request. Run `rescind log verify`, which has no time limit, or verify an export.";
+    ApiError::unavailable(message, RETRY_AFTER)
 }
 
 /// Export the whole chain, oldest entry first. The JSON Lines can be verified offline.

@@ -18,6 +18,10 @@ statements! {
         WHERE l.seq > $1 ORDER BY l.seq LIMIT $2";
 }
 
+/// Number of entries that are read and verified at a time. Verifying them takes some 10 ms of a thread that serves
+/// requests.
+const BATCH: u32 = 250;
+
 impl StoredEntry {
     /// Verifies the row as the next one of the chain. Returns its entry.
     fn verify(&self, chain: &mut Chain) -> Result<LogEntry, Problem> {
@@ -145,8 +149,10 @@ impl Store {
         let mut read = self;
         loop {
             let at = chain.verified();
+            // The semaphore is never closed. Turns are given in the order in which they are asked for.
+            let turn = self.0.log_turns.acquire().await.ok();
             let rows = read
-                .fetch(VERIFY, args![at.entries, 1000_u32], |row| {
+                .fetch(VERIFY, args![at.entries, BATCH], |row| {
                     Ok((StoredEntry::read(row)?, Surroundings::read(row)?))
                 })
                 .await?;
@@ -162,7 +168,10 @@ impl Store {
                     }));
                 }
             }
+            drop(turn);
             if !rows.is_empty() {
+                // Hashing has kept this thread from everything else.
+                tokio::task::yield_now().await;
                 continue;
             }
             let LogHead { seq, hash } = self.log_head().await?;

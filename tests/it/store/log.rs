@@ -4,8 +4,10 @@ use rescind::respond::Responder;
 use rescind::store::{
     Action, LogEntry, LogFilter, PageRequest, Problem, Reason, Store, VerifyError, verify_lines,
 };
+use sqlx::{Connection as _, Executor as _};
 
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
+use crate::support::eventually::eventually;
 use crate::support::responder::{issuer, request, responder, sighting};
 
 /// Makes `n` entries of different kinds; gives the responder.
@@ -312,13 +314,13 @@ async fn a_csv_row_holds_every_field_and_no_formula() {
     assert_eq!(field("seq"), "1");
     assert_eq!(field("at"), "2026-11-22T20:46:15.000000Z");
     assert_eq!(field("description"), "'=HYPERLINK(\"http://evil\")");
-    assert_eq!(field("occurrence_path"), "config/prod.env");
-    assert_eq!(field("occurrence_line"), "3");
     for full_width in ["＝1", "＋1", "－1", "＠A1"] {
         let mut entry = entry.clone();
         full_width.clone_into(&mut entry.description);
         assert!(entry.to_csv_row().contains(&format!("'{full_width}")));
     }
+    assert_eq!(field("occurrence_path"), "config/prod.env");
+    assert_eq!(field("occurrence_line"), "3");
     assert_eq!(field("hash"), entry.hash);
     let json: serde_json::Value = serde_json::to_value(&entry).unwrap();
     let names = json
@@ -335,4 +337,46 @@ async fn a_csv_row_holds_every_field_and_no_formula() {
     for name in names {
         assert!(!field(&name).is_empty(), "{name}");
     }
+}
+
+/// Each of them would have a connection, and a processor, that reports and checks of keys need.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn few_read_the_whole_log_at_a_time() {
+    let database = TestDatabase::new(Kind::Postgres).await;
+    let store = database.store().await;
+    append(&store, 2).await;
+    let mut holder = sqlx::PgConnection::connect(&database.url).await.unwrap();
+    let hold = "BEGIN; LOCK TABLE revocation_log IN ACCESS EXCLUSIVE MODE";
+    holder.execute(sqlx::raw_sql(hold)).await.unwrap();
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let store = store.clone();
+        readers.spawn(async move { drop(store.verify_log().await) });
+    }
+    let waiting = async |text: &str| {
+        let sql = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                AND wait_event_type = 'Lock' AND query LIKE '%{text}%'"
+        );
+        database.count(&sql).await
+    };
+    let verifying = "revocation_log l LEFT JOIN";
+    eventually("two read the log", async || waiting(verifying).await >= 2).await;
+    // What was asked for later has reached the database, and so would have the other readers.
+    let mut later = tokio::task::JoinSet::new();
+    for seq in [1, 2] {
+        let store = store.clone();
+        later.spawn(async move { drop(store.log_entry(seq).await) });
+    }
+    eventually("entries are looked up", async || {
+        waiting("WHERE seq = ").await == 2
+    })
+    .await;
+    assert_eq!(waiting(verifying).await, 2);
+    holder.close().await.unwrap();
+    readers.shutdown().await;
+    later.shutdown().await;
+    assert_eq!(store.verify_log().await.unwrap().unwrap().entries, 2);
+    store.close().await;
+    database.remove().await;
 }
