@@ -33,7 +33,7 @@ pub struct RangeRequest {
     pub clone_url: Url,
     /// Access token, sent with the first request already. GitHub accepts its tokens as a password.
     pub token: Option<SecretString>,
-    /// Full name of the reference that was pushed, `refs/heads/…`.
+    /// Full name of the reference that was pushed, `refs/heads/…`. Empty if it is not known to the letter.
     pub reference: String,
     /// Target of the reference before the push. All zeros if the reference is new.
     pub before: ObjectId,
@@ -74,8 +74,9 @@ impl GitFetcher {
     /// present, without insisting on a pack, so that the server answers whether it knows `before`:
     /// - if it does, and the two are related, the pack comes in the same answer;
     /// - if it does, and they are not, a second request insists;
-    /// - if it does not, or `before` is all zeros, the target of `HEAD` is stated as present, unless the
-    ///   pushed reference is that of `HEAD`, whose whole history is new.
+    /// - if it does not, or `before` is all zeros, the target of `HEAD` is stated as present if that is another
+    ///   branch than the pushed one. Whoever names the pushes names those of that branch, too. Of the branch of `HEAD`,
+    ///   and if `HEAD` is no branch, the whole history is new.
     ///
     /// If `after` does not lead back to `before`, the push dropped commits. Those are fetched too, as
     /// long as the server still has them.
@@ -206,8 +207,7 @@ impl Session<'_> {
     /// Fetches the range of a new reference, or of one whose former commit is unknown.
     async fn without_before(&mut self) -> Result<Pack, FetchError> {
         let head = self.head().await?;
-        let is_pushed = |head: &Head| head.branch.as_ref() == Some(&self.request.reference);
-        let have = head.filter(|head| !is_pushed(head)).map(|head| head.id);
+        let have = head.and_then(|head| head.of_another(&self.request.reference));
         let (bytes, whole) = self.insist(&self.request.after, have.as_ref()).await?;
         Ok(Pack::new(bytes, whole))
     }

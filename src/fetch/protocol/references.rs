@@ -21,6 +21,16 @@ pub(in crate::fetch) struct Head {
     pub(in crate::fetch) branch: Option<String>,
 }
 
+impl Head {
+    /// Returns the commit if its history is read as that of a branch other than `pushed`. Nobody reads a detached
+    /// `HEAD`, nor one that is no branch, and a branch that may be the pushed one is not another. An empty `pushed` may be any.
+    pub(in crate::fetch) fn of_another(&self, pushed: &str) -> Option<ObjectId> {
+        let branch = self.branch.as_deref().unwrap_or_default();
+        let is_other = branch.starts_with("refs/heads/") && branch != pushed;
+        (is_other && !pushed.is_empty()).then_some(self.id)
+    }
+}
+
 /// Parser of the response to [`ls_head`](super::ls_head), which contains nothing if the repository is
 /// empty.
 #[derive(Debug, Default)]

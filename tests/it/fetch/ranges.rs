@@ -74,6 +74,29 @@ async fn the_first_push_of_a_repository_is_its_whole_history() {
     assert_eq!(shown.blobs().len(), 5);
 }
 
+/// Neither a detached `HEAD` nor one that is no branch is read on its own.
+#[tokio::test]
+async fn what_nobody_reads_is_not_taken_for_read() {
+    let place = Place::new().await;
+    let repository = place.repository();
+    repository.write("first.txt", b"first").unwrap();
+    repository.commit("first").unwrap();
+    repository.write("second.txt", b"second").unwrap();
+    repository.commit("second").unwrap();
+    let mut pushed = repository.push("main").unwrap();
+    let head = repository.bare().join("HEAD");
+    let all = ["first.txt: first", "second.txt: second"];
+    std::fs::write(&head, format!("{}\n", pushed.after)).unwrap();
+    assert_eq!(place.fetch(&pushed).await.whole().blobs(), all);
+    repository.push_to("HEAD", "refs/deployed/now").unwrap();
+    std::fs::write(&head, "ref: refs/deployed/now\n").unwrap();
+    assert_eq!(place.fetch(&pushed).await.whole().blobs(), all);
+    // A name that is not known to the letter may be that of the default branch.
+    std::fs::write(&head, "ref: refs/heads/main\n").unwrap();
+    pushed.reference.clear();
+    assert_eq!(place.fetch(&pushed).await.whole().blobs(), all);
+}
+
 #[tokio::test]
 async fn a_new_branch_is_what_the_default_branch_lacks() {
     let place = Place::new().await;
