@@ -82,6 +82,12 @@ pub enum FetchError {
     /// The answer is not git protocol v2.
     #[error("the server does not speak git protocol v2 as expected: {0}")]
     Protocol(&'static str),
+    /// The server answers in the former version of the protocol. A client asks for version 2 in a header.
+    #[error("the server answers in protocol version 0: does a proxy drop the header Git-Protocol?")]
+    Version0,
+    /// The objects of the repository are named by SHA-256.
+    #[error("repositories with SHA-256 object names are not supported")]
+    Sha256,
     /// The server reported an error of its own.
     #[error("the git server reports: {0}")]
     Refused(String),
@@ -105,7 +111,8 @@ impl FetchError {
             | Self::Stalled { .. }
             | Self::TooSlow { .. }
             | Self::Crowded
-            | Self::Protocol(_) => true,
+            | Self::Protocol(_)
+            | Self::Version0 => true,
             _ => false,
         }
     }

@@ -243,7 +243,9 @@ impl Session<'_> {
         } = *self.limits;
         let room = usize::try_from(max_fetch_bytes).unwrap_or(usize::MAX);
         let room = room.min(max_held_bytes).saturating_sub(self.received);
+        let mut is_nothing = true;
         while let Some(chunk) = self.patience.wait(body.part(&mut response)).await?? {
+            is_nothing = false;
             let before = pack.len();
             answer.feed(&chunk, &mut pack)?;
             // Anything outside the pack, such as empty lines while the server prepares it, is a
@@ -289,6 +291,9 @@ impl Session<'_> {
                 // All at once: growing in steps would hold the pack twice at each step.
                 pack.reserve_exact(room.saturating_sub(pack.len()) + chunk.len());
             }
+        }
+        if is_nothing {
+            self.peer.explain_nothing(&mut self.patience).await?;
         }
         answer.finish()?;
         self.received += pack.len();

@@ -5,18 +5,25 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue,
 };
-use reqwest::{Response, Url};
+use reqwest::{Client, RequestBuilder, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::FetchError;
 use super::fetcher::GitFetcher;
-use super::http::{check_status, send};
+use super::http::{check_status, read_chunk, send};
 use super::pace::Pace;
 use super::patience::Patience;
+use super::protocol;
 
 /// Size of the largest list of references that does not need the lane of long lists, in bytes.
 const SHORT_LIST: usize = 512 << 10;
+
+/// Content type of an answer.
+const RESULT: &str = "application/x-git-upload-pack-result";
+
+/// Number of bytes within which a server names its capabilities.
+const CAPABILITIES: usize = 4 << 10;
 
 /// Permit to hold a long list of references. Short ones need none.
 #[derive(Debug)]
@@ -60,10 +67,69 @@ impl Peer<'_> {
                 lane = Some(taken.map_err(|_| FetchError::Busy)???);
             }
         }
+        if read == 0 {
+            self.explain_nothing(patience).await?;
+        }
         Ok(LongList { _permit: lane })
     }
 
+    /// Asks the server for its capabilities after an answer without a single byte.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason for that answer, if the capabilities tell.
+    pub(super) async fn explain_nothing(&self, patience: &mut Patience) -> Result<(), FetchError> {
+        let told = tokio::time::timeout(self.fetcher.limits.stall, self.capabilities());
+        let told = patience.wait(told).await?;
+        // Without capabilities it remains an answer that is cut short.
+        let Ok(Ok(told)) = told else {
+            return Ok(());
+        };
+        protocol::reason_for_nothing(&told).map_or(Ok(()), Err)
+    }
+
+    /// Returns the beginning of what the server says of itself, at least [`CAPABILITIES`] if it is that long.
+    async fn capabilities(&self) -> Result<Vec<u8>, FetchError> {
+        let mut response = self
+            .send(&["info", "refs"], |client, mut url| {
+                url.set_query(Some("service=git-upload-pack"));
+                client.get(url)
+            })
+            .await?;
+        let mut told = Vec::new();
+        while told.len() < CAPABILITIES
+            && let Some(chunk) = read_chunk(&mut response, self.fetcher.limits.stall).await?
+        {
+            told.extend_from_slice(&chunk);
+        }
+        Ok(told)
+    }
+
     pub(super) async fn post(&self, body: Vec<u8>) -> Result<Response, FetchError> {
+        let response = self
+            .send(&["git-upload-pack"], |client, url| {
+                client
+                    .post(url)
+                    .header(CONTENT_TYPE, "application/x-git-upload-pack-request")
+                    .header(ACCEPT, RESULT)
+                    .body(body.clone())
+            })
+            .await?;
+        let kind = response.headers().get(CONTENT_TYPE);
+        if !kind.is_some_and(is_result) {
+            return Err(FetchError::Protocol(
+                "its answer is not from git-upload-pack",
+            ));
+        }
+        Ok(response)
+    }
+
+    /// Sends a request to a path of the repository.
+    async fn send(
+        &self,
+        path: &[&str],
+        request: impl Fn(&Client, Url) -> RequestBuilder,
+    ) -> Result<Response, FetchError> {
         let refused = "the clone address is in a network that only the configuration may name";
         let guard = &self.fetcher.guard;
         guard
@@ -72,17 +138,13 @@ impl Peer<'_> {
         let mut url = self.clone_url.clone();
         url.path_segments_mut()
             .map_err(|()| FetchError::BadRequest("the clone address cannot carry a path"))?
-            .push("git-upload-pack");
+            .extend(path);
         let authorization = self.token.map(basic).transpose()?;
         let client = &self.fetcher.client;
         let response = send(&url, self.fetcher.limits.stall, |url| {
-            let request = client
-                .post(url)
+            let request = request(client, url)
                 .header("Git-Protocol", "version=2")
-                .header(CONTENT_TYPE, "application/x-git-upload-pack-request")
-                .header(ACCEPT, "application/x-git-upload-pack-result")
-                .header(ACCEPT_ENCODING, "identity")
-                .body(body.clone());
+                .header(ACCEPT_ENCODING, "identity");
             match &authorization {
                 Some(value) => request.header(AUTHORIZATION, value.clone()),
                 None => request,
@@ -90,12 +152,6 @@ impl Peer<'_> {
         })
         .await?;
         check_status(&response)?;
-        let kind = response.headers().get(CONTENT_TYPE);
-        if kind.is_none_or(|kind| kind != "application/x-git-upload-pack-result") {
-            return Err(FetchError::Protocol(
-                "its answer is not from git-upload-pack",
-            ));
-        }
         let encoding = response.headers().get(CONTENT_ENCODING);
         if encoding.is_some_and(|encoding| encoding != "identity") {
             return Err(FetchError::Protocol(
@@ -104,6 +160,14 @@ impl Peer<'_> {
         }
         Ok(response)
     }
+}
+
+/// Returns whether a content type is that of an answer. Proxies add parameters, and case makes no difference (RFC 9110,
+/// section 8.3.1).
+fn is_result(kind: &HeaderValue) -> bool {
+    let essence = kind.as_bytes().split(|byte| *byte == b';').next();
+    let essence = essence.unwrap_or_default().trim_ascii();
+    essence.eq_ignore_ascii_case(RESULT.as_bytes())
 }
 
 /// Returns the value of `Authorization: Basic` with the token as the password, which GitHub and GitLab

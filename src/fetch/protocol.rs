@@ -7,6 +7,7 @@ mod references;
 use gix_hash::ObjectId;
 use gix_packetline::PacketLineRef;
 use gix_packetline::decode::{self, Stream};
+use memchr::memmem;
 
 use super::FetchError;
 pub use references::References;
@@ -121,6 +122,19 @@ impl Lines {
     fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
+}
+
+/// Returns the reason for which a server answers with nothing, if the beginning of its capabilities tells.
+///
+/// Git's own server reports neither to the client: it exits.
+pub(super) fn reason_for_nothing(capabilities: &[u8]) -> Option<FetchError> {
+    let says = |text: &str| memmem::find(capabilities, text.as_bytes()).is_some();
+    if says("object-format=sha256") {
+        return Some(FetchError::Sha256);
+    }
+    // Some servers send the line about the service in version 2, too.
+    let is_old = says("# service=git-upload-pack") && !says("version 2\n");
+    is_old.then_some(FetchError::Version0)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -117,7 +117,9 @@ impl Shared {
                 return self.denied(item, has_token, error, why);
             }
             FetchError::CommitGone => absent(&item, why),
-            FetchError::Protocol(_) => return self.without_answer(item, why, Failure::Garbled),
+            FetchError::Protocol(_) | FetchError::Version0 => {
+                return self.without_answer(item, why, Failure::Garbled);
+            }
             FetchError::RateLimited { retry_after, .. } => {
                 let wait = retry_after.unwrap_or(SLOW_DOWN);
                 let judged = self.pauses.asked(&item.range, wait, &why);

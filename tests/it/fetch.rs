@@ -1,5 +1,6 @@
 //! Fetching pushed ranges: from real repositories, and from servers that misbehave.
 
+mod dialects;
 mod ranges;
 mod servers;
 

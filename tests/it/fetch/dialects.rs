@@ -1,0 +1,125 @@
+//! Real git servers behind proxies that change what is said, and repositories of another object format.
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
+use axum::response::{IntoResponse, Response};
+use rescind::fetch::{FetchError, http_client};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use super::{Place, fetcher, limits, range, shown};
+
+/// Changes that a proxy makes.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    /// To this content type.
+    Kind(&'static str),
+    /// The header that asks for version 2 of the protocol is not passed on.
+    NoVersion,
+}
+
+/// Starts a proxy of the forge and returns its URL. It stops with the tasks.
+async fn proxy(place: &Place, change: Change) -> (String, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let app = Router::new()
+        .fallback(pass)
+        .with_state((place.forge.url(), change));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
+    (url, tasks)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the proxy is no part of Rescind, and asks a server of this test"
+)]
+async fn pass(
+    State((base, change)): State<(String, Change)>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let client = http_client().unwrap();
+    let mut request = client.request(method, format!("{base}{uri}")).body(body);
+    let version = headers.get("git-protocol");
+    if let (Some(version), false) = (version, matches!(change, Change::NoVersion)) {
+        request = request.header("git-protocol", version);
+    }
+    let answer = request.send().await.unwrap();
+    let mut kind = answer.headers()[header::CONTENT_TYPE].clone();
+    if let Change::Kind(other) = change {
+        kind = HeaderValue::from_static(other);
+    }
+    let body = answer.bytes().await.unwrap();
+    ([(header::CONTENT_TYPE, kind)], Body::from(body)).into_response()
+}
+
+#[tokio::test]
+async fn parameters_and_case_of_the_content_type_make_no_difference() {
+    let place = Place::new().await;
+    let repository = place.repository();
+    repository.write("file.txt", b"contents").unwrap();
+    repository.commit("first").unwrap();
+    let pushed = repository.push("main").unwrap();
+    for kind in [
+        "application/x-git-upload-pack-result; charset=utf-8",
+        "Application/X-Git-Upload-Pack-Result",
+    ] {
+        let (url, _tasks) = proxy(&place, Change::Kind(kind)).await;
+        let fetched = fetcher(limits())
+            .fetch(&range(&url, &pushed))
+            .await
+            .unwrap();
+        assert_eq!(shown(fetched).whole().blobs(), ["file.txt: contents"]);
+    }
+    let (url, _tasks) = proxy(&place, Change::Kind("text/html")).await;
+    let error = fetcher(limits()).fetch(&range(&url, &pushed)).await;
+    assert!(matches!(error, Err(FetchError::Protocol(_))));
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_asked_for_version_2_is_told_from_one_that_breaks_off() {
+    let place = Place::new().await;
+    let repository = place.repository();
+    repository.commit("first").unwrap();
+    repository.push("main").unwrap();
+    repository.commit("second").unwrap();
+    let pushed = repository.push("main").unwrap();
+    let (url, _tasks) = proxy(&place, Change::NoVersion).await;
+    let fetcher = fetcher(limits());
+    let request = range(&url, &pushed);
+    let of_range = fetcher.fetch(&request).await.unwrap_err();
+    let of_list = fetcher.references(&request.clone_url, None).await;
+    for error in [of_range, of_list.unwrap_err()] {
+        assert_eq!(
+            error.to_string(),
+            "the server answers in protocol version 0: does a proxy drop the header Git-Protocol?"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_repository_of_sha_256_is_named_as_what_it_is() {
+    let place = Place::new().await;
+    let repository = place.repository();
+    repository.commit("first").unwrap();
+    let pushed = repository.push("main").unwrap();
+    std::fs::remove_dir_all(repository.bare()).unwrap();
+    let bare = repository.bare().to_str().unwrap();
+    let format = "--object-format=sha256";
+    repository
+        .git(&["init", "-q", "--bare", format, bare])
+        .unwrap();
+    let fetcher = fetcher(limits());
+    let request = place.request(&pushed);
+    let of_range = fetcher.fetch(&request).await.unwrap_err();
+    let of_list = fetcher.references(&request.clone_url, None).await;
+    for error in [of_range, of_list.unwrap_err()] {
+        let named = "repositories with SHA-256 object names are not supported";
+        assert_eq!(error.to_string(), named);
+    }
+}
