@@ -5,9 +5,8 @@ use std::fmt;
 use reqwest::Url;
 use thiserror::Error;
 
-/// Maximum length of an owner or repository name, in bytes. GitHub allows 39 and 100; names of managed
-/// users with their suffix are longer.
-const MAX_NAME: usize = 100;
+/// Maximum length of an owner or repository name, in bytes. GitLab allows 255; wikis have the suffix `.wiki`.
+const MAX_NAME: usize = 260;
 
 /// Maximum number of parts of a name. GitLab nests groups up to 20 levels deep.
 const MAX_PARTS: usize = 21;
@@ -15,7 +14,7 @@ const MAX_PARTS: usize = 21;
 /// Error returned for a name that no forge would give to a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
-    "the repository's name is not OWNER/NAME in letters, digits, '-', '_', '~' and '.', with at most 100 of \
+    "the repository's name is not OWNER/NAME in letters, digits, '-', '_', '~', '+' and '.', with at most 260 of \
      them in each part"
 )]
 pub struct BadName;
@@ -32,7 +31,7 @@ impl RepositoryName {
     ///
     /// # Errors
     ///
-    /// Returns [`BadName`] for anything but letters, digits, `-`, `_`, `~` and `.` between slashes, for
+    /// Returns [`BadName`] for anything but letters, digits, `-`, `_`, `~`, `+` and `.` between slashes, for
     /// an empty or overlong part, for the parts `.` and `..`, and for fewer than 2 or more than 21 parts.
     pub fn parse(full: &str) -> Result<Self, BadName> {
         let (owner, name) = full.rsplit_once('/').ok_or(BadName)?;
@@ -45,6 +44,29 @@ impl RepositoryName {
         } else {
             Err(BadName)
         }
+    }
+
+    /// Returns the name of the repository at a clone URL, whatever characters its path has, which stay encoded.
+    /// A repository at the root of its server has no owner, so the server's name stands in for one.
+    ///
+    /// Such a name tells where its repository is; no URL is made of it.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`BadName`] if the path has no parts, or an empty one.
+    pub fn of_url(url: &Url) -> Result<Self, BadName> {
+        let path = url.path().trim_matches('/');
+        let path = path.strip_suffix(".git").unwrap_or(path);
+        if path.split('/').any(str::is_empty) {
+            return Err(BadName);
+        }
+        let (owner, name) = path
+            .rsplit_once('/')
+            .unwrap_or((url.host_str().unwrap_or("git"), path));
+        Ok(Self {
+            owner: owner.to_owned(),
+            name: name.to_owned(),
+        })
     }
 
     /// Returns the user, organization or groups.
@@ -86,7 +108,7 @@ fn is_plain(part: &str) -> bool {
         && part != ".."
         && part
             .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~'))
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~' | b'+'))
 }
 
 /// Returns the host of a URL as work items name it, with its port unless that is the default of the scheme.
@@ -134,6 +156,28 @@ mod tests {
     }
 
     #[test]
+    fn a_name_of_a_url_has_any_characters_of_a_path() {
+        for (url, owner, name) in [
+            ("https://git.example/team/c++.git", "team", "c++"),
+            (
+                "https://git.example/My%20Team/a@b/My Repo",
+                "My%20Team/a@b",
+                "My%20Repo",
+            ),
+            ("https://git.example/x.git/", "git.example", "x"),
+        ] {
+            let found = RepositoryName::of_url(&Url::parse(url).unwrap()).unwrap();
+            assert_eq!((found.owner(), found.name()), (owner, name));
+        }
+        for url in ["https://git.example/", "https://git.example/a//b"] {
+            assert_eq!(
+                RepositoryName::of_url(&Url::parse(url).unwrap()),
+                Err(BadName)
+            );
+        }
+    }
+
+    #[test]
     fn refuses_what_could_leave_the_path() {
         for bad in [
             "", "octocat", "/x", "x/", "../x", "x/..", "./x", "a//c", "a/../c", "a/b?c", "a/b#c",
@@ -142,7 +186,7 @@ mod tests {
             assert_eq!(RepositoryName::parse(bad), Err(BadName), "{bad:?}");
         }
         assert_eq!(
-            RepositoryName::parse(&format!("a/{}", "b".repeat(101))),
+            RepositoryName::parse(&format!("a/{}", "b".repeat(261))),
             Err(BadName)
         );
     }

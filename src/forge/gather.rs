@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 
-use super::push::{Announcement, Push, Remote};
+use super::push::{Announcement, Push, Remote, kept_reference};
 use super::texts::{Link, scan_plain, scan_texts};
 use crate::fetch::ObjectId;
 use crate::respond::{
@@ -28,10 +28,7 @@ const OF_ONE_MESSAGE: usize = 100_000;
 /// Maximum length of the name of a repository with all its groups, in bytes: 21 parts of 100.
 const NAME_MAX: usize = 2_200;
 
-/// Maximum length of the name of a reference, in bytes.
-const REFERENCE_MAX: usize = 1_024;
-
-/// Maximum length of a host and of an identifier, in bytes.
+/// Maximum length of a host and of the identifier of an announcement, in bytes.
 const ID_MAX: usize = 512;
 
 /// Result of reading the messages of one poll or one delivery.
@@ -321,7 +318,7 @@ impl<'a> Gatherer<'a> {
             repository_id: remote.repository_id.clone(),
             repository,
             clone_url: remote.clone_url.as_ref().map(ToString::to_string),
-            ref_name: shorten(self.redactor, reference, REFERENCE_MAX, false),
+            ref_name: kept_reference(self.redactor, reference),
             before: String::new(),
             after: String::new(),
             source: self.source.to_owned(),
@@ -384,7 +381,8 @@ fn is_bounded(item: &NewWorkItem) -> bool {
     item.repository.len() <= NAME_MAX
         && clone_url.len() <= URL_MAX
         && item.host.len() <= ID_MAX
-        && item.repository_id.len() <= ID_MAX
+        // The path of a URL may stand for it. It is in no index.
+        && item.repository_id.len() <= URL_MAX
 }
 
 fn message(source: &str, redactor: &Redactor, repository: Option<&str>) -> Arc<Message> {

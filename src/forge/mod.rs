@@ -13,5 +13,7 @@ mod texts;
 pub use actor::{actor_of, is_polled};
 pub use gather::{Gathered, Gatherer, MessagePlace, Rest};
 pub use kind::Forge;
-pub use push::{Announcement, Push, Remote, is_reference, object_id};
+pub use push::{
+    Announcement, Push, Remote, is_reference, is_to_the_letter, kept_reference, object_id,
+};
 pub use texts::{Link, scan_plain, scan_texts};

@@ -1,11 +1,19 @@
 //! Pushes and announcements, independent of the forge.
 
 use reqwest::Url;
+use sha2::{Digest as _, Sha256};
 
 use crate::fetch::{ObjectId, RepositoryName};
+use crate::respond::shorten;
+use crate::scan::Redactor;
 
-/// Maximum length of a reference name, in bytes. GitHub and file systems stop at 255 bytes per part.
-const MAX_REFERENCE: usize = 1000;
+/// Maximum length of the name of a reference in a message, in bytes: that of a path on Linux, which a reference is in
+/// most repositories.
+const MAX_REFERENCE: usize = 4_096;
+
+/// Maximum length of the name of a reference that is stored to the letter, in bytes. It is part of an index, whose
+/// entries PostgreSQL bounds.
+const KEPT_MAX: usize = 1_024;
 
 /// A repository and its clone URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,9 +52,33 @@ pub struct Announcement {
     pub id: String,
 }
 
-/// Returns `true` if a reference with this name can be requested: it is neither empty nor too long.
+/// Returns `true` if a message may name a reference like this: it is neither empty nor too long, and has none of the
+/// control characters that git forbids (git-check-ref-format(1)), which are those of ASCII.
 pub fn is_reference(name: &str) -> bool {
-    !name.is_empty() && name.len() <= MAX_REFERENCE
+    let is_control = |byte: &u8| byte.is_ascii_control();
+    !name.is_empty() && name.len() <= MAX_REFERENCE && !name.as_bytes().iter().any(is_control)
+}
+
+/// Returns the form in which the name of a reference is stored, wherever it comes from, and in which names are compared
+/// with stored ones: without keys and the control characters of ASCII, with a bounded length.
+///
+/// Names that differ only in what is left out for their length or their control characters have different forms. Names
+/// with keys may have the same.
+pub fn kept_reference(redactor: &Redactor, name: &str) -> String {
+    let is_control = |c: char| c.is_ascii_control();
+    let kept = shorten(redactor, name, KEPT_MAX, false);
+    if name.len() <= KEPT_MAX && !name.contains(is_control) {
+        return kept;
+    }
+    let digest = hex::encode(&Sha256::digest(name)[..16]);
+    // No name has a space in it.
+    format!("{} sha256:{digest}", kept.replace(is_control, "\u{fffd}"))
+}
+
+/// Returns `true` if no other reference than that of this name has it as its stored form.
+pub fn is_to_the_letter(kept: &str) -> bool {
+    // The first stands for what was a key or too long, the second for what is not UTF-8.
+    !kept.contains(['…', '\u{fffd}'])
 }
 
 /// Parses an object id of 40 digits.
@@ -55,5 +87,75 @@ pub fn is_reference(name: &str) -> bool {
 ///
 /// Returns a description of the problem that does not quote the text.
 pub fn object_id(hex: &str) -> Result<ObjectId, &'static str> {
+    let is_sha256 = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_sha256 {
+        return Err("repositories with SHA-256 object names are not supported");
+    }
     ObjectId::from_hex(hex.as_bytes()).map_err(|_| "a commit is no object id of 40 digits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyformat::FormatSet;
+
+    #[test]
+    fn stored_names_are_bounded_and_differ_as_names_do() {
+        let formats = FormatSet::builtin();
+        let redactor = Redactor::new(&formats);
+        let key = formats.get("rescind_secret").unwrap().mint().unwrap();
+        let long = "x".repeat(60_000);
+        let names = [
+            "refs/heads/main".to_owned(),
+            "refs/heads/f\u{fc}r".to_owned(),
+            "refs/heads/a\u{fffd}b".to_owned(),
+            "refs/heads/a\0b".to_owned(),
+            "refs/heads/a\x01b".to_owned(),
+            format!("refs/heads/{}", &long[..KEPT_MAX - 11]),
+            format!("refs/heads/{}", &long[..KEPT_MAX - 10]),
+            format!("refs/heads/{long}/1"),
+            format!("refs/heads/{long}/2"),
+            format!("refs/heads/{}", key.expose()),
+        ];
+        let mut kept: Vec<_> = names
+            .iter()
+            .map(|name| kept_reference(&redactor, name))
+            .collect();
+        for (name, kept) in names.iter().zip(&kept) {
+            assert!(kept.len() <= KEPT_MAX + 48 && !kept.contains(|c: char| c.is_ascii_control()));
+            // Whatever is known to the letter is the name itself.
+            assert!(kept == name || !is_to_the_letter(kept), "{kept}");
+            assert!(!kept.contains(key.expose()));
+        }
+        kept.sort_unstable();
+        kept.dedup();
+        assert_eq!(kept.len(), names.len());
+    }
+
+    #[test]
+    fn names_that_git_allows_may_be_named() {
+        for name in [
+            "refs/heads/a\u{85}b",
+            "refs/heads/\u{202e}x",
+            &"x".repeat(4_096),
+        ] {
+            assert!(is_reference(name), "{name}");
+        }
+        for name in [
+            "",
+            "refs/heads/a\0b",
+            "refs/heads/a\x7fb",
+            &"x".repeat(4_097),
+        ] {
+            assert!(!is_reference(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn object_names_of_sha_256_are_told_from_none() {
+        assert!(object_id(&"a".repeat(64)).unwrap_err().contains("SHA-256"));
+        for odd in ["", "a", &"g".repeat(64), &"a".repeat(41)] {
+            assert!(object_id(odd).unwrap_err().contains("40 digits"), "{odd}");
+        }
+    }
 }

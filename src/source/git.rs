@@ -4,7 +4,7 @@
 //! treated as a push from its old commit to its new one, so commits that were force-pushed over are fetched as well,
 //! as long as the server still has them. References that appear and disappear between two polls are not seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 use super::state::{Frame, after};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 use crate::fetch::{FetchError, GitFetcher, ObjectId, References, RepositoryName, host_of};
-use crate::forge::{Push, Remote, is_reference};
+use crate::forge::{Push, Remote, is_to_the_letter};
 use crate::offload::apart;
+use crate::respond::URL_MAX;
 use crate::store::Priority;
 
 /// Interval between two polls when the configuration names no schedule.
@@ -57,13 +58,16 @@ struct Cursor {
     /// URL that was polled. A different URL under the same source name starts over.
     #[serde(default)]
     url: String,
-    /// Commit ids by reference name, with keys redacted from the names.
+    /// Commit ids by the stored form of reference names, numbered where several names have the same.
     #[serde(default)]
     references: BTreeMap<String, String>,
+    /// `true` once the repository was polled, be it empty.
+    #[serde(default)]
+    begun: bool,
     /// `true` if the first reading of the repository is unfinished, because one poll could not take all references.
     #[serde(default)]
     incomplete: bool,
-    /// Name of the last reference that was taken, with keys redacted, if one poll could not take all.
+    /// Name of the last reference that was taken, as in `references`, if one poll could not take all.
     #[serde(default)]
     after: Option<String>,
 }
@@ -103,13 +107,12 @@ impl GitRemote {
     ) -> Result<Self, PollError> {
         let GitRemoteOptions { name, url, token } = options;
         let host = host_of(&url);
+        if url.as_str().len() > URL_MAX {
+            return Err(PollError::Address("it is longer than 2 KiB"));
+        }
         let path = url.path().trim_matches('/');
         let path = path.strip_suffix(".git").unwrap_or(path);
-        // A repository at the root of its server has no owner, so the server's name stands in for one.
-        let repository = RepositoryName::parse(path)
-            .or_else(|_| {
-                RepositoryName::parse(&format!("{}/{path}", url.host_str().unwrap_or("git")))
-            })
+        let repository = RepositoryName::of_url(&url)
             .map_err(|_| PollError::Address("its path is no repository's"))?;
         Ok(Self {
             frame: Frame::new(name, "git", parts),
@@ -138,7 +141,9 @@ impl GitRemote {
     async fn read_and_commit(&self) -> Result<PollOutcome, PollError> {
         let mut state = self.frame.state().await?;
         let mut cursor = Cursor::load(&state.cursor, self.url.as_str());
-        let is_first = cursor.references.is_empty() || cursor.incomplete;
+        // An earlier version noted only what it found.
+        let has_begun = cursor.begun || !cursor.references.is_empty();
+        let is_first = !has_begun || cursor.incomplete;
         let listed = self
             .fetcher
             .references(&self.url, self.token.as_ref())
@@ -151,24 +156,27 @@ impl GitRemote {
         }
         let now = self.frame.now();
         let mut gatherer = self.frame.gatherer();
+        gatherer.gathered.malformed += references.malformed;
         let names = references.list.iter().map(|(name, _)| name.len()).sum();
         let Moved {
             pushes: moved,
             more,
             unread,
         } = apart(names, || self.moved(references, &mut cursor));
-        cursor.incomplete = unread && is_first;
+        (cursor.begun, cursor.incomplete) = (true, unread && is_first);
         let interval = self.frame.interval(if more { SOON } else { INTERVAL });
-        for push in &moved {
-            // The existing contents of a repository are read only when nothing else waits.
-            let is_existing = is_first && push.before.is_null();
-            let priority = if is_existing {
-                Priority::Backfill
-            } else {
-                Priority::Watched
-            };
-            gatherer.push(push, priority, now);
-        }
+        apart(names, || {
+            for push in &moved {
+                // The existing contents of a repository are read only when nothing else waits.
+                let is_existing = is_first && push.before.is_null();
+                let priority = if is_existing {
+                    Priority::Backfill
+                } else {
+                    Priority::Watched
+                };
+                gatherer.push(push, priority, now);
+            }
+        });
         let found = gatherer.gathered;
 
         state.cursor = serde_json::to_string(&cursor).unwrap_or_default();
@@ -201,11 +209,20 @@ impl GitRemote {
         let (mut more, mut unread) = (false, false);
         // The default branch first: most other branches derive from it, so they add little once it has been read.
         let head = references.head;
-        let list = references.list.into_iter();
-        let list = list.filter(|(name, _)| is_reference(name));
-        let mut list: Vec<_> = list
-            .map(|(name, id)| (self.frame.words(&name), name, id))
-            .collect();
+        let mut times = HashMap::new();
+        let list = references.list.into_iter().map(|(name, id)| {
+            let mut key = self.frame.reference(&name);
+            if !is_to_the_letter(&key) {
+                let times: &mut u32 = times.entry(key.clone()).or_default();
+                *times += 1;
+                if *times > 1 {
+                    // No name has a space in it.
+                    key = format!("{key} {times}");
+                }
+            }
+            (key, name, id)
+        });
+        let mut list: Vec<_> = list.collect();
         list.sort_by(|(key, name, _), (other_key, other_name, _)| {
             let place = |key: &String, name: &String| {
                 let was_taken = after.as_ref().is_some_and(|after| key <= after);

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{PollError, PollFailure, SourceParts};
 use crate::backoff::Backoff;
-use crate::forge::{Gathered, Gatherer, actor_of};
+use crate::forge::{Gathered, Gatherer, actor_of, kept_reference};
 use crate::respond::{CleanSightings, Report, Reported};
 use crate::store::{Reason, SourceState, StoreError, retried};
 
@@ -216,6 +216,11 @@ impl Frame {
             tx.commit().await
         });
         Ok(noted.await?)
+    }
+
+    /// Returns the form in which the name of a reference is stored.
+    pub(super) fn reference(&self, name: &str) -> String {
+        kept_reference(self.parts.responder.redactor(), name)
     }
 
     /// Returns a text that is safe for the state and the log, with any keys the server may have put there redacted.

@@ -14,6 +14,7 @@ use super::listed::{Listed, Rest};
 use super::plan::Plan;
 use super::{Shared, lineage};
 use crate::fetch::{ObjectId, Place, References};
+use crate::forge::{is_to_the_letter, kept_reference};
 use crate::offload::apart;
 use crate::store::{Fetched, Lineage, NewWorkItem, Priority, WorkItem};
 
@@ -70,9 +71,17 @@ impl Shared {
             mut list,
             head,
             cut,
+            malformed,
         } = references;
-        let wanted = &item.range.ref_name;
-        list.retain(|(name, _)| wanted.is_empty() || name == wanted);
+        if malformed > 0 {
+            let repository = &item.range.repository;
+            tracing::warn!(
+                repository,
+                lines = malformed,
+                "a list of references has lines that name none"
+            );
+        }
+        self.retain(&mut list, &item.range.ref_name);
         let count = u32::try_from(list.len()).unwrap_or(u32::MAX);
         if list.is_empty() && item.lineage.is_none() {
             let why = "the repository does not have these references any more";
@@ -81,7 +90,7 @@ impl Shared {
         let (listed, truncated) = match item.lineage {
             None => (
                 self.first_of(item, list, head.as_deref()),
-                cut || count > MAX_REFERENCES,
+                cut || malformed > 0 || count > MAX_REFERENCES,
             ),
             Some(of_rest) => self.next_of(item, of_rest, list),
         };
@@ -93,6 +102,19 @@ impl Shared {
             listed: Some(listed),
             ..Done::default()
         })
+    }
+
+    /// Retains the wanted reference, or all if none is named. The wanted name was stored, so it stands for all names
+    /// whose stored form it is.
+    fn retain(&self, list: &mut Vec<(String, ObjectId)>, wanted: &str) {
+        if wanted.is_empty() {
+            return;
+        }
+        let is_to_the_letter = is_to_the_letter(wanted);
+        let redactor = self.parts.responder.redactor();
+        list.retain(|(name, _)| {
+            name == wanted || (!is_to_the_letter && kept_reference(redactor, name) == wanted)
+        });
     }
 
     /// Returns what is added of a list at first.
@@ -129,7 +151,7 @@ impl Shared {
     ) -> (Listed, bool) {
         let after = &item.range.before;
         let numbered = list.into_iter();
-        let numbered = numbered.map(|(name, id)| (number(&name), name, id));
+        let numbered = numbered.map(|(name, id)| (number(&name, id), name, id));
         let mut left: Vec<_> = numbered.filter(|(number, ..)| number > after).collect();
         left.sort_unstable();
         left.dedup_by(|a, b| a.0 == b.0);
@@ -159,9 +181,10 @@ impl Shared {
         priority: Priority,
         rest: Option<Rest>,
     ) -> Listed {
+        let redactor = self.parts.responder.redactor();
         Listed {
             references: references
-                .map(|(name, id)| (self.words_of(&name), id))
+                .map(|(name, id)| (kept_reference(redactor, &name), id))
                 .collect(),
             priority,
             lineage: self.of_reference(item),
@@ -176,8 +199,13 @@ impl Shared {
 
 /// Returns the place of a name in the order in which the rest of a list is added, which is not that of the names, since
 /// those may hold keys.
-fn number(name: &str) -> String {
-    hex::encode(&Sha256::digest(name.as_bytes())[..16])
+fn number(name: &str, id: ObjectId) -> String {
+    let mut digest = Sha256::new_with_prefix(name);
+    if name.contains('\u{fffd}') {
+        // Several names may come out like this.
+        digest.update(id.as_bytes());
+    }
+    hex::encode(&digest.finalize()[..16])
 }
 
 /// Returns the number of names that make up a piece of at most `most`.

@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use super::Origin;
 use super::pauses::Failure;
 use crate::fetch::{ObjectId, RangeRequest, RepositoryName};
+use crate::forge::is_to_the_letter;
 use crate::github::{GitHubError, Installation};
 use crate::store::NewWorkItem;
 
@@ -101,7 +102,12 @@ pub(super) fn request(range: &NewWorkItem, plan: Plan) -> Result<RangeRequest, &
     Ok(RangeRequest {
         clone_url: plan.clone_url,
         token: plan.token,
-        reference: range.ref_name.clone(),
+        // What only resembles the default branch's name may be it.
+        reference: if is_to_the_letter(&range.ref_name) {
+            range.ref_name.clone()
+        } else {
+            String::new()
+        },
         before: object_id(&range.before)?,
         after: object_id(&range.after)?,
     })

@@ -3,6 +3,7 @@
 mod archive;
 mod feed;
 mod github;
+mod names;
 mod remote;
 pub(crate) mod work;
 

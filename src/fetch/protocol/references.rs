@@ -1,5 +1,7 @@
 //! References of a repository and their targets.
 
+use std::borrow::Cow;
+
 use gix_hash::ObjectId;
 
 use super::{Line, Lines, refuse_error};
@@ -23,7 +25,8 @@ pub(in crate::fetch) struct Head {
 
 impl Head {
     /// Returns the commit if its history is read as that of a branch other than `pushed`. Nobody reads a detached
-    /// `HEAD`, nor one that is no branch, and a branch that may be the pushed one is not another. An empty `pushed` may be any.
+    /// `HEAD`, nor one that is no branch, and a branch that may be the pushed one is not another. An empty `pushed` may
+    /// be any.
     pub(in crate::fetch) fn of_another(&self, pushed: &str) -> Option<ObjectId> {
         let branch = self.branch.as_deref().unwrap_or_default();
         let is_other = branch.starts_with("refs/heads/") && branch != pushed;
@@ -50,6 +53,7 @@ impl HeadAnswer {
                 Line::Delimiter => {}
                 Line::Data(data) => {
                     refuse_error(data)?;
+                    refuse_sha256(data)?;
                     *head = head.take().or(parse_head(data));
                 }
             }
@@ -73,8 +77,11 @@ const REFERENCE_BYTES: usize = 64;
 /// Branches and tags of a repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct References {
-    /// Full names, `refs/heads/…` and `refs/tags/…`, and their targets.
+    /// Full names, `refs/heads/…` and `refs/tags/…`, and their targets. What is not UTF-8 in a name is U+FFFD:
+    /// targets are requested by their ids.
     pub list: Vec<(String, ObjectId)>,
+    /// Number of lines that name no reference.
+    pub malformed: u64,
     /// Target of `HEAD`, as a full name. `None` if it is detached or the repository is empty.
     pub head: Option<String>,
     /// `true` if there are more than 50,000 references, or their names exceed 4 MiB. The rest is omitted.
@@ -105,6 +112,7 @@ impl ReferencesAnswer {
                 Line::Delimiter => {}
                 Line::Data(data) => {
                     refuse_error(data)?;
+                    refuse_sha256(data)?;
                     if let Some(head) = parse_head(data) {
                         references.head = head.branch;
                     } else if let Some((name, id)) = parse_reference(data) {
@@ -113,8 +121,10 @@ impl ReferencesAnswer {
                         if is_full || *name_bytes > MAX_KEPT_BYTES {
                             references.cut = true;
                         } else {
-                            references.list.push((name.to_owned(), id));
+                            references.list.push((name.into_owned(), id));
                         }
+                    } else if !data.is_empty() {
+                        references.malformed += 1;
                     }
                 }
             }
@@ -136,19 +146,29 @@ impl ReferencesAnswer {
     }
 }
 
-/// Parses `<id> refs/…`. Names that are not UTF-8 cannot be requested and are skipped.
-fn parse_reference(line: &[u8]) -> Option<(&str, ObjectId)> {
-    let line = std::str::from_utf8(line).ok()?;
-    let (id, rest) = line.trim_end().split_once(' ')?;
-    let name = rest.split(' ').next()?;
-    let id = ObjectId::from_hex(id.as_bytes()).ok()?;
-    name.starts_with("refs/").then_some((name, id))
+/// Parses `<id> refs/…`. Git bounds a name by nothing but the length of a line, and knows no encoding of it.
+fn parse_reference(line: &[u8]) -> Option<(Cow<'_, str>, ObjectId)> {
+    let mut words = line.trim_ascii_end().split(|byte| *byte == b' ');
+    let id = ObjectId::from_hex(words.next()?).ok()?;
+    let name = words.next().filter(|name| name.starts_with(b"refs/"))?;
+    Some((String::from_utf8_lossy(name), id))
+}
+
+/// Returns an error if the line begins with an object name of 64 digits.
+fn refuse_sha256(line: &[u8]) -> Result<(), FetchError> {
+    let id = line.split(u8::is_ascii_whitespace).next();
+    let is_long = |id: &[u8]| id.len() == 64 && id.iter().all(u8::is_ascii_hexdigit);
+    if id.is_some_and(is_long) {
+        Err(FetchError::Sha256)
+    } else {
+        Ok(())
+    }
 }
 
 /// Parses `<id> HEAD symref-target:<branch>`.
 fn parse_head(line: &[u8]) -> Option<Head> {
-    let line = std::str::from_utf8(line).ok()?;
-    let mut words = line.trim_end().split(' ');
+    let line = String::from_utf8_lossy(line);
+    let mut words = line.trim_ascii_end().split(' ');
     let id = ObjectId::from_hex(words.next()?.as_bytes()).ok()?;
     if words.next()? != "HEAD" {
         return None;
@@ -174,6 +194,34 @@ mod tests {
         answer.feed(b"0000").unwrap();
         let references = answer.finish().unwrap();
         assert_eq!((references.list.len(), references.cut), (MAX_KEPT, true));
+    }
+
+    #[test]
+    fn names_are_read_in_any_encoding_and_other_lines_are_counted() {
+        let one = id('a');
+        let line = |name: &[u8]| [format!("{one} ").as_bytes(), name, b"\n"].concat();
+        let mut listed = ReferencesAnswer::default();
+        let lines = [
+            &line(b"HEAD symref-target:refs/heads/\xe9")[..],
+            &line(b"refs/heads/\xe9"),
+            &line("refs/heads/a\u{85}".as_bytes()),
+            &line(b"refs/tags/v1 peeled:0"),
+            b"nonsense\n",
+            &line(b"elsewhere"),
+            b"0000",
+        ];
+        listed.feed(&answer(&lines)).unwrap();
+        let references = listed.finish().unwrap();
+        let names: Vec<_> = references.list.iter().map(|(name, _)| &**name).collect();
+        let expected = ["refs/heads/\u{fffd}", "refs/heads/a\u{85}", "refs/tags/v1"];
+        assert_eq!(names, expected);
+        assert_eq!(references.head.as_deref(), Some("refs/heads/\u{fffd}"));
+        assert_eq!(references.malformed, 2);
+
+        let wide = format!("{} refs/heads/main\n", "a".repeat(64));
+        let mut listed = ReferencesAnswer::default();
+        let read = listed.feed(&packet(wide.as_bytes()));
+        assert!(matches!(read, Err(FetchError::Sha256)));
     }
 
     #[test]

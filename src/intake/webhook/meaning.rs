@@ -117,9 +117,8 @@ pub(super) fn moved(
         Some(id) => object_id(id),
     };
     let reference = reference.ok_or("it has no ref")?;
-    // Git forbids such characters in names (git-check-ref-format(1)), and no database wants them.
-    let odd = |c: char| c.is_control() || c == ' ';
-    if !is_reference(reference) || !reference.starts_with("refs/") || reference.contains(odd) {
+    // Git forbids spaces in names (git-check-ref-format(1)).
+    if !is_reference(reference) || !reference.starts_with("refs/") || reference.contains(' ') {
         return Err("its ref is none of git's names".into());
     }
     let after = after.ok_or("it has no commit after the push")?;

@@ -284,7 +284,7 @@ impl GitHubEvents {
 fn push(json: &str, remote: &Remote) -> Option<(Push, Timestamp)> {
     let activity: Activity = serde_json::from_str(json).ok()?;
     let reference = activity.reference;
-    if !is_reference(&reference) || reference.contains(char::is_control) {
+    if !is_reference(&reference) {
         return None;
     }
     let push = Push {

@@ -238,7 +238,7 @@ async fn odd_fields_of_a_push_are_counted_and_harmless() {
         ("/ref", json!("refs/heads/\u{0}")),
         ("/ref", json!("refs/heads/a b\n")),
         ("/ref", json!("main")),
-        ("/ref", json!("refs/heads/".repeat(200))),
+        ("/ref", json!("refs/heads/".repeat(400))),
         ("/before", json!("zz")),
         ("/after", json!(7)),
         ("/after", json!("a".repeat(64))),

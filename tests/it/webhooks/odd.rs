@@ -1,11 +1,14 @@
 //! Deliveries with odd characters and values, and such as are no payload: none costs a leak.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rescind::forge::Forge;
 use serde_json::{Value, json};
 
 use super::effects::state;
-use super::sender::{all, headers, post};
+use super::sender::{all, headers, post, send};
 use crate::api::harness::{Client, TestServer};
+use crate::source::work::noise;
 use crate::support::databases::on_both_databases;
 
 /// Returns the reason why the check of a key fails, or none.
@@ -128,6 +131,50 @@ on_both_databases! {
         }
         // It may come again under the same identifier, as a whole.
         assert_eq!(database.count("SELECT COUNT(*) FROM webhook_deliveries").await, 0);
+        server.stop().await;
+    }
+
+    async fn names_that_git_and_the_forges_allow_are_read(database) {
+        let server = TestServer::on(database, all()).await;
+        let (before, after) = ("1".repeat(40), "2".repeat(40));
+        let push = |reference: &str| json!({
+            "ref": reference, "before": before, "after": after,
+            "repository": {"id": 1, "full_name": "acme/app", "clone_url": "https://github.com/acme/app.git"},
+        });
+        // Both are longer than an index of PostgreSQL holds, and differ at the end only.
+        let long = [0, 1].map(|end| {
+            let part = |n: u32| URL_SAFE_NO_PAD.encode(noise(n, 180));
+            let parts: Vec<_> = (0..14).map(part).collect();
+            format!("refs/heads/{}/{end}", parts.join("/"))
+        });
+        let short = format!("refs/heads/{}", vec!["x".repeat(219); 5].join("/"));
+        for (id, name) in ["refs/heads/a\u{85}b", &short, &long[0], &long[1]].iter().enumerate() {
+            let id = format!("name-{id}");
+            assert_eq!(send(&server, Forge::GitHub, "push", &id, &push(name)).await.status, 202);
+        }
+        let github = state(&server, "webhook:github", |state| state.events >= 4).await;
+        assert_eq!((github.malformed, github.items), (0, 4));
+
+        let path = format!("team/{}", "n".repeat(255));
+        let address = format!("https://gitlab.example/{path}.git");
+        let push = |after: &str| json!({
+            "object_kind": "push", "before": before, "after": after, "ref": "refs/heads/main", "project_id": 15,
+            "project": {"path_with_namespace": path, "git_http_url": address},
+        });
+        let edited = json!({
+            "object_kind": "wiki_page", "project": {"id": 15, "path_with_namespace": path, "git_http_url": address},
+        });
+        let wide = "2".repeat(64);
+        for (hook, id, payload) in [
+            ("Push Hook", "long", push(&after)),
+            ("Wiki Page Hook", "wiki", edited),
+            ("Push Hook", "wide", push(&wide)),
+        ] {
+            assert_eq!(send(&server, Forge::GitLab, hook, id, &payload).await.status, 202);
+        }
+        let gitlab = state(&server, "webhook:gitlab", |state| state.events >= 3).await;
+        // Objects that are named by SHA-256 are not read.
+        assert_eq!((gitlab.malformed, gitlab.items), (1, 2));
         server.stop().await;
     }
 }
