@@ -9,9 +9,14 @@ use super::findings::{Findings, Outcome, Reporter};
 use super::place::Places;
 use super::plan::{NoToken, NoTokenKind, Plan, plan, request};
 use super::{Origin, Shared, WorkerParts, lineage};
-use crate::fetch::{FetchError, FetchLane, FetchLimits, ObjectId, Payer, Place, Visited};
+use crate::fetch::{
+    FetchError, FetchLane, FetchLimits, ObjectId, Payer, Place, RangeRequest, Visited,
+};
 use crate::forge::actor_of;
-use crate::store::{Fetched, HOST_LEFT_ALONE, Lane, TRIED_AGAIN, WorkItem, WorkKind};
+use crate::respond::CleanSightings;
+use crate::store::{
+    Fetched, HOST_LEFT_ALONE, Lane, Reason, StoreError, TRIED_AGAIN, WorkItem, WorkKind,
+};
 
 impl Shared {
     /// Processes one item. A probe shows whether its host is well again, and is sent whatever others found out about the
@@ -36,15 +41,18 @@ impl Shared {
             let (lane, why) = (Lane::Medium, "it was slow a while ago".to_owned());
             return Tried::ended(item, End::Moved { lane, why });
         }
-        let place = self.place(&item, origin.is_some());
+        let is_known = origin.is_some();
         let plan = match plan(range, origin.as_ref()) {
             Ok(plan) => plan,
             Err(wrong) => return Tried::failed(item, wrong),
         };
         match (plan.with_token().await, range.kind) {
             (Err(without), _) => self.without_token(item, &without),
-            (Ok(plan), WorkKind::Range) => self.read(plan, place, item).await,
-            (Ok(plan), WorkKind::References) => self.list(plan, place, item).await,
+            (Ok(plan), WorkKind::Range) => self.read(plan, is_known, item).await,
+            (Ok(plan), WorkKind::References) => {
+                let place = self.place(&item, is_known);
+                self.list(plan, place, item).await
+            }
         }
     }
 
@@ -82,32 +90,83 @@ impl Shared {
         }
     }
 
-    /// Fetches and scans a range.
-    async fn read(self: Arc<Self>, plan: Plan, place: Place, item: WorkItem) -> Tried {
+    /// Fetches and scans a range. One of which workers died is read within tighter limits first, and all of it only if
+    /// these leave something out: keys that they show are revoked even if the rest takes this worker along, too.
+    async fn read(self: Arc<Self>, plan: Plan, is_known: bool, item: WorkItem) -> Tried {
         let redactor = self.parts.responder.redactor();
         let places = Places::new(&item.range, &plan.clone_url, redactor);
         let has_token = plan.token.is_some();
-        let request = match request(&item.range, plan) {
-            Ok(request) => request,
-            Err(wrong) => return Tried::failed(item, wrong.to_owned()),
+        let reading = Reading {
+            request: match request(&item.range, plan) {
+                Ok(request) => request,
+                Err(wrong) => return Tried::failed(item, wrong.to_owned()),
+            },
+            places: Arc::new(places),
+            is_known,
+            has_token,
         };
-        let limits = bounds(&item, self.parts.fetcher.limits());
-        let fetching = self.parts.fetcher.fetch_within(&request, place, limits);
+        let limits = self.parts.fetcher.limits();
+        if item.deaths > 0 {
+            let tightened = limits.tightened(item.deaths);
+            match self.pass(&reading, &item, &tightened).await {
+                Ok(scanned) if !scanned.is_cut() => return self.after_scan(item, scanned),
+                Ok(scanned) => {
+                    if let Err(error) = self.report(&item, scanned.found.sightings).await {
+                        let why = self.words(&error);
+                        return Tried::failed(item, why);
+                    }
+                }
+                Err(ended) => return *ended,
+            }
+        }
+        match self.pass(&reading, &item, limits).await {
+            Ok(scanned) => self.after_scan(item, scanned),
+            Err(ended) => *ended,
+        }
+    }
+
+    /// Fetches and scans a range within `limits`. Returns the outcome if that fails.
+    async fn pass(
+        self: &Arc<Self>,
+        reading: &Reading,
+        item: &WorkItem,
+        limits: &FetchLimits,
+    ) -> Result<Scanned, Box<Tried>> {
+        let place = self.place(item, reading.is_known);
+        let limits = bounds(item, limits);
+        let parts = &self.parts;
+        let fetching = parts.fetcher.fetch_within(&reading.request, place, limits);
         let fetched = match fetching.await {
             Ok(fetched) => fetched,
-            Err(error) => return self.end_of(item, has_token, &error),
+            Err(error) => {
+                let ended = self.end_of(item.clone(), reading.has_token, &error);
+                return Err(Box::new(ended));
+            }
         };
         self.pauses.answered(&item.range);
         let runtime = Handle::current();
-        let shared = Arc::clone(&self);
+        let (shared, places) = (Arc::clone(self), Arc::clone(&reading.places));
         let actor = actor_of(&item.range.source);
         let scanned =
             tokio::task::spawn_blocking(move || shared.scan(fetched, &places, &actor, &runtime));
-        match scanned.await {
-            Ok(scanned) => self.after_scan(item, scanned),
+        scanned.await.map_err(|_| {
             // The panic itself was logged where it happened.
-            Err(_) => Tried::failed(item, "reading its contents panicked".to_owned()),
+            let why = "reading its contents panicked".to_owned();
+            Box::new(Tried::failed(item.clone(), why))
+        })
+    }
+
+    /// Responds to findings before their item has ended.
+    async fn report(&self, item: &WorkItem, found: CleanSightings) -> Result<(), StoreError> {
+        if found.is_empty() {
+            return Ok(());
         }
+        let actor = actor_of(&item.range.source);
+        let responder = &self.parts.responder;
+        responder
+            .report_clean(found, Reason::Leaked, &actor)
+            .await?;
+        Ok(())
     }
 
     /// Scans everything that was fetched. Blocks the thread.
@@ -192,6 +251,15 @@ impl Shared {
     }
 }
 
+/// Range that is read, in one pass or two.
+struct Reading {
+    request: RangeRequest,
+    places: Arc<Places>,
+    /// `true` if its host is configured.
+    is_known: bool,
+    has_token: bool,
+}
+
 struct Scanned {
     found: Outcome,
     clean_blobs: Vec<ObjectId>,
@@ -203,9 +271,17 @@ struct Scanned {
     visited: Result<Visited, FetchError>,
 }
 
+impl Scanned {
+    /// Returns whether it was read to its end, but not all of it.
+    fn is_cut(&self) -> bool {
+        let cut = |visited: &Visited| !visited.left_out.is_nothing();
+        self.found.reported.is_ok() && self.visited.as_ref().is_ok_and(cut)
+    }
+}
+
 /// Returns the limits for fetching an item.
 fn bounds(item: &WorkItem, limits: &FetchLimits) -> Arc<FetchLimits> {
-    let mut limits = limits.tightened(item.deaths);
+    let mut limits = limits.clone();
     if let Some(lineage) = item.lineage {
         limits.max_fetch_bytes = limits.max_fetch_bytes.min(lineage.bytes_left);
     }

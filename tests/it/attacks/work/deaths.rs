@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use rescind::clock::{Clock as _, SystemClock};
 use rescind::fetch::FetchLimits;
-use rescind::store::{Lane, NewWorkItem, PageRequest, Priority, Store, StoreOptions};
+use rescind::store::{Key, Lane, NewWorkItem, PageRequest, Priority, Store, StoreOptions};
 use tokio::time::{Instant, sleep};
 
+use super::slow::{How, Slow};
 use super::{Dripping, PROMISED, Running, hasty, until};
 use crate::attacks::database::proxy::Proxy;
 use crate::source::Rig;
-use crate::source::work::{Shop, origin};
+use crate::source::work::{Shop, noise, origin};
 use crate::support::databases::{TestDatabase, on_both_databases};
 use crate::support::world::{Home, World};
 
@@ -34,6 +35,31 @@ async fn left_by_the_dead(database: &TestDatabase, deaths: u32) -> Rig {
         assert_eq!(reclaimed.unwrap(), Some(items.len()));
     }
     rig
+}
+
+/// A push of which so many workers died, with a key in a small file and one at the end of a file of this size.
+async fn cut_leaks(rig: &Rig, shop: &Shop, deaths: u32, size: usize) -> [Key; 2] {
+    let (small, value) = rig.issue(false).await;
+    let (large, hidden) = rig.issue(false).await;
+    let hidden = format!("\n{}\n", hidden.expose());
+    let pushed = shop.push(&[
+        (
+            &format!("dump-{deaths}"),
+            [noise(deaths, size), hidden.into_bytes()].concat(),
+        ),
+        (
+            &format!("leak-{deaths}.env"),
+            value.expose().as_bytes().to_vec(),
+        ),
+    ]);
+    rig.add_items(&[rig.item(&pushed)]).await;
+    for _ in 0..deaths {
+        let held = rig.store.claim(1, "dies", Duration::ZERO).await;
+        assert_eq!(held.unwrap().len(), 1);
+        let reclaimed = rig.store.reclaim("other", Duration::MAX).await;
+        assert_eq!(reclaimed.unwrap(), Some(1));
+    }
+    [small, large]
 }
 
 /// Checks that exactly `expected` of them are read at a time.
@@ -86,6 +112,40 @@ on_both_databases! {
         eprintln!("{:?}: the lease had {held:?} left, the key was revoked after {taken:?}", database.kind);
         assert!(taken <= PROMISED, "{taken:?}");
         assert!(daemon.stop().success());
+    }
+
+    async fn what_only_tighter_limits_leave_out_is_read_all_the_same(database) {
+        let rig = Rig::new(&database.store().await);
+        let shop = Shop::open().await;
+        // Each death is followed by another push, and each file exceeds what the deaths leave of the limit.
+        let limits = FetchLimits { max_blob_bytes: 64 << 10, ..FetchLimits::default() };
+        for (deaths, size) in [(1, 40 << 10), (2, 10 << 10)] {
+            let [small, large] = cut_leaks(&rig, &shop, deaths, size).await;
+            let origins = [origin("git.example", &shop.forge.url())];
+            let before = shop.forge.requests();
+            let worker = rig.worker_of(origins, limits.clone(), hasty());
+            assert_eq!(worker.drain().await.unwrap(), 1);
+            assert!(rig.is_revoked(&small).await && rig.is_revoked(&large).await, "{deaths} deaths");
+            assert_eq!(shop.forge.requests() - before, 2);
+        }
+        let whole = "SELECT COUNT(*) FROM work_items WHERE state = 'done' AND NOT truncated AND deaths > 0";
+        assert_eq!(database.count(whole).await, 2);
+    }
+
+    async fn what_tighter_limits_leave_is_revoked_before_the_rest_is_read(database) {
+        let rig = Rig::new(&database.store().await);
+        let shop = Shop::open().await;
+        let limits = FetchLimits { max_blob_bytes: 64 << 10, ..FetchLimits::default() };
+        let [small, large] = cut_leaks(&rig, &shop, 1, 40 << 10).await;
+        let hanging = Slow::start(How::PassesOne(shop.forge.url())).await;
+        let origins = [origin("git.example", &hanging.url)];
+        let running = Running::start(rig.worker_of(origins, limits, hasty()));
+        until("the first key is revoked", async || rig.is_revoked(&small).await).await;
+        until("the rest is asked for", async || hanging.asked() == 2).await;
+        assert!(!rig.is_revoked(&large).await);
+        let held = "SELECT COUNT(*) FROM work_items WHERE state = 'waiting' AND leased_by IS NOT NULL";
+        assert_eq!(database.count(held).await, 1);
+        running.stop().await;
     }
 
     async fn all_that_was_under_way_is_done_after_a_crash(database) {

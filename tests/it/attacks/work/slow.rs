@@ -36,6 +36,8 @@ pub(super) enum How {
     Streams(usize, usize),
     /// The pack of the healthy server at this URL, passed on after this delay and at this many bytes per second.
     Passes(String, Duration, usize),
+    /// The first pack of the healthy server at this URL, and then nothing.
+    PassesOne(String),
 }
 
 /// A slow server.
@@ -90,9 +92,12 @@ async fn answer(mut stream: TcpStream, how: How, asked: &AtomicUsize) -> std::io
     let Some(request) = git::request(&mut stream).await? else {
         return Ok(());
     };
-    asked.fetch_add(1, Ordering::Relaxed);
+    let before = asked.fetch_add(1, Ordering::Relaxed);
     match how {
-        How::Silent => std::future::pending().await,
+        How::PassesOne(good) if before == 0 => {
+            pass_on(stream, &request, &good, Duration::ZERO, 10 << 20).await
+        }
+        How::Silent | How::PassesOne(_) => std::future::pending().await,
         How::Broken => {
             let broken =
                 b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
