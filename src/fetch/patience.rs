@@ -58,6 +58,8 @@ pub(super) struct Patience {
     hurried: Option<Spent>,
     /// Time at which it was last looked who waits.
     looked: Duration,
+    /// `true` once anything but keep-alives came.
+    has_data: bool,
 }
 
 /// Time that a server was waited for.
@@ -91,6 +93,7 @@ impl Patience {
             spent: Spent::default(),
             hurried: None,
             looked: Duration::ZERO,
+            has_data: false,
         }
     }
 
@@ -144,6 +147,7 @@ impl Patience {
     ///
     /// As for [`wait`](Self::wait).
     pub(super) fn received(&mut self, bytes: usize) -> Result<(), FetchError> {
+        self.has_data |= bytes > 0;
         self.spent.received(bytes);
         if let Some(hurried) = &mut self.hurried {
             hurried.received(bytes);
@@ -156,7 +160,7 @@ impl Patience {
         if self.spent.all.saturating_sub(self.looked) < LOOK && !is_wanted {
             return Ok(());
         }
-        if is_wanted || self.is_over_turn() {
+        if is_wanted || self.is_silent_apart() || self.is_over_turn() {
             let seconds = self.waited().as_secs();
             return Err(FetchError::Outpaced { seconds });
         }
@@ -178,6 +182,14 @@ impl Patience {
             Waiting::Nobody => return false,
         };
         self.spent.is_beyond(bound, 1)
+    }
+
+    /// Returns whether nothing came for too long for one of the places apart: whoever waits for these may be innocent,
+    /// and what has sent nothing has killed no worker by its contents.
+    fn is_silent_apart(&self) -> bool {
+        let place = &self.seat.place;
+        let is_wanted = place.is_apart && place.demand.waiting() > Waiting::Nobody;
+        is_wanted && !self.has_data && self.spent.all > place.silence()
     }
 
     /// Returns whether the server was waited for too long for any of few places.

@@ -34,6 +34,9 @@ pub(super) const EQUALS: Bound = Bound {
     all: Duration::from_secs(30),
 };
 
+/// Time for which a server may send nothing while others wait for a place apart, the first time.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// Time for which a fetch that had to leave the large lane stays out of it. The accounts decide which one is next.
 const REST: Duration = Duration::from_secs(1);
 
@@ -49,6 +52,8 @@ pub struct Place {
     pub demand: Arc<Demand>,
     /// Demand for such places by others of the same host or owner.
     pub own: Vec<Arc<Demand>>,
+    /// `true` if the fetch is read apart from others because a worker died while it held its work item.
+    pub is_apart: bool,
     /// Account that is charged for the time in the place.
     pub payer: Payer,
     /// Number of times that the fetch had to leave the large lane because others were waiting.
@@ -101,6 +106,11 @@ impl Place {
         }
         let first = self.turns(pressed).map(|times| LARGE_FIRST.all * times);
         Some(first.unwrap_or(EQUALS.all * self.times()))
+    }
+
+    /// Returns how long its server may send nothing while others wait for a place apart.
+    pub(super) fn silence(&self) -> Duration {
+        SILENCE * doubled(self.outpaced)
     }
 
     /// Returns how many times as long as the first time its turn is.

@@ -297,7 +297,8 @@ impl Worker {
             round.served(lane.lane, self.served_as(host))
         }) {
             if !lane.has_place_for(next) {
-                if lane.is_wanted_by(next) {
+                // Apart from others each must have its turn soon: only what is silent makes room at once.
+                if lane.lane == Lane::Alone || lane.is_wanted_by(next) {
                     waiting = Waiting::Somebody;
                 }
                 break;

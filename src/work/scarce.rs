@@ -90,7 +90,9 @@ impl<'h> Scarce<'h> {
     /// Returns the next candidate: the most urgent one; among equals, the one whose owner and host hold the fewest
     /// places and used the least of the lane's time recently; among those, one that is due, then one that had to leave
     /// the fewest times, then one whose host has gone longest without a place, according to `served`. Candidates that
-    /// must be alone come last: the others are likely not the cause of any death.
+    /// must be alone come last: the others are likely not the cause of any death. In the lane of these, those that had
+    /// to leave the fewest times come before anything else, or what never answers would come before what must be alone
+    /// time after time.
     pub(super) fn next<'c>(
         &self,
         candidates: &'c [Candidate],
@@ -101,7 +103,12 @@ impl<'h> Scarce<'h> {
             let name = (next.host.clone(), next.owner.clone());
             let of_owner = self.owners.get(&name).copied().unwrap_or_default();
             let of_host = self.of_host(&next.host);
+            let left_apart = match self.lane {
+                Lane::Alone => next.outpaced,
+                _ => 0,
+            };
             (
+                left_apart,
                 is_deadly(next.deaths),
                 next.priority,
                 of_owner,
@@ -303,6 +310,12 @@ mod tests {
         assert_eq!(alone(&[&beside, &beside]), ["1", "3"]);
         let deadly = held(Lane::Alone, "b", "9", 2);
         assert_eq!(alone(&[&deadly]), [""; 0]);
+        // What had to leave comes after what did not, so that what is silent does not keep it waiting.
+        let mut left = candidates.clone();
+        for next in &mut left[1..] {
+            next.outpaced = 1;
+        }
+        assert_eq!(taken(Scarce::new(Lane::Alone, 4, &[]), &left), ["2"]);
         // It waits until it is alone, and then nothing joins it.
         let deadly = [of("2", 2), of("7", 2)];
         let taken_of = |held: &[&WorkItem]| taken(Scarce::new(Lane::Alone, 4, held), &deadly).len();

@@ -83,6 +83,7 @@ impl Shared {
                 Lane::Large | Lane::Alone => FetchLane::Large,
             },
             demand: Arc::clone(self.demands.of(item.lane, is_known)),
+            is_apart: item.lane == Lane::Alone,
             own: self.demands.of_own(item.lane, &item.range.host, &owner),
             payer: Payer::new(host, &item.range.host, &owner),
             outpaced,

@@ -9,6 +9,7 @@ use crate::fetch::place::Place;
 fn patience(lane: FetchLane, outpaced: u32) -> (Patience, Arc<Demand>) {
     let demand = Arc::new(Demand::default());
     let place = Place {
+        is_apart: false,
         own: Vec::new(),
         lane,
         demand: Arc::clone(&demand),

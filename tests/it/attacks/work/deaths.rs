@@ -8,7 +8,7 @@ use rescind::store::{Key, Lane, NewWorkItem, PageRequest, Priority, Store, Store
 use tokio::time::{Instant, sleep};
 
 use super::slow::{How, Slow};
-use super::{Dripping, PROMISED, Running, hasty, until};
+use super::{Dripping, PROMISED, Running, hasty, sqlite, until};
 use crate::attacks::database::proxy::Proxy;
 use crate::source::Rig;
 use crate::source::work::{Shop, noise, origin};
@@ -168,6 +168,30 @@ on_both_databases! {
         }
         assert_eq!(database.count("SELECT COUNT(*) FROM work_items WHERE deaths = 1 AND state = 'done'").await, 16);
     }
+}
+
+/// Each death leaves behind what was in flight: pushes of servers that never answer, and a small one among them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_servers_do_not_keep_what_is_read_alone_waiting() {
+    let (database, rig) = sqlite().await;
+    let shop = Shop::open().await;
+    let silent = Slow::start(How::Silent).await;
+    let mut items: Vec<_> = (0..11)
+        .map(|n| silent.push(&rig, "slow.example", n))
+        .collect();
+    let (key, item) = rig.leak(&shop).await;
+    items.push(item);
+    rig.add_items(&items).await;
+    let deaths = "UPDATE work_items SET lane = 2, deaths = CASE WHEN repository_id IN \
+        ('hostile-0', 'hostile-1', 'hostile-2') OR host = 'git.example' THEN 2 ELSE 1 END";
+    database.run(deaths).await.unwrap();
+    let origins = [
+        origin("git.example", &shop.forge.url()),
+        origin("slow.example", &silent.url),
+    ];
+    let running = Running::start(rig.worker_of(origins, FetchLimits::default(), hasty()));
+    until("it is read", async || rig.is_revoked(&key).await).await;
+    running.stop().await;
 }
 
 /// The real binary dies with an item each time, as for want of memory; others are done, and in the end the item
