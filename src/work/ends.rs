@@ -146,7 +146,12 @@ impl Shared {
             FetchError::Unanswered(_) | FetchError::Server { status: 502..=504 } => {
                 return self.without_answer(item, why, Failure::Unanswered);
             }
-            FetchError::Network(_) | FetchError::Server { status: 500.. } => {
+            // A server says of itself in any of these ways that it cannot answer now.
+            FetchError::Network(_)
+            | FetchError::Refused(_)
+            | FetchError::Server {
+                status: 408 | 423 | 425 | 500..,
+            } => {
                 return self.without_answer(item, why, Failure::Answerless);
             }
             _ => End::Failed(why),

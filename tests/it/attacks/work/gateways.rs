@@ -30,6 +30,7 @@ enum Down {
 struct Gateway {
     url: String,
     is_up: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
@@ -39,11 +40,13 @@ impl Gateway {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let server = server.trim_start_matches("http://").to_owned();
         let is_up = Arc::new(AtomicBool::new(false));
-        let (up, mut tasks) = (Arc::clone(&is_up), JoinSet::new());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (up, count, mut tasks) = (Arc::clone(&is_up), Arc::clone(&asked), JoinSet::new());
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
                 let (server, up) = (server.clone(), Arc::clone(&up));
                 connections.spawn(async move { pass(stream, &server, &up, down).await.err() });
             }
@@ -51,6 +54,7 @@ impl Gateway {
         Self {
             url,
             is_up,
+            asked,
             _tasks: tasks,
         }
     }
@@ -180,6 +184,40 @@ async fn what_waited_for_a_host_that_gave_nothing_to_read_is_read_as_soon_as_it_
         let gateway = Gateway::before(&shop.forge.url(), down).await;
         let origin = origin("git.example", &gateway.url);
         outage(gateway, origin, shop, Duration::from_secs(16), most_tries).await;
+    });
+    futures_util::future::join_all(outages).await;
+}
+
+/// Like a status of 500, in other words: as long as nobody is answered, none of it counts as a try.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_in_trouble_costs_no_tries_however_it_says_so() {
+    let ways = [
+        Down::Answers("500 Internal Server Error"),
+        Down::Answers("408 Request Timeout"),
+        Down::Answers("423 Locked"),
+        Down::Says("0021ERR internal API unreachable\n0000"),
+        Down::Says("000dpackfile\n001b\x03fatal: out of threads\n0000"),
+    ];
+    let outages = ways.map(async |down| {
+        let (database, rig) = sqlite().await;
+        let shop = Shop::open().await;
+        let gateway = Gateway::before(&shop.forge.url(), down).await;
+        let items: Vec<_> = (0..7)
+            .map(|n| rig.push_to("git.example", n, Priority::Webhook))
+            .collect();
+        rig.add_items(&items).await;
+        let origins = [origin("git.example", &gateway.url)];
+        let running = Running::start(rig.worker_of(origins, FetchLimits::default(), hasty()));
+        // One of them was tried twice before, at least.
+        until("they are tried", async || {
+            gateway.asked.load(Ordering::Relaxed) > 2 * items.len()
+        })
+        .await;
+        let tries =
+            "SELECT MAX(tries - CASE WHEN leased_by IS NULL THEN 0 ELSE 1 END) FROM work_items";
+        assert!(database.count(tries).await <= 1);
+        running.stop().await;
+        database.remove().await;
     });
     futures_util::future::join_all(outages).await;
 }
