@@ -17,6 +17,13 @@ use crate::work::{KNOWN_BLOBS, Origin, Worker, WorkerOptions, WorkerParts};
 /// Interval between two rounds of housekeeping.
 const HOUSEKEEPING: Duration = Duration::from_hours(1);
 
+/// Maximum number of finished work items that are remembered, however recent they are: strangers can push as fast as
+/// they like, and each item has some kilobytes of names.
+const FINISHED_MAX: u32 = 200_000;
+
+/// Interval at which their number is checked.
+const FINISHED: Duration = Duration::from_mins(1);
+
 /// Interval at which the database's write-ahead log is checked.
 const WAL: Duration = Duration::from_secs(5);
 
@@ -91,7 +98,8 @@ impl Work {
     }
 }
 
-/// Deletes old completed work every hour, and keeps the database's files small.
+/// Deletes old completed work every hour, and the oldest whenever there is too much of it, and keeps the database's
+/// files small.
 async fn keep_house(store: &Store, remember: Duration) {
     let mut hourly = tokio::time::interval(HOUSEKEEPING);
     hourly.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -105,6 +113,25 @@ async fn keep_house(store: &Store, remember: Duration) {
             }
         }
     };
+    let mut minutely = tokio::time::interval(FINISHED);
+    minutely.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let bounding = async {
+        loop {
+            minutely.tick().await;
+            match store.forget_done_beyond(FINISHED_MAX).await {
+                Ok(0) => {}
+                Ok(items) => {
+                    tracing::info!(
+                        items,
+                        "too much work was done lately: the oldest was forgotten"
+                    );
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "too much work that was done is forgotten later");
+                }
+            }
+        }
+    };
     let cutting = async {
         loop {
             often.tick().await;
@@ -113,7 +140,7 @@ async fn keep_house(store: &Store, remember: Duration) {
             }
         }
     };
-    tokio::join!(forgetting, cutting);
+    tokio::join!(forgetting, bounding, cutting);
 }
 
 async fn forget(store: &Store, age: Duration) -> Result<(), StoreError> {

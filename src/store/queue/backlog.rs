@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::super::db::gate::Urgency;
 use super::super::db::order::Locks;
 use super::super::db::page::{Conditions, Page, PageRequest, position};
 use super::super::db::retry::retried;
@@ -21,6 +22,16 @@ statements! {
     /// The redundant `state <> 'waiting'` is what lets SQLite use the index of finished items.
     FORGET = "DELETE FROM work_items WHERE id IN (SELECT id FROM work_items
         WHERE state IN ('done', 'shed') AND state <> 'waiting' AND finished_at < {now} - $1 LIMIT $2)";
+    /// Each half reads only the newest entries of its part of the index.
+    OLDEST_KEPT = "SELECT finished_at FROM (
+            SELECT * FROM (SELECT finished_at FROM work_items WHERE state = 'done' AND state <> 'waiting'
+                ORDER BY finished_at DESC LIMIT $1) AS done
+            UNION ALL
+            SELECT * FROM (SELECT finished_at FROM work_items WHERE state = 'shed' AND state <> 'waiting'
+                ORDER BY finished_at DESC LIMIT $1) AS shed) AS finished
+        ORDER BY finished_at DESC LIMIT 1 OFFSET $2";
+    FORGET_OLDER = "DELETE FROM work_items WHERE id IN (SELECT id FROM work_items
+        WHERE state IN ('done', 'shed') AND state <> 'waiting' AND finished_at < $1 LIMIT $2)";
     EXCESS = "SELECT COUNT(*) FROM work_items
         WHERE state = 'waiting' AND leased_by IS NULL AND priority = $1";
     /// Picked in a subquery first, as in `CLAIM`.
@@ -114,6 +125,22 @@ impl Store {
     /// Returns any [`StoreError`] of a change.
     pub async fn forget_done(&self, age: Duration) -> Result<u64, StoreError> {
         self.in_pieces(Locks::WorkItems, &FORGET, args![micros(age)])
+            .await
+    }
+
+    /// Deletes all but about `keep` of the items that were done or shed, keeping those that ended last, in batches.
+    /// Returns how many were deleted.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a change.
+    pub async fn forget_done_beyond(&self, keep: u32) -> Result<u64, StoreError> {
+        let store = self.with_urgency(Urgency::Housekeeping);
+        let (mut read, last) = (&store, keep.saturating_sub(1));
+        let oldest = read.fetch_first(OLDEST_KEPT, args![keep, last], one::time);
+        let Some(oldest) = oldest.await? else {
+            return Ok(0);
+        };
+        self.in_pieces(Locks::WorkItems, &FORGET_OLDER, args![oldest])
             .await
     }
 

@@ -308,6 +308,20 @@ on_both_databases! {
         assert_eq!(store.work_counts().await.unwrap().waiting, 1);
     }
 
+    async fn of_many_done_items_the_oldest_are_forgotten(database) {
+        let store = database.store().await;
+        let items: Vec<_> = (1..=8).map(|n| item(n, Priority::Firehose)).collect();
+        add(&store, &items).await;
+        database.run("UPDATE work_items SET state = 'done', finished_at = CAST(repository_id AS BIGINT) \
+            WHERE repository_id <> '8'").await.unwrap();
+        database.run("UPDATE work_items SET state = 'shed' WHERE repository_id IN ('2', '5')").await.unwrap();
+        for (keep, forgotten) in [(8, 0), (7, 0), (3, 4), (3, 0)] {
+            assert_eq!(store.forget_done_beyond(keep).await.unwrap(), forgotten, "{keep}");
+        }
+        let kept = "SELECT COUNT(*) FROM work_items WHERE finished_at IN (5, 6, 7) OR state = 'waiting'";
+        assert_eq!(database.count(kept).await, 4);
+    }
+
     /// Its repository's turn, too: others that push without end do not come before it.
     async fn an_item_that_was_put_off_keeps_its_turn(database) {
         let store = database.store().await;
