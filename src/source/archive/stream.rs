@@ -217,7 +217,8 @@ impl<'a> Sitting<'a> {
         if let Some(batch) = batch {
             state.events += batch.events;
             state.unknown += batch.unknown;
-            state.newest_event_at = state.newest_event_at.max(batch.newest);
+            let newest = state.newest_event_at.max(batch.newest);
+            state.newest_event_at = newest.map(|at| at.min(frame.now()));
             gathered = batch.gathered;
         }
         self.track.items += frame.commit(&mut state, &gathered).await?;

@@ -152,7 +152,9 @@ impl GitHubEvents {
         state.succeeded_at = Some(now);
         state.next_poll_at = after(now, next_after);
         let newest = reading.times.map(|(_, newest)| newest);
-        state.newest_event_at = state.newest_event_at.max(newest);
+        // Gaps are repaired from there on. Any event may name a time that is yet to come.
+        let newest = state.newest_event_at.max(newest);
+        state.newest_event_at = newest.map(|at| at.min(now));
         let incomplete = reading.incomplete.map(|error| self.frame.words(&error));
         state.error = incomplete.or_else(|| self.api.tokens.complaint(now));
         state.polls += 1;

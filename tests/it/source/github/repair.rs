@@ -132,6 +132,28 @@ async fn after_a_restart_an_organisation_is_compared_with_its_repositories() {
 }
 
 #[tokio::test]
+async fn an_event_from_the_future_hides_no_gap() {
+    let (_database, rig, server) = rig().await;
+    let source = rig.with(&server, repository(), vec![]);
+    let mut ahead = push(2);
+    ahead["created_at"] = json!("2099-01-01T00:00:00Z");
+    let events = "/repos/acme/shop/events";
+    serve(&server, events, json_of(&json!([ahead, push(1)]))).await;
+    poll(&source).await;
+    server.reset().await;
+    let now = rig.now();
+    let shop = json!({"id": 42, "full_name": "acme/shop", "pushed_at": now.to_string()});
+    serve(&server, "/repos/acme/shop", json_of(&shop)).await;
+    serve(&server, events, json_of(&json!([push(5)]))).await;
+    let missed = json!([activity(3, &now.to_string())]);
+    serve(&server, "/repos/acme/shop/activity", json_of(&missed)).await;
+    let outcome = poll(&source).await;
+    assert!(outcome.gap);
+    assert_eq!(rig.told().await.repaired, 1);
+    assert!(rig.told().await.newest_event_at <= Some(now));
+}
+
+#[tokio::test]
 async fn a_repair_that_fails_goes_on_with_the_next_poll() {
     let (_database, rig, server) = rig().await;
     serve(
