@@ -143,7 +143,8 @@ pub(crate) async fn send(
     Err(FetchError::Protocol("it redirects too often"))
 }
 
-/// Returns the next bytes of a response, or `None` at its end. Waits up to `patience`. May be cancelled and called again.
+/// Returns the next bytes of a response, or `None` at its end. Waits up to `patience`. May be cancelled and called
+/// again.
 pub(crate) async fn read_chunk(
     response: &mut Response,
     patience: Duration,
@@ -273,6 +274,15 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
             .collect()
+    }
+
+    #[tokio::test]
+    async fn others_have_a_turn_before_each_piece_of_a_response() {
+        let mut response = Response::from(hyper::Response::new("a piece"));
+        let mut read = std::pin::pin!(read_chunk(&mut response, Duration::from_mins(1)));
+        assert!(futures_util::poll!(read.as_mut()).is_pending());
+        let piece = read.await.unwrap();
+        assert_eq!(piece.as_deref(), Some(b"a piece".as_slice()));
     }
 
     #[test]

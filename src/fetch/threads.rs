@@ -63,8 +63,8 @@ pub(super) async fn run<T: Send + 'static>(
         .map_err(|_| "the request was broken off by a fault of this program".to_owned())
 }
 
-/// Returns a function that lowers the priority of the thread that calls it, compared with the one that called this. That
-/// it cannot be lowered is no reason to do without the thread.
+/// Returns a function that lowers the priority of the thread that calls it, compared with the one that called this.
+/// That it cannot be lowered is no reason to do without the thread.
 #[cfg(target_os = "linux")]
 fn stepping_back() -> impl Fn() + Send + Sync + 'static {
     use rustix::process::{getpriority_process, setpriority_process};

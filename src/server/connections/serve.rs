@@ -60,7 +60,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Serves `entrance`, such as a router, over HTTP/1.1 on `listener` until `shutdown` is canceled, then waits for the
-/// requests that are in flight. The caller should bound that wait: clients are waited for [`LEAVING`] only, but a
+/// requests that are in flight. The caller should bound that wait: clients are waited for `LEAVING` only, but a
 /// request may take the server itself longer.
 pub async fn serve(
     listener: TcpListener,
