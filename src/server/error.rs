@@ -295,7 +295,7 @@ fn unavailable_because(error: &StoreError) -> &'static str {
             "The database is damaged: restore a backup (docs/operations.md). Nothing was changed."
         }
         StoreError::Emptied { .. } => {
-            "The database lacks tables that it had: restore a backup (docs/operations.md). Nothing was changed."
+            "The database lacks tables that it had: restore a backup (docs/operations.md), or begin anew with `rescind migrate`. Nothing was changed."
         }
         StoreError::Crowded { .. } => {
             "The database has no connection left. Nothing was changed; try again later."

@@ -44,7 +44,7 @@ fn costly_report(key: &str) -> Vec<u8> {
 
 /// Returns an import of 24 MiB, of keys with costly descriptions.
 fn costly_import() -> String {
-    let description = json!(COSTLY.repeat(23)).to_string();
+    let description = json!(COSTLY.repeat(20)).to_string();
     let mut rows = String::new();
     for row in 0.. {
         let _ = writeln!(
