@@ -5,6 +5,8 @@
 
 #[path = "support/history.rs"]
 mod history;
+#[path = "support/random.rs"]
+mod random;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -30,7 +32,8 @@ use rescind::work::{Origin, Worker, WorkerOptions, WorkerParts};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
-use history::{BRANCH, Random, commit, git, import, run};
+use history::{BRANCH, commit, git, import, run};
+use random::Random;
 
 const REPOSITORIES: usize = 10;
 

@@ -20,6 +20,8 @@ mod figures;
 mod forge;
 mod hooks;
 mod packs;
+#[path = "../support/random.rs"]
+mod random;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -14,6 +14,7 @@ use gix_object::Kind;
 use rescind::keyformat::KeyValue;
 
 use crate::forge::Push;
+use crate::random::Random;
 
 /// Number of repositories that receive pushes.
 const REPOSITORIES: usize = 40;
@@ -158,17 +159,7 @@ fn pack(objects: &[Object]) -> anyhow::Result<Vec<u8>> {
     Ok(pack)
 }
 
-/// Generator of text.
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
     fn text(&mut self, leak: Option<&KeyValue>) -> String {
         let mut text = String::new();
         for line in 0..LINES {

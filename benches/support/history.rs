@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, ensure};
 use rescind::sandbox::git_server::Repository;
 
+use crate::random::Random;
+
 /// Branch on which all commits are.
 pub(crate) const BRANCH: &str = "refs/heads/main";
 
@@ -60,17 +62,7 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Generator of text that compresses like source code.
-pub(crate) struct Random(pub(crate) u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
     /// Returns about 14 kB of text, with `leak` in the middle.
     pub(crate) fn text(&mut self, leak: &str) -> String {
         let mut text = String::new();

@@ -55,19 +55,23 @@ fn code(error: &anyhow::Error) -> u8 {
 /// Returns whether the command line or the configuration must change before the command can succeed.
 fn is_usage(cause: &(dyn Error + 'static)) -> bool {
     if let Some(error) = cause.downcast_ref::<StoreError>() {
-        return matches!(error, StoreError::Url(_) | StoreError::Encoding { .. });
+        return is_of_url(error);
     }
     if let Some(error) = cause.downcast_ref::<DaemonError>() {
-        return matches!(
-            error,
-            DaemonError::Store(StoreError::Url(_) | StoreError::Encoding { .. })
-                | DaemonError::Source { .. }
-        );
+        return match error {
+            DaemonError::Store(error) => is_of_url(error),
+            error => matches!(error, DaemonError::Source { .. }),
+        };
     }
     if let Some(error) = cause.downcast_ref::<IssueError>() {
         return !matches!(error, IssueError::Store(_) | IssueError::Mint(_));
     }
     cause.is::<ConfigError>() || cause.is::<FormatsError>() || cause.is::<UsageError>()
+}
+
+/// Returns whether `database.url` must name something else.
+fn is_of_url(error: &StoreError) -> bool {
+    matches!(error, StoreError::Url(_) | StoreError::Encoding { .. })
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

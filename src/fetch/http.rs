@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::ops::Deref;
+use std::sync::Once;
 use std::time::Duration;
 
 use hyper::Uri;
@@ -70,14 +71,20 @@ pub fn verbatim_client(guard: &Guard) -> Result<Client, HttpClientError> {
     client(guard, false)
 }
 
+/// Taken once it was told that no HTTPS server can be trusted.
+static UNTRUSTING: Once = Once::new();
+
 fn client(guard: &Guard, gzip: bool) -> Result<Client, HttpClientError> {
     threads::start().map_err(HttpClientError)?;
     // Only the first call installs a provider. Later calls find the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let guard = guard.and(proxies());
     let client = builder(&guard, gzip).build().or_else(|error| {
-        let error = describe(&error);
-        tracing::warn!(%error, "no HTTPS server can be trusted; install the package ca-certificates");
+        // All clients have the same trouble.
+        UNTRUSTING.call_once(|| {
+            let error = describe(&error);
+            tracing::warn!(%error, "no HTTPS server can be trusted; install the package ca-certificates");
+        });
         builder(&guard, gzip).tls_certs_only([]).build()
     });
     client.map_err(|error| HttpClientError(describe(&error)))

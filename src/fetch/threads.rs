@@ -64,7 +64,7 @@ pub(super) async fn run<T: Send + 'static>(
 }
 
 /// Returns a function that lowers the priority of the thread that calls it, compared with the one that called this.
-/// That it cannot be lowered is no reason to do without the thread.
+/// A thread whose priority cannot be lowered runs all the same.
 #[cfg(target_os = "linux")]
 fn stepping_back() -> impl Fn() + Send + Sync + 'static {
     use rustix::process::{getpriority_process, setpriority_process};

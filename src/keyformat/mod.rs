@@ -13,6 +13,8 @@ mod checksum;
 mod digest;
 mod explain;
 mod fields;
+#[cfg(test)]
+mod folders;
 mod format;
 mod load;
 mod mint;

@@ -182,7 +182,7 @@ impl Responder {
     }
 
     /// Responds to sightings within the caller's transaction. The caller commits it, together with everything else
-    /// that belongs to it, and then calls [`Reported::announce`].
+    /// that belongs to it, and then calls [`Reported::announce`]. Reports without sightings cost nothing.
     ///
     /// This must be called only once per transaction, with all of its sightings, since successive calls would lock
     /// keys in no consistent order.
@@ -194,10 +194,10 @@ impl Responder {
         tx: &mut Tx,
         reports: &[Report<'_>],
     ) -> Result<Reported, StoreError> {
-        if reports.is_empty() {
+        let rows = rows_of(reports);
+        if rows.is_empty() {
             return Ok(Reported::default());
         }
-        let rows = rows_of(reports);
         let digests: Vec<Sha256Digest> = rows.iter().map(|row| row.digest).collect();
         let seen = reports.iter().flat_map(|report| report.sightings);
         let mut tokens = Tokens::revoke(tx, seen, self.clock.now()).await?;

@@ -148,8 +148,7 @@ impl Frame {
             reason: Reason::Leaked,
             actor: &self.actor(),
         };
-        let reports: &[Report<'_>] = if sightings.is_empty() { &[] } else { &[report] };
-        let reported = self.parts.responder.report_in(&mut tx, reports).await?;
+        let reported = self.parts.responder.report_in(&mut tx, &[report]).await?;
         tx.commit().await?;
         Ok((added, reported))
     }

@@ -81,9 +81,7 @@ impl Worker {
                     tracing::warn!(%item, "the lease ended before the item did; somebody else has it");
                 }
             }
-            if !tried.sightings.is_empty() {
-                seen.push((tried.item.range.source.as_str(), &tried.sightings));
-            }
+            seen.push((tried.item.range.source.as_str(), &tried.sightings));
         }
         let clean_blobs = std::mem::take(&mut gains.clean_blobs);
         self.keep(&mut tx, gains).await?;

@@ -65,6 +65,16 @@ fn unusable(error: &anyhow::Error) -> Check {
             message,
             "do so before anything else opens the database",
         ),
+        Some(
+            StoreError::Damaged { .. }
+            | StoreError::Emptied { .. }
+            | StoreError::Gone { .. }
+            | StoreError::Corrupt { .. },
+        ) => Check::failed(
+            NAME,
+            message,
+            "docs/operations.md tells how to restore a backup",
+        ),
         _ => {
             let mend = "check that the database is running, that database.url is right, and its permissions";
             Check::failed(NAME, message, mend)

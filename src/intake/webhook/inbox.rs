@@ -227,8 +227,7 @@ impl Committer {
         let full = added.refused.iter().map(|item| whose[*item]);
         forget_full(&mut tx, group, full.collect(), &mut taken).await?;
         // Sightings count whether or not the sender retries.
-        let seen = fresh.iter().filter(|entry| !entry.sightings.is_empty());
-        let reports: Vec<Report<'_>> = seen.map(|entry| entry.report()).collect();
+        let reports: Vec<Report<'_>> = fresh.iter().map(|entry| entry.report()).collect();
         let found = self.responder.report_in(&mut tx, &reports).await?;
         tx.commit().await?;
         Ok(Done {

@@ -278,11 +278,8 @@ async fn an_origin_that_is_not_there_is_a_503() {
         .error(503, "SERVICE_UNAVAILABLE");
 }
 
-/// Whatever strangers did to the cool-down meanwhile, and whether or not the origin can be asked when it is needed.
-#[tokio::test]
-async fn keys_that_were_published_in_advance_are_known_when_they_sign() {
-    let (old, new) = (Signer::new("old"), Signer::new("new"));
-    let origin = Origin::start(&[old.listed()]).await;
+/// Returns the keys that `origin` publishes, and the clock by which they are fetched.
+fn keys_of(origin: &Origin) -> (Arc<ManualClock>, PublicKeys) {
     let clock = Arc::new(ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
     let shared: SharedClock = Arc::clone(&clock) as SharedClock;
     let keys = PublicKeys::new(
@@ -291,6 +288,15 @@ async fn keys_that_were_published_in_advance_are_known_when_they_sign() {
         shared,
         PublicKeyTimings::default(),
     );
+    (clock, keys)
+}
+
+/// Whatever strangers did to the cool-down meanwhile, and whether or not the origin can be asked when it is needed.
+#[tokio::test]
+async fn keys_that_were_published_in_advance_are_known_when_they_sign() {
+    let (old, new) = (Signer::new("old"), Signer::new("new"));
+    let origin = Origin::start(&[old.listed()]).await;
+    let (clock, keys) = keys_of(&origin);
     let hour = SignedDuration::from_hours(1);
 
     // Nothing is asked before there was a report, nor while the list is fresh.
@@ -340,14 +346,7 @@ async fn keys_that_were_published_in_advance_are_known_when_they_sign() {
 async fn a_list_never_takes_the_place_of_one_that_was_asked_for_later() {
     let (old, new) = (Signer::new("old"), Signer::new("new"));
     let origin = Origin::start(&[old.listed()]).await;
-    let clock = Arc::new(ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
-    let shared: SharedClock = Arc::clone(&clock) as SharedClock;
-    let keys = PublicKeys::new(
-        origin.url().parse().unwrap(),
-        http_client(),
-        shared,
-        PublicKeyTimings::default(),
-    );
+    let (clock, keys) = keys_of(&origin);
     assert!(keys.find("old").await.is_ok());
     clock.advance(SignedDuration::from_hours(1));
     origin.answer_with(list(&[old.listed()]).set_delay(Duration::from_secs(2)));

@@ -56,6 +56,19 @@ fn a_damaged_database_takes_nothing_and_is_not_ready() {
     takes_nothing(&binary, &keys, &file.display().to_string(), "malformed");
 }
 
+#[test]
+fn doctor_names_the_backup_where_the_file_is_no_database() {
+    let binary = Binary::new();
+    let file = binary.path("data/rescind.db");
+    let (binary, _) = with_keys(binary, &format!("sqlite://{}", file.display()));
+    fs::write(&file, [0xa5; 3 * PAGE]).unwrap();
+    let doctor = binary.run("doctor");
+    assert_eq!(doctor.code, 1, "{doctor:?}");
+    assert!(doctor.stdout.contains("is damaged"), "{doctor:?}");
+    assert!(doctor.stdout.contains("restore a backup"), "{doctor:?}");
+    assert!(!doctor.stdout.contains("permissions"), "{doctor:?}");
+}
+
 /// The pages of a table that are no pages, and indexes that begin with an empty one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_table_or_index_of_postgres_takes_nothing_and_is_not_ready() {
