@@ -23,7 +23,7 @@ const SMALL: usize = 1 << 20;
 const ROUNDS: usize = 15;
 
 /// Numbers of formats in the further sets, whose prefixes are random brands.
-const MANY: [usize; 5] = [13, 26, 102, 300, 1000];
+const MANY: [usize; 6] = [13, 26, 102, 300, 1000, 3000];
 
 /// Maximum number of literals that a packed searcher accepts.
 const MOST_PACKED: usize = 64;

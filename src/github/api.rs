@@ -55,6 +55,8 @@ pub(crate) struct Answer {
 }
 
 impl Api {
+    /// Creates a client of the API at `base`.
+    ///
     /// # Errors
     /// Returns [`GitHubError::Address`] if `base` cannot be a base.
     pub(crate) fn new(
@@ -72,6 +74,11 @@ impl Api {
             clock,
             tokens,
         })
+    }
+
+    /// Returns the URL of the API.
+    pub(crate) fn base(&self) -> &str {
+        self.base.as_str()
     }
 
     /// Returns the URL of a path below the base, such as `orgs`, `acme`, `events`.

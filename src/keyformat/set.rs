@@ -19,7 +19,7 @@ const ENGINE_REVISION: u32 = 1;
 
 const MAX_FILE_BYTES: u64 = 1 << 20;
 const MAX_FILES: usize = 256;
-const MAX_FORMATS: usize = 1000;
+const MAX_FORMATS: usize = 5000;
 
 /// A set of key formats that are in force together. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -105,7 +105,7 @@ impl FormatSet {
             problems.push(whole_file(
                 place,
                 format!("there are {} formats", drafts.len()),
-                "keep to 1000 formats",
+                "keep to 5000 formats",
             ));
             return Err(FormatsError { problems });
         }

@@ -13,6 +13,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+use super::kept::Kept;
 use super::state::{Frame, after};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 use crate::fetch::{FetchError, GitFetcher, ObjectId, References, RepositoryName, host_of};
@@ -55,9 +56,6 @@ pub struct GitRemote {
 /// State of the branches and tags at the last poll; stored in the database as JSON.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Cursor {
-    /// URL that was polled. A different URL under the same source name starts over.
-    #[serde(default)]
-    url: String,
     /// Commit ids by the stored form of reference names, numbered where several names have the same.
     #[serde(default)]
     references: BTreeMap<String, String>,
@@ -80,19 +78,6 @@ struct Moved {
     more: bool,
     /// `true` if some of the others were never read.
     unread: bool,
-}
-
-impl Cursor {
-    fn load(json: &str, url: &str) -> Self {
-        let saved = serde_json::from_str::<Self>(json).unwrap_or_default();
-        if saved.url == url {
-            return saved;
-        }
-        Self {
-            url: url.to_owned(),
-            ..Self::default()
-        }
-    }
 }
 
 impl GitRemote {
@@ -140,7 +125,7 @@ impl GitRemote {
 
     async fn read_and_commit(&self) -> Result<PollOutcome, PollError> {
         let mut state = self.frame.state().await?;
-        let mut cursor = Cursor::load(&state.cursor, self.url.as_str());
+        let mut cursor = Kept::<Cursor>::load(&state.cursor, self.url.as_str());
         // An earlier version noted only what it found.
         let has_begun = cursor.begun || !cursor.references.is_empty();
         let is_first = !has_begun || cursor.incomplete;
@@ -179,7 +164,7 @@ impl GitRemote {
         });
         let found = gatherer.gathered;
 
-        state.cursor = serde_json::to_string(&cursor).unwrap_or_default();
+        state.cursor = cursor.to_json();
         state.polled_at = Some(now);
         state.succeeded_at = Some(now);
         state.next_poll_at = after(now, interval);

@@ -6,6 +6,7 @@
 mod archive;
 mod feed;
 mod git;
+mod kept;
 mod page;
 mod poll;
 mod redelivery;

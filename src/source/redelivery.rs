@@ -20,6 +20,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use reqwest::Url;
 
+use super::kept::Kept;
 use super::state::{Frame, after};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 use crate::backoff::Backoff;
@@ -142,7 +143,7 @@ impl Redelivery {
 
     async fn sweep_and_commit(&self) -> Result<PollOutcome, PollError> {
         let mut state = self.frame.state().await?;
-        let mut cursor: Cursor = serde_json::from_str(&state.cursor).unwrap_or_default();
+        let mut cursor = Kept::<Cursor>::load(&state.cursor, self.api.base());
         cursor
             .hooks
             .retain(|name, _| self.hooks.iter().any(|(known, _)| known == name));
@@ -166,7 +167,7 @@ impl Redelivery {
                 is_outage: sweep.is_outage,
             });
         }
-        state.cursor = serde_json::to_string(&cursor).unwrap_or_default();
+        state.cursor = cursor.to_json();
         let next_after = self.frame.interval(INTERVAL);
         let next_after = next_after.max(sweep.wait.unwrap_or_default());
         let unread = cursor.hooks.iter().filter(|(_, of)| !of.gaps.is_empty());

@@ -40,20 +40,23 @@ impl Search {
     }
 
     fn sieve(literals: &[Literal], reach: usize) -> Option<Self> {
-        (!literals.is_empty()).then(|| Self {
-            searcher: Searcher::Sieve(Sieve::new(literals.to_vec())),
+        (!literals.is_empty())
+            .then(|| Self::of_sieve(Sieve::new(literals.to_vec()), literals, reach))
+    }
+
+    fn of_sieve(sieve: Sieve, literals: &[Literal], reach: usize) -> Self {
+        Self {
+            searcher: Searcher::Sieve(sieve),
             folded: Folded::new(literals, reach),
-        })
+        }
     }
 
     /// Returns every kind of search that is possible with these literals.
     #[cfg(test)]
     pub(super) fn every(literals: &[Literal], reach: usize) -> Vec<Self> {
-        let packed = Self::packed(literals, reach);
-        packed
-            .into_iter()
-            .chain(Self::sieve(literals, reach))
-            .collect()
+        let sieves = Sieve::every(literals).map(|sieve| Self::of_sieve(sieve, literals, reach));
+        let packed = Self::packed(literals, reach).into_iter();
+        packed.chain(sieves).collect()
     }
 
     /// Calls `found` once for each occurrence of a literal in `text`, in no particular order.

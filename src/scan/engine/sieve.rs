@@ -19,14 +19,15 @@ const MAX_STRIDE: usize = 8;
 const GROUP: usize = 8;
 /// Odd number without a pattern in its bits.
 const MULTIPLIER: u32 = 0x9e37_79b1;
-/// Table sizes as powers of two: one that leaves room in the first-level cache, and one for many literals.
+/// Table sizes as powers of two: one that leaves room in the first-level cache, one for a thousand literals, and one
+/// for many thousands.
 const SMALL: u32 = 14;
 const LARGE: u32 = 17;
+const HUGE: u32 = 20;
 
-/// Measured on a current server: machine cycles for examining one place, with either table, and for inspecting a
+/// Measured on a current server: machine cycles for examining one place, with each table, and for inspecting a
 /// false positive.
-const SMALL_PROBE_CYCLES: f64 = 1.4;
-const LARGE_PROBE_CYCLES: f64 = 2.2;
+const PROBE_CYCLES: [(u32, f64); 3] = [(SMALL, 1.4), (LARGE, 2.2), (HUGE, 4.0)];
 const ALARM_CYCLES: f64 = 30.0;
 /// Factor by which a sequence of letters is more frequent in a text than the frequencies of its letters suggest.
 const CORRELATION: f64 = 4.0;
@@ -51,6 +52,7 @@ struct Layout {
     /// Length of a gram in bytes.
     gram: usize,
     table_bits: u32,
+    probe_cycles: f64,
 }
 
 /// Gram, as a number, that occurs `at` bytes after the start of a literal.
@@ -63,7 +65,18 @@ struct Gram {
 
 impl Sieve {
     pub(super) fn new(literals: Vec<Literal>) -> Self {
-        let plan = Layout::all()
+        Self::of_tables(literals, &PROBE_CYCLES)
+    }
+
+    /// Returns a sieve for each size of table.
+    #[cfg(test)]
+    pub(super) fn every(literals: &[Literal]) -> impl Iterator<Item = Self> {
+        let tables = PROBE_CYCLES.iter().map(std::slice::from_ref);
+        tables.map(|table| Self::of_tables(literals.to_vec(), table))
+    }
+
+    fn of_tables(literals: Vec<Literal>, tables: &[(u32, f64)]) -> Self {
+        let plan = Layout::all(tables)
             .filter_map(|layout| Plan::new(&literals, layout))
             .min_by(|a, b| a.cycles_per_byte.total_cmp(&b.cycles_per_byte))
             .expect("every literal has three bytes or more, so that a stride of 1 is possible");
@@ -91,9 +104,11 @@ impl Sieve {
             ($($stride:literal)*) => {
                 match (self.layout.stride, self.layout.gram, self.layout.table_bits) {
                     $(($stride, 3, SMALL) => self.sweep::<$stride, 3, { 32 - SMALL }>(text, found),
-                      ($stride, 3, _) => self.sweep::<$stride, 3, { 32 - LARGE }>(text, found),
+                      ($stride, 3, LARGE) => self.sweep::<$stride, 3, { 32 - LARGE }>(text, found),
+                      ($stride, 3, _) => self.sweep::<$stride, 3, { 32 - HUGE }>(text, found),
                       ($stride, _, SMALL) => self.sweep::<$stride, 4, { 32 - SMALL }>(text, found),
-                      ($stride, ..) => self.sweep::<$stride, 4, { 32 - LARGE }>(text, found),)*
+                      ($stride, _, LARGE) => self.sweep::<$stride, 4, { 32 - LARGE }>(text, found),
+                      ($stride, ..) => self.sweep::<$stride, 4, { 32 - HUGE }>(text, found),)*
                     _ => unreachable!("strides are from 1 to {MAX_STRIDE}"),
                 }
             };
@@ -165,14 +180,15 @@ impl Sieve {
 }
 
 impl Layout {
-    fn all() -> impl Iterator<Item = Self> {
+    fn all(tables: &[(u32, f64)]) -> impl Iterator<Item = Self> {
         (1..=MAX_STRIDE)
             .flat_map(|stride| [(stride, 3), (stride, 4)])
             .flat_map(|(stride, gram)| {
-                [SMALL, LARGE].map(|table_bits| Self {
+                tables.iter().map(move |&(table_bits, probe_cycles)| Self {
                     stride,
                     gram,
                     table_bits,
+                    probe_cycles,
                 })
             })
     }
@@ -209,16 +225,11 @@ impl Plan {
             }
             chosen.push(places);
         }
-        let probe = if layout.table_bits == SMALL {
-            SMALL_PROBE_CYCLES
-        } else {
-            LARGE_PROBE_CYCLES
-        };
         let stride_bytes = f64::from(u32::try_from(layout.stride).ok()?);
         Some(Self {
             layout,
             chosen,
-            cycles_per_byte: (probe + alarms * ALARM_CYCLES) / stride_bytes,
+            cycles_per_byte: (layout.probe_cycles + alarms * ALARM_CYCLES) / stride_bytes,
         })
     }
 

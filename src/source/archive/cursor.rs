@@ -17,9 +17,6 @@ const MAX_NAMED: usize = 5;
 /// Positions in an archive; stored in the database as JSON.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Cursor {
-    /// URL that is read. Another archive under the same source name starts over.
-    #[serde(default)]
-    address: String,
     /// Position of the schedule; `None` before its first poll.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scheduled: Option<Track>,
@@ -84,23 +81,6 @@ pub(super) struct Track {
 pub(super) struct Runs(Vec<(Hour, u64)>);
 
 impl Cursor {
-    /// Returns the cursor that was saved for `address`, or a new one if it belongs to another address or cannot be
-    /// read.
-    pub(super) fn load(json: &str, address: &str) -> Self {
-        let saved = serde_json::from_str::<Self>(json).unwrap_or_default();
-        if saved.address == address {
-            return saved;
-        }
-        Self {
-            address: address.to_owned(),
-            ..Self::default()
-        }
-    }
-
-    pub(super) fn to_json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
-    }
-
     /// Returns the position of a reader, or `None` if it has not started.
     pub(super) fn track(&self, reader: Reader) -> Option<&Track> {
         match reader {
@@ -304,14 +284,15 @@ mod tests {
             from: hour("2015-01-01-0"),
             to: hour("2015-01-01-0").plus(n),
         };
-        let mut cursor = Cursor::load("", "here");
+        let mut cursor = Cursor::default();
         cursor.note(Reader::Schedule, Track::new(hour("2026-01-01-1")));
         for n in 1..=20 {
             let mut track = Track::new(period(n).from);
             track.missing = runs(&["2015-01-01-0"]);
             cursor.note(Reader::Backfill(period(n)), track);
         }
-        let mut again = Cursor::load(&cursor.to_json(), "here");
+        let json = serde_json::to_string(&cursor).unwrap();
+        let mut again: Cursor = serde_json::from_str(&json).unwrap();
         assert_eq!(again.track(Reader::Backfill(period(4))), None);
         for n in 5..=20 {
             assert!(again.track(Reader::Backfill(period(n))).is_some(), "{n}");
@@ -324,15 +305,5 @@ mod tests {
         assert_eq!(again.unseen(), None);
         let scheduled = again.track(Reader::Schedule).unwrap();
         assert_eq!(scheduled.next, hour("2026-01-01-1"));
-        assert!(
-            Cursor::load(&cursor.to_json(), "there")
-                .track(Reader::Schedule)
-                .is_none()
-        );
-        assert!(
-            Cursor::load("{\"address\":7}", "here")
-                .track(Reader::Schedule)
-                .is_none()
-        );
     }
 }

@@ -21,6 +21,7 @@ use reqwest::Url;
 use self::cursor::{Cursor, Reader, Track};
 use self::hour::Hour;
 use self::stream::{HourEnd, Sitting, Verdict};
+use super::kept::Kept;
 use super::state::{Frame, after};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 
@@ -105,9 +106,9 @@ impl GhArchive {
         self.base_url.as_str()
     }
 
-    async fn cursor(&self) -> Result<Cursor, PollError> {
+    async fn cursor(&self) -> Result<Kept<Cursor>, PollError> {
         let state = self.frame.state().await?;
-        Ok(Cursor::load(&state.cursor, self.address()))
+        Ok(Kept::<Cursor>::load(&state.cursor, self.address()))
     }
 
     /// Returns whether the file of an hour may still appear or be repaired.
@@ -210,7 +211,7 @@ impl GhArchive {
     async fn note_success(&self, track: &Track, next_after: Duration) -> Result<(), PollError> {
         let now = self.frame.now();
         let mut state = self.frame.state().await?;
-        let mut cursor = Cursor::load(&state.cursor, self.address());
+        let mut cursor = Kept::<Cursor>::load(&state.cursor, self.address());
         cursor.note(Reader::Schedule, track.clone());
         state.cursor = cursor.to_json();
         state.polls += 1;

@@ -13,6 +13,7 @@ use super::cursor::{Cursor, Reader, Track};
 use super::hour::Hour;
 use crate::fetch::{FetchError, Pace, PaceLimits, rate_limit_wait, retry_after, send};
 use crate::forge::Gathered;
+use crate::source::kept::Kept;
 use crate::source::{HourError, PollError};
 
 /// Maximum time without any data from the server.
@@ -201,7 +202,7 @@ impl<'a> Sitting<'a> {
     ) -> Result<(), PollError> {
         let frame = &self.archive.frame;
         let mut state = frame.state().await?;
-        let mut cursor = Cursor::load(&state.cursor, self.archive.address());
+        let mut cursor = Kept::<Cursor>::load(&state.cursor, self.archive.address());
         cursor.note(self.reader, self.track.clone());
         match end {
             Some((hour, Verdict::Whole)) => cursor.mended(hour),

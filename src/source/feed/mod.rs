@@ -23,6 +23,7 @@ use futures_util::future::BoxFuture;
 use jiff::SignedDuration;
 use reqwest::Url;
 
+use super::kept::Kept;
 use super::state::{Frame, after};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 use crate::github::{Api, INTERVAL, Tokens};
@@ -102,7 +103,7 @@ impl GitHubEvents {
 
     async fn try_poll(&self) -> Result<PollOutcome, PollError> {
         let mut state = self.frame.state().await?;
-        let mut cursor = Cursor::load(&state.cursor, &self.address);
+        let mut cursor = Kept::<Cursor>::load(&state.cursor, &self.address);
         let reading = self.read(&cursor).await?;
         let mut outcome = self.commit(&mut state, &mut cursor, reading).await?;
         self.has_polled.store(true, Ordering::Relaxed);
@@ -123,7 +124,7 @@ impl GitHubEvents {
     async fn commit(
         &self,
         state: &mut SourceState,
-        cursor: &mut Cursor,
+        cursor: &mut Kept<Cursor>,
         reading: Reading<'_>,
     ) -> Result<PollOutcome, PollError> {
         let now = self.frame.now();
@@ -177,7 +178,7 @@ impl GitHubEvents {
     fn note_gap(
         &self,
         state: &mut SourceState,
-        cursor: &mut Cursor,
+        cursor: &mut Kept<Cursor>,
         gap: bool,
         oldest: Option<jiff::Timestamp>,
     ) {
@@ -210,7 +211,7 @@ impl GitHubEvents {
     }
 
     /// Saves the cursor and the state after a repair.
-    async fn save(&self, state: &mut SourceState, cursor: &Cursor) -> Result<(), PollError> {
+    async fn save(&self, state: &mut SourceState, cursor: &Kept<Cursor>) -> Result<(), PollError> {
         let due = after(self.frame.now(), self.quota_wait());
         state.next_poll_at = state.next_poll_at.max(due);
         state.cursor = cursor.to_json();

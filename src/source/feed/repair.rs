@@ -16,6 +16,7 @@ use super::scalar::{id, text_or_nothing};
 use crate::fetch::{Body, ObjectId, RepositoryName};
 use crate::forge::{Gatherer, Push, Remote, is_reference, object_id};
 use crate::offload::apart;
+use crate::source::kept::Kept;
 use crate::source::page::{entries, entry};
 use crate::source::{PollError, Scope};
 use crate::store::SourceState;
@@ -83,7 +84,7 @@ impl GitHubEvents {
     pub(super) async fn repair(
         &self,
         state: &mut SourceState,
-        cursor: &mut Cursor,
+        cursor: &mut Kept<Cursor>,
     ) -> Result<u64, PollError> {
         let Some(mut repair) = cursor.repair.take() else {
             return Ok(0);
@@ -120,7 +121,7 @@ impl GitHubEvents {
     async fn go_on(
         &self,
         state: &mut SourceState,
-        cursor: &mut Cursor,
+        cursor: &mut Kept<Cursor>,
         repair: &mut Repair,
     ) -> Result<(), PollError> {
         if repair.pending.is_none() {
