@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+/// End of a text in a message that was cut there. Whoever keeps the message has to look for the beginning of a key in
+/// front of it.
+pub(crate) const CUT: &str = "[…]";
+
 /// Error returned when a range could not be fetched. No message contains contents of a repository.
 #[derive(Debug, Error)]
 pub enum FetchError {

@@ -175,7 +175,8 @@ impl GitFetcher {
         };
         let mut answer = ReferencesAnswer::default();
         let listing = peer.list(protocol::ls_all(), MAX_REFERENCES, &mut patience, |chunk| {
-            answer.feed(chunk).map(|()| answer.held())
+            answer.feed(chunk)?;
+            Ok(Some(answer.held()))
         });
         let long = listing.await?;
         Ok((answer.finish()?, long))
@@ -313,7 +314,8 @@ impl Session<'_> {
         let mut answer = HeadAnswer::default();
         self.peer
             .list(protocol::ls_head(), MAX_LIST, &mut self.patience, |chunk| {
-                answer.feed(chunk).map(|()| 0)
+                answer.feed(chunk)?;
+                Ok((!answer.has_ended()).then_some(0))
             })
             .await?;
         answer.finish()

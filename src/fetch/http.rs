@@ -14,6 +14,7 @@ use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, Url, 
 use thiserror::Error as ThisError;
 use tokio::time::Instant;
 
+use super::error::CUT;
 use super::{FetchError, Guard, threads};
 
 /// Maximum number of redirects that are followed for one request.
@@ -268,6 +269,7 @@ pub(super) fn describe(error: &dyn Error) -> String {
     }
     if text.len() > MAX_DESCRIPTION {
         text.truncate(text.floor_char_boundary(MAX_DESCRIPTION));
+        text.push_str(CUT);
     }
     text
 }

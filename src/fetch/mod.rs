@@ -41,6 +41,7 @@ mod weight;
 
 pub(crate) use answers::{Body, read_body};
 pub use demand::{Demand, Waiting};
+pub(crate) use error::CUT;
 pub use error::FetchError;
 pub use fetcher::GitFetcher;
 pub use git::RangeRequest;

@@ -42,14 +42,14 @@ pub(super) struct Peer<'f> {
 impl Peer<'_> {
     /// Requests a list of references and passes it to `feed`, at most `limit` bytes.
     ///
-    /// `feed` returns the number of bytes that are held of the list: there is only one long list at a
-    /// time, for as long as the permit that is returned is held.
+    /// `feed` returns the number of bytes that are held of the list, or `None` if it needs no more of it: there is only
+    /// one long list at a time, for as long as the permit that is returned is held.
     pub(super) async fn list(
         &self,
         body: Vec<u8>,
         limit: usize,
         patience: &mut Patience,
-        mut feed: impl FnMut(&[u8]) -> Result<usize, FetchError>,
+        mut feed: impl FnMut(&[u8]) -> Result<Option<usize>, FetchError>,
     ) -> Result<LongList, FetchError> {
         let mut response = patience.wait(self.post(body)).await??;
         let mut pace = Pace::new(self.fetcher.limits.pace_after(patience.waited()));
@@ -61,7 +61,10 @@ impl Peer<'_> {
             if read > limit {
                 return Err(FetchError::Protocol("its list of references is too long"));
             }
-            if feed(&chunk)? > SHORT_LIST && lane.is_none() {
+            let Some(held) = feed(&chunk)? else {
+                break;
+            };
+            if held > SHORT_LIST && lane.is_none() {
                 let taken = patience.wait(self.fetcher.budget.long_list());
                 let taken = tokio::time::timeout(self.fetcher.limits.stall, taken).await;
                 lane = Some(taken.map_err(|_| FetchError::Busy)???);

@@ -10,14 +10,15 @@ use gix_packetline::decode::{self, Stream};
 use memchr::memmem;
 
 use super::FetchError;
+use super::error::CUT;
 pub use references::References;
 pub(super) use references::{Head, HeadAnswer, ReferencesAnswer};
 
 const FLUSH: &str = "0000";
 const DELIMITER: &str = "0001";
 
-/// Maximum length of a server's own error message that is kept, in characters.
-const MAX_MESSAGE: usize = 200;
+/// Maximum length of a server's own error message that is kept, in characters. Half of one that is longer is shown.
+const MAX_MESSAGE: usize = 400;
 
 fn line(text: &str) -> String {
     format!("{:04x}{text}\n", text.len() + 5)
@@ -26,7 +27,7 @@ fn line(text: &str) -> String {
 fn request(command: &str, arguments: impl Iterator<Item = String>) -> Vec<u8> {
     let mut body = line(&format!("command={command}"));
     body += &line(concat!("agent=rescind/", env!("CARGO_PKG_VERSION")));
-    body += &line("object-format=sha1");
+    // No `object-format`: SHA-1 is what holds without it, and git before 2.28 refuses what it does not know.
     body += DELIMITER;
     body.extend(arguments.map(|argument| line(&argument)));
     body += FLUSH;
@@ -248,9 +249,12 @@ fn refused(message: &[u8]) -> FetchError {
         return FetchError::CommitGone;
     }
     // Removed rather than replaced: a key that they break in two must be recognized.
-    let plain = message.trim().chars().filter(|c| !c.is_control());
-    let plain = plain.take(MAX_MESSAGE).collect();
-    FetchError::Refused(plain)
+    let mut plain = message.trim().chars().filter(|c| !c.is_control());
+    let mut kept: String = plain.by_ref().take(MAX_MESSAGE).collect();
+    if plain.next().is_some() {
+        kept.push_str(CUT);
+    }
+    FetchError::Refused(kept)
 }
 
 #[cfg(test)]

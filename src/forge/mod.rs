@@ -7,12 +7,14 @@
 mod actor;
 mod gather;
 mod kind;
+mod message;
 mod push;
 mod texts;
 
 pub use actor::{actor_of, is_polled};
 pub use gather::{Gathered, Gatherer, MessagePlace, Rest};
 pub use kind::Forge;
+pub use message::redact_message;
 pub use push::{
     Announcement, Push, Remote, is_reference, is_to_the_letter, kept_reference, object_id,
 };

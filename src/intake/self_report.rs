@@ -56,7 +56,9 @@ pub async fn self_report(
         Outcome::Revoked(_) => SelfReport::Revoked,
         Outcome::AlreadyInvalid(key) => ended(key.revoked_at, key.expires_at, now),
         Outcome::RevokedToken(token) | Outcome::InvalidToken(token) => {
-            ended(token.revoked_at, token.expires_at, now)
+            // A leak revokes an expired token, too, by which it is no other one to whoever reports it.
+            let in_time = |at: &Timestamp| token.expires_at.is_none_or(|end| *at < end);
+            ended(token.revoked_at.filter(in_time), token.expires_at, now)
         }
     });
     // Several projects may hold the value; the strongest outcome among them is the answer.

@@ -309,8 +309,8 @@ fn changed(old: &Key, patch: &KeyPatch, now: Timestamp) -> Result<Key, IssueErro
     if key.replaced_by.is_some() && end(&key) > end(old) {
         return Err(IssueError::Ending);
     }
-    let is_revived = old.why_invalid(now).is_some() && key.why_invalid(now).is_none();
-    if is_revived && key.exposed_at.is_some() {
+    let is_over = old.why_invalid(now) == Some(WhyInvalid::Expired);
+    if is_over && old.exposed_at.is_some() && !key.is_expired(now) && end(&key) > end(old) {
         return Err(IssueError::Leaked);
     }
     Ok(key)

@@ -1,5 +1,6 @@
 //! Digests of keys, with or without a pepper. They are stored in place of the keys.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -76,6 +77,24 @@ impl Peppers {
             .chain([StoredDigest(digest.0)])
             .collect()
     }
+
+    /// Returns every digest under which these keys may be stored, each with its rank in [`lookups`](Self::lookups) and
+    /// the digest that it is a form of, for several queries of at most `most` digests. All forms of a digest are in one
+    /// query: between two, a key could be rewritten from a form that is yet to be looked up to one that was.
+    pub fn lookups_of(
+        &self,
+        digests: &[Sha256Digest],
+        most: usize,
+    ) -> impl Iterator<Item = HashMap<StoredDigest, (usize, Sha256Digest)>> {
+        let at_once = (most / (self.0.len() + 1)).max(1);
+        digests.chunks(at_once).map(|digests| {
+            let forms = digests.iter().flat_map(|digest| {
+                let forms = self.lookups(digest).into_iter().enumerate();
+                forms.map(|(rank, form)| (form, (rank, *digest)))
+            });
+            forms.collect()
+        })
+    }
 }
 
 impl fmt::Debug for Peppers {
@@ -111,6 +130,27 @@ mod tests {
             ]
         );
         assert!(!format!("{new:?}").contains("old"));
+    }
+
+    /// Else a key that is rewritten between two queries is in neither.
+    #[test]
+    fn all_forms_of_a_digest_are_looked_up_at_once() {
+        let peppers = Peppers::new(vec!["new".into(), "old".into()]);
+        let digests: Vec<_> = (0_u32..1_000)
+            .map(|n| Sha256Digest::of(&n.to_be_bytes()))
+            .collect();
+        let queries: Vec<_> = peppers.lookups_of(&digests, 100).collect();
+        assert!(queries.iter().all(|forms| forms.len() <= 100));
+        for digest in &digests {
+            let of_it = |forms: &&HashMap<StoredDigest, (usize, Sha256Digest)>| {
+                forms.values().any(|(_, of)| of == digest)
+            };
+            let forms: Vec<_> = queries.iter().filter(of_it).collect();
+            assert_eq!(forms.len(), 1);
+            for (rank, form) in peppers.lookups(digest).into_iter().enumerate() {
+                assert_eq!(forms[0][&form], (rank, *digest));
+            }
+        }
     }
 
     #[test]

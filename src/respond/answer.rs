@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+use uuid::Uuid;
+
 use crate::store::{Key, Token};
 
 /// Result of a sighting: one outcome for each project that holds the value, none if the value is unknown.
@@ -11,17 +14,45 @@ pub struct Answer {
     pub outcomes: Vec<Outcome>,
 }
 
-/// Effect of a sighting on one key or access token. All sightings of a key share it: its texts may be much longer than
-/// what names it.
+/// Key that was seen, as it is afterwards. It is kept as long as the answers are, which may be those to thousands of
+/// sightings, so that it is without the texts of its owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenKey {
+    /// Version 7 UUID.
+    pub id: Uuid,
+    /// Project that the key belongs to.
+    pub project: String,
+    /// Identifier of the key format.
+    pub format: String,
+    /// Time of expiry. `None` if the key never expires.
+    pub expires_at: Option<Timestamp>,
+    /// Time of the revocation. `None` if the key has not been revoked.
+    pub revoked_at: Option<Timestamp>,
+}
+
+impl SeenKey {
+    /// Returns what answers tell of a key.
+    pub fn of(key: &Key) -> Self {
+        Self {
+            id: key.id,
+            project: key.project.clone(),
+            format: key.format.clone(),
+            expires_at: key.expires_at,
+            revoked_at: key.revoked_at,
+        }
+    }
+}
+
+/// Effect of a sighting on one key or access token. All sightings of a key share it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// A public key: recorded, and left alone.
-    Public(Arc<Key>),
+    Public(Arc<SeenKey>),
     /// A secret key that was valid until this sighting revoked it.
-    Revoked(Arc<Key>),
+    Revoked(Arc<SeenKey>),
     /// A secret key that was invalid before: revoked, possibly by an earlier sighting of the same batch, or
     /// expired.
-    AlreadyInvalid(Arc<Key>),
+    AlreadyInvalid(Arc<SeenKey>),
     /// An access token of Rescind itself that was valid until this sighting revoked it. The revocation log covers keys
     /// only.
     RevokedToken(Arc<Token>),
@@ -42,7 +73,7 @@ impl Answer {
     }
 
     /// Returns the keys with this value.
-    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+    pub fn keys(&self) -> impl Iterator<Item = &SeenKey> {
         self.outcomes.iter().filter_map(|outcome| match outcome {
             Outcome::Public(key) | Outcome::Revoked(key) | Outcome::AlreadyInvalid(key) => {
                 Some(&**key)

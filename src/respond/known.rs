@@ -41,11 +41,8 @@ impl Known {
             return Ok(Self::default());
         }
         let mut known = Self::default();
-        // A few at a time: what is stored of a key may be much longer than its value, and is not needed here.
         for values in values.chunks(VALUES_AT_ONCE) {
-            known
-                .keys
-                .extend(store.find_keys(values).await?.into_keys());
+            known.keys.extend(store.known_keys(values).await?);
             let tokens = store.find_tokens(values).await?.into_iter();
             known
                 .tokens

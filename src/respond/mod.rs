@@ -22,7 +22,7 @@ use crate::keyformat::FormatSet;
 use crate::scan::Redactor;
 use crate::store::Store;
 
-pub use answer::{Answer, Outcome, Reported};
+pub use answer::{Answer, Outcome, Reported, SeenKey};
 pub use candidates::{Candidates, Line, MANY_FOUND, PlaceIndex, Placed, SharedPlace};
 #[cfg(test)]
 pub(crate) use clean::Cleaner;

@@ -3,13 +3,13 @@
 mod pieces;
 mod tokens;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::answer::{Answer, Outcome, Reported};
+use super::answer::{Answer, Outcome, Reported, SeenKey};
 use super::clean::{CleanSighting, CleanSightings};
 use super::known::Known;
 use super::redact::logged_form;
@@ -17,8 +17,8 @@ use super::sighting::Sighting;
 use super::{POLICY_REVOKE, Responder};
 use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::store::{
-    Action, Key, KeysByDigest, LogDraft, NewSighting, Place, Reason, Store, StoreError, Tx,
-    Urgency, retried,
+    Action, Key, LockedKeys, LogDraft, NewSighting, Place, Reason, Store, StoreError, Tx, Urgency,
+    retried,
 };
 pub use pieces::divided;
 use pieces::{only, pieces};
@@ -201,8 +201,8 @@ impl Responder {
         let digests: Vec<Sha256Digest> = rows.iter().map(|row| row.digest).collect();
         let seen = reports.iter().flat_map(|report| report.sightings);
         let mut tokens = Tokens::revoke(tx, seen, self.clock.now()).await?;
-        let keys = tx.find_and_lock_keys(&distinct(&digests)).await?;
-        let mut hits = gather(&rows, &keys);
+        let LockedKeys { ids, keys } = tx.find_and_lock_keys(&distinct(&digests)).await?;
+        let mut hits = gather(&rows, &ids, keys);
         let now = self.clock.now();
         revoke(tx, &mut hits, now).await?;
         record(tx, &mut hits).await?;
@@ -212,7 +212,7 @@ impl Responder {
             .map(|hit| draft(hit, now))
             .collect();
         tx.append_log(&drafts).await?;
-        let mut answers = answers(&digests, &keys, &hits).zip(&digests);
+        let mut answers = answers(&digests, &ids, &hits).zip(&digests);
         let mut next = || {
             let (mut answer, digest) = answers.next()?;
             answer.outcomes.extend(tokens.outcome(digest));
@@ -284,19 +284,29 @@ fn rows_of<'a>(reports: &'a [Report<'a>]) -> Vec<Row<'a>> {
 }
 
 /// Groups the sightings by key, in the order of the keys' identifiers, in which keys are locked.
-fn gather<'a>(rows: &[Row<'a>], keys: &KeysByDigest) -> BTreeMap<Uuid, Hit<'a>> {
+fn gather<'a>(
+    rows: &[Row<'a>],
+    ids: &HashMap<Sha256Digest, Vec<Uuid>>,
+    mut keys: BTreeMap<Uuid, Key>,
+) -> BTreeMap<Uuid, Hit<'a>> {
     let mut hits: BTreeMap<Uuid, Hit<'a>> = BTreeMap::new();
     for (first_at, row) in rows.iter().enumerate() {
-        for key in keys.get(&row.digest).into_iter().flatten() {
-            let hit = hits.entry(key.id).or_insert_with(|| Hit {
-                key: key.clone(),
-                sightings: Vec::new(),
-                first_at,
-                report: row.report,
-                incident: None,
-                revoked: false,
-            });
-            hit.sightings.push(row.sighting);
+        for id in ids.get(&row.digest).into_iter().flatten() {
+            // The first sighting takes the key out.
+            if let Some(key) = keys.remove(id) {
+                let hit = Hit {
+                    key,
+                    sightings: Vec::new(),
+                    first_at,
+                    report: row.report,
+                    incident: None,
+                    revoked: false,
+                };
+                hits.insert(*id, hit);
+            }
+            if let Some(hit) = hits.get_mut(id) {
+                hit.sightings.push(row.sighting);
+            }
         }
     }
     hits
@@ -316,7 +326,7 @@ async fn revoke(
             hit.key.exposed_at = Some(seen);
             exposed.entry(seen).or_default().push(hit.key.id);
         }
-        if hit.key.why_invalid(now).is_none() {
+        if hit.key.revoked_at.is_none() && !hit.key.is_expired(now) {
             hit.key.revoked_at = Some(now);
             hit.revoked = true;
             revoked.push(hit.key.id);
@@ -334,19 +344,19 @@ async fn revoke(
 /// Returns one answer for each row, in the order of the rows.
 fn answers<'a>(
     digests: &'a [Sha256Digest],
-    keys: &'a KeysByDigest,
+    ids: &'a HashMap<Sha256Digest, Vec<Uuid>>,
     hits: &'a BTreeMap<Uuid, Hit<'_>>,
 ) -> impl Iterator<Item = Answer> + 'a {
     let shared = hits
         .iter()
-        .map(|(id, hit)| (*id, Arc::new(hit.key.clone())));
-    let shared: BTreeMap<Uuid, Arc<Key>> = shared.collect();
+        .map(|(id, hit)| (*id, Arc::new(SeenKey::of(&hit.key))));
+    let shared: BTreeMap<Uuid, Arc<SeenKey>> = shared.collect();
     digests.iter().enumerate().map(move |(row, digest)| {
-        let keys = keys.get(digest).into_iter().flatten();
-        let hits = keys.filter_map(|key| Some((hits.get(&key.id)?, shared.get(&key.id)?)));
+        let ids = ids.get(digest).into_iter().flatten();
+        let hits = ids.filter_map(|id| Some((hits.get(id)?, shared.get(id)?)));
         let outcomes = hits.map(|(hit, key)| {
             let key = Arc::clone(key);
-            if key.is_public {
+            if hit.key.is_public {
                 Outcome::Public(key)
             } else if hit.revoked && hit.first_at == row {
                 Outcome::Revoked(key)

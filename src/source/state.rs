@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{PollError, PollFailure, SourceParts};
 use crate::backoff::Backoff;
-use crate::forge::{Gathered, Gatherer, actor_of, kept_reference};
+use crate::forge::{Gathered, Gatherer, actor_of, kept_reference, redact_message};
 use crate::respond::{CleanSightings, Report, Reported};
 use crate::store::{Reason, SourceState, StoreError, retried};
 
@@ -224,8 +224,7 @@ impl Frame {
 
     /// Returns a text that is safe for the state and the log, with any keys the server may have put there redacted.
     pub(super) fn words(&self, text: &impl ToString) -> String {
-        let words = text.to_string();
-        self.parts.responder.redactor().redact(&words).into_owned()
+        redact_message(self.parts.responder.redactor(), &text.to_string())
     }
 }
 

@@ -31,9 +31,15 @@ pub struct KeyFilter {
 /// Columns that [`key`] reads.
 macro_rules! key_columns {
     () => {
-        "k.id, k.project, k.format, k.owner_type, k.owner_id, k.description, k.is_public, k.prefix, \
-         k.last_four, k.policy, k.notify_emails, k.created_at, k.expires_at, k.revoked_at, \
-         k.exposed_at, k.replaced_by"
+        key_columns!("k.notify_emails")
+    };
+    ($emails:literal) => {
+        concat!(
+            "k.id, k.project, k.format, k.owner_type, k.owner_id, k.description, k.is_public, k.prefix, \
+             k.last_four, k.policy, k.created_at, k.expires_at, k.revoked_at, k.exposed_at, \
+             k.replaced_by, ",
+            $emails
+        )
     };
 }
 pub(super) use key_columns;
@@ -42,6 +48,11 @@ statements! {
     BY_ID = concat!("SELECT ", key_columns!(), " FROM keys k WHERE k.id = $1");
     LOCK = concat!(
         "SELECT ", key_columns!(), " FROM keys k WHERE k.id IN ({list:1}) ORDER BY k.id {for no key update}"
+    );
+    /// Nobody is notified by whoever locks keys since they were seen. The addresses may be longer than all the rest.
+    LOCK_SEEN = concat!(
+        "SELECT ", key_columns!("'[]' AS notify_emails"),
+        " FROM keys k WHERE k.id IN ({list:1}) ORDER BY k.id {for no key update}"
     );
     UPDATE = "UPDATE keys SET description = $1, expires_at = $2 WHERE id = $3";
     REVOKE = "UPDATE keys SET revoked_at = $1 WHERE revoked_at IS NULL AND id IN ({list:2})";
@@ -183,6 +194,15 @@ impl Tx {
     /// Returns the keys with these identifiers, locked until the transaction ends and sorted by identifier. The order
     /// is the same in every transaction, so that no two wait for each other. Call this once per transaction.
     pub(crate) async fn lock_keys(&mut self, ids: &[Uuid]) -> Result<Vec<Key>, StoreError> {
+        self.lock_keys_by(LOCK, ids).await
+    }
+
+    /// Returns keys that were seen, as [`lock_keys`](Self::lock_keys) does, without the addresses to notify.
+    async fn lock_seen_keys(&mut self, ids: &[Uuid]) -> Result<Vec<Key>, StoreError> {
+        self.lock_keys_by(LOCK_SEEN, ids).await
+    }
+
+    async fn lock_keys_by(&mut self, statement: Sql, ids: &[Uuid]) -> Result<Vec<Key>, StoreError> {
         self.locks_once(Locks::Keys);
         let mut ids = ids.to_vec();
         ids.sort_unstable();
@@ -191,7 +211,7 @@ impl Tx {
         for chunk in ids.chunks(LIST_MAX) {
             let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
             let n = pad(&mut args, 0);
-            keys.extend(self.fetch(LOCK.of(n), args, key).await?);
+            keys.extend(self.fetch(statement.clone().of(n), args, key).await?);
         }
         Ok(keys)
     }

@@ -32,6 +32,7 @@ pub use incidents::occurrences::Occurrence;
 pub use incidents::{Incident, IncidentFilter, IncidentStatus};
 pub use keys::KeyFilter;
 pub use keys::find::KeysByDigest;
+pub(crate) use keys::find::LockedKeys;
 pub use keys::import::ImportOutcome;
 pub(crate) use keys::key::micros;
 pub use keys::key::{Key, KeyPatch, NewKey, Owner, OwnerType, WhyInvalid};

@@ -168,17 +168,10 @@ impl Store {
         &self,
         digests: &[Sha256Digest],
     ) -> Result<HashMap<Sha256Digest, Token>, StoreError> {
-        let mut forms = HashMap::with_capacity(digests.len());
-        for digest in digests {
-            for (rank, form) in self.0.peppers.lookups(digest).into_iter().enumerate() {
-                forms.insert(form, (rank, *digest));
-            }
-        }
-        let all: Vec<StoredDigest> = forms.keys().copied().collect();
         let mut found = HashMap::new();
         let mut read = self;
-        for chunk in all.chunks(LIST_MAX) {
-            let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
+        for forms in self.0.peppers.lookups_of(digests, LIST_MAX) {
+            let mut args: Vec<Arg> = forms.keys().copied().map(Arg::from).collect();
             let n = pad(&mut args, 0);
             let rows = read
                 .fetch(BY_DIGESTS.of(n), args, |row| {
@@ -324,7 +317,7 @@ impl Tx {
         self.fetch_first(BY_ID, args![id], token).await
     }
 
-    /// Revokes an access token that leaked. Returns whether it was valid until now, and the token as it is stored
+    /// Revokes an access token that leaked. Returns whether this revoked it, and the token as it is stored
     /// afterwards, or `None` if there is none with this identifier.
     ///
     /// # Errors
@@ -335,7 +328,7 @@ impl Tx {
         at: Timestamp,
     ) -> Result<(bool, Option<Token>), StoreError> {
         self.locks(Locks::Tokens);
-        let was_valid = self.execute(REVOKE, args![at, id]).await? > 0;
-        Ok((was_valid, self.fetch_first(BY_ID, args![id], token).await?))
+        let is_revoked = self.execute(REVOKE, args![at, id]).await? > 0;
+        Ok((is_revoked, self.fetch_first(BY_ID, args![id], token).await?))
     }
 }

@@ -12,7 +12,7 @@ use super::{Origin, Shared, WorkerParts, lineage};
 use crate::fetch::{
     FetchError, FetchLane, FetchLimits, ObjectId, Payer, Place, RangeRequest, Visited,
 };
-use crate::forge::actor_of;
+use crate::forge::{actor_of, redact_message};
 use crate::respond::CleanSightings;
 use crate::store::{
     Fetched, HOST_LEFT_ALONE, Lane, Reason, StoreError, TRIED_AGAIN, WorkItem, WorkKind,
@@ -248,7 +248,7 @@ impl Shared {
     }
 
     pub(super) fn words_of(&self, text: &str) -> String {
-        self.parts.responder.redactor().redact(text).into_owned()
+        redact_message(self.parts.responder.redactor(), text)
     }
 }
 

@@ -59,8 +59,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "source",
         &[
-            "backoff", "clock", "schedule", "offload", "scan", "store", "fetch", "github",
-            "respond", "forge",
+            "backoff",
+            "clock",
+            "schedule",
+            "offload",
+            "keyformat",
+            "scan",
+            "store",
+            "fetch",
+            "github",
+            "respond",
+            "forge",
         ],
     ),
     (
@@ -217,7 +226,7 @@ fn delays_are_doubled_in_one_place_only() {
 fn what_was_seen_is_looked_up_in_one_place_only() {
     only_in(
         "respond/known.rs",
-        &[".find_keys(", ".find_tokens("],
+        &[".find_keys(", ".known_keys(", ".find_tokens("],
         &["store"],
     );
 }

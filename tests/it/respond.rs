@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use rescind::issuer::{IssueError, IssueRequest};
 use rescind::keyformat::KeyValue;
-use rescind::respond::{Answer, Outcome, Report, What};
+use rescind::respond::{Answer, Outcome, Report, SeenKey, What};
 use rescind::store::{
     Action, Fetched, KeyPatch, LogFilter, NewWorkItem, PageRequest, Priority, Reason, WhyInvalid,
     WorkKind,
@@ -30,8 +30,9 @@ on_both_databases! {
             panic!("{answers:?}");
         };
         assert_eq!((now.id, now.revoked_at), (key.id, Some(responder.clock().now())));
-        assert_eq!(now.exposed_at, Some(seen.detected_at));
-        assert_eq!(store.key(key.id).await.unwrap().as_ref(), Some(&**now));
+        let stored = store.key(key.id).await.unwrap().unwrap();
+        assert_eq!(stored.exposed_at, Some(seen.detected_at));
+        assert_eq!(SeenKey::of(&stored), **now);
         assert!(matches!(&*answers[2].outcomes, [Outcome::AlreadyInvalid(now)] if now.id == key.id));
         clock.advance(SignedDuration::from_secs(1));
         let again = responder.report(vec![seen.clone()], Reason::Leaked, "test").await.unwrap();
@@ -113,7 +114,7 @@ on_both_databases! {
         let (responder, _) = responder(&store);
         let (key, value) = issuer(&responder).issue(IssueRequest { is_public: true, ..request("web") }).await.unwrap();
         let answers = responder.report(vec![sighting(&responder, &value, 1)], Reason::Leaked, "test").await.unwrap();
-        assert_eq!(answers[0].outcomes, [Outcome::Public(key.clone().into())]);
+        assert_eq!(answers[0].outcomes, [Outcome::Public(SeenKey::of(&key).into())]);
         assert!(!answers[0].is_secret());
         assert_eq!(store.key(key.id).await.unwrap(), Some(key.clone()));
         assert_eq!(store.occurrences(key.id, 10).await.unwrap().len(), 1);
@@ -159,6 +160,28 @@ on_both_databases! {
         let renamed = KeyPatch { description: Some("older".to_owned()), ..KeyPatch::default() };
         assert!(issuer(&responder).update(key.id, renamed).await.is_ok());
         assert_eq!(store.key(key.id).await.unwrap().unwrap().expires_at, Some(end));
+    }
+
+    async fn a_key_that_leaked_while_the_clock_was_ahead_is_never_valid_again(database) {
+        let store = database.store().await;
+        let (responder, clock) = responder(&store);
+        let end = responder.clock().now() + SignedDuration::from_hours(720);
+        let (key, value) = issuer(&responder).issue(IssueRequest { expires_at: Some(end), ..request("old") }).await.unwrap();
+        let (ahead, back) = (SignedDuration::from_hours(1_440), SignedDuration::from_hours(-1_440));
+        clock.advance(ahead);
+        let seen = sighting(&responder, &value, 1);
+        let answers = responder.report(vec![seen], Reason::Leaked, "test").await.unwrap();
+        assert!(matches!(&*answers[0].outcomes, [Outcome::AlreadyInvalid(_)]));
+        clock.advance(back);
+        let now = responder.clock().now();
+        let stored = store.key(key.id).await.unwrap().unwrap();
+        assert_eq!(stored.why_invalid(now), Some(WhyInvalid::Expired));
+        let longer = KeyPatch { expires_at: Some(None), ..KeyPatch::default() };
+        let error = issuer(&responder).update(key.id, longer).await.unwrap_err();
+        assert!(matches!(error, IssueError::Leaked), "{error}");
+        // Seen once more, it is revoked, and the log says so.
+        let answers = responder.report(vec![sighting(&responder, &value, 2)], Reason::Leaked, "test").await.unwrap();
+        assert!(matches!(&*answers[0].outcomes, [Outcome::Revoked(_)]));
     }
 
     async fn revoking_by_hand_is_logged_once(database) {

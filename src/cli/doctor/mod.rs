@@ -21,6 +21,7 @@ use super::context::block_on;
 use super::{Context, FOUND, output};
 use crate::config::{self, Config, ConfigError, DEFAULT_FILE};
 use crate::daemon::Descriptors;
+use crate::forge::redact_message;
 use crate::keyformat::FormatSet;
 use crate::scan::{Redactor, visible, visible_json};
 
@@ -69,9 +70,9 @@ fn clean(checks: &mut [Check], formats: &FormatSet) {
     let redactor = Redactor::new(formats);
     for check in checks {
         check.name = redactor.redact(&check.name).into_owned().into();
-        check.message = redactor.redact(&check.message).into_owned();
+        check.message = redact_message(&redactor, &check.message);
         if let Some(mend) = &mut check.mend {
-            *mend = redactor.redact(mend).into_owned();
+            *mend = redact_message(&redactor, mend);
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::cli::output;
 use crate::cli::{Context, DONE, UsageError};
 use crate::config::SourceKind;
 use crate::daemon::Standalone;
+use crate::forge::redact_message;
 use crate::source::{BackfillOutcome, Period, Progress};
 use crate::store::Store;
 
@@ -77,7 +78,7 @@ pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::R
         Ok(outcome) => print(&outcome, &args.name, refused.saturating_sub(before))?,
         Err(error) => {
             let error = error.to_string();
-            let error = instance.redactor.redact(&error);
+            let error = redact_message(&instance.redactor, &error);
             bail!(
                 "the backfill of `{}` stopped: {error}; the same command goes on from there",
                 args.name

@@ -16,7 +16,7 @@ use crate::cli::context::{Empty, Instance};
 use crate::cli::output::{self, time};
 use crate::cli::{Context, DONE};
 use crate::daemon::{Standalone, configured_sources};
-use crate::forge::is_polled;
+use crate::forge::{is_polled, redact_message};
 use crate::scan::visible;
 use crate::source::{PollError, PollOutcome};
 use crate::store::{Action, LogHead, Reason, SourceState, Store, WorkCounts};
@@ -75,7 +75,7 @@ pub(super) async fn poll(args: PollArgs, context: &Context) -> anyhow::Result<Ex
         Ok(outcome) => tell(&args.name, &outcome, &before, &after)?,
         Err(failure) => {
             let error = failure.error.to_string();
-            let error = instance.redactor.redact(&error).into_owned();
+            let error = redact_message(&instance.redactor, &error);
             bail!("the poll of `{}` failed: {error}", args.name);
         }
     }

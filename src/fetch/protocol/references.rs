@@ -54,11 +54,18 @@ impl HeadAnswer {
                 Line::Data(data) => {
                     refuse_error(data)?;
                     refuse_sha256(data)?;
+                    // A server may ignore `ref-prefix`, and go on with all other references.
+                    *ended = head.is_some();
                     *head = head.take().or(parse_head(data));
                 }
             }
             Ok(())
         })
+    }
+
+    /// Returns whether nothing more of the answer is needed.
+    pub(in crate::fetch) fn has_ended(&self) -> bool {
+        self.ended
     }
 
     pub(in crate::fetch) fn finish(self) -> Result<Option<Head>, FetchError> {

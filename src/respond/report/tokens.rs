@@ -21,7 +21,7 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// Revokes those of the tokens among the sightings that are valid.
+    /// Revokes those of the tokens among the sightings that are not revoked.
     pub(super) async fn revoke<'s>(
         tx: &mut Tx,
         seen: impl IntoIterator<Item = &'s CleanSighting>,
@@ -32,16 +32,18 @@ impl Tokens {
             Some((sighting.digest(), token))
         });
         let mut found: HashMap<Sha256Digest, Arc<Token>> = tokens.collect();
-        let mut valid: Vec<&mut Arc<Token>> = found
+        // Expired ones, too: the clock may be ahead.
+        let mut left: Vec<&mut Arc<Token>> = found
             .values_mut()
-            .filter(|token| token.is_valid(now))
+            .filter(|token| token.revoked_at.is_none())
             .collect();
         // A consistent order makes reports of the same tokens wait for each other instead of deadlocking.
-        valid.sort_by_key(|token| token.id);
+        left.sort_by_key(|token| token.id);
         let mut revoked = HashSet::new();
-        for token in valid {
-            let (was_valid, stored) = tx.revoke_leaked_token(token.id, now).await?;
-            if was_valid {
+        for token in left {
+            let was_valid = token.is_valid(now);
+            let (is_revoked, stored) = tx.revoke_leaked_token(token.id, now).await?;
+            if is_revoked && was_valid {
                 revoked.insert(token.id);
             }
             // Somebody else may have revoked it since it was looked up, at another time.

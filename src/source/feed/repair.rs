@@ -16,6 +16,8 @@ use super::scalar::{id, text_or_nothing};
 use crate::fetch::{Body, ObjectId, RepositoryName};
 use crate::forge::{Gatherer, Push, Remote, is_reference, object_id};
 use crate::offload::apart;
+use crate::respond::shorten;
+use crate::scan::Redactor;
 use crate::source::kept::Kept;
 use crate::source::page::{entries, entry};
 use crate::source::{PollError, Scope};
@@ -61,12 +63,11 @@ struct Activity {
 }
 
 /// Returns a name that is none of a repository in a form that is none either, but not long.
-fn bounded(name: String) -> String {
+fn bounded(redactor: &Redactor, name: String) -> String {
     if RepositoryName::parse(&name).is_ok() || name.len() <= NAME_MAX {
         return name;
     }
-    let cut = name.chars().take(NAME_MAX);
-    cut.chain(['…']).collect()
+    shorten(redactor, &name, NAME_MAX, false)
 }
 
 /// Outcome of comparing a repository with the feed.
@@ -206,10 +207,14 @@ impl GitHubEvents {
                 if listed.pushed_at.is_some_and(|at| at < repair.since) {
                     return Ok(found);
                 }
+                let redactor = self.frame.parts.responder.redactor();
                 match (listed.id, listed.full_name) {
+                    (_, Some(name)) if redactor.holds_key(&name) => {
+                        repair.fail(self.named(&name, "with a key in its name"));
+                    }
                     (Some(id), Some(name)) => found.push(Pending {
                         id,
-                        name: bounded(name),
+                        name: bounded(redactor, name),
                     }),
                     (None, Some(name)) => {
                         repair.unreadable += 1;

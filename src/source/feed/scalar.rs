@@ -8,13 +8,16 @@ use std::fmt;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 
+use crate::keyformat::Sha256Digest;
+
 /// Maximum length of a text, in bytes. Names of branches have up to 255.
 const MAX_TEXT: usize = 8 << 10;
 
 /// Maximum length of an event or repository id, in bytes. GitHub's have 11 digits.
 const MAX_ID: usize = 64;
 
-/// Reads an id, which may be a number or a text. Returns `None` for anything else.
+/// Reads an id, which may be a number or a text, in the form in which it is stored: a text of anything but hexadecimal
+/// digits and `-{}` may hold a key, and its digest identifies what it did as well. Returns `None` for anything else.
 ///
 /// # Errors
 /// Fails if the id is longer than [`MAX_ID`].
@@ -27,7 +30,12 @@ pub(super) fn id<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D
     if id.len() > MAX_ID {
         return Err(D::Error::custom("an id is too long"));
     }
-    Ok(Some(id).filter(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic())))
+    let is_plain = |b: u8| b.is_ascii_hexdigit() || b"-{}".contains(&b);
+    if id.bytes().all(is_plain) {
+        return Ok(Some(id).filter(|id| !id.is_empty()));
+    }
+    let is_graphic = id.bytes().all(|byte| byte.is_ascii_graphic());
+    Ok(is_graphic.then(|| Sha256Digest::of(id.as_bytes()).to_hex()))
 }
 
 /// Reads a text. Returns `None` for anything else, and for a text longer than [`MAX_TEXT`].

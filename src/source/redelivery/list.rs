@@ -122,7 +122,10 @@ impl Redelivery {
         }
         let answer = self.api.get(&url, None, |_| None).await;
         let mut answer = answer.map_err(|error| self.trouble(error))?;
+        // One with a key cannot be kept.
+        let redactor = self.frame.parts.responder.redactor();
         let next = answer.next_cursor();
+        let next = next.filter(|cursor| !redactor.holds_key(cursor));
         let text = answer.body.as_mut().map_or("", Body::json);
         let entries = apart(text.len(), || entries(text))
             .map_err(|_| Trouble::Outage("it sent no list of deliveries".to_owned()))?;

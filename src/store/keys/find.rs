@@ -1,11 +1,11 @@
 //! Look-ups of keys by the digests of their values, under every pepper.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use uuid::Uuid;
 
 use super::super::db::retry::retried;
-use super::super::db::sql::{Arg, LIST_MAX, args, pad, statements};
+use super::super::db::sql::{Arg, LIST_MAX, Row, Sql, args, pad, statements};
 use super::super::{Read, Store, StoreError, Tx};
 use super::key::Key;
 use super::{key, key_columns};
@@ -15,6 +15,7 @@ statements! {
     BY_DIGESTS = concat!(
         "SELECT k.digest, ", key_columns!(), " FROM keys k WHERE k.digest IN ({list:1})"
     );
+    IDS_BY_DIGESTS = "SELECT k.digest, k.id, k.project FROM keys k WHERE k.digest IN ({list:1})";
     /// Skipped if another row of the project has the new form already: two programs with different peppers may have
     /// imported the same key.
     REWRITE = "UPDATE keys SET digest = $1 WHERE id = $2 AND digest = $3 AND NOT EXISTS
@@ -31,33 +32,77 @@ struct Stale {
 /// Keys by the digest of their value. Every project that holds a value has a key of its own.
 pub type KeysByDigest = HashMap<Sha256Digest, Vec<Key>>;
 
-/// A key and the form of its digest under which it was found. Rank 0 is the current form.
-struct Found {
-    rank: usize,
-    form: StoredDigest,
-    key: Key,
+/// Keys that were looked up and locked.
+#[derive(Debug, Default)]
+pub(crate) struct LockedKeys {
+    /// Identifiers of the keys with each value, in the order of their projects.
+    pub(crate) ids: HashMap<Sha256Digest, Vec<Uuid>>,
+    /// The keys, without the addresses to notify.
+    pub(crate) keys: BTreeMap<Uuid, Key>,
 }
 
-/// Looks up digests in their current form and in every older one.
-async fn find(
+/// What a look-up reads of a key.
+trait OfKey: Send {
+    fn id(&self) -> Uuid;
+    fn project(&self) -> &str;
+}
+
+impl OfKey for Key {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn project(&self) -> &str {
+        &self.project
+    }
+}
+
+/// A key of which nothing else is needed.
+struct KeyId {
+    id: Uuid,
+    project: String,
+}
+
+impl OfKey for KeyId {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn project(&self) -> &str {
+        &self.project
+    }
+}
+
+fn key_id(row: &Row<'_>) -> Result<KeyId, StoreError> {
+    Ok(KeyId {
+        id: row.uuid("id")?,
+        project: row.get("project")?,
+    })
+}
+
+/// A key and the form of its digest under which it was found. Rank 0 is the current form.
+struct Found<K> {
+    rank: usize,
+    form: StoredDigest,
+    key: K,
+}
+
+/// Looks up digests in their current form and in every older one. `statement` reads what `decode` needs, and the
+/// digest.
+async fn find<K: OfKey>(
     read: &mut impl Read,
     peppers: &Peppers,
     digests: &[Sha256Digest],
-) -> Result<(KeysByDigest, Vec<Stale>), StoreError> {
-    let mut forms = HashMap::with_capacity(digests.len());
-    for digest in digests {
-        for (rank, form) in peppers.lookups(digest).into_iter().enumerate() {
-            forms.insert(form, (rank, *digest));
-        }
-    }
-    let all: Vec<StoredDigest> = forms.keys().copied().collect();
-    let mut found: HashMap<Sha256Digest, Vec<Found>> = HashMap::new();
-    for chunk in all.chunks(LIST_MAX) {
-        let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
+    statement: Sql,
+    decode: fn(&Row<'_>) -> Result<K, StoreError>,
+) -> Result<(HashMap<Sha256Digest, Vec<K>>, Vec<Stale>), StoreError> {
+    let mut found: HashMap<Sha256Digest, Vec<Found<K>>> = HashMap::new();
+    for forms in peppers.lookups_of(digests, LIST_MAX) {
+        let mut args: Vec<Arg> = forms.keys().copied().map(Arg::from).collect();
         let n = pad(&mut args, 0);
         let rows = read
-            .fetch(BY_DIGESTS.of(n), args, |row| {
-                Ok((StoredDigest(row.digest("digest")?), key(row)?))
+            .fetch(statement.clone().of(n), args, |row| {
+                Ok((StoredDigest(row.digest("digest")?), decode(row)?))
             })
             .await?;
         for (form, key) in rows {
@@ -70,13 +115,13 @@ async fn find(
     for (digest, found) in &found {
         let old = found.iter().filter(|found| found.rank > 0);
         stale.extend(old.map(|found| Stale {
-            id: found.key.id,
+            id: found.key.id(),
             found: found.form,
             current: peppers.stored(digest),
         }));
     }
     let keys = found.into_iter().map(|(digest, mut found)| {
-        found.sort_by(|a, b| a.key.project.cmp(&b.key.project));
+        found.sort_by(|a, b| a.key.project().cmp(b.key.project()));
         (digest, found.into_iter().map(|found| found.key).collect())
     });
     Ok((keys.collect(), stale))
@@ -84,8 +129,8 @@ async fn find(
 
 /// Adds a key, keeping for each project only the one under the newest form: programs with different peppers may have
 /// imported the same value.
-fn add(all: &mut Vec<Found>, new: Found) {
-    let of_project = |found: &&mut Found| found.key.project == new.key.project;
+fn add<K: OfKey>(all: &mut Vec<Found<K>>, new: Found<K>) {
+    let of_project = |found: &&mut Found<K>| found.key.project() == new.key.project();
     match all.iter_mut().find(of_project) {
         Some(old) if old.rank <= new.rank => {}
         Some(old) => *old = new,
@@ -116,13 +161,34 @@ impl Store {
     /// Returns any [`StoreError`] of a read. A rewrite that fails is left to the next look-up.
     pub async fn find_keys(&self, digests: &[Sha256Digest]) -> Result<KeysByDigest, StoreError> {
         let mut read = self;
-        let (keys, stale) = find(&mut read, &self.0.peppers, digests).await?;
+        let (keys, stale) = find(&mut read, &self.0.peppers, digests, BY_DIGESTS, key).await?;
+        self.renew(&stale).await;
+        Ok(keys)
+    }
+
+    /// Returns which of these digests are those of the values of keys, as [`find_keys`](Self::find_keys) finds them.
+    /// What is stored of a key may be a hundred times as long as its digest, and is not read.
+    ///
+    /// # Errors
+    /// Returns the errors of [`find_keys`](Self::find_keys).
+    pub async fn known_keys(
+        &self,
+        digests: &[Sha256Digest],
+    ) -> Result<HashSet<Sha256Digest>, StoreError> {
+        let mut read = self;
+        let peppers = &self.0.peppers;
+        let (keys, stale) = find(&mut read, peppers, digests, IDS_BY_DIGESTS, key_id).await?;
+        self.renew(&stale).await;
+        Ok(keys.into_keys().collect())
+    }
+
+    /// Rewrites keys to the current pepper, if they can be.
+    async fn renew(&self, stale: &[Stale]) {
         if !stale.is_empty()
-            && let Err(error) = self.in_passing(self.rewrite(&stale)).await
+            && let Err(error) = self.in_passing(self.rewrite(stale)).await
         {
             tracing::warn!(%error, keys = stale.len(), "keys stay under a retired pepper");
         }
-        Ok(keys)
     }
 
     async fn rewrite(&self, stale: &[Stale]) -> Result<(), StoreError> {
@@ -136,26 +202,23 @@ impl Store {
 }
 
 impl Tx {
-    /// Like [`Store::find_keys`], but locks the keys until the transaction ends. Keys under a retired pepper are found
-    /// but not rewritten: rewriting has transactions of its own, so that it holds up nothing else.
+    /// Looks keys up as [`Store::find_keys`] does, and locks them until the transaction ends. Keys under a retired pepper
+    /// are found but not rewritten: rewriting has transactions of its own, so that it holds up nothing else.
     pub(crate) async fn find_and_lock_keys(
         &mut self,
         digests: &[Sha256Digest],
-    ) -> Result<KeysByDigest, StoreError> {
+    ) -> Result<LockedKeys, StoreError> {
         let peppers = self.store.0.peppers.clone();
-        let (mut found, _) = find(self, &peppers, digests).await?;
-        let ids: Vec<Uuid> = found.values().flatten().map(|key| key.id).collect();
-        let locked = self.lock_keys(&ids).await?;
-        let locked: HashMap<Uuid, Key> = locked.into_iter().map(|key| (key.id, key)).collect();
-        for keys in found.values_mut() {
-            for key in keys {
-                // Keys are never deleted, so all of them exist.
-                if let Some(now) = locked.get(&key.id) {
-                    key.clone_from(now);
-                }
-            }
-        }
-        Ok(found)
+        let (found, _) = find(self, &peppers, digests, IDS_BY_DIGESTS, key_id).await?;
+        let ids = found.into_iter().map(|(digest, keys)| {
+            let ids = keys.into_iter().map(|key| key.id).collect();
+            (digest, ids)
+        });
+        let ids: HashMap<Sha256Digest, Vec<Uuid>> = ids.collect();
+        let all: Vec<Uuid> = ids.values().flatten().copied().collect();
+        let keys = self.lock_seen_keys(&all).await?;
+        let keys = keys.into_iter().map(|key| (key.id, key)).collect();
+        Ok(LockedKeys { ids, keys })
     }
 
     async fn rewrite(&mut self, stale: &[Stale]) -> Result<(), StoreError> {

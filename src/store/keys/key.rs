@@ -109,13 +109,20 @@ pub struct Key {
 
 impl Key {
     /// Returns why the key is not accepted at `now`, or `None` if it is. Revocation takes precedence over expiry.
+    ///
+    /// A secret key that was seen in public and is not revoked had expired by then. It stays so, even if the clock was
+    /// ahead at that time.
     pub fn why_invalid(&self, now: Timestamp) -> Option<WhyInvalid> {
         if self.revoked_at.is_some() {
             return Some(WhyInvalid::ManuallyRevoked);
         }
-        self.expires_at
-            .is_some_and(|end| end <= now)
-            .then_some(WhyInvalid::Expired)
+        let was_seen = self.exposed_at.is_some() && !self.is_public;
+        (was_seen || self.is_expired(now)).then_some(WhyInvalid::Expired)
+    }
+
+    /// Returns whether the time of expiry has come at `now`.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
     }
 }
 

@@ -18,6 +18,10 @@ enum Change {
     Kind(&'static str),
     /// The header that asks for version 2 of the protocol is not passed on.
     NoVersion,
+    /// A capability that git 2.27 does not know is answered with nothing.
+    Old,
+    /// All references are listed, whichever are asked for.
+    AllReferences,
 }
 
 /// Starts a proxy of the forge and returns its URL. It stops with the tasks.
@@ -43,6 +47,18 @@ async fn pass(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    let asks_for = |text: &str| body.windows(text.len()).any(|at| at == text.as_bytes());
+    if matches!(change, Change::Old) && asks_for("object-format") {
+        let kind = "application/x-git-upload-pack-result";
+        return ([(header::CONTENT_TYPE, kind)], Body::empty()).into_response();
+    }
+    let body = match change {
+        Change::AllReferences => {
+            let all = String::from_utf8_lossy(&body).replace("0014ref-prefix HEAD\n", "");
+            Bytes::from(all.into_bytes())
+        }
+        _ => body,
+    };
     let client = http_client().unwrap();
     let mut request = client.request(method, format!("{base}{uri}")).body(body);
     let version = headers.get("git-protocol");
@@ -79,6 +95,42 @@ async fn parameters_and_case_of_the_content_type_make_no_difference() {
     let (url, _tasks) = proxy(&place, Change::Kind("text/html")).await;
     let error = fetcher(limits()).fetch(&range(&url, &pushed)).await;
     assert!(matches!(error, Err(FetchError::Protocol(_))));
+}
+
+/// Git before 2.28 exits at a capability that it does not know.
+#[tokio::test]
+async fn a_server_is_asked_for_nothing_that_it_does_not_know() {
+    let place = Place::new().await;
+    let repository = place.repository();
+    repository.write("file.txt", b"contents").unwrap();
+    repository.commit("first").unwrap();
+    let pushed = repository.push("main").unwrap();
+    let (url, _tasks) = proxy(&place, Change::Old).await;
+    let fetched = fetcher(limits()).fetch(&range(&url, &pushed)).await;
+    let fetched = shown(fetched.unwrap());
+    assert_eq!(fetched.whole().blobs(), ["file.txt: contents"]);
+}
+
+/// What a list may leave out is only asked for, by gitprotocol-v2.
+#[tokio::test]
+async fn the_head_of_a_list_of_all_references_is_enough_for_a_new_branch() {
+    let place = Place::new().await;
+    let repository = place.repository();
+    repository.commit("first").unwrap();
+    let first = repository.push("main").unwrap();
+    let bare = repository.bare().to_path_buf();
+    let mut packed = String::from("# pack-refs with: peeled fully-peeled sorted\n");
+    for number in 0..2_000 {
+        packed += &format!("{} refs/heads/branch-{number:04}\n", first.after);
+    }
+    std::fs::write(bare.join("packed-refs"), packed).unwrap();
+    repository.write("file.txt", b"contents").unwrap();
+    repository.commit("second").unwrap();
+    let pushed = repository.push("topic").unwrap();
+    let (url, _tasks) = proxy(&place, Change::AllReferences).await;
+    let fetched = fetcher(limits()).fetch(&range(&url, &pushed)).await;
+    let fetched = shown(fetched.unwrap());
+    assert_eq!(fetched.whole().blobs(), ["file.txt: contents"]);
 }
 
 #[tokio::test]

@@ -224,6 +224,31 @@ on_both_databases! {
     }
 }
 
+/// Whatever a server calls its events, pages and repositories is stored only as far as it is no key.
+#[tokio::test]
+async fn a_key_in_an_identifier_is_not_kept() {
+    let (_database, rig) = sqlite().await;
+    let (_, value) = rig.issue(false).await;
+    let mut event = push(1);
+    event["id"] = json!(value.expose());
+    let mut repository = push(2);
+    repository["repo"]["id"] = json!(value.expose());
+    repository["payload"]["repository_id"].take();
+    let mut payload = push(3);
+    payload["payload"]["repository_id"] = json!(value.expose());
+    let server = MockServer::start().await;
+    let etag = format!("\"{}\"", value.expose());
+    let tagged = answer(&[event, repository, payload]).insert_header("etag", etag.as_str());
+    page("1").respond_with(tagged).mount(&server).await;
+    let source = rig.source(&server.uri());
+    assert_eq!(poll(&source).await.items, 3);
+    let kept = format!("{:?} {:?}", rig.state().await, rig.items().await);
+    let body = &value.expose()["rsc_sk_".len()..];
+    assert!(!kept.contains(body), "{kept}");
+    // What has no number is known again all the same.
+    assert_eq!(poll(&source).await.events, 0);
+}
+
 #[tokio::test]
 async fn an_unchanged_feed_costs_one_request_and_keeps_everything() {
     let (_database, rig) = sqlite().await;
