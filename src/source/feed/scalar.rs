@@ -147,7 +147,13 @@ mod tests {
         let read = |json: &str| serde_json::from_str::<Sample>(json);
         for (json, id, text) in [
             (r#"{"id": 12, "text": "a"}"#, Some("12"), Some("a")),
-            (r#"{"id": "x-1", "text": 1}"#, Some("x-1"), None),
+            (r#"{"id": "a-1", "text": 1}"#, Some("a-1"), None),
+            // Another text than a number is known by its digest.
+            (
+                r#"{"id": "x-1", "text": 1}"#,
+                Some("e0f26c5c92757661153f941e9d0e65ece63b67e4e2e4640e69d7a71437f2aa31"),
+                None,
+            ),
             (r#"{"id": -1.5, "text": true}"#, Some("-1.5"), None),
             (r#"{"id": [1, {"a": []}], "text": [[], 2]}"#, None, None),
             (r#"{"id": {"a": [1]}, "text": {"b": "c"}}"#, None, None),
