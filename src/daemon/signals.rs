@@ -51,8 +51,8 @@ impl Signals {
     }
 }
 
-/// Signals that would end the process and that the daemon outlives: all that can be caught, but for those that tell of
-/// a fault of the program itself, such as SIGABRT and SIGSEGV.
+/// Signals that would end or stop the process and that the daemon outlives: all that can be caught, but for those that
+/// tell of a fault of the program itself, such as SIGABRT and SIGSEGV.
 #[derive(Debug)]
 pub struct OtherSignals(Vec<Other>);
 
@@ -107,8 +107,9 @@ impl Other {
 
 const HANGUP: &str = "SIGHUP";
 
-/// Returns the signals to outlive, with their names. SIGPIPE is ignored by the standard library already, and SIGXFSZ is
-/// handled for every command.
+/// Returns the signals to outlive, with their names. Those with which a terminal stops a process are among them: a
+/// stopped daemon revokes nothing, and looks to others like one that runs. SIGPIPE is ignored by the standard library
+/// already, and SIGXFSZ is handled for every command.
 fn others() -> Vec<(String, SignalKind)> {
     let portable = [
         (HANGUP, SignalKind::hangup()),
@@ -132,6 +133,9 @@ fn others_of_this_system() -> impl Iterator<Item = (String, SignalKind)> {
     const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
 
     let named = [
+        ("SIGTSTP", Signal::TSTP),
+        ("SIGTTIN", Signal::TTIN),
+        ("SIGTTOU", Signal::TTOU),
         ("SIGVTALRM", Signal::VTALARM),
         ("SIGPROF", Signal::PROF),
         ("SIGIO", Signal::IO),

@@ -101,6 +101,18 @@ fn proxies() -> Vec<String> {
         .collect()
 }
 
+/// Returns the host and the port of the proxy in the environment through which a server is asked, if there is one. Its
+/// address may hold a password, which is left out.
+fn proxy_of(url: &Url) -> Option<String> {
+    let proxy = Matcher::from_env().intercept(&url.as_str().parse().ok()?)?;
+    let uri = proxy.uri();
+    let host = uri.host()?;
+    Some(
+        uri.port_u16()
+            .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")),
+    )
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place where a client is made, with the guard"
@@ -142,7 +154,7 @@ pub(crate) async fn send(
                 seconds: patience.as_secs(),
             })?
             .map_err(FetchError::Network)?
-            .map_err(|error| unsent(error, at == *url))?;
+            .map_err(|error| unsent(error, &at, at == *url))?;
         if !is_moved(response.status()) {
             return Ok(response);
         }
@@ -169,9 +181,12 @@ pub(crate) async fn read_chunk(
 
 /// Returns the error for a request without a response. Neither a failed connection nor a closed one is blamed on the
 /// requested resource, unless a redirect of that resource led there.
-fn unsent(error: reqwest::Error, is_first: bool) -> FetchError {
+fn unsent(error: reqwest::Error, url: &Url, is_first: bool) -> FetchError {
     let is_connect = error.is_connect();
-    let description = describe(&error.without_url());
+    let mut description = describe(&error.without_url());
+    if let Some(proxy) = proxy_of(url) {
+        description = format!("{description}, through the proxy {proxy}");
+    }
     match (is_first, is_connect) {
         (true, true) => FetchError::Unreachable(description),
         (true, false) => FetchError::Unanswered(description),

@@ -285,6 +285,12 @@ fn unavailable_because(error: &StoreError) -> &'static str {
         StoreError::ReadOnly { .. } => {
             "The database is read-only. Nothing was changed; try again later."
         }
+        StoreError::Forbidden { .. } => {
+            "The database forbids Rescind what it needs: its log and `rescind doctor` name what to grant. Nothing was changed; try again later."
+        }
+        StoreError::Pooled { .. } => {
+            "The database is reached through a pooler that shares its sessions: it has to give each client one of its own. Nothing was changed; try again later."
+        }
         StoreError::Disk { .. } => {
             "The database's disk does not work. Nothing was changed; try again later."
         }
@@ -295,7 +301,7 @@ fn unavailable_because(error: &StoreError) -> &'static str {
             "The database is damaged: restore a backup (docs/operations.md). Nothing was changed."
         }
         StoreError::Emptied { .. } => {
-            "The database lacks tables that it had: restore a backup (docs/operations.md), or begin anew with `rescind migrate`. Nothing was changed."
+            "The database lacks tables that it had, or constraints and indexes of theirs: restore a backup (docs/operations.md), or begin anew with `rescind migrate`. Nothing was changed."
         }
         StoreError::Crowded { .. } => {
             "The database has no connection left. Nothing was changed; try again later."

@@ -60,6 +60,7 @@ use db::connect::Db;
 use db::read::Read;
 use db::ready::Ready;
 use db::sql::Row;
+use db::whole::Whole;
 
 /// Time limit for an operation to get its turn, a connection and the start of its transaction. It is below the
 /// 10 s that partners wait for an answer.
@@ -117,6 +118,7 @@ struct Inner {
     found: bool,
     peppers: Peppers,
     ready: Ready,
+    whole: Whole,
     /// Turns of those that read the whole revocation log, taken for a batch of entries.
     log_turns: Semaphore,
 }
@@ -143,10 +145,13 @@ impl Store {
             found,
             peppers: options.peppers,
             ready: Ready::default(),
+            whole: Whole::default(),
             log_turns: Semaphore::new(log::TURNS),
         };
         let store = Self(Arc::new(inner), Urgency::Awaited);
-        store.schema_version().await?;
+        if store.schema_version().await? == db::migrate::known_version() {
+            store.note_objects().await?;
+        }
         Ok(store)
     }
 
@@ -181,6 +186,7 @@ impl Store {
             db::migrate::migrate(&self.0.db, &self.0.name).await?;
             self.0.db.check_files()?;
         }
+        self.note_objects().await?;
         Ok(db::migrate::known_version() - before)
     }
 
@@ -301,8 +307,12 @@ impl Store {
             return gone;
         }
         let error = self.renewing(StoreError::from_driver(&self.0.name, error));
-        if let StoreError::Emptied { .. } = error {
-            self.0.ready.failed(&error);
+        match &error {
+            StoreError::Emptied { .. } => self.0.whole.lacks(&error),
+            StoreError::Forbidden { .. } | StoreError::Pooled { .. } | StoreError::Disk { .. } => {
+                self.0.ready.failed(&error);
+            }
+            _ => {}
         }
         error
     }

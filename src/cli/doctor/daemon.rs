@@ -52,9 +52,10 @@ pub(super) async fn examine(config: &Config) -> Vec<Check> {
         Some(Err(_)) => None,
         None => {
             let message = format!("what listens at {bind} gives no answer within 10 s");
-            let mend = "if it is `rescind serve`, its log says what it waits for; if not, `serve` cannot listen there: \
-                        set server.bind to another address";
-            return vec![Check::warning(NAME, message, mend)];
+            let mend = "if it is `rescind serve`, it takes no reports: its log says what it waits for, and one that was \
+                        stopped (`ps` shows T) goes on with `kill -CONT`; if not, `serve` cannot listen there: set \
+                        server.bind to another address";
+            return vec![Check::failed(NAME, message, mend)];
         }
     };
     vec![match answer {

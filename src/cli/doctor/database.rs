@@ -1,6 +1,10 @@
 //! Checks of the database: its connection, schema, statements, revocation log, work queue and disk.
 
 use std::path::Path;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::{Check, in_time};
 use crate::cli::context::open_store;
@@ -13,6 +17,9 @@ const LITTLE_SPACE: u64 = 1 << 30;
 
 /// Free space in bytes below which the next transaction may fail.
 const NO_SPACE: u64 = 64 << 20;
+
+/// Time after which a check looks for whom it waits.
+const BLOCKED: Duration = Duration::from_millis(700);
 
 const NAME: &str = "database";
 const LOG: &str = "revocation log";
@@ -28,9 +35,11 @@ pub(super) async fn examine(config: &Config) -> Vec<Check> {
             return vec![Check::failed(NAME, "no answer within 10 s", mend)];
         }
     };
-    let mut checks = vec![schema(&store).await];
+    let mut checks = vec![blocked(&store, schema(&store)).await];
     if checks[0].status == super::Status::Ok {
-        checks.extend(writes(&store).await);
+        checks.extend(blocked(&store, writes(&store)).await);
+        checks.extend(access(&store).await);
+        checks.extend(objects(&store).await);
         checks.push(log(&store).await);
         checks.push(queue(&store).await);
         checks.extend(hosts(&store).await);
@@ -59,6 +68,10 @@ fn unusable(error: &anyhow::Error) -> Check {
         Some(StoreError::NewerDatabase { .. }) => {
             let mend = "install the newer rescind that migrated it, or restore a backup";
             Check::failed(NAME, message, mend)
+        }
+        // They say themselves what is to be done.
+        Some(StoreError::Forbidden { .. } | StoreError::Pooled { .. }) => {
+            Check::failed(NAME, message, "do so, then run `rescind doctor` again")
         }
         Some(StoreError::Torn { .. }) => Check::failed(
             NAME,
@@ -101,6 +114,12 @@ async fn schema(store: &Store) -> Check {
         Some(Err(error @ StoreError::NotMigrated { .. })) => {
             Check::failed(NAME, error.to_string(), "run `rescind migrate`")
         }
+        Some(Err(error @ StoreError::Busy { .. })) => Check::failed(
+            NAME,
+            error.to_string(),
+            "end the session that holds the lock: nothing is revoked meanwhile",
+        ),
+        Some(Err(error)) if error.is_temporary() => unusable(&error.into()),
         Some(Err(error)) => {
             let mend = "somebody may have changed the schema by hand: restore it from a backup";
             Check::failed(NAME, error.to_string(), mend)
@@ -115,12 +134,15 @@ async fn schema(store: &Store) -> Check {
 
 /// Checks that the database accepts changes. Returns `None` if it does.
 async fn writes(store: &Store) -> Option<Check> {
-    let (message, mend) = match in_time(store.check_working()).await {
+    let (message, mend) = match in_time(store.check_changes()).await {
         Some(Ok(())) => return None,
         Some(Err(StoreError::Busy { .. })) => (
             "another program holds its write lock".to_owned(),
             "wait for that program, or end it: nothing is revoked meanwhile",
         ),
+        Some(Err(error @ (StoreError::Forbidden { .. } | StoreError::Pooled { .. }))) => {
+            return Some(unusable(&error.into()));
+        }
         Some(Err(error)) => (
             error.to_string(),
             "nothing can be revoked until the database takes changes again",
@@ -135,6 +157,66 @@ async fn writes(store: &Store) -> Option<Check> {
         format!("it takes no changes: {message}"),
         mend,
     ))
+}
+
+/// Checks the privileges on every table. Returns `None` if none is missing.
+async fn access(store: &Store) -> Option<Check> {
+    // Another check reports that the database does not answer.
+    let error = in_time(store.check_access()).await?.err()?;
+    Some(unusable(&error.into()))
+}
+
+/// Checks that every constraint, index and trigger is there. Returns `None` if it is.
+async fn objects(store: &Store) -> Option<Check> {
+    // Another check reports that the database does not answer.
+    let missing = in_time(store.missing_objects()).await?.ok()?;
+    if missing.is_empty() {
+        return None;
+    }
+    let message = format!("it lacks {}", missing.join(", "));
+    let mend = "a backup was put back while the daemon ran, or somebody removed them: stop the daemon and restore a \
+                backup (docs/operations.md), or make them as they are in a new database of `rescind migrate`";
+    Some(Check::failed(NAME, message, mend))
+}
+
+/// Runs a check, and adds to a failure whom it waited for.
+async fn blocked<T: Waited>(store: &Store, check: impl Future<Output = T>) -> T {
+    let mut check = pin!(check);
+    let mut holders = Vec::new();
+    loop {
+        match timeout(BLOCKED, &mut check).await {
+            Ok(check) if holders.is_empty() => return check,
+            Ok(check) => return check.waited_for(&holders),
+            Err(_) => {
+                if let Some(Ok(found)) = in_time(store.blocking()).await
+                    && !found.is_empty()
+                {
+                    holders = found;
+                }
+            }
+        }
+    }
+}
+
+/// Check that may have waited for a lock.
+trait Waited {
+    /// Adds who held it, if the check failed.
+    fn waited_for(self, holders: &[String]) -> Self;
+}
+
+impl Waited for Check {
+    fn waited_for(mut self, holders: &[String]) -> Self {
+        if self.status == super::Status::Failed {
+            self.message = format!("{}; it is locked by {}", self.message, holders.join(", "));
+        }
+        self
+    }
+}
+
+impl Waited for Option<Check> {
+    fn waited_for(self, holders: &[String]) -> Self {
+        self.map(|check| check.waited_for(holders))
+    }
 }
 
 /// Verifies the whole chain, unless that takes too long.

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,15 @@ thread_local! {
 pub(super) struct Writer {
     queue: Arc<Queue>,
     limit: Arc<Limit>,
+    lost: Arc<Lost>,
+}
+
+/// Lines that could not be written, as on a full disk.
+#[derive(Debug, Default)]
+struct Lost {
+    lines: AtomicU64,
+    /// `true` if the last line could not be written, so that a report of it could not either.
+    fails: AtomicBool,
 }
 
 impl Writer {
@@ -39,16 +49,23 @@ impl Writer {
     /// Returns an error if the thread cannot be started.
     pub(super) fn run(
         &self,
-        mut out: impl Write + Send + 'static,
+        out: impl Write + Send + 'static,
         tell_every: Duration,
     ) -> io::Result<()> {
         let writer = self.clone();
         let run = move || {
             let mut told = Instant::now();
+            let mut out = Out {
+                out,
+                is_torn: false,
+            };
             loop {
                 let line = writer.queue.take(tell_every.saturating_sub(told.elapsed()));
                 if let Some(line) = line {
-                    write(&mut out, line.as_bytes());
+                    let is_written = out.write(line.as_bytes());
+                    writer.lost.fails.store(!is_written, Ordering::Relaxed);
+                    let lost = u64::from(!is_written);
+                    writer.lost.lines.fetch_add(lost, Ordering::Relaxed);
                 }
                 if told.elapsed() >= tell_every {
                     writer.tell();
@@ -90,6 +107,15 @@ impl Writer {
                 "log lines were dropped: the log was not read"
             );
         }
+        if !self.lost.fails.load(Ordering::Relaxed) {
+            let lost = self.lost.lines.swap(0, Ordering::Relaxed);
+            if lost > 0 {
+                tracing::error!(
+                    lines = lost,
+                    "log lines were lost: the log could not be written"
+                );
+            }
+        }
         self.limit.take_left_out().iter().for_each(tell_of);
         TELLS.set(false);
     }
@@ -116,16 +142,38 @@ fn tell_of(left_out: &LeftOut) {
     }
 }
 
-/// Writes a line. A failure cannot be reported anywhere, so the line is lost.
-fn write(out: &mut impl Write, mut line: &[u8]) {
-    while !line.is_empty() {
-        match out.write(line) {
-            Ok(written) if written > 0 => line = &line[written..],
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Another process that shares the pipe may have made it non-blocking.
-            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(FULL),
-            Ok(_) | Err(_) => return,
+/// Output of the lines.
+struct Out<W> {
+    out: W,
+    /// `true` if a part of the last line was written, and the rest was not.
+    is_torn: bool,
+}
+
+impl<W: Write> Out<W> {
+    /// Writes a line, on a line of its own. Returns whether all of it was written: the failure itself cannot be
+    /// reported anywhere.
+    fn write(&mut self, line: &[u8]) -> bool {
+        if self.is_torn && self.write_all(b"\n") == 0 {
+            return false;
         }
+        let written = self.write_all(line);
+        self.is_torn = written > 0 && written < line.len();
+        written == line.len()
+    }
+
+    /// Writes bytes until an error. Returns their number.
+    fn write_all(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            match self.out.write(&bytes[at..]) {
+                Ok(written) if written > 0 => at += written,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Another process that shares the pipe may have made it non-blocking.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(FULL),
+                Ok(_) | Err(_) => break,
+            }
+        }
+        at
     }
 }
 
@@ -150,6 +198,69 @@ mod tests {
         let outlet = Outlet::Queue(writer.clone());
         let subscriber = subscriber(form, outlet, targets);
         (writer, tracing::Dispatch::new(subscriber), reader)
+    }
+
+    /// Disk with room for some bytes.
+    #[derive(Clone, Default)]
+    struct Disk(Arc<std::sync::Mutex<(Vec<u8>, usize)>>);
+
+    impl Disk {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().expect("a disk").0.clone()).expect("text")
+        }
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut disk = self.0.lock().expect("a disk");
+            let (written, room) = &mut *disk;
+            let fits = bytes.len().min(*room);
+            if fits == 0 {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            *room -= fits;
+            written.extend(&bytes[..fits]);
+            Ok(fits)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_a_full_disk_did_not_take_are_counted_and_none_is_torn_into_the_next() {
+        let disk = Disk::default();
+        let writer = Writer::default();
+        writer.run(disk.clone(), Duration::MAX).expect("a thread");
+        let form = Form {
+            format: LogFormat::Text,
+            colored: false,
+        };
+        let targets = tracing_subscriber::filter::Targets::new().with_default(Level::TRACE);
+        let subscriber = subscriber(form, Outlet::Queue(writer.clone()), targets);
+        tracing::subscriber::with_default(subscriber, || {
+            let log = |text: &str, room: usize| {
+                disk.0.lock().expect("a disk").1 = room;
+                tracing::info!("{text}");
+                assert!(writer.queue.wait_until_written(Duration::from_secs(20)));
+            };
+            log("first", usize::MAX);
+            log("torn", 30);
+            log("lost", 0);
+            // Nothing can be told as long as nothing is written.
+            writer.tell();
+            log("third", usize::MAX);
+            writer.end();
+        });
+        let text = disk.text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert!(lines[0].ends_with("first"), "{text}");
+        assert_eq!(lines[1].len(), 30, "{text}");
+        assert!(lines[2].ends_with("third"), "{text}");
+        assert!(lines[3].contains("log lines were lost"), "{text}");
+        assert!(lines[3].contains("lines=2"), "{text}");
     }
 
     /// Returns the lines of `reader` up to the first that contains `text`.

@@ -16,6 +16,7 @@ use super::files::Files;
 use super::gate::Urgency;
 use super::others;
 use super::pool::{GOODBYE, Manners, Pool};
+use super::session;
 use super::space as room;
 use super::sql::Dialect;
 use crate::memory;
@@ -27,15 +28,6 @@ pub(in crate::store) const LOCK_WAIT: Duration = Duration::from_secs(6);
 pub(in crate::store) const CONNECTION_WAIT: Duration = Duration::from_secs(7);
 /// Maximum time to wait for another process that turns a new file into a database, or migrates one.
 pub(in crate::store) const MIGRATION_LOCK_WAIT: Duration = Duration::from_mins(1);
-/// Time after which PostgreSQL ends an open transaction whose client is silent. It holds locks, and no transaction of
-/// this program waits for anything but the database.
-const IDLE_TRANSACTION: Duration = Duration::from_secs(10);
-/// Time after which PostgreSQL ends a statement that this program no longer waits for. Statements of a transaction have
-/// a limit of their own.
-const STATEMENT: Duration = Duration::from_secs(65);
-/// Interval at which PostgreSQL checks, while a statement runs, that the client is still connected. Otherwise, a
-/// migration that was abandoned would run to its end and hold its locks.
-const CLIENT_CHECK: Duration = Duration::from_secs(2);
 /// Age at which connections to PostgreSQL are replaced.
 const LIFETIME: Duration = Duration::from_mins(30);
 /// The only encoding of PostgreSQL that stores every character of a report. `SQL_ASCII` stores any bytes, but takes each
@@ -312,10 +304,10 @@ async fn postgres(url: &str, max_connections: u32) -> Result<(Db, String), Store
         options.get_database().unwrap_or_default()
     );
     let pool = Pool::new(
-        options,
+        options.clone(),
         Manners {
             size: max_connections,
-            set_up: Some(postgres_settings()),
+            set_up: Some(session::settings(LOCK_WAIT)),
             may_die: true,
             keeps_place: false,
             lifetime: Some(LIFETIME),
@@ -335,36 +327,19 @@ async fn postgres(url: &str, max_connections: u32) -> Result<(Db, String), Store
         Ok(encoding) => encoding,
         Err(error) => return Err(StoreError::from_driver(&name, &error)),
     };
-    if encoding == ENCODING {
+    let refused = if encoding != ENCODING {
+        StoreError::Encoding {
+            database: name.clone(),
+            encoding,
+        }
+    } else if session::is_shared(&pool, &options).await {
+        StoreError::Pooled {
+            database: name.clone(),
+            cause: "two connections at the same time had one session".to_owned(),
+        }
+    } else {
         return Ok((Db::Postgres(pool), name));
-    }
+    };
     pool.close().await;
-    Err(StoreError::Encoding {
-        database: name,
-        encoding,
-    })
-}
-
-/// Returns the statement that configures a session. The keepalives make the server detect connections whose other end
-/// is gone, since the sockets of `sqlx` cannot be given one from this side. Settings that the server does not know are
-/// skipped.
-fn postgres_settings() -> String {
-    let millis = |name, time: Duration| format!("('{name}', '{}')", time.as_millis());
-    let settings = [
-        millis("lock_timeout", LOCK_WAIT),
-        millis("statement_timeout", STATEMENT),
-        millis("idle_in_transaction_session_timeout", IDLE_TRANSACTION),
-        "('tcp_keepalives_idle', '10')".to_owned(),
-        "('tcp_keepalives_interval', '5')".to_owned(),
-        "('tcp_keepalives_count', '3')".to_owned(),
-        "('tcp_user_timeout', '20000')".to_owned(),
-        millis("client_connection_check_interval", CLIENT_CHECK),
-        // Otherwise a backslash in a statement's text escapes what follows it.
-        "('standard_conforming_strings', 'on')".to_owned(),
-    ];
-    format!(
-        "SELECT set_config(known.name, wanted.value, false) FROM pg_catalog.pg_settings known
-         JOIN (VALUES {}) AS wanted (name, value) ON wanted.name = known.name",
-        settings.join(", ")
-    )
+    Err(refused)
 }

@@ -2,7 +2,7 @@
 
 mod codes;
 
-pub(in crate::store) use codes::damage;
+pub(in crate::store) use codes::{damage, granted, role, unhidden};
 use codes::{from_postgres, from_sqlite};
 
 /// Error of a database operation. Nothing of the operation remains: every change is made in a transaction.
@@ -111,6 +111,27 @@ pub enum StoreError {
         /// Message of the driver.
         cause: String,
     },
+    /// The server forbids this program something that it needs, or hides rows from it.
+    #[error("the database {database} forbids rescind what it needs: {cause}; {remedy}")]
+    Forbidden {
+        /// URL without the password.
+        database: String,
+        /// Message of the server, or the privileges that are missing.
+        cause: String,
+        /// Statement that an administrator of the database has to run.
+        remedy: String,
+    },
+    /// A pooler hands the statements of this program to sessions that others use, too: settings and prepared statements
+    /// of a session are then another one's, which finds other rows, or none.
+    #[error(
+        "the database {database} is reached through a pooler that shares its sessions: {cause}; have it give each client a session of its own (PgBouncer: pool_mode = session), or name the server itself in database.url"
+    )]
+    Pooled {
+        /// URL without the password.
+        database: String,
+        /// Description of what showed it.
+        cause: String,
+    },
     /// No space is left. Nothing was changed.
     #[error(
         "the disk of the database {database} is full: {cause}; free some space, or raise the quota, and try again, nothing was changed"
@@ -194,9 +215,9 @@ pub enum StoreError {
         /// Message of the driver.
         cause: String,
     },
-    /// Tables of this program were removed.
+    /// Tables of this program were removed, or made anew and are not complete yet.
     #[error(
-        "the database {database} lacks tables that it had: {cause}; restore a backup (docs/operations.md), or begin anew without keys: `rescind migrate` makes the tables of an empty database"
+        "the database {database} lacks tables that it had, or constraints and indexes of theirs: {cause}; restore a backup (docs/operations.md), or begin anew without keys: `rescind migrate` makes the tables of an empty database"
     )]
     Emptied {
         /// Path of the file, or URL without the password.
@@ -241,6 +262,8 @@ impl StoreError {
                 | Self::Full { .. }
                 | Self::TooLarge { .. }
                 | Self::ReadOnly { .. }
+                | Self::Forbidden { .. }
+                | Self::Pooled { .. }
                 | Self::Disk { .. }
                 | Self::Torn { .. }
                 | Self::Gone { .. }

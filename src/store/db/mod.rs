@@ -1,5 +1,6 @@
 //! Access to the database: connections, transactions, statements and their errors, the same for SQLite and PostgreSQL.
 
+pub(super) mod access;
 pub(super) mod connect;
 pub(super) mod damage;
 pub(super) mod error;
@@ -15,8 +16,10 @@ pub(super) mod pool;
 pub(super) mod read;
 pub(super) mod ready;
 pub(super) mod retry;
+pub(super) mod session;
 pub(super) mod space;
 pub(super) mod sql;
 pub(super) mod statements;
 pub(super) mod tx;
 pub(super) mod wal;
+pub(super) mod whole;

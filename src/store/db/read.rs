@@ -4,6 +4,7 @@ use super::super::{Store, StoreError};
 use super::connect::Db;
 use super::gate::Urgency;
 use super::sql::{Arg, Row, Sql, postgres_args, sqlite_args};
+use super::whole::looks_up;
 
 /// Runner of a query: the store itself for a read, or an open transaction.
 pub(in crate::store) trait Read: Send {
@@ -33,6 +34,7 @@ impl Read for &Store {
         args: Vec<Arg>,
         decode: impl Fn(&Row<'_>) -> Result<T, StoreError> + Send,
     ) -> Result<Vec<T>, StoreError> {
+        self.check_whole().await?;
         let failed = |error: sqlx::Error| self.failed(&error);
         let text = sql.text(self.0.db.dialect());
         let (until, limit) = (self.turn_until(), self.limit());
@@ -54,7 +56,11 @@ impl Read for &Store {
             Db::Postgres(pool) => {
                 let args = postgres_args(args).map_err(failed)?;
                 let mut held = pool.acquire(self.1, until).await.map_err(failed)?;
+                let is_look_up = looks_up(&text);
                 let rows = held.fetch(limit, text, args).await.map_err(failed)?;
+                if is_look_up {
+                    self.check_same(&mut held).await?;
+                }
                 drop(held);
                 rows.iter()
                     .map(|row| self.decode(&Row::Postgres(row), &decode))

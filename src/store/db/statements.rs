@@ -12,54 +12,63 @@ use super::connect::Db;
 use super::ready;
 use super::sql::Sql;
 
+/// Returns all statements of the program, with their names.
+pub(super) fn all() -> impl Iterator<Item = (&'static str, Sql)> {
+    let families = [
+        keys::ALL,
+        find::ALL,
+        import::ALL,
+        tokens::ALL,
+        incidents::ALL,
+        occurrences::ALL,
+        uses::ALL,
+        log::ALL,
+        verify::ALL,
+        queue::ALL,
+        rest::ALL,
+        turns::ALL,
+        again::ALL,
+        ahead::ALL,
+        claim::ALL,
+        give_back::ALL,
+        begun::ALL,
+        holders::ALL,
+        backlog::ALL,
+        sources::ALL,
+        deliveries::ALL,
+        source_work::ALL,
+        blobs::ALL,
+        senders::ALL,
+        ready::ALL,
+    ];
+    let lists = [
+        keys::every_filter(),
+        incidents::every_filter(),
+        log::every_filter(),
+    ];
+    let fixed = families.into_iter().flatten().cloned();
+    fixed.chain(lists)
+}
+
 impl Store {
     /// Prepares every statement of this program against the database, without running any; gives
     /// their number. A schema that somebody changed by hand shows here.
     ///
     /// # Errors
-    /// [`StoreError::Other`] naming the statement that the database refuses.
+    /// [`StoreError::Other`] naming the statement that the database refuses, or the [`StoreError`] that says why none
+    /// is prepared at present.
     pub async fn check_statements(&self) -> Result<usize, StoreError> {
-        let families = [
-            keys::ALL,
-            find::ALL,
-            import::ALL,
-            tokens::ALL,
-            incidents::ALL,
-            occurrences::ALL,
-            uses::ALL,
-            log::ALL,
-            verify::ALL,
-            queue::ALL,
-            rest::ALL,
-            turns::ALL,
-            again::ALL,
-            ahead::ALL,
-            claim::ALL,
-            give_back::ALL,
-            begun::ALL,
-            holders::ALL,
-            backlog::ALL,
-            sources::ALL,
-            deliveries::ALL,
-            source_work::ALL,
-            blobs::ALL,
-            senders::ALL,
-            ready::ALL,
-        ];
-        let lists = [
-            keys::every_filter(),
-            incidents::every_filter(),
-            log::every_filter(),
-        ];
-        let fixed = families.into_iter().flatten().cloned();
         let mut count = 0;
-        for (name, sql) in fixed.chain(lists) {
-            self.prepare(&sql.of(2))
-                .await
-                .map_err(|error| StoreError::Other {
-                    database: self.0.name.clone(),
-                    cause: format!("{name}: {error}"),
-                })?;
+        for (name, sql) in all() {
+            self.prepare(&sql.of(2)).await.map_err(|error| {
+                match StoreError::from_driver(&self.0.name, &error) {
+                    error if error.is_temporary() => error,
+                    _ => StoreError::Other {
+                        database: self.0.name.clone(),
+                        cause: format!("{name}: {error}"),
+                    },
+                }
+            })?;
             count += 1;
         }
         Ok(count)

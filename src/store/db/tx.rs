@@ -12,6 +12,7 @@ use super::connect::Db;
 use super::order::{Locked, Locks};
 use super::pool::{Held, Pool, is_silence};
 use super::sql::{Arg, Dialect, Row, Sql, postgres_args, sqlite_args};
+use super::whole::looks_up;
 
 /// An open transaction, which all changes of state go through. The changes are kept by [`Tx::commit`] only.
 ///
@@ -40,6 +41,7 @@ impl fmt::Debug for Tx {
 impl Tx {
     pub(in crate::store) async fn begin(store: Store) -> Result<Self, StoreError> {
         store.0.db.check_files()?;
+        store.check_whole().await?;
         let begun = match &store.0.db {
             Db::Sqlite { write, files, .. } => {
                 let begun = begin_sqlite(&store, write).await;
@@ -160,6 +162,17 @@ impl Tx {
         }
     }
 
+    /// Checks that what was looked up in this transaction stands in the tables that were opened.
+    async fn check_same(&mut self) -> Result<(), StoreError> {
+        let store = self.store.clone();
+        let same = match self.open_tx()? {
+            OpenTx::Postgres(held) => store.check_same(held).await,
+            OpenTx::Sqlite(_) => Ok(()),
+        };
+        self.failed |= same.is_err();
+        same
+    }
+
     /// Marks the transaction as failed, after which nothing more can be done in it.
     fn failure(&mut self, error: &sqlx::Error) -> StoreError {
         self.failed = true;
@@ -182,6 +195,7 @@ impl Read for Tx {
             self.locked.may_change();
         }
         let limit = self.store.limit();
+        let is_look_up = looks_up(&text);
         match self.open_tx()? {
             OpenTx::Sqlite(held) => {
                 let rows = match sqlite_args(args) {
@@ -199,6 +213,9 @@ impl Read for Tx {
                     Err(error) => Err(error),
                 };
                 let rows = rows.map_err(|error| self.failure(&error))?;
+                if is_look_up {
+                    self.check_same().await?;
+                }
                 rows.iter()
                     .map(|row| self.store.decode(&Row::Postgres(row), &decode))
                     .collect()

@@ -366,3 +366,41 @@ async fn deliveries_whose_contents_were_not_read_are_counted() {
     assert!(text.contains("webhooks.gitlab.clone_hosts"), "{text}");
     assert!(!text.contains("deliveries of webhook:gitea"), "{text}");
 }
+
+/// Its address may hold a password.
+#[test]
+fn a_proxy_that_is_not_there_is_named_without_its_password() {
+    let proxy = free_address();
+    let binary = Binary::new()
+        .with("http_proxy", &format!("http://user:hunter2@{proxy}"))
+        .with("NO_PROXY", "");
+    binary.write(
+        "config.toml",
+        "[partners.github]\npublic_keys_url = \"http://127.0.0.1:1/keys\"\n",
+    );
+    let ran = binary.run("doctor --json");
+    let found = diagnosis(&ran, 1);
+    let (status, message) = check(&found, "partner github");
+    assert_eq!(status, "failed");
+    let named = format!("through the proxy {proxy}");
+    assert!(message.contains(&named), "{message}");
+    assert!(!format!("{ran:?}").contains("hunter2"), "{ran:?}");
+}
+
+#[test]
+fn a_daemon_that_is_stopped_is_a_failure() {
+    let binary = Binary::new();
+    binary.write("config.toml", "[partners.github]\nenabled = false\n");
+    let daemon = Daemon::start(&binary, &["serve"]);
+    let bind = daemon.address.to_string();
+    daemon.signal("STOP");
+    let ran = binary
+        .with("RESCIND__SERVER__BIND", &bind)
+        .run("doctor --json");
+    daemon.signal("CONT");
+    let found = diagnosis(&ran, 1);
+    let (status, message) = check(&found, "daemon");
+    assert_eq!(status, "failed");
+    assert!(message.contains("gives no answer within 10 s"), "{message}");
+    assert_eq!(daemon.stop().code, Some(0));
+}

@@ -20,6 +20,30 @@ on_both_databases! {
         assert!(error.contains("LOAD") && error.contains("gaps"), "{error}");
     }
 
+    /// `doctor` compares a database with these lists.
+    async fn a_fresh_database_has_what_the_lists_name_and_nothing_else(database) {
+        let store = database.store().await;
+        assert_eq!(store.missing_objects().await.unwrap(), Vec::<String>::new());
+        let (listed, count) = match database.kind {
+            Kind::Sqlite => (
+                include_str!("../../../src/store/migrations/sqlite_objects.txt"),
+                "SELECT COUNT(*) FROM sqlite_master WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'",
+            ),
+            Kind::Postgres => (
+                include_str!("../../../src/store/migrations/postgres_objects.txt"),
+                "WITH ours AS (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r')
+                SELECT (SELECT COUNT(*) FROM ours)
+                    + (SELECT COUNT(*) FROM pg_constraint JOIN ours ON conrelid = ours.oid WHERE contype <> 'n')
+                    + (SELECT COUNT(*) FROM pg_index JOIN ours ON indrelid = ours.oid WHERE NOT EXISTS
+                        (SELECT 1 FROM pg_constraint WHERE conindid = indexrelid AND contype <> 'f'))
+                    + (SELECT COUNT(*) FROM pg_trigger JOIN ours ON tgrelid = ours.oid WHERE NOT tgisinternal)",
+            ),
+        };
+        let listed = i64::try_from(listed.lines().count()).unwrap();
+        assert_eq!(database.count(count).await, listed);
+        store.close().await;
+    }
+
     async fn an_empty_database_is_not_ready_until_migrated(database) {
         let store = Store::open(StoreOptions::new(database.url.clone())).await.unwrap();
         let error = store.check_ready().await.unwrap_err();

@@ -6,5 +6,6 @@ pub(crate) mod eventually;
 pub(crate) mod git;
 pub(crate) mod http;
 pub(crate) mod responder;
+pub(crate) mod role;
 pub(crate) mod snapshot;
 pub(crate) mod world;

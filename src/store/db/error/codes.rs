@@ -58,7 +58,20 @@ pub(super) fn from_postgres(database: String, code: &str, cause: String) -> Stor
         "40001" | "40P01" => StoreError::Conflict { database, cause },
         "53300" => StoreError::Crowded { database, cause },
         "55P03" => StoreError::Busy { database, cause },
-        "58030" => StoreError::Disk { database, cause },
+        // io_error, and undefined_file: the file of a table or an index is not there.
+        "58030" | "58P01" => StoreError::Disk { database, cause },
+        // insufficient_privilege, which is also what a policy of rows is reported as.
+        "42501" => {
+            let remedy = remedy(&database, &cause);
+            StoreError::Forbidden {
+                database,
+                cause,
+                remedy,
+            }
+        }
+        // A prepared statement is not there, is there already, or takes other arguments: it is another client's.
+        "26000" | "42P05" => StoreError::Pooled { database, cause },
+        "08P01" if cause.contains("prepared statement") => StoreError::Pooled { database, cause },
         _ if code.starts_with("28") || code.starts_with("3D") => {
             StoreError::Denied { database, cause }
         }
@@ -77,9 +90,78 @@ pub(super) fn from_postgres(database: String, code: &str, cause: String) -> Stor
     }
 }
 
+/// Returns what gives the role the privilege that it lacks, as far as the server's message says which that is.
+fn remedy(database: &str, cause: &str) -> String {
+    let role = role(database);
+    let object = |kind: &str| {
+        cause
+            .strip_prefix("permission denied for ")?
+            .strip_prefix(kind)
+    };
+    if let Some(schema) = object("schema ") {
+        format!(
+            "GRANT USAGE, CREATE ON SCHEMA {schema} TO {role} (PostgreSQL 15 and newer give CREATE on public to nobody \
+             else), or give rescind a schema of its own: CREATE SCHEMA AUTHORIZATION {role}"
+        )
+    } else if let Some(table) = object("table ").or_else(|| object("relation ")) {
+        granted("SELECT, INSERT, UPDATE, DELETE", table, &role)
+    } else if cause.contains("row-level security") {
+        unhidden(&role)
+    } else {
+        format!("grant it to {role}, or name the owner of the tables in database.url")
+    }
+}
+
+/// Returns the statement that grants privileges on a table.
+pub(in crate::store) fn granted(privileges: &str, table: &str, role: &str) -> String {
+    format!("GRANT {privileges} ON {table} TO {role}")
+}
+
+/// Returns the statement that has no policy hide rows.
+pub(in crate::store) fn unhidden(role: &str) -> String {
+    format!(
+        "ALTER ROLE {role} BYPASSRLS, or ALTER TABLE … DISABLE ROW LEVEL SECURITY: a key that a policy hides is nobody's \
+         when it leaks"
+    )
+}
+
+/// Returns the quoted role of a URL without a password.
+pub(in crate::store) fn role(database: &str) -> String {
+    let user = database
+        .split_once("://")
+        .map_or(database, |(_, rest)| rest);
+    let user = user.rsplit_once('@').map_or(user, |(user, _)| user);
+    format!("\"{}\"", user.replace('"', "\"\""))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_privilege_is_named_with_its_remedy() {
+        for (said, remedy) in [
+            (
+                "permission denied for schema public",
+                "GRANT USAGE, CREATE ON SCHEMA public TO \"u\" ",
+            ),
+            (
+                "permission denied for table incidents",
+                "; GRANT SELECT, INSERT, UPDATE, DELETE ON incidents TO \"u\"",
+            ),
+            (
+                "query would be affected by row-level security policy for table \"keys\"",
+                "ALTER ROLE \"u\" BYPASSRLS",
+            ),
+            ("must be owner of table keys", "name the owner"),
+        ] {
+            let url = "postgres://u@h:1/d".to_owned();
+            let error = from_postgres(url, "42501", said.to_owned());
+            assert!(error.is_temporary());
+            let text = error.to_string();
+            assert!(text.contains(said) && text.contains(remedy), "{text}");
+        }
+    }
 
     #[test]
     fn drivers_codes_are_sorted_by_what_can_be_done() {
@@ -124,6 +206,12 @@ mod tests {
             ("XX001", "Damaged"),
             ("XX002", "Damaged"),
             ("42P01", "Emptied"),
+            ("42501", "Forbidden"),
+            ("58P01", "Disk"),
+            ("58030", "Disk"),
+            ("26000", "Pooled"),
+            ("42P05", "Pooled"),
+            ("08P01", "Unavailable"),
             ("42601", "Other"),
         ] {
             let error = from_postgres("postgres://u@h:1/d".to_owned(), code, "said".to_owned());

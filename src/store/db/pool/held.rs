@@ -209,8 +209,9 @@ fn leaves_sound(error: &sqlx::Error) -> bool {
         // ERROR, CONSTRAINT, MISMATCH.
         return matches!(primary, 1 | 19 | 20);
     }
-    // Read-only transactions, connection exceptions, operator intervention, system and internal errors.
-    !["25006", "08", "57", "58", "XX"]
+    // Read-only transactions, connection exceptions, operator intervention, system and internal errors, and prepared
+    // statements that are another client's.
+    !["25006", "08", "26", "42P05", "57", "58", "XX"]
         .iter()
         .any(|class| code.starts_with(class))
 }

@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 use crate::cli::Binary;
 use crate::serve::{Daemon, post};
 use crate::store::{import, new_key};
-use crate::support::databases::{Kind, TestDatabase};
 use crate::support::eventually::eventually;
+use crate::support::role::WithRole;
 
 /// As many as write at the same time. More than there are connections, and no more than the pool has places.
 const WRITERS: u64 = 16;
@@ -18,50 +18,15 @@ const WRITERS: u64 = 16;
 /// Longer than any write takes here, and about what a partner waits.
 const IN_TIME: Duration = Duration::from_secs(10);
 
-/// A database of a user of its own who may have so many connections.
-struct Crowded {
-    database: TestDatabase,
-    role: String,
-    url: String,
+/// Creates a database of a role that may have so many connections.
+async fn crowded(connections: u32) -> WithRole {
+    WithRole::owning(&format!("CONNECTION LIMIT {connections}")).await
 }
 
-impl Crowded {
-    async fn new(connections: u32) -> Self {
-        let database = TestDatabase::new(Kind::Postgres).await;
-        let (start, name) = database.url.rsplit_once('/').unwrap();
-        let (_, server) = start.split_once('@').unwrap();
-        let role = format!("few_{name}");
-        let url = format!("postgres://{role}@{server}/{name}");
-        let made = format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT {connections}");
-        database.run(&made).await.unwrap();
-        let owned = format!("ALTER DATABASE {name} OWNER TO {role}");
-        database.run(&owned).await.unwrap();
-        Self {
-            database,
-            role,
-            url,
-        }
-    }
-
-    async fn store(&self) -> Store {
-        let store = Store::open(StoreOptions::new(self.url.clone()))
-            .await
-            .unwrap();
-        store.migrate().await.unwrap();
-        store
-    }
-
-    async fn limit(&self, connections: u32) {
-        let limited = format!("ALTER ROLE {} CONNECTION LIMIT {connections}", self.role);
-        self.database.run(&limited).await.unwrap();
-    }
-
-    async fn remove(self) {
-        let Self { database, role, .. } = self;
-        let gone = format!("REASSIGN OWNED BY {role} TO CURRENT_USER; DROP ROLE {role}");
-        database.run(&gone).await.unwrap();
-        database.remove().await;
-    }
+async fn limit(crowded: &WithRole, connections: u32) {
+    let role = &crowded.role;
+    let limited = format!("ALTER ROLE {role} CONNECTION LIMIT {connections}");
+    crowded.run(&limited).await;
 }
 
 /// Writes as all workers and requests do at once; gives how long the slowest took.
@@ -86,7 +51,7 @@ async fn write_at_once(store: &Store, first: u64) -> Duration {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn few_connections_serve_everybody() {
     for connections in [1, 2] {
-        let crowded = Crowded::new(connections).await;
+        let crowded = crowded(connections).await;
         let store = crowded.store().await;
         for round in 0..3 {
             let slowest = write_at_once(&store, 1 + round * WRITERS).await;
@@ -102,7 +67,7 @@ async fn few_connections_serve_everybody() {
 /// Long before its own patience with the server ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_connection_that_is_there_is_taken_when_it_comes_back() {
-    let crowded = Crowded::new(1).await;
+    let crowded = crowded(1).await;
     let store = crowded.store().await;
     let held = store.begin().await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
@@ -120,7 +85,7 @@ async fn the_connection_that_is_there_is_taken_when_it_comes_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_connection_at_all_is_named_with_its_remedy() {
-    let crowded = Crowded::new(2).await;
+    let crowded = crowded(2).await;
     let store = crowded.store().await;
     store.close().await;
     let others = [
@@ -148,7 +113,7 @@ async fn no_connection_at_all_is_named_with_its_remedy() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_goes_on_with_what_it_has_and_says_so_once() {
-    let crowded = Crowded::new(2).await;
+    let crowded = crowded(2).await;
     let binary = Binary::new().with("RESCIND__DATABASE__URL", &crowded.url);
     let token = binary.run("tokens create --role admin").ok();
     let mut daemon = Daemon::start(&binary, &["serve"]);
@@ -174,9 +139,9 @@ async fn a_daemon_goes_on_with_what_it_has_and_says_so_once() {
     assert_eq!(daemon.get("/readyz", None).0, 200);
     daemon.wait_for("gives no further connection");
     // There is room again, and it is used.
-    crowded.limit(8).await;
+    limit(&crowded, 8).await;
     let more = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database()
-        AND usename LIKE 'few_%'";
+        AND usename LIKE 'role_%'";
     eventually("more connections are made", async || {
         let writers = (0..WRITERS).map(|_| {
             let token = token.trim().to_owned();
