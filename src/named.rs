@@ -19,7 +19,7 @@ macro_rules! named {
             /// All of them, in the order in which messages name them.
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$Variant),+];
 
-            /// Returns its name in the configuration and in other files.
+            /// Returns its name in the configuration, the database and whatever else is written.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$Variant => $name,)+

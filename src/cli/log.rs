@@ -163,11 +163,11 @@ fn row(entry: &LogEntry) -> Vec<String> {
     vec![
         entry.seq.to_string(),
         time(Some(entry.at)),
-        entry.action.as_str().to_owned(),
-        entry.reason.as_str().to_owned(),
+        entry.action.name().to_owned(),
+        entry.reason.name().to_owned(),
         format!("…{}", entry.last_four),
         entry.format.clone(),
-        format!("{} {}", entry.owner_type.as_str(), entry.owner_id),
+        format!("{} {}", entry.owner_type.name(), entry.owner_id),
         entry.actor.clone(),
         place(entry),
     ]
@@ -201,15 +201,15 @@ fn lines(entry: &LogEntry) -> Vec<(&'static str, String)> {
     let mut lines = vec![
         ("seq", entry.seq.to_string()),
         ("at", entry.at.to_string()),
-        ("action", entry.action.as_str().to_owned()),
-        ("reason", entry.reason.as_str().to_owned()),
+        ("action", entry.action.name().to_owned()),
+        ("reason", entry.reason.name().to_owned()),
         ("actor", entry.actor.clone()),
         ("key", entry.key_id.to_string()),
         ("format", entry.format.clone()),
         ("last four", entry.last_four.clone()),
         (
             "owner",
-            format!("{} {}", entry.owner_type.as_str(), entry.owner_id),
+            format!("{} {}", entry.owner_type.name(), entry.owner_id),
         ),
         ("description", entry.description.clone()),
     ];

@@ -146,7 +146,7 @@ async fn create(args: CreateArgs, context: &Context) -> anyhow::Result<ExitCode>
         "created access token {} ({}), role {}",
         token.id,
         redacted(&token),
-        token.role.as_str()
+        token.role.name()
     ));
     output::note("the token follows and is never shown again:");
     let remedy = format!(
@@ -239,7 +239,7 @@ impl<'a> TokenJson<'a> {
             id: token.id,
             project: &token.project,
             status: status(token, now),
-            role: token.role.as_str(),
+            role: token.role.name(),
             description: &token.description,
             redacted: redacted(token),
             created_at: token.created_at,
@@ -267,7 +267,7 @@ fn row(token: &Token, now: Timestamp) -> Vec<String> {
         token.id.to_string(),
         redacted(token),
         status(token, now).to_owned(),
-        token.role.as_str().to_owned(),
+        token.role.name().to_owned(),
         token.project.clone(),
         time(Some(token.created_at)),
         time(token.expires_at),

@@ -118,7 +118,7 @@ impl Outcome {
                 tracing::info!(key = %key.id, actor, "a public key was reported");
             }
             Self::RevokedToken(token) => tracing::warn!(
-                token = %token.id, role = token.role.as_str(), project = token.project, actor,
+                token = %token.id, role = token.role.name(), project = token.project, actor,
                 "a leaked access token of Rescind itself was revoked"
             ),
             Self::InvalidToken(token) => tracing::info!(

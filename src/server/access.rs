@@ -100,13 +100,13 @@ impl Caller {
         if roles.contains(&self.role) {
             return Ok(());
         }
-        let allowed: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
+        let allowed: Vec<_> = roles.iter().map(|role| role.name()).collect();
         let message = format!(
             "An access token of the role `{}` may not do this; it takes one of: {}.",
-            self.role.as_str(),
+            self.role.name(),
             allowed.join(", ")
         );
-        let details = json!({ "role": self.role.as_str(), "allowed_roles": allowed });
+        let details = json!({ "role": self.role.name(), "allowed_roles": allowed });
         Err(ApiError::new(ErrorCode::InsufficientRole, message).with_details(details))
     }
 

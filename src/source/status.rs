@@ -28,32 +28,21 @@ pub struct ConfiguredSource {
     pub schedule: Option<Schedule>,
 }
 
-/// Condition of a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SourceCondition {
-    /// Everything works.
-    Ok,
-    /// The source has not been polled yet, or has not delivered anything yet.
-    Waiting,
-    /// The last poll failed, a part of the last delivery was lost, or the last item failed or was dead-lettered.
-    Failing,
-    /// An item has waited for too long, or waits for a host in backoff, or the poll is overdue.
-    Behind,
-    /// The source is no longer in the configuration.
-    Removed,
-}
-
-impl SourceCondition {
-    /// Returns the name of the condition, as in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Waiting => "waiting",
-            Self::Failing => "failing",
-            Self::Behind => "behind",
-            Self::Removed => "removed",
-        }
+named! {
+    /// Condition of a source.
+    #[derive(Serialize, ToSchema)]
+    #[serde(rename_all = "lowercase")]
+    pub enum SourceCondition {
+        /// Everything works.
+        Ok = "ok",
+        /// The source has not been polled yet, or has not delivered anything yet.
+        Waiting = "waiting",
+        /// The last poll failed, a part of the last delivery was lost, or the last item failed or was dead-lettered.
+        Failing = "failing",
+        /// An item has waited for too long, or waits for a host in backoff, or the poll is overdue.
+        Behind = "behind",
+        /// The source is no longer in the configuration.
+        Removed = "removed",
     }
 }
 

@@ -13,25 +13,13 @@ use super::keys::key::Key;
 use super::keys::{key, key_columns};
 use super::{Read, Store, StoreError, Tx};
 
-/// Progress of the work on an incident.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum IncidentStatus {
-    /// No one has examined the incident yet.
-    Open,
-}
-
-impl IncidentStatus {
-    /// Returns the word for the status.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-        }
-    }
-
-    /// Parses the word for a status. Returns `None` if it is unknown.
-    pub fn parse(text: &str) -> Option<Self> {
-        (text == Self::Open.as_str()).then_some(Self::Open)
+named! {
+    /// Progress of the work on an incident.
+    #[derive(Serialize, Deserialize, ToSchema)]
+    #[serde(rename_all = "lowercase")]
+    pub enum IncidentStatus {
+        /// No one has examined the incident yet.
+        Open = "open",
     }
 }
 
@@ -112,7 +100,7 @@ statements! {
 fn incident(row: &Row<'_>) -> Result<Incident, StoreError> {
     Ok(Incident {
         id: row.uuid("incident_id")?,
-        status: row.word("status", IncidentStatus::parse)?,
+        status: row.word("status", IncidentStatus::by_name)?,
         opened_at: row.time("opened_at")?,
         last_seen_at: row.time("last_seen_at")?,
         sightings: row.count("sightings")?,
@@ -129,7 +117,7 @@ fn list(filter: &IncidentFilter, request: &PageRequest) -> Result<(Sql, Vec<Arg>
         conditions.and("k.project = ?", args![project]);
     }
     if let Some(status) = filter.status {
-        conditions.and("i.status = ?", args![status.as_str()]);
+        conditions.and("i.status = ?", args![status.name()]);
     }
     if let Some(format) = &filter.format {
         conditions.and("k.format = ?", args![format]);

@@ -69,7 +69,7 @@ pub(super) fn key(row: &Row<'_>) -> Result<Key, StoreError> {
         project: row.get("project")?,
         format: row.get("format")?,
         owner: Owner {
-            kind: row.word("owner_type", OwnerType::parse)?,
+            kind: row.word("owner_type", OwnerType::by_name)?,
             id: row.get("owner_id")?,
         },
         description: row.get("description")?,
@@ -100,14 +100,14 @@ fn list(filter: &KeyFilter, request: &PageRequest) -> Result<(Sql, Vec<Arg>), St
         conditions.and("k.project = ?", args![project]);
     }
     if let Some(owner) = &filter.owner {
-        let kind = owner.kind.as_str();
+        let kind = owner.kind.name();
         conditions.and(
             "k.owner_id = ? AND k.owner_type = ?",
             args![&owner.id, kind],
         );
     }
     if let Some(kind) = filter.owner_type {
-        conditions.and("k.owner_type = ?", args![kind.as_str()]);
+        conditions.and("k.owner_type = ?", args![kind.name()]);
     }
     if let Some(format) = &filter.format {
         conditions.and("k.format = ?", args![format]);

@@ -174,10 +174,10 @@ fn list(filter: &LogFilter, request: &PageRequest) -> Result<(Sql, Vec<Arg>), St
         conditions.and("key_id = ?", args![key_id]);
     }
     if let Some(action) = filter.action {
-        conditions.and("action = ?", args![action.as_str()]);
+        conditions.and("action = ?", args![action.name()]);
     }
     if let Some(reason) = filter.reason {
-        conditions.and("reason = ?", args![reason.as_str()]);
+        conditions.and("reason = ?", args![reason.name()]);
     }
     if let Some(since) = filter.since {
         conditions.and("at >= ?", args![since]);
@@ -334,8 +334,8 @@ fn columns(project: &str, entry: &LogEntry, canonical: String) -> Vec<Arg> {
         entry.seq,
         project,
         entry.at,
-        entry.action.as_str(),
-        entry.reason.as_str(),
+        entry.action.name(),
+        entry.reason.name(),
         entry.key_id,
         entry.incident_id,
         &entry.prev_hash,

@@ -305,7 +305,7 @@ fn columns(adding: &Adding<'_>, now: Timestamp) -> Vec<Arg> {
     let lineage = adding.lineage;
     args![
         Uuid::now_v7(),
-        item.kind.as_str(),
+        item.kind.name(),
         &item.host,
         &item.repository_id,
         &item.repository,

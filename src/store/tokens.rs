@@ -17,46 +17,21 @@ use crate::keyformat::{Sha256Digest, StoredDigest};
 /// them, and half a chain proves nothing.
 pub const DEFAULT_PROJECT: &str = "default";
 
-/// Role of an access token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Full access.
-    Admin,
-    /// Issuing and managing keys. Intended for the provider's own back end.
-    Issuer,
-    /// Read access, revoking keys, and requeuing work items.
-    Operator,
-    /// Read access only.
-    Viewer,
-    /// Reporting leaks only.
-    Reporter,
-}
-
-impl Role {
-    /// All roles.
-    pub const ALL: [Self; 5] = [
-        Self::Admin,
-        Self::Issuer,
-        Self::Operator,
-        Self::Viewer,
-        Self::Reporter,
-    ];
-
-    /// Returns the name of the role in lower case.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Admin => "admin",
-            Self::Issuer => "issuer",
-            Self::Operator => "operator",
-            Self::Viewer => "viewer",
-            Self::Reporter => "reporter",
-        }
-    }
-
-    /// Parses the name of a role. Returns `None` if it is unknown.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| role.as_str() == text)
+named! {
+    /// Role of an access token.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Role {
+        /// Full access.
+        Admin = "admin",
+        /// Issuing and managing keys. Intended for the provider's own back end.
+        Issuer = "issuer",
+        /// Read access, revoking keys, and requeuing work items.
+        Operator = "operator",
+        /// Read access only.
+        Viewer = "viewer",
+        /// Reporting leaks only.
+        Reporter = "reporter",
     }
 }
 
@@ -137,7 +112,7 @@ fn token(row: &Row<'_>) -> Result<Token, StoreError> {
     Ok(Token {
         id: row.uuid("id")?,
         project: row.get("project")?,
-        role: row.word("role", Role::parse)?,
+        role: row.word("role", Role::by_name)?,
         description: row.get("description")?,
         prefix: row.get("prefix")?,
         last_four: row.get("last_four")?,
@@ -265,7 +240,7 @@ impl Tx {
             new.id,
             &new.project,
             digest,
-            new.role.as_str(),
+            new.role.name(),
             &new.description,
             &new.prefix,
             &new.last_four,

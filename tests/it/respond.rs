@@ -55,7 +55,7 @@ on_both_databases! {
         let happened: Vec<_> = detail.timeline.iter().map(|moment| match &moment.what {
             What::Issued => "issued",
             What::Seen(_) => "seen",
-            What::Logged(entry) => entry.action.as_str(),
+            What::Logged(entry) => entry.action.name(),
             What::Used(_) => "used",
         }).collect();
         assert_eq!(happened, ["issued", "seen", "seen", "revoked"]);

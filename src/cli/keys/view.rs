@@ -40,7 +40,7 @@ impl<'a> KeyJson<'a> {
             project: &key.project,
             status: status(key, now),
             format: &key.format,
-            owner_type: key.owner.kind.as_str(),
+            owner_type: key.owner.kind.name(),
             owner_id: &key.owner.id,
             description: &key.description,
             is_public: key.is_public,
@@ -147,5 +147,5 @@ fn kind(key: &Key) -> &'static str {
 }
 
 fn owner(key: &Key) -> String {
-    format!("{} {}", key.owner.kind.as_str(), key.owner.id)
+    format!("{} {}", key.owner.kind.name(), key.owner.id)
 }

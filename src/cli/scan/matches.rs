@@ -42,7 +42,7 @@ pub(super) fn report_matches<W: Write>(
 fn known_key(key: &Key, now: Timestamp) -> KnownKey {
     KnownKey {
         id: key.id.to_string(),
-        owner_type: key.owner.kind.as_str(),
+        owner_type: key.owner.kind.name(),
         owner_id: key.owner.id.clone(),
         state: match key.why_invalid(now) {
             None => "valid",

@@ -101,7 +101,7 @@ fn row(status: &SourceStatus) -> Vec<String> {
     vec![
         status.name.clone(),
         or_dash(&status.kind),
-        status.condition.as_str().to_owned(),
+        status.condition.name().to_owned(),
         time(polled.polled_at),
         time(status.next_poll_at),
         lag(status),
@@ -127,7 +127,7 @@ fn lines(status: &SourceStatus) -> Vec<(&'static str, String)> {
     let mut lines = vec![
         ("name", status.name.clone()),
         ("kind", or_dash(&status.kind)),
-        ("state", status.condition.as_str().to_owned()),
+        ("state", status.condition.name().to_owned()),
         ("last poll", time(polled.polled_at)),
         ("last success", time(polled.succeeded_at)),
         ("next poll", time(status.next_poll_at)),

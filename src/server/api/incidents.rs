@@ -255,7 +255,7 @@ pub async fn list(
     let status = query.text("status")?;
     let filter = IncidentFilter {
         project: Some(caller.project.clone()),
-        status: status.as_deref().and_then(IncidentStatus::parse),
+        status: status.as_deref().and_then(IncidentStatus::by_name),
         format: query.text("format")?,
         source: query.text("source")?,
         owner: query.text("owner")?,

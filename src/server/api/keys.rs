@@ -132,8 +132,8 @@ async fn check<K: Kind>(
     }
     if key.owner.kind != K::TYPE {
         return Err(ApiError::wrong_api_key_type(
-            K::TYPE.as_str(),
-            key.owner.kind.as_str(),
+            K::TYPE.name(),
+            key.owner.kind.name(),
         ));
     }
     match key.why_invalid(now) {

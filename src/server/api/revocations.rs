@@ -59,11 +59,11 @@ pub async fn list(
             .transpose()?,
         action: query
             .text("action")?
-            .map(|action| Action::parse(&action).ok_or_else(|| word("action")))
+            .map(|action| Action::by_name(&action).ok_or_else(|| word("action")))
             .transpose()?,
         reason: query
             .text("reason")?
-            .map(|reason| Reason::parse(&reason).ok_or_else(|| word("reason")))
+            .map(|reason| Reason::by_name(&reason).ok_or_else(|| word("reason")))
             .transpose()?,
         since: query.time("since")?,
         until: query.time("until")?,

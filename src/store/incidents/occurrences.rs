@@ -252,7 +252,7 @@ impl Tx {
                     Uuid::now_v7(),
                     &key.project,
                     key.id,
-                    IncidentStatus::Open.as_str(),
+                    IncidentStatus::Open.name(),
                     times.first,
                     times.last,
                     times.count,

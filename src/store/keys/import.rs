@@ -143,7 +143,7 @@ fn columns(key: &NewKey, digest: StoredDigest) -> Result<Vec<Arg>, StoreError> {
         &key.project,
         digest,
         &key.format,
-        key.owner.kind.as_str(),
+        key.owner.kind.name(),
         &key.owner.id,
         &key.description,
         key.is_public,

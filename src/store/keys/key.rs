@@ -7,32 +7,15 @@ use uuid::Uuid;
 
 use crate::keyformat::Sha256Digest;
 
-/// Type of the owner of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum OwnerType {
-    /// A single user.
-    User,
-    /// A team of users.
-    Team,
-}
-
-impl OwnerType {
-    /// Returns `user` or `team`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::Team => "team",
-        }
-    }
-
-    /// Parses `user` or `team`. Returns `None` for anything else.
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "user" => Some(Self::User),
-            "team" => Some(Self::Team),
-            _ => None,
-        }
+named! {
+    /// Type of the owner of a key.
+    #[derive(Serialize, Deserialize, ToSchema)]
+    #[serde(rename_all = "lowercase")]
+    pub enum OwnerType {
+        /// A single user.
+        User = "user",
+        /// A team of users.
+        Team = "team",
     }
 }
 

@@ -9,63 +9,31 @@ use uuid::Uuid;
 use super::super::OwnerType;
 use super::canonical::canonical_json;
 
-/// Action on a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Action {
-    /// The key was revoked.
-    Revoked,
-    /// The key was replaced by a new one. It expires at the end of the overlap.
-    Rotated,
-}
-
-impl Action {
-    /// Returns the word for the action in the log.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Revoked => "revoked",
-            Self::Rotated => "rotated",
-        }
-    }
-
-    /// Parses the word for an action. Returns `None` if it is unknown.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Revoked, Self::Rotated]
-            .into_iter()
-            .find(|action| action.as_str() == text)
+named! {
+    /// Action on a key.
+    #[derive(Serialize, Deserialize, ToSchema)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Action {
+        /// The key was revoked.
+        Revoked = "revoked",
+        /// The key was replaced by a new one. It expires at the end of the overlap.
+        Rotated = "rotated",
     }
 }
 
-/// Reason for an action.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// The key was seen in public.
-    Leaked,
-    /// A person or the provider's back end requested it.
-    Manual,
-    /// Someone presented the key itself.
-    SelfReport,
-    /// The key was replaced by a new one.
-    Rotated,
-}
-
-impl Reason {
-    const ALL: [Self; 4] = [Self::Leaked, Self::Manual, Self::SelfReport, Self::Rotated];
-
-    /// Returns the word for the reason in the log.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Leaked => "leaked",
-            Self::Manual => "manual",
-            Self::SelfReport => "self_report",
-            Self::Rotated => "rotated",
-        }
-    }
-
-    /// Parses the word for a reason. Returns `None` if it is unknown.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+named! {
+    /// Reason for an action.
+    #[derive(Serialize, Deserialize, ToSchema)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Reason {
+        /// The key was seen in public.
+        Leaked = "leaked",
+        /// A person or the provider's back end requested it.
+        Manual = "manual",
+        /// Someone presented the key itself.
+        SelfReport = "self_report",
+        /// The key was replaced by a new one.
+        Rotated = "rotated",
     }
 }
 
@@ -217,14 +185,14 @@ impl LogEntry {
         [
             self.seq.to_string(),
             log_time(self.at),
-            self.action.as_str().to_owned(),
+            self.action.name().to_owned(),
             self.key_id.to_string(),
             cell(&self.format),
-            self.owner_type.as_str().to_owned(),
+            self.owner_type.name().to_owned(),
             cell(&self.owner_id),
             cell(&self.last_four),
             cell(&self.description),
-            self.reason.as_str().to_owned(),
+            self.reason.name().to_owned(),
             text(self.policy.as_ref()),
             cell(&self.actor),
             self.incident_id

@@ -34,8 +34,8 @@ impl StoredEntry {
         let columns = [
             ("seq", self.seq == entry.seq),
             ("at", self.at == entry.at),
-            ("action", self.action == entry.action.as_str()),
-            ("reason", self.reason == entry.reason.as_str()),
+            ("action", self.action == entry.action.name()),
+            ("reason", self.reason == entry.reason.name()),
             ("key_id", self.key_id == entry.key_id),
             ("incident_id", self.incident_id == entry.incident_id),
         ];
@@ -104,7 +104,7 @@ impl Surroundings {
             (
                 "keys.owner_type",
                 ENTRY,
-                is(&self.owner_type, entry.owner_type.as_str()),
+                is(&self.owner_type, entry.owner_type.name()),
             ),
             (
                 "keys.owner_id",

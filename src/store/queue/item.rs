@@ -83,28 +83,15 @@ impl Lane {
     }
 }
 
-/// Kind of a work item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum WorkKind {
-    /// A pushed range is to be fetched and scanned.
-    Range,
-    /// The branches and tags of a repository are to be listed. Each becomes a range.
-    References,
-}
-
-impl WorkKind {
-    pub(in crate::store) fn as_str(self) -> &'static str {
-        match self {
-            Self::Range => "range",
-            Self::References => "references",
-        }
-    }
-
-    pub(in crate::store) fn from_name(name: &str) -> Option<Self> {
-        [Self::Range, Self::References]
-            .into_iter()
-            .find(|kind| kind.as_str() == name)
+named! {
+    /// Kind of a work item.
+    #[derive(Serialize, ToSchema)]
+    #[serde(rename_all = "lowercase")]
+    pub enum WorkKind {
+        /// A pushed range is to be fetched and scanned.
+        Range = "range",
+        /// The branches and tags of a repository are to be listed. Each becomes a range.
+        References = "references",
     }
 }
 

@@ -26,7 +26,7 @@ pub(in crate::store) fn item(row: &Row<'_>) -> Result<WorkItem, StoreError> {
         range: NewWorkItem {
             kind: {
                 let name: String = row.get("kind")?;
-                WorkKind::from_name(&name).ok_or_else(|| {
+                WorkKind::by_name(&name).ok_or_else(|| {
                     StoreError::row("a work item is of an unknown kind".to_owned())
                 })?
             },

@@ -116,7 +116,7 @@ async fn every_role_may_do_what_the_table_says() {
             let reply = send(&server, Some(&token), &endpoint).await;
             let what = format!(
                 "{} {} {}: {}",
-                role.as_str(),
+                role.name(),
                 endpoint.0,
                 endpoint.1,
                 reply.text
@@ -125,7 +125,7 @@ async fn every_role_may_do_what_the_table_says() {
                 assert!(reply.status == 200 || reply.status == 404, "{what}");
             } else {
                 let error = reply.error(403, "INSUFFICIENT_ROLE");
-                assert_eq!(error["details"]["role"], role.as_str(), "{what}");
+                assert_eq!(error["details"]["role"], role.name(), "{what}");
             }
         }
         let import = server

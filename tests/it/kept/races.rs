@@ -63,7 +63,7 @@ async fn race(server: &TestServer, admin: &Client<'_>, round: u64) {
 async fn assert_logged_once(server: &TestServer, key: &Value) {
     let id = key["id"].as_str().unwrap().parse().unwrap();
     let entries = server.store.log_of_key(id, 100).await.unwrap();
-    let actions: Vec<_> = entries.iter().map(|entry| entry.action.as_str()).collect();
+    let actions: Vec<_> = entries.iter().map(|entry| entry.action.name()).collect();
     let count = |action: &str| actions.iter().filter(|found| **found == action).count();
     assert!(
         count("revoked") <= 1 && count("rotated") <= 1,
