@@ -14,7 +14,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::kept::Kept;
-use super::state::{Frame, after};
+use super::state::{Frame, note_success};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 use crate::fetch::{FetchError, GitFetcher, ObjectId, References, RepositoryName, host_of};
 use crate::forge::{Push, Remote, is_to_the_letter};
@@ -114,13 +114,8 @@ impl GitRemote {
     }
 
     async fn poll(&self) -> Result<PollOutcome, PollFailure> {
-        match self.read_and_commit().await {
-            Ok(outcome) => {
-                self.frame.succeeded();
-                Ok(outcome)
-            }
-            Err(error) => Err(self.frame.failed(error, Duration::ZERO).await),
-        }
+        let polled = self.read_and_commit().await;
+        self.frame.ended(polled, Duration::ZERO, |_| {}).await
     }
 
     async fn read_and_commit(&self) -> Result<PollOutcome, PollError> {
@@ -165,11 +160,7 @@ impl GitRemote {
         let found = gatherer.gathered;
 
         state.cursor = cursor.to_json();
-        state.polled_at = Some(now);
-        state.succeeded_at = Some(now);
-        state.next_poll_at = after(now, interval);
-        state.error = None;
-        state.polls += 1;
+        note_success(&mut state, now, interval);
         let events = moved.len() as u64;
         state.events += events;
         if events > 0 {

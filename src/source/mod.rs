@@ -7,8 +7,8 @@ mod archive;
 mod feed;
 mod git;
 mod kept;
+mod outcome;
 mod page;
-mod poll;
 mod redelivery;
 mod state;
 mod status;
@@ -28,7 +28,7 @@ use crate::store::Store;
 pub use archive::{BackfillOutcome, GhArchive, GhArchiveOptions, Period, PeriodError, Progress};
 pub use feed::{GitHubEvents, GitHubOptions, Scope};
 pub use git::{GitRemote, GitRemoteOptions};
-pub use poll::{HourError, PollError, PollFailure, PollOutcome};
+pub use outcome::{HourError, PollError, PollFailure, PollOutcome};
 pub use redelivery::{Hook, Redelivery, RedeliveryOptions};
 pub use status::{ConfiguredSource, SourceCondition, SourceStatus, source_statuses, statuses_of};
 

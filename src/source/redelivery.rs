@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use reqwest::Url;
 
 use super::kept::Kept;
-use super::state::{Frame, after};
+use super::state::{Frame, after, note_success};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 use crate::backoff::Backoff;
 use crate::forge::Gathered;
@@ -129,16 +129,9 @@ impl Redelivery {
     }
 
     async fn poll(&self) -> Result<PollOutcome, PollFailure> {
-        match self.sweep_and_commit().await {
-            Ok(outcome) => {
-                self.frame.succeeded();
-                Ok(outcome)
-            }
-            Err(error) => {
-                let pace = self.api.tokens.pace(self.frame.now());
-                Err(self.frame.failed(error, pace).await)
-            }
-        }
+        let polled = self.sweep_and_commit().await;
+        let pace = self.api.tokens.pace(self.frame.now());
+        self.frame.ended(polled, pace, |_| {}).await
     }
 
     async fn sweep_and_commit(&self) -> Result<PollOutcome, PollError> {
@@ -198,10 +191,7 @@ impl Redelivery {
         unread: &[&str],
         (now, next_after): (Timestamp, Duration),
     ) {
-        state.polled_at = Some(now);
-        state.succeeded_at = Some(now);
-        state.next_poll_at = after(now, next_after);
-        state.polls += 1;
+        note_success(state, now, next_after);
         state.events += sweep.listed;
         state.malformed += sweep.malformed;
         state.repaired += sweep.asked;

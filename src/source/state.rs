@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{PollError, PollFailure, SourceParts};
+use super::{PollError, PollFailure, PollOutcome, SourceParts};
 use crate::backoff::Backoff;
 use crate::forge::{Gathered, Gatherer, actor_of, kept_reference, redact_message};
 use crate::respond::{CleanSightings, Report, Reported};
@@ -157,19 +157,24 @@ impl Frame {
         actor_of(&self.name)
     }
 
-    /// Resets the failure count after a successful poll.
-    pub(super) fn succeeded(&self) {
-        self.failures.store(0, Ordering::Relaxed);
+    /// Returns the outcome of a poll. A failure is recorded in the source's state, with `change`, and has the delay
+    /// before the next attempt. In an outage that is at least `pace`, which a rate limit of the server allows.
+    pub(super) async fn ended(
+        &self,
+        polled: Result<PollOutcome, PollError>,
+        pace: Duration,
+        change: impl FnOnce(&mut SourceState) + Send,
+    ) -> Result<PollOutcome, PollFailure> {
+        match polled {
+            Ok(outcome) => {
+                self.failures.store(0, Ordering::Relaxed);
+                Ok(outcome)
+            }
+            Err(error) => Err(self.failed(error, pace, change).await),
+        }
     }
 
-    /// Records a failure in the source's state, and computes the delay before the next attempt. In an outage that is at
-    /// least `pace`, which a rate limit of the server allows.
-    pub(super) async fn failed(&self, error: PollError, pace: Duration) -> PollFailure {
-        self.failed_with(error, pace, |_| {}).await
-    }
-
-    /// Like [`Frame::failed`], with another change of the state.
-    pub(super) async fn failed_with(
+    async fn failed(
         &self,
         error: PollError,
         pace: Duration,
@@ -204,9 +209,7 @@ impl Frame {
     ) -> Result<(), PollError> {
         let now = self.now();
         let mut state = self.state().await?;
-        state.polls += 1;
-        state.polled_at = Some(now);
-        state.next_poll_at = after(now, due_after);
+        note_poll(&mut state, now, due_after);
         state.error = Some(words);
         change(&mut state);
         let noted = retried(|| async {
@@ -226,6 +229,19 @@ impl Frame {
     pub(super) fn words(&self, text: &impl ToString) -> String {
         redact_message(self.parts.responder.redactor(), &text.to_string())
     }
+}
+
+/// Records in `state` that the source was polled successfully at `now`. The caller commits it, with what else it changes.
+pub(super) fn note_success(state: &mut SourceState, now: Timestamp, next_after: Duration) {
+    note_poll(state, now, next_after);
+    state.succeeded_at = Some(now);
+    state.error = None;
+}
+
+fn note_poll(state: &mut SourceState, now: Timestamp, next_after: Duration) {
+    state.polls += 1;
+    state.polled_at = Some(now);
+    state.next_poll_at = after(now, next_after);
 }
 
 /// Returns the time `wait` after `now`, or `None` if it is out of range.

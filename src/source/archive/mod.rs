@@ -22,7 +22,7 @@ use self::cursor::{Cursor, Reader, Track};
 use self::hour::Hour;
 use self::stream::{HourEnd, Sitting, Verdict};
 use super::kept::Kept;
-use super::state::{Frame, after};
+use super::state::{Frame, note_success};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 
 pub use backfill::{BackfillOutcome, Progress};
@@ -117,13 +117,8 @@ impl GhArchive {
     }
 
     async fn poll(&self) -> Result<PollOutcome, PollFailure> {
-        match self.follow().await {
-            Ok(outcome) => {
-                self.frame.succeeded();
-                Ok(outcome)
-            }
-            Err(error) => Err(self.frame.failed(error, Duration::ZERO).await),
-        }
+        let polled = self.follow().await;
+        self.frame.ended(polled, Duration::ZERO, |_| {}).await
     }
 
     /// Reads the hours since the last poll, or the newest one on the first poll.
@@ -214,11 +209,7 @@ impl GhArchive {
         let mut cursor = Kept::<Cursor>::load(&state.cursor, self.address());
         cursor.note(Reader::Schedule, track.clone());
         state.cursor = cursor.to_json();
-        state.polls += 1;
-        state.polled_at = Some(now);
-        state.succeeded_at = Some(now);
-        state.next_poll_at = after(now, next_after);
-        state.error = None;
+        note_success(&mut state, now, next_after);
         let nothing = crate::forge::Gathered::default();
         self.frame.commit(&mut state, &nothing).await?;
         Ok(())

@@ -24,7 +24,7 @@ use jiff::SignedDuration;
 use reqwest::Url;
 
 use super::kept::Kept;
-use super::state::{Frame, after};
+use super::state::{Frame, after, note_success};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 use crate::github::{Api, INTERVAL, Tokens};
 use crate::store::SourceState;
@@ -88,17 +88,10 @@ impl GitHubEvents {
     }
 
     async fn poll(&self) -> Result<PollOutcome, PollFailure> {
-        match self.try_poll().await {
-            Ok(outcome) => {
-                self.frame.succeeded();
-                Ok(outcome)
-            }
-            Err(error) => {
-                let pace = self.api.tokens.pace(self.frame.now());
-                let quota = |state: &mut SourceState| self.note_quota_of_failure(state);
-                Err(self.frame.failed_with(error, pace, quota).await)
-            }
-        }
+        let polled = self.try_poll().await;
+        let pace = self.api.tokens.pace(self.frame.now());
+        let quota = |state: &mut SourceState| self.note_quota_of_failure(state);
+        self.frame.ended(polled, pace, quota).await
     }
 
     async fn try_poll(&self) -> Result<PollOutcome, PollError> {
@@ -149,16 +142,13 @@ impl GitHubEvents {
             cursor.remember_ahead(reading.ids);
         }
         state.cursor = cursor.to_json();
-        state.polled_at = Some(now);
-        state.succeeded_at = Some(now);
-        state.next_poll_at = after(now, next_after);
+        note_success(state, now, next_after);
         let newest = reading.times.map(|(_, newest)| newest);
         // Gaps are repaired from there on. Any event may name a time that is yet to come.
         let newest = state.newest_event_at.max(newest);
         state.newest_event_at = newest.map(|at| at.min(now));
         let incomplete = reading.incomplete.map(|error| self.frame.words(&error));
         state.error = incomplete.or_else(|| self.api.tokens.complaint(now));
-        state.polls += 1;
         state.events += counts.events;
         state.unknown += counts.unknown;
         self.note_quota(state);
