@@ -4,6 +4,7 @@ mod ask;
 mod check;
 mod daemon;
 mod database;
+mod descriptors;
 mod network;
 mod sources;
 mod webhooks;
@@ -20,7 +21,6 @@ use self::check::{Check, Status, in_time};
 use super::context::block_on;
 use super::{Context, FOUND, output};
 use crate::config::{self, Config, ConfigError, DEFAULT_FILE};
-use crate::daemon::Descriptors;
 use crate::forge::redact_message;
 use crate::keyformat::FormatSet;
 use crate::scan::{Redactor, visible, visible_json};
@@ -58,7 +58,7 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> anyhow::Result<ExitCo
     };
     let mut checks = configuration(context, &config);
     let formats = patterns(context, &config, &mut checks);
-    checks.push(descriptors());
+    checks.push(descriptors::examine());
     checks.extend(webhooks::examine(&config));
     checks.extend(block_on(examine(&config))?);
     clean(&mut checks, &formats.unwrap_or_else(FormatSet::builtin));
@@ -166,22 +166,6 @@ fn patterns(context: &Context, config: &Config, checks: &mut Vec<Check>) -> Opti
     let message = format!("{count} key formats; secret and public keys can be minted");
     checks.push(Check::ok(NAME, message));
     Some(formats)
-}
-
-/// Checks that there are enough file descriptors for the maximum number of connections.
-fn descriptors() -> Check {
-    const NAME: &str = "descriptors";
-    let descriptors = Descriptors::available();
-    if let Some((what, mend)) = descriptors.far_too_few() {
-        return Check::failed(NAME, what, mend);
-    }
-    match descriptors.too_few() {
-        Some((what, mend)) => Check::warning(NAME, what, mend),
-        None => Check::ok(
-            NAME,
-            format!("enough for {} connections", descriptors.connections),
-        ),
-    }
 }
 
 /// Output of `rescind doctor --json`.
