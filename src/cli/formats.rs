@@ -149,7 +149,8 @@ fn checksum_text(format: &KeyFormat) -> String {
         || "none".to_owned(),
         |checksum| {
             format!(
-                "crc32 {} over {}",
+                "{} {} over {}",
+                checksum.algorithm.name(),
                 checksum.encoding.name(),
                 checksum.over.name()
             )
@@ -184,7 +185,7 @@ fn format_as_json(format: &KeyFormat) -> Value {
     }
     if let Some(checksum) = format.checksum() {
         value["checksum"] = json!({
-            "algorithm": "crc32",
+            "algorithm": checksum.algorithm.name(),
             "encoding": checksum.encoding.name(),
             "length": checksum.encoding.length(),
             "over": checksum.over.name(),

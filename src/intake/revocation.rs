@@ -10,7 +10,6 @@ use sha2::{Digest as _, Sha256};
 use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 
 use super::partner::{Answered, PartnerError, PartnerName, Report};
-use crate::keyformat::Visibility;
 use crate::respond::Responder;
 
 /// Prefix that GitLab puts before the identifier of a rule.
@@ -49,9 +48,8 @@ impl RevocationApi {
     /// Returns the types that may be sent, sorted: for each secret format its identifier, and the
     /// identifier under which GitLab reports the findings of a rule with that name.
     pub fn types(&self) -> Vec<String> {
-        let formats = self.responder.formats().iter();
-        let secret = formats.filter(|format| format.visibility() == Visibility::Secret);
-        let types = secret.flat_map(|format| {
+        let secret = self.responder.formats().secret();
+        let types = secret.flat_map(|(_, format)| {
             let id = format.id().to_owned();
             [format!("{RULE}{id}"), id]
         });

@@ -6,13 +6,31 @@
 
 use super::Alphabet;
 
-/// Coverage and encoding of a key's checksum. The algorithm is always CRC-32 (IEEE).
+/// Algorithm, encoding and coverage of a key's checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checksum {
+    /// Algorithm that computes the 32 bits.
+    pub algorithm: ChecksumAlgorithm,
     /// Encoding of the 32 bits.
     pub encoding: ChecksumEncoding,
     /// Part of the key that the checksum covers.
     pub over: Coverage,
+}
+
+named! {
+    /// Algorithm of a checksum of 32 bits. The name is that in pattern files.
+    pub enum ChecksumAlgorithm {
+        /// CRC-32 (IEEE).
+        Crc32 = "crc32",
+    }
+}
+
+impl ChecksumAlgorithm {
+    fn sum(self, text: &[u8]) -> u32 {
+        match self {
+            Self::Crc32 => crc32fast::hash(text),
+        }
+    }
 }
 
 /// Encoding of the 32 bits of a checksum. It determines the length: fewer characters would lose bits, and
@@ -116,10 +134,10 @@ impl Checksum {
     /// Computes the checksum that follows `preceding`, which is everything in the key before the
     /// checksum. The key's body starts at `body_at`.
     pub(super) fn compute(self, preceding: &[u8], body_at: usize) -> u32 {
-        match self.over {
-            Coverage::Body => crc32fast::hash(preceding.get(body_at..).unwrap_or_default()),
-            Coverage::Preceding => crc32fast::hash(preceding),
-        }
+        self.algorithm.sum(match self.over {
+            Coverage::Body => preceding.get(body_at..).unwrap_or_default(),
+            Coverage::Preceding => preceding,
+        })
     }
 
     /// Returns `true` if `key` ends in the checksum of what precedes it. Does not allocate.
@@ -168,6 +186,7 @@ mod tests {
     fn covers_the_body_or_everything() {
         // CRC-32 of "123456789" is the check value in the CRC catalog.
         let body = Checksum {
+            algorithm: ChecksumAlgorithm::Crc32,
             encoding: ChecksumEncoding::Hex,
             over: Coverage::Body,
         };

@@ -4,7 +4,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::Alphabet;
-use super::checksum::{Checksum, ChecksumEncoding, Coverage};
+use super::checksum::{Checksum, ChecksumAlgorithm, ChecksumEncoding, Coverage};
 use super::fields::{self, Fields, Located, Source, shortened};
 use super::format::{KeyFormat, Visibility};
 use super::problem::{Fault, Problem};
@@ -195,7 +195,8 @@ fn read_checksum(source: &Source<'_>, fields: &mut Fields<'_, '_>) -> Option<Loc
     inner.require("encoding", "\"base62\"");
     inner.require("length", "6");
     inner.require("over", "\"body\"");
-    let algorithm = inner.word("algorithm", &[("crc32", ())]);
+    let algorithms = ChecksumAlgorithm::ALL.map(|choice| (choice.name(), choice));
+    let algorithm = inner.word("algorithm", &algorithms);
     let encodings = [ChecksumEncoding::Base62, ChecksumEncoding::Hex];
     let encoding = inner.word("encoding", &encodings.map(|choice| (choice.name(), choice)));
     let length = inner.count("length");
@@ -214,9 +215,9 @@ fn read_checksum(source: &Source<'_>, fields: &mut Fields<'_, '_>) -> Option<Loc
         }
     }
     fields.problems.append(&mut inner.problems);
-    algorithm?;
     Some(Located {
         value: Checksum {
+            algorithm: algorithm?.value,
             encoding: encoding?.value,
             over: over?.value,
         },

@@ -32,7 +32,7 @@ mod value;
 mod vectors;
 
 pub use alphabet::Alphabet;
-pub use checksum::{Checksum, ChecksumEncoding, Coverage};
+pub use checksum::{Checksum, ChecksumAlgorithm, ChecksumEncoding, Coverage};
 pub use digest::{Peppers, Sha256Digest, StoredDigest};
 pub use explain::Step;
 pub use format::{ChecksumState, KeyFormat, Verdict, Visibility};

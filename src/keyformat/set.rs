@@ -136,11 +136,10 @@ impl FormatSet {
         self.iter().find(|format| format.id() == id)
     }
 
-    /// Returns an iterator over the secret formats, each with its position in [`Self::iter`].
+    /// Returns an iterator over the secret formats, each with its position in [`Self::iter`]. Contents are searched for
+    /// these only: a public key is never hunted.
     pub fn secret(&self) -> impl Iterator<Item = (usize, &KeyFormat)> {
-        self.iter()
-            .enumerate()
-            .filter(|(_, format)| format.visibility() == Visibility::Secret)
+        secret(&self.0.formats)
     }
 
     /// Returns the format, secret or public, of which the whole string is a key: its shape is right, and
@@ -155,6 +154,11 @@ impl FormatSet {
     pub fn ruleset_version(&self) -> &str {
         &self.0.ruleset_version
     }
+}
+
+fn secret(formats: &[KeyFormat]) -> impl Iterator<Item = (usize, &KeyFormat)> {
+    let formats = formats.iter().enumerate();
+    formats.filter(|(_, format)| format.visibility() == Visibility::Secret)
 }
 
 fn whole_file(file: &str, message: String, remedy: &str) -> Problem {
@@ -261,17 +265,16 @@ fn refuse_repeated_ids(drafts: &[Draft], problems: &mut Vec<Problem>) {
 /// Returns a digest over everything that determines the engine's findings: the secret formats, in any
 /// order.
 fn ruleset_version(formats: &[KeyFormat]) -> String {
-    let mut rules: Vec<String> = formats
-        .iter()
-        .filter(|format| format.visibility() == Visibility::Secret)
-        .map(|format| {
+    let mut rules: Vec<String> = secret(formats)
+        .map(|(_, format)| {
             let shape = match &format.shape {
                 Shape::Prefix(body) => format!("{} {}", body.alphabet.name(), body.length),
                 Shape::Regex(regex) => regex.source.clone(),
             };
             let checksum = format.checksum.map(|checksum| {
                 format!(
-                    "crc32 {} {}",
+                    "{} {} {}",
+                    checksum.algorithm.name(),
                     checksum.encoding.name(),
                     checksum.over.name()
                 )
