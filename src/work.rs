@@ -5,7 +5,7 @@
 //! commits all of them together, so that the database's cost per item falls as the load rises.
 
 mod claim;
-mod clean;
+mod clean_blobs;
 mod commit;
 mod demands;
 mod ends;
@@ -44,7 +44,7 @@ use crate::fetch::{GitFetcher, ObjectId};
 use crate::respond::Responder;
 use crate::scan::Engine;
 use crate::store::{Shedding, Store, StoreError};
-use clean::{CleanBlobs, GENERATION};
+use clean_blobs::{CleanBlobs, GENERATION};
 use demands::Demands;
 pub use origin::Origin;
 use pauses::Pauses;

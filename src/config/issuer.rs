@@ -1,7 +1,7 @@
 //! The parts of the configuration that concern key formats, checked against the formats themselves.
 
 use super::problem::{ConfigError, Problems, nearest};
-use super::{Config, Place};
+use super::{Config, ConfigPlace};
 use crate::issuer::IssuerFormats;
 use crate::keyformat::{FormatSet, FormatsError, KeyFormat, Visibility};
 
@@ -53,7 +53,7 @@ impl Config {
                 }
                 None => format!("usable here: {}", usable.join(", ")),
             };
-            let place = self.origins.get(key).unwrap_or(&Place::Default);
+            let place = self.origins.get(key).unwrap_or(&ConfigPlace::Default);
             problems.add(place, key, what, hint);
         }
         problems.into_result()?;

@@ -20,7 +20,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 pub use duration::parse_duration;
-pub use problem::{ConfigError, Place, Problem, nearest};
+pub use problem::{ConfigError, ConfigPlace, Problem, nearest};
 pub use sections::{
     App, Config, Database, Formats, Issuer, Keys, OnLeak, Partner, Partners, Policy, Redelivery,
     Scan, Server, Source, SourceKind, Webhook, Webhooks, Work,

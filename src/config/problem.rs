@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// Origin of a part of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum ConfigPlace {
     /// The built-in default.
     Default,
     /// A position in a file. Line and column are counted from 1, columns in characters.
@@ -24,7 +24,7 @@ pub enum Place {
     Environment(Arc<str>),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ConfigPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("built-in default"),
@@ -40,7 +40,7 @@ impl fmt::Display for Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Place of the value concerned.
-    pub place: Place,
+    pub place: ConfigPlace,
     /// Path of the key, such as `sources[0].schedule`; empty if the problem concerns the file as a whole.
     pub key: String,
     /// Description of the problem.
@@ -51,7 +51,7 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.place != Place::Default {
+        if self.place != ConfigPlace::Default {
             write!(f, "{}: ", self.place)?;
         }
         if !self.key.is_empty() {
@@ -91,7 +91,7 @@ pub(super) struct Problems(RefCell<Vec<Problem>>);
 impl Problems {
     pub(super) fn add(
         &self,
-        place: &Place,
+        place: &ConfigPlace,
         key: impl Into<String>,
         what: impl Into<String>,
         hint: impl Into<String>,
@@ -112,9 +112,9 @@ impl Problems {
             return Ok(());
         }
         problems.sort_by_key(|problem| match &problem.place {
-            Place::File { line, column, .. } => (0, *line, *column),
-            Place::Environment(_) => (1, 0, 0),
-            Place::Default => (2, 0, 0),
+            ConfigPlace::File { line, column, .. } => (0, *line, *column),
+            ConfigPlace::Environment(_) => (1, 0, 0),
+            ConfigPlace::Default => (2, 0, 0),
         });
         Err(ConfigError::Invalid(problems))
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Environment;
-use super::problem::{Place, Problems, nearest};
+use super::problem::{ConfigPlace, Problems, nearest};
 use super::tree::{Node, Table, Value, parse_raw};
 
 /// State shared by all sections while they are read.
@@ -15,20 +15,20 @@ pub(super) struct Reader<'a> {
     pub(super) problems: &'a Problems,
     pub(super) environment: &'a Environment,
     pub(super) warnings: RefCell<Vec<String>>,
-    pub(super) origins: RefCell<BTreeMap<String, Place>>,
+    pub(super) origins: RefCell<BTreeMap<String, ConfigPlace>>,
 }
 
 /// A value and its place, for the checks that follow that of its type.
 pub(super) struct Found<T> {
     pub(super) value: T,
-    pub(super) place: Place,
+    pub(super) place: ConfigPlace,
 }
 
 /// One table of the configuration. [`Section::finish`] reports the keys that were never asked for.
 pub(super) struct Section<'a> {
     reader: &'a Reader<'a>,
     path: String,
-    place: Place,
+    place: ConfigPlace,
     table: Table,
     known: RefCell<Vec<&'static str>>,
 }
@@ -38,7 +38,7 @@ impl<'a> Section<'a> {
         Self {
             reader,
             path: String::new(),
-            place: Place::Default,
+            place: ConfigPlace::Default,
             table,
             known: RefCell::default(),
         }
@@ -53,12 +53,12 @@ impl<'a> Section<'a> {
         }
     }
 
-    pub(super) fn place(&self) -> &Place {
+    pub(super) fn place(&self) -> &ConfigPlace {
         &self.place
     }
 
     /// Reports a problem with the value of `key`.
-    pub(super) fn refuse(&self, place: &Place, key: &str, what: &str, hint: &str) {
+    pub(super) fn refuse(&self, place: &ConfigPlace, key: &str, what: &str, hint: &str) {
         self.reader
             .problems
             .add(place, self.path_of(key), what, hint);
@@ -105,7 +105,7 @@ impl<'a> Section<'a> {
         parsed
     }
 
-    fn wrong_type(&self, place: &Place, key: &str, expected: &str, example: &str) {
+    fn wrong_type(&self, place: &ConfigPlace, key: &str, expected: &str, example: &str) {
         self.refuse(
             place,
             key,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::problem::Place;
+use super::problem::ConfigPlace;
 use super::sections::{App, Config, OnLeak, Redelivery, Source, SourceKind};
 use super::url::without_slash;
 use super::{duration, size};
@@ -101,9 +101,9 @@ impl Writer<'_> {
     fn line(&mut self, section: &str, key: &str, value: &str) {
         let origin = self.config.origins.get(&format!("{section}.{key}"));
         let origin = match origin {
-            None | Some(Place::Default) => String::new(),
-            Some(Place::File { path, line, .. }) => format!("  # {}:{line}", path.display()),
-            Some(Place::Environment(name)) => format!("  # {name}"),
+            None | Some(ConfigPlace::Default) => String::new(),
+            Some(ConfigPlace::File { path, line, .. }) => format!("  # {}:{line}", path.display()),
+            Some(ConfigPlace::Environment(name)) => format!("  # {name}"),
         };
         let _ = writeln!(self.text, "{key} = {value}{origin}");
     }

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{Place, Problems};
+use super::problem::{ConfigPlace, Problems};
 
 /// Prefix of every variable that overrides the configuration.
 pub(super) const ENV_PREFIX: &str = "RESCIND__";
 
 #[derive(Debug, Clone)]
 pub(super) struct Node {
-    pub(super) place: Place,
+    pub(super) place: ConfigPlace,
     pub(super) value: Value,
 }
 
@@ -33,10 +33,10 @@ pub(super) enum Value {
 
 /// Entries by key. The place of an entry is that of its key, the place of its node that of its value.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Table(pub(super) BTreeMap<String, (Place, Node)>);
+pub(super) struct Table(pub(super) BTreeMap<String, (ConfigPlace, Node)>);
 
 impl Node {
-    fn table(place: &Place) -> Self {
+    fn table(place: &ConfigPlace) -> Self {
         Self {
             place: place.clone(),
             value: Value::Table(Table::default()),
@@ -66,14 +66,14 @@ pub(super) fn parse_file(path: &Path, text: &str, problems: &Problems) -> Table 
 }
 
 /// Parses the text of an environment variable as a TOML value. Returns `None` if it is not one.
-pub(super) fn parse_raw(text: &str, place: &Place) -> Option<Node> {
+pub(super) fn parse_raw(text: &str, place: &ConfigPlace) -> Option<Node> {
     let document = format!("value = {text}\n");
     let document = DeTable::parse(&document).ok()?;
     let (_, value) = document.get_ref().iter().next()?;
     (document.get_ref().len() == 1).then(|| from_value(value, &|_| place.clone()))
 }
 
-fn from_table(table: &DeTable<'_>, place_at: &impl Fn(usize) -> Place) -> Table {
+fn from_table(table: &DeTable<'_>, place_at: &impl Fn(usize) -> ConfigPlace) -> Table {
     let entries = table.iter().map(|(key, value)| {
         let place = place_at(key.span().start);
         (
@@ -84,7 +84,7 @@ fn from_table(table: &DeTable<'_>, place_at: &impl Fn(usize) -> Place) -> Table 
     Table(entries.collect())
 }
 
-fn from_value(value: &Spanned<DeValue<'_>>, place_at: &impl Fn(usize) -> Place) -> Node {
+fn from_value(value: &Spanned<DeValue<'_>>, place_at: &impl Fn(usize) -> ConfigPlace) -> Node {
     let place = place_at(value.span().start);
     let value = match value.get_ref() {
         DeValue::String(text) => Value::Text(text.clone().into_owned()),
@@ -105,9 +105,9 @@ fn from_value(value: &Spanned<DeValue<'_>>, place_at: &impl Fn(usize) -> Place) 
 }
 
 /// Returns the place at byte `offset` in the text of a file.
-pub(super) fn place_at(path: &Arc<Path>, text: &str, offset: usize) -> Place {
+pub(super) fn place_at(path: &Arc<Path>, text: &str, offset: usize) -> ConfigPlace {
     let (line, column) = line_and_column(text, offset);
-    Place::File {
+    ConfigPlace::File {
         path: Arc::clone(path),
         line,
         column,
@@ -140,7 +140,7 @@ pub(super) fn overlay<'a>(
         parts.collect::<Vec<_>>()
     });
     for (path, name, text) in variables {
-        let place = Place::Environment(name.into());
+        let place = ConfigPlace::Environment(name.into());
         let path: Vec<&str> = path.split("__").collect();
         if path.iter().any(|part| part.is_empty()) {
             problems.add(
@@ -166,7 +166,7 @@ pub(super) fn overlay<'a>(
     }
 }
 
-fn set(table: &mut Table, path: &[&str], value: Node, place: &Place) -> Result<(), String> {
+fn set(table: &mut Table, path: &[&str], value: Node, place: &ConfigPlace) -> Result<(), String> {
     let [key, rest @ ..] = path else {
         return Ok(());
     };
@@ -181,7 +181,12 @@ fn set(table: &mut Table, path: &[&str], value: Node, place: &Place) -> Result<(
     set_in_node(node, rest, value, place)
 }
 
-fn set_in_node(node: &mut Node, path: &[&str], value: Node, place: &Place) -> Result<(), String> {
+fn set_in_node(
+    node: &mut Node,
+    path: &[&str],
+    value: Node,
+    place: &ConfigPlace,
+) -> Result<(), String> {
     if let Value::Raw(text) = &node.value
         && let Some(parsed) = parse_raw(text, &node.place)
     {
@@ -215,7 +220,7 @@ fn set_in_node(node: &mut Node, path: &[&str], value: Node, place: &Place) -> Re
     }
 }
 
-fn child_for(next: &str, place: &Place) -> Node {
+fn child_for(next: &str, place: &ConfigPlace) -> Node {
     if next.parse::<usize>().is_ok() {
         return Node {
             place: place.clone(),

@@ -8,7 +8,7 @@ use super::FetchError;
 use super::heavy::HeavyLane;
 use super::lane::FetchLane;
 use super::ledger::{Ledger, Payer, Turn};
-use super::place::Place;
+use super::place::FetchPlace;
 use crate::memory;
 
 /// Number of places in the medium lane.
@@ -110,7 +110,7 @@ impl Budget {
 #[derive(Debug, Clone)]
 pub(super) struct Seat {
     pub(super) budget: Arc<Budget>,
-    pub(super) place: Place,
+    pub(super) place: FetchPlace,
     /// The turns in lanes of few places: that of the place, and that of the memory if it is another one's.
     pub(super) turns: Turns,
 }
@@ -118,7 +118,7 @@ pub(super) struct Seat {
 pub(super) type Turns = Vec<(FetchLane, Arc<Turn>)>;
 
 impl Seat {
-    pub(super) fn new(budget: &Arc<Budget>, place: Place) -> Self {
+    pub(super) fn new(budget: &Arc<Budget>, place: FetchPlace) -> Self {
         Self {
             budget: Arc::clone(budget),
             place,
@@ -131,7 +131,7 @@ impl Seat {
 impl Seat {
     /// Creates an ordinary place in a budget of its own.
     pub(super) fn alone() -> Self {
-        Self::new(&Arc::new(Budget::new(1)), Place::default())
+        Self::new(&Arc::new(Budget::new(1)), FetchPlace::default())
     }
 }
 

@@ -6,7 +6,7 @@ use reqwest::Client;
 
 use super::budget::{Budget, Seat};
 use super::ledger::Ledger;
-use super::place::Place;
+use super::place::FetchPlace;
 use super::{FetchLane, FetchLimits, Guard};
 
 /// Fetcher of pushed ranges. Cheap to clone; clones share their memory budget.
@@ -47,7 +47,7 @@ impl GitFetcher {
         &self.limits
     }
 
-    pub(super) fn seat(&self, place: Place) -> Seat {
+    pub(super) fn seat(&self, place: FetchPlace) -> Seat {
         Seat::new(&self.budget, place)
     }
 }

@@ -13,11 +13,11 @@ use super::pace::Pace;
 use super::pack::{Pack, PackError};
 use super::patience::Patience;
 use super::peer::{LongList, Peer};
-use super::place::Place;
+use super::place::FetchPlace;
 use super::protocol::{self, FetchAnswer, Head, HeadAnswer, References, ReferencesAnswer};
-use super::rest::Rest;
+use super::rest::PackRest;
 use super::size::Sizing;
-use super::texts::{self, Fetched};
+use super::texts::{self, FetchedPacks};
 use super::{FetchError, FetchLimits};
 
 /// Maximum size of an answer to `ls-refs HEAD`, in bytes.
@@ -64,7 +64,7 @@ struct Session<'f> {
     /// Number of bytes of pack data received so far.
     received: usize,
     /// Remainder of the last pack, which the server has yet to send.
-    rest: Option<Rest>,
+    rest: Option<PackRest>,
 }
 
 impl GitFetcher {
@@ -84,9 +84,10 @@ impl GitFetcher {
     /// # Errors
     ///
     /// See [`FetchError`].
-    pub async fn fetch(&self, request: &RangeRequest) -> Result<Fetched, FetchError> {
+    pub async fn fetch(&self, request: &RangeRequest) -> Result<FetchedPacks, FetchError> {
         let limits = Arc::clone(&self.limits);
-        self.fetch_within(request, Place::default(), limits).await
+        self.fetch_within(request, FetchPlace::default(), limits)
+            .await
     }
 
     /// Fetches the contents of a push like [`GitFetcher::fetch`], in a given place and within given
@@ -101,12 +102,12 @@ impl GitFetcher {
     pub async fn fetch_within(
         &self,
         request: &RangeRequest,
-        place: Place,
+        place: FetchPlace,
         limits: Arc<FetchLimits>,
-    ) -> Result<Fetched, FetchError> {
+    ) -> Result<FetchedPacks, FetchError> {
         let mut seat = self.seat(place);
         if request.after.is_null() || request.after == request.before {
-            return Ok(Fetched::new(Vec::new(), limits, seat, None));
+            return Ok(FetchedPacks::new(Vec::new(), limits, seat, None));
         }
         let admission = self
             .budget
@@ -133,7 +134,7 @@ impl GitFetcher {
             .holds(session.admission.lane(), &session.seat);
         let packs = session.range().await?;
         let admission = Some(session.admission);
-        let fetched = Fetched::new(packs, session.limits, session.seat, admission);
+        let fetched = FetchedPacks::new(packs, session.limits, session.seat, admission);
         Ok(fetched.with_rest(session.rest))
     }
 
@@ -148,7 +149,7 @@ impl GitFetcher {
         token: Option<&SecretString>,
     ) -> Result<References, FetchError> {
         let (references, _) = self
-            .references_from(clone_url, token, Place::default())
+            .references_from(clone_url, token, FetchPlace::default())
             .await?;
         Ok(references)
     }
@@ -163,7 +164,7 @@ impl GitFetcher {
         &self,
         clone_url: &Url,
         token: Option<&SecretString>,
-        place: Place,
+        place: FetchPlace,
     ) -> Result<(References, LongList), FetchError> {
         let mut seat = self.seat(place);
         seat.turns = self.budget.turns(seat.place.lane, &seat.place.payer);
@@ -258,7 +259,7 @@ impl Session<'_> {
                 self.received += room;
                 let room = max_fetch_bytes.saturating_sub(self.received as u64);
                 let next = Patience::new(self.seat.clone());
-                self.rest = (room > 0).then_some(Rest {
+                self.rest = (room > 0).then_some(PackRest {
                     response,
                     answer,
                     came,

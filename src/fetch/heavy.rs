@@ -7,7 +7,7 @@ use super::FetchError;
 use super::demand::Waiting;
 use super::lane::FetchLane;
 use super::ledger::{Ledger, Turn};
-use super::place::Place;
+use super::place::FetchPlace;
 
 /// Maximum number of visits in ordinary places that may wait for the lane of heavy visits. Each occupies its place
 /// meanwhile, and more would take the places of small pushes.
@@ -26,7 +26,7 @@ const LARGE_PATIENCE: Duration = Duration::from_mins(1);
 /// Interval at which the demand for the place is checked.
 const LOOK: Duration = Duration::from_millis(250);
 
-fn lane_patience(place: &Place) -> Duration {
+fn lane_patience(place: &FetchPlace) -> Duration {
     match place.lane {
         FetchLane::Ordinary if place.demand.waiting() > Waiting::Nobody => WANTED_PATIENCE,
         FetchLane::Ordinary => ORDINARY_PATIENCE,
@@ -47,7 +47,7 @@ pub(super) struct HeavyLane {
 impl HeavyLane {
     /// Takes the lane, waiting for it as long as the place allows, and until none waits that had less of it. Fails at
     /// once if too many visits are waiting already. Blocks the thread.
-    pub(super) fn take(&self, place: &Place) -> Result<Turn, FetchError> {
+    pub(super) fn take(&self, place: &FetchPlace) -> Result<Turn, FetchError> {
         let mut taken = self.taken();
         let is_ordinary = place.lane == FetchLane::Ordinary;
         if *taken && is_ordinary && self.ledger.waiting() >= WAITING_VISITS {

@@ -1,8 +1,8 @@
 //! Fetching of pushed ranges as texts in memory: git protocol v2 over smart HTTP, without touching the
 //! disk.
 //!
-//! [`GitFetcher::fetch`] requests the contents of a push from a server and returns a [`Fetched`], the
-//! packs as received. [`Fetched::visit`] then passes every text in them to a closure, one at a time:
+//! [`GitFetcher::fetch`] requests the contents of a push from a server and returns a [`FetchedPacks`], the
+//! packs as received. [`FetchedPacks::visit`] then passes every text in them to a closure, one at a time:
 //! commits, annotated tags, trees (their names are text too) and blobs with a path. It is pure
 //! computation, so it belongs on a thread that may block.
 //!
@@ -56,7 +56,7 @@ pub use limits::FetchLimits;
 pub use names::{BadName, RepositoryName, host_of};
 pub(crate) use pace::{Pace, PaceLimits};
 pub use peer::LongList;
-pub use place::Place;
+pub use place::FetchPlace;
 pub use protocol::References;
 pub use shown::{Breath, LeftOut, Text, TextKind};
-pub use texts::{Fetched, Visited};
+pub use texts::{FetchedPacks, Visited};

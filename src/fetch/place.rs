@@ -45,7 +45,7 @@ pub(super) const TURN: Duration = Duration::from_secs(2);
 
 /// Place of a fetch and the demand for it.
 #[derive(Debug, Clone, Default)]
-pub struct Place {
+pub struct FetchPlace {
     /// Lane of the place.
     pub lane: FetchLane,
     /// Demand for such places.
@@ -62,7 +62,7 @@ pub struct Place {
     pub kept: Option<u32>,
 }
 
-impl Place {
+impl FetchPlace {
     /// Returns the demand for the place by whomever.
     pub(super) fn waiting(&self) -> Waiting {
         let own = self.own.iter().map(|demand| demand.waiting());

@@ -18,7 +18,7 @@ use super::{FetchError, FetchLimits};
 
 /// Remainder of a pack that the server has yet to send.
 #[derive(Debug)]
-pub(super) struct Rest {
+pub(super) struct PackRest {
     pub(super) response: Response,
     pub(super) answer: FetchAnswer,
     /// Bytes that have already arrived.
@@ -43,7 +43,7 @@ pub(super) struct Progress {
     pub(super) hasher: gix_hash::Hasher,
 }
 
-impl Rest {
+impl PackRest {
     /// Reads until `held` has `size` bytes, or there are no more. Returns `true` if the pack ended.
     /// Blocks the thread.
     fn fill(&mut self, held: &mut Vec<u8>, size: usize) -> Result<bool, FetchError> {
@@ -72,7 +72,7 @@ impl Progress {
     /// Reads the parts that follow and shows their contents. Returns `true` if something was cut off.
     pub(super) fn go_on(
         mut self,
-        mut rest: Rest,
+        mut rest: PackRest,
         limits: &FetchLimits,
         seat: &Seat,
         shown: &mut Shown<'_>,
@@ -138,7 +138,7 @@ impl Progress {
     }
 
     /// Checks the trailer after the last entry.
-    fn check_end(mut self, rest: &mut Rest) -> Result<bool, FetchError> {
+    fn check_end(mut self, rest: &mut PackRest) -> Result<bool, FetchError> {
         rest.fill(&mut self.held, TRAILER + 1)?;
         if self.held.len() < TRAILER && rest.room == 0 {
             return Ok(true);

@@ -7,7 +7,7 @@ use gix_hash::ObjectId;
 use super::budget::{Admission, Seat};
 use super::history::History;
 use super::pack::{Allowed, ListLimits, Objects, Pack};
-use super::rest::{Progress, Rest};
+use super::rest::{PackRest, Progress};
 use super::shown::{LeftOut, Shown, Text, read_history};
 use super::weight::Weight;
 use super::{FetchError, FetchLimits};
@@ -25,15 +25,15 @@ pub struct Visited {
 /// The packs of one pushed range, in memory until dropped. If a pack is too large, only its beginning is
 /// in memory.
 #[derive(Debug)]
-pub struct Fetched {
+pub struct FetchedPacks {
     packs: Vec<Pack>,
     limits: Arc<FetchLimits>,
     seat: Seat,
-    rest: Option<Rest>,
+    rest: Option<PackRest>,
     _admission: Option<Admission>,
 }
 
-impl Fetched {
+impl FetchedPacks {
     pub(super) fn new(
         packs: Vec<Pack>,
         limits: Arc<FetchLimits>,
@@ -50,7 +50,7 @@ impl Fetched {
     }
 
     /// Adds the remainder of the last pack.
-    pub(super) fn with_rest(self, rest: Option<Rest>) -> Self {
+    pub(super) fn with_rest(self, rest: Option<PackRest>) -> Self {
         Self { rest, ..self }
     }
 
@@ -111,7 +111,7 @@ struct Visit<'v> {
 
 impl Visit<'_> {
     /// Shows the texts of a pack and of its remainder.
-    fn pack(self, mut pack: Pack, rest: Option<Rest>) -> Result<(), FetchError> {
+    fn pack(self, mut pack: Pack, rest: Option<PackRest>) -> Result<(), FetchError> {
         let (listing, mut weight) = if let Some(known) = pack.take_known() {
             known
         } else {

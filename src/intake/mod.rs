@@ -17,7 +17,7 @@ pub mod webhook;
 
 pub use partner::{
     Answered, Feedback, Label, MAX_REPORT, Partner, PartnerError, PartnerName, PartnerOptions,
-    Report, ReportProof,
+    PartnerReport, ReportProof,
 };
 pub use public_keys::{NoKey, PublicKeyTimings, PublicKeys};
 pub use revocation::RevocationApi;

@@ -208,11 +208,11 @@ impl Partner {
         proof: ReportProof,
         key: ReportKey,
         body: Vec<u8>,
-    ) -> Result<Report, PartnerError> {
+    ) -> Result<PartnerReport, PartnerError> {
         // Hashing and parsing 25 MiB takes a tenth of a second, which must not delay other requests.
         tokio::task::spawn_blocking(move || {
             key.verify(&body, &proof.signature)?;
-            Report::of(body)
+            PartnerReport::of(body)
         })
         .await
         .map_err(|_| PartnerError::Died)?
@@ -223,7 +223,7 @@ impl Partner {
     /// # Errors
     ///
     /// Returns a [`PartnerError`] if the report could not be answered. Nothing was changed in that case.
-    pub async fn receive(&self, report: Report) -> Result<Answered, PartnerError> {
+    pub async fn receive(&self, report: PartnerReport) -> Result<Answered, PartnerError> {
         report.answer(&self.responder, self.name()).await
     }
 }
@@ -237,12 +237,12 @@ pub struct ReportProof {
 
 /// Body of a report whose sender is verified and whose rows are not parsed yet.
 #[derive(Debug)]
-pub struct Report {
+pub struct PartnerReport {
     body: Vec<u8>,
     rows: usize,
 }
 
-impl Report {
+impl PartnerReport {
     pub(super) fn of(mut body: Vec<u8>) -> Result<Self, PartnerError> {
         // An odd character in one row must not affect the others.
         as_text(&mut body);

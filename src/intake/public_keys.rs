@@ -98,7 +98,7 @@ struct FetchedKeys {
 
 /// Result of a successful fetch.
 #[derive(Debug)]
-enum Fetched {
+enum Reply {
     /// The list has not changed.
     Same,
     List {
@@ -280,14 +280,14 @@ impl PublicKeys {
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
     }
 
-    async fn fetch_in_time(&self, etag: Option<&HeaderValue>) -> Result<Fetched, FetchError> {
+    async fn fetch_in_time(&self, etag: Option<&HeaderValue>) -> Result<Reply, FetchError> {
         let timeout = self.timings.timeout;
         let fetched = tokio::time::timeout(timeout, self.fetch(etag)).await;
         fetched.unwrap_or(Err(FetchError::Timeout(timeout)))
     }
 
     /// Fetches the list, unless it is still the one that the origin called `etag`.
-    async fn fetch(&self, etag: Option<&HeaderValue>) -> Result<Fetched, FetchError> {
+    async fn fetch(&self, etag: Option<&HeaderValue>) -> Result<Reply, FetchError> {
         let request = |url| {
             let request = self.client.get(url).header(ACCEPT, "application/json");
             match etag {
@@ -297,7 +297,7 @@ impl PublicKeys {
         };
         let mut response = send(&self.url, self.timings.timeout, request).await?;
         if etag.is_some() && response.status() == StatusCode::NOT_MODIFIED {
-            return Ok(Fetched::Same);
+            return Ok(Reply::Same);
         }
         if !response.status().is_success() {
             return Err(FetchError::Status(response.status()));
@@ -312,7 +312,7 @@ impl PublicKeys {
             body.extend_from_slice(&chunk);
         }
         let keys = read_list(&body)?;
-        Ok(Fetched::List { keys, etag })
+        Ok(Reply::List { keys, etag })
     }
 
     fn known(&self) -> Arc<FetchedKeys> {
@@ -323,12 +323,12 @@ impl PublicKeys {
 impl FetchedKeys {
     /// Takes the result of a fetch, unless the list is that of one that began later: a slow answer may be from before a
     /// key was published.
-    fn take(&mut self, number: u64, fetched: Fetched, now: Timestamp) {
+    fn take(&mut self, number: u64, fetched: Reply, now: Timestamp) {
         if number < self.listed_by {
             return;
         }
         self.listed_by = number;
-        if let Fetched::List { keys, etag } = fetched {
+        if let Reply::List { keys, etag } = fetched {
             (self.keys, self.etag) = (keys, etag);
         }
         self.fetched_at = Some(now);

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 
-use super::partner::{Answered, PartnerError, PartnerName, Report};
+use super::partner::{Answered, PartnerError, PartnerName, PartnerReport};
 use crate::respond::Responder;
 
 /// Prefix that GitLab puts before the identifier of a rule.
@@ -63,8 +63,8 @@ impl RevocationApi {
     /// # Errors
     ///
     /// Returns [`PartnerError::Report`] if the body is not a list, or has too many rows.
-    pub async fn look_at(&self, body: Vec<u8>) -> Result<Report, PartnerError> {
-        tokio::task::spawn_blocking(move || Report::of(body))
+    pub async fn look_at(&self, body: Vec<u8>) -> Result<PartnerReport, PartnerError> {
+        tokio::task::spawn_blocking(move || PartnerReport::of(body))
             .await
             .map_err(|_| PartnerError::Died)?
     }
@@ -75,7 +75,7 @@ impl RevocationApi {
     ///
     /// Returns [`PartnerError::Report`] if the body turns out not to be a list, and any failure of the
     /// database. Nothing was changed in that case.
-    pub async fn revoke(&self, report: Report) -> Result<Answered, PartnerError> {
+    pub async fn revoke(&self, report: PartnerReport) -> Result<Answered, PartnerError> {
         // The findings are GitLab's, like those of its partner program.
         report.answer(&self.responder, PartnerName::GitLab).await
     }

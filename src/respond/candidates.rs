@@ -39,7 +39,7 @@ pub struct Candidates<P = SharedPlace> {
     max: usize,
     places: Vec<P>,
     place_bytes: usize,
-    list: Vec<Candidate>,
+    list: Vec<Seen>,
     counted: PlacesPerValue,
     /// Sightings of known keys among the candidates that were looked up before.
     found: CleanSightings,
@@ -52,7 +52,7 @@ pub struct Candidates<P = SharedPlace> {
 pub struct PlaceIndex(u32);
 
 #[derive(Debug)]
-struct Candidate {
+struct Seen {
     value: KeyValue,
     place: PlaceIndex,
     line: Option<Line>,
@@ -93,7 +93,7 @@ impl<P: Placed> Candidates<P> {
     pub fn add(&mut self, value: KeyValue, place: PlaceIndex, line: Option<Line>) -> bool {
         let is_wanted = self.counted.admits(value.sha256());
         if is_wanted {
-            self.list.push(Candidate { value, place, line });
+            self.list.push(Seen { value, place, line });
         }
         is_wanted
     }
@@ -224,7 +224,7 @@ impl Responder {
     }
 }
 
-impl Candidate {
+impl Seen {
     /// Returns the sighting of the candidate at its place.
     fn at(&self, shared: &SharedPlace, detected_at: Timestamp) -> CleanSighting {
         let SharedPlace {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::pauses::Condition;
 use super::round::Round;
 use super::run::AHEAD;
-use super::scarce::{Candidate, Scarce};
+use super::scarce::{Contender, Scarce};
 use super::shares::Shares;
 use super::{Run, Worker, WorkerParts};
 use crate::fetch::{FetchLane, Ledger, Payer, Waiting};
@@ -338,7 +338,7 @@ impl Worker {
         &self,
         lane: &Scarce<'_>,
         round: &mut Round,
-    ) -> Result<Vec<Candidate>, StoreError> {
+    ) -> Result<Vec<Contender>, StoreError> {
         let (ledger, now) = (self.ledger(lane.lane), std::time::Instant::now());
         let mut queues = self.queues(lane.lane, Priority::Backfill, round).await?;
         queues.sort_by_cached_key(|queue| {
@@ -355,7 +355,7 @@ impl Worker {
             fronts += usize::from(!front.is_empty());
             candidates.extend(front.into_iter().map(|item| {
                 let payer = Payer::new(self.served_as(&queue.host), &queue.host, &item.owner);
-                Candidate {
+                Contender {
                     id: item.id,
                     priority: queue.priority,
                     host: queue.host.clone(),
@@ -373,7 +373,7 @@ impl Worker {
             }
         }
         if round.due.is_none_or(|at| at.elapsed() >= DUE_EVERY) {
-            let since = |next: &Candidate| self.shared.slow.due_since(next.id);
+            let since = |next: &Contender| self.shared.slow.due_since(next.id);
             let due = candidates.iter_mut().filter(|next| since(next).is_some());
             if let Some(due) = due.min_by_key(|next| since(next)) {
                 due.is_due = true;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Shared;
 use super::listed::Listed;
 use super::pauses::{Failure, Judged};
-use crate::fetch::{FetchError, ObjectId, Place};
+use crate::fetch::{FetchError, FetchPlace, ObjectId};
 use crate::respond::CleanSightings;
 use crate::store::{Descendant, Fetched, HOST_LEFT_ALONE, Lane, Priority, TRIED_AGAIN, WorkItem};
 
@@ -214,7 +214,7 @@ impl Shared {
             }
             Lane::Large | Lane::Alone if !self.is_patient(item) => End::Failed(why),
             Lane::Large | Lane::Alone => {
-                let wait = Place::rest();
+                let wait = FetchPlace::rest();
                 self.slow.note_outpaced(item.id);
                 End::Later { wait, why }
             }

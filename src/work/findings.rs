@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 
-use super::clean::CleanBlobs;
+use super::clean_blobs::CleanBlobs;
 use super::place::{Places, TextPlace};
 use crate::fetch::{ObjectId, Text, TextKind};
 use crate::keyformat::KeyValue;

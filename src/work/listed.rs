@@ -10,11 +10,11 @@ pub(super) struct Listed {
     pub(super) priority: Priority,
     pub(super) lineage: Lineage,
     /// Rest of the list, if there is one.
-    pub(super) rest: Option<Rest>,
+    pub(super) rest: Option<ListRest>,
 }
 
 /// Rest of a list.
-pub(super) struct Rest {
+pub(super) struct ListRest {
     /// Digest of the name of the last reference that was added. The others follow in the order of these.
     pub(super) after: String,
     pub(super) lineage: Lineage,

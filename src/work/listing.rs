@@ -10,10 +10,10 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use super::ends::{Done, End, Tried, absent};
-use super::listed::{Listed, Rest};
+use super::listed::{ListRest, Listed};
 use super::plan::Plan;
 use super::{Shared, lineage};
-use crate::fetch::{ObjectId, Place, References};
+use crate::fetch::{FetchPlace, ObjectId, References};
 use crate::forge::{is_to_the_letter, kept_reference};
 use crate::offload::apart;
 use crate::store::{Fetched, Lineage, NewWorkItem, Priority, WorkItem};
@@ -38,7 +38,7 @@ const NO_ROOM: Duration = Duration::from_mins(1);
 
 impl Shared {
     /// Lists references. Some of them become ranges.
-    pub(super) async fn list(&self, plan: Plan, place: Place, item: WorkItem) -> Tried {
+    pub(super) async fn list(&self, plan: Plan, place: FetchPlace, item: WorkItem) -> Tried {
         if item.lineage.is_some() && !self.has_room_for_rest(&item.range).await {
             let why = "much of its repository, its owner or its host waits to be read".to_owned();
             return Tried::ended(item, End::Later { wait: NO_ROOM, why });
@@ -127,7 +127,7 @@ impl Shared {
         // The default branch first: most other branches derive from it, so they add little once it has been read.
         list.sort_by_key(|(name, _)| head != Some(name));
         let taken = piece(list.iter().map(|(name, _)| name), URGENT_REFERENCES);
-        let rest = (taken < list.len()).then(|| Rest {
+        let rest = (taken < list.len()).then(|| ListRest {
             after: String::new(),
             lineage: Lineage {
                 parts_left: MAX_REFERENCES,
@@ -162,7 +162,7 @@ impl Shared {
         let is_cut = is_more && of_rest.generation >= PIECES_MAX;
         let is_more = is_more && !is_cut;
         let end = left[..taken].last().filter(|_| is_more);
-        let rest = end.map(|(number, ..)| Rest {
+        let rest = end.map(|(number, ..)| ListRest {
             after: number.clone(),
             lineage: Lineage {
                 generation: of_rest.generation + 1,
@@ -179,7 +179,7 @@ impl Shared {
         item: &WorkItem,
         references: impl Iterator<Item = (String, ObjectId)>,
         priority: Priority,
-        rest: Option<Rest>,
+        rest: Option<ListRest>,
     ) -> Listed {
         let redactor = self.parts.responder.redactor();
         Listed {

@@ -9,7 +9,7 @@ use crate::store::{Lane, NewWorkItem, Priority, WorkItem};
 
 /// An item that may be claimed next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Candidate {
+pub(super) struct Contender {
     pub(super) id: Uuid,
     pub(super) priority: Priority,
     pub(super) host: String,
@@ -87,7 +87,7 @@ impl<'h> Scarce<'h> {
         self.repositories.contains_key(&name)
     }
 
-    /// Returns the next candidate: the most urgent one; among equals, the one whose owner and host hold the fewest
+    /// Returns the next contender: the most urgent one; among equals, the one whose owner and host hold the fewest
     /// places and used the least of the lane's time recently; among those, one that is due, then one that had to leave
     /// the fewest times, then one whose host has gone longest without a place, according to `served`. Candidates that
     /// must be alone come last: the others are likely not the cause of any death. In the lane of these, those that had
@@ -95,11 +95,11 @@ impl<'h> Scarce<'h> {
     /// time after time.
     pub(super) fn next<'c>(
         &self,
-        candidates: &'c [Candidate],
+        contenders: &'c [Contender],
         served: impl Fn(&str) -> Option<usize>,
-    ) -> Option<&'c Candidate> {
-        let may = |next: &&Candidate| !self.has_repository(&next.host, &next.remote);
-        candidates.iter().filter(may).min_by_key(|next| {
+    ) -> Option<&'c Contender> {
+        let may = |next: &&Contender| !self.has_repository(&next.host, &next.remote);
+        contenders.iter().filter(may).min_by_key(|next| {
             let name = (next.host.clone(), next.owner.clone());
             let of_owner = self.owners.get(&name).copied().unwrap_or_default();
             let of_host = self.of_host(&next.host);
@@ -121,36 +121,36 @@ impl<'h> Scarce<'h> {
         })
     }
 
-    /// Returns whether there is a place for a candidate now.
-    pub(super) fn has_place_for(&self, next: &Candidate) -> bool {
+    /// Returns whether there is a place for a contender now.
+    pub(super) fn has_place_for(&self, next: &Contender) -> bool {
         let is_crowded = is_deadly(next.deaths) && self.taken > 0;
         self.free > 0 && !self.is_closed && !is_crowded
     }
 
-    /// Gives a candidate a place.
-    pub(super) fn take(&mut self, next: &Candidate) {
+    /// Gives a contender a place.
+    pub(super) fn take(&mut self, next: &Contender) {
         self.free = self.free.saturating_sub(1);
         self.taken += 1;
         self.is_closed |= is_deadly(next.deaths);
         self.count(&next.host, &next.owner, &next.remote);
     }
 
-    /// Returns whether the holders of places should make room for a candidate: none does for one that is less urgent
+    /// Returns whether the holders of places should make room for a contender: none does for one that is less urgent
     /// than all of them.
-    pub(super) fn is_wanted_by(&self, next: &Candidate) -> bool {
+    pub(super) fn is_wanted_by(&self, next: &Contender) -> bool {
         let mut held = self.held.iter();
         held.any(|item| next.priority <= item.priority)
     }
 
-    /// Returns the candidates that may hurry the holders of places, provided that they used less of the lane's time. A
+    /// Returns the contenders that may hurry the holders of places, provided that they used less of the lane's time. A
     /// host that is not configured never hurries one that is.
     pub(super) fn hurrying<'c>(
         &self,
-        candidates: &'c [Candidate],
+        contenders: &'c [Contender],
         knows: impl Fn(&str) -> bool,
-    ) -> impl Iterator<Item = &'c Candidate> {
+    ) -> impl Iterator<Item = &'c Contender> {
         let is_of_known = self.held.iter().all(|item| knows(&item.host));
-        candidates.iter().filter(move |next| {
+        contenders.iter().filter(move |next| {
             self.is_wanted_by(next)
                 && !self.has_repository(&next.host, &next.remote)
                 && (!is_of_known || knows(&next.host))
@@ -168,8 +168,8 @@ mod tests {
     use super::*;
     use crate::fetch::Ledger;
 
-    fn candidate(host: &str, owner: &str, repository: &str, priority: Priority) -> Candidate {
-        Candidate {
+    fn contender(host: &str, owner: &str, repository: &str, priority: Priority) -> Contender {
+        Contender {
             id: Uuid::now_v7(),
             priority,
             host: host.to_owned(),
@@ -197,9 +197,9 @@ mod tests {
     }
 
     /// Returns the identifiers of the repositories of the items that get places, in order.
-    fn taken<'c>(mut lane: Scarce<'_>, candidates: &'c [Candidate]) -> Vec<&'c str> {
+    fn taken<'c>(mut lane: Scarce<'_>, contenders: &'c [Contender]) -> Vec<&'c str> {
         let mut taken = Vec::new();
-        while let Some(next) = lane.next(candidates, |_| None)
+        while let Some(next) = lane.next(contenders, |_| None)
             && lane.has_place_for(next)
         {
             lane.take(next);
@@ -210,23 +210,23 @@ mod tests {
 
     #[test]
     fn no_owner_and_no_host_has_all_places_while_others_want_one() {
-        let candidates = [
-            candidate("a", "mallory", "1", Webhook),
-            candidate("a", "mallory", "1", Webhook),
-            candidate("a", "mallory", "2", Webhook),
-            candidate("a", "alice", "3", Webhook),
-            candidate("b", "bob", "4", Webhook),
-            candidate("c", "carol", "5", Backfill),
+        let contenders = [
+            contender("a", "mallory", "1", Webhook),
+            contender("a", "mallory", "1", Webhook),
+            contender("a", "mallory", "2", Webhook),
+            contender("a", "alice", "3", Webhook),
+            contender("b", "bob", "4", Webhook),
+            contender("c", "carol", "5", Backfill),
         ];
         let lane = |places| Scarce::new(Lane::Medium, places, &[]);
-        assert_eq!(taken(lane(2), &candidates), ["1", "4"]);
-        assert_eq!(taken(lane(3), &candidates), ["1", "4", "3"]);
-        assert_eq!(taken(lane(9), &candidates), ["1", "4", "3", "2", "5"]);
+        assert_eq!(taken(lane(2), &contenders), ["1", "4"]);
+        assert_eq!(taken(lane(3), &contenders), ["1", "4", "3"]);
+        assert_eq!(taken(lane(9), &contenders), ["1", "4", "3", "2", "5"]);
         // A single owner gets all there is, but never two places for one repository.
-        assert_eq!(taken(lane(2), &candidates[..3]), ["1", "2"]);
+        assert_eq!(taken(lane(2), &contenders[..3]), ["1", "2"]);
         let held = held(Lane::Medium, "b", "4", 0);
         let one = Scarce::new(Lane::Medium, 2, &[&held]);
-        assert_eq!(taken(one, &candidates[4..]), ["5"]);
+        assert_eq!(taken(one, &contenders[4..]), ["5"]);
     }
 
     #[test]
@@ -234,28 +234,28 @@ mod tests {
         let held = held(Lane::Large, "a", "1", 0);
         assert_eq!(held.range.priority, Webhook);
         let lane = Scarce::new(Lane::Large, 1, &[&held]);
-        assert!(lane.is_wanted_by(&candidate("b", "bob", "2", Webhook)));
-        assert!(!lane.is_wanted_by(&candidate("b", "bob", "2", Backfill)));
+        assert!(lane.is_wanted_by(&contender("b", "bob", "2", Webhook)));
+        assert!(!lane.is_wanted_by(&contender("b", "bob", "2", Backfill)));
         let none = Scarce::new(Lane::Large, 1, &[]);
-        assert!(!none.is_wanted_by(&candidate("b", "bob", "2", Webhook)));
+        assert!(!none.is_wanted_by(&contender("b", "bob", "2", Webhook)));
     }
 
     #[test]
     fn whoever_had_to_leave_is_behind_those_that_did_not_but_not_for_ever() {
-        let of = |host: &str, repository: &str, outpaced| Candidate {
+        let of = |host: &str, repository: &str, outpaced| Contender {
             outpaced,
-            ..candidate(host, repository, repository, Webhook)
+            ..contender(host, repository, repository, Webhook)
         };
-        let mut candidates = [of("a", "1", 3), of("b", "2", 0), of("c", "3", 1)];
+        let mut contenders = [of("a", "1", 3), of("b", "2", 0), of("c", "3", 1)];
         let lane = || Scarce::new(Lane::Large, 9, &[]);
-        assert_eq!(taken(lane(), &candidates), ["2", "3", "1"]);
-        candidates[0].is_due = true;
-        assert_eq!(taken(lane(), &candidates), ["1", "2", "3"]);
+        assert_eq!(taken(lane(), &contenders), ["2", "3", "1"]);
+        contenders[0].is_due = true;
+        assert_eq!(taken(lane(), &contenders), ["1", "2", "3"]);
         let held = held(Lane::Large, "b", "9", 0);
         let one = Scarce::new(Lane::Large, 1, &[&held]);
         // Hosts that are not configured hurry only each other.
         let hurrying = |known: &str| {
-            one.hurrying(&candidates, |host| known.contains(host))
+            one.hurrying(&contenders, |host| known.contains(host))
                 .count()
         };
         assert_eq!(["", "bc", "b", "abc"].map(hurrying), [3, 2, 1, 3]);
@@ -264,44 +264,44 @@ mod tests {
     #[test]
     fn whoever_used_less_of_the_time_is_next_however_many_others_have_come() {
         let ledger = Ledger::default();
-        let mut candidates = [
-            candidate("a", "mallory", "1", Webhook),
-            candidate("a", "alice", "2", Webhook),
-            candidate("b", "bob", "3", Webhook),
+        let mut contenders = [
+            contender("a", "mallory", "1", Webhook),
+            contender("a", "alice", "2", Webhook),
+            contender("b", "bob", "3", Webhook),
         ];
-        candidates[0].is_due = true;
-        candidates[2].outpaced = 9;
-        ledger.charge(&candidates[0].payer, 3.0);
+        contenders[0].is_due = true;
+        contenders[2].outpaced = 9;
+        ledger.charge(&contenders[0].payer, 3.0);
         let now = std::time::Instant::now();
-        for next in &mut candidates {
+        for next in &mut contenders {
             next.used = ledger.used(&next.payer, now);
         }
-        let order = taken(Scarce::new(Lane::Large, 9, &[]), &candidates);
+        let order = taken(Scarce::new(Lane::Large, 9, &[]), &contenders);
         assert_eq!(order, ["3", "2", "1"]);
     }
 
     #[test]
     fn whoever_was_served_the_longest_ago_is_next() {
-        let candidates = [
-            candidate("a", "x", "1", Webhook),
-            candidate("b", "y", "2", Webhook),
+        let contenders = [
+            contender("a", "x", "1", Webhook),
+            contender("b", "y", "2", Webhook),
         ];
         let lane = Scarce::new(Lane::Large, 1, &[]);
-        let next = lane.next(&candidates, |host| (host == "a").then_some(0));
+        let next = lane.next(&contenders, |host| (host == "a").then_some(0));
         assert_eq!(next.unwrap().host, "b");
     }
 
     #[test]
     fn of_what_workers_died_of_few_are_together_and_the_likely_reason_is_alone() {
-        let of = |repository: &str, deaths| Candidate {
+        let of = |repository: &str, deaths| Contender {
             deaths,
-            ..candidate("a", repository, repository, Webhook)
+            ..contender("a", repository, repository, Webhook)
         };
-        let mut candidates = [of("2", 2), of("1", 1)].to_vec();
-        candidates.extend(["3", "4", "5", "6"].map(|repository| of(repository, 1)));
+        let mut contenders = [of("2", 2), of("1", 1)].to_vec();
+        contenders.extend(["3", "4", "5", "6"].map(|repository| of(repository, 1)));
         let alone = |held: &[&WorkItem]| -> Vec<String> {
             let lane = Scarce::new(Lane::Alone, 4, held);
-            let taken = taken(lane, &candidates);
+            let taken = taken(lane, &contenders);
             taken.into_iter().map(str::to_owned).collect()
         };
         // Even if more urgent: the others are likely innocent.
@@ -311,7 +311,7 @@ mod tests {
         let deadly = held(Lane::Alone, "b", "9", 2);
         assert_eq!(alone(&[&deadly]), [""; 0]);
         // What had to leave comes after what did not, so that what is silent does not keep it waiting.
-        let mut left = candidates.clone();
+        let mut left = contenders.clone();
         for next in &mut left[1..] {
             next.outpaced = 1;
         }

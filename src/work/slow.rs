@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::fetch::Place;
+use crate::fetch::FetchPlace;
 use crate::store::NewWorkItem;
 
 /// Time for which a repository or an owner that was slow counts as slow.
@@ -192,7 +192,7 @@ impl Slow {
         {
             return None;
         }
-        let turn = Place::kept_turn(of.kept);
+        let turn = FetchPlace::kept_turn(of.kept);
         kept.insert(host.to_owned(), now + turn * KEPT_SHARE);
         of.kept += 1;
         Some(of.kept - 1)
@@ -296,7 +296,7 @@ mod tests {
         }
         assert_eq!(slow.keep(first, "a"), Some(1));
         let rest = slow.lock().kept["a"] - now;
-        assert!(rest >= Place::kept_turn(1) * KEPT_SHARE, "{rest:?}");
+        assert!(rest >= FetchPlace::kept_turn(1) * KEPT_SHARE, "{rest:?}");
         slow.lock().outpaced.get_mut(&first).unwrap().since = now.checked_sub(DUE).unwrap();
         assert!(slow.due_since(first).is_some());
     }

@@ -10,7 +10,7 @@ use super::place::Places;
 use super::plan::{NoToken, NoTokenKind, Plan, plan, request};
 use super::{Origin, Shared, WorkerParts, lineage};
 use crate::fetch::{
-    FetchError, FetchLane, FetchLimits, ObjectId, Payer, Place, RangeRequest, Visited,
+    FetchError, FetchLane, FetchLimits, FetchPlace, ObjectId, Payer, RangeRequest, Visited,
 };
 use crate::forge::{actor_of, redact_message};
 use crate::respond::CleanSightings;
@@ -70,11 +70,11 @@ impl Shared {
     }
 
     /// Returns the place in which an item is fetched.
-    fn place(&self, item: &WorkItem, is_known: bool) -> Place {
+    fn place(&self, item: &WorkItem, is_known: bool) -> FetchPlace {
         let outpaced = self.slow.outpaced(item.id);
         let host = if is_known { &*item.range.host } else { "" };
         let owner = item.range.owner();
-        Place {
+        FetchPlace {
             lane: match item.lane {
                 Lane::Ordinary => FetchLane::Ordinary,
                 Lane::Medium => FetchLane::Medium,
@@ -173,7 +173,7 @@ impl Shared {
     /// Scans everything that was fetched. Blocks the thread.
     fn scan(
         &self,
-        fetched: crate::fetch::Fetched,
+        fetched: crate::fetch::FetchedPacks,
         places: &Places,
         actor: &str,
         runtime: &Handle,

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use reqwest::Url;
 use rescind::fetch::{
-    FetchLimits, Fetched, GitFetcher, LeftOut, RangeRequest, RepositoryName, TextKind, http_client,
+    FetchLimits, FetchedPacks, GitFetcher, LeftOut, RangeRequest, RepositoryName, TextKind,
+    http_client,
 };
 use rescind::sandbox::git_server::{GitServer, Pushed, Repository};
 use tempfile::TempDir;
@@ -84,7 +85,7 @@ struct Shown {
     left_out: LeftOut,
 }
 
-fn shown(fetched: Fetched) -> Shown {
+fn shown(fetched: FetchedPacks) -> Shown {
     let mut texts = Vec::new();
     let visited = fetched
         .visit(|text| {

@@ -97,7 +97,7 @@ fn configuration_problems(error: &ConfigError) -> Vec<Check> {
             .iter()
             .map(|problem| {
                 let place = match &problem.place {
-                    config::Place::Default => String::new(),
+                    config::ConfigPlace::Default => String::new(),
                     place => format!("{place}: "),
                 };
                 let key = match problem.key.as_str() {

@@ -20,10 +20,11 @@ const MAX_SAID: usize = 120;
 
 /// Counter of the lines of each callsite. The number of callsites is fixed by the code.
 #[derive(Debug, Default)]
-pub(super) struct Limit(Mutex<HashMap<Identifier, Place>>);
+pub(super) struct Limit(Mutex<HashMap<Identifier, Window>>);
 
+/// Lines of one callsite in the present second.
 #[derive(Debug)]
-struct Place {
+struct Window {
     began: Instant,
     lines: u32,
     left_out: Option<LeftOut>,
@@ -39,7 +40,7 @@ pub(super) struct LeftOut {
 }
 
 impl Limit {
-    fn places(&self) -> MutexGuard<'_, HashMap<Identifier, Place>> {
+    fn windows(&self) -> MutexGuard<'_, HashMap<Identifier, Window>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -53,44 +54,44 @@ impl Limit {
         if *metadata.level() > Level::INFO {
             return true;
         }
-        let mut places = self.places();
-        let place = places.entry(metadata.callsite()).or_insert(Place {
+        let mut windows = self.windows();
+        let window = windows.entry(metadata.callsite()).or_insert(Window {
             began: now,
             lines: 0,
             left_out: None,
         });
-        if now.saturating_duration_since(place.began) >= SECOND {
-            place.began = now;
-            place.lines = 0;
+        if now.saturating_duration_since(window.began) >= SECOND {
+            window.began = now;
+            window.lines = 0;
         }
-        if place.lines < LINES_PER_SECOND {
-            place.lines += 1;
+        if window.lines < LINES_PER_SECOND {
+            window.lines += 1;
             return true;
         }
-        if let Some(left_out) = &mut place.left_out {
+        if let Some(left_out) = &mut window.left_out {
             left_out.lines += 1;
             return false;
         }
         // The message is formatted by the code that logs, so not under the lock.
-        drop(places);
+        drop(windows);
         let said = said(event);
-        if let Some(place) = self.places().get_mut(&metadata.callsite()) {
+        if let Some(window) = self.windows().get_mut(&metadata.callsite()) {
             let first = LeftOut {
                 metadata,
                 lines: 0,
                 said,
             };
-            place.left_out.get_or_insert(first).lines += 1;
+            window.left_out.get_or_insert(first).lines += 1;
         }
         false
     }
 
     /// Returns the lines suppressed since the last call, and resets the counts.
     pub(super) fn take_left_out(&self) -> Vec<LeftOut> {
-        let mut places = self.places();
-        places
+        let mut windows = self.windows();
+        windows
             .values_mut()
-            .filter_map(|place| place.left_out.take())
+            .filter_map(|window| window.left_out.take())
             .collect()
     }
 }

@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{Found, Section};
 use crate::config::bounded;
-use crate::config::problem::Place;
+use crate::config::problem::ConfigPlace;
 use crate::config::tree::{Node, Table, Value, parse_raw};
 
 impl Section<'_> {
@@ -63,7 +63,7 @@ impl Section<'_> {
     fn referred(
         &self,
         table: &Table,
-        place: &Place,
+        place: &ConfigPlace,
         key: &str,
         optional: bool,
     ) -> Option<SecretString> {
@@ -86,7 +86,7 @@ impl Section<'_> {
         }
     }
 
-    fn wrong_reference(&self, place: &Place, key: &str) {
+    fn wrong_reference(&self, place: &ConfigPlace, key: &str) {
         let example = r#"{ env = "NAME" } or { file = "PATH" }"#;
         self.wrong_type(place, key, "a text or a reference to one", example);
     }
@@ -94,7 +94,7 @@ impl Section<'_> {
     fn read_variable(
         &self,
         name: &str,
-        place: &Place,
+        place: &ConfigPlace,
         key: &str,
         optional: bool,
     ) -> Option<SecretString> {
@@ -116,7 +116,12 @@ impl Section<'_> {
         value.map(SecretString::from)
     }
 
-    fn read_secret_file(&self, path: &Path, place: &Place, key: &str) -> Option<SecretString> {
+    fn read_secret_file(
+        &self,
+        path: &Path,
+        place: &ConfigPlace,
+        key: &str,
+    ) -> Option<SecretString> {
         let read = bounded(path, false).and_then(|bytes| {
             // The error of the conversion would hold the secret.
             String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text"))

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::problem::Place;
+use super::problem::ConfigPlace;
 use super::read::{Found, Section};
 use super::url::parse_base;
 use crate::scan::Encodings;
@@ -50,7 +50,7 @@ pub struct Config {
     pub work: Work,
     /// Warnings to be logged once, about oddities that are not errors.
     pub warnings: Vec<String>,
-    pub(super) origins: BTreeMap<String, Place>,
+    pub(super) origins: BTreeMap<String, ConfigPlace>,
 }
 
 /// The `[server]` section.

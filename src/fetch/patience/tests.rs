@@ -4,11 +4,11 @@ use super::*;
 use crate::fetch::budget::Budget;
 use crate::fetch::demand::Demand;
 use crate::fetch::ledger::Payer;
-use crate::fetch::place::Place;
+use crate::fetch::place::FetchPlace;
 
 fn patience(lane: FetchLane, outpaced: u32) -> (Patience, Arc<Demand>) {
     let demand = Arc::new(Demand::default());
-    let place = Place {
+    let place = FetchPlace {
         is_apart: false,
         own: Vec::new(),
         lane,

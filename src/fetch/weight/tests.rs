@@ -8,7 +8,7 @@ use crate::fetch::budget::Budget;
 use crate::fetch::demand::Waiting;
 use crate::fetch::heavy::WAITING_VISITS;
 use crate::fetch::ledger::Payer;
-use crate::fetch::place::{Place, TURN};
+use crate::fetch::place::{FetchPlace, TURN};
 
 fn heavy(seat: &Seat) -> std::thread::JoinHandle<bool> {
     let seat = seat.clone();
@@ -29,9 +29,9 @@ fn one_heavy_visit_at_a_time_and_few_that_wait() {
     });
     assert!(!heavy(&seat).join().unwrap());
     let medium = Seat {
-        place: Place {
+        place: FetchPlace {
             lane: FetchLane::Medium,
-            ..Place::default()
+            ..FetchPlace::default()
         },
         ..seat.clone()
     };
@@ -49,11 +49,11 @@ fn one_heavy_visit_at_a_time_and_few_that_wait() {
 
 fn large(alone: &Seat, host: &str, outpaced: u32) -> Seat {
     Seat {
-        place: Place {
+        place: FetchPlace {
             lane: FetchLane::Large,
             payer: Payer::new(host, host, "somebody"),
             outpaced,
-            ..Place::default()
+            ..FetchPlace::default()
         },
         ..alone.clone()
     }
@@ -126,7 +126,7 @@ fn what_is_read_in_the_large_place_leaves_it_too() {
 
 #[test]
 fn an_ordinary_place_is_not_kept_for_the_lane() {
-    let seat = Seat::new(&Arc::new(Budget::new(8)), Place::default());
+    let seat = Seat::new(&Arc::new(Budget::new(8)), FetchPlace::default());
     let mut first = Weight::new(&seat);
     first.work(LIGHT_WORK + 1).unwrap();
     let begun = Instant::now();

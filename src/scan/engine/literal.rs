@@ -23,7 +23,7 @@ pub(super) struct Literal {
     /// character that belongs entirely to the literal.
     pub(super) lead: usize,
     /// The same as `bytes`, for comparisons.
-    places: Vec<Place>,
+    places: Vec<Values>,
 }
 
 /// Occurrence of a literal in a text.
@@ -36,7 +36,7 @@ pub(super) struct Hit<'a> {
 
 /// Possible values of one byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
+struct Values {
     /// One of them, in most cases the only one.
     one: u8,
     several: Option<Box<[bool; 256]>>,
@@ -46,7 +46,7 @@ impl Literal {
     /// Creates a form of a literal. `bytes` has the possible values of each byte.
     pub(super) fn new(format: usize, form: Form, bytes: Vec<Vec<u8>>, lead: usize) -> Self {
         Self {
-            places: bytes.iter().map(|known| Place::of(known)).collect(),
+            places: bytes.iter().map(|known| Values::of(known)).collect(),
             format,
             form,
             bytes,
@@ -83,7 +83,7 @@ impl Literal {
     }
 }
 
-impl Place {
+impl Values {
     fn of(known: &[u8]) -> Self {
         let table = || {
             let mut table = Box::new([false; 256]);

@@ -35,7 +35,7 @@ use crate::server::{AppState, Finisher};
     request_body(content = Vec<Row>, description = "At most 25 MiB and 100,000 rows; a malformed row affects no other"),
     responses(
         (status = 200, description = "The answers to the rows, in order", body = Vec<Feedback>),
-        Refusals<RawBody, Report>,
+        Refusals<RawBody, SignedReport>,
     ),
 )]
 pub async fn github(
@@ -57,7 +57,7 @@ pub async fn github(
     request_body(content = Vec<Row>, description = "At most 25 MiB and 100,000 rows; a malformed row affects no other"),
     responses(
         (status = 200, description = "The answers to the rows, in order", body = Vec<Feedback>),
-        Refusals<RawBody, Report>,
+        Refusals<RawBody, SignedReport>,
     ),
 )]
 pub async fn gitlab(
@@ -79,7 +79,7 @@ pub async fn gitlab(
     request_body(content = Vec<Row>, description = "At most 25 MiB and 100,000 rows; a malformed row affects no other"),
     responses(
         (status = 200, description = "The answers to the rows, in order", body = Vec<Feedback>),
-        Refusals<RawBody, Report>,
+        Refusals<RawBody, SignedReport>,
     ),
 )]
 pub async fn depsdev(
@@ -242,9 +242,9 @@ impl Refuses for Rows {
 }
 
 /// Signed report of a configured partner, in the description.
-struct Report;
+struct SignedReport;
 
-impl Refuses for Report {
+impl Refuses for SignedReport {
     const CODES: &'static [ErrorCode] = &[
         ErrorCode::SchemaError,
         ErrorCode::SignatureInvalid,

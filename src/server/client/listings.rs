@@ -81,7 +81,7 @@ struct Waiting {
 
 /// Place in which a list is put together, or position in the queue for one. Released on drop.
 #[derive(Debug)]
-pub(in crate::server) struct Place {
+pub(in crate::server) struct ListingPlace {
     listings: Arc<Listings>,
     id: u64,
     token: Uuid,
@@ -111,7 +111,10 @@ impl Listings {
     ///
     /// # Errors
     /// Returns [`NoTurn`] if there is none in time, or if too many are waiting.
-    pub(in crate::server) async fn place(self: &Arc<Self>, ask: Ask) -> Result<Place, NoTurn> {
+    pub(in crate::server) async fn place(
+        self: &Arc<Self>,
+        ask: Ask,
+    ) -> Result<ListingPlace, NoTurn> {
         let until = Instant::now() + PATIENCE;
         let (place, mut granted) = self.wait(ask);
         loop {
@@ -127,7 +130,7 @@ impl Listings {
         }
     }
 
-    fn wait(self: &Arc<Self>, ask: Ask) -> (Place, oneshot::Receiver<()>) {
+    fn wait(self: &Arc<Self>, ask: Ask) -> (ListingPlace, oneshot::Receiver<()>) {
         let (go, granted) = oneshot::channel();
         let mut state = self.lock();
         let id = state.next;
@@ -139,7 +142,7 @@ impl Listings {
             state.thin_out();
         }
         let listings = Arc::clone(self);
-        let place = Place {
+        let place = ListingPlace {
             listings,
             id,
             token,
@@ -231,7 +234,7 @@ fn has_room(readers: &mut Vec<Arc<Reader>>, listings: &Listings, token: Uuid) ->
     }
 }
 
-impl Place {
+impl ListingPlace {
     /// Returns an answer that keeps its room until it is written. The place is free for another list.
     pub(in crate::server) fn answer(self, mut json: Vec<u8>) -> Response {
         json.shrink_to_fit();
@@ -258,7 +261,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ListingPlace {
     fn drop(&mut self) {
         let mut state = self.listings.lock();
         state.waiting.retain(|waiting| waiting.id != self.id);
@@ -306,7 +309,7 @@ mod tests {
     }
 
     /// Returns a place, if one is granted at once.
-    fn now(listings: &Arc<Listings>, ask: Ask) -> Option<Place> {
+    fn now(listings: &Arc<Listings>, ask: Ask) -> Option<ListingPlace> {
         let (place, mut granted) = listings.wait(ask);
         granted.try_recv().ok().map(|()| place)
     }

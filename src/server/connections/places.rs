@@ -97,7 +97,7 @@ struct Taken {
 
 /// Place of one connection. Released on drop.
 #[derive(Debug)]
-pub(in crate::server) struct Place {
+pub(in crate::server) struct ConnectionPlace {
     places: Arc<Places>,
     id: u64,
     is_momentary: AtomicBool,
@@ -122,7 +122,7 @@ impl Places {
     }
 
     /// Returns a place for a connection from `peer`, momentary if there is no ordinary one.
-    pub(in crate::server) fn admit(self: &Arc<Self>, peer: IpAddr) -> Place {
+    pub(in crate::server) fn admit(self: &Arc<Self>, peer: IpAddr) -> ConnectionPlace {
         let (client, is_limited) = self.counted(peer);
         let mut state = self.lock();
         let is_momentary = !self.make_way(&mut state, client, is_limited);
@@ -146,7 +146,7 @@ impl Places {
         };
         state.add(id, taken);
         drop(state);
-        Place {
+        ConnectionPlace {
             places: Arc::clone(self),
             id,
             is_momentary: AtomicBool::new(is_momentary),
@@ -226,7 +226,7 @@ impl Places {
     }
 }
 
-impl Place {
+impl ConnectionPlace {
     /// Returns whether the place is momentary, so that only health checks are answered in it.
     pub(in crate::server) fn is_momentary(&self) -> bool {
         self.is_momentary.load(Ordering::Relaxed)
@@ -270,7 +270,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         self.places.lock().forget(self.id);
     }

@@ -24,7 +24,7 @@ use super::entrance::Entrance;
 use super::finisher::Finisher;
 use super::guarded::Guarded;
 use super::head::{MAX_HEAD, MAX_HEADERS, detach};
-use super::places::{Connections, Place, Places};
+use super::places::{ConnectionPlace, Connections, Places};
 
 /// Maximum time for a client to send the head of a request. Also closes idle connections.
 const HEADER_TIME: Duration = Duration::from_secs(15);
@@ -141,7 +141,7 @@ struct Serving {
 }
 
 impl Serving {
-    async fn connection(self, stream: TcpStream, peer: SocketAddr, place: Place) {
+    async fn connection(self, stream: TcpStream, peer: SocketAddr, place: ConnectionPlace) {
         let io = Guarded::new(
             stream,
             Arc::clone(&place.pulse),
@@ -207,7 +207,12 @@ impl Serving {
     }
 
     /// Attaches to the request what handlers need to know about its connection.
-    fn routed(&self, request: Request<Incoming>, peer: SocketAddr, place: &Place) -> Request {
+    fn routed(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        place: &ConnectionPlace,
+    ) -> Request {
         let client = self.places.proxies().client(peer.ip(), request.headers());
         let (mut head, body) = request.into_parts();
         detach(&mut head.uri);
@@ -219,7 +224,7 @@ impl Serving {
 }
 
 /// Waits until a connection has to make room, or until its moment is over without an ordinary place.
-async fn is_over(place: &Place) {
+async fn is_over(place: &ConnectionPlace) {
     let moment = async {
         if place.is_momentary() {
             tokio::time::sleep(MOMENT).await;
@@ -235,7 +240,7 @@ async fn is_over(place: &Place) {
 }
 
 /// Waits until a connection of a server that stops is only waiting for its client, who has had the time for it.
-async fn is_left_to_its_client(place: &Place) {
+async fn is_left_to_its_client(place: &ConnectionPlace) {
     tokio::time::sleep(LEAVING).await;
     let mut was_waiting = false;
     while !was_waiting || !place.pulse.is_waiting() {
@@ -247,7 +252,7 @@ async fn is_left_to_its_client(place: &Place) {
 async fn answer(
     mut router: axum::Router,
     request: Request,
-    place: &Place,
+    place: &ConnectionPlace,
 ) -> Result<Response, Infallible> {
     let is_admitted = !place.is_momentary()
         || says_how_it_is(request.uri().path())

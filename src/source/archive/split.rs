@@ -20,7 +20,7 @@ pub(super) enum Piece<'a> {
 
 /// Position of the next byte relative to the structure of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Position {
     /// Between objects.
     Between,
     /// In something that is not an object.
@@ -37,7 +37,7 @@ enum Place {
 #[derive(Debug)]
 pub(super) struct Splitter {
     max: usize,
-    place: Place,
+    position: Position,
     object: Vec<u8>,
     is_too_large: bool,
 }
@@ -47,7 +47,7 @@ impl Splitter {
     pub(super) fn new(max: usize) -> Self {
         Self {
             max,
-            place: Place::Between,
+            position: Position::Between,
             object: Vec::new(),
             is_too_large: false,
         }
@@ -56,12 +56,12 @@ impl Splitter {
     /// Processes the next bytes of the stream, calling `each` for every complete piece.
     pub(super) fn feed(&mut self, mut bytes: &[u8], each: &mut impl FnMut(Piece<'_>)) {
         while !bytes.is_empty() {
-            let taken = match self.place {
-                Place::Between => self.between(bytes, each),
-                Place::InJunk => self.in_junk(bytes),
-                Place::Inside(depth) => self.inside(bytes, depth, each),
-                Place::InString(depth) => self.in_string(bytes, depth, each),
-                Place::Escaped(depth) => self.escaped(bytes, depth, each),
+            let taken = match self.position {
+                Position::Between => self.between(bytes, each),
+                Position::InJunk => self.in_junk(bytes),
+                Position::Inside(depth) => self.inside(bytes, depth, each),
+                Position::InString(depth) => self.in_string(bytes, depth, each),
+                Position::Escaped(depth) => self.escaped(bytes, depth, each),
             };
             bytes = bytes.get(taken..).unwrap_or_default();
         }
@@ -69,7 +69,7 @@ impl Splitter {
 
     /// Ends the stream. An object that is incomplete is reported as junk.
     pub(super) fn finish(self, each: &mut impl FnMut(Piece<'_>)) {
-        if !matches!(self.place, Place::Between | Place::InJunk) {
+        if !matches!(self.position, Position::Between | Position::InJunk) {
             each(Piece::Junk("it is cut off"));
         }
     }
@@ -83,9 +83,9 @@ impl Splitter {
             self.object.clear();
             self.object.push(b'{');
             self.is_too_large = false;
-            self.place = Place::Inside(1);
+            self.position = Position::Inside(1);
         } else {
-            self.place = Place::InJunk;
+            self.position = Position::InJunk;
             each(Piece::Junk("it is no JSON object"));
         }
         at + 1
@@ -95,7 +95,7 @@ impl Splitter {
     fn in_junk(&mut self, bytes: &[u8]) -> usize {
         match memchr2(b'\n', b'{', bytes) {
             Some(at) => {
-                self.place = Place::Between;
+                self.position = Position::Between;
                 at
             }
             None => bytes.len(),
@@ -109,11 +109,11 @@ impl Splitter {
             return bytes.len();
         };
         self.keep(&bytes[..=at]);
-        self.place = match bytes[at] {
-            b'"' => Place::InString(depth),
-            b'{' | b'[' => Place::Inside(depth.saturating_add(1)),
+        self.position = match bytes[at] {
+            b'"' => Position::InString(depth),
+            b'{' | b'[' => Position::Inside(depth.saturating_add(1)),
             b'\n' => broken(each),
-            _ if depth > 1 => Place::Inside(depth - 1),
+            _ if depth > 1 => Position::Inside(depth - 1),
             _ => self.complete(each),
         };
         at + 1
@@ -125,9 +125,9 @@ impl Splitter {
             return bytes.len();
         };
         self.keep(&bytes[..=at]);
-        self.place = match bytes[at] {
-            b'"' => Place::Inside(depth),
-            b'\\' => Place::Escaped(depth),
+        self.position = match bytes[at] {
+            b'"' => Position::Inside(depth),
+            b'\\' => Position::Escaped(depth),
             _ => broken(each),
         };
         at + 1
@@ -135,9 +135,9 @@ impl Splitter {
 
     fn escaped(&mut self, bytes: &[u8], depth: u32, each: &mut impl FnMut(Piece<'_>)) -> usize {
         self.keep(&bytes[..1]);
-        self.place = match bytes[0] {
+        self.position = match bytes[0] {
             b'\n' => broken(each),
-            _ => Place::InString(depth),
+            _ => Position::InString(depth),
         };
         1
     }
@@ -154,19 +154,19 @@ impl Splitter {
         }
     }
 
-    fn complete(&mut self, each: &mut impl FnMut(Piece<'_>)) -> Place {
+    fn complete(&mut self, each: &mut impl FnMut(Piece<'_>)) -> Position {
         if self.is_too_large {
             each(Piece::Junk("it is too large"));
         } else {
             each(Piece::Object(&mut self.object));
         }
-        Place::Between
+        Position::Between
     }
 }
 
-fn broken(each: &mut impl FnMut(Piece<'_>)) -> Place {
+fn broken(each: &mut impl FnMut(Piece<'_>)) -> Position {
     each(Piece::Junk("it ends with its line, not with its brackets"));
-    Place::Between
+    Position::Between
 }
 
 #[cfg(test)]

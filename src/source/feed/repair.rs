@@ -43,7 +43,7 @@ const TRIES: u32 = 20;
 const NAME_MAX: usize = 140;
 
 #[derive(Deserialize)]
-struct Listed {
+struct ListedRepository {
     #[serde(default, deserialize_with = "id")]
     id: Option<String>,
     #[serde(default, deserialize_with = "text_or_nothing")]
@@ -200,7 +200,7 @@ impl GitHubEvents {
             let text = answer.body.as_mut().map_or("", Body::json);
             let read = if is_one { entry } else { entries };
             for listed in apart(text.len(), || read(text))? {
-                let Ok(listed) = serde_json::from_str::<Listed>(listed.get()) else {
+                let Ok(listed) = serde_json::from_str::<ListedRepository>(listed.get()) else {
                     repair.unreadable += 1;
                     continue;
                 };

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use reqwest::Url;
 
-use super::tracking::{Gap, HookState, LISTED, Listed, learn};
+use super::tracking::{Attempt, Gap, HookState, LISTED, learn};
 use super::{Redelivery, Sweep, Trouble};
 use crate::fetch::Body;
 use crate::offload::apart;
@@ -22,7 +22,7 @@ fn horizon(now: Timestamp) -> Timestamp {
 
 /// One end of a sweep's reading.
 struct Read {
-    seen: Vec<Listed>,
+    seen: Vec<Attempt>,
     /// Cursor of the next page, if there is more to read.
     rest: Option<String>,
 }
@@ -73,7 +73,7 @@ impl Redelivery {
                 }
             };
             gap.settle(&seen);
-            let unsettled: Vec<Listed> = seen.into_iter().filter(|one| !gap.knows(one)).collect();
+            let unsettled: Vec<Attempt> = seen.into_iter().filter(|one| !gap.knows(one)).collect();
             learn(state, &unsettled);
             if let Some(cursor) = rest {
                 gap.cursor = cursor;
@@ -97,7 +97,7 @@ impl Redelivery {
         while *pages > 0 {
             *pages -= 1;
             let (listed, next) = self.page(url, rest.as_deref(), sweep).await?;
-            let is_new = |one: &Listed| one.id > after && one.delivered_at >= horizon;
+            let is_new = |one: &Attempt| one.id > after && one.delivered_at >= horizon;
             let reached = !listed.iter().all(is_new);
             seen.extend(listed.into_iter().filter(is_new));
             rest = next.filter(|_| !reached);
@@ -114,7 +114,7 @@ impl Redelivery {
         url: &Url,
         cursor: Option<&str>,
         sweep: &mut Sweep,
-    ) -> Result<(Vec<Listed>, Option<String>), Trouble> {
+    ) -> Result<(Vec<Attempt>, Option<String>), Trouble> {
         let mut url = url.clone();
         url.query_pairs_mut().append_pair("per_page", "100");
         if let Some(cursor) = cursor {
@@ -132,8 +132,8 @@ impl Redelivery {
         let count = entries.len();
         let listed = entries
             .into_iter()
-            .filter_map(|entry| Listed::read(entry.get()));
-        let listed: Vec<Listed> = listed.collect();
+            .filter_map(|entry| Attempt::read(entry.get()));
+        let listed: Vec<Attempt> = listed.collect();
         sweep.malformed += (count - listed.len()) as u64;
         Ok((listed, next))
     }

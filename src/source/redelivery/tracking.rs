@@ -60,7 +60,7 @@ pub(super) struct Gap {
 
 impl Gap {
     /// Creates the gap between what was read before, up to the id `after`, and what was `seen` now.
-    pub(super) fn before(cursor: String, after: u64, seen: &[Listed]) -> Self {
+    pub(super) fn before(cursor: String, after: u64, seen: &[Attempt]) -> Self {
         let mut gap = Self {
             cursor,
             after,
@@ -72,7 +72,7 @@ impl Gap {
     }
 
     /// Remembers which deliveries were delivered again.
-    pub(super) fn settle(&mut self, seen: &[Listed]) {
+    pub(super) fn settle(&mut self, seen: &[Attempt]) {
         let again = seen.iter().filter(|one| one.redelivery && one.succeeded());
         let room = MAX_PENDING.saturating_sub(self.settled.len());
         self.settled
@@ -80,7 +80,7 @@ impl Gap {
     }
 
     /// Returns whether a later attempt of the delivery succeeded.
-    pub(super) fn knows(&self, one: &Listed) -> bool {
+    pub(super) fn knows(&self, one: &Attempt) -> bool {
         !one.succeeded() && self.settled.contains(&one.guid)
     }
 }
@@ -114,7 +114,7 @@ pub(super) struct Pending {
 
 /// An entry in the list of deliveries: one attempt.
 #[derive(Debug, Deserialize)]
-pub(super) struct Listed {
+pub(super) struct Attempt {
     pub(super) id: u64,
     pub(super) guid: String,
     pub(super) delivered_at: Timestamp,
@@ -128,7 +128,7 @@ pub(super) struct Listed {
     status_code: Option<u16>,
 }
 
-impl Listed {
+impl Attempt {
     fn succeeded(&self) -> bool {
         let code = self.status_code.unwrap_or_default();
         (200..300).contains(&code) || self.is_ok
@@ -156,7 +156,7 @@ fn is_ok<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
 }
 
 /// Records the outcome of attempts that were not read before.
-pub(super) fn learn(state: &mut HookState, seen: &[Listed]) {
+pub(super) fn learn(state: &mut HookState, seen: &[Attempt]) {
     state.newest = seen.iter().map(|one| one.id).fold(state.newest, u64::max);
     for one in seen.iter().filter(|one| !one.succeeded()) {
         let pending = state.pending.entry(one.guid.clone());
@@ -197,8 +197,8 @@ pub(super) fn forget_old(state: &mut HookState, now: Timestamp) -> u64 {
 mod tests {
     use super::*;
 
-    fn listed(id: u64, guid: &str, code: u16, minute: i64) -> Listed {
-        Listed {
+    fn listed(id: u64, guid: &str, code: u16, minute: i64) -> Attempt {
+        Attempt {
             id,
             guid: guid.to_owned(),
             delivered_at: Timestamp::from_second(minute * 60).unwrap(),
@@ -215,11 +215,11 @@ mod tests {
                 r#"{{"id": 1, "guid": "0a-1", "delivered_at": "2026-11-22T12:00:00Z", "status": "{status}"}}"#
             )
         };
-        assert!(Listed::read(&entry("OK")).is_some_and(|listed| listed.succeeded()));
-        let failed = Listed::read(&entry(&"x".repeat(MAX_ENTRY / 2)));
+        assert!(Attempt::read(&entry("OK")).is_some_and(|listed| listed.succeeded()));
+        let failed = Attempt::read(&entry(&"x".repeat(MAX_ENTRY / 2)));
         assert!(failed.is_some_and(|listed| !listed.succeeded()));
-        assert!(Listed::read(&entry(&"x".repeat(MAX_ENTRY))).is_none());
-        assert!(Listed::read(&entry("OK").replace("0a-1", "no guid")).is_none());
+        assert!(Attempt::read(&entry(&"x".repeat(MAX_ENTRY))).is_none());
+        assert!(Attempt::read(&entry("OK").replace("0a-1", "no guid")).is_none());
     }
 
     #[test]
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(state.pending["b"].id, 6);
         learn(&mut state, &[listed(7, "b", 200, 7)]);
         assert!(state.pending.is_empty());
-        let ok = Listed {
+        let ok = Attempt {
             is_ok: true,
             status_code: None,
             ..listed(8, "c", 0, 8)

@@ -42,16 +42,16 @@ struct Places {
 #[derive(Debug)]
 struct Waiting {
     arrival: u64,
-    hand_over: oneshot::Sender<Place>,
+    hand_over: oneshot::Sender<Pass>,
 }
 
-/// A place, until it is dropped.
+/// Right to a place, until it is dropped.
 #[derive(Debug)]
-pub(in crate::store) struct Place(Option<Arc<Gate>>);
+pub(in crate::store) struct Pass(Option<Arc<Gate>>);
 
 /// Reason why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum NoPlace {
+pub(in crate::store) enum NoPass {
     Closed,
     TooMany,
 }
@@ -71,19 +71,19 @@ impl Gate {
     pub(in crate::store) async fn enter(
         self: &Arc<Self>,
         urgency: Urgency,
-    ) -> Result<Place, NoPlace> {
+    ) -> Result<Pass, NoPass> {
         let turn = {
             let mut places = self.lock();
             if places.closed {
-                return Err(NoPlace::Closed);
+                return Err(NoPass::Closed);
             }
             if places.free > 0 {
                 places.free -= 1;
-                return Ok(Place(Some(Arc::clone(self))));
+                return Ok(Pass(Some(Arc::clone(self))));
             }
             places.line_up(urgency)?
         };
-        turn.await.map_err(|_| NoPlace::Closed)
+        turn.await.map_err(|_| NoPass::Closed)
     }
 
     /// Closes the gate: no one gets in any more, and waiting operations are sent away.
@@ -112,7 +112,7 @@ impl Gate {
                 };
                 next
             };
-            match next.hand_over.send(Place(Some(Arc::clone(self)))) {
+            match next.hand_over.send(Pass(Some(Arc::clone(self)))) {
                 Ok(()) => return,
                 // The receiver no longer waits, and the place is still to be handed over.
                 Err(mut place) => drop(place.0.take()),
@@ -126,12 +126,12 @@ impl Gate {
 }
 
 impl Places {
-    fn line_up(&mut self, urgency: Urgency) -> Result<oneshot::Receiver<Place>, NoPlace> {
+    fn line_up(&mut self, urgency: Urgency) -> Result<oneshot::Receiver<Pass>, NoPass> {
         let queue = &mut self.waiting[urgency as usize];
         if queue.len() >= WAITING_MAX {
             queue.retain(|waiting| !waiting.hand_over.is_closed());
             if queue.len() >= WAITING_MAX {
-                return Err(NoPlace::TooMany);
+                return Err(NoPass::TooMany);
             }
         }
         self.arrivals += 1;
@@ -160,7 +160,7 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl Drop for Pass {
     fn drop(&mut self) {
         if let Some(gate) = self.0.take() {
             gate.leave();
@@ -245,10 +245,10 @@ mod tests {
         let mut waits = Box::pin(gate.enter(Urgency::Awaited));
         assert!((&mut waits).now_or_never().is_none());
         gate.close();
-        assert_eq!(waits.now_or_never().unwrap().err(), Some(NoPlace::Closed));
+        assert_eq!(waits.now_or_never().unwrap().err(), Some(NoPass::Closed));
         drop(held);
         let late = gate.enter(Urgency::Awaited).now_or_never().unwrap();
-        assert_eq!(late.err(), Some(NoPlace::Closed));
+        assert_eq!(late.err(), Some(NoPass::Closed));
         assert_eq!(gate.free(), 1);
     }
 }

@@ -28,7 +28,7 @@ use super::super::StoreError;
 use super::damage::Damage;
 use super::error::damage;
 use super::files::Files;
-use super::gate::{Gate, NoPlace, Place, Urgency};
+use super::gate::{Gate, NoPass, Pass, Urgency};
 use super::idle::Shelf;
 pub(in crate::store) use held::Held;
 
@@ -161,15 +161,15 @@ where
         Ok(())
     }
 
-    async fn enter(&self, urgency: Urgency, until: Instant) -> Result<Place, sqlx::Error> {
+    async fn enter(&self, urgency: Urgency, until: Instant) -> Result<Pass, sqlx::Error> {
         let wait = until.saturating_duration_since(Instant::now());
         let entered = self.within(wait, async {
             Ok::<_, sqlx::Error>(self.0.gate.enter(urgency).await)
         });
         match entered.await {
             Ok(Ok(place)) => Ok(place),
-            Ok(Err(NoPlace::Closed)) => Err(sqlx::Error::PoolClosed),
-            Ok(Err(NoPlace::TooMany)) | Err(_) => Err(sqlx::Error::PoolTimedOut),
+            Ok(Err(NoPass::Closed)) => Err(sqlx::Error::PoolClosed),
+            Ok(Err(NoPass::TooMany)) | Err(_) => Err(sqlx::Error::PoolTimedOut),
         }
     }
 
@@ -277,7 +277,7 @@ where
     }
 
     /// Takes a connection back that is fit for the next one who comes.
-    pub(in crate::store) fn take_back(&self, idle: Idle<DB>, place: Place) {
+    pub(in crate::store) fn take_back(&self, idle: Idle<DB>, place: Pass) {
         if self.0.gate.is_closed() || self.is_unfit(&idle) {
             self.close_softly(idle.connection, Some(place));
             return;
@@ -296,7 +296,7 @@ where
 
     /// Makes a successor of a connection that has served its time, and ends it then: a server that gives none to
     /// this program must not take those away that it has.
-    fn replace(&self, mut old: Idle<DB>, place: Place) {
+    fn replace(&self, mut old: Idle<DB>, place: Pass) {
         let pool = self.clone();
         self.in_background(async move {
             if let Ok(new) = pool.within(SUCCESSION, pool.connect_once()).await {

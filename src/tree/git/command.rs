@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use super::lender::Lender;
-use super::place::Place;
 use super::running::{Running, complaint};
+use super::start::Start;
 use super::{HistoryError, path_of, special};
 
 const ASK: &str = "look at the repository";
@@ -30,7 +30,7 @@ const WHEREABOUTS: [&str; 9] = [
 /// Repository on which git is run.
 #[derive(Debug)]
 pub(super) struct Repository {
-    place: Place,
+    start: Start,
     lender: OnceCell<Lender>,
     /// File that git uses as the list of commits without parents, once it is known.
     shallow: OnceCell<PathBuf>,
@@ -46,10 +46,10 @@ struct Identity {
 
 impl Repository {
     /// A repository in which nothing has git wait without end, as far as can be seen.
-    fn new(place: Place) -> Result<Self, HistoryError> {
-        special::refuse(&place)?;
+    fn new(start: Start) -> Result<Self, HistoryError> {
+        special::refuse(&start)?;
         Ok(Self {
-            place,
+            start,
             lender: OnceCell::new(),
             shallow: OnceCell::new(),
         })
@@ -59,7 +59,7 @@ impl Repository {
     /// working tree is refused: to scan everything around it would be surprising.
     pub(super) fn open(path: &Path) -> Result<Self, HistoryError> {
         let path = path.canonicalize().map_err(HistoryError::Unreadable)?;
-        let repository = Self::new(Place::At(path))?;
+        let repository = Self::new(Start::At(path))?;
         match repository.ask(&["rev-parse", "--git-dir"])? {
             Ok(_) => Ok(repository),
             Err(complaint) => Err(HistoryError::NotARepository { complaint }),
@@ -70,7 +70,7 @@ impl Repository {
     /// The environment applies unless `path` is in a different repository.
     pub(super) fn around(path: Option<&Path>) -> Result<Self, HistoryError> {
         let Some(path) = path else {
-            let told = Self::new(Place::Told)?;
+            let told = Self::new(Start::Told)?;
             return told.identity()?.map(|_| told);
         };
         let path = path.canonicalize().map_err(HistoryError::Unreadable)?;
@@ -78,13 +78,13 @@ impl Repository {
             Some(parent) if !path.is_dir() => parent.to_owned(),
             _ => path,
         };
-        let around = Self::new(Place::Around(folder.clone()))?;
+        let around = Self::new(Start::Around(folder.clone()))?;
         let found = around.identity()?;
         let is_told = WHEREABOUTS
             .iter()
             .any(|name| std::env::var_os(name).is_some());
         if is_told {
-            let told = Self::new(Place::Told)?;
+            let told = Self::new(Start::Told)?;
             if let Ok(identity) = told.identity()?
                 && identity.is_meant(&folder, found.as_ref().ok())
             {
@@ -152,7 +152,7 @@ impl Repository {
 
     /// Returns a git command that runs no program named by the repository's own configuration, prompts for nothing,
     /// writes nothing and fetches nothing. Variables that locate a repository are passed on only for
-    /// [`Place::Told`].
+    /// [`Start::Told`].
     ///
     /// Only plumbing belongs here: it runs no hook, filter, pager or alias and verifies no signature. Everything
     /// else that a configuration can name is reached by transports, or by refreshing the index.
@@ -198,25 +198,25 @@ impl Repository {
 
     /// Sets the folder and the environment by which a git command finds the repository.
     fn look_there(&self, command: &mut Command) {
-        let told = matches!(self.place, Place::Told);
+        let told = matches!(self.start, Start::Told);
         for (name, _) in std::env::vars_os() {
             let kept = told && WHEREABOUTS.iter().any(|kept| name == *kept);
             if name.as_encoded_bytes().starts_with(b"GIT_") && !kept {
                 command.env_remove(name);
             }
         }
-        match &self.place {
-            Place::At(path) => {
+        match &self.start {
+            Start::At(path) => {
                 let above = path.parent().unwrap_or(path);
                 command
                     .current_dir(path)
                     .env("GIT_CEILING_DIRECTORIES", above);
             }
-            Place::Around(folder) => {
+            Start::Around(folder) => {
                 command.current_dir(folder);
             }
             // Relative paths in the environment are relative to the current folder.
-            Place::Told => {}
+            Start::Told => {}
         }
     }
 
@@ -250,16 +250,16 @@ impl Repository {
 
     /// Resolves a path printed by git, which may be relative to the folder in which git ran.
     pub(super) fn told_path(&self, told: &[u8]) -> PathBuf {
-        match &self.place {
-            Place::At(folder) | Place::Around(folder) => folder.join(path_of(told)),
-            Place::Told => path_of(told),
+        match &self.start {
+            Start::At(folder) | Start::Around(folder) => folder.join(path_of(told)),
+            Start::Told => path_of(told),
         }
     }
 
     /// Returns the file that the environment names as the list of commits without parents, if it applies.
     pub(super) fn told_shallow(&self) -> Option<PathBuf> {
         let told =
-            std::env::var_os("GIT_SHALLOW_FILE").filter(|_| matches!(self.place, Place::Told));
+            std::env::var_os("GIT_SHALLOW_FILE").filter(|_| matches!(self.start, Start::Told));
         told.map(PathBuf::from)
     }
 

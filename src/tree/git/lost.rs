@@ -1,7 +1,7 @@
 //! Identification of objects that a repository should have but lacks.
 
 use std::collections::BTreeSet;
-use std::collections::btree_map::{BTreeMap, Entry as Place};
+use std::collections::btree_map::{BTreeMap, Entry as MapEntry};
 use std::io::{self, Read as _};
 use std::path::PathBuf;
 
@@ -84,7 +84,7 @@ impl Lost {
 
     fn know(&mut self, id: &str, kind: &'static str, path: Option<PathBuf>) {
         if self.ids.contains(id)
-            && let Place::Vacant(place) = self.known.entry(id.to_owned())
+            && let MapEntry::Vacant(place) = self.known.entry(id.to_owned())
         {
             place.insert((kind, path));
         }

@@ -14,13 +14,13 @@ mod lender;
 mod lost;
 mod objects;
 mod origins;
-mod place;
 mod running;
 mod shallow;
 mod silence;
 mod since;
 mod special;
 mod staged;
+mod start;
 mod wanted;
 
 use std::io;

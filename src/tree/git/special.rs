@@ -9,7 +9,7 @@ use std::fs::{self, FileType};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::place::Place;
+use super::start::Start;
 use super::{HistoryError, path_of};
 
 /// The most files that are looked at.
@@ -30,12 +30,12 @@ const IN_TREE: [&str; 2] = [".gitattributes", ".gitmodules"];
 ///
 /// # Errors
 /// [`HistoryError::Special`] for what is neither a file nor a folder.
-pub(super) fn refuse(place: &Place) -> Result<(), HistoryError> {
+pub(super) fn refuse(start: &Start) -> Result<(), HistoryError> {
     let mut search = Search::default();
-    match place {
-        Place::At(folder) => search.looks_like_one(folder).map(drop),
-        Place::Around(folder) => search.above(folder),
-        Place::Told => search.told(),
+    match start {
+        Start::At(folder) => search.looks_like_one(folder).map(drop),
+        Start::Around(folder) => search.above(folder),
+        Start::Told => search.told(),
     }
 }
 

@@ -14,12 +14,12 @@ use crate::server::client::standing::Standing;
 pub(super) type AllWaiting = HashMap<u64, Waiting>;
 
 /// Sort key of a body in the queue, the smallest first: the time of its turn, and its identifier.
-type Place = (Instant, u64);
+type Rank = (Instant, u64);
 
 /// Bodies that wait, in order.
 pub(super) struct Line {
-    proved: BinaryHeap<Reverse<Place>>,
-    others: BinaryHeap<Reverse<Place>>,
+    proved: BinaryHeap<Reverse<Rank>>,
+    others: BinaryHeap<Reverse<Rank>>,
     /// `true` once those that have not begun have to wait for one before them.
     is_held_up: bool,
     /// `true` if more is held since the turns were computed, so that some come later.
@@ -121,7 +121,7 @@ fn has_part(waiting: &Waiting, of_proved: usize, limits: &Limits) -> bool {
     of_proved + waiting.want.bytes <= limits.of_proved
 }
 
-fn comes_before(one: Option<Place>, other: Option<Place>) -> bool {
+fn comes_before(one: Option<Rank>, other: Option<Rank>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => one < other,
         (one, _) => one.is_some(),

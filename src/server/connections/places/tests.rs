@@ -11,12 +11,12 @@ fn places(most: usize) -> Arc<Places> {
     })
 }
 
-fn from(places: &Arc<Places>, peer: &str) -> Place {
+fn from(places: &Arc<Places>, peer: &str) -> ConnectionPlace {
     places.admit(peer.parse().unwrap())
 }
 
 /// Makes the connection look as if nothing had moved for `millis` milliseconds.
-fn idle(place: &Place, millis: u64) {
+fn idle(place: &ConnectionPlace, millis: u64) {
     place.pulse.was_idle_for(millis);
 }
 
@@ -29,13 +29,13 @@ fn old_places(most: usize) -> Arc<Places> {
 }
 
 /// Begins a request whose body the client is sending.
-fn sends(place: &Place) -> (Turn, Turn) {
+fn sends(place: &ConnectionPlace) -> (Turn, Turn) {
     let turn = place.pulse.work();
     (place.pulse.wait_for_client(), turn)
 }
 
 /// Returns a connection whose client is sending a body.
-fn sending(places: &Arc<Places>, peer: &str) -> (Place, (Turn, Turn)) {
+fn sending(places: &Arc<Places>, peer: &str) -> (ConnectionPlace, (Turn, Turn)) {
     let place = from(places, peer);
     let turns = sends(&place);
     (place, turns)
@@ -211,7 +211,7 @@ fn places_for_a_moment_are_never_used_up() {
 }
 
 /// Makes the connection look as if it had been there for `millis` milliseconds.
-fn aged(place: &Place, millis: u64) {
+fn aged(place: &ConnectionPlace, millis: u64) {
     idle(place, millis);
     let mut state = place.places.lock();
     let taken = state.taken.get_mut(&place.id);
@@ -219,7 +219,7 @@ fn aged(place: &Place, millis: u64) {
 }
 
 /// Returns an idle connection that has proved itself.
-fn proved(places: &Arc<Places>, peer: &str, millis: u64) -> Place {
+fn proved(places: &Arc<Places>, peer: &str, millis: u64) -> ConnectionPlace {
     let place = from(places, peer);
     place.pulse.prove();
     drop(place.pulse.work());
@@ -236,7 +236,7 @@ fn whoever_has_just_connected_is_not_thrown_out_for_the_next_one() {
     let newcomers: Vec<_> = (0..16)
         .map(|n| from(&places, &format!("198.51.100.{n}")))
         .collect();
-    let gone = |known: &[Place]| known.iter().filter(|p| p.close.is_cancelled()).count();
+    let gone = |known: &[ConnectionPlace]| known.iter().filter(|p| p.close.is_cancelled()).count();
     assert!(newcomers.iter().all(|place| !place.close.is_cancelled()));
     assert_eq!(gone(&known), 16);
     assert!(known[31].close.is_cancelled() && !known[0].close.is_cancelled());
@@ -294,7 +294,7 @@ fn to_be_proved_protects_a_few_connections_and_not_many() {
         .map(|n| sending(&places, &format!("203.0.113.{n}")))
         .collect();
     assert!(newcomers.iter().all(|(place, _)| !place.is_momentary()));
-    let left = |peers: &[Place]| peers.iter().filter(|p| !p.close.is_cancelled()).count();
+    let left = |peers: &[ConnectionPlace]| peers.iter().filter(|p| !p.close.is_cancelled()).count();
     let (counted, of_proxy) = many.split_at(9);
     assert_eq!(left(&counted[..5]), 2);
     assert_eq!(left(&counted[5..]), 2);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{Connection as _, Database, Executor};
 use tokio::time::{Instant, timeout};
 
-use super::super::gate::{Place, Urgency};
+use super::super::gate::{Pass, Urgency};
 use super::{GOODBYE, Idle, Pool};
 
 impl<DB: Database> Pool<DB>
@@ -14,7 +14,7 @@ where
 {
     /// Closes every connection, after those who use them, and returns all the places: until they are dropped
     /// nobody connects.
-    pub(in crate::store) async fn empty(&self, until: Instant) -> Result<Vec<Place>, sqlx::Error> {
+    pub(in crate::store) async fn empty(&self, until: Instant) -> Result<Vec<Pass>, sqlx::Error> {
         let mut places = Vec::new();
         for _ in 0..self.0.manners.size {
             places.push(self.enter(Urgency::Awaited, until).await?);
@@ -28,7 +28,7 @@ where
     }
 
     /// Ends a connection in an unknown state.
-    pub(in crate::store) fn end(&self, idle: Idle<DB>, place: Place) {
+    pub(in crate::store) fn end(&self, idle: Idle<DB>, place: Pass) {
         if self.0.manners.keeps_place {
             self.close_softly(idle.connection, Some(place));
         }
@@ -63,7 +63,7 @@ where
     }
 
     /// Says goodbye to the database while nobody waits. Without a runtime, the connection just ends.
-    pub(super) fn close_softly(&self, connection: DB::Connection, place: Option<Place>) {
+    pub(super) fn close_softly(&self, connection: DB::Connection, place: Option<Pass>) {
         let keeps_place = self.0.manners.keeps_place;
         self.ends();
         self.in_background(async move {

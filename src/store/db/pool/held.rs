@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Executor, IntoArguments, Row as _, Type};
 
-use super::super::gate::Place;
+use super::super::gate::Pass;
 use super::{GOODBYE, Idle, Pool};
 
 /// A connection in use. If it is sound, it is returned to the pool when this is dropped.
@@ -14,7 +14,7 @@ where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
     /// `None` once the connection has been given away.
-    lent: Option<(Idle<DB>, Place)>,
+    lent: Option<(Idle<DB>, Pass)>,
     /// `true` if no exchange is in flight on the connection, and its state is known.
     sound: bool,
     pool: Pool<DB>,
@@ -24,7 +24,7 @@ impl<DB: Database> Held<DB>
 where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    pub(in crate::store) fn new(pool: &Pool<DB>, idle: Idle<DB>, place: Place) -> Self {
+    pub(in crate::store) fn new(pool: &Pool<DB>, idle: Idle<DB>, place: Pass) -> Self {
         pool.lends();
         Self {
             lent: Some((idle, place)),

@@ -9,7 +9,7 @@ use sqlx::{Database, Executor};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::super::gate::{Place, Urgency};
+use super::super::gate::{Pass, Urgency};
 use super::super::idle::Found;
 use super::{CONNECT_PAUSE, Held, Idle, Pool, is_locked, is_silence, silence};
 
@@ -56,7 +56,7 @@ where
     async fn race(
         &self,
         mut turn: oneshot::Receiver<Held<DB>>,
-        place: Place,
+        place: Pass,
         until: Instant,
         refusal: &mut Option<sqlx::Error>,
     ) -> Result<Held<DB>, sqlx::Error> {
@@ -127,7 +127,7 @@ where
     }
 
     /// Finishes opening a connection in the background although no task waits for it: the next one will use it.
-    fn finish(&self, connecting: Connecting<DB>, place: Place) {
+    fn finish(&self, connecting: Connecting<DB>, place: Pass) {
         let pool = self.clone();
         self.in_background(async move {
             match connecting.await {
