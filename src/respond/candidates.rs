@@ -135,11 +135,9 @@ impl<P: Placed> Candidates<P> {
             looked_at,
             ..
         } = self;
-        let ours = list.iter();
-        let ours = ours.filter(|seen| known.contains(&seen.value.sha256()));
-        // Candidates of the same place were added in a row.
+        // Candidates of the same place were added in a row: one place is held at a time, however many there are.
         let mut last = None;
-        ours.map(move |seen| {
+        ours(list, known).map(move |seen| {
             let shared = match last.take() {
                 Some((at, shared)) if at == seen.place => shared,
                 _ => {
@@ -147,7 +145,7 @@ impl<P: Placed> Candidates<P> {
                     runtime.block_on(rendered(place, looked_at))
                 }
             };
-            let sighting = seen.at(&shared, *detected_at).of(known);
+            let sighting = seen.at(&shared, *detected_at, known);
             last = Some((seen.place, shared));
             sighting
         })
@@ -179,14 +177,13 @@ impl<P: Placed> Candidates<P> {
     async fn find(&self, known: &Known, found: &mut CleanSightings) -> usize {
         let mut shared: HashMap<PlaceIndex, SharedPlace> = HashMap::new();
         let mut looked_at = self.looked_at;
-        let ours = self.list.iter();
-        for seen in ours.filter(|seen| known.contains(&seen.value.sha256())) {
+        // Links of a message take turns.
+        for seen in ours(&self.list, known) {
             if let Entry::Vacant(entry) = shared.entry(seen.place) {
                 let place = &self.places[seen.place.0 as usize];
                 entry.insert(rendered(place, &mut looked_at).await);
             }
-            let sighting = seen.at(&shared[&seen.place], self.detected_at);
-            found.push(sighting.of(known));
+            found.push(seen.at(&shared[&seen.place], self.detected_at, known));
         }
         looked_at
     }
@@ -224,9 +221,15 @@ impl Responder {
     }
 }
 
+/// Returns the `known` ones of the candidates.
+fn ours<'c>(list: &'c [Seen], known: &Known) -> impl Iterator<Item = &'c Seen> {
+    let list = list.iter();
+    list.filter(move |seen| known.contains(&seen.value.sha256()))
+}
+
 impl Seen {
-    /// Returns the sighting of the candidate at its place.
-    fn at(&self, shared: &SharedPlace, detected_at: Timestamp) -> CleanSighting {
+    /// Returns the sighting of the candidate, which is one of the `known`, at its place.
+    fn at(&self, shared: &SharedPlace, detected_at: Timestamp, known: &Known) -> CleanSighting {
         let SharedPlace {
             mut place,
             fragment,
@@ -243,6 +246,7 @@ impl Seen {
             place: stored_form(&place, str::to_owned),
             detected_at,
         })
+        .of(known)
     }
 }
 

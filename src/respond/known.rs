@@ -71,9 +71,11 @@ impl Known {
     }
 }
 
-fn distinct(values: impl IntoIterator<Item = Sha256Digest>) -> Vec<Sha256Digest> {
-    let values: HashSet<Sha256Digest> = values.into_iter().collect();
-    values.into_iter().collect()
+/// Returns each value once, in the order of their first occurrences.
+pub(super) fn distinct(values: impl IntoIterator<Item = Sha256Digest>) -> Vec<Sha256Digest> {
+    let mut seen = HashSet::new();
+    let values = values.into_iter();
+    values.filter(|value| seen.insert(*value)).collect()
 }
 
 /// Bound on the places of one value. Further ones add no information, and a file with a million copies must not become a

@@ -3,7 +3,7 @@
 mod pieces;
 mod tokens;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::answer::{Answer, Outcome, Reported, SeenKey};
 use super::clean::{CleanSighting, CleanSightings};
-use super::known::Known;
+use super::known::{Known, distinct};
 use super::redact::logged_form;
 use super::sighting::Sighting;
 use super::{POLICY_REVOKE, Responder};
@@ -201,7 +201,8 @@ impl Responder {
         let digests: Vec<Sha256Digest> = rows.iter().map(|row| row.digest).collect();
         let seen = reports.iter().flat_map(|report| report.sightings);
         let mut tokens = Tokens::revoke(tx, seen, self.clock.now()).await?;
-        let LockedKeys { ids, keys } = tx.find_and_lock_keys(&distinct(&digests)).await?;
+        let values = distinct(digests.iter().copied());
+        let LockedKeys { ids, keys } = tx.find_and_lock_keys(&values).await?;
         let mut hits = gather(&rows, &ids, keys);
         let now = self.clock.now();
         revoke(tx, &mut hits, now).await?;
@@ -264,12 +265,6 @@ async fn record(tx: &mut Tx, hits: &mut BTreeMap<Uuid, Hit<'_>>) -> Result<(), S
 fn digests_of(sightings: &[Sighting]) -> Vec<Sha256Digest> {
     let values = sightings.iter().map(|sighting| &sighting.value);
     values.map(KeyValue::sha256).collect()
-}
-
-fn distinct(digests: &[Sha256Digest]) -> Vec<Sha256Digest> {
-    let mut seen = HashSet::with_capacity(digests.len());
-    let digests = digests.iter().copied();
-    digests.filter(|digest| seen.insert(*digest)).collect()
 }
 
 fn rows_of<'a>(reports: &'a [Report<'a>]) -> Vec<Row<'a>> {

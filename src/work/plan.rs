@@ -8,8 +8,8 @@ use secrecy::SecretString;
 
 use super::Origin;
 use super::pauses::Failure;
-use crate::fetch::{ObjectId, RangeRequest, RepositoryName};
-use crate::forge::is_to_the_letter;
+use crate::fetch::{RangeRequest, RepositoryName};
+use crate::forge::{is_to_the_letter, object_id};
 use crate::github::{GitHubError, Installation};
 use crate::store::NewWorkItem;
 
@@ -111,9 +111,4 @@ pub(super) fn request(range: &NewWorkItem, plan: Plan) -> Result<RangeRequest, &
         before: object_id(&range.before)?,
         after: object_id(&range.after)?,
     })
-}
-
-fn object_id(hex: &str) -> Result<ObjectId, &'static str> {
-    ObjectId::from_hex(hex.as_bytes())
-        .map_err(|_| "its before or after is no object id of 40 digits")
 }

@@ -24,32 +24,37 @@ pub(super) fn only<T>(all: Vec<T>, rows: &[usize]) -> Vec<T> {
 pub(super) type Piece = (Vec<usize>, CleanSightings);
 
 /// Divides sightings, and their rows, into those of one transaction each. All sightings of a key are in the same piece.
-/// There is always a first piece.
 pub(super) fn pieces(
     rows: &[usize],
     sightings: CleanSightings,
     digests: &[Sha256Digest],
-) -> Vec<Piece> {
-    let mut pieces = vec![Piece::default()];
-    for ((at, row), sighting) in numbers(rows, digests).zip(rows).zip(sightings.0) {
-        if at == pieces.len() {
-            pieces.push(Piece::default());
-        }
-        pieces[at].0.push(*row);
-        pieces[at].1.push(sighting);
-    }
-    pieces
+) -> impl Iterator<Item = Piece> {
+    let sightings = rows.iter().copied().zip(sightings.0);
+    let pieces = divided_with(sightings, rows, digests).into_iter();
+    pieces.map(|piece| {
+        let (rows, sightings) = piece.into_iter().unzip();
+        (rows, CleanSightings(sightings))
+    })
 }
 
 /// Divides rows as their sightings are divided that are reported together: whoever reports very many need not hold all
-/// sightings at once.
+/// sightings at once. A piece that is reported is not divided further.
 pub fn divided(rows: &[usize], digests: &[Sha256Digest]) -> Vec<Vec<usize>> {
-    let mut pieces: Vec<Vec<usize>> = Vec::new();
-    for (at, row) in numbers(rows, digests).zip(rows) {
+    divided_with(rows.iter().copied(), rows, digests)
+}
+
+/// Divides what belongs to rows as these are divided.
+fn divided_with<T>(
+    of_rows: impl Iterator<Item = T>,
+    rows: &[usize],
+    digests: &[Sha256Digest],
+) -> Vec<Vec<T>> {
+    let mut pieces: Vec<Vec<T>> = Vec::new();
+    for (at, of_row) in numbers(rows, digests).zip(of_rows) {
         if at == pieces.len() {
             pieces.push(Vec::new());
         }
-        pieces[at].push(*row);
+        pieces[at].push(of_row);
     }
     pieces
 }
@@ -101,7 +106,7 @@ mod tests {
         digests.extend([keys[1], keys[2], keys[0]]);
         let rows: Vec<usize> = (0..digests.len()).collect();
         let sightings = rows.iter().copied().map(sighting).collect();
-        let pieces = pieces(&rows, sightings, &digests);
+        let pieces: Vec<_> = pieces(&rows, sightings, &digests).collect();
         let sizes: Vec<_> = pieces.iter().map(|(rows, _)| rows.len()).collect();
         assert_eq!(sizes, [SIGHTINGS_AT_ONCE + 2, 2]);
     }
@@ -115,14 +120,17 @@ mod tests {
         let mut rows: Vec<usize> = (0..digests.len()).step_by(2).collect();
         rows.extend((0..digests.len()).skip(1).step_by(2));
         let sightings = rows.iter().copied().map(sighting).collect();
-        let pieces = pieces(&rows, sightings, &digests);
+        let pieces: Vec<_> = pieces(&rows, sightings, &digests).collect();
         let sizes: Vec<_> = pieces.iter().map(|(rows, _)| rows.len()).collect();
         assert_eq!(sizes, [2 * KEYS_AT_ONCE, 2]);
-        for (rows, sightings) in &pieces {
-            for (row, sighting) in rows.iter().zip(sightings) {
+        for (piece, sightings) in &pieces {
+            for (row, sighting) in piece.iter().zip(sightings) {
                 assert_eq!(sighting.value.expose(), row.to_string());
             }
+            // Whoever divides rows has each piece reported as one.
+            assert_eq!(divided(piece, &digests), std::slice::from_ref(piece));
         }
-        assert_eq!(super::pieces(&[], CleanSightings::default(), &[]).len(), 1);
+        let whole: Vec<_> = pieces.into_iter().map(|(piece, _)| piece).collect();
+        assert_eq!(divided(&rows, &digests), whole);
     }
 }
