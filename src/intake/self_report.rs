@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::place::{reported_place, understand};
 use crate::keyformat::KeyValue;
-use crate::respond::{Outcome, Responder, Sighting};
+use crate::respond::{Known, Outcome, Responder, Sighting};
 use crate::store::{Reason, StoreError};
 
 /// Actor of self-reports in the revocation log.
@@ -25,7 +25,8 @@ pub enum SelfReport {
     Revoked,
 }
 
-/// Revokes the key, or the access token of Rescind itself, that an anonymous reporter presents.
+/// Revokes the key, or the access token of Rescind itself, that an anonymous reporter presents, if it is one of the
+/// `known`.
 ///
 /// A revoked key is reported as revoked even after its expiry, so that the answer does not change over
 /// time.
@@ -35,6 +36,7 @@ pub enum SelfReport {
 /// Returns any [`StoreError`]. Nothing was changed in that case.
 pub async fn self_report(
     responder: &Responder,
+    known: &Known,
     value: KeyValue,
     url: Option<&str>,
 ) -> Result<SelfReport, StoreError> {
@@ -48,7 +50,7 @@ pub async fn self_report(
         detected_at: now,
     };
     let answers = responder
-        .report_from_outside(vec![sighting], understand, Reason::SelfReport, ACTOR)
+        .report_known(vec![sighting], known, understand, Reason::SelfReport, ACTOR)
         .await?;
     let outcomes = answers.into_iter().flat_map(|answer| answer.outcomes);
     let reports = outcomes.map(|outcome| match outcome {

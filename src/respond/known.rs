@@ -4,14 +4,14 @@
 //! anything is locked. Most values are nobody's, whoever names them determines how many there are, and nothing else is
 //! done with those.
 //!
-//! Three others look keys up for themselves: the check of single keys and the limit of self-reports, which join those
-//! who ask at the same time ([`Lookup`](crate::store::Lookup)), and the command line, which tells whose keys are.
+//! Two others look keys up for themselves: the check of single keys, which joins those who ask at the same time
+//! ([`Lookup`]), and the command line, which tells whose keys are.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::keyformat::Sha256Digest;
-use crate::store::{Store, StoreError, Token};
+use crate::store::{Lookup, Store, StoreError, Token};
 
 /// Number of values that are looked up at a time.
 const VALUES_AT_ONCE: usize = 1_000;
@@ -49,6 +49,21 @@ impl Known {
                 .extend(tokens.map(|(value, token)| (value, Arc::new(token))));
         }
         Ok(known)
+    }
+
+    /// Looks up whether one value is a key or an access token, together with those that others look up at the same time.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Lookup::is_key`].
+    pub async fn of_one(lookup: &Lookup, value: Sha256Digest) -> Result<Self, Arc<StoreError>> {
+        let (is_key, token) = tokio::join!(lookup.is_key(value), lookup.token(value));
+        Ok(Self {
+            keys: is_key?.then_some(value).into_iter().collect(),
+            tokens: token?
+                .map(|token| (value, Arc::new(token)))
+                .into_iter()
+                .collect(),
+        })
     }
 
     /// Returns whether a value is a key or an access token.

@@ -16,7 +16,8 @@ use crate::intake::{
     self, Answered, Feedback, MAX_REPORT, PartnerError, PartnerName, ReportError, RevocationApi,
     Row, SelfReport,
 };
-use crate::keyformat::{KeyValue, Sha256Digest};
+use crate::keyformat::KeyValue;
+use crate::respond::Known;
 use crate::server::body::{Hold, Whole, refuse_too_large};
 use crate::server::client::Client;
 use crate::server::client::turns::NoTurn;
@@ -350,14 +351,15 @@ pub async fn self_report(
     let report = finisher.finish(async move {
         let _place = place;
         // Anybody can make up keys that are not ours: all that they cost is a part of a lookup.
-        if !is_known(&state, value.sha256()).await? {
+        let known = Known::of_one(state.lookup(), value.sha256()).await?;
+        if !known.contains(&value.sha256()) {
             if state.formats().identify(value.expose()).is_some() {
                 let limit = &state.0.self_reports;
                 limit.check(&client).map_err(ApiError::rate_limited)?;
             }
             return Ok(SelfReport::Unknown);
         }
-        let reported = intake::self_report(state.responder(), value, url.as_deref());
+        let reported = intake::self_report(state.responder(), &known, value, url.as_deref());
         Ok::<_, ApiError>(reported.await?)
     });
     let report = tokio::time::timeout_at(until, report).await;
@@ -375,10 +377,3 @@ pub async fn self_report(
 
 /// Maximum time that a self-report waits for others.
 const SELF_REPORT_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Returns whether the digest is that of a key, or of an access token of Rescind itself.
-async fn is_known(state: &AppState, digest: Sha256Digest) -> ApiResult<bool> {
-    let lookup = state.lookup();
-    let (is_key, token) = tokio::join!(lookup.is_key(digest), lookup.token(digest));
-    Ok(is_key? || token?.is_some())
-}

@@ -2,7 +2,7 @@
 
 use rescind::intake::{SelfReport, self_report};
 use rescind::keyformat::KeyValue;
-use rescind::respond::{Outcome, Responder};
+use rescind::respond::{Known, Outcome, Responder};
 use rescind::store::{
     ImportOutcome, LogFilter, NewKey, Owner, PageRequest, Reason, Role, Store, StoreError,
 };
@@ -86,7 +86,10 @@ on_both_databases! {
         let store = database.store().await;
         let (responder, clock) = responder(&store);
         let value = KeyValue::new("acme_1234567890_not_minted_here");
-        let reported = async || self_report(&responder, value.clone(), None).await.unwrap();
+        let reported = async || {
+            let known = Known::of(&store, [value.sha256()]).await.unwrap();
+            self_report(&responder, &known, value.clone(), None).await.unwrap()
+        };
         assert_eq!(reported().await, SelfReport::Unknown);
         import(&responder, vec![copy(&value, "a", true)]).await;
         assert_eq!(reported().await, SelfReport::Public);
