@@ -1,9 +1,11 @@
-//! The only place where the current time enters the program, so that tests can control it.
+//! The only place where the current time enters the program, so that tests can control it; and ticks.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// A source of the current time.
 pub trait Clock: fmt::Debug + Send + Sync {
@@ -27,6 +29,14 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         whole_micros(Timestamp::now())
     }
+}
+
+/// Returns ticks with this interval, the first at once. One that is late delays those after it, instead of having them
+/// come in a row.
+pub(crate) fn ticks(every: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// A clock that only moves when it is advanced.

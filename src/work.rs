@@ -35,11 +35,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::Interval;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, ticks};
 use crate::fetch::{GitFetcher, ObjectId};
 use crate::respond::Responder;
 use crate::scan::Engine;
@@ -230,9 +230,7 @@ impl Worker {
     }
 
     fn heartbeat(&self) -> Interval {
-        let mut interval = tokio::time::interval(self.options.lease / BEATS);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        interval
+        ticks(self.options.lease / BEATS)
     }
 
     async fn wait_for_work(&self) {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::MissedTickBehavior;
 
 use super::Parts;
 use super::outgoing::guard;
+use crate::clock::ticks;
 use crate::fetch::{FetchLimits, GitFetcher};
 use crate::scan::Engine;
 use crate::store::{Shedding, Store, StoreError, Urgency};
@@ -101,10 +101,8 @@ impl Work {
 /// Deletes old completed work every hour, and the oldest whenever there is too much of it, and keeps the database's
 /// files small.
 async fn keep_house(store: &Store, remember: Duration) {
-    let mut hourly = tokio::time::interval(HOUSEKEEPING);
-    hourly.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut often = tokio::time::interval(WAL);
-    often.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut hourly = ticks(HOUSEKEEPING);
+    let mut often = ticks(WAL);
     let forgetting = async {
         loop {
             hourly.tick().await;
@@ -113,8 +111,7 @@ async fn keep_house(store: &Store, remember: Duration) {
             }
         }
     };
-    let mut minutely = tokio::time::interval(FINISHED);
-    minutely.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut minutely = ticks(FINISHED);
     let bounding = async {
         loop {
             minutely.tick().await;

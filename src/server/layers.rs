@@ -15,6 +15,7 @@ use super::AppState;
 use super::client::Client;
 use super::connections::head::shrink;
 use super::error::{ApiError, OfMany};
+use super::headers::guard;
 use crate::intake::Partner;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -83,13 +84,7 @@ pub(super) async fn surround(
     );
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
-    headers
-        .entry(header::CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-store"));
+    guard(headers);
     response
 }
 

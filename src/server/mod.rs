@@ -16,6 +16,7 @@ mod client;
 mod connections;
 mod error;
 mod fields;
+mod headers;
 mod layers;
 mod openapi;
 mod query;

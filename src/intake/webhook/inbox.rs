@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{Interval, MissedTickBehavior};
 
 use super::counts::DeliveryCounts;
+use crate::clock::ticks;
 use crate::respond::{CleanSightings, Report, Reported, Responder};
 use crate::store::{Delivery, NewWorkItem, Reason, Store, StoreError, Tx, Urgency, retried};
 
@@ -275,7 +275,7 @@ async fn keep_counts(
     mut end: oneshot::Receiver<()>,
 ) {
     let mut all_counts = Vec::new();
-    let mut ticks = ticks();
+    let mut ticks = ticks(TALLY_EVERY);
     loop {
         let ended = tokio::select! {
             _ = ticks.tick() => false,
@@ -342,12 +342,6 @@ impl Entry {
 fn answer(entry: Entry, taken: Result<Taken, Arc<StoreError>>) {
     // Nobody is left to be answered if the sender has disconnected.
     let _ = entry.answer.send(taken);
-}
-
-fn ticks() -> Interval {
-    let mut ticks = tokio::time::interval(TALLY_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
 use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::get;
 
 use super::super::api::health;
 use super::super::error::ApiError;
+use super::super::headers::guard;
 
 /// Value of `Retry-After` before the API is available.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -91,12 +91,7 @@ async fn not_yet(State(reason): State<Reason>) -> ApiError {
     ApiError::unavailable(message, RETRY_AFTER)
 }
 
-/// Adds the headers that every other answer has.
 async fn guarded(mut response: Response) -> Response {
-    let headers = response.headers_mut();
-    let nosniff = HeaderValue::from_static("nosniff");
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-    let no_store = HeaderValue::from_static("no-store");
-    headers.insert(header::CACHE_CONTROL, no_store);
+    guard(response.headers_mut());
     response
 }
