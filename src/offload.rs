@@ -33,7 +33,7 @@ static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
 });
 
 /// Runs a piece of work on `bytes` bytes of texts written by others, without blocking other tasks, when its turn has
-/// come, and lets others go on afterwards.
+/// come, and lets others go on afterward.
 ///
 /// Turns are given in the order in which they are asked for, so a caller with little work waits for one piece of each
 /// of those before it, not for all of their work. Pieces should be short, and are not begun once the caller is

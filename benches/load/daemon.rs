@@ -1,4 +1,4 @@
-//! Daemon under load, and the state of its database afterwards.
+//! Daemon under load, and the state of its database afterward.
 
 use std::collections::HashMap;
 use std::fs;

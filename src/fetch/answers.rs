@@ -181,7 +181,7 @@ impl Room {
 ///
 /// # Errors
 ///
-/// As for [`Pace::chunk`]: the body has to arrive within a minute. Returns [`FetchError::Crowded`] if the bodies of
+/// Returns the errors of [`Pace::chunk`]: the body has to arrive within a minute. Returns [`FetchError::Crowded`] if the bodies of
 /// others left no room for it, or if it was too slow for others to wait.
 pub(crate) async fn read_body(
     response: &mut Response,

@@ -83,7 +83,7 @@ impl GitFetcher {
     ///
     /// # Errors
     ///
-    /// See [`FetchError`].
+    /// Returns a [`FetchError`].
     pub async fn fetch(&self, request: &RangeRequest) -> Result<FetchedPacks, FetchError> {
         let limits = Arc::clone(&self.limits);
         self.fetch_within(request, FetchPlace::default(), limits)
@@ -98,7 +98,7 @@ impl GitFetcher {
     ///
     /// # Errors
     ///
-    /// See [`FetchError`].
+    /// Returns a [`FetchError`].
     pub async fn fetch_within(
         &self,
         request: &RangeRequest,
@@ -142,7 +142,7 @@ impl GitFetcher {
     ///
     /// # Errors
     ///
-    /// See [`FetchError`].
+    /// Returns a [`FetchError`].
     pub async fn references(
         &self,
         clone_url: &Url,
@@ -159,7 +159,7 @@ impl GitFetcher {
     ///
     /// # Errors
     ///
-    /// See [`FetchError`].
+    /// Returns a [`FetchError`].
     pub async fn references_from(
         &self,
         clone_url: &Url,

@@ -13,14 +13,16 @@ use super::place::FetchPlace;
 /// meanwhile, and more would take the places of small pushes.
 pub(super) const WAITING_VISITS: usize = 3;
 
-/// Maximum time that a visit in an ordinary place waits for the lane, and the same while the place is
-/// wanted.
+/// Maximum time that a visit in an ordinary place waits for the lane.
 const ORDINARY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Maximum time that a visit in an ordinary place waits for the lane while others want the place.
 const WANTED_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Maximum time that a visit waits for the lane in a place among the medium pushes, and in that of the
-/// large one.
+/// Maximum time that a visit in a place of the medium pushes waits for the lane.
 const MEDIUM_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Maximum time that a visit in the place of the large push waits for the lane.
 const LARGE_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Interval at which the demand for the place is checked.

@@ -167,7 +167,7 @@ impl History {
         let mut sorted = Vec::with_capacity(self.commits.len());
         let mut done = vec![false; self.commits.len()];
         let mut open: Vec<(u32, u32)> = Vec::new();
-        // Packs list new commits first, so going backwards most parents are done before their children.
+        // Packs list new commits first, so going backward most parents are done before their children.
         for start in (0..count(&self.commits)).rev() {
             if !std::mem::replace(&mut done[start as usize], true) {
                 open.push((start, self.commits[start as usize].parents.start));

@@ -163,7 +163,7 @@ pub(crate) async fn send(
     Err(FetchError::Protocol("it redirects too often"))
 }
 
-/// Returns the next bytes of a response, or `None` at its end. Waits up to `patience`. May be cancelled and called
+/// Returns the next bytes of a response, or `None` at its end. Waits up to `patience`. May be canceled and called
 /// again.
 pub(crate) async fn read_chunk(
     response: &mut Response,

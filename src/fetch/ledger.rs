@@ -283,7 +283,7 @@ pub(super) struct Turn {
     /// Seconds used at each level before the turn.
     start: [f64; LEVELS],
     begun: Instant,
-    /// Until when it was paid for.
+    /// End of the time that was paid for.
     paid: Mutex<Instant>,
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct PaceLimits {
 pub(crate) struct Pace {
     limits: PaceLimits,
     waited: Duration,
-    /// Start of the current wait. Kept when a wait is cancelled, so that the next one continues it.
+    /// Start of the current wait. Kept when a wait is canceled, so that the next one continues it.
     begun: Option<Instant>,
     /// End of the current window, in time waited.
     window_end: Duration,
@@ -68,7 +68,7 @@ impl Pace {
     ///
     /// # Errors
     ///
-    /// As for [`part`](Self::part).
+    /// Returns the errors of [`part`](Self::part).
     pub(crate) async fn chunk(
         &mut self,
         response: &mut Response,
@@ -80,8 +80,8 @@ impl Pace {
         Ok(chunk)
     }
 
-    /// Returns the next bytes of a response, or `None` at its end. May be cancelled and called again. The caller passes the number of bytes
-    /// that count to [`count`](Self::count).
+    /// Returns the next bytes of a response, or `None` at its end. May be canceled and called again. The caller passes the
+    /// number of bytes that count to [`count`](Self::count).
     ///
     /// # Errors
     ///
@@ -121,7 +121,7 @@ impl Pace {
     ///
     /// # Errors
     ///
-    /// As for [`part`](Self::part).
+    /// Returns the errors of [`part`](Self::part).
     pub(crate) fn count(&mut self, bytes: usize) -> Result<(), FetchError> {
         if self.prepares && bytes > 0 {
             self.prepares = false;

@@ -145,7 +145,7 @@ impl Patience {
     ///
     /// # Errors
     ///
-    /// As for [`wait`](Self::wait).
+    /// Returns the errors of [`wait`](Self::wait).
     pub(super) fn received(&mut self, bytes: usize) -> Result<(), FetchError> {
         self.has_data |= bytes > 0;
         self.spent.received(bytes);

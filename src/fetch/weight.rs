@@ -116,7 +116,7 @@ impl Weight {
     ///
     /// # Errors
     ///
-    /// As for [`hold`](Self::hold).
+    /// Returns the errors of [`hold`](Self::hold).
     pub(super) fn room<T>(&mut self, list: &mut Vec<T>, more: usize) -> Result<bool, FetchError> {
         let free = list.capacity() - list.len();
         if more <= free {
@@ -140,7 +140,7 @@ impl Weight {
     ///
     /// # Errors
     ///
-    /// As for [`hold`](Self::hold), and [`FetchError::Outpaced`] if other visits have waited for the lane
+    /// Returns the errors of [`hold`](Self::hold), and [`FetchError::Outpaced`] if other visits have waited for the lane
     /// for too long, or other fetches for the place.
     pub(super) fn work(&mut self, bytes: u64) -> Result<(), FetchError> {
         self.worked = self.worked.saturating_add(bytes);
@@ -176,7 +176,7 @@ impl Weight {
     ///
     /// # Errors
     ///
-    /// As for [`hold`](Self::hold).
+    /// Returns the errors of [`hold`](Self::hold).
     pub(super) fn expect(&mut self, bytes: usize) -> Result<(), FetchError> {
         if self.held.saturating_add(bytes) > LIGHT_VISIT {
             self.need_lane()?;

@@ -227,9 +227,11 @@ impl<'a> Gatherer<'a> {
         self.add(item, &announced.remote);
     }
 
-    /// Scans every string of what is left of a JSON text. When there is no room for more before what is held was
-    /// looked up, it returns what is left then, so that nothing is left out because of others. Of a message that has more than anybody looks up, or links longer than anybody
-    /// looks at, that is told, and it counts as malformed.
+    /// Scans every string of what is left of a JSON text. Returns the remainder if what is held has to be looked up first,
+    /// so that nothing is left out because of others.
+    ///
+    /// A message with more candidates than are looked up, or longer links than are looked at, is logged and counts as
+    /// malformed.
     ///
     /// # Errors
     ///

@@ -62,7 +62,7 @@ pub(crate) fn remedy(status: u16) -> &'static str {
             "the access token, or the app, may not read this; check its permissions and the source's scope"
         }
         404 => {
-            "there is no such organisation, user or repository, or the token may not see it; check the source's scope and api_url"
+            "there is no such organization, user or repository, or the token may not see it; check the source's scope and api_url"
         }
         410 => "it is gone for good; remove the source",
         422 => "the request was not understood; check the source's api_url",

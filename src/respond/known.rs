@@ -103,8 +103,8 @@ pub struct PlacesPerValue {
 }
 
 impl PlacesPerValue {
-    /// Admits `max` places of each value. All counts are reset beyond `distinct_max` values, for those who count values that
-    /// they have not looked up.
+    /// Creates a bound of `max` places per value. Beyond `distinct_max` values, all counts are reset: values that were not
+    /// looked up are as many as strangers like.
     pub fn new(max: u32, distinct_max: usize) -> Self {
         Self {
             max,

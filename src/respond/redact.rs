@@ -32,12 +32,12 @@ pub(super) fn logged_form(key: &Key) -> Key {
     key
 }
 
-/// Returns `text` without keys, at most `max` bytes of it and an ellipsis: what is kept of it in the end, for those
-/// who would otherwise hold all of it until then.
+/// Returns the first `max` bytes of `text` without keys, and an ellipsis if that is not all. It is the same that would be
+/// stored of the whole text, for those who should not hold all of it until then.
 ///
-/// If it is the beginning of a longer text, a key may stand across its end, and what is there of it is not known for
-/// one, in whatever encoding. So only that is kept which comes out the same when half as much is known: a
-/// key that begins there would have to take up the other half to be cut.
+/// If the text itself `is_cut`, its end may be the beginning of a key, which is not recognized as one. So a second result
+/// is computed from the first half of the text, and only what both have in common is kept: a key that begins there and is
+/// cut would have to be as long as the other half.
 pub fn shorten(redactor: &Redactor, text: &str, max: usize, is_cut: bool) -> String {
     let (text, is_cut) = match text.len() {
         ..=LOOKED_AT => (text, is_cut),

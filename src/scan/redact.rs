@@ -59,6 +59,7 @@ pub struct Redactor {
     engine: Arc<Engine>,
     /// Length of the shortest key, in bytes. No encoding shortens it.
     shortest: usize,
+    /// Finder of keys with characters in between that occur in no key, such as `rsc-sk-ab.cd`.
     loose: Arc<Loose>,
 }
 

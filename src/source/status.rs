@@ -13,8 +13,8 @@ use crate::store::{SourceState, SourceWork, Store, StoreError};
 /// Time that an item may wait, and that a poll may be overdue, before its source counts as behind.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 
-/// Time for which a source is not failing after an item of it was read, whatever fails meanwhile: among many
-/// repositories one is always broken.
+/// Time after the last item that was read in which the failures of others do not make a source failing: among many
+/// repositories, one is always broken.
 const READ_LATELY: SignedDuration = SignedDuration::from_secs(5);
 
 /// Source named in the configuration.

@@ -130,11 +130,11 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Connects. A SQLite file that does not exist is created together with its folder, if the options
+    /// Connects to the database. A SQLite file that does not exist is created together with its folder, if the options
     /// say so; the schema is made by [`Store::migrate`].
     ///
     /// # Errors
-    /// [`StoreError::Url`], [`StoreError::Unavailable`], [`StoreError::Missing`], [`StoreError::Disk`],
+    /// Returns [`StoreError::Url`], [`StoreError::Unavailable`], [`StoreError::Missing`], [`StoreError::Disk`],
     /// [`StoreError::Torn`], [`StoreError::ReadOnly`], [`StoreError::Encoding`], and [`StoreError::NewerDatabase`] when
     /// a newer program has migrated the database.
     pub async fn open(options: StoreOptions) -> Result<Self, StoreError> {
@@ -155,11 +155,11 @@ impl Store {
         Ok(store)
     }
 
-    /// Applies the migrations that are missing, all or none of them; says how many versions the
-    /// schema went up. Several processes may call it at once.
+    /// Applies the migrations that are missing, all or none of them, and returns how many versions the schema went up.
+    /// Several processes may call it at once.
     ///
     /// # Errors
-    /// Any [`StoreError`], among them [`StoreError::NoRoom`]; the schema is then as it was.
+    /// Returns any [`StoreError`], among them [`StoreError::NoRoom`]; the schema is then as it was.
     pub async fn migrate(&self) -> Result<i64, StoreError> {
         self.0.db.check_files()?;
         let before = self.schema_version().await?;
@@ -193,7 +193,7 @@ impl Store {
     /// Returns how many versions the schema is behind the one this program needs.
     ///
     /// # Errors
-    /// As [`Store::check_ready`].
+    /// Returns the errors of [`Store::check_ready`].
     pub async fn missing_migrations(&self) -> Result<i64, StoreError> {
         Ok(db::migrate::known_version() - self.schema_version().await?)
     }
@@ -201,7 +201,7 @@ impl Store {
     /// Returns whether the database has no tables of this program yet.
     ///
     /// # Errors
-    /// As [`Store::check_ready`].
+    /// Returns the errors of [`Store::check_ready`].
     pub async fn is_new(&self) -> Result<bool, StoreError> {
         Ok(self.schema_version().await? == 0)
     }
@@ -209,8 +209,7 @@ impl Store {
     /// Checks that the database answers and has the schema this program needs.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] and its like, [`StoreError::NotMigrated`],
-    /// [`StoreError::NewerDatabase`].
+    /// Returns [`StoreError::Unavailable`] and its like, [`StoreError::NotMigrated`], or [`StoreError::NewerDatabase`].
     pub async fn check_ready(&self) -> Result<(), StoreError> {
         let found = self.schema_version().await?;
         let known = db::migrate::known_version();
@@ -224,7 +223,7 @@ impl Store {
         })
     }
 
-    /// The version of the database's schema; 0 when it is empty.
+    /// Returns the version of the database's schema, 0 if it is empty.
     async fn schema_version(&self) -> Result<i64, StoreError> {
         let found = db::migrate::version(&self.0.db, &self.0.name, self.1, self.limit()).await;
         let found = found.map_err(|error| self.renewing(error))?;
@@ -243,18 +242,18 @@ impl Store {
     /// never begin another one before it ends. Dropping it without [`Tx::commit`] undoes everything.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] and its like.
+    /// Returns [`StoreError::Unavailable`] and its like.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
         Tx::begin(self.clone()).await
     }
 
-    /// The same database for operations that are less urgent, or more: they wait for their turn accordingly.
+    /// Returns the same database for operations that are less urgent, or more: they wait for their turn accordingly.
     #[must_use]
     pub fn with_urgency(&self, urgency: Urgency) -> Self {
         Self(Arc::clone(&self.0), urgency)
     }
 
-    /// The same database for operations that are at most so urgent.
+    /// Returns the same database for operations that are at most so urgent.
     #[must_use]
     pub fn with_urgency_at_most(&self, urgency: Urgency) -> Self {
         self.with_urgency(urgency.max(self.1))
@@ -273,7 +272,7 @@ impl Store {
         }
     }
 
-    /// The database's name for people: the file's path, or the URL without its password.
+    /// Returns the database's name for people: the file's path, or the URL without its password.
     pub fn name(&self) -> &str {
         &self.0.name
     }

@@ -292,8 +292,8 @@ impl Tx {
         self.fetch_first(BY_ID, args![id], token).await
     }
 
-    /// Revokes an access token that leaked. Returns whether this revoked it, and the token as it is stored
-    /// afterwards, or `None` if there is none with this identifier.
+    /// Revokes an access token that leaked. Returns whether this revoked it, and the token as it is stored afterward, or
+    /// `None` if there is none with this identifier.
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a change.

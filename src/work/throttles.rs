@@ -40,7 +40,7 @@ const OWNERS_OF_HOST: usize = 3;
 /// [`PROBE_MAX`], by few items.
 const REPOSITORIES_OF_HOST: usize = 8;
 
-/// Time for which a request counts towards those of its host, even if the pause it asked for is shorter.
+/// Time for which a request counts toward those of its host, even if the pause it asked for is shorter.
 const LATELY: Duration = Duration::from_mins(1);
 
 /// Pauses that were asked for.

@@ -1,4 +1,4 @@
-//! Keys are planted everywhere, also where they do not belong; afterwards nothing that Rescind wrote or said
+//! Keys are planted everywhere, also where they do not belong; afterward nothing that Rescind wrote or said
 //! may hold one of them.
 
 mod encoded;

@@ -146,7 +146,7 @@ impl Listing {
     ///
     /// # Errors
     ///
-    /// As for [`Pack::list`].
+    /// Returns the errors of [`Pack::list`].
     pub(super) fn of_part(
         bytes: &[u8],
         gone: u64,

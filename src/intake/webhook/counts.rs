@@ -137,7 +137,7 @@ impl DeliveryCounts {
         counts.unproved += u64::from(why == Refusal::Unproved);
     }
 
-    /// Something of a delivery, whose sender is known, is lost unless it is sent again.
+    /// Counts a delivery of a known sender of which something is lost unless it is sent again.
     pub(super) fn dropped(&self, why: Loss, at: Timestamp) {
         self.lock().lose(why, at);
     }
@@ -178,7 +178,7 @@ impl DeliveryCounts {
 }
 
 impl Counts {
-    /// A good delivery came. One that tells of no push is no proof that pushes are taken.
+    /// Notes a good delivery. One that tells of no push is no proof that pushes are taken.
     fn heard(&mut self, is_push: bool, at: Timestamp) {
         let Some(dropped) = &mut self.dropped else {
             return;

@@ -166,7 +166,7 @@ impl Folded {
     }
 }
 
-/// The values of characters of either alphabet, each once.
+/// Returns the values of characters of either alphabet, each once.
 fn values(characters: &[u8]) -> BTreeSet<u8> {
     characters
         .iter()
@@ -175,7 +175,7 @@ fn values(characters: &[u8]) -> BTreeSet<u8> {
         .collect()
 }
 
-/// The place of a pair of values in a list of all pairs.
+/// Returns the index of a pair of values in a list of all pairs.
 fn pair_index(last: u8, first: u8) -> usize {
     usize::from(last) * 64 + usize::from(first)
 }

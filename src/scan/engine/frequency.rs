@@ -11,7 +11,7 @@ pub(super) fn forms(bytes: &[Vec<u8>]) -> usize {
     bytes.iter().map(Vec::len).product()
 }
 
-/// Roughly how often a byte occurs in what is scanned: source code, mostly, and some binary data.
+/// Returns the estimated probability of a byte in what is scanned: source code, mostly, and some binary data.
 pub(super) fn of_byte(byte: u8) -> f64 {
     match byte {
         b' ' => 0.12,

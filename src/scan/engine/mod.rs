@@ -312,7 +312,7 @@ fn literals(formats: &[Hunted], encodings: Encodings) -> Vec<literal::Literal> {
 }
 
 impl Found {
-    /// Identity of a candidate within the window. Its end is not included: in base64, it depends on how much of the
+    /// Returns the identity of a candidate within the window. Its end is not included: in base64, it depends on how much of the
     /// text after it was decoded.
     fn key(&self) -> (usize, usize, usize, Encoding) {
         let length = self.value.expose().len();

@@ -54,8 +54,8 @@ impl Loose {
         }
     }
 
-    /// Returns whether there are keys that letters and digits alone do not tell, nor their encodings: those whose
-    /// checksum covers more, and those with characters whose base64 has more.
+    /// Returns whether there are keys with a checksum that are not found by letters and digits alone, or keys with a
+    /// character whose base64 has others than these.
     pub(super) fn needs_foreign(&self) -> bool {
         self.needs_foreign
     }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::turns::NoTurn;
 
-/// Whom an import counts against.
+/// Project and token that an import counts against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::server) struct Claim {
     pub(in crate::server) project: String,

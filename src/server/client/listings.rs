@@ -66,7 +66,7 @@ struct State {
 /// Request for a list.
 #[derive(Debug, Clone)]
 pub(in crate::server) struct Ask {
-    /// Whom the list counts against.
+    /// Project and token that the list counts against.
     pub(in crate::server) claim: Claim,
     /// `true` if a text is looked for in everything that the list is of.
     pub(in crate::server) is_search: bool,

@@ -91,7 +91,7 @@ impl Splitter {
         at + 1
     }
 
-    /// Junk extends to the end of the line, or to a possible object on the same line.
+    /// Skips junk, which extends to the end of the line, or to a possible object on the same line. Returns its length.
     fn in_junk(&mut self, bytes: &[u8]) -> usize {
         match memchr2(b'\n', b'{', bytes) {
             Some(at) => {

@@ -67,7 +67,7 @@ impl Db {
         }
     }
 
-    /// Checks that writes go to files that will still exist afterwards, and that are not known to be damaged.
+    /// Checks that writes go to files that will still exist afterward, and that are not known to be damaged.
     pub(in crate::store) fn check_files(&self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite { files, .. } => files.check_sound(),

@@ -125,7 +125,7 @@ impl<DB: Database> Pool<DB>
 where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    /// A pool without connections.
+    /// Creates a pool without connections.
     pub(in crate::store) fn new(
         options: <DB::Connection as sqlx::Connection>::Options,
         manners: Manners,
@@ -173,7 +173,7 @@ where
         }
     }
 
-    /// The connection, if it may be used on.
+    /// Returns the connection if it may be used on.
     async fn alive(&self, mut idle: Idle<DB>) -> Option<Idle<DB>> {
         if self.is_unfit(&idle) {
             self.close_softly(idle.connection, None);
@@ -265,8 +265,8 @@ where
         self.renewed().is_some_and(|renewed| idle.born <= renewed)
     }
 
-    /// From here on every connection that there is now has served its time. Returns whether that is so:
-    /// connections are not replaced all the time.
+    /// Has every connection that there is now replaced before its next use. Returns whether that is so: connections are
+    /// not replaced all the time.
     pub(in crate::store) fn renew(&self) -> bool {
         let mut renewed = self.renewed();
         if renewed.is_some_and(|at| at.elapsed() < RENEWAL) {
@@ -309,12 +309,12 @@ where
         });
     }
 
-    /// One more connection is in use.
+    /// Counts one more connection in use.
     pub(in crate::store) fn lends(&self) {
         self.0.in_use.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One connection fewer is in use.
+    /// Counts one connection fewer in use.
     pub(in crate::store) fn has_back(&self) {
         self.0.in_use.fetch_sub(1, Ordering::Relaxed);
     }
@@ -326,12 +326,12 @@ where
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Cancelled when the program shuts down.
+    /// Returns the token that is canceled when the program shuts down.
     pub(in crate::store) fn hurries(&self) -> CancellationToken {
         self.0.hurry.clone()
     }
 
-    /// From here on nothing takes longer than a moment: the program is shutting down.
+    /// Has nothing take longer than a moment from here on: the program is shutting down.
     pub(in crate::store) fn hurry(&self) {
         self.0.hurry.cancel();
     }

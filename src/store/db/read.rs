@@ -8,7 +8,7 @@ use super::whole::looks_up;
 
 /// Runner of a query: the store itself for a read, or an open transaction.
 pub(in crate::store) trait Read: Send {
-    /// All rows of a query, decoded.
+    /// Returns all rows of a query, decoded.
     fn fetch<T: Send>(
         &mut self,
         sql: Sql,
@@ -16,7 +16,7 @@ pub(in crate::store) trait Read: Send {
         decode: impl Fn(&Row<'_>) -> Result<T, StoreError> + Send,
     ) -> impl Future<Output = Result<Vec<T>, StoreError>> + Send;
 
-    /// The first row of a query, decoded.
+    /// Returns the first row of a query, decoded.
     fn fetch_first<T: Send>(
         &mut self,
         sql: Sql,

@@ -1,7 +1,7 @@
 //! Space for the database: whether there is enough for a migration that rewrites tables, and whether a write failed for
 //! lack of it.
 //!
-//! SQLite writes the new tables into its write-ahead log first, and copies them into the file afterwards. For a while,
+//! SQLite writes the new tables into its write-ahead log first, and copies them into the file afterward. For a while,
 //! there are the old tables, the log, the new tables, and temporary files for sorting their indexes. A disk that
 //! becomes full in between stops every write, although the migration itself may be committed already.
 

@@ -51,12 +51,12 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Sql)> {
 }
 
 impl Store {
-    /// Prepares every statement of this program against the database, without running any; gives
-    /// their number. A schema that somebody changed by hand shows here.
+    /// Prepares every statement of this program against the database, without running any, and returns their number. A
+    /// schema that somebody changed by hand shows here.
     ///
     /// # Errors
-    /// [`StoreError::Other`] naming the statement that the database refuses, or the [`StoreError`] that says why none
-    /// is prepared at present.
+    /// Returns [`StoreError::Other`], naming the statement that the database refuses, or the [`StoreError`] that says
+    /// why none is prepared at present.
     pub async fn check_statements(&self) -> Result<usize, StoreError> {
         let mut count = 0;
         for (name, sql) in all() {

@@ -34,7 +34,7 @@ statements! {
         WHERE state = 'waiting' AND leased_by IS NULL AND lane = $1 AND priority = $2 AND host = $3
             AND ready_at <= {now} AND remote NOT IN ({list:5})
         ORDER BY turn, level, event_at, id LIMIT $4";
-    /// Picked first and changed afterwards: within the update itself, PostgreSQL's planner may run the selection more
+    /// Picked first and changed afterward: within the update itself, PostgreSQL's planner may run the selection more
     /// than once.
     TAKE = concat!(
         "WITH picked AS (SELECT id AS picked_id FROM work_items

@@ -45,7 +45,7 @@ struct Identity {
 }
 
 impl Repository {
-    /// A repository in which nothing has git wait without end, as far as can be seen.
+    /// Opens a repository, unless something in it, such as a pipe, would have git wait without end.
     fn new(start: Start) -> Result<Self, HistoryError> {
         special::refuse(&start)?;
         Ok(Self {
@@ -133,7 +133,7 @@ impl Repository {
         Ok((status, answer, complaints))
     }
 
-    /// The identifier of the commit that a revision stands for, if it stands for one.
+    /// Returns the identifier of the commit that a revision stands for, if it stands for one.
     pub(super) fn commit(&self, revision: &str) -> Result<Option<String>, HistoryError> {
         // The revision is resolved by itself first: `:/text` would treat a suffix as text.
         let Some(object) = self.verify(revision)? else {
@@ -313,7 +313,7 @@ impl Identity {
     }
 }
 
-/// A search path without entries that depend on the current folder, which is the scanned repository's: a
+/// Returns a search path without entries that depend on the current folder, which is the scanned repository's: a
 /// program named `git` in it is not the one that is meant.
 fn absolute_only(path: &OsStr) -> OsString {
     let entries = std::env::split_paths(path).filter(|entry| entry.is_absolute());

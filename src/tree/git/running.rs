@@ -81,7 +81,7 @@ impl Running {
 }
 
 impl Drop for Running {
-    /// Nothing is left running when a scan ends early.
+    /// Ends git: nothing is left running when a scan ends early.
     fn drop(&mut self) {
         let mut child = locked(&self.child);
         let _ = child.kill();
@@ -109,7 +109,7 @@ pub(super) fn left_out(stderr: &[u8]) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// The last line that git wrote: mostly the one that says what is wrong.
+/// Returns the last line that git wrote: mostly the one that says what is wrong.
 pub(super) fn complaint(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let last = text.lines().rev().find(|line| !line.trim().is_empty());

@@ -77,7 +77,10 @@ impl Watch {
         Waiting(&self.watched)
     }
 
-    /// An error if the processes were ended.
+    /// Checks that the processes were not ended.
+    ///
+    /// # Errors
+    /// Returns an error of the kind [`io::ErrorKind::TimedOut`] if they were.
     pub(super) fn check(&self) -> io::Result<()> {
         if self.watched.is_over.load(Ordering::Relaxed) {
             return Err(silent());

@@ -29,7 +29,7 @@ const IN_TREE: [&str; 2] = [".gitattributes", ".gitmodules"];
 /// Looks through the repository that git would find at a place.
 ///
 /// # Errors
-/// [`HistoryError::Special`] for what is neither a file nor a folder.
+/// Returns [`HistoryError::Special`] for what is neither a file nor a folder.
 pub(super) fn refuse(start: &Start) -> Result<(), HistoryError> {
     let mut search = Search::default();
     match start {
@@ -193,7 +193,7 @@ fn is_repository(folder: &Path) -> bool {
     has_rest && (head.is_symlink() || first_line(&head).is_some_and(is_head))
 }
 
-/// The repository that a file `.git` names.
+/// Returns the repository that a file `.git` names.
 fn named(git: &Path) -> Option<PathBuf> {
     let line = first_line(git)?;
     let named = line.strip_prefix(b"gitdir: ")?;

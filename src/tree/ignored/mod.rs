@@ -288,7 +288,7 @@ fn is_absent(error: &io::Error) -> bool {
     )
 }
 
-/// The repository that `.git` is, or that it names if it is a file: that is so in further working trees.
+/// Returns the repository that `.git` is, or that it names if it is a file, as in further working trees.
 fn repository(git: &Path) -> Option<PathBuf> {
     if !fs::symlink_metadata(git).ok()?.is_file() {
         return Some(git.to_owned());

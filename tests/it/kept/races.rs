@@ -12,7 +12,7 @@ const CHECK: &str = "/api/v1/user-api-keys/check";
 
 on_both_databases! {
     /// However rotate, revoke, a report, an un-expiry and a check of one key interleave: it is invalid
-    /// afterwards for good, nothing is logged twice, and a key that took its place is valid.
+    /// afterward for good, nothing is logged twice, and a key that took its place is valid.
     async fn whatever_happens_to_a_key_at_once_it_dies_once(database) {
         let server = TestServer::on(database, Setup::default()).await;
         let admin = server.admin().await;

@@ -1,4 +1,4 @@
-//! In which order the searcher is given what it looks for.
+//! Order of the sequences that the searcher is given.
 //!
 //! Teddy deals sequences out to 8 or 16 buckets in turn. It looks closer wherever each of four bytes can be one of the
 //! same bucket, as far as its two halves of four bits tell, each by itself. So a bucket of similar sequences gives
@@ -35,7 +35,7 @@ pub(super) fn arrange(sequences: Sequences) -> Vec<(Vec<u8>, Vec<Part>)> {
         .unwrap_or_default()
 }
 
-/// The order in which neighbors come into the same bucket.
+/// Returns the sequences in the order in which neighbors come into the same bucket.
 fn dealt<T>(sequences: Vec<T>, buckets: usize) -> Vec<T> {
     let (each, more) = (sequences.len() / buckets, sequences.len() % buckets);
     let places = (0..buckets).flat_map(|bucket| {

@@ -90,7 +90,7 @@ impl Choice {
         }
     }
 
-    /// The best part of `bytes` that starts at `from` or later, and its cost.
+    /// Returns the best part of `bytes` that starts at `from` or later, and its cost.
     fn best(&self, bytes: &[Vec<u8>], from: usize) -> Option<(f64, usize)> {
         let parts = bytes.windows(self.width).enumerate().skip(from);
         parts
@@ -98,7 +98,7 @@ impl Choice {
             .min_by(|(a, _), (b, _)| a.total_cmp(b))
     }
 
-    /// The best two parts that have at most one byte in common: no line break divides both.
+    /// Returns the best two parts that have at most one byte in common: no line break divides both.
     fn two_parts(&self, bytes: &[Vec<u8>]) -> Option<(usize, usize)> {
         let firsts = bytes.windows(self.width).enumerate();
         let pairs = firsts.filter_map(|(first, part)| {
@@ -109,7 +109,7 @@ impl Choice {
         best.map(|(_, parts)| parts)
     }
 
-    /// The cost of looking for a part, in sequences that nothing else needs. `None` if it is too many.
+    /// Returns the cost of looking for a part, in sequences that nothing else needs. `None` if it is too many.
     fn cost(&self, part: &[Vec<u8>]) -> Option<f64> {
         if frequency::forms(part) > MOST_FORMS {
             return None;
@@ -121,7 +121,7 @@ impl Choice {
         Some(shares.sum::<f64>() + penalty + rate)
     }
 
-    /// A literal's share of the cost of a sequence that others may have as well.
+    /// Returns a literal's share of the cost of a sequence that others may have as well.
     fn share(&self, sequence: &[u8]) -> f64 {
         let taken = self.chosen.get(sequence).map_or(0, Vec::len);
         let possible = self.possible.get(sequence).copied().unwrap_or(1);

@@ -70,7 +70,7 @@ impl Limits {
         }
     }
 
-    /// Returns the most room that bodies may hold that miss more than they hold, for another one to begin.
+    /// Returns the room that bodies which miss more than they hold may take together: beyond it, no further one begins.
     pub(super) fn for_beginnings(&self) -> usize {
         part(self.total)
     }

@@ -103,8 +103,8 @@ impl State {
         }
     }
 
-    /// Grants room in turn for as long as there is enough. Returns whether another body is the first one now that has to
-    /// go on waiting.
+    /// Grants room in turn for as long as there is enough. Returns whether the first body that has to go on waiting is
+    /// another one than before.
     pub(super) fn grant(&mut self, limits: &Limits) -> bool {
         let first = self.grant_in_turn(limits);
         let before = std::mem::replace(&mut self.first, first);

@@ -54,7 +54,7 @@ where
         }
     }
 
-    /// A connection is about to end.
+    /// Prepares for the end of a connection.
     pub(super) fn ends(&self) {
         let manners = &self.0.manners;
         if let Some(files) = manners.files.as_ref().filter(|_| manners.writes) {

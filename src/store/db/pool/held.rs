@@ -115,7 +115,7 @@ where
         answer
     }
 
-    /// Returns the connection itself, for an exchange whose time the caller limits. It is closed afterwards unless the
+    /// Returns the connection itself, for an exchange whose time the caller limits. It is closed afterward unless the
     /// caller [settles](Held::settle) it.
     pub(in crate::store) fn raw(&mut self) -> Result<&mut DB::Connection, sqlx::Error> {
         self.start().map(|(_, connection)| connection)

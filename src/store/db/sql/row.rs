@@ -106,7 +106,7 @@ pub(in crate::store) mod one {
         Ok(row.first::<Option<i64>>()?.map(count_of))
     }
 
-    /// A duration in microseconds, which may be negative.
+    /// Reads a duration in microseconds, which may be negative.
     pub(in crate::store) fn optional_micros(row: &Row<'_>) -> Result<Option<i64>, StoreError> {
         row.first()
     }

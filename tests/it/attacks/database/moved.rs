@@ -89,7 +89,7 @@ fn a_file_that_is_moved_away_takes_nothing_until_it_is_back() {
     assert_eq!(revocations(&binary), 1);
 }
 
-/// As who restores a backup without stopping the daemon. The backup is not touched by the old program.
+/// A backup is restored without stopping the daemon. The old program does not touch it.
 #[test]
 fn a_file_that_is_replaced_is_used_after_a_restart() {
     let Rig {

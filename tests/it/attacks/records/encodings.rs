@@ -1,5 +1,5 @@
 //! Keys wherever a report or a request has a text that is kept, in encodings and in encodings within those:
-//! the log cannot be cleaned afterwards.
+//! the log cannot be cleaned afterward.
 
 use std::fmt::Write as _;
 

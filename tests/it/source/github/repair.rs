@@ -78,7 +78,7 @@ async fn pushes_that_the_feed_missed_are_found_once() {
 }
 
 #[tokio::test]
-async fn after_a_restart_an_organisation_is_compared_with_its_repositories() {
+async fn after_a_restart_an_organization_is_compared_with_its_repositories() {
     let (_database, rig, server) = rig().await;
     let org = || Scope::Organization("acme".to_owned());
     let events = json_of(&json!([push(1)]));
