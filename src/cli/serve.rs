@@ -19,7 +19,7 @@ use crate::keyformat::{FormatSet, KeyValue};
 #[derive(Debug, Args)]
 #[command(
     after_help = "The first start on an empty database prints an administrator's access token on standard output, once.
-SIGTERM and SIGINT finish what is under way and end with exit code 0; another one, a second
+SIGTERM and SIGINT finish what is in flight and end with exit code 0; another one, a second
 or more after the first, ends at once. Other signals are logged and ignored.
 
 Examples:

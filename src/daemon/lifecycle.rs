@@ -66,7 +66,7 @@ impl Lifecycle {
     pub async fn run(&self, mut signals: Signals, patience: Duration) -> Ended {
         let first = tokio::select! {
             name = signals.next() => {
-                tracing::info!(signal = name, "stopping: requests and work items under way are finished");
+                tracing::info!(signal = name, "stopping: requests and work items in flight are finished");
                 Some(Instant::now())
             }
             () = self.stop.cancelled() => None,

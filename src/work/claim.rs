@@ -42,7 +42,7 @@ impl Run<'_> {
     pub(super) async fn claim(&mut self) -> Result<bool, StoreError> {
         self.start_ready();
         let worker = self.worker;
-        let held = self.under_way.values().chain(&self.ready);
+        let held = self.in_flight.values().chain(&self.ready);
         let mut shares = worker.take_all(Shares::ahead(worker.options.concurrent), held);
         // Claiming costs a transaction, so a few free places among many are not worth one, unless for urgent items.
         let few = shares.free_for_all() < worker.options.concurrent / 2;
@@ -85,7 +85,7 @@ impl Run<'_> {
     pub(super) fn start_ready(&mut self) {
         let worker = self.worker;
         let shares = Shares::new(worker.options.concurrent);
-        let mut shares = worker.take_all(shares, self.under_way.values());
+        let mut shares = worker.take_all(shares, self.in_flight.values());
         let may_begin = |shares: &Shares, item: &NewWorkItem| {
             worker.has_place(shares, &item.host, item.priority)
                 && shares.has_place_for(&item.host, &item.remote())
@@ -108,13 +108,13 @@ impl Run<'_> {
         let is_probe = self.round.probes.remove(&item.id);
         let task = Arc::clone(&self.worker.shared).work_on(origin, item.clone(), is_probe);
         let handle = self.tasks.spawn(task);
-        self.under_way.insert(handle.id(), item);
+        self.in_flight.insert(handle.id(), item);
     }
 
     async fn choose_of_other_lanes(&mut self) -> Result<Vec<Uuid>, StoreError> {
         let mut chosen = Vec::new();
         for (lane, places) in OTHER_LANES {
-            let held = self.under_way.values().filter(|item| item.lane == lane);
+            let held = self.in_flight.values().filter(|item| item.lane == lane);
             let held: Vec<&WorkItem> = held.collect();
             let lane = Scarce::new(lane, places, &held);
             chosen.extend(self.worker.choose_in(lane, &mut self.round).await?);

@@ -32,7 +32,7 @@ pub(super) struct Run<'w> {
     pub(super) worker: &'w Worker,
     pub(super) tasks: JoinSet<Tried>,
     /// Items in flight, by task.
-    pub(super) under_way: HashMap<tokio::task::Id, WorkItem>,
+    pub(super) in_flight: HashMap<tokio::task::Id, WorkItem>,
     /// Items that are claimed and wait for a place.
     pub(super) ready: VecDeque<WorkItem>,
     /// Items of the ordinary lane that were begun, until the database knows.
@@ -58,7 +58,7 @@ impl<'w> Run<'w> {
         Self {
             worker,
             tasks: JoinSet::new(),
-            under_way: HashMap::new(),
+            in_flight: HashMap::new(),
             ready: VecDeque::new(),
             begun: Vec::new(),
             round: Round::default(),
@@ -108,7 +108,7 @@ impl<'w> Run<'w> {
         while let Some(joined) = next {
             match joined {
                 Ok((id, tried)) => {
-                    self.under_way.remove(&id);
+                    self.in_flight.remove(&id);
                     if tried.item.lane != Lane::Ordinary {
                         self.round.look_again();
                     }
@@ -116,7 +116,7 @@ impl<'w> Run<'w> {
                 }
                 // The task panicked, which was logged where it happened.
                 Err(error) => {
-                    let item = self.under_way.remove(&error.id());
+                    let item = self.in_flight.remove(&error.id());
                     self.ended.extend(item.map(Tried::panicked));
                 }
             }
@@ -224,7 +224,7 @@ impl<'w> Run<'w> {
 
     /// Renews the leases of all items that are held.
     pub(super) async fn stay_alive(&mut self) {
-        let held = self.under_way.values().map(|item| item.id);
+        let held = self.in_flight.values().map(|item| item.id);
         let ended = self.ended.iter().map(|tried| tried.item.id);
         let ready = self.ready.iter().map(|item| item.id);
         let lease = self.worker.options.lease;

@@ -85,7 +85,7 @@ fn the_first_token_is_stored_only_if_it_could_be_shown() {
 }
 
 #[test]
-fn a_request_under_way_is_finished_before_the_end() {
+fn a_request_in_flight_is_finished_before_the_end() {
     for signal in ["TERM", "INT"] {
         let binary = Binary::new();
         let token = binary.run("tokens create --role issuer").ok();

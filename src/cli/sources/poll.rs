@@ -27,7 +27,7 @@ const TICK: Duration = Duration::from_millis(300);
 #[derive(Debug, Args)]
 #[command(
     after_help = "The schedule is ignored, a rate limit that the server told of is not. `rescind serve` may run meanwhile: what both
-see is scanned once. Interrupted, the command can be called again: nothing is lost, and items under way go back to
+see is scanned once. Interrupted, the command can be called again: nothing is lost, and items in flight go back to
 the queue within 30 seconds.
 
 Examples:
@@ -214,7 +214,7 @@ async fn show(bar: &ProgressBar, store: &Store, before: &WorkCounts) {
             waiting, leased, ..
         } = now;
         bar.set_message(format!(
-            "{done} scanned, {leased} under way, {waiting} waiting"
+            "{done} scanned, {leased} in flight, {waiting} waiting"
         ));
     }
 }

@@ -123,7 +123,7 @@ impl Heads {
         let share =
             share(&self.of_anybody).or_else(|| is_known().then(|| share(&self.of_known)).flatten());
         share.map(Some).ok_or_else(|| {
-            let message = "Too many requests with large heads are under way. Nothing was changed; send the request again later.";
+            let message = "Too many requests with large heads are in flight. Nothing was changed; send the request again later.";
             ApiError::unavailable(message, RETRY_AFTER).of_many()
         })
     }

@@ -146,16 +146,16 @@ async fn serve<T, F>(
     T: Clone,
     F: Future<Output = Result<HashMap<Sha256Digest, T>, StoreError>>,
 {
-    let mut under_way = FuturesUnordered::new();
+    let mut in_flight = FuturesUnordered::new();
     // Start of each query in flight, the latest last.
     let mut begun: VecDeque<Instant> = VecDeque::new();
     let mut batch = Vec::with_capacity(BATCH_MAX);
     loop {
         let all_are_long = begun.back().is_none_or(|at| at.elapsed() >= LONG);
         let next_is_due = begun.back().map_or_else(Instant::now, |at| *at + LONG);
-        let has_room = under_way.len() < QUERIES_MAX;
+        let has_room = in_flight.len() < QUERIES_MAX;
         tokio::select! {
-            Some(at) = under_way.next(), if !under_way.is_empty() => {
+            Some(at) = in_flight.next(), if !in_flight.is_empty() => {
                 begun.retain(|begun| *begun != at);
             }
             received = requests.recv_many(&mut batch, BATCH_MAX), if all_are_long && has_room => {
@@ -171,7 +171,7 @@ async fn serve<T, F>(
                 begun.push_back(at);
                 let asked = std::mem::replace(&mut batch, Vec::with_capacity(BATCH_MAX));
                 let found = find(digests(&asked));
-                under_way.push(async move {
+                in_flight.push(async move {
                     answer(asked, found.await);
                     at
                 });
@@ -179,7 +179,7 @@ async fn serve<T, F>(
             () = tokio::time::sleep_until(next_is_due), if !all_are_long && has_room => {}
         }
     }
-    while under_way.next().await.is_some() {}
+    while in_flight.next().await.is_some() {}
 }
 
 fn digests<T>(asked: &[Request<T>]) -> Vec<Sha256Digest> {

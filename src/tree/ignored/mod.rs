@@ -39,7 +39,7 @@ pub(crate) enum Refusal {
     TooLarge,
     #[error("more than {LINES_MAX} lines")]
     TooManyLines,
-    #[error("the ignore files of the folders under way take more than {} MiB", HELD_MAX >> 20)]
+    #[error("the ignore files of the folders that are being walked take more than {} MiB", HELD_MAX >> 20)]
     TooMuch,
     #[error("{0}")]
     Unreadable(#[from] io::Error),

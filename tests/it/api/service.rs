@@ -246,7 +246,7 @@ fn assert_references_resolve(value: &Value, document: &Value) {
 }
 
 #[tokio::test]
-async fn requests_under_way_finish_when_the_server_stops() {
+async fn requests_in_flight_finish_when_the_server_stops() {
     let server = TestServer::start().await;
     let token = server.token(rescind::store::Role::Viewer).await;
     let mut stream = tokio::net::TcpStream::connect(server.address)

@@ -275,10 +275,10 @@ fn range(server: &Endless, owner: usize) -> RangeRequest {
 /// Returns the number of bytes that a hostile server sends to this thread while a healthy one answers.
 async fn sent_meanwhile(answer: Answer, fetcher: GitFetcher) -> usize {
     let (hostile, healthy) = (Endless::start(answer), Endless::start(Answer::gone()));
-    let mut under_way = tokio::task::JoinSet::new();
+    let mut in_flight = tokio::task::JoinSet::new();
     for owner in 0..4 {
         let (fetcher, range) = (fetcher.clone(), range(&hostile, owner));
-        under_way.spawn(async move { fetcher.fetch(&range).await });
+        in_flight.spawn(async move { fetcher.fetch(&range).await });
     }
     until("all are asked for", async || hostile.asked() == 4).await;
     let before = hostile.sent();
@@ -289,7 +289,7 @@ async fn sent_meanwhile(answer: Answer, fetcher: GitFetcher) -> usize {
         matches!(answered, Err(FetchError::Gone { .. })),
         "{answered:?}"
     );
-    let ended = under_way.try_join_next();
+    let ended = in_flight.try_join_next();
     assert!(ended.is_none(), "they still come: {ended:?}");
     hostile.sent() - before
 }

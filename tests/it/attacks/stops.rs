@@ -1,4 +1,4 @@
-//! Work under way when the daemon is stopped, and servers that the configuration names.
+//! Work in flight when the daemon is stopped, and servers that the configuration names.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ async fn deaths(url: &str) -> i64 {
 
 /// A service manager loses patience: SIGTERM, and SIGKILL before the end. That is no fault of what was read.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_that_ends_with_sigkill_is_no_death_of_what_was_under_way() {
+async fn a_stop_that_ends_with_sigkill_is_no_death_of_what_was_in_flight() {
     let world = World::new().await;
     let home = Home::new(|database| world.config(database));
     let hanging = Dripping::start(0).await;
@@ -86,7 +86,7 @@ async fn a_push_in_the_middle_of_which_the_daemon_stops_is_read_by_the_next_one(
     until("the push is claimed", is_claimed).await;
     let began = Instant::now();
     assert!(daemon.stop().success());
-    // 25 s for what is under way, and twice that on a busy machine.
+    // 25 s for what is in flight, and twice that on a busy machine.
     assert!(
         began.elapsed() < Duration::from_mins(1),
         "{:?}",

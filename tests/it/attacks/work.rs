@@ -97,7 +97,7 @@ fn at_its_address(item: NewWorkItem, shop: &Shop) -> NewWorkItem {
     NewWorkItem { clone_url, ..item }
 }
 
-/// Stops at once, with what is under way.
+/// Stops at once, with what is in flight.
 fn hasty() -> WorkerOptions {
     WorkerOptions {
         patience: Duration::from_millis(10),
@@ -207,7 +207,7 @@ on_both_databases! {
         let slow = Dripping::start(0).await;
         let worker = rig.worker_of([origin("git.example", &slow.url)], FetchLimits::default(), hasty());
         let running = Running::start(worker);
-        until("some are under way", async || slow.asked() >= 3).await;
+        until("some are in flight", async || slow.asked() >= 3).await;
         sleep(Duration::from_millis(200)).await;
         assert_eq!(slow.asked(), 3);
         running.stop().await;

@@ -476,7 +476,7 @@ async fn a_small_limit_on_objects_or_inflated_bytes_cuts_too() {
 }
 
 #[tokio::test]
-async fn fetches_under_way_share_their_places() {
+async fn fetches_in_flight_share_their_places() {
     let place = Place::new().await;
     let repository = place.repository();
     repository.write("a.txt", b"a").unwrap();

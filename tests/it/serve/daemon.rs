@@ -135,7 +135,7 @@ impl Daemon {
         assert!(sent.expect("kill runs").success());
     }
 
-    /// Reads no more of the log than is under way, until the guard is dropped.
+    /// Reads no more of the log than is in flight, until the guard is dropped.
     pub(crate) fn stop_reading(&self) -> PausedLog {
         self.paused.store(true, Ordering::Relaxed);
         PausedLog(Arc::clone(&self.paused))

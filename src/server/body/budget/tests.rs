@@ -175,8 +175,8 @@ async fn work_on_little_does_not_wait_for_copies_of_much() {
     let work = Budget::of_work("any", 100);
     assert!(work.limits.weight < work.limits.patience / 2);
     let known = |number| sender(number, Standing::Known);
-    let under_way = work.share(known(1), 100).await.unwrap();
-    under_way.keep();
+    let in_flight = work.share(known(1), 100).await.unwrap();
+    in_flight.keep();
     let order = Mutex::new(Vec::new());
     let ask = async |name, after, sender, bytes| {
         tokio::time::sleep(after).await;
@@ -186,7 +186,7 @@ async fn work_on_little_does_not_wait_for_copies_of_much() {
     };
     let free = async {
         tokio::time::sleep(10 * MOMENT).await;
-        drop(under_way);
+        drop(in_flight);
     };
     tokio::join!(
         ask("another copy", Duration::ZERO, known(1), 100),

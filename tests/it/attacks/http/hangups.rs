@@ -1,4 +1,4 @@
-//! Clients that end their direction of a connection, or all of it, while a request is under way or none is.
+//! Clients that end their direction of a connection, or all of it, while a request is in flight or none is.
 
 use std::io::Write as _;
 

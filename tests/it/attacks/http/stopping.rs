@@ -21,7 +21,7 @@ use crate::attacks::work::until;
 /// Characters that each may be the beginning of another encoding.
 const COSTLY: &str = r"\%2B%25a\25%2B410x41,41=5C0x41,%26amp;=41a";
 
-/// Maximum time that a stop takes: 25 s for what is under way, 3 s for the database; twice that on a busy machine.
+/// Maximum time that a stop takes: 25 s for what is in flight, 3 s for the database; twice that on a busy machine.
 const STOP: Duration = Duration::from_mins(1);
 
 /// Maximum time that a stop takes when only clients are waited for: 9 s, and some more on a busy machine. Before that was
@@ -81,7 +81,7 @@ async fn a_stop_amid_costly_requests_ends_in_time_and_loses_nothing() {
     let (head, report) = signed_report(&target, costly_report(&in_many_places));
     let stream = target.connect().await;
     costly.spawn(async move { exchange(stream, head, &report).await });
-    until("an import is under way", async || imported(&target) > 0).await;
+    until("an import is in flight", async || imported(&target) > 0).await;
     let before = imported(&target);
 
     let began = Instant::now();

@@ -17,7 +17,7 @@ use crate::webhooks::sender::{SECRET, headers};
 
 const KEYS: usize = 1_200;
 const REPORTS: usize = 900;
-/// Requests under way at a time.
+/// Requests in flight at a time.
 const SENDERS: usize = 48;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

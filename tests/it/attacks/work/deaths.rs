@@ -18,7 +18,7 @@ use crate::support::world::{Home, World};
 /// Time after a kill at which the last lease ends. The rest of what is promised is for the fetch.
 const LEASE_ENDS: Duration = Duration::from_secs(7);
 
-/// As many as are under way in one worker.
+/// As many as are in flight in one worker.
 const UNDER_WAY: u32 = 16;
 
 /// Items of repositories of their own, of which so many workers died.
@@ -148,7 +148,7 @@ on_both_databases! {
         running.stop().await;
     }
 
-    async fn all_that_was_under_way_is_done_after_a_crash(database) {
+    async fn all_that_was_in_flight_is_done_after_a_crash(database) {
         let rig = Rig::new(&database.store().await);
         let shop = Shop::open().await;
         let (mut items, mut keys) = (Vec::new(), Vec::new());
