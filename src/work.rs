@@ -225,7 +225,9 @@ impl Worker {
                     self.shared.clean.add(id);
                 }
             }
-            Err(error) => tracing::warn!(%error, "it is not known which blobs were scanned before"),
+            Err(error) => {
+                tracing::warn!(%error, "loading the clean blobs failed, they are scanned again");
+            }
         }
     }
 

@@ -62,7 +62,7 @@ impl Room {
         entrance.lacks_room();
         if self.told.is_none_or(|told| told.elapsed() >= ROOM_TOLD) {
             self.told = Some(Instant::now());
-            tracing::warn!(%place, "waiting for room, nothing is accepted until then: {full}");
+            tracing::warn!(%place, "waiting for room on the disk, nothing is accepted until then: {full}");
         }
         tokio::select! {
             () = sleep(ROOM_PAUSE) => Ok(()),

@@ -27,7 +27,7 @@ pub(super) async fn poll(
 ) {
     let polling = async {
         let due_in = source.due_in().await.unwrap_or_else(|error| {
-            tracing::warn!(source = source.name(), %error, "cannot tell when the source is due");
+            tracing::warn!(source = source.name(), %error, "loading the state of the source failed");
             Some(AFTER_FAILURE)
         });
         poll_from(source, schedule, clock, due_in).await;

@@ -107,7 +107,7 @@ async fn keep_house(store: &Store, remember: Duration) {
         loop {
             hourly.tick().await;
             if let Err(error) = forget(store, remember).await {
-                tracing::warn!(%error, "what was done long ago is forgotten later");
+                tracing::warn!(%error, "housekeeping failed, will retry");
             }
         }
     };
@@ -120,11 +120,11 @@ async fn keep_house(store: &Store, remember: Duration) {
                 Ok(items) => {
                     tracing::info!(
                         items,
-                        "too much work was done lately: the oldest was forgotten"
+                        "too many finished work items: the oldest were forgotten"
                     );
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "too much work that was done is forgotten later");
+                    tracing::warn!(%error, "forgetting the oldest finished work items failed, will retry");
                 }
             }
         }
@@ -133,7 +133,7 @@ async fn keep_house(store: &Store, remember: Duration) {
         loop {
             often.tick().await;
             if let Err(error) = store.cut_wal().await {
-                tracing::warn!(%error, "the write-ahead log is cut later");
+                tracing::warn!(%error, "cutting the write-ahead log failed, will retry");
             }
         }
     };
@@ -149,7 +149,7 @@ async fn forget(store: &Store, age: Duration) -> Result<(), StoreError> {
             items,
             blobs,
             deliveries,
-            "work that was done long ago was forgotten"
+            "housekeeping: old work items, blobs and deliveries were forgotten"
         );
     }
     Ok(())

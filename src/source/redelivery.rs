@@ -172,7 +172,7 @@ impl Redelivery {
         if sweep.asked + sweep.lost > 0 {
             let source = &self.frame.name;
             let (asked, lost) = (sweep.asked, sweep.lost);
-            tracing::info!(%source, asked, lost, pending, "failed deliveries were asked for again");
+            tracing::info!(%source, asked, lost, pending, "failed deliveries were requested again");
         }
         Ok(PollOutcome {
             next_after,
@@ -210,7 +210,7 @@ impl Redelivery {
         let lost = (*lost > 0).then(|| format!("{lost} deliveries could not be had again"));
         let skipped = (*skipped > 0).then(|| {
             let source = &self.frame.name;
-            tracing::warn!(%source, skipped, "parts of a list of deliveries are given up unread");
+            tracing::warn!(%source, skipped, "parts of a list of deliveries were skipped unread");
             format!("{skipped} parts of the list of deliveries were not looked at")
         });
         let unseen: Vec<String> = lost.into_iter().chain(skipped).collect();
@@ -284,7 +284,7 @@ impl Redelivery {
                 None => sweep.asked += 1,
                 Some(why) => {
                     let source = &self.frame.name;
-                    tracing::warn!(%source, delivery = pending.id, why, "a delivery is not sent again");
+                    tracing::warn!(%source, delivery = pending.id, why, "a redelivery was refused");
                 }
             }
         }

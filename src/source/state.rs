@@ -196,7 +196,7 @@ impl Frame {
         let seconds = next_after.as_secs();
         tracing::warn!(%source, error = %words, next_in_seconds = seconds, "the poll failed");
         if let Err(error) = self.note_failure(words, due_after, change).await {
-            tracing::warn!(%source, %error, "the failure could not be noted");
+            tracing::warn!(%source, %error, "saving the failure of the poll failed");
         }
         PollFailure { error, next_after }
     }

@@ -294,7 +294,7 @@ fn by_source<'i>(refused: &Refused<'i>) -> BTreeMap<&'i str, u64> {
         tracing::warn!(
             source,
             items,
-            "too much of a repository, its owner or its host waits: items were refused"
+            "too many work items of a repository, its owner or its host wait: new ones were refused"
         );
     }
     counts

@@ -78,7 +78,7 @@ impl Worker {
                 } else {
                     // The sightings still count: the new owner of the lease may find the repository gone.
                     let item = tried.item.id;
-                    tracing::warn!(%item, "the lease ended before the item did; somebody else has it");
+                    tracing::warn!(%item, "the lease of a work item ended before it was done: another worker has it");
                 }
             }
             seen.push((tried.item.range.source.as_str(), &tried.sightings));
@@ -157,7 +157,7 @@ fn put_off(tried: &Tried) -> Option<Postponed<'_>> {
     let seconds = wait.as_secs();
     // The pause of its host is logged once; the host is probed over and over.
     if *wait <= PROBE_MAX {
-        tracing::debug!(item = %id, repository, why, "a work item is put off");
+        tracing::debug!(item = %id, repository, why, "a work item was postponed");
     } else {
         tracing::info!(item = %id, repository, why, seconds, "a work item is put off");
     }

@@ -61,7 +61,7 @@ impl Shared {
     async fn has_room_for_rest(&self, list: &NewWorkItem) -> bool {
         let found = self.parts.store.has_room_for_rest(list).await;
         found.unwrap_or_else(|error| {
-            tracing::warn!(%error, "it is not known how much waits: the rest of a list waits, too");
+            tracing::warn!(%error, "counting the waiting work items failed: the rest of a list of references waits");
             false
         })
     }
@@ -78,7 +78,7 @@ impl Shared {
             tracing::warn!(
                 repository,
                 lines = malformed,
-                "a list of references has lines that name none"
+                "a list of references has malformed lines"
             );
         }
         self.retain(&mut list, &item.range.ref_name);

@@ -53,7 +53,7 @@ impl Worker {
             match self.write_piece(&ids).await {
                 Ok(()) => written += ids.len(),
                 Err(error) => {
-                    tracing::warn!(%error, blobs = ids.len(), "clean blobs are scanned again some time");
+                    tracing::warn!(%error, blobs = ids.len(), "saving clean blobs failed, they are scanned again");
                     clean.leave_out(ids.len() as u64);
                 }
             }
@@ -65,7 +65,7 @@ impl Worker {
         if left_out > 0 {
             tracing::info!(
                 blobs = left_out,
-                "too many clean blobs to remember: they are scanned again when they come again"
+                "too many clean blobs: some are scanned again when they are pushed again"
             );
         }
         written
@@ -87,7 +87,7 @@ impl Worker {
             .await
         {
             Ok(blobs) => tracing::debug!(blobs, "clean blobs were forgotten"),
-            Err(error) => tracing::warn!(%error, "clean blobs are forgotten later"),
+            Err(error) => tracing::warn!(%error, "forgetting clean blobs failed, will retry"),
         }
     }
 }

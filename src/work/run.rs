@@ -202,7 +202,7 @@ impl<'w> Run<'w> {
     }
 
     pub(super) fn rest(&mut self, error: &StoreError) {
-        tracing::error!(%error, "the worker waits for the database");
+        tracing::error!(%error, "the database failed the worker, will retry");
         self.sight.failed();
         self.rest_until = Some(Instant::now() + self.worker.options.idle);
     }
@@ -250,7 +250,7 @@ impl<'w> Run<'w> {
         let WorkerParts { store, clock, .. } = &worker.shared.parts;
         match store.shed(&worker.options.shedding, clock.now()).await {
             Ok(0) => {}
-            Ok(items) => tracing::warn!(items, "more is pushed than can be read: items were shed"),
+            Ok(items) => tracing::warn!(items, "overload: work items were shed"),
             Err(error) => self.rest(&error),
         }
         if let Err(error) = store.give_back_unbegun(&worker.id).await {

@@ -295,7 +295,7 @@ fn tell_left_out(item: &WorkItem, visited: Visited, not_looked_up: u64, halved: 
         tracing::warn!(
             item = %item.id, repository = item.range.repository, cut = left_out.cut,
             too_big = left_out.too_big, without_base = left_out.without_base,
-            over_budget = left_out.over_budget, not_looked_up, halved, "not everything of a push was read"
+            over_budget = left_out.over_budget, not_looked_up, halved, "a push was read in part"
         );
     }
 }

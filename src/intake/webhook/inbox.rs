@@ -298,7 +298,7 @@ async fn write_down(store: &Store, all_counts: &[Arc<DeliveryCounts>]) {
         };
         let name = one.forge().source();
         if let Err(error) = store.count_webhook(name, &counts).await {
-            tracing::warn!(source = name, %error, "the counts of webhooks are written down later");
+            tracing::warn!(source = name, %error, "saving the counts of webhooks failed, will retry");
             one.put_back(&counts);
             // The others would wait for the same database.
             return;

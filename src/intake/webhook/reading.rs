@@ -172,7 +172,7 @@ impl Webhook {
                 repository,
                 delivery = delivered.id,
                 %wrong,
-                "a delivery tells of a push that cannot be read"
+                "a delivery has a malformed push"
             );
         }
         let wrong = meaning.malformed.first();

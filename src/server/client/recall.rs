@@ -93,7 +93,7 @@ impl Recall {
     ) {
         let store = store.with_urgency(Urgency::Housekeeping);
         while let Err(error) = self.read(&store, hour(clock.now())).await {
-            tracing::warn!(%error, "who sent something genuine before the last start is read later");
+            tracing::warn!(%error, "loading the senders of genuine bodies failed, will retry");
             if stopped_within(RETRY, stop).await {
                 return;
             }
@@ -110,7 +110,7 @@ impl Recall {
                 kept = forgotten.map(|_| ());
             }
             if let Err(error) = kept {
-                tracing::warn!(%error, "who sent something genuine is written down later");
+                tracing::warn!(%error, "saving the senders of genuine bodies failed, will retry");
                 if !is_last && stopped_within(RETRY, stop).await {
                     return;
                 }

@@ -125,7 +125,7 @@ impl GhArchive {
             }
             let (source, words) = (&self.frame.name, self.frame.words(&error));
             let seconds = wait.as_secs();
-            tracing::warn!(%source, error = %words, next_in_seconds = seconds, "trying again");
+            tracing::warn!(%source, error = %words, next_in_seconds = seconds, "reading an archived hour failed, will retry");
             tokio::time::sleep(wait).await;
         }
     }

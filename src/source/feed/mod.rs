@@ -105,7 +105,7 @@ impl GitHubEvents {
                 Ok(found) => outcome.items += found,
                 Err(error) => {
                     let (source, error) = (&self.frame.name, self.frame.words(&error));
-                    tracing::warn!(%source, %error, "the activity of repositories is read later");
+                    tracing::warn!(%source, %error, "reading the activity of repositories failed, will retry");
                 }
             }
             outcome.next_after = outcome.next_after.max(self.quota_wait());
@@ -237,7 +237,7 @@ impl GitHubEvents {
             tracing::warn!(%source, gaps = state.gaps, "events between two polls may have been missed");
         }
         if let Some(error) = &state.error {
-            tracing::warn!(%source, %error, "not everything could be read");
+            tracing::warn!(%source, %error, "the poll was incomplete");
         }
         if let Some(wrong) = wrong {
             tracing::warn!(%source, malformed = state.malformed, wrong, "an event cannot be read");

@@ -30,7 +30,7 @@ impl Damage {
         if self.0.cause.set(cause.to_owned()).is_ok()
             && let Err(error) = self.check()
         {
-            tracing::error!(%error, "nothing is accepted");
+            tracing::error!(%error, "the database is damaged: nothing is accepted");
         }
     }
 

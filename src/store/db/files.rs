@@ -98,7 +98,7 @@ impl Files {
         if opened.told != error.is_some() {
             opened.told = error.is_some();
             if let Some(error) = &error {
-                tracing::error!(%error, "nothing is accepted");
+                tracing::error!(%error, "the database's files are gone: nothing is accepted");
             } else {
                 tracing::info!(database = self.0.name, "the database's files are back");
             }

@@ -206,7 +206,7 @@ where
             (&mut connection).execute(sql).await?;
         }
         if self.0.shelf.connected(begun) {
-            tracing::info!("the server of the database gives connections again");
+            tracing::info!("the server of the database gives further connections again");
         }
         let born = Instant::now();
         Ok(Idle {

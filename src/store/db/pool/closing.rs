@@ -50,7 +50,7 @@ where
             self.0.closing.wait().await;
         };
         if timeout(GOODBYE, closed).await.is_err() {
-            tracing::warn!("a connection to the database did not end in time and is left behind");
+            tracing::warn!("closing a connection to the database timed out, it is left behind");
         }
     }
 
