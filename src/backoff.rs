@@ -1,5 +1,8 @@
 //! Delays that grow from failure to failure: of tries, polls, redeliveries, pauses of hosts, transactions.
 //!
+//! This is the curve; the first and the longest delay stand where they are used. Tables of delays that are no such
+//! curve, and that end in a decision, stand in `work/ends.rs`.
+//!
 //! Turns that grow with their number, as those of fetches (`fetch/patience.rs`), are shares of a place, not delays.
 
 use std::time::Duration;

@@ -5,42 +5,65 @@
 //!
 //! # What a key looks like
 //!
-//! [`keyformat`] loads the pattern files and knows everything about the text of a key: prefix, alphabet, checksum,
-//! digest. It mints keys, too. [`scan`] finds candidates in texts, through base64, UTF-16 and other encodings, redacts
-//! them in whatever is stored or shown, and writes reports. Both are pure: they know no clock, no database and no
-//! network. [`tree`] walks folders and git repositories for `rescind scan` and hands their contents to the scanner.
+//! [`keyformat`] loads the pattern files and knows everything about the text of a key: prefix, alphabet, checksum
+//! (`keyformat/checksum.rs`), digest. It mints keys, too. [`scan`] finds candidates in texts, through base64, UTF-16
+//! and other encodings, and writes reports. Its engine is built of the secret formats only (`FormatSet::secret`), so a
+//! public key is never hunted. Both are pure: they know no clock, no database and no network. [`tree`] walks folders
+//! and git repositories for `rescind scan` and hands their contents to the scanner.
+//!
+//! `scan/redact.rs` has the one definition of "contains a key", of whatever format, and takes keys out of a text. Who
+//! stores or shows texts of others applies it: to the places of sightings, with a bound per message, `respond/clean.rs`
+//! (the length of each text stands in `respond/redact.rs`); to what issuers send, `issuer/keys.rs`; to its own output,
+//! each command of [`cli`].
 //!
 //! # How a leak arrives
 //!
 //! [`intake`] is for those who tell Rescind: partners with signed reports, forges with webhooks, strangers who hold a
-//! key. [`source`] is for what has to be polled: GitHub's events feed, archives, single repositories, and the webhook
-//! deliveries that failed; it also tells how each source fares, such as that it is behind (`source/status.rs`). What
-//! partners and strangers report goes straight to [`respond`]. Messages of forges, announced or polled, go to
-//! [`forge`], which knows what a forge is and turns a message into *work items* (pushed ranges, to be read) and
-//! *sightings* (keys in the message itself).
+//! key. [`source`] is for what has to be polled: GitHub's events feed (`source/feed/mod.rs`, which also chooses the
+//! delay to the next poll), archives, single repositories, and the webhook deliveries that failed; `source/status.rs`
+//! tells how each source fares, such as that it is behind. A poll ends in one of `source/outcome.rs`, and
+//! `daemon/poller.rs` waits for the next. What partners and strangers report goes straight to [`respond`]. Messages of
+//! forges, announced or polled, go to [`forge`], which turns a message into *work items* (pushed ranges, to be read;
+//! `forge/gather.rs`) and *candidates* (in the message itself), which become *sightings* only once they are known to be
+//! keys of ours.
+//!
+//! A new forge begins with its names and servers in `forge/kind.rs`; how it is heard is in `intake/webhook`:
+//! `headers.rs`, `verify.rs`, and a file that reads its payloads.
 //!
 //! [`work`] claims work items for as long as a lease lasts, has [`fetch`] read their contents over git's own protocol,
-//! scans them, and commits what it found together with the end of the item: done, put off, tried again, or
-//! dead-lettered. [`fetch`] also has the one HTTP client, and the guard that refuses addresses; [`github`] is the one
-//! client of GitHub's REST API, which obeys its rate limits (`github/answer.rs` knows them).
+//! scans them, and commits what it found together with the end of the item: done, put off, moved to another lane, or
+//! failed. `work/listing.rs` chooses among the references of a list, `work/plan.rs` makes the request for a range, and
+//! `fetch/git.rs` asks for it. What failed is tried again or dead-lettered by the queue: `store/queue/give_back.rs`
+//! counts tries, `store/queue/holders.rs` the workers that died. [`fetch`] also has the one HTTP client, and the guard
+//! that refuses addresses; [`github`] is the one client of GitHub's REST API, which obeys its rate limits
+//! (`github/answer.rs` knows them).
 //!
 //! # What happens to it
 //!
-//! [`respond`] looks up which sightings are ours (`respond/known.rs`), turns each of these into an occurrence, an
-//! incident, a revocation and a log entry, in one transaction, and revokes by hand likewise. [`issuer`] does to keys
-//! what else people ask for (`issuer/keys.rs`): issues, changes, rotates and imports them; it mints access tokens.
-//! [`store`] is the database: SQLite or PostgreSQL behind one type, with rooms for the connection, its deadlines and
-//! the migrations (`db`), keys, the queue of work items with their leases and tries, incidents, sources and the
-//! revocation log. It holds every SQL statement, among them the compare-and-set that revokes a key once.
+//! [`respond`] looks up which candidates are ours (`respond/known.rs`), turns each of these into an occurrence, an
+//! incident, a revocation and a log entry, in one transaction (`respond/report.rs`), and revokes by hand likewise.
+//! [`issuer`] does to keys what else people ask for (`issuer/keys.rs`): issues, changes, rotates and imports them; it
+//! mints access tokens. [`store`] is the database: SQLite or PostgreSQL behind one type, with rooms for the connection,
+//! its deadlines and the migrations (`db`), keys, the queue of work items with their leases and tries, incidents,
+//! sources and the revocation log. It holds every SQL statement, among them the compare-and-set that revokes a key
+//! once. The log is hashed, chained and verified by `store/log/chain.rs`, exported files as well; `store/log/verify.rs`
+//! has it verify the database, with the rows around each entry.
 //!
 //! # Who runs it
 //!
 //! [`config`] reads the configuration into its final types, with their defaults. [`server`] is the HTTP interface: who
-//! may connect and send how much, routes, roles. [`daemon`] is the life of `rescind serve`: start, tasks, polls on
-//! schedule, housekeeping (`daemon/work.rs`), shutdown. [`cli`] has a file per command. [`sandbox`] holds the git
-//! server, the feed and the partner that the demo, the tests and the benchmarks talk to instead of the world outside.
-//! [`clock`], [`schedule`], [`offload`], `backoff` (delays that grow), `memory` (the sizes of all that is kept of what
-//! others send) and `named` (enums whose variants have names) are tools that need nothing else.
+//! may connect and send how much, routes, roles. A handler in `server/api` carries its own description for OpenAPI:
+//! `server/router.rs` mounts both, `server/openapi.rs` is the frame of the document. Numbers per minute, such as that
+//! of self-reports of unknown keys, stand in `server/mod.rs` (`Limits`) and are checked by their handlers. Lists are
+//! answered by a handler (`server/api/incidents.rs`), asked of the database by a file of [`store`]
+//! (`store/incidents.rs`), and their cost, searches above all, is bounded by `server/client/listings.rs`. Whoever
+//! refuses a request says when to come again; `server/error.rs` writes that as `Retry-After`.
+//!
+//! [`daemon`] is the life of `rescind serve`: start, tasks, polls on schedule, housekeeping (`daemon/work.rs`),
+//! shutdown. [`cli`] has a file per command. [`sandbox`] holds the git server, the feed and the partner that the demo,
+//! the tests and the benchmarks talk to instead of the world outside. [`clock`], [`schedule`], [`offload`], `backoff`
+//! (the curve of delays that grow, whose numbers each user has), `memory` (the sizes of all that is kept of what others
+//! send) and `named` (enums whose variants have names) are tools that need nothing else.
 //!
 //! Dependencies run one way. `docs/architecture.md` says which way and why; `tests/it/arrows.rs` holds the table.
 //! `CONTRIBUTING.md` has recipes: what is touched, in order, to add a source, a forge, a partner, a route and the like.

@@ -1,4 +1,5 @@
-//! Converts messages to work items and sightings, which are committed together.
+//! Converts messages to work items and candidates, which are committed together: the candidates as sightings, once they
+//! are known to be ours.
 
 #[cfg(test)]
 mod tests;
@@ -227,8 +228,8 @@ impl<'a> Gatherer<'a> {
         self.add(item, &announced.remote);
     }
 
-    /// Scans every string of what is left of a JSON text. Returns the remainder if what is held has to be looked up first,
-    /// so that nothing is left out because of others.
+    /// Scans every string of what is left of a JSON text. Returns the remainder if what is held has to be looked up
+    /// first, so that nothing is left out because of others.
     ///
     /// A message with more candidates than are looked up, or longer links than are looked at, is logged and counts as
     /// malformed.

@@ -1,9 +1,10 @@
 //! Response to leaked keys: from candidate to key, incident, revocation and log entry, in one transaction.
 //!
-//! A key's value found in public, whether by a scan, a partner's report or a stranger, arrives here as a
-//! [`Sighting`]. [`Responder::report`] looks up a whole batch, records where the keys were seen, opens or extends
-//! their incidents, revokes the secret keys that are still valid, and appends to the revocation log: either all of
-//! it or nothing. Reporting the same sighting again only changes the number of sightings.
+//! What a scan finds is gathered as [`Candidates`], which become [`Sighting`]s only once they are known to be ours;
+//! what a partner or a stranger reports arrives as sightings. [`Responder::report`] looks up a whole batch, records
+//! where the keys were seen, opens or extends their incidents, revokes the secret keys that are still valid, and
+//! appends to the revocation log: either all of it or nothing. Reporting the same sighting again only changes the
+//! number of sightings.
 //!
 //! Keys are revoked by hand here, too, and that is logged in the same transaction.
 

@@ -1,4 +1,5 @@
-//! Outcomes of a poll.
+//! Outcomes of a poll, and its errors. Each source chooses the delay to the next poll for itself (`next_after`), with
+//! the backoff of `state.rs` after a failure.
 
 use std::time::Duration;
 

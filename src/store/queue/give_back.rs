@@ -1,4 +1,5 @@
-//! Giving back items that are held: for a later try, after a while, or to another lane.
+//! Giving back items that are held: for a later try, after a while, or to another lane. An item whose last try failed
+//! is dead-lettered here; one whose workers died, in `holders.rs`.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Workers that end: those that are told to stop while they hold items, and those that die.
+//! Workers that end: those that are told to stop while they hold items, and those that die. An item that too many died
+//! with is dead-lettered.
 
 use std::time::Duration;
 
@@ -53,9 +54,9 @@ statements! {
 
 impl Store {
     /// Reclaims the items whose lease expired while another worker held them: that worker is dead, and they may be the
-    /// reason. They move to [`Lane::Alone`](super::super::Lane::Alone), or are dead-lettered after the third death. Items that
-    /// were exempted by [`Store::excuse`] are taken again without any consequence. Items with a damaged priority get
-    /// the lowest one.
+    /// reason. They move to [`Lane::Alone`](super::super::Lane::Alone), or are dead-lettered after the third death.
+    /// Items that were exempted by [`Store::excuse`] are taken again without any consequence. Items with a damaged
+    /// priority get the lowest one.
     ///
     /// Returns the number of items that were reclaimed, exempted or dead-lettered. Returns `None` and does nothing if
     /// the database kept this worker waiting for longer than `patience`, since it may then have kept other workers from
