@@ -1,9 +1,9 @@
 //! Speed of the engine in memory, compared with searchers of `aho-corasick` that search for the same literals in
 //! the same buffer and discard what they find.
 //!
-//! `cargo bench --bench scan_engine [FOLDER]`, or `-- hostile` for texts that are made to be slow. The text consists of the folder's files, up to 64 MiB of them; by
-//! default, they are the sources of the crates that cargo downloaded. The two searchers run in turn, and the median
-//! of the ratios of all pairs of runs is printed.
+//! `cargo bench --bench scan_engine [FOLDER]`, or `-- hostile` for texts that are made to be slow. The text consists of
+//! the folder's files, up to 64 MiB of them; by default, they are the sources of the crates that cargo downloaded. The
+//! two searchers run in turn, and the median of the ratios of all pairs of runs is printed.
 
 use std::fmt::Write as _;
 use std::hint::black_box;

@@ -52,8 +52,8 @@ const INTERESTING: &[&[u8]] = &[
 
 /// Runs `check` on every seed of a target and on inputs made of them. `words` are what the target's inputs consist of.
 ///
-/// With `RESCIND_FUZZ_SECONDS` it runs for that long instead, from another beginning each time, and prints the number of
-/// inputs.
+/// With `RESCIND_FUZZ_SECONDS` it runs for that long instead, from another beginning each time, and prints the number
+/// of inputs.
 ///
 /// # Panics
 /// Panics as `check` does, after the input was written to `fuzz/found`.

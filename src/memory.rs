@@ -28,8 +28,8 @@ pub(crate) const TINY_BODIES: usize = 4 * MIB;
 pub(crate) const SMALL_BODIES: usize = 8 * MIB;
 pub(crate) const LARGE_BODIES: usize = 27 * MIB;
 
-/// Room for the work on bodies up to 64 KiB that are genuine, and on larger ones. A report of 25 MiB and 100,000 rows takes
-/// up to 33 MiB beside its body.
+/// Room for the work on bodies up to 64 KiB that are genuine, and on larger ones. A report of 25 MiB and 100,000 rows
+/// takes up to 33 MiB beside its body.
 pub(crate) const SMALL_WORK: usize = 12 * MIB;
 pub(crate) const LARGE_WORK: usize = 36 * MIB;
 

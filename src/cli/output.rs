@@ -114,8 +114,8 @@ pub(super) fn line(text: &str) -> anyhow::Result<()> {
     written.context(UNWRITABLE)
 }
 
-/// Returns whether whatever is printed is discarded: standard output is the null device, which a program that is started
-/// without one is given in its stead.
+/// Returns whether whatever is printed is discarded: standard output is the null device, which a program that is
+/// started without one is given in its stead.
 pub(super) fn is_discarded() -> bool {
     use rustix::fs::{FileType, fstat, stat};
     let (Ok(out), Ok(null)) = (fstat(io::stdout()), stat("/dev/null")) else {

@@ -38,8 +38,8 @@ impl Room {
     /// Pauses before the operation that failed with `error` is repeated.
     ///
     /// # Errors
-    /// Returns `error` unless the disk is full, or a file as large as it may be, and [`DaemonError::Stopped`] if a signal
-    /// comes.
+    /// Returns `error` unless the disk is full, or a file as large as it may be, and [`DaemonError::Stopped`] if a
+    /// signal comes.
     pub(super) async fn wait(
         &mut self,
         error: DaemonError,

@@ -181,8 +181,8 @@ impl Room {
 ///
 /// # Errors
 ///
-/// Returns the errors of [`Pace::chunk`]: the body has to arrive within a minute. Returns [`FetchError::Crowded`] if the bodies of
-/// others left no room for it, or if it was too slow for others to wait.
+/// Returns the errors of [`Pace::chunk`]: the body has to arrive within a minute. Returns [`FetchError::Crowded`] if
+/// the bodies of others left no room for it, or if it was too slow for others to wait.
 pub(crate) async fn read_body(
     response: &mut Response,
     limit: usize,

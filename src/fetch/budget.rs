@@ -149,8 +149,8 @@ impl Admission {
     /// Ensures that packs of `bytes` in total may be held, changing to another lane if necessary.
     ///
     /// # Errors
-    /// Returns [`FetchError::Busy`] or [`FetchError::LargeBusy`] if that has no place free, or somebody waits for it that had
-    /// less of it than `payer`.
+    /// Returns [`FetchError::Busy`] or [`FetchError::LargeBusy`] if that has no place free, or somebody waits for it
+    /// that had less of it than `payer`.
     pub(super) fn cover(
         &mut self,
         budget: &Budget,

@@ -154,8 +154,8 @@ impl GitFetcher {
         Ok(references)
     }
 
-    /// Lists branches and tags like [`GitFetcher::references`], in a given place. A long list comes with the only permit
-    /// for one, which is to be dropped with it.
+    /// Lists branches and tags like [`GitFetcher::references`], in a given place. A long list comes with the only
+    /// permit for one, which is to be dropped with it.
     ///
     /// # Errors
     ///

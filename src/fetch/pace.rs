@@ -80,8 +80,8 @@ impl Pace {
         Ok(chunk)
     }
 
-    /// Returns the next bytes of a response, or `None` at its end. May be canceled and called again. The caller passes the
-    /// number of bytes that count to [`count`](Self::count).
+    /// Returns the next bytes of a response, or `None` at its end. May be canceled and called again. The caller passes
+    /// the number of bytes that count to [`count`](Self::count).
     ///
     /// # Errors
     ///

@@ -27,8 +27,8 @@ pub(super) const LARGE_FIRST: Bound = Bound {
     all: Duration::from_secs(3),
 };
 
-/// In the large lane, while others of the same owner want the place. A fetch that had to leave has twice as long the next
-/// time, so that it ends some day.
+/// In the large lane, while others of the same owner want the place. A fetch that had to leave has twice as long the
+/// next time, so that it ends some day.
 pub(super) const EQUALS: Bound = Bound {
     unpaid: Duration::from_secs(10),
     all: Duration::from_secs(30),

@@ -1,7 +1,7 @@
 //! The size of a push that is too large for its place, as far as it can be learned there.
 //!
-//! No server says how large a pack is. A push that has to wait for a medium place is therefore received further, without
-//! being kept, for as long as its ordinary place allows: there are many of these. If it turns out to be too
+//! No server says how large a pack is. A push that has to wait for a medium place is therefore received further,
+//! without being kept, for as long as its ordinary place allows: there are many of these. If it turns out to be too
 //! large for that, it goes to the large lane at once, and those that are smaller do not wait for it.
 
 use std::time::Duration;

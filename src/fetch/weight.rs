@@ -140,8 +140,8 @@ impl Weight {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`hold`](Self::hold), and [`FetchError::Outpaced`] if other visits have waited for the lane
-    /// for too long, or other fetches for the place.
+    /// Returns the errors of [`hold`](Self::hold), and [`FetchError::Outpaced`] if other visits have waited for the
+    /// lane for too long, or other fetches for the place.
     pub(super) fn work(&mut self, bytes: u64) -> Result<(), FetchError> {
         self.worked = self.worked.saturating_add(bytes);
         self.busy += self.timer.lap();

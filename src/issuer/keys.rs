@@ -261,8 +261,8 @@ impl Issuer {
         }
     }
 
-    /// Redacts keys in the texts supplied by a caller, in turn with what others wrote. Texts are stored without keys, so
-    /// that nothing has to be searched for them in a transaction.
+    /// Redacts keys in the texts supplied by a caller, in turn with what others wrote. Texts are stored without keys,
+    /// so that nothing has to be searched for them in a transaction.
     async fn without_keys(&self, keys: &mut [NewKey]) {
         let mut rest = keys;
         while !rest.is_empty() {

@@ -87,8 +87,8 @@ impl FirstToken {
         })
     }
 
-    /// Shows and stores the token, unless the database has a token already. Of several concurrent first starts, only one
-    /// shows and stores its token. It is shown once, however often this is called.
+    /// Shows and stores the token, unless the database has a token already. Of several concurrent first starts, only
+    /// one shows and stores its token. It is shown once, however often this is called.
     ///
     /// # Errors
     /// Returns an error if the token cannot be shown or stored. It is not stored then.

@@ -203,7 +203,8 @@ impl<P: Placed> Candidates<P> {
 
 impl Responder {
     /// Looks up candidates, so that there is room for more: the decoys of one author must not hide the keys of another.
-    /// Sightings of known keys are set aside, and reported as soon as there are many. To report a key twice is harmless.
+    /// Sightings of known keys are set aside, and reported as soon as there are many. To report a key twice is
+    /// harmless.
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a read or a change.

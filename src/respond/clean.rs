@@ -215,8 +215,8 @@ impl<'r> Cleaner<'r> {
         cleaned
     }
 
-    /// Returns whether the redactor does not know `value` by itself. A value that is longer than any text that is looked
-    /// at cannot be in one.
+    /// Returns whether the redactor does not know `value` by itself. A value that is longer than any text that is
+    /// looked at cannot be in one.
     fn is_foreign(&mut self, value: &KeyValue) -> bool {
         let text = value.expose();
         text.len() <= PATH_MAX

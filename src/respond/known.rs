@@ -51,7 +51,8 @@ impl Known {
         Ok(known)
     }
 
-    /// Looks up whether one value is a key or an access token, together with those that others look up at the same time.
+    /// Looks up whether one value is a key or an access token, together with those that others look up at the same
+    /// time.
     ///
     /// # Errors
     /// Returns the errors of [`Lookup::is_key`].
@@ -93,8 +94,8 @@ pub(super) fn distinct(values: impl IntoIterator<Item = Sha256Digest>) -> Vec<Sh
     values.filter(|value| seen.insert(*value)).collect()
 }
 
-/// Bound on the places of one value. Further ones add no information, and a file with a million copies must not become a
-/// million rows.
+/// Bound on the places of one value. Further ones add no information, and a file with a million copies must not become
+/// a million rows.
 #[derive(Debug)]
 pub struct PlacesPerValue {
     max: u32,
@@ -103,8 +104,8 @@ pub struct PlacesPerValue {
 }
 
 impl PlacesPerValue {
-    /// Creates a bound of `max` places per value. Beyond `distinct_max` values, all counts are reset: values that were not
-    /// looked up are as many as strangers like.
+    /// Creates a bound of `max` places per value. Beyond `distinct_max` values, all counts are reset: values that were
+    /// not looked up are as many as strangers like.
     pub fn new(max: u32, distinct_max: usize) -> Self {
         Self {
             max,

@@ -32,12 +32,12 @@ pub(super) fn logged_form(key: &Key) -> Key {
     key
 }
 
-/// Returns the first `max` bytes of `text` without keys, and an ellipsis if that is not all. It is the same that would be
-/// stored of the whole text, for those who should not hold all of it until then.
+/// Returns the first `max` bytes of `text` without keys, and an ellipsis if that is not all. It is the same that would
+/// be stored of the whole text, for those who should not hold all of it until then.
 ///
-/// If the text itself `is_cut`, its end may be the beginning of a key, which is not recognized as one. So a second result
-/// is computed from the first half of the text, and only what both have in common is kept: a key that begins there and is
-/// cut would have to be as long as the other half.
+/// If the text itself `is_cut`, its end may be the beginning of a key, which is not recognized as one. So a second
+/// result is computed from the first half of the text, and only what both have in common is kept: a key that begins
+/// there and is cut would have to be as long as the other half.
 pub fn shorten(redactor: &Redactor, text: &str, max: usize, is_cut: bool) -> String {
     let (text, is_cut) = match text.len() {
         ..=LOOKED_AT => (text, is_cut),

@@ -65,8 +65,8 @@ impl Hit<'_> {
 }
 
 impl Responder {
-    /// Responds to sightings, and returns the answers in their order. All sightings of a key are in one transaction; those
-    /// of very many keys are in several. A message with many of them waits for those with few.
+    /// Responds to sightings, and returns the answers in their order. All sightings of a key are in one transaction;
+    /// those of very many keys are in several. A message with many of them waits for those with few.
     ///
     /// # Errors
     /// Returns any [`StoreError`]. Keys whose transaction was committed before stay revoked; the whole batch can be

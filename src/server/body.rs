@@ -197,9 +197,9 @@ impl Bodies {
         })
     }
 
-    /// Waits for room to make `bytes` bytes from a body that is genuine; more than the whole budget counts as all of it.
-    /// Clients take turns, and little goes before much: else whoever repeats a large report would have all others wait
-    /// for each of its copies.
+    /// Waits for room to make `bytes` bytes from a body that is genuine; more than the whole budget counts as all of
+    /// it. Clients take turns, and little goes before much: else whoever repeats a large report would have all others
+    /// wait for each of its copies.
     ///
     /// # Errors
     /// Returns 503 if other bodies take too long.

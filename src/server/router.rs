@@ -23,7 +23,8 @@ static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
     Bytes::from(serde_json::to_vec(&described).unwrap_or_default())
 });
 
-/// Returns the OpenAPI document, as JSON. It describes the endpoints of all senders, whether or not they are configured.
+/// Returns the OpenAPI document, as JSON. It describes the endpoints of all senders, whether or not they are
+/// configured.
 pub fn document() -> Bytes {
     DOCUMENT.clone()
 }

@@ -5,8 +5,8 @@ use std::ops::{Deref, DerefMut};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Position in a source, stored as JSON beside the URL that it belongs to. Another URL under the same source name starts
-/// over.
+/// Position in a source, stored as JSON beside the URL that it belongs to. Another URL under the same source name
+/// starts over.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Kept<C> {
     #[serde(default, alias = "url")]
@@ -16,8 +16,8 @@ pub(super) struct Kept<C> {
 }
 
 impl<C: Default + Serialize + DeserializeOwned> Kept<C> {
-    /// Returns the position that was stored for `address`, or the initial one if it belongs to another address or cannot
-    /// be read.
+    /// Returns the position that was stored for `address`, or the initial one if it belongs to another address or
+    /// cannot be read.
     pub(super) fn load(json: &str, address: &str) -> Self {
         let kept = serde_json::from_str::<Self>(json).unwrap_or_default();
         if kept.address == address {

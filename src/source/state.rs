@@ -231,7 +231,8 @@ impl Frame {
     }
 }
 
-/// Records in `state` that the source was polled successfully at `now`. The caller commits it, with what else it changes.
+/// Records in `state` that the source was polled successfully at `now`. The caller commits it, with what else it
+/// changes.
 pub(super) fn note_success(state: &mut SourceState, now: Timestamp, next_after: Duration) {
     note_poll(state, now, next_after);
     state.succeeded_at = Some(now);

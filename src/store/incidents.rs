@@ -66,10 +66,10 @@ pub struct IncidentFilter {
     pub until: Option<Timestamp>,
 }
 
-/// Condition that one of the first places of an incident meets. Anybody who holds a leaked key can add places to it, and
-/// PostgreSQL, if it looked through all of them, may read those of all projects once per incident. The order and the
-/// limit have it read the index of the key's places, whatever its statistics say. The limit is the number of places that
-/// the detailed view shows.
+/// Condition that one of the first places of an incident meets. Anybody who holds a leaked key can add places to it,
+/// and PostgreSQL, if it looked through all of them, may read those of all projects once per incident. The order and
+/// the limit have it read the index of the key's places, whatever its statistics say. The limit is the number of places
+/// that the detailed view shows.
 macro_rules! some_place {
     ($condition:literal) => {
         concat!(

@@ -12,15 +12,15 @@ use crate::store::{Claimable, Lane, Queue, StoreError};
 /// Maximum number of items per host that are read in one round, from repositories that have not used up their places.
 const FRONT_MAX: u32 = 64;
 
-/// Maximum number of items that are read of a host in trouble, or with slow owners, and in the lanes of few places, where
-/// the one is next whose owner had the least of the time.
+/// Maximum number of items that are read of a host in trouble, or with slow owners, and in the lanes of few places,
+/// where the one is next whose owner had the least of the time.
 const PROBED_MAX: u32 = 512;
 
 /// Maximum number of hosts and owners whose turns are tracked. Strangers can name more.
 const TURNS_MAX: usize = 1_024;
 
-/// Turns of the newest items and of those that have waited the longest in a lane, at hosts in trouble or with a crowd of
-/// slow owners, and with owners of slow repositories. The newest ones are next first.
+/// Turns of the newest items and of those that have waited the longest in a lane, at hosts in trouble or with a crowd
+/// of slow owners, and with owners of slow repositories. The newest ones are next first.
 #[derive(Debug, Default)]
 pub(super) struct Turns(HashSet<(Lane, String, String)>);
 
@@ -45,9 +45,9 @@ impl Turns {
 
 impl Worker {
     /// Returns the first items of a queue, except those of paused repositories and of repositories in `full`.
-    /// Repositories that failed or were slow recently come last, and only others come while their host is paused. At a host
-    /// in trouble or with a crowd of slow owners, and with an owner of slow repositories, the newest items and those that
-    /// have waited the longest take turns: what waits may be what the trouble consists of.
+    /// Repositories that failed or were slow recently come last, and only others come while their host is paused. At a
+    /// host in trouble or with a crowd of slow owners, and with an owner of slow repositories, the newest items and
+    /// those that have waited the longest take turns: what waits may be what the trouble consists of.
     pub(super) async fn front(
         &self,
         queue: &Queue,
@@ -94,8 +94,8 @@ impl Worker {
         Ok(front)
     }
 
-    /// Returns whose turn it is when an item of an owner is taken: that of any owner of a host in trouble or with a crowd,
-    /// which is an empty name, or that of an owner of slow repositories.
+    /// Returns whose turn it is when an item of an owner is taken: that of any owner of a host in trouble or with a
+    /// crowd, which is an empty name, or that of an owner of slow repositories.
     pub(super) fn turn_of<'o>(&self, host: &str, owner: &'o str) -> Option<&'o str> {
         let Shared { pauses, slow, .. } = &*self.shared;
         if pauses.condition(host) != Condition::Well || slow.is_crowded(host) {

@@ -114,11 +114,11 @@ impl Pauses {
         !failed && !self.failed_lately(host, remote)
     }
 
-    /// Records that something of a host is tried, or was looked for in vain. Returns whether it is paused, so that this was
-    /// all for now.
+    /// Records that something of a host is tried, or was looked for in vain. Returns whether it is paused, so that this
+    /// was all for now.
     ///
-    /// A host that merely denies what it is asked for does so at once: it is asked for one after the other, or whoever has
-    /// many repositories that are gone would keep an owner who is not among them waiting for all of those.
+    /// A host that merely denies what it is asked for does so at once: it is asked for one after the other, or whoever
+    /// has many repositories that are gone would keep an owner who is not among them waiting for all of those.
     pub(super) fn probed(&self, host: &str, is_found: bool) -> bool {
         let (now, mut record, host) = (Instant::now(), self.lock(), host.to_owned());
         let is_paused = record.left_of_host(&host, now).is_some();

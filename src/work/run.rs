@@ -20,8 +20,8 @@ const MAX_GROUP: usize = 64;
 /// database while it lasts.
 const MAX_ADDED: usize = 1_000;
 
-/// Divisor of the duration of a lease for an item that is claimed ahead of a free place: it was not begun, so nothing is
-/// lost when another worker takes it.
+/// Divisor of the duration of a lease for an item that is claimed ahead of a free place: it was not begun, so nothing
+/// is lost when another worker takes it.
 pub(super) const AHEAD: u32 = 2;
 
 /// Interval between two checks for items that wait for too long because a clock was wrong.

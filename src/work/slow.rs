@@ -18,7 +18,8 @@ const SLOW: Duration = Duration::from_mins(1);
 /// Number of slow repositories of an owner from which few of the owner's other repositories are read at a time.
 const REPOSITORIES_OF_SLOW: usize = 8;
 
-/// Number of owners of a host who recently kept others waiting from which the newest items of the host, too, have turns.
+/// Number of owners of a host who recently kept others waiting from which the newest items of the host, too, have
+/// turns.
 const OWNERS_OF_CROWD: usize = 3;
 
 /// Number of times an item gives way to others in the large lane before it gets a turn there that others cannot cut
@@ -97,8 +98,8 @@ impl Slow {
         }
     }
 
-    /// Returns whether items of several owners of a host recently had to leave ordinary places. Each of them takes a while
-    /// to be found out.
+    /// Returns whether items of several owners of a host recently had to leave ordinary places. Each of them takes a
+    /// while to be found out.
     pub(super) fn is_crowded(&self, host: &str) -> bool {
         let (known, now) = (self.lock(), Instant::now());
         known.crowds.get(host).is_some_and(|owners| {

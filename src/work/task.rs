@@ -19,8 +19,8 @@ use crate::store::{
 };
 
 impl Shared {
-    /// Processes one item. A probe shows whether its host is well again, and is sent whatever others found out about the
-    /// host since it was claimed, such as the one that was claimed beside it.
+    /// Processes one item. A probe shows whether its host is well again, and is sent whatever others found out about
+    /// the host since it was claimed, such as the one that was claimed beside it.
     pub(super) async fn work_on(
         self: Arc<Self>,
         origin: Option<Origin>,

@@ -127,8 +127,8 @@ fn tail_of(log: &Path) -> String {
     lines[lines.len().saturating_sub(5)..].join("\n")
 }
 
-/// Returns a command that runs this binary with the demo's configuration and nothing else: the environment of an instance
-/// that is in use would overlay it.
+/// Returns a command that runs this binary with the demo's configuration and nothing else: the environment of an
+/// instance that is in use would overlay it.
 pub(super) fn own_command(config: &Path) -> anyhow::Result<std::process::Command> {
     let binary = std::env::current_exe();
     let binary = binary.context("cannot find the path of the running rescind binary")?;

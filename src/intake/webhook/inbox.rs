@@ -21,8 +21,8 @@ const WAITING_MAX: usize = 2_048;
 /// Maximum number of deliveries in one transaction.
 const GROUP_MAX: usize = 128;
 
-/// Number of sightings, of all its deliveries, that end a group. A key that is revoked takes several statements, in which
-/// everybody else who writes waits.
+/// Number of sightings, of all its deliveries, that end a group. A key that is revoked takes several statements, in
+/// which everybody else who writes waits.
 const GROUP_SIGHTINGS: usize = 1_024;
 
 /// Interval at which counts are written to the database.

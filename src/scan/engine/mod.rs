@@ -312,8 +312,8 @@ fn literals(formats: &[Hunted], encodings: Encodings) -> Vec<literal::Literal> {
 }
 
 impl Found {
-    /// Returns the identity of a candidate within the window. Its end is not included: in base64, it depends on how much of the
-    /// text after it was decoded.
+    /// Returns the identity of a candidate within the window. Its end is not included: in base64, it depends on how
+    /// much of the text after it was decoded.
     fn key(&self) -> (usize, usize, usize, Encoding) {
         let length = self.value.expose().len();
         (self.place.start, length, self.format, self.encoding)

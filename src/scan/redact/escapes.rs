@@ -37,8 +37,8 @@ pub(super) enum Kind {
     /// it is neither.
     Letters,
     Both,
-    /// A backslash before one to three octal digits, as in C: `\72` is a colon. Before `0`, three more may follow, as in
-    /// `printf %b`.
+    /// A backslash before one to three octal digits, as in C: `\72` is a colon. Before `0`, three more may follow, as
+    /// in `printf %b`.
     Octal,
     /// A backslash before up to six hexadecimal digits and a blank, as in CSS: `\72 ` is an `r`.
     Css,

@@ -33,8 +33,8 @@ pub(super) struct List {
     count: usize,
 }
 
-/// Passes every list of at least `least` numbers in `text` to `found`. Numbers of characters that are not ASCII ones, nor
-/// forms of these, end a list, as in most lists that are no text.
+/// Passes every list of at least `least` numbers in `text` to `found`. Numbers of characters that are not ASCII ones,
+/// nor forms of these, end a list, as in most lists that are no text.
 pub(super) fn lists(text: &[u8], least: usize, found: &mut dyn FnMut(List)) {
     // Most texts have too few digits, whatever the radix.
     let decimals = text.iter().filter(|byte| byte.is_ascii_digit()).count();

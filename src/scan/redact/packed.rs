@@ -82,7 +82,8 @@ enum Text {
 
 /// Passes every stretch of at least `least` bytes of text that `text` encodes in one of these ways to `found`, for
 /// every character at which the first byte can start. Keys are text, and so are all of their encodings: other bytes
-/// mean that the run is not encoded, or not in this way. The text is UTF-8, or UTF-16 with others than ASCII characters.
+/// mean that the run is not encoded, or not in this way. The text is UTF-8, or UTF-16 with others than ASCII
+/// characters.
 pub(super) fn unpack(text: &[u8], least: usize, found: &mut dyn FnMut(Packed)) {
     for code in &CODES {
         let is_digit = |at: usize| code.values[usize::from(text[at])] != NO_VALUE;

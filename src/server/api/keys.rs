@@ -1,6 +1,6 @@
-//! Keys in Stack Auth's wire format. The endpoints for keys of users and of teams differ in their paths and in the field
-//! that identifies the owner: each path needs a handler of its own, since its description is an attribute of that, but what
-//! they do stands here once.
+//! Keys in Stack Auth's wire format. The endpoints for keys of users and of teams differ in their paths and in the
+//! field that identifies the owner: each path needs a handler of its own, since its description is an attribute of
+//! that, but what they do stands here once.
 
 mod bodies;
 pub(in crate::server) mod team;

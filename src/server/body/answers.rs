@@ -1,9 +1,10 @@
 //! Room for answers to reports that were not read yet.
 //!
-//! An answer may be much larger than the report: a row of two bytes is answered with more than a hundred. Whoever sent the
-//! report decides when its answer is read, so the answer has a room of its own, and the report gives back at once what it
-//! held of the others. Who reads too slowly gives way to whoever comes. An answer that finds no room is not kept waiting,
-//! since that would take as much: what was reported is done by then, and is answered when the report comes again.
+//! An answer may be much larger than the report: a row of two bytes is answered with more than a hundred. Whoever sent
+//! the report decides when its answer is read, so the answer has a room of its own, and the report gives back at once
+//! what it held of the others. Who reads too slowly gives way to whoever comes. An answer that finds no room is not
+//! kept waiting, since that would take as much: what was reported is done by then, and is answered when the report
+//! comes again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -48,8 +49,8 @@ impl Answers {
         })
     }
 
-    /// Returns an answer that keeps its room until it is read, or `None` if there is none: readers that are late give way
-    /// to it. One that is larger than all of the room needs it for itself.
+    /// Returns an answer that keeps its room until it is read, or `None` if there is none: readers that are late give
+    /// way to it. One that is larger than all of the room needs it for itself.
     pub(super) fn write(self: &Arc<Self>, whole: Vec<u8>) -> Option<Body> {
         if whole.len() <= PIECE {
             return Some(Body::from(whole));

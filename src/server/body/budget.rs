@@ -1,11 +1,12 @@
 //! Memory budget for request bodies, shared by all connections.
 //!
-//! A body that begins has a claim, the size that it declares or may reach, and gets a first [`Share`] of that. It gets more
-//! whenever the share is full, as much as has come by then: the room that a sender holds depends on what it has sent, not
-//! on what it declares. More is granted only if all bodies that have begun can still be read to their end one after the
-//! other, each with what is free and what those before it give back. No two therefore wait for each other, a crowd cannot
-//! exhaust the budget with bodies none of which makes progress, and the body that misses the least never waits. Until
-//! then a body waits, which costs nothing but its connection and what it holds: what is not read is not sent either.
+//! A body that begins has a claim, the size that it declares or may reach, and gets a first [`Share`] of that. It gets
+//! more whenever the share is full, as much as has come by then: the room that a sender holds depends on what it has
+//! sent, not on what it declares. More is granted only if all bodies that have begun can still be read to their end one
+//! after the other, each with what is free and what those before it give back. No two therefore wait for each other, a
+//! crowd cannot exhaust the budget with bodies none of which makes progress, and the body that misses the least never
+//! waits. Until then a body waits, which costs nothing but its connection and what it holds: what is not read is not
+//! sent either.
 //!
 //! Room is granted to proved senders first, as far as all of them together hold no more than their part. Otherwise
 //! it is granted in turn. The time waited counts against the room wanted and against the number of bodies that the
@@ -19,19 +20,19 @@
 //! proved sender waits for no stranger. A complete body is never evicted.
 //!
 //! Bodies that have begun come before those that have not, the oldest first. A body that would miss more than it gets
-//! begins only as long as all such bodies together hold no more than three quarters of the room: with all of it given to
-//! beginnings, they would be read to their end one by one, and none would be late for having to wait. Who lacks free room holds up those behind it
-//! that have not begun. Who only waits until others are read to their end does not: what can be read meanwhile, with what
-//! has to stay free for those, may begin. A body is not slow for as long as it waits for this server, and not evicted for
-//! that, except by better ones. The time that a client takes is counted over all of its body: who trickles does not get a
-//! moment more each time.
+//! begins only as long as all such bodies together hold no more than three quarters of the room: with all of it given
+//! to beginnings, they would be read to their end one by one, and none would be late for having to wait. Who lacks free
+//! room holds up those behind it that have not begun. Who only waits until others are read to their end does not: what
+//! can be read meanwhile, with what has to stay free for those, may begin. A body is not slow for as long as it waits
+//! for this server, and not evicted for that, except by better ones. The time that a client takes is counted over all
+//! of its body: who trickles does not get a moment more each time.
 //!
-//! A body of unknown length turns out to be large while it holds room for a smaller one. While it waits for the other room
-//! it can be evicted like a slow one.
+//! A body of unknown length turns out to be large while it holds room for a smaller one. While it waits for the other
+//! room it can be evicted like a slow one.
 //!
-//! As long as few wait, whoever changes something grants what that makes possible. Of many, one does so on behalf of all,
-//! every few milliseconds: one look costs about as much as it takes to line them up, however much has changed since the
-//! last one, so that no crowd can keep the lock by coming and going.
+//! As long as few wait, whoever changes something grants what that makes possible. Of many, one does so on behalf of
+//! all, every few milliseconds: one look costs about as much as it takes to line them up, however much has changed
+//! since the last one, so that no crowd can keep the lock by coming and going.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -139,8 +140,8 @@ impl Budget {
         Ok(share)
     }
 
-    /// Waits until there is room, searching for it in the meantime, and returns how long that took. The body has `waited`
-    /// for some time already.
+    /// Waits until there is room, searching for it in the meantime, and returns how long that took. The body has
+    /// `waited` for some time already.
     async fn granted(
         &self,
         granted: oneshot::Receiver<()>,

@@ -49,8 +49,8 @@ impl WholeLog {
         })
     }
 
-    /// Waits for a place for this access token. A reader that is too slow gives way to it. Returns `None` if all places,
-    /// or all of the token's share, stay taken.
+    /// Waits for a place for this access token. A reader that is too slow gives way to it. Returns `None` if all
+    /// places, or all of the token's share, stay taken.
     pub(in crate::server) async fn leave(self: &Arc<Self>, token: Uuid) -> Option<Leave> {
         let until = Instant::now() + PATIENCE;
         loop {

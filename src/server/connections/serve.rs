@@ -165,8 +165,8 @@ impl Serving {
                 .timer(TokioTimer::new())
                 .header_read_timeout(if is_momentary { MOMENT } else { HEADER_TIME })
                 .keep_alive(!is_momentary)
-                // A client may end its direction once its request is sent, and whoever hangs up then has sent it all the
-                // same: a request that came whole is worked on to its end. An end amid a head or a body, or between
+                // A client may end its direction once its request is sent, and whoever hangs up then has sent it all
+                // the same: a request that came whole is worked on to its end. An end amid a head or a body, or between
                 // requests, closes the connection at once.
                 .half_close(true)
                 .max_headers(MAX_HEADERS)

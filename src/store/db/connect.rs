@@ -30,8 +30,8 @@ pub(in crate::store) const CONNECTION_WAIT: Duration = Duration::from_secs(7);
 pub(in crate::store) const MIGRATION_LOCK_WAIT: Duration = Duration::from_mins(1);
 /// Age at which connections to PostgreSQL are replaced.
 const LIFETIME: Duration = Duration::from_mins(30);
-/// The only encoding of PostgreSQL that stores every character of a report. `SQL_ASCII` stores any bytes, but takes each
-/// of them for a character.
+/// The only encoding of PostgreSQL that stores every character of a report. `SQL_ASCII` stores any bytes, but takes
+/// each of them for a character.
 const ENCODING: &str = "UTF8";
 /// Number of prepared statements that are kept per connection: all fixed ones, and the usual lengths of the others.
 const STATEMENTS: usize = 256;

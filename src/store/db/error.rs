@@ -47,8 +47,8 @@ pub enum StoreError {
         cause: String,
     },
     /// The database rolled back the transaction in favor of another one: after a deadlock, or because data that it had
-    /// read has changed. [`retried`](super::super::retried) begins it again; a caller sees this error only if that was in
-    /// vain.
+    /// read has changed. [`retried`](super::super::retried) begins it again; a caller sees this error only if that was
+    /// in vain.
     #[error(
         "the database {database} undid a transaction time after time to let others pass: {cause}; try again"
     )]
@@ -70,8 +70,8 @@ pub enum StoreError {
         /// Newest schema version that this program knows.
         known: i64,
     },
-    /// A PostgreSQL database that cannot store every character. One that it cannot store would undo the transaction that
-    /// revokes a key, each time that its leak is reported.
+    /// A PostgreSQL database that cannot store every character. One that it cannot store would undo the transaction
+    /// that revokes a key, each time that its leak is reported.
     #[error(
         "database.url: the database {database} has the encoding {encoding}, and Rescind needs UTF8: make another one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0 (nothing was changed)"
     )]

@@ -14,8 +14,8 @@
 ///
 /// The remaining conflicts can still make the database abort a transaction: a worker that ends an item and adds others
 /// meets one that adds the same and raises that item; the text of a statement does not always determine the order in
-/// which its rows are visited. Therefore, every transaction is run in [`retried`](super::super::retried): a test reads the
-/// sources for it. Debug builds check that a transaction says what it locks before it changes anything.
+/// which its rows are visited. Therefore, every transaction is run in [`retried`](super::super::retried): a test reads
+/// the sources for it. Debug builds check that a transaction says what it locks before it changes anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::store) enum Locks {
     /// `webhook_deliveries`, by source and identifier of the delivery.

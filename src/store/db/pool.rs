@@ -1,7 +1,7 @@
 //! Connections, and the rules by which one is abandoned.
 //!
-//! Every exchange with a database has a deadline. A connection on which one did not end well, because the answer did not
-//! come in time, the caller went away, or the transaction is in an unknown state, is never handed out again: it is
+//! Every exchange with a database has a deadline. A connection on which one did not end well, because the answer did
+//! not come in time, the caller went away, or the transaction is in an unknown state, is never handed out again: it is
 //! closed, and the next caller gets a new one. The same goes for a connection that accepted no changes, since a session
 //! may stay read-only after its cause is gone. (The pool of `sqlx` pings a connection that comes back, without a
 //! deadline; one frozen connection after the other would take a place of that pool forever.)

@@ -43,9 +43,9 @@ statements! {
 }
 
 impl Store {
-    /// Repairs items that are due later than they were to wait, because a clock was ahead once: those that no worker holds
-    /// become ready now, and leases end within `lease` unless their holder renews them. Returns the number of these
-    /// items.
+    /// Repairs items that are due later than they were to wait, because a clock was ahead once: those that no worker
+    /// holds become ready now, and leases end within `lease` unless their holder renews them. Returns the number of
+    /// these items.
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a change.

@@ -79,8 +79,9 @@ impl Store {
     }
 
     /// Returns the first `n` items of a queue that are ready, taking turns among the owners of repositories and among
-    /// the repositories of an owner. Remotes in `except`, whose repositories have reached their limit, are skipped: however
-    /// many items they have, they do not hide the others. A worker has a bounded number of them, and all are skipped.
+    /// the repositories of an owner. Remotes in `except`, whose repositories have reached their limit, are skipped:
+    /// however many items they have, they do not hide the others. A worker has a bounded number of them, and all are
+    /// skipped.
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a read.

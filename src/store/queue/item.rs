@@ -129,8 +129,8 @@ const REMOTE_MAX: usize = 256;
 impl NewWorkItem {
     /// Returns the text that tells its remote from all others of its host: the name, the clone URL and the identifier.
     ///
-    /// Whoever signs one announcement chooses all three. An identifier alone would let him announce somebody else's push
-    /// as one that is read from elsewhere.
+    /// Whoever signs one announcement chooses all three. An identifier alone would let him announce somebody else's
+    /// push as one that is read from elsewhere.
     pub fn remote(&self) -> String {
         let Self {
             repository,

@@ -2,11 +2,11 @@
 //! staged for the next commit ([`scan_staged`]), or the additions of the commits since another one
 //! ([`scan_since`]).
 //!
-//! History is what branches, tags, stashes, notes and every other reference lead to. Git lists the
-//! objects and writes them out one after the other; nothing is checked out. The repository is somebody
-//! else's: nothing that its configuration names is run ([`command`]), and what reads contents does not even
-//! see its configuration ([`lender`]); nothing has it wait without end ([`special`], [`silence`]). Of a history each file's
-//! contents are scanned once, however many commits have it, and the messages of commits and annotated tags.
+//! History is what branches, tags, stashes, notes and every other reference lead to. Git lists the objects and writes
+//! them out one after the other; nothing is checked out. The repository is somebody else's: nothing that its
+//! configuration names is run ([`command`]), and what reads contents does not even see its configuration ([`lender`]);
+//! nothing has it wait without end ([`special`], [`silence`]). Of a history each file's contents are scanned once,
+//! however many commits have it, and the messages of commits and annotated tags.
 
 mod changes;
 mod command;

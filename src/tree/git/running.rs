@@ -99,8 +99,8 @@ fn drain(mut stderr: ChildStderr) -> JoinHandle<Vec<u8>> {
     })
 }
 
-/// Returns what git says that it passed over, such as a reference that leads to nothing. That a symbolic reference does is
-/// common, and harmless.
+/// Returns what git says that it passed over, such as a reference that leads to nothing. That a symbolic reference does
+/// is common, and harmless.
 pub(super) fn left_out(stderr: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(stderr);
     let lines = text

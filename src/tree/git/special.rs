@@ -1,8 +1,8 @@
 //! Looks for what git would wait for without end, before git is started.
 //!
-//! Whoever owns a repository can put a named pipe or a device, or a link to one, where git expects a file, and git opens
-//! that. So the folders that git finds are looked through first, in the way in which git finds them. What is beyond
-//! the bounds here, or what only a configuration names, is left to [`silence`](super::silence).
+//! Whoever owns a repository can put a named pipe or a device, or a link to one, where git expects a file, and git
+//! opens that. So the folders that git finds are looked through first, in the way in which git finds them. What is
+//! beyond the bounds here, or what only a configuration names, is left to [`silence`](super::silence).
 
 use std::collections::HashSet;
 use std::fs::{self, FileType};

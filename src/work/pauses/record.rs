@@ -81,8 +81,8 @@ impl Record {
         wait
     }
 
-    /// Records that a configured host answered for an item, but with nothing to read. Returns the remaining pause of the
-    /// host if it did so for several repositories in a row, for longer than a moment.
+    /// Records that a configured host answered for an item, but with nothing to read. Returns the remaining pause of
+    /// the host if it did so for several repositories in a row, for longer than a moment.
     pub(super) fn barren(
         &mut self,
         item: &NewWorkItem,
@@ -131,8 +131,8 @@ impl Record {
         // The next try goes to another repository, which may have better luck.
         self.repositories.note_failed(&name_of(item), now);
         if failure == Failure::Unanswered && self.answered_lately(&item.host, now) {
-            // The first to notice that the host is down, or a repository that is. No other waits for it, and it is tried
-            // again soon.
+            // The first to notice that the host is down, or a repository that is. No other waits for it, and it is
+            // tried again soon.
             let repository = self.repositories.of(&name_of(item), now);
             repository.until = repository.until.max(now + PROBE_MAX);
             return Some(PROBE_MAX);

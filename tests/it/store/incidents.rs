@@ -130,7 +130,8 @@ async fn a_search_reads_no_places_of_other_projects() {
             g, g, 1
         FROM keys k JOIN incidents i ON i.key_id = k.id, generate_series(1, 2000) g WHERE k.project = 'other'";
     assert_eq!(database.run(many).await.unwrap(), 20_000);
-    // With these statistics, reading the whole table seems cheaper than the index, as long as nothing limits the places.
+    // With these statistics, reading the whole table seems cheaper than the index, as long as nothing limits the
+    // places.
     database.run("ANALYZE").await.unwrap();
     let read = async |column: &str| {
         let sql = format!(

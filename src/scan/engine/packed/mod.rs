@@ -1,9 +1,9 @@
 //! Finds literals with the vector searcher of `aho-corasick` (Teddy), which takes some hundred short sequences.
 //!
-//! Of each literal a part of [`WIDTH`] bytes is looked for, and around it the whole is compared ([`parts`]). Literals in
-//! base64 are looked for by two parts that no line break can divide both, so that the same search finds those that
-//! a line break divides. With very short literals, or with too many, there is one part to each, and what lines
-//! divide is left to [`super::folded`].
+//! Of each literal a part of [`WIDTH`] bytes is looked for, and around it the whole is compared ([`parts`]). Literals
+//! in base64 are looked for by two parts that no line break can divide both, so that the same search finds those that a
+//! line break divides. With very short literals, or with too many, there is one part to each, and what lines divide is
+//! left to [`super::folded`].
 
 mod order;
 mod parts;

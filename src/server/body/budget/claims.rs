@@ -1,8 +1,8 @@
 //! Safety of a budget: whether everything that has begun can be read to its end, one body after the other (the banker's
 //! algorithm, E. W. Dijkstra, EWD 623).
 //!
-//! There may be hundreds of bodies that have begun, and for each of more than a thousand that wait the question is asked
-//! again. So the sums over those that have begun are kept, and an answer takes one binary search.
+//! There may be hundreds of bodies that have begun, and for each of more than a thousand that wait the question is
+//! asked again. So the sums over those that have begun are kept, and an answer takes one binary search.
 
 use super::held::Held;
 use super::waiting::Want;
@@ -91,8 +91,8 @@ impl Passing {
 }
 
 impl Claims {
-    /// Returns the claims of bodies that hold room. `early_max` is the most that those may hold that miss more than they
-    /// hold, for another one to begin.
+    /// Returns the claims of bodies that hold room. `early_max` is the most that those may hold that miss more than
+    /// they hold, for another one to begin.
     pub(super) fn of<'s>(
         free: usize,
         early_max: usize,
@@ -127,8 +127,8 @@ impl Claims {
     /// Returns how much more would have to be free for this body to get its room, such that all that have begun could
     /// still be read to their end. It is never more than the body waits for.
     ///
-    /// A body that begins leaves the room for others to grow, too: with all of it given to beginnings they would be read
-    /// to their end one by one, however fast they come, and however slow ones were among them.
+    /// A body that begins leaves the room for others to grow, too: with all of it given to beginnings they would be
+    /// read to their end one by one, however fast they come, and however slow ones were among them.
     pub(super) fn lack(&self, want: Want) -> usize {
         let after = want.missing_then();
         // Those that miss more than this body, itself among them, are read after it, with all that it gives back then.

@@ -35,8 +35,8 @@ pub(super) enum Leeway {
     Usual,
     /// Twice as much: those that wait are of worse standing.
     Much,
-    /// Four times as much: it is a proved sender's, and others wait. They have room of their own, and an ordinary line is
-    /// no reason to put off who is known.
+    /// Four times as much: it is a proved sender's, and others wait. They have room of their own, and an ordinary line
+    /// is no reason to put off who is known.
     Most,
 }
 

@@ -102,8 +102,8 @@ impl Line {
         self.is_stale = true;
     }
 
-    /// Lets none that has not begun pass a body that lacks free room: what becomes free is for it. Those that have begun
-    /// pass it: it may be waiting for them.
+    /// Lets none that has not begun pass a body that lacks free room: what becomes free is for it. Those that have
+    /// begun pass it: it may be waiting for them.
     pub(super) fn hold_up(&mut self, waiting: &AllWaiting) {
         if self.is_held_up {
             return;
@@ -130,8 +130,8 @@ fn comes_before(one: Option<Rank>, other: Option<Rank>) -> bool {
 
 /// Returns the identifier of the body that has to go because too many wait: a random one among those that have not
 /// begun. It is random so that nobody is kept out for having come last, and the more probable the more wait of its
-/// range, network and client, and the worse its standing is. Proved senders have a part of the places to themselves, and
-/// so have all others.
+/// range, network and client, and the worse its standing is. Proved senders have a part of the places to themselves,
+/// and so have all others.
 pub(super) fn last(waiting: &AllWaiting, waiters: &Crowds) -> Option<u64> {
     let proved = waiting
         .values()
@@ -156,8 +156,8 @@ fn lot(sender: Sender, waiters: &Crowds) -> f64 {
     -(1.0 - chance).ln() / weight.max(1.0)
 }
 
-/// Returns the time of a waiting body's turn. Bodies that have begun go before all that have not: what becomes free would
-/// else be used up by beginnings, and who is to make room for them could not go on.
+/// Returns the time of a waiting body's turn. Bodies that have begun go before all that have not: what becomes free
+/// would else be used up by beginnings, and who is to make room for them could not go on.
 fn turn(holders: &Crowds, waiting: &Waiting, limits: &Limits) -> Instant {
     let lag = limits.grace.saturating_mul(lag(waiting.sender.standing));
     if waiting.want.is_begun {

@@ -187,8 +187,8 @@ impl<'s> Search<'s> {
         self.waiting.sender.standing < held.sender.standing
     }
 
-    /// Returns whether a body has to make room at once for one of better standing: it would have had to let it pass, had
-    /// both been there.
+    /// Returns whether a body has to make room at once for one of better standing: it would have had to let it pass,
+    /// had both been there.
     fn passes(&self, held: &Held) -> bool {
         held.sender.standing < self.waiting.sender.standing
             && (self.is_before_all || self.turn < held.turn)

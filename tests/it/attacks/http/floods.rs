@@ -12,8 +12,8 @@ use super::bodies::{signed_delivery, signed_report};
 use super::crowds::{Crowd, Drip, deliver, is_taken};
 use super::target::{MOST_MIB, PATIENCE, Target, connect_from, exchange};
 
-/// Returns whether an optimized build is tested, as `./test.sh --long` does. Others read and hash so slowly that they take
-/// prompt senders for slow ones in attacks that are close to what a machine can do.
+/// Returns whether an optimized build is tested, as `./test.sh --long` does. Others read and hash so slowly that they
+/// take prompt senders for slow ones in attacks that are close to what a machine can do.
 fn is_optimized() -> bool {
     !cfg!(debug_assertions) || std::env::var_os("RESCIND_TEST_BINARY").is_some()
 }

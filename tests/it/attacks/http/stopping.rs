@@ -24,8 +24,8 @@ const COSTLY: &str = r"\%2B%25a\25%2B410x41,41=5C0x41,%26amp;=41a";
 /// Maximum time that a stop takes: 25 s for what is in flight, 3 s for the database; twice that on a busy machine.
 const STOP: Duration = Duration::from_mins(1);
 
-/// Maximum time that a stop takes when only clients are waited for: 9 s, and some more on a busy machine. Before that was
-/// bounded it took 15 s for a head of a request, and 20 s for an answer.
+/// Maximum time that a stop takes when only clients are waited for: 9 s, and some more on a busy machine. Before that
+/// was bounded it took 15 s for a head of a request, and 20 s for an answer.
 const STOP_AMID_SLOW_CLIENTS: Duration = Duration::from_secs(13);
 
 /// Number of keys that are reported one by one while the daemon stops.

@@ -45,7 +45,8 @@ const IN_TIME: Duration = if cfg!(debug_assertions) {
     PROMISED
 };
 
-/// So much of what is slow to scan takes an unoptimized build a minute and more. An optimized one is through in a moment.
+/// So much of what is slow to scan takes an unoptimized build a minute and more. An optimized one is through in a
+/// moment.
 const SLOW_BYTES: usize = 31 << 20;
 
 /// They send so fast that they are no slow servers, and so slowly that their pushes take minutes.
