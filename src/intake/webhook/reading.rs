@@ -172,7 +172,7 @@ impl Webhook {
                 repository,
                 delivery = delivered.id,
                 %wrong,
-                "a delivery has a malformed push"
+                "a delivery tells of a push that cannot be read"
             );
         }
         let wrong = meaning.malformed.first();
