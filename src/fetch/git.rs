@@ -17,7 +17,7 @@ use super::place::FetchPlace;
 use super::protocol::{self, FetchAnswer, Head, HeadAnswer, References, ReferencesAnswer};
 use super::rest::PackRest;
 use super::size::Sizing;
-use super::texts::{self, FetchedPacks};
+use super::texts::{self, FetchedPacks, PackOrigin};
 use super::{FetchError, FetchLimits};
 
 /// Maximum size of an answer to `ls-refs HEAD`, in bytes.
@@ -39,15 +39,17 @@ pub struct RangeRequest {
     pub before: ObjectId,
     /// Target of the reference after the push. All zeros if the reference was deleted.
     pub after: ObjectId,
+    /// Further commits that count as read with all that they lead to. All zeros for the default branch.
+    pub haves: Vec<ObjectId>,
 }
 
 /// Kinds of answers to a request for a pack.
 enum Answered {
     /// The server sent a pack, complete or cut off at the byte limit.
     Pack { bytes: Vec<u8>, whole: bool },
-    /// The server knows the commit that was named as `have`, but did not send a pack yet.
+    /// The server knows one of the commits that were named as `haves`, but did not send a pack yet.
     Acknowledged,
-    /// The server does not know that commit, and sent no pack.
+    /// The server knows none of them, and sent no pack.
     Unknown,
 }
 
@@ -63,23 +65,29 @@ struct Session<'f> {
     patience: Patience,
     /// Number of bytes of pack data received so far.
     received: usize,
-    /// Remainder of the last pack, which the server has yet to send.
+    /// Remainder of the pack, which the server has yet to send.
     rest: Option<PackRest>,
+}
+
+/// Pack of a range.
+struct Answer {
+    pack: Pack,
+    origin: PackOrigin,
 }
 
 impl GitFetcher {
     /// Fetches the contents of a push.
     ///
-    /// Usually this takes one request. It asks the server for `after` and states `before` as already
-    /// present, without insisting on a pack, so that the server answers whether it knows `before`:
+    /// Usually this takes one request. It asks the server for `after` and states `before`, and
+    /// [`RangeRequest::haves`], as already present, without insisting on a pack, so that the server answers whether it knows `before`:
     /// - if it does, and the two are related, the pack comes in the same answer;
     /// - if it does, and they are not, a second request insists;
     /// - if it does not, or `before` is all zeros, the target of `HEAD` is stated as present if that is another
     ///   branch than the pushed one. Whoever names the pushes names those of that branch, too. Of the branch of `HEAD`,
     ///   and if `HEAD` is no branch, the whole history is new.
     ///
-    /// If `after` does not lead back to `before`, the push dropped commits. Those are fetched too, as
-    /// long as the server still has them.
+    /// If `after` does not lead back to `before`, the push dropped commits, which [`Visited::dropped`](super::Visited)
+    /// tells. They are what is between `after` and `before`, as long as the server still has them.
     ///
     /// # Errors
     ///
@@ -107,7 +115,7 @@ impl GitFetcher {
     ) -> Result<FetchedPacks, FetchError> {
         let mut seat = self.seat(place);
         if request.after.is_null() || request.after == request.before {
-            return Ok(FetchedPacks::new(Vec::new(), limits, seat, None));
+            return Ok(FetchedPacks::new(None, PackOrigin::Range, limits, seat));
         }
         let admission = self
             .budget
@@ -132,10 +140,9 @@ impl GitFetcher {
         session
             .patience
             .holds(session.admission.lane(), &session.seat);
-        let packs = session.range().await?;
-        let admission = Some(session.admission);
-        let fetched = FetchedPacks::new(packs, session.limits, session.seat, admission);
-        Ok(fetched.with_rest(session.rest))
+        let Answer { pack, origin } = session.range().await?;
+        let fetched = FetchedPacks::new(Some(pack), origin, session.limits, session.seat);
+        Ok(fetched.with_rest(session.admission, session.rest))
     }
 
     /// Lists the branches and tags of a repository, at most 50,000 of them with 4 MiB of names.
@@ -185,41 +192,53 @@ impl GitFetcher {
 }
 
 impl Session<'_> {
-    async fn range(&mut self) -> Result<Vec<Pack>, FetchError> {
+    async fn range(&mut self) -> Result<Answer, FetchError> {
         let RangeRequest { before, after, .. } = *self.request;
         if before.is_null() {
-            return Ok(vec![self.without_before().await?]);
+            return self.without_before().await;
         }
-        let (bytes, whole) = match self.ask(&after, Some(&before), false).await? {
+        let mut haves = vec![before];
+        haves.extend(self.request.haves.iter().filter(|have| !have.is_null()));
+        if self.request.haves.iter().any(ObjectId::is_null) {
+            haves.extend(self.of_head().await?);
+        }
+        let (bytes, whole) = match self.ask(&after, &haves, false).await? {
             Answered::Pack { bytes, whole } => (bytes, whole),
-            Answered::Acknowledged => self.insist(&after, Some(&before)).await?,
-            Answered::Unknown => return Ok(vec![self.without_before().await?]),
+            Answered::Acknowledged => self.insist(&after, &haves).await?,
+            Answered::Unknown => return self.without_before().await,
         };
-        let (added, connected) = self.parse_range(bytes, whole).await?;
-        if connected {
-            return Ok(vec![added]);
-        }
-        match self.insist(&before, Some(&after)).await {
-            Ok((bytes, whole)) => Ok(vec![added, Pack::new(bytes, whole)]),
-            Err(FetchError::CommitGone) => Ok(vec![added]),
-            Err(error) => Err(error),
-        }
+        let (pack, connected) = self.parse_range(bytes, whole).await?;
+        let origin = if connected {
+            PackOrigin::Range
+        } else {
+            PackOrigin::Forced
+        };
+        Ok(Answer { pack, origin })
     }
 
     /// Fetches the range of a new reference, or of one whose former commit is unknown.
-    async fn without_before(&mut self) -> Result<Pack, FetchError> {
+    async fn without_before(&mut self) -> Result<Answer, FetchError> {
+        let mut haves: Vec<ObjectId> = self.of_head().await?.into_iter().collect();
+        haves.extend(self.request.haves.iter().filter(|have| !have.is_null()));
+        let (bytes, whole) = self.insist(&self.request.after, &haves).await?;
+        Ok(Answer {
+            pack: Pack::new(bytes, whole),
+            origin: PackOrigin::New,
+        })
+    }
+
+    /// Returns the target of `HEAD` if that is another branch than the pushed one.
+    async fn of_head(&mut self) -> Result<Option<ObjectId>, FetchError> {
         let head = self.head().await?;
-        let have = head.and_then(|head| head.of_another(&self.request.reference));
-        let (bytes, whole) = self.insist(&self.request.after, have.as_ref()).await?;
-        Ok(Pack::new(bytes, whole))
+        Ok(head.and_then(|head| head.of_another(&self.request.reference)))
     }
 
     async fn insist(
         &mut self,
         want: &ObjectId,
-        have: Option<&ObjectId>,
+        haves: &[ObjectId],
     ) -> Result<(Vec<u8>, bool), FetchError> {
-        match self.ask(want, have, true).await? {
+        match self.ask(want, haves, true).await? {
             Answered::Pack { bytes, whole } => Ok((bytes, whole)),
             _ => Err(FetchError::Protocol("it sent no pack")),
         }
@@ -228,10 +247,10 @@ impl Session<'_> {
     async fn ask(
         &mut self,
         want: &ObjectId,
-        have: Option<&ObjectId>,
+        haves: &[ObjectId],
         done: bool,
     ) -> Result<Answered, FetchError> {
-        let asked = self.peer.post(protocol::fetch(want, have, done));
+        let asked = self.peer.post(protocol::fetch(want, haves, done));
         let mut response = self.patience.wait(asked).await??;
         let (waited, lane) = (self.patience.waited(), self.seat.place.lane);
         let mut body = Pace::new(self.fetcher.limits.pace_of_pack(waited, lane));

@@ -50,7 +50,7 @@ pub struct FetchPlace {
     pub lane: FetchLane,
     /// Demand for such places.
     pub demand: Arc<Demand>,
-    /// Demand for such places by others of the same host or owner.
+    /// Demand for such places by others of the same host, owner or repository.
     pub own: Vec<Arc<Demand>>,
     /// `true` if the fetch is read apart from others because a worker died while it held its work item.
     pub is_apart: bool,

@@ -51,19 +51,19 @@ pub(super) fn ls_all() -> Vec<u8> {
     request("ls-refs", arguments.map(str::to_owned).into_iter())
 }
 
-/// Builds the request for `want` and everything reachable from it, except what is reachable from `have`.
+/// Builds the request for `want` and everything reachable from it, except what is reachable from `haves`.
 ///
-/// With `done` the server sends a pack in any case, with all of history if it does not know `have`.
-/// Without it the server first states whether it knows `have`, and sends the pack in the same answer if
-/// the two are related.
+/// With `done` the server sends a pack in any case, with all of history if it knows none of `haves`.
+/// Without it the server first states which of them it knows, and sends the pack in the same answer if
+/// they are related.
 ///
 /// No `thin-pack`, so that the base of every delta is included. No `include-tag`, so that only what was
 /// requested is sent.
-pub(super) fn fetch(want: &ObjectId, have: Option<&ObjectId>, done: bool) -> Vec<u8> {
+pub(super) fn fetch(want: &ObjectId, haves: &[ObjectId], done: bool) -> Vec<u8> {
     let arguments = ["no-progress".to_owned(), "ofs-delta".to_owned()]
         .into_iter()
         .chain([format!("want {want}")])
-        .chain(have.map(|have| format!("have {have}")))
+        .chain(haves.iter().map(|have| format!("have {have}")))
         .chain(done.then(|| "done".to_owned()));
     request("fetch", arguments)
 }
@@ -152,7 +152,7 @@ enum Section {
 pub(super) struct FetchAnswer {
     lines: Lines,
     section: Section,
-    /// `true` if the server knows the commit that was named as `have`.
+    /// `true` if the server knows one of the commits that were named as `haves`.
     pub(super) acknowledged: bool,
     /// `true` if a pack has begun.
     pub(super) has_pack: bool,
@@ -245,7 +245,10 @@ fn refuse_error(line: &[u8]) -> Result<(), FetchError> {
 
 fn refused(message: &[u8]) -> FetchError {
     let message = String::from_utf8_lossy(message);
-    if message.contains("not our ref") {
+    // Git's words, and JGit's: "want {0} not valid" (JGitText.properties, wantNotValid).
+    let is_gone = message.contains("not our ref")
+        || message.contains("want ") && message.trim_end().ends_with(" not valid");
+    if is_gone {
         return FetchError::CommitGone;
     }
     // Removed rather than replaced: a key that they break in two must be recognized.
@@ -294,7 +297,7 @@ pub(super) mod tests {
 
     #[test]
     fn asks_in_one_request() {
-        let body = String::from_utf8(fetch(&id('a'), Some(&id('b')), false)).unwrap();
+        let body = String::from_utf8(fetch(&id('a'), &[id('b')], false)).unwrap();
         let want = format!("0032want {}\n", id('a'));
         let have = format!("0032have {}\n", id('b'));
         assert!(body.starts_with("0012command=fetch\n"), "{body}");
@@ -340,8 +343,10 @@ pub(super) mod tests {
         let fatal = answer(&[b"packfile\n", b"\x03out of\x07 cheese\n", b"0000"]);
         let error = read(&fatal, 5).unwrap_err();
         assert_eq!(error.to_string(), "the git server reports: out of cheese");
-        let gone = answer(&[b"ERR upload-pack: not our ref aaaa"]);
-        assert!(matches!(read(&gone, 99), Err(FetchError::CommitGone)));
+        for gone in ["upload-pack: not our ref aaaa", "want aaaa not valid\n"] {
+            let gone = answer(&[format!("ERR {gone}").as_bytes()]);
+            assert!(matches!(read(&gone, 99), Err(FetchError::CommitGone)));
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The packs of a pushed range, and visits of their texts.
+//! The pack of a pushed range, and visits of their texts.
 
 use std::sync::Arc;
 
@@ -20,13 +20,30 @@ pub struct Visited {
     /// A commit in the middle of a range that the limits cut. The two halves of the range can be fetched
     /// separately. `None` if the range is a single commit.
     pub middle: Option<ObjectId>,
+    /// `true` if the push dropped commits: its new ones do not lead back to the one before. Those that were dropped
+    /// can be fetched separately.
+    pub dropped: bool,
+    /// `true` if the server does not know the commit before, or there was none: only what the default branch has
+    /// counts as read.
+    pub is_new: bool,
 }
 
-/// The packs of one pushed range, in memory until dropped. If a pack is too large, only its beginning is
-/// in memory.
+/// Relation of a pack to the range that was requested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PackOrigin {
+    /// The pack holds the commits since the one before.
+    Range,
+    /// The same, and the commits do not lead back to that one.
+    Forced,
+    /// The pack holds what the default branch does not have.
+    New,
+}
+
+/// The pack of one pushed range, in memory until dropped. If it is too large, only its beginning is in memory.
 #[derive(Debug)]
 pub struct FetchedPacks {
-    packs: Vec<Pack>,
+    pack: Option<Pack>,
+    origin: PackOrigin,
     limits: Arc<FetchLimits>,
     seat: Seat,
     rest: Option<PackRest>,
@@ -35,28 +52,33 @@ pub struct FetchedPacks {
 
 impl FetchedPacks {
     pub(super) fn new(
-        packs: Vec<Pack>,
+        pack: Option<Pack>,
+        origin: PackOrigin,
         limits: Arc<FetchLimits>,
         seat: Seat,
-        admission: Option<Admission>,
     ) -> Self {
         Self {
-            packs,
+            pack,
+            origin,
             limits,
             seat,
             rest: None,
-            _admission: admission,
+            _admission: None,
         }
     }
 
-    /// Adds the remainder of the last pack.
-    pub(super) fn with_rest(self, rest: Option<PackRest>) -> Self {
-        Self { rest, ..self }
+    /// Adds the remainder of the pack, and the admission that both are held with.
+    pub(super) fn with_rest(self, admission: Admission, rest: Option<PackRest>) -> Self {
+        Self {
+            rest,
+            _admission: Some(admission),
+            ..self
+        }
     }
 
     /// Returns the number of bytes of pack data received.
     pub fn bytes(&self) -> usize {
-        self.packs.iter().map(|pack| pack.bytes().len()).sum()
+        self.pack.as_ref().map_or(0, |pack| pack.bytes().len())
     }
 
     /// Calls `each` with every text: commits and tags, then trees, then blobs.
@@ -69,17 +91,19 @@ impl FetchedPacks {
     /// Returns [`FetchError::Corrupt`] if an object cannot be decoded, and [`FetchError::Busy`] if the
     /// range is large and too many large ranges are waiting. Texts that were already shown remain valid.
     pub fn visit(self, mut each: impl FnMut(Text<'_>)) -> Result<Visited, FetchError> {
-        let mut visited = Visited::default();
-        let last = self.packs.len().saturating_sub(1);
-        let mut rest = self.rest;
-        for (at, pack) in self.packs.into_iter().enumerate() {
+        let mut visited = Visited {
+            dropped: self.origin == PackOrigin::Forced,
+            is_new: self.origin == PackOrigin::New,
+            ..Visited::default()
+        };
+        if let Some(pack) = self.pack {
             let visit = Visit {
                 limits: &self.limits,
                 seat: &self.seat,
                 visited: &mut visited,
                 each: &mut each,
             };
-            visit.pack(pack, rest.take_if(|_| at == last))?;
+            visit.pack(pack, self.rest)?;
         }
         Ok(visited)
     }
@@ -147,8 +171,8 @@ impl Visit<'_> {
             is_cut = progress.go_on(rest, self.limits, self.seat, &mut shown)?
                 || shown.history.is_incomplete();
         }
-        self.visited.middle = self.visited.middle.or(middle);
-        self.visited.left_out.cut |= is_cut;
+        self.visited.middle = middle;
+        self.visited.left_out.cut = is_cut;
         Ok(())
     }
 }
@@ -172,10 +196,6 @@ pub(super) fn connects(
         read_history(&mut objects, &mut weight, &mut history, &mut |_| {})?;
         connected = history.connects(tip, ancestor);
     }
-    // A range that is not connected waits for another pack, and no fetch waits for a server while it
-    // holds the lane.
-    if connected || !weight.is_heavy() {
-        pack.remember(listing, weight);
-    }
+    pack.remember(listing, weight);
     Ok(connected)
 }

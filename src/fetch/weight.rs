@@ -185,6 +185,7 @@ impl Weight {
     }
 
     /// Returns `true` if the visit holds the lane of heavy visits.
+    #[cfg(test)]
     pub(super) fn is_heavy(&self) -> bool {
         self.heavy.is_some()
     }

@@ -47,8 +47,8 @@ pub use queue::backlog::Shedding;
 pub use queue::counts::{HOST_LEFT_ALONE, HostWait, SourceWork, TRIED_AGAIN, WorkCounts, WorkDone};
 pub use queue::give_back::Postponed;
 pub use queue::item::{
-    Claimable, DeadItem, Descendant, Fetched, Lane, Lineage, NewWorkItem, Priority, Queue, Retry,
-    WorkItem, WorkKind,
+    Claimable, DeadItem, Descendant, Fetched, Lane, Lineage, NewWorkItem, Part, Priority, Queue,
+    Retry, WorkItem, WorkKind,
 };
 pub use senders::ProvedSender;
 pub use sources::SourceState;

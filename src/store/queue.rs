@@ -30,15 +30,15 @@ use uuid::Uuid;
 use super::db::order::Locks;
 use super::db::sql::{Arg, LIST_MAX, ROWS_MAX, args, one, pad, runs, statements};
 use super::{Read as _, StoreError, Tx};
-use item::{Descendant, Fetched, Lineage, NewWorkItem, WorkKind};
+use item::{Descendant, Fetched, Lineage, NewWorkItem, Part};
 use turns::{Seat, Turn};
 
 statements! {
     INSERT = "INSERT INTO work_items (id, kind, host, repository_id, repository, clone_url, remote,
             ref_name, before_id, after_id, source, priority, event_at, created_at, state, ready_at,
             tries, truncated, bytes, blobs, owner, level, turn, origin, generation, parts_left, bytes_left,
-            part_of)
-        VALUES {rows:28}
+            part_of, haves, dropped)
+        VALUES {rows:30}
         ON CONFLICT (host, remote, ref_name, before_id, after_id, part_of) DO NOTHING RETURNING source";
     /// An item that was read is remembered by its names. Its address, which may be as long as all of these, is needed
     /// only if it was gone and may come again.
@@ -62,7 +62,7 @@ pub(super) fn micros(duration: Duration) -> i64 {
 struct Adding<'i> {
     item: &'i NewWorkItem,
     lineage: Option<&'i Lineage>,
-    is_part: bool,
+    part: Option<&'i Part>,
     turn: Turn,
 }
 
@@ -71,7 +71,7 @@ impl<'i> Adding<'i> {
         Self {
             item,
             lineage: None,
-            is_part: false,
+            part: None,
             turn: Turn::default(),
         }
     }
@@ -80,15 +80,14 @@ impl<'i> Adding<'i> {
         Self {
             item: &descendant.range,
             lineage: Some(&descendant.lineage),
-            is_part: descendant.is_part,
+            part: descendant.part.as_ref(),
             turn: Turn::default(),
         }
     }
 
     fn part_of(&self) -> Option<Uuid> {
-        self.lineage
-            .filter(|_| self.is_part)
-            .map(|lineage| lineage.origin)
+        let lineage = self.lineage.filter(|_| self.part.is_some());
+        lineage.map(|lineage| lineage.origin)
     }
 
     fn identity(&self) -> ([Cow<'i, str>; 5], Option<Uuid>) {
@@ -144,8 +143,8 @@ impl Tx {
             .await
     }
 
-    /// Adds items that are derived from others, as [`Tx::add_work_items`] does. If a descendant is refused
-    /// that is not a part of its origin's range, its origin is marked as truncated, provided that it is finished.
+    /// Adds items that are derived from others, as [`Tx::add_work_items`] does. If a descendant is refused,
+    /// its origin is marked as truncated, provided that it is finished.
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a change.
@@ -156,14 +155,10 @@ impl Tx {
     ) -> Result<u64, StoreError> {
         let added = self.add(descendants.iter().map(Adding::derived).collect(), now);
         let added = added.await?;
-        // A range that is split into parts is marked as truncated already.
         let refused = added.refused.iter().map(|at| &descendants[*at]);
-        let lists = refused
-            .filter(|refused| !refused.is_part || refused.range.kind == WorkKind::References)
-            .map(|refused| refused.lineage.origin);
-        let lists: BTreeSet<Uuid> = lists.collect();
-        let lists: Vec<Uuid> = lists.into_iter().collect();
-        for chunk in lists.chunks(LIST_MAX) {
+        let origins: BTreeSet<Uuid> = refused.map(|refused| refused.lineage.origin).collect();
+        let origins: Vec<Uuid> = origins.into_iter().collect();
+        for chunk in origins.chunks(LIST_MAX) {
             let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
             let n = pad(&mut args, 0);
             self.execute(CUT.of(n), args).await?;
@@ -186,7 +181,7 @@ impl Tx {
             let insert = INSERT.of(rows.len());
             let sources = self.fetch(insert, values.collect(), one::text).await?;
             if sources.len() < rows.len() {
-                let named = rows.iter().filter(|adding| !adding.is_part);
+                let named = rows.iter().filter(|adding| adding.part.is_none());
                 known.extend(self.less_urgent(named.map(|adding| adding.item)).await?);
             }
             for source in sources {
@@ -209,7 +204,7 @@ impl Tx {
         let seats: Vec<Seat<'_>> = items.iter().map(|adding| Seat::of(adding.item)).collect();
         let depths = self.depths(&seats).await?;
         let without = items.iter().zip(&depths);
-        let without = without.filter(|(adding, depth)| !depth.has_room && !adding.is_part);
+        let without = without.filter(|(adding, depth)| !depth.has_room && adding.part.is_none());
         let known = self.stored(without.map(|(adding, _)| adding.item)).await?;
         let mut kept = Vec::with_capacity(items.len());
         let (mut taken, mut places) = (Vec::new(), Vec::new());
@@ -218,7 +213,8 @@ impl Tx {
             items.into_iter().enumerate().zip(seats.iter().zip(depths))
         {
             let is_known = || {
-                !adding.is_part && known.contains(&adding.item.coordinates().map(Cow::into_owned))
+                adding.part.is_none()
+                    && known.contains(&adding.item.coordinates().map(Cow::into_owned))
             };
             if !depth.has_room && !is_known() {
                 refused.push((at, adding.item));
@@ -334,5 +330,9 @@ fn columns(adding: &Adding<'_>, now: Timestamp) -> Vec<Arg> {
         adding
             .part_of()
             .map_or_else(String::new, |id| id.to_string()),
+        adding
+            .part
+            .map_or_else(String::new, |part| part.haves.join(" ")),
+        adding.part.is_some_and(|part| part.is_dropped),
     ]
 }

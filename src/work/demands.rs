@@ -1,13 +1,13 @@
 //! Demand for the places of a worker, as seen by the items that hold them.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::pauses::Condition;
 use super::shares::{Shares, is_urgent};
 use super::{Shared, Worker};
 use crate::fetch::{Demand, Waiting};
-use crate::store::{Lane, NewWorkItem, WorkItem};
+use crate::store::{Lane, NewWorkItem, Priority, WorkItem};
 
 /// Demand for the places of a worker.
 #[derive(Debug, Default)]
@@ -21,8 +21,14 @@ pub(super) struct Demands {
     none: Arc<Demand>,
     /// Demand for ordinary places by others of the same host, under an empty name, or of the same owner. Only of those
     /// that have such places.
-    own: Mutex<HashMap<(String, String), Arc<Demand>>>,
+    own: Mutex<ByName>,
+    /// Demand for ordinary places by others of the same repository, by host and remote. Only of those that have such
+    /// places.
+    repositories: Mutex<ByName>,
 }
+
+/// Demand by host and another name.
+type ByName = HashMap<(String, String), Arc<Demand>>;
 
 impl Demands {
     /// Returns the demand for a place like the one of an item in this lane.
@@ -36,37 +42,82 @@ impl Demands {
     }
 
     /// Returns the demand for an ordinary place by others of its host and owner, who have few places while many of
-    /// them keep others waiting.
-    pub(super) fn of_own(&self, lane: Lane, host: &str, owner: &str) -> Vec<Arc<Demand>> {
-        if lane != Lane::Ordinary {
+    /// them keep others waiting, and of its repository, which never has more than a few.
+    pub(super) fn of_own(&self, item: &WorkItem) -> Vec<Arc<Demand>> {
+        if item.lane != Lane::Ordinary {
             return Vec::new();
         }
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = |owner: &str| (host.to_owned(), owner.to_owned());
-        let names = [of(""), of(owner)];
-        names
-            .map(|name| Arc::clone(own.entry(name).or_default()))
-            .into()
+        let (host, owner) = (&item.range.host, item.range.owner());
+        let get = |of: &Mutex<ByName>, named: &str| {
+            let name = (host.clone(), named.to_owned());
+            Arc::clone(lock(of).entry(name).or_default())
+        };
+        vec![
+            get(&self.own, ""),
+            get(&self.own, &owner),
+            get(&self.repositories, &item.range.remote()),
+        ]
+    }
+
+    /// Returns whether nobody but others of its repository wants the ordinary place of an item.
+    pub(super) fn is_of_repository_only(&self, item: &NewWorkItem) -> bool {
+        let name = |named: String| (item.host.clone(), named);
+        let is_wanted = |of: &Mutex<ByName>, name: &(String, String)| {
+            let of = lock(of);
+            of.get(name).is_some_and(|demand| is_demand(demand))
+        };
+        let is_of_others = [&self.known, &self.strangers]
+            .into_iter()
+            .any(|demand| is_demand(demand));
+        is_wanted(&self.repositories, &name(item.remote()))
+            && !is_of_others
+            && !is_wanted(&self.own, &name(String::new()))
+            && !is_wanted(&self.own, &name(item.owner()))
     }
 
     /// Sets the demand by others of each host, given an empty name, and of each owner.
     pub(super) fn set_own(&self, waiting: impl Fn(&str, &str) -> Waiting) {
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        own.retain(|_, demand| Arc::strong_count(demand) > 1);
-        for ((host, owner), demand) in own.iter() {
-            demand.set(waiting(host, owner));
-        }
+        set(&self.own, waiting);
+    }
+
+    /// Sets the demand by others of each repository, given by host and remote.
+    fn set_of_repositories(&self, waiting: impl Fn(&str, &str) -> Waiting) {
+        set(&self.repositories, waiting);
+    }
+}
+
+fn lock(of: &Mutex<ByName>) -> MutexGuard<'_, ByName> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_demand(demand: &Demand) -> bool {
+    demand.waiting() > Waiting::Nobody
+}
+
+fn set(of: &Mutex<ByName>, waiting: impl Fn(&str, &str) -> Waiting) {
+    let mut of = lock(of);
+    of.retain(|_, demand| Arc::strong_count(demand) > 1);
+    for ((host, named), demand) in of.iter() {
+        demand.set(waiting(host, named));
     }
 }
 
 impl Worker {
-    /// Informs the holders of ordinary places who is waiting for them: items that are held up by others, rather than
-    /// by the share of their own repository.
+    /// Informs the holders of ordinary places who is waiting for them: items that are held up by others. Those that are
+    /// held up by the share of their own repository are the affair of its holders alone, and never urgent: a burst of
+    /// pushes to a repository whose packs take seconds to put together is read faster in ordinary places.
     pub(super) fn tell_who_waits(&self, shares: &Shares, ready: &VecDeque<WorkItem>) {
         let (mut known, mut strangers) = (Waiting::Nobody, Waiting::Nobody);
+        let mut of_repositories = HashSet::new();
         for item in ready {
             let NewWorkItem { host, priority, .. } = &item.range;
-            let is_own_fault = !shares.has_place_for(host, &item.range.remote())
+            let remote = item.range.remote();
+            let is_full = !shares.has_place_for(host, &remote);
+            // The parts of a large push do not hurry one another: each would be fetched anew.
+            if is_full && *priority < Priority::Backfill {
+                of_repositories.insert((host.clone(), remote));
+            }
+            let is_own_fault = is_full
                 || !self.has_place_for_owner(shares, host, &item.range.owner())
                 || self.shared.pauses.condition(host) == Condition::Unreachable;
             if is_own_fault {
@@ -90,6 +141,14 @@ impl Worker {
         } = &*self.shared;
         demands.of(Lane::Ordinary, true).set(known);
         demands.of(Lane::Ordinary, false).set(strangers);
+        demands.set_of_repositories(|host, remote| {
+            let name = (host.to_owned(), remote.to_owned());
+            if of_repositories.contains(&name) {
+                Waiting::Somebody
+            } else {
+                Waiting::Nobody
+            }
+        });
         // Whoever has few places for such a reason may have others waiting that are healthy, and are not claimed.
         demands.set_own(|host, owner| {
             let is_hurried = if owner.is_empty() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Shared;
 use super::listed::Listed;
-use super::pauses::{Failure, Judged};
+use super::pauses::{Condition, Failure, Judged};
 use crate::fetch::{FetchError, FetchPlace, ObjectId};
 use crate::respond::CleanSightings;
 use crate::store::{Descendant, Fetched, HOST_LEFT_ALONE, Lane, Priority, TRIED_AGAIN, WorkItem};
@@ -112,6 +112,12 @@ impl Shared {
     /// Returns the outcome for an item that could not be fetched.
     pub(super) fn end_of(&self, item: WorkItem, has_token: bool, error: &FetchError) -> Tried {
         let why = self.words(error);
+        if item.part.is_dropped
+            && is_answerless(error)
+            && self.pauses.condition(&item.range.host) == Condition::Well
+        {
+            return dropped_are_lost(item, error, why);
+        }
         let end = match error {
             FetchError::Gone { .. } | FetchError::Unauthorized { .. } => {
                 return self.denied(item, has_token, error, why);
@@ -139,19 +145,16 @@ impl Shared {
             FetchError::Unreachable(_) => {
                 return self.without_answer(item, why, Failure::Unreachable);
             }
-            FetchError::Stalled { .. } | FetchError::TooSlow { .. } => {
-                self.slow.note(&item.range);
-                return self.without_answer(item, why, Failure::Answerless);
-            }
             FetchError::Unanswered(_) | FetchError::Server { status: 502..=504 } => {
                 return self.without_answer(item, why, Failure::Unanswered);
             }
-            // A server says of itself in any of these ways that it cannot answer now.
-            FetchError::Network(_)
-            | FetchError::Refused(_)
-            | FetchError::Server {
-                status: 408 | 423 | 425 | 500..,
-            } => {
+            error if is_answerless(error) => {
+                if matches!(
+                    error,
+                    FetchError::Stalled { .. } | FetchError::TooSlow { .. }
+                ) {
+                    self.slow.note(&item.range);
+                }
                 return self.without_answer(item, why, Failure::Answerless);
             }
             _ => End::Failed(why),
@@ -190,10 +193,13 @@ impl Shared {
     pub(super) fn moved(&self, item: &WorkItem, error: &FetchError) -> End {
         let why = self.words(error);
         let is_slow = matches!(error, FetchError::Outpaced { .. });
-        if is_slow {
+        // Those who wait in its own repository are read in the place that it leaves, not behind it in its next lane.
+        let is_of_repository =
+            item.lane == Lane::Ordinary && self.demands.is_of_repository_only(&item.range);
+        if is_slow && !item.part.is_dropped && !is_of_repository {
             self.slow.note(&item.range);
         }
-        if item.lane == Lane::Ordinary {
+        if item.lane == Lane::Ordinary && !is_of_repository {
             self.slow.note_left(&item.range);
         }
         match item.lane {
@@ -236,6 +242,31 @@ impl Shared {
         let age = self.parts.clock.now().duration_since(item.created_at);
         // Negative if the clock went back.
         Duration::try_from(age).is_ok_and(|age| age < HOST_PATIENCE) || age.is_negative()
+    }
+}
+
+/// Returns whether a server says of itself with an error, or by its silence, that it cannot answer now.
+fn is_answerless(error: &FetchError) -> bool {
+    match error {
+        FetchError::Server { status } => matches!(status, 408 | 423 | 425 | 500..=501 | 505..),
+        FetchError::Network(_)
+        | FetchError::Refused(_)
+        | FetchError::Stalled { .. }
+        | FetchError::TooSlow { .. } => true,
+        _ => false,
+    }
+}
+
+/// Returns the outcome for commits that a forced push dropped, and that could not be read. No reference leads to them, so
+/// that says nothing of the repository, of which everything else may well be read.
+fn dropped_are_lost(item: WorkItem, error: &FetchError, why: String) -> Tried {
+    match error {
+        // There are as many words for what a server does not have any more as there are servers.
+        FetchError::Refused(_) => {
+            let end = absent(&item, why);
+            Tried::ended(item, end)
+        }
+        _ => Tried::failed(item, why),
     }
 }
 

@@ -3,14 +3,14 @@
 //! The server decides how much there is to read, and in how many commits. To keep it from creating work without end,
 //! all descendants of an item share one budget: each half of a range gets half of it.
 
-use crate::fetch::ObjectId;
-use crate::store::{Descendant, Lineage, NewWorkItem, Priority, WorkItem};
+use crate::fetch::Visited;
+use crate::store::{Descendant, Lineage, NewWorkItem, Part, Priority, WorkItem};
+
+/// Stands for the commit before a new reference.
+const NONE: &str = "0000000000000000000000000000000000000000";
 
 /// Maximum number of direct and indirect descendants of one range: seven generations of halves.
 const PARTS_MAX: u32 = 254;
-
-/// Like [`PARTS_MAX`], for a range that was listed rather than pushed: two generations.
-const LISTED_PARTS_MAX: u32 = 6;
 
 /// Maximum number of generations from a range to its smallest parts.
 const GENERATIONS_MAX: u32 = 12;
@@ -18,27 +18,22 @@ const GENERATIONS_MAX: u32 = 12;
 /// Maximum number of bytes received for a range and all its parts, in multiples of the largest fetch.
 const FETCHES_MAX: u64 = 16;
 
-/// Like [`FETCHES_MAX`], for a range that was listed.
-const LISTED_FETCHES_MAX: u64 = 4;
-
 /// Returns the two halves of a range that was too large to be read whole, to be read when nothing else waits. Returns
 /// none if the range has no middle or its origin has used up its budget; the range stays truncated then.
+///
+/// The second half lacks what the first one has, and also what came before both: a branch that was merged leads around
+/// either.
 pub(super) fn halves(
     item: &WorkItem,
-    middle: Option<ObjectId>,
+    visited: &Visited,
     received: u64,
     max_fetch_bytes: u64,
 ) -> Vec<Descendant> {
-    let Some(middle) = middle.map(|id| id.to_string()) else {
+    let Some(middle) = visited.middle.map(|id| id.to_string()) else {
         return Vec::new();
     };
     let range = &item.range;
-    let lineage = item.lineage.unwrap_or(Lineage {
-        origin: item.id,
-        generation: 0,
-        parts_left: PARTS_MAX,
-        bytes_left: max_fetch_bytes.saturating_mul(FETCHES_MAX),
-    });
+    let lineage = budget(item, visited, max_fetch_bytes);
     let is_between = middle != range.before && middle != range.after;
     let bytes_left = lineage.bytes_left.saturating_sub(received);
     let parts_left = lineage.parts_left.checked_sub(2);
@@ -48,14 +43,24 @@ pub(super) fn halves(
     if lineage.generation >= GENERATIONS_MAX {
         return Vec::new();
     }
-    let half = |before: &String, after: &String| Descendant {
+    let before = if visited.is_new {
+        NONE.to_owned()
+    } else {
+        range.before.clone()
+    };
+    let mut haves = item.part.haves.clone();
+    haves.push(before.clone());
+    let half = |before: String, after: &String, haves: Vec<String>| Descendant {
         range: NewWorkItem {
-            before: before.clone(),
+            before,
             after: after.clone(),
             priority: Priority::Backfill,
             ..range.clone()
         },
-        is_part: true,
+        part: Some(Part {
+            haves,
+            ..item.part.clone()
+        }),
         lineage: Lineage {
             origin: lineage.origin,
             generation: lineage.generation + 1,
@@ -63,17 +68,66 @@ pub(super) fn halves(
             bytes_left: bytes_left / 2,
         },
     };
-    vec![half(&range.before, &middle), half(&middle, &range.after)]
+    vec![
+        half(before, &middle, item.part.haves.clone()),
+        half(middle.clone(), &range.after, haves),
+    ]
 }
 
-/// Returns the budget of a reference that was listed.
+/// Returns the commits that a push dropped, to be read by themselves: whether its server still has them says nothing of
+/// what it brought. A part of a range leads back to where the range begins, if not to the part before it.
+pub(super) fn dropped(
+    item: &WorkItem,
+    visited: &Visited,
+    max_fetch_bytes: u64,
+) -> Option<Descendant> {
+    if !visited.dropped || item.lineage.is_some() {
+        return None;
+    }
+    let range = &item.range;
+    let of_both = budget(item, visited, max_fetch_bytes);
+    Some(Descendant {
+        range: NewWorkItem {
+            before: range.after.clone(),
+            after: range.before.clone(),
+            ..range.clone()
+        },
+        part: Some(Part {
+            is_dropped: true,
+            ..Part::default()
+        }),
+        lineage: Lineage {
+            generation: 1,
+            ..of_both
+        },
+    })
+}
+
+/// Returns the budget of what comes of a range: half of the usual one each for what a forced push brought and for what
+/// it dropped.
+fn budget(item: &WorkItem, visited: &Visited, max_fetch_bytes: u64) -> Lineage {
+    let (parts, fetches) = if visited.dropped {
+        (PARTS_MAX / 2 - 1, FETCHES_MAX / 2)
+    } else {
+        (PARTS_MAX, FETCHES_MAX)
+    };
+    item.lineage.unwrap_or(Lineage {
+        origin: item.id,
+        generation: 0,
+        parts_left: parts,
+        bytes_left: max_fetch_bytes.saturating_mul(fetches),
+    })
+}
+
+/// Returns the budget of a reference that was listed: that of a push, since the push that a source names later on is the
+/// same item.
 pub(super) fn of_reference(item: &WorkItem, max_fetch_bytes: u64) -> Lineage {
     Lineage {
         // What is left of a list belongs to the list that a source named.
         origin: item.lineage.map_or(item.id, |lineage| lineage.origin),
         generation: 1,
-        parts_left: LISTED_PARTS_MAX,
-        bytes_left: max_fetch_bytes.saturating_mul(LISTED_FETCHES_MAX),
+        parts_left: PARTS_MAX,
+        bytes_left: max_fetch_bytes.saturating_mul(FETCHES_MAX),
     }
 }
 
@@ -85,6 +139,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::fetch::ObjectId;
     use crate::store::{Lane, WorkKind};
 
     const MAX: u64 = 256 << 20;
@@ -96,6 +151,7 @@ mod tests {
             lane: Lane::Ordinary,
             deaths: 0,
             lineage,
+            part: Part::default(),
             created_at: Timestamp::UNIX_EPOCH,
             tries: 1,
             denials: 0,
@@ -122,6 +178,13 @@ mod tests {
         ObjectId::from_hex(format!("{n:040x}").as_bytes()).unwrap()
     }
 
+    fn cut_at(middle: ObjectId) -> Visited {
+        Visited {
+            middle: Some(middle),
+            ..Visited::default()
+        }
+    }
+
     /// Returns the number of descendants of an item whose parts are all too large, and the number of bytes received.
     fn all_of(first: WorkItem, received: u64) -> (u64, u64) {
         let (mut open, mut count, mut bytes) = (VecDeque::from([first]), 0, 0);
@@ -131,7 +194,7 @@ mod tests {
                 .map_or(MAX, |lineage| lineage.bytes_left.min(MAX));
             let got = received.min(most);
             bytes += got;
-            let halves = halves(&item, Some(commit(count + 1)), got, MAX);
+            let halves = halves(&item, &cut_at(commit(count + 1)), got, MAX);
             count += halves.len() as u64;
             let items = halves
                 .into_iter()
@@ -152,7 +215,7 @@ mod tests {
         assert!(count >= 14, "what is honest is read in parts: {count}");
         let listed = of_reference(&item(range(), None), MAX);
         let (count, bytes) = all_of(item(range(), Some(listed)), u64::MAX);
-        assert!(count <= u64::from(LISTED_PARTS_MAX) && bytes <= LISTED_FETCHES_MAX * MAX);
+        assert!(count <= u64::from(PARTS_MAX) && bytes <= FETCHES_MAX * MAX);
     }
 
     #[test]
@@ -160,12 +223,65 @@ mod tests {
         let item = item(range(), None);
         for end in [&item.range.before, &item.range.after] {
             let end = ObjectId::from_hex(end.as_bytes()).unwrap();
-            assert_eq!(halves(&item, Some(end), 1, MAX), []);
+            assert_eq!(halves(&item, &cut_at(end), 1, MAX), []);
         }
-        let [first, second] = &halves(&item, Some(commit(1)), 1, MAX)[..] else {
+        let [first, second] = &halves(&item, &cut_at(commit(1)), 1, MAX)[..] else {
             panic!("no halves");
         };
         assert_eq!(first.range.after, second.range.before);
-        assert!(first.is_part && second.is_part);
+        assert!(first.part.is_some() && second.part.is_some());
+    }
+
+    /// A branch that was merged leads around the middle, and around the commit before.
+    #[test]
+    fn a_part_never_holds_what_comes_before_another() {
+        let range = NewWorkItem {
+            before: "b".repeat(40),
+            ..range()
+        };
+        let whole = item(range, None);
+        let part = |of: &Descendant| WorkItem {
+            part: of.part.clone().unwrap(),
+            ..item(of.range.clone(), Some(of.lineage))
+        };
+        let ends = |of: &Descendant| {
+            let haves = of.part.as_ref().unwrap().haves.clone();
+            (of.range.before.clone(), of.range.after.clone(), haves)
+        };
+        let [m, n] = [commit(1), commit(2)].map(|id| id.to_string());
+        let (before, after) = (whole.range.before.clone(), whole.range.after.clone());
+        let [first, second] = &halves(&whole, &cut_at(commit(1)), 1, MAX)[..] else {
+            panic!("no halves");
+        };
+        assert_eq!(ends(first), (before.clone(), m.clone(), vec![]));
+        assert_eq!(
+            ends(second),
+            (m.clone(), after.clone(), vec![before.clone()])
+        );
+        let [third, fourth] = &halves(&part(second), &cut_at(commit(2)), 1, MAX)[..] else {
+            panic!("no halves");
+        };
+        assert_eq!(ends(third), (m.clone(), n.clone(), vec![before.clone()]));
+        assert_eq!(ends(fourth), (n, after, vec![before, m]));
+    }
+
+    #[test]
+    fn what_a_push_brought_and_dropped_share_its_budget() {
+        let whole = item(range(), None);
+        let visited = Visited {
+            dropped: true,
+            ..cut_at(commit(1))
+        };
+        let dropped = dropped(&whole, &visited, MAX).unwrap();
+        assert!(dropped.part.unwrap().is_dropped);
+        assert_eq!(dropped.range.before, whole.range.after);
+        let [first, second] = &halves(&whole, &visited, 1, MAX)[..] else {
+            panic!("no halves");
+        };
+        let parts = [first, second].map(|half| half.lineage.parts_left + 1);
+        let parts = parts.iter().sum::<u32>() + dropped.lineage.parts_left + 1;
+        assert!(parts <= PARTS_MAX, "{parts}");
+        let of_part = item(range(), Some(dropped.lineage));
+        assert_eq!(super::dropped(&of_part, &visited, MAX), None);
     }
 }

@@ -1,7 +1,7 @@
 //! References that become work items, and what is left of their list.
 
 use crate::fetch::ObjectId;
-use crate::store::{Descendant, Lineage, NewWorkItem, Priority, WorkItem, WorkKind};
+use crate::store::{Descendant, Lineage, NewWorkItem, Part, Priority, WorkItem, WorkKind};
 
 /// References of a list that become ranges, with no more of each than it has of its own.
 pub(super) struct Listed {
@@ -41,7 +41,7 @@ impl Listed {
                 priority: self.priority,
                 ..range.clone()
             },
-            is_part: false,
+            part: None,
             lineage: self.lineage,
         });
         let rest = self.rest.iter().map(|rest| Descendant {
@@ -51,7 +51,7 @@ impl Listed {
                 ..range.clone()
             },
             // Another announcement of the same list has a rest of its own.
-            is_part: true,
+            part: Some(Part::default()),
             lineage: rest.lineage,
         });
         references.chain(rest)

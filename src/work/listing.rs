@@ -5,18 +5,22 @@
 //! an item of its own, which lists the references again and goes on after the last one that was added. Nothing of a
 //! list is held in between.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use tokio::runtime::Handle;
 
 use super::ends::{Done, End, Tried, absent};
+use super::findings::{Findings, Reporter};
 use super::listed::{ListRest, Listed};
+use super::place::Places;
 use super::plan::Plan;
-use super::{Shared, lineage};
-use crate::fetch::{FetchPlace, ObjectId, References};
-use crate::forge::{is_to_the_letter, kept_reference};
-use crate::offload::apart;
-use crate::store::{Fetched, Lineage, NewWorkItem, Priority, WorkItem};
+use super::{Shared, WorkerParts, lineage};
+use crate::fetch::{Breath, FetchPlace, ObjectId, References, Text, TextKind};
+use crate::forge::{actor_of, is_to_the_letter, kept_reference};
+use crate::respond::CleanSightings;
+use crate::store::{Fetched, Lineage, NewWorkItem, Priority, StoreError, WorkItem};
 
 /// Maximum number of references of one repository that become items. The rest is left out and counted as truncated.
 const MAX_REFERENCES: u32 = 10_000;
@@ -38,24 +42,86 @@ const NO_ROOM: Duration = Duration::from_mins(1);
 
 impl Shared {
     /// Lists references. Some of them become ranges.
-    pub(super) async fn list(&self, plan: Plan, place: FetchPlace, item: WorkItem) -> Tried {
+    pub(super) async fn list(
+        self: Arc<Self>,
+        plan: Plan,
+        place: FetchPlace,
+        item: WorkItem,
+    ) -> Tried {
         if item.lineage.is_some() && !self.has_room_for_rest(&item.range).await {
             let why = "much of its repository, its owner or its host waits to be read".to_owned();
             return Tried::ended(item, End::Later { wait: NO_ROOM, why });
         }
+        let places = Places::new(
+            &item.range,
+            &plan.clone_url,
+            self.parts.responder.redactor(),
+        );
         let Plan {
             clone_url, token, ..
         } = plan;
         let fetcher = &self.parts.fetcher;
         let listing = fetcher.references_from(&clone_url, token.as_ref(), place);
-        let (references, _long) = match listing.await {
+        let (references, long) = match listing.await {
             Ok(listed) => listed,
             Err(error) => return self.end_of(item, token.is_some(), &error),
         };
         self.pauses.answered(&item.range);
-        let names = references.list.iter().map(|(name, _)| name.len()).sum();
-        let end = apart(names, || self.end_of_list(&item, references));
-        Tried::ended(item, end)
+        let (runtime, listed) = (Handle::current(), item.clone());
+        let ending = tokio::task::spawn_blocking(move || {
+            let _long = long;
+            let found = self.in_names(&listed, &places, &references.list, &runtime);
+            let (sightings, end) = match found {
+                Ok(sightings) => (sightings, self.end_of_list(&listed, references)),
+                Err(error) => (CleanSightings::default(), End::Failed(self.words(&error))),
+            };
+            Tried {
+                sightings,
+                ..Tried::ended(listed, end)
+            }
+        });
+        // The panic itself was logged where it happened.
+        ending.await.unwrap_or_else(|_| Tried::panicked(item))
+    }
+
+    /// Scans the names of references for keys, unless they were scanned before: this is the rest of a list, or a source
+    /// told the only name that matters. Blocks the thread.
+    fn in_names(
+        &self,
+        item: &WorkItem,
+        places: &Places,
+        list: &[(String, ObjectId)],
+        runtime: &Handle,
+    ) -> Result<CleanSightings, StoreError> {
+        if item.lineage.is_some() || !item.range.ref_name.is_empty() {
+            return Ok(CleanSightings::default());
+        }
+        let WorkerParts {
+            engine,
+            responder,
+            clock,
+            ..
+        } = &self.parts;
+        let actor = actor_of(&item.range.source);
+        let reporter = Reporter {
+            responder,
+            actor: &actor,
+            runtime,
+        };
+        let mut findings = Findings::new(engine, &self.clean, places, reporter, clock.now());
+        for (name, id) in list {
+            findings.look_at(&Text {
+                kind: TextKind::Tag,
+                id: *id,
+                commit: Some(*id),
+                path: None,
+                path_is_cut: false,
+                data: name.as_bytes(),
+                breath: Breath::default(),
+            });
+        }
+        let found = findings.finish();
+        found.reported.map(|()| found.sightings)
     }
 
     async fn has_room_for_rest(&self, list: &NewWorkItem) -> bool {

@@ -11,7 +11,7 @@ use super::pauses::Failure;
 use crate::fetch::{RangeRequest, RepositoryName};
 use crate::forge::{is_to_the_letter, object_id};
 use crate::github::{GitHubError, Installation};
-use crate::store::NewWorkItem;
+use crate::store::{NewWorkItem, Part};
 
 /// Maximum time for an app to issue a token. Together with the pause after it, it stays below the ten seconds within
 /// which leaks are answered, once the app's API is well again.
@@ -97,8 +97,12 @@ pub(super) fn plan(range: &NewWorkItem, origin: Option<&Origin>) -> Result<Plan,
     })
 }
 
-/// Returns the request for a range.
-pub(super) fn request(range: &NewWorkItem, plan: Plan) -> Result<RangeRequest, &'static str> {
+/// Returns the request for a range, or a part of one.
+pub(super) fn request(
+    range: &NewWorkItem,
+    part: &Part,
+    plan: Plan,
+) -> Result<RangeRequest, &'static str> {
     Ok(RangeRequest {
         clone_url: plan.clone_url,
         token: plan.token,
@@ -110,5 +114,10 @@ pub(super) fn request(range: &NewWorkItem, plan: Plan) -> Result<RangeRequest, &
         },
         before: object_id(&range.before)?,
         after: object_id(&range.after)?,
+        haves: part
+            .haves
+            .iter()
+            .map(|have| object_id(have))
+            .collect::<Result<_, _>>()?,
     })
 }

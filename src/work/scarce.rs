@@ -167,6 +167,7 @@ mod tests {
     use super::super::pauses::tests::item;
     use super::*;
     use crate::fetch::Ledger;
+    use crate::store::Part;
 
     fn contender(host: &str, owner: &str, repository: &str, priority: Priority) -> Contender {
         Contender {
@@ -190,6 +191,7 @@ mod tests {
             lane,
             deaths,
             lineage: None,
+            part: Part::default(),
             created_at: Timestamp::UNIX_EPOCH,
             tries: 1,
             denials: 0,

@@ -84,7 +84,7 @@ impl Shared {
             },
             demand: Arc::clone(self.demands.of(item.lane, is_known)),
             is_apart: item.lane == Lane::Alone,
-            own: self.demands.of_own(item.lane, &item.range.host, &owner),
+            own: self.demands.of_own(item),
             payer: Payer::new(host, &item.range.host, &owner),
             outpaced,
             kept: self.slow.keep(item.id, host),
@@ -98,7 +98,7 @@ impl Shared {
         let places = Places::new(&item.range, &plan.clone_url, redactor);
         let has_token = plan.token.is_some();
         let reading = Reading {
-            request: match request(&item.range, plan) {
+            request: match request(&item.range, &item.part, plan) {
                 Ok(request) => request,
                 Err(wrong) => return Tried::failed(item, wrong.to_owned()),
             },
@@ -217,8 +217,10 @@ impl Shared {
             (Err(error), _) => End::Failed(self.words(&error)),
             (Ok(visited), Ok(())) => {
                 let most = self.parts.fetcher.limits().max_fetch_bytes;
-                let more = lineage::halves(&item, visited.middle, scanned.received, most);
-                tell_left_out(&item, visited, not_looked_up, !more.is_empty());
+                let halves = lineage::halves(&item, &visited, scanned.received, most);
+                tell_left_out(&item, visited, not_looked_up, !halves.is_empty());
+                let mut more = halves;
+                more.extend(lineage::dropped(&item, &visited, most));
                 self.slow.ended(item.id);
                 let is_whole = visited.left_out.is_nothing() && not_looked_up == 0;
                 End::Done(Done {

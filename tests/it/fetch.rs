@@ -45,6 +45,19 @@ impl Place {
         let fetched = fetcher(limits()).fetch(&self.request(pushed)).await;
         shown(fetched.unwrap())
     }
+
+    /// Fetches what a forced push brought, and then what it dropped.
+    async fn fetch_both(&self, pushed: &Pushed) -> Shown {
+        let mut shown = self.fetch(pushed).await.whole();
+        assert!(shown.dropped);
+        let dropped = Pushed {
+            reference: pushed.reference.clone(),
+            before: pushed.after,
+            after: pushed.before,
+        };
+        shown.texts.extend(self.fetch(&dropped).await.whole().texts);
+        shown
+    }
 }
 
 fn range(base: &str, pushed: &Pushed) -> RangeRequest {
@@ -55,6 +68,7 @@ fn range(base: &str, pushed: &Pushed) -> RangeRequest {
         reference: pushed.reference.clone(),
         before: pushed.before,
         after: pushed.after,
+        haves: Vec::new(),
     }
 }
 
@@ -83,6 +97,7 @@ struct Seen {
 struct Shown {
     texts: Vec<Seen>,
     left_out: LeftOut,
+    dropped: bool,
 }
 
 fn shown(fetched: FetchedPacks) -> Shown {
@@ -97,8 +112,11 @@ fn shown(fetched: FetchedPacks) -> Shown {
             });
         })
         .unwrap();
-    let left_out = visited.left_out;
-    Shown { texts, left_out }
+    Shown {
+        texts,
+        left_out: visited.left_out,
+        dropped: visited.dropped,
+    }
 }
 
 impl Shown {

@@ -28,7 +28,8 @@ macro_rules! migrations {
             (6, "medium", "0006_medium"),
             (7, "senders", "0007_senders"),
             (8, "remotes", "0008_remotes"),
-            (9, "waits", "0009_waits")
+            (9, "waits", "0009_waits"),
+            (10, "parts", "0010_parts")
         )
     };
     ($folder:literal, $(($version:literal, $name:literal, $file:literal)),+) => {

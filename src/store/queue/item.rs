@@ -197,14 +197,24 @@ pub struct Lineage {
     pub bytes_left: u64,
 }
 
+/// Place of a part within the range of its origin.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Part {
+    /// Commits that count as read, beside the one before the part. All zeros for whatever counts as read of a new
+    /// reference. One for each generation at most.
+    pub haves: Vec<String>,
+    /// `true` if it is what a forced push dropped, which its server need not have.
+    pub is_dropped: bool,
+}
+
 /// An item that is derived from another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descendant {
     /// Range to be fetched.
     pub range: NewWorkItem,
-    /// `true` if it is a part of its origin's range. It is independent then: the same range named by a source is
-    /// another item, and the end of one says nothing about the other.
-    pub is_part: bool,
+    /// Set if it is a part of its origin's range. It is independent then: the same range named by a source is another
+    /// item, and the end of one says nothing about the other.
+    pub part: Option<Part>,
     /// Limits on the items derived from it.
     pub lineage: Lineage,
 }
@@ -246,6 +256,8 @@ pub struct WorkItem {
     pub deaths: u32,
     /// Descent from another item. `None` if a source named the item.
     pub lineage: Option<Lineage>,
+    /// Place within the range of its origin. The default if it is no part of one.
+    pub part: Part,
     /// Time at which it was added.
     pub created_at: Timestamp,
     /// Number of this try, from 1.

@@ -2,12 +2,13 @@
 
 use super::super::StoreError;
 use super::super::db::sql::Row;
-use super::item::{Lane, Lineage, NewWorkItem, Priority, WorkItem, WorkKind};
+use super::item::{Lane, Lineage, NewWorkItem, Part, Priority, WorkItem, WorkKind};
 
 macro_rules! item_columns {
     () => {
         "id, kind, host, repository_id, repository, clone_url, ref_name, before_id, after_id, source, \
-         priority, event_at, created_at, tries, lane, deaths, origin, generation, parts_left, bytes_left, denials"
+         priority, event_at, created_at, tries, lane, deaths, origin, generation, parts_left, bytes_left, denials, \
+         haves, dropped"
     };
 }
 
@@ -62,6 +63,13 @@ pub(in crate::store) fn item(row: &Row<'_>) -> Result<WorkItem, StoreError> {
                 parts_left: u32::try_from(parts.unwrap_or_default()).unwrap_or(u32::MAX),
                 bytes_left: bytes.unwrap_or_default(),
             })
+        },
+        part: {
+            let haves: String = row.get("haves")?;
+            Part {
+                haves: haves.split_whitespace().map(str::to_owned).collect(),
+                is_dropped: row.get("dropped")?,
+            }
         },
     })
 }

@@ -76,6 +76,7 @@ fn range(clone_url: &str) -> RangeRequest {
         reference: "refs/heads/main".to_owned(),
         before: ObjectId::null(gix_hash::Kind::Sha1),
         after: ObjectId::from_hex(&[b'a'; 40]).expect("an id"),
+        haves: Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@
 mod deaths;
 mod dripping;
 mod endless;
+mod forced;
 mod forged;
 mod gateways;
 mod large;
@@ -23,7 +24,7 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use rescind::fetch::{FetchLimits, ObjectId};
 use rescind::sandbox::git_server::Pushed;
-use rescind::store::{Descendant, Fetched, Key, Lineage, NewWorkItem, Priority};
+use rescind::store::{Descendant, Fetched, Key, Lineage, NewWorkItem, Part, Priority};
 use rescind::work::{Worker, WorkerOptions};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -164,7 +165,7 @@ on_both_databases! {
         let rig = Rig::new(&database.store().await);
         let genuine = NewWorkItem { priority: Priority::Webhook, ..rig.item(&unheard_of(1)) };
         let lineage = Lineage { origin: Uuid::now_v7(), generation: 1, parts_left: 4, bytes_left: 9 };
-        let part = Descendant { range: genuine.clone(), is_part: true, lineage };
+        let part = Descendant { range: genuine.clone(), part: Some(Part::default()), lineage };
         let mut tx = rig.store.begin().await.unwrap();
         assert_eq!(tx.add_descendants(&[part.clone(), part.clone()], rig.now()).await.unwrap(), 1);
         tx.commit().await.unwrap();

@@ -36,6 +36,7 @@ async fn a_push_is_exactly_its_new_blobs_in_one_request() {
     let before = place.forge.requests();
     let shown = place.fetch(&pushed).await.whole();
     assert_eq!(place.forge.requests() - before, 1);
+    assert!(!shown.dropped);
     assert_eq!(
         shown.blobs(),
         ["dir/sub/secret.env: passing by", "old.txt: new"]
@@ -155,7 +156,7 @@ async fn commits_dropped_by_a_force_push_are_read_too() {
     repository.write("instead.txt", b"instead").unwrap();
     repository.commit("instead").unwrap();
     let pushed = repository.push("main").unwrap();
-    let shown = place.fetch(&pushed).await.whole();
+    let shown = place.fetch_both(&pushed).await;
     assert_eq!(
         shown.blobs(),
         ["dropped.txt: dropped", "instead.txt: instead"]
@@ -176,7 +177,7 @@ async fn a_branch_set_back_shows_what_it_dropped() {
         .git(&["reset", "--quiet", "--hard", "HEAD~1"])
         .unwrap();
     let pushed = repository.push("main").unwrap();
-    let shown = place.fetch(&pushed).await.whole();
+    let shown = place.fetch_both(&pushed).await;
     assert_eq!(shown.blobs(), ["dropped.txt: dropped"]);
 }
 
@@ -194,7 +195,7 @@ async fn a_history_replaced_by_an_unrelated_one_is_read_on_both_sides() {
     repository.write("two.txt", b"two").unwrap();
     repository.commit("two").unwrap();
     let pushed = repository.push("main").unwrap();
-    let shown = place.fetch(&pushed).await.whole();
+    let shown = place.fetch_both(&pushed).await;
     assert_eq!(shown.blobs(), ["one.txt: one", "two.txt: two"]);
 }
 

@@ -1,5 +1,6 @@
 //! Work items: fetched, scanned, responded to.
 
+mod parts;
 mod running;
 
 use std::sync::Arc;

@@ -217,7 +217,7 @@ on_both_databases! {
         let lineage = Lineage { origin: held.id, generation: 1, parts_left: 6, bytes_left: 9 };
         let listed = |n| Descendant {
             range: NewWorkItem { priority: Priority::Backfill, ..push("acme/app", n) },
-            is_part: false,
+            part: None,
             lineage,
         };
         let listed: Vec<_> = (1..=10_001).map(listed).collect();

@@ -18,7 +18,8 @@ use crate::source::work::{Shop, noise, origin};
 use crate::support::git;
 use crate::support::http::Ask as _;
 
-const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-git-upload-pack-result\r\n\
+pub(super) const HEAD: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/x-git-upload-pack-result\r\n\
     connection: close\r\n\r\n";
 
 /// Response of a server to a request.
@@ -153,7 +154,7 @@ async fn alive(stream: &mut TcpStream, long: Duration) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn pass_on(
+pub(super) async fn pass_on(
     mut stream: TcpStream,
     request: &[u8],
     good: &str,
