@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 
 use crate::keyformat::Sha256Digest;
@@ -24,18 +24,23 @@ const MAX_ID: usize = 64;
 pub(super) fn id<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     let id = match from.deserialize_any(Scalars)? {
         Scalar::Text(text) => text,
-        Scalar::Number(number) => number.to_string(),
+        Scalar::Number(number) => return bounded(number.to_string()).map(Some),
         Scalar::Other => return Ok(None),
     };
-    if id.len() > MAX_ID {
-        return Err(D::Error::custom("an id is too long"));
-    }
+    let id = bounded(id)?;
     let is_plain = |b: u8| b.is_ascii_hexdigit() || b"-{}".contains(&b);
     if id.bytes().all(is_plain) {
         return Ok(Some(id).filter(|id| !id.is_empty()));
     }
     let is_graphic = id.bytes().all(|byte| byte.is_ascii_graphic());
     Ok(is_graphic.then(|| Sha256Digest::of(id.as_bytes()).to_hex()))
+}
+
+fn bounded<E: Error>(id: String) -> Result<String, E> {
+    if id.len() > MAX_ID {
+        return Err(E::custom("an id is too long"));
+    }
+    Ok(id)
 }
 
 /// Reads a text. Returns `None` for anything else, and for a text longer than [`MAX_TEXT`].

@@ -1,5 +1,7 @@
 //! Real git servers behind proxies that change what is said, and repositories of another object format.
 
+use std::fmt::Write as _;
+
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -121,7 +123,7 @@ async fn the_head_of_a_list_of_all_references_is_enough_for_a_new_branch() {
     let bare = repository.bare().to_path_buf();
     let mut packed = String::from("# pack-refs with: peeled fully-peeled sorted\n");
     for number in 0..2_000 {
-        packed += &format!("{} refs/heads/branch-{number:04}\n", first.after);
+        let _ = writeln!(packed, "{} refs/heads/branch-{number:04}", first.after);
     }
     std::fs::write(bare.join("packed-refs"), packed).unwrap();
     repository.write("file.txt", b"contents").unwrap();
