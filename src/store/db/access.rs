@@ -8,7 +8,7 @@ use super::super::{Store, StoreError};
 use super::connect::Db;
 use super::error::{granted, role, unhidden};
 
-/// What the statements of this program do to each table.
+/// Privileges that the statements of this program need on each table.
 pub(super) const NEEDED: [(&str, &[&str]); 16] = [
     ("_sqlx_migrations", &["SELECT"]),
     ("incidents", &["SELECT", "INSERT", "UPDATE"]),

@@ -41,7 +41,7 @@ pub(super) const TABLES: [&str; 16] = [
     "work_items",
 ];
 
-/// What the migrations make, as it is read by [`Store::objects`].
+/// Objects that the migrations make, as they are read by [`Store::objects`].
 const SQLITE: &str = include_str!("../migrations/sqlite_objects.txt");
 const POSTGRES: &str = include_str!("../migrations/postgres_objects.txt");
 
@@ -72,7 +72,7 @@ fn postgres_objects() -> String {
     )
 }
 
-/// Whether a statement looks up whose a value is. All that do so ask for digests.
+/// Returns whether a statement looks up whose a value is. All that do so ask for digests.
 pub(super) fn looks_up(statement: &str) -> bool {
     statement.contains("digest IN")
 }
@@ -86,7 +86,7 @@ pub(in crate::store) struct Whole {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// What was there when the database was opened. `None` before it is migrated.
+    /// Objects that were there when the database was opened. `None` before it is migrated.
     objects: Option<BTreeSet<String>>,
     /// PostgreSQL's [`IDENTITY`].
     identity: Option<i64>,

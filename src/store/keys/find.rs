@@ -41,7 +41,7 @@ pub(crate) struct LockedKeys {
     pub(crate) keys: BTreeMap<Uuid, Key>,
 }
 
-/// What a look-up reads of a key.
+/// Columns that a look-up reads of a key.
 trait OfKey: Send {
     fn id(&self) -> Uuid;
     fn project(&self) -> &str;

@@ -113,7 +113,7 @@ async fn a_server_is_asked_for_nothing_that_it_does_not_know() {
     assert_eq!(fetched.whole().blobs(), ["file.txt: contents"]);
 }
 
-/// What a list may leave out is only asked for, by gitprotocol-v2.
+/// By gitprotocol-v2, the prefixes that a client names are a request only.
 #[tokio::test]
 async fn the_head_of_a_list_of_all_references_is_enough_for_a_new_branch() {
     let place = Place::new().await;

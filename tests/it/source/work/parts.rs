@@ -56,7 +56,7 @@ impl Rig {
 }
 
 on_both_databases! {
-    /// What grew beside a branch comes before the merge, but not before the middle of the branch.
+    /// Commits that grew beside a branch come before the merge, but not before the middle of the branch.
     async fn parts_of_a_merge_leave_out_what_the_push_leaves_out(database) {
         let rig = Rig::new(&database.store().await);
         let shop = Shop::open().await;
