@@ -17,7 +17,7 @@ use super::place::FetchPlace;
 use super::protocol::{self, FetchAnswer, Head, HeadAnswer, References, ReferencesAnswer};
 use super::rest::PackRest;
 use super::size::Sizing;
-use super::texts::{self, FetchedPacks, PackOrigin};
+use super::texts::{self, FetchedPack, PackOrigin};
 use super::{FetchError, FetchLimits};
 
 /// Maximum size of an answer to `ls-refs HEAD`, in bytes.
@@ -92,7 +92,7 @@ impl GitFetcher {
     /// # Errors
     ///
     /// Returns a [`FetchError`].
-    pub async fn fetch(&self, request: &RangeRequest) -> Result<FetchedPacks, FetchError> {
+    pub async fn fetch(&self, request: &RangeRequest) -> Result<FetchedPack, FetchError> {
         let limits = Arc::clone(&self.limits);
         self.fetch_within(request, FetchPlace::default(), limits)
             .await
@@ -112,10 +112,10 @@ impl GitFetcher {
         request: &RangeRequest,
         place: FetchPlace,
         limits: Arc<FetchLimits>,
-    ) -> Result<FetchedPacks, FetchError> {
+    ) -> Result<FetchedPack, FetchError> {
         let mut seat = self.seat(place);
         if request.after.is_null() || request.after == request.before {
-            return Ok(FetchedPacks::new(None, PackOrigin::Range, limits, seat));
+            return Ok(FetchedPack::new(None, PackOrigin::Range, limits, seat));
         }
         let admission = self
             .budget
@@ -141,7 +141,7 @@ impl GitFetcher {
             .patience
             .holds(session.admission.lane(), &session.seat);
         let Answer { pack, origin } = session.range().await?;
-        let fetched = FetchedPacks::new(Some(pack), origin, session.limits, session.seat);
+        let fetched = FetchedPack::new(Some(pack), origin, session.limits, session.seat);
         Ok(fetched.with_rest(session.admission, session.rest))
     }
 

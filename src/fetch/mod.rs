@@ -1,8 +1,8 @@
 //! Fetching of pushed ranges as texts in memory: git protocol v2 over smart HTTP, without touching the
 //! disk.
 //!
-//! [`GitFetcher::fetch`] requests the contents of a push from a server and returns a [`FetchedPacks`], the
-//! packs as received. [`FetchedPacks::visit`] then passes every text in them to a closure, one at a time:
+//! [`GitFetcher::fetch`] requests the contents of a push from a server and returns a [`FetchedPack`], the
+//! packs as received. [`FetchedPack::visit`] then passes every text in them to a closure, one at a time:
 //! commits, annotated tags, trees (their names are text too) and blobs with a path. It is pure
 //! computation, so it belongs on a thread that may block.
 //!
@@ -59,4 +59,4 @@ pub use peer::LongList;
 pub use place::FetchPlace;
 pub use protocol::References;
 pub use shown::{Breath, LeftOut, Text, TextKind};
-pub use texts::{FetchedPacks, Visited};
+pub use texts::{FetchedPack, Visited};

@@ -41,7 +41,7 @@ pub(super) enum PackOrigin {
 
 /// The pack of one pushed range, in memory until dropped. If it is too large, only its beginning is in memory.
 #[derive(Debug)]
-pub struct FetchedPacks {
+pub struct FetchedPack {
     pack: Option<Pack>,
     origin: PackOrigin,
     limits: Arc<FetchLimits>,
@@ -50,7 +50,7 @@ pub struct FetchedPacks {
     _admission: Option<Admission>,
 }
 
-impl FetchedPacks {
+impl FetchedPack {
     pub(super) fn new(
         pack: Option<Pack>,
         origin: PackOrigin,

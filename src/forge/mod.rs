@@ -16,6 +16,7 @@ pub use gather::{Gathered, Gatherer, MessagePlace, Rest};
 pub use kind::Forge;
 pub use message::redact_message;
 pub use push::{
-    Announcement, Push, Remote, is_reference, is_to_the_letter, kept_reference, object_id,
+    Announcement, NO_COMMIT, Push, Remote, is_plain_id, is_reference, is_to_the_letter,
+    kept_reference, object_id,
 };
 pub use texts::{Link, scan_plain, scan_texts};

@@ -81,6 +81,16 @@ pub fn is_to_the_letter(kept: &str) -> bool {
     !kept.contains(['…', '\u{fffd}'])
 }
 
+/// Stands for the commit before a new reference, and after one that was deleted.
+pub const NO_COMMIT: &str = "0000000000000000000000000000000000000000";
+
+/// Returns whether a text is safe to store as the identifier of something: hexadecimal digits, as in numbers and UUIDs,
+/// and `-{}`. Any other may hold a key.
+pub fn is_plain_id(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_hexdigit() || b"-{}".contains(&byte);
+    text.bytes().all(is_plain)
+}
+
 /// Parses an object id of 40 digits.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! Response to leaked keys: from candidate to key, incident, revocation and log entry, in one transaction.
 //!
-//! What a scan finds is gathered as [`Candidates`], which become [`Sighting`]s only once they are known to be ours;
-//! what a partner or a stranger reports arrives as sightings. [`Responder::report`] looks up a whole batch, records
+//! The finds of a scan are gathered as [`Candidates`], which become [`Sighting`]s only once they are known to be ours;
+//! the reports of a partner or a stranger arrive as sightings. [`Responder::report`] looks up a whole batch, records
 //! where the keys were seen, opens or extends their incidents, revokes the secret keys that are still valid, and
 //! appends to the revocation log: either all of it or nothing. Reporting the same sighting again only changes the
 //! number of sightings.

@@ -157,7 +157,7 @@ fn put_off(tried: &Tried) -> Option<Postponed<'_>> {
     let seconds = wait.as_secs();
     // The pause of its host is logged once; the host is probed over and over.
     if *wait <= PROBE_MAX {
-        tracing::debug!(item = %id, repository, why, "a work item was postponed");
+        tracing::debug!(item = %id, repository, why, "a work item is put off");
     } else {
         tracing::info!(item = %id, repository, why, seconds, "a work item is put off");
     }

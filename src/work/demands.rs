@@ -66,9 +66,7 @@ impl Demands {
             let of = lock(of);
             of.get(name).is_some_and(|demand| is_demand(demand))
         };
-        let is_of_others = [&self.known, &self.strangers]
-            .into_iter()
-            .any(|demand| is_demand(demand));
+        let is_of_others = is_demand(&self.known) || is_demand(&self.strangers);
         is_wanted(&self.repositories, &name(item.remote()))
             && !is_of_others
             && !is_wanted(&self.own, &name(String::new()))

@@ -4,10 +4,8 @@
 //! all descendants of an item share one budget: each half of a range gets half of it.
 
 use crate::fetch::Visited;
+use crate::forge::NO_COMMIT;
 use crate::store::{Descendant, Lineage, NewWorkItem, Part, Priority, WorkItem};
-
-/// Stands for the commit before a new reference.
-const NONE: &str = "0000000000000000000000000000000000000000";
 
 /// Maximum number of direct and indirect descendants of one range: seven generations of halves.
 const PARTS_MAX: u32 = 254;
@@ -44,7 +42,7 @@ pub(super) fn halves(
         return Vec::new();
     }
     let before = if visited.is_new {
-        NONE.to_owned()
+        NO_COMMIT.to_owned()
     } else {
         range.before.clone()
     };

@@ -173,7 +173,7 @@ impl Shared {
     /// Scans everything that was fetched. Blocks the thread.
     fn scan(
         &self,
-        fetched: crate::fetch::FetchedPacks,
+        fetched: crate::fetch::FetchedPack,
         places: &Places,
         actor: &str,
         runtime: &Handle,

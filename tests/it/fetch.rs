@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 use rescind::fetch::{
-    FetchLimits, FetchedPacks, GitFetcher, LeftOut, RangeRequest, RepositoryName, TextKind,
+    FetchLimits, FetchedPack, GitFetcher, LeftOut, RangeRequest, RepositoryName, TextKind,
     http_client,
 };
 use rescind::sandbox::git_server::{GitServer, Pushed, Repository};
@@ -100,7 +100,7 @@ struct Shown {
     dropped: bool,
 }
 
-fn shown(fetched: FetchedPacks) -> Shown {
+fn shown(fetched: FetchedPack) -> Shown {
     let mut texts = Vec::new();
     let visited = fetched
         .visit(|text| {

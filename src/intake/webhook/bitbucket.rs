@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::meaning::{Delivered, MAX_PUSHES, Meaning, all_of, moved};
 use super::places::{Wrong, id};
-use crate::forge::Remote;
+use crate::forge::{NO_COMMIT, Remote};
 
 /// URL under which the repositories of Bitbucket Cloud are found.
 const CLOUD: &str = "https://bitbucket.org";
@@ -23,9 +23,6 @@ const FAMILIES: &[&str] = &[
     "pullrequest:",
     "repo:",
 ];
-
-/// Identifier that stands for no commit.
-const NULL: &str = "0000000000000000000000000000000000000000";
 
 pub(super) fn read(delivered: &Delivered<'_>) -> Meaning {
     let known = FAMILIES
@@ -81,7 +78,7 @@ fn pushed(
 fn cloud_change(change: &Value) -> Result<Option<Change<'_>>, &'static str> {
     let text = |path: &str| change.pointer(path).and_then(Value::as_str);
     let side = |side: &str| match change.get(side) {
-        None | Some(Value::Null) => Ok(NULL),
+        None | Some(Value::Null) => Ok(NO_COMMIT),
         Some(_) => text(&format!("/{side}/target/hash")).ok_or("a change has no commit"),
     };
     let kind = text("/new/type").or_else(|| text("/old/type"));

@@ -12,8 +12,7 @@ use reqwest::Url;
 use serde_json::Value;
 
 use crate::fetch::{RepositoryName, host_of};
-use crate::forge::Forge;
-use crate::forge::Remote;
+use crate::forge::{Forge, Remote, is_plain_id};
 use crate::respond::URL_MAX;
 use crate::scan::Redactor;
 
@@ -115,8 +114,7 @@ pub(super) fn id(value: &Value) -> Option<String> {
     match value {
         Value::Number(number) => number.as_u64().map(|number| number.to_string()),
         Value::String(text) => {
-            let plain = |b: u8| b.is_ascii_hexdigit() || b"-{}".contains(&b);
-            let usable = !text.is_empty() && text.len() <= MAX_ID && text.bytes().all(plain);
+            let usable = !text.is_empty() && text.len() <= MAX_ID && is_plain_id(text);
             usable.then(|| text.clone())
         }
         _ => None,

@@ -8,6 +8,7 @@ use std::fmt;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 
+use crate::forge::is_plain_id;
 use crate::keyformat::Sha256Digest;
 
 /// Maximum length of a text, in bytes. Names of branches have up to 255.
@@ -28,8 +29,7 @@ pub(super) fn id<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D
         Scalar::Other => return Ok(None),
     };
     let id = bounded(id)?;
-    let is_plain = |b: u8| b.is_ascii_hexdigit() || b"-{}".contains(&b);
-    if id.bytes().all(is_plain) {
+    if is_plain_id(&id) {
         return Ok(Some(id).filter(|id| !id.is_empty()));
     }
     let is_graphic = id.bytes().all(|byte| byte.is_ascii_graphic());

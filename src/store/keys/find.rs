@@ -167,7 +167,7 @@ impl Store {
     }
 
     /// Returns which of these digests are those of the values of keys, as [`find_keys`](Self::find_keys) finds them.
-    /// What is stored of a key may be a hundred times as long as its digest, and is not read.
+    /// The texts of a key may be a hundred times as long as its digest, and are not read.
     ///
     /// # Errors
     /// Returns the errors of [`find_keys`](Self::find_keys).

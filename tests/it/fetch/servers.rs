@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rescind::fetch::{FetchError, FetchLimits, FetchedPacks, ObjectId};
+use rescind::fetch::{FetchError, FetchLimits, FetchedPack, ObjectId};
 use rescind::sandbox::git_server::Pushed;
 use secrecy::SecretString;
 use tokio::io::AsyncWriteExt;
@@ -117,7 +117,7 @@ fn pushed() -> Pushed {
     }
 }
 
-async fn fetch_with(server: &Server, limits: FetchLimits) -> Result<FetchedPacks, FetchError> {
+async fn fetch_with(server: &Server, limits: FetchLimits) -> Result<FetchedPack, FetchError> {
     fetcher(limits).fetch(&range(&server.url, &pushed())).await
 }
 

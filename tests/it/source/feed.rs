@@ -224,7 +224,7 @@ on_both_databases! {
     }
 }
 
-/// Whatever a server calls its events, pages and repositories is stored only as far as it is no key.
+/// Identifiers and entity tags are any text that a server likes, and are stored.
 #[tokio::test]
 async fn a_key_in_an_identifier_is_not_kept() {
     let (_database, rig) = sqlite().await;

@@ -34,7 +34,7 @@ async fn a_report_of_keys_with_long_descriptions_in_many_places_fits() {
     assert!(peak <= MOST_MIB, "{peak} MiB");
 }
 
-/// What is stored of a key may be a hundred times as long as the key in a message.
+/// The texts of a stored key may be a hundred times as long as the key in a message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long: ./test.sh --long"]
 async fn messages_full_of_keys_with_long_texts_fit() {
