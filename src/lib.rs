@@ -12,9 +12,11 @@
 //! and git repositories for `rescind scan` and hands their contents to the scanner.
 //!
 //! `scan/redact.rs` has the one definition of "contains a key", of whatever format, and takes keys out of a text. Who
-//! stores or shows texts of others applies it: to the places of sightings, with a bound per message, `respond/clean.rs`
-//! (the length of each text stands in `respond/redact.rs`); to what issuers send, `issuer/keys.rs`; to its own output,
-//! each command of [`cli`].
+//! stores or shows texts of others applies it: to the places that partners and strangers report, with a bound per
+//! message, `respond/clean.rs`; to the places of what is scanned, once it is known to be ours, `work/place.rs` and
+//! `forge/gather.rs` (the length of each text stands in `respond/redact.rs`); to errors and names of references,
+//! `forge/message.rs` and `forge/push.rs`; to what issuers send, `issuer/keys.rs`; to its own output, each command of
+//! [`cli`].
 //!
 //! # How a leak arrives
 //!
@@ -32,9 +34,13 @@
 //!
 //! [`work`] claims work items for as long as a lease lasts, has [`fetch`] read their contents over git's own protocol,
 //! scans them, and commits what it found together with the end of the item: done, put off, moved to another lane, or
-//! failed. `work/listing.rs` chooses among the references of a list, `work/plan.rs` makes the request for a range, and
-//! `fetch/git.rs` asks for it. What failed is tried again or dead-lettered by the queue: `store/queue/give_back.rs`
-//! counts tries, `store/queue/holders.rs` the workers that died. [`fetch`] also has the one HTTP client, and the guard
+//! failed. `work/claim.rs` chooses the items, `store/queue/begun.rs` sets their leases, `store/queue/claim.rs` extends
+//! them. `forge/gather.rs` makes a range of a push; `work/listing.rs` chooses among the references of a list,
+//! `work/lineage.rs` divides a range that is too large and adds what a forced push dropped, `work/plan.rs` makes the
+//! request for a range, and `fetch/git.rs` asks for it. What failed is tried again or dead-lettered by the queue:
+//! `store/queue/give_back.rs` counts tries and has the delays, `store/queue/holders.rs` counts the workers that died.
+//! How long a host that fails is left alone is decided in `work/troubles.rs` and `work/throttles.rs`, a source in
+//! `source/state.rs`. [`fetch`] also has the one HTTP client, and the guard
 //! that refuses addresses; [`github`] is the one client of GitHub's REST API, which obeys its rate limits
 //! (`github/answer.rs` knows them).
 //!
@@ -42,12 +48,13 @@
 //!
 //! [`respond`] looks up which candidates are ours (`respond/known.rs`), turns each of these into an occurrence, an
 //! incident, a revocation and a log entry, in one transaction (`respond/report.rs`), and revokes by hand likewise.
+//! Whether an occurrence or an incident is new is decided by `store/incidents/occurrences.rs`.
 //! [`issuer`] does to keys what else people ask for (`issuer/keys.rs`): issues, changes, rotates and imports them; it
 //! mints access tokens. [`store`] is the database: SQLite or PostgreSQL behind one type, with rooms for the connection,
 //! its deadlines and the migrations (`db`), keys, the queue of work items with their leases and tries, incidents,
 //! sources and the revocation log. It holds every SQL statement, among them the compare-and-set that revokes a key
-//! once. The log is hashed, chained and verified by `store/log/chain.rs`, exported files as well; `store/log/verify.rs`
-//! has it verify the database, with the rows around each entry.
+//! once. The log is appended to by `store/log.rs`, hashed and verified by `store/log/chain.rs`, exported files as well;
+//! `store/log/verify.rs` has it verify the database, with the rows around each entry.
 //!
 //! # Who runs it
 //!
@@ -57,10 +64,12 @@
 //! of self-reports of unknown keys, stand in `server/mod.rs` (`Limits`) and are checked by their handlers. Lists are
 //! answered by a handler (`server/api/incidents.rs`), asked of the database by a file of [`store`]
 //! (`store/incidents.rs`), and their cost, searches above all, is bounded by `server/client/listings.rs`. Whoever
-//! refuses a request says when to come again; `server/error.rs` writes that as `Retry-After`.
+//! refuses a request says when to come again; `server/error.rs` writes that as `Retry-After`, and has the time for a
+//! database that is away.
 //!
 //! [`daemon`] is the life of `rescind serve`: start, tasks, polls on schedule, housekeeping (`daemon/work.rs`),
-//! shutdown. [`cli`] has a file per command. [`sandbox`] holds the git server, the feed and the partner that the demo,
+//! shutdown. [`cli`] has a file per command; `doctor` asks whoever enforces a rule (file descriptors:
+//! `daemon/descriptors.rs`). [`sandbox`] holds the git server, the feed and the partner that the demo,
 //! the tests and the benchmarks talk to instead of the world outside. [`clock`], [`schedule`], [`offload`], `backoff`
 //! (the curve of delays that grow, whose numbers each user has), `memory` (the sizes of all that is kept of what others
 //! send) and `named` (enums whose variants have names) are tools that need nothing else.

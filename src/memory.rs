@@ -37,6 +37,12 @@ pub(crate) const LARGE_WORK: usize = 36 * MIB;
 pub(crate) const LISTS: usize = 6 * MIB;
 pub(crate) const ANSWERS: usize = 8 * MIB;
 
+/// Exports of the revocation log at a time, and what is kept of each that is not read yet: a piece that is being written
+/// and the entries behind it, of which the last one may have 16 KiB.
+pub(crate) const EXPORTS: usize = 8;
+pub(crate) const EXPORTED_AT_ONCE: usize = 64 << 10;
+const EXPORT: usize = 2 * EXPORTED_AT_ONCE + (16 << 10);
+
 /// Answers of APIs that are polled: those up to 1 MiB, and a single larger one.
 pub(crate) const PAGES: usize = 6 * MIB;
 pub(crate) const LARGE_PAGE: usize = 8 * MIB;
@@ -58,7 +64,7 @@ pub(crate) const HEAVY_VISIT: usize = 36 * MIB;
 pub(crate) const REFERENCES: usize = 4 * MIB;
 
 /// Cache of the connection that writes to SQLite, and of each one that reads.
-pub(crate) const WRITER_CACHE: usize = 8 * MIB;
+pub(crate) const WRITER_CACHE: usize = 7 * MIB;
 pub(crate) const READER_CACHE: usize = MIB;
 pub(crate) const READERS: usize = 6;
 
@@ -70,7 +76,7 @@ const KEPT: usize = PROGRAM
     + (CONNECTIONS + MOMENTARY_CONNECTIONS) * CONNECTION
     + (HEADS_OF_ANYBODY + HEADS_OF_KNOWN)
     + (TINY_BODIES + SMALL_BODIES + LARGE_BODIES)
-    + (LISTS + ANSWERS)
+    + (LISTS + ANSWERS + EXPORTS * EXPORT)
     + (PAGES + LARGE_PAGE)
     + (SMALL_PACKS + SMALL_PACKS_APART) * SMALL_PACK
     + MEDIUM_PACKS * MEDIUM_PACK

@@ -60,7 +60,7 @@ pub struct OtherSignals(Vec<Other>);
 struct Other {
     name: String,
     signal: Signal,
-    /// Set if it was logged and need not be again.
+    /// `true` if it was logged and need not be again.
     is_told: bool,
 }
 

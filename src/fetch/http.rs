@@ -1,6 +1,8 @@
 //! The HTTP client and the interpretation of its responses.
 
 use std::error::Error;
+use std::io::ErrorKind;
+use std::iter::successors;
 use std::ops::Deref;
 use std::sync::Once;
 use std::time::Duration;
@@ -130,7 +132,9 @@ fn builder(guard: &Guard, gzip: bool) -> ClientBuilder {
 }
 
 /// Sends the request that `request` builds for a URL, and again for each redirect that stays on the same
-/// server. Waits up to `patience` for the headers of the last response.
+/// server. Waits up to `patience` for the headers of the last response. A connection that the server closes without a
+/// response, as it may close an idle one at any moment, is replaced once (RFC 9112 section 9.3.1): every request that is
+/// sent may be repeated.
 ///
 /// Connections are served by threads of their own, apart from those of the caller.
 #[expect(
@@ -144,17 +148,24 @@ pub(crate) async fn send(
 ) -> Result<Response, FetchError> {
     let mut at = url.clone();
     let deadline = Instant::now() + patience;
+    let mut may_replace = true;
     for _ in 0..=MAX_REDIRECTS {
-        let request = request(at.clone());
-        // Built there as well, since the task of a connection runs where its first request does.
-        let sent = threads::run(async move { request.send().await });
-        let response = tokio::time::timeout_at(deadline, sent)
-            .await
-            .map_err(|_| FetchError::Stalled {
-                seconds: patience.as_secs(),
-            })?
-            .map_err(FetchError::Network)?
-            .map_err(|error| unsent(error, &at, at == *url))?;
+        let response = loop {
+            let request = request(at.clone());
+            // Built there as well, since the task of a connection runs where its first request does.
+            let sent = threads::run(async move { request.send().await });
+            let sent = tokio::time::timeout_at(deadline, sent)
+                .await
+                .map_err(|_| FetchError::Stalled {
+                    seconds: patience.as_secs(),
+                })?
+                .map_err(FetchError::Network)?;
+            match sent {
+                Ok(response) => break response,
+                Err(error) if may_replace && was_closed(&error) => may_replace = false,
+                Err(error) => return Err(unsent(error, &at, at == *url)),
+            }
+        };
         if !is_moved(response.status()) {
             return Ok(response);
         }
@@ -177,6 +188,22 @@ pub(crate) async fn read_chunk(
             seconds: patience.as_secs(),
         }),
     }
+}
+
+/// Returns whether the server closed the connection without a response.
+fn was_closed(error: &reqwest::Error) -> bool {
+    let mut causes = successors(error.source(), |&cause| cause.source());
+    causes.any(|cause| {
+        let closed = cause.downcast_ref::<hyper::Error>();
+        let lost = cause.downcast_ref::<std::io::Error>();
+        closed.is_some_and(|error| error.is_incomplete_message() || error.is_canceled())
+            || lost.is_some_and(|error| {
+                matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+                )
+            })
+    }) && !error.is_connect()
 }
 
 /// Returns the error for a request without a response. Neither a failed connection nor a closed one is blamed on the
@@ -220,7 +247,7 @@ fn target(from: &Url, headers: &HeaderMap) -> Result<Url, FetchError> {
 /// Converts an HTTP status other than 200 to the corresponding error.
 pub(super) fn check_status(response: &Response) -> Result<(), FetchError> {
     let status = response.status().as_u16();
-    let wait = retry_after(response.headers()).or_else(|| rate_limit_wait(response.headers()));
+    let wait = wait_of(response.headers());
     match status {
         200 => Ok(()),
         404 | 410 | 451 => Err(FetchError::Gone { status }),
@@ -237,9 +264,14 @@ pub(super) fn check_status(response: &Response) -> Result<(), FetchError> {
     }
 }
 
+/// Returns the time for which a server asks to wait, by `Retry-After` or by the headers of GitHub's quota.
+pub(crate) fn wait_of(headers: &HeaderMap) -> Option<Duration> {
+    retry_after(headers).or_else(|| rate_limit_wait(headers))
+}
+
 /// Returns the time to wait according to `Retry-After`: seconds, or a date that is compared with the
 /// server's own `Date` (RFC 9110 section 10.2.3), at most a day.
-pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match value.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
@@ -250,7 +282,7 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// Returns the time until GitHub's quota is replenished if `x-ratelimit-remaining` is 0:
 /// `x-ratelimit-reset` (epoch seconds) compared with the server's own `Date`, at most a day.
-pub(crate) fn rate_limit_wait(headers: &HeaderMap) -> Option<Duration> {
+fn rate_limit_wait(headers: &HeaderMap) -> Option<Duration> {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
     if number("x-ratelimit-remaining")? > 0 {
         return None;
@@ -291,6 +323,8 @@ pub(super) fn describe(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -307,6 +341,39 @@ mod tests {
         assert!(futures_util::poll!(read.as_mut()).is_pending());
         let piece = read.await.unwrap();
         assert_eq!(piece.as_deref(), Some(b"a piece".as_slice()));
+    }
+
+    /// A server may close an idle connection while a request is on its way.
+    #[tokio::test]
+    async fn a_connection_that_is_closed_without_a_response_is_replaced_once() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Url = format!("http://{}/", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        let server = tokio::spawn(async move {
+            let mut requests = 0;
+            // Of each three connections one answers, and two are closed after the request.
+            for connection in 0.. {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = [0; 4096];
+                requests += usize::from(stream.read(&mut head).await.unwrap() > 0);
+                if connection == 1 {
+                    let answer =
+                        b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                    stream.write_all(answer).await.unwrap();
+                }
+                if connection == 3 {
+                    break;
+                }
+            }
+            requests
+        });
+        let client = http_client().unwrap();
+        let patience = Duration::from_secs(10);
+        let ask = || send(&url, patience, |url| client.get(url));
+        assert_eq!(ask().await.unwrap().status(), StatusCode::OK);
+        assert!(matches!(ask().await, Err(FetchError::Unanswered(_))));
+        assert_eq!(server.await.unwrap(), 4);
     }
 
     #[test]

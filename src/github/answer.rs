@@ -8,7 +8,7 @@ use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 
 use super::error::GitHubError;
-use crate::fetch::{self, Body, rate_limit_wait, retry_after};
+use crate::fetch::{self, Body, wait_of};
 
 /// Maximum size of the body of a refusal, in bytes.
 const MAX_REFUSAL: usize = 64 << 10;
@@ -79,9 +79,7 @@ pub(crate) async fn read_body(response: &mut Response, limit: usize) -> Result<B
 pub(crate) async fn refusal(response: &mut Response, now: Timestamp) -> GitHubError {
     let status = response.status();
     let headers = response.headers();
-    let told = retry_after(headers)
-        .or_else(|| rate_limit_wait(headers))
-        .or_else(|| Quota::of(headers).wait(1, now));
+    let told = wait_of(headers).or_else(|| Quota::of(headers).wait(1, now));
     let limited = GitHubError::RateLimited {
         status: status.as_u16(),
         retry_after: told,

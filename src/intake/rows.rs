@@ -304,11 +304,16 @@ mod tests {
             r#""source":"\ud800","type":"\ud800""#,
             r#""\ud800":"\ud800""#,
             r#""token":"y","url":{"token":"z"}"#,
+            r#""token":null"#,
             &format!(r#""url":{deep}"#),
             &format!(r#""note":{deep}"#),
         ] {
             let body = format!(r#"[{{{odd},"token":"x"}}]"#);
             assert_eq!(tokens(body.as_bytes()), [Some("x".to_owned())], "{odd:.60}");
+        }
+        for odd in ["null", "\"\"", "7", "{\"token\":\"y\"}"] {
+            let body = format!(r#"[{{"token":"x","token":{odd}}}]"#);
+            assert_eq!(tokens(body.as_bytes()), [Some("x".to_owned())], "{odd}");
         }
         let marked = b"\xef\xbb\xbf[{\"token\":\"x\",\"url\":\"\xff\xfe\0\n\\q\"}]";
         assert_eq!(tokens(marked), [Some("x".to_owned())]);

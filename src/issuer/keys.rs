@@ -26,7 +26,7 @@ pub struct IssueRequest {
     pub description: String,
     /// Expiry. `None` if the key never expires.
     pub expires_at: Option<Timestamp>,
-    /// Set if the key is meant for client-side code.
+    /// `true` if the key is meant for client-side code.
     pub is_public: bool,
     /// Policy for a leak, if the key has its own.
     pub policy: Option<String>,

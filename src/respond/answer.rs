@@ -14,7 +14,7 @@ pub struct Answer {
     pub outcomes: Vec<Outcome>,
 }
 
-/// Key that was seen, as it is afterwards. It is kept as long as the answers are, which may be those to thousands of
+/// Key that was seen, as it is afterward. It is kept as long as the answers are, which may be those to thousands of
 /// sightings, so that it is without the texts of its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenKey {

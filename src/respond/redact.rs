@@ -3,7 +3,7 @@
 
 use crate::keyformat::KeyValue;
 use crate::scan::Redactor;
-use crate::store::Key;
+use crate::store::{Key, printable};
 
 /// Maximum length of a stored link, in bytes.
 pub const URL_MAX: usize = 2_048;
@@ -71,10 +71,7 @@ pub(super) fn clean(redactor: &Redactor, text: &str, value: Option<&KeyValue>) -
 /// Replaces control characters, and truncates the result to `max` bytes and an ellipsis.
 pub(super) fn bounded(text: &str, max: usize) -> String {
     let end = text.floor_char_boundary(max);
-    let mut kept: String = text[..end]
-        .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
+    let mut kept = printable(&text[..end]);
     if end < text.len() {
         kept.push('…');
     }

@@ -48,6 +48,7 @@ use crate::intake::webhook::Webhook;
 use crate::intake::{Partner, RevocationApi};
 use crate::issuer::Issuer;
 use crate::keyformat::FormatSet;
+use crate::memory::EXPORTS;
 use crate::respond::Responder;
 use crate::scan::Redactor;
 use crate::source::ConfiguredSource;
@@ -113,7 +114,7 @@ impl Default for Limits {
             self_reports_per_minute: THIRTY,
             revocations_per_minute: SIX_HUNDRED,
             uses_per_minute: SIXTY,
-            whole_log: 8,
+            whole_log: EXPORTS,
         }
     }
 }

@@ -41,6 +41,7 @@ pub use keys::uses::UseAfterExposure;
 pub(crate) use log::LogDraft;
 pub use log::canonical::canonical_json;
 pub use log::chain::{Broken, Chain, Problem, Verified, VerifyError, verify_lines};
+pub(crate) use log::entry::printable;
 pub use log::entry::{Action, CSV_HEADER, LogEntry, Place, Reason, log_time};
 pub use log::{LogFilter, LogHead};
 pub use queue::backlog::Shedding;

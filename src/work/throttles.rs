@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::troubles::{KNOWN_MAX, PROBE_MAX, TROUBLE_MAX};
+use super::troubles::{PROBE_MAX, TROUBLE_MAX, make_room};
 use crate::backoff::Backoff;
 use crate::store::NewWorkItem;
 
@@ -253,28 +253,10 @@ fn rest(until: Instant, now: Instant) -> Option<Duration> {
     Some(until.saturating_duration_since(now)).filter(|rest| !rest.is_zero())
 }
 
-/// Makes room for one more entry by dropping those that are not paused, or if there are none, the one whose pause ends
-/// first.
-fn make_room<N: Eq + std::hash::Hash + Clone, V>(
-    known: &mut HashMap<N, V>,
-    name: &N,
-    until: impl Fn(&V) -> Instant,
-    now: Instant,
-) {
-    if known.len() < KNOWN_MAX || known.contains_key(name) {
-        return;
-    }
-    known.retain(|_, of| until(of) > now);
-    if known.len() >= KNOWN_MAX {
-        let first = known.iter().min_by_key(|(_, of)| until(of));
-        let first = first.map(|(name, _)| name.clone());
-        first.map(|first| known.remove(&first));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::pauses::tests::item;
+    use super::super::troubles::KNOWN_MAX;
     use super::*;
 
     fn of(owner: &str, id: &str) -> NewWorkItem {

@@ -63,9 +63,7 @@ pub(super) struct Trouble<What> {
 
 impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
     pub(super) fn of(&mut self, name: &Name, now: Instant) -> &mut Trouble<What> {
-        if self.0.len() >= KNOWN_MAX && !self.0.contains_key(name) {
-            self.make_room(now);
-        }
+        make_room(&mut self.0, name, |trouble| trouble.until, now);
         self.0.entry(name.clone()).or_insert_with(|| Trouble {
             until: now,
             times: 0,
@@ -75,16 +73,6 @@ impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
             failed_at: None,
             why: None,
         })
-    }
-
-    /// Drops the records that are not paused, or if there are none, the one whose pause ends first.
-    fn make_room(&mut self, now: Instant) {
-        self.0.retain(|_, trouble| trouble.until > now);
-        if self.0.len() >= KNOWN_MAX {
-            let first = self.0.iter().min_by_key(|(_, trouble)| trouble.until);
-            let first = first.map(|(name, _)| name.clone());
-            first.map(|name| self.0.remove(&name));
-        }
     }
 
     pub(super) fn left(&self, name: &Name, now: Instant) -> Option<Duration> {
@@ -154,5 +142,24 @@ impl<Name: Eq + Hash + Clone, What: Eq + Hash> Troubles<Name, What> {
                 self.0.remove(name);
             }
         }
+    }
+}
+
+/// Makes room for one more entry by dropping those that are not paused, or if there are none, the one whose pause ends
+/// first.
+pub(super) fn make_room<N: Eq + Hash + Clone, V>(
+    known: &mut HashMap<N, V>,
+    name: &N,
+    until: impl Fn(&V) -> Instant,
+    now: Instant,
+) {
+    if known.len() < KNOWN_MAX || known.contains_key(name) {
+        return;
+    }
+    known.retain(|_, of| until(of) > now);
+    if known.len() >= KNOWN_MAX {
+        let first = known.iter().min_by_key(|(_, of)| until(of));
+        let first = first.map(|(name, _)| name.clone());
+        first.map(|first| known.remove(&first));
     }
 }

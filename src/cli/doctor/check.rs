@@ -36,7 +36,7 @@ pub(super) struct Check {
     /// Remedy, if the outcome is not [`Status::Ok`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mend: Option<String>,
-    /// Set if the configuration has to change.
+    /// `true` if the configuration has to change.
     #[serde(skip)]
     pub(super) is_configuration: bool,
 }

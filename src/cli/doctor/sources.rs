@@ -14,7 +14,7 @@ use super::{Check, in_time};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Source, SourceKind, without_slash};
 use crate::daemon::app_installation;
-use crate::fetch::{rate_limit_wait, retry_after};
+use crate::fetch::wait_of;
 use crate::source::Scope;
 
 /// Queries the server of a source; an API of events once per token.
@@ -197,7 +197,7 @@ fn judge(name: String, scope: &Scope, with_token: bool, answer: &Answer) -> Chec
         body,
         ..
     } = answer;
-    let limited = retry_after(headers).or_else(|| rate_limit_wait(headers));
+    let limited = wait_of(headers);
     match (status, limited) {
         (200, _) if serde_json::from_slice::<Vec<IgnoredAny>>(body).is_ok() => {
             Check::ok(name, fine(with_token, headers))

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The fields of a row that are used, as raw JSON. The last one counts if a field is repeated. All other
-/// fields are skipped, so that no row takes more memory than its text.
+/// The fields of a row that are used, as raw JSON. If a field is repeated, the last one counts that is a
+/// text. All other fields are skipped, so that no row takes more memory than its text.
 #[derive(Default)]
 pub(super) struct Fields<'j> {
     pub(super) token: Option<&'j RawValue>,
@@ -41,13 +41,21 @@ impl<'de> Deserialize<'de> for Fields<'de> {
                             continue;
                         }
                     };
-                    *field = Some(row.next_value()?);
+                    let value: &RawValue = row.next_value()?;
+                    if field.is_none() || is_text(value) {
+                        *field = Some(value);
+                    }
                 }
                 Ok(fields)
             }
         }
         from.deserialize_map(Row)
     }
+}
+
+/// Returns whether a value is a text, and not an empty one.
+fn is_text(value: &RawValue) -> bool {
+    value.get().starts_with('"') && value.get() != "\"\""
 }
 
 /// Name of a field, which need not be valid text: a lone surrogate in it does not affect the other

@@ -96,10 +96,10 @@ impl Webhook {
                 header: event_header(self.forge),
             },
         });
+        let digest = hex::encode(Sha256::digest(&body));
         // The identifier is stored, so it must not contain a key.
-        let id = delivery(self.forge, &headers, &body);
+        let id = delivery(self.forge, &headers, &digest);
         let id = id.filter(|id| !self.responder.redactor().holds_key(id));
-        let digest = id.is_none().then(|| hex::encode(Sha256::digest(&body)));
         let (texts, fields) = payload::read(&headers, body);
         let (refused, event, fields) = match (event, fields) {
             (Ok(event), Ok(fields)) => (None, event, fields),
@@ -109,7 +109,7 @@ impl Webhook {
         let delivered = Delivered {
             event: &event,
             fields: &fields.kept,
-            id: id.as_deref().or(digest.as_deref()).unwrap_or_default(),
+            id: id.as_deref().unwrap_or(&digest),
             places: &self.places,
             redactor: self.responder.redactor(),
         };

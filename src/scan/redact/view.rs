@@ -24,11 +24,11 @@ pub(super) struct View<'v> {
     pub(super) layers: u8,
     /// The same for escapes of an odd kind.
     pub(super) odd_layers: u8,
-    /// Set if blanks were removed to obtain this view.
+    /// `true` if blanks were removed to obtain this view.
     pub(super) is_joined: bool,
-    /// Set if zeros were among these blanks.
+    /// `true` if zeros were among these blanks.
     pub(super) was_wide: bool,
-    /// Set if the letters and digits of this view are those of a view that was looked at.
+    /// `true` if the letters and digits of this view are those of a view that was looked at.
     pub(super) has_known_letters: bool,
     pub(super) loose: Looseness,
 }
@@ -43,7 +43,7 @@ pub(super) enum Looseness {
     Marks,
 }
 
-/// One way of decoding one thing.
+/// A way of decoding what a place of a view consists of.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
     Unescape(Kind),

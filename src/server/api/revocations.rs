@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::views::List;
+use crate::memory::EXPORTED_AT_ONCE;
 use crate::server::AppState;
 use crate::server::access::{Caller, DefaultCaller, Permission};
 use crate::server::client::whole_log::Leave;
@@ -22,8 +23,9 @@ use crate::server::query::{Paging, Query};
 use crate::store::DEFAULT_PROJECT;
 use crate::store::{Action, CSV_HEADER, LogEntry, LogFilter, Reason, Store};
 
-/// Number of entries that an export reads at a time.
-const BATCH: u32 = 1000;
+/// Maximum number of entries that an export reads at a time: those of two exports are in memory until they are written
+/// down, and each may have 8 KiB.
+const BATCH: u32 = 250;
 
 /// Value of `Retry-After` where the log could not be verified in time.
 const RETRY_AFTER: Duration = Duration::from_mins(1);
@@ -182,8 +184,9 @@ pub async fn export(
     };
     query.finish()?;
     let leave = state.whole_log(&caller).await?;
-    // The first batch is read before the response begins, so that an unavailable database results in a 503.
-    let first = state.store().log_after(0, BATCH).await?;
+    // The first piece is read before the response begins, so that an unavailable database results in a 503.
+    let first = format.write(&state.store().log_after(0, BATCH).await?, true);
+    leave.add(first.text);
     let (content_type, disposition) = match format {
         Format::JsonLines => (
             "application/x-ndjson",
@@ -201,7 +204,7 @@ pub async fn export(
             HeaderValue::from_static(disposition),
         ),
     ];
-    let body = Body::from_stream(batches(state.store().clone(), format, first, leave));
+    let body = Body::from_stream(pieces(state.store().clone(), format, first.last, leave));
     Ok((headers, body).into_response())
 }
 
@@ -211,61 +214,64 @@ enum Format {
     Csv,
 }
 
-/// Progress of an export.
-enum Step {
-    Begin(Vec<LogEntry>),
-    After(u64),
-    End,
+/// Part of the log, as it is exported.
+struct Piece {
+    text: Vec<u8>,
+    /// Number of the last entry in it, or `None` if there is none.
+    last: Option<u64>,
 }
 
 /// Streams the export in pieces. An error in the middle aborts the response, so that half a log is never taken for a
 /// whole one.
-fn batches(
+fn pieces(
     store: Store,
     format: Format,
-    first: Vec<LogEntry>,
+    first: Option<u64>,
     leave: Leave,
 ) -> impl stream::Stream<Item = Result<Bytes, BoxError>> + Send {
-    stream::try_unfold((Step::Begin(first), leave), move |(mut step, leave)| {
+    stream::try_unfold((first, leave), move |(mut last, leave)| {
         let store = store.clone();
         async move {
             loop {
-                if let Some(piece) = leave.next()? {
-                    return Ok(Some((piece, (step, leave))));
+                if let Some(bytes) = leave.next()? {
+                    return Ok(Some((bytes, (last, leave))));
                 }
-                let (entries, head) = match step {
-                    Step::Begin(entries) => (entries, format == Format::Csv),
-                    Step::After(seq) => (store.log_after(seq, BATCH).await?, false),
-                    Step::End => return Ok(None),
+                let Some(seq) = last else {
+                    return Ok(None);
                 };
-                step = entries
-                    .last()
-                    .map_or(Step::End, |last| Step::After(last.seq));
-                leave.add(match format {
-                    Format::JsonLines => json_lines(&entries),
-                    Format::Csv => csv_rows(&entries, head),
-                });
+                let piece = format.write(&store.log_after(seq, BATCH).await?, false);
+                last = piece.last;
+                leave.add(piece.text);
             }
         }
     })
 }
 
-fn json_lines(entries: &[LogEntry]) -> Vec<u8> {
-    let lines: String = entries
-        .iter()
-        .map(|entry| entry.to_json_line() + "\n")
-        .collect();
-    lines.into_bytes()
+impl Format {
+    /// Writes down the first of these entries, as many as are kept for a reader.
+    fn write(self, entries: &[LogEntry], with_head: bool) -> Piece {
+        let mut piece = Piece {
+            text: Vec::new(),
+            last: None,
+        };
+        if with_head && self == Self::Csv {
+            csv_row(&mut piece.text, CSV_HEADER);
+        }
+        for entry in entries {
+            match self {
+                Self::JsonLines => piece.text.extend((entry.to_json_line() + "\n").bytes()),
+                Self::Csv => csv_row(&mut piece.text, entry.to_csv_row()),
+            }
+            piece.last = Some(entry.seq);
+            if piece.text.len() >= EXPORTED_AT_ONCE {
+                break;
+            }
+        }
+        piece
+    }
 }
 
-fn csv_rows(entries: &[LogEntry], head: bool) -> Vec<u8> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    // Writing to memory cannot fail, and all rows are as wide as the header.
-    if head {
-        let _ = writer.write_record(CSV_HEADER);
-    }
-    for entry in entries {
-        let _ = writer.write_record(entry.to_csv_row());
-    }
-    writer.into_inner().unwrap_or_default()
+fn csv_row<T: AsRef<[u8]>>(text: &mut Vec<u8>, row: impl IntoIterator<Item = T>) {
+    // Writing to memory cannot fail.
+    let _ = csv::Writer::from_writer(text).write_record(row);
 }

@@ -11,7 +11,7 @@ use super::GhArchive;
 use super::collect::{Batch, Reading, Told, collect};
 use super::cursor::{Cursor, Reader, Track};
 use super::hour::Hour;
-use crate::fetch::{FetchError, Pace, PaceLimits, rate_limit_wait, retry_after, send};
+use crate::fetch::{FetchError, Pace, PaceLimits, send, wait_of};
 use crate::forge::Gathered;
 use crate::source::kept::Kept;
 use crate::source::{HourError, PollError};
@@ -245,7 +245,7 @@ impl GhArchive {
             .await
             .map_err(|error| failed(hour, HourError::Unreachable(error)))?;
         let headers = response.headers();
-        let told = retry_after(headers).or_else(|| rate_limit_wait(headers));
+        let told = wait_of(headers);
         let status = response.status().as_u16();
         match status {
             200 => Ok(Some(response)),

@@ -2,11 +2,14 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Number of event ids that are remembered. A feed shows 300, and late events appear among those.
 const REMEMBERED: usize = 600;
+
+/// Interval at which all pages are read, although one shows an event that was read before.
+const WHOLE: SignedDuration = SignedDuration::from_mins(10);
 
 /// Maximum number of failed repositories that are listed by name.
 const NAMED: usize = 10;
@@ -23,6 +26,9 @@ pub(super) struct Cursor {
     /// Ids of events that were read although a later page could not be: the events behind them are still unread.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ahead: Vec<String>,
+    /// Time at which all pages were last read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    whole_at: Option<Timestamp>,
     /// Repair that is still to be done, beside reading the feed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) repair: Option<Repair>,
@@ -77,6 +83,18 @@ impl Cursor {
         let mut tags = self.etags.iter();
         let tag = tags.find(|tag| (tag.token, tag.page) == (token, page))?;
         Some(&tag.etag)
+    }
+
+    /// Returns whether it is time to read all pages.
+    pub(super) fn wants_all(&self, now: Timestamp) -> bool {
+        let age = self.whole_at.map(|at| now.duration_since(at));
+        // A clock that went back must not put it off.
+        age.is_none_or(|age| age >= WHOLE || age.is_negative())
+    }
+
+    /// Records that all pages were read.
+    pub(super) fn read_all(&mut self, now: Timestamp) {
+        self.whole_at = Some(now);
     }
 
     /// Records the `ETag` of a page that was read.

@@ -121,7 +121,8 @@ impl GitHubEvents {
         reading: Reading<'_>,
     ) -> Result<PollOutcome, PollError> {
         let now = self.frame.now();
-        let is_complete = reading.incomplete.is_none();
+        // Behind an event that was read before there is only what the feed shows late.
+        let is_complete = reading.incomplete.is_none() || reading.overlaps;
         let gap = is_complete && !reading.overlaps && !cursor.is_new() && !reading.ids.is_empty();
         let told = reading.interval;
         let interval = told.unwrap_or_else(|| self.frame.interval(INTERVAL));
@@ -132,6 +133,9 @@ impl GitHubEvents {
         let mut gathered = gatherer.gathered;
         gathered.malformed += counts.malformed;
 
+        if reading.is_whole && reading.incomplete.is_none() {
+            cursor.read_all(now);
+        }
         self.note_gap(state, cursor, gap, reading.times.map(|(oldest, _)| oldest));
         if is_complete {
             cursor.remember(reading.ids);

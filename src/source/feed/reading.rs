@@ -30,6 +30,8 @@ pub(super) struct Reading<'k> {
     known: HashSet<String>,
     /// `true` if an event was read before, and all older ones as well.
     pub(super) overlaps: bool,
+    /// `true` if the pages behind such an event are read, too: what the feed shows late may be on them.
+    pub(super) is_whole: bool,
     /// Pages that were read: the index of the token, the page number, and the `ETag`.
     pub(super) tags: Vec<(usize, u32, Option<String>)>,
     /// Minimum interval before the next poll, if the server specifies one.
@@ -41,8 +43,9 @@ pub(super) struct Reading<'k> {
 }
 
 impl<'k> Reading<'k> {
-    fn new(gatherer: Gatherer<'k>) -> Self {
+    fn new(gatherer: Gatherer<'k>, is_whole: bool) -> Self {
         Self {
+            is_whole,
             gatherer,
             counts: EventCounts::default(),
             ids: Vec::new(),
@@ -53,6 +56,11 @@ impl<'k> Reading<'k> {
             times: None,
             incomplete: None,
         }
+    }
+
+    /// Returns whether the next page is worth requesting.
+    fn goes_on(&self) -> bool {
+        self.is_whole || !self.overlaps
     }
 
     /// Takes an event unless it was read before. Events that arrive between two requests push others to the next page,
@@ -74,10 +82,11 @@ impl<'k> Reading<'k> {
 }
 
 impl GitHubEvents {
-    /// Reads pages until one contains an event that was read before.
+    /// Reads pages until one contains an event that was read before, or all of them if it is time for that.
     pub(super) async fn read(&self, cursor: &Cursor) -> Result<Reading<'_>, PollError> {
         let seen = cursor.seen();
-        let mut reading = Reading::new(self.frame.gatherer());
+        let is_whole = self.options.scope != Scope::Public && cursor.wants_all(self.frame.now());
+        let mut reading = Reading::new(self.frame.gatherer(), is_whole);
         for page in 1..=PAGES {
             let read = match self.read_page(page, 1, cursor, &seen, &mut reading).await {
                 Err(PollError::TooMuch(_)) => {
@@ -145,7 +154,7 @@ impl GitHubEvents {
         let Some(body) = &mut answer.body else {
             // An `ETag` is stored only once everything behind the page was read.
             reading.overlaps = true;
-            return Ok(false);
+            return Ok(reading.goes_on());
         };
         let text = apart(body.len(), || body.json());
         let events = apart(text.len(), || entries(text))?;
@@ -176,6 +185,6 @@ impl GitHubEvents {
             let etag = etag.filter(|etag| !redactor.holds_key(etag));
             reading.tags.push((answer.token, page, etag));
         }
-        Ok(!reading.overlaps && answer.has_next(count, full))
+        Ok(reading.goes_on() && answer.has_next(count, full))
     }
 }

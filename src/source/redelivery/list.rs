@@ -1,5 +1,7 @@
 //! Reading of the lists of deliveries: what is new, and what earlier sweeps left unread.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use reqwest::Url;
 
@@ -20,6 +22,20 @@ fn horizon(now: Timestamp) -> Timestamp {
     now.checked_sub(LISTED).unwrap_or(Timestamp::MIN)
 }
 
+/// Time for which a delivery may be listed later than those after it.
+const LATE: Duration = Duration::from_mins(10);
+
+/// Where the reading of a list ends.
+#[derive(Clone, Copy)]
+struct End {
+    /// Highest id that was read before.
+    after: u64,
+    /// Time since which deliveries on the same page as that are read again: some may be listed late.
+    late: Timestamp,
+    /// Time before which deliveries are not listed for long enough to be read.
+    horizon: Timestamp,
+}
+
 /// One end of a sweep's reading.
 struct Read {
     seen: Vec<Attempt>,
@@ -37,7 +53,11 @@ impl Redelivery {
         now: Timestamp,
     ) -> Result<u32, Trouble> {
         let mut pages = MAX_PAGES;
-        let end = (state.newest, horizon(now));
+        let end = End {
+            after: state.newest,
+            late: now.checked_sub(LATE).unwrap_or(Timestamp::MIN),
+            horizon: horizon(now),
+        };
         let Read { seen, rest } = self.read(url, None, end, sweep, &mut pages).await?;
         let gap = rest.map(|cursor| Gap::before(cursor, state.newest, &seen));
         learn(state, &seen);
@@ -56,7 +76,11 @@ impl Redelivery {
         while pages > 0
             && let Some(mut gap) = state.gaps.pop()
         {
-            let end = (gap.after, horizon(now));
+            let end = End {
+                after: gap.after,
+                late: Timestamp::MAX,
+                horizon: horizon(now),
+            };
             let from = Some(&*gap.cursor);
             let read = self.read(url, from, end, sweep, &mut pages).await;
             let Read { seen, rest } = match read {
@@ -88,7 +112,7 @@ impl Redelivery {
         &self,
         url: &Url,
         from: Option<&str>,
-        (after, horizon): (u64, Timestamp),
+        end: End,
         sweep: &mut Sweep,
         pages: &mut u32,
     ) -> Result<Read, Trouble> {
@@ -97,15 +121,17 @@ impl Redelivery {
         while *pages > 0 {
             *pages -= 1;
             let (listed, next) = self.page(url, rest.as_deref(), sweep).await?;
-            let is_new = |one: &Attempt| one.id > after && one.delivered_at >= horizon;
+            let is_listed = |one: &Attempt| one.delivered_at >= end.horizon;
+            let is_new = |one: &Attempt| one.id > end.after && is_listed(one);
             let reached = !listed.iter().all(is_new);
-            seen.extend(listed.into_iter().filter(is_new));
+            sweep.listed += listed.iter().filter(|one| is_new(one)).count() as u64;
+            let is_late = |one: &Attempt| one.delivered_at >= end.late && is_listed(one);
+            seen.extend(listed.into_iter().filter(|one| is_new(one) || is_late(one)));
             rest = next.filter(|_| !reached);
             if rest.is_none() {
                 break;
             }
         }
-        sweep.listed += seen.len() as u64;
         Ok(Read { seen, rest })
     }
 

@@ -135,7 +135,7 @@ fn placeholders(text: &mut String, first: usize, count: usize, named: bool) {
 /// [`Store::check_statements`](super::super::Store::check_statements) prepares.
 macro_rules! statements {
     ($($(#[$meta:meta])* $name:ident = $text:expr;)*) => {
-        $($(#[$meta])* const $name: $crate::store::db::sql::Sql = $crate::store::db::sql::Sql::new($text);)*
+        $($(#[$meta])* pub(in crate::store) const $name: $crate::store::db::sql::Sql = $crate::store::db::sql::Sql::new($text);)*
         /// All statements of this family, with their names.
         pub(in crate::store) const ALL: &[(&str, $crate::store::db::sql::Sql)] = &[$((stringify!($name), $name)),*];
     };

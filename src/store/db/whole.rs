@@ -164,8 +164,8 @@ impl Store {
         result
     }
 
-    /// Checks that the tables in which a leak is looked up are those that were opened. They were when this asks
-    /// afterwards and they still are.
+    /// Checks that the tables in which a leak is looked up are those that were opened. They were if they still are when this asks
+    /// afterward.
     pub(super) async fn check_same(&self, held: &mut Held<Postgres>) -> Result<(), StoreError> {
         let Some(expected) = self.0.whole.known().identity else {
             return Ok(());

@@ -268,3 +268,8 @@ mod optional_six_decimals {
         super::six_decimals::deserialize(from).map(Some)
     }
 }
+/// Returns a text of others as it stands in entries: control characters are replaced.
+pub(crate) fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    text.chars().map(shown).collect()
+}

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::super::db::sql::{Row, args, statements};
 use super::super::{Read, Store, StoreError};
 use super::chain::{Broken, Chain, Problem, Verified, unread};
-use super::entry::{Action, LogEntry};
+use super::entry::{Action, LogEntry, printable};
 use super::{LogHead, StoredEntry};
 
 statements! {
@@ -128,12 +128,6 @@ impl Surroundings {
             None => Ok(()),
         }
     }
-}
-
-/// Replaces control characters, as in the texts of entries.
-fn printable(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    text.chars().map(shown).collect()
 }
 
 impl Store {

@@ -34,7 +34,7 @@ statements! {
         WHERE state IN ('done', 'shed') AND state <> 'waiting' AND finished_at < $1 LIMIT $2)";
     EXCESS = "SELECT COUNT(*) FROM work_items
         WHERE state = 'waiting' AND leased_by IS NULL AND priority = $1";
-    /// Picked in a subquery first, as in `CLAIM`.
+    /// Picked in a subquery first, as in `TAKE`.
     SHED_EXCESS = "WITH picked AS (SELECT id AS picked_id FROM work_items
             WHERE state = 'waiting' AND leased_by IS NULL AND priority = $1
             ORDER BY event_at, id LIMIT $2 {for update skip locked})

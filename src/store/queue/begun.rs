@@ -13,7 +13,7 @@ use super::super::db::sql::{Arg, LIST_MAX, args, one, pad, statements};
 use super::super::{Read as _, Store, StoreError};
 use super::item::WorkItem;
 use super::micros;
-use super::row::{counted, item_columns};
+use super::row::{counted, give_back, item_columns};
 
 statements! {
     /// Those in the other lanes are begun at once.
@@ -37,13 +37,7 @@ statements! {
     );
     LEFT = "SELECT COUNT(*) FROM work_items
         WHERE leased_by IS NOT NULL AND leased_by <> $1 AND state = 'waiting' AND ready_at <= {now} AND deaths < 0";
-    GIVE_BACK = concat!(
-        "WITH picked AS (SELECT id AS picked_id FROM work_items
-            WHERE leased_by IS NOT NULL AND leased_by <> $1 AND state = 'waiting'
-                AND ready_at <= {now} AND deaths < 0 {for update skip locked})
-        UPDATE work_items SET leased_by = NULL, tries = tries - 1, ready_at = 0, deaths = ", counted!(), "
-        WHERE id IN (SELECT picked_id FROM picked)"
-    );
+    GIVE_BACK = give_back!("");
 }
 
 impl Store {

@@ -9,7 +9,7 @@ use super::super::db::order::Locks;
 use super::super::db::retry::retried;
 use super::super::db::sql::{Row, args, one, statements};
 use super::super::{Read as _, Store, StoreError};
-use super::row::counted;
+use super::row::{counted, give_back};
 
 /// Number of workers that may die while they hold an item before it is dead-lettered.
 const DEATHS_MAX: u32 = 3;
@@ -37,13 +37,7 @@ statements! {
         UPDATE work_items SET leased_by = NULL, deaths = deaths + 1, lane = 2, ready_at = 0
         WHERE id IN (SELECT picked_id FROM picked) RETURNING id, repository";
     /// Exempted items are treated as if they had been given back.
-    RECLAIM_EXCUSED = concat!(
-        "WITH picked AS (SELECT id AS picked_id FROM work_items
-            WHERE leased_by IS NOT NULL AND leased_by <> $1 AND state = 'waiting'
-                AND ready_at <= {now} AND deaths < 0 {for update skip locked})
-        UPDATE work_items SET leased_by = NULL, tries = tries - 1, ready_at = 0, deaths = ", counted!(), "
-        WHERE id IN (SELECT picked_id FROM picked) RETURNING id, repository"
-    );
+    RECLAIM_EXCUSED = give_back!(" RETURNING id, repository");
     EXCUSE = "UPDATE work_items SET deaths = -1 - deaths
         WHERE leased_by = $1 AND state = 'waiting' AND deaths >= 0";
     RELEASE = concat!(

@@ -3,6 +3,7 @@
 use super::super::db::sql::{args, one, statements};
 use super::super::{Read as _, Store, StoreError};
 use super::item::{NewWorkItem, Priority};
+use super::turns::{OWNED, WAITING_AT};
 
 /// Number of waiting items of a repository, of an owner and of a host at which lists add no more to them. The few that
 /// several lists add at the same time come on top.
@@ -13,11 +14,6 @@ const HOST_MAX: u64 = 20_000;
 statements! {
     OF_REPOSITORY = "SELECT COUNT(*) FROM (SELECT 1 FROM work_items
             WHERE state = 'waiting' AND host = $1 AND remote = $2 AND priority = $3 LIMIT $4) AS found";
-    OF_OWNER = "SELECT COUNT(*) FROM (SELECT 1 FROM work_items
-            WHERE state = 'waiting' AND host = $1 AND owner = $2 AND priority = $3 LIMIT $4) AS found";
-    OF_HOST = "SELECT COUNT(*) FROM (SELECT 1 FROM work_items
-            WHERE state = 'waiting' AND leased_by IS NULL AND lane IN (0, 1, 2, 3)
-                AND priority = $2 AND host = $1 LIMIT $3) AS found";
 }
 
 impl Store {
@@ -34,8 +30,8 @@ impl Store {
                 args![host, remote, backfill, REPOSITORY_MAX],
                 REPOSITORY_MAX,
             ),
-            (OF_OWNER, args![host, owner, backfill, OWNER_MAX], OWNER_MAX),
-            (OF_HOST, args![host, backfill, HOST_MAX], HOST_MAX),
+            (OWNED, args![host, owner, backfill, OWNER_MAX], OWNER_MAX),
+            (WAITING_AT, args![backfill, host, HOST_MAX], HOST_MAX),
         ];
         let mut read = self;
         for (sql, args, most) in counts {

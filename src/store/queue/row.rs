@@ -19,7 +19,24 @@ macro_rules! counted {
     };
 }
 
-pub(in crate::store) use {counted, item_columns};
+/// Statement that takes the items back whose lease expired while another worker held them without beginning them, or was
+/// excused: as if they had been given back. Returns what `$returning` names.
+macro_rules! give_back {
+    ($returning:literal) => {
+        concat!(
+            "WITH picked AS (SELECT id AS picked_id FROM work_items
+                WHERE leased_by IS NOT NULL AND leased_by <> $1 AND state = 'waiting'
+                    AND ready_at <= {now} AND deaths < 0 {for update skip locked})
+            UPDATE work_items SET leased_by = NULL, tries = tries - 1, ready_at = 0, deaths = ",
+            counted!(),
+            "
+            WHERE id IN (SELECT picked_id FROM picked)",
+            $returning
+        )
+    };
+}
+
+pub(in crate::store) use {counted, give_back, item_columns};
 
 pub(in crate::store) fn item(row: &Row<'_>) -> Result<WorkItem, StoreError> {
     Ok(WorkItem {

@@ -24,7 +24,7 @@ impl Steps {
 /// Line of an ignore file.
 #[derive(Debug)]
 pub(super) struct Pattern {
-    /// Set if the line takes back what earlier lines list.
+    /// `true` if the line takes back what earlier lines list.
     pub(super) is_negated: bool,
     only_folders: bool,
     shape: Shape,

@@ -9,7 +9,7 @@ use rescind::github::Credential;
 use rescind::source::{GitHubEvents, PollError, PollOutcome, Scope, Source};
 use rescind::store::{Priority, SourceState, WorkItem, WorkKind};
 use serde_json::{Value, json};
-use wiremock::matchers::{method, path};
+use wiremock::matchers::{method, path, query_param};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::Rig;
@@ -389,4 +389,37 @@ async fn a_feed_that_repeats_and_goes_backwards_adds_nothing_twice() {
         serve(&server, "/events", json_of(&page)).await;
         assert_eq!(poll(&source).await.items, items, "{page}");
     }
+}
+
+/// GitHub's feed is up to six hours late, and in the order of the events: what comes late may be behind a page that was
+/// read.
+#[tokio::test]
+async fn what_the_feed_shows_late_is_found_on_any_page() {
+    let (database, rig, server) = rig().await;
+    let page = |number: &str, events: Vec<Value>| {
+        let next = "<https://api.example/events?page=2>; rel=\"next\"";
+        let mut answer = ResponseTemplate::new(200).set_body_json(events);
+        if number != "3" {
+            answer = answer.insert_header("link", next);
+        }
+        Mock::given(method("GET"))
+            .and(path("/repos/acme/shop/events"))
+            .and(query_param("page", number))
+            .respond_with(answer)
+    };
+    page("1", vec![push(9), push(8)]).mount(&server).await;
+    page("2", vec![push(7)]).mount(&server).await;
+    page("3", vec![push(4)]).mount(&server).await;
+    let source = rig.with(&server, repository(), vec![]);
+    assert_eq!(poll(&source).await.items, 4);
+    server.reset().await;
+    page("1", vec![push(9), push(8)]).mount(&server).await;
+    page("2", vec![push(7), push(5)]).mount(&server).await;
+    page("3", vec![push(4)]).mount(&server).await;
+    rig.later(Duration::from_mins(1));
+    assert_eq!(poll(&source).await.items, 0, "not each poll reads all");
+    rig.later(Duration::from_mins(10));
+    let outcome = poll(&source).await;
+    assert_eq!((outcome.items, outcome.gap), (1, false));
+    database.remove().await;
 }

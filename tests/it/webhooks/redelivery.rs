@@ -227,6 +227,32 @@ on_both_databases! {
     }
 }
 
+/// The list has an order, but no promise that an entry is there as soon as a later one is.
+#[tokio::test]
+async fn what_is_listed_late_is_asked_for() {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let store = database.store().await;
+    let github = GitHub::start().await;
+    let (source, clock) = sweep(&github, &store, vec![repository()]);
+    let now = clock.now();
+    let guid = |n: u32| format!("00000000-0000-0000-0000-{n:012x}");
+    let minutes = |ago: i64| now - SignedDuration::from_mins(ago);
+    github.deliver(10, &guid(1), 202, minutes(3));
+    github.deliver(12, &guid(3), 202, minutes(1));
+    source.poll_once().await.unwrap();
+    github.deliver(11, &guid(2), 503, minutes(2));
+    github.deliveries.lock().unwrap().swap(0, 1);
+    source.poll_once().await.unwrap();
+    source.poll_once().await.unwrap();
+    assert_eq!(
+        github.asked().await.0,
+        [format!("{REPOSITORY}/11/attempts")]
+    );
+    let state = store.load_source(NAME).await.unwrap().unwrap();
+    assert_eq!((state.events, state.malformed), (2, 0));
+    database.remove().await;
+}
+
 #[tokio::test]
 async fn a_delivery_that_never_succeeds_is_given_up() {
     let database = TestDatabase::new(Kind::Sqlite).await;

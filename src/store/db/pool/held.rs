@@ -187,7 +187,7 @@ where
             Some((idle, place)) => self.pool.end(idle, place),
             None => {}
         }
-        // Afterwards, so that a task that waits for a connection does not conclude that there is none.
+        // Afterward, so that a task that waits for a connection does not conclude that there is none.
         self.pool.has_back();
     }
 }
