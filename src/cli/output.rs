@@ -88,7 +88,7 @@ impl List {
     }
 }
 
-const UNWRITABLE: &str = "cannot write to standard output";
+pub(super) const UNWRITABLE: &str = "cannot write to standard output";
 
 /// Prints one item, as JSON or as lines of name and value.
 pub(super) fn show(

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 
-use super::output::note;
+use super::output::{UNWRITABLE, note};
 use super::{COULD_NOT_RUN, Context, DONE, FOUND, UsageError};
 use crate::scan::{
     Counters, Disobeyed, Engine, Match, Redactor, Report, ReportFormat, STANDARD_INPUT, Summary,
@@ -311,5 +311,3 @@ fn write(
     drop(found);
     Ok(candidates)
 }
-
-const UNWRITABLE: &str = "cannot write to standard output";

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Treatment of a path that is a symbolic link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,4 +27,15 @@ pub(crate) fn open(path: &Path, links: Links) -> io::Result<File> {
 #[cfg(not(unix))]
 pub(crate) fn open(path: &Path, _: Links) -> io::Result<File> {
     File::open(path)
+}
+
+/// Converts bytes to a path. On systems other than Unix, invalid UTF-8 becomes a path that does not exist.
+pub(super) fn path_of(bytes: &[u8]) -> PathBuf {
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt as _;
+        PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
+    }
+    #[cfg(not(unix))]
+    PathBuf::from(String::from_utf8_lossy(bytes).into_owned())
 }

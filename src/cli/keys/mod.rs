@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+pub(super) use view::status;
+
 use super::Context;
 use super::context::block_on;
 

@@ -74,7 +74,7 @@ pub(super) fn show(json: bool, keys: &[Key], now: Timestamp) -> anyhow::Result<(
 }
 
 /// Returns the status, `valid`, `revoked` or `expired`.
-pub(super) fn status(key: &Key, now: Timestamp) -> &'static str {
+pub(in crate::cli) fn status(key: &Key, now: Timestamp) -> &'static str {
     match key.why_invalid(now) {
         None => "valid",
         Some(WhyInvalid::ManuallyRevoked) => "revoked",

@@ -5,13 +5,14 @@ use std::io::Write;
 use anyhow::Context as _;
 use jiff::Timestamp;
 
-use super::UNWRITABLE;
 use crate::cli::Context;
 use crate::cli::context::{Empty, Instance, block_on};
+use crate::cli::keys::status;
+use crate::cli::output::UNWRITABLE;
 use crate::clock::{Clock as _, SystemClock};
 use crate::keyformat::Sha256Digest;
 use crate::scan::{Finding, KnownKey, Match, Report};
-use crate::store::{Key, WhyInvalid};
+use crate::store::Key;
 
 /// Looks candidates up in the key store and reports them with the result.
 pub(super) fn report_matches<W: Write>(
@@ -44,10 +45,6 @@ fn known_key(key: &Key, now: Timestamp) -> KnownKey {
         id: key.id.to_string(),
         owner_type: key.owner.kind.name(),
         owner_id: key.owner.id.clone(),
-        state: match key.why_invalid(now) {
-            None => "valid",
-            Some(WhyInvalid::ManuallyRevoked) => "revoked",
-            Some(WhyInvalid::Expired) => "expired",
-        },
+        state: status(key, now),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::Url;
 
-use super::tracking::{Attempt, Gap, HookState, LISTED, learn};
+use super::tracking::{Attempt, Gap, HookState, horizon, learn};
 use super::{Redelivery, Sweep, Trouble};
 use crate::fetch::Body;
 use crate::offload::apart;
@@ -16,11 +16,6 @@ pub(super) const MAX_PAGES: u32 = 50;
 
 /// Number of sweeps in which reading a gap may fail before it is given up.
 const GAP_TRIES: u32 = 10;
-
-/// Returns the time before which a delivery is not listed for long enough to be read.
-fn horizon(now: Timestamp) -> Timestamp {
-    now.checked_sub(LISTED).unwrap_or(Timestamp::MIN)
-}
 
 /// Time for which a delivery may be listed later than those after it.
 const LATE: Duration = Duration::from_mins(10);

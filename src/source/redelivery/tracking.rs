@@ -7,8 +7,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::forge::is_plain_id;
+
 /// Time for which GitHub lists a delivery and redelivers it.
-pub(super) const LISTED: Duration = Duration::from_hours(72);
+const LISTED: Duration = Duration::from_hours(72);
 
 /// Maximum number of failed deliveries that are tracked per webhook.
 const MAX_PENDING: usize = 2_000;
@@ -143,16 +145,20 @@ impl Attempt {
         listed.is_plain().then_some(listed)
     }
 
-    /// Returns whether the `guid` is safe to store: 1 to 64 hexadecimal digits and hyphens.
+    /// Returns whether the `guid` is safe to store.
     fn is_plain(&self) -> bool {
-        let plain = |b: u8| b.is_ascii_hexdigit() || b == b'-';
-        !self.guid.is_empty() && self.guid.len() <= 64 && self.guid.bytes().all(plain)
+        !self.guid.is_empty() && self.guid.len() <= 64 && is_plain_id(&self.guid)
     }
 }
 
 fn is_ok<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
     let status: Option<String> = Option::deserialize(from)?;
     Ok(status.as_deref() == Some("OK"))
+}
+
+/// Returns the time before which a delivery is not listed for long enough to be read.
+pub(super) fn horizon(now: Timestamp) -> Timestamp {
+    now.checked_sub(LISTED).unwrap_or(Timestamp::MIN)
 }
 
 /// Records the outcome of attempts that were not read before.
@@ -178,7 +184,7 @@ pub(super) fn learn(state: &mut HookState, seen: &[Attempt]) {
 /// were dropped.
 pub(super) fn forget_old(state: &mut HookState, now: Timestamp) -> u64 {
     let before = state.pending.len();
-    let horizon = now.checked_sub(LISTED).unwrap_or(Timestamp::MIN);
+    let horizon = horizon(now);
     state.pending.retain(|_, pending| {
         let over = pending.tries >= MAX_TRIES && pending.next.is_some_and(|next| next <= now);
         pending.at >= horizon && !over

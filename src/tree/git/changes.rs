@@ -3,7 +3,7 @@
 use std::io::{self, BufRead};
 use std::path::PathBuf;
 
-use super::path_of;
+use crate::tree::open::path_of;
 
 /// Mode of a submodule, whose contents belong to another repository.
 const SUBMODULE: &[u8] = b"160000";

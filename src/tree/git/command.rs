@@ -9,7 +9,8 @@ use std::process::{Command, ExitStatus, Stdio};
 use super::lender::Lender;
 use super::running::{Running, complaint};
 use super::start::Start;
-use super::{HistoryError, path_of, special};
+use super::{HistoryError, special};
+use crate::tree::open::path_of;
 
 const ASK: &str = "look at the repository";
 

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use super::command::Repository;
 use super::objects::{Contents, Entry, Kind, broken};
-use super::{Closed, HistoryError, Outlet, path_of};
+use super::{Closed, HistoryError, Outlet};
 use crate::scan::{GitKind, LostObject};
+use crate::tree::open::path_of;
 
 /// Reason that an object was not scanned.
 pub(super) const LACKS: &str = "the repository lacks this object";

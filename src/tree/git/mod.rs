@@ -202,14 +202,3 @@ fn broken_references(repository: &Repository) -> Result<Vec<String>, HistoryErro
     let (_, _, complaints) = repository.answer(&["for-each-ref", "--format="])?;
     Ok(running::left_out(&complaints))
 }
-
-/// Converts the bytes of a path inside a repository.
-fn path_of(bytes: &[u8]) -> PathBuf {
-    #[cfg(unix)]
-    {
-        use std::os::unix::ffi::OsStrExt as _;
-        PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
-    }
-    #[cfg(not(unix))]
-    PathBuf::from(String::from_utf8_lossy(bytes).into_owned())
-}

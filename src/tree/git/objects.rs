@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::thread::{self, JoinHandle};
 
+use super::HistoryError;
 use super::command::Repository;
 use super::running::Running;
 use super::silence::Listening;
-use super::{HistoryError, path_of};
 use crate::scan::GitKind;
+use crate::tree::open::path_of;
 
 const LIST: &str = "list the objects of the history";
 const READ: &str = "read an object";

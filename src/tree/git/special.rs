@@ -9,8 +9,9 @@ use std::fs::{self, FileType};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use super::HistoryError;
 use super::start::Start;
-use super::{HistoryError, path_of};
+use crate::tree::open::path_of;
 
 /// The most files that are looked at.
 const ENTRIES_MAX: usize = 1 << 20;

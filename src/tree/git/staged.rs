@@ -7,8 +7,9 @@ use std::sync::mpsc::SyncSender;
 use super::changes::{After, Changes};
 use super::command::Repository;
 use super::wanted::{self, Wanted};
-use super::{Closed, Counters, Engine, Event, HistoryError, Outlet, path_of, shallow};
+use super::{Closed, Counters, Engine, Event, HistoryError, Outlet, shallow};
 use crate::scan::LostObject;
+use crate::tree::open::path_of;
 
 const LIST: &str = "list what is staged";
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::open::{Links, open};
+use super::open::{Links, open, path_of};
 use glob::{Exhausted, Pattern, Steps};
 
 /// Maximum size of an ignore file that is obeyed, in bytes.
@@ -304,17 +304,4 @@ fn first_line(path: &Path) -> Option<Vec<u8>> {
     let text = read(path, LINK_MAX, Links::Refused).ok()??;
     let line = text.split(|byte| *byte == b'\n').next()?;
     Some(line.trim_ascii_end().to_owned())
-}
-
-/// Converts bytes to a path. On systems other than Unix, invalid UTF-8 becomes a path that does not exist.
-#[cfg(unix)]
-fn path_of(bytes: &[u8]) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt as _;
-
-    std::ffi::OsStr::from_bytes(bytes).into()
-}
-
-#[cfg(not(unix))]
-fn path_of(bytes: &[u8]) -> PathBuf {
-    String::from_utf8_lossy(bytes).into_owned().into()
 }
