@@ -285,6 +285,7 @@ impl Session<'_> {
                     room,
                     pace: body,
                     patience: std::mem::replace(&mut self.patience, next),
+                    has_ended: false,
                 });
                 return Ok(Answered::Pack {
                     bytes: pack,

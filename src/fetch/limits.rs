@@ -13,6 +13,10 @@ const BASE_ALLOWANCE: u64 = 64 << 20;
 /// quarter, deltas to less. A history that needs more is read in halves.
 const ALLOWANCE_RATIO: u64 = 32;
 
+/// Number of bytes that may be inflated from any pack to find the ends of its objects, without being kept. Zeros deflate
+/// to a thousandth, and objects that follow a file of them are to be found: this much takes a quarter of a second.
+const BASE_LISTED: u64 = 256 << 20;
+
 /// Limits of a fetch. Sizes are in bytes.
 #[derive(Debug, Clone)]
 pub struct FetchLimits {
@@ -24,7 +28,8 @@ pub struct FetchLimits {
     /// Maximum size of one object, inflated. Larger objects are omitted.
     pub max_blob_bytes: u64,
     /// Maximum number of bytes inflated from one pack, including the results of deltas. The limit is
-    /// lower for a small pack: 64 MiB plus 32 bytes for each byte received.
+    /// lower for a small pack: 64 MiB plus 32 bytes for each byte received, and 256 MiB instead of 64 MiB to
+    /// find the ends of objects.
     pub max_inflated_bytes: u64,
     /// Maximum number of objects in one pack.
     pub max_objects: u32,
@@ -69,6 +74,13 @@ impl FetchLimits {
         let more = received.saturating_mul(ALLOWANCE_RATIO);
         self.max_inflated_bytes
             .min(BASE_ALLOWANCE.saturating_add(more))
+    }
+
+    /// Returns the number of bytes that may be inflated from a pack of `received` bytes to find the ends of its objects.
+    pub(super) fn listed(&self, received: u64) -> u64 {
+        let more = received.saturating_mul(ALLOWANCE_RATIO);
+        self.max_inflated_bytes
+            .min(BASE_LISTED.saturating_add(more))
     }
 
     /// Returns the limits for a push during which a process died `deaths` times so far: each death
@@ -132,5 +144,8 @@ mod tests {
         assert_eq!(limits.allowance(0), 64 << 20);
         assert_eq!(limits.allowance(4 << 20), 192 << 20);
         assert_eq!(limits.allowance(u64::MAX), limits.max_inflated_bytes);
+        assert_eq!(limits.listed(0), 256 << 20);
+        assert_eq!(limits.listed(u64::MAX), limits.max_inflated_bytes);
+        assert!(limits.tightened(2).listed(0) < limits.max_inflated_bytes);
     }
 }

@@ -1,7 +1,8 @@
 //! Remainder of a pack that is too large to be held, read part by part as it arrives.
 //!
 //! Git writes a pack so that the base of a delta precedes it, usually immediately. So each part is read
-//! like a pack of its own; a delta whose base was in an earlier part is counted.
+//! like a pack of its own; a delta whose base was in an earlier part is counted, and so is an object that
+//! has more bytes than are held.
 
 use gix_hash::ObjectId;
 use reqwest::Response;
@@ -9,12 +10,15 @@ use tokio::runtime::Handle;
 
 use super::budget::Seat;
 use super::pace::Pace;
-use super::pack::{Allowed, ListLimits, Listing, Objects, Skipped, TRAILER};
+use super::pack::{Allowed, ListLimits, Listing, Objects, Passing, Skipped, TRAILER};
 use super::patience::Patience;
 use super::protocol::FetchAnswer;
 use super::shown::Shown;
 use super::weight::Weight;
 use super::{FetchError, FetchLimits};
+
+/// Number of bytes that are waited for at once while an object is passed over.
+const PASSED_AT_ONCE: usize = 1 << 20;
 
 /// Remainder of a pack that the server has yet to send.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ pub(super) struct PackRest {
     pub(super) room: u64,
     pub(super) pace: Pace,
     pub(super) patience: Patience,
+    /// `true` once the server has sent everything.
+    pub(super) has_ended: bool,
 }
 
 /// Progress of reading a pack.
@@ -55,10 +61,14 @@ impl PackRest {
             if held.len() >= size || self.room == 0 {
                 return Ok(false);
             }
+            if self.has_ended {
+                return Ok(true);
+            }
             let next = self.patience.wait(self.pace.part(&mut self.response));
             let Some(chunk) = Handle::current().block_on(next)?? else {
                 self.answer.finish()?;
-                return Ok(true);
+                self.has_ended = true;
+                continue;
             };
             let before = self.came.len();
             self.answer.feed(&chunk, &mut self.came)?;
@@ -69,44 +79,107 @@ impl PackRest {
 }
 
 impl Progress {
-    /// Reads the parts that follow and shows their contents. Returns `true` if something was cut off.
+    /// Reads the parts that follow and shows their contents. Calls `pause` before it waits for one. Returns `true` if
+    /// something was cut off.
     pub(super) fn go_on(
         mut self,
         mut rest: PackRest,
         limits: &FetchLimits,
         seat: &Seat,
         shown: &mut Shown<'_>,
+        pause: &mut dyn FnMut(),
     ) -> Result<bool, FetchError> {
         let mut inflated = limits.max_inflated_bytes;
-        loop {
+        while self.count > 0 {
+            pause();
             // A fetch that waits for a server must not delay others, so the lane is taken anew for each
             // part.
             let ended = rest.fill(&mut self.held, limits.max_held_bytes)?;
-            let weight = &mut Weight::new(seat);
-            if !weight.hold(shown.held())? {
+            let Some(listing) = self.part(inflated, limits, seat, shown)? else {
                 return Ok(true);
-            }
-            let all = limits.allowance(self.held.len() as u64).min(inflated);
-            let list = ListLimits {
-                objects: limits.max_objects.saturating_sub(self.read),
-                inflated: all,
             };
-            let listing = Listing::of_part(&self.held, self.gone, self.count, list, weight)?;
-            let skipped = self.show(&listing, all, limits, weight, shown)?;
-            shown.skip(skipped);
             inflated -= listing.inflated();
-            let is_stuck = listing.count() == 0;
             self.count -= listing.count();
             self.read += listing.count();
             self.pass(listing.end());
             if self.count == 0 {
-                return self.check_end(&mut rest);
+                break;
             }
-            if ended {
-                return Err(FetchError::Corrupt("it ends in the middle of an object"));
-            }
-            if is_stuck || listing.is_at_a_limit() || rest.room == 0 {
+            if listing.is_at_a_limit() {
                 return Ok(true);
+            }
+            if listing.count() == 0 {
+                // It has more bytes than are held, so nothing of it can be shown.
+                let Some(size) = self.pass_over(&mut rest, inflated, seat)? else {
+                    return Ok(true);
+                };
+                inflated -= size;
+                shown.skip(Skipped::large());
+            } else if ended {
+                return Err(Self::ENDS);
+            } else if rest.room == 0 {
+                return Ok(true);
+            }
+        }
+        self.check_end(&mut rest)
+    }
+
+    const ENDS: FetchError = FetchError::Corrupt("it ends in the middle of an object");
+
+    /// Lists and shows the objects that are held. Returns `None` if there is no room for that.
+    fn part(
+        &self,
+        inflated: u64,
+        limits: &FetchLimits,
+        seat: &Seat,
+        shown: &mut Shown<'_>,
+    ) -> Result<Option<Listing>, FetchError> {
+        let weight = &mut Weight::new(seat);
+        if !weight.hold(shown.held())? {
+            return Ok(None);
+        }
+        let held = self.held.len() as u64;
+        let list = ListLimits {
+            objects: limits.max_objects.saturating_sub(self.read),
+            inflated: limits.listed(held).min(inflated),
+        };
+        let listing = Listing::of_part(&self.held, self.gone, self.count, list, weight)?;
+        let all = limits.allowance(held).min(inflated);
+        let skipped = self.show(&listing, all, limits, weight, shown)?;
+        shown.skip(skipped);
+        Ok(Some(listing))
+    }
+
+    /// Passes over the next object, of which more may be to come than can be held. Returns its size, or `None` if that
+    /// is more than may be `inflated`, or more than may be read is to come.
+    fn pass_over(
+        &mut self,
+        rest: &mut PackRest,
+        inflated: u64,
+        seat: &Seat,
+    ) -> Result<Option<u64>, FetchError> {
+        let Some((mut passing, header)) = Passing::begin(&self.held, self.gone)? else {
+            return if rest.room == 0 {
+                Ok(None)
+            } else {
+                Err(Self::ENDS)
+            };
+        };
+        if passing.size() > inflated {
+            return Ok(None);
+        }
+        self.pass(header);
+        loop {
+            let (passed, is_over) = passing.pass(&self.held, &mut Weight::new(seat))?;
+            self.pass(passed);
+            if is_over {
+                self.count -= 1;
+                self.read += 1;
+                return Ok(Some(passing.size()));
+            }
+            let ended = rest.fill(&mut self.held, PASSED_AT_ONCE)?;
+            if self.held.is_empty() {
+                return if ended { Err(Self::ENDS) } else { Ok(None) };
             }
         }
     }

@@ -90,7 +90,20 @@ impl FetchedPack {
     ///
     /// Returns [`FetchError::Corrupt`] if an object cannot be decoded, and [`FetchError::Busy`] if the
     /// range is large and too many large ranges are waiting. Texts that were already shown remain valid.
-    pub fn visit(self, mut each: impl FnMut(Text<'_>)) -> Result<Visited, FetchError> {
+    pub fn visit(self, each: impl FnMut(Text<'_>)) -> Result<Visited, FetchError> {
+        self.visit_with_pauses(each, || {})
+    }
+
+    /// Calls `each` with every text like [`visit`](Self::visit), and `pause` whenever the server is waited for next.
+    ///
+    /// # Errors
+    ///
+    /// As for [`visit`](Self::visit).
+    pub fn visit_with_pauses(
+        self,
+        mut each: impl FnMut(Text<'_>),
+        mut pause: impl FnMut(),
+    ) -> Result<Visited, FetchError> {
         let mut visited = Visited {
             dropped: self.origin == PackOrigin::Forced,
             is_new: self.origin == PackOrigin::New,
@@ -102,6 +115,7 @@ impl FetchedPack {
                 seat: &self.seat,
                 visited: &mut visited,
                 each: &mut each,
+                pause: &mut pause,
             };
             visit.pack(pack, self.rest)?;
         }
@@ -113,7 +127,7 @@ impl FetchLimits {
     fn list(&self, pack: &Pack) -> ListLimits {
         ListLimits {
             objects: self.max_objects,
-            inflated: self.allowance(pack.bytes().len() as u64),
+            inflated: self.listed(pack.bytes().len() as u64),
         }
     }
 
@@ -131,6 +145,7 @@ struct Visit<'v> {
     seat: &'v Seat,
     visited: &'v mut Visited,
     each: &'v mut dyn FnMut(Text<'_>),
+    pause: &'v mut dyn FnMut(),
 }
 
 impl Visit<'_> {
@@ -151,7 +166,7 @@ impl Visit<'_> {
 
         let skipped = objects.skipped();
         let mut is_cut = listing.is_cut() || shown.history.is_incomplete();
-        let is_part = is_cut || skipped.over_budget > 0;
+        let is_part = is_cut || skipped.over_budget > 0 || skipped.for_others > 0;
         let middle = is_part.then(|| shown.history.middle()).flatten();
         shown.skip(skipped);
         let goes_on = middle.is_none() && !listing.is_at_a_limit();
@@ -168,7 +183,7 @@ impl Visit<'_> {
             };
             progress.pass(end);
             weight.end();
-            is_cut = progress.go_on(rest, self.limits, self.seat, &mut shown)?
+            is_cut = progress.go_on(rest, self.limits, self.seat, &mut shown, self.pause)?
                 || shown.history.is_incomplete();
         }
         self.visited.middle = middle;

@@ -1,7 +1,10 @@
 //! Collection of the candidates of one work item, and their conversion to sightings.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use super::clean_blobs::CleanBlobs;
 use super::place::{Places, TextPlace};
@@ -18,6 +21,10 @@ const MAX_HELD: usize = 4096;
 /// is harmless.
 const MAX_SIGHTINGS: usize = 128;
 
+/// Time after which the candidates at hand are looked up and the keys among them reported, although more of the item is
+/// to be read: a large push takes a while.
+const EARLY: Duration = Duration::from_secs(1);
+
 /// Maximum number of candidates that are looked up per item. The excess is counted: nobody has so many keys, and each
 /// lookup costs the database.
 const MAX_LOOKUPS: usize = 200_000;
@@ -32,6 +39,20 @@ pub(super) struct Reporter<'a> {
     pub(super) responder: &'a Responder,
     pub(super) actor: &'a str,
     pub(super) runtime: &'a Handle,
+}
+
+impl Reporter<'_> {
+    /// Reports the sightings, and keeps them if that fails.
+    fn report(&self, sightings: &mut CleanSightings) -> Result<(), StoreError> {
+        if !sightings.is_empty() {
+            let report = self
+                .responder
+                .report_clean(sightings.clone(), Reason::Leaked, self.actor);
+            self.runtime.block_on(report)?;
+            sightings.clear();
+        }
+        Ok(())
+    }
 }
 
 /// Findings in the texts of one work item.
@@ -57,6 +78,10 @@ struct Found<'a> {
     sightings: CleanSightings,
     looked_up: usize,
     not_looked_up: u64,
+    /// Time of the last look-up.
+    looked_up_at: Instant,
+    /// `true` once the database failed before all of the item was read. The findings so far are reported at its end.
+    is_late: bool,
     failed: Option<StoreError>,
 }
 
@@ -88,6 +113,8 @@ impl<'a> Findings<'a> {
                 sightings: CleanSightings::default(),
                 looked_up: 0,
                 not_looked_up: 0,
+                looked_up_at: Instant::now(),
+                is_late: false,
                 failed: None,
             },
             blobs: 0,
@@ -122,6 +149,14 @@ impl<'a> Findings<'a> {
                 found.add(candidate.value, line, &mut place, places, text);
             });
         }
+        if self.found.looked_up_at.elapsed() >= EARLY {
+            self.pause();
+        }
+    }
+
+    /// Looks up the candidates so far and reports the keys among them, before more of the item is waited for.
+    pub(super) fn pause(&mut self) {
+        self.found.report_early();
     }
 
     fn look_inside(&mut self, text: &Text<'_>) {
@@ -185,27 +220,42 @@ impl<'a> Found<'a> {
         }
     }
 
+    /// Looks up the candidates and reports all sightings. If that fails, they are kept for the end of the item, and the
+    /// database is left alone until then.
+    fn report_early(&mut self) {
+        let has_any = !self.candidates.is_empty() || !self.sightings.is_empty();
+        if self.is_late || self.failed.is_some() || !has_any {
+            return;
+        }
+        let candidates = self.candidates.len();
+        let reported = self.try_look_up().and_then(|()| {
+            self.looked_up += candidates;
+            self.reporter.report(&mut self.sightings)
+        });
+        if let Err(error) = reported {
+            tracing::debug!(%error, "findings are reported at the end of their push");
+            self.is_late = true;
+        }
+        self.looked_up_at = Instant::now();
+    }
+
     /// Looks up which candidates are known keys.
     fn look_up(&mut self) {
         self.looked_up += self.candidates.len();
+        self.looked_up_at = Instant::now();
         if let Err(error) = self.try_look_up() {
             self.failed.get_or_insert(error);
         }
     }
 
     fn try_look_up(&mut self) -> Result<(), StoreError> {
-        let Reporter {
-            responder,
-            actor,
-            runtime,
-        } = self.reporter;
-        let known = runtime.block_on(self.candidates.known(responder.store()))?;
+        let reporter = self.reporter;
+        let (store, runtime) = (reporter.responder.store(), reporter.runtime);
+        let known = runtime.block_on(self.candidates.known(store))?;
         for sighting in self.candidates.sightings(&known, runtime) {
             self.sightings.push(sighting);
             if self.sightings.len() >= MAX_SIGHTINGS {
-                let sightings = std::mem::take(&mut self.sightings);
-                let report = responder.report_clean(sightings, Reason::Leaked, actor);
-                runtime.block_on(report)?;
+                reporter.report(&mut self.sightings)?;
             }
         }
         self.candidates.clear(&known);

@@ -1,5 +1,6 @@
 //! Processing of one work item: fetching, scanning, and deciding its outcome.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -190,8 +191,13 @@ impl Shared {
             runtime,
         };
         let received = fetched.bytes() as u64;
-        let mut findings = Findings::new(engine, &self.clean, places, reporter, clock.now());
-        let visited = fetched.visit(|text| findings.look_at(&text));
+        let findings = Findings::new(engine, &self.clean, places, reporter, clock.now());
+        let findings = RefCell::new(findings);
+        let visited = fetched.visit_with_pauses(
+            |text| findings.borrow_mut().look_at(&text),
+            || findings.borrow_mut().pause(),
+        );
+        let mut findings = findings.into_inner();
         Scanned {
             found: findings.finish(),
             clean_blobs: std::mem::take(&mut findings.clean_blobs),

@@ -15,6 +15,12 @@ pub(super) struct Sizes {
     pub(super) result: u64,
 }
 
+/// Maximum length of both sizes, in bytes.
+pub(super) const SIZES: usize = 2 * SIZE;
+
+/// Maximum length of a size, in bytes: 7 bits each.
+const SIZE: usize = 9;
+
 /// Parses the sizes and returns them with the instructions that follow.
 pub(super) fn sizes(delta: &[u8]) -> Result<(Sizes, &[u8]), PackError> {
     let (base, rest) = size(delta)?;
@@ -24,7 +30,7 @@ pub(super) fn sizes(delta: &[u8]) -> Result<(Sizes, &[u8]), PackError> {
 
 fn size(bytes: &[u8]) -> Result<(u64, &[u8]), PackError> {
     let mut value = 0u64;
-    for (at, byte) in bytes.iter().enumerate().take(9) {
+    for (at, byte) in bytes.iter().enumerate().take(SIZE) {
         value |= u64::from(byte & 0x7f) << (7 * at);
         if byte & 0x80 == 0 {
             return Ok((value, &bytes[at + 1..]));
@@ -65,7 +71,7 @@ impl<'d> Instructions<'d> {
 /// Builds the object of `size` bytes that `instructions` describe in terms of `base`.
 pub(super) fn apply(base: &[u8], instructions: &[u8], size: usize) -> Result<Vec<u8>, PackError> {
     // A size is only a claim until the instructions add up to it, so no memory is allocated before.
-    if length(base, instructions)? != size {
+    if length(base.len(), instructions)? != size {
         return Err(BAD);
     }
     let mut result = Vec::with_capacity(size);
@@ -79,13 +85,123 @@ pub(super) fn apply(base: &[u8], instructions: &[u8], size: usize) -> Result<Vec
     Ok(result)
 }
 
-/// Returns the size of the result of applying `instructions` to `base`, in bytes.
-fn length(base: &[u8], instructions: &[u8]) -> Result<usize, PackError> {
+/// An object that is built from a base that is shown piece by piece.
+pub(super) struct Picked {
+    result: Vec<u8>,
+    /// Copies of bytes that were not shown yet, the last one first.
+    copies: Vec<Copied>,
+}
+
+/// A stretch of a base, and its place in the result.
+#[derive(Debug, Clone, Copy)]
+struct Copied {
+    offset: u32,
+    length: u32,
+    at: u32,
+}
+
+impl Picked {
+    /// Returns the memory needed beside the object itself, in bytes.
+    pub(super) fn bytes(instructions: &[u8]) -> Result<usize, PackError> {
+        Ok(copies(instructions)?.saturating_mul(size_of::<Copied>()))
+    }
+
+    /// Begins the object of `size` bytes that `instructions` describe in terms of a base of `base` bytes.
+    pub(super) fn begin(base: u64, instructions: &[u8], size: usize) -> Result<Self, PackError> {
+        let base = usize::try_from(base).map_err(|_| BAD)?;
+        if length(base, instructions)? != size {
+            return Err(BAD);
+        }
+        let small = |number: usize| u32::try_from(number).map_err(|_| BAD);
+        let mut result = vec![0; size];
+        let mut copies = Vec::with_capacity(copies(instructions)?);
+        let mut at = 0;
+        let mut rest = Instructions(instructions);
+        while let Some(instruction) = rest.next()? {
+            match instruction {
+                Instruction::Copy { offset, length } => {
+                    copies.push(Copied {
+                        offset: small(offset)?,
+                        length: small(length)?,
+                        at: small(at)?,
+                    });
+                    at += length;
+                }
+                Instruction::Insert(bytes) => {
+                    let place = result.get_mut(at..at + bytes.len());
+                    place.ok_or(BAD)?.copy_from_slice(bytes);
+                    at += bytes.len();
+                }
+            }
+        }
+        copies.sort_unstable_by_key(|copied| std::cmp::Reverse(copied.offset));
+        Ok(Self { result, copies })
+    }
+
+    /// Takes what is copied of the next piece of the base, which starts at `start`.
+    ///
+    /// Looks only at copies that reach into the piece. All copies together are as long as the object, so however many
+    /// of them overlap, there are no more looks than copies and pieces' lengths in the object.
+    pub(super) fn take(&mut self, start: u64, piece: &[u8]) {
+        let end = start + piece.len() as u64;
+        let is_later = |copied: &Copied| u64::from(copied.offset) >= end;
+        let first = self.copies.partition_point(is_later);
+        let mut kept = first;
+        for at in first..self.copies.len() {
+            let mut copied = self.copies[at];
+            copied.take(start, piece, &mut self.result);
+            if copied.length > 0 {
+                // The rest begins where the next piece does, before all others.
+                self.copies[kept] = copied;
+                kept += 1;
+            }
+        }
+        self.copies.truncate(kept);
+    }
+
+    /// Returns the object, once all of the base was shown.
+    pub(super) fn finish(self) -> Vec<u8> {
+        self.result
+    }
+}
+
+impl Copied {
+    /// Copies what it has in common with `piece`, which starts at `start`, and becomes the rest.
+    fn take(&mut self, start: u64, piece: &[u8], result: &mut [u8]) {
+        let skipped = usize::try_from(u64::from(self.offset).saturating_sub(start));
+        let bytes = piece
+            .get(skipped.unwrap_or(usize::MAX)..)
+            .unwrap_or_default();
+        let bytes = &bytes[..bytes.len().min(self.length as usize)];
+        let at = self.at as usize;
+        if let Some(place) = result.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+        // A piece is much shorter than 4 GiB.
+        let taken = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        self.offset += taken;
+        self.length -= taken;
+        self.at += taken;
+    }
+}
+
+/// Returns the number of copies among `instructions`.
+fn copies(instructions: &[u8]) -> Result<usize, PackError> {
+    let mut copies = 0;
+    let mut rest = Instructions(instructions);
+    while let Some(instruction) = rest.next()? {
+        copies += usize::from(matches!(instruction, Instruction::Copy { .. }));
+    }
+    Ok(copies)
+}
+
+/// Returns the size of the result of applying `instructions` to a base of `base` bytes, in bytes.
+fn length(base: usize, instructions: &[u8]) -> Result<usize, PackError> {
     let mut total = 0usize;
     let mut rest = Instructions(instructions);
     while let Some(instruction) = rest.next()? {
         let length = match instruction {
-            Instruction::Copy { offset, length } if offset + length <= base.len() => length,
+            Instruction::Copy { offset, length } if offset + length <= base => length,
             Instruction::Copy { .. } => return Err(BAD),
             Instruction::Insert(bytes) => bytes.len(),
         };
@@ -154,6 +270,32 @@ mod tests {
     }
 
     proptest! {
+        /// A base that is shown in pieces makes what one at hand makes.
+        #[test]
+        fn picks_what_apply_copies(
+            copies in proptest::collection::vec((0usize..300, 1usize..200, any::<bool>()), 0..40),
+            step in 1usize..90,
+        ) {
+            let base: Vec<u8> = (0..500).map(|n: u32| n.to_le_bytes()[0] ^ 0x55).collect();
+            let (mut delta, mut size) = (Vec::new(), 0);
+            for (offset, length, inserts) in copies {
+                let [low, high, ..] = offset.to_le_bytes();
+                delta.extend([0x93, low, high, u8::try_from(length).unwrap()]);
+                size += length;
+                if inserts {
+                    delta.extend(b"\x02xy");
+                    size += 2;
+                }
+            }
+            let mut picked = Picked::begin(500, &delta, size).unwrap();
+            let mut start = 0;
+            for piece in base.chunks(step) {
+                picked.take(start, piece);
+                start += piece.len() as u64;
+            }
+            prop_assert_eq!(picked.finish(), apply(&base, &delta, size).unwrap());
+        }
+
         #[test]
         fn survives_arbitrary_bytes(delta in proptest::collection::vec(any::<u8>(), 0..200)) {
             if let Ok((sizes, instructions)) = sizes(&delta) {

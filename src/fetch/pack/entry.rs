@@ -3,6 +3,8 @@
 use flate2::{Decompress, FlushDecompress, Status};
 
 use super::PackError;
+use crate::fetch::FetchError;
+use crate::fetch::weight::Weight;
 
 /// Type of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +69,8 @@ impl Entry {
 pub(super) enum Step {
     /// The entry is complete. The next one starts at the given offset.
     Entry(Entry, usize),
-    /// The bytes end before the entry does.
-    EndOfInput,
+    /// The bytes end before the entry does, after this many were inflated.
+    EndOfInput(u64),
     /// The entry would inflate to more than is allowed.
     TooMuch,
 }
@@ -92,13 +94,14 @@ pub(super) fn read(
     budget: u64,
     before: &[Entry],
     inflater: &mut Inflater,
-) -> Result<Step, PackError> {
+    weight: &mut Weight,
+) -> Result<Step, FetchError> {
     let bytes = stretch.bytes;
     let mut header = Header {
         rest: bytes.get(start..).unwrap_or_default(),
     };
     let Some((form, base, size)) = header.read(start, stretch.gone, before)? else {
-        return Ok(Step::EndOfInput);
+        return Ok(Step::EndOfInput(0));
     };
     let data = bytes.len() - header.rest.len();
     let (Ok(start), Ok(small)) = (u32::try_from(start), u32::try_from(size)) else {
@@ -109,18 +112,58 @@ pub(super) fn read(
     }
     let header_bytes = u8::try_from(data - start as usize)
         .map_err(|_| PackError("an object's header is too long"))?;
-    match inflater.skip(header.rest, size)? {
-        Some(compressed) => {
-            let entry = Entry {
-                start,
-                size: small,
-                base,
-                header: header_bytes,
-                form,
-            };
-            Ok(Step::Entry(entry, data + compressed))
-        }
-        None => Ok(Step::EndOfInput),
+    inflater.begin();
+    let (compressed, is_whole) = inflater.pass(header.rest, size, weight)?;
+    if !is_whole {
+        return Ok(Step::EndOfInput(inflater.state.total_out()));
+    }
+    let entry = Entry {
+        start,
+        size: small,
+        base,
+        header: header_bytes,
+        form,
+    };
+    Ok(Step::Entry(entry, data + compressed))
+}
+
+/// An object that is passed over as it arrives, since it is too large to be held.
+pub(in crate::fetch) struct Passing {
+    inflater: Inflater,
+    size: u64,
+}
+
+impl Passing {
+    /// Begins with the object whose entry is at the start of `bytes`, which `gone` bytes of the pack precede. Also
+    /// returns the number of bytes before its compressed data. Returns `None` if not even those are there.
+    pub(in crate::fetch) fn begin(
+        bytes: &[u8],
+        gone: u64,
+    ) -> Result<Option<(Self, usize)>, PackError> {
+        let mut header = Header { rest: bytes };
+        let Some((_, _, size)) = header.read(0, gone, &[])? else {
+            return Ok(None);
+        };
+        let mut inflater = Inflater::new();
+        inflater.begin();
+        Ok(Some((
+            Self { inflater, size },
+            bytes.len() - header.rest.len(),
+        )))
+    }
+
+    /// Returns the size of the object, inflated, in bytes.
+    pub(in crate::fetch) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Passes over `bytes`. Returns the number of those that belong to the object, and `true` if it ended with them.
+    pub(in crate::fetch) fn pass(
+        &mut self,
+        bytes: &[u8],
+        weight: &mut Weight,
+    ) -> Result<(usize, bool), FetchError> {
+        self.inflater.pass(bytes, self.size, weight)
     }
 }
 
@@ -224,6 +267,12 @@ fn entry_at(start: usize, gone: u64, distance: u64, before: &[Entry]) -> Result<
         .ok_or(WRONG)
 }
 
+/// Number of inflated bytes after which others that wait are looked for, while an object is passed over.
+const AT_ONCE: u64 = 16 << 20;
+
+/// Callback for each piece of an object, with the number of bytes before it.
+type EachPiece<'e> = dyn FnMut(u64, &[u8]) -> Result<(), FetchError> + 'e;
+
 /// A zlib decoder that is reused.
 pub(super) struct Inflater {
     state: Decompress,
@@ -238,10 +287,51 @@ impl Inflater {
         }
     }
 
-    /// Inflates without keeping the result, checks that it has `size` bytes, and returns the number of
-    /// compressed bytes. Returns `None` if `input` ends too early.
-    fn skip(&mut self, input: &[u8], size: u64) -> Result<Option<usize>, PackError> {
+    /// Begins an object.
+    fn begin(&mut self) {
         self.state.reset(true);
+    }
+
+    /// Inflates more of an object that has `size` bytes without keeping the result. Returns the number of compressed
+    /// bytes, and `true` if the object ended with them, `false` if `input` did.
+    fn pass(
+        &mut self,
+        input: &[u8],
+        size: u64,
+        weight: &mut Weight,
+    ) -> Result<(usize, bool), FetchError> {
+        let mut counted = self.state.total_out();
+        let passed = self.each_piece(input, size, &mut |start, _| {
+            if start - counted >= AT_ONCE {
+                weight.work(start - counted)?;
+                counted = start;
+            }
+            Ok(())
+        })?;
+        weight.work(self.state.total_out() - counted)?;
+        Ok(passed)
+    }
+
+    /// Inflates an object of `size` bytes, all of which is in `input`, and shows it piece by piece.
+    pub(super) fn pieces(
+        &mut self,
+        input: &[u8],
+        size: u64,
+        each: &mut EachPiece<'_>,
+    ) -> Result<(), FetchError> {
+        self.begin();
+        match self.each_piece(input, size, each)? {
+            (_, true) => Ok(()),
+            (_, false) => Err(WRONG_SIZE.into()),
+        }
+    }
+
+    fn each_piece(
+        &mut self,
+        input: &[u8],
+        size: u64,
+        each: &mut EachPiece<'_>,
+    ) -> Result<(usize, bool), FetchError> {
         let mut at = 0;
         loop {
             let (read, written) = (self.state.total_in(), self.state.total_out());
@@ -252,16 +342,34 @@ impl Inflater {
             at += usize::try_from(self.state.total_in() - read).map_err(|_| BAD_STREAM)?;
             let total = self.state.total_out();
             if total > size {
-                return Err(WRONG_SIZE);
+                return Err(WRONG_SIZE.into());
             }
+            let made = usize::try_from(total - written).map_err(|_| BAD_STREAM)?;
+            each(written, self.sink.get(..made).unwrap_or_default())?;
             match status {
-                Status::StreamEnd if total == size => return Ok(Some(at)),
-                Status::StreamEnd => return Err(WRONG_SIZE),
-                _ if at == input.len() && total == written => return Ok(None),
-                _ if total == written && self.state.total_in() == read => return Err(BAD_STREAM),
+                Status::StreamEnd if total == size => return Ok((at, true)),
+                Status::StreamEnd => return Err(WRONG_SIZE.into()),
+                _ if at == input.len() && total == written => return Ok((at, false)),
+                _ if total == written && self.state.total_in() == read => {
+                    return Err(BAD_STREAM.into());
+                }
                 _ => {}
             }
         }
+    }
+
+    /// Inflates the beginning of an object into `out`. Returns the part that was filled.
+    pub(super) fn beginning<'o>(
+        &mut self,
+        input: &[u8],
+        out: &'o mut [u8],
+    ) -> Result<&'o [u8], PackError> {
+        self.begin();
+        self.state
+            .decompress(input, out, FlushDecompress::None)
+            .map_err(|_| BAD_STREAM)?;
+        let made = usize::try_from(self.state.total_out()).map_err(|_| BAD_STREAM)?;
+        Ok(out.get(..made).unwrap_or_default())
     }
 
     /// Inflates exactly `size` bytes.

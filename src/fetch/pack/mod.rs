@@ -11,7 +11,7 @@ mod tests;
 use gix_hash::ObjectId;
 use thiserror::Error;
 
-pub(super) use entry::Kind;
+pub(super) use entry::{Kind, Passing};
 use objects::LINK_BYTES;
 pub(super) use objects::{Allowed, Object, Objects, Skipped};
 
@@ -49,6 +49,8 @@ pub(super) struct Listing {
     end: usize,
     /// `true` if a limit ended the listing, rather than the end of the bytes.
     is_at_a_limit: bool,
+    /// Number of bytes that were inflated to find the ends of the entries, also of one that was not complete.
+    inflated: u64,
 }
 
 /// Limits of the listing of a pack.
@@ -138,6 +140,7 @@ impl Listing {
             cut,
             end,
             is_at_a_limit: false,
+            inflated: 0,
         }
     }
 
@@ -172,7 +175,7 @@ impl Listing {
 
     /// Returns the number of bytes that were inflated to find the ends of the entries.
     pub(super) fn inflated(&self) -> u64 {
-        self.entries.iter().map(|entry| entry.size()).sum()
+        self.inflated
     }
 
     /// Returns `true` if a limit ended the listing, rather than the end of the bytes.
@@ -189,16 +192,15 @@ impl Listing {
         weight: &mut Weight,
     ) -> Result<(), FetchError> {
         let mut inflater = Inflater::new();
-        let mut budget = limits.inflated;
         for listed in 0..count {
             if listed >= limits.objects || !weight.room(&mut self.entries, 1)? {
                 self.stop();
                 return Ok(());
             }
-            match entry::read(stretch, self.end, budget, &self.entries, &mut inflater)? {
+            let (before, budget) = (&self.entries, limits.inflated - self.inflated);
+            match entry::read(stretch, self.end, budget, before, &mut inflater, weight)? {
                 Step::Entry(entry, next) => {
-                    weight.work(entry.size())?;
-                    budget -= entry.size();
+                    self.inflated += entry.size();
                     self.end = next;
                     self.entries.push(entry);
                 }
@@ -206,10 +208,13 @@ impl Listing {
                     self.stop();
                     return Ok(());
                 }
-                Step::EndOfInput if whole => {
+                Step::EndOfInput(_) if whole => {
                     return Err(PackError("it ends in the middle of an object").into());
                 }
-                Step::EndOfInput => return Ok(()),
+                Step::EndOfInput(bytes) => {
+                    self.inflated += bytes;
+                    return Ok(());
+                }
             }
         }
         if whole && self.end != stretch.bytes.len() {

@@ -5,6 +5,9 @@
 //! length then needs two objects in memory at a time, and a family of n at most log₂ n. Anything that
 //! exceeds the memory of a visit is omitted and counted.
 
+mod large;
+mod skipped;
+
 use gix_hash::ObjectId;
 
 use super::delta;
@@ -12,6 +15,7 @@ use super::entry::{Entry, Form, Inflater, Kind, NONE};
 use super::{Listing, PackError};
 use crate::fetch::FetchError;
 use crate::fetch::weight::Weight;
+pub(in crate::fetch) use skipped::Skipped;
 
 /// Maximum length of a chain of deltas that git itself writes.
 const MAX_DEPTH: u32 = 4095;
@@ -26,17 +30,6 @@ pub(in crate::fetch) struct Object<'a> {
     pub(in crate::fetch) id: ObjectId,
     pub(in crate::fetch) kind: Kind,
     pub(in crate::fetch) data: &'a [u8],
-}
-
-/// Objects of a pack that were not walked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::fetch) struct Skipped {
-    /// Number of objects over the size limit, and of deltas to them.
-    pub(in crate::fetch) too_big: u32,
-    /// Number of deltas whose base is not in the pack.
-    pub(in crate::fetch) without_base: u32,
-    /// Number of objects beyond the limit on all inflated bytes.
-    pub(in crate::fetch) over_budget: u32,
 }
 
 /// Limits of reading one pack, in bytes.
@@ -148,16 +141,6 @@ impl<'p> Objects<'p> {
         Ok(())
     }
 
-    /// Returns the counts of skipped objects, once everything was walked.
-    pub(in crate::fetch) fn skipped(&self) -> Skipped {
-        let seen = self.walked + self.skipped.too_big + self.skipped.over_budget;
-        let count = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
-        Skipped {
-            without_base: count.saturating_sub(seen),
-            ..self.skipped
-        }
-    }
-
     /// Walks the entry at `root` and all of its direct and indirect deltas.
     fn family(
         &mut self,
@@ -167,12 +150,28 @@ impl<'p> Objects<'p> {
         each: &mut Each<'_>,
     ) -> Result<(), FetchError> {
         let entry = self.entry(root)?;
+        if entry.size() > self.allowed.object {
+            return self.family_of_large(root, kind, weight, each);
+        }
         let Some(size) = self.allow(root, entry.size(), weight)? else {
             return Ok(());
         };
         let data = self.inflate(entry, size)?;
+        self.descend(root, kind, 0, data, weight, each)
+    }
+
+    /// Shows an object, and walks all of its direct and indirect deltas.
+    fn descend(
+        &mut self,
+        at: u32,
+        kind: Kind,
+        depth: u32,
+        data: Vec<u8>,
+        weight: &mut Weight,
+        each: &mut Each<'_>,
+    ) -> Result<(), FetchError> {
         let mut frames = Vec::new();
-        frames.extend(self.enter(root, kind, 0, data, weight, each)?);
+        frames.extend(self.enter(at, kind, depth, data, weight, each)?);
         while let Some(mut frame) = frames.pop() {
             let Some(child) = frame.children.pop() else {
                 weight.release(frame.data.len());
@@ -225,13 +224,16 @@ impl<'p> Objects<'p> {
     /// Returns the deltas to an object, largest family first.
     fn children(&mut self, at: u32, id: &ObjectId) -> Vec<u32> {
         let mut children = self.take_waiting(id);
-        let mut next = self.first_child[at as usize];
-        while next != NONE {
-            children.push(next);
-            next = self.next_sibling[next as usize];
-        }
+        children.extend(self.children_by_entry(at));
         children.sort_by_key(|child| std::cmp::Reverse(self.family_size[*child as usize]));
         children
+    }
+
+    /// Returns the deltas that name their base by its place.
+    fn children_by_entry(&self, at: u32) -> impl Iterator<Item = u32> {
+        let child = |at: u32| Some(at).filter(|at| *at != NONE);
+        let first = child(self.first_child[at as usize]);
+        std::iter::successors(first, move |at| child(self.next_sibling[*at as usize]))
     }
 
     /// Takes the deltas that name their base by this id. They are returned only once: a pack may contain
@@ -261,7 +263,7 @@ impl<'p> Objects<'p> {
     ) -> Result<Option<Vec<u8>>, FetchError> {
         let entry = self.entry(at)?;
         if base.depth >= MAX_DEPTH {
-            self.skipped.too_big += self.family_size[at as usize];
+            self.skip(at, weight)?;
             return Ok(None);
         }
         let Some(delta_size) = self.allow(at, entry.size(), weight)? else {
@@ -288,26 +290,34 @@ impl<'p> Objects<'p> {
         size: u64,
         weight: &mut Weight,
     ) -> Result<Option<usize>, FetchError> {
-        let family = self.family_size[at as usize];
         let Some(bytes) = usize::try_from(size)
             .ok()
             .filter(|_| size <= self.allowed.object)
         else {
-            self.skipped.too_big += family;
+            self.skip(at, weight)?;
             return Ok(None);
         };
-        let left = self.allowed.total.checked_sub(size);
-        let Some(left) = left else {
-            self.skipped.over_budget += family;
+        if !self.pay(at, size) {
             return Ok(None);
-        };
+        }
         if !weight.hold(bytes)? {
-            self.skipped.too_big += family;
+            self.allowed.total += size;
+            self.skip(at, weight)?;
             return Ok(None);
         }
         weight.work(size)?;
-        self.allowed.total = left;
         Ok(Some(bytes))
+    }
+
+    /// Takes `size` from the bytes that may be inflated. Returns `false` if there are fewer left, after counting the
+    /// entry and its family as skipped.
+    fn pay(&mut self, at: u32, size: u64) -> bool {
+        let Some(left) = self.allowed.total.checked_sub(size) else {
+            self.skipped.over_budget += self.family_size[at as usize];
+            return false;
+        };
+        self.allowed.total = left;
+        true
     }
 
     fn entry(&self, at: u32) -> Result<Entry, PackError> {

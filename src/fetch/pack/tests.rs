@@ -25,7 +25,7 @@ fn walk(pack: &Pack, limits: &FetchLimits) -> Result<(Walked, bool), FetchError>
     let weight = &mut Weight::new(&Seat::alone());
     let list = ListLimits {
         objects: limits.max_objects,
-        inflated: limits.allowance(received),
+        inflated: limits.listed(received),
     };
     let listing = pack.list(list, weight)?;
     let allowed = Allowed {
@@ -200,6 +200,60 @@ fn a_compression_bomb_stops_at_the_limit() {
     let (walked, cut) = walk(&Pack::new(pack.finish(), true), &tight).unwrap();
     assert!(cut);
     assert_eq!(walked.objects, [b"before"]);
+}
+
+/// A pack of 70 kB.
+#[test]
+fn what_is_too_large_to_be_kept_hides_nothing_behind_it() {
+    let mut pack = Builder::new();
+    pack.level = flate2::Compression::best();
+    pack.object(BLOB, &vec![0; 70 << 20]);
+    pack.object(BLOB, b"after");
+    let walked = read(pack.finish(), &limits()).unwrap();
+    assert_eq!(walked.objects, [b"after"]);
+    assert_eq!((walked.skipped.too_big, walked.skipped.for_others), (1, 0));
+}
+
+#[test]
+fn a_small_delta_to_what_is_too_large_is_made_without_holding_that() {
+    let large: Vec<u8> = (0..300_000u32).map(|n| n.to_le_bytes()[1]).collect();
+    let mut pack = Builder::new();
+    let base = pack.object(BLOB, &large);
+    // 9 bytes from offset 200,000, 2 of its own, 4 from the beginning, 3 from the end.
+    let text = b"\x97\x40\x0d\x03\x09\x02xy\x90\x04\x97\xdd\x93\x04\x03";
+    let picked = [&build::varint(300_000)[..], &build::varint(18), text].concat();
+    let made = [
+        &large[200_000..200_009],
+        b"xy",
+        &large[..4],
+        &large[299_997..],
+    ]
+    .concat();
+    let child = pack.offset_delta(base, &picked);
+    pack.offset_delta(child, &delta(18, b"grandchild", 0));
+    // A copy of it that is too large as well, and a delta to that.
+    let copy = pack.offset_delta(base, &delta(300_000, b"", 4));
+    pack.offset_delta(copy, &delta(4 << 16, b"lost", 0));
+    pack.offset_delta(copy, &delta(4 << 16, b"", 4));
+    pack.offset_delta(base, &picked);
+    let bytes = pack.finish();
+    let tight = FetchLimits {
+        max_blob_bytes: 100_000,
+        ..limits()
+    };
+    let walked = read(bytes.clone(), &tight).unwrap();
+    let mut expected = [b"grandchild".to_vec(), made.clone(), made];
+    expected.sort();
+    assert_eq!(walked.objects, expected);
+    assert_eq!((walked.skipped.too_big, walked.skipped.for_others), (4, 1));
+    // Each time that the large one is inflated counts.
+    let tight = FetchLimits {
+        max_inflated_bytes: 310_000,
+        ..tight
+    };
+    let walked = read(bytes, &tight).unwrap();
+    assert_eq!(walked.objects.len(), 2);
+    assert_eq!(walked.skipped.over_budget, 1);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod rig;
 
 use builder::{
     BLOB, COMMIT, Pack, Push, TAG, TREE, before, candidates, copying, deflate, file, lines, named,
+    overlapping,
 };
 use rescind::fetch::ObjectId;
 use rescind::keyformat::KeyValue;
@@ -115,6 +116,16 @@ fn delta_bomb(key: &str) -> Push {
     pack.push(tree)
 }
 
+/// A key behind copies by the hundred thousand that overlap, of zeros that are too many to be held.
+fn overlapping_copies(key: &str) -> Push {
+    let mut pack = Pack::new();
+    let zeros = 33 << 20;
+    let base = pack.entry(BLOB, b"", &deflate(&vec![0; zeros], 6));
+    pack.offset_delta(base, &overlapping(zeros, 300_000, key.as_bytes()));
+    let tree = pack.object(TREE, b"");
+    pack.push(tree)
+}
+
 /// As many objects as fit into a small pack.
 fn many_objects(key: &str, ref_deltas: bool) -> Push {
     let mut pack = Pack::new();
@@ -200,6 +211,15 @@ async fn a_bomb_takes_neither_memory_nor_the_place_of_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delta_to_what_is_too_large_is_built_in_time_and_memory() {
+    let mut rig = Rig::start().await;
+    rig.push(overlapping_copies(&rig.key())).await;
+    rig.wait_for_revocation();
+    rig.still_revokes().await;
+    rig.stays_small();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tree_of_any_shape_is_read_in_time_and_memory() {
     let mut rig = Rig::start().await;
     rig.push(deep(&rig.key(), 3_000)).await;
@@ -268,6 +288,7 @@ async fn everything_at_once_fits_and_others_go_on() {
     let mut pushes = vec![
         zlib_bomb(),
         delta_bomb(&key),
+        overlapping_copies(&key),
         long_name(&key, few),
         deep_and_long(&key, few),
         deep(&key, 40_000),

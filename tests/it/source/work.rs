@@ -1,5 +1,6 @@
 //! Work items: fetched, scanned, responded to.
 
+mod large;
 mod parts;
 mod running;
 

@@ -14,6 +14,7 @@ pub(super) const REF_DELTA: u8 = 7;
 pub(super) struct Builder {
     pub(super) bytes: Vec<u8>,
     pub(super) count: u32,
+    pub(super) level: Compression,
 }
 
 impl Builder {
@@ -21,6 +22,7 @@ impl Builder {
         Self {
             bytes: b"PACK\0\0\0\x02\0\0\0\0".to_vec(),
             count: 0,
+            level: Compression::fast(),
         }
     }
 
@@ -37,7 +39,7 @@ impl Builder {
             self.bytes.push(more(rest) | byte);
         }
         self.bytes.extend_from_slice(base);
-        let mut encoder = ZlibEncoder::new(&mut self.bytes, Compression::fast());
+        let mut encoder = ZlibEncoder::new(&mut self.bytes, self.level);
         encoder.write_all(data).unwrap();
         encoder.finish().unwrap();
         self.count += 1;

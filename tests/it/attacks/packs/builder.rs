@@ -182,16 +182,35 @@ pub(in crate::attacks) fn file(name: &[u8], text: &[u8]) -> Push {
 
 /// A delta from a base to an object that is made of `copies` times its first 64 KiB.
 pub(in crate::attacks) fn copying(base: usize, copies: usize) -> Deflated {
+    let mut delta = sizes([base, copies << 16]);
+    delta.extend(std::iter::repeat_n(0x80, copies));
+    deflate(&delta, 1)
+}
+
+/// A delta to an object that is made of `copies` times 60 bytes of its base, each from one byte further on, and of
+/// `text`.
+pub(in crate::attacks) fn overlapping(base: usize, copies: usize, text: &[u8]) -> Deflated {
+    let mut delta = sizes([base, copies * 60 + text.len()]);
+    for offset in 0..copies {
+        let offset = u32::try_from(offset).expect("a small number").to_le_bytes();
+        delta.extend([0x97, offset[0], offset[1], offset[2], 60]);
+    }
+    delta.push(low_bits(text.len(), 127));
+    delta.extend_from_slice(text);
+    deflate(&delta, 1)
+}
+
+/// The sizes at the beginning of a delta.
+fn sizes(sizes: [usize; 2]) -> Vec<u8> {
     let mut delta = Vec::new();
-    for mut size in [base, copies << 16] {
+    for mut size in sizes {
         while size >= 0x80 {
             delta.push(0x80 | low_bits(size, 127));
             size >>= 7;
         }
         delta.push(low_bits(size, 127));
     }
-    delta.extend(std::iter::repeat_n(0x80, copies));
-    deflate(&delta, 1)
+    delta
 }
 
 /// Strings that are keys in everything but that nobody issued them.

@@ -256,9 +256,9 @@ async fn a_file_that_is_slow_to_scan_does_not_hold_up_a_heavy_push_of_another_ho
     sleep(Duration::from_secs(2)).await;
     rig.add_items(&[of("git.example", &leak)]).await;
     until("it is revoked", async || rig.is_revoked(&key).await).await;
-    // It was not waited for.
+    // It was not waited for. The other one may be revoked before its push was read to the end.
     if cfg!(debug_assertions) {
-        assert_eq!(rig.counts().await.done, 1, "the slow one goes on");
+        assert!(rig.counts().await.done <= 1, "the slow one goes on");
     }
     running.stop().await;
     database.remove().await;
