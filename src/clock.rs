@@ -52,7 +52,6 @@ impl ManualClock {
     /// Moves the clock forward or, if the duration is negative, back.
     ///
     /// # Panics
-    ///
     /// Panics if the result is outside the range of [`Timestamp`].
     pub fn advance(&self, by: SignedDuration) {
         let mut at = self.0.lock().unwrap_or_else(PoisonError::into_inner);

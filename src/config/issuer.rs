@@ -9,7 +9,6 @@ impl Config {
     /// Loads the key formats that the configuration names: those in `formats.dir`, or the built-in ones.
     ///
     /// # Errors
-    ///
     /// Returns every problem of the pattern files.
     pub fn load_formats(&self) -> Result<FormatSet, FormatsError> {
         match &self.formats.dir {
@@ -21,7 +20,6 @@ impl Config {
     /// Returns the formats that `[issuer]` names, in which keys can be minted.
     ///
     /// # Errors
-    ///
     /// Fails if one of them is not in `formats`, has the wrong visibility or cannot mint.
     pub fn issuer_formats(&self, formats: &FormatSet) -> Result<IssuerFormats, ConfigError> {
         let problems = Problems::default();

@@ -69,7 +69,6 @@ impl Config {
     /// environment.
     ///
     /// # Errors
-    ///
     /// Returns [`ConfigError::Unreadable`] if the file cannot be read, and [`ConfigError::Invalid`] with
     /// all problems of the configuration at once.
     pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
@@ -87,7 +86,6 @@ impl Config {
     /// Parses the configuration from the text of a file. `path` names the file in problems.
     ///
     /// # Errors
-    ///
     /// Returns all problems at once.
     pub fn parse(path: &Path, text: &str, environment: &Environment) -> Result<Self, ConfigError> {
         let problems = Problems::default();

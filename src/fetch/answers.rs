@@ -180,7 +180,6 @@ impl Room {
 /// Reads the body of an API's response. Returns `None` if it is longer than `limit` bytes.
 ///
 /// # Errors
-///
 /// Returns the errors of [`Pace::chunk`]: the body has to arrive within a minute. Returns [`FetchError::Crowded`] if
 /// the bodies of others left no room for it, or if it was too slow for others to wait.
 pub(crate) async fn read_body(

@@ -11,11 +11,11 @@ use super::fetcher::GitFetcher;
 use super::lane::SMALL_PACK;
 use super::pace::Pace;
 use super::pack::{Pack, PackError};
+use super::pack_rest::PackRest;
 use super::patience::Patience;
 use super::peer::{LongList, Peer};
 use super::place::FetchPlace;
 use super::protocol::{self, FetchAnswer, Head, HeadAnswer, References, ReferencesAnswer};
-use super::rest::PackRest;
 use super::size::Sizing;
 use super::texts::{self, FetchedPack, PackOrigin};
 use super::{FetchError, FetchLimits};
@@ -90,7 +90,6 @@ impl GitFetcher {
     /// tells. They are what is between `after` and `before`, as long as the server still has them.
     ///
     /// # Errors
-    ///
     /// Returns a [`FetchError`].
     pub async fn fetch(&self, request: &RangeRequest) -> Result<FetchedPack, FetchError> {
         let limits = Arc::clone(&self.limits);
@@ -105,7 +104,6 @@ impl GitFetcher {
     /// waiting, and how many fetches run concurrently.
     ///
     /// # Errors
-    ///
     /// Returns a [`FetchError`].
     pub async fn fetch_within(
         &self,
@@ -148,7 +146,6 @@ impl GitFetcher {
     /// Lists the branches and tags of a repository, at most 50,000 of them with 4 MiB of names.
     ///
     /// # Errors
-    ///
     /// Returns a [`FetchError`].
     pub async fn references(
         &self,
@@ -165,7 +162,6 @@ impl GitFetcher {
     /// permit for one, which is to be dropped with it.
     ///
     /// # Errors
-    ///
     /// Returns a [`FetchError`].
     pub async fn references_from(
         &self,

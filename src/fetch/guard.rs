@@ -87,7 +87,6 @@ impl Guard {
     /// Checks the address in a URL. A URL with a name always passes.
     ///
     /// # Errors
-    ///
     /// Returns [`Refused`] if the address is neither public nor named by the operator.
     pub fn check(&self, url: &Url) -> Result<(), Refused> {
         let Some(host) = url.host_str() else {

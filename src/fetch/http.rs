@@ -40,7 +40,6 @@ pub struct HttpClientError(String);
 /// [`Guard::operator`].
 ///
 /// # Errors
-///
 /// Fails if the operating system prevents the setup.
 pub fn http_client() -> Result<Client, HttpClientError> {
     guarded_client(&Guard::operator())
@@ -58,7 +57,6 @@ pub fn http_client() -> Result<Client, HttpClientError> {
 /// what to install.
 ///
 /// # Errors
-///
 /// Fails if the operating system prevents the setup.
 pub fn guarded_client(guard: &Guard) -> Result<Client, HttpClientError> {
     client(guard, true)
@@ -68,7 +66,6 @@ pub fn guarded_client(guard: &Guard) -> Result<Client, HttpClientError> {
 /// compressed already, and of what is compressed again a thousandth of the bytes makes the same work.
 ///
 /// # Errors
-///
 /// Fails if the operating system prevents the setup.
 pub fn verbatim_client(guard: &Guard) -> Result<Client, HttpClientError> {
     client(guard, false)

@@ -30,7 +30,6 @@ impl RepositoryName {
     /// Parses `owner/name`.
     ///
     /// # Errors
-    ///
     /// Returns [`BadName`] for anything but letters, digits, `-`, `_`, `~`, `+` and `.` between slashes, for
     /// an empty or overlong part, for the parts `.` and `..`, and for fewer than 2 or more than 21 parts.
     pub fn parse(full: &str) -> Result<Self, BadName> {
@@ -52,7 +51,6 @@ impl RepositoryName {
     /// Such a name tells where its repository is; no URL is made of it.
     ///
     /// # Errors
-    ///
     /// Returns [`BadName`] if the path has no parts, or an empty one.
     pub fn of_url(url: &Url) -> Result<Self, BadName> {
         let path = url.path().trim_matches('/');
@@ -82,7 +80,6 @@ impl RepositoryName {
     /// Returns the clone URL of the repository, `{base}/{owner}/{name}.git`.
     ///
     /// # Errors
-    ///
     /// Returns [`BadName`] if `base` cannot carry a path, such as `mailto:`.
     pub fn clone_url(&self, base: &Url) -> Result<Url, BadName> {
         let mut url = base.clone();

@@ -67,7 +67,6 @@ impl Pace {
     /// Returns the next bytes of a response, all of which count, or `None` at its end.
     ///
     /// # Errors
-    ///
     /// Returns the errors of [`part`](Self::part).
     pub(crate) async fn chunk(
         &mut self,
@@ -84,7 +83,6 @@ impl Pace {
     /// the number of bytes that count to [`count`](Self::count).
     ///
     /// # Errors
-    ///
     /// Returns [`FetchError::Stalled`], [`FetchError::TooSlow`], [`FetchError::Outpaced`] while only
     /// keep-alives arrived, or [`FetchError::Network`].
     pub(crate) async fn part(
@@ -120,7 +118,6 @@ impl Pace {
     /// Counts bytes that arrived, 0 for a keep-alive.
     ///
     /// # Errors
-    ///
     /// Returns the errors of [`part`](Self::part).
     pub(crate) fn count(&mut self, bytes: usize) -> Result<(), FetchError> {
         if self.prepares && bytes > 0 {

@@ -116,7 +116,6 @@ impl Patience {
     /// Waits for something from the server.
     ///
     /// # Errors
-    ///
     /// Returns [`FetchError::Outpaced`] if other fetches waited for too long.
     pub(super) async fn wait<T>(
         &mut self,
@@ -144,7 +143,6 @@ impl Patience {
     /// Counts bytes that arrived, 0 for a keep-alive.
     ///
     /// # Errors
-    ///
     /// Returns the errors of [`wait`](Self::wait).
     pub(super) fn received(&mut self, bytes: usize) -> Result<(), FetchError> {
         self.has_data |= bytes > 0;

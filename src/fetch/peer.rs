@@ -79,7 +79,6 @@ impl Peer<'_> {
     /// Asks the server for its capabilities after an answer without a single byte.
     ///
     /// # Errors
-    ///
     /// Returns the reason for that answer, if the capabilities tell.
     pub(super) async fn explain_nothing(&self, patience: &mut Patience) -> Result<(), FetchError> {
         let told = tokio::time::timeout(self.fetcher.limits.stall, self.capabilities());

@@ -7,7 +7,7 @@ use gix_hash::ObjectId;
 use super::budget::{Admission, Seat};
 use super::history::History;
 use super::pack::{Allowed, ListLimits, Objects, Pack};
-use super::rest::{PackRest, Progress};
+use super::pack_rest::{PackRest, Progress};
 use super::shown::{LeftOut, Shown, Text, read_history};
 use super::weight::Weight;
 use super::{FetchError, FetchLimits};
@@ -87,7 +87,6 @@ impl FetchedPack {
     /// for the server. It blocks the thread and, in a runtime, belongs on a thread that may block.
     ///
     /// # Errors
-    ///
     /// Returns [`FetchError::Corrupt`] if an object cannot be decoded, and [`FetchError::Busy`] if the
     /// range is large and too many large ranges are waiting. Texts that were already shown remain valid.
     pub fn visit(self, each: impl FnMut(Text<'_>)) -> Result<Visited, FetchError> {
@@ -97,7 +96,6 @@ impl FetchedPack {
     /// Calls `each` with every text like [`visit`](Self::visit), and `pause` whenever the server is waited for next.
     ///
     /// # Errors
-    ///
     /// As for [`visit`](Self::visit).
     pub fn visit_with_pauses(
         self,

@@ -43,7 +43,6 @@ static RUNTIME: LazyLock<Result<Runtime, String>> = LazyLock::new(|| {
 /// Starts the threads, unless they run already.
 ///
 /// # Errors
-///
 /// Returns a description if the operating system refuses them.
 pub(super) fn start() -> Result<(), String> {
     RUNTIME.as_ref().map(|_| ()).map_err(String::clone)
@@ -52,7 +51,6 @@ pub(super) fn start() -> Result<(), String> {
 /// Runs a request, with all that it starts, on threads of their own. It ends when the caller is dropped.
 ///
 /// # Errors
-///
 /// Returns a description if there are no threads, or if the request panicked.
 pub(super) async fn run<T: Send + 'static>(
     request: impl Future<Output = T> + Send + 'static,

@@ -97,7 +97,6 @@ impl Weight {
     /// May wait for the lane of heavy visits, which blocks the thread.
     ///
     /// # Errors
-    ///
     /// Returns [`FetchError::Busy`] if the lane is not available.
     pub(super) fn hold(&mut self, bytes: usize) -> Result<bool, FetchError> {
         let held = self.held.saturating_add(bytes);
@@ -115,7 +114,6 @@ impl Weight {
     /// Returns `false` if a visit may not hold that much.
     ///
     /// # Errors
-    ///
     /// Returns the errors of [`hold`](Self::hold).
     pub(super) fn room<T>(&mut self, list: &mut Vec<T>, more: usize) -> Result<bool, FetchError> {
         let free = list.capacity() - list.len();
@@ -139,7 +137,6 @@ impl Weight {
     /// Counts `bytes` that are about to be inflated or built, and the processor time since the last call.
     ///
     /// # Errors
-    ///
     /// Returns the errors of [`hold`](Self::hold), and [`FetchError::Outpaced`] if other visits have waited for the
     /// lane for too long, or other fetches for the place.
     pub(super) fn work(&mut self, bytes: u64) -> Result<(), FetchError> {
@@ -175,7 +172,6 @@ impl Weight {
     /// Waits for the lane at once if `bytes` are likely to be held.
     ///
     /// # Errors
-    ///
     /// Returns the errors of [`hold`](Self::hold).
     pub(super) fn expect(&mut self, bytes: usize) -> Result<(), FetchError> {
         if self.held.saturating_add(bytes) > LIGHT_VISIT {

@@ -235,7 +235,6 @@ impl<'a> Gatherer<'a> {
     /// malformed.
     ///
     /// # Errors
-    ///
     /// Returns the parser's error, which does not quote the JSON.
     pub fn texts(
         &mut self,

@@ -94,7 +94,6 @@ pub fn is_plain_id(text: &str) -> bool {
 /// Parses an object id of 40 digits.
 ///
 /// # Errors
-///
 /// Returns a description of the problem that does not quote the text.
 pub fn object_id(hex: &str) -> Result<ObjectId, &'static str> {
     let is_sha256 = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -52,7 +52,6 @@ impl Link {
 /// that stand behind them.
 ///
 /// # Errors
-///
 /// Returns the parser's error, which does not quote the JSON. Candidates before the error were not
 /// reported.
 pub fn scan_texts(

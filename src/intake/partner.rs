@@ -157,7 +157,6 @@ impl Partner {
     /// Checks the headers of a report before its body is read.
     ///
     /// # Errors
-    ///
     /// Returns a [`PartnerError`] if no body could make the report genuine, or if none could be verified
     /// at present.
     pub fn proof(&self, headers: &HeaderMap) -> Result<ReportProof, PartnerError> {
@@ -186,7 +185,6 @@ impl Partner {
     /// Returns the public key that a report names, fetching the list if necessary.
     ///
     /// # Errors
-    ///
     /// Returns a [`PartnerError`] if there is no such key, or if the list cannot be fetched.
     pub async fn key(&self, proof: &ReportProof) -> Result<ReportKey, PartnerError> {
         Ok(self.keys.find(&proof.identifier).await?)
@@ -201,7 +199,6 @@ impl Partner {
     /// Checks the untouched bytes of a report's body.
     ///
     /// # Errors
-    ///
     /// Returns a [`PartnerError`] if the body is not genuine, or is not a report.
     pub async fn verify(
         &self,
@@ -221,7 +218,6 @@ impl Partner {
     /// Responds to a verified report, row by row.
     ///
     /// # Errors
-    ///
     /// Returns a [`PartnerError`] if the report could not be answered. Nothing was changed in that case.
     pub async fn receive(&self, report: PartnerReport) -> Result<Answered, PartnerError> {
         report.answer(&self.responder, self.name()).await

@@ -158,7 +158,6 @@ impl PublicKeys {
     /// Returns the key with the given identifier, fetching the list if that is due.
     ///
     /// # Errors
-    ///
     /// Returns [`NoKey`] if there is no such key, or if the list cannot be fetched.
     pub async fn find(&self, identifier: &str) -> Result<ReportKey, NoKey> {
         let known = self.known();

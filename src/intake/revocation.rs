@@ -61,7 +61,6 @@ impl RevocationApi {
     /// Counts the rows of an admitted request.
     ///
     /// # Errors
-    ///
     /// Returns [`PartnerError::Report`] if the body is not a list, or has too many rows.
     pub async fn look_at(&self, body: Vec<u8>) -> Result<PartnerReport, PartnerError> {
         tokio::task::spawn_blocking(move || PartnerReport::of(body))
@@ -72,7 +71,6 @@ impl RevocationApi {
     /// Revokes the known keys that an admitted request names.
     ///
     /// # Errors
-    ///
     /// Returns [`PartnerError::Report`] if the body turns out not to be a list, and any failure of the
     /// database. Nothing was changed in that case.
     pub async fn revoke(&self, report: PartnerReport) -> Result<Answered, PartnerError> {

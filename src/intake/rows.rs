@@ -102,7 +102,6 @@ fn text(json: &RawValue, most: usize) -> Option<String> {
 /// known before they are read.
 ///
 /// # Errors
-///
 /// Returns a [`ReportError`] if the body is not an array or has too many rows. A body that passes may
 /// still turn out not to be a report when it is parsed.
 pub fn count_rows(body: &[u8]) -> Result<usize, ReportError> {
@@ -139,7 +138,6 @@ impl<'de> Visitor<'de> for Count {
 /// nothing in one row can affect another.
 ///
 /// # Errors
-///
 /// Returns a [`ReportError`] if the body is not an array or has too many rows.
 pub fn parse_report(body: &[u8]) -> Result<Vec<Row>, ReportError> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);

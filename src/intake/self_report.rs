@@ -32,7 +32,6 @@ pub enum SelfReport {
 /// time.
 ///
 /// # Errors
-///
 /// Returns any [`StoreError`]. Nothing was changed in that case.
 pub async fn self_report(
     responder: &Responder,

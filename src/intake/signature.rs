@@ -35,7 +35,6 @@ impl ReportSignature {
     /// accepted, without white space or the liberties of BER.
     ///
     /// # Errors
-    ///
     /// Returns [`SignatureError::Base64`] or [`SignatureError::Der`] for any other value.
     pub fn parse(header: &[u8]) -> Result<Self, SignatureError> {
         if header.len() > LONGEST_DER.div_ceil(3) * 4 {
@@ -62,7 +61,6 @@ impl ReportKey {
     /// Verifies `signature` over the bytes of the body exactly as they arrived.
     ///
     /// # Errors
-    ///
     /// Returns [`SignatureError::Mismatch`] if the signature was not made with this key over these bytes.
     pub fn verify(&self, body: &[u8], signature: &ReportSignature) -> Result<(), SignatureError> {
         self.0

@@ -198,7 +198,6 @@ impl<'a, 't> Fields<'a, 't> {
 /// Parses a whole document.
 ///
 /// # Errors
-///
 /// Returns every syntax error.
 pub(super) fn parse<'t>(
     source: &Source<'_>,

@@ -144,7 +144,6 @@ impl KeyFormat {
     /// Mints a new key from the operating system's randomness.
     ///
     /// # Errors
-    ///
     /// Fails if the format cannot mint, or if the operating system provides no randomness.
     pub fn mint(&self) -> Result<KeyValue, MintError> {
         match &self.shape {

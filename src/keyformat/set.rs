@@ -51,7 +51,6 @@ impl FormatSet {
     /// Loads all `*.toml` files in a directory, in the order of their names.
     ///
     /// # Errors
-    ///
     /// Returns every problem in any of the files, not only the first.
     pub fn load_dir(dir: &Path) -> Result<Self, FormatsError> {
         let mut problems = Vec::new();
@@ -78,7 +77,6 @@ impl FormatSet {
     /// errors.
     ///
     /// # Errors
-    ///
     /// Returns every problem in any of the files, not only the first.
     pub fn parse(files: &[(&str, &str)]) -> Result<Self, FormatsError> {
         let place = files.first().map_or("patterns", |(name, _)| name);

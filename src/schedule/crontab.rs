@@ -68,7 +68,6 @@ impl CronSchedule {
     /// Parses five fields: minute, hour, day of the month, month, day of the week (0 and 7 are Sunday).
     ///
     /// # Errors
-    ///
     /// Returns a sentence that names the field; it does not quote the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         let parts: Vec<&str> = text.split_whitespace().collect();

@@ -7,7 +7,6 @@
 //! Items beyond the limit are not added, but counted and logged.
 
 pub(super) mod again;
-pub(super) mod ahead;
 pub(super) mod backlog;
 pub(super) mod begun;
 pub(super) mod blobs;
@@ -16,7 +15,8 @@ pub(super) mod counts;
 pub(super) mod give_back;
 pub(super) mod holders;
 pub(super) mod item;
-pub(super) mod rest;
+pub(super) mod list_rest;
+pub(super) mod misdated;
 pub(super) mod row;
 pub(super) mod turns;
 

@@ -1,12 +1,12 @@
 //! The store does the same on a SQLite file and on PostgreSQL.
 
-mod ahead;
 mod failures;
 mod holders;
 mod incidents;
 mod keys;
 mod log;
 mod lookup;
+mod misdated;
 mod pieces;
 mod schema;
 mod senders;

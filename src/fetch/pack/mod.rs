@@ -79,7 +79,6 @@ impl Pack {
     /// limit; [`Listing::is_cut`] returns `true` in that case.
     ///
     /// # Errors
-    ///
     /// Returns [`FetchError::Corrupt`] with a description of the problem, and [`FetchError::Busy`] if the
     /// lane of heavy visits is needed and taken.
     pub(super) fn list(
@@ -148,7 +147,6 @@ impl Listing {
     /// number of bytes before, which are no longer at hand.
     ///
     /// # Errors
-    ///
     /// Returns the errors of [`Pack::list`].
     pub(super) fn of_part(
         bytes: &[u8],

@@ -69,7 +69,6 @@ impl<'p> Objects<'p> {
     /// Creates a walker of the objects in `bytes` that `listing` lists.
     ///
     /// # Errors
-    ///
     /// Returns [`FetchError::Busy`] if there are so many objects that the lane of heavy visits is needed
     /// and taken.
     pub(in crate::fetch) fn new(
@@ -123,7 +122,6 @@ impl<'p> Objects<'p> {
     /// Calls `each` with every object whose kind satisfies `wanted`.
     ///
     /// # Errors
-    ///
     /// Returns [`FetchError::Corrupt`] if an object cannot be decoded, and [`FetchError::Busy`] if the
     /// lane of heavy visits is needed and taken.
     pub(in crate::fetch) fn walk(

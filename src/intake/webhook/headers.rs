@@ -45,7 +45,6 @@ fn delivery_headers(forge: Forge) -> &'static [&'static str] {
 /// Returns the name of the event that the delivery is about.
 ///
 /// # Errors
-///
 /// Returns [`NoEvent`] if the header is missing or unreadable, or if the delivery is from another
 /// forge.
 pub(super) fn event(forge: Forge, headers: &HeaderMap) -> Result<String, NoEvent> {

@@ -104,7 +104,6 @@ fn at<'v>(fields: &'v Map<String, Value>, path: &str) -> Option<&'v Value> {
 /// Reads a branch or tag that moved.
 ///
 /// # Errors
-///
 /// Returns a description of the problem that does not quote the delivery.
 pub(super) fn moved(
     remote: Remote,

@@ -142,7 +142,6 @@ impl Webhook {
     /// Checks the headers of a delivery before its body is read.
     ///
     /// # Errors
-    ///
     /// Returns [`WebhookError::Unverified`] if no body could make the delivery genuine.
     pub fn expects(&self, headers: &HeaderMap) -> Result<(), WebhookError> {
         let expected = self.verifier.expects(headers).map_err(Into::into);
@@ -152,7 +151,6 @@ impl Webhook {
     /// Verifies the unmodified bytes of a delivery's body.
     ///
     /// # Errors
-    ///
     /// Returns [`WebhookError::Unverified`] if the delivery is not genuine.
     pub async fn verify(
         self: &Arc<Self>,
@@ -172,7 +170,6 @@ impl Webhook {
     /// in the database. `has_read` is called when it was read, and only the database is waited for.
     ///
     /// # Errors
-    ///
     /// Returns a [`WebhookError`] if the delivery was not received. It can be repeated in that case.
     pub async fn receive(
         self: &Arc<Self>,

@@ -150,7 +150,6 @@ fn decoded(encoded: &[u8]) -> Vec<u8> {
 /// Parses the payload and returns the fields that describe pushes.
 ///
 /// # Errors
-///
 /// Returns a [`BodyError`] if the payload is not JSON, or not an object.
 pub(super) fn fields(json: &[u8]) -> Result<Fields, BodyError> {
     let mut state = State {

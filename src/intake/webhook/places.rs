@@ -42,7 +42,6 @@ impl ClonePlaces {
     /// Returns the repository `name`, whose clone URL is `told` according to the payload.
     ///
     /// # Errors
-    ///
     /// Returns a description of what is wrong with the name or the URL. It quotes no more of the URL than
     /// the server, and nothing of one that holds a key.
     pub(super) fn remote(

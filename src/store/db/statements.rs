@@ -4,7 +4,7 @@ use super::super::incidents::occurrences;
 use super::super::keys::{find, import, uses};
 use super::super::log::verify;
 use super::super::queue::{
-    again, ahead, backlog, begun, blobs, claim, give_back, holders, rest, turns,
+    again, backlog, begun, blobs, claim, give_back, holders, list_rest, misdated, turns,
 };
 use super::super::sources::{deliveries, work as source_work};
 use super::super::{Store, StoreError, incidents, keys, log, queue, senders, sources, tokens};
@@ -25,10 +25,10 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Sql)> {
         log::ALL,
         verify::ALL,
         queue::ALL,
-        rest::ALL,
+        list_rest::ALL,
         turns::ALL,
         again::ALL,
-        ahead::ALL,
+        misdated::ALL,
         claim::ALL,
         give_back::ALL,
         begun::ALL,
