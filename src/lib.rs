@@ -74,8 +74,9 @@
 //! shutdown. [`cli`] has a file per command; `doctor` asks whoever enforces a rule (file descriptors:
 //! `daemon/descriptors.rs`). [`sandbox`] holds the git server, the feed and the partner that the demo,
 //! the tests and the benchmarks talk to instead of the world outside. [`clock`], [`schedule`], [`offload`], `backoff`
-//! (the curve of delays that grow, whose numbers each user has), `memory` (the sizes of all that is kept of what others
-//! send) and `named` (enums whose variants have names) are tools that need nothing else.
+//! (the curve of delays that grow, whose numbers each user has), `fair` (places for which those that ask
+//! for much wait in turn), `memory` (the sizes of all that is kept of what others send) and `named` (enums whose
+//! variants have names) are tools that need nothing else.
 //!
 //! Dependencies run one way. `docs/architecture.md` says which way and why; `tests/it/arrows.rs` holds the table.
 //! `CONTRIBUTING.md` has recipes: what is touched, in order, to add a source, a forge, a partner, a route and the like.
@@ -91,6 +92,7 @@ pub mod daemon;
 #[cfg(test)]
 #[path = "../tests/it/support/eventually.rs"]
 mod eventually;
+mod fair;
 pub mod fetch;
 pub mod forge;
 #[cfg(test)]

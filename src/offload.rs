@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Size in bytes up to which input is worked on in place: it takes some 20 ms at worst.
 const LARGE: usize = 64 << 10;
@@ -27,10 +27,21 @@ const SMALL: usize = 512;
 pub(crate) const PIECE: usize = 4 << 10;
 
 /// Turns of work on texts written by others. Half of the processors are left to everything else.
-static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
+static TURNS: LazyLock<Semaphore> = LazyLock::new(half_of_the_processors);
+
+/// Turns of work on blocking threads. The same is left to everything else.
+static BLOCKING_TURNS: LazyLock<Semaphore> = LazyLock::new(half_of_the_processors);
+
+fn half_of_the_processors() -> Semaphore {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     Semaphore::new((processors / 2).max(1))
-});
+}
+
+/// Waits for the turn to do some milliseconds of work on a blocking thread, which is held until that is done.
+pub(crate) async fn blocking_turn() -> Option<SemaphorePermit<'static>> {
+    // The semaphore is never closed.
+    BLOCKING_TURNS.acquire().await.ok()
+}
 
 /// Runs a piece of work on `bytes` bytes of texts written by others, without blocking other tasks, when its turn has
 /// come, and lets others go on afterward.

@@ -61,7 +61,7 @@ impl Work {
     pub(super) fn worker(&self, parts: &Parts<'_>, origins: HashMap<String, Origin>) -> Worker {
         let worker_parts = WorkerParts {
             store: parts.responder.store().with_urgency(Urgency::Work),
-            responder: parts.responder.clone(),
+            responder: parts.responder.at_most(Urgency::Work),
             engine: Arc::clone(&self.engine),
             fetcher: self.fetcher.clone(),
             clock: Arc::clone(&parts.clock),

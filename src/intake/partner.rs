@@ -21,7 +21,7 @@ use super::signature::{ReportKey, ReportSignature, SignatureError};
 use crate::fetch::as_text;
 use crate::keyformat::Sha256Digest;
 use crate::offload;
-use crate::respond::{Known, Outcome, PlacesPerValue, Responder, Sighting, divided};
+use crate::respond::{Known, Outcome, PlacesPerValue, Responder, Sighting, Turn, divided};
 use crate::scan::Redactor;
 use crate::store::{Reason, StoreError};
 
@@ -341,6 +341,7 @@ async fn answer(
     }
     let mut positive = HashSet::new();
     let mut revoked = HashSet::new();
+    let mut turn = Turn::default();
     for piece in divided(&sighted, &digests) {
         let sightings = piece.iter().filter_map(|at| {
             let row = std::mem::take(&mut rows[*at]);
@@ -353,7 +354,9 @@ async fn answer(
         });
         let sightings = sightings.collect();
         let actor = partner.source();
-        let answers = responder.report_known(sightings, &known, understand, Reason::Leaked, actor);
+        let reason = Reason::Leaked;
+        let answers =
+            responder.report_known(sightings, &known, understand, reason, actor, &mut turn);
         for (at, answer) in piece.iter().zip(answers.await?) {
             if answer.is_secret() {
                 positive.insert(digests[*at]);

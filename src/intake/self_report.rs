@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::place::{reported_place, understand};
 use crate::keyformat::KeyValue;
-use crate::respond::{Known, Outcome, Responder, Sighting};
+use crate::respond::{Known, Outcome, Responder, Sighting, Turn};
 use crate::store::{Reason, StoreError};
 
 /// Actor of self-reports in the revocation log.
@@ -48,8 +48,9 @@ pub async fn self_report(
         place,
         detected_at: now,
     };
+    let (seen, reason, turn) = (vec![sighting], Reason::SelfReport, &mut Turn::default());
     let answers = responder
-        .report_known(vec![sighting], known, understand, Reason::SelfReport, ACTOR)
+        .report_known(seen, known, understand, reason, ACTOR, turn)
         .await?;
     let outcomes = answers.into_iter().flat_map(|answer| answer.outcomes);
     let reports = outcomes.map(|outcome| match outcome {

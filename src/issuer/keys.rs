@@ -11,8 +11,8 @@ use crate::keyformat::{KeyFormat, KeyValue, MintError};
 use crate::offload::{self, PIECE};
 use crate::respond::{by_hand, tell_revoked};
 use crate::store::{
-    Action, ImportOutcome, Key, KeyPatch, MaybeConflict, NewKey, Owner, Reason, StoreError,
-    WhyInvalid, micros, retried,
+    Action, ImportOutcome, Key, KeyPatch, MaybeConflict, NewKey, Owner, Reason, Store, StoreError,
+    Urgency, WhyInvalid, micros, retried,
 };
 
 /// Parameters of a new key.
@@ -94,7 +94,7 @@ impl Issuer {
         let mut new = self.new_key(format, &value, request);
         self.without_keys(std::slice::from_mut(&mut new)).await;
         let key = retried(|| async {
-            let mut tx = self.store().begin().await?;
+            let mut tx = self.writes().begin().await?;
             let key = tx.insert_key(new.clone()).await?;
             tx.commit().await?;
             Ok::<_, StoreError>(key)
@@ -130,7 +130,7 @@ impl Issuer {
         actor: &str,
     ) -> Result<Rotation, IssueError> {
         let now = self.clock().now();
-        let mut tx = self.store().begin().await?;
+        let mut tx = self.writes().begin().await?;
         let Some(mut old) = tx.lock_keys(&[id]).await?.pop() else {
             return Err(IssueError::NotFound);
         };
@@ -199,7 +199,7 @@ impl Issuer {
         revoked_by: Option<&str>,
     ) -> Result<(Key, Vec<Uuid>), IssueError> {
         let now = self.clock().now();
-        let mut tx = self.store().begin().await?;
+        let mut tx = self.writes().begin().await?;
         let Some(mut key) = tx.lock_keys(&[id]).await?.pop() else {
             return Err(IssueError::NotFound);
         };
@@ -224,13 +224,19 @@ impl Issuer {
     /// Returns any [`StoreError`], in which case no row has been stored.
     pub async fn import(&self, mut keys: Vec<NewKey>) -> Result<Vec<ImportOutcome>, StoreError> {
         self.without_keys(&mut keys).await;
+        let store = self.store().with_urgency_at_most(Urgency::Bulk);
         retried(|| async {
-            let mut tx = self.store().begin().await?;
+            let mut tx = store.begin().await?;
             let outcomes = tx.import_keys(&keys).await?;
             tx.commit().await?;
             Ok(outcomes)
         })
         .await
+    }
+
+    /// Returns the store for what callers can ask for any number of times: a leak goes before it.
+    fn writes(&self) -> Store {
+        self.store().with_urgency_at_most(Urgency::Issuance)
     }
 
     fn minting_format(&self, is_public: bool) -> Result<&KeyFormat, IssueError> {

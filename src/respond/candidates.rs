@@ -23,7 +23,7 @@ const PLACES_PER_VALUE: u32 = 100;
 const MAX_COUNTED: usize = 14_336;
 
 /// Number of sightings of known keys at which they are reported before more are gathered.
-pub const MANY_FOUND: usize = 1_024;
+pub const MANY_FOUND: usize = 256;
 
 /// Budget for the places of candidates, in bytes per candidate.
 const BYTES_EACH: usize = 128;

@@ -86,6 +86,12 @@ impl CleanSightings {
         self.0.iter()
     }
 
+    /// Returns the owner of the repository that the first of them is in, if that is known.
+    pub fn owner(&self) -> Option<&str> {
+        let repository = self.0.first()?.place.repository.as_deref()?;
+        repository.rsplit_once('/').map(|(owner, _)| owner)
+    }
+
     /// Adds a sighting.
     pub fn push(&mut self, sighting: CleanSighting) {
         self.0.push(sighting);

@@ -17,11 +17,15 @@ mod report;
 mod revoke;
 mod sighting;
 mod timeline;
+mod turns;
+
+use std::sync::Arc;
 
 use crate::clock::SharedClock;
+use crate::fair::FairPlaces;
 use crate::keyformat::FormatSet;
 use crate::scan::Redactor;
-use crate::store::Store;
+use crate::store::{Store, Urgency};
 
 pub use answer::{Answer, Outcome, Reported, SeenKey};
 pub use candidates::{Candidates, Line, MANY_FOUND, PlaceIndex, Placed, SharedPlace};
@@ -34,6 +38,7 @@ pub use report::{Report, divided};
 pub(crate) use revoke::{by_hand, tell_revoked};
 pub use sighting::Sighting;
 pub use timeline::{IncidentDetail, Moment, What};
+pub use turns::{LITTLE, Turn};
 
 /// The policy of this version: a leaked secret key is revoked at once.
 pub const POLICY_REVOKE: &str = "revoke";
@@ -45,6 +50,8 @@ pub struct Responder {
     formats: FormatSet,
     redactor: Redactor,
     clock: SharedClock,
+    /// Places of messages with many sightings.
+    many: Arc<FairPlaces>,
 }
 
 impl Responder {
@@ -55,6 +62,16 @@ impl Responder {
             redactor: Redactor::new(&formats),
             formats,
             clock,
+            many: turns::places(),
+        }
+    }
+
+    /// Returns the same responder for operations on the database that are at most so urgent.
+    #[must_use]
+    pub fn at_most(&self, urgency: Urgency) -> Self {
+        Self {
+            store: self.store.with_urgency_at_most(urgency),
+            ..self.clone()
         }
     }
 

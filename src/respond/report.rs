@@ -14,18 +14,15 @@ use super::clean::{CleanSighting, CleanSightings};
 use super::known::{Known, distinct};
 use super::redact::logged_form;
 use super::sighting::Sighting;
+use super::turns::Turn;
 use super::{POLICY_REVOKE, Responder};
 use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::store::{
-    Action, Key, LockedKeys, LogDraft, NewSighting, Place, Reason, Store, StoreError, Tx, Urgency,
-    retried,
+    Action, Key, LockedKeys, LogDraft, NewSighting, Place, Reason, Store, StoreError, Tx, retried,
 };
 pub use pieces::divided;
 use pieces::{only, pieces};
 use tokens::Tokens;
-
-/// Number of sightings of keys of ours up to which a message is little: it takes some milliseconds to write them down.
-const LITTLE: usize = 64;
 
 /// Sightings of one actor. Those of several actors are reported together if they belong in one transaction.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +63,8 @@ impl Hit<'_> {
 
 impl Responder {
     /// Responds to sightings, and returns the answers in their order. All sightings of a key are in one transaction;
-    /// those of very many keys are in several. A message with many of them waits for those with few.
+    /// those of very many keys are in several. A message with many of them waits for those with few, and takes turns
+    /// with others that have many.
     ///
     /// # Errors
     /// Returns any [`StoreError`]. Keys whose transaction was committed before stay revoked; the whole batch can be
@@ -93,7 +91,9 @@ impl Responder {
     ) -> Result<Vec<Answer>, StoreError> {
         let digests: Vec<_> = sightings.iter().map(CleanSighting::digest).collect();
         let rows = (0..digests.len()).collect();
-        self.respond(rows, sightings, &digests, reason, actor).await
+        let turn = &mut Turn::default();
+        self.respond(rows, sightings, &digests, reason, actor, turn)
+            .await
     }
 
     /// Responds to the sightings of a partner or a stranger, as [`report`](Self::report) does. `complete` adds to the
@@ -109,11 +109,13 @@ impl Responder {
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
         let known = Known::of(&self.store, digests_of(&sightings)).await?;
-        self.report_known(sightings, &known, complete, reason, actor)
+        let turn = &mut Turn::default();
+        self.report_known(sightings, &known, complete, reason, actor, turn)
             .await
     }
 
-    /// As [`report_from_outside`](Self::report_from_outside), for those who looked up what is ours themselves.
+    /// As [`report_from_outside`](Self::report_from_outside), for those who looked up what is ours themselves. The
+    /// pieces of one message share a turn.
     ///
     /// # Errors
     /// Returns the errors of [`report`](Self::report).
@@ -124,6 +126,7 @@ impl Responder {
         complete: fn(&mut Place),
         reason: Reason,
         actor: &str,
+        turn: &mut Turn,
     ) -> Result<Vec<Answer>, StoreError> {
         let digests = digests_of(&sightings);
         let is_ours = |row: &usize| known.contains(&digests[*row]);
@@ -131,7 +134,7 @@ impl Responder {
         let ours = only(sightings, &rows);
         let ours = self.clean_and_complete(ours, complete).await.0;
         let ours = ours.into_iter().map(|sighting| sighting.of(known));
-        self.respond(rows, ours.collect(), &digests, reason, actor)
+        self.respond(rows, ours.collect(), &digests, reason, actor, turn)
             .await
     }
 
@@ -143,24 +146,22 @@ impl Responder {
         digests: &[Sha256Digest],
         reason: Reason,
         actor: &str,
+        turn: &mut Turn,
     ) -> Result<Vec<Answer>, StoreError> {
         let mut answers = vec![Answer::default(); digests.len()];
         // Most values are nobody's. They do not take the write lock.
         if rows.is_empty() {
             return Ok(answers);
         }
-        // Else whoever repeats a report of much would have all others wait until each of its copies is written down.
-        let store = if ours.0.len() > LITTLE {
-            self.store.with_urgency_at_most(Urgency::Work)
-        } else {
-            self.store.clone()
-        };
         for (rows, sightings) in pieces(&rows, ours, digests) {
             let report = Report {
                 sightings: &sightings,
                 reason,
                 actor,
             };
+            // Else whoever repeats a report of much would have all others wait until each of its copies is written
+            // down.
+            let store = self.store_in_turn(turn, actor, &sightings).await?;
             let found = retried(|| self.respond_once(&store, report)).await?;
             found.announce();
             for (row, answer) in rows.into_iter().zip(found.into_answers()) {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::AppState;
 use super::connections::pulse::Pulse;
 use super::error::{ApiError, ApiResult, ErrorCode, Refuses};
+use crate::fair::Claim;
 use crate::keyformat::Sha256Digest;
 use crate::store::DEFAULT_PROJECT;
 use crate::store::Role;
@@ -91,6 +92,14 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Returns the claim of the caller's project and access token to what many ask for.
+    pub(super) fn claim(&self) -> Claim {
+        Claim {
+            group: self.project.clone(),
+            member: self.token_id.to_string(),
+        }
+    }
+
     /// Checks that the caller's role has this permission.
     ///
     /// # Errors

@@ -2,7 +2,6 @@
 
 pub(super) mod crowds;
 mod forwarded;
-pub(super) mod imports;
 pub(super) mod limit;
 pub(super) mod listings;
 mod network;

@@ -258,6 +258,10 @@ impl From<&StoreError> for ApiError {
             StoreError::Exists(what) => {
                 Self::new(ErrorCode::Conflict, format!("{what} exists already."))
             }
+            StoreError::PutOff { .. } => {
+                let message = "Too many messages with many keys wait to be stored. Send the message again later.";
+                Self::unavailable(message, Duration::from_secs(5)).of_many()
+            }
             error if error.is_temporary() => {
                 tracing::error!(%error, "the database is not available");
                 Self::unavailable(unavailable_because(error), Duration::from_secs(2))

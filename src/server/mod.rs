@@ -32,6 +32,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use access::{Caller, Permission};
@@ -44,6 +45,7 @@ pub use error::{ApiError, ApiResult, ErrorCode};
 pub use query::{MAX_LIMIT, Query};
 pub use router::{document, router};
 
+use crate::fair::{FairPlace, FairPlaces};
 use crate::intake::webhook::Webhook;
 use crate::intake::{Partner, RevocationApi};
 use crate::issuer::Issuer;
@@ -55,9 +57,8 @@ use crate::source::ConfiguredSource;
 use crate::store::{Lookup, Store, Urgency};
 use body::{Bodies, Hold, Terms, Whole};
 use client::Client;
-use client::imports::{Claim, Imports};
 use client::limit::SharedLimit;
-use client::listings::{Ask, Listings};
+use client::listings::{Ask, Claim, Listings};
 use client::turns::Turns;
 use client::whole_log::{Leave, WholeLog};
 use connections::head::Heads;
@@ -74,6 +75,14 @@ const SELF_REPORTS_WAITING: usize = 256;
 /// Maximum number of imports that are read and stored at a time, and of further ones that wait for that.
 const IMPORTS_AT_ONCE: usize = 4;
 const IMPORTS_WAITING: usize = 32;
+
+/// Maximum number of keys that are created, rotated or changed at a time, and of further ones that wait for that.
+const KEY_WRITES_AT_ONCE: usize = 8;
+const KEY_WRITES_WAITING: usize = 256;
+
+/// Maximum time that a caller who creates, rotates or changes a key waits for others. Whoever is refused before is told
+/// only then: a caller that asks again at once would else have the server do nothing but refuse.
+const KEY_WRITE_PATIENCE: Duration = Duration::from_secs(8);
 
 /// Maximum time in which the database puts a list together, once it is its turn.
 const LIST_TIME: Duration = Duration::from_secs(5);
@@ -150,7 +159,8 @@ struct Inner {
     listings: Arc<Listings>,
     request_ids: RequestIds,
     self_report_turns: Arc<Turns>,
-    imports: Arc<Imports>,
+    imports: Arc<FairPlaces>,
+    key_writes: Arc<FairPlaces>,
     document: Bytes,
 }
 
@@ -180,7 +190,8 @@ impl AppState {
             listings: Listings::new(),
             request_ids: RequestIds::new(),
             self_report_turns: Turns::new(SELF_REPORTS_AT_ONCE, SELF_REPORTS_WAITING),
-            imports: Imports::new(IMPORTS_AT_ONCE, IMPORTS_WAITING),
+            imports: FairPlaces::new(IMPORTS_AT_ONCE, IMPORTS_WAITING),
+            key_writes: FairPlaces::new(KEY_WRITES_AT_ONCE, KEY_WRITES_WAITING),
             document: document(),
         }))
     }
@@ -284,6 +295,22 @@ impl AppState {
             let message = "The whole log is being exported or verified for others, or often enough for this access token. Try again later.";
             ApiError::unavailable(message, Duration::from_secs(5)).of_many()
         })
+    }
+
+    /// Waits for the turn of a caller to write a key, among other projects and access tokens.
+    ///
+    /// # Errors
+    /// Returns 503 if it does not come in time, or if too many wait.
+    async fn turn_to_write(&self, caller: &Caller) -> ApiResult<FairPlace> {
+        let until = Instant::now() + KEY_WRITE_PATIENCE;
+        let places = &self.0.key_writes;
+        if let Ok(place) = places.place(caller.claim(), KEY_WRITE_PATIENCE).await {
+            return Ok(place);
+        }
+        tokio::time::sleep_until(until).await;
+        let message =
+            "Too many keys are being written at once. Nothing was changed; try again later.";
+        Err(ApiError::unavailable(message, KEY_WRITE_PATIENCE).of_many())
     }
 
     /// Returns the store that lists are read from: they wait for each other, and nobody for them.

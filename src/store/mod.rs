@@ -268,8 +268,8 @@ impl Store {
     /// Returns the time limit of one answer of the database.
     fn limit(&self) -> Duration {
         match self.1 {
-            Urgency::Awaited | Urgency::Work | Urgency::Listing => STATEMENT_WAIT,
             Urgency::Housekeeping => HOUSEKEEPING_WAIT,
+            _ => STATEMENT_WAIT,
         }
     }
 

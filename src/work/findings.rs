@@ -10,16 +10,12 @@ use super::clean_blobs::CleanBlobs;
 use super::place::{Places, TextPlace};
 use crate::fetch::{ObjectId, Text, TextKind};
 use crate::keyformat::KeyValue;
-use crate::respond::{Candidates, CleanSightings, Line, PlaceIndex, Responder};
+use crate::respond::{Candidates, CleanSightings, LITTLE, Line, PlaceIndex, Responder};
 use crate::scan::{Candidate, Engine, Scanner};
 use crate::store::{Reason, StoreError};
 
 /// Number of candidates at which they are looked up.
 const MAX_HELD: usize = 4096;
-
-/// Number of sightings of known keys at which they are reported, even in the middle of an item. Reporting a key twice
-/// is harmless.
-const MAX_SIGHTINGS: usize = 128;
 
 /// Time after which the candidates at hand are looked up and the keys among them reported, although more of the item is
 /// to be read: a large push takes a while.
@@ -254,7 +250,9 @@ impl<'a> Found<'a> {
         let known = runtime.block_on(self.candidates.known(store))?;
         for sighting in self.candidates.sightings(&known, runtime) {
             self.sightings.push(sighting);
-            if self.sightings.len() >= MAX_SIGHTINGS {
+            // Even in the middle of an item, and in pieces that are little: more waits for everybody else, and a place
+            // of a worker with it. Reporting a key twice is harmless.
+            if self.sightings.len() >= LITTLE {
                 reporter.report(&mut self.sightings)?;
             }
         }

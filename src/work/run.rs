@@ -20,6 +20,9 @@ const MAX_GROUP: usize = 64;
 /// database while it lasts.
 const MAX_ADDED: usize = 1_000;
 
+/// Maximum number of sightings in one transaction, beyond those of its first try. The same holds for these.
+const MAX_SIGHTINGS: usize = 256;
+
 /// Divisor of the duration of a lease for an item that is claimed ahead of a free place: it was not begun, so nothing
 /// is lost when another worker takes it.
 pub(super) const AHEAD: u32 = 2;
@@ -193,10 +196,11 @@ impl<'w> Run<'w> {
 
     /// Returns the number of tries that are committed next.
     fn next_group(&self) -> usize {
-        let mut added = 0;
+        let (mut added, mut sightings) = (0, 0);
         let fits = self.ended.iter().take(self.group).take_while(|tried| {
             added += tried.adds();
-            added <= MAX_ADDED
+            sightings += tried.sightings.len();
+            added <= MAX_ADDED && sightings <= MAX_SIGHTINGS
         });
         fits.count().max(1).min(self.ended.len())
     }

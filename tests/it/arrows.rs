@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("clock", &[]),
+    ("fair", &[]),
     ("memory", &[]),
     ("schedule", &[]),
     ("offload", &[]),
@@ -21,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("github", &["backoff", "clock", "memory", "fetch"]),
     (
         "respond",
-        &["clock", "offload", "keyformat", "scan", "store"],
+        &["clock", "fair", "offload", "keyformat", "scan", "store"],
     ),
     (
         "issuer",
@@ -89,6 +90,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "server",
         &[
             "clock",
+            "fair",
             "memory",
             "keyformat",
             "scan",

@@ -1,8 +1,11 @@
 //! Inbox of deliveries, which commits many of them in one transaction.
 //!
 //! A delivery is answered only once its contents are in the database. While one transaction commits,
-//! further deliveries arrive; the next transaction takes all of them. The inbox is bounded: if the
-//! database is slower than the forges for long, they are asked to retry.
+//! further deliveries arrive; the next transaction takes all of them. Of more than fit, owners of repositories get as
+//! much each. A delivery with many sightings is committed alone, and waits for those with few. The inbox is bounded: if
+//! the database is slower than the forges for long, they are asked to retry.
+
+mod waiting;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -12,18 +15,12 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::counts::DeliveryCounts;
 use crate::clock::ticks;
-use crate::respond::{CleanSightings, Report, Reported, Responder};
+use crate::respond::{CleanSightings, LITTLE, Report, Reported, Responder, Turn};
 use crate::store::{Delivery, NewWorkItem, Reason, Store, StoreError, Tx, Urgency, retried};
+use waiting::Waiting;
 
-/// Maximum number of deliveries that wait.
-const WAITING_MAX: usize = 2_048;
-
-/// Maximum number of deliveries in one transaction.
-const GROUP_MAX: usize = 128;
-
-/// Number of sightings, of all its deliveries, that end a group. A key that is revoked takes several statements, in
-/// which everybody else who writes waits.
-const GROUP_SIGHTINGS: usize = 1_024;
+/// Maximum number of deliveries that wait, and as many again that are in order.
+const WAITING_MAX: usize = 1_024;
 
 /// Interval at which counts are written to the database.
 const TALLY_EVERY: Duration = Duration::from_secs(2);
@@ -32,18 +29,19 @@ const TALLY_EVERY: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct Inbox {
     entries: mpsc::Sender<Entry>,
+    committer: Committer,
 }
 
 /// Background task of an [`Inbox`]. Its owner runs [`InboxTask::run`] until every [`Inbox`] is dropped.
 #[derive(Debug)]
 pub struct InboxTask {
-    responder: Responder,
-    wake: Arc<Notify>,
+    committer: Committer,
     entries: mpsc::Receiver<Entry>,
     all_counts: mpsc::UnboundedReceiver<Arc<DeliveryCounts>>,
 }
 
 /// Dependencies of a commit.
+#[derive(Debug, Clone)]
 struct Committer {
     responder: Responder,
     wake: Arc<Notify>,
@@ -98,11 +96,14 @@ impl InboxParts {
     pub fn new(responder: Responder, wake: Arc<Notify>) -> Self {
         let (sender, entries) = mpsc::channel(WAITING_MAX);
         let (all_counts, known) = mpsc::unbounded_channel();
+        let committer = Committer { responder, wake };
         Self {
-            inbox: Inbox { entries: sender },
+            inbox: Inbox {
+                entries: sender,
+                committer: committer.clone(),
+            },
             task: InboxTask {
-                responder,
-                wake,
+                committer,
                 entries,
                 all_counts: known,
             },
@@ -118,9 +119,12 @@ impl Inbox {
         entry: impl FnOnce(oneshot::Sender<Result<Taken, Arc<StoreError>>>) -> Entry,
     ) -> Result<Taken, NotTaken> {
         let (answer, answered) = oneshot::channel();
-        self.entries
-            .try_send(entry(answer))
-            .map_err(|_| NotTaken::Busy)?;
+        let entry = entry(answer);
+        if entry.sightings.len() > LITTLE {
+            let taken = self.committer.commit_alone(entry).await;
+            return taken.map_err(|error| NotTaken::Store(Arc::new(error)));
+        }
+        self.entries.try_send(entry).map_err(|_| NotTaken::Busy)?;
         answered
             .await
             .map_err(|_| NotTaken::Busy)?
@@ -134,24 +138,16 @@ impl InboxTask {
     /// Counts are written concurrently: no delivery waits for them.
     pub async fn run(self) {
         let Self {
-            responder,
-            wake,
+            committer,
             mut entries,
             all_counts,
         } = self;
-        let committer = Committer { responder, wake };
         let counts = committer.responder.store().with_urgency(Urgency::Work);
         let (ended, end) = oneshot::channel();
         let committing = async {
-            let mut group = Vec::with_capacity(GROUP_MAX);
-            while entries.recv_many(&mut group, GROUP_MAX).await > 0 {
-                let mut rest = std::mem::take(&mut group);
-                while !rest.is_empty() {
-                    let sightings = rest.iter().map(|entry| entry.sightings.len());
-                    let others = rest.split_off(first_of(sightings));
-                    committer.commit_and_answer(rest).await;
-                    rest = others;
-                }
+            let mut waiting = Waiting::default();
+            while waiting.fill(&mut entries).await {
+                committer.commit_and_answer(waiting.next_group()).await;
             }
             drop(ended);
         };
@@ -160,10 +156,21 @@ impl InboxTask {
 }
 
 impl Committer {
+    /// Commits a delivery with many sightings when it is its turn.
+    async fn commit_alone(&self, entry: Entry) -> Result<Taken, StoreError> {
+        let mut turn = Turn::default();
+        let (actor, sightings) = (entry.source(), &entry.sightings);
+        let store = self.responder.store_in_turn(&mut turn, actor, sightings);
+        let store = store.await?;
+        let taken = self.commit(&store, std::slice::from_ref(&entry)).await?;
+        Ok(taken[0])
+    }
+
     /// Commits a group and answers each delivery in it. If the database rejects the group because of its
     /// contents, each delivery is committed alone: one that cannot be stored must not affect the others.
     async fn commit_and_answer(&self, group: Vec<Entry>) {
-        match self.commit(&group).await {
+        let store = self.responder.store();
+        match self.commit(store, &group).await {
             Ok(taken) => {
                 for (entry, taken) in group.into_iter().zip(taken) {
                     answer(entry, Ok(taken));
@@ -177,7 +184,7 @@ impl Committer {
             }
             Err(_) => {
                 for entry in group {
-                    let taken = self.commit(std::slice::from_ref(&entry)).await;
+                    let taken = self.commit(store, std::slice::from_ref(&entry)).await;
                     let taken = taken.map_err(Arc::new);
                     answer(entry, taken.map(|taken| taken[0]));
                 }
@@ -187,8 +194,8 @@ impl Committer {
 
     /// Commits all deliveries for which there is room in one transaction, or nothing. Returns one result
     /// per delivery, in their order.
-    async fn commit(&self, group: &[Entry]) -> Result<Vec<Taken>, StoreError> {
-        let done = retried(|| self.commit_once(group)).await?;
+    async fn commit(&self, store: &Store, group: &[Entry]) -> Result<Vec<Taken>, StoreError> {
+        let done = retried(|| self.commit_once(store, group)).await?;
         done.found.announce();
         let mut told = HashSet::new();
         for entry in group {
@@ -202,9 +209,9 @@ impl Committer {
         Ok(done.taken)
     }
 
-    async fn commit_once(&self, group: &[Entry]) -> Result<Done, StoreError> {
+    async fn commit_once(&self, store: &Store, group: &[Entry]) -> Result<Done, StoreError> {
         let now = self.responder.clock().now();
-        let mut tx = self.responder.store().begin().await?;
+        let mut tx = store.begin().await?;
         let named: Vec<Delivery> = group.iter().filter_map(Entry::delivery).collect();
         let mut new = tx.record_deliveries(&named, now).await?;
         let mut taken: Vec<Taken> = group
@@ -236,17 +243,6 @@ impl Committer {
             found,
         })
     }
-}
-
-/// Returns how many of the deliveries with these numbers of sightings are committed together: at least one, and no
-/// further ones that have more than [`GROUP_SIGHTINGS`] with those before.
-fn first_of(sightings: impl Iterator<Item = usize>) -> usize {
-    let mut sum = 0;
-    let fits = sightings.enumerate().take_while(|(at, count)| {
-        sum += count;
-        *at == 0 || sum <= GROUP_SIGHTINGS
-    });
-    fits.count()
 }
 
 /// Removes the record of the deliveries for which there is no room, and marks them and their repetitions
@@ -322,6 +318,19 @@ impl Entry {
         self.counts.forge().source()
     }
 
+    /// Returns the owner of the repository that the delivery is about, if it has one.
+    fn owner(&self) -> &str {
+        let item = || self.items.first()?.repository.rsplit_once('/');
+        let owner = self.sightings.owner();
+        let owner = owner.or_else(|| item().map(|(owner, _)| owner));
+        owner.unwrap_or_default()
+    }
+
+    /// Returns what the delivery takes of the database, compared with others.
+    fn cost(&self) -> usize {
+        1 + self.sightings.len()
+    }
+
     fn report(&self) -> Report<'_> {
         Report {
             sightings: &self.sightings,
@@ -342,19 +351,4 @@ impl Entry {
 fn answer(entry: Entry, taken: Result<Taken, Arc<StoreError>>) {
     // Nobody is left to be answered if the sender has disconnected.
     let _ = entry.answer.send(taken);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_group_ends_with_many_sightings_and_each_delivery_is_in_one() {
-        let first = |sightings: &[usize]| first_of(sightings.iter().copied());
-        assert_eq!(first(&[]), 0);
-        assert_eq!(first(&[0; GROUP_MAX]), GROUP_MAX);
-        assert_eq!(first(&[GROUP_SIGHTINGS * 2, 0]), 1);
-        assert_eq!(first(&[0, 1_000, 24, 1, 1]), 3);
-        assert_eq!(first(&[1_023; GROUP_MAX]), 1);
-    }
 }

@@ -22,6 +22,7 @@ mod places;
 mod reading;
 mod verify;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,9 +48,12 @@ use verify::Verifier;
 /// Maximum size of a delivery, in bytes. GitHub caps payloads at 25 MB.
 pub const MAX_DELIVERY: usize = 25 << 20;
 
-/// Size in bytes above which bodies are processed on a blocking thread, so that other requests need not
-/// wait.
-const LARGE: usize = 64 << 10;
+/// Size in bytes above which bodies are processed on a blocking thread, so that other requests need not wait: one of
+/// 64 KiB that is full of keys takes some milliseconds, and dozens may come at once.
+const LARGE: usize = 8 << 10;
+
+/// Sizes, in bytes, of the bodies that are scanned in turn.
+const MEDIUM: RangeInclusive<usize> = LARGE + 1..=64 << 10;
 
 /// Memory that a delivery takes while it is read and while its contents wait to be stored, as a multiple
 /// of its size: a push of a hundred bytes becomes a work item of six hundred.

@@ -11,8 +11,9 @@ use super::headers::{NoEvent, delivery, event, event_header};
 use super::meaning::Delivered;
 use super::payload::{Fields, Texts};
 use super::places::Wrong;
-use super::{Proved, Webhook, WebhookError, payload};
+use super::{MEDIUM, Proved, Webhook, WebhookError, payload};
 use crate::forge::{Gathered, Gatherer, Rest};
+use crate::offload;
 use crate::respond::{REPOSITORY_MAX, shorten};
 use crate::store::Priority;
 
@@ -51,13 +52,13 @@ impl Webhook {
         delivery: Proved,
     ) -> Result<Read, WebhookError> {
         let size = delivery.body.len();
-        let read = self.anywhere(size, move |webhook| Ok(webhook.read(delivery)));
+        let read = self.in_turn(size, move |webhook| webhook.read(delivery));
         let mut read = read.await?;
         while let Some(from) = read.rest {
             let candidates = &mut read.gathered.candidates;
             let sifted = self.responder.sift(candidates, self.forge.source()).await;
             sifted.map_err(Arc::new)?;
-            let read_on = self.anywhere(size, move |webhook| Ok(webhook.read_on(read, from)));
+            let read_on = self.in_turn(size, move |webhook| webhook.read_on(read, from));
             read = read_on.await?;
         }
         if let Err(error) = &read.outcome {
@@ -66,6 +67,21 @@ impl Webhook {
             tracing::warn!(source, %error, texts, "a delivery is refused; its texts were scanned for keys");
         }
         Ok(read)
+    }
+
+    /// Scans a body of this size. Those of medium size take turns, of some milliseconds each: dozens of threads would
+    /// keep everybody else from the processors. There is room for few larger ones.
+    async fn in_turn(
+        self: &Arc<Self>,
+        size: usize,
+        scan: impl FnOnce(&Self) -> Read + Send + 'static,
+    ) -> Result<Read, WebhookError> {
+        let _turn = if MEDIUM.contains(&size) {
+            offload::blocking_turn().await
+        } else {
+            None
+        };
+        self.anywhere(size, |webhook| Ok(scan(webhook))).await
     }
 
     /// Goes on with the texts of a delivery.

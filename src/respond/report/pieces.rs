@@ -6,11 +6,12 @@ use super::super::clean::CleanSightings;
 use crate::keyformat::Sha256Digest;
 
 /// Maximum number of keys whose sightings are reported in one transaction: whoever owns very many keys, or knows them,
-/// must not keep others from the log for long.
-const KEYS_AT_ONCE: usize = 500;
+/// must not keep others from the log for long. A push takes some six turns of the database, each of which may wait for
+/// one such transaction.
+const KEYS_AT_ONCE: usize = 128;
 
 /// Number of sightings from which on a transaction takes no further key: each may have been seen in very many places.
-const SIGHTINGS_AT_ONCE: usize = 1_000;
+const SIGHTINGS_AT_ONCE: usize = 256;
 
 /// Returns the elements in these rows, which are in ascending order.
 pub(super) fn only<T>(all: Vec<T>, rows: &[usize]) -> Vec<T> {
@@ -98,7 +99,7 @@ mod tests {
         })
     }
 
-    /// Else 500 keys in 200 places each would keep all others from the log for seconds.
+    /// Else 128 keys in 200 places each would keep all others from the log for seconds.
     #[test]
     fn keys_in_many_places_are_divided_between_keys() {
         let keys = ["one", "two", "three"].map(|key| Sha256Digest::of(key.as_bytes()));

@@ -9,13 +9,12 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
+use crate::fair::{FairPlace, NoPlace};
 use crate::issuer::{ImportRow, RowError, RowFormat, parse_rows};
 use crate::server::AppState;
 use crate::server::access::{Caller, Permission};
 use crate::server::body::inflow::inflow;
 use crate::server::body::refuse_too_large;
-use crate::server::client::imports::{Claim, ImportPlace};
-use crate::server::client::turns::NoTurn;
 use crate::server::error::{ApiError, ApiResult, ErrorCode, RawBody, Refusals, Refuses};
 use crate::store::{ImportOutcome, NewKey};
 
@@ -89,13 +88,9 @@ pub async fn import(
     let (parts, body) = request.into_parts();
     let format = row_format(&parts.headers)?;
     refuse_too_large(&parts.headers, MAX_IMPORT)?;
-    let claim = Claim {
-        project: caller.project.clone(),
-        token: caller.token_id,
-    };
     // Before the body is read: whoever waits takes nothing but a connection.
-    let place = state.0.imports.place(claim, PATIENCE).await;
-    let place = place.map_err(|NoTurn| too_many())?;
+    let place = state.0.imports.place(caller.claim(), PATIENCE).await;
+    let place = place.map_err(|NoPlace| too_many())?;
     let hung_up = CancellationToken::new();
     let _until_dropped = hung_up.clone().drop_guard();
     // Rows are stored as they come. As a whole, the bodies of a few imports would take the room of all other large ones
@@ -153,7 +148,7 @@ struct Import<R> {
     is_over: bool,
     project: String,
     result: ImportResult,
-    place: ImportPlace,
+    place: FairPlace,
 }
 
 impl<R> Import<R>
@@ -176,7 +171,7 @@ where
             if self.is_over {
                 return Ok(self.result);
             }
-            self.place.share().await.map_err(|NoTurn| too_many())?;
+            self.place.share().await.map_err(|NoPlace| too_many())?;
         }
     }
 

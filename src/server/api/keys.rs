@@ -56,6 +56,7 @@ async fn create<K: Kind>(
 ) -> ApiResult<Json<KeyView<WholeValue>>> {
     caller.require(Permission::WriteKeys)?;
     let new: K::Create = state.body(request).await?;
+    let _turn = state.turn_to_write(&caller).await?;
     let new = new.into_request(caller.project);
     let (key, value) = state.issuer().issue(new).await?;
     Ok(Json(KeyView::first(key, value)))
@@ -106,6 +107,7 @@ async fn update<K: Kind>(
     if patch.changes() {
         caller.require(Permission::WriteKeys)?;
     }
+    let _turn = state.turn_to_write(&caller).await?;
     let key = own_key::<K>(state, &caller, id).await?;
     let actor = body.revoked.then(|| caller.actor());
     let issuer = state.issuer();
@@ -163,6 +165,7 @@ async fn rotate<K: Kind>(
 ) -> ApiResult<Json<KeyView<WholeValue>>> {
     caller.require(Permission::WriteKeys)?;
     let RotateKey { overlap_seconds } = state.body(request).await?;
+    let _turn = state.turn_to_write(&caller).await?;
     let key = own_key::<K>(state, &caller, id).await?;
     let actor = caller.actor();
     let rotation = state

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::server::AppState;
 use crate::server::client::Client;
-use crate::store::Key;
+use crate::store::{Key, Urgency};
 
 /// Returns the address of the client that presented a key, as forwarded by the caller: the first entry of
 /// `X-Forwarded-For`, in front of those that trusted proxies appended. The caller is authenticated; an entry that is
@@ -23,10 +23,9 @@ pub(super) async fn record(state: &AppState, key: &Key, at: Timestamp, client: O
         return;
     }
     let client = client.map(|address| address.to_string());
-    let recorded = state
-        .store()
-        .record_use(key.id, at, client.as_deref())
-        .await;
+    // A caller can present any number of leaked keys.
+    let store = state.store().with_urgency(Urgency::Issuance);
+    let recorded = store.record_use(key.id, at, client.as_deref()).await;
     if let Err(error) = recorded {
         tracing::error!(key = %key.id, %error, "a use after exposure could not be recorded");
     }

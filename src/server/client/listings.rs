@@ -17,7 +17,6 @@ use futures_util::stream;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::imports::Claim;
 use super::reader::{GRACE, GaveWay, Reader, evict_latest};
 use super::turns::NoTurn;
 use crate::memory;
@@ -63,10 +62,16 @@ struct State {
     waiting: Vec<Waiting>,
 }
 
+/// Project and token that a list counts against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::server) struct Claim {
+    pub(in crate::server) project: String,
+    pub(in crate::server) token: Uuid,
+}
+
 /// Request for a list.
 #[derive(Debug, Clone)]
 pub(in crate::server) struct Ask {
-    /// Project and token that the list counts against.
     pub(in crate::server) claim: Claim,
     /// `true` if a text is looked for in everything that the list is of.
     pub(in crate::server) is_search: bool,

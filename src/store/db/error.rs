@@ -46,6 +46,12 @@ pub enum StoreError {
         /// Message of the driver.
         cause: String,
     },
+    /// Too many operations like this one wait for each other. HTTP callers get 503 and try again.
+    #[error("too much like this waits for the database {database}; try again")]
+    PutOff {
+        /// Path of the file, or URL without the password.
+        database: String,
+    },
     /// The database rolled back the transaction in favor of another one: after a deadlock, or because data that it had
     /// read has changed. [`retried`](super::super::retried) begins it again; a caller sees this error only if that was
     /// in vain.
@@ -258,6 +264,7 @@ impl StoreError {
                 | Self::Denied { .. }
                 | Self::Crowded { .. }
                 | Self::Busy { .. }
+                | Self::PutOff { .. }
                 | Self::Conflict { .. }
                 | Self::Full { .. }
                 | Self::TooLarge { .. }

@@ -10,8 +10,12 @@ use tokio::sync::oneshot;
 pub enum Urgency {
     /// The answer is awaited by a partner, a forge, a caller of the API, or a person at a terminal.
     Awaited,
-    /// Findings of workers and sources.
+    /// What workers and sources found, in pieces of few sightings, and the ends of what they read.
     Work,
+    /// A key that is created, rotated or changed for a caller of the API, who can ask for any number.
+    Issuance,
+    /// Much of one sender: a message with many sightings, an import.
+    Bulk,
     /// A list, or a detailed view, that somebody reads. It may be costly.
     Listing,
     /// Nothing depends on it: pruning, and notes that save work later.
@@ -33,7 +37,7 @@ pub(in crate::store) struct Gate(Mutex<Places>);
 struct Places {
     free: u32,
     /// By urgency. Empty while a place is free.
-    waiting: [VecDeque<Waiting>; 4],
+    waiting: [VecDeque<Waiting>; 6],
     arrivals: u64,
     handed_over: u32,
     closed: bool,

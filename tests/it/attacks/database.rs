@@ -15,6 +15,7 @@ mod settings;
 mod start;
 mod states;
 mod torn;
+mod turns;
 mod writers;
 
 use std::time::Duration;
