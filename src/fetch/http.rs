@@ -347,7 +347,7 @@ mod tests {
         let url: Url = format!("http://{}/", listener.local_addr().unwrap())
             .parse()
             .unwrap();
-        let server = tokio::spawn(async move {
+        let server = tokio_util::task::TaskTracker::new().spawn(async move {
             let mut requests = 0;
             // Of each three connections one answers, and two are closed after the request.
             for connection in 0.. {
