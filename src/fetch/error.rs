@@ -2,11 +2,29 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
 /// End of a text in a message that was cut there. Whoever keeps the message has to look for the beginning of a key in
 /// front of it.
 pub(crate) const CUT: &str = "[…]";
+
+/// Returns the credentials of `Authorization: Basic` with the token as the password, which GitHub and GitLab accept with
+/// any user name.
+pub(super) fn basic_credentials(token: &str) -> String {
+    STANDARD.encode(format!("x-access-token:{token}"))
+}
+
+/// Returns the characters of base64 that stand for `text` alone where `before` bytes precede it in its group of three.
+fn within_base64(text: &str, before: usize) -> String {
+    let encoded = STANDARD_NO_PAD.encode([&" ".repeat(before), text].concat());
+    // The first and the last character may have bits of what is beside the text.
+    let start = (before * 8).div_ceil(6);
+    let end = (before + text.len()) * 8 / 6;
+    encoded.get(start..end).unwrap_or_default().to_owned()
+}
 
 /// Error returned when a range could not be fetched. No message contains contents of a repository.
 #[derive(Debug, Error)]
@@ -104,6 +122,24 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// Returns the error without the token that was sent, which a server may tell of: whoever reads the log need not know
+    /// it.
+    pub(super) fn without(self, token: Option<&SecretString>) -> Self {
+        let (Self::Refused(said), Some(token)) = (&self, token.map(ExposeSecret::expose_secret))
+        else {
+            return self;
+        };
+        let sent = basic_credentials(token);
+        // With the characters in front of it, base64 has three other forms of it.
+        let is_told = said.contains(token)
+            || said.contains(&sent)
+            || (0..3).any(|before| said.contains(&within_base64(token, before)));
+        if is_told {
+            return Self::Refused("(a message that holds the token that it was sent)".to_owned());
+        }
+        self
+    }
+
     /// Returns whether the server cannot be reached, or fails, at the moment: it said nothing about the request itself,
     /// nor about when to come again.
     pub(crate) fn is_outage(&self) -> bool {
@@ -119,5 +155,31 @@ impl FetchError {
             | Self::Version0 => true,
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_message_tells_the_token_that_was_sent() {
+        let token = SecretString::from("ghs_0123456789abcdefghijABCDEFGHIJ");
+        let plain = token.expose_secret();
+        let said = |text: String| FetchError::Refused(text).without(Some(&token)).to_string();
+        for told in [
+            format!("bad credentials: {plain}"),
+            format!("bad credentials: Basic {}", basic_credentials(plain)),
+            STANDARD.encode(plain),
+            STANDARD.encode(format!("a:{plain}!")),
+            STANDARD.encode(format!("user:{plain} and more")),
+            STANDARD.encode(format!("u:{plain}")),
+        ] {
+            let shown = said(told.clone());
+            assert!(!shown.contains(&told) && shown.contains("token"), "{shown}");
+        }
+        assert!(said("access denied".to_owned()).contains("access denied"));
+        let none = FetchError::Refused(plain.to_owned()).without(None);
+        assert!(none.to_string().contains(plain));
     }
 }

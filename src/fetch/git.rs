@@ -138,7 +138,9 @@ impl GitFetcher {
         session
             .patience
             .holds(session.admission.lane(), &session.seat);
-        let Answer { pack, origin } = session.range().await?;
+        let token = request.token.as_ref();
+        let ranged = session.range().await;
+        let Answer { pack, origin } = ranged.map_err(|error| error.without(token))?;
         let fetched = FetchedPack::new(Some(pack), origin, session.limits, session.seat);
         Ok(fetched.with_rest(session.admission, session.rest))
     }
@@ -182,7 +184,7 @@ impl GitFetcher {
             answer.feed(chunk)?;
             Ok(Some(answer.held()))
         });
-        let long = listing.await?;
+        let long = listing.await.map_err(|error| error.without(token))?;
         Ok((answer.finish()?, long))
     }
 }
@@ -281,6 +283,7 @@ impl Session<'_> {
                     room,
                     pace: body,
                     patience: std::mem::replace(&mut self.patience, next),
+                    token: self.request.token.clone(),
                     has_ended: false,
                 });
                 return Ok(Answered::Pack {

@@ -6,6 +6,7 @@
 
 use gix_hash::ObjectId;
 use reqwest::Response;
+use secrecy::SecretString;
 use tokio::runtime::Handle;
 
 use super::budget::Seat;
@@ -33,6 +34,8 @@ pub(super) struct PackRest {
     pub(super) patience: Patience,
     /// `true` once the server has sent everything.
     pub(super) has_ended: bool,
+    /// Token that was sent to the server.
+    pub(super) token: Option<SecretString>,
 }
 
 /// Progress of reading a pack.
@@ -53,6 +56,11 @@ impl PackRest {
     /// Reads until `held` has `size` bytes, or there are no more. Returns `true` if the pack ended.
     /// Blocks the thread.
     fn fill(&mut self, held: &mut Vec<u8>, size: usize) -> Result<bool, FetchError> {
+        let filled = self.try_to_fill(held, size);
+        filled.map_err(|error| error.without(self.token.as_ref()))
+    }
+
+    fn try_to_fill(&mut self, held: &mut Vec<u8>, size: usize) -> Result<bool, FetchError> {
         loop {
             let wanted = size.saturating_sub(held.len()).min(self.came.len());
             let wanted = wanted.min(usize::try_from(self.room).unwrap_or(usize::MAX));

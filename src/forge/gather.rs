@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
 
 use super::push::{Announcement, Push, Remote, kept_reference};
 use super::texts::{Link, scan_plain, scan_texts};
@@ -317,7 +318,7 @@ impl<'a> Gatherer<'a> {
         NewWorkItem {
             kind: WorkKind::References,
             host: remote.host.clone(),
-            repository_id: remote.repository_id.clone(),
+            repository_id: self.kept_id(&remote.repository_id),
             repository,
             clone_url: remote.clone_url.as_ref().map(ToString::to_string),
             ref_name: kept_reference(self.redactor, reference),
@@ -327,6 +328,14 @@ impl<'a> Gatherer<'a> {
             priority,
             event_at: at,
         }
+    }
+
+    /// Returns the form in which an identifier is stored. Digits may be a key, of a format that consists of them.
+    fn kept_id(&self, id: &str) -> String {
+        if self.redactor.holds_key(id) {
+            return hex::encode(Sha256::digest(id));
+        }
+        id.to_owned()
     }
 
     /// Adds an item, unless fetching it would require storing a key: every URL of a repository contains
@@ -345,7 +354,7 @@ impl<'a> Gatherer<'a> {
         if holds_key(&item.repository) || item.clone_url.as_deref().is_some_and(holds_key) {
             let repository = shorten(self.redactor, &item.repository, REPOSITORY_MAX, false);
             tracing::warn!(
-                %source, host = remote.host, id = remote.repository_id, repository,
+                %source, host = remote.host, id = item.repository_id, repository,
                 "a repository has a key in its name; its contents are not read"
             );
             self.gathered.malformed += 1;

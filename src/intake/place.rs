@@ -155,7 +155,7 @@ mod tests {
         };
         let redactor = Redactor::new(&FormatSet::builtin());
         let clean = Cleaner::new(&redactor).clean(sighting, understand);
-        clean.place.clone()
+        Place::clone(&clean.place)
     }
 
     #[test]

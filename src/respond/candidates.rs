@@ -4,17 +4,18 @@ mod places;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 
-use super::clean::{CleanSighting, CleanSightings, stored_form};
+use super::Responder;
+use super::clean::{CleanSighting, CleanSightings};
 use super::known::{Known, PlacesPerValue};
-use super::{Responder, Sighting};
 use crate::keyformat::KeyValue;
 use crate::store::{Reason, Store, StoreError};
-use places::rendered;
 pub use places::{Line, Placed, SharedPlace};
+use places::{Rendered, rendered};
 
 /// Maximum number of places stored per candidate.
 const PLACES_PER_VALUE: u32 = 100;
@@ -136,7 +137,7 @@ impl<P: Placed> Candidates<P> {
             ..
         } = self;
         // Candidates of the same place were added in a row: one place is held at a time, however many there are.
-        let mut last = None;
+        let mut last: Option<(PlaceIndex, Rendered)> = None;
         ours(list, known).map(move |seen| {
             let shared = match last.take() {
                 Some((at, shared)) if at == seen.place => shared,
@@ -175,7 +176,7 @@ impl<P: Placed> Candidates<P> {
     /// Adds the sightings of `known` keys to `found`, and returns the size of the places of all that were found so far.
     /// Each place is searched for keys once, in turn with what others wrote, up to a bound.
     async fn find(&self, known: &Known, found: &mut CleanSightings) -> usize {
-        let mut shared: HashMap<PlaceIndex, SharedPlace> = HashMap::new();
+        let mut shared: HashMap<PlaceIndex, Rendered> = HashMap::new();
         let mut looked_at = self.looked_at;
         // Links of a message take turns.
         for seen in ours(&self.list, known) {
@@ -230,24 +231,12 @@ fn ours<'c>(list: &'c [Seen], known: &Known) -> impl Iterator<Item = &'c Seen> {
 
 impl Seen {
     /// Returns the sighting of the candidate, which is one of the `known`, at its place.
-    fn at(&self, shared: &SharedPlace, detected_at: Timestamp, known: &Known) -> CleanSighting {
-        let SharedPlace {
-            mut place,
-            fragment,
-        } = shared.clone();
-        if let Some(line) = self.line {
-            if let (Some(url), Some(fragment)) = (&mut place.url, fragment) {
-                url.push_str(fragment);
-                url.push_str(&line.linked.to_string());
-            }
-            place.line = line.recorded;
-        }
-        CleanSighting::new(Sighting {
-            value: self.value.clone(),
-            place: stored_form(&place, str::to_owned),
-            detected_at,
-        })
-        .of(known)
+    fn at(&self, rendered: &Rendered, detected_at: Timestamp, known: &Known) -> CleanSighting {
+        let place = match self.line {
+            Some(line) => Arc::new(rendered.at(line)),
+            None => Arc::clone(&rendered.stored),
+        };
+        CleanSighting::new(self.value.clone(), place, detected_at).of(known)
     }
 }
 

@@ -5,8 +5,9 @@
 //! ours only, and before anything is locked.
 
 use std::collections::HashMap;
-use std::ops::Deref;
 use std::sync::Arc;
+
+use jiff::Timestamp;
 
 use super::known::Known;
 use super::redact::{COMMIT_MAX, PATH_MAX, REPOSITORY_MAX, SOURCE_MAX, URL_MAX};
@@ -27,7 +28,12 @@ pub(super) const NOT_LOOKED_AT: &str = "…";
 /// length.
 #[derive(Debug, Clone)]
 pub struct CleanSighting {
-    sighting: Sighting,
+    /// Value that was seen.
+    pub value: KeyValue,
+    /// Place, which thousands of sightings may share.
+    pub place: Arc<Place>,
+    /// Time of the sighting.
+    pub detected_at: Timestamp,
     /// Digest of the value, computed before anything is locked.
     digest: Sha256Digest,
     /// Access token of Rescind itself that was seen, if it is one, as it was when it was looked up.
@@ -35,10 +41,12 @@ pub struct CleanSighting {
 }
 
 impl CleanSighting {
-    pub(super) fn new(sighting: Sighting) -> Self {
+    pub(super) fn new(value: KeyValue, place: Arc<Place>, detected_at: Timestamp) -> Self {
         Self {
-            digest: sighting.value.sha256(),
-            sighting,
+            digest: value.sha256(),
+            value,
+            place,
+            detected_at,
             token: None,
         }
     }
@@ -55,14 +63,6 @@ impl CleanSighting {
 
     pub(super) fn token(&self) -> Option<&Arc<Token>> {
         self.token.as_ref()
-    }
-}
-
-impl Deref for CleanSighting {
-    type Target = Sighting;
-
-    fn deref(&self) -> &Sighting {
-        &self.sighting
     }
 }
 
@@ -193,11 +193,7 @@ impl<'r> Cleaner<'r> {
         complete(&mut place);
         // Texts that were there before are found among those that are clean.
         let place = stored_form(&place, |text| self.text(text, foreign));
-        CleanSighting::new(Sighting {
-            value,
-            place,
-            detected_at,
-        })
+        CleanSighting::new(value, Arc::new(place), detected_at)
     }
 
     /// Returns a text without keys, and without `value`, which may be of a format that is not loaded.

@@ -38,7 +38,7 @@ pub struct Report<'a> {
 /// Sighting within a batch.
 #[derive(Clone, Copy)]
 struct Row<'a> {
-    sighting: &'a Sighting,
+    sighting: &'a CleanSighting,
     digest: Sha256Digest,
     report: &'a Report<'a>,
 }
@@ -46,7 +46,7 @@ struct Row<'a> {
 /// Sightings of one key within a batch.
 struct Hit<'a> {
     key: Key,
-    sightings: Vec<&'a Sighting>,
+    sightings: Vec<&'a CleanSighting>,
     first_at: usize,
     /// Report that saw the key first.
     report: &'a Report<'a>,
@@ -239,7 +239,7 @@ fn draft(hit: &Hit<'_>, now: Timestamp) -> LogDraft {
         policy: Some(POLICY_REVOKE.to_owned()),
         actor: hit.report.actor.to_owned(),
         incident_id: hit.incident,
-        occurrence: first.map(|sighting| sighting.place.clone()),
+        occurrence: first.map(|sighting| Place::clone(&sighting.place)),
         detected_at: first.map(|sighting| sighting.detected_at),
     }
 }
@@ -251,7 +251,7 @@ async fn record(tx: &mut Tx, hits: &mut BTreeMap<Uuid, Hit<'_>>) -> Result<(), S
         for sighting in &hit.sightings {
             sightings.push(NewSighting {
                 key: &hit.key,
-                place: sighting.place.clone(),
+                place: Arc::clone(&sighting.place),
                 detected_at: sighting.detected_at,
             });
         }

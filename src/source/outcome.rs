@@ -155,6 +155,19 @@ impl PollError {
         }
     }
 
+    /// Returns whether the server refused the request, without saying when to come again: it is for the operator to mend.
+    pub(super) fn is_for_the_operator(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { .. }
+                | Self::Remote(FetchError::Unauthorized { .. } | FetchError::Gone { .. })
+                | Self::Hour {
+                    error: HourError::Refused { .. },
+                    ..
+                }
+        )
+    }
+
     /// Returns whether the server itself asked to be left alone. If so, the backoff applies even to a scheduled
     /// source.
     pub(super) fn asks_for_peace(&self) -> bool {

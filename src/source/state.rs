@@ -189,7 +189,13 @@ impl Frame {
             if !error.asks_for_peace() {
                 wait = self.interval(wait);
             }
-            (wait, wait)
+            // A refusal may have been mended before the restart. How long a server asked to be left alone holds.
+            let due_after = if error.is_for_the_operator() {
+                Duration::ZERO
+            } else {
+                wait
+            };
+            (wait, due_after)
         };
         let source = &self.name;
         let words = self.words(&error);

@@ -3,6 +3,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::fetch::RepositoryName;
 use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
 use crate::respond::{CleanSighting, Known};
 use crate::scan::Encodings;
@@ -155,4 +156,30 @@ fn names_longer_than_any_forges_are_counted_and_lead_nowhere() {
         } = gatherer.gathered;
         assert_eq!((found.len(), malformed), (items, 1 - items as u64));
     }
+}
+
+/// A key may consist of digits, as identifiers do.
+#[test]
+fn no_key_is_kept_as_the_identifier_of_a_repository() {
+    let rig = Rig::new();
+    let key = rig.key();
+    let now = Timestamp::UNIX_EPOCH;
+    let mut gatherer = Gatherer::new("feed", &rig.redactor, &rig.engine, now);
+    for id in ["4711".to_owned(), key.clone(), hex::encode(&key)] {
+        let announced = Announcement {
+            remote: Remote {
+                host: "forge.example".to_owned(),
+                repository_id: id,
+                repository: RepositoryName::parse("acme/app").unwrap(),
+                clone_url: None,
+            },
+            reference: None,
+            id: "1".to_owned(),
+        };
+        gatherer.announce(&announced, Priority::Webhook, now);
+    }
+    let items = gatherer.gathered.items;
+    let ids: Vec<&str> = items.iter().map(|item| &*item.repository_id).collect();
+    assert_eq!((ids.len(), ids[0]), (3, "4711"));
+    assert!(ids.iter().all(|id| !rig.redactor.holds_key(id)), "{ids:?}");
 }

@@ -3,6 +3,7 @@
 use reqwest::header::HeaderMap;
 
 use crate::forge::Forge;
+use crate::scan::Redactor;
 
 /// Maximum length of a delivery's identifier that is kept, in bytes. GitHub's have 36.
 const MAX_DELIVERY: usize = 128;
@@ -69,13 +70,22 @@ pub(super) fn event(forge: Forge, headers: &HeaderMap) -> Result<String, NoEvent
 
 /// Returns the identifier of the delivery, which consists of the forge's and the digest of the body: no proof covers the
 /// header, so that whoever has a secret could use up the identifiers of others' deliveries. Returns `None` if there is
-/// none that can be kept; such a delivery cannot be told from its repetition, which does no harm.
-pub(super) fn delivery(forge: Forge, headers: &HeaderMap, digest: &str) -> Option<String> {
+/// none that can be kept, such as one with a key; such a delivery cannot be told from its repetition, which does no harm.
+pub(super) fn delivery(
+    forge: Forge,
+    headers: &HeaderMap,
+    digest: &str,
+    redactor: &Redactor,
+) -> Option<String> {
     let plain = |text: &&str| {
         text.bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"-_.:{}".contains(&b))
     };
     let id = first(headers, delivery_headers(forge), MAX_DELIVERY).filter(plain)?;
+    // Alone: beside other digits an encoded key may not be recognized.
+    if redactor.holds_key(id) {
+        return None;
+    }
     Some(format!("{id}:{}", digest.get(..DIGEST_DIGITS)?))
 }
 
@@ -98,6 +108,8 @@ fn first<'h>(headers: &'h HeaderMap, names: &[&str], max: usize) -> Option<&'h s
 #[cfg(test)]
 mod tests {
     use reqwest::header::{HeaderName, HeaderValue};
+
+    use crate::keyformat::FormatSet;
 
     use super::*;
 
@@ -135,6 +147,10 @@ mod tests {
     fn a_delivery_has_the_name_that_stays_the_same_for_each_try() {
         let guid = "72d3162e-cc78-11e3-81ab-4c9367dc0958";
         let (digest, other) = ("0".repeat(64), "1".repeat(64));
+        let formats = FormatSet::builtin();
+        let redactor = Redactor::new(&formats);
+        let delivery =
+            |forge, headers: &HeaderMap, digest: &str| delivery(forge, headers, digest, &redactor);
         let github = headers(&[("x-github-delivery", guid)]);
         let id = |digest: &str| delivery(Forge::GitHub, &github, digest);
         assert_eq!(id(&digest), Some(format!("{guid}:{}", "0".repeat(32))));

@@ -226,9 +226,10 @@ impl Committer {
         for (at, entry) in group.iter().enumerate() {
             if taken[at] == Taken::New {
                 fresh.push(entry);
-                items.extend(entry.items.iter().cloned());
-                whose.resize(items.len(), at);
             }
+            // Those of repeated deliveries, too: what was gone, dead-lettered or not allowed before may be read by now.
+            items.extend(entry.items.iter().cloned());
+            whose.resize(items.len(), at);
         }
         let added = tx.add_work_items_of_sources(&items, now).await?;
         let full = added.refused.iter().map(|item| whose[*item]);

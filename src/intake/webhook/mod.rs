@@ -33,6 +33,7 @@ pub use error::WebhookError;
 pub use headers::NoEvent;
 pub use inbox::{Inbox, InboxParts, InboxTask};
 pub use payload::BodyError;
+use payload::most_kept;
 pub use places::ClonePlaces;
 pub use verify::Unverified;
 
@@ -100,7 +101,14 @@ impl Proved {
     /// Returns an estimate of the memory that reading the delivery and storing its contents takes at
     /// most, in bytes.
     pub fn cost(&self) -> usize {
-        COST * self.body.len()
+        let length = self.body.len();
+        // Smaller ones are read one after the other.
+        let kept = if length > *MEDIUM.end() {
+            most_kept(length)
+        } else {
+            0
+        };
+        COST * length + kept
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -32,8 +33,20 @@ const KEPT: &[&str] = &[
 /// Name of a field that is dropped at any level: there may be thousands of commits.
 const COMMITS: &str = "commits";
 
-/// Maximum number of values of one payload that are kept. Real payloads have a few hundred.
-const MAX_KEPT: usize = 100_000;
+/// Maximum memory of the values of one payload that are kept, in bytes. Real payloads have a few hundred values.
+const MAX_KEPT: usize = 4 << 20;
+
+/// … for each byte of the payload, beyond the first values. A push of a thousand references takes ten.
+const KEPT_PER_BYTE: usize = 16;
+const FIRST_KEPT: usize = 64 << 10;
+
+/// Maximum length of a text that is kept, in bytes. Names and URLs have a quarter of that.
+const MAX_TEXT: usize = 8 << 10;
+
+/// Estimates of the memory of a value in a list or an object, of an object, and of each field of it, in bytes.
+const VALUE: usize = 64;
+const OBJECT: usize = 700;
+const FIELD: usize = 112;
 
 /// Maximum number of elements of one list that are kept: more than are handled one by one, so that it shows that there
 /// are more.
@@ -90,20 +103,29 @@ pub(super) struct Fields {
     pub(super) left_out: Option<&'static str>,
 }
 
+/// Returns the maximum memory of what is kept of a payload of this length, in bytes.
+pub(super) fn most_kept(length: usize) -> usize {
+    FIRST_KEPT
+        .saturating_add(length.saturating_mul(KEPT_PER_BYTE))
+        .min(MAX_KEPT)
+}
+
 /// Reads a body: mends its payload, which is the field `payload` if the body is a form, and parses it. The texts are
 /// returned in any case.
-pub(super) fn read(headers: &HeaderMap, body: Vec<u8>) -> (Texts, Result<Fields, BodyError>) {
+pub(super) fn read(headers: &HeaderMap, mut body: Vec<u8>) -> (Texts, Result<Fields, BodyError>) {
     if body.is_empty() {
         return (Texts::Plain(body), Err(BodyError::Empty));
     }
-    let mut json = if is_form(headers) {
-        let Some(payload) = form_payload(&body) else {
-            return (Texts::Plain(decoded(&body)), Err(BodyError::NoPayload));
-        };
-        payload
-    } else {
-        body
-    };
+    if is_form(headers) {
+        // Where it stands: a copy would take as much again.
+        let field = payload_field(&body);
+        let has_payload = field.is_some();
+        decode(&mut body, field.unwrap_or(0..usize::MAX));
+        if !has_payload {
+            return (Texts::Plain(body), Err(BodyError::NoPayload));
+        }
+    }
+    let mut json = body;
     // UTF-16 is no JSON. It would be none that can be scanned, either, if it were mended as UTF-8.
     let is_wide = json
         .iter()
@@ -122,29 +144,45 @@ pub(super) fn read(headers: &HeaderMap, body: Vec<u8>) -> (Texts, Result<Fields,
 
 /// Returns the field `payload` of a form, decoded. Returns `None` if there is no such field.
 pub(super) fn form_payload(form: &[u8]) -> Option<Vec<u8>> {
-    let mut fields = form.split(|b| *b == b'&');
-    fields
-        .find_map(|field| field.strip_prefix(b"payload="))
-        .map(decoded)
+    let mut payload = form.get(payload_field(form)?)?.to_vec();
+    decode(&mut payload, 0..usize::MAX);
+    Some(payload)
 }
 
-/// Decodes a part of a form. An escape that is none stays as it is.
-fn decoded(encoded: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(encoded.len());
-    let mut rest = encoded;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        let mut escaped = [0];
-        match (byte, after.get(..2)) {
-            (b'+', _) => decoded.push(b' '),
-            (b'%', Some(digits)) if hex::decode_to_slice(digits, &mut escaped).is_ok() => {
-                decoded.extend(escaped);
-                rest = &after[2..];
-            }
-            _ => decoded.push(byte),
+/// Returns where the value of the field `payload` stands in a form.
+fn payload_field(form: &[u8]) -> Option<Range<usize>> {
+    const NAME: &[u8] = b"payload=";
+    let mut start = 0;
+    for field in form.split(|byte| *byte == b'&') {
+        let end = start + field.len();
+        if field.starts_with(NAME) {
+            return Some(start + NAME.len()..end);
         }
+        start = end + 1;
     }
-    decoded
+    None
+}
+
+/// Replaces a form by a part of it, decoded. An escape that is none stays as it is.
+fn decode(form: &mut Vec<u8>, part: Range<usize>) {
+    let end = part.end.min(form.len());
+    let (mut read, mut written) = (part.start, 0);
+    while read < end {
+        let byte = form[read];
+        let mut decoded = [byte];
+        let digits = form.get(read + 1..end.min(read + 3)).unwrap_or_default();
+        read += match byte {
+            b'%' if hex::decode_to_slice(digits, &mut decoded).is_ok() => 3,
+            b'+' => {
+                decoded = [b' '];
+                1
+            }
+            _ => 1,
+        };
+        form[written] = decoded[0];
+        written += 1;
+    }
+    form.truncate(written);
 }
 
 /// Parses the payload and returns the fields that describe pushes.
@@ -153,7 +191,7 @@ fn decoded(encoded: &[u8]) -> Vec<u8> {
 /// Returns a [`BodyError`] if the payload is not JSON, or not an object.
 pub(super) fn fields(json: &[u8]) -> Result<Fields, BodyError> {
     let mut state = State {
-        left: MAX_KEPT,
+        left: most_kept(json.len()),
         left_out: None,
     };
     let mut reader = serde_json::Deserializer::from_slice(json);
@@ -178,20 +216,20 @@ pub(super) fn fields(json: &[u8]) -> Result<Fields, BodyError> {
 }
 
 struct State {
-    /// Number of values that may still be kept.
+    /// Memory that may still be kept, in bytes.
     left: usize,
     left_out: Option<&'static str>,
 }
 
 impl State {
-    /// Returns whether another value may be kept.
-    fn has_room(&mut self) -> bool {
-        let has_room = self.left > 0;
-        if !has_room {
+    /// Returns whether this much more may be kept.
+    fn has_room(&mut self, bytes: usize) -> bool {
+        let left = self.left.checked_sub(bytes);
+        if left.is_none() {
             self.left_out = Some(TOO_MUCH);
         }
-        self.left = self.left.saturating_sub(1);
-        has_room
+        self.left = left.unwrap_or(0);
+        left.is_some()
     }
 }
 
@@ -243,6 +281,10 @@ impl<'de> Visitor<'de> for Keep<'_> {
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        if value.len() > MAX_TEXT || !self.state.has_room(value.len()) {
+            self.state.left_out = Some(TOO_MUCH);
+            return Ok(Value::Null);
+        }
         Ok(value.into())
     }
 
@@ -252,7 +294,7 @@ impl<'de> Visitor<'de> for Keep<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Value, A::Error> {
         let mut kept = Vec::new();
-        while kept.len() < MAX_LIST && self.state.has_room() {
+        while kept.len() < MAX_LIST && self.state.has_room(VALUE) {
             let Some(item) = items.next_element_seed(self.inner())? else {
                 return Ok(kept.into());
             };
@@ -264,9 +306,10 @@ impl<'de> Visitor<'de> for Keep<'_> {
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut fields: A) -> Result<Value, A::Error> {
         let mut kept = Map::new();
+        let has_room = self.state.has_room(OBJECT);
         while let Some(name) = fields.next_key::<Name<'de>>()? {
             let is_wanted = name.0 != COMMITS && (!self.is_top || KEPT.contains(&&*name.0));
-            if !is_wanted || !self.state.has_room() {
+            if !is_wanted || !has_room || !self.state.has_room(FIELD + name.0.len()) {
                 fields.next_value::<IgnoredAny>()?;
                 continue;
             }

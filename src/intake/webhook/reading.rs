@@ -113,9 +113,7 @@ impl Webhook {
             },
         });
         let digest = hex::encode(Sha256::digest(&body));
-        // The identifier is stored, so it must not contain a key.
-        let id = delivery(self.forge, &headers, &digest);
-        let id = id.filter(|id| !self.responder.redactor().holds_key(id));
+        let id = delivery(self.forge, &headers, &digest, self.responder.redactor());
         let (texts, fields) = payload::read(&headers, body);
         let (refused, event, fields) = match (event, fields) {
             (Ok(event), Ok(fields)) => (None, event, fields),

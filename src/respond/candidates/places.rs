@@ -1,6 +1,8 @@
 //! Places that candidates share, and the form in which they are stored.
 
-use super::super::clean::{LOOKED_AT_MAX, NOT_LOOKED_AT};
+use std::sync::Arc;
+
+use super::super::clean::{LOOKED_AT_MAX, NOT_LOOKED_AT, stored_form};
 use crate::offload;
 use crate::store::Place;
 
@@ -49,6 +51,36 @@ pub struct SharedPlace {
     pub fragment: Option<&'static str>,
 }
 
+/// Place of candidates of which some are known keys.
+pub(super) struct Rendered {
+    shared: SharedPlace,
+    /// Form in which it is stored without a line.
+    pub(super) stored: Arc<Place>,
+}
+
+impl Rendered {
+    fn of(shared: SharedPlace) -> Self {
+        Self {
+            stored: Arc::new(stored_form(&shared.place, str::to_owned)),
+            shared,
+        }
+    }
+
+    /// Returns the form in which the place is stored with a line.
+    pub(super) fn at(&self, line: Line) -> Place {
+        let SharedPlace {
+            mut place,
+            fragment,
+        } = self.shared.clone();
+        if let (Some(url), Some(fragment)) = (&mut place.url, fragment) {
+            url.push_str(fragment);
+            url.push_str(&line.linked.to_string());
+        }
+        place.line = line.recorded;
+        stored_form(&place, str::to_owned)
+    }
+}
+
 /// Line on which a candidate starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line {
@@ -60,7 +92,7 @@ pub struct Line {
 
 /// Returns a place in the form in which it is stored, unless more than is searched of one message was searched already.
 /// Adds its size to `looked_at`.
-pub(super) async fn rendered(place: &impl Placed, looked_at: &mut usize) -> SharedPlace {
+pub(super) async fn rendered(place: &impl Placed, looked_at: &mut usize) -> Rendered {
     let bytes = place.bytes();
     if *looked_at + bytes > LOOKED_AT_MAX {
         let source = place.source();
@@ -68,10 +100,10 @@ pub(super) async fn rendered(place: &impl Placed, looked_at: &mut usize) -> Shar
             source,
             "a message or a push names keys of ours in so many places that some are stored without their texts"
         );
-        return nameless(source);
+        return Rendered::of(nameless(source));
     }
     *looked_at += bytes;
-    offload::in_turn(bytes, || place.to_shared()).await
+    offload::in_turn(bytes, || Rendered::of(place.to_shared())).await
 }
 
 /// Returns a place that was not searched for keys.

@@ -85,18 +85,14 @@ fn numbers(rows: &[usize], digests: &[Sha256Digest]) -> impl Iterator<Item = usi
 mod tests {
     use jiff::Timestamp;
 
-    use super::super::super::Sighting;
     use super::super::super::clean::CleanSighting;
     use super::*;
     use crate::keyformat::KeyValue;
     use crate::store::Place;
 
     fn sighting(row: usize) -> CleanSighting {
-        CleanSighting::new(Sighting {
-            value: KeyValue::new(row.to_string()),
-            place: Place::of_source("test"),
-            detected_at: Timestamp::UNIX_EPOCH,
-        })
+        let place = Place::of_source("test").into();
+        CleanSighting::new(KeyValue::new(row.to_string()), place, Timestamp::UNIX_EPOCH)
     }
 
     /// Else 128 keys in 200 places each would keep all others from the log for seconds.

@@ -70,7 +70,6 @@ mod tests {
     use jiff::SignedDuration;
     use secrecy::SecretString;
 
-    use super::super::super::Sighting;
     use super::super::super::known::Known;
     use super::*;
     use crate::keyformat::KeyValue;
@@ -106,12 +105,8 @@ mod tests {
         tx.commit().await.unwrap();
         // Looked up while it was valid.
         let known = Known::of(&store, [digest]).await.unwrap();
-        let seen = CleanSighting::new(Sighting {
-            value: KeyValue::new("a token"),
-            place: Place::of_source("test"),
-            detected_at: first,
-        });
-        let seen = seen.of(&known);
+        let place = Place::of_source("test").into();
+        let seen = CleanSighting::new(KeyValue::new("a token"), place, first).of(&known);
         let mut tx = store.begin().await.unwrap();
         tx.revoke_token(token.id, first).await.unwrap();
         tx.commit().await.unwrap();

@@ -2,7 +2,7 @@
 
 mod codes;
 
-pub(in crate::store) use codes::{damage, granted, role, unhidden};
+pub(in crate::store) use codes::{STALE, damage, granted, role, unhidden};
 use codes::{from_postgres, from_sqlite};
 
 /// Error of a database operation. Nothing of the operation remains: every change is made in a transaction.

@@ -3,6 +3,7 @@
 use super::super::{Store, StoreError};
 use super::connect::Db;
 use super::gate::Urgency;
+use super::retry::retried;
 use super::sql::{Arg, Row, Sql, postgres_args, sqlite_args};
 use super::whole::looks_up;
 
@@ -13,7 +14,7 @@ pub(in crate::store) trait Read: Send {
         &mut self,
         sql: Sql,
         args: Vec<Arg>,
-        decode: impl Fn(&Row<'_>) -> Result<T, StoreError> + Send,
+        decode: impl Fn(&Row<'_>) -> Result<T, StoreError> + Send + Sync,
     ) -> impl Future<Output = Result<Vec<T>, StoreError>> + Send;
 
     /// Returns the first row of a query, decoded.
@@ -21,7 +22,7 @@ pub(in crate::store) trait Read: Send {
         &mut self,
         sql: Sql,
         args: Vec<Arg>,
-        decode: impl Fn(&Row<'_>) -> Result<T, StoreError> + Send,
+        decode: impl Fn(&Row<'_>) -> Result<T, StoreError> + Send + Sync,
     ) -> impl Future<Output = Result<Option<T>, StoreError>> + Send {
         async move { Ok(self.fetch(sql, args, decode).await?.into_iter().next()) }
     }
@@ -32,7 +33,19 @@ impl Read for &Store {
         &mut self,
         sql: Sql,
         args: Vec<Arg>,
-        decode: impl Fn(&Row<'_>) -> Result<T, StoreError> + Send,
+        decode: impl Fn(&Row<'_>) -> Result<T, StoreError> + Send + Sync,
+    ) -> Result<Vec<T>, StoreError> {
+        // Nothing has happened if another transaction was faster, or a table was changed.
+        retried(|| self.fetch_once(&sql, args.clone(), &decode)).await
+    }
+}
+
+impl Store {
+    async fn fetch_once<T: Send>(
+        &self,
+        sql: &Sql,
+        args: Vec<Arg>,
+        decode: &(impl Fn(&Row<'_>) -> Result<T, StoreError> + Send + Sync),
     ) -> Result<Vec<T>, StoreError> {
         self.check_whole().await?;
         let failed = |error: sqlx::Error| self.failed(&error);
@@ -50,7 +63,7 @@ impl Read for &Store {
                 let rows = held.fetch(limit, text, args).await.map_err(failed)?;
                 drop(held);
                 rows.iter()
-                    .map(|row| self.decode(&Row::Sqlite(row), &decode))
+                    .map(|row| self.decode(&Row::Sqlite(row), decode))
                     .collect()
             }
             Db::Postgres(pool) => {
@@ -63,7 +76,7 @@ impl Read for &Store {
                 }
                 drop(held);
                 rows.iter()
-                    .map(|row| self.decode(&Row::Postgres(row), &decode))
+                    .map(|row| self.decode(&Row::Postgres(row), decode))
                     .collect()
             }
         }

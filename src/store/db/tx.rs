@@ -187,7 +187,7 @@ impl Read for Tx {
         &mut self,
         sql: Sql,
         args: Vec<Arg>,
-        decode: impl Fn(&Row<'_>) -> Result<T, StoreError> + Send,
+        decode: impl Fn(&Row<'_>) -> Result<T, StoreError> + Send + Sync,
     ) -> Result<Vec<T>, StoreError> {
         let text = sql.text(self.dialect());
         let changes = ["UPDATE", "INSERT INTO", "DELETE FROM"];

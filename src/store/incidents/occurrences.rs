@@ -1,6 +1,7 @@
 //! Occurrences, the places where keys were seen. Recording them opens and extends incidents.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -38,7 +39,7 @@ pub struct Occurrence {
 #[derive(Debug, Clone)]
 pub(crate) struct NewSighting<'a> {
     pub(crate) key: &'a Key,
-    pub(crate) place: Place,
+    pub(crate) place: Arc<Place>,
     pub(crate) detected_at: Timestamp,
 }
 
@@ -292,17 +293,17 @@ fn seen_places<'a>(sightings: &'a [NewSighting<'a>]) -> Vec<SeenPlace<'a>> {
 impl SeenPlace<'_> {
     fn columns(&self, incidents: &HashMap<Uuid, Uuid>) -> Vec<Arg> {
         let key = self.first.key.id;
-        let place = self.first.place.clone();
+        let place = &self.first.place;
         args![
             Uuid::now_v7(),
             self.fingerprint,
             key,
             incidents.get(&key).copied(),
-            place.source,
-            place.url,
-            place.repository,
-            place.commit,
-            place.path,
+            place.source.clone(),
+            place.url.clone(),
+            place.repository.clone(),
+            place.commit.clone(),
+            place.path.clone(),
             place.line,
             self.times.first,
             self.times.last,

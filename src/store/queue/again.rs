@@ -9,7 +9,9 @@ use super::super::db::order::Locks;
 use super::super::db::retry::retried;
 use super::super::db::sql::{Arg, LIST_MAX, ROWS_MAX, Row, Sql, args, one, pad, runs, statements};
 use super::super::{Read as _, Store, StoreError, Tx};
+use super::holders::DEATHS_MAX;
 use super::item::{NewWorkItem, Priority};
+use super::row::deaths;
 use super::turns::Seat;
 
 /// Maximum number of items of a source that are revived in one transaction.
@@ -17,10 +19,10 @@ const PIECE: usize = 512;
 
 statements! {
     KNOWN = "SELECT id, state, priority, denials FROM work_items
-        WHERE (state IN ('waiting', 'shed') OR state = 'done' AND gone) AND part_of = ''
+        WHERE (state IN ('waiting', 'shed', 'dead') OR state = 'done' AND gone) AND part_of = ''
             AND (host, remote, ref_name, before_id, after_id) IN (VALUES {rows:5})";
-    LOCK = "SELECT id, priority, host, remote, owner, state, source, gone, denials FROM work_items
-        WHERE state <> 'dead' AND id IN ({list:1}) ORDER BY id {for update}";
+    LOCK = "SELECT id, priority, host, remote, owner, state, source, gone, denials, deaths FROM work_items
+        WHERE id IN ({list:1}) ORDER BY id {for update}";
     /// An item that waits because its server denied it is read at once, like one that was gone.
     RAISE = "UPDATE work_items SET priority = CAST(again.column2 AS BIGINT),
             level = CAST(again.column3 AS BIGINT), turn = CAST(again.column4 AS BIGINT),
@@ -78,8 +80,8 @@ impl Again {
 
 impl Tx {
     /// Returns the known items that have to be raised, with their new priorities: those that are waiting or were shed
-    /// with a lower priority than the items named again, and those that were gone or denied. They are not locked, so
-    /// this may have changed once they are.
+    /// with a lower priority than the items named again, and those that were gone, denied or dead-lettered. They are not
+    /// locked, so this may have changed once they are.
     pub(in crate::store) async fn less_urgent(
         &mut self,
         items: impl Iterator<Item = &NewWorkItem>,
@@ -111,8 +113,9 @@ impl Tx {
         Ok(lower)
     }
 
-    /// Raises known items that are still waiting, or were shed or gone, to the priority of those that were named again.
-    /// Returns the sources of those that were shed.
+    /// Raises known items that are still waiting, or were shed, gone or dead-lettered, to the priority of those that were
+    /// named again. One whose workers died stays dead-lettered: it is for somebody to look at. Returns the sources of
+    /// those that were shed.
     pub(in crate::store) async fn raise(
         &mut self,
         mut wanted: Vec<(Uuid, Priority)>,
@@ -131,11 +134,16 @@ impl Tx {
                 let again = Again::of(row)?;
                 let (state, source) = (row.get::<String>("state")?, row.get::<String>("source")?);
                 let is_denied = row.get::<i64>("denials")? > 0;
-                Ok((again, state, source, row.get::<bool>("gone")?, is_denied))
+                let may_reopen = match &*state {
+                    "done" => Some(row.get::<bool>("gone")?),
+                    "dead" => Some(deaths(row.get("deaths")?) < DEATHS_MAX),
+                    _ => None,
+                };
+                Ok((again, state, source, may_reopen, is_denied))
             });
-            for (again, state, source, gone, is_denied) in rows.await? {
-                let is_done = state == "done";
-                let wanted = wanted.get(&again.id).filter(|_| !is_done || gone);
+            for (again, state, source, may_reopen, is_denied) in rows.await? {
+                let is_ended = may_reopen.is_some();
+                let wanted = wanted.get(&again.id).filter(|_| may_reopen != Some(false));
                 let is_less =
                     |wanted: &&Priority| wants(**wanted, &state, again.priority, is_denied);
                 let Some(priority) = wanted.filter(is_less) else {
@@ -145,14 +153,14 @@ impl Tx {
                     shed.push(source);
                 }
                 let again = Again {
-                    priority: if is_done {
+                    priority: if is_ended {
                         priority.number()
                     } else {
                         priority.number().min(again.priority)
                     },
                     ..again
                 };
-                if is_done { &mut reopened } else { &mut raised }.push(again);
+                if is_ended { &mut reopened } else { &mut raised }.push(again);
             }
         }
         self.come_again(&RAISE, &raised).await?;
@@ -273,10 +281,10 @@ impl Store {
 }
 
 /// Returns whether an item in this state, and with this number of a priority, has to be changed when it is named again.
-/// Items that were gone or denied are not fetched anew each time, since feeds repeat their events for hours.
+/// Items that were gone, denied or dead-lettered are not fetched anew each time, since feeds repeat their events for hours.
 fn wants(priority: Priority, state: &str, number: i64, is_denied: bool) -> bool {
     match state {
-        "done" => priority < Priority::Firehose,
+        "done" | "dead" => priority < Priority::Firehose,
         _ => number > priority.number() || is_denied && priority < Priority::Firehose,
     }
 }

@@ -12,7 +12,7 @@ use super::super::{Read as _, Store, StoreError};
 use super::row::{counted, give_back};
 
 /// Number of workers that may die while they hold an item before it is dead-lettered.
-const DEATHS_MAX: u32 = 3;
+pub(super) const DEATHS_MAX: u32 = 3;
 
 statements! {
     EXPIRED = "SELECT (SELECT COUNT(*) FROM work_items

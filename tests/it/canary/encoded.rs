@@ -187,7 +187,11 @@ async fn report_encoded(
 /// Sends signed pushes that hold a key wherever a delivery has a text that is kept.
 async fn deliver(caller: &mut Caller, way: &str) {
     use hmac::{KeyInit as _, Mac as _};
-    let name = |name: &str| name.replace(['%', '/'], "_");
+    // A name has no line breaks, and with other letters in their place it is no key.
+    let name = |name: &str| {
+        let joined = name.replace("%0D%0A%20", "");
+        joined.replace(['%', '/'], "_")
+    };
     for (reference, repository, host, id) in [
         (
             format!("refs/heads/{way}"),

@@ -153,8 +153,8 @@ async fn a_server_in_trouble_is_noted_and_the_cursor_stays() {
         assert!(matches!(failure.error, PollError::Remote(_)), "{failure}");
         let next_after = failure.next_after.as_secs();
         assert!(wait.contains(&next_after), "{status}: {next_after}");
-        let due_in = remote.due_in().await.unwrap();
-        assert_eq!(due_in.is_none(), status >= 500, "{status}: {due_in:?}");
+        // Whatever it was, it may be mended by the time of a restart.
+        assert_eq!(remote.due_in().await.unwrap(), None, "{status}");
         let state = rig.store.load_source("docs").await.unwrap().unwrap();
         assert!(state.error.unwrap().contains(&status.to_string()));
         assert_eq!((state.kind.as_str(), state.succeeded_at), ("git", None));
@@ -179,13 +179,18 @@ async fn a_schedule_says_when_unless_the_server_does() {
     let remote = rig.remote(&format!("{}/acme/shop.git", server.uri()));
     let answer = ResponseTemplate::new;
     let limited = answer(429).insert_header("retry-after", "3600");
-    for (answer, wait) in [(answer(401), 15), (limited, 3600)] {
+    for (answer, wait, is_told) in [(answer(401), 15, false), (limited, 3600, true)] {
         server.reset().await;
         Mock::given(any()).respond_with(answer).mount(&server).await;
         let failure = remote.poll_once().await.unwrap_err();
         assert_eq!(failure.next_after.as_secs(), wait, "{failure}");
         let due_in = remote.due_in().await.unwrap();
-        assert_eq!(due_in, Some(failure.next_after));
+        let told = if is_told {
+            failure.next_after
+        } else {
+            Duration::ZERO
+        };
+        assert_eq!(due_in.unwrap_or_default(), told);
     }
 }
 

@@ -3,7 +3,39 @@
 use rescind::store::{Lookup, StoreError};
 
 use super::{at, digest, import, new_key};
-use crate::support::databases::on_both_databases;
+use crate::support::databases::{Kind, TestDatabase, on_both_databases};
+
+/// PostgreSQL refuses to run a statement as it was prepared before: each connection has prepared it.
+#[tokio::test]
+async fn a_column_may_get_another_type_while_statements_are_prepared() {
+    let database = TestDatabase::new(Kind::Postgres).await;
+    let store = database.store().await;
+    let key = new_key(1);
+    import(&store, std::slice::from_ref(&key)).await;
+    let (responder, _) = crate::support::responder::responder(&store);
+    let use_all = async || {
+        let mut uses = tokio::task::JoinSet::new();
+        for _ in 0..12 {
+            let store = store.clone();
+            uses.spawn(async move { store.find_keys(&[digest(1)]).await.map(|keys| keys.len()) });
+        }
+        for found in uses.join_all().await {
+            assert_eq!(found.unwrap(), 1);
+        }
+    };
+    for length in [4_001, 4_002] {
+        for _ in 0..2 {
+            use_all().await;
+            responder.revoke(key.id, "test").await.unwrap();
+        }
+        let other = format!("ALTER TABLE keys ALTER COLUMN description TYPE varchar({length})");
+        database.run(&other).await.unwrap();
+        use_all().await;
+        responder.revoke(key.id, "test").await.unwrap();
+    }
+    drop((store, responder));
+    database.remove().await;
+}
 
 on_both_databases! {
     async fn everybody_gets_the_right_answer(database) {

@@ -79,7 +79,7 @@ on_both_databases! {
             NewWorkItem { clone_url: Some(format!("https://github.com/{long}")), ..genuine.clone() },
             NewWorkItem { clone_url: Some(format!("https://github.com/{long}x")), ..genuine.clone() },
         ];
-        for state in ["waiting", "done", "dead", "shed"] {
+        for state in ["waiting", "done", "shed"] {
             database.run("DELETE FROM work_items").await.unwrap();
             assert_eq!(add(&store, &elsewhere).await, 4);
             let ended = format!("UPDATE work_items SET state = '{state}', finished_at = 1");
@@ -88,6 +88,28 @@ on_both_databases! {
             assert_eq!(add(&store, std::slice::from_ref(&genuine)).await, 1, "{state}");
             assert_eq!(add(&store, std::slice::from_ref(&genuine)).await, 0, "{state}");
         }
+    }
+
+    /// Its server may be well again.
+    async fn what_was_dead_lettered_is_read_again_once_it_is_announced_again(database) {
+        let store = database.store().await;
+        let announced = item(1, Priority::Webhook);
+        add(&store, std::slice::from_ref(&announced)).await;
+        let dead_after = |deaths: u32| {
+            format!("UPDATE work_items SET state = 'dead', finished_at = 1, tries = 8, deaths = {deaths}")
+        };
+        let state = async || store.claim(1, "w", LEASE).await.unwrap().len();
+        database.run(&dead_after(0)).await.unwrap();
+        // A feed shows its events for hours.
+        add(&store, &[item(1, Priority::Firehose)]).await;
+        assert_eq!(state().await, 0);
+        add(&store, std::slice::from_ref(&announced)).await;
+        assert_eq!(state().await, 1);
+        assert_eq!(database.count("SELECT tries FROM work_items").await, 1);
+        // What kills its workers is for somebody to look at.
+        database.run(&dead_after(3)).await.unwrap();
+        add(&store, std::slice::from_ref(&announced)).await;
+        assert_eq!(state().await, 0);
     }
 
     async fn what_was_read_keeps_no_address_unless_it_may_come_again(database) {

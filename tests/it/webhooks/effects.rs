@@ -101,6 +101,25 @@ on_both_databases! {
         server.stop().await;
     }
 
+    /// Forges offer to send a delivery once more, after a token was mended or a server is well again.
+    async fn a_repeated_delivery_brings_back_what_was_gone_or_dead(database) {
+        let server = TestServer::on(database, all()).await;
+        let push = github_push("refs/heads/main", BEFORE, AFTER);
+        for (ended, again) in [
+            ("'done', gone = TRUE", 1),
+            ("'dead', gone = FALSE", 1),
+            ("'done', gone = FALSE", 0),
+        ] {
+            let reply = send(&server, Forge::GitHub, "push", "the-same", &push).await;
+            assert_eq!(reply.status, 202, "{}", reply.text);
+            let ended = format!("UPDATE work_items SET leased_by = NULL, finished_at = 1, state = {ended}");
+            database.run(&ended).await.unwrap();
+            send(&server, Forge::GitHub, "push", "the-same", &push).await;
+            assert_eq!(items(&server).await.len(), again, "{ended}");
+        }
+        server.stop().await;
+    }
+
     async fn a_key_in_any_text_is_revoked_at_once_and_the_text_is_nowhere(database) {
         let server = TestServer::on(database, all()).await;
         let admin = server.admin().await;

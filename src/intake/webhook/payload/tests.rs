@@ -53,7 +53,7 @@ fn a_field_may_say_the_same_twice_and_otherwise_says_nothing() {
 
 #[test]
 fn of_too_much_the_beginning_is_kept() {
-    let many = "0,".repeat(MAX_KEPT);
+    let many = "0,".repeat(MAX_KEPT / VALUE);
     let read = kept(&format!(
         r#"{{"repository":{{"topics":[{many}0],"id":7}},"ref":"r"}}"#
     ));
@@ -66,13 +66,52 @@ fn of_too_much_the_beginning_is_kept() {
         (&json!(7), &json!("r"))
     );
     assert_eq!(read.left_out, None);
-    let names: Vec<_> = (0..MAX_KEPT).map(|n| format!(r#""{n}":0"#)).collect();
+    let names: Vec<_> = (0..MAX_KEPT / FIELD)
+        .map(|n| format!(r#""{n}":0"#))
+        .collect();
     let read = kept(&format!(
         r#"{{"ref":"r","push":{{{}}},"after":"a"}}"#,
         names.join(",")
     ));
-    assert_eq!(read.kept["push"].as_object().unwrap().len(), MAX_KEPT - 2);
+    let most = MAX_KEPT / (FIELD + 4);
+    assert!((1..most).contains(&read.kept["push"].as_object().unwrap().len()));
     assert_eq!((read.kept.len(), read.left_out), (2, Some(TOO_MUCH)));
+}
+
+/// An object of seven bytes takes a hundred times as much.
+#[test]
+fn what_is_kept_has_a_size_however_short_its_text_is() {
+    let list = format!("[{}0]", r#"{"":0},"#.repeat(MAX_LIST));
+    let body = format!(
+        r#"{{"changes":[{}0],"ref":"r"}}"#,
+        format!("{list},").repeat(49)
+    );
+    let read = kept(&body);
+    assert_eq!(read.left_out, Some(TOO_MUCH));
+    let changes = read.kept["changes"].as_array().unwrap();
+    let objects = changes.iter().filter_map(Value::as_array).flatten();
+    let objects =
+        objects.filter(|value| value.as_object().is_some_and(|object| !object.is_empty()));
+    assert!(objects.count() <= MAX_KEPT / (OBJECT + FIELD));
+    for (length, is_kept) in [(MAX_TEXT, true), (MAX_TEXT + 1, false)] {
+        let read = kept(&format!(r#"{{"ref":"{}"}}"#, "x".repeat(length)));
+        assert_eq!(
+            (read.kept["ref"].is_string(), read.left_out.is_none()),
+            (is_kept, is_kept)
+        );
+    }
+}
+
+/// A server of Bitbucket tells of each with two objects.
+#[test]
+fn a_push_of_a_thousand_references_is_kept_whole() {
+    let hash = "0123456789".repeat(4);
+    let change = json!({"ref": {"id": "refs/heads/feature/number", "displayId": "feature/number", "type": "BRANCH"},
+        "refId": "refs/heads/feature/number", "fromHash": hash, "toHash": hash, "type": "UPDATE"});
+    let body = json!({"changes": vec![change.clone(); 1000], "repository": {"id": 7}});
+    let read = kept(&body.to_string());
+    assert_eq!(read.left_out, None);
+    assert_eq!(read.kept["changes"].as_array().unwrap()[999], change);
 }
 
 #[test]

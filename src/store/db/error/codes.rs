@@ -11,6 +11,10 @@ const NOTADB: i32 = 26;
 const DATA_CORRUPTED: &str = "XX001";
 const INDEX_CORRUPTED: &str = "XX002";
 
+/// Error code of PostgreSQL for a feature that it lacks. Of statements that it has run before it says so when a table was
+/// changed meanwhile: "cached plan must not change result type".
+pub(in crate::store) const STALE: &str = "0A000";
+
 /// Returns the database's message if the error says that a file is damaged.
 pub(in crate::store) fn damage(error: &sqlx::Error) -> Option<&str> {
     let reported = error.as_database_error()?;
@@ -55,7 +59,7 @@ pub(super) fn from_postgres(database: String, code: &str, cause: String) -> Stor
     match code {
         "53100" => StoreError::Full { database, cause },
         "25006" => StoreError::ReadOnly { database, cause },
-        "40001" | "40P01" => StoreError::Conflict { database, cause },
+        "40001" | "40P01" | STALE => StoreError::Conflict { database, cause },
         "53300" => StoreError::Crowded { database, cause },
         "55P03" => StoreError::Busy { database, cause },
         // io_error, and undefined_file: the file of a table or an index is not there.
@@ -194,6 +198,7 @@ mod tests {
             ("25006", "ReadOnly"),
             ("40P01", "Conflict"),
             ("40001", "Conflict"),
+            ("0A000", "Conflict"),
             ("55P03", "Busy"),
             ("53300", "Crowded"),
             ("53200", "Unavailable"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Executor, IntoArguments, Row as _, Type};
 
+use super::super::error::STALE;
 use super::super::gate::Pass;
 use super::{GOODBYE, Idle, Pool};
 
@@ -171,7 +172,12 @@ where
             Ok(_) => true,
             Err(error) => {
                 self.pool.note_damage(error);
-                leaves_sound(error)
+                let is_stale = is_stale(error);
+                if is_stale {
+                    // The others have prepared the same statements.
+                    self.pool.renew();
+                }
+                leaves_sound(error) && !is_stale
             }
         };
     }
@@ -190,6 +196,12 @@ where
         // Afterward, so that a task that waits for a connection does not conclude that there is none.
         self.pool.has_back();
     }
+}
+
+/// Returns whether a statement was prepared for a table that was changed since.
+fn is_stale(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code == STALE)
 }
 
 /// Returns whether the connection is sound after the error: the database refused a statement, so the state is known to
