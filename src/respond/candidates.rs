@@ -32,7 +32,7 @@ const BYTES_EACH: usize = 128;
 /// Candidates, and the places that they share.
 ///
 /// Most candidates are unknown to the key store, and whoever pushes them determines their number and the length of
-/// their places' names. A place is therefore held once per text, and a [`Sighting`] is created only for a known
+/// their places' names. A place is therefore held once per text, and a [`CleanSighting`] is created only for a known
 /// key.
 #[derive(Debug)]
 pub struct Candidates<P = SharedPlace> {

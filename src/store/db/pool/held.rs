@@ -200,7 +200,9 @@ where
 
 /// Returns whether a statement was prepared for a table that was changed since.
 fn is_stale(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     code.is_some_and(|code| code == STALE)
 }
 
