@@ -35,24 +35,21 @@
 //!
 //! [`work`] claims work items for as long as a lease lasts, has [`fetch`] read their contents over git's own protocol,
 //! scans them, and commits what it found together with the end of the item: done, put off, moved to another lane, or
-//! failed. `work/claim.rs` chooses the items, `store/queue/begun.rs` sets their leases (as long as
-//! `work.rs` says, `WorkerOptions`), `store/queue/claim.rs` extends
-//! them. `forge/gather.rs` makes a range of a push; `work/listing.rs` chooses among the references of a list,
-//! `work/lineage.rs` divides a range that is too large and adds what a forced push dropped, `work/plan.rs` makes the
-//! request for a range, and `fetch/git.rs` asks for it. What failed is tried again or dead-lettered by the queue:
-//! `store/queue/give_back.rs` counts tries and has the delays, `store/queue/holders.rs` counts the workers that died.
-//! How long a host that fails is left alone is decided in `work/troubles.rs` and `work/throttles.rs`, a source in
-//! `source/state.rs`. [`fetch`] also has the one HTTP client, and the guard
-//! that refuses addresses; [`github`] is the one client of GitHub's REST API, which obeys its rate limits
-//! (`github/answer.rs` knows them).
+//! failed. `work/claim.rs` chooses the items, `store/queue/begun.rs` sets their leases (as long as `work.rs` says,
+//! `WorkerOptions`), `store/queue/claim.rs` extends them. `forge/gather.rs` makes a range of a push; `work/listing.rs`
+//! chooses among the references of a list, `work/lineage.rs` divides a range that is too large and adds what a forced
+//! push dropped, `work/plan.rs` makes the request for a range, and `fetch/git.rs` asks for it. What failed is tried
+//! again or dead-lettered by the queue: `store/queue/give_back.rs` counts tries and has the delays,
+//! `store/queue/holders.rs` counts the workers that died. `work/pauses.rs` and `work/throttles.rs` leave a host alone
+//! that fails, `source/state.rs` a source. [`fetch`] also has the one HTTP client, and the guard that refuses addresses;
+//! [`github`] is the one client of GitHub's REST API, which obeys its rate limits (`github/answer.rs` knows them).
 //!
 //! # What happens to it
 //!
 //! [`respond`] looks up which candidates are ours (`respond/known.rs`), turns each of these into an occurrence, an
 //! incident, a revocation and a log entry, in one transaction (`respond/report.rs`), and revokes by hand likewise.
-//! Whether an occurrence or an incident is new is decided by `store/incidents/occurrences.rs`. Messages with many keys
-//! wait for those with few (`respond/turns.rs`, `store/db/gate.rs`).
-//! [`issuer`] does to keys what else people ask for (`issuer/keys.rs`): issues, changes, rotates and imports them; it
+//! `store/incidents/occurrences.rs` tells a new occurrence or incident from a known one. Messages with many keys wait for
+//! those with few (`respond/turns.rs`, `store/db/gate.rs`). [`issuer`] does to keys what else people ask for (`issuer/keys.rs`): issues, changes, rotates and imports them; it
 //! mints access tokens. [`store`] is the database: SQLite or PostgreSQL behind one type, with rooms for the connection,
 //! its deadlines and the migrations (`db`), keys, the queue of work items with their leases and tries, incidents,
 //! sources and the revocation log. It holds every SQL statement, among them the compare-and-set that revokes a key

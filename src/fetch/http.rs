@@ -349,7 +349,7 @@ mod tests {
             .unwrap();
         let server = tokio_util::task::TaskTracker::new().spawn(async move {
             let mut requests = 0;
-            // Of each three connections one answers, and two are closed after the request.
+            // The second of four connections answers; the others are closed after the request.
             for connection in 0.. {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut head = [0; 4096];

@@ -1,5 +1,7 @@
 //! Requests to a repository on a server.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue,
 };
@@ -8,7 +10,6 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::FetchError;
-use super::error::basic_credentials;
 use super::fetcher::GitFetcher;
 use super::http::{check_status, read_chunk, send};
 use super::pace::Pace;
@@ -174,8 +175,8 @@ fn is_result(kind: &HeaderValue) -> bool {
 /// Returns the value of `Authorization: Basic` with the token as the password, which GitHub and GitLab
 /// accept for git over HTTP.
 fn basic(token: &SecretString) -> Result<HeaderValue, FetchError> {
-    let credentials = basic_credentials(token.expose_secret());
-    let mut value = HeaderValue::try_from(format!("Basic {credentials}"))
+    let pair = format!("x-access-token:{}", token.expose_secret());
+    let mut value = HeaderValue::try_from(format!("Basic {}", BASE64.encode(pair)))
         .map_err(|_| FetchError::BadRequest("the source's token cannot be sent"))?;
     value.set_sensitive(true);
     Ok(value)

@@ -160,6 +160,10 @@ impl PollError {
         matches!(
             self,
             Self::Refused { .. }
+                | Self::Redelivery {
+                    is_outage: false,
+                    ..
+                }
                 | Self::Remote(FetchError::Unauthorized { .. } | FetchError::Gone { .. })
                 | Self::Hour {
                     error: HourError::Refused { .. },

@@ -246,7 +246,7 @@ impl Committer {
     }
 }
 
-/// Removes the record of the deliveries for which there is no room, and marks them and their repetitions
+/// Removes the records of the new deliveries for which there is no room, and marks all of those and their repetitions
 /// in the group as [`Taken::Full`].
 async fn forget_full(
     tx: &mut Tx,
@@ -254,7 +254,9 @@ async fn forget_full(
     full: HashSet<usize>,
     taken: &mut [Taken],
 ) -> Result<(), StoreError> {
-    let named = full.iter().filter_map(|at| group[*at].delivery());
+    // A delivery that was recorded before stays recorded: only its items are missing.
+    let new = full.iter().filter(|at| taken[**at] == Taken::New);
+    let named = new.filter_map(|at| group[*at].delivery());
     let named: HashSet<Delivery> = named.collect();
     tx.forget_recorded(&named).await?;
     for (at, (entry, taken)) in group.iter().zip(taken).enumerate() {

@@ -20,7 +20,7 @@ const GAP_TRIES: u32 = 10;
 /// Time for which a delivery may be listed later than those after it.
 const LATE: Duration = Duration::from_mins(10);
 
-/// Where the reading of a list ends.
+/// End of the reading of a list.
 #[derive(Clone, Copy)]
 struct End {
     /// Highest id that was read before.

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 pub enum Urgency {
     /// The answer is awaited by a partner, a forge, a caller of the API, or a person at a terminal.
     Awaited,
-    /// What workers and sources found, in pieces of few sightings, and the ends of what they read.
+    /// Findings of workers and sources, in pieces of few sightings, and the ends of their items.
     Work,
     /// A key that is created, rotated or changed for a caller of the API, who can ask for any number.
     Issuance,

@@ -33,7 +33,7 @@ fn lose(root: &Path, id: &str) {
     fs::remove_file(object(root, id)).expect("a loose object");
 }
 
-/// That a scan ends with 3, or 0 if that is allowed, and what it names as not scanned.
+/// Checks that a scan ends with 3, or 0 if that is allowed, and what it names as not scanned.
 #[track_caller]
 fn incomplete(root: &Path, arguments: &[&str]) -> Vec<Value> {
     let with = |more: &[&str]| scan(root, &[arguments, more].concat());

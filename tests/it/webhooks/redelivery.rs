@@ -371,6 +371,10 @@ async fn an_outage_delays_no_delivery_beyond_its_end() {
         assert!(failure.next_after <= Duration::from_secs(30), "{failure:?}");
         assert_eq!(source.due_in().await.unwrap(), None);
     }
+    // It refuses the token, which may be another one after a restart.
+    let refused = source.poll_once().await.unwrap_err();
+    assert!(refused.to_string().contains("401"), "{refused}");
+    assert_eq!(source.due_in().await.unwrap(), None);
     *github.token.lock().unwrap() = TOKEN.to_owned();
     github.answer_attempts(ResponseTemplate::new(202));
     source.poll_once().await.unwrap();

@@ -190,7 +190,7 @@ on_both_databases! {
     }
 }
 
-/// Who creates keys on hundreds of connections waits for himself, and is put off.
+/// A caller that creates keys on hundreds of connections waits for itself, and is put off.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_are_created_in_turns_of_projects_and_not_all_wait() {
     let database = TestDatabase::new(Kind::Sqlite).await;
