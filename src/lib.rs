@@ -48,9 +48,11 @@
 //!
 //! [`respond`] looks up which candidates are ours (`respond/known.rs`), turns each of these into an occurrence, an
 //! incident, a revocation and a log entry, in one transaction (`respond/report.rs`), and revokes by hand likewise.
-//! `store/incidents/occurrences.rs` tells a new occurrence or incident from a known one. Messages with many keys wait for
-//! those with few (`respond/turns.rs`, `store/db/gate.rs`). [`issuer`] does to keys what else people ask for (`issuer/keys.rs`): issues, changes, rotates and imports them; it
-//! mints access tokens. [`store`] is the database: SQLite or PostgreSQL behind one type, with rooms for the connection,
+//! `store/incidents/occurrences.rs` tells a new occurrence or incident from a known one. Messages with many keys
+//! wait for those with few (`respond/turns.rs`, `store/db/gate.rs`).
+//! [`issuer`] does to keys what else people ask for (`issuer/keys.rs`): issues, changes, rotates and imports them; it
+//! mints access tokens. `store/peppers.rs` asks if all that is stored would be found under the configured peppers.
+//! [`store`] is the database: SQLite or PostgreSQL behind one type, with rooms for the connection,
 //! its deadlines and the migrations (`db`), keys, the queue of work items with their leases and tries, incidents,
 //! sources and the revocation log. It holds every SQL statement, among them the compare-and-set that revokes a key
 //! once. The log is appended to by `store/log.rs`, hashed and verified by `store/log/chain.rs`, exported files as well;

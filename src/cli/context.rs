@@ -37,12 +37,24 @@ pub(super) enum Empty {
 }
 
 impl Instance {
-    /// Loads the configuration and the key formats, and opens the database.
+    /// Loads the configuration and the key formats, and opens the database for a command that stores keys or access
+    /// tokens, or looks them up.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Instance::open_records`], and an error if there are keys that would not be found.
+    pub(super) async fn open(context: &Context, empty: Empty) -> anyhow::Result<Self> {
+        let instance = Self::open_records(context, empty).await?;
+        instance.store.check_peppers().await?;
+        Ok(instance)
+    }
+
+    /// Loads the configuration and the key formats, and opens the database for a command that neither stores nor looks
+    /// up keys: it needs no pepper.
     ///
     /// # Errors
     /// Returns an error if the configuration or the formats are invalid, or the database cannot be opened or is not
     /// ready.
-    pub(super) async fn open(context: &Context, empty: Empty) -> anyhow::Result<Self> {
+    pub(super) async fn open_records(context: &Context, empty: Empty) -> anyhow::Result<Self> {
         let config = context.config()?;
         let formats = context.formats(&config)?;
         let minting = config.issuer_formats(&formats)?;

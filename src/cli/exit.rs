@@ -55,11 +55,11 @@ fn code(error: &anyhow::Error) -> u8 {
 /// Returns whether the command line or the configuration must change before the command can succeed.
 fn is_usage(cause: &(dyn Error + 'static)) -> bool {
     if let Some(error) = cause.downcast_ref::<StoreError>() {
-        return is_of_url(error);
+        return is_of_configuration(error);
     }
     if let Some(error) = cause.downcast_ref::<DaemonError>() {
         return match error {
-            DaemonError::Store(error) => is_of_url(error),
+            DaemonError::Store(error) => is_of_configuration(error),
             error => matches!(error, DaemonError::Source { .. }),
         };
     }
@@ -69,9 +69,12 @@ fn is_usage(cause: &(dyn Error + 'static)) -> bool {
     cause.is::<ConfigError>() || cause.is::<FormatsError>() || cause.is::<UsageError>()
 }
 
-/// Returns whether `database.url` must name something else.
-fn is_of_url(error: &StoreError) -> bool {
-    matches!(error, StoreError::Url(_) | StoreError::Encoding { .. })
+/// Returns whether `database.url` must name something else, or `keys.peppers` one more.
+fn is_of_configuration(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Url(_) | StoreError::Encoding { .. } | StoreError::UnknownPepper { .. }
+    )
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -127,7 +127,7 @@ const HEADER: &[&str] = &[
 ];
 
 async fn list(args: ListArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let instance = Instance::open(context, Empty::Refuse).await?;
+    let instance = Instance::open_records(context, Empty::Refuse).await?;
     let filter = LogFilter {
         key_id: args.key,
         ..LogFilter::default()
@@ -151,7 +151,7 @@ async fn list(args: ListArgs, context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 async fn show(args: ShowArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let instance = Instance::open(context, Empty::Refuse).await?;
+    let instance = Instance::open_records(context, Empty::Refuse).await?;
     let entry = instance.store.log_entry(args.seq).await?;
     let missing = || UsageError(format!("the revocation log has no entry {}", args.seq));
     let entry = entry.ok_or_else(missing)?;
@@ -235,7 +235,7 @@ fn lines(entry: &LogEntry) -> Vec<(&'static str, String)> {
 }
 
 async fn export(args: ExportArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let instance = Instance::open(context, Empty::Refuse).await?;
+    let instance = Instance::open_records(context, Empty::Refuse).await?;
     let count = match &args.output {
         None => write_log(&instance.store, args.format, io::stdout()).await?,
         Some(path) => export_to_file(&instance.store, args.format, path).await?,

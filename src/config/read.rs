@@ -64,6 +64,12 @@ impl<'a> Section<'a> {
             .add(place, self.path_of(key), what, hint);
     }
 
+    /// Warns of the value of `key`, which is taken.
+    pub(super) fn warn(&self, key: &str, what: &str) {
+        let warning = format!("{}: {what}", self.path_of(key));
+        self.reader.warnings.borrow_mut().push(warning);
+    }
+
     /// Returns `true` if `key` has a value, valid or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.0.contains_key(key)

@@ -107,7 +107,7 @@ async fn open_once(
     prepared.map(|()| store)
 }
 
-/// Migrates the database if necessary, and logs it.
+/// Migrates the database if necessary, and logs it. Refuses one with keys that would not be found.
 async fn prepare(
     store: &Store,
     address: SocketAddr,
@@ -128,6 +128,7 @@ async fn prepare(
         }
     }
     let steps = migrate(store, signals).await?;
+    store.check_peppers().await?;
     if is_new {
         tracing::info!(database = store.place(), "a new database was made");
     } else if steps > 0 {

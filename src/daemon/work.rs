@@ -24,6 +24,9 @@ const FINISHED_MAX: u32 = 200_000;
 /// Interval at which their number is checked.
 const FINISHED: Duration = Duration::from_mins(1);
 
+/// Interval at which it is checked that nothing was stored that is not found.
+const PEPPERS: Duration = Duration::from_mins(1);
+
 /// Interval at which the database's write-ahead log is checked.
 const WAL: Duration = Duration::from_secs(5);
 
@@ -98,8 +101,8 @@ impl Work {
     }
 }
 
-/// Deletes old completed work every hour, and the oldest whenever there is too much of it, and keeps the database's
-/// files small.
+/// Deletes old completed work every hour, and the oldest whenever there is too much of it, keeps the database's files
+/// small, and tells of keys that another process stored under a pepper that this one lacks.
 async fn keep_house(store: &Store, remember: Duration) {
     let mut hourly = ticks(HOUSEKEEPING);
     let mut often = ticks(WAL);
@@ -137,7 +140,17 @@ async fn keep_house(store: &Store, remember: Duration) {
             }
         }
     };
-    tokio::join!(forgetting, bounding, cutting);
+    let mut checked = ticks(PEPPERS);
+    let checking = async {
+        loop {
+            checked.tick().await;
+            // Any other error is told by whoever needs the database for more.
+            if let Err(error @ StoreError::UnknownPepper { .. }) = store.check_peppers().await {
+                tracing::error!(%error, "leaks of these keys are answered as false positives");
+            }
+        }
+    };
+    tokio::join!(forgetting, bounding, cutting, checking);
 }
 
 async fn forget(store: &Store, age: Duration) -> Result<(), StoreError> {

@@ -49,6 +49,47 @@ impl fmt::Debug for StoredDigest {
     }
 }
 
+/// Text whose digest under a pepper is the pepper's [`PepperCheck`]. A plain digest has 32 bytes and this text has not,
+/// so that no check value is also the stored digest of a key.
+const CHECKED: &[u8] = b"rescind pepper check v1";
+
+/// Identifier of a pepper: the first 8 bytes of its [`PepperCheck`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PepperId(pub i64);
+
+impl PepperId {
+    /// Stands for digests without a pepper.
+    pub const NONE: Self = Self(0);
+}
+
+impl fmt::Display for PepperId {
+    /// Writes 16 lower-case hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0.to_be_bytes()))
+    }
+}
+
+/// Value by which a pepper is recognized where it is not known: HMAC-SHA-256 of a fixed text under it.
+///
+/// Whoever sees it can test guesses of the pepper. So can whoever sees the stored digest of a key that they hold, which
+/// is what peppers have to withstand anyway: they are random, and long enough not to be guessed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PepperCheck(pub [u8; 32]);
+
+impl fmt::Debug for PepperCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pepper:{}", self.id())
+    }
+}
+
+impl PepperCheck {
+    /// Returns the identifier of the pepper.
+    pub fn id(&self) -> PepperId {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        PepperId(i64::from_be_bytes([a, b, c, d, e, f, g, h]))
+    }
+}
+
 /// Secrets that are mixed into stored digests. The current pepper comes first, then the retired ones,
 /// under which keys are still found until their digests are rewritten.
 #[derive(Clone, Default)]
@@ -58,6 +99,18 @@ impl Peppers {
     /// Creates a set of peppers in the order of the configuration, the current one first.
     pub fn new(peppers: Vec<SecretString>) -> Self {
         Self(peppers)
+    }
+
+    /// Returns the identifier of the pepper under which keys are stored now.
+    pub fn current(&self) -> PepperId {
+        let first = self.checks().next();
+        first.map_or(PepperId::NONE, |check| check.id())
+    }
+
+    /// Returns the check value of each pepper, that of the current one first.
+    pub fn checks(&self) -> impl Iterator<Item = PepperCheck> {
+        let checks = self.0.iter().map(|pepper| mac(pepper, CHECKED));
+        checks.map(PepperCheck)
     }
 
     /// Returns the digest under which a key is stored now.
@@ -104,10 +157,14 @@ impl fmt::Debug for Peppers {
 }
 
 fn peppered(pepper: &SecretString, digest: &Sha256Digest) -> StoredDigest {
+    StoredDigest(mac(pepper, &digest.0))
+}
+
+fn mac(pepper: &SecretString, message: &[u8]) -> [u8; 32] {
     let mut mac = Hmac::<Sha256>::new_from_slice(pepper.expose_secret().as_bytes())
         .expect("HMAC takes a key of any length");
-    mac.update(&digest.0);
-    StoredDigest(mac.finalize().into_bytes().into())
+    mac.update(message);
+    mac.finalize().into_bytes().into()
 }
 
 #[cfg(test)]
@@ -151,6 +208,22 @@ mod tests {
                 assert_eq!(forms[0][&form], (rank, *digest));
             }
         }
+    }
+
+    #[test]
+    fn a_pepper_is_recognized_by_a_digest_of_a_fixed_text() {
+        // Computed independently: printf "rescind pepper check v1" | openssl dgst -sha256 -hmac pepper
+        let peppers = Peppers::new(vec!["pepper".into(), "other".into()]);
+        let checks: Vec<PepperCheck> = peppers.checks().collect();
+        assert_eq!(
+            hex::encode(checks[0].0),
+            "78a3740c3da5c3633ded76f93b3d87cc947ef6a207a7eeff8bb4b091ecbb447f"
+        );
+        assert_eq!(checks[0].id().to_string(), "78a3740c3da5c363");
+        assert_eq!(peppers.current(), checks[0].id());
+        assert_ne!(checks[0], checks[1]);
+        assert_eq!(Peppers::default().current(), PepperId::NONE);
+        assert_ne!(CHECKED.len(), 32);
     }
 
     #[test]

@@ -33,7 +33,7 @@ mod vectors;
 
 pub use alphabet::Alphabet;
 pub use checksum::{Checksum, ChecksumAlgorithm, ChecksumEncoding, Coverage};
-pub use digest::{Peppers, Sha256Digest, StoredDigest};
+pub use digest::{PepperCheck, PepperId, Peppers, Sha256Digest, StoredDigest};
 pub use explain::Step;
 pub use format::{ChecksumState, KeyFormat, Verdict, Visibility};
 pub use mint::MintError;

@@ -307,6 +307,9 @@ fn unavailable_because(error: &StoreError) -> &'static str {
         StoreError::Emptied { .. } => {
             "The database lacks tables that it had, or constraints and indexes of theirs: restore a backup (docs/operations.md), or begin anew with `rescind migrate`. Nothing was changed."
         }
+        StoreError::UnknownPepper { .. } => {
+            "The database has keys under a pepper that is not configured here: the log and `rescind doctor` say which. They are not found until it is added to keys.peppers."
+        }
         StoreError::Crowded { .. } => {
             "The database has no connection left. Nothing was changed; try again later."
         }

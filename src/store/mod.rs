@@ -9,6 +9,7 @@ mod db;
 mod incidents;
 mod keys;
 mod log;
+mod peppers;
 mod queue;
 mod senders;
 mod sources;
@@ -44,6 +45,7 @@ pub use log::chain::{Broken, Chain, Problem, Verified, VerifyError, verify_lines
 pub(crate) use log::entry::printable;
 pub use log::entry::{Action, CSV_HEADER, LogEntry, Place, Reason, log_time};
 pub use log::{LogFilter, LogHead};
+pub use peppers::{PepperUse, Standing};
 pub use queue::backlog::Shedding;
 pub use queue::counts::{HOST_LEFT_ALONE, HostWait, SourceWork, TRIED_AGAIN, WorkCounts, WorkDone};
 pub use queue::give_back::Postponed;

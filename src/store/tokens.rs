@@ -96,10 +96,10 @@ macro_rules! token_columns {
 
 statements! {
     INSERT = "INSERT INTO tokens (id, project, digest, role, description, prefix, last_four,
-            created_at, expires_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (digest) DO NOTHING";
-    BY_DIGESTS = concat!("SELECT digest, ", token_columns!(), " FROM tokens WHERE digest IN ({list:1})");
-    REWRITE = "UPDATE tokens SET digest = $1 WHERE id = $2 AND digest = $3";
+            created_at, expires_at, pepper)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (digest) DO NOTHING";
+    BY_DIGESTS = concat!("SELECT digest, pepper, ", token_columns!(), " FROM tokens WHERE digest IN ({list:1})");
+    REWRITE = "UPDATE tokens SET digest = $1, pepper = $4 WHERE id = $2 AND digest = $3";
     BY_ID = concat!("SELECT ", token_columns!(), " FROM tokens WHERE id = $1");
     REVOKE = "UPDATE tokens SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL";
     ANY = "SELECT COUNT(*) FROM (SELECT 1 FROM tokens LIMIT 1) AS first";
@@ -135,7 +135,7 @@ impl Store {
     }
 
     /// Returns the access tokens whose values have these digests. A token that was stored under a retired pepper is
-    /// rewritten to the current one.
+    /// rewritten to the current one, as is one that does not say what it stands under.
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a read. A rewrite that fails is left to the next look-up.
@@ -150,19 +150,20 @@ impl Store {
             let n = pad(&mut args, 0);
             let rows = read
                 .fetch(BY_DIGESTS.of(n), args, |row| {
-                    Ok((StoredDigest(row.digest("digest")?), token(row)?))
+                    let is_unknown = row.get::<Option<i64>>("pepper")?.is_none();
+                    Ok((StoredDigest(row.digest("digest")?), is_unknown, token(row)?))
                 })
                 .await?;
-            for (form, token) in rows {
+            for (form, is_unknown, token) in rows {
                 let Some((rank, digest)) = forms.get(&form) else {
                     continue;
                 };
-                if *rank > 0
+                if (*rank > 0 || is_unknown)
                     && let Err(error) = self
                         .in_passing(self.rewrite_token(&token, form, digest))
                         .await
                 {
-                    tracing::warn!(%error, token = %token.id, "an access token stays under a retired pepper");
+                    tracing::warn!(%error, token = %token.id, "an access token was not rewritten to the current pepper, will retry");
                 }
                 found.insert(*digest, token);
             }
@@ -177,10 +178,13 @@ impl Store {
         digest: &Sha256Digest,
     ) -> Result<(), StoreError> {
         let current = self.0.peppers.stored(digest);
+        let pepper = self.0.peppers.current();
         retried(|| async {
             let mut tx = self.begin().await?;
+            tx.register_pepper().await?;
             tx.locks(Locks::Tokens);
-            tx.execute(REWRITE, args![current, token.id, found]).await?;
+            let args = args![current, token.id, found, pepper];
+            tx.execute(REWRITE, args).await?;
             tx.commit().await
         })
         .await
@@ -234,6 +238,7 @@ impl Tx {
     /// Returns [`StoreError::Exists`] if the same value is stored already, or any [`StoreError`] of a change.
     pub async fn insert_token(&mut self, new: NewToken) -> Result<Token, StoreError> {
         self.ensure_project(&new.project).await?;
+        self.register_pepper().await?;
         self.locks(Locks::Tokens);
         let digest = self.store.0.peppers.stored(&new.digest);
         let args = args![
@@ -245,7 +250,8 @@ impl Tx {
             &new.prefix,
             &new.last_four,
             new.created_at,
-            new.expires_at
+            new.expires_at,
+            self.store.0.peppers.current()
         ];
         if self.execute(INSERT, args).await? == 0 {
             return Err(StoreError::Exists("an access token with this value"));

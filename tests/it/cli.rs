@@ -7,6 +7,7 @@ mod doctor;
 mod import;
 mod keys;
 mod log;
+mod peppers;
 mod sources;
 
 pub(crate) use binary::{Binary, Ran};

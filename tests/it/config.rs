@@ -99,13 +99,16 @@ fn no_file_and_no_variables_give_the_defaults() {
 fn secrets_come_from_variables_and_files() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("pepper");
-    std::fs::write(&file, "from file\r\n").expect("a file");
+    std::fs::write(&file, "a pepper from a file\r\n").expect("a file");
     let text = format!(
-        "[keys]\npeppers = [\"text\", {{ file = \"{}\" }}]",
+        "[keys]\npeppers = [\"a pepper as text\", {{ file = \"{}\" }}]",
         file.display()
     );
     let config = valid(&text, &[]);
-    assert_eq!(config.keys.peppers[1].expose_secret(), "from file");
+    assert_eq!(
+        config.keys.peppers[1].expose_secret(),
+        "a pepper from a file"
+    );
     std::fs::write(&file, "\n").expect("a file");
     assert!(problems(&text, &[]).contains("keys.peppers[1]: is empty"));
     std::fs::write(&file, b"\xff\xfe").expect("a file");
@@ -114,6 +117,15 @@ fn secrets_come_from_variables_and_files() {
     let config = valid(&format!("{SOURCE}token = {{ env = \"T\" }}"), &[("T", "")]);
     assert!(config.sources[0].token.is_none());
     assert_eq!(config.warnings.len(), 1);
+}
+
+/// Refusing it would make the keys that stand under it unknown.
+#[test]
+fn a_retired_pepper_that_is_short_is_taken_with_a_warning() {
+    let config = valid("[keys]\npeppers = [\"0123456789abcdef\", \"short\"]", &[]);
+    assert_eq!(config.keys.peppers.len(), 2);
+    assert!(config.warnings[0].starts_with("keys.peppers: a retired pepper"));
+    assert!(!config.warnings[0].contains("short\""));
 }
 
 #[test]

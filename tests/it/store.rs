@@ -7,6 +7,7 @@ mod keys;
 mod log;
 mod lookup;
 mod misdated;
+mod peppers;
 mod pieces;
 mod schema;
 mod senders;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{Check, in_time};
+use super::{Check, in_time, peppers};
 use crate::cli::context::open_store;
 use crate::config::Config;
 use crate::forge::Forge;
@@ -40,6 +40,7 @@ pub(super) async fn examine(config: &Config) -> Vec<Check> {
         checks.extend(blocked(&store, writes(&store)).await);
         checks.extend(access(&store).await);
         checks.extend(objects(&store).await);
+        checks.push(peppers::examine(&store).await);
         checks.push(log(&store).await);
         checks.push(queue(&store).await);
         checks.extend(hosts(&store).await);

@@ -6,6 +6,7 @@ mod daemon;
 mod database;
 mod descriptors;
 mod network;
+mod peppers;
 mod sources;
 mod webhooks;
 

@@ -59,7 +59,7 @@ const HEADER: &[&str] = &[
 ];
 
 pub(super) async fn dead(args: DeadArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let instance = Instance::open(context, Empty::Refuse).await?;
+    let instance = Instance::open_records(context, Empty::Refuse).await?;
     let source = args.name.as_deref();
     if let Some(name) = source {
         require_source(name, &statuses(&instance).await?)?;
@@ -102,7 +102,7 @@ fn short(id: &str) -> String {
 }
 
 pub(super) async fn requeue(args: RequeueArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let instance = Instance::open(context, Empty::Refuse).await?;
+    let instance = Instance::open_records(context, Empty::Refuse).await?;
     let requeued = match &args.all {
         Some(name) => {
             require_source(name, &statuses(&instance).await?)?;

@@ -81,7 +81,7 @@ pub(super) async fn status(args: StatusArgs, context: &Context) -> anyhow::Resul
 
 /// Reads the status of all sources. Before the database exists, the configured ones are listed.
 async fn read(context: &Context) -> anyhow::Result<Vec<SourceStatus>> {
-    let error = match Instance::open(context, Empty::Refuse).await {
+    let error = match Instance::open_records(context, Empty::Refuse).await {
         Ok(instance) => return statuses(&instance).await,
         Err(error) => error,
     };

@@ -253,10 +253,27 @@ fn formats(section: Section<'_>) -> Formats {
     Formats { dir }
 }
 
+/// Minimum size in bytes of the pepper that digests are written under. Whoever has a stored digest of a key that they
+/// hold can test guesses of its pepper.
+const PEPPER_MIN: usize = 16;
+
 fn keys(section: Section<'_>) -> Keys {
     let mut peppers: Vec<SecretString> = Vec::new();
     for found in section.secrets("peppers") {
         let pepper = found.value.expose_secret();
+        let is_short = pepper.len() < PEPPER_MIN;
+        if is_short && peppers.is_empty() {
+            section.refuse(
+                &found.place,
+                "peppers",
+                "the current pepper is shorter than 16 bytes",
+                "take the output of `openssl rand -base64 32`; one that keys stand under already goes behind it",
+            );
+        } else if is_short {
+            // Refusing it would lose the keys that stand under it.
+            let what = "a retired pepper is shorter than 16 bytes, and may be guessed";
+            section.warn("peppers", what);
+        }
         if peppers.iter().any(|known| known.expose_secret() == pepper) {
             let hint = "each pepper stands in the list once, the current one first";
             section.refuse(&found.place, "peppers", "the same pepper twice", hint);

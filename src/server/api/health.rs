@@ -26,6 +26,8 @@ pub async fn healthz() -> Json<Health> {
 }
 
 /// Check that requests can be served: the database answers, has the schema that this version needs, and accepts writes.
+///
+/// It is not ready either while there are keys that it would not find, since their pepper is not configured.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "ready", tag = "Health",
     security(()),

@@ -9,12 +9,13 @@ use super::connect::Db;
 use super::error::{granted, role, unhidden};
 
 /// Privileges that the statements of this program need on each table.
-pub(super) const NEEDED: [(&str, &[&str]); 16] = [
+pub(super) const NEEDED: [(&str, &[&str]); 17] = [
     ("_sqlx_migrations", &["SELECT"]),
     ("incidents", &["SELECT", "INSERT", "UPDATE"]),
     ("keys", &["SELECT", "INSERT", "UPDATE"]),
     ("log_head", &["SELECT", "UPDATE"]),
     ("occurrences", &["SELECT", "INSERT", "UPDATE"]),
+    ("peppers", &["SELECT", "INSERT"]),
     ("projects", &["SELECT", "INSERT"]),
     ("revocation_log", &["SELECT", "INSERT"]),
     ("scanned_blobs", &["SELECT", "INSERT", "DELETE"]),

@@ -231,6 +231,17 @@ pub enum StoreError {
         /// Message of the driver.
         cause: String,
     },
+    /// Keys or access tokens stand under a pepper that is not configured: they would not be found, and their leaks would be
+    /// nobody's.
+    #[error(
+        "the database {database} has what this configuration would not find: {peppers}, which keys.peppers lacks; add that pepper to keys.peppers as a retired one (after the current one), or back where it was (docs/configuration.md, nothing was changed)"
+    )]
+    UnknownPepper {
+        /// Path of the file, or URL without the password.
+        database: String,
+        /// Identifier of each such pepper, and the number of keys and access tokens under it.
+        peppers: String,
+    },
     /// `database.url` cannot be parsed. The URL itself is not repeated, since it may contain a password.
     #[error(
         "database.url is not understood: {0}; use sqlite://path/to/file.db or postgres://user@host/database"
@@ -277,6 +288,7 @@ impl StoreError {
                 | Self::Damaged { .. }
                 | Self::Emptied { .. }
                 | Self::NotMigrated { .. }
+                | Self::UnknownPepper { .. }
         )
     }
 

@@ -29,7 +29,8 @@ macro_rules! migrations {
             (7, "senders", "0007_senders"),
             (8, "remotes", "0008_remotes"),
             (9, "waits", "0009_waits"),
-            (10, "parts", "0010_parts")
+            (10, "parts", "0010_parts"),
+            (11, "peppers", "0011_peppers")
         )
     };
     ($folder:literal, $(($version:literal, $name:literal, $file:literal)),+) => {

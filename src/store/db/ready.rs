@@ -1,4 +1,4 @@
-//! Readiness of the database: it answers, has the schema, and accepts changes.
+//! Readiness of the database: it answers, has the schema, holds nothing that would not be found, and accepts changes.
 //!
 //! Anyone may ask, as often as they like, so the database is queried once for all who ask at the same time. A commit
 //! counts as proof as well, and a write that failed for lack of space as proof of the contrary: a small write may still
@@ -147,12 +147,12 @@ impl Ready {
 }
 
 impl Store {
-    /// Checks that requests can be served: the database answers, has the schema that this program needs, and accepts
-    /// changes. The proof is a committed change, unless other changes have proved it recently. Cheap, however often it
+    /// Checks that requests can be served: the database answers, has the schema that this program needs and nothing under
+    /// a pepper that is not configured, and accepts changes. The proof is a committed change, unless other changes have proved it recently. Cheap, however often it
     /// is called.
     ///
     /// # Errors
-    /// Returns the errors of [`Store::check_ready`], and any [`StoreError`] of a change.
+    /// Returns the errors of [`Store::check_ready`] and of [`Store::check_peppers`], and any [`StoreError`] of a change.
     pub async fn check_working(&self) -> Result<(), StoreError> {
         let silent = || StoreError::Unavailable {
             database: self.0.name.clone(),
@@ -184,6 +184,7 @@ impl Store {
         self.check_whole().await?;
         self.check_tables().await?;
         self.check_access().await?;
+        self.check_peppers().await?;
         if let Some(proof) = self.0.ready.proof(self.0.db.dialect()) {
             return proof;
         }

@@ -26,7 +26,7 @@ use sqlx::postgres::PgArguments;
 use sqlx::sqlite::SqliteArguments;
 use uuid::Uuid;
 
-use crate::keyformat::StoredDigest;
+use crate::keyformat::{PepperId, StoredDigest};
 use hole::Hole;
 pub(in crate::store) use row::{Row, one};
 
@@ -225,6 +225,11 @@ impl From<Option<Timestamp>> for Arg {
 impl From<StoredDigest> for Arg {
     fn from(value: StoredDigest) -> Self {
         Self::Bytes(value.0.to_vec())
+    }
+}
+impl From<PepperId> for Arg {
+    fn from(value: PepperId) -> Self {
+        Self::Int(Some(value.0))
     }
 }
 impl From<[u8; 32]> for Arg {

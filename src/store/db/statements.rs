@@ -7,7 +7,9 @@ use super::super::queue::{
     again, backlog, begun, blobs, claim, give_back, holders, list_rest, misdated, turns,
 };
 use super::super::sources::{deliveries, work as source_work};
-use super::super::{Store, StoreError, incidents, keys, log, queue, senders, sources, tokens};
+use super::super::{
+    Store, StoreError, incidents, keys, log, peppers, queue, senders, sources, tokens,
+};
 use super::connect::Db;
 use super::ready;
 use super::sql::Sql;
@@ -19,6 +21,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Sql)> {
         find::ALL,
         import::ALL,
         tokens::ALL,
+        peppers::ALL,
         incidents::ALL,
         occurrences::ALL,
         uses::ALL,

@@ -22,12 +22,13 @@ const EXAMINED: Duration = Duration::from_secs(1);
 const NAMED: usize = 3;
 
 /// Names of all tables.
-pub(super) const TABLES: [&str; 16] = [
+pub(super) const TABLES: [&str; 17] = [
     "_sqlx_migrations",
     "incidents",
     "keys",
     "log_head",
     "occurrences",
+    "peppers",
     "projects",
     "revocation_log",
     "scanned_blobs",

@@ -13,16 +13,19 @@ use crate::keyformat::{Peppers, Sha256Digest, StoredDigest};
 
 statements! {
     BY_DIGESTS = concat!(
-        "SELECT k.digest, ", key_columns!(), " FROM keys k WHERE k.digest IN ({list:1})"
+        "SELECT k.digest, k.pepper, ", key_columns!(), " FROM keys k WHERE k.digest IN ({list:1})"
     );
-    IDS_BY_DIGESTS = "SELECT k.digest, k.id, k.project FROM keys k WHERE k.digest IN ({list:1})";
+    IDS_BY_DIGESTS = "SELECT k.digest, k.pepper, k.id, k.project FROM keys k WHERE k.digest IN ({list:1})";
     /// Skipped if another row of the project has the new form already: two programs with different peppers may have
     /// imported the same key.
-    REWRITE = "UPDATE keys SET digest = $1 WHERE id = $2 AND digest = $3 AND NOT EXISTS
-        (SELECT 1 FROM keys other WHERE other.digest = $1 AND other.project = keys.project)";
+    REWRITE = "UPDATE keys SET digest = $1, pepper = $4 WHERE id = $2 AND digest = $3 AND NOT EXISTS
+        (SELECT 1 FROM keys other WHERE other.digest = $1 AND other.project = keys.project AND other.id <> $2)";
 }
 
-/// A key that was found under an outdated form of its digest.
+/// Maximum number of keys that are rewritten in one transaction.
+const REWRITTEN_MAX: usize = 256;
+
+/// A key that was found under an outdated form of its digest, or of which it was not known what that stands under.
 struct Stale {
     id: Uuid,
     found: StoredDigest,
@@ -84,6 +87,8 @@ fn key_id(row: &Row<'_>) -> Result<KeyId, StoreError> {
 struct Found<K> {
     rank: usize,
     form: StoredDigest,
+    /// `true` if the row does not say what its digest stands under.
+    is_unknown: bool,
     key: K,
 }
 
@@ -102,18 +107,31 @@ async fn find<K: OfKey>(
         let n = pad(&mut args, 0);
         let rows = read
             .fetch(statement.clone().of(n), args, |row| {
-                Ok((StoredDigest(row.digest("digest")?), decode(row)?))
+                let is_unknown = row.get::<Option<i64>>("pepper")?.is_none();
+                Ok((
+                    StoredDigest(row.digest("digest")?),
+                    is_unknown,
+                    decode(row)?,
+                ))
             })
             .await?;
-        for (form, key) in rows {
+        for (form, is_unknown, key) in rows {
             if let Some(&(rank, digest)) = forms.get(&form) {
-                add(found.entry(digest).or_default(), Found { rank, form, key });
+                let new = Found {
+                    rank,
+                    form,
+                    is_unknown,
+                    key,
+                };
+                add(found.entry(digest).or_default(), new);
             }
         }
     }
     let mut stale = Vec::new();
     for (digest, found) in &found {
-        let old = found.iter().filter(|found| found.rank > 0);
+        let old = found
+            .iter()
+            .filter(|found| found.rank > 0 || found.is_unknown);
         stale.extend(old.map(|found| Stale {
             id: found.key.id(),
             found: found.form,
@@ -155,7 +173,7 @@ impl Store {
 
     /// Returns the keys whose values have these digests. For each value, these are the keys of all projects that hold
     /// it, sorted by project. A key that was stored under a retired pepper, or before there were peppers, is rewritten
-    /// to the current one.
+    /// to the current one, as is one that does not say what it stands under.
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a read. A rewrite that fails is left to the next look-up.
@@ -187,17 +205,21 @@ impl Store {
         if !stale.is_empty()
             && let Err(error) = self.in_passing(self.rewrite(stale)).await
         {
-            tracing::warn!(%error, keys = stale.len(), "keys stay under a retired pepper");
+            tracing::warn!(%error, keys = stale.len(), "keys were not rewritten to the current pepper, will retry");
         }
     }
 
+    /// Rewrites keys, so many at a time that what is committed when the time is over stays.
     async fn rewrite(&self, stale: &[Stale]) -> Result<(), StoreError> {
-        retried(|| async {
-            let mut tx = self.begin().await?;
-            tx.rewrite(stale).await?;
-            tx.commit().await
-        })
-        .await
+        for stale in stale.chunks(REWRITTEN_MAX) {
+            retried(|| async {
+                let mut tx = self.begin().await?;
+                tx.rewrite(stale).await?;
+                tx.commit().await
+            })
+            .await?;
+        }
+        Ok(())
     }
 }
 
@@ -222,13 +244,16 @@ impl Tx {
     }
 
     async fn rewrite(&mut self, stale: &[Stale]) -> Result<(), StoreError> {
+        self.register_pepper().await?;
+        let pepper = self.store.0.peppers.current();
         let ids: Vec<Uuid> = stale.iter().map(|stale| stale.id).collect();
         self.lock_keys(&ids).await?;
         let mut stale: Vec<&Stale> = stale.iter().collect();
         // An import that adds the same values then waits at the first of them, not in the middle.
         stale.sort_by_key(|stale| stale.current);
         for Stale { id, found, current } in stale {
-            self.execute(REWRITE, args![*current, *id, *found]).await?;
+            self.execute(REWRITE, args![*current, *id, *found, pepper])
+                .await?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use super::super::db::order::Locks;
 use super::super::db::sql::{Arg, LIST_MAX, args, one, pad, runs, statements};
 use super::super::{Read, StoreError, Tx};
 use super::key::NewKey;
-use crate::keyformat::StoredDigest;
+use crate::keyformat::{PepperId, StoredDigest};
 
 /// Maximum number of rows per statement. SQLite accepts 32,766 values in one, PostgreSQL 65,535.
 const ROWS_MAX: usize = 256;
@@ -26,8 +26,8 @@ pub enum ImportOutcome {
 statements! {
     PROJECT = "INSERT INTO projects (id, created_at) VALUES ($1, {now}) ON CONFLICT (id) DO NOTHING";
     INSERT = "INSERT INTO keys (id, project, digest, format, owner_type, owner_id, description,
-            is_public, prefix, last_four, policy, notify_emails, created_at, expires_at)
-        VALUES {rows:14} ON CONFLICT (digest, project) DO NOTHING";
+            is_public, prefix, last_four, policy, notify_emails, created_at, expires_at, pepper)
+        VALUES {rows:15} ON CONFLICT (digest, project) DO NOTHING";
     STORED = "SELECT digest, project FROM keys WHERE digest IN ({list:1})";
     ARRIVED = "SELECT id FROM keys WHERE id IN ({list:1})";
 }
@@ -42,8 +42,10 @@ impl Tx {
         for project in new.iter().map(|key| &key.project).collect::<BTreeSet<_>>() {
             self.ensure_project(project).await?;
         }
+        self.register_pepper().await?;
         self.locks(Locks::Keys);
         let peppers = self.store.0.peppers.clone();
+        let pepper = peppers.current();
         let digests: Vec<StoredDigest> =
             new.iter().map(|key| peppers.stored(&key.digest)).collect();
         let older = self.stored_under_older_forms(new).await?;
@@ -56,9 +58,9 @@ impl Tx {
         rows.sort_by_key(|&row| (digests[row], &new[row].project));
         for run in runs(rows.len(), ROWS_MAX) {
             let rows = &rows[run];
-            let mut values = Vec::with_capacity(rows.len() * 14);
+            let mut values = Vec::with_capacity(rows.len() * 15);
             for &row in rows {
-                values.extend(columns(&new[row], digests[row])?);
+                values.extend(columns(&new[row], digests[row], pepper)?);
             }
             let inserted = self.execute(INSERT.of(rows.len()), values).await?;
             if inserted == rows.len() as u64 {
@@ -135,7 +137,7 @@ impl Tx {
     }
 }
 
-fn columns(key: &NewKey, digest: StoredDigest) -> Result<Vec<Arg>, StoreError> {
+fn columns(key: &NewKey, digest: StoredDigest, pepper: PepperId) -> Result<Vec<Arg>, StoreError> {
     let emails = serde_json::to_string(&key.notify_emails)
         .map_err(|error| StoreError::row(error.to_string()))?;
     Ok(args![
@@ -153,5 +155,6 @@ fn columns(key: &NewKey, digest: StoredDigest) -> Result<Vec<Arg>, StoreError> {
         emails,
         key.created_at,
         key.expires_at,
+        pepper,
     ])
 }

@@ -36,7 +36,7 @@ fn a_hundred_thousand_rows_with_errors_among_them() {
 
 #[test]
 fn imported_keys_are_found_by_their_value() {
-    let binary = Binary::new().with("RESCIND__KEYS__PEPPERS", r#"["a pepper"]"#);
+    let binary = Binary::new().with("RESCIND__KEYS__PEPPERS", r#"["a pepper of 23 bytes.."]"#);
     let digest = rescind::keyformat::KeyValue::new("acme_live_1")
         .sha256()
         .to_hex();

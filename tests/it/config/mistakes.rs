@@ -80,7 +80,8 @@ server = 3 | config.toml:1:10: server: has to be a section | [server]
 [keys]⏎peppers = [{ env = "A", file = "b" }] | keys.peppers[0]: has to be a text or a reference | env
 [keys]⏎peppers = [7] | keys.peppers[0]: has to be a secret | env
 [keys]⏎peppers = [""] | keys.peppers[0]: is empty | value
-[keys]⏎peppers = ["a", "a"] | config.toml:2:17: keys.peppers: the same pepper twice | once
+[keys]⏎peppers = ["0123456789abcdef", "0123456789abcdef"] | config.toml:2:32: keys.peppers: the same pepper twice | once
+[keys]⏎peppers = ["0123456789abcde"] | config.toml:2:12: keys.peppers: the current pepper is shorter than 16 bytes | openssl rand -base64 32
 "#;
 
 #[test]

@@ -24,7 +24,10 @@ fn variables_override_the_file() {
                 "http://127.0.0.1:3/keys",
             ),
             ("RESCIND__PARTNERS__GITHUB__ENABLED", "false"),
-            ("RESCIND__KEYS__PEPPERS", r#"["new", { env = "OLD" }]"#),
+            (
+                "RESCIND__KEYS__PEPPERS",
+                r#"["the pepper of 2027", { env = "OLD" }]"#,
+            ),
             ("RESCIND__SCAN__MAX_BLOB_BYTES", "1048576"),
             ("RESCIND__SCAN__ENCODINGS", r#"["utf8"]"#),
             ("RESCIND__SOURCES__0__TOKEN", "from-variable"),
@@ -32,7 +35,7 @@ fn variables_override_the_file() {
             ("RESCIND__SOURCES__1__NAME", "second"),
             ("RESCIND__SOURCES__1__KIND", "github_events"),
             ("RESCIND__SOURCES__1__SCHEDULE", "0 3 * * 7"),
-            ("OLD", "old"),
+            ("OLD", "the pepper of 2026"),
             // Neither is an override: one underscore.
             ("RESCIND_TEST_POSTGRES", "x"),
             ("RESCIND_CONFIG", "x"),
@@ -56,7 +59,7 @@ fn variables_override_the_file() {
         .iter()
         .map(ExposeSecret::expose_secret)
         .collect();
-    assert_eq!(peppers, ["new", "old"]);
+    assert_eq!(peppers, ["the pepper of 2027", "the pepper of 2026"]);
     assert_eq!(config.scan.max_blob_bytes, 1 << 20);
     assert!(!config.scan.encodings.utf16 && !config.scan.encodings.base64);
     let token = config.sources[0]
@@ -81,7 +84,7 @@ fn lists_and_references_may_come_from_variables_as_a_whole() {
                 r#"[{ name = "a", kind = "github_events" }]"#,
             ),
             ("RESCIND__SOURCES__0__TOKEN", r#"{ env = "T" }"#),
-            ("RESCIND__KEYS__PEPPERS__0", "p"),
+            ("RESCIND__KEYS__PEPPERS__0", "a pepper of 2026"),
             ("T", "secret"),
         ],
     );
@@ -90,7 +93,7 @@ fn lists_and_references_may_come_from_variables_as_a_whole() {
         .as_ref()
         .map(ExposeSecret::expose_secret);
     assert_eq!(token, Some("secret"));
-    assert_eq!(config.keys.peppers[0].expose_secret(), "p");
+    assert_eq!(config.keys.peppers[0].expose_secret(), "a pepper of 2026");
 }
 
 #[test]
