@@ -110,6 +110,9 @@ pub enum FetchError {
     /// The pack is corrupt.
     #[error("the pack is damaged: {0}")]
     Corrupt(&'static str),
+    /// The caller could not tell what counts as read.
+    #[error("what was read before could not be looked up: {0}")]
+    Undecided(String),
     /// The work item names something that cannot be requested.
     #[error("the pushed range cannot be asked for: {0}")]
     BadRequest(&'static str),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, ready};
 use gix_hash::ObjectId;
 use reqwest::Url;
 use secrecy::SecretString;
@@ -43,6 +45,10 @@ pub struct RangeRequest {
     pub haves: Vec<ObjectId>,
 }
 
+/// Decides whether the branch of `HEAD` with this full name counts as read when another reference is read.
+pub type CountsAsRead<'c> =
+    dyn Fn(String) -> BoxFuture<'c, Result<bool, FetchError>> + Send + Sync + 'c;
+
 /// Kinds of answers to a request for a pack.
 enum Answered {
     /// The server sent a pack, complete or cut off at the byte limit.
@@ -59,6 +65,7 @@ struct Session<'f> {
     fetcher: &'f GitFetcher,
     limits: Arc<FetchLimits>,
     request: &'f RangeRequest,
+    counts: &'f CountsAsRead<'f>,
     seat: Seat,
     admission: Admission,
     /// Accounting of the time spent waiting for the server.
@@ -93,23 +100,27 @@ impl GitFetcher {
     /// Returns a [`FetchError`].
     pub async fn fetch(&self, request: &RangeRequest) -> Result<FetchedPack, FetchError> {
         let limits = Arc::clone(&self.limits);
-        self.fetch_within(request, FetchPlace::default(), limits)
+        let counts = |_| ready(Ok(true)).boxed();
+        self.fetch_within(request, FetchPlace::default(), limits, &counts)
             .await
     }
 
     /// Fetches the contents of a push like [`GitFetcher::fetch`], in a given place and within given
     /// limits.
     ///
+    /// The branch of `HEAD` counts as read only if `counts` says so, which is not asked for most pushes.
+    ///
     /// The fetcher's own limits still determine how long a server is waited for when no other fetch is
     /// waiting, and how many fetches run concurrently.
     ///
     /// # Errors
     /// Returns a [`FetchError`].
-    pub async fn fetch_within(
-        &self,
-        request: &RangeRequest,
+    pub async fn fetch_within<'f>(
+        &'f self,
+        request: &'f RangeRequest,
         place: FetchPlace,
         limits: Arc<FetchLimits>,
+        counts: &'f CountsAsRead<'f>,
     ) -> Result<FetchedPack, FetchError> {
         let mut seat = self.seat(place);
         if request.after.is_null() || request.after == request.before {
@@ -129,6 +140,7 @@ impl GitFetcher {
             fetcher: self,
             limits,
             request,
+            counts,
             admission,
             patience: Patience::new(seat.clone()),
             seat,
@@ -225,10 +237,16 @@ impl Session<'_> {
         })
     }
 
-    /// Returns the target of `HEAD` if that is another branch than the pushed one.
+    /// Returns the target of `HEAD` if that is another branch than the pushed one, and counts as read.
     async fn of_head(&mut self) -> Result<Option<ObjectId>, FetchError> {
-        let head = self.head().await?;
-        Ok(head.and_then(|head| head.of_another(&self.request.reference)))
+        let Some(head) = self.head().await? else {
+            return Ok(None);
+        };
+        let other = head.of_another(&self.request.reference);
+        match (other, head.branch) {
+            (Some(id), Some(branch)) => Ok((self.counts)(branch).await?.then_some(id)),
+            _ => Ok(None),
+        }
     }
 
     async fn insist(

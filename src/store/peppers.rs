@@ -24,7 +24,7 @@ statements! {
     TOKENS = "SELECT pepper, COUNT(*) AS number FROM tokens GROUP BY pepper";
 }
 
-/// What the digest of a key or an access token stands under.
+/// The pepper that the digest of a key or an access token stands under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// The current pepper.
@@ -42,7 +42,7 @@ pub enum Standing {
 /// Number of keys and access tokens with one [`Standing`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PepperUse {
-    /// What they stand under.
+    /// The pepper that they stand under.
     pub standing: Standing,
     /// Number of keys, valid or not.
     pub keys: u64,

@@ -17,6 +17,7 @@ pub(super) mod holders;
 pub(super) mod item;
 pub(super) mod list_rest;
 pub(super) mod misdated;
+pub(super) mod rests;
 pub(super) mod row;
 pub(super) mod turns;
 

@@ -117,8 +117,8 @@ fn budget(item: &WorkItem, visited: &Visited, max_fetch_bytes: u64) -> Lineage {
     })
 }
 
-/// Returns the budget of a reference that was listed: that of a push, since the push that a source names later on is the
-/// same item.
+/// Returns the budget of a reference that was listed: that of a push. The push that a source names later on is the same
+/// item, unless all references of a repository were announced.
 pub(super) fn of_reference(item: &WorkItem, max_fetch_bytes: u64) -> Lineage {
     Lineage {
         // What is left of a list belongs to the list that a source named.

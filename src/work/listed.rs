@@ -32,7 +32,10 @@ impl Listed {
         list: &'d WorkItem,
     ) -> impl Iterator<Item = Descendant> + 'd {
         let range = &list.range;
-        let references = self.references.iter().map(|(name, id)| Descendant {
+        // A repository that became public is read whole. Its branches may have been announced before, and then only
+        // that was read which another branch did not have, one of which nobody tells.
+        let is_whole = range.ref_name.is_empty();
+        let references = self.references.iter().map(move |(name, id)| Descendant {
             range: NewWorkItem {
                 kind: WorkKind::Range,
                 ref_name: name.clone(),
@@ -41,7 +44,7 @@ impl Listed {
                 priority: self.priority,
                 ..range.clone()
             },
-            part: None,
+            part: is_whole.then(Part::default),
             lineage: self.lineage,
         });
         let rest = self.rest.iter().map(|rest| Descendant {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
 
 use super::ends::{Done, End, SLOW_DOWN, Tried, put_off};
@@ -13,7 +14,7 @@ use super::{Origin, Shared, WorkerParts, lineage};
 use crate::fetch::{
     FetchError, FetchLane, FetchLimits, FetchPlace, ObjectId, Payer, RangeRequest, Visited,
 };
-use crate::forge::{actor_of, redact_message};
+use crate::forge::{actor_of, is_to_the_letter, kept_reference, redact_message};
 use crate::respond::CleanSightings;
 use crate::store::{
     Fetched, HOST_LEFT_ALONE, Lane, Reason, StoreError, TRIED_AGAIN, WorkItem, WorkKind,
@@ -137,7 +138,9 @@ impl Shared {
         let place = self.place(item, reading.is_known);
         let limits = bounds(item, limits);
         let parts = &self.parts;
-        let fetching = parts.fetcher.fetch_within(&reading.request, place, limits);
+        let counts = |head: String| async move { self.counts_as_read(item, &head).await }.boxed();
+        let fetcher = &parts.fetcher;
+        let fetching = fetcher.fetch_within(&reading.request, place, limits, &counts);
         let fetched = match fetching.await {
             Ok(fetched) => fetched,
             Err(error) => {
@@ -156,6 +159,17 @@ impl Shared {
             let why = "reading its contents panicked".to_owned();
             Box::new(Tried::failed(item.clone(), why))
         })
+    }
+
+    /// Returns whether the branch of `HEAD` counts as read when an item of another branch is read, and records it.
+    async fn counts_as_read(&self, item: &WorkItem, head: &str) -> Result<bool, FetchError> {
+        let head = kept_reference(self.parts.responder.redactor(), head);
+        if !is_to_the_letter(&head) {
+            // Items of others may have the same name.
+            return Ok(false);
+        }
+        let rests = self.parts.store.rest_on(item, &head).await;
+        rests.map_err(|error| FetchError::Undecided(error.to_string()))
     }
 
     /// Responds to findings before their item has ended.

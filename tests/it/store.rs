@@ -9,6 +9,7 @@ mod lookup;
 mod misdated;
 mod peppers;
 mod pieces;
+mod rests;
 mod schema;
 mod senders;
 mod sources;

@@ -30,7 +30,8 @@ macro_rules! migrations {
             (8, "remotes", "0008_remotes"),
             (9, "waits", "0009_waits"),
             (10, "parts", "0010_parts"),
-            (11, "peppers", "0011_peppers")
+            (11, "peppers", "0011_peppers"),
+            (12, "rests", "0012_rests")
         )
     };
     ($folder:literal, $(($version:literal, $name:literal, $file:literal)),+) => {

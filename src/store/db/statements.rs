@@ -4,7 +4,7 @@ use super::super::incidents::occurrences;
 use super::super::keys::{find, import, uses};
 use super::super::log::verify;
 use super::super::queue::{
-    again, backlog, begun, blobs, claim, give_back, holders, list_rest, misdated, turns,
+    again, backlog, begun, blobs, claim, give_back, holders, list_rest, misdated, rests, turns,
 };
 use super::super::sources::{deliveries, work as source_work};
 use super::super::{
@@ -32,6 +32,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Sql)> {
         turns::ALL,
         again::ALL,
         misdated::ALL,
+        rests::ALL,
         claim::ALL,
         give_back::ALL,
         begun::ALL,

@@ -212,8 +212,8 @@ pub struct Part {
 pub struct Descendant {
     /// Range to be fetched.
     pub range: NewWorkItem,
-    /// `true` if it is a part of its origin's range. It is independent then: the same range named by a source is another
-    /// item, and the end of one says nothing about the other.
+    /// Place within what its origin names, if it is a part of that. It is independent then: the same range named by a
+    /// source is another item, and the end of one says nothing about the other.
     pub part: Option<Part>,
     /// Limits on the items derived from it.
     pub lineage: Lineage,

@@ -2,6 +2,7 @@
 
 mod large;
 mod parts;
+mod rests;
 mod running;
 
 use std::sync::Arc;

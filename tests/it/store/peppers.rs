@@ -24,7 +24,7 @@ async fn add_token(store: &Store, n: u64) {
     tx.commit().await.unwrap();
 }
 
-/// What is not found, as the refusal says it, or nothing if all is.
+/// Returns what is not found, as the refusal says it, or nothing if all is.
 async fn lacking(store: &Store) -> Option<String> {
     match store.check_peppers().await {
         Ok(()) => None,

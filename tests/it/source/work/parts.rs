@@ -3,7 +3,7 @@
 use super::*;
 
 /// Size of a file that does not compress.
-const FILE: usize = 100_000;
+pub(super) const FILE: usize = 100_000;
 
 /// Limits by which a range of more than two files is read in parts.
 fn tight() -> FetchLimits {
@@ -14,7 +14,7 @@ fn tight() -> FetchLimits {
 }
 
 /// All references of the shop.
-fn all(rig: &Rig) -> NewWorkItem {
+pub(super) fn all(rig: &Rig) -> NewWorkItem {
     NewWorkItem {
         kind: WorkKind::References,
         ref_name: String::new(),
@@ -27,7 +27,7 @@ fn all(rig: &Rig) -> NewWorkItem {
 
 impl Rig {
     /// Commits as many files with a key each.
-    async fn commit_keys(&self, shop: &Shop, files: u32) -> Vec<Key> {
+    pub(super) async fn commit_keys(&self, shop: &Shop, files: u32) -> Vec<Key> {
         let mut keys = Vec::new();
         for n in 0..files {
             let (key, value) = self.issue(false).await;
@@ -40,7 +40,7 @@ impl Rig {
         keys
     }
 
-    async fn count_revoked(&self, keys: &[Key]) -> usize {
+    pub(super) async fn count_revoked(&self, keys: &[Key]) -> usize {
         let mut revoked = 0;
         for key in keys {
             revoked += usize::from(self.is_revoked(key).await);
@@ -48,7 +48,7 @@ impl Rig {
         revoked
     }
 
-    async fn read_in_parts(&self, shop: &Shop) {
+    pub(super) async fn read_in_parts(&self, shop: &Shop) {
         let url = shop.forge.url();
         let worker = self.worker_with(&url, tight(), WorkerOptions::default(), None);
         worker.drain().await.unwrap();

@@ -1,0 +1,3 @@
+-- The branch of `HEAD` that counted as read when a new branch or tag was read, so that no two count each other as read.
+ALTER TABLE work_items ADD COLUMN rested_on TEXT NOT NULL DEFAULT '';
+CREATE INDEX work_items_rested ON work_items (host, remote, ref_name) WHERE rested_on <> '';
