@@ -98,7 +98,7 @@ on_both_databases! {
         rig.read(&shop, &[shop.new_branch("feature")]).await;
         assert!(rig.is_revoked(&own).await);
         assert!(!rig.is_revoked(&old).await);
-        assert_eq!(blobs(database, "feature").await, 2);
+        assert_eq!(blobs(database, "feature").await, 1);
     }
 
     async fn a_new_branch_beside_one_that_was_read_or_will_be_costs_its_own_commits(database) {
