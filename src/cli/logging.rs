@@ -227,6 +227,17 @@ impl io::Write for Line<'_> {
 /// Logs a panic like any other event. Its message is included only if it is a constant: one that was formatted at
 /// run time may quote data.
 fn log_panic(panic: &PanicHookInfo<'_>) {
+    if panic
+        .payload()
+        .downcast_ref::<String>()
+        .is_some_and(|text| lacks_thread(text))
+    {
+        tracing::error!(
+            "the system gives no further thread: raise the limit of the user (ulimit -u, LimitNPROC), of the service \
+             (TasksMax) or of the container (pids)"
+        );
+        return;
+    }
     let location = panic.location().map(ToString::to_string);
     let message = panic.payload().downcast_ref::<&'static str>();
     tracing::error!(
@@ -238,9 +249,27 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     );
 }
 
+/// Returns whether a panic says that no thread could be started. The runtime and the standard library have no other way
+/// to say so.
+fn lacks_thread(message: &str) -> bool {
+    let is_of_thread = ["spawn worker thread", "failed to spawn thread"];
+    is_of_thread.iter().any(|words| message.contains(words))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As tokio and the standard library say it.
+    #[test]
+    fn a_limit_of_threads_is_no_bug() {
+        let error = io::Error::from_raw_os_error(11);
+        assert!(lacks_thread(&format!(
+            "OS can't spawn worker thread: {error}"
+        )));
+        assert!(lacks_thread(&format!("failed to spawn thread: {error:?}")));
+        assert!(!lacks_thread("index out of bounds"));
+    }
 
     #[test]
     fn an_event_is_one_line_that_steers_nothing() {

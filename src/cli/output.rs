@@ -125,6 +125,18 @@ pub(super) fn is_discarded() -> bool {
     kind == FileType::CharacterDevice && out.st_rdev == null.st_rdev
 }
 
+/// Checks that a value which is shown only once would be seen by somebody, before it is made.
+///
+/// # Errors
+/// Returns an error if standard output is closed or the null device.
+pub(super) fn check_is_seen() -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !is_discarded(),
+        "standard output is closed or the null device, so the value would be lost: nothing was changed; send it to a terminal, a file or a pipe"
+    );
+    Ok(())
+}
+
 /// Prints a value that is shown only once. If that fails, the value is lost, and the error carries `remedy`.
 ///
 /// A closed pipe is a failure here too. The error is therefore no [`io::Error`], which

@@ -118,6 +118,7 @@ pub(super) fn run(args: TokensArgs, context: &Context) -> anyhow::Result<ExitCod
 }
 
 async fn create(args: CreateArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    output::check_is_seen()?;
     let instance = Instance::open(context, Empty::SetUp).await?;
     instance.check_texts([
         ("--description", args.description.as_str()),

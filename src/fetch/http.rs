@@ -59,7 +59,18 @@ pub fn http_client() -> Result<Client, HttpClientError> {
 /// # Errors
 /// Fails if the operating system prevents the setup.
 pub fn guarded_client(guard: &Guard) -> Result<Client, HttpClientError> {
-    client(guard, true)
+    client(&guard.and(proxies()), true, ClientBuilder::build)
+}
+
+/// Creates an HTTP client for servers of this program's own on this machine, which no proxy reaches: those that the
+/// environment names are ignored.
+///
+/// # Errors
+/// Fails if the operating system prevents the setup.
+pub(crate) fn direct_client() -> Result<Client, HttpClientError> {
+    client(&Guard::operator(), true, |builder| {
+        builder.no_proxy().build()
+    })
 }
 
 /// Creates an HTTP client like [`guarded_client`] for git servers, which takes responses as they are: a pack is
@@ -68,24 +79,27 @@ pub fn guarded_client(guard: &Guard) -> Result<Client, HttpClientError> {
 /// # Errors
 /// Fails if the operating system prevents the setup.
 pub fn verbatim_client(guard: &Guard) -> Result<Client, HttpClientError> {
-    client(guard, false)
+    client(&guard.and(proxies()), false, ClientBuilder::build)
 }
 
 /// Taken once it was told that no HTTPS server can be trusted.
 static UNTRUSTING: Once = Once::new();
 
-fn client(guard: &Guard, gzip: bool) -> Result<Client, HttpClientError> {
+fn client(
+    guard: &Guard,
+    gzip: bool,
+    build: impl Fn(ClientBuilder) -> reqwest::Result<Client>,
+) -> Result<Client, HttpClientError> {
     threads::start().map_err(HttpClientError)?;
     // Only the first call installs a provider. Later calls find the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let guard = guard.and(proxies());
-    let client = builder(&guard, gzip).build().or_else(|error| {
+    let client = build(builder(guard, gzip)).or_else(|error| {
         // All clients have the same trouble.
         UNTRUSTING.call_once(|| {
             let error = describe(&error);
             tracing::warn!(%error, "no HTTPS server can be trusted; install the package ca-certificates");
         });
-        builder(&guard, gzip).tls_certs_only([]).build()
+        build(builder(guard, gzip).tls_certs_only([]))
     });
     client.map_err(|error| HttpClientError(describe(&error)))
 }
@@ -241,12 +255,18 @@ fn target(from: &Url, headers: &HeaderMap) -> Result<Url, FetchError> {
     }
 }
 
-/// Converts an HTTP status other than 200 to the corresponding error.
+/// Returns whether a response has the contents that were asked for: status 200, or the same from a proxy that changed
+/// something on the way (203, RFC 9110 section 15.3.4).
+pub(crate) fn has_contents(status: u16) -> bool {
+    matches!(status, 200 | 203)
+}
+
+/// Converts the HTTP status of a response without the contents that were asked for to the corresponding error.
 pub(super) fn check_status(response: &Response) -> Result<(), FetchError> {
     let status = response.status().as_u16();
     let wait = wait_of(response.headers());
     match status {
-        200 => Ok(()),
+        _ if has_contents(status) => Ok(()),
         404 | 410 | 451 => Err(FetchError::Gone { status }),
         429 => Err(FetchError::RateLimited {
             status,

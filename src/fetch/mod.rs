@@ -48,7 +48,7 @@ pub use git::{CountsAsRead, RangeRequest};
 pub use gix_hash::ObjectId;
 pub use guard::{Guard, Refused};
 pub use http::{HttpClientError, guarded_client, http_client, verbatim_client};
-pub(crate) use http::{read_chunk, send, wait_of};
+pub(crate) use http::{direct_client, has_contents, read_chunk, send, wait_of};
 pub(crate) use json::{as_json, as_text, unescape};
 pub use lane::FetchLane;
 pub use ledger::{Ledger, Payer, Used};

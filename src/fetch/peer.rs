@@ -155,13 +155,19 @@ impl Peer<'_> {
         .await?;
         check_status(&response)?;
         let encoding = response.headers().get(CONTENT_ENCODING);
-        if encoding.is_some_and(|encoding| encoding != "identity") {
+        if !encoding.is_none_or(is_identity) {
             return Err(FetchError::Protocol(
                 "its answer is compressed, which nobody asked for",
             ));
         }
         Ok(response)
     }
+}
+
+/// Returns whether an encoding is none, whatever its case (RFC 9110, section 8.4.1).
+fn is_identity(encoding: &HeaderValue) -> bool {
+    let encoding = encoding.as_bytes().trim_ascii();
+    encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity")
 }
 
 /// Returns whether a content type is that of an answer. Proxies add parameters, and case makes no difference (RFC 9110,

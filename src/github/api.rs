@@ -10,7 +10,7 @@ use super::error::GitHubError;
 use super::request::Request;
 use super::tokens::{Credential, Tokens};
 use crate::clock::SharedClock;
-use crate::fetch::Body;
+use crate::fetch::{Body, has_contents};
 use crate::memory;
 
 /// Number of entries on a full page: the maximum of the API.
@@ -191,7 +191,7 @@ impl Api {
         let mut response = request.send(&self.client).await?;
         let status = response.status();
         let is_answered = match *method {
-            Method::GET => matches!(status, StatusCode::OK | StatusCode::NOT_MODIFIED),
+            Method::GET => has_contents(status.as_u16()) || status == StatusCode::NOT_MODIFIED,
             _ => status.is_success(),
         };
         if !is_answered {
@@ -213,7 +213,7 @@ impl Api {
             token,
             link: text(headers, LINK.as_str()),
         };
-        if response.status() == StatusCode::OK {
+        if has_contents(response.status().as_u16()) {
             answer.body = Some(read_body(response, MAX_PAGE).await?);
         }
         Ok(answer)

@@ -19,13 +19,13 @@ pub(super) fn partner_place(partner: &str, url: Option<&str>, source: Option<&st
     }
 }
 
-/// Returns the place that an anonymous reporter names, which may contain keys, or `None` if the URL cannot be stored
-/// and linked to.
-pub(super) fn reported_place(url: Option<&str>) -> Option<Place> {
-    url.is_none_or(is_link).then(|| Place {
-        url: url.map(str::to_owned),
+/// Returns the place that an anonymous reporter names, which may contain keys. A URL that cannot be stored and linked to
+/// is omitted.
+pub(super) fn reported_place(url: Option<&str>) -> Place {
+    Place {
+        url: url.filter(|url| is_link(url)).map(str::to_owned),
         ..Place::of_source("self-report")
-    })
+    }
 }
 
 /// Adds what the link of a place tells, and makes a plain name of its source. Both are clean of keys.

@@ -2,7 +2,8 @@
 //!
 //! Rules (contract: the intake endpoints): an identifier that is not known leads to one fetch that all
 //! waiting requests share, then none for a while; a list that cannot be refreshed stays in use; keys
-//! that are no longer current still verify.
+//! that are no longer current still verify. Fetches that bring nothing new are made ever more rarely: whoever names keys
+//! that do not exist would use up the requests that the origin allows, which sources may share.
 //!
 //! Beside that, a list that was fetched once is refreshed every hour, so that keys which are published some time before
 //! they sign anything are known then, whatever strangers did to the cool-down, and however the origin fares.
@@ -18,6 +19,7 @@ use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
 use super::signature::ReportKey;
+use crate::backoff::Backoff;
 use crate::clock::SharedClock;
 use crate::fetch::{self, read_chunk, send};
 
@@ -32,8 +34,11 @@ const MAX_ETAG: usize = 256;
 pub struct PublicKeyTimings {
     /// Age from which a list is fetched again when it is next needed.
     pub ttl: Duration,
-    /// Time after a successful fetch during which unknown identifiers do not cause another one.
+    /// Time after a successful fetch during which unknown identifiers do not cause another one. It doubles with each
+    /// fetch that brings nothing new.
     pub cool_down: Duration,
+    /// The longest cool-down.
+    pub longest_cool_down: Duration,
     /// Time after a failed fetch during which no other one is tried.
     pub retry_after_failure: Duration,
     /// Timeout of one fetch. A sender of reports waits 10 seconds in total.
@@ -45,6 +50,7 @@ impl Default for PublicKeyTimings {
         Self {
             ttl: Duration::from_hours(1),
             cool_down: Duration::from_mins(1),
+            longest_cool_down: Duration::from_mins(15),
             retry_after_failure: Duration::from_secs(10),
             timeout: Duration::from_secs(5),
         }
@@ -54,10 +60,10 @@ impl Default for PublicKeyTimings {
 /// Error returned when there is no key to verify with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoKey {
-    /// The origin's list, freshly fetched, does not contain the key.
+    /// The origin's list, fetched a moment ago, does not contain the key.
     #[error("the origin publishes no key with this identifier")]
     Unknown,
-    /// The origin cannot be reached at present, so it is not known whether there is such a key.
+    /// The origin cannot be reached or is not asked at present, so it is not known whether there is such a key.
     #[error("the origin's public keys cannot be fetched at present")]
     Unavailable {
         /// Time to wait before trying again.
@@ -92,6 +98,8 @@ struct FetchedKeys {
     refreshed_at: Option<Timestamp>,
     tried_at: Option<Timestamp>,
     last_failed: bool,
+    /// Number of fetches in a row that unknown identifiers caused and that brought nothing new.
+    fruitless: u32,
     /// Number of the fetch that the list came with, or was found unchanged with.
     listed_by: u64,
 }
@@ -220,8 +228,13 @@ impl PublicKeys {
         if let Some(key) = known.keys.get(identifier) {
             return Ok(key.clone());
         }
-        if known.last_failed {
-            let wait = self.wait(known, self.clock.now());
+        let now = self.clock.now();
+        let wait = self.wait(known, now);
+        // After a minute the key may be a new one. Its sender has to come again then.
+        let is_old = known
+            .tried_at
+            .is_none_or(|at| elapsed(at, now) >= self.timings.cool_down);
+        if known.last_failed || is_old {
             return Err(NoKey::Unavailable {
                 retry_after: wait.max(Duration::from_secs(1)),
             });
@@ -243,7 +256,12 @@ impl PublicKeys {
             // The first fetch was not caused by an unknown key, so it does not start the cool-down.
             Duration::ZERO
         } else {
-            self.timings.cool_down
+            let PublicKeyTimings {
+                cool_down,
+                longest_cool_down,
+                ..
+            } = self.timings;
+            Backoff::new(cool_down, longest_cool_down).after(known.fruitless.saturating_sub(1))
         };
         known
             .tried_at
@@ -252,9 +270,13 @@ impl PublicKeys {
 
     async fn fetch_and_keep(&self, previous: &FetchedKeys) {
         let number = self.begin();
-        let fetched = self.fetch_in_time(None).await;
+        let was_due = self.outdated(previous, self.clock.now());
+        let fetched = self.fetch_in_time(previous.etag.as_ref()).await;
         let now = self.clock.now();
         let mut next = previous.clone();
+        if !was_due && fetched.is_ok() {
+            next.fruitless = next.fruitless.saturating_add(1);
+        }
         next.fetches += 1;
         next.tried_at = Some(now);
         next.last_failed = fetched.is_err();
@@ -328,6 +350,9 @@ impl FetchedKeys {
         }
         self.listed_by = number;
         if let Reply::List { keys, etag } = fetched {
+            if keys != self.keys {
+                self.fruitless = 0;
+            }
             (self.keys, self.etag) = (keys, etag);
         }
         self.fetched_at = Some(now);

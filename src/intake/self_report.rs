@@ -13,8 +13,6 @@ const ACTOR: &str = "self_report";
 /// Outcome of a self-report, in ascending order of precedence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SelfReport {
-    /// The URL cannot be stored: it is not HTTP or HTTPS, or is too long. Nothing was done.
-    BadUrl,
     /// There is no such key.
     Unknown,
     /// The key is public by design and remains valid.
@@ -29,7 +27,7 @@ pub enum SelfReport {
 /// `known`.
 ///
 /// A revoked key is reported as revoked even after its expiry, so that the answer does not change over
-/// time.
+/// time. A URL that cannot be stored is left out, and the log says so: it decides nothing.
 ///
 /// # Errors
 /// Returns any [`StoreError`]. Nothing was changed in that case.
@@ -39,9 +37,12 @@ pub async fn self_report(
     value: KeyValue,
     url: Option<&str>,
 ) -> Result<SelfReport, StoreError> {
-    let Some(place) = reported_place(url) else {
-        return Ok(SelfReport::BadUrl);
-    };
+    let place = reported_place(url);
+    if url.is_some() && place.url.is_none() {
+        tracing::info!(
+            "the url of a self-report was left out: it is no http or https URL of at most 2048 bytes"
+        );
+    }
     let now = responder.clock().now();
     let sighting = Sighting {
         value,

@@ -49,7 +49,7 @@ impl ReportSignature {
 }
 
 /// A public key that signs reports.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReportKey(VerifyingKey);
 
 impl ReportKey {

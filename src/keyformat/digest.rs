@@ -85,8 +85,9 @@ impl fmt::Debug for PepperCheck {
 impl PepperCheck {
     /// Returns the identifier of the pepper.
     pub fn id(&self) -> PepperId {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
-        PepperId(i64::from_be_bytes([a, b, c, d, e, f, g, h]))
+        let mut id = [0; 8];
+        id.copy_from_slice(&self.0[..8]);
+        PepperId(i64::from_be_bytes(id))
     }
 }
 

@@ -78,13 +78,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Takes an optional text that is cleaned before it is stored, and may therefore contain anything. `null` counts as
-    /// absent.
-    pub(super) fn uncleaned_text(&mut self, name: &str) -> ApiResult<Option<String>> {
-        match self.left.remove(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(ApiError::schema(name, "has to be a string")),
+    /// Takes an optional text that decides nothing and is cleaned before it is stored, and may therefore contain
+    /// anything. `null` counts as absent, any other value as an empty text.
+    pub(super) fn lenient_text(&mut self, name: &str) -> Option<String> {
+        match self.left.remove(name)? {
+            Value::Null => None,
+            Value::String(text) => Some(text),
+            _ => Some(String::new()),
         }
     }
 

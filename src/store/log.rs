@@ -14,7 +14,7 @@ use super::db::page::{Conditions, Page, PageRequest};
 use super::db::sql::{Arg, ROWS_MAX, Row, Sql, args, runs, statements};
 use super::keys::key::{Key, micros};
 use super::{Read, Store, StoreError, Tx};
-use chain::{entry_hash, unread};
+use chain::{GENESIS, entry_hash, unread};
 use entry::{Action, LogEntry, Place, Reason};
 
 /// Number of those that read and check a batch of the whole log at a time. More of them would only keep the connections
@@ -276,10 +276,20 @@ impl Store {
     /// Returns any [`StoreError`] of a read.
     pub async fn log_head(&self) -> Result<LogHead, StoreError> {
         let mut read = self;
-        read.fetch_first(HEAD, args![], head)
-            .await?
-            .ok_or_else(|| StoreError::row("the log has no head".to_owned()))
-            .map_err(|error| error.in_database(self.name()))
+        let head = read.fetch_first(HEAD, args![], head).await?;
+        head.ok_or_else(|| headless(self.name()))
+    }
+}
+
+/// Returns the error for a database whose row of `log_head` somebody deleted.
+fn headless(database: &str) -> StoreError {
+    StoreError::Forbidden {
+        database: database.to_owned(),
+        cause: "the row of log_head was deleted".to_owned(),
+        remedy: format!(
+            "bring it back: INSERT INTO log_head (id, seq, hash) SELECT 1, COALESCE(MAX(seq), 0), COALESCE((SELECT hash \
+             FROM revocation_log ORDER BY seq DESC LIMIT 1), '{GENESIS}') FROM revocation_log"
+        ),
     }
 }
 
@@ -298,8 +308,7 @@ impl Tx {
         }
         self.locks(Locks::LogHead);
         let Some(start) = self.fetch_first(LOCK_HEAD, args![], head).await? else {
-            let error = StoreError::row("the log has no head".to_owned());
-            return Err(error.in_database(self.store.name()));
+            return Err(headless(self.store.name()));
         };
         let mut end = start.clone();
         let mut entries = Vec::with_capacity(drafts.len());

@@ -32,6 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "intake",
         &[
+            "backoff",
             "clock",
             "offload",
             "keyformat",

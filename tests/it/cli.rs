@@ -223,6 +223,35 @@ fn a_value_that_cannot_be_printed_is_lost_with_a_remedy() {
     }
 }
 
+/// A program that is started without standard output is given the null device in its stead.
+#[test]
+fn a_value_that_nobody_would_see_is_not_made() {
+    let binary = Binary::new();
+    binary.run("keys create --user u --description x").ok();
+    let listed = binary.run("keys list --json").ok();
+    let key: serde_json::Value = serde_json::from_str(listed.trim()).expect("one key");
+    let rotate = format!("keys rotate {} --overlap 1h", key["id"].as_str().unwrap());
+    for line in [
+        "keys create --user v --description x",
+        "tokens create --role viewer",
+        &rotate,
+    ] {
+        for nowhere in [">&-", ">/dev/null"] {
+            let ran = std::process::Command::new("/bin/sh")
+                .args(["-c", &format!("exec \"$0\" \"$@\" {nowhere}")])
+                .arg(binary.command(["-"]).get_program())
+                .args(line.split(' '))
+                .current_dir(binary.folder())
+                .env_clear()
+                .output();
+            let ran = Ran::from(ran.expect("a shell"));
+            ran.fails(3, &["standard output is closed", "nothing was changed"]);
+        }
+    }
+    assert_eq!(binary.run("keys list --json").ok(), listed);
+    assert_eq!(binary.run("tokens list --json").ok(), "");
+}
+
 #[test]
 fn a_configuration_that_is_not_utf8_is_named_with_its_line() {
     let binary = Binary::new();

@@ -119,6 +119,27 @@ fn secrets_come_from_variables_and_files() {
     assert_eq!(config.warnings.len(), 1);
 }
 
+/// Forges would sign with another secret.
+#[test]
+fn what_is_beside_a_secret_in_its_file_is_warned_of() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("secret");
+    let name = file.display().to_string();
+    let text = format!("[webhooks.github]\nsecrets = [{{ file = \"{name}\" }}]");
+    for beside in ["\u{feff}secret\n", "secret \r\n", "\tsecret", "secret\n \n"] {
+        std::fs::write(&file, beside).expect("a file");
+        let warnings = valid(&text, &[]).warnings;
+        let said = format!("{warnings:?}");
+        assert!(said.contains("webhooks.github.secrets[0]"), "{said}");
+        assert!(
+            said.contains(&name) && said.contains("save the secret without"),
+            "{said}"
+        );
+    }
+    std::fs::write(&file, "sec ret\n").expect("a file");
+    assert!(valid(&text, &[]).warnings.is_empty());
+}
+
 /// Refusing it would make the keys that stand under it unknown.
 #[test]
 fn a_retired_pepper_that_is_short_is_taken_with_a_warning() {

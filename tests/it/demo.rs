@@ -14,6 +14,11 @@ fn demo_tells_the_whole_story_and_ends_well() {
             format!("sqlite://{}", database.display()),
         )
         .env("RESCIND__SERVER__BIND", "192.0.2.1:1")
+        // Nor is a proxy asked for what is on this machine.
+        .env("HTTP_PROXY", "http://127.0.0.1:1")
+        .env("http_proxy", "http://127.0.0.1:1")
+        .env_remove("NO_PROXY")
+        .env_remove("no_proxy")
         .output()
         .expect("the rescind binary runs");
     assert!(!database.exists());

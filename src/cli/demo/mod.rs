@@ -117,7 +117,7 @@ impl Stage {
         let config = root.join("config.toml");
         std::fs::write(&config, configuration(root, port, &feed, &forge)?)?;
         let served = Served::start(&config, &root.join("rescind.log")).await?;
-        let client = crate::fetch::http_client()?;
+        let client = crate::fetch::direct_client()?;
         let api = Api::new(client, &served.url, served.admin_token.clone());
         println!(
             "Rescind listens on {}, its data is in {}\n",

@@ -128,7 +128,7 @@ fn tail_of(log: &Path) -> String {
 }
 
 /// Returns a command that runs this binary with the demo's configuration and nothing else: the environment of an
-/// instance that is in use would overlay it.
+/// instance that is in use would overlay it. All servers of the demo are on the loopback interface, so no proxy is used.
 pub(super) fn own_command(config: &Path) -> anyhow::Result<std::process::Command> {
     let binary = std::env::current_exe();
     let binary = binary.context("cannot find the path of the running rescind binary")?;
@@ -137,6 +137,9 @@ pub(super) fn own_command(config: &Path) -> anyhow::Result<std::process::Command
         if name.as_encoded_bytes().starts_with(b"RESCIND_") {
             command.env_remove(name);
         }
+    }
+    for name in ["NO_PROXY", "no_proxy"] {
+        command.env(name, "127.0.0.1");
     }
     command.arg("--config").arg(config);
     Ok(command)

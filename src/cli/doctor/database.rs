@@ -27,7 +27,7 @@ const QUEUE: &str = "work queue";
 const DISK: &str = "disk";
 
 pub(super) async fn examine(config: &Config) -> Vec<Check> {
-    let store = match in_time(open_store(config, false)).await {
+    let store = match in_time(Box::pin(open_store(config, false))).await {
         Some(Ok(store)) => store,
         Some(Err(error)) => return vec![unusable(&error)],
         None => {
@@ -152,6 +152,13 @@ async fn writes(store: &Store) -> Option<Check> {
             "no answer within 10 s".to_owned(),
             "find out what keeps the database busy",
         ),
+    };
+    let (message, mend) = match in_time(store.waits_for_standby()).await {
+        Some(Ok(true)) => (
+            "its commits wait for a standby that is away (wait_event SyncRep)".to_owned(),
+            "bring the standby back, or take it out of synchronous_standby_names: nothing is revoked meanwhile",
+        ),
+        _ => (message, mend),
     };
     Some(Check::failed(
         NAME,

@@ -139,7 +139,7 @@ async fn repository(name: String, source: &Source, url: &Url, http: &Client) -> 
         Err(why) => return unreachable(name, "url", url, &why),
     };
     let check = match answer.status {
-        200 => Check::ok(name, "reachable, and may be read"),
+        200 | 203 => Check::ok(name, "reachable, and may be read"),
         status @ (401 | 403) => {
             let message = format!("the server refuses access (HTTP {status})");
             Check::failed(

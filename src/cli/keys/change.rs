@@ -83,6 +83,7 @@ fn overlap(text: &str) -> Result<SignedDuration, String> {
 }
 
 pub(super) async fn rotate(args: RotateArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    output::check_is_seen()?;
     let instance = Instance::open(context, Empty::Refuse).await?;
     let key = instance.store.key(args.id).await?;
     let key = key.ok_or_else(|| no_such_key(args.id))?;

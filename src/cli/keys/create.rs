@@ -51,6 +51,7 @@ pub(super) async fn run(args: CreateArgs, context: &Context) -> anyhow::Result<E
     let owner = args.owner.owner();
     let owner =
         owner.ok_or_else(|| UsageError("name the owner with --user ID or --team ID".to_owned()))?;
+    output::check_is_seen()?;
     let instance = Instance::open(context, Empty::SetUp).await?;
     instance.check_texts([
         ("--description", args.description.as_str()),

@@ -130,6 +130,16 @@ impl Section<'_> {
             Ok(mut text) => {
                 let trimmed = text.trim_end_matches(['\r', '\n']).len();
                 text.truncate(trimmed);
+                // Taken as it is, since keys may stand under such a pepper.
+                if text.starts_with('\u{feff}') || text.trim() != text {
+                    let file = path.display();
+                    self.warn(
+                        key,
+                        &format!(
+                            "the file {file} begins with a byte order mark or a blank, or ends with a blank, which counts as part of the secret: save the secret without it"
+                        ),
+                    );
+                }
                 Some(SecretString::from(text))
             }
             Err(error) => {

@@ -261,7 +261,7 @@ impl From<PartnerError> for ApiError {
             | PartnerError::UnknownKey
             | PartnerError::Signature(_) => Self::new(ErrorCode::SignatureInvalid, message),
             PartnerError::KeysUnavailable { retry_after } => {
-                Self::unavailable(message, retry_after)
+                Self::unavailable(message, retry_after).of_many()
             }
             PartnerError::Report(ReportError::NotAnArray) => Self::schema_without_field(message),
             PartnerError::Report(ReportError::TooManyRows) => {
@@ -280,7 +280,7 @@ pub struct SelfReportBody {
     /// The whole key: possession is the proof.
     #[schema(value_type = String, min_length = 1, example = "the whole key")]
     api_key: KeyValue,
-    /// Place where the key was found: an HTTP or HTTPS URL of at most 2048 bytes.
+    /// Place where the key was found: an HTTP or HTTPS URL of at most 2048 bytes. Anything else is left out.
     #[schema(example = "https://example.com/a")]
     url: Option<String>,
 }
@@ -289,7 +289,7 @@ impl JsonBody for SelfReportBody {
     fn take(fields: &mut Fields<'_>) -> ApiResult<Self> {
         Ok(Self {
             api_key: fields.key("api_key")?,
-            url: fields.uncleaned_text("url")?,
+            url: fields.lenient_text("url"),
         })
     }
 }
@@ -368,10 +368,6 @@ pub async fn self_report(
         SelfReport::Unknown => Err(ApiError::api_key_not_found()),
         SelfReport::Public => Err(ApiError::public_api_key_cannot_be_revoked()),
         SelfReport::Expired => Err(ApiError::api_key_expired()),
-        SelfReport::BadUrl => Err(ApiError::schema(
-            "url",
-            "has to be an http or https URL of at most 2048 bytes",
-        )),
     }
 }
 

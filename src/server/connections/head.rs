@@ -82,9 +82,16 @@ pub(in crate::server) fn shrink<'c>(
     *all = headers;
 }
 
-/// Copies the URI of a request out of the buffer that it arrived in, before any part of it is kept.
+/// Copies the URI of a request out of the buffer that it arrived in, before any part of it is kept, and drops slashes at
+/// the end of its path: forges are often told an address with one.
 pub(in crate::server) fn detach(address: &mut Uri) {
-    if let Ok(copy) = Uri::try_from(address.to_string()) {
+    let text = address.to_string();
+    let (path, query) = text.split_at(text.find('?').unwrap_or(text.len()));
+    let path = match address.path().trim_end_matches('/') {
+        "" => path,
+        _ => path.trim_end_matches('/'),
+    };
+    if let Ok(copy) = Uri::try_from([path, query].concat()) {
         *address = copy;
     }
 }
@@ -166,6 +173,23 @@ mod tests {
         assert_eq!(head.headers["x-7"].len(), 100);
         assert_eq!(head.headers["x-github-event"], "push");
         assert_eq!(head.uri, "/webhooks/github?a=b");
+    }
+
+    #[test]
+    fn slashes_at_the_end_of_a_path_make_no_difference() {
+        for (sent, kept) in [
+            ("/webhooks/github/", "/webhooks/github"),
+            ("/webhooks/github//?a=b/", "/webhooks/github?a=b/"),
+            ("http://localhost/readyz/", "http://localhost/readyz"),
+            ("/", "/"),
+            ("//", "//"),
+            ("/?a=/", "/?a=/"),
+            ("*", "*"),
+        ] {
+            let mut address: Uri = sent.parse().unwrap();
+            detach(&mut address);
+            assert_eq!(address, kept);
+        }
     }
 
     /// Every header that a handler documents has to reach it.

@@ -11,7 +11,7 @@ use super::GhArchive;
 use super::collect::{Batch, Reading, Told, collect};
 use super::cursor::{Cursor, Reader, Track};
 use super::hour::Hour;
-use crate::fetch::{FetchError, Pace, PaceLimits, send, wait_of};
+use crate::fetch::{FetchError, Pace, PaceLimits, has_contents, send, wait_of};
 use crate::forge::Gathered;
 use crate::source::kept::Kept;
 use crate::source::{HourError, PollError};
@@ -248,7 +248,7 @@ impl GhArchive {
         let told = wait_of(headers);
         let status = response.status().as_u16();
         match status {
-            200 => Ok(Some(response)),
+            _ if has_contents(status) => Ok(Some(response)),
             404 | 410 => Ok(None),
             429 => Err(PollError::RateLimited {
                 status,

@@ -65,6 +65,11 @@ const BLOCKING: &str = "SELECT DISTINCT 'process ' || other.pid || ': ' || left(
         AND other.application_name <> 'rescind'
     LIMIT 3";
 
+/// Sessions of this program that wait for a standby.
+const STANDBY: &str = "SELECT 1 FROM pg_catalog.pg_stat_activity
+    WHERE datname = pg_catalog.current_database() AND application_name = 'rescind' AND wait_event = 'SyncRep'
+    LIMIT 1";
+
 impl Store {
     /// Checks that this program has every privilege that it needs, and that no policy hides rows from it. Only
     /// PostgreSQL has such.
@@ -116,6 +121,15 @@ impl Store {
         let rows = self.ask_postgres(BLOCKING.to_owned()).await?;
         let texts = rows.iter().filter_map(|row| row.try_get(0).ok());
         Ok(texts.collect())
+    }
+
+    /// Returns whether a commit of this program waits for a standby of the server.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a read.
+    pub async fn waits_for_standby(&self) -> Result<bool, StoreError> {
+        let rows = self.ask_postgres(STANDBY.to_owned()).await?;
+        Ok(!rows.is_empty())
     }
 
     /// Returns the rows of a statement without arguments, or none if the database is not PostgreSQL.

@@ -235,6 +235,7 @@ async fn sqlite_pool(
         Manners {
             size: connections,
             set_up: None,
+            too_many: None,
             may_die: false,
             keeps_place: true,
             lifetime: None,
@@ -308,6 +309,7 @@ async fn postgres(url: &str, max_connections: u32) -> Result<(Db, String), Store
         Manners {
             size: max_connections,
             set_up: Some(session::settings(LOCK_WAIT)),
+            too_many: Some((session::too_many(max_connections), session::TOO_MANY)),
             may_die: true,
             keeps_place: false,
             lifetime: Some(LIFETIME),

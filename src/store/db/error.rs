@@ -117,12 +117,13 @@ pub enum StoreError {
         /// Message of the driver.
         cause: String,
     },
-    /// The server forbids this program something that it needs, or hides rows from it.
+    /// The server forbids this program something that it needs, or hides rows from it. Or the system does not let it look
+    /// at the files.
     #[error("the database {database} forbids rescind what it needs: {cause}; {remedy}")]
     Forbidden {
         /// URL without the password.
         database: String,
-        /// Message of the server, or the privileges that are missing.
+        /// Message of the server or the system, or the privileges that are missing.
         cause: String,
         /// Statement that an administrator of the database has to run.
         remedy: String,

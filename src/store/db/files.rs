@@ -5,6 +5,7 @@
 //! compared with those that were opened before anything is written, and before a commit is acknowledged.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,7 +64,7 @@ impl Files {
     /// Records that the database has been opened.
     pub(in crate::store) fn opened(&self) {
         let mut opened = self.lock();
-        opened.database = identity(&self.0.path);
+        opened.database = identity(&self.0.path).ok();
         let resolved = self.0.path.canonicalize();
         opened.resolved = resolved.unwrap_or_else(|_| self.0.path.clone());
     }
@@ -72,7 +73,7 @@ impl Files {
     pub(in crate::store) fn written(&self) {
         let mut opened = self.lock();
         if opened.beside.is_none() {
-            let [Some(log), Some(memory)] = BESIDE.map(|end| identity(&opened.beside(end))) else {
+            let [Ok(log), Ok(memory)] = BESIDE.map(|end| identity(&opened.beside(end))) else {
                 return;
             };
             opened.beside = Some([log, memory]);
@@ -91,14 +92,15 @@ impl Files {
     /// Checks that all files are still there.
     ///
     /// # Errors
-    /// Returns [`StoreError::Gone`], which is logged once, if one of them is missing or has been replaced.
+    /// Returns [`StoreError::Gone`], which is logged once, if one of them is missing or has been replaced, and
+    /// [`StoreError::Forbidden`] if their folder cannot be searched.
     pub(in crate::store) fn check(&self) -> Result<(), StoreError> {
         let mut opened = self.lock();
         let error = self.compare(&opened).err();
         if opened.told != error.is_some() {
             opened.told = error.is_some();
             if let Some(error) = &error {
-                tracing::error!(%error, "the database's files are gone: nothing is accepted");
+                tracing::error!(%error, "the database's files are gone, or out of reach: nothing is accepted");
             } else {
                 tracing::info!(database = self.0.name, "the database's files are back");
             }
@@ -126,30 +128,43 @@ impl Files {
     }
 
     fn compare(&self, opened: &Opened) -> Result<(), StoreError> {
-        let gone = |file: &Path, found: Option<Identity>| StoreError::Gone {
-            database: self.0.name.clone(),
-            cause: match found {
-                Some(_) => format!(
-                    "{} is another file than the one that is open",
-                    file.display()
-                ),
-                None => format!("{} is not there any more", file.display()),
-            },
-        };
         if let Some(expected) = opened.database {
             let found = identity(&self.0.path);
-            if found != Some(expected) {
-                return Err(gone(&self.0.path, found));
-            }
+            self.is_same(&self.0.path, expected, found)?;
         }
         for (end, expected) in BESIDE.iter().zip(opened.beside.iter().flatten()) {
             let file = opened.beside(end);
             let found = identity(&file);
-            if found != Some(*expected) {
-                return Err(gone(&file, found));
-            }
+            self.is_same(&file, *expected, found)?;
         }
         Ok(())
+    }
+
+    fn is_same(
+        &self,
+        file: &Path,
+        expected: Identity,
+        found: io::Result<Identity>,
+    ) -> Result<(), StoreError> {
+        let file = file.display();
+        let cause = match found {
+            Ok(found) if found == expected => return Ok(()),
+            Ok(_) => format!("{file} is another file than the one that is open"),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(StoreError::Forbidden {
+                    database: self.0.name.clone(),
+                    cause: format!("{file} cannot be looked at: {error}"),
+                    remedy:
+                        "give the user of rescind the permission to search its folder (chmod u+x)"
+                            .to_owned(),
+                });
+            }
+            Err(_) => format!("{file} is not there any more"),
+        };
+        Err(StoreError::Gone {
+            database: self.0.name.clone(),
+            cause,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Opened> {
@@ -165,7 +180,30 @@ impl Opened {
     }
 }
 
-fn identity(file: &Path) -> Option<Identity> {
-    let file = fs::metadata(file).ok()?;
-    Some((file.dev(), file.ino()))
+fn identity(file: &Path) -> io::Result<Identity> {
+    let file = fs::metadata(file)?;
+    Ok((file.dev(), file.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A test that runs as root may search every folder.
+    #[test]
+    fn a_folder_that_may_not_be_searched_is_a_matter_of_permissions() {
+        let files = Files::new(Path::new("/srv/rescind.db"));
+        let ask = |found| files.is_same(Path::new("/srv/rescind.db"), (1, 2), found);
+        let denied = ask(Err(io::ErrorKind::PermissionDenied.into())).unwrap_err();
+        let said = denied.to_string();
+        assert!(matches!(denied, StoreError::Forbidden { .. }), "{said}");
+        assert!(
+            said.contains("/srv/rescind.db") && said.contains("chmod u+x"),
+            "{said}"
+        );
+        for found in [Ok((1, 3)), Err(io::ErrorKind::NotFound.into())] {
+            assert!(matches!(ask(found), Err(StoreError::Gone { .. })));
+        }
+        assert!(ask(Ok((1, 2))).is_ok());
+    }
 }

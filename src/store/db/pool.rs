@@ -60,6 +60,8 @@ pub(in crate::store) struct Manners {
     pub(in crate::store) size: u32,
     /// Run on every new connection.
     pub(in crate::store) set_up: Option<String>,
+    /// Statement that yields a row where a new connection would be one too many, and the error then.
+    pub(in crate::store) too_many: Option<(String, &'static str)>,
     /// `true` if an idle connection may have died unnoticed.
     pub(in crate::store) may_die: bool,
     /// `true` if an abandoned connection keeps its place until it is closed. A thread works for each
@@ -204,6 +206,15 @@ where
         if let Some(sql) = &self.0.manners.set_up {
             let sql = sqlx::raw_sql(AssertSqlSafe(sql.clone()));
             (&mut connection).execute(sql).await?;
+        }
+        if let Some((sql, error)) = &self.0.manners.too_many {
+            let sql = sqlx::raw_sql(AssertSqlSafe(sql.clone()));
+            // Who may not ask is not refused.
+            if let Ok(Some(_)) = (&mut connection).fetch_optional(sql).await {
+                let _ = connection.close().await;
+                let refused = io::Error::new(io::ErrorKind::ConnectionRefused, *error);
+                return Err(refused.into());
+            }
         }
         if self.0.shelf.connected(begun) {
             tracing::info!("the server of the database gives further connections again");

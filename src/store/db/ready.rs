@@ -148,11 +148,12 @@ impl Ready {
 
 impl Store {
     /// Checks that requests can be served: the database answers, has the schema that this program needs and nothing under
-    /// a pepper that is not configured, and accepts changes. The proof is a committed change, unless other changes have proved it recently. Cheap, however often it
-    /// is called.
+    /// a pepper that is not configured, and accepts changes. The proof is a committed change, unless other changes have
+    /// proved it recently. Cheap, however often it is called.
     ///
     /// # Errors
-    /// Returns the errors of [`Store::check_ready`] and of [`Store::check_peppers`], and any [`StoreError`] of a change.
+    /// Returns the errors of [`Store::check_ready`], [`Store::check_peppers`] and [`Store::log_head`], and any
+    /// [`StoreError`] of a change.
     pub async fn check_working(&self) -> Result<(), StoreError> {
         let silent = || StoreError::Unavailable {
             database: self.0.name.clone(),
@@ -185,6 +186,8 @@ impl Store {
         self.check_tables().await?;
         self.check_access().await?;
         self.check_peppers().await?;
+        // Without its row every report fails, whatever else is committed.
+        self.log_head().await?;
         if let Some(proof) = self.0.ready.proof(self.0.db.dialect()) {
             return proof;
         }

@@ -85,6 +85,26 @@ pub(in crate::store) fn settings(lock_wait: Duration) -> String {
     )
 }
 
+/// Error of a connection that would be one [too many](too_many).
+pub(in crate::store) const TOO_MANY: &str = "as many sessions of rescind as it may have are open, and wait for a standby \
+    that is away (synchronous_standby_names): nothing is committed until it is back";
+
+/// Returns a statement that yields a row if this machine has more than `most` sessions, and one of them waits for a
+/// standby.
+///
+/// The server does not notice the end of a connection while its session waits so, and does not end that after any time:
+/// each commit that was given up would leave one behind until the server has none left. To cancel the wait would show
+/// others what no standby has.
+pub(in crate::store) fn too_many(most: u32) -> String {
+    format!(
+        "SELECT 1 FROM pg_catalog.pg_stat_activity AS other
+         JOIN pg_catalog.pg_stat_activity AS mine ON mine.pid = pg_catalog.pg_backend_pid()
+         WHERE other.application_name = 'rescind' AND other.datname = mine.datname AND other.usename = mine.usename
+            AND other.client_addr IS NOT DISTINCT FROM mine.client_addr
+         HAVING count(*) > {most} AND bool_or(other.wait_event = 'SyncRep')"
+    )
+}
+
 /// Returns whether a pooler shares sessions among connections: two that are open at the same time have the same one. A
 /// server that gives no second connection is none.
 pub(in crate::store) async fn is_shared(pool: &Pool<Postgres>, options: &PgConnectOptions) -> bool {

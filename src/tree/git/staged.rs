@@ -62,6 +62,8 @@ pub fn scan_staged(
 fn list(repository: &Repository, base: &str) -> Result<Vec<Wanted>, HistoryError> {
     let arguments = [
         "diff-index",
+        // Folders that a sparse index has as a whole may hold what is new.
+        "-r",
         "--cached",
         "--raw",
         "-z",

@@ -123,7 +123,13 @@ async fn each_described_field_of_a_body_is_read_and_no_other() {
             let what = format!("{method} {path} {field}");
             let mut body = whole.clone();
             body.insert(field.clone(), json!({"not": "this"}));
-            assert_refuses(&post(&client, method, path, body).await, field, &what);
+            let reply = post(&client, method, path, body).await;
+            // Of a self-report it decides nothing.
+            if path.ends_with("/credential-scanning/revoke") && field == "url" {
+                assert_ne!(reply.status, 400, "{what}: {}", reply.text);
+            } else {
+                assert_refuses(&reply, field, &what);
+            }
             let mut body = whole.clone();
             body.remove(field);
             let reply = post(&client, method, path, body).await;

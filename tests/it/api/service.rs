@@ -124,6 +124,19 @@ async fn unknown_routes_and_methods_are_answered_in_json() {
     }
 }
 
+/// The forms of forges are often filled in with one.
+#[tokio::test]
+async fn a_slash_at_the_end_of_a_path_makes_no_difference() {
+    let server = TestServer::start().await;
+    let client = server.anonymous();
+    assert_eq!(client.get("/readyz/").await.status, 200);
+    let key = server.admin().await.create(json!({})).await;
+    let path = "/api/v1/integrations/credential-scanning/revoke/";
+    let body = json!({"api_key": key["value"]});
+    assert_eq!(client.post(path, body).await.status, 200);
+    client.get("/nothing/").await.error(404, "NOT_FOUND");
+}
+
 #[tokio::test]
 async fn the_description_names_every_endpoint() {
     // With everything that has an endpoint only when it is configured.

@@ -12,6 +12,7 @@ mod read_only;
 mod restored;
 mod room;
 mod settings;
+mod standby;
 mod start;
 mod states;
 mod torn;

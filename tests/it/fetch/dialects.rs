@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use rescind::fetch::{FetchError, http_client};
 use tokio::net::TcpListener;
@@ -18,6 +18,8 @@ use super::{Place, fetcher, limits, range, shown};
 enum Change {
     /// To this content type.
     Kind(&'static str),
+    /// To this status and this content encoding.
+    Passed(u16, &'static str),
     /// The header that asks for version 2 of the protocol is not passed on.
     NoVersion,
     /// A capability that git 2.27 does not know is answered with nothing.
@@ -73,7 +75,38 @@ async fn pass(
         kind = HeaderValue::from_static(other);
     }
     let body = answer.bytes().await.unwrap();
-    ([(header::CONTENT_TYPE, kind)], Body::from(body)).into_response()
+    let mut passed = ([(header::CONTENT_TYPE, kind)], Body::from(body)).into_response();
+    if let Change::Passed(status, encoding) = change {
+        *passed.status_mut() = StatusCode::from_u16(status).unwrap();
+        let encoding = HeaderValue::from_static(encoding);
+        passed
+            .headers_mut()
+            .insert(header::CONTENT_ENCODING, encoding);
+    }
+    passed
+}
+
+/// RFC 9110, sections 15.3.4 and 8.4.1.
+#[tokio::test]
+async fn what_a_proxy_says_of_contents_that_it_passed_on_makes_no_difference() {
+    let place = Place::new().await;
+    let repository = place.repository();
+    repository.write("file.txt", b"contents").unwrap();
+    repository.commit("first").unwrap();
+    let pushed = repository.push("main").unwrap();
+    for (status, encoding) in [(200, "Identity"), (203, "IDENTITY "), (203, "")] {
+        let (url, _tasks) = proxy(&place, Change::Passed(status, encoding)).await;
+        let fetched = fetcher(limits()).fetch(&range(&url, &pushed)).await;
+        assert_eq!(
+            shown(fetched.unwrap()).whole().blobs(),
+            ["file.txt: contents"]
+        );
+    }
+    for (status, encoding) in [(200, "gzip"), (206, "identity")] {
+        let (url, _tasks) = proxy(&place, Change::Passed(status, encoding)).await;
+        let fetched = fetcher(limits()).fetch(&range(&url, &pushed)).await;
+        assert!(fetched.is_err(), "{status} {encoding}");
+    }
 }
 
 #[tokio::test]

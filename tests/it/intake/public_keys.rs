@@ -182,6 +182,39 @@ async fn fifty_unknown_identifiers_are_one_fetch_then_a_pause() {
     assert_eq!(origin.fetches().await, 3);
 }
 
+/// GitHub allows an address 60 requests an hour without a token, which sources share.
+#[tokio::test]
+async fn unknown_identifiers_have_the_list_fetched_ever_more_rarely() {
+    let (old, new) = (Signer::new("old"), Signer::new("new"));
+    let origin = Origin::start(&[old.listed()]).await;
+    let (clock, keys) = keys_of(&origin);
+    assert!(keys.find("old").await.is_ok());
+    let mut waits = Vec::new();
+    for fetch in 2..9 {
+        assert_eq!(keys.find("new").await.unwrap_err(), NoKey::Unknown);
+        assert_eq!(origin.fetches().await, fetch);
+        let minute = Duration::from_mins(1);
+        clock.advance(SignedDuration::from_secs(59));
+        assert_eq!(keys.find("new").await.unwrap_err(), NoKey::Unknown);
+        clock.advance(SignedDuration::from_secs(1));
+        // Until the next fetch it may be a new one, so its sender is told to come again.
+        let wait = match keys.refusal("new") {
+            None => Duration::ZERO,
+            Some(NoKey::Unavailable { retry_after }) => retry_after,
+            Some(other) => panic!("{other}"),
+        };
+        waits.push((wait + minute).as_secs() / 60);
+        clock.advance(SignedDuration::try_from(wait).unwrap());
+        assert_eq!(origin.fetches().await, fetch);
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 15, 15, 15]);
+    origin.publish(&[old.listed(), new.listed()]);
+    assert!(keys.find("new").await.is_ok());
+    // A new list begins anew.
+    clock.advance(SignedDuration::from_mins(1));
+    assert_eq!(keys.refusal("newer"), None);
+}
+
 #[tokio::test]
 async fn keys_that_cannot_be_fetched_are_a_503_until_they_can() {
     let (server, origin, signer) = partnership().await;

@@ -358,6 +358,27 @@ fn without_git_it_could_not_run() {
     }
 }
 
+/// It has a folder outside of the cone as one entry.
+#[test]
+fn what_a_sparse_index_has_as_a_folder_is_read() {
+    let folder = repository();
+    let root = folder.path();
+    let key = secret();
+    write(root, "in/a", "a\n");
+    write(root, "out/b", "b\n");
+    commit(root, "Begin");
+    write(root, "out/deep/leak.env", format!("KEY={}\n", key.expose()));
+    commit(root, "Leak");
+    git(
+        root,
+        &["sparse-checkout", "set", "--cone", "--sparse-index", "in"],
+    );
+    git(root, &["reset", "--quiet", "--soft", "HEAD~1"]);
+    let index = git(root, &["ls-files", "--sparse"]);
+    assert!(index.lines().any(|entry| entry == "out/"), "{index}");
+    assert_eq!(staged(root, &[]), [("out/deep/leak.env".to_owned(), 1)]);
+}
+
 #[test]
 fn what_is_staged_is_looked_up_in_the_key_store() {
     let folder = repository();

@@ -108,6 +108,16 @@ fn keeps(database: &TestDatabase, text: &str) -> bool {
     })
 }
 
+/// A proxy that changed something says so by its status (RFC 9110, section 15.3.4).
+#[tokio::test]
+async fn a_page_that_a_proxy_changed_is_a_page() {
+    let (_database, rig, server) = rig().await;
+    let page = ResponseTemplate::new(203).set_body_json(json!([push(1)]));
+    serve(&server, "/events", page).await;
+    let outcome = poll(&rig.source(&server.uri())).await;
+    assert_eq!((outcome.events, outcome.items), (1, 1));
+}
+
 #[tokio::test]
 async fn keys_in_texts_are_revoked_and_the_texts_are_not_kept() {
     let (database, rig, server) = rig().await;

@@ -5,6 +5,7 @@ use tempfile::tempdir;
 
 use super::{import, new_key};
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
+use crate::support::eventually::eventually;
 
 async fn open(url: &str) -> StoreError {
     let store = Store::open(StoreOptions::new(url.to_owned())).await;
@@ -30,6 +31,27 @@ async fn urls_that_are_not_understood_are_refused_without_being_repeated() {
             text.contains("database.url") && !text.contains("hunter2"),
             "{text}"
         );
+    }
+}
+
+on_both_databases! {
+    /// Every report fails without it, whatever else is committed.
+    async fn a_log_without_its_head_is_not_ready_and_has_a_remedy(database) {
+        let store = database.store().await;
+        import(&store, &[new_key(1)]).await;
+        store.check_working().await.unwrap();
+        database.run("DELETE FROM log_head").await.unwrap();
+        let is_ready = async || store.check_working().await.is_ok();
+        eventually("it is noticed", async || !is_ready().await).await;
+        import(&store, &[new_key(2)]).await;
+        let error = store.check_working().await.unwrap_err();
+        assert!(error.is_temporary(), "{error:?}");
+        let said = error.to_string();
+        let (_, remedy) = said.split_once("bring it back: ").expect("the remedy");
+        database.run(remedy).await.unwrap();
+        eventually("it is ready again", is_ready).await;
+        assert_eq!(store.log_head().await.unwrap().seq, 0);
+        store.verify_log().await.unwrap().unwrap();
     }
 }
 

@@ -7,6 +7,7 @@ fn manners(size: u32, may_die: bool) -> Manners {
     Manners {
         size,
         set_up: None,
+        too_many: None,
         may_die,
         keeps_place: !may_die,
         lifetime: None,
