@@ -15,6 +15,7 @@ mod self_report;
 mod signature;
 pub mod webhook;
 
+pub(crate) use crate::fetch::as_json as mended_json;
 pub use partner::{
     Answered, Feedback, Label, MAX_REPORT, Partner, PartnerError, PartnerName, PartnerOptions,
     PartnerReport, ReportProof,

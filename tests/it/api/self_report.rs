@@ -9,7 +9,7 @@ use rescind::server::{Limits, TrustedProxies};
 use serde_json::json;
 use sqlx::{Connection as _, Executor as _};
 
-use super::harness::{Setup, TestServer, millis};
+use super::harness::{Reply, Setup, TestServer, millis};
 use crate::intake::signer::{Origin, Signer};
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 use crate::support::http::Ask as _;
@@ -174,6 +174,18 @@ async fn a_url_that_cannot_be_kept_costs_no_revocation() {
         let log = admin.get("/api/v1/revocations?limit=1").await.json();
         assert_eq!(log["items"][0]["key_id"], key["id"], "{url}");
         assert_eq!(log["items"][0]["occurrence"]["url"], json!(null), "{url}");
+    }
+    // Nor what an editor made of it, or a language that cuts texts in the middle of a character.
+    for odd in [&br"https://a.example/\ud83d"[..], b"https://a.example/\xff", b"https://a.example/\x07"] {
+        let key = admin.create(json!({})).await;
+        let value = key["value"].as_str().unwrap();
+        let head = format!("\u{feff}{{\"api_key\":\"{value}\",\"url\":\"");
+        let body = [head.as_bytes(), odd, b"\"}"].concat();
+        let request = stranger.request("POST", REVOKE);
+        let request = request.header("content-type", "application/json").body(body);
+        assert_eq!(Reply::of(request).await.status, 200, "{odd:?}");
+        let log = admin.get("/api/v1/revocations?limit=1").await.json();
+        assert_eq!(log["items"][0]["key_id"], key["id"], "{odd:?}");
     }
 }
 
