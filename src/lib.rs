@@ -35,14 +35,16 @@
 //!
 //! [`work`] claims work items for as long as a lease lasts, has [`fetch`] read their contents over git's own protocol,
 //! scans them, and commits what it found together with the end of the item: done, put off, moved to another lane, or
-//! failed. `work/claim.rs` chooses the items, `store/queue/begun.rs` sets their leases (as long as `work.rs` says,
-//! `WorkerOptions`), `store/queue/claim.rs` extends them. `forge/gather.rs` makes a range of a push; `work/listing.rs`
-//! chooses among the references of a list, `work/lineage.rs` divides a range that is too large and adds what a forced
-//! push dropped, `work/plan.rs` makes the request for a range, and `fetch/git.rs` asks for it; `store/queue/rests.rs`
-//! knows if the branch of `HEAD` counts as read then. What failed is tried again or dead-lettered by the queue:
-//! `store/queue/give_back.rs` counts tries and has the delays, `store/queue/holders.rs` counts the workers that died. `work/pauses.rs` and `work/throttles.rs` leave a host alone
-//! that fails, `source/state.rs` a source. [`fetch`] also has the one HTTP client, and the guard that refuses addresses;
-//! [`github`] is the one client of GitHub's REST API, which obeys its rate limits (`github/answer.rs` knows them).
+//! failed. `work/claim.rs` chooses the items (`work/lent.rs` those of hosts without a place), `store/queue/begun.rs`
+//! sets their leases (as long as `work.rs` says, `WorkerOptions`), `store/queue/claim.rs` extends them.
+//! `forge/gather.rs` makes a range of a push; `work/listing.rs` chooses among the references of a list,
+//! `work/lineage.rs` divides a range that is too large and adds what a forced push dropped, `work/plan.rs` makes the
+//! request for a range, and `fetch/git.rs` asks for it; `store/queue/rests.rs` knows if the branch of `HEAD` counts as
+//! read then. What failed is tried again or dead-lettered by the queue: `store/queue/give_back.rs` counts tries and has
+//! the delays, `store/queue/holders.rs` counts the workers that died. `work/pauses.rs` and `work/throttles.rs` leave a
+//! host alone that fails, `work/lasting.rs` knows for how long, `source/state.rs` a source. [`fetch`] also has the one
+//! HTTP client, and the guard that refuses addresses; [`github`] is the one client of GitHub's REST API, which obeys
+//! its rate limits (`github/answer.rs` knows them).
 //!
 //! # What happens to it
 //!

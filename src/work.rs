@@ -11,6 +11,8 @@ mod demands;
 mod ends;
 mod findings;
 mod front;
+mod lasting;
+mod lent;
 mod lineage;
 mod listed;
 mod listing;
@@ -46,6 +48,7 @@ use crate::scan::Engine;
 use crate::store::{Shedding, Store, StoreError};
 use clean_blobs::{CleanBlobs, GENERATION};
 use demands::Demands;
+use lasting::Lasting;
 pub use origin::Origin;
 use pauses::Pauses;
 pub use remember::KNOWN_BLOBS;
@@ -129,6 +132,7 @@ struct Shared {
     parts: WorkerParts,
     clean: CleanBlobs,
     pauses: Pauses,
+    lasting: Lasting,
     slow: Slow,
     demands: Demands,
 }
@@ -152,6 +156,7 @@ impl Worker {
                 parts,
                 clean: CleanBlobs::default(),
                 pauses: Pauses::new(origins.keys().cloned().collect()),
+                lasting: Lasting::default(),
                 slow: Slow::default(),
                 demands: Demands::default(),
             }),

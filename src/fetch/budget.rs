@@ -227,7 +227,7 @@ mod tests {
     #[tokio::test]
     async fn a_free_place_is_kept_for_those_that_had_less_of_it() {
         let budget = Budget::new(2);
-        let (busy, idle) = (Payer::new("a", "a", "x"), Payer::new("b", "b", "y"));
+        let (busy, idle) = (Payer::new("a", "a", "x", ""), Payer::new("b", "b", "y", ""));
         let ledger = budget.ledger(FetchLane::Large);
         ledger.charge(&busy, 3.0);
         ledger.tell([idle.clone()]);

@@ -59,6 +59,9 @@ pub enum FetchError {
     /// The connection to the server could not be established.
     #[error("the connection failed: {0}")]
     Unreachable(String),
+    /// The address of the server is one that only the configuration may name.
+    #[error("the connection failed: {0}")]
+    NotAdmitted(String),
     /// The connection was closed before any answer came.
     #[error("the server closed the connection without an answer: {0}")]
     Unanswered(String),
@@ -89,6 +92,9 @@ pub enum FetchError {
     /// The push is larger than its place allows, and no larger place is free.
     #[error("the push is larger than its place allows, and waits for its turn among larger ones")]
     Busy,
+    /// The same of a push that was received to its end, without being kept, and fits the next larger place.
+    #[error("the push is larger than its place allows, and waits for its turn among larger ones")]
+    SizedBusy,
     /// The same of the largest place.
     #[error("the push is larger than its place allows, and waits for its turn among the largest")]
     LargeBusy,
@@ -141,6 +147,7 @@ impl FetchError {
         match self {
             Self::Server { status } => *status >= 500,
             Self::Unreachable(_)
+            | Self::NotAdmitted(_)
             | Self::Unanswered(_)
             | Self::Network(_)
             | Self::Stalled { .. }

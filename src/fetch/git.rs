@@ -1,5 +1,7 @@
 //! Requests the contents of a push from a git server.
 
+mod latest;
+
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -43,6 +45,9 @@ pub struct RangeRequest {
     pub after: ObjectId,
     /// Further commits that count as read with all that they lead to. All zeros for the default branch.
     pub haves: Vec<ObjectId>,
+    /// `true` if whoever named the push need not have named those of the default branch: of a new branch that is part
+    /// of that already, the last commits are read.
+    pub is_sampled: bool,
 }
 
 /// Decides whether the branch of `HEAD` with this full name counts as read when another reference is read.
@@ -57,6 +62,16 @@ enum Answered {
     Acknowledged,
     /// The server knows none of them, and sent no pack.
     Unknown,
+}
+
+impl Answered {
+    /// Returns the pack, and whether it is complete.
+    fn pack(self) -> Result<(Vec<u8>, bool), FetchError> {
+        match self {
+            Self::Pack { bytes, whole } => Ok((bytes, whole)),
+            _ => Err(FetchError::Protocol("it sent no pack")),
+        }
+    }
 }
 
 /// A fetch in flight.
@@ -90,8 +105,8 @@ impl GitFetcher {
     /// - if it does, and the two are related, the pack comes in the same answer;
     /// - if it does, and they are not, a second request insists;
     /// - if it does not, or `before` is all zeros, the target of `HEAD` is stated as present if that is another
-    ///   branch than the pushed one. Whoever names the pushes names those of that branch, too. Of the branch of `HEAD`,
-    ///   and if `HEAD` is no branch, the whole history is new.
+    ///   branch than the pushed one. Whoever names the pushes names those of that branch, too, unless
+    ///   [`RangeRequest::is_sampled`]. Of the branch of `HEAD`, and if `HEAD` is no branch, the whole history is new.
     ///
     /// If `after` does not lead back to `before`, the push dropped commits, which [`Visited::dropped`](super::Visited)
     /// tells. They are what is between `after` and `before`, as long as the server still has them.
@@ -228,11 +243,19 @@ impl Session<'_> {
 
     /// Fetches the range of a new reference, or of one whose former commit is unknown.
     async fn without_before(&mut self) -> Result<Answer, FetchError> {
-        let mut haves: Vec<ObjectId> = self.of_head().await?.into_iter().collect();
+        let RangeRequest { after, .. } = *self.request;
+        let head = self.of_head().await?;
+        let mut haves: Vec<ObjectId> = head.into_iter().collect();
         haves.extend(self.request.haves.iter().filter(|have| !have.is_null()));
-        let (bytes, whole) = self.insist(&self.request.after, &haves).await?;
+        let (bytes, whole) = self.insist(&after, &haves).await?;
+        let mut pack = Pack::new(bytes, whole);
+        let is_branch = self.request.reference.starts_with("refs/heads/");
+        let is_merged = head.is_some() && pack.stated_count() == Some(0);
+        if self.request.is_sampled && is_branch && is_merged {
+            pack = self.latest().await?;
+        }
         Ok(Answer {
-            pack: Pack::new(bytes, whole),
+            pack,
             origin: PackOrigin::New,
         })
     }
@@ -254,10 +277,7 @@ impl Session<'_> {
         want: &ObjectId,
         haves: &[ObjectId],
     ) -> Result<(Vec<u8>, bool), FetchError> {
-        match self.ask(want, haves, true).await? {
-            Answered::Pack { bytes, whole } => Ok((bytes, whole)),
-            _ => Err(FetchError::Protocol("it sent no pack")),
-        }
+        self.ask(want, haves, true).await?.pack()
     }
 
     async fn ask(
@@ -266,7 +286,12 @@ impl Session<'_> {
         haves: &[ObjectId],
         done: bool,
     ) -> Result<Answered, FetchError> {
-        let asked = self.peer.post(protocol::fetch(want, haves, done));
+        self.answer(protocol::fetch(want, haves, done)).await
+    }
+
+    /// Sends a request for a pack, and receives the answer.
+    async fn answer(&mut self, request: Vec<u8>) -> Result<Answered, FetchError> {
+        let asked = self.peer.post(request);
         let mut response = self.patience.wait(asked).await??;
         let (waited, lane) = (self.patience.waited(), self.seat.place.lane);
         let mut body = Pace::new(self.fetcher.limits.pace_of_pack(waited, lane));

@@ -149,6 +149,22 @@ impl History {
         id
     }
 
+    /// Returns the parents of a commit.
+    pub(super) fn parents(&self, id: &ObjectId) -> Vec<ObjectId> {
+        let at = self.find(&self.index(), id);
+        at.map_or(Vec::new(), |at| self.parents_of(at).to_vec())
+    }
+
+    /// Returns the commits that are not at hand, and are parents of some that are.
+    pub(super) fn before(&self) -> Vec<ObjectId> {
+        let index = self.index();
+        let mut before = self.parents.clone();
+        before.retain(|parent| self.find(&index, parent).is_none());
+        before.sort_unstable();
+        before.dedup();
+        before
+    }
+
     /// Returns a commit that about half of the others precede, or `None` if there is at most one commit.
     pub(super) fn middle(&self) -> Option<ObjectId> {
         let last = self.commits.len().checked_sub(2)?;

@@ -17,7 +17,7 @@ use thiserror::Error as ThisError;
 use tokio::time::Instant;
 
 use super::error::CUT;
-use super::{FetchError, Guard, threads};
+use super::{FetchError, Guard, Refused, threads};
 
 /// Maximum number of redirects that are followed for one request.
 const MAX_REDIRECTS: usize = 3;
@@ -221,11 +221,14 @@ fn was_closed(error: &reqwest::Error) -> bool {
 /// requested resource, unless a redirect of that resource led there.
 fn unsent(error: reqwest::Error, url: &Url, is_first: bool) -> FetchError {
     let is_connect = error.is_connect();
+    let is_refused =
+        successors(error.source(), |&cause| cause.source()).any(|cause| cause.is::<Refused>());
     let mut description = describe(&error.without_url());
     if let Some(proxy) = proxy_of(url) {
         description = format!("{description}, through the proxy {proxy}");
     }
     match (is_first, is_connect) {
+        (true, true) if is_refused => FetchError::NotAdmitted(description),
         (true, true) => FetchError::Unreachable(description),
         (true, false) => FetchError::Unanswered(description),
         (false, _) => FetchError::Network(description),

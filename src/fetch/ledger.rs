@@ -2,7 +2,8 @@
 //!
 //! Whoever had the least of it is next, and whoever has a place gives way to those only that had less than he, what he
 //! has now included. Hosts share among each other, and owners among those of their host: whatever comes of one of
-//! them, and however much, he shares his part with himself.
+//! them, and however much, he shares his part with himself. Of an owner's repositories the one that had the least is next,
+//! but none gives way to another: each would lose what came of it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,8 +24,11 @@ const ACCOUNTS_MAX: usize = 1_024;
 /// The most of those that wait elsewhere that are told, least served first.
 const TOLD_MAX: usize = 32;
 
-/// Levels of an account: hosts that are one together, host, owner.
-const LEVELS: usize = 3;
+/// Levels of an account: hosts that are one together, host, owner, repository.
+const LEVELS: usize = 4;
+
+/// Level of an owner, the last one at which others press.
+const OWNER: usize = 2;
 
 /// Account that is charged for the time of a fetch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,16 +37,16 @@ pub struct Payer {
 }
 
 impl Payer {
-    /// Creates a payer for an owner at a host. Hosts of the same `group` share one part.
-    pub fn new(group: &str, host: &str, owner: &str) -> Self {
+    /// Creates a payer for the repository of an owner at a host. Hosts of the same `group` share one part.
+    pub fn new(group: &str, host: &str, owner: &str, repository: &str) -> Self {
         Self {
-            names: [group, host, owner].map(str::to_owned),
+            names: [group, host, owner, repository].map(str::to_owned),
         }
     }
 
-    /// Returns the first level at which they differ. `None` if they are the same.
+    /// Returns the first level at which they differ. `None` if they are of the same owner.
     fn parts_from(&self, other: &Self) -> Option<usize> {
-        let mut pairs = self.names.iter().zip(&other.names);
+        let mut pairs = self.names.iter().zip(&other.names).take(OWNER + 1);
         pairs.position(|(mine, its)| mine != its)
     }
 }
@@ -50,6 +54,14 @@ impl Payer {
 /// Time used recently, by level. Of several payers that wait at the same moment, the one with the least is next.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Used([Duration; LEVELS]);
+
+impl Used {
+    /// Returns what the owner used, whatever of it was for the repository.
+    pub fn of_owner(mut self) -> Self {
+        self.0[OWNER + 1..].fill(Duration::ZERO);
+        self
+    }
+}
 
 /// Pressure on a fetch to give up its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -216,7 +228,7 @@ impl Ledger {
         self.book().waiting.len()
     }
 
-    /// Returns whether somebody waits that had less than `payer`.
+    /// Returns whether somebody else waits that had less than `payer`.
     pub(super) fn is_for_others(&self, payer: &Payer) -> bool {
         let book = self.book();
         let now = Instant::now();

@@ -90,6 +90,13 @@ impl Peer<'_> {
         protocol::reason_for_nothing(&told).map_or(Ok(()), Err)
     }
 
+    /// Returns whether the server sends commits without what is in them. If it does not say, it does not.
+    pub(super) async fn filters(&self, patience: &mut Patience) -> Result<bool, FetchError> {
+        let told = tokio::time::timeout(self.fetcher.limits.stall, self.capabilities());
+        let told = patience.wait(told).await?;
+        Ok(matches!(told, Ok(Ok(told)) if protocol::filters(&told)))
+    }
+
     /// Returns the beginning of what the server says of itself, at least [`CAPABILITIES`] if it is that long.
     async fn capabilities(&self) -> Result<Vec<u8>, FetchError> {
         let mut response = self
@@ -132,11 +139,9 @@ impl Peer<'_> {
         path: &[&str],
         request: impl Fn(&Client, Url) -> RequestBuilder,
     ) -> Result<Response, FetchError> {
-        let refused = "the clone address is in a network that only the configuration may name";
         let guard = &self.fetcher.guard;
-        guard
-            .check(self.clone_url)
-            .map_err(|_| FetchError::BadRequest(refused))?;
+        let checked = guard.check(self.clone_url);
+        checked.map_err(|refused| FetchError::NotAdmitted(refused.to_string()))?;
         let mut url = self.clone_url.clone();
         url.path_segments_mut()
             .map_err(|()| FetchError::BadRequest("the clone address cannot carry a path"))?

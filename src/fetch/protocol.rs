@@ -68,6 +68,29 @@ pub(super) fn fetch(want: &ObjectId, haves: &[ObjectId], done: bool) -> Vec<u8> 
     request("fetch", arguments)
 }
 
+/// Builds the request for `want` and as many commits in a row before it, `count` in all. With `filter`, which not every
+/// server takes, without what is in them.
+pub(super) fn fetch_latest(want: &ObjectId, count: u32, filter: bool) -> Vec<u8> {
+    let arguments = ["no-progress".to_owned(), "ofs-delta".to_owned()]
+        .into_iter()
+        .chain([format!("want {want}"), format!("deepen {count}")])
+        .chain(filter.then(|| "filter tree:0".to_owned()))
+        .chain(["done".to_owned()]);
+    request("fetch", arguments)
+}
+
+/// Returns whether a server sends commits without what is in them, by the beginning of its capabilities:
+/// `fetch=shallow filter`.
+pub(super) fn filters(capabilities: &[u8]) -> bool {
+    let Some(at) = memmem::find(capabilities, b"fetch=") else {
+        return false;
+    };
+    let mut lines = capabilities[at..].split(|byte| *byte == b'\n');
+    lines
+        .next()
+        .is_some_and(|line| memmem::find(line, b" filter").is_some())
+}
+
 /// A line of a protocol v2 response.
 #[derive(Debug, PartialEq, Eq)]
 enum Line<'a> {
@@ -283,6 +306,19 @@ pub(super) mod tests {
                 data => packet(data),
             })
             .collect()
+    }
+
+    #[test]
+    fn a_server_filters_if_it_says_so_of_fetch() {
+        let said =
+            |text: &str| filters(format!("version 2\n{text}\nobject-format=sha1\n").as_bytes());
+        assert!(
+            said("fetch=shallow wait-for-done filter")
+                && said("ls-refs=unborn\n0023fetch=shallow filter")
+        );
+        assert!(
+            !said("fetch=shallow") && !said("agent=filter\nfetch=shallow\nx= filter") && !said("")
+        );
     }
 
     fn read(bytes: &[u8], step: usize) -> Result<(FetchAnswer, Vec<u8>), FetchError> {

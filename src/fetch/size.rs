@@ -2,7 +2,8 @@
 //!
 //! No server says how large a pack is. A push that has to wait for a medium place is therefore received further,
 //! without being kept, for as long as its ordinary place allows: there are many of these. If it turns out to be too
-//! large for that, it goes to the large lane at once, and those that are smaller do not wait for it.
+//! large for that, it goes to the large lane at once, and those that are smaller do not wait for it. If it ends before
+//! that, it is known to fit, and does not wait for those of its owner of which that is not known.
 
 use std::time::Duration;
 
@@ -43,8 +44,13 @@ impl Sizing {
             return busy;
         }
         while self.held <= MEDIUM_PACK {
-            if patience.waited() > LONGEST || !self.receive(patience).await.unwrap_or(false) {
+            if patience.waited() > LONGEST {
                 return busy;
+            }
+            match self.receive(patience).await {
+                Ok(true) => {}
+                Ok(false) if self.answer.finish().is_ok() => return FetchError::SizedBusy,
+                Ok(false) | Err(_) => return busy,
             }
         }
         FetchError::LargeBusy

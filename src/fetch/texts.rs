@@ -212,3 +212,17 @@ pub(super) fn connects(
     pack.remember(listing, weight);
     Ok(connected)
 }
+
+/// Returns the commits of `pack` and their links.
+pub(super) fn history(
+    pack: &mut Pack,
+    limits: &FetchLimits,
+    seat: &Seat,
+) -> Result<History, FetchError> {
+    let mut weight = Weight::new(seat);
+    let listing = pack.list(limits.list(pack), &mut weight)?;
+    let mut objects = Objects::new(pack.bytes(), &listing, limits.allowed(pack), &mut weight)?;
+    let mut history = History::default();
+    read_history(&mut objects, &mut weight, &mut history, &mut |_| {})?;
+    Ok(history)
+}

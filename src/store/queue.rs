@@ -32,6 +32,7 @@ use super::db::order::Locks;
 use super::db::sql::{Arg, LIST_MAX, ROWS_MAX, args, one, pad, runs, statements};
 use super::{Read as _, StoreError, Tx};
 use item::{Descendant, Fetched, Lineage, NewWorkItem, Part};
+use row::from_named;
 use turns::{Seat, Turn};
 
 statements! {
@@ -47,8 +48,11 @@ statements! {
             finished_at = {now}, truncated = $1, bytes = $2, blobs = $3, gone = $4,
             clone_url = CASE WHEN $4 THEN clone_url END
         WHERE id = $5 AND leased_by = $6 AND state = 'waiting'";
-    STORED = "SELECT host, remote, ref_name, before_id, after_id FROM work_items
-        WHERE part_of = '' AND (host, remote, ref_name, before_id, after_id) IN (VALUES {rows:5})";
+    STORED = concat!(
+        "SELECT item.host AS host, item.remote AS remote, item.ref_name AS ref_name, item.before_id AS before_id,
+            item.after_id AS after_id ",
+        from_named!()
+    );
     CUT = "UPDATE work_items SET truncated = TRUE WHERE state = 'done' AND id IN ({list:1})";
 }
 

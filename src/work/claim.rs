@@ -22,7 +22,7 @@ const QUEUES_MAX: u32 = 256;
 /// Maximum number of hosts per priority whose queues are read in one round.
 const LOOKED_AT_MAX: usize = 64;
 /// Number of non-empty queues after which the round stops reading more.
-const FRONTS_MAX: usize = 8;
+pub(super) const FRONTS_MAX: usize = 8;
 
 /// Maximum number of places of a host of which several repositories fail and none responds.
 const SILENT_PLACES: usize = 2;
@@ -52,8 +52,11 @@ impl Run<'_> {
             Priority::Backfill
         };
         let mut chosen = Vec::new();
+        if !self.tasks.is_empty() {
+            chosen.extend(worker.lend(&mut shares, &mut self.round).await?);
+        }
         if shares.free() > 0 {
-            chosen = worker.choose(&mut shares, &mut self.round, least).await?;
+            chosen.extend(worker.choose(&mut shares, &mut self.round, least).await?);
         }
         let is_due = self
             .round
@@ -77,6 +80,7 @@ impl Run<'_> {
         let ready = self.ready.iter();
         let ready: Vec<Uuid> = ready.map(|item| item.id).collect();
         self.round.probes.retain(|id| ready.contains(id));
+        self.round.lent.retain(|id| ready.contains(id));
         self.note_begun().await?;
         Ok(shares.free() == 0)
     }
@@ -91,9 +95,15 @@ impl Run<'_> {
                 && shares.has_place_for(&item.host, &item.remote())
                 && worker.has_place_for_owner(shares, &item.host, &item.owner())
         };
-        while let Some(at) = shares.next(self.ready.iter().map(|item| &item.range), may_begin)
-            && let Some(item) = self.ready.remove(at)
-        {
+        loop {
+            let mut ready = self.ready.iter();
+            let lent = ready.position(|item| {
+                self.round.lent.contains(&item.id) && may_begin(&shares, &item.range)
+            });
+            let next = || shares.next(self.ready.iter().map(|item| &item.range), may_begin);
+            let Some(item) = lent.or_else(next).and_then(|at| self.ready.remove(at)) else {
+                break;
+            };
             shares.take_for(&item.range, worker.knows(&item.range.host));
             self.start(item);
         }
@@ -161,7 +171,7 @@ impl Worker {
 
     /// Returns the queues of a lane, without those of paused hosts, most urgent first. Starts at another host each
     /// time.
-    async fn queues(
+    pub(super) async fn queues(
         &self,
         lane: Lane,
         least: Priority,
@@ -256,8 +266,8 @@ impl Worker {
 
     /// Notes whose turn it was, and what is claimed to see whether its host is well again. Returns whether that is all
     /// for now.
-    fn note_chosen(&self, host: &str, next: &Claimable, round: &mut Round) -> bool {
-        if let Some(owner) = self.turn_of(host, &next.owner) {
+    pub(super) fn note_chosen(&self, host: &str, next: &Claimable, round: &mut Round) -> bool {
+        if let Some(owner) = self.turn_of(Lane::Ordinary, host, &next.owner) {
             round.turns.taken(Lane::Ordinary, host, owner);
         }
         let pauses = &self.shared.pauses;
@@ -308,7 +318,7 @@ impl Worker {
                 round.due = Some(Instant::now());
             }
             round.note_served(lane.lane, self.served_as(&next.host));
-            if let Some(owner) = self.turn_of(&next.host, &next.owner) {
+            if let Some(owner) = self.turn_of(lane.lane, &next.host, &next.owner) {
                 round.turns.taken(lane.lane, &next.host, owner);
             }
             chosen.push(next.id);
@@ -343,7 +353,7 @@ impl Worker {
         let mut queues = self.queues(lane.lane, Priority::Backfill, round).await?;
         queues.sort_by_cached_key(|queue| {
             let group = self.served_as(&queue.host);
-            let used = ledger.used(&Payer::new(group, &queue.host, ""), now);
+            let used = ledger.used(&Payer::new(group, &queue.host, "", ""), now);
             let served = round.served(lane.lane, group);
             (queue.priority, lane.of_host(&queue.host), used, served)
         });
@@ -354,7 +364,8 @@ impl Worker {
             front.retain(|item| !lane.has_repository(&queue.host, &item.remote));
             fronts += usize::from(!front.is_empty());
             candidates.extend(front.into_iter().map(|item| {
-                let payer = Payer::new(self.served_as(&queue.host), &queue.host, &item.owner);
+                let group = self.served_as(&queue.host);
+                let payer = Payer::new(group, &queue.host, &item.owner, &item.remote);
                 Contender {
                     id: item.id,
                     priority: queue.priority,
@@ -364,6 +375,7 @@ impl Worker {
                     deaths: item.deaths,
                     outpaced: self.shared.slow.outpaced(item.id),
                     used: ledger.used(&payer, now),
+                    is_sized: self.shared.slow.is_sized(item.id),
                     payer,
                     is_due: false,
                 }

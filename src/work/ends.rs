@@ -15,8 +15,13 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Backoff when a server throttles without a `Retry-After`.
 pub(super) const SLOW_DOWN: Duration = Duration::from_mins(1);
 
-/// Age up to which failures of an item's host or repository do not count as tries of the item.
+/// Age up to which failures of an item's host or repository do not count as tries of the item, and time for which these
+/// have to last.
 const HOST_PATIENCE: Duration = Duration::from_hours(24);
+
+/// Pause of a host that the configuration does not name, and whose items another process may read. Shorter than the
+/// time for which the state of a source tells what its items wait for.
+const ELSEWHERE: Duration = Duration::from_secs(10);
 
 /// Delays after each answer by which there is nothing to read. Only the one after the last is believed: a gateway
 /// without its servers, a token that lost its access and a replica that lags behind say the same, and pass.
@@ -37,7 +42,7 @@ const FIREHOSE_DOUBTS: [Duration; 3] = [
     Duration::from_mins(1),
 ];
 
-/// The same for what happened long ago.
+/// The same for what an archive names, which happened long ago.
 const BACKFILL_DOUBTS: [Duration; 1] = [Duration::from_mins(2)];
 
 /// Result of one try of a work item.
@@ -119,6 +124,9 @@ impl Shared {
             return dropped_are_lost(item, error, why);
         }
         let end = match error {
+            FetchError::NotAdmitted(_) if !self.pauses.is_configured(&item.range.host) => {
+                return self.left_to_others(item, &why);
+            }
             FetchError::Gone { .. } | FetchError::Unauthorized { .. } => {
                 return self.denied(item, has_token, error, why);
             }
@@ -129,12 +137,15 @@ impl Shared {
             FetchError::RateLimited { retry_after, .. } => {
                 let wait = retry_after.unwrap_or(SLOW_DOWN);
                 let judged = self.pauses.asked(&item.range, wait, &why);
-                if judged.is_hosts || self.is_patient(&item) {
+                if judged.is_hosts || self.is_patient(&item, false) {
                     return put_off(item, judged, &why);
                 }
                 return Tried::failed(item, why);
             }
-            FetchError::Busy | FetchError::LargeBusy | FetchError::Outpaced { .. } => {
+            FetchError::Busy
+            | FetchError::SizedBusy
+            | FetchError::LargeBusy
+            | FetchError::Outpaced { .. } => {
                 if !matches!(error, FetchError::Outpaced { .. }) {
                     // More of it came than its lane has room for.
                     self.pauses.answered(&item.range);
@@ -142,7 +153,7 @@ impl Shared {
                 let end = self.moved(&item, error);
                 return Tried::ended(item, end);
             }
-            FetchError::Unreachable(_) => {
+            FetchError::Unreachable(_) | FetchError::NotAdmitted(_) => {
                 return self.without_answer(item, why, Failure::Unreachable);
             }
             FetchError::Unanswered(_) | FetchError::Server { status: 502..=504 } => {
@@ -170,7 +181,7 @@ impl Shared {
             "it gives none of the repositories that it was asked for, check its address and the token: {why}"
         );
         if let Some(judged) = self.pauses.denied(&item.range, &of_all) {
-            if self.is_patient(&item) {
+            if self.is_patient(&item, true) {
                 return put_off(item, judged, &of_all);
             }
             return Tried::failed(item, of_all);
@@ -196,6 +207,9 @@ impl Shared {
         // Those who wait in its own repository are read in the place that it leaves, not behind it in its next lane.
         let is_of_repository =
             item.lane == Lane::Ordinary && self.demands.is_of_repository_only(&item.range);
+        if matches!(error, FetchError::SizedBusy) {
+            self.slow.note_sized(item.id);
+        }
         if is_slow && !item.part.is_dropped && !is_of_repository {
             self.slow.note(&item.range);
         }
@@ -218,7 +232,7 @@ impl Shared {
                 }
                 End::Later { wait: BUSY, why }
             }
-            Lane::Large | Lane::Alone if !self.is_patient(item) => End::Failed(why),
+            Lane::Large | Lane::Alone if !self.is_patient(item, false) => End::Failed(why),
             Lane::Large | Lane::Alone => {
                 let wait = FetchPlace::rest();
                 self.slow.note_outpaced(item.id);
@@ -231,17 +245,45 @@ impl Shared {
     /// host, it does not count as a try of the item: an hour without a network must not dead-letter everything.
     pub(super) fn without_answer(&self, item: WorkItem, why: String, failure: Failure) -> Tried {
         let judged = self.pauses.failed(item.id, &item.range, failure, &why);
-        if judged.wait.is_some() && self.is_patient(&item) {
+        if judged.wait.is_some() && self.is_patient(&item, judged.is_hosts) {
             return put_off(item, judged, &why);
         }
         Tried::failed(item, why)
     }
 
-    /// Returns whether an item is still young enough that failures of its host or repository do not count as tries.
-    fn is_patient(&self, item: &WorkItem) -> bool {
+    /// Returns the outcome for an item that this configuration cannot read, though that of another process may. It can
+    /// be taken at once there. Here its host is left alone for a while.
+    pub(super) fn left_to_others(&self, item: WorkItem, why: &str) -> Tried {
+        let host = &item.range.host;
+        if self.lasting.note(host, "").is_zero() {
+            tracing::warn!(host, why, "work items wait for another process");
+        }
+        self.pauses.host_asked(host, ELSEWHERE, why);
+        if !self.is_patient(&item, true) {
+            return Tried::failed(item, why.to_owned());
+        }
+        let judged = Judged {
+            wait: None,
+            is_hosts: true,
+        };
+        put_off(item, judged, why)
+    }
+
+    /// Records the failure of an item's host or repository, and returns whether it does not count as a try: the item is
+    /// young, or such failures have not lasted for long. An item may be old because a clock was put forward, or because
+    /// no process ran.
+    fn is_patient(&self, item: &WorkItem, is_hosts: bool) -> bool {
+        let range = &item.range;
+        let remote = if is_hosts {
+            String::new()
+        } else {
+            range.remote()
+        };
+        let lasts = self.lasting.note(&range.host, &remote);
         let age = self.parts.clock.now().duration_since(item.created_at);
         // Negative if the clock went back.
-        Duration::try_from(age).is_ok_and(|age| age < HOST_PATIENCE) || age.is_negative()
+        let age = Duration::try_from(age).unwrap_or_default();
+        lasts < HOST_PATIENCE || age < HOST_PATIENCE
     }
 }
 
@@ -284,15 +326,22 @@ pub(super) fn put_off(item: WorkItem, judged: Judged, why: &str) -> Tried {
 /// Returns the outcome for an item of which its server says that there is nothing to read: it is asked again a few
 /// times.
 pub(super) fn absent(item: &WorkItem, why: String) -> End {
-    let doubts: &[Duration] = match item.range.priority {
-        Priority::Partner | Priority::Webhook | Priority::Watched => &DOUBTS,
-        Priority::Firehose => &FIREHOSE_DOUBTS,
-        Priority::Backfill => &BACKFILL_DOUBTS,
-    };
     let denials = usize::try_from(item.denials).unwrap_or(usize::MAX);
-    match doubts.get(denials) {
+    match doubts(item).get(denials) {
         Some(wait) => End::Denied { wait: *wait, why },
         None => gone(item, &why),
+    }
+}
+
+/// Returns the delays after which an item is asked for again. Much is read when nothing else waits that is not from long
+/// ago: the parts of a push, and what a `git` source lists at first, which has an address of its own.
+fn doubts(item: &WorkItem) -> &'static [Duration] {
+    let is_part = item.lineage.is_some();
+    match item.range.priority {
+        Priority::Partner | Priority::Webhook | Priority::Watched => &DOUBTS,
+        Priority::Firehose => &FIREHOSE_DOUBTS,
+        Priority::Backfill if is_part || item.range.clone_url.is_some() => &DOUBTS,
+        Priority::Backfill => &BACKFILL_DOUBTS,
     }
 }
 

@@ -19,8 +19,8 @@ const PROBED_MAX: u32 = 512;
 /// Maximum number of hosts and owners whose turns are tracked. Strangers can name more.
 const TURNS_MAX: usize = 1_024;
 
-/// Turns of the newest items and of those that have waited the longest in a lane, at hosts in trouble or with a crowd
-/// of slow owners, and with owners of slow repositories. The newest ones are next first.
+/// Turns of the newest items and of those that have waited the longest, in the lanes of few places, at hosts in trouble
+/// or with a crowd of slow owners, and with owners of slow repositories. The newest ones are next first.
 #[derive(Debug, Default)]
 pub(super) struct Turns(HashSet<(Lane, String, String)>);
 
@@ -45,9 +45,10 @@ impl Turns {
 
 impl Worker {
     /// Returns the first items of a queue, except those of paused repositories and of repositories in `full`.
-    /// Repositories that failed or were slow recently come last, and only others come while their host is paused. At a
-    /// host in trouble or with a crowd of slow owners, and with an owner of slow repositories, the newest items and
-    /// those that have waited the longest take turns: what waits may be what the trouble consists of.
+    /// Repositories that failed or were slow recently come last, and only others come while their host is paused. In the
+    /// lanes of few places, at a host in trouble or with a crowd of slow owners, and with an owner of slow repositories,
+    /// the newest items and those that have waited the longest take turns: what waits may be what the trouble consists
+    /// of.
     pub(super) async fn front(
         &self,
         queue: &Queue,
@@ -60,8 +61,8 @@ impl Worker {
         let slow = &self.shared.slow;
         let is_ordinary = queue.lane == Lane::Ordinary;
         let is_well = pauses.condition(host) == Condition::Well;
-        let is_whole = !is_well || slow.is_crowded(host);
-        let most = if !is_ordinary || is_whole || slow.has_slow_owner(host) {
+        let is_whole = !is_ordinary || !is_well || slow.is_crowded(host);
+        let most = if is_whole || slow.has_slow_owner(host) {
             PROBED_MAX
         } else {
             FRONT_MAX
@@ -94,11 +95,12 @@ impl Worker {
         Ok(front)
     }
 
-    /// Returns whose turn it is when an item of an owner is taken: that of any owner of a host in trouble or with a
-    /// crowd, which is an empty name, or that of an owner of slow repositories.
-    pub(super) fn turn_of<'o>(&self, host: &str, owner: &'o str) -> Option<&'o str> {
+    /// Returns whose turn it is when an item of an owner is taken: that of any owner in a lane of few places, or of a
+    /// host in trouble or with a crowd, which is an empty name, or that of an owner of slow repositories.
+    pub(super) fn turn_of<'o>(&self, lane: Lane, host: &str, owner: &'o str) -> Option<&'o str> {
         let Shared { pauses, slow, .. } = &*self.shared;
-        if pauses.condition(host) != Condition::Well || slow.is_crowded(host) {
+        let is_well = pauses.condition(host) == Condition::Well;
+        if lane != Lane::Ordinary || !is_well || slow.is_crowded(host) {
             return Some("");
         }
         Some(owner).filter(|owner| slow.is_slow_owner(host, owner))

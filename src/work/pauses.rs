@@ -87,6 +87,11 @@ impl Pauses {
         }
     }
 
+    /// Returns whether the configuration names a host.
+    pub(super) fn is_configured(&self, host: &str) -> bool {
+        self.configured.contains(host)
+    }
+
     /// Returns the remaining pause of a repository, apart from that of its host, if there is one.
     pub(super) fn left_of_repository(&self, host: &str, remote: &str) -> Option<Duration> {
         let (now, record, name) = (Instant::now(), self.lock(), name(host, remote));

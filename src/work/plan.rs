@@ -11,7 +11,7 @@ use super::pauses::Failure;
 use crate::fetch::{RangeRequest, RepositoryName};
 use crate::forge::{is_to_the_letter, object_id};
 use crate::github::{GitHubError, Installation};
-use crate::store::{NewWorkItem, Part};
+use crate::store::{NewWorkItem, Priority, WorkItem};
 
 /// Maximum time for an app to issue a token. Together with the pause after it, it stays below the ten seconds within
 /// which leaks are answered, once the app's API is well again.
@@ -71,22 +71,30 @@ impl NoToken {
     }
 }
 
+/// Error returned if an item cannot be fetched.
+pub(super) enum Unplanned {
+    /// With this configuration. Another process may have another one.
+    Elsewhere(String),
+    /// With any configuration.
+    Wrong(&'static str),
+}
+
 /// Plans the fetch of an item: its own URL, or one derived from the configuration of its host. A token is only ever
 /// sent to the server for which it is configured.
-pub(super) fn plan(range: &NewWorkItem, origin: Option<&Origin>) -> Result<Plan, String> {
+pub(super) fn plan(range: &NewWorkItem, origin: Option<&Origin>) -> Result<Plan, Unplanned> {
     let clone_url = match (&range.clone_url, origin) {
         (Some(url), _) => {
-            Url::parse(url).map_err(|_| "its clone address is not a URL".to_owned())?
+            Url::parse(url).map_err(|_| Unplanned::Wrong("its clone address is not a URL"))?
         }
         (None, Some(origin)) => RepositoryName::parse(&range.repository)
             .and_then(|name| name.clone_url(&origin.clone_url))
-            .map_err(|_| "its repository's name is not OWNER/NAME".to_owned())?,
+            .map_err(|_| Unplanned::Wrong("its repository's name is not OWNER/NAME"))?,
         (None, None) => {
-            return Err(format!(
+            return Err(Unplanned::Elsewhere(format!(
                 "no source is configured for the host {}: add one, or name the host in \
-                 `webhooks.<forge>.clone_hosts`; else the item is dead-lettered",
+                 `webhooks.<forge>.clone_hosts`, unless another process reads it; else the item is dead-lettered",
                 range.host
-            ));
+            )));
         }
     };
     let origin = origin.filter(|origin| origin.clone_url.origin() == clone_url.origin());
@@ -98,12 +106,10 @@ pub(super) fn plan(range: &NewWorkItem, origin: Option<&Origin>) -> Result<Plan,
 }
 
 /// Returns the request for a range, or a part of one.
-pub(super) fn request(
-    range: &NewWorkItem,
-    part: &Part,
-    plan: Plan,
-) -> Result<RangeRequest, &'static str> {
+pub(super) fn request(item: &WorkItem, plan: Plan) -> Result<RangeRequest, &'static str> {
+    let (range, part) = (&item.range, &item.part);
     Ok(RangeRequest {
+        is_sampled: is_sampled(item),
         clone_url: plan.clone_url,
         token: plan.token,
         // What only resembles the default branch's name may be it.
@@ -120,4 +126,16 @@ pub(super) fn request(
             .map(|have| object_id(have))
             .collect::<Result<_, _>>()?,
     })
+}
+
+/// Returns whether a range was named by a feed of which a part is seen, or by an archive, which names what was pushed
+/// within its period alone. What a `git` source lists at first has an address of its own, and parts of parts were found
+/// by reading.
+fn is_sampled(item: &WorkItem) -> bool {
+    let may_be_named = item.lineage.is_none_or(|of| of.generation <= 1);
+    match item.range.priority {
+        Priority::Partner | Priority::Webhook | Priority::Watched => false,
+        Priority::Firehose => may_be_named,
+        Priority::Backfill => may_be_named && item.range.clone_url.is_none(),
+    }
 }

@@ -26,6 +26,10 @@ pub(super) struct Round {
     pub(super) due: Option<Instant>,
     /// Turns of the newest items and of those that have waited the longest, where only few are taken.
     pub(super) turns: Turns,
+    /// Time of the last look for a host without a place, which has one ahead of what is more urgent.
+    pub(super) lent_at: Option<Instant>,
+    /// Items that were claimed for that, and are not begun yet.
+    pub(super) lent: HashSet<Uuid>,
     /// Items that were claimed of hosts in trouble, to see whether they are well again, and are not begun yet.
     pub(super) probes: HashSet<Uuid>,
 }

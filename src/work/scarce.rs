@@ -25,6 +25,8 @@ pub(super) struct Contender {
     pub(super) payer: Payer,
     /// Lane time that this account used recently.
     pub(super) used: Used,
+    /// `true` if it is known to fit the places of the lane.
+    pub(super) is_sized: bool,
     /// `true` if it takes precedence: of the items that had to leave, it has waited the longest.
     pub(super) is_due: bool,
 }
@@ -88,8 +90,9 @@ impl<'h> Scarce<'h> {
     }
 
     /// Returns the next contender: the most urgent one; among equals, the one whose owner and host hold the fewest
-    /// places and used the least of the lane's time recently; among those, one that is due, then one that had to leave
-    /// the fewest times, then one whose host has gone longest without a place, according to `served`. Candidates that
+    /// places and used the least of the lane's time recently; among those, one that is due, then one that is known to
+    /// fit, one that had to leave the fewest times, one whose repository used the least, and one whose host has gone
+    /// longest without a place, according to `served`. Candidates that
     /// must be alone come last: the others are likely not the cause of any death. In the lane of these, those that had
     /// to leave the fewest times come before anything else, or what never answers would come before what must be alone
     /// time after time.
@@ -113,9 +116,11 @@ impl<'h> Scarce<'h> {
                 next.priority,
                 of_owner,
                 of_host,
-                next.used,
+                next.used.of_owner(),
                 !next.is_due,
+                !next.is_sized,
                 next.outpaced,
+                next.used,
                 served(&next.host),
             )
         })
@@ -178,8 +183,9 @@ mod tests {
             owner: owner.to_owned(),
             deaths: 0,
             outpaced: 0,
-            payer: Payer::new(host, host, owner),
+            payer: Payer::new(host, host, owner, repository),
             used: Used::default(),
+            is_sized: false,
             is_due: false,
         }
     }
@@ -280,6 +286,24 @@ mod tests {
         }
         let order = taken(Scarce::new(Lane::Large, 9, &[]), &contenders);
         assert_eq!(order, ["3", "2", "1"]);
+    }
+
+    #[test]
+    fn of_an_owner_what_fits_and_what_is_of_a_quiet_repository_is_next() {
+        let ledger = Ledger::default();
+        let mut contenders =
+            ["1", "2", "3"].map(|repository| contender("a", "acme", repository, Webhook));
+        ledger.charge(&contenders[0].payer, 3.0);
+        let now = std::time::Instant::now();
+        for next in &mut contenders {
+            next.used = ledger.used(&next.payer, now);
+        }
+        let lane = || Scarce::new(Lane::Medium, 9, &[]);
+        assert_eq!(taken(lane(), &contenders), ["2", "3", "1"]);
+        contenders[2].is_sized = true;
+        assert_eq!(taken(lane(), &contenders), ["3", "2", "1"]);
+        contenders[0].is_due = true;
+        assert_eq!(taken(lane(), &contenders), ["1", "3", "2"]);
     }
 
     #[test]

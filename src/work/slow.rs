@@ -32,6 +32,9 @@ const KEPT_SHARE: u32 = 10;
 /// Time that an item waits after it had to leave, before it may take precedence.
 const DUE: Duration = Duration::from_secs(30);
 
+/// Time after which the size of an item may be forgotten.
+const SIZED: Duration = Duration::from_mins(15);
+
 /// Maximum number of owners, and of items, that are tracked. Strangers can name more.
 const KNOWN_MAX: usize = 1_024;
 
@@ -50,6 +53,8 @@ struct Tracked {
     crowds: HashMap<String, Owner>,
     /// Items that had to leave the large lane.
     outpaced: HashMap<Uuid, Outpaced>,
+    /// Items that are known to fit a medium place, with the time until which that is remembered.
+    sized: HashMap<Uuid, Instant>,
     /// Time until which no item of a host gets another turn that others cannot cut short. All hosts that are not
     /// configured count as one.
     kept: HashMap<String, Instant>,
@@ -160,6 +165,19 @@ impl Slow {
         self.lock().outpaced.get(&id).map_or(0, |of| of.times)
     }
 
+    /// Records that an item is known to fit a medium place.
+    pub(super) fn note_sized(&self, id: Uuid) {
+        let now = Instant::now();
+        let mut known = self.lock();
+        make_room(&mut known.sized, &id, |until| *until <= now);
+        known.sized.insert(id, now + SIZED);
+    }
+
+    /// Returns whether an item is known to fit a medium place.
+    pub(super) fn is_sized(&self, id: Uuid) -> bool {
+        self.lock().sized.contains_key(&id)
+    }
+
     /// Returns the time when an item last had to leave the large lane, if that was at least [`DUE`] ago.
     pub(super) fn due_since(&self, id: Uuid) -> Option<Instant> {
         let known = self.lock();
@@ -201,7 +219,9 @@ impl Slow {
 
     /// Forgets an item that is complete.
     pub(super) fn ended(&self, id: Uuid) {
-        self.lock().outpaced.remove(&id);
+        let mut known = self.lock();
+        known.outpaced.remove(&id);
+        known.sized.remove(&id);
     }
 
     fn lock(&self) -> MutexGuard<'_, Tracked> {
@@ -310,15 +330,17 @@ mod tests {
             slow.note(&named("a", "mallory", &n.to_string()));
             slow.note_left(&named(&n.to_string(), "mallory", "1"));
             slow.note_outpaced(Uuid::now_v7());
+            slow.note_sized(Uuid::now_v7());
         }
         let id = Uuid::now_v7();
         slow.note_outpaced(id);
         slow.note_outpaced(id);
-        assert_eq!(slow.outpaced(id), 2);
+        slow.note_sized(id);
+        assert_eq!((slow.outpaced(id), slow.is_sized(id)), (2, true));
         slow.ended(id);
-        assert_eq!(slow.outpaced(id), 0);
+        assert_eq!((slow.outpaced(id), slow.is_sized(id)), (0, false));
         let known = slow.lock();
-        assert!(known.crowds.len() <= KNOWN_MAX);
+        assert!(known.crowds.len() <= KNOWN_MAX && known.sized.len() <= KNOWN_MAX);
         assert!(known.owners.len() <= KNOWN_MAX && known.outpaced.len() <= KNOWN_MAX);
         assert!(known.owners.values().all(|of| of.len() <= REPOSITORIES_MAX));
     }

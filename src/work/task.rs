@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use super::ends::{Done, End, SLOW_DOWN, Tried, put_off};
 use super::findings::{Findings, Outcome, Reporter};
 use super::place::Places;
-use super::plan::{NoToken, NoTokenKind, Plan, plan, request};
+use super::plan::{NoToken, NoTokenKind, Plan, Unplanned, plan, request};
 use super::{Origin, Shared, WorkerParts, lineage};
 use crate::fetch::{
     FetchError, FetchLane, FetchLimits, FetchPlace, ObjectId, Payer, RangeRequest, Visited,
@@ -30,6 +30,12 @@ impl Shared {
         is_probe: bool,
     ) -> Tried {
         let range = &item.range;
+        let is_known = origin.is_some();
+        let plan = match plan(range, origin.as_ref()) {
+            Ok(plan) => plan,
+            Err(Unplanned::Elsewhere(why)) => return self.left_to_others(item, &why),
+            Err(Unplanned::Wrong(wrong)) => return Tried::failed(item, wrong.to_owned()),
+        };
         let of_repository = self.pauses.left_of_repository(&range.host, &range.remote());
         let of_host = self.pauses.left_of_host(&range.host);
         if let Some(wait) = of_repository.max(of_host.filter(|_| !is_probe)) {
@@ -43,11 +49,6 @@ impl Shared {
             let (lane, why) = (Lane::Medium, "it was slow a while ago".to_owned());
             return Tried::ended(item, End::Moved { lane, why });
         }
-        let is_known = origin.is_some();
-        let plan = match plan(range, origin.as_ref()) {
-            Ok(plan) => plan,
-            Err(wrong) => return Tried::failed(item, wrong),
-        };
         match (plan.with_token().await, range.kind) {
             (Err(without), _) => self.without_token(item, &without),
             (Ok(plan), WorkKind::Range) => self.read(plan, is_known, item).await,
@@ -87,7 +88,7 @@ impl Shared {
             demand: Arc::clone(self.demands.of(item.lane, is_known)),
             is_apart: item.lane == Lane::Alone,
             own: self.demands.of_own(item),
-            payer: Payer::new(host, &item.range.host, &owner),
+            payer: Payer::new(host, &item.range.host, &owner, &item.range.remote()),
             outpaced,
             kept: self.slow.keep(item.id, host),
         }
@@ -100,7 +101,7 @@ impl Shared {
         let places = Places::new(&item.range, &plan.clone_url, redactor);
         let has_token = plan.token.is_some();
         let reading = Reading {
-            request: match request(&item.range, &item.part, plan) {
+            request: match request(&item, plan) {
                 Ok(request) => request,
                 Err(wrong) => return Tried::failed(item, wrong.to_owned()),
             },

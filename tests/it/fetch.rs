@@ -69,6 +69,7 @@ fn range(base: &str, pushed: &Pushed) -> RangeRequest {
         before: pushed.before,
         after: pushed.after,
         haves: Vec::new(),
+        is_sampled: false,
     }
 }
 

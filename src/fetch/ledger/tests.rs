@@ -1,7 +1,7 @@
 use super::*;
 
 fn of(host: &str, owner: &str) -> Payer {
-    Payer::new(host, host, owner)
+    Payer::new(host, host, owner, "")
 }
 
 /// Serves whoever had the least, a turn of these seconds each, and returns how often each was served.
@@ -24,8 +24,8 @@ fn hosts_share_among_each_other_and_owners_within_theirs() {
         of("a", "mallory"),
         of("a", "alice"),
         of("b", "bob"),
-        Payer::new("", "x", "eve"),
-        Payer::new("", "y", "eve"),
+        Payer::new("", "x", "eve", ""),
+        Payer::new("", "y", "eve", ""),
     ];
     let served = shares(&payers, 60, Instant::now());
     assert_eq!(served, [10, 10, 20, 10, 10]);
@@ -91,15 +91,32 @@ fn new_pushes_of_a_host_are_no_new_hosts() {
 }
 
 #[test]
+fn repositories_of_an_owner_take_turns_and_do_not_press_each_other() {
+    let ledger = Arc::new(Ledger::default());
+    let at = |repository: &str| Payer::new("a", "a", "acme", repository);
+    let (busy, quiet) = (at("busy"), at("quiet"));
+    ledger.charge(&busy, 3.0);
+    let now = Instant::now();
+    let used = |payer: &Payer| ledger.used(payer, now);
+    assert!(used(&quiet) < used(&busy));
+    assert_eq!(used(&quiet).of_owner(), used(&busy).of_owner());
+    let turn = ledger.begin(&busy);
+    ledger.tell([quiet]);
+    assert_eq!(turn.pressed(), Pressed::ByEquals);
+    assert!(!ledger.is_for_others(&busy));
+}
+
+#[test]
 fn what_is_known_is_bounded() {
     let ledger = Ledger::default();
     let now = Instant::now();
     for n in 0..3 * ACCOUNTS_MAX {
-        let payer = Payer::new("", &n.to_string(), &n.to_string());
+        let name = n.to_string();
+        let payer = Payer::new("", &name, &name, &name);
         let mut book = ledger.book();
         book.begin(&payer, now);
         book.charge(&payer, 1.0, now);
-        assert!(book.accounts.len() <= ACCOUNTS_MAX + 4);
+        assert!(book.accounts.len() <= ACCOUNTS_MAX + 5);
     }
     ledger.tell((0..99).map(|n| of("a", &n.to_string())));
     assert_eq!(ledger.book().told.len(), TOLD_MAX);

@@ -24,7 +24,7 @@ fn patience(lane: FetchLane, outpaced: u32) -> (Patience, Arc<Demand>) {
 }
 
 fn of(host: &str) -> Payer {
-    Payer::new(host, host, "somebody")
+    Payer::new(host, host, "somebody", "")
 }
 
 /// Returns after how many seconds, at most 1000, a place is left by a server sending at this rate.

@@ -51,7 +51,7 @@ fn large(alone: &Seat, host: &str, outpaced: u32) -> Seat {
     Seat {
         place: FetchPlace {
             lane: FetchLane::Large,
-            payer: Payer::new(host, host, "somebody"),
+            payer: Payer::new(host, host, "somebody", ""),
             outpaced,
             ..FetchPlace::default()
         },
@@ -80,7 +80,8 @@ fn works_on(visit: &mut Weight) {
 fn a_longer_turn_is_for_when_nobody_waits_that_had_less() {
     let alone = Seat::alone();
     let lane = &alone.budget.heavy;
-    lane.ledger.charge(&Payer::new("a", "a", "somebody"), 5.0);
+    lane.ledger
+        .charge(&Payer::new("a", "a", "somebody", ""), 5.0);
     let mut first = Weight::new(&large(&alone, "a", 3));
     first.work(LIGHT_WORK + 1).unwrap();
     first.busy = TURN * 2;
@@ -98,7 +99,8 @@ fn a_longer_turn_is_for_when_nobody_waits_that_had_less() {
 fn a_heavy_visit_gives_way_to_none_that_had_more() {
     let alone = Seat::alone();
     let lane = &alone.budget.heavy;
-    lane.ledger.charge(&Payer::new("b", "b", "somebody"), 60.0);
+    lane.ledger
+        .charge(&Payer::new("b", "b", "somebody", ""), 60.0);
     let mut first = Weight::new(&large(&alone, "a", 0));
     first.work(LIGHT_WORK + 1).unwrap();
     first.busy = TURN * 9;
@@ -116,7 +118,7 @@ fn what_is_read_in_the_large_place_leaves_it_too() {
     let budget = Arc::clone(&seat.budget);
     seat.turns = budget.turns(FetchLane::Large, &seat.place.payer);
     let ledger = budget.ledger(FetchLane::Large);
-    ledger.tell([Payer::new("b", "b", "somebody")]);
+    ledger.tell([Payer::new("b", "b", "somebody", "")]);
     let mut visit = Weight::new(&seat);
     let begun = Instant::now();
     assert!(matches!(refused(&mut visit), FetchError::Outpaced { .. }));

@@ -11,16 +11,26 @@ use super::super::db::sql::{Arg, LIST_MAX, ROWS_MAX, Row, Sql, args, one, pad, r
 use super::super::{Read as _, Store, StoreError, Tx};
 use super::holders::DEATHS_MAX;
 use super::item::{NewWorkItem, Priority};
-use super::row::deaths;
+use super::row::{deaths, from_named};
 use super::turns::Seat;
 
 /// Maximum number of items of a source that are revived in one transaction.
 const PIECE: usize = 512;
 
 statements! {
-    KNOWN = "SELECT id, state, priority, denials FROM work_items
-        WHERE (state IN ('waiting', 'shed', 'dead') OR state = 'done' AND gone) AND part_of = ''
-            AND (host, remote, ref_name, before_id, after_id) IN (VALUES {rows:5})";
+    KNOWN = concat!(
+        "SELECT item.id AS id, item.state AS state, item.priority AS priority, item.denials AS denials ",
+        from_named!(),
+        " WHERE item.state IN ('waiting', 'shed', 'dead') OR item.state = 'done' AND item.gone"
+    );
+    /// Parts of what was read, which are of the same reference. The parts of a listed one belong to the list.
+    PARTS = concat!(
+        "SELECT part.id AS id, part.state AS state, part.priority AS priority, part.denials AS denials ",
+        from_named!(),
+        " JOIN work_items AS part ON part.host = item.host AND part.remote = item.remote
+            AND part.ref_name = item.ref_name AND part.part_of = COALESCE(item.origin, item.id)
+        WHERE item.state = 'done' AND (part.state = 'dead' OR part.state = 'done' AND part.gone)"
+    );
     LOCK = "SELECT id, priority, host, remote, owner, state, source, gone, denials, deaths FROM work_items
         WHERE id IN ({list:1}) ORDER BY id {for update}";
     /// An item that waits because its server denied it is read at once, like one that was gone.
@@ -80,8 +90,8 @@ impl Again {
 
 impl Tx {
     /// Returns the known items that have to be raised, with their new priorities: those that are waiting or were shed
-    /// with a lower priority than the items named again, and those that were gone, denied or dead-lettered. They are not
-    /// locked, so this may have changed once they are.
+    /// with a lower priority than the items named again, and those that were gone, denied or dead-lettered, or parts of
+    /// them were. They are not locked, so this may have changed once they are.
     pub(in crate::store) async fn less_urgent(
         &mut self,
         items: impl Iterator<Item = &NewWorkItem>,
@@ -95,17 +105,24 @@ impl Tx {
         let mut lower = Vec::new();
         for (priority, items) in by_priority {
             let values = items.iter().flat_map(|item| item.coordinates());
-            let values = values.map(|text| Arg::from(&*text)).collect();
-            let known = self.fetch(KNOWN.of(items.len()), values, |row| {
+            let values: Vec<Arg> = values.map(|text| Arg::from(&*text)).collect();
+            let read = |row: &Row<'_>| -> Result<_, StoreError> {
                 Ok((
                     row.uuid("id")?,
                     row.get::<String>("state")?,
                     row.get::<i64>("priority")?,
                     row.get::<i64>("denials")? > 0,
                 ))
-            });
-            let known = known.await?.into_iter();
-            let known = known.filter(|(_, state, number, is_denied)| {
+            };
+            let mut known = self
+                .fetch(KNOWN.of(items.len()), values.clone(), read)
+                .await?;
+            // Feeds repeat themselves, and parts are not fetched anew for that.
+            if priority < Priority::Firehose {
+                let parts = self.fetch(PARTS.of(items.len()), values, read);
+                known.extend(parts.await?);
+            }
+            let known = known.into_iter().filter(|(_, state, number, is_denied)| {
                 wants(priority, state, *number, *is_denied)
             });
             lower.extend(known.map(|(id, ..)| (id, priority)));

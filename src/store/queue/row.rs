@@ -36,7 +36,17 @@ macro_rules! give_back {
     };
 }
 
-pub(in crate::store) use {counted, give_back, item_columns};
+/// The items of a statement that sources named, given their coordinates. SQLite finds no index for several of them in a
+/// list.
+macro_rules! from_named {
+    () => {
+        "FROM (VALUES {rows:5}) AS named JOIN work_items AS item ON item.host = named.column1
+            AND item.remote = named.column2 AND item.ref_name = named.column3
+            AND item.before_id = named.column4 AND item.after_id = named.column5 AND item.part_of = ''"
+    };
+}
+
+pub(in crate::store) use {counted, from_named, give_back, item_columns};
 
 pub(in crate::store) fn item(row: &Row<'_>) -> Result<WorkItem, StoreError> {
     Ok(WorkItem {

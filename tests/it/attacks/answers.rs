@@ -270,6 +270,7 @@ fn range(server: &Endless, owner: usize) -> RangeRequest {
         before: ObjectId::null(gix_hash::Kind::Sha1),
         after: ObjectId::from_hex(&[b'a'; 40]).unwrap(),
         haves: Vec::new(),
+        is_sampled: false,
     }
 }
 

@@ -77,6 +77,7 @@ fn range(clone_url: &str) -> RangeRequest {
         before: ObjectId::null(gix_hash::Kind::Sha1),
         after: ObjectId::from_hex(&[b'a'; 40]).expect("an id"),
         haves: Vec::new(),
+        is_sampled: false,
     }
 }
 
@@ -116,7 +117,7 @@ async fn neither_names_nor_addresses_lead_inside_unless_the_operator_named_them(
             assert_eq!(inside.connections(), 0, "{way}: {error}");
             let is_refused = matches!(
                 error,
-                FetchError::BadRequest(_) | FetchError::Unreachable(_)
+                FetchError::NotAdmitted(_) | FetchError::Unreachable(_)
             );
             assert!(is_refused, "{way}: {error}");
         }

@@ -4,6 +4,7 @@ mod large;
 mod parts;
 mod rests;
 mod running;
+mod waits;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -517,7 +518,7 @@ async fn a_private_repository_is_gone_without_a_token_and_an_error_with_one() {
 }
 
 #[tokio::test]
-async fn an_item_of_an_unknown_host_fails_with_a_remedy() {
+async fn an_item_of_an_unknown_host_waits_with_a_remedy() {
     let (database, rig) = sqlite().await;
     let mut item = rig.item(&made_up('b'));
     item.host = "elsewhere.example".to_owned();
@@ -532,15 +533,9 @@ async fn an_item_of_an_unknown_host_fails_with_a_remedy() {
             .await
             .unwrap();
     }
-    let dead = rig
-        .store
-        .dead_items(None, &PageRequest::first())
-        .await
-        .unwrap();
-    assert!(
-        dead.items[0].error.contains("elsewhere.example"),
-        "{dead:?}"
-    );
+    let told = "SELECT COUNT(*) FROM work_items
+        WHERE state = 'waiting' AND last_error LIKE '%elsewhere.example%clone_hosts%'";
+    assert_eq!(database.count(told).await, 1);
 }
 
 #[tokio::test]

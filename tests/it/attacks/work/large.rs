@@ -263,3 +263,35 @@ async fn a_file_that_is_slow_to_scan_does_not_hold_up_a_heavy_push_of_another_ho
     running.stop().await;
     database.remove().await;
 }
+
+/// None of them is slow: their servers send what an ordinary line carries, and it is not known how large they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_pushes_of_an_owners_repositories_do_not_hold_up_a_smaller_one_of_his() {
+    let (database, rig) = sqlite().await;
+    let shop = Shop::open().await;
+    let (key, item) = rig.leak_beside_so_much(&shop, 1, 2 << 20).await;
+    let rate = 3 << 19;
+    let large = Slow::start(How::Streams(0, rate)).await;
+    let medium = Slow::start(How::Passes(shop.forge.url(), Duration::ZERO, rate)).await;
+    let many: Vec<_> = (0..40)
+        .map(|n| large.push_of(&rig, "git.example", &format!("acme/app-{n}"), n))
+        .collect();
+    rig.add_items(&many).await;
+    let origins = [origin("git.example", &shop.forge.url())];
+    let running = Running::start(rig.worker_of(origins, limits(), hasty()));
+    let ordinary = "SELECT COUNT(*) FROM work_items WHERE lane = 0";
+    until("they all wait elsewhere", async || {
+        database.count(ordinary).await == 0
+    })
+    .await;
+    let item = NewWorkItem {
+        clone_url: Some(format!("{}/acme/shop.git", medium.url)),
+        ..item
+    };
+    assert_eq!(item.owner(), many[0].owner());
+    rig.add_items(&[item]).await;
+    let revoked = until("it is revoked", async || rig.is_revoked(&key).await);
+    timeout(IN_TIME, revoked).await.expect("revoked in time");
+    running.stop().await;
+    database.remove().await;
+}

@@ -1,10 +1,12 @@
 //! One owner with as many repositories as he likes, and as many owners as he likes.
 
+use rescind::fetch::http_client;
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::slow::{How, Slow};
 use super::*;
+use crate::support::http::Ask as _;
 
 /// A server that answers each request after a second, which is longer than anything else takes.
 async fn leisurely() -> MockServer {
@@ -115,6 +117,71 @@ async fn an_owners_many_silent_repositories_do_not_hold_up_his_healthy_one() {
     assert_eq!(tiny.owner(), many[0].owner());
     rig.add_items(&[tiny]).await;
     rig.wait_until_revoked(&key).await;
+    running.stop().await;
+    database.remove().await;
+}
+
+/// Starts a server that answers each request for a push as the shop does, but a second later.
+async fn a_second_later(shop: &Shop, pushed: &Pushed) -> MockServer {
+    let lines = [
+        line(b"command=fetch\n"),
+        b"0001".to_vec(),
+        line(b"ofs-delta\n"),
+        line(format!("want {}\n", pushed.after).as_bytes()),
+        line(format!("have {}\n", pushed.before).as_bytes()),
+        b"0000".to_vec(),
+    ];
+    let asked = http_client()
+        .unwrap()
+        .post(format!(
+            "{}/acme/shop.git/git-upload-pack",
+            shop.forge.url()
+        ))
+        .header("git-protocol", "version=2")
+        .body(lines.concat());
+    let answer = asked.ask().await.unwrap().bytes().await.unwrap();
+    let kind = "application/x-git-upload-pack-result";
+    let answer = ResponseTemplate::new(200)
+        .set_body_raw(answer.to_vec(), kind)
+        .set_delay(Duration::from_secs(1));
+    let server = MockServer::start().await;
+    Mock::given(any()).respond_with(answer).mount(&server).await;
+    server
+}
+
+/// Each takes less time than after which others that wait for the place are served, and webhooks go before polls.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn webhooks_of_one_host_do_not_hold_up_a_polled_repository_of_another() {
+    let (database, rig) = sqlite().await;
+    let shop = Shop::open().await;
+    let pushed = shop.push(&[("file", b"none".to_vec())]);
+    let server = a_second_later(&shop, &pushed).await;
+    let many: Vec<_> = (0..400)
+        .map(|n| NewWorkItem {
+            host: "slow.example".to_owned(),
+            repository: format!("o{}/r{n}", n % 60),
+            repository_id: n.to_string(),
+            clone_url: Some(format!("{}/o{}/r{n}.git", server.uri(), n % 60)),
+            priority: Priority::Webhook,
+            ..rig.item(&pushed)
+        })
+        .collect();
+    rig.add_items(&many).await;
+    let origins = [
+        origin("git.example", &shop.forge.url()),
+        origin("slow.example", &server.uri()),
+    ];
+    let running = Running::start(rig.worker_of(origins, FetchLimits::default(), hasty()));
+    until("some are read", async || rig.counts().await.done >= 8).await;
+    for priority in [Priority::Watched, Priority::Backfill] {
+        let (key, tiny) = rig.leak(&shop).await;
+        rig.add_items(&[NewWorkItem { priority, ..tiny }]).await;
+        rig.wait_until_revoked(&key).await;
+    }
+    assert!(
+        rig.counts().await.waiting > 100,
+        "they all were read before"
+    );
     running.stop().await;
     database.remove().await;
 }

@@ -12,6 +12,14 @@ impl Shop {
         std::fs::write(self.repository.bare().join("HEAD"), head).unwrap();
     }
 
+    /// Has the server send commits without what is in them to whoever asks for that.
+    fn take_filters(&self) {
+        let config = self.repository.bare().join("config");
+        let mut told = std::fs::read_to_string(&config).unwrap();
+        told.push_str("[uploadpack]\n\tallowFilter = true\n");
+        std::fs::write(config, told).unwrap();
+    }
+
     /// Commits a leak, and then that it is removed.
     async fn leak(&self, rig: &Rig, file: &str) -> Key {
         let (key, value) = rig.issue(false).await;
@@ -87,6 +95,37 @@ on_both_databases! {
         rig.read(&shop, &[]).await;
         assert!(rig.is_revoked(&key).await);
         assert_eq!((rig.counts().await.done, rig.counts().await.waiting), (3, 0));
+    }
+
+    /// A sample may show the branch and not the merge.
+    async fn a_new_branch_of_a_public_feed_is_read_though_it_is_merged(database) {
+        let rig = Rig::new(&database.store().await);
+        for (filters, is_read, priority) in [
+            (false, true, Priority::Firehose),
+            (true, true, Priority::Firehose),
+            (true, true, Priority::Backfill),
+            (true, false, Priority::Webhook),
+        ] {
+            let shop = Shop::open().await;
+            if filters {
+                shop.take_filters();
+            }
+            let old = shop.leak(&rig, "old").await;
+            for n in 0..8 {
+                shop.repository.write("file", format!("{filters} {priority:?} {n}").as_bytes()).unwrap();
+                shop.repository.commit("Change").unwrap();
+            }
+            shop.repository.push("main").unwrap();
+            let key = shop.leak(&rig, "key").await;
+            let feature = shop.new_branch("feature");
+            shop.repository.push("main").unwrap();
+            let repository_id = format!("{filters} {priority:?}");
+            rig.add_items(&[NewWorkItem { priority, repository_id, ..rig.item(&feature) }]).await;
+            rig.worker(&shop.forge.url()).drain().await.unwrap();
+            assert_eq!(rig.is_revoked(&key).await, is_read, "{filters} {priority:?}");
+            assert!(!rig.is_revoked(&old).await, "{filters} {priority:?}");
+        }
+        assert_eq!((rig.counts().await.done, rig.counts().await.truncated), (4, 0));
     }
 
     async fn a_new_branch_of_an_old_repository_costs_its_own_commits(database) {
