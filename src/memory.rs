@@ -60,8 +60,10 @@ pub(crate) const LARGE_PACK: usize = 32 * MIB;
 pub(crate) const LIGHT_VISIT: usize = MIB;
 pub(crate) const HEAVY_VISIT: usize = 36 * MIB;
 
-/// Names of the references of a repository, if they are long.
+/// Names of the references of a repository, if they are long, and room for the work on those of all repositories that
+/// are polled: 50,000 references take all of it.
 pub(crate) const REFERENCES: usize = 4 * MIB;
+pub(crate) const COMPARED_REFERENCES: usize = 12 * MIB;
 
 /// Cache of the connection that writes to SQLite, and of each one that reads.
 pub(crate) const WRITER_CACHE: usize = 7 * MIB;
@@ -86,8 +88,10 @@ const KEPT: usize = PROGRAM
     + LOG;
 
 /// Sum of all that is made of what is kept, while somebody works on it.
-const MADE: usize =
-    (SMALL_WORK + LARGE_WORK) + (SMALL_PACKS + SMALL_PACKS_APART) * LIGHT_VISIT + HEAVY_VISIT;
+const MADE: usize = (SMALL_WORK + LARGE_WORK)
+    + COMPARED_REFERENCES
+    + (SMALL_PACKS + SMALL_PACKS_APART) * LIGHT_VISIT
+    + HEAVY_VISIT;
 
 const fn largest(one: usize, other: usize) -> usize {
     if one > other { one } else { other }
@@ -98,4 +102,4 @@ const _: () = assert!(KEPT + largest(LARGE_WORK, HEAVY_VISIT) <= TOTAL);
 
 /// The work takes no more than its rooms for moments, and each of them is for the worst that it may hold. With all
 /// of these full to the brim at the same moment, this much would be missing.
-const _: () = assert!(KEPT + MADE <= TOTAL + 68 * MIB);
+const _: () = assert!(KEPT + MADE <= TOTAL + 80 * MIB);

@@ -187,6 +187,27 @@ impl GitFetcher {
         Ok(references)
     }
 
+    /// Lists branches and tags like [`GitFetcher::references`]. If the list is long and another long one is there, it
+    /// is dropped, and requested again when its turn has come: however many wait, they hold nothing. It comes with
+    /// the only permit for a long list, which is to be dropped with it.
+    ///
+    /// # Errors
+    /// Returns a [`FetchError`].
+    pub async fn references_in_turn(
+        &self,
+        clone_url: &Url,
+        token: Option<&SecretString>,
+    ) -> Result<(References, LongList), FetchError> {
+        let place = FetchPlace::default();
+        let listed = self.listed(clone_url, token, place.clone(), LongList::WITHOUT_WAITING);
+        match listed.await {
+            Err(FetchError::Busy) => {}
+            ended => return ended,
+        }
+        let turn = LongList::taken(self.budget.long_list().await?);
+        self.listed(clone_url, token, place, turn).await
+    }
+
     /// Lists branches and tags like [`GitFetcher::references`], in a given place. A long list comes with the only
     /// permit for one, which is to be dropped with it.
     ///
@@ -198,6 +219,17 @@ impl GitFetcher {
         token: Option<&SecretString>,
         place: FetchPlace,
     ) -> Result<(References, LongList), FetchError> {
+        self.listed(clone_url, token, place, LongList::default())
+            .await
+    }
+
+    async fn listed(
+        &self,
+        clone_url: &Url,
+        token: Option<&SecretString>,
+        place: FetchPlace,
+        long: LongList,
+    ) -> Result<(References, LongList), FetchError> {
         let mut seat = self.seat(place);
         seat.turns = self.budget.turns(seat.place.lane, &seat.place.payer);
         let mut patience = Patience::new(seat);
@@ -207,7 +239,8 @@ impl GitFetcher {
             token,
         };
         let mut answer = ReferencesAnswer::default();
-        let listing = peer.list(protocol::ls_all(), MAX_REFERENCES, &mut patience, |chunk| {
+        let list = protocol::ls_all();
+        let listing = peer.list(list, MAX_REFERENCES, &mut patience, long, |chunk| {
             answer.feed(chunk)?;
             Ok(Some(answer.held()))
         });
@@ -376,10 +409,16 @@ impl Session<'_> {
     async fn head(&mut self) -> Result<Option<Head>, FetchError> {
         let mut answer = HeadAnswer::default();
         self.peer
-            .list(protocol::ls_head(), MAX_LIST, &mut self.patience, |chunk| {
-                answer.feed(chunk)?;
-                Ok((!answer.has_ended()).then_some(0))
-            })
+            .list(
+                protocol::ls_head(),
+                MAX_LIST,
+                &mut self.patience,
+                LongList::default(),
+                |chunk| {
+                    answer.feed(chunk)?;
+                    Ok((!answer.has_ended()).then_some(0))
+                },
+            )
             .await?;
         answer.finish()
     }

@@ -1,5 +1,7 @@
 //! Requests to a repository on a server.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::header::{
@@ -25,10 +27,27 @@ const RESULT: &str = "application/x-git-upload-pack-result";
 /// Number of bytes within which a server names its capabilities.
 const CAPABILITIES: usize = 4 << 10;
 
-/// Permit to hold a long list of references. Short ones need none.
-#[derive(Debug)]
+/// Permit to hold a long list of references, once it is needed. Short ones need none.
+#[derive(Debug, Default)]
 pub struct LongList {
-    _permit: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
+    /// `true` if a list that finds no permit is not to wait for one.
+    is_hasty: bool,
+}
+
+impl LongList {
+    /// For a list that ends with [`FetchError::Busy`] if there is another long one.
+    pub(super) const WITHOUT_WAITING: Self = Self {
+        permit: None,
+        is_hasty: true,
+    };
+
+    pub(super) fn taken(permit: OwnedSemaphorePermit) -> Self {
+        Self {
+            permit: Some(permit),
+            is_hasty: false,
+        }
+    }
 }
 
 /// A repository on a server.
@@ -49,12 +68,12 @@ impl Peer<'_> {
         body: Vec<u8>,
         limit: usize,
         patience: &mut Patience,
+        mut long: LongList,
         mut feed: impl FnMut(&[u8]) -> Result<Option<usize>, FetchError>,
     ) -> Result<LongList, FetchError> {
         let mut response = patience.wait(self.post(body)).await??;
         let mut pace = Pace::new(self.fetcher.limits.pace_after(patience.waited()));
         let mut read = 0;
-        let mut lane = None;
         while let Some(chunk) = patience.wait(pace.chunk(&mut response)).await?? {
             patience.received(chunk.len())?;
             read += chunk.len();
@@ -64,16 +83,21 @@ impl Peer<'_> {
             let Some(held) = feed(&chunk)? else {
                 break;
             };
-            if held > SHORT_LIST && lane.is_none() {
+            if held > SHORT_LIST && long.permit.is_none() {
+                let wait = if long.is_hasty {
+                    Duration::ZERO
+                } else {
+                    self.fetcher.limits.stall
+                };
                 let taken = patience.wait(self.fetcher.budget.long_list());
-                let taken = tokio::time::timeout(self.fetcher.limits.stall, taken).await;
-                lane = Some(taken.map_err(|_| FetchError::Busy)???);
+                let taken = tokio::time::timeout(wait, taken).await;
+                long.permit = Some(taken.map_err(|_| FetchError::Busy)???);
             }
         }
         if read == 0 {
             self.explain_nothing(patience).await?;
         }
-        Ok(LongList { _permit: lane })
+        Ok(long)
     }
 
     /// Asks the server for its capabilities after an answer without a single byte.

@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -10,25 +11,23 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
-use sha2::{Digest as _, Sha256};
 
-use super::push::{Announcement, Push, Remote, kept_reference};
+use super::push::{Announcement, Push, kept_reference};
 use super::texts::{Link, scan_plain, scan_texts};
 use crate::fetch::ObjectId;
 use crate::respond::{
     Candidates, PlaceIndex, Placed, REPOSITORY_MAX, SharedPlace, URL_MAX, shorten,
 };
 use crate::scan::{Candidate, Engine, Redactor, Scanner};
-use crate::store::{NewWorkItem, Place, Priority, WorkKind};
+use crate::store::{Place, Priority, WorkKind};
+use told::Told;
+pub use told::ToldItem;
 
 /// The most candidates that are held before they are looked up.
 const MAX_CANDIDATES: usize = 10_000;
 
 /// The most candidates of one message that are looked up. Real ones hold a few keys.
 const OF_ONE_MESSAGE: usize = 100_000;
-
-/// Maximum length of the name of a repository with all its groups, in bytes: 21 parts of 100.
-const NAME_MAX: usize = 2_200;
 
 /// Maximum length of a host and of the identifier of an announcement, in bytes.
 const ID_MAX: usize = 512;
@@ -37,7 +36,7 @@ const ID_MAX: usize = 512;
 #[derive(Debug, Default)]
 pub struct Gathered {
     /// Work items to be fetched.
-    pub items: Vec<NewWorkItem>,
+    pub items: Vec<ToldItem>,
     /// Possible keys in the messages themselves: in a text, or in the name of a branch or repository.
     pub candidates: Candidates<MessagePlace>,
     /// Messages whose texts were scanned.
@@ -121,6 +120,8 @@ pub struct Gatherer<'a> {
     source: &'a str,
     redactor: &'a Redactor,
     engine: &'a Engine,
+    /// Repository of the last push.
+    last: Option<Arc<Told>>,
     /// Contents collected so far.
     pub gathered: Gathered,
 }
@@ -199,34 +200,33 @@ impl<'a> Gatherer<'a> {
             source,
             redactor,
             engine,
+            last: None,
             gathered,
         }
     }
 
     /// Adds a push that happened at `at`, unless it deleted its reference or changed nothing.
     pub fn push(&mut self, push: &Push, priority: Priority, at: Timestamp) {
-        let repository = self.names(&push.remote, &push.reference, Some(push.after));
+        let told = self.told(&push.remote, Some(push.after));
+        self.name(&told, &push.reference, Some(push.after));
         if push.after.is_null() || push.after == push.before {
             return;
         }
-        let item = NewWorkItem {
-            kind: WorkKind::Range,
-            before: push.before.to_string(),
-            after: push.after.to_string(),
-            ..self.item(&push.remote, repository, &push.reference, priority, at)
-        };
-        self.add(item, &push.remote);
+        self.add(&told, &push.reference, (priority, at), |_| {
+            let (before, after) = (push.before.to_string(), push.after.to_string());
+            (WorkKind::Range, before, after)
+        });
     }
 
     /// Adds branches and tags whose commits have to be requested.
     pub fn announce(&mut self, announced: &Announcement, priority: Priority, at: Timestamp) {
         let reference = announced.reference.as_deref().unwrap_or_default();
-        let repository = self.names(&announced.remote, reference, None);
-        let item = NewWorkItem {
-            after: shorten(self.redactor, &announced.id, ID_MAX, false),
-            ..self.item(&announced.remote, repository, reference, priority, at)
-        };
-        self.add(item, &announced.remote);
+        let told = self.told(&Arc::new(announced.remote.clone()), None);
+        self.name(&told, reference, None);
+        self.add(&told, reference, (priority, at), |gatherer| {
+            let id = shorten(gatherer.redactor, &announced.id, ID_MAX, false);
+            (WorkKind::References, String::new(), id)
+        });
     }
 
     /// Scans every string of what is left of a JSON text. Returns the remainder if what is held has to be looked up
@@ -307,93 +307,49 @@ impl<'a> Gatherer<'a> {
         Ok(is_full.then_some(taken))
     }
 
-    fn item(
-        &self,
-        remote: &Remote,
-        repository: String,
+    /// Adds an item, unless its repository is not to be fetched.
+    fn add(
+        &mut self,
+        of: &Told,
         reference: &str,
-        priority: Priority,
-        at: Timestamp,
-    ) -> NewWorkItem {
-        NewWorkItem {
-            kind: WorkKind::References,
-            host: remote.host.clone(),
-            repository_id: self.kept_id(&remote.repository_id),
+        (priority, event_at): (Priority, Timestamp),
+        range: impl FnOnce(&Self) -> (WorkKind, String, String),
+    ) {
+        let Some(repository) = of.repository.clone() else {
+            self.gathered.malformed += 1;
+            return;
+        };
+        let (kind, before, after) = range(self);
+        self.gathered.items.push(ToldItem {
             repository,
-            clone_url: remote.clone_url.as_ref().map(ToString::to_string),
+            kind,
             ref_name: kept_reference(self.redactor, reference),
-            before: String::new(),
-            after: String::new(),
-            source: self.source.to_owned(),
+            before,
+            after,
             priority,
-            event_at: at,
-        }
+            event_at,
+        });
     }
 
-    /// Returns the form in which an identifier is stored. Digits may be a key, of a format that consists of them.
-    fn kept_id(&self, id: &str) -> String {
-        if self.redactor.holds_key(id) {
-            return hex::encode(Sha256::digest(id));
-        }
-        id.to_owned()
-    }
-
-    /// Adds an item, unless fetching it would require storing a key: every URL of a repository contains
-    /// its name. The key itself was already found in the name.
-    fn add(&mut self, item: NewWorkItem, remote: &Remote) {
-        let source = self.source;
-        if !is_bounded(&item) {
-            tracing::warn!(
-                %source, host = remote.host,
-                "a repository or a reference has a longer name than any forge gives; its contents are not read"
-            );
-            self.gathered.malformed += 1;
-            return;
-        }
-        let holds_key = |text: &str| self.redactor.holds_key(text);
-        if holds_key(&item.repository) || item.clone_url.as_deref().is_some_and(holds_key) {
-            let repository = shorten(self.redactor, &item.repository, REPOSITORY_MAX, false);
-            tracing::warn!(
-                %source, host = remote.host, id = item.repository_id, repository,
-                "a repository has a key in its name; its contents are not read"
-            );
-            self.gathered.malformed += 1;
-            return;
-        }
-        self.gathered.items.push(item);
-    }
-
-    /// Scans the names of a repository and a reference for keys. Returns the repository's name.
-    fn names(&mut self, remote: &Remote, reference: &str, commit: Option<ObjectId>) -> String {
-        let repository = remote.repository.to_string();
-        let mut scanner = Scanner::new(self.engine);
+    /// Scans the name of a repository, or of a reference in it, for keys.
+    fn name(&mut self, of: &Told, name: &str, commit: Option<ObjectId>) {
         let candidates = &mut self.gathered.candidates;
-        for text in [&repository, reference] {
-            let mut shared = None;
-            scanner.scan_text(text.as_bytes(), &mut |candidate| {
-                let at = *shared.get_or_insert_with(|| {
-                    candidates.place(MessagePlace {
-                        message: message(self.source, self.redactor, Some(&repository)),
-                        commit: commit.filter(|id| !id.is_null()),
-                        link: None,
-                        bytes: size_of::<MessagePlace>() + size_of::<Message>() + repository.len(),
-                    })
-                });
-                candidates.add(candidate.value, at, None);
+        let mut shared = None;
+        Scanner::new(self.engine).scan_text(name.as_bytes(), &mut |candidate| {
+            let at = *shared.get_or_insert_with(|| {
+                let repository = of.message.repository.as_ref();
+                candidates.place(MessagePlace {
+                    message: Arc::clone(&of.message),
+                    commit: commit.filter(|id| !id.is_null()),
+                    link: None,
+                    bytes: size_of::<MessagePlace>()
+                        + size_of::<Message>()
+                        + repository.map_or(0, |name| name.text.len()),
+                })
             });
-        }
-        repository
+            candidates.add(candidate.value, at, None);
+        });
     }
-}
-
-/// Returns whether the texts of an item are as short as those of every forge. Nothing else is done with longer ones.
-fn is_bounded(item: &NewWorkItem) -> bool {
-    let clone_url = item.clone_url.as_deref().unwrap_or_default();
-    item.repository.len() <= NAME_MAX
-        && clone_url.len() <= URL_MAX
-        && item.host.len() <= ID_MAX
-        // The path of a URL may stand for it. It is in no index.
-        && item.repository_id.len() <= URL_MAX
 }
 
 fn message(source: &str, redactor: &Redactor, repository: Option<&str>) -> Arc<Message> {

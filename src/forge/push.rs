@@ -1,5 +1,7 @@
 //! Pushes and announcements, independent of the forge.
 
+use std::sync::Arc;
+
 use reqwest::Url;
 use sha2::{Digest as _, Sha256};
 
@@ -31,8 +33,8 @@ pub struct Remote {
 /// A branch or tag that moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Push {
-    /// Repository of the branch or tag.
-    pub remote: Remote,
+    /// Repository of the branch or tag. All pushes that a message tells of share it.
+    pub remote: Arc<Remote>,
     /// Full name of the branch or tag, `refs/heads/…`.
     pub reference: String,
     /// Target before the push. All zeros if the reference is new, or if the message does not contain it.

@@ -1,8 +1,8 @@
-//! Turns of messages with many sightings of keys of ours.
+//! Turns of messages with many sightings of keys of ours, or many work items.
 //!
-//! Whoever owns many keys can name them anywhere, any number of times. Few such messages are written down at a time,
-//! and few wait: each of them holds room for what was made of it, which others need. Those of one owner of repositories
-//! wait for one another.
+//! Whoever owns many keys can name them anywhere, any number of times, and push any number of branches at once. Few such
+//! messages are written down at a time, and few wait: each of them holds room for what was made of it, which others need.
+//! Those of one owner of repositories wait for one another.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use super::clean::CleanSightings;
 use crate::fair::{Claim, FairPlace, FairPlaces, NoPlace};
 use crate::store::{Store, StoreError, Urgency};
 
-/// Number of sightings of keys of ours up to which a message is little: it takes some milliseconds to write them down.
+/// Number of sightings of keys of ours, or of work items, up to which a message is little: it takes some milliseconds to
+/// write them down.
 pub const LITTLE: usize = 64;
 
 /// Maximum number of messages with many sightings that are written down at a time.
@@ -49,12 +50,27 @@ impl Responder {
         if sightings.len() <= LITTLE {
             return Ok(self.store.clone());
         }
+        let owner = sightings.owner().unwrap_or_default();
+        self.store_of_much(turn, actor, owner).await
+    }
+
+    /// Waits until it is the turn of a message, or of its next piece, to have much written down, and returns the
+    /// store for that.
+    ///
+    /// # Errors
+    /// Returns [`StoreError::PutOff`] if the turn does not come in time, or if too many wait.
+    pub async fn store_of_much(
+        &self,
+        turn: &mut Turn,
+        actor: &str,
+        owner: &str,
+    ) -> Result<Store, StoreError> {
         let granted = if let Some(place) = &turn.0 {
             place.share().await
         } else {
             let claim = Claim {
                 group: actor.to_owned(),
-                member: sightings.owner().unwrap_or_default().to_owned(),
+                member: owner.to_owned(),
             };
             let place = self.many.place(claim, PATIENCE).await;
             place.map(|place| turn.0 = Some(place))

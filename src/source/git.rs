@@ -4,7 +4,11 @@
 //! treated as a push from its old commit to its new one, so commits that were force-pushed over are fetched as well,
 //! as long as the server still has them. References that appear and disappear between two polls are not seen.
 
+mod seen;
+
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -12,15 +16,18 @@ use futures_util::future::BoxFuture;
 use reqwest::Url;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::kept::Kept;
 use super::state::{Frame, note_success};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 use crate::fetch::{FetchError, GitFetcher, ObjectId, References, RepositoryName, host_of};
-use crate::forge::{Push, Remote, is_to_the_letter};
+use crate::forge::{Push, Remote};
+use crate::memory;
 use crate::offload::apart;
 use crate::respond::URL_MAX;
 use crate::store::Priority;
+use seen::{NameDigest, Seen};
 
 /// Interval between two polls when the configuration names no schedule.
 const INTERVAL: Duration = Duration::from_mins(5);
@@ -31,6 +38,15 @@ const MAX_MOVED: usize = 1_000;
 
 /// Delay before the next poll when there is more to read.
 const SOON: Duration = Duration::from_secs(30);
+
+/// Memory that comparing and storing a list takes for each reference, in bytes, beside the list itself.
+const REFERENCE: usize = 256;
+
+/// Unit in which memory is taken, in bytes.
+const STEP: usize = 1 << 10;
+
+/// Memory for comparing lists of references, of all sources, until what came of them is stored.
+static COMPARING: Semaphore = Semaphore::const_new(memory::COMPARED_REFERENCES / STEP);
 
 /// Configuration of a source of the kind `git`.
 #[derive(Debug, Clone)]
@@ -48,16 +64,21 @@ pub struct GitRemoteOptions {
 pub struct GitRemote {
     frame: Frame,
     fetcher: GitFetcher,
-    remote: Remote,
+    remote: Arc<Remote>,
     url: Url,
     token: Option<SecretString>,
+    /// Number of references in the stored state, as far as that is known.
+    kept: AtomicUsize,
 }
 
 /// State of the branches and tags at the last poll; stored in the database as JSON.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Cursor {
-    /// Commit ids by the stored form of reference names, numbered where several names have the same.
+    /// Commits of the references.
     #[serde(default)]
+    seen: Seen,
+    /// Commits by the stored form of the names, as earlier versions noted them.
+    #[serde(default, skip_serializing)]
     references: BTreeMap<String, String>,
     /// `true` once the repository was polled, be it empty.
     #[serde(default)]
@@ -65,9 +86,23 @@ struct Cursor {
     /// `true` if the first reading of the repository is unfinished, because one poll could not take all references.
     #[serde(default)]
     incomplete: bool,
-    /// Name of the last reference that was taken, as in `references`, if one poll could not take all.
+    /// Digest of the name of the last reference that was taken, if one poll could not take all.
     #[serde(default)]
-    after: Option<String>,
+    last: Option<String>,
+}
+
+impl Cursor {
+    /// Takes over what an earlier version noted.
+    fn convert(&mut self) {
+        let old = std::mem::take(&mut self.references);
+        // An even earlier one noted only what it found.
+        self.begun |= !old.is_empty();
+        let old = old.into_iter().filter_map(|(name, hex)| {
+            let id = ObjectId::from_hex(hex.as_bytes()).ok()?;
+            Some((NameDigest::of(&name, 1), id))
+        });
+        self.seen.0.extend(old);
+    }
 }
 
 /// References that moved since the last poll.
@@ -102,42 +137,63 @@ impl GitRemote {
         Ok(Self {
             frame: Frame::new(name, "git", parts),
             fetcher,
-            remote: Remote {
+            remote: Arc::new(Remote {
                 host,
                 repository_id: path.to_owned(),
                 repository,
                 clone_url: Some(url.clone()),
-            },
+            }),
             url,
             token,
+            kept: AtomicUsize::new(usize::MAX),
         })
     }
 
     async fn poll(&self) -> Result<PollOutcome, PollFailure> {
         let polled = self.read_and_commit().await;
+        // The state is loaded for that, with all that was seen.
+        let _room = match polled {
+            Ok(_) => None,
+            Err(_) => self.room_for(0, 0).await,
+        };
         self.frame.ended(polled, Duration::ZERO, |_| {}).await
     }
 
+    /// Waits for the memory to compare a list of this many references, with this many bytes of names, with the stored
+    /// state.
+    async fn room_for(&self, references: usize, names: usize) -> Option<SemaphorePermit<'static>> {
+        let references = references.max(self.kept.load(Ordering::Relaxed));
+        let needed = references.saturating_mul(REFERENCE).saturating_add(names);
+        let needed = needed.min(memory::COMPARED_REFERENCES).div_ceil(STEP);
+        let steps = u32::try_from(needed).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        COMPARING.acquire_many(steps).await.ok()
+    }
+
     async fn read_and_commit(&self) -> Result<PollOutcome, PollError> {
-        let mut state = self.frame.state().await?;
-        let mut cursor = Kept::<Cursor>::load(&state.cursor, self.url.as_str());
-        // An earlier version noted only what it found.
-        let has_begun = cursor.begun || !cursor.references.is_empty();
-        let is_first = !has_begun || cursor.incomplete;
         let listed = self
             .fetcher
-            .references(&self.url, self.token.as_ref())
-            .await;
-        let references = listed.map_err(failure)?;
+            .references_in_turn(&self.url, self.token.as_ref());
+        let (references, _long) = listed.await.map_err(failure)?;
         if references.cut {
             return Err(PollError::TooMuch(
                 "more than 50,000 branches and tags, or more than 4 MiB of their names",
             ));
         }
+        let names = references.list.iter().map(|(name, _)| name.len()).sum();
+        let _room = self.room_for(references.list.len(), names).await;
+        let mut state = self.frame.state().await?;
+        let cursor = std::mem::take(&mut state.cursor);
+        let mut cursor = apart(cursor.len(), || {
+            let mut kept = Kept::<Cursor>::load(&cursor, self.url.as_str());
+            drop(cursor);
+            kept.convert();
+            kept
+        });
+        let is_first = !cursor.begun || cursor.incomplete;
         let now = self.frame.now();
         let mut gatherer = self.frame.gatherer();
         gatherer.gathered.malformed += references.malformed;
-        let names = references.list.iter().map(|(name, _)| name.len()).sum();
         let Moved {
             pushes: moved,
             more,
@@ -159,7 +215,9 @@ impl GitRemote {
         });
         let found = gatherer.gathered;
 
-        state.cursor = cursor.to_json();
+        let kept = cursor.seen.0.len();
+        state.cursor = apart(names, || cursor.to_json());
+        drop(cursor);
         note_success(&mut state, now, interval);
         let events = moved.len() as u64;
         state.events += events;
@@ -167,6 +225,7 @@ impl GitRemote {
             state.newest_event_at = Some(now);
         }
         let items = self.frame.commit(&mut state, &found).await?;
+        self.kept.store(kept, Ordering::Relaxed);
         Ok(PollOutcome {
             next_after: interval,
             events,
@@ -179,59 +238,51 @@ impl GitRemote {
     /// Returns the pushes since the last poll, as many as one poll takes. Updates the cursor to reflect the pushes that
     /// are returned.
     fn moved(&self, references: References, cursor: &mut Cursor) -> Moved {
-        let mut before = std::mem::take(&mut cursor.references);
-        let after = cursor.after.take();
+        let before = std::mem::take(&mut cursor.seen.0);
+        let after = cursor.last.take();
+        let after = after.and_then(|hex| NameDigest::from_hex(&hex));
         let (mut moved, mut latest) = (Vec::new(), None);
         let (mut more, mut unread) = (false, false);
-        // The default branch first: most other branches derive from it, so they add little once it has been read.
         let head = references.head;
         let mut times = HashMap::new();
         let list = references.list.into_iter().map(|(name, id)| {
-            let mut key = self.frame.reference(&name);
-            if !is_to_the_letter(&key) {
-                let times: &mut u32 = times.entry(key.clone()).or_default();
+            let number = if name.contains('\u{fffd}') {
+                let times: &mut u32 = times.entry(name.clone()).or_default();
                 *times += 1;
-                if *times > 1 {
-                    // No name has a space in it.
-                    key = format!("{key} {times}");
-                }
-            }
-            (key, name, id)
+                *times
+            } else {
+                1
+            };
+            (NameDigest::of(&name, number), name, id)
         });
         let mut list: Vec<_> = list.collect();
-        list.sort_by(|(key, name, _), (other_key, other_name, _)| {
-            let place = |key: &String, name: &String| {
-                let was_taken = after.as_ref().is_some_and(|after| key <= after);
-                (head.as_ref() != Some(name), was_taken)
-            };
-            let order = place(key, name).cmp(&place(other_key, other_name));
-            order.then_with(|| key.cmp(other_key))
+        // The default branch first: most other branches derive from it, so they add little once it has been read.
+        list.sort_unstable_by_key(|(digest, name, _)| {
+            let was_taken = after.is_some_and(|after| *digest <= after);
+            (head.as_ref() != Some(name), was_taken, *digest)
         });
-        for (key, name, id) in list {
-            let hex = before.remove(&key);
-            let known = hex
-                .as_ref()
-                .and_then(|hex| ObjectId::from_hex(hex.as_bytes()).ok());
+        for (digest, name, id) in list {
+            let known = before.get(&digest).copied();
             if known != Some(id) && moved.len() >= MAX_MOVED {
                 more = true;
-                unread |= hex.is_none();
-                cursor.references.extend(hex.map(|hex| (key, hex)));
+                unread |= known.is_none();
+                cursor.seen.0.extend(known.map(|known| (digest, known)));
                 continue;
             }
             if known != Some(id) {
                 if head.as_ref() != Some(&name) {
-                    latest = Some(key.clone());
+                    latest = Some(digest);
                 }
                 moved.push(Push {
-                    remote: self.remote.clone(),
+                    remote: Arc::clone(&self.remote),
                     reference: name,
                     before: known.unwrap_or(ObjectId::null(id.kind())),
                     after: id,
                 });
             }
-            cursor.references.insert(key, id.to_string());
+            cursor.seen.0.insert(digest, id);
         }
-        cursor.after = latest.filter(|_| more);
+        cursor.last = latest.filter(|_| more).map(NameDigest::to_hex);
         Moved {
             pushes: moved,
             more,

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{PollError, PollFailure, PollOutcome, SourceParts};
 use crate::backoff::Backoff;
-use crate::forge::{Gathered, Gatherer, actor_of, kept_reference, redact_message};
+use crate::forge::{Gathered, Gatherer, ToldItem, actor_of, redact_message};
 use crate::respond::{CleanSightings, Report, Reported};
 use crate::store::{Reason, SourceState, StoreError, retried};
 
@@ -108,13 +108,14 @@ impl Frame {
         gathered: &Gathered,
     ) -> Result<u64, PollError> {
         let sightings = gathered.candidates.ours(&self.parts.store).await?;
-        let mut next = state.clone();
-        next.texts += gathered.texts;
-        next.malformed += gathered.malformed;
-        let committed = retried(|| self.commit_once(&next, gathered, &sightings)).await?;
-        let (added, reported) = committed;
-        next.items += added;
-        *state = next;
+        state.texts += gathered.texts;
+        state.malformed += gathered.malformed;
+        let committed = retried(|| self.commit_once(state, gathered, &sightings)).await;
+        let (added, reported) = committed.inspect_err(|_| {
+            state.texts -= gathered.texts;
+            state.malformed -= gathered.malformed;
+        })?;
+        state.items += added;
         reported.announce();
         if added > 0 {
             self.parts.wake.notify_one();
@@ -139,10 +140,10 @@ impl Frame {
         sightings: &CleanSightings,
     ) -> Result<(u64, Reported), StoreError> {
         let mut tx = self.parts.store.begin().await?;
-        let added = tx.add_work_items(&gathered.items, self.now()).await?;
-        let mut state = state.clone();
-        state.items += added;
-        tx.save_source(&state).await?;
+        let items: Vec<_> = gathered.items.iter().map(ToldItem::to_item).collect();
+        let added = tx.add_work_items(&items, self.now()).await?;
+        drop(items);
+        tx.save_source_with(state, added).await?;
         let report = Report {
             sightings,
             reason: Reason::Leaked,
@@ -224,11 +225,6 @@ impl Frame {
             tx.commit().await
         });
         Ok(noted.await?)
-    }
-
-    /// Returns the form in which the name of a reference is stored.
-    pub(super) fn reference(&self, name: &str) -> String {
-        kept_reference(self.parts.responder.redactor(), name)
     }
 
     /// Returns a text that is safe for the state and the log, with any keys the server may have put there redacted.

@@ -51,7 +51,7 @@ pub use queue::counts::{HOST_LEFT_ALONE, HostWait, SourceWork, TRIED_AGAIN, Work
 pub use queue::give_back::Postponed;
 pub use queue::item::{
     Claimable, DeadItem, Descendant, Fetched, Lane, Lineage, NewWorkItem, Part, Priority, Queue,
-    Retry, WorkItem, WorkKind,
+    Retry, WorkItem, WorkKind, item_weight,
 };
 pub use senders::ProvedSender;
 pub use sources::SourceState;

@@ -214,8 +214,10 @@ impl Tx {
         let mut kept = Vec::with_capacity(items.len());
         let (mut taken, mut places) = (Vec::new(), Vec::new());
         let mut refused = Vec::new();
-        for ((at, adding), (seat, depth)) in
-            items.into_iter().enumerate().zip(seats.iter().zip(depths))
+        for ((at, adding), (seat, depth)) in items
+            .into_iter()
+            .enumerate()
+            .zip(seats.into_iter().zip(depths))
         {
             let is_known = || {
                 adding.part.is_none()
@@ -226,7 +228,7 @@ impl Tx {
                 continue;
             }
             kept.push(adding);
-            taken.push(seat.clone());
+            taken.push(seat);
             places.push(depth);
         }
         let turns = self.turns(&taken, &places).await?;

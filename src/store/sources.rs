@@ -87,15 +87,23 @@ impl SourceState {
 
 macro_rules! source_columns {
     () => {
-        "name, kind, cursor, polled_at, succeeded_at, next_poll_at, newest_event_at, error, polls, \
-         events, items, gaps, malformed, texts, unknown, repaired, unseen, rate_limit, \
-         rate_remaining, rate_resets_at"
+        source_columns!("cursor")
+    };
+    ($cursor:literal) => {
+        concat!(
+            "name, kind, ",
+            $cursor,
+            ", polled_at, succeeded_at, next_poll_at, newest_event_at, error, polls, \
+             events, items, gaps, malformed, texts, unknown, repaired, unseen, rate_limit, \
+             rate_remaining, rate_resets_at"
+        )
     };
 }
 
 statements! {
     LOAD = concat!("SELECT ", source_columns!(), " FROM sources WHERE name = $1");
-    LIST = concat!("SELECT ", source_columns!(), " FROM sources ORDER BY name");
+    /// Each position may have megabytes.
+    LIST = concat!("SELECT ", source_columns!("'' AS cursor"), " FROM sources ORDER BY name");
     SAVE = concat!(
         "INSERT INTO sources (", source_columns!(), ") VALUES {rows:20}
         ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, cursor = excluded.cursor,
@@ -144,7 +152,7 @@ impl Store {
         read.fetch_first(LOAD, args![name], source).await
     }
 
-    /// Returns the states of all sources that were ever polled, sorted by name.
+    /// Returns the states of all sources that were ever polled, without their cursors, sorted by name.
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a read.
@@ -161,6 +169,18 @@ impl Tx {
     /// # Errors
     /// Returns any [`StoreError`] of a change.
     pub async fn save_source(&mut self, state: &SourceState) -> Result<(), StoreError> {
+        self.save_source_with(state, 0).await
+    }
+
+    /// Saves the state of a source as [`Tx::save_source`] does, with `items` more work items than it says.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a change.
+    pub async fn save_source_with(
+        &mut self,
+        state: &SourceState,
+        items: u64,
+    ) -> Result<(), StoreError> {
         self.locks(Locks::Sources);
         let args = args![
             &state.name,
@@ -173,7 +193,7 @@ impl Tx {
             state.error.clone(),
             state.polls,
             state.events,
-            state.items,
+            state.items + items,
             state.gaps,
             state.malformed,
             state.texts,

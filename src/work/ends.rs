@@ -81,12 +81,13 @@ pub(super) struct Done {
 }
 
 impl Tried {
-    /// Returns the number of work items that it adds.
+    /// Returns the number of work items that it adds, of ordinary size. They are as long as it is itself.
     pub(super) fn adds(&self) -> usize {
         let End::Done(done) = &self.end else {
             return 0;
         };
-        done.more.len() + done.listed.as_ref().map_or(0, Listed::len)
+        let count = done.more.len() + done.listed.as_ref().map_or(0, Listed::len);
+        count * self.item.range.weight()
     }
 
     pub(super) fn ended(item: WorkItem, end: End) -> Self {

@@ -65,6 +65,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "clock",
             "schedule",
             "offload",
+            "memory",
             "keyformat",
             "scan",
             "store",

@@ -5,6 +5,7 @@ mod answers;
 mod database;
 mod feed;
 mod http;
+mod items;
 mod local;
 mod log;
 mod memory;

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::fetch::RepositoryName;
+use crate::forge::Remote;
 use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
 use crate::respond::{CleanSighting, Known};
 use crate::scan::Encodings;
@@ -141,7 +142,7 @@ fn names_longer_than_any_forges_are_counted_and_lead_nowhere() {
         (remote("1", &long), 0),
     ] {
         let push = Push {
-            remote,
+            remote: Arc::new(remote),
             reference: "refs/heads/main".to_owned(),
             before: id('1'),
             after: id('2'),
@@ -179,6 +180,7 @@ fn no_key_is_kept_as_the_identifier_of_a_repository() {
         gatherer.announce(&announced, Priority::Webhook, now);
     }
     let items = gatherer.gathered.items;
+    let items: Vec<_> = items.iter().map(ToldItem::to_item).collect();
     let ids: Vec<&str> = items.iter().map(|item| &*item.repository_id).collect();
     assert_eq!((ids.len(), ids[0]), (3, "4711"));
     assert!(ids.iter().all(|id| !rig.redactor.holds_key(id)), "{ids:?}");

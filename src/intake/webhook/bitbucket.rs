@@ -3,6 +3,8 @@
 //! Source: <https://support.atlassian.com/bitbucket-cloud/docs/event-payloads/> and
 //! <https://confluence.atlassian.com/bitbucketserver/event-payload-938025882.html>.
 
+use std::sync::Arc;
+
 use reqwest::Url;
 use serde_json::Value;
 
@@ -49,7 +51,7 @@ fn pushed(
     meaning: &mut Meaning,
 ) {
     let remote = match remote(delivered) {
-        Ok(remote) => remote,
+        Ok(remote) => Arc::new(remote),
         Err(wrong) => return meaning.malformed.push(wrong),
     };
     let Some(changes) = delivered.at(changes).and_then(Value::as_array) else {
@@ -58,7 +60,12 @@ fn pushed(
     for change in changes.iter().take(MAX_PUSHES) {
         match read(change) {
             Ok(Some((reference, before, after))) => {
-                let push = moved(remote.clone(), Some(&reference), Some(before), Some(after));
+                let push = moved(
+                    Arc::clone(&remote),
+                    Some(&reference),
+                    Some(before),
+                    Some(after),
+                );
                 meaning.push(push);
             }
             Ok(None) => {}
@@ -70,7 +77,7 @@ fn pushed(
     let cut = ["/push/truncated", "/refLimitExceeded"].iter();
     let cut = cut.filter_map(|path| delivered.at(path)).any(|v| v == true);
     if cut || changes.len() > MAX_PUSHES {
-        meaning.announce(Ok(all_of(remote, delivered.id)));
+        meaning.announce(Ok(all_of(Remote::clone(&remote), delivered.id)));
     }
 }
 

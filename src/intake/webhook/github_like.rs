@@ -3,6 +3,8 @@
 //! Source: <https://docs.github.com/en/webhooks/webhook-events-and-payloads>, and
 //! `modules/structs/hook.go` in <https://github.com/go-gitea/gitea>.
 
+use std::sync::Arc;
+
 use super::meaning::{Delivered, Meaning, all_of, wiki_of};
 use super::places::{Wrong, id};
 use crate::forge::{Announcement, Remote, object_id};
@@ -149,7 +151,7 @@ pub(super) fn gitea(delivered: &Delivered<'_>) -> Meaning {
 }
 
 fn pushed(delivered: &Delivered<'_>, meaning: &mut Meaning) {
-    let push = remote(delivered).and_then(|remote| delivered.moved(remote));
+    let push = remote(delivered).and_then(|remote| delivered.moved(Arc::new(remote)));
     meaning.push(push);
 }
 

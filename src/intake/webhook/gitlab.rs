@@ -4,6 +4,8 @@
 //! <https://docs.gitlab.com/administration/system_hooks/>. The header names the kind of hook; the body
 //! names the event, which for system hooks is found nowhere else.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::meaning::{Delivered, MAX_PUSHES, Meaning, all_of, moved, wiki_of};
@@ -44,7 +46,7 @@ pub(super) fn read(delivered: &Delivered<'_>) -> Meaning {
         .or_else(|| delivered.text("/event_name"));
     match event {
         Some("push" | "tag_push") => {
-            let push = remote(delivered).and_then(|remote| delivered.moved(remote));
+            let push = remote(delivered).and_then(|remote| delivered.moved(Arc::new(remote)));
             meaning.push(push);
         }
         Some("repository_update") => updated(delivered, &mut meaning),
@@ -61,7 +63,7 @@ pub(super) fn read(delivered: &Delivered<'_>) -> Meaning {
 /// because there are too many of them.
 fn updated(delivered: &Delivered<'_>, meaning: &mut Meaning) {
     let remote = match remote(delivered) {
-        Ok(remote) => remote,
+        Ok(remote) => Arc::new(remote),
         Err(wrong) => return meaning.malformed.push(wrong),
     };
     let changes = delivered.at("/changes").and_then(Value::as_array);
@@ -70,11 +72,16 @@ fn updated(delivered: &Delivered<'_>, meaning: &mut Meaning) {
     };
     for change in changes.iter().take(MAX_PUSHES) {
         let text = |name: &str| change.get(name).and_then(Value::as_str);
-        let push = moved(remote.clone(), text("ref"), text("before"), text("after"));
+        let push = moved(
+            Arc::clone(&remote),
+            text("ref"),
+            text("before"),
+            text("after"),
+        );
         meaning.push(push);
     }
     if changes.len() > MAX_PUSHES {
-        meaning.announce(Ok(all_of(remote, delivered.id)));
+        meaning.announce(Ok(all_of(Remote::clone(&remote), delivered.id)));
     }
 }
 

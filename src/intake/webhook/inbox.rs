@@ -2,8 +2,8 @@
 //!
 //! A delivery is answered only once its contents are in the database. While one transaction commits,
 //! further deliveries arrive; the next transaction takes all of them. Of more than fit, owners of repositories get as
-//! much each. A delivery with many sightings is committed alone, and waits for those with few. The inbox is bounded: if
-//! the database is slower than the forges for long, they are asked to retry.
+//! much each. A delivery with many sightings or work items is committed by itself and in pieces, and waits for those
+//! with few. The inbox is bounded: if the database is slower than the forges for long, they are asked to retry.
 
 mod waiting;
 
@@ -12,18 +12,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::counts::DeliveryCounts;
 use crate::clock::ticks;
+use crate::forge::ToldItem;
 use crate::respond::{CleanSightings, LITTLE, Report, Reported, Responder, Turn};
-use crate::store::{Delivery, NewWorkItem, Reason, Store, StoreError, Tx, Urgency, retried};
-use waiting::Waiting;
+use crate::store::{Delivery, Reason, Store, StoreError, Tx, Urgency, retried};
+use waiting::{Waiting, first_of};
 
 /// Maximum number of deliveries that wait, and as many again that are in order.
 const WAITING_MAX: usize = 1_024;
 
 /// Interval at which counts are written to the database.
 const TALLY_EVERY: Duration = Duration::from_secs(2);
+
+/// Time after which no more parts are tried of a group that the database did not take. Its senders are told soon.
+const PARTS_TIME: Duration = Duration::from_secs(4);
+
+/// Number of failures in a row after which the database is known to take nothing: as many as lead from a whole group to
+/// one delivery in it.
+const FAILURES_MAX: u32 = 8;
 
 /// Handle that accepts the contents of deliveries. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -63,7 +72,7 @@ pub(super) struct Entry {
     pub(super) counts: Arc<DeliveryCounts>,
     /// Identifier of the delivery at the forge.
     pub(super) id: Option<String>,
-    pub(super) items: Vec<NewWorkItem>,
+    pub(super) items: Vec<ToldItem>,
     /// Sightings of known keys.
     pub(super) sightings: CleanSightings,
     pub(super) answer: oneshot::Sender<Result<Taken, Arc<StoreError>>>,
@@ -120,7 +129,7 @@ impl Inbox {
     ) -> Result<Taken, NotTaken> {
         let (answer, answered) = oneshot::channel();
         let entry = entry(answer);
-        if entry.sightings.len() > LITTLE {
+        if entry.weight() > LITTLE {
             let taken = self.committer.commit_alone(entry).await;
             return taken.map_err(|error| NotTaken::Store(Arc::new(error)));
         }
@@ -156,38 +165,56 @@ impl InboxTask {
 }
 
 impl Committer {
-    /// Commits a delivery with many sightings when it is its turn.
-    async fn commit_alone(&self, entry: Entry) -> Result<Taken, StoreError> {
+    /// Commits a delivery with many sightings or work items when it is its turn, in pieces. It is recorded with the
+    /// last one: until then it may be sent again, and what was added is known.
+    async fn commit_alone(&self, mut entry: Entry) -> Result<Taken, StoreError> {
         let mut turn = Turn::default();
-        let (actor, sightings) = (entry.source(), &entry.sightings);
-        let store = self.responder.store_in_turn(&mut turn, actor, sightings);
+        let (actor, owner) = (entry.source(), entry.owner().to_owned());
+        let store = self.responder.store_of_much(&mut turn, actor, &owner);
         let store = store.await?;
-        let taken = self.commit(&store, std::slice::from_ref(&entry)).await?;
-        Ok(taken[0])
+        let (id, mut items) = (entry.id.take(), std::mem::take(&mut entry.items));
+        loop {
+            let rest = items.split_off(first_of(items.iter().map(ToldItem::weight)));
+            entry.items = std::mem::replace(&mut items, rest);
+            if items.is_empty() {
+                entry.id.clone_from(&id);
+            }
+            let taken = self.commit(&store, std::slice::from_ref(&entry)).await?[0];
+            if items.is_empty() || taken == Taken::Full {
+                return Ok(taken);
+            }
+            entry.sightings.clear();
+        }
     }
 
-    /// Commits a group and answers each delivery in it. If the database rejects the group because of its
-    /// contents, each delivery is committed alone: one that cannot be stored must not affect the others.
+    /// Commits a group and answers each delivery in it. What the database does not take of it is divided, down to
+    /// single deliveries: one that cannot be stored, or takes too long, must not affect the others.
     async fn commit_and_answer(&self, group: Vec<Entry>) {
-        let store = self.responder.store();
-        match self.commit(store, &group).await {
-            Ok(taken) => {
-                for (entry, taken) in group.into_iter().zip(taken) {
-                    answer(entry, Ok(taken));
+        let began = Instant::now();
+        let mut failures = 0;
+        let mut parts = vec![group];
+        while let Some(mut part) = parts.pop() {
+            let error = match self.commit(self.responder.store(), &part).await {
+                Ok(taken) => {
+                    failures = 0;
+                    for (entry, taken) in part.into_iter().zip(taken) {
+                        answer(entry, Ok(taken));
+                    }
+                    continue;
                 }
+                Err(error) => error,
+            };
+            failures += u32::from(error.is_temporary());
+            if failures > FAILURES_MAX || (error.is_temporary() && began.elapsed() > PARTS_TIME) {
+                part.extend(parts.drain(..).flatten());
+            } else if part.len() > 1 {
+                let second = part.split_off(part.len() / 2);
+                parts.extend([second, part]);
+                continue;
             }
-            Err(error) if group.len() == 1 || error.is_temporary() => {
-                let error = Arc::new(error);
-                for entry in group {
-                    answer(entry, Err(Arc::clone(&error)));
-                }
-            }
-            Err(_) => {
-                for entry in group {
-                    let taken = self.commit(store, std::slice::from_ref(&entry)).await;
-                    let taken = taken.map_err(Arc::new);
-                    answer(entry, taken.map(|taken| taken[0]));
-                }
+            let error = Arc::new(error);
+            for entry in part {
+                answer(entry, Err(Arc::clone(&error)));
             }
         }
     }
@@ -228,7 +255,7 @@ impl Committer {
                 fresh.push(entry);
             }
             // Those of repeated deliveries, too: what was gone, dead-lettered or not allowed before may be read by now.
-            items.extend(entry.items.iter().cloned());
+            items.extend(entry.items.iter().map(ToldItem::to_item));
             whose.resize(items.len(), at);
         }
         let added = tx.add_work_items_of_sources(&items, now).await?;
@@ -317,21 +344,21 @@ struct Done {
 
 impl Entry {
     /// Returns the webhook's name, which is also the source of its items.
-    fn source(&self) -> &str {
+    fn source(&self) -> &'static str {
         self.counts.forge().source()
     }
 
     /// Returns the owner of the repository that the delivery is about, if it has one.
     fn owner(&self) -> &str {
-        let item = || self.items.first()?.repository.rsplit_once('/');
+        let item = || self.items.first()?.repository().rsplit_once('/');
         let owner = self.sightings.owner();
         let owner = owner.or_else(|| item().map(|(owner, _)| owner));
         owner.unwrap_or_default()
     }
 
-    /// Returns what the delivery takes of the database, compared with others.
-    fn cost(&self) -> usize {
-        1 + self.sightings.len()
+    /// Returns the number of sightings of keys, and of work items of ordinary size, that take the database as long.
+    fn weight(&self) -> usize {
+        self.sightings.len() + self.items.iter().map(ToldItem::weight).sum::<usize>()
     }
 
     fn report(&self) -> Report<'_> {

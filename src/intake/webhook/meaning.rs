@@ -1,5 +1,7 @@
 //! References to fetch according to a payload, whatever forge sent it.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::places::{ClonePlaces, Wrong};
@@ -87,7 +89,7 @@ impl Delivered<'_> {
     }
 
     /// Reads the branch or tag that moved, as most forges name it.
-    pub(super) fn moved(&self, remote: Remote) -> Result<Push, Wrong> {
+    pub(super) fn moved(&self, remote: Arc<Remote>) -> Result<Push, Wrong> {
         let (before, after) = (self.text("/before"), self.text("/after"));
         moved(remote, self.text("/ref"), before, after)
     }
@@ -106,7 +108,7 @@ fn at<'v>(fields: &'v Map<String, Value>, path: &str) -> Option<&'v Value> {
 /// # Errors
 /// Returns a description of the problem that does not quote the delivery.
 pub(super) fn moved(
-    remote: Remote,
+    remote: Arc<Remote>,
     reference: Option<&str>,
     before: Option<&str>,
     after: Option<&str>,

@@ -64,7 +64,7 @@ fn push(envelope: &Envelope<'_>, host: &str) -> Result<Push, &'static str> {
         remote.repository_id = id;
     }
     Ok(Push {
-        remote,
+        remote: remote.into(),
         reference: checked(payload.reference)?,
         before: match payload.before.as_deref() {
             None | Some("") => ObjectId::null(gix_hash::Kind::Sha1),

@@ -294,7 +294,7 @@ fn push(json: &str, remote: &Remote) -> Option<(Push, Timestamp)> {
         return None;
     }
     let push = Push {
-        remote: remote.clone(),
+        remote: remote.clone().into(),
         reference,
         before: match activity.before.as_deref() {
             None | Some("") => ObjectId::null(gix_hash::Kind::Sha1),

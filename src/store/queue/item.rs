@@ -126,6 +126,15 @@ pub struct NewWorkItem {
 /// bounds.
 const REMOTE_MAX: usize = 256;
 
+/// Number of bytes of an item that take the database as long as another item.
+const WEIGHT: usize = 1 << 10;
+
+/// Returns the number of items of ordinary size that take the database as long as one with these names: each KiB counts
+/// as one more.
+pub fn item_weight(repository: &str, clone_url: Option<&str>, ref_name: &str) -> usize {
+    1 + (repository.len() + clone_url.map_or(0, str::len) + ref_name.len()) / WEIGHT
+}
+
 impl NewWorkItem {
     /// Returns the text that tells its remote from all others of its host: the name, the clone URL and the identifier.
     ///
@@ -144,6 +153,11 @@ impl NewWorkItem {
             return remote;
         }
         format!("sha256:{}", hex::encode(Sha256::digest(remote)))
+    }
+
+    /// Returns the number of items of ordinary size that take the database as long.
+    pub fn weight(&self) -> usize {
+        item_weight(&self.repository, self.clone_url.as_deref(), &self.ref_name)
     }
 
     /// Returns the owner of the repository in lower case, since forges ignore the case. The owner of nested groups is

@@ -106,6 +106,32 @@ on_both_databases! {
     }
 }
 
+/// The state is as earlier versions stored it: by names.
+#[tokio::test]
+async fn what_an_earlier_version_has_seen_is_not_read_again() {
+    let (database, rig) = sqlite().await;
+    let shop = Shop::open().await;
+    let remote = rig.remote(&address(&shop));
+    shop.repository.push_to("HEAD", "refs/heads/side").unwrap();
+    remote.poll_once().await.unwrap();
+    let old = shop.repository.resolve("HEAD").unwrap().to_string();
+    let mut state = rig.store.load_source("docs").await.unwrap().unwrap();
+    assert!(!state.cursor.contains("refs/heads"), "{}", state.cursor);
+    let known = serde_json::json!({
+        "address": address(&shop), "begun": true,
+        "references": {"refs/heads/main": old, "refs/heads/side": old, "refs/heads/gone": old},
+    });
+    state.cursor = known.to_string();
+    let mut tx = rig.store.begin().await.unwrap();
+    tx.save_source(&state).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(remote.poll_once().await.unwrap().events, 0);
+    shop.push(&[("new.txt", b"new".to_vec())]);
+    assert_eq!(remote.poll_once().await.unwrap().items, 1);
+    let moved = format!("SELECT COUNT(*) FROM work_items WHERE before_id = '{old}'");
+    assert_eq!(database.count(&moved).await, 1);
+}
+
 async fn sqlite() -> (TestDatabase, Rig) {
     let database = TestDatabase::new(Kind::Sqlite).await;
     let rig = Rig::new(&database.store().await);

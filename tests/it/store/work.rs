@@ -160,6 +160,7 @@ on_both_databases! {
             tx.commit().await.unwrap();
             assert_eq!(store.load_source("github-public").await.unwrap().as_ref(), Some(&state));
         }
+        state.cursor.clear();
         assert_eq!(store.list_sources().await.unwrap(), [state]);
         assert_eq!(store.work_counts().await.unwrap().waiting, 1);
     }

@@ -9,9 +9,9 @@ use super::{Entry, WAITING_MAX};
 /// Maximum number of deliveries in one transaction.
 const GROUP_MAX: usize = 128;
 
-/// Number of sightings, of all its deliveries, that end a group. A key that is revoked takes several statements, in
-/// which everybody else who writes waits.
-const GROUP_SIGHTINGS: usize = 256;
+/// Weight, of all its deliveries, that ends a group: everybody else who writes waits for it. A key that is revoked takes
+/// several statements, and so do some work items.
+const GROUP_WEIGHT: usize = 256;
 
 /// Deliveries that wait for the next transaction.
 #[derive(Default)]
@@ -35,12 +35,16 @@ impl Waiting {
     /// Removes the deliveries that are committed next. Owners of repositories get as much each; the first one of each
     /// owner is passed by nobody who arrived later.
     pub(super) fn next_group(&mut self) -> Vec<Entry> {
-        let places = fair_places(self.0.iter().map(|entry| (entry.owner(), entry.cost())));
+        let places = fair_places(
+            self.0
+                .iter()
+                .map(|entry| (entry.owner(), 1 + entry.weight())),
+        );
         let mut in_order: Vec<(usize, Entry)> = places.into_iter().zip(self.0.drain(..)).collect();
         // Equals stay in the order of their arrival.
         in_order.sort_by_key(|(place, _)| *place);
-        let sightings = in_order.iter().map(|(_, entry)| entry.sightings.len());
-        let count = first_of(sightings.take(GROUP_MAX));
+        let weights = in_order.iter().map(|(_, entry)| entry.weight());
+        let count = first_of(weights.take(GROUP_MAX));
         self.0
             .extend(in_order.drain(count..).map(|(_, entry)| entry));
         in_order.into_iter().map(|(_, entry)| entry).collect()
@@ -59,13 +63,13 @@ fn fair_places<'e>(waiting: impl Iterator<Item = (&'e str, usize)>) -> Vec<usize
     places.collect()
 }
 
-/// Returns how many of the deliveries with these numbers of sightings are committed together: at least one, and no
-/// further ones that have more than [`GROUP_SIGHTINGS`] with those before.
-fn first_of(sightings: impl Iterator<Item = usize>) -> usize {
+/// Returns how many of the deliveries, or work items, with these weights are committed together: at least one, and no
+/// further ones that have more than [`GROUP_WEIGHT`] with those before.
+pub(super) fn first_of(weights: impl Iterator<Item = usize>) -> usize {
     let mut sum = 0;
-    let fits = sightings.enumerate().take_while(|(at, count)| {
-        sum += count;
-        *at == 0 || sum <= GROUP_SIGHTINGS
+    let fits = weights.enumerate().take_while(|(at, weight)| {
+        sum += weight;
+        *at == 0 || sum <= GROUP_WEIGHT
     });
     fits.count()
 }
@@ -89,12 +93,12 @@ mod tests {
     }
 
     #[test]
-    fn a_group_ends_with_many_sightings_and_each_delivery_is_in_one() {
-        let first = |sightings: &[usize]| first_of(sightings.iter().copied());
+    fn a_group_ends_with_much_weight_and_each_delivery_is_in_one() {
+        let first = |weights: &[usize]| first_of(weights.iter().copied());
         assert_eq!(first(&[]), 0);
         assert_eq!(first(&[0; GROUP_MAX]), GROUP_MAX);
-        assert_eq!(first(&[GROUP_SIGHTINGS * 2, 0]), 1);
+        assert_eq!(first(&[GROUP_WEIGHT * 2, 0]), 1);
         assert_eq!(first(&[0, 200, 56, 1, 1]), 3);
-        assert_eq!(first(&[GROUP_SIGHTINGS - 1; GROUP_MAX]), 1);
+        assert_eq!(first(&[GROUP_WEIGHT - 1; GROUP_MAX]), 1);
     }
 }
