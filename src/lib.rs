@@ -23,7 +23,8 @@
 //! [`intake`] is for those who tell Rescind: partners with signed reports, forges with webhooks, strangers who hold a
 //! key. [`source`] is for what has to be polled: GitHub's events feed (`source/feed/mod.rs`, which also chooses the
 //! delay to the next poll), archives, single repositories, and the webhook deliveries that failed; `source/status.rs`
-//! tells how each source fares, such as that it is behind. A poll ends in one of `source/outcome.rs`, and
+//! tells how each source fares, such as that it is behind. Events that name many keys come after all others
+//! (`source/feed/aside.rs`, `source/archive/stream.rs`). A poll ends in one of `source/outcome.rs`, and
 //! `daemon/poller.rs` waits for the next. What partners and strangers report goes straight to [`respond`]. Messages of
 //! forges, announced or polled, go to [`forge`], which turns a message into *work items* (pushed ranges, to be read;
 //! `forge/gather.rs`) and *candidates* (in the message itself), which become *sightings* only once they are known to be
@@ -51,7 +52,8 @@
 //! [`respond`] looks up which candidates are ours (`respond/known.rs`), turns each of these into an occurrence, an
 //! incident, a revocation and a log entry, in one transaction (`respond/report.rs`), and revokes by hand likewise.
 //! `store/incidents/occurrences.rs` tells a new occurrence or incident from a known one. Messages with many keys
-//! wait for those with few (`respond/turns.rs`, `store/db/gate.rs`).
+//! wait for those with few (`respond/turns.rs`, `store/db/gate.rs`), but for what else is in them
+//! (`intake/webhook/many.rs`).
 //! [`issuer`] does to keys what else people ask for (`issuer/keys.rs`): issues, changes, rotates and imports them; it
 //! mints access tokens. `store/peppers.rs` asks if all that is stored would be found under the configured peppers.
 //! [`store`] is the database: SQLite or PostgreSQL behind one type, with rooms for the connection,

@@ -19,6 +19,14 @@ pub(crate) fn apart<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     aside(work)
 }
 
+/// Waits for `future` in the middle of work that runs [apart], or on a thread that may block.
+///
+/// # Panics
+/// Panics on the thread of a current-thread runtime, whose other tasks would wait as well.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::task::block_in_place(|| Handle::current().block_on(future))
+}
+
 /// Size in bytes up to which a text written by others is worked on at once: it costs no more than the request that
 /// brought it.
 const SMALL: usize = 512;
@@ -118,5 +126,27 @@ mod tests {
     #[tokio::test]
     async fn it_runs_where_there_is_one_thread() {
         assert_eq!(apart(LARGE + 1, || 7), 7);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn it_can_wait_for_others_wherever_it_runs() {
+        let wait = || block_on(async { tokio::spawn(async { 7 }).await.unwrap() });
+        let apart = move || apart(LARGE + 1, wait);
+        assert_eq!((wait(), apart()), (7, 7));
+        assert_eq!(
+            tokio::spawn(async move { (wait(), apart()) })
+                .await
+                .unwrap(),
+            (7, 7)
+        );
+        assert_eq!(tokio::task::spawn_blocking(wait).await.unwrap(), 7);
+        let nested = || block_on(async { in_turn(SMALL + 1, || 7).await });
+        assert_eq!(tokio::spawn(async move { nested() }).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_may_block_waits_for_a_runtime_with_one_thread() {
+        let wait = || block_on(async { tokio::spawn(async { 7 }).await.unwrap() });
+        assert_eq!(tokio::task::spawn_blocking(wait).await.unwrap(), 7);
     }
 }

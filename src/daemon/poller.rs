@@ -18,7 +18,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_mins(1);
 
 /// Polls `source` by its schedule, never sooner than its server allows, until `stop` is canceled. A poll that is
-/// aborted has committed nothing; what it had read is read again after the next start.
+/// aborted has not moved on; what it had read is read again after the next start.
 pub(super) async fn poll(
     source: Arc<dyn Source>,
     schedule: Schedule,

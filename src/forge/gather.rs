@@ -48,12 +48,36 @@ pub struct Gathered {
 impl Gathered {
     /// Creates an empty collection for messages that are read at `now`.
     pub fn new(now: Timestamp) -> Self {
+        Self::with_room(now, MAX_CANDIDATES)
+    }
+
+    /// Creates an empty collection that is full at about `room` candidates.
+    pub fn with_room(now: Timestamp, room: usize) -> Self {
         Self {
             items: Vec::new(),
-            candidates: Candidates::new(now, MAX_CANDIDATES),
+            candidates: Candidates::new(now, room),
             texts: 0,
             malformed: 0,
         }
+    }
+
+    /// Returns the memory that the work items take, in bytes.
+    pub fn item_bytes(&self) -> usize {
+        self.items.iter().map(ToldItem::bytes).sum()
+    }
+
+    /// Adds what was gathered of a message. Its candidates were not looked up, or only ours are left.
+    pub fn add(&mut self, other: Self) {
+        let Self {
+            mut items,
+            candidates,
+            texts,
+            malformed,
+        } = other;
+        self.items.append(&mut items);
+        self.candidates.append(candidates);
+        self.texts += texts;
+        self.malformed += malformed;
     }
 }
 
@@ -120,60 +144,63 @@ pub struct Gatherer<'a> {
     source: &'a str,
     redactor: &'a Redactor,
     engine: &'a Engine,
+    /// The most candidates of one message that are looked up.
+    of_one_message: usize,
     /// Repository of the last push.
     last: Option<Arc<Told>>,
     /// Contents collected so far.
     pub gathered: Gathered,
 }
 
-/// Remainder of a message whose preceding candidates have to be looked up first. The default is the whole message.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Rest {
-    /// Candidates in front of it.
-    passed: usize,
-    /// Those among them that were not seen before.
-    held: usize,
-}
-
 /// The candidates of a message on their way to the others.
-struct Taking<'g> {
+struct Taking<'g, L, E> {
     message: Arc<Message>,
-    candidates: &'g mut Candidates<MessagePlace>,
+    gathered: &'g mut Gathered,
+    /// Looks up the candidates that are held, so that there is room for more.
+    look_up: L,
+    looked_up: Result<(), E>,
     /// The places of links that are held, by where they are in memory. Links may take turns.
     places: HashMap<Option<*const Link>, PlaceIndex>,
-    taken: Rest,
+    /// Candidates that may still be looked up.
+    left: usize,
     left_out: u64,
     cut_links: u64,
-    is_full: bool,
 }
 
-impl Taking<'_> {
+impl<L: FnMut(&mut Gathered) -> Result<(), E>, E> Taking<'_, L, E> {
     fn take(&mut self, candidate: Candidate, link: Option<&Arc<Link>>) -> ControlFlow<()> {
-        if self.taken.held >= OF_ONE_MESSAGE {
+        if self.left == 0 {
             self.left_out += 1;
             return ControlFlow::Continue(());
         }
-        if self.candidates.is_full() {
-            self.is_full = true;
-            return ControlFlow::Break(());
+        if self.gathered.candidates.is_full() {
+            self.places.clear();
+            self.looked_up = (self.look_up)(self.gathered);
+            if self.looked_up.is_err() {
+                return ControlFlow::Break(());
+            }
         }
-        let is_first = self.places.is_empty();
-        let place = self.places.entry(link.map(Arc::as_ptr)).or_insert_with(|| {
-            let repository = self.message.repository.as_ref();
-            let names = repository.filter(|_| is_first);
-            let length = |text: Option<&Link>| text.map_or(0, |text| text.text.len());
-            self.cut_links += u64::from(link.is_some_and(|link| link.cut));
-            self.candidates.place(MessagePlace {
-                message: Arc::clone(&self.message),
-                commit: None,
-                link: link.cloned(),
-                // The name is there once.
-                bytes: size_of::<MessagePlace>() + length(names) + length(link.map(|link| &**link)),
+        let place = |candidates: &mut Candidates<MessagePlace>| {
+            let is_first = self.places.is_empty();
+            let place = self.places.entry(link.map(Arc::as_ptr));
+            *place.or_insert_with(|| {
+                let repository = self.message.repository.as_ref();
+                let names = repository.filter(|_| is_first);
+                let length = |text: Option<&Link>| text.map_or(0, |text| text.text.len());
+                self.cut_links += u64::from(link.is_some_and(|link| link.cut));
+                candidates.place(MessagePlace {
+                    message: Arc::clone(&self.message),
+                    commit: None,
+                    link: link.cloned(),
+                    // The name is there once.
+                    bytes: size_of::<MessagePlace>()
+                        + length(names)
+                        + length(link.map(|link| &**link)),
+                })
             })
-        });
-        let is_held = self.candidates.add(candidate.value, *place, None);
-        self.taken.passed += 1;
-        self.taken.held += usize::from(is_held);
+        };
+        let is_held = self.gathered.candidates.add(candidate.value, place, None);
+        self.left -= usize::from(is_held);
         ControlFlow::Continue(())
     }
 }
@@ -186,22 +213,13 @@ impl<'a> Gatherer<'a> {
         engine: &'a Engine,
         now: Timestamp,
     ) -> Self {
-        Self::going_on(source, redactor, engine, Gathered::new(now))
-    }
-
-    /// Goes on with what was collected before.
-    pub fn going_on(
-        source: &'a str,
-        redactor: &'a Redactor,
-        engine: &'a Engine,
-        gathered: Gathered,
-    ) -> Self {
         Self {
             source,
             redactor,
             engine,
+            of_one_message: OF_ONE_MESSAGE,
             last: None,
-            gathered,
+            gathered: Gathered::new(now),
         }
     }
 
@@ -229,72 +247,71 @@ impl<'a> Gatherer<'a> {
         });
     }
 
-    /// Scans every string of what is left of a JSON text. Returns the remainder if what is held has to be looked up
-    /// first, so that nothing is left out because of others.
+    /// Scans every string of a JSON text, in one go: as often as there is no room for more candidates, `look_up` looks
+    /// up those that are held, or hands them over, so that nothing is left out because of others.
     ///
     /// A message with more candidates than are looked up, or longer links than are looked at, is logged and counts as
     /// malformed.
     ///
     /// # Errors
-    /// Returns the parser's error, which does not quote the JSON.
-    pub fn texts(
+    /// Returns the parser's error, which does not quote the JSON. The inner error is that of `look_up`, which ends the
+    /// scan.
+    pub fn texts<E>(
         &mut self,
         json: &[u8],
         repository: Option<&str>,
-        rest: Rest,
-    ) -> Result<Option<Rest>, serde_json::Error> {
+        look_up: impl FnMut(&mut Gathered) -> Result<(), E>,
+    ) -> Result<Result<(), E>, serde_json::Error> {
         let engine = self.engine;
-        self.scan(repository, rest, |from, taking| {
-            scan_texts(engine, json, from, |candidate, link| {
-                taking.take(candidate, link)
-            })
+        self.scan(repository, look_up, |taking| {
+            scan_texts(engine, json, |candidate, link| taking.take(candidate, link))
         })
     }
 
-    /// Scans what is left of a text that is no JSON, as [`texts`](Self::texts) does.
-    pub fn plain_text(
+    /// Scans a text that is no JSON, as [`texts`](Self::texts) does.
+    ///
+    /// # Errors
+    /// Returns the error of `look_up`.
+    pub fn plain_text<E>(
         &mut self,
         text: &[u8],
         repository: Option<&str>,
-        rest: Rest,
-    ) -> Option<Rest> {
+        look_up: impl FnMut(&mut Gathered) -> Result<(), E>,
+    ) -> Result<(), E> {
         let engine = self.engine;
-        let scanned: Result<_, Infallible> = self.scan(repository, rest, |from, taking| {
-            scan_plain(engine, text, from, |candidate, link| {
-                taking.take(candidate, link)
-            });
+        let Ok(looked_up) = self.scan(repository, look_up, |taking| -> Result<(), Infallible> {
+            scan_plain(engine, text, |candidate, link| taking.take(candidate, link));
             Ok(())
         });
-        let Ok(rest) = scanned;
-        rest
+        looked_up
     }
 
-    /// Takes the candidates that `scan` finds behind the first ones of a message.
-    fn scan<E>(
+    /// Takes the candidates that `scan` finds in a message.
+    fn scan<L: FnMut(&mut Gathered) -> Result<(), E>, E, F>(
         &mut self,
         repository: Option<&str>,
-        rest: Rest,
-        scan: impl FnOnce(usize, &mut Taking<'_>) -> Result<(), E>,
-    ) -> Result<Option<Rest>, E> {
-        let gathered = &mut self.gathered;
+        look_up: L,
+        scan: impl FnOnce(&mut Taking<'_, L, E>) -> Result<(), F>,
+    ) -> Result<Result<(), E>, F> {
         let mut taking = Taking {
             message: message(self.source, self.redactor, repository),
-            candidates: &mut gathered.candidates,
+            gathered: &mut self.gathered,
+            look_up,
+            looked_up: Ok(()),
             places: HashMap::new(),
-            taken: rest,
+            left: self.of_one_message,
             left_out: 0,
             cut_links: 0,
-            is_full: false,
         };
-        scan(rest.passed, &mut taking)?;
+        scan(&mut taking)?;
         let Taking {
-            taken,
+            gathered,
+            looked_up,
             left_out,
             cut_links,
-            is_full,
             ..
         } = taking;
-        gathered.texts += u64::from(!is_full);
+        gathered.texts += u64::from(looked_up.is_ok());
         if left_out > 0 || cut_links > 0 {
             gathered.malformed += 1;
             tracing::warn!(
@@ -304,7 +321,7 @@ impl<'a> Gatherer<'a> {
                 "a message holds more candidates than are looked up, or longer links than are looked at"
             );
         }
-        Ok(is_full.then_some(taken))
+        Ok(looked_up)
     }
 
     /// Adds an item, unless its repository is not to be fetched.
@@ -336,17 +353,19 @@ impl<'a> Gatherer<'a> {
         let candidates = &mut self.gathered.candidates;
         let mut shared = None;
         Scanner::new(self.engine).scan_text(name.as_bytes(), &mut |candidate| {
-            let at = *shared.get_or_insert_with(|| {
-                let repository = of.message.repository.as_ref();
-                candidates.place(MessagePlace {
-                    message: Arc::clone(&of.message),
-                    commit: commit.filter(|id| !id.is_null()),
-                    link: None,
-                    bytes: size_of::<MessagePlace>()
-                        + size_of::<Message>()
-                        + repository.map_or(0, |name| name.text.len()),
+            let at = |candidates: &mut Candidates<_>| {
+                *shared.get_or_insert_with(|| {
+                    let repository = of.message.repository.as_ref();
+                    candidates.place(MessagePlace {
+                        message: Arc::clone(&of.message),
+                        commit: commit.filter(|id| !id.is_null()),
+                        link: None,
+                        bytes: size_of::<MessagePlace>()
+                            + size_of::<Message>()
+                            + repository.map_or(0, |name| name.text.len()),
+                    })
                 })
-            });
+            };
             candidates.add(candidate.value, at, None);
         });
     }

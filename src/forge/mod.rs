@@ -12,7 +12,7 @@ mod push;
 mod texts;
 
 pub use actor::{actor_of, is_polled};
-pub use gather::{Gathered, Gatherer, MessagePlace, Rest, ToldItem};
+pub use gather::{Gathered, Gatherer, MessagePlace, ToldItem};
 pub use kind::Forge;
 pub use message::redact_message;
 pub use push::{

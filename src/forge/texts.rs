@@ -44,12 +44,12 @@ impl Link {
     }
 }
 
-/// Scans every string of a JSON text; calls `found` with each candidate but the first `from`, and the nearest
-/// link that goes with it: the `html_url` (or Bitbucket's `links.html.href`, or else GitLab's `url`) of the object
-/// that the string stands in, or of one around it. Ends early, without an error, when `found` breaks off.
+/// Scans every string of a JSON text; calls `found` with each candidate, and the nearest link that goes with it: the
+/// `html_url` (or Bitbucket's `links.html.href`, or else GitLab's `url`) of the object that the string stands in, or of
+/// one around it. Ends early, without an error, when `found` breaks off.
 ///
-/// Nothing is built of the text, whatever is in it; of more than 4,096 candidates some come without the links
-/// that stand behind them.
+/// No string is scanned more than twice. Nothing is built of the text, whatever is in it; of more than 4,096 candidates
+/// some come without the links that stand behind them.
 ///
 /// # Errors
 /// Returns the parser's error, which does not quote the JSON. Candidates before the error were not
@@ -57,11 +57,10 @@ impl Link {
 pub fn scan_texts(
     engine: &Engine,
     json: &[u8],
-    from: usize,
     mut found: impl FnMut(Candidate, Option<&Arc<Link>>) -> ControlFlow<()>,
 ) -> Result<(), serde_json::Error> {
     // Nearly all messages hold no candidate: for them one pass without links is enough.
-    let mut any = from > 0;
+    let mut any = false;
     let mut scanner = Scanner::new(engine);
     let strings = Strings {
         depth: 0,
@@ -71,16 +70,13 @@ pub fn scan_texts(
             }
         },
     };
-    if from == 0 {
-        let mut reader = serde_json::Deserializer::from_slice(json);
-        strings.deserialize(&mut reader)?;
-        reader.end()?;
-    }
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    strings.deserialize(&mut reader)?;
+    reader.end()?;
     if any {
         let mut linking = Linking {
             scanner,
             pending: Vec::new(),
-            passed_over: from,
             wanted: ControlFlow::Continue(()),
             found: &mut found,
         };
@@ -98,15 +94,11 @@ pub fn scan_texts(
 pub fn scan_plain(
     engine: &Engine,
     text: &[u8],
-    from: usize,
     mut found: impl FnMut(Candidate, Option<&Arc<Link>>) -> ControlFlow<()>,
 ) {
-    let mut passed_over = from;
     let mut wanted = ControlFlow::Continue(());
     Scanner::new(engine).scan_text(text, &mut |candidate| {
-        if passed_over > 0 {
-            passed_over -= 1;
-        } else if wanted.is_continue() {
+        if wanted.is_continue() {
             wanted = found(candidate, None);
         }
     });
@@ -119,8 +111,6 @@ type Taker<'t> = dyn FnMut(Candidate, Option<&Arc<Link>>) -> ControlFlow<()> + '
 struct Linking<'e> {
     scanner: Scanner<'e>,
     pending: Vec<(Candidate, Option<Arc<Link>>)>,
-    /// Candidates that are still not to be delivered.
-    passed_over: usize,
     /// `Break` once no more candidates are wanted.
     wanted: ControlFlow<()>,
     found: &'e mut Taker<'e>,
@@ -137,11 +127,11 @@ impl<'e> Linking<'e> {
 
     /// Scans a string, unless nothing more is wanted: then it is an error, so that nothing more is read.
     fn scan<E: serde::de::Error>(&mut self, text: &str) -> Result<(), E> {
-        let (pending, passed_over) = (&mut self.pending, &mut self.passed_over);
-        let (found, wanted) = (&mut *self.found, &mut self.wanted);
+        let (pending, wanted) = (&mut self.pending, &mut self.wanted);
+        let found = &mut *self.found;
         self.scanner.scan_text(text.as_bytes(), &mut |candidate| {
             if pending.len() >= MAX_PENDING {
-                deliver(pending, passed_over, wanted, found);
+                deliver(pending, wanted, found);
             }
             if wanted.is_continue() {
                 pending.push((candidate, None));
@@ -163,22 +153,18 @@ impl<'e> Linking<'e> {
     }
 
     fn deliver(&mut self) {
-        let (passed_over, wanted) = (&mut self.passed_over, &mut self.wanted);
-        deliver(&mut self.pending, passed_over, wanted, self.found);
+        deliver(&mut self.pending, &mut self.wanted, self.found);
     }
 }
 
 /// Hands on what waits, as long as it is wanted.
 fn deliver(
     pending: &mut Vec<(Candidate, Option<Arc<Link>>)>,
-    passed_over: &mut usize,
     wanted: &mut ControlFlow<()>,
     found: &mut Taker<'_>,
 ) {
     for (candidate, link) in pending.drain(..) {
-        if *passed_over > 0 {
-            *passed_over -= 1;
-        } else if wanted.is_continue() {
+        if wanted.is_continue() {
             *wanted = found(candidate, link.as_ref());
         }
     }

@@ -7,7 +7,7 @@ mod error;
 mod request;
 mod tokens;
 
-pub(crate) use api::{Api, INTERVAL, PER_PAGE};
+pub(crate) use api::{Answer, Api, INTERVAL, PER_PAGE};
 pub use app::{AppAuth, AppKeyError, Installation, InstallationId};
 pub use error::GitHubError;
 pub(crate) use error::remedy;

@@ -1,6 +1,8 @@
 //! Candidates that have not been looked up in the key store yet.
 
 mod places;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,6 +14,7 @@ use tokio::runtime::Handle;
 use super::Responder;
 use super::clean::{CleanSighting, CleanSightings};
 use super::known::{Known, PlacesPerValue};
+use super::turns::Turn;
 use crate::keyformat::KeyValue;
 use crate::store::{Reason, Store, StoreError};
 pub use places::{Line, Placed, SharedPlace};
@@ -42,8 +45,6 @@ pub struct Candidates<P = SharedPlace> {
     place_bytes: usize,
     list: Vec<Seen>,
     counted: PlacesPerValue,
-    /// Sightings of known keys among the candidates that were looked up before.
-    found: CleanSightings,
     /// Size of the places of known keys whose texts were searched for keys, in bytes.
     looked_at: usize,
 }
@@ -76,7 +77,6 @@ impl<P: Placed> Candidates<P> {
             place_bytes: 0,
             list: Vec::new(),
             counted: PlacesPerValue::new(PLACES_PER_VALUE, MAX_COUNTED),
-            found: CleanSightings::default(),
             looked_at: 0,
         }
     }
@@ -84,16 +84,21 @@ impl<P: Placed> Candidates<P> {
     /// Adds a place to which candidates can be added.
     pub fn place(&mut self, place: P) -> PlaceIndex {
         self.place_bytes += place.bytes();
-        // There are at most as many places as candidates, and few of those.
-        let index = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
         self.places.push(place);
-        PlaceIndex(index)
+        index(self.places.len() - 1)
     }
 
-    /// Adds a candidate, unless it is known to be nobody's or was seen often enough. Returns whether it was added.
-    pub fn add(&mut self, value: KeyValue, place: PlaceIndex, line: Option<Line>) -> bool {
+    /// Adds a candidate, unless it is known to be nobody's or was seen often enough. Returns whether it was added: only
+    /// then `place` is called, so that places of candidates that are not added take no room.
+    pub fn add(
+        &mut self,
+        value: KeyValue,
+        place: impl FnOnce(&mut Self) -> PlaceIndex,
+        line: Option<Line>,
+    ) -> bool {
         let is_wanted = self.counted.admits(value.sha256());
         if is_wanted {
+            let place = place(self);
             self.list.push(Seen { value, place, line });
         }
         is_wanted
@@ -152,34 +157,95 @@ impl<P: Placed> Candidates<P> {
         })
     }
 
-    /// Looks up the candidates and sets the sightings of known keys aside.
-    async fn sift(&mut self, store: &Store) -> Result<(), StoreError> {
-        let known = self.known(store).await?;
-        let mut found = std::mem::take(&mut self.found);
-        self.looked_at = self.find(&known, &mut found).await;
-        self.found = found;
-        self.clear(&known);
-        Ok(())
+    /// Returns the size of what is held, as a number of candidates.
+    pub fn size(&self) -> usize {
+        self.list.len().max(self.place_bytes / BYTES_EACH)
     }
 
-    /// Returns the sightings of known keys, with those that were [sifted out](Responder::sift) before.
+    /// Adds all candidates of another collection that was not looked up, or of which only [ours](Self::retain_ours) are
+    /// left.
+    pub fn append(&mut self, other: Self) {
+        let before = self.places.len();
+        self.place_bytes += other.place_bytes;
+        self.places.extend(other.places);
+        for seen in other.list {
+            if self.counted.admits(seen.value.sha256()) {
+                self.list.push(Seen {
+                    place: index(before + seen.place.0 as usize),
+                    ..seen
+                });
+            }
+        }
+    }
+
+    /// Looks up the candidates and drops those that are nobody's. Returns the number of those that are left.
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a read.
-    pub async fn ours(&self, store: &Store) -> Result<CleanSightings, StoreError> {
+    pub async fn retain_ours(&mut self, store: &Store) -> Result<usize, StoreError> {
         let known = self.known(store).await?;
-        let mut ours = self.found.clone();
-        self.find(&known, &mut ours).await;
-        Ok(ours)
+        let Self { list, counted, .. } = self;
+        list.retain(|seen| {
+            let digest = seen.value.sha256();
+            let is_ours = known.contains(&digest);
+            if !is_ours {
+                counted.exclude(&digest);
+            }
+            is_ours
+        });
+        self.drop_places();
+        Ok(self.list.len())
     }
 
-    /// Adds the sightings of `known` keys to `found`, and returns the size of the places of all that were found so far.
-    /// Each place is searched for keys once, in turn with what others wrote, up to a bound.
-    async fn find(&self, known: &Known, found: &mut CleanSightings) -> usize {
+    /// Drops the first `count` candidates, or all if there are fewer. Returns their number.
+    pub fn drop_first(&mut self, count: usize) -> usize {
+        let count = count.min(self.list.len());
+        self.list.drain(..count);
+        self.drop_places();
+        count
+    }
+
+    /// Drops places without a candidate.
+    fn drop_places(&mut self) {
+        let places = std::mem::take(&mut self.places).into_iter();
+        let mut places: Vec<Option<P>> = places.map(Some).collect();
+        let mut moved: HashMap<PlaceIndex, PlaceIndex> = HashMap::new();
+        let mut list = std::mem::take(&mut self.list);
+        self.place_bytes = 0;
+        for seen in &mut list {
+            if let Some(place) = places[seen.place.0 as usize].take() {
+                moved.insert(seen.place, self.place(place));
+            }
+            seen.place = moved[&seen.place];
+        }
+        self.list = list;
+    }
+
+    /// Looks up the candidates, and takes the sightings of known keys out. There is room for others then.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a read.
+    pub async fn take_ours(&mut self, store: &Store) -> Result<CleanSightings, StoreError> {
+        let known = self.known(store).await?;
+        let mut found = CleanSightings::default();
+        let sought = self.find(&self.list, &known, self.looked_at, &mut found);
+        self.looked_at = sought.await;
+        self.clear(&known);
+        Ok(found)
+    }
+
+    /// Adds the sightings of `known` keys in `list` to `found`, and returns the size of the places of all that were
+    /// found so far. Each place is searched for keys once, in turn with what others wrote, up to a bound.
+    async fn find(
+        &self,
+        list: &[Seen],
+        known: &Known,
+        mut looked_at: usize,
+        found: &mut CleanSightings,
+    ) -> usize {
         let mut shared: HashMap<PlaceIndex, Rendered> = HashMap::new();
-        let mut looked_at = self.looked_at;
         // Links of a message take turns.
-        for seen in ours(&self.list, known) {
+        for seen in ours(list, known) {
             if let Entry::Vacant(entry) = shared.entry(seen.place) {
                 let place = &self.places[seen.place.0 as usize];
                 entry.insert(rendered(place, &mut looked_at).await);
@@ -203,24 +269,32 @@ impl<P: Placed> Candidates<P> {
 }
 
 impl Responder {
-    /// Looks up candidates, so that there is room for more: the decoys of one author must not hide the keys of another.
-    /// Sightings of known keys are set aside, and reported as soon as there are many. To report a key twice is
-    /// harmless.
+    /// Reports those of the candidates of one message that are ours. Few sightings are made of them at a time, and
+    /// written down when it is the turn of the message.
     ///
     /// # Errors
-    /// Returns any [`StoreError`] of a read or a change.
-    pub async fn sift<P: Placed>(
+    /// Returns any [`StoreError`] of a read or a change. To report them again is harmless.
+    pub async fn report_candidates<P: Placed>(
         &self,
-        candidates: &mut Candidates<P>,
+        candidates: &Candidates<P>,
         actor: &str,
     ) -> Result<(), StoreError> {
-        candidates.sift(self.store()).await?;
-        if candidates.found.len() >= MANY_FOUND {
-            let found = std::mem::take(&mut candidates.found);
-            self.report_clean(found, Reason::Leaked, actor).await?;
+        let known = candidates.known(self.store()).await?;
+        let (mut looked_at, turn) = (0, &mut Turn::default());
+        for list in candidates.list.chunks(MANY_FOUND) {
+            let mut found = CleanSightings::default();
+            let sought = candidates.find(list, &known, looked_at, &mut found);
+            looked_at = sought.await;
+            self.report_piece(found, Reason::Leaked, actor, turn)
+                .await?;
         }
         Ok(())
     }
+}
+
+fn index(of: usize) -> PlaceIndex {
+    // There are at most as many places as candidates, and few of those.
+    PlaceIndex(u32::try_from(of).unwrap_or(u32::MAX))
 }
 
 /// Returns the `known` ones of the candidates.
@@ -237,89 +311,5 @@ impl Seen {
             None => Arc::clone(&rendered.stored),
         };
         CleanSighting::new(self.value.clone(), place, detected_at).of(known)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::clean::{LOOKED_AT_MAX, NOT_LOOKED_AT};
-    use super::*;
-    use crate::store::Place;
-
-    fn place(path: &str) -> SharedPlace {
-        SharedPlace {
-            place: Place {
-                url: Some(format!("https://git.example/{path}")),
-                path: Some(path.to_owned()),
-                ..Place::of_source("feed")
-            },
-            fragment: Some("#L"),
-        }
-    }
-
-    #[test]
-    fn places_are_shared_and_repetitions_bounded() {
-        let mut candidates = Candidates::new(Timestamp::UNIX_EPOCH, 200);
-        let at = candidates.place(place("a"));
-        for line in 1..=1000 {
-            let line = Line {
-                linked: line,
-                recorded: Some(line),
-            };
-            candidates.add(KeyValue::new("same"), at, Some(line));
-        }
-        assert_eq!(candidates.len(), 100);
-        assert!(!candidates.is_full());
-        let known = Known::these([KeyValue::new("same").sha256()]);
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let last = candidates.sightings(&known, runtime.handle());
-        let last = last.last().unwrap();
-        assert_eq!(
-            last.place.url.as_deref().unwrap(),
-            "https://git.example/a#L100"
-        );
-        assert_eq!(last.place.line, Some(100));
-        // It is unknown, and not looked up again.
-        candidates.clear(&Known::default());
-        let at = candidates.place(place("b"));
-        candidates.add(KeyValue::new("same"), at, None);
-        assert!(candidates.is_empty());
-        candidates.add(KeyValue::new("other"), at, None);
-        assert_eq!(candidates.len(), 1);
-    }
-
-    /// Whoever pushes decides how long and how costly the names are.
-    #[test]
-    fn no_more_than_a_bound_of_the_places_of_a_push_is_looked_at() {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let mut candidates = Candidates::new(Timestamp::UNIX_EPOCH, 1_000);
-        let long = "x".repeat(10_000);
-        let mut looked_at = 0;
-        for push in 0..4 {
-            let keys: Vec<_> = (0..100)
-                .map(|n| KeyValue::new(format!("{push}-{n}")))
-                .collect();
-            for key in &keys {
-                let at = candidates.place(place(&long));
-                candidates.add(key.clone(), at, None);
-            }
-            let known = Known::these(keys.iter().map(KeyValue::sha256));
-            let seen: Vec<_> = candidates.sightings(&known, runtime.handle()).collect();
-            assert_eq!(seen.len(), 100);
-            let kept = |seen: &&CleanSighting| seen.place.url.as_deref() != Some(NOT_LOOKED_AT);
-            looked_at += seen.iter().filter(kept).count() * long.len();
-            candidates.clear(&known);
-        }
-        assert!(
-            (LOOKED_AT_MAX / 3..=LOOKED_AT_MAX).contains(&looked_at),
-            "{looked_at}"
-        );
-    }
-
-    #[test]
-    fn long_places_fill_it_too() {
-        let mut candidates = Candidates::new(Timestamp::UNIX_EPOCH, 100);
-        candidates.place(place(&"x".repeat(10_000)));
-        assert!(candidates.is_full() && candidates.is_empty());
     }
 }

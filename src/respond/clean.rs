@@ -97,6 +97,17 @@ impl CleanSightings {
         self.0.push(sighting);
     }
 
+    /// Divides the sightings into pieces of at most `max`. There is at least one piece.
+    pub fn in_pieces(mut self, max: usize) -> Vec<Self> {
+        let mut pieces = Vec::new();
+        while self.len() > max {
+            let rest = self.0.split_off(max);
+            pieces.push(std::mem::replace(&mut self, Self(rest)));
+        }
+        pieces.push(self);
+        pieces
+    }
+
     /// Removes all sightings.
     pub fn clear(&mut self) {
         self.0.clear();

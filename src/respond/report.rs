@@ -89,9 +89,20 @@ impl Responder {
         reason: Reason,
         actor: &str,
     ) -> Result<Vec<Answer>, StoreError> {
+        self.report_piece(sightings, reason, actor, &mut Turn::default())
+            .await
+    }
+
+    /// As [`report_clean`](Self::report_clean), for a piece of a message. All its pieces share a turn.
+    pub(super) async fn report_piece(
+        &self,
+        sightings: CleanSightings,
+        reason: Reason,
+        actor: &str,
+        turn: &mut Turn,
+    ) -> Result<Vec<Answer>, StoreError> {
         let digests: Vec<_> = sightings.iter().map(CleanSighting::digest).collect();
         let rows = (0..digests.len()).collect();
-        let turn = &mut Turn::default();
         self.respond(rows, sightings, &digests, reason, actor, turn)
             .await
     }

@@ -17,6 +17,8 @@ pub use finding::{
     Counters, Disobeyed, Finding, GitKind, GitObject, LostObject, STANDARD_INPUT, Unread,
 };
 
+#[cfg(test)]
+pub(crate) use engine::scanner::SCANNED;
 pub use engine::scanner::Scanner;
 pub use redact::Redactor;
 pub use report::{KnownKey, Match, Report, ReportFormat, Summary, printable, printable_unread};

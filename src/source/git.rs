@@ -224,13 +224,14 @@ impl GitRemote {
         if events > 0 {
             state.newest_event_at = Some(now);
         }
-        let items = self.frame.commit(&mut state, &found).await?;
+        let malformed = found.malformed;
+        let items = self.frame.commit(&mut state, found).await?;
         self.kept.store(kept, Ordering::Relaxed);
         Ok(PollOutcome {
             next_after: interval,
             events,
             items,
-            malformed: found.malformed,
+            malformed,
             gap: false,
         })
     }

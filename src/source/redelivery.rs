@@ -168,7 +168,7 @@ impl Redelivery {
         self.note(&mut state, &sweep, &unread, (now, next_after));
         let pending = cursor.hooks.values().map(|state| state.pending.len());
         let pending: usize = pending.sum();
-        self.frame.commit(&mut state, &Gathered::default()).await?;
+        self.frame.commit(&mut state, Gathered::default()).await?;
         if sweep.asked + sweep.lost > 0 {
             let source = &self.frame.name;
             let (asked, lost) = (sweep.asked, sweep.lost);

@@ -8,12 +8,15 @@ use jiff::Timestamp;
 
 use super::{PollError, PollFailure, PollOutcome, SourceParts};
 use crate::backoff::Backoff;
-use crate::forge::{Gathered, Gatherer, ToldItem, actor_of, redact_message};
-use crate::respond::{CleanSightings, Report, Reported};
+use crate::forge::{Gathered, Gatherer, MessagePlace, ToldItem, actor_of, redact_message};
+use crate::respond::{Candidates, CleanSightings, LITTLE, Report, Reported};
 use crate::store::{Reason, SourceState, StoreError, retried};
 
-/// Number of candidates at which they are looked up before more are gathered.
+/// Number of candidates at which they are looked up and committed before more are gathered.
 const MANY_CANDIDATES: usize = 1_024;
+
+/// Size of the work items, in bytes, at which they are committed before more are gathered.
+const MANY_BYTES: usize = 64 << 10;
 
 /// Maximum backoff, unless the server asks for more.
 const BACKOFF_MAX: Duration = Duration::from_mins(15);
@@ -100,22 +103,73 @@ impl Frame {
         Gatherer::new(&self.name, redactor, &self.parts.engine, self.now())
     }
 
-    /// Commits work items, the keys found in texts and names, and the state in one transaction. Adds the counts to
-    /// `state` and returns the number of new work items.
+    /// Creates a gatherer that is full at about `room` candidates.
+    pub(super) fn gatherer_with(&self, room: usize) -> Gatherer<'_> {
+        let mut gatherer = self.gatherer();
+        gatherer.gathered = Gathered::with_room(self.now(), room);
+        gatherer
+    }
+
+    /// Commits work items, the keys found in texts and names, and the state in one transaction, or in several if there
+    /// are many keys: the state comes with the last one. Adds the counts to `state` and returns the number of new work
+    /// items.
     pub(super) async fn commit(
         &self,
         state: &mut SourceState,
-        gathered: &Gathered,
+        mut gathered: Gathered,
     ) -> Result<u64, PollError> {
-        let sightings = gathered.candidates.ours(&self.parts.store).await?;
+        let sightings = gathered.candidates.take_ours(&self.parts.store).await?;
+        let mut pieces = sightings.in_pieces(LITTLE);
+        let last = pieces.pop().unwrap_or_default();
+        let early = self.write_pieces(&mut gathered.items, pieces).await?;
+        let before = (state.items, state.texts, state.malformed);
+        state.items += early;
         state.texts += gathered.texts;
         state.malformed += gathered.malformed;
-        let committed = retried(|| self.commit_once(state, gathered, &sightings)).await;
-        let (added, reported) = committed.inspect_err(|_| {
-            state.texts -= gathered.texts;
-            state.malformed -= gathered.malformed;
-        })?;
-        state.items += added;
+        match self.write(&gathered.items, &last, Some(state)).await {
+            Ok(added) => {
+                state.items += added;
+                Ok(early + added)
+            }
+            Err(error) => {
+                (state.items, state.texts, state.malformed) = before;
+                Err(error)
+            }
+        }
+    }
+
+    /// Commits work items, and the keys found in texts and names, before the state. Returns the number of new work
+    /// items.
+    pub(super) async fn commit_early(&self, gathered: &mut Gathered) -> Result<u64, PollError> {
+        let sightings = gathered.candidates.take_ours(&self.parts.store).await?;
+        if sightings.is_empty() && gathered.items.is_empty() {
+            return Ok(0);
+        }
+        let pieces = sightings.in_pieces(LITTLE);
+        self.write_pieces(&mut gathered.items, pieces).await
+    }
+
+    /// Commits sightings, and all work items with the first piece of them.
+    async fn write_pieces(
+        &self,
+        items: &mut Vec<ToldItem>,
+        pieces: Vec<CleanSightings>,
+    ) -> Result<u64, PollError> {
+        let mut added = 0;
+        for piece in pieces {
+            added += self.write(items, &piece, None).await?;
+            items.clear();
+        }
+        Ok(added)
+    }
+
+    async fn write(
+        &self,
+        items: &[ToldItem],
+        sightings: &CleanSightings,
+        state: Option<&SourceState>,
+    ) -> Result<u64, PollError> {
+        let (added, reported) = retried(|| self.write_once(items, sightings, state)).await?;
         reported.announce();
         if added > 0 {
             self.parts.wake.notify_one();
@@ -123,27 +177,55 @@ impl Frame {
         Ok(added)
     }
 
-    /// Looks up the gathered candidates once there are many, to make room for more.
-    pub(super) async fn sift(&self, gathered: &mut Gathered) -> Result<(), PollError> {
-        let candidates = &mut gathered.candidates;
-        if candidates.len() >= MANY_CANDIDATES || candidates.is_full() {
-            let responder = &self.parts.responder;
-            responder.sift(candidates, &self.actor()).await?;
-        }
-        Ok(())
+    /// Returns whether a message names few keys of ours, as far as it was read. If `is_full`, there is no room for what
+    /// else is in it before that is known. Only ours are left of its candidates if they were looked up.
+    pub(super) async fn is_little(
+        &self,
+        candidates: &mut Candidates<MessagePlace>,
+        is_full: bool,
+    ) -> Result<bool, PollError> {
+        let is_known = candidates.len() <= LITTLE && !is_full;
+        Ok(is_known || self.retain_ours(candidates).await? <= LITTLE)
     }
 
-    async fn commit_once(
+    /// Looks up candidates and drops those that are nobody's. Returns the number of those that are left.
+    pub(super) async fn retain_ours(
         &self,
-        state: &SourceState,
-        gathered: &Gathered,
+        candidates: &mut Candidates<MessagePlace>,
+    ) -> Result<usize, PollError> {
+        Ok(candidates.retain_ours(&self.parts.store).await?)
+    }
+
+    /// Returns whether so much was gathered that it should be committed before there is more: there may be many sources,
+    /// whose pages come slowly.
+    pub(super) fn has_many(gathered: &Gathered) -> bool {
+        let candidates = &gathered.candidates;
+        let is_many = candidates.len() >= MANY_CANDIDATES || candidates.is_full();
+        is_many || gathered.item_bytes() >= MANY_BYTES
+    }
+
+    /// Reports the keys of a message that names many of them, when it is its turn.
+    pub(super) async fn report_many(
+        &self,
+        candidates: &Candidates<MessagePlace>,
+    ) -> Result<(), PollError> {
+        let (responder, actor) = (&self.parts.responder, self.actor());
+        Ok(responder.report_candidates(candidates, &actor).await?)
+    }
+
+    async fn write_once(
+        &self,
+        items: &[ToldItem],
         sightings: &CleanSightings,
+        state: Option<&SourceState>,
     ) -> Result<(u64, Reported), StoreError> {
         let mut tx = self.parts.store.begin().await?;
-        let items: Vec<_> = gathered.items.iter().map(ToldItem::to_item).collect();
+        let items: Vec<_> = items.iter().map(ToldItem::to_item).collect();
         let added = tx.add_work_items(&items, self.now()).await?;
         drop(items);
-        tx.save_source_with(state, added).await?;
+        if let Some(state) = state {
+            tx.save_source_with(state, added).await?;
+        }
         let report = Report {
             sightings,
             reason: Reason::Leaked,
@@ -268,6 +350,41 @@ fn wait_after(error: &PollError, failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fetch::RepositoryName;
+    use crate::forge::{Announcement, Remote};
+    use crate::keyformat::FormatSet;
+    use crate::scan::{Encodings, Engine, Redactor};
+    use crate::store::Priority;
+
+    /// Dozens of sources may wait for their next pages.
+    #[test]
+    fn items_with_long_names_are_many_soon() {
+        let formats = FormatSet::builtin();
+        let engine = Engine::new(&formats, Encodings::ALL);
+        let redactor = Redactor::new(&formats);
+        for (name, count) in [(20, 50), (2_000, 20)] {
+            let mut gatherer = Gatherer::new("feed", &redactor, &engine, Timestamp::UNIX_EPOCH);
+            let name = format!("acme/{}", "n".repeat(name));
+            let announced = Announcement {
+                remote: Remote {
+                    host: "forge.example".to_owned(),
+                    repository_id: "1".to_owned(),
+                    repository: RepositoryName::parse(&name).unwrap(),
+                    clone_url: None,
+                },
+                reference: None,
+                id: "1".to_owned(),
+            };
+            let mut announce = |count| {
+                for _ in 0..count {
+                    gatherer.announce(&announced, Priority::Webhook, Timestamp::UNIX_EPOCH);
+                }
+                Frame::has_many(&gatherer.gathered)
+            };
+            assert!(!announce(count), "{count} of {name}");
+            assert!(announce(4 * count), "{count} of {name}");
+        }
+    }
 
     #[test]
     fn waits_double_up_to_a_quarter_of_an_hour() {

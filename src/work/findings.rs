@@ -192,7 +192,7 @@ impl<'a> Findings<'a> {
 }
 
 impl<'a> Found<'a> {
-    /// Adds a candidate of `text`. The first candidate of a text creates its place, which the others share.
+    /// Adds a candidate of `text`. The first one that is added creates the place of the text, which the others share.
     fn add(
         &mut self,
         value: KeyValue,
@@ -208,8 +208,10 @@ impl<'a> Found<'a> {
             self.not_looked_up += 1;
             return;
         }
-        let index = *place.get_or_insert_with(|| self.candidates.place(places.of(text)));
-        self.candidates.add(value, index, Some(line));
+        let at = |candidates: &mut Candidates<_>| {
+            *place.get_or_insert_with(|| candidates.place(places.of(text)))
+        };
+        self.candidates.add(value, at, Some(line));
         if self.candidates.is_full() {
             self.look_up();
             *place = None;

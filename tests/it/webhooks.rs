@@ -5,6 +5,7 @@ mod daemon;
 mod effects;
 mod full;
 mod load;
+mod many;
 mod odd;
 mod redelivery;
 pub(crate) mod sender;

@@ -7,7 +7,7 @@ use crate::fetch::RepositoryName;
 use crate::forge::Remote;
 use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
 use crate::respond::{CleanSighting, Known};
-use crate::scan::Encodings;
+use crate::scan::{Encodings, SCANNED};
 
 struct Rig {
     engine: Engine,
@@ -29,24 +29,44 @@ impl Rig {
         self.format.mint().unwrap().expose().to_owned()
     }
 
-    /// The sightings of what is ours in a message, and how many parts were gathered as malformed.
-    fn seen(&self, message: &Value, ours: &str, rest: Rest) -> (Vec<CleanSighting>, u64) {
-        let json = message.to_string();
-        let now = Timestamp::UNIX_EPOCH;
-        let mut gatherer = Gatherer::new("feed", &self.redactor, &self.engine, now);
-        let known = Known::these([KeyValue::new(ours).sha256()]);
-        let (mut seen, mut rest) = (Vec::new(), Some(rest));
-        while let Some(from) = rest {
-            let left = gatherer.texts(json.as_bytes(), Some("acme/app"), from);
-            rest = left.unwrap();
-            let candidates = &mut gatherer.gathered.candidates;
-            assert!(candidates.len() <= MAX_CANDIDATES);
-            let runtime = tokio::runtime::Runtime::new().unwrap();
-            seen.extend(candidates.sightings(&known, runtime.handle()));
-            candidates.clear(&known);
-        }
+    fn gatherer(&self) -> Gatherer<'_> {
+        Gatherer::new("feed", &self.redactor, &self.engine, Timestamp::UNIX_EPOCH)
+    }
+
+    /// The sightings of what is ours in a message, and how many messages were gathered as malformed.
+    fn seen(&self, message: &Value, ours: &str) -> (Vec<CleanSighting>, u64) {
+        let (seen, gatherer) = self.seen_by(self.gatherer(), message, ours);
         (seen, gatherer.gathered.malformed)
     }
+
+    fn seen_by<'g>(
+        &self,
+        mut gatherer: Gatherer<'g>,
+        message: &Value,
+        ours: &str,
+    ) -> (Vec<CleanSighting>, Gatherer<'g>) {
+        let json = message.to_string();
+        let known = Known::these([KeyValue::new(ours).sha256()]);
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let mut seen = Vec::new();
+        let mut look_up = |gathered: &mut Gathered| -> Result<(), Infallible> {
+            let candidates = &mut gathered.candidates;
+            assert!(candidates.len() <= MAX_CANDIDATES);
+            seen.extend(candidates.sightings(&known, runtime.handle()));
+            candidates.clear(&known);
+            Ok(())
+        };
+        let Ok(()) = gatherer
+            .texts(json.as_bytes(), Some("acme/app"), &mut look_up)
+            .unwrap();
+        let Ok(()) = look_up(&mut gatherer.gathered);
+        (seen, gatherer)
+    }
+}
+
+/// A look-up for messages that need none.
+fn none(_: &mut Gathered) -> Result<(), Infallible> {
+    panic!("nothing has to be looked up");
 }
 
 #[test]
@@ -60,9 +80,64 @@ fn strangers_candidates_take_no_room_however_many_and_wherever() {
         json!([ours, many]),
         json!([same, ours]),
     ] {
-        let (seen, malformed) = rig.seen(&message, &ours, Rest::default());
+        let (seen, malformed) = rig.seen(&message, &ours);
         assert_eq!((seen.len(), malformed), (1, 0));
     }
+}
+
+/// However often what is held has to be looked up.
+#[test]
+fn no_text_is_scanned_more_than_twice() {
+    let rig = Rig::new();
+    let keys: Vec<_> = (0..2 * MAX_CANDIDATES + 2).map(|_| rig.key()).collect();
+    let linked = |count: usize, key: &dyn Fn(usize) -> String| -> Vec<Value> {
+        let link = |n| format!("https://forge.example/{n}/{}", "x".repeat(2_000));
+        let object = |n| json!({"html_url": link(n), "body": key(n)});
+        (0..count).map(object).collect()
+    };
+    for (message, look_ups) in [
+        (json!([keys.join(" ")]), 2),
+        (json!([keys]), 2),
+        (json!(linked(2_000, &|n| keys[n].clone())), 3),
+        // Links of what is known to be nobody's, or was seen often enough, take no room.
+        (json!(linked(2_000, &|_| keys[0].clone())), 0),
+    ] {
+        let texts = message.to_string();
+        let plain = keys.join("\n");
+        let before = SCANNED.get();
+        let mut looked_up = 0;
+        let mut look_up = |gathered: &mut Gathered| -> Result<(), Infallible> {
+            looked_up += 1;
+            gathered.candidates.clear(&Known::default());
+            Ok(())
+        };
+        let mut gatherer = rig.gatherer();
+        let Ok(()) = gatherer
+            .texts(texts.as_bytes(), None, &mut look_up)
+            .unwrap();
+        assert!(SCANNED.get() - before <= 2 * texts.len());
+        let before = SCANNED.get();
+        let mut gatherer = rig.gatherer();
+        let Ok(()) = gatherer.plain_text(plain.as_bytes(), None, &mut look_up);
+        assert_eq!(SCANNED.get() - before, plain.len());
+        assert_eq!(looked_up, look_ups + 2);
+        assert_eq!(
+            (gatherer.gathered.texts, gatherer.gathered.malformed),
+            (1, 0)
+        );
+    }
+}
+
+#[test]
+fn a_failed_look_up_ends_the_scan() {
+    let rig = Rig::new();
+    let keys: Vec<_> = (0..=MAX_CANDIDATES).map(|_| rig.key()).collect();
+    let mut gatherer = rig.gatherer();
+    let failed = gatherer.texts(json!(keys).to_string().as_bytes(), None, |_| Err("failed"));
+    assert_eq!(failed.unwrap(), Err("failed"));
+    let failed = gatherer.plain_text(keys[0].as_bytes(), None, |_| Err("failed"));
+    assert_eq!(failed, Err("failed"));
+    assert_eq!(gatherer.gathered.texts, 0);
 }
 
 #[test]
@@ -76,10 +151,8 @@ fn links_that_take_turns_are_held_once() {
         })
         .collect();
     let message = json!({"html_url": long, "texts": turns}).to_string();
-    let now = Timestamp::UNIX_EPOCH;
-    let mut gatherer = Gatherer::new("feed", &rig.redactor, &rig.engine, now);
-    let rest = gatherer.texts(message.as_bytes(), None, Rest::default());
-    assert_eq!(rest.unwrap(), None);
+    let mut gatherer = rig.gatherer();
+    let Ok(()) = gatherer.texts(message.as_bytes(), None, none).unwrap();
     assert_eq!(gatherer.gathered.candidates.len(), 600);
 }
 
@@ -90,12 +163,12 @@ fn more_than_is_looked_up_of_one_message_is_left_out_and_counted() {
     let many: Vec<_> = (0..20).map(|_| rig.key()).collect();
     let message = json!([many, ours]);
     for (left, expected) in [(20, (0, 1)), (21, (1, 0))] {
-        let rest = Rest {
-            passed: 0,
-            held: OF_ONE_MESSAGE - left,
+        let few = Gatherer {
+            of_one_message: left,
+            ..rig.gatherer()
         };
-        let (seen, malformed) = rig.seen(&message, &ours, rest);
-        assert_eq!((seen.len(), malformed), expected);
+        let (seen, gatherer) = rig.seen_by(few, &message, &ours);
+        assert_eq!((seen.len(), gatherer.gathered.malformed), expected);
     }
 }
 
@@ -114,7 +187,7 @@ fn a_link_that_is_cut_keeps_no_part_of_a_key_and_is_counted() {
     assert!(link.len() < start, "{}", link.len());
     link += &"x".repeat(start - link.len());
     link += &across;
-    let (seen, malformed) = rig.seen(&json!({"url": link, "body": ours}), &ours, Rest::default());
+    let (seen, malformed) = rig.seen(&json!({"url": link, "body": ours}), &ours);
     let url = seen[0].place.url.as_deref().unwrap();
     assert!(
         url.starts_with("https://forge.example/rsc_sk_…") && url.ends_with('…'),
@@ -148,7 +221,7 @@ fn names_longer_than_any_forges_are_counted_and_lead_nowhere() {
             after: id('2'),
         };
         let now = Timestamp::UNIX_EPOCH;
-        let mut gatherer = Gatherer::new("feed", &rig.redactor, &rig.engine, now);
+        let mut gatherer = rig.gatherer();
         gatherer.push(&push, Priority::Webhook, now);
         let Gathered {
             items: found,

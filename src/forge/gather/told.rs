@@ -50,6 +50,22 @@ impl ToldItem {
         item_weight(&of.repository, of.clone_url.as_deref(), &self.ref_name)
     }
 
+    /// Returns the memory that the item takes, in bytes, as if no other one shared its repository.
+    pub fn bytes(&self) -> usize {
+        let of = &self.repository;
+        let texts = [
+            &of.host,
+            &of.repository_id,
+            &of.repository,
+            &of.source,
+            &self.ref_name,
+            &self.before,
+            &self.after,
+        ];
+        let texts = texts.into_iter().chain(&of.clone_url).map(String::len);
+        size_of::<Self>() + size_of::<ToldRepository>() + texts.sum::<usize>()
+    }
+
     /// Returns the item that is added.
     pub fn to_item(&self) -> NewWorkItem {
         let of = &self.repository;

@@ -9,7 +9,7 @@ use crate::scan::Encodings;
 fn found(json: &[u8]) -> Result<Vec<(String, Option<String>)>, serde_json::Error> {
     let engine = Engine::new(&FormatSet::builtin(), Encodings::ALL);
     let mut found = Vec::new();
-    scan_texts(&engine, json, 0, |candidate, link| {
+    scan_texts(&engine, json, |candidate, link| {
         let value = candidate.value.expose().to_owned();
         found.push((value, link.map(|link| link.text.clone())));
         ControlFlow::Continue(())
@@ -71,28 +71,30 @@ fn links_are_bounded_and_so_are_candidates_without_one() {
 }
 
 #[test]
-fn goes_on_where_it_was_broken_off() {
+fn ends_where_it_is_broken_off() {
     let keys: Vec<_> = (0..9_000).map(|_| key()).collect();
     let parts: Vec<_> = keys.chunks(700).map(|keys| keys.join(" ")).collect();
-    let here = "https://forge.example/issues/7";
-    let message = json!([parts, {"html_url": here, "body": key()}]).to_string();
     let engine = Engine::new(&FormatSet::builtin(), Encodings::ALL);
-    let (mut all, mut links) = (Vec::new(), 0);
-    for _ in 0..4 {
-        let until = all.len() + 2_500;
-        scan_texts(&engine, message.as_bytes(), all.len(), |candidate, link| {
-            all.push(candidate.value.expose().to_owned());
-            links += usize::from(link.is_some());
-            if all.len() < until {
-                ControlFlow::Continue(())
+    let json = json!(parts).to_string();
+    for texts in [json.as_bytes(), keys.join("\n").as_bytes()] {
+        for wanted in [1, 2_500, 5_000] {
+            let mut all = Vec::new();
+            let found = |candidate: Candidate, _: Option<&Arc<Link>>| {
+                all.push(candidate.value.expose().to_owned());
+                if all.len() < wanted {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            };
+            if texts.starts_with(b"[") {
+                scan_texts(&engine, texts, found).unwrap();
             } else {
-                ControlFlow::Break(())
+                scan_plain(&engine, texts, found);
             }
-        })
-        .unwrap();
+            assert_eq!(all, keys[..wanted]);
+        }
     }
-    assert_eq!((all.len(), links), (9_001, 1));
-    assert_eq!(all[..9_000], keys);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod github_like;
 mod gitlab;
 mod headers;
 mod inbox;
+mod many;
 mod meaning;
 mod payload;
 mod places;
@@ -37,7 +38,7 @@ use payload::most_kept;
 pub use places::ClonePlaces;
 pub use verify::Unverified;
 
-use crate::forge::{Forge, Gathered};
+use crate::forge::{Forge, Gathered, ToldItem};
 use crate::respond::{CleanSightings, MANY_FOUND, Responder};
 use crate::scan::Engine;
 use crate::store::Reason;
@@ -188,7 +189,7 @@ impl Webhook {
         delivery: Proved,
         has_read: impl FnOnce() + Send,
     ) -> Result<(), WebhookError> {
-        let outcome = match self.read_wholly(delivery).await {
+        let outcome = match self.read_in_turn(delivery).await {
             Ok(read) => {
                 has_read();
                 self.keep(read).await
@@ -252,15 +253,17 @@ impl Webhook {
         let Read {
             id,
             gathered,
+            mut early,
             outcome,
-            ..
         } = read;
         let Gathered {
-            items, candidates, ..
+            mut items,
+            mut candidates,
+            ..
         } = gathered;
         // Most candidates are not known keys; they are dropped before anything waits for the write lock.
         let store = self.responder.store();
-        let sightings = candidates.ours(store).await.map_err(Arc::new)?;
+        let sightings = candidates.take_ours(store).await.map_err(Arc::new)?;
         drop(candidates);
         let good = match outcome {
             Ok(good) => good,
@@ -270,11 +273,35 @@ impl Webhook {
                 return Err(refused);
             }
         };
+        self.commit_early(&mut items, &sightings, &mut early)
+            .await?;
+        if early.is_full {
+            // They count whether or not the sender retries.
+            self.report(sightings).await?;
+            return Err(full());
+        }
         let sightings = self.report_many(sightings).await?;
-        if items.is_empty() && sightings.is_empty() {
+        if items.is_empty() && sightings.is_empty() && !early.is_any {
             self.counts.good(good);
             return Ok(());
         }
+        match self.take(id, items, sightings).await? {
+            Taken::New => self.counts.good(good),
+            Taken::Repeated => {
+                tracing::debug!(source = self.forge.source(), "a delivery was repeated");
+            }
+            Taken::Full => return Err(full()),
+        }
+        Ok(())
+    }
+
+    /// Hands contents of a delivery to the inbox, and waits until they are committed.
+    async fn take(
+        &self,
+        id: Option<String>,
+        items: Vec<ToldItem>,
+        sightings: CleanSightings,
+    ) -> Result<Taken, WebhookError> {
         let counts = Arc::clone(&self.counts);
         let taken = self.inbox.take(|answer| Entry {
             counts,
@@ -283,23 +310,17 @@ impl Webhook {
             sightings,
             answer,
         });
-        match taken.await {
-            Ok(Taken::New) => self.counts.good(good),
-            Ok(Taken::Repeated) => {
-                tracing::debug!(source = self.forge.source(), "a delivery was repeated");
-            }
-            Ok(Taken::Full) => {
-                return Err(WebhookError::Full {
-                    retry_after: RETRY_WHEN_FULL,
-                });
-            }
-            Err(NotTaken::Busy) => {
-                return Err(WebhookError::Busy {
-                    retry_after: RETRY_AFTER,
-                });
-            }
-            Err(NotTaken::Store(error)) => return Err(error.into()),
-        }
-        Ok(())
+        taken.await.map_err(|error| match error {
+            NotTaken::Busy => WebhookError::Busy {
+                retry_after: RETRY_AFTER,
+            },
+            NotTaken::Store(error) => error.into(),
+        })
+    }
+}
+
+fn full() -> WebhookError {
+    WebhookError::Full {
+        retry_after: RETRY_WHEN_FULL,
     }
 }

@@ -8,11 +8,12 @@ use sha2::{Digest as _, Sha256};
 use super::counts::Good;
 use super::forges::meaning;
 use super::headers::{NoEvent, delivery, event, event_header};
+use super::many::Early;
 use super::meaning::Delivered;
 use super::payload::{Fields, Texts};
 use super::places::Wrong;
 use super::{MEDIUM, Proved, Webhook, WebhookError, payload};
-use crate::forge::{Gathered, Gatherer, Rest};
+use crate::forge::{Gathered, Gatherer};
 use crate::offload;
 use crate::respond::{REPOSITORY_MAX, shorten};
 use crate::store::Priority;
@@ -35,76 +36,30 @@ fn repository<'d>(delivered: &'d Delivered<'_>) -> Option<&'d str> {
 pub(super) struct Read {
     pub(super) id: Option<String>,
     pub(super) gathered: Gathered,
+    pub(super) early: Early,
     /// Counts of the delivery, or the reason for which it is refused. Its texts were scanned either way.
     pub(super) outcome: Result<Good, WebhookError>,
-    texts: Texts,
-    /// Name of the repository.
-    repository: Option<String>,
-    /// The rest of its texts, for which there was no room.
-    rest: Option<Rest>,
 }
 
 impl Webhook {
-    /// Reads a delivery, and finds out whose the candidates are as often as there is no room for more: none of ours
-    /// is left out because of others.
-    pub(super) async fn read_wholly(
+    /// Reads a delivery. Those of medium size take turns, of some milliseconds each: dozens of threads would keep
+    /// everybody else from the processors. There is room for few larger ones.
+    pub(super) async fn read_in_turn(
         self: &Arc<Self>,
         delivery: Proved,
     ) -> Result<Read, WebhookError> {
         let size = delivery.body.len();
-        let read = self.in_turn(size, move |webhook| webhook.read(delivery));
-        let mut read = read.await?;
-        while let Some(from) = read.rest {
-            let candidates = &mut read.gathered.candidates;
-            let sifted = self.responder.sift(candidates, self.forge.source()).await;
-            sifted.map_err(Arc::new)?;
-            let read_on = self.in_turn(size, move |webhook| webhook.read_on(read, from));
-            read = read_on.await?;
-        }
-        if let Err(error) = &read.outcome {
-            let source = self.forge.source();
-            let texts = read.texts.kind();
-            tracing::warn!(source, %error, texts, "a delivery is refused; its texts were scanned for keys");
-        }
-        Ok(read)
-    }
-
-    /// Scans a body of this size. Those of medium size take turns, of some milliseconds each: dozens of threads would
-    /// keep everybody else from the processors. There is room for few larger ones.
-    async fn in_turn(
-        self: &Arc<Self>,
-        size: usize,
-        scan: impl FnOnce(&Self) -> Read + Send + 'static,
-    ) -> Result<Read, WebhookError> {
         let _turn = if MEDIUM.contains(&size) {
             offload::blocking_turn().await
         } else {
             None
         };
-        self.anywhere(size, |webhook| Ok(scan(webhook))).await
+        self.anywhere(size, |webhook| webhook.read(delivery)).await
     }
 
-    /// Goes on with the texts of a delivery.
-    fn read_on(&self, read: Read, from: Rest) -> Read {
-        let (source, redactor) = (self.forge.source(), self.responder.redactor());
-        let mut found = Gatherer::going_on(source, redactor, &self.engine, read.gathered);
-        let rest = read
-            .texts
-            .scan(&mut found, read.repository.as_deref(), from);
-        let gathered = found.gathered;
-        let outcome = read.outcome.map(|good| Good {
-            malformed: good.malformed.or_else(|| said_in_log(&gathered)),
-            ..good
-        });
-        Read {
-            gathered,
-            outcome,
-            rest,
-            ..read
-        }
-    }
-
-    fn read(&self, Proved { headers, body }: Proved) -> Read {
+    /// Reads a delivery, and finds out whose the candidates are as often as there is no room for more: none of ours
+    /// is left out because of others.
+    fn read(&self, Proved { headers, body }: Proved) -> Result<Read, WebhookError> {
         let event = event(self.forge, &headers).map_err(|none| match none {
             NoEvent::Missing(header) => WebhookError::NoEvent(header),
             NoEvent::Foreign(forge) => WebhookError::Foreign {
@@ -127,36 +82,32 @@ impl Webhook {
             places: &self.places,
             redactor: self.responder.redactor(),
         };
-        let mut read = self.gather(&delivered, texts, refused, fields.left_out);
-        read.id = id;
-        read
-    }
-
-    /// Scans every text of a delivery and, unless it is refused, records its pushes.
-    fn gather(
-        &self,
-        delivered: &Delivered<'_>,
-        texts: Texts,
-        refused: Option<WebhookError>,
-        left_out: Option<&'static str>,
-    ) -> Read {
         let now = self.responder.clock().now();
         let (source, redactor) = (self.forge.source(), self.responder.redactor());
         let mut found = Gatherer::new(source, redactor, &self.engine, now);
-        let repository = repository(delivered);
-        let rest = texts.scan(&mut found, repository, Rest::default());
-        let outcome = match refused {
-            Some(refused) => Err(refused),
-            None => Ok(self.understand(delivered, left_out, &mut found, now)),
+        // What was pushed goes before the keys in the texts, if these are many.
+        let mut outcome = match refused {
+            Some(error) => Err(error),
+            None => Ok(self.understand(&delivered, fields.left_out, &mut found, now)),
         };
-        Read {
-            id: None,
-            gathered: found.gathered,
-            outcome,
-            texts,
-            repository: repository.map(str::to_owned),
-            rest,
+        let mut early = Early::default();
+        let look_up =
+            |gathered: &mut Gathered| offload::block_on(self.make_room(gathered, &mut early));
+        texts.scan(&mut found, repository(&delivered), look_up)?;
+        match &mut outcome {
+            Ok(good) if good.malformed.is_none() => good.malformed = said_in_log(&found.gathered),
+            Ok(_) => {}
+            Err(error) => {
+                let texts = texts.kind();
+                tracing::warn!(source, %error, texts, "a delivery is refused; its texts were scanned for keys");
+            }
         }
+        Ok(Read {
+            id,
+            gathered: found.gathered,
+            early,
+            outcome,
+        })
     }
 
     /// Records the pushes of a delivery.
@@ -193,7 +144,7 @@ impl Webhook {
         let wrong = wrong.map(|wrong| shorten(redactor, wrong, WRONG_MAX, false));
         Good {
             unknown: meaning.unknown,
-            malformed: wrong.or_else(|| said_in_log(&found.gathered)),
+            malformed: wrong,
             is_push: !found.gathered.items.is_empty(),
             at: now,
         }
@@ -209,13 +160,18 @@ impl Texts {
         }
     }
 
-    /// Scans what is left of the texts.
-    fn scan(&self, found: &mut Gatherer<'_>, repository: Option<&str>, from: Rest) -> Option<Rest> {
+    /// Scans the texts.
+    fn scan(
+        &self,
+        found: &mut Gatherer<'_>,
+        repository: Option<&str>,
+        mut look_up: impl FnMut(&mut Gathered) -> Result<(), WebhookError>,
+    ) -> Result<(), WebhookError> {
         match self {
             Self::Json(json) => found
-                .texts(json, repository, from)
-                .unwrap_or_else(|_| found.plain_text(json, repository, from)),
-            Self::Plain(text) => found.plain_text(text, repository, from),
+                .texts(json, repository, &mut look_up)
+                .unwrap_or_else(|_| found.plain_text(json, repository, look_up)),
+            Self::Plain(text) => found.plain_text(text, repository, look_up),
         }
     }
 }

@@ -7,6 +7,12 @@ use super::super::{Candidate, Encoding};
 use super::lines::Lines;
 use super::{Engine, Found};
 
+#[cfg(test)]
+thread_local! {
+    /// Bytes of texts in memory that were scanned on this thread.
+    pub(crate) static SCANNED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Size of a read in bytes. It fits in the second-level cache between reading and scanning, and most files are
 /// smaller.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -88,6 +94,8 @@ impl<'a> Scanner<'a> {
     /// Passes the candidates in a text in memory, of any size, to `found`. A large text is scanned piece by piece
     /// as well, so that one full of candidates takes no more memory than another.
     pub fn scan_text(&mut self, mut text: &[u8], found: &mut dyn FnMut(Candidate)) {
+        #[cfg(test)]
+        SCANNED.set(SCANNED.get() + text.len());
         if text.len() <= self.buffer_bytes {
             self.scan_slice(text, found);
         } else {

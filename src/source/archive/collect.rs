@@ -1,5 +1,6 @@
 //! Conversion of the bytes of an hour to batches of work items and sightings, on a thread that may block.
 
+use std::convert::Infallible;
 use std::io::{self, BufRead, Read};
 
 use flate2::bufread::MultiGzDecoder;
@@ -9,7 +10,8 @@ use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::split::{MAX_EVENT, Piece, Splitter};
 use crate::fetch::as_json;
-use crate::forge::{Gathered, Gatherer};
+use crate::forge::{Gathered, Gatherer, MessagePlace};
+use crate::respond::{Candidates, LITTLE};
 use crate::source::SourceParts;
 use crate::source::feed::{Event, EventCounts, Taking};
 use crate::store::Priority;
@@ -19,6 +21,9 @@ const BATCH: u64 = 1_000;
 
 /// Number of candidates that end a batch, however few events they are from.
 const MANY_CANDIDATES: usize = 1_000;
+
+/// Size of the work items that end a batch, in bytes.
+const MANY_BYTES: usize = 512 << 10;
 
 /// Size of the inflate buffer, in bytes.
 const INFLATED: usize = 128 << 10;
@@ -43,8 +48,19 @@ pub(super) struct Batch {
 pub(super) enum Told {
     /// A batch of events.
     Batch(Box<Batch>),
+    /// Candidates of a single event, or of a part of it, of which many may be keys of ours. They are in no batch.
+    Long(Box<Candidates<MessagePlace>>),
     /// The end of the file, or what is wrong with it.
     End(Result<(), &'static str>),
+}
+
+/// Events of an hour that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// All of them.
+    All,
+    /// Those of which many candidates may be keys of ours, once all others were committed. Nothing is counted.
+    Long,
 }
 
 /// Options for reading the events of an hour.
@@ -58,6 +74,8 @@ pub(super) struct Reading {
     pub(super) at: Timestamp,
     /// Number of pieces that were counted by earlier attempts to read the hour.
     pub(super) counted: u64,
+    /// Events that are read.
+    pub(super) pass: Pass,
 }
 
 /// Reads the compressed bytes of an hour to their end and sends their contents to `told`. Stops early if the receiver
@@ -78,10 +96,13 @@ struct Collector<'a> {
     reading: &'a Reading,
     parts: &'a SourceParts,
     told: &'a Sender<Told>,
-    gatherer: Gatherer<'a>,
+    /// What the events of the current batch amount to.
+    gathered: Gathered,
     batch: Batch,
     /// Number of pieces in the current batch, whether counted before or not.
     taken: u64,
+    /// Size of the work items in the current batch, in bytes.
+    item_bytes: usize,
     /// Number of pieces still to come that were counted before.
     to_skip: u64,
 }
@@ -92,10 +113,14 @@ impl<'a> Collector<'a> {
             reading,
             parts,
             told,
-            gatherer: gatherer(reading, parts),
+            gathered: Gathered::new(parts.clock.now()),
             batch: Batch::default(),
             taken: 0,
-            to_skip: reading.counted,
+            item_bytes: 0,
+            to_skip: match reading.pass {
+                Pass::All => reading.counted,
+                Pass::Long => u64::MAX,
+            },
         }
     }
 
@@ -146,9 +171,9 @@ impl<'a> Collector<'a> {
             self.to_skip -= 1;
         }
         self.taken += 1;
-        let candidates = &self.gatherer.gathered.candidates;
+        let candidates = &self.gathered.candidates;
         let is_much = candidates.len() >= MANY_CANDIDATES || candidates.is_full();
-        if self.taken >= BATCH || is_much {
+        if self.taken >= BATCH || is_much || self.item_bytes >= MANY_BYTES {
             self.tell();
         }
     }
@@ -168,37 +193,36 @@ impl<'a> Collector<'a> {
             forks: false,
             now: self.reading.at,
         };
-        let mut rest = self.counted(is_new, |gatherer| counts.take(&event, gatherer, taking));
-        while let Some(from) = rest {
-            // The candidates held so far are looked up separately, so that one author's texts hide nothing of
-            // another's.
-            self.tell();
-            rest = self.counted(is_new, |gatherer| counts.go_on(&event, gatherer, from));
+        let mut gatherer = gatherer(self.reading, self.parts);
+        counts.announce(&event, &mut gatherer, taking);
+        // They are looked up separately, so that one author's texts hide and delay nothing of another's.
+        let apart = |gathered: &mut Gathered| -> Result<(), Infallible> {
+            let next = Gathered::new(self.parts.clock.now()).candidates;
+            let long = std::mem::replace(&mut gathered.candidates, next);
+            let _ = self.told.blocking_send(Told::Long(Box::new(long)));
+            Ok(())
+        };
+        let Ok(()) = counts.texts(&event, &mut gatherer, apart);
+        let mut gathered = gatherer.gathered;
+        if gathered.candidates.len() > LITTLE {
+            let Ok(()) = apart(&mut gathered);
         }
         if is_new {
             self.batch.unknown += counts.unknown;
+        } else {
+            (gathered.texts, gathered.malformed) = (0, 0);
         }
+        self.item_bytes += gathered.item_bytes();
+        self.gathered.add(gathered);
         if let Some(wrong) = counts.wrong {
             self.malformed(wrong, is_new);
         }
         event.malformed.is_none()
     }
 
-    /// Runs `gather`, and keeps the counts that it changes only if the piece is new.
-    fn counted<T>(&mut self, is_new: bool, gather: impl FnOnce(&mut Gatherer<'a>) -> T) -> T {
-        let counts = |gathered: &Gathered| (gathered.texts, gathered.malformed);
-        let before = counts(&self.gatherer.gathered);
-        let value = gather(&mut self.gatherer);
-        if !is_new {
-            let gathered = &mut self.gatherer.gathered;
-            (gathered.texts, gathered.malformed) = before;
-        }
-        value
-    }
-
     fn malformed(&mut self, wrong: &str, is_new: bool) {
         if is_new {
-            self.gatherer.gathered.malformed += 1;
+            self.gathered.malformed += 1;
             let source = &self.reading.source;
             tracing::debug!(%source, wrong, "an archived event cannot be read");
         }
@@ -206,12 +230,12 @@ impl<'a> Collector<'a> {
 
     /// Sends everything that was collected since the last call.
     fn tell(&mut self) {
-        let next = gatherer(self.reading, self.parts);
+        let next = Gathered::new(self.parts.clock.now());
         let mut batch = std::mem::take(&mut self.batch);
-        batch.gathered = std::mem::replace(&mut self.gatherer, next).gathered;
-        let is_something =
-            std::mem::take(&mut self.taken) > 0 || !batch.gathered.candidates.is_empty();
-        if is_something {
+        batch.gathered = std::mem::replace(&mut self.gathered, next);
+        self.item_bytes = 0;
+        let is_something = std::mem::take(&mut self.taken) > 0;
+        if is_something && self.reading.pass == Pass::All {
             // If the receiver is gone, the read loop notices by itself.
             let _ = self.told.blocking_send(Told::Batch(Box::new(batch)));
         }

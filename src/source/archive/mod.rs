@@ -211,7 +211,7 @@ impl GhArchive {
         state.cursor = cursor.to_json();
         note_success(&mut state, now, next_after);
         let nothing = crate::forge::Gathered::default();
-        self.frame.commit(&mut state, &nothing).await?;
+        self.frame.commit(&mut state, nothing).await?;
         Ok(())
     }
 }

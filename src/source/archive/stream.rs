@@ -8,13 +8,15 @@ use reqwest::header::ACCEPT_ENCODING;
 use tokio::sync::mpsc;
 
 use super::GhArchive;
-use super::collect::{Batch, Reading, Told, collect};
+use super::collect::{Batch, Pass, Reading, Told, collect};
 use super::cursor::{Cursor, Reader, Track};
 use super::hour::Hour;
 use crate::fetch::{FetchError, Pace, PaceLimits, has_contents, send, wait_of};
-use crate::forge::Gathered;
+use crate::forge::{Gathered, MessagePlace};
+use crate::respond::Candidates;
 use crate::source::kept::Kept;
 use crate::source::{HourError, PollError};
+use crate::store::StoreError;
 
 /// Maximum time without any data from the server.
 const STALL: Duration = Duration::from_secs(30);
@@ -41,6 +43,12 @@ const CHUNKS: usize = 16;
 /// Capacity of the channel of batches that wait to be committed.
 const BATCHES: usize = 2;
 
+/// Number of times that an event that names many keys waits for its turn, of up to 25 s each.
+const TURNS: u32 = 20;
+
+/// Delay before it waits again.
+const PUT_OFF: Duration = Duration::from_secs(1);
+
 /// Outcome of an attempt to read an hour.
 #[derive(Debug)]
 pub(super) enum HourEnd {
@@ -50,6 +58,18 @@ pub(super) enum HourEnd {
     Missing,
     /// The hour was not read, or not to its end.
     Broken(PollError),
+}
+
+impl HourEnd {
+    /// Returns whether another attempt may read no more than this one: the hour was read to its end, or its file is
+    /// damaged.
+    fn may_be_all(&self) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::Broken(PollError::Hour { error, .. }) => matches!(error, HourError::Damaged(_)),
+            Self::Broken(_) | Self::Missing => false,
+        }
+    }
 }
 
 /// Final state of an hour, which is not read again.
@@ -68,6 +88,8 @@ pub(super) struct Sitting<'a> {
     pub(super) track: Track,
     /// Callback that is invoked after each commit.
     pub(super) each: &'a mut (dyn FnMut(&Track) + Send),
+    /// `true` if events of the current hour were put aside, since they name many keys of ours.
+    has_aside: bool,
 }
 
 impl<'a> Sitting<'a> {
@@ -82,14 +104,29 @@ impl<'a> Sitting<'a> {
             reader,
             track,
             each,
+            has_aside: false,
         }
     }
 
-    /// Reads the next hour and commits its contents. The track stays at this hour.
+    /// Reads the next hour and commits its contents. The track stays at this hour. If there are events that name many
+    /// keys of ours, the hour is requested again for them once all others were committed.
     ///
     /// # Errors
     /// Returns a [`PollError`] only if the database fails; any other failure is a [`HourEnd::Broken`].
     pub(super) async fn read(&mut self) -> Result<HourEnd, PollError> {
+        self.has_aside = false;
+        let ended = self.read_once(Pass::All).await?;
+        if !self.has_aside || !ended.may_be_all() {
+            return Ok(ended);
+        }
+        let again = self.read_once(Pass::Long).await?;
+        Ok(match ended {
+            HourEnd::Whole => again,
+            broken => broken,
+        })
+    }
+
+    async fn read_once(&mut self, pass: Pass) -> Result<HourEnd, PollError> {
         let hour = self.track.next;
         let response = match self.archive.ask(hour).await {
             Ok(Some(response)) => response,
@@ -97,7 +134,7 @@ impl<'a> Sitting<'a> {
             Err(error) => return Ok(HourEnd::Broken(error)),
         };
         let seconds = LIMIT.as_secs();
-        let read = tokio::time::timeout(LIMIT, self.read_body(hour, response)).await;
+        let read = tokio::time::timeout(LIMIT, self.read_body(hour, response, pass)).await;
         let ended = match read {
             Ok(ended) => ended?,
             Err(_) => Err(HourError::Cut(FetchError::TooSlow { seconds })),
@@ -112,6 +149,7 @@ impl<'a> Sitting<'a> {
         &mut self,
         hour: Hour,
         response: Response,
+        pass: Pass,
     ) -> Result<Result<(), HourError>, PollError> {
         let (chunks, inflating) = mpsc::channel(CHUNKS);
         let (telling, told) = mpsc::channel(BATCHES);
@@ -120,6 +158,7 @@ impl<'a> Sitting<'a> {
             host: self.archive.host.clone(),
             at: hour.begin(),
             counted: self.track.counted,
+            pass,
         };
         let parts = self.archive.frame.parts.clone();
         // The thread ends by itself when the channels close, also if this future is dropped.
@@ -128,7 +167,7 @@ impl<'a> Sitting<'a> {
         let (before, sent) = (self.track.bytes, AtomicU64::new(0));
         let (passed_on, ended) = tokio::join!(
             pass_on(response, chunks, &sent),
-            self.commit_all(told, before, &sent)
+            self.commit_all(told, pass, before, &sent)
         );
         self.track.bytes = before + sent.load(Ordering::Relaxed);
         // A broken connection also looks like a truncated file, so its error takes precedence.
@@ -142,6 +181,7 @@ impl<'a> Sitting<'a> {
     async fn commit_all(
         &mut self,
         mut told: mpsc::Receiver<Told>,
+        pass: Pass,
         bytes_before: u64,
         sent: &AtomicU64,
     ) -> Result<Result<(), HourError>, PollError> {
@@ -149,6 +189,7 @@ impl<'a> Sitting<'a> {
             self.track.bytes = bytes_before + sent.load(Ordering::Relaxed);
             match message {
                 Told::Batch(batch) => self.commit(*batch).await?,
+                Told::Long(candidates) => self.take(*candidates, pass).await?,
                 Told::End(end) => return Ok(end.map_err(HourError::Damaged)),
             }
         }
@@ -160,6 +201,40 @@ impl<'a> Sitting<'a> {
         self.track.events += batch.events;
         self.track.malformed += batch.gathered.malformed;
         self.save(Some(batch), None).await
+    }
+
+    /// Commits the candidates of one event. If many of them are keys of ours, that is left to the second pass.
+    async fn take(
+        &mut self,
+        mut candidates: Candidates<MessagePlace>,
+        pass: Pass,
+    ) -> Result<(), PollError> {
+        let frame = &self.archive.frame;
+        let is_little = frame.is_little(&mut candidates, true).await?;
+        match pass {
+            Pass::All if is_little => {
+                let mut gathered = Gathered {
+                    candidates,
+                    ..Gathered::default()
+                };
+                frame.commit_early(&mut gathered).await?;
+            }
+            Pass::All => self.has_aside = true,
+            Pass::Long if is_little => {}
+            Pass::Long => {
+                let mut turns = 1;
+                // Else the hour would be read from its beginning for every turn that does not come.
+                while let Err(error) = frame.report_many(&candidates).await {
+                    let is_put_off = matches!(error, PollError::Store(StoreError::PutOff { .. }));
+                    if !is_put_off || turns == TURNS {
+                        return Err(error);
+                    }
+                    turns += 1;
+                    tokio::time::sleep(PUT_OFF).await;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Records the position at which reading starts.
@@ -222,7 +297,7 @@ impl<'a> Sitting<'a> {
             state.newest_event_at = newest.map(|at| at.min(frame.now()));
             gathered = batch.gathered;
         }
-        self.track.items += frame.commit(&mut state, &gathered).await?;
+        self.track.items += frame.commit(&mut state, gathered).await?;
         (self.each)(&self.track);
         Ok(())
     }

@@ -26,12 +26,25 @@ pub(super) struct Cursor {
     /// Ids of events that were read although a later page could not be: the events behind them are still unread.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ahead: Vec<String>,
+    /// Events that were put aside because they name many keys of ours. All else of them was committed.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub(super) aside: VecDeque<Aside>,
     /// Time at which all pages were last read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     whole_at: Option<Timestamp>,
     /// Repair that is still to be done, beside reading the feed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) repair: Option<Repair>,
+}
+
+/// An event that was put aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Aside {
+    /// Name by which it is found again.
+    pub(super) name: String,
+    /// Number of its candidates that were reported. All of these are ours.
+    #[serde(default)]
+    pub(super) done: usize,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -119,6 +132,39 @@ impl Cursor {
         self.ahead.splice(0..0, newer);
         self.ahead.truncate(REMEMBERED);
         self.etags.clear();
+    }
+
+    /// Puts events aside, in this order. Returns the number of those for which there is no room any more.
+    pub(super) fn put_aside(&mut self, names: Vec<String>) -> u64 {
+        for name in names {
+            if self.aside.iter().all(|aside| aside.name != name) {
+                self.aside.push_back(Aside { name, done: 0 });
+            }
+        }
+        let lost = self.aside.len().saturating_sub(REMEMBERED);
+        self.aside.drain(..lost);
+        lost as u64
+    }
+
+    /// Records that so many more candidates of an event that was put aside were reported, and whether these were all.
+    pub(super) fn note_aside(&mut self, name: &str, count: usize, is_done: bool) {
+        if is_done {
+            self.aside.retain(|aside| aside.name != name);
+        }
+        let mut events = self.aside.iter_mut();
+        if let Some(aside) = events.find(|aside| aside.name == name) {
+            aside.done += count;
+        }
+    }
+
+    /// Drops the events that were put aside and that the feed does not show any more. Should it show one again, it is
+    /// read anew. Returns their number.
+    pub(super) fn drop_aside(&mut self) -> u64 {
+        let aside = std::mem::take(&mut self.aside);
+        let is_gone = |id: &String| aside.iter().any(|aside| aside.name == *id);
+        self.ids.retain(|id| !is_gone(id));
+        self.ahead.retain(|id| !is_gone(id));
+        aside.len() as u64
     }
 
     /// Requests a repair of everything since `since`, or since an earlier time if a repair is pending already.
@@ -233,5 +279,21 @@ mod tests {
         assert_eq!(again.etag(0, 1), None);
         again.remember(vec!["5".to_owned(), "2".to_owned()]);
         assert!(again.seen().is_behind("3") && again.seen().is_behind("2"));
+    }
+
+    #[test]
+    fn what_was_put_aside_is_kept_until_it_is_done_and_read_anew_if_it_is_gone() {
+        let mut cursor = Cursor::default();
+        cursor.remember(vec!["2".to_owned(), "1".to_owned()]);
+        let both = || vec!["1".to_owned(), "2".to_owned()];
+        assert_eq!((cursor.put_aside(both()), cursor.put_aside(both())), (0, 0));
+        cursor.note_aside("1", 7, false);
+        cursor.note_aside("2", 70, true);
+        let mut again = stored(&cursor);
+        assert_eq!((again.aside.len(), again.aside[0].done), (1, 7));
+        assert_eq!(again.drop_aside(), 1);
+        assert!(!again.seen().is_behind("1") && again.seen().is_behind("2"));
+        let many = (0..=REMEMBERED).map(|n| n.to_string()).collect();
+        assert_eq!((again.put_aside(many), again.aside.len()), (1, REMEMBERED));
     }
 }

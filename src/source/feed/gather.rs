@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::event::Event;
 use super::payload::News;
-use crate::forge::{Gatherer, Rest};
+use crate::forge::{Gathered, Gatherer};
 use crate::store::Priority;
 
 /// Options for converting the events of a source.
@@ -38,14 +38,13 @@ impl EventCounts {
         self.wrong.get_or_insert(wrong);
     }
 
-    /// Gathers what one event announces, and the keys in its texts. If the gatherer has no room for all texts, returns
-    /// where to [continue](Self::go_on) once it has.
-    pub(in crate::source) fn take(
+    /// Gathers what one event announces. Its texts are left to [`texts`](Self::texts).
+    pub(in crate::source) fn announce(
         &mut self,
         event: &Event<'_>,
         gatherer: &mut Gatherer<'_>,
         taking: Taking,
-    ) -> Option<Rest> {
+    ) {
         let at = event.at.unwrap_or(taking.now);
         self.events += 1;
         self.unknown += u64::from(event.is_unknown);
@@ -62,25 +61,29 @@ impl EventCounts {
         if let Some(wrong) = event.malformed {
             self.malformed(wrong);
         }
-        self.go_on(event, gatherer, Rest::default())
     }
 
-    /// Continues with the texts of an event, starting at `from`.
-    pub(in crate::source) fn go_on(
+    /// Gathers the keys in the texts of an event. As often as the gatherer has no room for more, `look_up` makes some.
+    ///
+    /// # Errors
+    /// Returns the error of `look_up`.
+    pub(in crate::source) fn texts<E>(
         &mut self,
         event: &Event<'_>,
         gatherer: &mut Gatherer<'_>,
-        from: Rest,
-    ) -> Option<Rest> {
+        look_up: impl FnMut(&mut Gathered) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(texts) = event.texts else {
+            return Ok(());
+        };
         let repository = event.repository.as_ref().map(ToString::to_string);
-        let json = event.texts?.get().as_bytes();
         gatherer
-            .texts(json, repository.as_deref(), from)
+            .texts(texts.get().as_bytes(), repository.as_deref(), look_up)
             .unwrap_or_else(|_| {
                 if event.malformed.is_none() {
                     self.malformed("its payload nests too deep, or has broken texts");
                 }
-                None
+                Ok(())
             })
     }
 }

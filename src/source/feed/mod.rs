@@ -4,6 +4,7 @@
 //! seconds to 6 hours late and out of order. An unchanged page is free (`ETag`, 304). `X-Poll-Interval` is the minimum
 //! interval between two polls, in seconds.
 
+mod aside;
 mod cursor;
 mod envelope;
 mod event;
@@ -22,6 +23,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use jiff::SignedDuration;
 use reqwest::Url;
+use tokio::time::Instant;
 
 use super::kept::Kept;
 use super::state::{Frame, after, note_success};
@@ -100,6 +102,7 @@ impl GitHubEvents {
         let reading = self.read(&cursor).await?;
         let mut outcome = self.commit(&mut state, &mut cursor, reading).await?;
         self.has_polled.store(true, Ordering::Relaxed);
+        let due = Instant::now() + outcome.next_after;
         if cursor.repair.is_some() {
             match self.repair(&mut state, &mut cursor).await {
                 Ok(found) => outcome.items += found,
@@ -110,15 +113,28 @@ impl GitHubEvents {
             }
             outcome.next_after = outcome.next_after.max(self.quota_wait());
         }
+        if !cursor.aside.is_empty() {
+            // By a schedule, the next poll may be far away.
+            let until = (!self.frame.parts.is_scheduled).then_some(due);
+            match self.read_aside(&mut state, &mut cursor, until).await {
+                Ok(gap) => outcome.gap |= gap,
+                Err(error) => {
+                    let (source, error) = (&self.frame.name, self.frame.words(&error));
+                    tracing::warn!(%source, %error, "reading events that name many keys failed, will retry");
+                }
+            }
+            let left = due.saturating_duration_since(Instant::now());
+            outcome.next_after = left.max(self.quota_wait());
+        }
         Ok(outcome)
     }
 
-    /// Commits the events that were read, the cursor, and the state in one transaction.
+    /// Commits what is left of the events that were read, the cursor, and the state in one transaction.
     async fn commit(
         &self,
         state: &mut SourceState,
         cursor: &mut Kept<Cursor>,
-        reading: Reading<'_>,
+        reading: Reading,
     ) -> Result<PollOutcome, PollError> {
         let now = self.frame.now();
         // Behind an event that was read before there is only what the feed shows late.
@@ -128,15 +144,21 @@ impl GitHubEvents {
         let interval = told.unwrap_or_else(|| self.frame.interval(INTERVAL));
         let next_after = interval.max(self.quota_wait());
         let Reading {
-            counts, gatherer, ..
+            counts,
+            mut gathered,
+            ..
         } = reading;
-        let mut gathered = gatherer.gathered;
         gathered.malformed += counts.malformed;
+        let malformed = gathered.malformed;
 
         if reading.is_whole && reading.incomplete.is_none() {
             cursor.read_all(now);
         }
         self.note_gap(state, cursor, gap, reading.times.map(|(oldest, _)| oldest));
+        let lost = cursor.put_aside(reading.aside);
+        if lost > 0 {
+            self.note_lost(state, lost);
+        }
         if is_complete {
             cursor.remember(reading.ids);
             for (token, page, etag) in reading.tags {
@@ -156,15 +178,16 @@ impl GitHubEvents {
         state.events += counts.events;
         state.unknown += counts.unknown;
         self.note_quota(state);
-        let added = self.frame.commit(state, &gathered).await?;
+        state.items += reading.added;
+        let added = reading.added + self.frame.commit(state, gathered).await?;
 
         self.tell(state, added, gap, counts.wrong);
         Ok(PollOutcome {
             next_after,
             events: counts.events,
             items: added,
-            malformed: gathered.malformed,
-            gap,
+            malformed,
+            gap: gap || lost > 0,
         })
     }
 
@@ -211,7 +234,7 @@ impl GitHubEvents {
         state.cursor = cursor.to_json();
         self.note_quota(state);
         let nothing = self.frame.gatherer().gathered;
-        self.frame.commit(state, &nothing).await.map(drop)
+        self.frame.commit(state, nothing).await.map(drop)
     }
 
     /// Returns the delay until another poll can use all its pages within the rate limit.

@@ -4,26 +4,76 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use super::GitHubEvents;
 use super::cursor::{Cursor, Seen};
 use super::event::Event;
 use super::gather::{EventCounts, Taking};
-use crate::forge::{Gatherer, Rest};
-use crate::github::PER_PAGE;
-use crate::offload::apart;
+use crate::forge::Gathered;
+use crate::github::{Answer, PER_PAGE};
+use crate::offload::{apart, block_on};
 use crate::source::page::entries;
+use crate::source::state::Frame;
 use crate::source::{PollError, Scope};
 
 /// Number of pages of the feed.
 pub(super) const PAGES: u32 = 3;
 
-/// Number of parts in which a page is requested that is too long as a whole.
-const PARTS: u32 = 10;
+/// Time after which what was gathered is committed, although more is to be read.
+const EARLY: Duration = Duration::from_secs(1);
+
+/// A page, or one of the parts in which a page is requested that is too long as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    number: u32,
+    /// Number of parts of each page.
+    of: u32,
+}
+
+impl Part {
+    /// Number of parts in which a page is requested that is too long as a whole.
+    const MANY: u32 = 10;
+
+    pub(super) const fn whole(page: u32) -> Self {
+        Self {
+            number: page,
+            of: 1,
+        }
+    }
+
+    pub(super) fn is_whole(self) -> bool {
+        self.of == 1
+    }
+
+    /// Returns the parts of a whole page.
+    pub(super) fn parts(page: u32) -> impl DoubleEndedIterator<Item = Self> {
+        (1..=Self::MANY).map(move |part| Self {
+            number: (page - 1) * Self::MANY + part,
+            of: Self::MANY,
+        })
+    }
+
+    /// Returns the page.
+    pub(super) fn page(self) -> u32 {
+        self.number.div_ceil(self.of)
+    }
+
+    /// Returns the number of its events.
+    fn full(self) -> usize {
+        PER_PAGE / self.of as usize
+    }
+}
 
 /// Contents that were read in one poll.
-pub(super) struct Reading<'k> {
-    pub(super) gatherer: Gatherer<'k>,
+pub(super) struct Reading {
+    /// What was not committed yet.
+    pub(super) gathered: Gathered,
+    /// Number of new work items that were committed already.
+    pub(super) added: u64,
+    /// Names of the events that were put aside.
+    pub(super) aside: Vec<String>,
     pub(super) counts: EventCounts,
     /// Ids of new events, in the order of the feed, newest first.
     pub(super) ids: Vec<String>,
@@ -40,13 +90,17 @@ pub(super) struct Reading<'k> {
     pub(super) times: Option<(Timestamp, Timestamp)>,
     /// Error that kept the later pages from being read.
     pub(super) incomplete: Option<PollError>,
+    /// Time of the last commit.
+    committed_at: Instant,
 }
 
-impl<'k> Reading<'k> {
-    fn new(gatherer: Gatherer<'k>, is_whole: bool) -> Self {
+impl Reading {
+    fn new(gathered: Gathered, is_whole: bool) -> Self {
         Self {
             is_whole,
-            gatherer,
+            gathered,
+            added: 0,
+            aside: Vec::new(),
             counts: EventCounts::default(),
             ids: Vec::new(),
             known: HashSet::new(),
@@ -55,6 +109,7 @@ impl<'k> Reading<'k> {
             interval: None,
             times: None,
             incomplete: None,
+            committed_at: Instant::now(),
         }
     }
 
@@ -63,13 +118,13 @@ impl<'k> Reading<'k> {
         self.is_whole || !self.overlaps
     }
 
-    /// Takes an event unless it was read before. Events that arrive between two requests push others to the next page,
-    /// and a feed may show an event twice.
-    fn take(&mut self, event: &Event<'_>, seen: &Seen, taking: Taking) -> Option<Rest> {
+    /// Returns whether an event was not read before, and records that it is read now. Events that arrive between two
+    /// requests push others to the next page, and a feed may show an event twice.
+    fn is_new(&mut self, event: &Event<'_>, seen: &Seen) -> bool {
         if let Some(id) = &event.id {
             self.overlaps |= seen.is_behind(id);
             if seen.is_behind(id) || seen.is_ahead(id) || !self.known.insert(id.clone()) {
-                return None;
+                return false;
             }
             self.ids.push(id.clone());
         }
@@ -77,18 +132,46 @@ impl<'k> Reading<'k> {
             let (oldest, newest) = self.times.unwrap_or((at, at));
             self.times = Some((oldest.min(at), newest.max(at)));
         }
-        self.counts.take(event, &mut self.gatherer, taking)
+        true
+    }
+
+    /// Commits what was gathered so far.
+    async fn commit_early(&mut self, frame: &Frame) -> Result<(), PollError> {
+        self.added += frame.commit_early(&mut self.gathered).await?;
+        self.committed_at = Instant::now();
+        Ok(())
     }
 }
 
+/// Reason for which the texts of an event are not scanned to their end.
+pub(super) enum Stop {
+    /// As much was found as can be dealt with.
+    Enough,
+    Failed(PollError),
+}
+
+impl From<PollError> for Stop {
+    fn from(error: PollError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Returns the name by which an event is found again: its id, or a digest of its text.
+pub(super) fn name_of(event: &Event<'_>, json: &str) -> String {
+    let digest = || format!("sha256:{}", hex::encode(Sha256::digest(json)));
+    event.id.clone().unwrap_or_else(digest)
+}
+
 impl GitHubEvents {
-    /// Reads pages until one contains an event that was read before, or all of them if it is time for that.
-    pub(super) async fn read(&self, cursor: &Cursor) -> Result<Reading<'_>, PollError> {
+    /// Reads pages until one contains an event that was read before, or all of them if it is time for that. What is
+    /// little is committed while others are read, and what names many keys is put aside.
+    pub(super) async fn read(&self, cursor: &Cursor) -> Result<Reading, PollError> {
         let seen = cursor.seen();
         let is_whole = self.options.scope != Scope::Public && cursor.wants_all(self.frame.now());
-        let mut reading = Reading::new(self.frame.gatherer(), is_whole);
+        let mut reading = Reading::new(self.frame.gatherer().gathered, is_whole);
         for page in 1..=PAGES {
-            let read = match self.read_page(page, 1, cursor, &seen, &mut reading).await {
+            let whole = Part::whole(page);
+            let read = match self.read_page(whole, cursor, &seen, &mut reading).await {
                 Err(PollError::TooMuch(_)) => {
                     self.read_parts(page, cursor, &seen, &mut reading).await
                 }
@@ -114,77 +197,134 @@ impl GitHubEvents {
         page: u32,
         cursor: &Cursor,
         seen: &Seen,
-        reading: &mut Reading<'_>,
+        reading: &mut Reading,
     ) -> Result<bool, PollError> {
-        for part in 1..=PARTS {
-            let number = (page - 1) * PARTS + part;
-            if !self.read_page(number, PARTS, cursor, seen, reading).await? {
+        for part in Part::parts(page) {
+            if !self.read_page(part, cursor, seen, reading).await? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Reads one page into `reading`, or one of so many `parts` of pages. Returns whether the next one is worth
-    /// requesting.
-    async fn read_page(
+    /// Requests a page, or a part of one.
+    pub(super) async fn request(
         &self,
-        page: u32,
-        parts: u32,
-        cursor: &Cursor,
-        seen: &Seen,
-        reading: &mut Reading<'_>,
-    ) -> Result<bool, PollError> {
-        let full = PER_PAGE / parts as usize;
-        let (per_page, number) = (full.to_string(), page.to_string());
+        part: Part,
+        preferred: Option<usize>,
+        tag: impl Fn(usize) -> Option<String>,
+    ) -> Result<Answer, PollError> {
+        let (per_page, number) = (part.full().to_string(), part.number.to_string());
         let path = [&self.options.scope.path()[..], &["events"]].concat();
         let url = self
             .api
             .url(&path, &[("per_page", &per_page), ("page", &number)]);
-        let is_whole = parts == 1;
+        Ok(self.api.get(&url, preferred, tag).await?)
+    }
+
+    /// Reads a page, or a part of one, into `reading`. Returns whether the next one is worth requesting.
+    async fn read_page(
+        &self,
+        part: Part,
+        cursor: &Cursor,
+        seen: &Seen,
+        reading: &mut Reading,
+    ) -> Result<bool, PollError> {
+        let page = part.page();
         let tag = |token| {
-            let known = cursor.etag(token, page).filter(|_| is_whole);
+            let known = cursor.etag(token, page).filter(|_| part.is_whole());
             known.map(str::to_owned)
         };
         let preferred = reading.tags.last().map(|(token, ..)| *token);
-        let mut answer = self.api.get(&url, preferred, tag).await?;
-        if page == 1 {
+        let mut answer = self.request(part, preferred, tag).await?;
+        if part.number == 1 {
             reading.interval = answer.interval;
         }
-        let Some(body) = &mut answer.body else {
+        let Some(mut body) = answer.body.take() else {
             // An `ETag` is stored only once everything behind the page was read.
             reading.overlaps = true;
             return Ok(reading.goes_on());
         };
         let text = apart(body.len(), || body.json());
         let events = apart(text.len(), || entries(text))?;
-        let taking = Taking {
-            priority: self.options.scope.priority(),
-            forks: self.options.scope != Scope::Public,
-            now: self.frame.now(),
-        };
         for event in &events {
-            let size = event.get().len();
-            let event = apart(size, || Event::read(event.get(), &self.options.host));
-            let mut rest = apart(size, || reading.take(&event, seen, taking));
-            while let Some(from) = rest {
-                self.frame.sift(&mut reading.gatherer.gathered).await?;
-                rest = apart(size, || {
-                    reading.counts.go_on(&event, &mut reading.gatherer, from)
-                });
-            }
-            self.frame.sift(&mut reading.gatherer.gathered).await?;
+            self.take(event.get(), seen, reading).await?;
             // Many small events take long together.
             tokio::task::yield_now().await;
         }
-        let count = events.len();
-        if is_whole {
+        let has_next = part.has_next(&answer, events.len());
+        drop(body);
+        if part.is_whole() {
             // One with a key is not kept, and the page is read anew.
             let redactor = self.frame.parts.responder.redactor();
             let etag = answer.etag.clone();
             let etag = etag.filter(|etag| !redactor.holds_key(etag));
             reading.tags.push((answer.token, page, etag));
         }
-        Ok(reading.goes_on() && answer.has_next(count, full))
+        let goes_on = reading.goes_on() && has_next;
+        if goes_on {
+            // The next one may be slow to come.
+            reading.commit_early(&self.frame).await?;
+        }
+        Ok(goes_on)
+    }
+
+    /// Returns the options for converting the events of this feed.
+    pub(super) fn taking(&self) -> Taking {
+        Taking {
+            priority: self.options.scope.priority(),
+            forks: self.options.scope != Scope::Public,
+            now: self.frame.now(),
+        }
+    }
+
+    /// Takes an event, unless it was read before. If its texts name many keys of ours, they are put aside: whoever owns
+    /// these can have hundreds of such events on a page, and to write them down takes minutes.
+    async fn take(&self, json: &str, seen: &Seen, reading: &mut Reading) -> Result<(), PollError> {
+        let size = json.len();
+        let event = apart(size, || Event::read(json, &self.options.host));
+        if !reading.is_new(&event, seen) {
+            return Ok(());
+        }
+        let mut gatherer = self.frame.gatherer();
+        let counts = &mut reading.counts;
+        apart(size, || {
+            counts.announce(&event, &mut gatherer, self.taking());
+        });
+        let malformed = gatherer.gathered.malformed;
+        let look_up = |gathered: &mut Gathered| {
+            let is_little = block_on(self.frame.is_little(&mut gathered.candidates, true))?;
+            if is_little { Ok(()) } else { Err(Stop::Enough) }
+        };
+        let is_little = match apart(size, || counts.texts(&event, &mut gatherer, look_up)) {
+            Ok(()) => {
+                let candidates = &mut gatherer.gathered.candidates;
+                self.frame.is_little(candidates, false).await?
+            }
+            Err(Stop::Enough) => false,
+            Err(Stop::Failed(error)) => return Err(error),
+        };
+        if !is_little {
+            reading.aside.push(name_of(&event, json));
+            // They are counted when they are read again.
+            gatherer.gathered = Gathered {
+                items: gatherer.gathered.items,
+                malformed,
+                ..Gathered::default()
+            };
+        }
+        reading.gathered.add(gatherer.gathered);
+        let is_due = reading.committed_at.elapsed() >= EARLY;
+        if is_due || Frame::has_many(&reading.gathered) {
+            reading.commit_early(&self.frame).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Part {
+    /// Returns whether another page, or part, follows this one, which has `count` events.
+    pub(super) fn has_next(self, answer: &Answer, count: usize) -> bool {
+        answer.has_next(count, self.full())
     }
 }

@@ -147,7 +147,10 @@ impl GitHubEvents {
                 break;
             }
             let mut gatherer = self.frame.gatherer();
-            match self.activity(&next, repair.since, &mut gatherer).await {
+            match self
+                .activity(&next, repair.since, &mut gatherer, state)
+                .await
+            {
                 Ok(Compared::Whole) => {}
                 Ok(Compared::TooMuch) => repair.fail(self.named(&next.name, "too much since then")),
                 Ok(Compared::NotAName) => {
@@ -165,7 +168,7 @@ impl GitHubEvents {
             repair.pending.as_mut().map(Vec::pop);
             cursor.repair = Some(repair.clone());
             state.cursor = cursor.to_json();
-            state.repaired += self.frame.commit(state, &gatherer.gathered).await?;
+            state.repaired += self.frame.commit(state, gatherer.gathered).await?;
         }
         Ok(())
     }
@@ -238,12 +241,14 @@ impl GitHubEvents {
         format!("{name} ({wrong})")
     }
 
-    /// Reads the pushes to a repository since `since`, up to [`ACTIVITY_PAGES`] pages.
+    /// Reads the pushes to a repository since `since`, up to [`ACTIVITY_PAGES`] pages. Those of the last page are left to
+    /// be committed.
     async fn activity(
         &self,
         of: &Pending,
         since: Timestamp,
         gatherer: &mut Gatherer<'_>,
+        state: &mut SourceState,
     ) -> Result<Compared, PollError> {
         let Ok(repository) = RepositoryName::parse(&of.name) else {
             return Ok(Compared::NotAName);
@@ -279,6 +284,12 @@ impl GitHubEvents {
                 gatherer.push(&push, self.options.scope.priority(), at);
             }
             next = following;
+            if next.is_some() {
+                // It may be slow to come.
+                let added = self.frame.commit_early(&mut gatherer.gathered).await?;
+                state.items += added;
+                state.repaired += added;
+            }
         }
         Ok(match next {
             None => Compared::Whole,

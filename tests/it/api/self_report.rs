@@ -176,13 +176,19 @@ async fn a_url_that_cannot_be_kept_costs_no_revocation() {
         assert_eq!(log["items"][0]["occurrence"]["url"], json!(null), "{url}");
     }
     // Nor what an editor made of it, or a language that cuts texts in the middle of a character.
-    for odd in [&br"https://a.example/\ud83d"[..], b"https://a.example/\xff", b"https://a.example/\x07"] {
+    for odd in [
+        &br"https://a.example/\ud83d"[..],
+        b"https://a.example/\xff",
+        b"https://a.example/\x07",
+    ] {
         let key = admin.create(json!({})).await;
         let value = key["value"].as_str().unwrap();
         let head = format!("\u{feff}{{\"api_key\":\"{value}\",\"url\":\"");
         let body = [head.as_bytes(), odd, b"\"}"].concat();
         let request = stranger.request("POST", REVOKE);
-        let request = request.header("content-type", "application/json").body(body);
+        let request = request
+            .header("content-type", "application/json")
+            .body(body);
         assert_eq!(Reply::of(request).await.status, 200, "{odd:?}");
         let log = admin.get("/api/v1/revocations?limit=1").await.json();
         assert_eq!(log["items"][0]["key_id"], key["id"], "{odd:?}");

@@ -16,7 +16,7 @@ use rescind::source::{
     BackfillOutcome, GhArchive, GhArchiveOptions, Period, PollError, PollOutcome, Source as _,
     SourceParts,
 };
-use rescind::store::{Priority, SourceState};
+use rescind::store::{Key, Priority, SourceState};
 use serde_json::{Value, json};
 use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
@@ -260,6 +260,31 @@ on_both_databases! {
         assert!(place.url.as_deref().unwrap().ends_with("#c7"));
         let kept = format!("{occurrences:?} {:?}", rig.past().await);
         assert!(!kept.contains(value.expose()) && !kept.contains("and it fails"));
+    }
+
+    /// Else it waits for all of these, and so do all pushes.
+    async fn archive_events_with_many_keys_are_written_after_the_rest_of_their_hour(database) {
+        let rig = Rig::new(&database.store().await);
+        let mut keys = Vec::new();
+        for _ in 0..70 {
+            keys.push(rig.issue(false).await);
+        }
+        let (leaked, value) = rig.issue(false).await;
+        let words: Vec<&str> = keys.iter().map(|(_, value)| value.expose()).collect();
+        let many = comment(&words.join(" "));
+        let events = lines(&[many.clone(), many, push(1), comment(value.expose())]);
+        let server = hours(&[("2015-01-01-5", gzip(&events)), ("2015-01-01-6", gzip(&pushes(2..3)))]).await;
+        let period = rig.period("2015-01-01T05:00:00Z", "2015-01-01T07:00:00Z");
+        let outcome = backfill(&rig.archive(&server.uri()), period).await.unwrap();
+        assert_eq!((outcome.events, outcome.items, outcome.malformed), (5, 2, 0));
+        assert_eq!((asked(&server, "2015-01-01-5").await, asked(&server, "2015-01-01-6").await), (2, 1));
+        let logged = async |key: &Key| rig.store.log_of_key(key.id, 1).await.unwrap()[0].seq;
+        let first = logged(&leaked).await;
+        for (key, _) in &keys {
+            assert!(logged(key).await > first);
+        }
+        let state = rig.past().await;
+        assert_eq!((state.events, state.items, state.texts, state.malformed), (5, 2, 3, 0));
     }
 
     async fn archive_odd_characters_and_values_lose_no_keys(database) {

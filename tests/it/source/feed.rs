@@ -1,5 +1,7 @@
 //! Polling a GitHub-shaped feed.
 
+mod aside;
+
 use std::time::Duration;
 
 use rescind::keyformat::FormatSet;

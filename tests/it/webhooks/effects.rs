@@ -178,6 +178,32 @@ on_both_databases! {
         server.stop().await;
     }
 
+    /// Nor do those in one text with it, of which more are looked up than are held, wherever ours stands.
+    async fn strangers_in_a_text_hide_no_key_in_it(database) {
+        let server = TestServer::on(database, all()).await;
+        let admin = server.admin().await;
+        let mut keys = Vec::new();
+        for _ in 0..3 {
+            keys.push(admin.create(json!({})).await);
+        }
+        let mut texts: Vec<String> = (0..20_500).map(|_| server.mint().expose().to_owned()).collect();
+        for (at, key) in [0, 10_100, 20_502].into_iter().zip(&keys) {
+            texts.insert(at, key["value"].as_str().unwrap().to_owned());
+        }
+        let page = "https://github.com/acme/webshop/issues/7#issuecomment-1";
+        let link = json!({"html_url": page, "body": texts.join("\n")});
+        let payload = json!({"comment": link, "repository": {"full_name": "acme/webshop"}});
+        let reply = send(&server, Forge::GitHub, "issue_comment", "guid", &payload).await;
+        assert_eq!(reply.status, 202, "{}", reply.text);
+        let log = admin.get("/api/v1/revocations").await.json();
+        for key in &keys {
+            let entries = log["items"].as_array().unwrap();
+            let entry = entries.iter().find(|entry| entry["key_id"] == key["id"]);
+            assert_eq!(entry.unwrap()["occurrence"]["repository"], "acme/webshop", "{log}");
+        }
+        server.stop().await;
+    }
+
     /// Its header is not signed: whoever has a secret can write any identifier into a delivery of his own.
     async fn the_identifier_of_another_delivery_uses_nothing_up(database) {
         let server = TestServer::on(database, all()).await;

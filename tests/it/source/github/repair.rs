@@ -1,11 +1,14 @@
 //! Recovery of pushes that the feed did not show.
 
-use rescind::source::Scope;
+use std::time::Duration;
+
+use rescind::source::{Scope, Source as _};
 use serde_json::{Value, json};
 use wiremock::matchers::{path, query_param};
 use wiremock::{Mock, ResponseTemplate};
 
 use super::{hex, json_of, poll, push, repository, rig, serve};
+use crate::support::eventually::eventually;
 
 fn activity(n: usize, at: &str) -> Value {
     json!({"id": n, "before": hex(n), "after": hex(n + 1), "ref": "refs/heads/main",
@@ -75,6 +78,40 @@ async fn pushes_that_the_feed_missed_are_found_once() {
     let outcome = poll(&source).await;
     assert_eq!((outcome.events, outcome.items, outcome.gap), (3, 0, false));
     assert!(rig.work().await.is_empty());
+}
+
+/// Else it is held for as long as a server trickles.
+#[tokio::test]
+async fn what_a_page_of_missed_pushes_brought_is_stored_before_the_next_one_is_there() {
+    let (_database, rig, server) = rig().await;
+    let source = rig.with(&server, repository(), vec![]);
+    let events = "/repos/acme/shop/events";
+    serve(&server, events, json_of(&json!([push(1)]))).await;
+    poll(&source).await;
+    server.reset().await;
+    serve(&server, events, json_of(&json!([push(5)]))).await;
+    let shop = json!({"id": 42, "full_name": "acme/shop", "pushed_at": "2026-05-28T20:09:00Z"});
+    serve(&server, "/repos/acme/shop", json_of(&shop)).await;
+    Mock::given(path("/repos/acme/shop/activity"))
+        .and(query_param("after", "x"))
+        .respond_with(ResponseTemplate::new(200).set_delay(Duration::from_mins(10)))
+        .with_priority(1)
+        .mount(&server)
+        .await;
+    let next = format!(
+        "<{}/repos/acme/shop/activity?after=x>; rel=\"next\"",
+        server.uri()
+    );
+    let first = json_of(&json!([activity(3, "2026-05-28T20:05:00Z")]));
+    let first = first.insert_header("link", next.as_str());
+    serve(&server, "/repos/acme/shop/activity", first).await;
+    let stored = eventually("the pushes are stored", async || {
+        rig.store.work_counts().await.unwrap().waiting == 3
+    });
+    tokio::select! {
+        outcome = source.poll_once() => panic!("the poll ended: {outcome:?}"),
+        () = stored => {}
+    }
 }
 
 #[tokio::test]
