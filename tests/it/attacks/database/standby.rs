@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tokio::task::JoinSet;
 
 use crate::cli::Binary;
-use crate::store::new_key;
+use crate::store::{import, new_key};
 use crate::support::cluster::Cluster;
 use crate::support::eventually::eventually;
 
@@ -39,6 +39,8 @@ async fn commits_that_were_given_up_take_no_further_sessions() {
     options.max_connections = SESSIONS;
     let store = Store::open(options).await.unwrap();
     store.migrate().await.unwrap();
+    // Whoever adds the first key adds its project, which others would wait for.
+    import(&store, &[new_key(1_000_000)]).await;
     let mut admin = PgConnection::connect(&cluster.url()).await.unwrap();
     wait_for_standby(&mut admin, "nobody").await;
     let until = Instant::now() + AWAY;
