@@ -146,7 +146,7 @@ async fn keep_house(store: &Store, remember: Duration) {
             checked.tick().await;
             // Any other error is told by whoever needs the database for more.
             if let Err(error @ StoreError::UnknownPepper { .. }) = store.check_peppers().await {
-                tracing::error!(%error, "leaks of these keys are answered as false positives");
+                tracing::error!(%error, "nothing is read, and whoever reports a key that is not found is told 503");
             }
         }
     };

@@ -31,7 +31,8 @@ impl Known {
     /// Looks up which values are keys or access tokens, each once, however often it is named.
     ///
     /// # Errors
-    /// Returns any [`StoreError`] of a read.
+    /// Returns [`StoreError::UnknownPepper`] if one was not found and there are keys that would not be, and any
+    /// [`StoreError`] of a read.
     pub async fn of(
         store: &Store,
         values: impl IntoIterator<Item = Sha256Digest>,
@@ -47,6 +48,10 @@ impl Known {
             known
                 .tokens
                 .extend(tokens.map(|(value, token)| (value, Arc::new(token))));
+        }
+        if !values.iter().all(|value| known.contains(value)) {
+            // Whose a value is cannot be told then, and nobody asks again.
+            store.check_peppers().await?;
         }
         Ok(known)
     }

@@ -67,6 +67,10 @@ impl Run<'_> {
             chosen.extend(self.choose_of_other_lanes().await?);
         }
         let WorkerParts { store, .. } = &worker.shared.parts;
+        if !chosen.is_empty() {
+            // Another process may have stored keys that this one would not find, and can read these items.
+            self.meanwhile(store.check_peppers()).await?;
+        }
         let holding = worker.options.lease;
         let taking = store.take_ahead(&chosen, &worker.id, holding, holding / AHEAD);
         for item in self.meanwhile(taking).await? {

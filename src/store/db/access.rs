@@ -65,9 +65,10 @@ const BLOCKING: &str = "SELECT DISTINCT 'process ' || other.pid || ': ' || left(
         AND other.application_name <> 'rescind'
     LIMIT 3";
 
-/// Sessions of this program that wait for a standby.
+/// Sessions of this program that wait for a standby for longer than for one that answers.
 const STANDBY: &str = "SELECT 1 FROM pg_catalog.pg_stat_activity
     WHERE datname = pg_catalog.current_database() AND application_name = 'rescind' AND wait_event = 'SyncRep'
+        AND state_change < pg_catalog.clock_timestamp() - interval '2 s'
     LIMIT 1";
 
 impl Store {

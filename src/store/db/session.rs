@@ -8,6 +8,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, Postgres, Row as _};
 use tokio::time::Instant;
 
+use super::super::STATEMENT_WAIT;
 use super::gate::Urgency;
 use super::pool::Pool;
 
@@ -90,18 +91,20 @@ pub(in crate::store) const TOO_MANY: &str = "as many sessions of rescind as it m
     that is away (synchronous_standby_names): nothing is committed until it is back";
 
 /// Returns a statement that yields a row if this machine has more than `most` sessions, and one of them waits for a
-/// standby.
+/// standby for longer than a commit is waited for. For one that answers each commit waits for a moment.
 ///
 /// The server does not notice the end of a connection while its session waits so, and does not end that after any time:
 /// each commit that was given up would leave one behind until the server has none left. To cancel the wait would show
 /// others what no standby has.
 pub(in crate::store) fn too_many(most: u32) -> String {
+    let given_up = STATEMENT_WAIT.as_secs();
     format!(
         "SELECT 1 FROM pg_catalog.pg_stat_activity AS other
          JOIN pg_catalog.pg_stat_activity AS mine ON mine.pid = pg_catalog.pg_backend_pid()
          WHERE other.application_name = 'rescind' AND other.datname = mine.datname AND other.usename = mine.usename
             AND other.client_addr IS NOT DISTINCT FROM mine.client_addr
-         HAVING count(*) > {most} AND bool_or(other.wait_event = 'SyncRep')"
+         HAVING count(*) > {most} AND bool_or(other.wait_event = 'SyncRep'
+            AND other.state_change < pg_catalog.clock_timestamp() - interval '{given_up} s')"
     )
 }
 

@@ -94,12 +94,18 @@ async fn a_daemon_is_not_ready_once_another_process_has_another_pepper() {
     let binary = with(Binary::new(), &[OLD]);
     let mut daemon = Daemon::start(&binary, &["serve"]);
     assert_eq!(daemon.get("/readyz", None).0, 200);
+    let own = binary.run("keys create --user u --description x").ok();
     let binary = with(binary, &[NEW, OLD]);
-    binary.run("keys create --user u --description x").ok();
+    let of_another = binary.run("keys create --user u --description x").ok();
     let is_noticed = async || daemon.get("/readyz", None).0 == 503;
     eventually("the daemon is not ready", is_noticed).await;
     let (_, body) = daemon.get("/readyz", None);
     assert!(body.contains("pepper"), "{body}");
     daemon.wait_for("with 1 key");
     assert_eq!(daemon.get("/healthz", None).0, 200);
+    // Nor does it say that a key is nobody's, which is final for whoever reports it.
+    let path = "/api/v1/integrations/credential-scanning/revoke";
+    let report = |key: &str| daemon.post(path, None, &format!("{{\"api_key\":\"{key}\"}}")).0;
+    assert_eq!(report(of_another.trim()), 503);
+    assert_eq!(report(own.trim()), 200);
 }

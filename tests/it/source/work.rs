@@ -2,6 +2,7 @@
 
 mod large;
 mod parts;
+mod peppers;
 mod rests;
 mod running;
 mod waits;
