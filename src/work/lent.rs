@@ -1,7 +1,7 @@
-//! Places that hosts without one get ahead of what is more urgent.
+//! Places that what is polled of a host gets ahead of what is more urgent.
 //!
-//! What webhooks tell of goes before what is polled. Pushes to one host that come as fast as they can be read would keep
-//! what is polled of any other waiting for as long as they come.
+//! What webhooks tell of goes before what is polled. Pushes that come as fast as they can be read would keep what is
+//! polled, of the same host or any other, waiting for as long as they come.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::store::{Lane, Priority, StoreError};
 const EVERY: Duration = Duration::from_millis(500);
 
 impl Worker {
-    /// Chooses an item of a host that has no place, if it is time for one and there is a place that is not kept for what
+    /// Chooses an item that is not urgent, of a host that has no place with one, if it is time for one and there is a place that is not kept for what
     /// is urgent. It has to be a host that the configuration names.
     pub(super) async fn lend(
         &self,
@@ -33,7 +33,7 @@ impl Worker {
         let queues = self.queues(Lane::Ordinary, Priority::Backfill, round);
         let mut queues = queues.await?;
         queues.retain(|queue| {
-            let has_none = shares.of_host(&queue.host) == 0;
+            let has_none = !shares.has_patient(&queue.host);
             has_none && self.knows(&queue.host) && !is_urgent(queue.priority)
         });
         for queue in queues.iter().take(FRONTS_MAX) {

@@ -88,6 +88,12 @@ impl Shares {
         self.hosts.get(host).map_or(0, |taken| taken.all)
     }
 
+    /// Returns whether a host has a place with an item that is not urgent.
+    pub(super) fn has_patient(&self, host: &str) -> bool {
+        let taken = self.hosts.get(host);
+        taken.is_some_and(|taken| taken.all > taken.urgent)
+    }
+
     /// Returns whether the hosts that are not configured hold all places that they may have.
     pub(super) fn is_full_of_strangers(&self) -> bool {
         self.strangers.all >= self.kept().max(1)

@@ -149,16 +149,25 @@ async fn a_second_later(shop: &Shop, pushed: &Pushed) -> MockServer {
     server
 }
 
-/// Each takes less time than after which others that wait for the place are served, and webhooks go before polls.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn webhooks_of_one_host_do_not_hold_up_a_polled_repository_of_another() {
+    webhooks_do_not_hold_up_a_polled_repository("slow.example").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn webhooks_of_a_host_do_not_hold_up_a_polled_repository_of_the_same() {
+    webhooks_do_not_hold_up_a_polled_repository("git.example").await;
+}
+
+/// Each takes less time than after which others that wait for the place are served, and webhooks go before polls.
+async fn webhooks_do_not_hold_up_a_polled_repository(host: &str) {
     let (database, rig) = sqlite().await;
     let shop = Shop::open().await;
     let pushed = shop.push(&[("file", b"none".to_vec())]);
     let server = a_second_later(&shop, &pushed).await;
     let many: Vec<_> = (0..400)
         .map(|n| NewWorkItem {
-            host: "slow.example".to_owned(),
+            host: host.to_owned(),
             repository: format!("o{}/r{n}", n % 60),
             repository_id: n.to_string(),
             clone_url: Some(format!("{}/o{}/r{n}.git", server.uri(), n % 60)),
