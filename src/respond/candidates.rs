@@ -4,7 +4,7 @@ mod places;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
@@ -176,6 +176,22 @@ impl<P: Placed> Candidates<P> {
                 });
             }
         }
+    }
+
+    /// Looks up the candidates and drops all but the first of each value of which a leak would do harm, and of these all
+    /// but the first `most`. A message may name a few keys very often, or many that are revoked already.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a read.
+    pub async fn retain_first(&mut self, store: &Store, most: usize) -> Result<(), StoreError> {
+        let known = self.known(store).await?;
+        let mut seen = HashSet::new();
+        self.list.retain(|candidate| {
+            let digest = candidate.value.sha256();
+            known.is_at_risk(&digest) && seen.len() < most && seen.insert(digest)
+        });
+        self.drop_places();
+        Ok(())
     }
 
     /// Looks up the candidates and drops those that are nobody's. Returns the number of those that are left.

@@ -22,7 +22,8 @@ const NOBODYS: u32 = u32::MAX;
 /// Keys and access tokens among the values that were looked up.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
-    keys: HashSet<Sha256Digest>,
+    /// Digests of keys, and whether a leak of each would do harm.
+    keys: HashMap<Sha256Digest, bool>,
     /// Access tokens of Rescind itself.
     tokens: HashMap<Sha256Digest, Arc<Token>>,
 }
@@ -64,7 +65,7 @@ impl Known {
     pub async fn of_one(lookup: &Lookup, value: Sha256Digest) -> Result<Self, Arc<StoreError>> {
         let (is_key, token) = tokio::join!(lookup.is_key(value), lookup.token(value));
         Ok(Self {
-            keys: is_key?.then_some(value).into_iter().collect(),
+            keys: is_key?.then_some((value, true)).into_iter().collect(),
             tokens: token?
                 .map(|token| (value, Arc::new(token)))
                 .into_iter()
@@ -74,7 +75,14 @@ impl Known {
 
     /// Returns whether a value is a key or an access token.
     pub fn contains(&self, value: &Sha256Digest) -> bool {
-        self.keys.contains(value) || self.tokens.contains_key(value)
+        self.keys.contains_key(value) || self.tokens.contains_key(value)
+    }
+
+    /// Returns whether a value is one of which a leak would do harm, as far as was known when it was looked up: it is
+    /// secret, and not revoked.
+    pub fn is_at_risk(&self, value: &Sha256Digest) -> bool {
+        let token = self.tokens.get(value);
+        self.keys.get(value) == Some(&true) || token.is_some_and(|token| token.revoked_at.is_none())
     }
 
     /// Returns the access token with this value, as it was when it was looked up.
@@ -86,7 +94,7 @@ impl Known {
     #[cfg(test)]
     pub(crate) fn these(keys: impl IntoIterator<Item = Sha256Digest>) -> Self {
         Self {
-            keys: keys.into_iter().collect(),
+            keys: keys.into_iter().map(|key| (key, true)).collect(),
             tokens: HashMap::new(),
         }
     }

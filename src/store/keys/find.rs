@@ -15,7 +15,8 @@ statements! {
     BY_DIGESTS = concat!(
         "SELECT k.digest, k.pepper, ", key_columns!(), " FROM keys k WHERE k.digest IN ({list:1})"
     );
-    IDS_BY_DIGESTS = "SELECT k.digest, k.pepper, k.id, k.project FROM keys k WHERE k.digest IN ({list:1})";
+    IDS_BY_DIGESTS = "SELECT k.digest, k.pepper, k.id, k.project, k.is_public, k.revoked_at
+        FROM keys k WHERE k.digest IN ({list:1})";
     /// Skipped if another row of the project has the new form already: two programs with different peppers may have
     /// imported the same key.
     REWRITE = "UPDATE keys SET digest = $1, pepper = $4 WHERE id = $2 AND digest = $3 AND NOT EXISTS
@@ -64,6 +65,7 @@ impl OfKey for Key {
 struct KeyId {
     id: Uuid,
     project: String,
+    is_at_risk: bool,
 }
 
 impl OfKey for KeyId {
@@ -80,6 +82,7 @@ fn key_id(row: &Row<'_>) -> Result<KeyId, StoreError> {
     Ok(KeyId {
         id: row.uuid("id")?,
         project: row.get("project")?,
+        is_at_risk: !row.get::<bool>("is_public")? && row.optional_time("revoked_at")?.is_none(),
     })
 }
 
@@ -184,20 +187,23 @@ impl Store {
         Ok(keys)
     }
 
-    /// Returns which of these digests are those of the values of keys, as [`find_keys`](Self::find_keys) finds them.
-    /// The texts of a key may be a hundred times as long as its digest, and are not read.
+    /// Returns which of these digests are those of the values of keys, as [`find_keys`](Self::find_keys) finds them, and
+    /// of each if a leak would do harm: one of the keys is secret, and not revoked yet. The texts of a key may be a
+    /// hundred times as long as its digest, and are not read.
     ///
     /// # Errors
     /// Returns the errors of [`find_keys`](Self::find_keys).
     pub async fn known_keys(
         &self,
         digests: &[Sha256Digest],
-    ) -> Result<HashSet<Sha256Digest>, StoreError> {
+    ) -> Result<HashMap<Sha256Digest, bool>, StoreError> {
         let mut read = self;
         let peppers = &self.0.peppers;
         let (keys, stale) = find(&mut read, peppers, digests, IDS_BY_DIGESTS, key_id).await?;
         self.renew(&stale).await;
-        Ok(keys.into_keys().collect())
+        let keys = keys.into_iter();
+        let keys = keys.map(|(digest, keys)| (digest, keys.iter().any(|key| key.is_at_risk)));
+        Ok(keys.collect())
     }
 
     /// Rewrites keys to the current pepper, if they can be.
