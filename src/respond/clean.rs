@@ -4,7 +4,7 @@
 //! in every encoding. So that is done once per text, in turns with others, up to a bound per message, for keys of
 //! ours only, and before anything is locked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -38,6 +38,8 @@ pub struct CleanSighting {
     digest: Sha256Digest,
     /// Access token of Rescind itself that was seen, if it is one, as it was when it was looked up.
     token: Option<Arc<Token>>,
+    /// `true` if a leak of the value would do harm, as far as was known when it was looked up.
+    is_at_risk: bool,
 }
 
 impl CleanSighting {
@@ -48,13 +50,17 @@ impl CleanSighting {
             place,
             detected_at,
             token: None,
+            is_at_risk: true,
         }
     }
 
-    /// Adds the access token that was seen, if it is one.
+    /// Adds what is known of the value.
     pub(super) fn of(self, known: &Known) -> Self {
-        let token = known.token(&self.digest).cloned();
-        Self { token, ..self }
+        Self {
+            token: known.token(&self.digest).cloned(),
+            is_at_risk: known.is_at_risk(&self.digest),
+            ..self
+        }
     }
 
     pub(super) fn digest(&self) -> Sha256Digest {
@@ -106,6 +112,19 @@ impl CleanSightings {
         }
         pieces.push(self);
         pieces
+    }
+
+    /// Removes and returns the first sighting of each value of which a leak would do harm, `most` of them. A message may
+    /// name a few keys very often, or many that are revoked already, but what leaked is to be revoked at once.
+    pub fn take_first(&mut self, most: usize) -> Self {
+        let mut seen = HashSet::new();
+        let (mut first, mut rest) = (Vec::new(), Vec::new());
+        for sighting in std::mem::take(&mut self.0) {
+            let is_first = sighting.is_at_risk && first.len() < most && seen.insert(sighting.digest);
+            if is_first { &mut first } else { &mut rest }.push(sighting);
+        }
+        self.0 = rest;
+        Self(first)
     }
 
     /// Removes all sightings.

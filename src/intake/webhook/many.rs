@@ -1,6 +1,7 @@
 //! Deliveries that name many keys of ours.
 //!
-//! To write these down takes a turn, which may be long in coming. What was pushed does not wait for it.
+//! To write these down takes a turn, which may be long in coming. What was pushed does not wait for it, nor does the
+//! revocation of what leaked: the first place of each such key.
 
 use std::sync::Arc;
 
@@ -9,7 +10,11 @@ use super::{Webhook, WebhookError};
 use crate::forge::{Gathered, ToldItem};
 use crate::respond::{CleanSightings, LITTLE, MANY_FOUND};
 
-/// Work items of a delivery that were committed before the keys that it names.
+/// Maximum number of keys that are revoked before it is the turn of their delivery. Together with a few work items they
+/// are little.
+const FIRST_MAX: usize = 48;
+
+/// What was committed of a delivery before it is its turn.
 #[derive(Debug, Default)]
 pub(super) struct Early {
     /// `true` if there were any.
@@ -31,29 +36,31 @@ impl Webhook {
         if ours < MANY_FOUND && !candidates.is_full() {
             return Ok(());
         }
-        let sightings = candidates.take_ours(store).await.map_err(Arc::new)?;
-        self.commit_early(&mut gathered.items, &sightings, early)
+        let mut sightings = candidates.take_ours(store).await.map_err(Arc::new)?;
+        self.commit_early(&mut gathered.items, &mut sightings, early)
             .await?;
         self.report(sightings).await
     }
 
-    /// Commits the work items of a delivery whose sightings wait for a turn, if there are any. The delivery is not
-    /// recorded, so that it can be repeated until all of it is committed.
+    /// Commits the work items of a delivery whose sightings wait for a turn, and the first sightings of keys that are to
+    /// be revoked, if there are any. The delivery is not recorded, so that it can be repeated until all of it is
+    /// committed.
     pub(super) async fn commit_early(
         &self,
         items: &mut Vec<ToldItem>,
-        sightings: &CleanSightings,
+        sightings: &mut CleanSightings,
         early: &mut Early,
     ) -> Result<(), WebhookError> {
-        if sightings.len() <= LITTLE || items.is_empty() {
+        if sightings.len() <= LITTLE {
             return Ok(());
         }
-        let items = std::mem::take(items);
-        let taken = self.take(None, items, CleanSightings::default()).await?;
-        *early = Early {
-            is_any: true,
-            is_full: taken == Taken::Full,
-        };
+        let (items, first) = (std::mem::take(items), sightings.take_first(FIRST_MAX));
+        if items.is_empty() && first.is_empty() {
+            return Ok(());
+        }
+        let taken = self.take(None, items, first).await?;
+        early.is_any = true;
+        early.is_full |= taken == Taken::Full;
         Ok(())
     }
 }

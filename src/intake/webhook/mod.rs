@@ -263,7 +263,7 @@ impl Webhook {
         } = gathered;
         // Most candidates are not known keys; they are dropped before anything waits for the write lock.
         let store = self.responder.store();
-        let sightings = candidates.take_ours(store).await.map_err(Arc::new)?;
+        let mut sightings = candidates.take_ours(store).await.map_err(Arc::new)?;
         drop(candidates);
         let good = match outcome {
             Ok(good) => good,
@@ -273,7 +273,7 @@ impl Webhook {
                 return Err(refused);
             }
         };
-        self.commit_early(&mut items, &sightings, &mut early)
+        self.commit_early(&mut items, &mut sightings, &mut early)
             .await?;
         if early.is_full {
             // They count whether or not the sender retries.

@@ -65,4 +65,28 @@ on_both_databases! {
         assert_eq!(server.store.log_head().await.unwrap().seq, 101);
         server.stop().await;
     }
+    /// A log that is pasted into a comment may have the same one on each line.
+    async fn a_key_that_leaked_many_times_is_revoked_before_the_turn_of_its_delivery(database) {
+        let server = TestServer::on(database, all()).await;
+        let mut issued = Vec::new();
+        for _ in 0..3 {
+            issued.push(issuer(&server.responder).issue(request("leaks")).await.unwrap());
+        }
+        let [(_, unseen), (first, one), (second, other)] = issued.try_into().unwrap();
+        let turns = hold_turns(&server.responder, &unseen).await;
+        let is_revoked = async |id| server.store.key(id).await.unwrap().unwrap().revoked_at.is_some();
+        let push = push(1, &[one, other], 400);
+        let deliver = send(&server, Forge::GitHub, "push", "1", &push);
+        let others = async {
+            eventually("both are revoked", async || is_revoked(first.id).await && is_revoked(second.id).await).await;
+            drop(turns);
+        };
+        let (reply, ()) = tokio::join!(deliver, others);
+        assert_eq!(reply.status, 202, "{}", reply.text);
+        let seen = "SELECT CAST(SUM(sightings) AS BIGINT) FROM occurrences WHERE repository = 'acme/webshop'";
+        let counted = database.count(seen).await;
+        let reply = send(&server, Forge::GitHub, "push", "1", &push).await;
+        assert_eq!((reply.status, database.count(seen).await), (202, counted));
+        server.stop().await;
+    }
 }
