@@ -1,6 +1,6 @@
 //! Look-ups of keys by the digests of their values, under every pepper.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use uuid::Uuid;
 
