@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::pauses::Condition;
 use super::round::Round;
 use super::run::AHEAD;
-use super::scarce::{Contender, Scarce};
+use super::scarce::{Contender, LaneTurn, Scarce};
 use super::shares::Shares;
 use super::{Run, Worker, WorkerParts};
 use crate::fetch::{FetchLane, Ledger, Payer, Waiting};
@@ -307,7 +307,7 @@ impl Worker {
         let candidates = self.candidates(&lane, round).await?;
         let mut chosen = Vec::new();
         let mut waiting = Waiting::Nobody;
-        while let Some(next) = lane.next(&candidates, |host| {
+        while let Some(next) = lane.next(&candidates, LaneTurn::after(round.given), |host| {
             round.served(lane.lane, self.served_as(host))
         }) {
             if !lane.has_place_for(next) {
@@ -359,7 +359,9 @@ impl Worker {
             let group = self.served_as(&queue.host);
             let used = ledger.used(&Payer::new(group, &queue.host, "", ""), now);
             let served = round.served(lane.lane, group);
-            (queue.priority, lane.of_host(&queue.host), used, served)
+            let turn = LaneTurn::after(round.given);
+            let priority = turn.is_by_priority.then_some(queue.priority);
+            (priority, lane.of_host(&queue.host), used, served)
         });
         let mut candidates = Vec::new();
         let mut fronts = 0;

@@ -52,7 +52,7 @@ pub(super) fn halves(
         range: NewWorkItem {
             before,
             after: after.clone(),
-            priority: Priority::Backfill,
+            priority: of_half(range.priority),
             ..range.clone()
         },
         part: Some(Part {
@@ -70,6 +70,16 @@ pub(super) fn halves(
         half(before, &middle, item.part.haves.clone()),
         half(middle.clone(), &range.after, haves),
     ]
+}
+
+/// Returns the priority of a half. What was told of a push goes before a public feed, of which there may always be more
+/// than is read.
+fn of_half(whole: Priority) -> Priority {
+    if whole <= Priority::Watched {
+        Priority::Watched
+    } else {
+        Priority::Backfill
+    }
 }
 
 /// Returns the commits that a push dropped, to be read by themselves: whether its server still has them says nothing of

@@ -24,6 +24,8 @@ pub(super) struct Round {
     pub(super) looked: Option<Instant>,
     /// Time when an item that had to leave last took precedence because it was due.
     pub(super) due: Option<Instant>,
+    /// Number of places in the other lanes that were given.
+    pub(super) given: usize,
     /// Turns of the newest items and of those that have waited the longest, where only few are taken.
     pub(super) turns: Turns,
     /// Time of the last look for a host without a place, which has one ahead of what is more urgent.
@@ -44,6 +46,7 @@ impl Round {
     pub(super) fn note_served(&mut self, lane: Lane, host: &str) {
         self.served.retain(|served| !is_of(served, lane, host));
         self.served.push_back((lane, host.to_owned()));
+        self.given = self.given.wrapping_add(1);
         if self.served.len() > SERVED_MAX {
             self.served.pop_front();
         }

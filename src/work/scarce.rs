@@ -31,6 +31,26 @@ pub(super) struct Contender {
     pub(super) is_due: bool,
 }
 
+/// Turn of a lane, by which some contenders take precedence. None of them does in all turns, so that what does not is
+/// read however many of these come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LaneTurn {
+    /// `true` if the most urgent ones come first.
+    pub(super) is_by_priority: bool,
+    /// `true` if of an owner those come first that are known to fit.
+    pub(super) is_by_size: bool,
+}
+
+impl LaneTurn {
+    /// Returns the turn after so many.
+    pub(super) fn after(turns: usize) -> Self {
+        Self {
+            is_by_priority: turns % 3 < 2,
+            is_by_size: turns % 2 == 0,
+        }
+    }
+}
+
 /// Returns whether an item with this many deaths is read strictly alone. One death may be the fault of any item that
 /// was in flight; after a second one, among few items, this item is likely the cause, and must not count against
 /// others again.
@@ -89,7 +109,7 @@ impl<'h> Scarce<'h> {
         self.repositories.contains_key(&name)
     }
 
-    /// Returns the next contender: the most urgent one; among equals, the one whose owner and host hold the fewest
+    /// Returns the next contender of a turn: the most urgent one; among equals, the one whose owner and host hold the fewest
     /// places and used the least of the lane's time recently; among those, one that is due, then one that is known to
     /// fit, one that had to leave the fewest times, one whose repository used the least, and one whose host has gone
     /// longest without a place, according to `served`. Candidates that
@@ -99,6 +119,7 @@ impl<'h> Scarce<'h> {
     pub(super) fn next<'c>(
         &self,
         contenders: &'c [Contender],
+        turn: LaneTurn,
         served: impl Fn(&str) -> Option<usize>,
     ) -> Option<&'c Contender> {
         let may = |next: &&Contender| !self.has_repository(&next.host, &next.remote);
@@ -113,12 +134,12 @@ impl<'h> Scarce<'h> {
             (
                 left_apart,
                 is_deadly(next.deaths),
-                next.priority,
+                turn.is_by_priority.then_some(next.priority),
                 of_owner,
                 of_host,
                 next.used.of_owner(),
                 !next.is_due,
-                !next.is_sized,
+                turn.is_by_size && !next.is_sized,
                 next.outpaced,
                 next.used,
                 served(&next.host),
@@ -207,7 +228,7 @@ mod tests {
     /// Returns the identifiers of the repositories of the items that get places, in order.
     fn taken<'c>(mut lane: Scarce<'_>, contenders: &'c [Contender]) -> Vec<&'c str> {
         let mut taken = Vec::new();
-        while let Some(next) = lane.next(contenders, |_| None)
+        while let Some(next) = lane.next(contenders, LaneTurn::after(0), |_| None)
             && lane.has_place_for(next)
         {
             lane.take(next);
@@ -313,8 +334,32 @@ mod tests {
             contender("b", "y", "2", Webhook),
         ];
         let lane = Scarce::new(Lane::Large, 1, &[]);
-        let next = lane.next(&contenders, |host| (host == "a").then_some(0));
+        let served = |host: &str| (host == "a").then_some(0);
+        let next = lane.next(&contenders, LaneTurn::after(0), served);
         assert_eq!(next.unwrap().host, "b");
+    }
+
+    #[test]
+    fn what_is_less_urgent_or_not_known_to_fit_has_turns_too() {
+        let mut contenders = [
+            contender("a", "acme", "1", Webhook),
+            contender("a", "acme", "2", Webhook),
+            contender("b", "bob", "3", Backfill),
+        ];
+        contenders[0].is_sized = true;
+        contenders[0].outpaced = 1;
+        let ledger = Ledger::default();
+        ledger.charge(&contenders[0].payer, 3.0);
+        let now = std::time::Instant::now();
+        for next in &mut contenders {
+            next.used = ledger.used(&next.payer, now);
+        }
+        let lane = Scarce::new(Lane::Medium, 1, &[]);
+        let order = (0..6).map(|turns| {
+            let next = lane.next(&contenders, LaneTurn::after(turns), |_| None);
+            next.unwrap().remote.rsplit(' ').next().unwrap().to_owned()
+        });
+        assert_eq!(order.collect::<Vec<_>>(), ["1", "2", "3", "2", "1", "3"]);
     }
 
     #[test]
