@@ -72,7 +72,7 @@ struct Room {
 #[derive(Debug)]
 pub(crate) struct Body {
     bytes: Vec<u8>,
-    _room: Room,
+    room: Room,
 }
 
 impl Deref for Body {
@@ -87,6 +87,13 @@ impl Body {
     /// Returns the JSON of a body, as [`as_json`] does.
     pub(crate) fn json(&mut self) -> &str {
         as_json(&mut self.bytes)
+    }
+
+    /// Waits until others wait for memory, for whose sake the body should be dropped.
+    pub(crate) async fn wanted(&self) {
+        while self.room.answers.waiting.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 }
 
@@ -197,7 +204,7 @@ pub(crate) async fn read_body(
             continue;
         };
         let Some(chunk) = chunk? else {
-            return Ok(Some(Body { bytes, _room: room }));
+            return Ok(Some(Body { bytes, room }));
         };
         let needed = bytes.len() + chunk.len();
         if needed > limit {
@@ -265,6 +272,18 @@ mod tests {
         drop((rooms, last));
         assert_eq!(answers.ordinary.available_permits(), ORDINARY_BYTES / STEP);
         assert_eq!(answers.large.available_permits(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_kept_is_told_that_others_wait() {
+        let body = Body {
+            bytes: Vec::new(),
+            room: answers().room(),
+        };
+        let soon = tokio::time::timeout(LOOK * 2, body.wanted());
+        assert!(soon.await.is_err());
+        let _waiter = Waiter::new(&body.room.answers.waiting);
+        body.wanted().await;
     }
 
     #[tokio::test]

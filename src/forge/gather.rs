@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 
-use super::push::{Announcement, Push, kept_reference};
+use super::push::{Announcement, Push, kept_id, kept_reference};
 use super::texts::{Link, scan_plain, scan_texts};
 use crate::fetch::ObjectId;
 use crate::respond::{
@@ -224,7 +224,22 @@ impl<'a> Gatherer<'a> {
     }
 
     /// Adds a push that happened at `at`, unless it deleted its reference or changed nothing.
+    ///
+    /// One whose commits are named by keys, of a format that consists of digits, is logged and counts as malformed: the
+    /// keys would be stored with it, and nothing could be fetched by their digests.
     pub fn push(&mut self, push: &Push, priority: Priority, at: Timestamp) {
+        let is_key = |id: &ObjectId| !id.is_null() && self.redactor.holds_key(id.to_string());
+        if is_key(&push.before) || is_key(&push.after) {
+            self.gathered.malformed += 1;
+            tracing::warn!(
+                source = self.source,
+                host = push.remote.host,
+                "a push has a key in place of a commit; its contents are not read"
+            );
+            let told = self.told(&push.remote, None);
+            self.name(&told, &push.reference, None);
+            return;
+        }
         let told = self.told(&push.remote, Some(push.after));
         self.name(&told, &push.reference, Some(push.after));
         if push.after.is_null() || push.after == push.before {
@@ -242,7 +257,8 @@ impl<'a> Gatherer<'a> {
         let told = self.told(&Arc::new(announced.remote.clone()), None);
         self.name(&told, reference, None);
         self.add(&told, reference, (priority, at), |gatherer| {
-            let id = shorten(gatherer.redactor, &announced.id, ID_MAX, false);
+            let id = kept_id(gatherer.redactor, &announced.id);
+            let id = shorten(gatherer.redactor, &id, ID_MAX, false);
             (WorkKind::References, String::new(), id)
         });
     }

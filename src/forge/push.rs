@@ -93,6 +93,15 @@ pub fn is_plain_id(text: &str) -> bool {
     text.bytes().all(is_plain)
 }
 
+/// Returns the form in which an identifier is stored, which identifies what it did as well: a digest if it holds a key.
+/// Digits may be one, of a format that consists of them.
+pub fn kept_id(redactor: &Redactor, id: &str) -> String {
+    if redactor.holds_key(id) {
+        return hex::encode(Sha256::digest(id));
+    }
+    id.to_owned()
+}
+
 /// Parses an object id of 40 digits.
 ///
 /// # Errors

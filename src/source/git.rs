@@ -113,6 +113,8 @@ struct Moved {
     more: bool,
     /// `true` if some of the others were never read.
     unread: bool,
+    /// Number of references that have a key in place of a commit, of a format that consists of digits.
+    malformed: u64,
 }
 
 impl GitRemote {
@@ -198,7 +200,16 @@ impl GitRemote {
             pushes: moved,
             more,
             unread,
+            malformed,
         } = apart(names, || self.moved(references, &mut cursor));
+        if malformed > 0 {
+            let source = &self.frame.name;
+            gatherer.gathered.malformed += malformed;
+            tracing::warn!(
+                %source, references = malformed,
+                "references have a key in place of a commit; they are not read"
+            );
+        }
         (cursor.begun, cursor.incomplete) = (true, unread && is_first);
         let interval = self.frame.interval(if more { SOON } else { INTERVAL });
         apart(names, || {
@@ -243,7 +254,8 @@ impl GitRemote {
         let after = cursor.last.take();
         let after = after.and_then(|hex| NameDigest::from_hex(&hex));
         let (mut moved, mut latest) = (Vec::new(), None);
-        let (mut more, mut unread) = (false, false);
+        let (mut more, mut unread, mut malformed) = (false, false, 0);
+        let redactor = self.frame.parts.responder.redactor();
         let head = references.head;
         let mut times = HashMap::new();
         let list = references.list.into_iter().map(|(name, id)| {
@@ -264,6 +276,10 @@ impl GitRemote {
         });
         for (digest, name, id) in list {
             let known = before.get(&digest).copied();
+            if known != Some(id) && redactor.holds_key(id.to_string()) {
+                malformed += 1;
+                continue;
+            }
             if known != Some(id) && moved.len() >= MAX_MOVED {
                 more = true;
                 unread |= known.is_none();
@@ -288,6 +304,7 @@ impl GitRemote {
             pushes: moved,
             more,
             unread,
+            malformed,
         }
     }
 }

@@ -248,8 +248,20 @@ impl Shared {
         rest: Option<ListRest>,
     ) -> Listed {
         let redactor = self.parts.responder.redactor();
+        // It would be stored with the item, and be fetched by no digest.
+        let is_key = |id: &ObjectId| redactor.holds_key(id.to_string());
+        let (with_key, references): (Vec<_>, Vec<_>) = references.partition(|(_, id)| is_key(id));
+        if !with_key.is_empty() {
+            let (repository, references) = (&item.range.repository, with_key.len());
+            tracing::warn!(
+                repository,
+                references,
+                "references have a key in place of a commit; they are not read"
+            );
+        }
         Listed {
             references: references
+                .into_iter()
                 .map(|(name, id)| (kept_reference(redactor, &name), id))
                 .collect(),
             priority,

@@ -24,6 +24,32 @@ use tokio::sync::Notify;
 
 use crate::support::responder::issuer;
 
+/// Key formats whose keys look like identifiers and object ids.
+const HEX: &str = r#"
+[[format]]
+id = "hexkey"
+description = "hex key"
+visibility = "secret"
+prefix = "acefee"
+body = { alphabet = "hex", length = 32 }
+[[format]]
+id = "hex40"
+description = "hex key of 40"
+visibility = "secret"
+prefix = "beefca"
+body = { alphabet = "hex", length = 34 }
+"#;
+
+/// Returns a key of each of the [formats](HEX) whose keys consist of hexadecimal digits, and these formats.
+pub(crate) fn hex_keys() -> (String, String, FormatSet) {
+    let formats = FormatSet::parse(&[("hex.toml", HEX)]).unwrap();
+    let mint = |id| {
+        let key = formats.get(id).unwrap().mint().unwrap();
+        key.expose().to_owned()
+    };
+    (mint("hexkey"), mint("hex40"), formats)
+}
+
 /// Everything around a database that a source or a worker needs.
 pub(crate) struct Rig {
     pub(crate) store: Store,
@@ -37,7 +63,10 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(store: &Store) -> Self {
-        let formats = FormatSet::builtin();
+        Self::with_formats(store, FormatSet::builtin())
+    }
+
+    pub(crate) fn with_formats(store: &Store, formats: FormatSet) -> Self {
         let clock = Arc::new(ManualClock::new(
             Timestamp::from_second(1_780_000_000).unwrap(),
         ));

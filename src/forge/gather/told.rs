@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use sha2::{Digest as _, Sha256};
 
 use super::{Gatherer, ID_MAX, Message, message};
 use crate::fetch::ObjectId;
-use crate::forge::Remote;
+use crate::forge::{Remote, kept_id};
 use crate::respond::{REPOSITORY_MAX, URL_MAX, shorten};
 use crate::store::{NewWorkItem, Priority, WorkKind, item_weight};
 
@@ -120,7 +119,7 @@ impl Gatherer<'_> {
         let source = self.source;
         let kept = ToldRepository {
             host: remote.host.clone(),
-            repository_id: self.kept_id(&remote.repository_id),
+            repository_id: kept_id(self.redactor, &remote.repository_id),
             repository: name.to_owned(),
             clone_url: remote.clone_url.as_ref().map(ToString::to_string),
             source: source.to_owned(),
@@ -142,14 +141,6 @@ impl Gatherer<'_> {
             return None;
         }
         Some(Arc::new(kept))
-    }
-
-    /// Returns the form in which an identifier is stored. Digits may be a key, of a format that consists of them.
-    fn kept_id(&self, id: &str) -> String {
-        if self.redactor.holds_key(id) {
-            return hex::encode(Sha256::digest(id));
-        }
-        id.to_owned()
     }
 }
 

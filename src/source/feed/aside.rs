@@ -1,10 +1,11 @@
 //! Events that name many keys of ours: they are read again once all others were committed.
 //!
-//! To write down what they name takes long, and there may be hundreds of them. Neither what is little nor the next poll
-//! waits for that. Their names stand in the cursor, and pages are requested again, so that no text of theirs is held
-//! meanwhile.
+//! To write down what they name takes long, and there may be hundreds of them. Neither what is little nor the next
+//! poll waits for that. Their names stand in the cursor. Of pages the last one is at hand; others are requested again,
+//! as far as the rate limit leaves requests that no poll needs.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -13,16 +14,17 @@ use super::GitHubEvents;
 use super::cursor::{Aside, Cursor};
 use super::event::Event;
 use super::gather::EventCounts;
-use super::reading::{PAGES, Part, Stop, name_of};
+use super::reading::{PAGES, Page, Part, Stop, name_of};
 use crate::forge::Gathered;
+use crate::github::INTERVAL;
 use crate::offload::{apart, block_on};
 use crate::source::PollError;
 use crate::source::kept::Kept;
 use crate::source::page::entries;
 use crate::store::SourceState;
 
-/// Number of candidates of a page that are held until they are written down: as many as fit, with their places, in less
-/// than 1 MiB. Every source that is polled may wait for its turn with so many.
+/// Number of candidates of an event that are held until they are written down: as many as fit, with their places, in
+/// less than 1 MiB. Every source that is polled may wait for its turn with so many.
 const ROOM: usize = 2_500;
 
 /// Time that the first of these events has at least, however soon the next poll is due.
@@ -36,75 +38,90 @@ struct Found {
     is_done: bool,
 }
 
-/// Time for events that were put aside, if the next poll is not waited for by a schedule.
+/// Time for events that were put aside.
 #[derive(Clone, Copy)]
-struct Time {
-    /// Time from which on no further one is begun.
+pub(super) struct Time {
+    /// Time from which on no further one is begun, if the next poll is not waited for by a schedule.
     due: Option<Instant>,
     /// Time at which the one in progress is abandoned.
     at_last: Option<Instant>,
+    /// Time between two polls.
+    interval: Duration,
 }
 
 impl Time {
-    fn until(due: Option<Instant>) -> Self {
+    /// Returns the time until the next poll is `due`, of those that are `interval` apart. Zero is not known.
+    pub(super) fn until(due: Option<Instant>, interval: Duration) -> Self {
         Self {
             due,
             at_last: due.map(|due| due.max(Instant::now() + AT_LEAST)),
+            interval: if interval.is_zero() {
+                INTERVAL
+            } else {
+                interval
+            },
         }
     }
 }
 
-/// Contents of one request.
-#[derive(Default)]
-struct Page {
-    found: Vec<Found>,
-    /// `true` if there was no room for everything: the page has to be requested again.
-    is_full: bool,
-    has_next: bool,
+/// Reason for which nothing more of a page is read.
+enum PageEnd {
+    /// Nothing is left on it.
+    Done,
+    /// Others wait for its memory.
+    Wanted,
+    /// The next poll is due, or the turn of an event did not come.
+    Over,
 }
 
 impl GitHubEvents {
-    /// Reads events that were put aside, until all are done, or until the next poll is due. Each part of what they name
-    /// is recorded as done once it is written down. Returns whether some are not on the feed any more.
+    /// Reads events that were put aside, those on the `last` page that was read first, until all are done, the next
+    /// poll is due, or no requests are left for them. Each part of what they name is recorded as done once it is
+    /// written down. Returns whether some are not on the feed any more.
     pub(super) async fn read_aside(
         &self,
         state: &mut SourceState,
         cursor: &mut Kept<Cursor>,
-        until: Option<Instant>,
+        mut last: Option<Page>,
+        time: Time,
     ) -> Result<bool, PollError> {
-        let time = Time::until(until);
         let mut parts: VecDeque<Part> = (1..=PAGES).map(Part::whole).collect();
+        let mut is_first = true;
         while let Some(part) = parts.front().copied()
             && !cursor.aside.is_empty()
         {
-            // Leaves enough of the rate limit for the next poll.
-            let wanted = u64::from(PAGES) + 1;
-            if !self.api.tokens.wait(wanted, self.frame.now()).is_zero() {
-                return Ok(false);
-            }
-            let page = match self.gather_aside(part, &cursor.aside).await {
-                Err(PollError::TooMuch(_)) if part.is_whole() => {
-                    parts.pop_front();
-                    Part::parts(part.page())
-                        .rev()
-                        .for_each(|part| parts.push_front(part));
-                    continue;
-                }
-                // There is no such page.
-                Err(PollError::Refused { status: 422 }) if part != Part::whole(1) => {
-                    Page::default()
-                }
-                page => page?,
+            let page = match last.take() {
+                Some(page) => page,
+                None if !self.has_spare(time.interval, is_first) => return Ok(false),
+                None => match self.page_again(part).await {
+                    Err(PollError::TooMuch(_)) if part.is_whole() => {
+                        is_first = false;
+                        parts.pop_front();
+                        Part::parts(part.page())
+                            .rev()
+                            .for_each(|part| parts.push_front(part));
+                        continue;
+                    }
+                    // There is no such page.
+                    Err(PollError::Refused { status: 422 }) if part != Part::whole(1) => break,
+                    page => {
+                        is_first = false;
+                        page?
+                    }
+                },
             };
-            if self.write_aside(state, cursor, page.found, time).await? {
-                return Ok(false);
+            let (read, has_next) = (page.part, page.has_next);
+            match self.write_page(state, cursor, page, time).await? {
+                PageEnd::Over => return Ok(false),
+                PageEnd::Wanted => continue,
+                PageEnd::Done => {}
             }
-            if page.is_full {
-                continue;
-            }
-            parts.pop_front();
-            if !page.has_next {
-                parts.clear();
+            // What is behind a later page may have come from an earlier one meanwhile.
+            if read == part {
+                parts.pop_front();
+                if !has_next {
+                    break;
+                }
             }
         }
         let lost = cursor.drop_aside();
@@ -115,82 +132,93 @@ impl GitHubEvents {
         Ok(lost > 0)
     }
 
-    /// Reports what was found in events that were put aside, and records that. Returns whether the time is over.
-    async fn write_aside(
+    /// Returns whether the rate limit leaves a request for events that were put aside: whoever owns many keys decides
+    /// on their number, and must not blind the feed. Until there are more requests, each poll has one left if this is
+    /// the first since the last poll, and all its pages otherwise.
+    fn has_spare(&self, interval: Duration, is_first: bool) -> bool {
+        let (tokens, now) = (&self.api.tokens, self.frame.now());
+        let of_a_poll = if is_first { 1 } else { PAGES };
+        tokens.wait(u64::from(PAGES) + 1, now).is_zero() && tokens.pace(now) * of_a_poll <= interval
+    }
+
+    /// Requests a page, or a part of one, to read events on it again.
+    async fn page_again(&self, part: Part) -> Result<Page, PollError> {
+        let mut answer = self.request(part, None, |_| None).await?;
+        let Some(mut body) = answer.body.take() else {
+            return Err(PollError::NotAList("it has no contents"));
+        };
+        let text = apart(body.len(), || body.json());
+        let count = apart(text.len(), || entries(text))?.len();
+        Ok(Page {
+            part,
+            has_next: part.has_next(&answer, count),
+            body,
+            done: 0,
+        })
+    }
+
+    /// Reads the events on a page that were put aside to their end, reports what is found, and records that.
+    async fn write_page(
         &self,
         state: &mut SourceState,
         cursor: &mut Kept<Cursor>,
-        found: Vec<Found>,
+        mut page: Page,
         time: Time,
-    ) -> Result<bool, PollError> {
-        let (mut is_over, has_any) = (false, !found.is_empty());
-        for found in found {
+    ) -> Result<PageEnd, PollError> {
+        while let Some(found) = self.gather_aside(&mut page, &cursor.aside).await? {
             let reporting = self.frame.report_many(&found.gathered.candidates);
-            let reported = match time.at_last {
-                Some(at_last) => timeout_at(at_last, reporting).await,
-                None => Ok(reporting.await),
+            let reporting = async {
+                match time.at_last {
+                    Some(at_last) => timeout_at(at_last, reporting).await.ok(),
+                    None => Some(reporting.await),
+                }
             };
+            let (reported, kept) = unless_wanted(page, reporting).await;
             // Its turn may not come as long as others have much to write down.
-            let Ok(reported) = reported else {
-                is_over = true;
-                break;
+            let Some(reported) = reported else {
+                return Ok(PageEnd::Over);
             };
             reported?;
             state.texts += found.gathered.texts;
             state.malformed += found.gathered.malformed;
             let count = found.gathered.candidates.len();
             cursor.note_aside(&found.name, count, found.is_done);
-            is_over = time.due.is_some_and(|due| Instant::now() >= due);
-            if is_over {
-                break;
-            }
-        }
-        if has_any {
             self.save(state, cursor).await?;
+            if time.due.is_some_and(|due| Instant::now() >= due) {
+                return Ok(PageEnd::Over);
+            }
+            let Some(kept) = kept else {
+                return Ok(PageEnd::Wanted);
+            };
+            page = kept;
         }
-        Ok(is_over)
+        Ok(PageEnd::Done)
     }
 
-    /// Requests a page, or a part of one, and gathers the keys in events that were put aside. Little of them is held:
-    /// the page is not, while they are written down.
-    async fn gather_aside(&self, part: Part, aside: &VecDeque<Aside>) -> Result<Page, PollError> {
-        let mut answer = self.request(part, None, |_| None).await?;
-        let Some(mut body) = answer.body.take() else {
-            return Err(PollError::NotAList("it has no contents"));
-        };
-        let text = apart(body.len(), || body.json());
+    /// Gathers the keys in the next event on a page that was put aside, or as many of them as there is room for.
+    /// Returns `None` if there is no such event.
+    async fn gather_aside(
+        &self,
+        page: &mut Page,
+        aside: &VecDeque<Aside>,
+    ) -> Result<Option<Found>, PollError> {
+        let text = apart(page.body.len(), || page.body.json());
         let events = apart(text.len(), || entries(text))?;
-        let mut page = Page {
-            has_next: part.has_next(&answer, events.len()),
-            ..Page::default()
-        };
-        let mut room = ROOM;
-        for json in events.iter().map(|event| event.get()) {
-            let event = apart(json.len(), || Event::read(json, &self.options.host));
+        for json in events.iter().skip(page.done).map(|event| event.get()) {
+            let event = apart(json.len(), || self.event(json));
             let name = name_of(&event, json);
-            let is_taken = page.found.iter().any(|found| found.name == name);
-            let Some(Aside { name, done }) = aside.iter().find(|aside| aside.name == name) else {
-                continue;
-            };
-            if is_taken {
-                continue;
+            if let Some(Aside { name, done }) = aside.iter().find(|aside| aside.name == name) {
+                let (gathered, is_done) = self.gather_again(&event, json.len(), *done).await?;
+                return Ok(Some(Found {
+                    name: name.clone(),
+                    gathered,
+                    is_done,
+                }));
             }
-            // Else those of others that are in the event would be looked up a few at a time.
-            if room < ROOM / 4 {
-                page.is_full = true;
-                break;
-            }
-            let (gathered, is_done) = self.gather_again(&event, json.len(), *done, room).await?;
-            room = room.saturating_sub(gathered.candidates.size().max(1));
-            page.is_full |= !is_done;
-            page.found.push(Found {
-                name: name.clone(),
-                gathered,
-                is_done,
-            });
+            page.done += 1;
             tokio::task::yield_now().await;
         }
-        Ok(page)
+        Ok(None)
     }
 
     /// Gathers the keys of ours in an event of `size` bytes, but the first ones, which are `done`. Returns them and
@@ -200,9 +228,8 @@ impl GitHubEvents {
         event: &Event<'_>,
         size: usize,
         mut done: usize,
-        room: usize,
     ) -> Result<(Gathered, bool), PollError> {
-        let mut gatherer = self.frame.gatherer_with(room);
+        let mut gatherer = self.frame.gatherer_with(ROOM);
         let mut counts = EventCounts::default();
         // What it announces was committed, and whether it can be read was counted. Its names may hold keys, too.
         apart(size, || {
@@ -214,7 +241,7 @@ impl GitHubEvents {
             let candidates = &mut gathered.candidates;
             block_on(self.frame.retain_ours(candidates))?;
             done -= candidates.drop_first(done);
-            let is_enough = candidates.size() * 2 >= room;
+            let is_enough = candidates.size() * 2 >= ROOM;
             if is_enough { Err(Stop::Enough) } else { Ok(()) }
         };
         let is_done = match apart(size, || counts.texts(event, &mut gatherer, look_up)) {
@@ -239,4 +266,15 @@ impl GitHubEvents {
         ));
         tracing::warn!(%source, lost, "events that name many keys are gone from the feed");
     }
+}
+
+/// Waits for `work`. Drops the page if others wait for its memory meanwhile, and returns it otherwise.
+async fn unless_wanted<T>(page: Page, work: impl Future<Output = T>) -> (T, Option<Page>) {
+    let mut work = pin!(work);
+    tokio::select! {
+        done = &mut work => return (done, Some(page)),
+        () = page.body.wanted() => {}
+    }
+    drop(page);
+    (work.await, None)
 }

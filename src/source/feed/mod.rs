@@ -31,6 +31,7 @@ use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
 use crate::github::{Api, INTERVAL, Tokens};
 use crate::store::SourceState;
 
+use aside::Time;
 use cursor::Cursor;
 pub(super) use event::Event;
 pub(super) use gather::{EventCounts, Taking};
@@ -99,11 +100,15 @@ impl GitHubEvents {
     async fn try_poll(&self) -> Result<PollOutcome, PollError> {
         let mut state = self.frame.state().await?;
         let mut cursor = Kept::<Cursor>::load(&state.cursor, &self.address);
-        let reading = self.read(&cursor).await?;
+        let mut reading = self.read(&cursor).await?;
+        let mut last = reading.last.take();
         let mut outcome = self.commit(&mut state, &mut cursor, reading).await?;
         self.has_polled.store(true, Ordering::Relaxed);
-        let due = Instant::now() + outcome.next_after;
+        let interval = outcome.next_after;
+        let due = Instant::now() + interval;
         if cursor.repair.is_some() {
+            // Its requests take as long as the server likes.
+            last = None;
             match self.repair(&mut state, &mut cursor).await {
                 Ok(found) => outcome.items += found,
                 Err(error) => {
@@ -116,7 +121,9 @@ impl GitHubEvents {
         if !cursor.aside.is_empty() {
             // By a schedule, the next poll may be far away.
             let until = (!self.frame.parts.is_scheduled).then_some(due);
-            match self.read_aside(&mut state, &mut cursor, until).await {
+            let time = Time::until(until, interval);
+            let read = self.read_aside(&mut state, &mut cursor, last, time);
+            match read.await {
                 Ok(gap) => outcome.gap |= gap,
                 Err(error) => {
                     let (source, error) = (&self.frame.name, self.frame.words(&error));

@@ -11,7 +11,8 @@ use super::GitHubEvents;
 use super::cursor::{Cursor, Seen};
 use super::event::Event;
 use super::gather::{EventCounts, Taking};
-use crate::forge::Gathered;
+use crate::fetch::Body;
+use crate::forge::{Gathered, kept_id};
 use crate::github::{Answer, PER_PAGE};
 use crate::offload::{apart, block_on};
 use crate::source::page::entries;
@@ -66,6 +67,15 @@ impl Part {
     }
 }
 
+/// A page, or a part of one, that is held to be read again.
+pub(super) struct Page {
+    pub(super) part: Part,
+    pub(super) body: Body,
+    pub(super) has_next: bool,
+    /// Number of its first events among which nothing is left to be read.
+    pub(super) done: usize,
+}
+
 /// Contents that were read in one poll.
 pub(super) struct Reading {
     /// What was not committed yet.
@@ -88,6 +98,8 @@ pub(super) struct Reading {
     pub(super) interval: Option<Duration>,
     /// Oldest and newest time among new events.
     pub(super) times: Option<(Timestamp, Timestamp)>,
+    /// The last page, if events that were put aside may be on it.
+    pub(super) last: Option<Page>,
     /// Error that kept the later pages from being read.
     pub(super) incomplete: Option<PollError>,
     /// Time of the last commit.
@@ -108,6 +120,7 @@ impl Reading {
             tags: Vec::new(),
             interval: None,
             times: None,
+            last: None,
             incomplete: None,
             committed_at: Instant::now(),
         }
@@ -253,7 +266,6 @@ impl GitHubEvents {
             tokio::task::yield_now().await;
         }
         let has_next = part.has_next(&answer, events.len());
-        drop(body);
         if part.is_whole() {
             // One with a key is not kept, and the page is read anew.
             let redactor = self.frame.parts.responder.redactor();
@@ -263,10 +275,26 @@ impl GitHubEvents {
         }
         let goes_on = reading.goes_on() && has_next;
         if goes_on {
+            drop(body);
             // The next one may be slow to come.
             reading.commit_early(&self.frame).await?;
+        } else if !reading.aside.is_empty() || !cursor.aside.is_empty() {
+            reading.last = Some(Page {
+                part,
+                body,
+                has_next,
+                done: 0,
+            });
         }
         Ok(goes_on)
+    }
+
+    /// Parses an event. Its id is kept in the cursor.
+    pub(super) fn event<'e>(&self, json: &'e str) -> Event<'e> {
+        let mut event = Event::read(json, &self.options.host);
+        let redactor = self.frame.parts.responder.redactor();
+        event.id = event.id.map(|id| kept_id(redactor, &id));
+        event
     }
 
     /// Returns the options for converting the events of this feed.
@@ -282,7 +310,7 @@ impl GitHubEvents {
     /// these can have hundreds of such events on a page, and to write them down takes minutes.
     async fn take(&self, json: &str, seen: &Seen, reading: &mut Reading) -> Result<(), PollError> {
         let size = json.len();
-        let event = apart(size, || Event::read(json, &self.options.host));
+        let event = apart(size, || self.event(json));
         if !reading.is_new(&event, seen) {
             return Ok(());
         }

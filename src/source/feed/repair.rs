@@ -14,7 +14,7 @@ use super::cursor::{Cursor, Pending, Repair};
 use super::reading::PAGES;
 use super::scalar::{id, text_or_nothing};
 use crate::fetch::{Body, ObjectId, RepositoryName};
-use crate::forge::{Gatherer, Push, Remote, is_reference, object_id};
+use crate::forge::{Gatherer, Push, Remote, is_reference, kept_id, object_id};
 use crate::offload::apart;
 use crate::respond::shorten;
 use crate::scan::Redactor;
@@ -216,7 +216,7 @@ impl GitHubEvents {
                         repair.fail(self.named(&name, "with a key in its name"));
                     }
                     (Some(id), Some(name)) => found.push(Pending {
-                        id,
+                        id: kept_id(redactor, &id),
                         name: bounded(redactor, name),
                     }),
                     (None, Some(name)) => {

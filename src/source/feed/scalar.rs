@@ -17,8 +17,9 @@ const MAX_TEXT: usize = 8 << 10;
 /// Maximum length of an event or repository id, in bytes. GitHub's have 11 digits.
 const MAX_ID: usize = 64;
 
-/// Reads an id, which may be a number or a text, in the form in which it is stored: a text of anything but hexadecimal
-/// digits and `-{}` may hold a key, and its digest identifies what it did as well. Returns `None` for anything else.
+/// Reads an id, which may be a number or a text: of a text of anything but hexadecimal digits and `-{}`, which may hold
+/// a key, the digest, which identifies what it did as well. Digits are stored as [`kept_id`](crate::forge::kept_id)
+/// says. Returns `None` for anything else.
 ///
 /// # Errors
 /// Fails if the id is longer than [`MAX_ID`].

@@ -8,6 +8,7 @@ use reqwest::Url;
 use super::tracking::{Attempt, Gap, HookState, horizon, learn};
 use super::{Redelivery, Sweep, Trouble};
 use crate::fetch::Body;
+use crate::forge::kept_id;
 use crate::offload::apart;
 use crate::source::page::entries;
 
@@ -153,7 +154,11 @@ impl Redelivery {
         let count = entries.len();
         let listed = entries
             .into_iter()
-            .filter_map(|entry| Attempt::read(entry.get()));
+            .filter_map(|entry| Attempt::read(entry.get()))
+            .map(|mut one| {
+                one.guid = kept_id(redactor, &one.guid);
+                one
+            });
         let listed: Vec<Attempt> = listed.collect();
         sweep.malformed += (count - listed.len()) as u64;
         Ok((listed, next))

@@ -1,6 +1,7 @@
 //! Polling a GitHub-shaped feed.
 
 mod aside;
+mod ids;
 
 use std::time::Duration;
 

@@ -10,13 +10,14 @@ use rescind::github::{AppAuth, Credential, Installation, InstallationId};
 use rescind::keyformat::FormatSet;
 use rescind::scan::{Encodings, Engine};
 use rescind::source::{Hook, Redelivery, RedeliveryOptions, Source as _, SourceParts};
-use rescind::store::Store;
+use rescind::store::{SourceState, Store};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use wiremock::matchers::{method, path, path_regex};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 
 use crate::cli::Binary;
+use crate::source::{Rig, hex_keys};
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 use crate::support::responder::responder;
 
@@ -181,6 +182,11 @@ fn sweep_as(
     (Redelivery::new(options, parts).unwrap(), clock)
 }
 
+/// Returns the state of a sweep, as it is stored.
+async fn stored(store: &Store) -> SourceState {
+    store.load_source(NAME).await.unwrap().unwrap()
+}
+
 fn repository() -> Hook {
     Hook::Repository {
         owner: "acme".to_owned(),
@@ -225,6 +231,32 @@ on_both_databases! {
         assert_eq!((state.kind.as_str(), state.repaired, state.polls), ("github_redelivery", 2, 4));
         assert_eq!((state.events, state.malformed, state.error), (6, 1, None));
     }
+}
+
+/// It may be one of a format that consists of hexadecimal digits, and is found again by its digest.
+#[tokio::test]
+async fn no_key_is_kept_as_the_guid_of_a_delivery() {
+    let database = TestDatabase::new(Kind::Sqlite).await;
+    let store = database.store().await;
+    let github = GitHub::start().await;
+    let (guid, _, formats) = hex_keys();
+    let rig = Rig::with_formats(&store, formats);
+    let options = RedeliveryOptions {
+        name: NAME.to_owned(),
+        hooks: vec![repository()],
+        api_url: github.server.uri().parse().unwrap(),
+        credentials: vec![Credential::Token(TOKEN.into())],
+    };
+    let source = Redelivery::new(options, rig.parts()).unwrap();
+    github.deliver(1, &guid, 503, rig.now());
+    source.poll_once().await.unwrap();
+    assert_eq!(github.asked().await.0, [format!("{REPOSITORY}/1/attempts")]);
+    let cursor = stored(&store).await.cursor;
+    assert!(cursor.contains("\"pending\":{\"") && !cursor.contains(&guid));
+    github.deliver(2, &guid, 202, rig.now());
+    source.poll_once().await.unwrap();
+    assert!(stored(&store).await.cursor.contains("\"pending\":{}"));
+    database.remove().await;
 }
 
 /// The list has an order, but no promise that an entry is there as soon as a later one is.
