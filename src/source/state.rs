@@ -177,15 +177,13 @@ impl Frame {
         Ok(added)
     }
 
-    /// Returns whether a message names few keys of ours, as far as it was read. If `is_full`, there is no room for what
-    /// else is in it before that is known. Only ours are left of its candidates if they were looked up.
-    pub(super) async fn is_little(
+    /// Looks up candidates and drops all but the first of each key that leaked, at most so many.
+    pub(super) async fn retain_first(
         &self,
         candidates: &mut Candidates<MessagePlace>,
-        is_full: bool,
-    ) -> Result<bool, PollError> {
-        let is_known = candidates.len() <= LITTLE && !is_full;
-        Ok(is_known || self.retain_ours(candidates).await? <= LITTLE)
+        most: usize,
+    ) -> Result<(), PollError> {
+        Ok(candidates.retain_first(&self.parts.store, most).await?)
     }
 
     /// Looks up candidates and drops those that are nobody's. Returns the number of those that are left.

@@ -14,7 +14,7 @@ use super::GitHubEvents;
 use super::cursor::{Aside, Cursor};
 use super::event::Event;
 use super::gather::EventCounts;
-use super::reading::{PAGES, Page, Part, Stop, name_of};
+use super::reading::{PAGES, Page, Part, name_of};
 use crate::forge::Gathered;
 use crate::github::INTERVAL;
 use crate::offload::{apart, block_on};
@@ -61,6 +61,19 @@ impl Time {
                 interval
             },
         }
+    }
+}
+
+/// Reason for which the texts of an event are not scanned to their end.
+enum Stop {
+    /// As much was found as can be dealt with.
+    Enough,
+    Failed(PollError),
+}
+
+impl From<PollError> for Stop {
+    fn from(error: PollError) -> Self {
+        Self::Failed(error)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reading the pages of a feed, down to events that were read before.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,6 +15,7 @@ use crate::fetch::Body;
 use crate::forge::{Gathered, kept_id};
 use crate::github::{Answer, PER_PAGE};
 use crate::offload::{apart, block_on};
+use crate::respond::LITTLE;
 use crate::source::page::entries;
 use crate::source::state::Frame;
 use crate::source::{PollError, Scope};
@@ -76,6 +77,15 @@ pub(super) struct Page {
     pub(super) done: usize,
 }
 
+/// Numbers of sightings that are written down before what is put aside.
+#[derive(Debug, Default)]
+struct Written {
+    /// Of events that name few keys.
+    places: usize,
+    /// Of keys that leaked, in other events.
+    first: usize,
+}
+
 /// Contents that were read in one poll.
 pub(super) struct Reading {
     /// What was not committed yet.
@@ -85,6 +95,8 @@ pub(super) struct Reading {
     /// Names of the events that were put aside.
     pub(super) aside: Vec<String>,
     pub(super) counts: EventCounts,
+    /// What was not put aside, by repository.
+    written: HashMap<String, Written>,
     /// Ids of new events, in the order of the feed, newest first.
     pub(super) ids: Vec<String>,
     known: HashSet<String>,
@@ -114,6 +126,7 @@ impl Reading {
             added: 0,
             aside: Vec::new(),
             counts: EventCounts::default(),
+            written: HashMap::new(),
             ids: Vec::new(),
             known: HashSet::new(),
             overlaps: false,
@@ -153,19 +166,6 @@ impl Reading {
         self.added += frame.commit_early(&mut self.gathered).await?;
         self.committed_at = Instant::now();
         Ok(())
-    }
-}
-
-/// Reason for which the texts of an event are not scanned to their end.
-pub(super) enum Stop {
-    /// As much was found as can be dealt with.
-    Enough,
-    Failed(PollError),
-}
-
-impl From<PollError> for Stop {
-    fn from(error: PollError) -> Self {
-        Self::Failed(error)
     }
 }
 
@@ -306,8 +306,9 @@ impl GitHubEvents {
         }
     }
 
-    /// Takes an event, unless it was read before. If its texts name many keys of ours, they are put aside: whoever owns
-    /// these can have hundreds of such events on a page, and to write them down takes minutes.
+    /// Takes an event, unless it was read before. If its texts name many keys of ours, or those of its repository do in
+    /// all, they are put aside: whoever owns these can have hundreds of such events on a page, and to write them down
+    /// takes minutes. What leaked is not, in the first place where it did.
     async fn take(&self, json: &str, seen: &Seen, reading: &mut Reading) -> Result<(), PollError> {
         let size = json.len();
         let event = apart(size, || self.event(json));
@@ -320,26 +321,33 @@ impl GitHubEvents {
             counts.announce(&event, &mut gatherer, self.taking());
         });
         let malformed = gatherer.gathered.malformed;
+        let mut is_many = false;
         let look_up = |gathered: &mut Gathered| {
-            let is_little = block_on(self.frame.is_little(&mut gathered.candidates, true))?;
-            if is_little { Ok(()) } else { Err(Stop::Enough) }
-        };
-        let is_little = match apart(size, || counts.texts(&event, &mut gatherer, look_up)) {
-            Ok(()) => {
-                let candidates = &mut gatherer.gathered.candidates;
-                self.frame.is_little(candidates, false).await?
+            let candidates = &mut gathered.candidates;
+            if block_on(self.frame.retain_ours(candidates))? > LITTLE {
+                is_many = true;
+                block_on(self.frame.retain_first(candidates, LITTLE))?;
             }
-            Err(Stop::Enough) => false,
-            Err(Stop::Failed(error)) => return Err(error),
+            Ok::<_, PollError>(())
         };
-        if !is_little {
+        apart(size, || counts.texts(&event, &mut gatherer, look_up))?;
+        let repository = event.repository.as_ref().map(ToString::to_string);
+        let written = reading.written.entry(repository.unwrap_or_default());
+        let written = written.or_default();
+        let candidates = &mut gatherer.gathered.candidates;
+        if !is_many && candidates.len() + written.places > LITTLE {
+            is_many = self.frame.retain_ours(candidates).await? + written.places > LITTLE;
+        }
+        if is_many {
             reading.aside.push(name_of(&event, json));
             // They are counted when they are read again.
-            gatherer.gathered = Gathered {
-                items: gatherer.gathered.items,
-                malformed,
-                ..Gathered::default()
-            };
+            gatherer.gathered.texts = 0;
+            gatherer.gathered.malformed = malformed;
+            let left = LITTLE.saturating_sub(written.first);
+            self.frame.retain_first(candidates, left).await?;
+            written.first += candidates.len();
+        } else {
+            written.places += candidates.len();
         }
         reading.gathered.add(gatherer.gathered);
         let is_due = reading.committed_at.elapsed() >= EARLY;
