@@ -50,9 +50,19 @@ pub struct RangeRequest {
     pub is_sampled: bool,
 }
 
-/// Decides whether the branch of `HEAD` with this full name counts as read when another reference is read.
+/// Commit up to which the branch of `HEAD` counts as read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Has {
+    /// Present target of `HEAD`.
+    Present,
+    /// Another commit. Its server may not know it, in which case nothing counts as read.
+    Commit(ObjectId),
+}
+
+/// Decides up to which commit the branch of `HEAD` with this full name counts as read when another reference is read,
+/// if it does.
 pub type CountsAsRead<'c> =
-    dyn Fn(String) -> BoxFuture<'c, Result<bool, FetchError>> + Send + Sync + 'c;
+    dyn Fn(String) -> BoxFuture<'c, Result<Option<Has>, FetchError>> + Send + Sync + 'c;
 
 /// Kinds of answers to a request for a pack.
 enum Answered {
@@ -104,8 +114,8 @@ impl GitFetcher {
     /// [`RangeRequest::haves`], as already present, without insisting on a pack, so that the server answers whether it knows `before`:
     /// - if it does, and the two are related, the pack comes in the same answer;
     /// - if it does, and they are not, a second request insists;
-    /// - if it does not, or `before` is all zeros, the target of `HEAD` is stated as present if that is another
-    ///   branch than the pushed one. Whoever names the pushes names those of that branch, too, unless
+    /// - if it does not, or `before` is all zeros, a commit of the branch of `HEAD` is stated as present if that is
+    ///   another branch than the pushed one. Whoever names the pushes names those of that branch, too, unless
     ///   [`RangeRequest::is_sampled`]. Of the branch of `HEAD`, and if `HEAD` is no branch, the whole history is new.
     ///
     /// If `after` does not lead back to `before`, the push dropped commits, which [`Visited::dropped`](super::Visited)
@@ -115,7 +125,7 @@ impl GitFetcher {
     /// Returns a [`FetchError`].
     pub async fn fetch(&self, request: &RangeRequest) -> Result<FetchedPack, FetchError> {
         let limits = Arc::clone(&self.limits);
-        let counts = |_| ready(Ok(true)).boxed();
+        let counts = |_| ready(Ok(Some(Has::Present))).boxed();
         self.fetch_within(request, FetchPlace::default(), limits, &counts)
             .await
     }
@@ -123,7 +133,7 @@ impl GitFetcher {
     /// Fetches the contents of a push like [`GitFetcher::fetch`], in a given place and within given
     /// limits.
     ///
-    /// The branch of `HEAD` counts as read only if `counts` says so, which is not asked for most pushes.
+    /// The branch of `HEAD` counts as read only as far as `counts` says so, which is not asked for most pushes.
     ///
     /// The fetcher's own limits still determine how long a server is waited for when no other fetch is
     /// waiting, and how many fetches run concurrently.
@@ -293,16 +303,20 @@ impl Session<'_> {
         })
     }
 
-    /// Returns the target of `HEAD` if that is another branch than the pushed one, and counts as read.
+    /// Returns the commit of the branch of `HEAD` that counts as read, if that is another branch than the pushed one.
     async fn of_head(&mut self) -> Result<Option<ObjectId>, FetchError> {
         let Some(head) = self.head().await? else {
             return Ok(None);
         };
         let other = head.of_another(&self.request.reference);
-        match (other, head.branch) {
-            (Some(id), Some(branch)) => Ok((self.counts)(branch).await?.then_some(id)),
-            _ => Ok(None),
-        }
+        let (Some(present), Some(branch)) = (other, head.branch) else {
+            return Ok(None);
+        };
+        let has = (self.counts)(branch).await?;
+        Ok(has.map(|has| match has {
+            Has::Present => present,
+            Has::Commit(id) => id,
+        }))
     }
 
     async fn insist(

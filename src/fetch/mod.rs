@@ -44,7 +44,7 @@ pub use demand::{Demand, Waiting};
 pub(crate) use error::CUT;
 pub use error::FetchError;
 pub use fetcher::GitFetcher;
-pub use git::{CountsAsRead, RangeRequest};
+pub use git::{CountsAsRead, Has, RangeRequest};
 pub use gix_hash::ObjectId;
 pub use guard::{Guard, Refused};
 pub use http::{HttpClientError, guarded_client, http_client, verbatim_client};

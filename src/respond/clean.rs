@@ -120,7 +120,8 @@ impl CleanSightings {
         let mut seen = HashSet::new();
         let (mut first, mut rest) = (Vec::new(), Vec::new());
         for sighting in std::mem::take(&mut self.0) {
-            let is_first = sighting.is_at_risk && first.len() < most && seen.insert(sighting.digest);
+            let is_first =
+                sighting.is_at_risk && first.len() < most && seen.insert(sighting.digest);
             if is_first { &mut first } else { &mut rest }.push(sighting);
         }
         self.0 = rest;

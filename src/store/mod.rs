@@ -53,6 +53,7 @@ pub use queue::item::{
     Claimable, DeadItem, Descendant, Fetched, Lane, Lineage, NewWorkItem, Part, Priority, Queue,
     Retry, WorkItem, WorkKind, item_weight,
 };
+pub use queue::rests::ReadTo;
 pub use senders::ProvedSender;
 pub use sources::SourceState;
 pub use sources::deliveries::{Delivery, WebhookCounts};

@@ -43,11 +43,12 @@ statements! {
         VALUES {rows:30}
         ON CONFLICT (host, remote, ref_name, before_id, after_id, part_of) DO NOTHING RETURNING source";
     /// An item that was read is remembered by its names. Its address, which may be as long as all of these, is needed
-    /// only if it was gone and may come again.
+    /// only if it was gone, or rests on a branch that may be lost, and may come again. One whose branch was lost is
+    /// marked with `-`; see `rests`.
     FINISH = "UPDATE work_items SET state = 'done', leased_by = NULL, last_error = NULL,
             finished_at = {now}, truncated = $1, bytes = $2, blobs = $3, gone = $4,
-            clone_url = CASE WHEN $4 THEN clone_url END
-        WHERE id = $5 AND leased_by = $6 AND state = 'waiting'";
+            clone_url = CASE WHEN $4 OR rested_on <> '' THEN clone_url END
+        WHERE id = $5 AND leased_by = $6 AND state = 'waiting' AND rested_on <> '-'";
     STORED = concat!(
         "SELECT item.host AS host, item.remote AS remote, item.ref_name AS ref_name, item.before_id AS before_id,
             item.after_id AS after_id ",
@@ -102,6 +103,14 @@ impl<'i> Adding<'i> {
 
 /// Items for which there is no room, with their indices.
 type Refused<'i> = Vec<(usize, &'i NewWorkItem)>;
+
+/// Items that were added, before the others are counted.
+struct Inserted<'i> {
+    new: BTreeMap<String, u64>,
+    refused: Refused<'i>,
+    /// Sources of the items that had been shed.
+    revived: Vec<String>,
+}
 
 /// Outcome of adding items.
 #[derive(Debug, Default)]
@@ -158,9 +167,9 @@ impl Tx {
         descendants: &[Descendant],
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        let added = self.add(descendants.iter().map(Adding::derived).collect(), now);
-        let added = added.await?;
-        let refused = added.refused.iter().map(|at| &descendants[*at]);
+        let inserted = self.insert_items(descendants.iter().map(Adding::derived).collect(), now);
+        let inserted = inserted.await?;
+        let refused = inserted.refused.iter().map(|(at, _)| &descendants[*at]);
         let origins: BTreeSet<Uuid> = refused.map(|refused| refused.lineage.origin).collect();
         let origins: Vec<Uuid> = origins.into_iter().collect();
         for chunk in origins.chunks(LIST_MAX) {
@@ -168,10 +177,21 @@ impl Tx {
             let n = pad(&mut args, 0);
             self.execute(CUT.of(n), args).await?;
         }
-        Ok(added.total())
+        let refused: Vec<&NewWorkItem> = inserted.refused.iter().map(|(_, item)| *item).collect();
+        self.reopen_rests(&refused).await?;
+        Ok(self.count_inserted(inserted).await?.total())
     }
 
     async fn add(&mut self, items: Vec<Adding<'_>>, now: Timestamp) -> Result<Added, StoreError> {
+        let inserted = self.insert_items(items, now).await?;
+        self.count_inserted(inserted).await
+    }
+
+    async fn insert_items<'i>(
+        &mut self,
+        items: Vec<Adding<'i>>,
+        now: Timestamp,
+    ) -> Result<Inserted<'i>, StoreError> {
         self.locks(Locks::WorkItems);
         let (mut items, refused) = self.in_turn(items).await?;
         // Sorted in the same order in all transactions, so that no two sources wait for each other. Each range occurs
@@ -193,8 +213,21 @@ impl Tx {
                 *new.entry(source).or_default() += 1;
             }
         }
-        let shed = self.raise(known).await?;
-        self.uncount_shed(shed).await?;
+        let revived = self.raise(known).await?;
+        Ok(Inserted {
+            new,
+            refused,
+            revived,
+        })
+    }
+
+    async fn count_inserted(&mut self, inserted: Inserted<'_>) -> Result<Added, StoreError> {
+        let Inserted {
+            new,
+            refused,
+            revived,
+        } = inserted;
+        self.uncount_shed(revived).await?;
         let by_source = by_source(&refused);
         self.count_refused(by_source).await?;
         let refused = refused.into_iter().map(|(at, _)| at).collect();
@@ -264,8 +297,8 @@ impl Tx {
     }
 
     /// Marks an item as fetched and scanned. Call this in the transaction that responds to the findings. Returns
-    /// `false` if the item is no longer held by this worker; drop the transaction in that case, since another worker
-    /// does the same work.
+    /// `false` if the item is no longer held by this worker, since another one does the same work, or if the branch on
+    /// which the reading rests was lost meanwhile, and gives the item back in the latter case.
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a change.
@@ -283,7 +316,11 @@ impl Tx {
             gone,
         } = fetched;
         let args = args![truncated, bytes, blobs, gone, id, worker];
-        Ok(self.execute(FINISH, args).await? == 1)
+        let is_done = self.execute(FINISH, args).await? == 1;
+        if !is_done {
+            self.give_marked_back(id, worker).await?;
+        }
+        Ok(is_done)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::fetch::ObjectId;
 use crate::forge::actor_of;
 use crate::respond::{CleanSightings, Report, Reported};
 use crate::store::{
-    Descendant, Postponed, Reason, Retry, StoreError, Tx, WorkDone, WorkKind, retried,
+    Descendant, NewWorkItem, Postponed, Reason, Retry, StoreError, Tx, WorkDone, WorkKind, retried,
 };
 
 /// Work and results that the items of one transaction add to the database.
@@ -19,6 +19,8 @@ struct Gains<'g> {
     work: BTreeMap<&'g str, WorkDone>,
     clean_blobs: Vec<ObjectId>,
     more: Vec<Descendant>,
+    /// Ranges of which something was not read, with nothing to follow.
+    unread: Vec<&'g NewWorkItem>,
 }
 
 impl<'g> Gains<'g> {
@@ -29,6 +31,9 @@ impl<'g> Gains<'g> {
             self.more.extend(listed.descendants(&tried.item));
         }
         let range = &tried.item.range;
+        if done.fetched.gone || done.fetched.truncated && done.more.is_empty() {
+            self.unread.push(range);
+        }
         let work = self.work.entry(&range.source).or_default();
         work.scanned += u64::from(range.kind == WorkKind::Range && !done.fetched.gone);
         work.blobs += done.fetched.blobs - done.known_blobs;
@@ -76,9 +81,9 @@ impl Worker {
                 if tx.finish(tried.item.id, &self.id, done.fetched).await? {
                     gains.add(tried, done);
                 } else {
-                    // The sightings still count: the new owner of the lease may find the repository gone.
+                    // The sightings still count: whoever reads it next may find the repository gone.
                     let item = tried.item.id;
-                    tracing::warn!(%item, "the lease of a work item ended before it was done: another worker has it");
+                    tracing::warn!(%item, "a work item is read again: its lease ended, or the branch on which it rested was not read");
                 }
             }
             seen.push((tried.item.range.source.as_str(), &tried.sightings));
@@ -113,6 +118,9 @@ impl Worker {
 
     async fn keep(&self, tx: &mut Tx, gains: Gains<'_>) -> Result<(), StoreError> {
         let now = self.shared.parts.clock.now();
+        if !gains.unread.is_empty() {
+            tx.reopen_rests(&gains.unread).await?;
+        }
         if !gains.more.is_empty() {
             tx.add_descendants(&gains.more, now).await?;
         }

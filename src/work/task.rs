@@ -12,12 +12,12 @@ use super::place::Places;
 use super::plan::{NoToken, NoTokenKind, Plan, Unplanned, plan, request};
 use super::{Origin, Shared, WorkerParts, lineage};
 use crate::fetch::{
-    FetchError, FetchLane, FetchLimits, FetchPlace, ObjectId, Payer, RangeRequest, Visited,
+    FetchError, FetchLane, FetchLimits, FetchPlace, Has, ObjectId, Payer, RangeRequest, Visited,
 };
-use crate::forge::{actor_of, is_to_the_letter, kept_reference, redact_message};
+use crate::forge::{actor_of, is_to_the_letter, kept_reference, object_id, redact_message};
 use crate::respond::CleanSightings;
 use crate::store::{
-    Fetched, HOST_LEFT_ALONE, Lane, Reason, StoreError, TRIED_AGAIN, WorkItem, WorkKind,
+    Fetched, HOST_LEFT_ALONE, Lane, ReadTo, Reason, StoreError, TRIED_AGAIN, WorkItem, WorkKind,
 };
 
 impl Shared {
@@ -162,15 +162,20 @@ impl Shared {
         })
     }
 
-    /// Returns whether the branch of `HEAD` counts as read when an item of another branch is read, and records it.
-    async fn counts_as_read(&self, item: &WorkItem, head: &str) -> Result<bool, FetchError> {
+    /// Returns up to which commit the branch of `HEAD` counts as read when an item of another branch is read, and records
+    /// that it does.
+    async fn counts_as_read(&self, item: &WorkItem, head: &str) -> Result<Option<Has>, FetchError> {
         let head = kept_reference(self.parts.responder.redactor(), head);
         if !is_to_the_letter(&head) {
             // Items of others may have the same name.
-            return Ok(false);
+            return Ok(None);
         }
-        let rests = self.parts.store.rest_on(item, &head).await;
-        rests.map_err(|error| FetchError::Undecided(error.to_string()))
+        let read_to = self.parts.store.rest_on(item, &head).await;
+        let read_to = read_to.map_err(|error| FetchError::Undecided(error.to_string()))?;
+        Ok(read_to.and_then(|read_to| match read_to {
+            ReadTo::Present => Some(Has::Present),
+            ReadTo::Commit(id) => object_id(&id).ok().map(Has::Commit),
+        }))
     }
 
     /// Responds to findings before their item has ended.

@@ -13,7 +13,7 @@ use super::cursor::{Cursor, Reader, Track};
 use super::hour::Hour;
 use crate::fetch::{FetchError, Pace, PaceLimits, has_contents, send, wait_of};
 use crate::forge::{Gathered, MessagePlace};
-use crate::respond::Candidates;
+use crate::respond::{Candidates, LITTLE};
 use crate::source::kept::Kept;
 use crate::source::{HourError, PollError};
 use crate::store::StoreError;
@@ -210,7 +210,7 @@ impl<'a> Sitting<'a> {
         pass: Pass,
     ) -> Result<(), PollError> {
         let frame = &self.archive.frame;
-        let is_little = frame.is_little(&mut candidates, true).await?;
+        let is_little = frame.retain_ours(&mut candidates).await? <= LITTLE;
         match pass {
             Pass::All if is_little => {
                 let mut gathered = Gathered {

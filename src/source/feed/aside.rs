@@ -99,16 +99,16 @@ impl GitHubEvents {
         time: Time,
     ) -> Result<bool, PollError> {
         let mut parts: VecDeque<Part> = (1..=PAGES).map(Part::whole).collect();
-        let mut is_first = true;
+        let mut asked = 0;
         while let Some(part) = parts.front().copied()
             && !cursor.aside.is_empty()
         {
             let page = match last.take() {
                 Some(page) => page,
-                None if !self.has_spare(time.interval, is_first) => return Ok(false),
+                None if !self.has_spare(time.interval, asked) => return Ok(false),
                 None => match self.page_again(part).await {
                     Err(PollError::TooMuch(_)) if part.is_whole() => {
-                        is_first = false;
+                        asked += 1;
                         parts.pop_front();
                         Part::parts(part.page())
                             .rev()
@@ -118,7 +118,7 @@ impl GitHubEvents {
                     // There is no such page.
                     Err(PollError::Refused { status: 422 }) if part != Part::whole(1) => break,
                     page => {
-                        is_first = false;
+                        asked += 1;
                         page?
                     }
                 },
@@ -146,11 +146,11 @@ impl GitHubEvents {
     }
 
     /// Returns whether the rate limit leaves a request for events that were put aside: whoever owns many keys decides
-    /// on their number, and must not blind the feed. Until there are more requests, each poll has one left if this is
-    /// the first since the last poll, and all its pages otherwise.
-    fn has_spare(&self, interval: Duration, is_first: bool) -> bool {
+    /// on their number, and must not blind the feed. Until there are more requests, each poll has one left, and all its
+    /// pages if each of them was `asked` for once since the last poll.
+    fn has_spare(&self, interval: Duration, asked: u32) -> bool {
         let (tokens, now) = (&self.api.tokens, self.frame.now());
-        let of_a_poll = if is_first { 1 } else { PAGES };
+        let of_a_poll = if asked < PAGES { 1 } else { PAGES };
         tokens.wait(u64::from(PAGES) + 1, now).is_zero() && tokens.pace(now) * of_a_poll <= interval
     }
 

@@ -20,7 +20,7 @@
 pub(in crate::store) enum Locks {
     /// `webhook_deliveries`, by source and identifier of the delivery.
     Deliveries,
-    /// `work_items`: a worker's own by `id`, new ones by their range, and those that are raised by `id`.
+    /// `work_items`: a worker's own by `id`, new ones by their range, and those that are raised or reopened by `id`.
     WorkItems,
     /// `sources` and `source_work`, by name.
     Sources,

@@ -29,6 +29,7 @@ statements! {
         from_named!(),
         " JOIN work_items AS part ON part.host = item.host AND part.remote = item.remote
             AND part.ref_name = item.ref_name AND part.part_of = COALESCE(item.origin, item.id)
+            AND part.part_of <> ''
         WHERE item.state = 'done' AND (part.state = 'dead' OR part.state = 'done' AND part.gone)"
     );
     LOCK = "SELECT id, priority, host, remote, owner, state, source, gone, denials, deaths FROM work_items
@@ -61,7 +62,7 @@ statements! {
 }
 
 /// An item that returns to the queue.
-struct Again {
+pub(super) struct Again {
     id: Uuid,
     /// Number of the priority that it has, or is to have.
     priority: i64,
@@ -71,7 +72,7 @@ struct Again {
 }
 
 impl Again {
-    fn of(row: &Row<'_>) -> Result<Self, StoreError> {
+    pub(super) fn of(row: &Row<'_>) -> Result<Self, StoreError> {
         Ok(Self {
             id: row.uuid("id")?,
             priority: row.get("priority")?,
@@ -186,7 +187,11 @@ impl Tx {
     }
 
     /// Gives locked items a turn in their new queue.
-    async fn come_again(&mut self, sql: &Sql, items: &[Again]) -> Result<(), StoreError> {
+    pub(super) async fn come_again(
+        &mut self,
+        sql: &Sql,
+        items: &[Again],
+    ) -> Result<(), StoreError> {
         if items.is_empty() {
             return Ok(());
         }

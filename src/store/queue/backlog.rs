@@ -1,5 +1,6 @@
 //! Operators' view of the queue: its size, dead-lettered items, shedding and pruning.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,11 +9,12 @@ use super::super::db::gate::Urgency;
 use super::super::db::order::Locks;
 use super::super::db::page::{Conditions, Page, PageRequest, position};
 use super::super::db::retry::retried;
-use super::super::db::sql::{args, one, statements};
+use super::super::db::sql::{Row, args, one, statements};
 use super::super::{Read, Store, StoreError};
 use super::counts::WorkCounts;
 use super::item::{DeadItem, Priority};
 use super::micros;
+use super::rests::Branch;
 use super::row::{item, item_columns};
 
 /// Maximum number of items that are shed at once. Shedding continues a moment later.
@@ -39,13 +41,15 @@ statements! {
             WHERE state = 'waiting' AND leased_by IS NULL AND priority = $1
             ORDER BY event_at, id LIMIT $2 {for update skip locked})
         UPDATE work_items SET state = 'shed', finished_at = {now}
-        WHERE id IN (SELECT picked_id FROM picked) RETURNING source";
+        WHERE id IN (SELECT picked_id FROM picked)
+        RETURNING source, host, remote, ref_name";
     /// Items that are locked by another transaction at the moment are examined again soon.
     SHED_LATE = "WITH picked AS (SELECT id AS picked_id FROM work_items
             WHERE state = 'waiting' AND leased_by IS NULL AND priority = $1 AND created_at < $2
             ORDER BY event_at, id LIMIT $3 {for update skip locked})
         UPDATE work_items SET state = 'shed', finished_at = {now}
-        WHERE id IN (SELECT picked_id FROM picked) RETURNING source";
+        WHERE id IN (SELECT picked_id FROM picked)
+        RETURNING source, host, remote, ref_name";
     COUNTS = "SELECT
             COUNT(CASE WHEN state = 'waiting' AND leased_by IS NULL THEN 1 END) AS waiting,
             COUNT(CASE WHEN state = 'waiting' AND leased_by IS NOT NULL THEN 1 END) AS leased,
@@ -99,21 +103,23 @@ impl Store {
         let mut tx = self.begin().await?;
         tx.locks(Locks::WorkItems);
         let args = args![firehose, latest, SHED_MAX];
-        let mut shed: Vec<String> = tx.fetch(SHED_LATE, args, one::text).await?;
+        let mut shed = tx.fetch(SHED_LATE, args, shed_row).await?;
         let excess = waiting
             .saturating_sub(shed.len() as u64)
             .saturating_sub(limits.max_waiting)
             .min(SHED_MAX.saturating_sub(shed.len() as u64));
         if excess > 0 {
             let args = args![firehose, excess];
-            shed.extend(tx.fetch(SHED_EXCESS, args, one::text).await?);
+            shed.extend(tx.fetch(SHED_EXCESS, args, shed_row).await?);
         }
         if shed.is_empty() {
             tx.rollback().await?;
             return Ok(0);
         }
         let total = shed.len() as u64;
-        tx.count_shed(shed).await?;
+        let (sources, branches): (Vec<String>, BTreeSet<Branch>) = shed.into_iter().unzip();
+        tx.reopen_rests_on(branches).await?;
+        tx.count_shed(sources).await?;
         tx.commit().await?;
         Ok(total)
     }
@@ -203,4 +209,9 @@ impl Store {
             .await?;
         Ok(request.page(dead, |dead| position(dead.died_at, dead.item.id)))
     }
+}
+
+/// Reads the source and the branch of an item that was shed.
+fn shed_row(row: &Row<'_>) -> Result<(String, Branch), StoreError> {
+    Ok((row.get("source")?, Branch::of(row)?))
 }

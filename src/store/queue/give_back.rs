@@ -12,6 +12,7 @@ use super::super::{Read as _, Store, StoreError};
 use super::counts::TRIED_AGAIN;
 use super::item::{Lane, Retry};
 use super::micros;
+use super::rests::Branch;
 use crate::backoff::Backoff;
 
 /// Maximum number of tries before an item is dead-lettered.
@@ -29,7 +30,7 @@ statements! {
         {for update}";
     DIE = "UPDATE work_items SET state = 'dead', leased_by = NULL, last_error = $1,
             finished_at = {now}
-        WHERE id = $2 AND leased_by = $3 AND state = 'waiting'";
+        WHERE id = $2 AND leased_by = $3 AND state = 'waiting' RETURNING host, remote, ref_name";
     POSTPONE = "UPDATE work_items SET leased_by = NULL, tries = tries - 1, last_error = later.column4,
             ready_at = {now} + CAST(later.column3 AS BIGINT), wait = CAST(later.column3 AS BIGINT),
             denials = denials + CAST(later.column5 AS BIGINT)
@@ -71,7 +72,9 @@ impl Store {
         };
         let tries = u32::try_from(tries).unwrap_or(u32::MAX);
         let outcome = if tries >= TRIES_MAX {
-            tx.execute(DIE, args![error, id, worker]).await?;
+            let args = args![error, id, worker];
+            let died = tx.fetch(DIE, args, Branch::of).await?;
+            tx.reopen_rests_on(died.into_iter().collect()).await?;
             Retry::Dead
         } else {
             let wait = micros(BACKOFF.after(tries.saturating_sub(1)));

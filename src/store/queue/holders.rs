@@ -1,6 +1,7 @@
 //! Workers that end: those that are told to stop while they hold items, and those that die. An item that too many died
 //! with is dead-lettered.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,6 +10,7 @@ use super::super::db::order::Locks;
 use super::super::db::retry::retried;
 use super::super::db::sql::{Row, args, one, statements};
 use super::super::{Read as _, Store, StoreError};
+use super::rests::Branch;
 use super::row::{counted, give_back};
 
 /// Number of workers that may die while they hold an item before it is dead-lettered.
@@ -30,7 +32,7 @@ statements! {
         UPDATE work_items SET state = 'dead', leased_by = NULL, deaths = deaths + 1, lane = 2,
             last_error = 'its worker died ' || (deaths + 1) || ' times without an error: '
                 || 'it may take more memory than there is', finished_at = {now}
-        WHERE id IN (SELECT picked_id FROM picked) RETURNING id, repository";
+        WHERE id IN (SELECT picked_id FROM picked) RETURNING id, repository, host, remote, ref_name";
     RECLAIM = "WITH picked AS (SELECT id AS picked_id FROM work_items
             WHERE leased_by IS NOT NULL AND leased_by <> $1 AND state = 'waiting'
                 AND ready_at <= {now} AND deaths >= 0 {for update skip locked})
@@ -81,9 +83,13 @@ impl Store {
             }
             tx.locks(Locks::WorkItems);
             tx.execute(MEND, args![]).await?;
-            let buried = tx.fetch(BURY, args![worker, DEATHS_MAX], named).await?;
+            let buried = tx.fetch(BURY, args![worker, DEATHS_MAX], |row| {
+                Ok((named(row)?, Branch::of(row)?))
+            });
+            let (buried, branches): (Vec<_>, BTreeSet<Branch>) = buried.await?.into_iter().unzip();
             let reclaimed = tx.fetch(RECLAIM, args![worker], named).await?;
             let excused = tx.fetch(RECLAIM_EXCUSED, args![worker], named).await?;
+            tx.reopen_rests_on(branches).await?;
             tx.commit().await?;
             Ok::<_, StoreError>(Some((buried, reclaimed, excused)))
         });

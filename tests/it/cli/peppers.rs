@@ -105,7 +105,11 @@ async fn a_daemon_is_not_ready_once_another_process_has_another_pepper() {
     assert_eq!(daemon.get("/healthz", None).0, 200);
     // Nor does it say that a key is nobody's, which is final for whoever reports it.
     let path = "/api/v1/integrations/credential-scanning/revoke";
-    let report = |key: &str| daemon.post(path, None, &format!("{{\"api_key\":\"{key}\"}}")).0;
+    let report = |key: &str| {
+        daemon
+            .post(path, None, &format!("{{\"api_key\":\"{key}\"}}"))
+            .0
+    };
     assert_eq!(report(of_another.trim()), 503);
     assert_eq!(report(own.trim()), 200);
 }

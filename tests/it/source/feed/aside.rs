@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use rescind::keyformat::KeyValue;
+use rescind::respond::LITTLE;
 use rescind::source::Source as _;
 use rescind::store::Key;
 use serde_json::{Value, json};
+use uuid::Uuid;
 use wiremock::{MockServer, ResponseTemplate};
 
 use super::{answer, page, poll, push, sqlite, swap};
@@ -85,7 +87,11 @@ on_both_databases! {
         once(&server, answer(&events), ResponseTemplate::new(502)).await;
         let outcome = poll(&rig.source(&server.uri())).await;
         assert_eq!((outcome.events, outcome.items, outcome.gap), (5, 1, false));
-        assert_eq!((rig.revoked(&leaked).await, rig.revoked(&keys).await), (1, 0));
+        // Of a repository no more than is little is written before that.
+        assert_eq!((rig.revoked(&leaked).await, rig.revoked(&keys).await), (1, LITTLE));
+        for (key, _) in &keys[..LITTLE] {
+            assert_eq!(rig.places_of(key).await, 1);
+        }
         assert_eq!((rig.state().await.items, rig.items().await.len()), (1, 1));
 
         // Another process goes on with them, below what is new.
@@ -100,7 +106,7 @@ on_both_databases! {
         }
         let logged = async |key: &Key| rig.store.log_of_key(key.id, 1).await.unwrap()[0].seq;
         let after = logged(&new[0].0).await;
-        for (key, _) in &keys {
+        for (key, _) in &keys[LITTLE..] {
             assert!(logged(key).await > after);
         }
         let state = rig.state().await;
@@ -109,6 +115,39 @@ on_both_databases! {
         let before = requests(&server).await;
         assert_eq!(poll(&rig.source(&server.uri())).await.events, 0);
         assert_eq!(requests(&server).await, before + 1);
+    }
+
+    /// A log that is pasted into a comment may have the same key on each line, and an issue many that are revoked.
+    async fn what_leaked_is_revoked_wherever_it_stands_among_many(database) {
+        let rig = Rig::new(&database.store().await);
+        let keys = rig.many().await;
+        let revoked: Vec<Uuid> = keys.iter().map(|(key, _)| key.id).collect();
+        rig.responder.revoke_all(&revoked, "cli").await.unwrap();
+        let [often, beside] = [rig.issue(false).await, rig.issue(false).await];
+        let times: Vec<_> = (0..2 * LITTLE).map(|_| (often.0.clone(), often.1.clone())).collect();
+        let mut among = keys.clone();
+        among.push((beside.0.clone(), beside.1.clone()));
+        let server = MockServer::start().await;
+        let events = [comment(0, &times), comment(1, &among)];
+        once(&server, answer(&events), ResponseTemplate::new(502)).await;
+        poll(&rig.source(&server.uri())).await;
+        assert_eq!(rig.revoked(&[often, beside]).await, 2);
+        assert_eq!(rig.places_of(&keys[0].0).await, 0, "it is put aside");
+    }
+
+    /// Each is little, and there may be hundreds of them.
+    async fn what_a_repository_names_in_many_events_is_written_after_all_else(database) {
+        let rig = Rig::new(&database.store().await);
+        let keys = rig.many().await;
+        let server = MockServer::start().await;
+        let events: Vec<Value> = (0..6).map(|id| comment(id, &keys[..LITTLE / 2])).collect();
+        once(&server, answer(&events), ResponseTemplate::new(502)).await;
+        poll(&rig.source(&server.uri())).await;
+        assert_eq!(rig.revoked(&keys).await, LITTLE / 2);
+        assert_eq!(rig.places_of(&keys[0].0).await, 2);
+        swap(&server, &[("1", answer(&events))]).await;
+        poll(&rig.source(&server.uri())).await;
+        assert_eq!(rig.places_of(&keys[0].0).await, 6);
     }
 
     /// Else it is held for as long as a server trickles, for each of many sources, and what leaked waits as well.

@@ -41,8 +41,17 @@ impl Shop {
 }
 
 impl Rig {
+    /// Adds what a webhook told of, which tells of every branch.
+    async fn tell(&self, pushes: &[Pushed]) {
+        let items = pushes.iter().map(|pushed| NewWorkItem {
+            priority: Priority::Webhook,
+            ..self.item(pushed)
+        });
+        self.add_items(&items.collect::<Vec<_>>()).await;
+    }
+
     async fn read(&self, shop: &Shop, pushes: &[Pushed]) {
-        self.add(pushes).await;
+        self.tell(pushes).await;
         self.worker(&shop.forge.url()).drain().await.unwrap();
     }
 }
@@ -80,7 +89,7 @@ on_both_databases! {
         let shop = Shop::open().await;
         let key = shop.leak(&rig, "key").await;
         let [main, dev, next] = ["main", "dev", "next"].map(|branch| shop.new_branch(branch));
-        rig.add(&[dev, next]).await;
+        rig.tell(&[dev, next]).await;
         put_off(database, "dev", NEVER).await;
         put_off(database, "next", NEVER).await;
         shop.head_is("dev");
@@ -144,7 +153,7 @@ on_both_databases! {
         let rig = Rig::new(&database.store().await);
         let shop = Shop::open().await;
         let key = shop.leak(&rig, "key").await;
-        rig.add(&[shop.new_branch("main")]).await;
+        rig.tell(&[shop.new_branch("main")]).await;
         put_off(database, "main", NEVER).await;
         shop.repository.write("first", b"first").unwrap();
         shop.repository.commit("First").unwrap();
@@ -185,7 +194,7 @@ on_both_databases! {
             shop.repository.write(format!("own{n}"), &contents).unwrap();
             shop.repository.commit("Add").unwrap();
             if n == 7 {
-                rig.add(&[shop.new_branch("feature")]).await;
+                rig.tell(&[shop.new_branch("feature")]).await;
                 rig.read_in_parts(&shop).await;
                 assert!(rig.is_revoked(&key).await);
             }
@@ -200,10 +209,10 @@ on_both_databases! {
         let rig = Rig::new(&database.store().await);
         let shop = Shop::open().await;
         let keys = rig.commit_keys(&shop, 8).await;
-        rig.add(&[shop.new_branch("main")]).await;
+        rig.tell(&[shop.new_branch("main")]).await;
         put_off(database, "main", NEVER).await;
         shop.repository.commit("Develop").unwrap();
-        rig.add(&[shop.new_branch("dev")]).await;
+        rig.tell(&[shop.new_branch("dev")]).await;
         rig.read_in_parts(&shop).await;
         assert_eq!(rig.count_revoked(&keys).await, 0);
         shop.head_is("dev");
@@ -235,5 +244,53 @@ on_both_databases! {
             assert_eq!(rig.add_items(&[of(all(&rig))]).await, 0);
             assert_eq!((database.count("SELECT COUNT(*) FROM work_items").await, rig.counts().await.waiting), (before, 0));
         }
+    }
+
+    async fn what_rested_on_a_branch_that_is_gone_or_truncated_is_read_again(database) {
+        let rig = Rig::new(&database.store().await);
+        let shop = Shop::open().await;
+        shop.repository.git(&["checkout", "-q", "--orphan", "single"]).unwrap();
+        for n in 0..4 {
+            shop.repository.write(format!("f{n}"), &noise(n, FILE)).unwrap();
+        }
+        let (key, value) = rig.issue(false).await;
+        shop.repository.write("key", value.expose().as_bytes()).unwrap();
+        shop.repository.commit("Leak").unwrap();
+        shop.head_is("dev");
+        let small = FetchLimits { max_fetch_bytes: 150_000, ..limits() };
+        let gone = format!("denials = 99, after_id = '{}'", "b".repeat(40));
+        for (n, (limits, changed)) in [(limits(), &*gone), (small, "denials = 0")].into_iter().enumerate() {
+            let of = |branch: &str| NewWorkItem {
+                repository_id: n.to_string(),
+                priority: Priority::Watched,
+                ..rig.item(&shop.new_branch(branch))
+            };
+            rig.add_items(&[of("dev"), of("main")]).await;
+            put_off(database, "dev", NEVER).await;
+            rig.read(&shop, &[]).await;
+            let rests = "SELECT COUNT(*) FROM work_items WHERE state = 'done' AND rested_on = 'refs/heads/dev'";
+            assert_eq!((database.count(rests).await, rig.is_revoked(&key).await), (1, n > 0));
+            let ready = format!("UPDATE work_items SET ready_at = 0, {changed} WHERE state = 'waiting'");
+            database.run(&ready).await.unwrap();
+            let worker = rig.worker_with(&shop.forge.url(), limits, WorkerOptions::default(), None);
+            worker.drain().await.unwrap();
+            assert_eq!((database.count(rests).await, rig.counts().await.waiting), (0, 0), "{n}");
+            assert!(rig.is_revoked(&key).await);
+        }
+        assert_eq!(rig.counts().await.truncated, 2);
+    }
+
+    /// A merge that nobody was told of may be undone before anybody is.
+    async fn what_the_default_branch_got_since_it_was_announced_is_read_of_a_new_branch(database) {
+        let rig = Rig::new(&database.store().await);
+        let shop = Shop::open().await;
+        rig.read(&shop, &[shop.new_branch("main")]).await;
+        let key = shop.leak(&rig, "key").await;
+        let feature = shop.new_branch("feature");
+        shop.repository.push("main").unwrap();
+        rig.add_items(&[NewWorkItem { priority: Priority::Watched, ..rig.item(&feature) }]).await;
+        rig.read(&shop, &[]).await;
+        assert!(rig.is_revoked(&key).await);
+        assert_eq!(blobs(database, "feature").await, 2);
     }
 }
