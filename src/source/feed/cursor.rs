@@ -161,6 +161,10 @@ impl Cursor {
     /// read anew. Returns their number.
     pub(super) fn drop_aside(&mut self) -> u64 {
         let aside = std::mem::take(&mut self.aside);
+        if !aside.is_empty() {
+            // A replica may have lacked it, and the page that has it is the one that was there before.
+            self.etags.clear();
+        }
         let is_gone = |id: &String| aside.iter().any(|aside| aside.name == *id);
         self.ids.retain(|id| !is_gone(id));
         self.ahead.retain(|id| !is_gone(id));

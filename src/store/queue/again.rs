@@ -9,13 +9,15 @@ use super::super::db::order::Locks;
 use super::super::db::retry::retried;
 use super::super::db::sql::{Arg, LIST_MAX, ROWS_MAX, Row, Sql, args, one, pad, runs, statements};
 use super::super::{Read as _, Store, StoreError, Tx};
-use super::holders::DEATHS_MAX;
 use super::item::{NewWorkItem, Priority};
 use super::row::{deaths, from_named};
 use super::turns::Seat;
 
 /// Maximum number of items of a source that are revived in one transaction.
 const PIECE: usize = 512;
+
+/// Number of workers that may die while they hold an item before it is dead-lettered.
+pub(super) const DEATHS_MAX: u32 = 3;
 
 statements! {
     KNOWN = concat!(

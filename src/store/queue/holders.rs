@@ -10,11 +10,9 @@ use super::super::db::order::Locks;
 use super::super::db::retry::retried;
 use super::super::db::sql::{Row, args, one, statements};
 use super::super::{Read as _, Store, StoreError};
+use super::again::DEATHS_MAX;
 use super::rests::Branch;
 use super::row::{counted, give_back};
-
-/// Number of workers that may die while they hold an item before it is dead-lettered.
-pub(super) const DEATHS_MAX: u32 = 3;
 
 statements! {
     EXPIRED = "SELECT (SELECT COUNT(*) FROM work_items

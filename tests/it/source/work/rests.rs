@@ -229,7 +229,11 @@ on_both_databases! {
             let key = shop.leak(&rig, "key").await;
             shop.repository.push("dev").unwrap();
             shop.head_is("dev");
-            let of = |item: NewWorkItem| NewWorkItem { repository_id: format!("{is_deleted}"), ..item };
+            let of = |item: NewWorkItem| NewWorkItem {
+                repository_id: format!("{is_deleted}"),
+                priority: Priority::Webhook,
+                ..item
+            };
             rig.add_items(&[of(rig.item(&shop.new_branch("main")))]).await;
             rig.read(&shop, &[]).await;
             assert!(!rig.is_revoked(&key).await, "dev is from before");
