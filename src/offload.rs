@@ -82,6 +82,8 @@ fn aside<T>(work: impl FnOnce() -> T) -> T {
 mod tests {
     use std::time::Duration;
 
+    use tokio_util::task::TaskTracker;
+
     use super::*;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -130,23 +132,30 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn it_can_wait_for_others_wherever_it_runs() {
-        let wait = || block_on(async { tokio::spawn(async { 7 }).await.unwrap() });
+        let wait = || block_on(async { TaskTracker::new().spawn(async { 7 }).await.unwrap() });
         let apart = move || apart(LARGE + 1, wait);
         assert_eq!((wait(), apart()), (7, 7));
         assert_eq!(
-            tokio::spawn(async move { (wait(), apart()) })
+            TaskTracker::new()
+                .spawn(async move { (wait(), apart()) })
                 .await
                 .unwrap(),
             (7, 7)
         );
         assert_eq!(tokio::task::spawn_blocking(wait).await.unwrap(), 7);
         let nested = || block_on(async { in_turn(SMALL + 1, || 7).await });
-        assert_eq!(tokio::spawn(async move { nested() }).await.unwrap(), 7);
+        assert_eq!(
+            TaskTracker::new()
+                .spawn(async move { nested() })
+                .await
+                .unwrap(),
+            7
+        );
     }
 
     #[tokio::test]
     async fn a_thread_that_may_block_waits_for_a_runtime_with_one_thread() {
-        let wait = || block_on(async { tokio::spawn(async { 7 }).await.unwrap() });
+        let wait = || block_on(async { TaskTracker::new().spawn(async { 7 }).await.unwrap() });
         assert_eq!(tokio::task::spawn_blocking(wait).await.unwrap(), 7);
     }
 }

@@ -221,8 +221,8 @@ fn was_closed(error: &reqwest::Error) -> bool {
 /// requested resource, unless a redirect of that resource led there.
 fn unsent(error: reqwest::Error, url: &Url, is_first: bool) -> FetchError {
     let is_connect = error.is_connect();
-    let is_refused =
-        successors(error.source(), |&cause| cause.source()).any(|cause| cause.is::<Refused>());
+    let mut causes = successors(error.source(), |&cause| cause.source());
+    let is_refused = causes.any(<dyn Error>::is::<Refused>);
     let mut description = describe(&error.without_url());
     if let Some(proxy) = proxy_of(url) {
         description = format!("{description}, through the proxy {proxy}");

@@ -57,6 +57,7 @@ pub struct Used([Duration; LEVELS]);
 
 impl Used {
     /// Returns what the owner used, whatever of it was for the repository.
+    #[must_use]
     pub fn of_owner(mut self) -> Self {
         self.0[OWNER + 1..].fill(Duration::ZERO);
         self

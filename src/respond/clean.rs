@@ -116,6 +116,7 @@ impl CleanSightings {
 
     /// Removes and returns the first sighting of each value of which a leak would do harm, `most` of them. A message may
     /// name a few keys very often, or many that are revoked already, but what leaked is to be revoked at once.
+    #[must_use]
     pub fn take_first(&mut self, most: usize) -> Self {
         let mut seen = HashSet::new();
         let (mut first, mut rest) = (Vec::new(), Vec::new());

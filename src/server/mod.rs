@@ -382,10 +382,11 @@ impl AppState {
         body::require_json(&parts.headers)?;
         let body = self.read_of(is_proved, &parts, body, body::MAX_JSON);
         let mut body = body.await?;
-        let json = match is_proved {
-            true => &body.bytes,
+        let json = if is_proved {
+            &body.bytes
+        } else {
             // A stranger may pass on what an editor or a scanner made odd: that saves no leaked key.
-            false => mended_json(&mut body.bytes).as_bytes(),
+            mended_json(&mut body.bytes).as_bytes()
         };
         let mut fields = Fields::new(body::parse_object(json)?, self.redactor());
         let read = T::take(&mut fields)?;

@@ -46,7 +46,7 @@ impl LaneTurn {
     pub(super) fn after(turns: usize) -> Self {
         Self {
             is_by_priority: turns % 3 < 2,
-            is_by_size: turns % 2 == 0,
+            is_by_size: turns.is_multiple_of(2),
         }
     }
 }

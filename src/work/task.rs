@@ -139,10 +139,11 @@ impl Shared {
         let place = self.place(item, reading.is_known);
         let limits = bounds(item, limits);
         let parts = &self.parts;
-        let counts = |head: String| async move { self.counts_as_read(item, &head).await }.boxed();
-        let fetcher = &parts.fetcher;
-        let fetching = fetcher.fetch_within(&reading.request, place, limits, &counts);
-        let fetched = match fetching.await {
+        let as_read = |head: String| async move { self.counts_as_read(item, &head).await }.boxed();
+        let reading_it = parts
+            .fetcher
+            .fetch_within(&reading.request, place, limits, &as_read);
+        let fetched = match reading_it.await {
             Ok(fetched) => fetched,
             Err(error) => {
                 let ended = self.end_of(item.clone(), reading.has_token, &error);

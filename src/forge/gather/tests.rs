@@ -35,12 +35,11 @@ impl Rig {
 
     /// The sightings of what is ours in a message, and how many messages were gathered as malformed.
     fn seen(&self, message: &Value, ours: &str) -> (Vec<CleanSighting>, u64) {
-        let (seen, gatherer) = self.seen_by(self.gatherer(), message, ours);
+        let (seen, gatherer) = Self::seen_by(self.gatherer(), message, ours);
         (seen, gatherer.gathered.malformed)
     }
 
     fn seen_by<'g>(
-        &self,
         mut gatherer: Gatherer<'g>,
         message: &Value,
         ours: &str,
@@ -167,7 +166,7 @@ fn more_than_is_looked_up_of_one_message_is_left_out_and_counted() {
             of_one_message: left,
             ..rig.gatherer()
         };
-        let (seen, gatherer) = rig.seen_by(few, &message, &ours);
+        let (seen, gatherer) = Rig::seen_by(few, &message, &ours);
         assert_eq!((seen.len(), gatherer.gathered.malformed), expected);
     }
 }

@@ -193,19 +193,19 @@ impl<'a> Collector<'a> {
             forks: false,
             now: self.reading.at,
         };
-        let mut gatherer = gatherer(self.reading, self.parts);
-        counts.announce(&event, &mut gatherer, taking);
+        let mut taker = gatherer(self.reading, self.parts);
+        counts.announce(&event, &mut taker, taking);
         // They are looked up separately, so that one author's texts hide and delay nothing of another's.
-        let apart = |gathered: &mut Gathered| -> Result<(), Infallible> {
+        let set_apart = |all: &mut Gathered| -> Result<(), Infallible> {
             let next = Gathered::new(self.parts.clock.now()).candidates;
-            let long = std::mem::replace(&mut gathered.candidates, next);
+            let long = std::mem::replace(&mut all.candidates, next);
             let _ = self.told.blocking_send(Told::Long(Box::new(long)));
             Ok(())
         };
-        let Ok(()) = counts.texts(&event, &mut gatherer, apart);
-        let mut gathered = gatherer.gathered;
+        let Ok(()) = counts.texts(&event, &mut taker, set_apart);
+        let mut gathered = taker.gathered;
         if gathered.candidates.len() > LITTLE {
-            let Ok(()) = apart(&mut gathered);
+            let Ok(()) = set_apart(&mut gathered);
         }
         if is_new {
             self.batch.unknown += counts.unknown;

@@ -88,14 +88,14 @@ enum PageEnd {
 }
 
 impl GitHubEvents {
-    /// Reads events that were put aside, those on the `last` page that was read first, until all are done, the next
+    /// Reads events that were put aside, those on the page that is `at_hand` first, until all are done, the next
     /// poll is due, or no requests are left for them. Each part of what they name is recorded as done once it is
     /// written down. Returns whether some are not on the feed any more.
     pub(super) async fn read_aside(
         &self,
         state: &mut SourceState,
         cursor: &mut Kept<Cursor>,
-        mut last: Option<Page>,
+        mut at_hand: Option<Page>,
         time: Time,
     ) -> Result<bool, PollError> {
         let mut parts: VecDeque<Part> = (1..=PAGES).map(Part::whole).collect();
@@ -103,7 +103,7 @@ impl GitHubEvents {
         while let Some(part) = parts.front().copied()
             && !cursor.aside.is_empty()
         {
-            let page = match last.take() {
+            let page = match at_hand.take() {
                 Some(page) => page,
                 None if !self.has_spare(time.interval, asked) => return Ok(false),
                 None => match self.page_again(part).await {
@@ -123,14 +123,14 @@ impl GitHubEvents {
                     }
                 },
             };
-            let (read, has_next) = (page.part, page.has_next);
-            match self.write_page(state, cursor, page, time).await? {
+            let (at, has_next) = (page.part, page.has_next);
+            match Box::pin(self.write_page(state, cursor, page, time)).await? {
                 PageEnd::Over => return Ok(false),
                 PageEnd::Wanted => continue,
                 PageEnd::Done => {}
             }
             // What is behind a later page may have come from an earlier one meanwhile.
-            if read == part {
+            if at == part {
                 parts.pop_front();
                 if !has_next {
                     break;
@@ -186,7 +186,7 @@ impl GitHubEvents {
                     None => Some(reporting.await),
                 }
             };
-            let (reported, kept) = unless_wanted(page, reporting).await;
+            let (reported, kept) = unless_wanted(page, Box::pin(reporting)).await;
             // Its turn may not come as long as others have much to write down.
             let Some(reported) = reported else {
                 return Ok(PageEnd::Over);
@@ -250,8 +250,8 @@ impl GitHubEvents {
         });
         gatherer.gathered.items = Vec::new();
         gatherer.gathered.malformed = 0;
-        let look_up = |gathered: &mut Gathered| {
-            let candidates = &mut gathered.candidates;
+        let look_up = |held: &mut Gathered| {
+            let candidates = &mut held.candidates;
             block_on(self.frame.retain_ours(candidates))?;
             done -= candidates.drop_first(done);
             let is_enough = candidates.size() * 2 >= ROOM;
@@ -262,12 +262,12 @@ impl GitHubEvents {
             Err(Stop::Enough) => false,
             Err(Stop::Failed(error)) => return Err(error),
         };
-        let mut gathered = gatherer.gathered;
+        let mut found = gatherer.gathered;
         if is_done {
-            self.frame.retain_ours(&mut gathered.candidates).await?;
-            gathered.candidates.drop_first(done);
+            self.frame.retain_ours(&mut found.candidates).await?;
+            found.candidates.drop_first(done);
         }
-        Ok((gathered, is_done))
+        Ok((found, is_done))
     }
 
     /// Records events that were put aside and cannot be read any more.

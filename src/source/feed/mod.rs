@@ -91,7 +91,7 @@ impl GitHubEvents {
     }
 
     async fn poll(&self) -> Result<PollOutcome, PollFailure> {
-        let polled = self.try_poll().await;
+        let polled = Box::pin(self.try_poll()).await;
         let pace = self.api.tokens.pace(self.frame.now());
         let quota = |state: &mut SourceState| self.note_quota_of_failure(state);
         self.frame.ended(polled, pace, quota).await
@@ -123,7 +123,7 @@ impl GitHubEvents {
             let until = (!self.frame.parts.is_scheduled).then_some(due);
             let time = Time::until(until, interval);
             let read = self.read_aside(&mut state, &mut cursor, last, time);
-            match read.await {
+            match Box::pin(read).await {
                 Ok(gap) => outcome.gap |= gap,
                 Err(error) => {
                     let (source, error) = (&self.frame.name, self.frame.words(&error));
