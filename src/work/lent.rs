@@ -1,6 +1,6 @@
 //! Places that what is polled of a host gets ahead of what is more urgent.
 //!
-//! What webhooks tell of goes before what is polled. Pushes that come as fast as they can be read would keep what is
+//! Pushes that webhooks tell of go before what is polled. Pushes that come as fast as they can be read would keep what is
 //! polled, of the same host or any other, waiting for as long as they come.
 
 use std::time::Duration;
@@ -18,8 +18,8 @@ use crate::store::{Lane, Priority, StoreError};
 const EVERY: Duration = Duration::from_millis(500);
 
 impl Worker {
-    /// Chooses an item that is not urgent, of a host that has no place with one, if it is time for one and there is a place that is not kept for what
-    /// is urgent. It has to be a host that the configuration names.
+    /// Chooses an item that is not urgent, of a host that has no place with one, if it is time for one and there is a
+    /// place that is not kept for what is urgent. It has to be a host that the configuration names.
     pub(super) async fn lend(
         &self,
         shares: &mut Shares,

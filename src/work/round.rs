@@ -28,7 +28,7 @@ pub(super) struct Round {
     pub(super) given: usize,
     /// Turns of the newest items and of those that have waited the longest, where only few are taken.
     pub(super) turns: Turns,
-    /// Time of the last look for a host without a place, which has one ahead of what is more urgent.
+    /// Time of the last look for what is polled of a host, which gets a place ahead of what is more urgent.
     pub(super) lent_at: Option<Instant>,
     /// Items that were claimed for that, and are not begun yet.
     pub(super) lent: HashSet<Uuid>,

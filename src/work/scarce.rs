@@ -112,10 +112,9 @@ impl<'h> Scarce<'h> {
     /// Returns the next contender of a turn: the most urgent one; among equals, the one whose owner and host hold the fewest
     /// places and used the least of the lane's time recently; among those, one that is due, then one that is known to
     /// fit, one that had to leave the fewest times, one whose repository used the least, and one whose host has gone
-    /// longest without a place, according to `served`. Candidates that
-    /// must be alone come last: the others are likely not the cause of any death. In the lane of these, those that had
-    /// to leave the fewest times come before anything else, or what never answers would come before what must be alone
-    /// time after time.
+    /// longest without a place, according to `served`. Candidates that must be alone come last: the others are likely
+    /// not the cause of any death. In the lane of these, those that had to leave the fewest times come before anything
+    /// else, or what never answers would come before what must be alone time after time.
     pub(super) fn next<'c>(
         &self,
         contenders: &'c [Contender],

@@ -14,7 +14,7 @@ use super::{Check, in_time};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Source, SourceKind, without_slash};
 use crate::daemon::app_installation;
-use crate::fetch::wait_of;
+use crate::fetch::{has_contents, wait_of};
 use crate::source::Scope;
 
 /// Queries the server of a source; an API of events once per token.
@@ -139,7 +139,7 @@ async fn repository(name: String, source: &Source, url: &Url, http: &Client) -> 
         Err(why) => return unreachable(name, "url", url, &why),
     };
     let check = match answer.status {
-        200 | 203 => Check::ok(name, "reachable, and may be read"),
+        status if has_contents(status) => Check::ok(name, "reachable, and may be read"),
         status @ (401 | 403) => {
             let message = format!("the server refuses access (HTTP {status})");
             Check::failed(

@@ -89,7 +89,7 @@ impl ToldItem {
 pub(super) struct Told {
     remote: Arc<Remote>,
     pub(super) message: Arc<Message>,
-    /// What the items of the repository share. `None` if there are none.
+    /// Fields that the items of the repository share. `None` if there are none.
     pub(super) repository: Option<Arc<ToldRepository>>,
 }
 

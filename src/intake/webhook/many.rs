@@ -14,7 +14,7 @@ use crate::respond::{CleanSightings, LITTLE, MANY_FOUND};
 /// are little.
 const FIRST_MAX: usize = 48;
 
-/// What was committed of a delivery before it is its turn.
+/// Parts of a delivery that were committed before its turn.
 #[derive(Debug, Default)]
 pub(super) struct Early {
     /// `true` if there were any.

@@ -96,7 +96,7 @@ struct Collector<'a> {
     reading: &'a Reading,
     parts: &'a SourceParts,
     told: &'a Sender<Told>,
-    /// What the events of the current batch amount to.
+    /// Items and candidates of the events in the current batch.
     gathered: Gathered,
     batch: Batch,
     /// Number of pieces in the current batch, whether counted before or not.

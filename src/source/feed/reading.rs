@@ -88,14 +88,14 @@ struct Written {
 
 /// Contents that were read in one poll.
 pub(super) struct Reading {
-    /// What was not committed yet.
+    /// Contents that were not committed yet.
     pub(super) gathered: Gathered,
     /// Number of new work items that were committed already.
     pub(super) added: u64,
     /// Names of the events that were put aside.
     pub(super) aside: Vec<String>,
     pub(super) counts: EventCounts,
-    /// What was not put aside, by repository.
+    /// Numbers of what was not put aside, by repository.
     written: HashMap<String, Written>,
     /// Ids of new events, in the order of the feed, newest first.
     pub(super) ids: Vec<String>,

@@ -1,4 +1,4 @@
-//! What few bytes amount to: many work items of long names, and long lists of references.
+//! Few bytes that make much work: many work items of long names, and long lists of references.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;

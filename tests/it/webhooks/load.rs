@@ -144,7 +144,7 @@ async fn a_delivery_that_the_database_puts_off_takes_no_other_along() {
     database.remove().await;
 }
 
-/// What GitLab sends of a push of this many branches.
+/// The body that GitLab sends of a push of this many branches.
 fn pushed_at_once(count: usize) -> Value {
     let nested = format!("{}/", "n".repeat(90));
     let name = format!("group/{}app", nested.repeat(18));
